@@ -1,0 +1,8 @@
+"""scg: stochastic computation graphs in NumPy."""
+
+from scg import axes, errors, primitives
+from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
+from scg.errors import ScgError
+from scg.graph import Node, detect_nan, parameter, primitive
+from scg.primitives.layout import stop_gradient
+from scg.replay import replay

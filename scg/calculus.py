@@ -1,0 +1,238 @@
+"""Derivatives of functions of arrays: grad, value_and_grad, vjp, jacobian, hessian, hvp; and gradients of a graph built node by node."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
+from scg.gradient import pull
+from scg.graph import Node, ancestors, parameter
+from scg.primitives.layout import alias
+from scg.replay import replay
+from scg.tree import leaves, rebuild
+
+Argnums = int | Sequence[int]
+
+
+def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
+    """d cost / d x for every node x in ``wrt`` (a Node, or a list or other structure of Nodes), in that structure.
+
+    Arrays of each node's shape and dtype; with ``create_graph`` Nodes, which can be differentiated again. The cost must be a real scalar.
+    Zero where the cost does not depend on x.
+    """
+    targets = [leaf for _, leaf in leaves(wrt)]
+    for path, leaf in leaves(wrt):
+        if type(leaf) is not Node:
+            raise ScgTypeError(f"gradients needs nodes to differentiate by, got {type(leaf).__name__} at wrt{path} ({here()})")
+    if type(cost) is not Node:
+        raise ScgTypeError(f"gradients needs a node as cost, got {type(cost).__name__} ({here()})")
+    _check_cost(cost)
+    if not targets:
+        return wrt
+    return rebuild(wrt, iter(pull([cost], [np.ones((), cost.dtype)], targets, create_graph)))
+
+
+def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Any]]:
+    """The function that returns (fn(*args), its gradient with respect to the arguments ``argnums``).
+
+    ``fn`` returns a real scalar. Arguments may be nested dicts, lists, tuples, named tuples and dataclasses of floating-point arrays, and the
+    gradient has their structure, shapes and dtypes; with several ``argnums`` it is a tuple. Other arguments and keywords, ``rng`` among them, are
+    handed on. Inside a function that is itself differentiated the results are Nodes, so that derivatives nest.
+    """
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        lifted, inputs, structure = _lift(fn, args, argnums)
+        cost = fn(*lifted, **kwargs)
+        if type(cost) is not Node:  # the result does not depend on anything that we differentiate
+            _check_plain(cost)
+            return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        _check_cost(cost)
+        nested = _is_nested(cost, inputs)
+        found = pull([cost], [np.ones((), cost.dtype)], inputs, nested) if inputs else []
+        return cost if nested else cost.value[()], rebuild(structure, iter(found))
+
+    return differentiated
+
+
+def grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function that returns the gradient of ``fn``; see ``value_and_grad``."""
+    both = value_and_grad(fn, argnums)
+    return functools.wraps(fn)(lambda *args, **kwargs: both(*args, **kwargs)[1])
+
+
+def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Callable[..., Any]]]:
+    """The function that returns (fn(*args), pullback): pullback(v) is v^T J, in the structure of the arguments, v in that of the result."""
+
+    @functools.wraps(fn)
+    def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
+        lifted, inputs, structure = _lift(fn, args, argnums)
+        result = fn(*lifted, **kwargs)
+        found = [leaf for _, leaf in leaves(result)]
+        nested = any(type(y) is Node and _is_nested(y, inputs) for y in found)
+
+        def pullback(cotangent: Any) -> Any:
+            seeds = [leaf for _, leaf in leaves(cotangent)]
+            shapes = [np.shape(seed) for seed in seeds]
+            if shapes != [y.shape if type(y) is Node else np.shape(y) for y in found]:
+                raise ScgValueError(f"the cotangent needs the structure and shapes of the result, {[np.shape(y) for y in found]}, got {shapes} ({here()})")
+            pairs = [(y, s if type(s) is Node else np.asarray(s, y.dtype)) for y, s in zip(found, seeds, strict=True) if type(y) is Node]
+            graph = nested or any(type(s) is Node for s in seeds)
+            return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
+
+        return (result if nested else rebuild(result, (y.value if type(y) is Node else y for y in found))), pullback
+
+    return pulled
+
+
+def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function that returns J with J[i, j] = d fn_i / d x_j: for each leaf of the arguments an array of shape result.shape + leaf.shape.
+
+    All rows at once, by replaying one backward pass over a batch of unit cotangents (in blocks, so that memory stays bounded).
+    """
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        lifted, inputs, structure = _lift(fn, args, argnums)
+        result = fn(*lifted, **kwargs)
+        if type(result) is not Node:
+            shape = np.shape(result)
+            return rebuild(structure, (np.zeros(shape + x.shape, x.dtype) for x in inputs))
+        _check_differentiable(result)
+        return rebuild(structure, iter(_rows(result, inputs, _is_nested(result, inputs))))
+
+    return differentiated
+
+
+def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+    """The function that returns the second derivative of a scalar ``fn``: for array arguments of shape s an array of shape s + s.
+
+    For a structure of arrays, that structure in which each leaf holds the structure again: H[a][b] = d^2 fn / d a d b.
+    """
+    return jacobian_of_structure(grad(fn, argnums), argnums)
+
+
+def jacobian_of_structure(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+    """``jacobian`` of a function that returns a structure of arrays: that structure, with a Jacobian at each leaf."""
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        lifted, inputs, structure = _lift(fn, args, argnums)
+        result = fn(*lifted, **kwargs)
+
+        def one(y: Any) -> Any:
+            if type(y) is not Node:
+                return rebuild(structure, (np.zeros(np.shape(y) + x.shape, x.dtype) for x in inputs))
+            return rebuild(structure, iter(_rows(y, inputs, _is_nested(y, inputs))))
+
+        return rebuild(result, map(one, [leaf for _, leaf in leaves(result)]))
+
+    return differentiated
+
+
+def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function (*args, v) -> H v of a scalar ``fn``, with v and the result in the structure of the arguments ``argnums``.
+
+    One backward pass through the gradient of <grad fn, v>: the Hessian is never formed.
+    """
+
+    @functools.wraps(fn)
+    def product(*args: Any, **kwargs: Any) -> Any:
+        if len(args) < 2:
+            raise ScgTypeError(f"hvp(fn) takes fn's arguments and then the vector ({here()})")
+        *primals, vector = args
+        lifted, inputs, structure = _lift(fn, tuple(primals), argnums)
+        cost = fn(*lifted, **kwargs)
+        directions = [leaf for _, leaf in leaves(vector)]
+        if [np.shape(v) for v in directions] != [x.shape for x in inputs]:
+            raise ScgValueError(f"the vector needs the structure and shapes of the arguments, {[x.shape for x in inputs]}, got {[np.shape(v) for v in directions]} ({here()})")
+        if type(cost) is not Node:
+            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        _check_cost(cost)
+        nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
+        first = pull([cost], [np.ones((), cost.dtype)], inputs, True)
+        pairs = [(g, v if type(v) is Node else np.asarray(v, g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
+        if not pairs:
+            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        return rebuild(structure, iter(pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested)))
+
+    return product
+
+
+def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    seed = parameter(np.zeros(result.shape, result.dtype))
+    pulled = pull([result], [seed], inputs, create_graph=True)
+    units = np.eye(result.size, dtype=result.dtype).reshape(result.size, *result.shape)
+    block = max(1, 2**22 // max([result.size, *[x.size for x in inputs]], default=1))
+    parts: list[list[Any]] = [[] for _ in inputs]
+    for start in range(0, result.size, block):
+        unit = units[start : start + block]
+        for column, (g, x) in enumerate(zip(pulled, inputs, strict=True)):
+            if type(g) is Node:
+                parts[column].append(replay(g, {seed: unit}, batched=[seed], create_graph=nested))
+            else:
+                parts[column].append(np.zeros((len(unit), *x.shape), x.dtype))
+    joined = [np.concatenate(p) if p else np.zeros((0, *x.shape), x.dtype) for p, x in zip(parts, inputs, strict=True)]
+    return [np.reshape(j, result.shape + x.shape) for j, x in zip(joined, inputs, strict=True)]
+
+
+def _lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
+    """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient has."""
+    positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    for position in positions:
+        if not -len(args) <= position < len(args):
+            raise ScgValueError(f"argnums {position} is out of range: {_called(fn)} was called with {len(args)} positional arguments ({here()})")
+    lifted, inputs = list(args), []
+    for position in positions:
+        nodes = []
+        for path, leaf in leaves(args[position]):
+            if type(leaf) is Node:
+                _check_differentiable(leaf)
+                nodes.append(alias(leaf))
+            else:
+                nodes.append(parameter(leaf, _argument(fn, position % len(args)) + path))
+        lifted[position] = rebuild(args[position], iter(nodes))
+        inputs += nodes
+    structure = args[argnums] if isinstance(argnums, (int, np.integer)) else tuple([args[p] for p in positions])
+    return lifted, inputs, structure
+
+
+def _is_nested(cost: Node, inputs: list[Node]) -> bool:
+    """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
+    oldest = min((x.id for x in inputs), default=0)
+    if any(x.operands for x in inputs):
+        return True
+    return any(type(o) is Node and o.id < oldest for node in ancestors([cost], oldest) for o in node.operands) or cost.id < oldest
+
+
+def _check_cost(cost: Node) -> None:
+    _check_differentiable(cost)
+    if cost.shape != ():
+        raise ScgValueError(
+            f"a cost must be a scalar, got shape {cost.shape} from {cost!r}, made at {cost.line}: take np.sum or np.mean of it, or use scg.jacobian ({here()})"
+        )
+
+
+def _check_plain(cost: Any) -> None:
+    if not isinstance(cost, (int, float, np.generic, np.ndarray)) or np.shape(cost) != () or np.asarray(cost).dtype.kind not in "fiu":
+        raise ScgTypeError(f"a cost must be a real scalar, got {type(cost).__name__} of shape {np.shape(cost)} ({here()})")
+
+
+def _check_differentiable(node: Node) -> None:
+    if isinstance(node._value, tuple) or node.dtype.kind != "f":
+        dtype = "several results" if isinstance(node._value, tuple) else node.dtype
+        raise NotDifferentiable(f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line} ({here()})")
+
+
+def _argument(fn: Any, position: int) -> str:
+    try:
+        return list(inspect.signature(fn).parameters)[position]
+    except (TypeError, ValueError, IndexError):
+        return f"argument {position}"
+
+
+def _called(fn: Any) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)

@@ -1,0 +1,77 @@
+"""Every refusal of scg: a ``ScgError`` and the builtin exception that a Python user expects."""
+
+import os
+import sys
+from types import CodeType, FrameType
+
+import numpy as np
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class ScgError(Exception):
+    """Base of all errors that scg raises on purpose."""
+
+
+class ScgTypeError(ScgError, TypeError):
+    """An argument of the wrong kind: integers where a gradient needs floats, an object array, a string."""
+
+
+class ScgValueError(ScgError, ValueError):
+    """An argument of the right kind whose value or shape does not fit."""
+
+
+class ScgIndexError(ScgError, IndexError):
+    """An index outside the axis that it indexes."""
+
+
+class ScgLinAlgError(ScgError, np.linalg.LinAlgError):
+    """A matrix for which the decomposition or the solution does not exist."""
+
+
+class NotDifferentiable(ScgTypeError):
+    """The value exists, but no derivative is declared for it; the message says what to use."""
+
+
+class NonFiniteError(ScgError, FloatingPointError):
+    """Inside ``detect_nan()``: the operation that made the first NaN."""
+
+
+class GuardError(ScgError, RuntimeError):
+    """A replay would have taken another branch of an ``if`` than the recorded run took."""
+
+
+_KINDS: dict[type[BaseException], type[ScgError]] = {
+    TypeError: ScgTypeError,
+    ValueError: ScgValueError,
+    IndexError: ScgIndexError,
+    np.exceptions.AxisError: ScgIndexError,
+    np.linalg.LinAlgError: ScgLinAlgError,
+}
+
+
+def kin(error: Exception) -> type[ScgError] | None:
+    """The ``ScgError`` that is also an ``error`` of its builtin kind; None where there is none."""
+    return next((_KINDS[kind] for kind in type(error).__mro__ if kind in _KINDS), None)
+
+
+def user_frame(depth: int = 1) -> FrameType | None:
+    """The innermost frame outside the package: the user's own line."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
+def here() -> str:
+    """``file.py:12, in f``: the user's own line, for a message raised now."""
+    frame = user_frame(2)
+    return "" if frame is None else place(frame.f_code, frame.f_lasti)
+
+
+def place(code: CodeType | str | None, instruction: int) -> str:
+    """``file.py:12, in f`` for a recorded code object and instruction offset."""
+    if code is None or isinstance(code, str):
+        return code or "unknown line"
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end), code.co_firstlineno)
+    return f"{code.co_filename}:{line}, in {code.co_name}"

@@ -1,0 +1,606 @@
+"""Nodes of a computation graph, the primitives that make them, and the dispatch by which NumPy's own names do.
+
+A primitive is declared once, by three facts: the callable that computes it, the VJP of each operand, and its axis map.
+``primitive`` is that declaration, inside the package and outside it.
+"""
+
+import contextvars
+import inspect
+import itertools
+import operator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import CodeType
+from typing import Any, NamedTuple, NoReturn, final
+
+import numpy as np
+
+from scg.errors import (
+    PACKAGE,
+    NonFiniteError,
+    NotDifferentiable,
+    ScgTypeError,
+    ScgValueError,
+    here,
+    kin,
+    place,
+    user_frame,
+)
+
+RULES: dict[Any, Callable[..., Any]] = {}
+"""What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
+
+_NONE: dict[str, Any] = {}
+_ids = itertools.count()
+
+
+@final
+class Primitive:
+    """An operation on arrays with its derivative: ``primitive(*operands, **statics)`` computes, and records where an operand is a Node.
+
+    Operands are arrays, scalars or Nodes and stand in position; statics (an axis, a shape) are never differentiated and
+    stand by keyword. ``vjps[i](g, out, *operands, **statics)`` is the cotangent of operand i for the cotangent ``g`` of
+    the result ``out``, None where the result does not depend differentiably on it; it may have any shape and dtype that
+    broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
+    """
+
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module")
+
+    def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str):
+        self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
+
+    def __call__(self, *operands: Any, **statics: Any) -> Any:
+        for operand in operands:
+            if type(operand) is Node:
+                return apply(self, operands, statics)
+        return self.fn(*operands, **statics)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether any operand carries a cotangent."""
+        return bool(self.vjps) or self.every is not None
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __reduce__(self) -> Any:
+        if RULES.get(self.fn) is self:
+            return _rule_of, (self.fn,)
+        for name, value in vars(sys.modules[self.module]).items():
+            if value is self:
+                return _import, (self.module, name)
+        raise ScgTypeError(f"{self!r} cannot be pickled: bind it to a name at the top level of module {self.module}")
+
+
+def primitive(
+    fn: Callable[..., Any], axes: Any = None, *vjps: Callable[..., Any] | None, every: Any = None, name: str | None = None
+) -> Primitive:
+    """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
+
+        primitive(np.tanh, elementwise, lambda g, out, x: g * (1 - out * out))
+
+    Where ``fn`` is one of NumPy's dispatching callables or a ufunc, it accepts Nodes from then on; the primitive that is
+    returned does in any case. Without VJPs the result is constant: its derivative is zero.
+    Raises ScgValueError where ``fn`` already has a rule.
+    """
+    made = Primitive(fn, axes, vjps, every, name or getattr(fn, "__name__", "primitive"), sys._getframe(1).f_globals["__name__"])
+    if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
+        implements(fn)(made)
+    return made
+
+
+def implements(*callables: Any) -> Callable[[Any], Any]:
+    """Let a function of Nodes stand behind NumPy callables; ``(ufunc, "reduce")`` names a ufunc's method."""
+
+    def declare(rule: Any) -> Any:
+        for fn in callables:
+            if fn in RULES:
+                raise ScgValueError(f"{_name(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once")
+            RULES[fn] = rule
+        return rule
+
+    return declare
+
+
+def refuse(advice: str, *callables: Any) -> None:
+    """Declare callables that a Node does not enter, and what to use instead."""
+    for fn in callables:
+
+        def rule(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
+            raise NotDifferentiable(f"{_name(_fn)} does not take a Node: {advice} ({here()})")
+
+        implements(fn)(rule)
+        rule.advice = advice  # type: ignore[attr-defined]
+
+
+class Guard(NamedTuple):
+    """``if node:`` as it came out, and where it stands."""
+
+    node: "Node"
+    outcome: bool
+    code: CodeType | str | None
+    instruction: int
+
+    @property
+    def line(self) -> str:
+        """The line of the ``if``."""
+        return place(self.code, self.instruction)
+
+
+class _Ambient(NamedTuple):
+    """What must be ambient: guards waiting for the next node, the trace that collects them, and the search for NaN."""
+
+    pending: tuple[Guard, ...] = ()
+    trace: list[Guard] | None = None
+    nan: bool = False
+
+
+_AMBIENT: contextvars.ContextVar[_Ambient | None] = contextvars.ContextVar("scg_ambient", default=None)
+
+
+@contextmanager
+def _ambient(**changes: Any) -> Iterator[None]:
+    token = _AMBIENT.set((_AMBIENT.get() or _Ambient())._replace(**changes))
+    try:
+        yield
+    finally:
+        _AMBIENT.reset(token)
+
+
+@contextmanager
+def collect_guards() -> Iterator[list[Guard]]:
+    """Within the block, every ``if node:`` is entered in the list that the block is given."""
+    guards: list[Guard] = []
+    with _ambient(trace=guards, pending=()):
+        yield guards
+
+
+def detect_nan() -> Any:
+    """Context: the first operation, forward or backward, that makes a NaN raises NonFiniteError with its name and line."""
+    return _ambient(nan=True)
+
+
+def nan_is_sought() -> bool:
+    """Whether a ``detect_nan()`` block is open."""
+    ambient = _AMBIENT.get()
+    return ambient is not None and ambient.nan
+
+
+def _method(fn: Any) -> Any:
+    def method(self: "Node", *args: Any, **kwargs: Any) -> Any:
+        return RULES[fn](self, *args, **kwargs)
+
+    method.__name__ = method.__qualname__ = fn.__name__
+    method.__doc__ = f"``np.{fn.__name__}`` of this node."
+    return method
+
+
+def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
+    def forward(self: "Node", other: Any) -> Any:
+        return apply(RULES[ufunc], (self, other), _NONE)  # type: ignore[arg-type]
+
+    def reflected(self: "Node", other: Any) -> Any:
+        return apply(RULES[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
+
+    return forward, reflected
+
+
+def _unary(ufunc: np.ufunc) -> Any:
+    def forward(self: "Node") -> Any:
+        return apply(RULES[ufunc], (self,), _NONE)  # type: ignore[arg-type]
+
+    return forward
+
+
+def _detached(what: str, instead: str) -> Any:
+    def refused(self: "Node", *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotDifferentiable(f"{what} would detach {self!r} from its graph: {instead} ({here()})")
+
+    return refused
+
+
+@final
+class Node:
+    """One value of a computation graph, with the operation and the operands that made it.
+
+    It goes where an array goes: ``np.exp(x)``, ``A @ x``, ``x[1:]``, ``x.sum(axis=0)``. Nodes are immutable, point to their operands only,
+    and their ids grow, so that an order by id is a topological one.
+    """
+
+    __slots__ = ("_value", "primitive", "operands", "statics", "id", "guards", "_code", "_instruction", "__weakref__")
+    _value: Any
+    primitive: Primitive
+    operands: tuple[Any, ...]
+    statics: dict[str, Any]
+    id: int
+    guards: tuple[Guard, ...]
+    __array_priority__ = 1000.0
+
+    @property
+    def value(self) -> Any:
+        """The value, as a read-only array or a NumPy scalar."""
+        value = self._value
+        if isinstance(value, np.ndarray) and value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
+        return value
+
+    @property
+    def name(self) -> str | None:
+        """The name that the user gave, if any."""
+        return self.statics.get("name")
+
+    @property
+    def line(self) -> str:
+        """The user's own line that made this node."""
+        return place(self._code, self._instruction)
+
+    shape = property(lambda self: self._value.shape)
+    dtype = property(lambda self: self._value.dtype)
+    ndim = property(lambda self: self._value.ndim)
+    size = property(lambda self: self._value.size)
+    nbytes = property(lambda self: self._value.nbytes)
+    itemsize = property(lambda self: self._value.itemsize)
+    T = property(lambda self: RULES[np.transpose](self))
+    mT = property(lambda self: RULES[np.matrix_transpose](self))
+    real = property(lambda self: RULES[np.real](self))
+    imag = property(lambda self: RULES[np.imag](self))
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        rule = RULES.get(ufunc if method == "__call__" else (ufunc, method))
+        if "out" in kwargs:
+            raise NotDifferentiable(
+                f"np.{ufunc.__name__} cannot write a Node into a buffer (out=, or an in-place operator such as buffer += node): "
+                f"write buffer = np.{ufunc.__name__}(...) instead ({here()})"
+            )
+        if rule is None:
+            raise NotDifferentiable(
+                f"{_name(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: declare it with "
+                f"scg.primitive, or apply it to node.value if its derivative is not wanted ({here()})"
+            )
+        if type(rule) is not Primitive or method != "__call__":
+            return rule(*inputs, **kwargs)
+        if kwargs:
+            inputs = _cast_inputs(ufunc, inputs, kwargs)
+        return apply(rule, inputs, _NONE)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        rule = RULES.get(func)
+        if rule is None:
+            raise NotDifferentiable(
+                f"{_name(func)} has no derivative rule: declare it with scg.primitive, "
+                f"or apply it to node.value if its derivative is not wanted ({here()})"
+            )
+        if kwargs.get("out", 0) is None:
+            del kwargs["out"]
+        elif "out" in kwargs:
+            raise NotDifferentiable(f"{_name(func)} cannot write a Node into out=: use what it returns ({here()})")
+        try:
+            return rule(*args, **kwargs)
+        except TypeError as error:
+            if isinstance(error, ScgTypeError) or error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise
+            raise ScgTypeError(f"{_name(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
+
+    __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, or node.value to detach on purpose")
+    __float__ = _detached("float()", "use node.value")
+    __int__ = _detached("int()", "use node.value")
+    __complex__ = _detached("complex()", "use node.value")
+    __index__ = _detached("An index or a size", "use int(node.value) for a fixed one, or x[node] to index by a node")
+    __setitem__ = _detached("Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack")
+    item = _detached(".item()", "use node.value.item(), or node.reshape(()) to stay in the graph")
+    tolist = _detached(".tolist()", "use node.value.tolist()")
+
+    def __bool__(self) -> bool:
+        try:
+            outcome = bool(self._value)
+        except ValueError as error:
+            raise ScgValueError(f"{self!r}: {error} ({here()})") from None
+        frame = user_frame()
+        guard = Guard(self, outcome, frame and frame.f_code, frame.f_lasti if frame else 0)
+        ambient = _AMBIENT.get() or _Ambient()
+        if ambient.trace is not None:
+            ambient.trace.append(guard)
+        else:
+            _AMBIENT.set(ambient._replace(pending=(*ambient.pending, guard)))
+        return outcome
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __iter__(self) -> Iterator["Node"]:
+        if self.ndim == 0:
+            raise ScgTypeError(f"{self!r} has no axis to iterate over ({here()})")
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> "Node":
+        return RULES[operator.getitem](self, index)
+
+    __hash__ = object.__hash__
+    __add__, __radd__ = _binary(np.add)
+    __sub__, __rsub__ = _binary(np.subtract)
+    __mul__, __rmul__ = _binary(np.multiply)
+    __truediv__, __rtruediv__ = _binary(np.divide)
+    __floordiv__, __rfloordiv__ = _binary(np.floor_divide)
+    __mod__, __rmod__ = _binary(np.remainder)
+    __eq__, _ = _binary(np.equal)
+    __ne__, _ = _binary(np.not_equal)
+    __lt__, _ = _binary(np.less)
+    __le__, _ = _binary(np.less_equal)
+    __gt__, _ = _binary(np.greater)
+    __ge__, _ = _binary(np.greater_equal)
+    __and__, __rand__ = _binary(np.bitwise_and)
+    __or__, __ror__ = _binary(np.bitwise_or)
+    __xor__, __rxor__ = _binary(np.bitwise_xor)
+    __lshift__, __rlshift__ = _binary(np.left_shift)
+    __rshift__, __rrshift__ = _binary(np.right_shift)
+    __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
+    __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
+    del _
+
+    def __matmul__(self, other: Any) -> "Node":
+        return RULES[np.matmul](self, other)
+
+    def __rmatmul__(self, other: Any) -> "Node":
+        return RULES[np.matmul](other, self)
+
+    def __divmod__(self, other: Any) -> Any:
+        return RULES[np.divmod](self, other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return RULES[np.divmod](other, self)
+
+    def __pow__(self, other: Any) -> "Node":
+        if type(other) is int or type(other) is float:  # as ndarray.__pow__ does
+            if other == 2:
+                return apply(RULES[np.square], (self,), _NONE)  # type: ignore[arg-type]
+            if other == 0.5 and self.dtype.kind in "fc":
+                return apply(RULES[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
+        return apply(RULES[np.power], (self, other), _NONE)  # type: ignore[arg-type]
+
+    def __rpow__(self, other: Any) -> "Node":
+        return apply(RULES[np.power], (other, self), _NONE)  # type: ignore[arg-type]
+
+    all, any, argmax, argmin, argsort = map(_method, (np.all, np.any, np.argmax, np.argmin, np.argsort))
+    astype, clip, compress, copy, choose = map(_method, (np.astype, np.clip, np.compress, np.copy, np.choose))
+    conj, conjugate = _method(np.conjugate), _method(np.conjugate)
+    cumprod, cumsum, diagonal, dot, flatten = map(_method, (np.cumprod, np.cumsum, np.diagonal, np.dot, np.ravel))
+    max, mean, min, nonzero, prod, ptp = map(_method, (np.max, np.mean, np.min, np.nonzero, np.prod, np.ptp))
+    ravel, repeat, round, searchsorted = map(_method, (np.ravel, np.repeat, np.round, np.searchsorted))
+    squeeze, std, sum, swapaxes, take = map(_method, (np.squeeze, np.std, np.sum, np.swapaxes, np.take))
+    trace, var = _method(np.trace), _method(np.var)
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> "Node":
+        """``np.reshape`` of this node; the shape as one argument or as several."""
+        return RULES[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
+
+    def transpose(self, *axes: Any) -> "Node":
+        """``np.transpose`` of this node; the axes as one argument or as several."""
+        return RULES[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
+
+    def __copy__(self) -> "Node":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Node":
+        return self  # immutable
+
+    def __format__(self, spec: str) -> str:
+        return format(self._value, spec) if spec else repr(self)
+
+    def __repr__(self) -> str:
+        label = f"{self.primitive.name} {self.name!r}" if self.name else self.primitive.name
+        if isinstance(self._value, tuple):
+            return f"<{label}: {len(self._value)} results>"
+        small = self.size <= 6
+        shown = " ".join(np.array2string(np.asarray(self._value), precision=6, separator=", ").split()) + ", " if small else ""
+        return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
+
+    def __reduce__(self) -> Any:
+        rows, (row,) = pack([self])
+        return unpack, (rows, row)
+
+
+def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
+    """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
+    values = []
+    constants = False
+    for operand in operands:
+        if type(operand) is Node:
+            values.append(operand._value)
+        else:
+            values.append(constant_operand(operand, primitive))
+            constants = True
+    try:
+        value = primitive.fn(*values, **statics)
+    except Exception as error:
+        raise_named(error, primitive, values, statics)
+    if constants:
+        operands = tuple([o if type(o) is Node else v for o, v in zip(operands, values, strict=True)])
+    return record(primitive, operands, statics, value, 3)
+
+
+def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any], value: Any, depth: int = 2) -> Node:
+    """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first stand."""
+    node = _new(Node)
+    node._value = value
+    node.primitive = primitive
+    node.operands = operands
+    node.statics = statics
+    node.id = next(_ids)
+    frame = sys._getframe(depth)
+    if frame.f_code.co_filename.startswith(PACKAGE):
+        frame = user_frame(depth + 1) or frame
+    node._code = frame.f_code
+    node._instruction = frame.f_lasti
+    ambient = _AMBIENT.get()
+    if ambient is None:
+        node.guards = ()
+        return node
+    node.guards = ambient.pending
+    if ambient.pending:
+        _AMBIENT.set(ambient._replace(pending=()))
+    if ambient.nan and has_nan(value):
+        raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {_described(operands)} ({here()})")
+    return node
+
+
+def parameter(value: Any, name: str | None = None) -> Node:
+    """A leaf to differentiate with respect to: a copy of ``value`` (an array that nobody can write to is not copied).
+
+    Raises ScgTypeError unless it is real floating-point: a derivative in an integer does not exist.
+    """
+    if type(value) is Node:
+        raise ScgTypeError(f"a parameter is a leaf; {value!r} is already a node ({here()})")
+    array = value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value)
+    if array.dtype.kind != "f":
+        kinds = {"c": "differentiate its real and imaginary parts", "O": "pass an array of floats", "U": "pass an array of floats"}
+        advice = kinds.get(array.dtype.kind, "use x.astype(float)")
+        raise ScgTypeError(f"{name or 'a parameter'} must be real floating-point, got {_described((value,))} of dtype {array.dtype}: {advice} ({here()})")
+    return record(PARAMETER, (), {"name": name} if name else _NONE, frozen(array))
+
+
+def constant_operand(value: Any, primitive: Primitive) -> Any:
+    """What may stand beside a Node: numbers as they are, arrays that nobody can change, lists as arrays."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return value
+    if kind is np.ndarray and value.dtype.kind in "fiucb":
+        return frozen(value)
+    if isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "dtype", _FLOAT).kind in "fiucb":
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise ScgTypeError(f"{primitive.name}: a masked array would lose its mask beside a Node; use np.where ({here()})")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ScgTypeError(f"{primitive.name} needs arrays and Nodes, got {_described((value,))}: {error} ({here()})") from None
+    if array.dtype.kind not in "fiucb":
+        raise ScgTypeError(f"{primitive.name} needs numbers, got {_described((value,))} of dtype {array.dtype} ({here()})")
+    return frozen(array)
+
+
+def frozen(array: Any) -> Any:
+    """The array itself where neither it nor what it views can be written to; else a read-only copy."""
+    base = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            array = np.array(array, copy=True, subok=False)
+            array.flags.writeable = False
+            return array
+        base = base.base
+    return array if base is None or isinstance(base, bytes) or isinstance(array, np.generic) else array.copy()
+
+
+def raise_named(error: Exception, primitive: Primitive, values: Any, statics: Mapping[str, Any]) -> NoReturn:
+    """The same error as one of scg's, with the primitive, its operands and the user's line."""
+    kind = kin(error)
+    shown = ", ".join([_described(values), *(f"{name}={value!r}" for name, value in statics.items())])
+    message = f"{primitive.name}({shown}): {error} ({here()})"
+    if kind is None:
+        error.add_note(message)
+        raise error
+    raise kind(message) from error
+
+
+def has_nan(value: Any) -> bool:
+    """Whether any element is a NaN."""
+    if isinstance(value, tuple):
+        return any(map(has_nan, value))
+    return value is not None and np.asarray(value).dtype.kind in "fc" and bool(np.isnan(value).any())
+
+
+def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
+    """All nodes that lead to ``roots``, these included, by growing id, and with ``guards`` the nodes that an ``if`` on the way looked at.
+
+    Nodes with ids under ``floor`` are left out: what is older than a node does not depend on it.
+    """
+    seen = {root.id: root for root in roots if root.id >= floor}
+    stack = list(seen.values())
+    while stack:
+        node = stack.pop()
+        for operand in node.operands:
+            if type(operand) is Node:
+                i = operand.id
+                if i >= floor and i not in seen:
+                    seen[i] = operand
+                    stack.append(operand)
+        if guards:
+            for guard in node.guards:
+                if guard.node.id >= floor and guard.node.id not in seen:
+                    seen[guard.node.id] = guard.node
+                    stack.append(guard.node)
+    return [seen[i] for i in sorted(seen)]
+
+
+def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
+    """Nodes as flat rows (no recursion, at any depth), and the row of each root."""
+    order = ancestors(roots, guards=True)
+    row = {node.id: i for i, node in enumerate(order)}
+    rows = [
+        (
+            node.primitive,
+            tuple([_Row(row[o.id]) if type(o) is Node else o for o in node.operands]),
+            node.statics,
+            node._value,
+            tuple([(row[g.node.id], g.outcome, g.line) for g in node.guards]),
+            node.line,
+        )
+        for node in order
+    ]
+    return rows, [row[root.id] for root in roots]
+
+
+def unpack(rows: list[Any], root: int | list[int] = -1) -> Any:
+    """The inverse of ``pack``; ``root`` names the row or rows wanted, the last by default."""
+    nodes: list[Node] = []
+    for primitive, operands, statics, value, guards, line in rows:
+        node = record(primitive, tuple([nodes[o.index] if type(o) is _Row else o for o in operands]), statics, value)
+        node._code, node._instruction = line, 0
+        node.guards = tuple([Guard(nodes[i], outcome, where, 0) for i, outcome, where in guards])
+        nodes.append(node)
+    return nodes[root] if isinstance(root, int) else [nodes[i] for i in root]
+
+
+class _Row(NamedTuple):
+    index: int
+
+
+def _cast_inputs(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    dtype = kwargs.pop("dtype", None)
+    if any(kwargs.pop(key, default) != default for key, default in (("casting", "same_kind"), ("order", "K"), ("subok", True))) or kwargs:
+        raise NotDifferentiable(f"np.{ufunc.__name__} of a Node takes no keyword but dtype (got {', '.join(kwargs) or 'casting or order'}): for where=, use np.where ({here()})")
+    return inputs if dtype is None else tuple([RULES[np.astype](x, dtype) if type(x) is Node else np.asarray(x, dtype) for x in inputs])
+
+
+def _described(values: Any) -> str:
+    def one(value: Any) -> str:
+        if isinstance(value, (np.ndarray, Node)) and not isinstance(value, tuple):
+            return f"{value.dtype}{list(value.shape)}"
+        return repr(value) if isinstance(value, (bool, int, float, complex, str, np.generic)) else type(value).__name__
+
+    return ", ".join(map(one, values))
+
+
+def _name(fn: Any) -> str:
+    if isinstance(fn, tuple):
+        return f"{_name(fn[0])}.{fn[1]}"
+    home = getattr(fn, "__module__", None) or ("np" if getattr(np, fn.__name__, None) is fn else "scipy.special")
+    return f"{home.replace('numpy', 'np')}.{getattr(fn, '__name__', fn)}"
+
+
+def _rule_of(fn: Any) -> Any:
+    return RULES[fn]
+
+
+def _import(module: str, name: str) -> Any:
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+def _leaf() -> NoReturn:
+    raise ScgTypeError("a leaf is not computed")
+
+
+_new = Node.__new__
+_FLOAT = np.dtype(float)
+PARAMETER = primitive(_leaf, name="parameter")

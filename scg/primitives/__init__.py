@@ -1,0 +1,5 @@
+"""The primitives: everything of NumPy and SciPy that a Node goes into, declared by its three facts."""
+
+from scg.primitives import contraction, elementwise, indexing, layout, reduction
+
+__all__ = ["contraction", "elementwise", "indexing", "layout", "reduction"]

@@ -1,0 +1,100 @@
+"""Running a recorded subgraph again, with nodes replaced and, on any of them, a leading replicate axis."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.graph import Node, ancestors, raise_named
+from scg.tree import leaves, rebuild
+
+
+def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[Node] = (), create_graph: bool = False) -> Any:
+    """The values of ``outputs`` (a Node or a structure of Nodes) with other values in place of some of the nodes that led to them.
+
+    Nodes listed in ``batched`` (all of the replaced ones, or some) are given values with one more axis in front, of one length R for all; every output
+    then has that axis too, and its entry r is what a replay with the r-th entries gives. Primitives take the axis as their axis
+    maps say; one without a map is run R times. What does not depend on a replaced node keeps its recorded value. With ``create_graph``,
+    or where a replacement is a Node, the results are Nodes that can be differentiated.
+
+    Raises ScgValueError where a replacement has another shape than its node, GuardError where an ``if`` on a node comes out otherwise.
+    """
+    roots = [leaf for _, leaf in leaves(outputs)]
+    for root in roots:
+        if type(root) is not Node:
+            raise ScgTypeError(f"replay needs nodes of a graph as outputs, got {type(root).__name__} ({here()})")
+    if not replacements:
+        return outputs if create_graph else rebuild(outputs, iter([root.value for root in roots]))
+    table, leading, size = _replaced(replacements, batched)
+    for node in ancestors(roots, min(table), guards=True):
+        if node.id in table:
+            continue
+        changed = [o for o in node.operands if type(o) is Node and o.id in table]
+        if changed:
+            arguments = [(table.get(o.id, o if create_graph else o._value)) if type(o) is Node else o for o in node.operands]
+            flags = [type(o) is Node and o.id in leading for o in node.operands]
+            table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
+            if any(flags):
+                leading.add(node.id)
+        for guard in node.guards:
+            _check(guard, table)
+
+    def result(root: Node) -> Any:
+        value = table.get(root.id, root if create_graph else root.value)
+        if leading and root.id not in leading:
+            return np.broadcast_to(value, (size, *root.shape))
+        return value
+
+    return rebuild(outputs, map(result, roots))
+
+
+def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
+    """A primitive on arguments of which some have a leading replicate axis: in one call where its axis map tells how, else one by one."""
+    try:
+        if not any(batched):
+            return rule(*arguments, **statics)
+        call = None if rule.axes is None else rule.axes.lead(arguments, batched, statics)
+        if call is not None:
+            return rule(*call[0], **call[1])
+        each = [rule(*[a[r] if b else a for a, b in zip(arguments, batched, strict=True)], **statics) for r in range(size)]
+        if isinstance(each[0], tuple):
+            return tuple([np.stack(column) for column in zip(*each, strict=True)])
+        return np.stack(each)
+    except Exception as error:
+        raise_named(error, rule, arguments, statics)
+
+
+def _replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tuple[dict[int, Any], set[int], int]:
+    leading = {node.id for node in batched}
+    missing = [node for node in batched if node not in replacements]
+    if missing:
+        raise ScgValueError(f"replay: {missing[0]!r} is listed as batched but has no replacement ({here()})")
+    table: dict[int, Any] = {}
+    size: int | None = None
+    for node, value in replacements.items():
+        if type(node) is not Node:
+            raise ScgTypeError(f"replay replaces nodes, got {type(node).__name__} ({here()})")
+        if type(value) is not Node:
+            value = np.asarray(value, dtype=node.dtype)
+        shape = value.shape[1:] if node.id in leading else value.shape
+        if shape != node.shape or node.id in leading and value.ndim == 0:
+            axis = "a replicate axis and then " if node.id in leading else ""
+            raise ScgValueError(f"replay: the replacement for {node!r} needs {axis}shape {node.shape}, got {value.shape} ({here()})")
+        if node.id in leading:
+            if size is not None and size != value.shape[0]:
+                raise ScgValueError(f"replay: replicate axes of lengths {size} and {value.shape[0]} ({here()})")
+            size = value.shape[0]
+        table[node.id] = value
+    return table, leading, size or 0
+
+
+def _check(guard: Any, table: dict[int, Any]) -> None:
+    if guard.node.id in table:
+        value = table[guard.node.id]
+        outcomes = np.asarray(value._value if type(value) is Node else value, dtype=bool)
+        if (outcomes != guard.outcome).any():
+            raise GuardError(
+                f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and otherwise in this "
+                f"replay: trace the function again for these values, or write the choice with np.where ({here()})"
+            )
