@@ -12,8 +12,8 @@ alias = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="alias")
 stop_gradient = primitive(lambda x: x, elementwise, name="stop_gradient")
 """The same value, held constant: its derivative is zero."""
 
-_reshape = primitive(np.ndarray.reshape, axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape")
-_transpose = primitive(np.ndarray.transpose, axes.transpose, lambda g, out, x, axes: np.transpose(g, np.argsort(axes)), name="transpose")
+_reshape = primitive(lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape")
+_transpose = primitive(lambda x, axes: np.transpose(x, axes), axes.transpose, lambda g, out, x, axes: np.transpose(g, np.argsort(axes)), name="transpose")
 _broadcast_to = primitive(lambda x, shape: np.broadcast_to(x, shape), axes.broadcast_to, lambda g, out, x, shape: g, name="broadcast_to")
 _astype = primitive(lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype")
 
