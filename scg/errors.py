@@ -41,6 +41,10 @@ class GuardError(ScgError, RuntimeError):
     """A replay would have taken another branch of an ``if`` than the recorded run took."""
 
 
+class EstimatorError(ScgTypeError):
+    """An estimator on a node that it is not valid for, refused where it is declared."""
+
+
 _KINDS: dict[type[BaseException], type[ScgError]] = {
     TypeError: ScgTypeError,
     ValueError: ScgValueError,

@@ -1,0 +1,129 @@
+"""Sets of values: what a parameter must satisfy, and where a distribution lives (its support)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class Constraint:
+    """A set. ``contains(x)`` tells element by element (event by event where ``event_ndim`` is 1 or 2) whether x lies in it."""
+
+    event_ndim = 0
+
+    def contains(self, x: Any) -> Any:
+        """A boolean array of the shape of x, without its ``event_ndim`` last axes."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Interval(Constraint):
+    """Real numbers from ``low`` to ``high``, the ends included where ``closed`` ("both", "left", "right", "neither") says so. NaN lies in none."""
+
+    low: Any = -np.inf
+    high: Any = np.inf
+    closed: str = "both"
+
+    def contains(self, x: Any) -> Any:
+        above = x >= self.low if self.closed in ("both", "left") else x > self.low
+        below = x <= self.high if self.closed in ("both", "right") else x < self.high
+        return above & below
+
+    def __str__(self) -> str:
+        left, right = "[" if self.closed in ("both", "left") else "(", "]" if self.closed in ("both", "right") else ")"
+        return f"in {left}{self.low}, {self.high}{right}"
+
+
+@dataclass(frozen=True, eq=False)
+class Integers(Constraint):
+    """Whole numbers from ``low`` to ``high``, both included, of any numeric dtype."""
+
+    low: Any = -np.inf
+    high: Any = np.inf
+
+    def contains(self, x: Any) -> Any:
+        x = np.asarray(x)
+        return (x >= self.low) & (x <= self.high) & (np.floor(x) == x)
+
+    def __str__(self) -> str:
+        return f"whole numbers from {self.low} to {self.high}"
+
+
+class _Real(Constraint):
+    """Anything but NaN; infinite parameters have their limits (a logit of inf is a probability of 1)."""
+
+    def contains(self, x: Any) -> Any:
+        return x == x
+
+    def __str__(self) -> str:
+        return "a real number"
+
+
+class _Finite(Constraint):
+    """Neither infinite nor NaN."""
+
+    def contains(self, x: Any) -> Any:
+        return np.isfinite(x)
+
+    def __str__(self) -> str:
+        return "finite"
+
+
+class _Positive(Constraint):
+    def contains(self, x: Any) -> Any:
+        return (x > 0) & (x < np.inf)
+
+    def __str__(self) -> str:
+        return "positive and finite"
+
+
+@dataclass(frozen=True)
+class Simplex(Constraint):
+    """Vectors of non-negative numbers with sum one, to the rounding of their dtype: |sum - 1| <= 4 n eps + 1e-6 sqrt(eps) is generous, a wrong table is not."""
+
+    event_ndim = 1
+
+    def contains(self, x: Any) -> Any:
+        x = np.asarray(x)
+        eps = np.finfo(x.dtype).eps if x.dtype.kind == "f" else np.finfo(float).eps
+        return (x >= 0).all(axis=-1) & (np.abs(x.sum(axis=-1) - 1) <= 8 * eps * max(x.shape[-1], 8))
+
+    def __str__(self) -> str:
+        return "non-negative and sum to 1 along the last axis"
+
+
+@dataclass(frozen=True)
+class OneHot(Constraint):
+    """Vectors with a single one among zeros."""
+
+    event_ndim = 1
+
+    def contains(self, x: Any) -> Any:
+        x = np.asarray(x)
+        return ((x == 0) | (x == 1)).all(axis=-1) & (x.sum(axis=-1) == 1)
+
+    def __str__(self) -> str:
+        return "one-hot along the last axis"
+
+
+@dataclass(frozen=True)
+class LowerCholesky(Constraint):
+    """Lower triangular matrices with a positive diagonal."""
+
+    event_ndim = 2
+
+    def contains(self, x: Any) -> Any:
+        x = np.asarray(x)
+        diagonal = np.diagonal(x, axis1=-2, axis2=-1)
+        return (np.triu(x, 1) == 0).all(axis=(-1, -2)) & (diagonal > 0).all(axis=-1) & np.isfinite(x).all(axis=(-1, -2))
+
+    def __str__(self) -> str:
+        return "lower triangular with a positive diagonal"
+
+
+real, finite, positive = _Real(), _Finite(), _Positive()
+nonnegative = Interval(0, np.inf, "left")
+unit_interval = Interval(0.0, 1.0)
+open_unit_interval = Interval(0.0, 1.0, "neither")
+boolean = Integers(0, 1)
+simplex, one_hot, lower_cholesky = Simplex(), OneHot(), LowerCholesky()

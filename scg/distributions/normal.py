@@ -1,0 +1,66 @@
+"""The normal law."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import scipy.special
+
+from scg.distributions import constraints
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Normal(Reparameterizable, Distribution, FixedSupport):
+    """log p(z) = -((z - loc) / scale)^2 / 2 - log scale - log(2 pi) / 2; reparameterized by z = loc + scale * noise."""
+
+    loc: Any
+    scale: Any
+    constraints = {"loc": constraints.finite, "scale": constraints.positive}
+    support = constraints.finite  # type: ignore[assignment]
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return STANDARD, self.full_shape(shape)
+
+    def transport(self, noise: Any) -> Any:
+        return self.loc + self.scale * noise
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain, dtype = self.detached(), self.dtype
+        kind = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
+        return (plain.loc + plain.scale * rng.standard_normal(self.full_shape(shape), dtype=kind)).astype(dtype, copy=False)
+
+    def log_prob(self, value: Any) -> Any:
+        z = (value - self.loc) / self.scale
+        return -0.5 * (z * z) - (np.log(self.scale) + 0.5 * LOG_2PI)
+
+    @property
+    def mean(self) -> Any:
+        return self.loc + 0 * self.scale
+
+    @property
+    def variance(self) -> Any:
+        return 0 * self.loc + self.scale * self.scale
+
+    def entropy(self) -> Any:
+        return 0 * self.loc + np.log(self.scale) + 0.5 * (1 + LOG_2PI)
+
+    def cdf(self, value: Any) -> Any:
+        return scipy.special.ndtr((value - self.loc) / self.scale)
+
+    def icdf(self, probability: Any) -> Any:
+        return self.loc + self.scale * scipy.special.ndtri(probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(s2/s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2."""
+        if not isinstance(other, Normal):
+            return NotImplemented
+        ratio, shift = self.scale / other.scale, (self.loc - other.loc) / other.scale
+        return 0.5 * (ratio * ratio + shift * shift - 1) - np.log(ratio)
+
+
+STANDARD = Normal(0.0, 1.0)

@@ -1,0 +1,47 @@
+"""What a gradient estimator is: the surrogate-loss rule of one stochastic node, and what it claims."""
+
+from abc import ABC
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scg.distributions.base import Distribution
+from scg.errors import EstimatorError, here
+
+
+class Estimator(ABC):
+    """The rule by which a gradient passes a stochastic node. Claims are class attributes, and the tests read them.
+
+    ``unbiased``  whether the mean of the gradient is the gradient of the mean, exactly
+    ``requires``  capabilities (types) that the node's distribution must have; ``instead`` is the advice where it lacks one
+    ``scores``    whether the node's log-probability enters the surrogate, times the costs that the draw can have influenced
+
+    A subclass overrides ``draw`` where the gradient flows through the draw itself, ``scores`` and ``baseline`` for score functions, and
+    ``expand`` where the rule evaluates the costs at other values of the node.
+    """
+
+    unbiased: ClassVar[bool] = True
+    requires: ClassVar[tuple[type, ...]] = ()
+    instead: ClassVar[str] = "another estimator"
+    scores: ClassVar[bool] = False
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        """Raise EstimatorError unless this rule is valid for a draw from ``distribution``."""
+        for capability in self.requires:
+            if not isinstance(distribution, capability):
+                raise EstimatorError(
+                    f"{label}: {type(self).__name__} needs a distribution with {_spaced(capability.__name__)}, got {distribution!r}; "
+                    f"use {self.instead} ({here()})"
+                )
+
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        """The draw: an array, or a Node where it is a differentiable function of the parameters."""
+        return distribution.sample(rng, shape)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and v is not None)
+        return f"{type(self).__name__}({given})"
+
+
+def _spaced(name: str) -> str:
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()

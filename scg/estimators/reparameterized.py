@@ -1,0 +1,25 @@
+"""The pathwise estimator."""
+
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution, Reparameterizable
+from scg.estimator import Estimator
+from scg.sample import noise_node
+
+
+@final
+class Reparameterized(Estimator):
+    """Pathwise: z = t(e; theta) with noise e free of theta, so d/dtheta E[f(z)] = E[f'(z) dt/dtheta] (Kingma and Welling, 2014; Rezende et al., 2014).
+
+    One evaluation of the cost. The cost must be differentiable in z almost everywhere and continuous: a step in it has zero derivative
+    and would be lost.
+    """
+
+    requires = (Reparameterizable,)
+    instead = "ScoreFunction(), DisARM() or Enumerate()"
+
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        law, size = distribution.noise(shape)  # type: ignore[attr-defined]
+        return distribution.transport(noise_node(law, rng, size, distribution.dtype))  # type: ignore[attr-defined]
