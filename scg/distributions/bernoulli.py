@@ -5,8 +5,8 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.distributions import constraints
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
+from scg.distributions.constraints import boolean, real, unit_interval
 from scg.errors import ScgTypeError, here
 from scg.special import sigmoid, softplus
 
@@ -18,8 +18,8 @@ class Bernoulli(Distribution, FiniteSupport, FixedSupport):
 
     probs: Any = None
     logits: Any = None
-    constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.boolean  # type: ignore[assignment]
+    constraints = {"probs": unit_interval, "logits": real}
+    support = boolean  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if (self.probs is None) == (self.logits is None):

@@ -7,8 +7,8 @@ from typing import Any, final
 import numpy as np
 import scipy.special
 
-from scg.distributions import constraints
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
+from scg.distributions.constraints import finite, positive
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -20,8 +20,8 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
 
     loc: Any
     scale: Any
-    constraints = {"loc": constraints.finite, "scale": constraints.positive}
-    support = constraints.finite  # type: ignore[assignment]
+    constraints = {"loc": finite, "scale": positive}
+    support = finite  # type: ignore[assignment]
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return STANDARD, self.full_shape(shape)
