@@ -36,7 +36,7 @@ class Distribution(ABC):
         try:
             object.__setattr__(self, "_batch_shape", np.broadcast_shapes(*self._parameter_shapes()))
         except ValueError:
-            shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in self.parameters.items())
+            shapes = ", ".join(f"{name} {getattr(value, 'shape', ())}" for name, value in self.parameters.items())
             raise ScgValueError(f"{type(self).__name__}: the shapes of {shapes} do not broadcast ({here()})") from None
 
     def _checked(self, name: str, value: Any, constraint: Constraint) -> Any:
@@ -52,7 +52,7 @@ class Distribution(ABC):
             if raw.dtype.kind != "f":
                 raw = raw.astype(float)
                 value = raw if type(value) is not Node else value
-        if np.ndim(raw) < constraint.event_ndim:
+        if constraint.event_ndim and np.ndim(raw) < constraint.event_ndim:
             raise ScgValueError(f"{type(self).__name__}: {name} needs at least {constraint.event_ndim} axes, got shape {np.shape(raw)} ({here()})")
         inside = np.asarray(constraint.contains(raw))
         if not inside.all():
@@ -63,9 +63,8 @@ class Distribution(ABC):
 
     def _parameter_shapes(self) -> list[Shape]:
         """The batch shapes of the parameters: without the axes that belong to one event."""
-        return [
-            np.shape(value)[: np.ndim(value) - self.constraints[name].event_ndim] for name, value in self.parameters.items()
-        ]
+        shapes = ((getattr(value, "shape", ()), self.constraints[name].event_ndim) for name, value in self.parameters.items())
+        return [shape[: len(shape) - event] for shape, event in shapes]
 
     @property
     def parameters(self) -> dict[str, Any]:
