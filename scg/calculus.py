@@ -9,7 +9,7 @@ import numpy as np
 
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import pull
-from scg.graph import Node, ancestors, parameter
+from scg.graph import Node, ancestors, collect_guards, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.tree import leaves, rebuild
@@ -46,7 +46,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         lifted, inputs, structure = _lift(fn, args, argnums)
-        cost = fn(*lifted, **kwargs)
+        cost = _run(fn, lifted, kwargs)
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
             _check_plain(cost)
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
@@ -70,7 +70,7 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
     @functools.wraps(fn)
     def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
         lifted, inputs, structure = _lift(fn, args, argnums)
-        result = fn(*lifted, **kwargs)
+        result = _run(fn, lifted, kwargs)
         found = [leaf for _, leaf in leaves(result)]
         nested = any(type(y) is Node and _is_nested(y, inputs) for y in found)
 
@@ -97,7 +97,7 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         lifted, inputs, structure = _lift(fn, args, argnums)
-        result = fn(*lifted, **kwargs)
+        result = _run(fn, lifted, kwargs)
         if type(result) is not Node:
             shape = np.shape(result)
             return rebuild(structure, (np.zeros(shape + x.shape, x.dtype) for x in inputs))
@@ -121,7 +121,7 @@ def jacobian_of_structure(fn: Callable[..., Any], argnums: int = 0) -> Callable[
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         lifted, inputs, structure = _lift(fn, args, argnums)
-        result = fn(*lifted, **kwargs)
+        result = _run(fn, lifted, kwargs)
 
         def one(y: Any) -> Any:
             if type(y) is not Node:
@@ -145,7 +145,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
             raise ScgTypeError(f"hvp(fn) takes fn's arguments and then the vector ({here()})")
         *primals, vector = args
         lifted, inputs, structure = _lift(fn, tuple(primals), argnums)
-        cost = fn(*lifted, **kwargs)
+        cost = _run(fn, lifted, kwargs)
         directions = [leaf for _, leaf in leaves(vector)]
         if [np.shape(v) for v in directions] != [x.shape for x in inputs]:
             raise ScgValueError(f"the vector needs the structure and shapes of the arguments, {[x.shape for x in inputs]}, got {[np.shape(v) for v in directions]} ({here()})")
@@ -198,6 +198,11 @@ def _lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], 
         inputs += nodes
     structure = args[argnums] if isinstance(argnums, (int, np.integer)) else tuple([args[p] for p in positions])
     return lifted, inputs, structure
+
+
+def _run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    with collect_guards():  # an `if` inside is not remembered outside
+        return fn(*args, **kwargs)
 
 
 def _is_nested(cost: Node, inputs: list[Node]) -> bool:

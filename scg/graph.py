@@ -9,6 +9,7 @@ import inspect
 import itertools
 import operator
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType
@@ -114,51 +115,76 @@ def refuse(advice: str, *callables: Any) -> None:
         rule.advice = advice  # type: ignore[attr-defined]
 
 
-class Guard(NamedTuple):
-    """``if node:`` as it came out, and where it stands."""
+@final
+class Guard:
+    """``if node:`` as it came out, and where it stands.
 
-    node: "Node"
-    outcome: bool
-    code: CodeType | str | None
-    instruction: int
+    Nodes that were made after it, of anything that is older than it, point to it: a replay that reaches them checks it first.
+    """
+
+    __slots__ = ("node", "outcome", "before", "stamp", "_code", "_instruction", "__weakref__")
+
+    def __init__(self, node: "Node", outcome: bool, before: "Guard | None", code: CodeType | str | None, instruction: int):
+        self.node, self.outcome, self.before, self.stamp = node, outcome, before, next(_ids)
+        self._code, self._instruction = code, instruction
 
     @property
     def line(self) -> str:
         """The line of the ``if``."""
-        return place(self.code, self.instruction)
+        return place(self._code, self._instruction)
+
+    def unseen(self, seen: set[int]) -> Iterator["Guard"]:
+        """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they enter)."""
+        guard: Guard | None = self
+        while guard is not None and guard.stamp not in seen:
+            seen.add(guard.stamp)
+            yield guard
+            guard = guard.before
 
 
 class _Ambient(NamedTuple):
-    """What must be ambient: guards waiting for the next node, the trace that collects them, and the search for NaN."""
+    """What must be ambient: the latest guard, and whether NaN is sought.
 
-    pending: tuple[Guard, ...] = ()
-    trace: list[Guard] | None = None
+    The guard is held only until a node has taken it (``held``) or by the scope that collects it, so that a graph dies with its nodes.
+    """
+
+    guard: "weakref.ref[Guard] | None" = None
+    held: Guard | None = None
     nan: bool = False
 
 
 _AMBIENT: contextvars.ContextVar[_Ambient | None] = contextvars.ContextVar("scg_ambient", default=None)
-
-
-@contextmanager
-def _ambient(**changes: Any) -> Iterator[None]:
-    token = _AMBIENT.set((_AMBIENT.get() or _Ambient())._replace(**changes))
-    try:
-        yield
-    finally:
-        _AMBIENT.reset(token)
+_SCOPE: contextvars.ContextVar[list[Guard] | None] = contextvars.ContextVar("scg_scope", default=None)
 
 
 @contextmanager
 def collect_guards() -> Iterator[list[Guard]]:
-    """Within the block, every ``if node:`` is entered in the list that the block is given."""
-    guards: list[Guard] = []
-    with _ambient(trace=guards, pending=()):
+    """Within the block every ``if node:`` enters the list that the block is given; after it they are forgotten but by nodes and list.
+
+    A block inside another one shares its list: what an inner function decided, the outer one decided too.
+    """
+    guards = _SCOPE.get()
+    if guards is not None:
         yield guards
+        return
+    ambient, scope = _AMBIENT.get(), _SCOPE.set([])
+    try:
+        yield _SCOPE.get()  # type: ignore[misc]
+    finally:
+        _SCOPE.reset(scope)
+        _AMBIENT.set(ambient)
 
 
-def detect_nan() -> Any:
+@contextmanager
+def detect_nan() -> Iterator[None]:
     """Context: the first operation, forward or backward, that makes a NaN raises NonFiniteError with its name and line."""
-    return _ambient(nan=True)
+    before = nan_is_sought()
+    _AMBIENT.set((_AMBIENT.get() or _Ambient())._replace(nan=True))
+    try:
+        yield
+    finally:
+        after = (_AMBIENT.get() or _Ambient())._replace(nan=before)
+        _AMBIENT.set(None if after == _Ambient() else after)
 
 
 def nan_is_sought() -> bool:
@@ -208,13 +234,13 @@ class Node:
     and their ids grow, so that an order by id is a topological one.
     """
 
-    __slots__ = ("_value", "primitive", "operands", "statics", "id", "guards", "_code", "_instruction", "__weakref__")
+    __slots__ = ("_value", "primitive", "operands", "statics", "id", "guard", "_code", "_instruction", "__weakref__")
     _value: Any
     primitive: Primitive
     operands: tuple[Any, ...]
     statics: dict[str, Any]
     id: int
-    guards: tuple[Guard, ...]
+    guard: Guard | None
     __array_priority__ = 1000.0
 
     @property
@@ -297,13 +323,14 @@ class Node:
             outcome = bool(self._value)
         except ValueError as error:
             raise ScgValueError(f"{self!r}: {error} ({here()})") from None
-        frame = user_frame()
-        guard = Guard(self, outcome, frame and frame.f_code, frame.f_lasti if frame else 0)
         ambient = _AMBIENT.get() or _Ambient()
-        if ambient.trace is not None:
-            ambient.trace.append(guard)
-        else:
-            _AMBIENT.set(ambient._replace(pending=(*ambient.pending, guard)))
+        before = ambient.guard and ambient.guard()
+        frame = user_frame()
+        guard = Guard(self, outcome, before if before and self.id < before.stamp else None, frame and frame.f_code, frame.f_lasti if frame else 0)
+        scope = _SCOPE.get()
+        if scope is not None:
+            scope.append(guard)
+        _AMBIENT.set(ambient._replace(guard=weakref.ref(guard), held=guard if scope is None else None))
         return outcome
 
     def __len__(self) -> int:
@@ -434,15 +461,25 @@ def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, A
     node._code = frame.f_code
     node._instruction = frame.f_lasti
     ambient = _AMBIENT.get()
+    node.guard = None
     if ambient is None:
-        node.guards = ()
         return node
-    node.guards = ambient.pending
-    if ambient.pending:
-        _AMBIENT.set(ambient._replace(pending=()))
+    if ambient.guard is not None:
+        _take(ambient, node)
     if ambient.nan and has_nan(value):
         raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {_described(operands)} ({here()})")
     return node
+
+
+def _take(ambient: _Ambient, node: Node) -> None:
+    """Let ``node`` point to the latest guard if it is made of something older; made of newer nodes only, it needs none of its own."""
+    guard = ambient.guard and ambient.guard()
+    if guard is None:
+        _AMBIENT.set(ambient._replace(guard=None) if ambient.nan else None)
+    elif any([type(o) is Node and o.id < guard.stamp for o in node.operands]):
+        node.guard = guard
+        if ambient.held is not None:
+            _AMBIENT.set(ambient._replace(held=None))
 
 
 def parameter(value: Any, name: str | None = None) -> Node:
@@ -517,6 +554,7 @@ def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
     """
     seen = {root.id: root for root in roots if root.id >= floor}
     stack = list(seen.values())
+    passed: set[int] = set()
     while stack:
         node = stack.pop()
         for operand in node.operands:
@@ -525,8 +563,8 @@ def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
                 if i >= floor and i not in seen:
                     seen[i] = operand
                     stack.append(operand)
-        if guards:
-            for guard in node.guards:
+        if guards and node.guard is not None:
+            for guard in node.guard.unseen(passed):
                 if guard.node.id >= floor and guard.node.id not in seen:
                     seen[guard.node.id] = guard.node
                     stack.append(guard.node)
@@ -534,32 +572,36 @@ def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
 
 
 def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
-    """Nodes as flat rows (no recursion, at any depth), and the row of each root."""
+    """Nodes and the guards before them as flat rows (no recursion, at any depth), and the row of each root."""
     order = ancestors(roots, guards=True)
-    row = {node.id: i for i, node in enumerate(order)}
-    rows = [
-        (
-            node.primitive,
-            tuple([_Row(row[o.id]) if type(o) is Node else o for o in node.operands]),
-            node.statics,
-            node._value,
-            tuple([(row[g.node.id], g.outcome, g.line) for g in node.guards]),
-            node.line,
-        )
-        for node in order
-    ]
+    row: dict[int, int] = {}  # of a node by its id, of a guard by its stamp
+    passed: set[int] = set()
+    rows: list[Any] = []
+    for node in order:
+        chain = [] if node.guard is None else list(node.guard.unseen(passed))
+        for guard in reversed(chain):
+            row[guard.stamp] = len(rows)
+            rows.append((None, row[guard.node.id], guard.outcome, guard.before and row[guard.before.stamp], guard.line))
+        row[node.id] = len(rows)
+        operands = tuple([_Row(row[o.id]) if type(o) is Node else o for o in node.operands])
+        rows.append((node.primitive, operands, node.statics, node._value, node.guard and row[node.guard.stamp], node.line))
     return rows, [row[root.id] for root in roots]
 
 
 def unpack(rows: list[Any], root: int | list[int] = -1) -> Any:
     """The inverse of ``pack``; ``root`` names the row or rows wanted, the last by default."""
-    nodes: list[Node] = []
-    for primitive, operands, statics, value, guards, line in rows:
-        node = record(primitive, tuple([nodes[o.index] if type(o) is _Row else o for o in operands]), statics, value)
-        node._code, node._instruction = line, 0
-        node.guards = tuple([Guard(nodes[i], outcome, where, 0) for i, outcome, where in guards])
-        nodes.append(node)
-    return nodes[root] if isinstance(root, int) else [nodes[i] for i in root]
+    made: list[Any] = []
+    for primitive, operands, *rest in rows:
+        if primitive is None:
+            outcome, before, line = rest
+            made.append(Guard(made[operands], outcome, None if before is None else made[before], line, 0))
+        else:
+            statics, value, guard, line = rest
+            node = record(primitive, tuple([made[o.index] if type(o) is _Row else o for o in operands]), statics, value)
+            node._code, node._instruction = line, 0
+            node.guard = None if guard is None else made[guard]
+            made.append(node)
+    return made[root] if isinstance(root, int) else [made[i] for i in root]
 
 
 class _Row(NamedTuple):

@@ -27,7 +27,11 @@ def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[N
     if not replacements:
         return outputs if create_graph else rebuild(outputs, iter([root.value for root in roots]))
     table, leading, size = _replaced(replacements, batched)
+    passed: set[int] = set()
     for node in ancestors(roots, min(table), guards=True):
+        if node.guard is not None:  # before the node itself, which may not even exist on the other branch
+            for guard in reversed(list(node.guard.unseen(passed))):
+                _check(guard, table)
         if node.id in table:
             continue
         changed = [o for o in node.operands if type(o) is Node and o.id in table]
@@ -37,8 +41,6 @@ def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[N
             table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
             if any(flags):
                 leading.add(node.id)
-        for guard in node.guards:
-            _check(guard, table)
 
     def result(root: Node) -> Any:
         value = table.get(root.id, root if create_graph else root.value)
