@@ -1,13 +1,27 @@
-"""Arithmetic, powers, exponentials, trigonometry, comparisons: NumPy's ufuncs, element by element."""
+"""Arithmetic, powers, exponentials, trigonometry, comparisons: NumPy's ufuncs, element by element.
+
+Kinks and singular points follow one table; everywhere else the derivative is the mathematical one, infinite where that is.
+
+| function | where | derivative |
+| --- | --- | --- |
+| ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | at the origin | 0 |
+| ``maximum``, ``minimum``, ``fmax``, ``fmin`` | at a tie | a half to each operand |
+| ``power(x, y)`` | x = 0, y = 0 | 0 in x, 0 in y; and 0 in y for all y > 0 |
+| ``logaddexp`` | both operands -inf, both +inf | 0, a half |
+| ``floor``, ``rint``, ``sign``, comparisons, ... | everywhere | 0: they are constant |
+"""
 
 import math
 
 import numpy as np
 
 from scg.axes import elementwise
-from scg.graph import implements, primitive
+from scg.graph import implements, primitive, refuse
 
-LN2, LN10 = math.log(2), math.log(10)  # Python floats: they leave float32 as it is
+LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
+
+# not `elementwise` itself: the 0 * inf rule factors a VJP into g * slope, which no antiholomorphic function allows
+_antiholomorphic = type(elementwise)()
 
 
 primitive(np.add, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: g)
@@ -18,15 +32,16 @@ primitive(np.negative, elementwise, lambda g, out, x: -g)
 primitive(np.positive, elementwise, lambda g, out, x: g)
 primitive(np.square, elementwise, lambda g, out, x: g * (x + x))
 primitive(np.reciprocal, elementwise, lambda g, out, x: -g * (out * out))
-primitive(np.sqrt, elementwise, lambda g, out, x: g * 0.5 / out)
+primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out))
 primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)))
+primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g))
 
 
 def _power_slope(x, y):
     """y x^(y-1), and 0 for y = 0 also where x is 0."""
     if isinstance(y, (int, float)):
-        return y * x ** (y - 1) if y else 0 * x
-    return y * x ** np.where(y == 0, 1, y - 1)
+        return y * x ** (y - 1) if y else 0.0
+    return y * np.where((x == 0) & (y == 0), 1, x) ** (y - 1)
 
 
 for _power in (np.power, np.float_power):
@@ -34,30 +49,40 @@ for _power in (np.power, np.float_power):
         _power,
         elementwise,
         lambda g, out, x, y: g * _power_slope(x, y),
-        lambda g, out, x, y: g * out * np.log(np.where((x == 0) & (y >= 0), 1, x)),
+        lambda g, out, x, y: g * (out * np.log(np.where((x == 0) & (y >= 0), 1, x))),
     )
 
 primitive(np.exp, elementwise, lambda g, out, x: g * out)
 primitive(np.exp2, elementwise, lambda g, out, x: g * (LN2 * out))
-primitive(np.expm1, elementwise, lambda g, out, x: g * (out + 1))
+primitive(np.expm1, elementwise, lambda g, out, x: g * np.exp(x))  # out + 1 would lose all digits in the lower tail
 primitive(np.log, elementwise, lambda g, out, x: g / x)
 primitive(np.log2, elementwise, lambda g, out, x: g / (LN2 * x))
 primitive(np.log10, elementwise, lambda g, out, x: g / (LN10 * x))
 primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x))
 
 
-def _share(a, b):
-    """exp(a) / (exp(a) + exp(b)); a half where both are infinite."""
-    return 1 / (1 + np.exp(np.where(a == b, 0, b - a)))
+def _sigmoid(x):
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right 0
+        return 1 / (1 + np.exp(-x))
+
+
+sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out)), name="sigmoid")
+"""1 / (1 + exp(-x)), ten times faster than SciPy's ``expit``, to a few ulp in both tails; 0 where exp(x) is subnormal."""
+
+
+def _share(a, b, factor=1.0):
+    """exp(a) / (exp(a) + exp(b)); 0 where both are -inf, a half where both are +inf. Sums with ``factor`` ln 2 for powers of two."""
+    return sigmoid(factor * np.where(a == b, 0, a - b)) * (a > -math.inf)
 
 
 primitive(np.logaddexp, elementwise, lambda g, out, x, y: g * _share(x, y), lambda g, out, x, y: g * _share(y, x))
-primitive(
-    np.logaddexp2,
-    elementwise,
-    lambda g, out, x, y: g * _share(LN2 * x, LN2 * y),
-    lambda g, out, x, y: g * _share(LN2 * y, LN2 * x),
-)
+primitive(np.logaddexp2, elementwise, lambda g, out, x, y: g * _share(x, y, LN2), lambda g, out, x, y: g * _share(y, x, LN2))
+
+
+def _root1(x):
+    """sqrt(1 + x^2) without overflow; complex as well."""
+    return np.hypot(1, x) if x.dtype.kind != "c" else np.sqrt(1 + x * x)
+
 
 primitive(np.sin, elementwise, lambda g, out, x: g * np.cos(x))
 primitive(np.cos, elementwise, lambda g, out, x: -g * np.sin(x))
@@ -68,52 +93,90 @@ primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x))
 primitive(np.sinh, elementwise, lambda g, out, x: g * np.cosh(x))
 primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x))
 primitive(np.tanh, elementwise, lambda g, out, x: g * (1 - out * out))
-primitive(np.arcsinh, elementwise, lambda g, out, x: g / np.hypot(1, x))
-primitive(np.arccosh, elementwise, lambda g, out, x: g / np.sqrt((x - 1) * (x + 1)))
+primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x))
+primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
 primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)))
-for _scale, _factor in ((np.deg2rad, np.pi / 180), (np.radians, np.pi / 180), (np.rad2deg, 180 / np.pi), (np.degrees, 180 / np.pi)):
-    primitive(_scale, elementwise, lambda g, out, x, factor=float(_factor): g * factor)
-primitive(
-    np.hypot,
-    elementwise,
-    lambda g, out, x, y: g * (x / np.where(out == 0, 1, out)),
-    lambda g, out, x, y: g * (y / np.where(out == 0, 1, out)),
-)
-primitive(
-    np.arctan2,
-    elementwise,
-    lambda g, out, y, x: g * (x / (x * x + y * y)),
-    lambda g, out, y, x: -g * (y / (x * x + y * y)),
-)
+for _fn, _factor in ((np.deg2rad, DEGREE), (np.radians, DEGREE), (np.rad2deg, 1 / DEGREE), (np.degrees, 1 / DEGREE)):
+    primitive(_fn, elementwise, lambda g, out, x, factor=_factor: g * factor)
 
-# kinks: at a tie each operand takes half, and |x| has derivative zero at zero
-primitive(np.absolute, elementwise, lambda g, out, x: g * (np.sign(x) if x.dtype.kind != "c" else np.conjugate(x) / np.where(out == 0, 1, out)))
+
+def _over_radius(x, radius):
+    """x / radius, and 0 at the origin."""
+    return x / np.where(radius == 0, 1, radius)
+
+
+def _over_square(x, other):
+    """x / (x^2 + other^2) without overflow or underflow on the way, and 0 at the origin."""
+    radius = np.hypot(x, other)
+    return _over_radius(_over_radius(x, radius), radius)
+
+
+primitive(np.hypot, elementwise, lambda g, out, x, y: g * _over_radius(x, out), lambda g, out, x, y: g * _over_radius(y, out))
+primitive(np.arctan2, elementwise, lambda g, out, y, x: g * _over_square(x, y), lambda g, out, y, x: -g * _over_square(y, x))
+
+primitive(np.absolute, elementwise, lambda g, out, x: g * (np.sign(x) if x.dtype.kind != "c" else _over_radius(np.conjugate(x), out)))
 primitive(np.fabs, elementwise, lambda g, out, x: g * np.sign(x))
-
-
-def _chosen(g, x, y, out):
-    """The cotangent of ``x`` where the result is ``x``, half of it where ``y`` is the same."""
-    half, is_x = 0.5 * g, x == out
-    return half * is_x + half * (is_x & (y != out))
-
-
-for _extremum in (np.maximum, np.fmax, np.minimum, np.fmin):
-    primitive(_extremum, elementwise, lambda g, out, x, y: _chosen(g, x, y, out), lambda g, out, x, y: _chosen(g, y, x, out))
-
 primitive(np.copysign, elementwise, lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)), None)
-primitive(np.remainder, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.floor(x / y))
-primitive(np.fmod, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.trunc(x / y))
-primitive(np.ldexp, elementwise, lambda g, out, x, e: g * 2.0**e, None)
-primitive(np.conjugate, elementwise, lambda g, out, x: np.conjugate(g))
+
+
+def _chosen(x, y, out):
+    mine, ties = x == out, x == y
+    return mine - ties * out.dtype.type(0.5) if np.count_nonzero(ties) else mine  # two passes less where nothing ties
+
+
+chosen = primitive(_chosen, elementwise, name="chosen")
+"""Of an extremum ``out`` of x and y: 1 where it is x, 1/2 where both are, 0 where it is y."""
+
+for _fn in (np.maximum, np.fmax, np.minimum, np.fmin):
+    primitive(_fn, elementwise, lambda g, out, x, y: g * chosen(x, y, out), lambda g, out, x, y: g * chosen(y, x, out))
+
+# x - k y, where the integer k is constant between jumps
+primitive(np.remainder, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.floor_divide(x, y))
+primitive(np.fmod, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.rint((x - out) / y))
+_fraction = primitive(lambda x: np.modf(x)[0], elementwise, lambda g, out, x: g, name="modf")
+_exponent = primitive(lambda x: np.frexp(x)[1], elementwise, name="exponent")
+_mantissa = primitive(lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp")
+primitive(np.ldexp, elementwise, lambda g, out, x, e: np.ldexp(g, e), None)
+primitive(np.heaviside, elementwise, None, lambda g, out, x, h: g * (x == 0))
+primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
+
+
+@implements(np.divmod)
+def divmod(x1, x2, /):
+    return np.floor_divide(x1, x2), np.remainder(x1, x2)
+
+
+@implements(np.modf)
+def modf(x, /):
+    return _fraction(x), np.trunc(x)
+
+
+@implements(np.frexp)
+def frexp(x, /):
+    return _mantissa(x), _exponent(x)
+
+
+_sign = primitive(lambda x: np.sign(x), elementwise, name="sign")
+
+
+@implements(np.sign)
+def sign(x, /):
+    return _sign(x) if x.dtype.kind != "c" else _over_radius(x, np.absolute(x))
+
 
 # constant: the derivative is zero wherever it exists
-for _step in (
-    (np.sign, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide, np.heaviside, np.spacing, np.nextafter, np.signbit)
+for _fn in (
+    (np.floor, np.ceil, np.trunc, np.rint, np.floor_divide, np.spacing, np.signbit, np._core.umath._ones_like)
     + (np.isnan, np.isinf, np.isfinite, np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
     + (np.logical_and, np.logical_or, np.logical_xor, np.logical_not)
     + (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift, np.gcd, np.lcm, np.bitwise_count)
 ):
-    primitive(_step, elementwise)
+    primitive(_fn, elementwise)
+
+refuse("a node holds numbers, no dates: use np.isnan", np.isnat)
+# strings have no numeric loop, so that their ufuncs list no types
+for _fn in [fn for fn in vars(np._core.umath).values() if isinstance(fn, np.ufunc) and not fn.types]:
+    refuse("a node holds numbers, no text: use node.value.astype(str)", _fn)
 
 # products with the mask, not np.where: ten times faster, and the zeros absorb
 _where = primitive(
@@ -129,4 +192,4 @@ _where = primitive(
 @implements(np.where)
 def where(condition, x=None, y=None, /):
     condition = condition if getattr(condition, "dtype", None) == bool else np.not_equal(condition, 0)
-    return _where(condition, x, y)
+    return np.nonzero(condition) if x is None and y is None else _where(condition, x, y)
