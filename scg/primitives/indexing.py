@@ -1,33 +1,43 @@
-"""Indexing, gathering and its transpose."""
+"""Indexing, gathering and their transpose; padding and windows, which are gathers."""
 
 import operator
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg import axes
 from scg.axes import Slot
+from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, frozen, implements, primitive
+from scg.primitives.layout import as_array, at
 
 
 def _filled(index, operands):
     return tuple([operands[i.position] if type(i) is Slot else i for i in index])
 
 
-def _is_basic(index):
-    return not any(isinstance(i, (np.ndarray, Slot)) for i in index)
-
-
 def _getitem_value(x, *operands, index):
-    return x[_filled(index, (x, *operands))]
+    return x[_filled(index, (x, *operands)) if operands else index]
 
 
 def _scatter_value(g, *operands, index, shape):
     out = np.zeros(shape, g.dtype)
-    if _is_basic(index):
-        out[index] = g
+    where = _filled(index, (g, *operands)) if operands else index
+    if _names_each_once(where):
+        out[where] = g
     else:
-        np.add.at(out, _filled(index, (g, *operands)), g)
+        np.add.at(out, where, g)
     return out
+
+
+def _names_each_once(index):
+    """Whether no element is named twice: slices, integers, masks, and vectors of integers of which one increases without changing sign."""
+    arrays = [i for i in index if isinstance(i, np.ndarray) and i.dtype != bool]
+    if not arrays:
+        return True
+    if any(i.ndim > 1 for i in arrays):
+        return False
+    return any(i.size and (i[0] >= 0 or i[-1] < 0) and (i[1:] > i[:-1]).all() for i in arrays if i.ndim)
 
 
 _getitem = primitive(
@@ -44,16 +54,303 @@ _scatter = primitive(
 )
 
 
+def _true_value(mask, axis, count):
+    found = np.nonzero(mask)[axis]
+    if len(found) != count:
+        raise ScgValueError(
+            f"a boolean mask took {count} elements when the graph was recorded, and takes {len(found)} in this replay, "
+            f"so that all shapes after it would change: write np.where(mask, x, 0) ({here()})"
+        )
+    return found
+
+
+_true = primitive(_true_value, name="nonzero")
+"""Coordinates along ``axis`` of the ``count`` elements of a mask that are true: how many is part of the graph, which ones is not."""
+
+
+def _true_axes(mask):
+    """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again."""
+    count = int(np.count_nonzero(mask._value))
+    return [_true(mask, axis=axis, count=count) for axis in range(mask.ndim)]
+
+
 @implements(operator.getitem)
 def getitem(x, index):
+    """x[index] for every index of NumPy; the derivative adds each element's cotangent where the element came from.
+
+    Slices, integers, ellipses and new axes, arrays of integers and masks; arrays are copied. An index that is a Node of integers stays an operand: a replay in
+    which it changes gathers again. A mask that is a Node may change in a replay too, but not in the number of its true elements
+    (ScgValueError). Raises ScgIndexError where the index is out of range.
+    """
+    if type(index) is int or type(index) is slice:
+        return _getitem(x, index=(index,))
     operands, template = [], []
-    for i in index if isinstance(index, tuple) else (index,):
-        if type(i) is Node:
-            operands.append(i)
-            template.append(Slot(len(operands)))
-        elif isinstance(i, (list, np.ndarray)):
+    for i in index if type(index) is tuple else (index,):
+        kind = type(i)
+        if kind is Node:
+            if i.dtype == bool and i.ndim:
+                _check_mask(x, index)
+                nodes = _true_axes(i)
+            elif i.dtype.kind in "iu":
+                nodes = [i]
+            else:
+                raise ScgTypeError(f"an index needs integers, or booleans along an axis, got {i!r} ({here()})")
+            for node in nodes:
+                operands.append(node)
+                template.append(Slot(len(operands)))
+        elif kind is bool or kind is np.bool_ or isinstance(i, (list, tuple, np.ndarray)):
             array = np.asarray(i)
-            template.append(frozen(array if array.size or array.dtype.kind in "ib" else array.astype(int)))
+            if array.dtype.kind in "iu" and array.ndim == 0:
+                template.append(int(array))
+            else:
+                template.append(frozen(array if array.size else array.astype(bool if array.dtype == bool else int)))
         else:
             template.append(i)
     return _getitem(x, *operands, index=tuple(template))
+
+
+def _check_mask(x, index):
+    """NumPy's own check that a mask has the shape of the axes that it stands for, on an array that takes no memory."""
+    values = [i._value if type(i) is Node else i for i in (index if type(index) is tuple else (index,))]
+    try:
+        np.broadcast_to(np.False_, x.shape)[tuple(values)]
+    except IndexError as error:
+        raise ScgIndexError(f"getitem of {x!r}: {error} ({here()})") from None
+
+
+def gather(x, positions):
+    """x.ravel()[positions]: any rearrangement, given by the row-major position of each element's origin."""
+    return np.ravel(x)[np.asarray(positions)]
+
+
+def _positions(x):
+    return np.arange(x.size).reshape(x.shape)
+
+
+@implements(np.take)
+def take(a, indices, axis=None, *, mode="raise"):
+    a, indices = as_array(a), as_array(indices)
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    axis = normalize_axis_index(axis, a.ndim)
+    n = a.shape[axis]
+    if mode == "wrap":
+        indices = np.remainder(indices, n)
+    elif mode == "clip":
+        indices = np.minimum(np.maximum(indices, 0), n - 1)
+    elif mode != "raise":
+        raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap', got {mode!r}")
+    return getitem(a, at(axis, indices))
+
+
+@implements(np.compress)
+def compress(condition, a, axis=None):
+    condition, a = as_array(condition), as_array(a)
+    if condition.ndim != 1:
+        raise ValueError("condition must be a 1-d array")
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    condition = condition if condition.dtype == bool else np.not_equal(condition, 0)
+    chosen = _true_axes(condition)[0] if type(condition) is Node else np.flatnonzero(condition)
+    return getitem(a, at(normalize_axis_index(axis, a.ndim), chosen))
+
+
+@implements(np.extract)
+def extract(condition, arr):
+    return compress(np.ravel(as_array(condition)), np.ravel(as_array(arr)))
+
+
+@implements(np.choose)
+def choose(a, choices, mode="raise"):
+    a, choices = as_array(a), [as_array(c) for c in choices]
+    n, value = len(choices), a._value if type(a) is Node else a
+    if mode == "raise":
+        if value.size and not 0 <= value.min() <= value.max() < n:
+            raise ValueError(f"invalid entry in choice array: np.choose among {n} needs integers from 0 to {n - 1}")
+    elif mode in ("wrap", "clip"):
+        a = np.remainder(a, n) if mode == "wrap" else np.minimum(np.maximum(a, 0), n - 1)
+    else:
+        raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap', got {mode!r}")
+    result = choices[0]
+    for k, choice in enumerate(choices[1:], 1):
+        result = np.where(np.equal(a, k), choice, result)
+    return np.broadcast_to(result, np.broadcast_shapes(a.shape, result.shape))
+
+
+@implements(np.select)
+def select(condlist, choicelist, default=0):
+    if len(condlist) != len(choicelist) or not len(condlist):
+        raise ValueError(f"np.select needs as many choices as conditions, and at least one; got {len(condlist)} and {len(choicelist)}")
+    if any(getattr(c, "dtype", np.asarray(c).dtype if type(c) is not Node else None) != bool for c in condlist):
+        raise TypeError("invalid entry in condlist: should be boolean ndarray")
+    result = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        result = np.where(condition, choice, result)
+    return result
+
+
+@implements(np.piecewise)
+def piecewise(x, condlist, funclist, *args, **kw):
+    """Each function is computed everywhere and chosen by ``np.where``: it must act element by element."""
+    conditions = list(condlist) if not (type(condlist) is Node or isinstance(condlist, np.ndarray)) or condlist.ndim > x.ndim else [condlist]
+    if len(conditions) and np.ndim(conditions[0]) == 0 and x.ndim:
+        conditions = [np.stack([as_array(c) for c in conditions])]
+    extra = len(funclist) - len(conditions)
+    if extra not in (0, 1):
+        raise ValueError(f"with {len(conditions)} condition(s), either {len(conditions)} or {len(conditions) + 1} functions are expected")
+
+    def values(f):
+        if not callable(f):
+            return f
+        with np.errstate(all="ignore"):  # outside its piece a function may well be undefined
+            return f(x, *args, **kw)
+
+    result = values(funclist[-1]) if extra else 0
+    for condition, f in zip(conditions, funclist, strict=False):
+        result = np.where(condition, values(f), result)
+    return np.astype(np.broadcast_to(as_array(result), x.shape), x.dtype)
+
+
+@implements(np.diagonal)
+def diagonal(a, offset=0, axis1=0, axis2=1):
+    if a.ndim < 2:
+        raise ValueError("diag requires an array of at least two dimensions")
+    i, j = normalize_axis_tuple((axis1, axis2), a.ndim)
+    moved = np.moveaxis(a, (i, j), (-2, -1)) if (i, j) != (a.ndim - 2, a.ndim - 1) else a
+    rows = np.arange(max(0, -offset), max(0, -offset) + max(0, min(moved.shape[-2] + min(offset, 0), moved.shape[-1] - max(offset, 0))))
+    return moved[(..., rows, rows + offset)]
+
+
+@implements(np.trace)
+def trace(a, offset=0, axis1=0, axis2=1, dtype=None):
+    return np.sum(diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype)
+
+
+@implements(np.diag)
+def diag(v, k=0):
+    if v.ndim == 2:
+        return diagonal(v, k)
+    if v.ndim != 1:
+        raise ValueError("Input must be 1- or 2-d.")
+    n = v.size + abs(k)
+    rows = np.arange(max(0, -k), max(0, -k) + v.size)
+    return _scatter(v, index=(frozen(rows), frozen(rows + k)), shape=(n, n))
+
+
+@implements(np.diagflat)
+def diagflat(v, k=0):
+    return diag(np.ravel(v), k)
+
+
+@implements(np.tril)
+def tril(m, k=0):
+    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
+
+
+@implements(np.triu)
+def triu(m, k=0):
+    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)
+
+
+@implements(np.resize)
+def resize(a, new_shape):
+    return gather(a, np.resize(_positions(a), new_shape)) if a.size else np.broadcast_to(np.sum(a), new_shape)
+
+
+@implements(np.delete)
+def delete(arr, obj, axis=None):
+    if axis is None:
+        arr, axis = np.ravel(arr), 0
+    axis = normalize_axis_index(axis, arr.ndim)
+    return take(arr, np.delete(np.arange(arr.shape[axis]), obj), axis)
+
+
+@implements(np.insert)
+def insert(arr, obj, values, axis=None):
+    arr, values, where = as_array(arr), as_array(values), np.asarray(obj) if not isinstance(obj, slice) else obj
+    if axis is None:
+        arr, axis = np.ravel(arr), 0
+    axis = normalize_axis_index(axis, arr.ndim)
+    n = arr.shape[axis]
+    if isinstance(where, slice):
+        where = np.arange(*where.indices(n))
+    elif where.dtype == bool:
+        where = np.flatnonzero(where)
+    values = np.expand_dims(values, tuple(range(max(0, arr.ndim - values.ndim))))
+    if where.ndim == 0:
+        values = np.moveaxis(values, 0, axis)
+    count = values.shape[axis] if where.size == 1 else where.size
+    shape = (*arr.shape[:axis], count, *arr.shape[axis + 1 :])
+    joined = np.concatenate([arr, np.astype(np.broadcast_to(values, shape), arr.dtype)], axis)
+    return np.take(joined, np.insert(np.arange(n), where if where.dtype.kind in "iu" else where.astype(int), n + np.arange(count)), axis)
+
+
+@implements(np.lib.stride_tricks.sliding_window_view)
+def sliding_window_view(x, window_shape, axis=None, *, subok=False, writeable=False):
+    return gather(x, np.lib.stride_tricks.sliding_window_view(_positions(x), window_shape, axis))
+
+
+_GATHERS = ("edge", "reflect", "symmetric", "wrap")
+_STATISTICS = {"mean": np.mean, "maximum": np.max, "minimum": np.min, "median": np.median}
+_OPTIONS = (
+    {"constant": ("constant_values", 0), "linear_ramp": ("end_values", 0)}
+    | dict.fromkeys(_STATISTICS, ("stat_length", None))
+    | dict.fromkeys(("reflect", "symmetric"), ("reflect_type", "even"))
+)
+
+
+@implements(np.pad)
+def pad(array, pad_width, mode="constant", **options):
+    """np.pad, one axis after another: a gather, a constant (which may be a Node), a ramp, or a statistic of what lies at the edge."""
+    if callable(mode) or mode == "empty":
+        raise NotDifferentiable(f"np.pad of a Node with mode={mode!r}: use another mode, or np.concatenate ({here()})")
+    if mode not in _OPTIONS and mode not in _GATHERS:
+        raise ValueError(f"mode {mode!r} is not supported")
+    name, option = _OPTIONS.get(mode, (None, None))
+    if set(options) - {name}:
+        raise ValueError(f"unsupported keyword arguments for mode {mode!r}: {set(options)}")
+    option = options.get(name, option)
+    widths = np.zeros((array.ndim, 2), int)
+    for axis, width in pad_width.items() if isinstance(pad_width, dict) else [(..., pad_width)]:
+        if np.asarray(width).dtype.kind not in "iu" or np.min(width, initial=0) < 0:
+            raise ValueError(f"pad_width needs non-negative integers, got {pad_width!r}")
+        widths[axis] = width
+    for axis, (before, after) in enumerate(widths.tolist()):
+        if mode in _GATHERS:
+            array = _pad_by_gather(array, axis, before, after, mode, option) if before or after else array
+        else:
+            ends = [None, None] if option is None else np.broadcast_to(as_array(option), widths.shape)[axis]
+            sides = [_PIECES[mode](array, axis, width, end, side) if width else None for side, (width, end) in enumerate(zip((before, after), ends, strict=True))]
+            parts = [x for x in (sides[0], array, sides[1]) if x is not None]
+            array = np.concatenate([np.astype(x, array.dtype) for x in parts], axis) if len(parts) > 1 else array
+    return array
+
+
+def _pad_by_gather(x, axis, before, after, mode, reflect_type):
+    if reflect_type == "odd":  # linear in x, but no gather: as a matrix
+        matrix = np.pad(np.eye(x.shape[axis], dtype=x.dtype), ((before, after), (0, 0)), mode, reflect_type="odd")
+        return np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
+    return np.take(x, np.pad(np.arange(x.shape[axis]), (before, after), mode), axis)
+
+
+def _constant_piece(x, axis, width, end, side):
+    return np.broadcast_to(end, (*x.shape[:axis], width, *x.shape[axis + 1 :]))
+
+
+def _ramp_piece(x, axis, width, end, side):
+    edge = x[at(axis, slice(-1, None) if side else slice(1))]
+    share = (np.arange(width) / width).astype(x.dtype)[:: -1 if side else 1].reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    return end + (edge - end) * share
+
+
+def _statistic_piece(statistic):
+    def piece(x, axis, width, end, side):
+        n = x.shape[axis]
+        length = n if end is None else min(int(end), n)
+        edge = x[at(axis, slice(n - length, n) if side else slice(length))]
+        return _constant_piece(x, axis, width, statistic(edge, axis=axis, keepdims=True), side)
+
+    return piece
+
+
+_PIECES = {"constant": _constant_piece, "linear_ramp": _ramp_piece} | {name: _statistic_piece(f) for name, f in _STATISTICS.items()}

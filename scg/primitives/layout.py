@@ -1,10 +1,20 @@
-"""Reshaping, transposing, broadcasting and joining: elements change their place, not their value."""
+"""Reshaping, transposing, broadcasting, joining and repeating: elements change their place, not their value.
+
+Five primitives (reshape, transpose, broadcast_to, concatenate, and the getitem of ``indexing``) make all the others, so that
+what is true of them (the derivative, the axis map, float32) is true of every name here.
+"""
+
+import itertools
+import math
+import operator
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg import axes
 from scg.axes import elementwise
-from scg.graph import implements, primitive
+from scg.errors import NotDifferentiable, ScgTypeError, here
+from scg.graph import Node, implements, primitive, refuse
 
 alias = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="alias")
 """The same value as a node of its own."""
@@ -13,34 +23,362 @@ stop_gradient = primitive(lambda x: x, elementwise, name="stop_gradient")
 """The same value, held constant: its derivative is zero."""
 
 _reshape = primitive(lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape")
-_transpose = primitive(lambda x, axes: np.transpose(x, axes), axes.transpose, lambda g, out, x, axes: np.transpose(g, np.argsort(axes)), name="transpose")
+_transpose = primitive(
+    lambda x, axes: np.transpose(x, axes),
+    axes.transpose,
+    lambda g, out, x, axes: np.transpose(g, sorted(range(len(axes)), key=axes.__getitem__)),
+    name="transpose",
+)
 _broadcast_to = primitive(lambda x, shape: np.broadcast_to(x, shape), axes.broadcast_to, lambda g, out, x, shape: g, name="broadcast_to")
 _astype = primitive(lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype")
+_as_integer = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype")
+
+
+def _part(g, i, out, *xs, axis):
+    start = sum(x.shape[axis] for x in xs[:i])
+    return g[(slice(None),) * axis + (slice(start, start + xs[i].shape[axis]),)]
+
+
+_concatenate = primitive(lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, name="concatenate")
+
+
+def as_array(x):
+    """A Node as it is; anything else as an array."""
+    return x if type(x) is Node else np.asarray(x)
+
+
+def at(axis, *index):
+    """The index that applies ``index`` from ``axis`` on and takes the axes before it whole."""
+    return (slice(None),) * axis + index
 
 
 @implements(np.reshape)
 def reshape(a, /, shape, order="C", *, copy=None):
-    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    if -1 in shape:
-        known = int(np.prod([n for n in shape if n != -1], dtype=int))
-        shape = tuple([a.size // known if n == -1 and known else n for n in shape])
-    if order != "C":
+    shape = tuple([operator.index(n) for n in shape]) if np.iterable(shape) else (operator.index(shape),)
+    if order not in "CF":
+        raise NotDifferentiable(f"order={order!r}: how a node lies in memory is no part of its value; use 'C' or 'F' ({here()})")
+    if order == "F" and len(shape) + a.ndim > 2:
         return transpose(reshape(transpose(a), shape[::-1]))
+    if min(shape, default=0) < 0:
+        known = math.prod([n for n in shape if n != -1])
+        if shape.count(-1) == 1 and known > 0 and a.size % known == 0:
+            shape = tuple([a.size // known if n == -1 else n for n in shape])
     return _reshape(a, shape=shape)
+
+
+@implements(np.ravel)
+def ravel(a, order="C"):
+    return reshape(a, -1 if a.size else 0, order)
 
 
 @implements(np.transpose)
 def transpose(a, axes=None):
-    return _transpose(a, axes=tuple(range(a.ndim))[::-1] if axes is None else tuple([i % a.ndim for i in axes]))
+    return _transpose(a, axes=tuple(range(a.ndim))[::-1] if axes is None else normalize_axis_tuple(axes, a.ndim, "axes"))
+
+
+@implements(np.matrix_transpose)
+def matrix_transpose(x, /):
+    if x.ndim < 2:
+        raise ValueError(f"matrix_transpose needs at least two axes, got {x.ndim}")
+    return np.swapaxes(x, -1, -2)
+
+
+@implements(np.swapaxes)
+def swapaxes(a, axis1, axis2):
+    order = list(range(a.ndim))
+    i, j = normalize_axis_index(axis1, a.ndim), normalize_axis_index(axis2, a.ndim)
+    order[i], order[j] = j, i
+    return _transpose(a, axes=tuple(order))
+
+
+@implements(np.moveaxis)
+def moveaxis(a, source, destination):
+    sources, destinations = normalize_axis_tuple(source, a.ndim, "source"), normalize_axis_tuple(destination, a.ndim, "destination")
+    if len(sources) != len(destinations):
+        raise ValueError("`source` and `destination` arguments must have the same number of elements")
+    order = [i for i in range(a.ndim) if i not in sources]
+    for to, origin in sorted(zip(destinations, sources, strict=True)):
+        order.insert(to, origin)
+    return _transpose(a, axes=tuple(order))
+
+
+@implements(np.rollaxis)
+def rollaxis(a, axis, start=0):
+    axis = normalize_axis_index(axis, a.ndim)
+    start = normalize_axis_index(start, a.ndim + 1)
+    return moveaxis(a, axis, start - (axis < start))
+
+
+@implements(np.squeeze)
+def squeeze(a, axis=None):
+    if axis is None:
+        return _reshape(a, shape=tuple([n for n in a.shape if n != 1]))
+    gone = normalize_axis_tuple(axis, a.ndim)
+    if any(a.shape[i] != 1 for i in gone):
+        raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
+    return _reshape(a, shape=tuple([n for i, n in enumerate(a.shape) if i not in gone]))
+
+
+@implements(np.expand_dims)
+def expand_dims(a, axis):
+    axis = axis if isinstance(axis, (tuple, list)) else (axis,)
+    ndim = a.ndim + len(axis)
+    new = normalize_axis_tuple(axis, ndim)
+    shape = iter(a.shape)
+    return _reshape(a, shape=tuple([1 if i in new else next(shape) for i in range(ndim)]))
+
+
+def _atleast(ndim, *arys):
+    def one(x):
+        x = as_array(x)
+        missing = ndim - x.ndim
+        if missing <= 0:
+            return x
+        if ndim == 3:
+            return np.expand_dims(x, {0: (0, 1, 2), 1: (0, 2), 2: (2,)}[x.ndim])
+        return np.expand_dims(x, tuple(range(missing)))
+
+    return one(arys[0]) if len(arys) == 1 else tuple(map(one, arys))
+
+
+@implements(np.atleast_1d)
+def atleast_1d(*arys):
+    return _atleast(1, *arys)
+
+
+@implements(np.atleast_2d)
+def atleast_2d(*arys):
+    return _atleast(2, *arys)
+
+
+@implements(np.atleast_3d)
+def atleast_3d(*arys):
+    return _atleast(3, *arys)
 
 
 @implements(np.broadcast_to)
 def broadcast_to(array, shape, subok=False):
-    return _broadcast_to(array, shape=(shape,) if isinstance(shape, int) else tuple(shape))
+    return _broadcast_to(array, shape=tuple([operator.index(n) for n in shape]) if np.iterable(shape) else (operator.index(shape),))
+
+
+@implements(np.broadcast_arrays)
+def broadcast_arrays(*args, subok=False):
+    arrays = [as_array(x) for x in args]
+    shape = np.broadcast_shapes(*[x.shape for x in arrays])
+    return tuple([np.broadcast_to(x, shape) for x in arrays])
+
+
+@implements(np.meshgrid)
+def meshgrid(*xi, copy=True, sparse=False, indexing="xy"):
+    if indexing not in ("xy", "ij"):
+        raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
+    n = len(xi)
+    grid = [np.reshape(as_array(x), (1,) * i + (-1,) + (1,) * (n - i - 1)) for i, x in enumerate(xi)]
+    if indexing == "xy" and n > 1:
+        grid[:2] = [np.swapaxes(x, 0, 1) for x in grid[:2]]
+    return tuple(grid) if sparse else np.broadcast_arrays(*grid)
 
 
 @implements(np.astype)
-def astype(x, dtype, /, *, copy=True, device=None, **casting):
-    if x.dtype == dtype:
-        return x
-    return _astype(x, dtype=np.dtype(dtype)) if np.dtype(dtype).kind in "fc" else _as_integer(x, dtype=np.dtype(dtype))
+def astype(x, dtype, /, *, copy=True, device=None, order="K", casting="unsafe", subok=True):
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "fiucb":
+        raise ScgTypeError(f"a node holds numbers, not {dtype}: use node.value.astype({str(dtype)!r}) ({here()})")
+    if not np.can_cast(x.dtype, dtype, casting):
+        raise TypeError(f"Cannot cast array data from {x.dtype!r} to {dtype!r} according to the rule {casting!r}")
+    return x if x.dtype == dtype else (_astype if dtype.kind in "fc" else _as_integer)(x, dtype=dtype)
+
+
+@implements(np.copy)
+def copy(a, order="K", subok=False):
+    return alias(a)
+
+
+@implements(np.concatenate)
+def concatenate(arrays, /, axis=0, *, dtype=None, casting="same_kind"):
+    arrays = [as_array(x) for x in arrays]
+    if axis is None:
+        arrays, axis = [np.ravel(x) for x in arrays], 0
+    if arrays[0].ndim == 0:
+        raise ValueError("zero-dimensional arrays cannot be concatenated")
+    if dtype is not None:
+        if not all(np.can_cast(x.dtype, dtype, casting) for x in arrays):
+            raise TypeError(f"Cannot cast to {np.dtype(dtype)} according to the rule {casting!r}")
+        arrays = [np.astype(x, dtype) for x in arrays]
+    return _concatenate(*arrays, axis=normalize_axis_index(axis, arrays[0].ndim))
+
+
+@implements(np.stack)
+def stack(arrays, axis=0, *, dtype=None, casting="same_kind"):
+    arrays = [as_array(x) for x in arrays]
+    if len({x.shape for x in arrays}) > 1:
+        raise ValueError(f"all input arrays must have the same shape, got {[x.shape for x in arrays]}")
+    axis = normalize_axis_index(axis, arrays[0].ndim + 1)
+    return concatenate([np.expand_dims(x, axis) for x in arrays], axis, dtype=dtype, casting=casting)
+
+
+@implements(np.vstack)
+def vstack(tup, *, dtype=None, casting="same_kind"):
+    return concatenate([_atleast(2, x) for x in tup], 0, dtype=dtype, casting=casting)
+
+
+@implements(np.hstack)
+def hstack(tup, *, dtype=None, casting="same_kind"):
+    arrays = [_atleast(1, x) for x in tup]
+    return concatenate(arrays, 0 if arrays[0].ndim == 1 else 1, dtype=dtype, casting=casting)
+
+
+@implements(np.dstack)
+def dstack(tup):
+    return concatenate([_atleast(3, x) for x in tup], 2)
+
+
+@implements(np.column_stack)
+def column_stack(tup):
+    return concatenate([np.reshape(x, (-1, 1)) if x.ndim < 2 else x for x in map(as_array, tup)], 1)
+
+
+@implements(np.block)
+def block(arrays):
+    def depth_and_rank(tree):
+        if not isinstance(tree, list):
+            return 0, np.ndim(tree)
+        if not tree:
+            raise ValueError("np.block: a list is empty")
+        below = [depth_and_rank(child) for child in tree]
+        if len({depth for depth, _ in below}) > 1:
+            raise ValueError("np.block: the lists are not nested to one depth")
+        return 1 + below[0][0], max(rank for _, rank in below)
+
+    def joined(tree, level):
+        if not isinstance(tree, list):
+            x = as_array(tree)
+            return np.expand_dims(x, tuple(range(ndim - x.ndim)))
+        return np.concatenate([joined(child, level - 1) for child in tree], axis=-level)
+
+    depth, rank = depth_and_rank(arrays)
+    ndim = max(depth, rank)
+    return joined(arrays, depth)
+
+
+@implements(np.append)
+def append(arr, values, axis=None):
+    if axis is None:
+        return concatenate([np.ravel(as_array(arr)), np.ravel(as_array(values))])
+    return concatenate([arr, values], axis)
+
+
+@implements(np.array_split)
+def array_split(ary, indices_or_sections, axis=0):
+    axis = normalize_axis_index(axis, ary.ndim)
+    n = ary.shape[axis]
+    if np.iterable(indices_or_sections):
+        cuts = [0, *map(operator.index, indices_or_sections), n]
+    else:
+        sections = operator.index(indices_or_sections)
+        if sections <= 0:
+            raise ValueError("number sections must be larger than 0.")
+        each, more = divmod(n, sections)
+        cuts = [0, *itertools.accumulate([each + 1] * more + [each] * (sections - more))]
+    return [ary[at(axis, slice(start, stop))] for start, stop in itertools.pairwise(cuts)]
+
+
+@implements(np.split)
+def split(ary, indices_or_sections, axis=0):
+    if not np.iterable(indices_or_sections) and ary.shape[axis] % indices_or_sections:
+        raise ValueError("array split does not result in an equal division")
+    return array_split(ary, indices_or_sections, axis)
+
+
+def _split_along(name, axis, least):
+    def rule(ary, indices_or_sections):
+        if ary.ndim < least:
+            raise ValueError(f"{name} only works on arrays of {least} or more dimensions")
+        return split(ary, indices_or_sections, min(axis, ary.ndim - 1))
+
+    return rule
+
+
+for _fn, _axis, _least in ((np.hsplit, 1, 1), (np.vsplit, 0, 2), (np.dsplit, 2, 3)):
+    implements(_fn)(_split_along(_fn.__name__, _axis, _least))
+
+
+@implements(np.unstack)
+def unstack(x, /, *, axis=0):
+    if x.ndim == 0:
+        raise ValueError("Input array must be at least 1-d.")
+    axis = normalize_axis_index(axis, x.ndim)
+    return tuple([x[at(axis, i)] for i in range(x.shape[axis])])
+
+
+@implements(np.tile)
+def tile(A, reps):
+    reps = tuple(map(operator.index, reps)) if np.iterable(reps) else (operator.index(reps),)
+    A = np.expand_dims(A, tuple(range(len(reps) - A.ndim))) if len(reps) > A.ndim else A
+    reps = (1,) * (A.ndim - len(reps)) + reps
+    pairs = list(zip(reps, A.shape, strict=True))
+    apart = np.reshape(A, tuple([m for _, n in pairs for m in (1, n)]))
+    return np.reshape(np.broadcast_to(apart, tuple([m for pair in pairs for m in pair])), tuple([r * n for r, n in pairs]))
+
+
+@implements(np.repeat)
+def repeat(a, repeats, axis=None):
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    axis = normalize_axis_index(axis, a.ndim)
+    n = a.shape[axis]
+    counts = np.asarray(repeats)
+    if counts.size != 1:
+        return np.take(a, np.repeat(np.arange(n), counts), axis)
+    times = operator.index(counts.reshape(())[()])
+    before, after = a.shape[:axis], a.shape[axis + 1 :]
+    spread = np.broadcast_to(np.reshape(a, (*before, n, 1, *after)), (*before, n, times, *after))
+    return np.reshape(spread, (*before, n * times, *after))
+
+
+@implements(np.roll)
+def roll(a, shift, axis=None):
+    if axis is None:
+        return np.reshape(roll(np.ravel(a), shift, 0), a.shape)
+    for by, i in np.broadcast(shift, normalize_axis_tuple(axis, a.ndim, allow_duplicate=True)):
+        n = a.shape[i]
+        cut = -by % n if n else 0
+        if cut:
+            a = np.concatenate([a[at(i, slice(cut, None))], a[at(i, slice(None, cut))]], axis=int(i))
+    return a
+
+
+@implements(np.flip)
+def flip(m, axis=None):
+    turned = range(m.ndim) if axis is None else normalize_axis_tuple(axis, m.ndim)
+    return m[tuple([slice(None, None, -1 if i in turned else 1) for i in range(m.ndim)])]
+
+
+@implements(np.fliplr)
+def fliplr(m):
+    if m.ndim < 2:
+        raise ValueError("Input must be >= 2-d.")
+    return flip(m, 1)
+
+
+@implements(np.flipud)
+def flipud(m):
+    if m.ndim < 1:
+        raise ValueError("Input must be >= 1-d.")
+    return flip(m, 0)
+
+
+@implements(np.rot90)
+def rot90(m, k=1, axes=(0, 1)):
+    if len(axes) != 2:
+        raise ValueError("len(axes) must be 2.")
+    i, j = normalize_axis_tuple(axes, m.ndim)
+    k %= 4
+    if k == 0:
+        return m
+    if k == 2:
+        return flip(m, (i, j))
+    return swapaxes(flip(m, j), i, j) if k == 1 else flip(swapaxes(m, i, j), j)
+
+
+refuse("its length depends on the values; cut with a slice", np.trim_zeros)

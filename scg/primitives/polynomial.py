@@ -1,0 +1,166 @@
+"""Polynomials by their coefficients, highest power first, and points between two ends.
+
+Leading zeros are dropped, as NumPy does: whether there are any is an ``if`` on the coefficients, which the graph records as a guard.
+"""
+
+import operator
+
+import numpy as np
+
+from scg.errors import NotDifferentiable, here
+from scg.graph import Node, implements, refuse
+from scg.primitives.layout import as_array
+
+
+@implements(np.polyval)
+def polyval(p, x):
+    if isinstance(x, np.poly1d):
+        raise NotDifferentiable(f"np.polyval of a Node takes no poly1d as x: use coefficients and np.polymul ({here()})")
+    y = np.zeros_like(as_array(x))
+    for coefficient in as_array(p):
+        y = y * x + coefficient
+    return y
+
+
+def _sum_of(combine, a1, a2):
+    a1, a2 = np.atleast_1d(a1), np.atleast_1d(a2)
+    n = max(a1.size, a2.size)
+    return combine(*[np.pad(a, (n - a.size, 0)) if a.size < n else a for a in (a1, a2)])
+
+
+@implements(np.polyadd)
+def polyadd(a1, a2):
+    return _sum_of(np.add, a1, a2)
+
+
+@implements(np.polysub)
+def polysub(a1, a2):
+    return _sum_of(np.subtract, a1, a2)
+
+
+@implements(np.polymul)
+def polymul(a1, a2):
+    return np.convolve(_without_leading_zeros(a1), _without_leading_zeros(a2))
+
+
+def _without_leading_zeros(p):
+    p = np.atleast_1d(p)
+    while p.size > 1 and p[0] == 0:
+        p = p[1:]
+    return p
+
+
+@implements(np.polydiv)
+def polydiv(u, v):
+    """(quotient, remainder) with u = quotient v + remainder, by long division."""
+    u, v = np.atleast_1d(u) + 0.0, np.atleast_1d(v) + 0.0
+    quotient = []
+    for k in range(u.size - v.size + 1):
+        d = u[k] / v[0]
+        quotient.append(d)
+        u = u - np.pad(d * v, (k, u.size - k - v.size))
+    while u.size > 1 and np.allclose(u[0], 0, rtol=1e-14):
+        u = u[1:]
+    return np.stack(quotient) if quotient else np.zeros(1, u.dtype), u
+
+
+@implements(np.polyder)
+def polyder(p, m=1):
+    if operator.index(m) < 0:
+        raise ValueError("Order of derivative must be positive (see polyint)")
+    for _ in range(m):
+        p = p[:-1] * np.arange(p.size - 1, 0, -1)
+    return p
+
+
+@implements(np.polyint)
+def polyint(p, m=1, k=None):
+    if operator.index(m) < 0:
+        raise ValueError("Order of integral must be positive (see polyder)")
+    constants = np.zeros(m) if k is None else np.broadcast_to(np.atleast_1d(k), (m,))
+    for i in range(m):
+        p = np.concatenate([p / np.arange(p.size, 0, -1), np.astype(constants[i : i + 1], p.dtype)])
+    return p
+
+
+@implements(np.polyfit)
+def polyfit(x, y, deg, rcond=None, full=False, w=None, cov=False):
+    """Least squares on the scaled Vandermonde matrix, through ``np.linalg.lstsq``; the coefficients only."""
+    if full or cov:
+        raise NotDifferentiable(f"np.polyfit of a Node gives coefficients only: use np.linalg.lstsq for full= and cov= ({here()})")
+    x, y = as_array(x) + 0.0, as_array(y) + 0.0
+    left = np.vander(x, operator.index(deg) + 1)
+    if w is not None:
+        left, y = left * np.expand_dims(w, -1), y * (np.expand_dims(w, -1) if y.ndim == 2 else w)
+    scale = np.sqrt(np.sum(left * left, axis=0))
+    rcond = x.size * np.finfo(x.dtype).eps if rcond is None else rcond
+    solution = np.linalg.lstsq(left / scale, y, rcond)[0]
+    return np.transpose(np.transpose(solution) / scale)
+
+
+@implements(np.poly)
+def poly(seq_of_zeros):
+    """Coefficients of prod_i (t - z_i)."""
+    if seq_of_zeros.ndim > 1:
+        raise NotDifferentiable(f"np.poly of a matrix: use np.poly(np.linalg.eigvalsh(matrix)) where it is symmetric ({here()})")
+    p = np.ones(1, seq_of_zeros.dtype)
+    for zero in np.atleast_1d(seq_of_zeros):
+        p = np.pad(p, (0, 1)) - np.pad(zero * p, (1, 0))
+    return p
+
+
+refuse("its roots may be complex and change their number; solve for the one that you need", np.roots)
+
+
+@implements(np.vander)
+def vander(x, N=None, increasing=False):
+    if x.ndim != 1:
+        raise ValueError("x must be a one-dimensional array or sequence.")
+    columns = [np.ones(x.shape, x.dtype)]
+    for _ in range(1, x.size if N is None else operator.index(N)):
+        columns.append(columns[-1] * x)
+    columns = columns if increasing else columns[::-1]
+    return np.stack(columns, axis=1) if N != 0 and x.size else np.reshape(x, -1)[:0].reshape(x.size, 0)
+
+
+@implements(np.linspace)
+def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, device=None):
+    num = operator.index(num)
+    if num < 0:
+        raise ValueError(f"Number of samples, {num}, must be non-negative.")
+    start, stop = as_array(start) * 1.0, as_array(stop) * 1.0
+    pieces = num - 1 if endpoint else num
+    kind = np.result_type(start.dtype, stop.dtype)
+    steps = np.arange(num, dtype=kind).reshape(-1, *(1,) * max(start.ndim, stop.ndim))
+    step = (stop - start) / pieces if pieces > 0 else np.nan * (stop - start)
+    y = steps * step + start if pieces > 0 else steps * (stop - start) + start
+    if endpoint and num > 1:
+        y = np.concatenate([y[:-1], np.expand_dims(np.broadcast_to(stop, y.shape[1:]), 0)])  # exact, whatever the rounding
+    y = np.moveaxis(y, 0, axis)
+    y = y if dtype is None else np.astype(np.floor(y) if np.dtype(dtype).kind in "iu" else y, dtype)
+    return (y, step) if retstep else y
+
+
+@implements(np.logspace)
+def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
+    base = base if isinstance(base, (int, float)) else as_array(base)
+    if np.ndim(base):
+        start, stop, base = np.broadcast_arrays(start, stop, base)
+        base = np.expand_dims(base, axis)
+    y = np.power(base, linspace(start, stop, num, endpoint, axis=axis))
+    return y if dtype is None else np.astype(y, dtype)
+
+
+@implements(np.geomspace)
+def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
+    """start (stop / start)^(i / (num - 1)) for real ends of one sign, both ends exact."""
+    start, stop = as_array(start) * 1.0, as_array(stop) * 1.0
+    if any(np.any((x._value if type(x) is Node else x) == 0) for x in (start, stop)):
+        raise ValueError("Geometric sequence cannot include zero")
+    sign = np.sign(start)
+    y = np.moveaxis(sign * np.power(10.0, linspace(np.log10(start / sign), np.log10(stop / sign), num, endpoint)), 0, 0)
+    ends = [np.expand_dims(np.broadcast_to(x, y.shape[1:]), 0) for x in (start, stop)]
+    if num > 0:
+        y = np.concatenate([ends[0], y[1:-1], ends[1]] if endpoint and num > 1 else [ends[0], y[1:]])
+    y = np.moveaxis(y, 0, axis)
+    return y if dtype is None else np.astype(y, dtype)
