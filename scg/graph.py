@@ -8,7 +8,10 @@ import contextvars
 import inspect
 import itertools
 import operator
+import os
+import reprlib
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -317,6 +320,10 @@ class Node:
     __setitem__ = _detached("Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack")
     item = _detached(".item()", "use node.value.item(), or node.reshape(()) to stay in the graph")
     tolist = _detached(".tolist()", "use node.value.tolist()")
+    sort, partition, fill, put, resize = [
+        _detached(f".{name}() in place", f"nodes are immutable; use {instead}")
+        for name, instead in (("sort", "np.sort"), ("partition", "np.partition"), ("fill", "np.full"), ("put", "np.where"), ("resize", "np.resize"))
+    ]
 
     def __bool__(self) -> bool:
         try:
@@ -334,6 +341,8 @@ class Node:
         return outcome
 
     def __len__(self) -> int:
+        if self.shape == ():
+            raise ScgTypeError(f"{self!r} has no axis, and so no length ({here()})")
         return len(self._value)
 
     def __iter__(self) -> Iterator["Node"]:
@@ -390,13 +399,17 @@ class Node:
         return apply(RULES[np.power], (other, self), _NONE)  # type: ignore[arg-type]
 
     all, any, argmax, argmin, argsort = map(_method, (np.all, np.any, np.argmax, np.argmin, np.argsort))
-    astype, clip, compress, copy, choose = map(_method, (np.astype, np.clip, np.compress, np.copy, np.choose))
+    astype, clip, copy, choose = map(_method, (np.astype, np.clip, np.copy, np.choose))
     conj, conjugate = _method(np.conjugate), _method(np.conjugate)
     cumprod, cumsum, diagonal, dot, flatten = map(_method, (np.cumprod, np.cumsum, np.diagonal, np.dot, np.ravel))
     max, mean, min, nonzero, prod, ptp = map(_method, (np.max, np.mean, np.min, np.nonzero, np.prod, np.ptp))
     ravel, repeat, round, searchsorted = map(_method, (np.ravel, np.repeat, np.round, np.searchsorted))
     squeeze, std, sum, swapaxes, take = map(_method, (np.squeeze, np.std, np.sum, np.swapaxes, np.take))
     trace, var = _method(np.trace), _method(np.var)
+
+    def compress(self, condition: Any, axis: int | None = None) -> "Node":
+        """``np.compress`` of this node."""
+        return RULES[np.compress](condition, self, axis)
 
     def reshape(self, *shape: Any, **kwargs: Any) -> "Node":
         """``np.reshape`` of this node; the shape as one argument or as several."""
@@ -416,7 +429,7 @@ class Node:
         return format(self._value, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
-        label = f"{self.primitive.name} {self.name!r}" if self.name else self.primitive.name
+        label = f"{self.primitive.name} {reprlib.repr(self.name)}" if self.name else self.primitive.name
         if isinstance(self._value, tuple):
             return f"<{label}: {len(self._value)} results>"
         small = self.size <= 6
@@ -424,8 +437,8 @@ class Node:
         return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
 
     def __reduce__(self) -> Any:
-        rows, (row,) = pack([self])
-        return unpack, (rows, row)
+        rows, roots = pack([self])
+        return _unpickle, ((os.getpid(), _START), rows, roots)
 
 
 def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
@@ -572,7 +585,7 @@ def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
 
 
 def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
-    """Nodes and the guards before them as flat rows (no recursion, at any depth), and the row of each root."""
+    """Nodes and the guards before them as flat rows (no recursion, at any depth), and the row of each root; see ``unpack``."""
     order = ancestors(roots, guards=True)
     row: dict[int, int] = {}  # of a node by its id, of a guard by its stamp
     passed: set[int] = set()
@@ -584,24 +597,35 @@ def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
             rows.append((None, row[guard.node.id], guard.outcome, guard.before and row[guard.before.stamp], guard.line))
         row[node.id] = len(rows)
         operands = tuple([_Row(row[o.id]) if type(o) is Node else o for o in node.operands])
-        rows.append((node.primitive, operands, node.statics, node._value, node.guard and row[node.guard.stamp], node.line))
+        rows.append((node.primitive, operands, node.id, node.statics, node._value, node.guard and row[node.guard.stamp], node.line))
     return rows, [row[root.id] for root in roots]
 
 
-def unpack(rows: list[Any], root: int | list[int] = -1) -> Any:
-    """The inverse of ``pack``; ``root`` names the row or rows wanted, the last by default."""
+def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
+    """The inverse of ``pack``: the nodes of the rows ``roots``.
+
+    Nodes of one ``origin`` (a process) that are unpacked one after the other stay one graph, as they were there.
+    """
     made: list[Any] = []
     for primitive, operands, *rest in rows:
         if primitive is None:
             outcome, before, line = rest
             made.append(Guard(made[operands], outcome, None if before is None else made[before], line, 0))
-        else:
-            statics, value, guard, line = rest
+            continue
+        number, statics, value, guard, line = rest
+        node = _UNPACKED.get((origin, number)) if origin else None
+        if node is None:
             node = record(primitive, tuple([made[o.index] if type(o) is _Row else o for o in operands]), statics, value)
             node._code, node._instruction = line, 0
             node.guard = None if guard is None else made[guard]
-            made.append(node)
-    return made[root] if isinstance(root, int) else [made[i] for i in root]
+            if origin:
+                _UNPACKED[origin, number] = node
+        made.append(node)
+    return [made[i] for i in roots]
+
+
+def _unpickle(origin: Any, rows: list[Any], roots: list[int]) -> Node:
+    return unpack(rows, roots, origin)[0]
 
 
 class _Row(NamedTuple):
@@ -644,5 +668,7 @@ def _leaf() -> NoReturn:
 
 
 _new = Node.__new__
+_START = time.time_ns()
+_UNPACKED: "weakref.WeakValueDictionary[Any, Node]" = weakref.WeakValueDictionary()
 _FLOAT = np.dtype(float)
 PARAMETER = primitive(_leaf, name="parameter")
