@@ -1,0 +1,47 @@
+"""Multilayer perceptrons as plain functions of plain parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.errors import ScgTypeError, ScgValueError, here
+
+
+class Layer(NamedTuple):
+    """An affine map x -> x @ weight + bias; ``weight`` has shape (inputs, outputs), ``bias`` (outputs,)."""
+
+    weight: Any
+    bias: Any
+
+
+def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32) -> list[Layer]:
+    """Initial parameters of a perceptron with ``sizes[0]`` inputs, ``sizes[1:-1]`` hidden units and ``sizes[-1]`` outputs.
+
+    Weights are uniform on (-l, l) with l = sqrt(6 / (inputs + outputs)), so that their variance is 2 / (inputs + outputs) and neither
+    values nor cotangents grow or shrink from layer to layer (Glorot and Bengio, 2010); biases are zero.
+    """
+    sizes = list(sizes)
+    if len(sizes) < 2 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+        raise ScgValueError(f"mlp needs two or more positive sizes, inputs first and outputs last, got {sizes} ({here()})")
+    if not isinstance(rng, np.random.Generator):
+        raise ScgTypeError(f"mlp needs a numpy.random.Generator, got {type(rng).__name__}: use np.random.default_rng(seed) ({here()})")
+    dtype = np.dtype(dtype)
+    if dtype.kind != "f":
+        raise ScgTypeError(f"mlp makes floating-point parameters, got dtype {dtype} ({here()})")
+    layers = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        limit = (6 / (inputs + outputs)) ** 0.5
+        layers.append(Layer(rng.uniform(-limit, limit, (inputs, outputs)).astype(dtype), np.zeros(outputs, dtype)))
+    return layers
+
+
+def apply(params: Sequence[Any], x: Any, activation: Callable[[Any], Any] = np.tanh) -> Any:
+    """The perceptron's output for ``x`` of shape (..., inputs): affine maps with ``activation`` between them, none after the last."""
+    for i, (weight, bias) in enumerate(params):
+        if np.shape(x)[-1:] != weight.shape[:1]:
+            raise ScgValueError(f"layer {i} takes {weight.shape[0]} inputs on the last axis, got shape {np.shape(x)} ({here()})")
+        x = x @ weight + bias
+        if i + 1 < len(params):
+            x = activation(x)
+    return x
