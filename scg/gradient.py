@@ -7,7 +7,7 @@ import numpy as np
 
 from scg.axes import AxisMap, elementwise
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
-from scg.graph import Node, ancestors, has_nan, nan_is_sought, primitive
+from scg.graph import Node, ancestors, has_nan, nan_is_sought, primitive, values_of
 
 
 def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False) -> list[Any]:
@@ -32,69 +32,77 @@ def _pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], crea
     needed = _leading_to(wanted, order)
     seek_nan = nan_is_sought()
     table: dict[int, Any] = {}
+    found: dict[int, Any] = {}
     for root, seed in zip(roots, seeds, strict=True):
         if root.id in needed:
             table[root.id] = _sum(table.get(root.id), seed)
     for node in reversed(order):
-        i = node.id
-        g = table.get(i)
+        g = table.pop(node.id, None)
         if g is None:
             continue
-        if i not in wanted:
-            del table[i]
-        rule, operands = node.primitive, node.operands
-        out: Any = node if create_graph else node._value
-        if type(node._value) is tuple:
-            out = [item(node, index=k) for k in range(len(node._value))] if create_graph else out
-            g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, node._value, strict=True)])
-        arguments = operands if create_graph else [o._value if type(o) is Node else o for o in operands]
-        vjps, statics = rule.vjps, node.statics
-        for k, operand in enumerate(operands):
-            if type(operand) is not Node or operand.id not in needed or (vjps and vjps[k] is None):
+        if node.id in wanted:
+            found[node.id] = g
+        rule, operands, statics = node.primitive, node.operands, node.statics
+        out: Any = node._value
+        if type(out) is tuple:
+            g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, out, strict=True)])
+            out = [item(node, index=k) for k in range(len(out))] if create_graph else out
+        elif create_graph:
+            out = node
+        arguments = operands if create_graph else (operands[0]._value,) if len(operands) == 1 else values_of(operands)
+        for operand, vjp in zip(operands, rule.vjps or _each(rule.every, len(operands))):  # noqa: B905 - strict costs as much as a VJP
+            if type(operand) is not Node or vjp is None:
+                continue
+            i = operand.id
+            if i not in needed:
                 continue
             try:
                 if absorbing and rule.axes is elementwise:
-                    d = _absorbing_vjp(rule, k, g, out, arguments, statics)
-                elif vjps:
-                    d = vjps[k](g, out, *arguments, **statics)
+                    d = _absorbing_vjp(vjp, g, out, arguments, statics)
+                elif statics:
+                    d = vjp(g, out, *arguments, **statics)
                 else:
-                    d = rule.every(g, k, out, *arguments, **statics)
+                    d = vjp(g, out, *arguments)
             except Exception as error:
                 _raise_at(error, node)
             if d is None:
                 continue
             value = operand._value
-            if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype != value.dtype):
+            if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
                 d = unbroadcast(d, value.shape, value.dtype)
             if seek_nan and has_nan(d._value if type(d) is Node else d):
+                k = next(k for k, o in enumerate(operands) if o is operand)
                 raise NonFiniteError(f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})")
-            j = operand.id
-            previous = table.get(j)
+            previous = table.get(i)
             if previous is None:
-                table[j] = d
+                table[i] = d
             elif type(d) is tuple:
-                table[j] = tuple([_sum(a, b) for a, b in zip(previous, d, strict=True)])
+                table[i] = tuple([_sum(a, b) for a, b in zip(previous, d, strict=True)])
             else:
-                table[j] = previous + d
-    return [table.get(node.id) for node in wrt]
+                table[i] = previous + d
+    return [found.get(node.id) for node in wrt]
 
 
 def _leading_to(wanted: set[int], order: list[Node]) -> set[int]:
     """Ids of the nodes through which a wanted node influences the roots differentiably."""
     needed = set(wanted)
     for node in order:
-        rule = node.primitive
-        if rule.vjps:
-            for operand, vjp in zip(node.operands, rule.vjps, strict=False):
-                if type(operand) is Node and operand.id in needed and vjp is not None:
-                    needed.add(node.id)
-                    break
-        elif rule.every is not None:
-            for operand in node.operands:
-                if type(operand) is Node and operand.id in needed:
-                    needed.add(node.id)
-                    break
+        for operand in node.operands:
+            if type(operand) is Node and operand.id in needed and (node.primitive.smooth or _carries(node, needed)):
+                needed.add(node.id)
+                break
     return needed
+
+
+def _carries(node: Node, needed: set[int]) -> bool:
+    """Whether an operand that is needed has a VJP."""
+    pairs = zip(node.operands, node.primitive.vjps, strict=False)
+    return any(type(operand) is Node and operand.id in needed and vjp is not None for operand, vjp in pairs)
+
+
+def _each(every: Any, n: int) -> list[Any]:
+    """The VJPs of ``n`` operands from the one that serves them all."""
+    return [lambda g, out, *operands, k=k, **statics: every(g, k, out, *operands, **statics) for k in range(n)]
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -106,7 +114,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     if g.shape == shape:
         return g
     extra = g.ndim - len(shape)
-    stretched = [i for i in range(extra, g.ndim) if shape[i - extra] == 1 != g.shape[i]]
+    stretched = [i for i in range(max(extra, 0), g.ndim) if shape[i - extra] == 1 != g.shape[i]]
     if extra > 0 or stretched:
         g = np.sum(g, axis=(*range(extra), *stretched), keepdims=True)
         g = np.reshape(g, g.shape[max(extra, 0) :])
@@ -119,9 +127,8 @@ def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     return np.broadcast_to(g, shape)
 
 
-def _absorbing_vjp(rule: Any, k: int, g: Any, out: Any, arguments: Any, statics: Any) -> Any:
-    one = np.ones((), g.dtype)
-    slope = rule.vjps[k](one, out, *arguments, **statics) if rule.vjps else rule.every(one, k, out, *arguments, **statics)
+def _absorbing_vjp(vjp: Any, g: Any, out: Any, arguments: Any, statics: Any) -> Any:
+    slope = vjp(np.ones((), g.dtype), out, *arguments, **statics)
     return None if slope is None else absorb(g, slope)
 
 
