@@ -1,9 +1,19 @@
-"""Sums, means, extrema, products and cumulative forms."""
+"""Sums, products, extrema, means, variances and cumulative forms, and the ufunc methods ``reduce`` and ``accumulate``.
+
+Seven primitives (sum, product, the four extrema, cumulative sum and product) carry the derivatives; the rest is composed of them. At a tie all
+elements that reach an extremum take equal shares, and a running extremum is the latest element that reaches it. Products differentiate by
+products of the other elements, never by division, so that their derivatives of every order hold at zeros.
+"""
+
+import math
+import operator
 
 import numpy as np
 
 from scg import axes
-from scg.graph import implements, primitive
+from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
+from scg.graph import Node, implements, primitive, refuse
+from scg.primitives.layout import as_array, at, stop_gradient
 
 
 def kept(g, x, axis, keepdims):
@@ -14,20 +24,332 @@ def kept(g, x, axis, keepdims):
     return np.reshape(g, tuple([1 if i in gone else n for i, n in enumerate(x.shape)]))
 
 
+def no_buffer(out):
+    """Refuse a buffer to write the result into."""
+    if out is not None:
+        raise NotDifferentiable(f"a Node cannot be written into out=: use what the function returns ({here()})")
+
+
+def axis_tuple(axis, ndim):
+    """None for all axes, or a tuple. A scalar may be reduced along 0 or -1, as ufuncs allow."""
+    if axis is None:
+        return None
+    axis = tuple(map(operator.index, axis)) if isinstance(axis, (tuple, list)) else (operator.index(axis),)
+    return () if ndim == 0 and axis in ((0,), (-1,)) else axis
+
+
+def _product_of_others(x, axis):
+    """For each element the product of all others along ``axis``: along each axis in turn those before it times those after it."""
+    product = 1
+    for i in range(x.ndim) if axis is None else axis:
+        i %= x.ndim
+        after = np.flip(_before(np.flip(x, i), i), i)
+        product = product * (_before(x, i) * after)
+        x = np.prod(x, axis=i, keepdims=True)
+    return product
+
+
+def _before(x, axis):
+    return _shifted(np.cumprod(x, axis=axis), axis, 1)
+
+
+def _shifted(x, axis, first):
+    """(first, x_0, ..., x_{n-2}) along a non-negative axis."""
+    n = x.shape[axis]
+    start = np.full((*x.shape[:axis], min(n, 1), *x.shape[axis + 1 :]), first, x.dtype)
+    return np.concatenate([start, x[at(axis, slice(0, max(n - 1, 0)))]], axis=axis)
+
+
+def _equal_shares(g, out, x, axis, keepdims):
+    reached = x == kept(out, x, axis, keepdims)
+    count = np.sum(reached, axis=axis, dtype=g.dtype, keepdims=True)
+    return np.where(reached, kept(g, x, axis, keepdims) / count, 0)
+
+
 _sum = primitive(np.add.reduce, axes.reduction, lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims), name="sum")
+_prod = primitive(
+    np.multiply.reduce,
+    axes.reduction,
+    lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims) * _product_of_others(x, axis),
+    name="prod",
+)
+_max, _min, _fmax, _fmin = [
+    primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name)
+    for ufunc, name in ((np.maximum, "max"), (np.minimum, "min"), (np.fmax, "nanmax"), (np.fmin, "nanmin"))
+]
+_all, _any, _xor, _bit_and, _bit_or, _bit_xor, _gcd, _lcm = _CONSTANT = [
+    primitive(ufunc.reduce, axes.reduction, name=f"{ufunc.__name__}.reduce")
+    for ufunc in (np.logical_and, np.logical_or, np.logical_xor, np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.gcd, np.lcm)
+]
+
+
+def _recurrence_value(a, b, axis):
+    s = np.array(np.broadcast_arrays(a, b)[0], dtype=np.result_type(a, b))
+    rows, factors = np.moveaxis(s, axis, 0), np.moveaxis(np.broadcast_to(b, s.shape), axis, 0)
+    for k in range(1, len(rows)):
+        rows[k] += factors[k] * rows[k - 1]
+    return s
+
+
+def _backwards(g, x, axis):
+    """s_k = g_k + x_{k+1} s_{k+1}: the transpose of the recurrence with factors x."""
+    return np.flip(_recurrence(np.flip(g, axis), _shifted(np.flip(x, axis), axis, 0), axis=axis), axis)
+
+
+_recurrence = primitive(
+    _recurrence_value,
+    axes.along,
+    lambda g, out, a, b, axis: _backwards(g, b, axis),
+    lambda g, out, a, b, axis: _backwards(g, b, axis) * _shifted(out, axis, 0),
+    name="recurrence",
+)
+"""s_k = a_k + b_k s_{k-1} along a non-negative axis, s_0 = a_0."""
+
+_cumsum = primitive(
+    np.add.accumulate, axes.along, lambda g, out, x, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis), name="cumsum"
+)
+_cumprod = primitive(
+    np.multiply.accumulate, axes.along, lambda g, out, x, axis: _shifted(out, axis, 1) * _backwards(g, x, axis), name="cumprod"
+)
+"""d out_j / d x_k = (prod_{i<k} x_i) (prod_{k<i<=j} x_i): what comes before k times a recurrence from the end."""
+
+
+def _latest(extremum):
+    """Positions of the latest element that is as extreme as all before it (or a NaN)."""
+
+    def positions(x, axis):
+        reached = (x == extremum.accumulate(x, axis=axis)) | (x != x)
+        places = np.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        return np.maximum.accumulate(np.where(reached, places, 0), axis=axis)
+
+    return positions
+
+
+_latest_max = primitive(_latest(np.maximum), axes.along, name="running_argmax")
+_latest_min = primitive(_latest(np.minimum), axes.along, name="running_argmin")
+
+
+def fold(base, combine, neutral, a, axis, dtype, out, keepdims, initial, where):
+    """A reduction in all its keyword forms; ``neutral`` stands where the mask leaves an element out (None: ``initial`` must be given)."""
+    no_buffer(out)
+    if where is not True:
+        if neutral is None and initial is None:
+            raise ScgValueError(f"{base.name} has no identity, so that where= needs initial= as well ({here()})")
+        a = np.where(np.broadcast_to(where, np.shape(a)), a, initial if neutral is None else neutral)
+    if dtype is not None:
+        a = np.astype(a, dtype)
+    result = base(a, axis=axis_tuple(axis, a.ndim), keepdims=bool(keepdims))
+    return result if initial is None else combine(result, initial)
 
 
 @implements(np.sum)
-def sum(a, axis=None, dtype=None, keepdims=False, initial=0, where=True):
+def sum(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True):
+    return fold(_sum, np.add, 0, a, axis, dtype, out, keepdims, initial, where)
+
+
+@implements(np.prod)
+def prod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True):
+    return fold(_prod, np.multiply, 1, a, axis, dtype, out, keepdims, initial, where)
+
+
+@implements(np.max, np.amax)
+def max(a, axis=None, out=None, keepdims=False, initial=None, where=True):
+    return fold(_max, np.maximum, None, a, axis, None, out, keepdims, initial, where)
+
+
+@implements(np.min, np.amin)
+def min(a, axis=None, out=None, keepdims=False, initial=None, where=True):
+    return fold(_min, np.minimum, None, a, axis, None, out, keepdims, initial, where)
+
+
+@implements(np.all)
+def all(a, axis=None, out=None, keepdims=False, *, where=True):
+    return fold(_all, None, True, a, axis, None, out, keepdims, None, where)
+
+
+@implements(np.any)
+def any(a, axis=None, out=None, keepdims=False, *, where=True):
+    return fold(_any, None, False, a, axis, None, out, keepdims, None, where)
+
+
+@implements(np.count_nonzero)
+def count_nonzero(a, axis=None, *, keepdims=False):
+    return np.sum(np.not_equal(a, 0), axis=axis, dtype=np.intp, keepdims=keepdims)
+
+
+@implements(np.ptp)
+def ptp(a, axis=None, out=None, keepdims=False):
+    return np.subtract(max(a, axis, out, keepdims), min(a, axis, None, keepdims))
+
+
+def _log_sum_exp(base2):
+    exp, log = (np.exp2, np.log2) if base2 else (np.exp, np.log)
+
+    def reduce(a, axis, keepdims):
+        """log sum exp(a), shifted by the largest element (by 0 where that is infinite)."""
+        if a.size == 0:
+            return log(np.sum(exp(a), axis=axis, keepdims=keepdims))
+        top = np.max(stop_gradient(a), axis=axis, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0)
+        total = log(np.sum(exp(a - top), axis=axis, keepdims=keepdims))
+        return total + (top if keepdims else np.reshape(top, total.shape))
+
+    reduce.name = "logaddexp.reduce"
+    return reduce
+
+
+def _norm(a, axis, keepdims):
+    return np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims))
+
+
+def _reduce(ufunc, base, neutral):
+    @implements((ufunc, "reduce"))
+    def reduce(array, axis=0, dtype=None, keepdims=False, initial=None, where=True):
+        return fold(base, ufunc, neutral, array, axis, dtype, None, keepdims, initial, where)
+
+
+_FOLDS = [(np.add, _sum, 0), (np.multiply, _prod, 1), (np.hypot, _norm, 0)]
+_FOLDS += [(np.logaddexp, _log_sum_exp(False), -math.inf), (np.logaddexp2, _log_sum_exp(True), -math.inf)]
+_FOLDS += [(np.maximum, _max, None), (np.minimum, _min, None), (np.fmax, _fmax, None), (np.fmin, _fmin, None)]
+_FOLDS += [(np.logical_and, _all, True), (np.logical_or, _any, False), (np.logical_xor, _xor, False), (np.gcd, _gcd, 0), (np.lcm, _lcm, 1)]
+_FOLDS += [(np.bitwise_and, _bit_and, -1), (np.bitwise_or, _bit_or, 0), (np.bitwise_xor, _bit_xor, 0)]
+for _fold in _FOLDS:
+    _reduce(*_fold)
+
+
+@implements(np.mean)
+def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
+    no_buffer(out)
+    a = as_array(a)
+    if dtype is None and a.dtype == np.float16:  # sums of halves soon exceed the largest half
+        return np.astype(mean(a, axis, np.float32, None, keepdims, where=where), np.float16)
+    total = sum(a, axis, dtype, None, keepdims, None, where)
+    return total / _count(a, axis, keepdims, where, total.dtype)
+
+
+def _count(a, axis, keepdims, where, dtype):
+    """How many elements a reduction takes: an int, or with a mask an array."""
     if where is not True:
-        a = np.where(where, a, 0)
-    if dtype is not None:
-        a = np.astype(a, dtype)
-    axis = axis if axis is None else (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-    total = _sum(a, axis=axis, keepdims=bool(keepdims))
-    return total if initial == 0 else total + initial
+        return np.sum(np.broadcast_to(where, a.shape), axis=axis, dtype=dtype if dtype.kind in "fc" else float, keepdims=keepdims)
+    return a.size if axis is None else math.prod([a.shape[i] for i in axis_tuple(axis, a.ndim)])
 
 
-@implements((np.add, "reduce"))
-def _add_reduce(a, axis=0, dtype=None, keepdims=False, initial=0, where=True):
-    return sum(a, axis, dtype, keepdims, initial, where)
+@implements(np.var)
+def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
+    """sum |a - mean|^2 / max(n - ddof, 0)."""
+    no_buffer(out)
+    a, ddof = as_array(a), _ddof(ddof, correction)
+    if dtype is None and a.dtype == np.float16:
+        return np.astype(var(a, axis, np.float32, None, ddof, keepdims, where=where, mean=mean), np.float16)
+    deviation = a - (np.mean(a, axis=axis, dtype=dtype, keepdims=True, where=where) if mean is None else mean)
+    total = sum(_squared(deviation), axis, dtype, None, keepdims, None, where)
+    return total / np.maximum(_count(a, axis, keepdims, where, total.dtype) - ddof, 0)
+
+
+def _ddof(ddof, correction):
+    if correction is None:
+        return ddof
+    if ddof != 0:
+        raise ScgValueError(f"ddof and correction are two names of one number: give one of them ({here()})")
+    return correction
+
+
+def _squared(x):
+    return np.real(x * np.conjugate(x)) if x.dtype.kind == "c" else np.square(x)
+
+
+@implements(np.std)
+def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
+    return np.sqrt(var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction))
+
+
+@implements(np.average)
+def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
+    """sum w a / sum w, differentiable in both."""
+    a = as_array(a)
+    if weights is None:
+        result = np.mean(a, axis=axis, keepdims=keepdims)
+        total = np.asarray(_count(a, axis, keepdims, True, result.dtype), result.dtype)
+    else:
+        weights = aligned_weights(as_array(weights), a, axis)
+        total = np.sum(weights, axis=axis, keepdims=keepdims)
+        if np.any((total.value if type(total) is Node else total) == 0):
+            raise ScgValueError(f"average: the weights sum to zero ({here()})")
+        result = np.sum(a * weights, axis=axis, keepdims=keepdims) / total
+    return (result, np.broadcast_to(total, result.shape)) if returned else result
+
+
+def aligned_weights(weights, a, axis):
+    """Weights of all elements, or of the axes averaged over (in the order of ``axis``) shaped so that they broadcast."""
+    if weights.shape == a.shape:
+        return weights
+    if axis is None:
+        raise ScgTypeError(f"weights of shape {weights.shape} for {a.shape} need an axis ({here()})")
+    along = [i % a.ndim for i in axis_tuple(axis, a.ndim)]
+    if weights.shape != tuple([a.shape[i] for i in along]):
+        raise ScgValueError(f"weights of shape {weights.shape} do not fit {a.shape} along axis {axis} ({here()})")
+    ordered = np.transpose(weights, np.argsort(along))
+    return np.reshape(ordered, [n if i in along else 1 for i, n in enumerate(a.shape)])
+
+
+def _cumulative(base, x, axis, dtype, out):
+    no_buffer(out)
+    x = x if dtype is None else np.astype(x, dtype)
+    if axis is None or x.ndim == 0:
+        x, axis = np.ravel(x), axis or 0
+    axis = operator.index(axis)
+    return base(x, axis=axis + x.ndim if -x.ndim <= axis < 0 else axis)
+
+
+@implements(np.cumsum)
+def cumsum(a, axis=None, dtype=None, out=None):
+    return _cumulative(_cumsum, a, axis, dtype, out)
+
+
+@implements(np.cumprod)
+def cumprod(a, axis=None, dtype=None, out=None):
+    return _cumulative(_cumprod, a, axis, dtype, out)
+
+
+def _cumulative_with_initial(base, first, x, axis, dtype, include_initial):
+    if axis is None and x.ndim > 1:
+        raise ScgValueError(f"{base.name} of an array of {x.ndim} axes needs an axis ({here()})")
+    result = _cumulative(base, x, axis, dtype, None)
+    if not include_initial:
+        return result
+    axis = 0 if axis is None else axis % result.ndim
+    start = np.full((*result.shape[:axis], 1, *result.shape[axis + 1 :]), first, result.dtype)
+    return np.concatenate([start, result], axis=axis)
+
+
+@implements(np.cumulative_sum)
+def cumulative_sum(x, /, *, axis=None, dtype=None, include_initial=False):
+    return _cumulative_with_initial(_cumsum, 0, x, axis, dtype, include_initial)
+
+
+@implements(np.cumulative_prod)
+def cumulative_prod(x, /, *, axis=None, dtype=None, include_initial=False):
+    return _cumulative_with_initial(_cumprod, 1, x, axis, dtype, include_initial)
+
+
+def _running(positions):
+    def running(x, axis):
+        return np.take_along_axis(x, positions(x, axis=axis), axis)
+
+    return running
+
+
+def _accumulate(ufunc, base):
+    @implements((ufunc, "accumulate"))
+    def accumulate(array, axis=0, dtype=None):
+        if array.ndim == 0:
+            raise ScgTypeError(f"np.{ufunc.__name__}.accumulate of a scalar: there is no axis to accumulate along ({here()})")
+        return _cumulative(base, array, axis, dtype, None)
+
+
+for _accumulation in ((np.add, _cumsum), (np.multiply, _cumprod), (np.maximum, _running(_latest_max)), (np.minimum, _running(_latest_min))):
+    _accumulate(*_accumulation)
+
+_UFUNCS = list({ufunc for ufunc in vars(np).values() if isinstance(ufunc, np.ufunc)})
+refuse("sum slices of it, or use np.bincount with weights", *[(ufunc, "reduceat") for ufunc in _UFUNCS])
+refuse("nodes are immutable; use np.bincount with weights to add at places, or np.where", *[(ufunc, "at") for ufunc in _UFUNCS])

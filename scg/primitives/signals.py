@@ -1,0 +1,184 @@
+"""Sampled functions: differences, integrals, interpolation, convolution, unwrapping."""
+
+import math
+import operator
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.graph import Node, implements, primitive
+from scg.primitives.layout import as_array, at, stop_gradient
+
+
+def _ends(a, axis):
+    """All but the first, and all but the last."""
+    return a[at(axis, slice(1, None))], a[at(axis, slice(None, -1))]
+
+
+def _shaped(x, axis, ndim):
+    """A vector laid along ``axis`` of an array of ``ndim`` axes."""
+    return np.reshape(x, (1,) * axis + x.shape + (1,) * (ndim - axis - 1))
+
+
+@implements(np.diff)
+def diff(a, n=1, axis=-1, prepend=None, append=None):
+    a, n = as_array(a), operator.index(n)
+    if n < 0 or a.ndim == 0:
+        raise ScgValueError(f"diff needs an axis and an order n >= 0, got shape {a.shape} and n = {n} ({here()})")
+    axis = normalize_axis_index(axis, a.ndim)
+
+    def border(x):
+        x = as_array(x)
+        return np.broadcast_to(x, (*a.shape[:axis], 1, *a.shape[axis + 1 :])) if x.ndim == 0 else x
+
+    if n and (prepend is not None or append is not None):
+        parts = [*([] if prepend is None else [border(prepend)]), a, *([] if append is None else [border(append)])]
+        a = np.concatenate(parts, axis=axis)
+    for _ in range(n):
+        after, before = _ends(a, axis)
+        a = np.not_equal(after, before) if a.dtype == bool else after - before
+    return a
+
+
+@implements(np.ediff1d)
+def ediff1d(ary, to_end=None, to_begin=None):
+    difference = np.diff(np.ravel(as_array(ary)))
+    ends = [part if part is None else np.ravel(as_array(part)) for part in (to_begin, to_end)]
+    parts = [part for part in (ends[0], difference, ends[1]) if part is not None]
+    return np.concatenate([np.astype(part, difference.dtype) for part in parts]) if len(parts) > 1 else difference
+
+
+@implements(np.trapezoid)
+def trapezoid(y, x=None, dx=1.0, axis=-1):
+    """sum_i (x_{i+1} - x_i) (y_i + y_{i+1}) / 2."""
+    y = as_array(y)
+    axis = normalize_axis_index(axis, y.ndim)
+    if x is not None:
+        x = as_array(x)
+        dx = _shaped(np.diff(x), axis, y.ndim) if x.ndim == 1 else np.diff(x, axis=axis)
+    after, before = _ends(y, axis)
+    return np.sum(dx * (after + before) / 2.0, axis=axis)
+
+
+@implements(np.gradient)
+def gradient(f, *varargs, axis=None, edge_order=1):
+    """Second-order central differences inside, one-sided ones of order ``edge_order`` at the ends; differentiable in f and in the spacing."""
+    f = as_array(f)
+    f = f if f.dtype.kind in "fc" else np.astype(f, float)
+    axes = tuple(range(f.ndim)) if axis is None else normalize_axis_tuple(axis, f.ndim)
+    spacings = [as_array(v) for v in varargs or (1.0,)]
+    if len(spacings) == 1 and spacings[0].ndim == 0:
+        spacings *= len(axes)
+    if len(spacings) != len(axes):
+        raise ScgTypeError(f"gradient needs no spacing, one, or one for each of {len(axes)} axes, got {len(varargs)} ({here()})")
+    if edge_order not in (1, 2):
+        raise ScgValueError(f"edge_order must be 1 or 2, got {edge_order} ({here()})")
+    found = [_slope(f, i, _steps(h, f, i), edge_order) for i, h in zip(axes, spacings, strict=True)]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _steps(h, f, axis):
+    """The distances between neighbours along ``axis``, each an array that broadcasts against f."""
+    n = f.shape[axis]
+    if h.ndim == 0:
+        h = np.broadcast_to(np.astype(h, f.real.dtype) if type(h) is not Node else h, (max(n - 1, 0),))
+    elif h.shape == (n,):
+        h = np.diff(h if h.dtype.kind == "f" else np.astype(h, float))
+    else:
+        raise ScgValueError(f"coordinates along axis {axis} of {f.shape} need shape {(n,)}, got {h.shape} ({here()})")
+    return _shaped(h, axis, f.ndim)
+
+
+def _slope(f, axis, h, edge_order):
+    n = f.shape[axis]
+    if n < edge_order + 1:
+        raise ScgValueError(f"gradient needs {edge_order + 1} elements along axis {axis}, got {n} ({here()})")
+
+    def part(x, start, stop):
+        return x[at(axis, slice(start, stop))]
+
+    steps = part(f, 1, n) - part(f, 0, n - 1)
+    slopes = steps / h  # between neighbours
+    left, right = part(h, 0, n - 2), part(h, 1, n - 1)
+    inner = (right * part(slopes, 0, n - 2) + left * part(slopes, 1, n - 1)) / (left + right)
+    first, last = part(slopes, 0, 1), part(slopes, n - 2, n - 1)
+    if edge_order == 2:  # the parabola through the three points, at its end: twice the slope there minus the one inside
+        first, last = first + (first - part(inner, 0, 1)), last + (last - part(inner, n - 3, n - 2))
+    return np.concatenate([first, inner, last], axis=axis)
+
+
+_convolve = primitive(
+    lambda a, v: np.convolve(a, v),
+    None,
+    lambda g, out, a, v: np.convolve(g, v[::-1], "valid"),
+    lambda g, out, a, v: np.convolve(g, a[::-1], "valid"),
+    name="convolve",
+)
+
+
+def _mode(mode):
+    names = {"v": "valid", "s": "same", "f": "full", 0: "valid", 1: "same", 2: "full"}
+    if mode not in names and mode not in names.values():
+        raise ScgValueError(f"mode must be 'full', 'same' or 'valid', got {mode!r} ({here()})")
+    return names.get(mode, mode)
+
+
+@implements(np.convolve)
+def convolve(a, v, mode="full"):
+    """sum_m a_m v_{n-m}."""
+    a, v = np.atleast_1d(a), np.atleast_1d(v)
+    if a.ndim > 1 or v.ndim > 1 or not a.size or not v.size:
+        raise ScgValueError(f"convolve needs two vectors that are not empty, got shapes {a.shape} and {v.shape} ({here()})")
+    if len(v) > len(a):
+        a, v = v, a
+    full, n, m = _convolve(a, v), len(a), len(v)
+    start, length = {"full": (0, n + m - 1), "same": ((m - 1) // 2, n), "valid": (m - 1, n - m + 1)}[_mode(mode)]
+    return full if length == n + m - 1 else full[start : start + length]
+
+
+@implements(np.correlate)
+def correlate(a, v, mode="valid"):
+    """sum_n a_{n+k} v_n^*."""
+    a, v = as_array(a), as_array(v)
+    if len(v) > len(a):
+        return np.conjugate(np.flip(correlate(v, a, mode)))
+    return np.convolve(a, np.conjugate(np.flip(v)), mode)
+
+
+@implements(np.interp)
+def interp(x, xp, fp, left=None, right=None, period=None):
+    """Linear interpolation, differentiable in all three arrays; at a knot the derivative in x is that of the piece on its right."""
+    x, xp, fp = as_array(x), as_array(xp), as_array(fp)
+    if xp.ndim != 1 or xp.shape != fp.shape or not xp.size:
+        raise ScgValueError(f"interp needs vectors xp and fp of one length, got shapes {xp.shape} and {fp.shape} ({here()})")
+    if period is not None:
+        if period == 0:
+            raise ScgValueError(f"interp: the period must not be zero ({here()})")
+        period, left, right = abs(period), None, None
+        x, xp = x % period, xp % period
+        order = np.argsort(xp)
+        xp, fp = np.take_along_axis(xp, order, 0), np.take_along_axis(fp, order, 0)
+        xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
+        fp = np.concatenate([fp[-1:], fp, fp[:1]])
+    n = len(xp)
+    flat = np.ravel(x)
+    low = np.minimum(np.maximum(np.searchsorted(xp, flat, side="right") - 1, 0), max(n - 2, 0))
+    high = np.minimum(low + 1, n - 1)
+    x0, x1, f0, f1 = [np.take_along_axis(v, i, 0) for v in (xp, fp) for i in (low, high)]
+    width = x1 - x0
+    value = f0 + (f1 - f0) / np.where(width == 0, 1, width) * (flat - x0)
+    value = np.where(flat < xp[0], fp[0] if left is None else left, np.where(flat > xp[-1], fp[-1] if right is None else right, value))
+    return np.reshape(value, x.shape)
+
+
+@implements(np.unwrap)
+def unwrap(p, discont=None, axis=-1, *, period=2 * math.pi):
+    """p plus the multiples of the period that bring jumps of at least ``discont`` (default period / 2) to the smallest ones."""
+    axis = normalize_axis_index(axis, p.ndim)
+    step = stop_gradient(np.diff(p, axis=axis))  # the multiples are steps of p: constant
+    half = period / 2
+    wrapped = (step + half) % period - half
+    wrapped = np.where((wrapped == -half) & (step > 0), half, wrapped)
+    jump = np.where(np.abs(step) < (half if discont is None else discont), 0, wrapped - step)
+    return np.concatenate([p[at(axis, slice(0, 1))], p[at(axis, slice(1, None))] + np.cumsum(jump, axis=axis)], axis=axis)

@@ -1,0 +1,205 @@
+"""Sorting, searching and counting. Sorting gathers by positions, and positions are constants: a derivative goes to where the value came from.
+
+Sorting is stable: of equal elements the first in the input is the first in the output, and takes its cotangent. What depends on values
+without a derivative (positions, counts, comparisons) is a Node all the same, so that a replay computes it again.
+"""
+
+import operator
+
+import numpy as np
+
+from scg import axes
+from scg.axes import AxisMap, own
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.gradient import results
+from scg.graph import Node, implements, primitive, refuse
+from scg.primitives.layout import as_array
+from scg.primitives.reduction import no_buffer
+
+
+def _put_along_value(g, indices, axis, size):
+    g, indices = [np.moveaxis(x, axis, -1) for x in np.broadcast_arrays(g, indices)]
+    out = np.zeros((*g.shape[:-1], size), g.dtype)
+    rows = np.arange(g.size // max(g.shape[-1], 1)).reshape(*g.shape[:-1], 1)
+    np.add.at(out.reshape(-1), (rows * size + indices % max(size, 1)).reshape(-1), g.reshape(-1))
+    return np.moveaxis(out, -1, axis)
+
+
+_take_along = primitive(
+    lambda x, indices, axis: np.take_along_axis(x, indices, axis),
+    axes.along,
+    lambda g, out, x, indices, axis: _put_along(g, indices, axis=axis, size=x.shape[axis]),
+    None,
+    name="take_along_axis",
+)
+_put_along = primitive(
+    _put_along_value,
+    axes.along,
+    lambda h, out, g, indices, axis, size: _take_along(h, indices, axis=axis),
+    None,
+    name="put_along_axis",
+)
+"""Zeros, ``size`` of them along ``axis``, to which operand 0 is added at the indices of operand 1."""
+
+
+@implements(np.take_along_axis)
+def take_along_axis(arr, indices, axis=-1):
+    arr, indices = as_array(arr), as_array(indices)
+    return _take_along(np.ravel(arr), indices, axis=0) if axis is None else _take_along(arr, indices, axis=operator.index(axis))
+
+
+_argsort = primitive(lambda x, axis, **how: np.argsort(x, axis, **how), axes.along, name="argsort")
+_argpartition = primitive(lambda x, axis, kth: np.argpartition(x, kth, axis), axes.along, name="argpartition")
+
+
+def _no_fields(order):
+    if order is not None:
+        raise ScgTypeError(f"order= names the fields of a structured array; a Node has none ({here()})")
+
+
+def _flat(a, axis):
+    return (np.ravel(a), -1) if axis is None else (a, operator.index(axis))
+
+
+@implements(np.sort)
+def sort(a, axis=-1, kind=None, order=None, *, stable=None):
+    _no_fields(order)
+    a, axis = _flat(a, axis)
+    return _take_along(a, _argsort(a, axis=axis, kind="stable"), axis=axis)
+
+
+@implements(np.argsort)
+def argsort(a, axis=-1, kind=None, order=None, *, stable=None):
+    _no_fields(order)
+    a, axis = _flat(a, axis)
+    return _argsort(a, axis=axis, kind=kind, stable=stable)
+
+
+@implements(np.partition)
+def partition(a, kth, axis=-1, kind="introselect", order=None):
+    """Like ``np.partition``; the order on either side of ``kth``, which NumPy leaves open, is that of ``np.argpartition``."""
+    _no_fields(order)
+    a, axis = _flat(a, axis)
+    return _take_along(a, _argpartition(a, axis=axis, kth=_static(kth)), axis=axis)
+
+
+@implements(np.argpartition)
+def argpartition(a, kth, axis=-1, kind="introselect", order=None):
+    _no_fields(order)
+    a, axis = _flat(a, axis)
+    return _argpartition(a, axis=axis, kth=_static(kth))
+
+
+def _static(kth):
+    return tuple(map(operator.index, kth)) if np.iterable(kth) else operator.index(kth)
+
+
+refuse("sort its real or imaginary part, or its absolute value", np.sort_complex)
+
+
+def _extreme_position(fn):
+    base = primitive(lambda x, axis, keepdims: fn(x, axis, keepdims=keepdims), axes.reduction, name=fn.__name__)
+
+    @implements(fn)
+    def rule(a, axis=None, out=None, *, keepdims=False):
+        no_buffer(out)
+        if axis is None:
+            position = base(np.ravel(a), axis=0, keepdims=False)
+            return np.reshape(position, (1,) * a.ndim) if keepdims else position
+        if a.ndim == 0:
+            a, keepdims = np.ravel(a), False
+        return base(a, axis=operator.index(axis), keepdims=bool(keepdims))
+
+    return base
+
+
+_argmax, _argmin, _nanargmax, _nanargmin = map(_extreme_position, (np.argmax, np.argmin, np.nanargmax, np.nanargmin))
+
+_lexsort = primitive(lambda keys, axis: np.lexsort(keys, axis), name="lexsort")
+
+
+@implements(np.lexsort)
+def lexsort(keys, axis=-1):
+    return _lexsort(np.stack(keys) if isinstance(keys, (tuple, list)) else keys, axis=axis)
+
+
+class _Searched(AxisMap):
+    """Each element of operand 1 is looked up by itself in the whole of operand 0."""
+
+    def lead(self, operands, batched, statics):
+        return None if batched[0] or len(operands) > 2 else (operands, statics)
+
+    def align(self, shapes, out, statics):
+        return own("out", out), (own("a", shapes[0]), own("out", shapes[1]), *[own("sorter", shape) for shape in shapes[2:]])
+
+
+_searchsorted = primitive(lambda a, v, *sorter, side: np.searchsorted(a, v, side, *sorter), _Searched(), name="searchsorted")
+
+
+@implements(np.searchsorted)
+def searchsorted(a, v, side="left", sorter=None):
+    return _searchsorted(a, v, *(() if sorter is None else (sorter,)), side=side)
+
+
+@implements(np.digitize)
+def digitize(x, bins, right=False):
+    return _digitize(x, bins, right=bool(right))
+
+
+@implements(np.isin)
+def isin(element, test_elements, assume_unique=False, invert=False, *, kind=None):
+    return _isin(element, test_elements, invert=bool(invert))
+
+
+_digitize = primitive(lambda x, bins, right: np.digitize(x, bins, right), name="digitize")
+_isin = primitive(lambda element, test_elements, invert: np.isin(element, test_elements, invert=invert), name="isin")
+
+_nonzero = primitive(lambda a: np.nonzero(a), name="nonzero")
+_argwhere = primitive(lambda a: np.argwhere(a), name="argwhere")
+
+
+@implements(np.nonzero)
+def nonzero(a):
+    if a.ndim == 0:
+        raise ScgValueError(f"nonzero of a scalar has no positions: use np.atleast_1d(x).nonzero() ({here()})")
+    return results(_nonzero(a))
+
+
+@implements(np.flatnonzero)
+def flatnonzero(a):
+    return nonzero(np.ravel(a))[0]
+
+
+@implements(np.argwhere)
+def argwhere(a):
+    return _argwhere(a)
+
+
+_count = primitive(lambda x, size: np.bincount(x, minlength=size), name="bincount")
+
+
+@implements(np.bincount)
+def bincount(x, /, weights=None, minlength=0):
+    """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it keeps."""
+    x = as_array(x)
+    values = x.value if type(x) is Node else x
+    if values.ndim != 1 or values.dtype.kind not in "iub" or values.size and values.min() < 0:
+        raise ScgValueError(f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})")
+    size = int(np.maximum(minlength, values.max() + 1 if values.size else 0))
+    if weights is None:
+        return _count(x, size=size)
+    weights = as_array(weights)
+    if weights.shape != x.shape:
+        raise ScgValueError(f"bincount needs a weight for each element, got shapes {x.shape} and {weights.shape} ({here()})")
+    return _put_along(weights if weights.dtype.kind in "fc" else np.astype(weights, float), x, axis=0, size=size)
+
+
+refuse(
+    "its bins move with the data; count with np.bincount(np.searchsorted(edges, x), weights, len(edges) + 1), or use node.value",
+    *(np.histogram, np.histogram2d, np.histogramdd, np.histogram_bin_edges),
+)
+refuse(
+    "how many elements it has depends on the values; use np.sort or np.isin, or node.value",
+    *(np.unique, np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values),
+    *(np.union1d, np.intersect1d, np.setdiff1d, np.setxor1d),
+)
