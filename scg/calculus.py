@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from scg.gradient import pull
 from scg.graph import Node, ancestors, collect_guards, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
-from scg.tree import leaves, rebuild
+from scg.tree import children, leaves, rebuild
 
 Argnums = int | Sequence[int]
 
@@ -98,6 +99,8 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         lifted, inputs, structure = _lift(fn, args, argnums)
         result = _run(fn, lifted, kwargs)
+        if children(result) is not None:
+            raise ScgTypeError(f"jacobian needs a function that returns one array, got {type(result).__name__}; use np.concatenate ({here()})")
         if type(result) is not Node:
             shape = np.shape(result)
             return rebuild(structure, (np.zeros(shape + x.shape, x.dtype) for x in inputs))
@@ -181,10 +184,17 @@ def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
 
 def _lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
     """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient has."""
-    positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    if not callable(fn):
+        raise ScgTypeError(f"only a function can be differentiated, got {type(fn).__name__} ({here()})")
+    try:
+        positions = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
+    except TypeError:
+        raise ScgTypeError(f"argnums needs an int or a sequence of ints, got {argnums!r} ({here()})") from None
     for position in positions:
         if not -len(args) <= position < len(args):
             raise ScgValueError(f"argnums {position} is out of range: {_called(fn)} was called with {len(args)} positional arguments ({here()})")
+    if len({position % len(args) for position in positions}) < len(positions):
+        raise ScgValueError(f"argnums {argnums} names an argument twice ({here()})")
     lifted, inputs = list(args), []
     for position in positions:
         nodes = []
@@ -223,7 +233,8 @@ def _check_cost(cost: Node) -> None:
 
 def _check_plain(cost: Any) -> None:
     if not isinstance(cost, (int, float, np.generic, np.ndarray)) or np.shape(cost) != () or np.asarray(cost).dtype.kind not in "fiu":
-        raise ScgTypeError(f"a cost must be a real scalar, got {type(cost).__name__} of shape {np.shape(cost)} ({here()})")
+        shape = f" of shape {np.shape(cost)}" if isinstance(cost, np.ndarray) else ""
+        raise ScgTypeError(f"a cost must be a real scalar, got {type(cost).__name__}{shape}: return a sum or a mean ({here()})")
 
 
 def _check_differentiable(node: Node) -> None:

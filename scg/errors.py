@@ -7,6 +7,7 @@ from types import CodeType, FrameType
 import numpy as np
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_NUMPY = os.path.dirname(np.__file__) + os.sep
 
 
 class ScgError(Exception):
@@ -23,6 +24,10 @@ class ScgValueError(ScgError, ValueError):
 
 class ScgIndexError(ScgError, IndexError):
     """An index outside the axis that it indexes."""
+
+
+class ScgAxisError(ScgIndexError, ScgValueError):
+    """An axis that the array does not have."""
 
 
 class ScgLinAlgError(ScgError, np.linalg.LinAlgError):
@@ -49,7 +54,7 @@ _KINDS: dict[type[BaseException], type[ScgError]] = {
     TypeError: ScgTypeError,
     ValueError: ScgValueError,
     IndexError: ScgIndexError,
-    np.exceptions.AxisError: ScgIndexError,
+    np.exceptions.AxisError: ScgAxisError,
     np.linalg.LinAlgError: ScgLinAlgError,
 }
 
@@ -60,9 +65,9 @@ def kin(error: Exception) -> type[ScgError] | None:
 
 
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The innermost frame outside the package: the user's own line."""
+    """The innermost frame outside the package and NumPy: the user's own line."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith((PACKAGE, _NUMPY)):
         frame = frame.f_back
     return frame
 

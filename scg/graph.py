@@ -49,10 +49,11 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth")
 
     def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
+        self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
     def __call__(self, *operands: Any, **statics: Any) -> Any:
         for operand in operands:
@@ -100,7 +101,7 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
     def declare(rule: Any) -> Any:
         for fn in callables:
             if fn in RULES:
-                raise ScgValueError(f"{_name(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once")
+                raise ScgValueError(f"{_name(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})")
             RULES[fn] = rule
         return rule
 
@@ -206,8 +207,15 @@ def _method(fn: Any) -> Any:
 
 
 def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
-    def forward(self: "Node", other: Any) -> Any:
-        return apply(RULES[ufunc], (self, other), _NONE)  # type: ignore[arg-type]
+    def forward(self: "Node", other: Any) -> Any:  # apply(), written out: an operator is most of what a small graph costs
+        rule: Primitive = RULES[ufunc]  # type: ignore[assignment]
+        x = self._value
+        y = other._value if type(other) is Node else (other := constant_operand(other, rule))
+        try:
+            value = ufunc(x, y)
+        except Exception as error:
+            raise_named(error, rule, (x, y), _NONE)
+        return record(rule, (self, other), _NONE, value)
 
     def reflected(self: "Node", other: Any) -> Any:
         return apply(RULES[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
@@ -278,11 +286,16 @@ class Node:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         rule = RULES.get(ufunc if method == "__call__" else (ufunc, method))
+        if type(rule) is Primitive and not kwargs and method == "__call__":
+            return apply(rule, inputs, _NONE)
         if "out" in kwargs:
             raise NotDifferentiable(
                 f"np.{ufunc.__name__} cannot write a Node into a buffer (out=, or an in-place operator such as buffer += node): "
                 f"write buffer = np.{ufunc.__name__}(...) instead ({here()})"
             )
+        if method == "outer" and rule is None and len(inputs) == 2:
+            x, y = [v if type(v) is Node else np.asarray(v) for v in inputs]
+            return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **kwargs)
         if rule is None:
             raise NotDifferentiable(
                 f"{_name(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: declare it with "
@@ -290,9 +303,7 @@ class Node:
             )
         if type(rule) is not Primitive or method != "__call__":
             return rule(*inputs, **kwargs)
-        if kwargs:
-            inputs = _cast_inputs(ufunc, inputs, kwargs)
-        return apply(rule, inputs, _NONE)
+        return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         rule = RULES.get(func)
@@ -313,11 +324,12 @@ class Node:
             raise ScgTypeError(f"{_name(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
 
     __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, or node.value to detach on purpose")
-    __float__ = _detached("float()", "use node.value")
+    __float__ = _detached("float()", "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose")
     __int__ = _detached("int()", "use node.value")
     __complex__ = _detached("complex()", "use node.value")
     __index__ = _detached("An index or a size", "use int(node.value) for a fixed one, or x[node] to index by a node")
-    __setitem__ = _detached("Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack")
+    __round__ = _detached("round()", "use np.round or node.round()")
+    __setitem__ = __delitem__ = _detached("Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack")
     item = _detached(".item()", "use node.value.item(), or node.reshape(()) to stay in the graph")
     tolist = _detached(".tolist()", "use node.value.tolist()")
     sort, partition, fill, put, resize = [
@@ -443,35 +455,32 @@ class Node:
 
 def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
     """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
-    values = []
-    constants = False
-    for operand in operands:
-        if type(operand) is Node:
-            values.append(operand._value)
-        else:
-            values.append(constant_operand(operand, primitive))
-            constants = True
+    if len(operands) == 1 and not statics:
+        values: Any = (operands[0]._value,)
+    else:
+        operands = tuple([o if type(o) is Node else constant_operand(o, primitive) for o in operands])
+        values = values_of(operands)
     try:
-        value = primitive.fn(*values, **statics)
+        value = primitive.fn(*values, **statics) if statics else primitive.fn(*values)
     except Exception as error:
         raise_named(error, primitive, values, statics)
-    if constants:
-        operands = tuple([o if type(o) is Node else v for o, v in zip(operands, values, strict=True)])
     return record(primitive, operands, statics, value, 3)
 
 
 def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any], value: Any, depth: int = 2) -> Node:
     """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first stand."""
-    node = _new(Node)
+    node = Node()
     node._value = value
     node.primitive = primitive
     node.operands = operands
     node.statics = statics
     node.id = next(_ids)
     frame = sys._getframe(depth)
-    if frame.f_code.co_filename.startswith(PACKAGE):
+    code = frame.f_code
+    if code.co_filename.startswith(PACKAGE):
         frame = user_frame(depth + 1) or frame
-    node._code = frame.f_code
+        code = frame.f_code
+    node._code = code
     node._instruction = frame.f_lasti
     ambient = _AMBIENT.get()
     node.guard = None
@@ -502,7 +511,7 @@ def parameter(value: Any, name: str | None = None) -> Node:
     """
     if type(value) is Node:
         raise ScgTypeError(f"a parameter is a leaf; {value!r} is already a node ({here()})")
-    array = value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value)
+    array = _plain(value, name or "a parameter")
     if array.dtype.kind != "f":
         kinds = {"c": "differentiate its real and imaginary parts", "O": "pass an array of floats", "U": "pass an array of floats"}
         advice = kinds.get(array.dtype.kind, "use x.astype(float)")
@@ -519,15 +528,24 @@ def constant_operand(value: Any, primitive: Primitive) -> Any:
         return frozen(value)
     if isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "dtype", _FLOAT).kind in "fiucb":
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise ScgTypeError(f"{primitive.name}: a masked array would lose its mask beside a Node; use np.where ({here()})")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ScgTypeError(f"{primitive.name} needs arrays and Nodes, got {_described((value,))}: {error} ({here()})") from None
+    array = _plain(value, primitive.name)
     if array.dtype.kind not in "fiucb":
         raise ScgTypeError(f"{primitive.name} needs numbers, got {_described((value,))} of dtype {array.dtype} ({here()})")
     return frozen(array)
+
+
+def _plain(value: Any, who: str) -> Any:
+    """``value`` as an array or NumPy scalar; refused where that would lose something."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ScgTypeError(f"{who}: a masked array would lose its mask; choose by np.where(mask, ..., ...) ({here()})")
+    if isinstance(value, np.matrix):
+        raise ScgTypeError(f"{who}: a np.matrix has operators of its own; pass np.asarray(matrix) ({here()})")
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ScgTypeError(f"{who} needs an array of numbers, got {_described((value,))}: {error} ({here()})") from None
 
 
 def frozen(array: Any) -> Any:
@@ -558,6 +576,14 @@ def has_nan(value: Any) -> bool:
     if isinstance(value, tuple):
         return any(map(has_nan, value))
     return value is not None and np.asarray(value).dtype.kind in "fc" and bool(np.isnan(value).any())
+
+
+def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arrays and scalars that stand in the places of ``operands``."""
+    if len(operands) == 2:  # written out: no comprehension for what nearly all calls have
+        x, y = operands
+        return x._value if type(x) is Node else x, y._value if type(y) is Node else y
+    return tuple([x._value if type(x) is Node else x for x in operands])
 
 
 def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
@@ -667,7 +693,6 @@ def _leaf() -> NoReturn:
     raise ScgTypeError("a leaf is not computed")
 
 
-_new = Node.__new__
 _START = time.time_ns()
 _UNPACKED: "weakref.WeakValueDictionary[Any, Node]" = weakref.WeakValueDictionary()
 _FLOAT = np.dtype(float)

@@ -24,15 +24,25 @@ def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[N
     for root in roots:
         if type(root) is not Node:
             raise ScgTypeError(f"replay needs nodes of a graph as outputs, got {type(root).__name__} ({here()})")
-    if not replacements:
+    if not replacements and not batched:
         return outputs if create_graph else rebuild(outputs, iter([root.value for root in roots]))
-    table, leading, size = _replaced(replacements, batched)
+    table, leading, size = replaced(replacements, batched)
+    return rerun(outputs, ancestors(roots, min(table), guards=True), table, leading, size, create_graph)
+
+
+def rerun(
+    outputs: Any, order: list[Node], table: dict[int, Any], leading: set[int], size: int, create_graph: bool, visit: Any = None
+) -> Any:
+    """``replay`` once it is known what is replaced: ``table`` holds new values by id, ``leading`` the ids that have a replicate axis of ``size``.
+
+    ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``.
+    """
     passed: set[int] = set()
-    for node in ancestors(roots, min(table), guards=True):
+    for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
                 _check(guard, table)
-        if node.id in table:
+        if node.id in table or visit is not None and visit(node) is not NotImplemented:
             continue
         changed = [o for o in node.operands if type(o) is Node and o.id in table]
         if changed:
@@ -48,7 +58,7 @@ def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[N
             return np.broadcast_to(value, (size, *root.shape))
         return value
 
-    return rebuild(outputs, map(result, roots))
+    return rebuild(outputs, map(result, [leaf for _, leaf in leaves(outputs)]))
 
 
 def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
@@ -67,7 +77,8 @@ def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dic
         raise_named(error, rule, arguments, statics)
 
 
-def _replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tuple[dict[int, Any], set[int], int]:
+def replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tuple[dict[int, Any], set[int], int]:
+    """Checked replacements by id, the ids of those with a replicate axis, and its length."""
     leading = {node.id for node in batched}
     missing = [node for node in batched if node not in replacements]
     if missing:
@@ -78,7 +89,7 @@ def _replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tu
         if type(node) is not Node:
             raise ScgTypeError(f"replay replaces nodes, got {type(node).__name__} ({here()})")
         if type(value) is not Node:
-            value = np.asarray(value, dtype=node.dtype)
+            value = _cast(value, node)
         shape = value.shape[1:] if node.id in leading else value.shape
         if shape != node.shape or node.id in leading and value.ndim == 0:
             axis = "a replicate axis and then " if node.id in leading else ""
@@ -89,6 +100,18 @@ def _replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tu
             size = value.shape[0]
         table[node.id] = value
     return table, leading, size or 0
+
+
+def _cast(value: Any, node: Node) -> Any:
+    """``value`` in the node's dtype, if nothing but precision is lost by that."""
+    try:
+        array = np.asarray(value)
+        cast = array if array.dtype == node.dtype else array.astype(node.dtype, casting="unsafe" if array.dtype.kind in "biuf" else "same_kind")
+    except (TypeError, ValueError) as error:
+        raise ScgTypeError(f"replay: the replacement for {node!r} needs an array of {node.dtype}, got {type(value).__name__}: {error} ({here()})") from None
+    if not np.can_cast(array.dtype, node.dtype, "same_kind") and not np.array_equal(cast, array):
+        raise ScgTypeError(f"replay: the replacement for {node!r} needs values of {node.dtype}, got {array.dtype} ({here()})")
+    return cast
 
 
 def _check(guard: Any, table: dict[int, Any]) -> None:
