@@ -1,0 +1,311 @@
+"""The laws that every primitive keeps, held against each case of the catalogue (``tests/cases``) at drawn points, shapes and memory layouts."""
+
+import importlib
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import mutually_broadcastable_shapes
+
+import scg
+from scg import axes, replay
+from scg.errors import ScgError, ScgValueError
+from scg.gradient import pull
+from scg.graph import Node, ancestors, parameter
+from scg.primitives.layout import alias
+from scg.testing import check_gradient
+from scg.tree import leaves, rebuild
+from tests.cases import all_cases
+
+rerun = importlib.import_module("scg.replay")  # the module: scg.replay is its function
+EPS = float(np.finfo(float).eps)
+BATCH = 3
+
+LAYOUTS = {
+    "C": lambda x: x.copy("C"),
+    "Fortran": lambda x: x.copy("F"),
+    "every other": lambda x: _inside(x, tuple([slice(1, None, 2)] * x.ndim), tuple([2 * n + 1 for n in x.shape])),
+    "reversed": lambda x: _inside(x, tuple([slice(None, None, -1)] * x.ndim), x.shape),
+    "stretched": lambda x: np.broadcast_to(x[:1], x.shape) if x.ndim else x,
+}
+
+
+def _inside(x, index, shape):
+    """``x`` as a strided view of a larger array whose other elements are NaN."""
+    home = np.full(shape, np.nan, x.dtype)
+    home[index] = x
+    return home[index]
+
+
+class Drawn:
+    """A case as a function of arrays, and a point at which it is defined."""
+
+    def __init__(self, case, data):
+        self.case, self.rng = case, np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
+        free = [i for i, domain in enumerate(case.domains) if domain.shape is None]
+        self.shapes = [domain.shape for domain in case.domains]
+        if free:
+            drawn = data.draw(mutually_broadcastable_shapes(num_shapes=len(free), max_dims=2, max_side=3, min_side=0), label="shapes")
+            for i, shape in zip(free, drawn.input_shapes, strict=True):
+                self.shapes[i] = shape
+        self.operands = self.draw()
+
+    def draw(self, *leading):
+        """Another point of the same shapes, or several along leading axes."""
+        return [self.rng.uniform(domain.low, domain.high, (*leading, *shape)) for domain, shape in zip(self.case.domains, self.shapes, strict=True)]
+
+    def __call__(self, *operands):
+        made = [domain.make(x) if domain.make else x for domain, x in zip(self.case.domains, operands, strict=True)]
+        return self.case.fn(*made)
+
+    def results(self, operands):
+        """The leaves of the result."""
+        return [leaf for _, leaf in leaves(self(*operands))]
+
+    def plain(self, operands):
+        """The results on arrays; where NumPy refuses, Nodes must be refused too, and the draw is over."""
+        try:
+            return [np.asarray(y) for y in self.results(operands)]
+        except (TypeError, ValueError, IndexError) as error:
+            with pytest.raises((ScgError, type(error))):
+                self.results([parameter(x) for x in operands])
+            reject()
+
+    def pulled(self, operands, seeds):
+        """Results and gradients of sum(seed * result), both on Nodes."""
+        inputs = [parameter(x) for x in operands]
+        results = self.results(inputs)
+        return results, _pull(results, seeds, inputs)
+
+
+def _pull(results, seeds, inputs, create_graph=False):
+    pairs = [(y, s) for y, s in zip(results, seeds, strict=True) if type(y) is Node and y.dtype.kind in "fc"]
+    return pull([y for y, _ in pairs], [s for _, s in pairs], inputs, create_graph) if pairs else [np.zeros(x.shape) for x in inputs]
+
+
+def _seeds(results, rng, *leading):
+    seeds = [rng.standard_normal((*leading, *y.shape)) for y in results]
+    return [s + 1j * rng.standard_normal(s.shape) if y.dtype.kind == "c" else s for s, y in zip(seeds, results, strict=True)]
+
+
+def _raw(y):
+    return np.asarray(y.value if type(y) is Node else y)
+
+
+def _same(got, expected, what, units=2**10):
+    """Equal shape and dtype, and values to ``units`` of rounding at the largest value: the orders of summation differ."""
+    got, expected = _raw(got), _raw(expected)
+    assert (got.shape, got.dtype) == (expected.shape, expected.dtype), f"{what}: {got.dtype}{got.shape}, expected {expected.dtype}{expected.shape}"
+    if got.dtype.kind not in "fc":
+        np.testing.assert_array_equal(got, expected, what)
+        return
+    finite = expected[np.isfinite(expected)]
+    np.testing.assert_allclose(got, expected, 0, units * EPS * np.max(np.abs(finite), initial=0), err_msg=what)
+
+
+def value_law(drawn, data):
+    """fn on Nodes is fn on arrays, in value, shape and dtype, for any layout of memory; and so is the gradient."""
+    layouts = [data.draw(st.sampled_from(sorted(LAYOUTS)), label="layout") for _ in drawn.operands]
+    laid = [LAYOUTS[name](x) for name, x in zip(layouts, drawn.operands, strict=True)]
+    plain = drawn.plain(laid)
+    for x in laid:  # arrays that nobody can write to are not copied, so that their strides stay
+        while isinstance(x, np.ndarray):
+            x.flags.writeable = False
+            x = x.base
+    inputs = [parameter(x) for x in laid]
+    assert all(p._value.strides == x.strides for p, x in zip(inputs, laid, strict=True))
+    results = drawn.results(inputs)
+    assert len(results) == len(plain)
+    for k, (y, z) in enumerate(zip(results, plain, strict=True)):
+        assert type(y) is Node or drawn.case.order == 0, f"result {k} is detached: {type(y).__name__}"
+        _same(y, z, f"result {k}")
+    seeds = _seeds(plain, drawn.rng)
+    _, expected = drawn.pulled([np.ascontiguousarray(x).reshape(x.shape) for x in laid], seeds)
+    for k, (g, e) in enumerate(zip(_pull(results, seeds, inputs), expected, strict=True)):
+        _same(g, e, f"gradient by operand {k}, layouts {layouts}")
+
+
+def derivative_law(drawn, data):
+    """Derivatives to the case's order, at first in float64, and in float32; those of a constant are zero."""
+    operands = [x.astype(np.float32) for x in drawn.operands]
+    plain = drawn.plain(operands)
+    widens = any(y.dtype in (np.float64, np.complex128) for y in plain) and not drawn.case.name.startswith("scg")
+
+    def fn(*operands):
+        result = drawn(*operands)
+        return rebuild(result, map(_narrowed, [y for _, y in leaves(result)])) if widens and operands[0].dtype == np.float32 else result
+
+    try:
+        check_gradient(fn, *operands, order=max(drawn.case.order, 1), rng=drawn.rng)
+    except ScgValueError as error:
+        if "do not converge" in str(error) or "not finite" in str(error):
+            reject()
+        raise
+
+
+def _narrowed(y):
+    """A result of float32 operands that NumPy itself widens, in single precision again."""
+    return np.astype(y, {"f": np.float32, "c": np.complex64}[y.dtype.kind]) if y.dtype.kind in "fc" else y
+
+
+def replay_law(drawn, data):
+    """Entry r of a batched replay is a run with the r-th operands; so are its gradients, and a batched replay of the gradient."""
+    drawn.plain(drawn.operands)
+    inputs = [parameter(x) for x in drawn.operands]
+    results = drawn.results(inputs)
+    roots = [alias(y) for y in results if type(y) is Node]
+    batches = drawn.draw(BATCH)
+    seeds = _seeds([y for y in results if type(y) is Node], drawn.rng, BATCH)
+    gradients = []
+    if drawn.case.order and roots:
+        held = [parameter(s[0]) if s.dtype.kind == "f" else s[0] for s in seeds]
+        gradients = [g if type(g) is Node else None for g in _pull(roots, held, inputs, create_graph=True)]
+    for subset in _subsets(len(inputs)):
+        with _watched() as looped:
+            entries = [[batches[i][r] if i in subset else x for i, x in enumerate(drawn.operands)] for r in range(BATCH)]
+            runs = [drawn.plain(entry) for entry in entries]
+            keep = [k for k, y in enumerate(results) if type(y) is Node]
+            leading = {inputs[i]: parameter(batches[i]) for i in subset}
+            found = replay(roots, leading, batched=list(leading), create_graph=True)
+            for k, y in zip(keep, found, strict=True):
+                _same(y, np.stack([run[k] for run in runs]), f"result {k} with operands {subset} batched (one by one: {looped})")
+            if not drawn.case.order or not roots:
+                continue
+            one_by_one = [drawn.pulled(entry, _entry(seeds, r, results))[1] for r, entry in enumerate(entries)]
+            pulled = _pull(found, seeds, list(leading.values()))
+            for i, g in zip(subset, pulled, strict=True):
+                _same(g, np.stack([run[i] for run in one_by_one]), f"gradient {i} with operands {subset} batched (one by one: {looped})")
+            first = [drawn.pulled(entry, _entry(seeds, 0, results))[1] for entry in entries]
+            present = [i for i, g in enumerate(gradients) if g is not None]
+            again = replay([gradients[i] for i in present], {x: _raw(b) for x, b in leading.items()}, batched=list(leading))
+            for i, g in zip(present, again, strict=True):
+                _same(g, np.stack([run[i] for run in first]), f"replayed gradient {i} with operands {subset} batched (one by one: {looped})")
+
+
+def _entry(seeds, r, results):
+    kept = iter(seeds)
+    return [next(kept)[r] if type(y) is Node else None for y in results]
+
+
+def _subsets(n):
+    """Every set of operands that may be batched; of many operands, each alone, all but one, and all."""
+    sizes = range(1, n + 1) if n <= 3 else sorted({1, n - 1, n})
+    return [subset for size in sizes for subset in itertools.combinations(range(n), size)]
+
+
+class _watched:
+    """Names of primitives with an axis map that a batched replay nevertheless ran one by one."""
+
+    def __enter__(self):
+        self.honest, looped = rerun.run, []
+
+        def run(rule, arguments, batched, statics, size):
+            mapped = rule.axes is not None and rule.axes is not axes.mixed and any(batched)
+            if mapped and rule.axes.lead(arguments, batched, statics) is None:
+                looped.append(rule.name)
+            return self.honest(rule, arguments, batched, statics, size)
+
+        rerun.run = run
+        return looped
+
+    def __exit__(self, *_):
+        rerun.run = self.honest
+
+
+def alignment_law(drawn, data):
+    """An element of an operand changes only those elements of the output that agree with it along every shared factor."""
+    drawn.plain(drawn.operands)
+    inputs = [parameter(x) for x in drawn.operands]
+    results = [y for y in drawn.results(inputs) if type(y) is Node]
+    if drawn.case.order:
+        results += [g for g in _pull(results, _seeds(results, drawn.rng), inputs, create_graph=True) if type(g) is Node]
+    for node in ancestors(results):
+        if node.operands and node.primitive.axes is not None and not isinstance(node._value, tuple):
+            _check_alignment(node, drawn.rng)
+
+
+def _check_alignment(node, rng):
+    rule, out = node.primitive, np.asarray(node._value)
+    values = [o._value if type(o) is Node else o for o in node.operands]
+    if any(isinstance(v, tuple) for v in values):
+        return
+    target, sources = rule.axes.align([np.shape(v) for v in values], out.shape, node.statics)
+    assert _lengths(target) == out.shape, f"{rule.name}: factors {target} for an output of shape {out.shape}"
+    for k, (value, source) in enumerate(zip(values, sources, strict=True)):
+        assert _lengths(source) == np.shape(value), f"{rule.name}: factors {source} for operand {k} of shape {np.shape(value)}"
+        if np.asarray(value).dtype.kind not in "fcb" or not np.size(value):
+            continue
+        for at in {tuple(rng.integers(0, np.shape(value))) for _ in range(3)}:
+            where = dict(_coordinates(source, at))
+            allowed = np.ones(out.shape, bool)
+            for axis, factors in enumerate(target):
+                for label, coordinate in _decoded(factors, np.arange(out.shape[axis])):
+                    if label in where:
+                        allowed &= (coordinate == where[label]).reshape([-1 if i == axis else 1 for i in range(out.ndim)])
+            for other in _others(np.asarray(value)[at]):
+                changed = np.array(value)
+                changed[at] = other
+                try:
+                    with np.errstate(all="ignore"):
+                        again = np.asarray(rule.fn(*[changed if i == k else v for i, v in enumerate(values)], **node.statics))
+                except (ValueError, ArithmeticError):  # no such value exists for this operand
+                    continue
+                if again.shape == out.shape:
+                    strayed = ~allowed & (again != out) & ~((again != again) & (out != out))
+                    assert not strayed.any(), f"{rule.name}: element {at} of operand {k} changes {np.argwhere(strayed)[0]} of the output, {node.statics}"
+
+
+def _others(value):
+    return [~value] if isinstance(value, np.bool_) else [value * 1.25 + 0.01, np.nan]
+
+
+def _lengths(factors):
+    return tuple([int(np.prod([size for _, size in axis], dtype=int)) for axis in factors])
+
+
+def _coordinates(factors, at):
+    return [pair for axis, i in zip(factors, at, strict=True) for pair in _decoded(axis, i)]
+
+
+def _decoded(axis, i):
+    """(label, coordinate) for each factor of an axis at index i: the last is the fastest."""
+    pairs = []
+    for label, size in reversed(axis):
+        pairs.append((label, i % size))
+        i = i // size
+    return pairs
+
+
+CASES = all_cases()
+SEEN = Counter()
+IDS = [f"{case.name}-{SEEN[case.name]}" for case in CASES if SEEN.update([case.name]) is None]
+LAWS = {"value": (value_law, 3), "derivative": (derivative_law, 2), "replay": (replay_law, 2), "alignment": (alignment_law, 2)}
+
+
+def hold(law, case, examples):
+    """The law, for so many draws."""
+
+    @settings(max_examples=examples)
+    @given(st.data())
+    def held(data):
+        with np.errstate(all="ignore"):
+            law(Drawn(case, data), data)
+
+    held()
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("name", LAWS)
+def test_law(name, case):
+    law, examples = LAWS[name]
+    hold(law, case, examples)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("name", LAWS)
+def test_law_at_length(name, case):
+    hold(LAWS[name][0], case, 100)
