@@ -1,11 +1,13 @@
 """Polynomials by their coefficients, highest power first, and points between two ends.
 
 Leading zeros are dropped, as NumPy does: whether there are any is an ``if`` on the coefficients, which the graph records as a guard.
+All keep the precision of their operands, also where NumPy goes over from float32 to float64 (polyder, polyint, polyfit, vander, geomspace).
 """
 
 import operator
 
 import numpy as np
+import numpy.polynomial.polynomial as power_series
 
 from scg.errors import NotDifferentiable, here
 from scg.graph import Node, implements, refuse
@@ -54,9 +56,9 @@ def _without_leading_zeros(p):
 def polydiv(u, v):
     """(quotient, remainder) with u = quotient v + remainder, by long division."""
     u, v = np.atleast_1d(u) + 0.0, np.atleast_1d(v) + 0.0
-    quotient = []
+    scale, quotient = 1.0 / v[0], []
     for k in range(u.size - v.size + 1):
-        d = u[k] / v[0]
+        d = scale * u[k]
         quotient.append(d)
         u = u - np.pad(d * v, (k, u.size - k - v.size))
     while u.size > 1 and np.allclose(u[0], 0, rtol=1e-14):
@@ -69,7 +71,7 @@ def polyder(p, m=1):
     if operator.index(m) < 0:
         raise ValueError("Order of derivative must be positive (see polyint)")
     for _ in range(m):
-        p = p[:-1] * np.arange(p.size - 1, 0, -1)
+        p = p[:-1] * np.arange(p.size - 1, 0, -1).astype(p.dtype)
     return p
 
 
@@ -79,7 +81,7 @@ def polyint(p, m=1, k=None):
         raise ValueError("Order of integral must be positive (see polyder)")
     constants = np.zeros(m) if k is None else np.broadcast_to(np.atleast_1d(k), (m,))
     for i in range(m):
-        p = np.concatenate([p / np.arange(p.size, 0, -1), np.astype(constants[i : i + 1], p.dtype)])
+        p = np.concatenate([p / np.arange(p.size, 0, -1).astype(p.dtype), np.astype(constants[i : i + 1], p.dtype)])
     return p
 
 
@@ -116,11 +118,12 @@ refuse("its roots may be complex and change their number; solve for the one that
 def vander(x, N=None, increasing=False):
     if x.ndim != 1:
         raise ValueError("x must be a one-dimensional array or sequence.")
-    columns = [np.ones(x.shape, x.dtype)]
-    for _ in range(1, x.size if N is None else operator.index(N)):
+    n = x.size if N is None else operator.index(N)
+    columns = [np.ones(x.shape, x.dtype), x]
+    for _ in range(2, n):
         columns.append(columns[-1] * x)
-    columns = columns if increasing else columns[::-1]
-    return np.stack(columns, axis=1) if N != 0 and x.size else np.reshape(x, -1)[:0].reshape(x.size, 0)
+    powers = np.stack(columns, axis=1)[:, :n]
+    return powers if increasing else powers[:, ::-1]
 
 
 @implements(np.linspace)
@@ -158,9 +161,32 @@ def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     if any(np.any((x._value if type(x) is Node else x) == 0) for x in (start, stop)):
         raise ValueError("Geometric sequence cannot include zero")
     sign = np.sign(start)
-    y = np.moveaxis(sign * np.power(10.0, linspace(np.log10(start / sign), np.log10(stop / sign), num, endpoint)), 0, 0)
+    y = sign * np.power(10.0, linspace(np.log10(start / sign), np.log10(stop / sign), num, endpoint))
     ends = [np.expand_dims(np.broadcast_to(x, y.shape[1:]), 0) for x in (start, stop)]
     if num > 0:
         y = np.concatenate([ends[0], y[1:-1], ends[1]] if endpoint and num > 1 else [ends[0], y[1:]])
     y = np.moveaxis(y, 0, axis)
     return y if dtype is None else np.astype(y, dtype)
+
+
+def _along(c, x, tensor):
+    """Sum over i of c[i] x^i, where the other axes of c stand before those of x (``tensor``) or are those of x."""
+    c = np.reshape(c, c.shape + (1,) * x.ndim) if tensor else c
+    y = c[-1] + 0 * x
+    for i in range(c.shape[0] - 2, -1, -1):
+        y = y * x + c[i]
+    return y
+
+
+@implements(power_series.polyval2d)
+def polyval2d(x, y, c):
+    x, y, c = map(as_array, (x, y, c))
+    if x.shape != y.shape:
+        raise ValueError(f"x, y, z are incompatible: their shapes are {x.shape} and {y.shape}")
+    return _along(_along(c, x, True), y, False)
+
+
+@implements(power_series.polygrid2d)
+def polygrid2d(x, y, c):
+    x, y, c = map(as_array, (x, y, c))
+    return _along(_along(c, x, True), y, True)
