@@ -1,0 +1,311 @@
+"""Matrix decompositions, the pseudo-inverse and least squares; real matrices (``eig`` has complex results), leading axes are batches.
+
+Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j - l_i). Where the cotangent
+does not ask for them (it vanishes to rounding, as it does for every function of the values alone) the term is zero; where it does, the
+gradient is infinite or NaN rather than silently wrong. ``eigvalsh`` and ``svdvals`` need no vectors and have no such terms at first order.
+"""
+
+import numpy as np
+
+from scg import axes
+from scg.errors import NotDifferentiable, here
+from scg.gradient import results
+from scg.graph import implements, primitive
+from scg.primitives.linalg import array, real_only, transposed
+
+EigResult, EighResult = type(np.linalg.eig(np.eye(1))), type(np.linalg.eigh(np.eye(1)))
+SVDResult, QRResult = type(np.linalg.svd(np.eye(1))), type(np.linalg.qr(np.eye(1)))
+
+
+def _symmetric(x):
+    return 0.5 * (x + transposed(x))
+
+
+def _outside(x, basis):
+    """(I - B B^T) x: what is left of the columns of x outside the span of the columns of B."""
+    return x - basis @ (transposed(basis) @ x)
+
+
+def _over(numerator, gap, scale):
+    """numerator / gap, and zero on the diagonal and where both vanish to rounding; ``scale`` is the largest value whose difference is the gap."""
+    if 0 in gap.shape:
+        return numerator
+    n = gap.shape[-1]
+    rounding = 4 * n * float(np.finfo(gap.dtype).eps)
+    largest = np.max(np.abs(numerator), axis=(-2, -1), keepdims=True)
+    neither = (np.abs(gap) <= rounding * scale) & (np.abs(numerator) <= rounding * largest)
+    return numerator / np.where(neither | np.eye(n, dtype=bool), np.inf, gap)
+
+
+def _differences(w):
+    """The matrix of w_j - w_i, and the largest |w|."""
+    return w[..., None, :] - w[..., :, None], np.max(np.abs(w), axis=-1)[..., None, None] if w.shape[-1] else 0.0
+
+
+# Cholesky
+
+
+def _cholesky_vjp(g, out, a):
+    """sym(L^-T Phi(L^T G) L^-1), Phi the lower triangle with its diagonal halved (Murray 2016, eq. 8)."""
+    n = a.shape[-1]
+    phi = np.tri(n, dtype=a.dtype) - 0.5 * np.eye(n, dtype=a.dtype)
+    inverse = np.linalg.inv(out)
+    return _symmetric(transposed(inverse) @ (phi * (transposed(out) @ g)) @ inverse)
+
+
+_cholesky = primitive(np.linalg.cholesky.__wrapped__, axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
+
+
+@implements(np.linalg.cholesky)
+def cholesky(a, /, *, upper=False):
+    """L with L L^T = A (or U = L^T). One triangle is read and A taken as symmetric: the gradient is the symmetric one."""
+    real_only(a, "cholesky")
+    return transposed(_cholesky(transposed(a))) if upper else _cholesky(a)
+
+
+# eigenvalues
+
+
+def _eigh_vjp(g, out, a, UPLO):
+    """sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
+    w, v = out
+    m = transposed(v) @ g[1]
+    inside = 0.5 * _over(m - transposed(m), *_differences(w)) + g[0][..., None, :] * np.eye(w.shape[-1], dtype=w.dtype)
+    return _symmetric(v @ inside @ transposed(v))
+
+
+def _eigvalsh_vjp(g, out, a, UPLO):
+    """V diag(g) V^T: dw_i = v_i^T dA v_i."""
+    v = np.linalg.eigh(a, UPLO)[1]
+    return (v * g[..., None, :]) @ transposed(v)
+
+
+_eigh = primitive(lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh")
+_eigvalsh = primitive(np.linalg.eigvalsh.__wrapped__, axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
+
+
+@implements(np.linalg.eigh)
+def eigh(a, UPLO="L"):
+    """A = V diag(w) V^T. One triangle is read and A taken as symmetric: the gradient is the symmetric one."""
+    return EighResult(*results(_eigh(real_only(a, "eigh"), UPLO=UPLO)))
+
+
+@implements(np.linalg.eigvalsh)
+def eigvalsh(a, UPLO="L"):
+    return _eigvalsh(real_only(a, "eigvalsh"), UPLO=UPLO)
+
+
+def _eig_value(a):
+    w, v = np.linalg.eig(a)
+    kind = np.result_type(w.dtype, np.complex64)
+    return w.astype(kind, copy=False), v.astype(kind, copy=False)
+
+
+def _eig_vjp(g, out, a):
+    """V^-T (diag(g_w) + (V^T G') / (w_j - w_i)) V^T, from dV = V ((V^-1 dA V) / (w_j - w_i)) + V diag(c).
+
+    c keeps LAPACK's scale, |v_k| = 1 and the largest component m of v_k real: Re c_k = -Re v_k^H u_k and Im c_k = -Im u_mk / v_mk, which
+    with t_k = v_k^T G_k makes G'_k = G_k - Re(t_k) conj(v_k) - i Im(t_k) / v_mk e_m.
+    """
+    w, v = out
+    n = w.shape[-1]
+    unit = np.eye(n, dtype=w.real.dtype)
+    if n:
+        size = np.where(np.imag(v) == 0, np.abs(v), -1)
+        largest = np.arange(n)[:, None] == np.argmax(size, axis=-2)[..., None, :]
+        t = np.sum(v * g[1], axis=-2, keepdims=True)
+        turned = np.real(t) * np.conjugate(v) + 1j * np.imag(t) * largest / np.where(largest, v, 1)
+        gap, scale = _differences(w)
+        inside = _over(transposed(v) @ (g[1] - turned), gap, scale) + g[0][..., None, :] * unit
+    else:
+        inside = g[1]
+    return transposed(np.linalg.inv(v)) @ inside @ transposed(v)
+
+
+def _eigvals_vjp(g, out, a):
+    """V^-T diag(g) V^T: dw_i = (V^-1 dA V)_ii."""
+    v = results(_eig(a))[1]
+    return transposed(np.linalg.inv(v)) @ (g[..., :, None] * transposed(v))
+
+
+_eig = primitive(_eig_value, axes.contraction("ij->k,lm"), _eig_vjp, name="eig")
+_eigvals = primitive(lambda a: _eig_dtype(np.linalg.eigvals(a)), axes.contraction("ij->k"), _eigvals_vjp, name="eigvals")
+
+
+def _eig_dtype(w):
+    return w.astype(np.result_type(w.dtype, np.complex64), copy=False)
+
+
+@implements(np.linalg.eig)
+def eig(a):
+    """A V = V diag(w), scaled as LAPACK does: real where all eigenvalues are, which a replay checks again (GuardError where it came out otherwise)."""
+    w, v = results(_eig(real_only(a, "eig")))
+    return EigResult(np.real(w), np.real(v)) if np.all(np.imag(w) == 0) else EigResult(w, v)
+
+
+@implements(np.linalg.eigvals)
+def eigvals(a):
+    """The eigenvalues: real where all of them are, which a replay checks again (GuardError where it came out otherwise)."""
+    w = _eigvals(real_only(a, "eigvals"))
+    return np.real(w) if np.all(np.imag(w) == 0) else w
+
+
+# singular values
+
+
+def _svd_vjp(g, out, a, full_matrices):
+    """U (diag(g_s) + W) V^T + (I - U U^T) G_U S^-1 V^T + U S^-1 G_V^T (I - V V^T), with, for K = U^T G_U - G_U^T U and L likewise in V,
+
+    W_ij = (K_ij s_j + s_i L_ij) / (s_j^2 - s_i^2) = ((K + L)_ij / (s_j - s_i) + (K - L)_ij / (s_j + s_i)) / 2 (Townsend 2016).
+
+    Columns of U or V beyond the singular values are free to rotate among themselves: they are taken to turn no more than they must.
+    """
+    (u, s, vh), (gu, gs, gvh) = out, g
+    m, n = a.shape[-2:]
+    k = min(m, n)
+    if k == 0:
+        return np.zeros(a.shape, a.dtype)
+    v, gv, extra_u, extra_v = transposed(vh), transposed(gvh), gu[..., k:], transposed(gvh)[..., k:]
+    u, gu, v, gv, u2, v2 = u[..., :k], gu[..., :k], v[..., :k], gv[..., :k], u[..., k:], v[..., k:]
+    ku, kv = transposed(u) @ gu, transposed(v) @ gv
+    ku, kv = ku - transposed(ku), kv - transposed(kv)
+    gap, scale = _differences(s)
+    inside = 0.5 * (_over(ku + kv, gap, scale) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale)) + gs[..., None, :] * np.eye(k, dtype=a.dtype)
+    found = u @ inside @ transposed(v)
+    if m > k:
+        left = _outside(gu, u) - (u2 @ (transposed(extra_u) @ u) if full_matrices else 0)
+        found = found + _columns_over(left, s) @ transposed(v)
+    if n > k:
+        right = _outside(gv, v) - (v2 @ (transposed(extra_v) @ v) if full_matrices else 0)
+        found = found + u @ transposed(_columns_over(right, s))
+    return found
+
+
+def _columns_over(x, s):
+    """Columns of x over s, and zero where a column vanishes."""
+    live = np.any(x != 0, axis=-2) | (s != 0)
+    return x / np.where(live, s, np.inf)[..., None, :]
+
+
+def _svdvals_vjp(g, out, a):
+    """U diag(g) V^T: ds_i = u_i^T dA v_i; for s_i = 0 one of the subgradients."""
+    u, _, vh = np.linalg.svd(a, full_matrices=False)
+    return (u * g[..., None, :]) @ vh
+
+
+_svd = primitive(
+    lambda a, full_matrices: tuple(np.linalg.svd(a, full_matrices=full_matrices)), axes.contraction("ij->kl,m,no"), _svd_vjp, name="svd"
+)
+_svdvals = primitive(np.linalg.svdvals.__wrapped__, axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
+
+
+@implements(np.linalg.svd)
+def svd(a, full_matrices=True, compute_uv=True, hermitian=False):
+    """A = U diag(s) V^T, for real A; with ``full_matrices`` the columns beyond min(m, n) are a basis that is not unique."""
+    if hermitian:
+        raise NotDifferentiable(f"np.linalg.svd of a Node takes no hermitian=True: use np.linalg.eigh ({here()})")
+    if not compute_uv:
+        return _svdvals(real_only(a, "svd"))
+    return SVDResult(*results(_svd(real_only(a, "svd"), full_matrices=bool(full_matrices))))
+
+
+@implements(np.linalg.svdvals)
+def svdvals(x, /):
+    return _svdvals(real_only(x, "svdvals"))
+
+
+_rank = primitive(np.linalg.matrix_rank.__wrapped__, name="matrix_rank")
+
+
+@implements(np.linalg.matrix_rank)
+def matrix_rank(A, tol=None, hermitian=False, *, rtol=None):
+    """The number of singular values above a threshold: a constant, its derivative is zero."""
+    return _rank(A, tol=tol, hermitian=hermitian, rtol=rtol)
+
+
+# QR
+
+
+def _qr_vjp(g, out, a):
+    """(G_Q + Q copyltu(M)) R^-T, M = R G_R^T - G_Q^T Q, copyltu the symmetric matrix of the lower triangle (Walter et al. 2012; Seeger et al. 2017)."""
+    q, r = out
+    lower = np.tri(r.shape[-1], dtype=a.dtype)
+    m = r @ transposed(g[1]) - transposed(g[0]) @ q
+    symmetric = m * lower + transposed(m * (lower - np.eye(r.shape[-1], dtype=a.dtype)))
+    return transposed(np.linalg.solve(r, transposed(g[0] + q @ symmetric)))
+
+
+_qr = primitive(lambda a: tuple(np.linalg.qr(a)), axes.contraction("ij->kl,mn"), _qr_vjp, name="qr")  # no more columns than rows
+
+
+@implements(np.linalg.qr)
+def qr(a, mode="reduced"):
+    """A = Q R for A of full rank (else its derivative raises ScgLinAlgError). Further columns Y of a wide A = [X, Y] have R = [R_X, Q^T Y]."""
+    real_only(a, "qr")
+    m, n = a.shape[-2:]
+    if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
+        raise NotDifferentiable(f"np.linalg.qr of a Node takes mode 'reduced' or 'r', got {mode!r} for shape {a.shape}: the further columns of Q are not unique ({here()})")
+    q, r = results(_qr(a[..., :m] if n > m else a))
+    if n > m:
+        r = np.concatenate([r, transposed(q) @ a[..., m:]], axis=-1)
+    return r if mode == "r" else QRResult(q, r)
+
+
+# pseudo-inverse and least squares
+
+
+def _pinv_vjp(g, out, a, **tolerance):
+    """-P^T G P^T + (I - A P) G^T P P^T + P^T P G^T (I - P A), while the rank stays (Golub and Pereyra 1973, eq. 4.12)."""
+    p, pt, gt = out, transposed(out), transposed(g)
+    left, right = gt @ p @ pt, pt @ p @ gt
+    return left - a @ (p @ left) + right - (right @ p) @ a - pt @ g @ pt
+
+
+_pinv = primitive(np.linalg.pinv.__wrapped__, axes.contraction("ij->kl"), _pinv_vjp, name="pinv")
+
+
+@implements(np.linalg.pinv)
+def pinv(a, rcond=None, hermitian=False, **rtol):
+    """The Moore-Penrose inverse; differentiable while the rank stays as it is."""
+    if hermitian:
+        raise NotDifferentiable(f"np.linalg.pinv of a Node takes no hermitian=True: leave it out ({here()})")
+    return _pinv(real_only(a, "pinv"), rcond=rcond, **rtol)
+
+
+def _lstsq_value(a, b, rcond):
+    x, _, rank, _ = np.linalg.lstsq(a, b, rcond)
+    return x, np.asarray(rank)
+
+
+def _check_full_rank(rank, a):
+    if rank < min(a.shape):
+        raise NotDifferentiable(f"np.linalg.lstsq: the matrix of shape {a.shape} has rank {int(rank)} only, where the solution is not continuous; drop dependent columns, or add a ridge: np.linalg.solve(A.T @ A + c I, A.T @ b)")
+
+
+def _lstsq_vjp_a(g, out, a, b, rcond):
+    """``_pinv_vjp`` for G = g b^T, x = P b: -P^T g x^T + r (P P^T g)^T + P^T x (g - A^T P^T g)^T, r = b - A x."""
+    x, rank = out
+    _check_full_rank(rank, a)
+    p = np.linalg.pinv(a)
+    q = transposed(p) @ g[0]
+    return (b - a @ x) @ transposed(p @ q) - q @ transposed(x) + (transposed(p) @ x) @ transposed(g[0] - transposed(a) @ q)
+
+
+def _lstsq_vjp_b(g, out, a, b, rcond):
+    _check_full_rank(out[1], a)
+    return transposed(np.linalg.pinv(a)) @ g[0]
+
+
+_lstsq = primitive(_lstsq_value, None, _lstsq_vjp_a, _lstsq_vjp_b, name="lstsq")
+
+
+@implements(np.linalg.lstsq)
+def lstsq(a, b, rcond=None):
+    """(x, residuals, rank, s) as NumPy's, differentiable where A has full rank; elsewhere a derivative raises NotDifferentiable."""
+    a, b = array(real_only(a, "lstsq")), array(real_only(b, "lstsq"))
+    matrix = b[:, None] if b.ndim == 1 else b
+    x, rank = results(_lstsq(a, matrix, rcond=rcond))
+    m, n = a.shape
+    misfit = matrix - a @ x
+    residuals = np.sum(misfit * misfit, axis=0) if m > n and rank == n else misfit[:0, 0] if misfit.shape[1] else np.zeros(0, x.dtype)
+    return (x[:, 0] if b.ndim == 1 else x), residuals, rank, np.linalg.svdvals(a)

@@ -1,0 +1,349 @@
+"""Linear algebra without decompositions: inverses, systems, determinants, powers, chains and norms. Leading axes are batches, as in NumPy.
+
+The decompositions, and with them the pseudo-inverse and least squares, stand in ``decompositions``.
+"""
+
+import functools
+import operator
+
+import numpy as np
+
+from scg import axes
+from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
+from scg.gradient import results
+from scg.graph import Node, implements, primitive
+from scg.primitives.reduction import kept
+
+SlogdetResult = type(np.linalg.slogdet(np.eye(1)))
+
+
+def array(x):
+    """A Node as it is, anything else as an array: a composite may ask either for its axes."""
+    return x if type(x) is Node else np.asarray(x)
+
+
+def transposed(x):
+    """The transpose of the last two axes; never conjugated, as cotangents want it."""
+    return np.swapaxes(x, -1, -2)
+
+
+def inner(x, y):
+    """<x, y> = sum_ij x_ij y_ij of each matrix, with two axes of length one."""
+    return np.sum(x * y, axis=(-2, -1), keepdims=True)
+
+
+# inverses and systems (Giles 2008, sections 2.2.3 and 2.3.1)
+
+_inv = primitive(np.linalg.inv.__wrapped__, axes.contraction("ij->kl"), lambda g, out, a: -(transposed(out) @ g @ transposed(out)), name="inv")
+_solve = primitive(
+    np.linalg.solve.__wrapped__,
+    axes.contraction("ij,jk->lk"),
+    lambda g, out, a, b: -(_solve(transposed(a), g) @ transposed(out)),
+    lambda g, out, a, b: _solve(transposed(a), g),
+    name="solve",
+)
+
+
+@implements(np.linalg.inv)
+def inv(a):
+    return _inv(a)
+
+
+@implements(np.linalg.solve)
+def solve(a, b):
+    a, b = array(a), array(b)
+    return _solve(a, b[:, None])[..., 0] if b.ndim == 1 else _solve(a, b)
+
+
+@implements(np.linalg.tensorinv)
+def tensorinv(a, ind=2):
+    if ind <= 0:
+        raise ScgValueError(f"np.linalg.tensorinv needs ind > 0, got {ind} ({here()})")
+    rows = int(np.prod(a.shape[ind:], dtype=int))
+    return np.reshape(_inv(np.reshape(a, (rows, -1))), a.shape[ind:] + a.shape[:ind])
+
+
+@implements(np.linalg.tensorsolve)
+def tensorsolve(a, b, axes=None):
+    a, b = array(a), array(b)
+    order = list(range(a.ndim))
+    for k in axes or ():
+        order.remove(k)
+        order.insert(a.ndim, k)
+    a = np.transpose(a, order) if axes is not None else a
+    shape = a.shape[b.ndim - a.ndim :]
+    size = int(np.prod(shape, dtype=int))
+    if a.size != size**2:
+        raise ScgLinAlgError(f"np.linalg.tensorsolve needs prod(a.shape[b.ndim:]) == prod(a.shape[:b.ndim]), got a of shape {a.shape} and b of {b.shape} ({here()})")
+    return np.reshape(solve(np.reshape(a, (size, size)), np.ravel(b)), shape)
+
+
+# determinants: polynomials, so their derivatives exist for singular matrices too
+
+
+def _rotated(a):
+    """A = U S V^T, with det(U) det(V) and the singular values; for complex A both factors conjugated, as plain cotangents want them."""
+    u, s, vh = np.linalg.svd(a)
+    return u.conj(), s, vh.conj(), np.conj(np.linalg.det(u.conj()) * np.linalg.det(vh.conj()))[..., None, None]
+
+
+def _cofactor_value(a):
+    """Cofactors, det(A) A^-T: det(U) det(V) U diag(prod_{k != i} s_k) V^T, which needs no inverse."""
+    u, s, vh, sign = _rotated(a)
+    others = np.prod(np.where(np.eye(s.shape[-1], dtype=bool), 1, s[..., None, :]), axis=-1)
+    return (sign * (u * others[..., None, :]) @ vh).astype(a.dtype, copy=False)
+
+
+def _det_curvature_value(a, h):
+    """D[H]_ij = sum_kl H_kl d^2 det(A) / dA_ij dA_kl.
+
+    For diagonal S it is -P_ij H_ji off the diagonal and sum_{j != i} P_ij H_jj on it, with P_ij the product of all s but s_i and s_j.
+    """
+    u, s, vh, sign = _rotated(a)
+    unit = np.eye(s.shape[-1], dtype=bool)
+    pairs = np.prod(np.where(unit[:, None] | unit, 1, s[..., None, None, :]), axis=-1) * ~unit
+    inside = np.swapaxes(u, -1, -2) @ h @ np.swapaxes(vh, -1, -2)
+    diagonal = (pairs @ np.diagonal(inside, axis1=-2, axis2=-1)[..., None])[..., 0]
+    curved = unit * diagonal[..., None, :] - pairs * np.swapaxes(inside, -1, -2)
+    return (sign * (u @ curved @ vh)).astype(np.result_type(a, h), copy=False)
+
+
+def _det_third(g, out, a, h):
+    """d <G, D[H]> / dA with B = A^-T, <G, D[H]> = det(A) (<H, B><G, B> - tr(G^T B H^T B)); only where A is regular."""
+    b = transposed(np.linalg.inv(a))
+    bgb, bhb = b @ transposed(g) @ b, b @ transposed(h) @ b
+    gb, hb = inner(g, b), inner(h, b)
+    crossed = bhb @ transposed(g) @ b + bgb @ transposed(h) @ b
+    return np.linalg.det(a)[..., None, None] * (b * (gb * hb - inner(g, bhb)) - bhb * gb - bgb * hb + crossed)
+
+
+_det = primitive(np.linalg.det.__wrapped__, axes.contraction("ij->"), lambda g, out, a: g[..., None, None] * _cofactor(a), name="det")
+_cofactor = primitive(_cofactor_value, axes.contraction("ij->kl"), lambda g, out, a: _det_curvature(a, g), name="cofactor")
+_det_curvature = primitive(
+    _det_curvature_value,
+    axes.contraction("ij,kl->mn"),
+    _det_third,
+    lambda g, out, a, h: _det_curvature(a, g),
+    name="det_curvature",
+)
+_slogdet = primitive(
+    lambda a: tuple(np.linalg.slogdet(a)),
+    axes.contraction("ij->,"),
+    lambda g, out, a: g[1][..., None, None] * transposed(np.linalg.inv(a)),  # the sign is constant
+    name="slogdet",
+)
+
+
+@implements(np.linalg.det)
+def det(a):
+    return _det(a)
+
+
+@implements(np.linalg.slogdet)
+def slogdet(a):
+    return SlogdetResult(*results(_slogdet(real_only(a, "slogdet", "np.log(np.linalg.det(a))"))))
+
+
+def real_only(a, name, instead="the real matrix of blocks [[re, -im], [im, re]]"):
+    """Refuses a complex Node, for a function whose complex derivative is not declared."""
+    if getattr(a, "dtype", np.dtype(float)).kind == "c":
+        raise NotDifferentiable(f"np.linalg.{name} of a complex Node has no derivative rule: use {instead} ({here()})")
+    return a
+
+
+# powers and chains
+
+_identity = primitive(lambda a: np.broadcast_to(np.eye(a.shape[-1], dtype=a.dtype), a.shape), axes.contraction("ij->ij"), name="identity")
+
+
+@implements(np.linalg.matrix_power)
+def matrix_power(a, n):
+    try:
+        n = operator.index(n)
+    except TypeError:
+        raise ScgTypeError(f"np.linalg.matrix_power needs an integer exponent, got {n!r} ({here()})") from None
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise ScgLinAlgError(f"np.linalg.matrix_power needs square matrices, got shape {a.shape} ({here()})")
+    if n == 0:
+        return _identity(a)
+    square, n = (_inv(a) if n < 0 else a), abs(n)
+    product = None
+    while n:
+        if n & 1:
+            product = square if product is None else product @ square
+        n >>= 1
+        if n:
+            square = square @ square
+    return product
+
+
+@implements(np.linalg.multi_dot)
+def multi_dot(arrays):
+    """The product in the order of fewest multiplications (Cormen et al., chapter 15)."""
+    arrays = [array(a) for a in arrays]
+    if len(arrays) < 2:
+        raise ScgValueError(f"np.linalg.multi_dot needs at least two arrays, got {len(arrays)} ({here()})")
+    first, last = arrays[0].ndim == 1, arrays[-1].ndim == 1
+    arrays[0] = arrays[0][None, :] if first else arrays[0]
+    arrays[-1] = arrays[-1][:, None] if last else arrays[-1]
+    if any(a.ndim != 2 for a in arrays):
+        raise ScgLinAlgError(f"np.linalg.multi_dot needs matrices, and vectors at its ends only, got shapes {[a.shape for a in arrays]} ({here()})")
+    sizes = [a.shape[0] for a in arrays] + [arrays[-1].shape[1]]
+
+    @functools.cache
+    def plan(i, j):  # (cost, split) of the product of arrays[i:j]
+        if j - i == 1:
+            return 0, i
+        return min((plan(i, k)[0] + plan(k, j)[0] + sizes[i] * sizes[k] * sizes[j], k) for k in range(i + 1, j))
+
+    def product(i, j):
+        k = plan(i, j)[1]
+        return arrays[i] if j - i == 1 else product(i, k) @ product(k, j)
+
+    return product(0, len(arrays))[0 if first else slice(None), 0 if last else slice(None)]
+
+
+# norms
+
+
+def _norm_value(x, axis, keepdims):
+    if axis is None and not keepdims:
+        return np.linalg.norm(x)  # one pass
+    return np.sqrt(np.add.reduce((x.conj() * x).real, axis=axis, keepdims=keepdims))
+
+
+def _norm_vjp(g, out, x, axis, keepdims):
+    """x^* / ||x||, and zero at x = 0: the subgradient of least norm."""
+    slope = kept(g / np.where(out == 0, 1, out), x, axis, keepdims)
+    return slope * (np.conjugate(x) if x.dtype.kind == "c" else x)
+
+
+_norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm")
+
+
+@implements(np.linalg.norm)
+def norm(x, ord=None, axis=None, keepdims=False):
+    """||x|| of vectors or matrices. Where several elements attain an extremum they share its gradient; at 0 the gradient is 0."""
+    x = x if x.dtype.kind in "fc" else np.astype(x, float)
+    if axis is None and (ord is None or (ord == 2 and x.ndim == 1) or (x.ndim == 2 and ord in ("f", "fro"))):
+        return _norm(x, axis=None, keepdims=bool(keepdims))
+    if axis is not None and not isinstance(axis, tuple):
+        axis = (operator.index(axis),)
+    axis = tuple(range(x.ndim)) if axis is None else axis
+    if len(axis) == 1:
+        return _vector_norm(x, ord, axis, bool(keepdims))
+    if len(axis) == 2:
+        return _matrix_norm(x, ord, axis, bool(keepdims))
+    raise ScgValueError(f"np.linalg.norm needs one axis or two, got {axis} for shape {x.shape} ({here()})")
+
+
+def _vector_norm(x, ord, axis, keepdims):
+    if ord is None or ord == 2:
+        return _norm(x, axis=axis, keepdims=keepdims)
+    if isinstance(ord, str):
+        raise ScgValueError(f"np.linalg.norm: no order {ord!r} for vectors; use a number ({here()})")
+    if ord == 0:
+        return np.sum(np.astype(x != 0, x.dtype if x.dtype.kind == "f" else abs(x).dtype), axis=axis, keepdims=keepdims)
+    size = np.abs(x)
+    if ord == np.inf:
+        return np.max(size, axis=axis, keepdims=keepdims, initial=0)
+    if ord == -np.inf:
+        return np.min(size, axis=axis, keepdims=keepdims)
+    if ord == 1:
+        return np.sum(size, axis=axis, keepdims=keepdims)
+    return np.sum(size ** float(ord), axis=axis, keepdims=keepdims) ** (1 / float(ord))
+
+
+def _matrix_norm(x, ord, axis, keepdims):
+    if isinstance(ord, str) and ord not in ("f", "fro", "nuc") or not isinstance(ord, str) and ord not in (None, 1, -1, 2, -2, np.inf, -np.inf):
+        raise ScgValueError(f"np.linalg.norm: no order {ord!r} for matrices; use 'fro', 'nuc', 1, -1, 2, -2, inf or -inf ({here()})")
+    row, column = (np.lib.array_utils.normalize_axis_index(a, x.ndim) for a in axis)
+    if row == column:
+        raise ScgValueError(f"np.linalg.norm needs two different axes, got {axis} ({here()})")
+    if ord in (None, "f", "fro"):
+        return _norm(x, axis=axis, keepdims=keepdims)
+    if ord in (1, -1, np.inf, -np.inf):
+        summed, ranged = (row, column) if abs(ord) == 1 else (column, row)
+        sums = np.sum(np.abs(x), axis=summed, keepdims=True)
+        total = np.max(sums, axis=ranged, keepdims=True, initial=0) if ord > 0 else np.min(sums, axis=ranged, keepdims=True)
+    else:
+        s = np.linalg.svdvals(np.moveaxis(x, (row, column), (-2, -1)))
+        total = np.sum(s, axis=-1) if ord == "nuc" else np.max(s, axis=-1, initial=0) if ord == 2 else np.min(s, axis=-1)
+    shape = [1 if i in (row, column) else n for i, n in enumerate(x.shape)]
+    return np.reshape(total, shape if keepdims else [n for i, n in enumerate(x.shape) if i not in (row, column)])
+
+
+@implements(np.linalg.vector_norm)
+def vector_norm(x, /, *, axis=None, keepdims=False, ord=2):
+    if isinstance(axis, int):
+        return norm(x, ord, axis, keepdims)
+    gone = np.lib.array_utils.normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    rest = [i for i in range(x.ndim) if i not in gone]
+    flat = np.reshape(np.transpose(x, [*gone, *rest]), [int(np.prod([x.shape[i] for i in gone], dtype=int)), *[x.shape[i] for i in rest]])
+    found = norm(flat, ord, 0)
+    return np.reshape(found, [1 if i in gone else n for i, n in enumerate(x.shape)]) if keepdims else found
+
+
+@implements(np.linalg.matrix_norm)
+def matrix_norm(x, /, *, keepdims=False, ord="fro"):
+    return norm(x, ord, (-2, -1), keepdims)
+
+
+@implements(np.linalg.cond)
+def cond(x, p=None):
+    """||A|| ||A^-1||. A singular matrix has infinity for p = 2, and has no inverse to take a norm of for the others: ScgLinAlgError."""
+    if 0 in x.shape[-2:]:
+        raise ScgLinAlgError(f"np.linalg.cond is not defined on empty matrices, got shape {x.shape} ({here()})")
+    if p is None or p in (2, -2):
+        s = np.linalg.svdvals(x)
+        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    return norm(x, p, (-2, -1)) * norm(_inv(x), p, (-2, -1))
+
+
+# the array API's names for what NumPy has elsewhere
+
+
+@implements(np.linalg.matmul)
+def matmul(x1, x2, /):
+    return np.matmul(x1, x2)
+
+
+@implements(np.linalg.matrix_transpose)
+def matrix_transpose(x, /):
+    return np.matrix_transpose(x)
+
+
+@implements(np.linalg.outer)
+def outer(x1, x2, /):
+    x1, x2 = array(x1), array(x2)
+    if x1.ndim != 1 or x2.ndim != 1:
+        raise ScgValueError(f"np.linalg.outer needs two vectors, got shapes {x1.shape} and {x2.shape}: use np.outer ({here()})")
+    return np.outer(x1, x2)
+
+
+@implements(np.linalg.cross)
+def cross(x1, x2, /, *, axis=-1):
+    x1, x2 = array(x1), array(x2)
+    if x1.shape[axis] != 3 or x2.shape[axis] != 3:
+        raise ScgValueError(f"np.linalg.cross needs vectors of length 3 along axis {axis}, got shapes {x1.shape} and {x2.shape} ({here()})")
+    return np.cross(x1, x2, axis=axis)
+
+
+@implements(np.linalg.tensordot)
+def tensordot(x1, x2, /, *, axes=2):
+    return np.tensordot(x1, x2, axes=axes)
+
+
+@implements(np.linalg.vecdot)
+def vecdot(x1, x2, /, *, axis=-1):
+    return np.vecdot(x1, x2, axis=axis)
+
+
+@implements(np.linalg.diagonal)
+def diagonal(x, /, *, offset=0):
+    return np.diagonal(x, offset, -2, -1)
+
+
+@implements(np.linalg.trace)
+def trace(x, /, *, offset=0, dtype=None):
+    return np.trace(x, offset, -2, -1, dtype)
