@@ -33,7 +33,10 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     _check_cost(cost)
     if not targets:
         return wrt
-    return rebuild(wrt, iter(pull([cost], [np.ones((), cost.dtype)], targets, create_graph)))
+    found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph)
+    if create_graph:  # a constant gradient is a node too
+        found = [g if type(g) is Node else parameter(g) for g in found]
+    return rebuild(wrt, iter(found))
 
 
 def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Any]]:
@@ -168,11 +171,13 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
 def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     seed = parameter(np.zeros(result.shape, result.dtype))
     pulled = pull([result], [seed], inputs, create_graph=True)
-    units = np.eye(result.size, dtype=result.dtype).reshape(result.size, *result.shape)
-    block = max(1, 2**22 // max([result.size, *[x.size for x in inputs]], default=1))
+    block = max(1, 2**22 // max([1, result.size, *[x.size for x in inputs]]))
     parts: list[list[Any]] = [[] for _ in inputs]
     for start in range(0, result.size, block):
-        unit = units[start : start + block]
+        rows = np.arange(start, min(start + block, result.size))
+        unit = np.zeros((len(rows), result.size), result.dtype)
+        unit[rows - start, rows] = 1
+        unit = unit.reshape(len(rows), *result.shape)
         for column, (g, x) in enumerate(zip(pulled, inputs, strict=True)):
             if type(g) is Node:
                 parts[column].append(replay(g, {seed: unit}, batched=[seed], create_graph=nested))

@@ -23,7 +23,7 @@ def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], creat
         found = _pull(roots, seeds, wrt, create_graph, absorbing=False)
         if not all(_finite(g) for g in found):
             found = _pull(roots, seeds, wrt, create_graph, absorbing=True)
-    return [_zeros(x, create_graph) if g is None else g for g, x in zip(found, wrt, strict=True)] if create_graph else _owned(found, wrt)
+    return [np.zeros(x.shape, x.dtype) if g is None else g for g, x in zip(found, wrt, strict=True)] if create_graph else _owned(found, wrt, seeds)
 
 
 def _pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool, absorbing: bool) -> list[Any]:
@@ -182,13 +182,9 @@ def _finite(g: Any) -> bool:
     return bool(np.isfinite(np.add.reduce(g._value if type(g) is Node else g, axis=None)))
 
 
-def _zeros(x: Node, create_graph: bool) -> Any:
-    return np.zeros(x.shape, x.dtype)
-
-
-def _owned(found: list[Any], wrt: Sequence[Node]) -> list[Any]:
+def _owned(found: list[Any], wrt: Sequence[Node], seeds: Sequence[Any]) -> list[Any]:
     """Arrays that belong to the caller: writable, and no two the same memory."""
-    seen: set[int] = set()
+    seen = set(map(id, seeds))
     owned = []
     for g, x in zip(found, wrt, strict=True):
         if g is None:

@@ -24,6 +24,7 @@ from scg.errors import (
     PACKAGE,
     NonFiniteError,
     NotDifferentiable,
+    ScgError,
     ScgTypeError,
     ScgValueError,
     here,
@@ -89,6 +90,8 @@ def primitive(
     returned does in any case. Without VJPs the result is constant: its derivative is zero.
     Raises ScgValueError where ``fn`` already has a rule.
     """
+    if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
+        raise ScgTypeError(f"{_name(fn)} makes object arrays: declare lambda *x: ufunc(*x).astype(float) in its place ({here()})")
     made = Primitive(fn, axes, vjps, every, name or getattr(fn, "__name__", "primitive"), sys._getframe(1).f_globals["__name__"])
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
@@ -199,7 +202,11 @@ def nan_is_sought() -> bool:
 
 def _method(fn: Any) -> Any:
     def method(self: "Node", *args: Any, **kwargs: Any) -> Any:
-        return RULES[fn](self, *args, **kwargs)
+        try:
+            return RULES[fn](self, *args, **kwargs)
+        except Exception as error:
+            _raise_kin(error, fn)
+            raise
 
     method.__name__ = method.__qualname__ = fn.__name__
     method.__doc__ = f"``np.{fn.__name__}`` of this node."
@@ -302,7 +309,11 @@ class Node:
                 f"scg.primitive, or apply it to node.value if its derivative is not wanted ({here()})"
             )
         if type(rule) is not Primitive or method != "__call__":
-            return rule(*inputs, **kwargs)
+            try:
+                return rule(*inputs, **kwargs)
+            except Exception as error:
+                _raise_kin(error, ufunc)
+                raise
         return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -318,10 +329,15 @@ class Node:
             raise NotDifferentiable(f"{_name(func)} cannot write a Node into out=: use what it returns ({here()})")
         try:
             return rule(*args, **kwargs)
-        except TypeError as error:
-            if isinstance(error, ScgTypeError) or error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        except Exception as error:
+            if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                raise ScgTypeError(f"{_name(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
+            _raise_kin(error, func)
+            raise
+        except (ValueError, IndexError) as error:
+            if isinstance(error, ScgError):
                 raise
-            raise ScgTypeError(f"{_name(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
+            raise kin(error)(f"{_name(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
     __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, or node.value to detach on purpose")
     __float__ = _detached("float()", "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose")
@@ -429,7 +445,7 @@ class Node:
 
     def transpose(self, *axes: Any) -> "Node":
         """``np.transpose`` of this node; the axes as one argument or as several."""
-        return RULES[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[call-overload]
 
     def __copy__(self) -> "Node":
         return self
@@ -464,6 +480,8 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
         value = primitive.fn(*values, **statics) if statics else primitive.fn(*values)
     except Exception as error:
         raise_named(error, primitive, values, statics)
+    if type(value) is not np.ndarray and not isinstance(value, np.generic):
+        value = tuple([_plain(v, primitive.name) for v in value]) if isinstance(value, tuple) else _plain(value, primitive.name)
     return record(primitive, operands, statics, value, 3)
 
 
@@ -569,6 +587,13 @@ def raise_named(error: Exception, primitive: Primitive, values: Any, statics: Ma
         error.add_note(message)
         raise error
     raise kind(message) from error
+
+
+def _raise_kin(error: Exception, fn: Any) -> None:
+    """Raise what Python or NumPy raised in the rule behind ``fn`` as one of scg's errors; return where it is one, or somebody else's."""
+    kind = kin(error)
+    if kind is not None and not isinstance(error, ScgError) and type(error).__module__.partition(".")[0] in ("builtins", "numpy"):
+        raise kind(f"{_name(fn)} of a Node: {error} ({here()})") from error
 
 
 def has_nan(value: Any) -> bool:
