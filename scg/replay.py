@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, ancestors, raise_named
+from scg.graph import Node, ancestors, primitive, raise_named
 from scg.tree import leaves, rebuild
 
 
@@ -70,11 +70,18 @@ def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dic
         if call is not None:
             return rule(*call[0], **call[1])
         each = [rule(*[a[r] if b else a for a, b in zip(arguments, batched, strict=True)], **statics) for r in range(size)]
-        if isinstance(each[0], tuple):
-            return tuple([np.stack(column) for column in zip(*each, strict=True)])
-        return np.stack(each)
+        several = isinstance(each[0]._value if type(each[0]) is Node else each[0], tuple)
+        return _stacked(*each) if several else np.stack(each)
     except Exception as error:
         raise_named(error, rule, arguments, statics)
+
+
+_stacked = primitive(
+    lambda *runs: tuple([np.stack(column) for column in zip(*runs, strict=True)]),
+    every=lambda g, r, out, *runs: tuple([c[r] for c in g]),
+    name="stacked",
+)
+"""The results of each run of a primitive that has several, along a replicate axis."""
 
 
 def replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tuple[dict[int, Any], set[int], int]:
