@@ -1,15 +1,181 @@
-"""Special functions that are no ufuncs (a start: softplus and sigmoid)."""
+"""Special functions that are no ufuncs, or that are faster than SciPy's: on arrays and Nodes alike, float32 stays float32, derivatives of any order.
+
+Everything else of ``scipy.special`` that has a derivative takes a Node itself: ``scipy.special.gammaln(node)``.
+"""
+
+import math
 
 import numpy as np
+import scipy.special as sp
 
-from scg.axes import elementwise
-from scg.graph import primitive
+from scg import axes
+from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
+from scg.graph import Node, primitive
+from scg.primitives import special as _special
+from scg.primitives.elementwise import sigmoid as _sigmoid
+from scg.primitives.incomplete import vonmises_cdf as _vonmises_cdf
+from scg.primitives.layout import stop_gradient
+from scg.primitives.reduction import kept
 
-softplus = primitive(
-    lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), elementwise, lambda g, out, x: g * -np.expm1(-out), name="softplus"
-)
+
+def softplus(x):
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); its derivative, 1 - exp(-softplus(x)), is accurate in both tails."""
+    return _special.softplus(x)
 
 
 def sigmoid(x):
-    """1 / (1 + exp(-x))."""
-    return 1 / (1 + np.exp(-x))
+    """1 / (1 + exp(-x)), to a few ulp in both tails (0 where exp(x) is subnormal); its derivative is s (1 - s)."""
+    return _sigmoid(x)
+
+
+def log_sigmoid(x):
+    """log(1 / (1 + exp(-x))) = -softplus(-x)."""
+    return _special.log_sigmoid(x)
+
+
+def log1mexp(x):
+    """log(1 - exp(x)) for x <= 0, without cancellation at either end (Maechler, 2012); -inf at 0, nan above."""
+    return _special.log1mexp(x)
+
+
+def polygamma(n, x):
+    """The n-th derivative of digamma at x, n an int >= 0 (``scipy.special.polygamma``, which takes no Node)."""
+    if not isinstance(n, (int, np.integer)) or n < 0:
+        raise ScgValueError(f"polygamma needs an int n >= 0, got {n!r} ({here()})")
+    return _special.polygamma(x, n=int(n)) if n else sp.digamma(x)
+
+
+def multigammaln(a, d):
+    """log of the d-variate gamma function: d (d-1) / 4 log(pi) + sum_{j=0}^{d-1} gammaln(a - j/2), for a > (d-1) / 2; d an int >= 1."""
+    if not isinstance(d, (int, np.integer)) or d < 1:
+        raise ScgValueError(f"multigammaln needs an int d >= 1, got {d!r} ({here()})")
+    a = _floating(a)
+    if np.any((a.value if type(a) is Node else a) <= 0.5 * (d - 1)):
+        raise ScgValueError(f"multigammaln needs a > (d - 1) / 2 = {0.5 * (d - 1)} ({here()})")
+    total = sp.gammaln(a) + d * (d - 1) / 4 * math.log(math.pi)
+    for j in range(1, int(d)):
+        total = total + sp.gammaln(a - 0.5 * j)
+    return total
+
+
+def vonmises_cdf(x, kappa):
+    """P(T <= x) of the angle T in (-pi, pi] with density exp(kappa cos t) / (2 pi I0(kappa)); 1 more for each full turn of x.
+
+    Differentiable in x to any order and in kappa once.
+    """
+    return _vonmises_cdf(x, kappa)
+
+
+def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
+    """log(sum(b * exp(a))) over ``axis`` (None, an int or a tuple), without overflow; ``scipy.special.logsumexp``, which takes no Node.
+
+    With ``return_sign`` the pair (log|sum|, sign of the sum); without it nan where the sum is negative. -inf where the sum is zero or empty, and
+    there the derivative is zero. +inf where an element is, and there the derivative is nan. Absolute error a few eps times max(1, |result|).
+    """
+    a = _floating(a)
+    if b is None:
+        gone = _axes(axis, a.ndim)
+        out = _logsumexp(a, axis=gone, keepdims=bool(keepdims))
+        return (out, np.where(out == -math.inf, 0, np.ones((), out.dtype))) if return_sign else out
+    b = b if type(b) is Node else np.asarray(b)
+    gone = _axes(axis, max(a.ndim, b.ndim))
+    with np.errstate(all="ignore"):
+        top = np.max(stop_gradient(np.where(b == 0, -math.inf, a)), axis=gone, keepdims=True, initial=-math.inf)
+        shifted = a - np.where(np.isfinite(top), top, 0)
+        # an element of weight zero counts in the derivative by its weight, unless it would overflow
+        shifted = np.where((b == 0) & ~(shifted < 80), -math.inf, shifted)
+        total = np.sum(b * np.exp(shifted), axis=gone, keepdims=True)
+        out = np.log(np.absolute(total)) + np.where(np.isfinite(top), top, 0)
+        if not return_sign:
+            out = np.where(total < 0, math.nan, out)
+    sign = np.sign(total)
+    if not keepdims:
+        out, sign = np.squeeze(out, gone), np.squeeze(sign, gone)
+    return (out, sign) if return_sign else out
+
+
+def logmeanexp(a, axis=None, keepdims=False):
+    """log(mean(exp(a))) over ``axis`` (None, an int or a tuple), without overflow."""
+    out = logsumexp(a, axis, keepdims=keepdims)
+    count = np.size(a.value if type(a) is Node else a) // max(out.size, 1)
+    return out - math.log(count) if count else out + math.nan
+
+
+def softmax(x, axis=None):
+    """exp(x) / sum(exp(x)) over ``axis`` (None, an int or a tuple): non-negative, of sum 1, unchanged where a constant is added to x."""
+    return _along(_softmax, x, axis)
+
+
+def log_softmax(x, axis=None):
+    """x - logsumexp(x) over ``axis`` (None, an int or a tuple), kept where softmax(x) underflows."""
+    return _along(_log_softmax, x, axis)
+
+
+def _shift(x, axis):
+    """The greatest element over ``axis``, kept as an axis; 0 where it is infinite."""
+    top = np.max(x, axis=axis, keepdims=True, initial=-math.inf)
+    return np.where(np.isfinite(top), top, 0)
+
+
+def _logsumexp_value(x, axis, keepdims):
+    top = _shift(x, axis)
+    with np.errstate(all="ignore"):
+        out = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
+    return out if keepdims else np.squeeze(out, axis)[()]
+
+
+def _logsumexp_vjp(g, out, x, axis, keepdims):
+    out, g = kept(out, x, axis, keepdims), kept(g, x, axis, keepdims)
+    return g * np.exp(x - np.where(out == -math.inf, 0, out))
+
+
+def _softmax_value(x, axis):
+    with np.errstate(all="ignore"):
+        e = np.exp(x - _infinite_shift(x, axis))
+        return e / np.sum(e, axis=axis, keepdims=True)
+
+
+def _log_softmax_value(x, axis):
+    with np.errstate(all="ignore"):
+        z = x - _shift(x, axis)
+        return z - np.log(np.sum(np.exp(z), axis=axis, keepdims=True))
+
+
+def _infinite_shift(x, axis):
+    return np.max(x, axis=axis, keepdims=True, initial=-math.inf)
+
+
+_logsumexp = primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")
+_softmax = primitive(
+    _softmax_value, axes.along, lambda g, out, x, axis: out * (g - np.sum(g * out, axis=axis, keepdims=True)), name="softmax"
+)
+_log_softmax = primitive(
+    _log_softmax_value, axes.along, lambda g, out, x, axis: g - np.exp(out) * np.sum(g, axis=axis, keepdims=True), name="log_softmax"
+)
+
+
+def _along(rule, x, axis):
+    """A rule for one axis as one for an axis, several, or all: several are made into one, in front."""
+    x = _floating(x)
+    gone = _axes(axis, x.ndim)
+    if len(gone) == 1:
+        return rule(x, axis=gone[0])
+    front = np.moveaxis(x, gone, range(len(gone)))
+    out = rule(np.reshape(front, (math.prod(front.shape[: len(gone)]), *front.shape[len(gone) :])), axis=0)
+    return np.moveaxis(np.reshape(out, front.shape), range(len(gone)), gone)
+
+
+def _floating(x):
+    """``x`` as a Node or an array of real floats."""
+    x = x if type(x) is Node else np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise ScgTypeError(f"real numbers are needed, got dtype {x.dtype} ({here()})")
+    return x if x.dtype.kind == "f" else np.astype(x, float)
+
+
+def _axes(axis, ndim):
+    """``axis`` (None, an int or a tuple) as a tuple of distinct non-negative ints."""
+    try:
+        return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
+    except (np.exceptions.AxisError, ValueError) as error:
+        raise ScgIndexError(f"axis {axis!r}: {error} ({here()})") from None

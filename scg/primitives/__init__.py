@@ -1,10 +1,12 @@
 """The primitives: everything of NumPy and SciPy that a Node goes into, declared by its three facts."""
 
 from scg.primitives import (
+    bessel,
     contraction,
     decompositions,
     elementwise,
     fourier,
+    incomplete,
     indexing,
     layout,
     linalg,
@@ -15,14 +17,17 @@ from scg.primitives import (
     scimath,
     signals,
     sorting,
+    special,
     statistics,
 )
 
 __all__ = [
+    "bessel",
     "contraction",
     "decompositions",
     "elementwise",
     "fourier",
+    "incomplete",
     "indexing",
     "layout",
     "linalg",
@@ -33,5 +38,6 @@ __all__ = [
     "scimath",
     "signals",
     "sorting",
+    "special",
     "statistics",
 ]

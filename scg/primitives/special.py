@@ -1,0 +1,265 @@
+"""The ufuncs of ``scipy.special``, one line each: the function, and its derivative in each argument.
+
+Further conventions than NumPy's ufuncs need: at x = 0, y = 0 (y = -1) both derivatives of ``xlogy`` and ``rel_entr`` (``xlog1py``) are 0. Orders, degrees
+and the like that have no derivative here are named: a node in their place is refused when a derivative in it is asked for.
+"""
+
+import math
+
+import numpy as np
+import scipy.special as sp
+
+from scg.axes import elementwise
+from scg.errors import NotDifferentiable
+from scg.graph import implements, primitive
+from scg.primitives.elementwise import DEGREE, LN2, LN10, sigmoid
+from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
+
+ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
+
+
+def derivatives(fn, *slopes, name=None):
+    """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``, in order; a string names an argument without one."""
+
+    def vjp(slope):
+        if slope is None:
+            return None
+        if callable(slope):
+            return lambda g, out, *operands: g * slope(out, *operands)
+
+        def refused(g, out, *operands):
+            raise NotDifferentiable(f"{made.name} has no derivative in its argument {slope!r}: apply scg.stop_gradient to what stands there")
+
+        return refused
+
+    made = primitive(fn, elementwise, *map(vjp, slopes), name=name)
+    return made
+
+
+def several(ufunc, *slopes):
+    """Declare a ufunc of several results, by the partial derivatives ``slope(results, *operands)`` of each in its last operand."""
+    names = ["order"] * (ufunc.nin - 1)
+    parts = [
+        derivatives(
+            lambda *x, k=k: ufunc(*x)[k],
+            *names,
+            lambda out, *x, slope=slope: slope(ufunc(*x), *x),
+            name=f"{ufunc.__name__}[{k}]",
+        )
+        for k, slope in enumerate(slopes)
+    ]
+    for k, part in enumerate(parts):
+        globals()[f"_{ufunc.__name__}_{k}"] = part  # a name by which it is pickled
+    implements(ufunc)(lambda *x: tuple([part(*x) for part in parts]))
+
+
+def _nonzero(x):
+    return np.where(x == 0, 1, x)
+
+
+def _over(x, y):
+    """x / y, and 0 where both are 0."""
+    return x / np.where((x == 0) & (y == 0), 1, y)
+
+
+# gamma functions
+def _polygamma_value(x, n):
+    return np.asarray(sp.polygamma(n, x)).astype(np.result_type(x, np.float32))[()]
+
+
+polygamma = primitive(_polygamma_value, elementwise, lambda g, out, x, n: g * polygamma(x, n=n + 1), name="polygamma")
+"""The n-th derivative of digamma at x, n a static."""
+
+
+def _rgamma_slope(out, x):
+    """By 1 / Gamma(x) = Gamma(1-x) sin(pi x) / pi on the left, where digamma has poles and 1 / Gamma has none."""
+    left, right = np.where(x < 0.5, x, 0), np.where(x < 0.5, 1, x)
+    mirrored = sp.gamma(1 - left) * (np.cos(math.pi * left) - sp.digamma(1 - left) * np.sin(math.pi * left) / math.pi)
+    return np.where(x < 0.5, mirrored, -sp.rgamma(right) * sp.digamma(right))
+
+
+derivatives(sp.gamma, lambda out, x: out * sp.digamma(x))
+derivatives(sp.gammaln, lambda out, x: sp.digamma(x))
+derivatives(sp.loggamma, lambda out, x: sp.digamma(x))
+derivatives(sp.rgamma, _rgamma_slope)
+derivatives(sp.digamma, lambda out, x: polygamma(x, n=1))
+derivatives(sp.gammasgn, None)
+derivatives(sp.beta, lambda out, a, b: out * (sp.digamma(a) - sp.digamma(a + b)), lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)))
+derivatives(sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b))
+derivatives(
+    sp.binom,
+    lambda out, n, k: out * (sp.digamma(n + 1) - sp.digamma(n - k + 1)),
+    lambda out, n, k: out * (sp.digamma(n - k + 1) - sp.digamma(k + 1)),
+)
+derivatives(sp.poch, lambda out, z, m: out * (sp.digamma(z + m) - sp.digamma(z)), lambda out, z, m: out * sp.digamma(z + m))
+zeta = derivatives(sp._ufuncs._zeta, "x", lambda out, x, q: -x * sp.zeta(x + 1, q), name="zeta")
+
+
+# incomplete gamma and beta functions, and the distributions that they are
+def _gamma_shape(a, x):
+    return gammainc_score(a, x) / gammainc_pdf(a, x)
+
+
+derivatives(sp.gammainc, lambda out, a, x: gammainc_score(a, x), lambda out, a, x: gammainc_pdf(a, x))
+derivatives(sp.gammaincc, lambda out, a, x: -gammainc_score(a, x), lambda out, a, x: -gammainc_pdf(a, x))
+derivatives(sp.gammaincinv, lambda out, a, y: -_gamma_shape(a, out), lambda out, a, y: 1 / gammainc_pdf(a, out))
+derivatives(sp.gammainccinv, lambda out, a, y: -_gamma_shape(a, out), lambda out, a, y: -1 / gammainc_pdf(a, out))
+for _fn, _sign in ((sp.betainc, 1), (sp.betaincc, -1)):
+    derivatives(
+        _fn,
+        lambda out, a, b, x, sign=_sign: sign * betainc_score(a, b, x),
+        lambda out, a, b, x, sign=_sign: sign * betainc_score_b(a, b, x),
+        lambda out, a, b, x, sign=_sign: sign * betainc_pdf(a, b, x),
+    )
+for _fn, _sign in ((sp.betaincinv, 1), (sp.betainccinv, -1)):
+    derivatives(
+        _fn,
+        lambda out, a, b, y: -betainc_score(a, b, out) / betainc_pdf(a, b, out),
+        lambda out, a, b, y: -betainc_score_b(a, b, out) / betainc_pdf(a, b, out),
+        lambda out, a, b, y, sign=_sign: sign / betainc_pdf(a, b, out),
+    )
+
+
+def _poisson_pmf(k, m):
+    return np.exp(sp.xlogy(k, m) - m - sp.gammaln(k + 1))
+
+
+def _student_pdf(df, t):
+    return np.exp(-0.5 * (df + 1) * np.log1p(t * t / df) - sp.betaln(0.5 * df, 0.5)) / np.sqrt(df)
+
+
+def _student_shape(df, t):
+    """d stdtr / d df, from stdtr(df, t) = I_u(df/2, 1/2) / 2 for t < 0, u = df / (df + t^2), and its mirror image for t > 0."""
+    square = t * t
+    u = df / (df + square)
+    inner = 0.5 * betainc_score(0.5 * df, 0.5, u) + betainc_pdf(0.5 * df, 0.5, u) * square / np.square(df + square)
+    return -0.5 * np.sign(t) * inner
+
+
+def _f_pdf(n, d, x):
+    sum_ = d + n * x
+    return betainc_pdf(0.5 * n, 0.5 * d, n * x / sum_) * n * d / np.square(sum_)
+
+
+for _fn, _sign in ((sp.chdtr, 0.5), (sp.chdtrc, -0.5)):
+    derivatives(
+        _fn,
+        lambda out, v, x, sign=_sign: sign * gammainc_score(0.5 * v, 0.5 * x),
+        lambda out, v, x, sign=_sign: sign * gammainc_pdf(0.5 * v, 0.5 * x),
+    )
+for _fn, _sign in ((sp.gdtr, 1), (sp.gdtrc, -1)):
+    derivatives(
+        _fn,
+        lambda out, a, b, x, sign=_sign: sign * x * gammainc_pdf(b, a * x),
+        lambda out, a, b, x, sign=_sign: sign * gammainc_score(b, a * x),
+        lambda out, a, b, x, sign=_sign: sign * a * gammainc_pdf(b, a * x),
+    )
+for _fn, _sign in ((sp.fdtr, 1), (sp.fdtrc, -1)):
+    derivatives(_fn, "dfn", "dfd", lambda out, n, d, x, sign=_sign: sign * _f_pdf(n, d, x))
+for _fn, _sign in ((sp.pdtr, -1), (sp.pdtrc, 1)):
+    derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * _poisson_pmf(np.floor(k), m))
+for _fn, _sign in ((sp.bdtr, -1), (sp.bdtrc, 1)):
+    derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p))
+for _fn, _sign in ((sp.nbdtr, 1), (sp.nbdtrc, -1)):
+    derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(n, np.floor(k) + 1, p))
+derivatives(sp.stdtr, lambda out, df, t: _student_shape(df, t), lambda out, df, t: _student_pdf(df, t))
+derivatives(sp.stdtrit, lambda out, df, p: -_student_shape(df, out) / _student_pdf(df, out), lambda out, df, p: 1 / _student_pdf(df, out))
+
+
+# the normal distribution and its kin
+def _erfcx_slope(out, x):
+    """2 x erfcx(x) - 2 / sqrt(pi), which cancels for large x, and there its asymptotic series in 1 / 2x^2."""
+    u = 0.5 / np.square(np.where(x > 25, x, 25))
+    series = -u * (1 - u * (3 - u * (15 - u * (105 - u * (945 - u * 10395))))) * (2 / ROOT_PI)
+    return np.where(x > 25, series, 2 * np.where(x > 25, 0, x) * out - 2 / ROOT_PI)
+
+
+def _mills(x):
+    """Phi(x) / phi(x), the ratio of the normal CDF to its density: accurate in both tails."""
+    return (0.5 * ROOT_2PI) * sp.erfcx(-math.sqrt(0.5) * x)
+
+
+derivatives(sp.erf, lambda out, x: (2 / ROOT_PI) * np.exp(-x * x))
+derivatives(sp.erfc, lambda out, x: (-2 / ROOT_PI) * np.exp(-x * x))
+derivatives(sp.erfcx, _erfcx_slope)
+derivatives(sp.erfi, lambda out, x: (2 / ROOT_PI) * np.exp(x * x))
+derivatives(sp.erfinv, lambda out, x: (0.5 * ROOT_PI) * np.exp(out * out))
+derivatives(sp.erfcinv, lambda out, x: (-0.5 * ROOT_PI) * np.exp(out * out))
+derivatives(sp.dawsn, lambda out, x: 1 - 2 * x * out)
+derivatives(sp.ndtr, lambda out, x: np.exp(-0.5 * x * x) * (1 / ROOT_2PI))
+derivatives(sp.log_ndtr, lambda out, x: 1 / _mills(x))
+derivatives(sp.ndtri, lambda out, p: ROOT_2PI * np.exp(0.5 * out * out))
+derivatives(sp.ndtri_exp, lambda out, y: _mills(out))
+derivatives(
+    sp.owens_t,
+    lambda out, h, a: sp.erf(math.sqrt(0.5) * a * h) * np.exp(-0.5 * h * h) * (-0.5 / ROOT_2PI),
+    lambda out, h, a: np.exp(-0.5 * h * h * (1 + a * a)) / ((2 * math.pi) * (1 + a * a)),
+)
+
+# logistic functions, logarithms and exponentials
+derivatives(sp.expit, lambda out, x: out * sigmoid(-x))
+derivatives(sp.logit, lambda out, p: 1 / (p * (1 - p)))
+derivatives(sp.log_expit, lambda out, x: sigmoid(-x))
+softplus = derivatives(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(-out), name="softplus")
+log_sigmoid = derivatives(lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(out), name="log_sigmoid")
+
+
+def _log1mexp(x):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x > -LN2, np.log(-np.expm1(x)), np.log1p(-np.exp(x)))[()]
+
+
+log1mexp = derivatives(_log1mexp, lambda out, x: -1 / np.expm1(-x), name="log1mexp")
+derivatives(sp.exp2, lambda out, x: LN2 * out)
+derivatives(sp.exp10, lambda out, x: LN10 * out)
+derivatives(sp.expm1, lambda out, x: np.exp(x))
+derivatives(sp.log1p, lambda out, x: 1 / (1 + x))
+derivatives(sp.cbrt, lambda out, x: 1 / (3 * (out * out)))
+derivatives(sp.cosm1, lambda out, x: -np.sin(x))
+derivatives(sp.powm1, lambda out, x, y: y * np.power(x, y - 1), lambda out, x, y: np.power(x, y) * np.log(x))
+derivatives(sp.exprel, lambda out, x: 0.5 * sp.hyp1f1(2.0, 3.0, x))
+derivatives(sp.xlogy, lambda out, x, y: np.log(np.where((x == 0) & (y == 0), 1, y)), lambda out, x, y: _over(x, y))
+derivatives(sp.xlog1py, lambda out, x, y: np.log1p(np.where((x == 0) & (y == -1), 0, y)), lambda out, x, y: _over(x, 1 + y))
+derivatives(sp.entr, lambda out, x: -1 - np.log(x))
+derivatives(sp.rel_entr, lambda out, x, y: np.where((x == 0) & (y == 0), 0, 1 + np.log(_over(x, y))), lambda out, x, y: -_over(x, y))
+derivatives(sp.kl_div, lambda out, x, y: np.where((x == 0) & (y == 0), 0, np.log(_over(x, y))), lambda out, x, y: 1 - _over(x, y))
+derivatives(
+    sp.boxcox,
+    lambda out, x, lmbda: np.power(x, lmbda - 1),
+    lambda out, x, lmbda: 0.5 * np.square(np.log(x)) * sp.hyp1f1(2.0, 3.0, lmbda * np.log(x)),
+)
+derivatives(
+    sp.boxcox1p,
+    lambda out, x, lmbda: np.exp((lmbda - 1) * np.log1p(x)),
+    lambda out, x, lmbda: 0.5 * np.square(np.log1p(x)) * sp.hyp1f1(2.0, 3.0, lmbda * np.log1p(x)),
+)
+for _fn, _one in ((sp.inv_boxcox, 0), (sp.inv_boxcox1p, 1)):  # log(out) = y 2F1(1, 1; 2; -lmbda y)
+    derivatives(
+        _fn,
+        lambda out, y, lmbda, one=_one: (out + one) / (1 + lmbda * y),
+        lambda out, y, lmbda, one=_one: -0.5 * (out + one) * np.square(y) * sp.hyp2f1(2.0, 2.0, 3.0, -lmbda * y),
+    )
+
+
+# robust losses
+def _pseudo_huber_slope(out, delta, r):
+    """2 delta (s - 1) - r^2 / (delta s) with s = sqrt(1 + (r / delta)^2), written without its cancellation."""
+    u = np.square(r / delta)
+    s = np.sqrt(1 + u)
+    return delta * np.square(u) / (s * np.square(1 + s))
+
+
+derivatives(
+    sp.huber,
+    lambda out, delta, r: np.maximum(np.absolute(r) - delta, 0),
+    lambda out, delta, r: np.minimum(np.maximum(r, -delta), delta),
+)
+derivatives(sp.pseudo_huber, _pseudo_huber_slope, lambda out, delta, r: r / np.sqrt(1 + np.square(r / delta)))
+
+# angles in degrees
+for _fn, _slope in ((sp.sindg, lambda out, x: sp.cosdg(x)), (sp.cosdg, lambda out, x: -sp.sindg(x))):
+    derivatives(_fn, lambda out, x, slope=_slope: DEGREE * slope(out, x))
+derivatives(sp.tandg, lambda out, x: DEGREE * (1 + out * out))
+derivatives(sp.cotdg, lambda out, x: -DEGREE * (1 + out * out))
+derivatives(sp.radian, lambda out, d, m, s: DEGREE, lambda out, d, m, s: DEGREE / 60, lambda out, d, m, s: DEGREE / 3600)
+derivatives(sp.round, None)
