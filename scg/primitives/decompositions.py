@@ -1,14 +1,15 @@
 """Matrix decompositions, the pseudo-inverse and least squares; real matrices (``eig`` has complex results), leading axes are batches.
 
-Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j - l_i). Where the cotangent
-does not ask for them (it vanishes to rounding, as it does for every function of the values alone) the term is zero; where it does, the
-gradient is infinite or NaN rather than silently wrong. ``eigvalsh`` and ``svdvals`` need no vectors and have no such terms at first order.
+Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j - l_i). A zero cotangent
+absorbs, so that functions of the values, or of other vectors, keep their gradient. Where the cotangent does ask for such vectors the gradient
+is infinite or NaN, also where 0 / 0 has a limit (a matrix function V h(w) V^T, or the second derivative of a function of the values): the
+limit needs h', which the cotangent does not tell, and zero would be silently wrong.
 """
 
 import numpy as np
 
 from scg import axes
-from scg.errors import NotDifferentiable, here
+from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.gradient import results
 from scg.graph import implements, primitive
 from scg.primitives.linalg import array, real_only, transposed
@@ -26,15 +27,21 @@ def _outside(x, basis):
     return x - basis @ (transposed(basis) @ x)
 
 
-def _over(numerator, gap, scale):
-    """numerator / gap, and zero on the diagonal and where both vanish to rounding; ``scale`` is the largest value whose difference is the gap."""
+def _over(numerator, gap, scale, *asked):
+    """numerator / gap off the diagonal. Where the gap vanishes to rounding against ``scale``: zero if all of ``asked``, the cotangents of
+    the two vectors along each other, vanish too, else infinite or NaN."""
     if 0 in gap.shape:
         return numerator
     n = gap.shape[-1]
     rounding = 4 * n * float(np.finfo(gap.dtype).eps)
-    largest = np.max(np.abs(numerator), axis=(-2, -1), keepdims=True)
-    neither = (np.abs(gap) <= rounding * scale) & (np.abs(numerator) <= rounding * largest)
-    return numerator / np.where(neither | np.eye(n, dtype=bool), np.inf, gap)
+    quiet = np.eye(n, dtype=bool)
+    tied = (np.abs(gap) <= rounding * scale) & ~quiet
+    for m in asked:
+        loud = np.abs(m) > rounding * np.max(np.abs(m), axis=(-2, -1), keepdims=True)
+        tied_and_loud = tied & (loud | transposed(loud))
+        gap = np.where(tied_and_loud, 0, gap)
+        tied = tied & ~tied_and_loud
+    return numerator / np.where(tied | quiet, np.inf, gap)
 
 
 def _differences(w):
@@ -70,7 +77,7 @@ def _eigh_vjp(g, out, a, UPLO):
     """sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
     w, v = out
     m = transposed(v) @ g[1]
-    inside = 0.5 * _over(m - transposed(m), *_differences(w)) + g[0][..., None, :] * np.eye(w.shape[-1], dtype=w.dtype)
+    inside = 0.5 * _over(m - transposed(m), *_differences(w), m) + g[0][..., None, :] * np.eye(w.shape[-1], dtype=w.dtype)
     return _symmetric(v @ inside @ transposed(v))
 
 
@@ -116,7 +123,8 @@ def _eig_vjp(g, out, a):
         t = np.sum(v * g[1], axis=-2, keepdims=True)
         turned = np.real(t) * np.conjugate(v) + 1j * np.imag(t) * largest / np.where(largest, v, 1)
         gap, scale = _differences(w)
-        inside = _over(transposed(v) @ (g[1] - turned), gap, scale) + g[0][..., None, :] * unit
+        m = transposed(v) @ (g[1] - turned)
+        inside = _over(m, gap, scale, m) + g[0][..., None, :] * unit
     else:
         inside = g[1]
     return transposed(np.linalg.inv(v)) @ inside @ transposed(v)
@@ -167,10 +175,11 @@ def _svd_vjp(g, out, a, full_matrices):
         return np.zeros(a.shape, a.dtype)
     v, gv, extra_u, extra_v = transposed(vh), transposed(gvh), gu[..., k:], transposed(gvh)[..., k:]
     u, gu, v, gv, u2, v2 = u[..., :k], gu[..., :k], v[..., :k], gv[..., :k], u[..., k:], v[..., k:]
-    ku, kv = transposed(u) @ gu, transposed(v) @ gv
-    ku, kv = ku - transposed(ku), kv - transposed(kv)
+    mu, mv = transposed(u) @ gu, transposed(v) @ gv
+    ku, kv = mu - transposed(mu), mv - transposed(mv)
     gap, scale = _differences(s)
-    inside = 0.5 * (_over(ku + kv, gap, scale) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale)) + gs[..., None, :] * np.eye(k, dtype=a.dtype)
+    turns = _over(ku + kv, gap, scale, mu, mv) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale, mu, mv)
+    inside = 0.5 * turns + gs[..., None, :] * np.eye(k, dtype=a.dtype)
     found = u @ inside @ transposed(v)
     if m > k:
         left = _outside(gu, u) - (u2 @ (transposed(extra_u) @ u) if full_matrices else 0)
@@ -242,6 +251,10 @@ _qr = primitive(lambda a: tuple(np.linalg.qr(a)), axes.contraction("ij->kl,mn"),
 def qr(a, mode="reduced"):
     """A = Q R for A of full rank (else its derivative raises ScgLinAlgError). Further columns Y of a wide A = [X, Y] have R = [R_X, Q^T Y]."""
     real_only(a, "qr")
+    if a.ndim < 2:
+        raise ScgLinAlgError(f"np.linalg.qr needs matrices, got shape {a.shape} ({here()})")
+    if mode not in ("reduced", "r", "complete", "raw"):
+        raise ScgValueError(f"np.linalg.qr has no mode {mode!r}: use 'reduced' or 'r' ({here()})")
     m, n = a.shape[-2:]
     if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
         raise NotDifferentiable(f"np.linalg.qr of a Node takes mode 'reduced' or 'r', got {mode!r} for shape {a.shape}: the further columns of Q are not unique ({here()})")
@@ -279,7 +292,7 @@ def _lstsq_value(a, b, rcond):
 
 def _check_full_rank(rank, a):
     if rank < min(a.shape):
-        raise NotDifferentiable(f"np.linalg.lstsq: the matrix of shape {a.shape} has rank {int(rank)} only, where the solution is not continuous; drop dependent columns, or add a ridge: np.linalg.solve(A.T @ A + c I, A.T @ b)")
+        raise NotDifferentiable(f"np.linalg.lstsq: the matrix of shape {a.shape} has rank {int(getattr(rank, 'value', rank))} only, where the solution is not continuous; drop dependent columns, or add a ridge: np.linalg.solve(A.T @ A + c I, A.T @ b)")
 
 
 def _lstsq_vjp_a(g, out, a, b, rcond):

@@ -227,9 +227,10 @@ def norm(x, ord=None, axis=None, keepdims=False):
     x = x if x.dtype.kind in "fc" else np.astype(x, float)
     if axis is None and (ord is None or (ord == 2 and x.ndim == 1) or (x.ndim == 2 and ord in ("f", "fro"))):
         return _norm(x, axis=None, keepdims=bool(keepdims))
-    if axis is not None and not isinstance(axis, tuple):
-        axis = (operator.index(axis),)
-    axis = tuple(range(x.ndim)) if axis is None else axis
+    try:
+        axis = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (operator.index(axis),)
+    except TypeError:
+        raise ScgTypeError(f"np.linalg.norm needs an integer or a tuple of integers as axis, got {axis!r} ({here()})") from None
     if len(axis) == 1:
         return _vector_norm(x, ord, axis, bool(keepdims))
     if len(axis) == 2:
@@ -296,7 +297,9 @@ def cond(x, p=None):
         raise ScgLinAlgError(f"np.linalg.cond is not defined on empty matrices, got shape {x.shape} ({here()})")
     if p is None or p in (2, -2):
         s = np.linalg.svdvals(x)
-        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+        return np.where(s[..., 0] == 0, np.inf, ratio)
     return norm(x, p, (-2, -1)) * norm(_inv(x), p, (-2, -1))
 
 

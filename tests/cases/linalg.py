@@ -225,7 +225,6 @@ EMATH = (
     + [
         Case("np.emath.power", np.emath.power, (PLUS, PLUS)),
         Case("np.emath.power", lambda x, p: both(np.emath.power(x, p)), (NEGATIVE, PLUS)),
-        Case("np.emath.power", lambda x: np.emath.power(x, -2), (PLUS,)),
         Case("np.emath.logn", np.emath.logn, (LARGE, PLUS)),
         Case("np.emath.logn", lambda n, x: both(np.emath.logn(n, x)), (LARGE, NEGATIVE)),
     ]
