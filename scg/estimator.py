@@ -1,7 +1,7 @@
 """What a gradient estimator is: the surrogate-loss rule of one stochastic node, and what it claims."""
 
 from abc import ABC
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -38,9 +38,21 @@ class Estimator(ABC):
         """The draw: an array, or a Node where it is a differentiable function of the parameters."""
         return distribution.sample(rng, shape)
 
+    def expand(self, down: Any) -> Any:
+        """A scalar node that is zero and whose derivative estimates what the draw's distribution contributes; None where nothing is to add.
+
+        ``down`` is a ``scg.surrogate.Downstream``: the draw, and the costs that it influences, here and elsewhere.
+        """
+        return None
+
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and v is not None)
         return f"{type(self).__name__}({given})"
+
+
+@final
+class Accounted(Estimator):
+    """For draws that an estimator makes on its own account: what their parameters contribute stands in its own formula."""
 
 
 def _spaced(name: str) -> str:

@@ -1,22 +1,27 @@
 """Running a recorded subgraph again, with nodes replaced and, on any of them, a leading replicate axis."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, ancestors, primitive, raise_named
+from scg.graph import Guard, Node, ancestors, primitive, raise_named
 from scg.tree import leaves, rebuild
 
 
-def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[Node] = (), create_graph: bool = False) -> Any:
+def replay(
+    outputs: Any, replacements: Mapping[Node, Any], batched: Collection[Node] = (), create_graph: bool = False, guards: Sequence[Guard] = ()
+) -> Any:
     """The values of ``outputs`` (a Node or a structure of Nodes) with other values in place of some of the nodes that led to them.
 
     Nodes listed in ``batched`` (all of the replaced ones, or some) are given values with one more axis in front, of one length R for all; every output
     then has that axis too, and its entry r is what a replay with the r-th entries gives. Primitives take the axis as their axis
     maps say; one without a map is run R times. What does not depend on a replaced node keeps its recorded value. With ``create_graph``,
     or where a replacement is a Node, the results are Nodes that can be differentiated.
+
+    Every ``if`` that stood before an output was made is checked. An output that is older than the ``if`` that chose it cannot know of it:
+    ``guards`` are further ones to check, from ``collect_guards`` around the whole function.
 
     Raises ScgValueError where a replacement has another shape than its node, GuardError where an ``if`` on a node comes out otherwise.
     """
@@ -27,7 +32,12 @@ def replay(outputs: Any, replacements: Mapping[Node, Any], batched: Collection[N
     if not replacements and not batched:
         return outputs if create_graph else rebuild(outputs, iter([root.value for root in roots]))
     table, leading, size = replaced(replacements, batched)
-    return rerun(outputs, ancestors(roots, min(table), guards=True), table, leading, size, create_graph)
+    create_graph = create_graph or any(type(value) is Node for value in table.values())
+    order = ancestors([*roots, *[guard.node for guard in guards]], min(table), guards=True)
+    found = rerun(outputs, order, table, leading, size, create_graph)
+    for guard in guards:
+        _check(guard, table)
+    return found
 
 
 def rerun(
@@ -48,9 +58,12 @@ def rerun(
         if changed:
             arguments = [(table.get(o.id, o if create_graph else o._value)) if type(o) is Node else o for o in node.operands]
             flags = [type(o) is Node and o.id in leading for o in node.operands]
-            table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
             if any(flags):
                 leading.add(node.id)
+            if size or not any(flags):
+                table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
+            else:  # no replicates: nothing to run, but the shapes are known
+                table[node.id] = _none_of(node._value)
 
     def result(root: Node) -> Any:
         value = table.get(root.id, root if create_graph else root.value)
@@ -107,6 +120,10 @@ def replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tup
             size = value.shape[0]
         table[node.id] = value
     return table, leading, size or 0
+
+
+def _none_of(value: Any) -> Any:
+    return tuple(map(_none_of, value)) if isinstance(value, tuple) else np.zeros((0, *value.shape), value.dtype)
 
 
 def _cast(value: Any, node: Node) -> Any:

@@ -1,15 +1,18 @@
 """Stochastic nodes: draws whose distributions depend on what we differentiate."""
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from scg.axes import AxisMap
+from scg.axes import AxisMap, broadcast_axes, own, padded
 from scg.distributions.base import Distribution, Shape, draw_noise
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
-from scg.graph import Node, frozen, primitive, record
+from scg.graph import Node, ancestors, frozen, primitive, record
+from scg.replay import replaced, rerun
+from scg.tree import leaves
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,27 +22,48 @@ class Site:
     distribution: Distribution
     estimator: Estimator
     rng: np.random.Generator
-    shape: Shape
+    shape: Shape  # the sample axes that were declared
     name: str | None
+    lead: int = 0  # replicate axes in front of them
+    drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
+
+    @property
+    def event_ndim(self) -> int:
+        """How many axes belong to one event."""
+        return len(self.distribution.event_shape)
 
     def __repr__(self) -> str:
         return f"{self.name or 'draw'} ~ {self.distribution!r} by {self.estimator!r}"
 
 
-class _Held(AxisMap):
-    """A draw stays what it was when its parameters are replaced; ``scg.sample`` knows how to draw it anew."""
+class _Drawn(AxisMap):
+    """A draw depends on its parameters batch element by batch element, and mixes the axes of an event."""
 
-    def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
-        return None
+    def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
+        distribution = statics["site"].distribution
+        split = len(out) - len(distribution.event_shape)
+        result = own("out", out[:split]) + own("event", out[split:])
+        ins = []
+        for i, (shape, name) in enumerate(zip(shapes, distribution.parameters, strict=True)):
+            batch = len(shape) - distribution.constraints[name].event_ndim
+            ins.append(broadcast_axes(shape[:batch], out[:split]) + own(i, shape[batch:]))
+        return result, tuple(ins)
+
+
+class _Moved(AxisMap):
+    """A pathwise draw is its first operand."""
+
+    def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
+        return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
 
 
 noise = primitive(lambda law, shape: law, name="noise")
 """A leaf: noise whose law has no parameters."""
 
-draw = primitive(lambda *parameters, site, value, **label: value, _Held(), name="draw")
+draw = primitive(lambda *parameters, site, value, **label: value, _Drawn(), name="draw")
 """A draw that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
 
-path = primitive(lambda z, *parameters, site, **label: z, _Held(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path")
+path = primitive(lambda z, *parameters, site, **label: z, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path")
 """A draw that is a differentiable function of its parameters and of noise: its first operand."""
 
 
@@ -67,13 +91,92 @@ def sample(
 
 def place(site: Site) -> Node:
     """Draw a declared site and record it as a node."""
-    value = site.estimator.draw(site.distribution, site.rng, site.shape)
+    value = site.estimator.draw(site.distribution, site.rng, site.shape if site.drawn is None else site.drawn)
     parameters = tuple(site.distribution.parameters.values())
     statics: dict[str, Any] = {"site": site} if site.name is None else {"site": site, "name": site.name}
     if type(value) is Node:
         return record(path, (value, *parameters), statics, value._value, 3)
     value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
     return record(draw, parameters, {**statics, "value": value}, value, 3)
+
+
+def resample(
+    outputs: Any,
+    replacements: Mapping[Node, Any],
+    batched: Collection[Node] = (),
+    *,
+    rng: np.random.Generator | None = None,
+    size: int | None = None,
+    bindings: Mapping[int, Estimator] | None = None,
+    create_graph: bool = True,
+) -> Any:
+    """``replay`` that draws anew what has to be: every draw whose parameters are no longer what they were.
+
+    With ``rng`` all noise and all draws are new, and with ``size`` as well each has a leading axis of that many independent
+    replicates. ``bindings`` gives draws (by id) another estimator. Pathwise draws keep their noise unless ``rng`` is given.
+    """
+    bindings = bindings or {}
+    roots = [leaf for _, leaf in leaves(outputs)]
+    table, leading, length = replaced(replacements, batched)
+    length = length or size or 0
+    everything = rng is not None or bool(bindings)
+    order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
+
+    def visit(node: Node) -> Any:
+        if node.primitive is noise and rng is not None:
+            law, shape = node.statics["law"], node.statics["shape"]
+            table[node.id] = noise_node(law, rng, shape if size is None else (size, *shape), node.dtype)
+            if size is not None:
+                leading.add(node.id)
+            return table[node.id]
+        if not is_stochastic(node):
+            return NotImplemented
+        site: Site = node.statics["site"]
+        changed = [o.id for o in node.operands if type(o) is Node and o.id in table]
+        bound = bindings.get(node.id, site.estimator)
+        anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
+        if not (anew or changed):
+            return NotImplemented
+        fresh = _with_parameters(node, site, table, leading, length, size if rng is not None else None)
+        if anew:
+            table[node.id] = place(replace(fresh, estimator=bound, rng=rng or site.rng))
+        else:
+            z = table.get(node.operands[0].id, node.operands[0])
+            operands = (z, *fresh.distribution.parameters.values())
+            if not create_graph and all(type(o) is not Node for o in operands):
+                table[node.id] = z
+            else:
+                table[node.id] = record(path, operands, {**node.statics, "site": fresh}, z._value if type(z) is Node else z)
+        if fresh.lead > site.lead:
+            leading.add(node.id)
+        return table[node.id]
+
+    return rerun(outputs, order, table, leading, length, create_graph, visit)
+
+
+def _with_parameters(node: Node, site: Site, table: dict[int, Any], leading: set[int], length: int, size: int | None) -> Site:
+    """The site with the parameters that ``table`` has, and with a replicate axis in front where they, or ``size``, call for one."""
+    distribution = site.distribution
+    changed = {name: p for name, p in distribution.parameters.items() if type(p) is Node and p.id in table}
+    led = [name for name, p in changed.items() if p.id in leading]
+    new = {name: table[p.id] for name, p in changed.items()}
+    shape = node.shape[: node.ndim - site.event_ndim]
+    for name in led:
+        event = distribution.constraints[name].event_ndim
+        new[name] = padded(new[name], len(shape) + event)
+    moved = node.primitive is path and node.operands[0].id in leading
+    if led:
+        full = (length, *shape)
+        name = led[0]
+        event = distribution.constraints[name].event_ndim
+        if np.broadcast_shapes(*[p.shape[: p.ndim - distribution.constraints[n].event_ndim] for n, p in new.items()], (1,) * len(full)) != full:
+            new[name] = np.broadcast_to(new[name], full + new[name].shape[new[name].ndim - event :])
+        return replace(site, distribution=distribution.replaced(**new), lead=site.lead + 1, drawn=())
+    changed_site = replace(site, distribution=distribution.replaced(**new)) if new else site
+    if size is not None or moved:
+        drawn = site.shape if site.drawn is None else site.drawn
+        return replace(changed_site, lead=site.lead + 1, drawn=(size or length, *drawn))
+    return changed_site
 
 
 def is_stochastic(node: Node) -> bool:

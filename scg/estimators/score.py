@@ -1,0 +1,89 @@
+"""The score-function estimator and its baselines."""
+
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import FixedSupport
+from scg.errors import EstimatorError, ScgValueError, here
+from scg.estimator import Estimator
+from scg.primitives.layout import stop_gradient
+from scg.surrogate import Downstream, box
+
+
+class Baseline(ABC):
+    """A number b that does not depend on the draw that it stands against: E[b d log p] = 0, so it changes the variance only."""
+
+    @abstractmethod
+    def value(self, down: Downstream) -> Any:
+        """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the draw's batch shape."""
+
+
+@final
+class Constant(Baseline):
+    """The same number for every element of the draw."""
+
+    def __init__(self, value: float):
+        self.level = float(value)
+
+    def value(self, down: Downstream) -> Any:
+        return self.level
+
+
+@final
+class ScoreFunction(Estimator):
+    """Score function: d/dt E[f(z)] = E[(f(z) - b) d/dt log p(z; t)], b independent of z (Glynn, 1990; Williams, 1992).
+
+    One evaluation of the cost, or ``samples``. Each element of the draw meets only the costs that it can have influenced. With
+    ``samples=n`` the costs downstream are evaluated at n - 1 further draws z_j of the node, and the estimate is the mean over the n draws;
+    with ``LeaveOneOut()`` beside it draw j has the mean cost of the others as its baseline.
+    """
+
+    requires = (FixedSupport,)
+    instead = "Reparameterized()"
+
+    def __init__(self, baseline: Baseline | None = None, samples: int = 1):
+        if not isinstance(samples, (int, np.integer)) or samples < 1:
+            raise ScgValueError(f"ScoreFunction: samples must be a whole number of at least 1, got {samples!r} ({here()})")
+        if baseline is not None and not isinstance(baseline, Baseline):
+            raise EstimatorError(f"ScoreFunction: baseline must be a baseline such as Constant(0.5) or LeaveOneOut(), got {baseline!r} ({here()})")
+        self.baseline, self.samples = baseline, int(samples)
+
+    @property
+    def scores(self) -> bool:  # type: ignore[override]
+        """Whether the box of the node's log-probability enters the surrogate: with several samples, ``expand`` puts it there."""
+        return self.samples == 1
+
+    def expand(self, down: Downstream) -> Any:
+        """(1/n) sum_j (box_j - 1) (F_j - b_j), the F_j at n draws of which the recorded one is the first."""
+        if self.samples == 1 or not down.influences:
+            return None
+        draws = down.with_others(self.samples - 1)
+        f = down.at(draws)
+        weight = box(down.distribution.log_prob(stop_gradient(draws))) - 1
+        b = 0.0 if self.baseline is None else self.baseline.of_samples(f, down)  # type: ignore[attr-defined]
+        return np.sum(weight * (f - b)) / self.samples
+
+
+@final
+class LeaveOneOut(Baseline):
+    """b_i = mean of the costs of the other draws, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al., 2019).
+
+    The others are the node's own sample axis (``scg.sample(..., shape=(n,))``, whose costs must not mix along that axis), or
+    the estimator's ``samples``.
+    """
+
+    def value(self, down: Downstream) -> Any:
+        f, n, axis = down.now(), down.site.shape[0] if down.site.shape else 1, down.site.lead
+        if n < 2 or np.ndim(f) <= axis or f.shape[axis] != n:
+            raise EstimatorError(
+                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape {down.site.shape} "
+                f"and costs-to-go of shape {np.shape(f)}; use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
+            )
+        return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
+
+    def of_samples(self, f: Any, down: Downstream) -> Any:
+        """The same over the leading axis of ``f``, the estimator's own samples."""
+        f = stop_gradient(f)
+        return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)
