@@ -55,8 +55,9 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
             _check_plain(cost)
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         _check_cost(cost)
-        nested = _is_nested(cost, inputs)
-        found = pull([cost], [np.ones((), cost.dtype)], inputs, nested) if inputs else []
+        order = ancestors([cost], min((x.id for x in inputs), default=0))
+        nested = _is_nested(cost, inputs, order)
+        found = pull([cost], [np.ones((), cost.dtype)], inputs, nested, order) if inputs else []
         return cost if nested else cost.value[()], rebuild(structure, iter(found))
 
     return differentiated
@@ -220,12 +221,16 @@ def _run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         return fn(*args, **kwargs)
 
 
-def _is_nested(cost: Node, inputs: list[Node]) -> bool:
+def _is_nested(cost: Node, inputs: list[Node], order: list[Node] | None = None) -> bool:
     """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
     oldest = min((x.id for x in inputs), default=0)
-    if any(x.operands for x in inputs):
+    if any(x.operands for x in inputs) or cost.id < oldest:
         return True
-    return any(type(o) is Node and o.id < oldest for node in ancestors([cost], oldest) for o in node.operands) or cost.id < oldest
+    for node in ancestors([cost], oldest) if order is None else order:
+        for operand in node.operands:
+            if type(operand) is Node and operand.id < oldest:
+                return True
+    return False
 
 
 def _check_cost(cost: Node) -> None:

@@ -10,24 +10,27 @@ from scg.errors import NonFiniteError, NotDifferentiable, here, kin
 from scg.graph import Node, ancestors, has_nan, nan_is_sought, primitive, values_of
 
 
-def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False) -> list[Any]:
+def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, order: list[Node] | None = None) -> list[Any]:
     """Cotangents of the nodes ``wrt`` for the cotangents ``seeds`` of ``roots``: sum_k seeds[k] d roots[k] / d wrt.
 
     Arrays of the shape and dtype of each node (zeros where nothing leads to it), distinct and writable; Nodes with ``create_graph``.
+    ``order`` spares a search where the caller knows ``ancestors(roots, the least id in wrt)`` already.
 
     A zero absorbs: where a factor of the chain rule is zero the product is zero, also when the other factor is infinite or NaN, so
     that a branch that ``where`` did not take cannot poison the one that it took. This costs nothing where nothing is infinite: the plain
     products come first, and only a gradient that came out non-finite is computed again with absorbing ones.
     """
+    order = ancestors(roots, min(node.id for node in wrt)) if order is None else order
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = _pull(roots, seeds, wrt, create_graph, absorbing=False)
+        found = _pull(order, roots, seeds, wrt, create_graph, absorbing=False)
         if not all(_finite(g) for g in found):
-            found = _pull(roots, seeds, wrt, create_graph, absorbing=True)
+            found = _pull(order, roots, seeds, wrt, create_graph, absorbing=True)
     return [np.zeros(x.shape, x.dtype) if g is None else g for g, x in zip(found, wrt, strict=True)] if create_graph else _owned(found, wrt, seeds)
 
 
-def _pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool, absorbing: bool) -> list[Any]:
-    order = ancestors(roots, min(node.id for node in wrt))
+def _pull(
+    order: list[Node], roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool, absorbing: bool
+) -> list[Any]:
     wanted = {node.id for node in wrt}
     needed = _leading_to(wanted, order)
     seek_nan = nan_is_sought()
