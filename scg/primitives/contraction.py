@@ -12,31 +12,58 @@ from scg.graph import Node, implements, primitive
 from scg.primitives.layout import as_array
 
 
-def _matmul_value(a, b):
-    if b.ndim == 2 and a.ndim > 2:  # one large product is twice as fast as many small ones
-        return (a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
-    return np.matmul(a, b)
-
-
-def _matmul_left(g, out, a, b):
-    if a.ndim == 2 and b.ndim > 2:
-        return np.matmul(_side_by_side(g), _side_by_side(b).T)
-    return np.matmul(g, b.mT)
-
-
-def _matmul_right(g, out, a, b):
-    if b.ndim == 2 and a.ndim > 2:
-        rows = math.prod(a.shape[:-1])
-        return np.matmul(np.reshape(a, (rows, a.shape[-1])).T, np.reshape(g, (rows, g.shape[-1])))
-    return np.matmul(a.mT, g)
+def _rows(x):
+    """A stack of matrices as one matrix of all their rows: one large product is twice as fast as many small ones."""
+    return np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 def _side_by_side(x):
-    """A stack of matrices as one matrix of their columns, so that a product with it also sums over the stack."""
+    """A stack of matrices as one matrix of all their columns, so that a product with it also sums over the stack."""
     return np.reshape(np.moveaxis(x, -2, 0), (x.shape[-2], math.prod(x.shape[:-2]) * x.shape[-1]))
 
 
+def _matmul_value(a, b):
+    return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1]) if a.ndim > 2 == b.ndim else np.matmul(a, b)
+
+
+def _matmul_left(g, out, a, b):
+    return _matmul(_side_by_side(g), _side_by_side(b).T) if a.ndim == 2 < b.ndim else _matmul(g, b.mT)
+
+
+def _matmul_right(g, out, a, b):
+    return _matmul(_rows(a).T, _rows(g)) if a.ndim > 2 == b.ndim else _matmul(a.mT, g)
+
+
+def _matvec_value(a, b):
+    return (_rows(a) @ b).reshape(a.shape[:-1]) if a.ndim > 2 and b.ndim == 1 else np.matmul(a, b[..., None])[..., 0] if b.ndim > 1 else a @ b
+
+
+def _matvec_right(g, out, a, b):
+    return _matvec(_rows(a).T, np.reshape(g, -1)) if a.ndim > 2 and b.ndim == 1 else _matvec(a.mT, g)
+
+
 _matmul = primitive(_matmul_value, axes.contraction("ij,jk->ik"), _matmul_left, _matmul_right, name="matmul")
+_matvec = primitive(
+    _matvec_value,
+    axes.contraction("ij,j->i"),
+    lambda g, out, a, b: g[..., None] * b[..., None, :],
+    _matvec_right,
+    name="matvec",
+)
+_vecmat = primitive(
+    lambda a, b: np.matmul(a[..., None, :], b)[..., 0, :],
+    axes.contraction("i,ij->j"),
+    lambda g, out, a, b: _matvec(b, g),
+    lambda g, out, a, b: a[..., None] * g[..., None, :],
+    name="vecmat",
+)
+_dot = primitive(
+    lambda a, b: np.matmul(a[..., None, :], b[..., None])[..., 0, 0],
+    axes.contraction("i,i->"),
+    lambda g, out, a, b: g[..., None] * b,
+    lambda g, out, a, b: g[..., None] * a,
+    name="dot",
+)
 
 
 @implements(np.matmul)
@@ -44,40 +71,35 @@ def matmul(a, b, **kwargs):
     if kwargs:
         a, b = _only_dtype("matmul", (a, b), kwargs)
     a, b = as_array(a), as_array(b)
-    if a.ndim > 1 < b.ndim:
-        return _matmul(a, b)
     if not a.ndim or not b.ndim:
         raise ScgTypeError(f"np.matmul needs at least one axis, got shapes {a.shape} and {b.shape}: use * for scalars ({here()})")
-    left, right = a.ndim == 1, b.ndim == 1
-    out = _matmul(np.expand_dims(a, 0) if left else a, np.expand_dims(b, 1) if right else b)
-    return np.reshape(out, out.shape[: out.ndim - left - right] if right else (*out.shape[:-2], out.shape[-1]))
+    if a.ndim == 1:
+        return _dot(a, b) if b.ndim == 1 else _vecmat(a, b)
+    return _matvec(a, b) if b.ndim == 1 else _matmul(a, b)
 
 
 def _only_dtype(name, operands, kwargs):
     dtype = kwargs.pop("dtype", None)
     if kwargs:
         raise ScgTypeError(f"np.{name} of a Node takes no {', '.join(kwargs)}=: move the axes with np.moveaxis ({here()})")
-    return [np.astype(as_array(x), dtype) if dtype else x for x in operands]
+    return [np.astype(as_array(x), dtype) if dtype else as_array(x) for x in operands]
 
 
 @implements(np.matvec)
 def matvec(x1, x2, **kwargs):
-    x1, x2 = _only_dtype("matvec", (x1, x2), kwargs)
-    return np.matmul(x1, np.expand_dims(as_array(x2), -1))[..., 0]
+    return _matvec(*_only_dtype("matvec", (x1, x2), kwargs))
 
 
 @implements(np.vecmat)
 def vecmat(x1, x2, **kwargs):
     x1, x2 = _only_dtype("vecmat", (x1, x2), kwargs)
-    return np.matmul(np.expand_dims(_conjugate(as_array(x1)), -2), x2)[..., 0, :]
+    return _vecmat(_conjugate(x1), x2)
 
 
 @implements(np.vecdot)
 def vecdot(x1, x2, axis=-1, keepdims=False, **kwargs):
-    x1, x2 = map(as_array, _only_dtype("vecdot", (x1, x2), kwargs))
-    x1, x2 = (np.moveaxis(x, axis, -1) if axis != -1 else x for x in (x1, x2))
-    out = np.matmul(np.expand_dims(_conjugate(x1), -2), np.expand_dims(x2, -1))
-    out = np.reshape(out, out.shape[:-2])
+    x1, x2 = [np.moveaxis(x, axis, -1) if axis != -1 else x for x in _only_dtype("vecdot", (x1, x2), kwargs)]
+    out = _dot(_conjugate(x1), x2)
     return np.expand_dims(out, axis) if keepdims else out
 
 

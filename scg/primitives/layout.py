@@ -214,7 +214,7 @@ def stack(arrays, axis=0, *, dtype=None, casting="same_kind"):
     if len({x.shape for x in arrays}) > 1:
         raise ValueError(f"all input arrays must have the same shape, got {[x.shape for x in arrays]}")
     axis = normalize_axis_index(axis, arrays[0].ndim + 1)
-    return concatenate([np.expand_dims(x, axis) for x in arrays], axis, dtype=dtype, casting=casting)
+    return concatenate([_reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in arrays], axis, dtype=dtype, casting=casting)
 
 
 @implements(np.vstack)
