@@ -211,7 +211,8 @@ class Downstream:
             order.append(1 + axes.index(a) if a in axes else 1 + len(axes) + a)
         squeezed = [1 + len(axes) + a for a in axes]
         f = np.transpose(f, [*order, *squeezed])
-        return np.reshape(f, f.shape[: 1 + rest])
+        f = np.reshape(f, f.shape[: 1 + rest])
+        return f * box(_later(score(self.node), axes)) if self.graph else f
 
     def _mixed_axes(self, labels: Labels) -> tuple[int, ...]:
         used: dict[int, int] = {}
@@ -233,6 +234,19 @@ class Downstream:
             share = gather(value * weight, self.shape, labels, lead)
             total = share if total is None else total + share
         return total
+
+
+def _later(s: Any, axes: tuple[int, ...]) -> Any:
+    """For every element the sum of ``s`` over those after it along ``axes`` (row-major).
+
+    For elements replaced in turn, p(t) - p(t0) = sum_i prod_{j<i} p_j(t0) (p_i(t) - p_i(t0)) prod_{j>i} p_j(t): the earlier
+    ones stay as drawn, and the later ones keep their derivative. It matters from the second derivative on.
+    """
+    rest = [a for a in range(s.ndim) if a not in axes]
+    moved = np.transpose(s, [*rest, *axes])
+    flat = np.reshape(moved, (*moved.shape[: len(rest)], -1))
+    after = np.sum(flat, axis=-1, keepdims=True) - np.cumsum(flat, axis=-1)
+    return np.transpose(np.reshape(after, moved.shape), [[*rest, *axes].index(a) for a in range(s.ndim)])
 
 
 def score(node: Node) -> Any:
