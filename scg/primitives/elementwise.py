@@ -72,7 +72,7 @@ sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out
 
 def _share(a, b, factor=1.0):
     """exp(a) / (exp(a) + exp(b)); 0 where both are -inf, a half where both are +inf. Sums with ``factor`` ln 2 for powers of two."""
-    return sigmoid(factor * np.where(a == b, 0, a - b)) * (a > -math.inf)
+    return sigmoid(factor * np.where((a == b) & np.isinf(a), 0, a - b)) * (a > -math.inf)
 
 
 primitive(np.logaddexp, elementwise, lambda g, out, x, y: g * _share(x, y), lambda g, out, x, y: g * _share(y, x))
@@ -157,11 +157,17 @@ def frexp(x, /):
 
 
 _sign = primitive(lambda x: np.sign(x), elementwise, name="sign")
+_phase = primitive(  # x / |x|
+    lambda x: np.sign(x),
+    _antiholomorphic,
+    lambda g, out, x: _over_radius(g - np.real(g * out) * np.conjugate(out), np.absolute(x)) * (x != 0),
+    name="phase",
+)
 
 
 @implements(np.sign)
 def sign(x, /):
-    return _sign(x) if x.dtype.kind != "c" else _over_radius(x, np.absolute(x))
+    return _phase(x) if x.dtype.kind == "c" else _sign(x)
 
 
 # constant: the derivative is zero wherever it exists
