@@ -55,9 +55,8 @@ def _before(x, axis):
 
 def _shifted(x, axis, first):
     """(first, x_0, ..., x_{n-2}) along a non-negative axis."""
-    n = x.shape[axis]
-    start = np.full((*x.shape[:axis], min(n, 1), *x.shape[axis + 1 :]), first, x.dtype)
-    return np.concatenate([start, x[at(axis, slice(0, max(n - 1, 0)))]], axis=axis)
+    start = np.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), first, x.dtype)
+    return np.concatenate([start, x[at(axis, slice(0, -1))]], axis=axis) if x.shape[axis] else x
 
 
 def _equal_shares(g, out, x, axis, keepdims):
@@ -138,6 +137,8 @@ def fold(base, combine, neutral, a, axis, dtype, out, keepdims, initial, where):
         a = np.where(np.broadcast_to(where, np.shape(a)), a, initial if neutral is None else neutral)
     if dtype is not None:
         a = np.astype(a, dtype)
+    if neutral is None and initial is not None and a.size == 0:  # an extremum of nothing is ``initial``
+        base, combine = _sum, np.add
     result = base(a, axis=axis_tuple(axis, a.ndim), keepdims=bool(keepdims))
     return result if initial is None else combine(result, initial)
 
@@ -243,7 +244,8 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=Tru
         return np.astype(var(a, axis, np.float32, None, ddof, keepdims, where=where, mean=mean), np.float16)
     deviation = a - (np.mean(a, axis=axis, dtype=dtype, keepdims=True, where=where) if mean is None else mean)
     total = sum(_squared(deviation), axis, dtype, None, keepdims, None, where)
-    return total / np.maximum(_count(a, axis, keepdims, where, total.dtype) - ddof, 0)
+    freedom = _count(a, axis, keepdims, where, total.dtype) - ddof
+    return total / (np.maximum(freedom, 0) if where is not True else freedom if freedom > 0 else 0)
 
 
 def _ddof(ddof, correction):

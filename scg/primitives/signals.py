@@ -82,11 +82,12 @@ def _steps(h, f, axis):
     """The distances between neighbours along ``axis``, each an array that broadcasts against f."""
     n = f.shape[axis]
     if h.ndim == 0:
-        h = np.broadcast_to(np.astype(h, f.real.dtype) if type(h) is not Node else h, (max(n - 1, 0),))
+        h = np.broadcast_to(h, (max(n - 1, 0),))
     elif h.shape == (n,):
         h = np.diff(h if h.dtype.kind == "f" else np.astype(h, float))
     else:
         raise ScgValueError(f"coordinates along axis {axis} of {f.shape} need shape {(n,)}, got {h.shape} ({here()})")
+    h = h if type(h) is Node else h.astype(f.real.dtype)
     return _shaped(h, axis, f.ndim)
 
 

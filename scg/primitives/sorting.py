@@ -4,6 +4,7 @@ Sorting is stable: of equal elements the first in the input is the first in the 
 without a derivative (positions, counts, comparisons) is a Node all the same, so that a replay computes it again.
 """
 
+import math
 import operator
 
 import numpy as np
@@ -19,9 +20,11 @@ from scg.primitives.reduction import no_buffer
 
 def _put_along_value(g, indices, axis, size):
     g, indices = [np.moveaxis(x, axis, -1) for x in np.broadcast_arrays(g, indices)]
+    if indices.size and not -size <= indices.min() <= indices.max() < size:
+        raise IndexError(f"an index lies outside of an axis of length {size}")
     out = np.zeros((*g.shape[:-1], size), g.dtype)
-    rows = np.arange(g.size // max(g.shape[-1], 1)).reshape(*g.shape[:-1], 1)
-    np.add.at(out.reshape(-1), (rows * size + indices % max(size, 1)).reshape(-1), g.reshape(-1))
+    rows = np.arange(math.prod(g.shape[:-1])).reshape(*g.shape[:-1], 1)
+    np.add.at(out.reshape(-1), (rows * size + np.where(indices < 0, indices + size, indices)).reshape(-1), g.reshape(-1))
     return np.moveaxis(out, -1, axis)
 
 
@@ -181,7 +184,7 @@ _count = primitive(lambda x, size: np.bincount(x, minlength=size), name="bincoun
 @implements(np.bincount)
 def bincount(x, /, weights=None, minlength=0):
     """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it keeps."""
-    x = as_array(x)
+    x = as_array(x) if np.size(x) else np.zeros(np.shape(x), int)
     values = x.value if type(x) is Node else x
     if values.ndim != 1 or values.dtype.kind not in "iub" or values.size and values.min() < 0:
         raise ScgValueError(f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})")

@@ -85,11 +85,13 @@ def _quantile(a, q, axis, method, keepdims, weights, without_nan):
     a, strong = as_array(a), type(q) is Node
     q = q if strong else np.asarray(q, a.dtype if isinstance(q, (int, float)) and a.dtype.kind == "f" else None)
     shape_of_q = q.shape
-    if len(shape_of_q) > 2:
-        raise ScgValueError(f"q must be a scalar or have one or two axes, got shape {shape_of_q} ({here()})")
+    if len(shape_of_q) > 2 - without_nan:
+        raise ScgValueError(f"q must be a scalar or have one axis{'' if without_nan else ' or two'}, got shape {shape_of_q} ({here()})")
     values = q.value if strong else q
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         raise ScgValueError(f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {values} ({here()})")
+    if without_nan and a.size == 0:
+        return np.mean(a, axis=axis, keepdims=keepdims)
     q = np.ravel(q)
     x, shape = _sampled_last(a, axis)
     if weights is not None:
@@ -99,7 +101,7 @@ def _quantile(a, q, axis, method, keepdims, weights, without_nan):
         s, result = _weighted(x, q, _sampled_last(weights, axis)[0])
     else:
         s = np.sort(x, axis=-1)
-        n = np.sum(~np.isnan(s), axis=-1, keepdims=True) if without_nan else x.shape[-1]
+        n = np.sum(~np.isnan(s), axis=-1, keepdims=True, dtype=q.dtype) if without_nan else x.shape[-1]
         result = _at_positions(s, n, q, method, x.dtype if x.dtype.kind == "f" and not strong else None)
     result = np.moveaxis(result if without_nan else _nan_where_last_is(s, result), -1, 0)
     return np.reshape(result, shape_of_q + (shape if keepdims else x.shape[:-1]))
