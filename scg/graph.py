@@ -639,6 +639,7 @@ def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
     """Nodes and the guards before them as flat rows (no recursion, at any depth), and the row of each root; see ``unpack``."""
     order = ancestors(roots, guards=True)
     row: dict[int, int] = {}  # of a node by its id, of a guard by its stamp
+    lines: dict[Any, str] = {}
     passed: set[int] = set()
     rows: list[Any] = []
     for node in order:
@@ -647,8 +648,13 @@ def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
             row[guard.stamp] = len(rows)
             rows.append((None, row[guard.node.id], guard.outcome, guard.before and row[guard.before.stamp], guard.line))
         row[node.id] = len(rows)
-        operands = tuple([_Row(row[o.id]) if type(o) is Node else o for o in node.operands])
-        rows.append((node.primitive, operands, node.id, node.statics, node._value, node.guard and row[node.guard.stamp], node.line))
+        sources = tuple([row[o.id] if type(o) is Node else None for o in node.operands])
+        constants = tuple([o for o in node.operands if type(o) is not Node])
+        spot = (id(node._code), node._instruction)
+        if spot not in lines:
+            lines[spot] = node.line
+        guard = node.guard and row[node.guard.stamp]
+        rows.append((node.primitive, sources, constants, node.id, node.statics, node._value, guard, lines[spot]))
     return rows, [row[root.id] for root in roots]
 
 
@@ -658,15 +664,16 @@ def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
     Nodes of one ``origin`` (a process) that are unpacked one after the other stay one graph, as they were there.
     """
     made: list[Any] = []
-    for primitive, operands, *rest in rows:
+    for primitive, sources, *rest in rows:
         if primitive is None:
             outcome, before, line = rest
-            made.append(Guard(made[operands], outcome, None if before is None else made[before], line, 0))
+            made.append(Guard(made[sources], outcome, None if before is None else made[before], line, 0))
             continue
-        number, statics, value, guard, line = rest
+        constants, number, statics, value, guard, line = rest
         node = _UNPACKED.get((origin, number)) if origin else None
         if node is None:
-            node = record(primitive, tuple([made[o.index] if type(o) is _Row else o for o in operands]), statics, value)
+            others = iter(constants)
+            node = record(primitive, tuple([next(others) if i is None else made[i] for i in sources]), statics, value)
             node._code, node._instruction = line, 0
             node.guard = None if guard is None else made[guard]
             if origin:
@@ -677,10 +684,6 @@ def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
 
 def _unpickle(origin: Any, rows: list[Any], roots: list[int]) -> Node:
     return unpack(rows, roots, origin)[0]
-
-
-class _Row(NamedTuple):
-    index: int
 
 
 def _cast_inputs(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
