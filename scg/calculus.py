@@ -13,7 +13,9 @@ from scg.gradient import pull
 from scg.graph import Node, ancestors, collect_guards, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
-from scg.tree import children, leaves, rebuild
+from scg.sample import is_stochastic
+from scg.surrogate import draws, surrogate
+from scg.tree import children, leaves, map_leaves, rebuild
 
 Argnums = int | Sequence[int]
 
@@ -22,7 +24,7 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     """d cost / d x for every node x in ``wrt`` (a Node, or a list or other structure of Nodes), in that structure.
 
     Arrays of each node's shape and dtype; with ``create_graph`` Nodes, which can be differentiated again. The cost must be a real scalar.
-    Zero where the cost does not depend on x.
+    Zero where the cost does not depend on x. Where draws lead to the cost, an estimate of the gradient of its expectation, by their estimators.
     """
     targets = [leaf for _, leaf in leaves(wrt)]
     for path, leaf in leaves(wrt):
@@ -33,7 +35,8 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     _check_cost(cost)
     if not targets:
         return wrt
-    found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph)
+    loss = surrogate(cost, None if create_graph else 1)
+    found = pull([loss], [np.ones((), cost.dtype)], targets, create_graph)
     if create_graph:  # a constant gradient is a node too
         found = [g if type(g) is Node else parameter(g) for g in found]
     return rebuild(wrt, iter(found))
@@ -44,7 +47,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
 
     ``fn`` returns a real scalar. Arguments may be nested dicts, lists, tuples, named tuples and dataclasses of floating-point arrays, and the
     gradient has their structure, shapes and dtypes; with several ``argnums`` it is a tuple. Other arguments and keywords, ``rng`` among them, are
-    handed on. Inside a function that is itself differentiated the results are Nodes, so that derivatives nest.
+    handed on. Where ``fn`` draws (``scg.sample``), the gradient is an estimate of that of E[fn], by the estimators of its draws. Inside a function that is itself differentiated the results are Nodes, so that derivatives nest.
     """
 
     @functools.wraps(fn)
@@ -57,7 +60,8 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
         _check_cost(cost)
         order = ancestors([cost], min((x.id for x in inputs), default=0))
         nested = _is_nested(cost, inputs, order)
-        found = pull([cost], [np.ones((), cost.dtype)], inputs, nested, order) if inputs else []
+        loss = surrogate(cost, None if nested else 1) if any(map(is_stochastic, order)) else cost
+        found = pull([loss], [np.ones((), cost.dtype)], inputs, nested, order if loss is cost else None) if inputs else []
         return cost if nested else cost.value[()], rebuild(structure, iter(found))
 
     return differentiated
@@ -86,6 +90,9 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
                 raise ScgValueError(f"the cotangent needs the structure and shapes of the result, {[np.shape(y) for y in found]}, got {shapes} ({here()})")
             pairs = [(y, s if type(s) is Node else np.asarray(s, y.dtype)) for y, s in zip(found, seeds, strict=True) if type(y) is Node]
             graph = nested or any(type(s) is Node for s in seeds)
+            if pairs and draws([y for y, _ in pairs]):  # the costs of each draw are those that the cotangent weighs
+                loss = functools.reduce(operator.add, [np.sum(y * s) for y, s in pairs])
+                return rebuild(structure, iter(pull([surrogate(loss, None if graph else 1)], [np.ones((), loss.dtype)], inputs, graph)))
             return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
 
         return (result if nested else rebuild(result, (y.value if type(y) is Node else y for y in found))), pullback
@@ -160,7 +167,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         _check_cost(cost)
         nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
-        first = pull([cost], [np.ones((), cost.dtype)], inputs, True)
+        first = pull([surrogate(cost, None if nested else 2)], [np.ones((), cost.dtype)], inputs, True)
         pairs = [(g, v if type(v) is Node else np.asarray(v, g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
         if not pairs:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
@@ -170,6 +177,10 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
 
 
 def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    if draws([result]):  # each element is a cost of its own
+        costs = [surrogate(y, None if nested else 1) for y in np.ravel(result)]
+        rows = [pull([y], [np.ones((), y.dtype)], inputs, nested) for y in costs]
+        return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*rows, strict=True), inputs, strict=True)]
     seed = parameter(np.zeros(result.shape, result.dtype))
     pulled = pull([result], [seed], inputs, create_graph=True)
     block = max(1, 2**22 // max([1, result.size, *[x.size for x in inputs]]))
@@ -217,8 +228,10 @@ def _lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], 
 
 
 def _run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    with collect_guards():  # an `if` inside is not remembered outside
-        return fn(*args, **kwargs)
+    with collect_guards() as guards:  # an `if` inside is not remembered outside
+        result = fn(*args, **kwargs)
+        # what an `if` chose to return depends on it, also where it was computed before
+        return map_leaves(lambda y: alias(y) if type(y) is Node else y, result) if guards else result
 
 
 def _is_nested(cost: Node, inputs: list[Node], order: list[Node] | None = None) -> bool:

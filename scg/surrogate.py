@@ -19,7 +19,7 @@ import numpy as np
 
 from scg.axes import elementwise
 from scg.errors import NotDifferentiable, here
-from scg.estimator import Accounted
+from scg.estimator import Accounted, Estimator
 from scg.graph import RULES, Node, ancestors, primitive
 from scg.influence import Labels, influence
 from scg.primitives import indexing, layout, reduction
@@ -39,7 +39,7 @@ def surrogate(cost: Node, order: int | None = None) -> Node:
     if order != 1:  # the extras are costs themselves, which score-function draws influence
         for extra in extras:
             cost = cost + extra
-    scoring = [node for node in draws(cost) if node.statics["site"].estimator.scores]
+    scoring = [node for node in draws([cost]) if node.statics["site"].estimator.scores]
     if scoring:
         cost = Terms(cost, scoring).boxed(order)
     if order == 1:
@@ -48,15 +48,16 @@ def surrogate(cost: Node, order: int | None = None) -> Node:
     return cost
 
 
-def draws(cost: Node) -> list[Node]:
-    """The stochastic nodes that lead to a cost and have parameters to differentiate by, oldest first."""
-    return [n for n in ancestors([cost], guards=True) if is_stochastic(n) and any(type(p) is Node for p in n.statics["site"].distribution.parameters.values())]
+def draws(costs: list[Node]) -> list[Node]:
+    """The stochastic nodes that lead to some costs and have parameters to differentiate by, oldest first."""
+    found = [node for node in ancestors(costs, guards=True) if is_stochastic(node)]
+    return [node for node in found if any(type(p) is Node for p in node.statics["site"].distribution.parameters.values())]
 
 
 def _expansions(cost: Node, after: int, order: int | None) -> Iterable[Node]:
     """Zeros with the derivatives that nodes contribute by looking elsewhere: sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products count once."""
-    for node in draws(cost):
-        if node.id > after:
+    for node in draws([cost]):
+        if node.id > after and type(node.statics["site"].estimator).expand is not Estimator.expand:
             extra = node.statics["site"].estimator.expand(Downstream(node, cost, order))
             if extra is not None:
                 yield extra
