@@ -32,6 +32,10 @@ class AxisMap:
         """The factors of the output's axes, and those of each operand's."""
         return own("out", out), tuple([own(i, shape) for i, shape in enumerate(shapes)])
 
+    def align_result(self, k: int, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: dict[str, Any]) -> Alignment:
+        """The same for result ``k``, of shape ``out``, of a primitive that has several."""
+        return AxisMap.align(self, shapes, out, statics)
+
 
 class _Elementwise(AxisMap):
     """Output element i depends on the elements of the operands that broadcasting puts at i."""
@@ -41,6 +45,9 @@ class _Elementwise(AxisMap):
 
     def align(self, shapes, out, statics):
         return own("out", out), tuple([broadcast_axes(shape, out) for shape in shapes])
+
+    def align_result(self, k, shapes, out, statics):
+        return self.align(shapes, out, statics)
 
 
 class _Reduction(AxisMap):
@@ -96,9 +103,10 @@ class contraction(AxisMap):  # noqa: N801 - a family is named like the others
         return broadcast_lead(operands, batched, [len(core) for core in self.ins]), statics
 
     def align(self, shapes, out, statics):
-        if len(self.outs) > 1:
-            return super().align(shapes, out, statics)
-        core = self.outs[0]
+        return self.align_result(0, shapes, out, statics)
+
+    def align_result(self, k, shapes, out, statics):
+        core = self.outs[k]
         leading = out[: len(out) - len(core)]
         result = own("lead", leading) + tuple([((letter, n),) for letter, n in zip(core, out[len(leading) :], strict=True)])
         ins = []
@@ -182,22 +190,38 @@ class _Concatenate(AxisMap):
 
 
 class _Index(AxisMap):
-    """Operand 0 is indexed by the static ``index``, a tuple in which ``Slot(k)`` stands for operand k; full slices are aligned."""
+    """Operand 0 is indexed by the static ``index``, a tuple in which ``Slot(k)`` stands for operand k.
+
+    An axis that a full slice takes is aligned; so are the axes of an array of indices, each of which picks its own elements.
+    """
 
     def lead(self, operands, batched, statics):
         index = statics["index"]
-        if any(batched[1:]) or not blocks_together(index):
+        if not blocks_together(index):
             return None
-        return operands, {**statics, "index": (slice(None), *index)}
+        if not any(batched[1:]):
+            return operands, {**statics, "index": (slice(None), *index)}
+        if not _is_advanced(index[0]):  # the replicates would land behind the axes before it
+            return None
+        rank = block_rank(index, [np.ndim(o) - b for o, b in zip(operands, batched, strict=True)])
+        operands = (operands[0], *[padded(o, rank) if b else o for o, b in zip(operands[1:], batched[1:], strict=True)])
+        return operands, {**statics, "index": (replicates(operands, batched, rank), *index) if self._leads(batched) else index}
+
+    def _leads(self, batched):
+        """Whether what is indexed has the replicate axis too."""
+        return batched[0]
 
     def align(self, shapes, out, statics):
         index = statics["index"]
         result, source = list(own("out", out)), list(own("x", shapes[0]))
-        if any(not isinstance(i, (slice, int, np.integer)) and i is not None and i is not Ellipsis for i in index):
+        if any(isinstance(i, np.ndarray) and i.ndim == 0 for i in index):
             return super().align(shapes, out, statics)
-        for i, j in aligned_slices(index, shapes[0]):
+        pairs, start, rank = aligned_slices(index, shapes)
+        for i, j in pairs:
             source[i] = result[j]
-        return tuple(result), (tuple(source),)
+        block = result[start : start + rank]
+        picks = [tuple([axis if axis[0][1] == n else () for axis, n in zip(block[rank - len(s) :], s, strict=True)]) for s in shapes[1:]]
+        return tuple(result), (tuple(source), *picks)
 
 
 class _Scatter(_Index):
@@ -205,7 +229,10 @@ class _Scatter(_Index):
 
     def lead(self, operands, batched, statics):
         call = super().lead(operands, batched, statics)
-        return call and (call[0], {**call[1], "shape": (operands[0].shape[0], *statics["shape"])})
+        return call and (call[0], {**call[1], "shape": (operands[batched.index(True)].shape[0], *statics["shape"])})
+
+    def _leads(self, batched):
+        return True
 
     def align(self, shapes, out, statics):
         forward = super().align([statics["shape"], *shapes[1:]], shapes[0], statics)
@@ -218,32 +245,51 @@ class Slot(NamedTuple):
     position: int
 
 
+def _is_advanced(i: Any) -> bool:
+    return isinstance(i, (np.ndarray, Slot, int, np.integer))
+
+
 def blocks_together(index: tuple[Any, ...]) -> bool:
     """Whether the advanced parts of an index are neighbours, so that NumPy leaves the axes before them in place."""
-    advanced = [isinstance(i, (np.ndarray, Slot, int, np.integer)) for i in index]
+    advanced = [_is_advanced(i) for i in index]
     if not any(isinstance(i, (np.ndarray, Slot)) for i in index):
         return True
     first, last = advanced.index(True), len(advanced) - advanced[::-1].index(True)
     return all(advanced[first:last]) and not any(isinstance(i, np.ndarray) and i.dtype == bool and i.ndim == 0 for i in index)
 
 
-def aligned_slices(index: tuple[Any, ...], shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(operand axis, output axis) of the axes that a basic index takes whole and in order."""
-    named = sum(1 for i in index if i is not None and i is not Ellipsis)
-    full = []
-    for i in index if Ellipsis in index else (*index, Ellipsis):
-        full += [slice(None)] * (len(shape) - named) if i is Ellipsis else [i]
-    pairs, before, after = [], 0, 0
-    for i in full:
+def block_rank(index: tuple[Any, ...], ranks: Sequence[int]) -> int:
+    """How many axes the advanced parts of an index broadcast to; ``ranks`` are those of the operands."""
+    arrays = [1 if i.dtype == bool else i.ndim for i in index if isinstance(i, np.ndarray)]
+    return max([*arrays, *[ranks[i.position] for i in index if isinstance(i, Slot)]], default=0)
+
+
+def replicates(operands: tuple[Any, ...], batched: Sequence[bool], rank: int) -> Any:
+    """0 ... R - 1 along a leading axis before ``rank`` others: the r-th indices belong to the r-th replicate."""
+    return np.arange(operands[batched.index(True)].shape[0]).reshape(-1, *(1,) * rank)
+
+
+def aligned_slices(index: tuple[Any, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int, int]:
+    """(operand axis, output axis) of the axes that an index takes whole and in order; the first output axis of its advanced parts, and their rank."""
+    shape, together = shapes[0], blocks_together(index)
+    taken = [i.ndim if isinstance(i, np.ndarray) and i.dtype == bool else 0 if i is None or i is Ellipsis else 1 for i in index]
+    rank = block_rank(index, [len(s) for s in shapes])
+    pairs: list[tuple[int, int]] = []
+    before, after, start = 0, 0 if together else rank, None if together else 0
+    dots = any(i is Ellipsis for i in index)
+    for i, axes in zip(index if dots else (*index, Ellipsis), taken if dots else (*taken, 0), strict=True):
         if i is None:
             after += 1
-        elif isinstance(i, slice):
-            if i.indices(shape[before]) == (0, shape[before], 1):
-                pairs.append((before, after))
-            before, after = before + 1, after + 1
+        elif i is Ellipsis or isinstance(i, slice):
+            for _ in range(len(shape) - sum(taken) if i is Ellipsis else 1):
+                if i is Ellipsis or i.indices(shape[before]) == (0, shape[before], 1):
+                    pairs.append((before, after))
+                before, after = before + 1, after + 1
         else:
-            before += 1
-    return pairs
+            if start is None and rank:
+                start, after = after, after + rank
+            before += axes
+    return pairs, start or 0, rank
 
 
 elementwise, reduction, along = _Elementwise(), _Reduction(), _Along()

@@ -16,27 +16,31 @@ Labels = tuple[tuple[tuple[Any, int], ...], ...]
 
 
 def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int, Labels]:
-    """The labels of every node of ``order`` (growing ids) that depends on ``source``."""
+    """The labels of every node of ``order`` (growing ids) that depends on ``source``; of a node of several results a tuple of labels, one for each."""
     tied = source.ndim - event_ndim
-    labels: dict[int, Labels] = {
+    labels: dict[int, Any] = {
         source.id: tuple([(((a, 1, n) if a < tied else None, n),) for a, n in enumerate(source.shape)])
     }
     tainted: dict[int, bool] = {}
     for node in order:
         if node.id <= source.id:
             continue
-        found: Labels | None = None
+        found: Any = None
         alignment = None
         value = node._value
-        if node.guard is not None and is_tainted(node.guard, labels, tainted) and type(value) is not tuple:
-            labels[node.id] = _free(value)  # made on a branch that the draw chose
+        if node.guard is not None and is_tainted(node.guard, labels, tainted):
+            labels[node.id] = tuple(map(_free, value)) if type(value) is tuple else _free(value)  # made on a branch that the draw chose
             continue
         for k, operand in enumerate(node.operands):
             if type(operand) is not Node or operand.id not in labels:
                 continue
             before = labels[operand.id]
-            if type(value) is tuple or type(operand._value) is tuple:
-                after = _free(value) if type(value) is not tuple else ()
+            if type(operand._value) is tuple:  # one of several results
+                after = before[node.statics["index"]]
+            elif type(value) is tuple:
+                shapes, rule = [getattr(o, "shape", ()) for o in node.operands], node.primitive.axes or mixed
+                each = [rule.align_result(j, shapes, v.shape, node.statics) for j, v in enumerate(value)]
+                after = tuple([_carried(before, sources[k], target) for target, sources in each])
             elif node.primitive.axes is elementwise and operand._value.shape == value.shape:
                 after = before
             else:
@@ -44,7 +48,10 @@ def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int,
                     shapes = [getattr(o, "shape", ()) for o in node.operands]
                     alignment = (node.primitive.axes or mixed).align(shapes, value.shape, node.statics)
                 after = _carried(before, alignment[1][k], alignment[0])
-            found = after if found is None or found is after else _agreed(found, after)
+            if found is None or found is after:
+                found = after
+            else:
+                found = tuple(map(_agreed, found, after)) if type(value) is tuple else _agreed(found, after)
         if found is not None:
             labels[node.id] = found
     return labels
