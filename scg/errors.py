@@ -5,9 +5,10 @@ import sys
 from types import CodeType, FrameType
 
 import numpy as np
+import scipy
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_NUMPY = os.path.dirname(np.__file__) + os.sep
+_NOT_THE_USERS = (PACKAGE, os.path.dirname(np.__file__) + os.sep, os.path.dirname(scipy.__file__) + os.sep)
 
 
 class ScgError(Exception):
@@ -65,9 +66,9 @@ def kin(error: Exception) -> type[ScgError] | None:
 
 
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The innermost frame outside the package and NumPy: the user's own line."""
+    """The innermost frame outside the package, NumPy and SciPy: the user's own line."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and frame.f_code.co_filename.startswith((PACKAGE, _NUMPY)):
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
     return frame
 
