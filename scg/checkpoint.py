@@ -175,7 +175,7 @@ def _kind(leaf: Any) -> str:
         return f"{'an array' if isinstance(leaf, np.ndarray) else 'a scalar'} of shape {leaf.shape} and dtype {leaf.dtype}"
     if isinstance(leaf, dict):
         return f"a dict of {list(leaf)}"
-    return f"a {type(leaf).__name__} of {len(leaf)}" if isinstance(leaf, (list, tuple)) else f"a {type(leaf).__name__}"
+    return f"a {type(leaf).__name__} of {len(leaf)}" if isinstance(leaf, (list, tuple)) else type(leaf).__name__
 
 
 def _fields(tree: Any) -> dict[str, Any] | None:

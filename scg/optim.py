@@ -78,7 +78,7 @@ class Optimizer(ABC):
                 raise ScgValueError(f"params{path} has become read-only; no parameter was changed ({here()})")
         self.steps += 1
         for (_, array), g, *buffers in zip(self._named, found, *self._buffers.values(), strict=True):
-            self._update(array, g, *buffers)
+            self._update(*np.atleast_1d(array, g, *buffers))  # of no axes, a result would be a scalar and no buffer
 
     @abstractmethod
     def _update(self, x: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
