@@ -60,7 +60,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
         _check_cost(cost)
         order = ancestors([cost], min((x.id for x in inputs), default=0))
         nested = _is_nested(cost, inputs, order)
-        stochastic = cost.guard is not None or any(map(is_stochastic, order))
+        stochastic = any(node.guard is not None or is_stochastic(node) for node in order)
         loss = surrogate(cost, None if nested else 1) if stochastic else cost
         found = pull([loss], [np.ones((), cost.dtype)], inputs, nested, order if loss is cost else None) if inputs else []
         return cost if nested else cost.value[()], rebuild(structure, iter(found))
