@@ -9,6 +9,7 @@ import math
 import operator
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from scg import axes
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
@@ -76,7 +77,7 @@ _max, _min, _fmax, _fmin = [
     primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name)
     for ufunc, name in ((np.maximum, "max"), (np.minimum, "min"), (np.fmax, "nanmax"), (np.fmin, "nanmin"))
 ]
-_all, _any, _xor, _bit_and, _bit_or, _bit_xor, _gcd, _lcm = _CONSTANT = [
+_all, _any, _xor, _bit_and, _bit_or, _bit_xor, _gcd, _lcm = [
     primitive(ufunc.reduce, axes.reduction, name=f"{ufunc.__name__}.reduce")
     for ufunc in (np.logical_and, np.logical_or, np.logical_xor, np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.gcd, np.lcm)
 ]
@@ -189,10 +190,11 @@ def _log_sum_exp(base2):
     def reduce(a, axis, keepdims):
         """log sum exp(a), shifted by the largest element (by 0 where that is infinite)."""
         if a.size == 0:
-            return log(np.sum(exp(a), axis=axis, keepdims=keepdims))
+            return np.sum(a, axis=axis, keepdims=keepdims) - math.inf
         top = np.max(stop_gradient(a), axis=axis, keepdims=True)
         top = np.where(np.isfinite(top), top, 0)
-        total = log(np.sum(exp(a - top), axis=axis, keepdims=keepdims))
+        with np.errstate(divide="ignore"):  # log 0 where all are -inf
+            total = log(np.sum(exp(a - top), axis=axis, keepdims=keepdims))
         return total + (top if keepdims else np.reshape(top, total.shape))
 
     reduce.name = "logaddexp.reduce"
@@ -232,7 +234,7 @@ def _count(a, axis, keepdims, where, dtype):
     """How many elements a reduction takes: an int, or with a mask an array."""
     if where is not True:
         return np.sum(np.broadcast_to(where, a.shape), axis=axis, dtype=dtype if dtype.kind in "fc" else float, keepdims=keepdims)
-    return a.size if axis is None else math.prod([a.shape[i] for i in axis_tuple(axis, a.ndim)])
+    return a.size if axis is None else math.prod([a.shape[i] for i in normalize_axis_tuple(axis, a.ndim)])
 
 
 @implements(np.var)

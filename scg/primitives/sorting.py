@@ -184,7 +184,7 @@ _count = primitive(lambda x, size: np.bincount(x, minlength=size), name="bincoun
 @implements(np.bincount)
 def bincount(x, /, weights=None, minlength=0):
     """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it keeps."""
-    x = as_array(x) if np.size(x) else np.zeros(np.shape(x), int)
+    x = as_array(x)
     values = x.value if type(x) is Node else x
     if values.ndim != 1 or values.dtype.kind not in "iub" or values.size and values.min() < 0:
         raise ScgValueError(f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.cases import Case, Domain
+from tests.cases import Case
 from tests.cases.layout import BOX, EMPTY, MATRIX, SCALAR, VECTOR, _one
 
 INDICES = np.array([[2, 0, 2, -1], [1, 1, 0, 0]])
@@ -55,5 +55,4 @@ CASES = [
     *_constant("np.argwhere", lambda x: np.argwhere(x + 5)),
     *_constant("np.bincount", lambda x: np.bincount(np.digitize(x, [-1.0, 1.0]), minlength=7), domain=VECTOR),
     *_one("np.bincount", lambda x: np.bincount([0, 2, 2, 5], x), lambda x: np.bincount([1, 0, 0, 1], x, 4), lambda x: np.bincount(np.digitize(x, [0.0]), x, 3), domain=VECTOR),
-    *_one("np.bincount", lambda x: np.bincount([], x, 2), domain=Domain(shape=(0,))),
 ]
