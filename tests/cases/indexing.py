@@ -25,6 +25,14 @@ CASES = [
     *_one("operator.getitem", lambda x: x[()], lambda x: x[...], lambda x: x[None], domain=SCALAR),
     *_one("operator.getitem", lambda x: x[:, 1], lambda x: x[[]], domain=EMPTY),
     *_one("operator.getitem", lambda x: x[np.argsort(x, axis=0)[:, 0]], lambda x: x[[2, 0], np.argmax(x[:2], axis=1)]),
+    *[
+        Case("operator.getitem", lambda x, z, w, pick=pick: pick(x, z.astype(int) % 2, w.astype(int) % 2), (BOX, Domain(0, 2, (3,)), Domain(-2, 2, (4, 1))))
+        for pick in (
+            *(lambda x, z, w: x[z], lambda x, z, w: x[w, z], lambda x, z, w: x[1, z], lambda x, z, w: x[z, :, 1:], lambda x, z, w: x[..., z]),
+            *(lambda x, z, w: x[z[0], :, w], lambda x, z, w: x[:, w, [2, 0, 1]], lambda x, z, w: x[z[1]], lambda x, z, w: x[w, None], lambda x, z, w: np.take(x, z, 1)),
+            *(lambda x, z, w: x[[0, 1, 0], w, z], lambda x, z, w: x[z[0], 1:, z[1]], lambda x, z, w: x[:, z, 1]),
+        )
+    ],
     *_one("np.take", lambda x: np.take(x, [5, 0, 5]), lambda x: np.take(x, [[0, 2], [1, -1]], axis=1), lambda x: x.take(1, axis=0)),
     *_one("np.take", lambda x: np.take(x, [4, -5], axis=-1, mode="wrap"), lambda x: np.take(x, [4, -5, 1], axis=1, mode="clip")),
     *_one("np.compress", lambda x: np.compress([True, False, True], x, axis=0), lambda x: np.compress([0, 1, 1, 0, 2], x), lambda x: x.compress([1, 1], axis=-1)),
