@@ -22,8 +22,9 @@ def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], creat
     """
     order = ancestors(roots, min(node.id for node in wrt)) if order is None else order
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = _pull(order, roots, seeds, wrt, create_graph, absorbing=False)
-        if not all(_finite(g) for g in found):
+        seeking = nan_is_sought()  # one that a zero absorbs is none
+        found = [] if seeking else _pull(order, roots, seeds, wrt, create_graph, absorbing=False)
+        if seeking or not all(_finite(g) for g in found):
             found = _pull(order, roots, seeds, wrt, create_graph, absorbing=True)
     return [np.zeros(x.shape, x.dtype) if g is None else g for g, x in zip(found, wrt, strict=True)] if create_graph else _owned(found, wrt, seeds)
 

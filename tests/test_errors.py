@@ -264,6 +264,15 @@ def test_nan_is_named_where_it_is_made_in_the_backward_pass():
     assert np.isnan(scg.gradients(cost, [x])[0][0])
 
 
+def test_a_nan_that_a_zero_absorbs_is_none():
+    x = np.array([0.0, 4.0])
+    plain = scg.grad(lambda v: np.sum(np.where(v > 0, np.sqrt(v), v)))
+    np.testing.assert_array_equal(plain(x), [1.0, 0.25])
+    with scg.detect_nan():
+        np.testing.assert_array_equal(plain(x), [1.0, 0.25])
+        np.testing.assert_array_equal(scg.grad(lambda v: np.sum(plain(v)[1]))(x), [0.0, -0.03125])
+
+
 def test_a_nan_that_comes_in_is_not_made_by_an_operation_that_hands_it_on():
     x = scg.parameter(np.array([np.nan, 1.0]), name="x")
     with scg.detect_nan(), pytest.raises(NonFiniteError) as caught:
