@@ -200,8 +200,8 @@ derivatives(
 derivatives(sp.expit, lambda out, x: out * sigmoid(-x))
 derivatives(sp.logit, lambda out, p: 1 / (p * (1 - p)))
 derivatives(sp.log_expit, lambda out, x: sigmoid(-x))
-softplus = derivatives(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(-out), name="softplus")
-log_sigmoid = derivatives(lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(out), name="log_sigmoid")
+softplus = derivatives(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: sigmoid(x), name="softplus")
+log_sigmoid = derivatives(lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: sigmoid(-x), name="log_sigmoid")
 
 
 def _log1mexp(x):
