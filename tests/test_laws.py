@@ -146,6 +146,19 @@ def derivative_law(drawn, data):
         raise
 
 
+def special_point_law(drawn, data):
+    """Derivatives where all operands are one number, such as 0: at ties and zeros a VJP takes its other branch, and must stay differentiable.
+
+    Kinks and edges, where differences do not converge, are left out.
+    """
+    number = data.draw(st.sampled_from([0.0, 1.0, -1.0, 0.5]), label="number")
+    if not drawn.case.order or any(domain.shape is not None for domain in drawn.case.domains):
+        return
+    drawn.operands = [np.full(shape, np.clip(number, domain.low, domain.high)) for domain, shape in zip(drawn.case.domains, drawn.shapes, strict=True)]
+    with np.errstate(all="ignore"):
+        derivative_law(drawn, data)
+
+
 def _narrowed(y):
     """A result of float32 operands that NumPy itself widens, in single precision again."""
     return np.astype(y, {"f": np.float32, "c": np.complex64}[y.dtype.kind]) if y.dtype.kind in "fc" else y
@@ -282,7 +295,7 @@ def _decoded(axis, i):
 CASES = all_cases()
 SEEN = Counter()
 IDS = [f"{case.name}-{SEEN[case.name]}" for case in CASES if SEEN.update([case.name]) is None]
-LAWS = {"value": (value_law, 3), "derivative": (derivative_law, 2), "replay": (replay_law, 2), "alignment": (alignment_law, 2)}
+LAWS = {"value": (value_law, 3), "special": (special_point_law, 4), "derivative": (derivative_law, 2), "replay": (replay_law, 2), "alignment": (alignment_law, 2)}
 
 
 def hold(law, case, examples):

@@ -41,8 +41,9 @@ def check_gradient(
     exists and agrees with it, ``fn`` is analytic there and this, which does not cancel, is the reference; its error is 2^12 units of rounding.
 
     **The tolerance** is 4 times (error of the reference + rounding error of scg's derivative). Rounding errors are measured: three standard
-    deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum of its terms' magnitudes. For low precision: the
-    change of the derivative when x changes by the eps of that precision, plus 8 eps times the derivative's size.
+    deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum of its terms' magnitudes, and of what it is the
+    derivative of over the size of x. For low precision: the change of the derivative when x changes by the eps of that precision, plus 64 eps
+    times the derivative's size.
 
     Raises AssertionError with the argument's path, the coordinate, both numbers and the tolerance; ScgValueError where nothing can be checked:
     no floating-point leaf, a value that is not finite, or a kink or edge so near that the differences do not converge.
@@ -175,13 +176,14 @@ def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found:
         for direction, name in _directions(x, rng):
             moved = _mover(point, i, direction)
             got = np.sum(g * direction)
-            unsure = np.sum(rounding[i] * np.abs(direction)) + 8 * EPS * np.sum(np.abs(g * direction))
+            typical = np.sum(np.abs(terms)) / _size(x)
+            unsure = np.sum(rounding[i] * np.abs(direction)) + 8 * EPS * (np.sum(np.abs(g * direction)) + typical)
             reference, error = _extrapolated(lambda t, moved=moved: problem.loss(moved(t), weights), _size(x), noise)
             how = "differences"
             stepped = _complex_step(problem, point, weights, i, direction)
             if stepped is not None and abs(stepped[0] - reference) <= SAFETY * error:
                 (reference, error), how = stepped, "complex step"
-            _refuse_vague(reference, error, abs(np.sum(terms)) / _size(x), problem, path)
+            _refuse_vague(reference, error, typical, problem, path)
             _compare(got, reference, SAFETY * (error + unsure), f"{problem}: derivative by {path}{name}, against {how}")
 
 
@@ -199,8 +201,9 @@ def _check_higher(
         return _join(problem.derivative([x + t * v for x, v in zip(point, along, strict=True)], weights, directions))
 
     reference, error = _extrapolated(moved, size, noise)
-    _refuse_vague(reference, error, np.max(np.abs(_join(before)), initial=0) / size, problem, f"all arguments, order {order}")
-    tolerance = SAFETY * (error + rounding + 8 * EPS * np.max(np.abs(reference), initial=0))
+    typical = np.max(np.abs(_join(before)), initial=0) / size
+    _refuse_vague(reference, error, typical, problem, f"all arguments, order {order}")
+    tolerance = SAFETY * (error + rounding + 8 * EPS * (np.max(np.abs(reference), initial=0) + typical))
     start = 0
     for path, g in zip(problem.paths, found, strict=True):
         part = slice(start, start + g.size)
@@ -218,7 +221,7 @@ def _check_low(problem: _Problem, exact: list[Any], weights: list[Any], directio
     rounding = _split(_change(lambda x: _join(problem.derivative(x, weights, directions)), exact, eps), exact)
     largest = np.max(np.abs(_join(precise)), initial=0)
     for path, g, p, r in zip(problem.paths, found, precise, rounding, strict=True):
-        _compare(g, p, SAFETY * (r + 8 * eps * largest), f"{problem}: derivative {order} by {path} in {g.dtype}, against float64")
+        _compare(g, p, SAFETY * (r + 64 * eps * largest), f"{problem}: derivative {order} by {path} in {g.dtype}, against float64")
 
 
 def _extrapolated(f: Callable[[float], Any], size: float, noise: Any) -> tuple[Any, Any]:
@@ -282,23 +285,31 @@ def _complex_step(problem: _Problem, point: list[Any], weights: list[Any], i: in
 
 
 def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
-    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x (1 + k 2^-30), k = -4 ... 4.
+    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x (1 + k 2^-30), k = 1 ... 7 and -1 ... -7.
 
     The differences of what is smooth vanish, and those of independent errors have variance 70 times theirs (Hamming, 1962). Scaling all of x
-    keeps ties and zeros. At most sqrt(eps) of the size of ``f``: more is a jump, not rounding.
+    keeps ties, and each side by itself is smooth where x lies on a kink.
     """
-    values = [f([x * (1 + k * 2.0**-30) for x in point]) for k in range(-4, 5)]
-    spread = 3 * np.max(np.abs(np.diff(values, 4, axis=0)), axis=0) / 70**0.5
-    return np.where(np.isfinite(spread), np.minimum(spread, EPS**0.5 * np.max(np.abs(values[4]), initial=0)), 0)
+    steps = [_step(x) for x in point]
+    spread = 0.0
+    for side in (2.0**-30, -(2.0**-30)):
+        values = [f([x + k * side * step for x, step in zip(point, steps, strict=True)]) for k in range(1, 8)]
+        spread = np.fmax(spread, np.max(np.abs(np.diff(values, 4, axis=0)), axis=0))
+    return 3 * np.where(np.isfinite(spread), spread, 0) / 70**0.5
 
 
 def _change(f: Callable[[list[Any]], Any], point: list[Any], eps: float) -> Any:
     """The largest change of ``f`` when x is known to a relative ``eps`` only, all of it alike or each element by itself; at most sqrt(eps) of f."""
     base, rng = f(point), np.random.default_rng(0)
-    factors: list[Callable[[Any], Any]] = [lambda x: 1 + eps, lambda x: 1 - eps, *[lambda x: 1 + eps * rng.uniform(-1, 1, x.shape)] * 3]
-    changes = [np.abs(f([x * factor(x) for x in point]) - base) for factor in factors]
+    factors: list[Callable[[Any], Any]] = [lambda x: 1, lambda x: -1, *[lambda x: rng.uniform(-1, 1, x.shape)] * 3]
+    changes = [np.abs(f([x + eps * factor(x) * _step(x) for x in point]) - base) for factor in factors]
     change = np.max([np.where(np.isfinite(c), c, 0) for c in changes], axis=0)
     return np.minimum(change, eps**0.5 * np.max(np.abs(base), initial=0))
+
+
+def _step(x: Any) -> Any:
+    """x, and for its zeros the size of the others."""
+    return np.where(x == 0, _size(x), x)
 
 
 def _directions(x: Any, rng: Any) -> Any:
