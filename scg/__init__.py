@@ -8,4 +8,5 @@ from scg.graph import Node, detect_nan, parameter, primitive
 from scg.primitives.layout import stop_gradient
 from scg.replay import replay
 from scg.sample import sample
+from scg.stochastic import Graph, trace
 from scg.surrogate import surrogate

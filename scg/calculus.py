@@ -32,7 +32,7 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
             raise ScgTypeError(f"gradients needs nodes to differentiate by, got {type(leaf).__name__} at wrt{path} ({here()})")
     if type(cost) is not Node:
         raise ScgTypeError(f"gradients needs a node as cost, got {type(cost).__name__} ({here()})")
-    _check_cost(cost)
+    check_cost(cost)
     if not targets:
         return wrt
     loss = surrogate(cost, None if create_graph else 1)
@@ -52,12 +52,12 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
 
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        lifted, inputs, structure = _lift(fn, args, argnums)
-        cost = _run(fn, lifted, kwargs)
+        lifted, inputs, structure = lift(fn, args, argnums)
+        cost = run(fn, lifted, kwargs)
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
             _check_plain(cost)
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
-        _check_cost(cost)
+        check_cost(cost)
         order = ancestors([cost], min((x.id for x in inputs), default=0))
         nested = _is_nested(cost, inputs, order)
         stochastic = any(node.guard is not None or is_stochastic(node) for node in order)
@@ -79,8 +79,8 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
 
     @functools.wraps(fn)
     def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
-        lifted, inputs, structure = _lift(fn, args, argnums)
-        result = _run(fn, lifted, kwargs)
+        lifted, inputs, structure = lift(fn, args, argnums)
+        result = run(fn, lifted, kwargs)
         found = [leaf for _, leaf in leaves(result)]
         nested = any(type(y) is Node and _is_nested(y, inputs) for y in found)
 
@@ -109,8 +109,8 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
 
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
-        lifted, inputs, structure = _lift(fn, args, argnums)
-        result = _run(fn, lifted, kwargs)
+        lifted, inputs, structure = lift(fn, args, argnums)
+        result = run(fn, lifted, kwargs)
         if children(result) is not None:
             raise ScgTypeError(f"jacobian needs a function that returns one array, got {type(result).__name__}; use np.concatenate ({here()})")
         if type(result) is not Node:
@@ -135,8 +135,8 @@ def jacobian_of_structure(fn: Callable[..., Any], argnums: int = 0) -> Callable[
 
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
-        lifted, inputs, structure = _lift(fn, args, argnums)
-        result = _run(fn, lifted, kwargs)
+        lifted, inputs, structure = lift(fn, args, argnums)
+        result = run(fn, lifted, kwargs)
 
         def one(y: Any) -> Any:
             if type(y) is not Node:
@@ -159,14 +159,14 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         if len(args) < 2:
             raise ScgTypeError(f"hvp(fn) takes fn's arguments and then the vector ({here()})")
         *primals, vector = args
-        lifted, inputs, structure = _lift(fn, tuple(primals), argnums)
-        cost = _run(fn, lifted, kwargs)
+        lifted, inputs, structure = lift(fn, tuple(primals), argnums)
+        cost = run(fn, lifted, kwargs)
         directions = [leaf for _, leaf in leaves(vector)]
         if [np.shape(v) for v in directions] != [x.shape for x in inputs]:
             raise ScgValueError(f"the vector needs the structure and shapes of the arguments, {[x.shape for x in inputs]}, got {[np.shape(v) for v in directions]} ({here()})")
         if type(cost) is not Node:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
-        _check_cost(cost)
+        check_cost(cost)
         nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
         first = pull([surrogate(cost, None if nested else 2)], [np.ones((), cost.dtype)], inputs, True)
         pairs = [(g, v if type(v) is Node else np.asarray(v, g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
@@ -200,7 +200,7 @@ def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     return [np.reshape(j, result.shape + x.shape) for j, x in zip(joined, inputs, strict=True)]
 
 
-def _lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
+def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
     """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient has."""
     if not callable(fn):
         raise ScgTypeError(f"only a function can be differentiated, got {type(fn).__name__} ({here()})")
@@ -228,7 +228,7 @@ def _lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], 
     return lifted, inputs, structure
 
 
-def _run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     with collect_guards() as guards:  # an `if` inside is not remembered outside
         result = fn(*args, **kwargs)
         # what an `if` chose to return depends on it, also where it was computed before
@@ -247,7 +247,7 @@ def _is_nested(cost: Node, inputs: list[Node], order: list[Node] | None = None) 
     return False
 
 
-def _check_cost(cost: Node) -> None:
+def check_cost(cost: Node) -> None:
     _check_differentiable(cost)
     if cost.shape != ():
         raise ScgValueError(

@@ -1,6 +1,8 @@
 """Stochastic nodes: draws whose distributions depend on what we differentiate."""
 
-from collections.abc import Collection, Mapping
+import contextvars
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +59,19 @@ class _Moved(AxisMap):
         return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
 
 
+_OVERRIDES: contextvars.ContextVar[Mapping[str, Estimator]] = contextvars.ContextVar("scg_overrides", default={})  # noqa: B039 - never written
+
+
+@contextmanager
+def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
+    """Within the block, nodes of these names are drawn by these estimators: how a bound graph traces its function again."""
+    token = _OVERRIDES.set(estimators)
+    try:
+        yield
+    finally:
+        _OVERRIDES.reset(token)
+
+
 noise = primitive(lambda law, shape: law, name="noise")
 """A leaf: noise whose law has no parameters."""
 
@@ -85,6 +100,10 @@ def sample(
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
     estimator.check(distribution, name or type(distribution).__name__)
+    override = _OVERRIDES.get().get(name) if name is not None else None
+    if override is not None:
+        override.check(distribution, name or "")
+        estimator = override
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     return place(Site(distribution, estimator, rng, shape, name))
 
@@ -138,7 +157,10 @@ def resample(
         if not (anew or changed):
             return NotImplemented
         fresh = _with_parameters(node, site, table, leading, length, size if rng is not None else None)
-        if anew:
+        if anew and rng is None and not changed and _is_plain(bound) and _is_plain(site.estimator):  # the same value under another rule
+            rebound = replace(site, estimator=bound)
+            table[node.id] = record(draw, node.operands, {**node.statics, "site": rebound}, node._value)
+        elif anew:
             table[node.id] = place(replace(fresh, estimator=bound, rng=rng or site.rng))
         else:
             z = table.get(node.operands[0].id, node.operands[0])
@@ -152,6 +174,10 @@ def resample(
         return table[node.id]
 
     return rerun(outputs, order, table, leading, length, create_graph, visit)
+
+
+def _is_plain(estimator: Estimator) -> bool:
+    return type(estimator).draw is Estimator.draw
 
 
 def _with_parameters(node: Node, site: Site, table: dict[int, Any], leading: set[int], length: int, size: int | None) -> Site:

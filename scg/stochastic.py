@@ -1,0 +1,181 @@
+"""A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in replicates."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scg.calculus import check_cost, lift, run, value_and_grad
+from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.estimator import Estimator
+from scg.gradient import pull
+from scg.graph import Node, ancestors, pack, parameter, unpack
+from scg.sample import is_stochastic, overridden, resample
+from scg.surrogate import surrogate
+from scg.tree import leaves, map_leaves, rebuild
+
+_BLOCK = 2**24  # bytes that one block of replicates may hold of the largest node, so that memory stays bounded
+
+
+def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
+    """The graph of one run of ``fn``, a function that returns its cost; the arguments ``argnums`` become its parameters."""
+    lifted, _, structure = lift(fn, args, argnums)
+    positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    cost = run(fn, lifted, kwargs)
+    if type(cost) is not Node:
+        raise ScgTypeError(f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a draw ({here()})")
+    check_cost(cost)
+    parameters = lifted[argnums] if isinstance(argnums, (int, np.integer)) else tuple([lifted[p] for p in positions])
+    return Graph(cost, parameters, again=_Again(fn, args, kwargs, argnums))
+
+
+class _Again:
+    """How to trace the function again, for values at which an ``if`` comes out otherwise."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnums: Any):
+        self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
+
+    def gradient(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Any:
+        args = list(self.args)
+        if isinstance(self.argnums, (int, np.integer)):
+            args[self.argnums] = parameters
+        else:
+            for position, value in zip(self.argnums, parameters, strict=True):
+                args[position] = value
+        with overridden(bindings):
+            return value_and_grad(self.fn, self.argnums)(*args, **{**self.kwargs, "rng": rng})[1]
+
+
+class Graph:
+    """A cost, the parameters that it is differentiated by, and the draws between them.
+
+    ``cost``        the node of the cost
+    ``parameters``  the nodes of the parameters, in the structure in which they were given
+    ``stochastic``  the stochastic nodes by name; one without a name is called by its distribution, ``bernoulli``, ``bernoulli_1``, ...
+    """
+
+    def __init__(self, cost: Node, parameters: Any = None, *, again: Any = None, bindings: Mapping[str, Estimator] | None = None):
+        if type(cost) is not Node:
+            raise ScgTypeError(f"a graph needs a node as its cost, got {type(cost).__name__} ({here()})")
+        order = ancestors([cost], guards=True)
+        self.cost = cost
+        self.parameters = [n for n in order if n.primitive.name == "parameter"] if parameters is None else parameters
+        self.stochastic = _named([node for node in order if is_stochastic(node)])
+        self._again, self._bindings = again, dict(bindings or {})
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes that lead to the cost, in the order in which they were made."""
+        return ancestors([self.cost], guards=True)
+
+    def bind(self, estimators: Mapping[str, Estimator] | None = None, /, **named: Estimator) -> "Graph":
+        """The same graph with other estimators on some of its stochastic nodes; the model, and the law of every value, stay.
+
+        Raises ScgValueError for an unknown name, EstimatorError for an estimator that is not valid for its node.
+        """
+        wanted = {**(estimators or {}), **named}
+        bindings = {}
+        for name, estimator in wanted.items():
+            node = self.stochastic.get(name)
+            if node is None:
+                raise ScgValueError(f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'} ({here()})")
+            if not isinstance(estimator, Estimator):
+                raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r} ({here()})")
+            estimator.check(node.statics["site"].distribution, name)
+            bindings[node.id] = estimator
+        cost = resample(self.cost, {}, bindings=bindings)
+        return Graph(cost, self.parameters, again=self._again, bindings={**self._bindings, **wanted})
+
+    def surrogate(self, order: int | None = None) -> Node:
+        """The surrogate loss: exactly the cost's value, derivatives of any order (or up to ``order``) that estimate those of its expectation."""
+        return surrogate(self.cost, order)
+
+    def run(
+        self, *, rng: np.random.Generator | None = None, parameters: Any = None, values: Mapping[str, Any] | None = None, replicates: int | None = None
+    ) -> "Graph":
+        """The graph run again: with new draws from ``rng``, other values of the parameters, given ``values`` of some stochastic nodes.
+
+        With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then have it as well.
+        Raises GuardError where an ``if`` on a node would have come out otherwise.
+        """
+        if replicates is not None and replicates < 1:
+            raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
+        if replicates is not None and rng is None and values is None:
+            raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
+        nodes = [leaf for _, leaf in leaves(self.parameters)]
+        given = nodes if parameters is None else [leaf for _, leaf in leaves(parameters)]
+        new = []
+        for node, leaf in zip(nodes, given, strict=True):
+            value = np.asarray(leaf._value if type(leaf) is Node else leaf, node.dtype)
+            new.append(parameter(value if replicates is None else np.broadcast_to(value, (replicates, *node.shape)), node.name))
+        replaced: dict[Node, Any] = dict(zip(nodes, new, strict=True))
+        for name, value in (values or {}).items():
+            if name not in self.stochastic:
+                raise ScgValueError(f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'} ({here()})")
+            replaced[self.stochastic[name]] = value
+        batched = list(replaced) if replicates is not None else []
+        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates)
+        return Graph(cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings)
+
+    def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
+        """The gradient of the expected cost as the bound estimators estimate it, in the structure of the parameters.
+
+        Without ``rng`` from the recorded draws; with it from new ones; with ``replicates=R`` from R independent runs at once, each leaf with
+        a leading axis of R. Memory is bounded: replicates are computed in blocks. Where an ``if`` on a draw comes out otherwise the function is traced again.
+        """
+        if replicates is None:
+            if rng is None:
+                return self._pulled(self.cost, self.parameters)
+            try:
+                fresh = self.run(rng=rng)
+            except GuardError:
+                return self._traced(rng)
+            return fresh.gradients()
+        largest = max([node._value.nbytes for node in self.nodes if not isinstance(node._value, tuple)], default=8)
+        block = int(max(1, min(replicates, _BLOCK // max(largest, 1))))
+        parts = []
+        for start in range(0, replicates, block):
+            size = min(block, replicates - start)
+            try:
+                fresh = self.run(rng=rng, replicates=size)
+                parts.append(self._pulled(np.sum(fresh.cost), fresh.parameters))
+            except GuardError:
+                each = [self._traced(rng) for _ in range(size)]
+                parts.append(map_leaves(lambda *g: np.stack(g), each[0], *each[1:]))
+        return parts[0] if len(parts) == 1 else map_leaves(lambda *g: np.concatenate(g), parts[0], *parts[1:])
+
+    def _pulled(self, cost: Node, parameters: Any) -> Any:
+        targets = [leaf for _, leaf in leaves(parameters)]
+        loss = surrogate(cost, 1)
+        return rebuild(parameters, iter(pull([loss], [np.ones((), loss.dtype)], targets)))
+
+    def _traced(self, rng: Any) -> Any:
+        if self._again is None:
+            raise GuardError(f"an `if` on a draw came out otherwise, and the graph was not traced from a function that could be run again ({here()})")
+        return self._again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self._bindings)
+
+    def __reduce__(self) -> Any:
+        targets = [leaf for _, leaf in leaves(self.parameters)]
+        rows, places = pack([self.cost, *targets])
+        return _restored, (rows, places, rebuild(self.parameters, iter([0] * len(targets))), self._again, self._bindings)
+
+
+def _restored(rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any) -> Graph:
+    cost, *nodes = unpack(rows, places)
+    return Graph(cost, rebuild(parameters, iter(nodes)), again=again, bindings=bindings)
+
+
+def _named(nodes: list[Node]) -> dict[str, Node]:
+    named: dict[str, Node] = {}
+    count: Counter[str] = Counter()
+    for node in nodes:
+        name = node.name
+        if name is None:
+            kind = type(node.statics["site"].distribution).__name__.lower()
+            name = kind if not count[kind] else f"{kind}_{count[kind]}"
+            count[kind] += 1
+        if name in named:
+            raise ScgValueError(f"two stochastic nodes are called {name!r}, made at {named[name].line} and {node.line}: give each its own name ({here()})")
+        named[name] = node
+    return named
