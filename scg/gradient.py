@@ -54,19 +54,25 @@ def _pull(
         elif create_graph:
             out = node
         arguments = operands if create_graph else (operands[0]._value,) if len(operands) == 1 else values_of(operands)
-        for operand, vjp in zip(operands, rule.vjps or _each(rule.every, len(operands))):  # noqa: B905 - strict costs as much as a VJP
-            if type(operand) is not Node or vjp is None:
+        n = len(arguments)
+        vjps = rule.vjps or _each(rule.every, n)
+        k = -1  # counted by hand, and calls of one operand and of two written out: of what a small node costs, a tenth
+        for operand in operands:
+            k += 1
+            if type(operand) is not Node:
                 continue
             i = operand.id
-            if i not in needed:
+            if i not in needed or vjps[k] is None:
                 continue
             try:
                 if absorbing and rule.axes is elementwise:
-                    d = _absorbing_vjp(vjp, g, out, arguments, statics)
-                elif statics:
-                    d = vjp(g, out, *arguments, **statics)
+                    d = _absorbing_vjp(vjps[k], g, out, arguments, statics)
+                elif statics or n > 2:
+                    d = vjps[k](g, out, *arguments, **statics)
+                elif n == 2:
+                    d = vjps[k](g, out, arguments[0], arguments[1])
                 else:
-                    d = vjp(g, out, *arguments)
+                    d = vjps[k](g, out, arguments[0])
             except Exception as error:
                 _raise_at(error, node)
             if d is None:
@@ -75,7 +81,6 @@ def _pull(
             if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
                 d = unbroadcast(d, value.shape, value.dtype)
             if seek_nan and has_nan(d._value if type(d) is Node else d):
-                k = next(k for k, o in enumerate(operands) if o is operand)
                 raise NonFiniteError(f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})")
             previous = table.get(i)
             if previous is None:

@@ -495,7 +495,7 @@ def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, A
     node.id = next(_ids)
     frame = sys._getframe(depth)
     code = frame.f_code
-    if code.co_filename.startswith(PACKAGE):
+    if code.co_filename in _OWN_FILES:
         frame = user_frame(depth + 1) or frame
         code = frame.f_code
     node._code = code
@@ -724,4 +724,5 @@ def _leaf() -> NoReturn:
 _START = time.time_ns()
 _UNPACKED: "weakref.WeakValueDictionary[Any, Node]" = weakref.WeakValueDictionary()
 _FLOAT = np.dtype(float)
+_OWN_FILES = frozenset([os.path.join(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")])
 PARAMETER = primitive(_leaf, name="parameter")
