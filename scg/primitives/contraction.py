@@ -87,12 +87,17 @@ def _only_dtype(name, operands, kwargs):
 
 @implements(np.matvec)
 def matvec(x1, x2, **kwargs):
-    return _matvec(*_only_dtype("matvec", (x1, x2), kwargs))
+    x1, x2 = _only_dtype("matvec", (x1, x2), kwargs)
+    if x1.ndim < 2 or x2.ndim < 1:
+        raise ValueError(f"matvec needs matrices and vectors, got shapes {x1.shape} and {x2.shape}")
+    return _matvec(x1, x2)
 
 
 @implements(np.vecmat)
 def vecmat(x1, x2, **kwargs):
     x1, x2 = _only_dtype("vecmat", (x1, x2), kwargs)
+    if x1.ndim < 1 or x2.ndim < 2:
+        raise ValueError(f"vecmat needs vectors and matrices, got shapes {x1.shape} and {x2.shape}")
     return _vecmat(_conjugate(x1), x2)
 
 
@@ -193,6 +198,8 @@ def _once(term, x, sizes):
         while term.count(letter) > 1:
             i = term.index(letter)
             j = term.index(letter, i + 1)
+            if x.shape[i] != x.shape[j]:
+                raise ValueError(f"einsum: the letter {letter!r} stands for axes of lengths {x.shape[i]} and {x.shape[j]} of one operand")
             x = np.diagonal(x, 0, i, j)
             term = term[:i] + term[i + 1 : j] + term[j + 1 :] + letter
     stretched = tuple([i for i, c in enumerate(term) if x.shape[i] == 1 != sizes[c]])
