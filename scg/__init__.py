@@ -7,6 +7,6 @@ from scg.estimators import Baseline, Constant, Enumerate, LeaveOneOut, Reparamet
 from scg.graph import Node, detect_nan, parameter, primitive
 from scg.primitives.layout import stop_gradient
 from scg.replay import replay
-from scg.sample import sample
+from scg.sample import minibatch, sample
 from scg.stochastic import Graph, trace
 from scg.surrogate import surrogate

@@ -4,14 +4,15 @@ import contextvars
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.axes import AxisMap, broadcast_axes, own, padded
 from scg.distributions.base import Distribution, Shape, draw_noise
+from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.estimator import Estimator
+from scg.estimator import Accounted, Estimator
 from scg.graph import Node, ancestors, frozen, primitive, record
 from scg.replay import replaced, rerun
 from scg.tree import leaves
@@ -106,6 +107,22 @@ def sample(
         estimator = override
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     return place(Site(distribution, estimator, rng, shape, name))
+
+
+class Minibatch(NamedTuple):
+    """``index``: the rows that were drawn, an integer node of shape (size,); ``factor``: n / size, by which a sum over them estimates the sum over all."""
+
+    index: Node
+    factor: float
+
+
+def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None = None) -> Minibatch:
+    """A uniformly drawn subset of ``size`` of n rows, as a stochastic node: E[factor * sum(f[index])] = sum(f) for every f of length n.
+
+    ``np.take(data, index, axis=0)`` are the rows. The draw has no parameters, so no gradient passes it; as a node it can be
+    enumerated, redrawn and counted in a variance like any other.
+    """
+    return Minibatch(sample(UniformSubset(n, size), Accounted(), rng=rng, name=name), n / size)
 
 
 def place(site: Site) -> Node:

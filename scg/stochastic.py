@@ -15,7 +15,7 @@ from scg.sample import is_stochastic, overridden, resample
 from scg.surrogate import surrogate
 from scg.tree import leaves, map_leaves, rebuild
 
-_BLOCK = 2**24  # bytes that one block of replicates may hold of the largest node, so that memory stays bounded
+_BLOCK = 2**21  # bytes that one block of replicates may hold of the largest node, so that memory stays bounded
 
 
 def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":

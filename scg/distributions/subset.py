@@ -1,0 +1,54 @@
+"""The uniform law on the subsets of a given size."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
+from scg.distributions.constraints import Constraint, Integers
+from scg.errors import ScgValueError, here
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
+    """``size`` of the numbers 0, ..., n - 1 without replacement, in increasing order: p(z) = 1 / C(n, size). It has no parameters."""
+
+    n: int
+    size: int
+
+    def __post_init__(self) -> None:
+        for name in ("n", "size"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise ScgValueError(f"UniformSubset: {name} must be a positive whole number, got {value!r} ({here()})")
+        if self.size > self.n:
+            raise ScgValueError(f"UniformSubset: size must be at most n={self.n}, got {self.size} ({here()})")
+        object.__setattr__(self, "_batch_shape", ())
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.size,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.int64)
+
+    @property
+    def support(self) -> Constraint:
+        return Integers(0, self.n - 1)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        shape = self.full_shape(shape)
+        rows = [np.sort(rng.choice(self.n, self.size, replace=False, shuffle=False)) for _ in range(math.prod(shape[:-1]))]
+        return np.array(rows, np.int64).reshape(shape)
+
+    def atoms(self) -> np.ndarray:
+        return np.array(list(itertools.combinations(range(self.n), self.size)), np.int64)
+
+    def log_prob(self, value: Any) -> Any:
+        total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)
+        return np.full(value.shape[:-1], total)
