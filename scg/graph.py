@@ -343,7 +343,7 @@ class Node:
     __float__ = _detached("float()", "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose")
     __int__ = _detached("int()", "use node.value")
     __complex__ = _detached("complex()", "use node.value")
-    __index__ = _detached("An index or a size", "use int(node.value) for a fixed one; to index an array by a node, np.take(array, node, axis=0)")
+    __index__ = _detached("An index or a size", "use int(node.value) for a fixed one; to index an array by a node, make it one: scg.parameter(array)[node]")
     __round__ = _detached("round()", "use np.round or node.round()")
     __setitem__ = __delitem__ = _detached("Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack")
     item = _detached(".item()", "use node.value.item(), or node.reshape(()) to stay in the graph")

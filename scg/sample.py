@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.axes import AxisMap, broadcast_axes, own, padded
+from scg.axes import AxisMap, Slot, broadcast_axes, own, padded
 from scg.distributions.base import Distribution, Shape, draw_noise
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
 from scg.graph import Node, ancestors, frozen, primitive, record
+from scg.primitives.indexing import _getitem
 from scg.replay import replaced, rerun
 from scg.tree import leaves
 
@@ -115,11 +116,15 @@ class Minibatch(NamedTuple):
     index: Node
     factor: float
 
+    def rows(self, data: Any) -> Node:
+        """``data[index]``: the rows that were drawn, of an array or a node."""
+        return _getitem(data, self.index, index=(Slot(1),))
+
 
 def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None = None) -> Minibatch:
     """A uniformly drawn subset of ``size`` of n rows, as a stochastic node: E[factor * sum(f[index])] = sum(f) for every f of length n.
 
-    ``np.take(data, index, axis=0)`` are the rows. The draw has no parameters, so no gradient passes it; as a node it can be
+    ``minibatch(...).rows(data)`` are the rows of an array. The draw has no parameters, so no gradient passes it; as a node it can be
     enumerated, redrawn and counted in a variance like any other.
     """
     return Minibatch(sample(UniformSubset(n, size), Accounted(), rng=rng, name=name), n / size)
