@@ -95,11 +95,28 @@ def _gamma_quadrature(a, x):
 
 
 def _gamma_front(a, x):
-    """x^a exp(-x) / Gamma(a), for large a by Stirling's series, whose exponent does not cancel."""
+    """x^a exp(-x) / Gamma(a), for large a by Stirling's series, in whose exponent little cancels."""
     u = (x - a) / a
-    stirling = 1 / (12 * a) - 1 / (360 * a**3) + 1 / (1260 * a**5) - 1 / (1680 * a**7)
-    saddle = a * (np.where(np.abs(u) < 0.5, np.log1p(u), np.log(x / a)) - u) - stirling
-    return np.where(a > 20, np.sqrt(a / (2 * math.pi)) * np.exp(saddle), np.exp(a * np.log(x) - x - sp.gammaln(a)))
+    large = np.sqrt(a / (2 * math.pi)) * np.exp(a * (_log_1p(u, x / a) - u) - _stirling(a))
+    return np.where(a > 20, large, np.exp(a * np.log(x) - x - sp.gammaln(a)))
+
+
+def _beta_front(a, b, x, y):
+    """x^a y^b / B(a, b), likewise."""
+    sum_, d = a + b, b * x - a * y
+    exponent = a * _log_1p(d / a, x * sum_ / a) + b * _log_1p(-d / b, y * sum_ / b) + _stirling(sum_) - _stirling(a) - _stirling(b)
+    large = np.sqrt(a * b / (2 * math.pi * sum_)) * np.exp(exponent)
+    return np.where(np.minimum(a, b) > 20, large, np.exp(a * np.log(x) + b * np.log(y) - sp.betaln(a, b)))
+
+
+def _log_1p(u, v):
+    """log v of v = 1 + u, whichever of the two is the more accurate."""
+    return np.where(np.abs(u) < 0.5, np.log1p(u), np.log(v))
+
+
+def _stirling(a):
+    """log Gamma(a) - (a - 1/2) log a + a - log(2 pi) / 2, for a > 20."""
+    return 1 / (12 * a) - 1 / (360 * a**3) + 1 / (1260 * a**5) - 1 / (1680 * a**7)
 
 
 def _beta_score(a, b, x, y):
@@ -117,7 +134,7 @@ def _beta_score(a, b, x, y):
         grown = at if p else bt
         for _ in range(4):
             small = grown < 4
-            front = np.exp(at * np.log(xt) + bt * np.log(yt) - sp.betaln(at, bt)) / grown
+            front = _beta_front(at, bt, xt, yt) / grown
             slope = np.log(xt) - _mean_log(at, bt) - p / at
             total += np.where(small, front * (slope if p else -slope), 0)
             grown += small
@@ -128,14 +145,14 @@ def _beta_score(a, b, x, y):
 def _beta_lower(a, b, x, y):
     """int_0^x (E log t - log t) p(t) dt by t = x exp(-s)."""
     gap = _mean_log(a, b) - np.log(x)
-    front = np.exp(a * np.log(x) + (b - 1) * np.log(y) - sp.betaln(a, b))
+    front = _beta_front(a, b, x, y) / y
     return front * _half_line(lambda s: (gap + s) * np.exp(-a * s + (b - 1) * np.log1p(-x / y * np.expm1(-s))), a, x, y)
 
 
 def _beta_upper(a, b, x, y):
     """int_x^1 (log t - E log t) p(t) dt by 1 - t = y exp(-s)."""
     mean = _mean_log(a, b)
-    front = np.exp((a - 1) * np.log(x) + b * np.log(y) - sp.betaln(a, b))
+    front = _beta_front(a, b, x, y) / x
 
     def integrand(s):
         growth = np.log1p(-y / x * np.expm1(-s))  # log(t / x)
@@ -219,7 +236,7 @@ betainc_score = primitive(
     lambda g, out, a, b, x: g * (betainc_pdf(a, b, x) * (np.log(x) - sp.digamma(a) + sp.digamma(a + b))),
     name="betainc_score",
 )
-"""d betainc(a, b, x) / da. Relative error against 40 digits, a and b in [1e-2, 3e3], both tails: at most 1e-11; it grows with log B(a, b)."""
+"""d betainc(a, b, x) / da. Relative error against 40 digits, a and b in [1e-2, 3e3], both tails: at most 5e-12."""
 
 betainc_score_b = primitive(
     _in_double(lambda a, b, x: -_beta_score(b, a, 1 - x, x)),

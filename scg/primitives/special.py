@@ -130,7 +130,7 @@ def _student_pdf(df, t):
 
 def _student_shape(df, t):
     """d stdtr / d df, from stdtr(df, t) = I_u(df/2, 1/2) / 2 for t < 0, u = df / (df + t^2), and its mirror image for t > 0."""
-    square = t * t
+    square = np.where(t == 0, 1, t * t)  # at t = 0 the sign makes it zero
     u = df / (df + square)
     inner = 0.5 * betainc_score(0.5 * df, 0.5, u) + betainc_pdf(0.5 * df, 0.5, u) * square / np.square(df + square)
     return -0.5 * np.sign(t) * inner
@@ -200,8 +200,8 @@ derivatives(
 derivatives(sp.expit, lambda out, x: out * sigmoid(-x))
 derivatives(sp.logit, lambda out, p: 1 / (p * (1 - p)))
 derivatives(sp.log_expit, lambda out, x: sigmoid(-x))
-softplus = derivatives(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: sigmoid(x), name="softplus")
-log_sigmoid = derivatives(lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: sigmoid(-x), name="log_sigmoid")
+softplus = derivatives(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(-out), name="softplus")
+log_sigmoid = derivatives(lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(out), name="log_sigmoid")
 
 
 def _log1mexp(x):
