@@ -8,7 +8,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from scg import axes
 from scg.errors import ScgTypeError, here
-from scg.graph import Node, implements, primitive
+from scg.graph import implements, primitive
 from scg.primitives.layout import as_array
 
 
@@ -35,7 +35,9 @@ def _matmul_right(g, out, a, b):
 
 
 def _matvec_value(a, b):
-    return (_rows(a) @ b).reshape(a.shape[:-1]) if a.ndim > 2 and b.ndim == 1 else np.matmul(a, b[..., None])[..., 0] if b.ndim > 1 else a @ b
+    if b.ndim == 1:
+        return (_rows(a) @ b).reshape(a.shape[:-1]) if a.ndim > 2 else a @ b
+    return np.matmul(a, b[..., None])[..., 0]
 
 
 def _matvec_right(g, out, a, b):

@@ -78,8 +78,8 @@ def _true_axes(mask):
 def getitem(x, index):
     """x[index] for every index of NumPy; the derivative adds each element's cotangent where the element came from.
 
-    Slices, integers, ellipses and new axes, arrays of integers and masks; arrays are copied. An index that is a Node of integers stays an operand: a replay in
-    which it changes gathers again. A mask that is a Node may change in a replay too, but not in the number of its true elements
+    Slices, integers, ellipses and new axes, arrays of integers and masks; arrays are copied. An index that is a Node of integers stays an
+    operand: a replay in which it changes gathers again. A mask that is a Node may change too, but not in the number of its true elements
     (ScgValueError). Raises ScgIndexError where the index is out of range.
     """
     if type(index) is int or type(index) is slice:
@@ -320,8 +320,11 @@ def pad(array, pad_width, mode="constant", **options):
             array = _pad_by_gather(array, axis, before, after, mode, option) if before or after else array
         else:
             ends = [None, None] if option is None else np.broadcast_to(as_array(option), widths.shape)[axis]
-            sides = [_PIECES[mode](array, axis, width, end, side) if width else None for side, (width, end) in enumerate(zip((before, after), ends, strict=True))]
-            parts = [x for x in (sides[0], array, sides[1]) if x is not None]
+            parts = [array]
+            if before:
+                parts.insert(0, _PIECES[mode](array, axis, before, ends[0], 0))
+            if after:
+                parts.append(_PIECES[mode](array, axis, after, ends[1], 1))
             array = np.concatenate([np.astype(x, array.dtype) for x in parts], axis) if len(parts) > 1 else array
     return array
 
