@@ -27,7 +27,7 @@ METHODS = ("reduce", "accumulate", "outer", "reduceat", "at")
 
 def name_of(fn):
     home = getattr(fn, "__module__", None) or ("np" if hasattr(np, fn.__name__) and fn is getattr(np, fn.__name__) else "np._core.umath")
-    return f"{home.replace('numpy', 'np')}.{fn.__name__}"
+    return f"{home.replace('numpy.lib.scimath', 'np.emath').replace('numpy', 'np')}.{fn.__name__}"
 
 
 def kind_of(fn, cases=CASES):
