@@ -4,6 +4,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,8 @@ def _check_differentiable(node: Node) -> None:
 
 
 def _argument(fn: Any, position: int) -> str:
+    if type(fn) is FunctionType and position < fn.__code__.co_argcount:  # a signature takes ten microseconds
+        return fn.__code__.co_varnames[position]
     try:
         return list(inspect.signature(fn).parameters)[position]
     except (TypeError, ValueError, IndexError):
