@@ -319,3 +319,18 @@ def test_a_guard_at_a_boundary_is_what_python_says():
         scg.replay(out, {x: 1.0})
     with pytest.raises(GuardError):
         scg.replay(out, {x: np.nan})  # bool(nan) is True
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_every_one_of_several_decisions_on_older_nodes_binds(pickled):
+    parameters = [scg.parameter(1.0) for _ in range(3)]
+    decisions = [x > 0 for x in parameters]  # computed beforehand: no node ties one `if` to the next
+    if decisions[0] and decisions[1] and decisions[2]:
+        pass
+    out = sum(parameters)
+    if pickled:
+        *parameters, out = pickle.loads(pickle.dumps((*parameters, out)))
+    for x in parameters:
+        assert scg.replay(out, {x: 2.0}) == 4.0
+        with pytest.raises(GuardError):
+            scg.replay(out, {x: -1.0})
