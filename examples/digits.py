@@ -17,6 +17,7 @@ EMBEDDED = {
 }
 """The SHA-256 of each embedded file."""
 
+DATA = Path(__file__).with_name("data")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 
@@ -46,8 +47,8 @@ class Images:
     def checksum(self) -> str:
         """SHA-256 of the images: what a resumed run compares."""
         digest = hashlib.sha256(repr((self.train.shape, self.test.shape)).encode())
-        digest.update(np.ascontiguousarray(self.train))
-        digest.update(np.ascontiguousarray(self.test))
+        for part in (self.train, self.test):
+            digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
 
 
@@ -67,7 +68,7 @@ def load(source: str | None = None) -> Images:
     return from_directory(directory)
 
 
-def embedded(folder: str | Path = Path(__file__).with_name("data")) -> Images:
+def embedded(folder: str | Path = DATA) -> Images:
     """5,000 MNIST digits: 4,000 to train on and 1,000, every fifth (100 of each class), held out. Raises DataError if a file is damaged."""
     arrays = []
     for name, checksum in EMBEDDED.items():

@@ -20,7 +20,7 @@ import scg
 from examples import digits
 from examples.digits import DataError, Images
 from scg import checkpoint, optim
-from scg.errors import NonFiniteError
+from scg.errors import NonFiniteError, ScgValueError
 from scg.tree import leaves
 
 FREE = ("epochs", "time_limit", "out", "resume", "data")
@@ -128,9 +128,9 @@ class Trainer:
         for k in range(self.steps):
             total -= self.step(self.pixels[order[k * self.batch : (k + 1) * self.batch]])
             tick()
-        entry = {"epoch": len(self.history) + 1, "train": total / self.steps}
-        entry["test"] = self.model.test(self.average.params, self.held, np.random.default_rng((self.seed, entry["epoch"])))
-        entry["seconds"] = round(time.monotonic() - started, 3)
+        number = len(self.history) + 1
+        test = self.model.test(self.average.params, self.held, np.random.default_rng((self.seed, number)))
+        entry = {"epoch": number, "train": total / self.steps, "test": test, "seconds": round(time.monotonic() - started, 3)}
         self.history.append(entry)
         return entry
 
@@ -143,7 +143,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise NonFiniteError(f"the cost is {value}")
             self.optimizer.step(gradient)
-        except scg.ScgError as error:
+        except (NonFiniteError, ScgValueError) as error:  # a law refuses a NaN or infinite parameter with a ScgValueError
             where = f"epoch {len(self.history) + 1}, step {self.optimizer.steps + 1}"
             self.rng.bit_generator.state = before
             try:
@@ -275,8 +275,12 @@ def _draw(figure: Callable[[], Any], out: Path) -> None:
 def _write(path: Path, text: str) -> None:
     """All of the text or nothing."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.tree import leaves, map_leaves, rebuild
 
+
 class Optimizer(ABC):
     """An update rule over a nested structure of floating-point arrays, which ``step`` changes in place.
 

@@ -252,7 +252,7 @@ def start(data, out, *more):
 def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 40) == 0
     moments, killed = random.Random(0), 0
-    for trial in range(3):
+    for _ in range(3):
         process = start(data, tmp_path / "killed", "--resume")
         while not (tmp_path / "killed" / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.01)
