@@ -23,6 +23,15 @@ def of_order(orders, domain, *names):
     ]
 
 
+def of_degree(degrees, domain, *names):
+    """f(n, x) in x, at fixed integers n (one or several), with which SciPy computes in float64."""
+    return [
+        Case(f"scipy.special.{name}", lambda x, n=n, fn=getattr(sp, name): fn(*map(np.int64, n), x).astype(x.dtype), (domain,))
+        for name in names
+        for n in degrees
+    ]
+
+
 def of_last(domain, order=2, **parameters):
     """f(*parameters, x) in x, the parameters of x's dtype."""
     return [
@@ -57,7 +66,8 @@ CASES = [
     *of_last(POSITIVE, gammainc=(2.5,), gammaincc=(2.5,), chdtr=(3.5,), chdtrc=(3.5,), gdtr=(1.5, 2.5), gdtrc=(1.5, 2.5)),
     *of_last(POSITIVE, fdtr=(3.0, 4.0), fdtrc=(3.0, 4.0), pdtr=(3.0,), pdtrc=(3.0,)),
     *of_last(PROBABILITY, gammaincinv=(2.5,), gammainccinv=(2.5,), betainc=(1.5, 2.5), betaincc=(1.5, 2.5), betaincinv=(1.5, 2.5)),
-    *of_last(PROBABILITY, betainccinv=(1.5, 2.5), nbdtr=(2.0, 5.0), nbdtrc=(2.0, 5.0), stdtrit=(3.5,)),
+    *of_last(PROBABILITY, betainccinv=(1.5, 2.5), stdtrit=(3.5,)),
+    *of_degree([(2, 5)], PROBABILITY, "nbdtr", "nbdtrc"),
     *[Case(f"scipy.special.{fn.__name__}", lambda p, fn=fn: fn(2.0, np.int64(5), p).astype(p.dtype), (PROBABILITY,)) for fn in (sp.bdtr, sp.bdtrc)],
     *of_last(Domain(0.4, 2.0), stdtr=(3.5,)),
     own("vonmises_cdf", Domain(-3, 3), POSITIVE, order=1),
@@ -87,7 +97,7 @@ CASES = [
     # Bessel functions
     *ufuncs((POSITIVE,), "j0", "j1", "y0", "y1", "i0", "i1", "i0e", "i1e", "k0", "k1", "k0e", "k1e"),
     *of_order((0.0, 1.0, 2.5), POSITIVE, "jv", "jve", "yv", "yve", "iv", "ive", "kv", "kve", "struve", "modstruve"),
-    *of_order((0, 3), POSITIVE, "yn", "kn", "jn"),
+    *of_degree([(0,), (3,)], Domain(1.0, 3.0), "yn", "kn", "jn"),
     *ufuncs((POSITIVE,), "ber", "bei", "ker", "kei", "berp", "beip", "kerp", "keip"),
     *ufuncs((REAL,), "airy"),
     *ufuncs((POSITIVE,), "itj0y0", "iti0k0", "itstruve0", "itmodstruve0"),
@@ -95,7 +105,7 @@ CASES = [
     *of_last(UNIT, hyp0f1=(1.5,), hyp1f1=(1.5, 2.5), hyp2f1=(0.5, 1.5, 2.5)),
     *of_last(POSITIVE, hyperu=(1.5, 2.5), wright_bessel=(0.5, 1.5)),
     *ufuncs((POSITIVE,), "expi", "exp1", "spence", "wrightomega", "sici", "shichi", "fresnel"),
-    *of_order((0, 1, 2, 4), POSITIVE, "expn"),
+    *of_degree([(0,), (1,), (2,), (4,)], POSITIVE, "expn"),
     *ufuncs((UNIT,), "ellipk", "ellipe"),
     *ufuncs((PROBABILITY,), "ellipkm1"),
     Case("scipy.special.ellipkinc", lambda phi: sp.ellipkinc(phi, phi.dtype.type(0.6)), (REAL,)),
@@ -105,11 +115,7 @@ CASES = [
     *of_order((0, 1, 4), UNIT, "eval_legendre", "eval_chebyt", "eval_chebyu", "eval_chebyc", "eval_chebys", "eval_laguerre"),
     *of_order((0, 1, 4), PROBABILITY, "eval_sh_legendre", "eval_sh_chebyt", "eval_sh_chebyu"),
     *of_last(UNIT, eval_gegenbauer=(3, 1.5), eval_genlaguerre=(3, 1.5), eval_jacobi=(3, 0.5, 1.5)),
-    *[
-        Case(f"scipy.special.{fn.__name__}", lambda x, n=n, fn=fn: fn(n, x).astype(x.dtype), (UNIT,))
-        for fn in (sp.eval_hermite, sp.eval_hermitenorm)
-        for n in (0, 1, 4)
-    ],
+    *of_degree([(0,), (1,), (4,)], UNIT, "eval_hermite", "eval_hermitenorm"),
     Case("scipy.special.gammasgn", sp.gammasgn, (REAL,), 0),
     Case("scipy.special.round", sp.round, (REAL,), 0),
     # scg.special
