@@ -1,6 +1,6 @@
-"""Special functions that are no ufuncs, or that are faster than SciPy's: on arrays and Nodes alike, float32 stays float32, derivatives of any order.
+"""Special functions that are no ufuncs, or that are faster than SciPy's, on arrays and Nodes alike.
 
-Everything else of ``scipy.special`` that has a derivative takes a Node itself: ``scipy.special.gammaln(node)``.
+float32 stays float32, and derivatives are of any order. Everything else of ``scipy.special`` that has a derivative takes a Node itself: ``scipy.special.gammaln(node)``.
 """
 
 import math
@@ -69,8 +69,9 @@ def vonmises_cdf(x, kappa):
 def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     """log(sum(b * exp(a))) over ``axis`` (None, an int or a tuple), without overflow; ``scipy.special.logsumexp``, which takes no Node.
 
-    With ``return_sign`` the pair (log|sum|, sign of the sum); without it nan where the sum is negative. -inf where the sum is zero or empty, and
-    there the derivative is zero. +inf where an element is, and there the derivative is nan. Absolute error a few eps times max(1, |result|).
+    With ``return_sign`` the pair (log|sum|, sign of the sum); without it nan where the sum is negative. -inf where the sum is zero or
+    empty, and there the derivative is zero. +inf where an element is, and there the derivative is nan. Absolute error a few eps times
+    max(1, |result|).
     """
     a = _floating(a)
     if b is None:

@@ -69,7 +69,10 @@ def _gamma_score(a, x):
 
 
 def _gamma_series(a, x):
-    """P = sum_n t_n, t_n = x^(a+n) exp(-x) / Gamma(a+n+1), and d log t_n / da = log x - digamma(a+1) - sum_{k <= n} 1/(a+k): all negative."""
+    """P = sum_n t_n, t_n = x^(a+n) exp(-x) / Gamma(a+n+1).
+
+    d log t_n / da = log x - digamma(a+1) - sum_{k <= n} 1/(a+k), all negative.
+    """
     term = np.exp(a * np.log(x) - x - sp.gammaln(a + 1))
     slope = np.log(x) - sp.digamma(a + 1)
     total, n = term * slope, 0
@@ -162,7 +165,10 @@ def _beta_upper(a, b, x, y):
 
 
 def _mean_log(a, b):
-    """E log t = digamma(a) - digamma(a+b), which would cancel where b << a: by recurrence to a > 12, and there term by term of Stirling's series."""
+    """E log t = digamma(a) - digamma(a+b), which would cancel where b << a.
+
+    By recurrence to a > 12, and there by Stirling's series, term by term.
+    """
     total = np.zeros_like(a)
     for _ in range(12):
         step = a < 12
@@ -176,7 +182,10 @@ def _mean_log(a, b):
 
 
 def _half_line(integrand, rate, x, y):
-    """int_0^inf of what falls as exp(-rate s) and has structure down to s = y / x: the trapezoidal rule in w, s = scale exp(w - exp(-w))."""
+    """int_0^inf of what falls as exp(-rate s) and has structure down to s = y / x.
+
+    By the trapezoidal rule in w, s = scale exp(w - exp(-w)): as fine as the scale at its left end, and reaching beyond 1 / rate.
+    """
     scale = np.minimum(1 / rate, y / x)
     # the slowest fall is the gamma family's, exp(-rate (s - 1 + exp(-s)))
     start, stop = -3.7, np.log((4 * DROP / rate + 12 / np.sqrt(rate)) / scale)
@@ -255,7 +264,7 @@ vonmises_score = primitive(
     _only_once("vonmises_cdf"),
     name="vonmises_score",
 )
-"""d vonmises_cdf(x, kappa) / dkappa. Relative error against 30 digits, kappa in [1e-3, 1e4], to 8 deviations from the mode: at most 1e-11."""
+"""d vonmises_cdf(x, kappa) / dkappa. Relative error against 30 digits, kappa in [1e-3, 1e4], within 8 deviations: at most 1e-11."""
 
 vonmises_cdf = primitive(
     _in_double(_vonmises_cdf),

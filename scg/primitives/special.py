@@ -1,7 +1,8 @@
 """The ufuncs of ``scipy.special``, one line each: the function, and its derivative in each argument.
 
-Further conventions than NumPy's ufuncs need: at x = 0, y = 0 (y = -1) both derivatives of ``xlogy`` and ``rel_entr`` (``xlog1py``) are 0. Orders, degrees
-and the like that have no derivative here are named: a node in their place is refused when a derivative in it is asked for.
+Beyond the table for NumPy's ufuncs: both derivatives of ``xlogy`` and ``rel_entr`` are 0 at x = y = 0, of ``xlog1py`` at x = 0, y = -1.
+Orders, degrees and the like that have no derivative here are named: a node in their place is refused when a derivative in it is
+asked for.
 """
 
 import math
@@ -19,7 +20,7 @@ ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
 
 
 def derivatives(fn, *slopes, name=None):
-    """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``, in order; a string names an argument without one."""
+    """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``; a string names an argument without one."""
 
     def vjp(slope):
         if slope is None:
@@ -28,7 +29,8 @@ def derivatives(fn, *slopes, name=None):
             return lambda g, out, *operands: g * slope(out, *operands)
 
         def refused(g, out, *operands):
-            raise NotDifferentiable(f"{made.name} has no derivative in its argument {slope!r}: apply scg.stop_gradient to what stands there")
+            advice = "apply scg.stop_gradient to what stands there"
+            raise NotDifferentiable(f"{made.name} has no derivative in its argument {slope!r}: {advice}")
 
         return refused
 
@@ -84,7 +86,11 @@ derivatives(sp.loggamma, lambda out, x: sp.digamma(x))
 derivatives(sp.rgamma, _rgamma_slope)
 derivatives(sp.digamma, lambda out, x: polygamma(x, n=1))
 derivatives(sp.gammasgn, None)
-derivatives(sp.beta, lambda out, a, b: out * (sp.digamma(a) - sp.digamma(a + b)), lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)))
+derivatives(
+    sp.beta,
+    lambda out, a, b: out * (sp.digamma(a) - sp.digamma(a + b)),
+    lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)),
+)
 derivatives(sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b))
 derivatives(
     sp.binom,

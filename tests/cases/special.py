@@ -68,7 +68,10 @@ CASES = [
     *of_last(PROBABILITY, gammaincinv=(2.5,), gammainccinv=(2.5,), betainc=(1.5, 2.5), betaincc=(1.5, 2.5), betaincinv=(1.5, 2.5)),
     *of_last(PROBABILITY, betainccinv=(1.5, 2.5), stdtrit=(3.5,)),
     *of_degree([(2, 5)], PROBABILITY, "nbdtr", "nbdtrc"),
-    *[Case(f"scipy.special.{fn.__name__}", lambda p, fn=fn: fn(2.0, np.int64(5), p).astype(p.dtype), (PROBABILITY,)) for fn in (sp.bdtr, sp.bdtrc)],
+    *[
+        Case(f"scipy.special.{fn.__name__}", lambda p, fn=fn: fn(2.0, np.int64(5), p).astype(p.dtype), (PROBABILITY,))
+        for fn in (sp.bdtr, sp.bdtrc)
+    ],
     *of_last(Domain(0.4, 2.0), stdtr=(3.5,)),
     own("vonmises_cdf", Domain(-3, 3), POSITIVE, order=1),
     Case("scg.special.vonmises_cdf", lambda x: scg.special.vonmises_cdf(x, 2.0), (Domain(-3, 3),)),
