@@ -1,6 +1,6 @@
 """scg: stochastic computation graphs in NumPy."""
 
-from scg import axes, distributions, errors, primitives, special
+from scg import axes, checkpoint, distributions, errors, nn, optim, primitives, special
 from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 from scg.errors import ScgError
 from scg.estimators import Baseline, Constant, Enumerate, LeaveOneOut, Reparameterized, ScoreFunction
