@@ -292,6 +292,18 @@ def aligned_slices(index: tuple[Any, ...], shapes: Sequence[tuple[int, ...]]) ->
     return pairs, start or 0, rank
 
 
+def is_basic(index: tuple[Any, ...]) -> bool:
+    """Whether an index is made of integers, slices, new axes and an ellipsis only."""
+    return all(i is None or i is Ellipsis or isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool) for i in index)
+
+
+def spelled_out(index: tuple[Any, ...], ndim: int) -> list[Any]:
+    """A basic index of an array of ``ndim`` axes with a slice for every axis that an ellipsis, or nothing, stands for."""
+    rest = [slice(None)] * (ndim - sum(1 for i in index if i is not None and i is not Ellipsis))
+    at = next((k for k, i in enumerate(index) if i is Ellipsis), len(index))
+    return [*index[:at], *rest, *index[at + 1 :]]
+
+
 elementwise, reduction, along = _Elementwise(), _Reduction(), _Along()
 einsum, reshape, transpose, broadcast_to, concatenate = _Einsum(), _Reshape(), _Transpose(), _BroadcastTo(), _Concatenate()
 index, scatter = _Index(), _Scatter()

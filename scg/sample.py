@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.axes import AxisMap, Slot, broadcast_axes, own, padded
-from scg.distributions.base import Distribution, Shape, draw_noise
+from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
@@ -49,7 +49,7 @@ class _Drawn(AxisMap):
         result = own("out", out[:split]) + own("event", out[split:])
         ins = []
         for i, (shape, name) in enumerate(zip(shapes, distribution.parameters, strict=True)):
-            batch = len(shape) - distribution.constraints[name].event_ndim
+            batch = max(len(shape) - distribution.parameter_event_ndim(name), 0)
             ins.append(broadcast_axes(shape[:batch], out[:split]) + own(i, shape[batch:]))
         return result, tuple(ins)
 
@@ -149,18 +149,20 @@ def resample(
     rng: np.random.Generator | None = None,
     size: int | None = None,
     bindings: Mapping[int, Estimator] | None = None,
+    values: Mapping[int, Any] | None = None,
     create_graph: bool = True,
 ) -> Any:
     """``replay`` that draws anew what has to be: every draw whose parameters are no longer what they were.
 
     With ``rng`` all noise and all draws are new, and with ``size`` as well each has a leading axis of that many independent
-    replicates. ``bindings`` gives draws (by id) another estimator. Pathwise draws keep their noise unless ``rng`` is given.
+    replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to have (with the leading axis, if any);
+    they stay draws, unlike a replaced node. Pathwise draws keep their noise unless ``rng`` is given.
     """
-    bindings = bindings or {}
+    bindings, values = bindings or {}, values or {}
     roots = [leaf for _, leaf in leaves(outputs)]
     table, leading, length = replaced(replacements, batched)
     length = length or size or 0
-    everything = rng is not None or bool(bindings)
+    everything = rng is not None or bool(bindings) or bool(values)
     order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
 
     def visit(node: Node) -> Any:
@@ -176,10 +178,17 @@ def resample(
         changed = [o.id for o in node.operands if type(o) is Node and o.id in table]
         bound = bindings.get(node.id, site.estimator)
         anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
-        if not (anew or changed):
+        if not (anew or changed or node.id in values):
             return NotImplemented
         fresh = _with_parameters(node, site, table, leading, length, size if rng is not None else None)
-        if anew and rng is None and not changed and _is_plain(bound) and _is_plain(site.estimator):  # the same value under another rule
+        if node.id in values:
+            given = frozen(np.asarray(values[node.id], node.dtype))
+            shape = (length, *node.shape) if size is not None else node.shape
+            if given.shape != shape:
+                raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {given.shape} ({here()})")
+            fresh = replace(fresh, estimator=bound)
+            table[node.id] = record(draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": fresh, "value": given}, given)
+        elif anew and rng is None and not changed and _is_plain(bound) and _is_plain(site.estimator):  # the same value under another rule
             rebound = replace(site, estimator=bound)
             table[node.id] = record(draw, node.operands, {**node.statics, "site": rebound}, node._value)
         elif anew:
@@ -191,7 +200,7 @@ def resample(
                 table[node.id] = z
             else:
                 table[node.id] = record(path, operands, {**node.statics, "site": fresh}, z._value if type(z) is Node else z)
-        if fresh.lead > site.lead:
+        if fresh.lead > site.lead or node.id in values and size is not None:
             leading.add(node.id)
         return table[node.id]
 
@@ -210,14 +219,14 @@ def _with_parameters(node: Node, site: Site, table: dict[int, Any], leading: set
     new = {name: table[p.id] for name, p in changed.items()}
     shape = node.shape[: node.ndim - site.event_ndim]
     for name in led:
-        event = distribution.constraints[name].event_ndim
+        event = distribution.parameter_event_ndim(name)
         new[name] = padded(new[name], len(shape) + event)
     moved = node.primitive is path and node.operands[0].id in leading
     if led:
         full = (length, *shape)
         name = led[0]
-        event = distribution.constraints[name].event_ndim
-        if np.broadcast_shapes(*[p.shape[: p.ndim - distribution.constraints[n].event_ndim] for n, p in new.items()], (1,) * len(full)) != full:
+        event = distribution.parameter_event_ndim(name)
+        if np.broadcast_shapes(*[batch_of(p, distribution.parameter_event_ndim(n)) for n, p in new.items()], (1,) * len(full)) != full:
             new[name] = np.broadcast_to(new[name], full + new[name].shape[new[name].ndim - event :])
         return replace(site, distribution=distribution.replaced(**new), lead=site.lead + 1, drawn=())
     changed_site = replace(site, distribution=distribution.replaced(**new)) if new else site

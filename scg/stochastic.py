@@ -11,7 +11,7 @@ from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.gradient import pull
 from scg.graph import Node, ancestors, pack, parameter, unpack
-from scg.sample import is_stochastic, overridden, resample
+from scg.sample import draw, is_stochastic, overridden, resample
 from scg.surrogate import surrogate
 from scg.tree import leaves, map_leaves, rebuild
 
@@ -77,9 +77,7 @@ class Graph:
         wanted = {**(estimators or {}), **named}
         bindings = {}
         for name, estimator in wanted.items():
-            node = self.stochastic.get(name)
-            if node is None:
-                raise ScgValueError(f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'} ({here()})")
+            node = self._draw(name)
             if not isinstance(estimator, Estimator):
                 raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r} ({here()})")
             estimator.check(node.statics["site"].distribution, name)
@@ -110,12 +108,14 @@ class Graph:
             value = np.asarray(leaf._value if type(leaf) is Node else leaf, node.dtype)
             new.append(parameter(value if replicates is None else np.broadcast_to(value, (replicates, *node.shape)), node.name))
         replaced: dict[Node, Any] = dict(zip(nodes, new, strict=True))
+        given_values = {}
         for name, value in (values or {}).items():
-            if name not in self.stochastic:
-                raise ScgValueError(f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'} ({here()})")
-            replaced[self.stochastic[name]] = value
+            node = self._draw(name)
+            if node.primitive is not draw:
+                raise ScgTypeError(f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator ({here()})")
+            given_values[node.id] = value
         batched = list(replaced) if replicates is not None else []
-        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates)
+        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values)
         return Graph(cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings)
 
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
@@ -144,6 +144,11 @@ class Graph:
                 each = [self._traced(rng) for _ in range(size)]
                 parts.append(map_leaves(lambda *g: np.stack(g), each[0], *each[1:]))
         return parts[0] if len(parts) == 1 else map_leaves(lambda *g: np.concatenate(g), parts[0], *parts[1:])
+
+    def _draw(self, name: str) -> Node:
+        if name not in self.stochastic:
+            raise ScgValueError(f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'} ({here()})")
+        return self.stochastic[name]
 
     def _pulled(self, cost: Node, parameters: Any) -> Any:
         targets = [leaf for _, leaf in leaves(parameters)]

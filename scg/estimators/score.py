@@ -9,7 +9,7 @@ from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.primitives.layout import stop_gradient
-from scg.surrogate import Downstream, box
+from scg.surrogate import Downstream, box, first_order, score
 
 
 class Baseline(ABC):
@@ -18,6 +18,10 @@ class Baseline(ABC):
     @abstractmethod
     def value(self, down: Downstream) -> Any:
         """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the draw's batch shape."""
+
+    def of_samples(self, f: Any, down: Downstream) -> Any:
+        """b for each of the estimator's own samples, along the leading axis of ``f``, the costs-to-go of the samples."""
+        return self.value(down)
 
 
 @final
@@ -56,14 +60,20 @@ class ScoreFunction(Estimator):
         return self.samples == 1
 
     def expand(self, down: Downstream) -> Any:
-        """(1/n) sum_j (box_j - 1) (F_j - b_j), the F_j at n draws of which the recorded one is the first."""
-        if self.samples == 1 or not down.influences:
-            return None
+        """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) where higher derivatives are wanted."""
+        if self.samples == 1 and down.graph or not down.influences:
+            return None  # the boxes of the surrogate do it
+        if self.samples == 1:
+            b = 0.0 if self.baseline is None else self.baseline.value(down)
+            return np.sum(first_order(score(down.node), down.now() - b))
         draws = down.with_others(self.samples - 1)
-        f = down.at(draws)
-        weight = box(down.distribution.log_prob(stop_gradient(draws))) - 1
-        b = 0.0 if self.baseline is None else self.baseline.of_samples(f, down)  # type: ignore[attr-defined]
-        return np.sum(weight * (f - b)) / self.samples
+        scores = down.distribution.log_prob(stop_gradient(draws))
+        terms = down.terms_at(draws)
+        f = down.total(terms)
+        b = 0.0 if self.baseline is None else stop_gradient(self.baseline.of_samples(f, down))
+        if down.graph:
+            return (down.scored(terms, scores) - np.sum((box(scores) - 1) * b)) / self.samples
+        return np.sum(first_order(scores, (f - b) / self.samples))
 
 
 @final
@@ -85,5 +95,4 @@ class LeaveOneOut(Baseline):
 
     def of_samples(self, f: Any, down: Downstream) -> Any:
         """The same over the leading axis of ``f``, the estimator's own samples."""
-        f = stop_gradient(f)
         return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)
