@@ -28,7 +28,7 @@ class Estimator(ABC):
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError unless this rule is valid for a draw from ``distribution``."""
         for capability in self.requires:
-            if not isinstance(distribution, capability):
+            if not distribution.has(capability):
                 raise EstimatorError(
                     f"{label}: {type(self).__name__} needs a distribution with {_spaced(capability.__name__)}, got {distribution!r}; "
                     f"use {self.instead} ({here()})"

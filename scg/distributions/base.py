@@ -1,16 +1,21 @@
 """What every distribution is, and the capabilities that some have. Capabilities are types: an estimator asks for them by ``isinstance``.
 
 A distribution is a frozen dataclass of parameters (arrays, numbers or Nodes), checked when it is made. Shapes are NumPy's:
-the parameters broadcast to the *batch shape*, one law each; a draw has shape ``shape + batch_shape + event_shape``.
+the parameters broadcast to the *batch shape*, one law each; a draw has shape ``shape + batch_shape + event_shape``. A law that is
+made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one's parameters too, by dotted names such as ``base.loc``.
 """
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.special as sp
 
 from scg.distributions.constraints import Constraint
+from scg.distributions.implicit import quantile
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.graph import Node, frozen
 from scg.primitives.layout import stop_gradient
@@ -18,15 +23,15 @@ from scg.primitives.layout import stop_gradient
 Shape = tuple[int, ...]
 
 
-class Distribution(ABC):
-    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth) that name in ``constraints`` what
-    each parameter must satisfy; fields without a constraint are static. At the least they have ``sample`` and ``log_prob``.
+class Parameterized:
+    """A frozen dataclass of parameters: what distributions and bijections have in common.
 
-    Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN. A parameter outside its
-    constraint raises ScgValueError when the distribution is made, naming the parameter and the first offending element.
+    ``constraints`` names what each parameter must satisfy; fields without a constraint are static. ``parts`` names fields that are
+    Parameterized themselves. A parameter outside its constraint raises ScgValueError at construction, naming it and the first offending element.
     """
 
     constraints: ClassVar[dict[str, Constraint]] = {}
+    parts: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for name, constraint in self.constraints.items():
@@ -34,19 +39,21 @@ class Distribution(ABC):
             if value is not None:
                 object.__setattr__(self, name, self._checked(name, value, constraint))
         try:
-            object.__setattr__(self, "_batch_shape", np.broadcast_shapes(*self._parameter_shapes()))
+            object.__setattr__(self, "_batch_shape", self._broadcast())
         except ValueError:
             shapes = ", ".join(f"{name} {getattr(value, 'shape', ())}" for name, value in self.parameters.items())
             raise ScgValueError(f"{type(self).__name__}: the shapes of {shapes} do not broadcast ({here()})") from None
 
     def _checked(self, name: str, value: Any, constraint: Constraint) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.generic, np.ndarray, Node)):
+        if type(value) is int:
+            value = float(value)
+        elif type(value) not in (float, Node, np.ndarray):
             try:
                 value = np.asarray(value)
             except (TypeError, ValueError) as error:
                 raise ScgTypeError(f"{type(self).__name__}: {name} needs an array of numbers: {error} ({here()})") from None
         raw = value._value if type(value) is Node else value
-        if not isinstance(raw, (int, float)):
+        if type(raw) is not float:
             if raw.dtype.kind not in "fiub":
                 raise ScgTypeError(f"{type(self).__name__}: {name} must be numbers, got dtype {raw.dtype} ({here()})")
             if raw.dtype.kind != "f":
@@ -59,22 +66,84 @@ class Distribution(ABC):
             first = np.unravel_index(int(np.argmin(inside)), inside.shape)
             at = f" at index {tuple(int(i) for i in first)}" if inside.ndim else ""
             raise ScgValueError(f"{type(self).__name__}: {name} must be {constraint}, got {np.asarray(raw)[first]}{at} ({here()})")
-        return value if isinstance(value, (int, float, Node)) else frozen(value)
+        return value if type(value) in (float, Node) else frozen(value)
 
-    def _parameter_shapes(self) -> list[Shape]:
-        """The batch shapes of the parameters: without the axes that belong to one event."""
-        shapes = ((getattr(value, "shape", ()), self.constraints[name].event_ndim) for name, value in self.parameters.items())
-        return [shape[: len(shape) - event] for shape, event in shapes]
+    def _require(self, good: Any, what: str) -> None:
+        """Raise ScgValueError unless ``good`` everywhere: for what ties several parameters together."""
+        if not np.all(good):
+            raise ScgValueError(f"{type(self).__name__}: {what} ({here()})")
+
+    def _broadcast(self) -> Shape:
+        """The batch shape: those of the parameters without the axes that belong to one event, broadcast against those of the parts."""
+        shapes = [batch_of(value, self.constraints[name].event_ndim) for name, value in self._own().items()]
+        return np.broadcast_shapes(*shapes, *[getattr(self, part).batch_shape for part in self.parts])
+
+    def _own(self) -> dict[str, Any]:
+        return {name: value for name in self.constraints if (value := getattr(self, name)) is not None}
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters by name, those that are given."""
-        return {name: getattr(self, name) for name in self.constraints if getattr(self, name) is not None}
+        found = self._own()
+        for part in self.parts:
+            found.update({f"{part}.{name}": value for name, value in getattr(self, part).parameters.items()})
+        return found
+
+    def parameter_event_ndim(self, name: str) -> int:
+        """How many last axes of a parameter belong to one event."""
+        part, _, rest = name.partition(".")
+        return getattr(self, part).parameter_event_ndim(rest) + self._taken(part) if rest else self.constraints[name].event_ndim
+
+    def _taken(self, part: str) -> int:
+        """How many batch axes of a part are no batch axes of the whole."""
+        return 0
 
     @property
     def batch_shape(self) -> Shape:
         """One law for each index of this shape."""
         return self._batch_shape  # type: ignore[attr-defined,no-any-return]
+
+    def replaced(self, **parameters: Any) -> Any:
+        """The same law with other parameters, unchecked: for parameters that are known to be good."""
+        for part in self.parts:
+            inner = {name[len(part) + 1 :]: value for name, value in parameters.items() if name.startswith(part + ".")}
+            if inner:
+                parameters[part] = getattr(self, part).replaced(**inner)
+        new = object.__new__(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(new, field.name, parameters.get(field.name, getattr(self, field.name)))
+        object.__setattr__(new, "_batch_shape", new._broadcast())
+        return new
+
+    def stop_gradient(self) -> Any:
+        """The same law with its parameters held constant."""
+        nodes = {name: stop_gradient(p) for name, p in self.parameters.items() if type(p) is Node}
+        return self.replaced(**nodes) if nodes else self
+
+    def detached(self) -> Any:
+        """The same law with the values of its parameters, as arrays."""
+        nodes = {name: p._value for name, p in self.parameters.items() if type(p) is Node}
+        return self.replaced(**nodes) if nodes else self
+
+    def __repr__(self) -> str:
+        def short(value: Any) -> str:
+            if isinstance(value, (np.ndarray, Node)) and value.ndim:
+                return f"{value.dtype}{list(value.shape)}"
+            return f"{value._value if type(value) is Node else value}"
+
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={short(getattr(self, f.name))}' for f in fields if getattr(self, f.name) is not None)})"
+
+
+class Distribution(Parameterized, ABC):
+    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they have ``support``,
+    ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, can be reparameterized: by implicit differentiation.
+
+    Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN.
+    ``moving`` names the parameters that move the support of a law that is FixedSupport otherwise.
+    """
+
+    moving: ClassVar[tuple[str, ...]] = ()
 
     @property
     def event_shape(self) -> Shape:
@@ -84,8 +153,17 @@ class Distribution(ABC):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of a draw of a continuous law: that of the parameters; float64 where they are all Python numbers."""
-        arrays = [p for p in self.parameters.values() if not isinstance(p, (int, float))]
-        return np.result_type(*[p.dtype for p in arrays]) if arrays else np.dtype(float)
+        arrays = [p.dtype for p in self.parameters.values() if type(p) is not float]
+        return np.result_type(*arrays) if arrays else np.dtype(float)
+
+    def has(self, capability: type) -> bool:
+        """Whether this law has a capability, given which of its parameters are Nodes."""
+        if capability is FixedSupport and any(type(getattr(self, name)) is Node for name in self.moving):
+            return False
+        return isinstance(self, capability) or capability is Reparameterizable and self._inverts_cdf()
+
+    def _inverts_cdf(self) -> bool:
+        return type(self).cdf is not Distribution.cdf and not isinstance(self, Discrete) and self.event_shape == ()
 
     @property
     @abstractmethod
@@ -124,34 +202,22 @@ class Distribution(ABC):
         raise self._unknown("cdf")
 
     def icdf(self, probability: Any) -> Any:
-        """The smallest value whose cdf is at least ``probability``."""
-        raise self._unknown("icdf")
+        """The smallest value whose cdf is at least ``probability``: where the law has none of its own, the cdf is inverted numerically."""
+        if not self._inverts_cdf():
+            raise self._unknown("icdf")
+        return quantile(self, probability)
 
     def kl_to(self, other: "Distribution") -> Any:
         """KL(self || other) in closed form; NotImplemented where none is known. Called by ``kl_divergence``."""
         return NotImplemented
 
+    def kl_from(self, other: "Distribution") -> Any:
+        """KL(other || self), asked where ``other`` does not know."""
+        return NotImplemented
+
     def prob(self, value: Any) -> Any:
         """p(value)."""
         return np.exp(self.log_prob(value))
-
-    def replaced(self, **parameters: Any) -> Any:
-        """The same law with other parameters, unchecked: for parameters that are known to be good."""
-        new = object.__new__(type(self))
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(new, field.name, parameters.get(field.name, getattr(self, field.name)))
-        object.__setattr__(new, "_batch_shape", np.broadcast_shapes(*new._parameter_shapes()))
-        return new
-
-    def stop_gradient(self) -> Any:
-        """The same law with its parameters held constant."""
-        nodes = {name: stop_gradient(p) for name, p in self.parameters.items() if type(p) is Node}
-        return self.replaced(**nodes) if nodes else self
-
-    def detached(self) -> Any:
-        """The same law with the values of its parameters, as arrays."""
-        nodes = {name: p._value for name, p in self.parameters.items() if type(p) is Node}
-        return self.replaced(**nodes) if nodes else self
 
     def full_shape(self, shape: int | Shape = ()) -> Shape:
         """The shape of ``sample(rng, shape)``."""
@@ -160,14 +226,14 @@ class Distribution(ABC):
     def _unknown(self, what: str) -> ScgValueError:
         return ScgValueError(f"{type(self).__name__} has no closed form for {what} ({here()})")
 
-    def __repr__(self) -> str:
-        def short(value: Any) -> str:
-            if isinstance(value, (np.ndarray, Node)) and value.ndim:
-                return f"{value.dtype}{list(value.shape)}"
-            return f"{value._value if type(value) is Node else value}"
+    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+        """``sample``, in a given floating-point dtype."""
+        return self.sample(rng, shape).astype(dtype, copy=False)
 
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return f"{type(self).__name__}({', '.join(f'{f.name}={short(getattr(self, f.name))}' for f in fields if getattr(self, f.name) is not None)})"
+    def _whole(self, moment: Any) -> Any:
+        """A moment brought to the shape batch_shape + event_shape."""
+        shape = self.batch_shape + self.event_shape
+        return moment if np.shape(moment) == shape else np.broadcast_to(moment, shape)
 
 
 class FixedSupport:
@@ -202,13 +268,44 @@ class Reparameterizable(ABC):
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         plain = self.detached()  # type: ignore[attr-defined]
         law, size = plain.noise(shape)
-        return plain.transport(draw_noise(law, rng, size, plain.dtype))
+        return np.asarray(plain.transport(law.sample_as(rng, size, plain.dtype)))
 
 
 def draw_noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
     """Noise in the dtype of what it becomes."""
-    noise = law.sample(rng, shape)
-    return noise if noise.dtype == dtype else noise.astype(dtype)
+    return law.sample_as(rng, shape, dtype)
+
+
+def batch_of(parameter: Any, event_ndim: int) -> Shape:
+    """The shape of a parameter without the axes that belong to one event (of which it may lack some that would have length one)."""
+    shape = np.shape(parameter) if type(parameter) is not Node else parameter.shape
+    return shape[: max(len(shape) - event_ndim, 0)]
+
+
+def weak(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` of parameters, in which Python numbers stay Python numbers: np.log(2.0) is a float64, and would widen float32."""
+
+    def of(*x: Any) -> Any:
+        out = fn(*x)
+        for v in x:
+            if type(v) is not float:
+                return out
+        return float(out)
+
+    return of
+
+
+log, sqrt, exp, gammaln, betaln, digamma = map(weak, (np.log, np.sqrt, np.exp, sp.gammaln, sp.betaln, sp.digamma))
+
+
+def masked(outside: Any, density: Callable[[Any], Any], value: Any, inside: float) -> Any:
+    """``density(value)``, and -inf where ``outside``, with gradient zero: there the density is evaluated ``inside``."""
+    return np.where(outside, -math.inf, density(np.where(outside, inside, value)))
+
+
+def real_array(value: Any) -> Any:
+    """A value as it is or as an array: Python numbers and lists become arrays."""
+    return value if isinstance(value, (Node, np.ndarray, np.generic)) else np.asarray(value)
 
 
 def kl_divergence(p: Distribution, q: Distribution) -> Any:
@@ -217,6 +314,8 @@ def kl_divergence(p: Distribution, q: Distribution) -> Any:
     Raises ScgValueError where no closed form is known: take the mean of p.log_prob(z) - q.log_prob(z) over draws z of p.
     """
     found = p.kl_to(q)
+    if found is NotImplemented:
+        found = q.kl_from(p)
     if found is NotImplemented:
         raise ScgValueError(
             f"no closed form for KL({type(p).__name__} || {type(q).__name__}): use p.log_prob(z) - q.log_prob(z) at draws z of p ({here()})"

@@ -10,6 +10,8 @@ class Constraint:
     """A set. ``contains(x)`` tells element by element (event by event where ``event_ndim`` is 1 or 2) whether x lies in it."""
 
     event_ndim = 0
+    low: Any = -np.inf  # the ends, where the set is an interval
+    high: Any = np.inf
 
     def contains(self, x: Any) -> Any:
         """A boolean array of the shape of x, without its ``event_ndim`` last axes."""
@@ -70,11 +72,53 @@ class _Finite(Constraint):
 
 
 class _Positive(Constraint):
+    low = 0.0
+
     def contains(self, x: Any) -> Any:
         return (x > 0) & (x < np.inf)
 
     def __str__(self) -> str:
         return "positive and finite"
+
+
+class _Circle(Constraint):
+    """Angles, in radians: any finite number, which stands for itself and all others a whole number of turns away. Its ends are those of one turn."""
+
+    low, high = -np.pi, np.pi
+
+    def contains(self, x: Any) -> Any:
+        return np.isfinite(x)
+
+    def __str__(self) -> str:
+        return "an angle in radians"
+
+
+@dataclass(frozen=True)
+class Vector(Constraint):
+    """Vectors whose elements all lie in a set of numbers."""
+
+    element: Constraint
+    event_ndim = 1
+
+    def contains(self, x: Any) -> Any:
+        return self.element.contains(np.asarray(x)).all(axis=-1)
+
+    def __str__(self) -> str:
+        return f"a vector, all {self.element}"
+
+
+@dataclass(frozen=True)
+class Matrix(Constraint):
+    """Matrices whose elements all lie in a set of numbers."""
+
+    element: Constraint
+    event_ndim = 2
+
+    def contains(self, x: Any) -> Any:
+        return self.element.contains(np.asarray(x)).all(axis=(-2, -1))
+
+    def __str__(self) -> str:
+        return f"a matrix, all {self.element}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +165,7 @@ class LowerCholesky(Constraint):
         return "lower triangular with a positive diagonal"
 
 
-real, finite, positive = _Real(), _Finite(), _Positive()
+real, finite, positive, circle = _Real(), _Finite(), _Positive(), _Circle()
 nonnegative = Interval(0, np.inf, "left")
 unit_interval = Interval(0.0, 1.0)
 open_unit_interval = Interval(0.0, 1.0, "neither")

@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 import scipy.special
 
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log
 from scg.distributions.constraints import finite, positive
 
 LOG_2PI = math.log(2 * math.pi)
@@ -30,24 +30,27 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
         return self.loc + self.scale * noise
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        plain, dtype = self.detached(), self.dtype
-        kind = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
-        return (plain.loc + plain.scale * rng.standard_normal(self.full_shape(shape), dtype=kind)).astype(dtype, copy=False)
+        return self.sample_as(rng, (shape,) if isinstance(shape, (int, np.integer)) else shape, self.dtype)
+
+    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+        native = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
+        noise = np.asarray(rng.standard_normal(self.full_shape(shape), dtype=native)).astype(dtype, copy=False)
+        return noise if self is STANDARD else np.asarray(self.detached().transport(noise)).astype(dtype, copy=False)
 
     def log_prob(self, value: Any) -> Any:
         z = (value - self.loc) / self.scale
-        return -0.5 * (z * z) - (np.log(self.scale) + 0.5 * LOG_2PI)
+        return -0.5 * (z * z) - (log(self.scale) + 0.5 * LOG_2PI)
 
     @property
     def mean(self) -> Any:
-        return self.loc + 0 * self.scale
+        return self._whole(self.loc)
 
     @property
     def variance(self) -> Any:
-        return 0 * self.loc + self.scale * self.scale
+        return self._whole(self.scale * self.scale)
 
     def entropy(self) -> Any:
-        return 0 * self.loc + np.log(self.scale) + 0.5 * (1 + LOG_2PI)
+        return self._whole(log(self.scale) + 0.5 * (1 + LOG_2PI))
 
     def cdf(self, value: Any) -> Any:
         return scipy.special.ndtr((value - self.loc) / self.scale)
@@ -60,7 +63,7 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
         if not isinstance(other, Normal):
             return NotImplemented
         ratio, shift = self.scale / other.scale, (self.loc - other.loc) / other.scale
-        return 0.5 * (ratio * ratio + shift * shift - 1) - np.log(ratio)
+        return 0.5 * (ratio * ratio + shift * shift - 1) - log(ratio)
 
 
 STANDARD = Normal(0.0, 1.0)

@@ -5,6 +5,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.distributions.base import Distribution, Reparameterizable
+from scg.distributions.uniform import noise_of, transported
 from scg.estimator import Estimator
 from scg.sample import noise_node
 
@@ -21,5 +22,5 @@ class Reparameterized(Estimator):
     instead = "ScoreFunction(), DisARM() or Enumerate()"
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-        law, size = distribution.noise(shape)  # type: ignore[attr-defined]
-        return distribution.transport(noise_node(law, rng, size, distribution.dtype))  # type: ignore[attr-defined]
+        law, size = noise_of(distribution, shape)
+        return transported(distribution, noise_node(law, rng, size, distribution.dtype))

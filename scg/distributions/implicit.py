@@ -1,0 +1,109 @@
+"""Quantiles by inverting a CDF numerically, and their derivatives by the implicit function theorem.
+
+F(z; t) = u at fixed u gives
+
+    dz/du = 1 / p(z),    dz/dt = -(dF/dt) / p(z)
+
+(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a draw, and both are its pathwise derivatives. The noise u is a leaf of its
+own: a replay with other parameters moves z, one with a replicate axis gives each replicate what it would have had alone, and
+noise can be integrated over.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scg.axes import AxisMap, broadcast_axes, own, padded
+from scg.gradient import pull
+from scg.graph import Node, parameter, primitive
+from scg.replay import replay
+
+
+def quantile(law: Any, probability: Any) -> Any:
+    """The z with ``law.cdf(z) == probability``, for a continuous scalar law; differentiable in probability and parameters as often as cdf and log_prob are."""
+    nodes = {name: p for name, p in law.parameters.items() if type(p) is Node}
+    return _quantile(probability, *nodes.values(), law=law.detached(), names=tuple(nodes))
+
+
+class _Inverted(AxisMap):
+    """The probability is elementwise; parameters follow it batch element by batch element, and their event axes are mixed."""
+
+    def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
+        events = [0, *map(statics["law"].parameter_event_ndim, statics["names"])]
+        rank = max(np.ndim(o) - b - e for o, b, e in zip(operands, batched, events, strict=True))
+        rank = max(rank, len(statics["law"].batch_shape))
+        return tuple([padded(o, rank + e) if b else o for o, b, e in zip(operands, batched, events, strict=True)]), statics
+
+    def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
+        ins = [broadcast_axes(shapes[0], out)]
+        for i, (shape, name) in enumerate(zip(shapes[1:], statics["names"], strict=True)):
+            batch = max(len(shape) - statics["law"].parameter_event_ndim(name), 0)
+            ins.append(broadcast_axes(shape[:batch], out) + own(i, shape[batch:]))
+        return own("out", out), tuple(ins)
+
+
+def _value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
+    wide = {**law.parameters, **dict(zip(names, parameters, strict=True))}
+    exact = law.replaced(**{name: np.asarray(p, float) for name, p in wide.items()})
+    dtype = np.result_type(u, *[p for p in wide.values()])
+    with np.errstate(all="ignore"):
+        return _inverted(exact, np.asarray(u, float)).astype(dtype if dtype.kind == "f" else float)[()]
+
+
+def _vjp(g: Any, i: int, out: Any, u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
+    given = law.replaced(**dict(zip(names, parameters, strict=True)))
+    share = g / np.exp(given.log_prob(out))
+    return share if i == 0 else _slope(-share, out, parameters, law, names, i - 1)
+
+
+_quantile = primitive(_value, _Inverted(), every=_vjp, name="quantile")
+
+
+def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tuple[str, ...], k: int) -> Any:
+    """sum(weight * dF(z; t)/dt_k) at fixed z. As a function of Nodes it is recorded on leaves of its own, and these are then replaced."""
+    inputs = (weight, z, *parameters)
+    if not any(type(x) is Node for x in inputs):
+        by = parameter(parameters[k])
+        F = law.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
+        return pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0] if type(F) is Node else 0.0
+    leaves = [parameter(x._value if type(x) is Node else np.asarray(x, float)) for x in inputs]
+    F = law.replaced(**dict(zip(names, leaves[2:], strict=True))).cdf(leaves[1])
+    found = pull([F], [np.broadcast_to(np.astype(leaves[0], F.dtype), F.shape)], [leaves[2 + k]], create_graph=True)[0]
+    return replay(found, dict(zip(leaves, inputs, strict=True))) if type(found) is Node else found
+
+
+def _inverted(law: Any, u: Any) -> Any:
+    """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends on the others'."""
+    u = np.broadcast_to(u, np.broadcast_shapes(u.shape, law.batch_shape))
+    low, high = bracket(law, u)
+    z = 0.5 * (low + high)
+    done = ~((u > 0) & (u < 1))
+    for iteration in range(300):
+        if done.all():
+            break
+        F = law.cdf(z)
+        low, high = np.where(F < u, z, low), np.where(F < u, high, z)
+        new = z - (F - u) / np.exp(law.log_prob(z))
+        middle = 0.5 * (low + high)
+        new = np.where((new >= low) & (new <= high) & (iteration % 4 != 3), new, middle)
+        still = (F == u) | (np.abs(new - z) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high)
+        z, done = np.where(done | (F == u), z, new), done | still
+    ends = np.where(u == 0, getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf))
+    return np.where((u > 0) & (u < 1), z, np.where((u == 0) | (u == 1), ends, math.nan))
+
+
+def bracket(law: Any, u: Any) -> tuple[Any, Any]:
+    """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they are."""
+    if hasattr(law, "_bracket"):
+        return law._bracket(u)  # type: ignore[no-any-return]
+    low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+    open_low, open_high = ~np.isfinite(low + 0 * u), ~np.isfinite(high + 0 * u)
+    left = np.where(open_low, np.where(open_high, 0, high) - 1.0, low)
+    right = np.where(open_high, np.where(open_low, 0, low) + 1.0, high)
+    for power in range(1, 1020):
+        below, above = open_low & (law.cdf(left) > u), open_high & (law.cdf(right) < u)
+        if not (below.any() or above.any()):
+            break
+        left, right = np.where(below, left - 2.0**power, left), np.where(above, right + 2.0**power, right)
+    return left, right

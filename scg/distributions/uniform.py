@@ -1,0 +1,99 @@
+"""The uniform law, the noise of every inverse CDF, and the road by which it becomes a draw."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution, Reparameterizable, Shape, log, masked, real_array
+from scg.distributions.constraints import Constraint, Interval, finite
+
+
+class InverseCDF(Reparameterizable):
+    """Reparameterized by z = icdf(u), u uniform on (0, 1): a draw is the quantile at u, whose derivative at fixed u is the pathwise one."""
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return UNIT, self.full_shape(shape)  # type: ignore[attr-defined]
+
+    def transport(self, noise: Any) -> Any:
+        return self.icdf(noise)  # type: ignore[attr-defined]
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Uniform(Reparameterizable, Distribution):
+    """log p(z) = -log(high - low) for low <= z <= high; z = low + (high - low) u. Its support moves with its parameters: no score function.
+
+    Draws lie strictly between the ends of the interval (but for rounding where it is short).
+    """
+
+    low: Any = 0.0
+    high: Any = 1.0
+    constraints = {"low": finite, "high": finite}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plain = self.detached()
+        self._require(plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}")
+
+    @property
+    def support(self) -> Constraint:
+        return Interval(self.low, self.high)
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return UNIT, self.full_shape(shape)
+
+    def transport(self, noise: Any) -> Any:
+        return self.low + (self.high - self.low) * noise
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return self.sample_as(rng, (shape,) if isinstance(shape, (int, np.integer)) else shape, self.dtype)
+
+    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+        native = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
+        eps = float(np.finfo(dtype).epsneg)
+        u = np.clip(np.asarray(rng.random(self.full_shape(shape), dtype=native)).astype(dtype, copy=False), 0.5 * eps, 1 - eps)
+        return u if self is UNIT else np.asarray(self.detached().transport(u)).astype(dtype, copy=False)
+
+    def log_prob(self, value: Any) -> Any:
+        value = real_array(value)
+        outside = (value < self.low) | (value > self.high)
+        return masked(outside, lambda z: 0 * z - log(self.high - self.low), value, 0.0)
+
+    @property
+    def mean(self) -> Any:
+        return 0.5 * (self.low + self.high)
+
+    @property
+    def variance(self) -> Any:
+        return (self.high - self.low) ** 2 / 12
+
+    def entropy(self) -> Any:
+        return log(self.high - self.low)
+
+    def cdf(self, value: Any) -> Any:
+        return np.clip((value - self.low) / (self.high - self.low), 0, 1)
+
+    def icdf(self, probability: Any) -> Any:
+        p = real_array(probability)
+        return np.where((p >= 0) & (p <= 1), self.transport(p), np.nan)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log of the ratio of lengths where this interval lies in the other; else infinite."""
+        if not isinstance(other, Uniform):
+            return NotImplemented
+        inside = (self.low >= other.low) & (self.high <= other.high)  # type: ignore[operator]
+        return np.where(inside, log(other.high - other.low) - log(self.high - self.low), np.inf)
+
+
+UNIT = Uniform(0.0, 1.0)
+
+
+def noise_of(law: Any, shape: Shape = ()) -> tuple[Distribution, Shape]:
+    """The noise of any law that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is inverted."""
+    return law.noise(shape) if isinstance(law, Reparameterizable) else (UNIT, law.full_shape(shape))
+
+
+def transported(law: Any, noise: Any) -> Any:
+    """The draw of such a law for given noise."""
+    return law.transport(noise) if isinstance(law, Reparameterizable) else law.icdf(noise)
