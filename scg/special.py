@@ -1,6 +1,7 @@
 """Special functions that are no ufuncs, or that are faster than SciPy's, on arrays and Nodes alike.
 
-float32 stays float32, and derivatives are of any order. Everything else of ``scipy.special`` that has a derivative takes a Node itself: ``scipy.special.gammaln(node)``.
+float32 stays float32, and derivatives are of any order. Everything else of ``scipy.special`` that has a derivative takes a Node
+itself: ``scipy.special.gammaln(node)``.
 """
 
 import math
