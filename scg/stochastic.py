@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from scg.calculus import check_cost, lift, run, value_and_grad
+from scg.draw import dot, mermaid, svg
+from scg.draw import text as draw_text
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.gradient import pull
@@ -144,6 +146,30 @@ class Graph:
                 each = [self._traced(rng) for _ in range(size)]
                 parts.append(map_leaves(lambda *g: np.stack(g), each[0], *each[1:]))
         return parts[0] if len(parts) == 1 else map_leaves(lambda *g: np.concatenate(g), parts[0], *parts[1:])
+
+    def __repr__(self) -> str:
+        return f"<Graph of {len(self.nodes)} nodes, cost {self.cost._value:.6g}: {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no draws'}>"
+
+    def __str__(self) -> str:
+        return draw_text(*self._drawn())
+
+    def print(self) -> None:
+        """Print the graph, a line a node."""
+        print(self)
+
+    def to_dot(self) -> str:
+        """The graph in the language of Graphviz; over 200 nodes it is summarised."""
+        return dot(*self._drawn())
+
+    def to_mermaid(self) -> str:
+        """The graph in the language of Mermaid; over 200 nodes it is summarised."""
+        return mermaid(*self._drawn())
+
+    def _repr_svg_(self) -> str:
+        return svg(*self._drawn())
+
+    def _drawn(self) -> Any:
+        return self.cost, self.nodes, {node.id: name for name, node in self.stochastic.items()}
 
     def _draw(self, name: str) -> Node:
         if name not in self.stochastic:
