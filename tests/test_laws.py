@@ -2,11 +2,13 @@
 
 import importlib
 import itertools
+import warnings
+import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, reject, seed, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
@@ -86,8 +88,8 @@ def _pull(results, seeds, inputs, create_graph=False):
     return pull([y for y, _ in pairs], [s for _, s in pairs], inputs, create_graph) if pairs else [np.zeros(x.shape) for x in inputs]
 
 
-def _seeds(results, rng, *leading):
-    seeds = [rng.standard_normal((*leading, *y.shape)) for y in results]
+def _seeds(results, rng):
+    seeds = [rng.standard_normal(y.shape) for y in results]
     return [s + 1j * rng.standard_normal(s.shape) if y.dtype.kind == "c" else s for s, y in zip(seeds, results, strict=True)]
 
 
@@ -95,15 +97,21 @@ def _raw(y):
     return np.asarray(y.value if type(y) is Node else y)
 
 
-def _same(got, expected, what, units=2**10):
-    """Equal shape and dtype, and values to ``units`` of rounding at the largest value: the orders of summation differ."""
+def _same(got, expected, what, scale=0.0):
+    """Equal shape and dtype, and values to 2^10 units of rounding at the largest value (or ``scale``): the orders of summation differ."""
     got, expected = _raw(got), _raw(expected)
     assert (got.shape, got.dtype) == (expected.shape, expected.dtype), f"{what}: {got.dtype}{got.shape}, expected {expected.dtype}{expected.shape}"
     if got.dtype.kind not in "fc":
         np.testing.assert_array_equal(got, expected, what)
         return
     finite = expected[np.isfinite(expected)]
-    np.testing.assert_allclose(got, expected, 0, units * EPS * np.max(np.abs(finite), initial=0), err_msg=what)
+    np.testing.assert_allclose(got, expected, 0, 2**10 * EPS * np.max(np.abs(finite), initial=scale), err_msg=what)
+
+
+def _typical(results, x):
+    """The size of the results over that of an operand: what a derivative's terms may cancel from."""
+    size = max([np.max(np.abs(y), initial=0) for y in results if y.dtype.kind in "fc"], default=0)
+    return size / (np.max(np.abs(x), initial=0) or 1)
 
 
 def value_law(drawn, data):
@@ -125,7 +133,7 @@ def value_law(drawn, data):
     seeds = _seeds(plain, drawn.rng)
     _, expected = drawn.pulled([np.ascontiguousarray(x).reshape(x.shape) for x in laid], seeds)
     for k, (g, e) in enumerate(zip(_pull(results, seeds, inputs), expected, strict=True)):
-        _same(g, e, f"gradient by operand {k}, layouts {layouts}")
+        _same(g, e, f"gradient by operand {k}, layouts {layouts}", _typical(plain, laid[k]))
 
 
 def derivative_law(drawn, data):
@@ -171,36 +179,28 @@ def replay_law(drawn, data):
     results = drawn.results(inputs)
     roots = [alias(y) for y in results if type(y) is Node]
     batches = drawn.draw(BATCH)
-    seeds = _seeds([y for y in results if type(y) is Node], drawn.rng, BATCH)
-    gradients = []
-    if drawn.case.order and roots:
-        held = [parameter(s[0]) if s.dtype.kind == "f" else s[0] for s in seeds]
-        gradients = [g if type(g) is Node else None for g in _pull(roots, held, inputs, create_graph=True)]
+    seeds = _seeds([_raw(y) for y in results], drawn.rng)
+    held = [parameter(s) if s.dtype.kind == "f" else s for s in seeds]
+    gradients = _pull(results, held, inputs, create_graph=True) if drawn.case.order else []
+    gradients = {k: g for k, g in enumerate(gradients) if type(g) is Node}
+    keep = [k for k, y in enumerate(results) if type(y) is Node]
+    spread = [np.broadcast_to(seeds[k], (BATCH, *seeds[k].shape)) for k in keep]
     for subset in _subsets(len(inputs)):
+        entries = [[batches[i][r] if i in subset else x for i, x in enumerate(drawn.operands)] for r in range(BATCH)]
+        runs = [drawn.plain(entry) for entry in entries]
+        leading = {inputs[i]: parameter(batches[i]) for i in subset}
         with _watched() as looped:
-            entries = [[batches[i][r] if i in subset else x for i, x in enumerate(drawn.operands)] for r in range(BATCH)]
-            runs = [drawn.plain(entry) for entry in entries]
-            keep = [k for k, y in enumerate(results) if type(y) is Node]
-            leading = {inputs[i]: parameter(batches[i]) for i in subset}
+            what = f"with operands {subset} batched (one by one: {looped})"
             found = replay(roots, leading, batched=list(leading), create_graph=True)
             for k, y in zip(keep, found, strict=True):
-                _same(y, np.stack([run[k] for run in runs]), f"result {k} with operands {subset} batched (one by one: {looped})")
-            if not drawn.case.order or not roots:
+                _same(y, np.stack([run[k] for run in runs]), f"result {k} {what}")
+            if not drawn.case.order:
                 continue
-            one_by_one = [drawn.pulled(entry, _entry(seeds, r, results))[1] for r, entry in enumerate(entries)]
-            pulled = _pull(found, seeds, list(leading.values()))
-            for i, g in zip(subset, pulled, strict=True):
-                _same(g, np.stack([run[i] for run in one_by_one]), f"gradient {i} with operands {subset} batched (one by one: {looped})")
-            first = [drawn.pulled(entry, _entry(seeds, 0, results))[1] for entry in entries]
-            present = [i for i, g in enumerate(gradients) if g is not None]
-            again = replay([gradients[i] for i in present], {x: _raw(b) for x, b in leading.items()}, batched=list(leading))
-            for i, g in zip(present, again, strict=True):
-                _same(g, np.stack([run[i] for run in first]), f"replayed gradient {i} with operands {subset} batched (one by one: {looped})")
-
-
-def _entry(seeds, r, results):
-    kept = iter(seeds)
-    return [next(kept)[r] if type(y) is Node else None for y in results]
+            expected = [np.stack(column) for column in zip(*[drawn.pulled(entry, seeds)[1] for entry in entries], strict=True)]
+            again = replay(list(gradients.values()), {x: _raw(b) for x, b in leading.items()}, batched=list(leading))
+            pulled = _pull(found, spread, list(leading.values()))
+            for k, g in [*zip(gradients, again, strict=True), *zip(subset, pulled, strict=True)]:
+                _same(g, expected[k], f"gradient {k} {what}", _typical(itertools.chain(*runs), drawn.operands[k]))
 
 
 def _subsets(n):
@@ -262,7 +262,7 @@ def _check_alignment(node, rng):
                 changed = np.array(value)
                 changed[at] = other
                 try:
-                    with np.errstate(all="ignore"):
+                    with warnings.catch_warnings(action="ignore"):
                         again = np.asarray(rule.fn(*[changed if i == k else v for i, v in enumerate(values)], **node.statics))
                 except (ValueError, ArithmeticError):  # no such value exists for this operand
                     continue
@@ -295,12 +295,13 @@ def _decoded(axis, i):
 CASES = all_cases()
 SEEN = Counter()
 IDS = [f"{case.name}-{SEEN[case.name]}" for case in CASES if SEEN.update([case.name]) is None]
-LAWS = {"value": (value_law, 3), "special": (special_point_law, 4), "derivative": (derivative_law, 2), "replay": (replay_law, 2), "alignment": (alignment_law, 2)}
+LAWS = {"value": value_law, "derivative": derivative_law, "special": special_point_law, "replay": replay_law, "alignment": alignment_law}
 
 
-def hold(law, case, examples):
-    """The law, for so many draws."""
+def hold(law, case, examples, salt=""):
+    """The law, for so many draws; the first is the simplest, without dimensions where shapes are free."""
 
+    @seed(zlib.crc32(f"{case.name} {salt}".encode()))
     @settings(max_examples=examples)
     @given(st.data())
     def held(data):
@@ -312,13 +313,14 @@ def hold(law, case, examples):
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize("name", LAWS)
-def test_law(name, case):
-    law, examples = LAWS[name]
-    hold(law, case, examples)
+def test_law(name, case, request):
+    free = any(domain.shape is None for domain in case.domains)
+    if free or name != "special":
+        hold(LAWS[name], case, 2 if free else 1, request.node.name)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize("name", LAWS)
-def test_law_at_length(name, case):
-    hold(LAWS[name][0], case, 100)
+def test_law_at_length(name, case, request):
+    hold(LAWS[name], case, 100, request.node.name)

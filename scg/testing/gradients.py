@@ -43,7 +43,7 @@ def check_gradient(
     **The tolerance** is 4 times (error of the reference + rounding error of scg's derivative). Rounding errors are measured: three standard
     deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum of its terms' magnitudes, and of what it is the
     derivative of over the size of x. For low precision: the change of the derivative when x changes by the eps of that precision, plus 64 eps
-    times the derivative's size.
+    times the same magnitudes.
 
     Raises AssertionError with the argument's path, the coordinate, both numbers and the tolerance; ScgValueError where nothing can be checked:
     no floating-point leaf, a value that is not finite, or a kink or edge so near that the differences do not converge.
@@ -156,11 +156,12 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
     problem.check_value(exact)
     first = problem.derivative(exact, weights, ())
     problem.check_kinds(first, exact, 1)
-    _check_first(problem, exact, weights, first, rng)
+    rounding = _noise(lambda x: _join(problem.derivative(x, weights, ())), exact)
+    _check_first(problem, exact, weights, first, _split(rounding, exact), rng)
     directions: tuple[list[Any], ...] = ()
     for k in range(2, order + 1):
         along = [_normal(rng, x.shape) for x in exact]
-        _check_higher(problem, exact, weights, directions, along, k)
+        rounding = _check_higher(problem, exact, weights, directions, along, rounding)
         directions = (*directions, along)
     if any(x.dtype != e.dtype for x, e in zip(problem.point, exact, strict=True)):
         problem.check_value(problem.point)
@@ -168,10 +169,9 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
             _check_low(problem, exact, weights, directions[: k - 1], k)
 
 
-def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found: list[Any], rng: Any) -> None:
+def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found: list[Any], rounding: list[Any], rng: Any) -> None:
     terms = problem.terms(problem(point), weights)
     noise = 8 * EPS * np.sum(np.abs(terms)) + _noise(lambda x: problem.loss(x, weights), point)
-    rounding = _split(_noise(lambda x: _join(problem.derivative(x, weights, ())), point), point)
     for i, (path, x, g) in enumerate(zip(problem.paths, point, found, strict=True)):
         for direction, name in _directions(x, rng):
             moved = _mover(point, i, direction)
@@ -188,13 +188,15 @@ def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found:
 
 
 def _check_higher(
-    problem: _Problem, point: list[Any], weights: list[Any], directions: tuple[list[Any], ...], along: list[Any], order: int
-) -> None:
+    problem: _Problem, point: list[Any], weights: list[Any], directions: tuple[list[Any], ...], along: list[Any], noise: Any
+) -> Any:
+    """The next derivative, against differences of this one, of which ``noise`` is the rounding; returns the rounding of the next."""
+    order = len(directions) + 2
     found = problem.derivative(point, weights, (*directions, along))
     problem.check_kinds(found, point, order)
     before = problem.derivative(point, weights, directions)
     size = max([_size(x) for x in point])
-    noise = _noise(lambda x: _join(problem.derivative(x, weights, directions)), point) + 8 * EPS * np.abs(_join(before))
+    noise = noise + 8 * EPS * np.abs(_join(before))
     rounding = _noise(lambda x: _join(problem.derivative(x, weights, (*directions, along))), point)
 
     def moved(t: float) -> Any:
@@ -210,6 +212,7 @@ def _check_higher(
         start += g.size
         what = f"{problem}: derivative {order} by {path}, against differences of derivative {order - 1}"
         _compare(g, reference[part].reshape(g.shape), tolerance[part].reshape(g.shape), what)
+    return rounding
 
 
 def _check_low(problem: _Problem, exact: list[Any], weights: list[Any], directions: tuple[list[Any], ...], order: int) -> None:
@@ -219,7 +222,8 @@ def _check_low(problem: _Problem, exact: list[Any], weights: list[Any], directio
     precise = problem.derivative(exact, weights, directions)
     eps = max([float(np.finfo(x.dtype).eps) for x in problem.point])
     rounding = _split(_change(lambda x: _join(problem.derivative(x, weights, directions)), exact, eps), exact)
-    largest = np.max(np.abs(_join(precise)), initial=0)
+    before = problem.derivative(exact, weights, directions[:-1]) if directions else problem.terms(problem(exact), weights)
+    largest = np.max(np.abs(_join(precise)), initial=0) + np.max(np.abs(_join(before)), initial=0) / max([_size(x) for x in exact])
     for path, g, p, r in zip(problem.paths, found, precise, rounding, strict=True):
         _compare(g, p, SAFETY * (r + 64 * eps * largest), f"{problem}: derivative {order} by {path} in {g.dtype}, against float64")
 
@@ -269,31 +273,28 @@ def _complex_step(problem: _Problem, point: list[Any], weights: list[Any], i: in
     if any(y.dtype.kind == "c" for y in problem.plain):
         return None
 
-    def step(values: list[Any]) -> Any:
-        moved = list(values)
-        moved[i] = values[i] + 1e-30j * direction
-        return problem.terms(problem(moved), weights).imag / 1e-30
-
+    moved = list(point)
+    moved[i] = point[i] + 1e-30j * direction
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            terms = step(point)
-            error = _noise(lambda values: np.sum(step(values)), point) + 2**12 * EPS * np.sum(np.abs(terms))
-            return (np.sum(terms), error) if np.isfinite(terms).all() else None
+            terms = problem.terms(problem(moved), weights).imag / 1e-30
+            return (np.sum(terms), 2**12 * EPS * np.sum(np.abs(terms))) if np.isfinite(terms).all() else None
     except Exception:  # whatever fn does with what it was not written for
         return None
 
 
 def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
-    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x (1 + k 2^-30), k = 1 ... 7 and -1 ... -7.
+    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x + k d, k = 1 ... 6 and -1 ... -6.
 
-    The differences of what is smooth vanish, and those of independent errors have variance 70 times theirs (Hamming, 1962). Scaling all of x
-    keeps ties, and each side by itself is smooth where x lies on a kink.
+    d is about 2^-30 x, another multiple for each element, lest errors cancel as they do in x - x. The differences of what is smooth vanish, and
+    those of independent errors have variance 70 times theirs (Hamming, 1962). Where x lies on a kink, each side by itself is smooth.
     """
-    steps = [_step(x) for x in point]
+    rng = np.random.default_rng(0)
+    steps = [_step(x) * rng.uniform(0.5, 1.5, x.shape) for x in point]
     spread = 0.0
     for side in (2.0**-30, -(2.0**-30)):
-        values = [f([x + k * side * step for x, step in zip(point, steps, strict=True)]) for k in range(1, 8)]
+        values = [f([x + k * side * step for x, step in zip(point, steps, strict=True)]) for k in range(1, 7)]
         spread = np.fmax(spread, np.max(np.abs(np.diff(values, 4, axis=0)), axis=0))
     return 3 * np.where(np.isfinite(spread), spread, 0) / 70**0.5
 
