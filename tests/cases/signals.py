@@ -44,7 +44,7 @@ CASES = [
         lambda x: np.gradient(x, axis=-1, edge_order=2),
         lambda x: np.gradient(x, 0.5, [0.0, 1.0, 3.0, 4.0]),
     ),
-    *_one("np.gradient", lambda x: np.gradient(x, 2, axis=(1, 0)), lambda x: np.gradient(x, [1, 2, 4], axis=0, edge_order=2)),
+    *_one("np.gradient", lambda x: np.gradient(x, 2, axis=(1, 0)), lambda x: np.gradient(x, [1, 2, 4, 5], axis=1, edge_order=2)),
     *[Case("np.gradient", lambda f, x, e=e: np.gradient(f, x, axis=1, edge_order=e), (MATRIX, _rising(4))) for e in (1, 2)],
     *[Case("np.gradient", lambda f, h, e=e: np.gradient(f, h, axis=1, edge_order=e), (BOX, STEP)) for e in (1, 2)],
     *[
