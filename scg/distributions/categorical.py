@@ -1,0 +1,176 @@
+"""One of K: as an index, and as a one-hot vector."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
+from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
+from scg.distributions.discrete import log, numbers, one_of_two, outside, raw, times
+from scg.special import log_softmax, softmax
+
+
+class Logits(Constraint):
+    """Vectors of log-probabilities up to a constant: below +inf, and not all -inf (the logit of what is impossible)."""
+
+    event_ndim = 1
+
+    def contains(self, x: Any) -> Any:
+        x = np.asarray(x)
+        return (x < math.inf).all(axis=-1) & (x > -math.inf).any(axis=-1)
+
+    def __str__(self) -> str:
+        return "numbers below inf, not all -inf, along the last axis"
+
+
+class _OneOfMany(Distribution, FiniteSupport, FixedSupport):
+    """What the two have in common: K probabilities along the last axis of ``probs`` or ``logits``."""
+
+    probs: Any
+    logits: Any
+    constraints = {"probs": simplex, "logits": Logits()}
+
+    def __post_init__(self) -> None:
+        one_of_two(self)
+        super().__post_init__()
+
+    @property
+    def categories(self) -> int:
+        """K, the number of categories."""
+        return int((self.logits if self.probs is None else self.probs).shape[-1])
+
+    @property
+    def p(self) -> Any:
+        """The probabilities, of shape batch_shape + (K,)."""
+        return softmax(self.logits, -1) if self.probs is None else self.probs
+
+    @property
+    def log_p(self) -> Any:
+        """Their logarithms."""
+        return log_softmax(self.logits, -1) if self.probs is None else log(self.probs)
+
+    def indices(self, rng: np.random.Generator, shape: int | Shape) -> Any:
+        """Independent draws as indices, of shape ``shape + batch_shape``: the first k at which the sum of the probabilities exceeds a uniform number."""
+        sums = np.cumsum(self.detached().p, axis=-1, dtype=float)
+        sums /= sums[..., -1:]  # from the last possible category on exactly 1, which no uniform number reaches
+        u = rng.random(self.full_shape(shape)[: -1 if self.event_shape else None])
+        if sums.ndim == 1:
+            return np.asarray(np.searchsorted(sums, u, side="right"))
+        return np.sum(u[..., None] >= sums[..., :-1], axis=-1, dtype=np.int64)
+
+    def entropy(self) -> Any:
+        return -np.sum(times(self.p, self.log_p), axis=-1)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """sum_k p_k (log p_k - log q_k)."""
+        if type(other) is not type(self):
+            return NotImplemented
+        with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0
+            return np.sum(times(self.p, self.log_p - other.log_p), axis=-1)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Categorical(_OneOfMany):
+    """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both. Draws are integers (int64).
+
+    ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities themselves: the derivative of
+    log p(z) by them is that of log(probs[z]), without a normalisation.
+    """
+
+    probs: Any = None
+    logits: Any = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.int64)
+
+    @property
+    def support(self) -> Constraint:
+        return Integers(0, self.categories - 1)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return self.indices(rng, shape)
+
+    def atoms(self) -> np.ndarray:
+        return np.arange(self.categories).reshape(-1, *[1] * len(self.batch_shape))
+
+    def log_prob(self, value: Any) -> Any:
+        value = real_array(value)
+        v, k = raw(value), self.categories
+        if v.dtype.kind in "iu" and np.all((v >= 0) & (v < k)):
+            return self._at(value)
+        bad = outside(value, 0, k - 1)
+        found = self._at(np.astype(np.where(bad | (value != value), 0, value), np.int64))
+        return np.where(value != value, math.nan, np.where(bad, -math.inf, found))
+
+    def _at(self, index: Any) -> Any:
+        """log p gathered along its last axis, with index and batch axes broadcast."""
+        table = self.log_p
+        rank = max(index.ndim, table.ndim - 1)
+        table = np.reshape(table, (1,) * (rank + 1 - table.ndim) + table.shape)
+        index = np.reshape(index, (1,) * (rank - index.ndim) + index.shape + (1,))
+        return np.take_along_axis(table, index, -1)[..., 0]
+
+    @property
+    def mean(self) -> Any:
+        return np.sum(self.p * self._numbers(), axis=-1)
+
+    @property
+    def variance(self) -> Any:
+        return np.sum(self.p * np.square(self._numbers() - self.mean[..., None]), axis=-1)
+
+    def cdf(self, value: Any) -> Any:
+        return np.sum(np.where(self._numbers() <= real_array(value)[..., None], self.p, 0), axis=-1)
+
+    def icdf(self, probability: Any) -> Any:
+        sums = np.cumsum(self.p, axis=-1)
+        return np.sum(sums[..., :-1] < real_array(probability)[..., None], axis=-1)
+
+    def _numbers(self) -> Any:
+        return np.arange(self.categories, dtype=self.p.dtype)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class OneHotCategorical(_OneOfMany):
+    """log p(z) = sum_k z_k log p_k for z one-hot, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both.
+
+    Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was recorded at one-hot values, a replay
+    at a relaxed value continues the formula above, linear in z.
+    """
+
+    probs: Any = None
+    logits: Any = None
+    support = one_hot  # type: ignore[assignment]
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.categories,)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return (self.indices(rng, shape)[..., None] == np.arange(self.categories)).astype(self.dtype)
+
+    def atoms(self) -> np.ndarray:
+        k = self.categories
+        return np.eye(k, dtype=self.dtype).reshape(k, *[1] * len(self.batch_shape), k)
+
+    def log_prob(self, value: Any) -> Any:
+        value, table = numbers(value, self.dtype), self.log_p
+        v, t = raw(value), raw(table)
+        terms = value * table if np.all(t > -math.inf) else times(value, table)
+        found = np.sum(terms, axis=-1)
+        if not np.any(v * (v - 1)) and np.all(np.sum(v, axis=-1) == 1):
+            return found
+        bad = np.any((value != 0) & (value != 1), axis=-1) | (np.sum(value, axis=-1) != 1)
+        return np.where(np.any(value != value, axis=-1), math.nan, np.where(bad, -math.inf, found))
+
+    @property
+    def mean(self) -> Any:
+        return self.p
+
+    @property
+    def variance(self) -> Any:
+        return self.p * (1 - self.p)
