@@ -1,0 +1,207 @@
+"""A zero absorbs: where a branch is not taken, or a factor is zero, what is infinite or NaN on the other side leaves no trace in a derivative."""
+
+import numpy as np
+import pytest
+import scipy.special as sp
+
+import scg
+from scg.axes import elementwise
+from scg.graph import parameter
+from scg.testing import check_gradient
+
+INF, NAN = np.inf, np.nan
+E = np.exp(1.0)
+SOFT = 1 / (1 + E)  # softmax of (0, 1) at 0
+RAMP = np.array([[1.0, 0.0], [0.0, 1.0]])
+
+# name: f, x, the gradient of sum(f), and the Hessian of sum(f) times a vector of ones (None: infinite, undefined, or a matter of convention)
+TABLE = {
+    # branches of where
+    "where(x > 0, sqrt(x), 0)": (lambda x: np.where(x > 0, np.sqrt(x), 0), [0, -1, 4], [0, 0, 1 / 4], [0, 0, -1 / 32]),
+    "where(x > 0, log(x), 0)": (lambda x: np.where(x > 0, np.log(x), 0), [0, -1, 2], [0, 0, 1 / 2], [0, 0, -1 / 4]),
+    "where(x != 0, sin(x) / x, 1)": (lambda x: np.where(x != 0, np.sin(x) / x, 1), [0, np.pi], [0, -1 / np.pi], [0, 2 / np.pi**2]),
+    "where(x > 0, x log x, 0)": (lambda x: np.where(x > 0, x * np.log(x), 0), [0, 1], [0, 1], [0, 1]),
+    "where(x > 0, sqrt(x) log x, 0)": (lambda x: np.where(x > 0, x**0.5 * np.log(x), 0), [0, 1], [0, 1], [0, 0]),
+    "where(x > 0, 1 / x, x)": (lambda x: np.where(x > 0, 1 / x, x), [0, 2], [1, -1 / 4], [0, 1 / 4]),
+    "where(x > 0, exp(-1 / x), 0)": (lambda x: np.where(x > 0, np.exp(-1 / x), 0), [0, 1], [0, 1 / E], [0, -1 / E]),
+    "where(x < 10, exp(x), 0)": (lambda x: np.where(x < 10, np.exp(x), 0), [1e4, 0], [0, 1], [0, 1]),
+    "where(x > 30, x, log1p(exp(x)))": (lambda x: np.where(x > 30, x, np.log1p(np.exp(x))), [1e4, 0], [1, 1 / 2], [0, 1 / 4]),
+    "where(x > -1, log1p(x), 0)": (lambda x: np.where(x > -1, np.log1p(x), 0), [-1, 0], [0, 1], [0, -1]),
+    "where(isnan(x), 0, x^2)": (lambda x: np.where(np.isnan(x), 0, x**2), [NAN, 3], [0, 6], [0, 2]),
+    "where(|x| < 1, arctanh(x), 0)": (lambda x: np.where(np.abs(x) < 1, np.arctanh(x), 0), [1, -1, 0], [0, 0, 1], [0, 0, 0]),
+    "where(|x| < 1, arcsin(x), 0)": (lambda x: np.where(np.abs(x) < 1, np.arcsin(x), 0), [2, -1, 0], [0, 0, 1], [0, 0, 0]),
+    "where(x > 1, arccosh(x), 0)": (lambda x: np.where(x > 1, np.arccosh(x), 0), [1, 0, 2], [0, 0, 3**-0.5], [0, 0, -2 * 3**-1.5]),
+    "where(x > 0, x^-1.5, 0)": (lambda x: np.where(x > 0, x**-1.5, 0), [0, 1], [0, -1.5], [0, 3.75]),
+    "where(x > 0, cbrt(x), 0)": (lambda x: np.where(x > 0, np.cbrt(x), 0), [0, 1], [0, 1 / 3], [0, -2 / 9]),
+    "where(x > 0, tan(x) / x, 0)": (lambda x: np.where(x > 0, np.tan(x) / x, 0), [0, np.pi / 4], [0, 8 / np.pi - 16 / np.pi**2], None),
+    "nested where": (lambda x: np.where(x > 0, np.sqrt(np.where(x > 1, np.log(x), x)), 0), [0, 1 / 4, E], [0, 1, 1 / (2 * E)], None),
+    "where, and a sum before the root": (lambda x: np.where(np.sum(x) > 0, np.sqrt(np.sum(x)), 0.0), [0, 0], [0, 0], [0, 0]),
+    "where, and a sum of the rows behind": (lambda x: np.sum(np.where(x > 0, np.log(x), 0), axis=0) ** 2, [[0, 1], [E, E]], [[0, 2], [2 / E, 2 / E]], None),
+    "where, modf beside it": (lambda x: np.where(x > 0, np.sqrt(x), 0) + np.modf(x)[0], [0, 1 / 4], [1, 2], [0, -2]),
+    "where(x < y, sqrt(y - x), 0)": (lambda x: np.where(x[0] < x[1], np.sqrt(x[1] - x[0]), 0), [[1, 0], [1, 4]], [[0, -1 / 4], [0, 1 / 4]], [[0, 0], [0, 0]]),
+    "where(x > 0, gammaln(x), 0)": (lambda x: np.where(x > 0, sp.gammaln(x), 0), [0, 1], [0, -np.euler_gamma], [0, np.pi**2 / 6]),
+    "where(0 < x < 1, logit(x), 0)": (lambda x: np.where((x > 0) & (x < 1), sp.logit(x), 0), [0, 1 / 2, 1], [0, 4, 0], [0, 0, 0]),
+    "where(|x| < 1, erfinv(x), 0)": (lambda x: np.where(np.abs(x) < 1, sp.erfinv(x), 0), [1, 0], [0, np.pi**0.5 / 2], [0, 0]),
+    "select": (lambda x: np.select([x > 0], [np.log(x)], 0.0), [0, 2], [0, 1 / 2], [0, -1 / 4]),
+    # extrema and clipping
+    "sqrt(maximum(x, 0))": (lambda x: np.sqrt(np.maximum(x, 0)), [-1, 4], [0, 1 / 4], [0, -1 / 32]),
+    "sqrt(maximum(x, 0)) at 0 is steep": (lambda x: np.sqrt(np.maximum(x, 0)), [0, 4], [INF, 1 / 4], None),
+    "where(x > 0, 1 / maximum(x, 0), 0)": (lambda x: np.where(x > 0, 1 / np.maximum(x, 0), 0), [-1, 0, 2], [0, 0, -1 / 4], [0, 0, 1 / 4]),
+    "arccos(clip(x, -1, 1)) outside": (lambda x: np.arccos(np.clip(x, -1, 1)), [2, -3, 0], [0, 0, -1], [0, 0, 0]),
+    "log(clip(x, tiny, 1))": (lambda x: np.log(np.clip(x, 1e-3, 1)), [0, 1 / 2], [0, 2], [0, -4]),
+    "maximum of -inf, a tie": (lambda x: np.max(x), [-INF, -INF], [1 / 2, 1 / 2], [0, 0]),
+    "maximum beside -inf": (lambda x: np.max(x), [-INF, 1], [0, 1], [0, 0]),
+    "median beside inf": (lambda x: np.median(x), [INF, 1, 2], [0, 0, 1], [0, 0, 0]),
+    # masks
+    "sqrt(x) * mask": (lambda x: np.sqrt(x) * np.array([0.0, 1.0]), [0, 4], [0, 1 / 4], [0, -1 / 32]),
+    "mask @ where(log)": (lambda x: np.array([0.0, 1.0]) @ np.where(x > 0, np.log(x), 0), [0, 2], [0, 1 / 2], [0, -1 / 4]),
+    "weighted average": (lambda x: np.average(np.where(x > 0, np.log(x), 0), weights=[0.0, 1.0]), [0, 2], [0, 1 / 2], [0, -1 / 4]),
+    "(1 / x) rows masked after a product": (lambda x: np.where([True, False], (1 / x) @ RAMP, 0), [2, 0], [-1 / 4, 0], [1 / 4, 0]),
+    # elements taken away
+    "(1 / x)[1]": (lambda x: (1 / x)[1], [0, 2], [0, -1 / 4], [0, 1 / 4]),
+    "(1 / x)[x > 0]": (lambda x: (1 / x)[x > 0], [0, 2], [0, -1 / 4], [0, 1 / 4]),
+    "take(log(x), [1, 1])": (lambda x: np.take(np.log(x), [1, 1]), [0, 2], [0, 1], [0, -1 / 2]),
+    "compress": (lambda x: np.compress([False, True], np.sqrt(x)), [0, 4], [0, 1 / 4], [0, -1 / 32]),
+    "cumsum before an infinite element": (lambda x: np.cumsum(1 / x)[1], [1, 2, 0], [-1, -1 / 4, 0], [2, 1 / 4, 0]),
+    "diff beside an infinite element": (lambda x: np.diff(1 / x)[1], [0, 1, 2], [0, 1, -1 / 4], [0, -2, 1 / 4]),
+    "concatenate and cut": (lambda x: np.concatenate([1 / x, x])[1:], [0, 2], [1, 3 / 4], [0, 1 / 4]),
+    # NaN-ignoring reductions
+    "nansum": (lambda x: np.nansum(x**2), [NAN, 3], [0, 6], [0, 2]),
+    "nanmean": (lambda x: np.nanmean(x**2), [NAN, 2], [0, 4], [0, 2]),
+    "nanmax": (lambda x: np.nanmax(x), [NAN, 2], [0, 1], [0, 0]),
+    "nanprod": (lambda x: np.nanprod(x), [NAN, 0, 2], [0, 2, 0], [0, 1, 1]),
+    "nansum of a log": (lambda x: np.nansum(np.where(x > 0, np.log(x), NAN)), [-1, 2], [0, 1 / 2], [0, -1 / 4]),
+    # zeros
+    "prod with a zero": (lambda x: np.prod(x), [0, 2, 3], [6, 0, 0], [5, 3, 2]),
+    "prod with two zeros": (lambda x: np.prod(x), [0, 0, 3], [0, 0, 0], [3, 3, 0]),
+    "cumprod with a zero": (lambda x: np.cumprod(x), [2, 0, 3], [1, 8, 0], [4, 6, 2]),
+    "det of a zero matrix": (lambda x: np.linalg.det(x), [[0, 0], [0, 0]], [[0, 0], [0, 0]], [[1, -1], [-1, 1]]),
+    "norm at 0": (lambda x: np.linalg.norm(x), [0, 0], [0, 0], None),
+    "norm of a zero row": (lambda x: np.linalg.norm(x, axis=1), [[0, 0], [3, 4]], [[0, 0], [0.6, 0.8]], None),
+    "norm of order 3 at 0": (lambda x: np.linalg.norm(x, 3), [0, 0], [0, 0], None),
+    "hypot(0, 0)": (lambda x: np.hypot(x[0], x[1]), [0, 0], [0, 0], None),
+    "arctan2(0, 0)": (lambda x: np.arctan2(x[0], x[1]), [0, 0], [0, 0], None),
+    "|x|^1.5": (lambda x: np.abs(x) ** 1.5, [0, 4], [0, 3], None),
+    "std of constants": (lambda x: np.std(x), [2, 2, 2], [0, 0, 0], None),
+    "sqrt(var) of constants": (lambda x: np.sqrt(np.var(x)), [1, 1], [0, 0], None),
+    "x^[0, 1, 2] at 0": (lambda x: x ** np.array([0.0, 1, 2]), [0, 0, 0], [0, 1, 0], [0, 0, 2]),
+    "0^y": (lambda y: np.zeros(3) ** y, [0, 1, 2], [0, 0, 0], [0, 0, 0]),
+    "sinc(0)": (lambda x: np.sinc(x), [0, 1], [0, -1], [-(np.pi**2) / 3, 2]),
+    # entropies and log-probabilities
+    "xlogy(0, 0)": (lambda x: sp.xlogy(x[0], x[1]), [[0, 2], [0, 1]], [[0, 0], [0, 2]], None),
+    "xlogy(0, y)": (lambda y: sp.xlogy(0.0, y), [0, 2], [0, 0], [0, 0]),
+    "xlog1py(0, -1)": (lambda x: sp.xlog1py(x[0], x[1]), [[0, 2], [-1, 0]], [[0, 0], [0, 2]], None),
+    "entr(0) is steep": (lambda x: sp.entr(x), [0, 1], [INF, -1], None),
+    "rel_entr(0, 0)": (lambda x: sp.rel_entr(x[0], x[1]), [[0, 1], [0, 1]], [[0, 1], [0, -1]], None),
+    "where(x > 0, entr(x), 0)": (lambda x: np.where(x > 0, sp.entr(x), 0), [0, 1], [0, -1], [0, -1]),
+    "log_expit far out": (lambda x: sp.log_expit(x), [-INF, 0, INF], [1, 1 / 2, 0], [0, -1 / 4, 0]),
+    "expit far out": (lambda x: sp.expit(x), [-INF, 0, INF], [0, 1 / 4, 0], [0, 0, 0]),
+    "1 / (1 + exp(-x)) far out": (lambda x: 1 / (1 + np.exp(-x)), [-1e4, 0], [0, 1 / 4], [0, 0]),
+    "logaddexp(0, x) at a tie and far out": (lambda x: np.logaddexp(0, x), [-INF, -1e4, 0, 1e4], [0, 0, 1 / 2, 1], [0, 0, 1 / 4, 0]),
+    "logaddexp(-inf, -inf)": (lambda x: np.logaddexp(x[0], x[1]), [-INF, -INF], [0, 0], [0, 0]),
+    "logsumexp with -inf": (lambda x: scg.special.logsumexp(x), [-INF, 0, 1], [0, SOFT, 1 - SOFT], [0, 0, 0]),
+    "softmax with -inf": (lambda x: scg.special.softmax(x)[1], [-INF, 0, 1], [0, SOFT * (1 - SOFT), -SOFT * (1 - SOFT)], [0, 0, 0]),
+    "log_softmax with -inf": (lambda x: scg.special.log_softmax(x)[1], [-INF, 0, 1], [0, 1 - SOFT, SOFT - 1], [0, 0, 0]),
+    "arctan(1 / x) at 0": (lambda x: np.arctan(1 / x), [0, 1], [0, -1 / 2], [0, 1 / 2]),
+    "exp(-x^2) far out": (lambda x: np.exp(-(x**2)), [1e200, 0], [0, 0], [0, -2]),
+    "tanh far out": (lambda x: np.tanh(x), [-INF, 0, 1e4], [0, 1, 0], [0, 0, 0]),
+    # matrices whose eigenvalues or singular values coincide
+    "eigenvalues that coincide": (lambda x: np.linalg.eigvalsh(x) ** 2, RAMP, 2 * RAMP, None),
+    "singular values that coincide": (lambda x: np.linalg.svd(x)[1], RAMP, RAMP, None),
+    "cholesky of the identity": (lambda x: np.linalg.cholesky(x)[0, 0], RAMP, [[1 / 2, 0], [0, 0]], [[-1 / 4, 0], [0, 0]]),
+    # what is infinite stays so
+    "sqrt(0)": (lambda x: np.sqrt(x), [0, 1], [INF, 1 / 2], None),
+    "sqrt(0) beside a branch not taken": (lambda x: np.sqrt(x[0]) + np.where(x[1] > 0, np.sqrt(x[1]), 0), [0, 0], [INF, 0], None),
+    "log(0) and -log(0)": (lambda x: np.log(x) * [1, -1], [0, 0], [INF, -INF], None),
+    "1 / 0": (lambda x: 1 / x, [0, 1], [-INF, -1], None),
+}
+
+
+def at(name):
+    fn, x, gradient, curvature = TABLE[name]
+    return (lambda x: np.sum(fn(x))), fn, np.array(x, float), np.array(gradient, float), curvature
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """The values themselves divide by zero, as NumPy would."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_gradient(name):
+    total, fn, x, expected, _ = at(name)
+    np.testing.assert_allclose(scg.grad(total)(x), expected, 1e-12, 1e-14)
+    node = parameter(x)
+    traced = scg.gradients(total(node), node, create_graph=True)
+    np.testing.assert_allclose(getattr(traced, "value", traced), expected, 1e-12, 1e-14, err_msg="with create_graph")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_gradient_in_single_precision(name):
+    total, _, x, expected, _ = at(name)
+    if np.abs(x[np.isfinite(x)]).max(initial=0) < 1e38:
+        found = scg.grad(total)(x.astype(np.float32))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_jacobian_rows_and_zero_cotangents(name):
+    """Rows of the Jacobian sum to the gradient, though each has a cotangent that is zero nearly everywhere; a zero cotangent gives zero."""
+    _, fn, x, expected, _ = at(name)
+    rows = scg.jacobian(fn)(x)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(rows.reshape(-1, *x.shape).sum(axis=0), expected, 1e-12, 1e-14)
+    result, pullback = scg.vjp(fn)(x)
+    np.testing.assert_array_equal(pullback(np.zeros(np.shape(result))), np.zeros(x.shape))
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name][3] is not None])
+def test_second_derivative(name):
+    total, _, x, _, curvature = at(name)
+    expected = np.array(curvature, float)
+    np.testing.assert_allclose(scg.hvp(total)(x, np.ones(x.shape)), expected, 1e-12, 1e-13)
+    np.testing.assert_allclose(scg.grad(lambda x: np.sum(scg.grad(total)(x)))(x), expected, 1e-12, 1e-13, err_msg="grad of grad")
+    hessian = scg.hessian(total)(x)
+    np.testing.assert_allclose(hessian.reshape(x.size, -1).sum(axis=0).reshape(x.shape), expected, 1e-12, 1e-13, err_msg="hessian")
+
+
+def test_the_table_is_not_short():
+    assert len(TABLE) >= 40
+
+
+def test_without_absorption_the_table_fails(monkeypatch):
+    """The saboteur: plain products instead of absorbing ones poison what the table says is finite."""
+    gradient = __import__("scg.gradient", fromlist=["absorb"])
+    monkeypatch.setattr(gradient, "absorb", lambda g, slope: g * slope)
+    poisoned = 0
+    for name in TABLE:
+        total, _, x, expected, _ = at(name)
+        poisoned += not np.allclose(scg.grad(total)(x), expected, 1e-9, 1e-9)
+    assert poisoned >= 25
+
+
+def test_the_choice_is_made_for_the_values_of_the_replay():
+    """A recorded gradient replayed where its absorbing side matters, though it did not when it was recorded, and the other way round."""
+    node = parameter(np.array([1.0, 4.0]))
+    recorded = scg.gradients(np.sum(np.where(node > 0, np.sqrt(node), 0)), node, create_graph=True)
+    node_at_zero = parameter(np.array([0.0, 4.0]))
+    absorbed = scg.gradients(np.sum(np.where(node_at_zero > 0, np.sqrt(node_at_zero), 0)), node_at_zero, create_graph=True)
+    np.testing.assert_allclose(scg.replay(absorbed, {node_at_zero: np.array([1.0, 4.0])}), [1 / 2, 1 / 4])
+    np.testing.assert_allclose(scg.replay(recorded, {node: np.array([9.0, 4.0])}), [1 / 6, 1 / 4])
+
+
+def test_sums_that_overflow_are_no_trap():
+    """Finiteness is judged by a sum; where it overflows the gradient is computed twice, and is the same."""
+    x = np.full(4, 1.0, np.float32)
+    np.testing.assert_array_equal(scg.grad(lambda x: np.sum(x * np.float32(2e38)))(x), np.full(4, 2e38, np.float32))
+    np.testing.assert_array_equal(scg.grad(lambda x: np.sum(x * np.array([INF, -INF, 1, 0])))(np.ones(4)), [INF, -INF, 1, 0])
+
+
+def test_a_declared_primitive_absorbs_too():
+    """Nothing in a user's VJP knows of branches."""
+    root = scg.primitive(lambda x: np.sqrt(x), elementwise, lambda g, out, x: g / (2 * out), name="root")
+    np.testing.assert_array_equal(scg.grad(lambda x: np.sum(np.where(x > 0, root(x), 0)))(np.array([0.0, 4.0])), [0, 1 / 4])
+    check_gradient(lambda x: np.where(x > 0, root(x), 0), np.array([-1.0, 4.0]))
