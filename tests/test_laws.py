@@ -20,7 +20,7 @@ from scg.graph import Node, ancestors, parameter
 from scg.primitives.layout import alias
 from scg.testing import check_gradient
 from scg.tree import leaves, rebuild
-from tests.cases import all_cases
+from tests.cases import Case, Domain, all_cases
 
 rerun = importlib.import_module("scg.replay")  # the module: scg.replay is its function
 EPS = float(np.finfo(float).eps)
@@ -324,3 +324,45 @@ def test_law(name, case, request):
 @pytest.mark.parametrize("name", LAWS)
 def test_law_at_length(name, case, request):
     hold(LAWS[name], case, 100, request.node.name)
+
+
+def _raw_value(x):
+    return x.value if type(x) is Node else x
+
+
+_wrong = scg.primitive(lambda x: np.sin(x), axes.elementwise, lambda g, out, x: -g * np.cos(x), name="wrong")
+_stuck = scg.primitive(lambda x: np.exp(x), axes.elementwise, lambda g, out, x: g * np.where(x == 0, 1, np.exp(x)), name="stuck")
+_single = scg.primitive(lambda x: np.sin(x).astype(float), axes.elementwise, lambda g, out, x: g * np.cos(x), name="single")
+_cumulated = scg.primitive(lambda x: np.cumsum(x, axis=0), axes.elementwise, lambda g, out, x: np.flip(np.cumsum(np.flip(g, 0), 0), 0), name="cumulated")
+_crossed = scg.primitive(lambda x: x.T, axes.elementwise, lambda g, out, x: np.transpose(g), name="crossed")
+_said = scg.primitive(lambda x, axis: np.sum(x, 0), axes.reduction, lambda g, out, x, axis: g, name="said")
+_unrolled = scg.primitive(
+    lambda x: np.ravel(x, "K"), None, lambda g, out, x: np.reshape(g, x.shape, "F" if x.flags.fnc else "C"), name="unrolled"
+)
+FREE, SQUARE = (Domain(),), (Domain(shape=(3, 3)),)
+
+SABOTEURS = {
+    "another value on Nodes": ("value", "result 0", lambda x: x * 2 if type(x) is Node else x * 3, FREE),
+    "detached": ("value", "result 0 is detached", lambda x: _raw_value(x) * 2, FREE),
+    "another dtype on Nodes": ("value", "float32", lambda x: np.astype(x, np.float32) if type(x) is Node else x, FREE),
+    "accepts what NumPy refuses": ("value", "DID NOT RAISE", lambda x: x if type(x) is Node else x @ x, (Domain(shape=(2, 3)),)),
+    "reads memory in its own order": ("value", "gradient by operand 0, layouts", _unrolled, SQUARE),
+    "wrong sign": ("derivative", "derivative by", _wrong, FREE),
+    "float64 for float32": ("derivative", "precision must be kept", _single, FREE),
+    "detached where x is 0": ("special", "derivative 2 by", _stuck, FREE),
+    "an index taken from the values": ("replay", "result 0 with operands", lambda x: x[int(np.argmax(_raw_value(x)))], (Domain(shape=(7,)),)),
+    "mixes along the replicate axis": ("replay", "result 0 with operands", _cumulated, SQUARE),
+    "cumulates, said to be elementwise": ("alignment", "cumulated: element", _cumulated, SQUARE),
+    "transposes, said to be elementwise": ("alignment", "crossed: element", _crossed, SQUARE),
+    "sums over axis 0, said to be over axis 1": ("alignment", "said: element", lambda x: _said(x, axis=(1,)), SQUARE),
+}
+
+
+@pytest.mark.parametrize("name", SABOTEURS)
+def test_each_law_catches_its_saboteurs(name):
+    law, message, fn, domains = SABOTEURS[name]
+    prefix = "scg." if "float64" in name else ""  # what NumPy itself widens is allowed to widen
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=message):
+        hold(LAWS[law], Case(prefix + name, fn, domains), 10, name)
+    honest = {"value": np.sin, "derivative": np.sin, "special": np.exp, "replay": lambda x: np.cumsum(x, axis=0), "alignment": np.transpose}
+    hold(LAWS[law], Case("honest", honest[law], domains if law != "value" else SQUARE), 3, name)
