@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import pull
-from scg.graph import Node, ancestors, collect_guards, parameter
+from scg.graph import Node, ancestors, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.sample import is_stochastic
@@ -36,7 +37,7 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     check_cost(cost)
     if not targets:
         return wrt
-    loss = surrogate(cost, None if create_graph else 1)
+    loss = surrogate(cost, None if create_graph else 1, min(x.id for x in targets))
     found = pull([loss], [np.ones((), cost.dtype)], targets, create_graph)
     if create_graph:  # a constant gradient is a node too
         found = [g if type(g) is Node else parameter(g) for g in found]

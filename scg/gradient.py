@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import nan_is_sought
 from scg.axes import AxisMap, elementwise
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
-from scg.graph import Node, ancestors, has_nan, nan_is_sought, primitive, values_of
+from scg.graph import Node, ancestors, primitive, values_of
+from scg.operands import has_nan
 
 
 def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, order: list[Node] | None = None) -> list[Any]:

@@ -4,40 +4,24 @@ A primitive is declared once, by three facts: the callable that computes it, the
 ``primitive`` is that declaration, inside the package and outside it.
 """
 
-import contextvars
 import inspect
-import itertools
 import operator
 import os
 import reprlib
 import sys
-import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import CodeType
-from typing import Any, NamedTuple, NoReturn, final
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, final
 
 import numpy as np
 
-from scg.errors import (
-    PACKAGE,
-    NonFiniteError,
-    NotDifferentiable,
-    ScgError,
-    ScgTypeError,
-    ScgValueError,
-    here,
-    kin,
-    place,
-    user_frame,
-)
+from scg.ambient import AMBIENT, Guard, ids, note_guard, take_guard
+from scg.errors import PACKAGE, NonFiniteError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError, here, kin, place, user_frame
+from scg.operands import constant_operand, described, frozen, has_nan, name_of, plain, raise_kin, raise_named
 
 RULES: dict[Any, Callable[..., Any]] = {}
 """What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
 
 _NONE: dict[str, Any] = {}
-_ids = itertools.count()
 
 
 @final
@@ -91,7 +75,7 @@ def primitive(
     Raises ScgValueError where ``fn`` already has a rule.
     """
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
-        raise ScgTypeError(f"{_name(fn)} makes object arrays: declare lambda *x: ufunc(*x).astype(float) in its place ({here()})")
+        raise ScgTypeError(f"{name_of(fn)} makes object arrays: declare lambda *x: ufunc(*x).astype(float) in its place ({here()})")
     made = Primitive(fn, axes, vjps, every, name or getattr(fn, "__name__", "primitive"), sys._getframe(1).f_globals["__name__"])
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
@@ -104,7 +88,7 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
     def declare(rule: Any) -> Any:
         for fn in callables:
             if fn in RULES:
-                raise ScgValueError(f"{_name(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})")
+                raise ScgValueError(f"{name_of(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})")
             RULES[fn] = rule
         return rule
 
@@ -116,88 +100,10 @@ def refuse(advice: str, *callables: Any) -> None:
     for fn in callables:
 
         def rule(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
-            raise NotDifferentiable(f"{_name(_fn)} does not take a Node: {advice} ({here()})")
+            raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice} ({here()})")
 
         implements(fn)(rule)
         rule.advice = advice  # type: ignore[attr-defined]
-
-
-@final
-class Guard:
-    """``if node:`` as it came out, and where it stands.
-
-    Nodes that were made after it, of anything that is older than it, point to it: a replay that reaches them checks it first.
-    """
-
-    __slots__ = ("node", "outcome", "before", "stamp", "_code", "_instruction", "__weakref__")
-
-    def __init__(self, node: "Node", outcome: bool, before: "Guard | None", code: CodeType | str | None, instruction: int):
-        self.node, self.outcome, self.before, self.stamp = node, outcome, before, next(_ids)
-        self._code, self._instruction = code, instruction
-
-    @property
-    def line(self) -> str:
-        """The line of the ``if``."""
-        return place(self._code, self._instruction)
-
-    def unseen(self, seen: set[int]) -> Iterator["Guard"]:
-        """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they enter)."""
-        guard: Guard | None = self
-        while guard is not None and guard.stamp not in seen:
-            seen.add(guard.stamp)
-            yield guard
-            guard = guard.before
-
-
-class _Ambient(NamedTuple):
-    """What must be ambient: the latest guard, and whether NaN is sought.
-
-    The guard is held only until a node has taken it (``held``) or by the scope that collects it, so that a graph dies with its nodes.
-    """
-
-    guard: "weakref.ref[Guard] | None" = None
-    held: Guard | None = None
-    nan: bool = False
-
-
-_AMBIENT: contextvars.ContextVar[_Ambient | None] = contextvars.ContextVar("scg_ambient", default=None)
-_SCOPE: contextvars.ContextVar[list[Guard] | None] = contextvars.ContextVar("scg_scope", default=None)
-
-
-@contextmanager
-def collect_guards() -> Iterator[list[Guard]]:
-    """Within the block every ``if node:`` enters the list that the block is given; after it they are forgotten but by nodes and list.
-
-    A block inside another one shares its list: what an inner function decided, the outer one decided too.
-    """
-    guards = _SCOPE.get()
-    if guards is not None:
-        yield guards
-        return
-    ambient, scope = _AMBIENT.get(), _SCOPE.set([])
-    try:
-        yield _SCOPE.get()  # type: ignore[misc]
-    finally:
-        _SCOPE.reset(scope)
-        _AMBIENT.set(ambient)
-
-
-@contextmanager
-def detect_nan() -> Iterator[None]:
-    """Context: the first operation, forward or backward, that makes a NaN raises NonFiniteError with its name and line."""
-    before = nan_is_sought()
-    _AMBIENT.set((_AMBIENT.get() or _Ambient())._replace(nan=True))
-    try:
-        yield
-    finally:
-        after = (_AMBIENT.get() or _Ambient())._replace(nan=before)
-        _AMBIENT.set(None if after == _Ambient() else after)
-
-
-def nan_is_sought() -> bool:
-    """Whether a ``detect_nan()`` block is open."""
-    ambient = _AMBIENT.get()
-    return ambient is not None and ambient.nan
 
 
 def _method(fn: Any) -> Any:
@@ -205,7 +111,7 @@ def _method(fn: Any) -> Any:
         try:
             return RULES[fn](self, *args, **kwargs)
         except Exception as error:
-            _raise_kin(error, fn)
+            raise_kin(error, fn)
             raise
 
     method.__name__ = method.__qualname__ = fn.__name__
@@ -305,14 +211,14 @@ class Node:
             return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **kwargs)
         if rule is None:
             raise NotDifferentiable(
-                f"{_name(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: declare it with "
+                f"{name_of(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: declare it with "
                 f"scg.primitive, or apply it to node.value if its derivative is not wanted ({here()})"
             )
         if type(rule) is not Primitive or method != "__call__":
             try:
                 return rule(*inputs, **kwargs)
             except Exception as error:
-                _raise_kin(error, ufunc)
+                raise_kin(error, ufunc)
                 raise
         return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
@@ -320,24 +226,24 @@ class Node:
         rule = RULES.get(func)
         if rule is None:
             raise NotDifferentiable(
-                f"{_name(func)} has no derivative rule: declare it with scg.primitive, "
+                f"{name_of(func)} has no derivative rule: declare it with scg.primitive, "
                 f"or apply it to node.value if its derivative is not wanted ({here()})"
             )
         if kwargs.get("out", 0) is None:
             del kwargs["out"]
         elif "out" in kwargs:
-            raise NotDifferentiable(f"{_name(func)} cannot write a Node into out=: use what it returns ({here()})")
+            raise NotDifferentiable(f"{name_of(func)} cannot write a Node into out=: use what it returns ({here()})")
         try:
             return rule(*args, **kwargs)
         except Exception as error:
             if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
-                raise ScgTypeError(f"{_name(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
-            _raise_kin(error, func)
+                raise ScgTypeError(f"{name_of(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
+            raise_kin(error, func)
             raise
         except (ValueError, IndexError) as error:
             if isinstance(error, ScgError):
                 raise
-            raise kin(error)(f"{_name(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
+            raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
     __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, or node.value to detach on purpose")
     __float__ = _detached("float()", "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose")
@@ -358,14 +264,8 @@ class Node:
             outcome = bool(self._value)
         except ValueError as error:
             raise ScgValueError(f"{self!r}: {error} ({here()})") from None
-        ambient = _AMBIENT.get() or _Ambient()
-        before = ambient.guard and ambient.guard()
         frame = user_frame()
-        guard = Guard(self, outcome, before if before and self.id < before.stamp else None, frame and frame.f_code, frame.f_lasti if frame else 0)
-        scope = _SCOPE.get()
-        if scope is not None:
-            scope.append(guard)
-        _AMBIENT.set(ambient._replace(guard=weakref.ref(guard), held=guard if scope is None else None))
+        note_guard(self, outcome, frame and frame.f_code, frame.f_lasti if frame else 0)
         return outcome
 
     def __len__(self) -> int:
@@ -464,10 +364,6 @@ class Node:
         shown = " ".join(np.array2string(np.asarray(self._value), precision=6, separator=", ").split()) + ", " if small else ""
         return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
 
-    def __reduce__(self) -> Any:
-        rows, roots = pack([self])
-        return _unpickle, ((os.getpid(), _START), rows, roots)
-
 
 def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
     """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
@@ -481,7 +377,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
     except Exception as error:
         raise_named(error, primitive, values, statics)
     if type(value) is not np.ndarray and not isinstance(value, np.generic):
-        value = tuple([_plain(v, primitive.name) for v in value]) if isinstance(value, tuple) else _plain(value, primitive.name)
+        value = tuple([plain(v, primitive.name) for v in value]) if isinstance(value, tuple) else plain(value, primitive.name)
     return record(primitive, operands, statics, value, 3)
 
 
@@ -492,7 +388,7 @@ def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, A
     node.primitive = primitive
     node.operands = operands
     node.statics = statics
-    node.id = next(_ids)
+    node.id = next(ids)
     frame = sys._getframe(depth)
     code = frame.f_code
     if code.co_filename in _OWN_FILES:
@@ -500,26 +396,15 @@ def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, A
         code = frame.f_code
     node._code = code
     node._instruction = frame.f_lasti
-    ambient = _AMBIENT.get()
+    ambient = AMBIENT.get()
     node.guard = None
     if ambient is None:
         return node
     if ambient.guard is not None:
-        _take(ambient, node)
+        take_guard(ambient, node)
     if ambient.nan and has_nan(value):
-        raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {_described(operands)} ({here()})")
+        raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {described(operands)} ({here()})")
     return node
-
-
-def _take(ambient: _Ambient, node: Node) -> None:
-    """Let ``node`` point to the latest guard if it is made of something older; made of newer nodes only, it needs none of its own."""
-    guard = ambient.guard and ambient.guard()
-    if guard is None:
-        _AMBIENT.set(ambient._replace(guard=None) if ambient.nan else None)
-    elif any([type(o) is Node and o.id < guard.stamp for o in node.operands]):
-        node.guard = guard
-        if ambient.held is not None:
-            _AMBIENT.set(ambient._replace(held=None))
 
 
 def parameter(value: Any, name: str | None = None) -> Node:
@@ -529,78 +414,12 @@ def parameter(value: Any, name: str | None = None) -> Node:
     """
     if type(value) is Node:
         raise ScgTypeError(f"a parameter is a leaf; {value!r} is already a node ({here()})")
-    array = _plain(value, name or "a parameter")
+    array = plain(value, name or "a parameter")
     if array.dtype.kind != "f":
         kinds = {"c": "differentiate its real and imaginary parts", "O": "pass an array of floats", "U": "pass an array of floats"}
         advice = kinds.get(array.dtype.kind, "use x.astype(float)")
-        raise ScgTypeError(f"{name or 'a parameter'} must be real floating-point, got {_described((value,))} of dtype {array.dtype}: {advice} ({here()})")
+        raise ScgTypeError(f"{name or 'a parameter'} must be real floating-point, got {described((value,))} of dtype {array.dtype}: {advice} ({here()})")
     return record(PARAMETER, (), {"name": name} if name else _NONE, frozen(array))
-
-
-def constant_operand(value: Any, primitive: Primitive) -> Any:
-    """What may stand beside a Node: numbers as they are, arrays that nobody can change, lists as arrays."""
-    kind = type(value)
-    if kind is float or kind is int:
-        return value
-    if kind is np.ndarray and value.dtype.kind in "fiucb":
-        return frozen(value)
-    if isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "dtype", _FLOAT).kind in "fiucb":
-        return value
-    array = _plain(value, primitive.name)
-    if array.dtype.kind not in "fiucb":
-        raise ScgTypeError(f"{primitive.name} needs numbers, got {_described((value,))} of dtype {array.dtype} ({here()})")
-    return frozen(array)
-
-
-def _plain(value: Any, who: str) -> Any:
-    """``value`` as an array or NumPy scalar; refused where that would lose something."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise ScgTypeError(f"{who}: a masked array would lose its mask; choose by np.where(mask, ..., ...) ({here()})")
-    if isinstance(value, np.matrix):
-        raise ScgTypeError(f"{who}: a np.matrix has operators of its own; pass np.asarray(matrix) ({here()})")
-    if type(value) is np.ndarray or isinstance(value, np.generic):
-        return value
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ScgTypeError(f"{who} needs an array of numbers, got {_described((value,))}: {error} ({here()})") from None
-
-
-def frozen(array: Any) -> Any:
-    """The array itself where neither it nor what it views can be written to; else a read-only copy."""
-    base = array
-    while isinstance(base, np.ndarray):
-        if base.flags.writeable:
-            array = np.array(array, copy=True, subok=False)
-            array.flags.writeable = False
-            return array
-        base = base.base
-    return array if base is None or isinstance(base, bytes) or isinstance(array, np.generic) else array.copy()
-
-
-def raise_named(error: Exception, primitive: Primitive, values: Any, statics: Mapping[str, Any]) -> NoReturn:
-    """The same error as one of scg's, with the primitive, its operands and the user's line."""
-    kind = kin(error)
-    shown = ", ".join([_described(values), *(f"{name}={value!r}" for name, value in statics.items())])
-    message = f"{primitive.name}({shown}): {error} ({here()})"
-    if kind is None:
-        error.add_note(message)
-        raise error
-    raise kind(message) from error
-
-
-def _raise_kin(error: Exception, fn: Any) -> None:
-    """Raise what Python or NumPy raised in the rule behind ``fn`` as one of scg's errors; return where it is one, or somebody else's."""
-    kind = kin(error)
-    if kind is not None and not isinstance(error, ScgError) and type(error).__module__.partition(".")[0] in ("builtins", "numpy"):
-        raise kind(f"{_name(fn)} of a Node: {error} ({here()})") from error
-
-
-def has_nan(value: Any) -> bool:
-    """Whether any element is a NaN."""
-    if isinstance(value, tuple):
-        return any(map(has_nan, value))
-    return value is not None and np.asarray(value).dtype.kind in "fc" and bool(np.isnan(value).any())
 
 
 def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -635,78 +454,11 @@ def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
     return [seen[i] for i in sorted(seen)]
 
 
-def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
-    """Nodes and the guards before them as flat rows (no recursion, at any depth), and the row of each root; see ``unpack``."""
-    order = ancestors(roots, guards=True)
-    row: dict[int, int] = {}  # of a node by its id, of a guard by its stamp
-    lines: dict[Any, str] = {}
-    passed: set[int] = set()
-    rows: list[Any] = []
-    for node in order:
-        chain = [] if node.guard is None else list(node.guard.unseen(passed))
-        for guard in reversed(chain):
-            row[guard.stamp] = len(rows)
-            rows.append((None, row[guard.node.id], guard.outcome, guard.before and row[guard.before.stamp], guard.line))
-        row[node.id] = len(rows)
-        sources = tuple([row[o.id] if type(o) is Node else None for o in node.operands])
-        constants = tuple([o for o in node.operands if type(o) is not Node])
-        spot = (id(node._code), node._instruction)
-        if spot not in lines:
-            lines[spot] = node.line
-        guard = node.guard and row[node.guard.stamp]
-        rows.append((node.primitive, sources, constants, node.id, node.statics, node._value, guard, lines[spot]))
-    return rows, [row[root.id] for root in roots]
-
-
-def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
-    """The inverse of ``pack``: the nodes of the rows ``roots``.
-
-    Nodes of one ``origin`` (a process) that are unpacked one after the other stay one graph, as they were there.
-    """
-    made: list[Any] = []
-    for primitive, sources, *rest in rows:
-        if primitive is None:
-            outcome, before, line = rest
-            made.append(Guard(made[sources], outcome, None if before is None else made[before], line, 0))
-            continue
-        constants, number, statics, value, guard, line = rest
-        node = _UNPACKED.get((origin, number)) if origin else None
-        if node is None:
-            others = iter(constants)
-            node = record(primitive, tuple([next(others) if i is None else made[i] for i in sources]), statics, value)
-            node._code, node._instruction = line, 0
-            node.guard = None if guard is None else made[guard]
-            if origin:
-                _UNPACKED[origin, number] = node
-        made.append(node)
-    return [made[i] for i in roots]
-
-
-def _unpickle(origin: Any, rows: list[Any], roots: list[int]) -> Node:
-    return unpack(rows, roots, origin)[0]
-
-
 def _cast_inputs(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     dtype = kwargs.pop("dtype", None)
     if any(kwargs.pop(key, default) != default for key, default in (("casting", "same_kind"), ("order", "K"), ("subok", True))) or kwargs:
         raise NotDifferentiable(f"np.{ufunc.__name__} of a Node takes no keyword but dtype (got {', '.join(kwargs) or 'casting or order'}): for where=, use np.where ({here()})")
     return inputs if dtype is None else tuple([RULES[np.astype](x, dtype) if type(x) is Node else np.asarray(x, dtype) for x in inputs])
-
-
-def _described(values: Any) -> str:
-    def one(value: Any) -> str:
-        if isinstance(value, (np.ndarray, Node)) and not isinstance(value, tuple):
-            return f"{value.dtype}{list(value.shape)}"
-        return repr(value) if isinstance(value, (bool, int, float, complex, str, np.generic)) else type(value).__name__
-
-    return ", ".join(map(one, values))
-
-
-def _name(fn: Any) -> str:
-    if isinstance(fn, tuple):
-        return f"{_name(fn[0])}.{fn[1]}"
-    home = getattr(fn, "__module__", None) or ("np" if getattr(np, fn.__name__, None) is fn else "scipy.special")
-    return f"{home.replace('numpy', 'np')}.{getattr(fn, '__name__', fn)}"
 
 
 def _rule_of(fn: Any) -> Any:
@@ -721,8 +473,5 @@ def _leaf() -> NoReturn:
     raise ScgTypeError("a leaf is not computed")
 
 
-_START = time.time_ns()
-_UNPACKED: "weakref.WeakValueDictionary[Any, Node]" = weakref.WeakValueDictionary()
-_FLOAT = np.dtype(float)
 _OWN_FILES = frozenset([os.path.join(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")])
 PARAMETER = primitive(_leaf, name="parameter")

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg import axes
+from scg.ambient import Guard
 from scg.axes import mixed
-from scg.graph import Guard, Node, parameter, primitive
+from scg.graph import Node, parameter, primitive
 from scg.primitives.indexing import _scatter
 
 Labels = tuple[tuple[tuple[Any, int], ...], ...]

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import Guard
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
-from scg.graph import Guard, Node, ancestors, primitive, raise_named
+from scg.graph import Node, ancestors, primitive
+from scg.operands import raise_named
 from scg.tree import leaves, rebuild
 
 

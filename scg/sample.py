@@ -13,7 +13,8 @@ from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
-from scg.graph import Node, ancestors, frozen, primitive, record
+from scg.graph import Node, ancestors, primitive, record
+from scg.operands import frozen
 from scg.primitives.indexing import _getitem
 from scg.replay import replaced, rerun
 from scg.tree import leaves
@@ -30,6 +31,16 @@ class Site:
     name: str | None
     lead: int = 0  # replicate axes in front of them
     drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
+
+    def unlinked(self) -> "Site":
+        """The site without the nodes of its parameters, which stand among the operands of the draw; see ``scg.pickling``."""
+        nodes = {name: np.zeros(()) for name, p in self.distribution.parameters.items() if type(p) is Node}
+        return replace(self, distribution=self.distribution.replaced(**nodes))
+
+    def linked(self, operands: tuple[Any, ...]) -> "Site":
+        """The inverse of ``unlinked``: the parameters are the last operands of the draw."""
+        names = list(self.distribution.parameters)
+        return replace(self, distribution=self.distribution.replaced(**dict(zip(names, operands[len(operands) - len(names) :], strict=True))))
 
     @property
     def event_ndim(self) -> int:

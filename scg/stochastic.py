@@ -12,7 +12,8 @@ from scg.draw import text as draw_text
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.gradient import pull
-from scg.graph import Node, ancestors, pack, parameter, unpack
+from scg.graph import Node, ancestors, parameter
+from scg.pickling import pack, unpack
 from scg.sample import draw, is_stochastic, overridden, resample
 from scg.surrogate import surrogate
 from scg.tree import leaves, map_leaves, rebuild

@@ -33,30 +33,31 @@ box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * ou
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 
-def surrogate(cost: Node, order: int | None = None) -> Node:
+def surrogate(cost: Node, order: int | None = None, floor: int = -1) -> Node:
     """A node of exactly the cost's value, whose gradient is an unbiased estimate of the gradient of its expectation.
 
     And whose k-th derivative is one of the k-th, for k up to ``order`` (None: for all k, which costs more where several nodes look at the cost
     elsewhere). The cost may have any shape; its elements are added up in the gradient as in any reverse mode. What is itself the derivative of a
-    surrogate has the contribution of its draws already, and gets none again.
+    surrogate has the contribution of its draws already, and gets none again. Draws with ids under ``floor`` are left alone: nothing that is
+    older than what one differentiates by depends on it.
     """
-    found = draws([cost])
+    found = draws([cost], floor)
     if not found:
         return cost
-    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, -1, order)]
+    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, floor - 1, order)]
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
     if order == 1:
         return cost
-    scoring = [node for node in draws([cost]) if node.statics["site"].estimator.scores]
+    scoring = [node for node in draws([cost], floor) if node.statics["site"].estimator.scores]
     if scoring:
         cost = _boxed(cost, scoring, order)
     return accounted(cost, draws=frozenset([node.id for node in found]))
 
 
-def draws(costs: list[Node]) -> list[Node]:
+def draws(costs: list[Node], floor: int = -1) -> list[Node]:
     """The stochastic nodes that lead to some costs and have parameters to differentiate by, oldest first."""
-    order = ancestors(costs, guards=True)
+    order = ancestors(costs, floor, guards=True)
     found = [node for node in order if is_stochastic(node)]
     found = [node for node in found if any(type(p) is Node for p in node.statics["site"].distribution.parameters.values())]
     known = {i for node in order if node.primitive is accounted for i in node.statics["draws"]}
@@ -68,8 +69,8 @@ def draws(costs: list[Node]) -> list[Node]:
 
 def _expansions(cost: Node, after: int, order: int | None) -> Iterable[Node]:
     """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products of several count once."""
-    for node in draws([cost]):
-        if node.id > after and type(node.statics["site"].estimator).expand is not Estimator.expand:
+    for node in draws([cost], after + 1):
+        if type(node.statics["site"].estimator).expand is not Estimator.expand:
             extra = node.statics["site"].estimator.expand(Downstream(node, cost, order))
             if extra is not None:
                 yield extra

@@ -281,7 +281,7 @@ def test_a_nan_that_comes_in_is_not_made_by_an_operation_that_hands_it_on():
 
 
 def sought():
-    return scg.graph.nan_is_sought()
+    return scg.ambient.nan_is_sought()
 
 
 def test_the_search_for_nan_nests_and_ends_with_its_block_also_by_an_exception():
@@ -330,7 +330,7 @@ def test_a_function_that_raises_leaves_no_context_behind(order):
     def run():
         with pytest.raises(ZeroDivisionError):
             g(X)
-        return scg.graph._AMBIENT.get(), scg.graph._SCOPE.get()
+        return scg.ambient.AMBIENT.get(), scg.ambient.SCOPE.get()
 
     assert contextvars.Context().run(run) == (None, None)
 

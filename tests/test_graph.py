@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import scg
 from scg.errors import ScgError
-from scg.graph import Node, frozen
+from scg.graph import Node
+from scg.operands import frozen
 from scg.gradient import results
 from scg.primitives.layout import alias
 

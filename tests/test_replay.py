@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import scg
 from scg.errors import GuardError
 from scg.gradient import results
-from scg.graph import Node, collect_guards
+from scg.ambient import collect_guards
+from scg.graph import Node
 from scg.replay import replay
 
 X = np.array([0.5, -1.25, 2.0])

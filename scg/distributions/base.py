@@ -17,7 +17,8 @@ import scipy.special as sp
 from scg.distributions.constraints import Constraint
 from scg.distributions.implicit import quantile
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.graph import Node, frozen
+from scg.graph import Node
+from scg.operands import frozen
 from scg.primitives.layout import stop_gradient
 
 Shape = tuple[int, ...]

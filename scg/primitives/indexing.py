@@ -8,7 +8,8 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from scg import axes
 from scg.axes import Slot
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, frozen, implements, primitive
+from scg.graph import Node, implements, primitive
+from scg.operands import frozen
 from scg.primitives.layout import as_array, at
 
 

@@ -1,0 +1,92 @@
+"""What may stand beside a Node, frozen so that nobody changes it behind the graph's back; and how values are named in messages."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from scg.errors import ScgError, ScgTypeError, here, kin
+
+_FLOAT = np.dtype(float)
+
+
+def constant_operand(value: Any, primitive: Any) -> Any:
+    """What may stand beside a Node: numbers as they are, arrays that nobody can change, lists as arrays."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return value
+    if kind is np.ndarray and value.dtype.kind in "fiucb":
+        return frozen(value)
+    if isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "dtype", _FLOAT).kind in "fiucb":
+        return value
+    array = plain(value, primitive.name)
+    if array.dtype.kind not in "fiucb":
+        raise ScgTypeError(f"{primitive.name} needs numbers, got {described((value,))} of dtype {array.dtype} ({here()})")
+    return frozen(array)
+
+
+def plain(value: Any, who: str) -> Any:
+    """``value`` as an array or NumPy scalar; refused where that would lose something."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ScgTypeError(f"{who}: a masked array would lose its mask; choose by np.where(mask, ..., ...) ({here()})")
+    if isinstance(value, np.matrix):
+        raise ScgTypeError(f"{who}: a np.matrix has operators of its own; pass np.asarray(matrix) ({here()})")
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ScgTypeError(f"{who} needs an array of numbers, got {described((value,))}: {error} ({here()})") from None
+
+
+def frozen(array: Any) -> Any:
+    """The array itself where neither it nor what it views can be written to; else a read-only copy."""
+    base = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            array = np.array(array, copy=True, subok=False)
+            array.flags.writeable = False
+            return array
+        base = base.base
+    return array if base is None or isinstance(base, bytes) or isinstance(array, np.generic) else array.copy()
+
+
+def raise_named(error: Exception, primitive: Any, values: Any, statics: Mapping[str, Any]) -> NoReturn:
+    """The same error as one of scg's, with the primitive, its operands and the user's line."""
+    kind = kin(error)
+    shown = ", ".join([described(values), *(f"{name}={value!r}" for name, value in statics.items())])
+    message = f"{primitive.name}({shown}): {error} ({here()})"
+    if kind is None:
+        error.add_note(message)
+        raise error
+    raise kind(message) from error
+
+
+def raise_kin(error: Exception, fn: Any) -> None:
+    """Raise what Python or NumPy raised in the rule behind ``fn`` as one of scg's errors; return where it is one, or somebody else's."""
+    kind = kin(error)
+    if kind is not None and not isinstance(error, ScgError) and type(error).__module__.partition(".")[0] in ("builtins", "numpy"):
+        raise kind(f"{name_of(fn)} of a Node: {error} ({here()})") from error
+
+
+def has_nan(value: Any) -> bool:
+    """Whether any element is a NaN."""
+    if isinstance(value, tuple):
+        return any(map(has_nan, value))
+    return value is not None and np.asarray(value).dtype.kind in "fc" and bool(np.isnan(value).any())
+
+
+def described(values: Any) -> str:
+    def one(value: Any) -> str:
+        if hasattr(value, "dtype") and not isinstance(value, np.generic):
+            return f"{value.dtype}{list(value.shape)}"
+        return repr(value) if isinstance(value, (bool, int, float, complex, str, np.generic)) else type(value).__name__
+
+    return ", ".join(map(one, values))
+
+
+def name_of(fn: Any) -> str:
+    if isinstance(fn, tuple):
+        return f"{name_of(fn[0])}.{fn[1]}"
+    home = getattr(fn, "__module__", None) or ("np" if getattr(np, fn.__name__, None) is fn else "scipy.special")
+    return f"{home.replace('numpy', 'np')}.{getattr(fn, '__name__', fn)}"
