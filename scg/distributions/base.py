@@ -284,19 +284,24 @@ def batch_of(parameter: Any, event_ndim: int) -> Shape:
 
 
 def weak(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` of parameters, in which Python numbers stay Python numbers: np.log(2.0) is a float64, and would widen float32."""
+    """``fn`` in which Python numbers do not widen float32: alone they stay Python numbers, beside arrays they have these' dtype."""
 
     def of(*x: Any) -> Any:
-        out = fn(*x)
-        for v in x:
-            if type(v) is not float:
-                return out
-        return float(out)
+        strong = [v for v in x if type(v) is not float]
+        if not strong:
+            return float(fn(*x))
+        if len(strong) < len(x):
+            dtype = np.result_type(*[v.dtype for v in strong])
+            x = tuple([np.asarray(v, dtype if dtype.kind == "f" else float) if type(v) is float else v for v in x])
+        return fn(*x)
 
     return of
 
 
-log, sqrt, exp, gammaln, betaln, digamma = map(weak, (np.log, np.sqrt, np.exp, sp.gammaln, sp.betaln, sp.digamma))
+log, sqrt, exp, gammaln, betaln, digamma, xlogy, xlog1py = map(
+    weak, (np.log, np.sqrt, np.exp, sp.gammaln, sp.betaln, sp.digamma, sp.xlogy, sp.xlog1py)
+)
+gammainc, gammaincc, gammaincinv, gammainccinv = map(weak, (sp.gammainc, sp.gammaincc, sp.gammaincinv, sp.gammainccinv))
 
 
 def masked(outside: Any, density: Callable[[Any], Any], value: Any, inside: float) -> Any:

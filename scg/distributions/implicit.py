@@ -87,8 +87,8 @@ def _inverted(law: Any, u: Any) -> Any:
         new = z - (F - u) / np.exp(law.log_prob(z))
         middle = 0.5 * (low + high)
         new = np.where((new >= low) & (new <= high) & (iteration % 4 != 3), new, middle)
-        still = (F == u) | (np.abs(new - z) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high)
-        z, done = np.where(done | (F == u), z, new), done | still
+        there = np.abs(F - u) <= 4e-16 * u
+        z, done = np.where(done | there, z, new), done | there | (np.abs(new - z) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high)
     ends = np.where(u == 0, getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf))
     return np.where((u > 0) & (u < 1), z, np.where((u == 0) | (u == 1), ends, math.nan))
 

@@ -1,0 +1,304 @@
+"""Laws on an interval, and on the circle."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import scipy.special as sp
+
+from scg.distributions.base import (
+    Distribution,
+    FixedSupport,
+    Reparameterizable,
+    Shape,
+    betaln,
+    digamma,
+    exp,
+    log,
+    masked,
+    real_array,
+    weak,
+    xlog1py,
+    xlogy,
+)
+from scg.distributions.constraints import Constraint, Interval, circle, finite, positive, real, unit_interval
+from scg.distributions.implicit import quantile
+from scg.distributions.normal import LOG_2PI
+from scg.distributions.uniform import UNIT, InverseCDF
+from scg.graph import Node
+from scg.primitives.layout import stop_gradient
+from scg.special import log1mexp, vonmises_cdf
+
+i0e, i1e = weak(sp.i0e), weak(sp.i1e)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Beta(InverseCDF, Distribution, FixedSupport):
+    """log p(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), a = concentration1, b = concentration0, 0 <= z <= 1.
+
+    Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and first order only. Draws lie
+    strictly between 0 and 1.
+    """
+
+    concentration1: Any
+    concentration0: Any
+    constraints = {"concentration1": positive, "concentration0": positive}
+    support = unit_interval  # type: ignore[assignment]
+
+    def transport(self, noise: Any) -> Any:
+        return _strictly_inside(self.icdf(noise))
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain = self.detached()
+        z = rng.beta(plain.concentration1, plain.concentration0, self.full_shape(shape))
+        return _strictly_inside(np.asarray(z).astype(self.dtype, copy=False))
+
+    def log_prob(self, value: Any) -> Any:
+        a, b = self.concentration1, self.concentration0
+        value = real_array(value)
+        outside = (value < 0) | (value > 1)
+        return masked(outside, lambda z: xlogy(a - 1, z) + xlog1py(b - 1, -z) - betaln(a, b), value, 0.5)
+
+    @property
+    def mean(self) -> Any:
+        return self.concentration1 / (self.concentration1 + self.concentration0)
+
+    @property
+    def variance(self) -> Any:
+        a, b = self.concentration1, self.concentration0
+        return a * b / ((a + b) ** 2 * (a + b + 1))
+
+    def entropy(self) -> Any:
+        a, b = self.concentration1, self.concentration0
+        return betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
+
+    def cdf(self, value: Any) -> Any:
+        return sp.betainc(self.concentration1, self.concentration0, np.clip(value, 0, 1))
+
+    def icdf(self, probability: Any) -> Any:
+        return sp.betaincinv(self.concentration1, self.concentration0, real_array(probability))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log B(a2, b2) - log B(a1, b1) + (a1 - a2) digamma(a1) + (b1 - b2) digamma(b1) - (a1 + b1 - a2 - b2) digamma(a1 + b1)."""
+        if not isinstance(other, Beta):
+            return NotImplemented
+        a1, b1, a2, b2 = self.concentration1, self.concentration0, other.concentration1, other.concentration0
+        moved = (a1 - a2) * digamma(a1) + (b1 - b2) * digamma(b1) - (a1 - a2 + b1 - b2) * digamma(a1 + b1)
+        return betaln(a2, b2) - betaln(a1, b1) + moved
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
+    """P(Z <= z) = 1 - (1 - z^a)^b, a = concentration1, b = concentration0, 0 <= z <= 1; z = (1 - (1 - u)^(1/b))^(1/a)."""
+
+    concentration1: Any
+    concentration0: Any
+    constraints = {"concentration1": positive, "concentration0": positive}
+    support = unit_interval  # type: ignore[assignment]
+
+    def transport(self, noise: Any) -> Any:
+        return _strictly_inside(self.icdf(noise))
+
+    def log_prob(self, value: Any) -> Any:
+        a, b = self.concentration1, self.concentration0
+
+        def density(z: Any) -> Any:
+            return log(a) + log(b) + xlogy(a - 1, z) + xlogy(b - 1, -np.expm1(xlogy(a, z)))
+
+        value = real_array(value)
+        with np.errstate(divide="ignore"):
+            return masked((value < 0) | (value > 1), density, value, 0.5)
+
+    def _power(self, k: int) -> Any:
+        """E z^k = b B(1 + k/a, b)."""
+        return self.concentration0 * exp(betaln(1 + k / self.concentration1, self.concentration0))
+
+    @property
+    def mean(self) -> Any:
+        return self._power(1)
+
+    @property
+    def variance(self) -> Any:
+        return self._power(2) - self._power(1) ** 2
+
+    def entropy(self) -> Any:
+        a, b = self.concentration1, self.concentration0
+        return (1 - 1 / b) + (1 - 1 / a) * (digamma(b + 1) + float(np.euler_gamma)) - log(a) - log(b)
+
+    def cdf(self, value: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            return -np.expm1(self.concentration0 * log1mexp(xlogy(self.concentration1, np.clip(value, 0, 1))))
+
+    def icdf(self, probability: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.exp(log1mexp(np.log1p(-real_array(probability)) / self.concentration0) / self.concentration1)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
+    """The law of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by its quantile function.
+
+    log p(z) = log N(z; loc, scale^2) - log(Phi(b) - Phi(a)), a = (low - loc) / scale, b = (high - loc) / scale, accurate far out in either tail.
+    ``low`` and ``high`` move its support: no score function where one of them is a Node.
+    """
+
+    loc: Any
+    scale: Any
+    low: Any
+    high: Any
+    constraints = {"loc": finite, "scale": positive, "low": real, "high": real}
+    moving = ("low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plain = self.detached()
+        self._require(plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}")
+
+    @property
+    def support(self) -> Constraint:
+        return Interval(self.low, self.high)
+
+    def _ends(self) -> tuple[Any, Any]:
+        """a and b; an infinite end stays what it is, with derivative zero."""
+        return tuple(self._standard(end) for end in (self.low, self.high))  # type: ignore[return-value]
+
+    def _standard(self, end: Any) -> Any:
+        if type(end) is not Node and np.all(np.isinf(end)):
+            return end
+        if type(end) is float:
+            return (end - self.loc) / self.scale
+        held = np.isinf(end)
+        return np.where(held, end, (np.where(held, 0, end) - self.loc) / self.scale)
+
+    def log_prob(self, value: Any) -> Any:
+        value = real_array(value)
+        outside = (value < self.low) | (value > self.high) | np.isinf(value)
+        x = np.where(outside, 0, (np.where(outside, 0, value) - self.loc) / self.scale)
+        return np.where(outside, -math.inf, -0.5 * (x * x) - 0.5 * LOG_2PI - log(self.scale) - _log_mass(*self._ends()))
+
+    def _hazards(self) -> tuple[Any, Any, Any, Any]:
+        """a, b, and phi(a), phi(b) over the mass between them; an infinite end as 0 with density 0."""
+        a, b = self._ends()
+        mass, out = _log_mass(a, b), []
+        for end in (a, b):
+            none = np.isinf(end)
+            x = np.where(none, 0, end)
+            out += [x, np.where(none, 0, np.exp(-0.5 * x * x - 0.5 * LOG_2PI - mass))]
+        return out[0], out[2], out[1], out[3]
+
+    @property
+    def mean(self) -> Any:
+        _, _, pa, pb = self._hazards()
+        return self._whole(self.loc + self.scale * (pa - pb))
+
+    @property
+    def variance(self) -> Any:
+        a, b, pa, pb = self._hazards()
+        return self._whole(self.scale * self.scale * (1 + a * pa - b * pb - (pa - pb) ** 2))
+
+    def entropy(self) -> Any:
+        a, b, pa, pb = self._hazards()
+        return self._whole(0.5 * (1 + LOG_2PI) + log(self.scale) + _log_mass(*self._ends()) + 0.5 * (a * pa - b * pb))
+
+    def cdf(self, value: Any) -> Any:
+        value = real_array(value)
+        a, b = self._ends()
+        below, above = value <= self.low, value >= self.high
+        x = np.where(below | above, 0.5 * (np.where(np.isinf(a), b, a) + np.where(np.isinf(b), a, b)), (value - self.loc) / self.scale)
+        return np.where(below, 0, np.where(above, 1, np.exp(_log_mass(a, np.where(np.isinf(x), 0, x)) - _log_mass(a, b))))
+
+    def icdf(self, probability: Any) -> Any:
+        p = real_array(probability)
+        a, b = self._ends()
+        right = a > -b  # from the side that has the greater mass, so that its logarithm is accurate
+        start, end = np.where(right, -b, a), np.where(right, -a, b)
+        q = np.where(right, 1 - p, p)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = sp.ndtri_exp(np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end)))
+        return np.clip(self.loc + self.scale * np.where(right, -x, x), self.low, self.high)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class VonMises(Reparameterizable, Distribution, FixedSupport):
+    """log p(z) = k cos(z - loc) - log(2 pi I0(k)), k the concentration: the density of an angle, in radians, the same a turn later.
+
+    Draws lie within half a turn of ``loc``, and ``cdf`` counts from half a turn below it. Pathwise derivatives (of costs that are functions of the
+    angle) are implicit, and first order only in the concentration. ``mean`` and ``variance`` are those of the draws, within half a turn of ``loc``;
+    ``circular_variance`` is 1 - I1(k) / I0(k).
+    """
+
+    loc: Any
+    concentration: Any
+    constraints = {"loc": finite, "concentration": positive}
+    support = circle  # type: ignore[assignment]
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return UNIT, self.full_shape(shape)
+
+    def transport(self, noise: Any) -> Any:
+        return self.icdf(noise)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain = self.detached()
+        return np.asarray(plain.loc + rng.vonmises(0, plain.concentration, self.full_shape(shape))).astype(self.dtype, copy=False)
+
+    def log_prob(self, value: Any) -> Any:
+        half = np.sin(0.5 * (real_array(value) - self.loc))
+        return -2 * self.concentration * (half * half) - LOG_2PI - log(i0e(self.concentration))
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self.loc)
+
+    @property
+    def variance(self) -> Any:
+        k = np.asarray(self.concentration, float) if type(self.concentration) is not Node else self.concentration
+        end = stop_gradient(2 * np.arcsin(np.sqrt(np.minimum(1, 21 / k))))  # where the density has fallen by exp(-42), or pi
+        total = 0.0
+        for node, weight in zip(*np.polynomial.legendre.leggauss(60), strict=True):
+            x = 0.5 * (1 + float(node)) * end
+            half = np.sin(0.5 * x)
+            total = total + float(weight) * (x * x) * np.exp(-2 * k * (half * half))
+        return self._whole(total * end / (2 * math.pi * i0e(k)))
+
+    @property
+    def circular_variance(self) -> Any:
+        """1 - E cos(z - loc)."""
+        return self._whole(1 - i1e(self.concentration) / i0e(self.concentration))
+
+    def entropy(self) -> Any:
+        k = self.concentration
+        return self._whole(LOG_2PI + log(i0e(k)) + k * (1 - i1e(k) / i0e(k)))
+
+    def cdf(self, value: Any) -> Any:
+        return vonmises_cdf(real_array(value) - self.loc, self.concentration)
+
+    def icdf(self, probability: Any) -> Any:
+        return self.loc + quantile(self.replaced(loc=0.0), probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(I0(k2) / I0(k1)) + (k1 - k2 cos(m1 - m2)) I1(k1) / I0(k1)."""
+        if not isinstance(other, VonMises):
+            return NotImplemented
+        k1, k2 = self.concentration, other.concentration
+        mean = i1e(k1) / i0e(k1)
+        half = np.sin(0.5 * (self.loc - other.loc))
+        return log(i0e(k2)) - log(i0e(k1)) + (k2 - k1) * (1 - mean) + 2 * k2 * mean * (half * half)
+
+
+@weak
+def _log_mass(a: Any, b: Any) -> Any:
+    """log(Phi(b) - Phi(a)) for a < b, from whichever tail is the nearer."""
+    right = a > -b
+    low, high = sp.log_ndtr(np.where(right, -b, a)), sp.log_ndtr(np.where(right, -a, b))
+    return high + log1mexp(low - high)
+
+
+def _strictly_inside(z: Any) -> Any:
+    """Numbers from 0 to 1 moved to the nearest ones strictly between."""
+    return np.clip(z, float(np.finfo(z.dtype).tiny), 1 - float(np.finfo(z.dtype).epsneg))

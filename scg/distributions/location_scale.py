@@ -1,0 +1,201 @@
+"""Laws on the real line that are shifted and stretched: z = loc + scale * x, x of a standard law. Moments that do not exist are NaN, or inf, as in SciPy."""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import scipy.special as sp
+
+from scg.distributions.base import Distribution, FixedSupport, betaln, digamma, log, real_array
+from scg.distributions.constraints import finite, positive
+from scg.distributions.uniform import InverseCDF
+from scg.special import sigmoid, softplus
+
+
+class LocationScale(InverseCDF, Distribution, FixedSupport):
+    """log p(z) = log p0((z - loc) / scale) - log scale: a subclass says what p0, its CDF and its moments are."""
+
+    constraints = {"loc": finite, "scale": positive}
+    support = finite  # type: ignore[assignment]
+    loc: Any
+    scale: Any
+    moments: ClassVar[tuple[float, float, float]]  # mean, variance and entropy of the standard law
+
+    @abstractmethod
+    def log_density(self, x: Any) -> Any:
+        """log p0(x)."""
+
+    @abstractmethod
+    def standard_cdf(self, x: Any) -> Any:
+        """The CDF of the standard law."""
+
+    @abstractmethod
+    def standard_icdf(self, p: Any) -> Any:
+        """Its inverse."""
+
+    def log_prob(self, value: Any) -> Any:
+        return self.log_density((real_array(value) - self.loc) / self.scale) - log(self.scale)
+
+    def cdf(self, value: Any) -> Any:
+        return self.standard_cdf((real_array(value) - self.loc) / self.scale)
+
+    def icdf(self, probability: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.loc + self.scale * self.standard_icdf(real_array(probability))
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self.loc + self.scale * self.moments[0])
+
+    @property
+    def variance(self) -> Any:
+        return self._whole(self.scale * self.scale * self.moments[1])
+
+    def entropy(self) -> Any:
+        return self._whole(log(self.scale) + self.moments[2])
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Laplace(LocationScale):
+    """p0(x) = exp(-|x|) / 2."""
+
+    loc: Any
+    scale: Any
+    moments = (0.0, 2.0, 1 + math.log(2))
+
+    def log_density(self, x: Any) -> Any:
+        return -np.absolute(x) - math.log(2)
+
+    def standard_cdf(self, x: Any) -> Any:
+        tail = 0.5 * np.exp(-np.absolute(x))
+        return np.where(x < 0, tail, 1 - tail)
+
+    def standard_icdf(self, p: Any) -> Any:
+        left = p < 0.5
+        tail = np.log(2 * np.where(left, p, 1 - p))
+        return np.where(left, tail, -tail)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(s2/s1) + |m1 - m2| / s2 + (s1/s2) exp(-|m1 - m2| / s1) - 1."""
+        if not isinstance(other, Laplace):
+            return NotImplemented
+        apart = np.absolute(self.loc - other.loc)
+        return log(other.scale) - log(self.scale) + apart / other.scale + self.scale / other.scale * np.exp(-apart / self.scale) - 1
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Logistic(LocationScale):
+    """p0(x) = sigmoid(x) sigmoid(-x)."""
+
+    loc: Any
+    scale: Any
+    moments = (0.0, math.pi**2 / 3, 2.0)
+
+    def log_density(self, x: Any) -> Any:
+        return -(softplus(x) + softplus(-x))
+
+    def standard_cdf(self, x: Any) -> Any:
+        return sigmoid(x)
+
+    def standard_icdf(self, p: Any) -> Any:
+        return sp.logit(p)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Gumbel(LocationScale):
+    """P0(x) = exp(-exp(-x)): the law of the greatest of many."""
+
+    loc: Any
+    scale: Any
+    moments = (float(np.euler_gamma), math.pi**2 / 6, 1 + float(np.euler_gamma))
+
+    def log_density(self, x: Any) -> Any:
+        with np.errstate(over="ignore"):
+            bottom = x == -math.inf
+            return np.where(bottom, -math.inf, -x - np.exp(-np.where(bottom, 0, x)))
+
+    def standard_cdf(self, x: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return np.exp(-np.exp(-x))
+
+    def standard_icdf(self, p: Any) -> Any:
+        return -np.log(-np.log(p))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(s2/s1) + g (s1/s2 - 1) + exp((m2 - m1) / s2) Gamma(1 + s1/s2) - 1 + (m1 - m2) / s2, g Euler's constant."""
+        if not isinstance(other, Gumbel):
+            return NotImplemented
+        ratio, shift = self.scale / other.scale, (self.loc - other.loc) / other.scale
+        return np.euler_gamma * (ratio - 1) - log(ratio) + shift + np.exp(sp.gammaln(1 + ratio) - shift) - 1
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Cauchy(LocationScale):
+    """p0(x) = 1 / (pi (1 + x^2)); it has neither mean nor variance."""
+
+    loc: Any
+    scale: Any
+    moments = (math.nan, math.nan, math.log(4 * math.pi))
+
+    def log_density(self, x: Any) -> Any:
+        return -2 * np.log(np.hypot(1, x)) - math.log(math.pi)
+
+    def standard_cdf(self, x: Any) -> Any:
+        return np.arctan2(1, -x) / math.pi
+
+    def standard_icdf(self, p: Any) -> Any:
+        left = p < 0.5
+        tail = 1 / np.tan(math.pi * np.where(left, p, 1 - p))
+        return np.where(left & (p >= 0), -tail, np.where(p <= 1, tail, math.nan))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(((s1 + s2)^2 + (m1 - m2)^2) / (4 s1 s2)) (Chyzak and Nielsen, 2019)."""
+        if not isinstance(other, Cauchy):
+            return NotImplemented
+        apart, stretched = self.loc - other.loc, self.scale - other.scale
+        return np.log1p((stretched * stretched + apart * apart) / (4 * self.scale * other.scale))
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class StudentT(LocationScale):
+    """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); draws by the quantile function, whose derivative in df is implicit.
+
+    Pathwise derivatives in df are first order only. Mean: inf for df <= 1; variance: NaN for df <= 1, inf for df <= 2, as SciPy has them.
+    """
+
+    df: Any
+    loc: Any = 0.0
+    scale: Any = 1.0
+    constraints = {"df": positive, "loc": finite, "scale": positive}
+
+    def log_density(self, x: Any) -> Any:
+        with np.errstate(over="ignore"):
+            square = x * x / self.df
+        return -0.5 * (self.df + 1) * np.log1p(square) - 0.5 * log(self.df) - betaln(0.5, 0.5 * self.df)
+
+    def standard_cdf(self, x: Any) -> Any:
+        return sp.stdtr(self.df, x)
+
+    def standard_icdf(self, p: Any) -> Any:
+        return sp.stdtrit(self.df, p)
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(np.where(self.df > 1, self.loc, math.inf))
+
+    @property
+    def variance(self) -> Any:
+        finite_ = self.df > 2
+        spread = np.where(finite_, self.df / np.where(finite_, self.df - 2, 1), np.where(self.df > 1, math.inf, math.nan))
+        return self._whole(self.scale * self.scale * spread)
+
+    def entropy(self) -> Any:
+        half = 0.5 * (self.df + 1)
+        return self._whole(half * (digamma(half) - digamma(0.5 * self.df)) + 0.5 * log(self.df) + betaln(0.5, 0.5 * self.df) + log(self.scale))

@@ -1,0 +1,158 @@
+"""Laws that are a function of a normal variable."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import scipy.special as sp
+
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, log, masked, real_array
+from scg.distributions.constraints import finite, nonnegative, open_unit_interval, positive
+from scg.distributions.normal import LOG_2PI, STANDARD, Normal
+from scg.special import sigmoid
+
+
+class _OfNormal(Reparameterizable, Distribution, FixedSupport):
+    """Noise is standard normal."""
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return STANDARD, self.full_shape(shape)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class LogNormal(_OfNormal):
+    """z = exp(x), x ~ N(loc, scale^2): log p(z) = log N(log z; loc, scale^2) - log z for z > 0."""
+
+    loc: Any
+    scale: Any
+    constraints = {"loc": finite, "scale": positive}
+    support = positive  # type: ignore[assignment]
+
+    @property
+    def normal(self) -> Normal:
+        """The law of log z."""
+        return _normal(self.loc, self.scale)
+
+    def transport(self, noise: Any) -> Any:
+        return np.exp(self.loc + self.scale * noise)
+
+    def log_prob(self, value: Any) -> Any:
+        def density(z: Any) -> Any:
+            x = np.log(z)
+            return self.normal.log_prob(x) - x
+
+        value = real_array(value)
+        return masked((value <= 0) | (value >= math.inf), density, value, 1)
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(exp(self.loc + 0.5 * self.scale * self.scale))
+
+    @property
+    def variance(self) -> Any:
+        square = self.scale * self.scale
+        return self._whole(np.expm1(square) * exp(2 * self.loc + square))
+
+    def entropy(self) -> Any:
+        return self.loc + self.normal.entropy()
+
+    def cdf(self, value: Any) -> Any:
+        value = real_array(value)
+        return np.where(value <= 0, 0, self.normal.cdf(np.log(np.where(value <= 0, 1, value))))
+
+    def icdf(self, probability: Any) -> Any:
+        return np.exp(self.normal.icdf(probability))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """That of the normal laws."""
+        return self.normal.kl_to(other.normal) if isinstance(other, LogNormal) else NotImplemented
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class LogitNormal(_OfNormal):
+    """z = sigmoid(x), x ~ N(loc, scale^2): log p(z) = log N(logit z; loc, scale^2) - log z - log(1 - z) for 0 < z < 1.
+
+    Its mean and variance have no closed form. Draws are at most 1 - eps/2.
+    """
+
+    loc: Any
+    scale: Any
+    constraints = {"loc": finite, "scale": positive}
+    support = open_unit_interval  # type: ignore[assignment]
+
+    @property
+    def normal(self) -> Normal:
+        """The law of logit z."""
+        return _normal(self.loc, self.scale)
+
+    def transport(self, noise: Any) -> Any:
+        z = sigmoid(self.loc + self.scale * noise)
+        return np.clip(z, float(np.finfo(z.dtype).tiny), 1 - float(np.finfo(z.dtype).epsneg))
+
+    def log_prob(self, value: Any) -> Any:
+        value = real_array(value)
+        return masked((value <= 0) | (value >= 1), lambda z: self.normal.log_prob(sp.logit(z)) - np.log(z) - np.log1p(-z), value, 0.5)
+
+    def cdf(self, value: Any) -> Any:
+        value = real_array(value)
+        below, above = value <= 0, value >= 1
+        return np.where(below, 0, np.where(above, 1, self.normal.cdf(sp.logit(np.where(below | above, 0.5, value)))))
+
+    def icdf(self, probability: Any) -> Any:
+        return sigmoid(self.normal.icdf(probability))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """That of the normal laws."""
+        return self.normal.kl_to(other.normal) if isinstance(other, LogitNormal) else NotImplemented
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class HalfNormal(_OfNormal):
+    """z = scale |e|, e standard normal: p(z) = sqrt(2 / pi) / scale exp(-(z / scale)^2 / 2) for z >= 0."""
+
+    scale: Any
+    constraints = {"scale": positive}
+    support = nonnegative  # type: ignore[assignment]
+
+    def transport(self, noise: Any) -> Any:
+        return self.scale * np.absolute(noise)
+
+    def log_prob(self, value: Any) -> Any:
+        def density(z: Any) -> Any:
+            x = z / self.scale
+            return -0.5 * (x * x) - log(self.scale) + 0.5 * math.log(2 / math.pi)
+
+        value = real_array(value)
+        return masked(value < 0, density, value, 0)
+
+    @property
+    def mean(self) -> Any:
+        return self.scale * math.sqrt(2 / math.pi)
+
+    @property
+    def variance(self) -> Any:
+        return self.scale * self.scale * (1 - 2 / math.pi)
+
+    def entropy(self) -> Any:
+        return log(self.scale) + 0.5 * (1 + LOG_2PI) - math.log(2)
+
+    def cdf(self, value: Any) -> Any:
+        return sp.erf(np.maximum(value, 0) / (self.scale * math.sqrt(2)))
+
+    def icdf(self, probability: Any) -> Any:
+        return self.scale * (sp.erfinv(real_array(probability)) * math.sqrt(2))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(s2/s1) + (s1/s2)^2 / 2 - 1/2."""
+        if not isinstance(other, HalfNormal):
+            return NotImplemented
+        ratio = self.scale / other.scale
+        return 0.5 * (ratio * ratio - 1) - log(ratio)
+
+
+def _normal(loc: Any, scale: Any) -> Normal:
+    return STANDARD.replaced(loc=loc, scale=scale)  # type: ignore[no-any-return]

@@ -1,0 +1,264 @@
+"""Laws on the positive numbers. Densities at 0 and moments that do not exist are inf, as in SciPy."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import scipy.special as sp
+
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, gammaln, log, masked, real_array, xlogy
+from scg.distributions.constraints import Constraint, Interval, nonnegative, positive
+from scg.distributions.gamma import Gamma
+from scg.distributions.uniform import UNIT, InverseCDF
+from scg.errors import ScgValueError, here
+
+EULER = float(np.euler_gamma)
+
+
+class _Positive(InverseCDF, Distribution, FixedSupport):
+    """A subclass has the density, CDF and quantile for z >= 0."""
+
+    support = nonnegative  # type: ignore[assignment]
+
+    def log_density(self, z: Any) -> Any:
+        """log p(z) for z >= 0."""
+        raise NotImplementedError
+
+    def lower(self, z: Any) -> Any:
+        """P(Z <= z) for z >= 0."""
+        raise NotImplementedError
+
+    def waiting(self, x: Any) -> Any:
+        """The quantile at p = 1 - exp(-x), x = -log(1 - p) the exponential variable that it is made of."""
+        raise NotImplementedError
+
+    def log_prob(self, value: Any) -> Any:
+        value = real_array(value)
+        with np.errstate(divide="ignore", over="ignore"):
+            return masked((value < 0) | (value >= math.inf), self.log_density, value, 1)
+
+    def cdf(self, value: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return self.lower(np.maximum(value, 0))
+
+    def icdf(self, probability: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.waiting(-np.log1p(-real_array(probability)))
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Exponential(_Positive):
+    """p(z) = rate exp(-rate z)."""
+
+    rate: Any
+    constraints = {"rate": positive}
+
+    def log_density(self, z: Any) -> Any:
+        return log(self.rate) - self.rate * z
+
+    def lower(self, z: Any) -> Any:
+        return -np.expm1(-self.rate * z)
+
+    def waiting(self, x: Any) -> Any:
+        return x / self.rate
+
+    @property
+    def mean(self) -> Any:
+        return 1 / self.rate
+
+    @property
+    def variance(self) -> Any:
+        return 1 / (self.rate * self.rate)
+
+    def entropy(self) -> Any:
+        return 1 - log(self.rate)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(r1/r2) + r2/r1 - 1."""
+        if isinstance(other, Gamma):
+            return Gamma(1.0, self.rate).kl_to(other)
+        return log(self.rate) - log(other.rate) + other.rate / self.rate - 1 if isinstance(other, Exponential) else NotImplemented
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Gompertz(_Positive):
+    """P(Z > z) = exp(-eta (exp(theta z) - 1)): ages at death; z = ln(1 - ln(1 - u) / eta) / theta. Its variance has no closed form."""
+
+    eta: Any
+    theta: Any
+    constraints = {"eta": positive, "theta": positive}
+
+    def log_density(self, z: Any) -> Any:
+        x = self.theta * z
+        return log(self.eta) + log(self.theta) + x - self.eta * np.expm1(x)
+
+    def lower(self, z: Any) -> Any:
+        return -np.expm1(-self.eta * np.expm1(self.theta * z))
+
+    def waiting(self, x: Any) -> Any:
+        return np.log1p(x / self.eta) / self.theta
+
+    def _mean(self) -> Any:
+        """E[theta z] = exp(eta) E1(eta); for large eta by its asymptotic series."""
+        small = np.minimum(self.eta, 50)
+        t = 1 / np.maximum(self.eta, 50)
+        series = t * (1 - t * (1 - 2 * t * (1 - 3 * t * (1 - 4 * t * (1 - 5 * t * (1 - 6 * t * (1 - 7 * t * (1 - 8 * t))))))))
+        return np.where(self.eta < 50, np.exp(small) * sp.exp1(small), series)
+
+    @property
+    def mean(self) -> Any:
+        return self._mean() / self.theta
+
+    def entropy(self) -> Any:
+        return 1 - log(self.eta) - log(self.theta) - self._mean()
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Weibull(_Positive):
+    """P(Z > z) = exp(-(z / scale)^concentration); z = scale (-ln(1 - u))^(1 / concentration)."""
+
+    scale: Any
+    concentration: Any
+    constraints = {"scale": positive, "concentration": positive}
+
+    def log_density(self, z: Any) -> Any:
+        x = z / self.scale
+        return log(self.concentration) - log(self.scale) + xlogy(self.concentration - 1, x) - x**self.concentration
+
+    def lower(self, z: Any) -> Any:
+        return -np.expm1(-((z / self.scale) ** self.concentration))
+
+    def waiting(self, x: Any) -> Any:
+        return self.scale * x ** (1 / self.concentration)
+
+    @property
+    def mean(self) -> Any:
+        return self.scale * exp(gammaln(1 + 1 / self.concentration))
+
+    @property
+    def variance(self) -> Any:
+        first, second = gammaln(1 + 1 / self.concentration), gammaln(1 + 2 / self.concentration)
+        return self.scale * self.scale * exp(2 * first) * np.expm1(second - 2 * first)
+
+    def entropy(self) -> Any:
+        return EULER * (1 - 1 / self.concentration) + log(self.scale) - log(self.concentration) + 1
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(k1/k2) - (k1 - k2) g / k1 + k2 log(l2/l1) + (l1/l2)^k2 Gamma(1 + k2/k1) - 1, g Euler's constant (Bauckhage, 2013)."""
+        if not isinstance(other, Weibull):
+            return NotImplemented
+        ratio = other.concentration / self.concentration
+        shift = other.concentration * (log(self.scale) - log(other.scale))
+        return EULER * (ratio - 1) - log(ratio) - shift + exp(gammaln(1 + ratio) + shift) - 1
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Erlang(Reparameterizable, Distribution, FixedSupport):
+    """The sum of n exponential variables of one rate: the gamma law of whole concentration n, reparameterized as what it is,
+
+        z = -sum_{i=1}^n ln(1 - u_i) / rate,
+
+    so that pathwise derivatives are cheap, and of any order. The noise has a last axis of n.
+    """
+
+    n: int
+    rate: Any
+    constraints = {"rate": positive}
+    support = nonnegative  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, (int, np.integer)) or isinstance(self.n, bool) or self.n < 1:
+            raise ScgValueError(f"Erlang: n must be a positive whole number, got {self.n!r} ({here()})")
+        super().__post_init__()
+
+    @property
+    def gamma(self) -> Gamma:
+        """The same law."""
+        return Gamma(float(self.n), 1.0).replaced(rate=self.rate)  # type: ignore[no-any-return]
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return UNIT, (*self.full_shape(shape), int(self.n))
+
+    def transport(self, noise: Any) -> Any:
+        return -np.sum(np.log1p(-noise), axis=-1) / self.rate
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return self.gamma.sample(rng, shape)
+
+    def log_prob(self, value: Any) -> Any:
+        return self.gamma.log_prob(value)
+
+    @property
+    def mean(self) -> Any:
+        return self.gamma.mean
+
+    @property
+    def variance(self) -> Any:
+        return self.gamma.variance
+
+    def entropy(self) -> Any:
+        return self.gamma.entropy()
+
+    def cdf(self, value: Any) -> Any:
+        return self.gamma.cdf(value)
+
+    def icdf(self, probability: Any) -> Any:
+        return self.gamma.icdf(probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """That of the gamma laws."""
+        return self.gamma.kl_to(other.gamma if isinstance(other, Erlang) else other)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Pareto(InverseCDF, Distribution, FixedSupport):
+    """P(Z > z) = (scale / z)^alpha for z >= scale; z = scale (1 - u)^(-1 / alpha). ``scale`` moves its support: no score function where it is a Node."""
+
+    scale: Any
+    alpha: Any
+    constraints = {"scale": positive, "alpha": positive}
+    moving = ("scale",)
+
+    @property
+    def support(self) -> Constraint:
+        return Interval(self.scale, np.inf, "left")
+
+    def log_prob(self, value: Any) -> Any:
+        value = real_array(value)
+        outside = (value < self.scale) | (value >= math.inf)
+        inside = np.where(outside, self.scale, value)
+        return np.where(outside, -math.inf, log(self.alpha) - np.log(inside) - self.alpha * (np.log(inside) - log(self.scale)))
+
+    def cdf(self, value: Any) -> Any:
+        return -np.expm1(-self.alpha * np.log1p(np.maximum(real_array(value) - self.scale, 0) / self.scale))
+
+    def icdf(self, probability: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.scale * np.exp(-np.log1p(-real_array(probability)) / self.alpha)
+
+    @property
+    def mean(self) -> Any:
+        exists = self.alpha > 1
+        return self._whole(np.where(exists, self.scale * self.alpha / np.where(exists, self.alpha - 1, 1), math.inf))
+
+    @property
+    def variance(self) -> Any:
+        exists = self.alpha > 2
+        a = np.where(exists, self.alpha, 3)
+        return self._whole(np.where(exists, self.scale**2 * a / ((a - 1) ** 2 * (a - 2)), math.inf))
+
+    def entropy(self) -> Any:
+        return log(self.scale) - log(self.alpha) + 1 / self.alpha + 1
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log(a1/a2) + a2 log(s1/s2) + a2/a1 - 1 where s1 >= s2; else infinite."""
+        if not isinstance(other, Pareto):
+            return NotImplemented
+        ratio = other.alpha / self.alpha
+        return np.where(self.scale >= other.scale, other.alpha * (log(self.scale) - log(other.scale)) - log(ratio) + ratio - 1, math.inf)
