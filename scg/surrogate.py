@@ -23,8 +23,8 @@ import numpy as np
 from scg.axes import elementwise
 from scg.errors import NotDifferentiable, here
 from scg.estimator import Accounted, Estimator
-from scg.gradient import unbroadcast
-from scg.graph import RULES, Node, ancestors, primitive
+from scg.gradient import pull, unbroadcast
+from scg.graph import RULES, Node, ancestors, parameter, primitive
 from scg.influence import Tie, accounted, gather, influence, mixed_axes, spread, unpicked
 from scg.primitives import indexing, layout, reduction
 from scg.sample import Site, is_stochastic, place, resample
@@ -172,13 +172,34 @@ class Downstream:
         """F at other values of the whole draw, given along a leading axis: all elements are replaced at once. Draws further down are drawn anew."""
         return self.total(self.terms_at(values))
 
+    def sloped(self, values: Any, parts: Any = None, graph: bool | None = None) -> tuple[list[Any], Any]:
+        """The terms at values as in ``at``, and the derivative of their sum by the values, to which draws further down contribute by their estimators.
+
+        ``parts`` are some of the costs (None: all). With ``graph`` (None: as here) the results are Nodes, differentiable in the values.
+        """
+        parts, graph = self._parts if parts is None else parts, self.graph if graph is None else graph
+        x = values if type(values) is Node else parameter(values)
+        found = resample([term for term, _, _ in parts], {self.node: x}, [self.node], create_graph=True)
+        terms = [v * w for v, (_, w, _) in zip(found, parts, strict=True)]
+        cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
+        slope = pull([surrogate(cost, None if graph else 1, x.id)], [np.ones((), cost.dtype)], [x], graph)[0]
+        return (terms if graph else [t._value for t in terms]), slope
+
+    def mixing(self) -> dict[tuple[int, ...], list[Any]]:
+        """The costs, by the axes of the draw whose elements they mix."""
+        groups: dict[tuple[int, ...], list[Any]] = {}
+        for part in self._parts:
+            groups.setdefault(mixed_axes(part[2], self.shape), []).append(part)
+        return groups
+
     def terms_at(self, values: Any) -> list[Any]:
         """The terms behind ``at``, with their weights: for ``total`` and ``scored``."""
         return [v * w for v, (_, w, _) in zip(self._evaluated(values, self._parts), self._parts, strict=True)]
 
-    def total(self, terms: list[Any], lead: int = 1) -> Any:
-        """F of the terms at ``lead`` axes of alternatives."""
-        shares = [unpicked(gather(v, self.shape, tie, lead), self.shape, tie, lead) for v, (_, _, tie) in zip(terms, self._parts, strict=True)]
+    def total(self, terms: list[Any], lead: int = 1, parts: Any = None) -> Any:
+        """F of the terms at ``lead`` axes of alternatives; with ``parts`` of those of the costs."""
+        parts = self._parts if parts is None else parts
+        shares = [unpicked(gather(v, self.shape, tie, lead), self.shape, tie, lead) for v, (_, _, tie) in zip(terms, parts, strict=True)]
         return functools.reduce(operator.add, shares)
 
     def scored(self, terms: list[Any], scores: Any) -> Any:
