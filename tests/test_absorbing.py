@@ -1,4 +1,4 @@
-"""A zero absorbs: where a branch is not taken, or a factor is zero, what is infinite or NaN on the other side leaves no trace in a derivative."""
+"""A zero absorbs: where a branch is not taken, or a factor is zero, the infinite or NaN other side leaves no trace in a derivative."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ E = np.exp(1.0)
 SOFT = 1 / (1 + E)  # softmax of (0, 1) at 0
 RAMP = np.array([[1.0, 0.0], [0.0, 1.0]])
 
-# name: f, x, the gradient of sum(f), and the Hessian of sum(f) times a vector of ones (None: infinite, undefined, or a matter of convention)
+# name: f, x, the gradient of sum(f), and the Hessian of sum(f) times a vector of ones (None: infinite, undefined, or a convention)
 TABLE = {
     # branches of where
     "where(x > 0, sqrt(x), 0)": (lambda x: np.where(x > 0, np.sqrt(x), 0), [0, -1, 4], [0, 0, 1 / 4], [0, 0, -1 / 32]),
@@ -36,9 +36,19 @@ TABLE = {
     "where(x > 0, tan(x) / x, 0)": (lambda x: np.where(x > 0, np.tan(x) / x, 0), [0, np.pi / 4], [0, 8 / np.pi - 16 / np.pi**2], None),
     "nested where": (lambda x: np.where(x > 0, np.sqrt(np.where(x > 1, np.log(x), x)), 0), [0, 1 / 4, E], [0, 1, 1 / (2 * E)], None),
     "where, and a sum before the root": (lambda x: np.where(np.sum(x) > 0, np.sqrt(np.sum(x)), 0.0), [0, 0], [0, 0], [0, 0]),
-    "where, and a sum of the rows behind": (lambda x: np.sum(np.where(x > 0, np.log(x), 0), axis=0) ** 2, [[0, 1], [E, E]], [[0, 2], [2 / E, 2 / E]], None),
+    "where, and a sum of the rows behind": (
+        lambda x: np.sum(np.where(x > 0, np.log(x), 0), axis=0) ** 2,
+        [[0, 1], [E, E]],
+        [[0, 2], [2 / E, 2 / E]],
+        None,
+    ),
     "where, modf beside it": (lambda x: np.where(x > 0, np.sqrt(x), 0) + np.modf(x)[0], [0, 1 / 4], [1, 2], [0, -2]),
-    "where(x < y, sqrt(y - x), 0)": (lambda x: np.where(x[0] < x[1], np.sqrt(x[1] - x[0]), 0), [[1, 0], [1, 4]], [[0, -1 / 4], [0, 1 / 4]], [[0, 0], [0, 0]]),
+    "where(x < y, sqrt(y - x), 0)": (
+        lambda x: np.where(x[0] < x[1], np.sqrt(x[1] - x[0]), 0),
+        [[1, 0], [1, 4]],
+        [[0, -1 / 4], [0, 1 / 4]],
+        [[0, 0], [0, 0]],
+    ),
     "where(x > 0, gammaln(x), 0)": (lambda x: np.where(x > 0, sp.gammaln(x), 0), [0, 1], [0, -np.euler_gamma], [0, np.pi**2 / 6]),
     "where(0 < x < 1, logit(x), 0)": (lambda x: np.where((x > 0) & (x < 1), sp.logit(x), 0), [0, 1 / 2, 1], [0, 4, 0], [0, 0, 0]),
     "where(|x| < 1, erfinv(x), 0)": (lambda x: np.where(np.abs(x) < 1, sp.erfinv(x), 0), [1, 0], [0, np.pi**0.5 / 2], [0, 0]),

@@ -33,20 +33,20 @@ def check_gradient(
     - for each higher order, the derivative of <previous derivative, v> against differences of the previous derivative along v;
     - for float32 (or float16) arguments all of this in float64, and then the low-precision value and derivatives against those.
 
-    **The reference.** Central differences D(h) = (L(x + h d) - L(x - h d)) / 2h with h = s/4, s/8, ... (s the size of x) are extrapolated to
-    h = 0 by T[i, j] = T[i, j-1] + (T[i, j-1] - T[i-1, j-1]) / (4^j - 1). The truncation error of T[i, j] is estimated by its distance from
-    the two entries that it was made of (Ridders, 1982). A value of L has rounding error r, so D(h) has r / h, which the extrapolation
-    carries along linearly. The entry with the least sum of both is the reference, and this sum its error; where much smaller steps contradict
-    it, a kink lies between, and the table begins again with steps below it. Where Im L(x + i h d) / h, h = 1e-30,
-    exists and agrees with it, ``fn`` is analytic there and this, which does not cancel, is the reference; its error is 2^12 units of rounding.
+    **The reference.** Central differences D(h) = (L(x + h d) - L(x - h d)) / 2h with h = s/4, s/8, ... (s the size of x) are extrapolated
+    to h = 0 by T[i, j] = T[i, j-1] + (T[i, j-1] - T[i-1, j-1]) / (4^j - 1). The truncation error of T[i, j] is estimated by its distance
+    from the two entries that it was made of (Ridders, 1982). A value of L has rounding error r, so D(h) has r / h, which the extrapolation
+    carries along linearly. The entry with the least sum of both is the reference, and this sum its error; where much smaller steps
+    contradict it, a kink lies between, and the table begins again with steps below it. Where Im L(x + i h d) / h, h = 1e-30, exists and
+    agrees with it, ``fn`` is analytic there and this, which does not cancel, is the reference; its error is 2^12 units of rounding.
 
-    **The tolerance** is 4 times (error of the reference + rounding error of scg's derivative). Rounding errors are measured: three standard
-    deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum of its terms' magnitudes, and of what it is the
-    derivative of over the size of x. For low precision: the change of the derivative when x changes by the eps of that precision, plus 64 eps
-    times the same magnitudes.
+    **The tolerance** is 4 times (error of the reference + rounding error of scg's derivative). Rounding errors are measured: three
+    standard deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum of its terms' magnitudes, and of
+    what it is the derivative of over the size of x. For low precision: the change of the derivative when x changes by the eps of that
+    precision, plus 64 eps times the same magnitudes.
 
-    Raises AssertionError with the argument's path, the coordinate, both numbers and the tolerance; ScgValueError where nothing can be checked:
-    no floating-point leaf, a value that is not finite, or a kink or edge so near that the differences do not converge.
+    Raises AssertionError with the argument's path, the coordinate, both numbers and the tolerance; ScgValueError where nothing can be
+    checked: no floating-point leaf, a value that is not finite, or a kink or edge so near that the differences do not converge.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     with np.errstate(all="ignore"):  # steps may leave the domain
@@ -177,13 +177,14 @@ def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found:
             moved = _mover(point, i, direction)
             got = np.sum(g * direction)
             typical = np.sum(np.abs(terms)) / _size(x)
-            unsure = np.sum(rounding[i] * np.abs(direction)) + 8 * EPS * (np.sum(np.abs(g * direction)) + typical)
+            noisy = np.sum(rounding[i] * np.abs(direction))
+            unsure = noisy + 8 * EPS * (np.sum(np.abs(g * direction)) + typical)
             reference, error = _extrapolated(lambda t, moved=moved: problem.loss(moved(t), weights), _size(x), noise)
             how = "differences"
             stepped = _complex_step(problem, point, weights, i, direction)
             if stepped is not None and abs(stepped[0] - reference) <= SAFETY * error:
                 (reference, error), how = stepped, "complex step"
-            _refuse_vague(reference, error, typical, problem, path)
+            _refuse_vague(reference, error + noisy, typical, problem, path)
             _compare(got, reference, SAFETY * (error + unsure), f"{problem}: derivative by {path}{name}, against {how}")
 
 
@@ -204,7 +205,7 @@ def _check_higher(
 
     reference, error = _extrapolated(moved, size, noise)
     typical = np.max(np.abs(_join(before)), initial=0) / size
-    _refuse_vague(reference, error, typical, problem, f"all arguments, order {order}")
+    _refuse_vague(reference, error + rounding, typical, problem, f"all arguments, order {order}")
     tolerance = SAFETY * (error + rounding + 8 * EPS * (np.max(np.abs(reference), initial=0) + typical))
     start = 0
     for path, g in zip(problem.paths, found, strict=True):
@@ -287,8 +288,8 @@ def _complex_step(problem: _Problem, point: list[Any], weights: list[Any], i: in
 def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
     """Three standard deviations of the rounding error of ``f``, from its fourth differences over x + k d, k = 1 ... 6 and -1 ... -6.
 
-    d is about 2^-30 x, another multiple for each element, lest errors cancel as they do in x - x. The differences of what is smooth vanish, and
-    those of independent errors have variance 70 times theirs (Hamming, 1962). Where x lies on a kink, each side by itself is smooth.
+    d is about 2^-30 x, another multiple for each element, lest errors cancel as they do in x - x. The differences of what is smooth
+    vanish, and those of independent errors have variance 70 times theirs (Hamming, 1962). Where x lies on a kink, each side is smooth.
     """
     rng = np.random.default_rng(0)
     steps = [_step(x) * rng.uniform(0.5, 1.5, x.shape) for x in point]
@@ -300,7 +301,7 @@ def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
 
 
 def _change(f: Callable[[list[Any]], Any], point: list[Any], eps: float) -> Any:
-    """The largest change of ``f`` when x is known to a relative ``eps`` only, all of it alike or each element by itself; at most sqrt(eps) of f."""
+    """The largest change of ``f`` when x changes by a relative ``eps``, alike or each element by itself; at most sqrt(eps) of f."""
     base, rng = f(point), np.random.default_rng(0)
     factors: list[Callable[[Any], Any]] = [lambda x: 1, lambda x: -1, *[lambda x: rng.uniform(-1, 1, x.shape)] * 3]
     changes = [np.abs(f([x + eps * factor(x) * _step(x) for x in point]) - base) for factor in factors]
@@ -343,8 +344,8 @@ def _compare(got: Any, expected: Any, tolerance: Any, what: str) -> None:
 
 
 def _refuse_vague(reference: Any, error: Any, typical: Any, problem: _Problem, path: str) -> None:
-    """Differences whose own error is a thousandth of what they measure can confirm nothing."""
-    if not np.all(error <= 1e-3 * (np.max(np.abs(reference), initial=0) + typical)):
+    """Where errors reach a thousandth of what is measured (and are no mere rounding of ones), nothing is confirmed."""
+    if not np.all(error <= 1e-3 * (np.max(np.abs(reference), initial=0) + typical) + EPS):
         raise ScgValueError(
             f"{problem}: the differences by {path} do not converge (error {np.max(error):.2g}): the point is at a kink or the edge of "
             "the domain; choose another point, or a lower order"
