@@ -2,7 +2,7 @@
 
 import importlib
 
-EXAMPLES = ("vae",)
+EXAMPLES = ("vae", "gallery")
 
 
 def main() -> None:
