@@ -11,11 +11,10 @@ import numpy as np
 
 from scg.ambient import collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
-from scg.gradient import pull
-from scg.graph import Node, ancestors, parameter
+from scg.gradient import Reach, pull, reach
+from scg.graph import Node, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
-from scg.sample import is_stochastic
 from scg.surrogate import draws, surrogate
 from scg.tree import children, leaves, map_leaves, rebuild
 
@@ -37,8 +36,11 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     check_cost(cost)
     if not targets:
         return wrt
-    loss = surrogate(cost, None if create_graph else 1, min(x.id for x in targets))
-    found = pull([loss], [np.ones((), cost.dtype)], targets, create_graph)
+    floor = min([x.id for x in targets])
+    known: Reach | None = reach([cost], floor)
+    if known.chosen:
+        cost, known = surrogate(cost, None if create_graph else 1, floor), None
+    found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph, known)
     if create_graph:  # a constant gradient is a node too
         found = [g if type(g) is Node else parameter(g) for g in found]
     return rebuild(wrt, iter(found))
@@ -60,11 +62,10 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
             _check_plain(cost)
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         check_cost(cost)
-        order = ancestors([cost], min((x.id for x in inputs), default=0))
-        nested = _is_nested(cost, inputs, order)
-        stochastic = any(node.guard is not None or is_stochastic(node) for node in order)
-        loss = surrogate(cost, None if nested else 1) if stochastic else cost
-        found = pull([loss], [np.ones((), cost.dtype)], inputs, nested, order if loss is cost else None) if inputs else []
+        known = reach([cost], min([x.id for x in inputs], default=0))
+        nested = _is_nested(cost, inputs, known)
+        loss = surrogate(cost, None if nested else 1) if known.chosen else cost
+        found = pull([loss], [np.ones((), cost.dtype)], inputs, nested, known if loss is cost else None) if inputs else []
         return cost if nested else cost.value[()], rebuild(structure, iter(found))
 
     return differentiated
@@ -237,16 +238,9 @@ def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         return map_leaves(lambda y: alias(y) if type(y) is Node else y, result) if guards else result
 
 
-def _is_nested(cost: Node, inputs: list[Node], order: list[Node] | None = None) -> bool:
+def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:
     """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
-    oldest = min((x.id for x in inputs), default=0)
-    if any(x.operands for x in inputs) or cost.id < oldest:
-        return True
-    for node in ancestors([cost], oldest) if order is None else order:
-        for operand in node.operands:
-            if type(operand) is Node and operand.id < oldest:
-                return True
-    return False
+    return any(x.operands for x in inputs) or (known or reach([cost], min([x.id for x in inputs], default=0))).older
 
 
 def check_cost(cost: Node) -> None:

@@ -1,97 +1,168 @@
 """Reverse mode: cotangents pulled back through a recorded graph, on raw arrays or, for higher orders, on Nodes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.ambient import nan_is_sought
 from scg.axes import AxisMap, elementwise
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
-from scg.graph import Node, ancestors, primitive, values_of
+from scg.graph import Node, primitive, values_of
 from scg.operands import has_nan
 
 
-def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, order: list[Node] | None = None) -> list[Any]:
+class Reach(NamedTuple):
+    """The nodes that lead to some roots and are not older than what one differentiates by, as ``reach`` finds them."""
+
+    order: list[Node]  # by growing id
+    leaves: set[int]  # ids of those without operands
+    older: bool  # whether anything was older, and left out
+    chosen: bool  # whether an ``if`` on a node, or a draw, stands among them
+
+
+def reach(roots: Sequence[Node], floor: int) -> Reach:
+    """All nodes with ids of at least ``floor`` that lead to ``roots``, and what callers ask about them, in one search."""
+    seen = {root.id: root for root in roots if root.id >= floor}
+    stack = list(seen.values())
+    leaves = set()
+    older, chosen = any(root.id < floor for root in roots), False
+    while stack:
+        node = stack.pop()
+        if node.guard is not None or node.statics and "site" in node.statics:
+            chosen = True
+        operands = node.operands
+        if not operands:
+            leaves.add(node.id)
+        for operand in operands:
+            if type(operand) is Node:
+                i = operand.id
+                if i not in seen:
+                    if i >= floor:
+                        seen[i] = operand
+                        stack.append(operand)
+                    else:
+                        older = True
+    return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen)
+
+
+def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, known: Reach | None = None) -> list[Any]:
     """Cotangents of the nodes ``wrt`` for the cotangents ``seeds`` of ``roots``: sum_k seeds[k] d roots[k] / d wrt.
 
     Arrays of the shape and dtype of each node (zeros where nothing leads to it), distinct and writable; Nodes with ``create_graph``.
-    ``order`` spares a search where the caller knows ``ancestors(roots, the least id in wrt)`` already.
+    ``known`` spares a search where the caller has ``reach(roots, the least id in wrt)`` already.
 
     A zero absorbs: where a factor of the chain rule is zero the product is zero, also when the other factor is infinite or NaN, so
     that a branch that ``where`` did not take cannot poison the one that it took. This costs nothing where nothing is infinite: the plain
     products come first, and only a gradient that came out non-finite is computed again with absorbing ones.
     """
-    order = ancestors(roots, min(node.id for node in wrt)) if order is None else order
-    with np.errstate(divide="ignore", invalid="ignore"):
-        seeking = nan_is_sought()  # one that a zero absorbs is none
-        found = [] if seeking else _pull(order, roots, seeds, wrt, create_graph, absorbing=False)
-        if seeking or not all(_finite(g) for g in found):
-            found = _pull(order, roots, seeds, wrt, create_graph, absorbing=True)
-    return [np.zeros(x.shape, x.dtype) if g is None else g for g, x in zip(found, wrt, strict=True)] if create_graph else _owned(found, wrt, seeds)
-
-
-def _pull(
-    order: list[Node], roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool, absorbing: bool
-) -> list[Any]:
+    known = known or reach(roots, min([node.id for node in wrt]))
     wanted = {node.id for node in wrt}
-    needed = _leading_to(wanted, order)
-    seek_nan = nan_is_sought()
+    if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
+        needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
+    else:
+        needed = _leading_to(wanted, known.order)
     table: dict[int, Any] = {}
-    found: dict[int, Any] = {}
     for root, seed in zip(roots, seeds, strict=True):
         if root.id in needed:
             table[root.id] = _sum(table.get(root.id), seed)
+    seeking = nan_is_sought()  # a NaN that a zero absorbs is none
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = {} if seeking else _pull(known.order, dict(table), wanted, needed, create_graph)
+        if seeking or not all(map(_finite, found.values())):
+            found = _pull(known.order, table, wanted, needed, create_graph, absorbing=True)
+    if create_graph:
+        return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
+    return _owned([found.get(x.id) for x in wrt], wrt, seeds)
+
+
+def _pull(
+    order: list[Node], table: dict[int, Any], wanted: set[int], needed: set[int], create_graph: bool, absorbing: bool = False
+) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    careful = create_graph or absorbing
+    take, get = table.pop, table.get
     for node in reversed(order):
-        g = table.pop(node.id, None)
+        g = take(node.id, None)
         if g is None:
             continue
         if node.id in wanted:
             found[node.id] = g
-        rule, operands, statics = node.primitive, node.operands, node.statics
-        out: Any = node._value
-        if type(out) is tuple:
-            g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, out, strict=True)])
-            out = [item(node, index=k) for k in range(len(out))] if create_graph else out
-        elif create_graph:
-            out = node
-        arguments = operands if create_graph else (operands[0]._value,) if len(operands) == 1 else values_of(operands)
-        n = len(arguments)
-        vjps = rule.vjps or _each(rule.every, n)
-        k = -1  # counted by hand, and calls of one operand and of two written out: of what a small node costs, a tenth
-        for operand in operands:
-            k += 1
-            if type(operand) is not Node:
-                continue
-            i = operand.id
-            if i not in needed or vjps[k] is None:
-                continue
-            try:
-                if absorbing and rule.axes is elementwise:
-                    d = _absorbing_vjp(vjps[k], g, out, arguments, statics)
-                elif statics or n > 2:
-                    d = vjps[k](g, out, *arguments, **statics)
-                elif n == 2:
-                    d = vjps[k](g, out, arguments[0], arguments[1])
-                else:
-                    d = vjps[k](g, out, arguments[0])
-            except Exception as error:
-                _raise_at(error, node)
-            if d is None:
-                continue
-            value = operand._value
-            if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
-                d = unbroadcast(d, value.shape, value.dtype)
-            if seek_nan and has_nan(d._value if type(d) is Node else d):
-                raise NonFiniteError(f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})")
-            previous = table.get(i)
-            if previous is None:
-                table[i] = d
-            elif type(d) is tuple:
-                table[i] = tuple([_sum(a, b) for a, b in zip(previous, d, strict=True)])
+        vjps, operands, out = node.primitive.vjps, node.operands, node._value
+        n = len(operands)
+        if careful or n > 2 or node.statics or not vjps or type(out) is tuple:
+            _step(node, g, table, needed, create_graph, absorbing)
+            continue
+        # what follows is _step for one and for two operands, written out: it is most of what a gradient of small arrays costs
+        try:
+            if n == 1:
+                x = operands[0]
+                i = x.id
+                if i in needed:
+                    value = x._value
+                    d = vjps[0](g, out, value)
+                    if getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype:
+                        d = None if d is None else unbroadcast(d, value.shape, value.dtype)
+                    before = get(i)
+                    table[i] = d if before is None else _sum(before, d)
+            elif n:
+                x, y = operands
+                xv = x._value if type(x) is Node else x
+                yv = y._value if type(y) is Node else y
+                vjp = vjps[0]
+                if type(x) is Node and vjp is not None and x.id in needed:
+                    i = x.id
+                    d = vjp(g, out, xv, yv)
+                    if getattr(d, "shape", None) != xv.shape or d.dtype is not xv.dtype:
+                        d = None if d is None else unbroadcast(d, xv.shape, xv.dtype)
+                    before = get(i)
+                    table[i] = d if before is None else _sum(before, d)
+                vjp = vjps[1]
+                if type(y) is Node and vjp is not None and y.id in needed:
+                    i = y.id
+                    d = vjp(g, out, xv, yv)
+                    if getattr(d, "shape", None) != yv.shape or d.dtype is not yv.dtype:
+                        d = None if d is None else unbroadcast(d, yv.shape, yv.dtype)
+                    before = get(i)
+                    table[i] = d if before is None else _sum(before, d)
+        except Exception as error:
+            _raise_at(error, node)
+    return found
+
+
+def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_graph: bool, absorbing: bool) -> None:
+    """Pull the cotangent ``g`` of one node back to its operands."""
+    rule, operands, statics = node.primitive, node.operands, node.statics
+    out: Any = node._value
+    if type(out) is tuple:
+        g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, out, strict=True)])
+        out = [item(node, index=k) for k in range(len(out))] if create_graph else out
+    elif create_graph:
+        out = node
+    arguments = operands if create_graph else values_of(operands)
+    vjps = rule.vjps or _each(rule.every, len(operands))
+    for k, (operand, vjp) in enumerate(zip(operands, vjps, strict=False)):
+        if type(operand) is not Node or operand.id not in needed or vjp is None:
+            continue
+        try:
+            if absorbing and rule.axes is elementwise:
+                d = _absorbing_vjp(vjp, g, out, arguments, statics)
             else:
-                table[i] = previous + d
-    return [found.get(node.id) for node in wrt]
+                d = vjp(g, out, *arguments, **statics)
+        except Exception as error:
+            _raise_at(error, node)
+        if d is None:
+            continue
+        value = operand._value
+        if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
+            d = unbroadcast(d, value.shape, value.dtype)
+        if absorbing and nan_is_sought() and has_nan(d._value if type(d) is Node else d):
+            raise NonFiniteError(f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})")
+        before = table.get(operand.id)
+        if type(d) is tuple and before is not None:
+            d = tuple([_sum(a, b) for a, b in zip(before, d, strict=True)])
+            before = None
+        table[operand.id] = d if before is None else before + d
 
 
 def _leading_to(wanted: set[int], order: list[Node]) -> set[int]:

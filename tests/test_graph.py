@@ -429,7 +429,7 @@ def test_a_loop_that_stops_by_a_node_does_not_keep_its_past():
     assert [ref() is None for ref in refs] == [True] * 4 + [False]
 
 
-@given(st.lists(st.sampled_from([np.exp, np.sin, np.negative, lambda x: x * 2.0, lambda x: x + X, lambda x: x[::-1]]), min_size=1, max_size=6))
+@given(st.lists(st.sampled_from([np.tanh, np.sin, np.negative, lambda x: x * 2.0, lambda x: x + X, lambda x: x[::-1]]), min_size=1, max_size=6))
 def test_ids_are_a_topological_order(steps):
     x = scg.parameter(X)
     y = x
