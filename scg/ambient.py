@@ -104,7 +104,7 @@ def note_guard(node: Any, outcome: bool, code: CodeType | None, instruction: int
 
 def take_guard(ambient: Ambient, node: Any) -> None:
     """Let ``node`` point to the latest guard if it is made of something older; made of newer nodes only, it needs none of its own."""
-    guard = ambient.guard and ambient.guard()
+    guard = None if ambient.guard is None else ambient.guard()
     if guard is None:
         AMBIENT.set(ambient._replace(guard=None) if ambient.nan else None)
     elif any([type(o) is type(node) and o.id < guard.stamp for o in node.operands]):

@@ -37,9 +37,10 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     if not targets:
         return wrt
     floor = min([x.id for x in targets])
-    known: Reach | None = reach([cost], floor)
+    known = reach([cost], floor)
     if known.chosen:
-        cost, known = surrogate(cost, None if create_graph else 1, floor), None
+        cost = surrogate(cost, None if create_graph else 1, floor)
+        known = reach([cost], floor)
     found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph, known)
     if create_graph:  # a constant gradient is a node too
         found = [g if type(g) is Node else parameter(g) for g in found]
@@ -183,8 +184,8 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
 def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     if draws([result]):  # each element is a cost of its own
         costs = [surrogate(y, None if nested else 1) for y in np.ravel(result)]
-        rows = [pull([y], [np.ones((), y.dtype)], inputs, nested) for y in costs]
-        return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*rows, strict=True), inputs, strict=True)]
+        each = [pull([y], [np.ones((), y.dtype)], inputs, nested) for y in costs]
+        return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*each, strict=True), inputs, strict=True)]
     seed = parameter(np.zeros(result.shape, result.dtype))
     pulled = pull([result], [seed], inputs, create_graph=True)
     block = max(1, 2**22 // max([1, result.size, *[x.size for x in inputs]]))

@@ -222,7 +222,7 @@ def _absorb(g: Any, slope: Any) -> Any:
     return np.where(_is_absorbed(g, slope), 0, g * slope)
 
 
-absorb = primitive(
+absorb: Any = primitive(
     lambda g, slope: _absorb(g, slope).astype(np.result_type(g, slope), copy=False),
     elementwise,
     lambda h, out, g, slope: np.where(_is_absorbed(g, slope), 0, absorb(h, slope)),

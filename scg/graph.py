@@ -10,6 +10,7 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any, NoReturn, final
 
 import numpy as np
@@ -76,7 +77,7 @@ def primitive(
     """
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
         raise ScgTypeError(f"{name_of(fn)} makes object arrays: declare lambda *x: ufunc(*x).astype(float) in its place ({here()})")
-    made = Primitive(fn, axes, vjps, every, name or getattr(fn, "__name__", "primitive"), sys._getframe(1).f_globals["__name__"])
+    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), sys._getframe(1).f_globals["__name__"])
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
     return made
@@ -165,6 +166,8 @@ class Node:
     statics: dict[str, Any]
     id: int
     guard: Guard | None
+    _code: CodeType | str | None
+    _instruction: int
     __array_priority__ = 1000.0
 
     @property
@@ -345,7 +348,7 @@ class Node:
 
     def transpose(self, *axes: Any) -> "Node":
         """``np.transpose`` of this node; the axes as one argument or as several."""
-        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[call-overload]
+        return RULES[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
 
     def __copy__(self) -> "Node":
         return self

@@ -37,7 +37,7 @@ def _carried_on(g: Any, out: Any, x: Any, draws: Any) -> Any:
     return g if type(out) is not Node else accounted(g if type(g) is Node else parameter(g), draws=draws)
 
 
-accounted = primitive(lambda x, draws: x, axes.elementwise, _carried_on, name="accounted")
+accounted: Any = primitive(lambda x, draws: x, axes.elementwise, _carried_on, name="accounted")
 """The same value; whatever is computed from it, or from a derivative of it, already has what some draws (by id) contribute to a gradient."""
 
 
@@ -218,7 +218,8 @@ def _aligned(node: Node, before: Tie, k: int, alignment: Any) -> Tie:
 
 def _indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...], batch: tuple[int, ...]) -> Tie:
     """The tie of ``x[index]`` for integers, slices, new axes and an ellipsis."""
-    picks, after = list(before.picks), []
+    picks: list[Any] = list(before.picks)
+    after: list[Any] = []
     axis = 0
     for i in axes.spelled_out(index, len(shape)):
         if i is None:

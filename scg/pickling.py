@@ -31,8 +31,8 @@ def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
         spot = (id(node._code), node._instruction)
         if spot not in lines:
             lines[spot] = node.line
-        guard = node.guard and row[node.guard.stamp]
-        rows.append((node.primitive, sources, constants, node.id, _unlinked(node.statics), node._value, guard, lines[spot]))
+        before = None if node.guard is None else row[node.guard.stamp]
+        rows.append((node.primitive, sources, constants, node.id, _unlinked(node.statics), node._value, before, lines[spot]))
     return rows, [row[root.id] for root in roots]
 
 

@@ -124,7 +124,7 @@ def sample(
 class Minibatch(NamedTuple):
     """``index``: the rows that were drawn, an integer node of shape (size,); ``factor``: n / size, by which a sum over them estimates the sum over all."""
 
-    index: Node
+    index: Node  # type: ignore[assignment]
     factor: float
 
     def rows(self, data: Any) -> Node:

@@ -318,7 +318,7 @@ def _summands(node: Node, dependent: set[int]) -> list[int]:
     return []
 
 
-first_order = primitive(lambda x, g: np.zeros_like(x), elementwise, lambda h, out, x, g: _only_once(h * g), None, name="first_order")
+first_order: Any = primitive(lambda x, g: np.zeros_like(x), elementwise, lambda h, out, x, g: _only_once(h * g), None, name="first_order")
 """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
 
 
@@ -329,4 +329,4 @@ def _refuse_twice(g: Any, out: Any, x: Any) -> Any:
     )
 
 
-_only_once = primitive(lambda x: x, elementwise, _refuse_twice, name="only_once")
+_only_once: Any = primitive(lambda x: x, elementwise, _refuse_twice, name="only_once")
