@@ -1,10 +1,27 @@
 """Distributions: frozen value objects whose capabilities are types."""
 
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.bijections import Affine, Bijection, Exp, Power, Sigmoid, Softplus, Tanh, TrilAffine
 from scg.distributions.categorical import Categorical, OneHotCategorical
+from scg.distributions.gamma import Chi2, Gamma, InverseGamma
+from scg.distributions.interval import Beta, Kumaraswamy, TruncatedNormal, VonMises
+from scg.distributions.location_scale import Cauchy, Gumbel, Laplace, Logistic, StudentT
+from scg.distributions.mixture import Mixture
+from scg.distributions.multivariate import Dirichlet, MultivariateNormal
 from scg.distributions.normal import Normal
-from scg.distributions.base import kl_divergence
+from scg.distributions.normal_transforms import HalfNormal, LogitNormal, LogNormal
+from scg.distributions.positive import Erlang, Exponential, Gompertz, Pareto, Weibull
+from scg.distributions.special import Delta, Flat
 from scg.distributions.subset import UniformSubset
+from scg.distributions.transformed import Independent, Transformed
 from scg.distributions.uniform import Uniform
 
-__all__ = ["Bernoulli", "Categorical", "Normal", "OneHotCategorical", "Uniform", "UniformSubset", "kl_divergence"]
+__all__ = [
+    "Affine", "Bernoulli", "Beta", "Bijection", "Categorical", "Cauchy", "Chi2", "Delta", "Dirichlet", "Discrete", "Distribution",
+    "Erlang", "Exp", "Exponential", "FiniteSupport", "FixedSupport", "Flat", "Gamma", "Gompertz", "Gumbel", "HalfNormal",
+    "Independent", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "LogitNormal", "Mixture",
+    "MultivariateNormal", "Normal", "OneHotCategorical", "Pareto", "Power", "Reparameterizable", "Sigmoid", "Softplus",
+    "StudentT", "Tanh", "Transformed", "TrilAffine", "TruncatedNormal", "Uniform", "UniformSubset", "VonMises", "Weibull",
+    "kl_divergence",
+]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.special as sp
 
-from scg.distributions.constraints import Constraint
+from scg.distributions.constraints import Constraint, real
 from scg.distributions.implicit import quantile
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.graph import Node
@@ -39,6 +39,9 @@ class Parameterized:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked(name, value, constraint))
+        for name, value in vars(self).items():
+            if type(value) is Node and name not in self.constraints:
+                raise ScgTypeError(f"{type(self).__name__}: {name} is a Node, so it is a parameter: name it in constraints ({here()})")
         try:
             object.__setattr__(self, "_batch_shape", self._broadcast())
         except ValueError:
@@ -137,7 +140,7 @@ class Parameterized:
 
 
 class Distribution(Parameterized, ABC):
-    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they have ``support``,
+    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they have
     ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, can be reparameterized: by implicit differentiation.
 
     Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN.
@@ -167,9 +170,9 @@ class Distribution(Parameterized, ABC):
         return type(self).cdf is not Distribution.cdf and not isinstance(self, Discrete) and self.event_shape == ()
 
     @property
-    @abstractmethod
     def support(self) -> Constraint:
         """The set of values with positive density."""
+        return real
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
@@ -230,6 +233,17 @@ class Distribution(Parameterized, ABC):
     def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
         """``sample``, in a given floating-point dtype."""
         return self.sample(rng, shape).astype(dtype, copy=False)
+
+    def expanded(self, batch_shape: Shape) -> Any:
+        """The same law with a larger batch shape that its own broadcasts to: independent draws for each of its elements."""
+        if self.batch_shape == batch_shape:
+            return self
+        name, p = next(iter(self.parameters.items()))
+        event = self.parameter_event_ndim(name)
+        p = np.asarray(p, self.dtype) if type(p) is float else p
+        shape = p.shape
+        shape = (1,) * (event - len(shape)) + shape
+        return self.replaced(**{name: np.broadcast_to(p, batch_shape + shape[len(shape) - event :])})
 
     def _whole(self, moment: Any) -> Any:
         """A moment brought to the shape batch_shape + event_shape."""

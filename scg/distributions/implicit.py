@@ -75,29 +75,43 @@ def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tu
 
 def _inverted(law: Any, u: Any) -> Any:
     """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends on the others'."""
-    u = np.broadcast_to(u, np.broadcast_shapes(u.shape, law.batch_shape))
-    low, high = bracket(law, u)
-    z = 0.5 * (low + high)
-    done = ~((u > 0) & (u < 1))
+    shape = np.broadcast_shapes(u.shape, law.batch_shape)
+    u = np.broadcast_to(u, shape).ravel()
+    rows = {name: _rows(p, shape, law.parameter_event_ndim(name)) for name, p in law.parameters.items()}
+    left = np.flatnonzero((u > 0) & (u < 1))
+    ends = [np.broadcast_to(end, shape).ravel() for end in (law.support.low, law.support.high)]
+    z = np.where(u == 0, ends[0], np.where(u == 1, ends[1], math.nan))
+    if not left.size:
+        return z.reshape(shape)
+    some = law.replaced(**{name: p[left] for name, p in rows.items()})
+    low, high = bracket(some, u[left])
+    at = 0.5 * (low + high)
     for iteration in range(300):
-        if done.all():
-            break
-        F = law.cdf(z)
-        low, high = np.where(F < u, z, low), np.where(F < u, high, z)
-        new = z - (F - u) / np.exp(law.log_prob(z))
-        middle = 0.5 * (low + high)
+        target, F = u[left], some.cdf(at)
+        low, high = np.where(F < target, at, low), np.where(F < target, high, at)
+        new, middle = at - (F - target) / np.exp(some.log_prob(at)), 0.5 * (low + high)
         new = np.where((new >= low) & (new <= high) & (iteration % 4 != 3), new, middle)
-        there = np.abs(F - u) <= 4e-16 * u
-        z, done = np.where(done | there, z, new), done | there | (np.abs(new - z) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high)
-    ends = np.where(u == 0, getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf))
-    return np.where((u > 0) & (u < 1), z, np.where((u == 0) | (u == 1), ends, math.nan))
+        there = np.abs(F - target) <= 4e-16 * target
+        go = ~(there | (np.abs(new - at) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high))
+        at = z[left] = np.where(there, at, new)
+        if not go.any():
+            break
+        left, low, high, at = left[go], low[go], high[go], at[go]
+        some = law.replaced(**{name: p[left] for name, p in rows.items()})
+    return z.reshape(shape)
+
+
+def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Any:
+    """A parameter with one row for each element of ``shape``."""
+    p = p.reshape((1,) * (event_ndim - p.ndim) + p.shape)
+    return np.broadcast_to(p, shape + p.shape[p.ndim - event_ndim :]).reshape(-1, *p.shape[p.ndim - event_ndim :])
 
 
 def bracket(law: Any, u: Any) -> tuple[Any, Any]:
     """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they are."""
     if hasattr(law, "_bracket"):
         return law._bracket(u)  # type: ignore[no-any-return]
-    low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+    low, high = law.support.low, law.support.high
     open_low, open_high = ~np.isfinite(low + 0 * u), ~np.isfinite(high + 0 * u)
     left = np.where(open_low, np.where(open_high, 0, high) - 1.0, low)
     right = np.where(open_high, np.where(open_low, 0, low) + 1.0, high)

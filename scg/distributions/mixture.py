@@ -1,0 +1,120 @@
+"""Mixtures of laws of one family."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, Shape, real_array
+from scg.distributions.constraints import Constraint, Vector, real, simplex
+from scg.distributions.implicit import quantile
+from scg.distributions.uniform import UNIT
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.special import log_softmax, logsumexp, softmax
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Mixture(Reparameterizable, Distribution):
+    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights`` or by ``logits`` (last axis).
+
+    A mixture of continuous scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
+    implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one component.
+    """
+
+    component: Any
+    weights: Any = None
+    logits: Any = None
+    constraints = {"weights": simplex, "logits": Vector(real)}
+    parts = ("component",)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.component, Distribution):
+            raise ScgTypeError(f"Mixture: component must be a distribution, got {type(self.component).__name__} ({here()})")
+        if (self.weights is None) == (self.logits is None):
+            raise ScgTypeError(f"Mixture takes weights or logits, one of the two ({here()})")
+        if not self.component.batch_shape:
+            raise ScgValueError(f"Mixture: component needs a batch axis, the laws that are mixed, got {self.component!r} ({here()})")
+        super().__post_init__()
+        given = self.weights if self.logits is None else self.logits
+        k = self.component.batch_shape[-1]
+        self._require(given.shape[-1] == k, f"{'weights' if self.logits is None else 'logits'} must have {k} elements along the last axis, got {given.shape}")
+
+    def _broadcast(self) -> Shape:
+        given = self.weights if self.logits is None else self.logits
+        return np.broadcast_shapes(given.shape[:-1], self.component.batch_shape[:-1])
+
+    def _taken(self, part: str) -> int:
+        return 1
+
+    def has(self, capability: type) -> bool:
+        if capability is Reparameterizable:
+            return self._inverts_cdf() and type(self.component).cdf is not Distribution.cdf
+        if issubclass(capability, (Discrete, FixedSupport)):
+            return capability in (Discrete, FixedSupport) and self.component.has(capability)
+        return isinstance(self, capability)
+
+    def _inverts_cdf(self) -> bool:
+        return not self.component.has(Discrete) and self.event_shape == ()
+
+    @property
+    def event_shape(self) -> Shape:
+        return self.component.event_shape  # type: ignore[no-any-return]
+
+    @property
+    def support(self) -> Constraint:
+        return self.component.support  # type: ignore[no-any-return]
+
+    @property
+    def probs(self) -> Any:
+        """The weights."""
+        return softmax(self.logits, axis=-1) if self.weights is None else self.weights
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return UNIT, self.full_shape(shape)
+
+    def transport(self, noise: Any) -> Any:
+        return quantile(self, noise)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain, event = self.detached(), len(self.event_shape)
+        z = plain.component.expanded((*self.batch_shape, plain.component.batch_shape[-1])).sample(rng, shape)
+        edges = np.cumsum(np.asarray(plain.probs, float), axis=-1)
+        full = z.shape[: z.ndim - 1 - event]
+        k = np.sum(rng.random(full)[..., None] * edges[..., -1:] >= edges, axis=-1)
+        return np.take_along_axis(z, np.reshape(k, (*full, *(1,) * (event + 1))), axis=-1 - event).squeeze(-1 - event)
+
+    def _at(self, value: Any) -> Any:
+        """A value with an axis for the components."""
+        value, event = real_array(value), len(self.event_shape)
+        return np.expand_dims(value, -1 - event)
+
+    def log_prob(self, value: Any) -> Any:
+        weights = log_softmax(self.logits, axis=-1) if self.weights is None else np.log(self.weights)
+        return logsumexp(weights + self.component.log_prob(self._at(value)), axis=-1)
+
+    def _mixed(self, x: Any) -> Any:
+        event = len(self.event_shape)
+        w = self.probs
+        return np.sum(np.reshape(w, w.shape + (1,) * event) * x, axis=-1 - event)
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self._mixed(self.component.mean))
+
+    @property
+    def variance(self) -> Any:
+        mean, means = self._mixed(self.component.mean), self.component.mean
+        apart = means - np.expand_dims(mean, -1 - len(self.event_shape))
+        return self._whole(self._mixed(self.component.variance + apart * apart))
+
+    def cdf(self, value: Any) -> Any:
+        if self.event_shape:
+            raise self._unknown("cdf")
+        return self._mixed(self.component.cdf(self._at(value)))
+
+    def _bracket(self, u: Any) -> tuple[Any, Any]:
+        """The quantile of a mixture lies between the least and the greatest of its components' (that have any weight)."""
+        each = self.component.icdf(u[..., None])
+        some = self.probs > 0
+        return np.min(np.where(some, each, np.inf), axis=-1), np.max(np.where(some, each, -np.inf), axis=-1)

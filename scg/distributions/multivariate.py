@@ -1,0 +1,207 @@
+"""Laws of vectors."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import (
+    Distribution,
+    FixedSupport,
+    Reparameterizable,
+    Shape,
+    digamma,
+    gammaincinv,
+    gammaln,
+    real_array,
+    xlogy,
+)
+from scg.distributions.constraints import Matrix, Vector, finite, lower_cholesky, positive, simplex
+from scg.distributions.normal import LOG_2PI, STANDARD
+from scg.distributions.uniform import UNIT
+from scg.errors import ScgTypeError, here
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Dirichlet(Reparameterizable, Distribution, FixedSupport):
+    """log p(z) = sum_k (a_k - 1) log z_k + log Gamma(sum a) - sum_k log Gamma(a_k) on the simplex, a the concentration (last axis).
+
+    A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al., 2018; first order only).
+    """
+
+    concentration: Any
+    constraints = {"concentration": Vector(positive)}
+    support = simplex  # type: ignore[assignment]
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.concentration.shape[-1],)
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return UNIT, self.full_shape(shape)
+
+    def transport(self, noise: Any) -> Any:
+        return _normalised(gammaincinv(self.concentration, noise))
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        y = rng.standard_gamma(self.detached().concentration, self.full_shape(shape))
+        return _normalised(y.astype(self.dtype, copy=False))
+
+    def log_prob(self, value: Any) -> Any:
+        a, value = self.concentration, real_array(value)
+        outside = _off_simplex(value)
+        z = np.where(outside[..., None], 1 / self.event_shape[0], value)
+        log_z = np.sum(xlogy(a - 1, z), axis=-1) + gammaln(np.sum(a, axis=-1)) - np.sum(gammaln(a), axis=-1)
+        return np.where(outside, -math.inf, log_z)
+
+    @property
+    def mean(self) -> Any:
+        return self.concentration / np.sum(self.concentration, axis=-1, keepdims=True)
+
+    @property
+    def variance(self) -> Any:
+        mean = self.mean
+        return mean * (1 - mean) / (1 + np.sum(self.concentration, axis=-1, keepdims=True))
+
+    def entropy(self) -> Any:
+        a = self.concentration
+        total = np.sum(a, axis=-1)
+        log_norm = np.sum(gammaln(a), axis=-1) - gammaln(total)
+        return log_norm + (total - a.shape[-1]) * digamma(total) - np.sum((a - 1) * digamma(a), axis=-1)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), log B(a) = sum_k log Gamma(a_k) - log Gamma(sum a)."""
+        if not isinstance(other, Dirichlet):
+            return NotImplemented
+        a, b = self.concentration, other.concentration
+        total = np.sum(a, axis=-1, keepdims=True)
+        gap = np.sum(gammaln(b) - gammaln(a) + (a - b) * (digamma(a) - digamma(total)), axis=-1)
+        return gap + gammaln(total[..., 0]) - gammaln(np.sum(b, axis=-1))
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
+    """log p(z) = -(z - loc)' S^-1 (z - loc) / 2 - log det(2 pi S) / 2, the covariance S given in one of two ways:
+
+    ``scale_tril``             its Cholesky factor, S = L L', L lower triangular with a positive diagonal;   z = loc + L e
+    ``cov_factor, cov_diag``   low rank plus diagonal, S = W W' + diag(d), W of shape (n, rank);             z = loc + W e1 + sqrt(d) e2
+
+    The second costs n rank^2, by the identities of Woodbury and of the determinant. e is standard normal.
+    """
+
+    loc: Any
+    scale_tril: Any = None
+    cov_factor: Any = None
+    cov_diag: Any = None
+    constraints = {"loc": Vector(finite), "scale_tril": lower_cholesky, "cov_factor": Matrix(finite), "cov_diag": Vector(positive)}
+    support = Vector(finite)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        low_rank = (self.cov_factor is not None) + (self.cov_diag is not None)
+        if low_rank == 1 or (self.scale_tril is None) == (low_rank == 0):
+            raise ScgTypeError(f"MultivariateNormal takes scale_tril, or cov_factor and cov_diag ({here()})")
+        super().__post_init__()
+        n = self.event_shape[0]
+        for name, ends in (("scale_tril", 2), ("cov_factor", 1), ("cov_diag", 1)):
+            p = getattr(self, name)
+            rows = () if p is None else p.shape[-2:] if ends == 2 else (p.shape[-2 if name == "cov_factor" else -1],)
+            self._require(all(r == n for r in rows), f"{name} must have as many rows as loc has elements, {n}, got shape {getattr(p, 'shape', None)}")
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.loc.shape[-1],)
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        n, full = self.event_shape[0], self.full_shape(shape)
+        return STANDARD, full if self.cov_factor is None else (*full[:-1], self.cov_factor.shape[-1] + n)
+
+    def transport(self, noise: Any) -> Any:
+        if self.cov_factor is None:
+            return self.loc + np.matvec(self.scale_tril, noise)
+        rank = self.cov_factor.shape[-1]
+        return self.loc + np.matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
+
+    @property
+    def tril(self) -> Any:
+        """The Cholesky factor of the covariance."""
+        return np.linalg.cholesky(self.covariance) if self.scale_tril is None else self.scale_tril
+
+    @property
+    def covariance(self) -> Any:
+        """S."""
+        if self.scale_tril is not None:
+            return np.matmul(self.scale_tril, np.matrix_transpose(self.scale_tril))
+        n = self.event_shape[0]
+        return np.matmul(self.cov_factor, np.matrix_transpose(self.cov_factor)) + self.cov_diag[..., None] * np.eye(n, dtype=self.dtype)
+
+    def _capacitance(self) -> Any:
+        """The Cholesky factor of I + W' D^-1 W, and W' D^-1."""
+        scaled = np.matrix_transpose(self.cov_factor / self.cov_diag[..., None])
+        return np.linalg.cholesky(np.eye(self.cov_factor.shape[-1], dtype=self.dtype) + np.matmul(scaled, self.cov_factor)), scaled
+
+    def _half_log_det(self) -> Any:
+        """log det S / 2."""
+        if self.scale_tril is not None:
+            return _log_diagonal(self.scale_tril)
+        return _log_diagonal(self._capacitance()[0]) + 0.5 * np.sum(np.log(self.cov_diag), axis=-1)
+
+    def log_prob(self, value: Any) -> Any:
+        x = real_array(value) - self.loc
+        if self.scale_tril is not None:
+            y = _solved(self.scale_tril, x)
+            square = np.sum(y * y, axis=-1)
+        else:
+            root, scaled = self._capacitance()
+            y = _solved(root, np.matvec(scaled, x))
+            square = np.sum(x * x / self.cov_diag, axis=-1) - np.sum(y * y, axis=-1)
+        return -0.5 * square - (self._half_log_det() + 0.5 * LOG_2PI * self.event_shape[0])
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self.loc)
+
+    @property
+    def variance(self) -> Any:
+        if self.scale_tril is not None:
+            return self._whole(np.sum(self.scale_tril * self.scale_tril, axis=-1))
+        return self._whole(np.sum(self.cov_factor * self.cov_factor, axis=-1) + self.cov_diag)
+
+    def entropy(self) -> Any:
+        found = self._half_log_det() + 0.5 * (1 + LOG_2PI) * self.event_shape[0]
+        return found if found.shape == self.batch_shape else np.broadcast_to(found, self.batch_shape)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """(tr(S2^-1 S1) + (m1 - m2)' S2^-1 (m1 - m2) - n + log det S2 - log det S1) / 2."""
+        if not isinstance(other, MultivariateNormal):
+            return NotImplemented
+        inverse = np.linalg.inv(other.tril)
+        ratio, shift = np.matmul(inverse, self.tril), np.matvec(inverse, self.loc - other.loc)
+        squares = np.sum(ratio * ratio, axis=(-2, -1)) + np.sum(shift * shift, axis=-1)
+        return 0.5 * (squares - self.event_shape[0]) + other._half_log_det() - self._half_log_det()
+
+
+def _off_simplex(z: Any) -> Any:
+    """Whether a vector is not on the simplex, to the rounding of its dtype; a NaN is neither on nor off."""
+    tolerance = 8 * float(np.finfo(z.dtype).eps if z.dtype.kind == "f" else np.finfo(float).eps) * max(z.shape[-1], 8)
+    return np.any(z < 0, axis=-1) | (np.absolute(np.sum(z, axis=-1) - 1) > tolerance)
+
+
+def _normalised(y: Any) -> Any:
+    """y / sum(y); what underflowed counts as the smallest normal number."""
+    y = np.maximum(y, float(np.finfo(y.dtype).tiny))
+    return y / np.sum(y, axis=-1, keepdims=True)
+
+
+def _solved(L: Any, x: Any) -> Any:
+    """L^-1 x for vectors x along the last axis."""
+    if L.ndim == 2 and x.ndim > 1:  # one factorisation for all of them
+        rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+        return np.reshape(np.transpose(np.linalg.solve(L, np.transpose(rows))), x.shape)
+    return np.linalg.solve(L, x[..., None])[..., 0]
+
+
+def _log_diagonal(L: Any) -> Any:
+    return np.sum(np.log(np.diagonal(L, axis1=-2, axis2=-1)), axis=-1)

@@ -1,0 +1,271 @@
+"""Laws made of another law: batch axes that become one event, and images under invertible maps."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, Shape, real_array
+from scg.distributions.bijections import Affine, Bijection
+from scg.distributions.constraints import Constraint
+from scg.distributions.uniform import noise_of, transported
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.graph import Node
+
+
+class _Made(Reparameterizable, Distribution):
+    """It is reparameterizable, finite or of fixed support where its base is."""
+
+    base: Any
+
+    def _check_base(self) -> None:
+        if not isinstance(self.base, Distribution):
+            raise ScgTypeError(f"{type(self).__name__}: base must be a distribution, got {type(self.base).__name__} ({here()})")
+
+    def has(self, capability: type) -> bool:
+        known = issubclass(capability, (Discrete, FixedSupport, Reparameterizable))
+        return self.base.has(capability) if known else isinstance(self, capability)
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return noise_of(self.base, shape)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Independent(_Made):
+    """The last ``ndim`` batch axes of ``base`` as axes of one event: log p(z) is the sum over them. Parameters are ``base.loc`` and so on."""
+
+    base: Any
+    ndim: int = 1
+    parts = ("base",)
+
+    def __post_init__(self) -> None:
+        self._check_base()
+        if not isinstance(self.ndim, (int, np.integer)) or not 0 <= self.ndim <= len(self.base.batch_shape):
+            raise ScgValueError(
+                f"Independent: ndim must be a whole number from 0 to the base's {len(self.base.batch_shape)} batch axes, got {self.ndim!r} ({here()})"
+            )
+        super().__post_init__()
+
+    def _broadcast(self) -> Shape:
+        shape: Shape = self.base.batch_shape
+        return shape[: len(shape) - self.ndim]
+
+    def _taken(self, part: str) -> int:
+        return self.ndim
+
+    @property
+    def event_shape(self) -> Shape:
+        shape: Shape = self.base.batch_shape
+        return (*shape[len(shape) - self.ndim :], *self.base.event_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.base.dtype  # type: ignore[no-any-return]
+
+    @property
+    def support(self) -> Constraint:
+        return _Events(self.base.support, self.ndim)
+
+    def transport(self, noise: Any) -> Any:
+        return transported(self.base, noise)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return self.base.sample(rng, shape)
+
+    def atoms(self) -> np.ndarray:
+        """All combinations of the base's atoms, K^n of them for events of n elements."""
+        if not self.base.has(FiniteSupport):
+            raise self._unknown("atoms")
+        batch, inner = self.base.batch_shape, len(self.base.event_shape)
+        each = np.broadcast_to(self.base.atoms(), (len(self.base.atoms()), *batch, *self.base.event_shape))
+        places = batch[len(batch) - self.ndim :]
+        n = math.prod(places)
+        columns = np.moveaxis(each.reshape(len(each), *batch[: len(batch) - self.ndim], n, *self.base.event_shape), -1 - inner, 0)  # (n, K, ...)
+        choice = np.indices((len(each),) * n).reshape(n, -1)
+        found = np.stack([columns[i][choice[i]] for i in range(n)], axis=-1 - inner)
+        return found.reshape(len(found), *self.batch_shape, *self.event_shape)
+
+    def log_prob(self, value: Any) -> Any:
+        return self._summed(self.base.log_prob(value))
+
+    def _summed(self, x: Any) -> Any:
+        return np.sum(x, axis=tuple(range(-self.ndim, 0))) if self.ndim else x
+
+    @property
+    def mean(self) -> Any:
+        return self.base.mean
+
+    @property
+    def variance(self) -> Any:
+        return self.base.variance
+
+    def entropy(self) -> Any:
+        found = self.base.entropy()
+        return self._summed(np.broadcast_to(found, self.base.batch_shape) if np.shape(found) != self.base.batch_shape else found)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """The sum of the divergences of the elements."""
+        if not isinstance(other, Independent) or other.ndim != self.ndim:
+            return NotImplemented
+        found = self.base.kl_to(other.base)
+        if found is NotImplemented:
+            found = other.base.kl_from(self.base)
+        return found if found is NotImplemented else self._summed(found)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Transformed(_Made):
+    """The law of y = bijection(x), x of the law ``base``: log p(y) = log p(x) - log |det dy/dx|. Nested, they compose.
+
+    A map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors, such as ``Independent(base, 1)``.
+    """
+
+    base: Any
+    bijection: Any
+    parts = ("base", "bijection")
+
+    def __post_init__(self) -> None:
+        self._check_base()
+        if not isinstance(self.bijection, Bijection):
+            raise ScgTypeError(f"Transformed: bijection must be a Bijection such as Exp(), got {self.bijection!r} ({here()})")
+        if self.base.has(Discrete):
+            raise ScgTypeError(f"Transformed: base must be continuous, got {self.base!r} ({here()})")
+        if len(self.base.event_shape) < self.bijection.event_ndim:
+            raise ScgValueError(f"Transformed: {self.bijection!r} maps vectors, and draws of {self.base!r} are numbers: use Independent(base, 1) ({here()})")
+        super().__post_init__()
+
+    def has(self, capability: type) -> bool:
+        moves = any(type(p) is Node for p in self.bijection.parameters.values()) and not _is_line(self.base.support)
+        return super().has(capability) and not (capability is FixedSupport and moves)
+
+    def _broadcast(self) -> Shape:
+        inner = len(self.base.event_shape) - self.bijection.event_ndim
+        shape = self.bijection.batch_shape
+        return np.broadcast_shapes(self.base.batch_shape, shape[: max(len(shape) - inner, 0)])
+
+    def _taken(self, part: str) -> int:
+        return 0 if part == "base" else len(self.base.event_shape) - self.bijection.event_ndim
+
+    @property
+    def event_shape(self) -> Shape:
+        return self.base.event_shape  # type: ignore[no-any-return]
+
+    @property
+    def support(self) -> Constraint:
+        return _Image(self.base.support, self.bijection)
+
+    def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
+        return noise_of(self._spread(), shape)
+
+    def _spread(self) -> Any:
+        """The base with the batch shape of the whole."""
+        return self.base.expanded(self.batch_shape)
+
+    def transport(self, noise: Any) -> Any:
+        return self.bijection.forward(transported(self._spread(), noise))
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain = self.detached()
+        return np.asarray(plain.bijection.forward(plain._spread().sample(rng, shape)))
+
+    def _outside(self, y: Any) -> Any:
+        return (y <= self.bijection.low) | (y >= self.bijection.high)
+
+    def log_prob(self, value: Any) -> Any:
+        y = real_array(value)
+        bounded = np.isfinite(self.bijection.low) or np.isfinite(self.bijection.high)
+        outside = self._outside(y) if bounded else None
+        x = self.bijection.inverse(np.where(outside, self.bijection.inside, y) if bounded else y)
+        inner = len(self.event_shape) - self.bijection.event_ndim
+        stretch = self.bijection.log_det(x)
+        found = self.base.log_prob(x) - (np.sum(stretch, axis=tuple(range(-inner, 0))) if inner else stretch)
+        if not bounded:
+            return found
+        gone = np.any(outside, axis=tuple(range(-len(self.event_shape), 0))) if self.event_shape else outside
+        return np.where(gone, -math.inf, found)
+
+    @property
+    def mean(self) -> Any:
+        if not isinstance(self.bijection, Affine):
+            raise self._unknown("mean")
+        return self._whole(self.bijection.forward(self.base.mean))
+
+    @property
+    def variance(self) -> Any:
+        if not isinstance(self.bijection, Affine):
+            raise self._unknown("variance")
+        return self._whole(self.base.variance * self.bijection.scale**2)
+
+    def entropy(self) -> Any:
+        if not isinstance(self.bijection, Affine) or self.event_shape:
+            raise self._unknown("entropy")
+        return self._whole(self.base.entropy() + self.bijection.log_det(np.zeros((), self.dtype)))
+
+    def cdf(self, value: Any) -> Any:
+        if self.event_shape:
+            raise self._unknown("cdf")
+        y = real_array(value)
+        low, high = y <= self.bijection.low, y >= self.bijection.high
+        below = self.base.cdf(self.bijection.inverse(np.where(low | high, self.bijection.inside, y)))
+        found = np.where(self.bijection.increasing, below, 1 - below)
+        return np.where(low, 0, np.where(high, 1, found))
+
+    def icdf(self, probability: Any) -> Any:
+        if self.event_shape:
+            raise self._unknown("icdf")
+        p = real_array(probability)
+        return self.bijection.forward(self.base.icdf(np.where(self.bijection.increasing, p, 1 - p)))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """KL of the bases, where both have the very same map."""
+        if not isinstance(other, Transformed):
+            return NotImplemented
+        one, two = self.bijection, other.bijection
+        same = one is two or type(one) is type(two) and not vars(one).keys() - {"_batch_shape"}
+        if not same:
+            return NotImplemented
+        found = self.base.kl_to(other.base)
+        return other.base.kl_from(self.base) if found is NotImplemented else found
+
+
+def _is_line(support: Constraint) -> bool:
+    """Whether a support is all of the real numbers, or vectors of them: affine maps do not move it."""
+    element = getattr(support, "element", support)
+    return bool(np.all(np.isinf(element.low)) and np.all(np.isinf(element.high)))
+
+
+class _Events(Constraint):
+    """Events of which every element lies in the support of the base."""
+
+    def __init__(self, element: Constraint, ndim: int):
+        self.element, self.ndim, self.event_ndim = element, ndim, element.event_ndim + ndim
+
+    def contains(self, x: Any) -> Any:
+        return np.asarray(self.element.contains(x)).all(axis=tuple(range(-self.ndim, 0))) if self.ndim else self.element.contains(x)
+
+    def __str__(self) -> str:
+        return f"all {self.element}"
+
+
+class _Image(Constraint):
+    """The image of a support under a map."""
+
+    def __init__(self, source: Constraint, bijection: Any):
+        self.source, self.bijection, self.event_ndim = source, bijection, source.event_ndim
+        if not (source.event_ndim or bijection.event_ndim):
+            with np.errstate(all="ignore"):
+                ends = [bijection.forward(np.asarray(end, float)) for end in (source.low, source.high)]
+            self.low, self.high = np.minimum(*ends), np.maximum(*ends)
+
+    def contains(self, y: Any) -> Any:
+        y = np.asarray(y)
+        inside = (y > self.bijection.low) & (y < self.bijection.high)
+        with np.errstate(all="ignore"):
+            there = self.source.contains(self.bijection.inverse(np.where(inside, y, self.bijection.inside)))
+        return there & (inside.all(axis=tuple(range(-self.event_ndim, 0))) if self.event_ndim else inside)
+
+    def __str__(self) -> str:
+        return f"the image of values {self.source} under {self.bijection!r}"
