@@ -68,9 +68,14 @@ def kin(error: Exception) -> type[ScgError] | None:
 def user_frame(depth: int = 1) -> FrameType | None:
     """The innermost frame outside the package, NumPy and SciPy: the user's own line."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+    while frame is not None and (frame.f_code.co_filename.startswith(_NOT_THE_USERS) or _is_generated(frame.f_code)):
         frame = frame.f_back
     return frame
+
+
+def _is_generated(code: CodeType) -> bool:
+    """Whether it is the ``__init__`` of a dataclass, which has no line of its own."""
+    return code.co_name == "__init__" and code.co_filename == "<string>"
 
 
 def here() -> str:
