@@ -14,6 +14,7 @@ class Estimator(ABC):
 
     ``unbiased``  whether the mean of the gradient is the gradient of the mean, exactly
     ``requires``  capabilities (types) that the node's distribution must have; ``instead`` is the advice where it lacks one
+    ``keeps_law`` whether the value of the node has the law of its distribution; not so where a discrete draw is relaxed to a continuous one
     ``scores``    whether the node's log-probability enters the surrogate, times the costs that the draw can have influenced
 
     A subclass overrides ``draw`` where the gradient flows through the draw itself, ``scores`` and ``baseline`` for score functions, and
@@ -24,6 +25,7 @@ class Estimator(ABC):
     requires: ClassVar[tuple[type, ...]] = ()
     instead: ClassVar[str] = "another estimator"
     scores: ClassVar[bool] = False
+    keeps_law: ClassVar[bool] = True
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError unless this rule is valid for a draw from ``distribution``."""

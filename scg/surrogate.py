@@ -130,7 +130,8 @@ class Terms:
             for k in inner:
                 operand = node.operands[k]
                 d = rule.vjps[k](g, out, *arguments, **node.statics) if rule.vjps else rule.every(g, k, out, *arguments, **node.statics)
-                d = d if d.shape == operand.shape and d.dtype == operand.dtype else unbroadcast(d, operand.shape, operand.dtype)
+                dtype = operand.dtype if operand.dtype.kind == "f" else self.cost.dtype  # the weight of a whole number is none
+                d = d if d.shape == operand.shape and d.dtype == dtype else unbroadcast(d, operand.shape, dtype)
                 seeds[operand.id] = seeds[operand.id] + d if operand.id in seeds else d
         return seeds
 

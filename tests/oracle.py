@@ -1,4 +1,4 @@
-"""Exact means by brute force: every value of every draw, and Gauss rules for noise. Slow, short, and independent of the surrogate."""
+"""Exact means and variances by brute force: every value of every draw, and Gauss rules for noise. Slow, short, and independent of the surrogate."""
 
 import itertools
 
@@ -6,24 +6,55 @@ import numpy as np
 
 import scg
 from scg.axes import padded
+from scg.distributions.base import Discrete, FiniteSupport
 from scg.gradient import pull
 from scg.graph import Node, ancestors
 from scg.replay import replay
 from scg.sample import draw, noise
 
 
+LINEAR = {"add", "subtract", "negative", "sum", "reshape", "transpose", "broadcast_to", "getitem", "only_once", "stop_gradient"}
+
+
 def expectation(node, points=12, budget=300_000):
-    """The mean of a node over all draws and noise that lead to it, as a node of the parameters."""
+    """The mean of a node over all draws and noise that lead to it, as a node of the parameters; sums are taken apart first."""
+    return _mean(node, points, budget, {})
+
+
+def _mean(node, points, budget, known):
+    if not isinstance(node, Node) or not any(leaf.primitive in (draw, noise) for leaf in ancestors([node], guards=True)):
+        return node
+    if node.id not in known:
+        name = node.primitive.name
+        chancy = [k for k, o in enumerate(node.operands) if _mean_differs(o)]
+        linear = name in LINEAR or name == "multiply" and len(chancy) == 1 or name == "divide" and chancy == [0]
+        if linear and node.guard is None:
+            known[node.id] = node.primitive(*[_mean(o, points, budget, known) for o in node.operands], **node.statics)
+        else:
+            known[node.id] = _enumerated(node, points, budget)
+    return known[node.id]
+
+
+def _mean_differs(operand):
+    return isinstance(operand, Node) and any(leaf.primitive in (draw, noise) for leaf in ancestors([operand], guards=True))
+
+
+def _enumerated(node, points, budget):
     columns = []
     for leaf in ancestors([node], guards=True):
-        if leaf.primitive is draw:
+        if leaf.primitive is draw and not isinstance(leaf.statics["site"].distribution, FiniteSupport):
+            law = leaf.statics["site"].distribution.detached()  # as recorded: its parameters may not depend on other draws
+            table, weights = _rule(law, points, leaf.shape)
+            weights = weights / np.exp(law.log_prob(table.reshape(-1, *leaf.shape))).reshape(table.shape)
+            columns.append((leaf, *_tuples(table, weights, leaf.shape, leaf.size)))
+        elif leaf.primitive is draw:
             atoms = padded(leaf.statics["site"].distribution.atoms(), leaf.ndim)
             event = leaf.statics["site"].event_ndim
             batch = leaf.shape[: leaf.ndim - event]
             table = np.broadcast_to(atoms, (len(atoms), *leaf.shape)).reshape(len(atoms), -1, *leaf.shape[leaf.ndim - event :])
-            columns.append((leaf, *_tuples(table, np.ones(len(atoms)), leaf.shape, int(np.prod(batch, dtype=int)))))
+            columns.append((leaf, *_tuples(table, np.ones(table.shape[:2]), leaf.shape, int(np.prod(batch, dtype=int)))))
         elif leaf.primitive is noise:
-            columns.append((leaf, *_tuples(*_rule(leaf.statics["law"], points, leaf.size), leaf.shape, leaf.size)))
+            columns.append((leaf, *_tuples(*_rule(leaf.statics["law"], points, leaf.shape), leaf.shape, leaf.size)))
     if not columns:
         return node
     count = np.prod([len(values) for _, values, _ in columns], dtype=float)
@@ -41,16 +72,62 @@ def expectation(node, points=12, budget=300_000):
 def _tuples(table, weights, shape, count):
     """All assignments of one of the rows of ``table`` (values, elements, ...) to each of ``count`` elements, and the products of their weights."""
     picks = np.array(list(itertools.product(range(len(table)), repeat=count)), dtype=int).reshape(-1, count)
-    return table[picks, np.arange(count)].reshape(len(picks), *shape), weights[picks].prod(axis=1)
+    return table[picks, np.arange(count)].reshape(len(picks), *shape), weights[picks, np.arange(count)].prod(axis=1)
 
 
-def _rule(law, points, size):
+def _rule(law, points, shape):
+    """Values and weights, of shape (rows, elements), at which to take the mean over a law of numbers; those of a Gauss rule where it has a density."""
+    size = int(np.prod(shape, dtype=int))
     if isinstance(law, scg.distributions.Normal):
         x, w = np.polynomial.hermite_e.hermegauss(points)
-    else:
+        loc, scale = (np.broadcast_to(p, shape).reshape(-1) for p in (law.loc, law.scale))
+        return loc + scale * x[:, None], np.repeat((w / w.sum())[:, None], size, axis=1)
+    if isinstance(law, scg.distributions.Uniform):
         x, w = np.polynomial.legendre.leggauss(points)
-        x = (x + 1) / 2
-    return np.repeat(x[:, None], size, axis=1), w / w.sum()
+        return np.repeat((x[:, None] + 1) / 2, size, axis=1), np.repeat(w[:, None] / 2, size, axis=1)
+    each = [law.replaced(**{k: np.broadcast_to(p, shape).reshape(-1)[i] for k, p in law.parameters.items()}) for i in range(size)]
+    rules = [_summed(one) if isinstance(one, Discrete) else _gauss(one, points) for one in each]
+    return np.stack([x for x, _ in rules], axis=1), np.stack([w for _, w in rules], axis=1)
+
+
+def _summed(law, most=60):
+    """The numbers 0, 1, ..., and their probabilities, which have to be negligible beyond."""
+    x = np.arange(float(most))
+    w = np.exp(law.log_prob(x))
+    assert abs(w.sum() - 1) < 1e-13
+    return x, w
+
+
+def _gauss(law, points):
+    """The Gauss rule of a positive law: the eigenvalues of its Jacobi matrix, by Lanczos from a fine discretization of its density."""
+    ends = np.linspace(0, 4 * law.icdf(1 - 1e-15), 81)
+    x, w = np.polynomial.legendre.leggauss(20)
+    x = (ends[:-1, None] + (x + 1) / 2 * np.diff(ends)[:, None]).reshape(-1)
+    w = (w / 2 * np.diff(ends)[:, None]).reshape(-1) * np.exp(law.log_prob(x))
+    assert abs(w.sum() - 1) < 1e-12
+    basis, a, b = [np.sqrt(w / w.sum())], [], []
+    for _ in range(points):
+        v = x * basis[-1]
+        a.append(v @ basis[-1])
+        for _ in range(2):  # orthogonal to all before, to rounding
+            v = v - np.array(basis).T @ (np.array(basis) @ v)
+        b.append(np.linalg.norm(v))
+        basis.append(v / b[-1])
+    nodes, vectors = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+    return nodes, vectors[0] ** 2
+
+
+def moments(fn, theta, seed=0, points=12):
+    """(mean, variance, exact gradient) of the estimator's gradient, element by element."""
+    parameter = scg.parameter(theta)
+    cost = fn(parameter, np.random.default_rng(seed))
+    one = [np.ones((), cost.dtype)]
+    exact = pull([expectation(cost, points)], one, [parameter])[0]
+    loss = scg.surrogate(cost)
+    assert loss.value == cost.value
+    (g,) = pull([loss], one, [parameter], True)
+    mean, square = (_value(expectation_of(x, points)) for x in (g, g * g))
+    return mean, square - mean**2, exact
 
 
 def first_and_second(fn, theta, seed=0, order=2, points=12):

@@ -1,4 +1,4 @@
-"""Summing over all values of a draw."""
+"""Summing over all values of a draw, or over the most probable ones."""
 
 from typing import Any, final
 
@@ -6,8 +6,11 @@ import numpy as np
 
 from scg.axes import padded
 from scg.distributions.base import FiniteSupport
-from scg.estimator import Estimator
+from scg.distributions.categorical import Categorical
+from scg.errors import ScgValueError, here
+from scg.estimator import Accounted, Estimator
 from scg.primitives.layout import stop_gradient
+from scg.sample import Site, place
 from scg.surrogate import Downstream
 
 
@@ -17,16 +20,50 @@ class Enumerate(Estimator):
 
     K evaluations of the costs that the draw influences for K values; where costs mix n elements of the draw, each element in turn with the others
     as drawn: n K evaluations ("local expectation gradients", Titsias and Lazaro-Gredilla, 2015).
+
+    ``Enumerate(k)`` sums over the set C of the k most probable values and draws one of the rest, v with probability q(v) = p(v) / (1 - p(C)):
+
+        sum_{u in C} f(u) d/dt p(u; t) + f(v) d/dt p(v; t) / q(v),
+
+    k + 1 evaluations (Liu et al., 2019, "Rao-Blackwellized stochastic gradients for discrete distributions").
     """
 
     requires = (FiniteSupport,)
     instead = "ScoreFunction() or Reparameterized()"
 
+    def __init__(self, k: int | None = None):
+        if k is not None and (not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1):
+            raise ScgValueError(f"Enumerate: k must be a whole number of at least 1, or None for all values, got {k!r} ({here()})")
+        self.k = k
+
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        distribution = down.distribution
-        atoms = padded(distribution.atoms(), down.node.ndim)  # type: ignore[attr-defined]
-        atoms = np.broadcast_to(atoms, (len(atoms), *down.node.shape))
-        p = np.exp(distribution.log_prob(atoms))
-        return np.sum((p - stop_gradient(p)) * down.one_by_one(atoms))
+        atoms, p = listed(down)
+        if self.k is None or self.k >= len(atoms) - 1:
+            return np.sum((p - stop_gradient(p)) * down.one_by_one(atoms))
+        held = stop_gradient(p) if down.graph else p._value
+        order = np.argsort(-held, axis=0, kind="stable")
+        top, rest = order[: self.k], order[self.k :]
+        left = np.take_along_axis(held, rest, axis=0)
+        mass = np.sum(left, axis=0)
+        q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))  # where nothing is left all are as good
+        pick = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
+        pick = (pick if down.graph else pick._value)[None]
+        chosen = np.concatenate([top, np.take_along_axis(rest, pick, axis=0)])
+        weight = np.concatenate([np.ones(top.shape, p.dtype), 1 / np.take_along_axis(q, pick, axis=0)])
+        p = np.take_along_axis(p, chosen, axis=0)
+        return np.sum((p - stop_gradient(p)) * weight * down.one_by_one(values_at(atoms, chosen, down)))
+
+
+def listed(down: Downstream) -> tuple[np.ndarray, Any]:
+    """All values of the draw, of shape (K,) + its shape, and their probabilities, of shape (K,) + its batch shape."""
+    atoms = padded(down.distribution.atoms(), down.node.ndim)  # type: ignore[attr-defined]
+    atoms = np.broadcast_to(atoms, (len(atoms), *down.node.shape))
+    p = np.exp(down.distribution.log_prob(atoms))
+    return atoms, np.broadcast_to(p, (len(atoms), *down.shape))
+
+
+def values_at(atoms: np.ndarray, chosen: Any, down: Downstream) -> Any:
+    """The values of numbers ``chosen``, of shape (n,) + batch shape: of shape (n,) + the draw's shape."""
+    return np.take_along_axis(atoms, np.reshape(chosen, (*chosen.shape, *[1] * down.site.event_ndim)), axis=0)

@@ -1,0 +1,137 @@
+"""Measure-valued derivatives: a difference of two expectations in place of a score."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution
+from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.categorical import Categorical, OneHotCategorical
+from scg.distributions.gamma import Gamma
+from scg.distributions.normal import Normal
+from scg.distributions.positive import Exponential, Weibull
+from scg.errors import EstimatorError, here
+from scg.estimator import Estimator
+from scg.estimators.enumerate import listed
+from scg.graph import Node
+from scg.sample import noise_node
+from scg.surrogate import Downstream, first_order
+
+RAYLEIGH, EXPONENTIAL = Weibull(math.sqrt(2), 2.0), Exponential(1.0)
+
+
+@final
+class MeasureValued(Estimator):
+    """d/dt p(z; t) = c (p+(z) - p-(z)), so d/dt E[f(z)] = c (E_{p+}[f] - E_{p-}[f]) (Pflug, 1989; Mohamed et al., 2020).
+
+    Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost mixes at once, others in turn.
+    f need not be differentiable. The two are coupled: made from the same numbers, and from the recorded draw z where one of them has its law.
+
+    Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell against z, |m|^2 = |e|^2 + w^2
+    Exponential  rate: z against z plus another one, c = 1 / rate.    Gamma: rate: z against z + exponential, c = concentration / rate
+    Weibull      scale: the Weibull variable of a sum of two exponentials against z, c = concentration / scale
+    Poisson      rate: z + 1 against z, c = 1.                        Bernoulli: 1 against 0, c = 1 (probs), p (1 - p) (logits)
+    Categorical  logits: each category against z, c = p_k; probs: each category, against nothing (K evaluations)
+
+    A law from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function without arguments that
+    returns (c, z+, z-), made of the draw z and of ``fresh(law)``, noise of the draw's shape. First derivatives only.
+    """
+
+    instead = "ScoreFunction() or Reparameterized()"
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        known = _known(distribution, None, None)
+        for name, parameter in distribution.parameters.items():
+            if type(parameter) is Node and name not in known:
+                raise EstimatorError(
+                    f"{label}: MeasureValued knows no decomposition of d p / d {name} of {distribution!r}; use {self.instead} ({here()})"
+                )
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        if isinstance(down.distribution, (Categorical, OneHotCategorical)):
+            return _categories(down)
+        law, z = (down.distribution, down.node) if down.graph else (down.distribution.detached(), down.node._value)
+
+        @functools.cache
+        def fresh(noise: Distribution) -> Any:
+            e = noise_node(noise, down.rng, down.node.shape, z.dtype)
+            return e if down.graph else e._value
+
+        known = _known(law, z, fresh)
+        wanted = {name: known[name]() for name, p in down.distribution.parameters.items() if type(p) is Node}
+        values = [np.broadcast_to(v, z.shape) for _, plus, minus in wanted.values() for v in (plus, minus)]
+        f = down.one_by_one(np.stack(values))
+        total: Any = 0
+        for i, (name, (c, _, _)) in enumerate(wanted.items()):
+            g = np.broadcast_to(c * (f[2 * i] - f[2 * i + 1]), down.shape)
+            total = total + np.sum(first_order(np.broadcast_to(down.distribution.parameters[name], down.shape), g))
+        return total
+
+
+Parts = Mapping[str, Callable[[], tuple[Any, Any, Any]]]
+
+
+def _known(law: Any, z: Any, fresh: Any) -> Parts:
+    """The decompositions (c, z+, z-) of a law by parameter."""
+    if hasattr(law, "weak_derivatives"):
+        return law.weak_derivatives(z, fresh)  # type: ignore[no-any-return]
+    return _PARTS[type(law).__name__](law, z, fresh) if type(law).__name__ in _PARTS else {}
+
+
+def _normal(law: Any, z: Any, fresh: Any) -> Parts:
+    def loc() -> Any:
+        w = law.scale * fresh(RAYLEIGH)
+        return 1 / (math.sqrt(2 * math.pi) * law.scale), law.loc + w, law.loc - w
+
+    def scale() -> Any:  # m = u m' with u uniform is normal; given the normal e, |m'|^2 exceeds e^2 by twice an exponential
+        e = (z - law.loc) / law.scale
+        w = fresh(RAYLEIGH)
+        return 1 / law.scale, law.loc + law.scale * np.copysign(np.sqrt(e * e + w * w), e), z
+
+    return {"loc": loc, "scale": scale}
+
+
+def _gamma(law: Any, z: Any, fresh: Any) -> Parts:
+    return {"rate": lambda: (getattr(law, "concentration", 1.0) / law.rate, z, z + fresh(EXPONENTIAL) / law.rate)}
+
+
+def _weibull(law: Any, z: Any, fresh: Any) -> Parts:
+    k = law.concentration
+    return {"scale": lambda: (k / law.scale, law.scale * ((z / law.scale) ** k + fresh(EXPONENTIAL)) ** (1 / k), z)}
+
+
+def _poisson(law: Any, z: Any, fresh: Any) -> Parts:
+    return {"rate": lambda: (1.0, z + 1, z)}
+
+
+def _bernoulli(law: Any, z: Any, fresh: Any) -> Parts:
+    return {"probs": lambda: (1.0, np.ones_like(z), np.zeros_like(z)), "logits": lambda: (law.p * (1 - law.p), np.ones_like(z), np.zeros_like(z))}
+
+
+_PARTS: dict[str, Callable[..., Parts]] = {
+    "Normal": _normal,
+    "Exponential": _gamma,
+    "Gamma": _gamma,
+    "Weibull": _weibull,
+    "Poisson": _poisson,
+    "Bernoulli": _bernoulli,
+    "Categorical": lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
+    "OneHotCategorical": lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
+}
+
+
+def _categories(down: Downstream) -> Any:
+    """sum_k p_k (F(k) - F(z)) dl_k for logits l; sum_k F(k) dp_k for probabilities."""
+    atoms, p = listed(down)
+    name = "logits" if down.distribution.probs is None else "probs"
+    x = down.distribution.parameters[name]
+    z = down.node if down.graph else down.node._value
+    f = down.one_by_one(np.concatenate([atoms, np.broadcast_to(z, (1, *z.shape))]))
+    g = (p if down.graph else p._value) * (f[:-1] - f[-1:]) if name == "logits" else f[:-1]
+    g = np.moveaxis(np.broadcast_to(g, p.shape), 0, -1)
+    return np.sum(first_order(np.broadcast_to(x, g.shape), g))

@@ -1,0 +1,122 @@
+"""Biased rules that pass a gradient through a discrete draw, by way of something smooth."""
+
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from scg.axes import elementwise
+from scg.distributions.base import Discrete, Distribution, Shape
+from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.categorical import OneHotCategorical
+from scg.distributions.uniform import UNIT
+from scg.errors import EstimatorError, ScgValueError, here
+from scg.estimator import Accounted, Estimator
+from scg.graph import primitive
+from scg.primitives.layout import stop_gradient
+from scg.sample import Site, noise_node, place
+from scg.special import sigmoid, softmax
+
+straight = primitive(lambda hard, soft: hard, elementwise, None, lambda g, out, hard, soft: g, name="straight_through")
+"""The value of the first operand, with the derivative of the second."""
+
+
+class _Relaxed(Estimator):
+    """What the three have in common: they are biased, and their draws are zeros and ones on a floating-point scale."""
+
+    unbiased = False
+    instead = "ScoreFunction() or Enumerate()"
+    laws: ClassVar[tuple[type, ...]] = (Bernoulli, OneHotCategorical)
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        if not isinstance(distribution, self.laws):
+            hint = " (a OneHotCategorical, whose draws a gradient can pass)" if type(distribution).__name__ == "Categorical" else ""
+            names = " or ".join(law.__name__ for law in self.laws)
+            raise EstimatorError(f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead} ({here()})")
+
+
+@final
+class StraightThrough(_Relaxed):
+    """d f(z) / dt = f'(z) d E[z] / dt: the draw passes the gradient to its mean (Bengio, Leonard and Courville, 2013).
+
+    Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The value is the discrete draw. Any discrete law
+    with a mean whose draws are floating-point numbers.
+    """
+
+    laws = (Discrete,)
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        super().check(distribution, label)
+        if distribution.dtype.kind != "f":
+            raise EstimatorError(
+                f"{label}: StraightThrough needs draws of floating-point numbers, got {distribution!r}, whose draws are {distribution.dtype}; "
+                f"use OneHotCategorical, or {self.instead} ({here()})"
+            )
+
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+        return straight(_held(distribution, rng, shape), distribution.mean)
+
+
+@final
+class ReinMax(_Relaxed):
+    """Straight-through of second order (Liu et al., 2023, "Bridging discrete and backpropagation: straight-through and beyond").
+
+    With logits l, p = softmax(l) and the one-hot draw z,
+
+        d z / dl := 2 J((p + z) / 2) - J(p) / 2,   J(q) = diag(q) - q q^T the Jacobian of softmax where it is q:
+
+    Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the mean for f of degree two in a
+    Bernoulli draw. One evaluation. The value is the discrete draw.
+    """
+
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+        z = _held(distribution, rng, shape)
+        l, p, link = _logits(distribution), distribution.p, sigmoid if isinstance(distribution, Bernoulli) else softmax  # type: ignore[attr-defined]
+        half = 0.5 * (p + z)
+        at_half = np.log(half) - np.log1p(-half) if link is sigmoid else np.log(np.maximum(half, float(np.finfo(p.dtype).tiny)))
+        moved = link(stop_gradient(at_half - l) + l)
+        return straight(z, 2 * moved - 0.5 * link(l))
+
+
+@final
+class GumbelSoftmax(_Relaxed):
+    """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and Teh, 2017).
+
+    For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls, while the variance grows.
+    One evaluation. The value is *not* a draw of the distribution but of its relaxation, the Concrete law, so that the cost is
+    another one too; with ``hard=True`` it is the discrete draw, argmax(l + g) as one-hot vector, with the derivative of the relaxed one.
+    """
+
+    def __init__(self, temperature: float, hard: bool = False):
+        if not isinstance(temperature, (int, float, np.integer, np.floating)) or isinstance(temperature, bool) or not 0 < temperature < np.inf:
+            raise ScgValueError(f"GumbelSoftmax: temperature must be a positive number, got {temperature!r} ({here()})")
+        if not isinstance(hard, (bool, np.bool_)):
+            raise ScgValueError(f"GumbelSoftmax: hard must be True or False, got {hard!r} ({here()})")
+        self.temperature, self.hard = float(temperature), bool(hard)
+
+    @property
+    def keeps_law(self) -> bool:  # type: ignore[override]
+        """Whether the value has the law of the distribution."""
+        return self.hard
+
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+        u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
+        if isinstance(distribution, Bernoulli):
+            keys = _logits(distribution) + (np.log(u) - np.log1p(-u))
+            soft, hard = sigmoid(keys / self.temperature), keys > 0
+        else:
+            keys = _logits(distribution) - np.log(-np.log(u))
+            soft = softmax(keys / self.temperature, axis=-1)
+            hard = np.argmax(keys, axis=-1)[..., None] == np.arange(distribution.categories)  # type: ignore[attr-defined]
+        return straight(np.astype(hard, distribution.dtype), soft) if self.hard else soft
+
+
+def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+    """The discrete draw, which no gradient passes."""
+    return place(Site(distribution, Accounted(), rng, shape, None))
+
+
+def _logits(distribution: Any) -> Any:
+    """Logits of the law, which may have been given by its probabilities."""
+    if distribution.probs is None:
+        return distribution.logits
+    return np.log(distribution.p) - np.log1p(-distribution.p) if isinstance(distribution, Bernoulli) else distribution.log_p

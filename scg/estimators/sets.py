@@ -1,0 +1,115 @@
+"""Sampling without replacement: a set of distinct values of a discrete draw."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
+from scg.distributions.constraints import Constraint, Integers, simplex
+from scg.errors import ScgValueError, here
+from scg.estimator import Accounted, Estimator
+from scg.estimators.enumerate import listed, values_at
+from scg.primitives.layout import stop_gradient
+from scg.sample import Site, place
+from scg.surrogate import Downstream
+
+MOST = 10
+"""The largest set: p(S) sums over the 2^k orders in which parts of S can come first."""
+
+
+@final
+class UnorderedSet(Estimator):
+    """The unordered-set estimator with its built-in baseline (Kool, van Hoof and Welling, 2020): S, k distinct values drawn without replacement,
+
+        sum_{s in S} R(S, s) d/dt p(s; t) (f(s) - b(S, s)),   R(S, s) = p(S \\ s without s) / p(S),
+        b(S, s) = p(s) f(s) + sum_{s' in S \\ s} p(s') p(S \\ {s, s'} without s and s') / p(S \\ s without s) f(s'),
+
+    R(S, s) the leave-one-out ratio, and E[b | s first] = E[f] whatever s is. k evaluations of the costs, all of them different; with
+    k = K it is enumeration. Exact ratios, by a sum over the 2^k subsets of S.
+    """
+
+    requires = (FiniteSupport,)
+    instead = "ScoreFunction() or Reparameterized()"
+
+    def __init__(self, k: int):
+        if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 2 <= k <= MOST:
+            raise ScgValueError(f"UnorderedSet: k must be a whole number from 2 to {MOST}, got {k!r} ({here()})")
+        self.k = int(k)
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        atoms, p = listed(down)
+        held = np.moveaxis(stop_gradient(p) if down.graph else p._value, 0, -1)
+        # any law with full support draws sets that are as right, so that values of probability zero need no care
+        proposal = np.maximum(held, float(np.finfo(p.dtype).eps) ** 2)
+        proposal = proposal / np.sum(proposal, axis=-1, keepdims=True)
+        law = WithoutReplacement(proposal, min(self.k, len(atoms)))
+        drawn = place(Site(law, Accounted(), down.rng, (), None))
+        drawn = drawn if down.graph else drawn._value
+        chosen = np.moveaxis(drawn, -1, 0)
+        f = down.one_by_one(values_at(atoms, chosen, down))
+        q, after = law.orders(drawn)
+        k = law.size
+        terms = []
+        for s in range(k):
+            b = q[s] * f[s] + sum(q[t] * after[1 << s | 1 << t] * f[t] for t in range(k) if t != s) / after[1 << s]
+            terms.append(after[1 << s] / after[0] * (f[s] - stop_gradient(b)))
+        p = np.take_along_axis(p, chosen, axis=0)
+        return np.sum((p - stop_gradient(p)) * np.stack(terms))
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
+    """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among those that are left."""
+
+    probs: Any
+    size: int
+    constraints = {"probs": simplex}
+
+    @property
+    def categories(self) -> int:
+        """K."""
+        return int(self.probs.shape[-1])
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.size,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.int64)
+
+    @property
+    def support(self) -> Constraint:
+        return Integers(0, self.categories - 1)
+
+    def atoms(self) -> np.ndarray:
+        table = np.array(list(itertools.combinations(range(self.categories), self.size)), np.int64)
+        return table.reshape(len(table), *[1] * len(self.batch_shape), self.size)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        """The ``size`` largest of log p + Gumbel noise."""
+        shape = (*self.full_shape(shape)[:-1], self.categories)
+        keys = np.log(self.detached().probs) + rng.gumbel(size=shape)
+        return np.sort(np.argsort(-keys, axis=-1)[..., : self.size], axis=-1)
+
+    def log_prob(self, value: Any) -> Any:
+        return np.log(self.orders(value)[1][0])
+
+    def orders(self, value: Any) -> tuple[list[Any], dict[int, Any]]:
+        """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S comes next, in any order."""
+        hot = value[..., None] == np.arange(self.categories)
+        inside = np.sum(np.where(hot, self.probs[..., None, :], 0), axis=-1)
+        outside = np.sum(np.where(np.any(hot, axis=-2), 0, self.probs), axis=-1)
+        p = [inside[..., s] for s in range(self.size)]
+        everything = (1 << self.size) - 1
+        after: dict[int, Any] = {everything: np.ones_like(outside)}
+        for gone in range(everything - 1, -1, -1):
+            rest = [s for s in range(self.size) if not gone >> s & 1]
+            mass = outside + sum(p[s] for s in rest)
+            after[gone] = sum(p[s] * after[gone | 1 << s] for s in rest) / mass
+        return p, after
