@@ -234,7 +234,7 @@ def _extrapolated(f: Callable[[float], Any], size: float, noise: Any) -> tuple[A
     for largest in (2, 9, 16, 23):
         best, bound = _ridders(f, size * 2.0**-largest, noise)
         step = size * 2.0 ** -(largest + 12)
-        near, nearer = _central(f, step), _central(f, step / 2)
+        near, nearer = _central(f, step)[0], _central(f, step / 2)[0]
         apart = np.abs(near - best)
         trusted = apart <= SAFETY * (bound + np.abs(near - nearer) + 2 * noise / step)
         if np.all(trusted):
@@ -249,7 +249,8 @@ def _ridders(f: Callable[[float], Any], largest: float, noise: Any) -> tuple[Any
     roundings: list[Any] = []
     for i in range(30):
         h = largest * 2.0**-i
-        last, last_roundings, row, roundings = row, roundings, [_central(f, h)], [noise / h]
+        slope, coarse = _central(f, h)
+        last, last_roundings, row, roundings = row, roundings, [slope], [noise / h + coarse]
         for j in range(1, min(len(last), 6) + 1):
             power = 4.0**j
             row.append(row[-1] + (row[-1] - last[j - 1]) / (power - 1))
@@ -262,11 +263,13 @@ def _ridders(f: Callable[[float], Any], largest: float, noise: Any) -> tuple[Any
     return best, bound
 
 
-def _central(f: Callable[[float], Any], h: float) -> Any:
+def _central(f: Callable[[float], Any], h: float) -> tuple[Any, Any]:
+    """(f(h) - f(-h)) / 2h, and its rounding where the values are far larger than at 0."""
     try:
-        return (f(h) - f(-h)) / (2 * h)
+        above, below = f(h), f(-h)
     except (ArithmeticError, ValueError):  # a step that left the domain
-        return np.nan
+        return np.nan, np.nan
+    return (above - below) / (2 * h), EPS * (np.abs(above) + np.abs(below)) / h
 
 
 def _complex_step(problem: _Problem, point: list[Any], weights: list[Any], i: int, direction: Any) -> tuple[Any, Any] | None:

@@ -88,10 +88,17 @@ def _along_the_line(law: Any, pilot: Any) -> Integrals:
         parts = [p, np.where(p == 0, 0, p * y), np.where(p == 0, 0, p * y * y), np.where(p == 0, 0, -p * log_p)]
         return np.where(np.isfinite(np.stack(parts, axis=1)), np.stack(parts, axis=1), 0)  # (points, 4, batch)
 
+    # between knots x is linear in t, or its distance from a finite end exponential in t: the nearer end, where there are two
+    half, bounded = len(knots) // 2, (np.isfinite(low).all(), np.isfinite(high).all())
+
     def body(t: Any) -> Any:
         i = np.minimum(t.astype(int), len(knots) - 2)
-        width = knots[i + 1] - knots[i]
-        return at(knots[i] + _column(t - i, knots[0]) * width, width)
+        step, width = _column(t - i, knots[0]), knots[i + 1] - knots[i]
+        end = np.where(_column((i < half) & bounded[0] | (not bounded[1]), knots[0]), low, high)
+        if not any(bounded):
+            return at(knots[i] + step * width, width)
+        start, rate = knots[i] - end, np.log((knots[i + 1] - end) / (knots[i] - end))
+        return at(end + start * np.exp(rate * step), start * rate * np.exp(rate * step))
 
     found, error = _adaptive(body, np.arange(len(knots), dtype=float))
     sides = []

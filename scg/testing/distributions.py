@@ -1,0 +1,430 @@
+"""A distribution against what it says of itself, against quadrature, against its own draws, and against another implementation."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.special as sp
+
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, kl_divergence
+from scg.distributions.constraints import Integers, Simplex
+from scg.errors import ScgValueError
+from scg.estimators import Reparameterized
+from scg.gradient import pull
+from scg.graph import Node, parameter
+from scg.sample import sample
+from scg.special import softmax
+from scg.testing.gradients import check_gradient
+from scg.testing.quadrature import Integrals, integrals
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What ``check_distribution`` looked at: (name, what was found) pairs, in order."""
+
+    law: str
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        width = max([len(name) for name, _ in self.rows], default=0)
+        return "\n".join([self.law, *[f"  {name:<{width}}  {found}" for name, found in self.rows]])
+
+
+def check_distribution(
+    distribution: Distribution, *, rng: np.random.Generator, reference: Any = None, alpha: float = 1e-9, points: int = 10_000, order: int = 2
+) -> Checked:
+    """Check a distribution; raises AssertionError with the name of the check and its numbers, else returns a report that can be printed.
+
+    - **shapes**: of draws, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN has NaN.
+    - **reference**: a frozen law of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps ``cdf``, ``mean``, ``var``, ``entropy``, ``ppf``,
+      ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points`` points: draws, and quantiles down to 1e-290 in both tails.
+    - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to 1e-8 (relative; of the scale for the mean)
+      plus the error that ``scg.testing.quadrature`` states. Where it has no rule (vectors of three free dimensions and more) the moments are compared with
+      those of the draws.
+    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete law) have exact binomial laws, tested two-sided; the greatest distance of
+      their empirical distribution function to ``cdf`` exceeds sqrt(log(2/a) / 2n) with probability a at most (Massart, 1990).
+    - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors. These use the central limit theorem.
+      All statistical tests of a call together raise a false alarm with probability ``alpha`` at most.
+    - **quantile**: icdf is the inverse of cdf, for a discrete law the smallest value whose cdf reaches the probability.
+    - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed probability; the explicit transport by
+      ``check_gradient``.
+    - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters and (continuous laws) the value.
+    - **float32**: float32 parameters and values give float32 results, near those in float64.
+    - **detached**: ``detached``, ``stop_gradient``, ``replaced``. **divergence**: KL(p || p) = 0.
+    """
+    check = _Check(distribution, rng, reference, alpha, points, order)
+    for step in _STEPS:
+        for name, found in step(check):
+            check.report.rows.append((name, found))
+    return check.report
+
+
+class _Check:
+    """The law without Nodes, its draws, and its integrals."""
+
+    def __init__(self, distribution: Any, rng: Any, reference: Any, alpha: float, points: int, order: int):
+        self.law, self.rng, self.reference, self.points, self.order = distribution.detached(), rng, reference, points, order
+        self.alpha = alpha / 5  # five kinds of statistical tests
+        self.report = Checked(repr(distribution))
+        self.draws = self.law.sample(rng, points)
+        self.event = len(self.law.event_shape)
+        self.discrete = isinstance(self.law, Discrete)
+        self.integrals: Integrals | None = integrals(self.law, self.law.sample(rng, 4000))
+        self.parameters = {
+            name: np.asarray(p, getattr(p, "dtype", float)) for name, p in self.law.parameters.items() if not isinstance(_set_of(self.law, name), Integers)
+        }
+
+    def fail(self, name: str, message: str) -> None:
+        raise AssertionError(f"{self.report.law}: {name}: {message}")
+
+    def close(self, name: str, got: Any, expected: Any, tolerance: Any, what: str) -> str:
+        """Fail unless |got - expected| <= tolerance everywhere (equal infinities agree); the largest difference, as text."""
+        got, expected, tolerance = np.broadcast_arrays(*[np.asarray(x, float) for x in (got, expected, tolerance)])
+        with np.errstate(invalid="ignore"):
+            difference = np.where(got == expected, 0, np.abs(got - expected))
+        wrong = ~(difference <= tolerance)
+        if wrong.any():
+            worst = np.unravel_index(np.argmax(np.where(wrong, np.where(np.isnan(difference), np.inf, difference - tolerance), -np.inf)), got.shape)
+            at = f" at {[int(i) for i in worst]}" if worst else ""
+            self.fail(name, f"{got[worst]:.15g}, but {what}{at} is {expected[worst]:.15g} (tolerance {tolerance[worst]:.2g})")
+        return f"within {np.max(difference, initial=0):.1e} of {what}"
+
+    def known(self, ask: Callable[[], Any]) -> Any:
+        """What the law knows in closed form; None where it says that it does not."""
+        try:
+            return ask()
+        except ScgValueError as error:
+            if "no closed form" in str(error):
+                return None
+            raise
+
+    def z_test(self, name: str, values: Any, expected: Any, count: int, what: str) -> str:
+        """The mean over the leading axis against ``expected``: standard errors, with room for the skewness of the mean."""
+        n, mean = len(values), np.mean(values, axis=0)
+        centred = values - mean
+        sd = np.sqrt(np.mean(np.square(centred), axis=0))
+        skew = np.abs(np.mean(centred**3, axis=0)) / np.where(sd == 0, 1, sd) ** 3
+        z = float(-sp.ndtri(self.alpha / 2 / max(count, 1)))
+        tolerance = sd / math.sqrt(n) * (z + skew * z * z / (3 * math.sqrt(n))) + 1e-10 * (1 + np.abs(expected))
+        self.close(name, mean, expected, tolerance, what)
+        return f"{n} draws agree with {what}"
+
+
+def _set_of(law: Any, name: str) -> Any:
+    part, _, rest = name.partition(".")
+    return _set_of(getattr(law, part), rest) if rest else law.constraints[name]
+
+
+def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
+    law, batch = c.law, c.law.batch_shape
+    for shape in ((), 3, (2, 3)):
+        z = law.sample(c.rng, shape)
+        lead = (shape,) if isinstance(shape, int) else shape
+        if not isinstance(z, (np.ndarray, np.generic)) or z.shape != (*lead, *batch, *law.event_shape) or z.dtype != law.dtype:
+            c.fail("shapes", f"sample(rng, {shape}) is {getattr(z, 'dtype', type(z))}{np.shape(z)}, wanted {law.dtype}{(*lead, *batch, *law.event_shape)}")
+        if np.shape(law.log_prob(z)) != lead + batch:
+            c.fail("shapes", f"log_prob of a draw of shape {z.shape} has shape {np.shape(law.log_prob(z))}, wanted {lead + batch}")
+    for name in ("mean", "variance"):
+        moment = c.known(lambda name=name: getattr(law, name))
+        if moment is not None and np.shape(moment) != batch + law.event_shape:
+            c.fail("shapes", f"{name} has shape {np.shape(moment)}, wanted {batch + law.event_shape}")
+    entropy = c.known(law.entropy)
+    if entropy is not None and np.shape(entropy) != batch:
+        c.fail("shapes", f"entropy has shape {np.shape(entropy)}, wanted {batch}")
+    yield "shapes", f"draws {law.dtype}{list(batch + law.event_shape)}, batch {list(batch)}"
+    inside = np.asarray(law.support.contains(c.draws))
+    if not inside.all() or not (law.log_prob(c.draws) > -math.inf).all():
+        c.fail("support", f"{np.sum(~inside)} of {inside.size} draws are not {law.support}, or have log_prob -inf")
+    yield "support", f"draws are {law.support}"
+    if law.event_shape:
+        return
+    with np.errstate(all="ignore"):
+        low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+        ends = [np.asarray(e + s, float) for e, s in ((low, -1.0), (high, 1.0)) if np.isfinite(e).all()]
+        ends = [x for x in [*ends, *([0.5 + 0 * np.asarray(low)] if c.discrete else [])] if not np.any(law.support.contains(x))]
+        for x in ends:
+            c.close("outside", np.exp(law.log_prob(x)), 0, 0, f"the density at {x}, outside the support,")
+    if not c.discrete or law.dtype.kind == "f":
+        if not np.isnan(law.log_prob(np.array(math.nan))).all():
+            c.fail("outside", "log_prob of NaN is not NaN")
+    yield "outside", f"log_prob is -inf at {len(ends)} points, and NaN of NaN"
+
+
+def _against_reference(c: _Check) -> Iterator[tuple[str, str]]:
+    law, ref = c.law, c.reference
+    if ref is None:
+        return
+    if hasattr(ref, "logpmf") and (not hasattr(ref, "logpdf") or c.discrete):
+        log_density = ref.logpmf
+    else:
+        log_density = ref.logpdf
+    with np.errstate(all="ignore"):
+        x = _reference_points(c)
+        found = np.asarray(law.log_prob(x))
+        expected = np.asarray(log_density(x)).reshape(found.shape)
+        told = np.isfinite(expected) & (expected > -690 if not c.discrete else True)  # beyond, densities underflow
+        tolerance = 1e-10 * np.maximum(1, np.abs(expected))
+        deviation = c.close("reference", np.where(told, found, 0), np.where(told, expected, 0), tolerance, "log p of the reference")
+        yield "reference", f"log p {deviation} at {len(x)} points, log p from {np.min(expected[told]):.3g} to {np.max(expected[told]):.3g}"
+        for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
+            value = c.known(lambda ours=ours: law.entropy() if ours == "entropy" else getattr(law, ours))
+            if value is not None and hasattr(ref, theirs):
+                value, other = np.asarray(value), np.asarray(getattr(ref, theirs)()).reshape(np.shape(value))
+                told = np.isfinite(other)
+                c.close("reference", np.where(told, value, 0), np.where(told, other, 0), 1e-8 * (1 + np.abs(other)), f"the {ours} of the reference")
+        if hasattr(ref, "cdf") and not law.event_shape and c.known(lambda: law.cdf(x)) is not None:
+            yield "reference", "cdf " + c.close("reference", law.cdf(x), ref.cdf(x), 1e-10, "the reference's")
+
+
+def _reference_points(c: _Check) -> Any:
+    law, ref, quarter = c.law, c.reference, c.points // 4
+    draws = c.draws.astype(float) if c.draws.dtype.kind == "f" else c.draws
+    if law.event_shape or not hasattr(ref, "ppf"):
+        return draws
+    if c.discrete:
+        far = np.mean(draws, axis=0) + 60 * np.std(draws, axis=0) + 60
+        high = np.minimum(far, getattr(law.support, "high", math.inf))
+        k = np.rint(np.linspace(np.broadcast_to(law.support.low, high.shape), high, 2 * quarter))
+        return np.concatenate([draws[: 2 * quarter], k.astype(draws.dtype)])
+    u = 10 ** np.linspace(-290, -1, quarter).reshape(-1, *[1] * len(law.batch_shape))
+    tails = np.concatenate([np.broadcast_to(tail(u), (quarter, *law.batch_shape)) for tail in (ref.ppf, ref.isf)])
+    centre = np.broadcast_to(np.median(draws, axis=0), tails.shape)
+    good = np.isfinite(tails) & (law.log_prob(np.where(np.isfinite(tails), tails, centre)) < math.inf)
+    low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+    return np.concatenate([draws[: 2 * quarter], np.where(good & (tails > low) & (tails < high), tails, centre)])
+
+
+def _moments(c: _Check) -> Iterator[tuple[str, str]]:
+    law, found = c.law, c.integrals
+    if found is None:
+        if law.event_shape and not c.discrete:
+            yield from _moments_of_draws(c)
+        return
+    if not found.error < 1e-3:
+        raise ScgValueError(f"{c.report.law}: the integral over the support is known to {found.error:.1g} only: check milder parameters")
+    slack = 1e-8 + 4 * found.error
+    c.close("normalisation", found.mass, 1, slack, "the total probability wanted")
+    yield "normalisation", f"{'sum' if c.discrete else 'integral'} of p is 1 within {np.max(np.abs(found.mass - 1)):.1e} (error bound {found.error:.1e})"
+    for name, value, integral, scale in (
+        ("mean", c.known(lambda: law.mean), found.mean, np.sqrt(np.abs(found.variance))),
+        ("variance", c.known(lambda: law.variance), found.variance, found.variance),
+        ("entropy", c.known(law.entropy), found.entropy, 1 + np.abs(found.entropy)),
+    ):
+        if value is not None:
+            told = np.isfinite(value) & np.isfinite(integral)  # a circular mean, or an infinite one, is no integral of this kind
+            tolerance = slack * (scale + np.abs(integral)) * (100 if name == "entropy" else 10)
+            if name == "variance" and getattr(law.support, "low", 0) == -math.pi or not told.any():
+                continue
+            yield name, c.close(name, np.where(told, value, 0), np.where(told, integral, 0), np.where(told, tolerance, 0), "that of exp(log_prob)")
+    if not law.event_shape and (value := c.known(lambda: law.cdf(np.zeros(law.batch_shape)))) is not None:
+        at = found.knots if found.knots is not None else found.atoms
+        total = np.cumsum(found.cells[:-1] if found.knots is not None else found.masses, axis=0)
+        yield "cdf", c.close("cdf", law.cdf(np.broadcast_to(at, total.shape)), total, slack, "the integral of exp(log_prob)")
+
+
+def _moments_of_draws(c: _Check) -> Iterator[tuple[str, str]]:
+    law, draws = c.law, c.draws.astype(float)
+    mean, variance, entropy = c.known(lambda: law.mean), c.known(lambda: law.variance), c.known(law.entropy)
+    if mean is not None and np.isfinite(mean).all():
+        yield "mean", c.z_test("mean", draws, mean, mean.size, "the mean")
+        if variance is not None and np.isfinite(variance).all():
+            yield "variance", c.z_test("variance", np.square(draws - mean), variance, mean.size, "the variance")
+    if entropy is not None:
+        yield "entropy", c.z_test("entropy", -law.log_prob(draws), entropy, np.size(entropy), "the entropy")
+
+
+def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
+    law, found, n = c.law, c.integrals, c.points
+    batch = law.batch_shape
+    if found is not None and found.knots is not None:
+        edges, p = found.knots, found.cells
+        below = np.stack([np.sum(c.draws < edge, axis=0) for edge in edges])
+        counts = np.diff(below, axis=0, prepend=np.zeros((1, *batch), int), append=np.full((1, *batch), n))
+        yield "sampler", _binomial_tests(c, counts, p, [f"cell {i} of {len(p)}" for i in range(len(p))])
+    elif found is not None and found.atoms is not None:
+        atoms, p = found.atoms, found.masses
+        shown = np.argsort(-p.reshape(len(p), -1).max(axis=1), kind="stable")[:500]
+        same = [np.equal(c.draws, atoms[k]) for k in shown]
+        counts = np.stack([np.sum(s.all(axis=-1) if c.event else s, axis=0) for s in same])
+        if len(shown) < len(p):
+            counts = np.concatenate([counts, [n - np.sum(counts, axis=0)]])
+        p = np.concatenate([p[shown], [1 - np.sum(p[shown], axis=0)]]) if len(shown) < len(p) else p[shown]
+        yield "sampler", _binomial_tests(c, counts, p, [f"value {np.ravel(atoms[k])[:8]}" for k in shown] + ["any other value"])
+    if not law.event_shape and c.known(lambda: law.cdf(c.draws[0])) is not None:
+        z = np.sort(c.draws, axis=0)
+        grid = np.arange(1, n + 1).reshape(-1, *[1] * len(batch)) / n
+        F = np.asarray(law.cdf(z), float)
+        last = np.concatenate([z[1:] != z[:-1], np.ones((1, *batch), bool)])  # of equal draws the last carries the step
+        first = np.concatenate([np.ones((1, *batch), bool), z[1:] != z[:-1]])
+        distance = np.maximum(np.max(np.where(last, np.abs(grid - F), 0), axis=0), 0 if c.discrete else np.max(np.where(first, F - grid + 1 / n, 0), axis=0))
+        bound = math.sqrt(math.log(2 * max(1, math.prod(batch)) / c.alpha) / (2 * n))
+        if not np.all(distance <= bound):
+            c.fail("sampler", f"the empirical distribution of {n} draws is {np.max(distance):.4g} from cdf, {bound:.4g} is allowed (rate {c.alpha:.1g})")
+        yield "sampler", f"Kolmogorov-Smirnov distance {np.max(distance):.4f} <= {bound:.4f}"
+
+
+def _binomial_tests(c: _Check, counts: Any, p: Any, names: list[str]) -> str:
+    """Two-sided exact tests of each count, at the rate that all together have ``alpha``."""
+    n, p = c.points, np.clip(p, 0, 1)
+    with np.errstate(all="ignore"):
+        at_most = np.where(counts >= n, 1, sp.betaincc(counts + 1, np.maximum(n - counts, 1), p))
+        at_least = np.where(counts <= 0, 1, sp.betainc(np.maximum(counts, 1), n - counts + 1, p))
+    rate = c.alpha / (2 * counts.size)
+    wrong = np.minimum(at_most, at_least) < rate
+    if wrong.any():
+        worst = np.unravel_index(np.argmin(np.minimum(at_most, at_least)), counts.shape)
+        c.fail("sampler", f"{names[worst[0]]}: {counts[worst]} of {n} draws, with probability {p[worst]:.6g} each (false alarms at rate {c.alpha:.1g})")
+    return f"{n} draws in {len(counts)} cells, by exact binomial tests"
+
+
+def _score(c: _Check) -> Iterator[tuple[str, str]]:
+    law = c.law
+    if not law.has(FixedSupport):
+        return
+    count, done = sum(p.size for p in c.parameters.values()), []
+    for name, p in c.parameters.items():
+        if name in law.moving:
+            continue
+        node = parameter(_per_draw(law, name, p, c.points))
+        total = law.replaced(**{name: node}).log_prob(c.draws)
+        scores = pull([total], [np.ones(total.shape, total.dtype)], [node])[0] if type(total) is Node else np.zeros(node.shape)
+        if isinstance(_set_of(law, name), Simplex):  # along the simplex
+            scores = scores - np.mean(scores, axis=-1, keepdims=True)
+        c.z_test("score", scores, 0.0, count, f"a mean score of zero by {name}")
+        done.append(name)
+    if done:
+        yield "score", f"E[d log p] = 0 by {', '.join(done)}"
+
+
+def _per_draw(law: Any, name: str, p: Any, n: int) -> Any:
+    """A parameter with a leading axis of one copy for each of n draws."""
+    missing = len(law.batch_shape) + law.parameter_event_ndim(name) - p.ndim
+    return np.array(np.broadcast_to(p.reshape((1,) * (1 + max(missing, 0)) + p.shape), (n,) + (1,) * max(missing, 0) + p.shape))
+
+
+def _quantile(c: _Check) -> Iterator[tuple[str, str]]:
+    law = c.law
+    if law.event_shape:
+        return
+    u = np.linspace(0.01, 0.99, 99).reshape(-1, *[1] * len(law.batch_shape))
+    x = c.known(lambda: law.icdf(u))
+    if x is None or c.known(lambda: law.cdf(x)) is None:
+        return
+    u = np.broadcast_to(u, np.shape(x))
+    if c.discrete:
+        if not (np.all(law.cdf(x) >= u - 1e-12) and np.all(law.cdf(np.asarray(x) - 1) < u + 1e-12)):
+            c.fail("quantile", "icdf(u) is not the smallest value whose cdf is at least u")
+        yield "quantile", "icdf is the smallest value whose cdf reaches u"
+    else:
+        yield "quantile", c.close("quantile", law.cdf(x), u, 1e-9, "u, of which it is cdf(icdf(u)),")
+
+
+def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
+    law = c.law
+    if c.discrete or not law.has(Reparameterizable):
+        return
+    names = list(c.parameters)
+    if isinstance(law, Reparameterizable) and names:
+        base, size = law.noise(())
+        noise = base.sample(c.rng, size)
+        check_gradient(lambda p: law.replaced(**p).transport(noise), c.parameters, order=c.order)
+        yield "pathwise", "transport has its derivatives"
+    if law.event_shape or c.known(lambda: law.icdf(np.full(law.batch_shape, 0.5))) is None:
+        return
+    n = 64
+    nodes = {name: parameter(_per_draw(law, name, p, n)) for name, p in c.parameters.items()}
+    z = sample(law.replaced(**nodes), Reparameterized(), rng=c.rng)
+    u = np.asarray(law.cdf(z.value))
+    central = (u > 1e-3) & (u < 1 - 1e-3)
+    for name, node in nodes.items():
+        p, is_simplex = c.parameters[name], isinstance(_set_of(law, name), Simplex)
+        direction = c.rng.uniform(0.5, 1.5, p.shape)
+        direction = p * (direction - np.sum(p * direction, -1, keepdims=True)) if is_simplex else direction * np.where(p == 0, 1, np.abs(p))
+        (got,) = pull([z], [central.astype(z.dtype)], [node])
+        got = np.sum(np.reshape(got * direction, (n, -1)), axis=1)
+
+        def shifted(h: float, name: str = name, p: Any = p, direction: Any = direction) -> Any:
+            return np.asarray(law.replaced(**{name: p + h * direction}).icdf(u))
+
+        wide, narrow = [(shifted(h) - shifted(-h)) / (2 * h) for h in (2e-3, 1e-3)]
+        expected, error = (4 * narrow - wide) / 3, np.abs(wide - narrow) ** 2 / (np.abs(narrow) + 1e-300) + 1e-7 * (np.abs(narrow) + np.abs(z.value))
+        expected, error = [np.sum(np.reshape(np.where(central, x, 0), (n, -1)), axis=1) for x in (expected, error)]
+        found = c.close("pathwise", got, expected, 4 * error, f"the derivative of the quantile function by {name}")
+        yield "pathwise", found
+
+
+def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
+    law = c.law
+    middle = np.sort(c.draws, axis=0)[[len(c.draws) // 5, len(c.draws) // 2]] if not law.event_shape else c.draws[:2]
+    arguments: list[Any] = [c.parameters]
+    if c.discrete:
+        fn = lambda p: law.replaced(**p).log_prob(middle)
+    elif isinstance(law.support, Simplex):
+        fn, arguments = lambda p, y: law.replaced(**p).log_prob(softmax(y, -1)), [c.parameters, np.log(middle)]
+    else:
+        fn, arguments = lambda p, value: law.replaced(**p).log_prob(value), [c.parameters, middle]
+    if not c.parameters and c.discrete:
+        return
+    check_gradient(fn, *arguments, order=c.order, rng=c.rng)
+    done = ["log_prob"]
+    for name in ("mean", "variance", "entropy"):
+        value = c.known(lambda name=name: _moment(law, name))
+        if value is not None and np.isfinite(value).all() and c.parameters:
+            check_gradient(lambda p, name=name: _moment(law.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()), c.parameters, order=c.order)
+            done.append(name)
+    yield "gradients", f"{', '.join(done)}, to order {c.order}"
+
+
+def _moment(law: Any, name: str) -> Any:
+    return law.entropy() if name == "entropy" else getattr(law, name)
+
+
+def _float32(c: _Check) -> Iterator[tuple[str, str]]:
+    law = c.law
+    if not c.parameters:
+        return
+    low = law.replaced(**{name: np.asarray(p, np.float32) for name, p in law.parameters.items()})
+    z = low.sample(c.rng, 20)
+    wanted = np.dtype(np.float32) if law.dtype.kind == "f" else law.dtype
+    results = {"sample": (z, wanted), "log_prob": (low.log_prob(z), np.dtype(np.float32))}
+    for name in ("mean", "variance", "entropy"):
+        value = c.known(lambda name=name: _moment(low, name))
+        if value is not None:
+            results[name] = (value, np.dtype(np.float32))
+    for name, (value, dtype) in results.items():
+        if np.asarray(value).dtype != dtype:
+            c.fail("float32", f"{name} of float32 parameters is {np.asarray(value).dtype}, wanted {dtype}")
+    wide = law.replaced(**{name: np.asarray(p, np.float32).astype(float) for name, p in law.parameters.items()})
+    expected = wide.log_prob(z.astype(float) if z.dtype.kind == "f" else z)
+    found = np.where(np.isfinite(expected), low.log_prob(z), expected)
+    tolerance = 1e-3 * (1 + np.abs(np.where(np.isfinite(expected), expected, 0)))
+    yield "float32", "log_prob " + c.close("float32", found, expected, tolerance, "that in float64")
+
+
+def _detached(c: _Check) -> Iterator[tuple[str, str]]:
+    law, z = c.law, c.draws[:3]
+    nodes = {name: parameter(p) for name, p in c.parameters.items()}
+    if not nodes:
+        return
+    live = law.replaced(**nodes)
+    plain = np.asarray(law.log_prob(z))
+    if type(live.log_prob(z)) is not Node or type(live.sample(c.rng)) is Node or type(live.detached().log_prob(z)) is Node:
+        c.fail("detached", "log_prob of Nodes must be a Node, a draw and what is detached must not")
+    held = live.stop_gradient().log_prob(z)
+    c.close("detached", np.asarray(live.log_prob(z).value), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays")
+    c.close("detached", np.asarray(live.detached().log_prob(z)), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays")
+    if type(held) is Node and any(np.any(g) for g in pull([held], [np.ones(held.shape, held.dtype)], list(nodes.values()))):
+        c.fail("detached", "log_prob has a derivative after stop_gradient()")
+    yield "detached", "detached(), stop_gradient() and replaced() keep the values"
+    try:
+        divergence = kl_divergence(law, law)
+    except ScgValueError:
+        return
+    if np.shape(divergence) != law.batch_shape:
+        c.fail("divergence", f"KL(p || p) has shape {np.shape(divergence)}, wanted {law.batch_shape}")
+    yield "divergence", "KL(p || p) " + c.close("divergence", divergence, 0, 1e-10, "zero")
+
+
+_STEPS = (_shapes, _against_reference, _moments, _sampler, _score, _quantile, _pathwise, _gradients, _float32, _detached)
