@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scg.distributions.base import Discrete, FiniteSupport
-from scg.distributions.constraints import Simplex, Vector
+from scg.distributions.constraints import Simplex, Vector, circle
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
@@ -51,6 +51,13 @@ def integrals(law: Any, pilot: Any) -> Integrals | None:
         return None if fine is None or coarse is None else _by_rule(law, fine, coarse)
 
 
+def ends(law: Any) -> tuple[Any, Any]:
+    """Of the support of a scalar law; of an angle, half a turn to either side of its mean."""
+    if law.support is circle:
+        return law.mean - math.pi, law.mean + math.pi
+    return getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+
+
 def _summed(law: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-12) -> Integrals:
     log_p = np.asarray(law.log_prob(atoms))
     p = np.exp(log_p) * weight
@@ -75,7 +82,7 @@ def _whole_numbers(law: Any) -> Any:
 
 def _along_the_line(law: Any, pilot: Any) -> Integrals:
     """Cells between quantiles of the pilot draws, and a tail on either side."""
-    low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+    low, high = ends(law)
     knots = np.quantile(np.asarray(pilot, float), [0.001, 0.01, *np.linspace(0.05, 0.95, 19), 0.99, 0.999], axis=0)
     centre, scale = knots[len(knots) // 2], knots[-6] - knots[5]
     left, right = _tail(low, knots[0], knots[1] - knots[0]), _tail(high, knots[-1], knots[-1] - knots[-2])
