@@ -32,7 +32,7 @@ class Estimator(ABC):
         for capability in self.requires:
             if not distribution.has(capability):
                 raise EstimatorError(
-                    f"{label}: {type(self).__name__} needs a distribution with {_spaced(capability.__name__)}, got {distribution!r}; "
+                    f"{label}: {type(self).__name__} needs {_asked(capability.__name__)}, got {distribution!r}; "
                     f"use {self.instead} ({here()})"
                 )
 
@@ -57,5 +57,6 @@ class Accounted(Estimator):
     """For draws that an estimator makes on its own account: what their parameters contribute stands in its own formula."""
 
 
-def _spaced(name: str) -> str:
-    return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
+def _asked(capability: str) -> str:
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in capability).strip()
+    return f"a distribution with {words}" if words.endswith("support") else f"a {words} distribution"
