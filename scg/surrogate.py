@@ -319,7 +319,13 @@ def _summands(node: Node, dependent: set[int]) -> list[int]:
     return []
 
 
-first_order: Any = primitive(lambda x, g: np.zeros_like(x), elementwise, lambda h, out, x, g: _only_once(h * g), None, name="first_order")
+first_order: Any = primitive(
+    lambda x, g: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
+    elementwise,
+    lambda h, out, x, g: _only_once(h * g),
+    None,
+    name="first_order",
+)
 """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
 
 
