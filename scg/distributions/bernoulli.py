@@ -4,17 +4,26 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import scipy.special as sp
 
-from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array, weak
 from scg.distributions.constraints import boolean, real, unit_interval
-from scg.errors import ScgTypeError, here
-from scg.special import sigmoid, softplus
+from scg.distributions.discrete import log, numbers, one_of_two, raw, supported, times
+from scg.special import sigmoid as _sigmoid
+from scg.special import softplus as _softplus
+
+sigmoid, softplus = weak(_sigmoid), weak(_softplus)
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Bernoulli(Distribution, FiniteSupport, FixedSupport):
-    """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``, never both."""
+    """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``, never both.
+
+    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. At other values than 0 and 1
+    log p is -inf; in a graph that was recorded at such values, a replay at a relaxed value continues the formula, linear in b. Draws compare a uniform
+    number with the probability, which resolves 2^-53 (float32: 2^-24).
+    """
 
     probs: Any = None
     logits: Any = None
@@ -22,8 +31,7 @@ class Bernoulli(Distribution, FiniteSupport, FixedSupport):
     support = boolean  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if (self.probs is None) == (self.logits is None):
-            raise ScgTypeError(f"Bernoulli takes probs or logits, one of the two ({here()})")
+        one_of_two(self)
         super().__post_init__()
 
     @property
@@ -31,22 +39,72 @@ class Bernoulli(Distribution, FiniteSupport, FixedSupport):
         """P(b = 1)."""
         return sigmoid(self.logits) if self.probs is None else self.probs
 
+    @property
+    def q(self) -> Any:
+        """P(b = 0), without cancellation where p is nearly 1."""
+        return sigmoid(-self.logits) if self.probs is None else 1 - self.probs
+
+    @property
+    def log_p(self) -> Any:
+        """log P(b = 1)."""
+        return -softplus(-self.logits) if self.probs is None else log(self.probs)
+
+    @property
+    def log_q(self) -> Any:
+        """log P(b = 0)."""
+        return -softplus(self.logits) if self.probs is None else log1m(self.probs)
+
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         p, dtype = self.detached().p, self.dtype
-        return (rng.random(self.full_shape(shape), dtype=dtype if dtype in (np.float32, np.float64) else float) < p).astype(dtype)
+        u = rng.random(self.full_shape(shape), dtype=dtype if dtype in (np.float32, np.float64) else float)
+        return np.asarray(u < p).astype(dtype)
 
     def atoms(self) -> np.ndarray:
         return np.array([0, 1], self.dtype).reshape(2, *[1] * len(self.batch_shape))
 
     def log_prob(self, value: Any) -> Any:
-        if self.probs is None:
-            return value * self.logits - softplus(self.logits)
-        return np.log(np.where(np.equal(value, 1), self.probs, 1 - self.probs))
+        value = numbers(value, self.dtype)
+        v = raw(value)
+        with np.errstate(invalid="ignore"):
+            clean = not (v * (v - 1)).any()  # one pass
+        return self._inside(value) if clean else supported(self._inside, value, 0, 1)
+
+    def _inside(self, b: Any) -> Any:
+        """b log p + (1 - b) log(1 - p), in which 0 log 0 = 0."""
+        if self.probs is not None:
+            return sp.xlogy(b, self.probs) + sp.xlog1py(1 - b, -self.probs)
+        if np.isfinite(raw(self.logits)).all():
+            return b * self.logits - softplus(self.logits)
+        return times(b, self.log_p) + times(1 - b, self.log_q)
 
     @property
     def mean(self) -> Any:
-        return self.p
+        return self._whole(self.p)
 
     @property
     def variance(self) -> Any:
-        return self.p * (1 - self.p)
+        return self._whole(self.p * self.q)
+
+    def entropy(self) -> Any:
+        return self._whole(times(self.p, -self.log_p) + times(self.q, -self.log_q))
+
+    def cdf(self, value: Any) -> Any:
+        value = real_array(value)
+        return np.where(value < 0, 0, np.where(value < 1, self.q, 1)) + 0 * value
+
+    def icdf(self, probability: Any) -> Any:
+        return np.where(real_array(probability) <= self.q, 0, np.ones((), self.dtype)) + 0 * real_array(probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """p log(p/p') + (1-p) log((1-p) / (1-p'))."""
+        if not isinstance(other, Bernoulli):
+            return NotImplemented
+        with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0
+            return times(self.p, self.log_p - other.log_p) + times(self.q, self.log_q - other.log_q)
+
+
+@weak
+def log1m(p: Any) -> Any:
+    """log(1 - p), -inf at 1 without a warning."""
+    with np.errstate(divide="ignore"):
+        return np.log1p(-p)

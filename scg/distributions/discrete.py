@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.distributions.base import weak
 from scg.errors import ScgTypeError, here
 from scg.graph import Node
 
@@ -23,9 +24,10 @@ def raw(value: Any) -> Any:
 
 def numbers(value: Any, dtype: np.dtype[Any]) -> Any:
     """``value`` as a Node or array of floats: those that it has, else of ``dtype``."""
-    if type(value) is Node:
-        return value if value.dtype.kind == "f" else np.astype(value, dtype)
-    return np.asarray(value, getattr(value, "dtype", dtype) if getattr(value, "dtype", dtype).kind == "f" else dtype)
+    kind = getattr(value, "dtype", None)
+    if kind is not None and kind.kind == "f":
+        return value
+    return np.astype(value, dtype) if type(value) is Node else np.asarray(value, dtype)
 
 
 def outside(value: Any, low: Any, high: Any = None) -> Any:
@@ -45,12 +47,14 @@ def supported(inside: Callable[[Any], Any], value: Any, low: Any, high: Any = No
     return np.where(bad, -math.inf, inside(np.where(bad, low, value)))
 
 
+@weak
 def times(p: Any, x: Any) -> Any:
     """p * x, and 0 where p is 0 whatever x is: a term of an expectation."""
     with np.errstate(invalid="ignore"):
         return np.where(p == 0, 0, p * x)
 
 
+@weak
 def log(p: Any) -> Any:
     """log p, -inf at 0 without a warning."""
     with np.errstate(divide="ignore"):
