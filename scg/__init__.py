@@ -1,10 +1,25 @@
 """scg: stochastic computation graphs in NumPy."""
 
-from scg import axes, checkpoint, distributions, errors, nn, optim, primitives, special
+from scg import axes, checkpoint, distributions, errors, nn, objectives, optim, primitives, special
 from scg.ambient import detect_nan
 from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 from scg.errors import ScgError
-from scg.estimators import Baseline, Constant, Enumerate, LeaveOneOut, Reparameterized, ScoreFunction
+from scg.estimators import (
+    ARM,
+    Baseline,
+    Constant,
+    DisARM,
+    Enumerate,
+    Learned,
+    LeaveOneOut,
+    MovingAverage,
+    MuProp,
+    Optimal,
+    REBAR,
+    RELAX,
+    Reparameterized,
+    ScoreFunction,
+)
 from scg.graph import Node, parameter, primitive
 from scg.primitives.layout import stop_gradient
 from scg.replay import replay

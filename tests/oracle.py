@@ -63,7 +63,8 @@ def _enumerated(node, points, budget):
     values = {leaf: column[rows[:, k]] for k, (leaf, column, _) in enumerate(columns)}
     weight = np.prod([w[rows[:, k]] for k, (_, _, w) in enumerate(columns)], axis=0)
     scores = [np.sum(leaf.statics["site"].distribution.log_prob(leaf)) for leaf in values if leaf.primitive is draw]
-    result, *logs = replay([node, *[s if isinstance(s, Node) else scg.parameter(s) for s in scores]], values, list(values), create_graph=True)
+    with np.errstate(divide="ignore"):  # of what is impossible
+        result, *logs = replay([node, *[s if isinstance(s, Node) else scg.parameter(s) for s in scores]], values, list(values), create_graph=True)
     for log in logs:
         weight = weight * np.exp(log)
     return np.sum(np.reshape(weight, (-1, *[1] * node.ndim)) * result, axis=0)

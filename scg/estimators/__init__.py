@@ -1,7 +1,26 @@
 """Gradient estimators: one file, one rule, its claims."""
 
+from scg.estimators.arm import ARM, DisARM
 from scg.estimators.enumerate import Enumerate
+from scg.estimators.muprop import MuProp
+from scg.estimators.rebar import REBAR, RELAX
 from scg.estimators.reparameterized import Reparameterized
-from scg.estimators.score import Baseline, Constant, LeaveOneOut, ScoreFunction
+from scg.estimators.baselines import Baseline, Constant, LeaveOneOut, Learned, MovingAverage, Optimal
+from scg.estimators.score import ScoreFunction
 
-__all__ = ["Baseline", "Constant", "Enumerate", "LeaveOneOut", "Reparameterized", "ScoreFunction"]
+__all__ = [
+    "ARM",
+    "Baseline",
+    "Constant",
+    "DisARM",
+    "Enumerate",
+    "Learned",
+    "LeaveOneOut",
+    "MovingAverage",
+    "MuProp",
+    "Optimal",
+    "REBAR",
+    "RELAX",
+    "Reparameterized",
+    "ScoreFunction",
+]

@@ -1,6 +1,5 @@
-"""The score-function estimator and its baselines."""
+"""The score-function estimator."""
 
-from abc import ABC, abstractmethod
 from typing import Any, final
 
 import numpy as np
@@ -8,31 +7,9 @@ import numpy as np
 from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimator import Estimator
+from scg.estimators.baselines import Baseline
 from scg.primitives.layout import stop_gradient
 from scg.surrogate import Downstream, box, first_order, score
-
-
-class Baseline(ABC):
-    """A number b that does not depend on the draw that it stands against: E[b d log p] = 0, so it changes the variance only."""
-
-    @abstractmethod
-    def value(self, down: Downstream) -> Any:
-        """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the draw's batch shape."""
-
-    def of_samples(self, f: Any, down: Downstream) -> Any:
-        """b for each of the estimator's own samples, along the leading axis of ``f``, the costs-to-go of the samples."""
-        return self.value(down)
-
-
-@final
-class Constant(Baseline):
-    """The same number for every element of the draw."""
-
-    def __init__(self, value: float):
-        self.level = float(value)
-
-    def value(self, down: Downstream) -> Any:
-        return self.level
 
 
 @final
@@ -70,29 +47,7 @@ class ScoreFunction(Estimator):
         scores = down.distribution.log_prob(stop_gradient(draws))
         terms = down.terms_at(draws)
         f = down.total(terms)
-        b = 0.0 if self.baseline is None else stop_gradient(self.baseline.of_samples(f, down))
+        b = 0.0 if self.baseline is None else stop_gradient(self.baseline.of_samples(f, draws, down))
         if down.graph:
             return (down.scored(terms, scores) - np.sum((box(scores) - 1) * b)) / self.samples
         return np.sum(first_order(scores, (f - b) / self.samples))
-
-
-@final
-class LeaveOneOut(Baseline):
-    """b_i = mean of the costs of the other draws, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al., 2019).
-
-    The others are the node's own sample axis (``scg.sample(..., shape=(n,))``, whose costs must not mix along that axis), or
-    the estimator's ``samples``.
-    """
-
-    def value(self, down: Downstream) -> Any:
-        f, n, axis = down.now(), down.site.shape[0] if down.site.shape else 1, down.site.lead
-        if n < 2 or np.ndim(f) <= axis or f.shape[axis] != n:
-            raise EstimatorError(
-                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape {down.site.shape} "
-                f"and costs-to-go of shape {np.shape(f)}; use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
-            )
-        return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
-
-    def of_samples(self, f: Any, down: Downstream) -> Any:
-        """The same over the leading axis of ``f``, the estimator's own samples."""
-        return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)

@@ -1,0 +1,139 @@
+"""ARM and DisARM: a draw and its antithetic partner."""
+
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution
+from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.categorical import Categorical, OneHotCategorical
+from scg.distributions.uniform import UNIT
+from scg.errors import EstimatorError, here
+from scg.estimator import Accounted, Estimator
+from scg.primitives.layout import stop_gradient
+from scg.sample import Site, noise_node, place
+from scg.special import logsumexp, sigmoid
+from scg.surrogate import Downstream, first_order
+
+
+@final
+class ARM(Estimator):
+    """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1) (Yin and Zhou, 2019).
+
+    For the logits l of a Bernoulli law. Two evaluations of the cost: here, and with all elements of the draw replaced by their partners at once.
+    b is what was drawn; b' comes from its law given b, and u from the interval in which both come out so. First derivatives only.
+    """
+
+    requires = (Bernoulli,)
+    instead = "DisARM(), ScoreFunction() or Reparameterized()"
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        eta, l, s = _logits(down)
+        flip = _flips(down, s * l)
+        m = sigmoid(abs(l))
+        v = _uniform(down)
+        # s = 2b - 1. Partners that differ: u is on the side of b, outside (1 - m, m); else inside
+        weight = flip * s * (m - 0.5 + v * (1 - m)) + (1 - flip) * (v - 0.5) * (2 * m - 1)
+        return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
+
+
+@final
+class DisARM(Estimator):
+    """DisARM, or U2G: d/dl E[f(b)] = E[(f(b) - f(b')) (-1)^b' 1[b != b'] sigma(|l|) / 2] (Dong, Mnih and Tucker, 2020; Yin et al., 2020).
+
+    The mean of ARM over the noise u given the pair (b, b'). Two evaluations of the cost: here, and with all elements of the draw replaced
+    by their partners at once. First derivatives only.
+
+    One of K is a walk along K - 1 coins with P(z = k | z >= k) = sigma(a_k), each with its partner: the walks z and z' then give a_k
+    (f(z) - f(z'))/2 times the weight above up to the end of the shorter walk, the score of the longer walk's coin (its sign turned where that is z')
+    up to the end of the longer one, and zero beyond (after Dong, Mnih and Tucker, 2021).
+    """
+
+    requires = ()
+    instead = "ScoreFunction() or Reparameterized()"
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        if not isinstance(distribution, (Bernoulli, Categorical, OneHotCategorical)):
+            raise EstimatorError(f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use {self.instead} ({here()})")
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        if not isinstance(down.distribution, Bernoulli):
+            return _along_sticks(down)
+        eta, l, s = _logits(down)
+        flip = _flips(down, s * l)
+        weight = flip * s * (0.5 * sigmoid(abs(l)))
+        return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
+
+
+def logit(distribution: Any) -> Any:
+    """The logits of a Bernoulli law, of its ``probs`` where it has those."""
+    if distribution.probs is None:
+        return distribution.logits
+    return np.log(distribution.probs) - np.log1p(-distribution.probs)
+
+
+def own(down: Downstream, x: Any) -> Any:
+    """``x`` held constant: a Node where the estimate is one, else an array."""
+    return stop_gradient(x) if down.graph else getattr(x, "_value", x)
+
+
+def _logits(down: Downstream) -> tuple[Any, Any, Any]:
+    """The logits as a node over the draw, their values, and 2b - 1."""
+    eta = np.broadcast_to(logit(down.distribution), down.shape)
+    return eta, own(down, eta), 2 * own(down, down.node) - 1
+
+
+def _flips(down: Downstream, x: Any) -> Any:
+    """Whether the partner differs, given the draw: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of ``x``: 0 or 1."""
+    return own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
+
+
+def placed(down: Downstream, law: Distribution) -> Any:
+    """A draw that the estimate makes for itself: a node of the graph where the estimate is one."""
+    return place(Site(law, Accounted(), down.rng, (), None)) if down.graph else law.sample(down.rng)
+
+
+def _uniform(down: Downstream) -> Any:
+    if down.graph:
+        return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
+    return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
+
+
+def _at_partner(down: Downstream, flip: Any) -> Any:
+    b = own(down, down.node)
+    return down.at((b + flip - 2 * b * flip)[None])[0]
+
+
+def _along_sticks(down: Downstream) -> Any:
+    """DisARM on the coins of the walk. Arrays over the draw's batch, and the coins along a last axis."""
+    law, categories = down.distribution, down.distribution.categories
+    eta = np.broadcast_to(_stick_logits(law.log_p), (*down.shape, categories - 1))
+    a, k = own(down, eta), np.arange(categories - 1)
+    one_hot = bool(law.event_shape)
+    z = np.sum(own(down, down.node) * np.arange(categories), axis=-1) if one_hot else own(down, down.node)
+    z = z[..., None]
+    reached, s = k <= z, 2 * np.astype(k == z, a.dtype) - 1
+    differs = np.exp(-np.maximum(s * a, 0))
+    # P(b'_k = 1), given b_k where the walk came to it
+    p = np.where(reached, np.where(s > 0, 1 - differs, differs), sigmoid(a))
+    going = np.cumprod(1 - p, axis=-1)
+    one = np.ones_like(going[..., :1])
+    partner = placed(down, Categorical(probs=np.concatenate([one, going], axis=-1) * np.concatenate([p, one], axis=-1)))
+    other = own(down, partner)[..., None]
+    values = np.astype(other == np.arange(categories), a.dtype) if one_hot else other[..., 0]
+    reached2, s2 = k <= other, 2 * np.astype(k == other, a.dtype) - 1
+    both = np.where(s != s2, s * sigmoid(abs(a)), 0)
+    weight = np.where(reached & reached2, both, np.where(reached, s * sigmoid(-s * a), np.where(reached2, -s2 * sigmoid(-s2 * a), 0)))
+    f = down.now() - down.at(values[None])[0]
+    return np.sum(first_order(eta, 0.5 * np.broadcast_to(f, down.shape)[..., None] * weight))
+
+
+def _stick_logits(log_p: Any) -> Any:
+    """a_k = log p_k - log sum_{j > k} p_j, for all k but the last."""
+    categories = log_p.shape[-1]
+    later = np.arange(categories) > np.arange(categories - 1)[:, None]
+    return log_p[..., :-1] - logsumexp(np.where(later, log_p[..., None, :], -np.inf), axis=-1)

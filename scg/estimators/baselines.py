@@ -1,0 +1,257 @@
+"""Baselines of the score function: numbers that stand against a draw's costs and do not depend on the draw."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.gradient import pull
+from scg.graph import Node, ancestors, parameter
+from scg.primitives.layout import stop_gradient
+from scg.surrogate import Downstream
+from scg.tree import leaves, map_leaves, rebuild
+
+
+class Baseline(ABC):
+    """A number b that does not depend on the draw that it stands against: E[b d log p] = 0, so it changes the variance only."""
+
+    @abstractmethod
+    def value(self, down: Downstream) -> Any:
+        """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the draw's batch shape."""
+
+    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+        """b for each of the estimator's own samples ``draws``, along the leading axis of ``f``, their costs-to-go."""
+        return self.value(down)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({given})"
+
+
+@final
+class Constant(Baseline):
+    """The same number for every element of the draw."""
+
+    def __init__(self, value: float):
+        self.level = float(value)
+
+    def value(self, down: Downstream) -> Any:
+        return self.level
+
+
+@final
+class LeaveOneOut(Baseline):
+    """b_i = mean of the costs of the other draws, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al., 2019).
+
+    The others are the node's own sample axis (``scg.sample(..., shape=(n,))``, whose costs must not mix along that axis), or
+    the estimator's ``samples``.
+    """
+
+    def value(self, down: Downstream) -> Any:
+        f, n, axis = down.now(), down.site.shape[0] if down.site.shape else 1, down.site.lead
+        if n < 2 or np.ndim(f) <= axis or f.shape[axis] != n:
+            raise EstimatorError(
+                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape {down.site.shape} "
+                f"and costs-to-go of shape {np.shape(f)}; use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
+            )
+        return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
+
+    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+        """The same over the leading axis of ``f``, the estimator's own samples."""
+        return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)
+
+
+class _Remembering(Baseline):
+    """A baseline that learns from costs. What a cost has to say waits until a draw comes that is younger than that cost.
+
+    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that this draw has influenced.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[int, Any]] = {}
+
+    def _recall(self, down: Downstream) -> None:
+        """Learn from all costs older than the draw."""
+        for draw, (cost, lesson) in list(self._waiting.items()):
+            if cost < down.node.id:
+                del self._waiting[draw]
+                self._learn(*lesson)
+
+    def _note(self, down: Downstream, *lesson: Any) -> None:
+        """Remember a lesson of a draw's costs; zeros, which other draws' estimates add to a cost, teach nothing."""
+        if np.any(lesson[0]):
+            self._waiting.setdefault(down.node.id, (down.cost.id, lesson))
+
+    def _learn(self, *lesson: Any) -> None:
+        raise NotImplementedError
+
+
+@final
+class MovingAverage(_Remembering):
+    """b = the exponentially weighted average of earlier costs-to-go, sum_k decay^k F_{-1-k} / sum_k decay^k; 0 at first.
+
+    Before this draw's own cost, never with it. One number: F is averaged over the elements of a draw. The state is in the instance: give draws whose
+    costs differ in size one each.
+    """
+
+    def __init__(self, decay: float = 0.99):
+        super().__init__()
+        self.decay, self._total, self._weight = _fraction(self, decay), 0.0, 0.0
+
+    def value(self, down: Downstream) -> Any:
+        self._recall(down)
+        self._note(down, _raw(down.now()))
+        return self._total / self._weight if self._weight else 0.0
+
+    def _learn(self, f: Any) -> None:
+        self._total = self.decay * self._total + float(np.mean(f))
+        self._weight = self.decay * self._weight + 1
+
+
+@final
+class Optimal(_Remembering):
+    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least variance Var[(F - b) s], estimated from other draws (Greensmith et al., 2004).
+
+    With the estimator's ``samples``, for each draw and element from the other ones (s^2 summed over the parameters); else from earlier costs with
+    weights decay^k, as one number for all elements, 0 at first. Best where F and s^2 are dependent: for one Bernoulli it makes the variance zero.
+    """
+
+    def __init__(self, decay: float = 0.99):
+        super().__init__()
+        self.decay, self._above, self._below = _fraction(self, decay), 0.0, 0.0
+
+    def value(self, down: Downstream) -> Any:
+        self._recall(down)
+        f, square = _raw(down.now()), _raw(squared_score(down, down.node if down.graph else down.node._value, 0))
+        self._note(down, f, square)
+        return self._above / self._below if self._below > 0 else 0.0
+
+    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+        square = stop_gradient(squared_score(down, stop_gradient(draws), 1))
+        above, below = (np.sum(x, axis=0, keepdims=True) - x for x in (f * square, square + 0 * f))
+        below = np.where(below > 0, below, 1)  # no other draw has a score: any b will do
+        return above / below
+
+    def _learn(self, f: Any, square: Any) -> None:
+        self._above = self.decay * self._above + float(np.mean(f * square))
+        self._below = self.decay * self._below + float(np.mean(square))
+
+
+@final
+class Learned(_Remembering):
+    """B(x, phi): a function of inputs and parameters of its own, trained by the squared error (F - B)^2 (NVIL, Mnih and Gregor, 2014).
+
+        b = scg.Learned(fn, phi, optimizer=scg.optim.Adam)                     # once
+        scg.sample(distribution, scg.ScoreFunction(baseline=b(x)), rng=rng)    # for each minibatch x
+
+    ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the draw's batch shape. ``phi`` is a structure of arrays,
+    which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place (``functools.partial(scg.optim.Adam, learning_rate=1e-4)``); without
+    one, B is fixed. ``x`` (arrays, or nodes that do not depend on the draw) is not differentiated. A step is taken when the next draw comes.
+
+    ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with ``decay``), so that fn need not
+    know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that would be another gradient's estimate; here its mean stays exact.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Any, Any], Any],
+        parameters: Any,
+        optimizer: Callable[[Any], Any] | None = None,
+        normalize: bool = False,
+        decay: float = 0.99,
+    ):
+        super().__init__()
+        if not callable(fn):
+            raise ScgTypeError(f"Learned: fn must be a function of (parameters, inputs), got {fn!r} ({here()})")
+        if optimizer is not None and not callable(optimizer):
+            raise ScgTypeError(f"Learned: optimizer must be a function of the parameters, such as scg.optim.Adam, got {optimizer!r} ({here()})")
+        self.fn, self.parameters, self.normalize, self.decay = fn, parameters, normalize, _fraction(self, decay)
+        self._optimizer = optimizer(parameters) if optimizer is not None else None
+        self._moments = np.zeros(3)  # weight, and weighted sums of the costs and of their squares
+
+    def __call__(self, inputs: Any) -> Baseline:
+        """The baseline B(x, phi) at the inputs of this draw."""
+        return _Predicted(self, inputs)
+
+    def value(self, down: Downstream) -> Any:
+        raise EstimatorError(f"{down.site!r}: give the learned baseline its inputs, ScoreFunction(baseline=b(x)) ({here()})")
+
+    def train(self, inputs: Any, costs: Any) -> float:
+        """One step down the squared error, averaged over the elements of ``costs``; the error before it."""
+        phi = map_leaves(parameter, self.parameters)
+        m, v = self.level()
+        error = (np.asarray(costs) - m) / v - self.fn(phi, inputs)
+        loss = np.mean(error * error)
+        if self._optimizer is not None:
+            nodes = [leaf for _, leaf in leaves(phi)]
+            self._optimizer.step(rebuild(self.parameters, iter(pull([loss], [np.ones((), loss.dtype)], nodes))))
+        self._moments = self.decay * self._moments + [1, float(np.mean(costs)), float(np.mean(np.square(costs)))]
+        return float(_raw(loss))
+
+    def level(self) -> tuple[float, float]:
+        """(m, v): what the predictions of ``fn`` are relative to."""
+        weight, total, squares = self._moments.tolist()
+        if not self.normalize or not weight:
+            return 0.0, 1.0
+        m = total / weight
+        variance = squares / weight - m * m
+        return m, math.sqrt(variance) if variance > 0 else 1.0
+
+    def _learn(self, f: Any, inputs: Any) -> None:
+        self.train(inputs, f)
+
+    def __repr__(self) -> str:
+        return f"Learned({getattr(self.fn, '__name__', self.fn)})"
+
+
+@final
+class _Predicted(Baseline):
+    """A learned baseline at some inputs."""
+
+    def __init__(self, owner: Learned, inputs: Any):
+        self._owner, self._inputs = owner, inputs
+
+    def value(self, down: Downstream) -> Any:
+        nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]
+        if any(node is down.node for node in ancestors(nodes, down.node.id, guards=True)):
+            raise EstimatorError(f"{down.site!r}: a baseline must not depend on the draw that it stands against, and these inputs do ({here()})")
+        x = map_leaves(_raw, self._inputs)
+        self._owner._recall(down)
+        m, v = self._owner.level()
+        b = m + v * np.asarray(_raw(self._owner.fn(self._owner.parameters, x)))
+        f = _raw(down.now())
+        if np.broadcast_shapes(b.shape, down.shape) != down.shape:
+            raise EstimatorError(f"{down.site!r}: the baseline has shape {b.shape}, which does not broadcast to the draw's {down.shape} ({here()})")
+        self._owner._note(down, np.broadcast_to(f, np.broadcast_shapes(f.shape, b.shape)), x)
+        return b
+
+    def __repr__(self) -> str:
+        return repr(self._owner)
+
+
+def squared_score(down: Downstream, draws: Any, lead: int) -> Any:
+    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``lead`` more axes in front than the draw."""
+    batch = (*draws.shape[:lead], *down.shape)
+    wide = {}
+    for name, p in down.distribution.parameters.items():
+        if type(p) is Node:
+            event = p.shape[p.ndim - down.distribution.parameter_event_ndim(name) :]
+            wide[name] = np.broadcast_to(p, batch + event) if down.graph else parameter(np.broadcast_to(p._value, batch + event))
+    log_p = np.sum(down.distribution.replaced(**wide).log_prob(draws))
+    total: Any = 0
+    for s in pull([log_p], [np.ones((), log_p.dtype)], list(wide.values()), down.graph):
+        total = total + np.sum(s * s, axis=tuple(range(len(batch), s.ndim)))
+    return total
+
+
+def _raw(x: Any) -> Any:
+    return x._value if type(x) is Node else x
+
+
+def _fraction(owner: Any, decay: Any) -> float:
+    if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
+        raise ScgValueError(f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})")
+    return float(decay)

@@ -1,0 +1,50 @@
+"""MuProp: the linear part of the cost as control variate."""
+
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution, FixedSupport
+from scg.errors import EstimatorError, ScgValueError, here
+from scg.estimator import Estimator
+from scg.estimators.arm import own
+from scg.surrogate import Downstream, first_order, score
+
+
+@final
+class MuProp(Estimator):
+    """MuProp: d/dt E[f(z)] = E[(f(z) - f(m) - f'(m)(z - m)) d/dt log p(z; t)] + f'(m) dm/dt, m = E[z] (Gu et al., 2016).
+
+    Two evaluations of the cost, here and with the whole draw at its mean, and one derivative there: the cost must accept the mean as a value,
+    and is the better controlled the closer it is to its tangent. Draws further down are drawn anew at the mean, and their
+    estimators say what f' is; the mean stays exact whatever they say, as z is not looked at there. First derivatives only.
+    """
+
+    requires = (FixedSupport,)
+    instead = "Reparameterized()"
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        super().check(distribution, label)
+        try:
+            mean = distribution.mean
+        except ScgValueError as error:
+            raise EstimatorError(f"{label}: MuProp needs a distribution with a mean: {error}") from None
+        if distribution.dtype.kind != "f" or not np.all(np.isfinite(getattr(mean, "_value", mean))):
+            raise EstimatorError(
+                f"{label}: MuProp needs draws of which the mean is one as well, real numbers, got {distribution!r} "
+                f"with draws of {distribution.dtype}; use OneHotCategorical or ScoreFunction() ({here()})"
+            )
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        eta = np.broadcast_to(down.distribution.mean, down.node.shape)
+        mean, node = own(down, eta), down.node
+        step = own(down, node) - mean
+        residual, slope = down.now(), 0
+        for axes, parts in down.mixing().items():
+            terms, pulled = down.sloped(mean[None], parts)
+            along = np.sum(pulled[0] * step, axis=tuple(range(len(down.shape), node.ndim)))
+            residual = residual - down.total(terms, 1, parts)[0] - np.sum(along, axis=axes, keepdims=True)
+            slope = slope + pulled[0]
+        return np.sum(first_order(score(node), residual)) + np.sum(first_order(eta, slope))

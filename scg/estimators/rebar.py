@@ -1,0 +1,163 @@
+"""REBAR and RELAX: a relaxation of the draw, given the draw, as control variate."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.uniform import UNIT
+from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.estimator import Estimator
+from scg.estimators.arm import logit, own
+from scg.gradient import pull
+from scg.graph import Node, ancestors, parameter
+from scg.influence import gather, influence, unpicked
+from scg.sample import noise_node
+from scg.special import sigmoid, softplus
+from scg.surrogate import Downstream, first_order
+from scg.tree import leaves, map_leaves, rebuild
+
+
+class _Relaxed(Estimator):
+    """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
+
+    b is what was drawn, so z too is drawn from its law given b; but as l moves, z keeps u, and z' keeps b and the noise v behind it.
+    With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl = sigmoid(logit(v) + softplus(s l)) sigmoid(s l).
+    """
+
+    requires = (Bernoulli,)
+    instead = "ScoreFunction() or Reparameterized()"
+
+    def __init__(self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None):
+        name = type(self).__name__
+        if temperature is not None and not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+            raise ScgValueError(f"{name}: temperature must be a positive number, got {temperature!r} ({here()})")
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
+        if optimizer is not None and not callable(optimizer):
+            raise ScgTypeError(f"{name}: optimizer must be a function of the parameters, such as scg.optim.Adam, got {optimizer!r} ({here()})")
+        self.parameters = {"fn": parameters}
+        if temperature is not None:
+            self.parameters |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
+        self.optimizer = optimizer(self.parameters) if optimizer is not None else None
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        eta = np.broadcast_to(logit(down.distribution), down.shape)
+        l, s = own(down, eta), 2 * own(down, down.node) - 1
+        (z, _), (other, slope) = (hidden(l, s, _uniform(down)) for _ in range(2))
+        trains = self.optimizer is not None and not down.graph
+        phi = map_leaves(parameter if trains else lambda x: x, self.parameters)
+        values = np.stack([z, other])
+        c, d = self._control(down, phi, parameter(values) if trains and type(values) is not Node else values, trains or down.graph)
+        g = (down.now() - c) * (s * sigmoid(-s * l)) + d[0] - d[1] * slope
+        if trains:  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
+            nodes = [leaf for _, leaf in leaves(phi)]
+            cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.lead]), 1)
+            self.optimizer.step(rebuild(self.parameters, iter(pull([cost], [np.ones((), cost.dtype)], nodes))))
+            g = g._value
+        return np.sum(first_order(eta, g))
+
+    def _control(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
+        """(c(z') as a cost-to-go, d sum(c) / d(z, z')) for z and z' along the leading axis of ``z``."""
+        c: Any = 0
+        d: Any = 0
+        if "scale" in phi:
+            rate, scale = (np.astype(x, z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
+            x = sigmoid(z * rate)
+            terms, slope = down.sloped(x, graph=graph)
+            c, d = scale * down.total(terms)[1], scale * rate * slope * x * (1 - x)
+        return c, d
+
+    @property
+    def temperature(self) -> float:
+        """The temperature now."""
+        return float(np.exp(self.parameters["log_temperature"]))
+
+
+@final
+class REBAR(_Relaxed):
+    """REBAR: the control variate c(z) = scale * f(sigmoid(z / temperature)) (Tucker et al., 2017).
+
+        d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
+
+    For the logits l of a Bernoulli law. Three evaluations of the cost, here and with the whole draw at z and at z', and their derivatives: the cost must be
+    continuous between 0 and 1 (a step there would be lost, as on any pathwise draw). First derivatives only.
+
+    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains temperature and scale
+    by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained.
+    Mean exact for any temperature and scale.
+    """
+
+    def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):
+        if temperature is None:
+            raise ScgValueError(f"REBAR: temperature must be a positive number, got None ({here()})")
+        super().__init__(temperature, scale, (), optimizer)
+
+    def __repr__(self) -> str:
+        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g})"
+
+
+@final
+class RELAX(_Relaxed):
+    """RELAX: the control variate c(z) = fn(parameters, z), a free function; with a ``temperature`` REBAR's is added (Grathwohl et al., 2018).
+
+        d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
+
+    For the logits l of a Bernoulli law. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of the draw, as nodes, and returns an array whose sum
+    over all elements is c; it must be continuous in z. Which element of it goes with which of z is read off its axis maps, so
+    replicates and sample axes stay apart where ``fn`` keeps them apart. One evaluation of the cost, which may have any
+    dependence on b; with a temperature three, as in REBAR. First derivatives only.
+
+    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains all of them in place by the gradient
+    of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Any, Any], Any],
+        parameters: Any = (),
+        temperature: float | None = None,
+        scale: float = 1.0,
+        optimizer: Callable[[Any], Any] | None = None,
+    ):
+        if not callable(fn):
+            raise ScgTypeError(f"RELAX: fn must be a function of (parameters, z), got {fn!r} ({here()})")
+        super().__init__(temperature, scale, parameters, optimizer)
+        self.fn = fn
+
+    def _control(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
+        c, d = super()._control(down, phi, z, graph)
+        found = [self._free(down, phi["fn"], z[k], graph) for k in range(2)]
+        return c + found[1][0], d + np.stack([f[1] for f in found])
+
+    def _free(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
+        z = z if type(z) is Node else parameter(z)
+        c = self.fn(phi, z)
+        tie = influence(z, 0, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
+        if tie is None:
+            raise EstimatorError(f"{down.site!r}: the control variate of RELAX must depend on z, and return an array, got {c!r} ({here()})")
+        (slope,) = pull([c], [np.ones(c.shape, c.dtype)], [z], graph)
+        return unpicked(gather(c if graph else c._value, z.shape, tie), z.shape, tie), slope
+
+    def __repr__(self) -> str:
+        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{f', temperature={self.temperature:.4g}' if 'scale' in self.parameters else ''})"
+
+
+def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:
+    """(z, dz/dl at fixed b and v) for z a draw of l + logit(u), u uniform, given b = 1[z > 0] and v uniform; s = 2b - 1.
+
+    z = log(v/(1-v) / (1-p) + 1) for b = 1 and -log(v/(1-v) / p + 1) for b = 0, with p = sigmoid(l).
+    """
+    inner = np.log(v) - np.log1p(-v) + softplus(s * l)
+    return s * softplus(inner), sigmoid(inner) * sigmoid(s * l)
+
+
+def _uniform(down: Downstream) -> Any:
+    if down.graph:
+        return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
+    return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
