@@ -10,15 +10,20 @@ from scg.estimators import (
     Constant,
     DisARM,
     Enumerate,
+    GumbelSoftmax,
     Learned,
     LeaveOneOut,
+    MeasureValued,
     MovingAverage,
     MuProp,
     Optimal,
     REBAR,
     RELAX,
+    ReinMax,
     Reparameterized,
     ScoreFunction,
+    StraightThrough,
+    UnorderedSet,
 )
 from scg.graph import Node, parameter, primitive
 from scg.primitives.layout import stop_gradient

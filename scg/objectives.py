@@ -1,0 +1,163 @@
+"""Bounds on log p(x) for latent-variable models, and the gradients by which they are raised.
+
+Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K draws z_k of the guide q, in nats; the draws stand along one axis, and
+the bound has the other axes.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scg.axes import elementwise
+from scg.distributions.base import Distribution
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.estimator import Accounted, Estimator
+from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
+from scg.graph import Node, primitive
+from scg.primitives.layout import stop_gradient
+from scg.sample import sample
+from scg.special import logsumexp, softmax
+from scg.surrogate import box, first_order
+
+Model = Callable[[Any], Any]
+GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")
+
+
+def elbo(
+    log_weights: Any, axis: int = 0, *, guide: Any = None, samples: int = 1, rng: Any = None, gradient: str = "pathwise", name: str | None = None
+) -> Any:
+    """(1/K) sum_k log w_k, whose mean is at most log p(x).
+
+    Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a function z -> log p(x, z) in place
+    of the log-weights, and a ``guide``, from which ``samples`` draws are taken along a new first axis; then ``gradient`` is one of
+
+    "pathwise"                reparameterized draws
+    "sticking the landing"    the same without the score d log q(z; phi) / dphi at fixed z, whose mean is zero: identically zero where
+                              q(z) is p(z | x) (Roeder et al., 2017). "doubly reparameterized" is the same thing here
+    "score function"          each draw's score times its own log-weight
+    "VIMCO"                   that less the mean of the other log-weights (Mnih and Rezende, 2016, for one draw a term); K >= 2
+
+    Raises EstimatorError where the guide does not have what the gradient needs, ScgValueError for an unknown one.
+    """
+    if guide is None:
+        _plain(log_weights, gradient, rng)
+        return np.mean(log_weights, axis=axis)
+    rule = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(gradient, Reparameterized())
+    z, log_w, _ = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    if gradient in ("sticking the landing", "doubly reparameterized"):
+        log_w = log_w + _score_dropped(guide, z)
+    return np.mean(log_w, axis=0)
+
+
+def iwae(
+    log_weights: Any, axis: int = 0, *, guide: Any = None, samples: int = 1, rng: Any = None, gradient: str = "pathwise", name: str | None = None
+) -> Any:
+    """log (1/K) sum_k w_k, whose mean grows with K towards log p(x) (Burda et al., 2016).
+
+    Of log-weights, or of a model and a ``guide`` as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound, ``gradient`` is one of
+
+    "pathwise"                reparameterized draws: sum_k W_k d log w_k
+    "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same mean, and a
+                              signal-to-noise ratio that does not fall with K (Tucker et al., 2019). Two evaluations of the model; first derivatives only
+    "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k
+    "VIMCO"                   L in that less what it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016); K >= 2; first
+                              derivatives only, and the bound must enter the cost linearly (in sums, means, times constants)
+    "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
+    """
+    if guide is None:
+        _plain(log_weights, gradient, rng)
+        return _log_mean_exp(log_weights, axis)
+    rule = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
+    z, log_w, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    if gradient == "sticking the landing":
+        log_w = log_w + _score_dropped(guide, z)
+    bound = _log_mean_exp(log_w, 0)
+    if gradient == "doubly reparameterized":
+        weight = softmax(stop_gradient(log_w), axis=0)
+        squared = _weighted(z, np.reshape(weight, (*weight.shape, *[1] * (z.ndim - weight.ndim))))
+        log_w = log_weights(squared) - guide.stop_gradient().log_prob(squared)
+        carrier = np.sum(weight * log_w, axis=0)
+        return stop_gradient(bound) + first_order(carrier, np.ones(carrier.shape, carrier.dtype))
+    if gradient == "VIMCO":
+        return bound + np.sum(first_order(log_q, -_without_each(stop_gradient(log_w))), axis=0)
+    return bound
+
+
+def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: str | None = None) -> Node:
+    """``samples`` draws of a law along a new first axis, which no gradient passes and for which none is estimated."""
+    return sample(guide, Accounted(), rng=rng, shape=(samples,), name=name)
+
+
+def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
+    """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model alone.
+
+    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K draws along its first axis, comes from ``hold``, or is an array.
+    """
+    z = stop_gradient(z)
+    return _log_mean_exp(_matched(model(z), guide.stop_gradient().log_prob(z)), 0)
+
+
+def wake_phi(model: Model, guide: Distribution, z: Any) -> Any:
+    """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with draws z of the guide."""
+    z = stop_gradient(z)
+    log_q = guide.log_prob(z)
+    return np.sum(softmax(stop_gradient(_matched(model(z), log_q)), axis=0) * log_q, axis=0)
+
+
+def sleep_phi(guide: Distribution, z: Any) -> Any:
+    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is q(. | x) at those x."""
+    return np.mean(guide.log_prob(stop_gradient(z)), axis=0)
+
+
+def _log_mean_exp(x: Any, axis: int) -> Any:
+    return logsumexp(x, axis=axis) - math.log(np.shape(x)[axis])
+
+
+def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
+    if callable(log_weights):
+        raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
+    if gradient != "pathwise" or rng is not None:
+        raise ScgTypeError(
+            f"the gradient of log-weights is that of the estimators of their draws: with gradient={gradient!r} give a model and a guide ({here()})"
+        )
+
+
+def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: Estimator, name: str | None) -> tuple[Node, Any, Any]:
+    """Draws z of the guide, log-weights, log q(z)."""
+    if gradient not in GRADIENTS:
+        raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
+    if not callable(model):
+        raise ScgTypeError(f"with a guide the first argument is the model, a function z -> log p(x, z), got {type(model).__name__} ({here()})")
+    if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
+        raise ScgValueError(f"{gradient}: samples must be a whole number of at least {least}, got {samples!r} ({here()})")
+    z = sample(guide, rule, rng=rng, shape=(int(samples),), name=name)
+    log_q = guide.log_prob(z)
+    return z, _matched(model(z), log_q), log_q
+
+
+def _matched(log_p: Any, log_q: Any) -> Any:
+    if np.shape(log_p) != np.shape(log_q):
+        raise ScgValueError(
+            f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make the axes of one draw "
+            f"an event of the guide with distributions.Independent, and sum over them in the model ({here()})"
+        )
+    return log_p - log_q
+
+
+def _score_dropped(guide: Distribution, z: Node) -> Any:
+    """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z; phi) = 1."""
+    return box(guide.log_prob(stop_gradient(z))) - 1
+
+
+def _without_each(log_w: Any) -> Any:
+    """For each k the bound with w_k the geometric mean of the others."""
+    n = log_w.shape[0]
+    mean = (np.sum(log_w, axis=0, keepdims=True) - log_w) / (n - 1)
+    same = np.reshape(np.eye(n, dtype=bool), (n, n, *[1] * (log_w.ndim - 1)))
+    return _log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
+
+
+_weighted = primitive(lambda z, w: z, elementwise, lambda g, out, z, w: g * w, None, name="weighted")
+"""The value of z, with its derivative times w."""
