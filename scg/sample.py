@@ -174,12 +174,16 @@ def resample(
     table, leading, length = replaced(replacements, batched)
     length = length or size or 0
     everything = rng is not None or bool(bindings) or bool(values)
+
+    def kept(node: Node) -> Any:
+        return node if create_graph else node._value
+
     order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
 
     def visit(node: Node) -> Any:
         if node.primitive is noise and rng is not None:
             law, shape = node.statics["law"], node.statics["shape"]
-            table[node.id] = noise_node(law, rng, shape if size is None else (size, *shape), node.dtype)
+            table[node.id] = kept(noise_node(law, rng, shape if size is None else (size, *shape), node.dtype))
             if size is not None:
                 leading.add(node.id)
             return table[node.id]
@@ -198,19 +202,17 @@ def resample(
             if given.shape != shape:
                 raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {given.shape} ({here()})")
             fresh = replace(fresh, estimator=bound)
-            table[node.id] = record(draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": fresh, "value": given}, given)
+            table[node.id] = kept(record(draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": fresh, "value": given}, given))
         elif anew and rng is None and not changed and _is_plain(bound) and _is_plain(site.estimator):  # the same value under another rule
             rebound = replace(site, estimator=bound)
             table[node.id] = record(draw, node.operands, {**node.statics, "site": rebound}, node._value)
         elif anew:
-            table[node.id] = place(replace(fresh, estimator=bound, rng=rng or site.rng))
+            table[node.id] = kept(place(replace(fresh, estimator=bound, rng=rng or site.rng)))
         else:
             z = table.get(node.operands[0].id, node.operands[0])
             operands = (z, *fresh.distribution.parameters.values())
-            if not create_graph and all(type(o) is not Node for o in operands):
-                table[node.id] = z
-            else:
-                table[node.id] = record(path, operands, {**node.statics, "site": fresh}, z._value if type(z) is Node else z)
+            value = z._value if type(z) is Node else z
+            table[node.id] = record(path, operands, {**node.statics, "site": fresh}, value) if create_graph else value
         if fresh.lead > site.lead or node.id in values and size is not None:
             leading.add(node.id)
         return table[node.id]

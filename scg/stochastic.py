@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from scg.sample import draw, is_stochastic, overridden, resample
 from scg.surrogate import surrogate
 from scg.tree import leaves, map_leaves, rebuild
 
-_BLOCK = 2**21  # bytes that one block of replicates may hold of the largest node, so that memory stays bounded
+_BLOCK = 2**21  # bytes that the largest array of one block of replicates may take: memory stays bounded, and in the cache
+_FREED = 2**24
 
 
 def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
@@ -131,22 +133,45 @@ class Graph:
             if rng is None:
                 return self._pulled(self.cost, self.parameters)
             try:
-                fresh = self.run(rng=rng)
+                return self.run(rng=rng).gradients()
             except GuardError:
                 return self._traced(rng)
-            return fresh.gradients()
-        largest = max([node._value.nbytes for node in self.nodes if not isinstance(node._value, tuple)], default=8)
-        block = int(max(1, min(replicates, _BLOCK // max(largest, 1))))
-        parts = []
+        if replicates < 1:
+            raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
+        if not isinstance(rng, np.random.Generator):
+            raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        np.empty(_FREED, np.uint8)  # allocated and freed: from then on the C library reuses arrays up to this size and does not return their pages
+        block = max(1, _BLOCK // self._recorded[1])
+        targets = [leaf for _, leaf in leaves(self.parameters)]
+        out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
         for start in range(0, replicates, block):
-            size = min(block, replicates - start)
-            try:
-                fresh = self.run(rng=rng, replicates=size)
-                parts.append(self._pulled(np.sum(fresh.cost), fresh.parameters))
-            except GuardError:
-                each = [self._traced(rng) for _ in range(size)]
-                parts.append(map_leaves(lambda *g: np.stack(g), each[0], *each[1:]))
-        return parts[0] if len(parts) == 1 else map_leaves(lambda *g: np.concatenate(g), parts[0], *parts[1:])
+            for whole, part in zip(out, self._replicated(rng, min(block, replicates - start)), strict=True):
+                whole[start : start + block] = part
+        return rebuild(self.parameters, iter(out))
+
+    @cached_property
+    def _recorded(self) -> tuple[list[Any], int]:
+        """The gradient as nodes, which a replay with other draws evaluates; and the bytes of the largest array on the way."""
+        targets = [leaf for _, leaf in leaves(self.parameters)]
+        loss = surrogate(self.cost, 1, graph=True)
+        found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
+        nodes = ancestors([g for g in found if type(g) is Node], guards=True)
+        return found, max([node._value.nbytes for node in nodes if not isinstance(node._value, tuple)], default=8)
+
+    def _replicated(self, rng: np.random.Generator, size: int) -> list[Any]:
+        """One block of replicates: only what depends on a draw has the leading axis, the parameters do not."""
+        found = self._recorded[0]
+        try:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=size, create_graph=False))
+        except GuardError:
+            each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
+            return [np.stack(column) for column in zip(*each, strict=True)]
+        arrays = [next(new) if type(g) is Node else g for g in found]
+        if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):  # a zero may have to absorb what this recording did not meet
+            fresh = self.run(rng=rng, replicates=size)
+            return [leaf for _, leaf in leaves(self._pulled(np.sum(fresh.cost), fresh.parameters))]
+        return arrays
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self.nodes)} nodes, cost {self.cost._value:.6g}: {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no draws'}>"

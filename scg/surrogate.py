@@ -33,18 +33,19 @@ box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * ou
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 
-def surrogate(cost: Node, order: int | None = None, floor: int = -1) -> Node:
+def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool = False) -> Node:
     """A node of exactly the cost's value, whose gradient is an unbiased estimate of the gradient of its expectation.
 
     And whose k-th derivative is one of the k-th, for k up to ``order`` (None: for all k, which costs more where several nodes look at the cost
     elsewhere). The cost may have any shape; its elements are added up in the gradient as in any reverse mode. What is itself the derivative of a
     surrogate has the contribution of its draws already, and gets none again. Draws with ids under ``floor`` are left alone: nothing that is
-    older than what one differentiates by depends on it.
+    older than what one differentiates by depends on it. With ``order=1`` what estimators compute is held as arrays, which is fast; with ``graph`` as
+    nodes all the same, so that the gradient can be recorded and replayed with other draws.
     """
     found = draws([cost], floor)
     if not found:
         return cost
-    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, floor - 1, order)]
+    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, floor - 1, order, graph)]
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
     if order == 1:
@@ -67,15 +68,15 @@ def draws(costs: list[Node], floor: int = -1) -> list[Node]:
     return found
 
 
-def _expansions(cost: Node, after: int, order: int | None) -> Iterable[Node]:
+def _expansions(cost: Node, after: int, order: int | None, graph: bool) -> Iterable[Node]:
     """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products of several count once."""
     for node in draws([cost], after + 1):
         if type(node.statics["site"].estimator).expand is not Estimator.expand:
-            extra = node.statics["site"].estimator.expand(Downstream(node, cost, order))
+            extra = node.statics["site"].estimator.expand(Downstream(node, cost, order, graph))
             if extra is not None:
                 yield extra
                 if order is None or order > 1:
-                    yield from _expansions(extra, node.id, None if order is None else order - 1)
+                    yield from _expansions(extra, node.id, None if order is None else order - 1, graph)
 
 
 def _boxed(cost: Node, sites: list[Node], order: int | None) -> Node:
@@ -140,12 +141,12 @@ class Downstream:
     """The costs that one draw influences, as its estimator sees them: now, and at other values of the draw.
 
     A cost-to-go F has the batch shape of the draw (or a shape that broadcasts to it: length one along axes of the draw that the costs mix): F[i] is
-    the sum of the elements of the cost that draw element i can have influenced, with their weights. Arrays where only a first derivative is wanted
-    (``graph`` is False), else Nodes.
+    the sum of the elements of the cost that draw element i can have influenced, with their weights. Nodes where ``graph``, else arrays;
+    ``higher`` tells whether derivatives after the first are wanted.
     """
 
-    def __init__(self, node: Node, cost: Node, order: int | None):
-        self.node, self.cost, self.graph = node, cost, order != 1
+    def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False):
+        self.node, self.cost, self.higher, self.graph = node, cost, order != 1, graph or order != 1
         self.site: Site = node.statics["site"]
         self.distribution, self.rng = self.site.distribution, self.site.rng
 
@@ -256,7 +257,7 @@ class Downstream:
                 f = np.swapaxes(f, 1 + k, 1 + len(axes) + a)
             f = np.reshape(f, (alternatives, *f.shape[1 + len(axes) :]))
             total = total + unpicked(f, shape, tie, 1)
-        return total * box(_later(score(self.node), axes, tie.picks)) if self.graph else total
+        return total * box(_later(score(self.node), axes, tie.picks)) if self.higher else total
 
     def _evaluated(self, values: Any, parts: list[Any]) -> list[Any]:
         values = np.asarray(values, self.node.dtype) if type(values) is not Node else values

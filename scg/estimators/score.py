@@ -38,7 +38,7 @@ class ScoreFunction(Estimator):
 
     def expand(self, down: Downstream) -> Any:
         """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) where higher derivatives are wanted."""
-        if self.samples == 1 and down.graph or not down.influences:
+        if self.samples == 1 and down.higher or not down.influences:
             return None  # the boxes of the surrogate do it
         if self.samples == 1:
             b = 0.0 if self.baseline is None else self.baseline.value(down)
@@ -48,6 +48,6 @@ class ScoreFunction(Estimator):
         terms = down.terms_at(draws)
         f = down.total(terms)
         b = 0.0 if self.baseline is None else stop_gradient(self.baseline.of_samples(f, draws, down))
-        if down.graph:
+        if down.higher:
             return (down.scored(terms, scores) - np.sum((box(scores) - 1) * b)) / self.samples
         return np.sum(first_order(scores, (f - b) / self.samples))
