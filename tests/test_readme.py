@@ -1,0 +1,152 @@
+"""The README: its code runs, and shows what it says; its commands, links and numbers are true."""
+
+import io
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scg
+from examples import __main__ as listing
+from scg import distributions as dist
+from scg.estimator import Estimator
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = ['pip install -e ".[examples]" && python -m examples.vae', 'pip install -e ".[test]" && python -m pytest']
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?")
+VARY = 0.05  # what is shown of a sampled figure may change by this much with the stream of a generator
+
+
+def runs(blocks):
+    """(code, what it should print) for the Python blocks; a text block after one is its output."""
+    following = [*blocks[1:], ("", "")]
+    return [(code, after if kind == "text" else "") for (language, code), (kind, after) in zip(blocks, following, strict=True) if language == "python"]
+
+
+def differ(printed, shown):
+    """Why printed output is not what is shown: words are compared exactly, decimal numbers to VARY; None where they agree."""
+    if NUMBER.sub("#", printed) != NUMBER.sub("#", shown):
+        return f"printed:\n{printed}\nshown:\n{shown}"
+    pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
+    return next((f"{a} printed, {b} shown" for a, b in pairs if abs(float(a) - float(b)) > VARY * abs(float(b)) + 1e-30), None)
+
+
+def run_all(blocks):
+    """Run the blocks in order in one namespace; the first disagreement, or None."""
+    space = {"__name__": "__main__"}
+    for code, shown in runs(blocks):
+        with redirect_stdout(io.StringIO()) as out:
+            exec(compile(code, "model.py", "exec"), space)
+        found = differ(out.getvalue(), shown)
+        if found:
+            return found
+    return None
+
+
+def test_the_snippets_run_and_print_what_is_shown():
+    assert len(runs(BLOCKS)) >= 8 and sum(kind == "text" for kind, _ in BLOCKS) == sum(bool(shown) for _, shown in runs(BLOCKS))
+    assert run_all(BLOCKS) is None
+
+
+@pytest.mark.parametrize("old, new", [("b ~ Bernoulli", "c ~ Bernoulli"), ("3.9e-07", "4.4e-07"), ("12.0 12.0", "12.0 11.0"), ("needs a reparam", "wants a reparam")])
+def test_output_that_is_not_printed_is_noticed(old, new):
+    assert any(old in text for kind, text in BLOCKS if kind == "text")
+    assert run_all([(kind, text.replace(old, new) if kind == "text" else text) for kind, text in BLOCKS]) is not None
+
+
+def test_there_are_exactly_two_commands_to_set_up():
+    assert [text.strip() for kind, text in BLOCKS if kind not in ("python", "text")] == COMMANDS
+    assert README.count("pip install") == 2
+
+
+def test_every_example_is_named_and_no_other():
+    named = set(re.findall(r"python -m examples\.(\w+)", README))
+    assert named == set(listing.EXAMPLES)
+
+
+def test_links_and_rooms_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links and all((ROOT / link).exists() for link in links)
+    house = README[README.index("| floor | room") :].split("\n\n")[0]
+    rooms = re.findall(r"`([\w/]+(?:\.py|/))`", house)
+    assert len(rooms) > 12 and all((ROOT / "scg" / room).exists() for room in rooms)
+
+
+def test_what_is_called_scg_something_exists():
+    for name in set(re.findall(r"\bscg\.((?:\w+\.)*\w+)", README)):
+        found = scg
+        for part in name.split("."):
+            if not hasattr(found, part):
+                __import__(f"{found.__name__}.{part}")
+            found = getattr(found, part)
+
+
+def test_the_rules_are_biased_where_the_table_says_so():
+    rows = README[README.index("| rule | draws") :].split("\n\n")[0].splitlines()[2:]
+    told = {name: row.split("|")[-2].strip() == "yes" for row in rows for name in re.findall(r"`(\w+)\(", row.split("|")[1])}
+    assert told == {name: not getattr(scg.estimators, name).unbiased for name in told} and sum(told.values()) == 3
+    rules = [n for n in scg.estimators.__all__ if issubclass(getattr(scg.estimators, n), Estimator)]
+    baselines = re.findall(r"`(\w+)\(", README[README.index("Baselines of the score function") :].split("\n\n")[0])
+    assert set(told) == set(rules) and set(baselines) | {"Baseline"} == set(scg.estimators.__all__) - set(rules)
+
+
+def test_every_distribution_is_listed():
+    section = README[README.index("## Distributions") : README.index("## Objectives")]
+    laws = {n for n in dist.__all__ if isinstance(getattr(dist, n), type) and issubclass(getattr(dist, n), dist.Distribution)} - {"Distribution"}
+    assert laws == {name for name in re.findall(r"`(\w+)`", section) if name[0].isupper()}
+
+
+REFUSED = {  # the rows of the table, in its order
+    "np.asarray(node)": lambda x: np.asarray(x),
+    "buffer[0] = node": lambda x: np.zeros(2).__setitem__(0, x[0]),
+    "node[0] = 1": lambda x: x.__setitem__(0, 1),
+    "array[node]": lambda x: np.arange(3.0)[np.astype(x, int)],
+    "np.histogram(node)": lambda x: np.histogram(x),
+    "integers as parameters": lambda x: scg.grad(lambda n: n)(1),
+    "float(node)": lambda x: float(x[0]),
+    "buffer += node": lambda x: np.zeros(2).__iadd__(x),
+    "out=buffer": lambda x: np.add(x, 1, out=np.zeros(2)),
+    "np.take(array, node)": lambda x: np.take(np.arange(3.0), np.astype(x, int)),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_said_to_be_refused_is(what):
+    table = README[README.index("| refused |") :].split("\n\n")[0]
+    assert what in table
+    with pytest.raises((scg.ScgError, ValueError)):
+        REFUSED[what](scg.parameter(np.array([1.0, 2.0])))
+
+
+def test_what_is_to_be_written_in_its_place_works():
+    x = scg.parameter(np.array([2.0, 0.0]))
+    index, table = np.argsort(x), np.array([5.0, 7.0])
+    for taken in (scg.parameter(table)[index], np.take_along_axis(table, index, 0)):
+        np.testing.assert_array_equal(taken.value, [7, 5])
+    assert isinstance(np.stack([x[0], x[1]]), scg.Node) and isinstance(np.where([True, False], 1, x), scg.Node)
+
+
+def test_the_conventions_are_as_said():
+    grad = scg.grad
+    zero, zeros = np.array(0.0), np.zeros(2)
+    assert grad(np.abs)(zero) == grad(np.rint)(np.array(0.3)) == grad(np.sign)(zero) == grad(np.floor)(np.array(1.5)) == 0
+    for at_origin in (np.linalg.norm, lambda x: np.hypot(x[0], x[1]), lambda x: np.arctan2(x[0], x[1])):
+        np.testing.assert_array_equal(grad(at_origin)(zeros), zeros)
+    np.testing.assert_allclose(grad(np.max)(np.ones(3)), np.full(3, 1 / 3), rtol=1e-15)
+    assert grad(lambda x: np.clip(x, 0, 1))(zero) == 0.5
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(grad(lambda x: np.sum(np.where(x > 0, np.sqrt(x), 0)))(np.array([-1.0, 0.0, 4.0])), [0, 0, 0.25])
+        assert grad(np.sqrt)(zero) == np.inf
+    assert grad(lambda x: np.sum(np.sin(x)))(np.ones(2, np.float32)).dtype == np.float32
+    z = scg.parameter(np.array([0.5, 2.0]))
+    w = z + 1j * np.array([1.0, -1.0])
+    np.testing.assert_allclose(scg.gradients(np.sum(np.abs(np.fft.fft(w)) ** 2), z), 2 * 2 * z.value, rtol=1e-14)  # Parseval
+
+
+def test_the_chain_is_that_of_the_benchmarks():
+    row = re.search(r"^\| scg \| ([\d.]+) \|", README[README.index("## Figures") :], re.MULTILINE)
+    assert row and f"| scg | {row[1]} |" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
