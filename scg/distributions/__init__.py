@@ -4,6 +4,7 @@ from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedS
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.bijections import Affine, Bijection, Exp, Power, Sigmoid, Softplus, Tanh, TrilAffine
 from scg.distributions.categorical import Categorical, OneHotCategorical
+from scg.distributions.counts import Binomial, Geometric, Multinomial, NegativeBinomial, Poisson
 from scg.distributions.gamma import Chi2, Gamma, InverseGamma
 from scg.distributions.interval import Beta, Kumaraswamy, TruncatedNormal, VonMises
 from scg.distributions.location_scale import Cauchy, Gumbel, Laplace, Logistic, StudentT
@@ -18,10 +19,10 @@ from scg.distributions.transformed import Independent, Transformed
 from scg.distributions.uniform import Uniform
 
 __all__ = [
-    "Affine", "Bernoulli", "Beta", "Bijection", "Categorical", "Cauchy", "Chi2", "Delta", "Dirichlet", "Discrete", "Distribution",
-    "Erlang", "Exp", "Exponential", "FiniteSupport", "FixedSupport", "Flat", "Gamma", "Gompertz", "Gumbel", "HalfNormal",
-    "Independent", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "LogitNormal", "Mixture",
-    "MultivariateNormal", "Normal", "OneHotCategorical", "Pareto", "Power", "Reparameterizable", "Sigmoid", "Softplus",
-    "StudentT", "Tanh", "Transformed", "TrilAffine", "TruncatedNormal", "Uniform", "UniformSubset", "VonMises", "Weibull",
-    "kl_divergence",
+    "Affine", "Bernoulli", "Beta", "Bijection", "Binomial", "Categorical", "Cauchy", "Chi2", "Delta", "Dirichlet", "Discrete",
+    "Distribution", "Erlang", "Exp", "Exponential", "FiniteSupport", "FixedSupport", "Flat", "Gamma", "Geometric", "Gompertz", "Gumbel",
+    "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "LogitNormal", "Mixture",
+    "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical", "Pareto", "Poisson", "Power",
+    "Reparameterizable", "Sigmoid", "Softplus", "StudentT", "Tanh", "Transformed", "TrilAffine", "TruncatedNormal", "Uniform",
+    "UniformSubset", "VonMises", "Weibull", "kl_divergence",
 ]

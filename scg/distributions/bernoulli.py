@@ -1,23 +1,19 @@
 """The law of a coin."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import scipy.special as sp
 
-from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array, weak
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import boolean, real, unit_interval
-from scg.distributions.discrete import log, numbers, one_of_two, raw, supported, times
-from scg.special import sigmoid as _sigmoid
-from scg.special import softplus as _softplus
-
-sigmoid, softplus = weak(_sigmoid), weak(_softplus)
+from scg.distributions.discrete import Odds, numbers, raw, smallest, softplus, supported, times
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Bernoulli(Distribution, FiniteSupport, FixedSupport):
+class Bernoulli(Odds, FiniteSupport, FixedSupport):
     """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``, never both.
 
     Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. At other values than 0 and 1
@@ -29,30 +25,6 @@ class Bernoulli(Distribution, FiniteSupport, FixedSupport):
     logits: Any = None
     constraints = {"probs": unit_interval, "logits": real}
     support = boolean  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        one_of_two(self)
-        super().__post_init__()
-
-    @property
-    def p(self) -> Any:
-        """P(b = 1)."""
-        return sigmoid(self.logits) if self.probs is None else self.probs
-
-    @property
-    def q(self) -> Any:
-        """P(b = 0), without cancellation where p is nearly 1."""
-        return sigmoid(-self.logits) if self.probs is None else 1 - self.probs
-
-    @property
-    def log_p(self) -> Any:
-        """log P(b = 1)."""
-        return -softplus(-self.logits) if self.probs is None else log(self.probs)
-
-    @property
-    def log_q(self) -> Any:
-        """log P(b = 0)."""
-        return -softplus(self.logits) if self.probs is None else log1m(self.probs)
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         p, dtype = self.detached().p, self.dtype
@@ -71,11 +43,9 @@ class Bernoulli(Distribution, FiniteSupport, FixedSupport):
 
     def _inside(self, b: Any) -> Any:
         """b log p + (1 - b) log(1 - p), in which 0 log 0 = 0."""
-        if self.probs is not None:
-            return sp.xlogy(b, self.probs) + sp.xlog1py(1 - b, -self.probs)
-        if np.isfinite(raw(self.logits)).all():
+        if self.probs is None and np.isfinite(raw(self.logits)).all():
             return b * self.logits - softplus(self.logits)
-        return times(b, self.log_p) + times(1 - b, self.log_q)
+        return self.power(b, 1 - b)
 
     @property
     def mean(self) -> Any:
@@ -90,21 +60,11 @@ class Bernoulli(Distribution, FiniteSupport, FixedSupport):
 
     def cdf(self, value: Any) -> Any:
         value = real_array(value)
-        return np.where(value < 0, 0, np.where(value < 1, self.q, 1)) + 0 * value
+        return np.where(value != value, math.nan, np.where(value < 0, 0, np.where(value < 1, self.q, 1)))
 
     def icdf(self, probability: Any) -> Any:
-        return np.where(real_array(probability) <= self.q, 0, np.ones((), self.dtype)) + 0 * real_array(probability)
+        return smallest(self, probability)
 
     def kl_to(self, other: Distribution) -> Any:
         """p log(p/p') + (1-p) log((1-p) / (1-p'))."""
-        if not isinstance(other, Bernoulli):
-            return NotImplemented
-        with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0
-            return times(self.p, self.log_p - other.log_p) + times(self.q, self.log_q - other.log_q)
-
-
-@weak
-def log1m(p: Any) -> Any:
-    """log(1 - p), -inf at 1 without a warning."""
-    with np.errstate(divide="ignore"):
-        return np.log1p(-p)
+        return self.of_a_trial(other) if isinstance(other, Bernoulli) else NotImplemented

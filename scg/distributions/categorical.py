@@ -25,7 +25,7 @@ class Logits(Constraint):
         return "numbers below inf, not all -inf, along the last axis"
 
 
-class _OneOfMany(Distribution, FiniteSupport, FixedSupport):
+class OneOfMany(Distribution, FiniteSupport, FixedSupport):
     """What the two have in common: K probabilities along the last axis of ``probs`` or ``logits``."""
 
     probs: Any
@@ -73,7 +73,7 @@ class _OneOfMany(Distribution, FiniteSupport, FixedSupport):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Categorical(_OneOfMany):
+class Categorical(OneOfMany):
     """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both. Draws are integers (int64).
 
     ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities themselves: the derivative of
@@ -135,7 +135,7 @@ class Categorical(_OneOfMany):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class OneHotCategorical(_OneOfMany):
+class OneHotCategorical(OneOfMany):
     """log p(z) = sum_k z_k log p_k for z one-hot, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both.
 
     Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was recorded at one-hot values, a replay

@@ -1,14 +1,116 @@
-"""What laws on whole numbers share: one of two parameters, and what a log-probability is outside the support."""
+"""What laws on whole numbers share: a probability by one of two parameters, quantiles, and what a log-probability is outside the support."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.special as sp
 
-from scg.distributions.base import weak
+from scg import special
+from scg.distributions.base import Distribution, real_array, weak
+from scg.distributions.implicit import Inverted
 from scg.errors import ScgTypeError, here
-from scg.graph import Node
+from scg.graph import Node, primitive
+
+
+@weak
+def times(p: Any, x: Any) -> Any:
+    """p * x, and 0 where p is 0 whatever x is: a term of an expectation."""
+    with np.errstate(invalid="ignore"):
+        return np.where(p == 0, 0, p * x)
+
+
+@weak
+def log(p: Any) -> Any:
+    """log p, -inf at 0 without a warning."""
+    with np.errstate(divide="ignore"):
+        return np.log(p)
+
+
+@weak
+def log1m(p: Any) -> Any:
+    """log(1 - p), -inf at 1 without a warning."""
+    with np.errstate(divide="ignore"):
+        return np.log1p(-p)
+
+
+sigmoid, softplus = weak(special.sigmoid), weak(special.softplus)
+
+
+class Odds(Distribution):
+    """A law with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate in both tails. Draws have its dtype."""
+
+    probs: Any
+    logits: Any
+
+    def __post_init__(self) -> None:
+        one_of_two(self)
+        super().__post_init__()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        given = self.logits if self.probs is None else self.probs
+        return np.dtype(float) if type(given) is float else np.dtype(given.dtype)
+
+    @property
+    def p(self) -> Any:
+        """The probability."""
+        return sigmoid(self.logits) if self.probs is None else self.probs
+
+    @property
+    def q(self) -> Any:
+        """1 - p."""
+        return sigmoid(-self.logits) if self.probs is None else 1 - self.probs
+
+    @property
+    def log_p(self) -> Any:
+        """log p."""
+        return -softplus(-self.logits) if self.probs is None else log(self.probs)
+
+    @property
+    def log_q(self) -> Any:
+        """log(1 - p)."""
+        return -softplus(self.logits) if self.probs is None else log1m(self.probs)
+
+    def power(self, a: Any, b: Any) -> Any:
+        """log(p^a q^b), in which 0 log 0 = 0."""
+        if self.probs is not None:
+            return sp.xlogy(a, self.probs) + sp.xlog1py(b, -self.probs)
+        return times(a, self.log_p) + times(b, self.log_q)
+
+    def of_a_trial(self, other: Any) -> Any:
+        """KL between the coins: p log(p/p') + q log(q/q')."""
+        with np.errstate(invalid="ignore"):  # -inf - -inf, where p or q is 0
+            return times(self.p, self.log_p - other.log_p) + times(self.q, self.log_q - other.log_q)
+
+
+def smallest(law: Any, probability: Any) -> Any:
+    """The smallest whole number whose cdf is at least ``probability``. It moves in steps: its derivative is zero."""
+    nodes = {name: p for name, p in law.parameters.items() if type(p) is Node}
+    return _smallest(real_array(probability), *nodes.values(), law=law.detached(), names=tuple(nodes))
+
+
+def _smallest_value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
+    law = law.replaced(**dict(zip(names, parameters, strict=True)))
+    shape = np.broadcast_shapes(np.shape(u), law.batch_shape)
+    below = np.full(shape, law.support.low - 1.0)  # always too small
+    reach = np.ones(shape)
+    for _ in range(60):
+        short = law.cdf(below + reach) < u
+        if not short.any():
+            break
+        reach = np.where(short, 2 * reach, reach)
+    above = below + reach
+    while np.any(above - below > 1):
+        middle = np.floor((below + above) / 2)
+        short = law.cdf(middle) < u
+        below, above = np.where(short, middle, below), np.where(short, above, middle)
+    above = np.where(u == 1, np.broadcast_to(law.support.high, shape), above)
+    return np.where((u >= 0) & (u <= 1), above, math.nan).astype(law.dtype)[()]
+
+
+_smallest = primitive(_smallest_value, Inverted(), name="smallest")
 
 
 def one_of_two(law: Any) -> None:
@@ -45,17 +147,3 @@ def supported(inside: Callable[[Any], Any], value: Any, low: Any, high: Any = No
         return inside(value)
     bad = outside(value, low, high)
     return np.where(bad, -math.inf, inside(np.where(bad, low, value)))
-
-
-@weak
-def times(p: Any, x: Any) -> Any:
-    """p * x, and 0 where p is 0 whatever x is: a term of an expectation."""
-    with np.errstate(invalid="ignore"):
-        return np.where(p == 0, 0, p * x)
-
-
-@weak
-def log(p: Any) -> Any:
-    """log p, -inf at 0 without a warning."""
-    with np.errstate(divide="ignore"):
-        return np.log(p)

@@ -26,7 +26,7 @@ def quantile(law: Any, probability: Any) -> Any:
     return _quantile(probability, *nodes.values(), law=law.detached(), names=tuple(nodes))
 
 
-class _Inverted(AxisMap):
+class Inverted(AxisMap):
     """The probability is elementwise; parameters follow it batch element by batch element, and their event axes are mixed."""
 
     def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
@@ -57,7 +57,7 @@ def _vjp(g: Any, i: int, out: Any, u: Any, *parameters: Any, law: Any, names: tu
     return share if i == 0 else _slope(-share, out, parameters, law, names, i - 1)
 
 
-_quantile = primitive(_value, _Inverted(), every=_vjp, name="quantile")
+_quantile = primitive(_value, Inverted(), every=_vjp, name="quantile")
 
 
 def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tuple[str, ...], k: int) -> Any:
@@ -85,18 +85,20 @@ def _inverted(law: Any, u: Any) -> Any:
         return z.reshape(shape)
     some = law.replaced(**{name: p[left] for name, p in rows.items()})
     low, high = bracket(some, u[left])
-    at = 0.5 * (low + high)
+    at, before = 0.5 * (low + high), np.inf
     for iteration in range(300):
         target, F = u[left], some.cdf(at)
         low, high = np.where(F < target, at, low), np.where(F < target, high, at)
         new, middle = at - (F - target) / np.exp(some.log_prob(at)), 0.5 * (low + high)
-        new = np.where((new >= low) & (new <= high) & (iteration % 4 != 3), new, middle)
-        there = np.abs(F - target) <= 4e-16 * target
+        gap = np.abs(F - target)
+        near = gap <= 1e-13 * np.where(target > 0.01, 1, target)  # in a lower tail F may be accurate, relatively
+        there = (gap == 0) | near & (gap >= 0.5 * before)  # what is left is rounding
+        new = np.where((new >= low) & (new <= high) & (near | (iteration % 4 != 3)), new, middle)
         go = ~(there | (np.abs(new - at) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high))
         at = z[left] = np.where(there, at, new)
         if not go.any():
             break
-        left, low, high, at = left[go], low[go], high[go], at[go]
+        left, low, high, at, before = left[go], low[go], high[go], at[go], gap[go]
         some = law.replaced(**{name: p[left] for name, p in rows.items()})
     return z.reshape(shape)
 

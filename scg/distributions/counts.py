@@ -1,0 +1,316 @@
+"""Laws of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson, NegativeBinomial (failures), Multinomial.
+
+Draws are whole numbers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log n.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import scipy.special as sp
+
+from scg.axes import elementwise
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
+from scg.distributions.categorical import OneOfMany
+from scg.distributions.constraints import Constraint, Integers, Interval, nonnegative, positive, real, unit_interval
+from scg.distributions.discrete import Odds, log, numbers, raw, smallest, supported, times
+from scg.errors import NotDifferentiable, ScgValueError, here
+from scg.graph import Node, primitive
+from scg.special import log_softmax
+
+probability = Interval(0.0, 1.0, "right")
+"""Of what must be possible."""
+possible = Interval(-math.inf, math.inf, "right")
+"""Its logit."""
+naturals = Integers(0)
+
+
+def _no_derivative(g: Any, out: Any, n: Any) -> Any:
+    raise NotDifferentiable(f"a number of trials has no derivative: apply scg.stop_gradient to it ({here()})")
+
+
+_trials = primitive(lambda n: n, elementwise, _no_derivative, name="trials")
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Binomial(Odds, FiniteSupport, FixedSupport):
+    """p(k) = C(n, k) p^k (1-p)^(n-k), k = 0, ..., n: the successes of n trials; ``probs`` or ``logits``, never both.
+
+    ``n`` are whole numbers (a node may hold them, such as a draw of a Poisson law; it gets no derivative). The entropy is a sum over all k.
+    """
+
+    n: Any
+    probs: Any = None
+    logits: Any = None
+    constraints = {"n": naturals, "probs": unit_interval, "logits": real}
+
+    @property
+    def support(self) -> Constraint:
+        return Integers(0, raw(self.n))
+
+    @property
+    def trials(self) -> Any:
+        """n, in the dtype of the probability."""
+        n = _trials(self.n)
+        return n if type(n) is float or n.dtype == self.dtype else np.astype(n, self.dtype)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain = self.detached()
+        return np.asarray(rng.binomial(np.asarray(plain.n).astype(np.int64), plain.p, self.full_shape(shape))).astype(self.dtype)
+
+    def atoms(self) -> np.ndarray:
+        if type(self.n) is Node:
+            raise ScgValueError(f"{self!r}: the values cannot be listed where n is a node; use ScoreFunction(), or a fixed n ({here()})")
+        return np.arange(int(np.max(self.n)) + 1, dtype=self.dtype).reshape(-1, *[1] * len(self.batch_shape))
+
+    def log_prob(self, value: Any) -> Any:
+        return supported(self._inside, numbers(value, self.dtype), 0, self.n)
+
+    def _inside(self, k: Any) -> Any:
+        n = self.trials
+        ways = -betaln(k + 1, n - k + 1) - log(n + 1)
+        if self.probs is None and np.isfinite(raw(self.logits)).all():
+            return ways + (k * self.log_p + (n - k) * self.log_q)
+        return ways + self.power(k, n - k)
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self.trials * self.p)
+
+    @property
+    def variance(self) -> Any:
+        return self._whole(self.trials * self.p * self.q)
+
+    def entropy(self) -> Any:
+        log_p = self.log_prob(self.atoms())
+        return self._whole(-np.sum(times(np.exp(log_p), log_p), axis=0))
+
+    def cdf(self, value: Any) -> Any:
+        k, n = np.floor(numbers(value, self.dtype)), self.trials
+        below, all_ = k < 0, k >= n
+        inner = sp.betaincc(np.where(below | all_, 0, k) + 1, np.where(below | all_, 1, n - k), self.p)
+        return np.where(below, 0, np.where(all_, 1, inner))
+
+    def icdf(self, probability: Any) -> Any:
+        return smallest(self, probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """n times that of one trial, for the same n."""
+        if not isinstance(other, Binomial) or not np.array_equal(raw(self.n), raw(other.n)):
+            return NotImplemented
+        return self.trials * self.of_a_trial(other)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Geometric(Odds, Discrete, FixedSupport):
+    """p(k) = (1-p)^(k-1) p, k = 1, 2, ...: the trials up to and with the first success; ``probs`` or ``logits``, never both."""
+
+    probs: Any = None
+    logits: Any = None
+    constraints = {"probs": probability, "logits": possible}
+    support = Integers(1)  # type: ignore[assignment]
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return np.asarray(rng.geometric(self.detached().p, self.full_shape(shape))).astype(self.dtype)
+
+    def log_prob(self, value: Any) -> Any:
+        return supported(lambda k: self.power(0 * k + 1, k - 1), numbers(value, self.dtype), 1)
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(1 / self.p)
+
+    @property
+    def variance(self) -> Any:
+        return self._whole(self.q / (self.p * self.p))
+
+    def entropy(self) -> Any:
+        return self._whole(-times(self.q, self.log_q) / self.p - self.log_p)
+
+    def cdf(self, value: Any) -> Any:
+        k = np.floor(numbers(value, self.dtype))
+        return np.where(k < 1, 0, -np.expm1(times(np.where(k < 1, 1, k), self.log_q)))
+
+    def icdf(self, probability: Any) -> Any:
+        return smallest(self, probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """That of one trial, times their mean number 1/p."""
+        return self.of_a_trial(other) / self.p if isinstance(other, Geometric) else NotImplemented
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Poisson(Distribution, Discrete, FixedSupport):
+    """p(k) = rate^k exp(-rate) / k!, k = 0, 1, ...; at rate 0 it is k = 0."""
+
+    rate: Any
+    constraints = {"rate": nonnegative}
+    support = naturals  # type: ignore[assignment]
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        return np.asarray(rng.poisson(self.detached().rate, self.full_shape(shape))).astype(self.dtype)
+
+    def log_prob(self, value: Any) -> Any:
+        return supported(lambda k: sp.xlogy(k, self.rate) - self.rate - sp.gammaln(k + 1), numbers(value, self.dtype), 0)
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self.rate)
+
+    @property
+    def variance(self) -> Any:
+        return self._whole(self.rate)
+
+    def cdf(self, value: Any) -> Any:
+        k = np.floor(numbers(value, self.dtype))
+        return np.where(k < 0, 0, np.where(k == math.inf, 1, sp.gammaincc(np.where((k < 0) | (k == math.inf), 0, k) + 1, self.rate)))
+
+    def icdf(self, probability: Any) -> Any:
+        return smallest(self, probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """r log(r / r') - r + r'."""
+        if not isinstance(other, Poisson):
+            return NotImplemented
+        return times(self.rate, log(self.rate) - log(other.rate)) - self.rate + other.rate
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class NegativeBinomial(Odds, Discrete, FixedSupport):
+    """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or ``logits`` of a success.
+
+    ``n`` is any positive number: a Poisson law whose rate has the Gamma law with concentration n and rate p / (1-p).
+    """
+
+    n: Any
+    probs: Any = None
+    logits: Any = None
+    constraints = {"n": positive, "probs": probability, "logits": possible}
+    support = naturals  # type: ignore[assignment]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return Distribution.dtype.fget(self)  # type: ignore[attr-defined,no-any-return]
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        plain = self.detached()
+        return np.asarray(rng.negative_binomial(plain.n, plain.p, self.full_shape(shape))).astype(self.dtype)
+
+    def log_prob(self, value: Any) -> Any:
+        return supported(
+            lambda k: self.power(self.n, k) - betaln(k + 1, self.n) - log(k + self.n), numbers(value, self.dtype), 0
+        )
+
+    @property
+    def mean(self) -> Any:
+        return self._whole(self.n * self.q / self.p)
+
+    @property
+    def variance(self) -> Any:
+        return self._whole(self.n * self.q / (self.p * self.p))
+
+    def cdf(self, value: Any) -> Any:
+        k = np.floor(numbers(value, self.dtype))
+        return np.where(k < 0, 0, np.where(k == math.inf, 1, sp.betainc(self.n, np.where((k < 0) | (k == math.inf), 0, k) + 1, self.p)))
+
+    def icdf(self, probability: Any) -> Any:
+        return smallest(self, probability)
+
+    def kl_to(self, other: Distribution) -> Any:
+        """That of one trial, times their mean number n/p: for the same n, which is a node in both or in neither."""
+        if not isinstance(other, NegativeBinomial) or not (self.n is other.n or not _any_node(self.n, other.n) and np.array_equal(self.n, other.n)):
+            return NotImplemented
+        return self.n * self.of_a_trial(other) / self.p
+
+
+@dataclass(frozen=True, eq=False)
+class Compositions(Constraint):
+    """Vectors of whole numbers from 0 that sum to n."""
+
+    n: int
+    event_ndim = 1
+
+    def contains(self, x: Any) -> Any:
+        x = np.asarray(x)
+        return ((x >= 0) & (np.floor(x) == x)).all(axis=-1) & (x.sum(axis=-1) == self.n)
+
+    def __str__(self) -> str:
+        return f"whole numbers from 0 that sum to {self.n} along the last axis"
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Multinomial(OneOfMany):
+    """p(x) = n! prod_k p_k^x_k / x_k!, for counts x of sum n: ``probs`` or ``logits`` along the last axis, never both; n a fixed whole number.
+
+    The entropy is closed: -log n! - n sum p log p + sum_k E[log x_k!], the last over binomial laws.
+    """
+
+    n: int
+    probs: Any = None
+    logits: Any = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n, bool) or not isinstance(self.n, (int, np.integer)) or self.n < 0:
+            raise ScgValueError(f"Multinomial: n must be a whole number from 0, got {self.n!r} ({here()})")
+        super().__post_init__()
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.categories,)
+
+    @property
+    def support(self) -> Constraint:
+        return Compositions(self.n)
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+        p = np.asarray(self.detached().p, float)
+        return rng.multinomial(self.n, p / p.sum(axis=-1, keepdims=True), self.full_shape(shape)[:-1]).astype(self.dtype)
+
+    def atoms(self) -> np.ndarray:
+        """All compositions, by bars among stars: C(n + K - 1, K - 1) of them."""
+        k = self.categories
+        bars = np.array(list(itertools.combinations(range(self.n + k - 1), k - 1)), np.int64).reshape(-1, k - 1)
+        counts = np.diff(bars, axis=1, prepend=-1, append=self.n + k - 1) - 1
+        return counts.astype(self.dtype).reshape(-1, *[1] * len(self.batch_shape), k)
+
+    def log_prob(self, value: Any) -> Any:
+        value = numbers(value, self.dtype)
+        v = raw(value)
+        ok = Compositions(self.n).contains(v)
+        if np.all(ok):
+            return self._inside(value)
+        bad = np.any((value < 0) | (np.floor(value) < value), axis=-1) | (np.sum(value, axis=-1) != self.n)
+        missing = np.any(value != value, axis=-1)
+        return np.where(missing, math.nan, np.where(bad, -math.inf, self._inside(np.where(bad[..., None], 0, value))))
+
+    def _inside(self, x: Any) -> Any:
+        weighted = sp.xlogy(x, self.probs) if self.logits is None else times(x, log_softmax(self.logits, -1))
+        return math.lgamma(self.n + 1) + np.sum(weighted - sp.gammaln(x + 1), axis=-1)
+
+    @property
+    def mean(self) -> Any:
+        return self.n * self.p
+
+    @property
+    def variance(self) -> Any:
+        return self.n * self.p * (1 - self.p)
+
+    def entropy(self) -> Any:
+        k = np.arange(self.n + 1, dtype=self.dtype).reshape(-1, *[1] * (len(self.batch_shape) + 1))
+        p = np.exp(sp.xlogy(k, self.p) + sp.xlog1py(self.n - k, -self.p) - betaln(k + 1, self.n - k + 1) - math.log(self.n + 1))
+        return self.n * super().entropy() - math.lgamma(self.n + 1) + np.sum(p * gammaln(k + 1), axis=(0, -1))
+
+    def kl_to(self, other: Distribution) -> Any:
+        """n sum_k p_k (log p_k - log q_k), for the same n."""
+        return self.n * super().kl_to(other) if isinstance(other, Multinomial) and self.n == other.n else NotImplemented
+
+
+def _any_node(*values: Any) -> bool:
+    return any(type(v) is Node for v in values)
