@@ -147,7 +147,7 @@ class Distribution(Parameterized, ABC):
     ``moving`` names the parameters that move the support of a law that is FixedSupport otherwise.
     """
 
-    moving: ClassVar[tuple[str, ...]] = ()
+    moving: tuple[str, ...] = ()
 
     @property
     def event_shape(self) -> Shape:
@@ -162,8 +162,10 @@ class Distribution(Parameterized, ABC):
 
     def has(self, capability: type) -> bool:
         """Whether this law has a capability, given which of its parameters are Nodes."""
-        if capability is FixedSupport and any(type(getattr(self, name)) is Node for name in self.moving):
-            return False
+        if capability is FixedSupport and self.moving:
+            given = self.parameters
+            if any(type(given[name]) is Node for name in self.moving):
+                return False
         return isinstance(self, capability) or capability is Reparameterizable and self._inverts_cdf()
 
     def _inverts_cdf(self) -> bool:

@@ -162,7 +162,7 @@ class Power(Bijection):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class TrilAffine(Bijection):
-    """y = loc + L x for vectors x, L lower triangular with a positive diagonal."""
+    """y = loc + L x for vectors x, L lower triangular with a positive diagonal (no derivative by what stands above it)."""
 
     loc: Any
     scale_tril: Any
@@ -170,10 +170,10 @@ class TrilAffine(Bijection):
     event_ndim = 1
 
     def forward(self, x: Any) -> Any:
-        return self.loc + np.matvec(self.scale_tril, x)
+        return self.loc + np.matvec(np.tril(self.scale_tril), x)
 
     def inverse(self, y: Any) -> Any:
-        return np.linalg.solve(self.scale_tril, (y - self.loc)[..., None])[..., 0]
+        return np.linalg.solve(np.tril(self.scale_tril), (y - self.loc)[..., None])[..., 0]
 
     def log_det(self, x: Any) -> Any:
         return 0 * x[..., 0] + np.sum(np.log(np.diagonal(self.scale_tril, axis1=-2, axis2=-1)), axis=-1)

@@ -257,7 +257,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
 
     @property
     def variance(self) -> Any:
-        k = np.asarray(self.concentration, float) if type(self.concentration) is not Node else self.concentration
+        k = np.asarray(self.concentration) if type(self.concentration) is float else self.concentration
         end = stop_gradient(2 * np.arcsin(np.sqrt(np.minimum(1, 21 / k))))  # where the density has fallen by exp(-42), or pi
         total = 0.0
         for node, weight in zip(*np.polynomial.legendre.leggauss(60), strict=True):

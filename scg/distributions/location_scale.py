@@ -192,8 +192,9 @@ class StudentT(LocationScale):
 
     @property
     def variance(self) -> Any:
-        finite_ = self.df > 2
-        spread = np.where(finite_, self.df / np.where(finite_, self.df - 2, 1), np.where(self.df > 1, math.inf, math.nan))
+        exists = self.df > 2
+        spread = np.where(exists, self.df / np.where(exists, self.df - 2, 1), math.inf)
+        spread = np.where(self.df > 1, spread, math.nan)
         return self._whole(self.scale * self.scale * spread)
 
     def entropy(self) -> Any:

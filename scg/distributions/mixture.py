@@ -54,6 +54,10 @@ class Mixture(Reparameterizable, Distribution):
             return capability in (Discrete, FixedSupport) and self.component.has(capability)
         return isinstance(self, capability)
 
+    @property
+    def moving(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple([f"component.{name}" for name in self.component.moving])
+
     def _inverts_cdf(self) -> bool:
         return not self.component.has(Discrete) and self.event_shape == ()
 

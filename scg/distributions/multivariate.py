@@ -89,7 +89,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     ``scale_tril``             its Cholesky factor, S = L L', L lower triangular with a positive diagonal;   z = loc + L e
     ``cov_factor, cov_diag``   low rank plus diagonal, S = W W' + diag(d), W of shape (n, rank);             z = loc + W e1 + sqrt(d) e2
 
-    The second costs n rank^2, by the identities of Woodbury and of the determinant. e is standard normal.
+    There is no derivative by what stands above the diagonal of L. The second costs n rank^2, by the identities of Woodbury and of the determinant. e is standard normal.
     """
 
     loc: Any
@@ -120,20 +120,20 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
 
     def transport(self, noise: Any) -> Any:
         if self.cov_factor is None:
-            return self.loc + np.matvec(self.scale_tril, noise)
+            return self.loc + np.matvec(self.tril, noise)
         rank = self.cov_factor.shape[-1]
         return self.loc + np.matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
 
     @property
     def tril(self) -> Any:
         """The Cholesky factor of the covariance."""
-        return np.linalg.cholesky(self.covariance) if self.scale_tril is None else self.scale_tril
+        return np.linalg.cholesky(self.covariance) if self.scale_tril is None else np.tril(self.scale_tril)
 
     @property
     def covariance(self) -> Any:
         """S."""
         if self.scale_tril is not None:
-            return np.matmul(self.scale_tril, np.matrix_transpose(self.scale_tril))
+            return np.matmul(self.tril, np.matrix_transpose(self.tril))
         n = self.event_shape[0]
         return np.matmul(self.cov_factor, np.matrix_transpose(self.cov_factor)) + self.cov_diag[..., None] * np.eye(n, dtype=self.dtype)
 
@@ -151,7 +151,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     def log_prob(self, value: Any) -> Any:
         x = real_array(value) - self.loc
         if self.scale_tril is not None:
-            y = _solved(self.scale_tril, x)
+            y = _solved(self.tril, x)
             square = np.sum(y * y, axis=-1)
         else:
             root, scaled = self._capacitance()
@@ -166,7 +166,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     @property
     def variance(self) -> Any:
         if self.scale_tril is not None:
-            return self._whole(np.sum(self.scale_tril * self.scale_tril, axis=-1))
+            return self._whole(np.sum(np.square(self.tril), axis=-1))
         return self._whole(np.sum(self.cov_factor * self.cov_factor, axis=-1) + self.cov_diag)
 
     def entropy(self) -> Any:

@@ -11,10 +11,9 @@ from scg.distributions.bijections import Affine, Bijection
 from scg.distributions.constraints import Constraint
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.graph import Node
 
 
-class _Made(Reparameterizable, Distribution):
+class _Made(Reparameterizable, Distribution, FixedSupport):
     """It is reparameterizable, finite or of fixed support where its base is."""
 
     base: Any
@@ -26,6 +25,10 @@ class _Made(Reparameterizable, Distribution):
     def has(self, capability: type) -> bool:
         known = issubclass(capability, (Discrete, FixedSupport, Reparameterizable))
         return self.base.has(capability) if known else isinstance(self, capability)
+
+    @property
+    def moving(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple([f"base.{name}" for name in self.base.moving])
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return noise_of(self.base, shape)
@@ -138,8 +141,12 @@ class Transformed(_Made):
         super().__post_init__()
 
     def has(self, capability: type) -> bool:
-        moves = any(type(p) is Node for p in self.bijection.parameters.values()) and not _is_line(self.base.support)
-        return super().has(capability) and not (capability is FixedSupport and moves)
+        return super().has(capability) and (capability is not FixedSupport or Distribution.has(self, capability))
+
+    @property
+    def moving(self) -> tuple[str, ...]:  # type: ignore[override]
+        own = () if _is_line(self.base.support) else tuple([f"bijection.{name}" for name in self.bijection.parameters])
+        return (*super().moving, *own)
 
     def _broadcast(self) -> Shape:
         inner = len(self.base.event_shape) - self.bijection.event_ndim
