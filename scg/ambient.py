@@ -3,7 +3,7 @@
 import contextvars
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, NamedTuple, final
@@ -111,3 +111,16 @@ def take_guard(ambient: Ambient, node: Any) -> None:
         node.guard = guard
         if ambient.held is not None:
             AMBIENT.set(ambient._replace(held=None))
+
+
+def is_tainted(guard: Guard, labels: Collection[int], known: dict[int, bool]) -> bool:
+    """Whether an ``if`` on the way here looked at one of the nodes whose ids are in ``labels``."""
+    chain = []
+    at: Guard | None = guard
+    while at is not None and at.stamp not in known:
+        chain.append(at)
+        at = at.before
+    verdict = at is not None and known[at.stamp]
+    for link in reversed(chain):
+        verdict = known[link.stamp] = verdict or link.node.id in labels
+    return verdict

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg import axes
-from scg.ambient import Guard
+from scg.ambient import is_tainted
 from scg.axes import mixed
 from scg.graph import Node, parameter, primitive
 from scg.primitives.indexing import _scatter
@@ -179,19 +179,6 @@ def _factors(batch: tuple[int, ...], labels: Labels) -> tuple[list[Any], list[in
         pieces = [(a, low, high // low) for low, high in zip(steps, steps[1:], strict=False)] or [(a, 1, n)]
         factors += reversed(pieces)
     return factors, [f[2] for f in factors]
-
-
-def is_tainted(guard: Guard, labels: Collection[int], known: dict[int, bool]) -> bool:
-    """Whether an ``if`` on the way here looked at one of the labelled nodes."""
-    chain = []
-    at: Guard | None = guard
-    while at is not None and at.stamp not in known:
-        chain.append(at)
-        at = at.before
-    verdict = at is not None and known[at.stamp]
-    for link in reversed(chain):
-        verdict = known[link.stamp] = verdict or link.node.id in labels
-    return verdict
 
 
 def _shapes(node: Node) -> list[tuple[int, ...]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import Guard
+from scg.ambient import Guard, is_tainted
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, ancestors, primitive
 from scg.operands import raise_named
@@ -50,14 +50,19 @@ def rerun(
     ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``.
     """
     passed: set[int] = set()
+    guards: dict[int, Guard] = {}
+    tainted: dict[int, bool] = {}
     for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
                 _check(guard, table)
-        if node.id in table or visit is not None and visit(node) is not NotImplemented:
+        if node.id in table:
             continue
-        changed = [o for o in node.operands if type(o) is Node and o.id in table]
-        if changed:
+        if visit is not None and visit(node) is not NotImplemented:
+            _carry(node, table, guards)
+            continue
+        changed = any([type(o) is Node and o.id in table for o in node.operands])
+        if changed or create_graph and node.guard is not None and is_tainted(node.guard, table, tainted):
             arguments = [(table.get(o.id, o if create_graph else o._value)) if type(o) is Node else o for o in node.operands]
             flags = [type(o) is Node and o.id in leading for o in node.operands]
             if any(flags):
@@ -66,6 +71,7 @@ def rerun(
                 table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
             else:  # no replicates: nothing to run, but the shapes are known
                 table[node.id] = _none_of(node._value)
+            _carry(node, table, guards)
 
     def result(root: Node) -> Any:
         value = table.get(root.id, root if create_graph else root.value)
@@ -74,6 +80,19 @@ def rerun(
         return value
 
     return rebuild(outputs, map(result, [leaf for _, leaf in leaves(outputs)]))
+
+
+def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:
+    """Let the new node depend on the same ``if`` as the old one, which looks at the new value now."""
+    if node.guard is not None and type(table[node.id]) is Node:
+        for guard in reversed(list(node.guard.unseen(set(guards)))):
+            before = guard.before and guards[guard.before.stamp]
+            guards[guard.stamp] = Guard(_node(table.get(guard.node.id), guard.node), guard.outcome, before, guard._code, guard._instruction)
+        table[node.id].guard = guards[node.guard.stamp]
+
+
+def _node(new: Any, old: Node) -> Node:
+    return new if type(new) is Node else old
 
 
 def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
