@@ -13,16 +13,17 @@ from scg.distributions.multivariate import Dirichlet, MultivariateNormal
 from scg.distributions.normal import Normal
 from scg.distributions.normal_transforms import HalfNormal, LogitNormal, LogNormal
 from scg.distributions.positive import Erlang, Exponential, Gompertz, Pareto, Weibull
+from scg.distributions.relaxed import Concrete, RelaxedBernoulli
 from scg.distributions.special import Delta, Flat
 from scg.distributions.subset import UniformSubset
 from scg.distributions.transformed import Independent, Transformed
 from scg.distributions.uniform import Uniform
 
 __all__ = [
-    "Affine", "Bernoulli", "Beta", "Bijection", "Binomial", "Categorical", "Cauchy", "Chi2", "Delta", "Dirichlet", "Discrete",
-    "Distribution", "Erlang", "Exp", "Exponential", "FiniteSupport", "FixedSupport", "Flat", "Gamma", "Geometric", "Gompertz", "Gumbel",
-    "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "LogitNormal", "Mixture",
-    "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical", "Pareto", "Poisson", "Power",
-    "Reparameterizable", "Sigmoid", "Softplus", "StudentT", "Tanh", "Transformed", "TrilAffine", "TruncatedNormal", "Uniform",
-    "UniformSubset", "VonMises", "Weibull", "kl_divergence",
+    "Affine", "Bernoulli", "Beta", "Bijection", "Binomial", "Categorical", "Cauchy", "Chi2", "Concrete", "Delta", "Dirichlet",
+    "Discrete", "Distribution", "Erlang", "Exp", "Exponential", "FiniteSupport", "FixedSupport", "Flat", "Gamma", "Geometric",
+    "Gompertz", "Gumbel", "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "LogitNormal",
+    "Mixture", "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical", "Pareto", "Poisson", "Power",
+    "RelaxedBernoulli", "Reparameterizable", "Sigmoid", "Softplus", "StudentT", "Tanh", "Transformed", "TrilAffine", "TruncatedNormal",
+    "Uniform", "UniformSubset", "VonMises", "Weibull", "kl_divergence",
 ]

@@ -264,6 +264,9 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
             counts = np.concatenate([counts, [n - np.sum(counts, axis=0)]])
         p = np.concatenate([p[shown], [1 - np.sum(p[shown], axis=0)]]) if len(shown) < len(p) else p[shown]
         yield "sampler", _binomial_tests(c, counts, p, [f"value {np.ravel(atoms[k])[:8]}" for k in shown] + ["any other value"])
+    elif found is not None:
+        for what, values, expected in (("mean", c.draws, found.mean), ("variance", np.square(c.draws - found.mean), found.variance)):
+            yield "sampler", c.z_test("sampler", values, expected, 2 * expected.size, f"the {what} of exp(log_prob)")
     if not law.event_shape and c.known(lambda: law.cdf(c.draws[0])) is not None:
         z = np.sort(c.draws, axis=0)
         grid = np.arange(1, n + 1).reshape(-1, *[1] * len(batch)) / n
