@@ -251,11 +251,14 @@ class Downstream:
         found = self._evaluated(np.reshape(tried, (-1, *self.node.shape)), parts)
         total: Any = 0
         for value, (_, weight, tie) in zip(found, parts, strict=True):
-            f = gather(value * weight, shape, tie, 1)  # (alternatives * positions, batch with ones along the mixed axes)
+            f = gather(value * weight, shape, tie, 1)  # (alternatives * positions, batch with ones along axes that are mixed as a whole)
             f = np.reshape(f, (alternatives, *lengths, *f.shape[1:]))
             for k, a in enumerate(axes):  # the position that was replaced is the position along the mixed axis
-                f = np.swapaxes(f, 1 + k, 1 + len(axes) + a)
-            f = np.reshape(f, (alternatives, *f.shape[1 + len(axes) :]))
+                at = 1 + len(axes) - k + a
+                if f.shape[at] == 1:
+                    f = np.swapaxes(f, 1, at)[:, 0]
+                else:  # a part of the axis is tied
+                    f = np.moveaxis(np.diagonal(f, axis1=1, axis2=at), -1, at - 1)
             total = total + unpicked(f, shape, tie, 1)
         return total * box(_later(score(self.node), axes, tie.picks)) if self.higher else total
 
