@@ -1,13 +1,17 @@
 """Pictures of a graph: as text, as DOT, as Mermaid and as SVG. Squares are deterministic, circles stochastic; the estimator is their label."""
 
+import itertools
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scg.graph import Node
 from scg.sample import is_stochastic, noise
 
 MOST = 200
 """A graph with more nodes than this is summarised: its parameters, draws and cost, and what leads from which to which."""
+
+_MARGIN, _HALF, _STEP_X, _STEP_Y = 30, 92, 232, 76  # pixels: around all, half of a node's width, between columns and rows
+_LETTERS = 28  # that fit into a node
 
 
 class Picture(NamedTuple):
@@ -16,6 +20,11 @@ class Picture(NamedTuple):
     nodes: dict[int, tuple[str, str]]
     edges: list[tuple[int, int]]
     hidden: int
+
+    def numbered(self) -> "Picture":
+        """With nodes called 0, 1, 2, ... as in ``text``: the same for every run of a program."""
+        number = {i: k for k, i in enumerate(self.nodes)}
+        return Picture({number[i]: kind for i, kind in self.nodes.items()}, [(number[a], number[b]) for a, b in self.edges], self.hidden)
 
 
 def picture(cost: Node, nodes: list[Node], names: dict[int, str]) -> Picture:
@@ -71,7 +80,7 @@ def text(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
 
 def dot(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
     """Graphviz source."""
-    drawn = picture(cost, nodes, names)
+    drawn = picture(cost, nodes, names).numbered()
     shape = {"draw": "ellipse", "noise": "point", "parameter": "plaintext", "cost": "box", "plain": "box"}
     lines = ["digraph {", "  rankdir=LR;"]
     for i, (kind, label) in drawn.nodes.items():
@@ -84,7 +93,7 @@ def dot(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
 
 def mermaid(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
     """Mermaid source."""
-    drawn = picture(cost, nodes, names)
+    drawn = picture(cost, nodes, names).numbered()
     left = {"draw": "((", "noise": "((", "parameter": "(", "cost": "[[", "plain": "["}
     right = {"draw": "))", "noise": "))", "parameter": ")", "cost": "]]", "plain": "]"}
     lines = ["flowchart LR"]
@@ -95,25 +104,28 @@ def mermaid(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
 
 
 def svg(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
-    """A picture without further dependencies: one column for each distance from the leaves."""
+    """A picture without further dependencies: one column for each distance from the leaves. An edge past a column has a place of its own there."""
     drawn = picture(cost, nodes, names)
-    column: dict[int, int] = {}
     before: dict[int, list[int]] = {}
     for a, b in drawn.edges:
         before.setdefault(b, []).append(a)
+    column: dict[int, int] = {}
     for i in drawn.nodes:
         column[i] = max([column[a] + 1 for a in before.get(i, [])], default=0)
-    rows: dict[int, list[int]] = {}
+    # what stands in each column: nodes, and (node, column) where an edge from that node passes; with what each is joined to one column earlier
+    rows: dict[int, dict[Any, list[Any]]] = {c: {} for c in range(max(column.values()) + 1)}
     for i in drawn.nodes:
-        rows.setdefault(column[i], []).append(i)
+        rows[column[i]][i] = [a if column[a] == column[i] - 1 else (a, column[i] - 1) for a in before.get(i, [])]
+        for a in before.get(i, []):
+            for c in range(column[a] + 1, column[i]):
+                rows[c][a, c] = [a if column[a] == c - 1 else (a, c - 1)]
     tallest = max(map(len, rows.values()))
-    step_x, step_y, margin = 170, 76, 30
-    place = {
-        i: (margin + 60 + step_x * c, margin + 26 + step_y * (k + (tallest - len(members)) / 2))
-        for c, members in rows.items()
-        for k, i in enumerate(members)
-    }
-    width, height = 2 * margin + 120 + step_x * max(rows), 2 * margin + 52 + step_y * (tallest - 1)
+    place: dict[Any, tuple[float, float]] = {}
+    for c, members in rows.items():  # each as near as can be to what it is joined to
+        heights = {key: sum(place[a][1] for a in joined) / len(joined) if joined else 0.0 for key, joined in members.items()}
+        for k, key in enumerate(sorted(members, key=heights.__getitem__)):
+            place[key] = (_MARGIN + _HALF + _STEP_X * c, _MARGIN + 26 + _STEP_Y * (k + (tallest - len(members)) / 2))
+    width, height = 2 * (_MARGIN + _HALF) + _STEP_X * (len(rows) - 1), 2 * _MARGIN + 52 + _STEP_Y * (tallest - 1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="11" text-anchor="middle">',
@@ -121,20 +133,20 @@ def svg(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
         '<path d="M0 0 L8 4 L0 8 z" fill="#555"/></marker></defs>',
     ]
     for a, b in drawn.edges:
-        (xa, ya), (xb, yb) = place[a], place[b]
-        middle = (xa + xb) / 2
-        parts.append(
-            f'<path d="M{xa + 60:.0f} {ya:.0f} C{middle + 20:.0f} {ya:.0f} {middle - 20:.0f} {yb:.0f} {xb - 62:.0f} {yb:.0f}" '
-            'fill="none" stroke="#555" marker-end="url(#tip)"/>'
-        )
+        stops = [place[a], *[place[a, c] for c in range(column[a] + 1, column[b])], place[b]]
+        line = f"M{stops[0][0] + _HALF:.0f} {stops[0][1]:.0f}"
+        for (xa, ya), (xb, yb) in itertools.pairwise(stops):
+            xa, xb = xa + _HALF, xb - _HALF
+            line += f" L{xa:.0f} {ya:.0f} C{(xa + xb) / 2:.0f} {ya:.0f} {(xa + xb) / 2:.0f} {yb:.0f} {xb:.0f} {yb:.0f}"
+        parts.append(f'<path d="{line}" fill="none" stroke="#555" marker-end="url(#tip)"/>')
     for i, (kind, label) in drawn.nodes.items():
         x, y = place[i]
         if kind in ("draw", "noise"):
-            parts.append(f'<ellipse cx="{x:.0f}" cy="{y:.0f}" rx="60" ry="26" fill="{"#fff3e0" if kind == "draw" else "#f5f5f5"}" stroke="#333"/>')
+            parts.append(f'<ellipse cx="{x:.0f}" cy="{y:.0f}" rx="{_HALF}" ry="26" fill="{"#fff3e0" if kind == "draw" else "#f5f5f5"}" stroke="#333"/>')
         else:
             fill = {"parameter": "#e3f2fd", "cost": "#e8f5e9", "plain": "#ffffff"}[kind]
-            parts.append(f'<rect x="{x - 60:.0f}" y="{y - 18:.0f}" width="120" height="36" fill="{fill}" stroke="#333"/>')
-        lines = [line if len(line) <= 21 else line[:20] + "…" for line in label.split("\n")]
+            parts.append(f'<rect x="{x - _HALF:.0f}" y="{y - 18:.0f}" width="{2 * _HALF}" height="36" fill="{fill}" stroke="#333"/>')
+        lines = [line if len(line) <= _LETTERS else line[: _LETTERS - 1] + "…" for line in label.split("\n")]
         for k, line in enumerate(lines):
             parts.append(f'<text x="{x:.0f}" y="{y + 4 + 14 * (k - (len(lines) - 1) / 2):.0f}">{escape(line)}</text>')
     return "\n".join([*parts, "</svg>"])
