@@ -209,6 +209,18 @@ def test_vector_results_take_one_cost_an_element():
     np.testing.assert_allclose(pullback(v), v @ jacobian, rtol=1e-12, atol=1e-15)
 
 
+def test_costs_that_mix_a_part_of_an_axis_and_of_whole_numbers():
+    """Each product takes elements i and i + 2 of one axis; the mean of a whole-number draw has a fraction as its weight."""
+
+    def cost(t, rng):
+        b = coin(t, rng, "enumerate")
+        x = scg.sample(dist.Categorical(logits=t), scg.Enumerate(), rng=rng, shape=(2,))
+        return np.sum(np.prod(np.reshape(b, (2, 2)) + t[0], axis=0)) + np.mean(x * x)
+
+    for found, exact in first_and_second(cost, np.array([0.3, -0.5, 0.8, 0.1])):
+        np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
 def test_replicate_r_is_the_single_run_with_the_same_draws():
     def cost(t, rng):
         x = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, shape=(2,), name="x")

@@ -10,6 +10,7 @@ import numpy as np
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
+from scg.distributions.counts import Poisson
 from scg.distributions.gamma import Gamma
 from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential, Weibull
@@ -80,7 +81,7 @@ def _known(law: Any, z: Any, fresh: Any) -> Parts:
     """The decompositions (c, z+, z-) of a law by parameter."""
     if hasattr(law, "weak_derivatives"):
         return law.weak_derivatives(z, fresh)  # type: ignore[no-any-return]
-    return _PARTS[type(law).__name__](law, z, fresh) if type(law).__name__ in _PARTS else {}
+    return _PARTS[type(law)](law, z, fresh) if type(law) in _PARTS else {}
 
 
 def _normal(law: Any, z: Any, fresh: Any) -> Parts:
@@ -113,15 +114,15 @@ def _bernoulli(law: Any, z: Any, fresh: Any) -> Parts:
     return {"probs": lambda: (1.0, np.ones_like(z), np.zeros_like(z)), "logits": lambda: (law.p * (1 - law.p), np.ones_like(z), np.zeros_like(z))}
 
 
-_PARTS: dict[str, Callable[..., Parts]] = {
-    "Normal": _normal,
-    "Exponential": _gamma,
-    "Gamma": _gamma,
-    "Weibull": _weibull,
-    "Poisson": _poisson,
-    "Bernoulli": _bernoulli,
-    "Categorical": lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
-    "OneHotCategorical": lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
+_PARTS: dict[type, Callable[..., Parts]] = {
+    Normal: _normal,
+    Exponential: _gamma,
+    Gamma: _gamma,
+    Weibull: _weibull,
+    Poisson: _poisson,
+    Bernoulli: _bernoulli,
+    Categorical: lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
+    OneHotCategorical: lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
 }
 
 
