@@ -86,15 +86,17 @@ def _inverted(law: Any, u: Any) -> Any:
     some = law.replaced(**{name: p[left] for name, p in rows.items()})
     low, high = bracket(some, u[left])
     at, before = 0.5 * (low + high), np.inf
-    for iteration in range(300):
+    for _ in range(300):
         target, F = u[left], some.cdf(at)
         low, high = np.where(F < target, at, low), np.where(F < target, high, at)
         new, middle = at - (F - target) / np.exp(some.log_prob(at)), 0.5 * (low + high)
         gap = np.abs(F - target)
         near = gap <= 1e-13 * np.where(target > 0.01, 1, target)  # in a lower tail F may be accurate, relatively
-        there = (gap == 0) | near & (gap >= 0.5 * before)  # what is left is rounding
-        new = np.where((new >= low) & (new <= high) & (near | (iteration % 4 != 3)), new, middle)
-        go = ~(there | (np.abs(new - at) <= 4e-16 * np.abs(new)) | (middle == low) | (middle == high))
+        still = np.abs(new - at) <= 4e-16 * np.abs(new)  # converged if it is near; else the density is infinite
+        kept = (new >= low) & (new <= high)
+        there = (gap == 0) | near & (still | ~kept | (gap >= 0.5 * before))  # what is left is rounding
+        new = np.where(kept & (near | ~still & (gap <= 0.5 * before)), new, middle)
+        go = ~(there | (middle == low) | (middle == high))
         at = z[left] = np.where(there, at, new)
         if not go.any():
             break

@@ -1,0 +1,292 @@
+"""Continuous distributions: against SciPy, quadrature and their own draws; divergences, transports, laws made of laws, refusals."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.stats as st
+
+import scg
+from scg import distributions as dist
+from scg.distributions.constraints import positive
+from scg.distributions.implicit import quantile
+from scg.distributions.uniform import noise_of, transported
+from scg.testing import check_distribution, check_gradient
+
+A = np.array
+L = A([[1.0, 0, 0], [0.3, 0.7, 0], [-0.4, 0.2, 2.0]])
+W, D, M = A([[1.0, 0.2], [0.3, -0.5], [0.1, 0.9]]), A([0.5, 1.0, 2.0]), A([1.0, 2.0, 3.0])
+
+
+def normal_of(law):
+    return SimpleNamespace(logpdf=law.logpdf)
+
+
+def dirichlet(a):
+    law = st.dirichlet(a)
+    return SimpleNamespace(logpdf=lambda x: law.logpdf(x.T), mean=law.mean, var=law.var, entropy=law.entropy)
+
+
+LAWS = [
+    (dist.Normal(A([0.3, -2.0]), 1.7), st.norm([0.3, -2], 1.7)),
+    (dist.Laplace(A([0.3, -2.0]), 1.7), st.laplace([0.3, -2], 1.7)),
+    (dist.Logistic(0.3, A([0.2, 5.0])), st.logistic(0.3, [0.2, 5])),
+    (dist.Gumbel(0.3, A([0.2, 5.0])), st.gumbel_r(0.3, [0.2, 5])),
+    (dist.Cauchy(0.3, A([0.2, 5.0])), st.cauchy(0.3, [0.2, 5])),
+    (dist.StudentT(A([1.5, 4.5]), 0.3, 0.7), st.t([1.5, 4.5], 0.3, 0.7)),
+    (dist.LogNormal(0.3, A([0.2, 1.1])), st.lognorm([0.2, 1.1], scale=np.exp(0.3))),
+    (dist.LogitNormal(A([0.3, 1.0]), 0.7), None),
+    (dist.HalfNormal(A([0.3, 2.0])), st.halfnorm(scale=[0.3, 2])),
+    (dist.Exponential(A([0.3, 2.0])), st.expon(scale=1 / A([0.3, 2]))),
+    (dist.Gompertz(A([0.3, 2.0]), 1.5), st.gompertz([0.3, 2], scale=1 / 1.5)),
+    (dist.Erlang(3, A([0.3, 2.0])), st.erlang(3, scale=1 / A([0.3, 2]))),
+    (dist.Weibull(1.4, A([0.7, 2.0])), st.weibull_min([0.7, 2], scale=1.4)),
+    (dist.Pareto(1.4, A([0.7, 2.5])), st.pareto([0.7, 2.5], scale=1.4)),
+    (dist.Gamma(A([0.7, 5.0]), 2.0), st.gamma([0.7, 5], scale=0.5)),
+    (dist.Chi2(A([0.7, 5.0])), st.chi2([0.7, 5])),
+    (dist.InverseGamma(A([0.7, 5.0]), 2.0), st.invgamma([0.7, 5], scale=2)),
+    (dist.Uniform(A([-1.0, 0.0]), 2.0), st.uniform([-1, 0], [3, 2])),
+    (dist.Beta(A([0.7, 5.0]), 2.0), st.beta([0.7, 5], 2)),
+    (dist.Kumaraswamy(A([0.7, 5.0]), 2.0), None),
+    (dist.TruncatedNormal(0.3, A([0.7, 5.0]), -1.0, 2.0), st.truncnorm(-1.3 / A([0.7, 5]), 1.7 / A([0.7, 5]), 0.3, [0.7, 5])),
+    (dist.TruncatedNormal(0.3, 0.7, A([4.0, -6.0]), A([5.0, -3.0])), st.truncnorm(A([3.7, -6.3]) / 0.7, A([4.7, -3.3]) / 0.7, 0.3, 0.7)),
+    (dist.VonMises(0.3, A([0.7, 5.0])), st.vonmises([0.7, 5], 0.3)),
+    (dist.Dirichlet(A([0.7, 5.0, 2.0])), dirichlet([0.7, 5, 2])),
+    (dist.MultivariateNormal(M, L), normal_of(st.multivariate_normal(M, L @ L.T))),
+    (dist.MultivariateNormal(M, cov_factor=W, cov_diag=D), normal_of(st.multivariate_normal(M, W @ W.T + np.diag(D)))),
+    (dist.Independent(dist.Gamma(A([0.7, 5.0, 2.0]), 1.0), 1), None),
+    (dist.Transformed(dist.Normal(A([0.3, 1.0]), 0.7), dist.Softplus()), None),
+    (dist.Transformed(dist.Exponential(A([0.3, 1.0])), dist.Affine(1.0, -2.0)), None),
+    (dist.Transformed(dist.Independent(dist.Normal(np.zeros(3), 1.0), 1), dist.TrilAffine(M, L)), normal_of(st.multivariate_normal(M, L @ L.T))),
+    (dist.Mixture(dist.Normal(A([-1.0, 0, 2]), A([0.5, 1, 0.3])), weights=A([0.2, 0.5, 0.3])), None),
+    (dist.Mixture(dist.Gamma(A([[1.0, 3.0], [2, 9]]), 2.0), logits=A([0.2, 0.5])), None),
+    (dist.Mixture(dist.Independent(dist.Normal(A([[-1.0, 0], [1, 2]]), 0.5), 1), logits=A([0.2, 0.5])), None),
+]
+
+
+@pytest.mark.parametrize("law, reference", LAWS, ids=[f"{i}-{type(law).__name__}" for i, (law, _) in enumerate(LAWS)])
+def test_every_law_is_what_it_says(law, reference):
+    slow = isinstance(law, dist.VonMises)  # its CDF is a quadrature
+    check_distribution(law, rng=np.random.default_rng(1), reference=reference, points=2000 if slow else 10_000)
+
+
+@pytest.mark.parametrize(
+    "law, log_p",
+    [
+        (dist.Gamma(0.6, 1.7), lambda z: mpmath.log(1.7) * 0.6 - 1.7 * z - 0.4 * mpmath.log(z) - mpmath.loggamma(0.6)),
+        (dist.Beta(0.6, 30.0), lambda z: -0.4 * mpmath.log(z) + 29 * mpmath.log1p(-z) - mpmath.log(mpmath.beta(0.6, 30))),
+        (dist.StudentT(4.5), lambda z: -2.75 * mpmath.log1p(z * z / 4.5) - mpmath.log(4.5) / 2 - mpmath.log(mpmath.beta(0.5, 2.25))),
+        (dist.Kumaraswamy(2.0, 3.0), lambda z: mpmath.log(6 * z * (1 - z * z) ** 2)),
+        (
+            dist.TruncatedNormal(0.0, 1.0, 20.0, 30.0),
+            lambda z: mpmath.log(mpmath.npdf(z)) - mpmath.log(mpmath.erfc(20 / mpmath.sqrt(2)) / 2 - mpmath.erfc(30 / mpmath.sqrt(2)) / 2),
+        ),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, dist.Distribution) else "",
+)
+def test_tails_agree_with_forty_digits(law, log_p):
+    u = np.concatenate([np.geomspace(1e-12, 0.4, 20), 1 - np.geomspace(1e-12, 0.4, 20)])
+    z = law.icdf(u)
+    with mpmath.workdps(40):
+        expected = A([float(log_p(mpmath.mpf(float(x)))) for x in z])
+    assert (np.abs(law.log_prob(z) - expected) <= 1e-10 * np.maximum(np.abs(expected), 1e-4)).all()
+
+
+def pairs():
+    mixed = dist.Independent(dist.Normal(A([0.3, 1.0]), 0.5), 1)
+    return [
+        (dist.Normal(0.3, 0.7), dist.Normal(1.0, 2.0)),
+        (dist.Laplace(0.3, 0.7), dist.Laplace(1.0, 2.0)),
+        (dist.Gumbel(0.3, 0.7), dist.Gumbel(1.0, 2.0)),
+        (dist.Cauchy(0.3, 0.7), dist.Cauchy(1.0, 2.0)),
+        (dist.LogNormal(0.3, 0.7), dist.LogNormal(1.0, 2.0)),
+        (dist.LogitNormal(0.3, 0.7), dist.LogitNormal(1.0, 2.0)),
+        (dist.HalfNormal(0.7), dist.HalfNormal(2.0)),
+        (dist.Exponential(0.7), dist.Exponential(2.0)),
+        (dist.Exponential(0.7), dist.Gamma(2.0, 3.0)),
+        (dist.Gamma(0.7, 2.0), dist.Gamma(2.0, 3.0)),
+        (dist.Erlang(2, 2.0), dist.Gamma(2.5, 3.0)),
+        (dist.Chi2(3.0), dist.Chi2(5.0)),
+        (dist.InverseGamma(3.7, 2.0), dist.InverseGamma(2.0, 3.0)),
+        (dist.Weibull(1.4, 1.7), dist.Weibull(2.0, 0.9)),
+        (dist.Pareto(1.4, 1.7), dist.Pareto(1.0, 0.9)),
+        (dist.Uniform(0.2, 0.7), dist.Uniform(0.0, 2.0)),
+        (dist.Beta(1.4, 1.7), dist.Beta(2.0, 0.9)),
+        (dist.VonMises(0.3, 1.7), dist.VonMises(1.0, 0.9)),
+        (dist.Transformed(dist.Normal(0.3, 0.7), dist.Tanh()), dist.Transformed(dist.Normal(0.0, 1.0), dist.Tanh())),
+        (dist.Dirichlet(A([1.4, 1.7, 3.0])), dist.Dirichlet(A([2.0, 0.9, 1.0]))),
+        (dist.MultivariateNormal(M, L), dist.MultivariateNormal(0 * M, cov_factor=W, cov_diag=D)),
+        (dist.MultivariateNormal(M, cov_factor=W, cov_diag=D), dist.MultivariateNormal(0 * M, L)),
+        (mixed, dist.Independent(dist.Normal(0.0, A([1.0, 2.0])), 1)),
+        (mixed, dist.Flat((2,))),
+        (dist.Gamma(0.7, 2.0), dist.Flat()),
+    ]
+
+
+@pytest.mark.parametrize("p, q", pairs(), ids=[f"{type(p).__name__}-{type(q).__name__}" for p, q in pairs()])
+def test_divergence_is_the_mean_log_ratio(p, q):
+    """Against the mean over equidistant quantiles for numbers; else over draws, within six standard errors."""
+    found = dist.kl_divergence(p, q)
+    if p.event_shape:
+        z = p.sample(np.random.default_rng(0), 40_000)
+        ratio = p.log_prob(z) - q.log_prob(z)
+        allowed = 6 * ratio.std() / 200
+    else:
+        z = p.icdf((np.arange(4000) + 0.5) / 4000) if not isinstance(p, dist.VonMises) else p.icdf((np.arange(400) + 0.5) / 400)
+        ratio = p.log_prob(z) - q.log_prob(z)
+        allowed = 0.004 * (1 + np.abs(found))
+    assert np.abs(np.mean(ratio) - found) <= allowed and np.shape(found) == ()
+
+
+def test_divergence_is_infinite_where_the_support_is_left_and_unknown_where_it_is():
+    assert dist.kl_divergence(dist.Uniform(0.0, 3.0), dist.Uniform(0.0, 2.0)) == np.inf
+    assert dist.kl_divergence(dist.Pareto(1.0, 2.0), dist.Pareto(1.5, 2.0)) == np.inf
+    with pytest.raises(scg.ScgError, match="no closed form for KL"):
+        dist.kl_divergence(dist.Normal(0.0, 1.0), dist.StudentT(3.0))
+
+
+def test_delta_and_flat():
+    point = dist.Delta(A([1.0, 2.0]))
+    assert dist.kl_divergence(point, dist.Normal(0.0, 1.0)) == pytest.approx(-st.norm.logpdf([1, 2]))
+    np.testing.assert_array_equal(point.log_prob(A([1.0, 1.0])), [0, -np.inf])
+    np.testing.assert_array_equal(point.sample(np.random.default_rng(0), 3), [[1, 2]] * 3)
+    assert np.isnan(point.log_prob(A([np.nan, 2.0]))).tolist() == [True, False]
+    (slope,) = scg.calculus.pull([dist.Delta(t := scg.parameter(3.0)).transport(A([0.1, 0.9]))], [np.ones(2)], [t])
+    assert slope == 2
+    assert dist.Flat((2,)).log_prob(np.ones((3, 2))).tolist() == [0, 0, 0]
+    with pytest.raises(scg.ScgError, match="improper"):
+        dist.Flat().sample(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("make, n", [(dist.Gamma, 2), (dist.Beta, 2), (dist.LogNormal, 2), (dist.Weibull, 2), (dist.Pareto, 2), (dist.Uniform, 2)])
+def test_outside_the_support_the_gradient_is_zero(make, n):
+    parameters = [scg.parameter(p) for p in (0.5, 0.8, 0.9)[:n]]
+    z = scg.parameter(A([-3.0, -0.5]))
+    law = make(*parameters)
+    found = law.log_prob(z)
+    assert (found.value == -np.inf).all()
+    for g in scg.calculus.pull([found], [np.ones(2)], [z, *parameters]):
+        assert (g == 0).all()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Triangular(dist.Distribution, dist.FixedSupport):
+    """A user's own law: p(z) = a z^(a-1) on (0, 1), by ``cdf`` reparameterized for free."""
+
+    a: Any
+    constraints = {"a": positive}
+
+    def sample(self, rng, shape=()):
+        return rng.random(self.full_shape(shape)) ** (1 / self.detached().a)
+
+    def log_prob(self, value):
+        return np.log(self.a) + (self.a - 1) * np.log(value)
+
+    def cdf(self, value):
+        return np.clip(value, 0, None) ** self.a
+
+
+def test_a_users_law_with_a_cdf_is_reparameterized():
+    """z = u^(1/a): first and second derivative against that, and E[z^2] = a / (a + 2)."""
+    u, a = A([0.1, 0.4, 0.9]), A([0.7, 2.0, 5.0])
+    check_gradient(lambda u, a: quantile(Triangular(a), u), u, a, order=2)
+    np.testing.assert_allclose(quantile(Triangular(a), u), u ** (1 / a), rtol=1e-12)
+
+    def cost(a, rng):
+        return np.sum(scg.sample(Triangular(a), scg.Reparameterized(), rng=rng, name="z") ** 2)
+
+    graph = scg.trace(cost, a, rng=np.random.default_rng(0))
+    found = graph.gradients(rng=np.random.default_rng(1), replicates=3000)
+    assert (np.abs(found.mean(0) - 2 / (a + 2) ** 2) < 6 * found.std(0) / 3000**0.5).all()
+
+
+@pytest.mark.parametrize("law", [law for law, _ in LAWS if law.has(dist.Reparameterizable)], ids=lambda law: type(law).__name__)
+def test_a_batched_transport_is_that_of_each_replicate_alone(law):
+    """Law 5: with a replicate axis on noise and on parameters, replicate r is the single run with the same noise."""
+    name, p = next((name, p) for name, p in law.parameters.items() if type(p) is not float)
+    noise, shape = noise_of(law, (2,))
+    e = noise.sample(np.random.default_rng(0), (4, *shape))
+    many = np.stack([p] * 4) * (1 if name in ("weights", "scale_tril") else A([1.0, 1.01, 1.02, 1.03]).reshape(-1, *[1] * p.ndim))
+    node, leaf = scg.parameter(p), scg.parameter(e[0])
+    z = transported(law.replaced(**{name: node}), leaf)
+    batched = scg.replay(z, {node: many, leaf: e}, batched=[node, leaf])
+    for r in range(4):
+        np.testing.assert_array_equal(batched[r], np.asarray(transported(law.replaced(**{name: many[r]}), e[r])))
+
+
+def test_independent_law_is_drawn_and_scored_as_one_event():
+    """E of a squared norm: gradient 2 t by either rule, with as many replicates as six standard errors can tell from wrong ones."""
+    t = A([0.5, -1.0, 2.0])
+
+    def cost(t, rng):
+        z = scg.sample(dist.Independent(dist.Normal(t, 0.5), 1), scg.ScoreFunction(), rng=rng, shape=2, name="z")
+        return np.mean(np.sum(z**2, axis=-1))
+
+    graph = scg.trace(cost, t, rng=np.random.default_rng(0))
+    for bound in (graph, graph.bind(z=scg.Reparameterized())):
+        found = bound.gradients(rng=np.random.default_rng(1), replicates=4000)
+        assert (np.abs(found.mean(0) - 2 * t) < 6 * found.std(0) / 4000**0.5).all()
+    law = dist.Independent(dist.Bernoulli(probs=A([0.2, 0.5, 0.7])), 1)
+    assert len(law.atoms()) == 8 and np.exp(law.log_prob(law.atoms())).sum() == pytest.approx(1)
+    assert law.has(dist.FiniteSupport) and not law.has(dist.Reparameterizable)
+
+
+def test_mixture_gradients_agree_between_rules():
+    t = A([0.1, 0.2, 0.3])
+
+    def cost(t, rng):
+        law = dist.Mixture(dist.Normal(t * A([1.0, 2, 3]), np.exp(t[0])), logits=t)
+        return np.mean(scg.sample(law, scg.Reparameterized(), rng=rng, name="z") ** 2)
+
+    graph = scg.trace(cost, t, rng=np.random.default_rng(0))
+    one = graph.gradients(rng=np.random.default_rng(1), replicates=4000)
+    two = graph.bind(z=scg.ScoreFunction()).gradients(rng=np.random.default_rng(2), replicates=4000)
+    assert (np.abs(one.mean(0) - two.mean(0)) < 6 * np.sqrt((one.var(0) + two.var(0)) / 4000)).all()
+
+
+@pytest.mark.parametrize("bijection", [dist.Exp(), dist.Sigmoid(), dist.Tanh(), dist.Softplus(), dist.Affine(1.0, -3.0), dist.Power(2.5)], ids=str)
+def test_log_determinant_is_that_of_the_derivative(bijection):
+    x = A([0.1, 0.5, 2.0])
+    node = scg.parameter(x)
+    (slope,) = scg.calculus.pull([bijection.forward(node)], [np.ones(3)], [node])
+    np.testing.assert_allclose(np.log(np.abs(slope)), bijection.log_det(x) + 0 * x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(bijection.inverse(bijection.forward(x)), x, rtol=1e-12)
+    assert ((bijection.forward(x) > bijection.low) & (bijection.forward(x) < bijection.high)).all()
+
+
+REFUSED = [
+    (lambda: dist.Normal(0.0, -1.0), "scale must be positive"),
+    (lambda: dist.Normal(np.zeros(3), np.ones(4)), r"loc \(3,\), scale \(4,\) do not broadcast"),
+    (lambda: dist.Beta(A([1.0, np.nan]), 1.0), r"concentration1 must be positive and finite, got nan at index \(1,\)"),
+    (lambda: dist.Uniform(1.0, 0.0), "high must be greater than low"),
+    (lambda: dist.TruncatedNormal(0.0, 1.0, 2.0, 1.0), "high must be greater than low"),
+    (lambda: dist.Erlang(1.5, 2.0), "n must be a positive whole number"),
+    (lambda: dist.MultivariateNormal(M, -L), "scale_tril must be lower triangular with a positive diagonal"),
+    (lambda: dist.MultivariateNormal(M), "scale_tril, or cov_factor and cov_diag"),
+    (lambda: dist.MultivariateNormal(M, L[:2, :2]), "scale_tril must have as many rows"),
+    (lambda: dist.Mixture(dist.Normal(M, 1.0), weights=A([0.5, 0.5])), "weights must have 3 elements"),
+    (lambda: dist.Mixture(dist.Normal(M, 1.0), weights=A([0.5, 0.5, 0.5])), "weights must be non-negative and sum to 1"),
+    (lambda: dist.Independent(dist.Normal(M, 1.0), 2), "ndim must be a whole number from 0"),
+    (lambda: dist.Transformed(dist.Normal(M, 1.0), dist.TrilAffine(M, L)), r"use Independent\(base, 1\)"),
+    (lambda: dist.Affine(0.0, 0.0), "scale must be finite and not zero"),
+    (lambda: scg.sample(dist.Uniform(0.0, scg.parameter(1.0)), scg.ScoreFunction(), rng=np.random.default_rng(0)), "fixed support"),
+    (lambda: scg.sample(dist.Pareto(scg.parameter(1.0), 2.0), scg.ScoreFunction(), rng=np.random.default_rng(0)), "fixed support"),
+    (lambda: scg.sample(dist.Delta(scg.parameter(1.0)), scg.ScoreFunction(), rng=np.random.default_rng(0)), "fixed support"),
+]
+
+
+@pytest.mark.parametrize("make, message", REFUSED, ids=[message[:30] for _, message in REFUSED])
+def test_bad_parameters_and_invalid_rules_are_refused(make, message):
+    with pytest.raises(scg.ScgError, match=message) as caught:
+        make()
+    assert "test_distributions_continuous.py" in str(caught.value)
+
+
+def test_support_that_moves_only_with_constants_is_fixed():
+    scg.sample(dist.Pareto(1.0, scg.parameter(2.0)), scg.ScoreFunction(), rng=np.random.default_rng(0))
+    assert not dist.Transformed(dist.Exponential(1.0), dist.Affine(scg.parameter(0.0), 1.0)).has(dist.FixedSupport)
+    assert dist.Transformed(dist.Normal(0.0, 1.0), dist.Affine(scg.parameter(0.0), 1.0)).has(dist.FixedSupport)
+    assert not dist.Independent(dist.Pareto(scg.parameter(A([1.0])), 2.0), 1).has(dist.FixedSupport)
