@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
-from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, kl_divergence
+from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.constraints import Integers, Simplex
 from scg.errors import NotDifferentiable, ScgValueError
 from scg.estimators import Reparameterized
@@ -70,7 +70,7 @@ class _Check:
         self.report = Checked(repr(distribution))
         self.draws = self.law.sample(rng, points)
         self.event = len(self.law.event_shape)
-        self.discrete = isinstance(self.law, Discrete)
+        self.discrete = self.law.has(Discrete)
         self.integrals: Integrals | None = integrals(self.law, self.law.sample(rng, 4000))
         self.parameters = {
             name: np.asarray(p, getattr(p, "dtype", float)) for name, p in self.law.parameters.items() if not isinstance(_set_of(self.law, name), Integers)
@@ -184,7 +184,8 @@ def _against_reference(c: _Check) -> Iterator[tuple[str, str]]:
         for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
             value = c.known(lambda ours=ours: law.entropy() if ours == "entropy" else getattr(law, ours))
             if value is not None and hasattr(ref, theirs):
-                value, other = np.asarray(value), np.asarray(getattr(ref, theirs)()).reshape(np.shape(value))
+                value, other = np.asarray(value), getattr(ref, theirs)
+                other = np.asarray(other() if callable(other) else other).reshape(value.shape)
                 told = np.isfinite(other)
                 c.close("reference", np.where(told, value, 0), np.where(told, other, 0), 1e-8 * np.where(told, 1 + np.abs(other), 0), f"the {ours} of the reference")
         if hasattr(ref, "cdf") and not law.event_shape and c.known(lambda: law.cdf(x)) is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from scg.distributions.base import Discrete, FiniteSupport
 from scg.distributions.constraints import Simplex, Vector, circle
+from scg.errors import ScgValueError
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
@@ -41,9 +42,9 @@ class Integrals:
 def integrals(law: Any, pilot: Any) -> Integrals | None:
     """The integrals of ``law`` (without Nodes); ``pilot`` are draws, that tell where its mass is. None for vectors of more dimensions."""
     with np.errstate(all="ignore"):
-        if isinstance(law, FiniteSupport):
+        if law.has(FiniteSupport):
             return _summed(law, law.atoms())
-        if isinstance(law, Discrete):
+        if law.has(Discrete):
             return None if law.event_shape else _summed(law, _whole_numbers(law))
         if not law.event_shape:
             return _along_the_line(law, pilot)
@@ -85,6 +86,8 @@ def _along_the_line(law: Any, pilot: Any) -> Integrals:
     low, high = ends(law)
     knots = np.quantile(np.asarray(pilot, float), [0.001, 0.01, *np.linspace(0.05, 0.95, 19), 0.99, 0.999], axis=0)
     centre, scale = knots[len(knots) // 2], knots[-6] - knots[5]
+    if not np.all(scale > 0):
+        raise ScgValueError(f"{law!r}: its draws are all equal: there is no density to check")
     left, right = _tail(low, knots[0], knots[1] - knots[0]), _tail(high, knots[-1], knots[-1] - knots[-2])
 
     def at(x: Any, jacobian: Any) -> Any:
