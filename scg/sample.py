@@ -191,6 +191,8 @@ def resample(
             return NotImplemented
         site: Site = node.statics["site"]
         changed = [o.id for o in node.operands if type(o) is Node and o.id in table]
+        # a node that was only rebound has its value still, and so have the draws that depend on it
+        moved = [o for o in node.operands if type(o) is Node and o.id in table and not (bindings and _is_same(o, table[o.id]))]
         bound = bindings.get(node.id, site.estimator)
         anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
         if not (anew or changed or node.id in values):
@@ -203,9 +205,9 @@ def resample(
                 raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {given.shape} ({here()})")
             fresh = replace(fresh, estimator=bound)
             table[node.id] = kept(record(draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": fresh, "value": given}, given))
-        elif anew and rng is None and not changed and _is_plain(bound) and _is_plain(site.estimator):  # the same value under another rule
-            rebound = replace(site, estimator=bound)
-            table[node.id] = record(draw, node.operands, {**node.statics, "site": rebound}, node._value)
+        elif anew and rng is None and not moved and _is_plain(bound) and _is_plain(site.estimator):  # the same value under another rule
+            rebound = replace(fresh, estimator=bound)
+            table[node.id] = record(draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": rebound}, node._value)
         elif anew:
             table[node.id] = kept(place(replace(fresh, estimator=bound, rng=rng or site.rng)))
         else:
@@ -218,6 +220,10 @@ def resample(
         return table[node.id]
 
     return rerun(outputs, order, table, leading, length, create_graph, visit)
+
+
+def _is_same(before: Node, after: Any) -> bool:
+    return np.array_equal(before._value, after._value if type(after) is Node else after, equal_nan=before.dtype.kind == "f")
 
 
 def _is_plain(estimator: Estimator) -> bool:

@@ -174,17 +174,17 @@ class Downstream:
         """F at other values of the whole draw, given along a leading axis: all elements are replaced at once. Draws further down are drawn anew."""
         return self.total(self.terms_at(values))
 
-    def sloped(self, values: Any, parts: Any = None, graph: bool | None = None) -> tuple[list[Any], Any]:
+    def sloped(self, values: Any, parts: Any = None, again: bool = False) -> tuple[list[Any], Any]:
         """The terms at values as in ``at``, and the derivative of their sum by the values, to which draws further down contribute by their estimators.
 
-        ``parts`` are some of the costs (None: all). With ``graph`` (None: as here) the results are Nodes, differentiable in the values.
+        ``parts`` are some of the costs (None: all). With ``again`` both can be differentiated once more, and are Nodes.
         """
-        parts, graph = self._parts if parts is None else parts, self.graph if graph is None else graph
+        parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
         found = resample([term for term, _, _ in parts], {self.node: x}, [self.node], create_graph=True)
         terms = [v * w for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
-        slope = pull([surrogate(cost, None if graph else 1, x.id)], [np.ones((), cost.dtype)], [x], graph)[0]
+        slope = pull([surrogate(cost, None if again else 1, x.id, graph)], [np.ones((), cost.dtype)], [x], graph)[0]
         return (terms if graph else [t._value for t in terms]), slope
 
     def mixing(self) -> dict[tuple[int, ...], list[Any]]:

@@ -124,7 +124,7 @@ def moments(fn, theta, seed=0, points=12):
     cost = fn(parameter, np.random.default_rng(seed))
     one = [np.ones((), cost.dtype)]
     exact = pull([expectation(cost, points)], one, [parameter])[0]
-    loss = scg.surrogate(cost)
+    loss = scg.surrogate(cost, 1, graph=True)
     assert loss.value == cost.value
     (g,) = pull([loss], one, [parameter], True)
     mean, square = (_value(expectation_of(x, points)) for x in (g, g * g))
@@ -137,7 +137,7 @@ def first_and_second(fn, theta, seed=0, order=2, points=12):
     cost = fn(parameter, np.random.default_rng(seed))
     one, direction = [np.ones((), cost.dtype)], np.linspace(1, 2, parameter.size).reshape(parameter.shape)
     exact = pull([expectation(cost, points)], one, [parameter], True)[0]
-    loss = scg.surrogate(cost)
+    loss = scg.surrogate(cost, 1, graph=True) if order == 1 else scg.surrogate(cost)
     assert loss.value == cost.value
     estimate = pull([loss], one, [parameter], True)[0]
     pairs = [(_value(expectation_of(estimate, points)), _value(exact))]

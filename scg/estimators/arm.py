@@ -128,8 +128,12 @@ def _along_sticks(down: Downstream) -> Any:
     reached2, s2 = k <= other, 2 * np.astype(k == other, a.dtype) - 1
     both = np.where(s != s2, s * sigmoid(abs(a)), 0)
     weight = np.where(reached & reached2, both, np.where(reached, s * sigmoid(-s * a), np.where(reached2, -s2 * sigmoid(-s2 * a), 0)))
-    f = down.now() - down.at(values[None])[0]
-    return np.sum(first_order(eta, 0.5 * np.broadcast_to(f, down.shape)[..., None] * weight))
+    now = np.broadcast_to(down.now(), down.shape)
+    f = now - down.at(values[None])[0]
+    found = np.sum(first_order(eta, 0.5 * f[..., None] * weight))
+    if law.probs is not None:  # p(z) = probs[z] also where they do not sum to one, which the walk does not see
+        found = found + np.sum(first_order(np.broadcast_to(np.sum(law.probs, axis=-1), down.shape), now))
+    return found
 
 
 def _stick_logits(log_p: Any) -> Any:

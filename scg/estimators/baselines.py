@@ -51,12 +51,13 @@ class LeaveOneOut(Baseline):
     """
 
     def value(self, down: Downstream) -> Any:
-        f, n, axis = down.now(), down.site.shape[0] if down.site.shape else 1, down.site.lead
-        if n < 2 or np.ndim(f) <= axis or f.shape[axis] != n:
+        n, axis = down.site.shape[0] if down.site.shape else 1, down.site.lead
+        if n < 2 or any(axis in axes for axes in down.mixing()):
             raise EstimatorError(
                 f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape {down.site.shape} "
-                f"and costs-to-go of shape {np.shape(f)}; use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
+                f"and costs that mix axes {sorted(set().union(*down.mixing()))}; use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
             )
+        f = down.now()
         return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
 
     def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:

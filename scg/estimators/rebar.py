@@ -53,7 +53,7 @@ class _Relaxed(Estimator):
         trains = self.optimizer is not None and not down.graph
         phi = map_leaves(parameter if trains else lambda x: x, self.parameters)
         values = np.stack([z, other])
-        c, d = self._control(down, phi, parameter(values) if trains and type(values) is not Node else values, trains or down.graph)
+        c, d = self._control(down, phi, values, trains)
         g = (down.now() - c) * (s * sigmoid(-s * l)) + d[0] - d[1] * slope
         if trains:  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
             nodes = [leaf for _, leaf in leaves(phi)]
@@ -62,14 +62,14 @@ class _Relaxed(Estimator):
             g = g._value
         return np.sum(first_order(eta, g))
 
-    def _control(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
+    def _control(self, down: Downstream, phi: Any, z: Any, trains: bool) -> tuple[Any, Any]:
         """(c(z') as a cost-to-go, d sum(c) / d(z, z')) for z and z' along the leading axis of ``z``."""
         c: Any = 0
         d: Any = 0
         if "scale" in phi:
             rate, scale = (np.astype(x, z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
             x = sigmoid(z * rate)
-            terms, slope = down.sloped(x, graph=graph)
+            terms, slope = down.sloped(x, again=trains)
             c, d = scale * down.total(terms)[1], scale * rate * slope * x * (1 - x)
         return c, d
 
@@ -130,9 +130,9 @@ class RELAX(_Relaxed):
         super().__init__(temperature, scale, parameters, optimizer)
         self.fn = fn
 
-    def _control(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
-        c, d = super()._control(down, phi, z, graph)
-        found = [self._free(down, phi["fn"], z[k], graph) for k in range(2)]
+    def _control(self, down: Downstream, phi: Any, z: Any, trains: bool) -> tuple[Any, Any]:
+        c, d = super()._control(down, phi, z, trains)
+        found = [self._free(down, phi["fn"], z[k], trains or down.graph) for k in range(2)]
         return c + found[1][0], d + np.stack([f[1] for f in found])
 
     def _free(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
