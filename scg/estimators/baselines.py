@@ -224,7 +224,7 @@ class _Predicted(Baseline):
         m, v = self._owner.level()
         b = m + v * np.asarray(_raw(self._owner.fn(self._owner.parameters, x)))
         f = _raw(down.now())
-        if np.broadcast_shapes(b.shape, down.shape) != down.shape:
+        if b.ndim > len(down.shape) or any(n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)):
             raise EstimatorError(f"{down.site!r}: the baseline has shape {b.shape}, which does not broadcast to the draw's {down.shape} ({here()})")
         self._owner._note(down, np.broadcast_to(f, np.broadcast_shapes(f.shape, b.shape)), x)
         return b
