@@ -106,7 +106,7 @@ def _smallest_value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) 
         middle = np.floor((below + above) / 2)
         short = law.cdf(middle) < u
         below, above = np.where(short, middle, below), np.where(short, above, middle)
-    above = np.where(u == 1, np.broadcast_to(law.support.high, shape), above)
+    above = np.where(u == 1, np.broadcast_to(law.support.high, shape), np.maximum(above, law.support.low))
     return np.where((u >= 0) & (u <= 1), above, math.nan).astype(law.dtype)[()]
 
 
