@@ -24,6 +24,9 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 class AxisMap:
     """A family of primitives that treat their axes alike. The base class is the honest default: everything mixes."""
 
+    products = False
+    """Whether an output element is a sum of products of one element of each operand."""
+
     def lead(self, operands: tuple[Any, ...], batched: Sequence[bool], statics: dict[str, Any]) -> Call | None:
         """The call for operands of which those marked in ``batched`` have a leading replicate axis; None where there is none."""
         return None
@@ -95,9 +98,9 @@ class contraction(AxisMap):  # noqa: N801 - a family is named like the others
     A letter that an operand shares with the output is aligned, one that the output lacks is mixed. Several outputs are separated by commas.
     """
 
-    def __init__(self, signature: str):
+    def __init__(self, signature: str, products: bool = False):
         ins, outs = signature.split("->")
-        self.ins, self.outs = ins.split(","), outs.split(",")
+        self.ins, self.outs, self.products = ins.split(","), outs.split(","), products
 
     def lead(self, operands, batched, statics):
         return broadcast_lead(operands, batched, [len(core) for core in self.ins]), statics
@@ -121,6 +124,8 @@ class contraction(AxisMap):  # noqa: N801 - a family is named like the others
 
 class _Einsum(AxisMap):
     """The static ``subscripts`` name every axis (explicit output, no ellipsis, no letter twice in one term)."""
+
+    products = True
 
     def lead(self, operands, batched, statics):
         ins, out = statics["subscripts"].split("->")

@@ -126,7 +126,8 @@ def _pull(
                     before = get(i)
                     table[i] = d if before is None else _sum(before, d)
         except Exception as error:
-            _raise_at(error, node)
+            if not _is_zero(g):
+                _raise_at(error, node)
     return found
 
 
@@ -147,11 +148,15 @@ def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_gr
         try:
             if absorbing and rule.axes is elementwise:
                 d = _absorbing_vjp(vjp, g, out, arguments, statics)
+            elif absorbing and rule.axes is not None and rule.axes.products:
+                d = _absorbing_products(vjp, g, out, arguments, statics)
             else:
                 d = vjp(g, out, *arguments, **statics)
         except Exception as error:
+            if _is_zero(g):  # nothing was asked of a derivative that does not exist
+                continue
             _raise_at(error, node)
-        if d is None:
+        if d is None or absorbing and type(d) is not tuple and not _finite(d) and _is_zero(g):
             continue
         value = operand._value
         if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
@@ -231,6 +236,42 @@ absorb: Any = primitive(
 )
 
 
+def _absorbing_products(vjp: Any, g: Any, out: Any, arguments: Any, statics: Any) -> Any:
+    """A VJP that sums products of ``g`` and operands, without the products that have a zero among their factors.
+
+    The sum over finite factors is the VJP of finite factors. As the VJP is a polynomial with coefficients of one, it also counts: put 1 for all
+    that is not zero, and it gives the number of other products; put signs, and it gives how many more of them are positive than negative.
+    """
+    if all(map(_finite, (g, *arguments))):
+        return vjp(g, out, *arguments, **statics)
+
+    def over(change: Any) -> tuple[Any, Any]:
+        every = vjp(change(g), out, *map(change, arguments), **statics)
+        return every, vjp(change(_where_finite(g)), out, *[change(_where_finite(x)) for x in arguments], **statics)
+
+    present, present_finite = over(lambda x: np.astype(x != 0, g.dtype))
+    signs, signs_finite = over(lambda x: np.where(np.isnan(x), 0, np.sign(x)))
+    finite = vjp(_where_finite(g), out, *map(_where_finite, arguments), **statics)
+    return _with_infinite(finite, present - present_finite, signs - signs_finite)
+
+
+def _where_finite(x: Any) -> Any:
+    return np.where(np.isfinite(x), x, 0)
+
+
+_with_infinite: Any = primitive(
+    lambda total, number, balance: np.where(
+        number == 0, total, np.where(balance == number, np.inf, np.where(balance == -number, -np.inf, np.nan))
+    ).astype(total.dtype, copy=False),
+    elementwise,
+    lambda g, out, total, number, balance: np.where(number == 0, g, 0),
+    None,
+    None,
+    name="with_infinite",
+)
+"""A sum of finite terms and of a ``number`` of infinite ones, of which ``balance`` more are positive than negative."""
+
+
 class _Item(AxisMap):
     def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
         return operands, statics
@@ -262,6 +303,12 @@ def _finite(g: Any) -> bool:
     if g is None:
         return True
     return bool(np.isfinite(np.add.reduce(g._value if type(g) is Node else g, axis=None)))
+
+
+def _is_zero(g: Any) -> bool:
+    if type(g) is tuple:
+        return all(map(_is_zero, g))
+    return not np.any(g._value if type(g) is Node else g)
 
 
 def _owned(found: list[Any], wrt: Sequence[Node], seeds: Sequence[Any]) -> list[Any]:

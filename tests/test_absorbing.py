@@ -6,6 +6,7 @@ import scipy.special as sp
 
 import scg
 from scg.axes import elementwise
+from scg.gradient import pull
 from scg.graph import parameter
 from scg.testing import check_gradient
 
@@ -67,6 +68,13 @@ TABLE = {
     "mask @ where(log)": (lambda x: np.array([0.0, 1.0]) @ np.where(x > 0, np.log(x), 0), [0, 2], [0, 1 / 2], [0, -1 / 4]),
     "weighted average": (lambda x: np.average(np.where(x > 0, np.log(x), 0), weights=[0.0, 1.0]), [0, 2], [0, 1 / 2], [0, -1 / 4]),
     "(1 / x) rows masked after a product": (lambda x: np.where([True, False], (1 / x) @ RAMP, 0), [2, 0], [-1 / 4, 0], [1 / 4, 0]),
+    "infinite row of a matrix, masked": (lambda x: np.where([True, False], [[1.0, 2.0], [INF, 1.0]] @ x, 0), [0, 1], [1, 2], [0, 0]),
+    "infinite column, in rows that are masked": (
+        lambda x: np.where([False, True], np.einsum("ij,j->i", x, [INF, 1.0]), 0),
+        [[0, 1], [-1, 1]],
+        [[0, 0], [INF, 1]],
+        None,
+    ),
     # elements taken away
     "(1 / x)[1]": (lambda x: (1 / x)[1], [0, 2], [0, -1 / 4], [0, 1 / 4]),
     "(1 / x)[x > 0]": (lambda x: (1 / x)[x > 0], [0, 2], [0, -1 / 4], [0, 1 / 4]),
@@ -118,6 +126,12 @@ TABLE = {
     # matrices whose eigenvalues or singular values coincide
     "eigenvalues that coincide": (lambda x: np.linalg.eigvalsh(x) ** 2, RAMP, 2 * RAMP, None),
     "singular values that coincide": (lambda x: np.linalg.svd(x)[1], RAMP, RAMP, None),
+    "log-determinant of a singular matrix, masked": (
+        lambda x: np.where(x[0, 0] > 0, np.linalg.slogdet(x)[1], x[0, 1]),
+        [[0, 2], [0, 1]],
+        [[0, 1], [0, 0]],
+        [[0, 0], [0, 0]],
+    ),
     "cholesky of the identity": (lambda x: np.linalg.cholesky(x)[0, 0], RAMP, [[1 / 2, 0], [0, 0]], [[-1 / 4, 0], [0, 0]]),
     # what is infinite stays so
     "sqrt(0)": (lambda x: np.sqrt(x), [0, 1], [INF, 1 / 2], None),
@@ -208,6 +222,61 @@ def test_sums_that_overflow_are_no_trap():
     x = np.full(4, 1.0, np.float32)
     np.testing.assert_array_equal(scg.grad(lambda x: np.sum(x * np.float32(2e38)))(x), np.full(4, 2e38, np.float32))
     np.testing.assert_array_equal(scg.grad(lambda x: np.sum(x * np.array([INF, -INF, 1, 0])))(np.ones(4)), [INF, -INF, 1, 0])
+
+
+PRODUCTS = {
+    "matmul": (lambda a, b: a @ b, (2, 3), (3, 2), "ij,jk->ik"),
+    "stack @ matrix": (lambda a, b: a @ b, (2, 2, 3), (3, 2), "lij,jk->lik"),
+    "matrix @ stack": (lambda a, b: a @ b, (2, 3), (2, 3, 2), "ij,ljk->lik"),
+    "matvec": (lambda a, b: a @ b, (2, 3), (3,), "ij,j->i"),
+    "vecmat": (lambda a, b: a @ b, (3,), (3, 2), "i,ij->j"),
+    "dot": (lambda a, b: a @ b, (3,), (3,), "i,i->"),
+    "einsum": (lambda a, b: np.einsum("ij,ki->jk", a, b), (3, 2), (2, 3), "ij,ki->jk"),
+    "tensordot": (lambda a, b: np.tensordot(a, b, ([0, 2], [1, 0])), (2, 3, 2), (2, 2), "ijl,li->j"),
+}
+ELEMENTS = np.array([0, 0, 1, -2, INF, -INF, NAN])
+
+
+def products_one_by_one(text, *factors):
+    """The sum of products by its definition: every product by itself, and zero where a factor is."""
+    ins, out = text.split("->")
+    letters = "".join(sorted(set(ins.replace(",", ""))))
+    spread = [np.einsum(f"{term}->{''.join(sorted(term))}", x) for term, x in zip(ins.split(","), factors, strict=True)]
+    shapes = [[x.shape[sorted(term).index(c)] if c in term else 1 for c in letters] for term, x in zip(ins.split(","), spread, strict=True)]
+    spread = np.broadcast_arrays(*[x.reshape(shape) for x, shape in zip(spread, shapes, strict=True)])
+    terms = np.where(np.any([x == 0 for x in spread], axis=0), 0, np.prod(spread, axis=0))
+    return np.einsum(f"{''.join(c for c in letters if c in out)}->{out}", terms.sum(axis=tuple([i for i, c in enumerate(letters) if c not in out])))
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_contractions_absorb_product_by_product(name):
+    """Zeros, infinities and NaNs anywhere, in the cotangent too: the VJP is the sum of the products that have no zero."""
+    fn, *shapes, text = PRODUCTS[name]
+    left, right, result = text.replace("->", ",").split(",")
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        a, b = [rng.choice(ELEMENTS, shape) for shape in shapes]
+        nodes = [parameter(a), parameter(b)]
+        out = fn(*nodes)
+        g = rng.choice(ELEMENTS, out.shape)
+        expected = products_one_by_one(f"{result},{right}->{left}", g, b), products_one_by_one(f"{left},{result}->{right}", a, g)
+        for found, wanted in zip(pull([out], [g], nodes), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        for found, wanted in zip(pull([out], [g], nodes, create_graph=True), expected, strict=True):
+            np.testing.assert_array_equal(getattr(found, "value", found), wanted)
+
+
+def test_a_derivative_that_raises_is_no_trap():
+    """A zero cotangent asks nothing of it, at any order; any other one is told."""
+    singular = np.array([[1.0, 2.0], [2.0, 4.0]])
+    squared = lambda a: np.sum(a**2) / 2
+    np.testing.assert_array_equal(scg.hessian(lambda a: np.where(False, np.linalg.slogdet(a)[1], squared(a)))(singular).reshape(4, 4), np.eye(4))
+    with pytest.raises(np.linalg.LinAlgError, match="slogdet"):
+        scg.grad(lambda a: np.linalg.slogdet(a)[1])(singular)
+    regular = np.array([[2.0, 1.0], [1.0, 1.0]])  # slogdet is 0 there, and so is the cotangent, but not its derivative
+    slope = np.linalg.inv(regular).T.ravel()
+    found = scg.hessian(lambda a: np.linalg.slogdet(a)[1] ** 2)(regular).reshape(4, 4)
+    np.testing.assert_allclose(found, 2 * np.outer(slope, slope), 1e-12, 1e-12)
 
 
 def test_a_declared_primitive_absorbs_too():

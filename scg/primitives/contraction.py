@@ -44,24 +44,24 @@ def _matvec_right(g, out, a, b):
     return _matvec(_rows(a).T, np.reshape(g, -1)) if a.ndim > 2 and b.ndim == 1 else _matvec(a.mT, g)
 
 
-_matmul = primitive(_matmul_value, axes.contraction("ij,jk->ik"), _matmul_left, _matmul_right, name="matmul")
+_matmul = primitive(_matmul_value, axes.contraction("ij,jk->ik", products=True), _matmul_left, _matmul_right, name="matmul")
 _matvec = primitive(
     _matvec_value,
-    axes.contraction("ij,j->i"),
+    axes.contraction("ij,j->i", products=True),
     lambda g, out, a, b: g[..., None] * b[..., None, :],
     _matvec_right,
     name="matvec",
 )
 _vecmat = primitive(
     lambda a, b: np.matmul(a[..., None, :], b)[..., 0, :],
-    axes.contraction("i,ij->j"),
+    axes.contraction("i,ij->j", products=True),
     lambda g, out, a, b: _matvec(b, g),
     lambda g, out, a, b: a[..., None] * g[..., None, :],
     name="vecmat",
 )
 _dot = primitive(
     lambda a, b: np.matmul(a[..., None, :], b[..., None])[..., 0, 0],
-    axes.contraction("i,i->"),
+    axes.contraction("i,i->", products=True),
     lambda g, out, a, b: g[..., None] * b,
     lambda g, out, a, b: g[..., None] * a,
     name="dot",
