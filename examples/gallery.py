@@ -2,7 +2,7 @@
 
     schulman-1 ... schulman-5   the five graphs of figure 1 in Schulman, Heess, Weber and Abbeel (2015)
     sum, integral, both         gradients that become stochastic when a sum, an integral, or both are sampled
-    density                     the parameter inside the density: score function and pathwise
+    density                     the parameter inside the density: score function, measure-valued, pathwise
     policy                      a policy gradient in a decision process of three states and two actions
 
 Every graph is printed (θ parameter, ○ draw, □ function, ■ cost), drawn as SVG and DOT, and differentiated: exactly, by a
@@ -101,7 +101,10 @@ MOVE = np.array(  # probabilities of the next state, for each state and action
 
 
 def policy(t: Any, rng: Rng, episodes: int = 8) -> Any:
-    """Minus the mean return of episodes of four steps that start in state 0; action a has probability softmax(t[state])[a]. One-hot vectors throughout."""
+    """Minus the mean return of episodes of four steps that start in state 0; action a has probability softmax(t[state])[a].
+
+    States and actions are one-hot vectors.
+    """
     state, rewards = np.tile(np.eye(STATES)[0], (episodes, 1)), []
     for k in range(HORIZON):
         action = scg.sample(dist.OneHotCategorical(logits=state @ t), scg.ScoreFunction(), rng=rng, name=f"action_{k}")
@@ -133,9 +136,9 @@ class Entry:
 
 
 def discrete(*names: str) -> dict[str, dict[str, Estimator]]:
-    """Three rules for draws that take finitely many values."""
+    """Four rules for draws that take finitely many values."""
     two = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
-    made = {"score function": scg.ScoreFunction(), "leave-one-out": two, "enumerate": scg.Enumerate()}
+    made = {"score function": scg.ScoreFunction(), "leave-one-out": two, "DisARM": scg.DisARM(), "enumerate": scg.Enumerate()}
     return {rule: dict.fromkeys(names, estimator) for rule, estimator in made.items()}
 
 
@@ -158,10 +161,10 @@ ENTRIES = {
     "both": Entry("a sum of integrals: doubly stochastic", "E[(n / b) sum over i in B of df_i(z_i, t)/dt]", sampled_both, T, AS_WRITTEN),
     "density": Entry(
         "the parameter inside the density: z ~ N(t, 1) = t + e",
-        "E[f(z) d log p(z | t)/dt] = E[f'(z) dz/dt]",
+        "E[f(z) d log p(z | t)/dt] = c E[f(z+) - f(z-)] = E[f'(z) dz/dt]",
         density,
         T,
-        {"score function": {"z": scg.ScoreFunction()}, "pathwise": {"z": scg.Reparameterized()}},
+        {"score function": {"z": scg.ScoreFunction()}, "measure-valued": {"z": scg.MeasureValued()}, "pathwise": {"z": scg.Reparameterized()}},
     ),
     "policy": Entry(
         "a policy gradient: eight episodes of four steps",
