@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,14 @@ class _Check:
         self.draws = self.law.sample(rng, points)
         self.event = len(self.law.event_shape)
         self.discrete = self.law.has(Discrete)
-        self.integrals: Integrals | None = integrals(self.law, self.law.sample(rng, 4000))
         self.parameters = {
             name: np.asarray(p, getattr(p, "dtype", float)) for name, p in self.law.parameters.items() if not isinstance(_set_of(self.law, name), Integers)
         }
+
+    @cached_property
+    def integrals(self) -> Integrals | None:
+        """Of the law, by quadrature that draws of their own guide."""
+        return integrals(self.law, self.law.sample(self.rng, 4000))
 
     def fail(self, name: str, message: str) -> None:
         raise AssertionError(f"{self.report.law}: {name}: {message}")

@@ -48,7 +48,7 @@ def integrals(law: Any, pilot: Any) -> Integrals | None:
             return None if law.event_shape else _summed(law, _whole_numbers(law))
         if not law.event_shape:
             return _along_the_line(law, pilot)
-        fine, coarse = _rule(law, pilot, 1 / 16), _rule(law, pilot, 1 / 8)
+        fine, coarse = _rule(law, pilot, 1 / 32), _rule(law, pilot, 1 / 16)
         return None if fine is None or coarse is None else _by_rule(law, fine, coarse)
 
 
