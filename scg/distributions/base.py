@@ -28,7 +28,8 @@ class Parameterized:
     """A frozen dataclass of parameters: what distributions and bijections have in common.
 
     ``constraints`` names what each parameter must satisfy; fields without a constraint are static. ``parts`` names fields that are
-    Parameterized themselves. A parameter outside its constraint raises ScgValueError at construction, naming it and the first offending element.
+    Parameterized themselves. A parameter outside its constraint raises ScgValueError at construction; the error names it and the
+    first offending element.
     """
 
     constraints: ClassVar[dict[str, Constraint]] = {}
@@ -64,7 +65,8 @@ class Parameterized:
                 raw = raw.astype(float)
                 value = raw if type(value) is not Node else value
         if constraint.event_ndim and np.ndim(raw) < constraint.event_ndim:
-            raise ScgValueError(f"{type(self).__name__}: {name} needs at least {constraint.event_ndim} axes, got shape {np.shape(raw)} ({here()})")
+            needed = constraint.event_ndim
+            raise ScgValueError(f"{type(self).__name__}: {name} needs at least {needed} axes, got shape {np.shape(raw)} ({here()})")
         inside = np.asarray(constraint.contains(raw))
         if not inside.all():
             first = np.unravel_index(int(np.argmin(inside)), inside.shape)
@@ -135,13 +137,13 @@ class Parameterized:
                 return f"{value.dtype}{list(value.shape)}"
             return f"{value._value if type(value) is Node else value}"
 
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return f"{type(self).__name__}({', '.join(f'{f.name}={short(getattr(self, f.name))}' for f in fields if getattr(self, f.name) is not None)})"
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={short(p)}' for name, p in given.items() if p is not None)})"
 
 
 class Distribution(Parameterized, ABC):
     """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they have
-    ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, can be reparameterized: by implicit differentiation.
+    ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is reparameterized by implicit differentiation.
 
     Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN.
     ``moving`` names the parameters that move the support of a law that is FixedSupport otherwise.

@@ -1,4 +1,7 @@
-"""Invertible maps with their log-determinants, for ``Transformed``. A subclass is a frozen dataclass with ``forward``, ``inverse`` and ``log_det``."""
+"""Invertible maps with their log-determinants, for ``Transformed``.
+
+A subclass is a frozen dataclass with ``forward``, ``inverse`` and ``log_det``.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,7 +16,8 @@ from scg.special import log1mexp, sigmoid, softplus
 
 
 class Bijection(Parameterized, ABC):
-    """y = forward(x), invertible and differentiable: of numbers (``event_ndim`` 0), or of vectors along the last axis by a triangular Jacobian (1).
+    """y = forward(x), invertible and differentiable: of numbers (``event_ndim`` 0), or of vectors along the last axis (1), with a
+    triangular Jacobian.
 
     ``low`` and ``high`` are the ends of its range, open; ``inside`` is a number in it.
     """

@@ -82,7 +82,7 @@ class _Positive(Constraint):
 
 
 class _Circle(Constraint):
-    """Angles, in radians: any finite number, which stands for itself and all others a whole number of turns away. Its ends are those of one turn."""
+    """Angles, in radians: any finite number stands for itself and all others a whole number of turns away. The ends are those of one turn."""
 
     low, high = -np.pi, np.pi
 

@@ -30,8 +30,8 @@ from scg.distributions.uniform import InverseCDF
 class Gamma(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z - b z + a log b - log Gamma(a) for z >= 0, a the concentration, b the rate.
 
-    Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Draws that underflow are the smallest
-    normal number.
+    Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Draws that underflow are the
+    smallest normal number.
     """
 
     concentration: Any
@@ -130,7 +130,9 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class InverseGamma(InverseCDF, Distribution, FixedSupport):
-    """The law of 1 / y, y of the gamma law of this concentration a and rate b: log p(z) = a log b - log Gamma(a) - (a + 1) log z - b / z for z > 0.
+    """The law of 1 / y, y of the gamma law of this concentration a and rate b:
+
+    log p(z) = a log b - log Gamma(a) - (a + 1) log z - b / z for z > 0.
 
     ``rate`` is a scale of z. Mean: inf for a <= 1; variance: inf for a <= 2.
     """

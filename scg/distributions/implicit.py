@@ -4,9 +4,9 @@ F(z; t) = u at fixed u gives
 
     dz/du = 1 / p(z),    dz/dt = -(dF/dt) / p(z)
 
-(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a draw, and both are its pathwise derivatives. The noise u is a leaf of its
-own: a replay with other parameters moves z, one with a replicate axis gives each replicate what it would have had alone, and
-noise can be integrated over.
+(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a draw, and both are its pathwise derivatives. The noise u is a leaf
+of its own: a replay with other parameters moves z, one with a replicate axis gives each replicate what it would have had alone,
+and noise can be integrated over.
 """
 
 import math
@@ -21,7 +21,7 @@ from scg.replay import replay
 
 
 def quantile(law: Any, probability: Any) -> Any:
-    """The z with ``law.cdf(z) == probability``, for a continuous scalar law; differentiable in probability and parameters as often as cdf and log_prob are."""
+    """The z with ``law.cdf(z) == probability``, for a continuous scalar law; as often differentiable as its cdf and log_prob are."""
     nodes = {name: p for name, p in law.parameters.items() if type(p) is Node}
     return _quantile(probability, *nodes.values(), law=law.detached(), names=tuple(nodes))
 

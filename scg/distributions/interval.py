@@ -38,8 +38,8 @@ i0e, i1e = weak(sp.i0e), weak(sp.i1e)
 class Beta(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), a = concentration1, b = concentration0, 0 <= z <= 1.
 
-    Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and first order only. Draws lie
-    strictly between 0 and 1.
+    Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and first order only.
+    Draws lie strictly between 0 and 1.
     """
 
     concentration1: Any
@@ -142,7 +142,9 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
 class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
     """The law of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by its quantile function.
 
-    log p(z) = log N(z; loc, scale^2) - log(Phi(b) - Phi(a)), a = (low - loc) / scale, b = (high - loc) / scale, accurate far out in either tail.
+    log p(z) = log N(z; loc, scale^2) - log(Phi(b) - Phi(a)), a = (low - loc) / scale, b = (high - loc) / scale,
+
+    accurate far out in either tail.
     ``low`` and ``high`` move its support: no score function where one of them is a Node.
     """
 
@@ -227,8 +229,8 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
 class VonMises(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = k cos(z - loc) - log(2 pi I0(k)), k the concentration: the density of an angle, in radians, the same a turn later.
 
-    Draws lie within half a turn of ``loc``, and ``cdf`` counts from half a turn below it. Pathwise derivatives (of costs that are functions of the
-    angle) are implicit, and first order only in the concentration. ``mean`` and ``variance`` are those of the draws, within half a turn of ``loc``;
+    Draws lie within half a turn of ``loc``, and ``cdf`` counts from half a turn below it. Pathwise derivatives (of costs that are
+    functions of the angle) are implicit, and first order only in the concentration. ``mean`` and ``variance`` are those of these draws;
     ``circular_variance`` is 1 - I1(k) / I0(k).
     """
 

@@ -1,4 +1,7 @@
-"""Laws on the real line that are shifted and stretched: z = loc + scale * x, x of a standard law. Moments that do not exist are NaN, or inf, as in SciPy."""
+"""Laws on the real line that are shifted and stretched: z = loc + scale * x, x of a standard law.
+
+Moments that do not exist are NaN, or inf, as in SciPy.
+"""
 
 import math
 from abc import abstractmethod
@@ -199,4 +202,5 @@ class StudentT(LocationScale):
 
     def entropy(self) -> Any:
         half = 0.5 * (self.df + 1)
-        return self._whole(half * (digamma(half) - digamma(0.5 * self.df)) + 0.5 * log(self.df) + betaln(0.5, 0.5 * self.df) + log(self.scale))
+        standard = half * (digamma(half) - digamma(0.5 * self.df)) + 0.5 * log(self.df) + betaln(0.5, 0.5 * self.df)
+        return self._whole(standard + log(self.scale))

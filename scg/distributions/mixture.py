@@ -16,7 +16,8 @@ from scg.special import log_softmax, logsumexp, softmax
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixture(Reparameterizable, Distribution):
-    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights`` or by ``logits`` (last axis).
+    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights`` or ``logits``
+    (along their last axis).
 
     A mixture of continuous scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
     implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one component.
@@ -36,9 +37,9 @@ class Mixture(Reparameterizable, Distribution):
         if not self.component.batch_shape:
             raise ScgValueError(f"Mixture: component needs a batch axis, the laws that are mixed, got {self.component!r} ({here()})")
         super().__post_init__()
-        given = self.weights if self.logits is None else self.logits
-        k = self.component.batch_shape[-1]
-        self._require(given.shape[-1] == k, f"{'weights' if self.logits is None else 'logits'} must have {k} elements along the last axis, got {given.shape}")
+        name, k = "weights" if self.logits is None else "logits", self.component.batch_shape[-1]
+        shape = getattr(self, name).shape
+        self._require(shape[-1] == k, f"{name} must have {k} elements along the last axis, got shape {shape}")
 
     def _broadcast(self) -> Shape:
         given = self.weights if self.logits is None else self.logits

@@ -28,7 +28,8 @@ from scg.errors import ScgTypeError, here
 class Dirichlet(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = sum_k (a_k - 1) log z_k + log Gamma(sum a) - sum_k log Gamma(a_k) on the simplex, a the concentration (last axis).
 
-    A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al., 2018; first order only).
+    A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al., 2018; first order
+    only).
     """
 
     concentration: Any
@@ -72,7 +73,7 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return log_norm + (total - a.shape[-1]) * digamma(total) - np.sum((a - 1) * digamma(a), axis=-1)
 
     def kl_to(self, other: Distribution) -> Any:
-        """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), log B(a) = sum_k log Gamma(a_k) - log Gamma(sum a)."""
+        """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), B(a) = prod_k Gamma(a_k) / Gamma(sum a)."""
         if not isinstance(other, Dirichlet):
             return NotImplemented
         a, b = self.concentration, other.concentration
@@ -89,7 +90,8 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     ``scale_tril``             its Cholesky factor, S = L L', L lower triangular with a positive diagonal;   z = loc + L e
     ``cov_factor, cov_diag``   low rank plus diagonal, S = W W' + diag(d), W of shape (n, rank);             z = loc + W e1 + sqrt(d) e2
 
-    There is no derivative by what stands above the diagonal of L. The second costs n rank^2, by the identities of Woodbury and of the determinant. e is standard normal.
+    e is standard normal. There is no derivative by what stands above the diagonal of L. The second way costs n rank^2, by the
+    identities of Woodbury and of the determinant.
     """
 
     loc: Any
@@ -105,10 +107,10 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
             raise ScgTypeError(f"MultivariateNormal takes scale_tril, or cov_factor and cov_diag ({here()})")
         super().__post_init__()
         n = self.event_shape[0]
-        for name, ends in (("scale_tril", 2), ("cov_factor", 1), ("cov_diag", 1)):
-            p = getattr(self, name)
-            rows = () if p is None else p.shape[-2:] if ends == 2 else (p.shape[-2 if name == "cov_factor" else -1],)
-            self._require(all(r == n for r in rows), f"{name} must have as many rows as loc has elements, {n}, got shape {getattr(p, 'shape', None)}")
+        for name, axes in (("scale_tril", (-2, -1)), ("cov_factor", (-2,)), ("cov_diag", (-1,))):
+            if (p := getattr(self, name)) is not None:
+                good = all(p.shape[axis] == n for axis in axes)
+                self._require(good, f"{name} must have as many rows as loc has elements, {n}, got shape {p.shape}")
 
     @property
     def event_shape(self) -> Shape:

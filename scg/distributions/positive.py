@@ -218,7 +218,10 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Pareto(InverseCDF, Distribution, FixedSupport):
-    """P(Z > z) = (scale / z)^alpha for z >= scale; z = scale (1 - u)^(-1 / alpha). ``scale`` moves its support: no score function where it is a Node."""
+    """P(Z > z) = (scale / z)^alpha for z >= scale; z = scale (1 - u)^(-1 / alpha).
+
+    ``scale`` moves its support: no score function where it is a Node.
+    """
 
     scale: Any
     alpha: Any

@@ -15,7 +15,7 @@ from scg.errors import ScgValueError, here
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Delta(Reparameterizable, Distribution):
-    """z = loc. With respect to the point mass itself, log p(loc) = 0 and log p(z) = -inf elsewhere; entropy 0; KL(Delta || q) = -log q(loc)."""
+    """z = loc. By the measure of its own point, log p(loc) = 0 and log p(z) = -inf elsewhere; entropy 0; KL(Delta || q) = -log q(loc)."""
 
     loc: Any
     constraints = {"loc": finite}

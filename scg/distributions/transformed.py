@@ -37,7 +37,7 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Independent(_Made):
-    """The last ``ndim`` batch axes of ``base`` as axes of one event: log p(z) is the sum over them. Parameters are ``base.loc`` and so on."""
+    """The last ``ndim`` batch axes of ``base`` as axes of one event: log p(z) is the sum over them. Parameters are ``base.loc`` etc."""
 
     base: Any
     ndim: int = 1
@@ -46,9 +46,8 @@ class Independent(_Made):
     def __post_init__(self) -> None:
         self._check_base()
         if not isinstance(self.ndim, (int, np.integer)) or not 0 <= self.ndim <= len(self.base.batch_shape):
-            raise ScgValueError(
-                f"Independent: ndim must be a whole number from 0 to the base's {len(self.base.batch_shape)} batch axes, got {self.ndim!r} ({here()})"
-            )
+            most = len(self.base.batch_shape)
+            raise ScgValueError(f"Independent: ndim must be a whole number from 0 to {most}, the base's batch axes, got {self.ndim!r} ({here()})")
         super().__post_init__()
 
     def _broadcast(self) -> Shape:
@@ -85,7 +84,8 @@ class Independent(_Made):
         each = np.broadcast_to(self.base.atoms(), (len(self.base.atoms()), *batch, *self.base.event_shape))
         places = batch[len(batch) - self.ndim :]
         n = math.prod(places)
-        columns = np.moveaxis(each.reshape(len(each), *batch[: len(batch) - self.ndim], n, *self.base.event_shape), -1 - inner, 0)  # (n, K, ...)
+        joined = each.reshape(len(each), *batch[: len(batch) - self.ndim], n, *self.base.event_shape)
+        columns = np.moveaxis(joined, -1 - inner, 0)  # (n, K, ...)
         choice = np.indices((len(each),) * n).reshape(n, -1)
         found = np.stack([columns[i][choice[i]] for i in range(n)], axis=-1 - inner)
         return found.reshape(len(found), *self.batch_shape, *self.event_shape)
@@ -123,7 +123,7 @@ class Independent(_Made):
 class Transformed(_Made):
     """The law of y = bijection(x), x of the law ``base``: log p(y) = log p(x) - log |det dy/dx|. Nested, they compose.
 
-    A map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors, such as ``Independent(base, 1)``.
+    A map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors, ``Independent(base, 1)``.
     """
 
     base: Any
@@ -137,7 +137,9 @@ class Transformed(_Made):
         if self.base.has(Discrete):
             raise ScgTypeError(f"Transformed: base must be continuous, got {self.base!r} ({here()})")
         if len(self.base.event_shape) < self.bijection.event_ndim:
-            raise ScgValueError(f"Transformed: {self.bijection!r} maps vectors, and draws of {self.base!r} are numbers: use Independent(base, 1) ({here()})")
+            raise ScgValueError(
+                f"Transformed: {self.bijection!r} maps vectors, and draws of {self.base!r} are numbers: use Independent(base, 1) ({here()})"
+            )
         super().__post_init__()
 
     def has(self, capability: type) -> bool:
