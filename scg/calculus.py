@@ -186,7 +186,8 @@ def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
         costs = [surrogate(y, None if nested else 1) for y in np.ravel(result)]
         each = [pull([y], [np.ones((), y.dtype)], inputs, nested) for y in costs]
         return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*each, strict=True), inputs, strict=True)]
-    seed = parameter(np.zeros(result.shape, result.dtype))
+    # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no derivative
+    seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
     pulled = pull([result], [seed], inputs, create_graph=True)
     block = max(1, 2**22 // max([1, result.size, *[x.size for x in inputs]]))
     parts: list[list[Any]] = [[] for _ in inputs]

@@ -19,7 +19,7 @@ from scg.graph import Node, primitive
 from scg.primitives.layout import stop_gradient
 from scg.sample import sample
 from scg.special import logsumexp, softmax
-from scg.surrogate import box, first_order
+from scg.surrogate import as_broadcast, box, first_order
 
 Model = Callable[[Any], Any]
 GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")
@@ -112,7 +112,7 @@ def sleep_phi(guide: Distribution, z: Any) -> Any:
 
 
 def _log_mean_exp(x: Any, axis: int) -> Any:
-    return logsumexp(x, axis=axis) - math.log(np.shape(x)[axis])
+    return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)  # one term for score functions, in which a constant added to a cost does not count
 
 
 def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
@@ -159,5 +159,5 @@ def _without_each(log_w: Any) -> Any:
     return _log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
 
 
-_weighted = primitive(lambda z, w: z, elementwise, lambda g, out, z, w: g * w, None, name="weighted")
+_weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted")
 """The value of z, with its derivative times w."""

@@ -326,18 +326,24 @@ def _summands(node: Node, dependent: set[int]) -> list[int]:
 first_order: Any = primitive(
     lambda x, g: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
     elementwise,
-    lambda h, out, x, g: _only_once(h * g),
+    lambda h, out, x, g: _only_once(h * g, x),
     None,
     name="first_order",
 )
 """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
 
 
-def _refuse_twice(g: Any, out: Any, x: Any) -> Any:
+def _refuse_twice(g: Any, out: Any, estimate: Any, x: Any) -> Any:
     raise NotDifferentiable(
         "an estimate of a first derivative was differentiated again, and this estimator has none of higher order: "
         f"use ScoreFunction(), Enumerate() or Reparameterized() on this node for second derivatives ({here()})"
     )
 
 
-_only_once: Any = primitive(lambda x: x, elementwise, _refuse_twice, name="only_once")
+def as_broadcast(x: Any, other: Any) -> Any:
+    """x in the shape to which both broadcast: either may have a replicate axis that the other has not."""
+    shape = np.broadcast_shapes(np.shape(x), np.shape(other))
+    return x if np.shape(x) == shape else np.broadcast_to(x, shape)
+
+
+_only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once")

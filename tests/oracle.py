@@ -42,14 +42,17 @@ def _mean_differs(operand):
 def _enumerated(node, points, budget):
     columns = []
     for leaf in ancestors([node], guards=True):
-        if leaf.primitive is draw and not isinstance(leaf.statics["site"].distribution, FiniteSupport):
-            law = leaf.statics["site"].distribution.detached()  # as recorded: its parameters may not depend on other draws
+        law = leaf.statics["site"].distribution if leaf.primitive is draw else None
+        while isinstance(law, scg.distributions.Independent):
+            law = law.base
+        if leaf.primitive is draw and not isinstance(law, FiniteSupport):
+            law = law.detached()  # as recorded: its parameters may not depend on other draws
             table, weights = _rule(law, points, leaf.shape)
             weights = weights / np.exp(law.log_prob(table.reshape(-1, *leaf.shape))).reshape(table.shape)
             columns.append((leaf, *_tuples(table, weights, leaf.shape, leaf.size)))
         elif leaf.primitive is draw:
-            atoms = padded(leaf.statics["site"].distribution.atoms(), leaf.ndim)
-            event = leaf.statics["site"].event_ndim
+            atoms = padded(law.atoms(), leaf.ndim)
+            event = len(law.event_shape)
             batch = leaf.shape[: leaf.ndim - event]
             table = np.broadcast_to(atoms, (len(atoms), *leaf.shape)).reshape(len(atoms), -1, *leaf.shape[leaf.ndim - event :])
             columns.append((leaf, *_tuples(table, np.ones(table.shape[:2]), leaf.shape, int(np.prod(batch, dtype=int)))))

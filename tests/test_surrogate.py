@@ -246,3 +246,14 @@ def test_estimates_of_first_order_refuse_a_second_derivative():
     (g,) = scg.gradients(np.sum(first_order(x, x * x)), [x], create_graph=True)
     with pytest.raises(NotDifferentiable, match="differentiated again"):
         scg.gradients(np.sum(g), [x])
+    (g,) = scg.gradients(np.sum(first_order(x * x, np.array([3.0, 4.0]))), [x], create_graph=True)  # constant, and of a curved parameter
+    np.testing.assert_array_equal(g.value, 2 * x.value * [3.0, 4.0])
+    with pytest.raises(NotDifferentiable, match="differentiated again"):
+        scg.gradients(np.sum(g), [x])
+
+
+def test_a_hessian_refuses_where_rows_would_cancel():
+    from scg.surrogate import first_order
+
+    with pytest.raises(NotDifferentiable, match="differentiated again"):
+        scg.jacobian(lambda t: np.stack([1.0, -1.0]) * scg.grad(lambda t: np.sum(first_order(t * t, np.ones(2))))(t))(THETA)

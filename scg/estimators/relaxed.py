@@ -15,8 +15,9 @@ from scg.graph import primitive
 from scg.primitives.layout import stop_gradient
 from scg.sample import Site, noise_node, place
 from scg.special import sigmoid, softmax
+from scg.surrogate import as_broadcast
 
-straight = primitive(lambda hard, soft: hard, elementwise, None, lambda g, out, hard, soft: g, name="straight_through")
+straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through")
 """The value of the first operand, with the derivative of the second."""
 
 
