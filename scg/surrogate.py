@@ -9,6 +9,7 @@ which is 1 and whose derivative is that of s (Foerster et al., 2018, "DiCE"). A 
 and whose derivative is its estimate; it sees the costs through ``Downstream``.
 """
 
+import contextvars
 import functools
 import itertools
 import math
@@ -32,6 +33,8 @@ from scg.sample import Site, is_stochastic, place, resample
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
+_INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
+
 
 def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool = False) -> Node:
     """A node of exactly the cost's value, whose gradient is an unbiased estimate of the gradient of its expectation.
@@ -42,10 +45,11 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     older than what one differentiates by depends on it. With ``order=1`` what estimators compute is held as arrays, which is fast; with ``graph`` as
     nodes all the same, so that the gradient can be recorded and replayed with other draws.
     """
-    found = draws([cost], floor)
+    order_of_cost = ancestors([cost], floor, guards=True)
+    found = _among(order_of_cost, [cost])
     if not found:
         return cost
-    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, floor - 1, order, graph)]
+    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph)]
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
     if order == 1:
@@ -58,8 +62,11 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
 
 def draws(costs: list[Node], floor: int = -1) -> list[Node]:
     """The stochastic nodes that lead to some costs and have parameters to differentiate by, oldest first."""
-    order = ancestors(costs, floor, guards=True)
-    found = [node for node in order if is_stochastic(node)]
+    return _among(ancestors(costs, floor, guards=True), costs)
+
+
+def _among(order: list[Node], costs: list[Node]) -> list[Node]:
+    found = [node for node in order if node.statics and "site" in node.statics]
     found = [node for node in found if any(type(p) is Node for p in node.statics["site"].distribution.parameters.values())]
     known = {i for node in order if node.primitive is accounted for i in node.statics["draws"]}
     if known:  # those that still reach a cost by a way that is not accounted for
@@ -68,15 +75,21 @@ def draws(costs: list[Node], floor: int = -1) -> list[Node]:
     return found
 
 
-def _expansions(cost: Node, after: int, order: int | None, graph: bool) -> Iterable[Node]:
-    """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products of several count once."""
-    for node in draws([cost], after + 1):
-        if type(node.statics["site"].estimator).expand is not Estimator.expand:
-            extra = node.statics["site"].estimator.expand(Downstream(node, cost, order, graph))
-            if extra is not None:
-                yield extra
-                if order is None or order > 1:
-                    yield from _expansions(extra, node.id, None if order is None else order - 1, graph)
+def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool) -> Iterable[Node]:
+    """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products of several count once.
+
+    ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it.
+    """
+    for node in found:
+        estimator = node.statics["site"].estimator
+        if type(estimator).expand is Estimator.expand:
+            continue
+        extra = estimator.expand(Downstream(node, cost, order, graph, nodes))
+        if extra is not None:
+            yield extra
+            if order is None or order > 1:
+                inner = ancestors([extra], node.id + 1, guards=True)
+                yield from _expansions(extra, _among(inner, [extra]), inner, None if order is None else order - 1, graph)
 
 
 def _boxed(cost: Node, sites: list[Node], order: int | None) -> Node:
@@ -104,9 +117,9 @@ def _boxed(cost: Node, sites: list[Node], order: int | None) -> Node:
 class Terms:
     """A cost taken apart: its terms, and which elements of them each of some draws influences."""
 
-    def __init__(self, cost: Node, sites: list[Node]):
+    def __init__(self, cost: Node, sites: list[Node], order: list[Node] | None = None):
         self.cost = cost
-        order = ancestors([cost], min(site.id for site in sites), guards=True)
+        order = order or ancestors([cost], min(site.id for site in sites), guards=True)
         self.ties: dict[int, dict[int, Any]] = {s.id: influence(s, s.statics["site"].event_ndim, order) for s in sites}
         dependent = set().union(*self.ties.values())
         self.terms: list[Node] = []
@@ -145,14 +158,16 @@ class Downstream:
     ``higher`` tells whether derivatives after the first are wanted.
     """
 
-    def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False):
+    def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False, nodes: list[Node] | None = None):
+        self._nodes = nodes
         self.node, self.cost, self.higher, self.graph = node, cost, order != 1, graph or order != 1
         self.site: Site = node.statics["site"]
         self.distribution, self.rng = self.site.distribution, self.site.rng
+        self.inner = _INNER.get()  # whether this looks at costs on behalf of another estimator: then nothing is to be learned from them
 
     @cached_property
     def _parts(self) -> list[tuple[Node, Any, Tie]]:
-        terms = Terms(self.cost, [self.node])
+        terms = Terms(self.cost, [self.node], self._nodes)
         ties, weights = terms.ties[self.node.id], terms.weights(self.graph)
         return [(t, weights[t.id], ties[t.id]) for t in terms.terms]
 
@@ -184,7 +199,12 @@ class Downstream:
         found = resample([term for term, _, _ in parts], {self.node: x}, [self.node], create_graph=True)
         terms = [v * w for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
-        slope = pull([surrogate(cost, None if again else 1, x.id, graph)], [np.ones((), cost.dtype)], [x], graph)[0]
+        token = _INNER.set(True)
+        try:
+            loss = surrogate(cost, None if again else 1, x.id, graph)
+        finally:
+            _INNER.reset(token)
+        slope = pull([loss], [np.ones((), cost.dtype)], [x], graph)[0]
         return (terms if graph else [t._value for t in terms]), slope
 
     def mixing(self) -> dict[tuple[int, ...], list[Any]]:

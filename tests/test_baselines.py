@@ -215,6 +215,23 @@ def test_a_learned_baseline_is_trained_only_after_the_draw():
     assert np.all(baseline.parameters != before)
 
 
+def test_nothing_is_learned_from_costs_at_a_relaxed_value():
+    """REBAR looks at what lies further down with x between 0 and 1; the draws there that have a baseline are seen once, as they were drawn."""
+    baseline, seen = scg.MovingAverage(), []
+
+    def cost(t, rng):
+        x = scg.sample(dist.Bernoulli(logits=t[0]), scg.REBAR(), rng=rng)
+        c = (coin(x * t[1], rng, baseline) + 1 + x) ** 2
+        seen.append(float(c.value))
+        return c
+
+    for seed in range(3):
+        scg.grad(cost)(THETA, rng=np.random.default_rng(seed))
+    lessons = [float(lesson[0]) for _, lesson in baseline._waiting.values()]
+    assert lessons == [seen[2]]
+    assert baseline._total == pytest.approx(0.99 * seen[0] + seen[1])
+
+
 def test_inputs_that_depend_on_the_draw_are_refused():
     baseline = taught()
 

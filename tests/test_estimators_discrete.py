@@ -129,6 +129,25 @@ def test_disarm_on_one_of_many(law, key):
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("law", [dist.Categorical, dist.OneHotCategorical])
+def test_disarm_by_probabilities_themselves(law):
+    """log p(z) = log(probs[z]), without a normalisation: the derivative is that of sum_k probs[k] f(k)."""
+
+    def cost(t, rng):
+        z = scg.sample(law(probs=t), scg.DisARM(), rng=rng)
+        return np.sum((z == np.arange(4)) * VALUES) if law is dist.Categorical else np.sum(z * VALUES)
+
+    ((found, exact),) = first_and_second(cost, np.array([0.1, 0.4, 0.2, 0.3]), order=1)
+    np.testing.assert_allclose(found, exact, rtol=1e-12)
+    np.testing.assert_allclose(found, VALUES, rtol=1e-12)
+
+
+def test_certain_coins_are_finite():
+    for rule in RULES.values():
+        g = scg.grad(lambda t, rng, rule=rule: np.sum(scg.sample(dist.Bernoulli(probs=t), rule(), rng=rng) * np.array([1.0, 3.0])))
+        assert np.all(np.isfinite(g(np.array([0.0, 1.0]), rng=np.random.default_rng(0))))
+
+
 def test_disarm_of_two_categories_is_that_of_a_coin():
     def two(t, rng):
         z = scg.sample(dist.OneHotCategorical(logits=np.stack([t, 0 * t])), scg.DisARM(), rng=rng)

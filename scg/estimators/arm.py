@@ -73,7 +73,8 @@ def logit(distribution: Any) -> Any:
     """The logits of a Bernoulli law, of its ``probs`` where it has those."""
     if distribution.probs is None:
         return distribution.logits
-    return np.log(distribution.probs) - np.log1p(-distribution.probs)
+    with np.errstate(divide="ignore"):  # of what is certain
+        return np.log(distribution.probs) - np.log1p(-distribution.probs)
 
 
 def own(down: Downstream, x: Any) -> Any:

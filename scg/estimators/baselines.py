@@ -68,7 +68,8 @@ class LeaveOneOut(Baseline):
 class _Remembering(Baseline):
     """A baseline that learns from costs. What a cost has to say waits until a draw comes that is younger than that cost.
 
-    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that this draw has influenced.
+    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that this draw has influenced. It
+    learns where a gradient is taken from new draws one run at a time; replicates of a graph are all held against the state that it had at first.
     """
 
     def __init__(self) -> None:
@@ -77,13 +78,13 @@ class _Remembering(Baseline):
     def _recall(self, down: Downstream) -> None:
         """Learn from all costs older than the draw."""
         for draw, (cost, lesson) in list(self._waiting.items()):
-            if cost < down.node.id:
+            if cost < down.node.id and not down.inner:
                 del self._waiting[draw]
                 self._learn(*lesson)
 
     def _note(self, down: Downstream, *lesson: Any) -> None:
         """Remember a lesson of a draw's costs; zeros, which other draws' estimates add to a cost, teach nothing."""
-        if np.any(lesson[0]):
+        if not down.inner and np.any(lesson[0]):
             self._waiting.setdefault(down.node.id, (down.cost.id, lesson))
 
     def _learn(self, *lesson: Any) -> None:

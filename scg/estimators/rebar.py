@@ -50,7 +50,7 @@ class _Relaxed(Estimator):
         eta = np.broadcast_to(logit(down.distribution), down.shape)
         l, s = own(down, eta), 2 * own(down, down.node) - 1
         (z, _), (other, slope) = (hidden(l, s, _uniform(down)) for _ in range(2))
-        trains = self.optimizer is not None and not down.graph
+        trains = self.optimizer is not None and not down.graph and not down.inner
         phi = map_leaves(parameter if trains else lambda x: x, self.parameters)
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)
@@ -90,7 +90,8 @@ class REBAR(_Relaxed):
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains temperature and scale
     by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained.
-    Mean exact for any temperature and scale.
+    Mean exact for any temperature and scale. Training takes a second derivative through the draws further down, whose estimators must have one, and
+    goes on one run at a time: replicates of a graph measure the rule as it stood at first.
     """
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):
@@ -114,7 +115,8 @@ class RELAX(_Relaxed):
     dependence on b; with a temperature three, as in REBAR. First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains all of them in place by the gradient
-    of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained.
+    of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained. As in REBAR it goes on one
+    run at a time.
     """
 
     def __init__(
