@@ -16,9 +16,9 @@ from scg.distributions.discrete import Odds, numbers, raw, smallest, softplus, s
 class Bernoulli(Odds, FiniteSupport, FixedSupport):
     """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``, never both.
 
-    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. At other values than 0 and 1
-    log p is -inf; in a graph that was recorded at such values, a replay at a relaxed value continues the formula, linear in b. Draws compare a uniform
-    number with the probability, which resolves 2^-53 (float32: 2^-24).
+    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. At other
+    values than 0 and 1 log p is -inf; in a graph that was recorded at such values, a replay at a relaxed value continues the formula,
+    linear in b. Draws compare a uniform number with the probability, which resolves 2^-53 (float32: 2^-24).
     """
 
     probs: Any = None

@@ -52,7 +52,10 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
         return log_softmax(self.logits, -1) if self.probs is None else log(self.probs)
 
     def indices(self, rng: np.random.Generator, shape: int | Shape) -> Any:
-        """Independent draws as indices, of shape ``shape + batch_shape``: the first k at which the sum of the probabilities exceeds a uniform number."""
+        """Independent draws as indices, of shape ``shape + batch_shape``.
+
+        The first k at which the sum of the probabilities exceeds a uniform number.
+        """
         sums = np.cumsum(self.detached().p, axis=-1, dtype=float)
         sums /= sums[..., -1:]  # from the last possible category on exactly 1, which no uniform number reaches
         u = rng.random(self.full_shape(shape)[: -1 if self.event_shape else None])
@@ -74,10 +77,12 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Categorical(OneOfMany):
-    """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both. Draws are integers (int64).
+    """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both. Draws are
+    integers (int64).
 
-    ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities themselves: the derivative of
-    log p(z) by them is that of log(probs[z]), without a normalisation.
+    ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities themselves: the
+    derivative of log p(z) by them is that of log(probs[z]), without a normalisation.
+    To look up a table at a draw that is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
     """
 
     probs: Any = None
@@ -138,8 +143,8 @@ class Categorical(OneOfMany):
 class OneHotCategorical(OneOfMany):
     """log p(z) = sum_k z_k log p_k for z one-hot, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both.
 
-    Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was recorded at one-hot values, a replay
-    at a relaxed value continues the formula above, linear in z.
+    Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was recorded at one-hot
+    values, a replay at a relaxed value continues the formula above, linear in z.
     """
 
     probs: Any = None

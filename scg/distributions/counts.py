@@ -1,4 +1,5 @@
-"""Laws of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson, NegativeBinomial (failures), Multinomial.
+"""Laws of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson, NegativeBinomial (failures),
+Multinomial.
 
 Draws are whole numbers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log n.
 """
@@ -183,7 +184,8 @@ class Poisson(Distribution, Discrete, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class NegativeBinomial(Odds, Discrete, FixedSupport):
-    """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or ``logits`` of a success.
+    """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or ``logits`` of a
+    success.
 
     ``n`` is any positive number: a Poisson law whose rate has the Gamma law with concentration n and rate p / (1-p).
     """
@@ -247,7 +249,8 @@ class Compositions(Constraint):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Multinomial(OneOfMany):
-    """p(x) = n! prod_k p_k^x_k / x_k!, for counts x of sum n: ``probs`` or ``logits`` along the last axis, never both; n a fixed whole number.
+    """p(x) = n! prod_k p_k^x_k / x_k!, for counts x of sum n: ``probs`` or ``logits`` along the last axis, never both; n a fixed whole
+    number.
 
     The entropy is closed: -log n! - n sum p log p + sum_k E[log x_k!], the last over binomial laws.
     """

@@ -1,4 +1,7 @@
-"""What laws on whole numbers share: a probability by one of two parameters, quantiles, and what a log-probability is outside the support."""
+"""What laws on whole numbers share.
+
+A probability by one of two parameters, quantiles, and what a log-probability is outside the support.
+"""
 
 import math
 from collections.abc import Callable
@@ -39,7 +42,10 @@ sigmoid, softplus = weak(special.sigmoid), weak(special.softplus)
 
 
 class Odds(Distribution):
-    """A law with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate in both tails. Draws have its dtype."""
+    """A law with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate in both tails.
+
+    Draws have its dtype.
+    """
 
     probs: Any
     logits: Any

@@ -1,4 +1,5 @@
-"""Continuous relaxations of one of K and of a coin: noise, and a softmax or sigmoid at a temperature (Maddison et al., 2017; Jang et al., 2017).
+"""Continuous relaxations of one of K and of a coin: noise, and a softmax or sigmoid at a temperature (Maddison et al., 2017; Jang et al.,
+2017).
 
 As the temperature goes to zero draws go to one-hot vectors (to 0 or 1) with the probabilities of the parameters.
 """
@@ -32,7 +33,8 @@ class Interior(Simplex):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Concrete(Reparameterizable, Distribution, FixedSupport):
-    """z = softmax((log a + g) / temperature), g standard Gumbel noise; log a = ``logits`` or log ``probs`` along the last axis, never both. With t = temperature
+    """z = softmax((log a + g) / temperature), g standard Gumbel noise; log a = ``logits`` or log ``probs`` along the last axis, never
+    both. With t = temperature
 
         log p(z) = log (K-1)! + (K-1) log t + sum_k (y_k - log z_k) - K logsumexp(y),    y = log a - t log z,
 

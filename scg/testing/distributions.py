@@ -19,6 +19,7 @@ from scg.sample import sample
 from scg.special import softmax
 from scg.testing.gradients import check_gradient
 from scg.testing.quadrature import Integrals, ends, integrals
+from scg.testing.reference import against_reference
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,22 @@ def check_distribution(
     """Check a distribution; raises AssertionError with the name of the check and its numbers, else returns a report that can be printed.
 
     - **shapes**: of draws, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN has NaN.
-    - **reference**: a frozen law of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps ``cdf``, ``mean``, ``var``, ``entropy``, ``ppf``,
-      ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points`` points: draws, and quantiles down to 1e-290 in both tails.
-    - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to 1e-8 (relative; of the scale for the mean)
-      plus the error that ``scg.testing.quadrature`` states. Where it has no rule (vectors of three free dimensions and more) the moments are compared with
-      those of the draws.
-    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete law) have exact binomial laws, tested two-sided; the greatest distance of
-      their empirical distribution function to ``cdf`` exceeds sqrt(log(2/a) / 2n) with probability a at most (Massart, 1990).
-    - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors. These use the central limit theorem.
-      All statistical tests of a call together raise a false alarm with probability ``alpha`` at most.
+    - **reference**: a frozen law of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps ``cdf``, ``mean``, ``var``,
+      ``entropy``, ``ppf``, ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points`` points: draws, and quantiles down to 1e-290 in
+      both tails.
+    - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to 1e-8 (relative; of
+      the scale for the mean) plus the error that ``scg.testing.quadrature`` states. Where it has no rule (vectors of three free
+      dimensions and more) the moments are compared with those of the draws.
+    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete law) have exact binomial laws, tested two-sided; the
+      greatest distance of their empirical distribution function to ``cdf`` exceeds sqrt(log(2/a) / 2n) with probability a at most
+      (Massart, 1990).
+    - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors. These use the
+      central limit theorem. All statistical tests of a call together raise a false alarm with probability ``alpha`` at most.
     - **quantile**: icdf is the inverse of cdf, for a discrete law the smallest value whose cdf reaches the probability.
-    - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed probability; the explicit transport by
-      ``check_gradient``.
-    - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters and (continuous laws) the value.
+    - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed probability; the explicit
+      transport by ``check_gradient``.
+    - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters and (continuous
+      laws) the value.
     - **float32**: float32 parameters and values give float32 results, near those in float64.
     - **detached**: ``detached``, ``stop_gradient``, ``replaced``. **divergence**: KL(p || p) = 0.
     """
@@ -106,7 +110,10 @@ class _Check:
             raise
 
     def gradients(self, fn: Callable[..., Any], *arguments: Any) -> int:
-        """``check_gradient`` to the highest order up to the wanted one to which the law is differentiable: it may say that it has no more."""
+        """``check_gradient`` to the highest order up to the wanted one to which the law is differentiable.
+
+        It may say that it has no more.
+        """
         for order in range(self.order, 0, -1):
             try:
                 check_gradient(fn, *arguments, order=order, rng=self.rng)
@@ -168,51 +175,6 @@ def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
         if not np.isnan(law.log_prob(np.array(math.nan))).all():
             c.fail("outside", "log_prob of NaN is not NaN")
     yield "outside", f"log_prob is -inf at {len(beyond)} points outside the support, and NaN of NaN"
-
-
-def _against_reference(c: _Check) -> Iterator[tuple[str, str]]:
-    law, ref = c.law, c.reference
-    if ref is None:
-        return
-    if hasattr(ref, "logpmf") and (not hasattr(ref, "logpdf") or c.discrete):
-        log_density = ref.logpmf
-    else:
-        log_density = ref.logpdf
-    with np.errstate(all="ignore"):
-        x = _reference_points(c)
-        found = np.asarray(law.log_prob(x))
-        expected = np.asarray(log_density(x)).reshape(found.shape)
-        told = np.isfinite(expected) & (expected > -690 if not c.discrete else True)  # beyond, densities underflow
-        tolerance = 1e-10 * np.maximum(1, np.abs(expected))
-        deviation = c.close("reference", np.where(told, found, 0), np.where(told, expected, 0), tolerance, "log p of the reference")
-        yield "reference", f"log p {deviation} at {len(x)} points, log p from {np.min(expected[told]):.3g} to {np.max(expected[told]):.3g}"
-        for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
-            value = c.known(lambda ours=ours: law.entropy() if ours == "entropy" else getattr(law, ours))
-            if value is not None and hasattr(ref, theirs):
-                value, other = np.asarray(value), getattr(ref, theirs)
-                other = np.asarray(other() if callable(other) else other).reshape(value.shape)
-                told = np.isfinite(other)
-                c.close("reference", np.where(told, value, 0), np.where(told, other, 0), 1e-8 * np.where(told, 1 + np.abs(other), 0), f"the {ours} of the reference")
-        if hasattr(ref, "cdf") and not law.event_shape and c.known(lambda: law.cdf(x)) is not None:
-            yield "reference", "cdf " + c.close("reference", law.cdf(x), ref.cdf(x), 1e-10, "the reference's")
-
-
-def _reference_points(c: _Check) -> Any:
-    law, ref, quarter = c.law, c.reference, c.points // 4
-    draws = c.draws.astype(float) if c.draws.dtype.kind == "f" else c.draws
-    if law.event_shape or not hasattr(ref, "ppf"):
-        return draws
-    if c.discrete:
-        far = np.mean(draws, axis=0) + 60 * np.std(draws, axis=0) + 60
-        high = np.minimum(far, getattr(law.support, "high", math.inf))
-        k = np.rint(np.linspace(np.broadcast_to(law.support.low, high.shape), high, 2 * quarter))
-        return np.concatenate([draws[: 2 * quarter], k.astype(draws.dtype)])
-    u = 10 ** np.linspace(-290, -1, quarter).reshape(-1, *[1] * len(law.batch_shape))
-    tails = np.concatenate([np.broadcast_to(tail(u), (quarter, *law.batch_shape)) for tail in (ref.ppf, ref.isf)])
-    centre = np.broadcast_to(np.median(draws, axis=0), tails.shape)
-    good = np.isfinite(tails) & (law.log_prob(np.where(np.isfinite(tails), tails, centre)) < math.inf)
-    low, high = ends(law)
-    return np.concatenate([draws[: 2 * quarter], np.where(good & (tails > low) & (tails < high), tails, centre)])
 
 
 def _moments(c: _Check) -> Iterator[tuple[str, str]]:
@@ -447,4 +409,4 @@ def _detached(c: _Check) -> Iterator[tuple[str, str]]:
     yield "divergence", "KL(p || p) " + c.close("divergence", divergence, 0, 1e-10, "zero")
 
 
-_STEPS = (_shapes, _against_reference, _moments, _sampler, _score, _quantile, _pathwise, _gradients, _float32, _detached)
+_STEPS = (_shapes, against_reference, _moments, _sampler, _score, _quantile, _pathwise, _gradients, _float32, _detached)

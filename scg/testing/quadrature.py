@@ -1,9 +1,10 @@
-"""Sums and integrals over the whole support of a distribution, with the error that they may have. They use its log_prob and support, nothing else.
+"""Sums and integrals over the whole support of a distribution, with the error that they may have. They use its log_prob and support,
+nothing else.
 
 - finitely many values: all of them;
 - whole numbers without end: until the tail, bounded by a geometric series of the last ratio of terms, is below 1e-14;
-- numbers: Gauss-Legendre panels, halved where halving still matters. An end of the support, or infinity, is approached as exp(v), so that powers at the
-  end and algebraic tails decay exponentially in v;
+- numbers: Gauss-Legendre panels, halved where halving still matters. An end of the support, or infinity, is approached as exp(v), so that
+  powers at the end and algebraic tails decay exponentially in v;
 - vectors of one or two free dimensions (real, or on the simplex): a double exponential product rule (Takahasi and Mori, 1974).
 """
 
@@ -23,7 +24,8 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 @dataclass(frozen=True, eq=False)
 class Integrals:
-    """Over the support, for each law of the batch: the mass, and (nan where it diverges) mean, variance and entropy; ``error`` is that of the mass.
+    """Over the support, for each law of the batch: the mass, and (nan where it diverges) mean, variance and entropy; ``error`` is that of
+    the mass.
 
     ``knots`` cut the line into cells of mass ``cells``, from the left; ``atoms`` and ``masses`` are all values of a discrete law.
     """
@@ -140,7 +142,10 @@ def _tail(end: Any, knot: Any, width: Any) -> tuple[Callable[[Any], Any], float]
 
 
 def _adaptive(f: Callable[[Any], Any], edges: Any) -> tuple[Any, float]:
-    """The integral of f over each interval between ``edges``, and an error: panels are halved until halving changes less than 1e-11 in all."""
+    """The integral of f over each interval between ``edges``, and an error.
+
+    Panels are halved until halving changes less than 1e-11 in all.
+    """
 
     def panels(a: Any, b: Any) -> Any:
         y = f(np.ravel(0.5 * (a + b) + 0.5 * (b - a) * NODES[:, None]))
