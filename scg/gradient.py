@@ -1,5 +1,6 @@
 """Reverse mode: cotangents pulled back through a recorded graph, on raw arrays or, for higher orders, on Nodes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -207,7 +208,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         g = np.reshape(g, g.shape[max(extra, 0) :])
     if g.shape == shape:
         return g
-    if type(g) is not Node and np.prod(shape, dtype=int) < 4096:  # a small copy is cheaper than making a view
+    if type(g) is not Node and math.prod(shape) < 4096:  # a small copy is cheaper than making a view
         full = np.empty(shape, dtype)
         full[...] = g
         return full

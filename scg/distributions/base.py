@@ -115,10 +115,15 @@ class Parameterized:
             inner = {name[len(part) + 1 :]: value for name, value in parameters.items() if name.startswith(part + ".")}
             if inner:
                 parameters[part] = getattr(self, part).replaced(**inner)
+        new = self._copied(parameters)
+        vars(new)["_batch_shape"] = new._broadcast()
+        return new
+
+    def _copied(self, parameters: dict[str, Any]) -> Any:
+        """A copy with some attributes replaced, of the same batch shape."""
         new = object.__new__(type(self))
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(new, field.name, parameters.get(field.name, getattr(self, field.name)))
-        object.__setattr__(new, "_batch_shape", new._broadcast())
+        vars(new).update(vars(self))
+        vars(new).update({name: value for name, value in parameters.items() if "." not in name})
         return new
 
     def stop_gradient(self) -> Any:
@@ -129,7 +134,7 @@ class Parameterized:
     def detached(self) -> Any:
         """The same law with the values of its parameters, as arrays."""
         nodes = {name: p._value for name, p in self.parameters.items() if type(p) is Node}
-        return self.replaced(**nodes) if nodes else self
+        return self if not nodes else self.replaced(**nodes) if self.parts else self._copied(nodes)
 
     def __repr__(self) -> str:
         def short(value: Any) -> str:
