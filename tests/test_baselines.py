@@ -74,7 +74,8 @@ def test_optimal_and_leave_one_out_of_samples_have_exact_means():
 
 
 def exact_mean(baseline, theta=np.array(0.4), cost=lambda b: (b + 0.6) ** 2):
-    """The mean of a first-order gradient over the two values of a coin, each from the state that the baseline has now; and the exact one."""
+    """The mean of a first-order gradient over the two values of a coin, each from the state that the baseline has now; and the exact
+    one."""
     p, found = sigmoid(theta), 0.0
     for b, weight in ((0.0, 1 - p), (1.0, p)):
         now = copy.deepcopy(baseline)
@@ -178,9 +179,8 @@ def regression(baseline_of, steps, width=8):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_learned_baseline_learns_beside_the_model(normalize):
     phi = {"w": np.zeros(3)}
-    baseline = scg.Learned(
-        lambda phi, x: phi["w"][0] + phi["w"][1] * x + phi["w"][2] * x * x, phi, functools.partial(scg.optim.Adam, learning_rate=0.1), normalize
-    )
+    optimizer = functools.partial(scg.optim.Adam, learning_rate=0.1)
+    baseline = scg.Learned(lambda phi, x: phi["w"][0] + phi["w"][1] * x + phi["w"][2] * x * x, phi, optimizer, normalize)
     assert regression(baseline, 400) < 0.2 * regression(lambda x: None, 400)
     m, v = baseline.level()
     assert (m, v) == (0.0, 1.0) if not normalize else v > 1 and m > 1
@@ -216,7 +216,8 @@ def test_a_learned_baseline_is_trained_only_after_the_draw():
 
 
 def test_nothing_is_learned_from_costs_at_a_relaxed_value():
-    """REBAR looks at what lies further down with x between 0 and 1; the draws there that have a baseline are seen once, as they were drawn."""
+    """REBAR looks at what lies further down with x between 0 and 1; the draws there that have a baseline are seen once, as they were
+    drawn."""
     baseline, seen = scg.MovingAverage(), []
 
     def cost(t, rng):
@@ -245,7 +246,7 @@ def test_inputs_that_depend_on_the_draw_are_refused():
     late = baseline(None)
     b = coin(t[0], rng, late, name="b")
     late._inputs = b * 2
-    with pytest.raises(EstimatorError, match="must not depend on the draw"):
+    with pytest.raises(EstimatorError, match="must not depend on its draw"):
         scg.gradients(b * b, [t])
 
 

@@ -40,9 +40,13 @@ ROWS = {
 CASES = ((0.5, 0.499, 5e-4), (0.3, 0.45, 0.021))
 
 
+def coin(rule, t):
+    return lambda l, rng: np.sum((scg.sample(dist.Bernoulli(logits=l), rule, rng=rng) - t) ** 2)
+
+
 def measured(rule, p, t):
     """(mean, variance, exact gradient) for the logit."""
-    return moments(lambda l, rng: (scg.sample(dist.Bernoulli(logits=l), rule, rng=rng) - t) ** 2, np.array(np.log(p) - np.log1p(-p)), points=4)
+    return moments(coin(rule, t), np.array(np.log(p) - np.log1p(-p)), points=4)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -74,7 +78,7 @@ def test_sampled_variances_agree_with_the_table(row):
     """10^5 replicates; the standard error of a sample variance from the fourth moment; 4.5 of them: once in 150,000 each."""
     rule, formula, _ = ROWS[row]
     count, p, t = 100_000, 0.3, 0.45
-    graph = scg.trace(lambda l, rng: (scg.sample(dist.Bernoulli(logits=l), rule(), rng=rng) - t) ** 2, np.array(np.log(3 / 7)), rng=np.random.default_rng(0))
+    graph = scg.trace(coin(rule(), t), np.array(np.log(3 / 7)), rng=np.random.default_rng(0))
     g = graph.gradients(rng=np.random.default_rng(1), replicates=count)
     assert abs(g.mean() - 0.021) < 4.5 * g.std() / np.sqrt(count)
     assert abs(g.var() - formula(p, t)) < 4.5 * np.sqrt((np.mean((g - g.mean()) ** 4) - g.var() ** 2) / count)
@@ -101,7 +105,7 @@ def test_rebar_with_the_wrong_conditional_noise(wrong, monkeypatch):
     """.025 is right for (b - .45)^2 at logit 0; the mistake, in z' alone, moves the mean by half of that and more."""
 
     def mean():
-        return moments(lambda l, rng: (scg.sample(dist.Bernoulli(logits=l), scg.REBAR(0.5), rng=rng) - 0.45) ** 2, np.array(0.0), points=40)[0]
+        return moments(coin(scg.REBAR(0.5), 0.45), np.array(0.0), points=40)[0]
 
     assert mean() == pytest.approx(0.025, rel=1e-10)
     right, calls = rebar.hidden, []
@@ -116,5 +120,5 @@ def test_rebar_with_the_wrong_conditional_noise(wrong, monkeypatch):
 
 def test_enumeration_does_not_sample_when_batched():
     """All replicates are the same number: there is nothing left to draw."""
-    graph = scg.trace(lambda l, rng: np.sum((scg.sample(dist.Bernoulli(logits=l), scg.Enumerate(), rng=rng) - 0.45) ** 2), np.zeros(3), rng=np.random.default_rng(0))
+    graph = scg.trace(coin(scg.Enumerate(), 0.45), np.zeros(3), rng=np.random.default_rng(0))
     np.testing.assert_allclose(graph.gradients(rng=np.random.default_rng(1), replicates=50), 0.025, rtol=1e-12)

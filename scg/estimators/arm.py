@@ -20,8 +20,8 @@ from scg.surrogate import Downstream, first_order
 class ARM(Estimator):
     """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1) (Yin and Zhou, 2019).
 
-    For the logits l of a Bernoulli law. Two evaluations of the cost: here, and with all elements of the draw replaced by their partners at once.
-    b is what was drawn; b' comes from its law given b, and u from the interval in which both come out so. First derivatives only.
+    For the logits l of a Bernoulli law. Two evaluations of the cost: here, and with all elements of the draw replaced by their partners at
+    once. b is what was drawn; b' comes from its law given b, and u from the interval in which both come out so. First derivatives only.
     """
 
     requires = (Bernoulli,)
@@ -47,8 +47,8 @@ class DisARM(Estimator):
     by their partners at once. First derivatives only.
 
     One of K is a walk along K - 1 coins with P(z = k | z >= k) = sigma(a_k), each with its partner: the walks z and z' then give a_k
-    (f(z) - f(z'))/2 times the weight above up to the end of the shorter walk, the score of the longer walk's coin (its sign turned where that is z')
-    up to the end of the longer one, and zero beyond (after Dong, Mnih and Tucker, 2021).
+    (f(z) - f(z'))/2 times the weight above up to the end of the shorter walk, the score of the longer walk's coin (its sign turned where
+    that is z') up to the end of the longer one, and zero beyond (after Dong, Mnih and Tucker, 2021).
     """
 
     requires = ()
@@ -56,7 +56,9 @@ class DisARM(Estimator):
 
     def check(self, distribution: Distribution, label: str) -> None:
         if not isinstance(distribution, (Bernoulli, Categorical, OneHotCategorical)):
-            raise EstimatorError(f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use {self.instead} ({here()})")
+            raise EstimatorError(
+                f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use {self.instead} ({here()})"
+            )
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:

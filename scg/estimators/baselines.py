@@ -54,8 +54,9 @@ class LeaveOneOut(Baseline):
         n, axis = down.site.shape[0] if down.site.shape else 1, down.site.lead
         if n < 2 or any(axis in axes for axes in down.mixing()):
             raise EstimatorError(
-                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape {down.site.shape} "
-                f"and costs that mix axes {sorted(set().union(*down.mixing()))}; use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
+                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape "
+                f"{down.site.shape} and costs that mix axes {sorted(set().union(*down.mixing()))}; "
+                f"use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
             )
         f = down.now()
         return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
@@ -68,8 +69,9 @@ class LeaveOneOut(Baseline):
 class _Remembering(Baseline):
     """A baseline that learns from costs. What a cost has to say waits until a draw comes that is younger than that cost.
 
-    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that this draw has influenced. It
-    learns where a gradient is taken from new draws one run at a time; replicates of a graph are all held against the state that it had at first.
+    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that this draw has
+    influenced. It learns where a gradient is taken from new draws one run at a time; replicates of a graph are all held against the state
+    that it had at first.
     """
 
     def __init__(self) -> None:
@@ -95,8 +97,8 @@ class _Remembering(Baseline):
 class MovingAverage(_Remembering):
     """b = the exponentially weighted average of earlier costs-to-go, sum_k decay^k F_{-1-k} / sum_k decay^k; 0 at first.
 
-    Before this draw's own cost, never with it. One number: F is averaged over the elements of a draw. The state is in the instance: give draws whose
-    costs differ in size one each.
+    Before this draw's own cost, never with it. One number: F is averaged over the elements of a draw. The state is in the instance: give
+    draws whose costs differ in size one each.
     """
 
     def __init__(self, decay: float = 0.99):
@@ -115,10 +117,11 @@ class MovingAverage(_Remembering):
 
 @final
 class Optimal(_Remembering):
-    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least variance Var[(F - b) s], estimated from other draws (Greensmith et al., 2004).
+    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least Var[(F - b) s], from other draws (Greensmith et al., 2004).
 
-    With the estimator's ``samples``, for each draw and element from the other ones (s^2 summed over the parameters); else from earlier costs with
-    weights decay^k, as one number for all elements, 0 at first. Best where F and s^2 are dependent: for one Bernoulli it makes the variance zero.
+    With the estimator's ``samples``, for each draw and element from the other ones (s^2 summed over the parameters); else from earlier
+    costs with weights decay^k, as one number for all elements, 0 at first. Best where F and s^2 are dependent: for one Bernoulli it makes
+    the variance zero.
     """
 
     def __init__(self, decay: float = 0.99):
@@ -150,11 +153,13 @@ class Learned(_Remembering):
         scg.sample(distribution, scg.ScoreFunction(baseline=b(x)), rng=rng)    # for each minibatch x
 
     ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the draw's batch shape. ``phi`` is a structure of arrays,
-    which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place (``functools.partial(scg.optim.Adam, learning_rate=1e-4)``); without
-    one, B is fixed. ``x`` (arrays, or nodes that do not depend on the draw) is not differentiated. A step is taken when the next draw comes.
+    which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place (``functools.partial(scg.optim.Adam,
+    learning_rate=1e-4)``); without one, B is fixed. ``x`` (arrays, or nodes that do not depend on the draw) is not differentiated. A step
+    is taken when the next draw comes.
 
-    ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with ``decay``), so that fn need not
-    know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that would be another gradient's estimate; here its mean stays exact.
+    ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with ``decay``), so that
+    fn need not know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that would be another gradient's estimate;
+    here its mean stays exact.
     """
 
     def __init__(
@@ -169,7 +174,7 @@ class Learned(_Remembering):
         if not callable(fn):
             raise ScgTypeError(f"Learned: fn must be a function of (parameters, inputs), got {fn!r} ({here()})")
         if optimizer is not None and not callable(optimizer):
-            raise ScgTypeError(f"Learned: optimizer must be a function of the parameters, such as scg.optim.Adam, got {optimizer!r} ({here()})")
+            raise ScgTypeError(f"Learned: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})")
         self.fn, self.parameters, self.normalize, self.decay = fn, parameters, normalize, _fraction(self, decay)
         self._optimizer = optimizer(parameters) if optimizer is not None else None
         self._moments = np.zeros(3)  # weight, and weighted sums of the costs and of their squares
@@ -219,14 +224,14 @@ class _Predicted(Baseline):
     def value(self, down: Downstream) -> Any:
         nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]
         if any(node is down.node for node in ancestors(nodes, down.node.id, guards=True)):
-            raise EstimatorError(f"{down.site!r}: a baseline must not depend on the draw that it stands against, and these inputs do ({here()})")
+            raise EstimatorError(f"{down.site!r}: a baseline must not depend on its draw, and these inputs do ({here()})")
         x = map_leaves(_raw, self._inputs)
         self._owner._recall(down)
         m, v = self._owner.level()
         b = m + v * np.asarray(_raw(self._owner.fn(self._owner.parameters, x)))
         f = _raw(down.now())
         if b.ndim > len(down.shape) or any(n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)):
-            raise EstimatorError(f"{down.site!r}: the baseline has shape {b.shape}, which does not broadcast to the draw's {down.shape} ({here()})")
+            raise EstimatorError(f"{down.site!r}: a baseline of shape {b.shape} does not broadcast to the draw's {down.shape} ({here()})")
         self._owner._note(down, np.broadcast_to(f, np.broadcast_shapes(f.shape, b.shape)), x)
         return b
 

@@ -38,7 +38,7 @@ class _Relaxed(Estimator):
         if not isinstance(scale, (int, float)) or not math.isfinite(scale):
             raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
         if optimizer is not None and not callable(optimizer):
-            raise ScgTypeError(f"{name}: optimizer must be a function of the parameters, such as scg.optim.Adam, got {optimizer!r} ({here()})")
+            raise ScgTypeError(f"{name}: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})")
         self.parameters = {"fn": parameters}
         if temperature is not None:
             self.parameters |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
@@ -85,13 +85,13 @@ class REBAR(_Relaxed):
 
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
 
-    For the logits l of a Bernoulli law. Three evaluations of the cost, here and with the whole draw at z and at z', and their derivatives: the cost must be
-    continuous between 0 and 1 (a step there would be lost, as on any pathwise draw). First derivatives only.
+    For the logits l of a Bernoulli law. Three evaluations of the cost, here and with the whole draw at z and at z', and their derivatives:
+    the cost must be continuous between 0 and 1 (a step there would be lost, as on any pathwise draw). First derivatives only.
 
-    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains temperature and scale
-    by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained.
-    Mean exact for any temperature and scale. Training takes a second derivative through the draws further down, whose estimators must have one, and
-    goes on one run at a time: replicates of a graph measure the rule as it stood at first.
+    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains temperature and
+    scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has
+    trained. Mean exact for any temperature and scale. Training takes a second derivative through the draws further down, whose estimators
+    must have one, and goes on one run at a time: replicates of a graph measure the rule as it stood at first.
     """
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):
@@ -105,18 +105,18 @@ class REBAR(_Relaxed):
 
 @final
 class RELAX(_Relaxed):
-    """RELAX: the control variate c(z) = fn(parameters, z), a free function; with a ``temperature`` REBAR's is added (Grathwohl et al., 2018).
+    """RELAX: the control variate c(z) = fn(parameters, z), a free one; with a ``temperature`` REBAR's is added (Grathwohl et al., 2018).
 
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
 
-    For the logits l of a Bernoulli law. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of the draw, as nodes, and returns an array whose sum
-    over all elements is c; it must be continuous in z. Which element of it goes with which of z is read off its axis maps, so
-    replicates and sample axes stay apart where ``fn`` keeps them apart. One evaluation of the cost, which may have any
+    For the logits l of a Bernoulli law. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of the draw, as nodes, and
+    returns an array whose sum over all elements is c; it must be continuous in z. Which element of it goes with which of z is read off its
+    axis maps, so replicates and sample axes stay apart where ``fn`` keeps them apart. One evaluation of the cost, which may have any
     dependence on b; with a temperature three, as in REBAR. First derivatives only.
 
-    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains all of them in place by the gradient
-    of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has trained. As in REBAR it goes on one
-    run at a time.
+    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains all of them in
+    place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has
+    trained. As in REBAR it goes on one run at a time.
     """
 
     def __init__(
@@ -147,7 +147,8 @@ class RELAX(_Relaxed):
         return unpicked(gather(c if graph else c._value, z.shape, tie), z.shape, tie), slope
 
     def __repr__(self) -> str:
-        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{f', temperature={self.temperature:.4g}' if 'scale' in self.parameters else ''})"
+        relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""
+        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed})"
 
 
 def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:

@@ -28,7 +28,7 @@ class ScoreFunction(Estimator):
         if not isinstance(samples, (int, np.integer)) or samples < 1:
             raise ScgValueError(f"ScoreFunction: samples must be a whole number of at least 1, got {samples!r} ({here()})")
         if baseline is not None and not isinstance(baseline, Baseline):
-            raise EstimatorError(f"ScoreFunction: baseline must be a baseline such as Constant(0.5) or LeaveOneOut(), got {baseline!r} ({here()})")
+            raise EstimatorError(f"ScoreFunction: baseline must be a baseline such as LeaveOneOut(), got {baseline!r} ({here()})")
         self.baseline, self.samples = baseline, int(samples)
 
     @property
@@ -37,7 +37,7 @@ class ScoreFunction(Estimator):
         return self.samples == 1
 
     def expand(self, down: Downstream) -> Any:
-        """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) where higher derivatives are wanted."""
+        """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) for higher ones."""
         if self.samples == 1 and down.higher or not down.influences:
             return None  # the boxes of the surrogate do it
         if self.samples == 1:
