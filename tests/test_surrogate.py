@@ -255,5 +255,9 @@ def test_estimates_of_first_order_refuse_a_second_derivative():
 def test_a_hessian_refuses_where_rows_would_cancel():
     from scg.surrogate import first_order
 
+    gradient = scg.grad(lambda t: np.sum(first_order(t * t, np.ones(2))))
     with pytest.raises(NotDifferentiable, match="differentiated again"):
-        scg.jacobian(lambda t: np.stack([1.0, -1.0]) * scg.grad(lambda t: np.sum(first_order(t * t, np.ones(2))))(t))(THETA)
+        scg.jacobian(lambda t: np.stack([gradient(t), -gradient(t)]))(THETA)
+    g = scg.grad(lambda t: np.sum(first_order(t * t, np.ones(2))) * np.sum(t))
+    with pytest.raises(NotDifferentiable, match="differentiated again"):
+        scg.jacobian(lambda t: (lambda y: np.stack([y, -y]))(g(t)))(THETA)
