@@ -1,7 +1,7 @@
 """Bounds on log p(x) for latent-variable models, and the gradients by which they are raised.
 
-Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K draws z_k of the guide q, in nats; the draws stand along one axis, and
-the bound has the other axes.
+Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K draws z_k of the guide q, in nats; the draws stand along
+one axis, and the bound has the other axes.
 """
 
 import math
@@ -26,12 +26,19 @@ GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "scor
 
 
 def elbo(
-    log_weights: Any, axis: int = 0, *, guide: Any = None, samples: int = 1, rng: Any = None, gradient: str = "pathwise", name: str | None = None
+    log_weights: Any,
+    axis: int = 0,
+    *,
+    guide: Any = None,
+    samples: int = 1,
+    rng: Any = None,
+    gradient: str = "pathwise",
+    name: str | None = None,
 ) -> Any:
     """(1/K) sum_k log w_k, whose mean is at most log p(x).
 
-    Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a function z -> log p(x, z) in place
-    of the log-weights, and a ``guide``, from which ``samples`` draws are taken along a new first axis; then ``gradient`` is one of
+    Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a function
+    z -> log p(x, z) in place of the log-weights, and a ``guide``, from which ``samples`` draws are taken along a new first axis; then ``gradient`` is one of
 
     "pathwise"                reparameterized draws
     "sticking the landing"    the same without the score d log q(z; phi) / dphi at fixed z, whose mean is zero: identically zero where
@@ -52,18 +59,26 @@ def elbo(
 
 
 def iwae(
-    log_weights: Any, axis: int = 0, *, guide: Any = None, samples: int = 1, rng: Any = None, gradient: str = "pathwise", name: str | None = None
+    log_weights: Any,
+    axis: int = 0,
+    *,
+    guide: Any = None,
+    samples: int = 1,
+    rng: Any = None,
+    gradient: str = "pathwise",
+    name: str | None = None,
 ) -> Any:
     """log (1/K) sum_k w_k, whose mean grows with K towards log p(x) (Burda et al., 2016).
 
     Of log-weights, or of a model and a ``guide`` as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound, ``gradient`` is one of
 
     "pathwise"                reparameterized draws: sum_k W_k d log w_k
-    "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same mean, and a
-                              signal-to-noise ratio that does not fall with K (Tucker et al., 2019). Two evaluations of the model; first derivatives only
+    "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same
+                              mean, and a signal-to-noise ratio that does not fall with K (Tucker et al., 2019). Two evaluations of
+                              the model; first derivatives only
     "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k
-    "VIMCO"                   L in that less what it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016); K >= 2; first
-                              derivatives only, and the bound must enter the cost linearly (in sums, means, times constants)
+    "VIMCO"                   L in that less what it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016);
+                              K >= 2; first derivatives only, and the bound must enter the cost linearly (in sums, means, times constants)
     "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
     """
     if guide is None:
@@ -93,7 +108,8 @@ def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: s
 def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
     """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model alone.
 
-    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K draws along its first axis, comes from ``hold``, or is an array.
+    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K draws along its first axis, comes from ``hold``, or
+    is an array.
     """
     z = stop_gradient(z)
     return _log_mean_exp(_matched(model(z), guide.stop_gradient().log_prob(z)), 0)
@@ -107,12 +123,13 @@ def wake_phi(model: Model, guide: Distribution, z: Any) -> Any:
 
 
 def sleep_phi(guide: Distribution, z: Any) -> Any:
-    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is q(. | x) at those x."""
+    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is q(. | x) at
+    those x."""
     return np.mean(guide.log_prob(stop_gradient(z)), axis=0)
 
 
 def _log_mean_exp(x: Any, axis: int) -> Any:
-    return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)  # one term for score functions, in which a constant added to a cost does not count
+    return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)  # log K inside: score functions do not count constants added to a term
 
 
 def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
@@ -120,7 +137,7 @@ def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
         raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
     if gradient != "pathwise" or rng is not None:
         raise ScgTypeError(
-            f"the gradient of log-weights is that of the estimators of their draws: with gradient={gradient!r} give a model and a guide ({here()})"
+            f"the gradient of log-weights is that of their draws' estimators: with gradient={gradient!r} give a model and a guide ({here()})"
         )
 
 
@@ -129,7 +146,7 @@ def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: 
     if gradient not in GRADIENTS:
         raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
     if not callable(model):
-        raise ScgTypeError(f"with a guide the first argument is the model, a function z -> log p(x, z), got {type(model).__name__} ({here()})")
+        raise ScgTypeError(f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})")
     if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
         raise ScgValueError(f"{gradient}: samples must be a whole number of at least {least}, got {samples!r} ({here()})")
     z = sample(guide, rule, rng=rng, shape=(int(samples),), name=name)
@@ -140,8 +157,8 @@ def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: 
 def _matched(log_p: Any, log_q: Any) -> Any:
     if np.shape(log_p) != np.shape(log_q):
         raise ScgValueError(
-            f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make the axes of one draw "
-            f"an event of the guide with distributions.Independent, and sum over them in the model ({here()})"
+            f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make the "
+            f"axes of one draw an event of the guide with distributions.Independent, and sum over them in the model ({here()})"
         )
     return log_p - log_q
 

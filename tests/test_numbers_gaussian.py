@@ -62,7 +62,8 @@ def test_measure_valued_coupled(k, mu, sigma):
 
 
 def test_measure_valued_coupled_for_sigma():
-    """The normal e = u m has E[m e] = 3/2, and m^2 - e^2 = w^2 has variance 4: Var = 4 d^2 + 4 sigma^2. Sampled; 5 standard errors, 6e-7 of false alarms."""
+    """The normal e = u m has E[m e] = 3/2, and m^2 - e^2 = w^2 has variance 4: Var = 4 d^2 + 4 sigma^2. Sampled; 5 standard
+    errors, 6e-7 of false alarms."""
     n, k, mu, sigma = 40_000, -3.0, 1.0, 0.7
     graph = scg.trace(quadratic(scg.MeasureValued(), k), np.array([mu, sigma]), rng=np.random.default_rng(0))
     g = graph.gradients(rng=np.random.default_rng(1), replicates=n)[:, 1]
@@ -72,7 +73,8 @@ def test_measure_valued_coupled_for_sigma():
 
 @pytest.mark.parametrize("shape", ["cos", "bell"])
 def test_which_is_better_flips_with_k(shape):
-    """For cos(kx) and exp(-k x^2) at mu = sigma = 1: pathwise for small k, score function for large ones; variances against closed integrals."""
+    """For cos(kx) and exp(-k x^2) at mu = sigma = 1: pathwise for small k, score function for large ones; variances against closed
+    integrals."""
     better = []
     for k in (0.1, 4.0 if shape == "cos" else 2.0):
         f = (lambda z, k=k: np.cos(k * z)) if shape == "cos" else lambda z, k=k: np.exp(-k * z * z)
@@ -82,7 +84,8 @@ def test_which_is_better_flips_with_k(shape):
         expected = [p @ g**2 - (p @ g) ** 2 for g in (f(1 + e) * e, slope(1 + e))]
         found = []
         for estimator in (scg.ScoreFunction(), scg.Reparameterized()):
-            mean, variance, exact = moments(lambda t, rng, r=estimator, f=f: f(scg.sample(dist.Normal(t[0], 1.0), r, rng=rng)), np.array([1.0]), points=170)
+            cost = lambda t, rng, r=estimator, f=f: f(scg.sample(dist.Normal(t[0], 1.0), r, rng=rng))  # noqa: E731
+            mean, variance, exact = moments(cost, np.array([1.0]), points=170)
             assert mean == pytest.approx(exact, rel=1e-8)
             found.append(variance[0])
         np.testing.assert_allclose(found, expected, rtol=1e-8)

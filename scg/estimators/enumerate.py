@@ -18,10 +18,11 @@ from scg.surrogate import Downstream
 class Enumerate(Estimator):
     """Enumeration: d/dt E[f(z)] = sum_k d/dt p(k; t) E[f(z) | z = k], exact in this draw.
 
-    K evaluations of the costs that the draw influences for K values; where costs mix n elements of the draw, each element in turn with the others
-    as drawn: n K evaluations ("local expectation gradients", Titsias and Lazaro-Gredilla, 2015).
+    K evaluations of the costs that the draw influences for K values; where costs mix n elements of the draw, each element in turn
+    with the others as drawn: n K evaluations ("local expectation gradients", Titsias and Lazaro-Gredilla, 2015).
 
-    ``Enumerate(k)`` sums over the set C of the k most probable values and draws one of the rest, v with probability q(v) = p(v) / (1 - p(C)):
+    ``Enumerate(k)`` sums over the set C of the k most probable values and draws one of the rest, v with probability
+    q(v) = p(v) / (1 - p(C)):
 
         sum_{u in C} f(u) d/dt p(u; t) + f(v) d/dt p(v; t) / q(v),
 

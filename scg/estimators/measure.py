@@ -28,10 +28,12 @@ RAYLEIGH, EXPONENTIAL = Weibull(math.sqrt(2), 2.0), Exponential(1.0)
 class MeasureValued(Estimator):
     """d/dt p(z; t) = c (p+(z) - p-(z)), so d/dt E[f(z)] = c (E_{p+}[f] - E_{p-}[f]) (Pflug, 1989; Mohamed et al., 2020).
 
-    Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost mixes at once, others in turn.
-    f need not be differentiable. The two are coupled: made from the same numbers, and from the recorded draw z where one of them has its law.
+    Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost mixes at
+    once, others in turn. f need not be differentiable. The two are coupled: made from the same numbers, and from the recorded draw z where one of them
+    has its law.
 
-    Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell against z, |m|^2 = |e|^2 + w^2
+    Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell against z,
+                 |m|^2 = |e|^2 + w^2
     Exponential  rate: z against z plus another one, c = 1 / rate.    Gamma: rate: z against z + exponential, c = concentration / rate
     Weibull      scale: the Weibull variable of a sum of two exponentials against z, c = concentration / scale
     Poisson      rate: z + 1 against z, c = 1.                        Bernoulli: 1 against 0, c = 1 (probs), p (1 - p) (logits)
@@ -111,7 +113,10 @@ def _poisson(law: Any, z: Any, fresh: Any) -> Parts:
 
 
 def _bernoulli(law: Any, z: Any, fresh: Any) -> Parts:
-    return {"probs": lambda: (1.0, np.ones_like(z), np.zeros_like(z)), "logits": lambda: (law.p * (1 - law.p), np.ones_like(z), np.zeros_like(z))}
+    def ends() -> Any:
+        return np.ones_like(z), np.zeros_like(z)
+
+    return {"probs": lambda: (1.0, *ends()), "logits": lambda: (law.p * (1 - law.p), *ends())}
 
 
 _PARTS: dict[type, Callable[..., Parts]] = {

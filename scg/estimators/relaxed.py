@@ -32,15 +32,17 @@ class _Relaxed(Estimator):
         if not isinstance(distribution, self.laws):
             hint = " (a OneHotCategorical, whose draws a gradient can pass)" if type(distribution).__name__ == "Categorical" else ""
             names = " or ".join(law.__name__ for law in self.laws)
-            raise EstimatorError(f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead} ({here()})")
+            raise EstimatorError(
+                f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead} ({here()})"
+            )
 
 
 @final
 class StraightThrough(_Relaxed):
     """d f(z) / dt = f'(z) d E[z] / dt: the draw passes the gradient to its mean (Bengio, Leonard and Courville, 2013).
 
-    Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The value is the discrete draw. Any discrete law
-    with a mean whose draws are floating-point numbers.
+    Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The value is the
+    discrete draw. For any discrete law with a mean whose draws are floating-point numbers.
     """
 
     laws = (Discrete,)
@@ -49,7 +51,7 @@ class StraightThrough(_Relaxed):
         super().check(distribution, label)
         if distribution.dtype.kind != "f":
             raise EstimatorError(
-                f"{label}: StraightThrough needs draws of floating-point numbers, got {distribution!r}, whose draws are {distribution.dtype}; "
+                f"{label}: StraightThrough needs draws of floating-point numbers, got {distribution!r} with draws of {distribution.dtype}; "
                 f"use OneHotCategorical, or {self.instead} ({here()})"
             )
 
@@ -65,13 +67,14 @@ class ReinMax(_Relaxed):
 
         d z / dl := 2 J((p + z) / 2) - J(p) / 2,   J(q) = diag(q) - q q^T the Jacobian of softmax where it is q:
 
-    Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the mean for f of degree two in a
-    Bernoulli draw. One evaluation. The value is the discrete draw.
+    Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the mean for f
+    of degree two in a Bernoulli draw. One evaluation. The value is the discrete draw.
     """
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
         z = _held(distribution, rng, shape)
-        l, p, link = _logits(distribution), distribution.p, sigmoid if isinstance(distribution, Bernoulli) else softmax  # type: ignore[attr-defined]
+        l, p = _logits(distribution), distribution.p  # type: ignore[attr-defined]
+        link = sigmoid if isinstance(distribution, Bernoulli) else softmax
         half = 0.5 * (p + z)
         at_half = np.log(half) - np.log1p(-half) if link is sigmoid else np.log(np.maximum(half, float(np.finfo(p.dtype).tiny)))
         moved = link(stop_gradient(at_half - l) + l)
@@ -82,13 +85,14 @@ class ReinMax(_Relaxed):
 class GumbelSoftmax(_Relaxed):
     """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and Teh, 2017).
 
-    For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls, while the variance grows.
-    One evaluation. The value is *not* a draw of the distribution but of its relaxation, the Concrete law, so that the cost is
+    For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls, while the
+    variance grows. One evaluation. The value is *not* a draw of the distribution but of its relaxation, the Concrete law, so that the cost is
     another one too; with ``hard=True`` it is the discrete draw, argmax(l + g) as one-hot vector, with the derivative of the relaxed one.
     """
 
     def __init__(self, temperature: float, hard: bool = False):
-        if not isinstance(temperature, (int, float, np.integer, np.floating)) or isinstance(temperature, bool) or not 0 < temperature < np.inf:
+        number = isinstance(temperature, (int, float, np.integer, np.floating)) and not isinstance(temperature, bool)
+        if not number or not 0 < temperature < np.inf:
             raise ScgValueError(f"GumbelSoftmax: temperature must be a positive number, got {temperature!r} ({here()})")
         if not isinstance(hard, (bool, np.bool_)):
             raise ScgValueError(f"GumbelSoftmax: hard must be True or False, got {hard!r} ({here()})")

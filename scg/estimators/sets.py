@@ -21,7 +21,8 @@ MOST = 10
 
 @final
 class UnorderedSet(Estimator):
-    """The unordered-set estimator with its built-in baseline (Kool, van Hoof and Welling, 2020): S, k distinct values drawn without replacement,
+    """The unordered-set estimator with its built-in baseline (Kool, van Hoof and Welling, 2020): S, k distinct values drawn
+    without replacement,
 
         sum_{s in S} R(S, s) d/dt p(s; t) (f(s) - b(S, s)),   R(S, s) = p(S \\ s without s) / p(S),
         b(S, s) = p(s) f(s) + sum_{s' in S \\ s} p(s') p(S \\ {s, s'} without s and s') / p(S \\ s without s) f(s'),
@@ -64,7 +65,8 @@ class UnorderedSet(Estimator):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
-    """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among those that are left."""
+    """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among those that
+    are left."""
 
     probs: Any
     size: int
@@ -101,7 +103,8 @@ class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
         return np.log(self.orders(value)[1][0])
 
     def orders(self, value: Any) -> tuple[list[Any], dict[int, Any]]:
-        """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S comes next, in any order."""
+        """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S comes next, in
+        any order."""
         hot = value[..., None] == np.arange(self.categories)
         inside = np.sum(np.where(hot, self.probs[..., None, :], 0), axis=-1)
         outside = np.sum(np.where(np.any(hot, axis=-2), 0, self.probs), axis=-1)
