@@ -1,11 +1,25 @@
-"""scg: stochastic computation graphs in NumPy."""
+"""scg: stochastic computation graphs in NumPy.
 
-from scg import axes, checkpoint, distributions, errors, nn, objectives, optim, primitives, special
+A stochastic computation graph is a program in which some values are drawn from distributions whose parameters depend on what one differentiates
+(Schulman et al., 2015). Programs are written in NumPy; ``scg.sample`` draws, and declares by which estimator the gradient passes the draw;
+``scg.grad`` and its kin estimate the gradient of the expected result.
+
+    functions   grad, value_and_grad, jacobian, hessian, hvp, vjp
+    graphs      trace, Graph, parameter, gradients, surrogate, replay, stop_gradient
+    draws       sample, minibatch, distributions, the estimators
+    checks      testing
+    around it   special, objectives, nn, optim, checkpoint
+    from outside: primitive (with axes), distributions' and estimators' base classes
+"""
+
+from scg import axes, checkpoint, distributions, errors, nn, objectives, optim, primitives, special, testing
 from scg.ambient import detect_nan
 from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 from scg.errors import ScgError
 from scg.estimators import (
     ARM,
+    REBAR,
+    RELAX,
     Baseline,
     Constant,
     DisARM,
@@ -17,8 +31,6 @@ from scg.estimators import (
     MovingAverage,
     MuProp,
     Optimal,
-    REBAR,
-    RELAX,
     ReinMax,
     Reparameterized,
     ScoreFunction,

@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -28,7 +28,7 @@ from scg.gradient import pull, unbroadcast
 from scg.graph import RULES, Node, ancestors, parameter, primitive
 from scg.influence import Tie, accounted, gather, influence, mixed_axes, spread, unpicked
 from scg.primitives import indexing, layout, reduction
-from scg.sample import Site, is_stochastic, place, resample
+from scg.sample import Site, place, resample
 
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
@@ -310,22 +310,10 @@ def _later(s: Any, axes: tuple[int, ...], picks: Any) -> Any:
     return np.transpose(np.reshape(after, moved.shape), np.argsort(order))
 
 
-def _every(node: Node) -> list[int]:
-    return list(range(len(node.operands)))
-
-
-_LINEAR: dict[Any, Callable[[Node], list[int]]] = {
-    rule: _every
-    for rule in (
-        *[RULES[fn] for fn in (np.add, np.subtract, np.negative, np.positive)],
-        reduction._sum,
-        layout._reshape,
-        layout._transpose,
-        layout._broadcast_to,
-        layout._concatenate,
-        layout.alias,
-    )
-}
+_LINEAR = frozenset(
+    [*[RULES[fn] for fn in (np.add, np.subtract, np.negative, np.positive)], layout._reshape, layout._transpose, layout._broadcast_to]
+    + [layout._concatenate, layout.alias, reduction._sum]
+)
 
 
 def _summands(node: Node, dependent: set[int]) -> list[int]:
