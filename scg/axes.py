@@ -92,7 +92,7 @@ class _Along(AxisMap):
         return inner, tuple(ins)
 
 
-class contraction(AxisMap):  # noqa: N801 - a family is named like the others
+class contraction(AxisMap):
     """Core axes by letters, as a gufunc signature has them, under leading axes that broadcast: ``contraction("ij,jk->ik")``.
 
     A letter that an operand shares with the output is aligned, one that the output lacks is mixed. Several outputs are separated by commas.

@@ -85,10 +85,12 @@ def primitive(
 
 
 def implements(*callables: Any) -> Callable[[Any], Any]:
-    """Let a function of Nodes stand behind NumPy callables; ``(ufunc, "reduce")`` names a ufunc's method."""
+    """Let a function of Nodes stand behind NumPy callables; ``(ufunc, "reduce")`` names a ufunc's method, None one that is not there yet."""
 
     def declare(rule: Any) -> Any:
         for fn in callables:
+            if fn is None:
+                continue
             if fn in RULES:
                 raise ScgValueError(f"{name_of(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})")
             RULES[fn] = rule

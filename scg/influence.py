@@ -10,7 +10,7 @@ and the factors of that axis are those of the picked ones.
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -89,7 +89,7 @@ def test_a_ufunc_method_stays_in_the_graph_or_refuses(ufunc):
         try:
             result = getattr(ufunc, method)(*calls.get(method, (node,)))
         except scg.ScgError as error:
-            assert ufunc.__name__ in str(error) or (ufunc, method) in RULES  # noqa: PT017
+            assert ufunc.__name__ in str(error) or (ufunc, method) in RULES
         else:
             assert type(result) is Node, f"{ufunc.__name__}.{method} returned {type(result).__name__}"
 

@@ -222,7 +222,7 @@ def test_an_error_in_a_vjp_names_the_operation_and_the_line_that_recorded_it():
 def test_a_node_in_a_python_comparison_of_lists_is_no_silent_answer():
     x = scg.parameter(X)
     with pytest.raises(ScgError):
-        [x, 1] == [scg.parameter(X), 1]  # noqa: B015 - the truth of an array is ambiguous
+        assert [x, 1] == [scg.parameter(X), 1]
 
 
 @pytest.mark.parametrize("builtin", [TypeError, ValueError, IndexError, np.linalg.LinAlgError, np.exceptions.AxisError])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import scg
 from scg.errors import ScgError
+from scg.gradient import results
 from scg.graph import Node
 from scg.operands import frozen
-from scg.gradient import results
 from scg.primitives.layout import alias
 
 OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow, divmod]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
+from scg.ambient import collect_guards
 from scg.errors import GuardError
 from scg.gradient import results
-from scg.ambient import collect_guards
 from scg.graph import Node
 from scg.replay import replay
 

@@ -12,6 +12,7 @@ import scipy.special as sp
 
 from scg.distributions.base import Parameterized, log
 from scg.distributions.constraints import Constraint, Vector, finite, lower_cholesky, positive
+from scg.primitives.contraction import matvec
 from scg.special import log1mexp, sigmoid, softplus
 
 
@@ -174,7 +175,7 @@ class TrilAffine(Bijection):
     event_ndim = 1
 
     def forward(self, x: Any) -> Any:
-        return self.loc + np.matvec(np.tril(self.scale_tril), x)
+        return self.loc + matvec(np.tril(self.scale_tril), x)
 
     def inverse(self, y: Any) -> Any:
         return np.linalg.solve(np.tril(self.scale_tril), (y - self.loc)[..., None])[..., 0]

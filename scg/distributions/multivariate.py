@@ -21,6 +21,7 @@ from scg.distributions.constraints import Matrix, Vector, finite, lower_cholesky
 from scg.distributions.normal import LOG_2PI, STANDARD
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgTypeError, here
+from scg.primitives.contraction import matvec
 
 
 @final
@@ -122,9 +123,9 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
 
     def transport(self, noise: Any) -> Any:
         if self.cov_factor is None:
-            return self.loc + np.matvec(self.tril, noise)
+            return self.loc + matvec(self.tril, noise)
         rank = self.cov_factor.shape[-1]
-        return self.loc + np.matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
+        return self.loc + matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
 
     @property
     def tril(self) -> Any:
@@ -157,7 +158,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
             square = np.sum(y * y, axis=-1)
         else:
             root, scaled = self._capacitance()
-            y = _solved(root, np.matvec(scaled, x))
+            y = _solved(root, matvec(scaled, x))
             square = np.sum(x * x / self.cov_diag, axis=-1) - np.sum(y * y, axis=-1)
         return -0.5 * square - (self._half_log_det() + 0.5 * LOG_2PI * self.event_shape[0])
 
@@ -180,7 +181,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         if not isinstance(other, MultivariateNormal):
             return NotImplemented
         inverse = np.linalg.inv(other.tril)
-        ratio, shift = np.matmul(inverse, self.tril), np.matvec(inverse, self.loc - other.loc)
+        ratio, shift = np.matmul(inverse, self.tril), matvec(inverse, self.loc - other.loc)
         squares = np.sum(ratio * ratio, axis=(-2, -1)) + np.sum(shift * shift, axis=-1)
         return 0.5 * (squares - self.event_shape[0]) + other._half_log_det() - self._half_log_det()
 

@@ -9,7 +9,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from scg import axes
 from scg.errors import ScgTypeError, here
 from scg.graph import implements, primitive
-from scg.primitives.layout import as_array
+from scg.primitives.layout import as_array, unstack
 
 
 def _rows(x):
@@ -87,7 +87,7 @@ def _only_dtype(name, operands, kwargs):
     return [np.astype(as_array(x), dtype) if dtype else as_array(x) for x in operands]
 
 
-@implements(np.matvec)
+@implements(getattr(np, "matvec", None))
 def matvec(x1, x2, **kwargs):
     x1, x2 = _only_dtype("matvec", (x1, x2), kwargs)
     if x1.ndim < 2 or x2.ndim < 1:
@@ -95,7 +95,7 @@ def matvec(x1, x2, **kwargs):
     return _matvec(x1, x2)
 
 
-@implements(np.vecmat)
+@implements(getattr(np, "vecmat", None))
 def vecmat(x1, x2, **kwargs):
     x1, x2 = _only_dtype("vecmat", (x1, x2), kwargs)
     if x1.ndim < 1 or x2.ndim < 2:
@@ -260,7 +260,7 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
     a, b = np.moveaxis(as_array(a), axisa, -1), np.moveaxis(as_array(b), axisb, -1)
     if not {a.shape[-1], b.shape[-1]} <= {2, 3}:
         raise ValueError(f"incompatible dimensions for cross product: it needs vectors of 2 or 3 elements, got {a.shape[-1]} and {b.shape[-1]}")
-    (a0, a1, a2), (b0, b1, b2) = ([*np.unstack(x, axis=-1), 0][:3] for x in (a, b))
+    (a0, a1, a2), (b0, b1, b2) = ([*unstack(x, axis=-1), 0][:3] for x in (a, b))
     last = a0 * b1 - a1 * b0
     if a.shape[-1] == b.shape[-1] == 2:
         return last

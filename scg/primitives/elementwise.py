@@ -197,5 +197,5 @@ _where = primitive(
 
 @implements(np.where)
 def where(condition, x=None, y=None, /):
-    condition = condition if getattr(condition, "dtype", None) == bool else np.not_equal(condition, 0)
+    condition = condition if getattr(condition, "dtype", None) == np.bool_ else np.not_equal(condition, 0)
     return np.nonzero(condition) if x is None and y is None else _where(condition, x, y)

@@ -131,7 +131,7 @@ def _beta_score(a, b, x, y):
     lower = proper & (x > 0) & (y > 0) & (np.log(x) <= mean)
     upper = proper & (x > 0) & (y > 0) & ~lower
     # raised by I(a, b) = I(a+1, b) + x^a y^b / (a B(a, b)), and I(a, b) = I(a, b+1) - x^a y^b / (b B(a, b)): both parts are negative
-    for tail, p, q in ((lower, 1, 0), (upper, 0, 1)):
+    for tail, p in ((lower, 1), (upper, 0)):
         at, bt, xt, yt = a[tail].copy(), b[tail].copy(), x[tail], y[tail]
         total = np.zeros_like(xt)
         grown = at if p else bt

@@ -182,7 +182,7 @@ def choose(a, choices, mode="raise"):
 def select(condlist, choicelist, default=0):
     if len(condlist) != len(choicelist) or not len(condlist):
         raise ValueError(f"np.select needs as many choices as conditions, and at least one; got {len(condlist)} and {len(choicelist)}")
-    if any(getattr(c, "dtype", np.asarray(c).dtype if type(c) is not Node else None) != bool for c in condlist):
+    if any(getattr(c, "dtype", np.asarray(c).dtype if type(c) is not Node else None) != np.bool_ for c in condlist):
         raise TypeError("invalid entry in condlist: should be boolean ndarray")
     result = default
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):

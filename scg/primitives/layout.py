@@ -303,7 +303,7 @@ for _fn, _axis, _least in ((np.hsplit, 1, 1), (np.vsplit, 0, 2), (np.dsplit, 2, 
     implements(_fn)(_split_along(_fn.__name__, _axis, _least))
 
 
-@implements(np.unstack)
+@implements(getattr(np, "unstack", None))
 def unstack(x, /, *, axis=0):
     if x.ndim == 0:
         raise ValueError("Input array must be at least 1-d.")

@@ -326,12 +326,12 @@ def _cumulative_with_initial(base, first, x, axis, dtype, include_initial):
     return np.concatenate([start, result], axis=axis)
 
 
-@implements(np.cumulative_sum)
+@implements(getattr(np, "cumulative_sum", None))
 def cumulative_sum(x, /, *, axis=None, dtype=None, include_initial=False):
     return _cumulative_with_initial(_cumsum, 0, x, axis, dtype, include_initial)
 
 
-@implements(np.cumulative_prod)
+@implements(getattr(np, "cumulative_prod", None))
 def cumulative_prod(x, /, *, axis=None, dtype=None, include_initial=False):
     return _cumulative_with_initial(_cumprod, 1, x, axis, dtype, include_initial)
 

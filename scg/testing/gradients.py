@@ -159,7 +159,7 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
     rounding = _noise(lambda x: _join(problem.derivative(x, weights, ())), exact)
     _check_first(problem, exact, weights, first, _split(rounding, exact), rng)
     directions: tuple[list[Any], ...] = ()
-    for k in range(2, order + 1):
+    for _ in range(2, order + 1):
         along = [_normal(rng, x.shape) for x in exact]
         rounding = _check_higher(problem, exact, weights, directions, along, rounding)
         directions = (*directions, along)

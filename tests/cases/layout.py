@@ -62,7 +62,7 @@ CASES = [
     *_one("np.hsplit", lambda x: np.hsplit(x, [1]), domain=VECTOR),
     *_one("np.vsplit", lambda x: np.vsplit(x, 3)),
     *_one("np.dsplit", lambda x: np.dsplit(x, [1, 3]), domain=BOX),
-    *_one("np.unstack", np.unstack, lambda x: np.unstack(x, axis=-1)),
+    *(_one("np.unstack", np.unstack, lambda x: np.unstack(x, axis=-1)) if hasattr(np, "unstack") else ()),
     *_one("np.tile", lambda x: np.tile(x, 2), lambda x: np.tile(x, (2, 1, 3)), lambda x: np.tile(x, (0, 2))),
     *_one("np.tile", lambda x: np.tile(x, (2, 3)), domain=SCALAR),
     *_one("np.repeat", lambda x: np.repeat(x, 2), lambda x: np.repeat(x, 3, axis=0), lambda x: x.repeat([2, 0, 1, 1], axis=-1), lambda x: np.repeat(x, [2], 1)),
