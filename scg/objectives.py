@@ -38,7 +38,8 @@ def elbo(
     """(1/K) sum_k log w_k, whose mean is at most log p(x).
 
     Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a function
-    z -> log p(x, z) in place of the log-weights, and a ``guide``, from which ``samples`` draws are taken along a new first axis; then ``gradient`` is one of
+    z -> log p(x, z) in place of the log-weights, and a ``guide``, from which ``samples`` draws are taken along
+    a new first axis; then ``gradient`` is one of
 
     "pathwise"                reparameterized draws
     "sticking the landing"    the same without the score d log q(z; phi) / dphi at fixed z, whose mean is zero: identically zero where
@@ -137,7 +138,7 @@ def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
         raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
     if gradient != "pathwise" or rng is not None:
         raise ScgTypeError(
-            f"the gradient of log-weights is that of their draws' estimators: with gradient={gradient!r} give a model and a guide ({here()})"
+            f"the gradient of log-weights is that of their draws' estimators: for {gradient!r} give a model and a guide ({here()})"
         )
 
 

@@ -29,7 +29,9 @@ class MeasureValued(Estimator):
     """d/dt p(z; t) = c (p+(z) - p-(z)), so d/dt E[f(z)] = c (E_{p+}[f] - E_{p-}[f]) (Pflug, 1989; Mohamed et al., 2020).
 
     Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost mixes at
-    once, others in turn. f need not be differentiable. The two are coupled: made from the same numbers, and from the recorded draw z where one of them
+    once, others in turn. f need not be differentiable.
+
+    The two are coupled: made from the same numbers, and from the recorded draw z where one of them
     has its law.
 
     Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell against z,

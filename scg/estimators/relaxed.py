@@ -86,7 +86,8 @@ class GumbelSoftmax(_Relaxed):
     """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and Teh, 2017).
 
     For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls, while the
-    variance grows. One evaluation. The value is *not* a draw of the distribution but of its relaxation, the Concrete law, so that the cost is
+    variance grows. One evaluation. The value is *not* a draw of the distribution
+    but of its relaxation, the Concrete law, so that the cost is
     another one too; with ``hard=True`` it is the discrete draw, argmax(l + g) as one-hot vector, with the derivative of the relaxed one.
     """
 
