@@ -1,4 +1,5 @@
-"""Exact means and variances by brute force: every value of every draw, and Gauss rules for noise. Slow, short, and independent of the surrogate."""
+"""Exact means and variances by brute force: every value of every draw, and Gauss rules for noise. Slow, short, and independent of
+the surrogate."""
 
 import itertools
 
@@ -11,7 +12,6 @@ from scg.gradient import pull
 from scg.graph import Node, ancestors
 from scg.replay import replay
 from scg.sample import draw, noise
-
 
 LINEAR = {"add", "subtract", "negative", "sum", "reshape", "transpose", "broadcast_to", "getitem", "only_once", "stop_gradient"}
 
@@ -74,13 +74,15 @@ def _enumerated(node, points, budget):
 
 
 def _tuples(table, weights, shape, count):
-    """All assignments of one of the rows of ``table`` (values, elements, ...) to each of ``count`` elements, and the products of their weights."""
+    """All assignments of one of the rows of ``table`` (values, elements, ...) to each of ``count`` elements, and the products of
+    their weights."""
     picks = np.array(list(itertools.product(range(len(table)), repeat=count)), dtype=int).reshape(-1, count)
     return table[picks, np.arange(count)].reshape(len(picks), *shape), weights[picks, np.arange(count)].prod(axis=1)
 
 
 def _rule(law, points, shape):
-    """Values and weights, of shape (rows, elements), at which to take the mean over a law of numbers; those of a Gauss rule where it has a density."""
+    """Values and weights, of shape (rows, elements), at which to take the mean over a law of numbers; those of a Gauss rule where
+    it has a density."""
     size = int(np.prod(shape, dtype=int))
     if isinstance(law, scg.distributions.Normal):
         x, w = np.polynomial.hermite_e.hermegauss(points)
