@@ -11,7 +11,7 @@ from scg.calculus import check_cost, lift, run, value_and_grad
 from scg.draw import dot, mermaid, svg
 from scg.draw import text as draw_text
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
-from scg.estimator import Estimator
+from scg.estimator import Accounted, Estimator
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.pickling import pack, unpack
@@ -227,9 +227,11 @@ def _named(nodes: list[Node]) -> dict[str, Node]:
     named: dict[str, Node] = {}
     count: Counter[str] = Counter()
     for node in nodes:
-        name = node.name
+        name, site = node.name, node.statics["site"]
+        if name is None and type(site.estimator) is Accounted and site.distribution.parameters:
+            continue  # an estimator's own
         if name is None:
-            kind = type(node.statics["site"].distribution).__name__.lower()
+            kind = type(site.distribution).__name__.lower()
             name = kind if not count[kind] else f"{kind}_{count[kind]}"
             count[kind] += 1
         if name in named:

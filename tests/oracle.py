@@ -27,7 +27,7 @@ def _mean(node, points, budget, known):
     if node.id not in known:
         name = node.primitive.name
         chancy = [k for k, o in enumerate(node.operands) if _mean_differs(o)]
-        linear = name in LINEAR or name == "multiply" and len(chancy) == 1 or name == "divide" and chancy == [0]
+        linear = name in LINEAR and (name != "getitem" or chancy == [0]) or name == "multiply" and len(chancy) == 1 or name == "divide" and chancy == [0]
         if linear and node.guard is None:
             known[node.id] = node.primitive(*[_mean(o, points, budget, known) for o in node.operands], **node.statics)
         else:

@@ -1,0 +1,225 @@
+"""Graphs as data: tracing, names, binding, running again, replicates, pickling; and minibatches."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError
+from scg.graph import Node
+from tests.oracle import expectation
+
+RNG = np.random.default_rng
+
+
+def model(theta, rng):
+    b = scg.sample(dist.Bernoulli(logits=theta["logits"]), scg.ScoreFunction(), rng=rng, name="b")
+    z = scg.sample(dist.Normal(b * theta["loc"], 1.0), scg.Reparameterized(), rng=rng, name="z")
+    scg.sample(dist.Poisson(2.0), scg.ScoreFunction(), rng=rng)
+    return np.mean((z - 0.5) ** 2) + np.sum(b)
+
+
+THETA = {"logits": np.array([0.3, -0.2, 0.9]), "loc": np.array([1.0, 2.0, -1.0])}
+
+
+def test_a_traced_graph_names_its_parts():
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    assert set(graph.parameters) == {"logits", "loc"} and all(type(p) is Node for p in graph.parameters.values())
+    assert list(graph.stochastic) == ["b", "z"]  # what does not lead to the cost is no part of it
+    assert graph.stochastic["b"].value.shape == (3,) and graph.cost.shape == ()
+    value, gradient = scg.value_and_grad(model)(THETA, rng=RNG(0))
+    assert graph.cost.value == value
+    for name, leaf in graph.gradients().items():
+        np.testing.assert_array_equal(leaf, gradient[name])
+    assert graph.surrogate().value == value
+    assert "b ~ Bernoulli" in str(graph) and "Reparameterized" in repr(graph)
+
+
+def test_unnamed_draws_are_called_by_their_law_and_names_are_unique():
+    def two(t, rng):
+        return sum(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) for _ in range(2)) ** 2
+
+    assert list(scg.trace(two, np.array(0.1), rng=RNG(0)).stochastic) == ["normal", "normal_1"]
+
+    def twice(t, rng):
+        return sum(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="z") for _ in range(2)) ** 2
+
+    with pytest.raises(ScgValueError, match="two stochastic nodes are called 'z'.*test_stochastic.py"):
+        scg.trace(twice, np.array(0.1), rng=RNG(0))
+
+
+def test_binding_changes_one_rule_and_nothing_else():
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    bound = graph.bind(b=scg.Enumerate())
+    assert bound.cost.value == graph.cost.value
+    for name in ("b", "z"):
+        np.testing.assert_array_equal(bound.stochastic[name].value, graph.stochastic[name].value)
+    np.testing.assert_array_equal(bound.gradients()["loc"], graph.gradients()["loc"])  # nobody else's gradient
+    assert not np.allclose(bound.gradients()["logits"], graph.gradients()["logits"])
+    assert type(graph.stochastic["b"].statics["site"].estimator) is scg.ScoreFunction  # the graph itself is untouched
+    again = bound.bind(b=scg.ScoreFunction())
+    np.testing.assert_array_equal(again.gradients()["logits"], graph.gradients()["logits"])
+
+
+def test_binding_refuses_what_does_not_fit():
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    with pytest.raises(ScgValueError, match="no stochastic node is called 'c'; there are 'b', 'z'"):
+        graph.bind(c=scg.Enumerate())
+    with pytest.raises(EstimatorError, match="b: Reparameterized"):
+        graph.bind(b=scg.Reparameterized())
+    with pytest.raises(ScgTypeError, match="needs an estimator"):
+        graph.bind(b="score")
+
+
+def test_bound_between_pathwise_and_score():
+    graph = scg.trace(model, THETA, rng=RNG(0)).bind(z=scg.ScoreFunction())
+    found = graph.gradients(rng=RNG(1), replicates=40_000)
+    exact = scg.trace(model, THETA, rng=RNG(0)).bind(b=scg.Enumerate()).gradients(rng=RNG(2), replicates=40_000)
+    for name in found:
+        error = np.sqrt(found[name].var(axis=0) / 40_000 + exact[name].var(axis=0) / 40_000)
+        assert (np.abs(found[name].mean(axis=0) - exact[name].mean(axis=0)) < 6 * error + 1e-12).all()
+
+
+def test_replicates_have_the_mean_and_spread_of_single_runs():
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    many = graph.gradients(rng=RNG(1), replicates=4000)
+    single = [graph.gradients(rng=rng) for rng in map(RNG, range(1000))]
+    for name, leaf in many.items():
+        assert leaf.shape == (4000, 3) and leaf.flags.writeable
+        one = np.array([g[name] for g in single])
+        error = np.sqrt(leaf.var(axis=0) / 4000 + one.var(axis=0) / 1000)
+        assert (np.abs(leaf.mean(axis=0) - one.mean(axis=0)) < 6 * error).all()
+        assert (np.abs(np.log(leaf.var(axis=0) / one.var(axis=0))) < 0.8).all()
+
+
+def test_replicates_do_not_depend_on_the_blocks_for_pathwise_noise_of_one_node(monkeypatch):
+    def cost(t, rng):
+        return scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) ** 2
+
+    whole = scg.trace(cost, np.array(0.5), rng=RNG(0)).gradients(rng=RNG(7), replicates=50)
+    monkeypatch.setattr("scg.stochastic._BLOCK", 64)
+    parts = scg.trace(cost, np.array(0.5), rng=RNG(0)).gradients(rng=RNG(7), replicates=50)
+    np.testing.assert_array_equal(whole, parts)
+
+
+@pytest.mark.parametrize("replicates", [0, -3])
+def test_bad_counts_of_replicates(replicates):
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    with pytest.raises(ScgValueError, match="at least 1"):
+        graph.gradients(rng=RNG(0), replicates=replicates)
+    with pytest.raises(ScgTypeError, match="default_rng"):
+        graph.gradients(replicates=5)
+
+
+def test_runs_with_given_values_and_parameters():
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    ones = graph.run(values={"b": np.ones(3)})
+    np.testing.assert_array_equal(ones.stochastic["b"].value, np.ones(3))
+    noise = (graph.stochastic["z"].value - graph.stochastic["b"].value * THETA["loc"])
+    np.testing.assert_allclose(ones.stochastic["z"].value, THETA["loc"] + noise, rtol=1e-14)  # the same noise
+    moved = graph.run(parameters={"logits": THETA["logits"], "loc": THETA["loc"] + 1}, values={"b": np.ones(3)})
+    np.testing.assert_allclose(moved.stochastic["z"].value, THETA["loc"] + 1 + noise, rtol=1e-14)
+    with pytest.raises(ScgValueError, match="shape"):
+        graph.run(values={"b": np.ones(4)})
+    with pytest.raises(ScgTypeError, match="function of its noise"):
+        graph.run(values={"z": np.ones(3)})
+    with pytest.raises(ScgValueError, match="no stochastic node"):
+        graph.run(values={"q": np.ones(3)})
+
+
+def choosing(t, rng):
+    b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="b")
+    return t * t if b > 0 else 3 * t
+
+
+def test_guards_in_a_graph():
+    graph = scg.trace(choosing, np.array(0.7), rng=RNG(0))
+    other = 1 - graph.stochastic["b"].value
+    with pytest.raises(GuardError, match="test_stochastic.py"):
+        graph.run(values={"b": other})
+    with pytest.raises(GuardError):  # it looks at the branch that was not taken
+        graph.bind(b=scg.Enumerate()).gradients()
+    p = 1 / (1 + np.exp(-0.7))
+    exact = p * (1 - p) * (0.49 - 2.1) + p * 1.4 + (1 - p) * 3
+    for rule in (scg.ScoreFunction(), scg.ScoreFunction(baseline=scg.Constant(1.0))):
+        g = graph.bind(b=rule).gradients(rng=RNG(1), replicates=4000)
+        assert abs(g.mean() - exact) < 6 * g.std() / np.sqrt(4000)
+
+
+def test_pickling_keeps_a_graph_whole():
+    graph = scg.trace(model, THETA, rng=RNG(0)).bind(b=scg.ScoreFunction(baseline=scg.Constant(0.5)))
+    back = pickle.loads(pickle.dumps(graph))
+    for name, leaf in graph.gradients().items():
+        np.testing.assert_array_equal(back.gradients()[name], leaf)
+    many = back.gradients(rng=RNG(3), replicates=10)
+    for name, leaf in graph.gradients(rng=RNG(3), replicates=10).items():
+        np.testing.assert_array_equal(many[name], leaf)
+
+
+def deep(t, rng):
+    z = t
+    for i in range(200):
+        z = scg.sample(dist.Normal(z, 1.0), scg.ScoreFunction() if i % 2 else scg.Reparameterized(), rng=rng, name=f"z{i}")
+    return z
+
+
+def test_a_long_chain_of_draws_is_pickled_in_linear_space():
+    graph = scg.trace(deep, np.array(0.5), rng=RNG(0))
+    data = pickle.dumps(graph)
+    assert len(data) < 1000 * 200
+    assert pickle.loads(data).gradients() == graph.gradients()
+
+
+def test_declarations_are_refused_at_once():
+    with pytest.raises(ScgTypeError, match=r"ScoreFunction\(\)"):
+        scg.sample(dist.Bernoulli(logits=0.0), scg.ScoreFunction, rng=RNG(0))
+    with pytest.raises(ScgTypeError, match="default_rng"):
+        scg.sample(dist.Bernoulli(logits=0.0), scg.ScoreFunction(), rng=0)
+    with pytest.raises(ScgTypeError, match="needs a distribution"):
+        scg.sample(0.5, scg.ScoreFunction(), rng=RNG(0))
+    with pytest.raises(EstimatorError, match="u.*fixed support"):  # it would give (.33, -.33) where (0, 1) is right
+        scg.sample(dist.Uniform(scg.parameter(-1.0), scg.parameter(2.0)), scg.ScoreFunction(), rng=RNG(0), name="u")
+
+
+def test_uniform_by_its_path():
+    def cost(ends, rng):
+        return scg.sample(dist.Uniform(ends[0], ends[1]), scg.Reparameterized(), rng=rng) ** 2
+
+    ends = scg.parameter(np.array([-1.0, 2.0]))
+    mean = expectation(cost(ends, RNG(0)))
+    np.testing.assert_allclose(scg.gradients(mean, [ends])[0], [0.0, 1.0], atol=1e-12)
+
+
+def test_a_traced_function_that_depends_on_nothing():
+    with pytest.raises(ScgTypeError, match="neither on its parameters nor on a draw"):
+        scg.trace(lambda t: 3.0, np.array(1.0))
+
+
+def test_minibatches_estimate_the_whole_sum_exactly_on_average():
+    data = np.arange(6.0) ** 2 / 3
+
+    def cost(t, rng):
+        batch = scg.minibatch(6, 2, rng=rng)
+        return batch.factor * np.sum((batch.rows(data) - t) ** 2 * t)
+
+    t = scg.parameter(np.array(0.7))
+    mean = expectation(cost(t, RNG(0)))
+    np.testing.assert_allclose(mean.value, np.sum((data - 0.7) ** 2 * 0.7), rtol=1e-13)
+    slope = expectation(scg.gradients(cost(t, RNG(1)), [t], create_graph=True)[0])
+    np.testing.assert_allclose(slope.value, np.sum((data - 0.7) ** 2 - 2 * (data - 0.7) * 0.7), rtol=1e-13)
+
+
+def test_a_minibatch_is_a_draw_of_the_graph():
+    def cost(t, rng):
+        return np.sum(scg.minibatch(5, 2, rng=rng, name="rows").rows(np.arange(5.0)) * t)
+
+    graph = scg.trace(cost, np.array(1.0), rng=RNG(0))
+    index = graph.stochastic["rows"].value
+    assert index.dtype == np.int64 and (np.diff(index) > 0).all()
+    many = graph.gradients(rng=RNG(1), replicates=3000)
+    assert set(many.tolist()) == {float(i + j) for i in range(5) for j in range(i)}
+    for bad in ((0, 1), (3, 4), (2.5, 1)):
+        with pytest.raises(ScgValueError):
+            scg.minibatch(*bad, rng=RNG(0))
