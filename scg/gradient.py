@@ -198,7 +198,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     if not hasattr(g, "shape"):
         g = np.asarray(g)
     if g.dtype != dtype:
-        g = np.astype(np.real(g) if g.dtype.kind == "c" and dtype.kind != "c" else g, dtype)
+        g = (np.real(g) if g.dtype.kind == "c" and dtype.kind != "c" else g).astype(dtype)
     if g.shape == shape:
         return g
     extra = g.ndim - len(shape)
@@ -250,7 +250,7 @@ def _absorbing_products(vjp: Any, g: Any, out: Any, arguments: Any, statics: Any
         every = vjp(change(g), out, *map(change, arguments), **statics)
         return every, vjp(change(_where_finite(g)), out, *[change(_where_finite(x)) for x in arguments], **statics)
 
-    present, present_finite = over(lambda x: np.astype(x != 0, g.dtype))
+    present, present_finite = over(lambda x: np.not_equal(x, 0).astype(g.dtype))
     signs, signs_finite = over(lambda x: np.where(np.isnan(x), 0, np.sign(x)))
     finite = vjp(_where_finite(g), out, *map(_where_finite, arguments), **statics)
     return _with_infinite(finite, present - present_finite, signs - signs_finite)

@@ -172,7 +172,7 @@ def _floating(x):
     x = x if type(x) is Node else np.asarray(x)
     if x.dtype.kind not in "fiub":
         raise ScgTypeError(f"real numbers are needed, got dtype {x.dtype} ({here()})")
-    return x if x.dtype.kind == "f" else np.astype(x, float)
+    return x if x.dtype.kind == "f" else x.astype(float)
 
 
 def _axes(axis, ndim):

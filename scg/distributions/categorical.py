@@ -108,7 +108,7 @@ class Categorical(OneOfMany):
         if v.dtype.kind in "iu" and np.all((v >= 0) & (v < k)):
             return self._at(value)
         bad = outside(value, 0, k - 1)
-        found = self._at(np.astype(np.where(bad | (value != value), 0, value), np.int64))
+        found = self._at(np.where(bad | (value != value), 0, value).astype(np.int64))
         return np.where(value != value, math.nan, np.where(bad, -math.inf, found))
 
     def _at(self, index: Any) -> Any:

@@ -56,7 +56,7 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
     def trials(self) -> Any:
         """n, in the dtype of the probability."""
         n = _trials(self.n)
-        return n if type(n) is float or n.dtype == self.dtype else np.astype(n, self.dtype)
+        return n if type(n) is float or n.dtype == self.dtype else n.astype(self.dtype)
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         plain = self.detached()

@@ -135,7 +135,7 @@ def numbers(value: Any, dtype: np.dtype[Any]) -> Any:
     kind = getattr(value, "dtype", None)
     if kind is not None and kind.kind == "f":
         return value
-    return np.astype(value, dtype) if type(value) is Node else np.asarray(value, dtype)
+    return value.astype(dtype) if type(value) is Node else np.asarray(value, dtype)
 
 
 def outside(value: Any, low: Any, high: Any = None) -> Any:

@@ -69,7 +69,7 @@ def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tu
         return pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0] if type(F) is Node else 0.0
     leaves = [parameter(x._value if type(x) is Node else np.asarray(x, float)) for x in inputs]
     F = law.replaced(**dict(zip(names, leaves[2:], strict=True))).cdf(leaves[1])
-    found = pull([F], [np.broadcast_to(np.astype(leaves[0], F.dtype), F.shape)], [leaves[2 + k]], create_graph=True)[0]
+    found = pull([F], [np.broadcast_to(leaves[0].astype(F.dtype), F.shape)], [leaves[2 + k]], create_graph=True)[0]
     return replay(found, dict(zip(leaves, inputs, strict=True))) if type(found) is Node else found
 
 

@@ -119,7 +119,7 @@ def _along_sticks(down: Downstream) -> Any:
     one_hot = bool(law.event_shape)
     z = np.sum(own(down, down.node) * np.arange(categories), axis=-1) if one_hot else own(down, down.node)
     z = z[..., None]
-    reached, s = k <= z, 2 * np.astype(k == z, a.dtype) - 1
+    reached, s = k <= z, 2 * (k == z).astype(a.dtype) - 1
     differs = np.exp(-np.maximum(s * a, 0))
     # P(b'_k = 1), given b_k where the walk came to it
     p = np.where(reached, np.where(s > 0, 1 - differs, differs), sigmoid(a))
@@ -127,8 +127,8 @@ def _along_sticks(down: Downstream) -> Any:
     one = np.ones_like(going[..., :1])
     partner = placed(down, Categorical(probs=np.concatenate([one, going], axis=-1) * np.concatenate([p, one], axis=-1)))
     other = own(down, partner)[..., None]
-    values = np.astype(other == np.arange(categories), a.dtype) if one_hot else other[..., 0]
-    reached2, s2 = k <= other, 2 * np.astype(k == other, a.dtype) - 1
+    values = (other == np.arange(categories)).astype(a.dtype) if one_hot else other[..., 0]
+    reached2, s2 = k <= other, 2 * (k == other).astype(a.dtype) - 1
     both = np.where(s != s2, s * sigmoid(abs(a)), 0)
     weight = np.where(reached & reached2, both, np.where(reached, s * sigmoid(-s * a), np.where(reached2, -s2 * sigmoid(-s2 * a), 0)))
     now = np.broadcast_to(down.now(), down.shape)

@@ -67,7 +67,7 @@ class _Relaxed(Estimator):
         c: Any = 0
         d: Any = 0
         if "scale" in phi:
-            rate, scale = (np.astype(x, z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
+            rate, scale = (x.astype(z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
             x = sigmoid(z * rate)
             terms, slope = down.sloped(x, again=trains)
             c, d = scale * down.total(terms)[1], scale * rate * slope * x * (1 - x)

@@ -113,7 +113,7 @@ class GumbelSoftmax(_Relaxed):
             keys = _logits(distribution) - np.log(-np.log(u))
             soft = softmax(keys / self.temperature, axis=-1)
             hard = np.argmax(keys, axis=-1)[..., None] == np.arange(distribution.categories)  # type: ignore[attr-defined]
-        return straight(np.astype(hard, distribution.dtype), soft) if self.hard else soft
+        return straight(hard.astype(distribution.dtype), soft) if self.hard else soft
 
 
 def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:

@@ -84,7 +84,7 @@ def _only_dtype(name, operands, kwargs):
     dtype = kwargs.pop("dtype", None)
     if kwargs:
         raise ScgTypeError(f"np.{name} of a Node takes no {', '.join(kwargs)}=: move the axes with np.moveaxis ({here()})")
-    return [np.astype(as_array(x), dtype) if dtype else as_array(x) for x in operands]
+    return [as_array(x).astype(dtype) if dtype else as_array(x) for x in operands]
 
 
 @implements(getattr(np, "matvec", None))
@@ -176,7 +176,7 @@ _einsum = primitive(_einsum_value, axes.einsum, every=_einsum_vjp, name="einsum"
 def einsum(*operands, optimize=False, dtype=None, order="K", casting="safe"):
     terms, result, arrays = _parsed(operands)
     if dtype is not None:
-        arrays = [np.astype(x, dtype) for x in arrays]
+        arrays = [x.astype(dtype) for x in arrays]
     sizes: dict[str, int] = {}
     for term, x in zip(terms, arrays, strict=True):
         if len(term) != x.ndim:

@@ -209,7 +209,7 @@ def piecewise(x, condlist, funclist, *args, **kw):
     result = values(funclist[-1]) if extra else 0
     for condition, f in zip(conditions, funclist, strict=False):
         result = np.where(condition, values(f), result)
-    return np.astype(np.broadcast_to(as_array(result), x.shape), x.dtype)
+    return np.broadcast_to(as_array(result), x.shape).astype(x.dtype)
 
 
 @implements(np.diagonal)
@@ -282,7 +282,7 @@ def insert(arr, obj, values, axis=None):
         values = np.moveaxis(values, 0, axis)
     count = values.shape[axis] if where.size == 1 else where.size
     shape = (*arr.shape[:axis], count, *arr.shape[axis + 1 :])
-    joined = np.concatenate([arr, np.astype(np.broadcast_to(values, shape), arr.dtype)], axis)
+    joined = np.concatenate([arr, np.broadcast_to(values, shape).astype(arr.dtype)], axis)
     return np.take(joined, np.insert(np.arange(n), where if where.dtype.kind in "iu" else where.astype(int), n + np.arange(count)), axis)
 
 
@@ -326,7 +326,7 @@ def pad(array, pad_width, mode="constant", **options):
                 parts.insert(0, _PIECES[mode](array, axis, before, ends[0], 0))
             if after:
                 parts.append(_PIECES[mode](array, axis, after, ends[1], 1))
-            array = np.concatenate([np.astype(x, array.dtype) for x in parts], axis) if len(parts) > 1 else array
+            array = np.concatenate([x.astype(array.dtype) for x in parts], axis) if len(parts) > 1 else array
     return array
 
 

@@ -204,7 +204,7 @@ def concatenate(arrays, /, axis=0, *, dtype=None, casting="same_kind"):
     if dtype is not None:
         if not all(np.can_cast(x.dtype, dtype, casting) for x in arrays):
             raise TypeError(f"Cannot cast to {np.dtype(dtype)} according to the rule {casting!r}")
-        arrays = [np.astype(x, dtype) for x in arrays]
+        arrays = [x.astype(dtype) for x in arrays]
     return _concatenate(*arrays, axis=normalize_axis_index(axis, arrays[0].ndim))
 
 

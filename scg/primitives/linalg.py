@@ -224,7 +224,7 @@ _norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm")
 @implements(np.linalg.norm)
 def norm(x, ord=None, axis=None, keepdims=False):
     """||x|| of vectors or matrices. Where several elements attain an extremum they share its gradient; at 0 the gradient is 0."""
-    x = x if x.dtype.kind in "fc" else np.astype(x, float)
+    x = x if x.dtype.kind in "fc" else x.astype(float)
     if axis is None and (ord is None or (ord == 2 and x.ndim == 1) or (x.ndim == 2 and ord in ("f", "fro"))):
         return _norm(x, axis=None, keepdims=bool(keepdims))
     try:
@@ -244,7 +244,7 @@ def _vector_norm(x, ord, axis, keepdims):
     if isinstance(ord, str):
         raise ScgValueError(f"np.linalg.norm: no order {ord!r} for vectors; use a number ({here()})")
     if ord == 0:
-        return np.sum(np.astype(x != 0, x.dtype if x.dtype.kind == "f" else abs(x).dtype), axis=axis, keepdims=keepdims)
+        return np.sum((x != 0).astype(x.dtype if x.dtype.kind == "f" else abs(x).dtype), axis=axis, keepdims=keepdims)
     size = np.abs(x)
     if ord == np.inf:
         return np.max(size, axis=axis, keepdims=keepdims, initial=0)

@@ -43,7 +43,7 @@ def array(object, dtype=None, **options):
     """``np.array(x, like=node)``: lists of nodes become one node."""
     options.pop("device", None)
     x = np.stack([array(item) for item in object]) if isinstance(object, (list, tuple)) and _holds_node(object) else as_array(object)
-    x = x if dtype is None else np.astype(x, dtype)
+    x = x if dtype is None else x.astype(dtype)
     missing = options.get("ndmin", 0) - x.ndim
     return np.expand_dims(x, tuple(range(missing))) if missing > 0 else x
 
@@ -108,7 +108,7 @@ def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
 @implements(np.clip, np._core.umath.clip)
 def clip(a, a_min=None, a_max=None, *, min=None, max=None, dtype=None):
     """min(max(a, a_min), a_max); at a bound, operand and bound each take half of the cotangent, as at any tie."""
-    a = as_array(a) if dtype is None else np.astype(as_array(a), dtype)
+    a = as_array(a) if dtype is None else as_array(a).astype(dtype)
     low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
     a = a if low is None else np.maximum(a, low)
     return a if high is None else np.minimum(a, high)

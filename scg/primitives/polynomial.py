@@ -81,7 +81,7 @@ def polyint(p, m=1, k=None):
         raise ValueError("Order of integral must be positive (see polyder)")
     constants = np.zeros(m) if k is None else np.broadcast_to(np.atleast_1d(k), (m,))
     for i in range(m):
-        p = np.concatenate([p / np.arange(p.size, 0, -1).astype(p.dtype), np.astype(constants[i : i + 1], p.dtype)])
+        p = np.concatenate([p / np.arange(p.size, 0, -1).astype(p.dtype), constants[i : i + 1].astype(p.dtype)])
     return p
 
 
@@ -140,7 +140,7 @@ def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis
     if endpoint and num > 1:
         y = np.concatenate([y[:-1], np.expand_dims(np.broadcast_to(stop, y.shape[1:]), 0)])  # exact, whatever the rounding
     y = np.moveaxis(y, 0, axis)
-    y = y if dtype is None else np.astype(np.floor(y) if np.dtype(dtype).kind in "iu" else y, dtype)
+    y = y if dtype is None else (np.floor(y) if np.dtype(dtype).kind in "iu" else y).astype(dtype)
     return (y, step) if retstep else y
 
 
@@ -151,7 +151,7 @@ def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
         start, stop, base = np.broadcast_arrays(start, stop, base)
         base = np.expand_dims(base, axis)
     y = np.power(base, linspace(start, stop, num, endpoint, axis=axis))
-    return y if dtype is None else np.astype(y, dtype)
+    return y if dtype is None else y.astype(dtype)
 
 
 @implements(np.geomspace)
@@ -166,7 +166,7 @@ def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     if num > 0:
         y = np.concatenate([ends[0], y[1:-1], ends[1]] if endpoint and num > 1 else [ends[0], y[1:]])
     y = np.moveaxis(y, 0, axis)
-    return y if dtype is None else np.astype(y, dtype)
+    return y if dtype is None else y.astype(dtype)
 
 
 def _along(c, x, tensor):

@@ -137,7 +137,7 @@ def fold(base, combine, neutral, a, axis, dtype, out, keepdims, initial, where):
             raise ScgValueError(f"{base.name} has no identity, so that where= needs initial= as well ({here()})")
         a = np.where(np.broadcast_to(where, np.shape(a)), a, initial if neutral is None else neutral)
     if dtype is not None:
-        a = np.astype(a, dtype)
+        a = a.astype(dtype)
     if neutral is None and initial is not None and a.size == 0:  # an extremum of nothing is ``initial``
         base, combine = _sum, np.add
     result = base(a, axis=axis_tuple(axis, a.ndim), keepdims=bool(keepdims))
@@ -225,7 +225,7 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
     no_buffer(out)
     a = as_array(a)
     if dtype is None and a.dtype == np.float16:  # sums of halves soon exceed the largest half
-        return np.astype(mean(a, axis, np.float32, None, keepdims, where=where), np.float16)
+        return mean(a, axis, np.float32, None, keepdims, where=where).astype(np.float16)
     total = sum(a, axis, dtype, None, keepdims, None, where)
     return total / _count(a, axis, keepdims, where, total.dtype)
 
@@ -243,7 +243,7 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=Tru
     no_buffer(out)
     a, ddof = as_array(a), _ddof(ddof, correction)
     if dtype is None and a.dtype == np.float16:
-        return np.astype(var(a, axis, np.float32, None, ddof, keepdims, where=where, mean=mean), np.float16)
+        return var(a, axis, np.float32, None, ddof, keepdims, where=where, mean=mean).astype(np.float16)
     deviation = a - (np.mean(a, axis=axis, dtype=dtype, keepdims=True, where=where) if mean is None else mean)
     total = sum(_squared(deviation), axis, dtype, None, keepdims, None, where)
     freedom = _count(a, axis, keepdims, where, total.dtype) - ddof
@@ -298,7 +298,7 @@ def aligned_weights(weights, a, axis):
 
 def _cumulative(base, x, axis, dtype, out):
     no_buffer(out)
-    x = x if dtype is None else np.astype(x, dtype)
+    x = x if dtype is None else x.astype(dtype)
     if axis is None or x.ndim == 0:
         x, axis = np.ravel(x), axis or 0
     axis = operator.index(axis)

@@ -16,7 +16,7 @@ def _complex_where(x, leaves):
         x = np.asarray(x)
     if x.dtype.kind == "c" or not np.any(leaves(x)):
         return x
-    return np.astype(x, np.complex64 if x.dtype in _SINGLE else np.complex128)
+    return x.astype(np.complex64 if x.dtype in _SINGLE else np.complex128)
 
 
 _SINGLE = tuple(map(np.dtype, (np.float32, np.int8, np.int16, np.uint8, np.uint16)))  # as NumPy has it: float16 becomes complex128

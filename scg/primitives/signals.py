@@ -46,7 +46,7 @@ def ediff1d(ary, to_end=None, to_begin=None):
     difference = np.diff(np.ravel(as_array(ary)))
     ends = [part if part is None else np.ravel(as_array(part)) for part in (to_begin, to_end)]
     parts = [part for part in (ends[0], difference, ends[1]) if part is not None]
-    return np.concatenate([np.astype(part, difference.dtype) for part in parts]) if len(parts) > 1 else difference
+    return np.concatenate([part.astype(difference.dtype) for part in parts]) if len(parts) > 1 else difference
 
 
 @implements(np.trapezoid)
@@ -65,7 +65,7 @@ def trapezoid(y, x=None, dx=1.0, axis=-1):
 def gradient(f, *varargs, axis=None, edge_order=1):
     """Second-order central differences inside, one-sided ones of order ``edge_order`` at the ends; differentiable in f and in the spacing."""
     f = as_array(f)
-    f = f if f.dtype.kind in "fc" else np.astype(f, float)
+    f = f if f.dtype.kind in "fc" else f.astype(float)
     axes = tuple(range(f.ndim)) if axis is None else normalize_axis_tuple(axis, f.ndim)
     spacings = [as_array(v) for v in varargs or (1.0,)]
     if len(spacings) == 1 and spacings[0].ndim == 0:
@@ -84,7 +84,7 @@ def _steps(h, f, axis):
     if h.ndim == 0:
         h = np.broadcast_to(h, (max(n - 1, 0),))
     elif h.shape == (n,):
-        h = np.diff(h if h.dtype.kind == "f" else np.astype(h, float))
+        h = np.diff(h if h.dtype.kind == "f" else h.astype(float))
     else:
         raise ScgValueError(f"coordinates along axis {axis} of {f.shape} need shape {(n,)}, got {h.shape} ({here()})")
     h = h if type(h) is Node else h.astype(f.real.dtype)

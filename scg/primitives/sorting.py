@@ -194,7 +194,7 @@ def bincount(x, /, weights=None, minlength=0):
     weights = as_array(weights)
     if weights.shape != x.shape:
         raise ScgValueError(f"bincount needs a weight for each element, got shapes {x.shape} and {weights.shape} ({here()})")
-    return _put_along(weights if weights.dtype.kind in "fc" else np.astype(weights, float), x, axis=0, size=size)
+    return _put_along(weights if weights.dtype.kind in "fc" else weights.astype(float), x, axis=0, size=size)
 
 
 refuse(

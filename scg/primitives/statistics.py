@@ -124,7 +124,7 @@ def _at_positions(s, n, q, method, dtype):
         below = np.floor(h)
         fraction = h - below
         low, high = _taken(s, below, n), _taken(s, below + 1, n)
-        return low + (high - low) * (fraction if dtype is None else np.astype(fraction, dtype))
+        return low + (high - low) * (fraction if dtype is None else fraction.astype(dtype))
     if method in _STEPS:
         return _taken(s, _STEPS[method](n, q), n)
     if method in _HALVES:
@@ -135,7 +135,7 @@ def _at_positions(s, n, q, method, dtype):
 
 def _taken(s, positions, n):
     """Elements at positions that are clipped to the first n; the last of all, a NaN, where n = 0."""
-    positions = np.astype(np.minimum(np.maximum(positions, 0), n - 1), np.intp)
+    positions = np.minimum(np.maximum(positions, 0), n - 1).astype(np.intp)
     return np.take_along_axis(s, np.reshape(positions, (1,) * (s.ndim - positions.ndim) + positions.shape), axis=-1)
 
 
@@ -183,9 +183,9 @@ def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=N
         total = np.sum(w)
         total = total - ddof * (1 if a is None else np.sum(w * a) / total)
     x = x - np.average(x, axis=1, weights=w, keepdims=True)
-    weighted = x if w is None else x * np.astype(w, x.real.dtype)
+    weighted = x if w is None else x * w.astype(x.real.dtype)
     product = np.matmul(x, np.conjugate(np.transpose(weighted)))
-    return np.squeeze(product / np.astype(np.maximum(as_array(total), 0), product.real.dtype))
+    return np.squeeze(product / np.maximum(as_array(total), 0).astype(product.real.dtype))
 
 
 def _variables(m, rowvar, dtype, transposable):
@@ -194,13 +194,13 @@ def _variables(m, rowvar, dtype, transposable):
     if m.ndim > 2:
         raise ScgValueError(f"observations have one axis or two, got shape {m.shape} ({here()})")
     if dtype is not None or m.dtype.kind not in "fc":
-        m = np.astype(m, dtype or float)
+        m = m.astype(dtype or float)
     m = np.atleast_2d(m)
     return m if rowvar or not transposable else np.transpose(m)
 
 
 def _sample_weights(weights, n):
-    weights = np.astype(as_array(weights), float)
+    weights = as_array(weights).astype(float)
     if weights.shape != (n,):
         raise ScgValueError(f"weights need one axis of length {n}, got shape {weights.shape} ({here()})")
     if np.any((weights.value if type(weights) is Node else weights) < 0):
