@@ -16,7 +16,7 @@ from scg.graph import Node, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.surrogate import draws, surrogate
-from scg.tree import children, leaves, map_leaves, rebuild
+from scg.tree import children, leaves, leaves_like, map_leaves, rebuild
 
 Argnums = int | Sequence[int]
 
@@ -89,7 +89,7 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
         nested = any(type(y) is Node and _is_nested(y, inputs) for y in found)
 
         def pullback(cotangent: Any) -> Any:
-            seeds = [leaf for _, leaf in leaves(cotangent)]
+            seeds = list(leaves_like(result, cotangent, "the cotangent"))
             shapes = [np.shape(seed) for seed in seeds]
             if shapes != [y.shape if type(y) is Node else np.shape(y) for y in found]:
                 raise ScgValueError(f"the cotangent needs the structure and shapes of the result, {[np.shape(y) for y in found]}, got {shapes} ({here()})")
@@ -165,7 +165,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         *primals, vector = args
         lifted, inputs, structure = lift(fn, tuple(primals), argnums)
         cost = run(fn, lifted, kwargs)
-        directions = [leaf for _, leaf in leaves(vector)]
+        directions = list(leaves_like(structure, vector, "the vector"))
         if [np.shape(v) for v in directions] != [x.shape for x in inputs]:
             raise ScgValueError(f"the vector needs the structure and shapes of the arguments, {[x.shape for x in inputs]}, got {[np.shape(v) for v in directions]} ({here()})")
         if type(cost) is not Node:

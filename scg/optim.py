@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
-from scg.tree import leaves, map_leaves, rebuild
+from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 
 class Optimizer(ABC):
@@ -177,7 +177,7 @@ class Average:
         """Move the averages towards ``params``."""
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for (_, a), (_, x) in zip(leaves(self.params), leaves(params), strict=True):
+        for (_, a), x in zip(leaves(self.params), leaves_like(self.params, params, "params"), strict=True):
             a += rate * (x - a)
 
 

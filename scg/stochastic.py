@@ -17,7 +17,7 @@ from scg.graph import Node, ancestors, parameter
 from scg.pickling import pack, unpack
 from scg.sample import draw, is_stochastic, overridden, resample
 from scg.surrogate import surrogate
-from scg.tree import leaves, map_leaves, rebuild
+from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 _BLOCK = 2**21  # bytes that the largest array of one block of replicates may take: memory stays bounded, and in the cache
 _FREED = 2**24
@@ -107,7 +107,7 @@ class Graph:
         if replicates is not None and rng is None and values is None:
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
         nodes = [leaf for _, leaf in leaves(self.parameters)]
-        given = nodes if parameters is None else [leaf for _, leaf in leaves(parameters)]
+        given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
         for node, leaf in zip(nodes, given, strict=True):
             value = np.asarray(leaf._value if type(leaf) is Node else leaf, node.dtype)

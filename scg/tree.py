@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from scg.errors import ScgValueError, here
+
 
 def children(tree: Any) -> Iterator[tuple[str, Any]] | None:
     """(path component, child) pairs of a container; None where ``tree`` is a leaf. ``None`` is a container of nothing."""
@@ -30,6 +32,24 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(child, path + name)
 
 
+def leaves_like(tree: Any, other: Any, what: str) -> Iterator[Any]:
+    """The leaves of ``other`` in the order of those of ``tree``: dicts are matched by their keys, in whatever order these stand.
+
+    Raises ScgValueError, which calls it ``what``, where the structure is another.
+    """
+    inner, theirs = children(tree), children(other)
+    if inner is None and theirs is None:
+        yield other
+        return
+    wanted, found = dict(inner or ()), dict(theirs or ())
+    if inner is None or theirs is None or wanted.keys() != found.keys():
+        needed = "an array" if inner is None else f"a structure of {', '.join(wanted) or 'nothing'}"
+        given = type(other).__name__ + (f" of {', '.join(found)}" if found else "")
+        raise ScgValueError(f"{what} needs {needed}, got {given}: the structure must be the same ({here()})")
+    for name in wanted:
+        yield from leaves_like(wanted[name], found[name], what + name)
+
+
 def rebuild(tree: Any, values: Iterator[Any]) -> Any:
     """The structure of ``tree`` with its leaves replaced, from left to right, by ``values``."""
     if tree is None:
@@ -52,5 +72,5 @@ def rebuild(tree: Any, values: Iterator[Any]) -> Any:
 
 def map_leaves(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """``fn`` over corresponding leaves of trees of one structure."""
-    columns = [[leaf for _, leaf in leaves(t)] for t in (tree, *others)]
+    columns = [leaves_like(tree, t, "a structure") for t in (tree, *others)]
     return rebuild(tree, map(fn, *columns))

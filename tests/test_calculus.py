@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scg
+from scg.errors import ScgValueError
 from scg.gradient import results
 from scg.graph import Node
 
@@ -240,6 +241,22 @@ def test_vjp_of_a_structure_valued_function():
     gx, gy = pullback({"s": 2.0, "rest": [X, 0.0]})
     np.testing.assert_allclose(gx, 2 * A.sum(0) + X * np.exp(X), **TOLERANCE)
     np.testing.assert_array_equal(gy, np.broadcast_to(2 * X, A.shape))
+
+
+def test_vectors_and_cotangents_are_matched_by_name_and_not_by_place():
+    point = {"a": X, "b": (X + 1, 2.0)}
+    fn = lambda p: np.sum(p["a"] ** 3) * p["b"][1] + np.sum(p["b"][0] ** 2)
+    v = {"a": X, "b": (X - 1, 0.5)}
+    product, turned = scg.hvp(fn)(point, v), scg.hvp(fn)(point, dict(reversed(v.items())))
+    np.testing.assert_array_equal(turned["a"], product["a"])
+    np.testing.assert_array_equal(turned["b"][0], product["b"][0])
+    pullback = scg.vjp(lambda x: {"double": 2 * x, "triple": 3 * x})(X)[1]
+    np.testing.assert_array_equal(pullback({"triple": X, "double": 0 * X}), 3 * X)
+    for wrong in ([X, X], {"double": X}, {"double": X, "triple": [X]}, {"double": X, "other": X}, X):
+        with pytest.raises(ScgValueError, match="the cotangent.* needs"):
+            pullback(wrong)
+    with pytest.raises(ScgValueError, match=r"the vector\['b'\]\[1\] needs an array, got NoneType"):
+        scg.hvp(fn)(point, {"a": X, "b": (X, None)})
 
 
 def test_keywords_are_handed_on():

@@ -84,7 +84,7 @@ def test_which_is_better_flips_with_k(shape):
         expected = [p @ g**2 - (p @ g) ** 2 for g in (f(1 + e) * e, slope(1 + e))]
         found = []
         for estimator in (scg.ScoreFunction(), scg.Reparameterized()):
-            cost = lambda t, rng, r=estimator, f=f: f(scg.sample(dist.Normal(t[0], 1.0), r, rng=rng))  # noqa: E731
+            cost = lambda t, rng, r=estimator, f=f: f(scg.sample(dist.Normal(t[0], 1.0), r, rng=rng))
             mean, variance, exact = moments(cost, np.array([1.0]), points=170)
             assert mean == pytest.approx(exact, rel=1e-8)
             found.append(variance[0])

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scg.tree import children, leaves, map_leaves, rebuild
+from scg.errors import ScgValueError
+from scg.tree import children, leaves, leaves_like, map_leaves, rebuild
 
 
 class Pair(NamedTuple):
@@ -77,6 +79,22 @@ def test_a_path_is_the_expression_that_reaches_its_leaf(tree):
 def test_mapping_commutes_with_taking_apart(tree):
     mapped = map_leaves(lambda x, y: (str(x), y).__hash__(), tree, tree)
     assert [leaf for _, leaf in leaves(mapped)] == [(str(x), x).__hash__() for _, x in leaves(tree)]
+
+
+def reversed_keys(tree):
+    if isinstance(tree, dict):
+        return type(tree)((key, reversed_keys(tree[key])) for key in reversed(tree))
+    if type(tree) in (list, tuple):
+        return type(tree)(map(reversed_keys, tree))
+    return tree
+
+
+@given(trees)
+def test_leaves_are_matched_by_name(tree):
+    assert list(leaves_like(tree, reversed_keys(tree), "it")) == [leaf for _, leaf in leaves(tree)]
+    for odd in ({"y": tree}, [tree], {"x": tree, "y": tree}, {}):
+        with pytest.raises(ScgValueError, match="it needs"):
+            list(leaves_like({"x": tree}, odd, "it"))
 
 
 def test_a_rebuilt_dataclass_is_not_constructed_anew():

@@ -46,7 +46,7 @@ class Inverted(AxisMap):
 def _value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
     wide = {**law.parameters, **dict(zip(names, parameters, strict=True))}
     exact = law.replaced(**{name: np.asarray(p, float) for name, p in wide.items()})
-    dtype = np.result_type(u, *[p for p in wide.values()])
+    dtype = np.result_type(u, *wide.values())
     with np.errstate(all="ignore"):
         return _inverted(exact, np.asarray(u, float)).astype(dtype if dtype.kind == "f" else float)[()]
 

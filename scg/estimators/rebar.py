@@ -1,7 +1,6 @@
 """REBAR and RELAX: a relaxation of the draw, given the draw, as control variate."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, final
 
