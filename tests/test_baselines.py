@@ -119,7 +119,7 @@ def test_optimal_is_the_coefficient_of_least_variance():
     f, s = np.array([0.36, 2.56]), np.array([-p, 1 - p])
     weights = np.array([1 - p, p])
     best = np.sum(weights * f * s**2) / np.sum(weights * s**2)
-    fn = lambda b: (lambda t, rng: (coin(t, rng, b) + 0.6) ** 2)  # noqa: E731
+    fn = lambda b: (lambda t, rng: (coin(t, rng, b) + 0.6) ** 2)
     assert moments(fn(scg.Constant(best)), theta)[1] == pytest.approx(0, abs=1e-13)
     baseline = scg.Optimal(decay=0.999)
     for seed in range(40):  # the same coin forty times a step

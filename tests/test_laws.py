@@ -169,7 +169,7 @@ def special_point_law(drawn, data):
 
 def _narrowed(y):
     """A result of float32 operands that NumPy itself widens, in single precision again."""
-    return np.astype(y, {"f": np.float32, "c": np.complex64}[y.dtype.kind]) if y.dtype.kind in "fc" else y
+    return y.astype({"f": np.float32, "c": np.complex64}[y.dtype.kind]) if y.dtype.kind in "fc" else y
 
 
 def replay_law(drawn, data):

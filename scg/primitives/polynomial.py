@@ -126,12 +126,18 @@ def vander(x, N=None, increasing=False):
     return powers if increasing else powers[:, ::-1]
 
 
+def _ends(*ends):
+    """Both in one inexact dtype, to which a Python number adds nothing."""
+    kind = np.result_type(*[x if type(x) in (int, float) else as_array(x).dtype for x in ends], 0.0)
+    return [as_array(x).astype(kind) for x in ends]
+
+
 @implements(np.linspace)
 def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, device=None):
     num = operator.index(num)
     if num < 0:
         raise ValueError(f"Number of samples, {num}, must be non-negative.")
-    start, stop = as_array(start) * 1.0, as_array(stop) * 1.0
+    start, stop = _ends(start, stop)
     pieces = num - 1 if endpoint else num
     kind = np.result_type(start.dtype, stop.dtype)
     steps = np.arange(num, dtype=kind).reshape(-1, *(1,) * max(start.ndim, stop.ndim))
@@ -157,7 +163,7 @@ def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
 @implements(np.geomspace)
 def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     """start (stop / start)^(i / (num - 1)) for real ends of one sign, both ends exact."""
-    start, stop = as_array(start) * 1.0, as_array(stop) * 1.0
+    start, stop = _ends(start, stop)
     if any(np.any((x._value if type(x) is Node else x) == 0) for x in (start, stop)):
         raise ValueError("Geometric sequence cannot include zero")
     sign = np.sign(start)

@@ -30,6 +30,9 @@ CASES = [
         for n, end, axis in ((5, True, 0), (4, False, -1), (1, True, 0), (0, True, 1))
     ],
     Case("np.linspace", lambda a: np.linspace(a, np.ones((), a.dtype), 3, retstep=True), (SCALAR,)),
+    Case("np.linspace", lambda a: np.linspace(a, 1, 3), (SHORT,)),
+    Case("np.logspace", lambda a: np.logspace(a, 1.0, 3), (SCALAR,)),
+    Case("np.geomspace", lambda a: np.geomspace(a, 4.0, 3).astype(a.dtype), (AWAY,)),
     *[Case("np.logspace", lambda a, b, base=base: np.logspace(a, b, 4, base=base), (SHORT, SCALAR)) for base in (10.0, 2.0)],
     Case("np.logspace", lambda a, b: np.logspace(a, a + 1, 3, base=b), (SHORT, AWAY)),
     *[Case("np.geomspace", lambda a, b, end=end: np.geomspace(a, b, 4, endpoint=end).astype(a.dtype), (AWAY, AWAY)) for end in (True, False)],
