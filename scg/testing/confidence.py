@@ -15,12 +15,14 @@ from scg.errors import ScgValueError, here
 
 FLOOR = 0.25  # of a standard deviation: a bias is sought relative to the reference, or to this where that is smaller
 _FIRST = 512  # draws before the first look
+_EARLY = 2**12  # where one of two sequences is tightest, the other being so at the horizon
+_ALIKE = 2**16  # draws before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
 _TOP = 400  # largest deviations that the tail index is read from
 _CERTAIN = 5  # standard errors by which it must exceed 2
 
 
 def tightest(alpha: float) -> float:
-    """The x = rho^2 t at which ``threshold`` is smallest for given t, whose square is then 1 + x: the root of x = log(1 + x) + 2 log(1/alpha)."""
+    """The x = rho^2 t at which ``mixture`` is smallest for given t, whose square is then 1 + x: the root of x = log(1 + x) + 2 log(1/alpha)."""
     c = -2 * math.log(alpha)
     x = c + 1
     for _ in range(60):  # a contraction, of rate 1 / (1 + x)
@@ -28,7 +30,7 @@ def tightest(alpha: float) -> float:
     return x
 
 
-def threshold(t: Any, alpha: float, rho2: float) -> Any:
+def mixture(t: Any, alpha: float, rho2: float) -> Any:
     """Robbins' normal mixture: how many standard errors sigma / sqrt(t) the mean of t draws ever strays from the truth, but for probability ``alpha``.
 
     With S a sum of t standardized draws, exp(l S - l^2 t / 2) is a martingale for each l, and so is its mean over l ~ N(0, rho2),
@@ -40,6 +42,12 @@ def threshold(t: Any, alpha: float, rho2: float) -> Any:
     """
     y = rho2 * np.asarray(t, float)
     return np.sqrt((1 + y) / y * (np.log1p(y) - 2 * math.log(alpha)))
+
+
+def threshold(t: Any, alpha: float, when: float) -> Any:
+    """The lesser of two mixtures of level alpha/2, tightest at 2^12 draws, for gross bias, and at ``when``."""
+    x = tightest(alpha / 2)
+    return np.minimum(mixture(t, alpha / 2, x / _EARLY), mixture(t, alpha / 2, x / when))
 
 
 def widened(z: Any, skewness: Any, t: int) -> Any:
@@ -56,8 +64,19 @@ def widened(z: Any, skewness: Any, t: int) -> Any:
 
 def horizon(alpha: float, detect: float, power: float) -> int:
     """The t at which a bias of detect * FLOOR standard deviations is found with probability ``power``: ((threshold + z_power) / (detect FLOOR))^2."""
-    z = math.sqrt(1 + tightest(alpha)) + float(ndtri(power))
+    z = math.sqrt(1 + tightest(alpha / 2)) + float(ndtri(power))
     return math.ceil((z / (detect * FLOOR)) ** 2)
+
+
+def affordable(most: int, streams: int, alpha: float, detect: float, power: float) -> int:
+    """The ``horizon`` of so many streams that share ``alpha``; raises ScgValueError where it is beyond ``most``."""
+    when = horizon(alpha / streams, detect, power)
+    if most < when:
+        raise ScgValueError(
+            f"max_replicates={most} cannot reach the power: a bias of {detect:g} of the gradient, or of {FLOOR:g} standard deviations, in {streams} "
+            f"streams is found with probability {power:.9g} from {when} on, whatever the variance; raise max_replicates or detect ({here()})"
+        )
+    return when
 
 
 class Sequence(Protocol):
@@ -81,31 +100,31 @@ class Sequence(Protocol):
 
 
 class Asymptotic:
-    """The asymptotic confidence sequence: centre +- s w / sqrt(t - w^2), w the mixture's threshold, widened for skewness; s^2 is the running variance.
+    """The asymptotic confidence sequence: centre +- s w / sqrt(t - w^2), w the ``threshold``, widened for skewness; s^2 is the running variance.
 
     It is |S| <= w V solved for the mean, S the sum and V^2 the sum of squares of draws minus mean. Normalized by V, not by the standard deviation,
-    the martingale of ``threshold`` is a supermartingale for symmetric draws of any tail (de la Pena, 1999), with t replaced by V^2 over the variance.
+    the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail (de la Pena, 1999), with t replaced by V^2 over the variance.
 
     ``origin`` is a number near the mean, about which sums of powers are kept; ``when`` the t at which the sequence is tightest.
     """
 
     def __init__(self, alpha: float, when: float, origin: Any):
-        self.alpha, self.rho2, self.origin = alpha, tightest(alpha) / when, np.asarray(origin, float)
+        self.alpha, self.when, self.origin = alpha, when, np.asarray(origin, float)
         self.t, self.sums = 0, np.zeros((4, *self.origin.shape))
 
     def update(self, block: Any) -> None:
         """Take in a block of draws."""
         x = block - self.origin
         self.t += len(x)
-        power = x
-        for k in range(4):
-            self.sums[k] += power.sum(axis=0)
-            power = power * x if k < 3 else power
+        with np.errstate(all="ignore"):  # of the moments that overflow nothing is concluded
+            square = x * x
+            self.sums += np.stack([x.sum(axis=0), square.sum(axis=0), (square * x).sum(axis=0), (square * square).sum(axis=0)])
 
     def central(self) -> tuple[Any, Any, Any, Any]:
         """(mean, and second to fourth central moments)."""
         m, a, b, c = self.sums / self.t
-        return self.origin + m, np.maximum(a - m**2, 0), b - 3 * m * a + 2 * m**3, np.maximum(c - 4 * m * b + 6 * m**2 * a - 3 * m**4, 0)
+        with np.errstate(all="ignore"):
+            return self.origin + m, np.maximum(a - m**2, 0), b - 3 * m * a + 2 * m**3, np.maximum(c - 4 * m * b + 6 * m**2 * a - 3 * m**4, 0)
 
     @property
     def deviation(self) -> Any:
@@ -128,7 +147,7 @@ class Asymptotic:
         _, variance, third, _ = self.central()
         with np.errstate(all="ignore"):
             skewness = np.where(variance > 0, third / variance**1.5, 0)
-            w = widened(threshold(self.t, self.alpha, self.rho2), skewness, self.t)
+            w = widened(threshold(self.t, self.alpha, self.when), skewness, self.t)
             return np.where(w**2 < self.t, np.sqrt(variance / np.where(w**2 < self.t, self.t - w**2, 1)) * w, np.inf)
 
 
@@ -250,7 +269,6 @@ def decide(
     rounding: Any = 0.0,
     allowance: Callable[[], Any] = lambda: 0.0,
     origin: Any = 0.0,
-    look: Callable[[int], int] | None = None,
 ) -> Outcome:
     """Whether the means of streams are all 0; ``draw(n)`` gives the next n draws of each, an array (n, streams).
 
@@ -260,24 +278,19 @@ def decide(
       with probability at most alpha (to first order, without ``bounds``).
     - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with probability ``power``:
       margin + z_power spread + allowance + rounding <= delta. This depends on the draws' variance and not on their mean.
-    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. While a tail may be too heavy for a variance
-      (without ``bounds``) nothing is concluded from its stream.
+    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is concluded from a stream
+      while its tail may be too heavy for a variance, nor, before 2^16 draws, from one that never varied.
 
     Raises ScgValueError, before it draws, where ``most`` may not suffice: below ``horizon`` for delta = detect deviation / 4.
     """
     scale = np.asarray(scale, float)
-    alpha, when = alpha / scale.size, 0
-    when = horizon(alpha, detect, power)
-    if most < when:
-        raise ScgValueError(
-            f"max_replicates={most} cannot reach the power: a bias of {detect:g} of the gradient, or of {FLOOR:g} standard deviations, in {scale.size} "
-            f"streams is found with probability {power:.9g} from {when} on; raise max_replicates or detect ({here()})"
-        )
+    when = affordable(most, scale.size, alpha, detect, power)
+    alpha = alpha / scale.size
     origin = np.broadcast_to(np.asarray(origin, float), scale.shape)
     sequence: Sequence = Asymptotic(alpha, when, origin) if bounds is None else Bernstein(alpha, when, *bounds)
     tail, sure = Tail(origin), float(ndtri(power))
     while True:
-        size = min(_FIRST if not sequence.t else sequence.t // 2 if look is None else look(sequence.t), max(64, 2**22 // scale.size), most - sequence.t)
+        size = min(_FIRST if not sequence.t else sequence.t // 2, max(64, 2**22 // scale.size), most - sequence.t)
         block = np.asarray(draw(size), float)
         if not np.all(np.isfinite(block)):
             bad = ~np.isfinite(block).all(axis=0)
@@ -287,16 +300,18 @@ def decide(
         sequence.update(block)
         if bounds is None:
             tail.update(block)
-        light = tail.light() if bounds is None else np.ones(scale.shape, bool)
         centre, margin, deviation = sequence.centre, sequence.margin + allowance() + rounding, sequence.deviation
+        light = np.ones(scale.shape, bool) if bounds is not None else tail.light() & ((deviation > rounding) | (sequence.t >= min(_ALIKE, when)))
+        margin = np.where(light, margin, np.inf)
         wanted = detect * np.maximum(scale, FLOOR * deviation) + 2 * rounding
         found = margin + sure * sequence.spread
-        if np.any(light & (np.abs(centre) > margin)):
+        if np.any(np.abs(centre) > margin):
             status, reason = "biased", "an interval excludes 0"
-        elif np.all(light & (found <= wanted)):
+        elif np.all(found <= wanted):
             status, reason = "unbiased", "any bias of the detectable size would have been found"
         elif sequence.t < most:
             continue
         else:
-            status, reason = "inconclusive", "the intervals are still too wide" if np.all(light) else "the tail may be too heavy for a variance"
+            status = "inconclusive"
+            reason = "the tail may be too heavy for a variance" if not np.all(light) else "the intervals are still too wide"
         return Outcome(status, reason, sequence.t, centre, margin, found, deviation, tail.index()[0] if bounds is None else np.full(scale.shape, np.inf))

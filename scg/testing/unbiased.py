@@ -1,0 +1,314 @@
+"""Is a gradient estimator unbiased? Exactly where the graph is small, and otherwise by replicates, with stated errors of both kinds."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scg import exact
+from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.stochastic import Graph, trace
+from scg.testing.confidence import Asymptotic, Outcome, Tail, affordable, decide
+from scg.testing.streams import DIFFERENCES, PROJECTIONS, Streams, by_leaf, join, matches, paths, precision, split
+from scg.tree import leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What ``assert_unbiased`` found.
+
+    ``status``       "unbiased", "biased" or "inconclusive"; ``reason`` in words, ``method`` the route: "exact", or replicates against what
+    ``bias``         mean of the estimator minus the reference, in the parameters' structure; it lies between ``low`` and ``high``
+    ``detectable``   the bias that would have been found with probability ``power``, likewise
+    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection; ``worst_bias``, ... its numbers
+    ``draws``        replicates; 0 where all was exact
+    ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not matter
+    """
+
+    status: str
+    reason: str
+    method: str
+    bias: Any
+    low: Any
+    high: Any
+    detectable: Any
+    reference: Any
+    worst: str
+    worst_bias: float
+    worst_interval: tuple[float, float]
+    worst_reference: float
+    worst_detectable: float
+    draws: int
+    tail_index: float
+    alpha: float
+    power: float
+
+    def __bool__(self) -> bool:
+        return self.status == "unbiased"
+
+    def __str__(self) -> str:
+        rows = [
+            ("method", self.method if not self.draws else f"{self.draws} replicates against {self.method}"),
+            ("worst", f"{self.worst}: bias {_span(self.worst_bias, *self.worst_interval)}, of a gradient of {self.worst_reference:.6g}"),
+            ("detectable", f"{self.worst_detectable:.3g} there" + (f", with probability {self.power:.9g}" if self.draws else "")),
+        ]
+        if self.draws:
+            rows += [("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"), ("false alarm", f"at most {self.alpha:g}")]
+        return "\n".join([f"{self.status}: {self.reason}", *[f"  {name:<12}{text}" for name, text in rows]])
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """An estimate and the interval around it: of each coordinate, in the parameters' structure, and of their sum."""
+
+    value: Any
+    low: Any
+    high: Any
+    total: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        value, low, high = self.total
+        return f"{value:.6g} in [{low:.6g}, {high:.6g}]"
+
+
+@dataclass(frozen=True, eq=False)
+class BiasReport:
+    """What ``assert_bias`` measured: squared bias, variance, and their sum, the mean squared error; all intervals hold together with level 1 - alpha."""
+
+    method: str
+    draws: int
+    bias: Any
+    squared_bias: Spread
+    variance: Spread
+    mean_squared_error: Spread
+    worst: str
+    tail_index: float
+
+    def __str__(self) -> str:
+        rows = [("bias^2", self.squared_bias), ("variance", self.variance), ("mean squared error", self.mean_squared_error)]
+        head = f"{self.method}" if not self.draws else f"{self.draws} replicates against {self.method}"
+        return "\n".join([f"sums over coordinates, {head}; the bias is plainest at {self.worst}", *[f"  {name:<20}{row}" for name, row in rows]])
+
+
+def assert_unbiased(
+    graph_or_fn: Any,
+    *args: Any,
+    rng: np.random.Generator,
+    reference: Any = "auto",
+    alpha: float = 1e-9,
+    detect: float = 0.05,
+    power: float = 1 - 1e-6,
+    max_replicates: int = 2**21,
+    bounds: tuple[Any, Any] | None = None,
+    **kwargs: Any,
+) -> Verdict:
+    """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return the verdict.
+
+    ``graph_or_fn`` is a Graph, or a function that returns a cost, with its arguments. The routes, from the first that the graph allows:
+
+    - **exact**: the exact mean of the estimator (``scg.exact.moments``) against the exact gradient, by enumeration or quadrature; no false alarms.
+    - replicates against **the exact gradient**, or against ``reference``, numbers in the parameters' structure.
+    - replicates against **differences**: central differences of the expected cost with common random numbers, along each coordinate, or along
+      random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its correction to D(h) is allowed for as truncation.
+
+    ``reference="exact"`` or ``"differences"`` asks for replicates of that kind.
+
+    **What is decided.** Streams are the coordinates and, where there are several, their projections on the reference, and on random directions:
+    small biases that agree add up there. Each has a confidence sequence of level 1 - alpha/streams (a union bound), so that looking after
+    every block, and stopping early on gross bias, leaves the probability of a false "biased" at most ``alpha``. "unbiased" means
+    that a bias of ``detect`` times the gradient's scale would have been called "biased" with probability ``power``; the scale is the largest element
+    of the reference in that parameter, or a quarter of the coordinate's standard deviation where that is larger. A budget ``max_replicates`` that
+    may not suffice for this, whatever the variance, is refused before anything is drawn (ScgValueError).
+
+    With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are empirical-Bernstein, which hold
+    exactly; without, they are asymptotic, widened for skewness, and nothing is concluded while Hill's tail index does not
+    exceed 2 by five standard errors: an infinite variance is "inconclusive", never "unbiased".
+
+    The verdict is a function of the graph and the seed of ``rng``.
+    """
+    verdict = judge(
+        graph_or_fn, *args, rng=rng, reference=reference, alpha=alpha, detect=detect, power=power, max_replicates=max_replicates, bounds=bounds, **kwargs
+    )
+    if not verdict:
+        raise AssertionError(f"{verdict}")
+    return verdict
+
+
+def judge(
+    graph_or_fn: Any,
+    *args: Any,
+    rng: np.random.Generator,
+    reference: Any = "auto",
+    alpha: float = 1e-9,
+    detect: float = 0.05,
+    power: float = 1 - 1e-6,
+    max_replicates: int = 2**21,
+    bounds: tuple[Any, Any] | None = None,
+    **kwargs: Any,
+) -> Verdict:
+    """The verdict of ``assert_unbiased``, which takes the same arguments, without raising AssertionError."""
+    graph = _graph(graph_or_fn, args, rng, kwargs)
+    if not 0 < alpha < 1 or not 0.5 <= power < 1 or not detect > 0:
+        raise ScgValueError(f"alpha must lie in (0, 1), power in [0.5, 1) and detect above 0, got {alpha}, {power}, {detect} ({here()})")
+    if matches(reference, "auto"):
+        exact = _exact_moments(graph)
+        if exact is not None:
+            return _exactly(graph, *exact, alpha, power)
+    affordable(max_replicates, sum(leaf.size for _, leaf in leaves(graph.parameters)) + 1 + PROJECTIONS, alpha, detect, power)
+    streams = Streams(graph, reference, rng, bounds)
+    found = decide(
+        lambda n: streams.draw(n)[0],
+        streams.scale,
+        alpha=alpha,
+        detect=detect,
+        power=power,
+        most=max_replicates,
+        bounds=streams.bounds,
+        rounding=streams.rounding,
+        allowance=streams.allowance,
+        origin=streams.origin,
+    )
+    return _verdict(streams, found, alpha, power)
+
+
+def assert_bias(
+    graph_or_fn: Any,
+    *args: Any,
+    rng: np.random.Generator,
+    reference: Any = "auto",
+    alpha: float = 1e-9,
+    replicates: int = 100_000,
+    **kwargs: Any,
+) -> BiasReport:
+    """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no bias is to be seen.
+
+    Exact where ``assert_unbiased`` is exact, with intervals of width 0 (but for the error of quadrature). Otherwise from ``replicates`` draws against the
+    reference (the same choice), with the same confidence sequences, of level 1 - alpha/3m for bias, mean and variance of each of m coordinates, so
+    that all intervals hold at once. From b in [l, h]: b^2 in [min, max] of the squares; the value is mean^2 - s^2/t, which is without bias, cut to that
+    interval. The variance is E[(x - c)^2] - (E[x] - c)^2, c a number near the mean; its interval is infinite where the tail index may not exceed 4.
+    """
+    graph = _graph(graph_or_fn, args, rng, kwargs)
+    exact = _exact_moments(graph) if matches(reference, "auto") else None
+    if exact is not None:
+        mean, variance, truth, tolerance = exact
+        bias, worst = mean - truth, _worst(np.abs(mean - truth) / tolerance)
+        if not np.any(np.abs(bias) > tolerance):
+            raise AssertionError(f"no bias: the exact mean is the exact gradient to {np.max(tolerance):.2g}")
+        b, v = (np.stack([x, x, x]) for x in (bias**2, variance))
+        return _report(graph, "exact", 0, bias, b, v, paths(graph)[worst], math.inf)
+    streams = Streams(graph, reference, rng, None, projections=0)
+    if not streams.by_coordinate:
+        raise ScgValueError(f"assert_bias: over {DIFFERENCES} coordinates need a reference: give reference=, of the parameters' structure ({here()})")
+    level = alpha / (3 * streams.size)
+    errors, means, squares = (Asymptotic(level, replicates, about) for about in (streams.origin, streams.centre, streams.deviation**2))
+    tails = Tail(streams.origin), Tail(streams.deviation**2)
+    while errors.t < replicates:
+        e, g = streams.draw(min(replicates - errors.t, max(64, 2**22 // streams.size), 2**16))
+        square = (g - streams.centre) ** 2
+        if not np.all(np.isfinite(e) & np.isfinite(square)):
+            raise AssertionError("inconclusive: a draw is not finite")
+        for taken, block in ((errors, e), (means, g), (squares, square), (tails[0], e), (tails[1], square)):
+            taken.update(block)
+    light = tails[0].light()
+    bias, margin = errors.centre, np.where(light, errors.margin + streams.allowance() + streams.rounding, np.inf)
+    worst = _worst(np.abs(bias) / margin)
+    if not np.any(np.abs(bias) > margin):
+        raise AssertionError(
+            f"no bias is seen in {replicates} replicates against {streams.method}: at {streams.names[worst]} "
+            f"it is {_span(bias[worst], bias[worst] - margin[worst], bias[worst] + margin[worst])}; tail index {np.min(tails[0].index()[0]):.3g}"
+        )
+    low, high = _squared(bias, margin)
+    b = np.stack([np.clip(bias**2 - errors.spread**2, low, high), low, high])
+    off = means.centre - streams.centre
+    off_low, off_high = _squared(off, np.where(light, means.margin, np.inf))
+    half = np.where(tails[1].light(), squares.margin, np.inf)
+    v = np.stack([squares.centre - off**2, squares.centre - half - off_high, squares.centre + half - off_low])
+    return _report(graph, streams.method, replicates, bias, b, np.maximum(v, 0), streams.names[worst], float(np.min(tails[0].index()[0])))
+
+
+def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any]) -> Graph:
+    if not isinstance(rng, np.random.Generator):
+        raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+    if isinstance(graph, Graph):
+        if args or kwargs:
+            raise ScgTypeError(f"a graph takes no further arguments ({here()})")
+    elif callable(graph):
+        graph = trace(graph, *args, rng=rng, **kwargs)
+    else:
+        raise ScgTypeError(f"a graph or a function is needed, got {type(graph).__name__} ({here()})")
+    if not sum(leaf.size for _, leaf in leaves(graph.parameters)):
+        raise ScgValueError(f"the graph has no parameters ({here()})")
+    return graph
+
+
+def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
+    """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they are out of reach."""
+    try:
+        found, truth = exact.moments(graph, full=True), exact.gradient(graph, full=True)
+    except (exact.BudgetError, exact.ConvergenceError, GuardError):
+        return None
+    mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
+    scale = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)) + abs(float(graph.cost._value))
+    return mean, variance, gradient, np.maximum(1e-10, precision(graph)) * scale + found.error + truth.error
+
+
+def _exactly(graph: Graph, mean: Any, variance: Any, truth: Any, tolerance: Any, alpha: float, power: float) -> Verdict:
+    bias = mean - truth
+    worst = _worst(np.abs(bias) / tolerance)
+    agrees = bool(np.all(np.abs(bias) <= tolerance))
+    reason = f"the exact mean {'is' if agrees else 'is not'} the exact gradient"
+    back = [split(graph, x) for x in (bias, bias - tolerance, bias + tolerance, tolerance, truth)]
+    ends = (float(bias[worst] - tolerance[worst]), float(bias[worst] + tolerance[worst]))
+    status = "unbiased" if agrees else "biased"
+    return Verdict(status, reason, "exact", *back, paths(graph)[worst], float(bias[worst]), ends, float(truth[worst]), float(tolerance[worst]), 0, math.inf, alpha, power)
+
+
+def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Verdict:
+    d, reference = streams.size, streams.reference
+    rows = [found.centre, found.centre - found.margin, found.centre + found.margin, found.detectable]
+    blind = (np.nan, -np.inf, np.inf, np.inf)
+    back = [split(streams.graph, row[:d] if streams.by_coordinate else np.full(d, none)) for row, none in zip(rows, blind, strict=True)]
+    worst = _worst(found.excess if found.status == "biased" or np.isfinite(found.margin).all() else -found.tail)
+    bias, low, high, detectable = (float(row[worst]) for row in rows)
+    along = float(np.append(reference, streams.projection @ reference)[worst]) if streams.by_coordinate else math.nan
+    return Verdict(
+        status=found.status,
+        reason=found.reason,
+        method=streams.method,
+        bias=back[0],
+        low=back[1],
+        high=back[2],
+        detectable=back[3],
+        reference=split(streams.graph, reference),
+        worst=streams.names[worst],
+        worst_bias=bias,
+        worst_interval=(low, high),
+        worst_reference=along,
+        worst_detectable=detectable,
+        draws=found.draws,
+        tail_index=float(np.min(found.tail)),
+        alpha=alpha,
+        power=power,
+    )
+
+
+def _worst(excess: Any) -> int:
+    return int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))
+
+
+def _span(centre: float, low: float, high: float) -> str:
+    return f"{centre:.6g} in [{low:.6g}, {high:.6g}]"
+
+
+def _squared(centre: Any, margin: Any) -> tuple[Any, Any]:
+    """The least and the largest square of what lies within ``margin`` of ``centre``."""
+    return np.maximum(np.abs(centre) - margin, 0) ** 2, (np.abs(centre) + margin) ** 2
+
+
+def _report(graph: Graph, method: str, draws: int, bias: Any, b: Any, v: Any, worst: str, tail: float) -> BiasReport:
+    def spread(rows: Any) -> Spread:
+        value, low, high = rows.sum(axis=1)
+        return Spread(*[split(graph, row) for row in rows], (float(value), float(low), float(high)))
+
+    return BiasReport(method, draws, split(graph, bias), spread(b), spread(v), spread(b + v), worst, tail)
