@@ -12,7 +12,7 @@ A stochastic computation graph is a program in which some values are drawn from 
     from outside: primitive (with axes), distributions' and estimators' base classes
 """
 
-from scg import axes, checkpoint, distributions, errors, nn, objectives, optim, primitives, special, testing
+from scg import axes, checkpoint, distributions, errors, exact, nn, objectives, optim, primitives, special, testing
 from scg.ambient import detect_nan
 from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 from scg.errors import ScgError

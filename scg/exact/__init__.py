@@ -1,0 +1,235 @@
+"""Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient estimators, by enumeration and quadrature.
+
+Finitely many values are enumerated; a mean over a continuous law is a Gauss rule of that law (Hermite, Laguerre, Legendre, Jacobi, or
+the law's own, by Lanczos), or, where the integrand is singular at the ends, a double exponential rule; the number of points is doubled until the
+result settles to ``rtol``. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
+that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the number of its configurations.
+
+All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``.
+
+Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many; ConvergenceError where an integral
+does not settle, as where the integrand has a jump or the mean does not exist; GuardError where an ``if`` on a draw comes out otherwise.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.calculus import check_cost
+from scg.distributions.base import Discrete
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.estimator import Accounted
+from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
+from scg.gradient import pull
+from scg.graph import Node, ancestors, parameter
+from scg.sample import draw, is_stochastic, noise, path, resample
+from scg.stochastic import Graph, trace
+from scg.surrogate import surrogate
+from scg.tree import leaves, rebuild
+
+__all__ = ["BudgetError", "ConvergenceError", "Exact", "Law", "Moments", "distribution", "expectation", "gradient", "hessian", "moments"]
+
+BUDGET, RTOL = 2**20, 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """``value``; ``error``, an estimate of its absolute error: the last change as points were doubled, the tail that was cut, rounding;
+    ``evaluations``, of parts of the cost."""
+
+    value: Any
+    error: float
+    evaluations: int
+
+
+class Moments(NamedTuple):
+    """Exact mean and variance of a gradient estimate, coordinate by coordinate, in the structure of the parameters."""
+
+    mean: Any
+    variance: Any
+
+
+class Law(NamedTuple):
+    """The law of a discrete node: ``values`` along a leading axis, in rising order, and their ``probabilities``."""
+
+    values: Any
+    probabilities: Any
+
+
+def expectation(
+    graph: Graph | Node | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any
+) -> Any:
+    """E[cost] over all draws; of a node, of its shape. The law of a draw does not depend on its estimator: a relaxed one counts as what it relaxes."""
+    graph = _graph(graph, args, kwargs)
+    cost = _model(graph.cost)
+    engine = Engine([cost], _names(graph), budget, False)
+
+    slopes = engine.slopes([cost])
+
+    def compute() -> tuple[list[Any], list[float]]:
+        means = engine.means()
+        return engine.at([cost], means), _magnitudes(slopes, engine)
+
+    (value,), error = engine.converged(compute, rtol)
+    value = np.asarray(value, cost.dtype if cost.dtype.kind == "f" else float)[()]
+    return Exact(value, error, engine.evaluations) if full else value
+
+
+def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
+    """d E[cost] / d parameters, in their structure."""
+    graph = _graph(graph, args, kwargs)
+    cost, targets = _model(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
+    check_cost(cost)
+    engine = Engine([cost], _names(graph), budget, False)
+
+    slopes = engine.slopes([cost])
+
+    def compute() -> tuple[list[Any], list[float]]:
+        held = [_parameter(m, t) for m, t in zip(engine.means(), engine.terms, strict=True)]
+        (total,) = engine.at([cost], held, True)
+        pulled = pull([total], [np.ones((), cost.dtype)], [*targets, *held])
+        found = [a + b for a, b in zip(pulled, engine.gradient(pulled[len(targets) :], targets), strict=False)]
+        return found, _magnitudes(slopes, engine) * len(found)
+
+    found, error = engine.converged(compute, rtol)
+    result = rebuild(graph.parameters, iter([np.asarray(g, t.dtype) for g, t in zip(found, targets, strict=True)]))
+    return Exact(result, error, engine.evaluations) if full else result
+
+
+def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
+    """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape a.shape + b.shape."""
+    graph = _graph(graph, args, kwargs)
+    cost, targets = _model(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
+    check_cost(cost)
+    engine = Engine([cost], _names(graph), budget, False)
+
+    slopes = engine.slopes([cost])
+
+    def compute() -> tuple[list[Any], list[float]]:
+        (total,) = engine.at([cost], engine.means(True), True)
+        first = pull([total], [np.ones((), cost.dtype)], targets, True)
+        found = [h for g in first for h in _second(g, targets)]
+        return found, _magnitudes(slopes, engine) * len(found)
+
+    found, error = engine.converged(compute, rtol)
+    rows = iter(found)
+    result = rebuild(graph.parameters, iter([rebuild(graph.parameters, (np.asarray(next(rows).reshape(t.shape + u.shape), t.dtype) for u in targets)) for t in targets]))
+    return Exact(result, error, engine.evaluations) if full else result
+
+
+def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
+    """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the draws and over the estimators' own noise.
+
+    The gradient is a sum of parts, Var[sum_i a_i] = sum_ij Cov[a_i, a_j], and only parts with noise in common have a covariance.
+    """
+    graph = _graph(graph, args, kwargs)
+    check_cost(graph.cost)
+    targets = [leaf for _, leaf in leaves(graph.parameters)]
+    loss = surrogate(graph.cost, 1, graph=True)
+    pulled = pull([loss], [np.ones((), loss.dtype)], targets, True)
+    roots = [g for g in pulled if type(g) is Node]
+    engine = Engine(roots, _names(graph), budget, True)
+    slopes = engine.slopes(roots)
+    pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
+
+    def compute() -> tuple[list[Any], list[float]]:
+        means = engine.means()
+        covariances, magnitude = engine.covariances(means, pairs)
+        twice = np.where(pairs[:, 0] == pairs[:, 1], 1, 2)
+        forms = [_forms(s, pairs, np.stack([twice * covariances, twice * magnitude])) for s in slopes]
+        results = zip(engine.at(roots, means), [v for v, _ in forms], strict=True)
+        scales = zip(_magnitudes(slopes, engine), [float(np.max(m, initial=0)) for _, m in forms], strict=True)
+        nothing = [(np.asarray(g), np.zeros(np.size(g))) for g in pulled if type(g) is not Node]
+        both = [next(results) if type(g) is Node else nothing.pop(0) for g in pulled]
+        sizes = [next(scales) if type(g) is Node else (0.0, 0.0) for g in pulled]
+        return (
+            [np.asarray(m) for m, _ in both] + [np.reshape(v, t.shape) for (_, v), t in zip(both, targets, strict=True)],
+            [m for m, _ in sizes] + [v for _, v in sizes],
+        )
+
+    found, error = engine.converged(compute, rtol)
+    found = [np.asarray(x, t.dtype) for x, t in zip(found, 2 * targets, strict=True)]
+    result = Moments(*[rebuild(graph.parameters, iter(part)) for part in (found[: len(targets)], found[len(targets) :])])
+    return Exact(result, error, engine.evaluations) if full else result
+
+
+def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
+    """The exact law of a node (of a graph: of its cost), all elements jointly, that depends on finitely many values."""
+    root = _model(node.cost if isinstance(node, Graph) else node)
+    engine = Engine([root], _names(node) if isinstance(node, Graph) else {}, budget, False)
+    if engine.adaptive:
+        raise ScgValueError(f"the law of {root!r} cannot be listed: it depends on {', '.join(leaf.name for leaf in engine.adaptive)} ({here()})")
+    if not engine.leaves:
+        return Law(np.asarray(root._value)[None], np.ones(1))
+    engine.terms, engine.places = [root], [(0, 0)]
+    everything = frozenset(range(engine.offsets[-1]))
+    rows, chances = [], []
+    for block in engine.blocks([everything], [(0,)], False):
+        rows.append(block.values[0])
+        chances.append(block.weights[:, 0])
+    chance, row = np.concatenate(chances), np.concatenate(rows)
+    values, inverse = np.unique(row[chance > 0], axis=0, return_inverse=True)
+    return Law(values.reshape(len(values), *root.shape), np.bincount(inverse.reshape(-1), chance[chance > 0], len(values)))
+
+
+def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+    """A graph as it is; a node as one; a function traced, with some generator where it needs one: no result here depends on it."""
+    if isinstance(graph, (Graph, Node)):
+        if args or kwargs:
+            raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol and full ({here()})")
+        return graph if isinstance(graph, Graph) else Graph(graph)
+    if not callable(graph):
+        raise ScgTypeError(f"exact results need a graph, a node or a function, got {type(graph).__name__} ({here()})")
+    if "rng" not in kwargs and len(args) < len(names := inspect.signature(graph).parameters) and "rng" in names:
+        kwargs = {**kwargs, "rng": np.random.default_rng(0)}
+    return trace(graph, *args, **kwargs)
+
+
+def _names(graph: Graph) -> dict[int, str]:
+    names = {node.id: name for name, node in graph.stochastic.items()}
+    for name, node in graph.stochastic.items():
+        for source in ancestors([node.operands[0]]) if node.primitive is path else ():
+            if source.primitive is noise:
+                names.setdefault(source.id, name)
+    return names
+
+
+def _model(cost: Node) -> Node:
+    """The cost with every relaxed draw as the draw that it relaxes."""
+    nodes = [n for n in Graph(cost, []).nodes if is_stochastic(n)]
+    relaxed = [n for n in nodes if n.primitive is path and isinstance(n.statics["site"].distribution, Discrete)]
+    if not relaxed:
+        return cost
+    values = {n.id: n._value for n in nodes if n.primitive is draw}
+    for n in relaxed:
+        atom = n.statics["site"].distribution.atoms()[0]
+        values[n.id] = np.broadcast_to(atom, n.shape)
+    return resample(cost, {}, bindings={n.id: Accounted() for n in relaxed}, values=values)  # type: ignore[no-any-return]
+
+
+def _parameter(value: Any, term: Node) -> Node:
+    return parameter(np.asarray(value, term.dtype if term.dtype.kind == "f" else float))
+
+
+def _magnitudes(slopes: list[Any], engine: Engine) -> list[float]:
+    return [float(np.max(np.abs(s) @ engine.magnitude, initial=0)) for s in slopes]
+
+
+def _forms(slope: Any, pairs: Any, weights: Any) -> tuple[Any, Any]:
+    """sum over pairs (a, b) of slope_a slope_b w_ab, and of the absolute values with the second weights."""
+    value, size = np.zeros(len(slope)), np.zeros(len(slope))
+    for k in range(0, len(pairs), step := max(1, 2**22 // max(1, len(slope)))):
+        product = slope[:, pairs[k : k + step, 0]] * slope[:, pairs[k : k + step, 1]]
+        value += product @ weights[0, k : k + step]
+        size += np.abs(product) @ weights[1, k : k + step]
+    return value, size
+
+
+def _second(g: Any, targets: list[Node]) -> list[Any]:
+    if type(g) is not Node:
+        return [np.zeros(np.shape(g) + t.shape) for t in targets]
+    rows = [pull([g], [unit.reshape(g.shape)], targets) for unit in np.eye(g.size, dtype=g.dtype)]
+    return [np.stack(column) if rows else np.zeros(g.shape + t.shape) for column, t in zip(zip(*rows, strict=True), targets, strict=True)]

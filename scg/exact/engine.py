@@ -1,0 +1,390 @@
+"""Exact means of nodes, by enumeration of what each of their elements depends on.
+
+A node is taken apart through sums, layout and constant factors into *terms*. The axis maps tell which elements of which draws and of which
+noise an element of a term depends on, through draws in between too: its *set*. Sets without a common element are enumerated at once,
+row by row of one batched replay: row r gives each of them the r-th of its own configurations. So the number of rows is that of the
+largest set, and n coins of which each meets its own part of a cost take 2 n evaluations of parts, not 2^n of the whole.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.axes import padded
+from scg.errors import ScgValueError, here
+from scg.exact.leaf import Leaf
+from scg.exact.reach import reaches
+from scg.exact.rules import BENT, ENDS, GAUSS, HALVES
+from scg.gradient import pull
+from scg.graph import Node, ancestors
+from scg.influence import accounted, influence
+from scg.primitives import contraction, indexing, layout
+from scg.replay import replay, rerun
+from scg.sample import draw, noise
+from scg.surrogate import _only_once, _summands, box
+
+Set = frozenset[int]
+
+_BLOCK = 2**20  # elements that the largest array of a block of rows may have
+_PAIRS = 2**26
+_LEVELS = {GAUSS: (8, 16, 32, 64, 128), BENT: (16, 32, 64, 128), ENDS: (32, 64, 128, 256), HALVES: (32, 64, 128, 256)}
+_BILINEAR = (contraction._matmul, contraction._matvec, contraction._vecmat, contraction._dot, contraction._einsum)
+_VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, _only_once)
+
+
+class BudgetError(ScgValueError):
+    """More configurations than the budget allows, for one part of a cost."""
+
+
+class ConvergenceError(ScgValueError):
+    """A mean over continuous values that did not settle."""
+
+
+class Block(NamedTuple):
+    """``members``: requests, and the column of each in ``weights`` (rows, sets); ``values``: of terms, by id, (rows, elements)."""
+
+    members: list[int]
+    columns: list[int]
+    weights: Any
+    values: dict[int, Any]
+
+
+class Engine:
+    """The means of ``roots``. With ``held`` what is linear in values though not in derivatives, such as stop_gradient, is taken apart as well."""
+
+    def __init__(self, roots: list[Node], names: dict[int, str], budget: int, held: bool):
+        self.roots, self.budget, self.evaluations, self.missing = roots, budget, 0, 0.0
+        self.order = ancestors(roots, guards=True)
+        sources = [n for n in self.order if n.primitive is draw or n.primitive is noise]
+        events = [0 if n.primitive is noise else n.statics["site"].event_ndim for n in sources]
+        self.ties = [influence(n, event, self.order) for n, event in zip(sources, events, strict=True)]
+        self.dependent = set().union(*self.ties) if sources else set()
+        counts: dict[str, int] = {}
+        self.leaves: list[Leaf] = []
+        for node in sources:
+            kind = "noise" if node.primitive is noise else type(node.statics["site"].distribution).__name__.lower()
+            counts[kind] = counts.get(kind, 0) + 1
+            name = names.get(node.id) or node.name or (kind if counts[kind] == 1 else f"{kind}_{counts[kind] - 1}")
+            self.leaves.append(Leaf(node, name, any(type(o) is Node and o.id in self.dependent for o in node.operands)))
+        self.offsets = list(itertools.accumulate([leaf.count for leaf in self.leaves], initial=0))
+        self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
+        self.terms = self._terms(held)
+        found = reaches(self.leaves, self.ties, self.order)
+        further = [found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]).any(axis=1) if leaf.varies else None for leaf in self.leaves]
+        self.sets: list[Set] = []
+        self.places: list[tuple[int, int]] = []  # of each set: its term, and the element there
+        self.starts: list[int] = []
+        for k, term in enumerate(self.terms):
+            self.starts.append(len(self.sets))
+            sets = self._sets(found[term.id], further)
+            self.sets += sets
+            self.places += [(k, e) for e in range(len(sets))]
+
+    @property
+    def adaptive(self) -> list[Leaf]:
+        """The leaves whose values cannot all be listed."""
+        return [leaf for leaf in self.leaves if leaf.adaptive]
+
+    def _terms(self, held: bool) -> list[Node]:
+        terms, region = [], {root.id for root in self.roots}
+        for node in reversed(self.order):
+            if node.id in region and node.id in self.dependent:
+                inner = _parts(node, self.dependent, held)
+                region.update(node.operands[k].id for k in inner)
+                if not inner:
+                    terms.append(node)
+        return terms
+
+    def _sets(self, reach: Any, reaches: list[Any]) -> list[Set]:
+        """The sets of a term's elements: what they depend on, and what that is drawn from."""
+        for leaf, start, further in reversed(list(zip(self.leaves, self.offsets, reaches, strict=False))):
+            if further is not None:
+                reach = reach | (reach[:, start : start + leaf.count] @ further)
+        if not len(reach):
+            return []
+        distinct, inverse = np.unique(np.packbits(reach, axis=1), axis=0, return_inverse=True)
+        known = [frozenset(np.flatnonzero(np.unpackbits(row, count=reach.shape[1])).tolist()) for row in distinct]
+        return [known[i] for i in inverse.reshape(-1)]
+
+    def configurations(self, elements: Set) -> int:
+        """How many configurations a set has."""
+        return math.prod([self.leaves[self.owner[e]].size for e in elements])
+
+    def blocks(self, requests: list[Set], wanted: list[tuple[int, ...]], graph: bool) -> Iterator[Block]:
+        """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the terms there, in blocks of rows."""
+        covers, of = _covered(requests)
+        sizes = [self.configurations(c) for c in covers]
+        for cover, size in zip(covers, sizes, strict=True):
+            if size > self.budget:
+                counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
+                parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
+                raise BudgetError(
+                    f"a part of the cost depends on {', '.join(parts)} at once: {float(size):.4g} configurations, over the budget of {self.budget}; "
+                    f"raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})"
+                )
+        self.evaluations += sum(sizes)
+        members: list[list[int]] = [[] for _ in covers]
+        for request, cover in enumerate(of):
+            members[cover].append(request)
+        for together in _rounds(covers, sizes):
+            inside = [request for k in together for request in members[k]]
+            columns = [column for column, k in enumerate(together) for _ in members[k]]
+            terms = sorted({t for request in inside for t in wanted[request]})
+            rows = max(sizes[k] for k in together)
+            step = max(1, _BLOCK // max(1, max(n.size for n in self.order if type(n._value) is not tuple)))
+            for start in range(0, rows, step):
+                at = np.arange(start, min(start + step, rows))
+                weights, values = self._run([covers[k] for k in together], [sizes[k] for k in together], at, terms, graph)
+                yield Block(inside, columns, weights, dict(zip(terms, values, strict=True)))
+
+    def _run(self, sets: list[Set], sizes: list[int], rows: Any, terms: list[int], graph: bool) -> tuple[Any, list[Any]]:
+        """The probability of every row's configuration of every set, and the values of some terms."""
+        digits = np.full((len(rows), self.offsets[-1]), -1)
+        for elements, size in zip(sets, sizes, strict=True):
+            inside = sorted(elements)
+            if inside:
+                counts = [self.leaves[self.owner[e]].size for e in inside]
+                digits[:, inside] = (rows % size)[:, None] // np.cumprod([1, *counts[:-1]]) % counts
+        values: dict[Node, Any] = {}
+        weights: list[Any] = []
+        with np.errstate(all="ignore"):  # where a configuration is impossible
+            for leaf, start in zip(self.leaves, self.offsets, strict=False):
+                value, weight = leaf.at(digits[:, start : start + leaf.count], self._law(leaf, values, len(rows)))
+                values[leaf.node] = value
+                weights.append(weight)
+            scores = [leaf.score if not leaf.is_noise and (leaf.discrete or graph) else None for leaf in self.leaves]
+            found = replay([*[self.terms[t] for t in terms], *[s for s in scores if s is not None]], values, list(values), create_graph=graph)
+            logs = iter(found[len(terms) :])
+            chances = [self._chance(leaf, w, s if s is None else next(logs)) for leaf, w, s in zip(self.leaves, weights, scores, strict=True)]
+        longest = max(map(len, sets), default=0)
+        index = np.array([[*sorted(s), *[self.offsets[-1]] * (longest - len(s))] for s in sets], int).reshape(len(sets), longest)
+        product = np.prod(np.concatenate([*chances, np.ones((len(rows), 1))], axis=1)[:, index], axis=-1)
+        product = product * (rows[:, None] < np.array(sizes))
+        return product, [np.reshape(v, (len(rows), -1)) for v in found[: len(terms)]]
+
+    def _law(self, leaf: Leaf, values: dict[Node, Any], rows: int) -> Any:
+        """The law of a continuous draw in each of the rows."""
+        if leaf.is_noise or leaf.discrete:
+            return None
+        law = leaf.law
+        if leaf.varies:
+            new = {}
+            for name, p in law.parameters.items():
+                if type(p) is Node and p.id in self.dependent:
+                    moved = p if p in values else replay(p, values, list(values))
+                    moved = values[p] if moved is p else moved
+                    new[name] = padded(moved, len(leaf.batch) + law.parameter_event_ndim(name))
+            law = law.replaced(**new)
+        return law.detached()
+
+    def _chance(self, leaf: Leaf, weight: Any, log_p: Any) -> Any:
+        """The weight of every element of a leaf in every row, (rows, elements); with the derivative of its probability where that is a Node."""
+        if log_p is None:
+            return weight
+        rows = log_p.shape[0]
+        log_p = np.reshape(log_p, (rows, leaf.count))
+        if not leaf.discrete:
+            return weight * box(log_p)
+        by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.law.parameters.items())
+        if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p._value).any():
+            raise ScgValueError(f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use logits ({here()})")
+        return np.exp(log_p)
+
+    def means(self, graph: bool = False) -> list[Any]:
+        """E of every term: arrays, or Nodes of the parameters. ``magnitude`` is then E|.| of all their elements: what rounding is relative to."""
+        total: Any = np.zeros(len(self.sets))
+        self.magnitude = np.zeros(len(self.sets))
+        pieces: list[Any] = []
+        place: list[int] = []
+        mass = np.zeros(len(self.sets))
+        wanted = [(k,) for k, _ in self.places]
+        for block in self.blocks(self.sets, wanted, graph):
+            for t, inside, columns, elements in self._by_term(block):
+                w = block.weights[:, columns]
+                products = _absorbed(w, block.values[t][:, elements])
+                part = np.sum(products, axis=0)
+                self.magnitude[inside] += np.sum(np.abs(_raw(products)), axis=0)
+                if graph:
+                    pieces.append(part)
+                    place += inside
+                else:
+                    total[inside] += part
+                mass[inside] += np.sum(_raw(w), axis=0)
+        self.missing = float(np.max(np.abs(mass - 1), initial=0))
+        if graph and pieces:
+            onto = np.zeros((len(self.sets), len(place)))  # rows of one element come in several blocks
+            onto[place, np.arange(len(place))] = 1
+            total = onto @ np.concatenate(pieces)
+        return [np.reshape(total[s : s + term.size], term.shape) for s, term in zip(self.starts, self.terms, strict=True)]
+
+    def gradient(self, weights: list[Any], parameters: list[Node]) -> list[Any]:
+        """d / d parameters of the sum of E[term] * weights over the terms, block by block: what is recorded stays small."""
+        seeds = np.concatenate([np.ravel(w) for w in weights]) if weights else np.zeros(0)
+        total: list[Any] = [np.zeros(p.shape) for p in parameters]
+        for block in self.blocks(self.sets, [(k,) for k, _ in self.places], True):
+            cost: Any = 0
+            for t, inside, columns, elements in self._by_term(block):
+                cost = cost + np.sum(_absorbed(block.weights[:, columns], block.values[t][:, elements]) * seeds[inside])
+            if type(cost) is Node:
+                pulled = pull([cost], [np.ones((), cost.dtype)], parameters)
+                total = [a + b for a, b in zip(total, pulled, strict=True)]
+        return total
+
+    def covariances(self, means: list[Any], pairs: Any) -> tuple[Any, Any]:
+        """Cov of pairs (a, b) of elements of the terms, given the means, and the mean of |.| of what it is the mean of."""
+        centre = np.concatenate([np.zeros(0), *[np.ravel(m) for m in means]])
+        total, magnitude = np.zeros(len(pairs)), np.zeros(len(pairs))
+        requests = [self.sets[a] | self.sets[b] for a, b in pairs]
+        wanted = [(self.places[a][0], self.places[b][0]) for a, b in pairs]
+        for block in self.blocks(requests, wanted, False):
+            chosen, used = pairs[block.members], np.unique(pairs[block.members])
+            column = np.stack([block.values[self.places[e][0]][:, self.places[e][1]] - centre[e] for e in used], axis=1)
+            left, right = np.searchsorted(used, chosen[:, 0]), np.searchsorted(used, chosen[:, 1])
+            for k in range(0, len(chosen), step := max(1, _BLOCK // len(column))):
+                part = slice(k, k + step)
+                w = block.weights[:, block.columns[part]]
+                products = _absorbed(w, column[:, left[part]] * column[:, right[part]])
+                total[block.members[part]] += np.sum(products, axis=0)
+                magnitude[block.members[part]] += np.sum(np.abs(products), axis=0)
+        return total, magnitude
+
+    def _by_term(self, block: Block) -> Iterator[tuple[int, list[int], list[int], list[int]]]:
+        groups: dict[int, tuple[list[int], list[int], list[int]]] = {}
+        for request, column in zip(block.members, block.columns, strict=True):
+            t, element = self.places[request]
+            for part, entry in zip(groups.setdefault(t, ([], [], [])), (request, column, element), strict=True):
+                part.append(entry)
+        return ((t, *found) for t, found in groups.items())
+
+    def at(self, roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
+        """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it. Those of whole numbers may be fractions."""
+        if not self.terms:
+            return roots if graph else [r._value for r in roots]
+        table = {t.id: v for t, v in zip(self.terms, values, strict=True)}
+        order = ancestors(roots, min(table), guards=True)
+        return rerun(roots, order, table, set(table) if size else set(), size, graph)  # type: ignore[no-any-return]
+
+    def slopes(self, roots: list[Node]) -> list[Any]:
+        """d root / d (elements of the terms), in which the roots are affine: (root.size, elements)."""
+        count = len(self.sets)
+        if not count:
+            return [np.zeros((r.size, 0)) for r in roots]
+        base = self.at(roots, [np.zeros((1, *t.shape)) for t in self.terms], size=1)
+        columns = []
+        for start in range(0, count, step := max(1, _BLOCK // max([1, *[n.size for n in self.order if type(n._value) is not tuple]]))):
+            unit = np.eye(count)[start : start + step]
+            values = [unit[:, s : s + t.size].reshape(len(unit), *t.shape) for s, t in zip(self.starts, self.terms, strict=True)]
+            columns.append([np.reshape(v - b, (len(unit), -1)) for v, b in zip(self.at(roots, values, size=len(unit)), base, strict=True)])
+        return [np.concatenate(c).T for c in zip(*columns, strict=True)]
+
+    def converged(self, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float) -> tuple[list[Any], float]:
+        """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much they still moved.
+
+        ``compute`` also returns for each array what its rounding is relative to.
+        """
+        eps = max([float(np.finfo(n.dtype).eps) for n in self.roots if n.dtype.kind == "f"], default=2e-16)
+        if not self.adaptive:
+            found, magnitudes = compute()
+            return found, max(eps, self.missing) * max(magnitudes, default=0.0)
+        rtol, closest, stopped = max(rtol, 64 * eps), math.inf, None
+        for kind, levels in _LEVELS.items():
+            last = None
+            for points in levels:
+                self.evaluations = 0
+                try:
+                    for leaf in self.adaptive:
+                        leaf.refine(points, kind)
+                    with np.errstate(all="ignore"):  # what does not exist may be infinite
+                        found, magnitudes = compute()
+                except BudgetError as error:
+                    stopped = stopped or error
+                    break
+                if last is not None:
+                    sizes = [_largest(a) for a in found]
+                    with np.errstate(all="ignore"):
+                        moved = [max(_largest(a - b), self.missing * m) for a, b, m in zip(found, last, magnitudes, strict=True)]
+                    if all(c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True)):
+                        return found, max([*moved, *[eps * m for m in magnitudes]], default=0.0)
+                    closest = min(closest, max(moved))
+                last = found
+        if stopped is not None:
+            raise stopped
+        raise ConvergenceError(
+            f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was {closest:.3g}; what is integrated is not "
+            f"smooth, or has no such mean; raise rtol=, or sample it ({here()})"
+        )
+
+
+def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:
+    """The pairs of elements of terms that some coordinate adds up and that are not independent: (pairs, 2), the first not after the second."""
+    if len(sets) ** 2 > _PAIRS:
+        raise BudgetError(f"{len(sets)} parts of a gradient are too many for their covariances ({here()})")
+    member = np.zeros((len(sets), elements), np.float32)
+    for i, s in enumerate(sets):
+        member[i, list(s)] = 1
+    met = np.zeros((len(sets), len(sets)), bool)
+    for slope in slopes:
+        used = np.asarray(slope != 0, np.float32)
+        met |= used.T @ used > 0
+    return np.argwhere(np.triu(met & (member @ member.T > 0)))
+
+
+def _absorbed(weights: Any, values: Any) -> Any:
+    """weights * values, zero where the weight is, whatever the value there."""
+    finite = np.isfinite(_raw(values))
+    return weights * (values if finite.all() else np.where((_raw(weights) == 0) & ~finite, 0, values))
+
+
+def _raw(x: Any) -> Any:
+    return x._value if type(x) is Node else x
+
+
+def _largest(x: Any) -> float:
+    return float(np.max(np.abs(x), initial=0))
+
+
+def _parts(node: Node, dependent: set[int], held: bool) -> list[int]:
+    moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in dependent]
+    if any(type(node.operands[k]._value) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):  # the sum of truths is none
+        return []
+    known = _summands(node, dependent)
+    if known or node.guard is not None or len(moving) != 1:
+        return known
+    rule = node.primitive
+    linear = rule in _BILINEAR or rule is indexing._scatter and moving == [0] or held and rule in _VALUES_ONLY
+    return moving if linear else []
+
+
+def _covered(requests: list[Set]) -> tuple[list[Set], list[int]]:
+    """The largest of the sets, in which all the others lie, and for every request one in which it does."""
+    distinct = sorted(set(requests), key=lambda s: (-len(s), sorted(s)))
+    covers: list[Set] = []
+    containing: dict[int, list[int]] = {}
+    cover_of: dict[Set, int] = {}
+    for s in distinct:
+        rarest = min((containing.get(e, []) for e in s), key=len, default=list(range(len(covers))))
+        found = next((k for k in rarest if s <= covers[k]), None)
+        if found is None:
+            found = len(covers)
+            covers.append(s)
+            for e in s:
+                containing.setdefault(e, []).append(found)
+        cover_of[s] = found
+    return covers, [cover_of[r] for r in requests]
+
+
+def _rounds(covers: list[Set], sizes: list[int]) -> list[list[int]]:
+    """Sets that have no element in common, together: by falling size, each into the first round that it fits."""
+    rounds: list[tuple[set[int], list[int]]] = []
+    for k in sorted(range(len(covers)), key=lambda k: -sizes[k]):
+        for used, members in rounds:
+            if used.isdisjoint(covers[k]):
+                used |= covers[k]
+                members.append(k)
+                break
+        else:
+            rounds.append((set(covers[k]), [k]))
+    return [members for _, members in rounds]

@@ -1,0 +1,109 @@
+"""What chance enters by: the draws and the noise of a graph, element by element, and the values that each can take."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scg.axes import padded
+from scg.distributions.base import Discrete, FiniteSupport
+from scg.distributions.uniform import noise_of, transported
+from scg.errors import ScgValueError, here
+from scg.exact.rules import GAUSS, matched, standard
+from scg.graph import Node, parameter
+from scg.sample import noise
+
+
+class Leaf:
+    """A draw whose value is held, or noise. Its *elements* are those of its batch, each with ``size`` values (of a rule of ``points``).
+
+    ``varies``: its parameters depend on other leaves. ``adaptive``: there are more values than can be listed, so that ``size`` is a matter of accuracy.
+    """
+
+    def __init__(self, node: Node, name: str, varies: bool):
+        self.varies = varies
+        self.node, self.name, self.site = node, name, node.statics.get("site")
+        self.is_noise = node.primitive is noise
+        self.law = node.statics["law"] if self.is_noise else self.site.distribution
+        self.batch = node.shape if self.is_noise else node.shape[: node.ndim - self.site.event_ndim]
+        self.event = node.shape[len(self.batch) :]
+        self.count = math.prod(self.batch)
+        self.discrete = isinstance(self.law, Discrete)
+        if self.is_noise and self.discrete:
+            raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a draw ({here()})")
+        self.adaptive = not isinstance(self.law, FiniteSupport)
+        if self.adaptive and self.discrete and self.law.event_shape:
+            raise ScgValueError(f"{name}: the values of {self.law!r} cannot be listed ({here()})")
+        score = None if self.is_noise else self.law.log_prob(node)
+        self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))  # the same for all values
+        self.cut = self._cut() if self.adaptive and self.discrete else 0
+        self.refine(8, GAUSS)
+
+    def refine(self, points: int, kind: int) -> None:
+        """Choose the values: all of them, or the first ``points / 8`` times ``cut`` of a support without end, or those of a rule."""
+        self.inner, self.fixed = 1, None
+        if not self.adaptive:
+            atoms = padded(self.law.atoms(), self.node.ndim)
+            self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(len(atoms), self.count, *self.event)
+        elif self.discrete:
+            low, size = float(np.min(getattr(self.law.support, "low", 0))), self.cut * points // 8
+            self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
+        elif self.is_noise:
+            self.rule = standard(self.law, points, kind)
+        else:
+            self._of_a_draw(points, kind)
+        self.size = len(self.fixed) if self.fixed is not None else len(self.rule[0]) ** self.inner
+
+    def _cut(self) -> int:
+        """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the parameters that were recorded."""
+        law, count = self.law.detached(), 16
+        low = float(np.min(getattr(law.support, "low", 0)))
+        while count < 2**20:
+            p = np.exp(law.log_prob((low + count + np.arange(-2.0, 0.0)).reshape(2, *[1] * len(law.batch_shape))))
+            ratio = p[1] / np.maximum(p[0], np.finfo(float).tiny)
+            if np.all((law.mean < low + count) & (ratio < 1) & (p[1] * ratio <= 1e-15 * (1 - ratio))):
+                break
+            count *= 2
+        return count
+
+    def _of_a_draw(self, points: int, kind: int) -> None:
+        law = self.law.detached()
+        fixed = matched(law, points) if kind == GAUSS and not self.event and not self.varies else None
+        if fixed is not None:
+            batch = (1,) * (len(self.batch) - len(law.batch_shape)) + law.batch_shape
+            x, w = (np.broadcast_to(a.reshape(len(a), *(batch if a.shape[1] > 1 else [1] * len(self.batch))), (len(a), *self.batch)) for a in fixed)
+            self.fixed, self.rule = x.reshape(len(x), self.count), (None, w.reshape(len(w), self.count))
+            return
+        base, self.noise_shape = noise_of(law, self.site.shape if self.site.drawn is None else self.site.drawn)
+        if self.noise_shape[: len(self.batch)] != self.batch:
+            raise ScgValueError(f"{self.name}: no rule is known for {self.law!r} ({here()})")
+        self.inner = math.prod(self.noise_shape[len(self.batch) :])
+        self.rule = standard(base, points, kind)
+
+    def at(self, digits: Any, law: Any) -> tuple[Any, Any]:
+        """Values, and the weights of their rule (None where log_prob tells), for a number of one of the values for every row and element.
+
+        -1 stands for the value that was recorded, with weight one. ``law`` is the draw's, of arrays, with rows in front where it has other parameters there.
+        """
+        chosen = np.maximum(digits, 0)
+        if self.fixed is not None:
+            values = self.fixed[chosen, np.arange(self.count)]
+            weights = None if self.discrete else self.rule[1][chosen, np.arange(self.count)]
+        else:
+            x, w = self.rule
+            each = chosen[..., None] // len(x) ** np.arange(self.inner) % len(x)
+            values, weights = x[each], np.prod(w[each], axis=-1)
+            if not self.is_noise:
+                values = np.asarray(transported(law, values.reshape(len(digits), *self.noise_shape)))
+        values = np.reshape(values, (len(digits), self.count, *self.event))
+        kept = np.reshape(self.node._value, (self.count, *self.event))
+        values = np.where((digits < 0).reshape(*digits.shape, *[1] * len(self.event)), kept, values)
+        values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
+        return values, None if weights is None else np.where(digits < 0, 1, weights)
+
+    def described(self, count: int) -> str:
+        """For a message that is about ``count`` of the elements."""
+        return f"{self.name} ({count} element{'s' * (count > 1)} of {self.size} values)"
+
+    def __str__(self) -> str:
+        return self.described(self.count)
