@@ -247,7 +247,6 @@ class Outcome:
     centre: Any
     margin: Any
     detectable: Any
-    deviation: Any
     tail: Any
 
     @property
@@ -294,9 +293,8 @@ def decide(
         block = np.asarray(draw(size), float)
         if not np.all(np.isfinite(block)):
             bad = ~np.isfinite(block).all(axis=0)
-            nothing = np.full(scale.shape, np.nan)
-            index = np.where(bad, 0.0, np.inf)
-            return Outcome("inconclusive", "a draw is not finite", sequence.t + size, nothing, nothing + np.inf, nothing + np.inf, nothing, index)
+            nothing, index = np.full(scale.shape, np.nan), np.where(bad, 0.0, np.inf)
+            return Outcome("inconclusive", "a draw is not finite", sequence.t + size, nothing, np.full(scale.shape, np.inf), np.full(scale.shape, np.inf), index)
         sequence.update(block)
         if bounds is None:
             tail.update(block)
@@ -314,4 +312,4 @@ def decide(
         else:
             status = "inconclusive"
             reason = "the tail may be too heavy for a variance" if not np.all(light) else "the intervals are still too wide"
-        return Outcome(status, reason, sequence.t, centre, margin, found, deviation, tail.index()[0] if bounds is None else np.full(scale.shape, np.inf))
+        return Outcome(status, reason, sequence.t, centre, margin, found, tail.index()[0] if bounds is None else np.full(scale.shape, np.inf))

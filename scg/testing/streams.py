@@ -118,7 +118,7 @@ class Streams:
         self.chunk = max(1, min(4096, _BYTES // largest))
         for _ in range(16):
             try:
-                if all(np.all(np.isfinite(self._costs(s * 2 * self.step * v, 16, 0))) for v in signs for s in (-1, 1)):
+                if all(self._exists(side * 2 * self.step * v) for v in signs for side in (-1, 1)):
                     return
             except GuardError as error:
                 raise ScgValueError(f"no reference: {error}; give reference=, of the parameters' structure ({here()})") from error
@@ -127,9 +127,16 @@ class Streams:
             self.step /= 2
         raise ScgValueError(f"no reference: the cost does not exist around the parameters; give reference=, of the parameters' structure ({here()})")
 
+    def _run(self, shift: Any, n: int, seed: int) -> Graph:
+        return self.model.run(rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n)
+
     def _costs(self, shift: Any, n: int, seed: int) -> Any:
-        parts = split(self.graph, self.point + shift)
-        return self.model.run(rng=np.random.default_rng(seed), parameters=parts, replicates=n).cost.value.astype(float)
+        return self._run(shift, n, seed).cost.value.astype(float)
+
+    def _exists(self, shift: Any) -> bool:
+        """Whether costs are finite there, and all laws have parameters of their sets, which a replay does not check."""
+        run = self._run(shift, 16, 0)
+        return bool(np.all(np.isfinite(run.cost.value))) and all(_holds(n.statics["site"].distribution.detached()) for n in run.stochastic.values())
 
     def _differences(self, n: int) -> tuple[Any, Any]:
         errors, estimates = [], []
@@ -148,6 +155,11 @@ class Streams:
             errors.append(g - reference)
             estimates.append(g)
         return np.concatenate(errors), np.concatenate(estimates)
+
+
+def _holds(law: Any) -> bool:
+    own = all(np.all(c.contains(value)) for name, c in law.constraints.items() if (value := getattr(law, name)) is not None)
+    return own and all(_holds(getattr(law, part)) for part in law.parts)
 
 
 def _reference(graph: Graph, reference: Any) -> tuple[Any, str]:
