@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from scg.axes import elementwise
-from scg.errors import NotDifferentiable, here
+from scg.errors import EstimatorError, NotDifferentiable, here
 from scg.estimator import Accounted, Estimator
 from scg.gradient import pull, unbroadcast
 from scg.graph import RULES, Node, ancestors, parameter, primitive
 from scg.influence import Tie, accounted, gather, influence, mixed_axes, spread, unpicked
 from scg.primitives import indexing, layout, reduction
-from scg.sample import Site, place, resample
+from scg.sample import Site, draw, path, place, resample
 
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
@@ -49,6 +49,7 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     found = _among(order_of_cost, [cost])
     if not found:
         return cost
+    _refuse_steps(cost, found, order_of_cost)
     extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph)]
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
@@ -73,6 +74,31 @@ def _among(order: list[Node], costs: list[Node]) -> list[Node]:
         reach = {n.id: influence(n, n.statics["site"].event_ndim, order) for n in found if n.id in known}
         found = [n for n in found if n.id not in known or any(c.id in reach[n.id] for c in costs)]
     return found
+
+
+def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
+    """Raise EstimatorError where a term of the cost depends on pathwise draws through steps alone: its derivative is zero, that of its mean is not."""
+    paths = [node for node in found if node.primitive is path and node.statics["site"].estimator.unbiased]
+    if not paths:
+        return
+    moves = {node.id: True for node in paths}  # by id, of what depends on them: whether it moves with them, or only jumps
+    for node in order:
+        if node.id in moves or node.primitive is layout.stop_gradient:
+            continue
+        known = [moves[o.id] for o in node.operands if type(o) is Node and o.id in moves]
+        if known:
+            smooth = node.primitive is draw or node.primitive.differentiable and (type(node._value) is tuple or node.dtype.kind in "fc")
+            moves[node.id] = smooth and any(known)
+    region = {cost.id}
+    for node in reversed(order):
+        if node.id in region and node.id in moves:
+            region.update(node.operands[k].id for k in _summands(node, moves.keys()))
+            if not moves[node.id] and not _summands(node, moves.keys()):
+                labels = ", ".join(repr(p.statics["site"]) for p in paths if p.id < node.id)
+                raise EstimatorError(
+                    f"{labels}: a pathwise rule needs a cost that is continuous in the draw, and {node!r}, made at {node.line}, depends on it "
+                    f"only through steps, of which the derivative is zero: use ScoreFunction() or MeasureValued() on this node ({here()})"
+                )
 
 
 def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool) -> Iterable[Node]:
@@ -316,7 +342,7 @@ _LINEAR = frozenset(
 )
 
 
-def _summands(node: Node, dependent: set[int]) -> list[int]:
+def _summands(node: Node, dependent: Collection[int]) -> list[int]:
     """Positions of the operands of which a node is a sum with constant weights; none where it is no such sum."""
     rule, operands = node.primitive, node.operands
     moving = [k for k, o in enumerate(operands) if type(o) is Node and o.id in dependent]

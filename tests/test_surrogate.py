@@ -261,3 +261,39 @@ def test_a_hessian_refuses_where_rows_would_cancel():
     g = scg.grad(lambda t: np.sum(first_order(t * t, np.ones(2))) * np.sum(t))
     with pytest.raises(NotDifferentiable, match="differentiated again"):
         scg.jacobian(lambda t: (lambda y: np.stack([y, -y]))(g(t)))(THETA)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda t, z, rng: np.sum(np.round(z)),
+        lambda t, z, rng: np.sum(z**2) + np.mean(z > 0),
+        lambda t, z, rng: t * np.sum(np.where(z > 0, 1.0, 0.0)),
+        lambda t, z, rng: np.sum(scg.sample(dist.Bernoulli(logits=np.floor(z)), scg.ScoreFunction(), rng=rng)),
+    ],
+)
+def test_a_pathwise_draw_in_a_step_is_refused(step):
+    def f(t, rng):
+        return step(t, scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, shape=3, name="z"), rng)
+
+    for derivative in (scg.grad(f), scg.hessian(f)):
+        with pytest.raises(EstimatorError, match="z ~ Normal.*continuous.*use ScoreFunction"):
+            derivative(0.3, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: np.sum(np.where(z > 0, z, 0.0)),
+        lambda z: np.sum(z * (z > 0)),
+        lambda z: np.sum(z[np.argsort(z)] * (z > 0)),
+        lambda z: np.sum(np.maximum(z, 0)) + np.sum(scg.stop_gradient(z)) + np.sum(np.ones_like(z)),
+    ],
+)
+def test_a_step_inside_a_smooth_term_is_none(f):
+    def cost(t, rng):
+        return f(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, shape=5))
+
+    above = np.random.default_rng(1).standard_normal(5) + 0.3 > 0
+    assert 0 < above.sum() < 5
+    assert scg.grad(cost)(0.3, rng=np.random.default_rng(1)) == above.sum()
