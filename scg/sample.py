@@ -1,6 +1,7 @@
 """Stochastic nodes: draws whose distributions depend on what we differentiate."""
 
 import contextvars
+import operator
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -117,7 +118,12 @@ def sample(
     if override is not None:
         override.check(distribution, name or "")
         estimator = override
-    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    try:
+        shape = tuple([operator.index(n) for n in ((shape,) if isinstance(shape, (int, np.integer)) else shape)])
+    except TypeError:
+        raise ScgTypeError(f"sample: shape must be a whole number or a tuple of them, got {shape!r} ({here()})") from None
+    if shape and min(shape) < 0:
+        raise ScgValueError(f"sample: shape must not be negative, got {shape!r} ({here()})")
     return place(Site(distribution, estimator, rng, shape, name))
 
 

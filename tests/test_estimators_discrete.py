@@ -289,11 +289,21 @@ def test_other_refusals():
         scg.sample(dist.Categorical(logits=THETA), scg.MuProp(), rng=rng)
     with pytest.raises(EstimatorError, match="MuProp needs .*fixed support"):
         scg.sample(dist.Uniform(0.0, scg.parameter(1.0)), scg.MuProp(), rng=rng)
-    for wrong in (0.0, -1.0, np.inf, "1", None):
+    for wrong in (0.0, -1.0, np.inf, "1", None, True):
         with pytest.raises(ScgValueError, match="temperature"):
             scg.REBAR(temperature=wrong)
     with pytest.raises(ScgValueError, match="scale"):
         scg.REBAR(scale=np.nan)
+    assert scg.REBAR(temperature=np.float32(0.5)).temperature == 0.5
+    for wrong in (0, 1.5, True):
+        with pytest.raises(ScgValueError, match="samples must be a whole number"):
+            scg.ScoreFunction(samples=wrong)
+    for wrong in (np.nan, "1", np.zeros(3)):
+        with pytest.raises(ScgValueError, match="Constant: value must be a finite number"):
+            scg.Constant(wrong)
+    for wrong, error in ((-1, ScgValueError), (2.5, ScgTypeError), ((2.0,), ScgTypeError), ("ab", ScgTypeError)):
+        with pytest.raises(error, match="sample: shape"):
+            scg.sample(dist.Bernoulli(logits=0.0), scg.ScoreFunction(), rng=rng, shape=wrong)
     with pytest.raises(ScgTypeError, match="optimizer"):
         scg.REBAR(optimizer=1e-3)
     with pytest.raises(ScgTypeError, match="fn must be a function"):

@@ -36,6 +36,8 @@ class Constant(Baseline):
     """The same number for every element of the draw."""
 
     def __init__(self, value: float):
+        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool) or not math.isfinite(value):
+            raise ScgValueError(f"Constant: value must be a finite number, got {value!r} ({here()})")
         self.level = float(value)
 
     def value(self, down: Downstream) -> Any:

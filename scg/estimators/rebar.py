@@ -32,9 +32,9 @@ class _Relaxed(Estimator):
 
     def __init__(self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None):
         name = type(self).__name__
-        if temperature is not None and not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+        if temperature is not None and not (_is_number(temperature) and 0 < temperature < math.inf):
             raise ScgValueError(f"{name}: temperature must be a positive number, got {temperature!r} ({here()})")
-        if not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        if not _is_number(scale) or not math.isfinite(scale):
             raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
         if optimizer is not None and not callable(optimizer):
             raise ScgTypeError(f"{name}: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})")
@@ -163,3 +163,7 @@ def _uniform(down: Downstream) -> Any:
     if down.graph:
         return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
     return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
