@@ -23,6 +23,7 @@ RULES: dict[Any, Callable[..., Any]] = {}
 """What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
 
 _NONE: dict[str, Any] = {}
+_SCALAR_POWERS = (np.ones(1, np.float32) ** np.int64(2)).dtype == np.float32  # older NumPy: few exponents keep the base's dtype
 
 
 @final
@@ -251,7 +252,7 @@ class Node:
                 raise
             raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
-    __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, or node.value to detach on purpose")
+    __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose")
     __float__ = _detached("float()", "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose")
     __int__ = _detached("int()", "use node.value")
     __complex__ = _detached("complex()", "use node.value")
@@ -322,6 +323,8 @@ class Node:
         return RULES[np.divmod](other, self)
 
     def __pow__(self, other: Any) -> "Node":
+        if _SCALAR_POWERS and isinstance(other, (np.number, np.ndarray)) and other.ndim == 0 and self.dtype.kind in "fc" and other in (-1, 0, 0.5, 1, 2):
+            other = other.item()
         if type(other) is int or type(other) is float:  # as ndarray.__pow__ does
             if other == 2:
                 return apply(RULES[np.square], (self,), _NONE)  # type: ignore[arg-type]

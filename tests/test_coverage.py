@@ -27,7 +27,9 @@ METHODS = ("reduce", "accumulate", "outer", "reduceat", "at")
 
 def name_of(fn):
     home = getattr(fn, "__module__", None) or ("np" if hasattr(np, fn.__name__) and fn is getattr(np, fn.__name__) else "np._core.umath")
-    return f"{home.replace('numpy.lib.scimath', 'np.emath').replace('numpy', 'np')}.{fn.__name__}"
+    for internal, public in (("numpy.lib.scimath", "np.emath"), ("numpy.lib._scimath_impl", "np.emath"), ("numpy.lib._arraysetops_impl", "np"), ("numpy", "np")):
+        home = home.replace(internal, public)
+    return f"{home}.{fn.__name__}"
 
 
 def kind_of(fn, cases=CASES):
@@ -48,9 +50,10 @@ def kind_of(fn, cases=CASES):
 
 
 def test_the_whole_list_is_walked():
-    assert len(UFUNCS) >= 127 and len(FUNCTIONS) >= 300
-    assert {"add", "_center", "matvec"} <= {fn.__name__ for fn in UFUNCS}
-    assert {"rfft", "join_by", "einsum", "zfill", "logn"} <= {fn.__name__ for fn in FUNCTIONS}
+    recent = np.lib.NumpyVersion(np.__version__) >= "2.4.0"  # the counts are those of 2.4 and of 2.0
+    assert len(UFUNCS) >= (127 if recent else 116) and len(FUNCTIONS) >= 300
+    assert {"add", *(("_center", "matvec") if recent else ())} <= {fn.__name__ for fn in UFUNCS}
+    assert {"rfft", "join_by", "einsum", *(("zfill",) if recent else ()), "logn"} <= {fn.__name__ for fn in FUNCTIONS}
 
 
 def test_every_name_is_classified():

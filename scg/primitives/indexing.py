@@ -1,6 +1,7 @@
 """Indexing, gathering and their transpose; padding and windows, which are gathers."""
 
 import operator
+import warnings
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -266,6 +267,10 @@ def delete(arr, obj, axis=None):
     return take(arr, np.delete(np.arange(arr.shape[axis]), obj), axis)
 
 
+with warnings.catch_warnings(action="ignore"):  # older NumPy reads a mask as the positions 0 and 1, and warns
+    _MASKS = np.insert(np.zeros(2), np.array([False, True]), 1).size == 3
+
+
 @implements(np.insert)
 def insert(arr, obj, values, axis=None):
     arr, values, where = as_array(arr), as_array(values), np.asarray(obj) if not isinstance(obj, slice) else obj
@@ -275,7 +280,7 @@ def insert(arr, obj, values, axis=None):
     n = arr.shape[axis]
     if isinstance(where, slice):
         where = np.arange(*where.indices(n))
-    elif where.dtype == bool:
+    elif where.dtype == bool and _MASKS:
         where = np.flatnonzero(where)
     values = np.expand_dims(values, tuple(range(max(0, arr.ndim - values.ndim))))
     if where.ndim == 0:

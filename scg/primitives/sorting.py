@@ -154,6 +154,13 @@ def isin(element, test_elements, assume_unique=False, invert=False, *, kind=None
     return _isin(element, test_elements, invert=bool(invert))
 
 
+if hasattr(np, "in1d"):  # until NumPy 2.4
+
+    @implements(np.in1d)
+    def in1d(ar1, ar2, assume_unique=False, invert=False, *, kind=None):
+        return isin(np.ravel(ar1), ar2, invert=invert)
+
+
 _digitize = primitive(lambda x, bins, right: np.digitize(x, bins, right), name="digitize")
 _isin = primitive(lambda element, test_elements, invert: np.isin(element, test_elements, invert=invert), name="isin")
 

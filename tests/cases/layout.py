@@ -6,6 +6,7 @@ from tests.cases import Case, Domain
 
 VECTOR, MATRIX, BOX = Domain(shape=(4,)), Domain(shape=(3, 4)), Domain(shape=(2, 3, 4))
 SCALAR, ROW, THIN, EMPTY = Domain(shape=()), Domain(shape=(1, 4)), Domain(shape=(2, 1, 3, 1)), Domain(shape=(0, 3))
+NEW = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # reshape(copy=) came with it
 
 
 def _one(name, *calls, domain=MATRIX):
@@ -14,7 +15,8 @@ def _one(name, *calls, domain=MATRIX):
 
 CASES = [
     *_one("np.reshape", lambda x: np.reshape(x, (2, 6)), lambda x: np.reshape(x, -1), lambda x: np.reshape(x, (4, -1), order="F")),
-    *_one("np.reshape", lambda x: x.reshape(2, 1, 6), lambda x: np.reshape(x, (2, 2, -1), copy=True)),
+    *_one("np.reshape", lambda x: x.reshape(2, 1, 6)),
+    *(_one("np.reshape", lambda x: np.reshape(x, (2, 2, -1), copy=True)) if NEW else []),
     *_one("np.reshape", lambda x: np.reshape(x, (3, 0, 2)), lambda x: np.reshape(x, (0, 3, 5), "F"), domain=EMPTY),
     *_one("np.ravel", lambda x: np.ravel(x), lambda x: np.ravel(x, order="F"), lambda x: x.flatten(), lambda x: x.ravel()),
     *_one("np.ravel", np.ravel, domain=SCALAR),

@@ -1,6 +1,7 @@
 """The ufuncs of ``scipy.special``, and ``scg.special``."""
 
 import numpy as np
+import scipy
 import scipy.special as sp
 
 import scg.special
@@ -8,6 +9,7 @@ from tests.cases import Case, Domain
 
 REAL, POSITIVE, PROBABILITY, UNIT = Domain(), Domain(0.3, 3.0), Domain(0.1, 0.9), Domain(-0.8, 0.8)
 SHAPE, LARGE = Domain(0.5, 4.0), Domain(3.2, 6.0)
+BOOST = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 17)  # stdtrit of older SciPy keeps eleven digits: too few for a second difference
 
 
 def ufuncs(domains, *names, order=2):
@@ -66,7 +68,8 @@ CASES = [
     *of_last(POSITIVE, gammainc=(2.5,), gammaincc=(2.5,), chdtr=(3.5,), chdtrc=(3.5,), gdtr=(1.5, 2.5), gdtrc=(1.5, 2.5)),
     *of_last(POSITIVE, fdtr=(3.0, 4.0), fdtrc=(3.0, 4.0), pdtr=(3.0,), pdtrc=(3.0,)),
     *of_last(PROBABILITY, gammaincinv=(2.5,), gammainccinv=(2.5,), betainc=(1.5, 2.5), betaincc=(1.5, 2.5), betaincinv=(1.5, 2.5)),
-    *of_last(PROBABILITY, betainccinv=(1.5, 2.5), stdtrit=(3.5,)),
+    *of_last(PROBABILITY, betainccinv=(1.5, 2.5)),
+    *of_last(PROBABILITY, 2 if BOOST else 1, stdtrit=(3.5,)),
     *of_degree([(2, 5)], PROBABILITY, "nbdtr", "nbdtrc"),
     *[
         Case(f"scipy.special.{fn.__name__}", lambda p, fn=fn: fn(2.0, np.int64(5), p).astype(p.dtype), (PROBABILITY,))
