@@ -234,6 +234,7 @@ def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], l
 
 
 def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node."""
     with collect_guards() as guards:  # an `if` inside is not remembered outside
         result = fn(*args, **kwargs)
         # what an `if` chose to return depends on it, also where it was computed before
@@ -246,6 +247,7 @@ def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bo
 
 
 def check_cost(cost: Node) -> None:
+    """Raise ScgValueError unless the cost is a scalar, NotDifferentiable unless it is real floating-point."""
     _check_differentiable(cost)
     if cost.shape != ():
         raise ScgValueError(

@@ -77,6 +77,7 @@ def has_nan(value: Any) -> bool:
 
 
 def described(values: Any) -> str:
+    """Values for a message: arrays and nodes by dtype and shape, numbers as they are, others by their type."""
     def one(value: Any) -> str:
         if hasattr(value, "dtype") and not isinstance(value, np.generic):
             return f"{value.dtype}{list(value.shape)}"
@@ -86,6 +87,7 @@ def described(values: Any) -> str:
 
 
 def name_of(fn: Any) -> str:
+    """A NumPy or SciPy callable, or a (ufunc, method) pair, as a user writes it."""
     if isinstance(fn, tuple):
         return f"{name_of(fn[0])}.{fn[1]}"
     home = getattr(fn, "__module__", None) or ("np" if getattr(np, fn.__name__, None) is fn else "scipy.special")

@@ -5,7 +5,8 @@ the elements of the terms that it can have influenced, by
 
     box(s) = exp(s - stop_gradient(s)),   s the sum of the log-probabilities of those draws,
 
-which is 1 and whose derivative is that of s (Foerster et al., 2018, "DiCE"). A rule that looks at the costs elsewhere adds a node that is zero
+which is 1 and whose derivative is that of s (Foerster et al., 2018, "DiCE"). Where one derivative is wanted and no more, it adds instead a zero with the derivative
+F ds, F the draw's cost-to-go: the same gradient in fewer passes. A rule that looks at the costs elsewhere adds a node that is zero
 and whose derivative is its estimate; it sees the costs through ``Downstream``.
 """
 
