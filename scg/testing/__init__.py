@@ -1,5 +1,29 @@
-"""Checks for what is built on scg: derivatives against independent numerics, distributions against themselves and others."""
+"""Checks for what is built on scg: derivatives against independent numerics, distributions against themselves and others, estimators
+against exact values or by tests of a stated error rate; and drawn programs and graphs to check it on.
+
+``programs``, ``graphs``, ``bindings`` and ``parameters_of`` are strategies of Hypothesis, which is imported when one of them is asked for.
+"""
+
+import importlib
+import importlib.util
+from typing import Any
 
 from scg.testing.distributions import Checked, check_distribution
 from scg.testing.gradients import check_gradient
+from scg.testing.program import Program
 from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
+
+_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "graphs", "parameters_of": "laws"}  # and the module of each
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STRATEGIES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if importlib.util.find_spec("hypothesis") is None:
+        raise ImportError(f"scg.testing.{name} draws with Hypothesis, which is not installed: pip install 'scg[test]'")
+    globals()[name] = getattr(importlib.import_module(f"{__name__}.strategies.{_STRATEGIES[name]}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *(_STRATEGIES if importlib.util.find_spec("hypothesis") else ())])
