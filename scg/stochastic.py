@@ -19,7 +19,7 @@ from scg.sample import draw, is_stochastic, overridden, resample
 from scg.surrogate import surrogate
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
-_BLOCK = 2**21  # bytes that the largest array of one block of replicates may take: memory stays bounded, and in the cache
+_BLOCK = 2**24  # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the process
 _FREED = 2**24
 
 
@@ -151,12 +151,12 @@ class Graph:
 
     @cached_property
     def _recorded(self) -> tuple[list[Any], int]:
-        """The gradient as nodes, which a replay with other draws evaluates; and the bytes of the largest array on the way."""
+        """The gradient as nodes, which a replay with other draws evaluates; and the bytes of all arrays on the way."""
         targets = [leaf for _, leaf in leaves(self.parameters)]
         loss = surrogate(self.cost, 1, graph=True)
         found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         nodes = ancestors([g for g in found if type(g) is Node], guards=True)
-        return found, max([node._value.nbytes for node in nodes if not isinstance(node._value, tuple)], default=8)
+        return found, sum([node._value.nbytes for node in nodes if not isinstance(node._value, tuple)]) or 8
 
     def _replicated(self, rng: np.random.Generator, size: int) -> list[Any]:
         """One block of replicates: only what depends on a draw has the leading axis, the parameters do not."""
