@@ -7,6 +7,7 @@ import numpy as np
 
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, Shape, real_array
 from scg.distributions.constraints import Constraint, Vector, real, simplex
+from scg.distributions.discrete import log
 from scg.distributions.implicit import quantile
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -95,7 +96,7 @@ class Mixture(Reparameterizable, Distribution):
         return np.expand_dims(value, -1 - event)
 
     def log_prob(self, value: Any) -> Any:
-        weights = log_softmax(self.logits, axis=-1) if self.weights is None else np.log(self.weights)
+        weights = log_softmax(self.logits, axis=-1) if self.weights is None else log(self.weights)
         return logsumexp(weights + self.component.log_prob(self._at(value)), axis=-1)
 
     def _mixed(self, x: Any) -> Any:

@@ -13,7 +13,7 @@ from scg.testing.gradients import check_gradient
 from scg.testing.program import Program
 from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
 
-_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "graphs", "parameters_of": "laws"}  # and the module of each
+_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "laws"}  # and the module of each
 
 
 def __getattr__(name: str) -> Any:
