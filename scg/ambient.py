@@ -1,9 +1,9 @@
-"""What must be ambient: the latest ``if`` on a node, and whether NaN is sought. Context variables, restored by who sets them."""
+"""What must be ambient: the latest ``if`` on a node, whether NaN is sought, who records. Context variables, restored by who sets them."""
 
 import contextvars
 import itertools
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, NamedTuple, final
@@ -53,6 +53,9 @@ class Ambient(NamedTuple):
 
 
 AMBIENT: contextvars.ContextVar[Ambient | None] = contextvars.ContextVar("scg_ambient", default=None)
+RECORDER: contextvars.ContextVar[Any] = contextvars.ContextVar("scg_recorder", default=None)
+"""Who records a function for a plan (``scg.plans``), and is told what a graph alone does not hold: choices by values, draws, steps of optimizers."""
+
 SCOPE: contextvars.ContextVar[list[Guard] | None] = contextvars.ContextVar("scg_scope", default=None)
 
 
@@ -92,9 +95,26 @@ def nan_is_sought() -> bool:
     return ambient is not None and ambient.nan
 
 
+def settled(test: Callable[..., Any], *operands: Any) -> bool:
+    """Whether ``test`` of the operands' values holds: a choice by values that no node records, but that a plan asks about anew each time."""
+    outcome = bool(test(*[getattr(operand, "_value", operand) for operand in operands]))
+    recorder = RECORDER.get()
+    if recorder is not None:
+        recorder.settle(test, operands, outcome)
+    return outcome
+
+
+def unplanned(why: str) -> None:
+    """Refuse to be recorded for a plan, which would not do again what is done here."""
+    recorder = RECORDER.get()
+    if recorder is not None:
+        recorder.refuse(why)
+
+
 def note_guard(node: Any, outcome: bool, code: CodeType | None, instruction: int) -> None:
     """Enter that an ``if`` on ``node`` came out as ``outcome``: nodes made from now on carry it."""
     ambient, scope = AMBIENT.get() or Ambient(), SCOPE.get()
+    settled(bool, node)
     before = ambient.guard and ambient.guard()
     guard = Guard(node, outcome, before if before and node.id < before.stamp else None, code, instruction)
     if scope is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import collect_guards
+from scg.ambient import RECORDER, collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import Reach, pull, reach
 from scg.graph import Node, parameter
@@ -39,9 +39,9 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     floor = min([x.id for x in targets])
     known = reach([cost], floor)
     if known.chosen:
-        cost = surrogate(cost, None if create_graph else 1, floor)
+        cost = surrogate(cost, None if create_graph else 1, floor, RECORDER.get() is not None)
         known = reach([cost], floor)
-    found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph, known)
+    found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph or RECORDER.get() is not None, known)
     if create_graph:  # a constant gradient is a node too
         found = [g if type(g) is Node else parameter(g) for g in found]
     return rebuild(wrt, iter(found))
@@ -64,10 +64,15 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         check_cost(cost)
         known = reach([cost], min([x.id for x in inputs], default=0))
-        nested = _is_nested(cost, inputs, known)
-        loss = surrogate(cost, None if nested else 1) if known.chosen else cost
-        found = pull([loss], [np.ones((), cost.dtype)], inputs, nested, known if loss is cost else None) if inputs else []
-        return cost if nested else cost.value[()], rebuild(structure, iter(found))
+        nested, recorder = _is_nested(cost, inputs, known), RECORDER.get()
+        graph = nested or recorder is not None
+        loss = surrogate(cost, None if nested else 1, graph=graph) if known.chosen else cost
+        found = pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None) if inputs else []
+        if not graph:
+            cost = cost.value[()]
+        elif recorder is not None:
+            recorder.differentiated(cost, found)
+        return cost, rebuild(structure, iter(found))
 
     return differentiated
 
@@ -86,7 +91,8 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
         lifted, inputs, structure = lift(fn, args, argnums)
         result = run(fn, lifted, kwargs)
         found = [leaf for _, leaf in leaves(result)]
-        nested = any(type(y) is Node and _is_nested(y, inputs) for y in found)
+        nested = any([type(y) is Node and _is_nested(y, inputs) for y in found])
+        recording = RECORDER.get() is not None
 
         def pullback(cotangent: Any) -> Any:
             seeds = list(leaves_like(result, cotangent, "the cotangent"))
@@ -94,13 +100,14 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
             if shapes != [y.shape if type(y) is Node else np.shape(y) for y in found]:
                 raise ScgValueError(f"the cotangent needs the structure and shapes of the result, {[np.shape(y) for y in found]}, got {shapes} ({here()})")
             pairs = [(y, s if type(s) is Node else np.asarray(s, y.dtype)) for y, s in zip(found, seeds, strict=True) if type(y) is Node]
-            graph = nested or any(type(s) is Node for s in seeds)
+            graph = nested or recording or any(type(s) is Node for s in seeds)
+            order = None if nested or not recording and graph else 1
             if pairs and draws([y for y, _ in pairs]):  # the costs of each draw are those that the cotangent weighs
                 loss = functools.reduce(operator.add, [np.sum(y * s) for y, s in pairs])
-                return rebuild(structure, iter(pull([surrogate(loss, None if graph else 1)], [np.ones((), loss.dtype)], inputs, graph)))
+                return rebuild(structure, iter(pull([surrogate(loss, order, graph=graph)], [np.ones((), loss.dtype)], inputs, graph)))
             return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
 
-        return (result if nested else rebuild(result, (y.value if type(y) is Node else y for y in found))), pullback
+        return (result if nested or recording else rebuild(result, (y.value if type(y) is Node else y for y in found))), pullback
 
     return pulled
 
@@ -176,15 +183,16 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         pairs = [(g, v if type(v) is Node else np.asarray(v, g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
         if not pairs:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
-        return rebuild(structure, iter(pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested)))
+        return rebuild(structure, iter(pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)))
 
     return product
 
 
 def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    graph = nested or RECORDER.get() is not None
     if draws([result]):  # each element is a cost of its own
-        costs = [surrogate(y, None if nested else 1) for y in np.ravel(result)]
-        each = [pull([y], [np.ones((), y.dtype)], inputs, nested) for y in costs]
+        costs = [surrogate(y, None if nested else 1, graph=graph) for y in np.ravel(result)]
+        each = [pull([y], [np.ones((), y.dtype)], inputs, graph) for y in costs]
         return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*each, strict=True), inputs, strict=True)]
     # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no derivative
     seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
@@ -198,7 +206,7 @@ def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
         unit = unit.reshape(len(rows), *result.shape)
         for column, (g, x) in enumerate(zip(pulled, inputs, strict=True)):
             if type(g) is Node:
-                parts[column].append(replay(g, {seed: unit}, batched=[seed], create_graph=nested))
+                parts[column].append(replay(g, {seed: unit}, batched=[seed], create_graph=graph))
             else:
                 parts[column].append(np.zeros((len(unit), *x.shape), x.dtype))
     joined = [np.concatenate(p) if p else np.zeros((0, *x.shape), x.dtype) for p, x in zip(parts, inputs, strict=True)]
@@ -235,15 +243,18 @@ def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], l
 
 def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node."""
+    recorder = RECORDER.get()
     with collect_guards() as guards:  # an `if` inside is not remembered outside
-        result = fn(*args, **kwargs)
+        result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)
         # what an `if` chose to return depends on it, also where it was computed before
         return map_leaves(lambda y: alias(y) if type(y) is Node else y, result) if guards else result
 
 
 def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:
     """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
-    return any(x.operands for x in inputs) or (known or reach([cost], min([x.id for x in inputs], default=0))).older
+    older = any([x.operands for x in inputs]) or (known or reach([cost], min([x.id for x in inputs], default=0))).older
+    recorder = RECORDER.get()
+    return older if recorder is None or not older else recorder.outer(cost)
 
 
 def check_cost(cost: Node) -> None:

@@ -47,6 +47,10 @@ class GuardError(ScgError, RuntimeError):
     """A replay would have taken another branch of an ``if`` than the recorded run took."""
 
 
+class PlanError(ScgTypeError):
+    """A function that cannot be compiled into a plan; the message names the line, and ``fallback=True`` runs it plainly."""
+
+
 class EstimatorError(ScgTypeError):
     """An estimator on a node that it is not valid for, refused where it is declared."""
 

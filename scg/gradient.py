@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.ambient import nan_is_sought
+from scg.ambient import nan_is_sought, settled, unplanned
 from scg.axes import AxisMap, elementwise
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
 from scg.graph import Node, primitive, values_of
@@ -155,6 +155,7 @@ def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_gr
                 d = vjp(g, out, *arguments, **statics)
         except Exception as error:
             if _is_zero(g):  # nothing was asked of a derivative that does not exist
+                unplanned(f"{node!r} has no derivative, and needs none only where its cotangent is zero")
                 continue
             _raise_at(error, node)
         if d is None or absorbing and type(d) is not tuple and not _finite(d) and _is_zero(g):
@@ -243,7 +244,7 @@ def _absorbing_products(vjp: Any, g: Any, out: Any, arguments: Any, statics: Any
     The sum over finite factors is the VJP of finite factors. As the VJP is a polynomial with coefficients of one, it also counts: put 1 for all
     that is not zero, and it gives the number of other products; put signs, and it gives how many more of them are positive than negative.
     """
-    if all(map(_finite, (g, *arguments))):
+    if settled(lambda *x: all(map(_finite, x)), g, *arguments):
         return vjp(g, out, *arguments, **statics)
 
     def over(change: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, final
 
 import numpy as np
 
-from scg.ambient import AMBIENT, Guard, ids, note_guard, take_guard
+from scg.ambient import AMBIENT, Guard, ids, note_guard, take_guard, unplanned
 from scg.errors import PACKAGE, NonFiniteError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError, here, kin, place, user_frame
 from scg.operands import constant_operand, described, frozen, has_nan, name_of, plain, raise_kin, raise_named
 
@@ -177,6 +177,7 @@ class Node:
     @property
     def value(self) -> Any:
         """The value, as a read-only array or a NumPy scalar."""
+        unplanned("node.value is a number of this run, and a plan would keep it: use the node itself, or scg.stop_gradient(node)")
         value = self._value
         if isinstance(value, np.ndarray) and value.flags.writeable:
             value = value.view()

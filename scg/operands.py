@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from scg.ambient import RECORDER
 from scg.errors import ScgError, ScgTypeError, here, kin
 
 _FLOAT = np.dtype(float)
@@ -44,9 +45,12 @@ def frozen(array: Any) -> Any:
     base = array
     while isinstance(base, np.ndarray):
         if base.flags.writeable:
-            array = np.array(array, copy=True, subok=False)
-            array.flags.writeable = False
-            return array
+            copy = np.array(array, copy=True, subok=False)
+            copy.flags.writeable = False
+            recorder = RECORDER.get()
+            if recorder is not None:
+                recorder.copied(copy, array)
+            return copy
         base = base.base
     return array if base is None or isinstance(base, bytes) or isinstance(array, np.generic) else array.copy()
 

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.ambient import RECORDER
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
@@ -66,8 +67,12 @@ class Optimizer(ABC):
         """Update the parameters in place with gradients of their structure, shapes and dtypes.
 
         Raises ScgTypeError or ScgValueError where these differ, and NonFiniteError at an infinite or NaN gradient, in each case
-        before anything has changed.
+        before anything has changed. Within a function that ``scg.compile`` runs, the step is taken when the gradients are there, at its end.
         """
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.later(self.step, (gradients,), [array for _, array in self._named])
+            return
         self.learning_rate = _number("learning_rate", self.learning_rate, 0, math.inf)
         found = self._matching(gradients, "gradients")
         with np.errstate(over="ignore", invalid="ignore"):
@@ -175,6 +180,10 @@ class Average:
 
     def step(self, params: Any) -> None:
         """Move the averages towards ``params``."""
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.later(self.step, (params,), [array for _, array in leaves(self.params)])
+            return
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for (_, a), x in zip(leaves(self.params), leaves_like(self.params, params, "params"), strict=True):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.ambient import RECORDER
 from scg.axes import AxisMap, Slot, broadcast_axes, own, padded
 from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
 from scg.distributions.subset import UniformSubset
@@ -149,13 +150,18 @@ def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None =
 
 def place(site: Site) -> Node:
     """Draw a declared site and record it as a node."""
-    value = site.estimator.draw(site.distribution, site.rng, site.shape if site.drawn is None else site.drawn)
+    shape, recorder = site.shape if site.drawn is None else site.drawn, RECORDER.get()
+    if recorder is None:
+        value = site.estimator.draw(site.distribution, site.rng, shape)
+    else:
+        value = recorder.placed(site.estimator.draw, site.distribution, site.rng, shape)
     parameters = tuple(site.distribution.parameters.values())
     statics: dict[str, Any] = {"site": site} if site.name is None else {"site": site, "name": site.name}
     if type(value) is Node:
         return record(path, (value, *parameters), statics, value._value, 3)
     value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
-    return record(draw, parameters, {**statics, "value": value}, value, 3)
+    node = record(draw, parameters, {**statics, "value": value}, value, 3)
+    return node if recorder is None else recorder.drawn(node, site.rng)
 
 
 def resample(
@@ -268,4 +274,7 @@ def is_stochastic(node: Node) -> bool:
 
 def noise_node(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
     """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
-    return record(noise, (), {"law": law, "shape": shape}, draw_noise(law, rng, shape, dtype))
+    recorder = RECORDER.get()
+    if recorder is None:
+        return record(noise, (), {"law": law, "shape": shape}, draw_noise(law, rng, shape, dtype))
+    return recorder.drawn(record(noise, (), {"law": law, "shape": shape}, draw_noise(law, recorder.generator(rng), shape, dtype)), rng)

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg import axes
+from scg.ambient import settled
 from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, primitive
 from scg.primitives import special as _special
@@ -51,7 +52,7 @@ def multigammaln(a, d):
     if not isinstance(d, (int, np.integer)) or d < 1:
         raise ScgValueError(f"multigammaln needs an int d >= 1, got {d!r} ({here()})")
     a = _floating(a)
-    if np.any((a.value if type(a) is Node else a) <= 0.5 * (d - 1)):
+    if settled(lambda a: np.any(a <= 0.5 * (d - 1)), a):
         raise ScgValueError(f"multigammaln needs a > (d - 1) / 2 = {0.5 * (d - 1)} ({here()})")
     total = sp.gammaln(a) + d * (d - 1) / 4 * math.log(math.pi)
     for j in range(1, int(d)):
@@ -99,7 +100,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
 def logmeanexp(a, axis=None, keepdims=False):
     """log(mean(exp(a))) over ``axis`` (None, an int or a tuple), without overflow."""
     out = logsumexp(a, axis, keepdims=keepdims)
-    count = np.size(a.value if type(a) is Node else a) // max(out.size, 1)
+    count = np.size(a._value if type(a) is Node else a) // max(out.size, 1)
     return out - math.log(count) if count else out + math.nan
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.special as sp
 
+from scg.ambient import RECORDER, settled
 from scg.distributions.constraints import Constraint, real
 from scg.distributions.implicit import quantile
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -67,8 +68,8 @@ class Parameterized:
         if constraint.event_ndim and np.ndim(raw) < constraint.event_ndim:
             needed = constraint.event_ndim
             raise ScgValueError(f"{type(self).__name__}: {name} needs at least {needed} axes, got shape {np.shape(raw)} ({here()})")
-        inside = np.asarray(constraint.contains(raw))
-        if not inside.all():
+        if not settled(constraint.holds, value):
+            inside = np.asarray(constraint.contains(raw))
             first = np.unravel_index(int(np.argmin(inside)), inside.shape)
             at = f" at index {tuple(int(i) for i in first)}" if inside.ndim else ""
             raise ScgValueError(f"{type(self).__name__}: {name} must be {constraint}, got {np.asarray(raw)[first]}{at} ({here()})")
@@ -78,6 +79,20 @@ class Parameterized:
         """Raise ScgValueError unless ``good`` everywhere: for what ties several parameters together."""
         if not np.all(good):
             raise ScgValueError(f"{type(self).__name__}: {what} ({here()})")
+        nodes = {name: p for name, p in self._nodes().items() if type(p) is Node} if RECORDER.get() is not None else {}
+        if nodes:
+            settled(lambda *values: self._holds(dict(zip(nodes, values, strict=True))), *nodes.values())
+
+    def _nodes(self) -> dict[str, Any]:
+        return {**self._own(), **{f"{part}.{name}": p for part in self.parts for name, p in getattr(self, part).parameters.items()}}
+
+    def _holds(self, values: dict[str, Any]) -> bool:
+        """Whether the same law could be made with other values of some parameters."""
+        try:
+            self.replaced(**values).__post_init__()
+        except ScgValueError:
+            return False
+        return True
 
     def _broadcast(self) -> Shape:
         """The batch shape: those of the parameters without the axes that belong to one event, broadcast against those of the parts."""

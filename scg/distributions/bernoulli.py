@@ -6,9 +6,15 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.ambient import settled
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
-from scg.distributions.constraints import boolean, real, unit_interval
-from scg.distributions.discrete import Odds, numbers, raw, smallest, softplus, supported, times
+from scg.distributions.constraints import boolean, finite, real, unit_interval
+from scg.distributions.discrete import Odds, numbers, smallest, softplus, supported, times
+
+
+def _binary(v: Any) -> bool:
+    with np.errstate(invalid="ignore"):
+        return not (v * (v - 1)).any()  # one pass
 
 
 @final
@@ -36,14 +42,11 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
 
     def log_prob(self, value: Any) -> Any:
         value = numbers(value, self.dtype)
-        v = raw(value)
-        with np.errstate(invalid="ignore"):
-            clean = not (v * (v - 1)).any()  # one pass
-        return self._inside(value) if clean else supported(self._inside, value, 0, 1)
+        return self._inside(value) if settled(_binary, value) else supported(self._inside, value, 0, 1)
 
     def _inside(self, b: Any) -> Any:
         """b log p + (1 - b) log(1 - p), in which 0 log 0 = 0."""
-        if self.probs is None and np.isfinite(raw(self.logits)).all():
+        if self.probs is None and settled(finite.holds, self.logits):
             return b * self.logits - softplus(self.logits)
         return self.power(b, 1 - b)
 

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.ambient import settled
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
 from scg.distributions.discrete import log, numbers, one_of_two, outside, raw, times
@@ -104,8 +105,8 @@ class Categorical(OneOfMany):
 
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
-        v, k = raw(value), self.categories
-        if v.dtype.kind in "iu" and np.all((v >= 0) & (v < k)):
+        k = self.categories
+        if value.dtype.kind in "iu" and settled(lambda v: np.all((v >= 0) & (v < k)), value):
             return self._at(value)
         bad = outside(value, 0, k - 1)
         found = self._at(np.where(bad | (value != value), 0, value).astype(np.int64))
@@ -164,10 +165,9 @@ class OneHotCategorical(OneOfMany):
 
     def log_prob(self, value: Any) -> Any:
         value, table = numbers(value, self.dtype), self.log_p
-        v, t = raw(value), raw(table)
-        terms = value * table if np.all(t > -math.inf) else times(value, table)
+        terms = value * table if settled(lambda t: np.all(t > -math.inf), table) else times(value, table)
         found = np.sum(terms, axis=-1)
-        if not np.any(v * (v - 1)) and np.all(np.sum(v, axis=-1) == 1):
+        if settled(lambda v: not np.any(v * (v - 1)) and np.all(np.sum(v, axis=-1) == 1), value):
             return found
         bad = np.any((value != 0) & (value != 1), axis=-1) | (np.sum(value, axis=-1) != 1)
         return np.where(np.any(value != value, axis=-1), math.nan, np.where(bad, -math.inf, found))

@@ -17,6 +17,10 @@ class Constraint:
         """A boolean array of the shape of x, without its ``event_ndim`` last axes."""
         raise NotImplementedError
 
+    def holds(self, x: Any) -> bool:
+        """Whether all of x lies in the set."""
+        return bool(np.all(self.contains(x)))
+
 
 @dataclass(frozen=True, eq=False)
 class Interval(Constraint):

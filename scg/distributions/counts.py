@@ -12,10 +12,11 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
+from scg.ambient import settled
 from scg.axes import elementwise
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
 from scg.distributions.categorical import OneOfMany
-from scg.distributions.constraints import Constraint, Integers, Interval, nonnegative, positive, real, unit_interval
+from scg.distributions.constraints import Constraint, Integers, Interval, finite, nonnegative, positive, real, unit_interval
 from scg.distributions.discrete import Odds, log, numbers, raw, smallest, supported, times
 from scg.errors import NotDifferentiable, ScgValueError, here
 from scg.graph import Node, primitive
@@ -73,7 +74,7 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
     def _inside(self, k: Any) -> Any:
         n = self.trials
         ways = -betaln(k + 1, n - k + 1) - log(n + 1)
-        if self.probs is None and np.isfinite(raw(self.logits)).all():
+        if self.probs is None and settled(finite.holds, self.logits):
             return ways + (k * self.log_p + (n - k) * self.log_q)
         return ways + self.power(k, n - k)
 
@@ -100,7 +101,7 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
 
     def kl_to(self, other: Distribution) -> Any:
         """n times that of one trial, for the same n."""
-        if not isinstance(other, Binomial) or not np.array_equal(raw(self.n), raw(other.n)):
+        if not isinstance(other, Binomial) or not settled(np.array_equal, self.n, other.n):
             return NotImplemented
         return self.trials * self.of_a_trial(other)
 
@@ -285,9 +286,7 @@ class Multinomial(OneOfMany):
 
     def log_prob(self, value: Any) -> Any:
         value = numbers(value, self.dtype)
-        v = raw(value)
-        ok = Compositions(self.n).contains(v)
-        if np.all(ok):
+        if settled(Compositions(self.n).holds, value):
             return self._inside(value)
         bad = np.any((value < 0) | (np.floor(value) < value), axis=-1) | (np.sum(value, axis=-1) != self.n)
         missing = np.any(value != value, axis=-1)

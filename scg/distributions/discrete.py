@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
+from scg.ambient import settled
 from scg import special
 from scg.distributions.base import Distribution, real_array, weak
 from scg.distributions.implicit import Inverted
@@ -144,12 +145,16 @@ def outside(value: Any, low: Any, high: Any = None) -> Any:
     return (value < low) | above | (np.floor(value) < value)
 
 
+def _some_outside(value: Any, low: Any, high: Any) -> bool:
+    return bool(np.any(outside(value, low, high)))
+
+
 def supported(inside: Callable[[Any], Any], value: Any, low: Any, high: Any = None) -> Any:
     """``inside(value)`` on the support, -inf with gradient zero outside.
 
     The choice enters the graph only where a recorded value is outside: a replay at fractional values (a relaxation) continues the formula.
     """
-    if not np.any(outside(raw(value), raw(low), raw(high))):
+    if not settled(_some_outside, value, low, high):
         return inside(value)
     bad = outside(value, low, high)
     return np.where(bad, -math.inf, inside(np.where(bad, low, value)))

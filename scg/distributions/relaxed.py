@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
+from scg.ambient import settled
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, masked, real_array
 from scg.distributions.constraints import Simplex, Vector, finite, open_unit_interval, positive, simplex, unit_interval
 from scg.distributions.discrete import Odds, one_of_two, raw, softplus
@@ -63,7 +64,7 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
 
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
-        if np.all(simplex.contains(raw(value))):
+        if settled(simplex.holds, value):
             return self._density(value)
         bad = np.any(value < 0, axis=-1) | (np.abs(np.sum(value, axis=-1) - 1) > 1e-5)
         return np.where(bad, -math.inf, self._density(np.where(bad[..., None], 1 / self.event_shape[0], value)))

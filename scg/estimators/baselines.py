@@ -7,6 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.ambient import unplanned
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
@@ -81,6 +82,7 @@ class _Remembering(Baseline):
 
     def _recall(self, down: Downstream) -> None:
         """Learn from all costs older than the draw."""
+        unplanned(f"{type(self).__name__} learns from every run, and a plan would not")
         for draw, (cost, lesson) in list(self._waiting.items()):
             if cost < down.node.id and not down.inner:
                 del self._waiting[draw]

@@ -4,6 +4,8 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.ambient import settled
+from scg.distributions.constraints import finite
 from scg.distributions.base import Distribution, FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimator import Estimator
@@ -29,7 +31,7 @@ class MuProp(Estimator):
             mean = distribution.mean
         except ScgValueError as error:
             raise EstimatorError(f"{label}: MuProp needs a distribution with a mean: {error}") from None
-        if distribution.dtype.kind != "f" or not np.all(np.isfinite(getattr(mean, "_value", mean))):
+        if distribution.dtype.kind != "f" or not settled(finite.holds, mean):
             raise EstimatorError(
                 f"{label}: MuProp needs draws of which the mean is one as well, real numbers, got {distribution!r} "
                 f"with draws of {distribution.dtype}; use OneHotCategorical or ScoreFunction() ({here()})"

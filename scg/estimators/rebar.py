@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.ambient import unplanned
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
@@ -50,6 +51,8 @@ class _Relaxed(Estimator):
         l, s = own(down, eta), 2 * own(down, down.node) - 1
         (z, _), (other, slope) = (hidden(l, s, _uniform(down)) for _ in range(2))
         trains = self.optimizer is not None and not down.graph and not down.inner
+        if self.optimizer is not None:
+            unplanned(f"{type(self).__name__} trains its control in every run, and a plan would not")
         phi = map_leaves(parameter if trains else lambda x: x, self.parameters)
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from scg.ambient import settled
 from scg import axes
 from scg.axes import Slot
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
@@ -165,9 +166,9 @@ def extract(condition, arr):
 @implements(np.choose)
 def choose(a, choices, mode="raise"):
     a, choices = as_array(a), [as_array(c) for c in choices]
-    n, value = len(choices), a._value if type(a) is Node else a
+    n = len(choices)
     if mode == "raise":
-        if value.size and not 0 <= value.min() <= value.max() < n:
+        if not settled(lambda a: np.min(a, initial=0) >= 0 and np.max(a, initial=0) < n, a):
             raise ValueError(f"invalid entry in choice array: np.choose among {n} needs integers from 0 to {n - 1}")
     elif mode in ("wrap", "clip"):
         a = np.remainder(a, n) if mode == "wrap" else np.minimum(np.maximum(a, 0), n - 1)

@@ -25,7 +25,7 @@ def static(*callables):
 
 
 def _plain(value):
-    return value.value if type(value) is Node else value
+    return value._value if type(value) is Node else value
 
 
 # shapes, types and text

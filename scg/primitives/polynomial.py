@@ -9,6 +9,7 @@ import operator
 import numpy as np
 import numpy.polynomial.polynomial as power_series
 
+from scg.ambient import settled
 from scg.errors import NotDifferentiable, here
 from scg.graph import Node, implements, refuse
 from scg.primitives.layout import as_array
@@ -164,7 +165,7 @@ def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
 def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     """start (stop / start)^(i / (num - 1)) for real ends of one sign, both ends exact."""
     start, stop = _ends(start, stop)
-    if any(np.any((x._value if type(x) is Node else x) == 0) for x in (start, stop)):
+    if any(settled(lambda x: np.any(x == 0), x) for x in (start, stop)):
         raise ValueError("Geometric sequence cannot include zero")
     sign = np.sign(start)
     y = sign * np.power(10.0, linspace(np.log10(start / sign), np.log10(stop / sign), num, endpoint))

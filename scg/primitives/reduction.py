@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from scg import axes
+from scg.ambient import settled
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.graph import Node, implements, primitive, refuse
 from scg.primitives.layout import as_array, at, stop_gradient
@@ -277,7 +278,7 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
     else:
         weights = aligned_weights(as_array(weights), a, axis)
         total = np.sum(weights, axis=axis, keepdims=keepdims)
-        if np.any((total.value if type(total) is Node else total) == 0):
+        if settled(lambda total: np.any(total == 0), total):
             raise ScgValueError(f"average: the weights sum to zero ({here()})")
         result = np.sum(a * weights, axis=axis, keepdims=keepdims) / total
     return (result, np.broadcast_to(total, result.shape)) if returned else result

@@ -9,6 +9,7 @@ import operator
 
 import numpy as np
 
+from scg.ambient import settled
 from scg import axes
 from scg.axes import AxisMap, own
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -188,14 +189,19 @@ def argwhere(a):
 _count = primitive(lambda x, size: np.bincount(x, minlength=size), name="bincount")
 
 
+def _any_negative(x):
+    return np.min(x, initial=0) < 0
+
+
 @implements(np.bincount)
 def bincount(x, /, weights=None, minlength=0):
     """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it keeps."""
     x = as_array(x)
-    values = x.value if type(x) is Node else x
-    if values.ndim != 1 or values.dtype.kind not in "iub" or values.size and values.min() < 0:
+    values = x._value if type(x) is Node else x
+    if values.ndim != 1 or values.dtype.kind not in "iub" or settled(_any_negative, x):
         raise ScgValueError(f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})")
     size = int(np.maximum(minlength, values.max() + 1 if values.size else 0))
+    settled(lambda values: np.max(values, initial=-1) + 1 == size or size == minlength > np.max(values, initial=-1), x)
     if weights is None:
         return _count(x, size=size)
     weights = as_array(weights)

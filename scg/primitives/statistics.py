@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from scg.ambient import settled
 from scg.errors import ScgValueError, here
 from scg.graph import Node, implements
 from scg.primitives.layout import as_array
@@ -87,9 +88,8 @@ def _quantile(a, q, axis, method, keepdims, weights, without_nan):
     shape_of_q = q.shape
     if len(shape_of_q) > 2 - without_nan:
         raise ScgValueError(f"q must be a scalar or have one axis{'' if without_nan else ' or two'}, got shape {shape_of_q} ({here()})")
-    values = q.value if strong else q
-    if values.size and not (values.min() >= 0 and values.max() <= 1):
-        raise ScgValueError(f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {values} ({here()})")
+    if not settled(lambda q: np.min(q, initial=1) >= 0 and np.max(q, initial=0) <= 1, q):
+        raise ScgValueError(f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {q._value if strong else q} ({here()})")
     if without_nan and a.size == 0:
         return np.mean(a, axis=axis, keepdims=keepdims)
     q = np.ravel(q)
@@ -203,7 +203,7 @@ def _sample_weights(weights, n):
     weights = as_array(weights).astype(float)
     if weights.shape != (n,):
         raise ScgValueError(f"weights need one axis of length {n}, got shape {weights.shape} ({here()})")
-    if np.any((weights.value if type(weights) is Node else weights) < 0):
+    if settled(lambda w: np.any(w < 0), weights):
         raise ScgValueError(f"weights cannot be negative ({here()})")
     return weights
 
