@@ -1,10 +1,104 @@
-"""Pictures of image models. matplotlib is imported when a picture is made."""
+"""Pictures of models of images. matplotlib is imported when a picture is made."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from examples.digits import Images
+
+Map = Callable[[np.ndarray], np.ndarray]
+
+
+def model(
+    images: Images,
+    x: np.ndarray,
+    history: list[dict[str, Any]],
+    *,
+    encode: Map,
+    decode: Map,
+    draw: Callable[[int], np.ndarray] | None,
+    latents: bool = True,
+) -> dict[str, Any]:
+    """The figures of a trained model: an overview, and, of a model with real latents, traversals and the plane, if there are two.
+
+    ``encode`` maps rows of pixels to codes, ``decode`` codes to mean pixels in 0 to 1; ``draw(n)`` are n codes of the prior (None: it has none).
+    """
+    shown = x[np.linspace(0, len(x) - 1, min(30, len(x))).astype(int)]
+    found = {"": summary(images, shown, decode(encode(shown)), None if draw is None else decode(draw(60)), history)}
+    if latents:
+        codes = encode(x)
+        found["traversals"] = traversals(images, codes, decode)
+        if codes.shape[1] == 2:
+            found["plane"] = plane(images, codes, decode)
+    return found
+
+
+def summary(images: Images, shown: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray | None, history: list[dict[str, Any]]) -> Any:
+    """Held-out images over their reconstructions, samples if there are any, and the learning curve: a matplotlib figure."""
+    columns = 10
+    pairs = [part[i : i + columns] for i in range(0, len(shown), columns) for part in (_filled(shown, columns), _filled(rebuilt, columns))]
+    figure = _figure(12, 8.5)
+    cells = figure.add_gridspec(2, 2, height_ratios=(1.25, 1))
+    show(figure.add_subplot(cells[0, 0]), np.concatenate(pairs), images.shape, columns, "held-out images, and below each its reconstruction")
+    if drawn is not None:
+        show(figure.add_subplot(cells[0, 1]), drawn, images.shape, columns, "samples: means of p(x | z) for z from the prior")
+    curve(figure.add_subplot(cells[1, :]), history)
+    return figure
+
+
+def traversals(images: Images, codes: np.ndarray, decode: Map, most: int = 12, steps: int = 11) -> Any:
+    """Each row starts from one held-out code and moves one latent over the range of the codes; those that vary most come first."""
+    spread = codes.std(axis=0)
+    dimensions = np.argsort(-spread)[:most]
+    moved = np.repeat(codes[:1], len(dimensions) * steps, axis=0).reshape(len(dimensions), steps, -1)
+    for row, d in zip(moved, dimensions, strict=True):
+        row[:, d] = codes[:, d].mean() + np.linspace(-2.5, 2.5, steps) * spread[d]
+    figure = _figure(8, 0.62 * len(dimensions) + 1)
+    axes = figure.add_subplot()
+    show(axes, decode(moved.reshape(-1, codes.shape[1])), images.shape, steps, "one latent in each row, from -2.5 to 2.5 standard deviations of its codes")
+    for line, d in enumerate(dimensions):
+        axes.text(-3, 1 + line * (images.shape[0] + 1) + images.shape[0] / 2, f"z[{d}]  {spread[d]:.2f}", ha="right", va="center", fontsize=8)
+    return figure
+
+
+def plane(images: Images, codes: np.ndarray, decode: Map, side: int = 20) -> Any:
+    """The two latents: codes of the held-out images, in colour by label, and the images that a grid of normal quantiles decodes to."""
+    figure = _figure(13, 6.5)
+    left, right = figure.subplots(1, 2)
+    points = left.scatter(*codes.T, c=images.test_labels, cmap="tab10", s=8) if images.test_labels is not None else left.scatter(*codes.T, s=8)
+    if images.test_labels is not None:
+        figure.colorbar(points, ax=left, label="label")
+    left.set_title("codes of the held-out images", loc="left", fontsize=11)
+    left.set_xlabel("z[0]")
+    left.set_ylabel("z[1]")
+    at = ndtri((np.arange(side) + 0.5) / side)
+    center, spread = codes.mean(axis=0), codes.std(axis=0)
+    grid_ = np.stack(np.meshgrid(center[0] + spread[0] * at, center[1] - spread[1] * at), axis=-1).reshape(-1, 2)
+    show(right, decode(grid_.astype(codes.dtype)), images.shape, side, "what a grid of the codes' normal quantiles decodes to")
+    return figure
+
+
+def curve(axes: Any, history: list[dict[str, Any]]) -> None:
+    """The bound against the epoch, training and held-out; the steep beginning may leave the picture."""
+    epochs = [entry["epoch"] for entry in history]
+    for key, label, color in (("train", "training images", "0.6"), ("test", "held-out images", "tab:blue")):
+        values = [entry[key] for entry in history]
+        axes.plot(epochs, values, color=color, label=label, marker="." if len(values) < 10 else None)
+        axes.annotate(f" {values[-1]:.1f}", (epochs[-1], values[-1]), color=color, va="center", fontsize=9)
+    middle, top = np.median([entry["test"] for entry in history]), max(max(entry["train"], entry["test"]) for entry in history)
+    axes.set_ylim(min(middle - 2 * (top - middle), top - 5), top + 0.1 * (top - middle) + 1)
+    axes.set_xlim(0, epochs[-1] * 1.06 + 1)
+    tidy(axes, "epoch", "bound, nats for one image", "learning curve")
+    axes.legend(loc="lower right", frameon=False)
+
+
+def show(axes: Any, rows: np.ndarray, shape: tuple[int, int], columns: int, title: str) -> None:
+    """A grid of images on matplotlib axes."""
+    axes.imshow(grid(rows, shape, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_axis_off()
 
 
 def grid(rows: np.ndarray, shape: tuple[int, int], columns: int) -> np.ndarray:
@@ -18,43 +112,19 @@ def grid(rows: np.ndarray, shape: tuple[int, int], columns: int) -> np.ndarray:
     return picture
 
 
-def show(axes: Any, rows: np.ndarray, shape: tuple[int, int], columns: int, title: str) -> None:
-    """A grid of images on matplotlib axes."""
-    axes.imshow(grid(rows, shape, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def tidy(axes: Any, x: str, y: str, title: str) -> None:
+    """Labels, a title, a light grid and no box."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.set_title(title, loc="left", fontsize=11)
-    axes.set_axis_off()
-
-
-def curve(axes: Any, history: list[dict[str, Any]]) -> None:
-    """The bound against the epoch, training and held-out; the steep beginning may leave the picture."""
-    epochs = [entry["epoch"] for entry in history]
-    for key, label, color in (("train", "training images", "0.6"), ("test", "held-out images", "tab:blue")):
-        values = [entry[key] for entry in history]
-        axes.plot(epochs, values, color=color, label=label, marker="." if len(values) < 10 else None)
-        axes.annotate(f" {values[-1]:.1f}", (epochs[-1], values[-1]), color=color, va="center", fontsize=9)
-    middle, top = np.median([entry["test"] for entry in history]), max(max(entry["train"], entry["test"]) for entry in history)
-    axes.set_ylim(min(middle - 2 * (top - middle), top - 5), top + 0.1 * (top - middle) + 1)
-    axes.set_xlim(0, epochs[-1] * 1.06 + 1)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("ELBO, nats for one image")
-    axes.set_title("learning curve", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
 
 
-def summary(images: Images, shown: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, history: list[dict[str, Any]]) -> Any:
-    """Held-out images over their reconstructions, samples, and the learning curve: a matplotlib figure."""
+def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
-    columns = 10
-    pairs = [part[i : i + columns] for i in range(0, len(shown), columns) for part in (_filled(shown, columns), _filled(rebuilt, columns))]
-    figure = Figure(figsize=(12, 8.5), layout="constrained")
-    cells = figure.add_gridspec(2, 2, height_ratios=(1.25, 1))
-    show(figure.add_subplot(cells[0, 0]), np.concatenate(pairs), images.shape, columns, "held-out images, and below each its reconstruction")
-    show(figure.add_subplot(cells[0, 1]), drawn, images.shape, columns, "samples: means of p(x | z) for z from the prior")
-    curve(figure.add_subplot(cells[1, :]), history)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _filled(rows: np.ndarray, columns: int) -> np.ndarray:

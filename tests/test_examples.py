@@ -113,9 +113,9 @@ def test_the_closed_kl_is_the_mean_over_draws():
     rng = np.random.default_rng(0)
     q = dist.Normal(rng.standard_normal(6), np.exp(rng.standard_normal(6)))
     z = q.sample(rng, 100_000)
-    draws = q.log_prob(z) - vae.PRIOR.log_prob(z)
+    draws = q.log_prob(z) - vae.VAE.prior.log_prob(z)
     error = draws.std(axis=0) / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(axis=0) - dist.kl_divergence(q, vae.PRIOR)) < 5 * error).all()  # six z-scores: 4e-6 of false alarms
+    assert (np.abs(draws.mean(axis=0) - dist.kl_divergence(q, vae.VAE.prior)) < 5 * error).all()  # six z-scores: 4e-6 of false alarms
 
 
 def test_importance_weights_have_the_evidence_as_their_mean():
@@ -127,10 +127,10 @@ def test_importance_weights_have_the_evidence_as_their_mean():
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     likelihood = np.sum(model.likelihood(params, nodes[:, None]).log_prob(x[:, None]), axis=-1)
     evidence = np.log(np.exp(likelihood) @ weights / np.sqrt(2 * np.pi))
-    ratios = np.exp(model.log_weights(params, x, rng, 20_000) - evidence)
+    ratios = np.exp([model.log_weights(params, x, rng) - evidence for _ in range(5_000)])
     assert (np.abs(ratios.mean(axis=0) - 1) < 5 * ratios.std(axis=0) / np.sqrt(len(ratios))).all()
     report = model.report(params, x, rng)
-    assert report["held-out ELBO"][0] < report["held-out 100-sample bound"][0] < evidence.mean() + 0.1
+    assert report["held-out ELBO"].value < report["held-out 100-sample bound"].value < evidence.mean() + 0.1
 
 
 def test_the_model_starts_at_the_mean_image():
@@ -163,7 +163,7 @@ class Mean(training.Model):
     def bound(self, params, x, rng):
         return -np.sum((x - params["point"]) ** 2, axis=-1)
 
-    test = report = figure = lambda self, params, x, rng, *more: 0.0
+    report = figures = None
 
 
 def black_and_white(seed=0):
@@ -341,7 +341,7 @@ def test_a_nan_stops_the_run_with_its_operation_and_leaves_the_checkpoint(data, 
 
     trainers = []
     real = training.Trainer.__init__
-    monkeypatch.setattr(training.Trainer, "__init__", lambda self, *args: trainers.append(self) or real(self, *args))
+    monkeypatch.setattr(training.Trainer, "__init__", lambda self, *args, **more: trainers.append(self) or real(self, *args, **more))
     monkeypatch.setattr(vae, "VAE", Broken)
 
     def steps():
