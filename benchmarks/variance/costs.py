@@ -1,0 +1,97 @@
+"""Which rule is best depends on the cost: (x - k)^2, exp(-k x^2) and cos(k x), x ~ N(mu, sigma^2) at mu = sigma = 1, against k.
+
+After Mohamed et al. (2020, JMLR 21:132, figures 2 and 3), for mu and for sigma. Lines are exact, by Gauss rules; points are replicates.
+"""
+
+from typing import Any
+
+import numpy as np
+
+import scg
+from benchmarks.variance.estimates import estimated, markdown, number
+from scg import distributions as dist
+
+COSTS = {
+    "(x - k)^2": (lambda x, k: (x - k) ** 2, np.linspace(-3, 3, 13)),
+    "exp(-k x^2)": (lambda x, k: np.exp(-k * x * x), np.geomspace(0.1, 10, 13)),
+    "cos(k x)": (lambda x, k: np.cos(k * x), np.geomspace(0.1, 10, 13)),
+}
+RULES = {
+    "score function": scg.ScoreFunction(),
+    "score function, 2 samples, leave-one-out": scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
+    "pathwise": scg.Reparameterized(),
+    "measure-valued, coupled": scg.MeasureValued(),
+}
+EVALUATIONS = {"score function": 1, "score function, 2 samples, leave-one-out": 2, "pathwise": 1, "measure-valued, coupled": 2}
+"""Of the cost, for the gradient with respect to one of the two parameters."""
+
+
+def points(quick: bool) -> list[dict[str, Any]]:
+    """A point is a cost and a k."""
+    n = 10_000 if quick else 200_000
+    return [{"cost": name, "k": float(k), "replicates": n} for name, (_, ks) in COSTS.items() for k in (ks[::6] if quick else ks)]
+
+
+def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """rule -> parameter -> exact, variance, low, high."""
+    f, k = COSTS[point["cost"]][0], point["k"]
+
+    def cost(t: Any, rng: Any) -> Any:
+        return f(scg.sample(dist.Normal(t["mu"], t["sigma"]), scg.ScoreFunction(), rng=rng, name="x"), k)
+
+    graph = scg.trace(cost, {"mu": np.array(1.0), "sigma": np.array(1.0)}, rng=rng)
+    result = {}
+    for name, rule in RULES.items():
+        bound = graph.bind(x=rule)
+        exact = scg.exact.moments(bound)
+        found = estimated(bound, point["replicates"], rng, exact.mean)
+        result[name] = {leaf: {"mean": float(exact.mean[leaf]), "exact": float(exact.variance[leaf]), **found[leaf]} for leaf in found}
+    return result
+
+
+def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """One CSV."""
+    return {"costs": [{**p, "rule": rule, "parameter": leaf, **v} for p, r in results for rule, of_rule in r.items() for leaf, v in of_rule.items()]}
+
+
+def report(results: list[tuple[Any, Any]]) -> str:
+    """The best rule at the ends and in the middle of k, by variance for equal evaluations; and how many intervals hold the exact value."""
+    rows: list[list[Any]] = [["cost", "k", "best for mu", "variance x evaluations", "best for sigma", "variance x evaluations"]]
+    for name in COSTS:
+        of_cost = sorted([(p["k"], r) for p, r in results if p["cost"] == name], key=lambda pair: pair[0])
+        for k, r in (of_cost[0], of_cost[len(of_cost) // 2], of_cost[-1]):
+            row: list[Any] = [name, number(k, 3)]
+            for leaf in ("mu", "sigma"):
+                work = {rule: r[rule][leaf]["exact"] * EVALUATIONS[rule] for rule in RULES}
+                best = min(work, key=work.__getitem__)
+                row += [best, number(work[best], 3)]
+            rows.append(row)
+    every = [v for _, r in results for of_rule in r.values() for v in of_rule.values()]
+    inside = sum(v["low"] <= v["exact"] <= v["high"] for v in every)
+    return f"{markdown(rows)}\n\n{inside} of {len(every)} 99% intervals hold the exact variance"
+
+
+def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Variance against k: costs across, parameters down."""
+    from benchmarks.variance import plots
+
+    figure, axes = plots.panels(2, 3, (15, 7.5))
+    for column, name in enumerate(COSTS):
+        of_cost = sorted([(p["k"], r) for p, r in results if p["cost"] == name], key=lambda pair: pair[0])
+        ks = [k for k, _ in of_cost]
+        for row, leaf in enumerate(("mu", "sigma")):
+            each = axes[row, column]
+            ends = []
+            for i, rule in enumerate(RULES):
+                v = [r[rule][leaf] for _, r in of_cost]
+                exact, points, low, high = ([max(x[key], 1e-9) for x in v] for key in ("exact", "variance", "low", "high"))
+                ends.append(plots.line(each, ks, exact, i, points=points, low=low, high=high))
+            each.set_yscale("log")
+            if name != "(x - k)^2":
+                each.set_xscale("log")
+            each.set_xlabel("k", fontsize=plots.SIZE)
+            each.set_title(f"{name}, gradient for {leaf}", loc="left", fontsize=plots.SIZE + 1)
+            if not column:
+                each.set_ylabel("variance of one estimate", fontsize=plots.SIZE)
+            plots.label(each, ends, [rule.replace(", ", ",\n", 1) for rule in RULES])
+    return {"costs": figure}
