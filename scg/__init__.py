@@ -7,12 +7,12 @@ A stochastic computation graph is a program in which some values are drawn from 
     functions   grad, value_and_grad, jacobian, hessian, hvp, vjp
     graphs      trace, Graph, parameter, gradients, surrogate, replay, stop_gradient
     draws       sample, minibatch, distributions, the estimators
-    checks      testing
+    checks      testing, exact, variance
     around it   special, objectives, nn, optim, checkpoint
     from outside: primitive (with axes), distributions' and estimators' base classes
 """
 
-from scg import axes, checkpoint, distributions, errors, exact, nn, objectives, optim, primitives, special, testing
+from scg import axes, checkpoint, distributions, errors, exact, nn, objectives, optim, primitives, special, testing, variance
 from scg.ambient import detect_nan
 from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 from scg.errors import ScgError

@@ -1,0 +1,276 @@
+"""Replicates in chunks: each from its own seed, on whatever executor, merged in order."""
+
+import copy
+import hashlib
+import pickle
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here
+from scg.estimator import Estimator
+from scg.graph import Node
+from scg.sample import resample
+from scg.stochastic import _BLOCK, _FREED, Graph
+from scg.testing.streams import join
+from scg.tree import leaves
+from scg.variance.moments import Moments, Squares
+from scg.variance.threads import one_thread
+
+MOST, PARTS, ENTRIES = 4096, 16, 2**22
+_AHEAD = 64  # chunks that are handed to an executor before their turn to be merged
+_RETRIES = 3  # fresh executors in a row that may break before any chunk is done
+
+
+def chunk_size(replicates: int, coordinates: int) -> int:
+    """Replicates of a chunk: a sixteenth of all, at most 4096, and at most 2^22 numbers. A function of these two and of nothing else."""
+    return max(1, min(MOST, -(-replicates // PARTS), ENTRIES // max(1, coordinates)))
+
+
+def generator(entropy: int, *key: int) -> np.random.Generator:
+    """The generator of chunk i, from ``SeedSequence(entropy, spawn_key=(i,))``."""
+    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What is kept of replicates of one row: moments of each coordinate, squared distances by parameter and in total (the last
+    column), moments of the differences from the reference row where they are wanted."""
+
+    coordinates: Moments
+    squares: Squares
+    differences: Moments | None
+
+    @classmethod
+    def of(cls, g: Any, centre: Any, widths: list[int], reference: Any) -> "Tally":
+        """Of replicates g, (n, coordinates); squared distances are from ``centre``, by groups of ``widths`` coordinates."""
+        each = Moments.of(g)
+        y, d = g - each.mean, each.mean - centre
+        parts, at = [], 0
+        for width in widths:
+            part, shift = y[:, at : at + width], d[at : at + width]
+            parts.append(np.maximum(np.einsum("ij,ij->i", part, part) + 2 * (part @ shift) + shift @ shift, 0))
+            at += width
+        columns = np.stack([*parts, sum(parts)], axis=1)
+        return cls(each, Squares.of(columns), None if reference is None else Moments.of(g - reference))
+
+    def merge(self, other: "Tally") -> "Tally":
+        """Those of both."""
+        differences = None if self.differences is None or other.differences is None else self.differences.merge(other.differences)
+        return Tally(self.coordinates.merge(other.coordinates), self.squares.merge(other.squares), differences)
+
+
+class Task:
+    """The rows to be measured, each a graph of its own, and how a chunk of their replicates is drawn and tallied."""
+
+    def __init__(self, rows: dict[str, Graph], reference: str | None = None):
+        self.rows = {label: _own(graph) for label, graph in rows.items()}
+        self.reference = reference  # the row from which the others' differences are taken, first of all
+        self.centres: dict[str, Any] = {}
+        first = next(iter(self.rows.values()))
+        self.widths = [leaf.size for _, leaf in leaves(first.parameters)]
+
+    def draws(self, label: str, n: int, rng: np.random.Generator, start: int = 0) -> Any:
+        """n replicates of a row's gradient, (n, coordinates). Raises ScgValueError where a cost or gradient is not finite; errors name the row."""
+        try:
+            with np.errstate(all="ignore"):
+                g, costs = replicates(self.rows[label], rng, n)
+        except ScgError as error:
+            raise named(error, label) from error
+        for what, x in (("cost", costs), ("gradient", g)):
+            bad = ~np.isfinite(x if x.ndim == 1 else x.sum(axis=1))
+            bad = bad & ~np.isfinite(x).reshape(n, -1).all(axis=1) if bad.any() else bad
+            if bad.any():
+                r = int(np.argmax(bad))
+                raise ScgValueError(
+                    f"row {label!r}: the {what} of replicate {start + r} is not finite ({np.asarray(x[r]).reshape(-1)[~np.isfinite(np.asarray(x[r]).reshape(-1))][0]}), "
+                    f"and {int(bad.sum())} in all of {n}: a variance needs finite costs; look at the graph's draws there, or bound the cost ({here()})"
+                )
+        return g
+
+    def chunk(self, index: int, size: int, start: int, entropy: int) -> list[Tally]:
+        """Chunk ``index``: ``size`` replicates of each row, from its seed; rows have random numbers in common."""
+        with one_thread(), _unlearned(self.rows.values()):
+            compared = None if self.reference is None else self.draws(self.reference, size, generator(entropy, index), start)
+            found = []
+            for label in self.rows:
+                g = compared if label == self.reference else self.draws(label, size, generator(entropy, index), start)
+                found.append(Tally.of(g, self.centres[label], self.widths, compared))
+            return found
+
+    def packed(self) -> bytes:
+        """The task for another process. Raises ScgTypeError, which names the row, where it cannot travel."""
+        for label, graph in self.rows.items():
+            try:
+                pickle.dumps(graph)
+            except Exception as error:
+                raise ScgTypeError(
+                    f"row {label!r} cannot be sent to the workers of an executor: {error}; define what it is made of (functions, primitives, "
+                    f"baselines' functions) by name at the top level of a module, or leave executor=None ({here()})"
+                ) from error
+        return pickle.dumps(self)
+
+
+def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
+    """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be traced again)."""
+    np.empty(_FREED, np.uint8)  # see Graph.gradients
+    found, largest = graph._recorded
+    nodes = [g for g in found if type(g) is Node]
+    block = max(1, _BLOCK // largest)
+    gradients, costs = [], []
+    for size in [block] * (n // block) + [n % block] * (n % block > 0):
+        try:
+            *new, cost = resample([*nodes, graph.cost], {}, rng=rng, size=size, create_graph=False)
+        except GuardError:
+            gradients.append(join(graph.gradients(rng=rng, replicates=size), size))
+            continue
+        values = iter(new)
+        arrays = [next(values) if type(g) is Node else np.broadcast_to(g, (size, *np.shape(g))) for g in found]
+        if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):  # a zero may have to absorb what the recording did not meet
+            run = graph.run(rng=rng, replicates=size)
+            cost, arrays = run.cost.value, [leaf for _, leaf in leaves(graph._pulled(np.sum(run.cost), run.parameters))]
+        gradients.append(join(arrays, size))
+        costs.append(np.broadcast_to(cost, (size,)))
+    return np.concatenate(gradients), np.concatenate(costs) if costs else np.zeros(0)
+
+
+def run(
+    task: Task, sizes: list[int], entropy: int, executor: Any = None, done: Callable[[list[Tally], int], bool] = lambda tallies, count: False
+) -> list[Tally]:
+    """The tallies of all chunks, merged in their order; ``done(tallies, replicates)`` is asked after each whether that is enough.
+
+    What ``executor`` does, and in which order, does not matter: a chunk is a function of its number. One whose worker dies is run again: by a
+    fresh executor where ``executor`` is a function that makes them, else in this process.
+    """
+    starts = np.cumsum([0, *sizes]).tolist()
+    merged: list[Tally] = []
+    with _results(task, [(i, size, start, entropy) for i, (size, start) in enumerate(zip(sizes, starts, strict=False))], executor) as results:
+        for i, found in enumerate(results):
+            merged = [a.merge(b) for a, b in zip(merged, found, strict=True)] if merged else found
+            if done(merged, starts[i + 1]):
+                break
+    return merged
+
+
+@contextmanager
+def _results(task: Task, jobs: list[tuple[int, int, int, int]], executor: Any) -> Iterator[Iterator[list[Tally]]]:
+    if executor is None:
+        yield (task.chunk(*job) for job in jobs)
+        return
+    if not isinstance(executor, Executor) and not callable(executor):
+        raise ScgTypeError(
+            f"executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(2) or dask's client.get_executor(), or a function "
+            f"that makes one, got {type(executor).__name__} ({here()})"
+        )
+    pool = _Pool(task, jobs, executor)
+    try:
+        yield (pool.result(i) for i in range(len(jobs)))
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """Chunks on an executor, a bounded number ahead of the one that is merged next."""
+
+    def __init__(self, task: Task, jobs: list[tuple[int, int, int, int]], executor: Any):
+        self.task, self.jobs, self.payload = task, jobs, task.packed()
+        self.digest = hashlib.sha256(self.payload).hexdigest()
+        self.make = None if isinstance(executor, Executor) else executor
+        self.executor: Executor | None = executor if self.make is None else self.make()
+        self.pending: dict[int, Future[list[Tally]]] = {}
+        self.next, self.broken = 0, 0
+
+    def result(self, i: int) -> list[Tally]:
+        while self.executor is not None:
+            try:
+                while self.next < len(self.jobs) and self.next < i + _AHEAD:
+                    self.pending[self.next] = self.executor.submit(_remote, self.payload, self.digest, self.jobs[self.next])
+                    self.next += 1
+                found = self.pending[i].result()
+                del self.pending[i]
+                self.broken = 0
+                return found
+            except BrokenExecutor as error:
+                self._replace(i, error)
+        return self.task.chunk(*self.jobs[i])
+
+    def _replace(self, i: int, error: BrokenExecutor) -> None:
+        """A worker died and took its executor with it: what has a result keeps it, the rest is run again."""
+        self.broken += 1
+        if self.make is None:
+            warnings.warn(
+                f"a worker died and broke the executor ({error}); the remaining chunks run in this process. Give executor= as a function that "
+                "makes one, and a fresh one takes its place",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.executor = None
+            return
+        if self.broken > _RETRIES:
+            raise error
+        assert self.executor is not None
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.executor = self.make()
+        for k, future in list(self.pending.items()):
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                self.pending[k] = self.executor.submit(_remote, self.payload, self.digest, self.jobs[k])
+
+    def close(self) -> None:
+        for future in self.pending.values():
+            future.cancel()
+        if self.make is not None and self.executor is not None:
+            self.executor.shutdown(cancel_futures=True)
+
+
+_UNPACKED = threading.local()
+
+
+def _remote(payload: bytes, digest: str, job: tuple[int, int, int, int]) -> list[Tally]:
+    """A chunk in a worker, which keeps the task that it unpacked last."""
+    if getattr(_UNPACKED, "digest", None) != digest:
+        _UNPACKED.task, _UNPACKED.digest = pickle.loads(payload), digest
+    found: list[Tally] = _UNPACKED.task.chunk(*job)
+    return found
+
+
+def named(error: ScgError, label: str) -> ScgError:
+    """The error with the row in front."""
+    try:
+        return type(error)(f"row {label!r}: {error}")
+    except TypeError:
+        return ScgValueError(f"row {label!r}: {error}")
+
+
+def _own(graph: Graph) -> Graph:
+    """The graph with rules of its own, so that nothing here teaches the user's; and without its function where no ``if`` needs it."""
+    mine = {}
+    for name, node in graph.stochastic.items():
+        rule = node.statics["site"].estimator
+        if _learns(rule):
+            mine[name] = copy.deepcopy(rule)
+    bound = graph.bind(mine) if mine else graph
+    again = bound._again if any(node.guard is not None for node in bound.nodes) else None
+    return Graph(bound.cost, bound.parameters, again=again, bindings=bound._bindings)
+
+
+def _learns(rule: Estimator) -> bool:
+    return any(not isinstance(value, (int, float, str, type(None), np.generic)) for value in vars(rule).values())
+
+
+@contextmanager
+def _unlearned(graphs: Any) -> Iterator[None]:
+    """Rules leave the block as they came: what a chunk might teach them is not for the next."""
+    rules = {id(r): r for g in graphs for n in g.stochastic.values() if _learns(r := n.statics["site"].estimator)}
+    states = {i: copy.deepcopy(vars(rule)) for i, rule in rules.items()}
+    try:
+        yield
+    finally:
+        for i, rule in rules.items():
+            vars(rule).clear()
+            vars(rule).update(states[i])

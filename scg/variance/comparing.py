@@ -1,0 +1,330 @@
+"""Rows of estimators side by side: bias, variance and cost, with what they are worth."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from scg import exact
+from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here
+from scg.estimator import Estimator
+from scg.stochastic import Graph, trace
+from scg.testing.streams import join, split
+from scg.testing.streams import precision as rounding
+from scg.tree import leaves
+from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run
+from scg.variance.evaluations import evaluations
+from scg.variance.report import Entry, Report, Row
+from scg.variance.threads import one_thread
+
+LEVEL = 0.95
+BUDGET = 2**16
+_PILOT, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the pilot; timed rounds, and the seconds that one of them should take at least
+_EFFECTIVE, _HEAVY = 30, 2.0
+
+
+def compare(
+    graph_or_fn: Any,
+    bindings: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    replicates: int = 10_000,
+    rng: np.random.Generator,
+    precision: float | None = None,
+    executor: Any = None,
+    progress: Callable[[int, int], Any] | None = None,
+    baseline_row: str | None = None,
+    budget: int = BUDGET,
+) -> Report:
+    """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and ``Entry`` for what is in it.
+
+    ``graph_or_fn`` is a Graph, or a function that returns a cost, which is traced with ``args`` and ``kwargs`` (``rng`` among them). ``bindings`` maps the
+    label of a row to estimators by node, ``{"DisARM": {"b": scg.DisARM()}, "as declared": {}}``; or to another Graph or function of the same
+    parameters, where objectives that differ are to be compared.
+
+    Every row is given ``replicates`` gradients; with ``precision=0.01`` only as many as it takes until the relative standard error of
+    every row's variance is at most that, and never more than ``replicates`` (then ``report.precise`` is False).
+
+    Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it within ``budget``; else
+    against the mean of that row, in differences of runs with common random numbers. Exact variances stand beside the estimated ones where
+    ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out.
+
+    Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))`` (``entropy`` is drawn from ``rng``), and
+    merged in order. So memory is bounded, and all figures but the times are the same to the last bit for any ``executor``, a
+    ``concurrent.futures.Executor`` (of processes, threads, or dask's ``client.get_executor()``) or a function that makes one, with
+    any number of workers, also when one of these dies and its chunk is run again. Linear algebra has one thread. Estimators that learn stand as they are.
+
+    Times are medians of rounds in which the rows take turns, in this process, for batches of replicates.
+
+    ``progress(done, replicates)`` is called after each chunk.
+
+    Raises ScgValueError, ScgTypeError or EstimatorError, with the row's name, for what is wrong with a row: an unknown node, one bound twice, an
+    estimator that is not valid for its node, a cost or gradient that is not finite.
+    """
+    entropy = _entropy(rng)
+    _check(replicates, precision)
+    graph = as_graph(graph_or_fn, args, kwargs, rng)
+    rows, rules = _rows(graph, bindings, kwargs, args, rng)
+    reference = next(iter(rows)) if baseline_row is None else baseline_row
+    if reference not in rows:
+        raise ScgValueError(f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})")
+    truth = _gradient(rows[reference], budget)
+    moments = {label: _moments(row, budget) for label, row in rows.items()}
+    task = Task(rows, None if truth is not None else reference)
+    counts = {label: evaluations(row) for label, row in task.rows.items()}
+    seconds = _prepare(task, min(_PILOT, replicates), entropy)
+    size = chunk_size(replicates, sum(task.widths))
+    sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
+
+    def done(tallies: list[Tally], count: int) -> bool:
+        if progress is not None:
+            progress(count, replicates)
+        return precision is not None and count > 1 and _precise(tallies, precision)
+
+    tallies = run(task, sizes, entropy, executor, done)
+    made: dict[str, Row] = {}
+    for label, tally in zip(rows, tallies, strict=True):
+        first = next(iter(made.values())) if made else None
+        made[label] = _row(
+            label, rules[label], rows[label], tally, task.widths, truth, label == reference, moments[label], counts[label], seconds[label], first
+        )
+    return Report(
+        rows=made,
+        reference="the exact gradient" if truth is not None else f"row {reference!r}",
+        gradient=None if truth is None else split(rows[reference], truth),
+        replicates=tallies[0].coordinates.count,
+        seed=entropy,
+        level=LEVEL,
+        precision=precision,
+        precise=precision is None or _precise(tallies, precision),
+    )
+
+
+def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator) -> Graph:
+    """A graph as it is; a function traced with its arguments."""
+    if isinstance(graph_or_fn, Graph):
+        if args or kwargs:
+            raise ScgTypeError(f"a graph takes no further arguments: args and kwargs are those of a function ({here()})")
+        graph = graph_or_fn
+    elif callable(graph_or_fn):
+        graph = trace(graph_or_fn, *args, **{"rng": rng, **(kwargs or {})})
+    else:
+        raise ScgTypeError(f"a graph or a function is needed, got {type(graph_or_fn).__name__} ({here()})")
+    if not sum(leaf.size for _, leaf in leaves(graph.parameters)):
+        raise ScgValueError(f"the graph has no parameters: there is no gradient ({here()})")
+    return graph
+
+
+def _entropy(rng: Any) -> int:
+    if not isinstance(rng, np.random.Generator):
+        raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+    high, low = rng.integers(2**64, size=2, dtype=np.uint64).tolist()
+    return int(high << 64 | low)
+
+
+def _check(replicates: Any, precision: Any) -> None:
+    if not isinstance(replicates, (int, np.integer)) or isinstance(replicates, bool):
+        raise ScgTypeError(f"replicates must be a whole number, got {replicates!r} ({here()})")
+    if replicates < 2:
+        raise ScgValueError(f"a variance needs at least two replicates, got replicates={replicates} ({here()})")
+    if precision is not None and not (isinstance(precision, (int, float, np.number)) and 0 < precision < 1):
+        raise ScgValueError(f"precision is a relative standard error between 0 and 1, such as 0.01, got {precision!r} ({here()})")
+
+
+def _rows(
+    graph: Graph, bindings: Any, kwargs: Mapping[str, Any] | None, args: tuple[Any, ...], rng: np.random.Generator
+) -> tuple[dict[str, Graph], dict[str, str]]:
+    pairs = _pairs(bindings, "bindings", "label", "estimators by node")
+    if not pairs:
+        raise ScgValueError(f"there are no rows: write {{'a label': {{'a node': scg.ScoreFunction()}}}} ({here()})")
+    rows: dict[str, Graph] = {}
+    rules: dict[str, str] = {}
+    shapes = [(path, leaf.shape) for path, leaf in leaves(graph.parameters)]
+    for label, given in pairs:
+        if not isinstance(label, str):
+            raise ScgTypeError(f"the label of a row must be a string, got {label!r} ({here()})")
+        if label in rows:
+            raise ScgValueError(f"row {label!r} is there twice ({here()})")
+        try:
+            row = as_graph(given, () if isinstance(given, Graph) else args, None if isinstance(given, Graph) else kwargs, rng) if _is_model(given) else graph
+            wanted = {} if _is_model(given) else _binding(given)
+            if [(path, leaf.shape) for path, leaf in leaves(row.parameters)] != shapes:
+                raise ScgValueError(f"its parameters must be those of the others, {shapes}, got {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})")
+            rows[label] = row.bind(wanted) if wanted else row
+            evaluations(rows[label])  # what an estimator only sees in the graph of a gradient, it refuses here
+        except ScgError as error:
+            raise named(error, label) from error
+        used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
+        rules[label] = ", ".join(f"{name}: {rule!r}" for name, rule in used.items())
+    return rows, rules
+
+
+def _is_model(given: Any) -> bool:
+    return isinstance(given, Graph) or callable(given) and not isinstance(given, (Mapping, Estimator))
+
+
+def _binding(given: Any) -> dict[str, Any]:
+    if isinstance(given, Estimator):
+        raise ScgTypeError(f"estimators are given by the name of their node, {{'b': {given!r}}} ({here()})")
+    wanted: dict[str, Any] = {}
+    for name, rule in _pairs(given, "a row", "node", "estimator"):
+        if name in wanted:
+            raise ScgValueError(f"node {name!r} is bound twice, to {wanted[name]!r} and {rule!r} ({here()})")
+        wanted[name] = rule
+    return wanted
+
+
+def _pairs(given: Any, what: str, key: str, value: str) -> list[tuple[Any, Any]]:
+    if isinstance(given, Mapping):
+        return list(given.items())
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        pairs = list(given)
+        if all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            return pairs
+    raise ScgTypeError(f"{what} must be a mapping from {key} to {value}, or pairs of these, got {given!r} ({here()})")
+
+
+def _gradient(graph: Graph, budget: int) -> Any:
+    """The exact gradient of all coordinates; None where it is out of reach."""
+    if not budget:
+        return None
+    try:
+        return join(exact.gradient(graph, budget=budget), 1)[0]
+    except (exact.BudgetError, exact.ConvergenceError, GuardError):
+        return None
+
+
+def _moments(graph: Graph, budget: int) -> Any:
+    """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
+    if not budget:
+        return None
+    try:
+        found = exact.moments(graph, budget=budget)
+    except (exact.BudgetError, exact.ConvergenceError, GuardError):
+        return None
+    return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
+
+
+def _prepare(task: Task, n: int, entropy: int) -> dict[str, float]:
+    """Set each row's centre, the mean of a pilot whose draws are not used again; return the seconds a gradient takes."""
+    batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
+    with one_thread():
+        for label, graph in task.rows.items():
+            task.centres[label] = task.draws(label, n, generator(entropy, 0, 0)).mean(axis=0)
+            start = time.perf_counter()
+            graph.gradients(rng=generator(entropy, 0, 1), replicates=n)
+            each = (time.perf_counter() - start) / n
+            batches[label] = int(np.clip(_LONG / max(each, 1e-9), 1, 16 * n))
+        for i in range(_ROUNDS):
+            for label, graph in task.rows.items():
+                rng = generator(entropy, 0, 2 + i)
+                start = time.perf_counter()
+                graph.gradients(rng=rng, replicates=batches[label])
+                times[label].append((time.perf_counter() - start) / batches[label])
+    return {label: statistics.median(t) for label, t in times.items()}
+
+
+def _precise(tallies: list[Tally], precision: float) -> bool:
+    for tally in tallies:
+        variance = float(np.sum(tally.coordinates.variance))
+        if not float(tally.squares.error[-1]) <= precision * variance:
+            return False
+    return True
+
+
+def _row(
+    label: str,
+    rules: str,
+    graph: Graph,
+    tally: Tally,
+    widths: list[int],
+    truth: Any,
+    is_reference: bool,
+    moments: Any,
+    count: float,
+    seconds: float,
+    first: Row | None,
+) -> Row:
+    n, mean, variance = tally.coordinates.count, tally.coordinates.mean, tally.coordinates.variance
+    noise = 2.0**-45 * np.abs(mean)  # of rounding: a gradient that is the same in every run may differ by its last bits
+    variance = np.where(variance <= noise**2, 0.0, variance)
+    if truth is not None:
+        off, spread = mean - truth, variance
+    elif tally.differences is not None and not is_reference:
+        off, spread = tally.differences.mean, tally.differences.variance
+    else:
+        off = spread = None
+    slack = None if off is None else rounding(graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
+    margins, tails, effective = tally.squares.margin(LEVEL), tally.squares.tail, tally.squares.effective
+
+    def entry(parameter: str, where: Any, column: int) -> Entry:
+        v = float(np.sum(variance[where]))
+        m = float(np.linalg.norm(mean[where]))
+        bias = error = p = math.nan
+        if off is not None:
+            bias, error = float(np.linalg.norm(off[where])), float(np.sqrt(np.sum(spread[where]) / n))
+            excess = np.maximum(np.abs(off[where]) - slack[where], 0)
+            with np.errstate(all="ignore"):
+                z = np.where(excess > 0, excess / np.sqrt(spread[where] / n), 0)
+            p = min(1.0, 2 * z.size * float(ndtr(-np.max(z))))
+        margin = float(margins[column]) if v > 0 else 0.0
+        seen = math.isfinite(margin) and bool(tails[column] > _HEAVY) and bool(effective[column] >= _EFFECTIVE) or v == 0
+        signal = math.sqrt(max(m * m - v / n, 0.0))
+        snr = signal / math.sqrt(v) if v > 0 else math.inf if m > 0 else math.nan
+        exact_variance = exact_bias = math.nan
+        if moments is not None:
+            exact_variance = float(np.sum(moments[1][where]))
+            exact_bias = float(np.linalg.norm(moments[0][where] - truth[where])) if truth is not None else math.nan
+        w_e, w_s = v * count, v * seconds
+        before = None if first is None else first.total if parameter == "total" else first.entries[parameter]
+        return Entry(
+            row=label,
+            parameter=parameter,
+            coordinates=int(np.size(mean[where])),
+            replicates=n,
+            mean=m,
+            bias=bias,
+            bias_error=error,
+            bias_p=p,
+            variance=v,
+            low=max(v - margin, 0.0),
+            high=v + margin,
+            reliable=seen,
+            tail_index=float(tails[column]),
+            effective=float(effective[column]),
+            exact_variance=exact_variance,
+            exact_bias=exact_bias,
+            snr=snr,
+            evaluations=count,
+            seconds=seconds,
+            work_evaluations=w_e,
+            work_seconds=w_s,
+            ratio_evaluations=_ratio(w_e, w_e if before is None else before.work_evaluations),
+            ratio_seconds=_ratio(w_s, w_s if before is None else before.work_seconds),
+        )
+
+    entries, at = {}, 0
+    for column, ((path, _), width) in enumerate(zip(leaves(graph.parameters), widths, strict=True)):
+        entries[path or "the parameter"] = entry(path or "the parameter", slice(at, at + width), column)
+        at += width
+    return Row(
+        label=label,
+        rules=rules,
+        total=entry("total", slice(None), len(widths)),
+        entries=entries,
+        mean=split(graph, mean),
+        variance=split(graph, variance),
+        bias=None if off is None else split(graph, off),
+        exact_mean=None if moments is None else split(graph, moments[0]),
+        exact_variance=None if moments is None else split(graph, moments[1]),
+        graph=graph,
+    )
+
+
+def _ratio(x: float, first: float) -> float:
+    return 1.0 if x == first else x / first if first > 0 else math.inf

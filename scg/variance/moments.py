@@ -1,0 +1,128 @@
+"""Moments of draws that come in parts: computed about each part's own mean, and merged without loss."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from scg.testing.confidence import widened
+
+_TOP = 400  # largest draws that the tail index is read from
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """``count`` draws, their ``mean``, and ``sums[p - 2]``, the sums of (x - mean)^p for p = 2, 3, ..., of the draws' shape.
+
+    ``merge`` is the pairwise update of Chan, Golub and LeVeque (1979), for higher powers that of Pebay (2008): with d the distance from a part's
+    mean to that of both,
+
+        sum (x - mean)^p  =  sum over parts  sum_k binomial(p, k) d^k sums_{p-k},   sums_0 = count, sums_1 = 0.
+
+    Terms are of the size of the result: nothing cancels, whatever the mean is.
+    """
+
+    count: int
+    mean: Any
+    sums: Any
+
+    @classmethod
+    def of(cls, x: Any, order: int = 2) -> "Moments":
+        """The moments up to ``order`` of draws along the leading axis."""
+        x = np.asarray(x, float)
+        mean = x.mean(axis=0)
+        y = x - mean
+        power = y
+        sums = []
+        for _ in range(2, order):
+            power = power * y
+            sums.append(power.sum(axis=0))
+        if order == 2:
+            sums = [np.einsum("i...,i...->...", y, y)]
+        elif order > 2:
+            sums.append(np.einsum("i...,i...->...", power, y))
+        return cls(len(x), mean, np.array(sums).reshape(order - 1, *mean.shape))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """The moments of the draws of both."""
+        count = self.count + other.count
+        mean = self.mean + (other.mean - self.mean) * (other.count / count)
+        total = np.zeros_like(self.sums)
+        for part in (self, other):
+            d = part.mean - mean
+            below = [part.count + 0 * d, 0 * d, *part.sums]
+            for p in range(2, len(self.sums) + 2):
+                total[p - 2] += sum(math.comb(p, k) * d**k * below[p - k] for k in range(p + 1) if p - k != 1)
+        return Moments(count, mean, total)
+
+    @property
+    def variance(self) -> Any:
+        """The unbiased estimate of the variance; nan for a single draw."""
+        return self.sums[0] / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
+
+    @property
+    def skewness(self) -> Any:
+        """The third standardized moment; 0 where nothing varies."""
+        variance = self.sums[0] / self.count
+        with np.errstate(all="ignore"):
+            return np.where(variance > 0, self.sums[1] / self.count / variance**1.5, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """Squared distances S of draws from a point c near their mean, one column a group of coordinates; ``top`` are the largest, in rising order.
+
+    The sum of a group's variances is E[S] - |mean - c|^2: S is what its estimate averages, and the tail of S tells what that average is worth.
+    """
+
+    moments: Moments
+    top: Any
+
+    @classmethod
+    def of(cls, s: Any) -> "Squares":
+        """Of draws along the leading axis."""
+        return cls(Moments.of(s, 3), _largest(s))
+
+    def merge(self, other: "Squares") -> "Squares":
+        """Those of both."""
+        return Squares(self.moments.merge(other.moments), _largest(np.concatenate([self.top, other.top])))
+
+    @property
+    def effective(self) -> Any:
+        """How many draws of equal size would carry as much, (sum S)^2 / sum S^2 (Kish): the relative standard error of mean S is (1/this - 1/n)^(1/2)."""
+        m = self.moments
+        second = m.mean**2 + m.sums[0] / m.count
+        with np.errstate(all="ignore"):
+            return np.where(second > 0, m.count * m.mean**2 / second, float(m.count))
+
+    @property
+    def tail(self) -> Any:
+        """Hill's index of the tail of S: P(S > u) ~ u^-index, from the k = n/200 largest, 10 to 400. At 2 and below S has no variance."""
+        k = int(np.clip(self.moments.count // 200, 10, _TOP))
+        top = self.top[-k - 1 :]
+        with np.errstate(all="ignore"):
+            mean = np.mean(np.log(top[1:] / top[0]), axis=0)
+            return np.where((top[-1] == top[0]) | (top[-1] == 0), np.inf, 1 / mean)
+
+    @property
+    def error(self) -> Any:
+        """The standard error of the mean of S."""
+        return np.sqrt(self.moments.variance / self.moments.count)
+
+    def margin(self, level: float) -> Any:
+        """Half the width of an interval of ``level`` for E[S], normal and widened for skewness; infinite where the draws are too few to say.
+
+        |sum of (S - E[S])| <= w V, V^2 the sum of squares, solved for the mean: w s / (n - w^2)^(1/2).
+        """
+        n = self.moments.count
+        w = widened(float(ndtri(0.5 + level / 2)), self.moments.skewness, n)
+        with np.errstate(all="ignore"):
+            return np.where(w * w < n, w * np.sqrt(self.moments.sums[0] / n / np.where(w * w < n, n - w * w, 1)), np.inf)
+
+
+def _largest(s: Any) -> Any:
+    if len(s) > _TOP + 1:
+        s = np.partition(s, len(s) - _TOP - 1, axis=0)[-_TOP - 1 :]
+    return np.sort(s, axis=0)

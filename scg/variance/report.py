@@ -1,0 +1,317 @@
+"""What a comparison found: numbers by row and parameter, as a table, CSV, JSON and a figure."""
+
+import csv
+import html
+import io
+import json
+import math
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row's figures for one parameter (``parameter``, its path), or for all of them ("total"). Norms and sums are over its coordinates.
+
+    ``mean``            the norm of the mean gradient
+    ``bias``            the norm of (mean - reference), nan for the reference row itself; ``bias_error``, what it would be on average (in root mean square)
+                        without bias; ``bias_p``, the probability of a coordinate as far off as the furthest, times the number of coordinates
+    ``variance``        the sum of the coordinates' variances; ``low`` and ``high``, an interval around it of the report's ``level``
+    ``reliable``        whether that interval is to be trusted; not so where
+    ``tail_index``      of the squared distance from the mean is at most 2, or where
+    ``effective``       of the ``replicates``, those that carry the variance, are fewer than 30, or they are too few for their skewness
+    ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach
+    ``snr``             the norm of the mean, less what noise adds to it, over the root of the variance
+    ``evaluations``     of the cost, and ``seconds``, for one gradient (in a batch, on one core)
+    ``work_evaluations`` and ``work_seconds``    variance times these; ``ratio_evaluations``, ``ratio_seconds``: over those of the first row
+    """
+
+    row: str
+    parameter: str
+    coordinates: int
+    replicates: int
+    mean: float
+    bias: float
+    bias_error: float
+    bias_p: float
+    variance: float
+    low: float
+    high: float
+    reliable: bool
+    tail_index: float
+    effective: float
+    exact_variance: float
+    exact_bias: float
+    snr: float
+    evaluations: float
+    seconds: float
+    work_evaluations: float
+    work_seconds: float
+    ratio_evaluations: float
+    ratio_seconds: float
+
+    @property
+    def error(self) -> float:
+        """Half the interval, over the variance."""
+        return (self.high - self.low) / 2 / self.variance if self.variance > 0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row: its ``total``, the ``entries`` of its parameters by path, and arrays in the parameters' structure.
+
+    ``mean`` and ``variance`` of each coordinate as estimated, ``exact_mean`` and ``exact_variance`` (None where out of reach), ``bias``, mean minus reference.
+    """
+
+    label: str
+    rules: str
+    total: Entry
+    entries: dict[str, Entry]
+    mean: Any
+    variance: Any
+    bias: Any
+    exact_mean: Any
+    exact_variance: Any
+    graph: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What ``compare`` found; ``report["label"]`` is a row. ``print`` shows a table, a notebook too; ``to_csv``, ``to_json`` and ``plot`` write files.
+
+    ``reference``    what the bias is against: "the exact gradient" or the name of a row
+    ``gradient``     the exact gradient in the parameters' structure; None where out of reach
+    ``replicates``   drawn; ``seed``, the entropy of which chunk i has the part ``spawn_key=(i,)``; ``level`` of the intervals
+    ``precise``      whether all rows have the precision that was asked for
+    """
+
+    rows: dict[str, Row]
+    reference: str
+    gradient: Any
+    replicates: int
+    seed: int
+    level: float
+    precision: float | None
+    precise: bool
+
+    def __getitem__(self, label: str) -> Row:
+        return self.rows[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries: for each row its total, and its parameters where there are several."""
+        found = []
+        for row in self.rows.values():
+            found += [row.total, *(row.entries.values() if len(row.entries) > 1 else ())]
+        return found
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self, width: int | None = None) -> str:
+        """The table in ``width`` columns (of the terminal): columns that do not fit are left out, from the least important on."""
+        width = width or shutil.get_terminal_size((100, 24)).columns
+        blocks = [self._block([row.total for row in self.rows.values()], "", width)]
+        paths = list(next(iter(self.rows.values())).entries)
+        for path in paths if len(paths) > 1 else ():
+            blocks.append(self._block([row.entries[path] for row in self.rows.values()], path, width))
+        return "\n\n".join([*blocks, "\n".join(self._notes(width))])
+
+    def _block(self, entries: list[Entry], title: str, width: int) -> str:
+        return "\n".join(([title] if title else []) + _fitted(_columns(entries, self.level), width))
+
+    def _notes(self, width: int) -> list[str]:
+        notes = [f"{self.replicates} replicates; bias against {self.reference}; sums over coordinates; work: variance times, over that of the first row"]
+        if any(not e.reliable for e in self.entries):
+            notes.append("! the interval is not to be trusted: a heavy tail, or few replicates carry the variance (tail_index, effective)")
+        if any(e.bias_p < _SURE for e in self.entries):
+            notes.append(f"* biased: a coordinate is off by what chance does with probability below {_SURE:g}")
+        if not self.precise:
+            notes.append(f"precision {self.precision:g} was not reached in {self.replicates} replicates")
+        return [line for note in notes for line in _wrapped(note, width)]
+
+    def _repr_html_(self) -> str:
+        columns = _columns(self.entries, self.level, parameter=any(e.parameter != "total" for e in self.entries))
+        head = "".join(f"<th>{html.escape(c.title)}</th>" for c in columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td style='text-align:{'left' if c.left else 'right'}'>{html.escape(c.cells[i])}</td>" for c in columns) + "</tr>"
+            for i in range(len(self.entries))
+        )
+        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self._notes(10**6))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a line an entry, all fields; all of it or nothing."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, [f.name for f in fields(Entry)], lineterminator="\n")
+        writer.writeheader()
+        for entry in self.entries:
+            writer.writerow(vars(entry))
+        write(path, out.getvalue().encode())
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write entries, rules, seed, versions and machine; all of it or nothing. What is not finite is null."""
+        write(path, (json.dumps(finite(self.as_dict()), indent=1, allow_nan=False) + "\n").encode())
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``to_json`` writes."""
+        return {
+            "replicates": self.replicates,
+            "seed": self.seed,
+            "level": self.level,
+            "precision": self.precision,
+            "precise": self.precise,
+            "reference": self.reference,
+            "rows": {label: row.rules for label, row in self.rows.items()},
+            "entries": [dict(vars(entry)) for entry in self.entries],
+            **environment(),
+        }
+
+    def plot(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Draw variance against work to a file (.svg, .png, .pdf); see ``scg.variance.plotting.scatter``. Needs matplotlib."""
+        from scg.variance.plotting import scatter
+
+        scatter(self, path, **kwargs)
+
+
+_SURE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    cells: list[str]
+    rank: int  # the highest are left out first
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(map(len, [self.title, *self.cells]))
+
+
+def _columns(entries: list[Entry], level: float, parameter: bool = False) -> list[_Column]:
+    def column(title: str, cell: Any, rank: int, left: bool = False) -> _Column:
+        return _Column(title, [cell(e) for e in entries], rank, left)
+
+    columns = [column("", lambda e: e.row, 0, True)]
+    if parameter:
+        columns.append(column("parameter", lambda e: e.parameter, 0, True))
+    columns.append(column("variance", lambda e: number(e.variance), 0))
+    columns.append(column(f"±{100 * level:g}%", lambda e: _percent(e) + ("" if e.reliable else "!"), 1))
+    if any(not math.isnan(e.exact_variance) for e in entries):
+        columns.append(column("exact", lambda e: number(e.exact_variance), 3))
+    columns.append(column("bias", lambda e: "-" if math.isnan(e.bias) else number(e.bias) + ("*" if e.bias_p < _SURE else ""), 4))
+    columns.append(column("(noise)", lambda e: "" if math.isnan(e.bias) else number(e.bias_error), 7))
+    columns.append(column("SNR", lambda e: number(e.snr), 6))
+    columns.append(column("evals", lambda e: f"{e.evaluations:.4g}", 5))
+    columns.append(column("time", lambda e: duration(e.seconds), 5))
+    columns.append(column("×evals", lambda e: number(e.ratio_evaluations), 2))
+    columns.append(column("×time", lambda e: number(e.ratio_seconds), 2))
+    return columns
+
+
+def _fitted(columns: list[_Column], width: int) -> list[str]:
+    while sum(c.width for c in columns) + 2 * (len(columns) - 1) > width and max(c.rank for c in columns) > 1:
+        last = max(c.rank for c in columns)
+        columns = [c for c in columns if c.rank != last]
+    name = columns[0]
+    room = max(8, width - sum(c.width for c in columns[1:]) - 2 * (len(columns) - 1))
+    if name.width > room:
+        columns = [_Column(name.title, [cell if len(cell) <= room else cell[: room - 1] + "…" for cell in name.cells], 0, True), *columns[1:]]
+    lines = []
+    for i in range(-1, len(name.cells)):
+        cells = [c.title if i < 0 else c.cells[i] for c in columns]
+        lines.append("  ".join(cell.ljust(c.width) if c.left else cell.rjust(c.width) for c, cell in zip(columns, cells, strict=True)).rstrip())
+    return lines
+
+
+def number(x: float) -> str:
+    """Three digits, in as few characters as they take."""
+    if math.isnan(x):
+        return "-"
+    if x == 0 or math.isinf(x):
+        return f"{x:g}"
+    if 1e-3 <= abs(x) < 1e4:
+        return f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
+    mantissa, exponent = f"{x:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def _percent(e: Entry) -> str:
+    return "exact" if e.variance == 0 and e.high == 0 else f"{100 * e.error:.2g}%" if math.isfinite(e.error) else "?"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            lines, line = [*lines, line], word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        own = version("scg")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {
+        "versions": {"scg": own, "numpy": np.__version__, "scipy": scipy.__version__, "python": platform.python_version()},
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def finite(x: Any) -> Any:
+    """For JSON: what is not finite as None."""
+    if isinstance(x, dict):
+        return {key: finite(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """All of it or nothing: a reader, or a run that is stopped, meets the old file or the new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
