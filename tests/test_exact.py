@@ -1,9 +1,12 @@
 """Exact expectations, derivatives, moments and laws: closed forms, an independent brute force, and how many evaluations they take."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
 
 import scg
 import scg.exact
@@ -369,19 +372,97 @@ def test_a_kl_divergence():
     assert scg.exact.expectation(cost, np.array(0.3)) == pytest.approx(float(kl_divergence(p, q)), rel=1e-10)
 
 
-def test_what_does_not_settle_is_refused():
-    def kinked(t, rng):
-        return abs(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="z"))
+BENT = {  # f(x) of x ~ N(0.3, 1), and its mean by hand, with d = c - 0.3
+    "abs": (lambda x: np.abs(x - 1.3), lambda: 2 * norm.pdf(1) + 2 * norm.cdf(1) - 1),
+    "maximum": (lambda x: np.maximum(x, 0.7), lambda: 0.7 * norm.cdf(0.4) + 0.3 * norm.sf(0.4) + norm.pdf(0.4)),
+    "a jump": (lambda x: np.where(x > 0.7, 1.0, 0.0), lambda: norm.sf(0.4)),
+    "sign": (lambda x: np.sign(x - 0.2), lambda: 2 * norm.cdf(0.1) - 1),  # symmetric rules about 0.3 do not see this one
+    "clip": (lambda x: np.clip(x, -1, 0.5), lambda: quad_of(lambda x: np.clip(x, -1, 0.5), [-1, 0.5])),
+    "floor": (np.floor, lambda: sum(k * (norm.cdf(k + 0.7) - norm.cdf(k - 0.3)) for k in range(-40, 40))),
+    "two kinks": (lambda x: np.abs(np.abs(x) - 1), lambda: quad_of(lambda x: np.abs(np.abs(x) - 1), [-1, 0, 1])),
+    "a root": (lambda x: np.sqrt(np.abs(x - 1)), lambda: quad_of(lambda x: np.sqrt(np.abs(x - 1)), [1])),
+    "a pole": (lambda x: np.log(np.abs(x)), lambda: quad_of(lambda x: np.log(np.abs(x)), [0])),
+    "by a coin": (lambda x, b: np.abs(x - 1.3 * b), lambda: 0.25 * (2 * norm.pdf(1) + 2 * norm.cdf(1) - 1) + 0.75 * quad_of(np.abs, [0])),
+}
 
-    with pytest.raises(scg.exact.ConvergenceError, match="z.*did not settle"):
-        scg.exact.expectation(kinked, np.array(0.3))
-    assert scg.exact.expectation(kinked, np.array(0.0)) == pytest.approx(math.sqrt(2 / math.pi), rel=1e-10)  # bent at the median
+
+def quad_of(f, breaks):
+    edges = [-12, *breaks, 12]
+    return sum(quad(lambda x: f(x) * norm.pdf(x, 0.3), a, b, epsabs=1e-12, epsrel=1e-12, limit=200)[0] for a, b in itertools.pairwise(edges))
+
+
+@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.Reparameterized()])
+@pytest.mark.parametrize("name", BENT)
+def test_kinks_and_jumps_are_found(name, rule):
+    """Anywhere along the line: mean, and derivatives of it by the mean of the law, which are those by differences of it."""
+    f, truth = BENT[name]
+
+    def cost(t, rng):
+        x = scg.sample(dist.Normal(t, 1.0), rule, rng=rng)
+        return f(x, scg.sample(dist.Bernoulli(probs=0.25), scg.ScoreFunction(), rng=rng)) if name == "by a coin" else f(x)
+
+    found = scg.exact.expectation(cost, np.array(0.3), full=True)
+    assert found.value == pytest.approx(truth(), rel=1e-10)
+    assert abs(found.value - truth()) <= 1e-10 and found.error < 1e-10
+    h = 1e-3
+    ends = [scg.exact.expectation(cost, np.array(0.3 + s * h)) for s in (-2, -1, 1, 2)]
+    first, second = (ends[0] - 8 * ends[1] + 8 * ends[2] - ends[3]) / (12 * h), (-ends[0] + 16 * (ends[1] + ends[2]) - ends[3] - 30 * found.value) / (12 * h**2)
+    assert scg.exact.gradient(cost, np.array(0.3)) == pytest.approx(first, abs=1e-8)
+    assert scg.exact.hessian(cost, np.array(0.3)) == pytest.approx(second, abs=1e-3)  # ends are right to 1e-10, divided by h^2
+
+
+def test_every_element_has_breaks_of_its_own():
+    mean, c = np.linspace(-1, 1, 7), np.linspace(-2, 2, 7)
+    d = c - mean
+    cost = lambda t, rng: np.mean(np.abs(scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng) - c))
+    assert scg.exact.expectation(cost, mean) == pytest.approx(np.mean(2 * norm.pdf(d) + d * (2 * norm.cdf(d) - 1)), rel=1e-10)
+    np.testing.assert_allclose(scg.exact.gradient(cost, mean), (1 - 2 * norm.cdf(d)) / 7, rtol=1e-9, atol=1e-12)
+    both = scg.exact.moments(lambda t, rng: np.sum(np.abs(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) - c)), mean)
+    np.testing.assert_allclose(both.variance, 4 * norm.cdf(d) * norm.sf(d), rtol=1e-9)  # of a sign
+
+
+TAILS = [
+    (lambda t: dist.StudentT(5.0, t, 1.0), lambda x: x * x, 5 / 3 + 0.01),
+    (lambda t: dist.StudentT(3.0, t, 1.0), lambda x: x * x, 3 + 0.01),
+    (lambda t: dist.Cauchy(t, 1.0), lambda x: 1 / (1 + x * x), 2 / (4 + 0.01)),
+    (lambda t: dist.Cauchy(t, 1.0), lambda x: np.where(x > 0.7, 1.0, 0.0), 0.5 - math.atan(0.6) / math.pi),
+    (lambda t: dist.InverseGamma(3.0 + t, 2.0), lambda x: x, 2 / 2.1),
+    (lambda t: dist.LogNormal(t, 1.0), lambda x: x**4, math.exp(0.4 + 8)),
+]
+
+
+@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.Reparameterized()])
+@pytest.mark.parametrize("case", range(len(TAILS)))
+def test_heavy_tails(case, rule):
+    law, f, truth = TAILS[case]
+    cost = lambda t, rng: f(scg.sample(law(t), rule, rng=rng))
+    assert scg.exact.expectation(cost, np.array(0.1)) == pytest.approx(truth, rel=1e-9)
+    if case < 2:
+        assert scg.exact.gradient(cost, np.array(0.1)) == pytest.approx(0.2, rel=1e-9)
+        assert scg.exact.hessian(cost, np.array(0.1)) == pytest.approx(2.0, rel=1e-9)
+
+
+def test_what_does_not_settle_is_refused():
+    def together(t, rng):
+        x, y = (scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng, name=n) for n in "xy")
+        return np.sign(x + y - 0.45)
+
+    with pytest.raises(scg.exact.ConvergenceError, match="x .*y .*did not settle.*sign.*several draws"):
+        scg.exact.expectation(together, np.array(0.3))
 
     def without_mean(t, rng):
         return scg.sample(dist.Cauchy(t, 1.0), scg.Reparameterized(), rng=rng) ** 2
 
     with pytest.raises(scg.exact.ConvergenceError, match="no such mean"):
         scg.exact.expectation(without_mean, np.array(0.3))
+
+    def along_a_path(t, rng):
+        return np.abs(scg.sample(dist.Uniform(t - 1, t + 1), scg.Reparameterized(), rng=rng, name="u") - 0.5)
+
+    assert scg.exact.expectation(along_a_path, np.array(0.3)) == pytest.approx((1.2**2 + 0.8**2) / 4, rel=1e-12)
+    assert scg.exact.gradient(along_a_path, np.array(0.3)) == pytest.approx(-0.2, rel=1e-12)
+    with pytest.raises(ScgValueError, match="kink along the path of u"):
+        scg.exact.hessian(along_a_path, np.array(0.3))
 
 
 def test_float32():

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.calculus import check_cost
-from scg.distributions.base import Discrete
-from scg.errors import ScgTypeError, ScgValueError, here
+from scg.distributions.base import Discrete, FixedSupport
+from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
+from scg.exact.values import MovingSupport, plain
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.sample import draw, is_stochastic, noise, path, resample
@@ -79,9 +80,9 @@ def expectation(
 
 
 def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
-    """d E[cost] / d parameters, in their structure."""
+    """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no difference."""
     graph = _graph(graph, args, kwargs)
-    cost, targets = _model(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
+    cost, targets = _model(graph.cost, True), [leaf for _, leaf in leaves(graph.parameters)]
     check_cost(cost)
     engine = Engine([cost], _names(graph), budget, False)
 
@@ -100,11 +101,16 @@ def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET
 
 
 def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
-    """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape a.shape + b.shape."""
+    """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape a.shape + b.shape.
+
+    Raises ScgValueError where the cost has a kink along a path: the derivative there jumps, and the second would miss it.
+    """
     graph = _graph(graph, args, kwargs)
-    cost, targets = _model(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
+    cost, targets = _model(graph.cost, True), [leaf for _, leaf in leaves(graph.parameters)]
     check_cost(cost)
     engine = Engine([cost], _names(graph), budget, False)
+    if bent := [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))] or [repr(n) for n in engine.rough if engine.leans(n)]:
+        raise ScgValueError(f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing; take differences ({here()})")
 
     slopes = engine.slopes([cost])
 
@@ -130,7 +136,7 @@ def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True)
-    roots = [g for g in pulled if type(g) is Node]
+    roots = plain([g for g in pulled if type(g) is Node])
     engine = Engine(roots, _names(graph), budget, True)
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
@@ -197,17 +203,32 @@ def _names(graph: Graph) -> dict[int, str]:
     return names
 
 
-def _model(cost: Node) -> Node:
-    """The cost with every relaxed draw as the draw that it relaxes."""
+def _model(cost: Node, paths: bool = False) -> Node:
+    """The cost as a function of values: every relaxed draw as the draw that it relaxes, and pathwise draws of numbers held, whose law is the same.
+
+    With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss the ends.
+    """
     nodes = [n for n in Graph(cost, []).nodes if is_stochastic(n)]
-    relaxed = [n for n in nodes if n.primitive is path and isinstance(n.statics["site"].distribution, Discrete)]
-    if not relaxed:
-        return cost
-    values = {n.id: n._value for n in nodes if n.primitive is draw}
-    for n in relaxed:
-        atom = n.statics["site"].distribution.atoms()[0]
-        values[n.id] = np.broadcast_to(atom, n.shape)
-    return resample(cost, {}, bindings={n.id: Accounted() for n in relaxed}, values=values)  # type: ignore[no-any-return]
+    other = [n for n in nodes if n.primitive is path and (isinstance(n.statics["site"].distribution, Discrete) or _is_held(n))]
+    if other:
+        values = {n.id: n._value for n in nodes if n.primitive is draw}
+        for n in other:
+            law = n.statics["site"].distribution
+            values[n.id] = np.broadcast_to(law.atoms()[0], n.shape) if isinstance(law, Discrete) else n._value
+        cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
+    return plain([cost], paths)[0]
+
+
+def _is_held(node: Node) -> bool:
+    """Whether the density of a pathwise draw is known and its support fixed, so that its mean may as well be taken over values as over noise."""
+    law = node.statics["site"].distribution
+    if law.event_shape or not law.has(FixedSupport) or not law.parameters:
+        return False
+    try:
+        law.detached().log_prob(node._value)
+    except ScgError:
+        return False
+    return True
 
 
 def _parameter(value: Any, term: Node) -> Node:

@@ -15,9 +15,10 @@ import numpy as np
 
 from scg.axes import padded
 from scg.errors import ScgValueError, here
+from scg.exact.breaks import breaks
 from scg.exact.leaf import Leaf
 from scg.exact.reach import reaches
-from scg.exact.rules import BENT, ENDS, GAUSS, HALVES
+from scg.exact.rules import ENDS, GAUSS, PIECES
 from scg.gradient import pull
 from scg.graph import Node, ancestors
 from scg.influence import accounted, influence
@@ -30,7 +31,7 @@ Set = frozenset[int]
 
 _BLOCK = 2**20  # elements that the largest array of a block of rows may have
 _PAIRS = 2**26
-_LEVELS = {GAUSS: (8, 16, 32, 64, 128), BENT: (16, 32, 64, 128), ENDS: (32, 64, 128, 256), HALVES: (32, 64, 128, 256)}
+_LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 _BILINEAR = (contraction._matmul, contraction._matvec, contraction._vecmat, contraction._dot, contraction._einsum)
 _VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, _only_once)
 
@@ -73,6 +74,12 @@ class Engine:
         self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
         self.terms = self._terms(held)
         found = reaches(self.leaves, self.ties, self.order)
+        self.rough: list[Node] = []
+        if any(leaf.adaptive and not leaf.discrete for leaf in self.leaves):
+            known = breaks(self.leaves, self.offsets, self.order, found)
+            self.rough = known.rough
+            for leaf, places in zip(self.leaves, known.at, strict=True):
+                leaf.breaks = places
         further = [found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]).any(axis=1) if leaf.varies else None for leaf in self.leaves]
         self.sets: list[Set] = []
         self.places: list[tuple[int, int]] = []  # of each set: its term, and the element there
@@ -87,6 +94,10 @@ class Engine:
     def adaptive(self) -> list[Leaf]:
         """The leaves whose values cannot all be listed."""
         return [leaf for leaf in self.leaves if leaf.adaptive]
+
+    def leans(self, node: Node) -> bool:
+        """Whether a node depends on noise."""
+        return any(leaf.is_noise and node.id in tie for leaf, tie in zip(self.leaves, self.ties, strict=True))
 
     def _terms(self, held: bool) -> list[Node]:
         terms, region = [], {root.id for root in self.roots}
@@ -155,7 +166,7 @@ class Engine:
                 value, weight = leaf.at(digits[:, start : start + leaf.count], self._law(leaf, values, len(rows)))
                 values[leaf.node] = value
                 weights.append(weight)
-            scores = [leaf.score if not leaf.is_noise and (leaf.discrete or graph) else None for leaf in self.leaves]
+            scores = [leaf.score if leaf.by_density or graph and not leaf.is_noise else None for leaf in self.leaves]
             found = replay([*[self.terms[t] for t in terms], *[s for s in scores if s is not None]], values, list(values), create_graph=graph)
             logs = iter(found[len(terms) :])
             chances = [self._chance(leaf, w, s if s is None else next(logs)) for leaf, w, s in zip(self.leaves, weights, scores, strict=True)]
@@ -167,7 +178,7 @@ class Engine:
 
     def _law(self, leaf: Leaf, values: dict[Node, Any], rows: int) -> Any:
         """The law of a continuous draw in each of the rows."""
-        if leaf.is_noise or leaf.discrete:
+        if leaf.is_noise or leaf.fixed is not None:
             return None
         law = leaf.law
         if leaf.varies:
@@ -187,7 +198,7 @@ class Engine:
         rows = log_p.shape[0]
         log_p = np.reshape(log_p, (rows, leaf.count))
         if not leaf.discrete:
-            return weight * box(log_p)
+            return weight * (np.exp(log_p) if leaf.by_density else box(log_p))
         by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.law.parameters.items())
         if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p._value).any():
             raise ScgValueError(f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use logits ({here()})")
@@ -291,6 +302,8 @@ class Engine:
             return found, max(eps, self.missing) * max(magnitudes, default=0.0)
         rtol, closest, stopped = max(rtol, 64 * eps), math.inf, None
         for kind, levels in _LEVELS.items():
+            if kind == GAUSS and self.rough:  # rules that are symmetric agree on what they do not see
+                continue
             last = None
             for points in levels:
                 self.evaluations = 0
@@ -306,15 +319,16 @@ class Engine:
                     sizes = [_largest(a) for a in found]
                     with np.errstate(all="ignore"):
                         moved = [max(_largest(a - b), self.missing * m) for a, b, m in zip(found, last, magnitudes, strict=True)]
-                    if all(c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True)):
+                    if math.isfinite(max(sizes, default=0.0)) and all(c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True)):
                         return found, max([*moved, *[eps * m for m in magnitudes]], default=0.0)
                     closest = min(closest, max(moved))
                 last = found
         if stopped is not None:
             raise stopped
+        several = f": {self.rough[0]!r} at {self.rough[0].line} breaks where several draws decide together" if self.rough else ""
         raise ConvergenceError(
             f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was {closest:.3g}; what is integrated is not "
-            f"smooth, or has no such mean; raise rtol=, or sample it ({here()})"
+            f"smooth{several}, or has no such mean; raise rtol=, or sample it ({here()})"
         )
 
 

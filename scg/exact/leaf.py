@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from scg.axes import padded
-from scg.distributions.base import Discrete, FiniteSupport
+from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
-from scg.exact.rules import GAUSS, matched, standard
+from scg.exact.rules import GAUSS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
 from scg.graph import Node, parameter
 from scg.sample import noise
 
@@ -37,17 +37,25 @@ class Leaf:
         score = None if self.is_noise else self.law.log_prob(node)
         self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))  # the same for all values
         self.cut = self._cut() if self.adaptive and self.discrete else 0
+        self.breaks: list[Any] = []  # of each element, where known
+        numbers = self.adaptive and not self.discrete and not self.event and (not varies or self.is_noise or self.law.has(FixedSupport))
+        self.place = place_of(self._flat_law()) if numbers else None
         self.refine(8, GAUSS)
 
     def refine(self, points: int, kind: int) -> None:
-        """Choose the values: all of them, or the first ``points / 8`` times ``cut`` of a support without end, or those of a rule."""
-        self.inner, self.fixed = 1, None
+        """Choose the values: all of them, or the first ``points / 8`` times ``cut`` of a support without end, or those of a rule.
+
+        ``steps`` are then those of a rule in pieces, whose weights are steps times density.
+        """
+        self.inner, self.fixed, self.steps = 1, None, None
         if not self.adaptive:
             atoms = padded(self.law.atoms(), self.node.ndim)
             self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(len(atoms), self.count, *self.event)
         elif self.discrete:
             low, size = float(np.min(getattr(self.law.support, "low", 0))), self.cut * points // 8
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
+        elif self.in_pieces and (kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.law)):
+            self._pieces(16 + points)
         elif self.is_noise:
             self.rule = standard(self.law, points, kind)
         else:
@@ -65,6 +73,44 @@ class Leaf:
                 break
             count *= 2
         return count
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether a rule can be put together of pieces: of numbers with a density between fixed ends."""
+        return self.place is not None
+
+    @property
+    def by_density(self) -> bool:
+        """Whether log_prob tells the weights."""
+        return not self.is_noise and (self.discrete or self.steps is not None)
+
+    @property
+    def drawn_shape(self) -> tuple[int, ...]:
+        """The sample axes: what ``sample`` takes in front of the law's own shape."""
+        return self.batch if self.is_noise else self.batch[: len(self.batch) - len(self.law.batch_shape)]
+
+    def grid(self) -> Any:
+        """Values among which breaks are looked for, (rows, elements), in rising order."""
+        return np.stack([along(*self._at_element(e)) for e in range(self.count)], axis=1)
+
+    def _flat_law(self) -> Any:
+        return self.law if self.is_noise else self.law.detached()
+
+    def _at_element(self, e: int) -> tuple[float, float, float, float]:
+        return tuple([float(np.broadcast_to(part, self.batch).reshape(-1)[e]) for part in self.place])  # type: ignore[return-value]
+
+    def _pieces(self, n: int) -> None:
+        rules = [pieces(*self._at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)]
+        longest = max(len(x) for x, _ in rules)
+        x = np.stack([np.append(x, np.full(longest - len(x), x[-1])) for x, _ in rules], axis=1)
+        steps = np.stack([np.append(w, np.zeros(longest - len(w))) for _, w in rules], axis=1)
+        with np.errstate(all="ignore"):
+            rounded = np.asarray(x, self.node.dtype)
+            log_p = self._flat_law().log_prob(rounded.reshape(longest, *self.batch)).reshape(longest, self.count)
+            weights = np.where(steps > 0, steps * np.exp(np.where(steps > 0, log_p, 0)), 0)
+        used = np.ones(longest, bool) if self.varies else (weights > 0).any(axis=1)
+        self.fixed, self.steps = rounded[used], np.where(np.isfinite(weights), steps, 0)[used]
+        self.rule = None, np.where(np.isfinite(weights), weights, 0)[used]
 
     def _of_a_draw(self, points: int, kind: int) -> None:
         law = self.law.detached()
@@ -88,7 +134,8 @@ class Leaf:
         chosen = np.maximum(digits, 0)
         if self.fixed is not None:
             values = self.fixed[chosen, np.arange(self.count)]
-            weights = None if self.discrete else self.rule[1][chosen, np.arange(self.count)]
+            steps = self.steps if self.by_density else self.rule[1]
+            weights = None if self.discrete else steps[chosen, np.arange(self.count)]
         else:
             x, w = self.rule
             each = chosen[..., None] // len(x) ** np.arange(self.inner) % len(x)

@@ -1,13 +1,13 @@
 """Rules of n points for a mean over one law of numbers: those that Gauss's theorem makes exact for polynomials, and others for what is not smooth.
 
-A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are four kinds, each for what defeats the ones before:
+A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are three kinds, each for what defeats the ones before:
 
 GAUSS   analytic integrands
-BENT    those that are not smooth at the median (of normal or uniform noise): a Gauss rule on either side of it
 ENDS    those that are singular, or whose derivatives are, at the ends of the support: double exponential in the quantile (Takahasi and Mori, 1974)
-HALVES  and at the median: the same on either side of it
+PIECES  those with breaks, or heavy tails: double exponential in the value itself, on each of the pieces between breaks, and outwards
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
+from scg.distributions.constraints import circle
 from scg.distributions.gamma import Gamma
 from scg.distributions.interval import Beta
 from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential
 from scg.distributions.uniform import Uniform
-from scg.errors import ScgValueError, here
+from scg.errors import ScgError, ScgValueError, here
 
 Rule = tuple[Any, Any]
-GAUSS, BENT, ENDS, HALVES = range(4)
+GAUSS, ENDS, PIECES = range(3)
 _FIRST, _LAST = -4.3, 3.15  # where u is 1e-50, and where 1 - u is 2^-53
+_CLOSE = 1e-15  # to a break: what is added to the value there may round it to the break itself
 
 
 def standard(law: Any, n: int, kind: int) -> Rule:
@@ -32,23 +34,78 @@ def standard(law: Any, n: int, kind: int) -> Rule:
     if kind == GAUSS and type(law) is Normal:
         x, w = sp.roots_hermitenorm(n)
         return law.loc + law.scale * x, w / np.sum(w)
-    if kind == BENT and type(law) is Normal:
-        r, w = _half_normal(n)
-        return law.loc + law.scale * np.concatenate([-r[::-1], r]), 0.5 * np.concatenate([w[::-1], w])
-    if kind <= BENT and type(law) is Uniform:
+    if kind == GAUSS and type(law) is Uniform:
         x, w = sp.roots_legendre(n)
-        x, w = 0.5 * (x + 1), 0.5 * w
-        if kind == BENT:
-            x, w = np.concatenate([0.5 * x, 0.5 + 0.5 * x]), 0.5 * np.concatenate([w, w])
-        return law.low + (law.high - law.low) * x, w
-    if law.event_shape or not law._inverts_cdf() and type(law) not in (Normal, Uniform):
+        return law.low + (law.high - law.low) * 0.5 * (x + 1), 0.5 * w
+    if not has_quantiles(law):
         raise ScgValueError(f"no rule is known for the noise {law!r} ({here()})")
-    u, w = _double_exponential(400 if kind <= BENT else n, _FIRST)
-    if kind == HALVES:
-        v, weight = _double_exponential(n, 8 / n - _LAST)
-        u, w = np.concatenate([0.5 * u, 1 - 0.5 * v[::-1]]), 0.5 * np.concatenate([w, weight[::-1]])
+    u, w = _double_exponential(400 if kind == GAUSS else n, _FIRST)
     x = np.asarray(law.icdf(u))
-    return _lanczos(x, w, n) if kind <= BENT else (x, w)
+    return _lanczos(x, w, n) if kind == GAUSS else (x, w)
+
+
+def has_quantiles(law: Any) -> bool:
+    """Whether a rule in the quantiles is to be had."""
+    return not law.event_shape and (law._inverts_cdf() or type(law) in (Normal, Uniform))
+
+
+def place_of(law: Any) -> tuple[Any, Any, Any, Any] | None:
+    """The ends of the support of a law of numbers, a centre and a scale; None where it has none that are known."""
+    low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+    if law.support is circle:
+        return None
+    with np.errstate(all="ignore"):
+        if has_quantiles(law):
+            first, centre, last = (np.asarray(law.icdf(np.full(law.batch_shape, u))) for u in (0.25, 0.5, 0.75))
+            scale = last - first
+        else:
+            try:
+                centre, scale = np.asarray(law.mean), np.sqrt(law.variance)
+            except ScgError:
+                return None
+    good = np.all(np.isfinite(centre) & np.isfinite(scale) & (scale > 0) & (centre > low) & (centre < high))
+    return (low, high, centre, scale) if good else None
+
+
+def along(low: float, high: float, centre: float, scale: float) -> Any:
+    """Points between which a function is looked at: dense within twelve scales, in geometric steps outwards and towards the ends."""
+    steps = np.concatenate([np.linspace(0, 12, 241)[1:], np.geomspace(12, 1e8, 60)[1:]])
+    near = np.concatenate([np.linspace(0, 0.95, 200)[1:], 1 - np.geomspace(0.05, 1e-14, 60)[1:]])
+    sides = [centre + sign * ((end - centre) * sign * near if math.isfinite(end) else scale * steps) for sign, end in ((-1, low), (1, high))]
+    return np.concatenate([sides[0][::-1], [centre], sides[1]])
+
+
+def pieces(low: float, high: float, centre: float, scale: float, breaks: Any, n: int) -> Rule:
+    """Points, and what the density at each is to be multiplied by: n on each of the pieces between the ends, the centre and the breaks.
+
+    On a finite piece (a, b) x = a + (b - a) / (1 + exp(-pi sinh t)), outwards x = a + scale exp(pi/2 sinh t), at equal steps of t (Takahasi and Mori, 1974):
+    what is singular at the ends of pieces, or has heavy tails, costs nothing. The range grows with n, so that its end shows.
+    """
+    edges = sorted({low, high, centre, *[float(b) for b in breaks]})
+    rules = [_piece(a, b, scale, n) for a, b in itertools.pairwise(edges)]
+    x, w = (np.concatenate(part) for part in zip(*rules, strict=True))
+    return x, w
+
+
+def _piece(a: float, b: float, scale: float, n: int) -> Rule:
+    if math.isinf(a) and math.isinf(b):
+        raise ValueError("a piece has an end")
+    if math.isinf(a):
+        x, w = _piece(-b, math.inf, scale, n)
+        return -x[::-1], w[::-1]
+    first = 6.8 - 8 / n if a == 0 else (3.9 if math.isinf(b) else 3.2) - 4 / n
+    if math.isinf(b):
+        t = np.linspace(-first, 5.2 - 8 / n, n)
+        r = scale * np.exp(0.5 * math.pi * np.sinh(t))
+        x, w = a + r, r * 0.5 * math.pi * np.cosh(t)
+    else:
+        last = 6.1 - 8 / n if b == 0 else 3.2 - 4 / n
+        t = np.linspace(-min(first, 6.1), last, n)
+        u, rest = sp.expit(math.pi * np.sinh(t)), sp.expit(-math.pi * np.sinh(t))
+        x = np.where(u < rest, a + (b - a) * u, b - (b - a) * rest)
+        w = (b - a) * math.pi * np.cosh(t) * u * rest
+    inside = (x - a > _CLOSE * (abs(a) + scale) * (a != 0)) & (math.isinf(b) or (b - x > _CLOSE * (abs(b) + scale) * (b != 0)))
+    return x, np.where(inside, w * (t[1] - t[0]), 0)
 
 
 def matched(law: Any, n: int) -> Rule | None:
@@ -79,15 +136,6 @@ def _double_exponential(n: int, first: float) -> Rule:
     u, rest = sp.expit(math.pi * np.sinh(t)), sp.expit(-math.pi * np.sinh(t))
     w = np.cosh(t) * u * rest
     return u, w / np.sum(w)
-
-
-def _half_normal(n: int) -> Rule:
-    """The Gauss rule of |e|, e standard normal."""
-    x, w = sp.roots_legendre(20)
-    ends = np.linspace(0, 38, 153)
-    r = (ends[:-1, None] + 0.5 * (x + 1) * np.diff(ends)[:, None]).reshape(-1)
-    w = np.tile(w, 152) * np.exp(-0.5 * r * r)
-    return _lanczos(r, w / np.sum(w), n)
 
 
 def _lanczos(x: Any, w: Any, n: int) -> Rule:

@@ -1,0 +1,197 @@
+"""Where what is integrated is not smooth: the values of one element of a continuous leaf at which an ``abs``, a comparison, a ``maximum`` or ``floor``
+comes to another side. They are looked for along a grid and found by bisection, so that a rule can be put together of pieces between them."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.axes import padded
+from scg.errors import GuardError
+from scg.exact.leaf import Leaf
+from scg.graph import Node
+from scg.replay import replay
+from scg.sample import path
+
+_MOST = 256  # breaks along one element
+_CHOICES = 64  # of the finite draws that move a break
+_GRID = 2**20  # elements that the largest array on the grid may have
+
+
+def _argmax(x: Any, axis: Any = None, **_: Any) -> Any:
+    axes = tuple(range(1, x.ndim)) if axis is None else tuple([a % (x.ndim - 1) + 1 for a in np.atleast_1d(axis)])
+    return np.argmax(np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim)).reshape(*[n for a, n in enumerate(x.shape) if a not in axes], -1), axis=-1)
+
+
+SIDES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(["absolute", "fabs"], lambda x: x > 0),
+    **dict.fromkeys(["maximum", "minimum", "fmax", "fmin"], lambda x, y: x > y),
+    **dict.fromkeys(["max", "nanmax"], _argmax),
+    **dict.fromkeys(["min", "nanmin"], lambda x, **statics: _argmax(-x, **statics)),
+    **dict.fromkeys(["remainder", "fmod", "floor_divide"], lambda x, y: np.floor(x / y)),
+    "copysign": lambda x, y: y > 0,
+    "huber": lambda delta, r: np.abs(r) > delta,
+    "sign": np.sign,
+    "heaviside": lambda x, half: x > 0,
+    **dict.fromkeys(["floor", "ceil", "rint", "trunc", "round"], None),
+    **dict.fromkeys(["greater", "greater_equal", "less", "less_equal", "signbit", "digitize", "searchsorted"], None),
+    **dict.fromkeys(["argmax", "argmin", "argsort", "running_argmax", "running_argmin", "smallest", "quantile"], None),
+}
+"""Of the primitives that are not smooth, which side their operands (with a row for every point) are on; None: their own value tells."""
+
+
+class Breaks(NamedTuple):
+    """``at``: for every leaf the breaks of each of its elements; ``rough``: nodes whose breaks several elements decide together."""
+
+    at: list[list[Any]]
+    rough: list[Node]
+
+
+def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dict[int, Any]) -> Breaks:
+    """The breaks of nodes of ``order`` along all continuous leaves; ``reach`` tells which elements each of theirs depends on."""
+    found: list[list[Any]] = [[np.zeros(0)] * leaf.count for leaf in leaves]
+    rough: list[Node] = []
+    wanted: dict[int, list[tuple[Node, Any, tuple[int, ...]]]] = {}
+    sources = _sources(leaves, order)
+    for node in order:
+        near = sources[node.id]
+        along = [k for k in near if leaves[k].adaptive]
+        if node.primitive.name not in SIDES or not any(not leaves[k].discrete for k in along) or node.id not in reach:
+            continue
+        table = [reach[node.id][:, offsets[k] : offsets[k + 1]] for k in sorted(near)]
+        finite = tuple([k for k in sorted(near) if not leaves[k].adaptive])
+        if len(along) > 1 or not leaves[along[0]].in_pieces or any(np.any(t.sum(axis=1) > 1) for t in table):
+            rough.append(node)
+        elif math.prod([leaves[k].size for k in finite]) > _CHOICES:
+            rough.append(node)
+        else:
+            own = table[sorted(near).index(along[0])]
+            wanted.setdefault(along[0], []).append((node, np.where(own.any(axis=1), own.argmax(axis=1), -1), finite))
+    for k, nodes in wanted.items():
+        places = _Along(leaves[k], nodes, leaves).search()
+        found[k] = places
+        if any(len(p) > _MOST for p in places):
+            rough.append(nodes[0][0])
+            found[k] = [p if len(p) <= _MOST else np.zeros(0) for p in places]
+    return Breaks(found, _moving(rough, leaves))
+
+
+def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
+    """Those that do come to another side among joint values of all leaves; a check of parameters does not."""
+    if not nodes:
+        return []
+    rng, rows = np.random.default_rng(0), 512
+    held: dict[Node, Any] = {}
+    with np.errstate(all="ignore"):
+        for leaf in leaves:
+            if leaf.fixed is not None:
+                held[leaf.node] = leaf.at(rng.integers(leaf.size, size=(rows, leaf.count)), None)[0]
+            else:
+                held[leaf.node] = (leaf.law if leaf.is_noise else leaf.law.detached()).sample(rng, (rows, *leaf.drawn_shape))
+        try:
+            return [n for n, side in zip(nodes, sides(nodes, held, rows), strict=True) if np.any(side != side[:1])]
+        except GuardError:
+            return nodes
+
+
+def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
+    """On which side each of the nodes is, (rows, node.size), where others have the values ``held``."""
+    outputs = [[n] if SIDES[n.primitive.name] is None else [o for o in n.operands if type(o) is Node] for n in nodes]
+    moved = iter(replay([o for group in outputs for o in group], held, list(held)))
+    found = []
+    for n in nodes:
+        tell = SIDES[n.primitive.name]
+        if tell is None:
+            side = next(moved)
+        else:
+            operands = [next(moved) if type(o) is Node else np.asarray(o)[None] for o in n.operands]
+            side = tell(*[padded(o, max(o.ndim for o in operands) - 1) for o in operands], **n.statics)
+        found.append(np.broadcast_to(np.reshape(side, (-1, n.size)), (rows, n.size)))
+    return found
+
+
+def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:
+    """For every node the leaves whose values it is computed from; the parameters of a draw are not in its value."""
+    number = {leaf.node.id: k for k, leaf in enumerate(leaves)}
+    near: dict[int, set[int]] = {}
+    for node in order:
+        operands = node.operands[:1] if node.primitive is path else node.operands
+        near[node.id] = {number[node.id]} if node.id in number else set().union(*[near.get(o.id, set()) for o in operands if type(o) is Node])
+    return near
+
+
+class _Along:
+    """The search along all elements of one leaf at once: each node's element depends on one of them."""
+
+    def __init__(self, leaf: Leaf, nodes: list[tuple[Node, Any, tuple[int, ...]]], leaves: list[Leaf]):
+        self.leaf, self.nodes, self.leaves = leaf, nodes, leaves
+        self.finite = sorted(set().union(*[finite for _, _, finite in nodes]))
+        self.rows = max(1, _GRID // max([1, leaf.count, *[n.size for n, _, _ in nodes]]))
+
+    def search(self) -> list[Any]:
+        """For each element of the leaf where the nodes come to another side, in rising order."""
+        grid = self.leaf.grid()
+        found: list[list[float]] = [[] for _ in range(self.leaf.count)]
+        sizes = [self.leaves[k].size for k in self.finite]
+        choices = itertools.product(*map(range, sizes)) if math.prod(sizes) <= _CHOICES else [(0,) * len(sizes)]
+        for choice in choices:
+            try:
+                seen = self._sides(grid, choice)
+                brackets = [
+                    (k, j, int(e), i) for k, (_, own, _) in enumerate(self.nodes) for j, e in enumerate(own) if e >= 0
+                    for i in np.flatnonzero(seen[k][1:, j] != seen[k][:-1, j])[: _MOST + 1]
+                ]  # fmt: skip
+                for place, (_, _, e, _) in zip(self._bisected(grid, seen, brackets, choice), brackets, strict=True):
+                    found[e].append(place)
+            except GuardError:  # an ``if`` comes out otherwise: that is reported where it matters
+                continue
+        return [_distinct(np.array(sorted(f))) for f in found]
+
+    def _sides(self, values: Any, choice: tuple[int, ...]) -> list[Any]:
+        """(rows, node.size) for each node, where the leaf has ``values`` (rows, elements)."""
+        parts = [self._at(values[k : k + self.rows], choice) for k in range(0, len(values), self.rows)]
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _at(self, values: Any, choice: tuple[int, ...]) -> list[Any]:
+        rows, node = len(values), self.leaf.node
+        held = {node: np.asarray(values, node.dtype).reshape(rows, *node.shape)}
+        for k, atom in zip(self.finite, choice, strict=True):
+            other = self.leaves[k]
+            held[other.node] = other.at(np.full((rows, other.count), atom), None)[0]
+        with np.errstate(all="ignore"):
+            return sides([n for n, _, _ in self.nodes], held, rows)
+
+    def _bisected(self, grid: Any, seen: list[Any], brackets: list[tuple[int, int, int, int]], choice: tuple[int, ...]) -> Any:
+        if not brackets:
+            return []
+        k, j, e, i = np.array(brackets).T
+        low, high = grid[i, e], grid[i + 1, e]
+        before = np.array([seen[a][c, b] for a, b, _, c in brackets])
+        row = np.zeros(len(e), int)  # brackets of different elements share a row
+        for element in np.unique(e):
+            row[e == element] = np.arange(np.sum(e == element))
+        middle = np.tile(grid[len(grid) // 2], (int(row.max()) + 1, 1))
+        for _ in range(80):
+            at = _between(low, high)
+            middle[row, e] = at
+            now = self._sides(middle, choice)
+            same = np.array([now[a][r, b] == s for a, b, r, s in zip(k, j, row, before, strict=True)])
+            low, high = np.where(same, at, low), np.where(same, high, at)
+            if np.all((high - low) <= 4e-16 * np.abs(high)):
+                break
+        return high
+
+
+def _between(low: Any, high: Any) -> Any:
+    """The mean; the geometric one where the ends have one sign and are far apart."""
+    with np.errstate(all="ignore"):
+        far = (low * high > 0) & ((low / high > 4) | (high / low > 4))
+        return np.where(far, np.sign(low) * np.sqrt(np.abs(low)) * np.sqrt(np.abs(high)), 0.5 * (low + high))
+
+
+def _distinct(places: Any) -> Any:
+    if not len(places):
+        return places
+    return places[np.concatenate([[True], np.diff(places) > 1e-13 * (1e-300 + np.abs(places[1:]))])]

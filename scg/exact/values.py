@@ -1,0 +1,83 @@
+"""The function of draws and parameters that a node is: what stands in a graph for the sake of derivatives alone, taken out.
+
+The truth about E[c] is about the values of c: sum_z p(z; t) c(z; t) is differentiated as a sum of numbers. A box is the number one there,
+``first_order`` the number zero, ``stop_gradient`` the identity. So the mean of what is itself a gradient, or of a bound with
+a derivative of its own making, is held against the derivative of that mean, and not against the derivative that was put in its place.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
+from scg.errors import EstimatorError
+from scg.estimators import Reparameterized
+from scg.estimators.relaxed import straight
+from scg.graph import Node, ancestors, parameter, record
+from scg.influence import accounted
+from scg.objectives import _weighted
+from scg.primitives import layout
+from scg.replay import rerun
+from scg.sample import draw, is_stochastic, place
+from scg.surrogate import _only_once, _refuse_steps, box, draws, first_order
+
+_CONSTANT = (box, first_order)
+_IDENTITY = (layout.stop_gradient, accounted, _only_once, straight, _weighted)
+
+
+class MovingSupport(Exception):
+    """A draw of which the support depends on what one differentiates by, without a path along which it moves."""
+
+
+def plain(roots: list[Node], paths: bool = False) -> list[Node]:
+    """Nodes of the same values of which the derivatives are those of the values, between draws.
+
+    With ``paths`` draws of a support that moves with its parameters become paths: a derivative of their density would miss the ends.
+    """
+    order = ancestors(roots, guards=True)
+    moving = {n.id for n in order if paths and _moves(n)}
+    if not moving and not any(n.primitive in _CONSTANT or n.primitive in _IDENTITY for n in order):
+        return roots
+    table: dict[int, Any] = {}
+
+    def visit(node: Node) -> Any:
+        rule = node.primitive
+        if rule in _CONSTANT:
+            table[node.id] = parameter(node._value)
+        elif rule in _IDENTITY:
+            x = table.get(node.operands[0].id, node.operands[0]) if type(node.operands[0]) is Node else parameter(node.operands[0])
+            table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
+        elif node.id in moving or is_stochastic(node) and any(type(o) is Node and o.id in table for o in node.operands):
+            table[node.id] = _drawn(node, table, node.id in moving)
+        else:
+            return NotImplemented
+        return table[node.id]
+
+    found: list[Node] = rerun(roots, order, table, set(), 0, True, visit)
+    if moving:
+        for root in found:
+            try:
+                _refuse_steps(root, draws([root]), ancestors([root], guards=True))
+            except EstimatorError as error:
+                raise MovingSupport(f"the support moves with its parameters: {error}") from None
+    return found
+
+
+def _moves(node: Node) -> bool:
+    return node.primitive is draw and not isinstance(law := node.statics["site"].distribution, Discrete) and not law.has(FixedSupport)
+
+
+def _drawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
+    """The draw with the parameters that ``table`` has, at the value that it had."""
+    site = node.statics["site"]
+    new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
+    site = replace(site, distribution=site.distribution.replaced(**new)) if new else site
+    if moves:
+        if not site.distribution.has(Reparameterizable):
+            raise MovingSupport(f"the support of {site!r} moves with its parameters, and no path is known along which its draws move")
+        return place(replace(site, estimator=Reparameterized(), rng=np.random.default_rng(0)))
+    operands = tuple(site.distribution.parameters.values())
+    if node.primitive is not draw:
+        operands = (table.get(node.operands[0].id, node.operands[0]), *operands)
+    return record(node.primitive, operands, {**node.statics, "site": site}, node._value)
