@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 import linecache
+import re
 import textwrap
 import weakref
 from collections.abc import Callable, Mapping
@@ -21,7 +22,6 @@ from scg.tree import leaves
 
 IMPORTS = {  # the names that a source may use, each with the line that binds it
     "np": "import numpy as np",
-    "linalg": "import scipy.linalg as linalg",
     "special": "import scipy.special as special",
     "scg": "import scg",
     "dist": "from scg import distributions as dist",
@@ -41,7 +41,7 @@ class Program:
         scg.grad(program, program.argnums)(*program.args)
         print(program)                 # the script: imports, arguments, function, and a line that runs it
 
-    The source may use the names in ``IMPORTS`` (``np``, ``special``, ``linalg``, ``scg``, ``dist``), and imports of its own. Arguments are
+    The source may use the names in ``IMPORTS`` (``np``, ``special``, ``scg``, ``dist``), and imports of its own. Arguments are
     arrays and numbers, and dicts, lists and tuples of them; they are copied, and may not be written to. ``wrt`` names those to differentiate
     by: where not given, all whose leaves are floating-point. A function that has a parameter ``rng`` is given
     ``np.random.default_rng(seed)``. Its line numbers, in tracebacks and in scg's messages, are those of the script. Programs with one
@@ -133,11 +133,8 @@ class Program:
 
     @property
     def _imports(self) -> list[str]:
-        try:
-            used = {node.id for node in ast.walk(ast.parse(self.source)) if isinstance(node, ast.Name)}
-        except SyntaxError:  # ``bound`` says so
-            used = set()
-        return [line for name, line in IMPORTS.items() if name in used | {"np", "scg"}]
+        used = [name for name in IMPORTS if re.search(rf"(?<![\w.]){name}\b", self.source)]
+        return [line for name, line in IMPORTS.items() if name in [*used, "np", "scg"]]
 
     @cached_property
     def _head(self) -> str:
