@@ -38,6 +38,7 @@ from scg.estimators import (
     UnorderedSet,
 )
 from scg.graph import Node, parameter, primitive
+from scg.plans import compile
 from scg.primitives.layout import stop_gradient
 from scg.replay import replay
 from scg.sample import minibatch, sample

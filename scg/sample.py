@@ -87,6 +87,11 @@ def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
         _OVERRIDES.reset(token)
 
 
+def is_overridden() -> bool:
+    """Whether an ``overridden`` block with estimators is open."""
+    return bool(_OVERRIDES.get())
+
+
 noise = primitive(lambda law, shape: law, name="noise")
 """A leaf: noise whose law has no parameters."""
 

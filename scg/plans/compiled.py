@@ -1,0 +1,180 @@
+"""``scg.compile``: a function with the same calls and the same results, and plans behind it."""
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from scg.ambient import RECORDER, collect_guards, nan_is_sought
+from scg.errors import NotDifferentiable, PlanError, here
+from scg.graph import Node, record
+from scg.plans.kernels import Otherwise
+from scg.plans.passes import Options
+from scg.plans.plan import Plan
+from scg.plans.recording import INPUT, Recorder, recording, unrecorded
+from scg.plans.signature import Signature, is_leaf_array
+from scg.sample import is_overridden
+from scg.tree import leaves, rebuild
+
+PLAIN = "plain"
+"""In the place of plans: this call cannot be compiled."""
+
+
+def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 32, without: Any = ()) -> "Compiled":
+    """The same function with a compiled plan behind it: same call, same results, from the same draws.
+
+        step = scg.compile(scg.value_and_grad(cost))
+
+    ``fn`` is a cost, a derivative of one, or a whole training step (``optimizer.step(gradient)`` in it is taken when the gradient is there).
+    The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; later ones run NumPy calls on preallocated
+    buffers. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have drawn; Python numbers, strings,
+    functions and other objects are part of what was planned: another value means another plan. Arrays that the function holds are read anew
+    at each call; whatever else it looks up outside its arguments is as it was when it was recorded. Plans are kept for the ``capacity``
+    signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a result is not finite, the function runs
+    again. The caller owns what is returned. Safe from several threads.
+
+    ``fn`` runs plainly inside a function that is being differentiated, and within ``detect_nan()``. Raises PlanError, which names the line,
+    where a function cannot be compiled; with ``fallback`` it runs plainly then. ``without`` names passes to leave out.
+    """
+    if not callable(fn):
+        raise PlanError(f"compile needs a function, got {type(fn).__name__} ({here()})")
+    return Compiled(fn, fallback, capacity, Options(frozenset([without] if isinstance(without, str) else without)))
+
+
+class Compiled:
+    """What ``scg.compile`` returns. ``explain(*args)`` prints the plan of a call; ``recorded`` counts the runs that were recorded, ``plainly`` those in which a plan gave up."""
+
+    def __init__(self, fn: Callable[..., Any], fallback: bool, capacity: int, options: Options):
+        functools.update_wrapper(self, fn, updated=())
+        self._fn, self._fallback, self._capacity, self._options = fn, fallback, capacity, options
+        self._plans: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        self.recorded, self.plainly = 0, 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if RECORDER.get() is not None or nan_is_sought() or is_overridden():
+            return self._fn(*args, **kwargs)
+        try:
+            signature = Signature(args, kwargs)
+        except PlanError:
+            if self._fallback:
+                return self._fn(*args, **kwargs)
+            raise
+        if signature.nodes:
+            return self._fn(*args, **kwargs)
+        states = [rng.bit_generator.state for rng in signature.generators]
+        for plan in self._found(signature):
+            if plan is PLAIN:
+                break
+            try:
+                with np.errstate(all="ignore"):
+                    return plan.call(signature.arrays, signature.generators)
+            except Otherwise:
+                _restore(signature, states)
+            except Exception:  # the plain call tells what is wrong, in its own words
+                _restore(signature, states)
+                self.plainly += 1
+                return self._fn(*args, **kwargs)
+        else:
+            return self._record(signature, states, args, kwargs)[0]
+        return self._fn(*args, **kwargs)
+
+    def _found(self, signature: Signature) -> list[Any]:
+        with self._lock:
+            plans = self._plans.get(signature.key)
+            if plans is None:
+                return []
+            self._plans.move_to_end(signature.key)
+            return list(plans[0])
+
+    def _keep(self, signature: Signature, plan: Any) -> None:
+        with self._lock:
+            plans, _ = self._plans.setdefault(signature.key, ([], signature.kept))
+            plans.insert(0, plan)
+            del plans[8:]
+            while len(self._plans) > self._capacity:
+                self._plans.popitem(last=False)
+
+    def _record(self, signature: Signature, states: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Run the function once, recorded; its results, and the plan."""
+        recorder = Recorder(signature.generators)
+        try:
+            inputs, result, floor = run_recorded(recorder, self._fn, args, kwargs)
+            plan = Plan(recorder, inputs, result, floor, self._options)
+        except Exception as error:
+            _restore(signature, states)
+            if self._fallback:
+                self._keep(signature, PLAIN)
+                return self._fn(*args, **kwargs), None
+            if isinstance(error, NotDifferentiable):
+                raise PlanError(f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly") from error
+            raise
+        self.recorded += 1
+        self._keep(signature, plan)
+        return finish(recorder, inputs, result, signature), plan
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<compiled {_name(self._fn)}: {len(self._plans)} signatures>"
+
+
+def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Node], Any, int]:
+    """``fn`` with its arrays as nodes: these nodes, its result in terms of nodes, and the id of the first."""
+    inputs: list[Node] = []
+
+    def lifted(path: str, leaf: Any) -> Any:
+        if isinstance(leaf, np.random.Generator):
+            return next(p for p in recorder.proxies if p.real is leaf)
+        if not is_leaf_array(leaf):
+            return leaf
+        inputs.append(record(INPUT, (), {"name": path}, leaf if isinstance(leaf, np.generic) else np.asarray(leaf)))
+        return inputs[-1]
+
+    def tree(name: str, x: Any) -> Any:
+        return rebuild(x, iter([lifted(name + path, leaf) for path, leaf in leaves(x)]))
+
+    with recording(recorder), collect_guards():
+        floor = record(INPUT, (), {}, np.zeros(())).id
+        new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
+        named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
+        result = fn(*new, **named)
+        for path, leaf in leaves(result):
+            if type(leaf) is Node and type(leaf._value) is not tuple or isinstance(leaf, (np.ndarray, np.generic, int, float, complex, str)):
+                continue
+            raise PlanError(f"{_name(fn)} cannot be compiled: it returns {type(leaf).__name__} at result{path}, and a plan makes arrays ({here()})")
+    return inputs, result, floor
+
+
+def finish(recorder: Recorder, inputs: list[Node], result: Any, signature: Signature) -> Any:
+    """The results of the recorded run as arrays of the caller, after what was put off to its end."""
+    values = [leaf._value if type(leaf) is Node else leaf for _, leaf in leaves(result)]
+    positions = {node.id: k for k, node in enumerate(inputs)}
+    for later in recorder.later_calls:
+        unrecorded(later.call, *[rebuild(t, iter([x._value if type(x) is Node else x for _, x in leaves(t)])) for t in later.trees])
+
+    def owned() -> Iterator[Any]:
+        for (_, leaf), value in zip(leaves(result), values, strict=True):
+            if type(leaf) is Node and leaf.id in positions:
+                yield signature.arrays[positions[leaf.id]]
+            elif type(leaf) is Node and leaf.id in recorder.scalars:
+                yield value[()]
+            elif type(leaf) is Node and leaf.id in recorder.arrays or isinstance(value, np.ndarray):
+                yield np.array(value)
+            else:
+                yield value
+
+    return rebuild(result, owned())
+
+
+def _restore(signature: Signature, states: list[Any]) -> None:
+    for rng, state in zip(signature.generators, states, strict=True):
+        rng.bit_generator.state = state
+
+
+def _name(fn: Any) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)

@@ -1,0 +1,165 @@
+"""How an operation runs into a buffer: as a view of its operand, as a ufunc, reduction or product with ``out=``, or called plainly and copied.
+
+``kernel(op)`` is a function ``fn(*operands, out)``; ``view(op)`` a function of one array, where the result is the operand's own memory.
+A primitive that nobody here knows is called plainly.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scg.axes import Slot, elementwise
+from scg.graph import RULES
+from scg.plans.program import CHOICE, Op
+from scg.plans.recording import numbers
+from scg.primitives import contraction, indexing, layout, reduction
+from scg.sample import draw, noise, path
+from scg.surrogate import box
+
+Kernel = Callable[..., Any]
+
+
+class Otherwise(Exception):
+    """A choice came out otherwise than in the recorded run."""
+
+
+class Generators:
+    """The generators of one call, by position; kernels that draw hold this."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current: list[np.random.Generator] = []
+
+
+def view(op: Op) -> Callable[[Any], Any] | None:
+    """The function by which the result is a view of operand 0, where it is one."""
+    rule, statics = op.rule, op.statics
+    if rule in _SAME:
+        return _itself
+    if rule is layout._reshape:
+        return lambda x, shape=statics["shape"]: np.reshape(x, shape)
+    if rule is layout._transpose:
+        return lambda x, axes=statics["axes"]: np.transpose(x, axes)
+    if rule is layout._broadcast_to:
+        return lambda x, shape=statics["shape"]: np.broadcast_to(x, shape)
+    if rule is indexing._getitem and len(op.args) == 1 and all([isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in statics["index"]]):
+        return lambda x, index=statics["index"]: x[(*index, ...)] if Ellipsis not in index else x[index]
+    return None
+
+
+def kernel(op: Op, generators: Generators) -> Kernel:
+    """``fn(*operands, out)``, which writes the result of an operation into ``out``."""
+    rule = op.rule
+    if isinstance(rule.fn, np.ufunc) and not op.statics and rule.fn.nout == 1:
+        return _KEYWORD_ONLY.get(rule.fn) or rule.fn
+    if rule is reduction._sum:
+        return lambda x, out, axis=op.statics["axis"], keepdims=op.statics["keepdims"]: np.add.reduce(x, axis, None, out, keepdims)
+    if rule is contraction._matmul:
+        return np.matmul
+    if rule is layout._astype or rule is layout._as_integer:
+        return lambda x, out: np.copyto(out, x, casting="unsafe")
+    if rule is layout._concatenate:
+        return lambda *x, axis=op.statics["axis"]: np.concatenate(x[:-1], axis, out=x[-1])
+    if rule is CHOICE:
+        return functools.partial(_choice, op.statics["test"], op.statics["outcome"])
+    if rule is noise:
+        return _noise(op, generators)
+    if rule is draw:
+        return _draw(op, generators)
+    if rule is numbers:
+        return _numbers(op, generators)
+    if op.dtype is None:
+        return functools.partial(_several, rule.fn, op.statics)
+    return functools.partial(_plain, rule.fn, op.statics)
+
+
+def is_elementwise(op: Op) -> bool:
+    """Whether the result may be written over an operand of its shape and dtype, and be computed part by part along leading axes."""
+    return op.rule.axes is elementwise and op.dtype is not None
+
+
+def cast_scalars(op: Op) -> None:
+    """Make Python numbers beside arrays into arrays of the dtype that NumPy would give them: a ufunc converts them anew at each call."""
+    fn = op.rule.fn
+    if not isinstance(fn, np.ufunc) or op.statics or fn.nout != 1 or fn.signature is not None:
+        return
+    if any([type(a) in (float, int, bool) for a in op.args]):
+        given = tuple([type(a) if type(a) in (float, int) else np.dtype(bool) if type(a) is bool else a.dtype for a in op.args])
+        try:
+            loop = fn.resolve_dtypes((*given, None))
+        except (TypeError, ValueError):
+            return
+        op.args = tuple([np.asarray(a, d) if type(a) in (float, int, bool) else a for a, d in zip(op.args, loop[:-1], strict=True)])
+    op.args = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in op.args])
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _choice(test: Kernel, outcome: bool, *values: Any) -> None:
+    if bool(test(*values[:-1])) is not outcome:
+        raise Otherwise
+
+
+def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
+    out = values[-1]
+    result = fn(*values[:-1], **statics)
+    if np.shape(result) != out.shape:
+        raise Otherwise
+    out[...] = result
+
+
+def _several(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
+    for out, result in zip(values[-1], fn(*values[:-1], **statics), strict=True):
+        if np.shape(result) != out.shape:
+            raise Otherwise
+        out[...] = result
+
+
+def _noise(op: Op, generators: Generators) -> Kernel:
+    law, shape, k, dtype = op.statics["law"], op.statics["shape"], op.statics["generator"], op.dtype
+
+    def fill(out: Any) -> None:
+        out[...] = law.sample_as(generators.current[k], shape, dtype)
+
+    if law is _standard() and dtype in (np.float32, np.float64):  # the same numbers, into the buffer itself
+        return lambda out: generators.current[k].standard_normal(dtype=dtype, out=out)
+    return fill
+
+
+def _standard() -> Any:
+    from scg.distributions.normal import STANDARD
+
+    return STANDARD
+
+
+def _draw(op: Op, generators: Generators) -> Kernel:
+    site, k = op.statics["site"], op.statics["generator"]
+    names, shape = list(site.distribution.parameters), site.shape if site.drawn is None else site.drawn
+
+    def fill(*values: Any) -> None:
+        law = site.distribution.replaced(**dict(zip(names, values[:-1], strict=True)))
+        values[-1][...] = site.estimator.draw(law, generators.current[k], shape)
+
+    return fill
+
+
+def _numbers(op: Op, generators: Generators) -> Kernel:
+    name, args, kwargs, k = op.statics["name"].partition(".")[2], op.statics["args"], op.statics["kwargs"], op.statics["generator"]
+
+    def fill(out: Any) -> None:
+        out[...] = getattr(generators.current[k], name)(*args, **kwargs)
+
+    return fill
+
+
+_SAME = (layout.alias, layout.stop_gradient, path, RULES[np.positive])
+_KEYWORD_ONLY = {  # a third position is on its way out of NumPy
+    np.maximum: lambda x, y, out: np.maximum(x, y, out=out),
+    np.minimum: lambda x, y, out: np.minimum(x, y, out=out),
+}
+__all__ = ["Generators", "Kernel", "Otherwise", "Slot", "box", "cast_scalars", "is_elementwise", "kernel", "view"]

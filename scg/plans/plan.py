@@ -1,0 +1,131 @@
+"""A plan: the program of one recorded run, its buffers, and how a call of it begins and ends."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.errors import NonFiniteError
+from scg.graph import Node
+from scg.operands import described
+from scg.plans import passes
+from scg.plans.buffers import assign, is_copy, origin
+from scg.plans.kernels import Otherwise, view
+from scg.plans.machine import SMALL, Dynamic, Machine
+from scg.plans.program import HELD, Op, Program, from_recording
+from scg.plans.recording import INPUT, Later, Recorder
+from scg.tree import leaves, rebuild
+
+MACHINES = 4
+"""How many sets of buffers a plan keeps for threads that run it at once."""
+
+
+class Output(NamedTuple):
+    """One result: ``slot`` where it is written into an array of the caller, ``argument`` where it is one; a NumPy scalar where ``scalar``."""
+
+    value: Any
+    slot: int | None
+    argument: int | None
+    scalar: bool
+
+
+class Plan:
+    """What one recorded run became. ``call`` gives the results of another call with the same signature, or raises Otherwise."""
+
+    def __init__(self, recorder: Recorder, inputs: Sequence[Node], result: Any, floor: int, options: "passes.Options"):
+        self._structure = result
+        found = [leaf for _, leaf in leaves(result)]
+        self._later: list[tuple[Callable[..., Any], list[Any]]] = []
+        trailing: list[Any] = []
+        spans = []
+        for later in recorder.later_calls:
+            tail = [leaf for tree in later.trees for _, leaf in leaves(tree)]
+            spans.append((later, len(found) + len(trailing), len(tail)))
+            trailing += tail
+        program = from_recording(recorder, inputs, [*found, *trailing], floor)
+        self.risky = False
+        self.report = passes.run(program, options, self)
+        self.program = program
+        self.arguments = len(inputs)
+        self._position = {node.id: k for k, node in enumerate(inputs)}
+        results, own = self._results(program, found)
+        self._outputs = [self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)]
+        self._later = [(later, program.outputs[start : start + n]) for later, start, n in spans]
+        self._own, self._slots = results, len(inputs) + len(results)
+        self.assignment = assign(program, own)
+        self._checked = [o for o, node in zip(program.outputs, [*found, *trailing], strict=True) if self._is_checked(o, node, recorder)]
+        for op in program.ops:
+            if op.dtype is not None:
+                op.value = None  # what was computed is not kept
+        self._machines: list[Machine] = []
+        self._lock = threading.Lock()
+
+    def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
+        """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError where zeros may have to absorb."""
+        with self._lock:
+            machine = self._machines.pop() if self._machines else None
+        if machine is None:
+            machine = Machine(self.program, self.assignment, self._own, self._slots)
+        try:
+            for op_id, slot in self._own.items():
+                op = self._by_id[op_id]
+                machine.fresh(slot, op.shape, op.dtype)
+            machine.run(arrays, generators)
+            for value in self._checked:
+                x = machine.read(value)
+                if not np.isfinite(np.add.reduce(x, axis=None)):
+                    raise NonFiniteError("a result of the plan is not finite")
+            for later, values in self._later:
+                made = iter([machine.read(value) for value in values])
+                later.call(*[rebuild(tree, made) for tree in later.trees])
+            return rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
+        finally:
+            with self._lock:
+                if len(self._machines) < MACHINES:
+                    self._machines.append(machine)
+
+    def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
+        if output.argument is not None:
+            return arrays[output.argument]
+        if output.slot is not None:
+            return machine.bound[output.slot]
+        x = output.value
+        if type(x) is Op:
+            x = machine.read(x)
+            return x[()] if output.scalar else np.array(x)
+        return np.array(x) if isinstance(x, np.ndarray) else x
+
+    def _results(self, program: Program, found: Sequence[Any]) -> tuple[dict[int, int], set[int]]:
+        """Slots of the operations that are written into arrays of the caller: large results that are nobody's view."""
+        results: dict[int, int] = {}
+        self._by_id: dict[int, Op] = {}
+        for value in program.outputs[: len(found)]:
+            if type(value) is Op and value.nbytes > SMALL and value.rule not in (INPUT, HELD) and origin(value) is value and id(value) not in results:
+                results[id(value)] = self.arguments + len(results)
+                self._by_id[id(value)] = value
+        return results, set(results)
+
+    def _output(self, node: Any, value: Any, results: dict[int, int], recorder: Recorder) -> Output:
+        if type(node) is Node and node.id in self._position:
+            return Output(value, None, self._position[node.id], False)
+        slot = results.get(id(value)) if type(value) is Op else None
+        if slot is not None and any([o.slot == slot for o in getattr(self, "_given", [])]):
+            slot = None  # the same result twice: two arrays
+        scalar = type(node) is Node and node.shape == () and node.id not in recorder.arrays and (node.id in recorder.scalars or isinstance(node._value, np.generic))
+        output = Output(value, slot, None, scalar)
+        self._given = [*getattr(self, "_given", []), output]
+        return output
+
+    def _is_checked(self, value: Any, node: Any, recorder: Recorder) -> bool:
+        if type(value) is not Op or value.dtype is None or value.dtype.kind not in "fc" or value.rule is INPUT:
+            return False
+        return self.risky or node.id in recorder.arrays
+
+
+def describe(value: Any) -> str:
+    """An operand in a printed plan."""
+    return described((value,)) if not isinstance(value, np.ndarray) or value.ndim else repr(value[()])
+
+
+__all__ = ["Dynamic", "Later", "Otherwise", "Output", "Plan", "describe", "is_copy", "view"]

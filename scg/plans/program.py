@@ -1,0 +1,142 @@
+"""What a recorded run computed, as a list of operations that passes rewrite: no nodes, no values, only what leads to what."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from scg.errors import PlanError, here
+from scg.graph import PARAMETER, Node, Primitive, ancestors, primitive
+from scg.plans.recording import INPUT, Recorder, numbers
+from scg.sample import draw, noise
+
+CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
+"""A test of values that must come out as it did when the function was recorded."""
+
+HELD = primitive(lambda: None, name="held")
+"""A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
+
+LEAVES = (INPUT, HELD, noise, draw, numbers)
+"""What is no function of its operands alone."""
+
+
+class Op:
+    """One operation: a primitive, its operands (operations, or numbers and arrays that never change), and what it makes."""
+
+    __slots__ = ("rule", "args", "statics", "shape", "dtype", "line", "value")
+
+    def __init__(self, rule: Primitive, args: Sequence[Any], statics: dict[str, Any], shape: Any, dtype: Any, line: str = "", value: Any = None):
+        self.rule, self.args, self.statics = rule, tuple(args), statics
+        self.shape, self.dtype, self.line, self.value = shape, dtype, line, value
+
+    @property
+    def size(self) -> int:
+        """Elements of the result; 0 of several."""
+        return math.prod(self.shape) if self.dtype is not None else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the result."""
+        return self.size * self.dtype.itemsize if self.dtype is not None else 0
+
+    def like(self, rule: Primitive, *args: Any, shape: Any = None, **statics: Any) -> "Op":
+        """Another operation in the place of this one, of its dtype and, unless told, its shape."""
+        return Op(rule, args, statics, self.shape if shape is None else shape, self.dtype, self.line)
+
+    def __repr__(self) -> str:
+        return f"<{self.rule.name} {self.shape} {self.dtype}>"
+
+
+class Program:
+    """Operations in an order in which each follows its operands; ``inputs`` by position of the argument, ``outputs`` as operations or constants."""
+
+    def __init__(self, ops: list[Op], inputs: dict[int, int], outputs: list[Any], notes: list[str] | None = None):
+        self.ops, self.inputs, self.outputs = ops, inputs, outputs  # ``inputs``: id of the operation -> position of the argument
+        self.notes = notes or []
+
+    def rewrite(self, change: Callable[[Op, Callable[[Op], Op]], Any]) -> int:
+        """Replace each operation by what ``change(op, add)`` returns: an operation that it passed to ``add`` or that stood before, a constant, or None: it stays.
+
+        Operands are those of the new program already. The number of operations that were replaced.
+        """
+        table: dict[int, Any] = {}
+        old, new = self.ops, []
+
+        def add(op: Op) -> Op:
+            new.append(op)
+            return op
+
+        for op in old:
+            if any([type(a) is Op and id(a) in table for a in op.args]):
+                op.args = tuple([table.get(id(a), a) if type(a) is Op else a for a in op.args])
+            other = change(op, add)
+            if other is None or other is op:
+                new.append(op)
+            else:
+                table[id(op)] = other
+        self.ops = new
+        self.outputs = [table.get(id(o), o) if type(o) is Op else o for o in self.outputs]
+        return len(table)
+
+    def users(self) -> dict[int, list[Op]]:
+        """For each operation by id those that take it, and None once more for each output that it is."""
+        found: dict[int, list[Any]] = {id(op): [] for op in self.ops}
+        for op in self.ops:
+            for a in op.args:
+                if type(a) is Op:
+                    found[id(a)].append(op)
+        for o in self.outputs:
+            if type(o) is Op:
+                found[id(o)].append(None)
+        return found
+
+
+def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[Any], floor: int) -> Program:
+    """The program of a recorded run; ``floor`` is the least id of its nodes: what is older is constant."""
+    roots = [*results, *[operand for choice in recorder.choices for operand in choice.operands], *[node for node, _ in recorder.draws.values()]]
+    order = ancestors([root for root in roots if type(root) is Node and root.id >= floor], floor)
+    recorder.check_order(order, inputs)
+    position = {node.id: k for k, node in enumerate(inputs)}
+    table: dict[int, Any] = {}
+    held: dict[int, Op] = {}
+    ops: list[Op] = []
+
+    def of(value: Any) -> Any:
+        if type(value) is Node:
+            return table[value.id] if value.id >= floor else constant(value._value)
+        return constant(value)
+
+    def constant(value: Any) -> Any:
+        if type(value) is not np.ndarray or id(value) not in recorder.originals:
+            return value
+        original = recorder.originals[id(value)][1]
+        if id(original) not in held:
+            held[id(original)] = Op(HELD, (), {"array": original}, original.shape, original.dtype)
+            ops.append(held[id(original)])
+        return held[id(original)]
+
+    found: dict[int, int] = {}
+    for node in order:
+        value = node._value
+        several = type(value) is tuple
+        if node.primitive is PARAMETER:
+            table[node.id] = constant(value)
+            continue
+        statics = node.statics
+        if node.id in recorder.draws:
+            statics = {**statics, "generator": recorder.draws[node.id][1]}
+        elif node.primitive in (noise, draw):
+            raise PlanError(f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})")
+        elif "index" in statics and isinstance(statics["index"], tuple):
+            statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
+        op = Op(node.primitive, [of(o) for o in node.operands], statics, None if several else value.shape, None if several else value.dtype, node.line, value)
+        if node.id in position:
+            found[id(op)] = position[node.id]
+        table[node.id] = op
+        ops.append(op)
+    for choice in recorder.choices:
+        statics = {"test": choice.test, "outcome": choice.outcome, "line": choice.line}
+        ops.append(Op(CHOICE, [of(o) for o in choice.operands], statics, (), np.dtype(bool)))
+    return Program(ops, found, [of(r) if type(r) is Node else r for r in results])
+

@@ -1,0 +1,191 @@
+"""One run of a function, recorded: its arguments as inputs, everything it computed as nodes, its draws, its choices by values, its steps.
+
+The run is a plain one, so that its results are those of the call. What cannot be done again from the record alone (a value read into Python,
+a generator that is no argument, a baseline that learns) refuses with the user's line.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from scg.ambient import RECORDER
+from scg.errors import PlanError, here, user_frame
+from scg.graph import Node, ancestors, primitive, record
+from scg.operands import described
+from scg.tree import leaves
+
+INPUT = primitive(lambda: None, name="input")
+"""A leaf: an array that the function is called with."""
+
+numbers = primitive(lambda value, **call: value, name="numbers")
+"""A leaf: what a method of a generator returned to the function itself."""
+
+
+class Choice(NamedTuple):
+    """``test(*operands)`` came out as ``outcome`` at ``line``: what was computed after it may hold for that alone."""
+
+    test: Callable[..., Any]
+    operands: tuple[Any, ...]
+    outcome: bool
+    line: str
+
+
+class Later(NamedTuple):
+    """A call with side effects, ``call(*trees)``, that is made with arrays when the values are there."""
+
+    call: Callable[..., Any]
+    trees: tuple[Any, ...]
+
+
+class Recorder:
+    """What the engine tells who records a function for a plan."""
+
+    def __init__(self, generators: Sequence[np.random.Generator]):
+        self.proxies = [_Proxy(rng, self, k) for k, rng in enumerate(generators)]
+        self.choices: list[Choice] = []
+        self.draws: dict[int, tuple[Node, int]] = {}  # by id: the node, and the position of its generator
+        self.later_calls: list[Later] = []
+        self.originals: dict[int, tuple[Any, Any]] = {}  # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
+        self.scalars: set[int] = set()
+        self.arrays: set[int] = set()
+        self.pulled = False
+        self._outer: list[set[int]] = []
+        self._changed: tuple[list[Any], int] | None = None
+        self._placing = 0
+        self._drew_in_place = False
+
+    # told by the engine
+
+    def settle(self, test: Callable[..., Any], operands: tuple[Any, ...], outcome: bool) -> None:
+        if any([type(o) is Node for o in operands]):
+            self.choices.append(Choice(test, operands, outcome, here()))
+
+    def refuse(self, why: str) -> NoReturn:
+        raise PlanError(f"this cannot be compiled: {why} ({here()})")
+
+    def copied(self, copy: Any, original: Any) -> None:
+        self.originals[id(copy)] = copy, original
+
+    def generator(self, rng: Any) -> np.random.Generator:
+        if not isinstance(rng, _Proxy) or rng.recorder is not self:
+            self.refuse("its generator is no argument of the compiled function, and a plan could not draw the same numbers: pass rng as an argument")
+        return rng.real
+
+    def drawn(self, node: Node, rng: Any) -> Node:
+        self.generator(rng)
+        self.draws[node.id] = node, rng.position
+        return node
+
+    def placed(self, draw: Callable[..., Any], distribution: Any, rng: Any, shape: tuple[int, ...]) -> Any:
+        self.generator(rng)
+        self._placing, before, self._drew_in_place = self._placing + 1, self._drew_in_place, False
+        try:
+            value = draw(distribution, rng, shape)
+            if type(value) is Node and self._drew_in_place:
+                self.refuse(f"{getattr(draw, '__self__', draw)!r} draws numbers that are no nodes: it must take them by scg.sample.noise_node")
+        finally:
+            self._placing, self._drew_in_place = self._placing - 1, before
+        return value
+
+    def differentiated(self, cost: Node, found: Sequence[Any]) -> None:
+        self.pulled = True
+        self.scalars.add(cost.id)
+        self.arrays.update([g.id for g in found if type(g) is Node])
+
+    def within(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        self._outer.append({leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT})
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            self._outer.pop()
+
+    def outer(self, cost: Node) -> bool:
+        """Whether a function that is being differentiated around this one reaches ``cost``."""
+        active = set().union(*self._outer)
+        return bool(active) and any([node.id in active for node in ancestors([cost], min(active))])
+
+    def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any]) -> None:
+        self.later_calls.append(Later(call, trees))
+        stamp = record(INPUT, (), {}, np.zeros(())).id
+        if self._changed is None:
+            self._changed = list(changed), stamp
+        else:
+            self._changed[0].extend(changed)
+
+    # asked by who builds the plan
+
+    def check_order(self, nodes: Sequence[Node], inputs: Sequence[Node]) -> None:
+        """Refuse nodes that read, after a step of an optimizer, what this step will have changed."""
+        if self._changed is None:
+            return
+        arrays, stamp = self._changed
+        stale = {node.id for node in inputs if any([np.may_share_memory(node._value, a) for a in arrays])}
+        fresh = {id(copy) for copy, original in self.originals.values() if any([original is a for a in arrays])}
+        for node in nodes:
+            if node.id > stamp and any([type(o) is Node and o.id in stale or id(o) in fresh for o in node.operands]):
+                raise PlanError(
+                    f"this cannot be compiled: {node!r}, made at {node.line}, uses parameters after the optimizer's step, which a plan takes at "
+                    f"its end: leave that to the next call ({here()})"
+                )
+
+    def numbers_drawn(self, proxy: "_Proxy", name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        method = getattr(proxy.real, name)
+        given = [*args, *kwargs.values()]
+        if self._placing:
+            self._drew_in_place = True
+            return method(*args, **kwargs)
+        if any([type(x) is Node for x in given]):
+            self.refuse(f"rng.{name} was given a node, {described(given)}: draw with scg.sample")
+        if name in ("shuffle", "bytes", "spawn") or kwargs.get("out") is not None:
+            self.refuse(f"rng.{name} makes no array that a plan could make again: draw with scg.sample, or pass the numbers as an argument")
+        frame = user_frame(2)
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "scg":
+            self.refuse("a law was sampled outside scg.sample")
+        value = method(*args, **kwargs)
+        value = value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value)[()]
+        return self.drawn(record(numbers, (), {"name": f"rng.{name}", "args": args, "kwargs": kwargs}, value, 3), proxy)
+
+
+class _Proxy(np.random.Generator):
+    """A generator in the place of another one, whose every draw it is, while a function is recorded."""
+
+    def __init__(self, real: np.random.Generator, recorder: Recorder, position: int):
+        super().__init__(real.bit_generator)
+        self.real, self.recorder, self.position = real, recorder, position
+
+    def __reduce__(self) -> Any:
+        return self.real.__reduce__()
+
+
+def _through(name: str) -> Any:
+    @functools.wraps(getattr(np.random.Generator, name))
+    def method(self: _Proxy, *args: Any, **kwargs: Any) -> Any:
+        return self.recorder.numbers_drawn(self, name, args, kwargs)
+
+    return method
+
+
+for _name in dir(np.random.Generator):
+    if not _name.startswith("_") and callable(getattr(np.random.Generator, _name)):
+        setattr(_Proxy, _name, _through(_name))
+
+
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Within the block the engine tells ``recorder``."""
+    token = RECORDER.set(recorder)
+    try:
+        yield
+    finally:
+        RECORDER.reset(token)
+
+
+def unrecorded(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``fn(*args, **kwargs)`` as if nobody recorded: for what a plan does itself."""
+    context = contextvars.copy_context()
+    context.run(RECORDER.set, None)
+    return context.run(fn, *args, **kwargs)
