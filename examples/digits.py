@@ -53,18 +53,18 @@ class Images:
 
 
 def load(source: str | None = None) -> Images:
-    """The embedded digits (None), ``fashion-mnist`` where Debian's package is installed, or a directory of IDX files.
+    """The embedded digits (None or ``digits``), ``fashion`` where Debian's package is installed, or a directory of IDX files.
 
     A directory holds ``train-images-idx3-ubyte`` and, if it likes, ``t10k-images-idx3-ubyte`` (held out; without it, every fifth image is)
     and ``...-labels-idx1-ubyte``, each plain or with ``.gz`` or ``.bz2``. Raises DataError.
     """
-    if source is None:
+    if source is None or source == "digits" and not Path(source).exists():
         return embedded()
     directory = Path(source)
-    if source == "fashion-mnist" and not directory.exists():
+    if source in ("fashion", "fashion-mnist") and not directory.exists():
         directory = FASHION
         if not directory.is_dir():
-            raise DataError(f"fashion-mnist: {FASHION} does not exist; install Debian's dataset-fashion-mnist, or give the directory of your copy")
+            raise DataError(f"{source}: {FASHION} does not exist; install Debian's dataset-fashion-mnist, or give the directory of your copy")
     return from_directory(directory)
 
 

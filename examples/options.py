@@ -10,7 +10,7 @@ from typing import Any
 from examples.digits import DataError
 from scg import checkpoint
 
-FREE = ("epochs", "time_limit", "out", "resume", "figures", "data", "workers", "no_compile")
+FREE = ("epochs", "time_limit", "out", "resume", "figures", "data", "workers", "no_compile", "evaluate")
 """Options that a resumed run may change; the data may move, and are compared by checksum."""
 
 
@@ -35,7 +35,7 @@ positive = number(float, math.ulp(0.0), math.inf, "a positive number")
 fraction = number(float, 0, 1, "a number from 0, below 1")
 
 
-def parser(name: str, description: str, *, epochs: int, average: float = 0.998, binarise: str | None = "dynamic") -> argparse.ArgumentParser:
+def parser(name: str, description: str, *, epochs: int, average: float = 0.998, binarise: str | None = "dynamic", evaluate: int = 100) -> argparse.ArgumentParser:
     """The options that all examples have; the example adds its own."""
     made = argparse.ArgumentParser(prog=f"python -m examples.{name}", description=description, formatter_class=Help)
     data = made.add_argument_group("data")
@@ -57,6 +57,7 @@ def parser(name: str, description: str, *, epochs: int, average: float = 0.998, 
     run.add_argument("--epochs", metavar="N", type=whole, default=epochs, help="passes over the training images")
     run.add_argument("--time-limit", metavar="S", type=positive, help="stop after the last epoch that ends within S seconds (default: none)")
     run.add_argument("--seed", metavar="N", type=whole, default=0, help="of the initial parameters, the minibatches and the noise")
+    run.add_argument("--evaluate", metavar="K", type=natural, default=evaluate, help="draws for each held-out image in the bounds that are told at the end")
     step = made.add_argument_group("the steps")
     step.add_argument("--batch", metavar="N", type=natural, default=100, help="images in a minibatch")
     step.add_argument("--learning-rate", metavar="A", type=positive, default=1e-3, help="of Adam")

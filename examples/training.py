@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,12 @@ import numpy as np
 import scg
 from examples import digits
 from examples.digits import DataError, Images
-from examples.options import fraction, natural, options, parser, positive, whole
+from examples.options import Help, fraction, natural, options, parser, positive, whole
 from scg import checkpoint, optim
 from scg.errors import NonFiniteError, ScgValueError
 from scg.tree import leaves, map_leaves
 
-__all__ = ["Model", "Result", "Trainer", "binarise", "fraction", "main", "natural", "parser", "positive", "whole"]
+__all__ = ["Help", "Model", "Result", "Trainer", "binarise", "clock", "fraction", "main", "natural", "parser", "positive", "processes", "whole", "write"]
 
 SHARDS = 4
 """The parts of a minibatch that ``--workers`` shares out: the same whatever the number of workers is, and so are their random numbers."""
@@ -73,14 +73,8 @@ class Model(ABC):
         """What else is logged after each epoch, by name; ``x`` is a minibatch of training rows, and ``params`` are those of the last step."""
         return {}
 
-    @property
-    def state(self) -> Any:
-        """What the next step depends on beside the parameters (baselines that learn, say), as ``scg.checkpoint`` takes it; settable."""
-        return {}
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        pass
+    state: Any = {}
+    """What the next step depends on beside the parameters (baselines that learn, say), as ``scg.checkpoint`` takes it: a property to override."""
 
 
 def binarise(pixels: np.ndarray, rng: np.random.Generator, how: str = "dynamic") -> np.ndarray:
@@ -215,7 +209,7 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
     try:
         chosen, saved = options(made, argv)
         images = digits.load(chosen.data)
-        with _terminable(), _processes(chosen.workers) as executor:
+        with _terminable(), processes(chosen.workers) if chosen.workers else nullcontext() as executor:
             return _run(model(chosen), images, chosen, saved, executor)
     except KeyboardInterrupt as signalled:
         goes_on = f"--resume --out {chosen.out} goes on" if (Path(chosen.out) / "checkpoint.npz").exists() else "no epoch was finished"
@@ -237,8 +231,8 @@ def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[s
         if saved["images"] != images.checksum:
             raise DataError(f"{images.name}: the checkpoint in {out} was made with other images; --resume needs the same")
         trainer.state = checkpoint.load(file, like={"config": "", **trainer.state})
-    _write(out / "config.json", json.dumps({**config, "versions": {"python": platform.python_version(), "numpy": np.__version__}}, indent=2) + "\n")
-    _write(out / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in trainer.history))
+    write(out / "config.json", json.dumps({**config, "versions": {"python": platform.python_version(), "numpy": np.__version__}}, indent=2) + "\n")
+    write(out / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in trainer.history))
     size = sum(x.size for _, x in leaves(trainer.params))
     print(f"{images.name}: {len(images.train)} images to train on, {len(images.test)} held out; {size} parameters; writing to {out}/")
 
@@ -247,7 +241,7 @@ def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[s
         return 0
     values = model.report(trainer.average.params, trainer.held, np.random.default_rng((chosen.seed, 0)))
     told = {name: {"value": r.value, "standard_error": r.error, "unit": r.unit} for name, r in values.items()}
-    _write(out / "result.json", json.dumps({"epochs": len(trainer.history), **told}, indent=2) + "\n")
+    write(out / "result.json", json.dumps({"epochs": len(trainer.history), **told}, indent=2) + "\n")
     for name, (value, error, unit) in values.items():
         print(f"{name:40} {value:9.2f} {'' if error is None else f'+- {error:.2f} '}{unit}")
     _draw(lambda: model.figures(trainer.average.params, images, trainer.held, trainer.history, np.random.default_rng(chosen.seed)), out)
@@ -304,7 +298,7 @@ def _draw(figures: Callable[[], dict[str, Any]], out: Path) -> None:
         print(f"figure: {path}")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """All of the text or nothing."""
     temporary = path.with_name(f".{path.name}.tmp")
     with _whole(temporary, path):
@@ -355,12 +349,9 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _processes(workers: int | None) -> Iterator[Executor | None]:
-    """Processes to share minibatches out to; they end with this one, however it ends."""
-    if workers is None:
-        yield None
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow) as executor:
+def processes(number: int) -> Iterator[Executor]:
+    """Processes to share work out to; they end with this one, however it ends."""
+    with ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), initializer=_follow) as executor:
         yield executor
 
 

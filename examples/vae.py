@@ -40,8 +40,9 @@ class VAE(training.Model):
 
     prior: Any = dist.Normal(np.float32(0), np.float32(1))
 
-    def __init__(self, hidden: Sequence[int], latents: int, decoder: str = "bernoulli", estimator: str = "pathwise", kl: str = "analytic"):
+    def __init__(self, hidden: Sequence[int], latents: int, decoder: str = "bernoulli", estimator: str = "pathwise", kl: str = "analytic", evaluate: int = 100):
         self.hidden, self.latents, self.decoder, self.estimator, self.kl = list(hidden), latents, decoder, estimator, kl
+        self.evaluate = evaluate
 
     def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
         """Glorot's weights, with biases that start the model at the mean image: the encoder sees x - mean, the decoder answers with the mean."""
@@ -49,7 +50,7 @@ class VAE(training.Model):
         encoder = nn.mlp([mean.size, *self.hidden, self.codes], rng)
         decoder = nn.mlp([self.latents, *self.hidden[::-1], mean.size], rng)
         encoder[0].bias[:] = -mean @ encoder[0].weight
-        decoder[-1].bias[:] = mean if self.decoder == "gaussian" else np.log(mean / (1 - mean))
+        decoder[-1].bias[:] = mean if self.decoder != "bernoulli" else np.log(mean / (1 - mean))
         params: dict[str, Any] = {"encoder": encoder, "decoder": decoder}
         if self.decoder == "gaussian":
             params["log_scale"] = np.full(mean.size, math.log(0.3), np.float32)
@@ -90,7 +91,7 @@ class VAE(training.Model):
 
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         units = evaluation.active(self.posterior(params, x).mean)
-        told = evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, samples=100)
+        told = evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, self.evaluate)
         return {**told, "active units": Result(units, unit=f"of {self.latents}")}
 
     def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def make(options: argparse.Namespace) -> VAE:
         raise scg.errors.ScgValueError("a Bernoulli decoder needs black and white images, got --binarise none: use dynamic or threshold, or --decoder gaussian")
     if options.estimator == "stl" and options.kl == "analytic":
         raise scg.errors.ScgValueError("--estimator stl drops a term of the sampled KL, and --kl analytic has no such term: use --kl sampled, or --estimator pathwise")
-    return VAE(options.hidden, options.latents, options.decoder, options.estimator, options.kl)
+    return VAE(options.hidden, options.latents, options.decoder, options.estimator, options.kl, options.evaluate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
