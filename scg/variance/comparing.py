@@ -66,8 +66,8 @@ def compare(
     Raises ScgValueError, ScgTypeError or EstimatorError, with the row's name, for what is wrong with a row: an unknown node, one bound twice, an
     estimator that is not valid for its node, a cost or gradient that is not finite.
     """
-    entropy = _entropy(rng)
-    _check(replicates, precision)
+    entropy = entropy_of(rng)
+    checked(replicates, precision)
     graph = as_graph(graph_or_fn, args, kwargs, rng)
     rows, rules = _rows(graph, bindings, kwargs, args, rng)
     reference = next(iter(rows)) if baseline_row is None else baseline_row
@@ -120,14 +120,16 @@ def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] 
     return graph
 
 
-def _entropy(rng: Any) -> int:
+def entropy_of(rng: Any) -> int:
+    """128 random bits, of which every chunk's seed is made."""
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
     high, low = rng.integers(2**64, size=2, dtype=np.uint64).tolist()
     return int(high << 64 | low)
 
 
-def _check(replicates: Any, precision: Any) -> None:
+def checked(replicates: Any, precision: Any) -> None:
+    """Raise unless there are at least two replicates, and the precision, if any, is one."""
     if not isinstance(replicates, (int, np.integer)) or isinstance(replicates, bool):
         raise ScgTypeError(f"replicates must be a whole number, got {replicates!r} ({here()})")
     if replicates < 2:
