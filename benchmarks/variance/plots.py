@@ -31,26 +31,28 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any
     return figure, axes
 
 
-def line(axes: Any, x: Sequence[float], y: Sequence[float], i: int, *, points: Any = None, low: Any = None, high: Any = None, **other: Any) -> tuple[float, float, int]:
-    """The i-th line through (x, y); with ``points``, these as markers with their intervals in place of markers on the line. Its end."""
+def line(axes: Any, x: Sequence[float], y: Sequence[float | None], i: int, *, entries: Any = None, **other: Any) -> tuple[float, float, int]:
+    """The i-th line through (x, y); with ``entries``, their variances as markers with intervals in place of markers on the line. Its end."""
     look = {**style(i), **other}
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if points is not None:
+    x, y = np.asarray(x, float), np.array([np.nan if v is None or v <= 0 else v for v in y])
+    if entries is not None:
+        points, low, high = (np.array([np.nan if v[key] is None else v[key] for v in entries], float) for key in ("variance", "low", "high"))
         marks = {"color": look["color"], "marker": look["marker"], "markersize": look["markersize"], "linestyle": "", "linewidth": 1}
-        axes.errorbar(x, points, yerr=[np.subtract(points, low), np.subtract(high, points)], capsize=2, **marks)
+        seen = points > 0
+        axes.errorbar(x[seen], points[seen], yerr=[(points - low)[seen], np.nan_to_num(high - points)[seen]], capsize=2, **marks)
         look["marker"] = ""
     axes.plot(x, y, **look)
-    last = np.flatnonzero(np.isfinite(y) & (y > 0))
+    last = np.flatnonzero(np.isfinite(y))
     return (float(x[last[-1]]), float(y[last[-1]]), i) if len(last) else (np.nan, np.nan, i)
 
 
-def label(axes: Any, ends: Sequence[tuple[float, float, int]], names: Sequence[str], room: float = 0.34) -> None:
-    """Each name at the end of its line: as near as the others allow, with a thin line to it. ``room`` is what is kept to the right, in axes' widths."""
+def label(axes: Any, ends: Sequence[tuple[float, float, int]], names: Sequence[str]) -> None:
+    """Each name at the end of its line: as near as the others allow, with a thin line to it."""
     named = [(end, name) for end, name in zip(ends, names, strict=True) if np.isfinite(end[1])]
     axes.figure.canvas.draw()
     to_axes = axes.transData + axes.transAxes.inverted()
     height = axes.get_window_extent().height / axes.figure.dpi * 72
-    gap = 1.25 * SIZE / height
+    gap = 1.3 * SIZE / height
     heights = [float(np.clip(to_axes.transform(end[:2])[1], 0, 1)) for end, _ in named]
     order = np.argsort(heights, kind="stable")
     placed = spread([heights[i] for i in order], gap)
@@ -75,13 +77,13 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
 
 def against(found: Sequence[tuple[str, dict[str, float]]], title: str) -> Any:
     """Estimated over exact, one row each, with intervals: all of them should stand about one."""
-    figure, ((axes,),) = panels(1, 1, (8, 0.24 * len(found) + 1.2))
+    figure, ((axes,),) = panels(1, 1, (9, 0.22 * len(found) + 1.2))
     found = [(name, v) for name, v in found if v["exact"] > 0]
     for i, (_, v) in enumerate(found):
-        ratio, low, high = (v[key] / v["exact"] for key in ("variance", "low", "high"))
+        ratio, low, high = (np.nan if v[key] is None else v[key] / v["exact"] for key in ("variance", "low", "high"))
         axes.errorbar(ratio, -i, xerr=[[ratio - low], [high - ratio]], color="black", marker="o", markersize=4, capsize=2, linewidth=1)
     axes.axvline(1, color="0.5", linewidth=0.8)
     axes.set_yticks([-i for i in range(len(found))], [name for name, _ in found], fontsize=SIZE)
-    axes.set_xlabel("estimated variance / exact variance, 99% intervals", fontsize=SIZE)
-    axes.set_title(title, loc="left", fontsize=SIZE + 1)
+    axes.set_xlabel("estimated variance / exact variance, 95% intervals", fontsize=SIZE)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=SIZE + 2)
     return figure
