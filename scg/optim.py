@@ -2,12 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
 
 from scg.ambient import RECORDER
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
+from scg.graph import Node
+from scg.halves import both
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 
@@ -36,7 +39,13 @@ class Optimizer(ABC):
             for other, earlier in self._named[:i]:
                 if np.may_share_memory(array, earlier) and np.shares_memory(array, earlier):
                     raise ScgValueError(f"params{path} and params{other} share memory: one update would be made twice ({here()})")
-        self._buffers = {slot: [np.zeros(array.shape, array.dtype) for _, array in self._named] for slot in self.slots}
+        self._flats = [_Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])]
+
+    @property
+    def _buffers(self) -> dict[str, list[np.ndarray]]:
+        """By slot the part of the buffer that belongs to each array."""
+        found = [(i, slot, view) for flat in self._flats for i, slot, view in flat.parts(self.slots)]
+        return {slot: [view for i, other, view in sorted(found, key=lambda part: part[0]) if other == slot] for slot in self.slots}
 
     @property
     def state(self) -> dict[str, Any]:
@@ -45,7 +54,7 @@ class Optimizer(ABC):
         ``steps`` and ``learning_rate``, and for each slot the buffers, copied, in the structure of the parameters. Assigning a state
         restores it; parameters are restored by writing into them.
         """
-        buffers = {slot: rebuild(self._params, iter([b.copy() for b in self._buffers[slot]])) for slot in self.slots}
+        buffers = {slot: rebuild(self._params, iter([b.copy() for b in parts])) for slot, parts in self._buffers.items()}
         return {"steps": self.steps, "learning_rate": self.learning_rate, **buffers}
 
     @state.setter
@@ -59,8 +68,9 @@ class Optimizer(ABC):
             raise ScgValueError(f"steps must be a natural number, got {steps!r} ({here()})")
         new = {slot: self._matching(state[slot], slot) for slot in self.slots}
         self.steps, self.learning_rate = int(steps), rate
+        buffers = self._buffers
         for slot, arrays in new.items():
-            for buffer, array in zip(self._buffers[slot], arrays, strict=True):
+            for buffer, array in zip(buffers[slot], arrays, strict=True):
                 buffer[...] = array
 
     def step(self, gradients: Any) -> None:
@@ -71,24 +81,31 @@ class Optimizer(ABC):
         """
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self.step, (gradients,), [array for _, array in self._named])
+            recorder.later(self._take, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named])
             return
-        self.learning_rate = _number("learning_rate", self.learning_rate, 0, math.inf)
         found = self._matching(gradients, "gradients")
         with np.errstate(over="ignore", invalid="ignore"):
             for (path, _), g in zip(self._named, found, strict=True):
                 if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():  # a sum is the cheaper pass
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
+        self._take(*found)
+
+    def _take(self, *gradients: np.ndarray) -> None:
+        """The step for gradients that fit and are finite, one for each array of the parameters."""
+        self.learning_rate = _number("learning_rate", self.learning_rate, 0, math.inf)
         for path, array in self._named:
             if not array.flags.writeable:
                 raise ScgValueError(f"params{path} has become read-only; no parameter was changed ({here()})")
         self.steps += 1
-        for (_, array), g, *buffers in zip(self._named, found, *self._buffers.values(), strict=True):
-            self._update(*np.atleast_1d(array, g, *buffers))  # of no axes, a result would be a scalar and no buffer
+        for flat in self._flats:
+            flat.step(self._change, gradients)
 
     @abstractmethod
-    def _update(self, x: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
-        """Update the array ``x`` and its buffers in place; ``g`` is left alone, and ``self.steps`` counts this step too."""
+    def _change(self, g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
+        """What to subtract from parameters with gradient ``g``; their part of the buffers is updated in place.
+
+        One axis; ``g`` is left alone, ``work`` has its shape and may be written to, and ``self.steps`` counts this step too.
+        """
 
     def _matching(self, tree: Any, name: str) -> list[np.ndarray]:
         """The leaves of ``tree``, checked to fit the parameters one by one."""
@@ -99,13 +116,13 @@ class Optimizer(ABC):
             told = f"params has no {odd or name}" if odd is not None else f"{next((p for p in paths if p not in given), 'the order')} is missing"
             raise ScgValueError(f"{name} must have the structure of the parameters: {told} ({here()})")
         for (path, array), (_, g) in zip(self._named, found, strict=True):
-            if not isinstance(g, (np.ndarray, np.generic)):
+            if not isinstance(g, (np.ndarray, np.generic)) and not (type(g) is Node and RECORDER.get() is not None):
                 raise ScgTypeError(f"{name}{path} must be an array, got {type(g).__name__} ({here()})")
             if g.shape != array.shape or g.dtype != array.dtype:
                 raise ScgValueError(
                     f"{name}{path} must have the parameter's shape {array.shape} and dtype {array.dtype}, got {g.shape} and {g.dtype} ({here()})"
                 )
-        return [np.asarray(g) for _, g in found]
+        return [g if type(g) is Node else np.asarray(g) for _, g in found]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: step {self.steps}, learning rate {self.learning_rate:g}, {len(self._named)} arrays>"
@@ -125,14 +142,15 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, learning_rate)
 
-    def _update(self, x: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
+    def _change(self, g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
         direction = g
         if buffers:
-            (velocity,) = buffers
+            (direction,) = (velocity,) = buffers
             np.multiply(velocity, self.momentum, out=velocity)
             np.add(velocity, g, out=velocity)
-            direction = g + self.momentum * velocity if self.nesterov else velocity
-        np.subtract(x, self.learning_rate * direction, out=x)
+            if self.nesterov:
+                direction = np.add(np.multiply(velocity, self.momentum, out=work), g, out=work)
+        return np.multiply(direction, self.learning_rate, out=work)
 
 
 @final
@@ -150,20 +168,70 @@ class Adam(Optimizer):
         self.epsilon = _number("epsilon", epsilon, 0, math.inf)
         super().__init__(params, learning_rate)
 
-    def _update(self, x: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
+    def _change(self, g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
         total, squares = buffers
         b1, b2, t = self.beta1, self.beta2, self.steps
         np.multiply(total, b1, out=total)
         np.add(total, g, out=total)
-        work = np.multiply(g, g)
+        np.multiply(g, g, out=work)
         np.multiply(squares, b2, out=squares)
         np.add(squares, work, out=squares)
         np.sqrt(squares, out=work)
         np.multiply(work, math.sqrt((1 - b2) / (1 - b2**t)), out=work)
         np.add(work, self.epsilon, out=work)
         np.divide(total, work, out=work)
-        np.multiply(work, self.learning_rate * (1 - b1) / (1 - b1**t), out=work)
-        np.subtract(x, work, out=x)
+        return np.multiply(work, self.learning_rate * (1 - b1) / (1 - b1**t), out=work)
+
+
+class _Flat:
+    """The parameters of one dtype as one flat array, in blocks that stay in the cache: each buffer is that long, parameters stay where they are."""
+
+    BLOCK = 2**14  # elements
+    LARGE = 2**17  # elements from which on the second half goes to a second thread
+
+    def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
+        self.members = [i for i, (_, array) in enumerate(named) if array.dtype == dtype]
+        self.params = [named[i][1] for i in self.members]
+        ends = np.cumsum([0, *[array.size for array in self.params]]).tolist()
+        self.buffers = [np.zeros(ends[-1], dtype) for _ in slots]
+        self.ends = ends
+        self.work = [np.empty(min(self.BLOCK, ends[-1]), dtype) for _ in range(4)]
+        self.blocks = []
+        for start in range(0, ends[-1], self.BLOCK):
+            stop = min(start + self.BLOCK, ends[-1])
+            pieces = [(k, max(start, a) - a, min(stop, b) - a) for k, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)) if a < stop and b > start]
+            self.blocks.append((start, stop, [piece for piece in pieces if piece[1] < piece[2]]))
+
+    def parts(self, slots: tuple[str, ...]) -> list[tuple[int, str, np.ndarray]]:
+        """(index of the parameter, slot, view of its part of the buffer)."""
+        spans = list(zip(self.members, self.params, self.ends[:-1], self.ends[1:], strict=True))
+        return [(i, slot, buffer[a:b].reshape(x.shape)) for slot, buffer in zip(slots, self.buffers, strict=True) for i, x, a, b in spans]
+
+    def step(self, change: Callable[..., np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+        """Subtract ``change(g, work, *buffers)``, block by block."""
+        found = [(x.reshape(-1) if x.flags.c_contiguous else x.flat, gradients[i].reshape(-1)) for i, x in zip(self.members, self.params, strict=True)]
+        if len(self.blocks) * self.BLOCK < self.LARGE:
+            self._run(self.blocks, change, found, self.work[:2])
+        else:
+            half = len(self.blocks) // 2
+            both(
+                lambda: self._run(self.blocks[:half], change, found, self.work[:2]),
+                lambda: self._run(self.blocks[half:], change, found, self.work[2:]),
+            )
+
+    def _run(self, blocks: Any, change: Callable[..., np.ndarray], found: Any, work: list[np.ndarray]) -> None:
+        for start, stop, pieces in blocks:
+            g = [found[k][1][a:b] for k, a, b in pieces]
+            whole = g[0] if len(g) == 1 else np.concatenate(g, out=work[1][: stop - start])
+            moved = change(whole, work[0][: stop - start], *[buffer[start:stop] for buffer in self.buffers])
+            at = 0
+            for k, a, b in pieces:
+                row = found[k][0]
+                if type(row) is np.ndarray:
+                    np.subtract(row[a:b], moved[at : at + b - a], row[a:b])
+                else:
+                    row[a:b] = row[a:b] - moved[at : at + b - a]
+                at += b - a
 
 
 @final
