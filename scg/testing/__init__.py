@@ -11,6 +11,7 @@ from typing import Any
 from scg.testing.distributions import Checked, check_distribution
 from scg.testing.gradients import check_gradient
 from scg.testing.program import Program
+from scg.testing.sabotage import Saboteur, saboteurs
 from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
 
 _STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "laws"}  # and the module of each

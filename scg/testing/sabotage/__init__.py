@@ -1,0 +1,214 @@
+"""Saboteurs: deliberately wrong gradient estimators, each on a graph where its mistake matters, for tests of what should catch them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import numpy as np
+
+from scg import estimators as rules
+from scg.calculus import grad
+from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
+from scg.estimator import Estimator
+from scg.estimators import ScoreFunction
+from scg.sample import sample
+from scg.special import logsumexp
+from scg.stochastic import Graph, trace
+from scg.testing.sabotage import elsewhere as away
+from scg.testing.sabotage import scores
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Saboteur:
+    """A program with a wrong estimator.
+
+        for saboteur in scg.testing.saboteurs():
+            with pytest.raises(AssertionError, match="biased"):
+                scg.testing.assert_unbiased(saboteur.graph(), rng=rng)
+
+    ``mistake``  what is wrong, in a sentence; ``source``, where it is known from
+    ``cost``     the program, a function of (theta, rng), with the wrong ``rule``; ``graph()`` is its graph at ``theta``
+    ``twin()``   the same graph with the rule that is ``right``: it must pass where the saboteur fails
+    """
+
+    name: str
+    mistake: str
+    program: Callable[[Any, Any, Estimator], Any]
+    theta: np.ndarray
+    rule: Estimator
+    right: Estimator
+    source: str = ""
+
+    def cost(self, theta: Any, rng: np.random.Generator) -> Any:
+        """The cost, drawn with the wrong rule."""
+        return self.program(theta, rng, self.rule)
+
+    def graph(self) -> Graph:
+        """The graph with the wrong rule."""
+        return self._traced(self.rule)
+
+    def twin(self) -> Graph:
+        """The graph with the right one."""
+        return self._traced(self.right)
+
+    def _traced(self, rule: Estimator) -> Graph:
+        return trace(self.program, self.theta.copy(), rng=np.random.default_rng(0), rule=rule)
+
+    def __str__(self) -> str:
+        known = f" ({self.source})" if self.source else ""
+        return f"{self.name}: {self.mistake}{known}; {self.rule!r} where {self.right!r} is right, at theta = {self.theta.tolist()}"
+
+
+def saboteurs() -> tuple[Saboteur, ...]:
+    """All of them, made anew: ``assert_unbiased`` must reject each, for every seed, and pass its twin."""
+    return tuple([Saboteur(name, mistake, program, np.array(theta), rule, right, source) for name, mistake, program, theta, rule, right, source in _rows()])
+
+
+def _rows() -> list[tuple[str, str, Any, Any, Estimator, Estimator, str]]:
+    plain, every = ScoreFunction(), rules.Enumerate()
+    several = partial(ScoreFunction, samples=3)
+    return [
+        ("dropped score", "the draw is treated as a constant, so that only what depends on the parameters directly is differentiated",
+         _coins, _TWO, scores.Constantly(), plain, "what a framework without stochastic nodes does"),
+        ("flipped sign", "the score stands with the wrong sign: costs are minimized where rewards were maximized",
+         _coins, _TWO, scores.Flipped(), plain, ""),
+        ("missing downstream cost", "the score meets the cost of its own draw only, not that of the later draw which depends on it",
+         _nested, _TWO, scores.Immediate(_square), plain, "Schulman et al., 2015: all costs that the draw influences"),
+        ("upstream cost counted", "a cost from before the draw multiplies its score without being held constant, and its derivative gets log p as a weight",
+         _upstream, 0.7, scores.Upstream(_squared_loc), plain, "harmless in the mean only where the upstream cost is held"),
+        ("baseline with its own draw", "the baseline is predicted from the draw that it stands against",
+         _coins, _TWO, ScoreFunction(baseline=scores.OwnDraw()), ScoreFunction(baseline=rules.Constant(0.5)), ""),
+        ("leave-one-out over n", "the baseline is the mean of all n costs, which is the leave-one-out estimate divided by n in place of n - 1",
+         _coins, _TWO, several(baseline=scores.OverN()), several(baseline=rules.LeaveOneOut()), "found in published implementations"),
+        ("moving average with the current cost", "the moving average takes in the current cost before it is used, which shrinks the gradient by the decay",
+         _coins, _TWO, ScoreFunction(baseline=scores.Folded(0.8)), ScoreFunction(baseline=rules.MovingAverage(0.8)), "found in published implementations"),
+        ("optimal baseline fitted on its own draws", "the coefficient that minimizes the variance is estimated from the draws that it is applied to",
+         _coins, _TWO, several(baseline=scores.FittedHere()), several(baseline=rules.Optimal()), "Greensmith et al., 2004, warn of it"),
+        ("standardized costs", "costs are divided by their standard deviation over the draws as well as centred",
+         _coins, _TWO, scores.Standardized(3), several(baseline=rules.LeaveOneOut()), "group-normalized advantages"),
+        ("clipped score", "scores are clipped, which cuts the rare ones that make the mean right",
+         _coins, _TWO, scores.Clipped(), plain, ""),
+        ("stale sample", "the cost was computed at an older draw than the score", _coins, _TWO, scores.Stale(), plain, ""),
+        ("wrong normalizer", "the log-probability is the logit alone: the normalizer, which depends on the parameters, is left out",
+         _faces, _THREE, scores.Unnormalized(), plain, ""),
+        ("summed over a broadcast axis", "costs of shape (n, 1) met log-probabilities of shape (n,), and the mean went over n x n products",
+         _coins, _TWO, scores.Outer(), plain, "the silent broadcast of array libraries"),
+        ("minibatch factor missing", "scores of a drawn subset stand for those of all elements without the factor n / size",
+         _coins, [0.4, -0.6, 0.2, 0.1], scores.Subsampled(2), scores.Subsampled(2, scaled=True), ""),
+        ("shared seed", "draws that should be independent are made from the same seed, so that they are equal",
+         _pair, [0.4, 0.4], scores.OneSeed(), plain, ""),
+        ("score on a pathwise draw", "the draw moves with its parameters and its score is counted as well: the gradient twice",
+         _scale, 1.5, scores.OnThePath(along=False), rules.Reparameterized(), ""),
+        ("score along the path", "log p of a moving draw is differentiated through the draw too, and added to the pathwise gradient: 1.5 for 3",
+         _scale, 1.5, scores.OnThePath(along=True), rules.Reparameterized(), ""),
+        ("score on a moving support", "the score function of a uniform law misses what its ends contribute: (1/3, -1/3) for (0, 1)",
+         _interval, [-1.0, 2.0], scores.FixedEnds(), rules.Reparameterized(), ""),
+        ("first-order surrogate at second order", "the surrogate (log p) stop_gradient(F) is differentiated twice: right once, and then it lacks (d log p)^2 F",
+         _curvature, 0.4, scores.FirstOrderOnly(), scores.AnyOrder(), "Foerster et al., 2018"),
+        ("straight-through called unbiased", "a discrete draw passes the gradient as if it were its own mean",
+         _coins, _TWO, away.Straight(), every, "Bengio et al., 2013, who call it biased"),
+        ("temperature left in", "a relaxed draw, at a temperature above zero, stands for the discrete one",
+         _coins, _TWO, away.Warm(0.5), every, "Jang et al., 2017, and Maddison et al., 2017, who call it biased"),
+        ("enumeration that samples when batched", "a batch of draws gets the term of one drawn value, not divided by its probability, in place of the sum",
+         _coins, _TWO, away.SampledEnumeration(), every, "found in published implementations"),
+        ("set treated as with replacement", "distinct values are averaged as if they had been drawn independently, though likely ones come too rarely then",
+         _faces, _THREE, away.AsWithReplacement(2), rules.UnorderedSet(2), "Kool et al., 2020"),
+        ("importance weights left out", "values come from another law than the one whose mean is wanted, and nothing makes up for it",
+         _faces, _THREE, away.Proposed(2, "left out"), away.Proposed(2, "right"), ""),
+        ("self-normalized weights", "importance weights are divided by their own sum: right only for endlessly many draws",
+         _faces, _THREE, away.Proposed(2, "self-normalized"), away.Proposed(2, "right"), ""),
+        ("measure-valued without its scale", "the constant of the decomposition lacks 1/scale", _wide, 0.5, away.UnscaledMeasure(), rules.MeasureValued(), ""),
+        ("control variate without its correction", "MuProp's linear part is taken away from the cost and its mean is not put back",
+         _coins, _TWO, away.Uncorrected(), rules.MuProp(), "Gu et al., 2016"),
+        ("antithetic pair not halved", "both members of a DisARM pair are counted as a whole", _coins, _TWO, away.Antithetic(factor=1.0), rules.DisARM(), ""),
+        ("antithetic pair at the wrong tail", "DisARM's sigma(|l|) without the absolute value: right for positive logits only",
+         _coins, _TWO, away.Antithetic(absolute=False), rules.DisARM(), ""),
+        ("wrong conditional noise", "REBAR's noise given the draw is made of log p + log1p(p) where logit p = log p - log1p(-p) belongs",
+         _coins, _TWO, away.Controlled("noise"), rules.REBAR(), "found in published implementations"),
+        ("control variate detached", "REBAR's relaxed costs are taken away and their derivatives are not put back",
+         _coins, _TWO, away.Controlled("detached"), rules.REBAR(), ""),
+        ("one relaxation for two", "the relaxed draw serves as the one given the discrete draw too, as if it had no part in the score",
+         _coins, _TWO, away.Controlled("one"), rules.REBAR(), ""),
+        ("weights counted once", "the score of the guide is dropped from the gradient of a K-draw bound, and its weights are not squared",
+         _bound, 0.3, away.Reweighted(_log_p, 1, dropped=True), away.Reweighted(_log_p, 2, dropped=True), "Tucker et al., 2019: biased for K > 1"),
+        ("squared weights with the score kept", "the weights of a K-draw bound are squared as in the doubly reparameterized gradient, and the score is kept",
+         _bound, 0.3, away.Reweighted(_log_p, 2, dropped=False), away.Reweighted(_log_p, 1, dropped=False), "Tucker et al., 2019, rightly"),
+    ]  # fmt: skip
+
+
+_TWO, _THREE = [0.4, -0.6], [0.5, -0.3, 0.1]
+
+
+def _square(x: Any) -> Any:
+    return (x - 0.2) ** 2
+
+
+def _coins(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """Separate costs of a few coins."""
+    b = sample(Bernoulli(logits=t), rule, rng=rng, name="z")
+    return np.mean((b + 0.5) ** 2 * np.arange(1.0, 1 + t.size) + 0.3 * t * b)
+
+
+def _pair(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """The product of two coins."""
+    b = sample(Bernoulli(logits=t), rule, rng=rng, name="z")
+    return (b[0] - 0.2) * (b[1] + 1)
+
+
+def _nested(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """A coin whose outcome sets the odds of the next."""
+    x = sample(Bernoulli(logits=t[0]), rule, rng=rng, name="z")
+    y = sample(Bernoulli(logits=t[1] + 2 * x), ScoreFunction(), rng=rng, name="y")
+    return _square(x) + 2 * y
+
+
+def _squared_loc(law: Any) -> Any:
+    return law.loc**2
+
+
+def _upstream(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """A cost of the place, and then one of where a draw around it falls."""
+    return t**2 + _square(sample(Normal(t, 1.0), rule, rng=rng, name="z"))
+
+
+def _faces(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """The price of one of three faces."""
+    z = sample(OneHotCategorical(logits=t), rule, rng=rng, name="z")
+    return np.sum(z * np.array([1.0, 3.0, 0.5]))
+
+
+def _scale(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """E[z^2] = t^2."""
+    return sample(Normal(0.0, t), rule, rng=rng, name="z") ** 2
+
+
+def _wide(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """E[(z + 1)^2] under N(t, 1.5)."""
+    return (sample(Normal(t, 1.5), rule, rng=rng, name="z") + 1) ** 2
+
+
+def _interval(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """E[z^2] between t[0] and t[1]."""
+    return sample(Uniform(t[0], t[1]), rule, rng=rng, name="z") ** 2
+
+
+def _curvature(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """The derivative of a cost, so that its own derivative is the second one."""
+
+    def cost(t: Any, rng: np.random.Generator) -> Any:
+        return _square(sample(Bernoulli(logits=t), rule, rng=rng, name="z")) * t
+
+    return grad(cost)(t, rng=rng)
+
+
+def _log_p(z: Any) -> Any:
+    return Normal(0.0, 1.0).log_prob(z)
+
+
+def _bound(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """Two draws' bound on log p = 0, with a guide beside the mark."""
+    guide = Normal(t, 1.2)
+    z = sample(guide, rule, rng=rng, shape=(2,), name="z")
+    return logsumexp(_log_p(z) - guide.log_prob(z), axis=0)

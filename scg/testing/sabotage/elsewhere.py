@@ -1,0 +1,200 @@
+"""Wrong rules of the other kinds: relaxed draws, sums over values, proposals, measures, antithetic partners, control variates."""
+
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.categorical import Categorical
+from scg.distributions.uniform import UNIT
+from scg.estimator import Accounted, Estimator
+from scg.estimators.arm import logit, own, placed
+from scg.estimators.enumerate import listed, values_at
+from scg.estimators.measure import RAYLEIGH
+from scg.estimators.sets import WithoutReplacement
+from scg.primitives.layout import stop_gradient
+from scg.sample import Site, noise_node, place
+from scg.special import sigmoid, softmax, softplus
+from scg.surrogate import Downstream, first_order, score
+
+
+@final
+class Straight(Estimator):
+    """z + m - stop_gradient(m), m the mean: the straight-through draw, which says of itself that it is unbiased."""
+
+    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        z = place(Site(distribution, Accounted(), rng, shape, None))
+        return z + (distribution.mean - stop_gradient(distribution.mean))
+
+
+@final
+class Warm(Estimator):
+    """sigmoid((l + logit u) / temperature) in place of a coin: what is differentiated is the mean of another cost."""
+
+    keeps_law = False
+
+    def __init__(self, temperature: float):
+        self.temperature = temperature
+
+    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
+        return sigmoid((logit(distribution) + np.log(u) - np.log1p(-u)) / self.temperature)
+
+
+@final
+class SampledEnumeration(Estimator):
+    """sum_k F(k) d p_k for one draw; for a batch of them the term of one k that is drawn by p, not divided by its probability."""
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        atoms, p = listed(down)
+        if down.shape:
+            held = own(down, p)
+            pick = own(down, placed(down, Categorical(probs=np.moveaxis(held, 0, -1))))[None]
+            p, atoms = np.take_along_axis(p, pick, axis=0), values_at(atoms, pick, down)
+        return np.sum(first_order(p, down.one_by_one(atoms)))
+
+
+@final
+class AsWithReplacement(Estimator):
+    """(1/k) sum_s F(s) d log p(s) over k distinct values s, as if they had been drawn independently."""
+
+    def __init__(self, k: int):
+        self.k = k
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        atoms, p = listed(down)
+        held = own(down, p)
+        drawn = own(down, placed(down, WithoutReplacement(np.moveaxis(held, 0, -1), self.k)))
+        chosen = np.moveaxis(drawn, -1, 0)
+        f = down.one_by_one(values_at(atoms, chosen, down))
+        return np.sum(first_order(np.take_along_axis(p, chosen, axis=0), f / np.take_along_axis(held, chosen, axis=0))) / self.k
+
+
+@final
+class Proposed(Estimator):
+    """(1/n) sum_i w_i F(v_i) d log p(v_i), v_i from a uniform proposal, w = p/q; ``weights`` "left out", or divided by their sum, "self-normalized"."""
+
+    def __init__(self, samples: int, weights: str):
+        self.samples, self.weights = samples, weights
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        atoms, p = listed(down)
+        q = 1 / len(atoms)
+        law = Categorical(probs=np.full((self.samples, *down.shape, len(atoms)), q))
+        chosen = own(down, placed(down, law))
+        f = down.one_by_one(values_at(atoms, chosen, down))
+        taken = np.take_along_axis(p, chosen, axis=0)
+        held = own(down, taken)
+        w = held / q
+        total = {"right": self.samples, "self-normalized": np.sum(w, axis=0), "left out": self.samples * w}[self.weights]
+        return np.sum(first_order(taken, w * f / held / total))
+
+
+@final
+class UnscaledMeasure(Estimator):
+    """(F(loc + scale w) - F(loc - scale w)) / sqrt(2 pi) for the loc of a normal law: 1/scale is missing."""
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        law: Any = down.distribution
+        loc = np.broadcast_to(law.loc, down.shape)
+        w = own(down, law.scale) * own(down, noise_node(RAYLEIGH, down.rng, down.shape, down.node.dtype))
+        f = down.one_by_one(np.stack([own(down, loc) + w, own(down, loc) - w]))
+        return np.sum(first_order(loc, (f[0] - f[1]) / math.sqrt(2 * math.pi)))
+
+
+@final
+class Uncorrected(Estimator):
+    """(F - F(m) - F'(m)(z - m)) d log p: MuProp without + F'(m) dm."""
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        mean = own(down, np.broadcast_to(down.distribution.mean, down.node.shape))
+        terms, slope = down.sloped(mean[None])
+        return np.sum(first_order(score(down.node), down.now() - down.total(terms)[0] - slope[0] * (own(down, down.node) - mean)))
+
+
+@final
+class Antithetic(Estimator):
+    """DisARM, (F(b) - F(b')) (2b - 1) 1[b != b'] sigma(|l|) / 2, with another ``factor`` than 1/2, or without the absolute value."""
+
+    def __init__(self, factor: float = 0.5, absolute: bool = True):
+        self.factor, self.absolute = factor, absolute
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        eta = np.broadcast_to(logit(down.distribution), down.shape)
+        l, b = own(down, eta), own(down, down.node)
+        s = 2 * b - 1
+        flip = own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(s * l, 0)))))
+        partner = down.at((b + flip - 2 * b * flip)[None])[0]
+        return np.sum(first_order(eta, (down.now() - partner) * flip * s * self.factor * sigmoid(abs(l) if self.absolute else l)))
+
+
+@final
+class Controlled(Estimator):
+    """(F - c(z')) d log p(b) + d c(z) - d c(z'), c(z) = F(sigmoid(2 z)): REBAR at temperature 1/2, with one ``mistake``.
+
+    "noise"     z' is made of log v + log1p(v) where logit v = log v - log1p(-v) belongs
+    "detached"  + d c(z) - d c(z') is left out
+    "one"       z, which is independent of b's score only given b, stands for z' as well
+    """
+
+    def __init__(self, mistake: str):
+        self.mistake = mistake
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        eta = np.broadcast_to(logit(down.distribution), down.shape)
+        l, s = own(down, eta), 2 * own(down, down.node) - 1
+        u, v = (own(down, noise_node(UNIT, down.rng, down.shape, down.node.dtype)) for _ in range(2))
+        z, _ = self.relaxed(l, s, np.log(u) - np.log1p(-u))
+        noise = np.log(v) + np.log1p(v) if self.mistake == "noise" else np.log(v) - np.log1p(-v)
+        other, slope = self.relaxed(l, s, noise)
+        if self.mistake == "one":
+            other, slope = z, 1.0
+        x = sigmoid(2 * np.stack([z, other]))
+        terms, pulled = down.sloped(x)
+        d = 2 * pulled * x * (1 - x)
+        path = 0.0 if self.mistake == "detached" else d[0] - d[1] * slope
+        return np.sum(first_order(eta, (down.now() - down.total(terms)[1]) * s * sigmoid(-s * l) + path))
+
+    @staticmethod
+    def relaxed(l: Any, s: Any, noise: Any) -> tuple[Any, Any]:
+        """A draw of l + logit(u) given that its sign is s, and its derivative by l with the noise behind it fixed."""
+        inner = noise + softplus(s * l)
+        return s * softplus(inner), sigmoid(inner) * sigmoid(s * l)
+
+
+@final
+class Reweighted(Estimator):
+    """sum_k W_k^power (d log w_k / dz_k) dz_k/dphi for the loc of a normal guide, W the normalized weights of a log-mean-exp of log-weights.
+
+    The cost itself adds - sum_k W_k d log q(z_k; phi) at fixed z, which ``dropped`` takes away. Power 1 with it, and 2 without, are right.
+    """
+
+    def __init__(self, log_p: Callable[[Any], Any], power: int, dropped: bool):
+        self.log_p, self.power, self.dropped = log_p, power, dropped
+
+    def expand(self, down: Downstream) -> Any:
+        if not down.influences:
+            return None
+        law: Any = down.distribution
+        z = own(down, down.node)
+        log_q = law.log_prob(stop_gradient(down.node))
+        w = softmax(self.log_p(z) - own(down, log_q), axis=-1)
+        _, slope = down.sloped(z[None])  # W_k d log w_k / dz_k
+        moved = np.sum(first_order(np.broadcast_to(law.loc, down.shape), slope[0] * w ** (self.power - 1)))
+        return moved + np.sum(first_order(log_q, w)) if self.dropped else moved
