@@ -133,3 +133,10 @@ def test_arrays_lie_in_their_set(name, data):
 def test_a_component_of_weight_zero_is_no_warning():
     law = dist.Mixture(dist.Normal([0.0, 5.0], [1.0, 1.0]), weights=[1.0, 0.0])
     assert law.log_prob(np.array(0.3)) == pytest.approx(dist.Normal(0.0, 1.0).log_prob(0.3), abs=1e-14)
+
+
+def test_a_joint_law_of_coins_is_no_coin():
+    law = dist.Independent(dist.Bernoulli(logits=scg.parameter(np.zeros(2))))
+    assert law.has(dist.FiniteSupport) and not law.has(dist.Bernoulli)
+    with pytest.raises(scg.errors.EstimatorError, match="ARM needs a bernoulli distribution"):
+        scg.sample(law, scg.ARM(), rng=np.random.default_rng(0))

@@ -23,7 +23,7 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
             raise ScgTypeError(f"{type(self).__name__}: base must be a distribution, got {type(self.base).__name__} ({here()})")
 
     def has(self, capability: type) -> bool:
-        known = issubclass(capability, (Discrete, FixedSupport, Reparameterizable))
+        known = capability in (Discrete, FiniteSupport, FixedSupport, Reparameterizable)  # and no law: Independent(Bernoulli) is no Bernoulli
         return self.base.has(capability) if known else isinstance(self, capability)
 
     @property

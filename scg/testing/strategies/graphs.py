@@ -1,0 +1,423 @@
+"""Whole stochastic graphs, drawn as programs: chains, branches and diamonds of draws, and costs that are sums of parts of them."""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from hypothesis import strategies as st
+
+import scg
+from scg import distributions as dist
+from scg.errors import ScgError
+from scg.gradient import pull
+from scg.graph import Node, parameter
+from scg.stochastic import Graph
+from scg.testing.program import Program
+from scg.testing.strategies.bindings import accepting, candidates
+
+Shape = tuple[int, ...]
+
+
+@final
+class DrawnGraph(Graph):
+    """A graph, and ``program``, the text that makes it: as which it prints."""
+
+    def __init__(self, program: Program):
+        traced = program.graph()
+        super().__init__(traced.cost, traced.parameters, again=traced._again)
+        self.program = program
+
+    def __repr__(self) -> str:
+        return repr(self.program)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        self.program._repr_pretty_(printer, cycle)
+
+    def __reduce__(self) -> Any:
+        return DrawnGraph, (self.program,)
+
+
+def graphs(
+    *,
+    nodes: int = 3,
+    outcomes: int = 64,
+    finite: bool = True,
+    branches: bool = False,
+    order: int = 1,
+    estimators: Sequence[str] | None = None,
+    dtype: Any = np.float64,
+) -> st.SearchStrategy[DrawnGraph]:
+    """Stochastic graphs, each with valid estimators, unbiased where none are named, bound to its draws.
+
+        @given(scg.testing.graphs())
+        def test_surrogate_preserves_value(graph):
+            assert graph.surrogate().value == graph.cost.value
+
+    From one to ``nodes`` draws, some with parameters that depend on earlier ones, with batch and sample axes, and a cost of a few parts: sums,
+    means and products of slices, picks, reductions and contractions of draws and parameters, which are nested dicts and lists. Not
+    every draw need reach the cost. ``finite``: of finitely many values, at most ``outcomes`` jointly; else continuous and endless laws come
+    as well. ``branches``: the cost may have an ``if`` on a draw, at which a replay raises GuardError. ``order`` 2: estimators that
+    have second derivatives. ``estimators``: texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters and constants.
+
+    A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are part of what is drawn, so a
+    verdict on it is a function of the graph and of a seed.
+    """
+    return _graphs(nodes, outcomes, finite, branches, order, None if estimators is None else tuple(estimators), np.dtype(dtype))
+
+
+class Expr(NamedTuple):
+    """The text of an expression, and what is known of its value."""
+
+    text: str
+    shape: Shape
+    draws: frozenset[str] = frozenset()
+    smooth: bool = True  # no step between it and the draws
+
+
+@dataclass
+class _Drawn:
+    """A draw of the program under construction."""
+
+    name: str
+    shape: Shape
+    views: list[Expr]  # floating-point expressions of it
+
+
+@dataclass
+class _Writer:
+    """A program under construction: what is drawn, and the lines that draw it."""
+
+    draw: Any
+    dtype: np.dtype[Any]
+    budget: int
+    leaves: list[Expr] = field(default_factory=list)
+    drawn: list[_Drawn] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def one(self, *choices: Any) -> Any:
+        """One of some things, the simplest first."""
+        return choices[self.draw(st.integers(0, len(choices) - 1))] if len(choices) > 1 else choices[0]
+
+    def of(self, choices: Sequence[Any]) -> Any:
+        return self.one(*choices)
+
+    def array(self, numbers: Any) -> str:
+        """The text of a constant array."""
+        kind = "" if self.dtype == float else f", np.{self.dtype.name}"
+        return f"np.array({numbers}{kind})"
+
+
+_VALUES = (0.5, -0.5, 0.25, 1.0, -1.0, 0.75, -0.25, 0.0, 1.5)
+_STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (  # of the parameters: how to build one, and the paths and shapes of leaves
+    (lambda a: a[0], (("theta", ()),)),
+    (lambda a: a[0], (("theta", (2,)),)),
+    (lambda a: a[0], (("theta", (3,)),)),
+    (lambda a: {"w": a[0], "b": a[1]}, (("theta['w']", (2,)), ("theta['b']", ()))),
+    (lambda a: a[0], (("theta", (1,)),)),
+    (lambda a: a[0], (("theta", (2, 2)),)),
+    (lambda a: {"layer": {"w": a[0], "b": a[1]}, "rest": [a[2], a[3]]}, (
+        ("theta['layer']['w']", (2, 1)), ("theta['layer']['b']", (2,)), ("theta['rest'][0]", ()), ("theta['rest'][1]", (3,)),
+    )),
+)  # fmt: skip
+
+
+@st.composite
+def _graphs(
+    draw: Any, nodes: int, outcomes: int, finite: bool, branches: bool, order: int, texts: tuple[str, ...] | None, dtype: np.dtype[Any]
+) -> DrawnGraph:
+    w = _Writer(draw, dtype, outcomes)
+    build, places = w.of(_STRUCTURES)
+    arrays = [np.array(draw(st.lists(st.sampled_from(_VALUES), min_size=n, max_size=n)), dtype).reshape(s) for _, s in places if (n := math.prod(s)) >= 0]
+    w.leaves = [Expr(path, shape) for path, shape in places]
+    plain, bound = [], []
+    for name in "abcdefgh"[: w.of((1, *(2 * tuple(range(2, nodes + 1)))))]:
+        text, family = _node(w, name, finite)
+        plain.append("scg.Reparameterized()" if family.moving else "scg.ScoreFunction()")
+        groups = [group for group in _accepted(family, candidates(True) if texts is None else texts, order) if group]
+        bound.append(w.of(w.of(groups)) if groups else plain[-1])
+        w.lines.append(text)
+    costs = _cost(w, branches, finite)
+    seed = draw(st.integers(0, 99))
+
+    def program(chosen: list[str]) -> Program:
+        lines = [line.replace("ESTIMATOR", chosen.pop(0), 1) if "ESTIMATOR" in line else line for line in [*w.lines, *costs]]
+        source = "def cost(theta, rng):\n" + "".join([f"    {line}\n" for line in lines])
+        return Program(source, {"theta": build(arrays)}, seed=seed)
+
+    graph = DrawnGraph(program(list(bound)))
+    if bound != plain and not _works(graph, order):
+        graph = DrawnGraph(program(list(plain)))
+    return graph
+
+
+def _works(graph: Graph, order: int) -> bool:
+    try:
+        graph.surrogate(1 if order == 1 else None)
+    except ScgError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A family of laws by the text of one, with ``E`` for an expression of its parameter."""
+
+    text: str
+    size: int = 0  # the number of values; 0: not finite
+    kind: str = "number"  # of a draw: "number", "index" (below ``size``), "vector"
+    k: int = 0  # the length of the vector that E has to be; 0: a number
+    moving: bool = False  # no score function
+
+    def example(self) -> Any:
+        """A law of the family, of nodes."""
+        e = parameter(np.full((self.k,) if self.k else (2,) if "Independent" in self.text else (), 0.5))
+        return eval(self.of("e"), {"e": e, "dist": dist, "scg": scg, "np": np})
+
+    def of(self, parameter: str) -> str:
+        """The text of the law with that parameter."""
+        return re.sub(r"\bE\b", lambda found: parameter, self.text)
+
+
+_FINITE = (
+    _Family("dist.Bernoulli(logits=E)", 2),
+    _Family("dist.Categorical(logits=E)", 2, "index", 2),
+    _Family("dist.OneHotCategorical(logits=E)", 2, "vector", 2),
+    _Family("dist.Bernoulli(probs=scg.special.sigmoid(E))", 2),
+    _Family("dist.Categorical(logits=E)", 3, "index", 3),
+    _Family("dist.OneHotCategorical(logits=E)", 3, "vector", 3),
+    _Family("dist.Categorical(probs=scg.special.softmax(E, -1))", 3, "index", 3),
+    _Family("dist.OneHotCategorical(probs=scg.special.softmax(E, -1))", 2, "vector", 2),
+    _Family("dist.Binomial(2, logits=E)", 3),
+    _Family("dist.Binomial(2, probs=scg.special.sigmoid(E))", 3),
+    _Family("dist.Multinomial(2, logits=E)", 3, "vector", 2),
+    _Family("dist.Independent(dist.Bernoulli(logits=E))", 2),
+)
+_ENDLESS = (
+    _Family("dist.Normal(E, 1.0)"),
+    _Family("dist.Normal(0.5, np.exp(E))"),
+    _Family("dist.Exponential(np.exp(E))"),
+    _Family("dist.Gamma(np.exp(E), 2.0)"),
+    _Family("dist.Laplace(E, 0.5)"),
+    _Family("dist.LogNormal(E, 0.5)"),
+    _Family("dist.Beta(1.5, np.exp(E))"),
+    _Family("dist.Uniform(E, E + 2.0)", moving=True),
+    _Family("dist.Poisson(np.exp(E))"),
+    _Family("dist.Geometric(probs=scg.special.sigmoid(E))"),
+)
+
+
+@functools.cache
+def _accepted(family: _Family, texts: tuple[str, ...], order: int) -> list[list[str]]:
+    """The estimators that a family accepts, and that have derivatives of that order, in a list for each class."""
+    found: dict[str, list[str]] = {}
+    for text in accepting(family.example(), texts):
+        if order == 1 or _twice(family, text):
+            found.setdefault(text.partition("(")[0], []).append(text)
+    return list(found.values())
+
+
+def _twice(family: _Family, text: str) -> bool:
+    """Whether a second derivative passes a draw by an estimator."""
+    x = parameter(np.full((2, 2, family.k or 1) if family.k else (2, 2), 0.5))
+    law = family.of("x")
+    space = {"x": x, "dist": dist, "scg": scg, "np": np, "rng": np.random.default_rng(0)}
+    cost = eval(f"np.sum(1.0 * scg.sample({law}, {text}, rng=rng, shape=(2,)))", space)
+    try:
+        first = pull([scg.surrogate(cost)], [np.ones(())], [x], True)
+        pull(first, [np.ones(x.shape)], [x])
+    except ScgError:
+        return False
+    return True
+
+
+def _node(w: _Writer, name: str, finite: bool) -> tuple[str, _Family]:
+    """A line that draws, within the budget of outcomes."""
+    families = _FINITE if finite else _FINITE + _ENDLESS
+    if not finite:
+        families = w.of((_ENDLESS, _FINITE))
+    fits = [f for f in families if f.size <= w.budget]
+    family = w.of(fits or _FINITE[:1])
+    e = _parameter(w)
+    independent = "Independent" in family.text
+    if family.k:
+        e = _of_length(w, e, family.k)
+        batch = e.shape[:-1]
+    else:
+        if independent and not e.shape:
+            e = Expr(f"({e.text} * {w.array([1.0, -0.5])})", (2,), e.draws)
+        batch = e.shape
+    size = max(family.size, 1)
+
+    def fitting(shape: Shape) -> bool:
+        return size ** math.prod(shape) <= max(w.budget, size)
+
+    if not fitting(batch):
+        cut = f"[{', '.join('0' * len(batch))}]"
+        e = Expr(_inner(e.text) + cut, e.shape[len(batch) :], e.draws)
+        batch = ()
+        if independent:
+            e, batch = Expr(f"{e.text}[None]", (1,), e.draws), (1,)
+    shapes = [s for s in ((), (2,), (1,), (2, 1)) if s == () or fitting((*s, *batch))]
+    shape = w.of(shapes)
+    w.budget //= size ** math.prod((*shape, *batch)) if family.size else 1
+    sampled = f", shape={shape}" if shape else ""
+    text = f'{name} = scg.sample({family.of(e.text)}, ESTIMATOR, rng=rng{sampled}, name="{name}")'
+    w.drawn.append(_Drawn(name, (*shape, *batch), _views(w, name, (*shape, *batch), family)))
+    return text, family
+
+
+def _views(w: _Writer, name: str, shape: Shape, family: _Family) -> list[Expr]:
+    """Floating-point expressions of a draw."""
+    me = frozenset([name])
+    if family.kind == "index":
+        table = w.array([0.5, -1.0, 2.0][: family.size])
+        rows = w.array([[1.0, -0.5], [0.25, 2.0], [-1.5, 0.5]][: family.size])
+        views = [
+            Expr(f"scg.parameter({table})[{name}]", shape, me),
+            Expr(f"(0.5 * {name})", shape, me),
+            Expr(f"np.where({name} == 1, 1.5, -0.5)", shape, me, False),
+            Expr(f"scg.parameter({rows})[{name}]", (*shape, 2), me),
+        ]
+        views += [Expr(f"{leaf.text}[{name}]", shape, me) for leaf in w.leaves if len(leaf.shape) == 1 and leaf.shape[0] >= family.size]
+        return views
+    if family.kind == "vector":
+        weights = w.array([1.0, -0.5, 2.0][: family.k])
+        return [
+            Expr(f"{name}", (*shape, family.k), me),
+            Expr(f"({name} @ {weights})", shape, me),
+            Expr(f"np.sum({name} * {weights}, axis=-1)", shape, me),
+            Expr(f"{name}[..., 1]", shape, me),
+            Expr(f"np.einsum('...k,k->...', {name}, {weights})", shape, me),
+        ]
+    views = [Expr(name, shape, me)]
+    if family.size:
+        views.append(Expr(f"np.where({name} > 0, 1.5, -0.5)", shape, me, False))
+    return views
+
+
+def _parameter(w: _Writer) -> Expr:
+    """An expression of a parameter, and maybe of an earlier draw."""
+    leaf = w.of(w.leaves)
+    if w.drawn and w.one(True, False):
+        view = w.of(w.of(w.drawn[::-1]).views)
+        if _joint(leaf.shape, view.shape) is None:
+            view = Expr(f"np.sum({view.text})", (), view.draws, view.smooth)
+        joint = _joint(leaf.shape, view.shape)
+        op = w.one("*", "+", "-")
+        return Expr(f"({leaf.text} {op} {view.text})", joint or (), view.draws, view.smooth)
+    return leaf
+
+
+def _of_length(w: _Writer, e: Expr, k: int) -> Expr:
+    """An expression with a last axis of length k."""
+    if e.shape and e.shape[-1] == k and w.one(True, False):
+        return e
+    weights = w.array([1.0, -0.5, 0.25][:k])
+    return Expr(f"{_inner(e.text)}[..., None] * {weights}" if e.shape else f"{e.text} * {weights}", (*e.shape, k), e.draws, e.smooth)
+
+
+def _joint(*shapes: Shape) -> Shape | None:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+
+
+# what is done to one array, by the text with X for it, and the shape of the result (None: not for this shape)
+_LAYOUT: tuple[tuple[str, Callable[[Shape], Any]], ...] = (
+    ("X[0]", lambda s: s[1:]),
+    ("X[1:]", lambda s: (s[0] - 1, *s[1:]) if s[0] > 1 else None),
+    ("np.sum(X, axis=0)", lambda s: s[1:]),
+    ("np.mean(X, axis=-1)", lambda s: s[:-1]),
+    ("np.prod(X, axis=0)", lambda s: s[1:]),
+    ("X[::-1]", lambda s: s),
+    ("X[..., -1]", lambda s: s[:-1]),
+    ("X[..., None]", lambda s: (*s, 1)),
+    ("X.T", lambda s: s[::-1]),
+    ("np.reshape(X, -1)", lambda s: (math.prod(s),)),
+    ("np.max(X, axis=-1)", lambda s: s[:-1]),
+    ("np.cumsum(X, axis=0)", lambda s: s),
+    ("np.concatenate([X, 2 * X], axis=0)", lambda s: (2 * s[0], *s[1:])),
+    ("np.roll(X, 1, axis=-1)", lambda s: s),
+    ("np.broadcast_to(X, (2, *X.shape))", lambda s: (2, *s)),
+    ("np.einsum('i...,i...->i...', X, X)", lambda s: s),
+    ("X[np.array([0, 0])]", lambda s: (2, *s[1:])),
+    ("np.mean(X, axis=0, keepdims=True)", lambda s: (1, *s[1:])),
+    ("np.diff(X, axis=0)", lambda s: (s[0] - 1, *s[1:]) if s[0] > 1 else None),
+    ("np.repeat(X, 2, axis=0)", lambda s: (2 * s[0], *s[1:])),
+)
+_BENT = ("(X - 0.45) ** 2", "np.exp(0.5 * X)", "np.sin(X)", "X * X", "np.tanh(X)", "1 / (1 + X * X)")
+_JOINED = ("X * Y", "X + Y", "X - Y", "np.sin(X + 0.3 * Y)", "np.exp(0.25 * X * Y)", "np.maximum(X, 0.3 * Y)", "X / (1 + Y * Y)")
+
+
+def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
+    """The lines of a cost: parts, and what is made of them."""
+    lines, parts = [], []
+    for k in range(w.draw(st.integers(1, 3))):
+        part = _part(w, finite)
+        lines.append(f"t{k} = {part}")
+        parts.append(f"t{k}")
+    total = parts[0]
+    for part in parts[1:]:
+        op = w.one("+ ", "- ", "+ 0.5 * ", "* ")
+        total = f"{total} {op}{part}" if op != "* " else f"({total}) * {part}"
+    whole = [d.name for d in w.drawn if d.views[0].text.startswith("scg.parameter")]
+    if whole:
+        total += w.one("", f" + np.sum({whole[-1]})")  # of whole numbers
+    if branches and w.one(True, False):
+        name = w.of(w.drawn)
+        scalar = name.name if not name.shape and name.views[0].shape == () else f"np.sum({name.name})"
+        lines += [f"if {scalar} > 0:", f"    return 0.5 * ({total})", f"return {total}"]
+    else:
+        lines.append(f"return {total}")
+    return lines
+
+
+def _part(w: _Writer, finite: bool) -> str:
+    """A scalar."""
+    e = w.of(w.of(w.drawn[::-1]).views)
+    for _ in range(w.draw(st.integers(0, 2))):
+        e = _step(w, e)
+    if w.one(True, False):
+        e = Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape, e.draws, e.smooth)
+    if w.one(False, True):
+        e = _step(w, e)
+    if not e.shape:
+        return e.text
+    return w.one(f"np.sum({e.text})", f"np.mean({e.text})")
+
+
+def _step(w: _Writer, e: Expr) -> Expr:
+    kind = w.one("layout", "join", "bend")
+    if kind == "layout" and e.shape:
+        fitting = [(text, shape) for text, of in _LAYOUT if (shape := of(e.shape)) is not None and math.prod(shape) <= 16]
+        text, shape = w.of(fitting)
+        return Expr(text.replace("X", _inner(e.text)), shape, e.draws, e.smooth)
+    if kind == "bend":
+        return Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape, e.draws, e.smooth)
+    others = [*w.leaves, *[v for d in w.drawn for v in d.views]]
+    fitting = [o for o in others if (s := _joint(e.shape, o.shape)) is not None and math.prod(s) <= 16]
+    if not fitting:
+        return e
+    other = w.of(fitting)
+    joined = w.of(_JOINED).replace("X", _inner(e.text)).replace("Y", other.text)
+    return Expr(joined, _joint(e.shape, other.shape) or (), e.draws | other.draws, e.smooth and other.smooth)
+
+
+def _inner(text: str) -> str:
+    """The text as an operand."""
+    return text if _closes(text) else f"({text})"
+
+
+def _closes(text: str) -> bool:
+    """Whether no operator stands outside of its parentheses."""
+    depth = 0
+    for k, c in enumerate(text):
+        depth += (c in "([") - (c in ")]")
+        if c in " +-*/" and depth == 0:
+            return False
+    return depth == 0
