@@ -1,5 +1,6 @@
 """Saboteurs: deliberately wrong gradient estimators, each on a graph where its mistake matters, for tests of what should catch them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -57,8 +58,12 @@ class Saboteur:
         return trace(self.program, self.theta.copy(), rng=np.random.default_rng(0), rule=rule)
 
     def __str__(self) -> str:
-        known = f" ({self.source})" if self.source else ""
-        return f"{self.name}: {self.mistake}{known}; {self.rule!r} where {self.right!r} is right, at theta = {self.theta.tolist()}"
+        cost = (self.program.__doc__ or self.program.__name__).rstrip(".")
+        rows = [("known from", self.source), ("the rule", self.rule), ("right is", self.right), ("cost", cost), ("at", self.theta.tolist())]
+        return "\n".join([f"{self.name}: {self.mistake}", *[f"  {what:<12}{_FUNCTION.sub(_called, str(text))}" for what, text in rows if text != ""]])
+
+
+_FUNCTION, _called = re.compile("<function _?([a-z_]+) at 0x[0-9a-f]+>"), r"\1"
 
 
 def saboteurs() -> tuple[Saboteur, ...]:
@@ -100,7 +105,7 @@ def _rows() -> list[tuple[str, str, Any, Any, Estimator, Estimator, str]]:
         ("shared seed", "draws that should be independent are made from the same seed, so that they are equal",
          _pair, [0.4, 0.4], scores.OneSeed(), plain, ""),
         ("score on a pathwise draw", "the draw moves with its parameters and its score is counted as well: the gradient twice",
-         _scale, 1.5, scores.OnThePath(along=False), rules.Reparameterized(), ""),
+         _wave, 1.0, scores.OnThePath(along=False), rules.Reparameterized(), ""),
         ("score along the path", "log p of a moving draw is differentiated through the draw too, and added to the pathwise gradient: 1.5 for 3",
          _scale, 1.5, scores.OnThePath(along=True), rules.Reparameterized(), ""),
         ("score on a moving support", "the score function of a uniform law misses what its ends contribute: (1/3, -1/3) for (0, 1)",
@@ -125,8 +130,8 @@ def _rows() -> list[tuple[str, str, Any, Any, Estimator, Estimator, str]]:
         ("antithetic pair not halved", "both members of a DisARM pair are counted as a whole", _coins, _TWO, away.Antithetic(factor=1.0), rules.DisARM(), ""),
         ("antithetic pair at the wrong tail", "DisARM's sigma(|l|) without the absolute value: right for positive logits only",
          _coins, _TWO, away.Antithetic(absolute=False), rules.DisARM(), ""),
-        ("wrong conditional noise", "REBAR's noise given the draw is made of log p + log1p(p) where logit p = log p - log1p(-p) belongs",
-         _coins, _TWO, away.Controlled("noise"), rules.REBAR(), "found in published implementations"),
+        ("wrong conditional noise", "REBAR's draw of z given b is made by log p + log1p(p) where logit p = log p - log1p(-p) belongs: 0.055 for 0.025",
+         _coin, 0.0, away.Controlled("noise", temperature=1.0), rules.REBAR(temperature=1.0), "found in published implementations"),
         ("control variate detached", "REBAR's relaxed costs are taken away and their derivatives are not put back",
          _coins, _TWO, away.Controlled("detached"), rules.REBAR(), ""),
         ("one relaxation for two", "the relaxed draw serves as the one given the discrete draw too, as if it had no part in the score",
@@ -149,6 +154,11 @@ def _coins(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
     """Separate costs of a few coins."""
     b = sample(Bernoulli(logits=t), rule, rng=rng, name="z")
     return np.mean((b + 0.5) ** 2 * np.arange(1.0, 1 + t.size) + 0.3 * t * b)
+
+
+def _coin(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """One coin, near to where costs are equal."""
+    return (sample(Bernoulli(logits=t), rule, rng=rng, name="z") - 0.45) ** 2
 
 
 def _pair(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
@@ -182,6 +192,11 @@ def _faces(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
 def _scale(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
     """E[z^2] = t^2."""
     return sample(Normal(0.0, t), rule, rng=rng, name="z") ** 2
+
+
+def _wave(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+    """E[cos z] = exp(-t^2 / 2)."""
+    return np.cos(sample(Normal(0.0, t), rule, rng=rng, name="z"))
 
 
 def _wide(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:

@@ -13,10 +13,11 @@ from scg.estimator import Accounted, Estimator
 from scg.estimators.arm import logit, own, placed
 from scg.estimators.enumerate import listed, values_at
 from scg.estimators.measure import RAYLEIGH
+from scg.estimators.rebar import hidden
 from scg.estimators.sets import WithoutReplacement
 from scg.primitives.layout import stop_gradient
 from scg.sample import Site, noise_node, place
-from scg.special import sigmoid, softmax, softplus
+from scg.special import sigmoid, softmax
 from scg.surrogate import Downstream, first_order, score
 
 
@@ -144,38 +145,36 @@ class Antithetic(Estimator):
 
 @final
 class Controlled(Estimator):
-    """(F - c(z')) d log p(b) + d c(z) - d c(z'), c(z) = F(sigmoid(2 z)): REBAR at temperature 1/2, with one ``mistake``.
+    """(F - c(z')) d log p(b) + d c(z) - d c(z'), c(z) = F(sigmoid(z / temperature)): REBAR, with one ``mistake``.
 
-    "noise"     z' is made of log v + log1p(v) where logit v = log v - log1p(-v) belongs
+    "noise"     z' = h(p) + h(v') with h(x) = log x + log1p(x) where logit x = log x - log1p(-x) belongs; v' = 1 - p + v p for b = 1, v (1 - p) for 0
     "detached"  + d c(z) - d c(z') is left out
     "one"       z, which is independent of b's score only given b, stands for z' as well
     """
 
-    def __init__(self, mistake: str):
-        self.mistake = mistake
+    def __init__(self, mistake: str, temperature: float = 0.5):
+        self.mistake, self.temperature = mistake, temperature
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
         eta = np.broadcast_to(logit(down.distribution), down.shape)
-        l, s = own(down, eta), 2 * own(down, down.node) - 1
+        l, b = own(down, eta), own(down, down.node)
         u, v = (own(down, noise_node(UNIT, down.rng, down.shape, down.node.dtype)) for _ in range(2))
-        z, _ = self.relaxed(l, s, np.log(u) - np.log1p(-u))
-        noise = np.log(v) + np.log1p(v) if self.mistake == "noise" else np.log(v) - np.log1p(-v)
-        other, slope = self.relaxed(l, s, noise)
+        z, _ = hidden(l, 2 * b - 1, u)
+        other, slope = hidden(l, 2 * b - 1, v)
+        p = sigmoid(l)
         if self.mistake == "one":
             other, slope = z, 1.0
-        x = sigmoid(2 * np.stack([z, other]))
+        if self.mistake == "noise":
+            moved = b * (1 - p + v * p) + (1 - b) * v * (1 - p)
+            other = np.log(p) + np.log1p(p) + np.log(moved) + np.log1p(moved)
+            slope = p * (1 - p) * (1 / p + 1 / (1 + p) + (1 / moved + 1 / (1 + moved)) * (b * (v - 1) - (1 - b) * v))
+        x = sigmoid(np.stack([z, other]) / self.temperature)
         terms, pulled = down.sloped(x)
-        d = 2 * pulled * x * (1 - x)
+        d = pulled * x * (1 - x) / self.temperature
         path = 0.0 if self.mistake == "detached" else d[0] - d[1] * slope
-        return np.sum(first_order(eta, (down.now() - down.total(terms)[1]) * s * sigmoid(-s * l) + path))
-
-    @staticmethod
-    def relaxed(l: Any, s: Any, noise: Any) -> tuple[Any, Any]:
-        """A draw of l + logit(u) given that its sign is s, and its derivative by l with the noise behind it fixed."""
-        inner = noise + softplus(s * l)
-        return s * softplus(inner), sigmoid(inner) * sigmoid(s * l)
+        return np.sum(first_order(eta, (down.now() - down.total(terms)[1]) * (b - p) + path))
 
 
 @final
