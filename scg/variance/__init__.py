@@ -2,10 +2,14 @@
 
     compare    rows of estimators: bias, variance with intervals, signal-to-noise, evaluations, time, and work-normalised variance
     attribute  how much of the variance comes from which draw
+    search     the rules of least work-normalised variance, by successive halving
+    sweep      comparisons along a parameter
 """
 
 from scg.variance.attribution import Attribution, Share, attribute
 from scg.variance.comparing import compare
+from scg.variance.halving import Found, search
 from scg.variance.report import Entry, Report, Row
+from scg.variance.sweeps import Sweep, sweep
 
-__all__ = ["Attribution", "Entry", "Report", "Row", "Share", "attribute", "compare"]
+__all__ = ["Attribution", "Entry", "Found", "Report", "Row", "Share", "Sweep", "attribute", "compare", "search", "sweep"]

@@ -23,14 +23,14 @@ from scg.tree import leaves
 from scg.variance.moments import Moments, Squares
 from scg.variance.threads import one_thread
 
-MOST, PARTS, ENTRIES = 4096, 16, 2**22
+LEAST, MOST, PARTS, ENTRIES = 256, 4096, 16, 2**22
 _AHEAD = 64  # chunks that are handed to an executor before their turn to be merged
 _RETRIES = 3  # fresh executors in a row that may break before any chunk is done
 
 
 def chunk_size(replicates: int, coordinates: int) -> int:
-    """Replicates of a chunk: a sixteenth of all, at most 4096, and at most 2^22 numbers. A function of these two and of nothing else."""
-    return max(1, min(MOST, -(-replicates // PARTS), ENTRIES // max(1, coordinates)))
+    """Replicates of a chunk: a sixteenth of all, between 256 and 4096, and at most 2^22 numbers. A function of these two and of nothing else."""
+    return max(1, min(max(LEAST, -(-replicates // PARTS)), MOST, ENTRIES // max(1, coordinates)))
 
 
 def generator(entropy: int, *key: int) -> np.random.Generator:

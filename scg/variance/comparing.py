@@ -12,7 +12,9 @@ from scipy.special import ndtr
 from scg import exact
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
-from scg.stochastic import Graph, trace
+from scg.graph import Node, ancestors
+from scg.sample import is_stochastic, noise
+from scg.stochastic import _BLOCK, Graph, trace
 from scg.testing.streams import join, split
 from scg.testing.streams import precision as rounding
 from scg.tree import leaves
@@ -40,6 +42,7 @@ def compare(
     progress: Callable[[int, int], Any] | None = None,
     baseline_row: str | None = None,
     budget: int = BUDGET,
+    _timed: float = _LONG,
 ) -> Report:
     """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and ``Entry`` for what is in it.
 
@@ -59,7 +62,7 @@ def compare(
     ``concurrent.futures.Executor`` (of processes, threads, or dask's ``client.get_executor()``) or a function that makes one, with
     any number of workers, also when one of these dies and its chunk is run again. Linear algebra has one thread. Estimators that learn stand as they are.
 
-    Times are medians of rounds in which the rows take turns, in this process, for batches of replicates.
+    Times are medians of rounds in which the rows take turns, in this process, of batches of replicates.
 
     ``progress(done, replicates)`` is called after each chunk.
 
@@ -69,15 +72,14 @@ def compare(
     entropy = entropy_of(rng)
     checked(replicates, precision)
     graph = as_graph(graph_or_fn, args, kwargs, rng)
-    rows, rules = _rows(graph, bindings, kwargs, args, rng)
+    rows, rules, counts = _rows(graph, bindings, kwargs, args, rng)
     reference = next(iter(rows)) if baseline_row is None else baseline_row
     if reference not in rows:
         raise ScgValueError(f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})")
     truth = _gradient(rows[reference], budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
     task = Task(rows, None if truth is not None else reference)
-    counts = {label: evaluations(row) for label, row in task.rows.items()}
-    seconds = _prepare(task, min(_PILOT, replicates), entropy)
+    seconds = _prepare(task, min(_PILOT, replicates), entropy, _timed)
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
 
@@ -140,12 +142,13 @@ def checked(replicates: Any, precision: Any) -> None:
 
 def _rows(
     graph: Graph, bindings: Any, kwargs: Mapping[str, Any] | None, args: tuple[Any, ...], rng: np.random.Generator
-) -> tuple[dict[str, Graph], dict[str, str]]:
+) -> tuple[dict[str, Graph], dict[str, str], dict[str, float]]:
     pairs = _pairs(bindings, "bindings", "label", "estimators by node")
     if not pairs:
         raise ScgValueError(f"there are no rows: write {{'a label': {{'a node': scg.ScoreFunction()}}}} ({here()})")
     rows: dict[str, Graph] = {}
     rules: dict[str, str] = {}
+    counts: dict[str, float] = {}
     shapes = [(path, leaf.shape) for path, leaf in leaves(graph.parameters)]
     for label, given in pairs:
         if not isinstance(label, str):
@@ -158,12 +161,12 @@ def _rows(
             if [(path, leaf.shape) for path, leaf in leaves(row.parameters)] != shapes:
                 raise ScgValueError(f"its parameters must be those of the others, {shapes}, got {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})")
             rows[label] = row.bind(wanted) if wanted else row
-            evaluations(rows[label])  # what an estimator only sees in the graph of a gradient, it refuses here
+            counts[label] = evaluations(rows[label])  # what an estimator only sees in the graph of a gradient, it refuses here
         except ScgError as error:
             raise named(error, label) from error
         used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
         rules[label] = ", ".join(f"{name}: {rule!r}" for name, rule in used.items())
-    return rows, rules
+    return rows, rules, counts
 
 
 def _is_model(given: Any) -> bool:
@@ -212,23 +215,40 @@ def _moments(graph: Graph, budget: int) -> Any:
     return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
 
 
-def _prepare(task: Task, n: int, entropy: int) -> dict[str, float]:
-    """Set each row's centre, the mean of a pilot whose draws are not used again; return the seconds a gradient takes."""
+def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
+    """Set each row's centre, the mean of a pilot whose draws are not used again; return the seconds a gradient takes.
+
+    Rows take turns in rounds, each with a batch that takes about ``long`` seconds.
+    """
     batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
     with one_thread():
         for label, graph in task.rows.items():
             task.centres[label] = task.draws(label, n, generator(entropy, 0, 0)).mean(axis=0)
+            _gradients(graph, generator(entropy, 0, 1), n)
             start = time.perf_counter()
-            graph.gradients(rng=generator(entropy, 0, 1), replicates=n)
+            _gradients(graph, generator(entropy, 0, 1), n)
             each = (time.perf_counter() - start) / n
-            batches[label] = int(np.clip(_LONG / max(each, 1e-9), 1, 16 * n))
-        for i in range(_ROUNDS):
+            times[label].append(each)
+            batches[label] = int(np.clip(long / max(each, 1e-9), 1, 16 * n))
+        for i in range(_ROUNDS if long else 0):
             for label, graph in task.rows.items():
                 rng = generator(entropy, 0, 2 + i)
                 start = time.perf_counter()
-                graph.gradients(rng=rng, replicates=batches[label])
+                _gradients(graph, rng, batches[label])
                 times[label].append((time.perf_counter() - start) / batches[label])
-    return {label: statistics.median(t) for label, t in times.items()}
+    return {label: statistics.median(t[1:] or t) for label, t in times.items()}
+
+
+def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
+    """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n runs."""
+    found, largest = graph._recorded
+    if any(is_stochastic(x) or x.primitive is noise for x in ancestors([g for g in found if type(g) is Node])):
+        graph.gradients(rng=rng, replicates=n)
+        return
+    block = max(1, _BLOCK // max(largest, max([x._value.nbytes for x in graph.nodes if not isinstance(x._value, tuple)])))
+    for start in range(0, n, block):
+        run = graph.run(rng=rng, replicates=min(block, n - start))
+        graph._pulled(np.sum(run.cost), run.parameters)
 
 
 def _precise(tallies: list[Tally], precision: float) -> bool:

@@ -10,7 +10,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,18 +226,22 @@ def _columns(entries: list[Entry], level: float, parameter: bool = False) -> lis
 
 
 def _fitted(columns: list[_Column], width: int) -> list[str]:
+    columns = [_shortened(columns[0], max(16, 2 * width // 5)), *columns[1:]]
     while sum(c.width for c in columns) + 2 * (len(columns) - 1) > width and max(c.rank for c in columns) > 1:
         last = max(c.rank for c in columns)
         columns = [c for c in columns if c.rank != last]
-    name = columns[0]
-    room = max(8, width - sum(c.width for c in columns[1:]) - 2 * (len(columns) - 1))
-    if name.width > room:
-        columns = [_Column(name.title, [cell if len(cell) <= room else cell[: room - 1] + "…" for cell in name.cells], 0, True), *columns[1:]]
+    columns = [_shortened(columns[0], max(8, width - sum(c.width for c in columns[1:]) - 2 * (len(columns) - 1))), *columns[1:]]
     lines = []
-    for i in range(-1, len(name.cells)):
+    for i in range(-1, len(columns[0].cells)):
         cells = [c.title if i < 0 else c.cells[i] for c in columns]
         lines.append("  ".join(cell.ljust(c.width) if c.left else cell.rjust(c.width) for c, cell in zip(columns, cells, strict=True)).rstrip())
     return lines
+
+
+def _shortened(column: _Column, room: int) -> _Column:
+    """Cells of at most ``room`` characters; what is left out of one is in its middle."""
+    head, tail = (room - 1) // 2, room // 2
+    return replace(column, cells=[cell if len(cell) <= room else f"{cell[:head]}…{cell[-tail:]}" for cell in column.cells])
 
 
 def number(x: float) -> str:
