@@ -41,25 +41,29 @@ def control(phi: Any, z: Any) -> Any:
     return (phi["slope"] * sigmoid(z * np.exp(phi["rate"])) + phi["level"]) / SIZE
 
 
-def relax(theta: float, t: float, steps: int, rng: np.random.Generator) -> scg.RELAX:
-    """RELAX after so many steps of Adam down its own variance, each on one run of all coins."""
-    phi = {"slope": np.zeros(()), "rate": np.zeros(()), "level": np.zeros(())}
-    rule = scg.RELAX(control, phi, optimizer=functools.partial(scg.optim.Adam, learning_rate=0.03))
-    graph = scg.trace(cost, np.full(SIZE, theta), t, rng=rng).bind(b=rule)
-    for _ in range(steps):
-        graph.gradients(rng=rng)
-    return scg.RELAX(control, {key: value.copy() for key, value in rule.parameters["fn"].items()})
+def trained(theta: float, t: float, steps: int, rng: np.random.Generator) -> dict[str, Any]:
+    """REBAR and RELAX after so many steps of Adam down their own variance, each on one run of all coins."""
+    adam = functools.partial(scg.optim.Adam, learning_rate=0.03)
+    rebar = scg.REBAR(0.5, optimizer=adam)
+    relax = scg.RELAX(control, {"slope": np.zeros(()), "rate": np.zeros(()), "level": np.zeros(())}, optimizer=adam)
+    for rule in (rebar, relax):
+        graph = scg.trace(cost, np.full(SIZE, theta), t, rng=rng).bind(b=rule)
+        for _ in range(steps):
+            graph.gradients(rng=rng)
+    return {
+        "REBAR, trained": scg.REBAR(rebar.temperature, float(rebar.parameters["scale"])),
+        "RELAX, trained": scg.RELAX(control, {key: value.copy() for key, value in relax.parameters["fn"].items()}),
+    }
 
 
-def rules(relax: scg.RELAX) -> dict[str, Any]:
-    """The rows, with each coin's own cost."""
+def rules() -> dict[str, Any]:
+    """The rows, with each coin's own cost; ``trained`` has two more."""
     return {
         "score function": scg.ScoreFunction(),
         "leave-one-out, 2 samples": scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
         "ARM": scg.ARM(),
         "DisARM": scg.DisARM(),
-        "REBAR": scg.REBAR(0.5),
-        "RELAX, trained": relax,
+        "REBAR, as it is": scg.REBAR(0.5),
     }
 
 
@@ -77,7 +81,7 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """row -> exact, variance, low, high, evaluations, seconds."""
     theta, t = np.full(SIZE, point["theta"]), point["t"]
     graph, total = (scg.trace(f, theta, t, rng=rng) for f in (cost, mixing))
-    every = rules(relax(point["theta"], t, point["steps"], rng))
+    every = rules() | trained(point["theta"], t, point["steps"], rng)
     rows = {name: graph.bind(b=rule) for name, rule in every.items()} | {name + TOTAL: total.bind(b=every[name]) for name in HIDDEN}
     found = {name: entries["the parameter"] for name, entries in estimated(graph, rows, point["replicates"], rng, 2**10).items()}
     for name, rule in every.items():

@@ -8,6 +8,9 @@ import numpy as np
 
 import scg
 
+Z = 1.959963984540054
+"""Half-width of a 95% interval in standard errors."""
+
 
 def estimated(graph: Any, rows: Mapping[str, Any], replicates: int, rng: np.random.Generator, budget: int = 2**20) -> dict[str, dict[str, dict[str, Any]]]:
     """``scg.variance.compare`` as JSON: row -> parameter -> variance, its 95% interval (low to high), exact (None where out of reach), ... ``high`` is None where
