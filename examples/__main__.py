@@ -2,7 +2,7 @@
 
 import importlib
 
-EXAMPLES = ("vae", "gallery")
+EXAMPLES = ("ppca", "autoencoder", "vae", "iwae", "compare", "gallery")
 
 
 def main() -> None:

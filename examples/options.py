@@ -35,7 +35,7 @@ positive = number(float, math.ulp(0.0), math.inf, "a positive number")
 fraction = number(float, 0, 1, "a number from 0, below 1")
 
 
-def parser(name: str, description: str, *, epochs: int, average: float = 0.998, binarise: str | None = "dynamic", evaluate: int = 100) -> argparse.ArgumentParser:
+def parser(name: str, description: str, *, epochs: int, average: float = 0.998, binarise: str | None = "dynamic", evaluate: int = 100, rate: float = 1e-3) -> argparse.ArgumentParser:
     """The options that all examples have; the example adds its own."""
     made = argparse.ArgumentParser(prog=f"python -m examples.{name}", description=description, formatter_class=Help)
     data = made.add_argument_group("data")
@@ -60,7 +60,7 @@ def parser(name: str, description: str, *, epochs: int, average: float = 0.998, 
     run.add_argument("--evaluate", metavar="K", type=natural, default=evaluate, help="draws for each held-out image in the bounds that are told at the end")
     step = made.add_argument_group("the steps")
     step.add_argument("--batch", metavar="N", type=natural, default=100, help="images in a minibatch")
-    step.add_argument("--learning-rate", metavar="A", type=positive, default=1e-3, help="of Adam")
+    step.add_argument("--learning-rate", metavar="A", type=positive, default=rate, help="of Adam")
     step.add_argument("--average", metavar="D", type=fraction, default=average, help="decay of the average over steps that is evaluated; 0 evaluates the last step")
     step.add_argument(
         "--workers",

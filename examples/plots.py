@@ -80,6 +80,20 @@ def plane(images: Images, codes: np.ndarray, decode: Map, side: int = 20) -> Any
     return figure
 
 
+def bounds(found: dict[int, float], levels: dict[str, float]) -> Any:
+    """Bounds against their numbers of samples, under horizontal lines at exact values."""
+    figure = _figure(8, 5)
+    axes = figure.add_subplot()
+    for i, (label, level) in enumerate(levels.items()):
+        axes.axhline(level, color="0.3", linestyle=("-", "--", ":")[i % 3], label=label)
+    axes.semilogx(list(found), list(found.values()), marker="o", color="tab:blue", label="bound from K samples (K = 1: the ELBO)")
+    axes.set_xticks(list(found), [str(k) for k in found])
+    axes.minorticks_off()
+    tidy(axes, "K", "nats for one held-out image", "exact log-likelihood and its bounds")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
 def curve(axes: Any, history: list[dict[str, Any]]) -> None:
     """The bound against the epoch, training and held-out; the steep beginning may leave the picture."""
     epochs = [entry["epoch"] for entry in history]

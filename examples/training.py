@@ -70,7 +70,7 @@ class Model(ABC):
         return sum(float(np.sum(getattr(bound, "value", bound))) for bound in bounds) / len(x)
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-        """What else is logged after each epoch, by name; ``x`` is a minibatch of training rows, and ``params`` are those of the last step."""
+        """What else is logged after each epoch, by name; ``x`` is a minibatch of training rows, and ``params`` are averaged as for ``test``."""
         return {}
 
     state: Any = {}
@@ -139,7 +139,7 @@ class Trainer:
         number = len(self.history) + 1
         aside = np.random.default_rng((self.seed, number))
         entry = {"epoch": number, "train": total / self.steps, "test": self.model.test(self.average.params, self.held, aside)}
-        entry.update(self.model.metrics(self.params, binarise(self.pixels[order[: self.batch]], aside, self.how), aside))
+        entry.update(self.model.metrics(self.average.params, binarise(self.pixels[order[: self.batch]], aside, self.how), aside))
         entry["seconds"] = round(time.monotonic() - started, 3)
         self.history.append(entry)
         return entry
@@ -243,7 +243,8 @@ def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[s
     told = {name: {"value": r.value, "standard_error": r.error, "unit": r.unit} for name, r in values.items()}
     write(out / "result.json", json.dumps({"epochs": len(trainer.history), **told}, indent=2) + "\n")
     for name, (value, error, unit) in values.items():
-        print(f"{name:40} {value:9.2f} {'' if error is None else f'+- {error:.2f} '}{unit}")
+        places = 2 if abs(value) >= 1 else 4
+        print(f"{name:40} {value:9.{places}f} {'' if error is None else f'+- {error:.{places}f} '}{unit}")
     _draw(lambda: model.figures(trainer.average.params, images, trainer.held, trainer.history, np.random.default_rng(chosen.seed)), out)
     if not finished:
         print(f"the time limit came after {len(trainer.history)} of {chosen.epochs} epochs: --resume --out {out} goes on")

@@ -1,0 +1,82 @@
+"""The deterministic autoencoder as the limit of the variational one: the same model, with another q and another prior.
+
+    q(z | x) = Delta(mu1(x))    p(z) = Flat()    p(x | z) = N(mu2(z), I)
+
+turns the ELBO of examples.vae into -|x - mu2(mu1(x))|^2 / 2, up to the constant -(D/2) log 2 pi: KL(Delta(m) || p) = -log p(m), which is zero
+where p is flat. With --prior normal a proper prior adds |mu1(x)|^2 / 2 to the loss, a penalty on the codes: they stay near the
+origin, and there is a law to draw new codes from. As q has no width, nothing keeps the decoder from taking ever smaller codes apart: their
+spread, which is told at the end beside the prior's one, is not held where the prior is. That is what the entropy of a wider q is for.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from examples import plots, training
+from examples.digits import Images
+from examples.training import Result
+from examples.vae import VAE, add_networks
+from scg import distributions as dist
+from scg import nn
+
+TAKES = "half a minute"
+
+PRIORS = {"flat": dist.Flat(), "normal": dist.Normal(np.float32(0), np.float32(1))}
+
+
+class Autoencoder(VAE):
+    """The VAE with a point for q and unit normals for the pixels."""
+
+    def __init__(self, hidden: Sequence[int], latents: int, prior: str = "flat"):
+        super().__init__(hidden, latents, decoder="unit normal")
+        self.prior = PRIORS[prior]
+
+    @property
+    def codes(self) -> int:
+        return self.latents
+
+    def posterior(self, params: Any, x: Any) -> dist.Delta:
+        return dist.Delta(nn.apply(params["encoder"], x))
+
+    def likelihood(self, params: Any, z: Any) -> dist.Normal:
+        return dist.Normal(nn.apply(params["decoder"], z), np.float32(1))
+
+    def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
+        z = self.posterior(params, x).mean
+        error = np.sum((x - self.likelihood(params, z).mean) ** 2, axis=-1)
+        return {
+            "held-out squared error of an image": Result(float(error.mean()), float(error.std() / np.sqrt(len(x))), "grey levels^2"),
+            "|code|^2 / 2": Result(float(np.mean(np.sum(z * z, axis=-1)) / 2)),
+            "standard deviation of a latent": Result(float(np.mean(z.std(axis=0))), unit="(the normal prior's: 1)"),
+        }
+
+    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+        return plots.model(
+            images,
+            x,
+            history,
+            encode=lambda rows: self.posterior(params, rows).mean,
+            decode=lambda z: np.clip(self.likelihood(params, z).mean, 0, 1),
+            draw=None if isinstance(self.prior, dist.Flat) else lambda n: self.prior.sample(rng, (n, self.latents)),
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of this example."""
+    made = training.parser("autoencoder", __doc__, epochs=100, binarise="none", evaluate=1)
+    model = made.add_argument_group("the model")
+    add_networks(model)
+    model.add_argument("--prior", choices=PRIORS, default="flat", help="p(z): improper and flat, or N(0, I)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the example; the exit status."""
+    return training.main(parser(), lambda options: Autoencoder(options.hidden, options.latents, options.prior), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
