@@ -123,14 +123,19 @@ def note_guard(node: Any, outcome: bool, code: CodeType | None, instruction: int
 
 
 def take_guard(ambient: Ambient, node: Any) -> None:
-    """Let ``node`` point to the latest guard if it is made of something older; made of newer nodes only, it needs none of its own."""
+    """Let ``node`` point to the latest guard if it is made of something older, or is a draw or noise made of no node; made of newer
+    nodes only, it needs none of its own."""
     guard = None if ambient.guard is None else ambient.guard()
     if guard is None:
         AMBIENT.set(ambient._replace(guard=None) if ambient.nan else None)
-    elif any([type(o) is type(node) and o.id < guard.stamp for o in node.operands]):
+    elif any([type(o) is type(node) and o.id < guard.stamp for o in node.operands]) or _begins(node):
         node.guard = guard
         if ambient.held is not None:
             AMBIENT.set(ambient._replace(held=None))
+
+
+def _begins(node: Any) -> bool:
+    return node.primitive.name in ("draw", "noise") and not any([type(o) is type(node) for o in node.operands])
 
 
 def is_tainted(guard: Guard, labels: Collection[int], known: dict[int, bool]) -> bool:

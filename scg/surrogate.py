@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import is_tainted
 from scg.axes import elementwise
 from scg.errors import EstimatorError, NotDifferentiable, here
 from scg.estimator import Accounted, Estimator
@@ -151,10 +152,12 @@ class Terms:
         dependent = set().union(*self.ties.values())
         self.terms: list[Node] = []
         self.sums: list[tuple[Node, list[int]]] = []
-        region = {cost.id}
+        region, chosen = {cost.id}, _chosen(order, dependent)
         for node in reversed(order):
             if node.id in region:
                 inner = _summands(node, dependent)
+                if inner and node.id in chosen and len(inner) < len(node.operands) and node.primitive in _SUMS:
+                    inner = []  # what is added to it, a constant too, is added on this branch only
                 if inner:
                     self.sums.append((node, inner))
                     region.update(node.operands[k].id for k in inner)
@@ -341,6 +344,21 @@ _LINEAR = frozenset(
     [*[RULES[fn] for fn in (np.add, np.subtract, np.negative, np.positive)], layout._reshape, layout._transpose, layout._broadcast_to]
     + [layout._concatenate, layout.alias, reduction._sum]
 )
+
+
+_SUMS = (RULES[np.add], RULES[np.subtract], layout._concatenate)
+
+
+def _chosen(order: list[Node], dependent: Collection[int]) -> set[int]:
+    """The nodes that, or what they are made of, stand on a branch that a draw chose."""
+    if all(node.guard is None for node in order):
+        return set()
+    found: set[int] = set()
+    known: dict[int, bool] = {}
+    for node in order:
+        if node.guard is not None and is_tainted(node.guard, dependent, known) or any(type(o) is Node and o.id in found for o in node.operands):
+            found.add(node.id)
+    return found
 
 
 def _summands(node: Node, dependent: Collection[int]) -> list[int]:

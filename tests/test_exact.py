@@ -465,6 +465,87 @@ def test_what_does_not_settle_is_refused():
         scg.exact.hessian(along_a_path, np.array(0.3))
 
 
+# An `if` on a draw
+
+
+def branching(t, rng, rule=None, choose=None):
+    b = coin(t, rule or scg.ScoreFunction(), rng)
+    taken, left = lambda: (b - t) ** 2, lambda: np.exp(t) * (1 - b) + scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) ** 2
+    if choose is not None:
+        return choose(b > 0, taken(), left())
+    return taken() if b > 0 else left()
+
+
+def on_a_number(t, rng, choose=None):
+    x = scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng)
+    if choose is not None:
+        return choose(x > 0.5, x * x * t, np.sin(x))
+    return x * x * t if x > 0.5 else np.sin(x)
+
+
+def stopping(t, rng, choose=None):
+    """The number of heads before the first tail, of six coins."""
+    if choose is not None:
+        return np.sum(np.cumprod(coin(t + np.zeros(6), scg.ScoreFunction(), rng))) * (1 + t)
+    total, k = 0 * t, 0
+    while k < 6 and scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng) > 0:
+        total, k = total + 1 + t, k + 1
+    return total
+
+
+@pytest.mark.parametrize("cost", [branching, on_a_number, stopping])
+def test_every_way_through_an_if_is_taken(cost):
+    """What np.where gives, where both sides exist."""
+    t = np.array(0.3)
+    for f in (scg.exact.expectation, scg.exact.gradient, scg.exact.hessian):
+        assert f(cost, t) == pytest.approx(f(cost, t, choose=np.where), rel=1e-9)
+    found = scg.exact.moments(cost, t)
+    assert found.mean == pytest.approx(scg.exact.gradient(cost, t), rel=1e-9)
+    if cost is not stopping:  # whose draws differ
+        np.testing.assert_allclose(found, scg.exact.moments(cost, t, choose=np.where), rtol=1e-9)
+        bound = scg.trace(cost, t, rng=np.random.default_rng(0))
+        np.testing.assert_allclose(scg.exact.moments(bound), found, rtol=1e-12)
+
+
+def heads(t, rng):
+    return coin(t, scg.ScoreFunction(), rng) > 0
+
+
+TWO = dist.Normal(2.0, 1.0)
+CHOSEN = [  # what is added on a branch is there on that branch only: with p the chance of heads, the mean is p times (offset + slope t)
+    (lambda t, rng: t * 2 + 1 if heads(t, rng) else 0 * t, 1.0, 2.0),
+    (lambda t, rng: 0 * t + 1 + t if heads(t, rng) else 0 * t, 1.0, 1.0),
+    (lambda t, rng: np.sum(np.stack([t * 2, 1.0])) if heads(t, rng) else 0 * t, 1.0, 2.0),
+    (lambda t, rng: scg.sample(TWO, scg.ScoreFunction(), rng=rng) if heads(t, rng) else 0 * t, 2.0, 0.0),
+    (lambda t, rng: t + scg.sample(TWO, scg.Reparameterized(), rng=rng) if heads(t, rng) else 0 * t, 2.0, 1.0),
+    (lambda t, rng: 3.0 - t if heads(t, rng) else 0 * t, 3.0, -1.0),
+]
+
+
+@pytest.mark.parametrize("case", range(len(CHOSEN)))
+def test_the_score_of_a_choice_multiplies_all_that_was_chosen(case):
+    cost, offset, slope = CHOSEN[case]
+    t, p = np.array(0.3), sigmoid(0.3)
+    truth = p * (1 - p) * (offset + slope * t) + p * slope
+    assert scg.exact.gradient(cost, t) == pytest.approx(truth, rel=1e-10)
+    assert scg.exact.moments(cost, t).mean == pytest.approx(truth, rel=1e-10)
+    each = [scg.grad(cost)(t, rng=rng) for rng in [np.random.default_rng(case)] for _ in range(2000)]
+    assert abs(np.mean(each) - truth) < 6 * np.std(each) / math.sqrt(2000)
+
+
+def test_ways_that_are_not_all_met_are_refused():
+    def endless(t, rng):
+        total = 0 * t
+        while scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng) > 0:
+            total = total + 1
+        return total
+
+    with pytest.raises(GuardError, match="ways through the `if`s on draws, of probability 0.99[0-9]* together"):
+        scg.exact.expectation(endless, np.array(0.3))
+    with pytest.raises(GuardError, match="give the function"):
+        scg.exact.expectation(scg.trace(branching, np.array(0.3), rng=np.random.default_rng(0)).cost)
+
+
 def test_float32():
     def cost(t, rng):
         return np.sum(scg.sample(dist.Normal(t, np.float32(1)), scg.ScoreFunction(), rng=rng) ** 2)
@@ -518,11 +599,6 @@ def test_without_chance():
 
 
 def test_refusals():
-    def choice(t, rng):
-        return t * 2 if coin(t, scg.ScoreFunction(), rng) > 0 else t * 3
-
-    with pytest.raises(GuardError, match="np.where"):
-        scg.exact.expectation(choice, np.array(0.3))
     with pytest.raises(ScgTypeError, match="a graph, a node or a function"):
         scg.exact.expectation(3.0)
     with pytest.raises(ScgValueError, match="exactly zero"):

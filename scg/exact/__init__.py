@@ -23,7 +23,8 @@ from scg.distributions.base import Discrete, FixedSupport
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
-from scg.exact.values import MovingSupport, plain
+from scg.exact.paths import along, along_its_way, guards_on_draws, ways
+from scg.exact.values import plain
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.sample import draw, is_stochastic, noise, path, resample
@@ -65,39 +66,45 @@ def expectation(
 ) -> Any:
     """E[cost] over all draws; of a node, of its shape. The law of a draw does not depend on its estimator: a relaxed one counts as what it relaxes."""
     graph = _graph(graph, args, kwargs)
-    cost = _model(graph.cost)
-    engine = Engine([cost], _names(graph), budget, False)
 
-    slopes = engine.slopes([cost])
+    def one(way: Graph) -> Part:
+        cost = _model(along(way).cost)
+        engine = Engine([cost], _names(way), budget, False)
+        slopes = engine.slopes([cost])
 
-    def compute() -> tuple[list[Any], list[float]]:
-        means = engine.means()
-        return engine.at([cost], means), _magnitudes(slopes, engine)
+        def compute() -> tuple[list[Any], list[float]]:
+            means = engine.means()
+            return engine.at([cost], means), _magnitudes(slopes, engine)
 
-    (value,), error = engine.converged(compute, rtol)
-    value = np.asarray(value, cost.dtype if cost.dtype.kind == "f" else float)[()]
-    return Exact(value, error, engine.evaluations) if full else value
+        return Part(*engine.converged(compute, rtol), engine.evaluations)
+
+    (value,), error, evaluations = _over_ways(graph, one, budget, rtol)
+    value = np.asarray(value, graph.cost.dtype if graph.cost.dtype.kind == "f" else float)[()]
+    return Exact(value, error, evaluations) if full else value
 
 
 def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
     """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no difference."""
     graph = _graph(graph, args, kwargs)
-    cost, targets = _model(graph.cost, True), [leaf for _, leaf in leaves(graph.parameters)]
-    check_cost(cost)
-    engine = Engine([cost], _names(graph), budget, False)
+    check_cost(graph.cost)
 
-    slopes = engine.slopes([cost])
+    def one(way: Graph) -> Part:
+        cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        engine = Engine([cost], _names(way), budget, False)
+        slopes = engine.slopes([cost])
 
-    def compute() -> tuple[list[Any], list[float]]:
-        held = [_parameter(m, t) for m, t in zip(engine.means(), engine.terms, strict=True)]
-        (total,) = engine.at([cost], held, True)
-        pulled = pull([total], [np.ones((), cost.dtype)], [*targets, *held])
-        found = [a + b for a, b in zip(pulled, engine.gradient(pulled[len(targets) :], targets), strict=False)]
-        return found, _magnitudes(slopes, engine) * len(found)
+        def compute() -> tuple[list[Any], list[float]]:
+            held = [_parameter(m, t) for m, t in zip(engine.means(), engine.terms, strict=True)]
+            (total,) = engine.at([cost], held, True)
+            pulled = pull([total], [np.ones((), cost.dtype)], [*targets, *held])
+            found = [a + b for a, b in zip(pulled, engine.gradient(pulled[len(targets) :], targets), strict=False)]
+            return found, _magnitudes(slopes, engine) * len(found)
 
-    found, error = engine.converged(compute, rtol)
-    result = rebuild(graph.parameters, iter([np.asarray(g, t.dtype) for g, t in zip(found, targets, strict=True)]))
-    return Exact(result, error, engine.evaluations) if full else result
+        return Part(*engine.converged(compute, rtol), engine.evaluations)
+
+    found, error, evaluations = _over_ways(graph, one, budget, rtol)
+    result = rebuild(graph.parameters, iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]))
+    return Exact(result, error, evaluations) if full else result
 
 
 def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
@@ -106,24 +113,33 @@ def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     Raises ScgValueError where the cost has a kink along a path: the derivative there jumps, and the second would miss it.
     """
     graph = _graph(graph, args, kwargs)
-    cost, targets = _model(graph.cost, True), [leaf for _, leaf in leaves(graph.parameters)]
-    check_cost(cost)
-    engine = Engine([cost], _names(graph), budget, False)
-    if bent := [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))] or [repr(n) for n in engine.rough if engine.leans(n)]:
-        raise ScgValueError(f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing; take differences ({here()})")
+    check_cost(graph.cost)
 
-    slopes = engine.slopes([cost])
+    def one(way: Graph) -> Part:
+        cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        engine = Engine([cost], _names(way), budget, False)
+        bent = [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))]
+        if bent := bent or [repr(n) for n in engine.rough if engine.leans(n)]:
+            raise ScgValueError(
+                f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing; take differences ({here()})"
+            )
+        slopes = engine.slopes([cost])
 
-    def compute() -> tuple[list[Any], list[float]]:
-        (total,) = engine.at([cost], engine.means(True), True)
-        first = pull([total], [np.ones((), cost.dtype)], targets, True)
-        found = [h for g in first for h in _second(g, targets)]
-        return found, _magnitudes(slopes, engine) * len(found)
+        def compute() -> tuple[list[Any], list[float]]:
+            (total,) = engine.at([cost], engine.means(True), True)
+            first = pull([total], [np.ones((), cost.dtype)], targets, True)
+            found = [h for g in first for h in _second(g, targets)]
+            return found, _magnitudes(slopes, engine) * len(found)
 
-    found, error = engine.converged(compute, rtol)
-    rows = iter(found)
-    result = rebuild(graph.parameters, iter([rebuild(graph.parameters, (np.asarray(next(rows).reshape(t.shape + u.shape), t.dtype) for u in targets)) for t in targets]))
-    return Exact(result, error, engine.evaluations) if full else result
+        return Part(*engine.converged(compute, rtol), engine.evaluations)
+
+    found, error, evaluations = _over_ways(graph, one, budget, rtol)
+    rows, targets = iter(found), [leaf for _, leaf in leaves(graph.parameters)]
+    result = rebuild(
+        graph.parameters,
+        iter([rebuild(graph.parameters, (np.asarray(next(rows).reshape(t.shape + u.shape), t.dtype) for u in targets)) for t in targets]),
+    )
+    return Exact(result, error, evaluations) if full else result
 
 
 def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
@@ -133,10 +149,29 @@ def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     """
     graph = _graph(graph, args, kwargs)
     check_cost(graph.cost)
+    count = len(list(leaves(graph.parameters)))
+
+    def one(way: Graph) -> Part:
+        found, error, evaluations = _moments(way, budget, rtol)
+        if several:
+            found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]  # of squares, which add up
+        return Part(found, error, evaluations)
+
+    several = bool(guards_on_draws(graph))
+    found, error, evaluations = _over_ways(graph, one, budget, rtol)
+    if several:
+        found = [*found[:count], *[np.maximum(v - m * m, 0) for m, v in zip(found[:count], found[count:], strict=True)]]
+    found = [np.asarray(x, t.dtype) for x, (_, t) in zip(found, [*leaves(graph.parameters)] * 2, strict=True)]
+    result = Moments(*[rebuild(graph.parameters, iter(part)) for part in (found[:count], found[count:])])
+    return Exact(result, error, evaluations) if full else result
+
+
+def _moments(graph: Graph, budget: int, rtol: float) -> "Part":
+    """Means and variances of the gradients for all parameters: those that the graph gives where the draws lead its way, and 0 elsewhere."""
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True)
-    roots = plain([g for g in pulled if type(g) is Node])
+    roots = plain(along_its_way(graph, [g for g in pulled if type(g) is Node]))
     engine = Engine(roots, _names(graph), budget, True)
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
@@ -156,10 +191,7 @@ def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
             [m for m, _ in sizes] + [v for _, v in sizes],
         )
 
-    found, error = engine.converged(compute, rtol)
-    found = [np.asarray(x, t.dtype) for x, t in zip(found, 2 * targets, strict=True)]
-    result = Moments(*[rebuild(graph.parameters, iter(part)) for part in (found[: len(targets)], found[len(targets) :])])
-    return Exact(result, error, engine.evaluations) if full else result
+    return Part(*engine.converged(compute, rtol), engine.evaluations)
 
 
 def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
@@ -179,6 +211,20 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     chance, row = np.concatenate(chances), np.concatenate(rows)
     values, inverse = np.unique(row[chance > 0], axis=0, return_inverse=True)
     return Law(values.reshape(len(values), *root.shape), np.bincount(inverse.reshape(-1), chance[chance > 0], len(values)))
+
+
+class Part(NamedTuple):
+    """Arrays, an estimate of their error, and the evaluations that they took."""
+
+    found: list[Any]
+    error: float
+    evaluations: int
+
+
+def _over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: float) -> Part:
+    """The sum over the ways that the function takes through its ``if``s; most often there is one."""
+    parts = [one(way) for way in ways(graph, lambda g: float(expectation(g, budget=budget, rtol=rtol)))]
+    return Part([sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)], sum(p.error for p in parts), sum(p.evaluations for p in parts))
 
 
 def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
-from scg.errors import EstimatorError
+from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.estimators.relaxed import straight
 from scg.graph import Node, ancestors, parameter, record
@@ -26,7 +26,7 @@ _CONSTANT = (box, first_order)
 _IDENTITY = (layout.stop_gradient, accounted, _only_once, straight, _weighted)
 
 
-class MovingSupport(Exception):
+class MovingSupport(ScgValueError):
     """A draw of which the support depends on what one differentiates by, without a path along which it moves."""
 
 

@@ -1,0 +1,119 @@
+"""The ways that a function takes through its ``if``s: each as a graph of its own, in which the cost counts where the draws lead that way.
+
+E[c] = sum over ways w of E[1{the draws lead along w} c_w]. A way is found by tracing the function again, from other seeds, until those that are known
+have probability one together; what is missing is an error, so that no way is left out unseen.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scg.ambient import Guard
+from scg.errors import GuardError, here
+from scg.exact.values import _drawn
+from scg.graph import Node, ancestors, parameter, record
+from scg.replay import rerun
+from scg.sample import draw, is_stochastic, noise, overridden
+from scg.stochastic import Graph, trace
+from scg.tree import map_leaves
+
+_TRACES = 2048
+
+
+def guards_on_draws(graph: Graph) -> list[Guard]:
+    """The ``if``s that led to the cost and looked at draws or noise, in the order in which they were met."""
+    order = graph.nodes
+    seen: set[int] = set()
+    met = [guard for node in order if node.guard is not None for guard in node.guard.unseen(seen)]
+    if not met:
+        return []
+    chance: set[int] = set()
+    for node in order:
+        if node.primitive is draw or node.primitive is noise or any(type(o) is Node and o.id in chance for o in node.operands):
+            chance.add(node.id)
+    return sorted([guard for guard in met if guard.node.id in chance], key=lambda guard: guard.stamp)
+
+
+def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
+    """The graph itself where no ``if`` looks at a draw; else a graph for each way. ``mass`` is the mean of a graph's cost.
+
+    Raises GuardError where the function is not known, or the ways that were met have a probability below one together.
+    """
+    if not guards_on_draws(graph):
+        return [graph]
+    if graph._again is None:
+        raise GuardError(
+            f"an `if` on a draw, at {guards_on_draws(graph)[0].line}: give the function and its arguments, which can be traced again for each "
+            f"outcome, or write the choice with np.where ({here()})"
+        )
+    known = {_key(graph): graph}
+    total, new, traces = 0.0, [graph], 0
+    while True:
+        total += math.fsum(mass(_where(g, [parameter(np.ones(()))])[0]) for g in new)
+        if total >= 1 - 1e-9:
+            return list(known.values())
+        new = []
+        for _ in range(64):
+            if traces == _TRACES and not new:
+                raise GuardError(
+                    f"{traces} runs met {len(known)} ways through the `if`s on draws, of probability {total:.9g} together: the rest is too rare, "
+                    f"or without end; write the choice with np.where, or sample it ({here()})"
+                )
+            traces += traces < _TRACES
+            other = _traced(graph, traces)
+            if _key(other) not in known:
+                known[_key(other)] = other
+                new.append(other)
+
+
+def along(graph: Graph) -> Graph:
+    """The graph with the cost where the draws lead its way, and 0 elsewhere."""
+    return _where(graph, [graph.cost])[0] if guards_on_draws(graph) else graph
+
+
+def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
+    """Nodes that were made from the graph's cost, where the draws lead its way, and 0 elsewhere."""
+    return [g.cost for g in _where(graph, roots)] if guards_on_draws(graph) else roots
+
+
+def _where(graph: Graph, roots: list[Node]) -> list[Graph]:
+    guards = guards_on_draws(graph)
+    looked = [guard.node for guard in guards]
+    order = ancestors([*roots, *looked], guards=True)
+    table: dict[int, Any] = {}
+
+    def visit(node: Node) -> Any:
+        if node.primitive is noise:
+            table[node.id] = record(noise, (), node.statics, node._value)
+        elif is_stochastic(node):
+            table[node.id] = _drawn(node, table, False)
+        else:
+            return NotImplemented
+        return table[node.id]
+
+    found = rerun([*roots, *looked], order, table, set(), 0, True, visit)
+    costs, outcomes = found[: len(roots)], found[len(roots) :]
+    for node in table.values():
+        if type(node) is Node:
+            node.guard = None  # it is made so that it exists on any way
+    inside: Any = np.array(True)
+    for guard, node in zip(guards, outcomes, strict=True):
+        inside = np.logical_and(inside, node != 0 if guard.outcome else node == 0)
+    return [Graph(np.where(inside, c, np.zeros((), c.dtype)), graph.parameters) for c in costs]
+
+
+def _key(graph: Graph) -> tuple[tuple[int, int, bool], ...]:
+    return tuple([(id(g._code), g._instruction, g.outcome) for g in guards_on_draws(graph)])
+
+
+def _traced(graph: Graph, seed: int) -> Graph:
+    again = graph._again
+    args, values = list(again.args), map_leaves(lambda node: node.value, graph.parameters)
+    for position, value in [(again.argnums, values)] if isinstance(again.argnums, (int, np.integer)) else zip(again.argnums, values, strict=True):
+        args[position] = value
+    args = [np.random.default_rng(seed) if isinstance(a, np.random.Generator) else a for a in args]
+    kwargs = {name: np.random.default_rng(seed) if isinstance(a, np.random.Generator) else a for name, a in again.kwargs.items()}
+    with overridden(graph._bindings):
+        return trace(again.fn, *args, argnums=again.argnums, **kwargs)
