@@ -13,6 +13,7 @@ from scg.calculus import grad
 from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
 from scg.estimator import Estimator
 from scg.estimators import ScoreFunction
+from scg.operands import frozen
 from scg.sample import sample
 from scg.special import logsumexp
 from scg.stochastic import Graph, trace
@@ -68,7 +69,7 @@ _FUNCTION, _called = re.compile("<function _?([a-z_]+) at 0x[0-9a-f]+>"), r"\1"
 
 def saboteurs() -> tuple[Saboteur, ...]:
     """All of them, made anew: ``assert_unbiased`` must reject each, for every seed, and pass its twin."""
-    return tuple([Saboteur(name, mistake, program, np.array(theta), rule, right, source) for name, mistake, program, theta, rule, right, source in _rows()])
+    return tuple([Saboteur(name, mistake, program, frozen(np.array(theta)), rule, right, source) for name, mistake, program, theta, rule, right, source in _rows()])
 
 
 def _rows() -> list[tuple[str, str, Any, Any, Estimator, Estimator, str]]:
