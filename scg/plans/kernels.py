@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from scg.axes import Slot, elementwise
+from scg.axes import elementwise
 from scg.graph import RULES
 from scg.plans.program import CHOICE, Op
 from scg.plans.recording import numbers
 from scg.primitives import contraction, indexing, layout, reduction
 from scg.sample import draw, noise, path
-from scg.surrogate import box
 
 Kernel = Callable[..., Any]
 
@@ -59,6 +58,10 @@ def kernel(op: Op, generators: Generators) -> Kernel:
         return lambda x, out, axis=op.statics["axis"], keepdims=op.statics["keepdims"]: np.add.reduce(x, axis, None, out, keepdims)
     if rule is contraction._matmul:
         return np.matmul
+    if rule is contraction._dot:
+        return np.vecdot if op.dtype.kind == "f" else functools.partial(_plain, rule.fn, op.statics)
+    if rule is indexing._scatter and len(op.args) == 1 and all([isinstance(i, (int, slice)) for i in op.statics["index"]]):
+        return functools.partial(_placed, op.statics["index"])
     if rule is layout._astype or rule is layout._as_integer:
         return lambda x, out: np.copyto(out, x, casting="unsafe")
     if rule is layout._concatenate:
@@ -113,6 +116,11 @@ def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
     out[...] = result
 
 
+def _placed(index: Any, g: Any, out: Any) -> None:
+    out[...] = 0
+    out[index] = g
+
+
 def _several(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
     for out, result in zip(values[-1], fn(*values[:-1], **statics), strict=True):
         if np.shape(result) != out.shape:
@@ -162,4 +170,3 @@ _KEYWORD_ONLY = {  # a third position is on its way out of NumPy
     np.maximum: lambda x, y, out: np.maximum(x, y, out=out),
     np.minimum: lambda x, y, out: np.minimum(x, y, out=out),
 }
-__all__ = ["Generators", "Kernel", "Otherwise", "Slot", "box", "cast_scalars", "is_elementwise", "kernel", "view"]

@@ -44,8 +44,8 @@ class Plan:
             spans.append((later, len(found) + len(trailing), len(tail)))
             trailing += tail
         program = from_recording(recorder, inputs, [*found, *trailing], floor)
-        self.risky = False
-        self.report = passes.run(program, options, self)
+        self.report = passes.run(program, options)
+        self.risky = program.risky
         self.program = program
         self.arguments = len(inputs)
         self._position = {node.id: k for k, node in enumerate(inputs)}

@@ -2,19 +2,37 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
 from scg.plans.passes.copies import copies
 from scg.plans.passes.dead import dead
+from scg.plans.passes.expand import expand
+from scg.plans.passes.factor import factor
+from scg.plans.passes.flatten import flatten
 from scg.plans.passes.fold import fold
 from scg.plans.passes.merge import merge
 from scg.plans.passes.scalars import scalars
+from scg.plans.passes.shrink import shrink
+from scg.plans.passes.signs import signs
+from scg.plans.passes.softplus import softplus
+from scg.plans.passes.sums import sums
 from scg.plans.program import Program
 
 Pass = Callable[[Program], int]
 
-PASSES: dict[str, Pass] = {"fold": fold, "merge": merge, "dead": dead, "copies": copies, "scalars": scalars}
-"""All passes by name, in their order."""
+PASSES: dict[str, tuple[Pass, ...]] = {
+    "fold": (fold,),
+    "merge": (merge,),
+    "dead": (dead,),
+    "softplus": (softplus,),
+    "expand": (expand,),
+    "signs": (signs,),
+    "shrink": (shrink, signs),
+    "factor": (factor, dead),
+    "sums": (sums, dead),
+    "flatten": (flatten, merge, dead),
+    "copies": (copies,),
+    "scalars": (scalars,),
+}
+"""All passes by name, in their order, each with what clears up after it."""
 
 NEEDED = ("copies",)
 
@@ -26,11 +44,14 @@ class Options:
     without: frozenset[str] = field(default_factory=frozenset)
 
 
-def run(program: Program, options: Options, plan: Any) -> list[tuple[str, int, int]]:
+def run(program: Program, options: Options) -> list[tuple[str, int, int]]:
     """(pass, how often it struck, operations after it) of every pass that is not left out."""
     report = [("recorded", len(program.ops), len(program.ops))]
-    for name, change in PASSES.items():
+    for name, (change, *others) in PASSES.items():
         if name in options.without and name not in NEEDED:
             continue
-        report.append((name, change(program), len(program.ops)))
+        struck = change(program)
+        for other in others if struck else ():
+            other(program)
+        report.append((name, struck, len(program.ops)))
     return report

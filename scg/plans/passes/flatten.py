@@ -1,0 +1,24 @@
+"""Leading axes flattened before a contraction: a stack of rows times one matrix is one product, and many small ones take twice its time."""
+
+import math
+from typing import Any
+
+from scg.plans.program import Op, Program
+from scg.primitives import contraction, layout
+
+
+def flatten(program: Program) -> int:
+    """(..., i, j) @ (j, k) as (rows, j) @ (j, k)."""
+
+    def change(op: Op, add: Any) -> Op | None:
+        if op.rule is not contraction._matmul:
+            return None
+        a, b = op.args
+        if len(a.shape) < 3 or len(b.shape) != 2 or type(a) is not Op:
+            return None
+        flat = math.prod(a.shape[:-1])
+        rows = add(Op(layout._reshape, (a,), {"shape": (flat, a.shape[-1])}, (flat, a.shape[-1]), a.dtype, op.line))
+        product = add(op.like(op.rule, rows, b, shape=(flat, b.shape[-1])))
+        return add(Op(layout._reshape, (product,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+
+    return program.rewrite(change)

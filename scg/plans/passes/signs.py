@@ -1,0 +1,52 @@
+"""Operations that do nothing left out, and signs moved where they are free: the same numbers, bit for bit."""
+
+from typing import Any
+
+import numpy as np
+
+from scg.plans.passes.expand import ADD, DIVIDE, MULTIPLY, NEGATIVE, SUBTRACT
+from scg.plans.program import Op, Program
+
+
+def signs(program: Program) -> int:
+    """--x = x, (-a)(-b) = ab, a + (-b) = a - b, a - (-b) = a + b, x - 0 = x, 1 x = x, x / 1 = x, broadcasting to the same shape."""
+    return program.rewrite(_changed)
+
+
+def _changed(op: Op, add: Any) -> Any:
+    rule, args = op.rule, op.args
+    if rule is NEGATIVE and _is(args[0], NEGATIVE):
+        return args[0].args[0]
+    if rule.name == "broadcast_to" and type(args[0]) is Op and args[0].shape == op.shape:
+        return args[0]
+    if len(args) != 2 or rule not in (ADD, SUBTRACT, MULTIPLY, DIVIDE):
+        return None
+    a, b = args
+    if rule in (MULTIPLY, DIVIDE) and _is(a, NEGATIVE) and _is(b, NEGATIVE):
+        return add(op.like(rule, a.args[0], b.args[0]))
+    if rule in (ADD, SUBTRACT) and _is(b, NEGATIVE):
+        return add(op.like(SUBTRACT if rule is ADD else ADD, a, b.args[0]))
+    if rule is ADD and _is(a, NEGATIVE):
+        return add(op.like(SUBTRACT, b, a.args[0]))
+    neutral = {SUBTRACT: (0, b), DIVIDE: (1, b), MULTIPLY: (1, b)}.get(rule)
+    if neutral is not None and _stays(a, op) and _all(b, neutral[0]):
+        return a
+    if rule is MULTIPLY and _stays(b, op) and _all(a, 1):
+        return b
+    return None
+
+
+def _is(x: Any, rule: Any) -> bool:
+    return type(x) is Op and x.rule is rule
+
+
+def _stays(x: Any, op: Op) -> bool:
+    return type(x) is Op and x.shape == op.shape and x.dtype == op.dtype
+
+
+def _all(x: Any, number: float) -> bool:
+    """Whether a constant is this number everywhere (and for zero, positive zero: x - (-0.0) could change a sign)."""
+    if type(x) is Op:
+        return False
+    x = np.asarray(x)
+    return x.dtype.kind in "fi" and bool((x == number).all()) and not (number == 0 and np.signbit(x).any())

@@ -1,0 +1,40 @@
+"""One exponential for softplus and its derivative: log(1 + e) and e / (1 + e) with e = exp(x), in place of eleven passes.
+
+Accurate in both tails, but infinite where exp(x) overflows (x > 88 in float32, > 709 in float64). The results of a plan in which this pass
+has struck are therefore looked at: where one is not finite, the call runs again as it was written, and so do all later ones with its shapes.
+"""
+
+from typing import Any
+
+from scg.plans.passes.expand import ADD, DIVIDE, EXP, EXPM1, LOG1P, NEGATIVE
+from scg.plans.program import Op, Program
+from scg.primitives import special
+
+
+def softplus(program: Program) -> int:
+    """softplus(x) = log1p(e); its slope, -expm1(-softplus(x)), = e / (1 + e). Before the composite maps are taken apart."""
+    exponentials: dict[int, Op] = {}
+    operands: dict[int, Any] = {}  # by id of log1p(e): x
+
+    def change(op: Op, add: Any) -> Op | None:
+        if op.rule is special.softplus and type(op.args[0]) is Op and op.args[0].dtype == op.dtype and op.dtype.kind == "f":
+            x = op.args[0]
+            e = exponentials.get(id(x)) or exponentials.setdefault(id(x), add(op.like(EXP, x)))
+            made = add(op.like(LOG1P, e))
+            operands[id(made)] = made, e
+            return made
+        e = _slope_of(op, operands)
+        return None if e is None else add(op.like(DIVIDE, e, add(op.like(ADD, e, 1))))
+
+    count = program.rewrite(change)
+    program.risky = program.risky or count > 0
+    return count
+
+
+def _slope_of(op: Op, operands: dict[int, Any]) -> Op | None:
+    """The exponential behind negative(expm1(negative(softplus(x))))."""
+    for rule in (NEGATIVE, EXPM1, NEGATIVE):
+        if op.rule is not rule or type(op.args[0]) is not Op:
+            return None
+        op = op.args[0]
+    return operands[id(op)][1] if id(op) in operands else None

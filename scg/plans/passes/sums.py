@@ -1,0 +1,54 @@
+"""Sums as products: sum(a b) over the last axis is a row-wise dot product, a sum over leading axes is a row of ones times a matrix. Roundings differ."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scg.plans.passes.expand import MULTIPLY, SUBTRACT
+from scg.plans.program import Op, Program
+from scg.primitives import contraction, layout, reduction
+
+LARGE = 4096
+"""Elements from which on a sum is worth another form."""
+
+
+def sums(program: Program) -> int:
+    """For large arrays of floats."""
+    users = program.users()
+    return program.rewrite(lambda op, add: _changed(op, add, users))
+
+
+def _changed(op: Op, add: Any, users: dict[int, Any]) -> Op | None:
+    if op.rule is not reduction._sum or type(op.args[0]) is not Op or op.dtype.kind != "f" or op.args[0].dtype != op.dtype:
+        return None
+    x = op.args[0]
+    axis = op.statics["axis"]
+    if x.size < LARGE or axis is None or not axis:
+        return None
+    axes = sorted([a % len(x.shape) for a in axis])
+    n = len(x.shape)
+    if axes == [n - 1] and not op.statics["keepdims"]:
+        return _over_rows(op, x, add, users)
+    if axes == list(range(len(axes))) and len(axes) < n and math.prod(x.shape[: len(axes)]) > 1:
+        rows, columns = math.prod(x.shape[: len(axes)]), math.prod(x.shape[len(axes) :])
+        flat = add(Op(layout._reshape, (x,), {"shape": (rows, columns)}, (rows, columns), x.dtype))
+        total = add(Op(contraction._matmul, (np.ones((1, rows), x.dtype), flat), {}, (1, columns), x.dtype, op.line))
+        return add(Op(layout._reshape, (total,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+    return None
+
+
+def _over_rows(op: Op, x: Op, add: Any, users: dict[int, Any]) -> Op | None:
+    alone = len(users.get(id(x), ())) == 1
+    if x.rule is MULTIPLY and alone and _fits(x):
+        return add(op.like(contraction._dot, *x.args))
+    if x.rule is SUBTRACT and alone and all([type(a) is Op and a.shape == x.shape for a in x.args]):
+        a, b = x.args
+        if a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and _fits(a):
+            return add(op.like(SUBTRACT, add(op.like(contraction._dot, *a.args)), add(Op(op.rule, (b,), op.statics, op.shape, op.dtype, op.line))))
+    return None
+
+
+def _fits(x: Op) -> bool:
+    """Whether both factors have the last axis in full."""
+    return all([type(a) is Op and a.dtype == x.dtype and a.shape[-1:] == x.shape[-1:] for a in x.args])
