@@ -83,7 +83,7 @@ def works(graph: Graph, binding: Mapping[str, Estimator], order: int = 1) -> boo
         if order > 1:
             targets = [leaf for _, leaf in leaves(bound.parameters)]
             first = [g for g in pull([loss], [np.ones((), loss.dtype)], targets, True) if type(g) is Node]
-            pull(first, [np.ones(g.shape, g.dtype) for g in first], targets)
+            pull(first, [np.linspace(1, 2, g.size).reshape(g.shape).astype(g.dtype) for g in first], targets)
     except ScgError:
         return False
     return True

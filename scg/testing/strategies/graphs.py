@@ -66,7 +66,10 @@ def graphs(
     A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are part of what is drawn, so a
     verdict on it is a function of the graph and of a seed.
     """
-    return _graphs(nodes, outcomes, finite, branches, order, None if estimators is None else tuple(estimators), np.dtype(dtype))
+    texts = None if estimators is None else tuple(estimators)
+    for family in _FINITE if finite else _FINITE + _ENDLESS:
+        _accepted(family, texts, order)  # now, as Hypothesis takes the time of a draw
+    return _graphs(nodes, outcomes, finite, branches, order, texts, np.dtype(dtype))
 
 
 class Expr(NamedTuple):
@@ -137,7 +140,7 @@ def _graphs(
     for name in "abcdefgh"[: w.of((1, *(2 * tuple(range(2, nodes + 1)))))]:
         text, family = _node(w, name, finite)
         plain.append("scg.Reparameterized()" if family.moving else "scg.ScoreFunction()")
-        groups = [group for group in _accepted(family, candidates(True) if texts is None else texts, order) if group]
+        groups = [group for group in _accepted(family, texts, order) if group]
         bound.append(w.of(w.of(groups)) if groups else plain[-1])
         w.lines.append(text)
     costs = _cost(w, branches, finite)
@@ -211,10 +214,10 @@ _ENDLESS = (
 
 
 @functools.cache
-def _accepted(family: _Family, texts: tuple[str, ...], order: int) -> list[list[str]]:
+def _accepted(family: _Family, texts: tuple[str, ...] | None, order: int) -> list[list[str]]:
     """The estimators that a family accepts, and that have derivatives of that order, in a list for each class."""
     found: dict[str, list[str]] = {}
-    for text in accepting(family.example(), texts):
+    for text in accepting(family.example(), candidates(True) if texts is None else texts):
         if order == 1 or _twice(family, text):
             found.setdefault(text.partition("(")[0], []).append(text)
     return list(found.values())
@@ -222,13 +225,13 @@ def _accepted(family: _Family, texts: tuple[str, ...], order: int) -> list[list[
 
 def _twice(family: _Family, text: str) -> bool:
     """Whether a second derivative passes a draw by an estimator."""
-    x = parameter(np.full((2, 2, family.k or 1) if family.k else (2, 2), 0.5))
-    law = family.of("x")
+    x = parameter(np.full((4, 2, family.k or 1) if family.k else (4, 2), 0.5))
     space = {"x": x, "dist": dist, "scg": scg, "np": np, "rng": np.random.default_rng(0)}
-    cost = eval(f"np.sum(1.0 * scg.sample({law}, {text}, rng=rng, shape=(2,)))", space)
+    z = eval(f"scg.sample({family.of('x')}, {text}, rng=rng, shape=(2,))", space)
+    cost = np.sum(np.sin(z * np.linspace(1, 2, z.size).reshape(z.shape)))  # of which no derivative is zero by chance
     try:
         first = pull([scg.surrogate(cost)], [np.ones(())], [x], True)
-        pull(first, [np.ones(x.shape)], [x])
+        pull(first, [np.linspace(1, 2, x.size).reshape(x.shape)], [x])
     except ScgError:
         return False
     return True
