@@ -9,7 +9,6 @@ import textwrap
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -56,10 +55,12 @@ class Program:
     seed: int = 0
     wrt: tuple[str, ...] | None = None
     function: Callable[..., Any] = field(init=False)  # compiled once; programs with one script share it
+    _head: str = field(init=False)  # what stands above the function
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", textwrap.dedent(self.source).strip("\n") + "\n")
         object.__setattr__(self, "arguments", {name: _frozen(name, value) for name, value in self.arguments.items()})
+        object.__setattr__(self, "_head", self._above())
         object.__setattr__(self, "function", self._compiled())
         taken = [name for name in inspect.signature(self.function).parameters if name != "rng"]
         if taken != list(self.arguments):
@@ -136,8 +137,7 @@ class Program:
         used = [name for name in IMPORTS if re.search(rf"(?<![\w.]){name}\b", self.source)]
         return [line for name, line in IMPORTS.items() if name in [*used, "np", "scg"]]
 
-    @cached_property
-    def _head(self) -> str:
+    def _above(self) -> str:
         written = [f"{name} = {literal(value)}" for name, value in self.arguments.items()]
         return "\n".join([*self._imports, "", *written, "", "", ""])
 
@@ -195,7 +195,7 @@ def _array(x: np.ndarray) -> str:
     standard = {"f": np.float64, "i": np.int64, "c": np.complex128, "b": np.bool_}.get(x.dtype.kind)
     dtype = "" if x.dtype == standard else f", np.{x.dtype.name}"
     if not x.size:
-        return f"np.empty({x.shape}{dtype})"
+        return f"np.empty({x.shape}, np.{x.dtype.name})"
 
     def rows(part: np.ndarray) -> str:
         return _number(part[()]) if not part.ndim else "[" + ", ".join(map(rows, part)) + "]"
