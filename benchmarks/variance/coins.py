@@ -152,7 +152,7 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         for name in names:
             i = names.index(name.removesuffix(TOTAL))
             v = [r[name] for _, r in of_t]
-            look = {"linestyle": (0, (2, 2)), "linewidth": 1} if name.endswith(TOTAL) else {"linestyle": "-"}
+            look = {"linestyle": (0, (2, 2)), "linewidth": 1} if name.endswith(TOTAL) else {"linestyle": (0, (6, 2)) if name == "REBAR, trained" else "-"}
             ends.append(plots.line(each, [theta for theta, _ in of_t], [x["exact"] for x in v], i, entries=v, **look))
         each.set_yscale("log")
         each.set_xlabel("theta, the logit of each coin; DisARM with a coin's own cost has no variance at 0", fontsize=plots.SIZE)

@@ -19,26 +19,25 @@ def estimated(graph: Any, rows: Mapping[str, Any], replicates: int, rng: np.rand
     Several parameters have an entry each; "seconds", by the report, is for a gradient of all of them.
     """
     report = scg.variance.compare(graph, rows, replicates=replicates, rng=rng, budget=budget)
+    return {row: {name.strip("[].'\""): entry(each) for name, each in report[row].entries.items()} for row in report}
+
+
+def entry(found: scg.variance.Entry) -> dict[str, Any]:
+    """An entry of a report as JSON."""
     return {
-        row: {
-            name.strip("[].'\""): {
-                "variance": entry.variance,
-                "low": entry.low,
-                "high": entry.high if math.isfinite(entry.high) else None,
-                "reliable": entry.reliable,
-                "exact": None if math.isnan(entry.exact_variance) else entry.exact_variance,
-                "evaluations": entry.evaluations,
-                "seconds": entry.seconds,
-            }
-            for name, entry in report[row].entries.items()
-        }
-        for row in report
+        "variance": found.variance,
+        "low": found.low,
+        "high": found.high if math.isfinite(found.high) else None,
+        "reliable": found.reliable,
+        "exact": None if math.isnan(found.exact_variance) else found.exact_variance,
+        "evaluations": found.evaluations,
+        "seconds": found.seconds,
     }
 
 
-def timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
+def timeless(found: Mapping[str, Any]) -> dict[str, Any]:
     """An entry without its time, which is another one in every run."""
-    return {key: value for key, value in entry.items() if key != "seconds"}
+    return {key: value for key, value in found.items() if key != "seconds"}
 
 
 def markdown(rows: Sequence[Sequence[Any]]) -> str:
@@ -54,7 +53,7 @@ def number(x: float, digits: int = 4) -> str:
     return f"{x:.{max(0, digits - 1 - math.floor(math.log10(abs(x))))}f}" if 1e-3 <= abs(x) < 10**digits else f"{x:.{digits - 1}e}"
 
 
-def interval(entry: Mapping[str, Any], digits: int = 4) -> str:
+def interval(found: Mapping[str, Any], digits: int = 4) -> str:
     """The interval of an entry to so many digits; a star where its replicates may not have seen the whole tail."""
-    high = "?" if entry["high"] is None else number(entry["high"], digits)
-    return f"{number(entry['low'], digits)} to {high}{'' if entry['reliable'] else ' *'}"
+    high = "?" if found["high"] is None else number(found["high"], digits)
+    return f"{number(found['low'], digits)} to {high}{'' if found['reliable'] else ' *'}"

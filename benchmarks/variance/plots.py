@@ -31,15 +31,15 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any
     return figure, axes
 
 
-def line(axes: Any, x: Sequence[float], y: Sequence[float | None], i: int, *, entries: Any = None, **other: Any) -> tuple[float, float, int]:
-    """The i-th line through (x, y); with ``entries``, their variances as markers with intervals in place of markers on the line. Its end."""
+def line(axes: Any, x: Sequence[float], y: Sequence[float | None], i: int, *, at: Any = None, entries: Any = None, **other: Any) -> tuple[float, float, int]:
+    """The i-th line through (x, y); with ``entries``, at x or ``at``, their variances as markers with intervals in place of markers on the line. Its end."""
     look = {**style(i), **other}
     x, y = np.asarray(x, float), np.array([np.nan if v is None or v <= 0 else v for v in y])
     if entries is not None:
         points, low, high = (np.array([np.nan if v[key] is None else v[key] for v in entries], float) for key in ("variance", "low", "high"))
         marks = {"color": look["color"], "marker": look["marker"], "markersize": look["markersize"], "linestyle": "", "linewidth": 1}
-        seen = points > 0
-        axes.errorbar(x[seen], points[seen], yerr=[(points - low)[seen], np.nan_to_num(high - points)[seen]], capsize=2, **marks)
+        seen, where = points > 0, x if at is None else np.asarray(at, float)
+        axes.errorbar(where[seen], points[seen], yerr=[(points - low)[seen], np.nan_to_num(high - points)[seen]], capsize=2, **marks)
         look["marker"] = ""
     axes.plot(x, y, **look)
     last = np.flatnonzero(np.isfinite(y))
