@@ -165,9 +165,9 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
     seconds = next(r["seconds"] for p, r in results if p["state"] == "times")
     figure, axes = plots.panels(1, 2, (14, 6))
     for each, state in zip(axes[0], STATES, strict=True):
-        found = sorted([{**p, **r} for p, r in results if p["state"] == state], key=_place)
+        first, *found = sorted([{**p, **r} for p, r in results if p["state"] == state], key=_place)
         x = [1e3 * seconds[r["rule"]] for r in found]
-        ends = [plots.line(each, [at], [r["variance"]], i, entries=[r]) for i, (at, r) in enumerate(zip(x, found, strict=True))]
+        ends = [plots.line(each, [at], [r["variance"]], ROWS.index(r["rule"]) - 1, entries=[r]) for at, r in zip(x, found, strict=True)]
         each.set_xscale("log")
         each.set_yscale("log")
         grid = np.geomspace(min(x) / 1.2, max(x) * 1.2, 2)
@@ -179,7 +179,7 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         each.xaxis.set_major_formatter("{x:g}")
         each.xaxis.set_minor_formatter("{x:g}")
         each.set_xlabel("milliseconds for one gradient; along a grey line variance times time is the same", fontsize=plots.SIZE)
-        each.set_title(f"{state} weights", loc="left", fontsize=plots.SIZE + 1)
+        each.set_title(f"{state} weights; without a baseline {first['variance']:.1e}", loc="left", fontsize=plots.SIZE + 1)
         plots.label(each, ends, [r["rule"] for r in found])
     axes[0, 0].set_ylabel("variance of one gradient of the encoder, summed", fontsize=plots.SIZE)
     return {"digits": figure}
