@@ -158,16 +158,20 @@ def run(
     return merged
 
 
+def usable(executor: Any) -> None:
+    """Raise ScgTypeError unless ``executor`` is None, an executor or a function."""
+    if executor is not None and not isinstance(executor, Executor) and not callable(executor):
+        raise ScgTypeError(
+            f"executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(2) or dask's client.get_executor(), or a function "
+            f"that makes one, got {type(executor).__name__} ({here()})"
+        )
+
+
 @contextmanager
 def _results(task: Task, jobs: list[tuple[int, int, int, int]], executor: Any) -> Iterator[Iterator[list[Tally]]]:
     if executor is None:
         yield (task.chunk(*job) for job in jobs)
         return
-    if not isinstance(executor, Executor) and not callable(executor):
-        raise ScgTypeError(
-            f"executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(2) or dask's client.get_executor(), or a function "
-            f"that makes one, got {type(executor).__name__} ({here()})"
-        )
     pool = _Pool(task, jobs, executor)
     try:
         yield (pool.result(i) for i in range(len(jobs)))

@@ -18,13 +18,13 @@ from scg.stochastic import _BLOCK, Graph, trace
 from scg.testing.streams import join, split
 from scg.testing.streams import precision as rounding
 from scg.tree import leaves
-from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run
+from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Entry, Report, Row
 from scg.variance.threads import one_thread
 
 LEVEL = 0.95
-BUDGET = 2**16
+BUDGET = 2**18
 _PILOT, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the pilot; timed rounds, and the seconds that one of them should take at least
 _EFFECTIVE, _HEAVY = 30, 2.0
 
@@ -71,6 +71,7 @@ def compare(
     """
     entropy = entropy_of(rng)
     checked(replicates, precision)
+    usable(executor)
     graph = as_graph(graph_or_fn, args, kwargs, rng)
     rows, rules, counts = _rows(graph, bindings, kwargs, args, rng)
     reference = next(iter(rows)) if baseline_row is None else baseline_row

@@ -189,7 +189,7 @@ class Report:
         scatter(self, path, **kwargs)
 
 
-_SURE = 1e-4
+_SURE, _NAME = 1e-4, 24
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _columns(entries: list[Entry], level: float, parameter: bool = False) -> lis
 
 
 def _fitted(columns: list[_Column], width: int) -> list[str]:
-    columns = [_shortened(columns[0], max(16, 2 * width // 5)), *columns[1:]]
+    columns = [_shortened(columns[0], max(_NAME, width - sum(c.width + 2 for c in columns[1:]))), *columns[1:]]
     while sum(c.width for c in columns) + 2 * (len(columns) - 1) > width and max(c.rank for c in columns) > 1:
         last = max(c.rank for c in columns)
         columns = [c for c in columns if c.rank != last]
