@@ -24,7 +24,7 @@ from scg import nn
 
 TAKES = "half a minute"
 
-PRIORS = {"flat": dist.Flat(), "normal": dist.Normal(np.float32(0), np.float32(1))}
+PRIORS = {"flat": dist.Flat(), "normal": dist.Normal(0.0, 1.0)}
 
 
 class Autoencoder(VAE):
@@ -42,7 +42,7 @@ class Autoencoder(VAE):
         return dist.Delta(nn.apply(params["encoder"], x))
 
     def likelihood(self, params: Any, z: Any) -> dist.Normal:
-        return dist.Normal(nn.apply(params["decoder"], z), np.float32(1))
+        return dist.Normal(nn.apply(params["decoder"], z), 1.0)
 
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         z = self.posterior(params, x).mean

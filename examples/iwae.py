@@ -25,7 +25,7 @@ from scg.tree import map_leaves
 
 TAKES = "minutes"
 
-PRIOR = dist.Normal(np.float32(0), np.float32(1))
+PRIOR = dist.Normal(0.0, 1.0)
 SIZES = {1: ((50,), (200,)), 2: ((100, 50), (200, 100))}
 """Burda's networks: for each number of stochastic layers their latents, and the units of the two tanh layers in each network."""
 

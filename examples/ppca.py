@@ -26,7 +26,7 @@ from scg import distributions as dist
 
 TAKES = "half a minute"
 
-PRIOR = dist.Normal(np.float32(0), np.float32(1))
+PRIOR = dist.Normal(0.0, 1.0)
 SAMPLES = (1, 2, 5, 10, 50, 100, 1000)
 
 
@@ -97,7 +97,7 @@ class PPCA(training.Model):
 
     def log_weights(self, params: Any, x: np.ndarray, rng: np.random.Generator, widen: float = 1.0) -> np.ndarray:
         """log p(x, z) / q(z | x) for one draw of z for each row of x, from a q that is ``widen`` times as wide."""
-        q = self.posterior({**params, "log_width": params["log_width"] + np.float32(math.log(widen))}, x)
+        q = self.posterior({**params, "log_width": params["log_width"] + math.log(widen)}, x)
         z = q.sample(rng)
         return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(PRIOR.log_prob(z) - q.log_prob(z), axis=-1)
 

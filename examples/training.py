@@ -1,6 +1,7 @@
 """The trainer that the examples share: epochs of doubly stochastic gradient steps, with checkpoints from which a run goes on bit for bit."""
 
 import argparse
+import errno
 import json
 import math
 import multiprocessing
@@ -13,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -312,10 +313,11 @@ def _append(path: Path, line: str) -> None:
         end = file.tell()
         try:
             if file.write(data := line.encode()) < len(data):
-                raise OSError(f"{path}: the disk is full")
-        except OSError:
-            file.truncate(end)
-            raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with suppress(OSError):
+                file.truncate(end)
+            raise OSError(error.errno, f"cannot write {path}: {error.strerror}; its earlier lines are unchanged") from error
 
 
 @contextmanager

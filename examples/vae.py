@@ -38,7 +38,7 @@ RESOLUTION = 1 / 256
 class VAE(training.Model):
     """Two tanh networks; parameters are {"encoder": layers, "decoder": layers}, and "log_scale" of the pixels where they are Gaussian."""
 
-    prior: Any = dist.Normal(np.float32(0), np.float32(1))
+    prior: Any = dist.Normal(0.0, 1.0)
 
     def __init__(self, hidden: Sequence[int], latents: int, decoder: str = "bernoulli", estimator: str = "pathwise", kl: str = "analytic", evaluate: int = 100):
         self.hidden, self.latents, self.decoder, self.estimator, self.kl = list(hidden), latents, decoder, estimator, kl
