@@ -12,9 +12,10 @@ import numpy as np
 from scg.ambient import RECORDER, collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import Reach, pull, reach
-from scg.graph import Node, parameter
+from scg.graph import Node, ancestors, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
+from scg.sample import is_stochastic
 from scg.surrogate import draws, surrogate
 from scg.tree import children, leaves, leaves_like, map_leaves, rebuild
 
@@ -246,8 +247,21 @@ def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     recorder = RECORDER.get()
     with collect_guards() as guards:  # an `if` inside is not remembered outside
         result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)
-        # what an `if` chose to return depends on it, also where it was computed before
-        return map_leaves(lambda y: alias(y) if type(y) is Node else y, result) if guards else result
+        if not guards:
+            return result
+        drawn = any(is_stochastic(node) for node in ancestors([guard.node for guard in guards]))
+
+        def chosen(y: Any) -> Any:
+            """What an `if` chose to return depends on it, also where it was computed before, and on a draw even where it is a plain number."""
+            if type(y) is Node:
+                return alias(y)
+            if not drawn or not isinstance(y, (int, float, np.number, np.ndarray)) or np.asarray(y).dtype.kind not in "fiu":
+                return y
+            node = alias(parameter(np.asarray(y, float)))
+            node.guard = guards[-1]
+            return node
+
+        return map_leaves(chosen, result)
 
 
 def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:

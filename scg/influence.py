@@ -10,13 +10,12 @@ and the factors of that axis are those of the picked ones.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg import axes
-from scg.ambient import is_tainted
 from scg.axes import mixed
 from scg.graph import Node, parameter, primitive
 from scg.primitives.indexing import _scatter
@@ -25,12 +24,11 @@ Labels = tuple[tuple[tuple[Any, int], ...], ...]
 
 
 class Tie(NamedTuple):
-    """How a node depends on a draw: the factors on the node's axes, and for each axis of the draw which elements (None: all)."""
+    """How a node depends on a draw: the factors on the node's axes, and for each axis of the draw's batch which elements (None: all)."""
 
     axes: Labels
     picks: tuple[tuple[int, ...] | None, ...]
-
-
+    batch: tuple[int, ...]
 
 
 def _carried_on(g: Any, out: Any, x: Any, draws: Any) -> Any:
@@ -41,70 +39,182 @@ accounted: Any = primitive(lambda x, draws: x, axes.elementwise, _carried_on, na
 """The same value; whatever is computed from it, or from a derivative of it, already has what some draws (by id) contribute to a gradient."""
 
 
+Held = dict[Tie, int]
+
+
+class Influence:
+    """Which of some draws each node of a list (growing ids) depends on, and how, for all of them in one pass.
+
+    A set of draws is an integer: draw k is its bit k.
+
+    ``draws``   by id of a node, the draws on which it depends
+    ``held``    for each tie the draws to which the node is tied so (a list of these for a node of several results): however many draws there are, these are few
+    ``chosen``  the draws that an ``if`` looked at on the way: what is *not* made from them may depend on them there too
+    ``bits``    by id of a draw, the set of it alone
+    """
+
+    def __init__(self, sources: Iterable[tuple[Node, int]], order: Iterable[Node]):
+        self.chosen: dict[int, int] = {}
+        self.bits: dict[int, int] = {}
+        self._batches: dict[tuple[int, ...], int] = {}
+        own: dict[int, Held] = {}
+        for k, (source, event_ndim) in enumerate(sources):
+            tied, bit = source.ndim - event_ndim, 1 << k
+            batch = source.shape[:tied]
+            own[source.id] = {Tie(tuple([(((a, 1, n) if a < tied else None, n),) for a, n in enumerate(source.shape)]), (None,) * tied, batch): bit}
+            self.bits[source.id] = bit
+            self._batches[batch] = self._batches.get(batch, 0) | bit
+        held, draws = self.held, self.draws = dict(own), dict(self.bits)
+        done: dict[int, int] = {}
+        looked: dict[int, int] = {}
+        for node in order:
+            found: Any = None
+            after: Any = None
+            alignments: Any = None
+            chosen = gone = 0
+            for k, operand in enumerate(node.operands):
+                if type(operand) is not Node:
+                    continue
+                before = held.get(operand.id)
+                if before is not None:
+                    if type(before) is list:
+                        after = before[node.statics["index"]]
+                    elif node.primitive.axes is axes.elementwise and operand._value.shape == node._value.shape:
+                        after = before
+                    elif k == 0 and len(node.operands) == 1 and node.primitive.axes is axes.index and axes.is_basic(node.statics["index"]):
+                        after = _each(before, _indexed, node.statics["index"], operand._value.shape)
+                    else:
+                        alignments = alignments or _alignments(node)
+                        after = [_each(before, _aligned, k, alignment) for alignment in alignments]
+                        after = after if type(node._value) is tuple else after[0]
+                    found = after if found is None or found is after else _joined(found, after)
+                if self.chosen:
+                    chosen |= self.chosen.get(operand.id, 0)
+                if done:
+                    gone |= done.get(operand.id, 0)
+            if node.id in own:
+                found = own[node.id] if found is None else _joined(found, own[node.id])
+            if node.guard is not None:
+                chosen |= self._looked(node.guard, looked)
+            if node.primitive is accounted:
+                for i in node.statics["draws"]:
+                    gone |= self.bits.get(i, 0)
+            if gone:
+                done[node.id] = gone
+                chosen, found = chosen & ~gone, _without(found, gone)
+            if chosen:
+                self.chosen[node.id] = chosen
+                if node.guard is not None:
+                    found = self._freed(node, found, self._looked(node.guard, looked) & ~gone)
+            if found:
+                held[node.id], draws[node.id] = found, _draws(found)
+
+    def tie(self, node: Node, draw: int) -> Tie:
+        """How a node depends on a draw, one of those on which it does."""
+        for tie, draws in self.held[node.id].items():
+            if draws & draw:
+                return tie
+        raise KeyError(node)
+
+    def _looked(self, guard: Any, known: dict[int, int]) -> int:
+        """The draws that the ``if``s up to this one looked at."""
+        chain = []
+        while guard is not None and guard.stamp not in known:
+            chain.append(guard)
+            guard = guard.before
+        looked = 0 if guard is None else known[guard.stamp]
+        for link in reversed(chain):
+            looked = known[link.stamp] = looked | self.draws.get(link.node.id, 0)
+        return looked
+
+    def _freed(self, node: Node, found: Any, draws: int) -> Any:
+        """``found`` for what was made on a branch that some draws chose: all of its elements depend on all of theirs."""
+        found = _without(found, draws)
+
+        def freed(value: Any, before: Held) -> Held:
+            free = tuple([((None, n),) for n in value.shape])
+            new = {Tie(free, (None,) * len(batch), batch): draws & those for batch, those in self._batches.items() if draws & those}
+            return _joined(before, new)
+
+        if type(node._value) is tuple:
+            return [freed(value, before) for value, before in zip(node._value, found or [{}] * len(node._value), strict=True)]
+        return freed(node._value, found or {})
+
+
 def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int, Any]:
     """The ``Tie`` of every node of ``order`` (growing ids) that depends on ``source``; a list of them for a node of several results."""
-    tied = source.ndim - event_ndim
-    whole = (None,) * tied
-    ties: dict[int, Any] = {
-        source.id: Tie(tuple([(((a, 1, n) if a < tied else None, n),) for a, n in enumerate(source.shape)]), whole)
-    }
-    tainted: dict[int, bool] = {}
-    done: set[int] = set()
-    for node in order:
-        if node.id <= source.id:
-            continue
-        rule, value = node.primitive, node._value
-        if rule is accounted and source.id in node.statics["draws"] or done and any(type(o) is Node and o.id in done for o in node.operands):
-            done.add(node.id)
-            continue
-        several = type(value) is tuple
-        if node.guard is not None and is_tainted(node.guard, ties, tainted):  # made on a branch that the draw chose
-            ties[node.id] = [Tie(_free(v), whole) for v in value] if several else Tie(_free(value), whole)
-            continue
-        found: Any = None
-        alignment = None
-        for k, operand in enumerate(node.operands):
-            if type(operand) is not Node or operand.id not in ties:
-                continue
-            before = ties[operand.id]
-            if type(before) is list:
-                after: Any = before[node.statics["index"]]
-            elif several:
-                after = [_aligned(node, before, k, (rule.axes or mixed).align_result(j, _shapes(node), v.shape, node.statics)) for j, v in enumerate(value)]
-            elif rule.axes is axes.elementwise and operand._value.shape == value.shape:
-                after = before
-            elif rule.axes is axes.index and k == 0 and len(node.operands) == 1 and axes.is_basic(node.statics["index"]):
-                after = _indexed(before, node.statics["index"], operand._value.shape, source.shape)
-            else:
-                alignment = alignment or (rule.axes or mixed).align(_shapes(node), value.shape, node.statics)
-                after = _aligned(node, before, k, alignment)
-            if found is None or found is after:
-                found = after
-            else:
-                found = [_agreed(x, y) for x, y in zip(found, after, strict=True)] if several else _agreed(found, after)
-        if found is not None:
-            ties[node.id] = found
-    return ties
+    held = Influence([(source, event_ndim)], order).held
+    return {i: [next(iter(h)) for h in found] if type(found) is list else next(iter(found)) for i, found in held.items()}
 
 
-def is_whole(tie: Tie, batch: tuple[int, ...]) -> bool:
+def _alignments(node: Node) -> list[Any]:
+    """How the axes of each result of a node follow from those of its operands."""
+    rule, value, shapes = node.primitive.axes or mixed, node._value, [getattr(o, "shape", ()) for o in node.operands]
+    if type(value) is tuple:
+        return [rule.align_result(j, shapes, v.shape, node.statics) for j, v in enumerate(value)]
+    return [rule.align(shapes, value.shape, node.statics)]
+
+
+def _each(before: Held, move: Callable[..., Tie], *how: Any) -> Held:
+    found: Held = {}
+    for tie, draws in before.items():
+        after = move(tie, *how)
+        found[after] = found.get(after, 0) | draws
+    return found
+
+
+def _joined(a: Any, b: Any) -> Any:
+    """What two paths hold together: a draw on both has what they agree on."""
+    if type(a) is list:
+        return [_joined(x, y) for x, y in zip(a, b, strict=True)]
+    both = _draws(a) & _draws(b)
+    found: Held = {}
+    for held in (a, b):
+        for tie, draws in held.items():
+            if draws & ~both:
+                found[tie] = found.get(tie, 0) | draws & ~both
+    if both:
+        for x, left in a.items():
+            for y, right in b.items():
+                if left & right:
+                    tie = _agreed(x, y)
+                    found[tie] = found.get(tie, 0) | left & right
+    return found
+
+
+def _without(held: Any, gone: int) -> Any:
+    """``held`` without some draws."""
+    if type(held) is list:
+        return [_without(h, gone) or {} for h in held]
+    return held and {tie: draws & ~gone for tie, draws in held.items() if draws & ~gone}
+
+
+def _draws(held: Any) -> int:
+    found = 0
+    for part in held if type(held) is list else (held,):
+        for draws in part.values():
+            found |= draws
+    return found
+
+
+def is_whole(tie: Tie) -> bool:
     """Whether the node has exactly the axes of the draw's batch, each tied to its own."""
-    return tie.axes == tuple([(((a, 1, n), n),) for a, n in enumerate(batch)]) and not any(tie.picks)
+    return tie.axes == tuple([(((a, 1, n), n),) for a, n in enumerate(tie.batch)]) and not any(tie.picks)
 
 
-def mixed_axes(tie: Tie, batch: tuple[int, ...]) -> tuple[int, ...]:
+def mixed_axes(tie: Tie) -> tuple[int, ...]:
     """The axes of the draw of which a node mixes several elements."""
     used: dict[int, int] = {}
     for axis in tie.axes:
         for factor, n in axis:
             if factor is not None:
                 used[factor[0]] = used.get(factor[0], 1) * n
-    return tuple([a for a, n in enumerate(picked(tie, batch)) if used.get(a, 1) != n])
+    return tuple([a for a, n in enumerate(picked(tie)) if used.get(a, 1) != n])
 
 
-def picked(tie: Tie, batch: tuple[int, ...]) -> tuple[int, ...]:
+def picked(tie: Tie) -> tuple[int, ...]:
     """The shape of the part of a draw's batch that a node depends on."""
-    return tuple([n if p is None else len(p) for n, p in zip(batch, tie.picks, strict=True)])
+    return tuple([n if p is None else len(p) for n, p in zip(tie.batch, tie.picks, strict=True)])
 
 
 def spread(array: Any, shape: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
@@ -112,14 +222,13 @@ def spread(array: Any, shape: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
 
     Mixed factors are summed, free axes have length one, elements that the node does not depend on are left out; ``lead`` axes in front stay.
     """
-    front, batch = array.shape[:lead], array.shape[lead:]
-    if is_whole(tie, batch):
+    front = array.shape[:lead]
+    if is_whole(tie):
         return array
     for a, pick in enumerate(tie.picks):
         if pick is not None:
             array = np.take(array, np.array(pick), axis=lead + a)
-    batch = picked(tie, batch)
-    factors, sizes = _factors(batch, tie.axes)
+    factors, sizes = _factors(picked(tie), tie.axes)
     used = [f for axis in tie.axes for f, _ in axis if f in factors]
     array = np.reshape(array, front + tuple(sizes))
     gone = tuple([lead + i for i, f in enumerate(factors) if f not in used])
@@ -133,14 +242,14 @@ def spread(array: Any, shape: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
     return np.reshape(array, front + tuple([math.prod([n if f in factors else 1 for f, n in axis]) for axis in tie.axes]))
 
 
-def gather(array: Any, batch: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
-    """The transpose of ``spread``: an array over a node summed into ``picked(tie, batch)``, of length one along axes that are mixed."""
+def gather(array: Any, tie: Tie, lead: int = 0) -> Any:
+    """The transpose of ``spread``: an array over a node summed into ``picked(tie)``, of length one along axes that are mixed."""
     front = array.shape[:lead]
     shape = tuple([math.prod([n for _, n in axis]) for axis in tie.axes])
     array = np.broadcast_to(array, front + shape) if array.shape != front + shape else array
-    if is_whole(tie, batch):
+    if is_whole(tie):
         return array
-    factors, sizes = _factors(picked(tie, batch), tie.axes)
+    factors, sizes = _factors(picked(tie), tie.axes)
     fine = [(f, n) for axis in tie.axes for f, n in axis]
     array = np.reshape(array, front + tuple([n for _, n in fine]))
     gone = tuple([lead + i for i, (f, _) in enumerate(fine) if f not in factors])
@@ -149,18 +258,18 @@ def gather(array: Any, batch: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
     order = sorted(range(len(left)), key=lambda i: factors.index(left[i]))
     array = np.transpose(array, [*range(lead), *[lead + i for i in order]]) if len(left) > 1 else array
     array = np.reshape(array, front + tuple([n if f in left else 1 for f, n in zip(factors, sizes, strict=True)]))
-    coarse = [math.prod([m for f, m in zip(factors, sizes, strict=True) if f[0] == a and f in left]) for a in range(len(batch))]
-    if any(tied not in (1, n) for tied, n in zip(coarse, picked(tie, batch), strict=True)):  # a part of an axis is tied, a part mixed
-        return np.reshape(np.broadcast_to(array, front + tuple(sizes)), front + picked(tie, batch))
+    coarse = [math.prod([m for f, m in zip(factors, sizes, strict=True) if f[0] == a and f in left]) for a in range(len(tie.batch))]
+    if any(tied not in (1, n) for tied, n in zip(coarse, picked(tie), strict=True)):  # a part of an axis is tied, a part mixed
+        return np.reshape(np.broadcast_to(array, front + tuple(sizes)), front + picked(tie))
     return np.reshape(array, front + tuple(coarse))
 
 
-def unpicked(array: Any, batch: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
+def unpicked(array: Any, tie: Tie, lead: int = 0) -> Any:
     """What ``gather`` returned with zeros for the elements that the node does not depend on."""
     for a, pick in enumerate(tie.picks):
         if pick is not None:
             axis = lead + a
-            shape = array.shape[:axis] + (batch[a],) + array.shape[axis + 1 :]
+            shape = array.shape[:axis] + (tie.batch[a],) + array.shape[axis + 1 :]
             array = np.broadcast_to(array, array.shape[:axis] + (len(pick),) + array.shape[axis + 1 :])
             array = _scatter(array, index=(*[slice(None)] * axis, np.array(pick)), shape=shape)
     return array
@@ -181,15 +290,7 @@ def _factors(batch: tuple[int, ...], labels: Labels) -> tuple[list[Any], list[in
     return factors, [f[2] for f in factors]
 
 
-def _shapes(node: Node) -> list[tuple[int, ...]]:
-    return [getattr(o, "shape", ()) for o in node.operands]
-
-
-def _free(value: Any) -> Labels:
-    return tuple([((None, n),) for n in value.shape])
-
-
-def _aligned(node: Node, before: Tie, k: int, alignment: Any) -> Tie:
+def _aligned(before: Tie, k: int, alignment: Any) -> Tie:
     """The tie of operand k carried to the output's axes by an alignment."""
     result, sources = alignment
     image: dict[Any, tuple[tuple[Any, int], ...]] = {}
@@ -200,10 +301,10 @@ def _aligned(node: Node, before: Tie, k: int, alignment: Any) -> Tie:
             pieces = _cut(labels, [size for _, size in factors])
             for factor, piece in zip(factors, pieces or [((None, n),) for _, n in factors], strict=True):
                 image[factor] = piece
-    return Tie(tuple([tuple([label for factor in axis for label in image.get(factor, ((None, factor[1]),))]) for axis in result]), before.picks)
+    return Tie(tuple([tuple([label for factor in axis for label in image.get(factor, ((None, factor[1]),))]) for axis in result]), before.picks, before.batch)
 
 
-def _indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...], batch: tuple[int, ...]) -> Tie:
+def _indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tie:
     """The tie of ``x[index]`` for integers, slices, new axes and an ellipsis."""
     picks: list[Any] = list(before.picks)
     after: list[Any] = []
@@ -215,7 +316,7 @@ def _indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...], batch:
         labels, n = before.axes[axis], shape[axis]
         chosen = range(n)[i]
         factor = labels[0][0] if len(labels) == 1 else None
-        whole: Any = () if factor is None else before.picks[factor[0]] or range(batch[factor[0]])
+        whole: Any = () if factor is None else before.picks[factor[0]] or range(before.batch[factor[0]])
         if factor is not None and factor[1:] == (1, len(whole)):
             picks[factor[0]] = (whole[chosen],) if isinstance(chosen, int) else tuple([whole[j] for j in chosen])
             if isinstance(chosen, range):
@@ -224,7 +325,7 @@ def _indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...], batch:
             after.append(labels if len(chosen) == n and chosen.step == 1 else ((None, len(chosen)),))
         axis += 1
     picks = [None if p is not None and len(p) == 0 else p for p in picks]
-    return Tie(tuple(after), tuple(picks))
+    return Tie(tuple(after), tuple(picks), before.batch)
 
 
 def _cut(labels: tuple[tuple[Any, int], ...], sizes: list[int]) -> list[tuple[tuple[Any, int], ...]] | None:
@@ -281,7 +382,7 @@ def _agreed(a: Tie, b: Tie) -> Tie:
                     size *= n
                 x = y = ((None, size),)
         out.append(tuple([(f if f == h and f is not None and f[0] not in different else None, n) for (f, n), (h, _) in zip(x, y, strict=True)]))
-    return Tie(_once(tuple(out)), tuple(joined))
+    return Tie(_once(tuple(out)), tuple(joined), a.batch)
 
 
 def _once(labels: Labels) -> Labels:

@@ -15,22 +15,22 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from scg.ambient import is_tainted
 from scg.axes import elementwise
 from scg.errors import EstimatorError, NotDifferentiable, here
 from scg.estimator import Accounted, Estimator
-from scg.gradient import pull, unbroadcast
-from scg.graph import RULES, Node, ancestors, parameter, primitive
-from scg.influence import Tie, accounted, gather, influence, mixed_axes, spread, unpicked
-from scg.primitives import indexing, layout, reduction
+from scg.gradient import pull
+from scg.graph import Node, ancestors, parameter, primitive
+from scg.influence import Influence, Tie, accounted, gather, mixed_axes, spread, unpicked
+from scg.primitives import layout
 from scg.sample import Site, draw, path, place, resample
+from scg.terms import Terms, summands
 
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
@@ -73,8 +73,8 @@ def _among(order: list[Node], costs: list[Node]) -> list[Node]:
     found = [node for node in found if any(type(p) is Node for p in node.statics["site"].distribution.parameters.values())]
     known = {i for node in order if node.primitive is accounted for i in node.statics["draws"]}
     if known:  # those that still reach a cost by a way that is not accounted for
-        reach = {n.id: influence(n, n.statics["site"].event_ndim, order) for n in found if n.id in known}
-        found = [n for n in found if n.id not in known or any(c.id in reach[n.id] for c in costs)]
+        influence = Influence([(n, n.statics["site"].event_ndim) for n in found if n.id in known], order)
+        found = [n for n in found if n.id not in known or any(influence.draws.get(c.id, 0) & influence.bits[n.id] for c in costs)]
     return found
 
 
@@ -94,8 +94,8 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
     region = {cost.id}
     for node in reversed(order):
         if node.id in region and node.id in moves:
-            region.update(node.operands[k].id for k in _summands(node, moves.keys()))
-            if not moves[node.id] and not _summands(node, moves.keys()):
+            region.update(node.operands[k].id for k in summands(node, moves.keys()))
+            if not moves[node.id] and not summands(node, moves.keys()):
                 labels = ", ".join(repr(p.statics["site"]) for p in paths if p.id < node.id)
                 raise EstimatorError(
                     f"{labels}: a pathwise rule needs a cost that is continuous in the draw, and {node!r}, made at {node.line}, depends on it "
@@ -108,11 +108,10 @@ def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | N
 
     ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it.
     """
-    for node in found:
-        estimator = node.statics["site"].estimator
-        if type(estimator).expand is Estimator.expand:
-            continue
-        extra = estimator.expand(Downstream(node, cost, order, graph, nodes))
+    looking = [node for node in found if type(node.statics["site"].estimator).expand is not Estimator.expand]
+    terms = Terms(cost, looking, nodes) if looking else None
+    for node in looking:
+        extra = node.statics["site"].estimator.expand(Downstream(node, cost, order, graph, terms))
         if extra is not None:
             yield extra
             if order is None or order > 1:
@@ -122,62 +121,23 @@ def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | N
 
 def _boxed(cost: Node, sites: list[Node], order: int | None) -> Node:
     """The cost, every term multiplied by the boxes of the draws that influenced it, and what their baselines add."""
-    terms = Terms(cost, sites)
-    scores = {site.id: score(site) for site in sites}
+    terms = Terms(cost, sites, together=True)
+    scores = {bit: score(site) for site, bit in terms.bits.items()}
     new: dict[int, Any] = {}
-    for term in terms.terms:
-        shares = [spread(scores[s.id], term.shape, terms.ties[s.id][term.id]) for s in sites if term.id in terms.ties[s.id]]
-        if shares:
-            new[term.id] = box(functools.reduce(operator.add, shares)) * term
+    for term, _ in terms.terms:
+        shares = [spread(s, term.shape, terms.influence.tie(term, bit)) for bit, s in scores.items() if terms.influence.draws[term.id] & bit]
+        new[term.id] = box(functools.reduce(operator.add, shares)) * term
     for node, _ in reversed(terms.sums):
         operands = [new.get(o.id, o) if type(o) is Node else o for o in node.operands]
         new[node.id] = node.primitive(*operands, **node.statics)
     total = new.get(cost.id, cost)
-    for site in sites:
+    for site, bit in terms.bits.items():
         baseline = site.statics["site"].estimator.baseline
-        if baseline is not None and any(term.id in terms.ties[site.id] for term in terms.terms):
+        if baseline is not None and terms.influence.draws.get(cost.id, 0) & bit:
             b = layout.stop_gradient(baseline.value(Downstream(site, cost, order)))
-            extra = np.sum((1 - box(scores[site.id])) * b)
+            extra = np.sum((1 - box(scores[bit])) * b)
             total = total + (extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape))
     return total
-
-
-class Terms:
-    """A cost taken apart: its terms, and which elements of them each of some draws influences."""
-
-    def __init__(self, cost: Node, sites: list[Node], order: list[Node] | None = None):
-        self.cost = cost
-        order = order or ancestors([cost], min(site.id for site in sites), guards=True)
-        self.ties: dict[int, dict[int, Any]] = {s.id: influence(s, s.statics["site"].event_ndim, order) for s in sites}
-        dependent = set().union(*self.ties.values())
-        self.terms: list[Node] = []
-        self.sums: list[tuple[Node, list[int]]] = []
-        region, chosen = {cost.id}, _chosen(order, dependent)
-        for node in reversed(order):
-            if node.id in region:
-                inner = _summands(node, dependent)
-                if inner and node.id in chosen and len(inner) < len(node.operands) and node.primitive in _SUMS:
-                    inner = []  # what is added to it, a constant too, is added on this branch only
-                if inner:
-                    self.sums.append((node, inner))
-                    region.update(node.operands[k].id for k in inner)
-                elif node.id in dependent:
-                    self.terms.append(node)
-
-    def weights(self, graph: bool) -> dict[int, Any]:
-        """d cost / d term through the sums alone, where each is constant; Nodes where it depends on parameters and ``graph``."""
-        seeds: dict[int, Any] = {self.cost.id: np.ones(self.cost.shape, self.cost.dtype)}
-        for node, inner in self.sums:
-            g = seeds.pop(node.id)
-            arguments = [o if graph or type(o) is not Node else o._value for o in node.operands]
-            rule, out = node.primitive, node if graph else node._value
-            for k in inner:
-                operand = node.operands[k]
-                d = rule.vjps[k](g, out, *arguments, **node.statics) if rule.vjps else rule.every(g, k, out, *arguments, **node.statics)
-                dtype = operand.dtype if operand.dtype.kind == "f" else self.cost.dtype  # the weight of a whole number is none
-                d = d if d.shape == operand.shape and d.dtype == dtype else unbroadcast(d, operand.shape, dtype)
-                seeds[operand.id] = seeds[operand.id] + d if operand.id in seeds else d
-        return seeds
 
 
 class Downstream:
@@ -188,8 +148,8 @@ class Downstream:
     ``higher`` tells whether derivatives after the first are wanted.
     """
 
-    def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False, nodes: list[Node] | None = None):
-        self._nodes = nodes
+    def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False, terms: Terms | None = None):
+        self._terms = terms or Terms(cost, [node])
         self.node, self.cost, self.higher, self.graph = node, cost, order != 1, graph or order != 1
         self.site: Site = node.statics["site"]
         self.distribution, self.rng = self.site.distribution, self.site.rng
@@ -197,23 +157,21 @@ class Downstream:
 
     @cached_property
     def _parts(self) -> list[tuple[Node, Any, Tie]]:
-        terms = Terms(self.cost, [self.node], self._nodes)
-        ties, weights = terms.ties[self.node.id], terms.weights(self.graph)
-        return [(t, weights[t.id], ties[t.id]) for t in terms.terms]
+        return self._terms.of(self.node, self.graph)
 
     @property
     def influences(self) -> bool:
         """Whether any cost depends on the draw."""
         return bool(self._parts)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The batch shape of the draw, replicate and sample axes included."""
         return self.node.shape[: self.node.ndim - self.site.event_ndim]
 
     def now(self) -> Any:
         """F at the value that was drawn."""
-        return self.total([(t if self.graph else t._value) * w for t, w, _ in self._parts], 0)
+        return functools.reduce(operator.add, [self._terms.share(part, self.graph) for part in self._parts])
 
     def at(self, values: Any) -> Any:
         """F at other values of the whole draw, given along a leading axis: all elements are replaced at once. Draws further down are drawn anew."""
@@ -241,7 +199,7 @@ class Downstream:
         """The costs, by the axes of the draw whose elements they mix."""
         groups: dict[tuple[int, ...], list[Any]] = {}
         for part in self._parts:
-            groups.setdefault(mixed_axes(part[2], self.shape), []).append(part)
+            groups.setdefault(mixed_axes(part[2]), []).append(part)
         return groups
 
     def terms_at(self, values: Any) -> list[Any]:
@@ -251,7 +209,7 @@ class Downstream:
     def total(self, terms: list[Any], lead: int = 1, parts: Any = None) -> Any:
         """F of the terms at ``lead`` axes of alternatives; with ``parts`` of those of the costs."""
         parts = self._parts if parts is None else parts
-        shares = [unpicked(gather(v, self.shape, tie, lead), self.shape, tie, lead) for v, (_, _, tie) in zip(terms, parts, strict=True)]
+        shares = [unpicked(gather(v, tie, lead), tie, lead) for v, (_, _, tie) in zip(terms, parts, strict=True)]
         return functools.reduce(operator.add, shares)
 
     def scored(self, terms: list[Any], scores: Any) -> Any:
@@ -274,7 +232,7 @@ class Downstream:
         """
         groups: dict[Any, list[Any]] = {}
         for part in self._parts:
-            axes = mixed_axes(part[2], self.shape)
+            axes = mixed_axes(part[2])
             groups.setdefault((axes, part[2].picks if axes else None), []).append(part)
         total: Any = 0
         for (axes, _), parts in groups.items():
@@ -284,7 +242,7 @@ class Downstream:
     def _at_once(self, values: Any, parts: list[Any]) -> Any:
         total: Any = 0
         for value, (_, weight, tie) in zip(self._evaluated(values, parts), parts, strict=True):
-            total = total + unpicked(gather(value * weight, self.shape, tie, 1), self.shape, tie, 1)
+            total = total + unpicked(gather(value * weight, tie, 1), tie, 1)
         return total
 
     def _in_turn(self, values: Any, axes: tuple[int, ...], parts: list[Any]) -> Any:
@@ -301,7 +259,7 @@ class Downstream:
         found = self._evaluated(np.reshape(tried, (-1, *self.node.shape)), parts)
         total: Any = 0
         for value, (_, weight, tie) in zip(found, parts, strict=True):
-            f = gather(value * weight, shape, tie, 1)  # (alternatives * positions, batch with ones along axes that are mixed as a whole)
+            f = gather(value * weight, tie, 1)  # (alternatives * positions, batch with ones along axes that are mixed as a whole)
             f = np.reshape(f, (alternatives, *lengths, *f.shape[1:]))
             for k, a in enumerate(axes):  # the position that was replaced is the position along the mixed axis
                 at = 1 + len(axes) - k + a
@@ -309,7 +267,7 @@ class Downstream:
                     f = np.swapaxes(f, 1, at)[:, 0]
                 else:  # a part of the axis is tied
                     f = np.moveaxis(np.diagonal(f, axis1=1, axis2=at), -1, at - 1)
-            total = total + unpicked(f, shape, tie, 1)
+            total = total + unpicked(f, tie, 1)
         return total * box(_later(score(self.node), axes, tie.picks)) if self.higher else total
 
     def _evaluated(self, values: Any, parts: list[Any]) -> list[Any]:
@@ -338,42 +296,6 @@ def _later(s: Any, axes: tuple[int, ...], picks: Any) -> Any:
     flat = np.reshape(moved, (*moved.shape[: s.ndim - len(axes)], -1))
     after = np.sum(flat, axis=-1, keepdims=True) - np.cumsum(flat, axis=-1)
     return np.transpose(np.reshape(after, moved.shape), np.argsort(order))
-
-
-_LINEAR = frozenset(
-    [*[RULES[fn] for fn in (np.add, np.subtract, np.negative, np.positive)], layout._reshape, layout._transpose, layout._broadcast_to]
-    + [layout._concatenate, layout.alias, reduction._sum]
-)
-
-
-_SUMS = (RULES[np.add], RULES[np.subtract], layout._concatenate)
-
-
-def _chosen(order: list[Node], dependent: Collection[int]) -> set[int]:
-    """The nodes that, or what they are made of, stand on a branch that a draw chose."""
-    if all(node.guard is None for node in order):
-        return set()
-    found: set[int] = set()
-    known: dict[int, bool] = {}
-    for node in order:
-        if node.guard is not None and is_tainted(node.guard, dependent, known) or any(type(o) is Node and o.id in found for o in node.operands):
-            found.add(node.id)
-    return found
-
-
-def _summands(node: Node, dependent: Collection[int]) -> list[int]:
-    """Positions of the operands of which a node is a sum with constant weights; none where it is no such sum."""
-    rule, operands = node.primitive, node.operands
-    moving = [k for k, o in enumerate(operands) if type(o) is Node and o.id in dependent]
-    if not moving or node.guard is not None and any(operands[k].guard is not node.guard for k in moving):
-        return []
-    if rule in _LINEAR:
-        return moving
-    if rule is RULES[np.multiply] and len(moving) == 1 or rule is RULES[np.divide] and moving == [0]:
-        return moving
-    if rule is indexing._getitem and moving == [0]:
-        return moving
-    return []
 
 
 first_order: Any = primitive(

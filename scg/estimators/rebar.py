@@ -146,7 +146,7 @@ class RELAX(_Relaxed):
         if tie is None:
             raise EstimatorError(f"{down.site!r}: the control variate of RELAX must depend on z, and return an array, got {c!r} ({here()})")
         (slope,) = pull([c], [np.ones(c.shape, c.dtype)], [z], graph)
-        return unpicked(gather(c if graph else c._value, z.shape, tie), z.shape, tie), slope
+        return unpicked(gather(c if graph else c._value, tie), tie), slope
 
     def __repr__(self) -> str:
         relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""
