@@ -25,7 +25,8 @@ from scg.influence import accounted, influence
 from scg.primitives import contraction, indexing, layout
 from scg.replay import replay, rerun
 from scg.sample import draw, noise
-from scg.surrogate import _only_once, _summands, box
+from scg.surrogate import _only_once, box
+from scg.terms import summands
 
 Set = frozenset[int]
 
@@ -364,7 +365,7 @@ def _parts(node: Node, dependent: set[int], held: bool) -> list[int]:
     moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in dependent]
     if any(type(node.operands[k]._value) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):  # the sum of truths is none
         return []
-    known = _summands(node, dependent)
+    known = summands(node, dependent)
     if known or node.guard is not None or len(moving) != 1:
         return known
     rule = node.primitive
