@@ -9,7 +9,8 @@ from scg.axes import elementwise
 from scg.gradient import pull
 from scg.graph import Node, ancestors, primitive
 from scg.stochastic import Graph
-from scg.surrogate import Terms, draws, surrogate
+from scg.surrogate import draws, surrogate
+from scg.terms import Terms
 from scg.tree import leaves
 
 _SEEN: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("scg_evaluated", default=None)
@@ -40,15 +41,16 @@ def evaluations(graph: Graph) -> float:
     found = draws([graph.cost])
     if not found:
         return 1.0
-    terms = Terms(graph.cost, found)
-    size = sum(term.size for term in terms.terms)
+    terms = Terms(graph.cost, found, together=True)
+    nodes = [term for term, _ in terms.terms]
+    size = sum(term.size for term in nodes)
     if not size:
         return 1.0
-    new: dict[int, Any] = {term.id: marked(term) for term in terms.terms}
+    new: dict[int, Any] = {term.id: marked(term) for term in nodes}
     for node, _ in reversed(terms.sums):
         operands = [new.get(o.id, o) if type(o) is Node else o for o in node.operands]
         new[node.id] = node.primitive(*operands, **node.statics)
-    run = [new[term.id] for term in terms.terms]  # what the graph's own run evaluates, if the gradient looks at it
+    run = [new[term.id] for term in nodes]  # what the graph's own run evaluates, if the gradient looks at it
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     token = _SEEN.set(elsewhere := [])
     try:
