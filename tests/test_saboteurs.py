@@ -1,4 +1,4 @@
-"""Every saboteur is caught, exactly and by replicates, at any seed; and the same graph with the right rule passes, so that it is the mistake that is caught."""
+"""Every saboteur is caught, exactly and by replicates, at any seed; the same graph with the right rule passes: it is the mistake that is caught."""
 
 import pickle
 from dataclasses import FrozenInstanceError
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import scg
+from benchmarks import unbiased
 from scg import distributions as dist
 from scg.errors import ScgError
 from scg.estimator import Estimator
@@ -111,6 +112,23 @@ def test_the_numbers_that_are_known():
     }.items():
         direct = 0.3 * dist.Bernoulli(logits=BY_NAME[name].theta).mean / BY_NAME[name].theta.size if "path" not in name else 0.0
         np.testing.assert_allclose(mean(name) - direct, factor * (truth(name) - direct), rtol=1e-7)
+
+
+def test_the_script_that_runs_them_all_leaves_no_estimator_out_and_tells_what_is_wrong():
+    assert unbiased.unbiased_exports() == set(unbiased.CORRECT) - {"objectives"}
+    assert {"ARM", "LeaveOneOut", "Reparameterized"} <= unbiased.unbiased_exports() and "StraightThrough" not in unbiased.unbiased_exports()
+    right, wrong = ([row[0] for row in rows] for rows in (unbiased.ROWS, [(s.name,) for s in ALL]))
+    found = {}
+    for kind, names, options in (("correct", right[-5:], {"detect": 0.5, "power": 0.99}), ("saboteurs", wrong[:5], {})):
+        for name in names:
+            _, rows = unbiased.verdicts((kind, (right if kind == "correct" else wrong).index(name), range(2), options))
+            statuses = [status for status, _ in rows]
+            found.setdefault(kind, {})[name] = {"biased": statuses.count("biased"), "exact": "biased"}
+    assert unbiased.failures(found, 2) == []
+    found["correct"][right[-1]]["biased"] = 1
+    found["saboteurs"][wrong[0]]["biased"] = 1
+    found["saboteurs"][wrong[1]]["exact"] = "unbiased"
+    assert unbiased.failures(found, 2) == [wrong[0], wrong[1], right[-1]]
 
 
 # the truth that they are held against: the derivative of the cost's values, whatever stands in the graph for the sake of derivatives

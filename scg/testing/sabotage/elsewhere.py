@@ -79,7 +79,7 @@ class AsWithReplacement(Estimator):
 
 @final
 class Proposed(Estimator):
-    """(1/n) sum_i w_i F(v_i) d log p(v_i), v_i from a uniform proposal, w = p/q; ``weights`` "left out", or divided by their sum, "self-normalized"."""
+    """(1/n) sum_i w_i F(v_i) d log p(v_i), v_i from a uniform proposal q, w = p/q; ``weights`` "right", "left out", "self-normalized"."""
 
     def __init__(self, samples: int, weights: str):
         self.samples, self.weights = samples, weights
@@ -147,7 +147,8 @@ class Antithetic(Estimator):
 class Controlled(Estimator):
     """(F - c(z')) d log p(b) + d c(z) - d c(z'), c(z) = F(sigmoid(z / temperature)): REBAR, with one ``mistake``.
 
-    "noise"     z' = h(p) + h(v') with h(x) = log x + log1p(x) where logit x = log x - log1p(-x) belongs; v' = 1 - p + v p for b = 1, v (1 - p) for 0
+    "noise"     z' = h(p) + h(v') with h(x) = log x + log1p(x) where logit x = log x - log1p(-x) belongs, v' = 1 - p + v p for b = 1 and
+                v (1 - p) for b = 0
     "detached"  + d c(z) - d c(z') is left out
     "one"       z, which is independent of b's score only given b, stands for z' as well
     """
@@ -179,7 +180,7 @@ class Controlled(Estimator):
 
 @final
 class Reweighted(Estimator):
-    """sum_k W_k^power (d log w_k / dz_k) dz_k/dphi for the loc of a normal guide, W the normalized weights of a log-mean-exp of log-weights.
+    """sum_k W_k^power (d log w_k / dz_k) dz_k/dphi for the loc of a normal guide, W the normalized weights of a log-mean-exp.
 
     The cost itself adds - sum_k W_k d log q(z_k; phi) at fixed z, which ``dropped`` takes away. Power 1 with it, and 2 without, are right.
     """
