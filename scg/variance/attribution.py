@@ -22,7 +22,7 @@ from scg.stochastic import _BLOCK, Graph
 from scg.surrogate import _expansions, draws, score
 from scg.testing.streams import join
 from scg.tree import leaves
-from scg.variance.chunks import chunk_size, generator
+from scg.variance.chunks import chunk_size, generator, own
 from scg.variance.comparing import as_graph, checked, entropy_of
 from scg.variance.report import number, write
 from scg.variance.threads import one_thread
@@ -106,7 +106,7 @@ def attribute(
     (Saltelli et al., 2010; Jansen, 1999), with intervals. Noise is frozen by the generator from which it is drawn: a draw whose parameters
     changed maps the same numbers to other values.
     """
-    graph = as_graph(graph_or_fn, args, kwargs, rng)
+    graph = own(as_graph(graph_or_fn, args, kwargs, rng))
     checked(replicates, None)
     entropy = entropy_of(rng)
     found, groups = _recorded(graph)

@@ -70,7 +70,9 @@ class Task:
     """The rows to be measured, each a graph of its own, and how a chunk of their replicates is drawn and tallied."""
 
     def __init__(self, rows: dict[str, Graph], reference: str | None = None):
-        self.rows = {label: _own(graph) for label, graph in rows.items()}
+        self.rows = rows  # graphs of their own, see ``own``
+        self.rules = list({id(r): r for g in rows.values() for n in g.stochastic.values() if _learns(r := n.statics["site"].estimator)}.values())
+        self.states = [copy.deepcopy(vars(rule)) for rule in self.rules]
         self.reference = reference  # the row from which the others' differences are taken, first of all
         self.centres: dict[str, Any] = {}
         first = next(iter(self.rows.values()))
@@ -96,13 +98,22 @@ class Task:
 
     def chunk(self, index: int, size: int, start: int, entropy: int) -> list[Tally]:
         """Chunk ``index``: ``size`` replicates of each row, from its seed; rows have random numbers in common."""
-        with one_thread(), _unlearned(self.rows.values()):
+        with one_thread():
+            self.reset()
             compared = None if self.reference is None else self.draws(self.reference, size, generator(entropy, index), start)
             found = []
             for label in self.rows:
                 g = compared if label == self.reference else self.draws(label, size, generator(entropy, index), start)
                 found.append(Tally.of(g, self.centres[label], self.widths, compared))
             return found
+
+    def reset(self) -> None:
+        """Let rules be as they came: what one chunk may teach them is not for the next."""
+        for graph in self.rows.values():
+            _ = graph._recorded  # in which estimators meet the costs of the recorded run, once
+        for rule, state in zip(self.rules, self.states, strict=True):
+            vars(rule).clear()
+            vars(rule).update(copy.deepcopy(state))
 
     def packed(self) -> bytes:
         """The task for another process. Raises ScgTypeError, which names the row, where it cannot travel."""
@@ -251,13 +262,17 @@ def named(error: ScgError, label: str) -> ScgError:
         return ScgValueError(f"row {label!r}: {error}")
 
 
-def _own(graph: Graph) -> Graph:
+def own(graph: Graph) -> Graph:
     """The graph with rules of its own, so that nothing here teaches the user's; and without its function where no ``if`` needs it."""
-    mine = {}
+    mine: dict[str, Estimator] = {}
     for name, node in graph.stochastic.items():
         rule = node.statics["site"].estimator
         if _learns(rule):
             mine[name] = copy.deepcopy(rule)
+            baseline = getattr(mine[name], "baseline", None)
+            for learner in (baseline, getattr(baseline, "_owner", None)):
+                waiting = getattr(learner, "_waiting", {})  # older than all draws here, also where a process counts its nodes from 0
+                waiting.update({draw: (-1, lesson) for draw, (_, lesson) in waiting.items()})
     bound = graph.bind(mine) if mine else graph
     again = bound._again if any(node.guard is not None for node in bound.nodes) else None
     return Graph(bound.cost, bound.parameters, again=again, bindings=bound._bindings)
@@ -265,16 +280,3 @@ def _own(graph: Graph) -> Graph:
 
 def _learns(rule: Estimator) -> bool:
     return any(not isinstance(value, (int, float, str, type(None), np.generic)) for value in vars(rule).values())
-
-
-@contextmanager
-def _unlearned(graphs: Any) -> Iterator[None]:
-    """Rules leave the block as they came: what a chunk might teach them is not for the next."""
-    rules = {id(r): r for g in graphs for n in g.stochastic.values() if _learns(r := n.statics["site"].estimator)}
-    states = {i: copy.deepcopy(vars(rule)) for i, rule in rules.items()}
-    try:
-        yield
-    finally:
-        for i, rule in rules.items():
-            vars(rule).clear()
-            vars(rule).update(states[i])

@@ -18,7 +18,7 @@ from scg.stochastic import _BLOCK, Graph, trace
 from scg.testing.streams import join, split
 from scg.testing.streams import precision as rounding
 from scg.tree import leaves
-from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable
+from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Entry, Report, Row
 from scg.variance.threads import one_thread
@@ -77,9 +77,10 @@ def compare(
     reference = next(iter(rows)) if baseline_row is None else baseline_row
     if reference not in rows:
         raise ScgValueError(f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})")
+    task = Task(rows, reference)
     truth = _gradient(rows[reference], budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
-    task = Task(rows, None if truth is not None else reference)
+    task.reference = None if truth is not None else reference
     seconds = _prepare(task, min(_PILOT, replicates), entropy, _timed)
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
@@ -161,8 +162,8 @@ def _rows(
             wanted = {} if _is_model(given) else _binding(given)
             if [(path, leaf.shape) for path, leaf in leaves(row.parameters)] != shapes:
                 raise ScgValueError(f"its parameters must be those of the others, {shapes}, got {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})")
-            rows[label] = row.bind(wanted) if wanted else row
-            counts[label] = evaluations(rows[label])  # what an estimator only sees in the graph of a gradient, it refuses here
+            rows[label] = own(row.bind(wanted) if wanted else row)
+            counts[label] = evaluations(own(rows[label]))  # what an estimator only sees in the graph of a gradient, it refuses here
         except ScgError as error:
             raise named(error, label) from error
         used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
@@ -225,7 +226,6 @@ def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
     with one_thread():
         for label, graph in task.rows.items():
             task.centres[label] = task.draws(label, n, generator(entropy, 0, 0)).mean(axis=0)
-            _gradients(graph, generator(entropy, 0, 1), n)
             start = time.perf_counter()
             _gradients(graph, generator(entropy, 0, 1), n)
             each = (time.perf_counter() - start) / n

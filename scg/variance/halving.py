@@ -23,6 +23,7 @@ from scg.estimators import (
 )
 from scg.graph import Node
 from scg.stochastic import Graph
+from scg.variance.chunks import own
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Entry, Report
@@ -132,7 +133,7 @@ def _accepted(graph: Graph, bindings: list[dict[str, Estimator]], given: bool) -
     found, first = [], None
     for binding in bindings:
         try:
-            evaluations(graph.bind(binding))
+            evaluations(own(graph.bind(binding)))
             found.append(binding)
         except ScgError as error:
             first = first or error
@@ -152,7 +153,7 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
             rule = make()
             try:
                 rule.check(law, name)
-                evaluations(graph.bind({name: rule}))
+                evaluations(own(graph.bind({name: rule})))
             except ScgError:
                 continue
             found.append(rule)

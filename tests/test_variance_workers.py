@@ -1,0 +1,233 @@
+"""A comparison is the same to the last bit however its chunks are run: here, in threads, in processes, on a cluster, in any order, after a kill."""
+
+import copy
+import dataclasses
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg import variance
+from scg.variance import chunks, threads
+
+ROOT = Path(__file__).parent.parent
+W = np.random.default_rng(3).normal(size=(40, 30))
+SHARED = scg.MovingAverage()
+
+
+def model(theta, rng):  # a product of matrices, so that threads of linear algebra could add in another order
+    b = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b")
+    return np.mean((W @ b - 0.45) ** 2)
+
+
+def branching(theta, rng):
+    b = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(SHARED), rng=rng, name="b")
+    if np.sum(b) > 1:
+        return np.sum((b - 0.3) ** 2)
+    return np.sum((b + 0.2) ** 2)
+
+
+ROWS = {"REINFORCE": {}, "leave-one-out": {"b": scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())}, "DisARM": {"b": scg.DisARM()}}
+
+
+def run(executor, fn=model, theta=None, rows=ROWS, **options):
+    theta = np.zeros(30) if theta is None else theta
+    return variance.compare(fn, rows, args=(theta,), **{"replicates": 4000, "budget": 0, **options}, rng=np.random.default_rng(0), executor=executor)
+
+
+def bits(report):
+    """All of a report but the times, as bytes."""
+    untimed = [f.name for f in dataclasses.fields(variance.Entry) if "seconds" not in f.name]
+    arrays = [getattr(row, name) for row in report.rows.values() for name in ("mean", "variance", "bias")]
+    return pickle.dumps([[getattr(e, name) for name in untimed] for e in report.entries]) + b"".join(a.tobytes() for a in arrays if a is not None)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return bits(run(None))
+
+
+class LastFirst(Executor):
+    """Runs what was handed to it in the opposite order, and tells when it was asked for what."""
+
+    def __init__(self):
+        self.jobs, self.done, self.order = [], threading.Event(), []
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def submit(self, fn, *args):
+        self.jobs.append((future := Future(), fn, args))
+        return future
+
+    def work(self):
+        while len(self.jobs) < 16 and not self.done.wait(0.001):
+            pass
+        while self.jobs:
+            future, fn, args = self.jobs.pop()
+            self.order.append(args[-1][0])
+            future.set_result(fn(*args))
+
+
+def test_in_any_order(alone):
+    executor = LastFirst()
+    assert bits(run(executor)) == alone and executor.order == list(range(15, -1, -1))
+
+
+def test_with_any_number_of_workers(alone):
+    for workers in (1, 2, 4):
+        with ProcessPoolExecutor(workers) as executor:
+            assert bits(run(executor)) == alone
+    with ThreadPoolExecutor(3) as executor:
+        assert bits(run(executor)) == alone
+    assert bits(run(lambda: ProcessPoolExecutor(2))) == alone
+
+
+def test_not_a_thing_that_could_differ_is_taken_for_granted(alone, monkeypatch):
+    assert bits(run(None, replicates=4001)) != alone  # what is compared does see a replicate
+    monkeypatch.setattr(chunks, "generator", lambda entropy, *key: np.random.default_rng([entropy, *key, os.getpid()]))
+    with ThreadPoolExecutor(2) as executor:
+        assert bits(run(executor)) != alone  # and another seed
+
+
+def test_with_a_precision(alone):
+    few = run(None, precision=0.05)
+    with ProcessPoolExecutor(2) as executor:
+        assert bits(run(executor, precision=0.05)) == bits(few) != alone and 256 < few.replicates < 4000
+
+
+def test_an_if_on_a_draw_and_a_baseline_that_learns(monkeypatch):
+    monkeypatch.setattr(chunks, "LEAST", 20)
+    theta, rows = np.full(3, 0.3), {"declared": {}, "own": {"b": scg.ScoreFunction(scg.MovingAverage(0.9))}}
+    before = [copy.deepcopy(vars(b)) for b in (rows["own"]["b"].baseline, SHARED)]
+    here = run(None, branching, theta, rows, replicates=100)
+    with ProcessPoolExecutor(2) as executor:
+        there = run(executor, branching, theta, rows, replicates=100)
+    assert bits(here) == bits(there)
+    assert [vars(rows["own"]["b"].baseline), {**vars(SHARED), "_waiting": {}}] == [before[0], {**before[1], "_waiting": {}}]  # the user's learn nothing
+    mean = here["own"].total.mean
+    with ThreadPoolExecutor(2) as executor:
+        scg.grad(branching)(theta, rng=np.random.default_rng(0))  # but the user may teach them
+        rows["own"]["b"].baseline._total, rows["own"]["b"].baseline._weight = 30.0, 1.0
+        assert run(executor, branching, theta, rows, replicates=100)["own"].total.variance > 10 * here["own"].total.variance and mean > 0
+
+
+def kill_one(pids, after=600):
+    """A ``progress`` that kills one worker, once."""
+    killed = []
+
+    def progress(done, total):
+        if not killed and done >= after:
+            killed.append(pids()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    return progress, killed
+
+
+def test_a_worker_is_killed_and_a_fresh_executor_goes_on(alone):
+    made = []
+
+    def make():
+        made.append(ProcessPoolExecutor(2))
+        return made[-1]
+
+    progress, killed = kill_one(lambda: list(made[-1]._processes))
+    assert bits(run(make, progress=progress)) == alone
+    assert killed and len(made) == 2
+
+
+def test_a_worker_is_killed_and_this_process_goes_on(alone):
+    executor = ProcessPoolExecutor(2)
+    progress, killed = kill_one(lambda: list(executor._processes))
+    with pytest.warns(RuntimeWarning, match="a worker died and broke the executor"):
+        assert bits(run(executor, progress=progress)) == alone
+    assert killed
+
+
+def test_workers_that_always_die_are_not_replaced_for_ever():
+    made = []
+
+    class Dying(Executor):
+        def submit(self, fn, *args):
+            from concurrent.futures import BrokenExecutor
+
+            future = Future()
+            future.set_exception(BrokenExecutor("out of memory"))
+            return future
+
+    def make():
+        made.append(Dying())
+        return made[-1]
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(make)
+    assert len(made) == 1 + chunks._RETRIES
+
+
+def test_what_cannot_travel_is_named():
+    rows = {"ok": {}, "r": {"b": scg.RELAX(lambda phi, z: phi * z, np.array(0.3))}}
+    assert len(run(None, rows=rows, replicates=100)) == 2
+    with ThreadPoolExecutor(1) as executor, pytest.raises(TypeError, match="row 'r' cannot be sent to the workers.*top level of a module"):
+        run(executor, rows=rows)
+
+
+def test_a_function_without_a_name_travels_as_its_graph(alone):
+    with ProcessPoolExecutor(1) as executor:
+        assert bits(run(executor, lambda theta, rng: model(theta, rng))) == alone
+
+
+def test_an_error_in_a_worker_has_the_row():
+    def rare(theta, rng):
+        x = scg.sample(dist.Normal(theta, 1.0), scg.Reparameterized(), rng=rng, name="x")
+        return x * x + np.where(scg.stop_gradient(x) > 3.2, np.inf, 0.0)
+
+    with ProcessPoolExecutor(2) as executor, pytest.raises(ValueError, match=r"row 'r': the cost of replicate \d+ is not finite"):
+        run(executor, rare, np.array(0.0), {"r": {}}, replicates=40_000)
+
+
+
+def test_a_chunk_has_one_thread_of_linear_algebra(monkeypatch):
+    seen = []
+    draws = chunks.Task.draws
+
+    def watched(self, *args):
+        seen.append(threads.counts())
+        return draws(self, *args)
+
+    monkeypatch.setattr(chunks.Task, "draws", watched)
+    with ThreadPoolExecutor(2) as executor:
+        run(executor, replicates=600)
+    assert len(seen) > 6 and all(set(counts) <= {1} for counts in seen)
+
+
+def test_a_cluster_of_dask_one_worker_of_which_is_killed(alone, tmp_path):
+    from distributed import Client
+
+    address, env = tmp_path / "scheduler.json", {**os.environ, "PYTHONPATH": str(ROOT), "DASK_LOGGING__DISTRIBUTED": "critical"}
+    common = ["--scheduler-file", str(address), "--no-dashboard"]
+    quiet = {"env": env, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", *common, "--no-nanny", "--nthreads", "1", "--name"]
+    scheduler = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", *common, "--host", "127.0.0.1", "--port", "0"], **quiet)
+    workers = {name: subprocess.Popen([*command, name], **quiet) for name in ("one", "two")}
+    try:
+        deadline = time.monotonic() + 60
+        while not address.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with Client(scheduler_file=str(address), timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+            assert bits(run(client.get_executor())) == alone
+            progress, killed = kill_one(lambda: [workers["one"].pid])
+            assert bits(run(client.get_executor(), progress=progress)) == alone
+            assert killed and workers["one"].wait(10) == -signal.SIGKILL and workers["two"].poll() is None
+    finally:
+        for process in (*workers.values(), scheduler):
+            process.kill()
+            process.wait()
