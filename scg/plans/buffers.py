@@ -32,42 +32,56 @@ def is_copy(op: Op) -> bool:
 
 
 def assign(program: Program, own: set[int]) -> Assignment:
-    """Blocks for all results but those in ``own`` (by id), which have memory of their own, and those of several results."""
-    last: dict[int, int] = {}
+    """Blocks for all results but those in ``own`` (by id), which have memory of their own, those of several results, and temporaries of regions."""
+    region_of = {id(op): region for region in program.regions for op in region.members}
+    temporary = {i for region in program.regions for i in region.temporaries}
+    last: dict[int, int] = {}  # the last reader
+    release: dict[int, int] = {}  # when the buffer is free: for what a region reads, at its end
+    index = {id(op): k for k, op in enumerate(program.ops)}
     for k, op in enumerate(program.ops):
+        end = index[id(region_of[id(op)].members[-1])] if id(op) in region_of else k
         for a in op.args:
             if type(a) is Op:
-                last[id(origin(a))] = k
+                last[id(origin(a))], release[id(origin(a))] = k, end
     for o in program.outputs:
         if type(o) is Op:
-            last[id(origin(o))] = len(program.ops)
+            last[id(origin(o))] = release[id(origin(o))] = len(program.ops)
     block: dict[int, int] = {}
+    holder: dict[int, int] = {}  # by block: the operation whose result is in it
     sizes: list[int] = []
     free: list[int] = []
+    freed: dict[int, list[int]] = {}
     in_place = 0
     for k, op in enumerate(program.ops):
-        dying = {id(o): o for a in op.args if type(a) is Op and last[id(o := origin(a))] == k and id(o) in block}
-        if op.rule not in (INPUT, HELD, CHOICE) and op.dtype is not None and origin(op) is op and id(op) not in own:
-            over = None
-            if is_elementwise(op):
-                over = next((o for o in dying.values() if o.shape == op.shape and o.dtype == op.dtype and any([o is a for a in op.args])), None)
+        if op.rule not in (INPUT, HELD, CHOICE) and op.dtype is not None and origin(op) is op and id(op) not in own and id(op) not in temporary:
+            over = _dying(op, k, last, block) if is_elementwise(op) else None
+            fits = [b for b in free if op.nbytes <= sizes[b] <= 2 * op.nbytes + 1024]
             if over is not None:
-                block[id(op)] = block[id(over)]
-                del dying[id(over)]
+                chosen = block[id(over)]
                 in_place += 1
+            elif fits:
+                chosen = min(fits, key=sizes.__getitem__)
+                free.remove(chosen)
             else:
-                fits = [b for b in free if op.nbytes <= sizes[b] <= 2 * op.nbytes + 1024]
-                if fits:
-                    chosen = min(fits, key=sizes.__getitem__)
-                    free.remove(chosen)
-                else:
-                    chosen = len(sizes)
-                    sizes.append(op.nbytes)
-                block[id(op)] = chosen
-            if id(op) not in last:  # nobody reads it: a draw that only moves its generator on
-                dying[id(op)] = op
-        free += [block[i] for i in dying]
+                chosen = len(sizes)
+                sizes.append(op.nbytes)
+            block[id(op)], holder[chosen] = chosen, id(op)
+            freed.setdefault(release.get(id(op), k), []).append(id(op))  # what nobody reads is a draw that moves its generator on
+        free += [block[i] for i in freed.pop(k, ()) if holder[block[i]] == i]
     return Assignment(block, sizes, in_place)
+
+
+def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int]) -> Op | None:
+    """An operand of the same shape and dtype that nobody reads later: its buffer can be written over, element by element."""
+    for a in op.args:
+        if type(a) is not Op or a.shape != op.shape or a.dtype != op.dtype:
+            continue
+        o = a
+        while o is not origin(o) and (o.rule.name in ("reshape", "alias", "stop_gradient", "path")) and not is_copy(o):
+            o = o.args[0]
+        if o is origin(o) and last[id(o)] == k and id(o) in block and o.nbytes == op.nbytes:
+            return o
+    return None
 
 
 def aligned(nbytes: int) -> Any:

@@ -1,13 +1,16 @@
 """A plan with buffers of its own: steps that are bound to them once, and to the arrays of a call when these are other ones."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from scg.halves import both
 from scg.plans.buffers import Assignment, aligned, is_copy
-from scg.plans.kernels import Generators, kernel, view
+from scg.plans.kernels import Generators, is_elementwise, kernel, view
+from scg.plans.passes.blocks import Region, part
 from scg.plans.program import CHOICE, HELD, Op, Program
 from scg.plans.recording import INPUT
 
@@ -37,11 +40,16 @@ class Machine:
         self.spares: dict[int, list[Any]] = {}
         self.counts: dict[int, int] = {}
         self.steps: list[tuple[Any, list[Any]]] = []
+        regions = {id(region.members[-1]): region for region in program.regions}
+        inside = {id(op) for region in program.regions for op in region.members}
         for op in program.ops:
             place = self._place(op, program, assignment, results)
             if place is not None:
                 self.places[id(op)] = place
-            if op.rule not in (INPUT, HELD) and (view(op) is None or is_copy(op) or type(op.args[0]) is not Op):
+            if id(op) in inside:
+                if id(op) in regions:
+                    self._bind_region(regions[id(op)])
+            elif op.rule not in (INPUT, HELD) and (view(op) is None or is_copy(op) or type(op.args[0]) is not Op):
                 self._bind_step(op)
 
     def _place(self, op: Op, program: Program, assignment: Assignment, results: dict[int, int]) -> Any:
@@ -57,6 +65,8 @@ class Machine:
             return Dynamic(source.slot, (*source.views, look)) if type(source) is Dynamic else look(source)
         if id(op) in results:
             return Dynamic(results[id(op)])
+        if id(op) not in assignment.block and op.dtype is not None:
+            return None  # a region's own
         if op.dtype is None:
             return tuple([np.empty_like(v) for v in op.value])
         return self.blocks[assignment.block[id(op)]][: op.nbytes].view(op.dtype).reshape(op.shape)
@@ -75,6 +85,42 @@ class Machine:
                 place = None
             args.append(place)
         self.steps.append((run, args))
+
+    def _bind_region(self, region: Region) -> None:
+        """Steps for each block of rows; temporaries live in a few arrays of one block, one set for each thread."""
+        rows, threads = region.rows, region.threads
+        homes, number = temporaries(region)
+        height = max([stop - start for start, stop in rows])
+        sides: list[list[tuple[Any, list[Any]]]] = []
+        for side in range(threads):
+            scratch = [aligned(height * size) for size in number]
+            steps: list[tuple[Any, list[Any]]] = []
+            for start, stop in rows[side * len(rows) // threads : (side + 1) * len(rows) // threads]:
+                for op in region.members:
+                    args: list[Any] = []
+                    for operand in (*op.args, op):
+                        args.append(self._block(operand, region, start, stop, homes, scratch, args, operand is op))
+                    steps.append((kernel(op, self.generators), args))
+            sides.append(steps)
+        if threads == 1:
+            self.steps += sides[0]
+        else:
+            self.steps.append((_on_both, sides))
+
+    def _block(self, operand: Any, region: Region, start: int, stop: int, homes: Any, scratch: Any, args: list[Any], is_out: bool) -> Any:
+        """The rows of an operand, or of the result; what is bound at the call has its place noted."""
+        if type(operand) is not Op:
+            cut = part(operand.shape, region.shape, start, stop) if isinstance(operand, np.ndarray) else None
+            return operand if cut is None else cut(operand)
+        if id(operand) in homes:
+            shape = (stop - start, *operand.shape[1:])
+            return scratch[homes[id(operand)]][: math.prod(shape) * operand.dtype.itemsize].view(operand.dtype).reshape(shape)
+        cut = (lambda x: x[start:stop]) if is_out else part(operand.shape, region.shape, start, stop)
+        place = self.places[id(operand)]
+        if type(place) is Dynamic:
+            self.references[place.slot].append((args, len(args), place.views if cut is None else (*place.views, cut)))
+            return None
+        return place if cut is None else cut(place)
 
     def bind(self, slot: int, array: Any) -> None:
         """Let the steps read, or write, this array in the place of the one before."""
@@ -120,6 +166,40 @@ class Machine:
                 self.bind(slot, array)
         self.generators.current = generators
         for fn, args in self.steps:
+            fn(*args)
+
+
+def temporaries(region: Region) -> tuple[dict[int, int], list[int]]:
+    """Which block-sized array each temporary of a region is in, by id, and the bytes that a row of each array has."""
+    last = {id(a): k for k, op in enumerate(region.members) for a in op.args if type(a) is Op and id(a) in region.temporaries}
+    homes: dict[int, int] = {}
+    widths: list[int] = []
+    free: list[int] = []
+    for k, op in enumerate(region.members):
+        dying = list(dict.fromkeys([id(a) for a in op.args if type(a) is Op and last.get(id(a)) == k]))
+        if is_elementwise(op):  # written over what dies here
+            free += [homes[i] for i in dying if i in homes]
+        if id(op) in region.temporaries:
+            width = math.prod(op.shape[1:]) * op.dtype.itemsize
+            chosen = next((h for h in reversed(free) if widths[h] == width), None)
+            if chosen is None:
+                chosen = len(widths)
+                widths.append(width)
+            else:
+                free.remove(chosen)
+            homes[id(op)] = chosen
+        if not is_elementwise(op):
+            free += [homes[i] for i in dying if i in homes]
+    return homes, widths
+
+
+def _on_both(first: list[Any], second: list[Any]) -> None:
+    both(lambda: _run(first), lambda: _run(second))
+
+
+def _run(steps: list[Any]) -> None:
+    with np.errstate(all="ignore"):  # which each thread has for itself
+        for fn, args in steps:
             fn(*args)
 
 

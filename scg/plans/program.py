@@ -54,6 +54,7 @@ class Program:
     def __init__(self, ops: list[Op], inputs: dict[int, int], outputs: list[Any], notes: list[str] | None = None):
         self.ops, self.inputs, self.outputs = ops, inputs, outputs  # ``inputs``: id of the operation -> position of the argument
         self.notes = notes or []
+        self.regions: list[Any] = []  # of ``passes.blocks``
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not
 
     def rewrite(self, change: Callable[[Op, Callable[[Op], Op]], Any]) -> int:

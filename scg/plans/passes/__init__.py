@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from scg.plans.passes.blocks import blocks
 from scg.plans.passes.copies import copies
 from scg.plans.passes.dead import dead
 from scg.plans.passes.expand import expand
@@ -31,6 +32,7 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     "flatten": (flatten, merge, dead),
     "copies": (copies,),
     "scalars": (scalars,),
+    "blocks": (blocks,),
 }
 """All passes by name, in their order, each with what clears up after it."""
 

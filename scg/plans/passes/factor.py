@@ -4,6 +4,7 @@ from typing import Any
 
 from scg.plans.passes.expand import ADD, MULTIPLY, NEGATIVE, SUBTRACT
 from scg.plans.program import Op, Program
+from scg.primitives import layout
 
 
 def factor(program: Program) -> int:
@@ -33,15 +34,22 @@ def factor(program: Program) -> int:
 
 def _common(w: Any, v: Any) -> tuple[Any, int, int] | None:
     """(base, sign of w, sign of v) where both are the same operation up to sign."""
-    (x, s), (y, t) = _unsigned(w), _unsigned(v)
-    return (x, s, t) if x is y and type(x) is Op else None
+    if w is v:
+        return w, 1, 1
+    for x, y, signs in ((w, v, (-1, 1)), (v, w, (1, -1))):
+        if _is_minus(x, y):
+            return y, *signs
+    return None
 
 
-def _unsigned(x: Any) -> tuple[Any, int]:
-    """An operation without its sign, looked for beneath a broadcast or a reshape."""
-    if type(x) is Op and x.rule is NEGATIVE:
-        return x.args[0], -1
-    return x, 1
+def _is_minus(x: Any, y: Any) -> bool:
+    """Whether x = -y, also where both were broadcast after the sign was taken."""
+    if type(x) is not Op or type(y) is not Op:
+        return False
+    if x.rule is NEGATIVE:
+        return x.args[0] is y
+    stretched = x.rule is layout._broadcast_to and y.rule is layout._broadcast_to and x.shape == y.shape
+    return (stretched or x.rule is y.rule is layout._reshape and x.shape == y.shape) and _is_minus(x.args[0], y.args[0])
 
 
 def _whole(x: Any, y: Any, op: Op) -> bool:

@@ -1,0 +1,132 @@
+"""Chains of elementwise maps over large arrays gathered into regions, which run block by block of leading rows: what one map writes the next
+reads from the cache, what only they read needs no array of its own, and halves of the rows can go to a second thread.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.plans.kernels import is_elementwise, view
+from scg.plans.program import LEAVES, Op, Program
+from scg.primitives import contraction, elementwise, layout, reduction
+from scg.sample import draw
+
+LARGE = 2**15
+"""Elements from which on an array is run in blocks."""
+
+BLOCK = 2**15
+"""Elements of an array in one block: a few of them fit into a core's second-level cache."""
+
+WORTH_A_THREAD = 2**19
+"""Elements times maps from which on the second half of the rows goes to a second thread: some 100 microseconds."""
+
+
+class Region(NamedTuple):
+    """``members`` stand one after the other in the program, and map arrays of ``shape``; ``temporaries`` (ids) are read by members only."""
+
+    members: Sequence[Op]
+    shape: tuple[int, ...]
+    temporaries: frozenset[int]
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """(start, stop) of each block along the first axis."""
+        n = self.shape[0]
+        width = int(np.prod(self.shape[1:], dtype=np.int64))
+        count = min(n, max(1, -(-n * width // BLOCK)))
+        if self.threads == 2:
+            count += count % 2
+        ends = [n * k // count for k in range(count + 1)]
+        return list(zip(ends[:-1], ends[1:], strict=True))
+
+    @property
+    def threads(self) -> int:
+        """One, or two where there is enough to do."""
+        return 2 if self.shape[0] > 1 and len(self.members) * np.prod(self.shape, dtype=np.int64) >= WORTH_A_THREAD else 1
+
+
+def blocks(program: Program) -> int:
+    """Gather regions, as early as their operands allow; the order of draws stays."""
+    program.regions = []
+    ops: list[Op] = []
+    rest = list(program.ops)
+    users = program.users()
+    while rest:
+        at = next((k for k, op in enumerate(rest) if _leads(op)), None)
+        if at is None:
+            ops += rest
+            break
+        before, members, after = _gathered(rest[at:], rest[at].shape)
+        ops += rest[:at] + before
+        inside = {id(op) for op in members}
+        temporaries = [id(op) for op in members if users[id(op)] and all([u is not None and id(u) in inside for u in users[id(op)]])]
+        region = Region(members, members[0].shape, frozenset(temporaries))
+        if len(members) > 1 or region.threads == 2:
+            program.regions.append(region)
+        ops += members
+        rest = after
+    program.ops = ops
+    return len(program.regions)
+
+
+def _gathered(ops: list[Op], shape: tuple[int, ...]) -> tuple[list[Op], list[Op], list[Op]]:
+    """Operations that can run before the region that ``ops[0]`` begins, its members, and those that must wait for it."""
+    before: list[Op] = []
+    members = [ops[0]]
+    after: list[Op] = []
+    inside, waiting = {id(ops[0])}, set()
+    drawing = False
+    for op in ops[1:]:
+        depends = any([type(a) is Op and id(a) in waiting for a in op.args])
+        reads = any([type(a) is Op and id(a) in inside for a in op.args])
+        draws = op.rule in LEAVES or op.rule is draw
+        if depends or draws and drawing:
+            drawing = drawing or draws
+        elif _joins(op, shape) and (reads or op.shape == shape and _leads(op) and _near(op, inside, members)):
+            members.append(op)
+            inside.add(id(op))
+            continue
+        elif not reads:
+            before.append(op)
+            continue
+        after.append(op)
+        waiting.add(id(op))
+        drawing = drawing or draws
+    return before, members, after
+
+
+def _near(op: Op, inside: set[int], members: list[Op]) -> bool:
+    """Whether it shares a large operand with a member: then it is in the cache."""
+    mine = {id(a) for a in op.args if type(a) is Op and a.size == op.size}
+    return any([id(a) in mine for m in members for a in m.args])
+
+
+def _leads(op: Op) -> bool:
+    return len(op.shape or ()) > 0 and op.size >= LARGE and _is_map(op) and op.shape[0] > 1
+
+
+def _is_map(op: Op) -> bool:
+    if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
+        return False
+    return isinstance(op.rule.fn, np.ufunc) and not op.statics or op.rule in (elementwise._where, layout._astype, layout._as_integer)
+
+
+def _joins(op: Op, shape: tuple[int, ...]) -> bool:
+    """A map of the shape, or a sum over its last axis."""
+    if op.dtype is None:
+        return False
+    if op.shape == shape:
+        return _is_map(op)
+    if len(shape) < 2 or op.shape != shape[:-1] or not all([type(a) is Op or isinstance(a, np.ndarray) for a in op.args]):
+        return False
+    if op.rule is contraction._dot:
+        return all([a.shape == shape or len(a.shape) < len(shape) for a in op.args])
+    return op.rule is reduction._sum and op.args[0].shape == shape and [a % len(shape) for a in op.statics["axis"] or ()] == [len(shape) - 1] and not op.statics["keepdims"]
+
+
+def part(shape: tuple[int, ...], region: tuple[int, ...], start: int, stop: int) -> Any:
+    """The function that takes the block's rows of an operand of ``shape``; None where the operand is the same for all rows."""
+    if len(shape) == len(region) and shape[0] == region[0] and region[0] > 1:
+        return lambda x: x[start:stop]
+    return None
