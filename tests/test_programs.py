@@ -19,9 +19,10 @@ import scg
 from scg.errors import ScgTypeError, ScgValueError
 from scg.testing import Program, check_gradient, programs
 from scg.testing.program import literal
-from scg.testing.strategies.operations import BOUND, OPERATIONS
+from scg.testing.strategies.choices import BOUND
+from scg.testing.strategies.operations import OPERATIONS
 from scg.testing.strategies.programs import write
-from scg.tree import leaves, map_leaves, rebuild
+from scg.tree import leaves, rebuild
 
 DRAWN = settings(max_examples=60, suppress_health_check=list(HealthCheck))  # a program takes milliseconds to draw
 
@@ -161,7 +162,7 @@ def test_hypothesis_is_not_needed_for_anything_else():
     assert run_apart(code) == "scg.testing.programs draws with Hypothesis, which is not installed: pip install 'scg[test]'\n"
     assert "programs" in dir(scg.testing)
     with pytest.raises(AttributeError, match="no attribute 'progams'"):
-        scg.testing.progams
+        _ = scg.testing.progams
 
 
 @pytest.mark.parametrize(
@@ -172,8 +173,8 @@ def test_hypothesis_is_not_needed_for_anything_else():
         ({"operations": ["scipy.special.gammainc"], "order": 2}, "none of scipy.special.gammainc is differentiable 2 times"),
         ({"dtypes": [np.int64]}, "floating-point dtypes"),
         ({"dtypes": []}, "floating-point dtypes"),
-        ({"max_statements": 0}, "max_statements must be at least 1"),
-        ({"max_arguments": 9}, "max_arguments must be at least 1 and at most 6, got 9"),
+        ({"max_statements": 0}, "max_statements and max_elements must be at least 1, got 0 and 16"),
+        ({"max_arguments": 9}, "max_arguments must be between 1 and 6, got 9"),
     ],
 )
 def test_options_that_draw_nothing_are_refused(options, message):
@@ -196,7 +197,7 @@ def test_options_are_kept(program):
     numbers = np.concatenate([np.ravel(x) for x in found])
     assert len(set(numbers)) == numbers.size and np.all(numbers != 0)
     names = set(re.findall(r"= (np[.\w]+)\(", program.source))
-    assert all(OPERATIONS["np.linalg.norm"].family == "linalg" and OPERATIONS[name].family in ("elementwise", "linalg", "reduction") for name in names)
+    assert all(name == "np.sum" or OPERATIONS[name].family in ("elementwise", "linalg") for name in names)
     watched(program, lambda x: check_value(x, 6))
 
 
@@ -212,29 +213,40 @@ def test_values_are_moderate_and_nothing_warns(program):
     assert np.shape(value) == () and np.isfinite(value) and value == program()
 
 
+def settles(program, order):
+    """Check derivatives by differences; False where these see rounding only, as of a rel_entr(x, x) that is zero throughout."""
+    try:
+        check_gradient(program, *program.args, order=order)
+    except ScgValueError as error:
+        assert "do not converge" in str(error)
+        return False
+    return True
+
+
 SHAPES = [(3,), (2, 2), (1, 3), (3, 3), (2, 2, 2), (), (2, 3)]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_is_drawn_and_its_derivatives_are_right(name):
     """By differences and complex steps, which know nothing of VJPs: on three shapes and choices."""
-    rng, found = np.random.default_rng(0), set()
+    rng, checked = np.random.default_rng(0), 0
     for seed in range(40):
         shapes = [SHAPES[rng.integers(len(SHAPES))] for _ in range(2)]
-        found.add(write([(shape, np.float64) for shape in shapes], [(name, int(rng.integers(2**24)))], seed, seed % 4))
-    found = sorted([program for program in found if " = " in program.source], key=str)
-    assert len(found) >= 3, name
-    for program in found[:3]:
-        check_gradient(program, *program.args, order=min(2, OPERATIONS[name].order))
+        program = write([(shape, np.float64) for shape in shapes], [(name, int(rng.integers(2**24)))], seed, seed % 4)
+        if " = " in program.source and settles(program, min(2, OPERATIONS[name].order)):
+            checked += 1
+        if checked == 3:
+            return
+    pytest.fail(f"{name} is drawn {checked} times of 40")
 
 
 # ---- laws
 
 
-@settings(DRAWN, max_examples=40)
-@given(programs())
-def test_derivatives_to_second_order(program):
-    check_gradient(program, *program.args, order=2)
+def test_derivatives_to_second_order():
+    settled = []
+    settings(DRAWN, max_examples=30)(given(programs())(lambda program: settled.append(settles(program, 2))))()
+    assert np.mean(settled) > 0.9
 
 
 SINGLE = [name for name in OPERATIONS if name != "np.cov"]  # the covariance of float32 is float64 in NumPy, float32 here

@@ -41,8 +41,8 @@ class Program:
         print(program)                 # the script: imports, arguments, function, and a line that runs it
 
     The source may use the names in ``IMPORTS`` (``np``, ``special``, ``scg``, ``dist``), and imports of its own. Arguments are
-    arrays and numbers, and dicts, lists and tuples of them; they are copied, and may not be written to. ``wrt`` names those to differentiate
-    by: where not given, all whose leaves are floating-point. A function that has a parameter ``rng`` is given
+    arrays and numbers, and dicts, lists and tuples of them; they are copied, and may not be written to. ``wrt`` names those to
+    differentiate by: where not given, all whose leaves are floating-point. A function that has a parameter ``rng`` is given
     ``np.random.default_rng(seed)``. Its line numbers, in tracebacks and in scg's messages, are those of the script. Programs with one
     script are equal.
 

@@ -1,124 +1,18 @@
 """The operations that drawn programs are made of: how each is written down for operands on which it is smooth and well-conditioned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-BOUND = 4.0  # no value of a program is larger
-GAP = 2.0**-7  # at a kink, as of max(x, y) where x = y, operands are at least so far apart
-
-
-class Value(NamedTuple):
-    """An operand: its text, which may stand anywhere in an expression, and its value."""
-
-    text: str
-    array: np.ndarray
-
-
-class NoFit(Exception):
-    """No value at hand suits the operation."""
-
-
-class Pick:
-    """Choices of operands and statics, all read off one number: zero takes the first of everything."""
-
-    def __init__(self, values: Sequence[Value], entropy: int, max_elements: int):
-        self.values, self.entropy, self.max_elements = values, entropy, max_elements
-
-    def one(self, options: Sequence[Any]) -> Any:
-        if not len(options):
-            raise NoFit
-        self.entropy, k = divmod(self.entropy, len(options))
-        return options[k]
-
-    def value(self, fits: Callable[[np.ndarray], Any] = lambda x: True) -> Value:
-        return self.one([v for v in self.values if fits(v.array)])
-
-    def array(self, low: int = 1, high: int = 9) -> Value:
-        """One with low to high axes."""
-        return self.value(lambda x: low <= x.ndim <= high)
-
-    def vector(self, least: int = 1) -> Value:
-        """One with one axis of at least ``least`` elements, or one laid out so."""
-        text, x = self.value(lambda x: x.size >= least)
-        return Value(text, x) if x.ndim == 1 else Value(f"np.ravel({text})", np.ravel(x))
-
-    def with_(self, *others: Value) -> Value:
-        """One that broadcasts with ``others`` to a result that is not too large; rather not one of them, for x - x is no test."""
-        shapes = [o.array.shape for o in others]
-        fit = [v for v in self.values if _size(*shapes, v.array.shape) <= self.max_elements]
-        return self.one(sorted(fit, key=lambda v: any(o.array is v.array for o in others)))
-
-    def within(self, low: float, high: float, *others: Value) -> Value:
-        """One that broadcasts with ``others``, brought into [low, high] where it is not there."""
-        text, x = self.with_(*others) if others else self.value()
-        if low <= np.min(x) and np.max(x) <= high:
-            return Value(text, x)
-        if np.isinf(high):
-            return Value(f"({low} + {text}**2)", low + x**2)
-        middle, half = (low + high) / 2, (high - low) / 2
-        return Value(f"({middle} + {half} * np.tanh({text}))", middle + half * np.tanh(x))
-
-    def axis(self, x: np.ndarray, *more: Any) -> Any:
-        """An axis, counted from either end; or one of ``more``."""
-        return self.one([*more, *range(x.ndim), *range(-x.ndim, 0)])
-
-    def axes(self, x: np.ndarray) -> str:
-        """The statics of a reduction: no axis, one, or several; kept or not."""
-        pairs = [(i, j) for i in range(x.ndim) for j in range(i + 1, x.ndim)]
-        axis = self.axis(x, None, *pairs)
-        return self.one(["", ", keepdims=True"]) if axis is None else f", axis={axis}" + self.one(["", ", keepdims=True"])
-
-    def square(self) -> Value:
-        """A square matrix, or a stack of them."""
-        text, x = self.array()
-        if x.ndim == 1:
-            text, x = f"np.outer({text}, {text})", np.outer(x, x)
-        elif x.shape[-1] != x.shape[-2]:
-            text, x = f"np.matmul({text}, np.swapaxes({text}, -1, -2))", x @ np.swapaxes(x, -1, -2)
-        return self.small(Value(text, x))
-
-    def regular(self) -> Value:
-        """x + c I with c larger than the norm of x by one: the condition is at most 2 |x| + 1."""
-        text, x = self.square()
-        c, n = _norm(x) + 1, x.shape[-1]
-        return Value(f"({text} + {c} * np.eye({n}, dtype={text}.dtype))", x + c * np.eye(n))
-
-    def definite(self) -> Value:
-        """x x^T + I."""
-        text, x = self.square()
-        n = x.shape[-1]
-        return Value(f"(np.matmul({text}, np.swapaxes({text}, -1, -2)) + np.eye({n}, dtype={text}.dtype))", x @ np.swapaxes(x, -1, -2) + np.eye(n))
-
-    def separated(self) -> Value:
-        """x + x^T + c diag(1, 2, ...), whose eigenvalues and singular values lie in disjoint discs (Gershgorin)."""
-        text, x = self.square()
-        c, n = 4 * _norm(x) + 1, x.shape[-1]
-        diagonal = f"np.diag(np.arange(1, {n + 1}, dtype={text}.dtype))"
-        return Value(f"({text} + np.swapaxes({text}, -1, -2) + {c} * {diagonal})", x + np.swapaxes(x, -1, -2) + c * np.diag(np.arange(1, n + 1)))
-
-    def small(self, value: Value) -> Value:
-        if value.array.size > self.max_elements:
-            raise NoFit
-        return value
-
-
-def _size(*shapes: tuple[int, ...]) -> float:
-    try:
-        return float(np.prod(np.broadcast_shapes(*shapes)))
-    except ValueError:
-        return np.inf
-
-
-def _norm(x: np.ndarray) -> float:
-    """A whole number that bounds the row sums, so the spectral norm of a symmetric x."""
-    rows = max(np.max(np.sum(np.abs(x), -1)), np.max(np.sum(np.abs(x), -2)))
-    return float(np.ceil(rows))
+from scg.testing.strategies.choices import BOUND, GAP, NoFit, Pick, Value, apart, size_of
 
 
 class Operation(NamedTuple):
-    """``write`` chooses operands and gives the text of an expression; it raises NoFit where there are none. ``order``: as often differentiable."""
+    """``write`` chooses operands and gives the text of an expression; it raises NoFit where there are none.
+
+    It is differentiable ``order`` times.
+    """
 
     name: str
     family: str
@@ -137,9 +31,8 @@ def _called(name: str) -> str:
     return name.removeprefix("scipy.")
 
 
-def apart(x: np.ndarray) -> bool:
-    """Whether no two elements are so near that their order might change."""
-    return x.size < 2 or bool(np.min(np.diff(np.sort(x, None))) > GAP)
+def _family(name: str) -> str:
+    return "elementwise" if name.startswith("np.") else "special"
 
 
 def _apart(p: Pick, least: int) -> Value:
@@ -152,14 +45,14 @@ def _apart(p: Pick, least: int) -> Value:
 # Elementwise, by one operand: where it is drawn from.
 FREE, POSITIVE = (-BOUND, BOUND), (0.5, np.inf)
 UNARY: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(["np.negative", "np.positive", "np.square", "np.exp", "np.exp2", "np.expm1", "np.sin", "np.cos", "np.sinh", "np.cosh"], FREE),
-    **dict.fromkeys(["np.tanh", "np.arctan", "np.arcsinh", "np.deg2rad", "np.rad2deg", "np.sinc", "np.i0"], FREE),
+    **dict.fromkeys(["np.negative", "np.positive", "np.square", "np.exp", "np.exp2", "np.expm1", "np.sin", "np.cos", "np.sinh"], FREE),
+    **dict.fromkeys(["np.cosh", "np.tanh", "np.arctan", "np.arcsinh", "np.deg2rad", "np.rad2deg", "np.sinc", "np.i0"], FREE),
     **dict.fromkeys(["np.log", "np.log2", "np.log10", "np.sqrt", "np.reciprocal", "np.cbrt"], POSITIVE),
     **dict.fromkeys(["np.arcsin", "np.arccos", "np.arctanh"], (-0.75, 0.75)),
     "np.log1p": (-0.5, np.inf),
     "np.tan": (-1.0, 1.0),
     "np.arccosh": (1.5, np.inf),
-    **{f"scipy.special.{name}": FREE for name in ["expit", "log_expit", "erf", "erfc", "erfcx", "dawsn", "ndtr", "log_ndtr", "j0", "j1", "i1"]},
+    **{f"scipy.special.{name}": FREE for name in ["expit", "log_expit", "erf", "erfc", "erfcx", "dawsn", "ndtr", "log_ndtr", "j0", "j1"]},
     **{f"scipy.special.{name}": POSITIVE for name in ["gammaln", "digamma", "rgamma", "y0", "i0e", "k0", "k1e", "entr", "exp1", "spence"]},
     "scipy.special.gamma": (0.5, BOUND),
     "scipy.special.logit": (0.125, 0.875),
@@ -167,6 +60,7 @@ UNARY: dict[str, tuple[float, float]] = {
     "scipy.special.erfinv": (-0.75, 0.75),
     "scipy.special.ellipk": (-BOUND, 0.75),
     "scipy.special.exprel": FREE,
+    "scipy.special.i1": FREE,
 }
 BINARY: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     **dict.fromkeys(["np.add", "np.subtract", "np.multiply", "np.logaddexp", "np.logaddexp2"], (FREE, FREE)),
@@ -182,7 +76,7 @@ BINARY: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "scipy.special.kl_div": (POSITIVE, POSITIVE),
 }
 for _name, _domain in UNARY.items():
-    operation(_name, "elementwise" if _name.startswith("np.") else "special", lambda p, f=_called(_name), d=_domain: f"{f}({p.within(*d).text})")
+    operation(_name, _family(_name), lambda p, f=_called(_name), d=_domain: f"{f}({p.within(*d).text})")
 
 
 def _binary(p: Pick, name: str, first: tuple[float, float], second: tuple[float, float]) -> str:
@@ -197,7 +91,7 @@ def _operator(p: Pick) -> str:
 
 def _kinked(p: Pick, name: str) -> str:
     x = p.value()
-    y = p.one([v for v in p.values if _size(v.array.shape, x.array.shape) <= p.max_elements and np.min(np.abs(v.array - x.array)) > GAP])
+    y = p.one([v for v in p.values if size_of(v.array.shape, x.array.shape) <= p.max_elements and np.min(np.abs(v.array - x.array)) > GAP])
     return f"{name}({x.text}, {y.text})"
 
 
@@ -209,7 +103,7 @@ def _threshold(p: Pick, x: np.ndarray) -> float:
 def _where(p: Pick) -> str:
     x = p.value()
     y, t = p.with_(x), _threshold(p, x.array)
-    z = p.one([v for v in p.values if _size(v.array.shape, x.array.shape, y.array.shape) <= p.max_elements])
+    z = p.one([v for v in p.values if size_of(v.array.shape, x.array.shape, y.array.shape) <= p.max_elements])
     return f"np.where({x.text} > {t}, {y.text}, {z.text})"
 
 
@@ -219,9 +113,7 @@ def _clip(p: Pick) -> str:
 
 
 for _name, (_first, _second) in BINARY.items():
-    operation(
-        _name, "elementwise" if _name.startswith("np.") else "special", lambda p, f=_called(_name), a=_first, b=_second: _binary(p, f, a, b)
-    )
+    operation(_name, _family(_name), lambda p, f=_called(_name), a=_first, b=_second: _binary(p, f, a, b))
 operation("operators", "elementwise", _operator)
 for _name in ("np.maximum", "np.minimum", "np.fmax", "np.fmin"):
     operation(_name, "elementwise", lambda p, f=_name: _kinked(p, f))
@@ -268,7 +160,8 @@ operation("np.cumprod", "reduction", lambda p: _along(p, "np.cumprod({x}, axis={
 operation("np.sort", "sorting", lambda p: _along(p, "np.sort({x}, axis={axis})", fits=apart))
 operation("np.partition", "sorting", lambda p: f"np.partition({_apart(p, 2).text}, 1)")
 operation("np.argsort", "sorting", lambda p: f"{(x := _apart(p, 1)).text}[np.argsort({x.text})]")
-operation("np.take_along_axis", "sorting", lambda p: _along(p, "np.take_along_axis({x}, np.argsort({x}, axis={axis}), axis={axis})", fits=apart))
+BY_INDEX = "np.take_along_axis({x}, np.argsort({x}, axis={axis}), axis={axis})"
+operation("np.take_along_axis", "sorting", lambda p: _along(p, BY_INDEX, fits=apart))
 operation("np.diff", "signals", lambda p: _along(p, "np.diff({x}, axis={axis})", least=2))
 operation("np.gradient", "signals", lambda p: _along(p, "np.gradient({x}, axis={axis})", least=2))
 operation("np.trapezoid", "signals", lambda p: _along(p, "np.trapezoid({x}, axis={axis})"))
@@ -293,7 +186,7 @@ def _multiplies(x: np.ndarray, y: np.ndarray) -> bool:
 
 def _stacks(x: np.ndarray, y: np.ndarray) -> bool:
     """Whether x @ y is defined, stacks of matrices included."""
-    return x.shape[-1] == y.shape[0 if y.ndim == 1 else -2] and np.isfinite(_size(x.shape[:-2], y.shape[:-2]))
+    return x.shape[-1] == y.shape[0 if y.ndim == 1 else -2] and np.isfinite(size_of(x.shape[:-2], y.shape[:-2]))
 
 
 EINSUMS = (
@@ -319,7 +212,8 @@ operation("np.inner", "contraction", lambda p: _product(p, "np.inner({x}, {y})",
 operation("np.outer", "contraction", lambda p: f"np.outer({p.array().text}, {p.value().text})")
 operation("np.kron", "contraction", lambda p: _product(p, "np.kron({x}, {y})", lambda x, y: x.ndim == y.ndim == 2))
 operation("np.vdot", "contraction", lambda p: _product(p, "np.vdot({x}, {y})", lambda x, y: x.size == y.size))
-operation("np.tensordot", "contraction", lambda p: _product(p, "np.tensordot({x}, {y}, axes=((0,), (-1,)))", lambda x, y: x.shape[0] == y.shape[-1]))
+OVER_FIRST = "np.tensordot({x}, {y}, axes=((0,), (-1,)))"
+operation("np.tensordot", "contraction", lambda p: _product(p, OVER_FIRST, lambda x, y: x.shape[0] == y.shape[-1]))
 operation("np.cross", "contraction", lambda p: _product(p, "np.cross({x}, {y})", lambda x, y: x.shape == y.shape and x.shape[-1] == 3))
 operation("np.einsum", "contraction", _einsum)
 
@@ -376,7 +270,7 @@ operation("np.pad", "layout", lambda p: f"np.pad({p.array(1).text}, 1, mode='con
 operation("np.tril", "layout", lambda p: f"{p.one(['np.tril', 'np.triu'])}({p.array(2).text})")
 operation("operator.getitem", "indexing", _indexed)
 operation("np.take", "indexing", lambda p: _along(p, "np.take({x}, np.array([0, 0, -1]), axis={axis})"))
-operation("np.diag", "indexing", lambda p: f"np.diag({p.value(lambda x: x.ndim == 2 or (x.ndim == 1 and x.size**2 <= p.max_elements)).text})")
+operation("np.diag", "indexing", lambda p: f"np.diag({p.value(lambda x: x.ndim == 2 or (x.ndim == 1 and x.size < 5)).text})")
 operation("np.diagonal", "indexing", lambda p: f"np.diagonal({p.array(2).text}, axis1=-2, axis2=-1)")
 operation("np.trace", "indexing", lambda p: f"np.trace({p.array(2, 2).text})")
 
@@ -389,7 +283,8 @@ operation("np.linalg.matrix_power", "linalg", lambda p: f"np.linalg.matrix_power
 operation("np.linalg.cholesky", "linalg", lambda p: f"np.linalg.cholesky({p.definite().text})")
 operation("np.linalg.eigvalsh", "linalg", lambda p: f"np.linalg.eigvalsh({p.separated().text})")
 operation("np.linalg.eigh", "linalg", lambda p: f"np.linalg.eigh({p.separated().text})[{p.one(['0]', '1] ** 2'])}")
-operation("np.linalg.svd", "linalg", lambda p: p.one(["np.linalg.svd({}, compute_uv=False)", "np.linalg.svd({})[0] ** 2"]).format(p.separated().text))
+SVDS = ("np.linalg.svd({}, compute_uv=False)", "np.linalg.svd({})[0] ** 2")  # squared: the signs of vectors are nobody's
+operation("np.linalg.svd", "linalg", lambda p: p.one(SVDS).format(p.separated().text))
 operation("np.linalg.norm", "linalg", lambda p: f"np.linalg.norm({p.value(lambda x: x.ndim in (1, 2) and np.max(np.abs(x)) > 0.125).text})")
 
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 import scg.special
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.testing.program import Program
-from scg.testing.strategies.operations import BOUND, OPERATIONS, NoFit, Operation, Pick, Value
+from scg.testing.strategies.choices import BOUND, NoFit, Pick, Value
+from scg.testing.strategies.operations import OPERATIONS, Operation
 
 ENTROPY = st.integers(0, 2**24 - 1)  # what one statement's choices are read off: as many bits as Hypothesis draws uniformly
-NAMES = "xyzwuv"
+NAMES = "xyzwut"
+ENDINGS = (("{}", "{}**2", "np.sin({})"), ("np.sum({})", "np.mean({}**2)", "np.sum(np.sin({}))"))  # of a scalar, of an array
 
 
 def programs(
@@ -27,7 +29,7 @@ def programs(
     max_elements: int = 16,
     max_arguments: int = 3,
 ) -> st.SearchStrategy[Program]:
-    """Draws deterministic programs: a ``Program`` whose function takes floating-point arrays, or one structure of them, and returns a scalar.
+    """Draws deterministic programs: a ``Program`` whose function takes floating-point arrays or a structure of them, and returns a scalar.
 
         @given(scg.testing.programs())
         def test_gradients(program):
@@ -49,9 +51,10 @@ def programs(
     kinds = [np.dtype(kind) for kind in dtypes]
     if not kinds or any(kind.kind != "f" for kind in kinds):
         raise ScgTypeError(f"programs needs floating-point dtypes, got {list(dtypes)} ({here()})")
-    for name, value in {"max_statements": max_statements, "max_elements": max_elements, "max_arguments": max_arguments}.items():
-        if value < 1 or (name == "max_arguments" and value > len(NAMES)):
-            raise ScgValueError(f"{name} must be at least 1{f' and at most {len(NAMES)}' if name == 'max_arguments' else ''}, got {value} ({here()})")
+    if min(max_statements, max_elements) < 1:
+        raise ScgValueError(f"max_statements and max_elements must be at least 1, got {max_statements} and {max_elements} ({here()})")
+    if not 1 <= max_arguments <= len(NAMES):
+        raise ScgValueError(f"max_arguments must be between 1 and {len(NAMES)}, got {max_arguments} ({here()})")
     argument = st.tuples(st.integers(0, 8), st.sampled_from(kinds))
     statement = st.tuples(st.sampled_from([o.name for o in chosen]), ENTROPY)
 
@@ -103,8 +106,8 @@ def write(
     """
     given, paths = _contained(_numbers(arguments, seed), container)
     space: dict[str, Any] = {"np": np, "special": scipy.special, "scg": scg, **given}
-    values = [Value(path, eval(path, space)) for path in paths]
-    unused, lines = dict.fromkeys(paths), []
+    values = [Value(path, np.asarray(eval(path, space))) for path in paths]
+    unused, lines = dict.fromkeys(paths), list[str]()
     for kind, entropy in statements:
         pick = Pick(values[::-1], entropy, max_elements)
         try:
@@ -118,10 +121,9 @@ def write(
         lines.append(f"    {name} = {text}")
         unused[name] = None
         space[name] = result
-        values.append(Value(name, result))
+        values.append(Value(name, np.asarray(result)))
     pick = Pick([], closing, max_elements)
-    terms = [pick.one(["{}", "{}**2", "np.sin({})"] if not np.ndim(eval(name, space)) else ["np.sum({})", "np.mean({}**2)", "np.sum(np.sin({}))"]) for name in unused]
-    total = " + ".join([term.format(name) for term, name in zip(terms, unused, strict=True)])
+    total = " + ".join([pick.one(ENDINGS[value.array.ndim > 0]).format(value.text) for value in values if value.text in unused])
     return Program("\n".join([f"def cost({', '.join(given)}):", *lines, f"    return {total}"]), given)
 
 
@@ -157,5 +159,6 @@ def _contained(arrays: Sequence[np.ndarray], container: int) -> tuple[dict[str, 
         return {"p": list(arrays)}, [f"p[{i}]" for i in range(len(arrays))]
     if container == 3 and len(arrays) > 1:
         first, *rest = named
-        return {first: named[first], "p": {"rest": tuple([named[name] for name in rest])}}, [first, *[f'p["rest"][{i}]' for i in range(len(rest))]]
+        structure = {"rest": tuple([named[name] for name in rest])}
+        return {first: named[first], "p": structure}, [first, *[f'p["rest"][{i}]' for i in range(len(rest))]]
     return named, list(named)
