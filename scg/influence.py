@@ -324,7 +324,7 @@ def _indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tie
         elif isinstance(chosen, range):
             after.append(labels if len(chosen) == n and chosen.step == 1 else ((None, len(chosen)),))
         axis += 1
-    picks = [None if p is not None and len(p) == 0 else p for p in picks]
+    picks = [None if p is not None and p in ((), tuple(range(n))) else p for p, n in zip(picks, before.batch, strict=True)]
     return Tie(tuple(after), tuple(picks), before.batch)
 
 
