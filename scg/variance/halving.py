@@ -94,7 +94,7 @@ def search(
         best: dict[str, Estimator] = {}
         for name in [*choices, *choices]:
             bindings = _accepted(graph, [{**best, name: rule} for rule in choices[name]], candidates is not None)
-            left = _halved(graph, bindings, replicates, **options)
+            left = _halved(graph, bindings, replicates, last=0, **options)
             best = left[0]
     rows: dict[str, Any] = {"as declared": {}, **{_label(binding): binding for binding in left}}
     report = compare(
@@ -105,11 +105,11 @@ def search(
 
 
 def _halved(
-    graph: Graph, bindings: list[dict[str, Estimator]], replicates: int, work: str, seed: int, executor: Any, progress: Any
+    graph: Graph, bindings: list[dict[str, Estimator]], replicates: int, work: str, seed: int, executor: Any, progress: Any, last: int = 1
 ) -> list[dict[str, Estimator]]:
-    """The finalists, the best first."""
+    """The finalists; the best first where a ``last`` round, 0, ranks them."""
     rounds = max(0, math.ceil(math.log2(max(len(bindings), 1) / _FINALISTS)))
-    for k in range(rounds, 0, -1):
+    for k in range(rounds, last - 1, -1):
         n = min(replicates, max(_LEAST, replicates >> k))
         rows = {_label(binding): binding for binding in bindings}
         found = compare(graph, rows, replicates=n, rng=np.random.default_rng([seed, k]), executor=executor, progress=progress, budget=0, _timed=_TIMED[work])

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.variance.comparing import compare, entropy_of
@@ -51,9 +52,10 @@ class Sweep:
         usable = (x > 0) & (y > 0) & np.isfinite(y)
         if usable.sum() < 2:
             raise ScgValueError(f"slope of {label!r}: needs two positive values, got {usable.sum()} ({here()})")
-        fit = stats.linregress(np.log(x[usable]), np.log(y[usable]))
-        half = stats.t.ppf(0.5 + level / 2, usable.sum() - 2) * fit.stderr if usable.sum() > 2 else np.nan
-        return float(fit.slope), float(fit.slope - half), float(fit.slope + half)
+        u, v = (np.log(z[usable]) - np.mean(np.log(z[usable])) for z in (x, y))
+        freedom, slope = len(u) - 2, float(u @ v / (u @ u))
+        half = float(stdtrit(freedom, 0.5 + level / 2) * np.sqrt(np.sum((v - slope * u) ** 2) / freedom / (u @ u))) if freedom else math.nan
+        return slope, slope - half, slope + half
 
     def __str__(self) -> str:
         return self.table()
