@@ -235,6 +235,8 @@ def _named(nodes: list[Node]) -> dict[str, Node]:
             name = kind if not count[kind] else f"{kind}_{count[kind]}"
             count[kind] += 1
         if name in named:
+            if site.lead > named[name].statics["site"].lead:
+                continue  # a draw made again, by an estimator that looked at costs elsewhere: the cost is a gradient already
             raise ScgValueError(f"two stochastic nodes are called {name!r}, made at {named[name].line} and {node.line}: give each its own name ({here()})")
         named[name] = node
     return named

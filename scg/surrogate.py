@@ -57,10 +57,11 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
         cost = cost + extra
     if order == 1:
         return cost
-    scoring = [node for node in draws([cost], floor) if node.statics["site"].estimator.scores]
+    everything = draws([cost], floor)  # with those that were made again where an estimator looked elsewhere
+    scoring = [node for node in everything if node.statics["site"].estimator.scores]
     if scoring:
         cost = _boxed(cost, scoring, order)
-    return accounted(cost, draws=frozenset([node.id for node in found]))
+    return accounted(cost, draws=frozenset([node.id for node in (*found, *everything)]))
 
 
 def draws(costs: list[Node], floor: int = -1) -> list[Node]:

@@ -13,6 +13,7 @@ from scg.errors import ScgError
 from scg.estimator import Estimator
 from scg.exact.values import plain
 from scg.testing import Saboteur, assert_bias, assert_unbiased, judge, saboteurs
+from scg.testing.sabotage import scores
 
 ALL = saboteurs()
 BY_NAME = {s.name: s for s in ALL}
@@ -40,6 +41,13 @@ def test_it_is_rejected_by_replicates(saboteur):
     for seed in range(5):
         verdict = judge(graph, rng=rng(seed), reference="exact")
         assert verdict.status == "biased" and verdict.draws > 0, verdict
+
+
+@EACH
+@pytest.mark.long
+def test_it_is_rejected_at_two_hundred_seeds(saboteur):
+    graph, reference = saboteur.graph(), scg.exact.gradient(saboteur.twin())
+    assert {judge(graph, rng=rng(seed), reference=reference).status for seed in range(200)} == {"biased"}
 
 
 @EACH
@@ -151,6 +159,50 @@ def test_the_mean_of_a_gradient_is_the_gradient_of_the_mean_to_second_order(rule
     assert scg.exact.gradient(gradient) == pytest.approx(scg.exact.hessian(square, t))
     assert scg.exact.moments(gradient).mean == pytest.approx(scg.exact.hessian(square, t))
     assert scg.exact.moments(gradient).variance >= 0
+
+
+def chain(t, rng, rule):
+    x = scg.sample(dist.Bernoulli(logits=t[0]), rule, rng=rng, name="x")
+    y = scg.sample(dist.Bernoulli(logits=t[1] + x), rule, rng=rng, name="y")
+    return (x - 0.2) ** 2 * t[1] + x * y + 2 * y
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        scg.ScoreFunction(),
+        scg.ScoreFunction(baseline=scg.Constant(0.5)),
+        scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
+        scg.Enumerate(),
+        scg.UnorderedSet(2),
+        scores.AnyOrder(),
+    ],
+    ids=repr,
+)
+def test_second_derivatives_are_tested_by_giving_the_gradient_as_the_cost(rule):
+    v, theta = np.array([1.0, -0.5]), np.array([0.4, -0.6])
+    product = lambda t, rng: np.sum(scg.grad(chain)(t, rng=rng, rule=rule) * v)
+    verdict = assert_unbiased(product, theta, rng=rng())
+    assert verdict.method == "exact"
+    np.testing.assert_allclose(verdict.reference, scg.exact.hessian(chain, theta, rng=rng(), rule=scg.ScoreFunction()) @ v, rtol=1e-9)
+    for reference in ("exact", "differences"):
+        assert_unbiased(product, theta, rng=rng(1), reference=reference, detect=0.5, power=0.99)
+    wrong = lambda t, rng: np.sum(scg.grad(chain)(t, rng=rng, rule=scores.FirstOrderOnly()) * v)
+    assert judge(chain, theta, rng=rng(), rule=scores.FirstOrderOnly()).status == "unbiased"
+    for reference in ("auto", "exact", "differences"):
+        assert judge(wrong, theta, rng=rng(1), reference=reference).status == "biased"
+
+
+@pytest.mark.parametrize("gradient", ["pathwise", "doubly reparameterized", "score function", "VIMCO", "sticking the landing"])
+def test_a_bound_is_held_against_its_own_derivative_and_not_against_what_stands_for_it(gradient):
+    def bound(t, rng):
+        guide = dist.Normal(t, 1.2)
+        return scg.objectives.iwae(lambda z: dist.Normal(0.0, 1.0).log_prob(z), guide=guide, samples=2, rng=rng, gradient=gradient)
+
+    graph = scg.trace(bound, np.array(0.3), rng=rng())
+    assert scg.exact.gradient(graph) == pytest.approx(truth("weights counted once"), rel=1e-6)
+    status = judge(graph, rng=rng(), reference="exact", detect=0.5).status
+    assert status == ("biased" if gradient == "sticking the landing" else "unbiased")
 
 
 def test_what_is_stopped_has_a_value_still():
