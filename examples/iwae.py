@@ -49,7 +49,7 @@ class IWAE(training.Model):
         return {"encoder": encoder, "decoder": decoder}
 
     def draw(self, encoder: Any, x: Any, rng: np.random.Generator, k: int, rule: Any = None) -> list[Any]:
-        """k draws of (h_1, ..., h_L) from q(h | x) for each row of x, each of shape (k, rows, latents): by a rule; without one, arrays that no gradient passes."""
+        """k draws of (h_1, ..., h_L) from q(h | x) for each row of x, each of shape (k, rows, latents): by a rule, or without one as arrays."""
         found: list[Any] = []
         for network in encoder:
             q, shape = normal(network, found[-1] if found else x), () if found else (k,)
@@ -143,7 +143,7 @@ def dreg(model: IWAE, encoder: Any, decoder: Any, x: Any, rng: np.random.Generat
 
 def vimco(model: IWAE, encoder: Any, decoder: Any, x: Any, rng: np.random.Generator) -> Any:
     """sum_k (L - L_k) d log q(h_k) + sum_k W_k d log w_k, L_k the bound with w_k the geometric mean of the others (Mnih and Rezende, 2016)."""
-    h = model.draw(encoder, x, rng, model.k)
+    h = model.draw(map_leaves(scg.stop_gradient, encoder), x, rng, model.k, scg.Reparameterized())
     log_q = model.log_q(encoder, x, h)
     log_w = model.log_p(decoder, x, h) - log_q
     value, bound = scg.stop_gradient(log_w), objectives.iwae(log_w)
@@ -155,7 +155,7 @@ def vimco(model: IWAE, encoder: Any, decoder: Any, x: Any, rng: np.random.Genera
 
 def rws(model: IWAE, encoder: Any, decoder: Any, x: Any, rng: np.random.Generator) -> Any:
     """Reweighted wake-sleep: sum_k W_k d log p for the decoder; sum_k W_k d log q lowers KL(p(h | x) || q(h | x)) for phi (Bornschein and Bengio, 2015)."""
-    h = model.draw(encoder, x, rng, model.k)
+    h = model.draw(map_leaves(scg.stop_gradient, encoder), x, rng, model.k, scg.Reparameterized())
     log_q = model.log_q(encoder, x, h)
     log_w = model.log_p(decoder, x, h) - scg.stop_gradient(log_q)
     return objectives.iwae(log_w) + np.sum(softmax(scg.stop_gradient(log_w), axis=0) * derivative(log_q), axis=0)

@@ -10,7 +10,7 @@ from typing import Any
 from examples.digits import DataError
 from scg import checkpoint
 
-FREE = ("epochs", "time_limit", "out", "resume", "figures", "data", "workers", "no_compile", "evaluate")
+FREE = ("epochs", "time_limit", "out", "resume", "figures", "data", "workers", "evaluate")
 """Options that a resumed run may change; the data may move, and are compared by checksum."""
 
 
@@ -68,6 +68,7 @@ def parser(name: str, description: str, *, epochs: int, average: float = 0.998, 
         type=natural,
         help="cut each minibatch into parts and share them out to N processes; the result does not depend on N (default: one whole, in this process)",
     )
+    step.add_argument("--no-compile", action="store_true", help="take every gradient from the function itself, not from a compiled plan of it")
     return made
 
 

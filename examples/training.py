@@ -108,6 +108,7 @@ class Trainer:
         average: float,
         how: str = "dynamic",
         executor: Executor | None = None,
+        compiled: bool = False,
     ):
         self.model, self.seed, self.batch, self.how, self.executor = model, seed, batch, how, executor
         self.pixels = images.train.reshape(len(images.train), -1)
@@ -124,6 +125,10 @@ class Trainer:
         self.average = optim.Average(self.params, average)
         self.history: list[dict[str, Any]] = []
         self._gradient = scg.value_and_grad(model.cost)
+        if compiled and executor is None and not model.state:  # a plan does not see what a model remembers
+            self._gradient = scg.compile(self._gradient, fallback=True)
+            x = binarise(self.pixels[:batch], np.random.default_rng(0), how)
+            self._gradient(self.params, x, rng=np.random.default_rng(0))  # the call that records rounds otherwise than the plan: a resumed run has one more
 
     @property
     def steps(self) -> int:
@@ -222,7 +227,7 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
 
 
 def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[str, Any] | None, executor: Executor | None) -> int:
-    trainer = Trainer(model, images, chosen.seed, chosen.batch, chosen.learning_rate, chosen.average, chosen.binarise, executor)
+    trainer = Trainer(model, images, chosen.seed, chosen.batch, chosen.learning_rate, chosen.average, chosen.binarise, executor, not chosen.no_compile)
     out, file = Path(chosen.out), Path(chosen.out) / "checkpoint.npz"
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob(".*.tmp"):  # of a run that was killed while it saved
