@@ -177,16 +177,19 @@ class Adam(Optimizer):
         np.multiply(squares, b2, out=squares)
         np.add(squares, work, out=squares)
         np.sqrt(squares, out=work)
-        np.multiply(work, math.sqrt((1 - b2) / (1 - b2**t)), out=work)
-        np.add(work, self.epsilon, out=work)
-        np.divide(total, work, out=work)
-        return np.multiply(work, self.learning_rate * (1 - b1) / (1 - b1**t), out=work)
+        rate, scale = self.learning_rate * (1 - b1) / (1 - b1**t), math.sqrt((1 - b2) / (1 - b2**t))
+        if not rate > 1e-12:  # below, what is divided by it could overflow
+            np.add(np.multiply(work, scale, out=work), self.epsilon, out=work)
+            return np.multiply(np.divide(total, work, out=work), rate, out=work)
+        np.multiply(work, scale / rate, out=work)  # the rate in the denominator: a pass less
+        np.add(work, self.epsilon / rate, out=work)
+        return np.divide(total, work, out=work)
 
 
 class _Flat:
     """The parameters of one dtype as one flat array, in blocks that stay in the cache: each buffer is that long, parameters stay where they are."""
 
-    BLOCK = 2**14  # elements
+    BLOCK = 2**16  # elements
     LARGE = 2**17  # elements from which on the second half goes to a second thread
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
@@ -197,8 +200,9 @@ class _Flat:
         self.ends = ends
         self.work = [np.empty(min(self.BLOCK, ends[-1]), dtype) for _ in range(4)]
         self.blocks = []
-        for start in range(0, ends[-1], self.BLOCK):
-            stop = min(start + self.BLOCK, ends[-1])
+        count = -(-ends[-1] // self.BLOCK)
+        count += count % 2 if ends[-1] >= self.LARGE else 0
+        for start, stop in [(ends[-1] * k // count, ends[-1] * (k + 1) // count) for k in range(count)]:
             pieces = [(k, max(start, a) - a, min(stop, b) - a) for k, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)) if a < stop and b > start]
             self.blocks.append((start, stop, [piece for piece in pieces if piece[1] < piece[2]]))
 
@@ -210,7 +214,7 @@ class _Flat:
     def step(self, change: Callable[..., np.ndarray], gradients: Sequence[np.ndarray]) -> None:
         """Subtract ``change(g, work, *buffers)``, block by block."""
         found = [(x.reshape(-1) if x.flags.c_contiguous else x.flat, gradients[i].reshape(-1)) for i, x in zip(self.members, self.params, strict=True)]
-        if len(self.blocks) * self.BLOCK < self.LARGE:
+        if self.ends[-1] < self.LARGE:
             self._run(self.blocks, change, found, self.work[:2])
         else:
             half = len(self.blocks) // 2

@@ -14,7 +14,9 @@ from scg.distributions.discrete import Odds, numbers, smallest, softplus, suppor
 
 def _binary(v: Any) -> bool:
     with np.errstate(invalid="ignore"):
-        return not (v * (v - 1)).any()  # one pass
+        product = np.asarray(v - 1)
+        product *= v
+        return bool(product.min(initial=0) == 0 == product.max(initial=0))  # NaN is not equal; cheaper than any()
 
 
 @final

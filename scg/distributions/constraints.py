@@ -1,5 +1,6 @@
 """Sets of values: what a parameter must satisfy, and where a distribution lives (its support)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,9 @@ class _Real(Constraint):
     def contains(self, x: Any) -> Any:
         return x == x
 
+    def holds(self, x: Any) -> bool:
+        return finite.holds(x) or super().holds(x)
+
     def __str__(self) -> str:
         return "a real number"
 
@@ -71,6 +75,12 @@ class _Finite(Constraint):
     def contains(self, x: Any) -> Any:
         return np.isfinite(x)
 
+    def holds(self, x: Any) -> bool:
+        if type(x) is float:
+            return math.isfinite(x)
+        with np.errstate(all="ignore"):  # a sum is finite only of finite numbers, and one pass
+            return x.dtype.kind == "f" and bool(np.isfinite(np.add.reduce(x, axis=None))) or super().holds(x)
+
     def __str__(self) -> str:
         return "finite"
 
@@ -80,6 +90,11 @@ class _Positive(Constraint):
 
     def contains(self, x: Any) -> Any:
         return (x > 0) & (x < np.inf)
+
+    def holds(self, x: Any) -> bool:
+        if type(x) is float:
+            return 0 < x < math.inf
+        return not x.size or bool(0 < np.min(x)) and bool(np.max(x) < np.inf)
 
     def __str__(self) -> str:
         return "positive and finite"
