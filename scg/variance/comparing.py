@@ -282,7 +282,9 @@ def _row(
         off, spread = tally.differences.mean, tally.differences.variance
     else:
         off = spread = None
-    slack = None if off is None else rounding(graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
+    if off is not None:  # but for rounding
+        slack = rounding(graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
+        off = np.sign(off) * np.maximum(np.abs(off) - slack, 0)
     margins, tails, effective = tally.squares.margin(LEVEL), tally.squares.tail, tally.squares.effective
 
     def entry(parameter: str, where: Any, column: int) -> Entry:
@@ -291,9 +293,8 @@ def _row(
         bias = error = p = math.nan
         if off is not None:
             bias, error = float(np.linalg.norm(off[where])), float(np.sqrt(np.sum(spread[where]) / n))
-            excess = np.maximum(np.abs(off[where]) - slack[where], 0)
             with np.errstate(all="ignore"):
-                z = np.where(excess > 0, excess / np.sqrt(spread[where] / n), 0)
+                z = np.where(off[where] != 0, np.abs(off[where]) / np.sqrt(spread[where] / n), 0)
             p = min(1.0, 2 * z.size * float(ndtr(-np.max(z))))
         margin = float(margins[column]) if v > 0 else 0.0
         seen = math.isfinite(margin) and bool(tails[column] > _HEAVY) and bool(effective[column] >= _EFFECTIVE) or v == 0

@@ -123,17 +123,18 @@ class Report:
     def __str__(self) -> str:
         return self.table()
 
-    def table(self, width: int | None = None) -> str:
-        """The table in ``width`` columns (of the terminal): columns that do not fit are left out, from the least important on."""
+    def table(self, width: int | None = None, timed: bool = True) -> str:
+        """The table in ``width`` columns (of the terminal): what does not fit is left out, from the least important on; times only if ``timed``."""
         width = width or shutil.get_terminal_size((100, 24)).columns
-        blocks = [self._block([row.total for row in self.rows.values()], "", width)]
+        blocks = [self._block([row.total for row in self.rows.values()], "", width, timed)]
         paths = list(next(iter(self.rows.values())).entries)
         for path in paths if len(paths) > 1 else ():
-            blocks.append(self._block([row.entries[path] for row in self.rows.values()], path, width))
+            blocks.append(self._block([row.entries[path] for row in self.rows.values()], path, width, timed))
         return "\n\n".join([*blocks, "\n".join(self._notes(width))])
 
-    def _block(self, entries: list[Entry], title: str, width: int) -> str:
-        return "\n".join(([title] if title else []) + _fitted(_columns(entries, self.level), width))
+    def _block(self, entries: list[Entry], title: str, width: int, timed: bool) -> str:
+        columns = [c for c in _columns(entries, self.level) if timed or not c.title.endswith("time")]
+        return "\n".join(([title] if title else []) + _fitted(columns, width))
 
     def _notes(self, width: int) -> list[str]:
         notes = [f"{self.replicates} replicates; bias against {self.reference}; sums over coordinates; work: variance times, over that of the first row"]
