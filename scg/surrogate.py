@@ -53,6 +53,7 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
         return cost
     _refuse_steps(cost, found, order_of_cost)
     extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph)]
+    plain = cost
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
     if order == 1:
@@ -60,7 +61,7 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     everything = draws([cost], floor)  # with those that were made again where an estimator looked elsewhere
     scoring = [node for node in everything if node.statics["site"].estimator.scores]
     if scoring:
-        cost = _boxed(cost, scoring, order)
+        cost = _boxed(cost, scoring, order, plain, {node.id for node in found})
     return accounted(cost, draws=frozenset([node.id for node in (*found, *everything)]))
 
 
@@ -120,8 +121,11 @@ def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | N
                 yield from _expansions(extra, _among(inner, [extra]), inner, None if order is None else order - 1, graph)
 
 
-def _boxed(cost: Node, sites: list[Node], order: int | None) -> Node:
-    """The cost, every term multiplied by the boxes of the draws that influenced it, and what their baselines add."""
+def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
+    """The cost, every term multiplied by the boxes of the draws that influenced it, and what their baselines add.
+
+    ``plain`` is the cost without the zeros that other rules added, which may mix what it does not: a baseline of the draws ``found`` looks at that.
+    """
     terms = Terms(cost, sites, together=True)
     scores = {bit: score(site) for site, bit in terms.bits.items()}
     new: dict[int, Any] = {}
@@ -135,7 +139,7 @@ def _boxed(cost: Node, sites: list[Node], order: int | None) -> Node:
     for site, bit in terms.bits.items():
         baseline = site.statics["site"].estimator.baseline
         if baseline is not None and terms.influence.draws.get(cost.id, 0) & bit:
-            b = layout.stop_gradient(baseline.value(Downstream(site, cost, order)))
+            b = layout.stop_gradient(baseline.value(Downstream(site, plain if site.id in found else cost, order)))
             extra = np.sum((1 - box(scores[bit])) * b)
             total = total + (extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape))
     return total

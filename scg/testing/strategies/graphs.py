@@ -108,6 +108,10 @@ class _Writer:
     def of(self, choices: Sequence[Any]) -> Any:
         return self.one(*choices)
 
+    def number(self, x: float) -> str:
+        """The text of a constant."""
+        return f"{x}" if self.dtype == float else f"np.{self.dtype.name}({x})"
+
     def array(self, numbers: Any) -> str:
         """The text of a constant array."""
         kind = "" if self.dtype == float else f", np.{self.dtype.name}"
@@ -151,10 +155,9 @@ def _graphs(
         source = "def cost(theta, rng):\n" + "".join([f"    {line}\n" for line in lines])
         return Program(source, {"theta": build(arrays)}, seed=seed)
 
-    graph = DrawnGraph(program(list(bound)))
-    if bound != plain and not _works(graph, order):
-        graph = DrawnGraph(program(list(plain)))
-    return graph
+    if bound == plain or not _works(DrawnGraph(program(list(bound))), order):  # one of its own, as some estimators learn from being asked
+        bound = plain
+    return DrawnGraph(program(list(bound)))
 
 
 def _works(graph: Graph, order: int) -> bool:
@@ -281,10 +284,11 @@ def _views(w: _Writer, name: str, shape: Shape, family: _Family) -> list[Expr]:
         rows = w.array([[1.0, -0.5], [0.25, 2.0], [-1.5, 0.5]][: family.size])
         views = [
             Expr(f"scg.parameter({table})[{name}]", shape, me),
-            Expr(f"(0.5 * {name})", shape, me),
-            Expr(f"np.where({name} == 1, 1.5, -0.5)", shape, me, False),
+            Expr(f"np.where({name} == 1, {w.number(1.5)}, {w.number(-0.5)})", shape, me, False),
             Expr(f"scg.parameter({rows})[{name}]", (*shape, 2), me),
         ]
+        if w.dtype == float:  # with whole numbers only that stays what it is
+            views.insert(1, Expr(f"(0.5 * {name})", shape, me))
         views += [Expr(f"{leaf.text}[{name}]", shape, me) for leaf in w.leaves if len(leaf.shape) == 1 and leaf.shape[0] >= family.size]
         return views
     if family.kind == "vector":
@@ -298,7 +302,7 @@ def _views(w: _Writer, name: str, shape: Shape, family: _Family) -> list[Expr]:
         ]
     views = [Expr(name, shape, me)]
     if family.size:
-        views.append(Expr(f"np.where({name} > 0, 1.5, -0.5)", shape, me, False))
+        views.append(Expr(f"np.where({name} > 0, {w.number(1.5)}, {w.number(-0.5)})", shape, me, False))
     return views
 
 
@@ -369,7 +373,7 @@ def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
         op = w.one("+ ", "- ", "+ 0.5 * ", "* ")
         total = f"{total} {op}{part}" if op != "* " else f"({total}) * {part}"
     whole = [d.name for d in w.drawn if d.views[0].text.startswith("scg.parameter")]
-    if whole:
+    if whole and w.dtype == float:
         total += w.one("", f" + np.sum({whole[-1]})")  # of whole numbers
     if branches and w.one(True, False):
         name = w.of(w.drawn)
