@@ -13,7 +13,7 @@ import scg.exact
 from scg import distributions as dist
 from scg.distributions import kl_divergence
 from scg.errors import GuardError, ScgTypeError, ScgValueError
-from scg.exact import engine
+from scg.exact import engine, leaf
 from scg.special import sigmoid
 from tests import oracle
 
@@ -188,11 +188,26 @@ def test_a_budget_that_is_exceeded_names_the_draws():
         k = scg.sample(dist.Categorical(logits=t[:3]), scg.ScoreFunction(), rng=rng, name="kind")
         return np.sum(b) ** 2 + k
 
-    with pytest.raises(scg.exact.BudgetError, match=r"coins \(30 elements of 2 values\).*1.074e\+09.*1048576"):
+    with pytest.raises(scg.exact.BudgetError, match=r"coins \(30 elements of 2 values\).*1073741824.*1048576"):
         scg.exact.expectation(cost, np.zeros(30))
     with pytest.raises(ScgValueError, match=r"coins \(4 elements of 2 values\)"):
         scg.exact.moments(cost, np.zeros(4), budget=10)
     assert scg.exact.expectation(cost, np.zeros(4), budget=16) == pytest.approx(5 + 1)
+
+
+@pytest.mark.parametrize(
+    "law, count",
+    [
+        (lambda t: dist.UniformSubset(100, 10), r"about 10\^13.2"),
+        (lambda t: dist.Multinomial(60, logits=t + np.zeros(12)), r"about 10\^12.4"),
+        (lambda t: dist.Independent(dist.Bernoulli(logits=t + np.zeros(400)), 1), r"about 10\^120.4"),
+    ],
+)
+def test_values_that_are_too_many_are_not_listed(law, count):
+    with pytest.raises(scg.exact.BudgetError, match=f"z: .* has {count} values"):
+        scg.exact.expectation(lambda t, rng: t * np.sum(scg.sample(law(t), scg.ScoreFunction(), rng=rng, name="z")), np.array(0.1))
+    small = dist.UniformSubset(5, 2), dist.Multinomial(3, probs=np.ones(4) / 4), dist.Independent(dist.Bernoulli(probs=np.full((2, 3), 0.5)), 2)
+    assert [leaf.count_of(x) for x in small] == [len(x.atoms()) for x in small] == [10, 20, 64]
 
 
 def test_memory_is_bounded(monkeypatch):

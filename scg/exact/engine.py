@@ -16,7 +16,7 @@ import numpy as np
 from scg.axes import padded
 from scg.errors import ScgValueError, here
 from scg.exact.breaks import breaks
-from scg.exact.leaf import Leaf
+from scg.exact.leaf import BudgetError, Leaf, written
 from scg.exact.reach import reaches
 from scg.exact.rules import ENDS, GAUSS, PIECES
 from scg.gradient import pull
@@ -35,10 +35,6 @@ _PAIRS = 2**26
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 _BILINEAR = (contraction._matmul, contraction._matvec, contraction._vecmat, contraction._dot, contraction._einsum)
 _VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, _only_once)
-
-
-class BudgetError(ScgValueError):
-    """More configurations than the budget allows, for one part of a cost."""
 
 
 class ConvergenceError(ScgValueError):
@@ -70,7 +66,7 @@ class Engine:
             kind = "noise" if node.primitive is noise else type(node.statics["site"].distribution).__name__.lower()
             counts[kind] = counts.get(kind, 0) + 1
             name = names.get(node.id) or node.name or (kind if counts[kind] == 1 else f"{kind}_{counts[kind] - 1}")
-            self.leaves.append(Leaf(node, name, any(type(o) is Node and o.id in self.dependent for o in node.operands)))
+            self.leaves.append(Leaf(node, name, any(type(o) is Node and o.id in self.dependent for o in node.operands), budget))
         self.offsets = list(itertools.accumulate([leaf.count for leaf in self.leaves], initial=0))
         self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
         self.terms = self._terms(held)
@@ -134,7 +130,7 @@ class Engine:
                 counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
                 parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
                 raise BudgetError(
-                    f"a part of the cost depends on {', '.join(parts)} at once: {float(size):.4g} configurations, over the budget of {self.budget}; "
+                    f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over the budget of {self.budget}; "
                     f"raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})"
                 )
         self.evaluations += sum(sizes)
@@ -276,7 +272,11 @@ class Engine:
         if not self.terms:
             return roots if graph else [r._value for r in roots]
         table = {t.id: v for t, v in zip(self.terms, values, strict=True)}
-        order = ancestors(roots, min(table), guards=True)
+        order, needed = ancestors(roots, min(table), guards=True), {r.id for r in roots}
+        for node in reversed(order):  # not what leads to a term only: it may be an index, which is no fraction
+            if node.id in needed and node.id not in table:
+                needed.update([o.id for o in node.operands if type(o) is Node])
+        order = [node for node in order if node.id in needed]
         return rerun(roots, order, table, set(table) if size else set(), size, graph)  # type: ignore[no-any-return]
 
     def slopes(self, roots: list[Node]) -> list[Any]:

@@ -7,11 +7,35 @@ import numpy as np
 
 from scg.axes import padded
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
+from scg.distributions.counts import Multinomial
+from scg.distributions.subset import UniformSubset
+from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
 from scg.exact.rules import GAUSS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
 from scg.graph import Node, parameter
 from scg.sample import noise
+
+
+class BudgetError(ScgValueError):
+    """More configurations than the budget allows, for one part of a cost."""
+
+
+def written(count: int) -> str:
+    """A count, however large, for a message."""
+    return str(count) if count < 10**12 else f"about 10^{math.log10(count):.1f}"
+
+
+def count_of(law: Any) -> int:
+    """How many values a law of finite support has, without a list of them where they are many."""
+    if isinstance(law, UniformSubset):
+        return math.comb(law.n, law.size)
+    if isinstance(law, Multinomial):
+        return math.comb(law.n + law.categories - 1, law.categories - 1)
+    if isinstance(law, Independent):
+        places = law.base.batch_shape[len(law.base.batch_shape) - law.ndim :]
+        return count_of(law.base) ** math.prod(places)
+    return len(law.atoms())
 
 
 class Leaf:
@@ -20,7 +44,7 @@ class Leaf:
     ``varies``: its parameters depend on other leaves. ``adaptive``: there are more values than can be listed, so that ``size`` is a matter of accuracy.
     """
 
-    def __init__(self, node: Node, name: str, varies: bool):
+    def __init__(self, node: Node, name: str, varies: bool, budget: int):
         self.varies = varies
         self.node, self.name, self.site = node, name, node.statics.get("site")
         self.is_noise = node.primitive is noise
@@ -28,10 +52,12 @@ class Leaf:
         self.batch = node.shape if self.is_noise else node.shape[: node.ndim - self.site.event_ndim]
         self.event = node.shape[len(self.batch) :]
         self.count = math.prod(self.batch)
-        self.discrete = isinstance(self.law, Discrete)
+        self.discrete = self.law.has(Discrete)
         if self.is_noise and self.discrete:
             raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a draw ({here()})")
-        self.adaptive = not isinstance(self.law, FiniteSupport)
+        self.adaptive = not self.law.has(FiniteSupport)
+        if not self.adaptive and (size := count_of(self.law)) > budget:
+            raise BudgetError(f"{name}: {self.law!r} has {written(size)} values, over the budget of {budget}: raise budget=, or sample it ({here()})")
         if self.adaptive and self.discrete and self.law.event_shape:
             raise ScgValueError(f"{name}: the values of {self.law!r} cannot be listed ({here()})")
         score = None if self.is_noise else self.law.log_prob(node)

@@ -268,6 +268,7 @@ def decide(
     rounding: Any = 0.0,
     allowance: Callable[[], Any] = lambda: 0.0,
     origin: Any = 0.0,
+    varied: Any = False,
 ) -> Outcome:
     """Whether the means of streams are all 0; ``draw(n)`` gives the next n draws of each, an array (n, streams).
 
@@ -278,7 +279,7 @@ def decide(
     - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with probability ``power``:
       margin + z_power spread + allowance + rounding <= delta. This depends on the draws' variance and not on their mean.
     - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is concluded from a stream
-      while its tail may be too heavy for a variance, nor, before 2^16 draws, from one that never varied.
+      while its tail may be too heavy for a variance, nor, before 2^16 draws, from one that never varied (unless ``varied`` says that what it is the difference of did).
 
     Raises ScgValueError, before it draws, where ``most`` may not suffice: below ``horizon`` for delta = detect deviation / 4.
     """
@@ -299,7 +300,7 @@ def decide(
         if bounds is None:
             tail.update(block)
         centre, margin, deviation = sequence.centre, sequence.margin + allowance() + rounding, sequence.deviation
-        light = np.ones(scale.shape, bool) if bounds is not None else tail.light() & ((deviation > rounding) | (sequence.t >= min(_ALIKE, when)))
+        light = np.ones(scale.shape, bool) if bounds is not None else tail.light() & ((deviation > rounding) | varied | (sequence.t >= min(_ALIKE, when)))
         margin = np.where(light, margin, np.inf)
         wanted = detect * np.maximum(scale, FLOOR * deviation) + 2 * rounding
         found = margin + sure * sequence.spread

@@ -9,6 +9,7 @@ from scg import exact
 from scg.errors import GuardError, ScgError, ScgValueError, here
 from scg.estimator import Accounted
 from scg.stochastic import Graph
+from scg.testing.confidence import FLOOR
 from scg.tree import leaves, map_leaves, rebuild
 
 _PILOT = 256  # draws that set origins, weights and steps, and are thrown away: what is tested is not chosen by the draws that test it
@@ -28,7 +29,7 @@ class Streams:
         self.names = paths(graph)
         self.size = len(self.names)
         self.truth, self.method = _reference(graph, reference)
-        self.correction, self.differenced, self.drawn = np.zeros(1), np.zeros(1), 0
+        self.correction, self.differenced, self.drawn, self.varied = np.zeros(1), np.zeros(1), 0, np.array(False)
         if self.truth is None:
             self._begin_differences()
         self.projection = np.zeros((0, len(self.names)))
@@ -46,6 +47,9 @@ class Streams:
         if projections and self.by_coordinate and self.size > 1:
             self._project(projections, along)
         self.scale = np.concatenate([self.scale, np.abs(self.projection @ along)])
+        if self.truth is None:  # differences with common draws vary less than the gradient: what is small is told by the gradient
+            deviation = np.concatenate([self.deviation, (g @ self.projection.T).std(axis=0)])
+            self.scale, self.varied = np.maximum(self.scale, FLOOR * deviation), deviation > 1e-6 * (np.abs(deviation).max() + 1e-300)
         self.rounding = np.concatenate([rounding, np.abs(self.projection) @ rounding])
         self.origin = np.concatenate([e.mean(axis=0), self.projection @ e.mean(axis=0)])
         self.bounds = None if bounds is None else self._bounds(bounds)
@@ -74,6 +78,12 @@ class Streams:
         if self.truth is not None:
             return self.truth
         return self.differenced / max(1, self.drawn) if self.by_coordinate else np.full(self.size, np.nan)
+
+    @property
+    def expected(self) -> Any:
+        """What the mean of every stream should be; of differences their mean so far."""
+        known = self.truth if self.truth is not None else self.differenced / max(1, self.drawn)
+        return np.append(known, self.projection @ known)
 
     @property
     def by_coordinate(self) -> bool:

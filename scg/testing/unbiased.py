@@ -13,6 +13,8 @@ from scg.testing.confidence import Asymptotic, Outcome, Tail, affordable, decide
 from scg.testing.streams import DIFFERENCES, PROJECTIONS, Streams, by_leaf, join, matches, paths, precision, split
 from scg.tree import leaves
 
+_BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -112,7 +114,8 @@ def assert_unbiased(
     - replicates against **differences**: central differences of the expected cost with common random numbers, along each coordinate, or along
       random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its correction to D(h) is allowed for as truncation.
 
-    ``reference="exact"`` or ``"differences"`` asks for replicates of that kind.
+    ``reference="exact"`` or ``"differences"`` asks for replicates of that kind. Second derivatives: give a gradient as the cost,
+    ``lambda t, rng: np.sum(scg.grad(cost)(t, rng=rng) * v)``, of which the gradient is the Hessian times v.
 
     **What is decided.** Streams are the coordinates and, where there are several, their projections on the reference, and on random directions:
     small biases that agree add up there. Each has a confidence sequence of level 1 - alpha/streams (a union bound), so that looking after
@@ -168,6 +171,7 @@ def judge(
         rounding=streams.rounding,
         allowance=streams.allowance,
         origin=streams.origin,
+        varied=streams.varied,
     )
     return _verdict(streams, found, alpha, power)
 
@@ -245,7 +249,7 @@ def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any]) 
 def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they are out of reach."""
     try:
-        found, truth = exact.moments(graph, full=True), exact.gradient(graph, full=True)
+        found, truth = exact.moments(graph, budget=_BUDGET, full=True), exact.gradient(graph, budget=_BUDGET, full=True)
     except (exact.BudgetError, exact.ConvergenceError, GuardError):
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
@@ -271,7 +275,7 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
     back = [split(streams.graph, row[:d] if streams.by_coordinate else np.full(d, none)) for row, none in zip(rows, blind, strict=True)]
     worst = _worst(found.excess if found.status == "biased" or np.isfinite(found.margin).all() else -found.tail)
     bias, low, high, detectable = (float(row[worst]) for row in rows)
-    along = float(np.append(reference, streams.projection @ reference)[worst]) if streams.by_coordinate else math.nan
+    along = float(streams.expected[worst])
     return Verdict(
         status=found.status,
         reason=found.reason,
