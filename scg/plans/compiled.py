@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from scg.ambient import RECORDER, collect_guards, nan_is_sought
-from scg.errors import NotDifferentiable, PlanError, here
+from scg.errors import NonFiniteError, NotDifferentiable, PlanError, here
 from scg.graph import Node, record
+from scg.plans.explain import explain
 from scg.plans.kernels import Otherwise
 from scg.plans.passes import Options
 from scg.plans.plan import Plan
@@ -74,13 +75,49 @@ class Compiled:
                     return plan.call(signature.arrays, signature.generators)
             except Otherwise:
                 _restore(signature, states)
-            except Exception:  # the plain call tells what is wrong, in its own words
+            except Exception as error:  # the plain call tells what is wrong, in its own words
                 _restore(signature, states)
+                if isinstance(error, NonFiniteError) and plan.risky:
+                    return self._without_risk(signature, states, plan, args, kwargs)
                 self.plainly += 1
                 return self._fn(*args, **kwargs)
         else:
             return self._record(signature, states, args, kwargs)[0]
         return self._fn(*args, **kwargs)
+
+    def _without_risk(self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record once more, for a plan without the pass that overflowed in this one, which goes."""
+        with self._lock:
+            plans, _ = self._plans.get(signature.key, ([], None))
+            plans[:] = [other for other in plans if other is not plan]
+        return self._record(signature, states, args, kwargs, Options(self._options.without | {"softplus"}))[0]
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """Print, and return, the plan of a call with these arguments: steps, buffers, bytes, what was fused, what was not and why.
+
+        Where there is no plan yet the function runs once, recorded, on copies of the generators; nothing is changed by it.
+        """
+        signature = Signature(args, kwargs)
+        plans = [plan for plan in self._found(signature) if plan is not PLAIN]
+        if plans:
+            plan = plans[0]
+        else:
+            states = [rng.bit_generator.state for rng in signature.generators]
+            try:
+                plan = self._planned(signature, args, kwargs)[0]
+            finally:
+                _restore(signature, states)
+            self._keep(signature, plan)
+        text = explain(plan)
+        print(text)
+        return text
+
+    def _planned(self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None) -> tuple[Plan, Any, Any, Any]:
+        recorder = Recorder(signature.generators)
+        inputs, result, floor = run_recorded(recorder, self._fn, args, kwargs)
+        plan = Plan(recorder, inputs, result, floor, options or self._options)
+        self.recorded += 1
+        return plan, recorder, inputs, result
 
     def _found(self, signature: Signature) -> list[Any]:
         with self._lock:
@@ -98,12 +135,12 @@ class Compiled:
             while len(self._plans) > self._capacity:
                 self._plans.popitem(last=False)
 
-    def _record(self, signature: Signature, states: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def _record(
+        self, signature: Signature, states: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None
+    ) -> tuple[Any, Any]:
         """Run the function once, recorded; its results, and the plan."""
-        recorder = Recorder(signature.generators)
         try:
-            inputs, result, floor = run_recorded(recorder, self._fn, args, kwargs)
-            plan = Plan(recorder, inputs, result, floor, self._options)
+            plan, recorder, inputs, result = self._planned(signature, args, kwargs, options)
         except Exception as error:
             _restore(signature, states)
             if self._fallback:
@@ -112,7 +149,6 @@ class Compiled:
             if isinstance(error, NotDifferentiable):
                 raise PlanError(f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly") from error
             raise
-        self.recorded += 1
         self._keep(signature, plan)
         return finish(recorder, inputs, result, signature), plan
 

@@ -15,6 +15,7 @@ from scg.graph import RULES
 from scg.plans.program import CHOICE, Op
 from scg.plans.recording import numbers
 from scg.primitives import contraction, indexing, layout, reduction
+from scg.primitives import elementwise as elementwise_
 from scg.sample import draw, noise, path
 
 Kernel = Callable[..., Any]
@@ -56,6 +57,10 @@ def kernel(op: Op, generators: Generators) -> Kernel:
         return _KEYWORD_ONLY.get(rule.fn) or rule.fn
     if rule is reduction._sum:
         return lambda x, out, axis=op.statics["axis"], keepdims=op.statics["keepdims"]: np.add.reduce(x, axis, None, out, keepdims)
+    if rule in _EXTREMA:
+        return lambda x, out, fold=rule.fn, axis=op.statics["axis"], keepdims=op.statics["keepdims"]: fold(x, axis, None, out, keepdims)
+    if rule is elementwise_._where:
+        return _where
     if rule is contraction._matmul:
         return np.matmul
     if rule is contraction._dot:
@@ -82,6 +87,12 @@ def kernel(op: Op, generators: Generators) -> Kernel:
 def is_elementwise(op: Op) -> bool:
     """Whether the result may be written over an operand of its shape and dtype, and be computed part by part along leading axes."""
     return op.rule.axes is elementwise and op.dtype is not None
+
+
+def is_plain(op: Op) -> bool:
+    """Whether a primitive is called as it is and its result copied."""
+    made = kernel(op, Generators())
+    return isinstance(made, functools.partial) and made.func in (_plain, _several)
 
 
 def cast_scalars(op: Op) -> None:
@@ -119,6 +130,17 @@ def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
 def _placed(index: Any, g: Any, out: Any) -> None:
     out[...] = 0
     out[index] = g
+
+
+def _where(condition: Any, x: Any, y: Any, out: Any) -> None:
+    if np.may_share_memory(condition, out):
+        condition = condition.copy()
+    if np.may_share_memory(x, out):
+        np.copyto(out, x)
+        np.copyto(out, y, where=~condition, casting="unsafe")
+    else:
+        np.copyto(out, y, casting="unsafe")
+        np.copyto(out, x, where=condition, casting="unsafe")
 
 
 def _several(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
@@ -165,6 +187,7 @@ def _numbers(op: Op, generators: Generators) -> Kernel:
     return fill
 
 
+_EXTREMA = (reduction._max, reduction._min, reduction._prod, reduction._fmax, reduction._fmin)
 _SAME = (layout.alias, layout.stop_gradient, path, RULES[np.positive])
 _KEYWORD_ONLY = {  # a third position is on its way out of NumPy
     np.maximum: lambda x, y, out: np.maximum(x, y, out=out),

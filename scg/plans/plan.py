@@ -1,20 +1,18 @@
 """A plan: the program of one recorded run, its buffers, and how a call of it begins and ends."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.errors import NonFiniteError
 from scg.graph import Node
-from scg.operands import described
 from scg.plans import passes
-from scg.plans.buffers import assign, is_copy, origin
-from scg.plans.kernels import Otherwise, view
-from scg.plans.machine import SMALL, Dynamic, Machine
+from scg.plans.buffers import assign, origin
+from scg.plans.machine import SMALL, Machine
 from scg.plans.program import HELD, Op, Program, from_recording
-from scg.plans.recording import INPUT, Later, Recorder
+from scg.plans.recording import INPUT, Recorder
 from scg.tree import leaves, rebuild
 
 MACHINES = 4
@@ -36,7 +34,6 @@ class Plan:
     def __init__(self, recorder: Recorder, inputs: Sequence[Node], result: Any, floor: int, options: "passes.Options"):
         self._structure = result
         found = [leaf for _, leaf in leaves(result)]
-        self._later: list[tuple[Callable[..., Any], list[Any]]] = []
         trailing: list[Any] = []
         spans = []
         for later in recorder.later_calls:
@@ -61,6 +58,16 @@ class Plan:
         self._machines: list[Machine] = []
         self._lock = threading.Lock()
 
+    @property
+    def results(self) -> dict[int, Op]:
+        """By id the operations that are written into arrays of the caller."""
+        return self._by_id
+
+    @property
+    def later_calls(self) -> list[Any]:
+        """What is called at the end, with values of the plan."""
+        return [later.call for later, _ in self._later]
+
     def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
         """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError where zeros may have to absorb."""
         with self._lock:
@@ -73,8 +80,7 @@ class Plan:
                 machine.fresh(slot, op.shape, op.dtype)
             machine.run(arrays, generators)
             for value in self._checked:
-                x = machine.read(value)
-                if not np.isfinite(np.add.reduce(x, axis=None)):
+                if not is_finite(machine.read(value)):
                     raise NonFiniteError("a result of the plan is not finite")
             for later, values in self._later:
                 made = iter([machine.read(value) for value in values])
@@ -123,9 +129,10 @@ class Plan:
         return self.risky or node.id in recorder.arrays
 
 
-def describe(value: Any) -> str:
-    """An operand in a printed plan."""
-    return described((value,)) if not isinstance(value, np.ndarray) or value.ndim else repr(value[()])
+def is_finite(x: Any) -> bool:
+    """Whether all of x is finite: the sum of squares is one pass of BLAS; where it is not finite it may have overflowed."""
+    if x.size > 512 and x.flags.c_contiguous and x.dtype.kind == "f":
+        flat = x.reshape(-1)
+        return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(x).all())
+    return bool(np.isfinite(np.add.reduce(x, axis=None))) or bool(np.isfinite(x).all())
 
-
-__all__ = ["Dynamic", "Later", "Otherwise", "Output", "Plan", "describe", "is_copy", "view"]

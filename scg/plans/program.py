@@ -1,6 +1,7 @@
 """What a recorded run computed, as a list of operations that passes rewrite: no nodes, no values, only what leads to what."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,6 +114,8 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         if type(value) is not np.ndarray or id(value) not in recorder.originals:
             return value
         original = recorder.originals[id(value)][1]
+        if sys.getrefcount(original) <= 3 and (original.base is None or sys.getrefcount(original.base) <= 2):
+            return value  # held by this name, the recorder and the call: nobody else can ever write to it
         if id(original) not in held:
             held[id(original)] = Op(HELD, (), {"array": original}, original.shape, original.dtype)
             ops.append(held[id(original)])

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from scg.plans.passes.aliases import aliases
 from scg.plans.passes.blocks import blocks
+from scg.plans.passes.choices import choices
 from scg.plans.passes.copies import copies
 from scg.plans.passes.dead import dead
 from scg.plans.passes.expand import expand
@@ -21,6 +24,7 @@ Pass = Callable[[Program], int]
 
 PASSES: dict[str, tuple[Pass, ...]] = {
     "fold": (fold,),
+    "aliases": (aliases,),
     "merge": (merge,),
     "dead": (dead,),
     "softplus": (softplus,),
@@ -29,6 +33,7 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     "shrink": (shrink, signs),
     "factor": (factor, dead),
     "sums": (sums, dead),
+    "choices": (choices,),
     "flatten": (flatten, merge, dead),
     "copies": (copies,),
     "scalars": (scalars,),

@@ -50,22 +50,27 @@ def blocks(program: Program) -> int:
     """Gather regions, as early as their operands allow; the order of draws stays."""
     program.regions = []
     ops: list[Op] = []
-    rest = list(program.ops)
     users = program.users()
-    while rest:
+    stack: list[Any] = [list(program.ops)]
+    while stack:
+        rest = stack.pop()
+        if isinstance(rest, Region):
+            program.regions.append(rest)
+            ops += rest.members
+            continue
         at = next((k for k, op in enumerate(rest) if _leads(op)), None)
         if at is None:
             ops += rest
-            break
+            continue
         before, members, after = _gathered(rest[at:], rest[at].shape)
-        ops += rest[:at] + before
         inside = {id(op) for op in members}
         temporaries = [id(op) for op in members if users[id(op)] and all([u is not None and id(u) in inside for u in users[id(op)]])]
         region = Region(members, members[0].shape, frozenset(temporaries))
-        if len(members) > 1 or region.threads == 2:
-            program.regions.append(region)
-        ops += members
-        rest = after
+        if len(members) == 1 and region.threads == 1:  # nothing gained: it stays where it was
+            ops += rest[: at + 1]
+            stack.append(rest[at + 1 :])
+            continue
+        stack += [after, region, [*rest[:at], *before]]
     program.ops = ops
     return len(program.regions)
 
@@ -123,6 +128,17 @@ def _joins(op: Op, shape: tuple[int, ...]) -> bool:
     if op.rule is contraction._dot:
         return all([a.shape == shape or len(a.shape) < len(shape) for a in op.args])
     return op.rule is reduction._sum and op.args[0].shape == shape and [a % len(shape) for a in op.statics["axis"] or ()] == [len(shape) - 1] and not op.statics["keepdims"]
+
+
+def why_not(op: Op, program: Program) -> str | None:
+    """Why a large map is in no region; None where it is no large map."""
+    if op.dtype is None or op.size < LARGE or not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
+        return None
+    if not _is_map(op):
+        return "its primitive is no ufunc"
+    if not op.shape or op.shape[0] < 2:
+        return "its first axis has one row"
+    return "no other map of its shape is near, and a thread would not pay"
 
 
 def part(shape: tuple[int, ...], region: tuple[int, ...], start: int, stop: int) -> Any:

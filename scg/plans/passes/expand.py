@@ -1,4 +1,4 @@
-"""Composite maps taken apart: sigmoid, softplus and log-sigmoid in ufuncs, which run into buffers; and scg's own VJPs find their terms in them."""
+"""Composites taken apart: sigmoid, softplus, log-sigmoid and log-sum-exp in ufuncs and reductions, which run into buffers."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from scg.graph import RULES
 from scg.plans.program import Op, Program
-from scg.primitives import elementwise, special
+from scg.primitives import elementwise, layout, reduction, special
+from scg.special import _logsumexp
 
 EXP, LOG1P, EXPM1, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, ABSOLUTE, MAXIMUM = [
     RULES[fn] for fn in (np.exp, np.log1p, np.expm1, np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum)
@@ -31,4 +32,22 @@ def _expanded(op: Op, add: Any) -> Op | None:
         if rule is special.softplus:
             return add(op.like(ADD, add(op.like(MAXIMUM, x, 0)), small))
         return add(op.like(SUBTRACT, add(op.like(RULES[np.minimum], x, 0)), small))
+    if rule is _logsumexp and type(op.args[0]) is Op and op.args[0].size and op.dtype == op.args[0].dtype:
+        return _log_sum_exp(op, add)
     return None
+
+
+def _log_sum_exp(op: Op, add: Any) -> Op:
+    """log sum exp(x - m) + m, with m the greatest element where that is finite, else 0."""
+    (x,), axis = op.args, op.statics["axis"]
+    gone = {a % len(x.shape) for a in axis} if axis is not None else set(range(len(x.shape)))
+    kept = tuple([1 if a in gone else n for a, n in enumerate(x.shape)])
+
+    def make(rule: Any, *args: Any, shape: Any = kept, dtype: Any = op.dtype, **statics: Any) -> Op:
+        return add(Op(rule, args, statics, shape, dtype, op.line))
+
+    top = make(reduction._max, x, axis=axis, keepdims=True)
+    top = make(elementwise._where, make(RULES[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype))
+    e = make(EXP, make(SUBTRACT, x, top, shape=x.shape), shape=x.shape)
+    out = make(ADD, make(RULES[np.log], make(reduction._sum, e, axis=axis, keepdims=True)), top)
+    return out if op.shape == kept else add(Op(layout._reshape, (out,), {"shape": op.shape}, op.shape, op.dtype, op.line))

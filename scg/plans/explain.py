@@ -1,0 +1,72 @@
+"""A plan as text: steps, buffers, bytes, what was fused, and what was not and why."""
+
+from typing import Any
+
+import numpy as np
+
+from scg.halves import ENABLED
+from scg.plans.buffers import is_copy, origin
+from scg.plans.kernels import is_plain, view
+from scg.plans.passes.blocks import Region, why_not
+from scg.plans.program import CHOICE, HELD, Op
+from scg.plans.recording import INPUT
+
+
+def explain(plan: Any) -> str:
+    """The text of ``Compiled.explain``."""
+    program, assignment = plan.program, plan.assignment
+    names = {id(op): f"%{k}" for k, op in enumerate(program.ops)}
+    homes = {**{i: f"buffer {b}" for i, b in assignment.block.items()}, **dict.fromkeys(plan.results, "result")}
+    region_of = {id(op): k for k, region in enumerate(program.regions) for op in region.members}
+    lines, steps, plainly = [], 0, []
+    for op in program.ops:
+        k = region_of.get(id(op))
+        if k is not None and program.regions[k].members[0] is op:
+            lines.append(_region(k, program.regions[k]))
+        own = id(op) in homes or op.rule is CHOICE
+        if view(op) is not None and not is_copy(op) and type(op.args[0]) is Op:
+            home = f"view of {names[id(origin(op))]}"
+        elif op.rule in (INPUT, HELD):
+            home = f"argument {program.inputs[id(op)]}" if op.rule is INPUT else "an array that the function holds"
+        else:
+            steps += 1
+            home = homes.get(id(op), "of one block" if k is not None else "several results" if op.dtype is None else "")
+            if own and is_plain(op):
+                plainly.append(op)
+        args = ", ".join([names.get(id(a), "?") if type(a) is Op else _constant(a) for a in op.args])
+        kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and op.rule is not CHOICE else ""
+        mark = " called plainly" if own and is_plain(op) else ""
+        lines.append(f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind}  {home}{mark}{'  ' + op.statics['line'] if op.rule is CHOICE else ''}".rstrip())
+    size = sum(assignment.sizes)
+    held = sum([op.nbytes for op in program.ops if op.rule in (INPUT, HELD)])
+    naive = sum([op.nbytes for op in program.ops if op.rule not in (INPUT, HELD, CHOICE) and origin(op) is op])
+    head = [
+        f"{steps} steps, {len(assignment.sizes)} buffers of {size:,} bytes in all (one for each result: {naive:,}), {assignment.in_place} results in place",
+        f"arguments {held:,} bytes; results in arrays of the caller {sum([op.nbytes for op in plan.results.values()]):,} bytes",
+        "passes (operations after): " + ", ".join([f"{name} {struck} ({after})" for name, struck, after in plan.report]),
+    ]
+    if program.risky:
+        head.append("softplus by one exponential: a result that is not finite is computed again as it was written")
+    if not ENABLED:
+        head.append("one thread: this process has one core, or its environment asks for one thread")
+    tail = []
+    if plainly:
+        tail.append("called plainly, and copied into their buffers: " + ", ".join(sorted({op.rule.name for op in plainly})))
+    alone = [(op, why) for op in program.ops if id(op) not in region_of and (why := why_not(op, program)) is not None]
+    tail += [f"not in a region: {names[id(op)]} {op.rule.name} {list(op.shape)}: {why}" for op, why in alone]
+    if plan.later_calls:
+        tail.append("then: " + ", ".join([getattr(call, "__qualname__", repr(call)) for call in plan.later_calls]))
+    return "\n".join([*head, *lines, *tail])
+
+
+def _region(k: int, region: Region) -> str:
+    rows = region.rows
+    threads = "two threads" if region.threads == 2 and ENABLED else "one thread"
+    return f"  region {k}: {len(region.members)} maps of {list(region.shape)} in {len(rows)} blocks of up to {max([b - a for a, b in rows])} rows, {threads}; {len(region.temporaries)} need no array"
+
+
+def _constant(x: Any) -> str:
+    if isinstance(x, np.ndarray) and x.ndim:
+        return f"{x.dtype}{list(x.shape)}"
+    return f"{np.asarray(x)[()]:.6g}" if np.asarray(x).dtype.kind in "fiu" else str(x)
+

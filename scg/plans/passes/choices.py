@@ -1,0 +1,42 @@
+"""Tests of values asked once and where they are cheap: a row-wise product with finite results had finite factors."""
+
+from typing import Any
+
+from scg.distributions.constraints import finite, real
+from scg.plans.program import CHOICE, Op, Program
+from scg.primitives import contraction
+
+LARGE = 2**14
+"""Elements from which on another place is looked for."""
+
+
+def choices(program: Program) -> int:
+    """Drop tests that are asked already, or implied; ask about the elements of a large array through its products with rows."""
+    tests = [op for op in program.ops if op.rule is CHOICE]
+    finite_ones = {_key(op, real.holds) for op in tests if op.statics["test"] == finite.holds and op.statics["outcome"]}
+    asked: set[Any] = set()
+    dropped = set()
+    for op in tests:
+        key = _key(op, op.statics["test"])
+        if key in asked or key in finite_ones:
+            dropped.add(id(op))
+        asked.add(key)
+    program.ops = [op for op in program.ops if id(op) not in dropped]
+    return len(dropped) + sum([_moved(op, program) for op in tests if id(op) not in dropped])
+
+
+def _key(op: Op, test: Any) -> Any:
+    return (test, op.statics["outcome"], *map(id, op.args))
+
+
+def _moved(op: Op, program: Program) -> bool:
+    test, (x, *others) = op.statics["test"], op.args
+    if test not in (finite.holds, real.holds) or not op.statics["outcome"] or others or type(x) is not Op or x.size < LARGE:
+        return False
+    for dot in program.ops:
+        if dot.rule is contraction._dot and any([a is x for a in dot.args]) and dot.size * x.shape[-1] == x.size:
+            op.args = (dot, x)
+            op.statics = {**op.statics, "test": lambda rows, x: finite.holds(rows) or test(x)}
+            program.ops = [*[o for o in program.ops if o is not op], op]  # after the product
+            return True
+    return False
