@@ -128,7 +128,7 @@ def take_guard(ambient: Ambient, node: Any) -> None:
     guard = None if ambient.guard is None else ambient.guard()
     if guard is None:
         AMBIENT.set(ambient._replace(guard=None) if ambient.nan else None)
-    elif any([type(o) is type(node) and o.id < guard.stamp for o in node.operands]) or _begins(node):
+    elif any([type(o) is type(node) and o.id < guard.stamp for o in node.operands]) or (_begins(node) and _is_of_this_run(guard)):
         node.guard = guard
         if ambient.held is not None:
             AMBIENT.set(ambient._replace(held=None))
@@ -136,6 +136,12 @@ def take_guard(ambient: Ambient, node: Any) -> None:
 
 def _begins(node: Any) -> bool:
     return node.primitive.name in ("draw", "noise") and not any([type(o) is type(node) for o in node.operands])
+
+
+def _is_of_this_run(guard: Guard) -> bool:
+    """Whether the ``if`` stands in the function that is being run: one before it decided nothing in there."""
+    scope = SCOPE.get()
+    return bool(scope) and scope[-1] is guard
 
 
 def is_tainted(guard: Guard, labels: Collection[int], known: dict[int, bool]) -> bool:

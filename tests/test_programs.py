@@ -318,3 +318,11 @@ def test_entry_r_of_a_batched_replay_is_a_run_with_the_r_th_arguments(program, s
     for k, g in enumerate(again):
         one = np.stack([np.broadcast_to(column[k], nodes[k].shape) for column in each])
         np.testing.assert_allclose(np.broadcast_to(g, one.shape), one, 1e-10, 1e-10)
+
+
+def test_an_if_before_a_run_does_not_enter_it():
+    graph = STOCHASTIC.graph()
+    if graph.cost > 0 or graph.cost < 0:  # decides nothing in what follows
+        assert list(STOCHASTIC.graph().stochastic) == ["b", "z"]
+    if graph.cost > 0 or graph.cost < 0:
+        assert list(graph.run(rng=np.random.default_rng(0)).stochastic) == ["b", "z"]
