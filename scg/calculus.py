@@ -289,7 +289,8 @@ def _check_plain(cost: Any) -> None:
 def _check_differentiable(node: Node) -> None:
     if isinstance(node._value, tuple) or node.dtype.kind != "f":
         dtype = "several results" if isinstance(node._value, tuple) else node.dtype
-        raise NotDifferentiable(f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line} ({here()})")
+        hint = "; multiply it by 1.0" if not isinstance(node._value, tuple) and node.dtype.kind in "biu" else ""
+        raise NotDifferentiable(f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line}{hint} ({here()})")
 
 
 def _argument(fn: Any, position: int) -> str:

@@ -119,6 +119,8 @@ def sample(
         raise ScgTypeError(f"sample needs an estimator, got {estimator!r}: write {hint} ({here()})")
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+    if name is not None and not isinstance(name, str):
+        raise ScgTypeError(f"sample: name must be a string, got {name!r} ({here()})")
     estimator.check(distribution, name or type(distribution).__name__)
     override = _OVERRIDES.get().get(name) if name is not None else None
     if override is not None:

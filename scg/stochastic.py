@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scg.calculus import check_cost, lift, run, value_and_grad
+from scg.distributions.base import FixedSupport
 from scg.draw import dot, mermaid, svg
 from scg.draw import text as draw_text
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
@@ -102,8 +103,8 @@ class Graph:
         With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then have it as well.
         Raises GuardError where an ``if`` on a node would have come out otherwise.
         """
-        if replicates is not None and replicates < 1:
-            raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
+        if replicates is not None:
+            _check_count(replicates)
         if replicates is not None and rng is None and values is None:
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
         nodes = [leaf for _, leaf in leaves(self.parameters)]
@@ -118,6 +119,7 @@ class Graph:
             node = self._draw(name)
             if node.primitive is not draw:
                 raise ScgTypeError(f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator ({here()})")
+            _check_possible(name, node, value)
             given_values[node.id] = value
         batched = list(replaced) if replicates is not None else []
         cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values)
@@ -136,8 +138,7 @@ class Graph:
                 return self.run(rng=rng).gradients()
             except GuardError:
                 return self._traced(rng)
-        if replicates < 1:
-            raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
+        _check_count(replicates)
         if not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
         np.empty(_FREED, np.uint8)  # allocated and freed: from then on the C library reuses arrays up to this size and does not return their pages
@@ -216,6 +217,22 @@ class Graph:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         rows, places = pack([self.cost, *targets])
         return _restored, (rows, places, rebuild(self.parameters, iter([0] * len(targets))), self._again, self._bindings)
+
+
+def _check_count(replicates: Any) -> None:
+    if isinstance(replicates, (bool, np.bool_)) or not isinstance(replicates, (int, np.integer)):
+        raise ScgTypeError(f"replicates must be a whole number, got {replicates!r} ({here()})")
+    if replicates < 1:
+        raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
+
+
+def _check_possible(name: str, node: Node, value: Any) -> None:
+    """Raise ScgValueError for a value that a draw of fixed support cannot have; its shape is checked where it is used."""
+    law, value = node.statics["site"].distribution, np.asarray(value)
+    if law.has(FixedSupport) and value.dtype.kind in "biuf" and value.shape[value.ndim - node.ndim :] == node.shape:
+        inside = np.asarray(law.support.contains(value))
+        if not np.all(inside):
+            raise ScgValueError(f"{name}: {value!r} is no value of {law!r}, whose support is {law.support!r} ({here()})")
 
 
 def _restored(rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any) -> Graph:

@@ -7,7 +7,7 @@ import pytest
 
 import scg
 from scg import distributions as dist
-from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError
+from scg.errors import EstimatorError, GuardError, NotDifferentiable, ScgTypeError, ScgValueError
 from scg.graph import Node
 from tests.oracle import expectation
 
@@ -223,3 +223,27 @@ def test_a_minibatch_is_a_draw_of_the_graph():
     for bad in ((0, 1), (3, 4), (2.5, 1)):
         with pytest.raises(ScgValueError):
             scg.minibatch(*bad, rng=RNG(0))
+
+
+@pytest.mark.parametrize("replicates, error", [(2.5, ScgTypeError), ("a", ScgTypeError), (True, ScgTypeError), (0, ScgValueError), (-1, ScgValueError)])
+def test_replicates_are_a_whole_number(replicates, error):
+    graph = scg.trace(lambda t, rng: scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng), np.array(1.0), rng=np.random.default_rng(0))
+    for run in (graph.run, graph.gradients):
+        with pytest.raises(error, match="replicates must be"):
+            run(rng=np.random.default_rng(0), replicates=replicates)
+
+
+def test_a_given_value_is_one_that_the_draw_can_have():
+    cost = lambda t, rng: t * np.sum(scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="b", shape=(2,)))
+    graph = scg.trace(cost, np.array(1.0), rng=np.random.default_rng(0))
+    assert graph.run(values={"b": [1, 0]}).cost.value == 1
+    np.testing.assert_array_equal(graph.run(values={"b": np.eye(2)}, replicates=2).cost.value, [1, 1])
+    with pytest.raises(ScgValueError, match="b: .*0.5.* is no value of Bernoulli.*low=0, high=1"):
+        graph.run(values={"b": [0.5, 1]})
+
+
+def test_names_are_strings_and_costs_are_floating_point():
+    with pytest.raises(ScgTypeError, match="name must be a string, got 3"):
+        scg.sample(dist.Normal(0.0, 1.0), scg.ScoreFunction(), rng=np.random.default_rng(0), name=3)
+    with pytest.raises(NotDifferentiable, match="multiply it by 1.0"):
+        scg.grad(lambda t, rng: scg.sample(dist.Categorical(logits=t), scg.ScoreFunction(), rng=rng))(np.zeros(2), rng=np.random.default_rng(0))

@@ -38,7 +38,9 @@ def mixture(t: Any, alpha: float, rho2: float) -> Any:
 
         |S| / sqrt(t) < sqrt((1 + y) / y (log(1 + y) + 2 log(1/alpha))),  y = rho2 t,  for all t.
 
-    For draws that are not normal this holds asymptotically (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2021, arXiv:2103.06476).
+    For draws that are not normal this holds asymptotically, with the running standard deviation for sigma (Waudby-Smith, Arbour, Sinha, Kennedy
+    and Ramdas, 2024, Time-uniform central limit theory and asymptotic confidence sequences, Annals of Statistics; arXiv:2103.06476), where
+    the same is written sigma sqrt(2 (t rho2 + 1) / (t^2 rho2) log(sqrt(t rho2 + 1) / alpha)).
     """
     y = rho2 * np.asarray(t, float)
     return np.sqrt((1 + y) / y * (np.log1p(y) - 2 * math.log(alpha)))
@@ -53,7 +55,8 @@ def threshold(t: Any, alpha: float, when: float) -> Any:
 def widened(z: Any, skewness: Any, t: int) -> Any:
     """The threshold that a self-normalized sum of skewed draws needs to have the error of a normal one at ``z``; infinite where t is too small to tell.
 
-    P(S/V > z) = P(N > z) exp(-z^3 skewness / (3 sqrt(t))) to first order, V^2 the sum of squares (Wang, 2005; Jing, Shao and Wang, 2003). So the
+    P(S/V > z) = P(N > z) exp(-z^3 skewness / (3 sqrt(t))) (1 + O((1 + z) / sqrt(t))) for z up to the order of t^(1/6), V^2 the sum of squares (Wang, 2005,
+    Limit theorems for self-normalized large deviation, Electronic Journal of Probability 10, 1260-1285). So the
     threshold is the smallest w with w^2/2 - w^3 |skewness| / (3 sqrt(t)) = z^2/2: with v = z/w the largest root of v^3 - v + a = 0.
     """
     a = 2 * z * np.abs(skewness) / (3 * math.sqrt(t))
@@ -103,7 +106,7 @@ class Asymptotic:
     """The asymptotic confidence sequence: centre +- s w / sqrt(t - w^2), w the ``threshold``, widened for skewness; s^2 is the running variance.
 
     It is |S| <= w V solved for the mean, S the sum and V^2 the sum of squares of draws minus mean. Normalized by V, not by the standard deviation,
-    the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail (de la Pena, 1999), with t replaced by V^2 over the variance.
+    the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail (de la Pena, 1999, Annals of Probability 27, 537-564), with t replaced by V^2 over the variance.
 
     ``origin`` is a number near the mean, about which sums of powers are kept; ``when`` the t at which the sequence is tightest.
     """
@@ -155,8 +158,12 @@ class Bernstein:
     """The empirical-Bernstein confidence sequence of draws between ``low`` and ``high``: no asymptotics, no condition on tails.
 
     For draws y in [0, 1] and predictable bets l_i in (0, 1): sum(l y)/sum(l) +- (log(2/alpha) + sum(v_i psi(l_i))) / sum(l), v_i = (y_i - m_{i-1})^2,
-    psi(l) = -log(1 - l) - l (Waudby-Smith and Ramdas, 2024, theorem 2; Howard et al., 2021). Bets are l_i = min(1/2, sqrt(2 log(2/alpha) /
+    psi(l) = -log(1 - l) - l: the predictable plug-in empirical-Bernstein sequence (Waudby-Smith and Ramdas, 2024, Estimating means of bounded random
+    variables by betting, Journal of the Royal Statistical Society B; arXiv:2010.09686; the inequality is of Howard, Ramdas, McAuliffe and Sekhon,
+    2021, Annals of Statistics 49, 1055-1080). Bets are l_i = min(1/2, sqrt(2 log(2/alpha) /
     (s_{i-1}^2 min(i log(1 + i), when)))), m and s^2 the running mean and variance, begun at 1/2 and 1/4 with the weight of one draw.
+    The hedged capital of the same paper is narrower after few draws and the same to first order after many; but its interval has no closed form, and needs
+    all draws again for each candidate mean of each stream at each look, so it is not used.
     """
 
     def __init__(self, alpha: float, when: float, low: Any, high: Any):
@@ -208,7 +215,7 @@ class Tail:
     """Hill's estimate of the tail index: P(|x - origin| > u) ~ u^-index. The variance is infinite where the index is at most 2.
 
     index = 1 / mean(log(x_(i) / x_(k+1))) over the k largest deviations, k = t/200 between 10 and 400; its standard error is index / sqrt(k)
-    (Hill, 1975).
+    (Hill, 1975, A simple general approach to inference about the tail of a distribution, Annals of Statistics 3, 1163-1174).
     """
 
     def __init__(self, origin: Any):
