@@ -141,7 +141,7 @@ def _begins(node: Any) -> bool:
 def _is_of_this_run(guard: Guard) -> bool:
     """Whether the ``if`` stands in the function that is being run: one before it decided nothing in there."""
     scope = SCOPE.get()
-    return bool(scope) and scope[-1] is guard
+    return scope is not None and scope[-1:] == [guard]
 
 
 def is_tainted(guard: Guard, labels: Collection[int], known: dict[int, bool]) -> bool:
