@@ -7,13 +7,14 @@ a generator that is no argument, a baseline that learns) refuses with the user's
 import contextlib
 import contextvars
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from scg.ambient import RECORDER
-from scg.errors import PlanError, here, user_frame
+from scg.errors import PACKAGE, PlanError, here
 from scg.graph import Node, ancestors, primitive, record
 from scg.operands import described
 from scg.tree import leaves
@@ -142,9 +143,8 @@ class Recorder:
             self.refuse(f"rng.{name} was given a node, {described(given)}: draw with scg.sample")
         if name in ("shuffle", "bytes", "spawn") or kwargs.get("out") is not None:
             self.refuse(f"rng.{name} makes no array that a plan could make again: draw with scg.sample, or pass the numbers as an argument")
-        frame = user_frame(2)
-        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "scg":
-            self.refuse("a law was sampled outside scg.sample")
+        if sys._getframe(2).f_code.co_filename.startswith(PACKAGE):
+            self.refuse("a law was sampled outside scg.sample, so that its numbers are no nodes: write scg.sample(law, estimator, rng=rng)")
         value = method(*args, **kwargs)
         value = value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value)[()]
         return self.drawn(record(numbers, (), {"name": f"rng.{name}", "args": args, "kwargs": kwargs}, value, 3), proxy)

@@ -56,7 +56,7 @@ class Signature:
             return kind
         if isinstance(x, np.ndarray):
             if isinstance(x, (np.ma.MaskedArray, np.matrix)):
-                raise PlanError(f"a plan takes plain arrays, got {described((x,))} of type {kind.__name__} ({here()})")
+                raise PlanError(f"a plan takes plain arrays, no masked ones and no np.matrix, got {kind.__name__} {described((x,))} ({here()})")
             self.arrays.append(np.asarray(x))
             return kind, x.dtype, x.shape, x.flags.c_contiguous
         if kind is float or kind is complex:

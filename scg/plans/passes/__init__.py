@@ -22,24 +22,24 @@ from scg.plans.program import Program
 
 Pass = Callable[[Program], int]
 
-PASSES: dict[str, tuple[Pass, ...]] = {
-    "fold": (fold,),
-    "aliases": (aliases,),
-    "merge": (merge,),
-    "dead": (dead,),
-    "softplus": (softplus,),
-    "expand": (expand,),
-    "signs": (signs,),
-    "shrink": (shrink, signs),
-    "factor": (factor, dead),
-    "sums": (sums, dead),
-    "choices": (choices,),
-    "flatten": (flatten, merge, dead),
-    "copies": (copies,),
-    "scalars": (scalars,),
-    "blocks": (blocks,),
+PASSES: dict[str, Pass] = {
+    "fold": fold,
+    "aliases": aliases,
+    "merge": merge,
+    "dead": dead,
+    "softplus": softplus,
+    "expand": expand,
+    "signs": signs,
+    "shrink": shrink,
+    "factor": factor,
+    "sums": sums,
+    "choices": choices,
+    "flatten": flatten,
+    "copies": copies,
+    "scalars": scalars,
+    "blocks": blocks,
 }
-"""All passes by name, in their order, each with what clears up after it."""
+"""All passes by name, in their order. What one has replaced is dropped before the next."""
 
 NEEDED = ("copies",)
 
@@ -54,11 +54,11 @@ class Options:
 def run(program: Program, options: Options) -> list[tuple[str, int, int]]:
     """(pass, how often it struck, operations after it) of every pass that is not left out."""
     report = [("recorded", len(program.ops), len(program.ops))]
-    for name, (change, *others) in PASSES.items():
+    for name, change in PASSES.items():
         if name in options.without and name not in NEEDED:
             continue
         struck = change(program)
-        for other in others if struck else ():
-            other(program)
+        if struck and "dead" not in options.without:
+            dead(program)
         report.append((name, struck, len(program.ops)))
     return report
