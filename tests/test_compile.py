@@ -202,7 +202,7 @@ def test_arrays_that_the_function_holds_are_read_anew():
 
 
 def test_layouts_of_arguments():
-    fn = lambda x: np.sum(np.reshape(x.T, -1) * np.arange(6.0))  # noqa: E731
+    fn = lambda x: np.sum(np.reshape(x.T, -1) * np.arange(6.0))
     compiled = scg.compile(fn)
     base = np.arange(24.0).reshape(4, 6)
     for x in (base[:2, :3].copy(), base[:2, :3], base[::2, ::2], np.asfortranarray(base[:2, :3]), base[2:, 3:].copy()):

@@ -5,12 +5,19 @@ import pytest
 
 import scg
 from scg import distributions as dist
+from scg.halves import cores
 from scg.plans.passes import PASSES
 from tests.test_compile import NORMAL, autoencoder
 from tests.test_compile_catalogue import agree
 
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}
 """Passes that leave every rounding as it is."""
+
+ROUNDED = 0 if cores() == 1 else 2**6
+"""Units of rounding by which such results may differ: a BLAS of several threads does not add in one order."""
+
+ROUNDED = 0 if cores() == 1 else 2**6
+"""Units of rounding by which such results may differ: a BLAS of several threads does not add in one order."""
 
 
 def plans_of(compiled):
@@ -75,7 +82,7 @@ def test_each_pass_alone_gives_the_same(program):
         compiled = scg.compile(gradient, without=[other for other in PASSES if other != name])
         for seed in range(2):
             result = compiled(params, x, rng=np.random.default_rng(seed))
-        agree(result, expected, f"{program} with {name} alone", ulps=0 if name is None or name in EXACT else 2**10)
+        agree(result, expected, f"{program} with {name} alone", ulps=ROUNDED if name is None or name in EXACT else 2**10)
 
 
 def compiled_at(fn, *args, **options):
@@ -125,7 +132,7 @@ def test_a_draw_that_nobody_reads_still_moves_its_generator():
 
 
 def test_signs_and_neutral_elements():
-    compiled = compiled_at(lambda x: -(-x) + (-x) * (-np.exp(x)) - 0.0 + x / 1.0 - (-x), X)
+    compiled = compiled_at(lambda x: np.negative(-x) + (-x) * (-np.exp(x)) - 0.0 + x / 1.0 - (-x), X)
     names = operations(compiled)
     assert "negative" not in names and "divide" not in names
     sign = scg.compile(lambda x: x + 0.0)
