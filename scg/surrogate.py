@@ -124,7 +124,8 @@ def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | N
 def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
     """The cost, every term multiplied by the boxes of the draws that influenced it, and what their baselines add.
 
-    ``plain`` is the cost without the zeros that other rules added, which may mix what it does not: a baseline of the draws ``found`` looks at that.
+    ``plain`` is the cost without the zeros that other rules added, which may mix what it does not: it is what the baselines of the draws ``found``,
+    that lead to it, look at. Draws that a rule made again have none: they meet those zeros only, from the second derivative on.
     """
     terms = Terms(cost, sites, together=True)
     scores = {bit: score(site) for site, bit in terms.bits.items()}
@@ -138,8 +139,8 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
     total = new.get(cost.id, cost)
     for site, bit in terms.bits.items():
         baseline = site.statics["site"].estimator.baseline
-        if baseline is not None and terms.influence.draws.get(cost.id, 0) & bit:
-            b = layout.stop_gradient(baseline.value(Downstream(site, plain if site.id in found else cost, order)))
+        if baseline is not None and site.id in found and terms.influence.draws.get(cost.id, 0) & bit:
+            b = layout.stop_gradient(baseline.value(Downstream(site, plain, order)))
             extra = np.sum((1 - box(scores[bit])) * b)
             total = total + (extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape))
     return total
