@@ -98,6 +98,16 @@ def test_looking_after_every_draw_does_not_raise_the_false_alarms(law):
     assert 0 < ever.sum() <= most_seen(0.05)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("law", LAWS)
+def test_looking_after_every_draw_does_not_raise_the_false_alarms_of_many_streams(law):
+    """20,000 streams without bias, at level 0.01, looked at after each of 2,000 draws."""
+    rng, ever, runs = np.random.default_rng(3), 0, 20_000
+    for _ in range(runs // RUNS):
+        ever += peeked(Asymptotic(0.01, 600, np.zeros(RUNS)), lambda n: LAWS[law](rng, (n, RUNS)), 2000, first=128).sum()
+    assert 0 < ever <= most_seen(0.01, runs)
+
+
 def test_a_fixed_interval_that_is_peeked_at_has_many_false_alarms():
     """The check above can fail."""
     rng = np.random.default_rng(1)
@@ -307,6 +317,34 @@ def test_differences_keep_to_the_domain(law, theta, truth):
     verdict = assert_unbiased(cost, np.array(theta), rng=np.random.default_rng(0), reference="differences", **QUICK)
     assert verdict.low <= 0 <= verdict.high
     assert abs(float(verdict.reference) - truth) < 0.2 * truth
+
+
+def test_differences_are_judged_by_the_scale_of_the_gradient():
+    """With common draws a pathwise gradient and its difference hardly differ: what a small coordinate is held against is how much the gradient varies."""
+
+    def cost(t, rng, rule):
+        z = scg.sample(dist.Normal(t, 1.0), rule, rng=rng)
+        return np.sum(z**3 - 3 * z + 0.1 * np.prod(z))  # of gradient 3 t^2 + 0.1 t', where the first difference is off by h^2
+
+    given = {"rng": np.random.default_rng(0), "reference": "differences", "max_replicates": 2**17, **QUICK}
+    right = judge(cost, np.array([0.0, 0.01]), rule=scg.Reparameterized(), **given)
+    wrong = judge(cost, np.array([1.0, 0.5]), rule=Times(3.0), **given)
+    assert right.status == "unbiased"
+    assert wrong.status == "biased"
+    assert np.isfinite(right.worst_reference) and "nan" not in str(right)
+
+
+def test_a_minibatch_is_not_enumerated():
+    data = np.linspace(-1, 2, 100)
+
+    def cost(t, rng, factor):
+        batch = scg.minibatch(100, 10, rng=rng)
+        return factor * np.sum((batch.rows(data) - t) ** 2)
+
+    truth = np.sum(2 * (0.3 - data))
+    assert judge(cost, np.array(0.3), rng=np.random.default_rng(0), factor=10.0, reference=np.array(truth), **QUICK).status == "unbiased"
+    assert judge(cost, np.array(0.3), rng=np.random.default_rng(0), factor=3.0, reference=np.array(truth), **QUICK).status == "biased"
+    assert judge(cost, np.array(0.3), rng=np.random.default_rng(0), factor=10.0, **QUICK).status == "unbiased"
 
 
 def test_a_relaxation_is_held_against_what_it_relaxes():

@@ -1,14 +1,17 @@
 """Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient estimators, by enumeration and quadrature.
 
 Finitely many values are enumerated; a mean over a continuous law is a Gauss rule of that law (Hermite, Laguerre, Legendre, Jacobi, or
-the law's own, by Lanczos), or, where the integrand is singular at the ends, a double exponential rule; the number of points is doubled until the
-result settles to ``rtol``. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
+the law's own, by Lanczos); where the integrand has kinks or jumps, which are looked for along each draw, or heavy tails, a double exponential rule on each of
+the pieces between; the number of points is doubled until the result settles to ``rtol``. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
 that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the number of its configurations.
 
 All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``.
 
+An ``if`` on a draw is followed both ways where the function is known: it is traced again until the ways that were met have probability one together.
+
 Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many; ConvergenceError where an integral
-does not settle, as where the integrand has a jump or the mean does not exist; GuardError where an ``if`` on a draw comes out otherwise.
+does not settle, as where several draws decide together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are
+too rare to be met; MovingSupport where a support moves with the parameters and no path is known along which its draws do.
 """
 
 import inspect
@@ -24,7 +27,7 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along, along_its_way, guards_on_draws, ways
-from scg.exact.values import plain
+from scg.exact.values import MovingSupport, plain
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.sample import draw, is_stochastic, noise, path, resample
@@ -32,7 +35,7 @@ from scg.stochastic import Graph, trace
 from scg.surrogate import surrogate
 from scg.tree import leaves, rebuild
 
-__all__ = ["BudgetError", "ConvergenceError", "Exact", "Law", "Moments", "distribution", "expectation", "gradient", "hessian", "moments"]
+__all__ = ["BudgetError", "ConvergenceError", "Exact", "Law", "Moments", "MovingSupport", "distribution", "expectation", "gradient", "hessian", "moments"]
 
 BUDGET, RTOL = 2**20, 1e-10
 

@@ -180,7 +180,7 @@ def _reference(graph: Graph, reference: Any) -> tuple[Any, str]:
     if matches(reference, "auto") or matches(reference, "exact"):
         try:
             return join(exact.gradient(graph), 1)[0], "the exact gradient"
-        except (exact.BudgetError, exact.ConvergenceError, GuardError):
+        except (exact.BudgetError, exact.ConvergenceError, exact.MovingSupport, GuardError):
             if reference == "exact":
                 raise
             return differences

@@ -250,7 +250,7 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they are out of reach."""
     try:
         found, truth = exact.moments(graph, budget=_BUDGET, full=True), exact.gradient(graph, budget=_BUDGET, full=True)
-    except (exact.BudgetError, exact.ConvergenceError, GuardError):
+    except (exact.BudgetError, exact.ConvergenceError, exact.MovingSupport, GuardError):
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
     scale = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)) + abs(float(graph.cost._value))
