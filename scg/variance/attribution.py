@@ -228,7 +228,8 @@ def _sampled(
     centre = pilot.at(dict.fromkeys(keys, 0)).mean(axis=0)
     if len(keys) > 1 and any(not pilot.frozen(key) for key in keys):
         size = 1  # how many numbers a draw takes depends on its parameters: only a generator for each replicate freezes its noise
-    done, seen = 0, None
+    done = 0
+    seen: Any = None
     for i in itertools.count():
         n = min(size, replicates - done)
         block = _Frozen(roots, order, groups, keys, entropy, n, i)

@@ -27,6 +27,7 @@ LEVEL = 0.95
 BUDGET = 2**18
 _PILOT, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the pilot; timed rounds, and the seconds that one of them should take at least
 _EFFECTIVE, _HEAVY = 30, 2.0
+_LARGE = 2**13  # elements of an array of a graph for which exact values, whose cost is quadratic in them, are still looked for
 
 
 def compare(
@@ -55,7 +56,8 @@ def compare(
 
     Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it within ``budget``; else
     against the mean of that row, in differences of runs with common random numbers. Exact variances stand beside the estimated ones where
-    ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out.
+    ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so
+    do arrays of more than 8192 elements.
 
     Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))`` (``entropy`` is drawn from ``rng``), and
     merged in order. So memory is bounded, and all figures but the times are the same to the last bit for any ``executor``, a
@@ -198,7 +200,7 @@ def _pairs(given: Any, what: str, key: str, value: str) -> list[tuple[Any, Any]]
 
 def _gradient(graph: Graph, budget: int) -> Any:
     """The exact gradient of all coordinates; None where it is out of reach."""
-    if not budget:
+    if not budget or max(node.size for node in graph.nodes) > _LARGE:
         return None
     try:
         return join(exact.gradient(graph, budget=budget), 1)[0]
@@ -208,7 +210,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
 
 def _moments(graph: Graph, budget: int) -> Any:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
-    if not budget:
+    if not budget or graph._recorded[1] > 8 * _LARGE:
         return None
     try:
         found = exact.moments(graph, budget=budget)
@@ -276,12 +278,14 @@ def _row(
     n, mean, variance = tally.coordinates.count, tally.coordinates.mean, tally.coordinates.variance
     noise = 2.0**-45 * np.abs(mean)  # of rounding: a gradient that is the same in every run may differ by its last bits
     variance = np.where(variance <= noise**2, 0.0, variance)
+    off: Any
+    spread: Any
     if truth is not None:
         off, spread = mean - truth, variance
     elif tally.differences is not None and not is_reference:
         off, spread = tally.differences.mean, tally.differences.variance
     else:
-        off = spread = None
+        off = spread = None  # the reference row itself
     if off is not None:  # but for rounding
         slack = rounding(graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
         off = np.sign(off) * np.maximum(np.abs(off) - slack, 0)

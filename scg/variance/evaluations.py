@@ -23,7 +23,7 @@ def _mark(x: Any) -> Any:
     return x
 
 
-marked = primitive(_mark, elementwise, lambda g, out, x: looked_at(g, out), name="marked")
+marked = primitive(_mark, elementwise, lambda g, out, x: looked_at(g, out), name="marked")  # type: ignore[has-type]
 """An element of the cost, here or where an estimator evaluates it."""
 
 looked_at = primitive(lambda g, out: g, elementwise, lambda h, result, g, out: h, None, name="looked_at")
@@ -52,7 +52,8 @@ def evaluations(graph: Graph) -> float:
         new[node.id] = node.primitive(*operands, **node.statics)
     run = [new[term.id] for term in nodes]  # what the graph's own run evaluates, if the gradient looks at it
     targets = [leaf for _, leaf in leaves(graph.parameters)]
-    token = _SEEN.set(elsewhere := [])
+    elsewhere: list[int] = []
+    token = _SEEN.set(elsewhere)
     try:
         loss = surrogate(new[graph.cost.id], 1, graph=True)
         gradient = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)

@@ -270,7 +270,8 @@ def _percent(e: Entry) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    lines, line = [], ""
+    lines: list[str] = []
+    line = ""
     for word in text.split(" "):
         if line and len(line) + 1 + len(word) > width:
             lines, line = [*lines, line], word

@@ -52,7 +52,7 @@ def _libraries() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
     """(ask, tell) of each library."""
     found = []
     for package in (np, scipy):
-        root = os.path.dirname(package.__file__)
+        root = os.path.dirname(str(package.__file__))
         for folder in (f"{root}.libs", os.path.join(root, ".dylibs")):
             for file in sorted(glob.glob(os.path.join(folder, "*openblas*"))):
                 pair = _functions(file)
