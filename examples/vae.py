@@ -31,8 +31,8 @@ ESTIMATORS = {
     "stl": scg.Reparameterized(),  # and the score of q is dropped in ``divergence``
 }
 
-RESOLUTION = 1 / 256
-"""Grey values are known to this: no pixel's scale is smaller, else the density of one that never changes would have no bound."""
+SMALLEST = 0.05
+"""No grey pixel's scale is smaller: else those that are never inked, which say nothing, would have densities without bound."""
 
 
 class VAE(training.Model):
@@ -69,7 +69,7 @@ class VAE(training.Model):
     def likelihood(self, params: Any, z: Any) -> Any:
         """p(x | z), for each row of z."""
         h = nn.apply(params["decoder"], z)
-        return dist.Bernoulli(logits=h) if self.decoder == "bernoulli" else dist.Normal(h, RESOLUTION + np.exp(params["log_scale"]))
+        return dist.Bernoulli(logits=h) if self.decoder == "bernoulli" else dist.Normal(h, SMALLEST + np.exp(params["log_scale"]))
 
     def divergence(self, q: Any, z: Any) -> Any:
         """KL(q || p) for each row, or an estimate of it at the draws z."""

@@ -111,11 +111,20 @@ def test_a_directory_without_a_test_set_has_every_fifth_held_out(tmp_path):
 def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(digits, "FASHION", tmp_path / "installed" / "fashion")
-    with pytest.raises(DataError, match="dataset-fashion-mnist"):
-        digits.load("fashion-mnist")
+    for name in ("fashion", "fashion-mnist"):
+        with pytest.raises(DataError, match=f"^{name}: .*dataset-fashion-mnist"):
+            digits.load(name)
     digits.FASHION.mkdir(parents=True)
     write(digits.FASHION, ".gz", train_images=images(), t10k_images=images(2))
-    assert digits.load("fashion-mnist").train.shape == (10, 4, 3)
+    assert digits.load("fashion-mnist").train.shape == digits.load("fashion").train.shape == (10, 4, 3)
+
+
+def test_the_embedded_digits_have_a_name_that_a_directory_may_take(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert digits.load("digits").checksum == digits.load().checksum
+    (tmp_path / "digits").mkdir()
+    write(tmp_path / "digits", train_images=images())
+    assert digits.load("digits").train.shape == (8, 4, 3)
 
 
 def test_the_checksum_tells_sets_apart(tmp_path):

@@ -198,6 +198,20 @@ def test_every_rule_has_the_same_mean(reference, estimator, kl):
     assert apart(means(vae.VAE([3], 2, estimator=estimator, kl=kl), params, x, 1), expected) < 7
 
 
+@pytest.mark.parametrize("estimator, name", [("pathwise", "pathwise"), ("stl", "sticking the landing")])
+def test_the_sampled_gradients_are_those_of_the_package(reference, estimator, name):
+    params, x, _ = reference
+    model = vae.VAE([3], 2, estimator=estimator, kl="sampled")
+
+    def cost(params, x, rng):
+        def log_p(z):
+            return np.sum(model.likelihood(params, z).log_prob(x), axis=-1) + np.sum(model.prior.log_prob(z), axis=-1)
+
+        return -np.mean(objectives.elbo(log_p, guide=dist.Independent(model.posterior(params, x), 1), rng=rng, gradient=name))
+
+    close(gradient(model, params, x, 4)[1], scg.grad(cost)(params, x, rng=np.random.default_rng(4)), 1e-11)
+
+
 def test_a_rule_with_another_mean_is_noticed(reference, monkeypatch):
     params, x, expected = reference
     monkeypatch.setitem(vae.ESTIMATORS, "score", Silent())
@@ -209,7 +223,7 @@ def test_gaussian_pixels_have_their_density():
     params, x = start(model, SMALL, rng, 0.1), SMALL / 255
     z = rng.standard_normal((4, 2))
     law = model.likelihood(params, z)
-    scale = 1 / 256 + np.exp(params["log_scale"])
+    scale = 0.05 + np.exp(params["log_scale"])
     np.testing.assert_allclose(law.log_prob(x), scipy.stats.norm(law.mean, scale).logpdf(x), rtol=1e-12)
     assert np.abs(gradient(model, params, x, 0)[1]["log_scale"]).min() > 0
     held = model.log_weights(params, x, np.random.default_rng(3))
