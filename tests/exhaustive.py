@@ -79,6 +79,7 @@ def derivatives(graph, order=1, points=4):
     targets = [leaf for _, leaf in scg.tree.leaves(graph.parameters)]
     one = [np.ones((), graph.cost.dtype)]
     loss = scg.surrogate(graph.cost, 1, graph=True) if order == 1 else scg.surrogate(graph.cost)
+    assert loss.value == graph.cost.value
     (exact,) = mean([graph.cost], True)
     estimates, truths = pull([loss], one, targets, True), pull([exact], one, targets, True)
     pairs = [(_flat(mean(estimates, points=points)), _flat(truths))]

@@ -17,7 +17,6 @@ from scg.influence import spread
 from scg.replay import replay
 from scg.sample import resample
 from scg.terms import Terms
-from scg.terms import Terms
 from scg.testing import graphs
 from scg.testing.strategies.bindings import accepting, candidates, instance, works
 from scg.tree import leaves
@@ -47,7 +46,7 @@ def close(found, exact, tolerance=1e-10):
 
 def is_right(graph, order=1):
     """Laws 1 and 2, where the joint values of draws and of the estimators' own are few enough; else law 1."""
-    assert graph.surrogate().value == graph.surrogate(1).value == graph.cost.value
+    assert graph.surrogate().value == graph.cost.value
     try:
         pairs = derivatives(graph, order)
     except TooMany:

@@ -14,7 +14,7 @@ import scg
 from scg import distributions as dist
 from scg.errors import ScgError
 from scg.gradient import pull
-from scg.graph import Node, parameter
+from scg.graph import parameter
 from scg.stochastic import Graph
 from scg.testing.program import Program
 from scg.testing.strategies.bindings import accepting, candidates
