@@ -13,10 +13,8 @@ from scg.distributions.discrete import Odds, numbers, smallest, softplus, suppor
 
 
 def _binary(v: Any) -> bool:
-    with np.errstate(invalid="ignore"):
-        product = np.asarray(v - 1)
-        product *= v
-        return bool(product.min(initial=0) == 0 == product.max(initial=0))  # NaN is not equal; cheaper than any()
+    """Whether all are 0 or 1."""
+    return bool(np.count_nonzero(v == 0) + np.count_nonzero(v == 1) == np.size(v))
 
 
 @final

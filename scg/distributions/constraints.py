@@ -79,7 +79,7 @@ class _Finite(Constraint):
         if type(x) is float:
             return math.isfinite(x)
         with np.errstate(all="ignore"):  # a sum is finite only of finite numbers, and one pass
-            return x.dtype.kind == "f" and bool(np.isfinite(np.add.reduce(x, axis=None))) or super().holds(x)
+            return x.dtype.kind == "f" and math.isfinite(np.add.reduce(x, axis=None)) or super().holds(x)
 
     def __str__(self) -> str:
         return "finite"
@@ -94,7 +94,7 @@ class _Positive(Constraint):
     def holds(self, x: Any) -> bool:
         if type(x) is float:
             return 0 < x < math.inf
-        return not x.size or bool(0 < np.min(x)) and bool(np.max(x) < np.inf)
+        return not x.size or bool(0 < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < math.inf)
 
     def __str__(self) -> str:
         return "positive and finite"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import CHOICE, HELD, Op, Program
+from scg.plans.program import HELD, SILENT, Op, Program
 from scg.plans.recording import INPUT
 
 ALIGNMENT = 64
@@ -53,7 +53,7 @@ def assign(program: Program, own: set[int]) -> Assignment:
     freed: dict[int, list[int]] = {}
     in_place = 0
     for k, op in enumerate(program.ops):
-        if op.rule not in (INPUT, HELD, CHOICE) and op.dtype is not None and origin(op) is op and id(op) not in own and id(op) not in temporary:
+        if op.rule not in (INPUT, HELD, *SILENT) and op.dtype is not None and origin(op) is op and id(op) not in own and id(op) not in temporary:
             over = _dying(op, k, last, block) if is_elementwise(op) else None
             fits = [b for b in free if op.nbytes <= sizes[b] <= 2 * op.nbytes + 1024]
             if over is not None:

@@ -8,7 +8,7 @@ from scg.halves import ENABLED
 from scg.plans.buffers import is_copy, origin
 from scg.plans.kernels import is_plain, view
 from scg.plans.passes.blocks import Region, why_not
-from scg.plans.program import CHOICE, HELD, Op
+from scg.plans.program import HELD, SILENT, Op
 from scg.plans.recording import INPUT
 
 
@@ -23,7 +23,7 @@ def explain(plan: Any) -> str:
         k = region_of.get(id(op))
         if k is not None and program.regions[k].members[0] is op:
             lines.append(_region(k, program.regions[k]))
-        own = id(op) in homes or op.rule is CHOICE
+        own = id(op) in homes or op.rule in SILENT
         if view(op) is not None and not is_copy(op) and type(op.args[0]) is Op:
             home = f"view of {names[id(origin(op))]}"
         elif op.rule in (INPUT, HELD):
@@ -34,12 +34,12 @@ def explain(plan: Any) -> str:
             if own and is_plain(op):
                 plainly.append(op)
         args = ", ".join([names.get(id(a), "?") if type(a) is Op else _constant(a) for a in op.args])
-        kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and op.rule is not CHOICE else ""
+        kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and op.rule not in SILENT else ""
         mark = " called plainly" if own and is_plain(op) else ""
-        lines.append(f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind}  {home}{mark}{'  ' + op.statics['line'] if op.rule is CHOICE else ''}".rstrip())
+        lines.append(f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind}  {home}{mark}{'  ' + op.statics['line'] if 'line' in op.statics else ''}".rstrip())
     size = sum(assignment.sizes)
     held = sum([op.nbytes for op in program.ops if op.rule in (INPUT, HELD)])
-    naive = sum([op.nbytes for op in program.ops if op.rule not in (INPUT, HELD, CHOICE) and origin(op) is op])
+    naive = sum([op.nbytes for op in program.ops if op.rule not in (INPUT, HELD, *SILENT) and origin(op) is op])
     head = [
         f"{steps} steps, {len(assignment.sizes)} buffers of {size:,} bytes in all (one for each result: {naive:,}), {assignment.in_place} results in place",
         f"arguments {held:,} bytes; results in arrays of the caller {sum([op.nbytes for op in plan.results.values()]):,} bytes",

@@ -5,14 +5,16 @@ A primitive that nobody here knows is called plainly.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from scg.axes import elementwise
+from scg.errors import NonFiniteError
 from scg.graph import RULES
-from scg.plans.program import CHOICE, Op
+from scg.plans.program import CHOICE, FINITE, Op
 from scg.plans.recording import numbers
 from scg.primitives import contraction, indexing, layout, reduction
 from scg.primitives import elementwise as elementwise_
@@ -73,6 +75,8 @@ def kernel(op: Op, generators: Generators) -> Kernel:
         return lambda *x, axis=op.statics["axis"]: np.concatenate(x[:-1], axis, out=x[-1])
     if rule is CHOICE:
         return functools.partial(_choice, op.statics["test"], op.statics["outcome"])
+    if rule is FINITE:
+        return _finite
     if rule is noise:
         return _noise(op, generators)
     if rule is draw:
@@ -117,6 +121,29 @@ def _itself(x: Any) -> Any:
 def _choice(test: Kernel, outcome: bool, *values: Any) -> None:
     if bool(test(*values[:-1])) is not outcome:
         raise Otherwise
+
+
+def _finite(product: Any, *factors: Any) -> None:
+    squares = [_square(x) for x in factors[:-1]]
+    if squares and math.prod(squares) < 1e70 and max(squares) < 1e35 or is_finite(product):
+        return
+    raise NonFiniteError("a result of the plan is not finite")
+
+
+def _square(x: Any) -> float:
+    """The sum of squares, in one pass of BLAS."""
+    x = x if x.flags.c_contiguous else x.T
+    if not x.flags.c_contiguous:
+        return math.inf
+    flat = x.reshape(-1)
+    return float(np.dot(flat, flat))
+
+
+def is_finite(x: Any) -> bool:
+    """Whether all of x is finite. A sum of squares that is not may have overflowed."""
+    if x.size > 512 and x.dtype.kind == "f" and math.isfinite(_square(x)) or x.size <= 512 and np.isfinite(np.add.reduce(x, axis=None)):
+        return True
+    return bool(np.isfinite(x).all())
 
 
 def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:

@@ -11,7 +11,7 @@ from scg.halves import both
 from scg.plans.buffers import Assignment, aligned, is_copy
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region, part
-from scg.plans.program import CHOICE, HELD, Op, Program
+from scg.plans.program import HELD, SILENT, Op, Program
 from scg.plans.recording import INPUT
 
 SMALL = 2**14
@@ -57,7 +57,7 @@ class Machine:
             return Dynamic(program.inputs[id(op)])
         if op.rule is HELD:
             return op.statics["array"]
-        if op.rule is CHOICE:
+        if op.rule in SILENT:
             return None
         look = view(op)
         if look is not None and not is_copy(op) and type(op.args[0]) is Op:

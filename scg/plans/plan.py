@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.errors import NonFiniteError
 from scg.graph import Node
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
@@ -41,6 +40,7 @@ class Plan:
             spans.append((later, len(found) + len(trailing), len(tail)))
             trailing += tail
         program = from_recording(recorder, inputs, [*found, *trailing], floor)
+        program.checked = {k for k, node in enumerate([*found, *trailing]) if type(node) is Node and node.id in recorder.arrays}
         self.report = passes.run(program, options)
         self.risky = program.risky
         self.program = program
@@ -51,7 +51,6 @@ class Plan:
         self._later = [(later, program.outputs[start : start + n]) for later, start, n in spans]
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
-        self._checked = [o for o, node in zip(program.outputs, [*found, *trailing], strict=True) if self._is_checked(o, node, recorder)]
         for op in program.ops:
             if op.dtype is not None:
                 op.value = None  # what was computed is not kept
@@ -79,9 +78,6 @@ class Plan:
                 op = self._by_id[op_id]
                 machine.fresh(slot, op.shape, op.dtype)
             machine.run(arrays, generators)
-            for value in self._checked:
-                if not is_finite(machine.read(value)):
-                    raise NonFiniteError("a result of the plan is not finite")
             for later, values in self._later:
                 made = iter([machine.read(value) for value in values])
                 later.call(*[rebuild(tree, made) for tree in later.trees])
@@ -122,17 +118,3 @@ class Plan:
         output = Output(value, slot, None, scalar)
         self._given = [*getattr(self, "_given", []), output]
         return output
-
-    def _is_checked(self, value: Any, node: Any, recorder: Recorder) -> bool:
-        if type(value) is not Op or value.dtype is None or value.dtype.kind not in "fc" or value.rule is INPUT:
-            return False
-        return self.risky or node.id in recorder.arrays
-
-
-def is_finite(x: Any) -> bool:
-    """Whether all of x is finite: the sum of squares is one pass of BLAS; where it is not finite it may have overflowed."""
-    if x.size > 512 and x.flags.c_contiguous and x.dtype.kind == "f":
-        flat = x.reshape(-1)
-        return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(x).all())
-    return bool(np.isfinite(np.add.reduce(x, axis=None))) or bool(np.isfinite(x).all())
-

@@ -15,8 +15,14 @@ from scg.sample import draw, noise
 CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
 """A test of values that must come out as it did when the function was recorded."""
 
+FINITE = primitive(lambda *values: None, name="finite")
+"""A test that the first operand, a product of the others if there are others, is finite."""
+
 HELD = primitive(lambda: None, name="held")
 """A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
+
+SILENT = (CHOICE, FINITE)
+"""What makes nothing."""
 
 LEAVES = (INPUT, HELD, noise, draw, numbers)
 """What is no function of its operands alone."""
@@ -56,6 +62,7 @@ class Program:
         self.ops, self.inputs, self.outputs = ops, inputs, outputs  # ``inputs``: id of the operation -> position of the argument
         self.notes = notes or []
         self.regions: list[Any] = []  # of ``passes.blocks``
+        self.checked: set[int] = set()  # positions of outputs that must be finite
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not
 
     def rewrite(self, change: Callable[[Op, Callable[[Op], Op]], Any]) -> int:

@@ -10,6 +10,7 @@ from scg.plans.passes.copies import copies
 from scg.plans.passes.dead import dead
 from scg.plans.passes.expand import expand
 from scg.plans.passes.factor import factor
+from scg.plans.passes.finite import finite
 from scg.plans.passes.flatten import flatten
 from scg.plans.passes.fold import fold
 from scg.plans.passes.merge import merge
@@ -35,13 +36,15 @@ PASSES: dict[str, Pass] = {
     "sums": sums,
     "choices": choices,
     "flatten": flatten,
+    "finite": finite,
     "copies": copies,
     "scalars": scalars,
     "blocks": blocks,
 }
 """All passes by name, in their order. What one has replaced is dropped before the next."""
 
-NEEDED = ("copies",)
+NEEDED = ("copies", "finite")
+"""Passes that are not left out: without the one a copy would be taken for a view, without the other what must be computed again would not be seen."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from scg.plans.passes.expand import ADD, MULTIPLY, NEGATIVE, SUBTRACT
 from scg.plans.program import Op, Program
 from scg.primitives import layout
@@ -18,7 +20,7 @@ def factor(program: Program) -> int:
         for w, x in ((a, b), (b, a)):
             for v, y in ((c, d), (d, c)):
                 found = _common(w, v)
-                if found is None or type(w) is not Op or not _whole(x, y, op):
+                if found is None or not _whole(x, y, op):
                     continue
                 base, first, second = found  # w = first * base, v = second * base
                 second = second if op.rule is ADD else -second
@@ -36,6 +38,8 @@ def _common(w: Any, v: Any) -> tuple[Any, int, int] | None:
     """(base, sign of w, sign of v) where both are the same operation up to sign."""
     if w is v:
         return w, 1, 1
+    if isinstance(w, np.ndarray) and isinstance(v, np.ndarray) and w.dtype == v.dtype and w.shape == v.shape:
+        return (v, 1, 1) if np.array_equal(w, v) else (v, -1, 1) if np.array_equal(w, -v) else None
     for x, y, signs in ((w, v, (-1, 1)), (v, w, (1, -1))):
         if _is_minus(x, y):
             return y, *signs
