@@ -201,7 +201,7 @@ def test_figures_are_drawn_without_training(data, tmp_path, capsys, monkeypatch)
     for picture in tmp_path.glob("*.png"):
         picture.unlink()
     monkeypatch.setattr(training.Trainer, "step", None)
-    assert vae.main(["--figures", "--out", str(tmp_path)]) == 0
+    assert vae.main(["--figures", "--epochs", "4", "--out", str(tmp_path)]) == 0
     assert outcome(tmp_path) == before and (tmp_path / "result.json").read_bytes() == result
     try:
         import matplotlib  # noqa: F401
