@@ -104,6 +104,17 @@ def test_exact_values_agree_with_brute_force(graph):
         return
 
 
+@settings(max_examples=20)
+@given(graphs(estimators=SMOOTH, nodes=1, outcomes=4))
+def test_the_mean_of_what_has_noise_of_its_own_is_that_of_the_expectation(graph):
+    """REBAR and RELAX, by quadrature over their noise."""
+    try:
+        found = flat([g for _, g in leaves(moments(graph, rtol=1e-7, budget=2**16).mean)])
+    except (scg.exact.BudgetError, scg.exact.ConvergenceError):
+        return  # too many dimensions
+    close(found, flat([g for _, g in leaves(gradient(graph))]), 1e-6)
+
+
 # --- 3: who says that he is biased, is ---------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,6 @@
 """Whole stochastic graphs, drawn as programs: chains, branches and diamonds of draws, and costs that are sums of parts of them."""
 
-import functools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
@@ -10,14 +8,10 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from hypothesis import strategies as st
 
-import scg
-from scg import distributions as dist
 from scg.errors import ScgError
-from scg.gradient import pull
-from scg.graph import parameter
 from scg.stochastic import Graph
 from scg.testing.program import Program
-from scg.testing.strategies.bindings import accepting, candidates
+from scg.testing.strategies.families import ENDLESS, FINITE, Family, accepted
 
 Shape = tuple[int, ...]
 
@@ -67,8 +61,8 @@ def graphs(
     verdict on it is a function of the graph and of a seed.
     """
     texts = None if estimators is None else tuple(estimators)
-    for family in _FINITE if finite else _FINITE + _ENDLESS:
-        _accepted(family, texts, order)  # now, as Hypothesis takes the time of a draw
+    for family in FINITE if finite else FINITE + ENDLESS:
+        accepted(family, texts, order)  # now, as Hypothesis takes the time of a draw
     return _graphs(nodes, outcomes, finite, branches, order, texts, np.dtype(dtype))
 
 
@@ -77,8 +71,6 @@ class Expr(NamedTuple):
 
     text: str
     shape: Shape
-    draws: frozenset[str] = frozenset()
-    smooth: bool = True  # no step between it and the draws
 
 
 @dataclass
@@ -144,7 +136,7 @@ def _graphs(
     for name in "abcdefgh"[: w.of((1, *(2 * tuple(range(2, nodes + 1)))))]:
         text, family = _node(w, name, finite)
         plain.append("scg.Reparameterized()" if family.moving else "scg.ScoreFunction()")
-        groups = [group for group in _accepted(family, texts, order) if group]
+        groups = [group for group in accepted(family, texts, order) if group]
         bound.append(w.of(w.of(groups)) if groups else plain[-1])
         w.lines.append(text)
     costs = _cost(w, branches, finite)
@@ -168,85 +160,13 @@ def _works(graph: Graph, order: int) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Family:
-    """A family of laws by the text of one, with ``E`` for an expression of its parameter."""
-
-    text: str
-    size: int = 0  # the number of values; 0: not finite
-    kind: str = "number"  # of a draw: "number", "index" (below ``size``), "vector"
-    k: int = 0  # the length of the vector that E has to be; 0: a number
-    moving: bool = False  # no score function
-
-    def example(self) -> Any:
-        """A law of the family, of nodes."""
-        e = parameter(np.full((self.k,) if self.k else (2,) if "Independent" in self.text else (), 0.5))
-        return eval(self.of("e"), {"e": e, "dist": dist, "scg": scg, "np": np})
-
-    def of(self, parameter: str) -> str:
-        """The text of the law with that parameter."""
-        return re.sub(r"\bE\b", lambda found: parameter, self.text)
-
-
-_FINITE = (
-    _Family("dist.Bernoulli(logits=E)", 2),
-    _Family("dist.Categorical(logits=E)", 2, "index", 2),
-    _Family("dist.OneHotCategorical(logits=E)", 2, "vector", 2),
-    _Family("dist.Bernoulli(probs=scg.special.sigmoid(E))", 2),
-    _Family("dist.Categorical(logits=E)", 3, "index", 3),
-    _Family("dist.OneHotCategorical(logits=E)", 3, "vector", 3),
-    _Family("dist.Categorical(probs=scg.special.softmax(E, -1))", 3, "index", 3),
-    _Family("dist.OneHotCategorical(probs=scg.special.softmax(E, -1))", 2, "vector", 2),
-    _Family("dist.Binomial(2, logits=E)", 3),
-    _Family("dist.Binomial(2, probs=scg.special.sigmoid(E))", 3),
-    _Family("dist.Multinomial(2, logits=E)", 3, "vector", 2),
-    _Family("dist.Independent(dist.Bernoulli(logits=E))", 2),
-)
-_ENDLESS = (
-    _Family("dist.Normal(E, 1.0)"),
-    _Family("dist.Normal(0.5, np.exp(E))"),
-    _Family("dist.Exponential(np.exp(E))"),
-    _Family("dist.Gamma(np.exp(E), 2.0)"),
-    _Family("dist.Laplace(E, 0.5)"),
-    _Family("dist.LogNormal(E, 0.5)"),
-    _Family("dist.Beta(1.5, np.exp(E))"),
-    _Family("dist.Uniform(E, E + 2.0)", moving=True),
-    _Family("dist.Poisson(np.exp(E))"),
-    _Family("dist.Geometric(probs=scg.special.sigmoid(E))"),
-)
-
-
-@functools.cache
-def _accepted(family: _Family, texts: tuple[str, ...] | None, order: int) -> list[list[str]]:
-    """The estimators that a family accepts, and that have derivatives of that order, in a list for each class."""
-    found: dict[str, list[str]] = {}
-    for text in accepting(family.example(), candidates(True) if texts is None else texts):
-        if order == 1 or _twice(family, text):
-            found.setdefault(text.partition("(")[0], []).append(text)
-    return list(found.values())
-
-
-def _twice(family: _Family, text: str) -> bool:
-    """Whether a second derivative passes a draw by an estimator."""
-    x = parameter(np.full((4, 2, family.k or 1) if family.k else (4, 2), 0.5))
-    space = {"x": x, "dist": dist, "scg": scg, "np": np, "rng": np.random.default_rng(0)}
-    z = eval(f"scg.sample({family.of('x')}, {text}, rng=rng, shape=(2,))", space)
-    cost = np.sum(np.sin(z * np.linspace(1, 2, z.size).reshape(z.shape)))  # of which no derivative is zero by chance
-    try:
-        first = pull([scg.surrogate(cost)], [np.ones(())], [x], True)
-        pull(first, [np.linspace(1, 2, x.size).reshape(x.shape)], [x])
-    except ScgError:
-        return False
-    return True
-
-
-def _node(w: _Writer, name: str, finite: bool) -> tuple[str, _Family]:
+def _node(w: _Writer, name: str, finite: bool) -> tuple[str, Family]:
     """A line that draws, within the budget of outcomes."""
-    families = _FINITE if finite else _FINITE + _ENDLESS
+    families = FINITE if finite else FINITE + ENDLESS
     if not finite:
-        families = w.of((_ENDLESS, _FINITE))
+        families = w.of((ENDLESS, FINITE))
     fits = [f for f in families if f.size <= w.budget]
-    family = w.of(fits or _FINITE[:1])
+    family = w.of(fits or FINITE[:1])
     e = _parameter(w)
     independent = "Independent" in family.text
     if family.k:
@@ -254,7 +174,7 @@ def _node(w: _Writer, name: str, finite: bool) -> tuple[str, _Family]:
         batch = e.shape[:-1]
     else:
         if independent and not e.shape:
-            e = Expr(f"({e.text} * {w.array([1.0, -0.5])})", (2,), e.draws)
+            e = Expr(f"({e.text} * {w.array([1.0, -0.5])})", (2,))
         batch = e.shape
     size = max(family.size, 1)
 
@@ -263,10 +183,10 @@ def _node(w: _Writer, name: str, finite: bool) -> tuple[str, _Family]:
 
     if not fitting(batch):
         cut = f"[{', '.join('0' * len(batch))}]"
-        e = Expr(_inner(e.text) + cut, e.shape[len(batch) :], e.draws)
+        e = Expr(_inner(e.text) + cut, e.shape[len(batch) :])
         batch = ()
         if independent:
-            e, batch = Expr(f"{e.text}[None]", (1,), e.draws), (1,)
+            e, batch = Expr(f"{e.text}[None]", (1,)), (1,)
     shapes = [s for s in ((), (2,), (1,), (2, 1)) if s == () or fitting((*s, *batch))]
     shape = w.of(shapes)
     w.budget //= size ** math.prod((*shape, *batch)) if family.size else 1
@@ -276,33 +196,32 @@ def _node(w: _Writer, name: str, finite: bool) -> tuple[str, _Family]:
     return text, family
 
 
-def _views(w: _Writer, name: str, shape: Shape, family: _Family) -> list[Expr]:
+def _views(w: _Writer, name: str, shape: Shape, family: Family) -> list[Expr]:
     """Floating-point expressions of a draw."""
-    me = frozenset([name])
     if family.kind == "index":
         table = w.array([0.5, -1.0, 2.0][: family.size])
         rows = w.array([[1.0, -0.5], [0.25, 2.0], [-1.5, 0.5]][: family.size])
         views = [
-            Expr(f"scg.parameter({table})[{name}]", shape, me),
-            Expr(f"np.where({name} == 1, {w.number(1.5)}, {w.number(-0.5)})", shape, me, False),
-            Expr(f"scg.parameter({rows})[{name}]", (*shape, 2), me),
+            Expr(f"scg.parameter({table})[{name}]", shape),
+            Expr(f"np.where({name} == 1, {w.number(1.5)}, {w.number(-0.5)})", shape),
+            Expr(f"scg.parameter({rows})[{name}]", (*shape, 2)),
         ]
         if w.dtype == float:  # with whole numbers only that stays what it is
-            views.insert(1, Expr(f"(0.5 * {name})", shape, me))
-        views += [Expr(f"{leaf.text}[{name}]", shape, me) for leaf in w.leaves if len(leaf.shape) == 1 and leaf.shape[0] >= family.size]
+            views.insert(1, Expr(f"(0.5 * {name})", shape))
+        views += [Expr(f"{leaf.text}[{name}]", shape) for leaf in w.leaves if len(leaf.shape) == 1 and leaf.shape[0] >= family.size]
         return views
     if family.kind == "vector":
         weights = w.array([1.0, -0.5, 2.0][: family.k])
         return [
-            Expr(f"{name}", (*shape, family.k), me),
-            Expr(f"({name} @ {weights})", shape, me),
-            Expr(f"np.sum({name} * {weights}, axis=-1)", shape, me),
-            Expr(f"{name}[..., 1]", shape, me),
-            Expr(f"np.einsum('...k,k->...', {name}, {weights})", shape, me),
+            Expr(f"{name}", (*shape, family.k)),
+            Expr(f"({name} @ {weights})", shape),
+            Expr(f"np.sum({name} * {weights}, axis=-1)", shape),
+            Expr(f"{name}[..., 1]", shape),
+            Expr(f"np.einsum('...k,k->...', {name}, {weights})", shape),
         ]
-    views = [Expr(name, shape, me)]
+    views = [Expr(name, shape)]
     if family.size:
-        views.append(Expr(f"np.where({name} > 0, {w.number(1.5)}, {w.number(-0.5)})", shape, me, False))
+        views.append(Expr(f"np.where({name} > 0, {w.number(1.5)}, {w.number(-0.5)})", shape))
     return views
 
 
@@ -312,10 +231,10 @@ def _parameter(w: _Writer) -> Expr:
     if w.drawn and w.one(True, False):
         view = w.of(w.of(w.drawn[::-1]).views)
         if _joint(leaf.shape, view.shape) is None:
-            view = Expr(f"np.sum({view.text})", (), view.draws, view.smooth)
+            view = Expr(f"np.sum({view.text})", ())
         joint = _joint(leaf.shape, view.shape)
         op = w.one("*", "+", "-")
-        return Expr(f"({leaf.text} {op} {view.text})", joint or (), view.draws, view.smooth)
+        return Expr(f"({leaf.text} {op} {view.text})", joint or ())
     return leaf
 
 
@@ -324,7 +243,7 @@ def _of_length(w: _Writer, e: Expr, k: int) -> Expr:
     if e.shape and e.shape[-1] == k and w.one(True, False):
         return e
     weights = w.array([1.0, -0.5, 0.25][:k])
-    return Expr(f"{_inner(e.text)}[..., None] * {weights}" if e.shape else f"{e.text} * {weights}", (*e.shape, k), e.draws, e.smooth)
+    return Expr(f"{_inner(e.text)}[..., None] * {weights}" if e.shape else f"{e.text} * {weights}", (*e.shape, k))
 
 
 def _joint(*shapes: Shape) -> Shape | None:
@@ -390,7 +309,7 @@ def _part(w: _Writer, finite: bool) -> str:
     for _ in range(w.draw(st.integers(0, 2))):
         e = _step(w, e)
     if w.one(True, False):
-        e = Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape, e.draws, e.smooth)
+        e = Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape)
     if w.one(False, True):
         e = _step(w, e)
     if not e.shape:
@@ -403,16 +322,16 @@ def _step(w: _Writer, e: Expr) -> Expr:
     if kind == "layout" and e.shape:
         fitting = [(text, shape) for text, of in _LAYOUT if (shape := of(e.shape)) is not None and math.prod(shape) <= 16]
         text, shape = w.of(fitting)
-        return Expr(text.replace("X", _inner(e.text)), shape, e.draws, e.smooth)
+        return Expr(text.replace("X", _inner(e.text)), shape)
     if kind == "bend":
-        return Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape, e.draws, e.smooth)
+        return Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape)
     others = [*w.leaves, *[v for d in w.drawn for v in d.views]]
     fitting = [o for o in others if (s := _joint(e.shape, o.shape)) is not None and math.prod(s) <= 16]
     if not fitting:
         return e
     other = w.of(fitting)
     joined = w.of(_JOINED).replace("X", _inner(e.text)).replace("Y", other.text)
-    return Expr(joined, _joint(e.shape, other.shape) or (), e.draws | other.draws, e.smooth and other.smooth)
+    return Expr(joined, _joint(e.shape, other.shape) or ())
 
 
 def _inner(text: str) -> str:
@@ -423,7 +342,7 @@ def _inner(text: str) -> str:
 def _closes(text: str) -> bool:
     """Whether no operator stands outside of its parentheses."""
     depth = 0
-    for k, c in enumerate(text):
+    for c in text:
         depth += (c in "([") - (c in ")]")
         if c in " +-*/" and depth == 0:
             return False
