@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import Guard, is_tainted
+from scg.ambient import RECORDER, Guard, is_tainted
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, ancestors, primitive
 from scg.operands import raise_named
@@ -31,6 +31,7 @@ def replay(
     for root in roots:
         if type(root) is not Node:
             raise ScgTypeError(f"replay needs nodes of a graph as outputs, got {type(root).__name__} ({here()})")
+    create_graph = create_graph or RECORDER.get() is not None  # a plan is made of nodes
     if not replacements and not batched:
         return outputs if create_graph else rebuild(outputs, iter([root.value for root in roots]))
     table, leading, size = replaced(replacements, batched)

@@ -188,7 +188,7 @@ def resample(
     replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to have (with the leading axis, if any);
     they stay draws, unlike a replaced node. Pathwise draws keep their noise unless ``rng`` is given.
     """
-    bindings, values = bindings or {}, values or {}
+    bindings, values, create_graph = bindings or {}, values or {}, create_graph or RECORDER.get() is not None
     roots = [leaf for _, leaf in leaves(outputs)]
     table, leading, length = replaced(replacements, batched)
     length = length or size or 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import RECORDER
 from scg.calculus import check_cost, lift, run, value_and_grad
 from scg.distributions.base import FixedSupport
 from scg.draw import dot, mermaid, svg
@@ -141,6 +142,10 @@ class Graph:
         _check_count(replicates)
         if not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        if RECORDER.get() is not None:  # in a plan, which has buffers of its own, all replicates are one block
+            found = self._recorded[0]
+            new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
+            return rebuild(self.parameters, (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found))
         np.empty(_FREED, np.uint8)  # allocated and freed: from then on the C library reuses arrays up to this size and does not return their pages
         block = max(1, _BLOCK // self._recorded[1])
         targets = [leaf for _, leaf in leaves(self.parameters)]
@@ -154,8 +159,12 @@ class Graph:
     def _recorded(self) -> tuple[list[Any], int]:
         """The gradient as nodes, which a replay with other draws evaluates; and the bytes of all arrays on the way."""
         targets = [leaf for _, leaf in leaves(self.parameters)]
-        loss = surrogate(self.cost, 1, graph=True)
-        found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
+        token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
+        try:
+            loss = surrogate(self.cost, 1, graph=True)
+            found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
+        finally:
+            RECORDER.reset(token)
         nodes = ancestors([g for g in found if type(g) is Node], guards=True)
         return found, sum([node._value.nbytes for node in nodes if not isinstance(node._value, tuple)]) or 8
 

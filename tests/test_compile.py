@@ -153,6 +153,25 @@ def test_inside_a_derivative_it_runs_plainly():
     agree(scg.compile(scg.grad(lambda x: inner(x) ** 2))(np.zeros(3)), np.full(3, 6.0), "compiled within compiled")
 
 
+def test_replicates_of_a_graph():
+    graph = scg.trace(coin_cost(scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())), np.linspace(-1, 1, 5), rng=np.random.default_rng(0))
+    compiled = scg.compile(lambda rng: graph.gradients(rng=rng, replicates=40))
+    for seed in range(3):
+        expected = graph.gradients(rng=np.random.default_rng(seed), replicates=40)
+        agree(compiled(np.random.default_rng(seed)), expected, "replicates")
+    assert compiled.recorded == 1 and compiled.plainly == 0
+
+
+def test_replays_inside_a_compiled_function():
+    def fn(x, y):
+        z = np.exp(x) * y
+        return scg.replay(np.sum(z), {z: np.ones((2, 3))}, batched=[z]) + scg.replay(z * x, {z: np.ones(3)})[0]
+
+    compiled = scg.compile(fn)
+    for k in (1.0, 2.0):
+        np.testing.assert_allclose(compiled(np.full(3, k), np.ones(3)), [3 + k, 3 + k])
+
+
 # the cache
 
 
