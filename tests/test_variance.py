@@ -222,10 +222,10 @@ def test_common_random_numbers_make_the_difference_from_the_reference_small():
 
 
 def test_precision_is_gone_on_to_and_no_further():
-    loose = compare(coins, {"r": {}, "ARM": {"b": scg.ARM()}}, np.full(3, 0.5), replicates=100_000, precision=0.02)
+    loose = compare(bowl, {"pathwise": LINE["pathwise"], "measure-valued": LINE["measure-valued"]}, UNIT, replicates=200_000, precision=0.01)
     tight = compare(coins, {"r": {}}, np.full(3, 0.5), replicates=4000, precision=1e-6)
-    assert loose.precise and loose.replicates < 50_000 and loose.replicates % chunks.chunk_size(100_000, 3) == 0
-    assert all(entry.error < 2.1 * 0.02 for entry in loose.entries)
+    assert loose.precise and chunks.MOST < loose.replicates < 100_000 and loose.replicates % chunks.chunk_size(200_000, 2) == 0
+    assert all(row.total.error < 2.1 * 0.01 for row in loose.rows.values())
     assert not tight.precise and tight.replicates == 4000 and "precision 1e-06 was not reached" in str(tight)
 
 

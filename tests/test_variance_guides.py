@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from scipy.special import expit
-from scipy.stats import poisson
 
 import scg
 from scg import distributions as dist
@@ -89,22 +88,18 @@ def test_noises_that_interact_and_that_do_not():
 
 
 def test_a_draw_that_takes_more_numbers_for_other_parameters_is_frozen_too():
-    def counts(t, rng):
+    def counts(t, rng):  # at 0 the gradient is n
         a = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="a")
-        n = scg.sample(dist.Poisson(1 + 14 * a), scg.ScoreFunction(), rng=rng, name="n", shape=2)
-        return np.sum(n)
+        return t * scg.sample(dist.Poisson(2 + 2 * a), scg.ScoreFunction(), rng=rng, name="n")
 
-    graph = scg.trace(counts, np.array(0.2), rng=rng(0))
-    found = variance.attribute(graph, rng=rng(3), replicates=1200)
-    p, score = expit(0.2), lambda a: a - expit(0.2)
-    n = np.arange(80)
-    moments = [(np.sum(poisson.pmf(n, rate) * n), np.sum(poisson.pmf(n, rate) * n**2)) for rate in (1, 15)]
-    means = np.array([score(a) * 2 * m for a, (m, _) in enumerate(moments)])
-    within = np.array([score(a) ** 2 * 2 * (s - m * m) for a, (m, s) in enumerate(moments)])
-    between = p * (1 - p) * (means[1] - means[0]) ** 2
-    whole = between + (1 - p) * within[0] + p * within[1]
-    assert found.variance == pytest.approx(whole, rel=0.2) and abs(found["a"].first - between / whole) < 2.6 * found["a"].first_error
-    assert abs(found["a"].total + found["n"].first - 1) < 2.6 * (found["a"].total_error + found["n"].first_error)
+    found = variance.attribute(counts, args=(np.array(0.0),), rng=rng(3), replicates=1500)
+    n = np.array([[rng(seed).poisson(rate) for rate in (2.0, 4.0)] for seed in range(4000)])  # by the same numbers
+    alone, between, whole = np.var(n.mean(axis=1)), 1.0, 3.0 + 1.0
+    assert found.variance == pytest.approx(whole, rel=0.2) and 0.5 < alone / whole < 0.8
+    truth = {"a": (between, whole - alone), "n": (alone, whole - between)}
+    for name, (first, total) in truth.items():
+        share = found[name]
+        assert abs(share.first - first / whole) < 2.6 * share.first_error + 0.03 and abs(share.total - total / whole) < 2.6 * share.total_error + 0.03
 
 
 def test_noise_of_no_node_and_no_noise():

@@ -222,8 +222,8 @@ def _sampled(
     progress: Any,
 ) -> Attribution:
     order = ancestors(roots, guards=True)
-    largest = max(node._value.nbytes for node in order if not isinstance(node._value, tuple))
-    size = min(chunk_size(replicates, sum(root.size for root in roots)), max(1, _BLOCK // largest))
+    held = sum(node._value.nbytes for node in order if not isinstance(node._value, tuple))
+    size = min(chunk_size(replicates, sum(root.size for root in roots)), max(1, _BLOCK // held))
     pilot = _Frozen(roots, order, groups, keys, entropy, min(size, _PILOT), 2**31)
     centre = pilot.at(dict.fromkeys(keys, 0)).mean(axis=0)
     if len(keys) > 1 and any(not pilot.frozen(key) for key in keys):

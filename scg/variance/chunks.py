@@ -131,9 +131,9 @@ class Task:
 def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
     """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be traced again)."""
     np.empty(_FREED, np.uint8)  # see Graph.gradients
-    found, largest = graph._recorded
+    found, held = graph._recorded
     nodes = [g for g in found if type(g) is Node]
-    block = max(1, _BLOCK // largest)
+    block = max(1, _BLOCK // held)
     gradients, costs = [], []
     for size in [block] * (n // block) + [n % block] * (n % block > 0):
         try:

@@ -200,7 +200,7 @@ def _pairs(given: Any, what: str, key: str, value: str) -> list[tuple[Any, Any]]
 
 def _gradient(graph: Graph, budget: int) -> Any:
     """The exact gradient of all coordinates; None where it is out of reach."""
-    if not budget or max(node.size for node in graph.nodes) > _LARGE:
+    if not budget or _largest([graph.cost]) > _LARGE:
         return None
     try:
         return join(exact.gradient(graph, budget=budget), 1)[0]
@@ -210,13 +210,17 @@ def _gradient(graph: Graph, budget: int) -> Any:
 
 def _moments(graph: Graph, budget: int) -> Any:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
-    if not budget or graph._recorded[1] > 8 * _LARGE:
+    if not budget or _largest([g for g in graph._recorded[0] if type(g) is Node]) > _LARGE:
         return None
     try:
         found = exact.moments(graph, budget=budget)
     except (exact.BudgetError, exact.ConvergenceError, GuardError):
         return None
     return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
+
+
+def _largest(roots: list[Node]) -> int:
+    return max([node.size for node in ancestors(roots, guards=True) if type(node._value) is not tuple], default=0)
 
 
 def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
@@ -244,11 +248,11 @@ def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
 
 def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
     """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n runs."""
-    found, largest = graph._recorded
+    found = graph._recorded[0]
     if any(is_stochastic(x) or x.primitive is noise for x in ancestors([g for g in found if type(g) is Node])):
         graph.gradients(rng=rng, replicates=n)
         return
-    block = max(1, _BLOCK // max(largest, max([x._value.nbytes for x in graph.nodes if not isinstance(x._value, tuple)])))
+    block = max(1, _BLOCK // max(1, sum([x._value.nbytes for x in graph.nodes if not isinstance(x._value, tuple)])))
     for start in range(0, n, block):
         run = graph.run(rng=rng, replicates=min(block, n - start))
         graph._pulled(np.sum(run.cost), run.parameters)

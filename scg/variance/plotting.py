@@ -56,7 +56,7 @@ def scatter(report: Report, path: str | os.PathLike[str], work: str = "seconds",
     boxes = []
     for k, entry in enumerate(entries):
         at = getattr(entry, work), entry.variance if entry.variance > 0 else bottom
-        if entry.variance > 0:
+        if entry.variance > 0 and math.isfinite(entry.high):
             low = max(entry.low, axes.get_ylim()[0])
             ends = [[entry.variance - low], [min(entry.high, axes.get_ylim()[1]) - entry.variance]]
             axes.errorbar([at[0]], [at[1]], yerr=ends, fmt="none", ecolor="black", elinewidth=1, capsize=3, zorder=3)
@@ -97,9 +97,7 @@ def lines(
         axes.plot(x, np.where(seen, y, np.nan), color=color, linestyle=_STROKES[k % len(_STROKES)], marker=_MARKS[k % len(_MARKS)], markersize=4, linewidth=1.3)
         if field == "variance":
             low, high, exact = (sweep.line(label, name, parameter)[1] for name in ("low", "high", "exact_variance"))
-            axes.fill_between(
-                x, np.maximum(low, y * 1e-2), np.where(np.isfinite(high), high, y), where=seen, color=color, alpha=0.15, linewidth=0
-            )
+            axes.fill_between(x, np.maximum(low, y * 1e-2), high, where=seen & np.isfinite(high), color=color, alpha=0.15, linewidth=0)
             known = exact > 0
             axes.plot(x[known], exact[known], linestyle="none", marker="_", markersize=9, color="black", zorder=5)
         ends.append((label, x[seen][-1], y[seen][-1]))
@@ -210,9 +208,12 @@ def _name_ends(figure: Any, axes: Any, ends: list[tuple[str, float, float]]) -> 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     kind = Path(path).suffix.lstrip(".").lower() or "png"
+    from matplotlib import rc_context
+
     out = io.BytesIO()
     try:
-        figure.savefig(out, format=kind)
+        with rc_context({"svg.hashsalt": "scg"}):  # the same figure, the same file
+            figure.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else None)
     except ValueError as error:
         raise ScgValueError(f"{path}: {error} ({here()})") from None
     write(path, out.getvalue())
