@@ -15,6 +15,7 @@ class Estimator(ABC):
     ``unbiased``  whether the mean of the gradient is the gradient of the mean, exactly
     ``requires``  capabilities (types) that the node's distribution must have; ``instead`` is the advice where it lacks one
     ``keeps_law`` whether the value of the node has the law of its distribution; not so where a discrete draw is relaxed to a continuous one
+    ``continuous`` whether the rule takes the cost's derivative by the draw, so that the cost has to be continuous in it, for a discrete draw in between
     ``scores``    whether the node's log-probability enters the surrogate, times the costs that the draw can have influenced
 
     A subclass overrides ``draw`` where the gradient flows through the draw itself, ``scores`` and ``baseline`` for score functions, and
@@ -24,6 +25,7 @@ class Estimator(ABC):
     unbiased: ClassVar[bool] = True
     requires: ClassVar[tuple[type, ...]] = ()
     instead: ClassVar[str] = "another estimator"
+    continuous: ClassVar[bool] = False
     scores: ClassVar[bool] = False
     keeps_law: ClassVar[bool] = True
 

@@ -81,8 +81,10 @@ def _among(order: list[Node], costs: list[Node]) -> list[Node]:
 
 
 def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
-    """Raise EstimatorError where a term of the cost depends on pathwise draws through steps alone: its derivative is zero, that of its mean is not."""
-    paths = [node for node in found if node.primitive is path and node.statics["site"].estimator.unbiased]
+    """Raise EstimatorError where a term of the cost depends on draws whose rule differentiates it (pathwise, REBAR) through steps alone: its
+    derivative is zero, that of its mean is not."""
+    rules = {node: node.statics["site"].estimator for node in found}
+    paths = [node for node in found if node.primitive is path and rules[node].unbiased or rules[node].continuous]
     if not paths:
         return
     moves = {node.id: True for node in paths}  # by id, of what depends on them: whether it moves with them, or only jumps
@@ -100,8 +102,8 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
             if not moves[node.id] and not summands(node, moves.keys()):
                 labels = ", ".join(repr(p.statics["site"]) for p in paths if p.id < node.id)
                 raise EstimatorError(
-                    f"{labels}: a pathwise rule needs a cost that is continuous in the draw, and {node!r}, made at {node.line}, depends on it "
-                    f"only through steps, of which the derivative is zero: use ScoreFunction() or MeasureValued() on this node ({here()})"
+                    f"{labels}: a rule that differentiates the cost needs one that is continuous in the draw, and {node!r}, made at {node.line}, "
+                    f"depends on it only through steps, of which the derivative is zero: use ScoreFunction() or MeasureValued() on this node ({here()})"
                 )
 
 

@@ -361,3 +361,19 @@ def test_nor_at_those_that_meet_a_draw_made_again(upstream, order):
         return np.sum((b - 0.45) ** 2)
 
     is_right(scg.trace(cost, np.array([0.5, -0.25]), rng=np.random.default_rng(0)), order)
+
+
+@pytest.mark.parametrize("rule", [scg.REBAR, lambda: scg.RELAX(lambda phi, z: np.tanh(z), temperature=0.5)])
+def test_a_step_is_refused_where_the_cost_is_differentiated_between_the_values_of_a_draw(rule):
+    """The derivative of the relaxed cost would lose it: a bias of a quarter here."""
+
+    def cost(theta, rng, rule):
+        b = scg.sample(scg.distributions.Bernoulli(logits=theta), rule, rng=rng, name="b")
+        return theta * np.where(b > 0.5, 2.0, -1.0)
+
+    rng = np.random.default_rng(0)
+    with pytest.raises(scg.errors.EstimatorError, match="b ~ .*continuous in the draw, and <where.*only through steps"):
+        scg.grad(cost)(np.array(0.3), rng=rng, rule=rule())
+    free = scg.RELAX(lambda phi, z: np.tanh(z))  # which evaluates the cost at 0 and 1 alone
+    graph = scg.trace(cost, np.array(0.3), rng=rng, rule=free)
+    close(moments(graph, rtol=1e-7).mean, gradient(graph), 1e-6)

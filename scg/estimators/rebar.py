@@ -44,6 +44,11 @@ class _Relaxed(Estimator):
             self.parameters |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
         self.optimizer = optimizer(self.parameters) if optimizer is not None else None
 
+    @property
+    def continuous(self) -> bool:  # type: ignore[override]
+        """Whether the cost has to be continuous between 0 and 1: not where the control variate is a free function alone."""
+        return "scale" in self.parameters
+
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
