@@ -49,6 +49,12 @@ class Estimator(ABC):
         """
         return None
 
+    state: Any = {}
+    """What later estimates depend on beside their draws (a baseline's average, a control variate that is trained), as ``scg.checkpoint`` takes it.
+
+    Empty where the rule does not learn; else a property, to be read between runs. Assigning a state restores it.
+    """
+
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and v is not None)
         return f"{type(self).__name__}({given})"

@@ -1,5 +1,6 @@
 """Baselines of the score function: numbers that stand against a draw's costs and do not depend on the draw."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.primitives.layout import stop_gradient
 from scg.surrogate import Downstream
-from scg.tree import leaves, map_leaves, rebuild
+from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 
 class Baseline(ABC):
@@ -26,6 +27,9 @@ class Baseline(ABC):
     def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
         """b for each of the estimator's own samples ``draws``, along the leading axis of ``f``, their costs-to-go."""
         return self.value(down)
+
+    state: Any = {}
+    """What the next value depends on beside the draws, as ``scg.checkpoint`` takes it: a property to override; assigning it restores it."""
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -96,6 +100,29 @@ class _Remembering(Baseline):
     def _learn(self, *lesson: Any) -> None:
         raise NotImplementedError
 
+    @property
+    def state(self) -> dict[str, Any]:  # type: ignore[override]
+        """What the next value depends on, once all lessons so far are learned, as they will be by then: to be read between runs."""
+        learned = copy.deepcopy(self)
+        for _, lesson in learned._waiting.values():
+            learned._learn(*lesson)
+        return learned._memory()
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        known = self._memory()
+        if not isinstance(state, dict) or set(state) != set(known):
+            got = sorted(state) if isinstance(state, dict) else type(state).__name__
+            raise ScgValueError(f"the state of {type(self).__name__} has the entries {sorted(known)}, got {got} ({here()})")
+        self._restore(state)
+        self._waiting.clear()
+
+    def _memory(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
 
 @final
 class MovingAverage(_Remembering):
@@ -117,6 +144,12 @@ class MovingAverage(_Remembering):
     def _learn(self, f: Any) -> None:
         self._total = self.decay * self._total + float(np.mean(f))
         self._weight = self.decay * self._weight + 1
+
+    def _memory(self) -> dict[str, Any]:
+        return {"total": self._total, "weight": self._weight}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._total, self._weight = float(state["total"]), float(state["weight"])
 
 
 @final
@@ -147,6 +180,12 @@ class Optimal(_Remembering):
     def _learn(self, f: Any, square: Any) -> None:
         self._above = self.decay * self._above + float(np.mean(f * square))
         self._below = self.decay * self._below + float(np.mean(square))
+
+    def _memory(self) -> dict[str, Any]:
+        return {"above": self._above, "below": self._below}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._above, self._below = float(state["above"]), float(state["below"])
 
 
 @final
@@ -213,6 +252,16 @@ class Learned(_Remembering):
 
     def _learn(self, f: Any, inputs: Any) -> None:
         self.train(inputs, f)
+
+    def _memory(self) -> dict[str, Any]:
+        return {"parameters": self.parameters, "moments": self._moments, "optimizer": getattr(self._optimizer, "state", None)}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for (_, x), (_, value) in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
+            x[...] = value
+        self._moments = np.array(state["moments"], float)
+        if state["optimizer"] is not None:
+            self._optimizer.state = state["optimizer"]
 
     def __repr__(self) -> str:
         return f"Learned({getattr(self.fn, '__name__', self.fn)})"

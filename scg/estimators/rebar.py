@@ -18,7 +18,7 @@ from scg.influence import gather, influence, unpicked
 from scg.sample import noise_node
 from scg.special import sigmoid, softplus
 from scg.surrogate import Downstream, first_order
-from scg.tree import leaves, map_leaves, rebuild
+from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 
 class _Relaxed(Estimator):
@@ -79,6 +79,20 @@ class _Relaxed(Estimator):
             terms, slope = down.sloped(x, again=trains)
             c, d = scale * down.total(terms)[1], scale * rate * slope * x * (1 - x)
         return c, d
+
+    @property
+    def state(self) -> dict[str, Any]:  # type: ignore[override]
+        """What is trained, and the state of its optimizer."""
+        return {"parameters": self.parameters, "optimizer": getattr(self.optimizer, "state", None)} if self.optimizer is not None else {}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        if not state:
+            return
+        for (_, x), (_, value) in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
+            x[...] = value
+        if state["optimizer"] is not None:
+            self.optimizer.state = state["optimizer"]
 
     @property
     def temperature(self) -> float:

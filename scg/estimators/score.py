@@ -36,6 +36,16 @@ class ScoreFunction(Estimator):
         """Whether the box of the node's log-probability enters the surrogate: with several samples, ``expand`` puts it there."""
         return self.samples == 1
 
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        """That of its baseline."""
+        return {} if self.baseline is None else self.baseline.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if self.baseline is not None:
+            self.baseline.state = state
+
     def expand(self, down: Downstream) -> Any:
         """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) for higher ones."""
         if self.samples == 1 and down.higher or not down.influences:
