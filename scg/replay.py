@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import RECORDER, Guard, is_tainted
+from scg.ambient import RECORDER, Guard, is_tainted, settled
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, ancestors, primitive
 from scg.operands import raise_named
@@ -162,9 +162,7 @@ def _cast(value: Any, node: Node) -> Any:
 
 def _check(guard: Any, table: dict[int, Any]) -> None:
     if guard.node.id in table:
-        value = table[guard.node.id]
-        outcomes = np.asarray(value._value if type(value) is Node else value, dtype=bool)
-        if (outcomes != guard.outcome).any():
+        if not settled(lambda value, outcome=guard.outcome: (np.asarray(value, dtype=bool) == outcome).all(), table[guard.node.id]):
             raise GuardError(
                 f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and otherwise in this "
                 f"replay: trace the function again for these values, or write the choice with np.where ({here()})"
