@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-import scg
 from scg import estimators
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
@@ -17,7 +16,7 @@ from scg.estimators import Baseline
 from scg.gradient import pull
 from scg.graph import Node
 from scg.stochastic import Graph
-from scg.testing.program import Program
+from scg.testing.program import IMPORTS, Program
 from scg.tree import leaves
 
 # What to call a class with, by the name of the argument; arguments of other names keep their defaults. The text of a value is in terms of ``scg`` and ``np``.
@@ -108,7 +107,15 @@ def made(texts: Mapping[str, str]) -> dict[str, Estimator]:
 
 def instance(text: str) -> Any:
     """A fresh estimator (or baseline) from its text."""
-    return eval(_code(text), {"scg": scg, "np": np})
+    return eval(_code(text), names())
+
+
+@functools.cache
+def names() -> dict[str, Any]:
+    """What a drawn text may name: ``np``, ``scg``, ``dist``."""
+    space: dict[str, Any] = {}
+    exec("\n".join(IMPORTS.values()), space)
+    return space
 
 
 @functools.cache

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-import scg
-from scg import distributions as dist
 from scg.errors import ScgError
 from scg.gradient import pull
 from scg.graph import parameter
-from scg.testing.strategies.bindings import accepting, candidates
+from scg.surrogate import surrogate
+from scg.testing.strategies.bindings import accepting, candidates, names
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Family:
     def example(self) -> Any:
         """A law of the family, of nodes."""
         e = parameter(np.full((self.k,) if self.k else (2,) if "Independent" in self.text else (), 0.5))
-        return eval(self.of("e"), {"e": e, "dist": dist, "scg": scg, "np": np})
+        return eval(self.of("e"), {**names(), "e": e})
 
     def of(self, parameter: str) -> str:
         """The text of the law with that parameter."""
@@ -76,11 +75,11 @@ def accepted(family: Family, texts: tuple[str, ...] | None, order: int) -> list[
 def _twice(family: Family, text: str) -> bool:
     """Whether a second derivative passes a draw by an estimator."""
     x = parameter(np.full((4, 2, family.k or 1) if family.k else (4, 2), 0.5))
-    space = {"x": x, "dist": dist, "scg": scg, "np": np, "rng": np.random.default_rng(0)}
+    space = {**names(), "x": x, "rng": np.random.default_rng(0)}
     z = eval(f"scg.sample({family.of('x')}, {text}, rng=rng, shape=(2,))", space)
     cost = np.sum(np.sin(z * np.linspace(1, 2, z.size).reshape(z.shape)))  # of which no derivative is zero by chance
     try:
-        first = pull([scg.surrogate(cost)], [np.ones(())], [x], True)
+        first = pull([surrogate(cost)], [np.ones(())], [x], True)
         pull(first, [np.linspace(1, 2, x.size).reshape(x.shape)], [x])
     except ScgError:
         return False
