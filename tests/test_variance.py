@@ -229,6 +229,20 @@ def test_precision_is_gone_on_to_and_no_further():
     assert not tight.precise and tight.replicates == 4000 and "precision 1e-06 was not reached" in str(tight)
 
 
+def test_intervals_of_comparisons_hold_at_their_level():
+    graph = scg.trace(bowl, UNIT, rng=rng()).bind(x=scg.Reparameterized())
+    entries = [variance.compare(graph, {"r": {}}, replicates=600, rng=rng(seed), budget=0, _timed=0.0)["r"].entries["['mu']"] for seed in range(150)]
+    held = np.mean([entry.low <= 4 <= entry.high for entry in entries if entry.reliable])
+    assert held >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / 150) and np.mean([entry.reliable for entry in entries]) > 0.7
+
+
+@pytest.mark.parametrize("replicates", [2, 3, 257])
+def test_few_replicates_and_a_last_chunk_of_one(replicates):
+    found = compare(coins, {"r": {}, "DisARM": {"b": scg.DisARM()}}, np.full(2, 0.5), replicates=replicates, budget=0)
+    assert found["r"].total.replicates == replicates and found["r"].total.variance > 0 and found["r"].total.reliable == (replicates > 200)
+    assert found.table(80)
+
+
 def test_a_row_may_be_a_model_of_its_own():
     def sixfold(theta, rng):
         return 6 * coins(theta, rng)

@@ -5,9 +5,8 @@ import hashlib
 import pickle
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +73,7 @@ class Task:
         self.rules = list({id(r): r for g in rows.values() for n in g.stochastic.values() if _learns(r := n.statics["site"].estimator)}.values())
         self.states = [copy.deepcopy(vars(rule)) for rule in self.rules]
         self.reference = reference  # the row from which the others' differences are taken, first of all
+        self.line = here()  # the user's, which a worker does not see
         self.centres: dict[str, Any] = {}
         first = next(iter(self.rows.values()))
         self.widths = [leaf.size for _, leaf in leaves(first.parameters)]
@@ -92,7 +92,7 @@ class Task:
                 r = int(np.argmax(bad))
                 raise ScgValueError(
                     f"row {label!r}: the {what} of replicate {start + r} is not finite ({np.asarray(x[r]).reshape(-1)[~np.isfinite(np.asarray(x[r]).reshape(-1))][0]}), "
-                    f"and {int(bad.sum())} in all of {n}: a variance needs finite costs; look at the graph's draws there, or bound the cost ({here()})"
+                    f"and {int(bad.sum())} in all of {n}: a variance needs finite costs; look at the graph's draws there, or bound the cost ({self.line})"
                 )
         return g
 
@@ -160,12 +160,18 @@ def run(
     fresh executor where ``executor`` is a function that makes them, else in this process.
     """
     starts = np.cumsum([0, *sizes]).tolist()
+    jobs = [(i, size, start, entropy) for i, (size, start) in enumerate(zip(sizes, starts, strict=False))]
+    pool = None if executor is None else _Pool(task, jobs, executor)
     merged: list[Tally] = []
-    with _results(task, [(i, size, start, entropy) for i, (size, start) in enumerate(zip(sizes, starts, strict=False))], executor) as results:
-        for i, found in enumerate(results):
+    try:
+        for i, job in enumerate(jobs):
+            found = task.chunk(*job) if pool is None else pool.result(i)
             merged = [a.merge(b) for a, b in zip(merged, found, strict=True)] if merged else found
             if done(merged, starts[i + 1]):
                 break
+    finally:
+        if pool is not None:
+            pool.close()
     return merged
 
 
@@ -176,18 +182,6 @@ def usable(executor: Any) -> None:
             f"executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(2) or dask's client.get_executor(), or a function "
             f"that makes one, got {type(executor).__name__} ({here()})"
         )
-
-
-@contextmanager
-def _results(task: Task, jobs: list[tuple[int, int, int, int]], executor: Any) -> Iterator[Iterator[list[Tally]]]:
-    if executor is None:
-        yield (task.chunk(*job) for job in jobs)
-        return
-    pool = _Pool(task, jobs, executor)
-    try:
-        yield (pool.result(i) for i in range(len(jobs)))
-    finally:
-        pool.close()
 
 
 class _Pool:
