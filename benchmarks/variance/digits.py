@@ -115,7 +115,7 @@ def predicted(phi: Any, x: Any) -> Any:
 
 def points(quick: bool) -> list[dict[str, Any]]:
     """A point is a state and a row; the last one measures the times of all rows together."""
-    n, training, learning = (20, 20, 3) if quick else (1500, 600, 300)
+    n, training, learning = (20, 20, 3) if quick else (600, 600, 300)
     common = {"replicates": n, "training": training, "learning": learning}
     rows = (ROWS[0], *ROWS[3::3]) if quick else ROWS
     return [{"state": state, "rule": name, **common} for state in STATES for name in reversed(rows)] + [{"state": "times", "rule": list(rows), **common}]
