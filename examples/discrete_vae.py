@@ -48,9 +48,11 @@ ADAM = partial(optim.Adam, learning_rate=1e-3)
 
 
 def constant(start: Start) -> scg.Constant:
-    """The cost of an image where the decoder answers with the mean image, in the units of the cost: a mean over the minibatch."""
-    m = start.mean
-    return scg.Constant(-float(np.sum(m * np.log(m) + (1 - m) * np.log1p(-m))) / start.batch)
+    """The cost of an image where the decoder answers with the mean image, -sum log(1 - mean), in the units of a mean over the minibatch.
+
+    Less x * logit(mean): no draw has an influence on that, and the engine does not count it.
+    """
+    return scg.Constant(-float(np.sum(np.log1p(-start.mean))) / start.batch)
 
 
 def learned(start: Start) -> scg.Learned:
