@@ -43,7 +43,7 @@ BINDINGS = [
 @pytest.mark.parametrize("binding", BINDINGS, ids=range(len(BINDINGS)))
 def test_replicates_agree_with_enumeration_and_that_with_the_exact_variance(binding):
     graph = scg.trace(two, T, rng=rng(0)).bind(binding)
-    exact = variance.attribute(graph, rng=rng(1))
+    exact = variance.attribute(graph)
     found = variance.attribute(graph, rng=rng(1), budget=0, replicates=20_000)
     assert exact.method == "exact" and found.replicates == 20_000 and set(exact.shares) == set(found.shares) == {"a", "b"}
     assert exact.variance == pytest.approx(np.sum(scg.exact.moments(graph).variance), rel=1e-9)
@@ -54,6 +54,17 @@ def test_replicates_agree_with_enumeration_and_that_with_the_exact_variance(bind
         for part in ("first", "total"):
             error = getattr(share, f"{part}_error")
             assert 0 < error < 0.1 and abs(getattr(share, part) - getattr(exact[name], part)) < 2.6 * error  # five standard errors
+
+
+def test_without_a_generator_nothing_is_sampled():
+    for call in (
+        lambda: variance.attribute(two, args=(T,), budget=0),
+        lambda: variance.search(three, args=(np.zeros(3),)),
+        lambda: variance.sweep(lambda v: v, [1], {}),
+        lambda: variance.compare(two, {"r": {}}, args=(T,)),
+    ):
+        with pytest.raises(TypeError, match=r"rng must be np.random.default_rng\(seed\), got nothing .*test_variance_guides.py:"):
+            call()
 
 
 def test_shares_by_hand():

@@ -84,7 +84,7 @@ def attribute(
     args: tuple[Any, ...] = (),
     kwargs: Any = None,
     replicates: int = 10_000,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     budget: int = BUDGET,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Attribution:
@@ -104,11 +104,10 @@ def attribute(
         first_j = mean (G_B - m) (G_AB - G_A),   total_j = mean (G_A - G_AB)^2 / 2
 
     (Saltelli et al., 2010; Jansen, 1999), with intervals. Noise is frozen by the generator from which it is drawn: a draw whose parameters
-    changed maps the same numbers to other values.
+    changed maps the same numbers to other values. Only this route needs ``rng``.
     """
-    graph = own(as_graph(graph_or_fn, args, kwargs, rng))
     checked(replicates, None)
-    entropy = entropy_of(rng)
+    graph = own(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
     found, groups = _recorded(graph)
     roots = [g for g in found if type(g) is Node]
     names = [name for name, node in graph.stochastic.items() if node.id in groups] + (["other noise"] if "" in groups.values() else [])
@@ -122,7 +121,7 @@ def attribute(
             variance, table = exact
             shares = {name: Share(name, rules[name], f / variance if variance else 0.0, 0.0, t / variance if variance else 0.0, 0.0) for name, (f, t) in zip(names, table, strict=True)}
             return Attribution(variance, shares, "exact", 0)
-        return _sampled(roots, groups, keys, names, rules, replicates, entropy, progress)
+        return _sampled(roots, groups, keys, names, rules, replicates, entropy_of(rng), progress)
 
 
 def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:

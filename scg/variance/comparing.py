@@ -37,7 +37,7 @@ def compare(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     replicates: int = 10_000,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     precision: float | None = None,
     executor: Any = None,
     progress: Callable[[int, int], Any] | None = None,
@@ -111,7 +111,7 @@ def compare(
     )
 
 
-def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator) -> Graph:
+def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None) -> Graph:
     """A graph as it is; a function traced with its arguments."""
     if isinstance(graph_or_fn, Graph):
         if args or kwargs:
@@ -129,7 +129,8 @@ def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] 
 def entropy_of(rng: Any) -> int:
     """128 random bits, of which every chunk's seed is made."""
     if not isinstance(rng, np.random.Generator):
-        raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        got = "nothing" if rng is None else type(rng).__name__
+        raise ScgTypeError(f"randomness is an argument: rng must be np.random.default_rng(seed), got {got} ({here()})")
     high, low = rng.integers(2**64, size=2, dtype=np.uint64).tolist()
     return int(high << 64 | low)
 
@@ -145,7 +146,7 @@ def checked(replicates: Any, precision: Any) -> None:
 
 
 def _rows(
-    graph: Graph, bindings: Any, kwargs: Mapping[str, Any] | None, args: tuple[Any, ...], rng: np.random.Generator
+    graph: Graph, bindings: Any, kwargs: Mapping[str, Any] | None, args: tuple[Any, ...], rng: np.random.Generator | None
 ) -> tuple[dict[str, Graph], dict[str, str], dict[str, float]]:
     pairs = _pairs(bindings, "bindings", "label", "estimators by node")
     if not pairs:

@@ -61,7 +61,7 @@ def search(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     replicates: int = 10_000,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     work: str = "seconds",
     executor: Any = None,
     progress: Callable[[int, int], Any] | None = None,

@@ -99,7 +99,7 @@ def sweep(
     values: Sequence[Any],
     bindings: Any,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     name: str = "value",
     progress: Callable[[int, int], Any] | None = None,
     **options: Any,
