@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", metavar="DIR", default="runs/compare", help="where the runs and table.txt go")
     made.add_argument("--seeds", metavar="N", type=training.natural, default=3, help="runs of each objective")
     made.add_argument("--k", metavar="N", type=training.natural, default=50, help="draws for each image")
-    made.add_argument("--epochs", metavar="N", type=training.natural, default=16, help="passes over the training images")
+    made.add_argument("--epochs", metavar="N", type=training.natural, default=48, help="passes over the training images")
     made.add_argument("--batch", metavar="N", type=training.natural, default=20, help="images in a minibatch")
     made.add_argument("--learning-rate", metavar="A", type=training.positive, default=1e-3, help="of Adam")
     made.add_argument("--hidden", metavar="N", type=training.natural, default=200, help="units in each of the two tanh layers")

@@ -245,6 +245,7 @@ def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[s
     finished = chosen.figures or _train(trainer, chosen, lambda: checkpoint.save(file, {"config": json.dumps(config), **trainer.state}))
     if not trainer.history:
         return 0
+    print(f"evaluating on {len(trainer.held)} held-out images", flush=True)
     values = model.report(trainer.average.params, trainer.held, np.random.default_rng((chosen.seed, 0)))
     told = {name: {"value": r.value, "standard_error": r.error, "unit": r.unit} for name, r in values.items()}
     write(out / "result.json", json.dumps({"epochs": len(trainer.history), **told}, indent=2) + "\n")

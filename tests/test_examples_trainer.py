@@ -1,5 +1,6 @@
 """The shared trainer: parts of minibatches on executors, models with a state, figures on demand, disks that fill up, damaged and killed runs."""
 
+import importlib.util
 import json
 import random
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 import examples
 import scg
-from examples import compare, digits, iwae, plots, training, vae
+from examples import autoencoder, compare, digits, iwae, plots, ppca, training, vae
 from scg import checkpoint
 from scg.tree import leaves
 from tests.test_examples import SMALL, Mean, black_and_white, data, outcome, run, told  # noqa: F401 - data is a fixture
@@ -189,6 +190,32 @@ def test_every_binarisation_trains_and_is_remembered(data, tmp_path):  # noqa: F
         assert json.loads((out / "config.json").read_text())["binarise"] == how
     assert run(data, tmp_path / "grey", "--epochs", 1, "--decoder", "gaussian") == 0
     assert json.loads((tmp_path / "grey" / "config.json").read_text())["binarise"] == "none"
+
+
+# every model that it trains
+
+RUNS = {
+    "vae": (vae.main, ["--hidden", "6", "--latents", "2", "--decoder", "gaussian"], {"plane", "traversals"}),
+    "vae-score": (vae.main, ["--hidden", "6", "--latents", "3", "--estimator", "score+baseline", "--binarise", "threshold"], {"traversals"}),
+    "autoencoder": (autoencoder.main, ["--hidden", "6", "--latents", "2", "--prior", "normal"], {"plane", "traversals"}),
+    "ppca": (ppca.main, ["--latents", "3"], {"bounds", "traversals"}),
+    "iwae": (iwae.main, ["--hidden", "6", "--latents", "3", "--k", "3", "--evaluate", "5", "--gradient", "dreg"], {"traversals"}),
+    "iwae-2": (iwae.main, ["--layers", "2", "--hidden", "6", "5", "--latents", "3", "2", "--k", "3", "--evaluate", "5"], {"traversals"}),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_model_is_trained_drawn_and_goes_on_bit_for_bit(data, tmp_path, name):  # noqa: F811
+    main, argv, figures = RUNS[name]
+    argv = ["--data", data, "--batch", "20", *argv, "--out"]
+    assert main([*argv, str(tmp_path / "whole"), "--epochs", "3"]) == 0
+    assert main([*argv, str(tmp_path / "parts"), "--epochs", "1"]) == 0
+    assert main(["--resume", "--epochs", "3", "--out", str(tmp_path / "parts")]) == 0
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert result.pop("epochs") == 3 and all(np.isfinite(told["value"]) for told in result.values())
+    if importlib.util.find_spec("matplotlib"):
+        assert {path.stem for path in (tmp_path / "whole").glob("*.png")} == figures | {"whole"}
 
 
 # figures on demand
