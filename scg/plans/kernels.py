@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scg.axes import elementwise
+from scg.distributions.constraints import finite
 from scg.errors import NonFiniteError
 from scg.graph import RULES
 from scg.plans.program import CHOICE, FINITE, Op
@@ -73,6 +74,8 @@ def kernel(op: Op, generators: Generators) -> Kernel:
         return lambda x, out: np.copyto(out, x, casting="unsafe")
     if rule is layout._concatenate:
         return lambda *x, axis=op.statics["axis"]: np.concatenate(x[:-1], axis, out=x[-1])
+    if rule is CHOICE and op.statics["test"] == finite.holds and op.statics["outcome"] and op.args[0].dtype.kind == "f":
+        return _finite_choice
     if rule is CHOICE:
         return functools.partial(_choice, op.statics["test"], op.statics["outcome"])
     if rule is FINITE:
@@ -124,26 +127,34 @@ def _choice(test: Kernel, outcome: bool, *values: Any) -> None:
 
 
 def _finite(product: Any, *factors: Any) -> None:
-    squares = [_square(x) for x in factors[:-1]]
-    if squares and math.prod(squares) < 1e70 and max(squares) < 1e35 or is_finite(product):
-        return
-    raise NonFiniteError("a result of the plan is not finite")
+    if len(factors) > 1:
+        squares = [_square(x) for x in factors[:-1]]
+        if math.prod(squares) < 1e70 and max(squares) < 1e35:
+            return
+    if not is_finite(product):
+        raise NonFiniteError("a result of the plan is not finite")
 
 
 def _square(x: Any) -> float:
-    """The sum of squares, in one pass of BLAS."""
-    x = x if x.flags.c_contiguous else x.T
+    """The sum of squares, in one pass of BLAS; infinite where that is not to be had."""
     if not x.flags.c_contiguous:
-        return math.inf
+        x = x.T
+        if not x.flags.c_contiguous:
+            return math.inf
     flat = x.reshape(-1)
     return float(np.dot(flat, flat))
 
 
 def is_finite(x: Any) -> bool:
     """Whether all of x is finite. A sum of squares that is not may have overflowed."""
-    if x.size > 512 and x.dtype.kind == "f" and math.isfinite(_square(x)) or x.size <= 512 and np.isfinite(np.add.reduce(x, axis=None)):
+    if x.dtype.kind == "f" and math.isfinite(_square(x)):
         return True
     return bool(np.isfinite(x).all())
+
+
+def _finite_choice(*values: Any) -> None:
+    if not is_finite(values[0]):
+        raise Otherwise
 
 
 def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:

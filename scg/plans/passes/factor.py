@@ -39,7 +39,7 @@ def _common(w: Any, v: Any) -> tuple[Any, int, int] | None:
     if w is v:
         return w, 1, 1
     if isinstance(w, np.ndarray) and isinstance(v, np.ndarray) and w.dtype == v.dtype and w.shape == v.shape:
-        return (v, 1, 1) if np.array_equal(w, v) else (v, -1, 1) if np.array_equal(w, -v) else None
+        return (v, 1, 1) if np.array_equal(w, v) else (v, -1, 1) if _signed(v) and np.array_equal(w, -v) else None
     for x, y, signs in ((w, v, (-1, 1)), (v, w, (1, -1))):
         if _is_minus(x, y):
             return y, *signs
@@ -51,9 +51,14 @@ def _is_minus(x: Any, y: Any) -> bool:
     if type(x) is not Op or type(y) is not Op:
         return False
     if x.rule is NEGATIVE:
-        return x.args[0] is y
+        return x.args[0] is y and _signed(y)
     stretched = x.rule is layout._broadcast_to and y.rule is layout._broadcast_to and x.shape == y.shape
     return (stretched or x.rule is y.rule is layout._reshape and x.shape == y.shape) and _is_minus(x.args[0], y.args[0])
+
+
+def _signed(x: Any) -> bool:
+    """Whether the negative of x is that of its numbers: of truths there is none, and whole numbers wrap, -np.uint8(1) being 255."""
+    return x.dtype.kind in "fc"
 
 
 def _whole(x: Any, y: Any, op: Op) -> bool:

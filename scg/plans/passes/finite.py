@@ -3,6 +3,9 @@
 from scg.plans.program import FINITE, Op, Program
 from scg.primitives import contraction
 
+LARGE = 2**14
+"""Elements of a product from which on its factors are looked at."""
+
 
 def finite(program: Program) -> int:
     """Add the tests of the results in ``program.checked`` (of all results, where a pass has struck that may overflow)."""
@@ -25,4 +28,4 @@ def _product(op: Op) -> Op | None:
     while op.rule.name == "reshape" and type(op.args[0]) is Op:
         op = op.args[0]
     small = op.rule is contraction._matmul and op.dtype.kind == "f" and all([type(a) is Op and len(a.shape) == 2 for a in op.args])
-    return op if small and sum([a.size for a in op.args]) < op.size else None
+    return op if small and sum([a.size for a in op.args]) < op.size and op.size >= LARGE else None

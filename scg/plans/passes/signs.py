@@ -22,11 +22,11 @@ def _changed(op: Op, add: Any) -> Any:
     if len(args) != 2 or rule not in (ADD, SUBTRACT, MULTIPLY, DIVIDE):
         return None
     a, b = args
-    if rule in (MULTIPLY, DIVIDE) and _is(a, NEGATIVE) and _is(b, NEGATIVE):
+    if rule in (MULTIPLY, DIVIDE) and _is_minus(a) and _is_minus(b):
         return add(op.like(rule, a.args[0], b.args[0]))
-    if rule in (ADD, SUBTRACT) and _is(b, NEGATIVE):
+    if rule in (ADD, SUBTRACT) and _is_minus(b):
         return add(op.like(SUBTRACT if rule is ADD else ADD, a, b.args[0]))
-    if rule is ADD and _is(a, NEGATIVE):
+    if rule is ADD and _is_minus(a):
         return add(op.like(SUBTRACT, b, a.args[0]))
     neutral = {SUBTRACT: (0, b), DIVIDE: (1, b), MULTIPLY: (1, b)}.get(rule)
     if neutral is not None and _stays(a, op) and _all(b, neutral[0]):
@@ -38,6 +38,11 @@ def _changed(op: Op, add: Any) -> Any:
 
 def _is(x: Any, rule: Any) -> bool:
     return type(x) is Op and x.rule is rule
+
+
+def _is_minus(x: Any) -> bool:
+    """Whether this is the negative of numbers that do not wrap: -np.uint8(1) is 255."""
+    return _is(x, NEGATIVE) and x.dtype.kind in "fc"
 
 
 def _stays(x: Any, op: Op) -> bool:
