@@ -299,3 +299,14 @@ def test_support_that_moves_only_with_constants_is_fixed():
     assert not dist.Transformed(dist.Exponential(1.0), dist.Affine(scg.parameter(0.0), 1.0)).has(dist.FixedSupport)
     assert dist.Transformed(dist.Normal(0.0, 1.0), dist.Affine(scg.parameter(0.0), 1.0)).has(dist.FixedSupport)
     assert not dist.Independent(dist.Pareto(scg.parameter(A([1.0])), 2.0), 1).has(dist.FixedSupport)
+
+
+def test_a_mixture_moves_with_a_weight_that_is_zero():
+    """d log p / d w_k = p_k / p - 1 for weights that are divided by their sum, also at w_k = 0, where log w_k is infinite."""
+
+    def log_p(w):
+        return dist.Mixture(weights=w / np.sum(w), component=dist.Normal(np.array([0.0, 1.0]), 1.0)).log_prob(0.3)
+
+    r = np.exp((0.7**2 - 0.3**2) / 2)  # of the densities of the two
+    np.testing.assert_allclose(scg.grad(log_p)(np.array([0.0, 1.0])), [r - 1, 0], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(scg.hessian(log_p)(np.array([0.0, 1.0])), [[1 - r * r, 1 - r], [1 - r, 0]], rtol=1e-12, atol=1e-14)

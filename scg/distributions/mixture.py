@@ -1,5 +1,6 @@
 """Mixtures of laws of one family."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from scg.distributions.discrete import log
 from scg.distributions.implicit import quantile
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.primitives.layout import stop_gradient
 from scg.special import log_softmax, logsumexp, softmax
 
 
@@ -96,8 +98,15 @@ class Mixture(Reparameterizable, Distribution):
         return np.expand_dims(value, -1 - event)
 
     def log_prob(self, value: Any) -> Any:
-        weights = log_softmax(self.logits, axis=-1) if self.weights is None else log(self.weights)
-        return logsumexp(weights + self.component.log_prob(self._at(value)), axis=-1)
+        each = self.component.log_prob(self._at(value))
+        if self.weights is None:
+            return logsumexp(log_softmax(self.logits, axis=-1) + each, axis=-1)
+        # not by the logarithms of the weights: the derivative in one that is zero is p_k(z) / p(z), and not zero
+        some = self.weights > 0
+        top = np.max(np.where(some, stop_gradient(each), -np.inf), axis=-1, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0)
+        above = np.where(some, each - top, np.minimum(each - top, math.log(np.finfo(each.dtype).max) / 2))
+        return log(np.sum(self.weights * np.exp(above), axis=-1)) + np.squeeze(top, -1)
 
     def _mixed(self, x: Any) -> Any:
         event = len(self.event_shape)
