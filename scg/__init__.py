@@ -8,6 +8,7 @@ A stochastic computation graph is a program in which some values are drawn from 
     graphs      trace, Graph, parameter, gradients, surrogate, replay, stop_gradient
     draws       sample, minibatch, distributions, the estimators
     checks      testing, exact, variance
+    plans       compile
     around it   special, objectives, nn, optim, checkpoint
     from outside: primitive (with axes), distributions' and estimators' base classes
 """
