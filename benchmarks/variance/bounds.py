@@ -166,7 +166,8 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         each.set_xscale("log", base=2)
         each.set_yscale("log")
         each.set_xlabel("samples K", fontsize=plots.SIZE)
-        each.set_title(f"gradient for {leaf}; slopes from K = {FROM} on", loc="left", fontsize=plots.SIZE + 1)
+        note = "; the line of IWAE by the shared signal" if leaf == "b" else ""
+        each.set_title(f"gradient for {leaf}; slopes from K = {FROM} on{note}", loc="left", fontsize=plots.SIZE + 1)
         plots.label(each, ends, names)
     axes[0, 0].set_ylabel("signal-to-noise ratio of one gradient", fontsize=plots.SIZE)
     return {"bounds": figure}
