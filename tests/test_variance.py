@@ -243,6 +243,15 @@ def test_few_replicates_and_a_last_chunk_of_one(replicates):
     assert found.table(80)
 
 
+def test_a_variance_that_does_not_exist_or_overflows_is_said_not_to_be_reliable():
+    def heavy(theta, rng):
+        return scg.sample(dist.Cauchy(theta, 1.0), scg.ScoreFunction(), rng=rng, name="x") ** 3
+
+    assert not compare(heavy, {"r": {}}, np.array(0.0), budget=0)["r"].total.reliable
+    huge = compare(lambda p, rng: 1e200 * bowl(p, rng), {"r": {}}, UNIT, budget=0)["r"].total
+    assert not huge.reliable and huge.variance == np.inf
+
+
 def test_a_row_may_be_a_model_of_its_own():
     def sixfold(theta, rng):
         return 6 * coins(theta, rng)
@@ -377,8 +386,10 @@ def test_csv_and_json_hold_the_entries(found, tmp_path):
 def test_the_seed_that_is_told_gives_the_draws(found):
     graph = scg.trace(coins, np.full(3, 0.5), rng=rng())
     one = compare(graph, {"r": {}}, budget=0)
-    size = chunks.chunk_size(2000, 3)
-    parts = [join(graph.gradients(rng=np.random.default_rng(np.random.SeedSequence(one.seed, spawn_key=(i,))), replicates=min(size, 2000 - i * size)), min(size, 2000 - i * size)) for i in range(-(-2000 // size))]
+    parts, size = [], chunks.chunk_size(2000, 3)
+    for i in range(-(-2000 // size)):
+        n, seed = min(size, 2000 - i * size), np.random.SeedSequence(one.seed, spawn_key=(i,))
+        parts.append(join(graph.gradients(rng=np.random.default_rng(seed), replicates=n), n))
     np.testing.assert_allclose(one["r"].variance, np.var(np.concatenate(parts), axis=0, ddof=1), rtol=1e-12)
 
 
@@ -400,6 +411,10 @@ def test_a_notebook_shows_a_table(found):
     assert shown.count("<tr>") == 13 and "&lt;b&gt;" in shown and "<b>" not in shown
 
 
+def test_a_report_that_is_shown_by_itself_is_short(found):
+    assert repr(found) == f"<Report of 500 replicates: {', '.join(found)}>" and len(repr(found["ARM"])) < 40
+
+
 def test_numbers_take_few_characters():
     shown = [report.number(x) for x in (0.0, 1.0, 1234.5, 12345.0, 0.00123, 1.5e-7, -2e-5, math.inf, math.nan)]
     assert shown == ["0", "1", "1234", "1.23e4", "0.00123", "1.50e-7", "-2.00e-5", "inf", "-"]
@@ -407,7 +422,8 @@ def test_numbers_take_few_characters():
 
 
 def test_figures_are_drawn_where_matplotlib_is_and_missed_where_it_is_not(found, tmp_path, monkeypatch):
-    swept = variance.sweep(lambda t: scg.trace(coins, np.full(2, float(t)), rng=rng()), [-1, 0, 1], {"r": {}, "DisARM": {"b": scg.DisARM()}}, rng=rng(), replicates=500)
+    make, rows = lambda t: scg.trace(coins, np.full(2, float(t)), rng=rng()), {"r": {}, "DisARM": {"b": scg.DisARM()}}
+    swept = variance.sweep(make, [-1, 0, 1], rows, rng=rng(), replicates=500)
     if importlib.util.find_spec("matplotlib") is not None:
         for name, draw in (("a.svg", found), ("b.png", found), ("c.svg", swept)):
             draw.plot(tmp_path / name)

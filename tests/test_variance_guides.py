@@ -239,15 +239,18 @@ def test_a_sweep_has_the_same_draws_at_every_value_and_writes(tmp_path):
 
 
 def test_what_a_sweep_refuses():
+    make = lambda _: scg.trace(coin, np.zeros(1), rng=rng(0))
+    few = {"rng": rng(0), "replicates": 10}
     with pytest.raises(ValueError, match="needs values"):
-        variance.sweep(lambda v: v, [], {}, rng=rng(0))
+        variance.sweep(make, [], {}, **few)
     with pytest.raises(TypeError, match="a function of the value"):
-        variance.sweep(3, [1], {}, rng=rng(0))
+        variance.sweep(3, [1], {}, **few)
     with pytest.raises(ValueError, match="k = 2: row 'r': no stochastic node is called 'c'"):
-        variance.sweep(lambda k: scg.trace(coin, np.zeros(1), rng=rng(0)), [1, 2], lambda k: {"r": {"c": scg.ARM()} if k == 2 else {}}, rng=rng(0), name="k", replicates=10)
-    swept = variance.sweep(lambda t: scg.trace(coin, np.zeros(1), rng=rng(0)), [1], {"r": {}}, rng=rng(0), replicates=10)
+        variance.sweep(make, [1, 2], lambda k: {"r": {"c": scg.ARM()} if k == 2 else {}}, name="k", **few)
+    swept = variance.sweep(make, [1], {"r": {}}, **few)
     with pytest.raises(ValueError, match="no row is called 's'"):
         swept.line("s")
     with pytest.raises(ValueError, match="two positive values"):
         swept.slope("r")
-    assert math.isnan(variance.sweep(lambda t: scg.trace(coin, np.zeros(1), rng=rng(0)), [1, 2], {"r": {}}, rng=rng(0), replicates=10).slope("r", "variance")[1])
+    two_points = variance.sweep(make, [1, 2], {"r": {}}, **few)
+    assert math.isnan(two_points.slope("r", "variance")[1]) and repr(two_points) == "<Sweep of 2 values of value: r>"

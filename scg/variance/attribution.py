@@ -49,7 +49,7 @@ class Share:
     total_error: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """The ``variance`` of a gradient, and the share of each draw in it: ``attribution["b"].total``. ``method`` is "exact" or names the replicates."""
 
@@ -60,6 +60,9 @@ class Attribution:
 
     def __getitem__(self, node: str) -> Share:
         return self.shares[node]
+
+    def __repr__(self) -> str:
+        return f"<Attribution of a variance of {number(self.variance)} to {', '.join(self.shares)}>"
 
     def __str__(self) -> str:
         rows = [("node", "alone", "with others", "rule")]
@@ -119,7 +122,8 @@ def attribute(
         exact = _exactly(roots, groups, keys, budget)
         if exact is not None:
             variance, table = exact
-            shares = {name: Share(name, rules[name], f / variance if variance else 0.0, 0.0, t / variance if variance else 0.0, 0.0) for name, (f, t) in zip(names, table, strict=True)}
+            unit = variance or 1.0
+            shares = {name: Share(name, rules[name], f / unit, 0.0, t / unit, 0.0) for name, (f, t) in zip(names, table, strict=True)}
             return Attribution(variance, shares, "exact", 0)
         return _sampled(roots, groups, keys, names, rules, replicates, entropy_of(rng), progress)
 
@@ -239,7 +243,8 @@ def _sampled(
             columns += [np.sum((b - centre) * (ab - a), axis=1), np.sum((a - ab) ** 2, axis=1) / 2]
         x = np.stack(columns, axis=1)
         if not np.isfinite(x).all():
-            raise ScgValueError(f"a gradient is not finite, in replicate {done + int(np.argmax(~np.isfinite(x).all(axis=1)))}: no variance to attribute ({here()})")
+            r = done + int(np.argmax(~np.isfinite(x).all(axis=1)))
+            raise ScgValueError(f"the gradient of replicate {r} is not finite: no variance to attribute ({here()})")
         seen = _Joint.of(x) if seen is None else seen.merge(_Joint.of(x))
         done += n
         if progress is not None:

@@ -59,6 +59,7 @@ class Tally:
         columns = np.stack([*parts, sum(parts)], axis=1)
         return cls(each, Squares.of(columns), None if reference is None else Moments.of(g - reference))
 
+    @np.errstate(all="ignore")
     def merge(self, other: "Tally") -> "Tally":
         """Those of both."""
         differences = None if self.differences is None or other.differences is None else self.differences.merge(other.differences)
@@ -86,19 +87,22 @@ class Task:
         except ScgError as error:
             raise named(error, label) from error
         for what, x in (("cost", costs), ("gradient", g)):
-            bad = ~np.isfinite(x if x.ndim == 1 else x.sum(axis=1))
-            bad = bad & ~np.isfinite(x).reshape(n, -1).all(axis=1) if bad.any() else bad
+            with np.errstate(all="ignore"):
+                if np.isfinite(np.add.reduce(x, axis=None)):
+                    continue
+            wrong = ~np.isfinite(x)
+            bad = wrong.reshape(len(x), -1).any(axis=1)
             if bad.any():
                 r = int(np.argmax(bad))
                 raise ScgValueError(
-                    f"row {label!r}: the {what} of replicate {start + r} is not finite ({np.asarray(x[r]).reshape(-1)[~np.isfinite(np.asarray(x[r]).reshape(-1))][0]}), "
+                    f"row {label!r}: the {what} of replicate {start + r} is not finite ({x[r][wrong[r]].reshape(-1)[0]}), "
                     f"and {int(bad.sum())} in all of {n}: a variance needs finite costs; look at the graph's draws there, or bound the cost ({self.line})"
                 )
         return g
 
     def chunk(self, index: int, size: int, start: int, entropy: int) -> list[Tally]:
         """Chunk ``index``: ``size`` replicates of each row, from its seed; rows have random numbers in common."""
-        with one_thread():
+        with one_thread(), np.errstate(all="ignore"):
             self.reset()
             compared = None if self.reference is None else self.draws(self.reference, size, generator(entropy, index), start)
             found = []

@@ -230,7 +230,7 @@ def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
     Rows take turns in rounds, each with a batch that takes about ``long`` seconds.
     """
     batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
-    with one_thread():
+    with one_thread(), np.errstate(all="ignore"):
         for label, graph in task.rows.items():
             task.centres[label] = task.draws(label, n, generator(entropy, 0, 0)).mean(axis=0)
             start = time.perf_counter()
@@ -259,6 +259,7 @@ def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
         graph._pulled(np.sum(run.cost), run.parameters)
 
 
+@np.errstate(all="ignore")  # what overflows is no variance, and is said not to be reliable
 def _precise(tallies: list[Tally], precision: float) -> bool:
     for tally in tallies:
         variance = float(np.sum(tally.coordinates.variance))
@@ -267,6 +268,7 @@ def _precise(tallies: list[Tally], precision: float) -> bool:
     return True
 
 
+@np.errstate(all="ignore")
 def _row(
     label: str,
     rules: str,
@@ -282,7 +284,7 @@ def _row(
 ) -> Row:
     n, mean, variance = tally.coordinates.count, tally.coordinates.mean, tally.coordinates.variance
     noise = 2.0**-45 * np.abs(mean)  # of rounding: a gradient that is the same in every run may differ by its last bits
-    variance = np.where(variance <= noise**2, 0.0, variance)
+    variance = np.where(np.sqrt(variance) <= noise, 0.0, variance)
     off: Any
     spread: Any
     if truth is not None:

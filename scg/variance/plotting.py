@@ -63,7 +63,8 @@ def scatter(report: Report, path: str | os.PathLike[str], work: str = "seconds",
         if entry.exact_variance > 0:
             axes.plot(at[0], entry.exact_variance, marker="_", markersize=15, markeredgewidth=1.5, color="black", zorder=5)
         mark = _MARKS[k % len(_MARKS)] if entry.variance > 0 else "v"
-        axes.plot(*at, marker=mark, markersize=6.5, markerfacecolor="white" if not entry.reliable else "#666666", markeredgecolor="black", linestyle="none", zorder=4)
+        face = "#666666" if entry.reliable else "white"
+        axes.plot(*at, marker=mark, markersize=6.5, markerfacecolor=face, markeredgecolor="black", linestyle="none", zorder=4)
         text = entry.row + ("" if entry.variance > 0 else " (no variance)") + ("" if entry.reliable else " (tail too heavy)")
         boxes.append((text, at))
     axes.set_xlabel(_UNITS[work])
@@ -168,7 +169,8 @@ def _label(figure: Any, axes: Any, points: list[tuple[str, tuple[float, float]]]
         assert best is not None
         taken.append(best[2])
         if math.hypot(*best[3]) > 15:
-            axes.annotate("", at, best[3], textcoords="offset points", arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#888888", "shrinkB": 4}, zorder=2)
+            leader = {"arrowstyle": "-", "linewidth": 0.5, "color": "#888888", "shrinkB": 4}
+            axes.annotate("", at, best[3], textcoords="offset points", arrowprops=leader, zorder=2)
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -65,7 +65,7 @@ class Entry:
         return (self.high - self.low) / 2 / self.variance if self.variance > 0 else 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Row:
     """A row: its ``total``, the ``entries`` of its parameters by path, and arrays in the parameters' structure.
 
@@ -83,8 +83,11 @@ class Row:
     exact_variance: Any
     graph: Any
 
+    def __repr__(self) -> str:
+        return f"<Row {self.label!r}: variance {number(self.total.variance)}>"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What ``compare`` found; ``report["label"]`` is a row. ``print`` shows a table, a notebook too; ``to_csv``, ``to_json`` and ``plot`` write files.
 
@@ -119,6 +122,9 @@ class Report:
         for row in self.rows.values():
             found += [row.total, *(row.entries.values() if len(row.entries) > 1 else ())]
         return found
+
+    def __repr__(self) -> str:
+        return f"<Report of {self.replicates} replicates: {', '.join(self.rows)}>"
 
     def __str__(self) -> str:
         return self.table()

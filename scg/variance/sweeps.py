@@ -17,7 +17,7 @@ from scg.variance.comparing import compare, entropy_of
 from scg.variance.report import Entry, Report, environment, finite, number, write
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
     """Reports along a parameter called ``name``: ``sweep[i]`` is that of ``values[i]``."""
 
@@ -56,6 +56,9 @@ class Sweep:
         freedom, slope = len(u) - 2, float(u @ v / (u @ u))
         half = float(stdtrit(freedom, 0.5 + level / 2) * np.sqrt(np.sum((v - slope * u) ** 2) / freedom / (u @ u))) if freedom else math.nan
         return slope, slope - half, slope + half
+
+    def __repr__(self) -> str:
+        return f"<Sweep of {len(self.reports)} values of {self.name}: {', '.join(self.labels)}>"
 
     def __str__(self) -> str:
         return self.table()
@@ -106,8 +109,8 @@ def sweep(
 ) -> Sweep:
     """``compare`` for each of ``values`` of a parameter: K, a temperature, theta.
 
-    ``make(value)`` returns the Graph or function that is compared; ``bindings`` are the rows, or a function of the value that returns them (where the parameter is
-    one of a rule). ``options`` are those of ``compare``. All values have the same seed, so that what differs along a line is not the draws. ``progress``
+    ``make(value)`` returns the Graph or function that is compared; ``bindings`` are the rows, or a function of the value that returns them
+    (where the parameter is one of a rule). ``options`` are those of ``compare``. All values have the same seed, so that what differs along a line is not the draws. ``progress``
     is called with the values that are done, and how many there are. Errors name the value.
     """
     if not callable(make):
