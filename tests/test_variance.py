@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -446,4 +447,4 @@ def test_linear_algebra_has_one_thread_within_and_as_many_as_before_after():
         with threads.one_thread():
             assert set(threads.counts()) <= {1}
         assert set(threads.counts()) <= {1}
-    assert threads.counts() == before and before
+    assert threads.counts() == before and set(before) > set() or not any(Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"))
