@@ -22,7 +22,7 @@ from examples.vae import VAE, add_networks
 from scg import distributions as dist
 from scg import nn
 
-TAKES = "half a minute"
+TAKES = "a third of a minute"
 
 PRIORS = {"flat": dist.Flat(), "normal": dist.Normal(0.0, 1.0)}
 

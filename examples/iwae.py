@@ -23,7 +23,7 @@ from scg import nn, objectives
 from scg.special import softmax
 from scg.tree import map_leaves
 
-TAKES = "minutes"
+TAKES = "five minutes"
 
 PRIOR = dist.Normal(0.0, 1.0)
 SIZES = {1: ((50,), (200,)), 2: ((100, 50), (200, 100))}

@@ -24,7 +24,7 @@ from examples.digits import Images
 from examples.training import Result
 from scg import distributions as dist
 
-TAKES = "half a minute"
+TAKES = "a quarter of a minute"
 
 PRIOR = dist.Normal(0.0, 1.0)
 SAMPLES = (1, 2, 5, 10, 50, 100, 1000)

