@@ -190,7 +190,7 @@ def _moments(graph: Graph, budget: int, rtol: float) -> "Part":
         both = [next(results) if type(g) is Node else nothing.pop(0) for g in pulled]
         sizes = [next(scales) if type(g) is Node else (0.0, 0.0) for g in pulled]
         return (
-            [np.asarray(m) for m, _ in both] + [np.reshape(v, t.shape) for (_, v), t in zip(both, targets, strict=True)],
+            [np.asarray(m) for m, _ in both] + [np.reshape(np.maximum(v, 0), t.shape) for (_, v), t in zip(both, targets, strict=True)],
             [m for m, _ in sizes] + [v for _, v in sizes],
         )
 

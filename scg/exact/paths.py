@@ -24,7 +24,10 @@ _TRACES = 2048
 
 def guards_on_draws(graph: Graph) -> list[Guard]:
     """The ``if``s that led to the cost and looked at draws or noise, in the order in which they were met."""
-    order = graph.nodes
+    return _met(graph.nodes)
+
+
+def _met(order: list[Node]) -> list[Guard]:
     seen: set[int] = set()
     met = [guard for node in order if node.guard is not None for guard in node.guard.unseen(seen)]
     if not met:
@@ -51,7 +54,7 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
     known = {_key(graph): graph}
     total, new, traces = 0.0, [graph], 0
     while True:
-        total += math.fsum(mass(_where(g, [parameter(np.ones(()))])[0]) for g in new)
+        total += math.fsum(mass(Graph(_where(g, [parameter(np.ones(()))])[0], g.parameters)) for g in new)
         if total >= 1 - 1e-9:
             return list(known.values())
         new = []
@@ -70,15 +73,28 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
 
 def along(graph: Graph) -> Graph:
     """The graph with the cost where the draws lead its way, and 0 elsewhere."""
-    return _where(graph, [graph.cost])[0] if guards_on_draws(graph) else graph
+    return Graph(_where(graph, [graph.cost])[0], graph.parameters) if guards_on_draws(graph) else graph
 
 
 def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
-    """Nodes that were made from the graph's cost, where the draws lead its way, and 0 elsewhere."""
-    return [g.cost for g in _where(graph, roots)] if guards_on_draws(graph) else roots
+    """Nodes that were made from the graph's cost, where the draws lead its way, and 0 elsewhere.
+
+    Raises GuardError where an estimator looked at the cost at other values of a draw that an ``if`` looked at: there the way may be another.
+    """
+    guards = guards_on_draws(graph)
+    if not guards:
+        return roots
+    own = {guard.node.id for guard in guards}
+    for guard in _met(ancestors(roots, guards=True)):
+        if guard.node.id not in own:
+            raise GuardError(
+                f"an estimator looks at the cost at other values of a draw, on which the `if` at {guard.line} may come out otherwise: "
+                f"use ScoreFunction() with one sample on that draw, or write the choice with np.where ({here()})"
+            )
+    return _where(graph, roots)
 
 
-def _where(graph: Graph, roots: list[Node]) -> list[Graph]:
+def _where(graph: Graph, roots: list[Node]) -> list[Any]:
     guards = guards_on_draws(graph)
     looked = [guard.node for guard in guards]
     order = ancestors([*roots, *looked], guards=True)
@@ -101,7 +117,7 @@ def _where(graph: Graph, roots: list[Node]) -> list[Graph]:
     inside: Any = np.array(True)
     for guard, node in zip(guards, outcomes, strict=True):
         inside = np.logical_and(inside, node != 0 if guard.outcome else node == 0)
-    return [Graph(np.where(inside, c, np.zeros((), c.dtype)), graph.parameters) for c in costs]
+    return [np.where(inside, c, np.zeros((), c.dtype)) for c in costs]
 
 
 def _key(graph: Graph) -> tuple[tuple[int, int, bool], ...]:

@@ -253,8 +253,9 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     except (exact.BudgetError, exact.ConvergenceError, exact.MovingSupport, GuardError):
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
-    scale = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)) + abs(float(graph.cost._value))
-    return mean, variance, gradient, np.maximum(1e-10, precision(graph)) * scale + found.error + truth.error
+    scale, rounding = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)), precision(graph)
+    # of the cost its rounding alone: a constant that is added to it is no reason to overlook a bias
+    return mean, variance, gradient, np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost._value)) + found.error + truth.error
 
 
 def _exactly(graph: Graph, mean: Any, variance: Any, truth: Any, tolerance: Any, alpha: float, power: float) -> Verdict:

@@ -1,0 +1,79 @@
+"""What reviewers found: of each mistake the smallest program that showed it."""
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "np.sin(x) * np.full(3, 255, np.uint8) + np.cos(x) * np.full(3, 1, np.uint8)",  # of which each is the negative of the other, as bytes
+        "np.sin(x) * np.array([-128, 1, 1], np.int8) + np.cos(x) * np.array([-128, -1, -1], np.int8)",
+        "np.sin(x) * np.array([True, True, False]) + np.cos(x) * np.array([True, False, True])",
+        "np.sin(x) * (-k) + np.cos(x) * k",
+        "np.sin(x) + (-k)",
+        "np.sin(x) - (-k)",
+        "(-k) + np.sin(x)",
+        "(-np.sin(x)) * (-k)",
+        "(-np.sin(x)) / (-k)",
+    ],
+)
+def test_signs_of_whole_numbers_wrap_in_a_plan_as_they_do_in_numpy(text):
+    cost = eval(f"lambda x, k: np.sum({text})", {"np": np})
+    x, k = np.linspace(0.1, 1.0, 3), np.array([1, 2, 200], np.uint8)
+    step = scg.compile(scg.value_and_grad(cost))
+    for _ in range(2):
+        value, gradient = step(x, k)
+        assert value == pytest.approx(cost(x, k), rel=1e-14)
+        np.testing.assert_allclose(gradient, scg.grad(cost)(x, k), rtol=1e-14)
+
+
+def test_enumeration_through_where_compiles():
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.Enumerate(), rng=rng)
+        return np.sum(np.where(b > 0.5, t, b)) * np.sum(b * t)
+
+    t = np.array([0.3, -0.4, 0.9])
+    step = scg.compile(scg.value_and_grad(cost))
+    for seed in range(4):
+        value, gradient = step(t, rng=np.random.default_rng(seed))
+        expected = scg.value_and_grad(cost)(t, rng=np.random.default_rng(seed))
+        assert value == pytest.approx(expected[0], rel=1e-14)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-13)
+
+
+def test_a_rule_that_meets_an_if_elsewhere_is_told_so_in_exact_moments():
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        y = np.sin(t) if b > 0.5 else np.cos(t)
+        d = scg.sample(dist.Bernoulli(logits=2 * t), scg.ScoreFunction(), rng=rng, name="d")
+        return b * d + y * d
+
+    for seed in range(6):
+        with pytest.raises(scg.errors.GuardError, match="`if`"):
+            scg.exact.moments(cost, np.array(0.3), rng=np.random.default_rng(seed))
+
+
+def test_an_exact_variance_is_never_negative():
+    def cost(t, rng):
+        z = scg.sample(dist.OneHotCategorical(logits=t), scg.ScoreFunction(samples=2), rng=rng)
+        return np.sum(z) * np.exp(-0.3 * t[0, 1] ** 2) + np.sum(t)
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert np.all(scg.exact.moments(cost, rng.normal(size=(2, 3)), rng=rng).variance >= 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e10])
+def test_a_constant_in_the_cost_hides_no_bias(offset):
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.StraightThrough(), rng=rng, name="b")
+        return (b - 0.45) ** 4 + offset
+
+    graph = scg.trace(cost, np.array(0.3), rng=np.random.default_rng(0))
+    assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "biased"
+    for rule in (scg.ScoreFunction(), scg.DisARM(), scg.Enumerate(), scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())):
+        assert scg.testing.judge(graph.bind(b=rule), rng=np.random.default_rng(0)).status == "unbiased"
