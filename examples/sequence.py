@@ -241,7 +241,7 @@ def pictures(axes: Any, rows: np.ndarray, regimes: np.ndarray, shape: tuple[int,
 
 def parser() -> argparse.ArgumentParser:
     """The options of this example."""
-    made = training.parser("sequence", __doc__, epochs=50)
+    made = training.parser("sequence", __doc__, epochs=30, rate=3e-3)
     model = made.add_argument_group("the model")
     model.add_argument("--regimes", metavar="K", type=training.natural, default=10, help="values of s_t")
     model.add_argument("--state", metavar="D", type=training.whole, default=4, help="dimensions of z_t; 0 makes a hidden Markov model")
