@@ -68,7 +68,8 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
         nested, recorder = _is_nested(cost, inputs, known), RECORDER.get()
         graph = nested or recorder is not None
         loss = surrogate(cost, None if nested else 1, graph=graph) if known.chosen else cost
-        found = pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None) if inputs else []
+        forget = None if nested or recorder is None else recorder.forget
+        found = pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None, forget) if inputs else []
         if not graph:
             cost = cost.value[()]
         elif recorder is not None:

@@ -47,11 +47,14 @@ def reach(roots: Sequence[Node], floor: int) -> Reach:
     return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen)
 
 
-def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, known: Reach | None = None) -> list[Any]:
+def pull(
+    roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, known: Reach | None = None, forget: Any = None
+) -> list[Any]:
     """Cotangents of the nodes ``wrt`` for the cotangents ``seeds`` of ``roots``: sum_k seeds[k] d roots[k] / d wrt.
 
     Arrays of the shape and dtype of each node (zeros where nothing leads to it), distinct and writable; Nodes with ``create_graph``.
-    ``known`` spares a search where the caller has ``reach(roots, the least id in wrt)`` already.
+    ``known`` spares a search where the caller has ``reach(roots, the least id in wrt)`` already. ``forget(node)`` is told of each node on the way whose
+    value is not needed any more, where the graph is only to be read.
 
     A zero absorbs: where a factor of the chain rule is zero the product is zero, also when the other factor is infinite or NaN, so
     that a branch that ``where`` did not take cannot poison the one that it took. This costs nothing where nothing is infinite: the plain
@@ -69,17 +72,18 @@ def pull(roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], creat
             table[root.id] = _sum(table.get(root.id), seed)
     seeking = nan_is_sought()  # a NaN that a zero absorbs is none
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = {} if seeking else _pull(known.order, dict(table), wanted, needed, create_graph)
+        found = {} if seeking else _pull(known.order, dict(table), wanted, needed, create_graph, forget=forget)
         if seeking or not all(map(_finite, found.values())):
-            found = _pull(known.order, table, wanted, needed, create_graph, absorbing=True)
+            found = _pull(known.order, table, wanted, needed, create_graph, absorbing=True, forget=forget)
     if create_graph:
         return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
     return _owned([found.get(x.id) for x in wrt], wrt, seeds)
 
 
 def _pull(
-    order: list[Node], table: dict[int, Any], wanted: set[int], needed: set[int], create_graph: bool, absorbing: bool = False
+    order: list[Node], table: dict[int, Any], wanted: set[int], needed: set[int], create_graph: bool, absorbing: bool = False, forget: Any = None
 ) -> dict[int, Any]:
+    newest = order[-1].id if order else 0
     found: dict[int, Any] = {}
     careful = create_graph or absorbing
     take, get = table.pop, table.get
@@ -93,6 +97,8 @@ def _pull(
         n = len(operands)
         if careful or n > 2 or node.statics or not vjps or type(out) is tuple:
             _step(node, g, table, needed, create_graph, absorbing)
+            if forget is not None:
+                _forget_behind([g, *[table[o.id] for o in operands if type(o) is Node and o.id in table]], newest, [*table.values(), *found.values()], forget)
             continue
         # what follows is _step for one and for two operands, written out: it is most of what a gradient of small arrays costs
         try:
@@ -130,6 +136,20 @@ def _pull(
             if not _is_zero(g):
                 _raise_at(error, node)
     return found
+
+
+def _forget_behind(stack: list[Any], newest: int, live: list[Any], forget: Any) -> None:
+    """Forget the nodes younger than ``newest`` behind some cotangents, but for those that are cotangents still."""
+    kept = {id(g) for part in live for g in (part if type(part) is tuple else (part,))}
+    seen: set[int] = set()
+    stack = [g for part in stack for g in (part if type(part) is tuple else (part,))]
+    while stack:
+        node = stack.pop()
+        if type(node) is not Node or node.id <= newest or node.id in seen:
+            continue
+        seen.add(node.id)
+        if id(node) in kept or forget(node):
+            stack += node.operands
 
 
 def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_graph: bool, absorbing: bool) -> None:

@@ -142,7 +142,8 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
             raise PlanError(f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})")
         elif "index" in statics and isinstance(statics["index"], tuple):
             statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
-        op = Op(node.primitive, [of(o) for o in node.operands], statics, None if several else value.shape, None if several else value.dtype, node.line, value)
+        kept = None if node.id in recorder.forgotten and not several else value
+        op = Op(node.primitive, [of(o) for o in node.operands], statics, None if several else value.shape, None if several else value.dtype, node.line, kept)
         if node.id in position:
             found[id(op)] = position[node.id]
         table[node.id] = op

@@ -53,7 +53,7 @@ class Recorder:
         self.originals: dict[int, tuple[Any, Any]] = {}  # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
         self.scalars: set[int] = set()
         self.arrays: set[int] = set()
-        self.pulled = False
+        self.forgotten: set[int] = set()
         self._outer: list[set[int]] = []
         self._changed: tuple[list[Any], int] | None = None
         self._placing = 0
@@ -93,9 +93,17 @@ class Recorder:
         return value
 
     def differentiated(self, cost: Node, found: Sequence[Any]) -> None:
-        self.pulled = True
         self.scalars.add(cost.id)
         self.arrays.update([g.id for g in found if type(g) is Node])
+
+    def forget(self, node: Node) -> bool:
+        """Let go of the memory of a value that nobody will ask for; False where that was done before."""
+        if node.id in self.forgotten:
+            return False
+        self.forgotten.add(node.id)
+        if type(node._value) is np.ndarray and node._value.nbytes > 4096:
+            node._value = np.broadcast_to(np.zeros((), node.dtype), node.shape)
+        return True
 
     def within(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         self._outer.append({leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT})

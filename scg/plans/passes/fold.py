@@ -9,4 +9,4 @@ def fold(program: Program) -> int:
 
 
 def _is_constant(op: Op) -> bool:
-    return op.rule not in LEAVES and op.rule is not CHOICE and op.dtype is not None and not any([type(a) is Op for a in op.args])
+    return op.rule not in LEAVES and op.rule is not CHOICE and op.dtype is not None and op.value is not None and not any([type(a) is Op for a in op.args])
