@@ -2,7 +2,7 @@
 
 import importlib
 
-EXAMPLES = ("ppca", "autoencoder", "vae", "iwae", "compare", "gallery")
+EXAMPLES = ("ppca", "autoencoder", "vae", "iwae", "discrete_vae", "sequence", "compare", "gallery")
 
 
 def main() -> None:
@@ -10,7 +10,7 @@ def main() -> None:
     for name in EXAMPLES:
         module = importlib.import_module(f"examples.{name}")
         first, _, _ = (module.__doc__ or "").partition("\n")
-        print(f"python -m examples.{name:<12} {first}  [{module.TAKES}]")
+        print(f"python -m examples.{name:<13} {first}  [{module.TAKES}]")
     print("\n--help shows the options of each. Data, metrics, checkpoints and figures: see the README.")
 
 
