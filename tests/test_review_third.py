@@ -77,3 +77,24 @@ def test_a_constant_in_the_cost_hides_no_bias(offset):
     assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "biased"
     for rule in (scg.ScoreFunction(), scg.DisARM(), scg.Enumerate(), scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())):
         assert scg.testing.judge(graph.bind(b=rule), rng=np.random.default_rng(0)).status == "unbiased"
+
+
+def test_a_gradient_without_noise_is_compared_all_the_same():
+    def cost(t, rng):
+        scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="b")  # which nobody looks at
+        return np.sum(t**2)
+
+    report = scg.variance.compare(cost, {"as it is": {}}, args=(np.ones(2),), kwargs={}, rng=np.random.default_rng(0), replicates=300)
+    assert report["as it is"].total.variance == 0
+
+
+def test_noise_of_an_estimator_alone_is_attributed_to_its_draw():
+    def cost(t, rng):  # linear in the draw, whose own value the gradient then does not contain
+        z = scg.sample(dist.OneHotCategorical(logits=t), scg.Enumerate(k=1), rng=rng, name="z")
+        b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        return np.sum(z * np.arange(3.0)) + b * t[1]
+
+    graph = scg.trace(cost, np.array([0.3, -0.4, 0.9]), rng=np.random.default_rng(0))
+    found = scg.variance.attribute(graph, rng=np.random.default_rng(0), replicates=1000)
+    assert set(found.shares) == {"z", "b"}
+    assert found.variance == pytest.approx(float(np.sum(scg.exact.moments(graph).variance)), rel=1e-12)

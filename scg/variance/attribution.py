@@ -113,7 +113,8 @@ def attribute(
     graph = own(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
     found, groups = _recorded(graph)
     roots = [g for g in found if type(g) is Node]
-    names = [name for name, node in graph.stochastic.items() if node.id in groups] + (["other noise"] if "" in groups.values() else [])
+    met = set(groups.values())  # a draw too whose own value the gradient does not contain, but others that its estimator drew
+    names = [name for name in graph.stochastic if name in met] + (["other noise"] if "" in met else [])
     rules = {name: repr(graph.stochastic[name].statics["site"].estimator) if name in graph.stochastic else "" for name in names}
     if not names or not roots:
         raise ScgValueError(f"the gradient of this graph has no noise to attribute ({here()})")

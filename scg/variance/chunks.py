@@ -146,7 +146,7 @@ def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any
             gradients.append(join(graph.gradients(rng=rng, replicates=size), size))
             continue
         values = iter(new)
-        arrays = [next(values) if type(g) is Node else np.broadcast_to(g, (size, *np.shape(g))) for g in found]
+        arrays = [np.broadcast_to(next(values) if type(g) is Node else g, (size, *np.shape(g))) for g in found]  # a replicate axis where no draw gave one
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):  # a zero may have to absorb what the recording did not meet
             run = graph.run(rng=rng, replicates=size)
             cost, arrays = run.cost.value, [leaf for _, leaf in leaves(graph._pulled(np.sum(run.cost), run.parameters))]
