@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import gc
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -594,6 +596,27 @@ def test_guards_outside_are_left_alone():
     with pytest.raises((GuardError, ScgError)):
         scg.replay(z, {x: np.ones(3)})
     agree(scg.replay(z, {x: np.full(2, 2.0)}), np.float64(8), "replay")
+
+
+def test_nothing_of_the_recorded_run_is_kept():
+    kept = []
+
+    def cost(theta, x, rng):
+        a = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="a")
+        z = scg.sample(dist.Uniform(theta - 1, theta + 1), scg.Reparameterized(), rng=rng)
+        y = np.exp(a * z * x)
+        kept.extend(map(weakref.ref, (a, z, y)))
+        return np.sum(y) if z[0] > -100 else np.sum(x)
+
+    compiled = scg.compile(scg.value_and_grad(cost))
+    gc.disable()
+    try:
+        for k in range(3):
+            compiled(np.zeros(3), np.full(3, k + 1.0), np.random.default_rng(k))
+        assert compiled.recorded == 1 and len(kept) == 3
+        assert [ref() for ref in kept] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_planning_is_quick_and_memory_is_planned():

@@ -1,5 +1,6 @@
 """``scg.compile``: a function with the same calls and the same results, and plans behind it."""
 
+import ctypes
 import functools
 import threading
 from collections import OrderedDict
@@ -82,7 +83,9 @@ class Compiled:
                 self.plainly += 1
                 return self._fn(*args, **kwargs)
         else:
-            return self._record(signature, states, args, kwargs)[0]
+            results = self._record(signature, states, args, kwargs)[0]
+            give_back()
+            return results
         return self._fn(*args, **kwargs)
 
     def _without_risk(self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,7 +118,11 @@ class Compiled:
     def _planned(self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None) -> tuple[Plan, Any, Any, Any]:
         recorder = Recorder(signature.generators)
         inputs, result, floor = run_recorded(recorder, self._fn, args, kwargs)
-        plan = Plan(recorder, inputs, result, floor, options or self._options)
+        try:
+            plan = Plan(recorder, inputs, result, floor, options or self._options)
+        except BaseException:
+            recorder.close()
+            raise
         self.recorded += 1
         return plan, recorder, inputs, result
 
@@ -150,7 +157,10 @@ class Compiled:
                 raise PlanError(f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly") from error
             raise
         self._keep(signature, plan)
-        return finish(recorder, inputs, result, signature), plan
+        try:
+            return finish(recorder, inputs, result, signature), plan
+        finally:
+            recorder.close()
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -205,6 +215,22 @@ def finish(recorder: Recorder, inputs: list[Node], result: Any, signature: Signa
                 yield value
 
     return rebuild(result, owned())
+
+
+def give_back() -> None:
+    """Return the pages of a recorded run to the system, where the C library has a call for it: a plan needs fewer."""
+    if _TRIM is not None:
+        _TRIM(0)
+
+
+def _trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return None
+
+
+_TRIM = _trim()
 
 
 def _restore(signature: Signature, states: list[Any]) -> None:

@@ -1,5 +1,6 @@
 """A plan: the program of one recorded run, its buffers, and how a call of it begins and ends."""
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Plan:
     """What one recorded run became. ``call`` gives the results of another call with the same signature, or raises Otherwise."""
 
     def __init__(self, recorder: Recorder, inputs: Sequence[Node], result: Any, floor: int, options: "passes.Options"):
-        self._structure = result
+        self._structure = rebuild(result, itertools.count())  # of the result, without its nodes
         found = [leaf for _, leaf in leaves(result)]
         trailing: list[Any] = []
         spans = []
@@ -48,7 +49,7 @@ class Plan:
         self._position = {node.id: k for k, node in enumerate(inputs)}
         results, own = self._results(program, found)
         self._outputs = [self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)]
-        self._later = [(later, program.outputs[start : start + n]) for later, start, n in spans]
+        self._later = [(later.call, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
@@ -65,7 +66,7 @@ class Plan:
     @property
     def later_calls(self) -> list[Any]:
         """What is called at the end, with values of the plan."""
-        return [later.call for later, _ in self._later]
+        return [call for call, _, _ in self._later]
 
     def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
         """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError where zeros may have to absorb."""
@@ -78,9 +79,9 @@ class Plan:
                 op = self._by_id[op_id]
                 machine.fresh(slot, op.shape, op.dtype)
             machine.run(arrays, generators)
-            for later, values in self._later:
+            for call, trees, values in self._later:
                 made = iter([machine.read(value) for value in values])
-                later.call(*[rebuild(tree, made) for tree in later.trees])
+                call(*[rebuild(tree, made) for tree in trees])
             return rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
         finally:
             with self._lock:

@@ -140,6 +140,8 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
             statics = {**statics, "generator": recorder.draws[node.id][1]}
         elif node.primitive in (noise, draw):
             raise PlanError(f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})")
+        if "site" in statics:
+            statics = {**statics, "site": statics["site"].unlinked()}
         elif "index" in statics and isinstance(statics["index"], tuple):
             statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
         kept = None if node.id in recorder.forgotten and not several else value

@@ -127,6 +127,12 @@ class Recorder:
 
     # asked by who builds the plan
 
+    def close(self) -> None:
+        """Let go of the run: proxies and recorder hold each other."""
+        self.proxies.clear()
+        self.choices.clear()
+        self.draws.clear()
+
     def check_order(self, nodes: Sequence[Node], inputs: Sequence[Node]) -> None:
         """Refuse nodes that read, after a step of an optimizer, what this step will have changed."""
         if self._changed is None:
