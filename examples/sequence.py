@@ -44,7 +44,7 @@ RULES: dict[str, Callable[[], Any]] = {
 
 
 class Switching(training.Model):
-    """Parameters are {"encoder": ..., "decoder": ...}: those of the guide, and those of the model above.
+    """Parameters are {"encoder": ..., "switch": ..., "decoder": ...}: those of the guide, its table of transitions aside, and those of the model above.
 
     Regimes are one-hot vectors, so that a table over them is looked up by a product.
     """
@@ -65,13 +65,13 @@ class Switching(training.Model):
         network[0].bias[:] = -(pixels.mean(axis=0, dtype=np.float32) / 255) @ network[0].weight
         network[-1].weight[:] *= 0.1
         decoder = {"first": np.zeros(k), "transition": np.eye(k), "emission": np.log(emission / (1 - emission))}
-        encoder: dict[str, Any] = {"network": network, "switch": np.eye(k, dtype=np.float32)}
+        encoder: dict[str, Any] = {"network": network}
         if d:
             decoder |= {"dynamics": np.tile(0.9 * np.eye(d), (k, 1, 1)), "shift": np.zeros((k, d)), "log_scale": np.full((k, d), -0.5)}
             decoder |= {"loading": 0.3 * rng.standard_normal((d, self.width))}
             encoder["carry"] = np.zeros((d, d), np.float32)
         self.rules = [RULES[self.estimator]() for _ in range(steps)]  # one for each row: baselines of their own
-        return {"encoder": encoder, "decoder": {name: value.astype(np.float32) for name, value in decoder.items()}}
+        return {"encoder": encoder, "switch": np.eye(k, dtype=np.float32), "decoder": {name: value.astype(np.float32) for name, value in decoder.items()}}
 
     @property
     def state(self) -> Any:  # type: ignore[override]
@@ -92,12 +92,12 @@ class Switching(training.Model):
 
     def elbo(self, params: Any, x: Any, rng: np.random.Generator, rules: Any) -> tuple[Any, Any]:
         """log p(x, z, s) - log q(z, s | x) for one draw for each image, as a sum over its rows, and log q(s | x). Without rules regimes are held."""
-        p, q = params["decoder"], params["encoder"]
-        h, table, log_q_z = self.states(p, q, x, rng)
+        p = params["decoder"]
+        h, table, log_q_z = self.states(p, params["encoder"], x, rng)
         first, transition = log_softmax(p["first"], -1), log_softmax(p["transition"], -1)
         s, bound, log_q_s = None, -log_q_z, 0
         for t in range(table.shape[1]):
-            law = dist.OneHotCategorical(logits=h[:, t, : self.regimes] + (0 if s is None else s @ q["switch"]))
+            law = dist.OneHotCategorical(logits=h[:, t, : self.regimes] + (0 if s is None else s @ params["switch"]))
             arrival = first if s is None else s @ transition
             s = law.stop_gradient().sample(rng) if rules is None else scg.sample(law, rules[t], rng=rng, name=f"s{t + 1}")
             log_q = np.sum(s * law.log_p, axis=-1)
@@ -164,8 +164,8 @@ class Switching(training.Model):
         for rule in ("score", "total"):
             other = Switching(self.width, self.regimes, self.dimensions, self.hidden, rule)
             other.rules = [RULES[rule]() for _ in range(x.shape[1] // self.width)]
-            found[rule] = gradient_variance(other, params, x[:100], rng, 50)
-        told["variance with the cost-to-go"] = Result(found["score"], unit="(score function, mean over the guide's coordinates)")
+            found[rule] = gradient_variance(other, params, x[:100], rng, 50, "switch")  # which no states have a part in
+        told["variance with the cost-to-go"] = Result(found["score"], unit="(score function; the gradient for the guide's transitions)")
         told["variance with the total cost"] = Result(found["total"], unit=f"({found['total'] / found['score']:.1f} times as much)")
         return told
 
@@ -194,7 +194,7 @@ class Switching(training.Model):
         q, found = params["encoder"], []
         h = np.reshape(nn.apply(q["network"], x), (len(x), x.shape[1] // self.width, -1))
         for t in range(h.shape[1]):
-            logits = h[:, t, : self.regimes] + (found[-1] @ q["switch"] if found else 0)
+            logits = h[:, t, : self.regimes] + (found[-1] @ params["switch"] if found else 0)
             found.append(dist.OneHotCategorical(logits=logits).sample(rng))
         return np.argmax(np.stack(found, axis=1), axis=-1)
 

@@ -257,7 +257,7 @@ class Learned(_Remembering):
         return {"parameters": self.parameters, "moments": self._moments, "optimizer": getattr(self._optimizer, "state", None)}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        for (_, x), (_, value) in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
+        for (_, x), value in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
             x[...] = value
         self._moments = np.array(state["moments"], float)
         if state["optimizer"] is not None:

@@ -89,7 +89,7 @@ class _Relaxed(Estimator):
     def state(self, state: dict[str, Any]) -> None:
         if not state:
             return
-        for (_, x), (_, value) in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
+        for (_, x), value in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
             x[...] = value
         if state["optimizer"] is not None:
             self.optimizer.state = state["optimizer"]
