@@ -83,19 +83,21 @@ def options(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     if given.get("figures") and not path.exists():
         raise DataError(f"{path}: expected the checkpoint of a run, to draw its figures; there is none")
     if not going_on:
-        return argparse.Namespace(**{**names, **given}), None
+        return argparse.Namespace(**{**names, **given, "example": made.prog}), None
     if not path.exists():
         print(f"{path} does not exist: the run starts from the beginning")
-        return argparse.Namespace(**{**names, **given}), None
+        return argparse.Namespace(**{**names, **given, "example": made.prog}), None
     content = checkpoint.load(path)
     if not isinstance(content, dict) or not isinstance(content.get("config"), str):
         raise checkpoint.CheckpointError(f"{path} is no checkpoint of an example")
     saved = json.loads(content["config"])
+    if saved.get("example") != made.prog:
+        raise checkpoint.CheckpointError(f"{path} is a checkpoint of {saved.get('example')}, and {made.prog} does not go on with it")
     config = {name: value for name, value in saved.items() if name in names}
     for name, value in given.items():
         if name not in FREE and config.get(name, value) != value:
             made.error(f"{_flag(name)} {value}: the run in {path.parent} was made with {config[name]}, and --resume goes on with the same")
-    found = {**names, **config, "time_limit": None, "resume": False, "figures": False, **given}
+    found = {**names, **config, "time_limit": None, "resume": False, "figures": False, **given, "example": made.prog}
     if (found.get("workers") is None) != (config.get("workers") is None):
         made.error(f"--workers: the run in {path.parent} was made with{'out' if config.get('workers') is None else ''} it, and --resume goes on likewise")
     return argparse.Namespace(**found), saved

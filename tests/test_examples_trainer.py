@@ -218,6 +218,13 @@ def test_every_model_is_trained_drawn_and_goes_on_bit_for_bit(data, tmp_path, na
         assert {path.stem for path in (tmp_path / "whole").glob("*.png")} == figures | {"whole"}
 
 
+def test_a_model_does_not_go_on_with_the_checkpoint_of_another(data, tmp_path, capsys):  # noqa: F811
+    assert run(data, tmp_path, "--epochs", 1) == 0
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    told(capsys, autoencoder.main(["--resume", "--out", str(tmp_path)]), "checkpoint of python -m examples.vae", "examples.autoencoder")
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
 # figures on demand
 
 
