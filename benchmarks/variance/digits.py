@@ -186,7 +186,7 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         each.set_ylim(bottom / 2, top * 2)
         each.set_xticks(ticks := [t for t in (1, 2, 3, 5, 10, 20, 50, 100) if min(x) / 1.2 < t < max(x) * 1.2], [str(t) for t in ticks])
         each.minorticks_off()
-        each.set_xlabel("ms of processor time for one gradient; along a grey line variance times time is the same", fontsize=plots.SIZE)
+        each.set_xlabel("ms of processor time a gradient; grey: equal variance x time", fontsize=plots.SIZE)
         each.set_title(f"{state} weights; without a baseline {first['variance']:.1e}", loc="left", fontsize=plots.SIZE + 1)
         plots.label(each, ends, [r["rule"] for r in found])
     axes[0, 0].set_ylabel("variance of one gradient of the encoder, summed", fontsize=plots.SIZE)
