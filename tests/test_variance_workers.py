@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import multiprocessing
 import os
 import pickle
 import signal
@@ -120,36 +121,55 @@ def test_an_if_on_a_draw_and_a_baseline_that_learns(monkeypatch):
         assert run(executor, branching, theta, rows, replicates=100)["own"].total.variance > 10 * here["own"].total.variance and mean > 0
 
 
-def kill_one(pids, after=600):
-    """A ``progress`` that kills one worker, once."""
-    killed = []
+def dies_once(monkeypatch, tmp_path, last_words=lambda: None):
+    """The first worker that comes to draw is killed half-way."""
+    draws, parent, mark = chunks.Task.draws, os.getpid(), tmp_path / "dead"
 
-    def progress(done, total):
-        if not killed and done >= after:
-            killed.append(pids()[0])
-            os.kill(killed[0], signal.SIGKILL)
+    def dying(self, *args):
+        if os.getpid() != parent:
+            try:
+                mark.touch(exist_ok=False)
+            except FileExistsError:
+                return draws(self, *args)
+            last_words()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draws(self, *args)
 
-    return progress, killed
+    monkeypatch.setattr(chunks.Task, "draws", dying)
+    return mark
 
 
-def test_a_worker_is_killed_and_a_fresh_executor_goes_on(alone):
+def writes_a_part():
+    """A part of a result, as a worker leaves it that is killed while it writes."""
+    frame = sys._getframe()
+    while frame.f_code.co_name != "_process_worker":
+        frame = frame.f_back
+    queue = frame.f_locals["result_queue"]
+    with queue._wlock:
+        os.write(queue._writer.fileno(), (1000).to_bytes(4, "big") + b"part")
+
+
+FORK = multiprocessing.get_context("fork")  # a worker has what was patched
+
+
+@pytest.mark.parametrize("last_words, workers", [(lambda: None, 2), (writes_a_part, 2), (writes_a_part, 1)])
+def test_a_worker_is_killed_and_a_fresh_executor_goes_on(alone, monkeypatch, tmp_path, last_words, workers):
     made = []
 
     def make():
-        made.append(ProcessPoolExecutor(2))
+        made.append(ProcessPoolExecutor(workers, mp_context=FORK))
         return made[-1]
 
-    progress, killed = kill_one(lambda: list(made[-1]._processes))
-    assert bits(run(make, progress=progress)) == alone
-    assert killed and len(made) == 2
+    mark = dies_once(monkeypatch, tmp_path, last_words)
+    assert bits(run(make)) == alone
+    assert mark.exists() and len(made) == 2
 
 
-def test_a_worker_is_killed_and_this_process_goes_on(alone):
-    executor = ProcessPoolExecutor(2)
-    progress, killed = kill_one(lambda: list(executor._processes))
-    with pytest.warns(RuntimeWarning, match="a worker died and broke the executor"):
-        assert bits(run(executor, progress=progress)) == alone
-    assert killed
+def test_a_worker_is_killed_and_this_process_goes_on(alone, monkeypatch, tmp_path):
+    mark = dies_once(monkeypatch, tmp_path)
+    with pytest.warns(RuntimeWarning, match="a worker died and broke the executor"), ProcessPoolExecutor(2, mp_context=FORK) as executor:
+        assert bits(run(executor)) == alone
+    assert mark.exists()
 
 
 def test_workers_that_always_die_are_not_replaced_for_ever():
@@ -224,9 +244,9 @@ def test_a_cluster_of_dask_one_worker_of_which_is_killed(alone, tmp_path):
         with Client(scheduler_file=str(address), timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
             assert bits(run(client.get_executor())) == alone
-            progress, killed = kill_one(lambda: [workers["one"].pid])
+            progress = lambda done, total: workers["one"].kill()  # at the first chunk, and again to no effect
             assert bits(run(client.get_executor(), progress=progress)) == alone
-            assert killed and workers["one"].wait(10) == -signal.SIGKILL and workers["two"].poll() is None
+            assert workers["one"].wait(10) == -signal.SIGKILL and workers["two"].poll() is None
     finally:
         for process in (*workers.values(), scheduler):
             process.kill()

@@ -24,6 +24,7 @@ from scg.variance.threads import one_thread
 
 LEAST, MOST, PARTS, ENTRIES = 256, 4096, 16, 2**22
 _AHEAD = 64  # chunks that are handed to an executor before their turn to be merged
+_PATIENCE = 1.0  # seconds between two looks at the workers
 _RETRIES = 3  # fresh executors in a row that may break before any chunk is done
 
 
@@ -205,13 +206,26 @@ class _Pool:
                 while self.next < len(self.jobs) and self.next < i + _AHEAD:
                     self.pending[self.next] = self.executor.submit(_remote, self.payload, self.digest, self.jobs[self.next])
                     self.next += 1
-                found = self.pending[i].result()
+                found = self._wait(self.pending[i])
                 del self.pending[i]
                 self.broken = 0
                 return found
             except BrokenExecutor as error:
                 self._replace(i, error)
         return self.task.chunk(*self.jobs[i])
+
+    def _wait(self, future: Future[list[Tally]]) -> list[Tally]:
+        """The result, when it comes; looks after the executor meanwhile."""
+        dead = 0
+        while True:
+            try:
+                return future.result(timeout=_PATIENCE)
+            except TimeoutError:
+                if future.done():
+                    raise  # the chunk's own
+                dead = dead + 1 if _has_dead_workers(self.executor) else 0
+                if dead == 2:  # what notices a death has had its time
+                    _free(self.executor)
 
     def _replace(self, i: int, error: BrokenExecutor) -> None:
         """A worker died and took its executor with it: what has a result keeps it, the rest is run again."""
@@ -239,6 +253,21 @@ class _Pool:
             future.cancel()
         if self.make is not None and self.executor is not None:
             self.executor.shutdown(cancel_futures=True)
+
+
+def _has_dead_workers(executor: Any) -> bool:
+    processes = getattr(executor, "_processes", None) or {}
+    return any(getattr(process, "exitcode", None) is not None for process in list(processes.values()))
+
+
+def _free(executor: Any) -> None:
+    """Let a pool of processes see that it is broken. A worker that is killed while it writes a result leaves a part of it in the pipe, and
+    ``ProcessPoolExecutor`` waits for the rest for ever: without any writer it meets the end of the pipe."""
+    for process in list(executor._processes.values()):
+        process.kill()
+    writer = getattr(getattr(executor, "_result_queue", None), "_writer", None)
+    if writer is not None and not writer.closed:
+        writer.close()
 
 
 _UNPACKED = threading.local()
