@@ -608,11 +608,19 @@ def test_nothing_of_the_recorded_run_is_kept():
         kept.extend(map(weakref.ref, (a, z, y)))
         return np.sum(y) if z[0] > -100 else np.sum(x)
 
-    compiled = scg.compile(scg.value_and_grad(cost))
+    theta = np.zeros(3)
+    optimizer = optim.SGD(theta, 1e-3)
+
+    def step(theta, x, rng):
+        value, g = scg.value_and_grad(cost)(theta, x, rng)
+        optimizer.step(g)
+        return value
+
+    compiled = scg.compile(step)
     gc.disable()
     try:
         for k in range(3):
-            compiled(np.zeros(3), np.full(3, k + 1.0), np.random.default_rng(k))
+            compiled(theta, np.full(3, k + 1.0), np.random.default_rng(k))
         assert compiled.recorded == 1 and len(kept) == 3
         assert [ref() for ref in kept] == [None] * 3
     finally:

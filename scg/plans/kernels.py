@@ -65,7 +65,7 @@ def kernel(op: Op, generators: Generators) -> Kernel:
     if rule is elementwise_._where:
         return _where
     if rule is contraction._matmul:
-        return np.matmul
+        return _stacked if len(op.args[0].shape) > 2 == len(op.args[1].shape) else np.matmul
     if rule is contraction._dot:
         return np.vecdot if op.dtype.kind == "f" else functools.partial(_plain, rule.fn, op.statics)
     if rule is indexing._scatter and len(op.args) == 1 and all([isinstance(i, (int, slice)) for i in op.statics["index"]]):
@@ -168,6 +168,11 @@ def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
 def _placed(index: Any, g: Any, out: Any) -> None:
     out[...] = 0
     out[index] = g
+
+
+def _stacked(a: Any, b: Any, out: Any) -> None:
+    rows = math.prod(a.shape[:-1])
+    np.matmul(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
 
 
 def _where(condition: Any, x: Any, y: Any, out: Any) -> None:

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         elif node.primitive in (noise, draw):
             raise PlanError(f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})")
         if "site" in statics:
-            statics = {**statics, "site": statics["site"].unlinked()}
+            statics = {**statics, "site": replace(statics["site"].unlinked(), rng=None), "value": None}
         elif "index" in statics and isinstance(statics["index"], tuple):
             statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
         kept = None if node.id in recorder.forgotten and not several else value

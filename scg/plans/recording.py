@@ -128,10 +128,10 @@ class Recorder:
     # asked by who builds the plan
 
     def close(self) -> None:
-        """Let go of the run: proxies and recorder hold each other."""
-        self.proxies.clear()
-        self.choices.clear()
-        self.draws.clear()
+        """Let go of the run: draws hold proxies, which hold this."""
+        for proxy in self.proxies:
+            vars(proxy).clear()
+        vars(self).clear()
 
     def check_order(self, nodes: Sequence[Node], inputs: Sequence[Node]) -> None:
         """Refuse nodes that read, after a step of an optimizer, what this step will have changed."""
