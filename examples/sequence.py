@@ -26,7 +26,7 @@ from scg import distributions as dist
 from scg import nn
 from scg.special import log_softmax, logsumexp, softplus
 
-TAKES = "two to four minutes"
+TAKES = "one to two minutes"
 
 RULES: dict[str, Callable[[], Any]] = {
     "score": scg.ScoreFunction,
@@ -225,7 +225,8 @@ def colours(numbers: np.ndarray) -> np.ndarray:
     """An RGB colour for each number."""
     import matplotlib
 
-    return matplotlib.colormaps["tab10" if numbers.size and numbers.max() < 10 else "tab20"](numbers % 20)[..., :3]
+    palette = matplotlib.colormaps["tab10" if numbers.max() < 10 else "tab20"]
+    return np.asarray(palette(numbers % 20))[..., :3]
 
 
 def pictures(axes: Any, rows: np.ndarray, regimes: np.ndarray, shape: tuple[int, int], title: str, columns: int = 10) -> None:
