@@ -157,7 +157,8 @@ class Trainer:
         x = binarise(pixels, self.rng, self.how)
         before = self.rng.bit_generator.state
         try:
-            value, gradient = self.gradient(x)
+            with np.errstate(all="ignore"):  # what matters of it is told below, with its place
+                value, gradient = self.gradient(x)
             if not math.isfinite(value):
                 raise NonFiniteError(f"the cost is {value}")
             self.optimizer.step(gradient)
@@ -165,7 +166,7 @@ class Trainer:
             where = f"training stopped in epoch {len(self.history) + 1}, step {self.optimizer.steps + 1}"
             self.rng.bit_generator.state = before
             try:
-                with scg.detect_nan():
+                with scg.detect_nan(), np.errstate(all="ignore"):
                     self.gradient(x, in_this_process=True)
             except scg.ScgError as origin:
                 raise NonFiniteError(f"{where}: {origin}; checkpoints of earlier epochs are intact") from error
