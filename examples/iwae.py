@@ -79,8 +79,11 @@ class IWAE(training.Model):
 
     def means(self, params: Any, x: np.ndarray, rng: np.random.Generator, k: int = 50) -> list[np.ndarray]:
         """E_q[h_l | x] for each layer, of shape (rows, latents): estimated by k draws of the layer below it."""
-        h = self.draw(params["encoder"], x, rng, k)
-        return [normal(network, below).mean.reshape(-1, len(x), n).mean(axis=0) for network, below, n in zip(params["encoder"], (x, *h[:-1]), self.latents, strict=True)]
+        totals: list[Any] = [0.0] * len(self.latents)
+        for _ in range(k):
+            below = (x, *self.draw(params["encoder"], x, rng, 1)[:-1])
+            totals = [total + normal(network, h).mean.reshape(len(x), -1) / k for total, network, h in zip(totals, params["encoder"], below, strict=True)]
+        return totals
 
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         units = {f"active units of layer {i}": Result(evaluation.active(m), unit=f"of {m.shape[1]}") for i, m in enumerate(self.means(params, x, rng), 1)}
