@@ -322,6 +322,19 @@ def test_the_weights_of_two_layers_have_the_evidence_as_their_mean():
     assert (np.abs(ratios.mean(axis=0) - 1) < 6 * ratios.std(axis=0) / math.sqrt(len(ratios))).all()
 
 
+def test_posterior_means_of_the_upper_layer_are_over_the_lower_one():
+    rng, model = np.random.default_rng(2), iwae.IWAE([1, 2], [3, 3])
+    params, x = start(model, SMALL, rng), np.float64(training.binarise(SMALL, rng))
+    lower = iwae.normal(params["encoder"][0], x)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    upper = [iwae.normal(params["encoder"][1], lower.mean + lower.std * node).mean for node in nodes]
+    exact = np.tensordot(weights / weights.sum(), np.stack(upper), 1)
+    first, second = model.means(params, x, rng, 3000)
+    np.testing.assert_allclose(first, lower.mean, rtol=1e-12)
+    error = np.sqrt(np.tensordot(weights / weights.sum(), (np.stack(upper) - exact) ** 2, 1) / 3000)
+    assert (np.abs(second - exact) <= 6 * error).all()
+
+
 # what is said at the end
 
 
