@@ -107,7 +107,7 @@ class Optimizer(ABC):
         One axis; ``g`` is left alone, ``work`` has its shape and may be written to, and ``self.steps`` counts this step too.
         """
 
-    def _matching(self, tree: Any, name: str) -> list[np.ndarray]:
+    def _matching(self, tree: Any, name: str) -> list[Any]:
         """The leaves of ``tree``, checked to fit the parameters one by one."""
         found = list(leaves(tree))
         if [path for path, _ in found] != [path for path, _ in self._named]:

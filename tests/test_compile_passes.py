@@ -7,8 +7,9 @@ import scg
 from scg import distributions as dist
 from scg.halves import cores
 from scg.plans.passes import PASSES
-from tests.test_compile import NORMAL, autoencoder
+from tests.test_compile import NORMAL
 from tests.test_compile_catalogue import agree
+from tests.test_compile_steps import autoencoder
 
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}
 """Passes that leave every rounding as it is."""

@@ -39,29 +39,31 @@ class Generators:
 
 def view(op: Op) -> Callable[[Any], Any] | None:
     """The function by which the result is a view of operand 0, where it is one."""
-    rule, statics = op.rule, op.statics
+    rule: Any = op.rule
+    statics = op.statics
     if rule in _SAME:
         return _itself
     if rule is layout._reshape:
-        return lambda x, shape=statics["shape"]: np.reshape(x, shape)
+        return lambda x: np.reshape(x, statics["shape"])
     if rule is layout._transpose:
-        return lambda x, axes=statics["axes"]: np.transpose(x, axes)
+        return lambda x: np.transpose(x, statics["axes"])
     if rule is layout._broadcast_to:
-        return lambda x, shape=statics["shape"]: np.broadcast_to(x, shape)
+        return lambda x: np.broadcast_to(x, statics["shape"])
     if rule is indexing._getitem and len(op.args) == 1 and all([isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in statics["index"]]):
-        return lambda x, index=statics["index"]: x[(*index, ...)] if Ellipsis not in index else x[index]
+        index = statics["index"] if Ellipsis in statics["index"] else (*statics["index"], ...)  # a view, of no axes too
+        return lambda x: x[index]
     return None
 
 
 def kernel(op: Op, generators: Generators) -> Kernel:
     """``fn(*operands, out)``, which writes the result of an operation into ``out``."""
-    rule = op.rule
+    rule: Any = op.rule
     if isinstance(rule.fn, np.ufunc) and not op.statics and rule.fn.nout == 1:
         return _KEYWORD_ONLY.get(rule.fn) or rule.fn
     if rule is reduction._sum:
-        return lambda x, out, axis=op.statics["axis"], keepdims=op.statics["keepdims"]: np.add.reduce(x, axis, None, out, keepdims)
+        return _folded(np.add.reduce, op.statics["axis"], op.statics["keepdims"])
     if rule in _EXTREMA:
-        return lambda x, out, fold=rule.fn, axis=op.statics["axis"], keepdims=op.statics["keepdims"]: fold(x, axis, None, out, keepdims)
+        return _folded(rule.fn, op.statics["axis"], op.statics["keepdims"])
     if rule is elementwise_._where:
         return _where
     if rule is contraction._matmul:
@@ -170,6 +172,10 @@ def _placed(index: Any, g: Any, out: Any) -> None:
     out[index] = g
 
 
+def _folded(fold: Kernel, axis: Any, keepdims: bool) -> Kernel:
+    return lambda x, out: fold(x, axis, None, out, keepdims)
+
+
 def _stacked(a: Any, b: Any, out: Any) -> None:
     rows = math.prod(a.shape[:-1])
     np.matmul(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
@@ -232,7 +238,7 @@ def _numbers(op: Op, generators: Generators) -> Kernel:
 
 _EXTREMA = (reduction._max, reduction._min, reduction._prod, reduction._fmax, reduction._fmin)
 _SAME = (layout.alias, layout.stop_gradient, path, RULES[np.positive])
-_KEYWORD_ONLY = {  # a third position is on its way out of NumPy
+_KEYWORD_ONLY: dict[Any, Kernel] = {  # a third position is on its way out of NumPy
     np.maximum: lambda x, y, out: np.maximum(x, y, out=out),
     np.minimum: lambda x, y, out: np.minimum(x, y, out=out),
 }

@@ -48,7 +48,7 @@ class Op:
         """Bytes of the result."""
         return self.size * self.dtype.itemsize if self.dtype is not None else 0
 
-    def like(self, rule: Primitive, *args: Any, shape: Any = None, **statics: Any) -> "Op":
+    def like(self, rule: Any, *args: Any, shape: Any = None, **statics: Any) -> "Op":
         """Another operation in the place of this one, of its dtype and, unless told, its shape."""
         return Op(rule, args, statics, self.shape if shape is None else shape, self.dtype, self.line)
 

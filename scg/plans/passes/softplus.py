@@ -23,8 +23,8 @@ def softplus(program: Program) -> int:
             made = add(op.like(LOG1P, e))
             operands[id(made)] = made, e
             return made
-        e = _slope_of(op, operands)
-        return None if e is None else add(op.like(DIVIDE, e, add(op.like(ADD, e, 1))))
+        found = _slope_of(op, operands)
+        return None if found is None else add(op.like(DIVIDE, found, add(op.like(ADD, found, 1))))
 
     count = program.rewrite(change)
     program.risky = program.risky or count > 0
