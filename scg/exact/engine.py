@@ -8,7 +8,7 @@ largest set, and n coins of which each meets its own part of a cost take 2 n eva
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,15 +124,7 @@ class Engine:
     def blocks(self, requests: list[Set], wanted: list[tuple[int, ...]], graph: bool) -> Iterator[Block]:
         """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the terms there, in blocks of rows."""
         covers, of = _covered(requests)
-        sizes = [self.configurations(c) for c in covers]
-        for cover, size in zip(covers, sizes, strict=True):
-            if size > self.budget:
-                counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
-                parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
-                raise BudgetError(
-                    f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over the budget of {self.budget}; "
-                    f"raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})"
-                )
+        sizes = self._sizes(covers)
         self.evaluations += sum(sizes)
         members: list[list[int]] = [[] for _ in covers]
         for request, cover in enumerate(of):
@@ -147,6 +139,19 @@ class Engine:
                 at = np.arange(start, min(start + step, rows))
                 weights, values = self._run([covers[k] for k in together], [sizes[k] for k in together], at, terms, graph)
                 yield Block(inside, columns, weights, dict(zip(terms, values, strict=True)))
+
+    def _sizes(self, sets: Collection[Set]) -> list[int]:
+        """How many configurations each set has. Raises BudgetError, which names the draws, where that is over the budget."""
+        sizes = [self.configurations(c) for c in sets]
+        for cover, size in zip(sets, sizes, strict=True):
+            if size > self.budget:
+                counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
+                parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
+                raise BudgetError(
+                    f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over the budget of {self.budget}; "
+                    f"raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})"
+                )
+        return sizes
 
     def _run(self, sets: list[Set], sizes: list[int], rows: Any, terms: list[int], graph: bool) -> tuple[Any, list[Any]]:
         """The probability of every row's configuration of every set, and the values of some terms."""
@@ -284,10 +289,11 @@ class Engine:
         count = len(self.sets)
         if not count:
             return [np.zeros((r.size, 0)) for r in roots]
+        self._sizes(set(self.sets))  # refused sooner than computed
         base = self.at(roots, [np.zeros((1, *t.shape)) for t in self.terms], size=1)
         columns = []
         for start in range(0, count, step := max(1, _BLOCK // max([1, *[n.size for n in self.order if type(n._value) is not tuple]]))):
-            unit = np.eye(count)[start : start + step]
+            unit = np.eye(min(step, count - start), count, start)
             values = [unit[:, s : s + t.size].reshape(len(unit), *t.shape) for s, t in zip(self.starts, self.terms, strict=True)]
             columns.append([np.reshape(v - b, (len(unit), -1)) for v, b in zip(self.at(roots, values, size=len(unit)), base, strict=True)])
         return [np.concatenate(c).T for c in zip(*columns, strict=True)]
