@@ -12,6 +12,9 @@ from scg.primitives import contraction, layout, reduction
 LARGE = 4096
 """Elements from which on a sum is worth another form."""
 
+LONG = 64
+"""Elements in a row from which on its sum is taken by BLAS."""
+
 
 def sums(program: Program) -> int:
     """For large arrays of floats."""
@@ -45,8 +48,15 @@ def _over_rows(op: Op, x: Op, add: Any, users: dict[int, Any]) -> Op | None:
     if x.rule is SUBTRACT and alone and all([type(a) is Op and a.shape == x.shape for a in x.args]):
         a, b = x.args
         if a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and _fits(a):
-            return add(op.like(SUBTRACT, add(op.like(contraction._dot, *a.args)), add(Op(op.rule, (b,), op.statics, op.shape, op.dtype, op.line))))
-    return None
+            return add(op.like(SUBTRACT, add(op.like(contraction._dot, *a.args)), add(_rows_of(op, b))))
+    return add(_rows_of(op, x)) if x.shape[-1] >= LONG else None
+
+
+def _rows_of(op: Op, x: Op) -> Op:
+    """A sum over long rows is their product with ones: BLAS takes half the time of NumPy's pairwise sum."""
+    if x.shape[-1] < LONG:
+        return Op(op.rule, (x,), op.statics, op.shape, op.dtype, op.line)
+    return op.like(contraction._dot, x, np.ones(x.shape[-1:], x.dtype))
 
 
 def _fits(x: Op) -> bool:
