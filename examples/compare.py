@@ -46,7 +46,7 @@ def rows(k: int) -> list[Row]:
 
 def train(row: Row, seed: int, options: argparse.Namespace) -> np.ndarray:
     """The importance bound of each held-out image for one trained model; what is there already is not done again. Raises DataError."""
-    out = Path(options.out) / f"{row.bound}-{row.k}-seed-{seed}"
+    out = folder(row, seed, options)
     arguments = {"data": options.data or "digits", "epochs": options.epochs, "batch": options.batch, "learning-rate": options.learning_rate}
     arguments |= {"bound": row.bound, "k": row.k, "seed": seed, "hidden": options.hidden, "latents": options.latents, "evaluate": 1, "out": out}
     argv = ["--resume", *[word for name, value in arguments.items() for word in (f"--{name}", str(value))]]
@@ -70,8 +70,19 @@ def train(row: Row, seed: int, options: argparse.Namespace) -> np.ndarray:
     return bounds
 
 
+def folder(row: Row, seed: int, options: argparse.Namespace) -> Path:
+    """Where a run is."""
+    return Path(options.out) / f"{row.bound}-{row.k}-seed-{seed}"
+
+
+def trained(row: Row, seed: int, options: argparse.Namespace) -> float:
+    """The part of a run's epochs that is done."""
+    metrics = folder(row, seed, options) / "metrics.jsonl"
+    return min(1.0, metrics.read_text().count("\n") / options.epochs) if metrics.exists() else 0.0
+
+
 def table(found: dict[Row, np.ndarray]) -> tuple[str, dict[str, dict[str, float]]]:
-    """The table, and the gaps between the last row and the others as {name: {"gap", "low", "high"}}, 95% intervals over the seeds."""
+    """The table, and the gaps between the last row and the others as {name: {"gap", "low", "high"}}, 95% intervals over the seeds, if there are some."""
     negative = {row: -np.mean(bounds, axis=1) for row, bounds in found.items()}  # of each seed
     lines = [f"{'negative bound, nats':22}{'mean':>8}   {'of each seed':28}{'Burda et al.':>12}"]
     for row, values in negative.items():
@@ -80,10 +91,15 @@ def table(found: dict[Row, np.ndarray]) -> tuple[str, dict[str, dict[str, float]
     gaps = {}
     for row in others:
         gap, n = negative[row] - negative[best], len(negative[row])
-        half = float(student.ppf(0.975, n - 1) * gap.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-        published = "" if row.published is None or best.published is None else f"{row.published - best.published:.2f}"
-        gaps[f"{row.name} - {best.name}"] = {"gap": float(gap.mean()), "low": float(gap.mean() - half), "high": float(gap.mean() + half)}
-        lines.append(f"{row.name} - {best.name}".ljust(22) + f"{gap.mean():8.2f}   {f'95% interval [{gap.mean() - half:.2f}, {gap.mean() + half:.2f}]':28}{published:>12}")
+        mean, told, published = float(gap.mean()), "of one seed", ""
+        gaps[f"{row.name} - {best.name}"] = {"gap": mean}
+        if n > 1:
+            half = float(student.ppf(0.975, n - 1) * gap.std(ddof=1) / np.sqrt(n))
+            gaps[f"{row.name} - {best.name}"] |= {"low": mean - half, "high": mean + half}
+            told = f"95% interval [{mean - half:.2f}, {mean + half:.2f}]"
+        if row.published is not None and best.published is not None:
+            published = f"{row.published - best.published:.2f}"
+        lines.append(f"{f'{row.name} - {best.name}':22}{mean:8.2f}   {told:28}{published:>12}")
     return "\n".join(lines), gaps
 
 
@@ -117,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for future in as_completed(futures):
                 row, seed = futures[future]
                 found[row, seed] = future.result()
-                done = sum(work[job] for job in found)
+                done = sum(work[job] * (job in found or trained(*job, options)) for job in jobs)
                 left = (time.monotonic() - started) * (sum(work.values()) / done - 1)
                 print(f"{row.name:12} seed {seed}   {-found[row, seed].mean():8.2f} nats   {training.clock(time.monotonic() - started)}, {training.clock(left)} left", flush=True)
         except (DataError, scg.ScgError, OSError) as error:

@@ -386,6 +386,8 @@ def test_the_table_has_gaps_and_their_intervals():
     text, gaps = compare.table(bounds)
     gap = gaps["VAE, k=1 - IWAE, k=50"]
     assert gap["gap"] == pytest.approx(5.3) and gap["high"] - gap["gap"] == pytest.approx(4.302653 * 0.3 / 3**0.5)
+    one, alone = compare.table({row: values[:1] for row, values in bounds.items()})
+    assert "of one seed" in one and "nan" not in one and set(alone["VAE, k=1 - IWAE, k=50"]) == {"gap"}
     assert "86.76" in text and "84.78" in text and "1.98" in text and "1.57" in text
 
 
