@@ -107,10 +107,11 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
                 )
 
 
-def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool) -> Iterable[Node]:
+def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool, depth: int = 1) -> Iterable[Node]:
     """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products of several count once.
 
-    ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it.
+    ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth`` rules one after the other has derivatives
+    from that order on, to which each of them contributes one: all must be right to the whole ``order``.
     """
     looking = [node for node in found if type(node.statics["site"].estimator).expand is not Estimator.expand]
     terms = Terms(cost, looking, nodes) if looking else None
@@ -118,9 +119,9 @@ def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | N
         extra = node.statics["site"].estimator.expand(Downstream(node, cost, order, graph, terms))
         if extra is not None:
             yield extra
-            if order is None or order > 1:
+            if order is None or order > depth:
                 inner = ancestors([extra], node.id + 1, guards=True)
-                yield from _expansions(extra, _among(inner, [extra]), inner, None if order is None else order - 1, graph)
+                yield from _expansions(extra, _among(inner, [extra]), inner, order, graph, depth + 1)
 
 
 def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
