@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import RECORDER
 from scg.axes import elementwise
 from scg.errors import EstimatorError, NotDifferentiable, here
 from scg.estimator import Accounted, Estimator
@@ -72,12 +73,27 @@ def draws(costs: list[Node], floor: int = -1) -> list[Node]:
 
 def _among(order: list[Node], costs: list[Node]) -> list[Node]:
     found = [node for node in order if node.statics and "site" in node.statics]
-    found = [node for node in found if any(type(p) is Node for p in node.statics["site"].distribution.parameters.values())]
+    fixed = _fixed(order) if found and RECORDER.get() is not None else ()
+    found = [n for n in found if any(type(p) is Node and p.id not in fixed for p in n.statics["site"].distribution.parameters.values())]
     known = {i for node in order if node.primitive is accounted for i in node.statics["draws"]}
     if known:  # those that still reach a cost by a way that is not accounted for
         influence = Influence([(n, n.statics["site"].event_ndim) for n in found if n.id in known], order)
         found = [n for n in found if n.id not in known or any(influence.draws.get(c.id, 0) & influence.bits[n.id] for c in costs)]
     return found
+
+
+def _fixed(order: list[Node]) -> set[int]:
+    """By id, while a function is recorded for a plan: what is made of arguments alone that nobody differentiates by, and would be an array in a plain call.
+
+    A rule that drew for such a law would move the generator on, as the plain call does not.
+    """
+    fixed: set[int] = set()
+    for node in order:
+        moving = [o for o in node.operands if type(o) is Node]
+        made = moving and node.primitive is not layout.alias and "site" not in node.statics and all([o.id in fixed for o in moving])
+        if made or not moving and node.primitive.name == "input":
+            fixed.add(node.id)
+    return fixed
 
 
 def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:

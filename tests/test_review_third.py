@@ -130,3 +130,17 @@ def test_a_hessian_vector_product_through_further_samples_is_unbiased():
     found = np.array([scg.hvp(cost)(t, v, rng=np.random.default_rng(seed)) for seed in range(600)])
     exact = scg.exact.hessian(cost, t, rng=np.random.default_rng(0)) @ v
     assert np.all(np.abs(found.mean(axis=0) - exact) < 5 * found.std(axis=0) / np.sqrt(len(found)))
+
+
+def test_a_plan_draws_nothing_for_rules_on_laws_of_arguments_that_nobody_differentiates_by():
+    def cost(t, k, rng):
+        a = scg.sample(dist.Bernoulli(logits=2 * k), scg.DisARM(), rng=rng, name="a")
+        b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        return np.sum(a) + np.sum(b)
+
+    t, k, plain = np.linspace(-1, 1, 4), np.zeros(4), scg.value_and_grad(cost)
+    step = scg.compile(plain)
+    for seed in range(3):
+        one, other = np.random.default_rng(seed), np.random.default_rng(seed)
+        np.testing.assert_allclose(step(t, k, rng=one)[1], plain(t, k, rng=other)[1], rtol=1e-12)
+        assert one.bit_generator.state == other.bit_generator.state

@@ -9,7 +9,7 @@ import numpy as np
 from scg.ambient import settled
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
-from scg.distributions.discrete import log, numbers, one_of_two, outside, raw, times
+from scg.distributions.discrete import log, numbers, one_of_two, outside, times
 from scg.special import log_softmax, softmax
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
-from scg.ambient import settled
 from scg import special
+from scg.ambient import settled
 from scg.distributions.base import Distribution, real_array, weak
 from scg.distributions.implicit import Inverted
 from scg.errors import ScgTypeError, here

@@ -5,8 +5,8 @@ from typing import Any, final
 import numpy as np
 
 from scg.ambient import settled
-from scg.distributions.constraints import finite
 from scg.distributions.base import Distribution, FixedSupport
+from scg.distributions.constraints import finite
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.estimators.arm import own

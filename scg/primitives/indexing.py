@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from scg.ambient import settled
 from scg import axes
+from scg.ambient import settled
 from scg.axes import Slot
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, implements, primitive

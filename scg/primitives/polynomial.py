@@ -11,7 +11,7 @@ import numpy.polynomial.polynomial as power_series
 
 from scg.ambient import settled
 from scg.errors import NotDifferentiable, here
-from scg.graph import Node, implements, refuse
+from scg.graph import implements, refuse
 from scg.primitives.layout import as_array
 
 

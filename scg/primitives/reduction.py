@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from scg import axes
 from scg.ambient import settled
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
-from scg.graph import Node, implements, primitive, refuse
+from scg.graph import implements, primitive, refuse
 from scg.primitives.layout import as_array, at, stop_gradient
 
 

@@ -9,8 +9,8 @@ import operator
 
 import numpy as np
 
-from scg.ambient import settled
 from scg import axes
+from scg.ambient import settled
 from scg.axes import AxisMap, own
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.gradient import results
