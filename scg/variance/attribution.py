@@ -24,7 +24,8 @@ from scg.testing.streams import join
 from scg.tree import leaves
 from scg.variance.chunks import chunk_size, generator, own
 from scg.variance.comparing import as_graph, checked, entropy_of
-from scg.variance.report import number, write
+from scg.variance.files import write
+from scg.variance.report import number
 from scg.variance.threads import one_thread
 
 BUDGET = 2**14  # joint configurations of all draws

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from scg.errors import ScgError, ScgValueError, here
-from scg.variance.report import Report, write
-from scg.variance.sweeps import Sweep
+from scg.variance.files import write
 
 _MARKS = ("o", "s", "^", "D", "P", "X", "<", ">", "h", "*", "p")
 _STROKES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)))
@@ -23,7 +22,7 @@ class PlotError(ScgError, ImportError):
     """matplotlib is not installed."""
 
 
-def scatter(report: Report, path: str | os.PathLike[str], work: str = "seconds", parameter: str = "total", title: str | None = None) -> None:
+def scatter(report: Any, path: str | os.PathLike[str], work: str = "seconds", parameter: str = "total", title: str | None = None) -> None:
     """Variance against work for one gradient, on logarithmic axes: a mark a row, with its interval; exact variances as short bars.
 
     Along a grey line variance times work is the same: what lies below and to the left is better. A row without variance stands at the
@@ -76,7 +75,7 @@ def scatter(report: Report, path: str | os.PathLike[str], work: str = "seconds",
 
 
 def lines(
-    sweep: Sweep, path: str | os.PathLike[str], field: str = "variance", parameter: str = "total", title: str | None = None, log: bool | None = None
+    sweep: Any, path: str | os.PathLike[str], field: str = "variance", parameter: str = "total", title: str | None = None, log: bool | None = None
 ) -> None:
     """A field of ``Entry`` along the parameter of a sweep: a line a row with its interval, named at its end. ``log`` of the abscissa: where values allow it."""
     figure, axes = _figure()

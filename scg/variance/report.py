@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -16,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import scipy
+
+from scg.variance.files import write
+from scg.variance.plotting import scatter
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,6 @@ class Report:
 
     def plot(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
         """Draw variance against work to a file (.svg, .png, .pdf); see ``scg.variance.plotting.scatter``. Needs matplotlib."""
-        from scg.variance.plotting import scatter
-
         scatter(self, path, **kwargs)
 
 
@@ -315,15 +315,3 @@ def finite(x: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return [finite(value) for value in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """All of it or nothing: a reader, or a run that is stopped, meets the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

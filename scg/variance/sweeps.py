@@ -14,7 +14,9 @@ from scipy.special import stdtrit
 
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.variance.comparing import compare, entropy_of
-from scg.variance.report import Entry, Report, environment, finite, number, write
+from scg.variance.files import write
+from scg.variance.plotting import lines
+from scg.variance.report import Entry, Report, environment, finite, number
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,8 +94,6 @@ class Sweep:
 
     def plot(self, path: str | os.PathLike[str], field: str = "variance", **kwargs: Any) -> None:
         """Draw a line a row to a file (.svg, .png, .pdf); see ``scg.variance.plotting.lines``. Needs matplotlib."""
-        from scg.variance.plotting import lines
-
         lines(self, path, field, **kwargs)
 
 
