@@ -22,17 +22,22 @@ from scg.primitives.reduction import kept
 
 def softplus(x):
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); its derivative, 1 - exp(-softplus(x)), is accurate in both tails."""
-    return _special.softplus(x)
+    return _special.softplus(_real(x))
 
 
 def sigmoid(x):
     """1 / (1 + exp(-x)), to a few ulp in both tails (0 where exp(x) is subnormal); its derivative is s (1 - s)."""
-    return _sigmoid(x)
+    return _sigmoid(_real(x))
 
 
 def log_sigmoid(x):
     """log(1 / (1 + exp(-x))) = -softplus(-x)."""
-    return _special.log_sigmoid(x)
+    return _special.log_sigmoid(_real(x))
+
+
+def _real(x):
+    """Whole numbers and truths as floating-point numbers: the negative of an unsigned one wraps, of a truth there is none."""
+    return x.astype(float) if getattr(getattr(x, "dtype", None), "kind", "f") in "bu" else x
 
 
 def log1mexp(x):

@@ -144,3 +144,13 @@ def test_a_plan_draws_nothing_for_rules_on_laws_of_arguments_that_nobody_differe
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
         np.testing.assert_allclose(step(t, k, rng=one)[1], plain(t, k, rng=other)[1], rtol=1e-12)
         assert one.bit_generator.state == other.bit_generator.state
+
+
+@pytest.mark.parametrize("k", [np.array([1, 2, 200], np.uint8), np.array([True, False, True])], ids=["bytes", "truths"])
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "log_sigmoid"])
+def test_sigmoids_of_unsigned_numbers_do_not_wrap(name, k):
+    fn = getattr(scg.special, name)
+    np.testing.assert_allclose(fn(k), fn(k.astype(float)), rtol=1e-12)
+    step = scg.compile(lambda x, k: np.sum(x * fn(k)))
+    for _ in range(2):
+        np.testing.assert_allclose(step(np.ones(3), k), np.sum(fn(k.astype(float))), rtol=1e-12)
