@@ -86,7 +86,8 @@ class Graph:
         for name, estimator in wanted.items():
             node = self._draw(name)
             if not isinstance(estimator, Estimator):
-                raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r} ({here()})")
+                hint = f": write {estimator.__name__}()" if isinstance(estimator, type) and issubclass(estimator, Estimator) else ""
+                raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r}{hint} ({here()})")
             estimator.check(node.statics["site"].distribution, name)
             bindings[node.id] = estimator
         cost = resample(self.cost, {}, bindings=bindings)
@@ -108,6 +109,8 @@ class Graph:
             _check_count(replicates)
         if replicates is not None and rng is None and values is None:
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise ScgTypeError(f"new draws need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
         nodes = [leaf for _, leaf in leaves(self.parameters)]
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
@@ -225,7 +228,8 @@ class Graph:
     def __reduce__(self) -> Any:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         rows, places = pack([self.cost, *targets])
-        return _restored, (rows, places, rebuild(self.parameters, iter([0] * len(targets))), self._again, self._bindings)
+        again = self._again if any(node.guard is not None for node in self.nodes) else None  # a lambda cannot travel, and need not without an `if`
+        return _restored, (rows, places, rebuild(self.parameters, iter([0] * len(targets))), again, self._bindings)
 
 
 def _check_count(replicates: Any) -> None:

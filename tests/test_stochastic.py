@@ -71,6 +71,16 @@ def test_binding_refuses_what_does_not_fit():
         graph.bind(b=scg.Reparameterized())
     with pytest.raises(ScgTypeError, match="needs an estimator"):
         graph.bind(b="score")
+    with pytest.raises(ScgTypeError, match=r"write DisARM\(\)"):
+        graph.bind(b=scg.DisARM)
+
+
+@pytest.mark.parametrize("seed", [0, 3, np.random.RandomState(0), np.random.SeedSequence(0)])
+def test_new_draws_need_a_generator(seed):
+    graph = scg.trace(model, THETA, rng=RNG(0))
+    for call in (graph.gradients, graph.run):
+        with pytest.raises(ScgTypeError, match=r"new draws need rng=np\.random\.default_rng\(seed\), got"):
+            call(rng=seed)
 
 
 def test_bound_between_pathwise_and_score():
@@ -247,3 +257,9 @@ def test_names_are_strings_and_costs_are_floating_point():
         scg.sample(dist.Normal(0.0, 1.0), scg.ScoreFunction(), rng=np.random.default_rng(0), name=3)
     with pytest.raises(NotDifferentiable, match="multiply it by 1.0"):
         scg.grad(lambda t, rng: scg.sample(dist.Categorical(logits=t), scg.ScoreFunction(), rng=rng))(np.zeros(2), rng=np.random.default_rng(0))
+
+
+def test_a_graph_of_a_local_function_is_pickled():
+    graph = scg.trace(lambda t, rng: deep(t, rng) * 2.0, np.array(0.3), rng=RNG(0))
+    back = pickle.loads(pickle.dumps(graph))
+    np.testing.assert_array_equal(*[g.gradients(rng=RNG(1), replicates=5) for g in (graph, back)])
