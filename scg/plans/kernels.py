@@ -138,11 +138,13 @@ def _finite(product: Any, *factors: Any) -> None:
 
 
 def _square(x: Any) -> float:
-    """The sum of squares, in one pass of BLAS; infinite where that is not to be had."""
+    """The sum of squares, in one pass of BLAS; infinite where that is not to be had. Row by row: a long product would wake BLAS's other threads."""
     if not x.flags.c_contiguous:
         x = x.T
         if not x.flags.c_contiguous:
             return math.inf
+    if x.size > 8192 and x.ndim > 1 and 32 <= x.shape[-1] <= 8192:
+        return float(np.add.reduce(np.vecdot(x, x), axis=None))
     flat = x.reshape(-1)
     return float(np.dot(flat, flat))
 
