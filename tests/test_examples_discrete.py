@@ -179,12 +179,21 @@ def test_more_networks_on_both_sides():
 # the variance
 
 
+def test_the_variance_is_that_of_the_gradients_on_the_way():
+    model, params, x = small("disarm")
+    found, rng, same = example.gradient_variance(model, params, x, np.random.default_rng(7), 4), np.random.default_rng(7), []
+    for _ in range(4):
+        gradient = scg.grad(lambda encoder: model.cost({**params, "encoder": encoder}, x, rng))(params["encoder"])
+        same.append(np.concatenate([g.ravel() for _, g in leaves(gradient)]))
+    assert found == pytest.approx(np.var(same, axis=0, ddof=1).mean(), rel=1e-10)
+
+
 @pytest.mark.parametrize("name", ["score", "score+constant"])
 def test_the_variance_is_the_exact_one_on_average(name):
     model, params, x = small(name, latents=2, pixels=3)
     graph = scg.trace(lambda encoder, rng: model.cost({**params, "encoder": encoder}, x, rng), params["encoder"], rng=np.random.default_rng(0))
     variances = np.concatenate([v.ravel() for _, v in leaves(scg.exact.moments(graph).variance)])
-    found = np.array([example.gradient_variance(model, params, x, np.random.default_rng(seed), 5) for seed in range(80)])
+    found = np.array([example.gradient_variance(model, params, x, np.random.default_rng(seed), 5) for seed in range(40)])
     assert abs(found.mean() - variances.mean()) < 5 * found.std(ddof=1) / math.sqrt(len(found))  # once in 2e6
 
 
