@@ -72,7 +72,7 @@ def text(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
         value = by_id[i]._value
         shape = f"{len(value)} results" if isinstance(value, tuple) else f"{value.dtype}{list(value.shape)}"
         lines.append((f"{number[i]:>3} {mark} {'  by '.join(label.split(chr(10)))}", shape, "← " + " ".join(map(str, before[i])) if i in before else ""))
-    width = min(max(len(a) for a, _, _ in lines), 60)
+    width = min(max(len(a) for a, _, _ in lines), 80)
     narrow = max(len(b) for _, b, _ in lines)
     body = "\n".join(f"{a:<{width}}  {b:<{narrow}}  {c}".rstrip() for a, b, c in lines)
     return body + (f"\n    ({drawn.hidden} more nodes between them)" if drawn.hidden else "")

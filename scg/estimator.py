@@ -45,7 +45,7 @@ class Estimator(ABC):
     def expand(self, down: Any) -> Any:
         """A scalar node that is zero and whose derivative estimates what the draw's distribution contributes; None where nothing is to add.
 
-        ``down`` is a ``scg.surrogate.Downstream``: the draw, and the costs that it influences, here and elsewhere.
+        ``down`` is a ``Downstream`` (``from scg.surrogate import Downstream``): the draw, and the costs that it influences, here and elsewhere.
         """
         return None
 

@@ -263,6 +263,7 @@ def test_a_draw_that_is_not_finite_is_inconclusive():
 def test_correct_estimators_are_unbiased_exactly(cost, rule):
     verdict = assert_unbiased(graph_of(cost, rule), rng=np.random.default_rng(0))
     assert verdict.method == "exact" and verdict.draws == 0 and verdict
+    assert repr(verdict).startswith("<Verdict unbiased, exact: bias ") and len(repr(verdict)) < 200
 
 
 @pytest.mark.parametrize("cost, rule", CORRECT)

@@ -329,6 +329,16 @@ def test_what_is_wrong_is_said_with_the_name_of_the_row(rows, options, kind, wor
     assert isinstance(caught.value, scg.ScgError) and "test_variance.py" in str(caught.value)
 
 
+def test_a_row_or_a_directory_that_is_not_there_is_named(tmp_path):
+    found = compare(coins, {"one": {}, "two": {"b": scg.DisARM()}}, np.zeros(2))
+    with pytest.raises(KeyError) as caught:
+        found["three"]
+    assert isinstance(caught.value, scg.ScgError) and str(caught.value).startswith("no row is called 'three'; there are 'one', 'two' (")
+    for write in (found.to_csv, found.to_json):
+        with pytest.raises(FileNotFoundError, match=r"no such directory to write in: '.*absent'$"):
+            write(tmp_path / "absent" / "v.csv")
+
+
 def test_arguments_that_are_missing_or_too_many():
     graph = scg.trace(coins, np.zeros(2), rng=rng())
     with pytest.raises(TypeError, match="default_rng"):

@@ -147,6 +147,7 @@ def test_the_best_rule_is_found_and_bound():
     rules = [scg.ScoreFunction(), LOO(), scg.ARM(), scg.DisARM(), scg.GumbelSoftmax(0.5)]
     found = variance.search(graph, {"b": rules[:-1]}, rng=rng(1), replicates=1000, work="evaluations")
     assert found.binding == {"b": rules[3]} and list(found.report)[0] == "as declared" and len(found.report) == 5
+    assert str(found) == f"best of what was tried: b: DisARM()\n\n{found.report}"
     assert found.graph.stochastic["b"].statics["site"].estimator is rules[3]
     again = variance.search(graph, {"b": rules[:-1]}, rng=rng(1), replicates=1000, work="evaluations")
     with ThreadPoolExecutor(2) as executor:

@@ -49,6 +49,10 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.status == "unbiased"
 
+    def __repr__(self) -> str:
+        found = f"bias {_span(self.worst_bias, *self.worst_interval)} at {self.worst}"
+        return f"<Verdict {self.status}, {f'{self.draws} replicates against ' if self.draws else ''}{self.method}: {found}>"
+
     def __str__(self) -> str:
         rows = [
             ("method", self.method if not self.draws else f"{self.draws} replicates against {self.method}"),

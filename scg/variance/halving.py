@@ -53,6 +53,9 @@ class Found(NamedTuple):
     graph: Graph
     binding: dict[str, Estimator]
 
+    def __str__(self) -> str:
+        return f"best of what was tried: {', '.join(f'{name}: {rule!r}' for name, rule in self.binding.items())}\n\n{self.report}"
+
 
 def search(
     graph_or_fn: Any,

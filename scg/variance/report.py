@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from scg.errors import ScgError, here
 from scg.variance.files import write
 from scg.variance.plotting import scatter
 
@@ -89,6 +90,12 @@ class Row:
         return f"<Row {self.label!r}: variance {number(self.total.variance)}>"
 
 
+class RowError(ScgError, KeyError):
+    """A report has no such row."""
+
+    __str__ = Exception.__str__  # a KeyError would show the message in quotes
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What ``compare`` found; ``report["label"]`` is a row. ``print`` shows a table, a notebook too; ``to_csv``, ``to_json`` and ``plot`` write files.
@@ -109,6 +116,8 @@ class Report:
     precise: bool
 
     def __getitem__(self, label: str) -> Row:
+        if label not in self.rows:
+            raise RowError(f"no row is called {label!r}; there are {', '.join(map(repr, self.rows))} ({here()})")
         return self.rows[label]
 
     def __iter__(self) -> Iterator[str]:
