@@ -164,7 +164,7 @@ class Switching(training.Model):
         for rule in ("score", "total"):
             other = Switching(self.width, self.regimes, self.dimensions, self.hidden, rule)
             other.rules = [RULES[rule]() for _ in range(x.shape[1] // self.width)]
-            found[rule] = gradient_variance(other, params, x[:100], rng, 50, "switch")  # which no states have a part in
+            found[rule] = gradient_variance(other, params, x[:100], rng, 10 * max(self.replicates, 2), "switch")  # which no states have a part in
         told["variance with the cost-to-go"] = Result(found["score"], unit="(score function; the gradient for the guide's transitions)")
         told["variance with the total cost"] = Result(found["total"], unit=f"({found['total'] / found['score']:.1f} times as much)")
         return told
@@ -249,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--hidden", metavar="N", type=training.natural, default=200, help="units in the tanh layer of the guide")
     model.add_argument("--width", metavar="N", type=training.natural, help="pixels in a row (default: as the images have)")
     model.add_argument("--estimator", choices=RULES, default="score+moving", help="how the gradient passes the regimes")
-    model.add_argument("--replicates", metavar="N", type=training.natural, default=5, help="gradients of which the variance is taken after each epoch; 1 takes none")
+    model.add_argument("--replicates", metavar="N", type=training.natural, default=5, help="gradients of which the variance is taken after each epoch, 1 takes none; ten times as many at the end")
     return made
 
 
