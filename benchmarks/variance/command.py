@@ -6,6 +6,8 @@
     bounds     signal-to-noise ratio of the gradients of importance-weighted bounds against the number of samples
     digits     the encoder of a variational autoencoder with 200 binary latents: variance, and variance for equal work
 
+A star marks an interval whose replicates may not have seen the whole tail; one that ends in ? has no upper end.
+
 Each leaves CSV (which depends on the seed only), JSON (with versions, the machine and times) and figures, PNG and SVG. Stopped at any moment,
 the run goes on with --resume, and its tables are then those of a run that was not stopped.
 """
@@ -109,7 +111,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.variance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("experiments", nargs="*", metavar="experiment", choices=[[], *EXPERIMENTS], help=f"{', '.join(EXPERIMENTS)} (default: all)")
+    made.add_argument("experiments", nargs="*", metavar="experiment", type=_experiment, help=f"{', '.join(EXPERIMENTS)} (default: all)")
     made.add_argument("--quick", action="store_true", help="fewer points and replicates: under a minute instead of ten")
     made.add_argument("--resume", action="store_true", help="go on where the run in DIR was stopped")
     made.add_argument("--out", metavar="DIR", default=RESULTS / "variance", help="where everything goes (default: benchmarks/results/variance)")
@@ -157,6 +159,12 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _experiment(text: str) -> str:
+    if text not in EXPERIMENTS:
+        raise argparse.ArgumentTypeError(f"no experiment is called {text!r}; there are {', '.join(EXPERIMENTS)}")
+    return text
 
 
 def _natural(text: str) -> int:
