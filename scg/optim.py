@@ -190,7 +190,7 @@ class _Flat:
     """The parameters of one dtype as one flat array, in blocks that stay in the cache: each buffer is that long, parameters stay where they are."""
 
     BLOCK = 2**16  # elements
-    LARGE = 2**17  # elements from which on the second half goes to a second thread
+    LARGE = 2**18  # elements from which on the second half goes to a second thread
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
         self.members = [i for i, (_, array) in enumerate(named) if array.dtype == dtype]

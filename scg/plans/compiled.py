@@ -5,6 +5,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,15 @@ def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ..
         floor = record(INPUT, (), {}, np.zeros(())).id
         new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
         named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
+        given = list(leaves([new, named]))
         result = fn(*new, **named)
+        for before, after in zip_longest(given, leaves([new, named])):
+            if before is None or after is None or before[0] != after[0] or before[1] is not after[1]:
+                path = (before or after)[0][3:]
+                raise PlanError(
+                    f"{_name(fn)} cannot be compiled: it puts another value into its argument {path}, which a plan would not do: return the new "
+                    f"value, or change arrays by optimizer.step(gradient) of scg.optim ({here()})"
+                )
         for path, leaf in leaves(result):
             if type(leaf) is Node and type(leaf._value) is not tuple or isinstance(leaf, (np.ndarray, np.generic, int, float, complex, str)):
                 continue
