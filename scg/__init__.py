@@ -45,3 +45,11 @@ from scg.replay import replay
 from scg.sample import minibatch, sample
 from scg.stochastic import Graph, trace
 from scg.surrogate import surrogate
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # looked up when asked for: it takes milliseconds
+        from importlib.metadata import version
+
+        return version("scg")
+    raise AttributeError(f"module 'scg' has no attribute {name!r}")

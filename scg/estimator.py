@@ -62,7 +62,10 @@ class Estimator(ABC):
 
 @final
 class Accounted(Estimator):
-    """For draws that an estimator makes on its own account: what their parameters contribute stands in its own formula."""
+    """For draws without parameters to differentiate by, and those that an estimator makes on its own account: its own formula has what they contribute."""
+
+    def __repr__(self) -> str:
+        return "no rule"
 
 
 def _asked(capability: str) -> str:

@@ -12,7 +12,7 @@ import scg
 from scg import distributions as dist
 from scg import optim
 from scg.errors import GuardError, PlanError, ScgError, ScgValueError
-from scg.tree import map_leaves
+from scg.tree import leaves, map_leaves
 from tests.test_compile import both
 from tests.test_compile_catalogue import agree
 from tests.test_compile_steps import autoencoder
@@ -384,3 +384,32 @@ def test_planning_is_quick_and_memory_is_planned():
     assert sum(plans[0].assignment.sizes) < 0.6 * naive
     assert all(op.value is None for op in program.ops if op.dtype is not None)
     assert map_leaves(np.shape, compiled(params, data(1), rng=rng)[1]) == map_leaves(np.shape, params)
+
+
+def test_a_function_that_rebinds_its_arguments_is_refused():
+    def by_hand(p):
+        value, g = scg.value_and_grad(lambda p: np.sum(p["w"] ** 2))(p)
+        p["w"] = p["w"] - 0.1 * g["w"]
+        return value
+
+    def longer(p, xs):
+        xs.append(1.0)
+        return np.sum(p["w"])
+
+    p = {"w": np.ones(2)}
+    for fn, args, where in ((by_hand, (p,), r"\['w'\]"), (longer, (p, [np.ones(2)]), r"\[1\]\[1\]")):
+        with pytest.raises(PlanError, match=f"puts another value into its argument .*{where}.*optimizer"):
+            scg.compile(fn)(*args)
+    plain = scg.compile(by_hand, fallback=True)
+    losses = [float(plain(p)) for _ in range(3)]
+    assert losses == pytest.approx([2, 2 * 0.64, 2 * 0.64**2])
+    copied = scg.compile(lambda p: np.sum({**p, "w": p["w"] * 2}["w"]))  # a dict of the function's own
+    assert copied(p) == pytest.approx(2 * np.sum(p["w"]))
+
+
+def test_the_first_call_has_the_bits_of_the_others():
+    params, loss, data = autoencoder([16], 4, 9, 7)
+    step, x = scg.compile(scg.value_and_grad(loss)), data(0)
+    first, second = (step(params, x, np.random.default_rng(3)) for _ in range(2))
+    for (_, a), (_, b) in zip(leaves(first), leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)

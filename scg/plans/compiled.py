@@ -4,7 +4,7 @@ import ctypes
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
@@ -17,7 +17,7 @@ from scg.plans.explain import explain
 from scg.plans.kernels import Otherwise
 from scg.plans.passes import Options
 from scg.plans.plan import Plan
-from scg.plans.recording import INPUT, Recorder, recording, unrecorded
+from scg.plans.recording import INPUT, Recorder, recording
 from scg.plans.signature import Signature, is_leaf_array
 from scg.sample import is_overridden
 from scg.tree import leaves, rebuild
@@ -158,10 +158,18 @@ class Compiled:
                 raise PlanError(f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly") from error
             raise
         self._keep(signature, plan)
+        recorder.close()  # what was recorded is not needed any more
+        del recorder, inputs, result
+        _restore(signature, states)
         try:
-            return finish(recorder, inputs, result, signature), plan
-        finally:
-            recorder.close()
+            with np.errstate(all="ignore"):
+                return plan.call(signature.arrays, signature.generators), plan  # the first call has the bits of all others
+        except Exception as error:
+            _restore(signature, states)
+            if isinstance(error, NonFiniteError) and plan.risky and options is None:
+                return self._without_risk(signature, states, plan, args, kwargs), plan
+            self.plainly += 1
+            return self._fn(*args, **kwargs), plan
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -203,27 +211,6 @@ def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ..
                 continue
             raise PlanError(f"{_name(fn)} cannot be compiled: it returns {type(leaf).__name__} at result{path}, and a plan makes arrays ({here()})")
     return inputs, result, floor
-
-
-def finish(recorder: Recorder, inputs: list[Node], result: Any, signature: Signature) -> Any:
-    """The results of the recorded run as arrays of the caller, after what was put off to its end."""
-    values = [leaf._value if type(leaf) is Node else leaf for _, leaf in leaves(result)]
-    positions = {node.id: k for k, node in enumerate(inputs)}
-    for later in recorder.later_calls:
-        unrecorded(later.call, *[rebuild(t, iter([x._value if type(x) is Node else x for _, x in leaves(t)])) for t in later.trees])
-
-    def owned() -> Iterator[Any]:
-        for (_, leaf), value in zip(leaves(result), values, strict=True):
-            if type(leaf) is Node and leaf.id in positions:
-                yield signature.arrays[positions[leaf.id]]
-            elif type(leaf) is Node and leaf.id in recorder.scalars:
-                yield value[()]
-            elif type(leaf) is Node and leaf.id in recorder.arrays or isinstance(value, np.ndarray):
-                yield np.array(value)
-            else:
-                yield value
-
-    return rebuild(result, owned())
 
 
 def give_back() -> None:
