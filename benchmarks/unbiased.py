@@ -180,13 +180,13 @@ def failures(found, seeds):
 
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.unbiased", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20, help="seeds for each saboteur (default 20)")
-    parser.add_argument("--long-seeds", type=int, default=1000, help="seeds for each correct estimator (default 1000)")
-    parser.add_argument("--alpha", type=float, default=1e-9, help="false alarms allowed for correct estimators (default 1e-9)")
-    parser.add_argument("--detect", type=float, default=0.5, help="bias sought in correct estimators, of the gradient's scale (default 0.5)")
-    parser.add_argument("--power", type=float, default=0.999, help="probability with which it would be found (default 0.999)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "unbiased.json", help="where the numbers go as JSON (default benchmarks/results/unbiased.json)")
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds for each saboteur (default 20)")
+    parser.add_argument("--long-seeds", type=int, default=1000, metavar="N", help="seeds for each correct estimator (default 1000)")
+    parser.add_argument("--alpha", type=float, default=1e-9, metavar="P", help="false alarms allowed for correct estimators (default 1e-9)")
+    parser.add_argument("--detect", type=float, default=0.5, metavar="D", help="bias sought in correct estimators, of the gradient's scale (default 0.5)")
+    parser.add_argument("--power", type=float, default=0.999, metavar="P", help="probability with which it would be found (default 0.999)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default 2)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "unbiased.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/unbiased.json)")
     options = parser.parse_args(arguments)
     if min(options.seeds, options.long_seeds, options.workers) < 1:
         parser.error("--seeds, --long-seeds and --workers must be at least 1")

@@ -254,10 +254,12 @@ def variance_figure(history: list[dict[str, Any]], title: str) -> dict[str, Any]
     if not points:
         return {}
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.semilogy(*zip(*points, strict=True), color="tab:blue", marker="." if len(points) < 10 else None)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plots.tidy(axes, "epoch", "variance, mean over coordinates", f"variance of {title}")
     return {"gradient-variance": figure}
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import scg
+from examples.options import Help
 from scg import distributions as dist
 from scg.estimator import Estimator
 
@@ -243,11 +244,11 @@ def show(name: str, entry: Entry, out: Path, seed: int, replicates: int) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gallery; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__, formatter_class=Help)
     parser.add_argument("names", metavar="NAME", nargs="*", help="the graphs to show (default: all)")
-    parser.add_argument("--out", metavar="DIR", default="runs/gallery", help="where the pictures go (default: runs/gallery)")
-    parser.add_argument("--replicates", metavar="N", type=int, default=20_000, help="independent estimates of each gradient (default: 20000)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all draws (default: 0)")
+    parser.add_argument("--out", metavar="DIR", default="runs/gallery", help="where the pictures go")
+    parser.add_argument("--replicates", metavar="N", type=int, default=20_000, help="independent estimates of each gradient")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all draws")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in ENTRIES]
     if unknown:

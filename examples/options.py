@@ -1,8 +1,11 @@
 """Command lines of the examples: the options that all of them have, and what --resume makes of them."""
 
 import argparse
+import itertools
 import json
 import math
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +111,20 @@ def _flag(name: str) -> str:
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """The description as it is written, and defaults beside the options that have one."""
+    """The description to the terminal's width, its formulas under one another where a line of them is too long, and defaults of the options that have one."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        found = []
+        for indented, lines in itertools.groupby(text.strip("\n").split("\n"), key=lambda line: not line or line.startswith(" ")):
+            if indented:
+                for line in lines:
+                    parts = [line] if len(line) <= width else re.sub(r"(?<=\S) {4}(?=\S)", "\n    ", line).split("\n")
+                    for part in parts:
+                        gap = re.search(r"\S {2,}(?=\S)", part)
+                        found += textwrap.wrap(part, width, subsequent_indent=" " * (gap.end() if gap else 8), break_long_words=False, break_on_hyphens=False) or [""]
+            else:
+                found += textwrap.wrap(" ".join(lines), width, break_long_words=False, break_on_hyphens=False)
+        return "\n".join(f"{indent}{line}" for line in found)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         shown = action.help and not (action.default is None or action.default is False or action.default is argparse.SUPPRESS)

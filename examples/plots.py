@@ -95,15 +95,24 @@ def bounds(found: dict[int, float], levels: dict[str, float]) -> Any:
 
 
 def curve(axes: Any, history: list[dict[str, Any]]) -> None:
-    """The bound against the epoch, training and held-out; the steep beginning may leave the picture."""
-    epochs = [entry["epoch"] for entry in history]
+    """The bound against the epoch, training and held-out; of ten epochs or more the steep beginning may leave the picture."""
+    from matplotlib.ticker import MaxNLocator
+
+    epochs, few = [entry["epoch"] for entry in history], len(history) < 10
+    above = max(("train", "test"), key=lambda key: history[-1][key])
     for key, label, color in (("train", "training images", "0.6"), ("test", "held-out images", "tab:blue")):
         values = [entry[key] for entry in history]
-        axes.plot(epochs, values, color=color, label=label, marker="." if len(values) < 10 else None)
-        axes.annotate(f" {values[-1]:.1f}", (epochs[-1], values[-1]), color=color, va="center", fontsize=9)
+        axes.plot(epochs, values, color=color, label=label, marker="." if few else None)
+        va = "bottom" if key == above else "top"  # so that two labels never overlap
+        axes.annotate(f" {values[-1]:.1f}", (epochs[-1], values[-1]), color=color, va=va, fontsize=9)
     middle, top = np.median([entry["test"] for entry in history]), max(max(entry["train"], entry["test"]) for entry in history)
-    axes.set_ylim(min(middle - 2 * (top - middle), top - 5), top + 0.1 * (top - middle) + 1)
-    axes.set_xlim(0, epochs[-1] * 1.06 + 1)
+    bottom = min(middle - 2 * (top - middle), top - 5)
+    if few:
+        low = min(min(entry["train"], entry["test"]) for entry in history)
+        bottom = min(bottom, low - 0.05 * (top - low))
+    axes.set_ylim(bottom, top + 0.06 * (top - bottom))
+    axes.set_xlim(0, epochs[-1] * 1.1 + 0.2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axes, "epoch", "bound, nats for one image", "learning curve")
     axes.legend(loc="lower right", frameon=False)
 

@@ -173,15 +173,15 @@ class Switching(training.Model):
         from matplotlib.figure import Figure
 
         shown = x[np.linspace(0, len(x) - 1, min(50, len(x))).astype(int)]
-        figure = Figure(figsize=(12, 8.5), layout="constrained")
-        cells = figure.add_gridspec(2, 2, height_ratios=(1.15, 1))
+        figure = Figure(figsize=(12, 7.5), layout="constrained")
+        cells = figure.add_gridspec(2, 2, height_ratios=(0.85, 1))
         left, right = figure.add_subplot(cells[0, 0]), figure.add_subplot(cells[0, 1])
         pictures(left, shown, self.paths(params, shown, rng), images.shape, "held-out images, each row in the colour of its regime")
         pictures(right, *self.dream(params, 50, shown.shape[1] // self.width, rng), images.shape, "samples: means of p(x | s, z), likewise")
         plots.curve(figure.add_subplot(cells[1, 0]), history)
         axes = figure.add_subplot(cells[1, 1])
         p = np.exp(log_softmax(params["decoder"]["transition"], -1))
-        figure.colorbar(axes.imshow(p, cmap="Blues", vmin=0, vmax=1), ax=axes)
+        figure.colorbar(axes.imshow(p, cmap="Blues", vmin=0, vmax=1, aspect="auto"), ax=axes)
         axes.set_title("probability of the next regime (column) after one (row)", loc="left", fontsize=11)
         for ticks in (axes.set_xticks, axes.set_yticks):
             ticks(range(self.regimes))

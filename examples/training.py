@@ -232,7 +232,12 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
 def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[str, Any] | None, executor: Executor | None) -> int:
     trainer = Trainer(model, images, chosen.seed, chosen.batch, chosen.learning_rate, chosen.average, chosen.binarise, executor, not chosen.no_compile)
     out, file = Path(chosen.out), Path(chosen.out) / "checkpoint.npz"
-    out.mkdir(parents=True, exist_ok=True)
+    if not chosen.epochs and saved is None:
+        raise DataError("--epochs 0 trains nothing, and there is no checkpoint to evaluate: use --epochs 1 or more, or --resume with a run that is there")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out}: expected a directory, or a place where one can be made: {error.strerror}") from error
     for stale in out.glob(".*.tmp"):  # of a run that was killed while it saved
         stale.unlink()
     config = {**{k: v for k, v in vars(chosen).items() if k not in ("resume", "figures")}, "images": images.checksum}
@@ -252,9 +257,10 @@ def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[s
     values = model.report(trainer.average.params, trainer.held, np.random.default_rng((chosen.seed, 0)))
     told = {name: {"value": r.value, "standard_error": r.error, "unit": r.unit} for name, r in values.items()}
     write(out / "result.json", json.dumps({"epochs": len(trainer.history), **told}, indent=2) + "\n")
+    width = max(40, *map(len, values))
     for name, (value, error, unit) in values.items():
         places = 2 if abs(value) >= 1 else 4
-        print(f"{name:40} {value:9.{places}f} {'' if error is None else f'+- {error:.{places}f} '}{unit}")
+        print(f"{name:{width}} {value:9.{places}f} {'' if error is None else f'+- {error:.{places}f} '}{unit}")
     _draw(lambda: model.figures(trainer.average.params, images, trainer.held, trainer.history, np.random.default_rng(chosen.seed)), out)
     if not finished:
         print(f"the time limit came after {len(trainer.history)} of {chosen.epochs} epochs: --resume --out {out} goes on")

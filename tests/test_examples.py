@@ -323,7 +323,12 @@ def test_bad_data_are_told_in_a_line(tmp_path, capsys):
 
 def test_an_output_directory_that_cannot_be_made_is_told(data, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
-    told(capsys, run(data, tmp_path / "file", "--epochs", 1), "file")
+    told(capsys, run(data, tmp_path / "file", "--epochs", 1), "--out", "file", "expected a directory")
+
+
+def test_no_epochs_and_nothing_to_evaluate_is_told(data, tmp_path, capsys):
+    told(capsys, run(data, tmp_path / "none", "--epochs", 0), "--epochs 0", "--epochs 1 or more")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("option", [["--epochs", "-1"], ["--batch", "0"], ["--learning-rate", "nan"], ["--average", "1"], ["--seed", "x"], ["--time-limit", "0"]])
@@ -376,6 +381,18 @@ def test_the_listing_has_a_line_and_a_time_for_each(capsys):
     for name in listing.EXAMPLES:
         (line,) = [line for line in lines if f"examples.{name} " in line]
         assert line.endswith("]") and "minute" in line
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("name", listing.EXAMPLES)
+def test_help_descriptions_fit_the_terminal(name, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    module = importlib.import_module(f"examples.{name}")
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    description = capsys.readouterr().out.partition("\n\n")[2].partition("\noptions:")[0]
+    assert max(map(len, description.splitlines())) <= width and module.__doc__.split()[-1] in description
+    assert description.split("\npositional")[0].split() == module.__doc__.split()  # no word is lost, and none changes its place
 
 
 def test_help_shows_the_model_and_the_defaults(capsys):

@@ -1,5 +1,6 @@
 """The autoencoder family: formulas against their closed forms, limits and one another."""
 
+import itertools
 import math
 import tracemalloc
 
@@ -8,7 +9,7 @@ import pytest
 import scipy.stats
 
 import scg
-from examples import autoencoder, digits, evaluation, iwae, ppca, training, vae
+from examples import autoencoder, digits, evaluation, iwae, plots, ppca, training, vae
 from scg import distributions as dist
 from scg import objectives
 from scg.estimator import Estimator
@@ -346,6 +347,31 @@ def test_the_streamed_bounds_are_the_whole_ones():
     elbo, bound = evaluation.bounds(lambda rows: next(passed[rows[0, 0] // 3]), x, 40, rows=3)
     np.testing.assert_allclose(elbo, table.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(bound, np.log(np.mean(np.exp(table), axis=0)), rtol=1e-12)
+
+
+def test_a_long_evaluation_says_how_to_shorten_it_and_how_far_it_is(capsys, monkeypatch):
+    clock = itertools.count(0.0, 0.01)  # seconds, a hundredth for each look at it
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(clock))
+    evaluation.results(lambda rows: np.zeros(len(rows)), np.zeros((320, 1)), 1500)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("1500 draws for each: --evaluate K")
+    assert [line.split() for line in lines] == [["evaluated", "52%", "0:09", "left"], ["evaluated", "85%", "0:03", "left"]]
+    done = []
+    evaluation.bounds(lambda rows: np.zeros(len(rows)), np.zeros((7, 1)), 2, rows=3, tick=done.append)
+    np.testing.assert_allclose(done, [1.5 / 7, 3 / 7, 4.5 / 7, 6 / 7, 6.5 / 7, 1])
+    evaluation.results(lambda rows: np.zeros(len(rows)), np.zeros((3, 1)), 10)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_learning_curve_of_few_epochs_shows_all_of_them():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.add_subplot()
+    plots.curve(axes, [{"epoch": 1, "train": -500.0, "test": -210.0}, {"epoch": 2, "train": -180.0, "test": -179.9}])
+    low, high = axes.get_ylim()
+    assert low < -500 and high > -179.9 and all(tick == round(tick) for tick in axes.get_xticks())
+    figure.canvas.draw()
+    one, other = (text.get_window_extent() for text in axes.texts)
+    assert not one.overlaps(other)
 
 
 def test_the_memory_of_an_evaluation_does_not_grow_with_its_samples():

@@ -165,10 +165,10 @@ def best(run: Run, gradients: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.coins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=20_000, help="gradients in one measurement; a loop makes a fiftieth (default 20000)")
-    parser.add_argument("--rounds", type=int, default=11, help="interleaved rounds of which the median is taken (default 11)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; JAX and NumPy's BLAS have their own settings (default 1)")
-    parser.add_argument("--out", default=RESULTS / "coins.json", help="where the numbers go as JSON (default benchmarks/results/coins.json)")
+    parser.add_argument("--replicates", type=int, default=20_000, metavar="N", help="gradients in one measurement; a loop makes a fiftieth (default 20000)")
+    parser.add_argument("--rounds", type=int, default=11, metavar="R", help="interleaved rounds of which the median is taken (default 11)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch; JAX and NumPy's BLAS have their own settings (default 1)")
+    parser.add_argument("--out", default=RESULTS / "coins.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/coins.json)")
     options = parser.parse_args()
     subjects, counts, batches, processor = {}, {}, {}, {}
     for name, make in SUBJECTS.items():

@@ -161,9 +161,9 @@ def compare(name: str, dtype: str, steps: int, seed: int) -> dict[str, list[tupl
 def main() -> int:
     """Print the table, write the numbers; 0 where all that is asked for holds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="of Adam (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of parameters, minibatches and noise (default 0)")
-    parser.add_argument("--out", default=RESULTS / "parity.json", help="where the numbers go as JSON (default benchmarks/results/parity.json)")
+    parser.add_argument("--steps", type=int, default=100, metavar="N", help="of Adam (default 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters, minibatches and noise (default 0)")
+    parser.add_argument("--out", default=RESULTS / "parity.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/parity.json)")
     options = parser.parse_args()
     try:
         import torch
