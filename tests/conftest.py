@@ -1,6 +1,7 @@
-"""Hypothesis draws the same examples in every ordinary run; HYPOTHESIS_PROFILE=search draws new ones."""
+"""Hypothesis draws the same examples in every ordinary run; HYPOTHESIS_PROFILE=search draws new ones. Ctrl-C reaches what a test starts."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, Phase, settings
 
@@ -13,3 +14,6 @@ COMMON = {
 settings.register_profile("ordinary", derandomize=True, database=None, **COMMON)
 settings.register_profile("search", derandomize=False, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs hand that on, and some tests send their children Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)

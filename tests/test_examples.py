@@ -245,12 +245,12 @@ def test_a_time_limit_ends_after_an_epoch_and_the_rest_follows(data, tmp_path):
 
 
 def start(data, out, *more):
-    command = [sys.executable, "-m", "examples.vae", "--data", data, "--out", str(out), *SMALL, "--epochs", "40", *more]
+    command = [sys.executable, "-m", "examples.vae", "--data", data, "--out", str(out), *SMALL, "--epochs", "400", *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(data, tmp_path):
-    assert run(data, tmp_path / "whole", "--epochs", 40) == 0
+    assert run(data, tmp_path / "whole", "--epochs", 400) == 0
     moments, killed = random.Random(0), 0
     for _ in range(3):
         process = start(data, tmp_path / "killed", "--resume")
