@@ -10,7 +10,6 @@ import numpy as np
 from scg.ambient import RECORDER
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.graph import Node
-from scg.halves import both
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 
@@ -190,7 +189,6 @@ class _Flat:
     """The parameters of one dtype as one flat array, in blocks that stay in the cache: each buffer is that long, parameters stay where they are."""
 
     BLOCK = 2**16  # elements
-    LARGE = 2**18  # elements from which on the second half goes to a second thread
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
         self.members = [i for i, (_, array) in enumerate(named) if array.dtype == dtype]
@@ -198,10 +196,9 @@ class _Flat:
         ends = np.cumsum([0, *[array.size for array in self.params]]).tolist()
         self.buffers = [np.zeros(ends[-1], dtype) for _ in slots]
         self.ends = ends
-        self.work = [np.empty(min(self.BLOCK, ends[-1]), dtype) for _ in range(4)]
+        self.work = [np.empty(min(self.BLOCK, ends[-1]), dtype) for _ in range(2)]
         self.blocks = []
         count = -(-ends[-1] // self.BLOCK)
-        count += count % 2 if ends[-1] >= self.LARGE else 0
         for start, stop in [(ends[-1] * k // count, ends[-1] * (k + 1) // count) for k in range(count)]:
             pieces = [(k, max(start, a) - a, min(stop, b) - a) for k, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)) if a < stop and b > start]
             self.blocks.append((start, stop, [piece for piece in pieces if piece[1] < piece[2]]))
@@ -214,17 +211,8 @@ class _Flat:
     def step(self, change: Callable[..., np.ndarray], gradients: Sequence[np.ndarray]) -> None:
         """Subtract ``change(g, work, *buffers)``, block by block."""
         found = [(x.reshape(-1) if x.flags.c_contiguous else x.flat, gradients[i].reshape(-1)) for i, x in zip(self.members, self.params, strict=True)]
-        if self.ends[-1] < self.LARGE:
-            self._run(self.blocks, change, found, self.work[:2])
-        else:
-            half = len(self.blocks) // 2
-            both(
-                lambda: self._run(self.blocks[:half], change, found, self.work[:2]),
-                lambda: self._run(self.blocks[half:], change, found, self.work[2:]),
-            )
-
-    def _run(self, blocks: Any, change: Callable[..., np.ndarray], found: Any, work: list[np.ndarray]) -> None:
-        for start, stop, pieces in blocks:
+        work = self.work
+        for start, stop, pieces in self.blocks:
             g = [found[k][1][a:b] for k, a, b in pieces]
             whole = g[0] if len(g) == 1 else np.concatenate(g, out=work[1][: stop - start])
             moved = change(whole, work[0][: stop - start], *[buffer[start:stop] for buffer in self.buffers])

@@ -94,7 +94,7 @@ def test_parameters_after_the_step_are_refused():
     assert (value, total) == (3.0, pytest.approx(2.4)) and optimizer.steps == 1
 
 
-def test_large_arrays_in_blocks_and_halves():
+def test_large_arrays_in_blocks():
     def cost(w, x, y):
         h = np.tanh(x @ w + 1.0)
         return np.sum(scg.special.softplus(h) * y - h * y[:, :1]) / len(x) + np.sum(np.sum(h * y, axis=-1) ** 2)

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from scg.halves import ENABLED
 from scg.plans.buffers import is_copy, origin
 from scg.plans.kernels import is_plain, view
 from scg.plans.passes.blocks import Region, why_not
@@ -47,8 +46,6 @@ def explain(plan: Any) -> str:
     ]
     if program.risky:
         head.append("softplus by one exponential: a result that is not finite is computed again as it was written")
-    if not ENABLED:
-        head.append("one thread: this process has one core, or its environment asks for one thread")
     tail = []
     if plainly:
         tail.append("called plainly, and copied into their buffers: " + ", ".join(sorted({op.rule.name for op in plainly})))
@@ -61,8 +58,7 @@ def explain(plan: Any) -> str:
 
 def _region(k: int, region: Region) -> str:
     rows = region.rows
-    threads = "two threads" if region.threads == 2 and ENABLED else "one thread"
-    return f"  region {k}: {len(region.members)} maps of {list(region.shape)} in {len(rows)} blocks of up to {max([b - a for a, b in rows])} rows, {threads}; {len(region.temporaries)} need no array"
+    return f"  region {k}: {len(region.members)} maps of {list(region.shape)} in {len(rows)} blocks of up to {max([b - a for a, b in rows])} rows; {len(region.temporaries)} need no array"
 
 
 def _constant(x: Any) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from scg.halves import both
 from scg.plans.buffers import Assignment, aligned, is_copy
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region, part
@@ -87,25 +86,17 @@ class Machine:
         self.steps.append((run, args))
 
     def _bind_region(self, region: Region) -> None:
-        """Steps for each block of rows; temporaries live in a few arrays of one block, one set for each thread."""
-        rows, threads = region.rows, region.threads
+        """Steps for each block of rows; temporaries live in a few arrays of one block."""
+        rows = region.rows
         homes, number = temporaries(region)
         height = max([stop - start for start, stop in rows])
-        sides: list[list[tuple[Any, list[Any]]]] = []
-        for side in range(threads):
-            scratch = [aligned(height * size) for size in number]
-            steps: list[tuple[Any, list[Any]]] = []
-            for start, stop in rows[side * len(rows) // threads : (side + 1) * len(rows) // threads]:
-                for op in region.members:
-                    args: list[Any] = []
-                    for operand in (*op.args, op):
-                        args.append(self._block(operand, region, start, stop, homes, scratch, args, operand is op))
-                    steps.append((kernel(op, self.generators), args))
-            sides.append(steps)
-        if threads == 1:
-            self.steps += sides[0]
-        else:
-            self.steps.append((_on_both, sides))
+        scratch = [aligned(height * size) for size in number]
+        for start, stop in rows:
+            for op in region.members:
+                args: list[Any] = []
+                for operand in (*op.args, op):
+                    args.append(self._block(operand, region, start, stop, homes, scratch, args, operand is op))
+                self.steps.append((kernel(op, self.generators), args))
 
     def _block(self, operand: Any, region: Region, start: int, stop: int, homes: Any, scratch: Any, args: list[Any], is_out: bool) -> Any:
         """The rows of an operand, or of the result; what is bound at the call has its place noted."""
@@ -191,16 +182,6 @@ def temporaries(region: Region) -> tuple[dict[int, int], list[int]]:
         if not is_elementwise(op):
             free += [homes[i] for i in dying if i in homes]
     return homes, widths
-
-
-def _on_both(first: list[Any], second: list[Any]) -> None:
-    both(lambda: _run(first), lambda: _run(second))
-
-
-def _run(steps: list[Any]) -> None:
-    with np.errstate(all="ignore"):  # which each thread has for itself
-        for fn, args in steps:
-            fn(*args)
 
 
 def _alone() -> int:

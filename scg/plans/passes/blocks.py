@@ -1,5 +1,5 @@
 """Chains of elementwise maps over large arrays gathered into regions, which run block by block of leading rows: what one map writes the next
-reads from the cache, what only they read needs no array of its own, and halves of the rows can go to a second thread.
+reads from the cache, and what only they read needs no array of its own.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,6 @@ LARGE = 2**15
 BLOCK = 2**15
 """Elements of an array in one block: a few of them fit into a core's second-level cache."""
 
-WORTH_A_THREAD = 2**20
-"""Elements times maps from which on the second half of the rows goes to a second thread: some 200 microseconds."""
-
 
 class Region(NamedTuple):
     """``members`` stand one after the other in the program, and map arrays of ``shape``; ``temporaries`` (ids) are read by members only."""
@@ -35,15 +32,8 @@ class Region(NamedTuple):
         n = self.shape[0]
         width = int(np.prod(self.shape[1:], dtype=np.int64))
         count = min(n, max(1, -(-n * width // BLOCK)))
-        if self.threads == 2:
-            count += count % 2
         ends = [n * k // count for k in range(count + 1)]
         return list(zip(ends[:-1], ends[1:], strict=True))
-
-    @property
-    def threads(self) -> int:
-        """One, or two where there is enough to do."""
-        return 2 if self.shape[0] > 1 and len(self.members) * np.prod(self.shape, dtype=np.int64) >= WORTH_A_THREAD else 1
 
 
 def blocks(program: Program) -> int:
@@ -66,7 +56,7 @@ def blocks(program: Program) -> int:
         inside = {id(op) for op in members}
         temporaries = [id(op) for op in members if users[id(op)] and all([u is not None and id(u) in inside for u in users[id(op)]])]
         region = Region(members, members[0].shape, frozenset(temporaries))
-        if len(members) == 1 and region.threads == 1:  # nothing gained: it stays where it was
+        if len(members) == 1:  # nothing gained: it stays where it was
             ops += rest[: at + 1]
             stack.append(rest[at + 1 :])
             continue
