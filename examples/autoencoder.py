@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from examples import plots, training
-from examples.digits import Images
+from examples import training
 from examples.training import Result
 from examples.vae import VAE, add_networks
 from scg import distributions as dist
@@ -52,16 +51,6 @@ class Autoencoder(VAE):
             "|code|^2 / 2": Result(float(np.mean(np.sum(z * z, axis=-1)) / 2)),
             "standard deviation of a latent": Result(float(np.mean(z.std(axis=0))), unit="(the normal prior's: 1)"),
         }
-
-    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-        return plots.model(
-            images,
-            x,
-            history,
-            encode=lambda rows: self.posterior(params, rows).mean,
-            decode=lambda z: np.clip(self.likelihood(params, z).mean, 0, 1),
-            draw=None if isinstance(self.prior, dist.Flat) else lambda n: self.prior.sample(rng, (n, self.latents)),
-        )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -129,8 +129,6 @@ class Trainer:
         self._gradient = scg.value_and_grad(model.cost)
         if compiled and executor is None and not model.state:  # a plan does not see what a model remembers
             self._gradient = scg.compile(self._gradient, fallback=True)
-            x = binarise(self.pixels[:batch], np.random.default_rng(0), how)
-            self._gradient(self.params, x, rng=np.random.default_rng(0))  # the call that records rounds otherwise than the plan: a resumed run has one more
 
     @property
     def steps(self) -> int:
@@ -218,7 +216,7 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
     try:
         chosen, saved = options(made, argv)
         images = digits.load(chosen.data)
-        with _terminable(), processes(chosen.workers) if chosen.workers else nullcontext() as executor:
+        with terminable(), processes(chosen.workers) if chosen.workers else nullcontext() as executor:
             return _run(model(chosen), images, chosen, saved, executor)
     except KeyboardInterrupt as signalled:
         goes_on = f"--resume --out {chosen.out} goes on" if (Path(chosen.out) / "checkpoint.npz").exists() else "no epoch was finished"
@@ -349,7 +347,7 @@ def _whole(temporary: Path, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let a SIGTERM end the run as Ctrl-C does."""
 
     def stop(number: int, frame: Any) -> None:

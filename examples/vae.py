@@ -101,7 +101,7 @@ class VAE(training.Model):
             history,
             encode=lambda rows: self.posterior(params, rows).mean,
             decode=lambda z: np.clip(self.likelihood(params, z).mean, 0, 1),
-            draw=lambda n: self.prior.sample(rng, (n, self.latents)),
+            draw=None if isinstance(self.prior, dist.Flat) else lambda n: self.prior.sample(rng, (n, self.latents)),  # nothing to draw from
         )
 
 

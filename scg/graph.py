@@ -10,7 +10,7 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterator
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, NoReturn, final
 
 import numpy as np
@@ -95,6 +95,9 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
             if fn in RULES:
                 raise ScgValueError(f"{name_of(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})")
             RULES[fn] = rule
+        if type(rule) is FunctionType and rule.__doc__ is None:
+            names = ", ".join([name_of(fn) for fn in callables if fn is not None])
+            rule.__doc__ = f"What stands behind {names} where an argument is a node: the same signature, the same meaning."
         return rule
 
     return declare

@@ -56,23 +56,24 @@ def outcome(out):
 # the model
 
 
+def forward(layers, h):
+    steps = [h]
+    for weight, bias in layers[:-1]:
+        steps.append(np.tanh(steps[-1] @ weight + bias))
+    return steps, steps[-1] @ layers[-1][0] + layers[-1][1]
+
+
+def backward(layers, steps, d):
+    found = []
+    for k in reversed(range(len(layers))):
+        found.append((steps[k].T @ d, d.sum(axis=0)))
+        d = (d @ layers[k][0].T) * (1 - steps[k] ** 2 if k else 1)
+    return found[::-1], d
+
+
 def hand_written(params, x, noise):
     """The mean ELBO of a minibatch and its gradient, layer by layer, by the chain rule."""
     (e, f), n = (params["encoder"], params["decoder"]), len(x)
-
-    def forward(layers, h):
-        steps = [h]
-        for weight, bias in layers[:-1]:
-            steps.append(np.tanh(steps[-1] @ weight + bias))
-        return steps, steps[-1] @ layers[-1][0] + layers[-1][1]
-
-    def backward(layers, steps, d):
-        found = []
-        for k in reversed(range(len(layers))):
-            found.append((steps[k].T @ d, d.sum(axis=0)))
-            d = (d @ layers[k][0].T) * (1 - steps[k] ** 2 if k else 1)
-        return found[::-1], d
-
     steps, h = forward(e, x)
     loc, log_scale = np.split(h, 2, axis=1)
     scale = np.exp(log_scale)

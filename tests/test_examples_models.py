@@ -14,6 +14,7 @@ from scg import distributions as dist
 from scg import objectives
 from scg.estimator import Estimator
 from scg.tree import leaves, map_leaves
+from tests.test_examples import backward, forward
 
 
 def arrays(tree):
@@ -55,20 +56,6 @@ def apart(a, b, part=""):
 
 def squared_error(params, x, penalty):
     """|x - decoder(encoder(x))|^2 / 2 + penalty |encoder(x)|^2 / 2, a mean over rows, and its gradient by the chain rule."""
-
-    def forward(layers, h):
-        steps = [h]
-        for weight, bias in layers[:-1]:
-            steps.append(np.tanh(steps[-1] @ weight + bias))
-        return steps, steps[-1] @ layers[-1][0] + layers[-1][1]
-
-    def backward(layers, steps, d):
-        found = []
-        for k in reversed(range(len(layers))):
-            found.append((steps[k].T @ d, d.sum(axis=0)))
-            d = (d @ layers[k][0].T) * (1 - steps[k] ** 2 if k else 1)
-        return found[::-1], d
-
     steps, z = forward(params["encoder"], x)
     inner, y = forward(params["decoder"], z)
     decoder, d = backward(params["decoder"], inner, (y - x) / len(x))

@@ -18,6 +18,7 @@ from scg import checkpoint
 from scg.tree import leaves
 from tests.test_data import rebuild
 from tests.test_examples import data, outcome, told  # noqa: F401 - data is a fixture
+from tests.test_examples_trainer import damages
 
 ROOT = Path(examples.__file__).parents[1]
 ALL = {"ppca": ppca, "autoencoder": autoencoder, "vae": vae, "iwae": iwae, "discrete_vae": discrete_vae, "sequence": sequence}
@@ -74,16 +75,10 @@ def test_killed_at_fifty_random_moments_what_learns_ends_in_the_same_bits(name, 
 def damaged(name, data, tmp_path, capsys, trials):  # noqa: F811
     """Bits flipped and ends cut off: each a line that names the file, and nothing loaded or written."""
     assert run(name, data, tmp_path, "--epochs", 1) == 0
-    path, rng = tmp_path / "checkpoint.npz", np.random.default_rng(3)
+    path = tmp_path / "checkpoint.npz"
     whole, before = path.read_bytes(), {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     capsys.readouterr()
-    for trial in range(trials):
-        content = bytearray(whole)
-        at = int(rng.integers(len(content)))
-        if trial % 2:
-            del content[at:]
-        else:
-            content[at] ^= 1 << int(rng.integers(8))
+    for content in damages(whole, trials, np.random.default_rng(3)):
         path.write_bytes(content)
         told(capsys, run(name, data, tmp_path, "--resume", "--epochs", 2), "checkpoint.npz")
         assert path.read_bytes() == content

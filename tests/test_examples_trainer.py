@@ -300,11 +300,8 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
 # damaged checkpoints and killed runs
 
 
-def damaged(data, tmp_path, capsys, trials):  # noqa: F811
-    assert run(data, tmp_path, "--epochs", 1) == 0
-    path, rng = tmp_path / "checkpoint.npz", np.random.default_rng(0)
-    whole, metrics = path.read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
+def damages(whole, trials, rng):
+    """Contents with a bit flipped or the end cut off, in turn."""
     for trial in range(trials):
         content = bytearray(whole)
         at = int(rng.integers(len(content)))
@@ -312,6 +309,15 @@ def damaged(data, tmp_path, capsys, trials):  # noqa: F811
             del content[at:]
         else:
             content[at] ^= 1 << int(rng.integers(8))
+        yield content
+
+
+def damaged(data, tmp_path, capsys, trials):  # noqa: F811
+    assert run(data, tmp_path, "--epochs", 1) == 0
+    path = tmp_path / "checkpoint.npz"
+    whole, metrics = path.read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    for content in damages(whole, trials, np.random.default_rng(0)):
         path.write_bytes(content)
         told(capsys, vae.main(["--resume", "--epochs", "2", "--out", str(tmp_path)]), "checkpoint.npz")
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics and path.read_bytes() == bytes(content)

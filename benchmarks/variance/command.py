@@ -31,6 +31,7 @@ from typing import Any
 from benchmarks.timing import RESULTS, versions
 from benchmarks.variance import EXPERIMENTS
 from benchmarks.variance.parts import ResumeError, experiment, kept, measured, parts, write
+from examples.training import terminable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, out, started = _parser().parse_args(argv), None, time.monotonic()
     out = Path(options.out)
     try:
-        with _terminable():
+        with terminable():
             run(options.experiments or EXPERIMENTS, out, options.seed, options.quick, options.resume, options.workers)
     except ResumeError as error:
         print(error, file=sys.stderr)
@@ -141,24 +142,6 @@ def _progress(total: int, done: int) -> Iterator[tuple[Callable[[], Any], Callab
             print(f"{count[0]} of {total} parts, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     yield tick, lambda text: print(f"\n{text}" if sys.stderr.isatty() else text, flush=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a SIGTERM end the run as Ctrl-C does."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _experiment(text: str) -> str:

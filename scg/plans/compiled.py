@@ -32,8 +32,8 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
         step = scg.compile(scg.value_and_grad(cost))
 
     ``fn`` is a cost, a derivative of one, or a whole training step (``optimizer.step(gradient)`` in it is taken when the gradient is there).
-    The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; later ones run NumPy calls on preallocated
-    buffers. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have drawn; Python numbers, strings,
+    The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; what it returns, as what all later ones do, comes
+    from NumPy calls on preallocated buffers. A function that puts other values into its arguments is refused. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have drawn; Python numbers, strings,
     functions and other objects are part of what was planned: another value means another plan. Arrays that the function holds are read anew
     at each call; whatever else it looks up outside its arguments is as it was when it was recorded. Plans are kept for the ``capacity``
     signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a result is not finite, the function runs

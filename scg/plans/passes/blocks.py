@@ -128,7 +128,7 @@ def why_not(op: Op, program: Program) -> str | None:
         return "its primitive is no ufunc"
     if not op.shape or op.shape[0] < 2:
         return "its first axis has one row"
-    return "no other map of its shape is near, and a thread would not pay"
+    return "no other map of its shape is near"
 
 
 def part(shape: tuple[int, ...], region: tuple[int, ...], start: int, stop: int) -> Any:
