@@ -23,7 +23,7 @@ Argnums = int | Sequence[int]
 
 # Allocated, never touched, and freed: from then on the C library keeps freed arrays of up to this size for the next ones. Else it returns their
 # pages, and faulting them in again takes as long as a training step on arrays of a megabyte computes.
-np.empty(2**24, np.uint8)
+np.empty(2**25 - 2**16, np.uint8)
 
 
 def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:

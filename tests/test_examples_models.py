@@ -351,7 +351,9 @@ def test_a_long_evaluation_says_how_to_shorten_it_and_how_far_it_is(capsys, monk
 
 
 def test_the_learning_curve_of_few_epochs_shows_all_of_them():
-    figure = pytest.importorskip("matplotlib.figure").Figure()
+    from matplotlib.figure import Figure
+
+    figure = Figure()
     axes = figure.add_subplot()
     plots.curve(axes, [{"epoch": 1, "train": -500.0, "test": -210.0}, {"epoch": 2, "train": -180.0, "test": -179.9}])
     low, high = axes.get_ylim()
