@@ -1,5 +1,6 @@
 """Optimizers: arrays stepped in place down a gradient. The update is the formula of each class; everything is NumPy."""
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,6 +12,10 @@ from scg.ambient import RECORDER
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.graph import Node
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
+
+
+Step = tuple[Callable[..., Any], list[Any]]
+"""A call, and its operands."""
 
 
 class Optimizer(ABC):
@@ -38,6 +43,7 @@ class Optimizer(ABC):
             for other, earlier in self._named[:i]:
                 if np.may_share_memory(array, earlier) and np.shares_memory(array, earlier):
                     raise ScgValueError(f"params{path} and params{other} share memory: one update would be made twice ({here()})")
+        self._bound: dict[tuple[int, int], Any] = {}  # the calls of a step, by the number of threads and of constants
         self._flats = [_Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])]
 
     @property
@@ -80,30 +86,50 @@ class Optimizer(ABC):
         """
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self._take, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named])
+            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named])
             return
         found = self._matching(gradients, "gradients")
         with np.errstate(over="ignore", invalid="ignore"):
             for (path, _), g in zip(self._named, found, strict=True):
                 if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():  # a sum is the cheaper pass
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
-        self._take(*found)
+        for fn, args in self._begin(1, *found)[0]:
+            fn(*args)
 
-    def _take(self, *gradients: np.ndarray) -> None:
-        """The step for gradients that fit and are finite, one for each array of the parameters."""
+    def _begin(self, threads: int, *gradients: np.ndarray) -> list[list[Step]]:
+        """Count the step for gradients that fit and are finite, one for each array of the parameters; what each of some threads is to do."""
         self.learning_rate = _number("learning_rate", self.learning_rate, 0, math.inf)
         for path, array in self._named:
             if not array.flags.writeable:
                 raise ScgValueError(f"params{path} has become read-only; no parameter was changed ({here()})")
         self.steps += 1
-        for flat in self._flats:
-            flat.step(self._change, gradients)
+        constants = self._constants()
+        bound = self._bound.get((threads, len(constants)))
+        if bound is None:
+            bound = self._bound[threads, len(constants)] = [flat.bind(self._rule, len(constants), threads) for flat in self._flats]
+        for _, slots, arrays in bound:
+            for array, number in zip(arrays, constants, strict=True):
+                array[...] = number
+            flat = {}
+            for args, at, i, start, stop in slots:
+                g = flat.get(i)
+                if g is None:
+                    g = flat[i] = gradients[i].reshape(-1)
+                args[at] = g[start:stop]
+        return [[step for lanes, _, _ in bound for step in lanes[lane]] for lane in range(threads)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_bound": {}}  # views would be copies
 
     @abstractmethod
-    def _change(self, g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
-        """What to subtract from parameters with gradient ``g``; their part of the buffers is updated in place.
+    def _constants(self) -> tuple[float, ...]:
+        """The numbers of this step, which ``self.steps`` counts already."""
 
-        One axis; ``g`` is left alone, ``work`` has its shape and may be written to, and ``self.steps`` counts this step too.
+    @abstractmethod
+    def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
+        """Calls that update ``buffers`` and leave in ``work`` what to subtract from parameters with gradient ``g``, which they leave alone.
+
+        All have one axis and one dtype. The constants are arrays without axes: NumPy takes as long to convert a number as for a thousand elements.
         """
 
     def _matching(self, tree: Any, name: str) -> list[Any]:
@@ -141,15 +167,18 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, learning_rate)
 
-    def _change(self, g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
-        direction = g
-        if buffers:
-            (direction,) = (velocity,) = buffers
-            np.multiply(velocity, self.momentum, out=velocity)
-            np.add(velocity, g, out=velocity)
-            if self.nesterov:
-                direction = np.add(np.multiply(velocity, self.momentum, out=work), g, out=work)
-        return np.multiply(direction, self.learning_rate, out=work)
+    def _constants(self) -> tuple[float, ...]:
+        return self.learning_rate, self.momentum
+
+    def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
+        rate, momentum = constants
+        if not buffers:
+            return [(np.multiply, [g, rate, work])]
+        (velocity,) = buffers
+        moved: list[Step] = [(np.multiply, [velocity, momentum, velocity]), (np.add, [velocity, g, velocity])]
+        if not self.nesterov:
+            return [*moved, (np.multiply, [velocity, rate, work])]
+        return [*moved, (np.multiply, [velocity, momentum, work]), (np.add, [work, g, work]), (np.multiply, [work, rate, work])]
 
 
 @final
@@ -167,63 +196,98 @@ class Adam(Optimizer):
         self.epsilon = _number("epsilon", epsilon, 0, math.inf)
         super().__init__(params, learning_rate)
 
-    def _change(self, g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
+    def _constants(self) -> tuple[float, ...]:
+        t = self.steps
+        rate, scale = self.learning_rate * (1 - self.beta1) / (1 - self.beta1**t), math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
+        if rate > 1e-12:  # the rate in the denominator, a pass less; below, what is divided by it could overflow
+            return self.beta1, self.beta2, scale / rate, self.epsilon / rate
+        return self.beta1, self.beta2, scale, self.epsilon, rate
+
+    def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
+        b1, b2, factor, shift, *rate = constants
         total, squares = buffers
-        b1, b2, t = self.beta1, self.beta2, self.steps
-        np.multiply(total, b1, out=total)
-        np.add(total, g, out=total)
-        np.multiply(g, g, out=work)
-        np.multiply(squares, b2, out=squares)
-        np.add(squares, work, out=squares)
-        np.sqrt(squares, out=work)
-        rate, scale = self.learning_rate * (1 - b1) / (1 - b1**t), math.sqrt((1 - b2) / (1 - b2**t))
-        if not rate > 1e-12:  # below, what is divided by it could overflow
-            np.add(np.multiply(work, scale, out=work), self.epsilon, out=work)
-            return np.multiply(np.divide(total, work, out=work), rate, out=work)
-        np.multiply(work, scale / rate, out=work)  # the rate in the denominator: a pass less
-        np.add(work, self.epsilon / rate, out=work)
-        return np.divide(total, work, out=work)
+        return [
+            (np.multiply, [total, b1, total]),
+            (np.add, [total, g, total]),
+            (np.square, [g, work]),
+            (np.multiply, [squares, b2, squares]),
+            (np.add, [squares, work, squares]),
+            (np.sqrt, [squares, work]),
+            (np.multiply, [work, factor, work]),
+            (np.add, [work, shift, work]),
+            (np.divide, [total, work, work]),
+            *[(np.multiply, [work, last, work]) for last in rate],
+        ]
 
 
 class _Flat:
-    """The parameters of one dtype as one flat array, in blocks that stay in the cache: each buffer is that long, parameters stay where they are."""
+    """The parameters of one dtype in blocks that stay in the cache, a part of a large array or some small ones; each buffer is one flat array."""
 
-    BLOCK = 2**16  # elements
+    LARGE, BLOCK = 2**14, 2**15  # elements
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
+        self.dtype = dtype
         self.members = [i for i, (_, array) in enumerate(named) if array.dtype == dtype]
+        self.members.sort(key=lambda i: -named[i][1].size)  # the small ones side by side
         self.params = [named[i][1] for i in self.members]
-        ends = np.cumsum([0, *[array.size for array in self.params]]).tolist()
-        self.buffers = [np.zeros(ends[-1], dtype) for _ in slots]
-        self.ends = ends
-        self.work = [np.empty(min(self.BLOCK, ends[-1]), dtype) for _ in range(2)]
-        self.blocks = []
-        count = -(-ends[-1] // self.BLOCK)
-        for start, stop in [(ends[-1] * k // count, ends[-1] * (k + 1) // count) for k in range(count)]:
-            pieces = [(k, max(start, a) - a, min(stop, b) - a) for k, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)) if a < stop and b > start]
-            self.blocks.append((start, stop, [piece for piece in pieces if piece[1] < piece[2]]))
+        self.ends = np.cumsum([0, *[array.size for array in self.params]]).tolist()
+        self.buffers = [np.zeros(self.ends[-1], dtype) for _ in slots]
 
     def parts(self, slots: tuple[str, ...]) -> list[tuple[int, str, np.ndarray]]:
         """(index of the parameter, slot, view of its part of the buffer)."""
         spans = list(zip(self.members, self.params, self.ends[:-1], self.ends[1:], strict=True))
         return [(i, slot, buffer[a:b].reshape(x.shape)) for slot, buffer in zip(slots, self.buffers, strict=True) for i, x, a, b in spans]
 
-    def step(self, change: Callable[..., np.ndarray], gradients: Sequence[np.ndarray]) -> None:
-        """Subtract ``change(g, work, *buffers)``, block by block."""
-        found = [(x.reshape(-1) if x.flags.c_contiguous else x.flat, gradients[i].reshape(-1)) for i, x in zip(self.members, self.params, strict=True)]
-        work = self.work
-        for start, stop, pieces in self.blocks:
-            g = [found[k][1][a:b] for k, a, b in pieces]
-            whole = g[0] if len(g) == 1 else np.concatenate(g, out=work[1][: stop - start])
-            moved = change(whole, work[0][: stop - start], *[buffer[start:stop] for buffer in self.buffers])
+    def blocks(self) -> list[list[tuple[int, int, int]]]:
+        """Of each block the pieces (parameter, start, stop), which lie side by side in the buffers."""
+        found: list[list[tuple[int, int, int]]] = []
+        room = 0
+        for k, x in enumerate(self.params):
+            count = -(-x.size // self.BLOCK) if x.size >= self.LARGE else min(x.size, 1)
+            for a, b in itertools.pairwise([x.size * j // count for j in range(count + 1)] if count else []):
+                if x.size >= self.LARGE or room < b:
+                    found.append([])
+                    room = 0 if x.size >= self.LARGE else self.BLOCK
+                found[-1].append((k, a, b))
+                room -= b if x.size < self.LARGE else 0
+        return found
+
+    def bind(self, rule: Callable[..., list[Step]], count: int, threads: int) -> tuple[list[list[Step]], list[Any], list[np.ndarray]]:
+        """For each thread its calls; where gradients go into their operands, (list, position, parameter, start, stop); and the arrays for constants."""
+        constants = [np.zeros((), self.dtype) for _ in range(count)]
+        lists: list[list[Step]] = [[] for _ in range(threads)]
+        work = [np.empty((2, min(self.BLOCK, self.ends[-1])), self.dtype) for _ in range(threads)]
+        load, slots = [0] * threads, []
+        for pieces in self.blocks():
+            thread = load.index(min(load))
+            size = sum([b - a for _, a, b in pieces])
+            load[thread] += size
+            start = self.ends[pieces[0][0]] + pieces[0][1]
+            out, whole = work[thread][:, :size]
+            steps: list[Step] = []
+            if len(pieces) > 1:
+                several: list[Any] = [None] * len(pieces)
+                steps.append((np.concatenate, [several, 0, whole]))
+                slots += [(several, n, self.members[k], a, b) for n, (k, a, b) in enumerate(pieces)]
+            steps += rule(constants, whole, out, *[buffer[start : start + size] for buffer in self.buffers])
+            if len(pieces) == 1:
+                ((k, a, b),) = pieces
+                slots += [(args, at, self.members[k], a, b) for _, args in steps for at, array in enumerate(args) if array is whole]
             at = 0
             for k, a, b in pieces:
-                row = found[k][0]
-                if type(row) is np.ndarray:
-                    np.subtract(row[a:b], moved[at : at + b - a], row[a:b])
+                x, moved = self.params[k], out[at : at + b - a]
+                if x.flags.c_contiguous:
+                    part = x.reshape(-1)[a:b]
+                    steps.append((np.subtract, [part, moved, part]))
                 else:
-                    row[a:b] = row[a:b] - moved[at : at + b - a]
+                    steps.append((_subtract, [x.flat, a, b, moved]))
                 at += b - a
+            lists[thread] += steps
+        return lists, slots, constants
+
+
+def _subtract(row: Any, start: int, stop: int, moved: np.ndarray) -> None:
+    row[start:stop] = row[start:stop] - moved
 
 
 @final
@@ -242,7 +306,7 @@ class Average:
         """Move the averages towards ``params``."""
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self.step, (params,), [array for _, array in leaves(self.params)])
+            recorder.later(lambda threads, params: self.step(params), (params,), [array for _, array in leaves(self.params)])
             return
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))

@@ -31,6 +31,11 @@ def is_copy(op: Op) -> bool:
     return op.statics.get("copies", False)
 
 
+def is_step(op: Op) -> bool:
+    """Whether something is to be done for it at a call: it is no array of the caller's, and no view."""
+    return op.rule not in (INPUT, HELD) and (view(op) is None or is_copy(op) or type(op.args[0]) is not Op)
+
+
 def assign(program: Program, own: set[int]) -> Assignment:
     """Blocks for all results but those in ``own`` (by id), which have memory of their own, those of several results, and temporaries of regions."""
     region_of = {id(op): region for region in program.regions for op in region.members}

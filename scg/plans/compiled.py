@@ -5,6 +5,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -26,7 +27,7 @@ PLAIN = "plain"
 """In the place of plans: this call cannot be compiled."""
 
 
-def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 32, without: Any = ()) -> "Compiled":
+def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 32, threads: int | None = None, without: Any = ()) -> "Compiled":
     """The same function with a compiled plan behind it: same call, same results, from the same draws.
 
         step = scg.compile(scg.value_and_grad(cost))
@@ -40,11 +41,15 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
     again. The caller owns what is returned. Safe from several threads.
 
     ``fn`` runs plainly inside a function that is being differentiated, and within ``detect_nan()``. Raises PlanError, which names the line,
-    where a function cannot be compiled; with ``fallback`` it runs plainly then. ``without`` names passes to leave out.
+    where a function cannot be compiled; with ``fallback`` it runs plainly then. ``threads`` is how many a plan may take, where it gains by
+    more than one (None: as many as NumPy's BLAS, up to four); while it runs on several, each of its products has one. ``without`` names
+    passes to leave out.
     """
     if not callable(fn):
         raise PlanError(f"compile needs a function, got {type(fn).__name__} ({here()})")
-    return Compiled(fn, fallback, capacity, Options(frozenset([without] if isinstance(without, str) else without)))
+    if threads is not None and (not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1):
+        raise PlanError(f"threads must be a positive number, or None, got {threads!r} ({here()})")
+    return Compiled(fn, fallback, capacity, Options(frozenset([without] if isinstance(without, str) else without), threads))
 
 
 class Compiled:
@@ -94,7 +99,7 @@ class Compiled:
         with self._lock:
             plans, _ = self._plans.get(signature.key, ([], None))
             plans[:] = [other for other in plans if other is not plan]
-        return self._record(signature, states, args, kwargs, Options(self._options.without | {"softplus"}))[0]
+        return self._record(signature, states, args, kwargs, replace(self._options, without=self._options.without | {"softplus"}))[0]
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
         """Print, and return, the plan of a call with these arguments: steps, buffers, bytes, what was fused, what was not and why.

@@ -57,7 +57,7 @@ def explain(plan: Any) -> str:
 
 
 def _region(k: int, region: Region) -> str:
-    rows = region.rows
+    rows = region.rows()
     return f"  region {k}: {len(region.members)} maps of {list(region.shape)} in {len(rows)} blocks of up to {max([b - a for a, b in rows])} rows; {len(region.temporaries)} need no array"
 
 

@@ -2,16 +2,20 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
-from scg.plans.buffers import Assignment, aligned, is_copy
+from scg.plans.buffers import Assignment, aligned, is_copy, origin
+from scg.plans.crew import Crew, Step, run_steps
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
-from scg.plans.passes.blocks import Region, part
+from scg.plans.passes.blocks import Region
+from scg.plans.passes.lanes import Turn, cut_operand
 from scg.plans.program import HELD, SILENT, Op, Program
 from scg.plans.recording import INPUT
+from scg.plans.waiting import Access, Task, lane_lists, let_go
 
 SMALL = 2**14
 """Bytes up to which a result is copied out of its buffer; a larger one is written into an array that the caller then owns."""
@@ -27,7 +31,7 @@ class Dynamic:
 
 
 class Machine:
-    """Buffers and bound steps; ``run`` computes. One thread at a time."""
+    """Buffers and bound steps; ``run`` computes. One call at a time."""
 
     def __init__(self, program: Program, assignment: Assignment, results: dict[int, int], slots: int):
         """``results``: slots (after those of the arguments) of the operations that are written into arrays of the caller."""
@@ -38,18 +42,15 @@ class Machine:
         self.references: list[list[tuple[list[Any], int, tuple[Any, ...]]]] = [[] for _ in range(slots)]
         self.spares: dict[int, list[Any]] = {}
         self.counts: dict[int, int] = {}
-        self.steps: list[tuple[Any, list[Any]]] = []
-        regions = {id(region.members[-1]): region for region in program.regions}
-        inside = {id(op) for region in program.regions for op in region.members}
         for op in program.ops:
             place = self._place(op, program, assignment, results)
             if place is not None:
                 self.places[id(op)] = place
-            if id(op) in inside:
-                if id(op) in regions:
-                    self._bind_region(regions[id(op)])
-            elif op.rule not in (INPUT, HELD) and (view(op) is None or is_copy(op) or type(op.args[0]) is not Op):
-                self._bind_step(op)
+        width = program.width
+        shown = _Shown(self.places, assignment, results) if width > 1 else None
+        tasks = [self._task(turn, lane, shown) for turn in program.turns for lane in (range(width) if turn.cuts else [turn.lane])]
+        self.steps = [step for task in tasks for step in task.steps]  # in the order of the program
+        self.lanes, self.locks = lane_lists(tasks, width) if width > 1 else ([self.steps], [])
 
     def _place(self, op: Op, program: Program, assignment: Assignment, results: dict[int, int]) -> Any:
         if op.rule is INPUT:
@@ -70,48 +71,45 @@ class Machine:
             return tuple([np.empty_like(v) for v in op.value])
         return self.blocks[assignment.block[id(op)]][: op.nbytes].view(op.dtype).reshape(op.shape)
 
-    def _bind_step(self, op: Op) -> None:
-        if is_copy(op):
-            look = view(op)
-            run: Any = lambda x, out, look=look: np.copyto(out, look(x))
+    def _task(self, turn: Turn, lane: int, shown: "_Shown | None") -> Task:
+        """The steps of a turn on a lane: all of it, or those of the lane's rows."""
+        region = turn.region
+        rows = (turn.cuts[lane], turn.cuts[lane + 1]) if turn.cuts else None
+        steps: list[Step] = []
+        if region is None:
+            (op,) = turn.members
+            steps.append(self._step(op, rows, {}, []))
+            temporary: frozenset[int] = frozenset()
         else:
-            run = kernel(op, self.generators)
+            homes, sizes = temporaries(region)  # in a few arrays of one block, each lane's own
+            blocks = region.rows(*rows or (0, None))
+            scratch = [aligned(max([b - a for a, b in blocks]) * size) for size in sizes]
+            steps += [self._step(op, block, homes, scratch) for block in blocks for op in region.members]
+            temporary = region.temporaries
+        accesses = [] if shown is None else [found for op in turn.members for found in shown.accesses(op, rows, temporary)]
+        return Task(lane, steps, accesses)
+
+    def _step(self, op: Op, rows: tuple[int, int] | None, homes: dict[int, int], scratch: list[Any]) -> Step:
+        """One operation bound to its operands and its result, or to these rows of them; what is bound at the call has its place noted."""
         args: list[Any] = []
-        for operand in (*op.args, op):
-            place = self.places.get(id(operand)) if type(operand) is Op else operand
-            if type(place) is Dynamic:
-                self.references[place.slot].append((args, len(args), place.views))
+        for k, operand in enumerate((*op.args, op)):
+            look = None if rows is None else (lambda x: x[rows[0] : rows[1]]) if operand is op else cut_operand(op, k, *rows)
+            if id(operand) in homes and type(operand) is Op:
+                assert rows is not None
+                shape = (rows[1] - rows[0], *operand.shape[1:])
+                place: Any = scratch[homes[id(operand)]][: math.prod(shape) * operand.dtype.itemsize].view(operand.dtype).reshape(shape)
+            elif type(operand) is Op and type(self.places.get(id(operand))) is Dynamic:
+                found = self.places[id(operand)]
+                self.references[found.slot].append((args, len(args), found.views if look is None else (*found.views, look)))
                 place = None
+            else:
+                place = self.places.get(id(operand)) if type(operand) is Op else operand
+                place = place if look is None else look(place)
             args.append(place)
-        self.steps.append((run, args))
-
-    def _bind_region(self, region: Region) -> None:
-        """Steps for each block of rows; temporaries live in a few arrays of one block."""
-        rows = region.rows
-        homes, number = temporaries(region)
-        height = max([stop - start for start, stop in rows])
-        scratch = [aligned(height * size) for size in number]
-        for start, stop in rows:
-            for op in region.members:
-                args: list[Any] = []
-                for operand in (*op.args, op):
-                    args.append(self._block(operand, region, start, stop, homes, scratch, args, operand is op))
-                self.steps.append((kernel(op, self.generators), args))
-
-    def _block(self, operand: Any, region: Region, start: int, stop: int, homes: Any, scratch: Any, args: list[Any], is_out: bool) -> Any:
-        """The rows of an operand, or of the result; what is bound at the call has its place noted."""
-        if type(operand) is not Op:
-            cut = part(operand.shape, region.shape, start, stop) if isinstance(operand, np.ndarray) else None
-            return operand if cut is None else cut(operand)
-        if id(operand) in homes:
-            shape = (stop - start, *operand.shape[1:])
-            return scratch[homes[id(operand)]][: math.prod(shape) * operand.dtype.itemsize].view(operand.dtype).reshape(shape)
-        cut = (lambda x: x[start:stop]) if is_out else part(operand.shape, region.shape, start, stop)
-        place = self.places[id(operand)]
-        if type(place) is Dynamic:
-            self.references[place.slot].append((args, len(args), place.views if cut is None else (*place.views, cut)))
-            return None
-        return place if cut is None else cut(place)
+        if is_copy(op):
+            reshaped: Any = view(op)
+            return (lambda x, out: np.copyto(out, reshaped(x))), args
+        return kernel(op, self.generators), args
 
     def bind(self, slot: int, array: Any) -> None:
         """Let the steps read, or write, this array in the place of the one before."""
@@ -150,14 +148,46 @@ class Machine:
         self.counts[slot] = sys.getrefcount(array)
         return array
 
-    def run(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> None:
-        """Bind the arguments and run all steps."""
+    def run(self, arrays: Sequence[Any], generators: list[np.random.Generator], crew: Crew | None) -> None:
+        """Bind the arguments and run all steps, in lanes where there is a crew."""
         for slot, array in enumerate(arrays):
             if self.bound[slot] is not array:
                 self.bind(slot, array)
         self.generators.current = generators
-        for fn, args in self.steps:
-            fn(*args)
+        if crew is None:
+            run_steps(self.steps)
+        else:
+            crew.run(self.lanes, lambda: let_go(self.locks))
+
+
+class _Shown:
+    """What memory each operation touches."""
+
+    def __init__(self, places: dict[int, Any], assignment: Assignment, results: dict[int, int]):
+        self.places, self.assignment, self.results = places, assignment, results
+        self.stood: dict[int, Any] = {}  # arrays in the place of those that are known only at the call; nobody writes to them
+
+    def accesses(self, op: Op, rows: tuple[int, int] | None, temporary: frozenset[int]) -> Iterator[Access]:
+        """All but that of temporaries, which are each lane's own, and of arguments, to which nobody writes."""
+        if "generator" in op.statics:
+            yield ("generator", op.statics["generator"]), 0, 1, True
+        for k, operand in enumerate((*op.args, op)):
+            if type(operand) is not Op or id(operand) in temporary:
+                continue
+            source = origin(operand)
+            if source.rule in (INPUT, HELD, *SILENT):
+                continue
+            look = None if rows is None else (lambda x: x[rows[0] : rows[1]]) if operand is op else cut_operand(op, k, *rows)
+            place = self.places[id(operand)]
+            if type(place) is Dynamic:
+                array = self.stood.setdefault(id(source), np.empty(source.shape, source.dtype))
+                for view_of in place.views:
+                    array = view_of(array)
+                place = array
+            root: Any = self.results.get(id(source), -1), self.assignment.block.get(id(source), -1)
+            for array in place if type(place) is tuple else (place,):
+                low, high = byte_bounds(array if look is None else look(array))
+                yield (root if max(root) >= 0 else id(source)), low, high, operand is op
 
 
 def temporaries(region: Region) -> tuple[dict[int, int], list[int]]:

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from scg.graph import Node
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
+from scg.plans.crew import crew, run_steps
 from scg.plans.machine import SMALL, Machine
 from scg.plans.program import HELD, Op, Program, from_recording
 from scg.plans.recording import INPUT, Recorder
@@ -74,19 +76,23 @@ class Plan:
             machine = self._machines.pop() if self._machines else None
         if machine is None:
             machine = Machine(self.program, self.assignment, self._own, self._slots)
-        try:
-            for op_id, slot in self._own.items():
-                op = self._by_id[op_id]
-                machine.fresh(slot, op.shape, op.dtype)
-            machine.run(arrays, generators)
+        for op_id, slot in self._own.items():
+            op = self._by_id[op_id]
+            machine.fresh(slot, op.shape, op.dtype)
+        with crew(self.program.width) if self.program.width > 1 else nullcontext() as threads:
+            machine.run(arrays, generators, threads)
             for call, trees, values in self._later:
                 made = iter([machine.read(value) for value in values])
-                call(*[rebuild(tree, made) for tree in trees])
-            return rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
-        finally:
-            with self._lock:
-                if len(self._machines) < MACHINES:
-                    self._machines.append(machine)
+                lists = call(self.program.width, *[rebuild(tree, made) for tree in trees])
+                if threads is not None and lists:
+                    threads.run(lists, lambda: None)
+                else:
+                    run_steps(lists[0] if lists else ())
+        found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
+        with self._lock:  # not where a step failed: others may be on their way still
+            if len(self._machines) < MACHINES:
+                self._machines.append(machine)
+        return found
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
         if output.argument is not None:

@@ -36,7 +36,7 @@ class Choice(NamedTuple):
 
 
 class Later(NamedTuple):
-    """A call with side effects, ``call(*trees)``, that is made with arrays when the values are there."""
+    """What has side effects, and begins when the values are there: ``call(threads, *trees)`` with arrays, which may return, for each thread, steps to do."""
 
     call: Callable[..., Any]
     trees: tuple[Any, ...]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from scg.plans.crew import width
 from scg.plans.passes.aliases import aliases
 from scg.plans.passes.blocks import blocks
 from scg.plans.passes.choices import choices
@@ -13,6 +14,7 @@ from scg.plans.passes.factor import factor
 from scg.plans.passes.finite import finite
 from scg.plans.passes.flatten import flatten
 from scg.plans.passes.fold import fold
+from scg.plans.passes.lanes import lanes
 from scg.plans.passes.merge import merge
 from scg.plans.passes.scalars import scalars
 from scg.plans.passes.shrink import shrink
@@ -40,23 +42,26 @@ PASSES: dict[str, Pass] = {
     "copies": copies,
     "scalars": scalars,
     "blocks": blocks,
+    "lanes": lanes,
 }
 """All passes by name, in their order. What one has replaced is dropped before the next."""
 
-NEEDED = ("copies", "finite")
-"""Passes that are not left out: without the one a copy would be taken for a view, without the other what must be computed again would not be seen."""
+NEEDED = ("copies", "finite", "lanes")
+"""Passes that are not left out: without them a copy would be taken for a view, what must be computed again would not be seen, and nothing would have its turn."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """``without``: passes that are left out, by name."""
+    """``without``: passes that are left out, by name. ``threads``: how many a plan may have; None: as many as there are to be had."""
 
     without: frozenset[str] = field(default_factory=frozenset)
+    threads: int | None = None
 
 
 def run(program: Program, options: Options) -> list[tuple[str, int, int]]:
     """(pass, how often it struck, operations after it) of every pass that is not left out."""
     report = [("recorded", len(program.ops), len(program.ops))]
+    program.width = options.threads or width()
     for name, change in PASSES.items():
         if name in options.without and name not in NEEDED:
             continue

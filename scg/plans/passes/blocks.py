@@ -2,6 +2,7 @@
 reads from the cache, and what only they read needs no array of its own.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,13 +27,11 @@ class Region(NamedTuple):
     shape: tuple[int, ...]
     temporaries: frozenset[int]
 
-    @property
-    def rows(self) -> list[tuple[int, int]]:
-        """(start, stop) of each block along the first axis."""
-        n = self.shape[0]
-        width = int(np.prod(self.shape[1:], dtype=np.int64))
-        count = min(n, max(1, -(-n * width // BLOCK)))
-        ends = [n * k // count for k in range(count + 1)]
+    def rows(self, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
+        """(start, stop) of each block along the first axis, or a part of it."""
+        n = (self.shape[0] if stop is None else stop) - start
+        count = min(n, max(1, -(-n * math.prod(self.shape[1:]) // BLOCK)))
+        ends = [start + n * k // count for k in range(count + 1)]
         return list(zip(ends[:-1], ends[1:], strict=True))
 
 
@@ -98,10 +97,10 @@ def _near(op: Op, inside: set[int], members: list[Op]) -> bool:
 
 
 def _leads(op: Op) -> bool:
-    return len(op.shape or ()) > 0 and op.size >= LARGE and _is_map(op) and op.shape[0] > 1
+    return len(op.shape or ()) > 0 and op.size >= LARGE and is_map(op) and op.shape[0] > 1
 
 
-def _is_map(op: Op) -> bool:
+def is_map(op: Op) -> bool:
     if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
         return False
     return isinstance(op.rule.fn, np.ufunc) and not op.statics or op.rule in (elementwise._where, layout._astype, layout._as_integer)
@@ -109,22 +108,26 @@ def _is_map(op: Op) -> bool:
 
 def _joins(op: Op, shape: tuple[int, ...]) -> bool:
     """A map of the shape, or a sum over its last axis."""
-    if op.dtype is None:
-        return False
-    if op.shape == shape:
-        return _is_map(op)
-    if len(shape) < 2 or op.shape != shape[:-1] or not all([type(a) is Op or isinstance(a, np.ndarray) for a in op.args]):
-        return False
+    return op.dtype is not None and (is_map(op) if op.shape == shape else folded(op) == shape)
+
+
+def folded(op: Op) -> tuple[int, ...] | None:
+    """The shape of what is summed over its last axis, by itself or times another array, row by row; None for anything else."""
+    if op.rule not in (contraction._dot, reduction._sum) or not op.shape or not all([isinstance(a, (Op, np.ndarray)) for a in op.args]):
+        return None
+    full: tuple[int, ...] = max([a.shape for a in op.args], key=len)
+    if op.shape != full[:-1]:
+        return None
     if op.rule is contraction._dot:
-        return all([a.shape == shape or len(a.shape) < len(shape) for a in op.args])
-    return op.rule is reduction._sum and op.args[0].shape == shape and [a % len(shape) for a in op.statics["axis"] or ()] == [len(shape) - 1] and not op.statics["keepdims"]
+        return full if all([a.shape == full or len(a.shape) < len(full) for a in op.args]) else None
+    return full if [a % len(full) for a in op.statics["axis"] or ()] == [len(full) - 1] and not op.statics["keepdims"] else None
 
 
 def why_not(op: Op, program: Program) -> str | None:
     """Why a large map is in no region; None where it is no large map."""
     if op.dtype is None or op.size < LARGE or not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
         return None
-    if not _is_map(op):
+    if not is_map(op):
         return "its primitive is no ufunc"
     if not op.shape or op.shape[0] < 2:
         return "its first axis has one row"

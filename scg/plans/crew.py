@@ -1,0 +1,200 @@
+"""Threads beside the caller's, each with a list of steps; and NumPy's BLAS kept to one thread meanwhile.
+
+A hand-over costs some 40 microseconds, most of them the system's for waking a processor, so that it pays for parts of a tenth of a millisecond and
+more. A helper waits without spinning: what spins keeps a processor from others, as the threads of a BLAS do for milliseconds after each product.
+"""
+
+import ctypes
+import os
+import sys
+import threading
+from _thread import allocate_lock
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+Step = tuple[Callable[..., Any], Sequence[Any]]
+
+LIMIT = 4
+"""Threads of a plan at most: where a BLAS has more, they are left to it."""
+
+
+def run_steps(steps: Sequence[Step]) -> None:
+    """``fn(*args)`` for each step."""
+    for fn, args in steps:
+        fn(*args)
+
+
+class Helper:
+    """A parked thread that runs a list of steps when told."""
+
+    def __init__(self) -> None:
+        self.go, self.done = allocate_lock(), allocate_lock()
+        self.go.acquire()
+        self.done.acquire()
+        self.steps: Sequence[Step] = ()
+        self.abandon: Callable[[], None] = lambda: None
+        self.error: BaseException | None = None
+        self.processors: frozenset[int] | None = None
+        thread = threading.Thread(target=self._serve, name="scg helper", daemon=True)
+        thread.start()
+        self.id = thread.native_id
+
+    def _serve(self) -> None:
+        with np.errstate(all="ignore"):
+            while True:
+                self.go.acquire()
+                try:
+                    run_steps(self.steps)
+                except BaseException as error:  # raised by the caller's thread
+                    self.error = error
+                    self.abandon()
+                self.done.release()
+
+    def start(self, steps: Sequence[Step], abandon: Callable[[], None], processors: frozenset[int] | None) -> None:
+        """Begin, on one of these processors; ``abandon`` is called where a step fails."""
+        self.steps, self.abandon = steps, abandon
+        if processors is not None and processors != self.processors:
+            os.sched_setaffinity(self.id or 0, processors)
+            self.processors = processors
+        self.go.release()
+
+    def join(self) -> BaseException | None:
+        """Wait until the steps are done; what one of them raised."""
+        interrupt = None
+        while True:
+            try:
+                self.done.acquire()
+                break
+            except KeyboardInterrupt as error:  # the buffers are in use until then
+                interrupt = error
+        found, self.error, self.steps = self.error, None, ()
+        return interrupt or found
+
+
+class Crew:
+    """The caller's thread and some helpers."""
+
+    def __init__(self, size: int):
+        self.helpers = [Helper() for _ in range(size - 1)]
+        self.places: list[frozenset[int] | None] = [None] * size
+
+    def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None]) -> None:
+        """Run the lists at once, the first on this thread. ``abandon`` lets go whoever waits for a step that failed."""
+        error: BaseException | None = None
+        for k, (helper, steps) in enumerate(zip(self.helpers, lists[1:], strict=True), 1):
+            helper.start(steps, abandon, self.places[k])
+        try:
+            run_steps(lists[0])
+        except BaseException as raised:
+            error = raised
+            abandon()
+        found = [helper.join() for helper in self.helpers]
+        error = next((e for e in [*found, error] if e is not None), None)  # a helper's first: it may be why this thread failed
+        if error is not None:
+            raise error
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Keep the threads on processors of their own within the block, where there are no more of them than threads: this one where it is.
+
+        Schedulers that wake a thread beside its waker can leave both on one processor for tens of milliseconds, while the other idles.
+        """
+        allowed = frozenset(os.sched_getaffinity(0)) if _processor is not None else frozenset()
+        here = _processor() if _processor is not None else -1
+        if len(allowed) != len(self.places) or here not in allowed:
+            yield
+            return
+        self.places = [frozenset([k]) for k in (here, *sorted(allowed - {here}))]
+        os.sched_setaffinity(0, self.places[0])
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+
+_idle: list[Crew] = []
+"""Crews that nobody uses, whose threads are parked. (Threads do not survive a fork.)"""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)
+
+
+@contextmanager
+def crew(size: int) -> Iterator[Crew]:
+    """A crew of ``size`` threads, with NumPy's BLAS kept to one."""
+    try:
+        chosen = next(c for c in reversed(_idle) if len(c.helpers) == size - 1)
+        _idle.remove(chosen)
+    except (StopIteration, ValueError):
+        chosen = Crew(size)
+    with BLAS.alone(), chosen.apart():
+        yield chosen
+    _idle.append(chosen)  # not where a step failed: its thread may hold a step's memory
+
+
+def width() -> int:
+    """How many threads a plan may have: as many as NumPy's BLAS takes and this process has processors; 1 where the BLAS cannot be kept to one."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(BLAS.threads(), affinity)
+    return count if count <= LIMIT else 1
+
+
+class _Blas:
+    """The number of threads of NumPy's OpenBLAS: a setting of the process, and so is this count of those who want one thread."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, 1
+        self.get, self.set = _openblas("get_num_threads"), _openblas("set_num_threads")
+
+    def threads(self) -> int:
+        """How many it takes; 1 for another BLAS."""
+        with self.lock:
+            return self.before if self.users else int(self.get()) if self.get and self.set else 1
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep it to one thread within the block."""
+        if self.get is None or self.set is None:
+            yield
+            return
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                self.before = int(self.get())
+                self.set(1)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if self.users == 0:
+                    self.set(self.before)
+
+
+def _openblas(name: str) -> Any:
+    """A function of the OpenBLAS that NumPy is linked with, by its names in wheels and elsewhere; None where there is none."""
+    module = sys.modules.get("numpy._core._multiarray_umath")
+    try:
+        library = ctypes.PyDLL(module.__file__ if module is not None else None)
+    except (OSError, AttributeError):
+        return None
+    for spelling in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
+        found = getattr(library, spelling.format(name), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _current() -> Any:
+    """The function that tells on which processor a thread runs, where the C library has one and threads can be told to keep away."""
+    try:
+        return ctypes.PyDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+BLAS = _Blas()
+_processor = _current()

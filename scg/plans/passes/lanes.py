@@ -1,0 +1,279 @@
+"""Which thread runs what: a list for each of a few lanes, the caller's thread the first.
+
+Large products, and regions of maps, are cut by rows, a part for each lane, and what follows them row by row stays with its rows; what cannot be
+cut, or is too small, goes as a whole to the lane where it ends first (list scheduling, in the order of the program). Times are estimates, of
+constants and shapes alone, so that the same program always gets the same lanes, and the same roundings. What must wait for what is not decided
+here: see ``scg.plans.waiting``.
+"""
+
+import heapq
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.plans.buffers import is_step, origin
+from scg.plans.kernels import is_elementwise, is_plain
+from scg.plans.passes.blocks import Region, folded, is_map, part
+from scg.plans.program import LEAVES, Op, Program
+from scg.primitives import contraction, layout
+from scg.sample import draw, noise
+
+HANDOVER = 40e3
+"""Nanoseconds until a thread that waits runs on."""
+
+MARGIN = 15e3
+"""Nanoseconds that it must gain to leave the caller's thread, or to be cut."""
+
+CALL = 1e3
+"""Nanoseconds of a step around its arithmetic, in which the other threads' Python waits."""
+
+LEAST = 300e3
+"""Nanoseconds of a program for which more than one lane is looked at."""
+
+FLOPS, PACKED = 90.0, 0.15
+"""Of a product: operations a nanosecond, and nanoseconds for each element of the right factor."""
+
+BLAS_GAIN = 1.7
+"""How much sooner a product of more than ``BLAS_LARGE`` multiplications ends that the BLAS itself shares out."""
+
+BLAS_LARGE = 2**18
+
+GRAIN = 16
+"""What can be cut anywhere is cut at multiples of so many rows."""
+
+RATES = {np.exp: 0.5, np.log1p: 0.5, np.tanh: 0.5, np.log: 0.5, np.expm1: 1.0, np.sqrt: 0.3, np.divide: 0.2, np.sin: 1.0, np.cos: 1.0}
+"""Nanoseconds an element; ``RATE`` for other maps."""
+
+RATE, DRAW, FOLD = 0.15, 9.0, 0.12
+
+
+class Turn(NamedTuple):
+    """What runs next: one operation, or the members of a region; on one lane, or by ``cuts``: on each lane the rows between two of them."""
+
+    members: Sequence[Op]
+    region: Region | None
+    lane: int
+    cuts: tuple[int, ...] = ()
+
+
+def lanes(program: Program) -> int:
+    """Fill ``program.turns``; how many are cut. One lane where more would not end sooner than one with the products shared out by the BLAS."""
+    units = _units(program)
+    alone = sum([unit.cost for unit in units])
+    program.turns = [Turn(unit.members, unit.region, 0) for unit in units]
+    if program.width == 1 or alone < LEAST:
+        program.width = 1
+        return 0
+    shared = alone - sum([unit.cost * (1 - 1 / BLAS_GAIN) for unit in units if _is_large_product(unit.members[0])])
+    turns, end = _scheduled(units, program.width)
+    if end > min(1.1 * shared, 0.9 * alone):  # threads of a BLAS that wait for the next product are in the way of what comes between
+        program.width = 1
+        return 0
+    program.turns = turns
+    _reorder(program)
+    return sum([bool(turn.cuts) for turn in turns])
+
+
+class _Unit:
+    """What is scheduled as one: an operation, or the members of a region."""
+
+    def __init__(self, members: Sequence[Op], region: Region | None):
+        self.members, self.region = members, region
+        self.cost = sum(map(_cost, members))
+        self.movable = region is not None or not (is_plain(members[0]) or members[0].rule is draw)  # code of others runs on the caller's thread
+        self.rows = _rows(members, region)
+        self.before: list[_Unit] = []
+        self.after: list[_Unit] = []
+        self.rank = 0.0  # nanoseconds from its begin to the end, at the least
+        self.lane = 0
+        self.cuts: tuple[int, ...] = ()
+        self.ready: list[float] = []  # when its part on each lane is there; where it is not cut, all the same
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can be cut anywhere, since nobody takes its rows as they are cut."""
+        return self.region is None and not any([other.rows for other in self.after])
+
+
+def _units(program: Program) -> list[_Unit]:
+    """Operations that are steps, and regions, in their order."""
+    last = {id(region.members[-1]): region for region in program.regions}
+    inside = {id(op) for region in program.regions for op in region.members}
+    found: list[_Unit] = []
+    for op in program.ops:
+        if id(op) in last:
+            found.append(_Unit(last[id(op)].members, last[id(op)]))
+        elif id(op) not in inside and is_step(op):
+            found.append(_Unit([op], None))
+    return found
+
+
+def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
+    """Turns, and when the last of them ends: of what can begin, first what most depends on, each where it ends soonest."""
+    maker = {id(op): unit for unit in units for op in unit.members}
+    drawn: dict[Any, _Unit] = {}  # the last draw of each generator
+    for unit in units:
+        needed = [maker[id(origin(a))] for op in unit.members for a in op.args if type(a) is Op and id(origin(a)) in maker]
+        for op in unit.members:
+            if "generator" in op.statics:
+                needed += [drawn[op.statics["generator"]]] if op.statics["generator"] in drawn else []
+                drawn[op.statics["generator"]] = unit
+        unit.before = [other for other in dict.fromkeys(needed) if other is not unit]
+        for other in unit.before:
+            other.after.append(unit)
+    for unit in reversed(units):
+        after = max([other.rank for other in unit.after], default=0.0)
+        unit.rank = (unit.cost / width if unit.rows else unit.cost) + after
+    waiting = {id(unit): len(unit.before) for unit in units}
+    place = {id(unit): k for k, unit in enumerate(units)}
+    heap = [(-unit.rank, k, unit) for k, unit in enumerate(units) if not unit.before]
+    heapq.heapify(heap)
+    free = [0.0] * width  # when each lane has nothing more to do
+    turns = []
+    while heap:
+        unit = heapq.heappop(heap)[2]
+        _put(unit, free, maker)
+        turns.append(Turn(unit.members, unit.region, unit.lane, unit.cuts))
+        for other in unit.after:
+            waiting[id(other)] -= 1
+            if not waiting[id(other)]:
+                heapq.heappush(heap, (-other.rank, place[id(other)], other))
+    return turns, max(free)
+
+
+def _begin(unit: _Unit, lane: int, cuts: Sequence[int], free: list[float], maker: dict[int, _Unit]) -> float:
+    """When a unit, or its part, can begin on a lane."""
+    when = free[lane]
+    for op in unit.members:
+        for a in op.args:
+            source = maker.get(id(origin(a)), unit) if type(a) is Op else unit
+            if source is unit:
+                continue
+            near = _follows(a, op, source.cuts, cuts)
+            for other in [lane] if near else range(len(free)):
+                home = other if source.cuts else source.lane
+                t = source.ready[other]
+                when = max(when, t if home == lane or t + HANDOVER <= free[lane] else t + HANDOVER)
+    return when
+
+
+def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit]) -> None:
+    """Choose the lane of a unit, or where it may be cut a part on each, and move on when these are free."""
+    width = len(free)
+    begins = [_begin(unit, lane, (), free, maker) for lane in range(width if unit.movable else 1)]
+    ends = [t + unit.cost for t in begins]
+    unit.lane = min(range(len(ends)), key=lambda lane: ends[lane] + (MARGIN if lane else 0.0))
+    unit.ready = [ends[unit.lane]] * width
+    if unit.movable and unit.rows >= 2 * width:
+        cuts = tuple([unit.rows * k // width for k in range(width + 1)])
+        if unit.is_free:
+            cuts = _balanced(unit, begins)
+        parts = [_begin(unit, k, cuts, free, maker) + _share(unit, (cuts[k + 1] - cuts[k]) / unit.rows, width) for k in range(width)]
+        if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and max(parts) + MARGIN < ends[unit.lane]:
+            unit.cuts, unit.ready = cuts, parts
+    for lane in range(width):
+        if unit.cuts or lane == unit.lane:
+            free[lane] = unit.ready[lane]
+
+
+def _balanced(unit: _Unit, begins: list[float]) -> tuple[int, ...]:
+    """Cuts at which all lanes end at once, at rows that products like."""
+    width = len(begins)
+    fixed = _share(unit, 0.0, width)
+    each = unit.cost - fixed
+    taken: list[int] = []
+    for count in range(width, 0, -1):  # without the lanes that begin too late
+        chosen = sorted(range(width), key=begins.__getitem__)[:count]
+        end = (each + sum([begins[k] + fixed for k in chosen])) / count
+        if all([end > begins[k] + fixed for k in chosen]):
+            taken = chosen
+            break
+    shares = [max(0.0, end - begins[k] - fixed) / each if k in taken else 0.0 for k in range(width)]
+    ends = [min(unit.rows, GRAIN * round(unit.rows * t / GRAIN)) for t in itertools.accumulate(shares)]
+    return (0, *ends[:-1], unit.rows)
+
+
+def _reorder(program: Program) -> None:
+    """Put the operations in the order of their turns, views before who looks through them."""
+    ops: list[Op] = []
+    seen: set[int] = set()
+
+    def emit(op: Op) -> None:
+        if id(op) not in seen:
+            seen.add(id(op))
+            for a in op.args:
+                if type(a) is Op:
+                    emit(a)
+            ops.append(op)
+
+    for turn in program.turns:
+        for op in turn.members:  # those of a region side by side: their operands first
+            for a in op.args:
+                if type(a) is Op and all([a is not other for other in turn.members]):
+                    emit(a)
+        for op in turn.members:
+            emit(op)
+    for op in program.ops:
+        emit(op)
+    program.ops = ops
+
+
+def _rows(members: Sequence[Op], region: Region | None) -> int:
+    """The rows by which a unit can be cut: those of its result, if each comes from the same rows of large operands. 0 where it cannot."""
+    if region is not None:
+        return region.shape[0]
+    (op,) = members
+    if op.dtype is None or not op.shape or op.rule in LEAVES:
+        return 0
+    if op.rule is contraction._matmul:
+        return op.shape[0] if len(op.args[0].shape) == len(op.args[1].shape) == 2 else 0
+    if is_map(op):
+        return op.shape[0]
+    return op.shape[0] if folded(op) else 0
+
+
+def cut_operand(op: Op, k: int, start: int, stop: int) -> Any:
+    """The function that takes the part of operand ``k`` from which these rows of the result come; None where it is all of it."""
+    a = op.args[k]
+    shape = a.shape if isinstance(a, (Op, np.ndarray)) else ()
+    if op.rule is contraction._matmul:
+        return (lambda x: x[start:stop]) if k == 0 else None
+    return part(shape, folded(op) or op.shape, start, stop)
+
+
+def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool:
+    """Whether a part of ``op``, cut by ``cuts``, reads but the part on its lane of ``a``, whose memory was cut by ``before``."""
+    if not before or not cuts or cut_operand(op, next(k for k, other in enumerate(op.args) if other is a), 0, 1) is None:
+        return False
+    while a is not origin(a):
+        if a.rule is layout._transpose:
+            return False
+        a = a.args[0]
+    return all([x * cuts[-1] == y * before[-1] for x, y in zip(before, cuts, strict=True)])
+
+
+def _cost(op: Op) -> float:
+    """Nanoseconds, about."""
+    if op.rule is contraction._matmul:
+        k, n = op.args[1].shape[-2:] if len(op.args[1].shape) > 1 else (op.args[1].shape[0], 1)
+        return CALL + 2 * op.size * k / FLOPS + PACKED * k * n
+    if op.rule is noise or op.rule is draw:
+        return CALL + DRAW * op.size
+    if is_elementwise(op):
+        return CALL + RATES.get(op.rule.fn, RATE) * op.size
+    return CALL + FOLD * max([op.size, *[a.size for a in op.args if isinstance(a, (Op, np.ndarray))]])
+
+
+def _share(unit: _Unit, part: float, width: int) -> float:
+    """What a part of its rows costs a lane: calls are made on each, one at a time, and each packs the right factor of a product."""
+    op = unit.members[0]
+    calls = CALL * len(unit.members)
+    packed = PACKED * math.prod(op.args[1].shape) if op.rule is contraction._matmul else 0.0
+    return width * calls + packed + (unit.cost - calls - packed) * part
+
+
+def _is_large_product(op: Op) -> bool:
+    return op.rule is contraction._matmul and op.size * op.args[1].shape[0] > BLAS_LARGE

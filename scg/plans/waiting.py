@@ -1,0 +1,78 @@
+"""What waits for what: tasks of several lanes, in the order of a program, of which two that touch the same memory keep that order if one writes to it.
+
+That is all that is needed for the lanes to compute what one thread would: it does not matter who decided which task goes where.
+"""
+
+from _thread import allocate_lock
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scg.plans.crew import Step
+
+Access = tuple[Any, int, int, bool]
+"""What memory: of which ``root``, from and up to which byte, and whether it is written."""
+
+
+class Task(NamedTuple):
+    """Steps that run one after the other on a lane, and the memory that they touch."""
+
+    lane: int
+    steps: list[Step]
+    accesses: list[Access]
+
+
+def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
+    """Pairs (i, k): on its lane, task k must wait for the end of task i, of another lane. None that follows from others."""
+    recent: dict[Any, list[tuple[int, int, bool, int]]] = {}  # by root: earlier accesses
+    place = [0] * len(tasks)  # of a task in its lane, from 1
+    length = [0] * width
+    known: list[list[int]] = []  # after each task: up to which place its lane knows each lane to be
+    latest: list[list[int]] = [[0] * width for _ in range(width)]
+    pairs = []
+    for k, task in enumerate(tasks):
+        lane, clock = task.lane, list(latest[task.lane])
+        needed: dict[int, int] = {}
+        for root, low, high, writes in task.accesses:
+            for start, stop, wrote, i in recent.get(root, ()):
+                if start < high and low < stop and (writes or wrote) and tasks[i].lane != lane:
+                    needed[tasks[i].lane] = max(needed.get(tasks[i].lane, -1), i)
+        for i in sorted(needed.values(), reverse=True):
+            if place[i] > clock[tasks[i].lane]:
+                pairs.append((i, k))
+                clock = [max(a, b) for a, b in zip(clock, known[i], strict=True)]
+        length[lane] += 1
+        place[k] = clock[lane] = length[lane]
+        known.append(clock)
+        latest[lane] = clock
+        for root, low, high, writes in task.accesses:
+            earlier = recent.setdefault(root, [])
+            if writes:  # whoever meets what is covered meets this too
+                earlier[:] = [other for other in earlier if not (low <= other[0] and other[1] <= high) or other[3] == k]
+            earlier.append((low, high, writes, k))
+    return pairs
+
+
+def lane_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], list[Any]]:
+    """The steps of each lane, with locks where one waits for another, and these locks, which are held between two runs."""
+    before: dict[int, list[Any]] = {}
+    after: dict[int, list[Any]] = {}
+    locks = []
+    for i, k in awaited(tasks, width):
+        lock = allocate_lock()
+        lock.acquire()
+        locks.append(lock)
+        after.setdefault(i, []).append(lock)
+        before.setdefault(k, []).append(lock)
+    lists: list[list[Step]] = [[] for _ in range(width)]
+    for k, task in enumerate(tasks):
+        lists[task.lane] += [(lock.acquire, ()) for lock in before.get(k, ())] + task.steps + [(lock.release, ()) for lock in after.get(k, ())]
+    return lists, locks
+
+
+def let_go(locks: Sequence[Any]) -> None:
+    """Let everyone run on who waits for a step that will not come."""
+    for lock in locks:
+        try:
+            lock.release()
+        except RuntimeError:  # nobody holds it
+            pass
