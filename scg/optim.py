@@ -13,7 +13,6 @@ from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.graph import Node
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
-
 Step = tuple[Callable[..., Any], list[Any]]
 """A call, and its operands."""
 
@@ -110,7 +109,7 @@ class Optimizer(ABC):
         for _, slots, arrays in bound:
             for array, number in zip(arrays, constants, strict=True):
                 array[...] = number
-            flat = {}
+            flat: dict[int, np.ndarray] = {}
             for args, at, i, start, stop in slots:
                 g = flat.get(i)
                 if g is None:

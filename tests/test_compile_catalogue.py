@@ -40,8 +40,8 @@ def _cost(case, weights):
     return cost
 
 
-def agree(got, expected, what, ulps=2**10):
-    """Equal structure, shapes and dtypes; values to ``ulps`` units of rounding at the largest of each array."""
+def agree(got, expected, what, ulps=2**10, least=0.0):
+    """Equal structure, shapes and dtypes; values to ``ulps`` units of rounding at the largest of each array (at ``least``, where that is more)."""
     pairs = list(zip(leaves(got), leaves(expected), strict=True))
     for (path, a), (other, b) in pairs:
         assert path == other, what
@@ -50,7 +50,7 @@ def agree(got, expected, what, ulps=2**10):
         if b.dtype.kind not in "fc":
             np.testing.assert_array_equal(a, b, what + path)
             continue
-        size = np.max(np.abs(b[np.isfinite(b)]), initial=0)
+        size = np.max(np.abs(b[np.isfinite(b)]), initial=least)
         np.testing.assert_allclose(a, b, 0, ulps * np.finfo(b.dtype).eps * size, err_msg=what + path)
 
 

@@ -1,5 +1,6 @@
 """Which buffer each result lives in: a buffer is free again when its last reader has run, and an elementwise map writes over an operand that dies."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +60,8 @@ def assign(program: Program, own: set[int]) -> Assignment:
     in_place = 0
     for k, op in enumerate(program.ops):
         if op.rule not in (INPUT, HELD, *SILENT) and op.dtype is not None and origin(op) is op and id(op) not in own and id(op) not in temporary:
-            over = _dying(op, k, last, block) if is_elementwise(op) else None
+            beside = region_of[id(op)].members if id(op) in region_of else [op]
+            over = _dying(op, k, last, block, beside) if is_elementwise(op) else None
             fits = [b for b in free if op.nbytes <= sizes[b] <= 2 * op.nbytes + 1024]
             if over is not None:
                 chosen = block[id(over)]
@@ -76,15 +78,19 @@ def assign(program: Program, own: set[int]) -> Assignment:
     return Assignment(block, sizes, in_place)
 
 
-def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int]) -> Op | None:
-    """An operand of the same shape and dtype that nobody reads later: its buffer can be written over, element by element."""
+def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: Sequence[Op]) -> Op | None:
+    """An operand of the same shape and dtype that nobody reads later: its buffer can be written over, element by element.
+
+    Nor may one of those ``beside``, which run part by part with it, read the same memory otherwise (transposed, say).
+    """
     for a in op.args:
         if type(a) is not Op or a.shape != op.shape or a.dtype != op.dtype:
             continue
         o = a
         while o is not origin(o) and (o.rule.name in ("reshape", "alias", "stop_gradient", "path")) and not is_copy(o):
             o = o.args[0]
-        if o is origin(o) and last[id(o)] == k and id(o) in block and o.nbytes == op.nbytes:
+        seen_otherwise = any([b is not a and type(b) is Op and origin(b) is origin(o) for other in beside for b in other.args])
+        if o is origin(o) and last[id(o)] == k and id(o) in block and o.nbytes == op.nbytes and not seen_otherwise:
             return o
     return None
 

@@ -108,7 +108,7 @@ class Crew:
             yield
             return
         self.places = [frozenset([k]) for k in (here, *sorted(allowed - {here}))]
-        os.sched_setaffinity(0, self.places[0])
+        os.sched_setaffinity(0, {here})
         try:
             yield
         finally:

@@ -16,12 +16,15 @@ def explain(plan: Any) -> str:
     program, assignment = plan.program, plan.assignment
     names = {id(op): f"%{k}" for k, op in enumerate(program.ops)}
     homes = {**{i: f"buffer {b}" for i, b in assignment.block.items()}, **dict.fromkeys(plan.results, "result")}
+    turn_of = {id(op): turn for turn in program.turns for op in turn.members}
     region_of = {id(op): k for k, region in enumerate(program.regions) for op in region.members}
     lines, steps, plainly = [], 0, []
     for op in program.ops:
         k = region_of.get(id(op))
+        turn = turn_of.get(id(op))
+        lane = "" if turn is None or program.width == 1 else "  rows " + "|".join(map(str, turn.cuts)) if turn.cuts else f"  thread {turn.lane}"
         if k is not None and program.regions[k].members[0] is op:
-            lines.append(_region(k, program.regions[k]))
+            lines.append(_region(k, program.regions[k]) + lane)
         own = id(op) in homes or op.rule in SILENT
         if view(op) is not None and not is_copy(op) and type(op.args[0]) is Op:
             home = f"view of {names[id(origin(op))]}"
@@ -35,6 +38,7 @@ def explain(plan: Any) -> str:
         args = ", ".join([names.get(id(a), "?") if type(a) is Op else _constant(a) for a in op.args])
         kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and op.rule not in SILENT else ""
         mark = " called plainly" if own and is_plain(op) else ""
+        mark += lane if k is None else ""
         lines.append(f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind}  {home}{mark}{'  ' + op.statics['line'] if 'line' in op.statics else ''}".rstrip())
     size = sum(assignment.sizes)
     held = sum([op.nbytes for op in program.ops if op.rule in (INPUT, HELD)])
@@ -44,6 +48,7 @@ def explain(plan: Any) -> str:
         f"arguments {held:,} bytes; results in arrays of the caller {sum([op.nbytes for op in plan.results.values()]):,} bytes",
         "passes (operations after): " + ", ".join([f"{name} {struck} ({after})" for name, struck, after in plan.report]),
     ]
+    head += program.notes
     if program.risky:
         head.append("softplus by one exponential: a result that is not finite is computed again as it was written")
     tail = []

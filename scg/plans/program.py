@@ -63,7 +63,8 @@ class Program:
         self.ops, self.inputs, self.outputs = ops, inputs, outputs  # ``inputs``: id of the operation -> position of the argument
         self.notes = notes or []
         self.regions: list[Any] = []  # of ``passes.blocks``
-        self.width, self.turns = 1, []  # how many threads it may have, and what each does: of ``passes.lanes``
+        self.width = 1  # how many threads it may have
+        self.turns: list[Any] = []  # what each of them does: of ``passes.lanes``
         self.checked: set[int] = set()  # positions of outputs that must be finite
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not
 

@@ -16,7 +16,7 @@ from scg.sample import draw
 LARGE = 2**15
 """Elements from which on an array is run in blocks."""
 
-BLOCK = 2**15
+BLOCK = 2**16
 """Elements of an array in one block: a few of them fit into a core's second-level cache."""
 
 
@@ -72,7 +72,7 @@ def _gathered(ops: list[Op], shape: tuple[int, ...]) -> tuple[list[Op], list[Op]
     inside, waiting = {id(ops[0])}, set()
     drawing = False
     for op in ops[1:]:
-        depends = any([type(a) is Op and id(a) in waiting for a in op.args])
+        depends = any([type(a) is Op and (id(a) in waiting or id(a) in inside and a.shape != shape) for a in op.args])  # a sum is there after all rows
         reads = any([type(a) is Op and id(a) in inside for a in op.args])
         draws = op.rule in LEAVES or op.rule is draw
         if depends or draws and drawing:

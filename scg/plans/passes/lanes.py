@@ -1,9 +1,9 @@
-"""Which thread runs what: a list for each of a few lanes, the caller's thread the first.
+"""Which thread runs what: a list of steps for each of a few lanes, the caller's thread the first.
 
-Large products, and regions of maps, are cut by rows, a part for each lane, and what follows them row by row stays with its rows; what cannot be
-cut, or is too small, goes as a whole to the lane where it ends first (list scheduling, in the order of the program). Times are estimates, of
-constants and shapes alone, so that the same program always gets the same lanes, and the same roundings. What must wait for what is not decided
-here: see ``scg.plans.waiting``.
+List scheduling (Graham, 1969; ranks as in HEFT: Topcuoglu, Hariri and Wu, 2002): of what can begin, first what the longest chain of others waits
+for, and it goes where it ends soonest: as a whole to a lane, or, products and regions of maps, cut by rows with a part for each. What follows
+row by row stays with its rows. Times are estimates from constants and shapes alone, so that the same program always gets the same lanes, and the same
+roundings. What must wait for what is not decided here: see ``scg.plans.waiting``.
 """
 
 import heapq
@@ -36,15 +36,16 @@ LEAST = 300e3
 FLOPS, PACKED = 90.0, 0.15
 """Of a product: operations a nanosecond, and nanoseconds for each element of the right factor."""
 
-BLAS_GAIN = 1.7
-"""How much sooner a product of more than ``BLAS_LARGE`` multiplications ends that the BLAS itself shares out."""
+BLAS_GAIN, BLAS_LARGE = 1.7, 2**18
+"""How much sooner a product ends that the BLAS itself shares out, and from how many multiplications on it does."""
 
-BLAS_LARGE = 2**18
+WORTH, WORTH_BLAS = 0.9, 1.1
+"""The most that lanes may take, of the time of one, and of that of one beside a BLAS with threads: while these wait, they are in the way of others."""
 
 GRAIN = 16
 """What can be cut anywhere is cut at multiples of so many rows."""
 
-RATES = {np.exp: 0.5, np.log1p: 0.5, np.tanh: 0.5, np.log: 0.5, np.expm1: 1.0, np.sqrt: 0.3, np.divide: 0.2, np.sin: 1.0, np.cos: 1.0}
+RATES: dict[Any, float] = {np.exp: 0.5, np.log1p: 0.5, np.tanh: 0.5, np.log: 0.5, np.expm1: 1.0, np.sqrt: 0.3, np.divide: 0.2, np.sin: 1.0, np.cos: 1.0}
 """Nanoseconds an element; ``RATE`` for other maps."""
 
 RATE, DRAW, FOLD = 0.15, 9.0, 0.12
@@ -64,17 +65,23 @@ def lanes(program: Program) -> int:
     units = _units(program)
     alone = sum([unit.cost for unit in units])
     program.turns = [Turn(unit.members, unit.region, 0) for unit in units]
-    if program.width == 1 or alone < LEAST:
-        program.width = 1
+    width, program.width = program.width, 1
+    if width == 1:
+        return 0
+    if alone < LEAST:
+        program.notes.append(f"one thread: about {alone / 1e6:.2g} ms of work, and several are looked at from {LEAST / 1e6:g} ms on")
         return 0
     shared = alone - sum([unit.cost * (1 - 1 / BLAS_GAIN) for unit in units if _is_large_product(unit.members[0])])
-    turns, end = _scheduled(units, program.width)
-    if end > min(1.1 * shared, 0.9 * alone):  # threads of a BLAS that wait for the next product are in the way of what comes between
-        program.width = 1
+    turns, end = _scheduled(units, width)
+    told = f"about {end / 1e6:.2g} ms, on one {alone / 1e6:.2g}, or {shared / 1e6:.2g} where the BLAS shares out its products"
+    if end > min(WORTH_BLAS * shared, WORTH * alone):
+        program.notes.append(f"one thread: on {width} it would take {told}")
         return 0
-    program.turns = turns
+    cut = sum([bool(turn.cuts) for turn in turns])
+    program.notes.append(f"{width} threads: {told}; {cut} of {len(turns)} turns are cut by rows")
+    program.turns, program.width = turns, width
     _reorder(program)
-    return sum([bool(turn.cuts) for turn in turns])
+    return cut
 
 
 class _Unit:
