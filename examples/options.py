@@ -71,6 +71,7 @@ def parser(name: str, description: str, *, epochs: int, average: float = 0.998, 
         type=natural,
         help="cut each minibatch into parts and share them out to N processes; the result does not depend on N (default: one whole, in this process)",
     )
+    step.add_argument("--threads", metavar="N", type=natural, default=1, help="of a compiled step; their number changes the last digits of what it gives")
     step.add_argument("--no-compile", action="store_true", help="take every gradient from the function itself, not from a compiled plan of it")
     return made
 

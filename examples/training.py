@@ -111,6 +111,7 @@ class Trainer:
         how: str = "dynamic",
         executor: Executor | None = None,
         compiled: bool = False,
+        threads: int = 1,
     ):
         self.model, self.seed, self.batch, self.how, self.executor = model, seed, batch, how, executor
         self.pixels = images.train.reshape(len(images.train), -1)
@@ -128,7 +129,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self._gradient = scg.value_and_grad(model.cost)
         if compiled and executor is None and not model.state:  # a plan does not see what a model remembers
-            self._gradient = scg.compile(self._gradient, fallback=True)
+            self._gradient = scg.compile(self._gradient, fallback=True, threads=threads)
 
     @property
     def steps(self) -> int:
@@ -228,7 +229,7 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
 
 
 def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[str, Any] | None, executor: Executor | None) -> int:
-    trainer = Trainer(model, images, chosen.seed, chosen.batch, chosen.learning_rate, chosen.average, chosen.binarise, executor, not chosen.no_compile)
+    trainer = Trainer(model, images, chosen.seed, chosen.batch, chosen.learning_rate, chosen.average, chosen.binarise, executor, not chosen.no_compile, chosen.threads)
     out, file = Path(chosen.out), Path(chosen.out) / "checkpoint.npz"
     if not chosen.epochs and saved is None:
         raise DataError("--epochs 0 trains nothing, and there is no checkpoint to evaluate: use --epochs 1 or more, or --resume with a run that is there")

@@ -358,12 +358,13 @@ def test_a_nan_stops_the_run_with_its_operation_and_leaves_the_checkpoint(data, 
 
 def test_a_compiled_step_is_the_plain_one(data, tmp_path):
     """To rounding; each goes on bit for bit in its own way, and not in the other's."""
-    for name, more in (("compiled", []), ("plain", ["--no-compile"])):
+    for name, more in (("compiled", []), ("plain", ["--no-compile"]), ("threads", ["--threads", 2])):
         assert run(data, tmp_path / name, "--epochs", 2, *more) == 0
-    (compiled, _, rng), (plain, _, other) = outcome(tmp_path / "compiled"), outcome(tmp_path / "plain")
-    assert rng == other
-    for a, b in zip(compiled, plain, strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
+    (compiled, _, rng), *others = [outcome(tmp_path / name) for name in ("compiled", "plain", "threads")]
+    for found, _, other in others:
+        assert rng == other
+        for a, b in zip(compiled, found, strict=True):
+            assert a == pytest.approx(b, rel=1e-4)
     with pytest.raises(SystemExit):
         run(data, tmp_path / "compiled", "--resume", "--no-compile")
 

@@ -9,8 +9,7 @@ import os
 import sys
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +33,10 @@ class Helper:
         self.go, self.done = allocate_lock(), allocate_lock()
         self.go.acquire()
         self.done.acquire()
-        self.steps: Sequence[Step] = ()
+        self.steps: Sequence[Step] | None = ()
         self.abandon: Callable[[], None] = lambda: None
         self.error: BaseException | None = None
-        self.processors: frozenset[int] | None = None
+        self.processor = -1
         thread = threading.Thread(target=self._serve, name="scg helper", daemon=True)
         thread.start()
         self.id = thread.native_id
@@ -46,6 +45,8 @@ class Helper:
         with np.errstate(all="ignore"):
             while True:
                 self.go.acquire()
+                if self.steps is None:
+                    return
                 try:
                     run_steps(self.steps)
                 except BaseException as error:  # raised by the caller's thread
@@ -53,12 +54,20 @@ class Helper:
                     self.abandon()
                 self.done.release()
 
-    def start(self, steps: Sequence[Step], abandon: Callable[[], None], processors: frozenset[int] | None) -> None:
-        """Begin, on one of these processors; ``abandon`` is called where a step fails."""
+    def move(self, processor: int) -> None:
+        """Run on this processor from now on."""
+        if processor != self.processor and self.id is not None:
+            os.sched_setaffinity(self.id, {processor})
+            self.processor = processor
+
+    def start(self, steps: Sequence[Step], abandon: Callable[[], None]) -> None:
+        """Begin; ``abandon`` is called where a step fails."""
         self.steps, self.abandon = steps, abandon
-        if processors is not None and processors != self.processors:
-            os.sched_setaffinity(self.id or 0, processors)
-            self.processors = processors
+        self.go.release()
+
+    def retire(self) -> None:
+        """End the thread, when its steps are done."""
+        self.steps = None
         self.go.release()
 
     def join(self) -> BaseException | None:
@@ -75,17 +84,46 @@ class Helper:
 
 
 class Crew:
-    """The caller's thread and some helpers."""
+    """The caller's thread and some helpers. Within ``with``, NumPy's BLAS keeps to one thread, and each thread to a processor of its own.
+
+    The latter where there are as many processors as threads: schedulers that wake a thread beside its waker can leave both on one processor for
+    tens of milliseconds, while the other idles.
+    """
 
     def __init__(self, size: int):
         self.helpers = [Helper() for _ in range(size - 1)]
-        self.places: list[frozenset[int] | None] = [None] * size
+        self._allowed: set[int] | None = None
+
+    def __enter__(self) -> "Crew":
+        BLAS.begin()
+        self._allowed = None
+        if _processor is not None:
+            allowed, here = os.sched_getaffinity(0), _processor()
+            if len(allowed) == len(self.helpers) + 1 and here in allowed:
+                try:
+                    for helper, place in zip(self.helpers, sorted(allowed - {here}), strict=True):
+                        helper.move(place)
+                    os.sched_setaffinity(0, {here})
+                    self._allowed = allowed
+                except OSError:  # not allowed to
+                    pass
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._allowed is not None:
+            os.sched_setaffinity(0, self._allowed)
+        BLAS.end()
+        if error is None or isinstance(error, Exception):
+            _idle.append(self)
+        else:  # an interrupt, which may have come anywhere
+            for helper in self.helpers:
+                helper.retire()
 
     def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None]) -> None:
-        """Run the lists at once, the first on this thread. ``abandon`` lets go whoever waits for a step that failed."""
+        """Run the lists at once, the first on this thread, to their ends. ``abandon`` lets go whoever waits for a step that failed."""
         error: BaseException | None = None
-        for k, (helper, steps) in enumerate(zip(self.helpers, lists[1:], strict=True), 1):
-            helper.start(steps, abandon, self.places[k])
+        for helper, steps in zip(self.helpers, lists[1:], strict=True):
+            helper.start(steps, abandon)
         try:
             run_steps(lists[0])
         except BaseException as raised:
@@ -96,43 +134,24 @@ class Crew:
         if error is not None:
             raise error
 
-    @contextmanager
-    def apart(self) -> Iterator[None]:
-        """Keep the threads on processors of their own within the block, where there are no more of them than threads: this one where it is.
-
-        Schedulers that wake a thread beside its waker can leave both on one processor for tens of milliseconds, while the other idles.
-        """
-        allowed = frozenset(os.sched_getaffinity(0)) if _processor is not None else frozenset()
-        here = _processor() if _processor is not None else -1
-        if len(allowed) != len(self.places) or here not in allowed:
-            yield
-            return
-        self.places = [frozenset([k]) for k in (here, *sorted(allowed - {here}))]
-        os.sched_setaffinity(0, {here})
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, allowed)
-
 
 _idle: list[Crew] = []
 """Crews that nobody uses, whose threads are parked. (Threads do not survive a fork.)"""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)
 
-
-@contextmanager
-def crew(size: int) -> Iterator[Crew]:
-    """A crew of ``size`` threads, with NumPy's BLAS kept to one."""
-    try:
-        chosen = next(c for c in reversed(_idle) if len(c.helpers) == size - 1)
-        _idle.remove(chosen)
-    except (StopIteration, ValueError):
-        chosen = Crew(size)
-    with BLAS.alone(), chosen.apart():
-        yield chosen
-    _idle.append(chosen)  # not where a step failed: its thread may hold a step's memory
+def crew(size: int) -> Crew:
+    """A crew of ``size`` threads, to be entered, which is parked at the end."""
+    for k, parked in enumerate(_idle):
+        if len(parked.helpers) == size - 1:
+            try:
+                found = _idle.pop(k)
+            except IndexError:  # others were quicker
+                break
+            if len(found.helpers) == size - 1:
+                return found
+            _idle.append(found)
+            break
+    return Crew(size)
 
 
 def width() -> int:
@@ -149,29 +168,32 @@ class _Blas:
         self.lock, self.users, self.before = threading.Lock(), 0, 1
         self.get, self.set = _openblas("get_num_threads"), _openblas("set_num_threads")
 
+    def after_fork(self) -> None:
+        """Forget the users, who are threads of the other process."""
+        self.lock = threading.Lock()
+        if self.users and self.set is not None:
+            self.set(self.before)
+        self.users = 0
+
     def threads(self) -> int:
         """How many it takes; 1 for another BLAS."""
         with self.lock:
             return self.before if self.users else int(self.get()) if self.get and self.set else 1
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep it to one thread within the block."""
-        if self.get is None or self.set is None:
-            yield
-            return
+    def begin(self) -> None:
+        """Keep it to one thread, until as many ends as begins."""
         with self.lock:
             self.users += 1
-            if self.users == 1:
+            if self.users == 1 and self.set is not None:
                 self.before = int(self.get())
                 self.set(1)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.users -= 1
-                if self.users == 0:
-                    self.set(self.before)
+
+    def end(self) -> None:
+        """One user less."""
+        with self.lock:
+            self.users -= 1
+            if self.users == 0 and self.set is not None:
+                self.set(self.before)
 
 
 def _openblas(name: str) -> Any:
@@ -198,3 +220,7 @@ def _current() -> Any:
 
 BLAS = _Blas()
 _processor = _current()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)
+    os.register_at_fork(after_in_child=BLAS.after_fork)

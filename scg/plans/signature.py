@@ -38,9 +38,9 @@ class Signature:
                 raise PlanError(f"a plan takes arrays of numbers, got dtype {x.dtype} ({here()})")
             self.arrays.append(x)
             return x.dtype, x.shape, x.flags.c_contiguous
-        if kind is dict or kind is list or kind is tuple:
-            if kind is dict:
-                return (kind, *x, *map(self._of, x.values()))
+        if kind is dict:
+            return (kind, *x, *map(self._of, x.values()))
+        if kind is list or issubclass(kind, tuple):
             return (kind, *map(self._of, x))
         if isinstance(x, np.random.Generator):
             for k, other in enumerate(self.generators):
