@@ -24,7 +24,7 @@ def outcome(fn, *args, **kwargs):
     try:
         with np.errstate(all="ignore"):
             return fn(*args, **kwargs)
-    except (ScgError, ArithmeticError) as error:
+    except (ScgError, ArithmeticError, ValueError) as error:  # the last of NumPy's generators, where a rate overflows
         return error
 
 

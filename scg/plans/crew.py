@@ -34,8 +34,7 @@ class Helper:
         self.go.acquire()
         self.done.acquire()
         self.steps: Sequence[Step] | None = ()
-        self.abandon: Callable[[], None] = lambda: None
-        self.error: BaseException | None = None
+        self.failed: Callable[[BaseException], None] = lambda error: None
         self.processor = -1
         thread = threading.Thread(target=self._serve, name="scg helper", daemon=True)
         thread.start()
@@ -50,8 +49,7 @@ class Helper:
                 try:
                     run_steps(self.steps)
                 except BaseException as error:  # raised by the caller's thread
-                    self.error = error
-                    self.abandon()
+                    self.failed(error)
                 self.done.release()
 
     def move(self, processor: int) -> None:
@@ -60,9 +58,9 @@ class Helper:
             os.sched_setaffinity(self.id, {processor})
             self.processor = processor
 
-    def start(self, steps: Sequence[Step], abandon: Callable[[], None]) -> None:
-        """Begin; ``abandon`` is called where a step fails."""
-        self.steps, self.abandon = steps, abandon
+    def start(self, steps: Sequence[Step], failed: Callable[[BaseException], None]) -> None:
+        """Begin; ``failed`` is told what a step raises."""
+        self.steps, self.failed = steps, failed
         self.go.release()
 
     def retire(self) -> None:
@@ -70,17 +68,18 @@ class Helper:
         self.steps = None
         self.go.release()
 
-    def join(self) -> BaseException | None:
-        """Wait until the steps are done; what one of them raised."""
+    def join(self) -> None:
+        """Wait until the steps are done, also where an interrupt comes meanwhile: their memory is in use until then."""
         interrupt = None
         while True:
             try:
                 self.done.acquire()
                 break
-            except KeyboardInterrupt as error:  # the buffers are in use until then
+            except KeyboardInterrupt as error:
                 interrupt = error
-        found, self.error, self.steps = self.error, None, ()
-        return interrupt or found
+        self.steps = ()
+        if interrupt is not None:
+            raise interrupt
 
 
 class Crew:
@@ -121,18 +120,25 @@ class Crew:
 
     def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None]) -> None:
         """Run the lists at once, the first on this thread, to their ends. ``abandon`` lets go whoever waits for a step that failed."""
-        error: BaseException | None = None
+        errors: list[BaseException] = []  # as they come: the first may be why others fail
+
+        def failed(error: BaseException) -> None:
+            errors.append(error)
+            abandon()
+
         for helper, steps in zip(self.helpers, lists[1:], strict=True):
-            helper.start(steps, abandon)
+            helper.start(steps, failed)
         try:
             run_steps(lists[0])
-        except BaseException as raised:
-            error = raised
-            abandon()
-        found = [helper.join() for helper in self.helpers]
-        error = next((e for e in [*found, error] if e is not None), None)  # a helper's first: it may be why this thread failed
-        if error is not None:
-            raise error
+        except BaseException as error:
+            failed(error)
+        for helper in self.helpers:
+            try:
+                helper.join()
+            except KeyboardInterrupt as interrupt:
+                errors.insert(0, interrupt)
+        if errors:
+            raise errors[0]
 
 
 _idle: list[Crew] = []

@@ -15,7 +15,7 @@ from scg.plans.passes.blocks import Region
 from scg.plans.passes.lanes import Turn, cut_operand
 from scg.plans.program import HELD, SILENT, Op, Program
 from scg.plans.recording import INPUT
-from scg.plans.waiting import Access, Task, lane_lists, let_go
+from scg.plans.waiting import Access, Task, hold, lane_lists, let_go
 
 SMALL = 2**14
 """Bytes up to which a result is copied out of its buffer; a larger one is written into an array that the caller then owns."""
@@ -156,8 +156,12 @@ class Machine:
         self.generators.current = generators
         if crew is None:
             run_steps(self.steps)
-        else:
+            return
+        try:
             crew.run(self.lanes, lambda: let_go(self.locks))
+        except Exception:
+            hold(self.locks)
+            raise
 
 
 class _Shown:

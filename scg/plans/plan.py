@@ -76,6 +76,20 @@ class Plan:
             machine = self._machines.pop() if self._machines else None
         if machine is None:
             machine = Machine(self.program, self.assignment, self._own, self._slots)
+        try:
+            found = self._computed(machine, arrays, generators)
+        except Exception:  # all threads have ended
+            self._park(machine)
+            raise
+        self._park(machine)
+        return found
+
+    def _park(self, machine: Machine) -> None:
+        with self._lock:
+            if len(self._machines) < MACHINES:
+                self._machines.append(machine)
+
+    def _computed(self, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
@@ -88,11 +102,7 @@ class Plan:
                     threads.run(lists, lambda: None)
                 else:
                     run_steps(lists[0] if lists else ())
-        found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
-        with self._lock:  # not where a step failed: others may be on their way still
-            if len(self._machines) < MACHINES:
-                self._machines.append(machine)
-        return found
+        return rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
         if output.argument is not None:

@@ -76,3 +76,9 @@ def let_go(locks: Sequence[Any]) -> None:
             lock.release()
         except RuntimeError:  # nobody holds it
             pass
+
+
+def hold(locks: Sequence[Any]) -> None:
+    """Hold all of them again, whichever were let go."""
+    for lock in locks:
+        lock.acquire(False)

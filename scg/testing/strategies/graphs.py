@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 import numpy as np
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from scg.errors import ScgError
@@ -147,15 +148,21 @@ def _graphs(
         source = "def cost(theta, rng):\n" + "".join([f"    {line}\n" for line in lines])
         return Program(source, {"theta": build(arrays)}, seed=seed)
 
-    if bound == plain or not _works(DrawnGraph(program(list(bound))), order):  # one of its own, as some estimators learn from being asked
+    if bound == plain or not _works(program(list(bound)), order):  # one of its own, as some estimators learn from being asked
         bound = plain
-    return DrawnGraph(program(list(bound)))
-
-
-def _works(graph: Graph, order: int) -> bool:
     try:
-        graph.surrogate(1 if order == 1 else None)
-    except ScgError:
+        return DrawnGraph(program(list(bound)))
+    except _OVERFLOWS:  # a draw of a law with long tails, in the exponent of a parameter
+        reject()
+
+
+_OVERFLOWS = (ScgError, ArithmeticError, RuntimeWarning, ValueError)  # of laws, of Python, of NumPy, and of its generators
+
+
+def _works(program: Program, order: int) -> bool:
+    try:
+        DrawnGraph(program).surrogate(1 if order == 1 else None)
+    except _OVERFLOWS:
         return False
     return True
 
