@@ -8,6 +8,7 @@ import pytest
 
 import scg
 from scg import distributions as dist
+from scg.plans.kernels import Generators, _few_rows, kernel
 from scg.plans.passes import PASSES
 from tests.test_compile import NORMAL
 from tests.test_compile_catalogue import agree
@@ -232,3 +233,48 @@ def test_a_buffer_is_not_written_over_while_somebody_reads_it():
 
     square = np.random.default_rng(0).random((60, 60))
     agree(compiled_at(fn, square)(square), fn(square), "overlap", ulps=0)
+
+
+def _row_sums_in_columns(a):
+    x = np.tanh(a) + 2 * a
+    s = np.sum(x * a, axis=-1)
+    return np.sin(x) - s, s  # row k of the sums meets column k
+
+
+def _written_over_while_transposed(a):
+    y = np.exp(np.tanh(a))
+    z = y + y.T
+    return z @ (2 * z)
+
+
+def _read_transposed_by_another(a):
+    y = np.exp(np.tanh(a)) @ a
+    return np.abs(y) @ (y - y.T)
+
+
+@pytest.mark.parametrize("fn", [_row_sums_in_columns, _written_over_while_transposed, _read_transposed_by_another])
+def test_blocks_of_rows_read_no_others_before_they_are_there_nor_after_they_are_gone(fn):
+    """Calls with new arrays: what is left of the one before would be right for the same."""
+    compiled = scg.compile(fn)
+    for seed in range(3):
+        a = np.random.default_rng(seed).standard_normal((300, 300))
+        agree(compiled(a), fn(a), fn.__name__)
+    assert compiled.recorded == 1 and compiled.plainly == 0 and plans_of(compiled)[0].program.regions
+
+
+@pytest.mark.parametrize("rows, inner, columns", [(3, 2000, 250), (20, 784, 200), (20, 200, 784), (32, 101, 333), (99, 150, 401), (100, 784, 130)])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_of_few_rows_are_taken_by_columns(rows, inner, columns, transposed, threads):
+    fn = (lambda x, w: np.tanh(x) @ w.T) if transposed else (lambda x, w: np.tanh(x) @ w)
+    compiled = scg.compile(fn, threads=threads)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x, w = (rng.standard_normal(s).astype(np.float32) for s in ((rows, inner), (columns, inner) if transposed else (inner, columns)))
+        got = compiled(x, w)
+        error = np.abs(got - np.tanh(x).astype(float) @ (w.T if transposed else w))
+        bound = inner * np.finfo(np.float32).eps * (np.abs(np.tanh(x)).astype(float) @ np.abs(w.T if transposed else w))
+        assert got.dtype == np.float32 and got.flags.c_contiguous and np.all(error <= bound)  # Higham (2002), section 3.5
+    assert compiled.plainly == 0
+    (product,) = [op for op in plans_of(compiled)[0].program.ops if op.rule.name == "matmul"]
+    assert (kernel(product, Generators()) is _few_rows) == (transposed or rows <= 32)

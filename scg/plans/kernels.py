@@ -23,8 +23,11 @@ from scg.sample import draw, noise, path
 
 Kernel = Callable[..., Any]
 
-NARROW = 100
-"""Rows up to which a product with a transpose of no fewer rows and columns is worth two small copies."""
+FEW, FEW_TRANSPOSED, WIDE = 32, 100, 100
+"""Rows up to which a product in single precision is taken by columns, also where a transpose is on its right, and rows and columns that this has at least."""
+
+SMALL_PRODUCT, SMALL_RESULT = 10**6, 1200
+"""Multiplications up to which OpenBLAS has a kernel that does not rearrange its operands first, and elements of the result, with a transpose."""
 
 
 class Otherwise(Exception):
@@ -190,16 +193,24 @@ def _product(op: Op) -> Kernel:
     a, b = op.args
     if len(a.shape) > 2 == len(b.shape):
         return _stacked
-    transposed = type(b) is Op and b.rule is layout._transpose and len(b.shape) == 2 and type(b.args[0]) is Op
-    if transposed and len(a.shape) == 2 and a.shape[0] <= NARROW <= min(b.shape) and op.dtype.kind == "f" and a.dtype == b.dtype:
-        return _narrow
+    if len(a.shape) == len(b.shape) == 2 and op.dtype == a.dtype == b.dtype == np.float32 and min(b.shape) >= WIDE:
+        transposed = type(b) is Op and b.rule is layout._transpose
+        large = op.size * a.shape[1] > SMALL_PRODUCT or transposed and op.size > SMALL_RESULT
+        if 1 < a.shape[0] <= (FEW_TRANSPOSED if transposed else FEW) and large:
+            return _few_rows
     return np.matmul
 
 
-def _narrow(a: Any, b: Any, out: Any) -> None:
-    """a b with few rows and b a transpose: OpenBLAS takes up to twice as long for it as for (b' a')'."""
-    rows = np.array(a.T, order="C")
-    np.copyto(out, np.matmul(b.T, rows).T)
+def _few_rows(a: Any, b: Any, out: Any) -> None:
+    """a b by columns of b, so many at once that OpenBLAS takes its kernel for small products."""
+    (rows, inner), n = a.shape, b.shape[1]
+    most = SMALL_PRODUCT // (rows * inner)
+    if b.strides[0] < b.strides[1]:
+        most = min(most, SMALL_RESULT // rows)
+    count = -(-n // max(most, 8))
+    for k in range(count):
+        start, stop = n * k // count, n * (k + 1) // count
+        np.matmul(a, b[:, start:stop], out[:, start:stop])
 
 
 def _where(condition: Any, x: Any, y: Any, out: Any) -> None:
