@@ -36,6 +36,9 @@ from scg.terms import Terms, summands
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
+MOST = 5000
+"""Zeros that a surrogate may add: their number doubles with each draw of a chain, and so does the memory that they take."""
+
 _INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
 
 
@@ -53,7 +56,15 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     if not found:
         return cost
     _refuse_steps(cost, found, order_of_cost)
-    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph)]
+    extras = []
+    for e in _expansions(cost, found, order_of_cost, order, graph):
+        extras.append(e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape))
+        if len(extras) > MOST:
+            raise EstimatorError(
+                f"{cost!r}, made at {cost.line}: a surrogate that is right to {'any' if order is None else 'this'} order adds a zero for each set of draws, one "
+                f"after the other, whose rules look at the cost elsewhere, here more than {MOST}: ask for less, graph.surrogate(order=2), scg.hessian or "
+                f"scg.hvp, or use ScoreFunction() on some of them ({here()})"
+            )
     plain = cost
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra

@@ -1,5 +1,7 @@
 """The surrogate loss against exact expectations, against surrogates written by hand, and to second order."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -297,3 +299,21 @@ def test_a_step_inside_a_smooth_term_is_none(f):
     above = np.random.default_rng(1).standard_normal(5) + 0.3 > 0
     assert 0 < above.sum() < 5
     assert scg.grad(cost)(0.3, rng=np.random.default_rng(1)) == above.sum()
+
+
+def test_a_surrogate_of_any_order_that_would_take_all_memory_is_refused(monkeypatch):
+    def chain(theta, rng, length):
+        b = theta
+        for _ in range(length):
+            b = scg.sample(dist.Bernoulli(logits=theta + 0.3 * b), scg.Enumerate(), rng=rng)
+        return (b - 0.3) ** 2
+
+    graph = scg.trace(chain, np.array(0.3), np.random.default_rng(0), 30)
+    monkeypatch.setattr(sys.modules["scg.surrogate"], "MOST", 100)
+    with pytest.raises(EstimatorError, match=r"more than 100: ask for less, graph.surrogate\(order=2\)"):
+        graph.surrogate()
+    assert graph.surrogate(order=1).value == graph.cost.value
+    monkeypatch.undo()
+    assert graph.surrogate(order=2).value == graph.cost.value  # 30 + 30 * 29 / 2
+    six = scg.trace(chain, np.array(0.3), np.random.default_rng(0), 6)
+    assert six.surrogate().value == six.cost.value
