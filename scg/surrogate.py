@@ -36,8 +36,8 @@ from scg.terms import Terms, summands
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
-MOST = 5000
-"""Zeros that a surrogate may add: their number doubles with each draw of a chain, and so does the memory that they take."""
+MOST = 2**27
+"""Elements of the arrays behind the zeros of a surrogate: they double or more with each draw of a chain whose rules look at the cost elsewhere."""
 
 _INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
 
@@ -56,15 +56,7 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     if not found:
         return cost
     _refuse_steps(cost, found, order_of_cost)
-    extras = []
-    for e in _expansions(cost, found, order_of_cost, order, graph):
-        extras.append(e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape))
-        if len(extras) > MOST:
-            raise EstimatorError(
-                f"{cost!r}, made at {cost.line}: a surrogate that is right to {'any' if order is None else 'this'} order adds a zero for each set of draws, one "
-                f"after the other, whose rules look at the cost elsewhere, here more than {MOST}: ask for less, graph.surrogate(order=2), scg.hessian or "
-                f"scg.hvp, or use ScoreFunction() on some of them ({here()})"
-            )
+    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph, [0])]
     plain = cost
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
@@ -134,7 +126,7 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
                 )
 
 
-def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool, depth: int = 1) -> Iterable[Node]:
+def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool, spent: list[int], depth: int = 1) -> Iterable[Node]:
     """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that products of several count once.
 
     ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth`` rules one after the other has derivatives
@@ -148,7 +140,14 @@ def _expansions(cost: Node, found: list[Node], nodes: list[Node], order: int | N
             yield extra
             if order is None or order > depth:
                 inner = ancestors([extra], node.id + 1, guards=True)
-                yield from _expansions(extra, _among(inner, [extra]), inner, order, graph, depth + 1)
+                spent[0] += sum([n.size for n in inner if type(n._value) is not tuple])
+                if spent[0] > MOST:
+                    raise EstimatorError(
+                        f"{node.statics['site']}, drawn at {node.line}: a surrogate right to any order adds a zero for each set of draws, one after the other, whose "
+                        f"rules look at the cost elsewhere, here with more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or scg.hvp, "
+                        f"or use ScoreFunction() on some of them ({here()})"
+                    )
+                yield from _expansions(extra, _among(inner, [extra]), inner, order, graph, spent, depth + 1)
 
 
 def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
