@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.ambient import nan_is_sought, settled, unplanned
+from scg.ambient import RECORDER, nan_is_sought, settled, unplanned
 from scg.axes import AxisMap, elementwise
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
 from scg.graph import Node, primitive, values_of
@@ -75,6 +75,8 @@ def pull(
         found = {} if seeking else _pull(known.order, dict(table), wanted, needed, create_graph, forget=forget)
         if seeking or not all(map(_finite, found.values())):
             found = _pull(known.order, table, wanted, needed, create_graph, absorbing=True, forget=forget)
+        elif (recorder := RECORDER.get()) is not None:
+            recorder.finite(found.values())
     if create_graph:
         return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
     return _owned([found.get(x.id) for x in wrt], wrt, seeds)

@@ -85,7 +85,7 @@ class Optimizer(ABC):
         """
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named])
+            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named], now=True)
             return
         found = self._matching(gradients, "gradients")
         with np.errstate(over="ignore", invalid="ignore"):

@@ -63,7 +63,7 @@ class Compiled:
         self.recorded, self.plainly = 0, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if RECORDER.get() is not None or nan_is_sought() or is_overridden():
+        if RECORDER.get() is not None or nan_is_sought() or is_overridden() or "raise" in np.geterr().values():
             return self._fn(*args, **kwargs)
         try:
             signature = Signature(args, kwargs)
@@ -95,11 +95,11 @@ class Compiled:
         return self._fn(*args, **kwargs)
 
     def _without_risk(self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record once more, for a plan without the pass that overflowed in this one, which goes."""
+        """Record once more, for a plan without the passes that may have overflowed in this one, which goes."""
         with self._lock:
             plans, _ = self._plans.get(signature.key, ([], None))
             plans[:] = [other for other in plans if other is not plan]
-        return self._record(signature, states, args, kwargs, replace(self._options, without=self._options.without | {"softplus"}))[0]
+        return self._record(signature, states, args, kwargs, replace(self._options, without=self._options.without | {"softplus", "factor"}))[0]
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
         """Print, and return, the plan of a call with these arguments: steps, buffers, bytes, what was fused, what was not and why.

@@ -26,6 +26,10 @@ def run_steps(steps: Sequence[Step]) -> None:
         fn(*args)
 
 
+def _forget(error: BaseException) -> None:
+    """Nobody waits for it."""
+
+
 class Helper:
     """A parked thread that runs a list of steps when told."""
 
@@ -34,8 +38,9 @@ class Helper:
         self.go.acquire()
         self.done.acquire()
         self.steps: Sequence[Step] | None = ()
-        self.failed: Callable[[BaseException], None] = lambda error: None
-        self.processor = -1
+        self.failed: Callable[[BaseException], None] = _forget
+        self.processors: frozenset[int] = frozenset()
+        self.busy = False
         thread = threading.Thread(target=self._serve, name="scg helper", daemon=True)
         thread.start()
         self.id = thread.native_id
@@ -50,17 +55,19 @@ class Helper:
                     run_steps(self.steps)
                 except BaseException as error:  # raised by the caller's thread
                     self.failed(error)
-                self.done.release()
+                self.busy = False
+                if self.done.locked():
+                    self.done.release()
 
-    def move(self, processor: int) -> None:
-        """Run on this processor from now on."""
-        if processor != self.processor and self.id is not None:
-            os.sched_setaffinity(self.id, {processor})
-            self.processor = processor
+    def move(self, processors: frozenset[int]) -> None:
+        """Run on these processors from now on."""
+        if processors != self.processors and self.id is not None:
+            os.sched_setaffinity(self.id, processors)
+            self.processors = processors
 
     def start(self, steps: Sequence[Step], failed: Callable[[BaseException], None]) -> None:
         """Begin; ``failed`` is told what a step raises."""
-        self.steps, self.failed = steps, failed
+        self.steps, self.failed, self.busy = steps, failed, True
         self.go.release()
 
     def retire(self) -> None:
@@ -71,26 +78,26 @@ class Helper:
     def join(self) -> None:
         """Wait until the steps are done, also where an interrupt comes meanwhile: their memory is in use until then."""
         interrupt = None
-        while True:
+        while self.busy:
             try:
                 self.done.acquire()
-                break
             except KeyboardInterrupt as error:
                 interrupt = error
-        self.steps = ()
+        self.steps, self.failed = (), _forget
         if interrupt is not None:
             raise interrupt
 
 
 class Crew:
-    """The caller's thread and some helpers. Within ``with``, NumPy's BLAS keeps to one thread, and each thread to a processor of its own.
+    """The caller's thread and some helpers. Within ``with``, NumPy's BLAS keeps to one thread, and, if ``apart``, each thread to a processor of its own.
 
     The latter where there are as many processors as threads: schedulers that wake a thread beside its waker can leave both on one processor for
-    tens of milliseconds, while the other idles.
+    tens of milliseconds, while the other idles. Not where others' code runs: it would see it, and threads that it starts would keep to it.
     """
 
     def __init__(self, size: int):
         self.helpers = [Helper() for _ in range(size - 1)]
+        self.apart = False
         self._allowed: set[int] | None = None
 
     def __enter__(self) -> "Crew":
@@ -98,14 +105,16 @@ class Crew:
         self._allowed = None
         if _processor is not None:
             allowed, here = os.sched_getaffinity(0), _processor()
-            if len(allowed) == len(self.helpers) + 1 and here in allowed:
-                try:
-                    for helper, place in zip(self.helpers, sorted(allowed - {here}), strict=True):
-                        helper.move(place)
+            apart = self.apart and len(allowed) == len(self.helpers) + 1 and here in allowed
+            places = [frozenset([k]) for k in sorted(allowed - {here})] if apart else [frozenset(allowed)] * len(self.helpers)
+            try:
+                for helper, place in zip(self.helpers, places, strict=True):
+                    helper.move(place)
+                if apart:
                     os.sched_setaffinity(0, {here})
                     self._allowed = allowed
-                except OSError:  # not allowed to
-                    pass
+            except OSError:  # not allowed to
+                pass
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -145,8 +154,14 @@ _idle: list[Crew] = []
 """Crews that nobody uses, whose threads are parked. (Threads do not survive a fork.)"""
 
 
-def crew(size: int) -> Crew:
+def crew(size: int, apart: bool = False) -> Crew:
     """A crew of ``size`` threads, to be entered, which is parked at the end."""
+    found = _parked(size) or Crew(size)
+    found.apart = apart
+    return found
+
+
+def _parked(size: int) -> Crew | None:
     for k, parked in enumerate(_idle):
         if len(parked.helpers) == size - 1:
             try:
@@ -157,7 +172,7 @@ def crew(size: int) -> Crew:
                 return found
             _idle.append(found)
             break
-    return Crew(size)
+    return None
 
 
 def width() -> int:

@@ -50,7 +50,7 @@ def explain(plan: Any) -> str:
     ]
     head += program.notes
     if program.risky:
-        head.append("softplus by one exponential: a result that is not finite is computed again as it was written")
+        head.append("softplus by one exponential, or a common factor taken out: where that is not finite all is computed again as it was written")
     tail = []
     if plainly:
         tail.append("called plainly, and copied into their buffers: " + ", ".join(sorted({op.rule.name for op in plainly})))

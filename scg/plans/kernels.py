@@ -121,7 +121,10 @@ def cast_scalars(op: Op) -> None:
             loop = fn.resolve_dtypes((*given, None))
         except (TypeError, ValueError):
             return
-        op.args = tuple([np.asarray(a, d) if type(a) in (float, int, bool) else a for a, d in zip(op.args, loop[:-1], strict=True)])
+        try:
+            op.args = tuple([np.asarray(a, d) if type(a) in (float, int, bool) else a for a, d in zip(op.args, loop[:-1], strict=True)])
+        except OverflowError:  # np.uint8(3) < 300, which NumPy answers
+            return
     op.args = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in op.args])
 
 

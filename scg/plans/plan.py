@@ -13,6 +13,7 @@ from scg.plans import passes
 from scg.plans.buffers import assign, origin
 from scg.plans.crew import crew, run_steps
 from scg.plans.machine import SMALL, Machine
+from scg.plans.passes.lanes import is_foreign
 from scg.plans.program import HELD, Op, Program, from_recording
 from scg.plans.recording import INPUT, Recorder
 from scg.tree import leaves, rebuild
@@ -42,8 +43,10 @@ class Plan:
             tail = [leaf for tree in later.trees for _, leaf in leaves(tree)]
             spans.append((later, len(found) + len(trailing), len(tail)))
             trailing += tail
-        program = from_recording(recorder, inputs, [*found, *trailing], floor)
-        program.checked = {k for k, node in enumerate([*found, *trailing]) if type(node) is Node and node.id in recorder.arrays}
+        watched = [node for node in {node.id: node for node in recorder.watched}.values() if node.id >= floor]
+        program = from_recording(recorder, inputs, [*found, *trailing, *watched], floor)
+        program.kept = len(found) + len(trailing)
+        program.checked = {k for later, start, n in spans if later.now for k in range(start, start + n)} | set(range(program.kept, len(program.outputs)))
         self.report = passes.run(program, options)
         self.risky = program.risky
         self.program = program
@@ -51,12 +54,13 @@ class Plan:
         self._position = {node.id: k for k, node in enumerate(inputs)}
         results, own = self._results(program, found)
         self._outputs = [self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)]
-        self._later = [(later.call, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
+        self._later = [(later.call, later.now, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
             if op.dtype is not None:
                 op.value = None  # what was computed is not kept
+        self._apart = not any([is_foreign(turn.members) for turn in program.turns])
         self._machines: list[Machine] = []
         self._lock = threading.Lock()
 
@@ -68,7 +72,7 @@ class Plan:
     @property
     def later_calls(self) -> list[Any]:
         """What is called at the end, with values of the plan."""
-        return [call for call, _, _ in self._later]
+        return [call for call, *_ in self._later]
 
     def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
         """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError where zeros may have to absorb."""
@@ -93,16 +97,17 @@ class Plan:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
-        with crew(self.program.width) if self.program.width > 1 else nullcontext() as threads:
+        with crew(self.program.width, self._apart) if self.program.width > 1 else nullcontext() as threads:
             machine.run(arrays, generators, threads)
-            for call, trees, values in self._later:
-                made = iter([machine.read(value) for value in values])
-                lists = call(self.program.width, *[rebuild(tree, made) for tree in trees])
+            found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
+            made = [iter([_of_now(value, machine) if now else machine.read(value) for value in values]) for _, now, _, values in self._later]
+            for (call, _, trees, _), given in zip(self._later, made, strict=True):
+                lists = call(self.program.width, *[rebuild(tree, given) for tree in trees])
                 if threads is not None and lists:
                     threads.run(lists, lambda: None)
                 else:
                     run_steps(lists[0] if lists else ())
-        return rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
+        return found
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
         if output.argument is not None:
@@ -135,3 +140,9 @@ class Plan:
         output = Output(value, slot, None, scalar)
         self._given = [*getattr(self, "_given", []), output]
         return output
+
+
+def _of_now(value: Any, machine: Machine) -> Any:
+    """The array of an operation; a copy where it is somebody else's memory, which the calls at the end may change."""
+    x = machine.read(value)
+    return np.array(x) if type(value) is Op and origin(value).rule in (INPUT, HELD) else x

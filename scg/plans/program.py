@@ -65,6 +65,7 @@ class Program:
         self.regions: list[Any] = []  # of ``passes.blocks``
         self.width = 1  # how many threads it may have
         self.turns: list[Any] = []  # what each of them does: of ``passes.lanes``
+        self.kept = len(outputs)  # the outputs after these are only looked at
         self.checked: set[int] = set()  # positions of outputs that must be finite
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not
 
@@ -92,6 +93,11 @@ class Program:
         self.outputs = [table.get(id(o), o) if type(o) is Op else o for o in self.outputs]
         return len(table)
 
+    def watch(self, op: Op) -> None:
+        """Look whether this comes out finite."""
+        self.checked.add(len(self.outputs))
+        self.outputs.append(op)
+
     def users(self) -> dict[int, list[Op]]:
         """For each operation by id those that take it, and None once more for each output that it is."""
         found: dict[int, list[Any]] = {id(op): [] for op in self.ops}
@@ -103,6 +109,16 @@ class Program:
             if type(o) is Op:
                 found[id(o)].append(None)
         return found
+
+
+def _is_owned(array: np.ndarray) -> bool:
+    """Whether the memory is that of arrays which nobody else holds."""
+    base = array.base
+    while base is not None:
+        if type(base) is not np.ndarray or sys.getrefcount(base) > 3:  # the view's, this name's and the call's
+            return False
+        base = base.base
+    return True
 
 
 def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[Any], floor: int) -> Program:
@@ -124,7 +140,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         if type(value) is not np.ndarray or id(value) not in recorder.originals:
             return value
         original = recorder.originals[id(value)][1]
-        if sys.getrefcount(original) <= 3 and (original.base is None or sys.getrefcount(original.base) <= 2):
+        if sys.getrefcount(original) <= 3 and _is_owned(original):
             return value  # held by this name, the recorder and the call: nobody else can ever write to it
         if id(original) not in held:
             held[id(original)] = Op(HELD, (), {"array": original}, original.shape, original.dtype)

@@ -8,7 +8,7 @@ import contextlib
 import contextvars
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -40,6 +40,7 @@ class Later(NamedTuple):
 
     call: Callable[..., Any]
     trees: tuple[Any, ...]
+    now: bool  # whether the arrays are those of now, and finite; else what they are when it is their turn
 
 
 class Recorder:
@@ -50,6 +51,7 @@ class Recorder:
         self.choices: list[Choice] = []
         self.draws: dict[int, tuple[Node, int]] = {}  # by id: the node, and the position of its generator
         self.later_calls: list[Later] = []
+        self.watched: list[Node] = []  # what must be finite, as it was: else zeros absorb
         self.originals: dict[int, tuple[Any, Any]] = {}  # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
         self.scalars: set[int] = set()
         self.arrays: set[int] = set()
@@ -92,6 +94,9 @@ class Recorder:
             self._placing, self._drew_in_place = self._placing - 1, before
         return value
 
+    def finite(self, gradients: Iterable[Any]) -> None:
+        self.watched += [g for g in gradients if type(g) is Node and g.dtype.kind in "fc"]
+
     def differentiated(self, cost: Node, found: Sequence[Any]) -> None:
         self.scalars.add(cost.id)
         self.arrays.update([g.id for g in found if type(g) is Node])
@@ -117,8 +122,8 @@ class Recorder:
         active = set().union(*self._outer)
         return bool(active) and any([node.id in active for node in ancestors([cost], min(active))])
 
-    def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any]) -> None:
-        self.later_calls.append(Later(call, trees))
+    def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False) -> None:
+        self.later_calls.append(Later(call, trees, now))
         stamp = record(INPUT, (), {}, np.zeros(())).id
         if self._changed is None:
             self._changed = list(changed), stamp

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,9 @@ class Signature:
             return kind, tuple([(name, self._of(child)) for name, child in inner])
         if isinstance(x, (int, str, bytes, type(None))):
             return kind, x
+        if isinstance(x, MethodType):  # each look at obj.method makes another one
+            self.kept.append(x.__self__)
+            return kind, id(x.__self__), x.__func__
         self.kept.append(x)
         return kind, id(x)
 

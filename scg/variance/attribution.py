@@ -137,7 +137,7 @@ def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
     order, loss, spans = ancestors([cost], guards=True), cost, []
     for node in draws([cost]):
         start = next(ids)
-        for extra in _expansions(cost, [node], order, 1, True):
+        for extra in _expansions(cost, [node], order, 1, True, [0]):
             loss = loss + extra
         spans.append((range(start, next(ids)), label.get(node.id, "")))
     found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)

@@ -1,4 +1,4 @@
-"""Common factors taken out: w a + w b = w (a + b), which is a product of large arrays less. Roundings differ."""
+"""Common factors taken out: w a + w b = w (a + b), which is a product of large arrays less. Roundings differ, and a + b may overflow: the product is looked at."""
 
 from typing import Any
 
@@ -14,6 +14,12 @@ def factor(program: Program) -> int:
     users = program.users()
 
     def change(op: Op, add: Any) -> Op | None:
+        made = taken(op, add)
+        if made is not None:
+            program.watch(made)
+        return made
+
+    def taken(op: Op, add: Any) -> Op | None:
         if op.rule not in (ADD, SUBTRACT) or not all([type(a) is Op and a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and a.shape == op.shape for a in op.args]):
             return None
         (a, b), (c, d) = op.args[0].args, op.args[1].args
@@ -31,7 +37,9 @@ def factor(program: Program) -> int:
                 return add(op.like(MULTIPLY, base, add(op.like(SUBTRACT, x, y))))
         return None
 
-    return program.rewrite(change)
+    count = program.rewrite(change)
+    program.risky = program.risky or count > 0
+    return count
 
 
 def _common(w: Any, v: Any) -> tuple[Any, int, int] | None:

@@ -1,5 +1,7 @@
 """Constants folded: what depends on no input, no held array and no draw was computed in the recorded run, once for all."""
 
+import numpy as np
+
 from scg.plans.program import CHOICE, LEAVES, Op, Program
 
 
@@ -9,4 +11,8 @@ def fold(program: Program) -> int:
 
 
 def _is_constant(op: Op) -> bool:
-    return op.rule not in LEAVES and op.rule is not CHOICE and op.dtype is not None and op.value is not None and not any([type(a) is Op for a in op.args])
+    if op.rule in LEAVES or op.rule is CHOICE or op.dtype is None or op.value is None:
+        return False
+    index = op.statics.get("index", ())
+    written = [i for i in (index if isinstance(index, tuple) else (index,)) if isinstance(i, np.ndarray) and i.flags.writeable]  # by others, between calls
+    return not written and not any([type(a) is Op for a in op.args])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.distributions.normal import Normal
 from scg.plans.buffers import is_step, origin
 from scg.plans.kernels import is_elementwise, is_plain
 from scg.plans.passes.blocks import Region, folded, is_map, part
@@ -90,7 +91,7 @@ class _Unit:
     def __init__(self, members: Sequence[Op], region: Region | None):
         self.members, self.region = members, region
         self.cost = sum(map(_cost, members))
-        self.movable = region is not None or not (is_plain(members[0]) or members[0].rule is draw)  # code of others runs on the caller's thread
+        self.movable = not is_foreign(members)
         self.rows = _rows(members, region)
         self.before: list[_Unit] = []
         self.after: list[_Unit] = []
@@ -103,6 +104,12 @@ class _Unit:
     def is_free(self) -> bool:
         """Whether it can be cut anywhere, since nobody takes its rows as they are cut."""
         return self.region is None and not any([other.rows for other in self.after])
+
+
+def is_foreign(members: Sequence[Op]) -> bool:
+    """Whether this may run the code of others, which runs on the caller's thread, as it does without a plan."""
+    op = members[0]
+    return len(members) == 1 and (is_plain(op) or op.rule is draw or op.rule is noise and type(op.statics["law"]) is not Normal)
 
 
 def _units(program: Program) -> list[_Unit]:

@@ -1,7 +1,7 @@
 """One exponential for softplus and its derivative: log(1 + e) and e / (1 + e) with e = exp(x), in place of eleven passes.
 
-Accurate in both tails, but infinite where exp(x) overflows (x > 88 in float32, > 709 in float64). The results of a plan in which this pass
-has struck are therefore looked at: where one is not finite, the call runs again as it was written, and so do all later ones with its shapes.
+Accurate in both tails, but infinite where exp(x) overflows (x > 88 in float32, > 709 in float64). log(1 + e) is therefore looked at: where it is
+not finite, the call runs again as it was written, and so do all later ones with its shapes.
 """
 
 from typing import Any
@@ -21,6 +21,7 @@ def softplus(program: Program) -> int:
             x = op.args[0]
             e = exponentials.get(id(x)) or exponentials.setdefault(id(x), add(op.like(EXP, x)))
             made = add(op.like(LOG1P, e))
+            program.watch(made)
             operands[id(made)] = made, e
             return made
         found = _slope_of(op, operands)
