@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.steps import MODELS, PEERS, Model
 from benchmarks.timing import RESULTS, interleaved, medians, peak_bytes, save, table, versions
 
-PAUSE = 0.03
-"""Seconds between two libraries: pools of threads go to sleep."""
+PAUSE = 0.1
+"""Seconds between two libraries, until pools of threads are asleep: those of OpenBLAS wait for work for some 2^26 cycles, 25 to 30 ms."""
 
 
 class Worker:

@@ -94,6 +94,9 @@ class Optimizer(ABC):
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
         for fn, args in self._begin(1, *found)[0]:
             fn(*args)
+        for _, slots, _ in self._bound[1, len(self._constants())]:  # the gradients are the caller's
+            for operands, at, *_ in slots:
+                operands[at] = None
 
     def _begin(self, threads: int, *gradients: np.ndarray) -> list[list[Step]]:
         """Count the step for gradients that fit and are finite, one for each array of the parameters; what each of some threads is to do."""
@@ -109,12 +112,11 @@ class Optimizer(ABC):
         for _, slots, arrays in bound:
             for array, number in zip(arrays, constants, strict=True):
                 array[...] = number
-            flat: dict[int, np.ndarray] = {}
-            for args, at, i, start, stop in slots:
-                g = flat.get(i)
-                if g is None:
-                    g = flat[i] = gradients[i].reshape(-1)
-                args[at] = g[start:stop]
+            rows: dict[int, np.ndarray] = {}
+            for operands, at, i, start, stop in slots:
+                if i not in rows:
+                    rows[i] = gradients[i].reshape(-1)
+                operands[at] = rows[i][start:stop]
         return [[step for lanes, _, _ in bound for step in lanes[lane]] for lane in range(threads)]
 
     def __getstate__(self) -> dict[str, Any]:

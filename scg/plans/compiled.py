@@ -34,16 +34,18 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
 
     ``fn`` is a cost, a derivative of one, or a whole training step (``optimizer.step(gradient)`` in it is taken when the gradient is there).
     The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; what it returns, as what all later ones do, comes
-    from NumPy calls on preallocated buffers. A function that puts other values into its arguments is refused. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have drawn; Python numbers, strings,
-    functions and other objects are part of what was planned: another value means another plan. Arrays that the function holds are read anew
-    at each call; whatever else it looks up outside its arguments is as it was when it was recorded. Plans are kept for the ``capacity``
-    signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a result is not finite, the function runs
-    again. The caller owns what is returned. Safe from several threads.
+    from NumPy calls on preallocated buffers. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have
+    drawn; Python numbers, strings, functions and other objects are part of what was planned: another value means another plan. Arrays that the
+    function holds are read anew at each call; whatever else it looks up outside its arguments is as it was when it was recorded. Plans are kept
+    for the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a gradient is not finite,
+    the function runs again. The caller owns what is returned. Safe from several threads.
 
-    ``fn`` runs plainly inside a function that is being differentiated, and within ``detect_nan()``. Raises PlanError, which names the line,
-    where a function cannot be compiled; with ``fallback`` it runs plainly then. ``threads`` is how many a plan may take, where it gains by
-    more than one (None: as many as NumPy's BLAS, up to four); while it runs on several, each of its products has one. ``without`` names
-    passes to leave out.
+    ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to four; of more, and of
+    another BLAS, it leaves the use to that). While a plan runs on several, each of its products has one. The same number gives the same bits.
+
+    ``fn`` runs plainly inside a function that is being differentiated, within ``detect_nan()``, and where ``np.errstate`` asks NumPy to raise.
+    Raises PlanError, which names the line, where a function cannot be compiled (it puts other values into its arguments, say); with
+    ``fallback`` it runs plainly then. ``without`` names passes to leave out.
     """
     if not callable(fn):
         raise PlanError(f"compile needs a function, got {type(fn).__name__} ({here()})")

@@ -183,11 +183,18 @@ def width() -> int:
 
 
 class _Blas:
-    """The number of threads of NumPy's OpenBLAS: a setting of the process, and so is this count of those who want one thread."""
+    """The number of threads of NumPy's OpenBLAS: a setting of the process, and so is this count of those who want one thread.
+
+    Of an OpenBLAS with threads of its own: with those of OpenMP it is a setting of each thread.
+    """
 
     def __init__(self) -> None:
         self.lock, self.users, self.before = threading.Lock(), 0, 1
-        self.get, self.set = _openblas("get_num_threads"), _openblas("set_num_threads")
+        parallel = _openblas("get_parallel")
+        self.get: Any = None
+        self.set: Any = None
+        if parallel is not None and int(parallel()) == 1:
+            self.get, self.set = _openblas("get_num_threads"), _openblas("set_num_threads")
 
     def after_fork(self) -> None:
         """Forget the users, who are threads of the other process."""

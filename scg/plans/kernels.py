@@ -196,12 +196,17 @@ def _product(op: Op) -> Kernel:
     a, b = op.args
     if len(a.shape) > 2 == len(b.shape):
         return _stacked
-    if len(a.shape) == len(b.shape) == 2 and op.dtype == a.dtype == b.dtype == np.float32 and min(b.shape) >= WIDE:
-        transposed = type(b) is Op and b.rule is layout._transpose
-        large = op.size * a.shape[1] > SMALL_PRODUCT or transposed and op.size > SMALL_RESULT
-        if 1 < a.shape[0] <= (FEW_TRANSPOSED if transposed else FEW) and large:
-            return _few_rows
-    return np.matmul
+    return _few_rows if has_few_rows(op) else np.matmul
+
+
+def has_few_rows(op: Op) -> bool:
+    """Whether a product of matrices is taken by columns."""
+    a, b = op.args
+    if not len(a.shape) == len(b.shape) == 2 or not op.dtype == a.dtype == b.dtype == np.float32 or min(b.shape) < WIDE:
+        return False
+    transposed = type(b) is Op and b.rule is layout._transpose
+    large = op.size * a.shape[1] > SMALL_PRODUCT or transposed and op.size > SMALL_RESULT
+    return large and 1 < a.shape[0] <= (FEW_TRANSPOSED if transposed else FEW)
 
 
 def _few_rows(a: Any, b: Any, out: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from scg.distributions.normal import Normal
 from scg.plans.buffers import is_step, origin
-from scg.plans.kernels import is_elementwise, is_plain
+from scg.plans.kernels import SMALL_PRODUCT, has_few_rows, is_elementwise, is_plain
 from scg.plans.passes.blocks import Region, folded, is_map, part
 from scg.plans.program import LEAVES, Op, Program
 from scg.primitives import contraction, layout
@@ -272,8 +272,7 @@ def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool
 def _cost(op: Op) -> float:
     """Nanoseconds, about."""
     if op.rule is contraction._matmul:
-        k, n = op.args[1].shape[-2:] if len(op.args[1].shape) > 1 else (op.args[1].shape[0], 1)
-        return CALL + 2 * op.size * k / FLOPS + PACKED * k * n
+        return CALL + 2 * op.size * op.args[0].shape[-1] / FLOPS + _packing(op)
     if op.rule is noise or op.rule is draw:
         return CALL + DRAW * op.size
     if is_elementwise(op):
@@ -285,8 +284,14 @@ def _share(unit: _Unit, part: float, width: int) -> float:
     """What a part of its rows costs a lane: calls are made on each, one at a time, and each packs the right factor of a product."""
     op = unit.members[0]
     calls = CALL * len(unit.members)
-    packed = PACKED * math.prod(op.args[1].shape) if op.rule is contraction._matmul else 0.0
+    packed = _packing(op)
     return width * calls + packed + (unit.cost - calls - packed) * part
+
+
+def _packing(op: Op) -> float:
+    """What it costs a product to rearrange its right factor, which small ones do not."""
+    small = op.rule is not contraction._matmul or op.size * op.args[0].shape[-1] <= SMALL_PRODUCT or has_few_rows(op)
+    return 0.0 if small else PACKED * math.prod(op.args[1].shape)
 
 
 def _is_large_product(op: Op) -> bool:
