@@ -191,8 +191,11 @@ def growth(models: dict[str, Model], names: list[str], rounds: int) -> dict[str,
 def _grown(key: str, names: list[str], rounds: int) -> dict[str, list[float]]:
     workers = {name: Worker(name) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
+    for worker in workers.values():  # imports, compilation and warm-up
+        worker.ask(key, 1)
     for _ in range(rounds):
         for name, worker in workers.items():
+            time.sleep(PAUSE)
             answer = worker.ask(key, 3)
             if isinstance(answer, list):
                 times[name].append(1e3 * statistics.median(answer))

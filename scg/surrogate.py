@@ -106,6 +106,16 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
     paths = [node for node in found if node.primitive is path and rules[node].unbiased or rules[node].continuous]
     if not paths:
         return
+    relaxed = {node.id: node for node in paths if rules[node].continuous}  # by id, of what depends on them: one of them
+    for node in order if relaxed else ():
+        source = next((relaxed[o.id] for o in node.operands if type(o) is Node and o.id in relaxed), None)
+        if source is not None and node.primitive is layout.stop_gradient:
+            raise EstimatorError(
+                f"{source.statics['site']}: a rule that differentiates a relaxed cost needs all of its slope, and stop_gradient, at {node.line}, holds a part of "
+                f"it back, so that its control variate would not vanish in the mean: use ScoreFunction(), ARM() or DisARM() ({here()})"
+            )
+        if source is not None:
+            relaxed[node.id] = source
     moves = {node.id: True for node in paths}  # by id, of what depends on them: whether it moves with them, or only jumps
     for node in order:
         if node.id in moves or node.primitive is layout.stop_gradient:

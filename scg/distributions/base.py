@@ -208,6 +208,13 @@ class Distribution(Parameterized, ABC):
     def log_prob(self, value: Any) -> Any:
         """log p(value), in nats; shape: that of ``value`` broadcast against the parameters, without the event axes."""
 
+    def _events(self, value: Any) -> Any:
+        """A value as it is or as an array, whose last axes are those of an event. Raises ScgValueError where they are not."""
+        value, shape = real_array(value), self.event_shape
+        if value.shape[value.ndim - len(shape) :] != shape or value.ndim < len(shape):
+            raise ScgValueError(f"{self!r}: a value has the shape {shape} along its last axes, got shape {value.shape} ({here()})")
+        return value
+
     @property
     def mean(self) -> Any:
         """E[z], of shape batch_shape + event_shape."""
@@ -292,6 +299,10 @@ class FiniteSupport(Discrete, ABC):
     def atoms(self) -> np.ndarray:
         """All values, along a leading axis: shape (number of values,) + batch_shape + event_shape (broadcastable)."""
 
+    def masses(self, values: Any) -> Any:
+        """p(value), of the shape of ``log_prob(values)``, also where it is zero with a derivative that is not."""
+        return np.exp(self.log_prob(values))  # type: ignore[attr-defined]
+
 
 class Reparameterizable(ABC):
     """A draw is a differentiable function of the parameters and of noise whose law has none: z = transport(noise)."""
@@ -357,8 +368,12 @@ def real_array(value: Any) -> Any:
 def kl_divergence(p: Distribution, q: Distribution) -> Any:
     """KL(p || q) = E_p[log p(z) - log q(z)], in nats, in closed form; shape: the batch shapes broadcast.
 
-    Raises ScgValueError where no closed form is known: take the mean of p.log_prob(z) - q.log_prob(z) over draws z of p.
+    Raises ScgValueError where the event shapes differ, or no closed form is known: take the mean of p.log_prob(z) - q.log_prob(z) over draws z of p.
     """
+    for law, other in ((p, q), (q, p)):
+        sizes = getattr(law, "categories", None), getattr(other, "categories", None)
+        if law.event_shape != other.event_shape or None not in sizes and sizes[0] != sizes[1]:
+            raise ScgValueError(f"KL(p || q) needs two laws of values of one shape, got {p!r} and {q!r} ({here()})")
     found = p.kl_to(q)
     if found is NotImplemented:
         found = q.kl_from(p)

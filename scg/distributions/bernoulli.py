@@ -40,6 +40,9 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     def atoms(self) -> np.ndarray:
         return np.array([0, 1], self.dtype).reshape(2, *[1] * len(self.batch_shape))
 
+    def masses(self, values: Any) -> Any:
+        return super().masses(values) if self.probs is None else np.where(values == 1, self.p, 1 - self.p)
+
     def log_prob(self, value: Any) -> Any:
         value = numbers(value, self.dtype)
         return self._inside(value) if settled(_binary, value) else supported(self._inside, value, 0, 1)

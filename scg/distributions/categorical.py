@@ -103,6 +103,11 @@ class Categorical(OneOfMany):
     def atoms(self) -> np.ndarray:
         return np.arange(self.categories).reshape(-1, *[1] * len(self.batch_shape))
 
+    def masses(self, values: Any) -> Any:
+        if self.probs is None:
+            return super().masses(values)
+        return np.sum(np.where(values[..., None] == np.arange(self.categories), self.probs, 0), axis=-1)
+
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
         k = self.categories
@@ -132,8 +137,9 @@ class Categorical(OneOfMany):
         return np.sum(np.where(self._numbers() <= real_array(value)[..., None], self.p, 0), axis=-1)
 
     def icdf(self, probability: Any) -> Any:
-        sums = np.cumsum(self.p, axis=-1)
-        return np.sum(sums[..., :-1] < real_array(probability)[..., None], axis=-1)
+        sums, u = np.cumsum(self.p, axis=-1), real_array(probability)
+        found = np.sum(sums[..., :-1] < u[..., None], axis=-1)
+        return found if np.all((u >= 0) & (u <= 1)) else np.where((u >= 0) & (u <= 1), found, math.nan)
 
     def _numbers(self) -> Any:
         return np.arange(self.categories, dtype=self.p.dtype)
@@ -163,8 +169,11 @@ class OneHotCategorical(OneOfMany):
         k = self.categories
         return np.eye(k, dtype=self.dtype).reshape(k, *[1] * len(self.batch_shape), k)
 
+    def masses(self, values: Any) -> Any:
+        return super().masses(values) if self.probs is None else np.sum(np.where(values == 1, self.probs, 0), axis=-1)
+
     def log_prob(self, value: Any) -> Any:
-        value, table = numbers(value, self.dtype), self.log_p
+        value, table = numbers(self._events(value), self.dtype), self.log_p
         terms = value * table if settled(lambda t: np.all(t > -math.inf), table) else times(value, table)
         found = np.sum(terms, axis=-1)
         if settled(lambda v: not np.any(v * (v - 1)) and np.all(np.sum(v, axis=-1) == 1), value):

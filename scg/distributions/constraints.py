@@ -50,7 +50,7 @@ class Integers(Constraint):
 
     def contains(self, x: Any) -> Any:
         x = np.asarray(x)
-        return (x >= self.low) & (x <= self.high) & (np.floor(x) == x)
+        return (x >= self.low) & (x <= self.high) & (np.floor(x) == x) & np.isfinite(x)
 
     def __str__(self) -> str:
         return f"whole numbers from {self.low} to {self.high}"

@@ -285,7 +285,7 @@ class Multinomial(OneOfMany):
         return counts.astype(self.dtype).reshape(-1, *[1] * len(self.batch_shape), k)
 
     def log_prob(self, value: Any) -> Any:
-        value = numbers(value, self.dtype)
+        value = numbers(self._events(value), self.dtype)
         if settled(Compositions(self.n).holds, value):
             return self._inside(value)
         bad = np.any((value < 0) | (np.floor(value) < value), axis=-1) | (np.sum(value, axis=-1) != self.n)

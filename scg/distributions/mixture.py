@@ -1,13 +1,14 @@
 """Mixtures of laws of one family."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, Shape, real_array
-from scg.distributions.constraints import Constraint, Vector, real, simplex
+from scg.distributions.categorical import Logits
+from scg.distributions.constraints import Constraint, Integers, Interval, simplex
 from scg.distributions.discrete import log
 from scg.distributions.implicit import quantile
 from scg.distributions.uniform import UNIT
@@ -29,7 +30,7 @@ class Mixture(Reparameterizable, Distribution):
     component: Any
     weights: Any = None
     logits: Any = None
-    constraints = {"weights": simplex, "logits": Vector(real)}
+    constraints = {"weights": simplex, "logits": Logits()}
     parts = ("component",)
 
     def __post_init__(self) -> None:
@@ -71,7 +72,12 @@ class Mixture(Reparameterizable, Distribution):
 
     @property
     def support(self) -> Constraint:
-        return self.component.support  # type: ignore[no-any-return]
+        found: Constraint = self.component.support
+        if not isinstance(found, (Interval, Integers)):
+            return found
+        shape = self.component.batch_shape  # the ends of each component: those of all of them
+        low, high = (end if getattr(end, "ndim", 0) == 0 else fold(np.broadcast_to(end, shape), axis=-1) for end, fold in ((found.low, np.min), (found.high, np.max)))
+        return replace(found, low=low, high=high)
 
     @property
     def probs(self) -> Any:

@@ -14,7 +14,6 @@ from scg.distributions.base import (
     digamma,
     gammaincinv,
     gammaln,
-    real_array,
     xlogy,
 )
 from scg.distributions.constraints import Matrix, Vector, finite, lower_cholesky, positive, simplex
@@ -52,7 +51,7 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return _normalised(y.astype(self.dtype, copy=False))
 
     def log_prob(self, value: Any) -> Any:
-        a, value = self.concentration, real_array(value)
+        a, value = self.concentration, self._events(value)
         outside = _off_simplex(value)
         z = np.where(outside[..., None], 1 / self.event_shape[0], value)
         log_z = np.sum(xlogy(a - 1, z), axis=-1) + gammaln(np.sum(a, axis=-1)) - np.sum(gammaln(a), axis=-1)
@@ -152,7 +151,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         return _log_diagonal(self._capacitance()[0]) + 0.5 * np.sum(np.log(self.cov_diag), axis=-1)
 
     def log_prob(self, value: Any) -> Any:
-        x = real_array(value) - self.loc
+        x = self._events(value) - self.loc
         if self.scale_tril is not None:
             y = _solved(self.tril, x)
             square = np.sum(y * y, axis=-1)

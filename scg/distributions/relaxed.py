@@ -63,7 +63,7 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
         return softmax((self._logits + noise) / self._temperature, -1)
 
     def log_prob(self, value: Any) -> Any:
-        value = real_array(value)
+        value = self._events(value)
         if settled(simplex.holds, value):
             return self._density(value)
         bad = np.any(value < 0, axis=-1) | (np.abs(np.sum(value, axis=-1) - 1) > 1e-5)

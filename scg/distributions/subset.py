@@ -51,4 +51,6 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
 
     def log_prob(self, value: Any) -> Any:
         total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)
-        return np.full(value.shape[:-1], total)
+        value = self._events(value)
+        inside = np.all((value >= 0) & (value < self.n), axis=-1) & np.all(value[..., 1:] > value[..., :-1], axis=-1)
+        return np.where(inside, total, -math.inf)

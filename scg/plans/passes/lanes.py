@@ -74,6 +74,8 @@ def lanes(program: Program) -> int:
         return 0
     shared = alone - sum([unit.cost * (1 - 1 / BLAS_GAIN) for unit in units if _is_large_product(unit.members[0])])
     turns, end = _scheduled(units, width)
+    calls = sum([len(turn.members) * (width if turn.cuts else 1) for turn in turns])
+    end += CALL * calls * (1 - 1 / width)  # Python runs on one thread at a time
     told = f"about {end / 1e6:.2g} ms, on one {alone / 1e6:.2g}, or {shared / 1e6:.2g} where the BLAS shares out its products"
     if end > min(WORTH_BLAS * shared, WORTH * alone):
         program.notes.append(f"one thread: on {width} it would take {told}")

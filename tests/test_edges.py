@@ -1,0 +1,109 @@
+"""Laws and rules at their edges: probabilities of exactly zero, supports of mixtures, values and laws of other shapes."""
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg.errors import EstimatorError, ScgValueError
+
+COST = np.array([1.0, 7.0, -2.0])
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 0.3])
+def test_enumerate_is_exact_where_a_probability_is_zero(p):
+    rng = np.random.default_rng(0)
+    slope = scg.grad(lambda p, rng: 3 * scg.sample(dist.Bernoulli(probs=p), scg.Enumerate(), rng=rng) + 1)
+    assert slope(np.array(p), rng=rng) == pytest.approx(3, rel=1e-12)
+    probs = np.array([p, 0.0, 1 - p])
+    one_hot = scg.grad(lambda p, rng: np.sum(scg.sample(dist.OneHotCategorical(probs=p), scg.Enumerate(), rng=rng) * COST))
+    np.testing.assert_allclose(one_hot(probs, rng=rng), COST, rtol=1e-12)
+    index = scg.grad(lambda p, rng: np.take_along_axis(scg.parameter(COST), scg.sample(dist.Categorical(probs=p), scg.Enumerate(), rng=rng)[None], 0)[0])
+    np.testing.assert_allclose(index(probs, rng=rng), COST, rtol=1e-12)
+
+
+def test_masses_are_probabilities():
+    table = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3))
+    for law in (dist.Categorical(probs=table), dist.OneHotCategorical(probs=table), dist.Bernoulli(probs=table), dist.Categorical(logits=table), dist.Binomial(3, probs=table)):
+        atoms = law.atoms()
+        np.testing.assert_allclose(law.masses(atoms), np.exp(law.log_prob(atoms)), rtol=1e-13)
+
+
+def test_a_mixture_covers_what_any_of_its_components_covers():
+    law = dist.Mixture(dist.Uniform(np.array([0.0, 2.0]), np.array([3.0, 5.0])), weights=np.array([0.5, 0.5]))
+    np.testing.assert_allclose(law.icdf(np.array([1.0, 0.0, 0.1, 0.5, 0.9])), [5.0, 0.0, 0.6, 2.5, 4.4], rtol=1e-12)
+    assert np.all(law.support.contains(law.sample(np.random.default_rng(0), 50))) and not law.support.contains(5.1)
+    scg.testing.check_distribution(law, rng=np.random.default_rng(0))
+    counts = dist.Mixture(dist.Binomial(np.array([2, 5]), 0.5), weights=np.array([0.5, 0.5]))
+    np.testing.assert_array_equal(counts.support.contains(np.array([0, 5, 6, 1.5])), [True, True, False, False])
+
+
+def test_a_mixture_of_moving_ends_is_reparameterized():
+    """d/dt E[z] by differences of the mean."""
+    low = np.array([-1.0, -2.0])
+
+    def law(t):
+        return dist.Mixture(dist.TruncatedNormal(t, 1.0, low, 2.0), weights=np.array([0.5, 0.5]))
+
+    theta = np.array([0.0, 1.0])
+    graph = scg.trace(lambda t, rng: scg.sample(law(t), scg.Reparameterized(), rng=rng), theta, rng=np.random.default_rng(0))
+    draws = graph.gradients(rng=np.random.default_rng(1), replicates=4000)
+    step = 1e-5 * np.eye(2)
+    exact = [(law(theta + h).mean - law(theta - h).mean) / 2e-5 for h in step]
+    error = np.std(draws, axis=0) / np.sqrt(len(draws))
+    assert np.all(np.abs(np.mean(draws, axis=0) - exact) < 5.3 * error)  # two tails of 1e-7 each
+
+
+@pytest.mark.parametrize("rule", [scg.REBAR(), scg.RELAX(lambda z: np.sum(z), temperature=0.5)], ids=["REBAR", "RELAX"])
+def test_a_relaxed_cost_that_hides_a_part_of_its_slope_is_refused(rule):
+    def cost(theta, rng):
+        b = scg.sample(dist.Bernoulli(logits=theta), rule, rng=rng, name="b")
+        return np.sum(b * scg.stop_gradient(b[::-1]))
+
+    with pytest.raises(EstimatorError, match="b ~ Bernoulli.*stop_gradient"):
+        scg.value_and_grad(cost)(np.array([0.3, -0.5]), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "p, q",
+    [
+        (dist.Categorical(np.ones(3) / 3), dist.Categorical(np.ones(1))),
+        (dist.Categorical(np.ones(3) / 3), dist.Categorical(np.ones(2) / 2)),
+        (dist.Multinomial(3, np.ones(3) / 3), dist.Multinomial(3, np.ones(1))),
+        (dist.Dirichlet(np.ones(3)), dist.Dirichlet(np.ones(1))),
+        (dist.MultivariateNormal(np.zeros(3), np.eye(3)), dist.MultivariateNormal(np.zeros(1), np.eye(1))),
+    ],
+)
+def test_divergences_of_laws_of_other_shapes_are_refused(p, q):
+    with pytest.raises(ScgValueError, match="values of one shape"):
+        dist.kl_divergence(p, q)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        dist.OneHotCategorical(np.ones(3) / 3),
+        dist.Multinomial(3, np.ones(3) / 3),
+        dist.Dirichlet(np.ones(3)),
+        dist.Concrete(1.0, logits=np.zeros(3)),
+        dist.MultivariateNormal(np.zeros(3), np.eye(3)),
+        dist.UniformSubset(5, 3),
+    ],
+    ids=lambda law: type(law).__name__,
+)
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3, 1)])
+def test_values_of_another_event_shape_are_refused(law, shape):
+    with pytest.raises(ScgValueError, match=r"a value has the shape \(3,\) along its last axes"):
+        law.log_prob(np.ones(shape))
+
+
+def test_what_is_no_subset_has_no_probability():
+    found = dist.UniformSubset(4, 2).log_prob(np.array([[1, 1], [0, 9], [-1, 0], [3, 0], [0, 3]]))
+    np.testing.assert_allclose(found, [-np.inf] * 4 + [-np.log(6)])
+
+
+def test_parameters_that_are_none_are_refused():
+    for make in (lambda: dist.Mixture(dist.Normal(np.zeros(2), 1.0), logits=np.array([np.inf, 0.0])), lambda: dist.Binomial(np.inf, 0.5)):
+        with pytest.raises(ScgValueError):
+            make()
+    np.testing.assert_array_equal(dist.Categorical([0.5, 0.5]).icdf([-1, 2, np.nan, 0.7]), [np.nan, np.nan, np.nan, 1])
