@@ -24,7 +24,7 @@ def test_enumerate_is_exact_where_a_probability_is_zero(p):
 
 def test_masses_are_probabilities():
     table = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3))
-    for law in (dist.Categorical(probs=table), dist.OneHotCategorical(probs=table), dist.Bernoulli(probs=table), dist.Categorical(logits=table), dist.Binomial(3, probs=table)):
+    for law in (dist.Categorical(probs=table), dist.OneHotCategorical(probs=table), dist.Bernoulli(probs=table), dist.Categorical(logits=table), dist.Binomial(3, probs=table), dist.Independent(dist.Bernoulli(probs=table), 1)):
         atoms = law.atoms()
         np.testing.assert_allclose(law.masses(atoms), np.exp(law.log_prob(atoms)), rtol=1e-13)
 

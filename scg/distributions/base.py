@@ -208,6 +208,10 @@ class Distribution(Parameterized, ABC):
     def log_prob(self, value: Any) -> Any:
         """log p(value), in nats; shape: that of ``value`` broadcast against the parameters, without the event axes."""
 
+    def masses(self, value: Any) -> Any:
+        """p(value) of a discrete law, of the shape of ``log_prob(value)``, also where it is zero with a derivative that is not."""
+        return np.exp(self.log_prob(value))
+
     def _events(self, value: Any) -> Any:
         """A value as it is or as an array, whose last axes are those of an event. Raises ScgValueError where they are not."""
         value, shape = real_array(value), self.event_shape
@@ -298,10 +302,6 @@ class FiniteSupport(Discrete, ABC):
     @abstractmethod
     def atoms(self) -> np.ndarray:
         """All values, along a leading axis: shape (number of values,) + batch_shape + event_shape (broadcastable)."""
-
-    def masses(self, values: Any) -> Any:
-        """p(value), of the shape of ``log_prob(values)``, also where it is zero with a derivative that is not."""
-        return np.exp(self.log_prob(values))  # type: ignore[attr-defined]
 
 
 class Reparameterizable(ABC):

@@ -22,7 +22,8 @@ def _binary(v: Any) -> bool:
 class Bernoulli(Odds, FiniteSupport, FixedSupport):
     """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``, never both.
 
-    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. At other
+    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. The derivative by
+    such a probability is seen by ``Enumerate`` and ``MeasureValued`` alone: other rules look at values that are drawn. At other
     values than 0 and 1 log p is -inf; in a graph that was recorded at such values, a replay at a relaxed value continues the formula,
     linear in b. Draws compare a uniform number with the probability, which resolves 2^-53 (float32: 2^-24).
     """
@@ -40,8 +41,8 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     def atoms(self) -> np.ndarray:
         return np.array([0, 1], self.dtype).reshape(2, *[1] * len(self.batch_shape))
 
-    def masses(self, values: Any) -> Any:
-        return super().masses(values) if self.probs is None else np.where(values == 1, self.p, 1 - self.p)
+    def masses(self, value: Any) -> Any:
+        return super().masses(value) if self.probs is None else np.where(value == 1, self.p, 1 - self.p)
 
     def log_prob(self, value: Any) -> Any:
         value = numbers(value, self.dtype)

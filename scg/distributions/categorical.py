@@ -82,7 +82,8 @@ class Categorical(OneOfMany):
     integers (int64).
 
     ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities themselves: the
-    derivative of log p(z) by them is that of log(probs[z]), without a normalisation.
+    derivative of log p(z) by them is that of log(probs[z]), without a normalisation. The mean of this score is 1, not 0: with a baseline, and
+    by ``UnorderedSet``, the gradient by ``probs`` is right up to a constant, the same for all of them, which a softmax before them, or ``logits``, takes away.
     To look up a table at a draw that is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
     """
 
@@ -103,10 +104,10 @@ class Categorical(OneOfMany):
     def atoms(self) -> np.ndarray:
         return np.arange(self.categories).reshape(-1, *[1] * len(self.batch_shape))
 
-    def masses(self, values: Any) -> Any:
+    def masses(self, value: Any) -> Any:
         if self.probs is None:
-            return super().masses(values)
-        return np.sum(np.where(values[..., None] == np.arange(self.categories), self.probs, 0), axis=-1)
+            return super().masses(value)
+        return np.sum(np.where(value[..., None] == np.arange(self.categories), self.probs, 0), axis=-1)
 
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
@@ -169,8 +170,8 @@ class OneHotCategorical(OneOfMany):
         k = self.categories
         return np.eye(k, dtype=self.dtype).reshape(k, *[1] * len(self.batch_shape), k)
 
-    def masses(self, values: Any) -> Any:
-        return super().masses(values) if self.probs is None else np.sum(np.where(values == 1, self.probs, 0), axis=-1)
+    def masses(self, value: Any) -> Any:
+        return super().masses(value) if self.probs is None else np.sum(np.where(value == 1, self.probs, 0), axis=-1)
 
     def log_prob(self, value: Any) -> Any:
         value, table = numbers(self._events(value), self.dtype), self.log_p

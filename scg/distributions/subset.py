@@ -10,6 +10,7 @@ import numpy as np
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers
 from scg.errors import ScgValueError, here
+from scg.graph import Node
 
 
 @final
@@ -52,5 +53,7 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
     def log_prob(self, value: Any) -> Any:
         total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)
         value = self._events(value)
+        if type(value) is Node:  # whole numbers are nodes only as draws, and draws are subsets
+            return np.full(value.shape[:-1], total)
         inside = np.all((value >= 0) & (value < self.n), axis=-1) & np.all(value[..., 1:] > value[..., :-1], axis=-1)
         return np.where(inside, total, -math.inf)

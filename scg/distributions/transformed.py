@@ -93,6 +93,9 @@ class Independent(_Made):
     def log_prob(self, value: Any) -> Any:
         return self._summed(self.base.log_prob(value))
 
+    def masses(self, value: Any) -> Any:
+        return np.prod(self.base.masses(value), axis=tuple(range(-self.ndim, 0))) if self.ndim else self.base.masses(value)
+
     def _summed(self, x: Any) -> Any:
         return np.sum(x, axis=tuple(range(-self.ndim, 0))) if self.ndim else x
 

@@ -61,7 +61,7 @@ def listed(down: Downstream) -> tuple[np.ndarray, Any]:
     """All values of the draw, of shape (K,) + its shape, and their probabilities, of shape (K,) + its batch shape."""
     atoms = padded(down.distribution.atoms(), down.node.ndim)  # type: ignore[attr-defined]
     atoms = np.broadcast_to(atoms, (len(atoms), *down.node.shape))
-    p = down.distribution.masses(atoms)  # type: ignore[attr-defined]
+    p = down.distribution.masses(atoms)
     return atoms, np.broadcast_to(p, (len(atoms), *down.shape))
 
 
