@@ -354,3 +354,50 @@ def test_the_first_failure_is_told_not_what_follows_from_it(first):
     lists[first] = [(fail, (0.0, ValueError("first")))]
     with pytest.raises(ValueError, match="first"), crew.crew(2) as threads:
         threads.run(lists, lambda: None)
+
+
+class _Clock:
+    """Nanoseconds, as a test tells them."""
+
+    def __init__(self):
+        self.now = self.process = self.own = 0
+
+    def perf_counter_ns(self):
+        return self.now
+
+    def process_time_ns(self):
+        return self.process
+
+    def thread_time_ns(self):
+        return self.own
+
+    def pass_(self, others):
+        """A window and some more, of which this thread takes all and others a part."""
+        step = crew.WINDOW + 1
+        self.now, self.own, self.process = self.now + step, self.own + step, self.process + step + int(others * step)
+
+
+def test_others_that_are_busy_are_seen_and_helpers_are_no_others(monkeypatch):
+    clock = _Clock()
+    monkeypatch.setattr(crew, "time", clock)
+    monkeypatch.setattr(crew, "_taken", [0])
+    watch, found = crew.Watch(), []
+    for others in (0.0, 0.0, 1.0, 1.0, 0.1, 0.0):
+        clock.pass_(others)
+        found.append(watch.look())
+    assert found == [False, False, True, True, False, False]
+    clock.pass_(1.0)
+    crew._taken[0] += crew.WINDOW + 1  # it was our helper
+    assert not watch.look()
+    clock.now += 1000  # the window is not over
+    clock.process += 10**9
+    assert not watch.look()
+
+
+def test_a_plan_keeps_to_the_callers_thread_while_others_are_busy(two, monkeypatch):
+    compiled, args, plan = two
+    expected = compiled(*args, rng=np.random.default_rng(2))
+    monkeypatch.setattr(plan._watch, "look", lambda: True)
+    monkeypatch.setattr(crew.Crew, "run", lambda *given: pytest.fail("on several threads"))
+    agree(compiled(*args, rng=np.random.default_rng(2)), expected, "alone", 0)
+    assert compiled.plainly == 0

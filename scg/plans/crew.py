@@ -8,6 +8,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,35 @@ Step = tuple[Callable[..., Any], Sequence[Any]]
 
 LIMIT = 4
 """Threads of a plan at most: where a BLAS has more, they are left to it."""
+
+
+WINDOW = 8_000_000
+"""Nanoseconds over which it is looked how busy others are: the system adds up what running threads take every few milliseconds."""
+
+
+class Watch:
+    """Whether other threads of this process are busy: those of a BLAS, say, which wait for its next product for 30 ms, and do so spinning.
+
+    A helper that shares its processor with one of them keeps the caller waiting, for a time slice of some milliseconds at each hand-over.
+    """
+
+    def __init__(self) -> None:
+        self.crowded = False
+        self.start = self.before = self.thread = 0
+
+    def look(self) -> bool:
+        """What was so in the last window; a new one begins when that is over, or another thread calls."""
+        now, thread = time.perf_counter_ns(), threading.get_ident()
+        if thread != self.thread or now - self.start > WINDOW:
+            taken = time.process_time_ns() - time.thread_time_ns() - _taken[0]
+            if thread == self.thread:
+                self.crowded = taken - self.before > 0.3 * (now - self.start)
+            self.start, self.before, self.thread = now, taken, thread
+        return self.crowded
+
+
+_taken = [0]
+"""Nanoseconds of processor time of all helpers."""
 
 
 def run_steps(steps: Sequence[Step]) -> None:
@@ -51,10 +81,12 @@ class Helper:
                 self.go.acquire()
                 if self.steps is None:
                     return
+                start = time.thread_time_ns()
                 try:
                     run_steps(self.steps)
                 except BaseException as error:  # raised by the caller's thread
                     self.failed(error)
+                _taken[0] += time.thread_time_ns() - start
                 self.busy = False
                 if self.done.locked():
                     self.done.release()

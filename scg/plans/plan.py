@@ -11,7 +11,7 @@ import numpy as np
 from scg.graph import Node
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
-from scg.plans.crew import crew, run_steps
+from scg.plans.crew import Watch, crew, run_steps
 from scg.plans.machine import SMALL, Machine
 from scg.plans.passes.lanes import is_foreign
 from scg.plans.program import HELD, Op, Program, from_recording
@@ -61,6 +61,7 @@ class Plan:
             if op.dtype is not None:
                 op.value = None  # what was computed is not kept
         self._apart = not any([is_foreign(turn.members) for turn in program.turns])
+        self._watch = Watch()
         self._machines: list[Machine] = []
         self._lock = threading.Lock()
 
@@ -97,7 +98,9 @@ class Plan:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
-        with crew(self.program.width, self._apart) if self.program.width > 1 else nullcontext() as threads:
+        crowded = self.program.width > 1 and self._watch.look()
+        with crew(self.program.width, self._apart and not crowded) if self.program.width > 1 else nullcontext() as found_crew:
+            threads = None if crowded else found_crew  # the same steps one after the other: the same bits
             machine.run(arrays, generators, threads)
             found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
             made = [iter([_of_now(value, machine) if now else machine.read(value) for value in values]) for _, now, _, values in self._later]
@@ -106,7 +109,8 @@ class Plan:
                 if threads is not None and lists:
                     threads.run(lists, lambda: None)
                 else:
-                    run_steps(lists[0] if lists else ())
+                    for steps in lists or ():
+                        run_steps(steps)
         return found
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
