@@ -6,6 +6,8 @@
     buffers     which result lives where
     kernels     how an operation runs into a buffer
     machine     bound steps
+    waiting     which steps of several threads wait for which
+    crew        threads beside the caller's
     compiled    ``scg.compile``: signatures, the cache, what to do where a plan does not hold
 """
 

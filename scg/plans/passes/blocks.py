@@ -101,6 +101,7 @@ def _leads(op: Op) -> bool:
 
 
 def is_map(op: Op) -> bool:
+    """Whether it can run row by row into a buffer: a ufunc, a choice between two arrays, a conversion."""
     if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
         return False
     return isinstance(op.rule.fn, np.ufunc) and not op.statics or op.rule in (elementwise._where, layout._astype, layout._as_integer)
