@@ -22,7 +22,6 @@ from scg.surrogate import surrogate
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 _BLOCK = 2**24  # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the process
-_FREED = 2**24
 
 
 def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
@@ -149,7 +148,6 @@ class Graph:
             found = self._recorded[0]
             new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
             return rebuild(self.parameters, (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found))
-        np.empty(_FREED, np.uint8)  # allocated and freed: from then on the C library reuses arrays up to this size and does not return their pages
         block = max(1, _BLOCK // self._recorded[1])
         targets = [leaf for _, leaf in leaves(self.parameters)]
         out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]

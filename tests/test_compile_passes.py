@@ -262,7 +262,7 @@ def test_blocks_of_rows_read_no_others_before_they_are_there_nor_after_they_are_
     assert compiled.recorded == 1 and compiled.plainly == 0 and plans_of(compiled)[0].program.regions
 
 
-@pytest.mark.parametrize("rows, inner, columns", [(3, 2000, 250), (20, 784, 200), (20, 200, 784), (32, 101, 333), (99, 150, 401), (100, 784, 130)])
+@pytest.mark.parametrize("rows, inner, columns", [(3, 2000, 250), (20, 9000, 250), (20, 784, 200), (20, 200, 784), (32, 101, 333), (99, 150, 401), (100, 784, 130)])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_products_of_few_rows_are_taken_by_columns(rows, inner, columns, transposed, threads):
@@ -277,4 +277,4 @@ def test_products_of_few_rows_are_taken_by_columns(rows, inner, columns, transpo
         assert got.dtype == np.float32 and got.flags.c_contiguous and np.all(error <= bound)  # Higham (2002), section 3.5
     assert compiled.plainly == 0
     (product,) = [op for op in plans_of(compiled)[0].program.ops if op.rule.name == "matmul"]
-    assert (kernel(product, Generators()) is _few_rows) == (transposed or rows <= 32)
+    assert (kernel(product, Generators()) is _few_rows) == ((transposed or rows <= 32) and rows * inner <= 125_000)

@@ -105,7 +105,8 @@ class Helper:
     def retire(self) -> None:
         """End the thread, when its steps are done."""
         self.steps = None
-        self.go.release()
+        if self.go.locked():
+            self.go.release()
 
     def join(self) -> None:
         """Wait until the steps are done, also where an interrupt comes meanwhile: their memory is in use until then."""

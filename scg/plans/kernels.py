@@ -26,8 +26,8 @@ Kernel = Callable[..., Any]
 FEW, FEW_TRANSPOSED, WIDE = 32, 100, 100
 """Rows up to which a product in single precision is taken by columns, also where a transpose is on its right, and rows and columns that this has at least."""
 
-SMALL_PRODUCT, SMALL_RESULT = 10**6, 1200
-"""Multiplications up to which OpenBLAS has a kernel that does not rearrange its operands first, and elements of the result, with a transpose."""
+SMALL_PRODUCT, SMALL_RESULT, FEWEST = 10**6, 1200, 8
+"""Multiplications up to which OpenBLAS has a kernel that does not rearrange its operands first, elements of the result, with a transpose, and the columns at once that are worth it."""
 
 
 class Otherwise(Exception):
@@ -206,6 +206,8 @@ def has_few_rows(op: Op) -> bool:
         return False
     transposed = type(b) is Op and b.rule is layout._transpose
     large = op.size * a.shape[1] > SMALL_PRODUCT or transposed and op.size > SMALL_RESULT
+    if FEWEST * math.prod(a.shape) > SMALL_PRODUCT:  # too many parts
+        return False
     return large and 1 < a.shape[0] <= (FEW_TRANSPOSED if transposed else FEW)
 
 
@@ -215,7 +217,7 @@ def _few_rows(a: Any, b: Any, out: Any) -> None:
     most = SMALL_PRODUCT // (rows * inner)
     if b.strides[0] < b.strides[1]:
         most = min(most, SMALL_RESULT // rows)
-    count = -(-n // max(most, 8))
+    count = -(-n // most)
     for k in range(count):
         start, stop = n * k // count, n * (k + 1) // count
         np.matmul(a, b[:, start:stop], out[:, start:stop])

@@ -16,7 +16,7 @@ from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.graph import Node
 from scg.sample import resample
-from scg.stochastic import _BLOCK, _FREED, Graph
+from scg.stochastic import _BLOCK, Graph
 from scg.testing.streams import join
 from scg.tree import leaves
 from scg.variance.moments import Moments, Squares
@@ -135,7 +135,6 @@ class Task:
 
 def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
     """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be traced again)."""
-    np.empty(_FREED, np.uint8)  # see Graph.gradients
     found, held = graph._recorded
     nodes = [g for g in found if type(g) is Node]
     block = max(1, _BLOCK // held)
