@@ -94,37 +94,36 @@ class Optimizer(ABC):
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
         for fn, args in self._begin(1, *found)[0]:
             fn(*args)
-        for _, slots, _ in self._bound[1, len(self._constants())]:  # the gradients are the caller's
-            for operands, at, *_ in slots:
-                operands[at] = None
+        for flat in self._bound[1, len(self._constants(self.steps))]:
+            flat.drop()  # the gradients are the caller's
 
     def _begin(self, threads: int, *gradients: np.ndarray) -> list[list[Step]]:
-        """Count the step for gradients that fit and are finite, one for each array of the parameters; what each of some threads is to do."""
+        """The step, in calls for each of some threads, with gradients that fit, one for each array of the parameters, and that are to be finite when it is taken."""
         self.learning_rate = _number("learning_rate", self.learning_rate, 0, math.inf)
         for path, array in self._named:
             if not array.flags.writeable:
                 raise ScgValueError(f"params{path} has become read-only; no parameter was changed ({here()})")
-        self.steps += 1
-        constants = self._constants()
+        constants = self._constants(self.steps + 1)
         bound = self._bound.get((threads, len(constants)))
         if bound is None:
             bound = self._bound[threads, len(constants)] = [flat.bind(self._rule, len(constants), threads) for flat in self._flats]
-        for _, slots, arrays in bound:
-            for array, number in zip(arrays, constants, strict=True):
+        for flat in bound:
+            for array, number in zip(flat.constants, constants, strict=True):
                 array[...] = number
-            rows: dict[int, np.ndarray] = {}
-            for operands, at, i, start, stop in slots:
-                if i not in rows:
-                    rows[i] = gradients[i].reshape(-1)
-                operands[at] = rows[i][start:stop]
-        return [[step for lanes, _, _ in bound for step in lanes[lane]] for lane in range(threads)]
+            flat.take(gradients)
+        lists = [[step for flat in bound for step in flat.lists[lane]] for lane in range(threads)]
+        lists[0].append((self._count, []))
+        return lists
+
+    def _count(self) -> None:
+        self.steps += 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_bound": {}}  # views would be copies
 
     @abstractmethod
-    def _constants(self) -> tuple[float, ...]:
-        """The numbers of this step, which ``self.steps`` counts already."""
+    def _constants(self, step: int) -> tuple[float, ...]:
+        """The numbers of a step, the first of which is 1."""
 
     @abstractmethod
     def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
@@ -168,7 +167,7 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, learning_rate)
 
-    def _constants(self) -> tuple[float, ...]:
+    def _constants(self, step: int) -> tuple[float, ...]:
         return self.learning_rate, self.momentum
 
     def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
@@ -197,9 +196,8 @@ class Adam(Optimizer):
         self.epsilon = _number("epsilon", epsilon, 0, math.inf)
         super().__init__(params, learning_rate)
 
-    def _constants(self) -> tuple[float, ...]:
-        t = self.steps
-        rate, scale = self.learning_rate * (1 - self.beta1) / (1 - self.beta1**t), math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
+    def _constants(self, step: int) -> tuple[float, ...]:
+        rate, scale = self.learning_rate * (1 - self.beta1) / (1 - self.beta1**step), math.sqrt((1 - self.beta2) / (1 - self.beta2**step))
         if rate > 1e-12:  # the rate in the denominator, a pass less; below, what is divided by it could overflow
             return self.beta1, self.beta2, scale / rate, self.epsilon / rate
         return self.beta1, self.beta2, scale, self.epsilon, rate
@@ -224,7 +222,9 @@ class Adam(Optimizer):
 class _Flat:
     """The parameters of one dtype in blocks that stay in the cache, a part of a large array or some small ones; each buffer is one flat array."""
 
-    LARGE, BLOCK = 2**14, 2**15  # elements
+    LARGE, BLOCK, SHARED = 2**14, 2**16, 2**18
+    """Elements: of an array that has blocks of its own, and of a block at the most, on one thread, and on several. Longer ones leave the cache, but with
+    shorter calls threads wait for one another: between two calls Python runs on one at a time."""
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
         self.dtype = dtype
@@ -239,12 +239,12 @@ class _Flat:
         spans = list(zip(self.members, self.params, self.ends[:-1], self.ends[1:], strict=True))
         return [(i, slot, buffer[a:b].reshape(x.shape)) for slot, buffer in zip(slots, self.buffers, strict=True) for i, x, a, b in spans]
 
-    def blocks(self) -> list[list[tuple[int, int, int]]]:
+    def blocks(self, threads: int) -> list[list[tuple[int, int, int]]]:
         """Of each block the pieces (parameter, start, stop), which lie side by side in the buffers."""
         found: list[list[tuple[int, int, int]]] = []
-        room = 0
+        room, most = 0, max(self.LARGE, min(self.BLOCK if threads == 1 else self.SHARED, -(-self.ends[-1] // threads)))
         for k, x in enumerate(self.params):
-            count = -(-x.size // self.BLOCK) if x.size >= self.LARGE else min(x.size, 1)
+            count = -(-x.size // most) if x.size >= self.LARGE else min(x.size, 1)
             for a, b in itertools.pairwise([x.size * j // count for j in range(count + 1)] if count else []):
                 if x.size >= self.LARGE or room < b:
                     found.append([])
@@ -253,13 +253,15 @@ class _Flat:
                 room -= b if x.size < self.LARGE else 0
         return found
 
-    def bind(self, rule: Callable[..., list[Step]], count: int, threads: int) -> tuple[list[list[Step]], list[Any], list[np.ndarray]]:
-        """For each thread its calls; where gradients go into their operands, (list, position, parameter, start, stop); and the arrays for constants."""
+    def bind(self, rule: Callable[..., list[Step]], count: int, threads: int) -> "_Bound":
+        """The calls of a step with so many constants, for each thread."""
         constants = [np.zeros((), self.dtype) for _ in range(count)]
         lists: list[list[Step]] = [[] for _ in range(threads)]
-        work = [np.empty((2, min(self.BLOCK, self.ends[-1])), self.dtype) for _ in range(threads)]
-        load, slots = [0] * threads, []
-        for pieces in self.blocks():
+        blocks = self.blocks(threads)
+        largest = max([sum([b - a for _, a, b in pieces]) for pieces in blocks], default=0)
+        work = [np.empty((2, largest), self.dtype) for _ in range(threads)]
+        load, places = [0] * threads, []
+        for pieces in blocks:
             thread = load.index(min(load))
             size = sum([b - a for _, a, b in pieces])
             load[thread] += size
@@ -269,11 +271,11 @@ class _Flat:
             if len(pieces) > 1:
                 several: list[Any] = [None] * len(pieces)
                 steps.append((np.concatenate, [several, 0, whole]))
-                slots += [(several, n, self.members[k], a, b) for n, (k, a, b) in enumerate(pieces)]
+                places += [(several, n, self.members[k], a, b) for n, (k, a, b) in enumerate(pieces)]
             steps += rule(constants, whole, out, *[buffer[start : start + size] for buffer in self.buffers])
             if len(pieces) == 1:
                 ((k, a, b),) = pieces
-                slots += [(args, at, self.members[k], a, b) for _, args in steps for at, array in enumerate(args) if array is whole]
+                places += [(args, at, self.members[k], a, b) for _, args in steps for at, array in enumerate(args) if array is whole]
             at = 0
             for k, a, b in pieces:
                 x, moved = self.params[k], out[at : at + b - a]
@@ -284,7 +286,32 @@ class _Flat:
                     steps.append((_subtract, [x.flat, a, b, moved]))
                 at += b - a
             lists[thread] += steps
-        return lists, slots, constants
+        return _Bound(lists, constants, places)
+
+
+class _Bound:
+    """Calls for each thread, the arrays of their constants, and the ``places`` of gradients among their operands: (list, position, parameter, start, stop)."""
+
+    def __init__(self, lists: list[list[Step]], constants: list[np.ndarray], places: list[tuple[list[Any], int, int, int, int]]):
+        self.lists, self.constants, self.places = lists, constants, places
+        self.given: dict[int, Any] = dict.fromkeys([i for _, _, i, _, _ in places])
+
+    def take(self, gradients: Sequence[np.ndarray]) -> None:
+        """Put gradients into their places, but those that are there: a plan has them in the same memory each time."""
+        rows = {}
+        for i, given in self.given.items():
+            if given is not gradients[i] or not gradients[i].flags.c_contiguous:  # a copy shows the values of one call
+                self.given[i], rows[i] = gradients[i], gradients[i].reshape(-1)
+        if rows:
+            for operands, at, i, start, stop in self.places:
+                if i in rows:
+                    operands[at] = rows[i][start:stop]
+
+    def drop(self) -> None:
+        """Let go of the gradients."""
+        self.given = dict.fromkeys(self.given)
+        for operands, at, *_ in self.places:
+            operands[at] = None
 
 
 def _subtract(row: Any, start: int, stop: int, moved: np.ndarray) -> None:

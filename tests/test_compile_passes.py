@@ -5,11 +5,14 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
 from scg.plans.kernels import Generators, _few_rows, kernel
 from scg.plans.passes import PASSES
+from scg.tree import leaves
 from tests.test_compile import NORMAL
 from tests.test_compile_catalogue import agree
 from tests.test_compile_steps import autoencoder
@@ -278,3 +281,38 @@ def test_products_of_few_rows_are_taken_by_columns(rows, inner, columns, transpo
     assert compiled.plainly == 0
     (product,) = [op for op in plans_of(compiled)[0].program.ops if op.rule.name == "matmul"]
     assert (kernel(product, Generators()) is _few_rows) == ((transposed or rows <= 32) and rows * inner <= 125_000)
+
+
+AWKWARD = [np.nan, np.inf, -np.inf, 1e16, 1e30, 3e38, -3e38]
+
+
+def _separate(params, data):
+    """Terms whose gradients have nothing in common: products, a sum, and a map."""
+    products = [np.sum((data[x] @ params[w]) * data[y]) for x, w, y in (("x", "w", "y"), ("k", "v", "l"))]
+    return sum(products) + np.sum(params["b"] * data["s"]) + np.sum(np.sin(params["e"]) * data["t"])
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_what_is_not_finite_is_found_wherever_it_is(data):
+    """Gradients are looked at through sums of squares of what they are made of: an awkward number anywhere, and large ones that are finite."""
+    rng, dtype = np.random.default_rng(0), data.draw(st.sampled_from([np.float32, np.float64]))
+    rows, inner, columns = data.draw(st.sampled_from([(3, 5, 4), (30, 40, 50), (20, 784, 3), (2000, 3, 5)]))
+
+    def arrays(**shapes):
+        return {name: np.asarray(rng.standard_normal(shape), dtype) for name, shape in shapes.items()}
+
+    params = arrays(w=(inner, columns), v=(columns, inner), b=(columns,), e=(rows, inner))
+    other = arrays(x=(rows, inner), y=(rows, columns), k=(rows, columns), l=(rows, inner), s=(rows, columns), t=(rows, inner))
+    plain = scg.value_and_grad(_separate)
+    compiled = scg.compile(plain)
+    compiled(params, other)
+    array = data.draw(st.sampled_from([*params.values(), *other.values()]))
+    array[np.unravel_index(data.draw(st.integers(0, array.size - 1)), array.shape)] = data.draw(st.sampled_from(AWKWARD))
+    with np.errstate(all="ignore"):
+        found, expected = compiled(params, other), plain(params, other)
+    for (path, a), (_, b) in zip(leaves(found), leaves(expected), strict=True):
+        eps = 2**12 * np.finfo(dtype).eps
+        np.testing.assert_allclose(a, b, eps, eps * np.max(np.abs(b), where=np.isfinite(b), initial=0), err_msg=path)
+    finite = all([np.isfinite(g).all() for _, g in leaves(expected[1])])
+    assert (compiled.plainly > 0) == (not finite)

@@ -5,6 +5,7 @@ more. A helper waits without spinning: what spins keeps a processor from others,
 """
 
 import ctypes
+import itertools
 import os
 import sys
 import threading
@@ -60,13 +61,26 @@ def _forget(error: BaseException) -> None:
     """Nobody waits for it."""
 
 
+def _held() -> Any:
+    lock = allocate_lock()
+    lock.acquire()
+    return lock
+
+
+def let_go(locks: Sequence[Any]) -> None:
+    """Let everyone run on who waits for a step that will not come."""
+    for lock in locks:
+        try:
+            lock.release()
+        except RuntimeError:  # nobody holds it
+            pass
+
+
 class Helper:
     """A parked thread that runs a list of steps when told."""
 
     def __init__(self) -> None:
-        self.go, self.done = allocate_lock(), allocate_lock()
-        self.go.acquire()
-        self.done.acquire()
+        self.go, self.done = _held(), _held()
         self.steps: Sequence[Step] | None = ()
         self.failed: Callable[[BaseException], None] = _forget
         self.processors: frozenset[int] = frozenset()
@@ -134,7 +148,7 @@ class Crew:
         self._allowed: set[int] | None = None
 
     def __enter__(self) -> "Crew":
-        BLAS.begin()
+        BLAS.__enter__()
         self._allowed = None
         if _processor is not None:
             allowed, here = os.sched_getaffinity(0), _processor()
@@ -153,21 +167,36 @@ class Crew:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._allowed is not None:
             os.sched_setaffinity(0, self._allowed)
-        BLAS.end()
+        BLAS.__exit__()
         if error is None or isinstance(error, Exception):
             _idle.append(self)
         else:  # an interrupt, which may have come anywhere
             for helper in self.helpers:
                 helper.retire()
 
-    def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None]) -> None:
-        """Run the lists at once, the first on this thread, to their ends. ``abandon`` lets go whoever waits for a step that failed."""
+    def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None], more: Sequence[Sequence[Step]] | None = None) -> None:
+        """Run the lists at once, the first on this thread, to their ends, and then ``more``, if none has failed.
+
+        ``abandon`` lets go whoever waits for a step that failed. Who comes last to the end of its list goes on at once; the others are woken.
+        """
         errors: list[BaseException] = []  # as they come: the first may be why others fail
+        gates = [[_held() for _ in lists] for _ in lists] if more is not None else []
 
         def failed(error: BaseException) -> None:
             errors.append(error)
             abandon()
+            let_go([*itertools.chain(*gates)])
 
+        def meet(lane: int) -> None:
+            for gate in gates[lane]:
+                gate.release()
+            for row in gates:
+                row[lane].acquire()
+            if errors:
+                raise errors[0]
+
+        if more is not None:
+            lists = [[*steps, (meet, (k,)), *more[k]] for k, steps in enumerate(lists)]
         for helper, steps in zip(self.helpers, lists[1:], strict=True):
             helper.start(steps, failed)
         try:
@@ -241,16 +270,15 @@ class _Blas:
         with self.lock:
             return self.before if self.users else int(self.get()) if self.get and self.set else 1
 
-    def begin(self) -> None:
-        """Keep it to one thread, until as many ends as begins."""
+    def __enter__(self) -> None:
+        """Keep it to one thread, until the end of all blocks that began meanwhile."""
         with self.lock:
             self.users += 1
             if self.users == 1 and self.set is not None:
                 self.before = int(self.get())
                 self.set(1)
 
-    def end(self) -> None:
-        """One user less."""
+    def __exit__(self, *error: Any) -> None:
         with self.lock:
             self.users -= 1
             if self.users == 0 and self.set is not None:

@@ -29,6 +29,9 @@ FEW, FEW_TRANSPOSED, WIDE = 32, 100, 100
 SMALL_PRODUCT, SMALL_RESULT, FEWEST = 10**6, 1200, 8
 """Multiplications up to which OpenBLAS has a kernel that does not rearrange its operands first, elements of the result, with a transpose, and the columns at once that are worth it."""
 
+BOUND = 1e30
+"""What sums of squares stay below: in single precision products of such arrays are finite then, and sums of up to 10^46 elements."""
+
 
 class Otherwise(Exception):
     """A choice came out otherwise than in the recorded run."""
@@ -87,7 +90,7 @@ def kernel(op: Op, generators: Generators) -> Kernel:
     if rule is CHOICE:
         return functools.partial(_choice, op.statics["test"], op.statics["outcome"])
     if rule is FINITE:
-        return _finite
+        return functools.partial(_finite, op.statics["norms"])
     if rule is noise:
         return _noise(op, generators)
     if rule is draw:
@@ -137,13 +140,16 @@ def _choice(test: Kernel, outcome: bool, *values: Any) -> None:
         raise Otherwise
 
 
-def _finite(product: Any, *factors: Any) -> None:
-    if len(factors) > 1:
-        squares = [_square(x) for x in factors[:-1]]
-        if math.prod(squares) < 1e70 and max(squares) < 1e35:
-            return
-    if not is_finite(product):
+def _finite(norms: int, *values: Any) -> None:
+    if norms and all([is_bounded(squares) for squares in values[:norms]]):
+        return
+    if not all([is_finite(x) for x in values[norms:-1]]):
         raise NonFiniteError("a result of the plan is not finite")
+
+
+def is_bounded(squares: Any) -> bool:
+    """Whether sums of squares are so small that what they stand for, and products and sums of it, are finite. False at a NaN."""
+    return bool((squares.item() if squares.size == 1 else np.add.reduce(squares, axis=None)) < BOUND)
 
 
 def _square(x: Any) -> float:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from scg.plans.buffers import Assignment, aligned, is_copy, origin
-from scg.plans.crew import Crew, Step, run_steps
+from scg.plans.crew import Crew, Step, let_go, run_steps
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region
 from scg.plans.passes.lanes import Turn, cut_operand
 from scg.plans.program import HELD, SILENT, Op, Program
 from scg.plans.recording import INPUT
-from scg.plans.waiting import Access, Task, hold, lane_lists, let_go
+from scg.plans.waiting import Access, Task, hold, lane_lists
 
 SMALL = 2**14
 """Bytes up to which a result is copied out of its buffer; a larger one is written into an array that the caller then owns."""
@@ -148,17 +148,18 @@ class Machine:
         self.counts[slot] = sys.getrefcount(array)
         return array
 
-    def run(self, arrays: Sequence[Any], generators: list[np.random.Generator], crew: Crew | None) -> None:
-        """Bind the arguments and run all steps, in lanes where there is a crew."""
+    def run(self, arrays: Sequence[Any], generators: list[np.random.Generator], crew: Crew | None, more: Sequence[Sequence[Step]] | None = None) -> None:
+        """Bind the arguments and run all steps, in lanes where there is a crew, and ``more`` of them when all lanes are through."""
         for slot, array in enumerate(arrays):
             if self.bound[slot] is not array:
                 self.bind(slot, array)
         self.generators.current = generators
         if crew is None:
-            run_steps(self.steps)
+            for steps in (self.steps, *(more or ())):
+                run_steps(steps)
             return
         try:
-            crew.run(self.lanes, lambda: let_go(self.locks))
+            crew.run(self.lanes, lambda: let_go(self.locks), more)
         except Exception:
             hold(self.locks)
             raise

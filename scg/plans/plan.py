@@ -11,7 +11,7 @@ import numpy as np
 from scg.graph import Node
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
-from scg.plans.crew import Watch, crew, run_steps
+from scg.plans.crew import BLAS, Watch, crew, run_steps
 from scg.plans.machine import SMALL, Machine
 from scg.plans.passes.lanes import is_foreign
 from scg.plans.program import HELD, Op, Program, from_recording
@@ -47,6 +47,7 @@ class Plan:
         program = from_recording(recorder, inputs, [*found, *trailing, *watched], floor)
         program.kept = len(found) + len(trailing)
         program.checked = {k for later, start, n in spans if later.now for k in range(start, start + n)} | set(range(program.kept, len(program.outputs)))
+        program.stepped = sum([node.size for later in recorder.later_calls if later.now for tree in later.trees for _, node in leaves(tree)])
         self.report = passes.run(program, options)
         self.risky = program.risky
         self.program = program
@@ -55,6 +56,9 @@ class Plan:
         results, own = self._results(program, found)
         self._outputs = [self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)]
         self._later = [(later.call, later.now, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
+        read = [*[o.value for o in self._outputs], *[value for _, _, _, values in self._later for value in values]]
+        safe = not any([type(value) is Op and origin(value).rule in (INPUT, HELD) for value in read])
+        self._at_once = safe and bool(self._later) and self._later[0][1]  # the first step goes on where the plan ends: nobody reads what it changes
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
@@ -99,19 +103,28 @@ class Plan:
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
         crowded = self.program.width > 1 and self._watch.look()
-        with crew(self.program.width, self._apart and not crowded) if self.program.width > 1 else nullcontext() as found_crew:
+        kept = nullcontext() if self.program.shares else BLAS
+        with crew(self.program.width, self._apart and not crowded) if self.program.width > 1 else kept as found_crew:
             threads = None if crowded else found_crew  # the same steps one after the other: the same bits
-            machine.run(arrays, generators, threads)
+            more = self._ended(0, machine) if self._at_once else None
+            machine.run(arrays, generators, threads, more)
             found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
-            made = [iter([_of_now(value, machine) if now else machine.read(value) for value in values]) for _, now, _, values in self._later]
-            for (call, _, trees, _), given in zip(self._later, made, strict=True):
-                lists = call(self.program.width, *[rebuild(tree, given) for tree in trees])
+            rest = range(0 if more is None else 1, len(self._later))
+            kept = [[_of_now(value, machine) if self._later[k][1] else machine.read(value) for value in self._later[k][3]] for k in rest]
+            for k, values in zip(rest, kept, strict=True):
+                lists = self._ended(k, machine, values)
                 if threads is not None and lists:
                     threads.run(lists, lambda: None)
                 else:
                     for steps in lists or ():
                         run_steps(steps)
         return found
+
+    def _ended(self, k: int, machine: Machine, values: Sequence[Any] | None = None) -> Any:
+        """What the calls at the end give to do, for each thread."""
+        call, _, trees, ops = self._later[k]
+        given = iter([machine.read(op) for op in ops] if values is None else values)
+        return call(self.program.width, *[next(given) if type(tree) is int else rebuild(tree, given) for tree in trees])
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
         if output.argument is not None:

@@ -17,7 +17,7 @@ CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
 """A test of values that must come out as it did when the function was recorded."""
 
 FINITE = primitive(lambda *values: None, name="finite")
-"""A test that the first operand, a product of the others if there are others, is finite."""
+"""A test that operands are finite; the first ``norms`` of them are sums of squares, where the others are if these are small."""
 
 HELD = primitive(lambda: None, name="held")
 """A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
@@ -64,6 +64,8 @@ class Program:
         self.notes = notes or []
         self.regions: list[Any] = []  # of ``passes.blocks``
         self.width = 1  # how many threads it may have
+        self.stepped = 0  # elements that calls at the end go through, on as many threads
+        self.shares = True  # whether its BLAS may have threads of its own
         self.turns: list[Any] = []  # what each of them does: of ``passes.lanes``
         self.kept = len(outputs)  # the outputs after these are only looked at
         self.checked: set[int] = set()  # positions of outputs that must be finite

@@ -36,11 +36,15 @@ class Choice(NamedTuple):
 
 
 class Later(NamedTuple):
-    """What has side effects, and begins when the values are there: ``call(threads, *trees)`` with arrays, which may return, for each thread, steps to do."""
+    """What has side effects, and begins when the values are there: ``call(threads, *trees)`` with arrays, which may return, for each thread, steps to do.
+
+    With ``now`` the arrays are those of now, and finite, when the steps run, and the call, which may come before, does but note where they are; without,
+    they are what they are when it is their turn.
+    """
 
     call: Callable[..., Any]
     trees: tuple[Any, ...]
-    now: bool  # whether the arrays are those of now, and finite; else what they are when it is their turn
+    now: bool
 
 
 class Recorder:

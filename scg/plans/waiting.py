@@ -69,15 +69,6 @@ def lane_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], lis
     return lists, locks
 
 
-def let_go(locks: Sequence[Any]) -> None:
-    """Let everyone run on who waits for a step that will not come."""
-    for lock in locks:
-        try:
-            lock.release()
-        except RuntimeError:  # nobody holds it
-            pass
-
-
 def hold(locks: Sequence[Any]) -> None:
     """Hold all of them again, whichever were let go."""
     for lock in locks:

@@ -1,12 +1,14 @@
-"""Tests of values asked once and where they are cheap: a row-wise product with finite results had finite factors."""
+"""Tests of values asked once and where they are cheap: a row-wise product with finite results had finite factors, and so had a sum of squares."""
 
 from typing import Any
 
 from scg.distributions.constraints import finite, real
+from scg.plans.kernels import is_bounded
+from scg.plans.passes.norms import norm
 from scg.plans.program import CHOICE, Op, Program
 from scg.primitives import contraction
 
-LARGE = 2**14
+LARGE = 2**8
 """Elements from which on another place is looked for."""
 
 
@@ -33,10 +35,12 @@ def _moved(op: Op, program: Program) -> bool:
     test, (x, *others) = op.statics["test"], op.args
     if test not in (finite.holds, real.holds) or not op.statics["outcome"] or others or type(x) is not Op or x.size < LARGE:
         return False
-    for dot in program.ops:
-        if dot.rule is contraction._dot and any([a is x for a in dot.args]) and dot.size * x.shape[-1] == x.size:
-            op.args = (dot, x)
-            op.statics = {**op.statics, "test": lambda rows, x: finite.holds(rows) or test(x)}
-            program.ops = [*[o for o in program.ops if o is not op], op]  # after the product
-            return True
-    return False
+    dot = next((o for o in program.ops if o.rule is contraction._dot and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size), None)
+    squares = None if dot is not None else norm(x, program)
+    if dot is None and squares is None:
+        return False
+    op.args = (dot or squares, x)
+    ask = finite.holds if dot is not None else is_bounded
+    op.statics = {**op.statics, "test": lambda rows, x: ask(rows) or test(x)}
+    program.ops = [*[o for o in program.ops if o is not op], op]  # after the product
+    return True

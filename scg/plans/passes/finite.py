@@ -1,41 +1,46 @@
-"""Results looked at for what is not finite, where it is cheap: a large product through its factors, |sum a b| <= |a| |b|, which are often smaller; the
-elements of a large array through its products with rows, which are finite only if these are.
+"""Results looked at for what is not finite, all in one test at the end, through sums of squares of few elements: of a product those of its factors,
+|sum a b| <= |a| |b|, of a sum that of its terms. Only where these are not small are the results themselves looked at.
 """
 
+from scg.plans.passes.norms import norm
 from scg.plans.program import FINITE, Op, Program
-from scg.primitives import contraction
+from scg.primitives import contraction, reduction
 
 LARGE = 2**14
 """Elements from which on another place is looked for."""
 
 
 def finite(program: Program) -> int:
-    """Add the tests of the outputs in ``program.checked``, and drop those that were there to be looked at only."""
-    wanted = {}
+    """Add the test of the outputs in ``program.checked``, and drop those that were there to be looked at only."""
+    wanted: dict[int, Op] = {}
     for k in sorted(program.checked):
         value = program.outputs[k]
         if type(value) is Op and value.dtype is not None and value.dtype.kind in "fc":
             value = _folded(value, program)
             wanted[id(value)] = value
     del program.outputs[program.kept :]
-    products = {id(product): product for o in wanted.values() if (product := _product(o)) is not None}
-    factors = {id(_unshaped(a)) for product in products.values() for a in product.args}  # which are looked at with the product
-    ops: list[Op] = []
-    for op in program.ops:
-        ops.append(op)
-        if id(op) in products:  # while the factors are in the cache, and in their buffers
-            ops.append(Op(FINITE, (op, *op.args), {}, (), op.dtype))
-        elif id(op) in wanted and id(op) not in factors and _product(op) is None:
-            ops.append(Op(FINITE, (op,), {}, (), op.dtype))
-    program.ops = ops
+    if not wanted:
+        return 0
+    bounds: dict[int, Op] = {}
+    for op in wanted.values():
+        terms = _terms(op)
+        if terms and sum([a.size for a in terms]) < op.size:
+            bounds.update([(id(a), a) for a in terms])
+    for op in wanted.values():
+        terms = _terms(op)
+        if not terms or not all([id(a) in bounds for a in terms]):
+            bounds[id(op)] = op
+    norms = [norm(op, program) for op in bounds.values()]
+    sure = [found for found in norms if found is not None]
+    program.ops.append(Op(FINITE, (*sure, *wanted.values()), {"norms": len(sure) if len(sure) == len(norms) else 0}, (), next(iter(wanted.values())).dtype))
     return len(wanted)
 
 
-def _product(op: Op) -> Op | None:
-    """The product that a result is, if its factors have fewer elements than it has."""
+def _terms(op: Op) -> list[Op]:
+    """What a result is a product of, or a sum of: it is finite where the squares of these have a small sum."""
     op = _unshaped(op)
-    small = op.rule is contraction._matmul and op.dtype.kind == "f" and all([type(a) is Op and len(a.shape) == 2 for a in op.args])
-    return op if small and sum([a.size for a in op.args]) < op.size and op.size >= LARGE else None
+    known = op.rule is contraction._matmul and all([type(a) is Op and len(a.shape) == 2 for a in op.args]) or op.rule is reduction._sum
+    return [_unshaped(a) for a in op.args] if known and all([type(a) is Op for a in op.args]) else []
 
 
 def _folded(op: Op, program: Program) -> Op:

@@ -23,13 +23,16 @@ from scg.primitives import contraction, layout
 from scg.sample import draw, noise
 
 HANDOVER = 40e3
-"""Nanoseconds until a thread that waits runs on."""
+"""Nanoseconds until a thread that waits runs on; a unit must gain as much to leave the caller's thread, or to be cut."""
 
-MARGIN = 15e3
-"""Nanoseconds that it must gain to leave the caller's thread, or to be cut."""
+LONG = 30e3
+"""Nanoseconds of what may leave the caller's thread: where two threads make short calls, each often waits for the other's Python, and is as long in waking up."""
 
 CALL = 1e3
 """Nanoseconds of a step around its arithmetic, in which the other threads' Python waits."""
+
+STEP = 1.0
+"""Nanoseconds for each element that an optimizer steps at the end, with all threads."""
 
 LEAST = 300e3
 """Nanoseconds of a program for which more than one lane is looked at."""
@@ -37,8 +40,8 @@ LEAST = 300e3
 FLOPS, PACKED = 90.0, 0.15
 """Of a product: operations a nanosecond, and nanoseconds for each element of the right factor."""
 
-BLAS_GAIN, BLAS_LARGE = 1.7, 2**18
-"""How much sooner a product ends that the BLAS itself shares out, and from how many multiplications on it does."""
+BLAS_GAIN, BLAS_LARGE = 1.7, 2**22
+"""How much sooner a product ends that the BLAS itself shares out, and from how many multiplications on that is worth it: its threads then spin for 30 ms."""
 
 WORTH, WORTH_BLAS = 0.9, 1.1
 """The most that lanes may take, of the time of one, and of that of one beside a BLAS with threads: while these wait, they are in the way of others."""
@@ -62,27 +65,31 @@ class Turn(NamedTuple):
 
 
 def lanes(program: Program) -> int:
-    """Fill ``program.turns``; how many are cut. One lane where more would not end sooner than one with the products shared out by the BLAS."""
+    """Fill ``program.turns``; how many are cut. One lane where more would not end sooner than one, or one with large products shared out by the BLAS."""
     units = _units(program)
-    alone = sum([unit.cost for unit in units])
+    after = STEP * program.stepped
+    alone = sum([unit.cost for unit in units]) + after
     program.turns = [Turn(unit.members, unit.region, 0) for unit in units]
     width, program.width = program.width, 1
     if width == 1:
         return 0
+    products = [unit for unit in units if unit.members[0].rule is contraction._matmul]
+    large = [unit for unit in products if _is_large(unit.members[0])]
+    program.shares = bool(large) or not products or any([is_foreign(unit.members) for unit in units])
     if alone < LEAST:
         program.notes.append(f"one thread: about {alone / 1e6:.2g} ms of work, and several are looked at from {LEAST / 1e6:g} ms on")
         return 0
-    shared = alone - sum([unit.cost * (1 - 1 / BLAS_GAIN) for unit in units if _is_large_product(unit.members[0])])
+    shared = alone - sum([unit.cost * (1 - 1 / BLAS_GAIN) for unit in large])
     turns, end = _scheduled(units, width)
     calls = sum([len(turn.members) * (width if turn.cuts else 1) for turn in turns])
-    end += CALL * calls * (1 - 1 / width)  # Python runs on one thread at a time
-    told = f"about {end / 1e6:.2g} ms, on one {alone / 1e6:.2g}, or {shared / 1e6:.2g} where the BLAS shares out its products"
+    end += CALL * calls * (1 - 1 / width) + after / width  # Python runs on one thread at a time
+    told = f"about {end / 1e6:.2g} ms, on one {alone / 1e6:.2g}" + (f", or {shared / 1e6:.2g} where the BLAS shares out its products" if large else "")
     if end > min(WORTH_BLAS * shared, WORTH * alone):
         program.notes.append(f"one thread: on {width} it would take {told}")
         return 0
     cut = sum([bool(turn.cuts) for turn in turns])
     program.notes.append(f"{width} threads: {told}; {cut} of {len(turns)} turns are cut by rows")
-    program.turns, program.width = turns, width
+    program.turns, program.width, program.shares = turns, width, False
     _reorder(program)
     return cut
 
@@ -93,7 +100,7 @@ class _Unit:
     def __init__(self, members: Sequence[Op], region: Region | None):
         self.members, self.region = members, region
         self.cost = sum(map(_cost, members))
-        self.movable = not is_foreign(members)
+        self.movable = self.cost >= LONG and not is_foreign(members)
         self.rows = _rows(members, region)
         self.before: list[_Unit] = []
         self.after: list[_Unit] = []
@@ -181,14 +188,14 @@ def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit]) -> None:
     width = len(free)
     begins = [_begin(unit, lane, (), free, maker) for lane in range(width if unit.movable else 1)]
     ends = [t + unit.cost for t in begins]
-    unit.lane = min(range(len(ends)), key=lambda lane: ends[lane] + (MARGIN if lane else 0.0))
+    unit.lane = min(range(len(ends)), key=lambda lane: ends[lane] + (HANDOVER if lane else 0.0))
     unit.ready = [ends[unit.lane]] * width
     if unit.movable and unit.rows >= 2 * width:
         cuts = tuple([unit.rows * k // width for k in range(width + 1)])
         if unit.is_free:
             cuts = _balanced(unit, begins)
         parts = [_begin(unit, k, cuts, free, maker) + _share(unit, (cuts[k + 1] - cuts[k]) / unit.rows, width) for k in range(width)]
-        if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and max(parts) + MARGIN < ends[unit.lane]:
+        if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and max(parts) + HANDOVER < ends[unit.lane]:
             unit.cuts, unit.ready = cuts, parts
     for lane in range(width):
         if unit.cuts or lane == unit.lane:
@@ -296,5 +303,5 @@ def _packing(op: Op) -> float:
     return 0.0 if small else PACKED * math.prod(op.args[1].shape)
 
 
-def _is_large_product(op: Op) -> bool:
-    return op.rule is contraction._matmul and op.size * op.args[1].shape[0] > BLAS_LARGE
+def _is_large(product: Op) -> bool:
+    return product.size * product.args[0].shape[-1] > BLAS_LARGE
