@@ -31,6 +31,20 @@ class Output(NamedTuple):
     scalar: bool
 
 
+class Ending(NamedTuple):
+    """A ``Later`` of the recorded run: its trees without their nodes, and the operations that stand for these."""
+
+    call: Any
+    now: bool
+    trees: tuple[Any, ...]
+    values: list[Any]
+
+    def lists(self, width: int, found: Sequence[Any]) -> Any:
+        """What it gives each thread to do, or has done, for these arrays in the place of its values."""
+        given = iter(found)
+        return self.call(width, *[next(given) if type(tree) is int else rebuild(tree, given) for tree in self.trees])
+
+
 class Plan:
     """What one recorded run became. ``call`` gives the results of another call with the same signature, or raises Otherwise."""
 
@@ -55,10 +69,10 @@ class Plan:
         self._position = {node.id: k for k, node in enumerate(inputs)}
         results, own = self._results(program, found)
         self._outputs = [self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)]
-        self._later = [(later.call, later.now, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
-        read = [*[o.value for o in self._outputs], *[value for _, _, _, values in self._later for value in values]]
-        safe = not any([type(value) is Op and origin(value).rule in (INPUT, HELD) for value in read])
-        self._at_once = safe and bool(self._later) and self._later[0][1]  # the first step goes on where the plan ends: nobody reads what it changes
+        self._endings = [Ending(later.call, later.now, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
+        read = [*[o.value for o in self._outputs], *[value for ending in self._endings if ending.now for value in ending.values]]
+        unchanged = not any([_is_foreign_memory(value) for value in read])
+        self._at_once = unchanged and bool(self._endings) and self._endings[0].now  # the first ending begins where the steps end: nobody reads what it changes
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
@@ -77,7 +91,7 @@ class Plan:
     @property
     def later_calls(self) -> list[Any]:
         """What is called at the end, with values of the plan."""
-        return [call for call, *_ in self._later]
+        return [ending.call for ending in self._endings]
 
     def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
         """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError where zeros may have to absorb."""
@@ -102,29 +116,24 @@ class Plan:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
-        crowded = self.program.width > 1 and self._watch.look()
-        kept = nullcontext() if self.program.shares else BLAS
-        with crew(self.program.width, self._apart and not crowded) if self.program.width > 1 else kept as found_crew:
+        width, endings = self.program.width, self._endings
+        crowded = width > 1 and self._watch.look()
+        alone: Any = nullcontext() if self.program.shares else BLAS
+        with crew(width, self._apart and not crowded) if width > 1 else alone as found_crew:
             threads = None if crowded else found_crew  # the same steps one after the other: the same bits
-            more = self._ended(0, machine) if self._at_once else None
+            more = endings[0].lists(width, [machine.read(value) for value in endings[0].values]) if self._at_once else None
             machine.run(arrays, generators, threads, more)
             found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
-            rest = range(0 if more is None else 1, len(self._later))
-            kept = [[_of_now(value, machine) if self._later[k][1] else machine.read(value) for value in self._later[k][3]] for k in rest]
-            for k, values in zip(rest, kept, strict=True):
-                lists = self._ended(k, machine, values)
+            rest = endings[1:] if self._at_once else endings
+            given = [[_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values] for ending in rest]
+            for ending, values in zip(rest, given, strict=True):
+                lists = ending.lists(width, values)
                 if threads is not None and lists:
                     threads.run(lists, lambda: None)
                 else:
                     for steps in lists or ():
                         run_steps(steps)
         return found
-
-    def _ended(self, k: int, machine: Machine, values: Sequence[Any] | None = None) -> Any:
-        """What the calls at the end give to do, for each thread."""
-        call, _, trees, ops = self._later[k]
-        given = iter([machine.read(op) for op in ops] if values is None else values)
-        return call(self.program.width, *[next(given) if type(tree) is int else rebuild(tree, given) for tree in trees])
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
         if output.argument is not None:
@@ -159,7 +168,11 @@ class Plan:
         return output
 
 
+def _is_foreign_memory(value: Any) -> bool:
+    """Whether a value is somebody else's memory, which the calls at the end may change."""
+    return type(value) is Op and origin(value).rule in (INPUT, HELD)
+
+
 def _of_now(value: Any, machine: Machine) -> Any:
-    """The array of an operation; a copy where it is somebody else's memory, which the calls at the end may change."""
     x = machine.read(value)
-    return np.array(x) if type(value) is Op and origin(value).rule in (INPUT, HELD) else x
+    return np.array(x) if _is_foreign_memory(value) else x
