@@ -18,7 +18,7 @@ from scg.distributions.normal import Normal
 from scg.plans.buffers import is_step, origin
 from scg.plans.kernels import SMALL_PRODUCT, has_few_rows, is_elementwise, is_plain
 from scg.plans.passes.blocks import Region, folded, is_map, part
-from scg.plans.program import LEAVES, Op, Program
+from scg.plans.program import CHOICE, LEAVES, SILENT, Op, Program
 from scg.primitives import contraction, layout
 from scg.sample import draw, noise
 
@@ -52,7 +52,7 @@ GRAIN = 16
 RATES: dict[Any, float] = {np.exp: 0.5, np.log1p: 0.5, np.tanh: 0.5, np.log: 0.5, np.expm1: 1.0, np.sqrt: 0.3, np.divide: 0.2, np.sin: 1.0, np.cos: 1.0}
 """Nanoseconds an element; ``RATE`` for other maps."""
 
-RATE, DRAW, FOLD = 0.15, 9.0, 0.12
+RATE, DRAW, FOLD, TEST = 0.15, 9.0, 0.12, 0.4
 
 
 class Turn(NamedTuple):
@@ -105,6 +105,7 @@ class _Unit:
         self.before: list[_Unit] = []
         self.after: list[_Unit] = []
         self.rank = 0.0  # nanoseconds from its begin to the end, at the least
+        self.is_last = False  # whether nothing long waits for it
         self.lane = 0
         self.cuts: tuple[int, ...] = ()
         self.ready: list[float] = []  # when its part on each lane is there; where it is not cut, all the same
@@ -150,15 +151,18 @@ def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
     for unit in reversed(units):
         after = max([other.rank for other in unit.after], default=0.0)
         unit.rank = (unit.cost / width if unit.rows else unit.cost) + after
+        unit.is_last = after < LONG
     waiting = {id(unit): len(unit.before) for unit in units}
     place = {id(unit): k for k, unit in enumerate(units)}
     heap = [(-unit.rank, k, unit) for k, unit in enumerate(units) if not unit.before]
     heapq.heapify(heap)
     free = [0.0] * width  # when each lane has nothing more to do
+    bound = sum([unit.cost for unit in units if not unit.movable])  # what is still to come for the caller's thread
     turns = []
     while heap:
         unit = heapq.heappop(heap)[2]
-        _put(unit, free, maker)
+        bound -= 0.0 if unit.movable else unit.cost
+        _put(unit, free, maker, bound)
         turns.append(Turn(unit.members, unit.region, unit.lane, unit.cuts))
         for other in unit.after:
             waiting[id(other)] -= 1
@@ -183,19 +187,22 @@ def _begin(unit: _Unit, lane: int, cuts: Sequence[int], free: list[float], maker
     return when
 
 
-def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit]) -> None:
-    """Choose the lane of a unit, or where it may be cut a part on each, and move on when these are free."""
+def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit], bound: float) -> None:
+    """Choose the lane of a unit, or where it may be cut a part on each, and move on when these are free. The caller's has ``bound`` nanoseconds to do later."""
     width = len(free)
     begins = [_begin(unit, lane, (), free, maker) for lane in range(width if unit.movable else 1)]
     ends = [t + unit.cost for t in begins]
-    unit.lane = min(range(len(ends)), key=lambda lane: ends[lane] + (HANDOVER if lane else 0.0))
+    more = [bound if unit.is_last else 0.0, *[0.0] * (width - 1)]
+    counted = [end + more[lane] + (HANDOVER if lane else 0.0) for lane, end in enumerate(ends)]
+    unit.lane = counted.index(min(counted))
     unit.ready = [ends[unit.lane]] * width
     if unit.movable and unit.rows >= 2 * width:
         cuts = tuple([unit.rows * k // width for k in range(width + 1)])
         if unit.is_free:
-            cuts = _balanced(unit, begins)
+            cuts = _balanced(unit, [t + m for t, m in zip(begins, more, strict=True)])
         parts = [_begin(unit, k, cuts, free, maker) + _share(unit, (cuts[k + 1] - cuts[k]) / unit.rows, width) for k in range(width)]
-        if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and max(parts) + HANDOVER < ends[unit.lane]:
+        last = max([t + m for t, m in zip(parts, more, strict=True)])
+        if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and last + HANDOVER < ends[unit.lane] + more[unit.lane]:
             unit.cuts, unit.ready = cuts, parts
     for lane in range(width):
         if unit.cuts or lane == unit.lane:
@@ -284,6 +291,8 @@ def _cost(op: Op) -> float:
         return CALL + 2 * op.size * op.args[0].shape[-1] / FLOPS + _packing(op)
     if op.rule is noise or op.rule is draw:
         return CALL + DRAW * op.size
+    if op.rule in SILENT:
+        return 6 * CALL + TEST * sum([a.size for a in op.args if type(a) is Op and op.rule is CHOICE])
     if is_elementwise(op):
         return CALL + RATES.get(op.rule.fn, RATE) * op.size
     return CALL + FOLD * max([op.size, *[a.size for a in op.args if isinstance(a, (Op, np.ndarray))]])
