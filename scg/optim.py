@@ -223,8 +223,8 @@ class _Flat:
     """The parameters of one dtype in blocks that stay in the cache, a part of a large array or some small ones; each buffer is one flat array."""
 
     LARGE, BLOCK, SHARED = 2**14, 2**16, 2**18
-    """Elements: of an array that has blocks of its own, and of a block at the most, on one thread, and on several. Longer ones leave the cache, but with
-    shorter calls threads wait for one another: between two calls Python runs on one at a time."""
+    """Elements: on one thread an array of the first has blocks of its own, of the second at the most; on several threads of the second, and of the third.
+    Longer blocks leave the cache, but with shorter calls threads wait for one another: between two calls Python runs on one at a time."""
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
         self.dtype = dtype
@@ -241,16 +241,15 @@ class _Flat:
 
     def blocks(self, threads: int) -> list[list[tuple[int, int, int]]]:
         """Of each block the pieces (parameter, start, stop), which lie side by side in the buffers."""
-        found: list[list[tuple[int, int, int]]] = []
-        room, most = 0, max(self.LARGE, min(self.BLOCK if threads == 1 else self.SHARED, -(-self.ends[-1] // threads)))
-        for k, x in enumerate(self.params):
-            count = -(-x.size // most) if x.size >= self.LARGE else min(x.size, 1)
-            for a, b in itertools.pairwise([x.size * j // count for j in range(count + 1)] if count else []):
-                if x.size >= self.LARGE or room < b:
-                    found.append([])
-                    room = 0 if x.size >= self.LARGE else self.BLOCK
-                found[-1].append((k, a, b))
-                room -= b if x.size < self.LARGE else 0
+        least, most = (self.LARGE, self.BLOCK) if threads == 1 else (self.BLOCK, max(self.BLOCK, min(self.SHARED, -(-self.ends[-1] // threads))))
+        large = sum([x.size >= least for x in self.params])
+        spans = [*itertools.pairwise(self.ends[: large + 1]), (self.ends[large], self.ends[-1])]  # the small ones as one
+        found = []
+        for low, high in spans:
+            count = max(-(-(high - low) // most), threads if high - low >= threads * self.LARGE and low == self.ends[large] else 1)
+            for start, stop in itertools.pairwise([low + (high - low) * j // count for j in range(count + 1)]):
+                inside = [(k, max(start - a, 0), min(stop, b) - a) for k, (a, b) in enumerate(itertools.pairwise(self.ends)) if max(a, start) < min(b, stop)]
+                found += [inside] if inside else []
         return found
 
     def bind(self, rule: Callable[..., list[Step]], count: int, threads: int) -> "_Bound":

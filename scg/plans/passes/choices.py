@@ -1,6 +1,9 @@
 """Tests of values asked once and where they are cheap: a row-wise product with finite results had finite factors, and so had a sum of squares."""
 
+import math
 from typing import Any
+
+import numpy as np
 
 from scg.distributions.constraints import finite, real
 from scg.plans.kernels import is_bounded
@@ -40,7 +43,11 @@ def _moved(op: Op, program: Program) -> bool:
     if dot is None and squares is None:
         return False
     op.args = (dot or squares, x)
-    ask = finite.holds if dot is not None else is_bounded
+    ask = _is_finite_in_sum if dot is not None else is_bounded
     op.statics = {**op.statics, "test": lambda rows, x: ask(rows) or test(x)}
     program.ops = [*[o for o in program.ops if o is not op], op]  # after the product
     return True
+
+
+def _is_finite_in_sum(rows: Any) -> bool:
+    return math.isfinite(np.add.reduce(rows, axis=None))
