@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, final
@@ -42,6 +43,7 @@ class Optimizer(ABC):
             for other, earlier in self._named[:i]:
                 if np.may_share_memory(array, earlier) and np.shares_memory(array, earlier):
                     raise ScgValueError(f"params{path} and params{other} share memory: one update would be made twice ({here()})")
+        self._lock = threading.RLock()  # one step at a time: their calls are bound to one gradient
         self._bound: dict[tuple[int, int], Any] = {}  # the calls of a step, by the number of threads and of constants
         self._flats = [_Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])]
 
@@ -85,17 +87,18 @@ class Optimizer(ABC):
         """
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named], now=True)
+            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named], now=True, lock=self._lock)
             return
         found = self._matching(gradients, "gradients")
         with np.errstate(over="ignore", invalid="ignore"):
             for (path, _), g in zip(self._named, found, strict=True):
                 if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():  # a sum is the cheaper pass
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
-        for fn, args in self._begin(1, *found)[0]:
-            fn(*args)
-        for flat in self._bound[1, len(self._constants(self.steps))]:
-            flat.drop()  # the gradients are the caller's
+        with self._lock:
+            for fn, args in self._begin(1, *found)[0]:
+                fn(*args)
+            for flat in self._bound[1, len(self._constants(self.steps))]:
+                flat.drop()  # the gradients are the caller's
 
     def _begin(self, threads: int, *gradients: np.ndarray) -> list[list[Step]]:
         """The step, in calls for each of some threads, with gradients that fit, one for each array of the parameters, and that are to be finite when it is taken."""
@@ -119,7 +122,10 @@ class Optimizer(ABC):
         self.steps += 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_bound": {}}  # views would be copies
+        return {name: value for name, value in vars(self).items() if name not in ("_bound", "_lock")}  # views would be copies
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _bound={}, _lock=threading.RLock())
 
     @abstractmethod
     def _constants(self, step: int) -> tuple[float, ...]:

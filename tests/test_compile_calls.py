@@ -413,3 +413,36 @@ def test_the_first_call_has_the_bits_of_the_others():
     first, second = (step(params, x, np.random.default_rng(3)) for _ in range(2))
     for (_, a), (_, b) in zip(leaves(first), leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_threads_that_step_one_optimizer_take_whole_steps():
+    """The gradient is the same wherever the parameters are, so that the order of the steps does not matter, only that each is one."""
+    start, scales = np.linspace(-1, 1, 40_000).reshape(200, 200), np.cos(np.arange(40_000.0)).reshape(200, 200)
+    results = []
+    for threads in (0, 4):
+        params = start.copy()
+        optimizer = scg.optim.Adam(params)
+        gradient = scg.value_and_grad(lambda p, x: np.sum(p * x))
+
+        def step(params, x, optimizer=optimizer, gradient=gradient):
+            value, g = gradient(params, x)
+            optimizer.step(g)
+            return value
+
+        run = scg.compile(step) if threads else step
+
+        def work(run=run, params=params):
+            for _ in range(20):
+                run(params, scales.copy())
+
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        if not threads:
+            for _ in range(80):
+                step(params, scales)
+        results.append((params, optimizer.state))
+    for (path, a), (_, b) in zip(*[leaves(r) for r in results], strict=True):
+        np.testing.assert_allclose(a, b, 1e-12, 1e-12, err_msg=path)

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,7 @@ class Plan:
         read = [*[o.value for o in self._outputs], *[value for ending in self._endings if ending.now for value in ending.values]]
         unchanged = not any([_is_foreign_memory(value) for value in read])
         self._at_once = unchanged and bool(self._endings) and self._endings[0].now  # the first ending begins where the steps end: nobody reads what it changes
+        self._locks = sorted({later.lock for later in recorder.later_calls if later.lock is not None}, key=id)  # everywhere in the same order
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
@@ -100,7 +101,10 @@ class Plan:
         if machine is None:
             machine = Machine(self.program, self.assignment, self._own, self._slots)
         try:
-            found = self._computed(machine, arrays, generators)
+            with ExitStack() as stack:
+                for lock in self._locks:
+                    stack.enter_context(lock)
+                found = self._computed(machine, arrays, generators)
         except Exception:  # all threads have ended
             self._park(machine)
             raise

@@ -45,6 +45,7 @@ class Later(NamedTuple):
     call: Callable[..., Any]
     trees: tuple[Any, ...]
     now: bool
+    lock: Any  # held from before the plan begins to the end of these steps; None: nothing
 
 
 class Recorder:
@@ -126,8 +127,8 @@ class Recorder:
         active = set().union(*self._outer)
         return bool(active) and any([node.id in active for node in ancestors([cost], min(active))])
 
-    def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False) -> None:
-        self.later_calls.append(Later(call, trees, now))
+    def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False, lock: Any = None) -> None:
+        self.later_calls.append(Later(call, trees, now, lock))
         stamp = record(INPUT, (), {}, np.zeros(())).id
         if self._changed is None:
             self._changed = list(changed), stamp

@@ -21,18 +21,20 @@ def finite(program: Program) -> int:
     del program.outputs[program.kept :]
     if not wanted:
         return 0
-    bounds: dict[int, Op] = {}
+    small = {id(a) for op in wanted.values() if sum([a.size for a in _terms(op)]) < op.size for a in _terms(op)}
+    sums: dict[int, Op | None] = {}
+    seen: list[Op] = []
+    others: list[Op] = []
     for op in wanted.values():
         terms = _terms(op)
-        if terms and sum([a.size for a in terms]) < op.size:
-            bounds.update([(id(a), a) for a in terms])
-    for op in wanted.values():
-        terms = _terms(op)
-        if not terms or not all([id(a) in bounds for a in terms]):
-            bounds[id(op)] = op
-    norms = [norm(op, program) for op in bounds.values()]
-    sure = [found for found in norms if found is not None]
-    program.ops.append(Op(FINITE, (*sure, *wanted.values()), {"norms": len(sure) if len(sure) == len(norms) else 0}, (), next(iter(wanted.values())).dtype))
+        if not terms or not all([id(a) in small for a in terms]):
+            terms = [op]
+        for a in terms:
+            sums[id(a)] = sums.get(id(a)) or norm(a, program)
+        (others if any([sums[id(a)] is None for a in terms]) else seen).append(op)
+    norms = [found for found in sums.values() if found is not None]
+    tests = [((*norms, *seen), len(norms))] * bool(seen) + [(tuple(others), 0)] * bool(others)
+    program.ops += [Op(FINITE, args, {"norms": count}, (), args[-1].dtype) for args, count in tests]
     return len(wanted)
 
 
