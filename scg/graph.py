@@ -130,8 +130,9 @@ def _method(fn: Any) -> Any:
 def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
     def forward(self: "Node", other: Any) -> Any:  # apply(), written out: an operator is most of what a small graph costs
         rule: Primitive = RULES[ufunc]  # type: ignore[assignment]
-        x = self._value
-        y = other._value if type(other) is Node else other if type(other) is float else (other := constant_operand(other, rule))
+        if type(other) is not Node and type(other) is not float:
+            other = constant_operand(other, rule)
+        x, y = self._value, other._value if type(other) is Node else other
         try:
             value = ufunc(x, y)
         except Exception as error:

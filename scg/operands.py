@@ -17,13 +17,13 @@ def constant_operand(value: Any, primitive: Any) -> Any:
     if kind is float or kind is int:
         return value
     if kind is np.ndarray and value.dtype.kind in "fiucb":
-        return frozen(value)
+        return beside(value)
     if isinstance(value, (bool, int, float, complex, np.generic)) and getattr(value, "dtype", _FLOAT).kind in "fiucb":
         return value
     array = plain(value, primitive.name)
     if array.dtype.kind not in "fiucb":
         raise ScgTypeError(f"{primitive.name} needs numbers, got {described((value,))} of dtype {array.dtype} ({here()})")
-    return frozen(array)
+    return beside(array)
 
 
 def plain(value: Any, who: str) -> Any:
@@ -53,6 +53,13 @@ def frozen(array: Any) -> Any:
             return copy
         base = base.base
     return array if base is None or isinstance(base, bytes) or isinstance(array, np.generic) else array.copy()
+
+
+def beside(array: Any) -> Any:
+    """``frozen(array)``; where a function is recorded for a plan, and others may write to the array later, a leaf that stands for it."""
+    recorder = RECORDER.get()
+    fixed = frozen(array)
+    return fixed if recorder is None or fixed is array else recorder.held(fixed)
 
 
 def raise_named(error: Exception, primitive: Any, values: Any, statics: Mapping[str, Any]) -> NoReturn:

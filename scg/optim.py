@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -43,7 +44,8 @@ class Optimizer(ABC):
             for other, earlier in self._named[:i]:
                 if np.may_share_memory(array, earlier) and np.shares_memory(array, earlier):
                     raise ScgValueError(f"params{path} and params{other} share memory: one update would be made twice ({here()})")
-        self._lock = threading.RLock()  # one step at a time: their calls are bound to one gradient
+        self._lock = os.getpid(), threading.RLock()
+        self._owners = {_owner(array) for _, array in self._named}
         self._bound: dict[tuple[int, int], Any] = {}  # the calls of a step, by the number of threads and of constants
         self._flats = [_Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])]
 
@@ -87,14 +89,14 @@ class Optimizer(ABC):
         """
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named], now=True, lock=self._lock)
+            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named], now=True, lock=self._turn)
             return
-        found = self._matching(gradients, "gradients")
+        found = [np.array(g) if _owner(g) in self._owners else g for g in self._matching(gradients, "gradients")]  # as it was before any parameter moved
         with np.errstate(over="ignore", invalid="ignore"):
             for (path, _), g in zip(self._named, found, strict=True):
                 if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():  # a sum is the cheaper pass
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
-        with self._lock:
+        with self._turn():
             for fn, args in self._begin(1, *found)[0]:
                 fn(*args)
             for flat in self._bound[1, len(self._constants(self.steps))]:
@@ -118,14 +120,21 @@ class Optimizer(ABC):
         lists[0].append((self._count, []))
         return lists
 
+    def _turn(self) -> Any:
+        """A lock of this process, for one step at a time: their calls are bound to one gradient. (One that was held at a fork would stay so.)"""
+        if self._lock[0] != os.getpid():
+            self._lock = os.getpid(), threading.RLock()
+        return self._lock[1]
+
     def _count(self) -> None:
         self.steps += 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_bound", "_lock")}  # views would be copies
+        return {name: value for name, value in vars(self).items() if name not in ("_bound", "_lock", "_owners")}  # views would be copies
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _bound={}, _lock=threading.RLock())
+        vars(self).update(state, _bound={}, _lock=(os.getpid(), threading.RLock()))
+        self._owners = {_owner(array) for _, array in self._named}
 
     @abstractmethod
     def _constants(self, step: int) -> tuple[float, ...]:
@@ -345,6 +354,13 @@ class Average:
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for (_, a), x in zip(leaves(self.params), leaves_like(self.params, params, "params"), strict=True):
             a += rate * (x - a)
+
+
+def _owner(array: np.ndarray) -> int:
+    """The id of the array whose memory this is."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

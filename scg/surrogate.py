@@ -94,7 +94,7 @@ def _fixed(order: list[Node]) -> set[int]:
     for node in order:
         moving = [o for o in node.operands if type(o) is Node]
         made = moving and node.primitive is not layout.alias and "site" not in node.statics and all([o.id in fixed for o in moving])
-        if made or not moving and node.primitive.name == "input":
+        if made or not moving and node.primitive.name in ("input", "numbers", "held"):
             fixed.add(node.id)
     return fixed
 

@@ -1,14 +1,17 @@
 """What a plan takes for constant, for a view, for finite, and for the value of now: calls with other numbers in the same memory, and steps that change it."""
 
 import array
+import os
+import signal
 import threading
 
 import numpy as np
 import pytest
 
 import scg
+from scg import distributions as dist
 from scg import optim
-from scg.errors import NonFiniteError
+from scg.errors import NonFiniteError, PlanError
 from tests.test_compile_catalogue import agree
 
 
@@ -194,3 +197,144 @@ def test_calls_that_come_out_otherwise_leave_no_threads_and_no_buffers():
     for k in range(20):
         compiled(x * (-1) ** k, x / 25)
     assert threading.active_count() == before and compiled.recorded == 2 and compiled.plainly == 0
+
+
+HELD = np.array([0.5, 1.0, 2.0])
+COUNTS, TABLE = np.array([0.0, 1.0, 2.0]), np.eye(3)
+READ_ANEW = {
+    "product": lambda p: np.sum(p * HELD),
+    "power": lambda p: np.sum(p**HELD),
+    "vector": lambda p: p @ HELD,
+    "reflected": lambda p: HELD @ p,
+    "transposed": lambda p: np.sum(np.tanh(TABLE.T @ p)),
+    "tensordot": lambda p: np.tensordot(p, HELD, 1) ** 2,
+    "convolve": lambda p: np.sum(np.convolve(p, HELD) ** 2),
+    "stacked": lambda p: np.sum((np.ones((2, 4, 3)) @ (TABLE @ p)) ** 2),
+    "cross": lambda p: np.sum(np.cross(p, HELD) ** 2),
+    "chosen": lambda p: np.sum(np.where(p > HELD, p, HELD)),
+    "einsum": lambda p: np.einsum("i,ij,j", p, TABLE, HELD),
+    "scale of a law": lambda p: np.sum(dist.Normal(p, HELD).log_prob(2.0)),
+    "law": lambda p: np.sum(dist.Normal(HELD, HELD).log_prob(p)),
+    "rate of a law": lambda p: np.sum(dist.Gamma(p, HELD).log_prob(1.5)),
+    "divergence": lambda p: np.sum(dist.kl_divergence(dist.Normal(p, 1.0), dist.Normal(HELD, HELD))),
+    "data": lambda p: np.sum(dist.Gamma(p, 1.0).log_prob(HELD)),
+    "heavy-tailed data": lambda p: np.sum(dist.StudentT(p).log_prob(HELD)),
+    "counts": lambda p: np.sum(dist.Poisson(p).log_prob(COUNTS)),
+}
+
+
+@pytest.mark.parametrize("name", READ_ANEW)
+def test_held_arrays_are_read_anew_by_derivatives_too(name):
+    plain = scg.value_and_grad(READ_ANEW[name])
+    compiled = scg.compile(plain)
+    p = np.array([1.1, 1.3, 0.7])
+    for held, table, counts in (([0.5, 1.0, 2.0], np.eye(3), [0, 1, 2]), ([3.0, 0.2, 1.4], np.arange(9.0).reshape(3, 3) / 9, [4, 0, 1])):
+        HELD[:], TABLE[:], COUNTS[:] = held, table, counts
+        found, expected = compiled(p), plain(p)
+        np.testing.assert_allclose(found[0], expected[0], 1e-12)
+        np.testing.assert_allclose(found[1], expected[1], 1e-12, 1e-14)
+    assert compiled.recorded == 1 and compiled.plainly == 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p, x: np.sum(np.tanh(p["w"].T @ x)),
+        lambda p, x: np.sum(np.sum(p["w"], 1) * np.tanh(x[:, 0])),
+        lambda p, x: np.sum(np.tanh(x.T @ p["w"])),
+    ],
+)
+def test_a_gradient_that_is_not_contiguous_is_that_of_its_call(loss):
+    """A step that begins where the plan ends must not copy what is not there yet."""
+    runs = []
+    for compile in (lambda f: f, scg.compile):
+        params = {"w": np.ones((3, 4))}
+        optimizer, gradient = optim.SGD(params, 0.1), scg.value_and_grad(loss)
+
+        def step(p, x, optimizer=optimizer, gradient=gradient):
+            value, g = gradient(p, x)
+            optimizer.step(g)
+            return value
+
+        run = compile(step)
+        runs.append([[run(params, np.random.default_rng(k).standard_normal((3, 5))) for k in range(3)], params["w"]])
+    np.testing.assert_allclose(runs[1][0], runs[0][0], 1e-12)
+    np.testing.assert_allclose(runs[1][1], runs[0][1], 1e-12)
+
+
+def test_a_held_array_given_as_a_gradient_is_looked_at():
+    held, params = np.ones(3), {"w": np.zeros(3)}
+    optimizer = optim.SGD(params, 0.1)
+
+    @scg.compile
+    def step(p, x):
+        optimizer.step({"w": held})
+        return np.sum(x)
+
+    step(params, np.ones(3))
+    np.testing.assert_allclose(params["w"], -0.1)
+    held[1] = np.nan
+    with pytest.raises(NonFiniteError):
+        step(params, np.ones(3))
+    assert optimizer.steps == 1
+    np.testing.assert_allclose(params["w"], -0.1)
+
+
+def test_parameters_as_the_gradient_of_a_second_step_are_refused():
+    params = {"w": np.ones(3)}
+    first, decay = optim.SGD(params, 0.1), optim.SGD(params, 0.1)
+    gradient = scg.value_and_grad(lambda p, x: np.sum(p["w"] ** 2 * x))
+
+    @scg.compile
+    def step(p, x):
+        value, g = gradient(p, x)
+        first.step(g)
+        decay.step(p)
+        return value
+
+    with pytest.raises(PlanError, match="an earlier step changes"):
+        step(params, np.ones(3))
+    np.testing.assert_array_equal(params["w"], 1)
+
+
+def test_gradients_that_are_parameters_are_those_of_before_the_step():
+    start = {"a": np.ones(300_000), "b": np.full(300_000, 2.0)}
+    params = {name: x.copy() for name, x in start.items()}
+    optim.SGD(params, 0.1).step({"a": params["b"], "b": params["a"]})
+    np.testing.assert_allclose(params["a"], start["a"] - 0.1 * start["b"])
+    np.testing.assert_allclose(params["b"], start["b"] - 0.1 * start["a"])
+
+
+@pytest.mark.parametrize("estimator", [scg.DisARM(), scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())])
+def test_laws_of_numbers_of_the_generator_are_those_of_a_plain_call(estimator):
+    def loss(p, d, rng):
+        b = scg.sample(dist.Bernoulli(logits=d + rng.standard_normal(3)), estimator, rng=rng)
+        return np.sum(p) + np.sum(b * d)
+
+    plain = scg.value_and_grad(loss)
+    compiled, first, second = scg.compile(plain), np.random.default_rng(0), np.random.default_rng(0)
+    for _ in range(3):
+        np.testing.assert_allclose(compiled(np.ones(3), np.ones(3), rng=first)[0], plain(np.ones(3), np.ones(3), rng=second)[0])
+    assert first.random() == second.random()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_step_in_a_forked_process_does_not_wait_for_a_thread_that_is_not_there():
+    optimizer, held, go = optim.SGD({"w": np.ones(3)}, 0.1), threading.Event(), threading.Event()
+
+    def hold():
+        with optimizer._turn():
+            held.set()
+            go.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        optimizer.step({"w": np.ones(3)})
+        os._exit(0 if optimizer.steps == 1 else 1)
+    go.set()
+    holder.join()
+    assert os.waitpid(child, 0)[1] == 0

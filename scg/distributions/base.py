@@ -6,6 +6,7 @@ made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one
 """
 
 import dataclasses
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from scg.distributions.constraints import Constraint, real
 from scg.distributions.implicit import quantile
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.graph import Node
-from scg.operands import frozen
+from scg.operands import beside, frozen
 from scg.primitives.layout import stop_gradient
 
 Shape = tuple[int, ...]
@@ -58,6 +59,8 @@ class Parameterized:
                 value = np.asarray(value)
             except (TypeError, ValueError) as error:
                 raise ScgTypeError(f"{type(self).__name__}: {name} needs an array of numbers: {error} ({here()})") from None
+        if type(value) is np.ndarray and value.dtype.kind in "fiub" and RECORDER.get() is not None:
+            value = beside(value)
         raw = value._value if type(value) is Node else value
         if type(raw) is not float:
             if raw.dtype.kind not in "fiub":
@@ -172,6 +175,11 @@ class Distribution(Parameterized, ABC):
     """
 
     moving: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "log_prob" in vars(cls):
+            cls.log_prob = _of_leaves(cls.log_prob)  # type: ignore[method-assign]
 
     @property
     def event_shape(self) -> Shape:
@@ -326,6 +334,18 @@ class Reparameterizable(ABC):
 def draw_noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
     """Noise in the dtype of what it becomes."""
     return law.sample_as(rng, shape, dtype)
+
+
+def _of_leaves(log_prob: Callable[..., Any]) -> Callable[..., Any]:
+    """``log_prob`` for which, in a function that is recorded for a plan, an array that others can write to is a leaf, and is read anew."""
+
+    @functools.wraps(log_prob)
+    def of(self: Distribution, value: Any) -> Any:
+        if type(value) is np.ndarray and RECORDER.get() is not None and value.dtype.kind in "fiub":
+            value = beside(value) if any([type(p) is Node for p in self.parameters.values()]) else value
+        return log_prob(self, value)
+
+    return of
 
 
 def batch_of(parameter: Any, event_ndim: int) -> Shape:

@@ -36,7 +36,8 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
     The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; what it returns, as what all later ones do, comes
     from NumPy calls on preallocated buffers. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have
     drawn; Python numbers, strings, functions and other objects are part of what was planned: another value means another plan. Arrays that the
-    function holds are read anew at each call; whatever else it looks up outside its arguments is as it was when it was recorded. Plans are kept
+    function holds and gives to operations of nodes are read anew at each call; what NumPy makes of them alone, and whatever else it looks up
+    outside its arguments, is as it was when it was recorded. Plans are kept
     for the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a gradient is not finite,
     the function runs again. The caller owns what is returned. Safe from several threads.
 

@@ -86,7 +86,11 @@ class Helper:
         self.processors: frozenset[int] = frozenset()
         self.busy = False
         thread = threading.Thread(target=self._serve, name="scg helper", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:  # an interrupt, when it may wait already
+            self.retire()
+            raise
         self.id = thread.native_id
 
     def _serve(self) -> None:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.errors import NonFiniteError
 from scg.graph import Node
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
 from scg.plans.crew import BLAS, Watch, crew, run_steps
+from scg.plans.kernels import is_finite
 from scg.plans.machine import SMALL, Machine
 from scg.plans.passes.lanes import is_foreign
 from scg.plans.program import HELD, Op, Program, from_recording
@@ -73,7 +75,7 @@ class Plan:
         read = [*[o.value for o in self._outputs], *[value for ending in self._endings if ending.now for value in ending.values]]
         unchanged = not any([_is_foreign_memory(value) for value in read])
         self._at_once = unchanged and bool(self._endings) and self._endings[0].now  # the first ending begins where the steps end: nobody reads what it changes
-        self._locks = sorted({later.lock for later in recorder.later_calls if later.lock is not None}, key=id)  # everywhere in the same order
+        self._locks = sorted({later.lock for later in recorder.later_calls if later.lock is not None}, key=lambda lock: id(lock.__self__))  # everywhere in the same order
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
@@ -103,7 +105,7 @@ class Plan:
         try:
             with ExitStack() as stack:
                 for lock in self._locks:
-                    stack.enter_context(lock)
+                    stack.enter_context(lock())
                 found = self._computed(machine, arrays, generators)
         except Exception:  # all threads have ended
             self._park(machine)
@@ -125,11 +127,14 @@ class Plan:
         alone: Any = nullcontext() if self.program.shares else BLAS
         with crew(width, self._apart and not crowded) if width > 1 else alone as found_crew:
             threads = None if crowded else found_crew  # the same steps one after the other: the same bits
-            more = endings[0].lists(width, [machine.read(value) for value in endings[0].values]) if self._at_once else None
-            machine.run(arrays, generators, threads, more)
+            first = [machine.read(value) for value in endings[0].values] if self._at_once else []
+            at_once = self._at_once and all([x.flags.c_contiguous for x in first])  # what is not would be copied before it is there
+            machine.run(arrays, generators, threads, endings[0].lists(width, first) if at_once else None)
             found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
-            rest = endings[1:] if self._at_once else endings
+            rest = endings[1:] if at_once else endings
             given = [[_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values] for ending in rest]
+            if not all([is_finite(x) for ending, values in zip(rest, given, strict=True) if ending.now for x, v in zip(values, ending.values, strict=True) if type(v) is not Op]):
+                raise NonFiniteError("an array that the function holds, given as a gradient, is not finite")
             for ending, values in zip(rest, given, strict=True):
                 lists = ending.lists(width, values)
                 if threads is not None and lists:
@@ -174,7 +179,7 @@ class Plan:
 
 def _is_foreign_memory(value: Any) -> bool:
     """Whether a value is somebody else's memory, which the calls at the end may change."""
-    return type(value) is Op and origin(value).rule in (INPUT, HELD)
+    return origin(value).rule in (INPUT, HELD) if type(value) is Op else isinstance(value, np.ndarray)
 
 
 def _of_now(value: Any, machine: Machine) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from scg.errors import PlanError, here
 from scg.graph import PARAMETER, Node, Primitive, ancestors, primitive
-from scg.plans.recording import INPUT, Recorder, numbers
+from scg.plans.recording import HELD, INPUT, Recorder, numbers
 from scg.sample import draw, noise
 
 CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
@@ -18,9 +18,6 @@ CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
 
 FINITE = primitive(lambda *values: None, name="finite")
 """A test that operands are finite; the first ``norms`` of them are sums of squares, where the others are if these are small."""
-
-HELD = primitive(lambda: None, name="held")
-"""A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
 
 SILENT = (CHOICE, FINITE)
 """What makes nothing."""
@@ -153,7 +150,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
     for node in order:
         value = node._value
         several = type(value) is tuple
-        if node.primitive is PARAMETER:
+        if node.primitive is PARAMETER or node.primitive is HELD:
             table[node.id] = constant(value)
             continue
         statics = node.statics

@@ -22,6 +22,9 @@ from scg.tree import leaves
 INPUT = primitive(lambda: None, name="input")
 """A leaf: an array that the function is called with."""
 
+HELD = primitive(lambda: None, name="held")
+"""A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
+
 numbers = primitive(lambda value, **call: value, name="numbers")
 """A leaf: what a method of a generator returned to the function itself."""
 
@@ -45,7 +48,7 @@ class Later(NamedTuple):
     call: Callable[..., Any]
     trees: tuple[Any, ...]
     now: bool
-    lock: Any  # held from before the plan begins to the end of these steps; None: nothing
+    lock: Any  # a method that returns what is held from before the plan begins to the end of these steps; None: nothing
 
 
 class Recorder:
@@ -78,6 +81,9 @@ class Recorder:
     def copied(self, copy: Any, original: Any) -> None:
         self.originals[id(copy)] = copy, original
 
+    def held(self, copy: Any) -> Node:
+        return record(HELD, (), {}, copy)
+
     def generator(self, rng: Any) -> np.random.Generator:
         if not isinstance(rng, _Proxy) or rng.recorder is not self:
             self.refuse("its generator is no argument of the compiled function, and a plan could not draw the same numbers: pass rng as an argument")
@@ -108,7 +114,7 @@ class Recorder:
 
     def forget(self, node: Node) -> bool:
         """Let go of the memory of a value that nobody will ask for; False where that was done before."""
-        if node.id in self.forgotten:
+        if node.id in self.forgotten or node.primitive is HELD:
             return False
         self.forgotten.add(node.id)
         if type(node._value) is np.ndarray and node._value.nbytes > 4096:
@@ -128,6 +134,9 @@ class Recorder:
         return bool(active) and any([node.id in active for node in ancestors([cost], min(active))])
 
     def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False, lock: Any = None) -> None:
+        arrays = [leaf._value if type(leaf) is Node else leaf for tree in trees for _, leaf in leaves(tree)]
+        if now and self._changed is not None and any([np.may_share_memory(x, a) for x in arrays for a in self._changed[0]]):
+            self.refuse("a step is given, as a gradient, an array that an earlier step changes, which a plan would do at its end: leave that to the next call")
         self.later_calls.append(Later(call, trees, now, lock))
         stamp = record(INPUT, (), {}, np.zeros(())).id
         if self._changed is None:

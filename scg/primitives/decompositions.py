@@ -12,7 +12,8 @@ from scg import axes
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.gradient import results
 from scg.graph import implements, primitive
-from scg.primitives.linalg import array, real_only, transposed
+from scg.primitives.layout import as_array
+from scg.primitives.linalg import real_only, transposed
 
 EigResult, EighResult = type(np.linalg.eig(np.eye(1))), type(np.linalg.eigh(np.eye(1)))
 SVDResult, QRResult = type(np.linalg.svd(np.eye(1))), type(np.linalg.qr(np.eye(1)))
@@ -315,7 +316,7 @@ _lstsq = primitive(_lstsq_value, None, _lstsq_vjp_a, _lstsq_vjp_b, name="lstsq")
 @implements(np.linalg.lstsq)
 def lstsq(a, b, rcond=None):
     """(x, residuals, rank, s) as NumPy's, differentiable where A has full rank; elsewhere a derivative raises NotDifferentiable."""
-    a, b = array(real_only(a, "lstsq")), array(real_only(b, "lstsq"))
+    a, b = as_array(real_only(a, "lstsq")), as_array(real_only(b, "lstsq"))
     matrix = b[:, None] if b.ndim == 1 else b
     x, rank = results(_lstsq(a, matrix, rcond=rcond))
     m, n = a.shape

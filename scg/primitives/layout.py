@@ -12,9 +12,11 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg import axes
+from scg.ambient import RECORDER
 from scg.axes import elementwise
 from scg.errors import NotDifferentiable, ScgTypeError, here
 from scg.graph import Node, implements, primitive, refuse
+from scg.operands import beside
 
 alias = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="alias")
 """The same value as a node of its own."""
@@ -43,7 +45,9 @@ _concatenate = primitive(lambda *xs, axis: np.concatenate(xs, axis), axes.concat
 
 
 def as_array(x):
-    """A Node as it is; anything else as an array."""
+    """A Node as it is; anything else as an array (where a function is recorded for a plan: as a leaf, if others can write to it)."""
+    if type(x) is np.ndarray and x.dtype.kind in "fiucb" and RECORDER.get() is not None:
+        return beside(x)
     return x if type(x) is Node else np.asarray(x)
 
 

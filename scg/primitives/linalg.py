@@ -11,15 +11,11 @@ import numpy as np
 from scg import axes
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
 from scg.gradient import results
-from scg.graph import Node, implements, primitive
+from scg.graph import implements, primitive
+from scg.primitives.layout import as_array
 from scg.primitives.reduction import kept
 
 SlogdetResult = type(np.linalg.slogdet(np.eye(1)))
-
-
-def array(x):
-    """A Node as it is, anything else as an array: a composite may ask either for its axes."""
-    return x if type(x) is Node else np.asarray(x)
 
 
 def transposed(x):
@@ -51,7 +47,7 @@ def inv(a):
 
 @implements(np.linalg.solve)
 def solve(a, b):
-    a, b = array(a), array(b)
+    a, b = as_array(a), as_array(b)
     return _solve(a, b[:, None])[..., 0] if b.ndim == 1 else _solve(a, b)
 
 
@@ -65,7 +61,7 @@ def tensorinv(a, ind=2):
 
 @implements(np.linalg.tensorsolve)
 def tensorsolve(a, b, axes=None):
-    a, b = array(a), array(b)
+    a, b = as_array(a), as_array(b)
     order = list(range(a.ndim))
     for k in axes or ():
         order.remove(k)
@@ -180,7 +176,7 @@ def matrix_power(a, n):
 @implements(np.linalg.multi_dot)
 def multi_dot(arrays):
     """The product in the order of fewest multiplications (Cormen et al., chapter 15)."""
-    arrays = [array(a) for a in arrays]
+    arrays = [as_array(a) for a in arrays]
     if len(arrays) < 2:
         raise ScgValueError(f"np.linalg.multi_dot needs at least two arrays, got {len(arrays)} ({here()})")
     first, last = arrays[0].ndim == 1, arrays[-1].ndim == 1
@@ -318,7 +314,7 @@ def matrix_transpose(x, /):
 
 @implements(np.linalg.outer)
 def outer(x1, x2, /):
-    x1, x2 = array(x1), array(x2)
+    x1, x2 = as_array(x1), as_array(x2)
     if x1.ndim != 1 or x2.ndim != 1:
         raise ScgValueError(f"np.linalg.outer needs two vectors, got shapes {x1.shape} and {x2.shape}: use np.outer ({here()})")
     return np.outer(x1, x2)
@@ -326,7 +322,7 @@ def outer(x1, x2, /):
 
 @implements(np.linalg.cross)
 def cross(x1, x2, /, *, axis=-1):
-    x1, x2 = array(x1), array(x2)
+    x1, x2 = as_array(x1), as_array(x2)
     if x1.shape[axis] != 3 or x2.shape[axis] != 3:
         raise ScgValueError(f"np.linalg.cross needs vectors of length 3 along axis {axis}, got shapes {x1.shape} and {x2.shape} ({here()})")
     return np.cross(x1, x2, axis=axis)
