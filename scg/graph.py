@@ -78,6 +78,9 @@ def primitive(
     """
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
         raise ScgTypeError(f"{name_of(fn)} makes object arrays: declare lambda *x: ufunc(*x).astype(float) in its place ({here()})")
+    if not callable(fn) or axes is not None and not hasattr(axes, "align"):
+        wrong = f"{axes!r} as its axis map: it comes before the VJPs, a map of scg.axes or None (everything mixes)" if callable(fn) else f"{fn!r} as its function"
+        raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), sys._getframe(1).f_globals["__name__"])
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):

@@ -142,7 +142,10 @@ class Minibatch(NamedTuple):
     factor: float
 
     def rows(self, data: Any) -> Node:
-        """``data[index]``: the rows that were drawn, of an array or a node."""
+        """``data[index]``: the rows that were drawn, of an array or a node of n rows (ScgValueError where it has another number)."""
+        n, given = self.index.statics["site"].distribution.n, np.shape(data) if type(data) is not Node else data.shape
+        if given[:1] != (n,):
+            raise ScgValueError(f"this minibatch is of {n} rows, got data of shape {given} ({here()})")
         return _getitem(data, self.index, index=(Slot(1),))
 
 

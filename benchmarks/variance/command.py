@@ -113,7 +113,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.variance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("experiments", nargs="*", metavar="experiment", type=_experiment, help=f"{', '.join(EXPERIMENTS)} (default: all)")
-    made.add_argument("--quick", action="store_true", help="fewer points and replicates: under a minute instead of ten")
+    made.add_argument("--quick", action="store_true", help="fewer points and replicates: under a minute in place of some ten of processor time")
     made.add_argument("--resume", action="store_true", help="go on where the run in DIR was stopped")
     made.add_argument("--out", metavar="DIR", default=RESULTS / "variance", help="where everything goes (default: benchmarks/results/variance)")
     made.add_argument("--workers", metavar="N", type=_natural, default=2, help="processes; the results do not depend on them (default: 2)")
