@@ -1,6 +1,7 @@
 """Calls of compiled functions: the cache, guards, ownership of results, threads, whole steps, refusals."""
 
 import copy
+import functools
 import gc
 import threading
 import weakref
@@ -446,3 +447,30 @@ def test_threads_that_step_one_optimizer_take_whole_steps():
         results.append((params, optimizer.state))
     for (path, a), (_, b) in zip(*[leaves(r) for r in results], strict=True):
         np.testing.assert_allclose(a, b, 1e-12, 1e-12, err_msg=path)
+
+
+ELSEWHERE = np.random.default_rng(0)
+
+
+def _of_a_global(p):
+    return np.sum(p * ELSEWHERE.standard_normal(3))
+
+
+def _of_the_global_one(p):
+    return np.sum(p * np.random.standard_normal(3))
+
+
+def _of_a_closure():
+    mine = np.random.default_rng(1)
+    return lambda p: np.sum(p * mine.standard_normal(3))
+
+
+@pytest.mark.parametrize("fn", [_of_a_global, _of_the_global_one, _of_a_closure(), functools.partial(lambda g, p: np.sum(p * g.random(3)), np.random.default_rng(2))])
+def test_numbers_of_other_generators_are_refused(fn):
+    """A plan would repeat them."""
+    for function in (fn, scg.value_and_grad(fn)):
+        with pytest.raises(PlanError, match="no argument of the compiled function"):
+            scg.compile(function)(np.ones(3))
+        fresh = scg.compile(function, fallback=True)
+        first, second = (np.asarray(fresh(np.ones(3))[0] if isinstance(fresh(np.ones(3)), tuple) else fresh(np.ones(3))) for _ in range(2))
+        assert first != second

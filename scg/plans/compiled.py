@@ -18,7 +18,7 @@ from scg.plans.explain import explain
 from scg.plans.kernels import Otherwise
 from scg.plans.passes import Options
 from scg.plans.plan import Plan
-from scg.plans.recording import INPUT, Recorder, recording
+from scg.plans.recording import INPUT, Recorder, no_numbers_from_elsewhere, recording
 from scg.plans.signature import Signature, is_leaf_array
 from scg.sample import is_overridden
 from scg.tree import leaves, rebuild
@@ -206,7 +206,8 @@ def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ..
         new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
         named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
         given = list(leaves([new, named]))
-        result = fn(*new, **named)
+        with no_numbers_from_elsewhere(fn, recorder):
+            result = fn(*new, **named)
         for before, after in zip_longest(given, leaves([new, named])):
             if before is None or after is None or before[0] != after[0] or before[1] is not after[1]:
                 path = (before or after)[0][3:]
