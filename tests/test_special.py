@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.special as sp
@@ -14,7 +15,9 @@ import scg
 import scg.special
 from scg.errors import NotDifferentiable, ScgError, ScgIndexError, ScgValueError
 from scg.graph import RULES
-from scg.primitives.incomplete import betainc_score, betainc_score_b, gammainc_score, vonmises_score
+from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score, vonmises_score
+from scg.primitives.student import student_pdf, student_score
+from scg.testing import check_gradient
 
 INF = math.inf
 EPS = np.finfo(float).eps
@@ -70,6 +73,22 @@ def slope(fn, *args, argnums=0):
                 (0.2, 1000, 2.7889536833572121e-12),
             ],
         ),
+        (
+            student_score,
+            1e-12,
+            [
+                (0.05, -3, -1.1690249804633435),
+                (0.5, 2, 0.23240356489323828),
+                (3, 0.1, 0.00097788737391334916),
+                (29.5, 1, 0.00013664771873270325),
+                (30.5, -1.5, -0.00016737950793643415),
+                (1000, 12, 9.493649002704632e-34),
+                (1e5, -12, -9.8213191092341949e-40),
+                (1e7, -0.5, -5.5010205605043296e-16),
+                (1e7, 3, 3.3238906632443133e-16),
+                (1e10, 8, 6.5679530463941636e-33),
+            ],
+        ),
     ],
 )
 def test_shape_derivatives_are_accurate_in_both_tails(score, tolerance, rows):
@@ -77,6 +96,66 @@ def test_shape_derivatives_are_accurate_in_both_tails(score, tolerance, rows):
     np.testing.assert_allclose(score(*operands), expected, rtol=tolerance)
     assert score(*operands[:-1], operands[-1].astype(np.float32)[:, None]).shape == (len(rows), len(rows))
     assert score(*[x.astype(np.float32) for x in operands]).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("quantile", "cdf", "shapes"),
+    [
+        (sp.stdtrit, sp.stdtr, ([0.3, 5, 1e3, 1e4, 1e7],)),
+        (sp.gammaincinv, sp.gammainc, ([0.3, 5, 1e3, 1e5, 1e6],)),
+        (sp.gammainccinv, sp.gammaincc, ([0.3, 5, 1e3, 1e5, 1e6],)),
+        (sp.betaincinv, sp.betainc, ([0.3, 5, 1e3, 1e5, 1e5], [0.7, 5, 1e3, 1e5, 2e4])),
+        (sp.betainccinv, sp.betaincc, ([0.3, 5, 1e3, 1e5, 1e5], [0.7, 5, 1e3, 1e5, 2e4])),
+    ],
+)
+def test_pathwise_derivatives_in_float32_are_those_in_double(quantile, cdf, shapes):
+    """-(dF/da) / (dF/dx) and 1 / (dF/dx) in double, at the quantile that is found in float32: three roundings."""
+    operands = [np.tile(np.array(a, np.float32), (4, 1)) for a in shapes]
+    operands.append(np.tile(np.array([[0.02], [0.3], [0.6], [0.97]], np.float32), 5))
+    at = [x.astype(float) for x in (*operands[:-1], quantile(*operands))]
+    *by_shape, density = (slope(cdf, *at, argnums=k) for k in range(len(at)))
+    for k, expected in enumerate([-g / density for g in by_shape] + [1 / density]):
+        found = scg.grad(lambda *x: np.sum(quantile(*x)), k)(*operands)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize(
+    ("pdf", "log_pdf", "rows"),
+    [
+        (gammainc_pdf, lambda a, x: (a - 1) * mpmath.log(x) - x - mpmath.loggamma(a), [(0.3, 0.02), (5, 9), (1e3, 950), (1e5, 1e5), (1e6, 1003000)]),
+        (
+            betainc_pdf,
+            lambda a, b, x: (a - 1) * mpmath.log(x) + (b - 1) * mpmath.log1p(-x) - mpmath.log(mpmath.beta(a, b)),
+            [(0.3, 0.7, 0.02), (40, 0.5, 0.9), (1e3, 2e3, 0.34), (1e5, 1e5, 0.5), (1e5, 30, 0.9997)],
+        ),
+        (
+            student_pdf,
+            lambda v, t: -(v + 1) / 2 * mpmath.log1p(t * t / v) - mpmath.log(v) / 2 - mpmath.log(mpmath.beta(0.5, v / 2)),
+            [(0.3, 2), (5, 1e6), (29, 0.5), (1e3, 6), (1e7, 2)],
+        ),
+    ],
+)
+def test_densities_agree_with_forty_digits(pdf, log_pdf, rows):
+    """In double to what rounding makes of a deviation of x, of order sqrt(a); in float32, at operands of that dtype, to one rounding."""
+    operands = np.array(rows).T
+    for dtype, allowed in ((float, 1e-12), (np.float32, 2 * np.finfo(np.float32).eps)):
+        operands = operands.astype(dtype)
+        with mpmath.workdps(40):
+            expected = np.array([float(mpmath.exp(log_pdf(*[mpmath.mpf(float(v)) for v in row]))) for row in operands.T])
+        np.testing.assert_allclose(pdf(*operands), expected, rtol=allowed)
+
+
+@pytest.mark.parametrize(
+    ("cdf", "shapes", "x"),
+    [(sp.stdtr, [40.0], [-2.0, 0.5]), (sp.gammainc, [40.0], [30.0, 50.0]), (sp.betainc, [30.0, 40.0], [0.3, 0.5]), (sp.betaincc, [3.0, 4.0], [0.3, 0.5])],
+)
+def test_densities_are_differentiable_in_every_argument(cdf, shapes, x):
+    """As derivatives of distribution functions, of order two in the argument and one in the shapes."""
+    check_gradient(lambda *a: scg.grad(lambda y: np.sum(cdf(*a[:-1], y)))(a[-1]), *[np.array(a) for a in shapes], np.array(x), order=2)
+    mixed = scg.grad(lambda y: np.sum(scg.grad(lambda a: np.sum(cdf(a, *shapes[1:], y)))(np.array(shapes[0]))))(np.array(x))
+    other = scg.jacobian(lambda a: scg.grad(lambda y: np.sum(cdf(a, *shapes[1:], y)), 0)(np.array(x)))(np.array(shapes[0]))
+    np.testing.assert_allclose(mixed, other, rtol=1e-9)
 
 
 @given(st.floats(0.05, 50), st.floats(0.05, 50), st.floats(0.001, 0.999))

@@ -22,6 +22,7 @@ from scg.primitives import (
     sorting,
     special,
     statistics,
+    student,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "sorting",
     "special",
     "statistics",
+    "student",
 ]

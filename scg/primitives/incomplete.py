@@ -19,17 +19,7 @@ from scg.errors import NotDifferentiable
 from scg.graph import primitive
 
 DROP = 42.0  # integrands are cut off where they have fallen by exp(-42) = 6e-19
-_LEGENDRE = [((1 + node) / 2, weight / 2) for node, weight in zip(*np.polynomial.legendre.leggauss(56), strict=True)]  # on [0, 1]
-
-
-def gammainc_pdf(a, x):
-    """d gammainc(a, x) / dx = x^(a-1) exp(-x) / Gamma(a)."""
-    return np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
-
-
-def betainc_pdf(a, b, x):
-    """d betainc(a, b, x) / dx = x^(a-1) (1-x)^(b-1) / B(a, b)."""
-    return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+LEGENDRE = [((1 + node) / 2, weight / 2) for node, weight in zip(*np.polynomial.legendre.leggauss(56), strict=True)]  # on [0, 1]
 
 
 def vonmises_pdf(x, kappa):
@@ -37,7 +27,7 @@ def vonmises_pdf(x, kappa):
     return np.exp(-2 * kappa * np.square(np.sin(0.5 * x))) / (2 * math.pi * sp.i0e(kappa))
 
 
-def _in_double(fn):
+def in_double(fn):
     """``fn`` of flat float64 arrays as a function of broadcasting operands, its result rounded to their dtype."""
 
     def computed(*operands):
@@ -50,7 +40,7 @@ def _in_double(fn):
     return computed
 
 
-def _only_once(name):
+def only_once(name):
     def refused(g, out, *operands):
         raise NotDifferentiable(f"{name} is differentiated once in a shape parameter, not twice")
 
@@ -91,7 +81,7 @@ def _gamma_quadrature(a, x):
     for _ in range(14):  # Newton's method, from the right, for the zero of a convex function
         end -= (x * np.expm1(sign * end) - sign * a * end - DROP) / (sign * (x * np.exp(sign * end) - a))
     total = np.zeros_like(x)
-    for node, weight in _LEGENDRE:
+    for node, weight in LEGENDRE:
         s = sign * node * end
         total += weight * np.abs(gap + s) * np.exp(a * s - x * np.expm1(s))
     return -_gamma_front(a, x) * end * total
@@ -115,6 +105,18 @@ def _beta_front(a, b, x, y):
 def _log_1p(u, v):
     """log v of v = 1 + u, whichever of the two is the more accurate."""
     return np.where(np.abs(u) < 0.5, np.log1p(u), np.log(v))
+
+
+def _gamma_pdf(a, x):
+    """x^(a-1) exp(-x) / Gamma(a)."""
+    large = (a > 20) & (x > 0) & (x < np.inf)
+    return np.where(large, _gamma_front(a, x) / x, np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
+
+
+def _beta_pdf(a, b, x, y):
+    """x^(a-1) y^(b-1) / B(a, b), y = 1 - x."""
+    large = (np.minimum(a, b) > 20) & (x > 0) & (y > 0)
+    return np.where(large, _beta_front(a, b, x, y) / (x * y), np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b)))
 
 
 def _stirling(a):
@@ -204,7 +206,7 @@ def _vonmises_cdf(x, kappa):
     x = x - 2 * math.pi * turns
     end = np.minimum(np.abs(x), _reach(np.zeros_like(x), kappa))
     total = np.zeros_like(x)
-    for node, weight in _LEGENDRE:
+    for node, weight in LEGENDRE:
         total += weight * vonmises_pdf(node * end, kappa)
     return turns + 0.5 + np.sign(x) * end * total
 
@@ -217,7 +219,7 @@ def _vonmises_score(x, kappa):
     start = np.where(inner, 0, size)
     end = np.where(inner, size, _reach(size, kappa))
     total = np.zeros_like(x)
-    for node, weight in _LEGENDRE:
+    for node, weight in LEGENDRE:
         t = start + node * (end - start)
         total += weight * (deficit - 2 * np.sin(0.5 * t) ** 2) * vonmises_pdf(t, kappa)
     return np.sign(x) * np.where(inner, 1, -1) * (end - start) * total
@@ -228,46 +230,81 @@ def _reach(x, kappa):
     return 2 * np.arcsin(np.sqrt(np.minimum(1, np.sin(0.5 * x) ** 2 + DROP / (2 * kappa))))
 
 
-gammainc_score = primitive(
-    _in_double(_gamma_score),
+def _power_slope(p, x):
+    """d log x^p / dx = p / x, and 0 for p = 0 also where x is 0."""
+    return p / np.where((p == 0) & (x == 0), 1, x)
+
+
+def _log_of(x, p):
+    """log x, and 0 where x^p is 0^0."""
+    return np.log(np.where((p == 0) & (x == 0), 1, x))
+
+
+def _log1m_of(x, p):
+    """log(1 - x), likewise."""
+    return np.log1p(-np.where((p == 0) & (x == 1), 0, x))
+
+
+# Not compositions of what is in them: their exponents are differences of terms as large as a log a, of which float32 would leave little.
+gammainc_pdf = primitive(
+    in_double(_gamma_pdf),
     elementwise,
-    _only_once("gammainc"),
+    lambda g, out, a, x: g * (out * (_log_of(x, a - 1) - sp.digamma(a))),
+    lambda g, out, a, x: g * (out * (_power_slope(a - 1, x) - 1)),
+    name="gammainc_pdf",
+)
+"""d gammainc(a, x) / dx = x^(a-1) exp(-x) / Gamma(a)."""
+
+betainc_pdf = primitive(
+    in_double(lambda a, b, x: _beta_pdf(a, b, x, 1 - x)),
+    elementwise,
+    lambda g, out, a, b, x: g * (out * (_log_of(x, a - 1) - sp.digamma(a) + sp.digamma(a + b))),
+    lambda g, out, a, b, x: g * (out * (_log1m_of(x, b - 1) - sp.digamma(b) + sp.digamma(a + b))),
+    lambda g, out, a, b, x: g * (out * (_power_slope(a - 1, x) - _power_slope(b - 1, 1 - x))),
+    name="betainc_pdf",
+)
+"""d betainc(a, b, x) / dx = x^(a-1) (1-x)^(b-1) / B(a, b)."""
+
+gammainc_score = primitive(
+    in_double(_gamma_score),
+    elementwise,
+    only_once("gammainc"),
     lambda g, out, a, x: g * (gammainc_pdf(a, x) * (np.log(x) - sp.digamma(a))),
     name="gammainc_score",
 )
 """d gammainc(a, x) / da. Relative error against 40 digits, a in [1e-3, 1e5], both tails: at most 2e-13."""
 
 betainc_score = primitive(
-    _in_double(lambda a, b, x: _beta_score(a, b, x, 1 - x)),
+    in_double(lambda a, b, x: _beta_score(a, b, x, 1 - x)),
     elementwise,
-    _only_once("betainc"),
-    _only_once("betainc"),
+    only_once("betainc"),
+    only_once("betainc"),
     lambda g, out, a, b, x: g * (betainc_pdf(a, b, x) * (np.log(x) - sp.digamma(a) + sp.digamma(a + b))),
     name="betainc_score",
 )
 """d betainc(a, b, x) / da. Relative error against 40 digits, a and b in [1e-2, 3e3], both tails: at most 5e-12."""
 
 betainc_score_b = primitive(
-    _in_double(lambda a, b, x: -_beta_score(b, a, 1 - x, x)),
+    in_double(lambda a, b, x: -_beta_score(b, a, 1 - x, x)),
     elementwise,
-    _only_once("betainc"),
-    _only_once("betainc"),
+    only_once("betainc"),
+    only_once("betainc"),
     lambda g, out, a, b, x: g * (betainc_pdf(a, b, x) * (np.log1p(-x) - sp.digamma(b) + sp.digamma(a + b))),
     name="betainc_score_b",
 )
 """d betainc(a, b, x) / db."""
 
 vonmises_score = primitive(
-    _in_double(_vonmises_score),
+    in_double(_vonmises_score),
     elementwise,
     lambda g, out, x, kappa: g * (vonmises_pdf(x, kappa) * (np.cos(x) - sp.i1e(kappa) / sp.i0e(kappa))),
-    _only_once("vonmises_cdf"),
+    only_once("vonmises_cdf"),
     name="vonmises_score",
 )
 """d vonmises_cdf(x, kappa) / dkappa. Relative error against 30 digits, kappa in [1e-3, 1e4], within 8 deviations: at most 1e-11."""
 
 vonmises_cdf = primitive(
-    _in_double(_vonmises_cdf),
+    in_double(_vonmises_cdf),
     elementwise,
     lambda g, out, x, kappa: g * vonmises_pdf(x, kappa),
     lambda g, out, x, kappa: g * vonmises_score(x, kappa),

@@ -126,22 +126,6 @@ for _fn, _sign in ((sp.betaincinv, 1), (sp.betainccinv, -1)):
     )
 
 
-def _poisson_pmf(k, m):
-    return np.exp(sp.xlogy(k, m) - m - sp.gammaln(k + 1))
-
-
-def _student_pdf(df, t):
-    return np.exp(-0.5 * (df + 1) * np.log1p(t * t / df) - sp.betaln(0.5 * df, 0.5)) / np.sqrt(df)
-
-
-def _student_shape(df, t):
-    """d stdtr / d df, from stdtr(df, t) = I_u(df/2, 1/2) / 2 for t < 0, u = df / (df + t^2), and its mirror image for t > 0."""
-    square = np.where(t == 0, 1, t * t)  # at t = 0 the sign makes it zero
-    u = df / (df + square)
-    inner = 0.5 * betainc_score(0.5 * df, 0.5, u) + betainc_pdf(0.5 * df, 0.5, u) * square / np.square(df + square)
-    return -0.5 * np.sign(t) * inner
-
-
 def _f_pdf(n, d, x):
     sum_ = d + n * x
     return betainc_pdf(0.5 * n, 0.5 * d, n * x / sum_) * n * d / np.square(sum_)
@@ -163,13 +147,11 @@ for _fn, _sign in ((sp.gdtr, 1), (sp.gdtrc, -1)):
 for _fn, _sign in ((sp.fdtr, 1), (sp.fdtrc, -1)):
     derivatives(_fn, "dfn", "dfd", lambda out, n, d, x, sign=_sign: sign * _f_pdf(n, d, x))
 for _fn, _sign in ((sp.pdtr, -1), (sp.pdtrc, 1)):
-    derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * _poisson_pmf(np.floor(k), m))
+    derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * gammainc_pdf(np.floor(k) + 1, m))
 for _fn, _sign in ((sp.bdtr, -1), (sp.bdtrc, 1)):
     derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p))
 for _fn, _sign in ((sp.nbdtr, 1), (sp.nbdtrc, -1)):
     derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(n, np.floor(k) + 1, p))
-derivatives(sp.stdtr, lambda out, df, t: _student_shape(df, t), lambda out, df, t: _student_pdf(df, t))
-derivatives(sp.stdtrit, lambda out, df, p: -_student_shape(df, out) / _student_pdf(df, out), lambda out, df, p: 1 / _student_pdf(df, out))
 
 
 # the normal distribution and its kin
