@@ -101,6 +101,130 @@ def test_tails_agree_with_forty_digits(law, log_p):
     assert (np.abs(law.log_prob(z) - expected) <= 1e-10 * np.maximum(np.abs(expected), 1e-4)).all()
 
 
+def _log_b(a, b):
+    return mpmath.loggamma(a) + mpmath.loggamma(b) - mpmath.loggamma(a + b)
+
+
+def _kumaraswamy(a, b):
+    first, second = (b * mpmath.exp(_log_b(1 + k / a, b)) for k in (1, 2))
+    return second - first**2
+
+
+def _student(v):
+    return (v + 1) / 2 * (mpmath.digamma((v + 1) / 2) - mpmath.digamma(v / 2)) + mpmath.log(v) / 2 + _log_b(mpmath.mpf(0.5), v / 2)
+
+
+def _vonmises(k):
+    return mpmath.log(2 * mpmath.pi * mpmath.besseli(0, k)) - k * mpmath.besseli(1, k) / mpmath.besseli(0, k)
+
+
+def _gamma_divergence(a, b, c, d):
+    moved = (a - c) * mpmath.digamma(a) - mpmath.loggamma(a) + mpmath.loggamma(c)
+    return moved + c * mpmath.log(b / d) + a * (d / b - 1)
+
+
+def _beta_divergence(a, b, c, d):
+    moved = (a - c) * mpmath.digamma(a) + (b - d) * mpmath.digamma(b) - (a - c + b - d) * mpmath.digamma(a + b)
+    return _log_b(c, d) - _log_b(a, b) + moved
+
+
+def _beta_entropy(a, b):
+    return _log_b(a, b) - (a - 1) * mpmath.digamma(a) - (b - 1) * mpmath.digamma(b) + (a + b - 2) * mpmath.digamma(a + b)
+
+
+def _vonmises_divergence(k, m):
+    mean = mpmath.besseli(1, k) / mpmath.besseli(0, k)
+    return mpmath.log(mpmath.besseli(0, m) / mpmath.besseli(0, k)) + (k - m) * mean
+
+
+MOMENTS = [  # name, moment, the same in mpmath, parameters; in double the greatest term of what is summed
+    ("t", lambda v: dist.StudentT(v).entropy(), _student, [(2.5,), (99,), (101,), (1e4,), (1e10,), (1e14,)], 400),
+    ("Kumaraswamy mean", lambda a, b: dist.Kumaraswamy(a, b).mean, lambda a, b: b * mpmath.exp(_log_b(1 + 1 / a, b)), [(1e3, 1e3), (1e6, 2)], 1e4),
+    (
+        "Kumaraswamy",
+        lambda a, b: dist.Kumaraswamy(a, b).variance,
+        _kumaraswamy,
+        [(0.1, 200), (0.7, 3), (99, 0.5), (101, 25), (1e3, 1e3), (1e6, 2)],
+        2e4,
+    ),
+    ("Kumaraswamy of many", lambda a, b: dist.Kumaraswamy(a, b).variance, _kumaraswamy, [(50, 1e6)], 2e7),
+    (
+        "Weibull",
+        lambda s, k: dist.Weibull(s, k).variance,
+        lambda s, k: s**2 * (mpmath.gamma(1 + 2 / k) - mpmath.gamma(1 + 1 / k) ** 2),
+        [(2, 0.1), (2, 99), (2, 101), (2, 1e3), (1e-5, 1e6)],
+        1e4,
+    ),
+    ("Gompertz", lambda k: dist.Gompertz(k, 1.0).mean, lambda k: mpmath.exp(k) * mpmath.expint(1, k), [(0.3,), (50,), (299,), (300,), (301,), (1e5,)], 500),
+    ("von Mises", lambda k: dist.VonMises(0.0, k).entropy(), _vonmises, [(0.1,), (299,), (301,), (1e4,), (1e6,)], 500),
+    ("von Mises mean", lambda k: dist.VonMises(0.0, k).circular_variance, lambda k: 1 - mpmath.besseli(1, k) / mpmath.besseli(0, k), [(301,), (1e6,)], 500),
+    ("von Mises KL", lambda k, m: dist.kl_divergence(dist.VonMises(0.0, k), dist.VonMises(0.0, m)), _vonmises_divergence, [(1e4, 1.01e4)], 1e6),
+    (
+        "Gamma",
+        lambda a, b: dist.Gamma(a, b).entropy(),
+        lambda a, b: a - mpmath.log(b) + mpmath.loggamma(a) + (1 - a) * mpmath.digamma(a),
+        [(0.3, 2), (1e6, 1e3)],
+        1e8,
+    ),
+    (
+        "inverse Gamma",
+        lambda a, b: dist.InverseGamma(a, b).entropy(),
+        lambda a, b: a + mpmath.log(b) + mpmath.loggamma(a) - (1 + a) * mpmath.digamma(a),
+        [(0.3, 2), (1e6, 1e3)],
+        1e8,
+    ),
+    (
+        "Gamma KL",
+        lambda a, b, c, d: dist.kl_divergence(dist.Gamma(a, b), dist.Gamma(c, d)),
+        _gamma_divergence,
+        [(1e4, 1, 1e4 + 1, 1), (3, 2, 5, 1)],
+        1e10,
+    ),
+    ("Beta", lambda a, b: dist.Beta(a, b).entropy(), _beta_entropy, [(0.3, 2), (1e5, 1e5)], 1e7),
+    (
+        "Beta KL",
+        lambda a, b, c, d: dist.kl_divergence(dist.Beta(a, b), dist.Beta(c, d)),
+        _beta_divergence,
+        [(1e6, 1e6, 1e6, 1e6 + 100), (3, 2, 5, 1)],
+        1e10,
+    ),
+    ("Dirichlet", lambda a, b: dist.Dirichlet(np.stack([a, b], -1)).entropy(), _beta_entropy, [(0.3, 2), (1e5, 1e5)], 1e7),
+    (
+        "Dirichlet KL",
+        lambda a, b, c, d: dist.kl_divergence(dist.Dirichlet(np.stack([a, b], -1)), dist.Dirichlet(np.stack([c, d], -1))),
+        _beta_divergence,
+        [(1e6, 1e6, 1e6, 1e6 + 100), (3, 2, 5, 1)],
+        1e10,
+    ),
+    (
+        "Dirichlet variance",
+        lambda a, b: dist.Dirichlet(np.stack([a, b], -1)).variance[..., 0],
+        lambda a, b: a * b / ((a + b) ** 2 * (a + b + 1)),
+        [(1e7, 0.01), (0.01, 1e7), (2, 2)],
+        4,
+    ),
+]
+
+
+@pytest.mark.parametrize("moment, reference, rows, condition", [m[1:] for m in MOMENTS], ids=[m[0] for m in MOMENTS])
+def test_moments_and_their_derivatives_keep_their_digits(moment, reference, rows, condition):
+    """Against 60 digits. In double the error of what is summed is ``condition`` eps of the result at the worst of these parameters;
+    in float32 what is computed in double is rounded, here and there after one product."""
+    for dtype, allowed in ((float, condition * np.finfo(float).eps), (np.float32, 4 * np.finfo(np.float32).eps + condition * np.finfo(float).eps)):
+        columns = list(A(rows, dtype).T)
+        with mpmath.workdps(60):
+            exact = [[mpmath.mpf(float(v)) for v in row] for row in zip(*columns, strict=True)]
+            expected = A([float(reference(*row)) for row in exact])
+            slopes = [[float(mpmath.diff(reference, tuple(row), tuple(int(i == k) for i in range(len(row))))) for row in exact] for k in range(len(columns))]
+        found = moment(*columns)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=allowed)
+        for k, by_k in enumerate(slopes):
+            slope = scg.grad(lambda *p: np.sum(moment(*p)), k)(*columns)
+            assert slope.dtype == dtype
+            np.testing.assert_allclose(slope, by_k, rtol=4 * allowed if dtype is np.float32 else 1e-6)
+
+
 def pairs():
     mixed = dist.Independent(dist.Normal(A([0.3, 1.0]), 0.5), 1)
     return [

@@ -266,3 +266,18 @@ def test_validation_of_a_large_draw_is_one_cheap_node():
     law = dist.Bernoulli(logits=scg.parameter(LOGITS))
     names = {n.primitive.name for n in ancestors([law.log_prob(law.sample(np.random.default_rng(0)))]) if n.operands}
     assert names == {"multiply", "subtract", "softplus"}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_variance_of_one_of_many_keeps_its_digits_where_one_is_almost_certain(dtype):
+    """p (1 - p), with 1 - p the sum of the others; derivatives (1 - 2p) dp; and the same for two halves."""
+    logits = np.array([[40.0, 0.0, -40.0], [0.0, 0.0, -200.0], [-1.0, 0.5, 0.0]])
+    e = np.exp(logits)
+    p, q = e / e.sum(-1, keepdims=True), (e.sum(-1, keepdims=True) - e) / e.sum(-1, keepdims=True)
+    q[0, 0] = e[0, 1:].sum() / e[0].sum()
+    slope = (1 - 2 * p)[0, 0] * p[0, 0] * q[0, 0]  # of the first variance, by the first logit
+    for law, n in ((lambda x: dist.OneHotCategorical(logits=x), 1), (lambda x: dist.Multinomial(3, logits=x), 3)):
+        x = logits.astype(dtype)
+        np.testing.assert_allclose(law(x).variance, n * p * q, rtol=16 * np.finfo(dtype).eps, atol=1e-37)
+        found = scg.grad(lambda x, law=law: law(x).variance[0, 0])(x)
+        np.testing.assert_allclose(found[0, 0], n * slope, rtol=16 * np.finfo(dtype).eps)

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.ambient import settled
+from scg.distributions.accurate import rest
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
 from scg.distributions.discrete import log, numbers, one_of_two, outside, times
@@ -188,4 +189,5 @@ class OneHotCategorical(OneOfMany):
 
     @property
     def variance(self) -> Any:
-        return self.p * (1 - self.p)
+        p = self.p
+        return p * (rest(p) if self.probs is None else 1 - p)

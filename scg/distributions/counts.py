@@ -14,6 +14,7 @@ import scipy.special as sp
 
 from scg.ambient import settled
 from scg.axes import elementwise
+from scg.distributions.accurate import rest
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
 from scg.distributions.categorical import OneOfMany
 from scg.distributions.constraints import Constraint, Integers, Interval, finite, nonnegative, positive, real, unit_interval
@@ -302,7 +303,8 @@ class Multinomial(OneOfMany):
 
     @property
     def variance(self) -> Any:
-        return self.n * self.p * (1 - self.p)
+        p = self.p
+        return self.n * p * (rest(p) if self.probs is None else 1 - p)
 
     def entropy(self) -> Any:
         k = np.arange(self.n + 1, dtype=self.dtype).reshape(-1, *[1] * (len(self.batch_shape) + 1))

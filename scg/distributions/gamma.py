@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.distributions.accurate import in_double
 from scg.distributions.base import (
     Distribution,
     FixedSupport,
@@ -63,8 +64,7 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
         return self.concentration / (self.rate * self.rate)
 
     def entropy(self) -> Any:
-        a = self.concentration
-        return a - log(self.rate) + gammaln(a) + (1 - a) * digamma(a)
+        return in_double(lambda a, b: a - log(b) + gammaln(a) + (1 - a) * digamma(a))(self.concentration, self.rate)
 
     def cdf(self, value: Any) -> Any:
         return gammainc(self.concentration, self.rate * np.maximum(value, 0))
@@ -77,9 +77,7 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
         if not hasattr(other, "gamma") and not isinstance(other, Gamma):
             return NotImplemented
         other = getattr(other, "gamma", other)
-        a1, a2 = self.concentration, other.concentration
-        ratio = other.rate / self.rate
-        return (a1 - a2) * digamma(a1) - gammaln(a1) + gammaln(a2) - a2 * log(ratio) + a1 * (ratio - 1)
+        return _divergence(self.concentration, self.rate, other.concentration, other.rate)
 
 
 @final
@@ -171,8 +169,7 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
         return self._whole(np.where(exists, self.rate**2 / ((a - 1) ** 2 * (a - 2)), math.inf))
 
     def entropy(self) -> Any:
-        a = self.concentration
-        return a + log(self.rate) + gammaln(a) - (1 + a) * digamma(a)
+        return in_double(lambda a, b: a + log(b) + gammaln(a) - (1 + a) * digamma(a))(self.concentration, self.rate)
 
     def cdf(self, value: Any) -> Any:
         value = real_array(value)
@@ -185,6 +182,12 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
     def kl_to(self, other: Distribution) -> Any:
         """That of the gamma laws of 1 / z."""
         return self.gamma_of_inverse.kl_to(other.gamma_of_inverse) if isinstance(other, InverseGamma) else NotImplemented
+
+
+@in_double
+def _divergence(a1: Any, b1: Any, a2: Any, b2: Any) -> Any:
+    ratio = b2 / b1
+    return (a1 - a2) * digamma(a1) - gammaln(a1) + gammaln(a2) - a2 * log(ratio) + a1 * (ratio - 1)
 
 
 _UNIT = Gamma(1.0, 1.0)

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
+from scg.distributions.accurate import bessel_deficit, i0e, in_double, log_gamma_bend
 from scg.distributions.base import (
     Distribution,
     FixedSupport,
@@ -30,7 +31,7 @@ from scg.graph import Node
 from scg.primitives.layout import stop_gradient
 from scg.special import log1mexp, vonmises_cdf
 
-i0e, i1e = weak(sp.i0e), weak(sp.i1e)
+sin = weak(np.sin)
 
 
 @final
@@ -71,8 +72,7 @@ class Beta(InverseCDF, Distribution, FixedSupport):
         return a * b / ((a + b) ** 2 * (a + b + 1))
 
     def entropy(self) -> Any:
-        a, b = self.concentration1, self.concentration0
-        return betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
+        return _beta_entropy(self.concentration1, self.concentration0)
 
     def cdf(self, value: Any) -> Any:
         return sp.betainc(self.concentration1, self.concentration0, np.clip(value, 0, 1))
@@ -84,9 +84,7 @@ class Beta(InverseCDF, Distribution, FixedSupport):
         """log B(a2, b2) - log B(a1, b1) + (a1 - a2) digamma(a1) + (b1 - b2) digamma(b1) - (a1 + b1 - a2 - b2) digamma(a1 + b1)."""
         if not isinstance(other, Beta):
             return NotImplemented
-        a1, b1, a2, b2 = self.concentration1, self.concentration0, other.concentration1, other.concentration0
-        moved = (a1 - a2) * digamma(a1) + (b1 - b2) * digamma(b1) - (a1 - a2 + b1 - b2) * digamma(a1 + b1)
-        return betaln(a2, b2) - betaln(a1, b1) + moved
+        return _beta_divergence(self.concentration1, self.concentration0, other.concentration1, other.concentration0)
 
 
 @final
@@ -112,17 +110,19 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
         with np.errstate(divide="ignore"):
             return masked((value < 0) | (value > 1), density, value, 0.5)
 
-    def _power(self, k: int) -> Any:
-        """E z^k = b B(1 + k/a, b)."""
-        return self.concentration0 * exp(betaln(1 + k / self.concentration1, self.concentration0))
-
     @property
     def mean(self) -> Any:
-        return self._power(1)
+        return in_double(lambda a, b: _power(1 / a, b))(self.concentration1, self.concentration0)
 
     @property
     def variance(self) -> Any:
-        return self._power(2) - self._power(1) ** 2
+        """E[z^2] (1 - (E z)^2 / E[z^2]), by E z^k = b B(1 + k/a, b)."""
+
+        def found(a: Any, b: Any) -> Any:
+            h = 1 / a
+            return -_power(2 * h, b) * np.expm1(log_gamma_bend(1 + b, h) - log_gamma_bend(1.0, h))
+
+        return in_double(found)(self.concentration1, self.concentration0)
 
     def entropy(self) -> Any:
         a, b = self.concentration1, self.concentration0
@@ -271,11 +271,10 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     @property
     def circular_variance(self) -> Any:
         """1 - E cos(z - loc)."""
-        return self._whole(1 - i1e(self.concentration) / i0e(self.concentration))
+        return self._whole(bessel_deficit(self.concentration))
 
     def entropy(self) -> Any:
-        k = self.concentration
-        return self._whole(LOG_2PI + log(i0e(k)) + k * (1 - i1e(k) / i0e(k)))
+        return self._whole(in_double(lambda k: LOG_2PI + log(i0e(k)) + k * bessel_deficit(k))(self.concentration))
 
     def cdf(self, value: Any) -> Any:
         return vonmises_cdf(real_array(value) - self.loc, self.concentration)
@@ -287,10 +286,29 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         """log(I0(k2) / I0(k1)) + (k1 - k2 cos(m1 - m2)) I1(k1) / I0(k1)."""
         if not isinstance(other, VonMises):
             return NotImplemented
+
+        def of_one_mean(k1: Any, k2: Any) -> Any:
+            return log(i0e(k2)) - log(i0e(k1)) + (k2 - k1) * bessel_deficit(k1)
+
         k1, k2 = self.concentration, other.concentration
-        mean = i1e(k1) / i0e(k1)
-        half = np.sin(0.5 * (self.loc - other.loc))
-        return log(i0e(k2)) - log(i0e(k1)) + (k2 - k1) * (1 - mean) + 2 * k2 * mean * (half * half)
+        half = sin(0.5 * (self.loc - other.loc))
+        return in_double(of_one_mean)(k1, k2) + 2 * k2 * (1 - bessel_deficit(k1)) * (half * half)
+
+
+@in_double
+def _beta_entropy(a: Any, b: Any) -> Any:
+    return betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
+
+
+@in_double
+def _beta_divergence(a1: Any, b1: Any, a2: Any, b2: Any) -> Any:
+    moved = (a1 - a2) * digamma(a1) + (b1 - b2) * digamma(b1) - (a1 - a2 + b1 - b2) * digamma(a1 + b1)
+    return betaln(a2, b2) - betaln(a1, b1) + moved
+
+
+def _power(t: Any, b: Any) -> Any:
+    """E y^t = b B(1 + t, b) of y = z^a, z of the law of Kumaraswamy."""
+    return b * exp(betaln(1 + t, b))
 
 
 @weak

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 import scipy.special as sp
 
-from scg.distributions.base import Distribution, FixedSupport, betaln, digamma, log, real_array
+from scg.distributions.accurate import student_entropy
+from scg.distributions.base import Distribution, FixedSupport, betaln, log, real_array
 from scg.distributions.constraints import finite, positive
 from scg.distributions.uniform import InverseCDF
 from scg.special import sigmoid, softplus
@@ -201,6 +202,4 @@ class StudentT(LocationScale):
         return self._whole(self.scale * self.scale * spread)
 
     def entropy(self) -> Any:
-        half = 0.5 * (self.df + 1)
-        standard = half * (digamma(half) - digamma(0.5 * self.df)) + 0.5 * log(self.df) + betaln(0.5, 0.5 * self.df)
-        return self._whole(standard + log(self.scale))
+        return self._whole(student_entropy(self.df) + log(self.scale))

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.distributions.accurate import in_double, rest
 from scg.distributions.base import (
     Distribution,
     FixedSupport,
@@ -64,22 +65,16 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
     @property
     def variance(self) -> Any:
         mean = self.mean
-        return mean * (1 - mean) / (1 + np.sum(self.concentration, axis=-1, keepdims=True))
+        return mean * rest(mean) / (1 + np.sum(self.concentration, axis=-1, keepdims=True))
 
     def entropy(self) -> Any:
-        a = self.concentration
-        total = np.sum(a, axis=-1)
-        log_norm = np.sum(gammaln(a), axis=-1) - gammaln(total)
-        return log_norm + (total - a.shape[-1]) * digamma(total) - np.sum((a - 1) * digamma(a), axis=-1)
+        return _dirichlet_entropy(self.concentration)
 
     def kl_to(self, other: Distribution) -> Any:
         """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), B(a) = prod_k Gamma(a_k) / Gamma(sum a)."""
         if not isinstance(other, Dirichlet):
             return NotImplemented
-        a, b = self.concentration, other.concentration
-        total = np.sum(a, axis=-1, keepdims=True)
-        gap = np.sum(gammaln(b) - gammaln(a) + (a - b) * (digamma(a) - digamma(total)), axis=-1)
-        return gap + gammaln(total[..., 0]) - gammaln(np.sum(b, axis=-1))
+        return _dirichlet_divergence(self.concentration, other.concentration)
 
 
 @final
@@ -183,6 +178,20 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         ratio, shift = np.matmul(inverse, self.tril), matvec(inverse, self.loc - other.loc)
         squares = np.sum(ratio * ratio, axis=(-2, -1)) + np.sum(shift * shift, axis=-1)
         return 0.5 * (squares - self.event_shape[0]) + other._half_log_det() - self._half_log_det()
+
+
+@in_double
+def _dirichlet_entropy(a: Any) -> Any:
+    total = np.sum(a, axis=-1)
+    log_norm = np.sum(gammaln(a), axis=-1) - gammaln(total)
+    return log_norm + (total - a.shape[-1]) * digamma(total) - np.sum((a - 1) * digamma(a), axis=-1)
+
+
+@in_double
+def _dirichlet_divergence(a: Any, b: Any) -> Any:
+    total = np.sum(a, axis=-1, keepdims=True)
+    gap = np.sum(gammaln(b) - gammaln(a) + (a - b) * (digamma(a) - digamma(total)), axis=-1)
+    return gap + gammaln(total[..., 0]) - gammaln(np.sum(b, axis=-1))
 
 
 def _off_simplex(z: Any) -> Any:

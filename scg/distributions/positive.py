@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
+from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, gammaln, log, masked, real_array, xlogy
 from scg.distributions.constraints import Constraint, Interval, nonnegative, positive
 from scg.distributions.gamma import Gamma
@@ -103,10 +104,14 @@ class Gompertz(_Positive):
 
     def _mean(self) -> Any:
         """E[theta z] = exp(eta) E1(eta); for large eta by its asymptotic series."""
-        small = np.minimum(self.eta, 50)
-        t = 1 / np.maximum(self.eta, 50)
-        series = t * (1 - t * (1 - 2 * t * (1 - 3 * t * (1 - 4 * t * (1 - 5 * t * (1 - 6 * t * (1 - 7 * t * (1 - 8 * t))))))))
-        return np.where(self.eta < 50, np.exp(small) * sp.exp1(small), series)
+
+        def scaled(eta: Any) -> Any:
+            large = eta > 300  # no maximum and minimum of the two: at a tie each would have half of the derivative
+            small, t = np.where(large, 1, eta), 1 / np.where(large, eta, 300)
+            series = t * (1 - t * (1 - 2 * t * (1 - 3 * t * (1 - 4 * t * (1 - 5 * t * (1 - 6 * t * (1 - 7 * t * (1 - 8 * t))))))))
+            return np.where(large, series, np.exp(small) * sp.exp1(small))
+
+        return in_double(scaled)(self.eta)
 
     @property
     def mean(self) -> Any:
@@ -141,8 +146,12 @@ class Weibull(_Positive):
 
     @property
     def variance(self) -> Any:
-        first, second = gammaln(1 + 1 / self.concentration), gammaln(1 + 2 / self.concentration)
-        return self.scale * self.scale * exp(2 * first) * np.expm1(second - 2 * first)
+        """E[z^2] (1 - (E z)^2 / E[z^2])."""
+
+        def relative(k: Any) -> Any:
+            return -exp(gammaln(1 + 2 / k)) * np.expm1(-log_gamma_bend(1.0, 1 / k))
+
+        return self.scale * self.scale * in_double(relative)(self.concentration)
 
     def entropy(self) -> Any:
         return EULER * (1 - 1 / self.concentration) + log(self.scale) - log(self.concentration) + 1
