@@ -22,6 +22,8 @@ from scg.distributions.normal import LOG_2PI, STANDARD
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgTypeError, here
 from scg.primitives.contraction import matvec
+from scg.primitives.layout import stop_gradient
+from scg.special import softmax
 
 
 @final
@@ -30,7 +32,8 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = sum_k (a_k - 1) log z_k + log Gamma(sum a) - sum_k log Gamma(a_k) on the simplex, a the concentration (last axis).
 
     A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al., 2018; first order
-    only).
+    only). The y_k are held by their logarithms: for small a they fall to u^(1/a), below every number. Elements of a draw that underflow
+    are the smallest normal number.
     """
 
     concentration: Any
@@ -45,11 +48,19 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return UNIT, self.full_shape(shape)
 
     def transport(self, noise: Any) -> Any:
-        return _normalised(gammaincinv(self.concentration, noise))
+        """log y by the quantile at u, and far below 1 by the leading term of P(a, y) = y^a / Gamma(a+1) (1 - a y / (a+1) + ...)."""
+        a, u = _comparable(self.concentration), noise.astype(float)
+        log_y = (np.log(u) + gammaln(a + 1)) / a
+        low = log_y < -70  # what the other terms add, exp(-70) of it, is below rounding
+        log_y = np.where(low, log_y, np.log(gammaincinv(np.where(low, 1, a), np.where(low, 0.5, u))))
+        return _simplex_of(log_y, np.result_type(self.dtype, noise.dtype))
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        y = rng.standard_gamma(self.detached().concentration, self.full_shape(shape))
-        return _normalised(y.astype(self.dtype, copy=False))
+        """y of concentration a is x u^(1/a), x of concentration a + 1 (Marsaglia and Tsang, 2000); -log u is exponential."""
+        a, full = _comparable(self.detached().concentration), self.full_shape(shape)
+        with np.errstate(over="ignore"):
+            log_y = np.log(rng.standard_gamma(a + 1, full)) - rng.standard_exponential(full) / a
+        return _simplex_of(log_y, self.dtype)
 
     def log_prob(self, value: Any) -> Any:
         a, value = self.concentration, self._events(value)
@@ -200,10 +211,15 @@ def _off_simplex(z: Any) -> Any:
     return np.any(z < 0, axis=-1) | (np.absolute(np.sum(z, axis=-1) - 1) > tolerance)
 
 
-def _normalised(y: Any) -> Any:
-    """y / sum(y); what underflowed counts as the smallest normal number."""
-    y = np.maximum(y, float(np.finfo(y.dtype).tiny))
-    return y / np.sum(y, axis=-1, keepdims=True)
+def _comparable(a: Any) -> Any:
+    """Concentrations in float64. Below 1e-290 a draw is a vertex, one with probability a_k / sum(a): there a factor keeps 1/a finite."""
+    a = a.astype(float)
+    return a * stop_gradient(np.maximum(1, 1e-290 / np.max(a, axis=-1, keepdims=True)))
+
+
+def _simplex_of(log_y: Any, dtype: np.dtype[Any]) -> Any:
+    """y / sum(y); what underflows counts as the smallest normal number, so that its logarithm is finite."""
+    return np.maximum(softmax(log_y, axis=-1).astype(dtype), float(np.finfo(dtype).tiny))
 
 
 def _solved(L: Any, x: Any) -> Any:
