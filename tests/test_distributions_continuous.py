@@ -434,3 +434,16 @@ def test_a_mixture_moves_with_a_weight_that_is_zero():
     r = np.exp((0.7**2 - 0.3**2) / 2)  # of the densities of the two
     np.testing.assert_allclose(scg.grad(log_p)(np.array([0.0, 1.0])), [r - 1, 0], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(scg.hessian(log_p)(np.array([0.0, 1.0])), [[1 - r * r, 1 - r], [1 - r, 0]], rtol=1e-12, atol=1e-14)
+
+
+def test_the_slope_of_laplace_cdf_is_its_density_also_at_the_centre():
+    """dF/dz = p, dF/dloc = -p, dF/dscale = -x p with x = (z - loc) / scale; quantiles of a mixture move by them."""
+    loc, scale, z = A([1.0, -2.0, 0.3]), A([0.5, 2.0, 1.0]), A([1.0, -2.0, -1.1])
+    by = [scg.parameter(x) for x in (z, loc, scale)]
+    slopes = scg.gradients(np.sum(dist.Laplace(by[1], by[2]).cdf(by[0])), by)
+    p = dist.Laplace(loc, scale).prob(z)
+    np.testing.assert_allclose(slopes, [p, -p, -p * (z - loc) / scale], rtol=1e-15, atol=1e-15)
+    at = scg.parameter(A([1.0, 1.0]))
+    median = dist.Mixture(dist.Laplace(at, 1.0), weights=A([0.3, 0.7])).icdf(0.5)
+    assert median._value == 1
+    np.testing.assert_allclose(scg.gradients(median, [at])[0], [0.3, 0.7], rtol=1e-12)

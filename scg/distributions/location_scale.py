@@ -74,8 +74,9 @@ class Laplace(LocationScale):
         return -np.absolute(x) - math.log(2)
 
     def standard_cdf(self, x: Any) -> Any:
-        tail = 0.5 * np.exp(-np.absolute(x))
-        return np.where(x < 0, tail, 1 - tail)
+        left = x < 0
+        tail = 0.5 * np.exp(np.where(left, x, -x))  # not -|x|: its derivative at 0 is 0, and the density there is not
+        return np.where(left, tail, 1 - tail)
 
     def standard_icdf(self, p: Any) -> Any:
         left = p < 0.5
