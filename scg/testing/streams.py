@@ -8,6 +8,9 @@ import numpy as np
 from scg import exact
 from scg.errors import GuardError, ScgError, ScgValueError, here
 from scg.estimator import Accounted
+from scg.exact.paths import guards_on_draws
+from scg.graph import Node, ancestors
+from scg.sample import is_stochastic, noise
 from scg.stochastic import Graph
 from scg.testing.confidence import FLOOR
 from scg.tree import leaves, map_leaves, rebuild
@@ -207,6 +210,27 @@ def split(graph: Graph, row: Any) -> Any:
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     parts = np.split(row, np.cumsum([t.size for t in targets])[:-1])
     return rebuild(graph.parameters, (part.reshape(t.shape) for part, t in zip(parts, targets, strict=True)))
+
+
+def fixed(graph: Graph, moments: tuple[Any, Any] | None = None) -> Any:
+    """For each coordinate whether its gradient is known not to vary: no draw or noise leads to it, or its exact (mean, variance) say so, but for rounding.
+
+    Draws alone cannot tell: what happens once in a million replicates has not happened in the first thousand.
+    """
+    if guards_on_draws(graph):  # another way may lead to another gradient
+        still = [False for _ in graph._recorded[0]]
+    else:
+        still = [not (type(g) is Node and depends(g)) for g in graph._recorded[0]]
+    found = np.repeat(still, [leaf.size for _, leaf in leaves(graph.parameters)])
+    if moments is None:
+        return found
+    mean, variance = moments
+    return found | (np.sqrt(np.maximum(variance, 0)) <= 1e-8 * np.abs(mean) + precision(graph) * abs(float(graph.cost._value)))
+
+
+def depends(*roots: Node) -> bool:
+    """Whether a draw or noise leads to one of them."""
+    return any(is_stochastic(x) or x.primitive is noise for x in ancestors(roots, guards=True))
 
 
 def by_leaf(graph: Graph, row: Any) -> Any:

@@ -13,9 +13,8 @@ from scg import exact
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.graph import Node, ancestors
-from scg.sample import is_stochastic, noise
 from scg.stochastic import _BLOCK, Graph, trace
-from scg.testing.streams import join, split
+from scg.testing.streams import depends, fixed, join, split
 from scg.testing.streams import precision as rounding
 from scg.tree import leaves
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
@@ -44,6 +43,7 @@ def compare(
     baseline_row: str | None = None,
     budget: int = BUDGET,
     _timed: float = _LONG,
+    _sure: int = 0,
 ) -> Report:
     """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and ``Entry`` for what is in it.
 
@@ -58,6 +58,9 @@ def compare(
     against the mean of that row, in differences of runs with common random numbers. Exact variances stand beside the estimated ones where
     ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so
     do arrays of more than 8192 elements.
+
+    A row that never varied has the variance 0 where exact moments say so, or where no draw leads to its gradient. Else what matters is too
+    rare to have been seen: the variance has no upper end, is not reliable and not precise, and nothing is said of a bias.
 
     Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))`` (``entropy`` is drawn from ``rng``), and
     merged in order. So memory is bounded, and all figures but the times are the same to the last bit for any ``executor``, a
@@ -90,14 +93,20 @@ def compare(
     def done(tallies: list[Tally], count: int) -> bool:
         if progress is not None:
             progress(count, replicates)
-        return precision is not None and count > 1 and _precise(tallies, precision)
+        return precision is not None and count > 1 and _precise(tallies, precision, still)
 
+    still = [fixed(row, moments[label]) for label, row in rows.items()]
     tallies = run(task, sizes, entropy, executor, done)
+    for k, (label, tally) in enumerate(zip(rows, tallies, strict=True)):
+        if _sure and moments[label] is None and _unseen(tally, still[k]):
+            moments[label] = _moments(rows[label], _sure)
+            still[k] = fixed(rows[label], moments[label])
+    compared = still[list(rows).index(reference)]
     made: dict[str, Row] = {}
-    for label, tally in zip(rows, tallies, strict=True):
+    for label, tally, known in zip(rows, tallies, still, strict=True):
         first = next(iter(made.values())) if made else None
         made[label] = _row(
-            label, rules[label], rows[label], tally, task.widths, truth, label == reference, moments[label], counts[label], seconds[label], first
+            label, rules[label], rows[label], tally, task.widths, truth, label == reference, moments[label], known, compared, counts[label], seconds[label], first
         )
     return Report(
         rows=made,
@@ -107,7 +116,7 @@ def compare(
         seed=entropy,
         level=LEVEL,
         precision=precision,
-        precise=precision is None or _precise(tallies, precision),
+        precise=precision is None or _precise(tallies, precision, still),
     )
 
 
@@ -250,7 +259,7 @@ def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
 def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
     """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n runs."""
     found = graph._recorded[0]
-    if any(is_stochastic(x) or x.primitive is noise for x in ancestors([g for g in found if type(g) is Node])):
+    if depends(*[g for g in found if type(g) is Node]):
         graph.gradients(rng=rng, replicates=n)
         return
     block = max(1, _BLOCK // max(1, sum([x._value.nbytes for x in graph.nodes if not isinstance(x._value, tuple)])))
@@ -260,12 +269,22 @@ def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
 
 
 @np.errstate(all="ignore")  # what overflows is no variance, and is said not to be reliable
-def _precise(tallies: list[Tally], precision: float) -> bool:
-    for tally in tallies:
-        variance = float(np.sum(tally.coordinates.variance))
-        if not float(tally.squares.error[-1]) <= precision * variance:
+def _precise(tallies: list[Tally], precision: float, still: list[Any]) -> bool:
+    for tally, known in zip(tallies, still, strict=True):
+        if _unseen(tally, known) or not float(tally.squares.error[-1]) <= precision * float(np.sum(tally.coordinates.variance)):
             return False
     return True
+
+
+def _variance(tally: Tally) -> Any:
+    """Of each coordinate, but for rounding: a gradient that is the same in every run may differ by its last bits."""
+    variance = tally.coordinates.variance
+    return np.where(np.sqrt(variance) <= 2.0**-45 * np.abs(tally.coordinates.mean), 0.0, variance)
+
+
+def _unseen(tally: Tally, still: Any, where: Any = slice(None)) -> bool:
+    """Whether draws lead to what did not vary."""
+    return not np.any(_variance(tally)[where]) and not np.all(still[where])
 
 
 @np.errstate(all="ignore")
@@ -278,21 +297,23 @@ def _row(
     truth: Any,
     is_reference: bool,
     moments: Any,
+    still: Any,
+    compared: Any,
     count: float,
     seconds: float,
     first: Row | None,
 ) -> Row:
-    n, mean, variance = tally.coordinates.count, tally.coordinates.mean, tally.coordinates.variance
-    noise = 2.0**-45 * np.abs(mean)  # of rounding: a gradient that is the same in every run may differ by its last bits
-    variance = np.where(np.sqrt(variance) <= noise, 0.0, variance)
+    n, mean, variance = tally.coordinates.count, tally.coordinates.mean, _variance(tally)
     off: Any
     spread: Any
+    sure: Any
     if truth is not None:
-        off, spread = mean - truth, variance
+        off, spread, sure = mean - truth, variance, still
     elif tally.differences is not None and not is_reference:
         off, spread = tally.differences.mean, tally.differences.variance
+        sure = still & compared | (variance > 0)  # draws in common, of which the gradients vary and the difference does not
     else:
-        off = spread = None  # the reference row itself
+        off = spread = sure = None  # the reference row itself
     if off is not None:  # but for rounding
         slack = rounding(graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
         off = np.sign(off) * np.maximum(np.abs(off) - slack, 0)
@@ -305,17 +326,21 @@ def _row(
         if off is not None:
             bias, error = float(np.linalg.norm(off[where])), float(np.sqrt(np.sum(spread[where]) / n))
             with np.errstate(all="ignore"):
-                z = np.where(off[where] != 0, np.abs(off[where]) / np.sqrt(spread[where] / n), 0)
+                z = np.where((off[where] != 0) & (sure[where] | (spread[where] > 0)), np.abs(off[where]) / np.sqrt(spread[where] / n), 0)
             p = min(1.0, 2 * z.size * float(ndtr(-np.max(z))))
-        margin = float(margins[column]) if v > 0 else 0.0
-        seen = math.isfinite(margin) and bool(tails[column] > _HEAVY) and bool(effective[column] >= _EFFECTIVE) or v == 0
+        unseen = _unseen(tally, still, where)
+        carried = 0.0 if unseen else float(effective[column])
+        margin = math.inf if unseen else float(margins[column]) if v > 0 else 0.0
+        seen = math.isfinite(margin) and bool(tails[column] > _HEAVY) and carried >= _EFFECTIVE or v == 0 and not unseen
         signal = math.sqrt(max(m * m - v / n, 0.0))
-        snr = signal / math.sqrt(v) if v > 0 else math.inf if m > 0 else math.nan
+        snr = signal / math.sqrt(v) if v > 0 else math.inf if m > 0 and not unseen else math.nan
+        if unseen:
+            error = p = math.nan
         exact_variance = exact_bias = math.nan
         if moments is not None:
             exact_variance = float(np.sum(moments[1][where]))
             exact_bias = float(np.linalg.norm(moments[0][where] - truth[where])) if truth is not None else math.nan
-        w_e, w_s = v * count, v * seconds
+        w_e, w_s = (math.nan, math.nan) if unseen else (v * count, v * seconds)
         before = None if first is None else first.total if parameter == "total" else first.entries[parameter]
         return Entry(
             row=label,
@@ -331,7 +356,7 @@ def _row(
             high=v + margin,
             reliable=seen,
             tail_index=float(tails[column]),
-            effective=float(effective[column]),
+            effective=carried,
             exact_variance=exact_variance,
             exact_bias=exact_bias,
             snr=snr,
@@ -362,4 +387,4 @@ def _row(
 
 
 def _ratio(x: float, first: float) -> float:
-    return 1.0 if x == first else x / first if first > 0 else math.inf
+    return 1.0 if x == first else x / first if first > 0 else x + first if math.isnan(x + first) else math.inf

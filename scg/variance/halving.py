@@ -89,7 +89,7 @@ def search(
     graph = as_graph(graph_or_fn, args, kwargs, rng)
     choices = _valid(graph) if candidates is None else _given(graph, candidates)
     count = math.prod(map(len, choices.values()))
-    options = {"work": work, "seed": seed, "executor": executor, "progress": progress}
+    options = {"work": work, "seed": seed, "budget": budget, "executor": executor, "progress": progress}
     if count <= JOINT:
         bindings = [dict(zip(choices, rules, strict=True)) for rules in itertools.product(*choices.values())]
         left = _halved(graph, _accepted(graph, bindings, candidates is not None), replicates, **options)
@@ -108,14 +108,14 @@ def search(
 
 
 def _halved(
-    graph: Graph, bindings: list[dict[str, Estimator]], replicates: int, work: str, seed: int, executor: Any, progress: Any, last: int = 1
+    graph: Graph, bindings: list[dict[str, Estimator]], replicates: int, work: str, seed: int, budget: int, executor: Any, progress: Any, last: int = 1
 ) -> list[dict[str, Estimator]]:
     """The finalists; the best first where a ``last`` round, 0, ranks them."""
     rounds = max(0, math.ceil(math.log2(max(len(bindings), 1) / _FINALISTS)))
     for k in range(rounds, last - 1, -1):
         n = min(replicates, max(_LEAST, replicates >> k))
         rows = {_label(binding): binding for binding in bindings}
-        found = compare(graph, rows, replicates=n, rng=np.random.default_rng([seed, k]), executor=executor, progress=progress, budget=0, _timed=_TIMED[work])
+        found = compare(graph, rows, replicates=n, rng=np.random.default_rng([seed, k]), executor=executor, progress=progress, budget=0, _timed=_TIMED[work], _sure=budget)
         ranked = sorted(rows, key=lambda label: _worth(found[label].total, work))
         bindings = [rows[label] for label in ranked[: max(_FINALISTS, -(-len(ranked) // 2))]]
     return bindings

@@ -64,7 +64,7 @@ def scatter(report: Any, path: str | os.PathLike[str], work: str = "seconds", pa
         mark = _MARKS[k % len(_MARKS)] if entry.variance > 0 else "v"
         face = "#666666" if entry.reliable else "white"
         axes.plot(*at, marker=mark, markersize=6.5, markerfacecolor=face, markeredgecolor="black", linestyle="none", zorder=4)
-        text = entry.row + ("" if entry.variance > 0 else " (no variance)") + ("" if entry.reliable else " (tail too heavy)")
+        text = entry.row + ("" if entry.variance > 0 else " (no variance)" if entry.reliable else " (none seen)") + ("" if entry.reliable or not entry.variance else " (tail too heavy)")
         boxes.append((text, at))
     axes.set_xlabel(_UNITS[work])
     axes.set_ylabel(_NAMES["variance"] + ("" if parameter == "total" else f", {parameter}"))

@@ -29,7 +29,8 @@ class Entry:
     ``bias``            the norm of (mean - reference), nan for the reference row itself; ``bias_error``, what it would be on average (in root mean square)
                         without bias; ``bias_p``, the probability of a coordinate as far off as the furthest, times the number of coordinates
     ``variance``        the sum of the coordinates' variances; ``low`` and ``high``, an interval around it of the report's ``level``
-    ``reliable``        whether that interval is to be trusted; not so where
+    ``reliable``        whether that interval is to be trusted; not so where the gradient depends on draws and none made a difference, though exact
+                        moments do not say that none can (``high`` is then infinite, and what is made of variance or bias nan), where
     ``tail_index``      of the squared distance from the mean is at most 2, or where
     ``effective``       of the ``replicates``, those that carry the variance, are fewer than 30, or they are too few for their skewness
     ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach
@@ -64,8 +65,8 @@ class Entry:
 
     @property
     def error(self) -> float:
-        """Half the interval, over the variance."""
-        return (self.high - self.low) / 2 / self.variance if self.variance > 0 else 0.0
+        """Half the interval, over the variance; 0 where there is none, infinite where none was seen of what there may be."""
+        return (self.high - self.low) / 2 / self.variance if self.variance > 0 else self.high
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +157,7 @@ class Report:
     def _notes(self, width: int) -> list[str]:
         notes = [f"{self.replicates} replicates; bias against {self.reference}; sums over coordinates; work: variance times, over that of the first row"]
         if any(not e.reliable for e in self.entries):
-            notes.append("! the interval is not to be trusted: a heavy tail, or few replicates carry the variance (tail_index, effective)")
+            notes.append("! the interval is not to be trusted: a heavy tail, or few replicates carry the variance, or none was seen to (tail_index, effective)")
         if any(e.bias_p < _SURE for e in self.entries):
             notes.append(f"* biased: a coordinate is off by what chance does with probability below {_SURE:g}")
         if not self.precise:
