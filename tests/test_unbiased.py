@@ -482,3 +482,46 @@ def test_bias_variance_and_mean_squared_error(rule):
 def test_what_is_unbiased_is_not_declared_biased(reference):
     with pytest.raises(AssertionError, match="no bias"):
         assert_bias(graph_of(coins, scg.ScoreFunction()), rng=np.random.default_rng(0), reference=reference)
+
+
+# what no draw showed
+
+
+def step(t, rng):
+    """A step that is rarely met, and counts for much: 3.4 draws of a million lie beyond 4.5."""
+    z = scg.sample(dist.Normal(t[0], 1.0), scg.ScoreFunction(), rng=rng)
+    return np.where(z > 4.5, 1000.0, 0.0)
+
+
+def step_and_coins(t, rng):
+    return step(t, rng) + np.sum((scg.sample(dist.Bernoulli(logits=t[1:]), scg.ScoreFunction(), rng=rng) - 0.2) ** 2)
+
+
+RARE = {"detect": 0.5, "power": 0.99, "max_replicates": 2**18}
+
+
+@pytest.mark.parametrize("cost, coordinates", [(step, 1), (step_and_coins, 3)])
+def test_a_rare_draw_that_was_not_met_is_no_bias(cost, coordinates):
+    """Where there are other coordinates, a projection varies that takes in the one that does not."""
+    graph = scg.trace(cost, np.zeros(coordinates), rng=np.random.default_rng(0))
+    found = [judge(graph, rng=np.random.default_rng(seed), reference="exact", **RARE) for seed in range(20)]
+    assert {v.status for v in found} == {"inconclusive"}
+    assert any("never varied in 262144 draws" in v.reason for v in found)
+
+
+def test_a_rare_coin_that_was_not_met_by_the_differences_is_no_bias():
+    """Enumeration gives the same gradient always, and the differences that it is held against miss what it counts."""
+    cost = lambda t, rng: 1e5 * np.sum(scg.sample(dist.Bernoulli(logits=t), scg.Enumerate(), rng=rng))
+    assert judge(cost, np.array([-14.0]), rng=np.random.default_rng(0), reference="exact", **RARE).status == "unbiased"
+    assert judge(cost, np.array([-14.0]), rng=np.random.default_rng(0), reference="differences", **RARE).status != "biased"
+
+
+def test_what_does_not_vary_and_is_wrong_is_biased_where_it_is_known_not_to_vary():
+    t = np.zeros(2)
+    fixed = scg.trace(lambda t, rng: np.sum(t**2 + t), t, rng=np.random.default_rng(0))
+    exactly = scg.trace(lambda t, rng: coins(t, rng, scg.DisARM()), t, rng=np.random.default_rng(0))  # fair coins: no variance, exact moments say so
+    for graph in (fixed, exactly):
+        right = scg.exact.gradient(graph)
+        assert judge(graph, rng=np.random.default_rng(1), reference=right, **RARE).status == "unbiased"
+        verdict = judge(graph, rng=np.random.default_rng(1), reference=right + 0.1, **RARE)
+        assert verdict.status == "biased" and verdict.draws < 2**18, verdict

@@ -276,6 +276,8 @@ def decide(
     allowance: Callable[[], Any] = lambda: 0.0,
     origin: Any = 0.0,
     varied: Any = False,
+    constant: Callable[[], Any] = lambda: False,
+    projection: Any = None,
 ) -> Outcome:
     """Whether the means of streams are all 0; ``draw(n)`` gives the next n draws of each, an array (n, streams).
 
@@ -287,6 +289,9 @@ def decide(
       margin + z_power spread + allowance + rounding <= delta. This depends on the draws' variance and not on their mean.
     - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is concluded from a stream
       while its tail may be too heavy for a variance, nor, before 2^16 draws, from one that never varied (unless ``varied`` says that what it is the difference of did).
+      Nor is a stream that never varied "biased", however many the draws: a draw that is too rare to have been met may make its mean right. It is where
+      ``constant()``, asked at most once, says that it cannot vary. A row of ``projection``, which tells what the last streams are made of the
+      first, is not "biased" where it takes in such a stream.
 
     Raises ScgValueError, before it draws, where ``most`` may not suffice: below ``horizon`` for delta = detect deviation / 4.
     """
@@ -296,6 +301,8 @@ def decide(
     origin = np.broadcast_to(np.asarray(origin, float), scale.shape)
     sequence: Sequence = Asymptotic(alpha, when, origin) if bounds is None else Bernstein(alpha, when, *bounds)
     tail, sure = Tail(origin), float(ndtri(power))
+    projection = np.zeros((0, scale.size)) if projection is None else np.asarray(projection)
+    known = None  # what ``constant`` says
     while True:
         size = min(_FIRST if not sequence.t else sequence.t // 2, max(64, 2**22 // scale.size), most - sequence.t)
         block = np.asarray(draw(size), float)
@@ -308,7 +315,14 @@ def decide(
             tail.update(block)
         centre, margin, deviation = sequence.centre, sequence.margin + allowance() + rounding, sequence.deviation
         light = np.ones(scale.shape, bool) if bounds is not None else tail.light() & ((deviation > rounding) | varied | (sequence.t >= min(_ALIKE, when)))
+        unseen = (deviation <= rounding) & (np.abs(centre) > margin) & (bounds is None)
         margin = np.where(light, margin, np.inf)
+        if np.any(unseen):
+            known = np.broadcast_to(constant(), scale.shape) if known is None else known
+            unseen = unseen & ~known
+            among = np.abs(projection) @ unseen[: projection.shape[1]] > 0
+            unseen[scale.size - len(among) :] |= among
+            margin = np.where(unseen, np.inf, margin)
         wanted = detect * np.maximum(scale, FLOOR * deviation) + 2 * rounding
         found = margin + sure * sequence.spread
         if np.any(np.abs(centre) > margin):
@@ -320,4 +334,6 @@ def decide(
         else:
             status = "inconclusive"
             reason = "the tail may be too heavy for a variance" if not np.all(light) else "the intervals are still too wide"
+            if np.any(unseen):
+                reason = f"what depends on draws never varied in {sequence.t} draws, which is no proof that it does not"
         return Outcome(status, reason, sequence.t, centre, margin, found, tail.index()[0] if bounds is None else np.full(scale.shape, np.inf))

@@ -10,7 +10,7 @@ from scg import exact
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic import Graph, trace
 from scg.testing.confidence import Asymptotic, Outcome, Tail, affordable, decide
-from scg.testing.streams import DIFFERENCES, PROJECTIONS, Streams, by_leaf, join, matches, paths, precision, split
+from scg.testing.streams import DIFFERENCES, PROJECTIONS, Streams, by_leaf, depends, fixed, join, matches, paths, precision, split
 from scg.tree import leaves
 
 _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
@@ -130,7 +130,8 @@ def assert_unbiased(
 
     With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are empirical-Bernstein, which hold
     exactly; without, they are asymptotic, widened for skewness, and nothing is concluded while Hill's tail index does not
-    exceed 2 by five standard errors: an infinite variance is "inconclusive", never "unbiased".
+    exceed 2 by five standard errors: an infinite variance is "inconclusive", never "unbiased". A gradient that depends on draws and never varied is not
+    "biased", whatever it is, unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond asymptotics.
 
     The verdict is a function of the graph and the seed of ``rng``.
     """
@@ -176,6 +177,8 @@ def judge(
         allowance=streams.allowance,
         origin=streams.origin,
         varied=streams.varied,
+        constant=lambda: _constant(streams),
+        projection=streams.projection,
     )
     return _verdict(streams, found, alpha, power)
 
@@ -260,6 +263,15 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     scale, rounding = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)), precision(graph)
     # of the cost its rounding alone: a constant that is added to it is no reason to overlook a bias
     return mean, variance, gradient, np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost._value)) + found.error + truth.error
+
+
+def _constant(streams: Streams) -> Any:
+    """Whether streams are known not to vary. Differences do where the cost does, whatever the gradient."""
+    if streams.truth is None:
+        return not depends(streams.graph.cost)
+    found = _exact_moments(streams.graph)
+    still = fixed(streams.graph, None if found is None else found[:2])
+    return np.append(still, np.abs(streams.projection) @ ~still == 0)
 
 
 def _exactly(graph: Graph, mean: Any, variance: Any, truth: Any, tolerance: Any, alpha: float, power: float) -> Verdict:
