@@ -180,38 +180,83 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         value = real_array(value)
         outside = (value < self.low) | (value > self.high) | np.isinf(value)
         x = np.where(outside, 0, (np.where(outside, 0, value) - self.loc) / self.scale)
-        return np.where(outside, -math.inf, -0.5 * (x * x) - 0.5 * LOG_2PI - log(self.scale) - _log_mass(*self._ends()))
+        return np.where(outside, -math.inf, -0.5 * (x * x) - 0.5 * LOG_2PI - log(self.scale) - _log_mass(*self._ends(), self._width(self.high)))
 
-    def _hazards(self) -> tuple[Any, Any, Any, Any]:
-        """a, b, and phi(a), phi(b) over the mass between them; an infinite end as 0 with density 0."""
+    def _wide(self) -> "TruncatedNormal":
+        """The same law in float64: what its moments cancel, float32 does not have."""
+        wide = np.result_type(self.dtype, float)
+        return self.replaced(**{name: p if getattr(p, "dtype", None) == wide else real_array(p).astype(wide) for name, p in self.parameters.items()})  # type: ignore[no-any-return]
+
+    def _width(self, high: Any) -> Any:
+        """(high - low) / scale: not b - a, in which loc / scale would cancel. Where an end is infinite, 20: no density is left so far away."""
+        if type(high) is type(self.low) is type(self.scale) is float:
+            return 20.0 if math.isinf(high - self.low) else (high - self.low) / self.scale
+        return np.where(np.isinf(self.low) | np.isinf(high), 20, (_finite(high) - _finite(self.low)) / self.scale)
+
+    def _closed(self) -> tuple[Any, ...]:
+        """Where the closed forms of the moments do not cancel, and there the log-mass, a, b, and phi(a), phi(b) over the mass; an infinite
+        end as 0 with density 0. That is where the window is longer than 2 and has the mode inside, or not 1 away: else the variance, for a
+        window of length w about w^2 / 12 and far in a tail 1 / a^2, would be a sum of terms that are much greater.
+        """
         a, b = self._ends()
-        mass, out = _log_mass(a, b), []
+        plain = (np.maximum(a, -b) < 1) & (self._width(self.high) > 2)
+        a, b = np.where(plain, a, -2), np.where(plain, b, 2)
+        mass = _tail_mass(a, b)
+        out = [plain, mass]
         for end in (a, b):
             none = np.isinf(end)
             x = np.where(none, 0, end)
             out += [x, np.where(none, 0, np.exp(-0.5 * x * x - 0.5 * LOG_2PI - mass))]
-        return out[0], out[2], out[1], out[3]
+        return tuple(out)
+
+    def _from_end(self, plain: Any) -> tuple[Any, ...]:
+        """What is not ``plain``, seen from the end nearer to the mode: whether that is ``low``, how far c it is from loc, outwards, and the
+        log-integral, the mean and the variance of exp(-c t - t^2 / 2), t the distance from that end.
+
+        By a Gauss rule over the window, or to where the density has fallen by exp(-45): all terms have one sign, so no digits cancel.
+        """
+        a, b = self._ends()
+        right, width = a > -b, self._width(self.high)
+        c = np.where(plain, 1, np.where(right, a, -b))
+        reach = stop_gradient(90 / (c + np.hypot(c, math.sqrt(90))))
+        e = np.where(width > reach, reach, width)
+        nodes, q = _MANY[0], _falling(c, e, _MANY)
+        total = np.sum(q, axis=-1)
+        first = np.sum(q * nodes, axis=-1) / total
+        apart = nodes - first[..., None]
+        return right, c, np.log(e) + np.log(total), e * first, e * e * (np.sum(q * (apart * apart), axis=-1) / total)
 
     @property
     def mean(self) -> Any:
-        _, _, pa, pb = self._hazards()
-        return self._whole(self.loc + self.scale * (pa - pb))
+        law = self._wide()
+        plain, _, _, pa, _, pb = law._closed()
+        right, _, _, t, _ = law._from_end(plain)
+        near = np.where(right, law.low + law.scale * t, law.high - law.scale * t)
+        return self._whole(np.where(plain, law.loc + law.scale * (pa - pb), near).astype(self.dtype))
 
     @property
     def variance(self) -> Any:
-        a, b, pa, pb = self._hazards()
-        return self._whole(self.scale * self.scale * (1 + a * pa - b * pb - (pa - pb) ** 2))
+        law = self._wide()
+        plain, _, a, pa, b, pb = law._closed()
+        spread = np.where(plain, 1 + a * pa - b * pb - (pa - pb) ** 2, law._from_end(plain)[-1])
+        return self._whole((law.scale * law.scale * spread).astype(self.dtype))
 
     def entropy(self) -> Any:
-        a, b, pa, pb = self._hazards()
-        return self._whole(0.5 * (1 + LOG_2PI) + log(self.scale) + _log_mass(*self._ends()) + 0.5 * (a * pa - b * pb))
+        """log scale + log of the integral of exp(-(x^2 - x0^2) / 2) + E (x^2 - x0^2) / 2, x = (z - loc) / scale and x0 the nearer end, or 0."""
+        law = self._wide()
+        plain, mass, a, pa, b, pb = law._closed()
+        _, c, size, t, spread = law._from_end(plain)
+        found = np.where(plain, 0.5 * (1 + LOG_2PI) + mass + 0.5 * (a * pa - b * pb), size + c * t + 0.5 * (spread + t * t))
+        return self._whole((log(law.scale) + found).astype(self.dtype))
 
     def cdf(self, value: Any) -> Any:
         value = real_array(value)
         a, b = self._ends()
         below, above = value <= self.low, value >= self.high
         x = np.where(below | above, 0.5 * (np.where(np.isinf(a), b, a) + np.where(np.isinf(b), a, b)), (value - self.loc) / self.scale)
-        return np.where(below, 0, np.where(above, 1, np.exp(_log_mass(a, np.where(np.isinf(x), 0, x)) - _log_mass(a, b))))
+        inside = np.where(np.isinf(x), 0, x)
+        part = _log_mass(a, inside, self._width(np.where(below | above, math.inf, value)))
+        return np.where(below, 0, np.where(above, 1, np.exp(part - _log_mass(a, b, self._width(self.high)))))
 
     def icdf(self, probability: Any) -> Any:
         p = real_array(probability)
@@ -220,7 +265,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         start, end = np.where(right, -b, a), np.where(right, -a, b)
         q = np.where(right, 1 - p, p)
         with np.errstate(divide="ignore", invalid="ignore"):
-            x = sp.ndtri_exp(np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end)))
+            x = sp.ndtri_exp(np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end, self._width(self.high))))
         return np.clip(self.loc + self.scale * np.where(right, -x, x), self.low, self.high)
 
 
@@ -311,12 +356,45 @@ def _power(t: Any, b: Any) -> Any:
     return b * exp(betaln(1 + t, b))
 
 
+def _finite(end: Any) -> Any:
+    """An end, 0 where it is infinite; a Python number stays one."""
+    return np.where(np.isinf(end), 0, end) if type(end) is not float else 0.0 if math.isinf(end) else end
+
+
 @weak
-def _log_mass(a: Any, b: Any) -> Any:
+def _log_mass(a: Any, b: Any, width: Any) -> Any:
+    """log(Phi(b) - Phi(a)) for b = a + width, by a Gauss rule where the tails at a and b would cancel."""
+    c = np.maximum(a, -b)
+    short = (width < 1) & (c * width < 1)
+    w = np.where(short, width, 1)
+    x = np.where(short, c, 0)
+    near = np.log(w) + np.log(np.sum(_falling(x, w, _FEW), axis=-1)) - 0.5 * (x * x) - 0.5 * LOG_2PI
+    return np.where(short, near, _tail_mass(np.where(short, -1, a), np.where(short, 1, b)))
+
+
+@weak
+def _tail_mass(a: Any, b: Any) -> Any:
     """log(Phi(b) - Phi(a)) for a < b, from whichever tail is the nearer."""
     right = a > -b
     low, high = sp.log_ndtr(np.where(right, -b, a)), sp.log_ndtr(np.where(right, -a, b))
     return high + log1mexp(low - high)
+
+
+def _rule(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of a Gauss rule on (0, 1)."""
+    nodes, weights = np.polynomial.legendre.leggauss(size)
+    return 0.5 * (1 + nodes), 0.5 * weights
+
+
+_FEW, _MANY = _rule(8), _rule(32)
+"""Rules for exp(-x), x from 0 to 1.5 and to 45, with less than 1e-18 of error: about 2 I_2n(x/2) exp(-x/2)."""
+
+
+def _falling(c: Any, end: Any, rule: tuple[np.ndarray, np.ndarray]) -> Any:
+    """exp(-c t - t^2 / 2) at t = end * nodes, along a new last axis, times the weights."""
+    nodes, weights = (x.astype(end.dtype) for x in rule)
+    t = end[..., None] * nodes
+    return weights * np.exp(-t * (c[..., None] + 0.5 * t))
 
 
 def _strictly_inside(z: Any) -> Any:
