@@ -221,6 +221,29 @@ def test_densities_of_truncated_normal_laws_on_narrow_windows(low, high, dtype):
     np.testing.assert_allclose(scg.gradients(below, by), [-0.5 / w, -0.5 / w], rtol=near)
 
 
+def test_mixtures_of_components_without_finite_moments():
+    """An infinite mean makes the mean and the variance infinite, unless its weight is zero; no variance (nan) is none of the mixture either."""
+    for shape, weights, mean, variance in (
+        ([0.5, 3.0], [0.5, 0.5], np.inf, np.inf),
+        ([0.5, 3.0], [0.0, 1.0], 1.5, 0.75),
+        ([0.5, 3.0], [1.0, 0.0], np.inf, np.inf),
+        ([1.5, 3.0], [0.5, 0.5], 2.25, np.inf),
+        ([3.0, 3.0], [0.5, 0.5], 1.5, 0.75),
+    ):
+        law = dist.Mixture(dist.Pareto(1.0, np.array(shape)), weights=np.array(weights))
+        np.testing.assert_allclose([law.mean, law.variance], [mean, variance], rtol=1e-15)
+        by_logits = dist.Mixture(dist.Pareto(1.0, np.array(shape)), logits=np.array([-np.inf if w == 0 else 0.0 for w in weights]))
+        np.testing.assert_allclose([by_logits.mean, by_logits.variance], [mean, variance], rtol=1e-15)
+    vectors = dist.Mixture(dist.Independent(dist.Pareto(1.0, np.array([[0.5, 3.0], [3.0, 3.0]])), 1), weights=np.array([0.5, 0.5]))
+    np.testing.assert_allclose([vectors.mean, vectors.variance], [[np.inf, 1.5], [np.inf, 0.75]], rtol=1e-15)
+    assert np.isnan(dist.Mixture(dist.StudentT(np.array([0.5, 3.0])), weights=np.array([0.5, 0.5])).variance)
+    assert dist.Mixture(dist.StudentT(np.array([0.5, 3.0])), weights=np.array([0.0, 1.0])).variance == 3
+    a, w = scg.parameter(np.array([0.5, 3.0])), scg.parameter(np.array([0.0, 1.0]))
+    mixture = dist.Mixture(dist.Pareto(1.0, a), weights=w)
+    for moment, slope in ((mixture.mean, -0.25), (mixture.variance, -1.25)):  # d/da a/(a-1), and of a / ((a-1)^2 (a-2))
+        np.testing.assert_allclose(scg.gradients(moment, [a])[0], [0, slope], rtol=1e-14)
+
+
 def test_truncated_normal_laws_keep_float32_beside_python_numbers():
     one = np.ones(3, np.float32)
     for law in (dist.TruncatedNormal(one, 1.0, -1.0, 2.0), dist.TruncatedNormal(0.0, one, -np.inf, 2.0), dist.TruncatedNormal(0.0, 1.0, -one, 2.0), dist.TruncatedNormal(0.0, 1.0, -one, np.inf)):

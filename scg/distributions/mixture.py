@@ -116,8 +116,8 @@ class Mixture(Reparameterizable, Distribution):
 
     def _mixed(self, x: Any) -> Any:
         event = len(self.event_shape)
-        w = self.probs
-        return np.sum(np.reshape(w, w.shape + (1,) * event) * x, axis=-1 - event)
+        w = np.reshape(self.probs, self.probs.shape + (1,) * event)
+        return np.sum(w * np.where((w == 0) & ~np.isfinite(x), 0, x), axis=-1 - event)  # what has no weight may be infinite
 
     @property
     def mean(self) -> Any:
@@ -125,8 +125,10 @@ class Mixture(Reparameterizable, Distribution):
 
     @property
     def variance(self) -> Any:
-        mean, means = self._mixed(self.component.mean), self.component.mean
-        apart = means - np.expand_dims(mean, -1 - len(self.event_shape))
+        means = self.component.mean
+        mean = np.expand_dims(self._mixed(means), -1 - len(self.event_shape))
+        known = np.isfinite(mean)  # else some component's variance is not finite, and says whether it is inf or nan
+        apart = np.where(known, means - np.where(known, mean, 0), 0)
         return self._whole(self._mixed(self.component.variance + apart * apart))
 
     def cdf(self, value: Any) -> Any:
