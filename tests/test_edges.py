@@ -244,6 +244,19 @@ def test_mixtures_of_components_without_finite_moments():
         np.testing.assert_allclose(scg.gradients(moment, [a])[0], [0, slope], rtol=1e-14)
 
 
+@pytest.mark.parametrize("p", [1e-12, 2e-17, 1e-18, 3e-19, 1e-25, 1e-300])
+def test_geometric_draws_beyond_the_integers(p):
+    """p k is exponential to p: at its quantiles, shares within 5.3 standard errors; none is the greatest integer."""
+    n, shares = 40_000, np.array([0.1, 0.5, 0.9, 0.9999])
+    z = dist.Geometric(np.array([p, 0.5])).sample(np.random.default_rng(0), n)
+    below = np.mean(z[:, :1] * p <= -np.log1p(-shares), axis=0)
+    assert np.all(np.abs(below - shares) <= 5.3 * np.sqrt(shares * (1 - shares) / n)) and np.all(z == np.floor(z)) and z.min() >= 1
+    assert abs(z[:, 1].mean() - 2) <= 5.3 * np.sqrt(2 / n) and np.sum(z == 2.0**63) <= 1
+    for law in (dist.Geometric(np.array(1e-38, np.float32)), dist.Geometric(logits=-800.0)):
+        with pytest.raises(ScgValueError, match="Geometric.*greater than any number of float"):
+            law.sample(np.random.default_rng(0), 1000)
+
+
 def test_truncated_normal_laws_keep_float32_beside_python_numbers():
     one = np.ones(3, np.float32)
     for law in (dist.TruncatedNormal(one, 1.0, -1.0, 2.0), dist.TruncatedNormal(0.0, one, -np.inf, 2.0), dist.TruncatedNormal(0.0, 1.0, -one, 2.0), dist.TruncatedNormal(0.0, 1.0, -one, np.inf)):

@@ -28,6 +28,9 @@ probability = Interval(0.0, 1.0, "right")
 possible = Interval(-math.inf, math.inf, "right")
 """Its logit."""
 naturals = Integers(0)
+_RARE = 1e-17
+"""Below this probability NumPy's generators would meet the end of the integers: 2^63 trials without success have the probability
+exp(-2^63 p), and here that is 1e-40."""
 
 
 def _no_derivative(g: Any, out: Any, n: Any) -> Any:
@@ -118,7 +121,15 @@ class Geometric(Odds, Discrete, FixedSupport):
     support = Integers(1)  # type: ignore[assignment]
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        return np.asarray(rng.geometric(self.detached().p, self.full_shape(shape))).astype(self.dtype)
+        p, full = np.asarray(self.detached().p), self.full_shape(shape)
+        z = np.asarray(rng.geometric(np.maximum(p, _RARE), full)).astype(self.dtype)
+        if np.all(p >= _RARE):
+            return z
+        with np.errstate(divide="ignore", over="ignore"):  # P(Z > k) = exp(k log(1-p)), log(1-p) = -p
+            z = np.where(p < _RARE, np.ceil(rng.standard_exponential(full) / p).astype(self.dtype), z)
+        if not np.all(np.isfinite(z)):
+            raise ScgValueError(f"Geometric: p = {np.min(p)} has draws that are greater than any number of {self.dtype} ({here()})")
+        return z
 
     def log_prob(self, value: Any) -> Any:
         return supported(lambda k: self.power(0 * k + 1, k - 1), numbers(value, self.dtype), 1)
