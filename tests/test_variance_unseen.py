@@ -8,6 +8,7 @@ import pytest
 import scg
 from scg import distributions as dist
 from scg import variance
+from scg.variance.chunks import Tally
 from scg.variance.comparing import BUDGET
 
 LOO = lambda n=2: scg.ScoreFunction(samples=n, baseline=scg.LeaveOneOut())
@@ -85,3 +86,36 @@ def test_a_search_keeps_rules_that_have_no_variance():
     rules = [scg.ScoreFunction(), scg.ARM(), LOO(2), LOO(3), scg.DisARM(), scg.REBAR(), scg.MeasureValued()]
     found = variance.search(coins, {"b": rules}, args=(np.zeros(2),), rng=rng(), work="evaluations", replicates=512)
     assert isinstance(found.binding["b"], scg.DisARM)
+
+
+# intervals of variances, whatever their centre
+
+
+def coverage(p, n, seeds):
+    """(intervals that are to be trusted and do not hold the variance, those that are to be trusted): (1 + b) (b - p), b a coin."""
+    graph = scg.trace(lambda t, rng: 1.0 + scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng), np.log(p / (1 - p)), rng=rng())
+    truth = float(scg.exact.moments(graph).variance)
+    found = [variance.compare(graph, {"r": {}}, replicates=n, rng=rng(seed), budget=0, _timed=0.0)["r"].total for seed in range(seeds)]
+    trusted = [e for e in found if e.reliable]
+    return sum(not e.low <= truth <= e.high for e in trusted), len(trusted)
+
+
+@pytest.mark.parametrize("p, n", [(0.3, 1000), (0.4, 1000), (0.5, 1000), (0.45, 300), (0.45, 1000), (0.45, 10_000)])
+def test_intervals_hold_where_the_squared_distance_hardly_varies(p, n):
+    """Misses of 0.05 in N intervals have the mean N/20 and the variance 0.0475 N: four standard deviations above are exceeded with
+    probability 2e-4. A quarter more is granted for what is asymptotic at n = 300."""
+    missed, trusted = coverage(p, n, 200)
+    assert trusted > 150 and missed <= (1.25 if n == 300 else 1) * (0.05 * trusted + 4 * math.sqrt(0.0475 * trusted))
+
+
+@pytest.mark.parametrize("size", [2, 4, 64])
+def test_short_chunks_of_many_coordinates_make_an_interval_wider_and_never_narrower(size):
+    """The formula of ``Tally.of`` for normal draws in D = 20 coordinates, Var S = 2 D (1 + 1 / (n - 1))^2. The kurtosis of S is 3.6 and at worst every two
+    of its N values are equal: the standard error is (2.6 * 2 / N)^(1/2) = 0.013 of it, and an eighth of what is granted."""
+    x, merged = rng(size).standard_normal((32_768, 20)), None
+    for part in np.split(x, len(x) // size):
+        found = Tally.of(part, [20], None)
+        merged = found if merged is None else merged.merge(found)
+    expected = 40 * (1 + 1 / (size - 1)) ** 2
+    assert merged.squares.moments.variance[0] == pytest.approx(expected, rel=0.1)
+    assert np.sum(merged.coordinates.variance) == pytest.approx(20, rel=0.01)

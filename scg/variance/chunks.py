@@ -29,8 +29,8 @@ _RETRIES = 3  # fresh executors in a row that may break before any chunk is done
 
 
 def chunk_size(replicates: int, coordinates: int) -> int:
-    """Replicates of a chunk: a sixteenth of all, between 256 and 4096, and at most 2^22 numbers. A function of these two and of nothing else."""
-    return max(1, min(max(LEAST, -(-replicates // PARTS)), MOST, ENTRIES // max(1, coordinates)))
+    """Replicates of a chunk: a sixteenth of all, between 256 and 4096, and at most 2^22 numbers, but two. A function of these two and of nothing else."""
+    return max(2, min(max(LEAST, -(-replicates // PARTS)), MOST, ENTRIES // max(1, coordinates)))
 
 
 def generator(entropy: int, *key: int) -> np.random.Generator:
@@ -48,14 +48,24 @@ class Tally:
     differences: Moments | None
 
     @classmethod
-    def of(cls, g: Any, centre: Any, widths: list[int], reference: Any) -> "Tally":
-        """Of replicates g, (n, coordinates); squared distances are from ``centre``, by groups of ``widths`` coordinates."""
+    def of(cls, g: Any, widths: list[int], reference: Any) -> "Tally":
+        """Of replicates g, (n, coordinates), by groups of ``widths`` coordinates.
+
+        Squared distances S are from the mean of the chunk's other replicates, n / (n - 1) times as far as that of all. That mean, e, is without bias
+        and independent of the draw x, T its squared distance from the true mean, so that
+
+            Var S = Var T + 4 tr(Cov(x)^2) / (n - 1) + Var |e - E x|^2
+
+        is a little too large. From one centre c for all chunks, at a distance d = E x - c, it would be Var T + 4 d.Cov(T, x) + 4 d.Cov(x) d, which
+        may be too small, and stays so however many replicates there are.
+        """
         each = Moments.of(g)
-        y, d = g - each.mean, each.mean - centre
+        y = g - each.mean
+        further = (len(g) / max(1, len(g) - 1)) ** 2
         parts, at = [], 0
         for width in widths:
-            part, shift = y[:, at : at + width], d[at : at + width]
-            parts.append(np.maximum(np.einsum("ij,ij->i", part, part) + 2 * (part @ shift) + shift @ shift, 0))
+            part = y[:, at : at + width]
+            parts.append(further * np.einsum("ij,ij->i", part, part))
             at += width
         columns = np.stack([*parts, sum(parts)], axis=1)
         return cls(each, Squares.of(columns), None if reference is None else Moments.of(g - reference))
@@ -76,7 +86,6 @@ class Task:
         self.states = [copy.deepcopy(vars(rule)) for rule in self.rules]
         self.reference = reference  # the row from which the others' differences are taken, first of all
         self.line = here()  # the user's, which a worker does not see
-        self.centres: dict[str, Any] = {}
         first = next(iter(self.rows.values()))
         self.widths = [leaf.size for _, leaf in leaves(first.parameters)]
 
@@ -109,7 +118,7 @@ class Task:
             found = []
             for label in self.rows:
                 g = compared if label == self.reference else self.draws(label, size, generator(entropy, index), start)
-                found.append(Tally.of(g, self.centres[label], self.widths, compared))
+                found.append(Tally.of(g, self.widths, compared))
             return found
 
     def reset(self) -> None:

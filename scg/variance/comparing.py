@@ -24,7 +24,7 @@ from scg.variance.threads import one_thread
 
 LEVEL = 0.95
 BUDGET = 2**18
-_PILOT, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the pilot; timed rounds, and the seconds that one of them should take at least
+_BATCH, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the first round; timed rounds, and the seconds that one of them should take at least
 _EFFECTIVE, _HEAVY = 30, 2.0
 _LARGE = 2**13  # elements of an array of a graph for which exact values, whose cost is quadratic in them, are still looked for
 
@@ -86,7 +86,7 @@ def compare(
     truth = _gradient(rows[reference], budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
     task.reference = None if truth is not None else reference
-    seconds = _prepare(task, min(_PILOT, replicates), entropy, _timed)
+    seconds = _times(task, min(_BATCH, replicates), entropy, _timed)
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
 
@@ -233,15 +233,11 @@ def _largest(roots: list[Node]) -> int:
     return max([node.size for node in ancestors(roots, guards=True) if type(node._value) is not tuple], default=0)
 
 
-def _prepare(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
-    """Set each row's centre, the mean of a pilot whose draws are not used again; return the seconds a gradient takes.
-
-    Rows take turns in rounds, each with a batch that takes about ``long`` seconds.
-    """
+def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
+    """The seconds a gradient takes: rows take turns in rounds, the first with n replicates each, the others with a batch of about ``long`` seconds."""
     batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
     with one_thread(), np.errstate(all="ignore"):
         for label, graph in task.rows.items():
-            task.centres[label] = task.draws(label, n, generator(entropy, 0, 0)).mean(axis=0)
             start = time.perf_counter()
             _gradients(graph, generator(entropy, 0, 1), n)
             each = (time.perf_counter() - start) / n

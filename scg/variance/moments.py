@@ -72,9 +72,10 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """Squared distances S of draws from a point c near their mean, one column a group of coordinates; ``top`` are the largest, in rising order.
+    """Squared distances S of draws from their mean, one column a group of coordinates; ``top`` are the largest, in rising order.
 
-    The sum of a group's variances is E[S] - |mean - c|^2: S is what its estimate averages, and the tail of S tells what that average is worth.
+    The sum of a group's variances is E[S], but for how the mean is estimated (``Tally.of``): S is what its estimate averages, and the tail of S
+    tells what that average is worth.
     """
 
     moments: Moments
