@@ -279,6 +279,9 @@ def _factors(batch: tuple[int, ...], labels: Labels) -> tuple[list[Any], list[in
     """The factors into which the labels cut the axes of a batch, slowest first, and their sizes."""
     factors: list[Any] = []
     for a, n in enumerate(batch):
+        if n == 0:  # nothing to cut
+            factors.append((a, 1, 0))
+            continue
         cuts = {1, n}
         for axis in labels:
             for factor, _ in axis:

@@ -265,3 +265,15 @@ def test_truncated_normal_laws_keep_float32_beside_python_numbers():
         exact = dist.TruncatedNormal(*[np.broadcast_to(np.asarray(p, float), 3) for p in law.parameters.values()])
         np.testing.assert_allclose(law.log_prob(one), exact.log_prob(one), rtol=1e-6)
     assert np.shape(dist.TruncatedNormal(0.0, 1.0, -1.0, 2.0).log_prob(0.5)) == np.shape(dist.TruncatedNormal(0.0, 1.0, -1.0, 2.0).mean) == ()
+
+
+def test_draws_without_elements_have_exact_moments_too():
+    def cost(t, rng):
+        a = scg.sample(dist.Bernoulli(logits=t[:1]), scg.ScoreFunction(), rng=rng)
+        b = scg.sample(dist.Bernoulli(logits=t[1:]), scg.ScoreFunction(), rng=rng)
+        return np.sum(a) + np.sum(b)
+
+    p = 1 / (1 + np.exp(-0.3))
+    found = scg.exact.moments(scg.trace(cost, np.array([0.3]), rng=np.random.default_rng(0)))
+    np.testing.assert_allclose(found.mean, [p * (1 - p)], 1e-12)
+    np.testing.assert_allclose(found.variance, [p * (1 - p) ** 2 - (p * (1 - p)) ** 2], 1e-12)  # E[(b (b - p))^2] - (E b (b - p))^2

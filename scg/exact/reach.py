@@ -1,5 +1,6 @@
 """Which elements of the draws and of the noise each element of a node depends on, one by one: finer than ties, and larger."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -99,9 +100,9 @@ def _by_ties(node: Node, leaves: list[Leaf], ties: list[dict[int, Any]], total: 
 
 def _table(batch: tuple[int, ...], shape: tuple[int, ...], tie: Tie) -> Any:
     """(elements of the source, elements of the node): whether the one can influence the other."""
-    count = int(np.prod(batch, dtype=int))
+    count = math.prod(batch)
     one = np.eye(count).reshape(count, *batch)
-    return np.broadcast_to(spread(one, shape, tie, 1) != 0, (count, *shape)).reshape(count, -1)
+    return np.broadcast_to(spread(one, shape, tie, 1) != 0, (count, *shape)).reshape(count, math.prod(shape))
 
 
 def _padded(reach: Any, ndim: int) -> Any:
