@@ -260,7 +260,7 @@ class Node:
                 raise
             raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
-    __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose")
+    __array__ = _detached("np.asarray, np.array or a function that NumPy does not dispatch", "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, scg.sample(law, estimator, rng=rng) for a draw, scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose")
     __float__ = _detached("float()", "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose")
     __int__ = _detached("int()", "use node.value")
     __complex__ = _detached("complex()", "use node.value")
@@ -434,7 +434,7 @@ def parameter(value: Any, name: str | None = None) -> Node:
     array = plain(value, name or "a parameter")
     if array.dtype.kind != "f":
         kinds = {"c": "differentiate its real and imaginary parts", "O": "pass an array of floats", "U": "pass an array of floats"}
-        advice = kinds.get(array.dtype.kind, "use x.astype(float)")
+        advice = kinds.get(array.dtype.kind, "use x.astype(float)" if hasattr(value, "astype") else "write 1.0 for 1, or np.asarray(x, float)")
         raise ScgTypeError(f"{name or 'a parameter'} must be real floating-point, got {described((value,))} of dtype {array.dtype}: {advice} ({here()})")
     return record(PARAMETER, (), {"name": name} if name else _NONE, frozen(array))
 
