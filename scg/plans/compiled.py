@@ -42,7 +42,8 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
     the function runs again. The caller owns what is returned. Safe from several threads.
 
     ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to four; of more, and of
-    another BLAS, it leaves the use to that). While a plan runs on several, each of its products has one. The same number gives the same bits.
+    another BLAS, it leaves the use to that). While a plan runs on several, or has small products alone, each
+    product has one. The same number gives the same bits.
 
     ``fn`` runs plainly inside a function that is being differentiated, within ``detect_nan()``, and where ``np.errstate`` asks NumPy to raise.
     Raises PlanError, which names the line, where a function cannot be compiled (it puts other values into its arguments, say); with

@@ -218,8 +218,9 @@ def no_numbers_from_elsewhere(fn: Callable[..., Any], recorder: Recorder) -> Ite
 
 
 def held_generators(fn: Callable[..., Any]) -> list[Any]:
-    """Generators that a function, or a function that it holds, has in its closure, its defaults or its globals, and NumPy's global one."""
-    found: dict[int, Any] = {id(GLOBAL): GLOBAL}
+    """Generators that a function, or a function that it holds, has in its closure, its defaults or its globals, and NumPy's global one where it names
+    ``random``: other threads may draw from that one meanwhile."""
+    found: dict[int, Any] = {}
     seen: set[int] = set()
     stack: list[Any] = [fn]
     while stack:
@@ -239,6 +240,8 @@ def held_generators(fn: Callable[..., Any]) -> list[Any]:
                 code = codes.pop()
                 names |= set(code.co_names)
                 codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+            if "random" in names:
+                found[id(GLOBAL)] = GLOBAL
             stack += [x.__globals__[name] for name in names if name in x.__globals__]
             stack += [cell.cell_contents for cell in x.__closure__ or () if cell != CellType()]
             stack += [*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]

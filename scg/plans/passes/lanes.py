@@ -2,7 +2,7 @@
 
 List scheduling (Graham, 1969; ranks as in HEFT: Topcuoglu, Hariri and Wu, 2002): of what can begin, first what the longest chain of others waits
 for, and it goes where it ends soonest: as a whole to a lane, or, products and regions of maps, cut by rows with a part for each. What follows
-row by row stays with its rows. Times are estimates from constants and shapes alone, so that the same program always gets the same lanes, and the same
+row by row stays with its rows, and what is short on the caller's thread. Times are estimates from constants and shapes alone, so that the same program always gets the same lanes, and the same
 roundings. What must wait for what is not decided here: see ``scg.plans.waiting``.
 """
 
