@@ -34,13 +34,22 @@ def _scatter_value(g, *operands, index, shape):
 
 
 def _names_each_once(index):
-    """Whether no element is named twice: slices, integers, masks, and vectors of integers of which one increases without changing sign."""
-    arrays = [i for i in index if isinstance(i, np.ndarray) and i.dtype != bool]
-    if not arrays:
-        return True
-    if any(i.ndim > 1 for i in arrays):
+    """Whether no element is named twice.
+
+    Slices and integers name each element once. Of arrays of integers and masks, which broadcast against one another to n places, one that fills all
+    n suffices: a mask, or a vector of integers that increases and does not change sign. One place, stretched over n, names the same n times:
+    x[[0], [1, 1]] is x[0, 1] twice.
+    """
+    arrays = [i for i in index if isinstance(i, np.ndarray)]
+    if any(i.ndim > 1 and i.dtype != bool for i in arrays):
         return False
-    return any(i.size and (i[0] >= 0 or i[-1] < 0) and (i[1:] > i[:-1]).all() for i in arrays if i.ndim)
+    counts = [np.count_nonzero(i) if i.dtype == bool else i.size for i in arrays]
+    places = 0 if 0 in counts else max(counts, default=1)
+    return places <= 1 or any(n == places and (i.dtype == bool or _increases(i)) for i, n in zip(arrays, counts, strict=True))
+
+
+def _increases(i):
+    return (i[0] >= 0 or i[-1] < 0) and (i[1:] > i[:-1]).all()
 
 
 _getitem = primitive(

@@ -247,6 +247,7 @@ def _indexed(p: Pick) -> str:
     if x.array.ndim > 1:
         k = x.array.shape[1] - 1
         advanced += [f"[np.array([0, {n - 1}]), np.array([{k}, 0])]", f"[:, np.array([{k}, {k}])]", f"[np.array([{n - 1}, 0]), 0]"]
+        advanced += [f"[np.array([{n - 1}]), np.array([{k}, 0, {k}])]", f"[np.array({mask}), np.array([{k}])]"]
     return x.text + p.one([*simple, *advanced])
 
 
