@@ -4,23 +4,25 @@ The file is a NumPy archive: ``np.load(path)`` reads its arrays without pickle. 
 SHA-256 of all bytes before them.
 """
 
+import copy
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
-import secrets
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 
-from scg.errors import ScgError, ScgTypeError, here
+from scg.errors import ScgError, ScgTypeError, ScgValueError, here
+from scg.files import FileWriteError, as_path, irregular, write
 from scg.graph import Node
 
 _STRUCTURE, _MARK, _DIGEST = "structure", b"scg checkpoint 1 sha256 ", 64
+_NAME = 255  # characters of an array's name in the archive; zip files allow 2^16 bytes
 
 
 class CheckpointError(ScgError, ValueError):
@@ -35,23 +37,16 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Write ``tree`` to ``path``, all of it or nothing: a reader, a crash or a full disk meets the old file or the new one.
 
     ``tree`` nests dicts with string keys, lists, tuples, named tuples and dataclasses; its leaves are arrays (none of Python objects),
-    NumPy scalars, ``numpy.random.Generator``, None, booleans, integers, floats and strings. Raises ScgTypeError at anything else, and
-    CheckpointWriteError where the system refuses.
+    NumPy scalars, ``numpy.random.Generator``, None, booleans, integers, floats and strings. Raises ScgTypeError at anything else, ScgValueError
+    for a tree that holds itself, and CheckpointWriteError where the system refuses or ``path`` is no regular file. Links, modes and what killed
+    writers left are as ``scg.files.write`` says.
     """
     data = _archive(tree)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # the same directory: os.replace cannot cross file systems
+    path = as_path(path)
     try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
+        write(path, data)
+    except FileWriteError as error:
+        raise CheckpointWriteError(error.errno, error.strerror) from error
     except OSError as error:
         raise CheckpointWriteError(error.errno, f"cannot write checkpoint {path}: {error.strerror or error}; what stood there is unchanged") from error
 
@@ -63,7 +58,11 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     the file in structure and in the shapes and dtypes of its arrays. Raises CheckpointError for a file that differs in any byte from what
     ``save`` wrote, and OSError (FileNotFoundError, ...) for one that cannot be read.
     """
-    data = Path(path).read_bytes()
+    path = as_path(path)
+    what = irregular(path.stat().st_mode)
+    if what:
+        raise CheckpointError(f"{path} is no checkpoint: it is {what}, no regular file")
+    data = path.read_bytes()
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
     if not body.startswith(b"PK\x03\x04") or not body.endswith(_MARK):
         raise CheckpointError(f"{path} ({len(data)} bytes) is no checkpoint, or it is truncated or damaged: its frame is missing")
@@ -80,7 +79,10 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
 
 def _archive(tree: Any) -> bytes:
     arrays: dict[str, np.ndarray] = {}
-    structure = json.dumps(_encode(tree, "", arrays))
+    try:
+        structure = json.dumps(_encode(tree, "", arrays, ()))
+    except RecursionError:
+        raise ScgValueError(f"a checkpoint cannot hold a tree that is nested so deeply: keep what it is made of in a list ({here()})") from None
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {_STRUCTURE: np.array(structure), **arrays}.items():
@@ -91,29 +93,33 @@ def _archive(tree: Any) -> bytes:
     return bytes(body) + hashlib.sha256(body).hexdigest().encode()
 
 
-def _encode(tree: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree as JSON: scalars as they are, everything else an object with one key that says what it is."""
+def _encode(tree: Any, path: str, arrays: dict[str, np.ndarray], above: tuple[int, ...]) -> Any:
+    """The tree as JSON: scalars as they are, everything else an object with one key that says what it is; ``above`` are the ids of what holds it."""
     if tree is None or type(tree) in (bool, int, float, str):
         return tree
     if isinstance(tree, (np.ndarray, np.generic)):
         if tree.dtype.hasobject or isinstance(tree, np.ma.MaskedArray):
             raise ScgTypeError(f"a checkpoint holds plain arrays, got {type(tree).__name__} of dtype {tree.dtype} at {path or 'the top'} ({here()})")
-        name = path if path.isprintable() and path.isascii() and path not in ("", _STRUCTURE, *arrays) else f"array {len(arrays)}"
+        plain = len(path) <= _NAME and path.isprintable() and path.isascii() and path not in ("", _STRUCTURE, *arrays)
+        name = path if plain else next(name for k in itertools.count(len(arrays)) if (name := f"array {k}") not in arrays)
         arrays[name] = np.asarray(tree)
         return {"array" if isinstance(tree, np.ndarray) else "scalar": name}
     if isinstance(tree, np.random.Generator):
-        return {"generator": _encode(tree.bit_generator.state, path, arrays)}
+        return {"generator": _encode(tree.bit_generator.state, path, arrays, above)}
+    if id(tree) in above:
+        raise ScgValueError(f"a checkpoint cannot hold a tree that holds itself, at {path or 'the top'}: take it apart first ({here()})")
+    above = (*above, id(tree))
     if isinstance(tree, Mapping):
         odd = next((key for key in tree if type(key) is not str), None)
         if odd is not None:
             raise ScgTypeError(f"a checkpoint's dicts have string keys, got {odd!r} at {path or 'the top'} ({here()})")
-        return {"dict": {key: _encode(child, _join(path, key), arrays) for key, child in tree.items()}}
+        return {"dict": {key: _encode(child, _join(path, key), arrays, above) for key, child in tree.items()}}
     fields = _fields(tree)
     if fields is not None:
-        return {"dict": {key: _encode(child, _join(path, key), arrays) for key, child in fields.items()}}
+        return {"dict": {key: _encode(child, _join(path, key), arrays, above) for key, child in fields.items()}}
     if isinstance(tree, (list, tuple)):
         kind = "list" if isinstance(tree, list) else "tuple"
-        return {kind: [_encode(child, _join(path, str(i)), arrays) for i, child in enumerate(tree)]}
+        return {kind: [_encode(child, _join(path, str(i)), arrays, above) for i, child in enumerate(tree)]}
     advice = "save node.value" if type(tree) is Node else "save the arrays, numbers and strings that it is made of"
     raise ScgTypeError(f"a checkpoint cannot hold a {type(tree).__name__}, at {path or 'the top'}: {advice} ({here()})")
 
@@ -148,15 +154,22 @@ def _shaped(tree: Any, like: Any, file: str, path: str) -> Any:
     def differ(wanted: str, got: str) -> CheckpointError:
         return CheckpointError(f"{file} holds another structure: {path or 'the top'} should be {wanted}, and is {got}; was it saved by another model?")
 
+    def made(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except Exception as error:
+            advice = "give a like= of dicts, lists and tuples"
+            raise CheckpointError(f"{file}: no {type(like).__name__} can be made for {path or 'the top'}: {error}; {advice}") from error
+
     fields = dict(like) if isinstance(like, Mapping) else _fields(like)
     if fields is not None:
         if not isinstance(tree, dict) or tree.keys() != fields.keys():
             raise differ(f"a dict of {list(fields)}", _kind(tree))
         values = {key: _shaped(tree[key], fields[key], file, _join(path, key)) for key in fields}
         if isinstance(like, tuple):
-            return type(like)(*values.values())
+            return made(lambda: type(like)(*values.values()))
         if isinstance(like, Mapping):
-            return values if type(like) is dict else type(like)(values)  # type: ignore[call-arg]
+            return made(lambda: _mapping(like, values))
         new = object.__new__(type(like))  # not __init__: it may convert or refuse
         for key, value in values.items():
             object.__setattr__(new, key, value)
@@ -164,10 +177,23 @@ def _shaped(tree: Any, like: Any, file: str, path: str) -> Any:
     if isinstance(like, (list, tuple)):
         if not isinstance(tree, type(like)) or len(tree) != len(like):
             raise differ(f"a {type(like).__name__} of {len(like)}", _kind(tree))
-        return type(like)([_shaped(t, k, file, _join(path, str(i))) for i, (t, k) in enumerate(zip(tree, like, strict=True))])
+        items = [_shaped(t, k, file, _join(path, str(i))) for i, (t, k) in enumerate(zip(tree, like, strict=True))]
+        return made(lambda: type(like)(items))
     if _kind(tree) != _kind(like):
         raise differ(_kind(like), _kind(tree))
     return tree
+
+
+def _mapping(like: Any, values: dict[str, Any]) -> Any:
+    """A mapping like ``like`` with these values: what else it knows, such as the factory of a defaultdict, it keeps."""
+    if type(like) is dict:
+        return values
+    if not isinstance(like, MutableMapping):
+        return type(like)(values)
+    new = copy.copy(like)
+    new.clear()
+    new.update(values)
+    return new
 
 
 def _kind(leaf: Any) -> str:
@@ -190,12 +216,3 @@ def _fields(tree: Any) -> dict[str, Any] | None:
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
-
-def _sync_directory(directory: Path) -> None:
-    """Make the renaming itself durable, where the system can open a directory."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,6 +14,7 @@ from scg.ambient import ids
 from scg.axes import padded
 from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
+from scg.files import write
 from scg.gradient import pull
 from scg.graph import Node, ancestors
 from scg.replay import rerun
@@ -24,7 +25,6 @@ from scg.testing.streams import join
 from scg.tree import leaves
 from scg.variance.chunks import chunk_size, generator, own
 from scg.variance.comparing import as_graph, checked, entropy_of
-from scg.variance.files import write
 from scg.variance.report import number
 from scg.variance.threads import one_thread
 

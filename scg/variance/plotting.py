@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scg.errors import ScgError, ScgValueError, here
-from scg.variance.files import write
+from scg.files import write
 
 _MARKS = ("o", "s", "^", "D", "P", "X", "<", ">", "h", "*", "p")
 _STROKES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)))

@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from scg.errors import ScgError, here
-from scg.variance.files import write
+from scg.files import write
 from scg.variance.plotting import scatter
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
+from scg.files import write
 from scg.variance.comparing import compare, entropy_of
-from scg.variance.files import write
 from scg.variance.plotting import lines
 from scg.variance.report import Entry, Report, environment, finite, number
 
