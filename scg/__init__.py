@@ -9,11 +9,11 @@ A stochastic computation graph is a program in which some values are drawn from 
     draws       sample, minibatch, distributions, the estimators
     checks      testing, exact, variance
     plans       compile
-    around it   special, objectives, nn, optim, checkpoint
+    around it   special, objectives, nn, optim, checkpoint, tree
     from outside: primitive (with axes), distributions' and estimators' base classes
 """
 
-from scg import axes, checkpoint, distributions, errors, exact, nn, objectives, optim, primitives, special, testing, variance
+from scg import axes, checkpoint, distributions, errors, exact, nn, objectives, optim, primitives, special, testing, tree, variance
 from scg.ambient import detect_nan
 from scg.calculus import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 from scg.errors import ScgError

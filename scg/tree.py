@@ -1,10 +1,16 @@
 """Nested dicts, lists, tuples, named tuples and dataclasses of arrays, taken apart into leaves and put together again."""
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from scg.errors import ScgValueError, here
+import numpy as np
+
+from scg.errors import ScgTypeError, ScgValueError, here
 
 
 def children(tree: Any) -> Iterator[tuple[str, Any]] | None:
@@ -56,7 +62,13 @@ def rebuild(tree: Any, values: Iterator[Any]) -> Any:
         return None
     if isinstance(tree, Mapping):
         items = {key: rebuild(tree[key], values) for key in tree}
-        return items if type(tree) is dict else type(tree)(items)  # type: ignore[call-arg]
+        if type(tree) is dict:
+            return items
+        if isinstance(tree, MutableMapping):  # a defaultdict's first argument is not its items
+            same = copy.copy(tree)
+            same.update(items)
+            return same
+        return type(tree)(items)  # type: ignore[call-arg]
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*[rebuild(child, values) for child in tree])
     if isinstance(tree, (list, tuple)):
@@ -66,6 +78,8 @@ def rebuild(tree: Any, values: Iterator[Any]) -> Any:
         new = object.__new__(type(tree))  # not __init__: it may refuse or convert what is no longer an array
         for field in fields:
             object.__setattr__(new, field.name, rebuild(getattr(tree, field.name), values))
+        for name, value in _beside_fields(tree, {field.name for field in fields}):
+            object.__setattr__(new, name, value)
         return new
     return next(values)
 
@@ -74,3 +88,43 @@ def map_leaves(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """``fn`` over corresponding leaves of trees of one structure."""
     columns = [leaves_like(tree, t, "a structure") for t in (tree, *others)]
     return rebuild(tree, map(fn, *columns))
+
+
+def flatten(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """All leaves in one vector, and the function that puts such a vector back into the structure: unflatten(vector) is ``tree``.
+
+    For optimizers of vectors, as SciPy's are. ``vector`` has shape (total number of elements,) and the common dtype of the leaves (float64
+    where there are none); it is a Node where a leaf is one. ``unflatten(vector)`` takes an array or a Node, and gives each leaf its shape
+    and dtype; it raises ScgValueError for a vector of another length. Raises ScgTypeError where a leaf is not real floating-point.
+    """
+    found = list(leaves(tree))
+    for path, leaf in found:
+        if getattr(leaf, "dtype", None) is None and not isinstance(leaf, float) or np.dtype(getattr(leaf, "dtype", float)).kind != "f":
+            raise ScgTypeError(f"flatten needs real floating-point leaves, got {type(leaf).__name__} {leaf!r} at {path or 'the root'} ({here()})")
+    pieces = [np.ravel(leaf) for _, leaf in found]
+    vector = np.concatenate(pieces) if pieces else np.zeros(0)
+    shapes, dtypes = [np.shape(leaf) if not hasattr(leaf, "shape") else leaf.shape for _, leaf in found], [piece.dtype for piece in pieces]
+    ends = list(itertools.accumulate([math.prod(shape) for shape in shapes], initial=0))
+
+    def unflatten(vector: Any) -> Any:
+        vector = vector if hasattr(vector, "shape") else np.asarray(vector)
+        if vector.shape != (ends[-1],):
+            raise ScgValueError(f"unflatten needs a vector of shape ({ends[-1]},), got {vector.shape} ({here()})")
+        return rebuild(
+            tree, (np.astype(np.reshape(vector[a:b], s), d) for a, b, s, d in zip(ends, ends[1:], shapes, dtypes, strict=False))
+        )
+
+    return vector, unflatten
+
+
+def _beside_fields(tree: Any, fields: set[str]) -> Iterator[tuple[str, Any]]:
+    """Attributes of a dataclass that are no fields, such as ``__post_init__`` sets. An array there may be made of the leaves, and would be stale."""
+    for name, value in getattr(tree, "__dict__", {}).items():
+        if name in fields or isinstance(getattr(type(tree), name, None), functools.cached_property):  # computed anew when it is read
+            continue
+        if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "operands"):
+            raise ScgTypeError(
+                f"{type(tree).__name__}.{name} is an array beside the dataclass's fields, which a copy with other leaves would hold unchanged: "
+                f"make it a field, or a property that computes it ({here()})"
+            )
+        yield name, value

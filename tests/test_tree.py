@@ -1,14 +1,19 @@
 """Structures of arrays: taken apart and put together they are what they were."""
 
+import collections
+import functools
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
+import scg
 from scg.errors import ScgValueError
 from scg.tree import children, leaves, leaves_like, map_leaves, rebuild
 
@@ -116,3 +121,81 @@ def test_none_holds_no_leaf_and_an_array_is_one():
     array = np.zeros((2, 2))
     assert list(leaves([array])) == [("[0]", array)]
     assert rebuild(None, iter([])) is None
+
+
+@dataclass
+class Scaled:
+    w: Any
+
+    def __post_init__(self):
+        self.scale = 3.0
+
+    @functools.cached_property
+    def total(self):
+        return np.sum(self.w)
+
+
+floats = st.floats(-10, 10) | arrays(st.sampled_from([np.float32, np.float64]), array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), elements=st.floats(-8, 8, width=32))
+
+
+@given(st.recursive(st.none() | floats, containers, max_leaves=8))
+def test_a_flattened_structure_comes_back_with_its_shapes_and_dtypes(tree):
+    vector, unflatten = scg.tree.flatten(tree)
+    found = [np.asarray(leaf) for _, leaf in leaves(tree)]
+    assert vector.shape == (sum(leaf.size for leaf in found),)
+    assert vector.dtype == (np.result_type(*[leaf.dtype for leaf in found]) if found else float)
+    again = unflatten(vector)
+    assert same_types(again, tree)
+    for (_, a), b in zip(leaves(again), found, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_flatten_is_differentiable_both_ways():
+    params = {"a": np.arange(6.0).reshape(2, 3), "b": [np.float32(2.0), 3.0]}
+    weights = np.arange(8.0)
+    gradient = scg.grad(lambda p: np.sum(weights * scg.tree.flatten(p)[0] ** 2))(params)
+    np.testing.assert_allclose(scg.tree.flatten(gradient)[0], 2 * weights * scg.tree.flatten(params)[0], rtol=1e-6)
+    vector, unflatten = scg.tree.flatten(params)
+    np.testing.assert_allclose(scg.grad(lambda v: np.sum(unflatten(v)["a"] ** 3) + unflatten(v)["b"][1])(vector), [*3 * np.arange(6.0) ** 2, 0, 1])
+
+
+def test_scipy_minimizes_a_structure_through_its_vector():
+    def loss(p):
+        return np.sum((p["w"] - np.array([1.0, -2.0])) ** 2) + (p["b"] - 3.0) ** 2
+
+    vector, unflatten = scg.tree.flatten({"w": np.zeros(2), "b": 0.0})
+
+    def both(v):
+        value, gradient = scg.value_and_grad(loss)(unflatten(v))
+        return value, scg.tree.flatten(gradient)[0]
+
+    found = unflatten(scipy.optimize.minimize(both, vector, jac=True).x)
+    np.testing.assert_allclose(found["w"], [1.0, -2.0], atol=1e-6)
+    np.testing.assert_allclose(found["b"], 3.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tree", [{"n": 3}, [np.arange(2)], "ab", [1j], [True]])
+def test_flatten_refuses_what_is_no_real_number(tree):
+    with pytest.raises(scg.errors.ScgTypeError, match="floating-point"):
+        scg.tree.flatten(tree)
+
+
+def test_unflatten_refuses_a_vector_of_another_length():
+    with pytest.raises(ScgValueError, match=r"\(2,\)"):
+        scg.tree.flatten([1.0, 2.0])[1](np.zeros(3))
+
+
+def test_a_defaultdict_and_what_stands_beside_the_fields_of_a_dataclass_stay():
+    gradient = scg.grad(lambda p: p["a"] * p["b"])(collections.defaultdict(float, a=1.0, b=2.0))
+    assert type(gradient) is collections.defaultdict and gradient == {"a": 2.0, "b": 1.0} and gradient["new"] == 0.0
+    np.testing.assert_array_equal(scg.grad(lambda p: np.sum(p.w) * p.scale)(Scaled(np.ones(2))).w, [3.0, 3.0])
+
+
+def test_what_was_computed_from_old_leaves_does_not_stay():
+    params = Scaled(np.ones(2))
+    assert params.total == 2.0  # now kept beside the fields
+    np.testing.assert_array_equal(scg.grad(lambda p: p.total**2)(params).w, [4.0, 4.0])
+    params.unit = params.w / 2
+    with pytest.raises(scg.errors.ScgTypeError, match="Scaled.unit"):
+        scg.grad(lambda p: np.sum(p.unit))(params)
