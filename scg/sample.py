@@ -2,9 +2,11 @@
 
 import contextvars
 import operator
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,13 +76,26 @@ class _Moved(AxisMap):
         return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
 
 
-_OVERRIDES: contextvars.ContextVar[Mapping[str, Estimator]] = contextvars.ContextVar("scg_overrides", default={})  # noqa: B039 - never written
+class _Overrides:
+    """Estimators by name or pattern, for the draws of one run of a function."""
+
+    def __init__(self, estimators: Mapping[str, Estimator]):
+        self.estimators, self.count = estimators, Counter[str]()
+
+    def of(self, name: str | None, distribution: Distribution) -> Estimator | None:
+        """The estimator for a draw, which has the name that ``graph.stochastic`` gives it."""
+        if name is None:
+            name = numbered(type(distribution).__name__.lower(), self.count)
+        return bound_to(name, self.estimators)
+
+
+_OVERRIDES: contextvars.ContextVar[_Overrides | None] = contextvars.ContextVar("scg_overrides", default=None)
 
 
 @contextmanager
 def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
-    """Within the block, nodes of these names are drawn by these estimators: how a bound graph traces its function again."""
-    token = _OVERRIDES.set(estimators)
+    """Within the block, draws of these names (or patterns) have these estimators: how a bound graph traces its function again."""
+    token = _OVERRIDES.set(_Overrides(estimators) if estimators else None)
     try:
         yield
     finally:
@@ -89,7 +104,20 @@ def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
 
 def is_overridden() -> bool:
     """Whether an ``overridden`` block with estimators is open."""
-    return bool(_OVERRIDES.get())
+    return _OVERRIDES.get() is not None
+
+
+def bound_to(name: str, estimators: Mapping[str, Estimator]) -> Estimator | None:
+    """What ``estimators`` have for a name: under the name itself, else under the last pattern that it matches (as file names do: ``a*``)."""
+    if name in estimators:
+        return estimators[name]
+    return next((estimator for pattern, estimator in reversed(list(estimators.items())) if fnmatchcase(name, pattern)), None)
+
+
+def numbered(kind: str, count: Counter[str]) -> str:
+    """``bernoulli``, ``bernoulli_1``, ...: the name of the next draw of a kind that has none."""
+    count[kind] += 1
+    return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
 
 noise = primitive(lambda law, shape: law, name="noise")
@@ -122,7 +150,8 @@ def sample(
     if name is not None and not isinstance(name, str):
         raise ScgTypeError(f"sample: name must be a string, got {name!r} ({here()})")
     estimator.check(distribution, name or type(distribution).__name__)
-    override = _OVERRIDES.get().get(name) if name is not None else None
+    overrides = _OVERRIDES.get()
+    override = overrides.of(name, distribution) if overrides is not None and type(estimator) is not Accounted else None
     if override is not None:
         override.check(distribution, name or "")
         estimator = override

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from scg.estimator import Accounted, Estimator
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.pickling import pack, unpack
-from scg.sample import draw, is_stochastic, overridden, resample
+from scg.sample import bound_to, draw, is_stochastic, numbered, overridden, resample
 from scg.surrogate import surrogate
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
@@ -76,21 +77,30 @@ class Graph:
         return ancestors([self.cost], guards=True)
 
     def bind(self, estimators: Mapping[str, Estimator] | None = None, /, **named: Estimator) -> "Graph":
-        """The same graph with other estimators on some of its stochastic nodes; the model, and the law of every value, stay.
+        """The same graph with other estimators on some of its stochastic nodes; the model, and the distribution of every value, stay.
 
-        Raises ScgValueError for an unknown name, EstimatorError for an estimator that is not valid for its node.
+        A key is a name, or a pattern as for file names: ``{"a*": estimator}``, ``{"*": estimator}`` for all nodes that a gradient passes. A
+        name goes before patterns, and a later pattern before an earlier one.
+        Raises ScgValueError for a key that names no node, EstimatorError for an estimator that is not valid for its node.
         """
+        if estimators is not None and not isinstance(estimators, Mapping):
+            raise ScgTypeError(f"bind needs a mapping of names to estimators, got {type(estimators).__name__}: write {{'b': scg.DisARM()}} ({here()})")
         wanted = {**(estimators or {}), **named}
-        bindings = {}
         for name, estimator in wanted.items():
-            node = self._draw(name)
             if not isinstance(estimator, Estimator):
                 hint = f": write {estimator.__name__}()" if isinstance(estimator, type) and issubclass(estimator, Estimator) else ""
                 raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r}{hint} ({here()})")
-            estimator.check(node.statics["site"].distribution, name)
-            bindings[node.id] = estimator
-        cost = resample(self.cost, {}, bindings=bindings)
-        return Graph(cost, self.parameters, again=self._again, bindings={**self._bindings, **wanted})
+            if not any(fnmatchcase(known, name) for known in self.stochastic):
+                self._draw(name)
+        found = {}
+        for name, node in self.stochastic.items():
+            chosen = bound_to(name, wanted) if name in wanted or type(node.statics["site"].estimator) is not Accounted else None
+            if chosen is not None:
+                chosen.check(node.statics["site"].distribution, name)
+                found[name] = chosen
+        cost = resample(self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()})
+        kept = {name: estimator for name, estimator in self._bindings.items() if name not in wanted}
+        return Graph(cost, self.parameters, again=self._again, bindings={**kept, **wanted, **found})
 
     def surrogate(self, order: int | None = None) -> Node:
         """The surrogate loss: exactly the cost's value, derivatives of any order (or up to ``order``) that estimate those of its expectation."""
@@ -259,9 +269,7 @@ def _named(nodes: list[Node]) -> dict[str, Node]:
         if name is None and type(site.estimator) is Accounted and site.distribution.parameters:
             continue  # an estimator's own
         if name is None:
-            kind = type(site.distribution).__name__.lower()
-            name = kind if not count[kind] else f"{kind}_{count[kind]}"
-            count[kind] += 1
+            name = numbered(type(site.distribution).__name__.lower(), count)
         if name in named:
             if site.lead > named[name].statics["site"].lead:
                 continue  # a draw made again, by an estimator that looked at costs elsewhere: the cost is a gradient already

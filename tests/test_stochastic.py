@@ -263,3 +263,53 @@ def test_a_graph_of_a_local_function_is_pickled():
     graph = scg.trace(lambda t, rng: deep(t, rng) * 2.0, np.array(0.3), rng=RNG(0))
     back = pickle.loads(pickle.dumps(graph))
     np.testing.assert_array_equal(*[g.gradients(rng=RNG(1), replicates=5) for g in (graph, back)])
+
+
+def several(theta, rng):
+    a = [scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name=f"a[{k}]") for k in range(2)]
+    b = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng)
+    batch = scg.minibatch(3, 2, rng=rng, name="rows")
+    return np.sum(a[0] * a[1] + b) + 0.0 * np.sum(batch.rows(np.ones(3)))
+
+
+def estimators_of(graph):
+    return {name: type(node.statics["site"].estimator).__name__ for name, node in graph.stochastic.items()}
+
+
+def test_patterns_bind_all_that_they_match_a_name_goes_first_and_a_later_pattern_before_an_earlier_one():
+    graph = scg.trace(several, np.zeros(2), rng=RNG(0))
+    bound = graph.bind({"*": scg.DisARM(), "a*": scg.ARM(), "a[1]": scg.Enumerate()})
+    assert estimators_of(bound) == {"a[0]": "ARM", "a[1]": "Enumerate", "bernoulli": "DisARM", "rows": "Accounted"}
+    assert estimators_of(bound.bind({"a*": scg.MuProp()})) == {"a[0]": "MuProp", "a[1]": "MuProp", "bernoulli": "DisARM", "rows": "Accounted"}
+    with pytest.raises(ScgValueError, match="'c\\*'"):
+        graph.bind({"c*": scg.ARM()})
+    with pytest.raises(EstimatorError, match="a\\[0\\]"):
+        graph.bind({"*": scg.Reparameterized()})
+    with pytest.raises(ScgTypeError, match="mapping"):
+        graph.bind(np.ones(3))
+
+
+def test_a_row_of_a_comparison_may_be_a_pattern():
+    report = scg.variance.compare(scg.trace(several, np.zeros(2), rng=RNG(0)), {"ARM": {"*": scg.ARM()}}, replicates=200, rng=RNG(1))
+    assert list(report) == ["ARM"]
+
+
+def test_patterns_and_unnamed_draws_keep_their_estimators_where_the_function_is_traced_again():
+    met = []
+
+    class Noted(scg.Enumerate):
+        def draw(self, distribution, rng, shape):
+            met.append(type(distribution).__name__)
+            return super().draw(distribution, rng, shape)
+
+    def cost(theta, rng):
+        if scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="first") > 0:
+            return theta * scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng)
+        return theta * scg.sample(dist.Categorical(logits=np.stack([theta, 0 * theta])), scg.ScoreFunction(), rng=rng, name="other")
+
+    graph = scg.trace(cost, np.array(0.3), rng=RNG(0))
+    unseen = {"bernoulli", "other"} - set(graph.stochastic)
+    graph = graph.bind({"[bo]*": Noted()})
+    met.clear()
+    graph.gradients(rng=RNG(0), replicates=40)
+    assert unseen and set(met) == {"Bernoulli", "Categorical"}
