@@ -36,10 +36,11 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps")
 
-    def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str):
+    def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, kinks: Any = None, steps: Any = None):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
+        self.kinks, self.steps = kinks, steps
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
     def __call__(self, *operands: Any, **statics: Any) -> Any:
@@ -52,6 +53,11 @@ class Primitive:
     def differentiable(self) -> bool:
         """Whether any operand carries a cotangent."""
         return bool(self.vjps) or self.every is not None
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the value jumps somewhere: so declared, or constant between jumps, as what has no VJP is."""
+        return self.steps is not None or not self.differentiable
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -66,14 +72,27 @@ class Primitive:
 
 
 def primitive(
-    fn: Callable[..., Any], axes: Any = None, *vjps: Callable[..., Any] | None, every: Any = None, name: str | None = None
+    fn: Callable[..., Any],
+    axes: Any = None,
+    *vjps: Callable[..., Any] | None,
+    every: Any = None,
+    name: str | None = None,
+    kinks: Callable[..., Any] | None = None,
+    steps: Callable[..., Any] | None = None,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
 
         primitive(np.tanh, elementwise, lambda g, out, x: g * (1 - out * out))
 
     Where ``fn`` is one of NumPy's dispatching callables or a ufunc, it accepts Nodes from then on; the primitive that is
-    returned does in any case. Without VJPs the result is constant: its derivative is zero.
+    returned does in any case. Without VJPs the result is constant: its derivative is zero, and it is taken for a step function.
+
+    A function that is not smooth everywhere says where. ``kinks(*operands, **statics)`` is a number or a truth for every element, that of the piece on
+    which the operands lie: where it changes the derivative jumps. ``steps`` is the same where the value itself jumps. The operands are arrays with an axis of points in front.
+
+        primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
+        primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
+
     Raises ScgValueError where ``fn`` already has a rule.
     """
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
@@ -82,7 +101,8 @@ def primitive(
         wrong = f"{axes!r} as its axis map: it comes before the VJPs, a map of scg.axes or None (everything mixes)" if callable(fn) else f"{fn!r} as its function"
         raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
-    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), sys._getframe(1).f_globals["__name__"])
+    module = sys._getframe(1).f_globals["__name__"]
+    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, kinks, steps)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
     return made

@@ -3,7 +3,6 @@ comes to another side. They are looked for along a grid and found by bisection, 
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,33 +12,21 @@ from scg.errors import GuardError
 from scg.exact.leaf import Leaf
 from scg.graph import Node
 from scg.replay import replay
-from scg.sample import path
+from scg.sample import draw, path
 
 _MOST = 256  # breaks along one element
 _CHOICES = 64  # of the finite draws that move a break
 _GRID = 2**20  # elements that the largest array on the grid may have
 
 
-def _argmax(x: Any, axis: Any = None, **_: Any) -> Any:
-    axes = tuple(range(1, x.ndim)) if axis is None else tuple([a % (x.ndim - 1) + 1 for a in np.atleast_1d(axis)])
-    return np.argmax(np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim)).reshape(*[n for a, n in enumerate(x.shape) if a not in axes], -1), axis=-1)
 
-
-SIDES: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(["absolute", "fabs"], lambda x: x > 0),
-    **dict.fromkeys(["maximum", "minimum", "fmax", "fmin"], lambda x, y: x > y),
-    **dict.fromkeys(["max", "nanmax"], _argmax),
-    **dict.fromkeys(["min", "nanmin"], lambda x, **statics: _argmax(-x, **statics)),
-    **dict.fromkeys(["remainder", "fmod", "floor_divide"], lambda x, y: np.floor(x / y)),
-    "copysign": lambda x, y: y > 0,
-    "huber": lambda delta, r: np.abs(r) > delta,
-    "sign": np.sign,
-    "heaviside": lambda x, half: x > 0,
-    **dict.fromkeys(["floor", "ceil", "rint", "trunc", "round"], None),
-    **dict.fromkeys(["greater", "greater_equal", "less", "less_equal", "signbit", "digitize", "searchsorted"], None),
-    **dict.fromkeys(["argmax", "argmin", "argsort", "running_argmax", "running_argmin", "smallest", "quantile"], None),
-}
-"""Of the primitives that are not smooth, which side their operands (with a row for every point) are on; None: their own value tells."""
+def is_break(node: Node) -> bool:
+    """Whether a node is not smooth somewhere: it says so, or it has no derivative, but of a real number a value."""
+    rule = node.primitive
+    if rule.kinks is not None or rule.steps is not None:
+        return True
+    moving = [o for o in node.operands if type(o) is Node]  # what is made of truths and integers changes where they do
+    return not rule.differentiable and rule is not draw and any(type(o._value) is tuple or o.dtype.kind in "fc" for o in moving)
 
 
 class Breaks(NamedTuple):
@@ -58,7 +45,7 @@ def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dic
     for node in order:
         near = sources[node.id]
         along = [k for k in near if leaves[k].adaptive]
-        if node.primitive.name not in SIDES or not any(not leaves[k].discrete for k in along) or node.id not in reach:
+        if not is_break(node) or not any(not leaves[k].discrete for k in along) or node.id not in reach:
             continue
         table = [reach[node.id][:, offsets[k] : offsets[k + 1]] for k in sorted(near)]
         finite = tuple([k for k in sorted(near) if not leaves[k].adaptive])
@@ -98,11 +85,11 @@ def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
 
 def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
     """On which side each of the nodes is, (rows, node.size), where others have the values ``held``."""
-    outputs = [[n] if SIDES[n.primitive.name] is None else [o for o in n.operands if type(o) is Node] for n in nodes]
+    outputs = [[n] if _tell(n) is None else [o for o in n.operands if type(o) is Node] for n in nodes]
     moved = iter(replay([o for group in outputs for o in group], held, list(held)))
     found = []
     for n in nodes:
-        tell = SIDES[n.primitive.name]
+        tell = _tell(n)
         if tell is None:
             side = next(moved)
         else:
@@ -110,6 +97,11 @@ def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
             side = tell(*[padded(o, max(o.ndim for o in operands) - 1) for o in operands], **n.statics)
         found.append(np.broadcast_to(np.reshape(side, (-1, n.size)), (rows, n.size)))
     return found
+
+
+def _tell(node: Node) -> Any:
+    """The function that tells on which side operands are; None where the value does."""
+    return node.primitive.steps or node.primitive.kinks
 
 
 def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:

@@ -111,12 +111,28 @@ def _over_square(x, other):
     return _over_radius(_over_radius(x, radius), radius)
 
 
-primitive(np.hypot, elementwise, lambda g, out, x, y: g * _over_radius(x, out), lambda g, out, x, y: g * _over_radius(y, out))
-primitive(np.arctan2, elementwise, lambda g, out, y, x: g * _over_square(x, y), lambda g, out, y, x: -g * _over_square(y, x))
+def _quadrant(x, y):
+    """Which of four x + iy lies in: it changes at the origin, whatever the way through."""
+    return 2 * (x > 0) + (y > 0)
 
-primitive(np.absolute, elementwise, lambda g, out, x: g * (np.sign(x) if x.dtype.kind != "c" else _over_radius(np.conjugate(x), out)))
-primitive(np.fabs, elementwise, lambda g, out, x: g * np.sign(x))
-primitive(np.copysign, elementwise, lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)), None)
+
+primitive(
+    np.hypot, elementwise, lambda g, out, x, y: g * _over_radius(x, out), lambda g, out, x, y: g * _over_radius(y, out), kinks=_quadrant
+)
+primitive(
+    np.arctan2, elementwise, lambda g, out, y, x: g * _over_square(x, y), lambda g, out, y, x: -g * _over_square(y, x), steps=_quadrant
+)
+
+primitive(
+    np.absolute,
+    elementwise,
+    lambda g, out, x: g * (np.sign(x) if x.dtype.kind != "c" else _over_radius(np.conjugate(x), out)),
+    kinks=lambda x: _quadrant(x.real, x.imag),
+)
+primitive(np.fabs, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
+primitive(
+    np.copysign, elementwise, lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)), None, steps=lambda x, y: 2 * (x > 0) + np.signbit(y)
+)
 
 
 def _chosen(x, y, out):
@@ -128,16 +144,20 @@ chosen = primitive(_chosen, elementwise, name="chosen")
 """Of an extremum ``out`` of x and y: 1 where it is x, 1/2 where both are, 0 where it is y."""
 
 for _fn in (np.maximum, np.fmax, np.minimum, np.fmin):
-    primitive(_fn, elementwise, lambda g, out, x, y: g * chosen(x, y, out), lambda g, out, x, y: g * chosen(y, x, out))
+    primitive(
+        _fn, elementwise, lambda g, out, x, y: g * chosen(x, y, out), lambda g, out, x, y: g * chosen(y, x, out), kinks=lambda x, y: x > y
+    )
 
 # x - k y, where the integer k is constant between jumps
-primitive(np.remainder, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.floor_divide(x, y))
-primitive(np.fmod, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.rint((x - out) / y))
-_fraction = primitive(lambda x: np.modf(x)[0], elementwise, lambda g, out, x: g, name="modf")
+primitive(np.remainder, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.floor_divide(x, y), steps=np.floor_divide)
+primitive(
+    np.fmod, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.rint((x - out) / y), steps=lambda x, y: np.trunc(x / y)
+)
+_fraction = primitive(lambda x: np.modf(x)[0], elementwise, lambda g, out, x: g, name="modf", steps=np.trunc)
 _exponent = primitive(lambda x: np.frexp(x)[1], elementwise, name="exponent")
-_mantissa = primitive(lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp")
+_mantissa = primitive(lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp", steps=_exponent)
 primitive(np.ldexp, elementwise, lambda g, out, x, e: np.ldexp(g, e), None)
-primitive(np.heaviside, elementwise, None, lambda g, out, x, h: g * (x == 0))
+primitive(np.heaviside, elementwise, None, lambda g, out, x, h: g * (x == 0), steps=lambda x, h: x > 0)
 primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
 
 
@@ -162,6 +182,7 @@ _phase = primitive(  # x / |x|
     _antiholomorphic,
     lambda g, out, x: _over_radius(g - np.real(g * out) * np.conjugate(out), np.absolute(x)) * (x != 0),
     name="phase",
+    steps=lambda x: _quadrant(x.real, x.imag),
 )
 
 

@@ -4,6 +4,7 @@ The decompositions, and with them the pseudo-inverse and least squares, stand in
 """
 
 import functools
+import math
 import operator
 
 import numpy as np
@@ -214,7 +215,14 @@ def _norm_vjp(g, out, x, axis, keepdims):
     return slope * (np.conjugate(x) if x.dtype.kind == "c" else x)
 
 
-_norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm")
+def _norm_side(x, axis=None, keepdims=False, **_):
+    """The norm of one number has a kink where it is zero; that of a vector has one at a point, which no piece ends at."""
+    gone = tuple([a % (x.ndim - 1) + 1 for a in (range(x.ndim - 1) if axis is None else np.atleast_1d(axis))])
+    one = math.prod([x.shape[a] for a in gone]) == 1
+    return np.any((x > 0) & one, axis=gone, keepdims=bool(keepdims))
+
+
+_norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm", kinks=_norm_side)
 
 
 @implements(np.linalg.norm)

@@ -74,9 +74,30 @@ _prod = primitive(
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims) * _product_of_others(x, axis),
     name="prod",
 )
+
+
+def _place(positions):
+    """At which element, numbered along the reduced axes, an extremum is taken: an axis of points in front."""
+
+    def place(x, axis=None, keepdims=False):
+        ndim = x.ndim - 1
+        gone = [a % ndim + 1 for a in (range(ndim) if axis is None else np.atleast_1d(axis))]
+        rest = [a for a in range(ndim + 1) if a not in gone]
+        moved = np.transpose(x, (*rest, *gone))
+        found = positions(moved.reshape(*moved.shape[: len(rest)], -1), axis=-1)
+        return np.expand_dims(found, gone) if keepdims else found
+
+    return place
+
+
 _max, _min, _fmax, _fmin = [
-    primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name)
-    for ufunc, name in ((np.maximum, "max"), (np.minimum, "min"), (np.fmax, "nanmax"), (np.fmin, "nanmin"))
+    primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name, kinks=_place(positions))
+    for ufunc, name, positions in (
+        (np.maximum, "max", np.argmax),
+        (np.minimum, "min", np.argmin),
+        (np.fmax, "nanmax", lambda x, axis: np.argmax(np.where(np.isnan(x), -np.inf, x), axis)),
+        (np.fmin, "nanmin", lambda x, axis: np.argmin(np.where(np.isnan(x), np.inf, x), axis)),
+    )
 ]
 _all, _any, _xor, _bit_and, _bit_or, _bit_xor, _gcd, _lcm = [
     primitive(ufunc.reduce, axes.reduction, name=f"{ufunc.__name__}.reduce")

@@ -19,7 +19,7 @@ from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_
 ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
 
 
-def derivatives(fn, *slopes, name=None):
+def derivatives(fn, *slopes, name=None, kinks=None):
     """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``; a string names an argument without one."""
 
     def vjp(slope):
@@ -34,7 +34,7 @@ def derivatives(fn, *slopes, name=None):
 
         return refused
 
-    made = primitive(fn, elementwise, *map(vjp, slopes), name=name)
+    made = primitive(fn, elementwise, *map(vjp, slopes), name=name, kinks=kinks)
     return made
 
 
@@ -241,6 +241,7 @@ derivatives(
     sp.huber,
     lambda out, delta, r: np.maximum(np.absolute(r) - delta, 0),
     lambda out, delta, r: np.minimum(np.maximum(r, -delta), delta),
+    kinks=lambda delta, r: (r > delta) * 1 - (r < -delta),
 )
 derivatives(sp.pseudo_huber, _pseudo_huber_slope, lambda out, delta, r: r / np.sqrt(1 + np.square(r / delta)))
 
