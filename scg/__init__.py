@@ -5,7 +5,7 @@ A stochastic computation graph is a program in which some values are drawn from 
 ``scg.grad`` and its kin estimate the gradient of the expected result.
 
     functions   grad, value_and_grad, jacobian, hessian, hvp, vjp
-    graphs      trace, Graph, parameter, gradients, surrogate, replay, stop_gradient
+    graphs      trace, Graph, parameter, gradients, surrogate, replay, stop_gradient, named
     draws       sample, minibatch, distributions, the estimators
     checks      testing, exact, variance
     plans       compile
@@ -40,7 +40,7 @@ from scg.estimators import (
 )
 from scg.graph import Node, parameter, primitive
 from scg.plans import compile
-from scg.primitives.layout import stop_gradient
+from scg.primitives.layout import named, stop_gradient
 from scg.replay import replay
 from scg.sample import minibatch, sample
 from scg.stochastic import Graph, trace

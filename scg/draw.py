@@ -1,15 +1,25 @@
-"""Pictures of a graph: as text, as DOT, as Mermaid and as SVG. Squares are deterministic, circles stochastic; the estimator is their label."""
+"""Pictures of a graph: as text, as DOT, as Mermaid, as SVG, and as a file of these or of matplotlib's kinds.
 
+Squares are deterministic, circles stochastic; the estimator is their label.
+"""
+
+import io
 import itertools
+import os
 from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from scg.errors import ScgError, ScgValueError, here
+from scg.files import write
 from scg.graph import Node
 from scg.sample import is_stochastic, noise
 
 MOST = 200
 """A graph with more nodes than this is summarised: its parameters, draws and cost, and what leads from which to which."""
 
+_FILLS = {"draw": "#fff3e0", "noise": "#f5f5f5", "parameter": "#e3f2fd", "cost": "#e8f5e9", "plain": "#ffffff"}
+_PAGE = 10.9, 7.5  # inches: a landscape page of A4 or of US letter, within margins
 _MARGIN, _HALF, _STEP_X, _STEP_Y = 30, 92, 232, 76  # pixels: around all, half of a node's width, between columns and rows
 _LETTERS = 28  # that fit into a node
 
@@ -27,9 +37,14 @@ class Picture(NamedTuple):
         return Picture({number[i]: kind for i, kind in self.nodes.items()}, [(number[a], number[b]) for a, b in self.edges], self.hidden)
 
 
-def picture(cost: Node, nodes: list[Node], names: dict[int, str]) -> Picture:
-    """Nodes and edges to draw, summarised where there are too many."""
-    shown = [n for n in nodes if len(nodes) <= MOST or n is cost or is_stochastic(n) or n.primitive.name == "parameter"]
+class PictureError(ScgError, ImportError):
+    """matplotlib is not installed."""
+
+
+def picture(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = True) -> Picture:
+    """Nodes and edges to draw: with ``detail`` all, summarised where there are too many; else parameters, stochastic nodes, what has a name, and the cost."""
+    every = detail and len(nodes) <= MOST
+    shown = [n for n in nodes if every or n is cost or is_stochastic(n) or n.name is not None or n.primitive.name == "parameter"]
     kept = {n.id for n in shown}
     edges = []
     # what a hidden node stands for: the shown nodes that lead to it
@@ -55,7 +70,7 @@ def _label(node: Node, cost: Node, names: dict[int, str]) -> tuple[str, str]:
         return "parameter", node.name or "parameter"
     if node.primitive is noise:
         return "noise", f"noise ~ {type(node.statics['law']).__name__}"
-    return ("cost" if node is cost else "plain"), node.primitive.name
+    return ("cost" if node is cost else "plain"), node.name or node.primitive.name
 
 
 def text(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
@@ -78,9 +93,9 @@ def text(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
     return body + (f"\n    ({drawn.hidden} more nodes between them)" if drawn.hidden else "")
 
 
-def dot(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
+def dot(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = True) -> str:
     """Graphviz source."""
-    drawn = picture(cost, nodes, names).numbered()
+    drawn = picture(cost, nodes, names, detail).numbered()
     shape = {"draw": "ellipse", "noise": "point", "parameter": "plaintext", "cost": "box", "plain": "box"}
     lines = ["digraph {", "  rankdir=LR;"]
     for i, (kind, label) in drawn.nodes.items():
@@ -91,9 +106,9 @@ def dot(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
     return "\n".join([*lines, "}"])
 
 
-def mermaid(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
+def mermaid(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = True) -> str:
     """Mermaid source."""
-    drawn = picture(cost, nodes, names).numbered()
+    drawn = picture(cost, nodes, names, detail).numbered()
     left = {"draw": "((", "noise": "((", "parameter": "(", "cost": "[[", "plain": "["}
     right = {"draw": "))", "noise": "))", "parameter": ")", "cost": "]]", "plain": "]"}
     lines = ["flowchart LR"]
@@ -103,9 +118,18 @@ def mermaid(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
     return "\n".join([*lines, *[f"  n{a} --> n{b}" for a, b in drawn.edges]])
 
 
-def svg(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
-    """A picture without further dependencies: one column for each distance from the leaves. An edge past a column has a place of its own there."""
-    drawn = picture(cost, nodes, names)
+class Layout(NamedTuple):
+    """Where a picture's nodes stand: ``place`` by id, (x, y) in pixels from the upper left; ``edges``, the points through which each passes, from
+    node to node, one a column; and the size of the whole."""
+
+    place: dict[int, tuple[float, float]]
+    edges: list[list[tuple[float, float]]]
+    width: float
+    height: float
+
+
+def layout(drawn: Picture) -> Layout:
+    """One column for each distance from the leaves. An edge past a column has a place of its own there."""
     before: dict[int, list[int]] = {}
     for a, b in drawn.edges:
         before.setdefault(b, []).append(a)
@@ -125,29 +149,90 @@ def svg(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
         heights = {key: sum(place[a][1] for a in joined) / len(joined) if joined else 0.0 for key, joined in members.items()}
         for k, key in enumerate(sorted(members, key=heights.__getitem__)):
             place[key] = (_MARGIN + _HALF + _STEP_X * c, _MARGIN + 26 + _STEP_Y * (k + (tallest - len(members)) / 2))
+    edges = [[place[a], *[place[a, c] for c in range(column[a] + 1, column[b])], place[b]] for a, b in drawn.edges]
     width, height = 2 * (_MARGIN + _HALF) + _STEP_X * (len(rows) - 1), 2 * _MARGIN + 52 + _STEP_Y * (tallest - 1)
+    return Layout({i: place[i] for i in drawn.nodes}, edges, width, height)
+
+
+def svg(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = True) -> str:
+    """A picture without further dependencies. It is as wide as its numbers say where there is room, and narrower where there is less."""
+    drawn = picture(cost, nodes, names, detail)
+    place, edges, width, height = layout(drawn)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="11" text-anchor="middle">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
+        'style="max-width:100%;height:auto" font-family="sans-serif" font-size="11" text-anchor="middle">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z" fill="#555"/></marker></defs>',
     ]
-    for a, b in drawn.edges:
-        stops = [place[a], *[place[a, c] for c in range(column[a] + 1, column[b])], place[b]]
-        line = f"M{stops[0][0] + _HALF:.0f} {stops[0][1]:.0f}"
-        for (xa, ya), (xb, yb) in itertools.pairwise(stops):
-            xa, xb = xa + _HALF, xb - _HALF
-            line += f" L{xa:.0f} {ya:.0f} C{(xa + xb) / 2:.0f} {ya:.0f} {(xa + xb) / 2:.0f} {yb:.0f} {xb:.0f} {yb:.0f}"
+    for stops in edges:
+        line = " ".join([command + " ".join(f"{x:.0f} {y:.0f}" for x, y in points) for command, points in _strokes(stops)])
         parts.append(f'<path d="{line}" fill="none" stroke="#555" marker-end="url(#tip)"/>')
     for i, (kind, label) in drawn.nodes.items():
         x, y = place[i]
         if kind in ("draw", "noise"):
-            parts.append(f'<ellipse cx="{x:.0f}" cy="{y:.0f}" rx="{_HALF}" ry="26" fill="{"#fff3e0" if kind == "draw" else "#f5f5f5"}" stroke="#333"/>')
+            parts.append(f'<ellipse cx="{x:.0f}" cy="{y:.0f}" rx="{_HALF}" ry="26" fill="{_FILLS[kind]}" stroke="#333"/>')
         else:
-            fill = {"parameter": "#e3f2fd", "cost": "#e8f5e9", "plain": "#ffffff"}[kind]
-            parts.append(f'<rect x="{x - _HALF:.0f}" y="{y - 18:.0f}" width="{2 * _HALF}" height="36" fill="{fill}" stroke="#333"/>')
-        lines = [line if len(line) <= _LETTERS else line[: _LETTERS - 1] + "…" for line in label.split("\n")]
+            parts.append(f'<rect x="{x - _HALF:.0f}" y="{y - 18:.0f}" width="{2 * _HALF}" height="36" fill="{_FILLS[kind]}" stroke="#333"/>')
+        lines = _cut(label)
         for k, line in enumerate(lines):
             parts.append(f'<text x="{x:.0f}" y="{y + 4 + 14 * (k - (len(lines) - 1) / 2):.0f}">{escape(line)}</text>')
     return "\n".join([*parts, "</svg>"])
 
+
+def save(path: str | os.PathLike[str], cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = True) -> None:
+    """Write a picture to a file, of the kind that its suffix names: SVG, DOT and Mermaid as text, the others (PDF, PNG) by matplotlib, on one page."""
+    texts = {".svg": svg, ".dot": dot, ".mmd": mermaid}
+    kind = Path(path).suffix.lower()
+    if kind in texts:
+        write(path, (texts[kind](cost, nodes, names, detail) + "\n").encode())
+        return
+    if kind not in (".pdf", ".png"):
+        raise ScgValueError(f"a picture of a graph is a file .svg, .pdf, .png, .dot or .mmd, got {os.fspath(path)!r} ({here()})")
+    out = io.BytesIO()
+    _figure(picture(cost, nodes, names, detail)).savefig(out, format=kind[1:], metadata={"CreationDate": None} if kind == ".pdf" else None)
+    write(path, out.getvalue())
+
+
+def _figure(drawn: Picture) -> Any:
+    """The picture of ``svg`` as a figure of matplotlib, scaled to fit a page."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Ellipse, FancyArrowPatch, Rectangle
+        from matplotlib.path import Path as Curve
+    except ImportError as error:
+        raise PictureError(f"PDF and PNG are drawn by matplotlib, which is not installed: pip install 'scg[plot]', or save an .svg ({here()})") from error
+    place, edges, width, height = layout(drawn)
+    scale = min(1 / 96, _PAGE[0] / width, _PAGE[1] / height)  # inches a pixel
+    figure = Figure(figsize=(width * scale, height * scale), dpi=200)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    line, size = 0.75 * 96 * scale, 11 * 72 * scale  # points
+    codes = {"M": Curve.MOVETO, "L": Curve.LINETO, "C": Curve.CURVE4}
+    for stops in edges:
+        strokes = _strokes(stops)
+        curve = Curve([p for _, points in strokes for p in points], [codes[command] for command, points in strokes for _ in points])
+        arrow = FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=max(8 * 96 * scale, 1), color="#555555", linewidth=line, shrinkA=0, shrinkB=0)
+        axes.add_patch(arrow)
+    for i, (kind, label) in drawn.nodes.items():
+        x, y = place[i]
+        look: dict[str, Any] = {"facecolor": _FILLS[kind], "edgecolor": "#333333", "linewidth": line, "zorder": 2}
+        round_ = kind in ("draw", "noise")
+        axes.add_patch(Ellipse((x, y), 2 * _HALF, 52, **look) if round_ else Rectangle((x - _HALF, y - 18), 2 * _HALF, 36, **look))
+        text = "\n".join(_cut(label)).replace("$", r"\$")
+        axes.text(x, y, text, fontsize=size, ha="center", va="center", zorder=3, linespacing=1.2)
+    return figure
+
+
+def _strokes(stops: list[tuple[float, float]]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """An edge by pen commands: M (move), L (a straight line, past a node), C (a curve to the next column)."""
+    (x, y), found = stops[0], []
+    found.append(("M", [(x + _HALF, y)]))
+    for (xa, ya), (xb, yb) in itertools.pairwise(stops):
+        xa, xb = xa + _HALF, xb - _HALF
+        found += [("L", [(xa, ya)]), ("C", [((xa + xb) / 2, ya), ((xa + xb) / 2, yb), (xb, yb)])]
+    return found
+
+
+def _cut(label: str) -> list[str]:
+    """The lines of a label, each as long as a node is wide."""
+    return [line if len(line) <= _LETTERS else line[: _LETTERS - 1] + "…" for line in label.split("\n")]

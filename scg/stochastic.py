@@ -1,5 +1,6 @@
 """A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in replicates."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -11,7 +12,7 @@ import numpy as np
 from scg.ambient import RECORDER
 from scg.calculus import check_cost, lift, run, value_and_grad
 from scg.distributions.base import FixedSupport
-from scg.draw import dot, mermaid, svg
+from scg.draw import dot, mermaid, save, svg
 from scg.draw import text as draw_text
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
@@ -211,6 +212,14 @@ class Graph:
     def to_mermaid(self) -> str:
         """The graph in the language of Mermaid; over 200 nodes it is summarised."""
         return mermaid(*self._drawn())
+
+    def save(self, path: str | os.PathLike[str], detail: bool = False) -> None:
+        """Write a picture of the model to a file: parameters, stochastic nodes, what ``scg.named`` gave a name, and the cost, on one page.
+
+        With ``detail`` every operation, up to 200. The suffix names the kind: .svg (which scales), .dot and .mmd; .pdf and .png need matplotlib.
+        """
+        cost, nodes, names = self._drawn()
+        save(path, cost, nodes, names, detail)
 
     def _repr_svg_(self) -> str:
         return svg(*self._drawn())

@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as xml
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -115,3 +116,61 @@ def test_a_large_graph_is_summarised():
     assert f"({len(graph.nodes) - 4} more nodes" in lines[-1]
     assert set(re.findall(r"n\d+ -> n\d+", graph.to_dot())) == {"n0 -> n1", "n1 -> n2", "n2 -> n3", "n0 -> n3"}
     assert len(shapes_and_lines(graph._repr_svg_())[1]) == 4
+
+
+def parted(p, rng):
+    z = scg.sample(dist.Normal(np.tanh(p["w"]), 1.0), scg.Reparameterized(), rng=rng, name="z")
+    b = scg.sample(dist.Bernoulli(logits=z), scg.DisARM(), rng=rng, name="b")
+    return scg.named(np.sum((z - 1) ** 2) / 2, "KL") + scg.named(np.sum((b - 0.4) ** 2), "misfit $x_1$")
+
+
+def test_a_name_changes_neither_value_nor_gradient_and_what_is_no_node_has_none():
+    p = {"w": np.array([0.1, -0.3])}
+    value, gradient = scg.value_and_grad(lambda p: scg.named(np.sum(p["w"] ** 2), "energy"))(p)
+    assert value == np.sum(p["w"] ** 2) and scg.named(3.0, "three") == 3.0
+    np.testing.assert_array_equal(gradient["w"], 2 * p["w"])
+    np.testing.assert_array_equal(scg.compile(scg.grad(lambda p: scg.named(np.sum(p["w"] ** 2), "energy")))(p)["w"], 2 * p["w"])
+    with pytest.raises(scg.errors.ScgTypeError, match="string"):
+        scg.named(3.0, 3)
+
+
+def test_a_saved_picture_is_that_of_the_model_and_with_detail_that_of_all_operations(tmp_path):
+    graph = scg.trace(parted, {"w": np.zeros(2)}, rng=np.random.default_rng(0))
+    model = {"p['w']", "z ~ Normal", "Reparameterized()", "b ~ Bernoulli", "DisARM()", "KL", "misfit $x_1$", "add"}
+    graph.save(tmp_path / "model.svg")
+    root, boxes, _, labels = shapes_and_lines((tmp_path / "model.svg").read_text())
+    assert set(labels) == model and len(boxes) == 6
+    assert root.get("viewBox") and "max-width:100%" in root.get("style")  # it scales
+    graph.save(tmp_path / "all.svg", detail=True)
+    assert (tmp_path / "all.svg").read_text().strip() == graph._repr_svg_()
+    graph.save(tmp_path / "model.dot")
+    assert (tmp_path / "model.dot").read_text().count("[shape=") == 6
+    graph.save(str(tmp_path / "all.mmd"), detail=True)
+    assert (tmp_path / "all.mmd").read_text().strip() == graph.to_mermaid()
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+def test_pdf_and_png_fit_a_page_whatever_the_size_of_the_graph(tmp_path, steps):
+    def cost(t, rng):
+        x, total = 0.0, 0.0
+        for _ in range(steps):
+            x = scg.sample(dist.Bernoulli(logits=t + x), scg.ScoreFunction(), rng=rng)
+            total = total + x
+        return total
+
+    graph = scg.trace(cost, np.array(0.1), rng=np.random.default_rng(0))
+    for kind in ("pdf", "png"):
+        for name in ("one", "two"):
+            graph.save(tmp_path / f"{name}.{kind}")
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    left, bottom, right, top = map(float, re.search(rb"/MediaBox \[([^\]]*)\]", (tmp_path / "one.pdf").read_bytes())[1].split())
+    assert 100 < right - left <= 11 * 72 and 0 < top - bottom <= 8 * 72
+    image = matplotlib.image.imread(tmp_path / "one.png")
+    assert image.shape[1] <= 11 * 200 and image[..., :3].min() < 0.5 < image[..., :3].mean()  # ink on paper
+
+
+def test_a_kind_of_file_that_is_none_is_refused(tmp_path):
+    graph = scg.trace(parted, {"w": np.zeros(2)}, rng=np.random.default_rng(0))
+    with pytest.raises(scg.errors.ScgValueError, match=".pdf, .png"):
+        graph.save(tmp_path / "model.gif")
+    assert not any(tmp_path.iterdir())

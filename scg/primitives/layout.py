@@ -7,6 +7,7 @@ what is true of them (the derivative, the axis map, float32) is true of every na
 import itertools
 import math
 import operator
+from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -18,7 +19,7 @@ from scg.errors import NotDifferentiable, ScgTypeError, here
 from scg.graph import Node, implements, primitive, refuse
 from scg.operands import beside
 
-alias = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="alias")
+alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias")
 """The same value as a node of its own."""
 
 stop_gradient = primitive(lambda x: x, elementwise, name="stop_gradient")
@@ -148,6 +149,16 @@ def _atleast(ndim, *arys):
 @implements(np.atleast_1d)
 def atleast_1d(*arys):
     return _atleast(1, *arys)
+
+
+def named(value: Any, name: str) -> Any:
+    """The value with a name that pictures of the graph show: a part of the cost, say. What is no Node comes back as it is.
+
+    Raises ScgTypeError where the name is no string.
+    """
+    if not isinstance(name, str):
+        raise ScgTypeError(f"a name must be a string, got {name!r} ({here()})")
+    return alias(value, name=name) if type(value) is Node else value
 
 
 @implements(np.atleast_2d)
