@@ -257,6 +257,10 @@ class Node:
                 raise
         return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """NumPy, whose functions take nodes: for libraries written against the array API, such as ``einops.array_api``."""
+        return np
+
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         rule = RULES.get(func)
         if rule is None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 import scg
 from scg import distributions as dist
@@ -449,6 +450,20 @@ def test_figures_are_drawn_where_matplotlib_is_and_missed_where_it_is_not(found,
     for draw in (found, swept):
         with pytest.raises(ImportError, match=r"pip install 'scg\[plot\]'"):
             draw.plot(tmp_path / "g.svg")
+
+
+def test_figures_are_drawn_into_axes_of_the_callers(found, tmp_path):
+    swept = variance.sweep(lambda t: scg.trace(coins, np.full(2, float(t)), rng=rng()), [-1, 1], {"r": {}}, rng=rng(), replicates=500)
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert found.plot(ax=left) is left and swept.plot(ax=right) is right
+    assert all(label in [text.get_text() for text in left.texts] for label in found) and right.get_xlabel() == "value"
+    figure.canvas.draw()
+    assert any(text.get_text().endswith("s") for text in left.get_xticklabels())  # seconds have their unit
+    assert found.plot(tmp_path / "both.svg", ax=left) is left and (tmp_path / "both.svg").exists()
+    for arguments in ({}, {"ax": 3}):
+        with pytest.raises(TypeError, match="ax"):
+            found.plot(**arguments)
 
 
 def test_linear_algebra_has_one_thread_within_and_as_many_as_before_after():

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from scg.errors import ScgError, ScgValueError, here
+from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
 
 _MARKS = ("o", "s", "^", "D", "P", "X", "<", ">", "h", "*", "p")
 _STROKES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)))
 _GREYS = ("#000000", "#555555", "#2b2b2b", "#7a7a7a")
-_UNITS = {"evaluations": "evaluations of the cost, a gradient", "seconds": "time of a gradient (s)"}
+_UNITS = {"evaluations": "evaluations of the cost, a gradient", "seconds": "time of a gradient"}
 _NAMES = {"variance": "variance, sum over coordinates", "snr": "signal-to-noise ratio", "bias": "bias, norm"}
 
 
@@ -22,16 +22,23 @@ class PlotError(ScgError, ImportError):
     """matplotlib is not installed."""
 
 
-def scatter(report: Any, path: str | os.PathLike[str], work: str = "seconds", parameter: str = "total", title: str | None = None) -> None:
+def scatter(
+    report: Any,
+    path: str | os.PathLike[str] | None = None,
+    work: str = "seconds",
+    parameter: str = "total",
+    title: str | None = None,
+    ax: Any = None,
+) -> Any:
     """Variance against work for one gradient, on logarithmic axes: a mark a row, with its interval; exact variances as short bars.
 
     Along a grey line variance times work is the same: what lies below and to the left is better. A row without variance stands at the
-    lower edge. ``work`` is "seconds" or "evaluations".
+    lower edge. ``work`` is "seconds" or "evaluations". To a file ``path`` (.svg, .png, .pdf), into the Axes ``ax``, or both; returns the Axes.
     """
     if work not in _UNITS:
         raise ScgValueError(f"work must be 'seconds' or 'evaluations', got {work!r} ({here()})")
-    figure, axes = _figure()
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    figure, axes = _figure(path, ax)
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
     entries = [row.total if parameter == "total" else row.entries[parameter] for row in report.rows.values()]
     x = np.array([getattr(e, work) for e in entries])
@@ -48,9 +55,9 @@ def scatter(report: Any, path: str | os.PathLike[str], work: str = "seconds", pa
     high = (top / bottom) ** 0.08
     axes.set_ylim(bottom / (high * 1.3 if (y == 0).any() else 1.3), top * high * 1.5)
     if x.max() < 30 * x.min():
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter("s") if work == "seconds" else FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     _isolines(axes)
     boxes = []
     for k, entry in enumerate(entries):
@@ -71,14 +78,23 @@ def scatter(report: Any, path: str | os.PathLike[str], work: str = "seconds", pa
     if title:
         axes.set_title(title, loc="left", fontsize=10)
     _label(figure, axes, boxes)
-    _save(figure, path)
+    return _finished(figure, axes, path)
 
 
 def lines(
-    sweep: Any, path: str | os.PathLike[str], field: str = "variance", parameter: str = "total", title: str | None = None, log: bool | None = None
-) -> None:
-    """A field of ``Entry`` along the parameter of a sweep: a line a row with its interval, named at its end. ``log`` of the abscissa: where values allow it."""
-    figure, axes = _figure()
+    sweep: Any,
+    path: str | os.PathLike[str] | None = None,
+    field: str = "variance",
+    parameter: str = "total",
+    title: str | None = None,
+    log: bool | None = None,
+    ax: Any = None,
+) -> Any:
+    """A field of ``Entry`` along the parameter of a sweep: a line a row with its interval, named at its end.
+
+    ``log`` of the abscissa: where values allow it. To a file ``path`` (.svg, .png, .pdf), into the Axes ``ax``, or both; returns the Axes.
+    """
+    figure, axes = _figure(path, ax)
     ends = []
     curves = [(label, *sweep.line(label, field, parameter)) for label in sweep.labels]
     x_all = np.concatenate([x for _, x, _ in curves])
@@ -106,15 +122,24 @@ def lines(
     if title:
         axes.set_title(title, loc="left", fontsize=10)
     _name_ends(figure, axes, ends)
-    _save(figure, path)
+    return _finished(figure, axes, path)
 
 
-def _figure() -> Any:
+def _figure(path: Any, ax: Any) -> Any:
+    """(the figure and the Axes to draw into): those of ``ax``, else new ones."""
+    if path is None and ax is None:
+        raise ScgTypeError(f"plot needs a file to write, or ax= to draw into ({here()})")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlotError(f"figures are drawn by matplotlib, which is not installed: pip install 'scg[plot]'; to_csv needs nothing ({here()})") from error
+    if ax is not None:
+        if not hasattr(ax, "annotate"):
+            raise ScgTypeError(f"ax must be an Axes of matplotlib, got {type(ax).__name__}: figure, ax = plt.subplots() ({here()})")
+        if not hasattr(ax.figure.canvas, "get_renderer"):  # labels are placed by their size
+            FigureCanvasAgg(ax.figure)
+        return ax.figure, ax
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -205,6 +230,12 @@ def _name_ends(figure: Any, axes: Any, ends: list[tuple[str, float, float]]) -> 
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#888888", "shrinkA": 1, "shrinkB": 3},
             annotation_clip=False,
         )
+
+
+def _finished(figure: Any, axes: Any, path: str | os.PathLike[str] | None) -> Any:
+    if path is not None:
+        _save(figure, path)
+    return axes
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:

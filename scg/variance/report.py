@@ -201,9 +201,12 @@ class Report:
             **environment(),
         }
 
-    def plot(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Draw variance against work to a file (.svg, .png, .pdf); see ``scg.variance.plotting.scatter``. Needs matplotlib."""
-        scatter(self, path, **kwargs)
+    def plot(self, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Any:
+        """Draw variance against work to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are returned.
+
+        See ``scg.variance.plotting.scatter``. Needs matplotlib.
+        """
+        return scatter(self, path, **kwargs)
 
 
 _SURE, _NAME = 1e-4, 24

@@ -92,9 +92,12 @@ class Sweep:
         reports = [{self.name: _plain(v), **{k: x for k, x in r.as_dict().items() if k not in drop}} for v, r in zip(self.values, self.reports, strict=True)]
         write(path, (json.dumps(finite({"name": self.name, "reports": reports, **environment()}), indent=1, allow_nan=False) + "\n").encode())
 
-    def plot(self, path: str | os.PathLike[str], field: str = "variance", **kwargs: Any) -> None:
-        """Draw a line a row to a file (.svg, .png, .pdf); see ``scg.variance.plotting.lines``. Needs matplotlib."""
-        lines(self, path, field, **kwargs)
+    def plot(self, path: str | os.PathLike[str] | None = None, field: str = "variance", **kwargs: Any) -> Any:
+        """Draw a line a row to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are returned.
+
+        See ``scg.variance.plotting.lines``. Needs matplotlib.
+        """
+        return lines(self, path, field, **kwargs)
 
 
 def sweep(
