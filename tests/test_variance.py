@@ -100,21 +100,20 @@ def intervals(g, truth):
     """For draws of mean zero, a column an experiment: whether the interval holds the variance, and whether it is to be trusted."""
     s = Squares.of(g * g)
     margin = s.margin(0.95)
-    return np.abs(s.moments.mean - truth) <= np.where(np.isfinite(margin), margin, 2 * s.error), np.isfinite(margin) & (s.tail > 2) & (s.effective >= 30)
+    return np.abs(s.moments.mean - truth) <= np.where(np.isfinite(margin), margin, 2 * s.error), np.isfinite(margin) & (s.trust >= 0)
 
 
-@pytest.mark.parametrize("n", [500, 4000])
-@pytest.mark.parametrize("name", ["normal", "uniform", "laplace"])
+@pytest.mark.parametrize("name, n", [("normal", 500), ("normal", 4000), ("uniform", 500), ("uniform", 4000), ("laplace", 8000)])
 def test_intervals_hold_at_their_level(name, n):
-    law, shape = rng(n), (n, 2000)
+    law, shape = rng(n), (n, 1000)
     g, truth = {
         "normal": lambda: (law.standard_normal(shape), 1.0),
         "uniform": lambda: (law.uniform(-1, 1, shape), 1 / 3),
         "laplace": lambda: (law.laplace(size=shape), 2.0),
     }[name]()
     held, trusted = intervals(g, truth)
-    z = 4 * math.sqrt(0.95 * 0.05 / 2000)
-    assert 0.95 - z <= np.mean(held[trusted]) <= 0.985 and np.mean(trusted) > (0.6 if name == "laplace" else 0.8)
+    z = 4 * math.sqrt(0.95 * 0.05 / 1000)
+    assert 0.95 - z <= np.mean(held[trusted]) <= 0.985 and np.mean(trusted) > 0.8
 
 
 def test_intervals_that_do_not_hold_are_not_to_be_trusted():
@@ -301,10 +300,13 @@ def outside(theta, rng):
 
 BAD = [
     ({}, {}, ValueError, "there are no rows"),
-    ({"r": {}}, {"replicates": 1}, ValueError, "at least two replicates"),
-    ({"r": {}}, {"replicates": 2.5}, TypeError, "replicates must be a whole number"),
+    ({"r": {}}, {"replicates": 1}, ValueError, "replicates must be at least 2"),
+    ({"r": {}}, {"replicates": 2.5}, TypeError, "replicates must be an integer"),
     ({"r": {}}, {"precision": 2}, ValueError, "precision is a relative standard error"),
     ({"r": {}}, {"baseline_row": "s"}, ValueError, "baseline_row 's' is no row"),
+    ({"r": {}}, {"progress": 5}, TypeError, "progress must be True"),
+    ({"r": {}}, {"kwargs": np.ones(2)}, TypeError, "kwargs must be a dict"),
+    ({"r": {}}, {"budget": -1}, ValueError, "budget must be at least 0"),
     ({"r": {}}, {"executor": 3}, TypeError, "executor must be a concurrent.futures.Executor"),
     ({"r": {"c": scg.ARM()}}, {}, ValueError, "row 'r': no stochastic node is called 'c'; there are 'b'"),
     ({"r": {"b": scg.Reparameterized()}}, {}, TypeError, "row 'r': b: Reparameterized needs a reparameterizable distribution"),

@@ -125,7 +125,7 @@ def test_noise_of_no_node_and_no_noise():
         variance.attribute(lambda t, rng: np.sum(t**2) + 0 * two(T, rng), args=(T,), rng=rng(0))
     with pytest.raises(ValueError, match="not finite"):
         variance.attribute(lambda t, rng: np.sum(np.sqrt(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="x"))), args=(T + 2,), rng=rng(1))
-    with pytest.raises(ValueError, match="two replicates"):
+    with pytest.raises(ValueError, match="replicates must be at least 2"):
         variance.attribute(two, args=(T,), rng=rng(0), replicates=1)
 
 

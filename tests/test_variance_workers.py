@@ -187,9 +187,9 @@ def test_workers_that_always_die_are_not_replaced_for_ever():
         made.append(Dying())
         return made[-1]
 
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match="row '[^']*': its worker died 5 times in a row .out of memory.; compare with executor=None"):
         run(make)
-    assert len(made) == 1 + chunks._RETRIES
+    assert len(made) == 1 + chunks._RETRIES + 1  # and one that finds out whose fault it is
 
 
 def test_what_cannot_travel_is_named():
@@ -212,6 +212,100 @@ def test_an_error_in_a_worker_has_the_row():
     with ProcessPoolExecutor(2) as executor, pytest.raises(ValueError, match=r"row 'r': the cost of replicate \d+ is not finite.*test_variance_workers.py:"):
         run(executor, rare, np.array(0.0), {"r": {}}, replicates=40_000)
 
+
+
+class Fails(scg.ScoreFunction):
+    """A score function that fails, in some way, where it is drawn in another process than that in which it was made."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.home = way, os.getpid()
+
+    def draw(self, distribution, rng, shape):
+        if os.getpid() != self.home:
+            if self.way == "exit":
+                os._exit(3)
+            raise {"error": ValueError("seven"), "key": KeyError("seven"), "system": SystemExit("seven"), "odd": Odd(lambda: "seven")}[self.way]
+        return super().draw(distribution, rng, shape)
+
+
+class Odd(Exception):
+    """It holds what cannot be pickled."""
+
+    def __str__(self):
+        return "seven"
+
+
+@pytest.mark.parametrize(
+    "way, kind, words",
+    [("error", ValueError, "ValueError: seven"), ("key", scg.ScgError, "KeyError: .*seven"), ("system", scg.ScgError, "SystemExit: seven"), ("odd", scg.ScgError, "Odd: seven"), ("exit", scg.ScgError, "its worker died")],
+)
+def test_a_row_that_fails_in_a_worker_is_named(way, kind, words):
+    rows = {"good": {}, "bad": {"b": Fails(way)}}
+    with pytest.raises(kind, match=f"row 'bad': .*{words}") as caught:
+        run(lambda: ProcessPoolExecutor(2, mp_context=FORK), rows=rows, replicates=1000)
+    assert isinstance(caught.value, scg.ScgError)
+
+
+def test_a_row_that_fails_here_is_named_and_has_its_cause():
+    here = Fails("error")
+    here.home = -1
+    with pytest.raises(ValueError, match="row 'bad': ValueError: seven") as caught:
+        run(None, rows={"good": {}, "bad": {"b": here}}, replicates=1000)
+    assert isinstance(caught.value, scg.ScgError) and type(caught.value.__cause__) is ValueError
+
+
+@pytest.mark.parametrize("make", [lambda: None, lambda: ProcessPoolExecutor(2, mp_context=FORK)])
+def test_an_interrupt_keeps_the_replicates_that_are_there(make):
+    """All figures are those of as many replicates, chunk for chunk."""
+
+    def stop(done, total):
+        if done >= 768:
+            signal.raise_signal(signal.SIGINT)
+
+    executor = make()
+    found = run(executor, replicates=4096, progress=stop)  # chunks of 256
+    if executor is not None:
+        executor.shutdown()
+    assert found.interrupted and found.replicates == 768 and "interrupted: drawing ended at 768 replicates" in str(found)
+    assert bits(found) == bits(run(None, replicates=768)) and not run(None, replicates=256).interrupted
+    assert found.as_dict()["interrupted"] is True
+
+
+def test_an_interrupt_before_there_is_anything_goes_on(monkeypatch):
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chunks.Task, "draws", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(None)
+
+
+def test_a_sweep_ends_with_what_was_interrupted_and_a_search_is_not_decided_by_it(monkeypatch):
+    draws, calls = chunks.Task.draws, []
+
+    def interrupted(self, *args):
+        calls.append(0)
+        if len(calls) == 40:
+            raise KeyboardInterrupt
+        return draws(self, *args)
+
+    monkeypatch.setattr(chunks.Task, "draws", interrupted)
+    graph = scg.trace(model, np.zeros(30), rng=np.random.default_rng(0))
+    found = variance.sweep(lambda value: graph, [1, 2, 3], {"r": {}}, rng=np.random.default_rng(0), replicates=8000, budget=0, _timed=0.0)
+    assert found.values == (1, 2, 3)[: len(found)] and found[-1].interrupted and not found[0].interrupted and len(found) == 3
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        many = [scg.ScoreFunction(samples=n, baseline=scg.LeaveOneOut()) for n in range(2, 12)]
+        variance.search(graph, {"b": many}, rng=np.random.default_rng(0), replicates=4000, work="evaluations", budget=0)
+
+
+def test_progress_is_a_bar_on_stderr(capsys):
+    run(None, replicates=512, progress=True)
+    shown = capsys.readouterr()
+    assert not shown.out and shown.err.count("\r") == 2 and shown.err.endswith(f"\r[{'#' * 30}] 512 of 512\n")
+    with pytest.raises(scg.errors.ScgTypeError, match="progress must be"):
+        run(None, progress="yes")
 
 
 def test_a_chunk_has_one_thread_of_linear_algebra(monkeypatch):

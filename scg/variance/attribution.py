@@ -21,6 +21,7 @@ from scg.replay import rerun
 from scg.sample import _with_parameters, draw, is_stochastic, noise, path, place, resample
 from scg.stochastic import _BLOCK, Graph
 from scg.surrogate import _expansions, draws, score
+from scg.testing.options import reporter
 from scg.testing.streams import join
 from scg.tree import leaves
 from scg.variance.chunks import chunk_size, generator, own
@@ -90,7 +91,7 @@ def attribute(
     replicates: int = 10_000,
     rng: np.random.Generator | None = None,
     budget: int = BUDGET,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Callable[[int, int], Any] | bool | None = None,
 ) -> Attribution:
     """How much of the variance of the gradient comes from which stochastic node, so that it is known where a better rule pays.
 
@@ -110,7 +111,8 @@ def attribute(
     (Saltelli et al., 2010; Jansen, 1999), with intervals. Noise is frozen by the generator from which it is drawn: a draw whose parameters
     changed maps the same numbers to other values. Only this route needs ``rng``.
     """
-    checked(replicates, None)
+    checked(replicates, None, budget)
+    report = reporter(progress)
     graph = own(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
     found, groups = _recorded(graph)
     roots = [g for g in found if type(g) is Node]
@@ -127,7 +129,7 @@ def attribute(
             unit = variance or 1.0
             shares = {name: Share(name, rules[name], f / unit, 0.0, t / unit, 0.0) for name, (f, t) in zip(names, table, strict=True)}
             return Attribution(variance, shares, "exact", 0)
-        return _sampled(roots, groups, keys, names, rules, replicates, entropy_of(rng), progress)
+        return _sampled(roots, groups, keys, names, rules, replicates, entropy_of(rng), report)
 
 
 def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
@@ -224,7 +226,7 @@ def _sampled(
     rules: dict[str, str],
     replicates: int,
     entropy: int,
-    progress: Any,
+    report: Callable[[int, int], Any],
 ) -> Attribution:
     order = ancestors(roots, guards=True)
     held = sum(node._value.nbytes for node in order if not isinstance(node._value, tuple))
@@ -249,8 +251,7 @@ def _sampled(
             raise ScgValueError(f"the gradient of replicate {r} is not finite: no variance to attribute ({here()})")
         seen = _Joint.of(x) if seen is None else seen.merge(_Joint.of(x))
         done += n
-        if progress is not None:
-            progress(done, replicates)
+        report(done, replicates)
         if done >= replicates:
             break
     variance = float(seen.mean[0])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here
+from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
 from scg.estimator import Estimator
 from scg.graph import Node
 from scg.sample import resample
@@ -36,6 +36,14 @@ def chunk_size(replicates: int, coordinates: int) -> int:
 def generator(entropy: int, *key: int) -> np.random.Generator:
     """The generator of chunk i, from ``SeedSequence(entropy, spawn_key=(i,))``."""
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+
+
+class RowFailure(ScgError, RuntimeError):
+    """What a row is made of has raised an error that is none of scg's, or has ended its process."""
+
+
+class WorkerError(RowFailure, BrokenExecutor):
+    """Workers died, each time that a fresh executor took their place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +102,7 @@ class Task:
         try:
             with np.errstate(all="ignore"):
                 g, costs = replicates(self.rows[label], rng, n)
-        except ScgError as error:
+        except (Exception, SystemExit) as error:
             raise named(error, label) from error
         for what, x in (("cost", costs), ("gradient", g)):
             with np.errstate(all="ignore"):
@@ -110,10 +118,12 @@ class Task:
                 )
         return g
 
-    def chunk(self, index: int, size: int, start: int, entropy: int) -> list[Tally]:
-        """Chunk ``index``: ``size`` replicates of each row, from its seed; rows have random numbers in common."""
+    def chunk(self, index: int, size: int, start: int, entropy: int, alone: str | None = None) -> list[Tally]:
+        """Chunk ``index``: ``size`` replicates of each row, or of the one ``alone``, from its seed; rows have random numbers in common."""
         with one_thread(), np.errstate(all="ignore"):
             self.reset()
+            if alone is not None:
+                return [Tally.of(self.draws(alone, size, generator(entropy, index), start), self.widths, None)]
             compared = None if self.reference is None else self.draws(self.reference, size, generator(entropy, index), start)
             found = []
             for label in self.rows:
@@ -166,8 +176,9 @@ def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any
 
 def run(
     task: Task, sizes: list[int], entropy: int, executor: Any = None, done: Callable[[list[Tally], int], bool] = lambda tallies, count: False
-) -> list[Tally]:
-    """The tallies of all chunks, merged in their order; ``done(tallies, replicates)`` is asked after each whether that is enough.
+) -> tuple[list[Tally], bool]:
+    """(The tallies of all chunks, merged in their order, whether Ctrl-C came before they were done). ``done(tallies, replicates)`` is asked after
+    each whether that is enough. Ctrl-C before the first is done goes on to the caller.
 
     What ``executor`` does, and in which order, does not matter: a chunk is a function of its number. One whose worker dies is run again: by a
     fresh executor where ``executor`` is a function that makes them, else in this process.
@@ -182,10 +193,14 @@ def run(
             merged = [a.merge(b) for a, b in zip(merged, found, strict=True)] if merged else found
             if done(merged, starts[i + 1]):
                 break
+    except KeyboardInterrupt:
+        if not merged:
+            raise
+        return merged, True
     finally:
         if pool is not None:
             pool.close()
-    return merged
+    return merged, False
 
 
 def usable(executor: Any) -> None:
@@ -247,14 +262,31 @@ class _Pool:
             )
             self.executor = None
             return
-        if self.broken > _RETRIES:
-            raise error
         assert self.executor is not None
+        if self.broken > _RETRIES:
+            raise self._blamed(i, error) from error
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.executor = self.make()
         for k, future in list(self.pending.items()):
             if not future.done() or future.cancelled() or future.exception() is not None:
                 self.pending[k] = self.executor.submit(_remote, self.payload, self.digest, self.jobs[k])
+
+    def _blamed(self, i: int, error: BrokenExecutor) -> ScgError:
+        """The error that names the row whose chunk no worker survives: each is drawn alone, by an executor of its own."""
+        assert self.make is not None
+        times = f"its worker died {self.broken + 1} times in a row"
+        advice = "compare with executor=None finds the line, if it is the row's own; a worker may also have too little memory"
+        for label in self.task.rows:
+            alone = self.make()
+            try:
+                alone.submit(_remote, self.payload, self.digest, self.jobs[i], label).result()
+            except BrokenExecutor:
+                return WorkerError(f"row {label!r}: {times} ({error}); {advice} ({self.task.line})")
+            except Exception as own:
+                return own if isinstance(own, ScgError) else WorkerError(f"row {label!r}: {own}")
+            finally:
+                alone.shutdown(wait=False, cancel_futures=True)
+        return WorkerError(f"workers died {self.broken} times in a row ({error}), though each row alone is drawn by one; {advice} ({self.task.line})")
 
     def close(self) -> None:
         for future in self.pending.values():
@@ -281,20 +313,25 @@ def _free(executor: Any) -> None:
 _UNPACKED = threading.local()
 
 
-def _remote(payload: bytes, digest: str, job: tuple[int, int, int, int]) -> list[Tally]:
-    """A chunk in a worker, which keeps the task that it unpacked last."""
+def _remote(payload: bytes, digest: str, job: tuple[int, int, int, int], alone: str | None = None) -> list[Tally]:
+    """A chunk in a worker, of all rows or of one ``alone``; a worker keeps the task that it unpacked last."""
     if getattr(_UNPACKED, "digest", None) != digest:
         _UNPACKED.task, _UNPACKED.digest = pickle.loads(payload), digest
-    found: list[Tally] = _UNPACKED.task.chunk(*job)
+    found: list[Tally] = _UNPACKED.task.chunk(*job, alone)
     return found
 
 
-def named(error: ScgError, label: str) -> ScgError:
-    """The error with the row in front."""
-    try:
-        return type(error)(f"row {label!r}: {error}")
-    except TypeError:
-        return ScgValueError(f"row {label!r}: {error}")
+def named(error: BaseException, label: str) -> BaseException:
+    """The error with the row in front, a ScgError of its builtin kind; its message alone travels from a worker, whatever else the error holds."""
+    if isinstance(error, ScgError):
+        try:
+            return type(error)(f"row {label!r}: {error}")
+        except TypeError:
+            return ScgValueError(f"row {label!r}: {error}")
+    if isinstance(error, MemoryError):
+        return error
+    kind = kin(error) if isinstance(error, Exception) else None
+    return (kind or RowFailure)(f"row {label!r}: {type(error).__name__}: {error}")
 
 
 def own(graph: Graph) -> Graph:

@@ -1,31 +1,29 @@
 """Rows of estimators side by side: bias, variance and cost, with what they are worth."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from scg import exact
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.graph import Node, ancestors
 from scg.stochastic import _BLOCK, Graph, trace
+from scg.testing.options import call_arguments, integer, reporter
 from scg.testing.streams import depends, fixed, join, split
-from scg.testing.streams import precision as rounding
 from scg.tree import leaves
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
+from scg.variance.entries import LEVEL, Measured, Reference
+from scg.variance.entries import row as make_row
 from scg.variance.evaluations import evaluations
-from scg.variance.report import Entry, Report, Row
+from scg.variance.report import Report, Row
 from scg.variance.threads import one_thread
 
-LEVEL = 0.95
 BUDGET = 2**18
 _BATCH, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the first round; timed rounds, and the seconds that one of them should take at least
-_EFFECTIVE, _HEAVY = 30, 2.0
 _LARGE = 2**13  # elements of an array of a graph for which exact values, whose cost is quadratic in them, are still looked for
 
 
@@ -39,7 +37,7 @@ def compare(
     rng: np.random.Generator | None = None,
     precision: float | None = None,
     executor: Any = None,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Callable[[int, int], Any] | bool | None = None,
     baseline_row: str | None = None,
     budget: int = BUDGET,
     _timed: float = _LONG,
@@ -55,7 +53,8 @@ def compare(
     every row's variance is at most that, and never more than ``replicates`` (then ``report.precise`` is False).
 
     Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it within ``budget``; else
-    against the mean of that row, in differences of runs with common random numbers. Exact variances stand beside the estimated ones where
+    against the mean of that row, in differences of runs with common random numbers: nan where fewer than ten of its draws carry its variance, since its
+    mean is then not known. Exact variances stand beside the estimated ones where
     ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so
     do arrays of more than 8192 elements.
 
@@ -69,14 +68,16 @@ def compare(
 
     Times are medians of rounds in which the rows take turns, in this process, of batches of replicates.
 
-    ``progress(done, replicates)`` is called after each chunk.
+    ``progress(done, replicates)`` is called after each chunk; ``progress=True`` shows a bar on stderr. Ctrl-C ends the drawing and not the
+    comparison: what is reported is of the chunks that were finished, and ``report.interrupted`` is True.
 
     Raises ScgValueError, ScgTypeError or EstimatorError, with the row's name, for what is wrong with a row: an unknown node, one bound twice, an
     estimator that is not valid for its node, a cost or gradient that is not finite.
     """
     entropy = entropy_of(rng)
-    checked(replicates, precision)
+    checked(replicates, precision, budget)
     usable(executor)
+    report = reporter(progress)
     graph = as_graph(graph_or_fn, args, kwargs, rng)
     rows, rules, counts = _rows(graph, bindings, kwargs, args, rng)
     reference = next(iter(rows)) if baseline_row is None else baseline_row
@@ -90,24 +91,29 @@ def compare(
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
 
-    def done(tallies: list[Tally], count: int) -> bool:
-        if progress is not None:
-            progress(count, replicates)
-        return precision is not None and count > 1 and _precise(tallies, precision, still)
-
     still = [fixed(row, moments[label]) for label, row in rows.items()]
-    tallies = run(task, sizes, entropy, executor, done)
-    for k, (label, tally) in enumerate(zip(rows, tallies, strict=True)):
-        if _sure and moments[label] is None and _unseen(tally, still[k]):
-            moments[label] = _moments(rows[label], _sure)
-            still[k] = fixed(rows[label], moments[label])
-    compared = still[list(rows).index(reference)]
+
+    def measured(tallies: list[Tally]) -> list[Measured]:
+        return [
+            Measured(label, rules[label], row, tally, moments[label], known, counts[label], seconds[label])
+            for (label, row), tally, known in zip(rows.items(), tallies, still, strict=True)
+        ]
+
+    def done(tallies: list[Tally], count: int) -> bool:
+        report(count, replicates)
+        return precision is not None and count > 1 and all(each.precise(precision) for each in measured(tallies))
+
+    tallies, interrupted = run(task, sizes, entropy, executor, done)
+    if _sure:
+        for k, each in enumerate(measured(tallies)):
+            if each.moments is None and each.unseen():
+                moments[each.label] = _moments(each.graph, _sure)
+                still[k] = fixed(each.graph, moments[each.label])
+    found = {each.label: each for each in measured(tallies)}
+    against = Reference(truth, found[reference])
     made: dict[str, Row] = {}
-    for label, tally, known in zip(rows, tallies, still, strict=True):
-        first = next(iter(made.values())) if made else None
-        made[label] = _row(
-            label, rules[label], rows[label], tally, task.widths, truth, label == reference, moments[label], known, compared, counts[label], seconds[label], first
-        )
+    for label, each in found.items():
+        made[label] = make_row(each, against, next(iter(made.values()), None))
     return Report(
         rows=made,
         reference="the exact gradient" if truth is not None else f"row {reference!r}",
@@ -116,12 +122,14 @@ def compare(
         seed=entropy,
         level=LEVEL,
         precision=precision,
-        precise=precision is None or _precise(tallies, precision, still),
+        precise=precision is None or all(each.precise(precision) for each in found.values()),
+        interrupted=interrupted,
     )
 
 
 def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None) -> Graph:
     """A graph as it is; a function traced with its arguments."""
+    call_arguments(args, kwargs)
     if isinstance(graph_or_fn, Graph):
         if args or kwargs:
             raise ScgTypeError(f"a graph takes no further arguments: args and kwargs are those of a function ({here()})")
@@ -144,12 +152,10 @@ def entropy_of(rng: Any) -> int:
     return int(high << 64 | low)
 
 
-def checked(replicates: Any, precision: Any) -> None:
-    """Raise unless there are at least two replicates, and the precision, if any, is one."""
-    if not isinstance(replicates, (int, np.integer)) or isinstance(replicates, bool):
-        raise ScgTypeError(f"replicates must be a whole number, got {replicates!r} ({here()})")
-    if replicates < 2:
-        raise ScgValueError(f"a variance needs at least two replicates, got replicates={replicates} ({here()})")
+def checked(replicates: Any, precision: Any, budget: Any) -> None:
+    """Raise unless there are at least two replicates, as a variance needs, the precision, if any, is one, and so is the budget."""
+    integer("replicates", replicates, 2)
+    integer("budget", budget, 0)
     if precision is not None and not (isinstance(precision, (int, float, np.number)) and 0 < precision < 1):
         raise ScgValueError(f"precision is a relative standard error between 0 and 1, such as 0.01, got {precision!r} ({here()})")
 
@@ -176,7 +182,7 @@ def _rows(
                 raise ScgValueError(f"its parameters must be those of the others, {shapes}, got {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})")
             rows[label] = own(row.bind(wanted) if wanted else row)
             counts[label] = evaluations(own(rows[label]))  # what an estimator only sees in the graph of a gradient, it refuses here
-        except ScgError as error:
+        except (Exception, SystemExit) as error:
             raise named(error, label) from error
         used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
         rules[label] = ", ".join(f"{name}: {rule!r}" for name, rule in used.items())
@@ -239,7 +245,7 @@ def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
     with one_thread(), np.errstate(all="ignore"):
         for label, graph in task.rows.items():
             start = time.perf_counter()
-            _gradients(graph, generator(entropy, 0, 1), n)
+            _gradients(label, graph, generator(entropy, 0, 1), n)
             each = (time.perf_counter() - start) / n
             times[label].append(each)
             batches[label] = int(np.clip(long / max(each, 1e-9), 1, 16 * n))
@@ -247,13 +253,20 @@ def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
             for label, graph in task.rows.items():
                 rng = generator(entropy, 0, 2 + i)
                 start = time.perf_counter()
-                _gradients(graph, rng, batches[label])
+                _gradients(label, graph, rng, batches[label])
                 times[label].append((time.perf_counter() - start) / batches[label])
     return {label: statistics.median(t[1:] or t) for label, t in times.items()}
 
 
-def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
-    """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n runs."""
+def _gradients(label: str, graph: Graph, rng: np.random.Generator, n: int) -> None:
+    """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n runs. Errors name the row."""
+    try:
+        _computed(graph, rng, n)
+    except (Exception, SystemExit) as error:
+        raise named(error, label) from error
+
+
+def _computed(graph: Graph, rng: np.random.Generator, n: int) -> None:
     found = graph._recorded[0]
     if depends(*[g for g in found if type(g) is Node]):
         graph.gradients(rng=rng, replicates=n)
@@ -262,125 +275,3 @@ def _gradients(graph: Graph, rng: np.random.Generator, n: int) -> None:
     for start in range(0, n, block):
         run = graph.run(rng=rng, replicates=min(block, n - start))
         graph._pulled(np.sum(run.cost), run.parameters)
-
-
-@np.errstate(all="ignore")  # what overflows is no variance, and is said not to be reliable
-def _precise(tallies: list[Tally], precision: float, still: list[Any]) -> bool:
-    for tally, known in zip(tallies, still, strict=True):
-        if _unseen(tally, known) or not float(tally.squares.error[-1]) <= precision * float(np.sum(tally.coordinates.variance)):
-            return False
-    return True
-
-
-def _variance(tally: Tally) -> Any:
-    """Of each coordinate, but for rounding: a gradient that is the same in every run may differ by its last bits."""
-    variance = tally.coordinates.variance
-    return np.where(np.sqrt(variance) <= 2.0**-45 * np.abs(tally.coordinates.mean), 0.0, variance)
-
-
-def _unseen(tally: Tally, still: Any, where: Any = slice(None)) -> bool:
-    """Whether draws lead to what did not vary."""
-    return not np.any(_variance(tally)[where]) and not np.all(still[where])
-
-
-@np.errstate(all="ignore")
-def _row(
-    label: str,
-    rules: str,
-    graph: Graph,
-    tally: Tally,
-    widths: list[int],
-    truth: Any,
-    is_reference: bool,
-    moments: Any,
-    still: Any,
-    compared: Any,
-    count: float,
-    seconds: float,
-    first: Row | None,
-) -> Row:
-    n, mean, variance = tally.coordinates.count, tally.coordinates.mean, _variance(tally)
-    off: Any
-    spread: Any
-    sure: Any
-    if truth is not None:
-        off, spread, sure = mean - truth, variance, still
-    elif tally.differences is not None and not is_reference:
-        off, spread = tally.differences.mean, tally.differences.variance
-        sure = still & compared | (variance > 0)  # draws in common, of which the gradients vary and the difference does not
-    else:
-        off = spread = sure = None  # the reference row itself
-    if off is not None:  # but for rounding
-        slack = rounding(graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
-        off = np.sign(off) * np.maximum(np.abs(off) - slack, 0)
-    margins, tails, effective = tally.squares.margin(LEVEL), tally.squares.tail, tally.squares.effective
-
-    def entry(parameter: str, where: Any, column: int) -> Entry:
-        v = float(np.sum(variance[where]))
-        m = float(np.linalg.norm(mean[where]))
-        bias = error = p = math.nan
-        if off is not None:
-            bias, error = float(np.linalg.norm(off[where])), float(np.sqrt(np.sum(spread[where]) / n))
-            with np.errstate(all="ignore"):
-                z = np.where((off[where] != 0) & (sure[where] | (spread[where] > 0)), np.abs(off[where]) / np.sqrt(spread[where] / n), 0)
-            p = min(1.0, 2 * z.size * float(ndtr(-np.max(z))))
-        unseen = _unseen(tally, still, where)
-        carried = 0.0 if unseen else float(effective[column])
-        margin = math.inf if unseen else float(margins[column]) if v > 0 else 0.0
-        seen = math.isfinite(margin) and bool(tails[column] > _HEAVY) and carried >= _EFFECTIVE or v == 0 and not unseen
-        signal = math.sqrt(max(m * m - v / n, 0.0))
-        snr = signal / math.sqrt(v) if v > 0 else math.inf if m > 0 and not unseen else math.nan
-        if unseen:
-            error = p = math.nan
-        exact_variance = exact_bias = math.nan
-        if moments is not None:
-            exact_variance = float(np.sum(moments[1][where]))
-            exact_bias = float(np.linalg.norm(moments[0][where] - truth[where])) if truth is not None else math.nan
-        w_e, w_s = (math.nan, math.nan) if unseen else (v * count, v * seconds)
-        before = None if first is None else first.total if parameter == "total" else first.entries[parameter]
-        return Entry(
-            row=label,
-            parameter=parameter,
-            coordinates=int(np.size(mean[where])),
-            replicates=n,
-            mean=m,
-            bias=bias,
-            bias_error=error,
-            bias_p=p,
-            variance=v,
-            low=max(v - margin, 0.0),
-            high=v + margin,
-            reliable=seen,
-            tail_index=float(tails[column]),
-            effective=carried,
-            exact_variance=exact_variance,
-            exact_bias=exact_bias,
-            snr=snr,
-            evaluations=count,
-            seconds=seconds,
-            work_evaluations=w_e,
-            work_seconds=w_s,
-            ratio_evaluations=_ratio(w_e, w_e if before is None else before.work_evaluations),
-            ratio_seconds=_ratio(w_s, w_s if before is None else before.work_seconds),
-        )
-
-    entries, at = {}, 0
-    for column, ((path, _), width) in enumerate(zip(leaves(graph.parameters), widths, strict=True)):
-        entries[path or "the parameter"] = entry(path or "the parameter", slice(at, at + width), column)
-        at += width
-    return Row(
-        label=label,
-        rules=rules,
-        total=entry("total", slice(None), len(widths)),
-        entries=entries,
-        mean=split(graph, mean),
-        variance=split(graph, variance),
-        bias=None if off is None else split(graph, off),
-        exact_mean=None if moments is None else split(graph, moments[0]),
-        exact_variance=None if moments is None else split(graph, moments[1]),
-        graph=graph,
-    )
-
-
-def _ratio(x: float, first: float) -> float:
-    return 1.0 if x == first else x / first if first > 0 else x + first if math.isnan(x + first) else math.inf

@@ -23,7 +23,8 @@ from scg.estimators import (
 )
 from scg.graph import Node
 from scg.stochastic import Graph
-from scg.variance.chunks import own
+from scg.testing.options import reporter
+from scg.variance.chunks import own, usable
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Entry, Report
@@ -67,7 +68,7 @@ def search(
     rng: np.random.Generator | None = None,
     work: str = "seconds",
     executor: Any = None,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Callable[[int, int], Any] | bool | None = None,
     budget: int = BUDGET,
 ) -> Found:
     """The assignment of rules to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
@@ -83,7 +84,9 @@ def search(
     Raises EstimatorError or ScgValueError for a candidate that is given and not valid, and for a node without any.
     """
     seed = entropy_of(rng)
-    checked(replicates, None)
+    checked(replicates, None, budget)
+    usable(executor)
+    reporter(progress)
     if work not in ("seconds", "evaluations"):
         raise ScgValueError(f"work must be 'seconds' or 'evaluations', got {work!r} ({here()})")
     graph = as_graph(graph_or_fn, args, kwargs, rng)
@@ -116,6 +119,8 @@ def _halved(
         n = min(replicates, max(_LEAST, replicates >> k))
         rows = {_label(binding): binding for binding in bindings}
         found = compare(graph, rows, replicates=n, rng=np.random.default_rng([seed, k]), executor=executor, progress=progress, budget=0, _timed=_TIMED[work], _sure=budget)
+        if found.interrupted:
+            raise KeyboardInterrupt
         ranked = sorted(rows, key=lambda label: _worth(found[label].total, work))
         bindings = [rows[label] for label in ranked[: max(_FINALISTS, -(-len(ranked) // 2))]]
     return bindings

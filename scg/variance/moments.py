@@ -9,7 +9,10 @@ from scipy.special import ndtri
 
 from scg.testing.confidence import widened
 
-_TOP = 400  # largest draws that the tail index is read from
+_TOP, _LEAST = 400, 100  # draws that the tail index is read from, at most and where there are a thousand
+_HEAVY, CARRIED = 2.0, 60  # the tail index, and the draws that carry the mean, above which an interval is to be trusted
+_ATOM = 1.1  # the ratio up to which the CARRIED largest draws count as one value: there is no tail beyond it
+_WIDER = 0.5  # standard errors that are added where the criteria are hardly met
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +102,34 @@ class Squares:
             return np.where(second > 0, m.count * m.mean**2 / second, float(m.count))
 
     @property
+    def _k(self) -> int:
+        """The draws that the tail index is read from: a fiftieth, but 100 where a tenth is as many, and 400 at most."""
+        n = self.moments.count
+        return min(int(np.clip(n // 50, max(10, min(n // 10, _LEAST)), _TOP)), len(self.top) - 1)
+
+    @property
     def tail(self) -> Any:
-        """Hill's index of the tail of S: P(S > u) ~ u^-index, from the k = n/200 largest, 10 to 400. At 2 and below S has no variance."""
-        k = int(np.clip(self.moments.count // 200, 10, _TOP))
-        top = self.top[-k - 1 :]
+        """Hill's index of the tail of S: P(S > u) ~ u^-index, from the k largest. At 2 and below S has no variance. Infinite where the 60 largest are one value.
+
+        So many are looked at, and not the very largest alone, since an index that is read from a dozen draws is large whenever the few that count
+        for most are missing; these are the experiments in which the mean of S is too small.
+        """
+        top = self.top[-self._k - 1 :]
+        largest = self.top[-min(CARRIED, len(self.top)) :]
         with np.errstate(all="ignore"):
             mean = np.mean(np.log(top[1:] / top[0]), axis=0)
-            return np.where((top[-1] == top[0]) | (top[-1] == 0), np.inf, 1 / mean)
+            one = (len(self.top) >= CARRIED) & (largest[-1] <= _ATOM * largest[0])
+            return np.where((top[-1] == top[0]) | (top[-1] == 0) | one, np.inf, 1 / mean)
+
+    @property
+    def trust(self) -> Any:
+        """By how many standard errors the criteria of an interval are met; below 0 they are not.
+
+        They are a tail index above 2, whose standard error is 2 / k^(1/2) there, and ``effective`` draws of 60 and more, whose error is that of a count.
+        """
+        with np.errstate(all="ignore"):
+            least = np.minimum((self.tail / _HEAVY - 1) * math.sqrt(max(self._k, 1)), (self.effective - CARRIED) / math.sqrt(CARRIED))
+        return np.where(np.isnan(least), -np.inf, least)
 
     @property
     def error(self) -> Any:
@@ -116,11 +140,16 @@ class Squares:
         """Half the width of an interval of ``level`` for E[S], normal and widened for skewness; infinite where the draws are too few to say.
 
         |sum of (S - E[S])| <= w V, V^2 the sum of squares, solved for the mean: w s / (n - w^2)^(1/2).
+
+        Experiments that meet the criteria of ``trust`` by chance are those whose mean is too small: both depend on the largest draws. Where they
+        are met by less than two standard errors, half a standard error is added, less the better they are met. With that the intervals that are
+        trusted hold at their level among themselves (tests/test_variance_reliable.py), but for what is too rare to have been met 60 times.
         """
-        n = self.moments.count
-        w = widened(float(ndtri(0.5 + level / 2)), self.moments.skewness, n)
+        n, z = self.moments.count, float(ndtri(0.5 + level / 2))
+        w = widened(z, self.moments.skewness, n)
+        wider = 1 + _WIDER / z * np.clip(1 - self.trust / 2, 0, 1)
         with np.errstate(all="ignore"):
-            return np.where(w * w < n, w * np.sqrt(self.moments.sums[0] / n / np.where(w * w < n, n - w * w, 1)), np.inf)
+            return np.where(w * w < n, wider * w * np.sqrt(self.moments.sums[0] / n / np.where(w * w < n, n - w * w, 1)), np.inf)
 
 
 def _largest(s: Any) -> Any:

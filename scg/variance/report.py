@@ -26,13 +26,15 @@ class Entry:
     """One row's figures for one parameter (``parameter``, its path), or for all of them ("total"). Norms and sums are over its coordinates.
 
     ``mean``            the norm of the mean gradient
-    ``bias``            the norm of (mean - reference), nan for the reference row itself; ``bias_error``, what it would be on average (in root mean square)
+    ``bias``            the norm of (mean - reference), nan for the reference row itself and where that is unknown; ``bias_error``, what it would be on average (in root mean square)
                         without bias; ``bias_p``, the probability of a coordinate as far off as the furthest, times the number of coordinates
     ``variance``        the sum of the coordinates' variances; ``low`` and ``high``, an interval around it of the report's ``level``
-    ``reliable``        whether that interval is to be trusted; not so where the gradient depends on draws and none made a difference, though exact
-                        moments do not say that none can (``high`` is then infinite, and what is made of variance or bias nan), where
-    ``tail_index``      of the squared distance from the mean is at most 2, or where
-    ``effective``       of the ``replicates``, those that carry the variance, are fewer than 30, or they are too few for their skewness
+    ``reliable``        whether that interval is to be trusted: among intervals that are, the report's ``level`` of them hold, from a thousand replicates on, but
+                        for what is too rare to have been met some 60 times. It is where the tail is light and many replicates carry the variance:
+    ``tail_index``      of the squared distance from the mean is above 2, read from a fiftieth of the draws (100 of the first thousand), and
+    ``effective``       of the ``replicates``, those that carry the variance, are 60 or more, and enough for their skewness.
+                        Not where the gradient depends on draws and none made a difference, though exact moments do not say that none can: ``high`` is
+                        then infinite, and what is made of variance or bias nan
     ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach
     ``snr``             the norm of the mean, less what noise adds to it, over the root of the variance
     ``evaluations``     of the cost, and ``seconds``, for one gradient (in a batch, on one core)
@@ -104,7 +106,7 @@ class Report:
     ``reference``    what the bias is against: "the exact gradient" or the name of a row
     ``gradient``     the exact gradient in the parameters' structure; None where out of reach
     ``replicates``   drawn; ``seed``, the entropy of which chunk i has the part ``spawn_key=(i,)``; ``level`` of the intervals
-    ``precise``      whether all rows have the precision that was asked for
+    ``precise``      whether all rows have the precision that was asked for; ``interrupted``, whether Ctrl-C came before all replicates were drawn
     """
 
     rows: dict[str, Row]
@@ -115,6 +117,7 @@ class Report:
     level: float
     precision: float | None
     precise: bool
+    interrupted: bool = False
 
     def __getitem__(self, label: str) -> Row:
         if label not in self.rows:
@@ -160,6 +163,11 @@ class Report:
             notes.append("! the interval is not to be trusted: a heavy tail, or few replicates carry the variance, or none was seen to (tail_index, effective)")
         if any(e.bias_p < _SURE for e in self.entries):
             notes.append(f"* biased: a coordinate is off by what chance does with probability below {_SURE:g}")
+        first = self.reference.startswith("row ") and len(self.rows) > 1
+        if first and all(math.isnan(row.total.bias) for row in self.rows.values()):
+            notes.append(f"no bias: the mean of {self.reference} is itself unknown, few of its draws carry its variance; name another as baseline_row")
+        if self.interrupted:
+            notes.append(f"interrupted: drawing ended at {self.replicates} replicates")
         if not self.precise:
             notes.append(f"precision {self.precision:g} was not reached in {self.replicates} replicates")
         return [line for note in notes for line in _wrapped(note, width)]
@@ -195,6 +203,7 @@ class Report:
             "level": self.level,
             "precision": self.precision,
             "precise": self.precise,
+            "interrupted": self.interrupted,
             "reference": self.reference,
             "rows": {label: row.rules for label, row in self.rows.items()},
             "entries": [dict(vars(entry)) for entry in self.entries],

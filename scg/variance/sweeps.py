@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
+from scg.testing.options import reporter
 from scg.variance.comparing import compare, entropy_of
 from scg.variance.plotting import lines
 from scg.variance.report import Entry, Report, environment, finite, number
@@ -107,20 +108,24 @@ def sweep(
     *,
     rng: np.random.Generator | None = None,
     name: str = "value",
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Callable[[int, int], Any] | bool | None = None,
     **options: Any,
 ) -> Sweep:
     """``compare`` for each of ``values`` of a parameter: K, a temperature, theta.
 
     ``make(value)`` returns the Graph or function that is compared; ``bindings`` are the rows, or a function of the value that returns them
     (where the parameter is one of a rule). ``options`` are those of ``compare``. All values have the same seed, so that what differs along a line is not the draws. ``progress``
-    is called with the values that are done, and how many there are. Errors name the value.
+    is called with the values that are done, and how many there are; True shows a bar. Errors name the value. After Ctrl-C the
+    sweep is of the values so far, the last with the replicates that were drawn.
     """
     if not callable(make):
         raise ScgTypeError(f"sweep needs a function of the value that returns a graph or a function, got {type(make).__name__} ({here()})")
     values = tuple(values)
     if not values:
         raise ScgValueError(f"sweep needs values, got none ({here()})")
+    if not isinstance(name, str):
+        raise ScgTypeError(f"sweep: name is what the values are called, a string, got {name!r} ({here()})")
+    report = reporter(progress)
     seed = entropy_of(rng)
     reports = []
     for i, value in enumerate(values):
@@ -129,9 +134,10 @@ def sweep(
             reports.append(compare(make(value), rows, rng=np.random.default_rng(seed), **options))
         except ScgError as error:
             raise _at(error, name, value) from error
-        if progress is not None:
-            progress(i + 1, len(values))
-    return Sweep(name, values, tuple(reports))
+        report(i + 1, len(values))
+        if reports[-1].interrupted:
+            break
+    return Sweep(name, values[: len(reports)], tuple(reports))
 
 
 def _entry(report: Report, label: str, parameter: str) -> Entry:
