@@ -33,9 +33,10 @@ class Estimator(ABC):
         """Raise EstimatorError unless this rule is valid for a draw from ``distribution``."""
         for capability in self.requires:
             if not distribution.has(capability):
+                also = distribution.way_out(capability)
                 raise EstimatorError(
                     f"{label}: {type(self).__name__} needs {_asked(capability.__name__)}, got {distribution!r}; "
-                    f"use {self.instead} ({here()})"
+                    f"use {self.instead}{also and ', or ' + also} ({here()})"
                 )
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:

@@ -36,13 +36,11 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "random")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps")
 
-    def __init__(
-        self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, kinks: Any, steps: Any, random: bool
-    ):
+    def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, kinks: Any = None, steps: Any = None):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
-        self.kinks, self.steps, self.random = kinks, steps, random
+        self.kinks, self.steps = kinks, steps
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
     def __call__(self, *operands: Any, **statics: Any) -> Any:
@@ -81,7 +79,6 @@ def primitive(
     name: str | None = None,
     kinks: Callable[..., Any] | None = None,
     steps: Callable[..., Any] | None = None,
-    random: bool = False,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
 
@@ -89,7 +86,6 @@ def primitive(
 
     Where ``fn`` is one of NumPy's dispatching callables or a ufunc, it accepts Nodes from then on; the primitive that is
     returned does in any case. Without VJPs the result is constant: its derivative is zero, and it is taken for a step function.
-    ``random``: each node of it is a random variable of its own.
 
     A function that is not smooth everywhere says where. ``kinks(*operands, **statics)`` is a number or a truth for every element, that of the piece on
     which the operands lie: where it changes the derivative jumps. ``steps`` is the same where the value itself jumps. The operands are arrays with an axis of points in front.
@@ -106,7 +102,7 @@ def primitive(
         raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
     module = sys._getframe(1).f_globals["__name__"]
-    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, kinks, steps, random)
+    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, kinks, steps)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
     return made

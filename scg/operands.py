@@ -22,7 +22,9 @@ def constant_operand(value: Any, primitive: Any) -> Any:
         return value
     array = plain(value, primitive.name)
     if array.dtype.kind not in "fiucb":
-        raise ScgTypeError(f"{primitive.name} needs numbers, got {described((value,))} of dtype {array.dtype} ({here()})")
+        instead = getattr(value, "instead_of_an_array", None)  # of a class as well
+        what = f"{described((value,))} of dtype {array.dtype}" if instead is None else f"{described((value,))}: {instead}"
+        raise ScgTypeError(f"{primitive.name} needs numbers, got {what} ({here()})")
     return beside(array)
 
 
@@ -37,7 +39,8 @@ def plain(value: Any, who: str) -> Any:
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise ScgTypeError(f"{who} needs an array of numbers, got {described((value,))}: {error} ({here()})") from None
+        at = "" if isinstance(error, ScgError) else f" ({here()})"  # which says it itself
+        raise ScgTypeError(f"{who} needs an array of numbers, got {described((value,))}: {error}{at}") from None
 
 
 def frozen(array: Any) -> Any:
@@ -90,7 +93,7 @@ def has_nan(value: Any) -> bool:
 def described(values: Any) -> str:
     """Values for a message: arrays and nodes by dtype and shape, numbers as they are, others by their type."""
     def one(value: Any) -> str:
-        if hasattr(value, "dtype") and not isinstance(value, np.generic):
+        if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, (np.generic, type)):
             return f"{value.dtype}{list(value.shape)}"
         return repr(value) if isinstance(value, (bool, int, float, complex, str, np.generic)) else type(value).__name__
 

@@ -1,7 +1,6 @@
 """Stochastic nodes: draws whose distributions depend on what we differentiate."""
 
 import contextvars
-import operator
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 from scg.ambient import RECORDER
 from scg.axes import AxisMap, Slot, broadcast_axes, own, padded
 from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
+from scg.distributions.entry import sample_shape
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
@@ -120,15 +120,29 @@ def numbered(kind: str, count: Counter[str]) -> str:
     return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
 
-noise = primitive(lambda law, shape: law, name="noise", random=True)
+noise = primitive(lambda law, shape: law, name="noise")
 """A leaf: noise whose law has no parameters."""
 
-draw = primitive(lambda *parameters, site, value, **label: value, _Drawn(), name="draw", random=True)
+
+def _refuse_unfit(site: Site, parameters: tuple[Any, ...]) -> None:
+    """Raise ScgValueError where a replay gives a draw parameters that its distribution would refuse."""
+    site.distribution.replaced(**dict(zip(site.distribution.parameters, parameters, strict=True))).recheck()
+
+
+def _held(*parameters: Any, site: Site, value: Any, **label: Any) -> Any:
+    _refuse_unfit(site, parameters)
+    return value
+
+
+def _along_its_path(z: Any, *parameters: Any, site: Site, **label: Any) -> Any:
+    _refuse_unfit(site, parameters)
+    return z
+
+
+draw = primitive(_held, _Drawn(), name="draw")
 """A draw that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
 
-path = primitive(
-    lambda z, *parameters, site, **label: z, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path", random=True
-)
+path = primitive(_along_its_path, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path")
 """A draw that is a differentiable function of its parameters and of noise: its first operand."""
 
 
@@ -157,12 +171,7 @@ def sample(
     if override is not None:
         override.check(distribution, name or "")
         estimator = override
-    try:
-        shape = tuple([operator.index(n) for n in ((shape,) if isinstance(shape, (int, np.integer)) else shape)])
-    except TypeError:
-        raise ScgTypeError(f"sample: shape must be a whole number or a tuple of them, got {shape!r} ({here()})") from None
-    if shape and min(shape) < 0:
-        raise ScgValueError(f"sample: shape must not be negative, got {shape!r} ({here()})")
+    shape = sample_shape(shape, "sample")
     return place(Site(distribution, estimator, rng, shape, name))
 
 
@@ -215,19 +224,20 @@ def resample(
     bindings: Mapping[int, Estimator] | None = None,
     values: Mapping[int, Any] | None = None,
     create_graph: bool = True,
+    checked: bool = False,
 ) -> Any:
     """``replay`` that draws anew what has to be: every draw whose parameters are no longer what they were.
 
     With ``rng`` all noise and all draws are new, and with ``size`` as well each has a leading axis of that many independent
     replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to have (with the leading axis, if any);
-    they stay draws, unlike a replaced node. Pathwise draws keep their noise unless ``rng`` is given.
+    they stay draws, unlike a replaced node. Pathwise draws keep their noise unless ``rng`` is given. ``checked``: ScgValueError where a draw would
+    have parameters that its distribution refuses.
     """
     bindings, values, create_graph = bindings or {}, values or {}, create_graph or RECORDER.get() is not None
     roots = [leaf for _, leaf in leaves(outputs)]
     table, leading, length = replaced(replacements, batched)
     length = length or size or 0
-    everything = rng is not None or bool(bindings) or bool(values)  # then the result is another graph, else another run beside the recorded one
-    same: set[int] = set()
+    everything = rng is not None or bool(bindings) or bool(values)
 
     def kept(node: Node) -> Any:
         return node if create_graph else node._value
@@ -241,23 +251,22 @@ def resample(
             if size is not None:
                 leading.add(node.id)
             return table[node.id]
-        if not is_stochastic(node) and node.primitive is not noise:
-            return NotImplemented
-        changed = [o for o in node.operands if type(o) is Node and o.id in table]
-        if everything and node.guard is not None and not changed and node.id not in bindings and node.id not in values and rng is None:
-            table[node.id] = kept(record(node.primitive, node.operands, node.statics, node._value))  # with an ``if`` of the new graph
-            same.add(node.id)
-            return table[node.id]
-        # a node that was only rebound has its value still, and so have the draws that depend on it
-        moved = [o for o in changed if o.id not in same and not (bindings and _is_same(o, table[o.id]))]
-        if node.primitive is noise or not everything and not moved:
+        if not is_stochastic(node):
             return NotImplemented
         site: Site = node.statics["site"]
+        changed = [o.id for o in node.operands if type(o) is Node and o.id in table]
+        # a node that was only rebound has its value still, and so have the draws that depend on it
+        moved = [o for o in node.operands if type(o) is Node and o.id in table and not (bindings and _is_same(o, table[o.id]))]
         bound = bindings.get(node.id, site.estimator)
         anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
         if not (anew or changed or node.id in values):
             return NotImplemented
         fresh = _with_parameters(node, site, table, leading, length, size if rng is not None else None)
+        if checked and changed:
+            try:
+                fresh.distribution.recheck()
+            except ScgValueError as error:
+                raise ScgValueError(f"{site.name or 'the draw'} made at {node.line}: {error}") from None
         if node.id in values:
             given = frozen(np.asarray(values[node.id], node.dtype))
             shape = (length, *node.shape) if size is not None else node.shape
@@ -279,7 +288,7 @@ def resample(
             leading.add(node.id)
         return table[node.id]
 
-    return rerun(outputs, order, table, leading, length, create_graph, visit, same)
+    return rerun(outputs, order, table, leading, length, create_graph, visit)
 
 
 def _is_same(before: Node, after: Any) -> bool:

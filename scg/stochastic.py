@@ -18,6 +18,7 @@ from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
+from scg.operands import described, plain
 from scg.pickling import pack, unpack
 from scg.sample import bound_to, draw, is_stochastic, numbered, overridden, resample
 from scg.surrogate import surrogate
@@ -125,18 +126,20 @@ class Graph:
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
         for node, leaf in zip(nodes, given, strict=True):
-            value = np.asarray(leaf._value if type(leaf) is Node else leaf, node.dtype)
-            new.append(parameter(value if replicates is None else np.broadcast_to(value, (replicates, *node.shape)), node.name))
+            value = _numbers(leaf._value if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(node.dtype, copy=False)
+            shape = node.shape if replicates is None else (replicates, *node.shape)
+            if value.shape not in (node.shape, shape):
+                raise ScgValueError(f"the parameter {node!r} needs a value of shape {shape}, got {value.shape} ({here()})")
+            new.append(parameter(np.broadcast_to(value, shape), node.name))
         replaced: dict[Node, Any] = dict(zip(nodes, new, strict=True))
         given_values = {}
         for name, value in (values or {}).items():
             node = self._draw(name)
             if node.primitive is not draw:
                 raise ScgTypeError(f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator ({here()})")
-            _check_possible(name, node, value)
-            given_values[node.id] = value
+            given_values[node.id] = _possible(name, node, value)
         batched = list(replaced) if replicates is not None else []
-        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values)
+        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
         return Graph(cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings)
 
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
@@ -185,7 +188,7 @@ class Graph:
         found = self._recorded[0]
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=size, create_graph=False))
+                new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=size, create_graph=False, checked=True))
         except GuardError:
             each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
             return [np.stack(column) for column in zip(*each, strict=True)]
@@ -256,13 +259,21 @@ def _check_count(replicates: Any) -> None:
         raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
 
 
-def _check_possible(name: str, node: Node, value: Any) -> None:
-    """Raise ScgValueError for a value that a draw of fixed support cannot have; its shape is checked where it is used."""
-    law, value = node.statics["site"].distribution, np.asarray(value)
-    if law.has(FixedSupport) and value.dtype.kind in "biuf" and value.shape[value.ndim - node.ndim :] == node.shape:
-        inside = np.asarray(law.support.contains(value))
+def _numbers(value: Any, what: str) -> np.ndarray:
+    array = np.asarray(plain(value, what))
+    if array.dtype.kind not in "biuf":
+        raise ScgTypeError(f"{what} needs real numbers, got {described((value,))} ({here()})")
+    return array
+
+
+def _possible(name: str, node: Node, value: Any) -> np.ndarray:
+    """A value for a draw; ScgTypeError where it is none, ScgValueError where a draw of fixed support cannot have it. Its shape is checked where it is used."""
+    distribution, array = node.statics["site"].distribution, _numbers(value, name)
+    if distribution.has(FixedSupport) and array.shape[array.ndim - node.ndim :] == node.shape:
+        inside = np.asarray(distribution.support.contains(array))
         if not np.all(inside):
-            raise ScgValueError(f"{name}: {value!r} is no value of {law!r}, whose support is {law.support!r} ({here()})")
+            raise ScgValueError(f"{name}: {value!r} is no value of {distribution!r}, whose support is {distribution.support!r} ({here()})")
+    return array
 
 
 def _restored(rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any) -> Graph:

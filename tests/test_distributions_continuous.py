@@ -1,5 +1,8 @@
 """Continuous distributions: against SciPy, quadrature and their own draws; divergences, transports, laws made of laws, refusals."""
 
+import functools
+import itertools
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats as st
 
 import scg
@@ -14,6 +18,7 @@ from scg import distributions as dist
 from scg.distributions.constraints import positive
 from scg.distributions.implicit import quantile
 from scg.distributions.uniform import noise_of, transported
+from scg.errors import EstimatorError, ScgTypeError, ScgValueError
 from scg.testing import check_distribution, check_gradient
 
 A = np.array
@@ -447,3 +452,80 @@ def test_the_slope_of_laplace_cdf_is_its_density_also_at_the_centre():
     median = dist.Mixture(dist.Laplace(at, 1.0), weights=A([0.3, 0.7])).icdf(0.5)
     assert median._value == 1
     np.testing.assert_allclose(scg.gradients(median, [at])[0], [0.3, 0.7], rtol=1e-12)
+
+
+SCALARS = [
+    (dist.Normal, (0.3, 1.2)), (dist.LogNormal, (0.3, 0.7)), (dist.LogitNormal, (-0.3, 1.2)), (dist.HalfNormal, (1.5,)), (dist.Laplace, (0.2, 1.1)), (dist.Logistic, (0.2, 0.6)),
+    (dist.Gumbel, (0.1, 1.3)), (dist.Cauchy, (0.1, 0.4)), (dist.StudentT, (3.0, 0.1, 1.2)), (dist.Exponential, (1.3,)), (dist.Gompertz, (0.4, 1.1)), (dist.Weibull, (1.2, 1.7)),
+    (dist.Pareto, (1.2, 2.5)), (dist.Gamma, (2.3, 1.2)), (dist.Chi2, (3.3,)), (dist.InverseGamma, (2.3, 1.1)), (dist.Beta, (1.3, 2.1)), (dist.Kumaraswamy, (1.3, 2.1)),
+    (dist.TruncatedNormal, (0.2, 1.1, -1.0, 2.0)), (dist.VonMises, (0.4, 1.3)), (functools.partial(dist.VonMises, low=-1.0), (0.4, 1.3)), (dist.Uniform, (-0.5, 1.5)), (dist.Delta, (1.0,)),
+    (lambda rate: dist.Erlang(2, rate), (1.2,)), (lambda t, p: dist.RelaxedBernoulli(t, probs=p), (0.7, 0.3)),
+    (lambda loc, s: dist.Transformed(dist.Normal(loc, s), dist.Exp()), (0.3, 1.2)), (lambda k, b: dist.Transformed(dist.Gamma(k, 1.0), dist.Affine(b, 1.2)), (1.3, 0.4)),
+    (lambda a, b: dist.Transformed(dist.Uniform(a, b), dist.Sigmoid()), (-1.0, 0.4)), (lambda loc: dist.Transformed(dist.VonMises(loc, 1.0), dist.Affine(0.0, 2.0)), (0.4,)),
+    (lambda a, w: dist.Mixture(dist.Pareto(np.stack([a, a + 1]), 2.0), weights=np.stack([w, 1 - w])), (1.2, 0.3)), (lambda p: dist.Mixture(dist.Normal(np.stack([p, -p]), 1.0), weights=[0.5, 0.5]), (0.4,)),
+    (lambda loc: dist.Independent(dist.VonMises(np.stack([loc, 2 * loc]), 1.0), 1), (0.4,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make, at", SCALARS, ids=lambda x: getattr(x, "__name__", None))
+def test_a_support_that_is_said_to_be_fixed_holds_still_when_a_parameter_moves(make, at):
+    """The least and the greatest draw: quantiles at 0 and 1, or what the support says."""
+
+    def ends(parameters):
+        distribution = make(*map(np.asarray, parameters))
+        inner = getattr(distribution, "base", distribution) if distribution.event_shape else distribution
+        try:
+            return [np.asarray(inner.icdf(np.array(u))) for u in (0.0, 1.0)]
+        except ScgValueError:
+            return [np.asarray(end) for end in (inner.support.low, inner.support.high)]
+
+    for i in range(len(at)):
+        nodes = [scg.parameter(np.asarray(p)) if k == i else p for k, p in enumerate(at)]
+        moved = [p + 0.05 * (1 + abs(p)) if k == i else p for k, p in enumerate(at)]
+        with np.errstate(all="ignore"):
+            still = all(np.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(ends(at), ends(moved), strict=True))
+        assert make(*nodes).has(dist.FixedSupport) == still, (make, i, ends(at), ends(moved))
+
+
+@pytest.mark.parametrize("low", [None, -math.pi, 0.5])
+@pytest.mark.parametrize("cost", [lambda z: 1.0 * z, lambda z: z * z - np.sin(2 * z), lambda z: np.cos(z)])
+def test_angles_have_one_turn_and_every_estimator_that_is_accepted_is_right_on_it(low, cost):
+    loc, k = 0.9, 1.1
+    make = lambda p: dist.VonMises(p[0], p[1], low)
+
+    def expectation(p):
+        start = p[0] - math.pi if low is None else low
+        d = dist.VonMises(float(p[0]), float(p[1]))
+        return scipy.integrate.quad(lambda z: cost(z) * np.exp(d.log_prob(z)), start, start + 2 * math.pi, epsabs=1e-12, points=[start + (p[0] - start) % (2 * math.pi)])[0]
+
+    h = 1e-4
+    slope = [(expectation([loc + h, k]) - expectation([loc - h, k])) / (2 * h), (expectation([loc, k + h]) - expectation([loc, k - h])) / (2 * h)]
+    for rule in (scg.ScoreFunction(), scg.Reparameterized()):
+        if low is None and rule.scores:
+            with pytest.raises(EstimatorError, match=r"use Reparameterized\(\), or VonMises\(loc, concentration, low=-np.pi\)"):
+                scg.trace(lambda p, rng: cost(scg.sample(make(p), rule, rng=rng, name="z")), A([loc, k]), rng=np.random.default_rng(0))
+            continue
+        graph = scg.trace(lambda p, rng, rule=rule: cost(scg.sample(make(p), rule, rng=rng, name="z")), A([loc, k]), rng=np.random.default_rng(0))
+        np.testing.assert_allclose(scg.exact.expectation(graph), expectation([loc, k]), rtol=1e-9)
+        np.testing.assert_allclose(scg.exact.gradient(graph), slope, rtol=1e-6, atol=1e-7)
+        assert scg.testing.judge(graph, rng=np.random.default_rng(1)).status == "unbiased"
+
+
+def test_moments_of_angles_on_a_fixed_turn():
+    for loc, k, low in itertools.product((0.3, 2.9, -7.0), (0.3, 20.0), (-math.pi, 1.0)):
+        d = dist.VonMises(loc, k, low)
+        mode = low + (loc - low) % (2 * math.pi)
+        mean, square = (scipy.integrate.quad(lambda z, n=n, d=d: z**n * np.exp(d.log_prob(z)), low, low + 2 * math.pi, points=[mode], epsabs=1e-12)[0] for n in (1, 2))
+        np.testing.assert_allclose([d.mean, d.variance], [mean, square - mean**2], rtol=1e-9)
+        z = d.sample(np.random.default_rng(0), 2000)
+        assert (z >= low).all() and (z <= low + 2 * math.pi).all()
+    for bad in (math.inf, "a", A([1.0])):
+        with pytest.raises(ScgTypeError, match="low"):
+            dist.VonMises(0.0, 1.0, bad)
+
+
+def test_mixed_angles_are_moved_only_where_they_share_a_turn():
+    loc, weights = scg.parameter(A([0.0, 2.0])), A([0.5, 0.5])
+    apart, shared = (dist.Mixture(dist.VonMises(loc, 1.3, low), weights=weights) for low in (None, -math.pi))
+    assert not apart.has(dist.FixedSupport) and not apart.has(dist.Reparameterizable)
+    assert shared.has(dist.FixedSupport) and shared.has(dist.Reparameterizable)

@@ -12,7 +12,7 @@ import scg
 import scg.exact
 from scg import distributions as dist
 from scg.distributions import kl_divergence
-from scg.errors import GuardError, ScgTypeError, ScgValueError
+from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError
 from scg.exact import engine, leaf
 from scg.special import sigmoid
 from tests import oracle
@@ -616,8 +616,10 @@ def test_without_chance():
 def test_refusals():
     with pytest.raises(ScgTypeError, match="a graph, a node or a function"):
         scg.exact.expectation(3.0)
-    with pytest.raises(ScgValueError, match="exactly zero"):
+    with pytest.raises(EstimatorError, match="fixed support"):
         scg.exact.gradient(lambda t, rng: scg.sample(dist.Bernoulli(probs=t), scg.ScoreFunction(), rng=rng) * 2.0, np.array(0.0))
+    with pytest.raises(ScgValueError, match="exactly zero"):
+        scg.exact.gradient(lambda t, rng: scg.sample(dist.Bernoulli(probs=t), scg.Enumerate(), rng=rng) * 2.0, np.array(0.0))
 
 
 @pytest.mark.parametrize("law", [dist.Poisson(30.0), dist.Geometric(0.05)])

@@ -1,5 +1,6 @@
 """Graphs as data: tracing, names, binding, running again, replicates, pickling; and minibatches."""
 
+import math
 import pickle
 
 import numpy as np
@@ -313,3 +314,50 @@ def test_patterns_and_unnamed_draws_keep_their_estimators_where_the_function_is_
     met.clear()
     graph.gradients(rng=RNG(0), replicates=40)
     assert unseen and set(met) == {"Bernoulli", "Categorical"}
+
+
+FORMS = {
+    "scale": (lambda t: dist.Normal(0.0, t), np.array(1.0), [-1.0, 0.0, math.nan, math.inf]),
+    "probs": (lambda t: dist.Categorical(probs=t), np.array([0.5, 0.5]), [[0.9, 0.9], [1.5, -0.5], [math.nan, 0.5]]),
+    "base.rate": (lambda t: dist.Independent(dist.Poisson(t), 1), np.array([1.0, 2.0]), [[1.0, -2.0]]),
+    "low": (lambda t: dist.Uniform(t, 1.0), np.array(0.0), [1.0, 3.0]),
+    "component.rate": (lambda t: dist.Mixture(dist.Exponential(t), weights=[0.5, 0.5]), np.array([1.0, 2.0]), [[1.0, 0.0]]),
+    "a draw in between": (lambda t: dist.Normal(0.0, scg.sample(dist.Delta(t), scg.Reparameterized(), rng=np.random.default_rng(0))), np.array(1.0), [-1.0]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()])
+def test_a_graph_run_with_parameters_that_a_distribution_refuses_is_refused_as_the_function_is(form, estimator):
+    make, good, bad = FORMS[form]
+    function = lambda t, rng: 1.0 * np.sum(scg.sample(make(t), estimator, rng=rng, name="z") ** 2)
+    try:
+        graph = scg.trace(function, good, rng=np.random.default_rng(0))
+    except EstimatorError:
+        return
+    for parameters in map(np.asarray, bad):
+        with pytest.raises(ScgValueError) as by_function:
+            scg.grad(function)(parameters, rng=np.random.default_rng(0))
+        for run in (
+            lambda p=parameters: graph.run(parameters=p, rng=np.random.default_rng(0)),
+            lambda p=parameters: graph.run(parameters=p),
+            lambda p=parameters: graph.run(parameters=p, rng=np.random.default_rng(0), replicates=3),
+            lambda p=parameters: scg.replay(graph.cost, {graph.parameters: p}),
+            lambda p=parameters: scg.replay(graph.cost, {graph.parameters: np.stack([good, p])}, [graph.parameters]),
+        ):
+            with pytest.raises(ScgValueError) as caught:
+                run()
+            assert "test_stochastic.py" in str(caught.value) and str(by_function.value).split(" (")[0].split(", got")[0] in str(caught.value)
+    assert np.isfinite(graph.run(parameters=good * 1.0, rng=np.random.default_rng(1)).gradients()).all()
+
+
+def test_values_and_parameters_of_a_run_are_numbers_of_the_right_shape():
+    graph = scg.trace(lambda s, rng: np.sum(scg.sample(dist.Normal(0.0, s), scg.ScoreFunction(), rng=rng, name="z") ** 2), np.array(1.0), rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    for bad, kind in ((None, ScgTypeError), ("a", ScgTypeError), (1j, ScgTypeError), (np.ones(5), ScgValueError), ([1.0, "a"], ScgTypeError)):
+        with pytest.raises(kind):
+            graph.run(values={"z": bad})
+        for replicates in (None, 3) if bad is not None else ():
+            with pytest.raises(ScgValueError if isinstance(bad, list) else kind):
+                graph.run(parameters=bad, rng=rng, replicates=replicates)
+    assert graph.run(parameters=np.array([1.0, 2.0, 3.0]), rng=rng, replicates=3).cost.shape == (3,)

@@ -6,21 +6,21 @@ made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one
 """
 
 import dataclasses
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import scipy.special as sp
 
 from scg.ambient import RECORDER, settled
 from scg.distributions.constraints import Constraint, real
-from scg.distributions.implicit import quantile
+from scg.distributions.entry import ENTRIES, entered
+from scg.distributions.implicit import moves_at, quantile
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.graph import Node
-from scg.operands import beside, frozen
+from scg.operands import beside, described, frozen
 from scg.primitives.layout import stop_gradient
 
 Shape = tuple[int, ...]
@@ -42,6 +42,8 @@ class Parameterized:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked(name, value, constraint))
+            elif getattr(type(self), name, 0) is not None:  # a default of None says that it may be left out
+                raise ScgTypeError(f"{type(self).__name__}: {name} must be numbers, got None ({here()})")
         for name, value in vars(self).items():
             if type(value) is Node and name not in self.constraints:
                 raise ScgTypeError(f"{type(self).__name__}: {name} is a Node, so it is a parameter: name it in constraints ({here()})")
@@ -50,8 +52,22 @@ class Parameterized:
         except ValueError:
             shapes = ", ".join(f"{name} {getattr(value, 'shape', ())}" for name, value in self.parameters.items())
             raise ScgValueError(f"{type(self).__name__}: the shapes of {shapes} do not broadcast ({here()})") from None
+        self._tied()
+
+    def _tied(self) -> None:
+        """Raise ScgValueError where parameters do not fit each other, by ``_require``."""
+
+    def recheck(self) -> None:
+        """Raise ScgValueError where a parameter is outside its constraint: for what ``replaced`` has made of parameters that are not known to be good."""
+        for name, value in self._own().items():
+            if not settled(self.constraints[name].holds, value):
+                self._checked(name, value, self.constraints[name])
+        self._tied()
+        for part in self.parts:
+            getattr(self, part).recheck()
 
     def _checked(self, name: str, value: Any, constraint: Constraint) -> Any:
+        given = value
         if type(value) is int:
             value = float(value)
         elif type(value) not in (float, Node, np.ndarray):
@@ -64,7 +80,8 @@ class Parameterized:
         raw = value._value if type(value) is Node else value
         if type(raw) is not float:
             if raw.dtype.kind not in "fiub":
-                raise ScgTypeError(f"{type(self).__name__}: {name} must be numbers, got dtype {raw.dtype} ({here()})")
+                what = described((given,)) if raw.ndim == 0 else f"dtype {raw.dtype}"
+                raise ScgTypeError(f"{type(self).__name__}: {name} must be real numbers, got {what} ({here()})")
             if raw.dtype.kind != "f":
                 raw = raw.astype(float)
                 value = raw if type(value) is not Node else value
@@ -171,15 +188,24 @@ class Distribution(Parameterized, ABC):
     ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is reparameterized by implicit differentiation.
 
     Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN.
-    ``moving`` names the parameters that move the support of a law that is FixedSupport otherwise.
+    ``moving`` names the parameters that move the support of a distribution that is FixedSupport otherwise. ``edges`` names probabilities, and
+    where they leave some values of the support out: there the derivative in them is about values that are never drawn.
     """
 
     moving: tuple[str, ...] = ()
+    edges: ClassVar[dict[str, tuple[float, ...]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "log_prob" in vars(cls):
-            cls.log_prob = _of_leaves(cls.log_prob)  # type: ignore[method-assign]
+        for name in ENTRIES:  # also what a class has from one that is no distribution, such as Reparameterizable
+            method = getattr(cls, name)
+            if method is not getattr(Distribution, name) and not hasattr(method, "entered"):
+                setattr(cls, name, entered(name, method))
+
+    instead_of_an_array: ClassVar[str] = "draw from a distribution by scg.sample(distribution, estimator, rng=rng)"
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        raise ScgTypeError(f"{self!r} is no array: {self.instead_of_an_array} ({here()})")
 
     @property
     def event_shape(self) -> Shape:
@@ -194,11 +220,17 @@ class Distribution(Parameterized, ABC):
 
     def has(self, capability: type) -> bool:
         """Whether this law has a capability, given which of its parameters are Nodes."""
-        if capability is FixedSupport and self.moving:
+        if capability is FixedSupport and (self.moving or self.edges):
             given = self.parameters
             if any(type(given[name]) is Node for name in self.moving):
                 return False
+            if any([moves_at(given[name], ends) for name, ends in self.edges.items() if type(given.get(name)) is Node]):
+                return False
         return isinstance(self, capability) or capability is Reparameterizable and self._inverts_cdf()
+
+    def way_out(self, capability: type) -> str:
+        """What else to write where an estimator needs a capability that this distribution lacks; empty: nothing else."""
+        return ""
 
     def _inverts_cdf(self) -> bool:
         return type(self).cdf is not Distribution.cdf and not isinstance(self, Discrete) and self.event_shape == ()
@@ -255,6 +287,8 @@ class Distribution(Parameterized, ABC):
         if not self._inverts_cdf():
             raise self._unknown("icdf")
         return quantile(self, probability)
+
+    icdf = entered("icdf", icdf)
 
     def kl_to(self, other: "Distribution") -> Any:
         """KL(self || other) in closed form; NotImplemented where none is known. Called by ``kl_divergence``."""
@@ -336,18 +370,6 @@ def draw_noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype:
     return law.sample_as(rng, shape, dtype)
 
 
-def _of_leaves(log_prob: Callable[..., Any]) -> Callable[..., Any]:
-    """``log_prob`` for which, in a function that is recorded for a plan, an array that others can write to is a leaf, and is read anew."""
-
-    @functools.wraps(log_prob)
-    def of(self: Distribution, value: Any) -> Any:
-        if type(value) is np.ndarray and RECORDER.get() is not None and value.dtype.kind in "fiub":
-            value = beside(value) if any([type(p) is Node for p in self.parameters.values()]) else value
-        return log_prob(self, value)
-
-    return of
-
-
 def batch_of(parameter: Any, event_ndim: int) -> Shape:
     """The shape of a parameter without the axes that belong to one event (of which it may lack some that would have length one)."""
     shape = np.shape(parameter) if type(parameter) is not Node else parameter.shape
@@ -390,6 +412,8 @@ def kl_divergence(p: Distribution, q: Distribution) -> Any:
 
     Raises ScgValueError where the event shapes differ, or no closed form is known: take the mean of p.log_prob(z) - q.log_prob(z) over draws z of p.
     """
+    if not (isinstance(p, Distribution) and isinstance(q, Distribution)):
+        raise ScgTypeError(f"KL(p || q) needs two distributions, got {described((p, q))} ({here()})")
     for law, other in ((p, q), (q, p)):
         sizes = getattr(law, "categories", None), getattr(other, "categories", None)
         if law.event_shape != other.event_shape or None not in sizes and sizes[0] != sizes[1]:

@@ -174,6 +174,11 @@ class TrilAffine(Bijection):
     constraints = {"loc": Vector(finite), "scale_tril": lower_cholesky}
     event_ndim = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n, shape = self.loc.shape[-1], self.scale_tril.shape
+        self._require(shape[-2:] == (n, n), f"scale_tril must have {n} rows and columns, as loc has elements, got shape {shape}")
+
     def forward(self, x: Any) -> Any:
         return self.loc + matvec(np.tril(self.scale_tril), x)
 

@@ -10,7 +10,7 @@ from scg.ambient import settled
 from scg.distributions.accurate import rest
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
-from scg.distributions.discrete import log, numbers, one_of_two, outside, times
+from scg.distributions.discrete import AT_AN_EDGE, log, numbers, one_of_two, outside, times
 from scg.special import log_softmax, softmax
 
 
@@ -33,6 +33,10 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
     probs: Any
     logits: Any
     constraints = {"probs": simplex, "logits": Logits()}
+    edges = {"probs": (0.0,)}
+
+    def way_out(self, capability: type) -> str:
+        return AT_AN_EDGE if capability is FixedSupport else ""
 
     def __post_init__(self) -> None:
         one_of_two(self)

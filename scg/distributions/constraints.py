@@ -100,10 +100,15 @@ class _Positive(Constraint):
         return "positive and finite"
 
 
-class _Circle(Constraint):
-    """Angles, in radians: any finite number stands for itself and all others a whole number of turns away. The ends are those of one turn."""
+@dataclass(frozen=True, eq=False)
+class Circle(Constraint):
+    """Angles, in radians: any finite number stands for itself and all others an integer number of turns away.
 
-    low, high = -np.pi, np.pi
+    ``low`` and ``high`` are the ends of the turn on which draws lie.
+    """
+
+    low: Any = -np.pi
+    high: Any = np.pi
 
     def contains(self, x: Any) -> Any:
         return np.isfinite(x)
@@ -184,7 +189,7 @@ class LowerCholesky(Constraint):
         return "lower triangular with a positive diagonal"
 
 
-real, finite, positive, circle = _Real(), _Finite(), _Positive(), _Circle()
+real, finite, positive = _Real(), _Finite(), _Positive()
 nonnegative = Interval(0, np.inf, "left")
 unit_interval = Interval(0.0, 1.0)
 open_unit_interval = Interval(0.0, 1.0, "neither")

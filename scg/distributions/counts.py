@@ -18,9 +18,10 @@ from scg.distributions.accurate import rest
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
 from scg.distributions.categorical import OneOfMany
 from scg.distributions.constraints import Constraint, Integers, Interval, finite, nonnegative, positive, real, unit_interval
-from scg.distributions.discrete import Odds, log, numbers, raw, smallest, supported, times
+from scg.distributions.discrete import Odds, log, numbers, outside, raw, smallest, supported, times
 from scg.errors import NotDifferentiable, ScgValueError, here
 from scg.graph import Node, primitive
+from scg.primitives.layout import stop_gradient
 from scg.special import log_softmax
 
 probability = Interval(0.0, 1.0, "right")
@@ -81,6 +82,16 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
         if self.probs is None and settled(finite.holds, self.logits):
             return ways + (k * self.log_p + (n - k) * self.log_q)
         return ways + self.power(k, n - k)
+
+    def masses(self, value: Any) -> Any:
+        """C(n, k) p^k (1-p)^(n-k), with its derivatives at p = 0 and 1, where C(n, k) < 2^n is a number."""
+        if self.probs is None or not settled(lambda n: np.max(n, initial=0) <= _longest(self.dtype, 2), self.n):
+            return super().masses(value)
+        value, n = numbers(value, self.dtype), self.trials
+        bad = outside(value, 0, self.n)
+        k = np.where(bad, 0, value)
+        ways = stop_gradient(np.exp(-betaln(k + 1, n - k + 1) - log(n + 1)))
+        return np.where(bad, 0, ways * self.p**k * self.q ** (n - k))
 
     @property
     def mean(self) -> Any:
@@ -164,6 +175,7 @@ class Poisson(Distribution, Discrete, FixedSupport):
 
     rate: Any
     constraints = {"rate": nonnegative}
+    edges = {"rate": (0.0,)}
     support = naturals  # type: ignore[assignment]
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
@@ -304,6 +316,16 @@ class Multinomial(OneOfMany):
         missing = np.any(value != value, axis=-1)
         return np.where(missing, math.nan, np.where(bad, -math.inf, self._inside(np.where(bad[..., None], 0, value))))
 
+    def masses(self, value: Any) -> Any:
+        """n! prod_k p_k^x_k / x_k!, with its derivatives where some p_k are 0, where the factor, at most K^n, is a number."""
+        if self.probs is None or self.n > _longest(self.dtype, self.categories):
+            return super().masses(value)
+        x = numbers(self._events(value), self.dtype)
+        bad = np.any((x < 0) | (np.floor(x) < x), axis=-1) | (np.sum(x, axis=-1) != self.n)
+        x = np.where(bad[..., None], 0, x)
+        ways = np.exp(math.lgamma(self.n + 1) - np.sum(sp.gammaln(stop_gradient(x) + 1), axis=-1))
+        return np.where(bad, 0, ways * np.prod(self.probs**x, axis=-1))
+
     def _inside(self, x: Any) -> Any:
         weighted = sp.xlogy(x, self.probs) if self.logits is None else times(x, log_softmax(self.logits, -1))
         return math.lgamma(self.n + 1) + np.sum(weighted - sp.gammaln(x + 1), axis=-1)
@@ -325,6 +347,11 @@ class Multinomial(OneOfMany):
     def kl_to(self, other: Distribution) -> Any:
         """n sum_k p_k (log p_k - log q_k), for the same n."""
         return self.n * super().kl_to(other) if isinstance(other, Multinomial) and self.n == other.n else NotImplemented
+
+
+def _longest(dtype: np.dtype[Any], base: int) -> float:
+    """The greatest n for which base^n is a number of the dtype."""
+    return float(np.log(float(np.finfo(dtype).max)) / math.log(max(base, 2)))
 
 
 def _any_node(*values: Any) -> bool:

@@ -12,7 +12,7 @@ import scipy.special as sp
 
 from scg import special
 from scg.ambient import settled
-from scg.distributions.base import Distribution, real_array, weak
+from scg.distributions.base import Distribution, FixedSupport, real_array, weak
 from scg.distributions.implicit import Inverted
 from scg.errors import ScgTypeError, here
 from scg.graph import Node, primitive
@@ -50,6 +50,10 @@ class Odds(Distribution):
 
     probs: Any
     logits: Any
+    edges = {"probs": (0.0, 1.0)}
+
+    def way_out(self, capability: type) -> str:
+        return AT_AN_EDGE if capability is FixedSupport else ""
 
     def __post_init__(self) -> None:
         one_of_two(self)
@@ -118,6 +122,9 @@ def _smallest_value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) 
 
 
 _smallest = primitive(_smallest_value, Inverted(), name="smallest")
+
+
+AT_AN_EDGE = "at a probability of 0 or 1 that moves, whose derivative is about values that are not drawn, Enumerate() or MeasureValued(); or logits in place of probs"
 
 
 def one_of_two(law: Any) -> None:

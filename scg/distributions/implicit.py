@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.ambient import RECORDER, settled
 from scg.axes import AxisMap, broadcast_axes, own, padded
 from scg.gradient import pull
-from scg.graph import Node, parameter, primitive
+from scg.graph import Node, ancestors, parameter, primitive
 from scg.replay import replay
 
 
@@ -103,6 +104,20 @@ def _inverted(law: Any, u: Any) -> Any:
         left, low, high, at, before = left[go], low[go], high[go], at[go], gap[go]
         some = law.replaced(**{name: p[left] for name, p in rows.items()})
     return z.reshape(shape)
+
+
+def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
+    """Whether elements of ``p`` that are at one of ``ends`` have a derivative in what ``p`` is made of: softmax(-inf) is 0, and stays 0."""
+    if not settled(lambda value: any([np.any(value == end) for end in ends]), p):
+        return False
+    token = RECORDER.set(None)  # a question about values: no plan repeats it, and the one above asks whether it comes up
+    try:
+        roots = [node for node in ancestors([p]) if node.dtype.kind == "f" and not any([type(o) is Node for o in node.operands])]
+        weights = np.cos(np.arange(1.0, p.size + 1)).reshape(p.shape)  # that no symmetry cancels
+        cotangent = np.where(np.isin(p._value, ends), weights, 0).astype(p.dtype)
+        return any([np.any(g) for g in pull([p], [cotangent], roots)])
+    finally:
+        RECORDER.reset(token)
 
 
 def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Any:

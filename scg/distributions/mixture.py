@@ -8,7 +8,7 @@ import numpy as np
 
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, Shape, real_array
 from scg.distributions.categorical import Logits
-from scg.distributions.constraints import Constraint, Integers, Interval, simplex
+from scg.distributions.constraints import Circle, Constraint, Integers, Interval, simplex
 from scg.distributions.discrete import log
 from scg.distributions.implicit import quantile
 from scg.distributions.uniform import UNIT
@@ -53,11 +53,22 @@ class Mixture(Reparameterizable, Distribution):
         return 1
 
     def has(self, capability: type) -> bool:
+        if capability in (FixedSupport, Reparameterizable) and self._turns():
+            return False
         if capability is Reparameterizable:
             return self._inverts_cdf() and type(self.component).cdf is not Distribution.cdf
         if issubclass(capability, (Discrete, FixedSupport)):
             return capability in (Discrete, FixedSupport) and self.component.has(capability)
         return isinstance(self, capability)
+
+    def _turns(self) -> bool:
+        """Whether the draws of the components lie on several turns: an angle has one density, and not the draws that are a turn apart."""
+        found = self.component.support
+        return isinstance(found, Circle) and bool(np.any(found.low != np.min(found.low)))
+
+    def way_out(self, capability: type) -> str:
+        found: str = self.component.way_out(FixedSupport if self._turns() else capability)
+        return found
 
     @property
     def moving(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -73,7 +84,7 @@ class Mixture(Reparameterizable, Distribution):
     @property
     def support(self) -> Constraint:
         found: Constraint = self.component.support
-        if not isinstance(found, (Interval, Integers)):
+        if not isinstance(found, (Interval, Integers, Circle)):
             return found
         shape = self.component.batch_shape  # the ends of each component: those of all of them
         low, high = (end if getattr(end, "ndim", 0) == 0 else fold(np.broadcast_to(end, shape), axis=-1) for end, fold in ((found.low, np.min), (found.high, np.max)))

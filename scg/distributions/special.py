@@ -8,6 +8,7 @@ import numpy as np
 
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, real_array
 from scg.distributions.constraints import Constraint, Interval, Vector, finite, real
+from scg.distributions.entry import sample_shape
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgValueError, here
 
@@ -32,7 +33,7 @@ class Delta(Reparameterizable, Distribution):
 
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
-        at = 0 * (value - self.loc)  # NaN where the value is one
+        at = np.where(value != value, math.nan, 0.0 * np.zeros_like(self.loc))
         return np.where((value < self.loc) | (value > self.loc), -math.inf, at)
 
     @property
@@ -64,9 +65,13 @@ class Flat(Distribution, FixedSupport):
 
     shape: Shape = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", sample_shape(self.shape, "Flat"))
+        super().__post_init__()
+
     @property
     def event_shape(self) -> Shape:
-        return tuple(self.shape)
+        return self.shape
 
     @property
     def support(self) -> Constraint:

@@ -30,6 +30,10 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
     def moving(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple([f"base.{name}" for name in self.base.moving])
 
+    def way_out(self, capability: type) -> str:
+        found: str = self.base.way_out(capability)
+        return found
+
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return noise_of(self.base, shape)
 

@@ -31,8 +31,7 @@ class Uniform(Reparameterizable, Distribution):
     high: Any = 1.0
     constraints = {"low": finite, "high": finite}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _tied(self) -> None:
         plain = self.detached()
         self._require(plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}")
 

@@ -4,7 +4,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.distributions.base import Distribution
+from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.uniform import UNIT
@@ -24,7 +24,7 @@ class ARM(Estimator):
     once. b is what was drawn; b' comes from its law given b, and u from the interval in which both come out so. First derivatives only.
     """
 
-    requires = (Bernoulli,)
+    requires = (Bernoulli, FixedSupport)
     instead = "DisARM(), ScoreFunction() or Reparameterized()"
 
     def expand(self, down: Downstream) -> Any:
@@ -51,7 +51,7 @@ class DisARM(Estimator):
     that is z') up to the end of the longer one, and zero beyond (after Dong, Mnih and Tucker, 2021).
     """
 
-    requires = ()
+    requires = (FixedSupport,)
     instead = "ScoreFunction() or Reparameterized()"
 
     def check(self, distribution: Distribution, label: str) -> None:
@@ -59,6 +59,7 @@ class DisARM(Estimator):
             raise EstimatorError(
                 f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use {self.instead} ({here()})"
             )
+        super().check(distribution, label)
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:

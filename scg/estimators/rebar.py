@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.ambient import unplanned
+from scg.distributions.base import FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
@@ -28,7 +29,7 @@ class _Relaxed(Estimator):
     With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl = sigmoid(logit(v) + softplus(s l)) sigmoid(s l).
     """
 
-    requires = (Bernoulli,)
+    requires = (Bernoulli, FixedSupport)
     instead = "ScoreFunction() or Reparameterized()"
 
     def __init__(self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
-from scg.distributions.constraints import circle
 from scg.distributions.gamma import Gamma
 from scg.distributions.interval import Beta
 from scg.distributions.normal import Normal
@@ -52,8 +51,6 @@ def has_quantiles(law: Any) -> bool:
 def place_of(law: Any) -> tuple[Any, Any, Any, Any] | None:
     """The ends of the support of a law of numbers, a centre and a scale; None where it has none that are known."""
     low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
-    if law.support is circle:
-        return None
     with np.errstate(all="ignore"):
         if has_quantiles(law):
             first, centre, last = (np.asarray(law.icdf(np.full(law.batch_shape, u))) for u in (0.25, 0.5, 0.75))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scg.distributions.base import Discrete, FiniteSupport
-from scg.distributions.constraints import Simplex, Vector, circle
+from scg.distributions.constraints import Simplex, Vector
 from scg.errors import ScgValueError
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
@@ -55,9 +55,7 @@ def integrals(law: Any, pilot: Any) -> Integrals | None:
 
 
 def ends(law: Any) -> tuple[Any, Any]:
-    """Of the support of a scalar law; of an angle, half a turn to either side of its mean."""
-    if law.support is circle:
-        return law.mean - math.pi, law.mean + math.pi
+    """Of the support of a scalar distribution."""
     return getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
 
 
