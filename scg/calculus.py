@@ -21,6 +21,8 @@ from scg.tree import children, leaves, leaves_like, map_leaves, rebuild
 
 Argnums = int | Sequence[int]
 
+_BLOCK = 2**26  # bytes that the arrays of one block of rows of a Jacobian may take
+
 # Allocated, never touched, and freed: from then on the C library keeps freed arrays of up to this size for the next ones. Else it returns their
 # pages, and faulting them in again takes as long as a training step on arrays of a megabyte computes.
 np.empty(2**25 - 2**16, np.uint8)
@@ -121,7 +123,8 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
 def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
     """The function that returns J with J[i, j] = d fn_i / d x_j: for each leaf of the arguments an array of shape result.shape + leaf.shape.
 
-    All rows at once, by replaying one backward pass over a batch of unit cotangents (in blocks, so that memory stays bounded).
+    Many rows at once, by replaying one backward pass over a batch of unit cotangents: in blocks of so many that all arrays of one block take
+    64 megabytes at most, or of one row where that takes more.
     """
 
     @functools.wraps(fn)
@@ -203,20 +206,28 @@ def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no derivative
     seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
     pulled = pull([result], [seed], inputs, create_graph=True)
-    block = max(1, 2**22 // max([1, result.size, *[x.size for x in inputs]]))
-    parts: list[list[Any]] = [[] for _ in inputs]
+    moving = [g for g in pulled if type(g) is Node]
+    block = max(1, min(result.size, _BLOCK // _bytes_behind(seed, moving)))
+    parts: list[list[Any]] = []
     for start in range(0, result.size, block):
         rows = np.arange(start, min(start + block, result.size))
         unit = np.zeros((len(rows), result.size), result.dtype)
         unit[rows - start, rows] = 1
-        unit = unit.reshape(len(rows), *result.shape)
-        for column, (g, x) in enumerate(zip(pulled, inputs, strict=True)):
-            if type(g) is Node:
-                parts[column].append(replay(g, {seed: unit}, batched=[seed], create_graph=graph))
-            else:
-                parts[column].append(np.zeros((len(unit), *x.shape), x.dtype))
-    joined = [np.concatenate(p) if p else np.zeros((0, *x.shape), x.dtype) for p, x in zip(parts, inputs, strict=True)]
-    return [np.reshape(j, result.shape + x.shape) for j, x in zip(joined, inputs, strict=True)]
+        parts.append(replay(moving, {seed: unit.reshape(len(rows), *result.shape)}, batched=[seed], create_graph=graph))
+    columns = iter([np.concatenate(column) for column in zip(*parts, strict=True)])
+    found = [next(columns, None) if type(g) is Node else None for g in pulled]
+    whole = [result.shape + x.shape for x in inputs]
+    return [np.zeros(s, x.dtype) if f is None else np.reshape(f, s) for f, s, x in zip(found, whole, inputs, strict=True)]
+
+
+def _bytes_behind(seed: Node, nodes: list[Node]) -> int:
+    """The bytes of all arrays between a node and some that are made of it: what one replicate of a replay holds."""
+    held = {seed.id: seed.nbytes}
+    for node in ancestors(nodes, seed.id):
+        if any([type(o) is Node and o.id in held for o in node.operands]):
+            value = node._value
+            held[node.id] = sum([v.nbytes for v in value]) if type(value) is tuple else value.nbytes
+    return max(1, sum(held.values()))
 
 
 def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:

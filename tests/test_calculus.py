@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -516,3 +517,21 @@ def test_a_guard_of_one_thread_is_none_of_another():
         thread.join()
     assert made[0].guard is None
     assert (x * 2).guard is not None
+
+
+def test_the_memory_of_a_hessian_is_bounded_whatever_stands_between():
+    """Between 300 numbers and the cost stand arrays of 300 x 300: all rows at once would take 216 megabytes for each of some ten arrays."""
+    x = np.random.default_rng(0).normal(size=300)
+
+    def cost(p):
+        return np.sum(np.tanh(np.outer(p, p)))
+
+    tracemalloc.start()
+    try:
+        found = scg.hessian(cost)(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 150e6
+    for k in (0, 150, 299):
+        np.testing.assert_allclose(found[k], scg.hvp(cost)(x, np.eye(300)[k]), rtol=1e-12, atol=1e-12)
