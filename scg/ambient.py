@@ -42,7 +42,7 @@ class Guard:
 
 
 class Ambient(NamedTuple):
-    """What must be ambient: the latest guard, and whether NaN is sought.
+    """What must be ambient: the latest guard, whether NaN is sought, and who is told of each node that is made.
 
     The guard is held only until a node has taken it (``held``) or by the scope that collects it, so that a graph dies with its nodes.
     """
@@ -50,6 +50,7 @@ class Ambient(NamedTuple):
     guard: "weakref.ref[Guard] | None" = None
     held: Guard | None = None
     nan: bool = False
+    made: Callable[[Any], None] | None = None
 
 
 AMBIENT: contextvars.ContextVar[Ambient | None] = contextvars.ContextVar("scg_ambient", default=None)
@@ -127,7 +128,8 @@ def take_guard(ambient: Ambient, node: Any) -> None:
     nodes only, it needs none of its own."""
     guard = None if ambient.guard is None else ambient.guard()
     if guard is None:
-        AMBIENT.set(ambient._replace(guard=None) if ambient.nan else None)
+        rest = ambient._replace(guard=None, held=None)
+        AMBIENT.set(None if rest == Ambient() else rest)
     elif any([type(o) is type(node) and o.id < guard.stamp for o in node.operands]) or (_begins(node) and _is_of_this_run(guard)):
         node.guard = guard
         if ambient.held is not None:

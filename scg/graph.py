@@ -15,7 +15,7 @@ from typing import Any, NoReturn, final
 
 import numpy as np
 
-from scg.ambient import AMBIENT, Guard, ids, note_guard, take_guard, unplanned
+from scg.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.errors import PACKAGE, NonFiniteError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError, here, kin, place, user_frame
 from scg.operands import constant_operand, described, frozen, has_nan, name_of, plain, raise_kin, raise_named
 
@@ -166,6 +166,16 @@ def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
         return apply(RULES[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
 
     return forward, reflected
+
+
+def _in_place(forward: Any) -> Any:
+    def changed(self: "Node", other: Any) -> Any:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.changed_in_place(self)
+        return forward(self, other)
+
+    return changed
 
 
 def _unary(ufunc: np.ufunc) -> Any:
@@ -320,7 +330,12 @@ class Node:
     def __getitem__(self, index: Any) -> "Node":
         return RULES[operator.getitem](self, index)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.hashed(self)
+        return object.__hash__(self)
+
     __add__, __radd__ = _binary(np.add)
     __sub__, __rsub__ = _binary(np.subtract)
     __mul__, __rmul__ = _binary(np.multiply)
@@ -341,6 +356,8 @@ class Node:
     __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
     __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
     del _
+    __iadd__, __isub__, __imul__, __itruediv__ = map(_in_place, (__add__, __sub__, __mul__, __truediv__))
+    __ifloordiv__, __imod__, __iand__, __ior__, __ixor__ = map(_in_place, (__floordiv__, __mod__, __and__, __or__, __xor__))
 
     def __matmul__(self, other: Any) -> "Node":
         return RULES[np.matmul](self, other)
@@ -363,6 +380,8 @@ class Node:
             if other == 0.5 and self.dtype.kind in "fc":
                 return apply(RULES[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
         return apply(RULES[np.power], (self, other), _NONE)  # type: ignore[arg-type]
+
+    __ipow__ = _in_place(__pow__)
 
     def __rpow__(self, other: Any) -> "Node":
         return apply(RULES[np.power], (other, self), _NONE)  # type: ignore[arg-type]
@@ -395,9 +414,15 @@ class Node:
         return self  # immutable
 
     def __format__(self, spec: str) -> str:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.shown()
         return format(self._value, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.shown()
         label = f"{self.primitive.name} {reprlib.repr(self.name)}" if self.name else self.primitive.name
         if isinstance(self._value, tuple):
             return f"<{label}: {len(self._value)} results>"
@@ -443,6 +468,8 @@ def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, A
         return node
     if ambient.guard is not None:
         take_guard(ambient, node)
+    if ambient.made is not None:
+        ambient.made(node)
     if ambient.nan and has_nan(value):
         raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {described(operands)} ({here()})")
     return node

@@ -6,11 +6,12 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import RECORDER
+from scg.ambient import RECORDER, unplanned
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.graph import Node
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
@@ -19,7 +20,20 @@ Step = tuple[Callable[..., Any], list[Any]]
 """A call, and its operands."""
 
 
-class Optimizer(ABC):
+class _Recorded:
+    """What is assigned to its attributes while a function is recorded for a plan is assigned again in each call of the plan, when it is its turn."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        recorder = RECORDER.get()
+        if recorder is not None and name != "state":
+            recorder.assigned(self, name, value, self._turn)
+        object.__setattr__(self, name, value)
+
+    def _turn(self) -> Any:
+        raise NotImplementedError
+
+
+class Optimizer(_Recorded, ABC):
     """An update rule over a nested structure of floating-point arrays, which ``step`` changes in place.
 
     Buffers have the shape and dtype of the array that they belong to: float32 stays float32. ``learning_rate`` may be assigned between
@@ -30,6 +44,7 @@ class Optimizer(ABC):
     """Names of the buffers that the rule keeps for each array."""
 
     def __init__(self, params: Any, learning_rate: float):
+        unplanned("an optimizer that is made in each call would keep its state in a plan: make it outside")
         self.learning_rate = _number("learning_rate", learning_rate, 0, math.inf)
         self.steps = 0
         self._params = params
@@ -67,6 +82,7 @@ class Optimizer(ABC):
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
+        unplanned("a plan would not restore the state of an optimizer: do so outside")
         wanted = {"steps", "learning_rate", *self.slots}
         if not isinstance(state, dict) or set(state) != wanted:
             got = sorted(state) if isinstance(state, dict) else type(state).__name__
@@ -333,7 +349,7 @@ def _subtract(row: Any, start: int, stop: int, moved: np.ndarray) -> None:
 
 
 @final
-class Average:
+class Average(_Recorded):
     """An average over the steps of an optimizer: a <- a + (1 - d) (x - a), d = min(decay, (1 + t) / (10 + t)) at step t.
 
     ``params`` holds the averages, copies in the structure of the parameters. Averaging takes the noise of the last steps out of
@@ -341,8 +357,12 @@ class Average:
     """
 
     def __init__(self, params: Any, decay: float):
+        unplanned("an average that is made in each call would keep its state in a plan: make it outside")
         self.decay, self.steps = _number("decay", decay, 0, 1), 0
         self.params = map_leaves(np.array, params)
+
+    def _turn(self) -> Any:
+        return nullcontext()
 
     def step(self, params: Any) -> None:
         """Move the averages towards ``params``."""

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,16 +13,26 @@ from typing import Any
 import numpy as np
 
 from scg.ambient import RECORDER, collect_guards, nan_is_sought
-from scg.errors import NonFiniteError, NotDifferentiable, PlanError, here
+from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
 from scg.graph import Node, record
 from scg.plans.explain import explain
-from scg.plans.kernels import Otherwise
-from scg.plans.passes import Options
+from scg.plans.kernels import Otherwise, Raised
+from scg.plans.outside import Outside, functions_of
+from scg.plans.passes import PASSES, Options
 from scg.plans.plan import Plan
 from scg.plans.recording import INPUT, Recorder, no_numbers_from_elsewhere, recording
 from scg.plans.signature import Signature, is_leaf_array
+from scg.plans.witness import Witness, is_watched, watching
 from scg.sample import is_overridden
 from scg.tree import leaves, rebuild
+
+PATIENCE = 8
+"""Calls in a row in which what the function looks up is another, until it runs plainly."""
+
+EXPECTED = (Otherwise, Raised, ScgError, ArithmeticError, ValueError, IndexError)
+"""What a call of a plan may raise for its values. All else is a fault of the plan, and is not hidden."""
+
+_QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 PLAIN = "plain"
 """In the place of plans: this call cannot be compiled."""
@@ -35,9 +46,11 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
     ``fn`` is a cost, a derivative of one, or a whole training step (``optimizer.step(gradient)`` in it is taken when the gradient is there).
     The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; what it returns, as what all later ones do, comes
     from NumPy calls on preallocated buffers. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have
-    drawn; Python numbers, strings, functions and other objects are part of what was planned: another value means another plan. Arrays that the
-    function holds and gives to operations of nodes are read anew at each call; what NumPy makes of them alone, and whatever else it looks up
-    outside its arguments, is as it was when it was recorded. Plans are kept
+    drawn; Python numbers, strings, functions and other objects are part of what was planned: another value means another plan. So is what the
+    function looks up outside its arguments: globals, closures, attributes, entries, elements of arrays of which NumPy alone makes something; it is
+    compared at each call. Where it is another ``PATIENCE`` times in a row, the function runs plainly from then on, and a RuntimeWarning says so.
+    Arrays that the function holds and gives to operations of nodes are read anew at each call. An attribute of an optimizer that the
+    function sets is set in each call. Plans are kept
     for the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a gradient is not finite,
     the function runs again. The caller owns what is returned. Safe from several threads.
 
@@ -46,14 +59,23 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
     product has one. The same number gives the same bits.
 
     ``fn`` runs plainly inside a function that is being differentiated, within ``detect_nan()``, and where ``np.errstate`` asks NumPy to raise.
-    Raises PlanError, which names the line, where a function cannot be compiled (it puts other values into its arguments, say); with
-    ``fallback`` it runs plainly then. ``without`` names passes to leave out.
+    Raises PlanError, which names the line, where a function cannot be compiled: it puts other values into its arguments, or outside, it catches an
+    error that scg raises, it asks Python's ``random`` or a clock. With ``fallback`` it runs plainly then. ``without`` names passes to leave out.
     """
     if not callable(fn):
         raise PlanError(f"compile needs a function, got {type(fn).__name__} ({here()})")
     if threads is not None and (not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1):
         raise PlanError(f"threads must be a positive number, or None, got {threads!r} ({here()})")
-    return Compiled(fn, fallback, capacity, Options(frozenset([without] if isinstance(without, str) else without), threads))
+    if not isinstance(capacity, (int, np.integer)) or isinstance(capacity, bool) or capacity < 1:
+        raise PlanError(f"capacity, of how many signatures plans are kept, must be a positive integer, got {capacity!r} ({here()})")
+    try:
+        left_out = frozenset([without] if isinstance(without, str) else without)
+    except TypeError:
+        raise PlanError(f"without names passes, got {without!r} ({here()})") from None
+    for name in left_out:
+        if name not in PASSES:
+            raise PlanError(f"without names passes, got {name!r}; there are {', '.join(PASSES)} ({here()})")
+    return Compiled(fn, bool(fallback), int(capacity), Options(left_out, threads))
 
 
 class Compiled:
@@ -64,10 +86,11 @@ class Compiled:
         self._fn, self._fallback, self._capacity, self._options = fn, fallback, capacity, options
         self._plans: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._stale: dict[Any, int] = {}
         self.recorded, self.plainly = 0, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if RECORDER.get() is not None or nan_is_sought() or is_overridden() or "raise" in np.geterr().values():
+        if RECORDER.get() is not None or nan_is_sought() or is_overridden() or not _QUIET.issuperset(np.geterr().values()):
             return self._fn(*args, **kwargs)
         try:
             signature = Signature(args, kwargs)
@@ -78,25 +101,46 @@ class Compiled:
         if signature.nodes:
             return self._fn(*args, **kwargs)
         states = [rng.bit_generator.state for rng in signature.generators]
-        for plan in self._found(signature):
+        stale, found = None, self._found(signature)
+        for plan in found:
             if plan is PLAIN:
-                break
+                return self._fn(*args, **kwargs)
+            changed = plan.outside.changed()
+            if changed is not None:
+                stale = stale or changed
+                continue
+            self._stale.pop(signature.key, None)
             try:
                 with np.errstate(all="ignore"):
                     return plan.call(signature.arrays, signature.generators)
             except Otherwise:
+                stale = None
                 _restore(signature, states)
-            except Exception as error:  # the plain call tells what is wrong, in its own words
+            except EXPECTED as error:  # the plain call tells what is wrong, in its own words
                 _restore(signature, states)
                 if isinstance(error, NonFiniteError) and plan.risky:
                     return self._without_risk(signature, states, plan, args, kwargs)
                 self.plainly += 1
                 return self._fn(*args, **kwargs)
-        else:
-            results = self._record(signature, states, args, kwargs)[0]
-            give_back()
-            return results
-        return self._fn(*args, **kwargs)
+        if is_watched() or stale is not None and self._is_always_stale(signature, stale):
+            return self._fn(*args, **kwargs)
+        results = self._record(signature, states, args, kwargs)[0]
+        give_back()
+        return results
+
+    def _is_always_stale(self, signature: Signature, changed: str) -> bool:
+        """Whether what the function looks up was another each time in ``PATIENCE`` calls in a row: a plan for each does not pay, and it runs plainly."""
+        count = self._stale[signature.key] = self._stale.get(signature.key, 0) + 1
+        if count < PATIENCE:
+            return False
+        warnings.warn(
+            f"{_name(self._fn)} runs plainly from now on: {changed}, which it looks up outside its arguments, is another in each call, and a plan holds for one: "
+            f"pass it as an argument, a number as np.float64(x) ({here()})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        self._keep(signature, PLAIN)
+        return True
 
     def _without_risk(self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record once more, for a plan without the passes that may have overflowed in this one, which goes."""
@@ -126,13 +170,43 @@ class Compiled:
         return text
 
     def _planned(self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None) -> tuple[Plan, Any, Any, Any]:
-        recorder = Recorder(signature.generators)
-        inputs, result, floor = run_recorded(recorder, self._fn, args, kwargs)
-        try:
-            plan = Plan(recorder, inputs, result, floor, options or self._options)
-        except BaseException:
+        """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache: these are its state then, and are
+        put back where it is refused."""
+        states = [rng.bit_generator.state for rng in signature.generators]
+        own = str(getattr(self._fn, "__module__", "")).partition(".")[0]
+        roots: list[tuple[str, Any]] = [(_name(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
+        outside = first = Outside(roots, own=own)
+        attempt = 0
+        while True:
+            recorder, witness = Recorder(signature.generators), Witness(own)
+            try:
+                inputs, result, floor = run_recorded(recorder, witness, self._fn, args, kwargs)
+                changes = list(outside.changes())
+                for where, values in changes:
+                    if attempt == 2 or any([type(leaf) is Node for value in values for _, leaf in leaves(value)]):
+                        raise PlanError(
+                            f"{_name(self._fn)} cannot be compiled: it changes {where}, outside itself, which a plan would not do: return the new value and "
+                            f"keep it there, or pass it as an argument ({here()})"
+                        )
+                missed = [code for code in witness.ran if code not in outside.codes and (code.co_names or code.co_freevars)]
+                missed_functions = functions_of(missed) if missed and not attempt else []
+                if not changes and not missed_functions:
+                    guards = Outside(roots, witness.ran, recorder.read_anew(), own)
+                    if guards.iterators:
+                        raise PlanError(f"{_name(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]}, which a plan would not move on: pass what it gives as an argument ({here()})")
+                    plan = Plan(recorder, inputs, result, floor, options or self._options)
+                    break
+                roots += [(fn.__name__, fn) for fn in missed_functions]
+                outside = Outside(roots, own=own)
+                attempt += 1
+            except BaseException as error:
+                if isinstance(error, (PlanError, NotDifferentiable)):
+                    first.restore()
+                recorder.close()
+                raise
             recorder.close()
-            raise
+            _restore(signature, states)
+        plan.outside = guards
         self.recorded += 1
         return plan, recorder, inputs, result
 
@@ -163,6 +237,11 @@ class Compiled:
             if self._fallback:
                 self._keep(signature, PLAIN)
                 return self._fn(*args, **kwargs), None
+            reason = _of_a_node(error)
+            if reason is not None:
+                raise PlanError(f"{_name(self._fn)} cannot be compiled: {reason} ({here()})") from error
+            if isinstance(error, ValueError) and isinstance(error.__cause__, NotDifferentiable):  # of NumPy, where a node is put into an array
+                error = error.__cause__
             if isinstance(error, NotDifferentiable):
                 raise PlanError(f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly") from error
             raise
@@ -173,7 +252,7 @@ class Compiled:
         try:
             with np.errstate(all="ignore"):
                 return plan.call(signature.arrays, signature.generators), plan  # the first call has the bits of all others
-        except Exception as error:
+        except EXPECTED as error:
             _restore(signature, states)
             if isinstance(error, NonFiniteError) and plan.risky and options is None:
                 return self._without_risk(signature, states, plan, args, kwargs), plan
@@ -187,7 +266,7 @@ class Compiled:
         return f"<compiled {_name(self._fn)}: {len(self._plans)} signatures>"
 
 
-def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Node], Any, int]:
+def run_recorded(recorder: Recorder, witness: Witness, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Node], Any, int]:
     """``fn`` with its arrays as nodes: these nodes, its result in terms of nodes, and the id of the first."""
     inputs: list[Node] = []
 
@@ -197,6 +276,7 @@ def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ..
         if not is_leaf_array(leaf):
             return leaf
         inputs.append(record(INPUT, (), {"name": path}, leaf if isinstance(leaf, np.generic) else np.asarray(leaf)))
+        recorder.inputs.append(inputs[-1]._value)
         return inputs[-1]
 
     def tree(name: str, x: Any) -> Any:
@@ -207,8 +287,16 @@ def run_recorded(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ..
         new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
         named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
         given = list(leaves([new, named]))
-        with no_numbers_from_elsewhere(fn, recorder):
-            result = fn(*new, **named)
+        try:
+            with no_numbers_from_elsewhere(fn, recorder), watching(witness):
+                result = fn(*new, **named)
+        finally:
+            recorder.undo()
+        refused = recorder.later_refusal or witness.refused
+        if refused is None and witness.raised is not None:
+            refused = "it catches an error that scg has raised, as it may not be for other values", witness.raised
+        if refused is not None:
+            raise PlanError(f"{_name(fn)} cannot be compiled: {refused[0]} ({refused[1]}); scg.compile(fn, fallback=True) runs it plainly")
         for before, after in zip_longest(given, leaves([new, named])):
             if before is None or after is None or before[0] != after[0] or before[1] is not after[1]:
                 path = (before or after)[0][3:]
@@ -237,6 +325,15 @@ def _trim() -> Any:
 
 
 _TRIM = _trim()
+
+
+def _of_a_node(error: Exception) -> str | None:
+    """What an error of Python's own says of a node in the place of an array."""
+    if isinstance(error, AttributeError) and type(error.obj) is Node:
+        return f"a plan does not know the {error.name} of {error.obj!r}"
+    if isinstance(error, KeyError) and any([type(x) is Node for x in error.args]):
+        return "a number that a plan does not know is looked up in a dict: pass it as a Python number, a plan for each, or index an array by it"
+    return None
 
 
 def _restore(signature: Signature, states: list[Any]) -> None:

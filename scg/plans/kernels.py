@@ -14,7 +14,7 @@ import numpy as np
 from scg.axes import elementwise
 from scg.distributions.constraints import finite
 from scg.errors import NonFiniteError
-from scg.graph import RULES
+from scg.graph import RULES, Node
 from scg.plans.program import CHOICE, FINITE, Op
 from scg.plans.recording import numbers
 from scg.primitives import contraction, indexing, layout, reduction
@@ -35,6 +35,10 @@ BOUND = 1e30
 
 class Otherwise(Exception):
     """A choice came out otherwise than in the recorded run."""
+
+
+class Raised(Exception):
+    """Something that is called as it is, or that draws, has raised an error for these values: the plain call tells which, in its own words."""
 
 
 class Generators:
@@ -113,6 +117,18 @@ def is_plain(op: Op) -> bool:
     return isinstance(made, functools.partial) and made.func in (_plain, _several)
 
 
+def may_differ(node: Node) -> bool:
+    """Whether a node may raise an error for other values, or have another shape: all that is called plainly, and is no view."""
+    several = type(node._value) is tuple
+    op = Op(node.primitive, node.operands, node.statics, None if several else node.shape, None if several else node.dtype)
+    return view(op) is None and is_plain(op)
+
+
+def is_there(*values: Any) -> bool:
+    """A test that values were computed."""
+    return True
+
+
 def cast_scalars(op: Op) -> None:
     """Make Python numbers beside arrays into arrays of the dtype that NumPy would give them: a ufunc converts them anew at each call."""
     fn = op.rule.fn
@@ -136,7 +152,11 @@ def _itself(x: Any) -> Any:
 
 
 def _choice(test: Kernel, outcome: bool, *values: Any) -> None:
-    if bool(test(*values[:-1])) is not outcome:
+    try:
+        found = bool(test(*values[:-1]))
+    except Exception as error:
+        raise Raised from error
+    if found is not outcome:
         raise Otherwise
 
 
@@ -178,7 +198,10 @@ def _finite_choice(*values: Any) -> None:
 
 def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
     out = values[-1]
-    result = fn(*values[:-1], **statics)
+    try:
+        result = fn(*values[:-1], **statics)
+    except Exception as error:
+        raise Raised from error
     if np.shape(result) != out.shape:
         raise Otherwise
     out[...] = result
@@ -241,7 +264,11 @@ def _where(condition: Any, x: Any, y: Any, out: Any) -> None:
 
 
 def _several(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
-    for out, result in zip(values[-1], fn(*values[:-1], **statics), strict=True):
+    try:
+        results = fn(*values[:-1], **statics)
+    except Exception as error:
+        raise Raised from error
+    for out, result in zip(values[-1], results, strict=True):
         if np.shape(result) != out.shape:
             raise Otherwise
         out[...] = result
@@ -251,7 +278,10 @@ def _noise(op: Op, generators: Generators) -> Kernel:
     law, shape, k, dtype = op.statics["law"], op.statics["shape"], op.statics["generator"], op.dtype
 
     def fill(out: Any) -> None:
-        out[...] = law.sample_as(generators.current[k], shape, dtype)
+        try:
+            out[...] = law.sample_as(generators.current[k], shape, dtype)
+        except Exception as error:
+            raise Raised from error
 
     if law is _standard() and dtype in (np.float32, np.float64):  # the same numbers, into the buffer itself
         return lambda out: generators.current[k].standard_normal(dtype=dtype, out=out)
@@ -269,8 +299,11 @@ def _draw(op: Op, generators: Generators) -> Kernel:
     names, shape = list(site.distribution.parameters), site.shape if site.drawn is None else site.drawn
 
     def fill(*values: Any) -> None:
-        law = site.distribution.replaced(**dict(zip(names, values[:-1], strict=True)))
-        values[-1][...] = site.estimator.draw(law, generators.current[k], shape)
+        try:
+            law = site.distribution.replaced(**dict(zip(names, values[:-1], strict=True)))
+            values[-1][...] = site.estimator.draw(law, generators.current[k], shape)
+        except Exception as error:
+            raise Raised from error
 
     return fill
 

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.errors import NonFiniteError
-from scg.graph import Node
+from scg.graph import Node, ancestors
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
 from scg.plans.crew import BLAS, Watch, crew, run_steps
-from scg.plans.kernels import is_finite
+from scg.plans.kernels import is_finite, is_there, may_differ
 from scg.plans.machine import SMALL, Machine
 from scg.plans.passes.lanes import is_foreign
 from scg.plans.program import HELD, Op, Program, from_recording
-from scg.plans.recording import INPUT, Recorder
+from scg.plans.recording import INPUT, Choice, Recorder
 from scg.tree import leaves, rebuild
 
 MACHINES = 4
@@ -51,6 +51,7 @@ class Plan:
     """What one recorded run became. ``call`` gives the results of another call with the same signature, or raises Otherwise."""
 
     def __init__(self, recorder: Recorder, inputs: Sequence[Node], result: Any, floor: int, options: "passes.Options"):
+        self.outside: Any = None  # what the function looked up
         self._structure = rebuild(result, itertools.count())  # of the result, without its nodes
         found = [leaf for _, leaf in leaves(result)]
         trailing: list[Any] = []
@@ -59,6 +60,8 @@ class Plan:
             tail = [leaf for tree in later.trees for _, leaf in leaves(tree)]
             spans.append((later, len(found) + len(trailing), len(tail)))
             trailing += tail
+        taken = {node.id for node in ancestors([x for x in [*found, *trailing, *recorder.watched] if type(x) is Node], floor)}
+        recorder.choices += [Choice(is_there, (node,), True, node.line) for node in recorder.made if node.id not in taken and may_differ(node)]
         watched = [node for node in {node.id: node for node in recorder.watched}.values() if node.id >= floor]
         program = from_recording(recorder, inputs, [*found, *trailing, *watched], floor)
         program.kept = len(found) + len(trailing)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from scg.ambient import RECORDER
+from scg.ambient import AMBIENT, RECORDER, Ambient
 from scg.errors import PACKAGE, PlanError, here
 from scg.graph import Node, ancestors, primitive, record
 from scg.operands import described
@@ -67,6 +67,10 @@ class Recorder:
         self.forgotten: set[int] = set()
         self._outer: list[set[int]] = []
         self._changed: tuple[list[Any], int] | None = None
+        self.inputs: list[Any] = []
+        self.made: list[Node] = []  # nodes that are called plainly: what nobody takes of them may still raise, or have another shape
+        self.later_refusal: tuple[str, str] | None = None  # why, and where, what was done cannot be planned, if the run comes to its end
+        self._undo: list[tuple[Any, str, Any]] = []
         self._placing = 0
         self._drew_in_place = False
 
@@ -78,6 +82,46 @@ class Recorder:
 
     def refuse(self, why: str) -> NoReturn:
         raise PlanError(f"this cannot be compiled: {why} ({here()})")
+
+    def refuse_later(self, why: str, line: str) -> None:
+        """Refuse, unless the function itself raises an error: that is its own then."""
+        self.later_refusal = self.later_refusal or (why, line)
+
+    def note(self, node: Node) -> None:
+        """A node was made."""
+        if node.operands and not isinstance(node.primitive.fn, np.ufunc):
+            self.made.append(node)
+        if self.later_refusal is None and not _QUIET.issuperset(np.geterr().values()):
+            self.refuse_later("np.errstate asks for an error, or a call, within it, and a plan runs with all warnings off: put it around the call", here())
+
+    def changed_in_place(self, node: Node) -> None:
+        """``node += other``, and the like."""
+        if isinstance(node._value, np.ndarray) and any([np.may_share_memory(node._value, x) for x in self.inputs]):
+            self.refuse("it changes an argument in place, which a plan would not do: write a = a + 1 for a += 1, and return the new array")
+
+    def hashed(self, node: Node) -> None:
+        """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its value."""
+        if node.shape == () and (node.primitive is INPUT or node.dtype.kind in "iub") and not _is_ours(2):
+            self.refuse("a number that a plan does not know is looked up in a dict or a set: pass it as a Python number, a plan for each, or index an array by it")
+
+    def shown(self) -> None:
+        """A node is made into text."""
+        if not _is_ours(2):
+            self.refuse_later("an array is made into text, which would show the values of the recorded run for ever: return it, and print that", here())
+
+    def assigned(self, owner: Any, name: str, value: Any, lock: Any) -> None:
+        """``owner.name = value``, which is done again in each call when it is its turn, and undone at the end of this run."""
+        self._undo.append((owner, name, vars(owner).get(name, self)))
+        self.later(functools.partial(_assign, owner, name), (value,), [], lock=lock)
+
+    def undo(self) -> None:
+        """Take back what was assigned."""
+        while self._undo:
+            owner, name, value = self._undo.pop()
+            if value is self:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = value
 
     def copied(self, copy: Any, original: Any) -> None:
         self.originals[id(copy)] = copy, original
@@ -139,6 +183,8 @@ class Recorder:
         if now and self._changed is not None and any([np.may_share_memory(x, a) for x in arrays for a in self._changed[0]]):
             self.refuse("a step is given, as a gradient, an array that an earlier step changes, which a plan would do at its end: leave that to the next call")
         self.later_calls.append(Later(call, trees, now, lock))
+        if not changed:
+            return
         stamp = record(INPUT, (), {}, np.zeros(())).id
         if self._changed is None:
             self._changed = list(changed), stamp
@@ -152,6 +198,15 @@ class Recorder:
         for proxy in self.proxies:
             vars(proxy).clear()
         vars(self).clear()
+
+    def read_anew(self) -> set[int]:
+        """By id the arrays, and what they are views of, that a plan reads at each call."""
+        found = set()
+        for _, original in self.originals.values():
+            while isinstance(original, np.ndarray):
+                found.add(id(original))
+                original = original.base
+        return found
 
     def check_order(self, nodes: Sequence[Node], inputs: Sequence[Node]) -> None:
         """Refuse nodes that read, after a step of an optimizer, what this step will have changed."""
@@ -182,6 +237,18 @@ class Recorder:
         value = method(*args, **kwargs)
         value = value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value)[()]
         return self.drawn(record(numbers, (), {"name": f"rng.{name}", "args": args, "kwargs": kwargs}, value, 3), proxy)
+
+
+def _is_ours(depth: int) -> bool:
+    """Whether the caller so many calls up is scg itself, in a message."""
+    return sys._getframe(depth + 1).f_code.co_filename.startswith(PACKAGE)
+
+
+def _assign(owner: Any, name: str, threads: int, value: Any) -> None:
+    setattr(owner, name, value[()] if isinstance(value, np.ndarray) and value.shape == () else np.array(value) if isinstance(value, np.ndarray) else value)
+
+
+_QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 
 class _Proxy(np.random.Generator):
@@ -261,15 +328,18 @@ GLOBAL = np.random.mtrand._rand  # type: ignore[attr-defined]
 @contextlib.contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
     """Within the block the engine tells ``recorder``."""
-    token = RECORDER.set(recorder)
+    token, ambient = RECORDER.set(recorder), AMBIENT.get()
+    AMBIENT.set((ambient or Ambient())._replace(made=recorder.note))
     try:
         yield
     finally:
         RECORDER.reset(token)
+        AMBIENT.set(ambient)
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """``fn(*args, **kwargs)`` as if nobody recorded: for what a plan does itself."""
     context = contextvars.copy_context()
     context.run(RECORDER.set, None)
+    context.run(AMBIENT.set, None)
     return context.run(fn, *args, **kwargs)
