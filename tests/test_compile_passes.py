@@ -21,7 +21,7 @@ from tests.test_compile_steps import autoencoder
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}
 """Passes that leave every rounding as it is."""
 
-ROUNDED = 0 if BLAS.get is not None and BLAS.threads() == 1 or os.cpu_count() == 1 else 2**6
+ROUNDED = 0 if BLAS.libraries and BLAS.threads() == 1 or os.cpu_count() == 1 else 2**6
 """Units of rounding by which such results may differ: a BLAS of several threads does not add in one order."""
 
 

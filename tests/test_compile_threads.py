@@ -1,10 +1,14 @@
 """Plans on several threads: the same numbers as on one, bit for bit, however the threads interleave; what waits for what; what a failure leaves behind."""
 
+import _thread
 import contextlib
+import dis
+import functools
 import importlib
 import itertools
 import os
 import random
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -258,12 +262,13 @@ def test_settings_of_the_process_are_as_they_were(two):
     before = _settings()
     compiled(*args, rng=np.random.default_rng(0))
     assert _settings() == before
-    with crew.crew(2) as threads:
-        assert crew.BLAS.get is None or crew.BLAS.get() == 1
-        with crew.crew(2) as others:
-            assert others is not threads
-        assert crew.BLAS.get is None or crew.BLAS.get() == 1
-    assert _settings() == before
+
+    def inside():
+        assert crew.BLAS.get() == 1 and (not crew.BLAS.libraries or crew.BLAS.users)
+        return crew.BLAS.threads()
+
+    assert crew.with_one_thread(lambda: (crew.with_one_thread(inside), inside())) == (before[0], before[0])
+    assert _settings() == before and not crew.BLAS.users
 
 
 @pytest.mark.parametrize("lane", [0, 1])
@@ -324,8 +329,7 @@ def test_what_is_not_finite_is_told_by_whichever_thread_finds_it(two, lane):
 
     machine.lanes[lane].append((fail, ()))
     with pytest.raises(NonFiniteError):
-        with crew.crew(2) as threads:
-            machine.run([leaf for _, leaf in leaves([params, x])], [np.random.default_rng(0)], threads)
+        machine.run([leaf for _, leaf in leaves([params, x])], [np.random.default_rng(0)], crew.crew(2))
 
 
 def test_an_interrupt_waits_for_the_other_thread():
@@ -338,9 +342,108 @@ def test_an_interrupt_waits_for_the_other_thread():
     def interrupt():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), crew.crew(2) as threads:
-        threads.run([[(interrupt, ())], [(slow, ())]], lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        crew.crew(2).run([[(interrupt, ())], [(slow, ())]], lambda: None)
     assert finished == [True]
+
+
+def interrupted(n, fn):
+    """Whether ``fn()`` was interrupted, as a signal interrupts Python: before the n-th instruction of ``crew`` after a call, a jump back or the begin of a function."""
+    seen, before = [0], {}
+
+    def local(frame, event, arg):
+        if event == "opcode":
+            if before.get(frame, "RESUME") in ("CALL", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"):
+                seen[0] += 1
+                if seen[0] == n:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        return local
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename != crew.__file__:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return local
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        fn()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(tracer)
+        before.clear()
+    return False
+
+
+def test_an_interrupt_anywhere_leaves_blas_as_it_was(monkeypatch):
+    class Library:
+        count = 4
+
+        def get_num_threads(self):
+            return self.count
+
+        def set_num_threads(self, count):
+            self.count = count
+
+    library, blas = Library(), crew._Blas()
+    blas.libraries = [library]
+    monkeypatch.setattr(crew, "BLAS", blas)
+    found = []
+    for n in itertools.count(1):
+        during = []
+        stopped = interrupted(n, lambda during=during: crew.with_one_thread(lambda: during.append(library.count)))
+        assert library.count == 4 and not blas.users and blas.threads() == 4
+        assert during in ([1], []) and (stopped or during == [1])
+        assert blas.lock.acquire(blocking=False)
+        blas.lock.release()
+        found.append(stopped)
+        if not stopped:
+            break
+    assert len(found) > 20
+
+
+def test_an_interrupt_anywhere_waits_for_the_other_thread_and_ends_it():
+    count = _thread._count()
+    for n in itertools.count(1):
+        begun, ended, changed = [], [], []
+
+        def slow(begun=begun, ended=ended):
+            begun.append(True)
+            time.sleep(1e-3)
+            ended.append(True)
+
+        team = crew.Crew(2)
+        steps = [[(int, ())], [(slow, ())]]
+        stopped = interrupted(n, functools.partial(team.run, steps, lambda: None, [[(changed.append, (0,))], [(changed.append, (1,))]]))
+        assert begun == ended and not team.helpers[0].busy
+        assert stopped or sorted(changed) == [0, 1]
+        if not stopped:
+            break
+    assert n > 20
+    del team
+    for _ in range(100):
+        if _thread._count() <= count:
+            break
+        time.sleep(1e-2)
+    assert _thread._count() <= count
+
+
+def test_a_plan_pins_nobody_and_needs_threadpoolctl_for_threads(two, monkeypatch):
+    compiled, args, _ = two
+    if hasattr(os, "sched_setaffinity"):
+        monkeypatch.setattr(os, "sched_setaffinity", lambda *given: pytest.fail("a processor was set"))
+    compiled(*args, rng=np.random.default_rng(0))
+    blas = crew._Blas()
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert blas.libraries == [] and blas.threads() == 1
+    blas.keep(blas)
+    blas.release(blas)
+    monkeypatch.setattr(crew, "BLAS", blas)
+    assert crew.width() == 1
 
 
 def test_many_callers_at_once(two):
@@ -389,8 +492,8 @@ def test_the_first_failure_is_told_not_what_follows_from_it(first):
 
     lists = [[(fail, (0.05, RuntimeError("later")))], [(fail, (0.05, RuntimeError("later")))]]
     lists[first] = [(fail, (0.0, ValueError("first")))]
-    with pytest.raises(ValueError, match="first"), crew.crew(2) as threads:
-        threads.run(lists, lambda: None)
+    with pytest.raises(ValueError, match="first"):
+        crew.crew(2).run(lists, lambda: None)
 
 
 class _Clock:

@@ -17,7 +17,7 @@ from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, h
 from scg.graph import Node, record
 from scg.plans.explain import explain
 from scg.plans.kernels import Otherwise, Raised
-from scg.plans.outside import Outside, functions_of
+from scg.plans.outside import Outside, functions_of, module_of
 from scg.plans.passes import PASSES, Options
 from scg.plans.plan import Plan
 from scg.plans.recording import INPUT, Recorder, no_numbers_from_elsewhere, recording
@@ -54,8 +54,8 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
     for the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a gradient is not finite,
     the function runs again. The caller owns what is returned. Safe from several threads.
 
-    ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to four; of more, and of
-    another BLAS, it leaves the use to that). While a plan runs on several, or has small products alone, each
+    ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to four, where
+    ``threadpoolctl`` is installed; of more, and of another BLAS, it leaves the use to that). While a plan runs on several, or has small products alone, each
     product has one. The same number gives the same bits.
 
     ``fn`` runs plainly inside a function that is being differentiated, within ``detect_nan()``, and where ``np.errstate`` asks NumPy to raise.
@@ -173,7 +173,7 @@ class Compiled:
         """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache: these are its state then, and are
         put back where it is refused."""
         states = [rng.bit_generator.state for rng in signature.generators]
-        own = str(getattr(self._fn, "__module__", "")).partition(".")[0]
+        own = module_of(self._fn)
         roots: list[tuple[str, Any]] = [(_name(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
         outside = first = Outside(roots, own=own)
         attempt = 0

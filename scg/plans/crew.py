@@ -1,17 +1,18 @@
-"""Threads beside the caller's, each with a list of steps; and NumPy's BLAS kept to one thread meanwhile.
+"""Threads beside the caller's, each with a list of steps; and BLAS kept to one thread meanwhile. Nothing of it is left when a plan has ended.
 
 A hand-over costs some 40 microseconds, most of them the system's for waking a processor, so that it pays for parts of a tenth of a millisecond and
 more. A helper waits without spinning: what spins keeps a processor from others, as the threads of a BLAS do for milliseconds after each product.
 """
 
-import ctypes
+import functools
 import itertools
 import os
-import sys
 import threading
 import time
-from _thread import allocate_lock
+import weakref
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,6 @@ def run_steps(steps: Sequence[Step]) -> None:
         fn(*args)
 
 
-def _forget(error: BaseException) -> None:
-    """Nobody waits for it."""
-
-
 def _held() -> Any:
     lock = allocate_lock()
     lock.acquire()
@@ -76,115 +73,74 @@ def let_go(locks: Sequence[Any]) -> None:
             pass
 
 
-class Helper:
-    """A parked thread that runs a list of steps when told."""
+class _Work:
+    """What a helper and its thread share. The thread knows nothing else, and ends with the helper."""
 
     def __init__(self) -> None:
-        self.go, self.done = _held(), _held()
-        self.steps: Sequence[Step] | None = ()
-        self.failed: Callable[[BaseException], None] = _forget
-        self.processors: frozenset[int] = frozenset()
+        self.go: SimpleQueue[Any] = SimpleQueue()
+        self.done = _held()
         self.busy = False
-        thread = threading.Thread(target=self._serve, name="scg helper", daemon=True)
-        try:
-            thread.start()
-        except BaseException:  # an interrupt, when it may wait already
-            self.retire()
-            raise
-        self.id = thread.native_id
+        self.end: Any = None  # a reference whose callback, in C, tells the thread to end: a method in Python could be interrupted
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
+        """The thread's own loop."""
         with np.errstate(all="ignore"):
             while True:
-                self.go.acquire()
-                if self.steps is None:
+                found = self.go.get()
+                if found is self.end:
                     return
+                steps, failed = found
                 start = time.thread_time_ns()
                 try:
-                    run_steps(self.steps)
+                    run_steps(steps)
                 except BaseException as error:  # raised by the caller's thread
-                    self.failed(error)
+                    failed(error)
                 _taken[0] += time.thread_time_ns() - start
+                found = steps = failed = None
                 self.busy = False
                 if self.done.locked():
                     self.done.release()
 
-    def move(self, processors: frozenset[int]) -> None:
-        """Run on these processors from now on."""
-        if processors != self.processors and self.id is not None:
-            os.sched_setaffinity(self.id, processors)
-            self.processors = processors
+
+class Helper:
+    """A parked thread that runs a list of steps when told, and ends with this object."""
+
+    def __init__(self) -> None:
+        self._work = work = _Work()
+        work.end = weakref.ref(self, work.go.put)
+        start_new_thread(work.serve, ())  # threading.Thread.start waits for it, and what interrupts that is lost
+
+    @property
+    def busy(self) -> bool:
+        """Whether its steps are not done."""
+        return self._work.busy
 
     def start(self, steps: Sequence[Step], failed: Callable[[BaseException], None]) -> None:
         """Begin; ``failed`` is told what a step raises."""
-        self.steps, self.failed, self.busy = steps, failed, True
-        self.go.release()
-
-    def retire(self) -> None:
-        """End the thread, when its steps are done."""
-        self.steps = None
-        if self.go.locked():
-            self.go.release()
+        self._work.busy = True
+        self._work.go.put((steps, failed))
 
     def join(self) -> None:
-        """Wait until the steps are done, also where an interrupt comes meanwhile: their memory is in use until then."""
-        interrupt = None
-        while self.busy:
-            try:
-                self.done.acquire()
-            except KeyboardInterrupt as error:
-                interrupt = error
-        self.steps, self.failed = (), _forget
-        if interrupt is not None:
-            raise interrupt
+        """Wait until the steps are done."""
+        while self._work.busy:
+            self._work.done.acquire()
 
 
 class Crew:
-    """The caller's thread and some helpers. Within ``with``, NumPy's BLAS keeps to one thread, and, if ``apart``, each thread to a processor of its own.
-
-    The latter where there are as many processors as threads: schedulers that wake a thread beside its waker can leave both on one processor for
-    tens of milliseconds, while the other idles. Not where others' code runs: it would see it, and threads that it starts would keep to it.
-    """
+    """The caller's thread and some helpers. One that is not parked at the end, as after an interrupt, ends its threads when it is dropped."""
 
     def __init__(self, size: int):
         self.helpers = [Helper() for _ in range(size - 1)]
-        self.apart = False
-        self._allowed: set[int] | None = None
-
-    def __enter__(self) -> "Crew":
-        BLAS.__enter__()
-        self._allowed = None
-        if _processor is not None:
-            allowed, here = os.sched_getaffinity(0), _processor()
-            apart = self.apart and len(allowed) == len(self.helpers) + 1 and here in allowed
-            places = [frozenset([k]) for k in sorted(allowed - {here})] if apart else [frozenset(allowed)] * len(self.helpers)
-            try:
-                for helper, place in zip(self.helpers, places, strict=True):
-                    helper.move(place)
-                if apart:
-                    os.sched_setaffinity(0, {here})
-                    self._allowed = allowed
-            except OSError:  # not allowed to
-                pass
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._allowed is not None:
-            os.sched_setaffinity(0, self._allowed)
-        BLAS.__exit__()
-        if error is None or isinstance(error, Exception):
-            _idle.append(self)
-        else:  # an interrupt, which may have come anywhere
-            for helper in self.helpers:
-                helper.retire()
 
     def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None], more: Sequence[Sequence[Step]] | None = None) -> None:
         """Run the lists at once, the first on this thread, to their ends, and then ``more``, if none has failed.
 
         ``abandon`` lets go whoever waits for a step that failed. Who comes last to the end of its list goes on at once; the others are woken.
+        An interrupt, wherever it comes, is raised when all have ended: their memory is in use until then.
         """
         errors: list[BaseException] = []  # as they come: the first may be why others fail
         gates = [[_held() for _ in lists] for _ in lists] if more is not None else []
+        through: list[bool] = []  # whether this thread has come to the end of its list
 
         def failed(error: BaseException) -> None:
             errors.append(error)
@@ -199,32 +155,51 @@ class Crew:
             if errors:
                 raise errors[0]
 
+        def join() -> None:
+            if not through and not errors:  # an interrupt between two lines of this function
+                failed(KeyboardInterrupt())
+            for helper in self.helpers:
+                while helper.busy:
+                    try:
+                        helper.join()
+                    except KeyboardInterrupt as interrupt:
+                        errors.insert(0, interrupt)
+
         if more is not None:
             lists = [[*steps, (meet, (k,)), *more[k]] for k, steps in enumerate(lists)]
-        for helper, steps in zip(self.helpers, lists[1:], strict=True):
-            helper.start(steps, failed)
         try:
-            run_steps(lists[0])
-        except BaseException as error:
-            failed(error)
-        for helper in self.helpers:
             try:
-                helper.join()
-            except KeyboardInterrupt as interrupt:
-                errors.insert(0, interrupt)
+                for helper, steps in zip(self.helpers, lists[1:], strict=True):
+                    helper.start(steps, failed)
+                run_steps(lists[0])
+                through.append(True)
+            except BaseException as error:
+                failed(error)
+            finally:
+                join()
+        finally:  # once more: an interrupt may have come within the first
+            join()
         if errors:
-            raise errors[0]
+            first = errors[0]
+            errors.clear()
+            try:
+                raise first
+            finally:
+                del first  # which knows this frame: the crew is to go with it
 
 
 _idle: list[Crew] = []
 """Crews that nobody uses, whose threads are parked. (Threads do not survive a fork.)"""
 
 
-def crew(size: int, apart: bool = False) -> Crew:
-    """A crew of ``size`` threads, to be entered, which is parked at the end."""
-    found = _parked(size) or Crew(size)
-    found.apart = apart
-    return found
+def crew(size: int) -> Crew:
+    """A crew of ``size`` threads, to be parked at the end."""
+    return _parked(size) or Crew(size)
+
+
+def park(found: Crew) -> None:
+    """Keep a crew, of which all threads have ended their steps, for the next caller."""
+    _idle.append(found)
 
 
 def _parked(size: int) -> Crew | None:
@@ -242,77 +217,84 @@ def _parked(size: int) -> Crew | None:
 
 
 def width() -> int:
-    """How many threads a plan may have: as many as NumPy's BLAS takes and this process has processors; 1 where the BLAS cannot be kept to one."""
+    """How many threads a plan may have: as many as NumPy's BLAS takes and this process has processors; 1 where the BLAS cannot be told to keep to one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(BLAS.threads(), affinity)
     return count if count <= LIMIT else 1
 
 
 class _Blas:
-    """The number of threads of NumPy's OpenBLAS: a setting of the process, and so is this count of those who want one thread.
+    """The number of threads of OpenBLAS, by ``threadpoolctl``: a setting of the process. Where that is not installed, or NumPy has another BLAS, it is left alone.
 
-    Of an OpenBLAS with threads of its own: with those of OpenMP it is a setting of each thread.
+    ``users`` are those who want one thread. Whatever an interrupt leaves undone is done by the next ``release``, of which each user makes two.
+    Only of an OpenBLAS with threads of its own: with those of OpenMP it is a setting of each thread.
     """
 
     def __init__(self) -> None:
-        self.lock, self.users, self.before = threading.Lock(), 0, 1
-        parallel = _openblas("get_parallel")
-        self.get: Any = None
-        self.set: Any = None
-        if parallel is not None and int(parallel()) == 1:
-            self.get, self.set = _openblas("get_num_threads"), _openblas("set_num_threads")
+        self.lock, self.users = threading.RLock(), set[object]()
+        self._before: list[int] = []
+
+    @functools.cached_property
+    def libraries(self) -> list[Any]:
+        """Those that NumPy and SciPy have loaded; none where one of them cannot be told."""
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            return []
+        found = ThreadpoolController().select(user_api="blas").lib_controllers
+        return found if all([x.internal_api == "openblas" and x.threading_layer == "pthreads" for x in found]) else []
+
+    def get(self) -> int:
+        """How many threads it takes now; 1 where it cannot be told."""
+        return max([int(library.get_num_threads()) for library in self.libraries], default=1)
+
+    def threads(self) -> int:
+        """How many it takes when nobody wants one."""
+        with self.lock:
+            return max(self._before) if self._before else self.get()
 
     def after_fork(self) -> None:
         """Forget the users, who are threads of the other process."""
-        self.lock = threading.Lock()
-        if self.users and self.set is not None:
-            self.set(self.before)
-        self.users = 0
+        self.lock = threading.RLock()
+        self.users.clear()
+        self.release(None)
 
-    def threads(self) -> int:
-        """How many it takes; 1 for another BLAS."""
+    def keep(self, user: object) -> None:
+        """Keep it to one thread, until all users have released it."""
         with self.lock:
-            return self.before if self.users else int(self.get()) if self.get and self.set else 1
+            if not self._before:
+                self._before = [int(library.get_num_threads()) for library in self.libraries]
+            self.users.add(user)
+            self._set([1] * len(self._before))
 
-    def __enter__(self) -> None:
-        """Keep it to one thread, until the end of all blocks that began meanwhile."""
+    def release(self, user: object) -> None:
+        """Be no user any more; the last one puts back what was."""
         with self.lock:
-            self.users += 1
-            if self.users == 1 and self.set is not None:
-                self.before = int(self.get())
-                self.set(1)
+            self.users.discard(user)
+            if not self.users and self._before:
+                self._set(self._before)
+                self._before = []
 
-    def __exit__(self, *error: Any) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0 and self.set is not None:
-                self.set(self.before)
+    def _set(self, counts: Sequence[int]) -> None:
+        for library, count, before in zip(self.libraries, counts, self._before, strict=True):
+            if before != 1:
+                library.set_num_threads(count)
 
 
-def _openblas(name: str) -> Any:
-    """A function of the OpenBLAS that NumPy is linked with, by its names in wheels and elsewhere; None where there is none."""
-    module = sys.modules.get("numpy._core._multiarray_umath")
+def with_one_thread(call: Callable[[], Any]) -> Any:
+    """What ``call`` returns, run while BLAS keeps to one thread. An interrupt, wherever it comes, leaves BLAS as it was."""
+    user = object()
     try:
-        library = ctypes.PyDLL(module.__file__ if module is not None else None)
-    except (OSError, AttributeError):
-        return None
-    for spelling in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
-        found = getattr(library, spelling.format(name), None)
-        if found is not None:
-            return found
-    return None
-
-
-def _current() -> Any:
-    """The function that tells on which processor a thread runs, where the C library has one and threads can be told to keep away."""
-    try:
-        return ctypes.PyDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
-    except (OSError, AttributeError, TypeError):
-        return None
+        try:
+            BLAS.keep(user)
+            return call()
+        finally:
+            BLAS.release(user)
+    finally:  # once more: an interrupt may have come within the first
+        BLAS.release(user)
 
 
 BLAS = _Blas()
-_processor = _current()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)

@@ -49,6 +49,12 @@ def is_library(namespace: Mapping[str, Any], own: str = "") -> bool:
     return name != own and _is_installed(file)
 
 
+def module_of(fn: Any) -> str:
+    """The first part of the name of a function's module, where that is a user's: it may be installed too."""
+    name = str(getattr(fn, "__module__", "")).partition(".")[0]
+    return "" if name in ("scg", "numpy", "scipy") else name
+
+
 class Names:
     """Names that code looks up: those of globals by code, attributes in one set; ``computed`` where a name may be any."""
 

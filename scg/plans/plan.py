@@ -1,9 +1,9 @@
 """A plan: the program of one recorded run, its buffers, and how a call of it begins and ends."""
 
+import functools
 import itertools
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,9 @@ from scg.errors import NonFiniteError
 from scg.graph import Node, ancestors
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
-from scg.plans.crew import BLAS, Watch, crew, run_steps
+from scg.plans.crew import Crew, Watch, crew, park, run_steps, with_one_thread
 from scg.plans.kernels import is_finite, is_there, may_differ
 from scg.plans.machine import SMALL, Machine
-from scg.plans.passes.lanes import is_foreign
 from scg.plans.program import HELD, Op, Program, from_recording
 from scg.plans.recording import INPUT, Choice, Recorder
 from scg.tree import leaves, rebuild
@@ -61,7 +60,7 @@ class Plan:
             spans.append((later, len(found) + len(trailing), len(tail)))
             trailing += tail
         taken = {node.id for node in ancestors([x for x in [*found, *trailing, *recorder.watched] if type(x) is Node], floor)}
-        recorder.choices += [Choice(is_there, (node,), True, node.line) for node in recorder.made if node.id not in taken and may_differ(node)]
+        recorder.choices += [Choice(is_there, (node,), True, node.line) for node in recorder.made if node.id not in taken | recorder.draws.keys() and may_differ(node)]
         watched = [node for node in {node.id: node for node in recorder.watched}.values() if node.id >= floor]
         program = from_recording(recorder, inputs, [*found, *trailing, *watched], floor)
         program.kept = len(found) + len(trailing)
@@ -84,7 +83,6 @@ class Plan:
         for op in program.ops:
             if op.dtype is not None:
                 op.value = None  # what was computed is not kept
-        self._apart = not any([is_foreign(turn.members) for turn in program.turns])
         self._watch = Watch()
         self._machines: list[Machine] = []
         self._lock = threading.Lock()
@@ -106,10 +104,7 @@ class Plan:
         if machine is None:
             machine = Machine(self.program, self.assignment, self._own, self._slots)
         try:
-            with ExitStack() as stack:
-                for lock in self._locks:
-                    stack.enter_context(lock())
-                found = self._computed(machine, arrays, generators)
+            found = self._locked(0, machine, arrays, generators)
         except Exception:  # all threads have ended
             self._park(machine)
             raise
@@ -121,30 +116,43 @@ class Plan:
             if len(self._machines) < MACHINES:
                 self._machines.append(machine)
 
-    def _computed(self, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
+    def _locked(self, k: int, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
+        """The results, with all locks from the k-th on: each a ``with`` of its own, which no interrupt leaves held."""
+        if k < len(self._locks):
+            with self._locks[k]():
+                return self._locked(k + 1, machine, arrays, generators)
+        threads = crew(self.program.width) if self.program.width > 1 and not self._watch.look() else None  # else the same steps one after the other: the same bits
+        call = functools.partial(self._computed, machine, arrays, generators, threads)
+        try:
+            found = call() if self.program.width == 1 and self.program.shares else with_one_thread(call)
+        except Exception:  # all threads have ended
+            if threads is not None:
+                park(threads)
+            raise
+        if threads is not None:
+            park(threads)
+        return found
+
+    def _computed(self, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator], threads: Crew | None) -> Any:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
         width, endings = self.program.width, self._endings
-        crowded = width > 1 and self._watch.look()
-        alone: Any = nullcontext() if self.program.shares else BLAS
-        with crew(width, self._apart and not crowded) if width > 1 else alone as found_crew:
-            threads = None if crowded else found_crew  # the same steps one after the other: the same bits
-            first = [machine.read(value) for value in endings[0].values] if self._at_once else []
-            at_once = self._at_once and all([x.flags.c_contiguous for x in first])  # what is not would be copied before it is there
-            machine.run(arrays, generators, threads, endings[0].lists(width, first) if at_once else None)
-            found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
-            rest = endings[1:] if at_once else endings
-            given = [[_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values] for ending in rest]
-            if not all([is_finite(x) for ending, values in zip(rest, given, strict=True) if ending.now for x, v in zip(values, ending.values, strict=True) if type(v) is not Op]):
-                raise NonFiniteError("an array that the function holds, given as a gradient, is not finite")
-            for ending, values in zip(rest, given, strict=True):
-                lists = ending.lists(width, values)
-                if threads is not None and lists:
-                    threads.run(lists, lambda: None)
-                else:
-                    for steps in lists or ():
-                        run_steps(steps)
+        first = [machine.read(value) for value in endings[0].values] if self._at_once else []
+        at_once = self._at_once and all([x.flags.c_contiguous for x in first])  # what is not would be copied before it is there
+        machine.run(arrays, generators, threads, endings[0].lists(width, first) if at_once else None)
+        found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
+        rest = endings[1:] if at_once else endings
+        given = [[_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values] for ending in rest]
+        if not all([is_finite(x) for ending, values in zip(rest, given, strict=True) if ending.now for x, v in zip(values, ending.values, strict=True) if type(v) is not Op]):
+            raise NonFiniteError("an array that the function holds, given as a gradient, is not finite")
+        for ending, values in zip(rest, given, strict=True):
+            lists = ending.lists(width, values)
+            if threads is not None and lists:
+                threads.run(lists, lambda: None)
+            else:
+                for steps in lists or ():
+                    run_steps(steps)
         return found
 
     def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
