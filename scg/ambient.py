@@ -57,6 +57,9 @@ AMBIENT: contextvars.ContextVar[Ambient | None] = contextvars.ContextVar("scg_am
 RECORDER: contextvars.ContextVar[Any] = contextvars.ContextVar("scg_recorder", default=None)
 """Who records a function for a plan (``scg.plans``), and is told what a graph alone does not hold: choices by values, draws, steps of optimizers."""
 
+WATCH: contextvars.ContextVar[Any] = contextvars.ContextVar("scg_watch", default=None)
+"""Who looks, while a function is traced, whether it draws numbers that are no nodes (``scg.generators``)."""
+
 SCOPE: contextvars.ContextVar[list[Guard] | None] = contextvars.ContextVar("scg_scope", default=None)
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from scg.axes import elementwise
 from scg.distributions.base import Distribution
-from scg.errors import ScgTypeError, ScgValueError, here
+from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
-from scg.graph import Node, primitive
+from scg.graph import Node, ancestors, primitive
 from scg.primitives.layout import stop_gradient
-from scg.sample import sample
+from scg.sample import draw, resample, sample
 from scg.special import logsumexp, softmax
 from scg.surrogate import as_broadcast, box, first_order
 
@@ -53,7 +53,8 @@ def elbo(
         _plain(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
     rule = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(gradient, Reparameterized())
-    z, log_w, _ = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    log_w = log_p - log_q
     if gradient in ("sticking the landing", "doubly reparameterized"):
         log_w = log_w + _score_dropped(guide, z)
     return np.mean(log_w, axis=0)
@@ -75,8 +76,8 @@ def iwae(
 
     "pathwise"                reparameterized draws: sum_k W_k d log w_k
     "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same
-                              mean, and a signal-to-noise ratio that does not fall with K (Tucker et al., 2019). Two evaluations of
-                              the model; first derivatives only
+                              mean, and a signal-to-noise ratio that does not fall with K (Tucker et al., 2019). First derivatives only;
+                              what the model draws from distributions that depend on z must be reparameterized (EstimatorError)
     "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k
     "VIMCO"                   L in that less what it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016);
                               K >= 2; first derivatives only, and the bound must enter the cost linearly (in sums, means, times constants)
@@ -86,14 +87,15 @@ def iwae(
         _plain(log_weights, gradient, rng)
         return _log_mean_exp(log_weights, axis)
     rule = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
-    z, log_w, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    log_w = log_p - log_q
     if gradient == "sticking the landing":
         log_w = log_w + _score_dropped(guide, z)
     bound = _log_mean_exp(log_w, 0)
     if gradient == "doubly reparameterized":
         weight = softmax(stop_gradient(log_w), axis=0)
         squared = _weighted(z, np.reshape(weight, (*weight.shape, *[1] * (z.ndim - weight.ndim))))
-        log_w = log_weights(squared) - guide.stop_gradient().log_prob(squared)
+        log_w = _moved(log_p, z, squared) - guide.stop_gradient().log_prob(squared)
         carrier = np.sum(weight * log_w, axis=0)
         return stop_gradient(bound) + first_order(carrier, np.ones(carrier.shape, carrier.dtype))
     if gradient == "VIMCO":
@@ -143,7 +145,7 @@ def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
 
 
 def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: Estimator, name: str | None) -> tuple[Node, Any, Any]:
-    """Draws z of the guide, log-weights, log q(z)."""
+    """Draws z of the guide, log p(x, z), log q(z)."""
     if gradient not in GRADIENTS:
         raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
     if not callable(model):
@@ -151,17 +153,42 @@ def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: 
     if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
         raise ScgValueError(f"{gradient}: samples must be a whole number of at least {least}, got {samples!r} ({here()})")
     z = sample(guide, rule, rng=rng, shape=(int(samples),), name=name)
-    log_q = guide.log_prob(z)
-    return z, _matched(model(z), log_q), log_q
+    log_q, log_p = guide.log_prob(z), model(z)
+    _check_shapes(log_p, log_q)
+    return z, log_p, log_q
+
+
+def _moved(log_p: Any, z: Node, other: Node) -> Any:
+    """log p(x, z) with ``other``, of the same value, in the place of z, and with what the model drew: a second call would draw again.
+
+    With W_k^2 in place of W_k the scores d log q(z_k) are gone, by E[W_k d log q(z_k; phi) / dphi] = E[dW_k/dz_k dz_k/dphi]. If the distribution of a draw m
+    of the model depends on z_k, that derivative has one more part, W_k d log p(m | z_k) / dz_k, which a reparameterized m does not need.
+    """
+    if type(log_p) is not Node:
+        return log_p
+    behind = {z.id}
+    for node in ancestors([log_p], z.id):
+        if any(type(o) is Node and o.id in behind for o in node.operands):
+            behind.add(node.id)
+            if node.primitive is draw:
+                raise EstimatorError(
+                    f"doubly reparameterized: the distribution of {node.statics['site']!r}, drawn at {node.line}, depends on the guide's draws; "
+                    f"use scg.Reparameterized() for it, or gradient='pathwise' ({here()})"
+                )
+    return resample(log_p, {z: other})
 
 
 def _matched(log_p: Any, log_q: Any) -> Any:
+    _check_shapes(log_p, log_q)
+    return log_p - log_q
+
+
+def _check_shapes(log_p: Any, log_q: Any) -> None:
     if np.shape(log_p) != np.shape(log_q):
         raise ScgValueError(
             f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make the "
             f"axes of one draw an event of the guide with distributions.Independent, and sum over them in the model ({here()})"
         )
-    return log_p - log_q
 
 
 def _score_dropped(guide: Distribution, z: Node) -> Any:

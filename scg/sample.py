@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.ambient import RECORDER
+from scg.ambient import RECORDER, WATCH
 from scg.axes import AxisMap, Slot, broadcast_axes, own, padded
 from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
 from scg.distributions.entry import sample_shape
@@ -200,6 +200,11 @@ def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None =
 
 def place(site: Site) -> Node:
     """Draw a declared site and record it as a node."""
+    watch = WATCH.get()
+    return _place(site) if watch is None else watch.draw(site.rng, _place, site)
+
+
+def _place(site: Site) -> Node:
     shape, recorder = site.shape if site.drawn is None else site.drawn, RECORDER.get()
     if recorder is None:
         value = site.estimator.draw(site.distribution, site.rng, shape)
@@ -331,6 +336,11 @@ def is_stochastic(node: Node) -> bool:
 
 def noise_node(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
     """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
+    watch = WATCH.get()
+    return _noise(law, rng, shape, dtype) if watch is None else watch.draw(rng, _noise, law, rng, shape, dtype)
+
+
+def _noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
     recorder = RECORDER.get()
     if recorder is None:
         return record(noise, (), {"law": law, "shape": shape}, draw_noise(law, rng, shape, dtype))

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import RECORDER
+from scg.ambient import RECORDER, unplanned
 from scg.calculus import check_cost, lift, run, value_and_grad
 from scg.distributions.base import FixedSupport
 from scg.draw import dot, mermaid, save, svg
 from scg.draw import text as draw_text
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
+from scg.generators import watching
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
 from scg.operands import described, plain
@@ -28,32 +29,58 @@ _BLOCK = 2**24  # bytes that all arrays of one block of replicates may take: mem
 
 
 def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
-    """The graph of one run of ``fn``, a function that returns its cost; the arguments ``argnums`` become its parameters."""
+    """The graph of one run of ``fn``, a function that returns its cost; the arguments ``argnums`` become its parameters.
+
+    Where ``fn`` takes numbers from a generator itself (``rng.integers(3)``), they are constants of this graph: ``gradients`` then runs ``fn`` again
+    for each gradient, and what would replay the graph refuses. Draw by ``scg.sample`` or ``scg.minibatch`` instead.
+    """
     lifted, _, structure = lift(fn, args, argnums)
     positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
-    cost = run(fn, lifted, kwargs)
+    with watching(fn, args, kwargs) as watch:
+        cost = run(fn, lifted, kwargs)
     if type(cost) is not Node:
         raise ScgTypeError(f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a draw ({here()})")
     check_cost(cost)
     parameters = lifted[argnums] if isinstance(argnums, (int, np.integer)) else tuple([lifted[p] for p in positions])
-    return Graph(cost, parameters, again=_Again(fn, args, kwargs, argnums))
+    return Graph(cost, parameters, again=_Again(fn, args, kwargs, argnums), constants=watch.found)
 
 
 class _Again:
-    """How to trace the function again, for values at which an ``if`` comes out otherwise."""
+    """How to run the function again: for values at which an ``if`` comes out otherwise, and where it takes numbers from a generator itself."""
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnums: Any):
         self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
 
     def gradient(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Any:
+        args, kwargs = self._arguments(parameters, rng)
+        with overridden(bindings):
+            return value_and_grad(self.fn, self.argnums)(*args, **kwargs)[1]
+
+    def graph(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> "Graph":
+        args, kwargs = self._arguments(parameters, rng)
+        with overridden(bindings):
+            graph = trace(self.fn, *args, argnums=self.argnums, **kwargs)
+        graph._bindings = dict(bindings)
+        return graph
+
+    def _arguments(self, parameters: Any, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments with these parameters, and with ``rng`` in the place of the generator among them."""
         args = list(self.args)
         if isinstance(self.argnums, (int, np.integer)):
             args[self.argnums] = parameters
         else:
             for position, value in zip(self.argnums, parameters, strict=True):
                 args[position] = value
-        with overridden(bindings):
-            return value_and_grad(self.fn, self.argnums)(*args, **{**self.kwargs, "rng": rng})[1]
+
+        held = [x for x in (*args, *self.kwargs.values()) if any(_is_generator(leaf) for _, leaf in leaves(x))]
+        if not held:
+            name = getattr(self.fn, "__name__", type(self.fn).__name__)
+            raise ScgTypeError(f"{name} would have to run again with rng, and has no generator among its arguments: let it take rng=... ({here()})")
+
+        def fresh(x: Any) -> Any:
+            return map_leaves(lambda leaf: rng if _is_generator(leaf) else leaf, x) if any(x is h for h in held) else x
+
+        return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
 
 
 class Graph:
@@ -64,14 +91,29 @@ class Graph:
     ``stochastic``  the stochastic nodes by name; one without a name is called by its distribution, ``bernoulli``, ``bernoulli_1``, ...
     """
 
-    def __init__(self, cost: Node, parameters: Any = None, *, again: Any = None, bindings: Mapping[str, Estimator] | None = None):
+    def __init__(
+        self, cost: Node, parameters: Any = None, *, again: Any = None, bindings: Mapping[str, Estimator] | None = None, constants: str | None = None
+    ):
         if type(cost) is not Node:
             raise ScgTypeError(f"a graph needs a node as its cost, got {type(cost).__name__} ({here()})")
         order = ancestors([cost], guards=True)
         self.cost = cost
         self.parameters = [n for n in order if n.primitive.name == "parameter"] if parameters is None else parameters
         self.stochastic = _named([node for node in order if is_stochastic(node)])
-        self._again, self._bindings = again, dict(bindings or {})
+        self._again, self._bindings, self._constants = again, dict(bindings or {}), constants
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every random number of the traced run is a node: False where the function took numbers from a generator itself."""
+        return self._constants is None
+
+    def require_nodes(self, what: str) -> None:
+        """Raise ScgValueError, which names ``what`` needs it, unless every random number of the traced run is a node, so that a replay draws it anew."""
+        if self._constants is not None:
+            raise ScgValueError(
+                f"{what} needs a graph in which all random numbers are nodes, but {self._constants}, and a replay would repeat these numbers: draw them by "
+                f"scg.sample(distribution, estimator, rng=rng), rows of data by scg.minibatch(n, size, rng=rng), or average scg.grad over fresh calls ({here()})"
+            )
 
     @property
     def nodes(self) -> list[Node]:
@@ -102,7 +144,7 @@ class Graph:
                 found[name] = chosen
         cost = resample(self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()})
         kept = {name: estimator for name, estimator in self._bindings.items() if name not in wanted}
-        return Graph(cost, self.parameters, again=self._again, bindings={**kept, **wanted, **found})
+        return Graph(cost, self.parameters, again=self._again, bindings={**kept, **wanted, **found}, constants=self._constants)
 
     def surrogate(self, order: int | None = None) -> Node:
         """The surrogate loss: exactly the cost's value, derivatives of any order (or up to ``order``) that estimate those of its expectation."""
@@ -114,7 +156,8 @@ class Graph:
         """The graph run again: with new draws from ``rng``, other values of the parameters, given ``values`` of some stochastic nodes.
 
         With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then have it as well.
-        Raises GuardError where an ``if`` on a node would have come out otherwise.
+        Raises GuardError where an ``if`` on a node would have come out otherwise. A function that takes numbers from a generator itself is traced
+        again for new draws; ``replicates`` and ``values`` of such a graph raise ScgValueError.
         """
         if replicates is not None:
             _check_count(replicates)
@@ -122,6 +165,10 @@ class Graph:
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"new draws need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        if self._constants is not None and rng is not None:
+            if self._again is None or replicates is not None or values:
+                self.require_nodes("Graph.run with new draws")
+            return self._fresh(rng, parameters)
         nodes = [leaf for _, leaf in leaves(self.parameters)]
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
@@ -140,7 +187,7 @@ class Graph:
             given_values[node.id] = _possible(name, node, value)
         batched = list(replaced) if replicates is not None else []
         cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
-        return Graph(cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings)
+        return Graph(cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings, constants=self._constants)
 
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
         """The gradient of the expected cost as the bound estimators estimate it, in the structure of the parameters.
@@ -158,6 +205,8 @@ class Graph:
         _check_count(replicates)
         if not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        if self._constants is not None:
+            return self._each(rng, replicates)
         if RECORDER.get() is not None:  # in a plan, which has buffers of its own, all replicates are one block
             found = self._recorded[0]
             new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
@@ -190,8 +239,7 @@ class Graph:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=size, create_graph=False, checked=True))
         except GuardError:
-            each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
-            return [np.stack(column) for column in zip(*each, strict=True)]
+            return [leaf for _, leaf in leaves(self._each(rng, size))]
         arrays = [next(new) if type(g) is Node else g for g in found]
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):  # a zero may have to absorb what this recording did not meet
             fresh = self.run(rng=rng, replicates=size)
@@ -240,6 +288,21 @@ class Graph:
         loss = surrogate(cost, 1)
         return rebuild(parameters, iter(pull([loss], [np.ones((), loss.dtype)], targets)))
 
+    def _each(self, rng: np.random.Generator, size: int) -> Any:
+        """``size`` gradients, each from a run of its own of the function."""
+        if self._again is None:
+            self.require_nodes("gradients with new draws")
+        unplanned("the gradients of this graph need runs of a function of their own")
+        each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
+        return rebuild(self.parameters, iter([np.stack(column) for column in zip(*each, strict=True)]))
+
+    def _fresh(self, rng: np.random.Generator, parameters: Any) -> "Graph":
+        given = map_leaves(lambda node: node.value, self.parameters)
+        if parameters is not None:
+            new = leaves_like(self.parameters, parameters, "parameters")
+            given = rebuild(given, iter([np.broadcast_to(np.asarray(x, y.dtype), y.shape) for x, (_, y) in zip(new, leaves(given), strict=True)]))
+        return self._again.graph(given, rng, self._bindings)  # type: ignore[no-any-return]
+
     def _traced(self, rng: Any) -> Any:
         if self._again is None:
             raise GuardError(f"an `if` on a draw came out otherwise, and the graph was not traced from a function that could be run again ({here()})")
@@ -248,8 +311,13 @@ class Graph:
     def __reduce__(self) -> Any:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         rows, places = pack([self.cost, *targets])
-        again = self._again if any(node.guard is not None for node in self.nodes) else None  # a lambda cannot travel, and need not without an `if`
-        return _restored, (rows, places, rebuild(self.parameters, iter([0] * len(targets))), again, self._bindings)
+        needed = self._constants is not None or any(node.guard is not None for node in self.nodes)
+        again = self._again if needed else None  # a lambda cannot travel, and need not where no function has to run again
+        return _restored, (rows, places, rebuild(self.parameters, iter([0] * len(targets))), again, self._bindings, self._constants)
+
+
+def _is_generator(x: Any) -> bool:
+    return isinstance(x, np.random.Generator)
 
 
 def _check_count(replicates: Any) -> None:
@@ -276,9 +344,9 @@ def _possible(name: str, node: Node, value: Any) -> np.ndarray:
     return array
 
 
-def _restored(rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any) -> Graph:
+def _restored(rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any, constants: str | None = None) -> Graph:
     cost, *nodes = unpack(rows, places)
-    return Graph(cost, rebuild(parameters, iter(nodes)), again=again, bindings=bindings)
+    return Graph(cost, rebuild(parameters, iter(nodes)), again=again, bindings=bindings, constants=constants)
 
 
 def _named(nodes: list[Node]) -> dict[str, Node]:

@@ -320,3 +320,48 @@ def test_held_draws_of_a_model_carry_nothing_to_it():
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call(None if message == "rng" else np.random.default_rng(0))
+
+
+MASKS = {
+    "of its own": lambda t, z: 0.3,
+    "of the guide and the model": lambda t, z: 1 / (1 + np.exp(-t[1] - t[3])),
+    "of the draws": lambda t, z: 1 / (1 + np.exp(-z)),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_model_that_draws_itself_has_the_same_mean_gradient(bound, gradient, mask):
+    """The exact mean over z, and over the coins that the model throws, is the exact gradient of the exact bound, whichever of the gradients it is."""
+
+    def cost(t, rng):
+        def thinned(z):
+            m = scg.sample(dist.Bernoulli(probs=MASKS[mask](t, z)), scg.ScoreFunction(), rng=rng)
+            return dist.Normal(t[3], 1.0).log_prob(z) + dist.Normal(z * (1 + m), 1.5).log_prob(X)
+
+        return BOUNDS[bound](thinned, guide=guide(t), samples=2, rng=rng, gradient=gradient)
+
+    if bound == "iwae" and (gradient, mask) == ("doubly reparameterized", "of the draws"):
+        with pytest.raises(EstimatorError, match="depends on the guide's draws"):
+            scg.trace(cost, THETA, rng=np.random.default_rng(0))
+        return
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0))
+    same = np.allclose(scg.exact.moments(graph, rtol=1e-5).mean, scg.exact.gradient(graph, rtol=1e-5), rtol=0, atol=1e-4)
+    assert same == ((bound, gradient) != ("iwae", "sticking the landing"))
+
+
+def test_the_doubly_reparameterized_gradient_meets_one_draw_of_the_model():
+    """z, m = f(z, e) by its path: log p is evaluated at one e, so that the value and the gradient belong together."""
+
+    def cost(t, rng, gradient):
+        def noisy(z):
+            m = scg.sample(dist.Normal(z * t[3], 1.0), scg.Reparameterized(), rng=rng)
+            return dist.Normal(m + rng.normal(), 1.0).log_prob(X) + dist.Normal(0.0, 1.0).log_prob(z)
+
+        return objectives.iwae(noisy, guide=guide(t), samples=3, rng=rng, gradient=gradient)
+
+    runs = {g: [scg.grad(cost)(THETA, np.random.default_rng(s), g) for s in range(500)] for g in ("pathwise", "doubly reparameterized")}
+    difference = np.subtract(*runs.values())
+    assert np.all(np.abs(difference.mean(0)) < 6 * difference.std(0) / math.sqrt(len(difference)))
+    np.testing.assert_allclose(difference[:, 3], 0, atol=1e-12)  # the model's own gradient is the same, draw by draw

@@ -199,7 +199,7 @@ def _moments(graph: Graph, budget: int, rtol: float) -> "Part":
 
 def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     """The exact law of a node (of a graph: of its cost), all elements jointly, that depends on finitely many values."""
-    root = _model(node.cost if isinstance(node, Graph) else node)
+    root = _model(_graph(node, (), {}).cost)
     engine = Engine([root], _names(node) if isinstance(node, Graph) else {}, budget, False)
     if engine.adaptive:
         raise ScgValueError(f"the law of {root!r} cannot be listed: it depends on {', '.join(leaf.name for leaf in engine.adaptive)} ({here()})")
@@ -235,12 +235,16 @@ def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
     if isinstance(graph, (Graph, Node)):
         if args or kwargs:
             raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol and full ({here()})")
-        return graph if isinstance(graph, Graph) else Graph(graph)
+        graph = graph if isinstance(graph, Graph) else Graph(graph)
+        graph.require_nodes("an exact result")
+        return graph
     if not callable(graph):
         raise ScgTypeError(f"exact results need a graph, a node or a function, got {type(graph).__name__} ({here()})")
     if "rng" not in kwargs and len(args) < len(names := inspect.signature(graph).parameters) and "rng" in names:
         kwargs = {**kwargs, "rng": np.random.default_rng(0)}
-    return trace(graph, *args, **kwargs)
+    graph = trace(graph, *args, **kwargs)
+    graph.require_nodes("an exact result")
+    return graph
 
 
 def _names(graph: Graph) -> dict[int, str]:

@@ -9,13 +9,13 @@ import contextvars
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from scg.ambient import AMBIENT, RECORDER, Ambient
 from scg.errors import PACKAGE, PlanError, here
+from scg.generators import held_generators, state_of
 from scg.graph import Node, ancestors, primitive, record
 from scg.operands import described
 from scg.tree import leaves
@@ -278,51 +278,10 @@ for _name in dir(np.random.Generator):
 @contextlib.contextmanager
 def no_numbers_from_elsewhere(fn: Callable[..., Any], recorder: Recorder) -> Iterator[None]:
     """Refuse where the block draws from a generator that ``fn`` holds, or from NumPy's global one: a plan would repeat the numbers."""
-    before = [(g, _state(g)) for g in held_generators(fn)]
+    before = [(g, state_of(g)) for g in held_generators(fn)]
     yield
-    if any([_state(g) != state for g, state in before]):
+    if any([state_of(g) != state for g, state in before]):
         recorder.refuse("it draws from a generator that is no argument of the compiled function, and a plan would repeat its numbers: pass rng as an argument")
-
-
-def held_generators(fn: Callable[..., Any]) -> list[Any]:
-    """Generators that a function, or a function that it holds, has in its closure, its defaults or its globals, and NumPy's global one where it names
-    ``random``: other threads may draw from that one meanwhile."""
-    found: dict[int, Any] = {}
-    seen: set[int] = set()
-    stack: list[Any] = [fn]
-    while stack:
-        x = stack.pop()
-        if id(x) in seen or isinstance(x, type):
-            continue
-        seen.add(id(x))
-        if isinstance(x, (np.random.Generator, np.random.RandomState)):
-            found[id(x)] = x
-        elif isinstance(x, functools.partial):
-            stack += [x.func, *x.args, *x.keywords.values()]
-        elif isinstance(x, MethodType):
-            stack += [x.__func__, *getattr(x.__self__, "__dict__", {}).values()]
-        elif isinstance(x, FunctionType):
-            codes, names = [x.__code__], set()
-            while codes:
-                code = codes.pop()
-                names |= set(code.co_names)
-                codes += [c for c in code.co_consts if isinstance(c, CodeType)]
-            if "random" in names:
-                found[id(GLOBAL)] = GLOBAL
-            stack += [x.__globals__[name] for name in names if name in x.__globals__]
-            stack += [cell.cell_contents for cell in x.__closure__ or () if cell != CellType()]
-            stack += [*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]
-        elif not isinstance(x, ModuleType) and callable(getattr(x, "__wrapped__", None)):
-            stack.append(x.__wrapped__)
-    return list(found.values())
-
-
-def _state(generator: Any) -> Any:
-    state = generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state(legacy=False)
-    return repr(state["state"]["key"].tobytes()) + repr(state["state"]["pos"]) if "key" in state.get("state", ()) else repr(state)
-
-
-GLOBAL = np.random.mtrand._rand  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

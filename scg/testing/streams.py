@@ -217,7 +217,7 @@ def fixed(graph: Graph, moments: tuple[Any, Any] | None = None) -> Any:
 
     Draws alone cannot tell: what happens once in a million replicates has not happened in the first thousand.
     """
-    if guards_on_draws(graph):  # another way may lead to another gradient
+    if guards_on_draws(graph) or not graph.is_complete:  # another way, or other numbers, may lead to another gradient
         still = [False for _ in graph._recorded[0]]
     else:
         still = [not (type(g) is Node and depends(g)) for g in graph._recorded[0]]

@@ -156,7 +156,7 @@ def judge(
     **kwargs: Any,
 ) -> Verdict:
     """The verdict of ``assert_unbiased``, which takes the same arguments, without raising AssertionError."""
-    graph = _graph(graph_or_fn, args, rng, kwargs)
+    graph = _graph(graph_or_fn, args, rng, kwargs, reference)
     if not 0 < alpha < 1 or not 0.5 <= power < 1 or not detect > 0:
         raise ScgValueError(f"alpha must lie in (0, 1), power in [0.5, 1) and detect above 0, got {alpha}, {power}, {detect} ({here()})")
     if matches(reference, "auto"):
@@ -199,7 +199,7 @@ def assert_bias(
     that all intervals hold at once. From b in [l, h]: b^2 in [min, max] of the squares; the value is mean^2 - s^2/t, which is without bias, cut to that
     interval. The variance is E[(x - c)^2] - (E[x] - c)^2, c a number near the mean; its interval is infinite where the tail index may not exceed 4.
     """
-    graph = _graph(graph_or_fn, args, rng, kwargs)
+    graph = _graph(graph_or_fn, args, rng, kwargs, reference)
     exact = _exact_moments(graph) if matches(reference, "auto") else None
     if exact is not None:
         mean, variance, truth, tolerance = exact
@@ -238,7 +238,7 @@ def assert_bias(
     return _report(graph, streams.method, replicates, bias, b, np.maximum(v, 0), streams.names[worst], float(np.min(tails[0].index()[0])))
 
 
-def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any]) -> Graph:
+def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Graph:
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
     if isinstance(graph, Graph):
@@ -250,6 +250,8 @@ def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any]) 
         raise ScgTypeError(f"a graph or a function is needed, got {type(graph).__name__} ({here()})")
     if not sum(leaf.size for _, leaf in leaves(graph.parameters)):
         raise ScgValueError(f"the graph has no parameters ({here()})")
+    if isinstance(reference, str):
+        graph.require_nodes("a verdict without reference=numbers")
     return graph
 
 

@@ -140,6 +140,7 @@ def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] 
         raise ScgTypeError(f"a graph or a function is needed, got {type(graph_or_fn).__name__} ({here()})")
     if not sum(leaf.size for _, leaf in leaves(graph.parameters)):
         raise ScgValueError(f"the graph has no parameters: there is no gradient ({here()})")
+    graph.require_nodes("a comparison of variances")
     return graph
 
 
