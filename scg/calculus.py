@@ -3,16 +3,17 @@
 import functools
 import inspect
 import operator
+import weakref
 from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from scg.ambient import RECORDER, collect_guards
+from scg.ambient import RECORDER, SCOPE, collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import Reach, pull, reach
-from scg.graph import Node, ancestors, parameter
+from scg.graph import FINISHED, Node, ancestors, parameter
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.sample import is_stochastic
@@ -68,6 +69,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
         cost = run(fn, lifted, kwargs)
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
             _check_plain(cost)
+            _finish(inputs)
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         check_cost(cost)
         known = reach([cost], min([x.id for x in inputs], default=0))
@@ -78,6 +80,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
         found = pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None, forget) if inputs else []
         if not graph:
             cost = cost.value[()]
+            _finish(inputs)
         elif recorder is not None:
             recorder.differentiated(cost, found)
         return cost, rebuild(structure, iter(found))
@@ -115,6 +118,8 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
                 return rebuild(structure, iter(pull([surrogate(loss, order, graph=graph)], [np.ones((), loss.dtype)], inputs, graph)))
             return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
 
+        if not nested:
+            weakref.finalize(pullback, _finish, inputs).atexit = False  # while somebody holds it, it may be differentiated itself
         return (result if nested or recording else rebuild(result, (y.value if type(y) is Node else y for y in found))), pullback
 
     return pulled
@@ -137,7 +142,11 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
             shape = np.shape(result)
             return rebuild(structure, (np.zeros(shape + x.shape, x.dtype) for x in inputs))
         _check_differentiable(result)
-        return rebuild(structure, iter(_rows(result, inputs, _is_nested(result, inputs))))
+        nested = _is_nested(result, inputs)
+        rows = _rows(result, inputs, nested)
+        if not nested:
+            _finish(inputs)
+        return rebuild(structure, iter(rows))
 
     return differentiated
 
@@ -161,9 +170,14 @@ def jacobian_of_structure(fn: Callable[..., Any], argnums: int = 0) -> Callable[
         def one(y: Any) -> Any:
             if type(y) is not Node:
                 return rebuild(structure, (np.zeros(np.shape(y) + x.shape, x.dtype) for x in inputs))
-            return rebuild(structure, iter(_rows(y, inputs, _is_nested(y, inputs))))
+            nested.append(_is_nested(y, inputs))
+            return rebuild(structure, iter(_rows(y, inputs, nested[-1])))
 
-        return rebuild(result, map(one, [leaf for _, leaf in leaves(result)]))
+        nested: list[bool] = []
+        found = rebuild(result, map(one, [leaf for _, leaf in leaves(result)]))
+        if not any(nested):
+            _finish(inputs)
+        return found
 
     return differentiated
 
@@ -192,7 +206,10 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         pairs = [(g, v if type(v) is Node else np.asarray(v, g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
         if not pairs:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
-        return rebuild(structure, iter(pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)))
+        found = pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)
+        if not nested:
+            _finish(inputs)
+        return rebuild(structure, iter(found))
 
     return product
 
@@ -282,9 +299,42 @@ def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:
     """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
-    older = any([x.operands for x in inputs]) or (known or reach([cost], min([x.id for x in inputs], default=0))).older
+    floor = min([x.id for x in inputs], default=0)
+    older = any([x.operands for x in inputs]) or (known or reach([cost], floor)).older
+    if not older:
+        return False
+    refuse_finished(cost, floor)
     recorder = RECORDER.get()
-    return older if recorder is None or not older else recorder.outer(cost)
+    return True if recorder is None else recorder.outer(cost)
+
+
+def _finish(inputs: list[Node]) -> None:
+    """Note that a run is over whose derivatives were given away as arrays (in a plan they are nodes, and it is not)."""
+    if RECORDER.get() is None:
+        for x in inputs:
+            if not x.operands:
+                x.primitive = FINISHED
+
+
+def refuse_finished(cost: Node, floor: int) -> None:
+    """Raise ScgValueError where a run that nobody differentiates around depends on a node of a run that is over: a running mean, a cache.
+
+    ``floor`` is the least id of the run. Parameters that a user made, and graphs that were traced, are alive: they are never finished.
+    """
+    if SCOPE.get() is not None:  # the run around this one, which has all that this one has, will look
+        return
+    old: dict[int, Node] = {}
+    for node in ancestors([cost], guards=True):
+        if node.primitive is FINISHED or any([type(o) is Node and o.id in old for o in node.operands]):
+            if node.id >= floor:
+                break
+            old[node.id] = node
+    if old:
+        last = old[max(old)]
+        raise ScgValueError(
+            f"{last!r}, made at {last.line}, belongs to a run that is over, and would be neither a constant nor differentiated in this one: "
+            f"keep its number, node.value, or compute it anew ({here()})"
+        )
 
 
 def check_cost(cost: Node) -> None:

@@ -543,3 +543,5 @@ def _leaf() -> NoReturn:
 
 _OWN_FILES = frozenset([os.path.join(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")])
 PARAMETER = primitive(_leaf, name="parameter")
+FINISHED = primitive(_leaf, name="parameter")
+"""A leaf: a parameter of a run that is over and gave its derivatives away as arrays. What was made of it belongs to no other run."""

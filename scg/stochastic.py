@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scg.ambient import RECORDER, unplanned
-from scg.calculus import check_cost, lift, run, value_and_grad
+from scg.calculus import check_cost, lift, refuse_finished, run, value_and_grad
 from scg.distributions.base import FixedSupport
 from scg.draw import dot, mermaid, save, svg
 from scg.draw import text as draw_text
@@ -34,13 +34,14 @@ def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, 
     Where ``fn`` takes numbers from a generator itself (``rng.integers(3)``), they are constants of this graph: ``gradients`` then runs ``fn`` again
     for each gradient, and what would replay the graph refuses. Draw by ``scg.sample`` or ``scg.minibatch`` instead.
     """
-    lifted, _, structure = lift(fn, args, argnums)
+    lifted, inputs, structure = lift(fn, args, argnums)
     positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
     with watching(fn, args, kwargs) as watch:
         cost = run(fn, lifted, kwargs)
     if type(cost) is not Node:
         raise ScgTypeError(f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a draw ({here()})")
     check_cost(cost)
+    refuse_finished(cost, min([x.id for x in inputs], default=0))
     parameters = lifted[argnums] if isinstance(argnums, (int, np.integer)) else tuple([lifted[p] for p in positions])
     return Graph(cost, parameters, again=_Again(fn, args, kwargs, argnums), constants=watch.found)
 

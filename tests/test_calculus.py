@@ -535,3 +535,67 @@ def test_the_memory_of_a_hessian_is_bounded_whatever_stands_between():
     assert peak < 150e6
     for k in (0, 150, 299):
         np.testing.assert_allclose(found[k], scg.hvp(cost)(x, np.eye(300)[k]), rtol=1e-12, atol=1e-12)
+
+
+def running_mean(state):
+    def loss(p):
+        state["mean"] = 0.9 * state.get("mean", 0.0) + 0.1 * np.mean(p)
+        return np.sum((p - state["mean"]) ** 2)
+
+    return loss
+
+
+RUNS = {
+    "grad": scg.grad,
+    "value_and_grad": scg.value_and_grad,
+    "hessian": scg.hessian,
+    "jacobian": scg.jacobian,
+    "hvp": lambda fn: lambda x: scg.hvp(fn)(x, x),
+    "vjp": lambda fn: lambda x: scg.vjp(fn)(x)[1](np.ones(())),
+    "grad of grad": lambda fn: scg.grad(lambda x: np.sum(scg.grad(fn)(x) ** 2)),
+}
+
+
+@pytest.mark.parametrize("second", [*RUNS, "trace"])
+@pytest.mark.parametrize("first", RUNS)
+def test_a_node_of_a_run_that_is_over_does_not_enter_another_run(first, second):
+    """It would be neither a constant nor differentiated: gradients would be nodes, and the graph would grow with each step."""
+    loss, x = running_mean({}), np.array([1.0, 2.0, 4.0])
+    RUNS[first](loss)(x)
+    with pytest.raises(ScgValueError, match=r"made at .*test_calculus.py:\d+, in loss, belongs to a run that is over"):
+        scg.trace(loss, x) if second == "trace" else RUNS[second](loss)(x)
+
+
+@pytest.mark.parametrize("first", RUNS)
+def test_a_cached_node_of_a_run_that_is_over_is_no_constant(first):
+    """d tr(W^-1) / dW = -W^-2, and not zero because the inverse was computed in the run before."""
+    kept = []
+
+    def loss(w):
+        kept[1:] or kept.append(np.linalg.inv(w))
+        return np.trace(kept[0])
+
+    RUNS[first](loss)(np.eye(2))
+    with pytest.raises(ScgValueError, match="belongs to a run that is over"):
+        scg.grad(loss)(2 * np.eye(2))
+    with pytest.raises(ScgValueError, match="belongs to a run that is over"):
+        scg.grad(lambda w: np.sum(w * 2))(kept[0])
+
+
+def test_numbers_of_an_earlier_run_and_living_nodes_enter_another_one():
+    state, x = {}, np.array([1.0, 2.0])
+
+    def by_number(p):
+        state["mean"] = 0.9 * state.get("mean", 0.0) + 0.1 * np.mean(p).value
+        return np.sum((p - state["mean"]) ** 2)
+
+    for k in range(1, 4):
+        np.testing.assert_allclose(scg.grad(by_number)(x), 2 * (x - (1 - 0.9**k) * 1.5))
+    p = scg.parameter(x)
+    np.testing.assert_array_equal(scg.grad(lambda q: np.sum(p * q))(x).value, x)  # its own to differentiate
+    graph = scg.trace(lambda q: np.sum(q**3), x)
+    np.testing.assert_array_equal(scg.grad(lambda q: graph.cost * np.sum(q))(x).value, [9.0, 9.0])
+    _, pullback = scg.vjp(np.tanh)(x)
+    np.testing.assert_allclose(scg.grad(lambda v: np.sum(pullback(v)))(x).value, 1 - np.tanh(x) ** 2)
+    hyper = scg.grad(lambda t: np.sum(scg.grad(lambda q: np.sum(t * q**3))(x)))  # an inner run over numbers, in a run that goes on
+    np.testing.assert_allclose(hyper(np.array(2.0)), 15.0)
