@@ -38,9 +38,7 @@ def held_generators(*holders: Any) -> list[Any]:
         elif isinstance(x, (MethodType, BuiltinMethodType)):
             stack += [getattr(x, "__func__", None), x.__self__]
         elif isinstance(x, FunctionType):
-            if x.__code__.co_filename.startswith(PACKAGE):
-                continue  # scg holds none
-            names = _names(x.__code__)
+            names = set() if x.__code__.co_filename.startswith(PACKAGE) else _names(x.__code__)  # scg itself holds none, but functions that do
             if "random" in names:
                 found |= {id(GLOBAL): GLOBAL, id(_PYTHON): _PYTHON}
             stack += [x.__globals__[name] for name in names if name in x.__globals__]
