@@ -281,3 +281,10 @@ def test_the_variance_of_one_of_many_keeps_its_digits_where_one_is_almost_certai
         np.testing.assert_allclose(law(x).variance, n * p * q, rtol=16 * np.finfo(dtype).eps, atol=1e-37)
         found = scg.grad(lambda x, law=law: law(x).variance[0, 0])(x)
         np.testing.assert_allclose(found[0, 0], n * slope, rtol=16 * np.finfo(dtype).eps)
+
+
+def test_poisson_draws_of_rates_beyond_the_integers_have_their_mean_and_variance():
+    rate = np.array([2.0, 3e18, 1e19, 1e25])
+    z = (dist.Poisson(rate).sample(np.random.default_rng(0), 20_000) - rate) / np.sqrt(rate)
+    assert np.abs(np.mean(z, axis=0)).max() < 6 / np.sqrt(20_000)  # 6 deviations of the mean, and about 6 of the mean square
+    assert np.abs(np.mean(z * z, axis=0) - 1).max() < 6 * np.sqrt(2.5 / 20_000)

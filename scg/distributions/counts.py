@@ -33,6 +33,9 @@ _RARE = 1e-17
 """Below this probability NumPy's generators would meet the end of the integers: 2^63 trials without success have the probability
 exp(-2^63 p), and here that is 1e-40."""
 
+_MANY = 1e18
+"""Rates above which the draws of NumPy's generators would not be integers that they can hold."""
+
 
 def _no_derivative(g: Any, out: Any, n: Any) -> Any:
     raise NotDifferentiable(f"a number of trials has no derivative: apply scg.stop_gradient to it ({here()})")
@@ -179,7 +182,13 @@ class Poisson(Distribution, Discrete, FixedSupport):
     support = naturals  # type: ignore[assignment]
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        return np.asarray(rng.poisson(self.detached().rate, self.full_shape(shape))).astype(self.dtype)
+        rate, full = np.asarray(self.detached().rate, float), self.full_shape(shape)
+        z = np.asarray(rng.poisson(np.minimum(rate, _MANY), full)).astype(self.dtype)
+        if not np.any(rate > _MANY):
+            return z
+        e = rng.standard_normal(full)  # Cornish and Fisher's quantile, whose error is of order rate^-1/2: below the spacing of such numbers
+        large = np.floor(rate + np.sqrt(rate) * e + (e * e - 1) / 6).astype(self.dtype)
+        return np.where(rate > _MANY, large, z)
 
     def log_prob(self, value: Any) -> Any:
         return supported(lambda k: sp.xlogy(k, self.rate) - self.rate - sp.gammaln(k + 1), numbers(value, self.dtype), 0)

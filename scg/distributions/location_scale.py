@@ -1,6 +1,6 @@
 """Laws on the real line that are shifted and stretched: z = loc + scale * x, x of a standard law.
 
-Moments that do not exist are NaN, or inf, as in SciPy.
+Moments that do not exist are NaN, those that are infinite inf.
 """
 
 import math
@@ -11,10 +11,13 @@ from typing import Any, ClassVar, final
 import numpy as np
 import scipy.special as sp
 
+from scg.ambient import settled
 from scg.distributions.accurate import student_entropy
 from scg.distributions.base import Distribution, FixedSupport, betaln, log, real_array
 from scg.distributions.constraints import finite, positive
 from scg.distributions.uniform import InverseCDF
+from scg.errors import ScgValueError, here
+from scg.primitives.student import student_quantile
 from scg.special import sigmoid, softplus
 
 
@@ -172,7 +175,7 @@ class Cauchy(LocationScale):
 class StudentT(LocationScale):
     """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); draws by the quantile function, whose derivative in df is implicit.
 
-    Pathwise derivatives in df are first order only. Mean: inf for df <= 1; variance: NaN for df <= 1, inf for df <= 2, as SciPy has them.
+    Pathwise derivatives in df are first order only. The mean is NaN for df <= 1, the variance NaN for df <= 1 and inf for df <= 2.
     """
 
     df: Any
@@ -189,11 +192,17 @@ class StudentT(LocationScale):
         return sp.stdtr(self.df, x)
 
     def standard_icdf(self, p: Any) -> Any:
-        return sp.stdtrit(self.df, p)
+        return student_quantile(self.df, p)
+
+    def transport(self, noise: Any) -> Any:
+        z = self.icdf(noise)
+        if not settled(finite.holds, z):
+            raise ScgValueError(f"{self!r} has draws that are greater than any number of {self.dtype}: the degrees of freedom are too few ({here()})")
+        return z
 
     @property
     def mean(self) -> Any:
-        return self._whole(np.where(self.df > 1, self.loc, math.inf))
+        return self._whole(np.where(self.df > 1, self.loc, math.nan))
 
     @property
     def variance(self) -> Any:

@@ -8,9 +8,13 @@ import numpy as np
 import scipy.special as sp
 
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, log, masked, real_array
+from scg.distributions.bijections import Sigmoid
 from scg.distributions.constraints import finite, nonnegative, open_unit_interval, positive
+from scg.distributions.image import imaged, preimage
 from scg.distributions.normal import LOG_2PI, STANDARD, Normal
 from scg.special import sigmoid
+
+SIGMOID = Sigmoid()
 
 
 class _OfNormal(Reparameterizable, Distribution, FixedSupport):
@@ -75,7 +79,7 @@ class LogNormal(_OfNormal):
 class LogitNormal(_OfNormal):
     """z = sigmoid(x), x ~ N(loc, scale^2): log p(z) = log N(logit z; loc, scale^2) - log z - log(1 - z) for 0 < z < 1.
 
-    Its mean and variance have no closed form. Draws are at most 1 - eps/2.
+    Its mean and variance have no closed form. Draws lie strictly inside, and those by a path know their x (``scg.distributions.image``).
     """
 
     loc: Any
@@ -89,12 +93,12 @@ class LogitNormal(_OfNormal):
         return _normal(self.loc, self.scale)
 
     def transport(self, noise: Any) -> Any:
-        z = sigmoid(self.loc + self.scale * noise)
-        return np.clip(z, float(np.finfo(z.dtype).tiny), 1 - float(np.finfo(z.dtype).epsneg))
+        return imaged(SIGMOID, self.loc + self.scale * noise)
 
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
-        return masked((value <= 0) | (value >= 1), lambda z: self.normal.log_prob(sp.logit(z)) - np.log(z) - np.log1p(-z), value, 0.5)
+        x = preimage(SIGMOID, value)
+        return np.where((value <= 0) | (value >= 1), -math.inf, self.normal.log_prob(x) - SIGMOID.log_det(x))
 
     def cdf(self, value: Any) -> Any:
         value = real_array(value)

@@ -12,10 +12,13 @@ import numpy as np
 import scipy.special as sp
 
 from scg.ambient import settled
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, masked, real_array
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, real_array
 from scg.distributions.constraints import Simplex, Vector, finite, open_unit_interval, positive, simplex, unit_interval
 from scg.distributions.discrete import Odds, one_of_two, raw, softplus
+from scg.distributions.image import imaged, preimage, within
 from scg.distributions.location_scale import Gumbel, Logistic
+from scg.distributions.normal_transforms import SIGMOID
+from scg.graph import Node
 from scg.special import logsumexp, sigmoid, softmax
 
 GUMBEL, LOGISTIC = Gumbel(0.0, 1.0), Logistic(0.0, 1.0)
@@ -90,7 +93,8 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
 
         log p(z) = log t - softplus(s) - softplus(-s) - log z - log(1 - z),    s = l - t logit(z).
 
-    A draw that was rounded to 0 or 1 counts as the nearest number strictly between.
+    Draws lie strictly between 0 and 1, and those by a path know their logit (``scg.distributions.image``); an array that was rounded to 0 or 1
+    counts as the nearest number strictly between.
     """
 
     temperature: Any
@@ -107,18 +111,14 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
         return LOGISTIC, self.full_shape(shape)
 
     def transport(self, noise: Any) -> Any:
-        return sigmoid((self._logit + noise) / self.temperature)
+        return imaged(SIGMOID, (self._logit + noise) / self.temperature)
 
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
-        return masked((value < 0) | (value > 1), self._density, value, 0.5)
-
-    def _density(self, z: Any) -> Any:
-        kind = np.finfo(z.dtype)
-        z = np.clip(z, float(kind.tiny), 1 - float(kind.epsneg))
-        log_z, log_rest = np.log(z), np.log1p(-z)
-        s = self._logit - self.temperature * (log_z - log_rest)
-        return log(self.temperature) - softplus(s) - softplus(-s) - log_z - log_rest
+        x = preimage(SIGMOID, value if type(value) is Node else within(value, SIGMOID))
+        s = self._logit - self.temperature * x
+        found = log(self.temperature) - softplus(s) - softplus(-s) - SIGMOID.log_det(x)
+        return np.where((value < 0) | (value > 1), -math.inf, found)
 
     def cdf(self, value: Any) -> Any:
         return sigmoid(self.temperature * sp.logit(np.clip(real_array(value), 0, 1)) - self._logit)

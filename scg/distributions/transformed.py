@@ -9,6 +9,7 @@ import numpy as np
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, Shape, real_array
 from scg.distributions.bijections import Affine, Bijection
 from scg.distributions.constraints import Constraint
+from scg.distributions.image import imaged, is_bounded, preimage
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgTypeError, ScgValueError, here
 
@@ -130,6 +131,8 @@ class Independent(_Made):
 class Transformed(_Made):
     """The law of y = bijection(x), x of the law ``base``: log p(y) = log p(x) - log |det dy/dx|. Nested, they compose.
 
+    Where the range of the map is bounded, draws lie strictly inside; those by a path know their x, at which log_prob is taken, so that it and
+    its derivatives are right where y is rounded to an end. Other nodes at an end are refused.
     A map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors, ``Independent(base, 1)``.
     """
 
@@ -181,20 +184,20 @@ class Transformed(_Made):
         return self.base.expanded(self.batch_shape)
 
     def transport(self, noise: Any) -> Any:
-        return self.bijection.forward(transported(self._spread(), noise))
+        return imaged(self.bijection, transported(self._spread(), noise))
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         plain = self.detached()
-        return np.asarray(plain.bijection.forward(plain._spread().sample(rng, shape)))
+        return np.asarray(imaged(plain.bijection, plain._spread().sample(rng, shape)))
 
     def _outside(self, y: Any) -> Any:
         return (y <= self.bijection.low) | (y >= self.bijection.high)
 
     def log_prob(self, value: Any) -> Any:
         y = real_array(value)
-        bounded = np.isfinite(self.bijection.low) or np.isfinite(self.bijection.high)
+        bounded = is_bounded(self.bijection)
         outside = self._outside(y) if bounded else None
-        x = self.bijection.inverse(np.where(outside, self.bijection.inside, y) if bounded else y)
+        x = preimage(self.bijection, y)
         inner = len(self.event_shape) - self.bijection.event_ndim
         stretch = self.bijection.log_det(x)
         found = self.base.log_prob(x) - (np.sum(stretch, axis=tuple(range(-inner, 0))) if inner else stretch)

@@ -121,5 +121,31 @@ student_score = primitive(
 )
 """d stdtr(df, t) / d df."""
 
+
+def _quantile(v, p):
+    """The t with F(t) = p. Far out, where SciPy's is off, by the tail q = I_w(v/2, 1/2) / 2, w = v / (v + t^2), with a = v/2
+
+        2 q a B(a, 1/2) = w^a (1 + a/(a+1) w/2 + a/(a+2) 3 w^2 / 8 + ...)    (DLMF 8.17.7)
+    """
+    a, left = 0.5 * v, p < 0.5
+    q = np.where(left, p, 1 - p)
+    first = (np.log(2 * q) + np.log(a) + sp.betaln(a, 0.5)) / a
+    log_w = first
+    for _ in range(2):
+        w = np.exp(np.minimum(log_w, 0))
+        log_w = first - np.log1p(a / (a + 1) * w / 2 + a / (a + 2) * 3 * np.square(w) / 8) / a
+    w = np.exp(np.minimum(log_w, 0))
+    far = np.exp(0.5 * (np.log(v) - log_w + np.log1p(-np.minimum(w, 0.5))))
+    return np.where((log_w < -14) & (q >= 0), np.where(left, -far, far), sp.stdtrit(v, p))  # w < 1e-6: what is left out is 1e-18
+
+
 derivatives(sp.stdtr, lambda out, df, t: student_score(df, t), lambda out, df, t: student_pdf(df, t))
 derivatives(sp.stdtrit, lambda out, df, p: -student_score(df, out) / student_pdf(df, out), lambda out, df, p: 1 / student_pdf(df, out))
+student_quantile = primitive(
+    in_double(_quantile),
+    elementwise,
+    lambda g, out, df, p: -g * (student_score(df, out) / student_pdf(df, out)),
+    lambda g, out, df, p: g / student_pdf(df, out),
+    name="student_quantile",
+)
+"""The inverse of stdtr(df, t) in t, in both tails to the end of the numbers."""

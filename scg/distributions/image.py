@@ -1,0 +1,96 @@
+"""Images y = f(x) of draws under a map of bounded range that know their x.
+
+Near an end of the range many x round to one y: tanh(20) is 1, where the density of y is not to be had from y. So images lie strictly inside the
+range, and one that is a Node keeps x beside y: the density is taken, and differentiated, at x.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from scg.axes import elementwise
+from scg.errors import ScgValueError, here
+from scg.graph import Node, primitive
+
+
+def is_bounded(bijection: Any) -> bool:
+    """Whether the range of a map has an end."""
+    return bool(np.isfinite(bijection.low) or np.isfinite(bijection.high))
+
+
+def imaged(bijection: Any, x: Any) -> Any:
+    """f(x), strictly inside the range."""
+    y = bijection.forward(x)
+    if not is_bounded(bijection):
+        return y
+    return _image(y, x, bijection=bijection) if type(y) is Node else within(np.asarray(y), bijection)
+
+
+def preimage(bijection: Any, y: Any) -> Any:
+    """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made of.
+
+    Raises ScgValueError for a node that was rounded to an end of the range and is no such image.
+    """
+    node = y
+    while type(node) is Node:
+        if node.primitive is _image and _same(node.statics["bijection"], bijection):
+            return _known(y, node.operands[1], bijection=bijection)
+        first = node.operands[0] if node.operands else None
+        node = first if type(first) is Node and first._value is node._value else None  # a draw by its path has the value of what is drawn
+    y = _inverted(y, bijection=bijection) if type(y) is Node and is_bounded(bijection) else y
+    return bijection.inverse(_masked(y, bijection))
+
+
+def _same(one: Any, two: Any) -> bool:
+    return one is two or type(one) is type(two) and not one.parameters
+
+
+def _ends(dtype: Any, bijection: Any) -> tuple[float, float]:
+    """The least and the greatest number of a dtype inside the range; at 0 the smallest normal one."""
+    kind, low, high = np.finfo(dtype), dtype.type(bijection.low), dtype.type(bijection.high)
+    first = float(kind.tiny) if low == 0 else float(np.nextafter(low, high))
+    return first, float(np.nextafter(high, low))
+
+
+def within(y: Any, bijection: Any) -> Any:
+    """``y``, moved to the nearest number inside the range where it is none."""
+    return np.clip(y, *_ends(y.dtype, bijection))
+
+
+def _masked(y: Any, bijection: Any) -> Any:
+    """y, and a number of the range where it is outside."""
+    return np.where((y <= bijection.low) | (y >= bijection.high), bijection.inside, y) if is_bounded(bijection) else y
+
+
+def _refuse_rounded(y: Any, rounded: Any, bijection: Any) -> None:
+    first, last = _ends(y.dtype, bijection)
+    if np.any(rounded & (((y == first) & np.isfinite(bijection.low)) | ((y == last) & np.isfinite(bijection.high)))):
+        raise ScgValueError(
+            f"a value was rounded to an end of the range of {bijection!r}, and what it is the image of is not known: draw by Reparameterized(), "
+            f"or draw x of the base with scg.sample and apply the map to x yourself ({here()})"
+        )
+
+
+def _inverted_value(y: Any, bijection: Any) -> Any:
+    _refuse_rounded(y, True, bijection)
+    return y
+
+
+def _known_value(y: Any, x: Any, bijection: Any) -> Any:
+    made = within(bijection.forward(x), bijection) == y
+    _refuse_rounded(y, ~made, bijection)
+    with np.errstate(all="ignore"):
+        return np.where(made, x, bijection.inverse(_masked(y, bijection)))[()]
+
+
+def _known_vjp(g: Any, i: int, out: Any, y: Any, x: Any, bijection: Any) -> Any:
+    """dx/dy = 1 / f'(x), where it is y that x was taken from."""
+    made = np.equal(within(bijection.forward(x), bijection), y)
+    return np.where(made, g, 0) if i else np.where(made, 0, g * np.exp(-bijection.log_det(out)))
+
+
+_image = primitive(
+    lambda y, x, bijection: within(y, bijection), elementwise, every=lambda g, i, out, y, x, bijection: None if i else g, name="image"
+)
+_known = primitive(_known_value, elementwise, every=_known_vjp, name="preimage")
+_inverted = primitive(_inverted_value, elementwise, lambda g, out, y, bijection: g, name="inside")
