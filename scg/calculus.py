@@ -14,6 +14,7 @@ from scg.ambient import RECORDER, SCOPE, collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import Reach, pull, reach
 from scg.graph import FINISHED, Node, ancestors, parameter
+from scg.limits import limit
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.sample import is_stochastic
@@ -215,6 +216,13 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
 
 
 def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    rows = _rows_of(result, inputs, nested)
+    if any([type(row) is Node for row in rows]):
+        return rows
+    return limit(rows, lambda ys, xs: _rows_of(ys[0], xs, False), [result], inputs)
+
+
+def _rows_of(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     graph = nested or RECORDER.get() is not None
     if draws([result]):  # each element is a cost of its own
         costs = [surrogate(y, None if nested else 1, graph=graph) for y in np.ravel(result)]

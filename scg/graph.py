@@ -36,11 +36,11 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported")
 
-    def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, kinks: Any = None, steps: Any = None):
+    def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, **facts: Any):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
-        self.kinks, self.steps = kinks, steps
+        self.kinks, self.steps, self.steep, self.supported = [facts.get(fact) for fact in ("kinks", "steps", "steep", "supported")]
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
     def __call__(self, *operands: Any, **statics: Any) -> Any:
@@ -79,6 +79,8 @@ def primitive(
     name: str | None = None,
     kinks: Callable[..., Any] | None = None,
     steps: Callable[..., Any] | None = None,
+    steep: Callable[..., Any] | None = None,
+    supported: bool = False,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
 
@@ -93,6 +95,8 @@ def primitive(
         primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
         primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
 
+    Two facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as that of ``cbrt`` at 0.
+    With ``supported`` the VJPs take ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
     Raises ScgValueError where ``fn`` already has a rule.
     """
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
@@ -102,7 +106,8 @@ def primitive(
         raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
     module = sys._getframe(1).f_globals["__name__"]
-    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, kinks, steps)
+    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported}
+    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
     return made

@@ -1,4 +1,7 @@
-"""A zero absorbs: where a branch is not taken, or a factor is zero, the infinite or NaN other side leaves no trace in a derivative."""
+"""A zero by structure absorbs: where a branch is not taken, or a factor is zero, the infinite or NaN other side leaves no trace in a derivative.
+
+A zero that was computed does not: there is the limit of the derivatives nearby, or NaN.
+"""
 
 import numpy as np
 import pytest
@@ -6,14 +9,18 @@ import scipy.special as sp
 
 import scg
 from scg.axes import elementwise
+from scg.errors import GuardError
 from scg.gradient import pull
-from scg.graph import parameter
+from scg.graph import Node, parameter
 from scg.testing import check_gradient
+from scg.tree import leaves
+from tests.cases import all_cases
 
 INF, NAN = np.inf, np.nan
 E = np.exp(1.0)
 SOFT = 1 / (1 + E)  # softmax of (0, 1) at 0
 RAMP = np.array([[1.0, 0.0], [0.0, 1.0]])
+CATALOGUE = [case for case in all_cases() if case.order]
 
 # name: f, x, the gradient of sum(f), and the Hessian of sum(f) times a vector of ones (None: infinite, undefined, or a convention)
 TABLE = {
@@ -120,7 +127,6 @@ TABLE = {
     "logsumexp with -inf": (lambda x: scg.special.logsumexp(x), [-INF, 0, 1], [0, SOFT, 1 - SOFT], [0, 0, 0]),
     "softmax with -inf": (lambda x: scg.special.softmax(x)[1], [-INF, 0, 1], [0, SOFT * (1 - SOFT), -SOFT * (1 - SOFT)], [0, 0, 0]),
     "log_softmax with -inf": (lambda x: scg.special.log_softmax(x)[1], [-INF, 0, 1], [0, 1 - SOFT, SOFT - 1], [0, 0, 0]),
-    "arctan(1 / x) at 0": (lambda x: np.arctan(1 / x), [0, 1], [0, -1 / 2], [0, 1 / 2]),
     "exp(-x^2) far out": (lambda x: np.exp(-(x**2)), [1e200, 0], [0, 0], [0, -2]),
     "tanh far out": (lambda x: np.tanh(x), [-INF, 0, 1e4], [0, 1, 0], [0, 0, 0]),
     # matrices whose eigenvalues or singular values coincide
@@ -284,3 +290,137 @@ def test_a_declared_primitive_absorbs_too():
     root = scg.primitive(lambda x: np.sqrt(x), elementwise, lambda g, out, x: g / (2 * out), name="root")
     np.testing.assert_array_equal(scg.grad(lambda x: np.sum(np.where(x > 0, root(x), 0)))(np.array([0.0, 4.0])), [0, 1 / 4])
     check_gradient(lambda x: np.where(x > 0, root(x), 0), np.array([-1.0, 4.0]))
+
+
+# name: f, x, the derivative of sum(f): where a computed zero meets an infinite slope, the limit of what is nearby, or NaN where there is none
+LIMITS = {
+    "sqrt(x)^2": (lambda x: np.sqrt(x) ** 2, [0, 4], [1, 1]),
+    "sqrt(x)^3": (lambda x: np.sqrt(x) ** 3, [0, 4], [0, 3]),
+    "x sqrt(x)": (lambda x: x * np.sqrt(x), [0, 4], [0, 3]),
+    "exp(log(x))": (lambda x: np.exp(np.log(x)), [0, 2], [1, 1]),
+    "exp(2 log(x))": (lambda x: np.exp(2 * np.log(x)), [0, 2], [0, 4]),
+    "cbrt(x^3)": (lambda x: np.cbrt(x**3), [0, -1], [1, 1]),
+    "cbrt(x)^3": (lambda x: np.cbrt(x) ** 3, [0, 8], [1, 1]),
+    "cbrt(x)": (lambda x: np.cbrt(x), [0, 8], [INF, 1 / 12]),
+    "square of arccos at its edge": (lambda x: np.arccos(x) ** 2, [1, 0], [-2, -np.pi]),
+    "a sum in between": (lambda x: np.sqrt(np.sum(x)) ** 2, [0, 0], [1, 1]),
+    "masked beside it": (lambda x: np.where(x < 1, np.sqrt(x) ** 2, np.log(x - 5)), [0, 5], [1, INF]),
+    "arctan(1 / x), which jumps": (lambda x: np.arctan(1 / x), [0, 1], [NAN, -1 / 2]),
+    "log1p(exp(x)), which overflows": (lambda x: np.log1p(np.exp(x)), [800, 0], [NAN, 1 / 2]),
+    "log(exp(x)), which underflows": (lambda x: np.log(np.exp(x)), [-800, 0], [NAN, 1]),
+    "-log(1 - sigmoid(x)), infinite": (lambda x: -np.log(1 - scg.special.sigmoid(x)), [40, 0], [NAN, 1 / 2]),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_zero_that_was_computed_does_not_swallow_a_finite_answer(name):
+    """The limit is taken at distances of 1e-60, or of 1e-6 with the next order taken away: to 1e-7 of the gradient."""
+    fn, x, expected = LIMITS[name]
+    found = scg.grad(lambda x: np.sum(fn(x)))(np.array(x, float))
+    np.testing.assert_allclose(found, expected, 1e-7, 1e-20)
+    rows = scg.jacobian(fn)(np.array(x, float)).reshape(-1, 2).sum(axis=0)
+    np.testing.assert_allclose(rows[np.isfinite(expected)], np.array(expected)[np.isfinite(expected)], 1e-7, 1e-20)
+    single = scg.grad(lambda x: np.sum(fn(x)))(np.array(x, np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, np.where([a == 800 or a == -800 for a in x], single, expected), 1e-5, 1e-12)
+
+
+def test_a_plan_takes_the_same_limits():
+    """Both ways: recorded where there is no limit to take, and where there is."""
+    for first, second in ((4.0, 0.0), (0.0, 4.0)):
+        step = scg.compile(scg.grad(lambda x: np.sqrt(x) ** 2 + x))
+        for x in (first, second, first, second):
+            assert step(np.array(x)) == 2
+
+
+RADIAL = {
+    "norm^2": (lambda x: np.linalg.norm(x) ** 2, 2.0),
+    "norm^4": (lambda x: np.linalg.norm(x) ** 4, 0.0),
+    "norm^3": (lambda x: np.linalg.norm(x) ** 3, 0.0),
+    "two norms": (lambda x: np.linalg.norm(x) * np.linalg.norm(x), 2.0),
+    "Frobenius norm^2": (lambda x: np.linalg.norm(np.stack([x, x])) ** 2, 4.0),
+    "norms of rows, squared": (lambda x: np.sum(np.linalg.norm(np.stack([x, 2 * x]), axis=1) ** 2), 10.0),
+    "sqrt(x.x)^2": (lambda x: np.sqrt(x @ x) ** 2, 2.0),
+    "exp(-norm^2 / 2)": (lambda x: np.exp(-(np.linalg.norm(x) ** 2) / 2), -1.0),
+    "cos(norm)": (lambda x: np.cos(np.linalg.norm(x)), -1.0),
+    "sqrt(1 + norm^2)": (lambda x: np.sqrt(1 + np.linalg.norm(x) ** 2), 1.0),
+    "Matern 3/2": (lambda x: (1 + np.linalg.norm(x)) * np.exp(-np.linalg.norm(x)), -1.0),
+    "hypot^2": (lambda x: np.hypot(x[0], x[1]) ** 2, 2.0),
+    "sum of |x|^2": (lambda x: np.sum(np.abs(x) ** 2), 2.0),
+    "sum of |x|^2, complex": (lambda x: np.sum(np.abs(x + 1j * x) ** 2), 4.0),
+    "sum of fabs(x) x": (lambda x: np.sum(np.fabs(x) ** 3), 0.0),
+    "power spectrum": (lambda x: np.sum(np.abs(np.fft.fft(x)) ** 2), 4.0),
+    "norm, a kink": (lambda x: np.linalg.norm(x), NAN),
+    "norm + norm^2, a kink": (lambda x: np.linalg.norm(x) + np.linalg.norm(x) ** 2, NAN),
+    "hypot, a kink": (lambda x: np.hypot(x[0], x[1]), NAN),
+    "sum of |x|, kinks": (lambda x: np.sum(np.abs(x)), NAN),
+    "norm^1.5": (lambda x: np.linalg.norm(x) ** 1.5, NAN),
+}
+
+
+@pytest.mark.parametrize("name", RADIAL)
+def test_second_derivatives_where_a_norm_vanishes(name):
+    """f(|x|) with f'(0) = 0 has the second derivative f''(0) I at 0; it has none where f'(0) is not 0."""
+    fn, curvature = RADIAL[name]
+    x = np.zeros(2)
+    np.testing.assert_array_equal(scg.grad(fn)(x), 0)
+    hessian = scg.hessian(fn)(x)
+    if np.isnan(curvature):
+        assert np.isnan(np.diag(hessian)).all() and not np.isfinite(scg.hvp(fn)(x, np.ones(2))).any()
+        return
+    np.testing.assert_allclose(hessian, curvature * np.eye(2), 1e-6, 1e-6)
+    np.testing.assert_allclose(scg.hvp(fn)(x, np.array([1.0, -2.0])), [curvature, -2 * curvature], 1e-6, 1e-6)
+    np.testing.assert_allclose(scg.compile(scg.hessian(fn))(x), curvature * np.eye(2), 1e-6, 1e-6)
+
+
+def test_second_derivatives_of_the_square_of_a_standard_deviation():
+    """std^2 is the variance: I / n - 1 / n^2; std itself has a kink where all elements are equal."""
+    for x in (np.ones(3), np.zeros(3)):
+        np.testing.assert_allclose(scg.hessian(lambda x: np.std(x) ** 2)(x), 2 * (np.eye(3) / 3 - 1 / 9), 1e-6, 1e-6)
+        assert not np.isfinite(scg.hessian(lambda x: np.std(x))(x)).any()
+
+
+# a bad replicate beside a good one, in every function of the catalogue
+
+
+def _good_and_bad(case, bad, rng):
+    """The gradients of a case by itself, and in a stack of two whose second member is made of ``bad`` and masked; None where NumPy takes no such stack."""
+    x = [rng.uniform(d.low, d.high, (3,) if d.shape is None else d.shape) for d in case.domains]
+    nodes = list(map(parameter, x))
+    outs = case.fn(*[d.make(n) if d.make else n for d, n in zip(case.domains, nodes, strict=True)])
+    outs = [o for _, o in leaves(list(outs) if isinstance(outs, (tuple, list)) else outs) if isinstance(o, Node) and o.dtype.kind in "fc" and o.size]
+    if not outs:
+        return None
+    stacks = {n: parameter(np.stack([v, np.full(v.shape, bad)])) for n, v in zip(nodes, x, strict=True)}
+    try:
+        new = scg.replay(outs, stacks, batched=nodes)
+    except (GuardError, ValueError, ArithmeticError, np.linalg.LinAlgError):  # the value refuses, a replicate chose otherwise: no gradient to look at
+        return None
+    weights = [rng.normal(size=o.shape) for o in outs]
+    masked = [np.where(np.reshape([True, False], (2, *[1] * o.ndim)), np.real(y), 0.0) for o, y in zip(outs, new, strict=True)]
+    alone = scg.gradients(sum(np.sum(np.real(o) * w) for o, w in zip(outs, weights, strict=True)), nodes)
+    both = scg.gradients(sum(np.sum(y * w) for y, w in zip(masked, weights, strict=True)), list(stacks.values()))
+    return alone, both
+
+
+@pytest.mark.parametrize("bad", [NAN, 0.0])
+@pytest.mark.parametrize("module", sorted({case.name.rpartition(".")[0] for case in CATALOGUE}))
+def test_a_masked_replicate_leaves_no_trace_in_any_primitive(module, bad):
+    rng, seen = np.random.default_rng(0), set()
+    for case in CATALOGUE:
+        if case.name.rpartition(".")[0] != module or case.name in seen:
+            continue
+        seen.add(case.name)
+        found = _good_and_bad(case, bad, rng)
+        for alone, both in zip(*found, strict=True) if found else ():
+            np.testing.assert_allclose(both[0], alone, 1e-9, 1e-9, err_msg=case.name)
+            np.testing.assert_array_equal(both[1], 0, err_msg=case.name)
+
+
+@pytest.mark.parametrize("fn", [lambda a: np.linalg.slogdet(a)[1], lambda a: np.linalg.det(a), lambda a: np.sum(np.linalg.qr(a)[1], axis=(-2, -1))])
+def test_one_singular_matrix_of_a_stack_does_not_spoil_the_others(fn):
+    good, singular = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([[1.0, 2.0], [2.0, 4.0]])
+    stack = np.stack([good, 0 * singular, good.T, singular])
+    found = scg.grad(lambda a: np.sum(np.where([True, False, True, False], fn(a), 0)))(stack)
+    np.testing.assert_allclose(found, [scg.grad(fn)(good), 0 * good, scg.grad(fn)(good.T), 0 * good], 1e-12)
+    assert np.isfinite(scg.grad(lambda a: np.sum(fn(a)))(stack)[[0, 2]]).all()

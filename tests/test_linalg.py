@@ -34,12 +34,53 @@ def test_ties_leave_the_gradient_of_values_and_of_other_vectors(seed):
     np.testing.assert_allclose(scg.grad(lambda a: np.sum(c * (la.eigh(a)[1][:, 2:] @ la.eigh(a)[1][:, 2:].T)))(a), m + m.T, 0, units * np.abs(c).max())
 
 
+def spectral(a, h, c):
+    """<c, h(A)> by way of eigenvectors, and of singular vectors."""
+    w, v = la.eigh(a)
+    u, s, vh = la.svd(a)
+    return np.sum(c * ((v * h(w)) @ v.T)), np.sum(c * ((u * h(s)) @ vh))
+
+
+@given(seeds, st.integers(0, 3))
+def test_functions_of_a_matrix_have_a_derivative_where_values_are_equal(seed, rank):
+    """Those of A = Q diag(w) Q^T are Q (H * Q^T C Q) Q^T with the differences H_ij = (h(w_i) - h(w_j)) / (w_i - w_j), h'(w_i) where they are equal.
+
+    svd gives h of the singular values, which for w >= 0 is h of the eigenvalues, along symmetric directions. Where zeros are among them h must be odd.
+    """
+    rng = np.random.default_rng(seed)
+    q = la.qr(rng.standard_normal((4, 4)))[0]
+    w = np.array([2.0, 2.0, 3.0, 3.0]) * (np.arange(4) < rank + 1)
+    a, c = (q * w) @ q.T, rng.standard_normal((4, 4))
+    a = (a + a.T) / 2
+    for h, slope in ((lambda x: x, np.ones_like), (lambda x: x**3, lambda x: 3 * x**2), (lambda x: np.sin(x), np.cos)):
+        gap = w[:, None] - w
+        ratio = np.where(gap == 0, slope(w), (h(w)[:, None] - h(w)) / np.where(gap == 0, 1, gap))
+        expected = q @ (ratio * (q.T @ (c + c.T) @ q / 2)) @ q.T
+        for k in range(2):
+            found = scg.grad(lambda a: spectral(a, h, c)[k])(a)
+            np.testing.assert_allclose((found + found.T) / 2, expected, 1e-6, 1e-6)
+
+
+def test_eigenvectors_of_any_matrix_where_values_are_equal():
+    """Right, or NaN where LAPACK's eigenvectors nearby are too close to one another."""
+    c = np.random.default_rng(0).standard_normal((3, 3))
+
+    def rebuilt(a):
+        w, v = la.eig(a)
+        return np.sum(c * np.real((v * w) @ la.inv(v)))
+
+    for a in (np.diag([3.0, 0, 0]), np.diag([1.0, 1, 2]), np.zeros((3, 3)), np.eye(3)):
+        found = scg.grad(rebuilt)(a)
+        assert np.isnan(found).any() or np.allclose(found, c, 1e-6, 1e-6)
+
+
 @given(seeds)
-def test_a_cotangent_that_asks_for_tied_vectors_is_not_silently_wrong(seed):
+def test_vectors_of_equal_values_have_none(seed):
     a, c = tied(seed)
-    root = scg.grad(lambda a: np.sum(c * ((la.eigh(a)[1] * np.sqrt(la.eigh(a)[0])) @ la.eigh(a)[1].T)))
-    with np.errstate(all="ignore"):
-        assert not np.isfinite(root(a)).all() and not np.isfinite(root(np.eye(3))).all()
+    for k in range(3):
+        found = scg.grad(lambda a: np.sum(c * (la.eigh(a)[1], la.svd(a)[0], np.real(la.eig(a)[1]))[k]))
+        with np.errstate(all="ignore"):
+            assert not np.isfinite(found(a)).all() and not np.isfinite(found(np.eye(3))).all() and not np.isfinite(found(np.zeros((3, 3)))).all()
 
 
 @given(seeds, st.integers(1, 4))
@@ -66,12 +107,17 @@ def test_batches_of_several_results_stay_apart():
             assert first == (((0, 1, 4), 4),) and all(factor is None for axis in others for factor, _ in axis)
 
 
-def test_least_squares_of_a_dependent_matrix_has_a_value_and_no_derivative():
+def test_least_squares_of_a_dependent_matrix_has_a_derivative_in_the_right_side_alone():
     a, b = np.array([[1.0, 2], [2, 4], [3, 6]]), np.ones(3)
     for y, z in zip(la.lstsq(scg.parameter(a), b), la.lstsq(a, b), strict=True):
         np.testing.assert_allclose(y.value, z, rtol=0, atol=2**-40)
     with pytest.raises(NotDifferentiable, match="rank 1 only"):
-        scg.grad(lambda b: np.sum(la.lstsq(a, b)[0]))(b)
+        scg.grad(lambda a: np.sum(la.lstsq(a, b)[0]))(a)
+    for rcond in (None, 1e-3):  # in b it is linear
+        found = scg.grad(lambda b: la.lstsq(a, b, rcond)[0] @ np.array([1.0, -3.0]))(b)
+        np.testing.assert_allclose(found, la.pinv(a, rcond=1e-3).T @ [1.0, -3.0], 1e-12, 1e-12)
+    small = np.diag([1.0, 1e-4])
+    np.testing.assert_allclose(scg.grad(lambda b: np.sum(la.lstsq(small, b, 1e-3)[0]))(np.ones(2)), [1, 0], 1e-12, 1e-12)
 
 
 def test_a_replay_does_not_change_real_results_into_complex_ones():

@@ -1,9 +1,8 @@
 """Matrix decompositions, the pseudo-inverse and least squares; real matrices (``eig`` has complex results), leading axes are batches.
 
-Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j - l_i). A zero cotangent
-absorbs, so that functions of the values, or of other vectors, keep their gradient. Where the cotangent does ask for such vectors the gradient
-is infinite or NaN, also where 0 / 0 has a limit (a matrix function V h(w) V^T, or the second derivative of a function of the values): the
-limit needs h', which the cotangent does not tell, and zero would be silently wrong.
+Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j - l_i). Where the cotangent of such
+vectors is zero by structure (``support``), because a function takes the values alone, or other vectors, the terms are zero. Else they are NaN,
+also where the cotangent vanishes: 0 / 0 may have a limit, as for a matrix function V h(w) V^T, that needs h'. ``scg.limits`` finds it.
 """
 
 import numpy as np
@@ -13,7 +12,7 @@ from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.gradient import results
 from scg.graph import implements, primitive
 from scg.primitives.layout import as_array
-from scg.primitives.linalg import real_only, transposed
+from scg.primitives.linalg import inverse, real_only, solution, transposed
 
 EigResult, EighResult = type(np.linalg.eig(np.eye(1))), type(np.linalg.eigh(np.eye(1)))
 SVDResult, QRResult = type(np.linalg.svd(np.eye(1))), type(np.linalg.qr(np.eye(1)))
@@ -28,21 +27,23 @@ def _outside(x, basis):
     return x - basis @ (transposed(basis) @ x)
 
 
-def _over(numerator, gap, scale, *asked):
-    """numerator / gap off the diagonal. Where the gap vanishes to rounding against ``scale``: zero if all of ``asked``, the cotangents of
-    the two vectors along each other, vanish too, else infinite or NaN."""
+def _over(numerator, gap, scale, asked):
+    """numerator / gap off the diagonal. Where the gap vanishes to rounding against ``scale`` it is NaN if one of the two vectors is ``asked``, else zero."""
     if 0 in gap.shape:
         return numerator
-    n = gap.shape[-1]
-    rounding = 4 * n * float(np.finfo(gap.dtype).eps)
-    quiet = np.eye(n, dtype=bool)
-    tied = (np.abs(gap) <= rounding * scale) & ~quiet
-    for m in asked:
-        loud = np.abs(m) > rounding * np.max(np.abs(m), axis=(-2, -1), keepdims=True)
-        tied_and_loud = tied & (loud | transposed(loud))
-        gap = np.where(tied_and_loud, 0, gap)
-        tied = tied & ~tied_and_loud
-    return numerator / np.where(tied | quiet, np.inf, gap)
+    other = ~np.eye(gap.shape[-1], dtype=bool)
+    tied = _vanishes(gap, scale) & other
+    found = numerator / np.where(other & ~tied, gap, np.inf)
+    return np.where(tied & (asked[..., None, :] | asked[..., :, None]), np.nan, found).astype(found.dtype)
+
+
+def _vanishes(x, scale):
+    return np.abs(x) <= 4 * x.shape[-1] * float(np.finfo(x.dtype).eps) * scale
+
+
+def _columns(support, k, g):
+    """Which columns of result ``k`` are asked for; all where the support is not known."""
+    return np.ones(np.shape(g[k])[:-2] + np.shape(g[k])[-1:], bool) if support is None else np.any(support[k], axis=-2)
 
 
 def _differences(w):
@@ -57,8 +58,8 @@ def _cholesky_vjp(g, out, a):
     """sym(L^-T Phi(L^T G) L^-1), Phi the lower triangle with its diagonal halved (Murray 2016, eq. 8)."""
     n = a.shape[-1]
     phi = np.tri(n, dtype=a.dtype) - 0.5 * np.eye(n, dtype=a.dtype)
-    inverse = np.linalg.inv(out)
-    return _symmetric(transposed(inverse) @ (phi * (transposed(out) @ g)) @ inverse)
+    root = inverse(out)
+    return _symmetric(transposed(root) @ (phi * (transposed(out) @ g)) @ root)
 
 
 _cholesky = primitive(np.linalg.cholesky.__wrapped__, axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
@@ -74,11 +75,11 @@ def cholesky(a, /, *, upper=False):
 # eigenvalues
 
 
-def _eigh_vjp(g, out, a, UPLO):
+def _eigh_vjp(g, out, a, UPLO, support=None):
     """sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
     w, v = out
     m = transposed(v) @ g[1]
-    inside = 0.5 * _over(m - transposed(m), *_differences(w), m) + g[0][..., None, :] * np.eye(w.shape[-1], dtype=w.dtype)
+    inside = 0.5 * _over(m - transposed(m), *_differences(w), _columns(support, 1, g)) + g[0][..., None, :] * np.eye(w.shape[-1], dtype=w.dtype)
     return _symmetric(v @ inside @ transposed(v))
 
 
@@ -88,7 +89,7 @@ def _eigvalsh_vjp(g, out, a, UPLO):
     return (v * g[..., None, :]) @ transposed(v)
 
 
-_eigh = primitive(lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh")
+_eigh = primitive(lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh", supported=True)
 _eigvalsh = primitive(np.linalg.eigvalsh.__wrapped__, axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
 
 
@@ -109,7 +110,7 @@ def _eig_value(a):
     return w.astype(kind, copy=False), v.astype(kind, copy=False)
 
 
-def _eig_vjp(g, out, a):
+def _eig_vjp(g, out, a, support=None):
     """V^-T (diag(g_w) + (V^T G') / (w_j - w_i)) V^T, from dV = V ((V^-1 dA V) / (w_j - w_i)) + V diag(c).
 
     c keeps LAPACK's scale, |v_k| = 1 and the largest component m of v_k real: Re c_k = -Re v_k^H u_k and Im c_k = -Im u_mk / v_mk, which
@@ -125,19 +126,19 @@ def _eig_vjp(g, out, a):
         turned = np.real(t) * np.conjugate(v) + 1j * np.imag(t) * largest / np.where(largest, v, 1)
         gap, scale = _differences(w)
         m = transposed(v) @ (g[1] - turned)
-        inside = _over(m, gap, scale, m) + g[0][..., None, :] * unit
+        inside = _over(m, gap, scale, _columns(support, 1, g)) + g[0][..., None, :] * unit
     else:
         inside = g[1]
-    return transposed(np.linalg.inv(v)) @ inside @ transposed(v)
+    return transposed(inverse(v)) @ inside @ transposed(v)
 
 
 def _eigvals_vjp(g, out, a):
     """V^-T diag(g) V^T: dw_i = (V^-1 dA V)_ii."""
     v = results(_eig(a))[1]
-    return transposed(np.linalg.inv(v)) @ (g[..., :, None] * transposed(v))
+    return transposed(inverse(v)) @ (g[..., :, None] * transposed(v))
 
 
-_eig = primitive(_eig_value, axes.contraction("ij->k,lm"), _eig_vjp, name="eig")
+_eig = primitive(_eig_value, axes.contraction("ij->k,lm"), _eig_vjp, name="eig", supported=True)
 _eigvals = primitive(lambda a: _eig_dtype(np.linalg.eigvals(a)), axes.contraction("ij->k"), _eigvals_vjp, name="eigvals")
 
 
@@ -162,7 +163,7 @@ def eigvals(a):
 # singular values
 
 
-def _svd_vjp(g, out, a, full_matrices):
+def _svd_vjp(g, out, a, full_matrices, support=None):
     """U (diag(g_s) + W) V^T + (I - U U^T) G_U S^-1 V^T + U S^-1 G_V^T (I - V V^T), with, for K = U^T G_U - G_U^T U and L likewise in V,
 
     W_ij = (K_ij s_j + s_i L_ij) / (s_j^2 - s_i^2) = ((K + L)_ij / (s_j - s_i) + (K - L)_ij / (s_j + s_i)) / 2 (Townsend 2016).
@@ -178,23 +179,29 @@ def _svd_vjp(g, out, a, full_matrices):
     u, gu, v, gv, u2, v2 = u[..., :k], gu[..., :k], v[..., :k], gv[..., :k], u[..., k:], v[..., k:]
     mu, mv = transposed(u) @ gu, transposed(v) @ gv
     ku, kv = mu - transposed(mu), mv - transposed(mv)
+    asked_u = _columns(support, 0, g)
+    asked_v = np.ones(asked_u.shape[:-1] + (gvh.shape[-2],), bool) if support is None else np.any(support[2], axis=-1)
+    asked = asked_u[..., :k] | asked_v[..., :k]
     gap, scale = _differences(s)
-    turns = _over(ku + kv, gap, scale, mu, mv) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale, mu, mv)
+    turns = _over(ku + kv, gap, scale, asked) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale, asked)
     inside = 0.5 * turns + gs[..., None, :] * np.eye(k, dtype=a.dtype)
     found = u @ inside @ transposed(v)
     if m > k:
         left = _outside(gu, u) - (u2 @ (transposed(extra_u) @ u) if full_matrices else 0)
-        found = found + _columns_over(left, s) @ transposed(v)
+        found = found + _columns_over(left, s, asked_u) @ transposed(v)
     if n > k:
         right = _outside(gv, v) - (v2 @ (transposed(extra_v) @ v) if full_matrices else 0)
-        found = found + u @ transposed(_columns_over(right, s))
+        found = found + u @ transposed(_columns_over(right, s, asked_v))
     return found
 
 
-def _columns_over(x, s):
-    """Columns of x over s, and zero where a column vanishes."""
-    live = np.any(x != 0, axis=-2) | (s != 0)
-    return x / np.where(live, s, np.inf)[..., None, :]
+def _columns_over(x, s, asked):
+    """Columns of x over s; where s vanishes NaN if the column, or one of those beyond the singular values, is asked for, else zero."""
+    k = s.shape[-1]
+    tied = _vanishes(s, np.max(s, axis=-1)[..., None])
+    found = x / np.where(tied, np.inf, s)[..., None, :]
+    asked = asked[..., :k] | np.any(asked[..., k:], axis=-1)[..., None]
+    return np.where((tied & asked)[..., None, :], np.nan, found).astype(found.dtype)
 
 
 def _svdvals_vjp(g, out, a):
@@ -204,7 +211,7 @@ def _svdvals_vjp(g, out, a):
 
 
 _svd = primitive(
-    lambda a, full_matrices: tuple(np.linalg.svd(a, full_matrices=full_matrices)), axes.contraction("ij->kl,m,no"), _svd_vjp, name="svd"
+    lambda a, full_matrices: tuple(np.linalg.svd(a, full_matrices=full_matrices)), axes.contraction("ij->kl,m,no"), _svd_vjp, name="svd", supported=True
 )
 _svdvals = primitive(np.linalg.svdvals.__wrapped__, axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
 
@@ -242,7 +249,7 @@ def _qr_vjp(g, out, a):
     lower = np.tri(r.shape[-1], dtype=a.dtype)
     m = r @ transposed(g[1]) - transposed(g[0]) @ q
     symmetric = m * lower + transposed(m * (lower - np.eye(r.shape[-1], dtype=a.dtype)))
-    return transposed(np.linalg.solve(r, transposed(g[0] + q @ symmetric)))
+    return transposed(solution(r, transposed(g[0] + q @ symmetric)))
 
 
 _qr = primitive(lambda a: tuple(np.linalg.qr(a)), axes.contraction("ij->kl,mn"), _qr_vjp, name="qr")  # no more columns than rows
@@ -306,8 +313,14 @@ def _lstsq_vjp_a(g, out, a, b, rcond):
 
 
 def _lstsq_vjp_b(g, out, a, b, rcond):
-    _check_full_rank(out[1], a)
-    return transposed(np.linalg.pinv(a)) @ g[0]
+    """P^T g: linear in b for any rank, with the singular values that lstsq took for zero left out."""
+    return transposed(_pinv(a, rcond=None, rtol=_cutoff(a, rcond))) @ g[0]
+
+
+def _cutoff(a, rcond):
+    """The relative size under which lstsq takes a singular value for zero."""
+    eps = float(np.finfo(a.dtype).eps)
+    return eps * max(a.shape) if rcond is None else eps if rcond < 0 else rcond
 
 
 _lstsq = primitive(_lstsq_value, None, _lstsq_vjp_a, _lstsq_vjp_b, name="lstsq")

@@ -4,7 +4,7 @@ Kinks and singular points follow one table; everywhere else the derivative is th
 
 | function | where | derivative |
 | --- | --- | --- |
-| ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | at the origin | 0 |
+| ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | at the origin | 0; the second derivative is NaN, unless it has a limit |
 | ``maximum``, ``minimum``, ``fmax``, ``fmin`` | at a tie | a half to each operand |
 | ``power(x, y)`` | x = 0, y = 0 | 0 in x, 0 in y; and 0 in y for all y > 0 |
 | ``logaddexp`` | both operands -inf, both +inf | 0, a half |
@@ -33,7 +33,7 @@ primitive(np.positive, elementwise, lambda g, out, x: g)
 primitive(np.square, elementwise, lambda g, out, x: g * (x + x))
 primitive(np.reciprocal, elementwise, lambda g, out, x: -g * (out * out))
 primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out))
-primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)))
+primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))
 primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g))
 
 
@@ -100,15 +100,20 @@ for _fn, _factor in ((np.deg2rad, DEGREE), (np.radians, DEGREE), (np.rad2deg, 1 
     primitive(_fn, elementwise, lambda g, out, x, factor=_factor: g * factor)
 
 
-def _over_radius(x, radius):
-    """x / radius, and 0 at the origin."""
-    return x / np.where(radius == 0, 1, radius)
+over_radius = primitive(
+    lambda x, radius: x / np.where(radius == 0, 1, radius),
+    elementwise,
+    lambda g, out, x, radius: g / radius,
+    lambda g, out, x, radius: -g * out / radius,
+    name="over_radius",
+)
+"""x / radius, and at the origin x itself, which is 0 there; a direction has no derivative at the origin: infinite or NaN."""
 
 
 def _over_square(x, other):
     """x / (x^2 + other^2) without overflow or underflow on the way, and 0 at the origin."""
     radius = np.hypot(x, other)
-    return _over_radius(_over_radius(x, radius), radius)
+    return over_radius(over_radius(x, radius), radius)
 
 
 def _quadrant(x, y):
@@ -116,8 +121,13 @@ def _quadrant(x, y):
     return 2 * (x > 0) + (y > 0)
 
 
+direction = primitive(
+    lambda x: np.sign(x), elementwise, lambda g, out, x: g * np.where(x == 0, np.nan, 0).astype(x.dtype), steps=np.sign, name="direction"
+)
+"""The sign of a real number, as the slope of ``abs``: constant but at 0, where it has no derivative."""
+
 primitive(
-    np.hypot, elementwise, lambda g, out, x, y: g * _over_radius(x, out), lambda g, out, x, y: g * _over_radius(y, out), kinks=_quadrant
+    np.hypot, elementwise, lambda g, out, x, y: g * over_radius(x, out), lambda g, out, x, y: g * over_radius(y, out), kinks=_quadrant
 )
 primitive(
     np.arctan2, elementwise, lambda g, out, y, x: g * _over_square(x, y), lambda g, out, y, x: -g * _over_square(y, x), steps=_quadrant
@@ -126,10 +136,10 @@ primitive(
 primitive(
     np.absolute,
     elementwise,
-    lambda g, out, x: g * (np.sign(x) if x.dtype.kind != "c" else _over_radius(np.conjugate(x), out)),
+    lambda g, out, x: g * (direction(x) if x.dtype.kind != "c" else over_radius(np.conjugate(x), out)),
     kinks=lambda x: _quadrant(x.real, x.imag),
 )
-primitive(np.fabs, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
+primitive(np.fabs, elementwise, lambda g, out, x: g * direction(x), kinks=lambda x: x > 0)
 primitive(
     np.copysign, elementwise, lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)), None, steps=lambda x, y: 2 * (x > 0) + np.signbit(y)
 )
@@ -180,7 +190,7 @@ _sign = primitive(lambda x: np.sign(x), elementwise, name="sign")
 _phase = primitive(  # x / |x|
     lambda x: np.sign(x),
     _antiholomorphic,
-    lambda g, out, x: _over_radius(g - np.real(g * out) * np.conjugate(out), np.absolute(x)) * (x != 0),
+    lambda g, out, x: over_radius(g - np.real(g * out) * np.conjugate(out), np.absolute(x)) * (x != 0),
     name="phase",
     steps=lambda x: _quadrant(x.real, x.imag),
 )

@@ -13,6 +13,7 @@ from scg import axes
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
 from scg.gradient import results
 from scg.graph import implements, primitive
+from scg.primitives.elementwise import over_radius
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import kept
 
@@ -75,12 +76,61 @@ def tensorsolve(a, b, axes=None):
     return np.reshape(solve(np.reshape(a, (size, size)), np.ravel(b)), shape)
 
 
+def each_or_nan(fn):
+    """``fn`` of stacks of matrices, with NaN for those of a stack for which it raises LinAlgError; it still raises for a matrix by itself."""
+
+    def guarded(*operands):
+        try:
+            return fn(*operands)
+        except np.linalg.LinAlgError:
+            leading = np.broadcast_shapes(*[x.shape[:-2] for x in operands])
+            if leading == ():
+                raise
+            stacks = [np.broadcast_to(x, (*leading, *x.shape[-2:])) for x in operands]
+            rows = [_or_nan(fn, [x[i] for x in stacks]) for i in np.ndindex(*leading)]
+            shape = next((row.shape for row in rows if row.ndim), stacks[-1].shape[-2:])
+            found = np.stack([np.broadcast_to(row, shape) for row in rows])
+            return found.reshape(*leading, *shape).astype(np.result_type(*operands), copy=False)
+
+    return guarded
+
+
+def _or_nan(fn, operands):
+    try:
+        return fn(*operands)
+    except np.linalg.LinAlgError:
+        return np.full((), np.nan)
+
+
+inverse = primitive(
+    each_or_nan(np.linalg.inv.__wrapped__),
+    axes.contraction("ij->kl"),
+    lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
+    name="inverse",
+)
+"""The inverses of a stack of matrices, NaN for a singular one: for derivatives, where one matrix must not spoil another."""
+
+solution = primitive(
+    each_or_nan(np.linalg.solve.__wrapped__),
+    axes.contraction("ij,jk->lk"),
+    lambda g, out, a, b: -(solution(transposed(a), g) @ transposed(out)),
+    lambda g, out, a, b: solution(transposed(a), g),
+    name="solution",
+)
+"""``np.linalg.solve`` in the same way."""
+
+
 # determinants: polynomials, so their derivatives exist for singular matrices too
 
 
 def _rotated(a):
-    """A = U S V^T, with det(U) det(V) and the singular values; for complex A both factors conjugated, as plain cotangents want them."""
-    u, s, vh = np.linalg.svd(a)
+    """A = U S V^T, with det(U) det(V) and the singular values; for complex A both factors conjugated, as plain cotangents want them.
+
+    All NaN for a matrix that is not finite, on which LAPACK may give up, and with it on the whole stack.
+    """
+    finite = np.all(np.isfinite(a), axis=(-2, -1))
+    u, s, vh = np.linalg.svd(np.where(finite[..., None, None], a, 0).astype(a.dtype, copy=False))
+    s = np.where(finite[..., None], s, np.nan).astype(s.dtype, copy=False)
     return u.conj(), s, vh.conj(), np.conj(np.linalg.det(u.conj()) * np.linalg.det(vh.conj()))[..., None, None]
 
 
@@ -107,7 +157,7 @@ def _det_curvature_value(a, h):
 
 def _det_third(g, out, a, h):
     """d <G, D[H]> / dA with B = A^-T, <G, D[H]> = det(A) (<H, B><G, B> - tr(G^T B H^T B)); only where A is regular."""
-    b = transposed(np.linalg.inv(a))
+    b = transposed(inverse(a))
     bgb, bhb = b @ transposed(g) @ b, b @ transposed(h) @ b
     gb, hb = inner(g, b), inner(h, b)
     crossed = bhb @ transposed(g) @ b + bgb @ transposed(h) @ b
@@ -126,7 +176,7 @@ _det_curvature = primitive(
 _slogdet = primitive(
     lambda a: tuple(np.linalg.slogdet(a)),
     axes.contraction("ij->,"),
-    lambda g, out, a: g[1][..., None, None] * transposed(np.linalg.inv(a)),  # the sign is constant
+    lambda g, out, a: g[1][..., None, None] * transposed(inverse(a)),  # the sign is constant
     name="slogdet",
 )
 
@@ -211,7 +261,7 @@ def _norm_value(x, axis, keepdims):
 
 def _norm_vjp(g, out, x, axis, keepdims):
     """x^* / ||x||, and zero at x = 0: the subgradient of least norm."""
-    slope = kept(g / np.where(out == 0, 1, out), x, axis, keepdims)
+    slope = kept(over_radius(g, out), x, axis, keepdims)
     return slope * (np.conjugate(x) if x.dtype.kind == "c" else x)
 
 
