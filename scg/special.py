@@ -93,7 +93,8 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
         # an element of weight zero counts in the derivative by its weight, unless it would overflow
         shifted = np.where((b == 0) & ~(shifted < 80), -math.inf, shifted)
         total = np.sum(b * np.exp(shifted), axis=gone, keepdims=True)
-        out = np.log(np.absolute(total)) + np.where(np.isfinite(top), top, 0)
+        size, empty = np.absolute(total), np.equal(total, 0)  # the logarithm of nothing is -inf, and has no slope
+        out = np.where(empty, -math.inf, np.log(np.where(empty, 1, size))) + np.where(np.isfinite(top), top, 0)
         if not return_sign:
             out = np.where(total < 0, math.nan, out)
     sign = np.sign(total)
@@ -125,6 +126,16 @@ def _shift(x, axis):
     return np.where(np.isfinite(top), top, 0)
 
 
+def _in_single(fn):
+    """``fn`` of half-precision numbers in single precision, where sums do not soon exceed the largest half; the result is a half."""
+
+    def value(x, **statics):
+        return fn(x.astype(np.float32), **statics).astype(np.float16) if x.dtype == np.float16 else fn(x, **statics)
+
+    return value
+
+
+@_in_single
 def _logsumexp_value(x, axis, keepdims):
     top = _shift(x, axis)
     with np.errstate(all="ignore"):
@@ -137,12 +148,14 @@ def _logsumexp_vjp(g, out, x, axis, keepdims):
     return g * np.exp(x - np.where(out == -math.inf, 0, out))
 
 
+@_in_single
 def _softmax_value(x, axis):
     with np.errstate(all="ignore"):
         e = np.exp(x - _infinite_shift(x, axis))
         return e / np.sum(e, axis=axis, keepdims=True)
 
 
+@_in_single
 def _log_softmax_value(x, axis):
     with np.errstate(all="ignore"):
         z = x - _shift(x, axis)
@@ -153,12 +166,17 @@ def _infinite_shift(x, axis):
     return np.max(x, axis=axis, keepdims=True, initial=-math.inf)
 
 
+def _total(x, axis):
+    """The sum along ``axis``, of halves in single precision."""
+    return np.sum(x, axis=axis, keepdims=True, **({"dtype": np.float32} if x.dtype == np.float16 else {}))
+
+
 _logsumexp = primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")
 _softmax = primitive(
-    _softmax_value, axes.along, lambda g, out, x, axis: out * (g - np.sum(g * out, axis=axis, keepdims=True)), name="softmax"
+    _softmax_value, axes.along, lambda g, out, x, axis: out * (g - _total(g * out, axis)), name="softmax"
 )
 _log_softmax = primitive(
-    _log_softmax_value, axes.along, lambda g, out, x, axis: g - np.exp(out) * np.sum(g, axis=axis, keepdims=True), name="log_softmax"
+    _log_softmax_value, axes.along, lambda g, out, x, axis: g - np.exp(out) * _total(g, axis), name="log_softmax"
 )
 
 

@@ -1,5 +1,6 @@
 """What the laws over the catalogue cannot see: tails, kinks, refusals, and what ``scg.special`` must be."""
 
+import itertools
 import math
 import warnings
 
@@ -421,3 +422,45 @@ def test_vonmises_cdf_is_one_more_after_a_turn_and_symmetric(x, kappa):
 def test_errors_are_scgs(call, kind):
     with pytest.raises(kind, match=r"test_special\.py"):
         call(scg.parameter(np.ones(2)))
+
+
+POLES = {
+    "binom": (sp.binom, lambda n, k: mpmath.gamma(n + 1) * mpmath.rgamma(k + 1) * mpmath.rgamma(n - k + 1), [-3.5, 0, 1, 2, 5, 0.5, 7.3], [-2, -1, 0, 1, 2, 6, 0.5]),
+    "poch": (sp.poch, lambda z, m: mpmath.gamma(z + m) * mpmath.rgamma(z), [-4, -2, -1, 0, 1, 2.5, -0.5], [0, 1, 2, 5, 1.5]),
+}
+
+
+@pytest.mark.parametrize("name", POLES)
+def test_derivatives_where_a_gamma_function_has_a_pole(name):
+    """Central differences in sixty digits, h = 1e-15, off by h^2 times the third derivative; in the first argument also the second derivative."""
+    fn, exact, first, second = POLES[name]
+    with mpmath.workdps(60):
+        h = mpmath.mpf(10) ** -15
+        for x, y in itertools.product(first, second):
+            at = lambda s, t: exact(mpmath.mpf(x) + s * h, mpmath.mpf(y) + t * h)
+            try:
+                slopes = [(at(1, 0) - at(-1, 0)) / (2 * h), (at(0, 1) - at(0, -1)) / (2 * h), (at(1.5, 0) - at(0.5, 0) - at(-0.5, 0) + at(-1.5, 0)) / (2 * h * h)]
+            except ValueError:
+                continue
+            for found, slope in zip([scg.grad(fn)(x * 1.0, y * 1.0), scg.grad(fn, 1)(x * 1.0, y * 1.0), scg.grad(scg.grad(fn))(x * 1.0, y * 1.0)], slopes, strict=True):
+                if not (name == "poch" and slope is slopes[1] and x <= 0 and x == int(x) and y == int(y)):  # in m it jumps there
+                    np.testing.assert_allclose(found, float(slope), 1e-8, 1e-8, err_msg=f"{name}({x}, {y})")
+
+
+def test_binomials_of_negative_integers_are_the_polynomials():
+    for p in (-3.0, -1.0):
+        np.testing.assert_allclose([scg.grad(lambda p: sp.binom(p, 2.0))(p), scg.grad(lambda p: sp.poch(p, 2.0))(p)], [p - 0.5, 2 * p + 1], 1e-12)
+        np.testing.assert_allclose(scg.hvp(lambda p: sp.poch(p, 3.0))(p, 1.0), 6 * p + 6, 1e-12, 1e-12)
+
+
+def test_half_precision_counts_and_sums_in_single():
+    """70,000 is more than the largest half."""
+    x = np.ones(70_000, np.float16)
+    each = np.float16(1 / 70_000)
+    np.testing.assert_array_equal(scg.grad(np.max)(x), each)
+    np.testing.assert_array_equal(scg.special.softmax(x), each)
+    assert scg.special.softmax(x).dtype == scg.special.logsumexp(x).dtype == np.float16
+    assert scg.special.logsumexp(x) == np.float16(1 + np.log(70_000))
+    assert scg.special.log_softmax(x)[0] == -np.float16(np.log(70_000))
+    np.testing.assert_array_equal(scg.grad(lambda x: scg.special.logsumexp(x))(x), np.exp(1 - np.float16(1 + np.log(70_000)), dtype=np.float16))
+    np.testing.assert_allclose(scg.grad(lambda x: np.sum(scg.special.log_softmax(x)[:2]))(x)[:3], [1, 1, -2 * each], 1e-3, 1e-4)

@@ -5,6 +5,7 @@ A function here that has the name of one of NumPy's is what stands behind it for
 
 from scg.primitives import (
     bessel,
+    binomials,
     contraction,
     decompositions,
     elementwise,
@@ -27,6 +28,7 @@ from scg.primitives import (
 
 __all__ = [
     "bessel",
+    "binomials",
     "contraction",
     "decompositions",
     "elementwise",

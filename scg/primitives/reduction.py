@@ -63,7 +63,7 @@ def _shifted(x, axis, first):
 
 def _equal_shares(g, out, x, axis, keepdims):
     reached = x == kept(out, x, axis, keepdims)
-    count = np.sum(reached, axis=axis, dtype=g.dtype, keepdims=True)
+    count = np.sum(reached, axis=axis, dtype=np.float32 if g.dtype == np.float16 else g.dtype, keepdims=True)  # a half counts to 2048
     return np.where(reached, kept(g, x, axis, keepdims) / count, 0)
 
 
@@ -286,7 +286,9 @@ def _squared(x):
 
 @implements(np.std)
 def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
-    return np.sqrt(var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction))
+    variance = var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction)
+    alone = where is True and mean is None and _count(as_array(a), axis, keepdims, where, variance.dtype) == 1
+    return variance if alone else np.sqrt(variance)  # of one element it is 0 (or NaN) whatever the element: no root that could be steep
 
 
 @implements(np.average)

@@ -92,12 +92,6 @@ derivatives(
     lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)),
 )
 derivatives(sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b))
-derivatives(
-    sp.binom,
-    lambda out, n, k: out * (sp.digamma(n + 1) - sp.digamma(n - k + 1)),
-    lambda out, n, k: out * (sp.digamma(n - k + 1) - sp.digamma(k + 1)),
-)
-derivatives(sp.poch, lambda out, z, m: out * (sp.digamma(z + m) - sp.digamma(z)), lambda out, z, m: out * sp.digamma(z + m))
 zeta = derivatives(sp._ufuncs._zeta, "x", lambda out, x, q: -x * sp.zeta(x + 1, q), name="zeta")
 
 
