@@ -142,10 +142,18 @@ def refuse(advice: str, *callables: Any) -> None:
         rule.advice = advice  # type: ignore[attr-defined]
 
 
+def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
+    """``result``, after who records was told which call it stands for: NumPy makes of some a scalar, of others an array without axes."""
+    recorder = RECORDER.get()
+    if recorder is not None and type(result) is Node and result._value.shape == ():
+        recorder.typed(result, fn, args, kwargs)
+    return result
+
+
 def _method(fn: Any) -> Any:
     def method(self: "Node", *args: Any, **kwargs: Any) -> Any:
         try:
-            return RULES[fn](self, *args, **kwargs)
+            return _typed(RULES[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
         except Exception as error:
             raise_kin(error, fn)
             raise
@@ -266,7 +274,7 @@ class Node:
             )
         if type(rule) is not Primitive or method != "__call__":
             try:
-                return rule(*inputs, **kwargs)
+                return _typed(rule(*inputs, **kwargs), ufunc if method == "__call__" else getattr(ufunc, method), *inputs, **kwargs)
             except Exception as error:
                 raise_kin(error, ufunc)
                 raise
@@ -288,7 +296,7 @@ class Node:
         elif "out" in kwargs:
             raise NotDifferentiable(f"{name_of(func)} cannot write a Node into out=: use what it returns ({here()})")
         try:
-            return rule(*args, **kwargs)
+            return _typed(rule(*args, **kwargs), func, *args, **kwargs)
         except Exception as error:
             if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 raise ScgTypeError(f"{name_of(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})") from None
@@ -365,10 +373,10 @@ class Node:
     __ifloordiv__, __imod__, __iand__, __ior__, __ixor__ = map(_in_place, (__floordiv__, __mod__, __and__, __or__, __xor__))
 
     def __matmul__(self, other: Any) -> "Node":
-        return RULES[np.matmul](self, other)
+        return _typed(RULES[np.matmul](self, other), np.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> "Node":
-        return RULES[np.matmul](other, self)
+        return _typed(RULES[np.matmul](other, self), np.matmul, other, self)
 
     def __divmod__(self, other: Any) -> Any:
         return RULES[np.divmod](self, other)
@@ -448,7 +456,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
     except Exception as error:
         raise_named(error, primitive, values, statics)
     if type(value) is not np.ndarray and not isinstance(value, np.generic):
-        value = tuple([plain(v, primitive.name) for v in value]) if isinstance(value, tuple) else plain(value, primitive.name)
+        value = tuple([plain(v, primitive.name) for v in value]) if isinstance(value, tuple) else value if hasattr(value, "dtype") else plain(value, primitive.name)
     return record(primitive, operands, statics, value, 3)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import scg
 from scg import distributions as dist
+from scg.errors import PlanError
 from tests.test_compile_catalogue import agree
 
 NORMAL = dist.Normal(np.float32(0), np.float32(1))
@@ -108,6 +109,52 @@ def test_numbers_that_the_function_draws_itself():
 class Weights:
     w: np.ndarray
     b: np.ndarray
+
+
+KINDS = {
+    "float32 by a Python number": lambda x, rng: x * rng.random(),
+    "by one computed of it": lambda x, rng: x * (1 - 2 * rng.random()) ** 2 + rng.standard_normal() // 1,
+    "by a scalar that NumPy computed of it": lambda x, rng: x * np.exp(rng.random()),
+    "by an integer": lambda x, rng: x * rng.poisson(3.0) - rng.integers(7),
+    "by an array without axes": lambda x, rng: x * rng.normal(0.0, 1.0, ()),
+    "chosen": lambda x, rng: np.where(x > 1.5, x, rng.random()),
+    "clipped": lambda x, rng: np.clip(x, 0.0, 1 + rng.random()),
+    "the number": lambda x, rng: (rng.random(), rng.poisson(2.0), rng.random() * 2),
+    "an if on it": lambda x, rng: x if rng.random() < 0.5 else x * 2,
+    "a draw after it": lambda x, rng: (x * rng.random(), rng.standard_normal(2, np.float32)),
+    "a loss": lambda x, rng: scg.value_and_grad(lambda x: np.mean((x * rng.random() - rng.random()) ** 2))(x),
+    "a distribution": lambda x, rng: dist.Normal(x, 1 + rng.random(())).log_prob(x),
+    **{
+        fn.__name__: (lambda fn: lambda x, rng: fn(x))(fn)
+        for fn in (np.sum, np.mean, np.max, np.median, np.var, np.argmax, np.any, np.prod, np.linalg.norm, np.ptp, np.average, np.count_nonzero, np.nanmean)
+    },
+    "products": lambda x, rng: (x @ x, x.dot(x), np.dot(x, x), np.inner(x, x), np.vdot(x, x), np.tensordot(x, x, 1), np.einsum("i,i", x, x), np.vecdot(x, x)),
+    "elements": lambda x, rng: (x[0], x[..., 0], x[np.argmax(x)], np.take(x, 0), x[:1].reshape(()), np.squeeze(x[:1]), np.cumsum(x)[-1]),
+    "copies": lambda x, rng: (np.copy(x[0]), np.broadcast_to(x[0], ()), np.where(x[0] > 0, x[0], x[1]), np.reshape(np.sum(x), ())),
+    "statistics": lambda x, rng: (np.quantile(x, 0.5), np.percentile(x, 30.0), np.interp(x[0], [0.0, 3.0], [0.0, 1.0]), np.round(x[0]), np.trace(np.outer(x, x))),
+    "matrices": lambda x, rng: (np.linalg.det(np.outer(x, x)), np.linalg.slogdet(np.outer(x, x) + np.eye(3, dtype=np.float32)), x[:1].reshape(()) * 2),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_results_have_the_types_of_the_plain_call(name):
+    """Arrays, scalars of NumPy and numbers of Python, of the same dtype, so that draws that follow are of the same stream."""
+    fn = KINDS[name]
+    for dtype in (np.float32, np.float64):
+        compiled = scg.compile(fn)
+        for seed in range(4):
+            x, first, second = np.array([1.0, 2.0, 3.0], dtype) + seed, np.random.default_rng(seed), np.random.default_rng(seed)
+            found, expected = compiled(x, rng=second), fn(x, rng=first)
+            agree(found, expected, name)
+            for (path, a), (_, b) in zip(scg.tree.leaves(found), scg.tree.leaves(expected), strict=True):
+                assert type(a) is type(b), f"{name}{path}: {type(a)}, expected {type(b)}"
+            assert first.bit_generator.state == second.bit_generator.state
+        assert compiled.plainly == 0 and 1 <= compiled.recorded <= 3
+
+
+def test_a_python_number_of_a_generator_as_a_parameter_is_refused_with_a_way_out():
+    with pytest.raises(PlanError, match=r"scale of Normal is a Python number .*rng.random\(\(\)\)"):
+        scg.compile(lambda x, rng: dist.Normal(x, 1 + rng.random()).log_prob(x))(np.ones(3), np.random.default_rng(0))
 
 
 def test_structures_and_kinds_of_results():

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import scipy.special as sp
 
-from scg.ambient import RECORDER, settled
+from scg.ambient import RECORDER, settled, unplanned
 from scg.distributions.constraints import Constraint, real
 from scg.distributions.entry import ENTRIES, entered
 from scg.distributions.implicit import moves_at, quantile
@@ -78,6 +78,8 @@ class Parameterized:
         if type(value) is np.ndarray and value.dtype.kind in "fiub" and RECORDER.get() is not None:
             value = beside(value)
         raw = value._value if type(value) is Node else value
+        if type(value) is Node and isinstance(raw, (int, float)) and not isinstance(raw, np.generic):
+            unplanned(f"{name} of {type(self).__name__} is a Python number of a generator, whose dtype depends on what it meets: draw an array, rng.random(())")
         if type(raw) is not float:
             if raw.dtype.kind not in "fiub":
                 what = described((given,)) if raw.ndim == 0 else f"dtype {raw.dtype}"

@@ -16,7 +16,7 @@ from scg.plans.crew import Crew, Watch, crew, park, run_steps, with_one_thread
 from scg.plans.kernels import is_finite, is_there, may_differ
 from scg.plans.machine import SMALL, Machine
 from scg.plans.program import HELD, Op, Program, from_recording
-from scg.plans.recording import INPUT, Choice, Recorder
+from scg.plans.recording import INPUT, Choice, Recorder, is_python_number
 from scg.tree import leaves, rebuild
 
 MACHINES = 4
@@ -24,12 +24,14 @@ MACHINES = 4
 
 
 class Output(NamedTuple):
-    """One result: ``slot`` where it is written into an array of the caller, ``argument`` where it is one; a NumPy scalar where ``scalar``."""
+    """One result: ``slot`` where it is written into an array of the caller, ``argument`` where it is one; a NumPy scalar where ``scalar``, a number of
+    Python's own where ``python``."""
 
     value: Any
     slot: int | None
     argument: int | None
     scalar: bool
+    python: bool = False
 
 
 class Ending(NamedTuple):
@@ -163,7 +165,7 @@ class Plan:
         x = output.value
         if type(x) is Op:
             x = machine.read(x)
-            return x[()] if output.scalar else np.array(x)
+            return x.item() if output.python else x[()] if output.scalar else np.array(x)
         return np.array(x) if isinstance(x, np.ndarray) else x
 
     def _results(self, program: Program, found: Sequence[Any]) -> tuple[dict[int, int], set[int]]:
@@ -183,7 +185,7 @@ class Plan:
         if slot is not None and any([o.slot == slot for o in getattr(self, "_given", [])]):
             slot = None  # the same result twice: two arrays
         scalar = type(node) is Node and node.shape == () and node.id not in recorder.arrays and (node.id in recorder.scalars or isinstance(node._value, np.generic))
-        output = Output(value, slot, None, scalar)
+        output = Output(value, slot, None, scalar, is_python_number(node))
         self._given = [*getattr(self, "_given", []), output]
         return output
 

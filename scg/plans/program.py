@@ -10,7 +10,7 @@ import numpy as np
 
 from scg.errors import PlanError, here
 from scg.graph import PARAMETER, Node, Primitive, ancestors, primitive
-from scg.plans.recording import HELD, INPUT, Recorder, numbers
+from scg.plans.recording import HELD, INPUT, Recorder, is_python_number, numbers
 from scg.sample import draw, noise
 
 CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
@@ -21,6 +21,9 @@ FINITE = primitive(lambda *values: None, name="finite")
 
 SILENT = (CHOICE, FINITE)
 """What makes nothing."""
+
+CAST = primitive(lambda x, dtype: np.asarray(x, dtype), name="cast")
+"""A number of Python in the dtype of the arrays that it stands beside."""
 
 LEAVES = (INPUT, HELD, noise, draw, numbers)
 """What is no function of its operands alone."""
@@ -146,6 +149,19 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
             ops.append(held[id(original)])
         return held[id(original)]
 
+    def cast(op: Any, operand: Any, node: Node) -> Any:
+        """A number of Python beside an array has the dtype that NumPy gives it there."""
+        if type(op) is not Op or not is_python_number(operand) or type(node._value) is tuple or all([is_python_number(o) or type(o) in (float, int, bool) for o in node.operands]):
+            return op
+        dtype, fn = node.dtype, node.primitive.fn
+        if isinstance(fn, np.ufunc) and not node.statics:
+            kinds = [o._value.python if is_python_number(o) else type(o) if type(o) in (float, int, bool) else o.dtype for o in node.operands]
+            dtype = fn.resolve_dtypes((*kinds, *[None] * fn.nout))[[o is operand for o in node.operands].index(True)]
+        if dtype == op.dtype or dtype.kind not in "fiu":
+            return op
+        ops.append(Op(CAST, (op,), {"dtype": dtype}, (), dtype, op.line))
+        return ops[-1]
+
     found: dict[int, int] = {}
     for node in order:
         value = node._value
@@ -163,7 +179,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         elif "index" in statics and isinstance(statics["index"], tuple):
             statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
         kept = None if node.id in recorder.forgotten and not several else value
-        op = Op(node.primitive, [of(o) for o in node.operands], statics, None if several else value.shape, None if several else value.dtype, node.line, kept)
+        op = Op(node.primitive, [cast(of(o), o, node) for o in node.operands], statics, None if several else value.shape, None if several else value.dtype, node.line, kept)
         if node.id in position:
             found[id(op)] = position[node.id]
         table[node.id] = op

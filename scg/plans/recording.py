@@ -18,7 +18,7 @@ from scg.errors import PACKAGE, PlanError, here
 from scg.generators import held_generators, state_of
 from scg.graph import Node, ancestors, primitive, record
 from scg.operands import described
-from scg.tree import leaves
+from scg.tree import leaves, map_leaves
 
 INPUT = primitive(lambda: None, name="input")
 """A leaf: an array that the function is called with."""
@@ -28,6 +28,45 @@ HELD = primitive(lambda: None, name="held")
 
 numbers = primitive(lambda value, **call: value, name="numbers")
 """A leaf: what a method of a generator returned to the function itself."""
+
+
+class _Number:
+    """A Python number that a generator returned: NumPy gives what it makes with an array the dtype of the array, and Python's operators make others of it."""
+
+    shape, ndim, size, nbytes, itemsize = (), 0, 1, 8, 8
+    dtype: np.dtype[Any]
+    python: Any
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        given = [x.python(x) if isinstance(x, _Number) else x for x in inputs]
+        result = getattr(ufunc, method)(*given, **kwargs)
+        caller: Any = sys._getframe(1)
+        if caller.f_code.co_name == "apply":
+            caller = caller.f_back
+        operator = caller.f_code.co_name in _OPERATORS and all([type(x) in (float, int, bool) for x in given])
+        return python_number(result) if operator else result
+
+
+class _Float(_Number, float):
+    dtype, python = np.dtype(float), float
+
+
+class _Int(_Number, int):
+    dtype, python = np.dtype(int), int
+
+
+_OPERATORS = ("forward", "reflected", "__pow__", "__rpow__")
+
+
+def python_number(x: Any) -> Any:
+    """A number in the place of Python's own, of a float or an integer."""
+    kind = np.asarray(x).dtype.kind
+    return _Float(x) if kind == "f" else _Int(x) if kind in "iu" else x
+
+
+def is_python_number(node: Any) -> bool:
+    """Whether a node stands for a number of Python."""
+    return type(node) is Node and isinstance(node._value, _Number)
 
 
 class Choice(NamedTuple):
@@ -91,6 +130,10 @@ class Recorder:
         """A node was made."""
         if node.operands and not isinstance(node.primitive.fn, np.ufunc):
             self.made.append(node)
+            if any([is_python_number(o) for o in node.operands]):  # functions know numbers of Python by their exact type
+                given = [o._value.python(o._value) if is_python_number(o) else o._value if type(o) is Node else o for o in node.operands]
+                value = node.primitive.fn(*given, **node.statics)
+                node._value = value if hasattr(value, "dtype") or isinstance(value, tuple) else np.asarray(value)[()]
         if self.later_refusal is None and not _QUIET.issuperset(np.geterr().values()):
             self.refuse_later("np.errstate asks for an error, or a call, within it, and a plan runs with all warnings off: put it around the call", here())
 
@@ -152,6 +195,18 @@ class Recorder:
 
     def finite(self, gradients: Iterable[Any]) -> None:
         self.watched += [g for g in gradients if type(g) is Node and g.dtype.kind in "fc"]
+
+    def typed(self, node: Node, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call of NumPy's ``fn`` made a node without axes: whether NumPy makes a scalar of it is seen from a call with the values."""
+        try:
+            with np.errstate(all="ignore"):
+                made = fn(*_values(args), **_values(kwargs))
+        except Exception:  # the rule takes what NumPy does not
+            return
+        if isinstance(made, (np.ndarray, np.generic)):
+            mine, other = (self.scalars, self.arrays) if isinstance(made, np.generic) else (self.arrays, self.scalars)
+            mine.add(node.id)  # the outermost call is the user's
+            other.discard(node.id)
 
     def differentiated(self, cost: Node, found: Sequence[Any]) -> None:
         self.scalars.add(cost.id)
@@ -235,7 +290,7 @@ class Recorder:
         if sys._getframe(2).f_code.co_filename.startswith(PACKAGE):
             self.refuse("a law was sampled outside scg.sample, so that its numbers are no nodes: write scg.sample(law, estimator, rng=rng)")
         value = method(*args, **kwargs)
-        value = value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value)[()]
+        value = value if isinstance(value, (np.ndarray, np.generic)) else python_number(value)
         return self.drawn(record(numbers, (), {"name": f"rng.{name}", "args": args, "kwargs": kwargs}, value, 3), proxy)
 
 
@@ -249,6 +304,10 @@ def _assign(owner: Any, name: str, threads: int, value: Any) -> None:
 
 
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
+
+
+def _values(tree: Any) -> Any:
+    return map_leaves(lambda x: x._value if type(x) is Node else x, tree)
 
 
 class _Proxy(np.random.Generator):
