@@ -20,7 +20,7 @@ from scg.plans.kernels import Otherwise, Raised
 from scg.plans.outside import Outside, functions_of, module_of
 from scg.plans.passes import PASSES, Options
 from scg.plans.plan import Plan
-from scg.plans.recording import INPUT, Recorder, no_numbers_from_elsewhere, recording
+from scg.plans.recording import INPUT, Recorder, drew_elsewhere, recording
 from scg.plans.signature import Signature, is_leaf_array
 from scg.plans.witness import Witness, is_watched, watching
 from scg.sample import is_overridden
@@ -287,12 +287,15 @@ def run_recorded(recorder: Recorder, witness: Witness, fn: Callable[..., Any], a
         new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
         named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
         given = list(leaves([new, named]))
+        drew = drew_elsewhere(fn)
         try:
-            with no_numbers_from_elsewhere(fn, recorder), watching(witness):
+            with watching(witness):
                 result = fn(*new, **named)
         finally:
             recorder.undo()
         refused = recorder.later_refusal or witness.refused
+        if refused is None and drew():
+            refused = "it draws from a generator that is no argument of the compiled function, and a plan would repeat its numbers: pass rng as an argument", here()
         if refused is None and witness.raised is not None:
             refused = "it catches an error that scg has raised, as it may not be for other values", witness.raised
         if refused is not None:

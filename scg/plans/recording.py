@@ -334,13 +334,10 @@ for _name in dir(np.random.Generator):
         setattr(_Proxy, _name, _through(_name))
 
 
-@contextlib.contextmanager
-def no_numbers_from_elsewhere(fn: Callable[..., Any], recorder: Recorder) -> Iterator[None]:
-    """Refuse where the block draws from a generator that ``fn`` holds, or from NumPy's global one: a plan would repeat the numbers."""
+def drew_elsewhere(fn: Callable[..., Any]) -> Callable[[], bool]:
+    """A function that tells whether, since now, a generator has drawn that ``fn`` holds, or NumPy's global one: a plan would repeat the numbers."""
     before = [(g, state_of(g)) for g in held_generators(fn)]
-    yield
-    if any([state_of(g) != state for g, state in before]):
-        recorder.refuse("it draws from a generator that is no argument of the compiled function, and a plan would repeat its numbers: pass rng as an argument")
+    return lambda: any([state_of(g) != state for g, state in before])
 
 
 @contextlib.contextmanager
