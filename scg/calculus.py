@@ -15,6 +15,7 @@ from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import Reach, pull, reach
 from scg.graph import FINISHED, Node, ancestors, parameter
 from scg.limits import limit
+from scg.operands import plain
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.sample import is_stochastic
@@ -111,7 +112,7 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
             shapes = [np.shape(seed) for seed in seeds]
             if shapes != [y.shape if type(y) is Node else np.shape(y) for y in found]:
                 raise ScgValueError(f"the cotangent needs the structure and shapes of the result, {[np.shape(y) for y in found]}, got {shapes} ({here()})")
-            pairs = [(y, s if type(s) is Node else np.asarray(s, y.dtype)) for y, s in zip(found, seeds, strict=True) if type(y) is Node]
+            pairs = [(y, s if type(s) is Node else np.asarray(plain(s, "the cotangent"), y.dtype)) for y, s in zip(found, seeds, strict=True) if type(y) is Node]
             graph = nested or recording or any(type(s) is Node for s in seeds)
             order = None if nested or not recording and graph else 1
             if pairs and draws([y for y, _ in pairs]):  # the costs of each draw are those that the cotangent weighs
@@ -204,7 +205,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         check_cost(cost)
         nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
         first = pull([surrogate(cost, None if nested else 2)], [np.ones((), cost.dtype)], inputs, True)
-        pairs = [(g, v if type(v) is Node else np.asarray(v, g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
+        pairs = [(g, v if type(v) is Node else np.asarray(plain(v, "the vector"), g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
         if not pairs:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         found = pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)

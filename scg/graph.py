@@ -17,7 +17,7 @@ import numpy as np
 
 from scg.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.errors import PACKAGE, NonFiniteError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError, here, kin, place, user_frame
-from scg.operands import constant_operand, described, frozen, has_nan, name_of, plain, raise_kin, raise_named
+from scg.operands import constant_operand, described, frozen, has_nan, name_of, plain, raise_kin, raise_named, require_plain
 
 RULES: dict[Any, Callable[..., Any]] = {}
 """What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
@@ -256,6 +256,9 @@ class Node:
     imag = property(lambda self: RULES[np.imag](self))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        for x in inputs:
+            if type(x) is not Node:
+                require_plain(x, f"np.{ufunc.__name__}")
         rule = RULES.get(ufunc if method == "__call__" else (ufunc, method))
         if type(rule) is Primitive and not kwargs and method == "__call__":
             return apply(rule, inputs, _NONE)
@@ -286,6 +289,9 @@ class Node:
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         rule = RULES.get(func)
+        for kind in types:
+            if kind is not Node and issubclass(kind, (np.ma.MaskedArray, np.matrix)):
+                require_plain(np.zeros((0, 0)).view(kind), name_of(func))
         if rule is None:
             raise NotDifferentiable(
                 f"{name_of(func)} has no derivative rule: declare it with scg.primitive, "

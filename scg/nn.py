@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.operands import require_plain
 
 
 class Layer(NamedTuple):
@@ -38,6 +39,7 @@ def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32)
 
 def apply(params: Sequence[Any], x: Any, activation: Callable[[Any], Any] = np.tanh) -> Any:
     """The perceptron's output for ``x`` of shape (..., inputs): affine maps with ``activation`` between them, none after the last."""
+    require_plain(x, "the input")
     for i, (weight, bias) in enumerate(params):
         if np.shape(x)[-1:] != weight.shape[:1]:
             raise ScgValueError(f"layer {i} takes {weight.shape[0]} inputs on the last axis, got shape {np.shape(x)} ({here()})")

@@ -16,6 +16,7 @@ from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
 from scg.graph import Node, ancestors, primitive
+from scg.operands import require_plain
 from scg.primitives.layout import stop_gradient
 from scg.sample import draw, resample, sample
 from scg.special import logsumexp, softmax
@@ -136,6 +137,7 @@ def _log_mean_exp(x: Any, axis: int) -> Any:
 
 
 def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
+    require_plain(log_weights, "log-weights")
     if callable(log_weights):
         raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
     if gradient != "pathwise" or rng is not None:

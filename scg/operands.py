@@ -30,10 +30,7 @@ def constant_operand(value: Any, primitive: Any) -> Any:
 
 def plain(value: Any, who: str) -> Any:
     """``value`` as an array or NumPy scalar; refused where that would lose something."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise ScgTypeError(f"{who}: a masked array would lose its mask; choose by np.where(mask, ..., ...) ({here()})")
-    if isinstance(value, np.matrix):
-        raise ScgTypeError(f"{who}: a np.matrix has operators of its own; pass np.asarray(matrix) ({here()})")
+    require_plain(value, who)
     if type(value) is np.ndarray or isinstance(value, np.generic):
         return value
     try:
@@ -41,6 +38,17 @@ def plain(value: Any, who: str) -> Any:
     except (TypeError, ValueError) as error:
         at = "" if isinstance(error, ScgError) else f" ({here()})"  # which says it itself
         raise ScgTypeError(f"{who} needs an array of numbers, got {described((value,))}: {error}{at}") from None
+
+
+def require_plain(value: Any, who: str) -> None:
+    """Raise ScgTypeError for arrays that mean something else than their numbers: masked ones and np.matrix, also in a list."""
+    if isinstance(value, np.ma.MaskedArray) or value is np.ma.masked:
+        raise ScgTypeError(f"{who}: a masked array would lose its mask; choose by np.where(mask, ..., ...) ({here()})")
+    if isinstance(value, np.matrix):
+        raise ScgTypeError(f"{who}: a np.matrix has operators of its own; pass np.asarray(matrix) ({here()})")
+    if type(value) in (list, tuple) and any([isinstance(item, np.ndarray) for item in value]):
+        for item in value:
+            require_plain(item, who)
 
 
 def frozen(array: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from scg.ambient import RECORDER, unplanned
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 from scg.graph import Node
+from scg.operands import require_plain
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 Step = tuple[Callable[..., Any], list[Any]]
@@ -50,6 +51,7 @@ class Optimizer(_Recorded, ABC):
         self._params = params
         self._named = list(leaves(params))
         for path, array in self._named:
+            require_plain(array, f"params{path}")
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
                 what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise ScgTypeError(f"params{path} must be a floating-point array, to be updated in place, got {what} ({here()})")
@@ -172,6 +174,7 @@ class Optimizer(_Recorded, ABC):
             told = f"params has no {odd or name}" if odd is not None else f"{next((p for p in paths if p not in given), 'the order')} is missing"
             raise ScgValueError(f"{name} must have the structure of the parameters: {told} ({here()})")
         for (path, array), (_, g) in zip(self._named, found, strict=True):
+            require_plain(g, f"{name}{path}")
             if not isinstance(g, (np.ndarray, np.generic)) and not (type(g) is Node and RECORDER.get() is not None):
                 raise ScgTypeError(f"{name}{path} must be an array, got {type(g).__name__} ({here()})")
             if g.shape != array.shape or g.dtype != array.dtype:

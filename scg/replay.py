@@ -8,7 +8,7 @@ import numpy as np
 from scg.ambient import RECORDER, Guard, is_tainted, settled
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.graph import Node, ancestors, primitive
-from scg.operands import raise_named
+from scg.operands import plain, raise_named
 from scg.tree import leaves, rebuild
 
 
@@ -151,7 +151,7 @@ def _none_of(value: Any) -> Any:
 def _cast(value: Any, node: Node) -> Any:
     """``value`` in the node's dtype, if nothing but precision is lost by that."""
     try:
-        array = np.asarray(value)
+        array = np.asarray(plain(value, f"the replacement for {node!r}"))
         cast = array if array.dtype == node.dtype else array.astype(node.dtype, casting="unsafe" if array.dtype.kind in "biuf" else "same_kind")
     except (TypeError, ValueError) as error:
         raise ScgTypeError(f"replay: the replacement for {node!r} needs an array of {node.dtype}, got {type(value).__name__}: {error} ({here()})") from None

@@ -18,7 +18,7 @@ from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
 from scg.graph import Node, ancestors, primitive, record
-from scg.operands import frozen
+from scg.operands import frozen, plain
 from scg.primitives.indexing import _getitem
 from scg.replay import replaced, rerun
 from scg.tree import leaves
@@ -273,7 +273,7 @@ def resample(
             except ScgValueError as error:
                 raise ScgValueError(f"{site.name or 'the draw'} made at {node.line}: {error}") from None
         if node.id in values:
-            given = frozen(np.asarray(values[node.id], node.dtype))
+            given = frozen(np.asarray(plain(values[node.id], f"the value of {site!r}"), node.dtype))
             shape = (length, *node.shape) if size is not None else node.shape
             if given.shape != shape:
                 raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {given.shape} ({here()})")

@@ -16,7 +16,7 @@ from scg.graph import Node, primitive
 from scg.primitives import special as _special
 from scg.primitives.elementwise import sigmoid as _sigmoid
 from scg.primitives.incomplete import vonmises_cdf as _vonmises_cdf
-from scg.primitives.layout import stop_gradient
+from scg.primitives.layout import as_array, stop_gradient
 from scg.primitives.reduction import kept
 
 
@@ -85,7 +85,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
         gone = _axes(axis, a.ndim)
         out = _logsumexp(a, axis=gone, keepdims=bool(keepdims))
         return (out, np.where(out == -math.inf, 0, np.ones((), out.dtype))) if return_sign else out
-    b = b if type(b) is Node else np.asarray(b)
+    b = as_array(b)
     gone = _axes(axis, max(a.ndim, b.ndim))
     with np.errstate(all="ignore"):
         top = np.max(stop_gradient(np.where(b == 0, -math.inf, a)), axis=gone, keepdims=True, initial=-math.inf)
@@ -193,7 +193,7 @@ def _along(rule, x, axis):
 
 def _floating(x):
     """``x`` as a Node or an array of real floats."""
-    x = x if type(x) is Node else np.asarray(x)
+    x = as_array(x)
     if x.dtype.kind not in "fiub":
         raise ScgTypeError(f"real numbers are needed, got dtype {x.dtype} ({here()})")
     return x if x.dtype.kind == "f" else x.astype(float)

@@ -301,7 +301,7 @@ class Graph:
         given = map_leaves(lambda node: node.value, self.parameters)
         if parameters is not None:
             new = leaves_like(self.parameters, parameters, "parameters")
-            given = rebuild(given, iter([np.broadcast_to(np.asarray(x, y.dtype), y.shape) for x, (_, y) in zip(new, leaves(given), strict=True)]))
+            given = rebuild(given, iter([np.broadcast_to(np.asarray(plain(x, "parameters"), y.dtype), y.shape) for x, (_, y) in zip(new, leaves(given), strict=True)]))
         return self._again.graph(given, rng, self._bindings)  # type: ignore[no-any-return]
 
     def _traced(self, rng: Any) -> Any:

@@ -20,7 +20,7 @@ from scg.distributions.entry import ENTRIES, entered
 from scg.distributions.implicit import moves_at, quantile
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.graph import Node
-from scg.operands import beside, described, frozen
+from scg.operands import beside, described, frozen, plain, require_plain
 from scg.primitives.layout import stop_gradient
 
 Shape = tuple[int, ...]
@@ -72,7 +72,7 @@ class Parameterized:
             value = float(value)
         elif type(value) not in (float, Node, np.ndarray):
             try:
-                value = np.asarray(value)
+                value = np.asarray(plain(value, f"{type(self).__name__}: {name}"))
             except (TypeError, ValueError) as error:
                 raise ScgTypeError(f"{type(self).__name__}: {name} needs an array of numbers: {error} ({here()})") from None
         if type(value) is np.ndarray and value.dtype.kind in "fiub" and RECORDER.get() is not None:
@@ -406,7 +406,10 @@ def masked(outside: Any, density: Callable[[Any], Any], value: Any, inside: floa
 
 def real_array(value: Any) -> Any:
     """A value as it is or as an array: Python numbers and lists become arrays."""
-    return value if isinstance(value, (Node, np.ndarray, np.generic)) else np.asarray(value)
+    if type(value) in (Node, np.ndarray) or isinstance(value, np.generic):
+        return value
+    require_plain(value, "a value of a distribution")
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
 def kl_divergence(p: Distribution, q: Distribution) -> Any:

@@ -1,6 +1,7 @@
 """Products that sum over axes: matmul and einsum, and what is made of them."""
 
 import math
+import operator
 import string
 
 import numpy as np
@@ -241,7 +242,11 @@ def _parsed(operands):
 
 
 def _letters(sub):
-    return "".join("..." if i is Ellipsis else string.ascii_letters[i] for i in sub)
+    """The letters of a list of numbers, in NumPy's order: 0 to 25 are A to Z, 26 to 51 are a to z, and so a result without a list has rising numbers."""
+    labels = [i if i is Ellipsis else operator.index(i) for i in sub]
+    if not all(i is Ellipsis or 0 <= i < 52 for i in labels):
+        raise ValueError(f"einsum: a list of subscripts holds numbers from 0 to 51 and Ellipsis, got {list(sub)}")
+    return "".join("..." if i is Ellipsis else (string.ascii_uppercase + string.ascii_lowercase)[i] for i in labels)
 
 
 @implements(np.kron)

@@ -1,5 +1,6 @@
 """Indexing, gathering and their transpose; padding and windows, which are gathers."""
 
+import functools
 import operator
 import warnings
 
@@ -8,10 +9,10 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg import axes
 from scg.ambient import settled
-from scg.axes import Slot
+from scg.axes import Slot, elementwise
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, implements, primitive
-from scg.operands import frozen
+from scg.graph import Node, ancestors, implements, primitive
+from scg.operands import frozen, plain
 from scg.primitives.layout import as_array, at
 
 
@@ -111,7 +112,7 @@ def getitem(x, index):
                 operands.append(node)
                 template.append(Slot(len(operands)))
         elif kind is bool or kind is np.bool_ or isinstance(i, (list, tuple, np.ndarray)):
-            array = np.asarray(i)
+            array = np.asarray(plain(i, "an index of a node"))
             if array.dtype.kind in "iu" and array.ndim == 0:
                 template.append(int(array))
             else:
@@ -203,24 +204,60 @@ def select(condlist, choicelist, default=0):
 
 @implements(np.piecewise)
 def piecewise(x, condlist, funclist, *args, **kw):
-    """Each function is computed everywhere and chosen by ``np.where``: it must act element by element."""
+    """Each function is called with the elements of its piece, ``x[condition]``, as NumPy calls it, and not where the piece is empty."""
+    x = as_array(x)
     conditions = list(condlist) if not (type(condlist) is Node or isinstance(condlist, np.ndarray)) or condlist.ndim > x.ndim else [condlist]
     if len(conditions) and np.ndim(conditions[0]) == 0 and x.ndim:
         conditions = [np.stack([as_array(c) for c in conditions])]
     extra = len(funclist) - len(conditions)
     if extra not in (0, 1):
         raise ValueError(f"with {len(conditions)} condition(s), either {len(conditions)} or {len(conditions) + 1} functions are expected")
+    conditions = [np.broadcast_to(as_array(c), x.shape).astype(bool) for c in conditions]
+    functions = list(funclist)
+    if extra:  # the last is for what meets no condition
+        functions, conditions = [functions[-1], *functions[:-1]], [np.logical_not(functools.reduce(np.logical_or, conditions)), *conditions]
+    result = np.zeros(x.shape, x.dtype)
+    for condition, f in zip(conditions, functions, strict=True):
+        value = _on_piece(f, x, condition, args, kw) if callable(f) else f
+        if value is not None:
+            result = np.where(condition, as_array(value).astype(x.dtype), result)
+    return as_array(result)
 
-    def values(f):
-        if not callable(f):
-            return f
-        with np.errstate(all="ignore"):  # outside its piece a function may well be undefined
+
+def _on_piece(f, x, condition, args, kw):
+    """``f(x[condition])`` where its elements belong; None for an empty piece. Where f goes element by element, f(x) is the same there, and
+    serves a replay in which other elements meet the condition."""
+    empty = not settled(np.any, condition)
+    if not x.ndim or empty:
+        everywhere = _element_by_element(f, x, args, kw) if type(condition) is Node else None
+        if everywhere is None and bool(np.any(condition)):  # of a node it is an `if`, which a replay looks at again
             return f(x, *args, **kw)
+        return everywhere
+    piece = getitem(x, condition) if type(x) is Node or type(condition) is Node else x[condition]
+    value = as_array(f(piece, *args, **kw))
+    if type(piece) is Node and (type(value) is not Node or _is_element_by_element(value, piece)):
+        everywhere = _element_by_element(f, x, args, kw)
+        if everywhere is not None and settled(lambda a, b, c: np.array_equal(np.broadcast_to(a, np.shape(c))[c], np.broadcast_to(b, np.sum(c)), equal_nan=True), everywhere, value, condition):
+            return everywhere
+    if value.shape != piece.shape:
+        return np.reshape(value, (1,) * x.ndim) if value.size == 1 else value  # what does not fit is refused by np.where, as by NumPy
+    places = np.cumsum(np.ravel(condition)) - 1
+    return np.reshape(getitem(value, np.where(np.ravel(condition), places, 0)) if type(value) is Node else value[np.where(np.ravel(condition), places, 0)], x.shape)
 
-    result = values(funclist[-1]) if extra else 0
-    for condition, f in zip(conditions, funclist, strict=False):
-        result = np.where(condition, values(f), result)
-    return np.broadcast_to(as_array(result), x.shape).astype(x.dtype)
+
+def _element_by_element(f, x, args, kw):
+    """f(x), where it goes element by element; None where it does not, or fails where it is not asked."""
+    try:
+        with np.errstate(all="ignore"):  # outside its piece a function may well be undefined
+            found = as_array(f(x, *args, **kw))
+    except (ValueError, IndexError, ArithmeticError):
+        return None
+    return found if type(found) is not Node and found.ndim == 0 or type(found) is Node and _is_element_by_element(found, x) else None
+
+
+def _is_element_by_element(value, x):
+    """Whether only primitives that go element by element lead from x to a value of its shape."""
+    return value.shape == x.shape and all([n.primitive.axes is elementwise for n in ancestors([value], x.id + 1)])
 
 
 @implements(np.diagonal)

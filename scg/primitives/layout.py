@@ -17,7 +17,7 @@ from scg.ambient import RECORDER
 from scg.axes import elementwise
 from scg.errors import NotDifferentiable, ScgTypeError, here
 from scg.graph import Node, implements, primitive, refuse
-from scg.operands import beside
+from scg.operands import beside, plain
 
 alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias")
 """The same value as a node of its own."""
@@ -49,7 +49,7 @@ def as_array(x):
     """A Node as it is; anything else as an array (where a function is recorded for a plan: as a leaf, if others can write to it)."""
     if type(x) is np.ndarray and x.dtype.kind in "fiucb" and RECORDER.get() is not None:
         return beside(x)
-    return x if type(x) is Node else np.asarray(x)
+    return x if type(x) is Node else np.asarray(plain(x, "a function of a node"))
 
 
 def at(axis, *index):

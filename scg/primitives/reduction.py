@@ -224,7 +224,13 @@ def _log_sum_exp(base2):
 
 
 def _norm(a, axis, keepdims):
-    return np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims))
+    """sqrt(sum a^2), of numbers divided by a power of two near the largest: squares of large ones overflow, and of small ones vanish."""
+    if a.size == 0 or a.dtype.kind != "f":
+        return np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims))
+    top = np.max(np.abs(stop_gradient(a)), axis=axis, keepdims=True)
+    scale = np.ldexp(np.ones((), a.dtype), np.frexp(np.where(np.isfinite(top) & (top > 0), top, 1))[1] - 1)
+    total = np.sqrt(np.sum(np.square(a / scale), axis=axis, keepdims=keepdims))
+    return total * (scale if keepdims else np.reshape(scale, total.shape))
 
 
 def _reduce(ufunc, base, neutral):

@@ -7,7 +7,8 @@ comes out otherwise raises GuardError rather than changing the dtype of what was
 import numpy as np
 
 from scg.axes import elementwise
-from scg.graph import Node, implements, primitive
+from scg.graph import implements, primitive
+from scg.primitives.layout import as_array
 
 
 def _complex_where(x, leaves):
@@ -57,7 +58,7 @@ def logn(n, x):
 
 @implements(np.emath.power)
 def power(x, p):
-    p = p if type(p) is Node else np.asarray(p)
+    p = as_array(p)
     p = p * 1.0 if p.dtype.kind in "iub" and np.any(p < 0) else p
     return np.power(_unless_negative(x), p)
 

@@ -6,6 +6,8 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from scg.ambient import settled
+from scg.axes import elementwise
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.graph import Node, implements, primitive
 from scg.primitives.layout import as_array, at, stop_gradient
@@ -67,8 +69,8 @@ def gradient(f, *varargs, axis=None, edge_order=1):
     f = as_array(f)
     f = f if f.dtype.kind in "fc" else f.astype(float)
     axes = tuple(range(f.ndim)) if axis is None else normalize_axis_tuple(axis, f.ndim)
-    spacings = [as_array(v) for v in varargs or (1.0,)]
-    if len(spacings) == 1 and spacings[0].ndim == 0:
+    spacings = [v if type(v) in (Node, float, int) else as_array(v)[()] for v in varargs or (1.0,)]  # Python's numbers do not widen float32
+    if len(spacings) == 1 and np.ndim(spacings[0]) == 0:
         spacings *= len(axes)
     if len(spacings) != len(axes):
         raise ScgTypeError(f"gradient needs no spacing, one, or one for each of {len(axes)} axes, got {len(varargs)} ({here()})")
@@ -79,34 +81,61 @@ def gradient(f, *varargs, axis=None, edge_order=1):
 
 
 def _steps(h, f, axis):
-    """The distances between neighbours along ``axis``, each an array that broadcasts against f."""
-    n = f.shape[axis]
-    if h.ndim == 0:
-        h = np.broadcast_to(h, (max(n - 1, 0),))
-    elif h.shape == (n,):
-        h = np.diff(h if h.dtype.kind == "f" else h.astype(float))
-    else:
-        raise ScgValueError(f"coordinates along axis {axis} of {f.shape} need shape {(n,)}, got {h.shape} ({here()})")
-    h = h if type(h) is Node else h.astype(f.real.dtype)
-    return _shaped(h, axis, f.ndim)
+    """The spacing along ``axis``: a scalar, or the distances between neighbours; NumPy takes those that are all equal as one."""
+    if np.ndim(h) == 0:
+        return h
+    if h.shape != (f.shape[axis],):
+        raise ScgValueError(f"coordinates along axis {axis} of {f.shape} need shape {(f.shape[axis],)}, got {h.shape} ({here()})")
+    h = np.diff(h if h.dtype.kind in "fc" else h.astype(float))
+    return h[0] if type(h) is not Node and h.size and (h == h[0]).all() else h
 
 
 def _slope(f, axis, h, edge_order):
+    if f.shape[axis] < edge_order + 1:
+        raise ScgValueError(f"gradient needs {edge_order + 1} elements along axis {axis}, got {f.shape[axis]} ({here()})")
+    if type(h) is Node and h.ndim and settled(lambda h: (h == h[0]).all(), h):  # the value as NumPy has it, the derivative in each coordinate
+        apart = _differences(f, axis, h, edge_order)
+        return _differences(f, axis, stop_gradient(h[0]), edge_order) + _zero(apart, stop_gradient(apart))
+    return _differences(f, axis, h, edge_order)
+
+
+_zero = primitive(lambda x, same: np.zeros_like(x), elementwise, lambda g, out, x, same: g, None, name="zero")
+"""Zero, with the derivative of x."""
+
+
+def _differences(f, axis, h, edge_order):
+    """NumPy's own terms, in NumPy's order: so the values are the same to the last bit, and an infinity or NaN spreads as far and no further."""
     n = f.shape[axis]
-    if n < edge_order + 1:
-        raise ScgValueError(f"gradient needs {edge_order + 1} elements along axis {axis}, got {n} ({here()})")
 
-    def part(x, start, stop):
-        return x[at(axis, slice(start, stop))]
+    def part(start, stop):
+        return f[at(axis, slice(start, stop))]
 
-    steps = part(f, 1, n) - part(f, 0, n - 1)
-    slopes = steps / h  # between neighbours
-    left, right = part(h, 0, n - 2), part(h, 1, n - 1)
-    inner = (right * part(slopes, 0, n - 2) + left * part(slopes, 1, n - 1)) / (left + right)
-    first, last = part(slopes, 0, 1), part(slopes, n - 2, n - 1)
-    if edge_order == 2:  # the parabola through the three points, at its end: twice the slope there minus the one inside
-        first, last = first + (first - part(inner, 0, 1)), last + (last - part(inner, n - 3, n - 2))
-    return np.concatenate([first, inner, last], axis=axis)
+    if np.ndim(h) == 0:
+        inner = (part(2, n) - part(0, n - 2)) / (2.0 * h)
+    else:
+        left, right = h[:-1], h[1:]
+        weights = -right / (left * (left + right)), (right - left) / (left * right), left / (right * (left + right))
+        inner = _weighted([part(0, n - 2), part(1, n - 1), part(2, n)], [_shaped(w, axis, f.ndim) for w in weights])
+    first_step, last_step = (h, h) if np.ndim(h) == 0 else (h[0], h[-1])
+    if edge_order == 1:
+        first, last = (part(1, 2) - part(0, 1)) / first_step, (part(n - 1, n) - part(n - 2, n - 1)) / last_step
+    else:
+        if np.ndim(h) == 0:
+            begin, end = (-1.5 / h, 2.0 / h, -0.5 / h), (0.5 / h, -2.0 / h, 1.5 / h)
+        else:
+            a, b = h[0], h[1]
+            begin = -(2.0 * a + b) / (a * (a + b)), (a + b) / (a * b), -a / (b * (a + b))
+            a, b = h[-2], h[-1]
+            end = b / (a * (a + b)), -(b + a) / (a * b), (2.0 * b + a) / (b * (a + b))
+        first = _weighted([part(0, 1), part(1, 2), part(2, 3)], begin)
+        last = _weighted([part(n - 3, n - 2), part(n - 2, n - 1), part(n - 1, n)], end)
+    return np.concatenate([x.astype(f.dtype) for x in (first, inner, last)], axis=axis)
+
+
+def _weighted(parts, weights):
+    """a x + b y + c z, added from left to right."""
+    (x, y, z), (a, b, c) = parts, weights
+    return a * x + b * y + c * z
 
 
 _convolve = primitive(
