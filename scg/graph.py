@@ -181,21 +181,63 @@ def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
     return forward, reflected
 
 
-def _in_place(forward: Any) -> Any:
-    def changed(self: "Node", other: Any) -> Any:
-        recorder = RECORDER.get()
-        if recorder is not None:
-            recorder.changed_in_place(self)
-        return forward(self, other)
-
-    return changed
-
-
 def _unary(ufunc: np.ufunc) -> Any:
     def forward(self: "Node") -> Any:
         return apply(RULES[ufunc], (self,), _NONE)  # type: ignore[arg-type]
 
     return forward
+
+
+def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
+    """``node += x``: NumPy changes the array, and whatever else is that array sees it. A node cannot change, so this makes a new one, which is the same
+    as long as nobody else holds the node, or one that it is a view of or that is a view of it. Of numbers NumPy, too, makes new ones."""
+
+    def changed(self: "Node", other: Any) -> Any:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.changed_in_place(self)
+        value = self._value
+        if type(value) is not np.ndarray or value.ndim == 0:
+            return forward(self, other)
+        holders = sys.getrefcount(self)
+        if holders > _ALONE and type(other) is Node:
+            holders -= _uses(self, other)
+        if holders > _ALONE or _is_seen(self):
+            raise NotDifferentiable(
+                f"node {name} ... would change {self!r}, made at {self.line}, for all who hold it or a view of it, and nodes are immutable: "
+                f"write v = v {name[:-1]} ..., and return v where a function is to change its argument ({here()})"
+            )
+        made = forward(self, other)
+        if made.shape != self.shape:
+            raise ScgValueError(f"node {name} ... keeps the shape {self.shape}, and the result has {made.shape} ({here()})")
+        if made.dtype != self.dtype:
+            if not np.can_cast(made.dtype, self.dtype, "same_kind"):
+                raise ScgTypeError(f"node {name} ... keeps the dtype {self.dtype}, and the result has {made.dtype} ({here()})")
+            made = RULES[np.astype](made, self.dtype)
+        return made
+
+    return changed
+
+
+def _uses(node: "Node", other: "Node") -> int:
+    """How many references ``other`` has to the node, by what was computed from its value, as in ``x += f(x)``: none if a view of it is among that."""
+    found = {id(n.operands): n for n in ancestors([other], node.id + 1) if any([o is node for o in n.operands])}
+    if any([np.may_share_memory(n._value, node._value) for n in found.values() if type(n._value) is np.ndarray]):
+        return 0
+    return sum([o is node for n in found.values() for o in n.operands])
+
+
+def _is_seen(node: "Node") -> bool:
+    """Whether a node is a view of one that somebody else holds."""
+    while node._value.base is not None:
+        viewed = [o for o in node.operands if type(o) is Node and type(o._value) is np.ndarray and np.may_share_memory(o._value, node._value)]
+        if not viewed:
+            return False
+        node, count = viewed[0], sys.getrefcount(viewed[0])
+        if count > _HELD:
+            return True
+        del viewed
+    return False
 
 
 def _detached(what: str, instead: str) -> Any:
@@ -375,8 +417,6 @@ class Node:
     __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
     __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
     del _
-    __iadd__, __isub__, __imul__, __itruediv__ = map(_in_place, (__add__, __sub__, __mul__, __truediv__))
-    __ifloordiv__, __imod__, __iand__, __ior__, __ixor__ = map(_in_place, (__floordiv__, __mod__, __and__, __or__, __xor__))
 
     def __matmul__(self, other: Any) -> "Node":
         return _typed(RULES[np.matmul](self, other), np.matmul, self, other)
@@ -400,10 +440,15 @@ class Node:
                 return apply(RULES[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
         return apply(RULES[np.power], (self, other), _NONE)  # type: ignore[arg-type]
 
-    __ipow__ = _in_place(__pow__)
-
     def __rpow__(self, other: Any) -> "Node":
         return apply(RULES[np.power], (other, self), _NONE)  # type: ignore[arg-type]
+
+    __iadd__, __isub__ = _in_place("+=", __add__), _in_place("-=", __sub__)
+    __imul__, __itruediv__ = _in_place("*=", __mul__), _in_place("/=", __truediv__)
+    __ifloordiv__, __imod__ = _in_place("//=", __floordiv__), _in_place("%=", __mod__)
+    __ipow__, __imatmul__ = _in_place("**=", __pow__), _in_place("@=", __matmul__)
+    __iand__, __ior__, __ixor__ = _in_place("&=", __and__), _in_place("|=", __or__), _in_place("^=", __xor__)
+    __ilshift__, __irshift__ = _in_place("<<=", __lshift__), _in_place(">>=", __rshift__)
 
     all, any, argmax, argmin, argsort = map(_method, (np.all, np.any, np.argmax, np.argmin, np.argsort))
     astype, clip, copy, choose = map(_method, (np.astype, np.clip, np.copy, np.choose))
@@ -564,3 +609,27 @@ _OWN_FILES = frozenset([os.path.join(folder, name) for folder, _, names in os.wa
 PARAMETER = primitive(_leaf, name="parameter")
 FINISHED = primitive(_leaf, name="parameter")
 """A leaf: a parameter of a run that is over and gave its derivatives away as arrays. What was made of it belongs to no other run."""
+
+
+class _Probe:
+    """How many references this interpreter counts, inside ``x += y``, to an object that one variable holds."""
+
+    def __iadd__(self, other: Any) -> Any:
+        self.count = sys.getrefcount(self)
+        return self
+
+
+def _counts() -> tuple[int, int]:
+    """With one variable, and with a caller's beside a callee's."""
+
+    def inside(x: _Probe) -> int:
+        x += 0
+        return x.count
+
+    alone, shared = _Probe(), _Probe()
+    alone += 0
+    return alone.count, inside(shared)
+
+
+_ALONE = _counts()[0] if _counts()[0] < _counts()[1] else -1  # where counts do not tell, in-place operators are refused
+_HELD = _ALONE

@@ -110,3 +110,104 @@ def test_einsum_with_numbers_as_labels_has_numpys_order(labels):
 def test_einsum_refuses_labels_that_numpy_does_not_have(labels):
     with pytest.raises((ScgTypeError, ScgValueError)):
         np.einsum(scg.parameter(np.ones((2, 3))), labels)
+
+
+def _centred(v):
+    v -= np.mean(v)
+
+
+def _own(p):
+    total = 0.0
+    for k in range(4):
+        total += p * k
+    hidden = p * 2
+    for _ in range(3):
+        hidden += np.tanh(hidden * 0.5)  # of its own value
+    held = [p * 3, p]
+    held[0] **= 2
+    count = np.sum(p)
+    before = count
+    count += 1  # numbers do not change
+    return np.sum(total * hidden + held[0]) + before * count
+
+
+def _argument(p):
+    q = p * 1.0
+    _centred(q)
+    return np.sum(q**2)
+
+
+def _parameter(p):
+    p += 1
+    return np.sum(p)
+
+
+def _view(p):
+    q = p * 1.0
+    first = q[:1]
+    first *= 10
+    return np.sum(q)
+
+
+def _view_of_a_view(p):
+    q = p * 1.0
+    last = np.reshape(q, (1, -1))[:, 1:]
+    last /= 2
+    return np.sum(q)
+
+
+def _viewed(p):
+    q = p * 1.0
+    first = q[:1]
+    q *= 10
+    return np.sum(first)
+
+
+def _rows(p):
+    q = np.stack([p, p * 2])
+    for row in q:
+        row *= 3
+    return np.sum(q)
+
+
+def _listed(p):
+    q = p * 1.0
+    states = [q]
+    q += 1
+    return np.sum(states[0])
+
+
+def _another_name(p):
+    q = p * 1.0
+    other = q
+    q += np.tanh(q)
+    return np.sum(other)
+
+
+def test_in_place_operators_are_numpys_where_nobody_else_holds_the_array():
+    x = np.array([1.0, 2.0, 6.0])
+    np.testing.assert_allclose(scg.value_and_grad(_own)(x)[0], _own(x.copy()), rtol=1e-15)
+    single = scg.trace(lambda p: np.sum(_kept(p)), x.astype(np.float32)).cost
+    assert single.dtype == np.float32
+
+
+def _kept(p):
+    q = p * 2
+    q += np.ones(3)  # of double precision, and q keeps its own
+    return q
+
+
+@pytest.mark.parametrize("fn", [_argument, _parameter, _view, _view_of_a_view, _viewed, _rows, _listed, _another_name])
+def test_what_would_change_an_array_for_others_too_is_refused(fn):
+    with pytest.raises(ScgTypeError, match=r"nodes are immutable: write v = v .* \.\.\., and return v"):
+        scg.value_and_grad(fn)(np.array([1.0, 2.0, 6.0]))
+
+
+def test_in_place_operators_keep_shape_and_dtype_as_numpys_do():
+    def grown(p):
+        q = p * 1.0
+        q += np.ones((2, 3))
+        return np.sum(q)
+
+    with pytest.raises(ScgValueError, match="keeps the shape"):
+        scg.grad(grown)(np.ones(3))
