@@ -14,6 +14,7 @@ from scg.ambient import RECORDER, SCOPE, collect_guards
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.gradient import Reach, pull, reach
 from scg.graph import FINISHED, Node, ancestors, parameter
+from scg.jumps import refuse_moving_jumps
 from scg.limits import limit
 from scg.operands import plain
 from scg.primitives.layout import alias
@@ -205,6 +206,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         check_cost(cost)
         nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
         first = pull([surrogate(cost, None if nested else 2)], [np.ones((), cost.dtype)], inputs, True)
+        _refuse_kinks(first)
         pairs = [(g, v if type(v) is Node else np.asarray(plain(v, "the vector"), g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
         if not pairs:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
@@ -229,6 +231,7 @@ def _rows_of(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
         costs = [surrogate(y, None if nested else 1, graph=graph) for y in np.ravel(result)]
         each = [pull([y], [np.ones((), y.dtype)], inputs, graph) for y in costs]
         return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*each, strict=True), inputs, strict=True)]
+    _refuse_kinks([result])
     # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no derivative
     seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
     pulled = pull([result], [seed], inputs, create_graph=True)
@@ -244,6 +247,14 @@ def _rows_of(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     found = [next(columns, None) if type(g) is Node else None for g in pulled]
     whole = [result.shape + x.shape for x in inputs]
     return [np.zeros(s, x.dtype) if f is None else np.reshape(f, s) for f, s, x in zip(found, whole, inputs, strict=True)]
+
+
+def _refuse_kinks(slopes: Sequence[Any]) -> None:
+    """Raise EstimatorError where what is to be differentiated jumps with the parameters and a continuous draw: a kink of the cost is a jump of its slope."""
+    for slope in slopes:
+        if type(slope) is Node and any(map(is_stochastic, ancestors([slope], guards=True))):
+            total = np.sum(slope)
+            refuse_moving_jumps(total, ancestors([total], guards=True))
 
 
 def _bytes_behind(seed: Node, nodes: list[Node]) -> int:

@@ -36,11 +36,14 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported", "picks", "jumps")
 
     def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, **facts: Any):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
-        self.kinks, self.steps, self.steep, self.supported = [facts.get(fact) for fact in ("kinks", "steps", "steep", "supported")]
+        self.kinks, self.steep, self.supported, self.picks = [facts.get(fact) for fact in ("kinks", "steep", "supported", "picks")]
+        steps = facts.get("steps")
+        self.steps = steps or None
+        self.jumps = bool(steps) or steps is None and every is None and not vjps  # the value jumps somewhere: what has no VJP is constant between jumps
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
     def __call__(self, *operands: Any, **statics: Any) -> Any:
@@ -53,11 +56,6 @@ class Primitive:
     def differentiable(self) -> bool:
         """Whether any operand carries a cotangent."""
         return bool(self.vjps) or self.every is not None
-
-    @property
-    def jumps(self) -> bool:
-        """Whether the value jumps somewhere: so declared, or constant between jumps, as what has no VJP is."""
-        return self.steps is not None or not self.differentiable
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -78,9 +76,10 @@ def primitive(
     every: Any = None,
     name: str | None = None,
     kinks: Callable[..., Any] | None = None,
-    steps: Callable[..., Any] | None = None,
+    steps: Callable[..., Any] | bool | None = None,
     steep: Callable[..., Any] | None = None,
     supported: bool = False,
+    picks: bool = False,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
 
@@ -95,6 +94,7 @@ def primitive(
         primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
         primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
 
+    What has no VJP and no step either says ``steps=False``. ``picks``: the result is elements of operand 0, at places that the other operands name.
     Two facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as that of ``cbrt`` at 0.
     With ``supported`` the VJPs take ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
     Raises ScgValueError where ``fn`` already has a rule.
@@ -106,7 +106,7 @@ def primitive(
         raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
     module = sys._getframe(1).f_globals["__name__"]
-    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported}
+    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported, "picks": picks}
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)

@@ -29,6 +29,7 @@ from scg.estimator import Accounted, Estimator
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter, primitive
 from scg.influence import Influence, Tie, accounted, gather, mixed_axes, spread, unpicked
+from scg.jumps import refuse_moving_jumps
 from scg.primitives import layout
 from scg.sample import Site, draw, path, place, resample
 from scg.terms import Terms, summands
@@ -53,9 +54,11 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     """
     order_of_cost = ancestors([cost], floor, guards=True)
     found = _among(order_of_cost, [cost])
+    _refuse_steps(cost, found, order_of_cost)
+    if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
+        refuse_moving_jumps(cost, order_of_cost, _fixed(order_of_cost) if RECORDER.get() is not None else ())
     if not found:
         return cost
-    _refuse_steps(cost, found, order_of_cost)
     extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph, [0])]
     plain = cost
     for extra in extras:  # zeros, but costs themselves from the second derivative on

@@ -9,8 +9,8 @@ All take a Graph, a node, or a function with its arguments, and with ``full=True
 
 An ``if`` on a draw is followed both ways where the function is known: it is traced again until the ways that were met have probability one together.
 
-Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many; ConvergenceError where an integral
-does not settle, as where several draws decide together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are
+Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many; ConvergenceError where parameters move
+a jump of the cost (for second derivatives, a kink), of which no derivative under the integral knows, and where an integral does not settle, as where several draws decide together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are
 too rare to be met; MovingSupport where a support moves with the parameters and no path is known along which its draws do.
 """
 
@@ -23,13 +23,14 @@ import numpy as np
 
 from scg.calculus import check_cost
 from scg.distributions.base import Discrete, FixedSupport
-from scg.errors import ScgError, ScgTypeError, ScgValueError, here
+from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along, along_its_way, guards_on_draws, ways
 from scg.exact.values import MovingSupport, plain
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
+from scg.jumps import refuse_moving_jumps
 from scg.sample import draw, is_stochastic, noise, path, resample
 from scg.stochastic import Graph, trace
 from scg.surrogate import surrogate
@@ -93,6 +94,7 @@ def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET
 
     def one(way: Graph) -> Part:
         cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        _refuse_flux([cost], "gradient")
         engine = Engine([cost], _names(way), budget, False)
         slopes = engine.slopes([cost])
 
@@ -126,6 +128,8 @@ def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
             raise ScgValueError(
                 f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing; take differences ({here()})"
             )
+        slope = pull([cost], [np.ones((), cost.dtype)], targets, True)  # which jumps where the cost has a kink
+        _refuse_flux([cost, *[np.sum(g) for g in slope if type(g) is Node]], "hessian")
         slopes = engine.slopes([cost])
 
         def compute() -> tuple[list[Any], list[float]]:
@@ -270,6 +274,15 @@ def _model(cost: Node, paths: bool = False) -> Node:
             values[n.id] = np.broadcast_to(law.atoms()[0], n.shape) if isinstance(law, Discrete) else n._value
         cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
     return plain([cost], paths)[0]
+
+
+def _refuse_flux(costs: list[Node], what: str) -> None:
+    """Raise ConvergenceError where parameters move a jump of what is integrated: the flux through it is in no derivative under the integral."""
+    for cost in costs:
+        try:
+            refuse_moving_jumps(cost, ancestors([cost], guards=True))
+        except EstimatorError as error:
+            raise ConvergenceError(f"{what}: {error}; or take differences of scg.exact.expectation") from None
 
 
 def _is_held(node: Node) -> bool:

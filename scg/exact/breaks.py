@@ -7,26 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.axes import padded
 from scg.errors import GuardError
 from scg.exact.leaf import Leaf
 from scg.graph import Node
-from scg.replay import replay
-from scg.sample import draw, path
+from scg.sample import path
+from scg.sides import is_break, sides
 
 _MOST = 256  # breaks along one element
 _CHOICES = 64  # of the finite draws that move a break
 _GRID = 2**20  # elements that the largest array on the grid may have
 
-
-
-def is_break(node: Node) -> bool:
-    """Whether a node is not smooth somewhere: it says so, or it has no derivative, but of a real number a value."""
-    rule = node.primitive
-    if rule.kinks is not None or rule.steps is not None:
-        return True
-    moving = [o for o in node.operands if type(o) is Node]  # what is made of truths and integers changes where they do
-    return not rule.differentiable and rule is not draw and any(type(o._value) is tuple or o.dtype.kind in "fc" for o in moving)
 
 
 class Breaks(NamedTuple):
@@ -81,27 +71,6 @@ def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
             return [n for n, side in zip(nodes, sides(nodes, held, rows), strict=True) if np.any(side != side[:1])]
         except GuardError:
             return nodes
-
-
-def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
-    """On which side each of the nodes is, (rows, node.size), where others have the values ``held``."""
-    outputs = [[n] if _tell(n) is None else [o for o in n.operands if type(o) is Node] for n in nodes]
-    moved = iter(replay([o for group in outputs for o in group], held, list(held)))
-    found = []
-    for n in nodes:
-        tell = _tell(n)
-        if tell is None:
-            side = next(moved)
-        else:
-            operands = [next(moved) if type(o) is Node else np.asarray(o)[None] for o in n.operands]
-            side = tell(*[padded(o, max(o.ndim for o in operands) - 1) for o in operands], **n.statics)
-        found.append(np.broadcast_to(np.reshape(side, (-1, n.size)), (rows, n.size)))
-    return found
-
-
-def _tell(node: Node) -> Any:
-    """The function that tells on which side operands are; None where the value does."""
-    return node.primitive.steps or node.primitive.kinks
 
 
 def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:

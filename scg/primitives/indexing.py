@@ -58,6 +58,7 @@ _getitem = primitive(
     axes.index,
     every=lambda g, i, out, x, *operands, index: None if i else _scatter(g, *operands, index=index, shape=x.shape),
     name="getitem",
+    picks=True,
 )
 _scatter = primitive(
     _scatter_value,

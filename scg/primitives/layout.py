@@ -22,7 +22,7 @@ from scg.operands import beside, plain
 alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias")
 """The same value as a node of its own."""
 
-stop_gradient = primitive(lambda x: x, elementwise, name="stop_gradient")
+stop_gradient = primitive(lambda x: x, elementwise, name="stop_gradient", steps=False)
 """The same value, held constant: its derivative is zero."""
 
 _reshape = primitive(lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape")

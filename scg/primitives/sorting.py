@@ -35,6 +35,7 @@ _take_along = primitive(
     lambda g, out, x, indices, axis: _put_along(g, indices, axis=axis, size=x.shape[axis]),
     None,
     name="take_along_axis",
+    picks=True,
 )
 _put_along = primitive(
     _put_along_value,
