@@ -540,7 +540,7 @@ def record(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, A
 
 
 def parameter(value: Any, name: str | None = None) -> Node:
-    """A leaf to differentiate with respect to: a copy of ``value`` (an array that nobody can write to is not copied).
+    """A leaf to differentiate with respect to: a copy of ``value``.
 
     Raises ScgTypeError unless it is real floating-point: a derivative in an integer does not exist.
     """

@@ -1,7 +1,7 @@
 """What may stand beside a Node, frozen so that nobody changes it behind the graph's back; and how values are named in messages."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -52,18 +52,23 @@ def require_plain(value: Any, who: str) -> None:
 
 
 def frozen(array: Any) -> Any:
-    """The array itself where neither it nor what it views can be written to; else a read-only copy."""
+    """The array itself where its memory is one that nobody can ever write to; else a read-only copy.
+
+    An array that is read-only now is not enough: its owner may make it writable again. Memory of ``bytes`` cannot be, and copies are of that.
+    """
+    if isinstance(array, np.generic):
+        return array
     base = array
-    while isinstance(base, np.ndarray):
-        if base.flags.writeable:
-            copy = np.array(array, copy=True, subok=False)
-            copy.flags.writeable = False
-            recorder = RECORDER.get()
-            if recorder is not None:
-                recorder.copied(copy, array)
-            return copy
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
         base = base.base
-    return array if base is None or isinstance(base, bytes) or isinstance(array, np.generic) else array.copy()
+    if type(base) is bytes:
+        return array
+    order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    copy = np.ndarray(array.shape, array.dtype, array.tobytes(order), order=order)
+    recorder = RECORDER.get()
+    if recorder is not None:
+        recorder.copied(copy, array)
+    return copy
 
 
 def beside(array: Any) -> Any:

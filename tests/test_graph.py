@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
+from scg import distributions as dist
 from scg.errors import ScgError
 from scg.gradient import results
 from scg.graph import Node
@@ -272,12 +273,25 @@ def test_a_read_only_view_of_a_writable_array_is_copied():
     np.testing.assert_array_equal(scg.gradients(y, [x])[0], [1.0, 3.0])
 
 
-def test_a_read_only_array_is_not_copied():
+def test_a_read_only_array_is_copied_since_its_owner_may_write_to_it_again():
     array = np.arange(1.0, 5.0)
-    array.flags.writeable = False
-    assert scg.parameter(array).value is array
-    assert frozen(array[1:]).base is array
-    assert (scg.parameter(2.0) * array).operands[1] is array
+    view = array[:]
+    array.flags.writeable = view.flags.writeable = False
+    x = scg.parameter(np.ones(4))
+    law = dist.Normal(array, 1.0)
+    costs = [np.sum(x * array), np.sum(x * view), np.sum(x * law.loc), np.sum(x * scg.parameter(array))]
+    array.flags.writeable = True
+    array[:] = 9
+    for cost in costs:
+        np.testing.assert_array_equal(scg.gradients(cost, [x])[0], [1.0, 2.0, 3.0, 4.0])
+
+
+def test_memory_that_nobody_can_ever_write_to_is_not_copied():
+    for array in (frozen(np.ones(3)), np.frombuffer(np.ones(3).tobytes()), frozen(np.ones((2, 3)).T), frozen(np.ones((0, 3)))):
+        assert frozen(array) is array and (scg.parameter(2.0) * array).operands[1] is array
+        assert frozen(array[1:]).base is array or array.base is frozen(array[1:]).base
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
 
 
 @pytest.mark.parametrize("make", [lambda b: np.frombuffer(b), lambda b: np.frombuffer(memoryview(b))])
