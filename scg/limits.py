@@ -2,7 +2,8 @@
 
 A function that is continuous at x and differentiable around it, and whose derivative has a limit at x, is differentiable at x, and the limit is its
 derivative there (by the mean value theorem). So sqrt(x)^2 at 0, exp(log(x)) at 0, the second derivative of norm(x)^2 at 0, and a function of a matrix by way
-of eigenvectors where eigenvalues coincide. The derivatives nearby are the engine's own, of the recorded graph run again in double precision.
+of eigenvectors where eigenvalues coincide. What is moved is not x itself but what the program makes of it linearly before it does anything else: the difference
+x_i - x_i in a matrix of distances is zero for all x, and the derivative of the rest has a limit all the same. The derivatives nearby are the engine's own, of the recorded graph run again in double precision.
 """
 
 import contextvars
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.absorbing import moves, stamp
 from scg.ambient import AMBIENT, RECORDER, SCOPE
 from scg.errors import ScgError
 from scg.graph import Node, ancestors, parameter
@@ -30,7 +32,8 @@ def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: S
     """``found`` with limits in place of its NaN, where there are such.
 
     ``derivative(roots, wrt)`` gives the arrays that stand in ``found`` for other nodes. Each NaN is replaced where the derivatives at x + t d, by Richardson's
-    2 D(t / 2) - D(t), agree for all directions d in whose direction they exist, two at least, and the roots are continuous there.
+    2 D(t / 2) - D(t), agree for all directions d in whose direction they exist, two at least, and the roots are continuous there. ``t d`` is added
+    to the last nodes that are linear in ``wrt``.
     """
     if not all([np.isfinite(x._value).all() for x in wrt]) or not any([has_nan(g) for g in found]):
         return found
@@ -69,16 +72,18 @@ def _chosen(g: Any, step: Any, check: Any, tiny: Any) -> Any:
 
 def _near(derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node], step: float, found: list[Any]) -> list[list[Any]] | None:
     """The derivatives along some directions, extrapolated; None where there are none, or where the roots jump."""
-    rng = np.random.default_rng(0)
-    signs = [np.ones(x.shape) for x in wrt], [rng.choice([-1.0, 1.0], x.shape) for x in wrt]
+    rng, cut = np.random.default_rng(0), _cut(order, wrt)
+    signs = [np.ones(x.shape) for x in cut], [rng.choice([-1.0, 1.0], x.shape) for x in cut]
     directions = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
     near, values = [], [[root._value for root in roots]]
     for direction in [[sign * d for d in some] for some in directions for sign in (1, -1)]:
         pair = []
         for t in (step, step / 2):
-            moved = [parameter(x._value + t * d * _size(x, step)) for x, d in zip(wrt, direction, strict=True)]
+            moved = [parameter(x._value.astype(np.float64)) for x in wrt]
+            table: dict[int, Any] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
+            shifts = {x.id: t * d * _size(x, step) for x, d in zip(cut, direction, strict=True)}
             try:
-                new = rerun(roots, order, {x.id: m for x, m in zip(wrt, moved, strict=True)}, set(), 0, True)
+                new = rerun(roots, order, table, set(), 0, True, _shifting(table, shifts))
                 pair.append([np.asarray(d, np.float64) for d in derivative(new, moved)])
             except (ScgError, np.linalg.LinAlgError):  # a guard that comes out otherwise, say
                 break
@@ -88,6 +93,49 @@ def _near(derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order:
             if len(near) == 2 and not any([np.isfinite(n[np.isnan(g)]).any() for some in near for n, g in zip(some, found, strict=True)]):
                 return None
     return near if near and all([_is_continuous(column, step) for column in zip(*values, strict=True)]) else None
+
+
+def _shifting(table: dict[int, Any], shifts: dict[int, Any]) -> Any:
+    """For ``rerun``: the nodes in ``shifts`` are computed, and moved by that."""
+    for i in table:
+        if i in shifts:
+            table[i] = table[i] + shifts[i]
+
+    def visit(node: Node) -> Any:
+        if node.id not in shifts:
+            return NotImplemented
+        operands = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
+        table[node.id] = node.primitive(*operands, **node.statics) + shifts[node.id]
+        return None
+
+    return visit
+
+
+def _cut(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
+    """The last nodes on each way from ``wrt`` that are linear in them."""
+    linear, depends, cut = {x.id: x for x in wrt}, {x.id for x in wrt}, {}
+    for node in order:
+        moving = [o for o in node.operands if type(o) is Node and o.id in depends]
+        if node.id in depends or not moving or not node.primitive.differentiable:
+            continue
+        depends.add(node.id)
+        if all([o.id in linear for o in moving]) and _is_linear(node, {node.id, *[o.id for o in moving]}):
+            linear[node.id] = node
+        else:
+            cut.update({o.id: linear[o.id] for o in moving if o.id in linear})
+    return list(cut.values())
+
+
+def _is_linear(node: Node, sources: set[int]) -> bool:
+    if type(node._value) is tuple or node.dtype.kind != "f":
+        return False
+    rule, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
+    try:
+        parts = [vjp(g, node, *node.operands, **node.statics) for vjp in rule.vjps if vjp is not None]
+        parts += [rule.every(g, k, node, *node.operands, **node.statics) for k in range(len(node.operands)) if rule.every is not None]
+    except Exception:  # it serves arrays alone
+        return False
+    return not any([moves(d, sources, newest) for d in parts])
 
 
 def _size(x: Node, step: float) -> Any:

@@ -373,6 +373,21 @@ def test_second_derivatives_where_a_norm_vanishes(name):
     np.testing.assert_allclose(scg.compile(scg.hessian(fn))(x), curvature * np.eye(2), 1e-6, 1e-6)
 
 
+@pytest.mark.parametrize("distance", [lambda d: np.linalg.norm(d, axis=-1), lambda d: np.sqrt(np.sum(d * d, axis=-1)), lambda d: np.hypot(d[..., 0], d[..., 1])])
+def test_derivatives_of_a_kernel_by_way_of_distances(distance):
+    """The distance of a point from itself is zero wherever the point lies; by the squares of distances nothing is singular."""
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    between = lambda x: x[:, None] - x[None]
+    singular = lambda p: np.sum(np.exp(-(distance(between(p["x"])) ** 2) / p["l"] ** 2))
+    smooth = lambda p: np.sum(np.exp(-np.sum(between(p["x"]) ** 2, axis=-1) / p["l"] ** 2))
+    point = {"x": x, "l": np.array(1.5)}
+    for derivative, tolerance in ((scg.grad, 1e-12), (scg.hessian, 1e-7)):
+        for (_, found), (_, right) in zip(leaves(derivative(singular)(point)), leaves(derivative(smooth)(point)), strict=True):
+            np.testing.assert_allclose(found, right, tolerance, tolerance)
+    matern = lambda x: np.sum((1 + distance(between(x))) * np.exp(-distance(between(x))))
+    assert np.isfinite(scg.grad(matern)(x)).all() and np.isfinite(scg.hessian(matern)(x)).all()
+
+
 def test_second_derivatives_of_the_square_of_a_standard_deviation():
     """std^2 is the variance: I / n - 1 / n^2; std itself has a kink where all elements are equal."""
     for x in (np.ones(3), np.zeros(3)):
