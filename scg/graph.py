@@ -36,11 +36,12 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported", "picks", "jumps")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported", "picks", "jumps", "random")
 
     def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, **facts: Any):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
         self.kinks, self.steep, self.supported, self.picks = [facts.get(fact) for fact in ("kinks", "steep", "supported", "picks")]
+        self.random = bool(facts.get("random"))
         steps = facts.get("steps")
         self.steps = steps or None
         self.jumps = bool(steps) or steps is None and every is None and not vjps  # the value jumps somewhere: what has no VJP is constant between jumps
@@ -80,6 +81,7 @@ def primitive(
     steep: Callable[..., Any] | None = None,
     supported: bool = False,
     picks: bool = False,
+    random: bool = False,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
 
@@ -87,6 +89,7 @@ def primitive(
 
     Where ``fn`` is one of NumPy's dispatching callables or a ufunc, it accepts Nodes from then on; the primitive that is
     returned does in any case. Without VJPs the result is constant: its derivative is zero, and it is taken for a step function.
+    ``random``: each node of it is a random variable of its own.
 
     A function that is not smooth everywhere says where. ``kinks(*operands, **statics)`` is a number or a truth for every element, that of the piece on
     which the operands lie: where it changes the derivative jumps. ``steps`` is the same where the value itself jumps. The operands are arrays with an axis of points in front.
@@ -106,7 +109,7 @@ def primitive(
         raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
     module = sys._getframe(1).f_globals["__name__"]
-    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported, "picks": picks}
+    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported, "picks": picks, "random": random}
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)

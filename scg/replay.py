@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from scg.ambient import RECORDER, Guard, is_tainted, settled
+from scg.axes import elementwise
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, ancestors, primitive
+from scg.graph import Node, ancestors, primitive, record
 from scg.operands import plain, raise_named
 from scg.tree import leaves, rebuild
 
@@ -44,15 +45,26 @@ def replay(
 
 
 def rerun(
-    outputs: Any, order: list[Node], table: dict[int, Any], leading: set[int], size: int, create_graph: bool, visit: Any = None
+    outputs: Any,
+    order: list[Node],
+    table: dict[int, Any],
+    leading: set[int],
+    size: int,
+    create_graph: bool,
+    visit: Any = None,
+    same: set[int] | None = None,
 ) -> Any:
     """``replay`` once it is known what is replaced: ``table`` holds new values by id, ``leading`` the ids that have a replicate axis of ``size``.
 
     ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``.
+
+    With ``create_graph`` a node behind an ``if`` that looks at something new is recorded again, so that it depends on that, also where its value stays:
+    ``same`` collects the ids of these. A draw, or noise, is not drawn again for it: the new node is the random variable that the old one is.
     """
     passed: set[int] = set()
     guards: dict[int, Guard] = {}
     tainted: dict[int, bool] = {}
+    same = set() if same is None else same
     for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
@@ -62,8 +74,14 @@ def rerun(
         if visit is not None and visit(node) is not NotImplemented:
             _carry(node, table, guards)
             continue
-        changed = any([type(o) is Node and o.id in table for o in node.operands])
-        if changed or create_graph and node.guard is not None and is_tainted(node.guard, table, tainted):
+        again = [o.id for o in node.operands if type(o) is Node and o.id in table]
+        behind = create_graph and node.guard is not None and is_tainted(node.guard, table, tainted)
+        if (again or behind) and same.issuperset(again):
+            arguments = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
+            table[node.id] = shared(node) if node.primitive.random else record(node.primitive, tuple(arguments), node.statics, node._value)
+            same.add(node.id)
+            _carry(node, table, guards)
+        elif again:
             arguments = [(table.get(o.id, o if create_graph else o._value)) if type(o) is Node else o for o in node.operands]
             flags = [type(o) is Node and o.id in leading for o in node.operands]
             if any(flags):
@@ -81,6 +99,10 @@ def rerun(
         return value
 
     return rebuild(outputs, map(result, [leaf for _, leaf in leaves(outputs)]))
+
+
+shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")
+"""A draw or noise, as it is met behind an ``if`` that looks at something new: the same random variable."""
 
 
 def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:

@@ -120,7 +120,7 @@ def numbered(kind: str, count: Counter[str]) -> str:
     return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
 
-noise = primitive(lambda law, shape: law, name="noise")
+noise = primitive(lambda law, shape: law, name="noise", random=True)
 """A leaf: noise whose law has no parameters."""
 
 
@@ -139,10 +139,12 @@ def _along_its_path(z: Any, *parameters: Any, site: Site, **label: Any) -> Any:
     return z
 
 
-draw = primitive(_held, _Drawn(), name="draw")
+draw = primitive(_held, _Drawn(), name="draw", random=True)
 """A draw that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
 
-path = primitive(_along_its_path, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path")
+path = primitive(
+    _along_its_path, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path", random=True
+)
 """A draw that is a differentiable function of its parameters and of noise: its first operand."""
 
 
@@ -242,7 +244,8 @@ def resample(
     roots = [leaf for _, leaf in leaves(outputs)]
     table, leading, length = replaced(replacements, batched)
     length = length or size or 0
-    everything = rng is not None or bool(bindings) or bool(values)
+    everything = rng is not None or bool(bindings) or bool(values)  # then the result is another graph, else another run beside the recorded one
+    same: set[int] = set()
 
     def kept(node: Node) -> Any:
         return node if create_graph else node._value
@@ -256,12 +259,18 @@ def resample(
             if size is not None:
                 leading.add(node.id)
             return table[node.id]
-        if not is_stochastic(node):
+        if not is_stochastic(node) and node.primitive is not noise:
+            return NotImplemented
+        changed = [o for o in node.operands if type(o) is Node and o.id in table]
+        if everything and node.guard is not None and not changed and node.id not in bindings and node.id not in values and rng is None:
+            table[node.id] = kept(record(node.primitive, node.operands, node.statics, node._value))  # with an ``if`` of the new graph
+            same.add(node.id)
+            return table[node.id]
+        # a node that was only rebound has its value still, and so have the draws that depend on it
+        moved = [o for o in changed if o.id not in same and not (bindings and _is_same(o, table[o.id]))]
+        if node.primitive is noise or not everything and not moved:
             return NotImplemented
         site: Site = node.statics["site"]
-        changed = [o.id for o in node.operands if type(o) is Node and o.id in table]
-        # a node that was only rebound has its value still, and so have the draws that depend on it
-        moved = [o for o in node.operands if type(o) is Node and o.id in table and not (bindings and _is_same(o, table[o.id]))]
         bound = bindings.get(node.id, site.estimator)
         anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
         if not (anew or changed or node.id in values):
@@ -293,7 +302,7 @@ def resample(
             leading.add(node.id)
         return table[node.id]
 
-    return rerun(outputs, order, table, leading, length, create_graph, visit)
+    return rerun(outputs, order, table, leading, length, create_graph, visit, same)
 
 
 def _is_same(before: Node, after: Any) -> bool:

@@ -111,7 +111,7 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
     rule, operands = node.primitive, node.operands
     if rule not in _SUMS:
         return [], seen
-    if rule in _PLAIN and not chosen and node.guard is None:  # what follows, for most sums
+    if rule in _PLAIN and not chosen:  # what follows, for most sums
         return [(k, m) for k, o in enumerate(operands) if type(o) is Node and (m := draws.get(o.id, 0) & seen)], 0
     moving, some, every = [], 0, seen
     for o in operands:
@@ -126,10 +126,10 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
             left |= m
     elif chosen:
         left |= seen & chosen & ~every
-    if node.guard is not None:
+    if chosen and node.guard is not None:
         for o, m in zip(operands, moving, strict=True):
             if m and o.guard is not node.guard:
-                left |= m
+                left |= m & chosen
     return [(k, m & ~left) for k, m in enumerate(moving) if m & ~left], left
 
 
