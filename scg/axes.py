@@ -53,6 +53,17 @@ class _Elementwise(AxisMap):
         return self.align(shapes, out, statics)
 
 
+class _First(AxisMap):
+    """The first operand; the others are there to be known."""
+
+    def lead(self, operands, batched, statics):
+        size = operands[batched.index(True)].shape[0]
+        return (*led_all(operands[:2], batched[:2], size, True), *operands[2:]), statics
+
+    def align(self, shapes, out, statics):
+        return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
+
+
 class _Reduction(AxisMap):
     """One operand; the axes named by the static ``axis`` (a tuple, an int, or None for all) are mixed, and kept only where ``keepdims``."""
 
@@ -309,7 +320,7 @@ def spelled_out(index: tuple[Any, ...], ndim: int) -> list[Any]:
     return [*index[:at], *rest, *index[at + 1 :]]
 
 
-elementwise, reduction, along = _Elementwise(), _Reduction(), _Along()
+elementwise, reduction, along, first = _Elementwise(), _Reduction(), _Along(), _First()
 einsum, reshape, transpose, broadcast_to, concatenate = _Einsum(), _Reshape(), _Transpose(), _BroadcastTo(), _Concatenate()
 index, scatter = _Index(), _Scatter()
 mixed = AxisMap()

@@ -16,11 +16,13 @@ from scg.gradient import Reach, pull, reach
 from scg.graph import FINISHED, Node, ancestors, parameter
 from scg.jumps import refuse_moving_jumps
 from scg.limits import limit
+from scg.nested import paired
 from scg.operands import plain
 from scg.primitives.layout import alias
 from scg.replay import replay
 from scg.sample import is_stochastic
-from scg.surrogate import draws, surrogate
+from scg.surrogate import draws, expanded
+from scg.terms import settled
 from scg.tree import children, leaves, leaves_like, map_leaves, rebuild
 
 Argnums = int | Sequence[int]
@@ -49,12 +51,13 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
         return wrt
     floor = min([x.id for x in targets])
     known = reach([cost], floor)
+    drawn: list[Node] = []
     if known.chosen:
-        cost = surrogate(cost, None if create_graph else 1, floor, RECORDER.get() is not None)
+        cost, drawn = expanded(cost, None if create_graph else 1, floor, RECORDER.get() is not None)
         known = reach([cost], floor)
     found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph or RECORDER.get() is not None, known)
     if create_graph:  # a constant gradient is a node too
-        found = [g if type(g) is Node else parameter(g) for g in found]
+        found = paired([g if type(g) is Node else parameter(g) for g in found], drawn)
     return rebuild(wrt, iter(found))
 
 
@@ -75,12 +78,15 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
             _finish(inputs)
             return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         check_cost(cost)
-        known = reach([cost], min([x.id for x in inputs], default=0))
+        floor = _floor(inputs)
+        known = reach([cost], floor)
         nested, recorder = _is_nested(cost, inputs, known), RECORDER.get()
         graph = nested or recorder is not None
-        loss = surrogate(cost, None if nested else 1, graph=graph) if known.chosen else cost
+        loss, drawn = expanded(cost, None if nested else 1, floor, graph) if known.chosen else (cost, [])
         forget = None if nested or recorder is None else recorder.forget
         found = pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None, forget) if inputs else []
+        if nested:
+            found = paired(found, drawn)
         if not graph:
             cost = cost.value[()]
             _finish(inputs)
@@ -117,8 +123,10 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
             graph = nested or recording or any(type(s) is Node for s in seeds)
             order = None if nested or not recording and graph else 1
             if pairs and draws([y for y, _ in pairs]):  # the costs of each draw are those that the cotangent weighs
-                loss = functools.reduce(operator.add, [np.sum(y * s) for y, s in pairs])
-                return rebuild(structure, iter(pull([surrogate(loss, order, graph=graph)], [np.ones((), loss.dtype)], inputs, graph)))
+                cost = functools.reduce(operator.add, [np.sum(y * s) for y, s in pairs])
+                loss, drawn = expanded(cost, order, _floor(inputs), graph)
+                pulled = pull([loss], [np.ones((), loss.dtype)], inputs, graph)
+                return rebuild(structure, iter(paired(pulled, drawn if graph and order is None else [])))
             return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
 
         if not nested:
@@ -146,7 +154,7 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
             return rebuild(structure, (np.zeros(shape + x.shape, x.dtype) for x in inputs))
         _check_differentiable(result)
         nested = _is_nested(result, inputs)
-        rows = _rows(result, inputs, nested)
+        rows = _rows(result, inputs, nested, _chosen)
         if not nested:
             _finish(inputs)
         return rebuild(structure, iter(rows))
@@ -159,28 +167,25 @@ def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 
     For a structure of arrays, that structure in which each leaf holds the structure again: H[a][b] = d^2 fn / d a d b.
     """
-    return jacobian_of_structure(grad(fn, argnums), argnums)
-
-
-def jacobian_of_structure(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """``jacobian`` of a function that returns a structure of arrays: that structure, with a Jacobian at each leaf."""
 
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         lifted, inputs, structure = lift(fn, args, argnums)
-        result = run(fn, lifted, kwargs)
-
-        def one(y: Any) -> Any:
-            if type(y) is not Node:
-                return rebuild(structure, (np.zeros(np.shape(y) + x.shape, x.dtype) for x in inputs))
-            nested.append(_is_nested(y, inputs))
-            return rebuild(structure, iter(_rows(y, inputs, nested[-1])))
-
-        nested: list[bool] = []
-        found = rebuild(result, map(one, [leaf for _, leaf in leaves(result)]))
-        if not any(nested):
+        cost = run(fn, lifted, kwargs)
+        if type(cost) is not Node:
+            _check_plain(cost)
             _finish(inputs)
-        return found
+            return rebuild(structure, iter([rebuild(structure, (np.zeros(x.shape + y.shape, x.dtype) for y in inputs)) for x in inputs]))
+        check_cost(cost)
+        nested = _is_nested(cost, inputs)
+        loss, drawn = expanded(cost, None if nested else 2, _floor(inputs))
+        rows = []
+        for g, x in zip(pull([loss], [np.ones((), loss.dtype)], inputs, True), inputs, strict=True):
+            found = _rows(g, inputs, nested, _replayed) if type(g) is Node else [np.zeros(x.shape + y.shape, x.dtype) for y in inputs]
+            rows.append(rebuild(structure, iter(paired(found, drawn if nested else []))))
+        if not nested:
+            _finish(inputs)
+        return rebuild(structure, iter(rows))
 
     return differentiated
 
@@ -205,7 +210,8 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         check_cost(cost)
         nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
-        first = pull([surrogate(cost, None if nested else 2)], [np.ones((), cost.dtype)], inputs, True)
+        loss, drawn = expanded(cost, None if nested else 2, _floor(inputs))
+        first = pull([loss], [np.ones((), cost.dtype)], inputs, True)
         _refuse_kinks(first)
         pairs = [(g, v if type(v) is Node else np.asarray(plain(v, "the vector"), g.dtype)) for g, v in zip(first, directions, strict=True) if type(g) is Node]
         if not pairs:
@@ -213,24 +219,42 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         found = pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)
         if not nested:
             _finish(inputs)
-        return rebuild(structure, iter(found))
+        return rebuild(structure, iter(paired(found, drawn if nested else [], directions)))
 
     return product
 
 
-def _rows(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
-    rows = _rows_of(result, inputs, nested)
+def _floor(inputs: list[Node]) -> int:
+    """What is older than this depends on none of the inputs."""
+    return min([x.id for x in inputs], default=0)
+
+
+def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list[Any]]) -> list[Any]:
+    """The rows of a Jacobian, by one of the two ways below, with limits in place of NaN."""
+    rows = of(result, inputs, nested)
     if any([type(row) is Node for row in rows]):
         return rows
-    return limit(rows, lambda ys, xs: _rows_of(ys[0], xs, False), [result], inputs)
+    return limit(rows, lambda ys, xs: of(ys[0], xs, False), [result], inputs)
 
 
-def _rows_of(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    """Each element is a cost of its own where draws lead to it; else all rows at once."""
     graph = nested or RECORDER.get() is not None
-    if draws([result]):  # each element is a cost of its own
-        costs = [surrogate(y, None if nested else 1, graph=graph) for y in np.ravel(result)]
-        each = [pull([y], [np.ones((), y.dtype)], inputs, graph) for y in costs]
-        return [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*each, strict=True), inputs, strict=True)]
+    result = settled(result)
+    if draws([result]):
+        each, drawn = [], {}
+        for y in np.ravel(result):
+            loss, more = expanded(y, None if nested else 1, _floor(inputs), graph)
+            each.append(pull([loss], [np.ones((), y.dtype)], inputs, graph))
+            drawn.update({node.id: node for node in more})
+        found = [np.reshape(np.stack(column), result.shape + x.shape) for column, x in zip(zip(*each, strict=True), inputs, strict=True)]
+        return paired(found, list(drawn.values()) if nested else [])
+    return paired(_replayed(result, inputs, nested), expanded(result)[1] if nested else [])
+
+
+def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    """The rows of a Jacobian: one backward pass, replayed over a batch of unit cotangents."""
+    graph = nested or RECORDER.get() is not None
     _refuse_kinks([result])
     # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no derivative
     seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
@@ -319,7 +343,7 @@ def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:
     """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
-    floor = min([x.id for x in inputs], default=0)
+    floor = _floor(inputs)
     older = any([x.operands for x in inputs]) or (known or reach([cost], floor)).older
     if not older:
         return False

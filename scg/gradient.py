@@ -8,7 +8,7 @@ import numpy as np
 
 from scg import absorbing, limits
 from scg.ambient import AMBIENT, RECORDER, nan_is_sought, settled, unplanned
-from scg.axes import AxisMap, elementwise
+from scg.axes import AxisMap, elementwise, first
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
 from scg.graph import Node, primitive, values_of
 from scg.operands import has_nan
@@ -48,6 +48,16 @@ def reach(roots: Sequence[Node], floor: int) -> Reach:
     return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen)
 
 
+estimate = primitive(
+    lambda value, surrogate, *draws: value, first, every=lambda g, i, out, *operands: None if i else g, name="estimate"
+)
+"""An estimate, which is a value like any other: its derivative is that of the value, at the draws as they are.
+
+The second operand has that value, and derivatives that estimate those of its mean: in them stands already what the ``draws`` contribute. It is what one
+differentiates where the estimate itself is a root, or a term of a cost; it is not what (estimate)^2 needs.
+"""
+
+
 def pull(
     roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, known: Reach | None = None, forget: Any = None,
     nearby: bool = True,
@@ -62,6 +72,7 @@ def pull(
     the other factor is infinite or NaN (``scg.absorbing``); where 0 * inf is of computed factors the product is NaN. This costs nothing where
     nothing is infinite: the plain products come first, and only a gradient that came out non-finite is computed again with absorbing ones.
     """
+    roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
     known = known or reach(roots, min([node.id for node in wrt]))
     wanted = {node.id for node in wrt}
     if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one

@@ -17,8 +17,10 @@ import numpy as np
 
 from scg import axes
 from scg.axes import mixed
-from scg.graph import Node, parameter, primitive
+from scg.gradient import estimate
+from scg.graph import Node, primitive
 from scg.primitives.indexing import _scatter
+from scg.replay import shared
 
 Labels = tuple[tuple[tuple[Any, int], ...], ...]
 
@@ -31,12 +33,19 @@ class Tie(NamedTuple):
     batch: tuple[int, ...]
 
 
-def _carried_on(g: Any, out: Any, x: Any, draws: Any) -> Any:
-    return g if type(out) is not Node else accounted(g if type(g) is Node else parameter(g), draws=draws)
+accounted: Any = primitive(lambda x, *draws: x, axes.first, every=lambda g, i, out, *operands: None if i else g, name="accounted")
+"""The same value, of which the derivative has already what the ``draws`` contribute: an ``estimate`` where a cost is linear in it."""
 
 
-accounted: Any = primitive(lambda x, draws: x, axes.elementwise, _carried_on, name="accounted")
-"""The same value; whatever is computed from it, or from a derivative of it, already has what some draws (by id) contribute to a gradient."""
+def accounts(node: Node) -> list[Node]:
+    """The draws that an ``estimate`` or what is ``accounted`` has in its derivative."""
+    found = []
+    for operand in node.operands[1 if node.primitive is accounted else 2 :]:
+        while type(operand) is Node and operand.primitive is shared:
+            operand = operand.operands[0]
+        if type(operand) is Node:
+            found.append(operand)
+    return found
 
 
 Held = dict[Tie, int]
@@ -65,19 +74,21 @@ class Influence:
             self.bits[source.id] = bit
             self._batches[batch] = self._batches.get(batch, 0) | bit
         held, draws = self.held, self.draws = dict(own), dict(self.bits)
-        done: dict[int, int] = {}
         looked: dict[int, int] = {}
         for node in order:
             found: Any = None
             after: Any = None
             alignments: Any = None
             chosen = gone = 0
-            for k, operand in enumerate(node.operands):
+            kept = node.primitive is estimate or node.primitive is accounted
+            for k, operand in enumerate(node.operands[:1] if kept else node.operands):
                 if type(operand) is not Node:
                     continue
                 before = held.get(operand.id)
                 if before is not None:
-                    if type(before) is list:
+                    if kept:
+                        after = before
+                    elif type(before) is list:
                         after = before[node.statics["index"]]
                     elif node.primitive.axes is axes.elementwise and operand._value.shape == node._value.shape:
                         after = before
@@ -90,17 +101,14 @@ class Influence:
                     found = after if found is None or found is after else _joined(found, after)
                 if self.chosen:
                     chosen |= self.chosen.get(operand.id, 0)
-                if done:
-                    gone |= done.get(operand.id, 0)
             if node.id in own:
                 found = own[node.id] if found is None else _joined(found, own[node.id])
             if node.guard is not None:
                 chosen |= self._looked(node.guard, looked)
             if node.primitive is accounted:
-                for i in node.statics["draws"]:
-                    gone |= self.bits.get(i, 0)
+                for site in accounts(node):
+                    gone |= self.bits.get(site.id, 0)
             if gone:
-                done[node.id] = gone
                 chosen, found = chosen & ~gone, _without(found, gone)
             if chosen:
                 self.chosen[node.id] = chosen

@@ -24,15 +24,15 @@ import numpy as np
 
 from scg.ambient import RECORDER
 from scg.axes import elementwise
-from scg.errors import EstimatorError, NotDifferentiable, here
+from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.estimator import Accounted, Estimator
-from scg.gradient import pull
+from scg.gradient import estimate, pull
 from scg.graph import Node, ancestors, parameter, primitive
-from scg.influence import Influence, Tie, accounted, gather, mixed_axes, spread, unpicked
+from scg.influence import Influence, Tie, accounted, accounts, gather, mixed_axes, spread, unpicked
 from scg.jumps import refuse_moving_jumps
 from scg.primitives import layout
-from scg.sample import Site, draw, path, place, resample
-from scg.terms import Terms, summands
+from scg.sample import Site, draw, place, resample
+from scg.terms import Terms, settled, summands
 
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
@@ -47,45 +47,82 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     """A node of exactly the cost's value, whose gradient is an unbiased estimate of the gradient of its expectation.
 
     And whose k-th derivative is one of the k-th, for k up to ``order`` (None: for all k, which costs more where several nodes look at the cost
-    elsewhere). The cost may have any shape; its elements are added up in the gradient as in any reverse mode. What is itself the derivative of a
-    surrogate has the contribution of its draws already, and gets none again. Draws with ids under ``floor`` are left alone: nothing that is
-    older than what one differentiates by depends on it. With ``order=1`` what estimators compute is held as arrays, which is fast; with ``graph`` as
-    nodes all the same, so that the gradient can be recorded and replayed with other draws.
+    elsewhere). The cost may have any shape; its elements are added up in the gradient as in any reverse mode. Draws with ids under ``floor`` are
+    left alone: nothing that is older than what one differentiates by depends on it. With ``order=1`` what estimators compute is held as arrays, which is
+    fast; with ``graph`` as nodes all the same, so that the gradient can be recorded and replayed with other draws.
+
+    Raises ScgTypeError or ScgValueError unless the order is None or an integer of at least 1.
     """
-    order_of_cost = ancestors([cost], floor, guards=True)
-    found = _among(order_of_cost, [cost])
-    _refuse_steps(cost, found, order_of_cost)
+    if order is not None and (isinstance(order, (bool, np.bool_)) or not isinstance(order, (int, np.integer))):
+        raise ScgTypeError(f"surrogate: order must be None, for derivatives of any order, or an integer of at least 1, got {order!r} ({here()})")
+    if order is not None and order < 1:
+        raise ScgValueError(f"surrogate: order must be at least 1, or None for derivatives of any order, got {order} ({here()})")
+    loss, found = expanded(cost, order, floor, graph)
+    return estimate(cost, loss, *found) if found else loss
+
+
+def expanded(cost: Node, order: int | None = None, floor: int = -1, graph: bool = False) -> tuple[Node, list[Node]]:
+    """What ``surrogate`` differentiates, and the draws that have contributed to it.
+
+    A cost that has estimates in it is a function of their values, of which each draw has its score; d E[h(e)] = E[h'(e) de + h(e) d log p] with de the
+    derivative of the value. In what h is linear, the estimate's own derivative is as right, and finer: there its draws contribute nothing more.
+    """
+    nodes = leading([cost], floor)
+    if any([node.primitive is estimate for node in nodes]):
+        cost = settled(cost, nodes)
+        nodes = leading([cost], floor)
+    found = _among(nodes, [cost])
+    before = [site for node in nodes if node.primitive is accounted for site in accounts(node)]
+    _refuse_steps(cost, found, nodes)
     if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
-        refuse_moving_jumps(cost, order_of_cost, _fixed(order_of_cost) if RECORDER.get() is not None else ())
+        refuse_moving_jumps(cost, nodes, _fixed(nodes) if RECORDER.get() is not None else ())
     if not found:
-        return cost
-    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, order_of_cost, order, graph, [0])]
+        return cost, before
+    extras = [e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape) for e in _expansions(cost, found, nodes, order, graph, [0])]
     plain = cost
     for extra in extras:  # zeros, but costs themselves from the second derivative on
         cost = cost + extra
-    if order == 1:
-        return cost
-    everything = draws([cost], floor)  # with those that were made again where an estimator looked elsewhere
+    everything = found if order == 1 else draws([cost], floor)  # with those that were made again where an estimator looked elsewhere
     scoring = [node for node in everything if node.statics["site"].estimator.scores]
-    if scoring:
+    if scoring and order != 1:
         cost = _boxed(cost, scoring, order, plain, {node.id for node in found})
-    return accounted(cost, draws=frozenset([node.id for node in (*found, *everything)]))
+    return cost, list({node.id: node for node in (*before, *found, *everything)}.values())
+
+
+def leading(roots: list[Node], floor: int = -1) -> list[Node]:
+    """``ancestors`` with those that an ``if`` looked at, without what an estimate has beside its value."""
+    nodes = ancestors(roots, floor, guards=True)
+    if not any([node.primitive is estimate for node in nodes]):
+        return nodes
+    wanted, passed = {root.id for root in roots}, set[int]()
+    for node in reversed(nodes):
+        if node.id in wanted:
+            operands = node.operands[:1] if node.primitive is estimate else node.operands
+            wanted.update([o.id for o in operands if type(o) is Node])
+            if node.guard is not None:
+                wanted.update([guard.node.id for guard in node.guard.unseen(passed)])
+    return [node for node in nodes if node.id in wanted]
 
 
 def draws(costs: list[Node], floor: int = -1) -> list[Node]:
     """The stochastic nodes that lead to some costs and have parameters to differentiate by, oldest first."""
-    return _among(ancestors(costs, floor, guards=True), costs)
+    return _among(leading(costs, floor), costs)
 
 
 def _among(order: list[Node], costs: list[Node]) -> list[Node]:
     found = [node for node in order if node.statics and "site" in node.statics]
     fixed = _fixed(order) if found and RECORDER.get() is not None else ()
     found = [n for n in found if any(type(p) is Node and p.id not in fixed for p in n.statics["site"].distribution.parameters.values())]
-    known = {i for node in order if node.primitive is accounted for i in node.statics["draws"]}
-    if known:  # those that still reach a cost by a way that is not accounted for
-        influence = Influence([(n, n.statics["site"].event_ndim) for n in found if n.id in known], order)
-        found = [n for n in found if n.id not in known or any(influence.draws.get(c.id, 0) & influence.bits[n.id] for c in costs)]
+    if found and any([node.primitive is accounted or node.primitive is estimate for node in order]):  # those that a cost still depends on
+        influence = Influence([(n, n.statics["site"].event_ndim) for n in found], order)
+        seen = functools.reduce(operator.or_, [influence.draws.get(c.id, 0) | influence.chosen.get(c.id, 0) for c in costs])
+        found = [n for n in found if seen & influence.bits[n.id]]
     return found
+
+
+def held(x: Any) -> Any:
+    """``x`` as a constant of an estimator's formula. It has no derivative there; where the estimate is itself a value in a cost, it has."""
+    return layout.stop_gradient(x, own=True)
 
 
 def _fixed(order: list[Node]) -> set[int]:
@@ -106,13 +143,13 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
     """Raise EstimatorError where a term of the cost depends on draws whose rule differentiates it (pathwise, REBAR) through steps alone: its
     derivative is zero, that of its mean is not."""
     rules = {node: node.statics["site"].estimator for node in found}
-    paths = [node for node in found if node.primitive is path and rules[node].unbiased or rules[node].continuous]
+    paths = [node for node in found if type(rules[node]).draw is not Estimator.draw and rules[node].unbiased or rules[node].continuous]
     if not paths:
         return
     relaxed = {node.id: node for node in paths if rules[node].continuous}  # by id, of what depends on them: one of them
     for node in order if relaxed else ():
         source = next((relaxed[o.id] for o in node.operands if type(o) is Node and o.id in relaxed), None)
-        if source is not None and node.primitive is layout.stop_gradient:
+        if source is not None and node.primitive is layout.stop_gradient and not node.statics.get("own"):
             raise EstimatorError(
                 f"{source.statics['site']}: a rule that differentiates a relaxed cost needs all of its slope, and stop_gradient, at {node.line}, holds a part of "
                 f"it back, so that its control variate would not vanish in the mean: use ScoreFunction(), ARM() or DisARM() ({here()})"
@@ -182,7 +219,7 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
     for site, bit in terms.bits.items():
         baseline = site.statics["site"].estimator.baseline
         if baseline is not None and site.id in found and terms.influence.draws.get(cost.id, 0) & bit:
-            b = layout.stop_gradient(baseline.value(Downstream(site, plain, order)))
+            b = held(baseline.value(Downstream(site, plain, order)))
             extra = np.sum((1 - box(scores[bit])) * b)
             total = total + (extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape))
     return total
@@ -237,7 +274,7 @@ class Downstream:
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = _INNER.set(True)
         try:
-            loss = surrogate(cost, None if again else 1, x.id, graph)
+            loss, _ = expanded(cost, None if again else 1, x.id, graph)
         finally:
             _INNER.reset(token)
         slope = pull([loss], [np.ones((), cost.dtype)], [x], graph)[0]
@@ -349,7 +386,7 @@ def _later(s: Any, axes: tuple[int, ...], picks: Any) -> Any:
 first_order: Any = primitive(
     lambda x, g: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
     elementwise,
-    lambda h, out, x, g: _only_once(h * g, x),
+    lambda h, out, x, g: only_once(h * g, x),
     None,
     name="first_order",
 )
@@ -369,4 +406,4 @@ def as_broadcast(x: Any, other: Any) -> Any:
     return x if np.shape(x) == shape else np.broadcast_to(x, shape)
 
 
-_only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once")
+only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once")

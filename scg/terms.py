@@ -1,14 +1,16 @@
 """A cost taken apart through sums, means, differences, layout and constant factors, for each of the draws that it depends on."""
 
+import functools
 import heapq
+import operator
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from scg.gradient import unbroadcast
+from scg.gradient import estimate, unbroadcast
 from scg.graph import RULES, Node, ancestors
-from scg.influence import Influence, Tie, gather, unpicked
+from scg.influence import Influence, Tie, accounted, accounts, gather, unpicked
 from scg.primitives import indexing, layout, reduction
 
 
@@ -93,6 +95,63 @@ def _added(pieces: list[tuple[int, Any]], draws: int, d: Any) -> list[tuple[int,
             new.append((those & ~draws, before))
         draws &= ~those
     return [*new, (draws, d)] if draws else new
+
+
+def settled(cost: Node, order: list[Node] | None = None) -> Node:
+    """The cost, in which every estimate that it is linear in is one of which the derivative has what its draws contribute.
+
+    Linear is what adds it up with weights that depend on none of these draws: E[w e] = E[w] E[e] there, given all that was drawn before. Elsewhere,
+    as in e^2, or e f(b) with b among its draws, an estimate is left a function of its draws, which enter by their own estimators.
+    """
+    order = order or ancestors([cost], guards=True)  # with what no way leads to but through an estimate's own derivative
+    found = [node for node in order if node.primitive is estimate]
+    if not found:
+        return cost
+    own = {node.id: 1 << k for k, node in enumerate(found)}
+    sites = {site.id: site for node in found for site in accounts(node) if "site" in site.statics}
+    known = Influence([(site, site.statics["site"].event_ndim) for site in sites.values()], order)
+    masks = dict.fromkeys(sites, 0)
+    for node in found:
+        for site in accounts(node):
+            if site.id in masks:
+                masks[site.id] |= own[node.id]
+
+    def owners(draws: int) -> int:
+        """The estimates that account for one of some draws."""
+        return functools.reduce(operator.or_, [mask for k, mask in enumerate(masks.values()) if draws >> k & 1], 0)
+
+    below: dict[int, int] = {}  # by id of a node, the estimates that it is made from, and with their draws those that it depends on
+    mixed: dict[int, int] = {}
+    for node in order:
+        made = own.get(node.id, 0)
+        for operand in node.operands[:1] if node.primitive in (estimate, accounted) else node.operands:
+            made |= below.get(operand.id, 0) if type(operand) is Node else 0
+        if made:
+            below[node.id] = made
+        if both := made | owners(known.draws.get(node.id, 0)):
+            mixed[node.id] = both
+    linear: dict[int, dict[int, list[tuple[int, int]]]] = {cost.id: {(1 << len(found)) - 1: []}}  # of a node, as it is met: (operand, estimates)
+    for node in reversed(order):
+        for those, inner in linear.get(node.id, {}).items():
+            for k, through in _shares(node, those, mixed, owners(known.chosen.get(node.id, 0)))[0]:
+                if through & below.get(node.operands[k].id, 0):
+                    inner.append((k, through))
+                    linear.setdefault(node.operands[k].id, {}).setdefault(through, [])
+    new: dict[tuple[int, int], Node] = {}
+    for node in order:
+        for those, inner in linear.get(node.id, {}).items():
+            operands = list(node.operands)
+            for k, through in inner:
+                operands[k] = new.get((node.operands[k].id, through), node.operands[k])
+            if those & own.get(node.id, 0):
+                made = accounted(*node.operands[1:])
+            elif any([x is not y for x, y in zip(operands, node.operands, strict=True)]):
+                made = node.primitive(*operands, **node.statics)
+            else:
+                continue
+            made.guard = node.guard
+            new[node.id, those] = made
+    return new.get((cost.id, (1 << len(found)) - 1), cost)
 
 
 def summands(node: Node, dependent: Collection[int]) -> list[int]:

@@ -47,7 +47,8 @@ def _mean(roots, create_graph, points):
         found, logs = replay((roots, scores), values, list(values), create_graph=create_graph)
         for log in logs:
             weight = weight * np.exp(log)
-    return [np.sum(np.reshape(weight, (-1, *[1] * r.ndim)) * f, axis=0) for r, f in zip(roots, found, strict=True)]
+    shaped = [np.reshape(weight, (-1, *[1] * r.ndim)) for r in roots]
+    return [np.sum(np.where(w > 0, w, 0) * np.where(w > 0, f, 0), axis=0) for w, f in zip(shaped, found, strict=True)]  # what is impossible has no value
 
 
 def _table(leaf, points):

@@ -10,10 +10,9 @@ from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, here
 from scg.estimator import Accounted, Estimator
-from scg.primitives.layout import stop_gradient
 from scg.sample import Site, noise_node, place
 from scg.special import logsumexp, sigmoid
-from scg.surrogate import Downstream, first_order
+from scg.surrogate import Downstream, first_order, held
 
 
 @final
@@ -82,7 +81,7 @@ def logit(distribution: Any) -> Any:
 
 def own(down: Downstream, x: Any) -> Any:
     """``x`` held constant: a Node where the estimate is one, else an array."""
-    return stop_gradient(x) if down.graph else getattr(x, "_value", x)
+    return held(x) if down.graph else getattr(x, "_value", x)
 
 
 def _logits(down: Downstream) -> tuple[Any, Any, Any]:

@@ -12,8 +12,7 @@ from scg.ambient import unplanned
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.gradient import pull
 from scg.graph import Node, ancestors, parameter
-from scg.primitives.layout import stop_gradient
-from scg.surrogate import Downstream
+from scg.surrogate import Downstream, held
 from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 
@@ -172,7 +171,7 @@ class Optimal(_Remembering):
         return self._above / self._below if self._below > 0 else 0.0
 
     def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
-        square = stop_gradient(squared_score(down, stop_gradient(draws), 1))
+        square = held(squared_score(down, held(draws), 1))
         above, below = (np.sum(x, axis=0, keepdims=True) - x for x in (f * square, square + 0 * f))
         below = np.where(below > 0, below, 1)  # no other draw has a score: any b will do
         return above / below

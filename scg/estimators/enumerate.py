@@ -9,9 +9,8 @@ from scg.distributions.base import FiniteSupport
 from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
 from scg.estimator import Accounted, Estimator
-from scg.primitives.layout import stop_gradient
 from scg.sample import Site, place
-from scg.surrogate import Downstream
+from scg.surrogate import Downstream, held
 
 
 @final
@@ -42,11 +41,11 @@ class Enumerate(Estimator):
             return None
         atoms, p = listed(down)
         if self.k is None or self.k >= len(atoms) - 1:
-            return np.sum((p - stop_gradient(p)) * down.one_by_one(atoms))
-        held = stop_gradient(p) if down.graph else p._value
-        order = np.argsort(-held, axis=0, kind="stable")
+            return np.sum((p - held(p)) * down.one_by_one(atoms))
+        chances = held(p) if down.graph else p._value
+        order = np.argsort(-chances, axis=0, kind="stable")
         top, rest = order[: self.k], order[self.k :]
-        left = np.take_along_axis(held, rest, axis=0)
+        left = np.take_along_axis(chances, rest, axis=0)
         mass = np.sum(left, axis=0)
         q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))  # where nothing is left all are as good
         pick = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
@@ -54,7 +53,7 @@ class Enumerate(Estimator):
         chosen = np.concatenate([top, np.take_along_axis(rest, pick, axis=0)])
         weight = np.concatenate([np.ones(top.shape, p.dtype), 1 / np.take_along_axis(q, pick, axis=0)])
         p = np.take_along_axis(p, chosen, axis=0)
-        return np.sum((p - stop_gradient(p)) * weight * down.one_by_one(values_at(atoms, chosen, down)))
+        return np.sum((p - held(p)) * weight * down.one_by_one(values_at(atoms, chosen, down)))
 
 
 def listed(down: Downstream) -> tuple[np.ndarray, Any]:

@@ -8,8 +8,7 @@ from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimator import Estimator
 from scg.estimators.baselines import Baseline
-from scg.primitives.layout import stop_gradient
-from scg.surrogate import Downstream, box, first_order, score
+from scg.surrogate import Downstream, box, first_order, held, score
 
 
 @final
@@ -54,10 +53,10 @@ class ScoreFunction(Estimator):
             b = 0.0 if self.baseline is None else self.baseline.value(down)
             return np.sum(first_order(score(down.node), down.now() - b))
         draws = down.with_others(self.samples - 1)
-        scores = down.distribution.log_prob(stop_gradient(draws))
+        scores = down.distribution.log_prob(held(draws))
         terms = down.terms_at(draws)
         f = down.total(terms)
-        b = 0.0 if self.baseline is None else stop_gradient(self.baseline.of_samples(f, draws, down))
+        b = 0.0 if self.baseline is None else held(self.baseline.of_samples(f, draws, down))
         if down.higher:
             return (down.scored(terms, scores) - np.sum((box(scores) - 1) * b)) / self.samples
         return np.sum(first_order(scores, (f - b) / self.samples))

@@ -11,9 +11,8 @@ from scg.distributions.constraints import Constraint, Integers, simplex
 from scg.errors import ScgValueError, here
 from scg.estimator import Accounted, Estimator
 from scg.estimators.enumerate import listed, values_at
-from scg.primitives.layout import stop_gradient
 from scg.sample import Site, place
-from scg.surrogate import Downstream
+from scg.surrogate import Downstream, held
 
 MOST = 10
 """The largest set: p(S) sums over the 2^k orders in which parts of S can come first."""
@@ -43,9 +42,9 @@ class UnorderedSet(Estimator):
         if not down.influences:
             return None
         atoms, p = listed(down)
-        held = np.moveaxis(stop_gradient(p) if down.graph else p._value, 0, -1)
+        q = np.moveaxis(held(p) if down.graph else p._value, 0, -1)
         # any law with full support draws sets that are as right, so that values of probability zero need no care
-        proposal = np.maximum(held, float(np.finfo(p.dtype).eps) ** 2)
+        proposal = np.maximum(q, float(np.finfo(p.dtype).eps) ** 2)
         proposal = proposal / np.sum(proposal, axis=-1, keepdims=True)
         law = WithoutReplacement(proposal, min(self.k, len(atoms)))
         drawn = place(Site(law, Accounted(), down.rng, (), None))
@@ -57,9 +56,9 @@ class UnorderedSet(Estimator):
         terms = []
         for s in range(k):
             b = q[s] * f[s] + sum(q[t] * after[1 << s | 1 << t] * f[t] for t in range(k) if t != s) / after[1 << s]
-            terms.append(after[1 << s] / after[0] * (f[s] - stop_gradient(b)))
+            terms.append(after[1 << s] / after[0] * (f[s] - held(b)))
         p = np.take_along_axis(p, chosen, axis=0)
-        return np.sum((p - stop_gradient(p)) * np.stack(terms))
+        return np.sum((p - held(p)) * np.stack(terms))
 
 
 @final

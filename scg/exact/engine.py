@@ -25,7 +25,7 @@ from scg.influence import accounted, influence
 from scg.primitives import contraction, indexing, layout
 from scg.replay import replay, rerun
 from scg.sample import draw, noise
-from scg.surrogate import _only_once, box
+from scg.surrogate import box, only_once
 from scg.terms import summands
 
 Set = frozenset[int]
@@ -34,7 +34,7 @@ _BLOCK = 2**20  # elements that the largest array of a block of rows may have
 _PAIRS = 2**26
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 _BILINEAR = (contraction._matmul, contraction._matvec, contraction._vecmat, contraction._dot, contraction._einsum)
-_VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, _only_once)
+_VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, only_once)
 
 
 class ConvergenceError(ScgValueError):

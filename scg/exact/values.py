@@ -14,16 +14,17 @@ from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.estimators.relaxed import straight
+from scg.gradient import estimate
 from scg.graph import Node, ancestors, parameter, record
 from scg.influence import accounted
 from scg.objectives import _weighted
 from scg.primitives import layout
 from scg.replay import rerun
 from scg.sample import draw, is_stochastic, place
-from scg.surrogate import _only_once, _refuse_steps, box, draws, first_order
+from scg.surrogate import _refuse_steps, box, draws, first_order, only_once
 
 _CONSTANT = (box, first_order)
-_IDENTITY = (layout.stop_gradient, accounted, _only_once, straight, _weighted)
+_IDENTITY = (layout.stop_gradient, accounted, estimate, only_once, straight, _weighted)
 
 
 class MovingSupport(ScgValueError):

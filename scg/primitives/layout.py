@@ -22,8 +22,8 @@ from scg.operands import beside, plain
 alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias")
 """The same value as a node of its own."""
 
-stop_gradient = primitive(lambda x: x, elementwise, name="stop_gradient", steps=False)
-"""The same value, held constant: its derivative is zero."""
+stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False)
+"""The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, where it is so for the formula's sake, and in truth none."""
 
 _reshape = primitive(lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape")
 _transpose = primitive(

@@ -20,7 +20,8 @@ from scg.graph import Node, ancestors
 from scg.replay import rerun
 from scg.sample import _with_parameters, draw, is_stochastic, noise, path, place, resample
 from scg.stochastic import _BLOCK, Graph
-from scg.surrogate import _expansions, draws, score
+from scg.surrogate import _expansions, draws, leading, score
+from scg.terms import settled
 from scg.testing.options import reporter
 from scg.testing.streams import join
 from scg.tree import leaves
@@ -134,9 +135,9 @@ def attribute(
 
 def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
     """The gradient as nodes, and for each draw and noise that leads to it, by id, the stochastic node on whose account it is made ("": none's)."""
-    cost, targets = graph.cost, [leaf for _, leaf in leaves(graph.parameters)]
+    cost, targets = settled(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
     label = {node.id: name for name, node in graph.stochastic.items()}
-    order, loss, spans = ancestors([cost], guards=True), cost, []
+    order, loss, spans = leading([cost]), cost, []
     for node in draws([cost]):
         start = next(ids)
         for extra in _expansions(cost, [node], order, 1, True, [0]):

@@ -45,6 +45,7 @@ def graphs(
     order: int = 1,
     estimators: Sequence[str] | None = None,
     dtype: Any = np.float64,
+    nested: bool = False,
 ) -> st.SearchStrategy[DrawnGraph]:
     """Stochastic graphs, each with valid estimators, unbiased where none are named, bound to its draws.
 
@@ -57,6 +58,8 @@ def graphs(
     every draw need reach the cost. ``finite``: of finitely many values, at most ``outcomes`` jointly; else continuous and endless laws come
     as well. ``branches``: the cost may have an ``if`` on a draw, at which a replay raises GuardError. ``order`` 2: estimators that
     have second derivatives. ``estimators``: texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters and constants.
+    ``nested``: the cost is made of the value and of the gradient of a cost with draws of its own, of which some are made before: sums, products, and
+    what is not linear in them.
 
     A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are part of what is drawn, so a
     verdict on it is a function of the graph and of a seed.
@@ -64,7 +67,7 @@ def graphs(
     texts = None if estimators is None else tuple(estimators)
     for family in FINITE if finite else FINITE + ENDLESS:
         accepted(family, texts, order)  # now, as Hypothesis takes the time of a draw
-    return _graphs(nodes, outcomes, finite, branches, order, texts, np.dtype(dtype))
+    return _graphs(nodes, outcomes, finite, branches, order, texts, np.dtype(dtype), nested)
 
 
 class Expr(NamedTuple):
@@ -127,7 +130,7 @@ _STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (  # of the
 
 @st.composite
 def _graphs(
-    draw: Any, nodes: int, outcomes: int, finite: bool, branches: bool, order: int, texts: tuple[str, ...] | None, dtype: np.dtype[Any]
+    draw: Any, nodes: int, outcomes: int, finite: bool, branches: bool, order: int, texts: tuple[str, ...] | None, dtype: np.dtype[Any], nested: bool
 ) -> DrawnGraph:
     w = _Writer(draw, dtype, outcomes)
     build, places = w.of(_STRUCTURES)
@@ -142,9 +145,14 @@ def _graphs(
         w.lines.append(text)
     costs = _cost(w, branches, finite)
     seed = draw(st.integers(0, 99))
+    before = w.draw(st.integers(0, len(w.lines))) if nested else 0
+    outer = _nested(w, before) if nested else []
 
     def program(chosen: list[str]) -> Program:
         lines = [line.replace("ESTIMATOR", chosen.pop(0), 1) if "ESTIMATOR" in line else line for line in [*w.lines, *costs]]
+        if nested:
+            inside = ["def inner(theta):", *[f"    {line}" for line in lines[before:]]]
+            lines = [*lines[:before], *inside, *outer]
         source = "def cost(theta, rng):\n" + "".join([f"    {line}\n" for line in lines])
         return Program(source, {"theta": build(arrays)}, seed=seed)
 
@@ -308,6 +316,15 @@ def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
     else:
         lines.append(f"return {total}")
     return lines
+
+
+def _nested(w: _Writer, before: int) -> list[str]:
+    """The lines of a cost that is made of the gradient of another one, ``inner``, and of the draws before it."""
+    slope = " + ".join([f"{c} * np.sum({leaf.text.replace('theta', 'slope')})" for c, leaf in zip((1.0, -0.5, 2.0, 0.7), w.leaves, strict=False)])
+    views = [f"np.sum({d.views[0].text})" for d in w.drawn[:before]]
+    weight = w.of(["value", "0.7", f"np.sum({w.leaves[0].text})", *views])
+    ways = ("slope + value", "slope", "slope * WEIGHT", "slope ** 2", "WEIGHT * slope + np.sin(slope)", "np.tanh(slope - WEIGHT) + slope", "value * slope - WEIGHT")
+    return ["value, slope = scg.value_and_grad(inner)(theta)", f"slope = {slope}", f"return {w.of(ways).replace('WEIGHT', weight)}"]
 
 
 def _part(w: _Writer, finite: bool) -> str:
