@@ -132,8 +132,9 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
             mixed[node.id] = both
     linear: dict[int, dict[int, list[tuple[int, int]]]] = {cost.id: {(1 << len(found)) - 1: []}}  # of a node, as it is met: (operand, estimates)
     for node in reversed(order):
+        chosen = owners(known.chosen.get(node.id, 0)) if node.id in linear else 0
         for those, inner in linear.get(node.id, {}).items():
-            for k, through in _shares(node, those, mixed, owners(known.chosen.get(node.id, 0)))[0]:
+            for k, through in _shares(node, those & ~chosen, mixed, 0)[0]:  # in a branch that its draw chose, an estimate has 0 or 1 as its weight
                 if through & below.get(node.operands[k].id, 0):
                     inner.append((k, through))
                     linear.setdefault(node.operands[k].id, {}).setdefault(through, [])

@@ -226,3 +226,39 @@ def test_a_compiled_step_returns_what_the_plain_one_does():
     for seed in range(4):
         expected_pair = plain(np.array(0.4), rng=np.random.default_rng(seed))
         np.testing.assert_allclose(compiled(np.array(0.4), rng=np.random.default_rng(seed)), expected_pair, rtol=1e-12)
+
+
+@pytest.mark.parametrize("made", [lambda g, t: g, lambda g, t: g + t**2, lambda g, t: t * g, lambda g, t: g**2 + g, lambda g, t: t**2 + np.sin(g) * t])
+def test_a_draw_that_chooses_a_branch_chooses_what_is_made_of_the_gradient_there(made):
+    """E = p h(2 t + t^2 (1 - p), t) + (1 - p) h(0.3 - 0.3 t p, t), p = sigmoid(t), where the loss is t^2 or 0.3 t."""
+
+    def loss(t, rng):
+        b = coin(t, rng, "score", "b")
+        return t * t if b > 0 else 0.3 * t
+
+    def exact(t):
+        p = 1 / (1 + np.exp(-t))
+        return p * made(2 * t + t * t * (1 - p), t) + (1 - p) * made(0.3 - 0.3 * t * p, t)
+
+    p, found = 1 / (1 + np.exp(-0.4)), {}
+    for seed in range(20):
+        graph = scg.trace(lambda t, rng: made(scg.grad(loss)(t, rng=rng), t), np.array(0.4), rng=np.random.default_rng(seed))
+        found[int(graph.stochastic["b"].value)] = graph.gradients()
+    right, error = slope(lambda h: exact(0.4 + h))
+    np.testing.assert_allclose(p * found[1] + (1 - p) * found[0], right, 0, error)
+
+
+def test_exact_values_of_a_gradient_along_a_path_are_those_of_its_noise():
+    """g = 3 z^2 dz/dt at z = t + e: E[g^2] = 9 E[z^4] = 9 (t^4 + 6 t^2 + 3), of derivative 36 t^3 + 108 t; the scale's gradient is 3 z^2 e."""
+
+    def cost(t, rng):
+        def cube(loc, scale):
+            return scg.sample(dist.Normal(loc, scale), scg.Reparameterized(), rng=rng) ** 3
+
+        along, across = scg.grad(cube, argnums=(0, 1))(t, 1.0 + 0.0 * t)
+        return along**2 + across
+
+    graph = scg.trace(cost, np.array(0.4), rng=np.random.default_rng(0))
+    right = 36 * 0.4**3 + 108 * 0.4 + 6  # E[3 (t + e)^2 e] = 6 t
+    np.testing.assert_allclose([scg.exact.gradient(graph), scg.exact.moments(graph).mean], right, rtol=1e-9)
+    assert scg.testing.assert_unbiased(graph, rng=np.random.default_rng(0))

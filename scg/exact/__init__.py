@@ -265,8 +265,10 @@ def _model(cost: Node, paths: bool = False) -> Node:
 
     With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss the ends.
     """
-    nodes = [n for n in Graph(cost, []).nodes if is_stochastic(n)]
-    other = [n for n in nodes if n.primitive is path and (isinstance(n.statics["site"].distribution, Discrete) or _is_held(n))]
+    order = Graph(cost, []).nodes
+    nodes = [n for n in order if is_stochastic(n)]
+    moving = [n for n in nodes if n.primitive is path]
+    other = [n for n in moving if isinstance(n.statics["site"].distribution, Discrete) or _is_held(n) and not _is_known(n, order)]
     if other:
         values = {n.id: n._value for n in nodes if n.primitive is draw}
         for n in other:
@@ -283,6 +285,15 @@ def _refuse_flux(costs: list[Node], what: str) -> None:
             refuse_moving_jumps(cost, ancestors([cost], guards=True))
         except EstimatorError as error:
             raise ConvergenceError(f"{what}: {error}; or take differences of scg.exact.expectation") from None
+
+
+def _is_known(node: Node, order: list[Node]) -> bool:
+    """Whether a cost depends on the noise of a pathwise draw in another way than through the draw, as a gradient along its path does."""
+    inside: set[int] = set()
+    for n in ancestors([node.operands[0]]):
+        if n.primitive is noise or any([type(o) is Node and o.id in inside for o in n.operands]):
+            inside.add(n.id)
+    return any([n is not node and n.id not in inside and any([type(o) is Node and o.id in inside for o in n.operands]) for n in order])
 
 
 def _is_held(node: Node) -> bool:
