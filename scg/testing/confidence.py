@@ -12,13 +12,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from scg.errors import ScgValueError, here
+from scg.testing.tails import Tail
 
 FLOOR = 0.25  # of a standard deviation: a bias is sought relative to the reference, or to this where that is smaller
 _FIRST = 512  # draws before the first look
 _EARLY = 2**12  # where one of two sequences is tightest, the other being so at the horizon
 _ALIKE = 2**16  # draws before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
-_TOP = 400  # largest deviations that the tail index is read from
-_CERTAIN = 5  # standard errors by which it must exceed 2
+_PIECE = 2**13  # draws between two reports of progress
 
 
 def tightest(alpha: float) -> float:
@@ -69,17 +69,6 @@ def horizon(alpha: float, detect: float, power: float) -> int:
     """The t at which a bias of detect * FLOOR standard deviations is found with probability ``power``: ((threshold + z_power) / (detect FLOOR))^2."""
     z = math.sqrt(1 + tightest(alpha / 2)) + float(ndtri(power))
     return math.ceil((z / (detect * FLOOR)) ** 2)
-
-
-def affordable(most: int, streams: int, alpha: float, detect: float, power: float) -> int:
-    """The ``horizon`` of so many streams that share ``alpha``; raises ScgValueError where it is beyond ``most``."""
-    when = horizon(alpha / streams, detect, power)
-    if most < when:
-        raise ScgValueError(
-            f"max_replicates={most} cannot reach the power: a bias of {detect:g} of the gradient, or of {FLOOR:g} standard deviations, in {streams} "
-            f"streams is found with probability {power:.9g} from {when} on, whatever the variance; raise max_replicates or detect ({here()})"
-        )
-    return when
 
 
 class Sequence(Protocol):
@@ -211,39 +200,6 @@ class Bernstein:
         return self.range * (self.log + self.cost) / self.bets
 
 
-class Tail:
-    """Hill's estimate of the tail index: P(|x - origin| > u) ~ u^-index. The variance is infinite where the index is at most 2.
-
-    index = 1 / mean(log(x_(i) / x_(k+1))) over the k largest deviations, k = t/200 between 10 and 400; its standard error is index / sqrt(k)
-    (Hill, 1975, A simple general approach to inference about the tail of a distribution, Annals of Statistics 3, 1163-1174).
-    """
-
-    def __init__(self, origin: Any):
-        self.origin, self.t = np.asarray(origin, float), 0
-        self.most = int(np.clip(2**22 // max(1, self.origin.size), 20, _TOP))
-        self.top = np.zeros((0, *self.origin.shape))
-
-    def update(self, block: Any) -> None:
-        """Take in a block of draws."""
-        self.t += len(block)
-        self.top = np.concatenate([self.top, np.abs(block - self.origin)])
-        if len(self.top) > self.most + 1:
-            self.top = np.partition(self.top, len(self.top) - self.most - 1, axis=0)[-self.most - 1 :]
-
-    def index(self) -> tuple[Any, int]:
-        """(index, k); infinite where all k are equal."""
-        k = int(np.clip(self.t // 200, 10, min(self.most, len(self.top) - 1)))
-        top = np.sort(self.top, axis=0)[-k - 1 :]
-        with np.errstate(all="ignore"):
-            mean = np.mean(np.log(top[1:] / top[0]), axis=0)
-            return np.where(top[-1] == top[0], np.inf, 1 / mean), k
-
-    def light(self) -> Any:
-        """Whether the index exceeds 2 by five standard errors, those that it has at 2."""
-        index, k = self.index()
-        return index > 2 * (1 + _CERTAIN / math.sqrt(k))
-
-
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What ``decide`` found for each stream: the interval ``centre`` +- ``margin``, what was ``detectable``, the tail index, draws in all."""
@@ -263,77 +219,168 @@ class Outcome:
             return np.where(self.centre == 0, 0, np.abs(self.centre) / self.margin)
 
 
-def decide(
-    draw: Callable[[int], Any],
-    scale: Any,
-    *,
-    alpha: float,
-    detect: float,
-    power: float,
-    most: int,
-    bounds: tuple[Any, Any] | None = None,
-    rounding: Any = 0.0,
-    allowance: Callable[[], Any] = lambda: 0.0,
-    origin: Any = 0.0,
-    varied: Any = False,
-    constant: Callable[[], Any] = lambda: False,
-    projection: Any = None,
-) -> Outcome:
-    """Whether the means of streams are all 0; ``draw(n)`` gives the next n draws of each, an array (n, streams).
+@dataclass(frozen=True)
+class Demand:
+    """What a verdict must hold to: the probability ``alpha`` of a false "biased", ever; a bias of ``detect`` times the scale is found with probability
+    ``power``; ``most`` draws."""
 
-    With m streams and delta = detect * max(scale, deviation / 4) + 2 rounding for each:
+    alpha: float
+    detect: float
+    power: float
+    most: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Streams whose means should be 0. ``draw(n)`` gives (the next n draws of each, (n, streams); where they are differences of a gradient and
+    something else, that gradient, likewise, else None).
+
+    ``scale`` of what is estimated, by which a bias is measured, or ``floor`` standard deviations of a draw, where these are more; ``rounding`` and
+    ``allowance()``, by which a mean may be off without bias; ``bounds`` of the draws; ``origin``, near their means; ``varied``, whether what a
+    stream is a difference of has varied; ``constant()``, whether a stream is known not to vary; ``projection``, of which the last streams are made.
+    """
+
+    draw: Callable[[int], tuple[Any, Any]]
+    scale: Any
+    floor: float = FLOOR
+    rounding: Any = 0.0
+    allowance: Callable[[], Any] = lambda: 0.0
+    bounds: tuple[Any, Any] | None = None
+    origin: Any = 0.0
+    varied: Any = False
+    constant: Callable[[], Any] = lambda: False
+    projection: Any = None
+
+
+def decide(source: Source, demand: Demand, report: Callable[[int, int], Any] = lambda done, most: None) -> Outcome:
+    """Whether the means of streams are all 0.
+
+    With m streams and delta = detect * max(scale, floor * deviation) + 2 rounding for each:
 
     - "biased" where an interval of level 1 - alpha/m, widened by ``allowance`` and ``rounding``, excludes 0. Where all means are 0 this happens, ever,
       with probability at most alpha (to first order, without ``bounds``).
     - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with probability ``power``:
-      margin + z_power spread + allowance + rounding <= delta. This depends on the draws' variance and not on their mean.
-    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is concluded from a stream
-      while its tail may be too heavy for a variance, nor, before 2^16 draws, from one that never varied (unless ``varied`` says that what it is the difference of did).
+      margin + z_power spread + allowance + rounding <= delta. This depends on the draws' variance and not on their mean. From ``horizon`` on it is so
+      whatever the variance, where delta = detect * floor * deviation.
+    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is concluded from a stream while
+      its tail may be too heavy (``_Look.tails``), nor, before 2^16 draws, from one that never varied (unless ``varied``).
       Nor is a stream that never varied "biased", however many the draws: a draw that is too rare to have been met may make its mean right. It is where
-      ``constant()``, asked at most once, says that it cannot vary. A row of ``projection``, which tells what the last streams are made of the
-      first, is not "biased" where it takes in such a stream.
+      ``constant()``, called at most once, says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream.
 
-    Raises ScgValueError, before it draws, where ``most`` may not suffice: below ``horizon`` for delta = detect deviation / 4.
+    ``report(draws, most)`` is called on the way.
     """
-    scale = np.asarray(scale, float)
-    when = affordable(most, scale.size, alpha, detect, power)
-    alpha = alpha / scale.size
-    origin = np.broadcast_to(np.asarray(origin, float), scale.shape)
-    sequence: Sequence = Asymptotic(alpha, when, origin) if bounds is None else Bernstein(alpha, when, *bounds)
-    tail, sure = Tail(origin), float(ndtri(power))
-    projection = np.zeros((0, scale.size)) if projection is None else np.asarray(projection)
-    known = None  # what ``constant`` says
+    look = _Look(source, demand)
     while True:
-        size = min(_FIRST if not sequence.t else sequence.t // 2, max(64, 2**22 // scale.size), most - sequence.t)
-        block = np.asarray(draw(size), float)
-        if not np.all(np.isfinite(block)):
-            bad = ~np.isfinite(block).all(axis=0)
-            nothing, index = np.full(scale.shape, np.nan), np.where(bad, 0.0, np.inf)
-            return Outcome("inconclusive", "a draw is not finite", sequence.t + size, nothing, np.full(scale.shape, np.inf), np.full(scale.shape, np.inf), index)
-        sequence.update(block)
-        if bounds is None:
-            tail.update(block)
-        centre, margin, deviation = sequence.centre, sequence.margin + allowance() + rounding, sequence.deviation
-        light = np.ones(scale.shape, bool) if bounds is not None else tail.light() & ((deviation > rounding) | varied | (sequence.t >= min(_ALIKE, when)))
-        unseen = (deviation <= rounding) & (np.abs(centre) > margin) & (bounds is None)
-        margin = np.where(light, margin, np.inf)
-        if np.any(unseen):
-            known = np.broadcast_to(constant(), scale.shape) if known is None else known
-            unseen = unseen & ~known
-            among = np.abs(projection) @ unseen[: projection.shape[1]] > 0
-            unseen[scale.size - len(among) :] |= among
-            margin = np.where(unseen, np.inf, margin)
-        wanted = detect * np.maximum(scale, FLOOR * deviation) + 2 * rounding
-        found = margin + sure * sequence.spread
+        for size in look.sizes():
+            block, estimate = source.draw(size)
+            if not (np.all(np.isfinite(block)) and (estimate is None or np.all(np.isfinite(estimate)))):
+                return look.broken(np.asarray(block, float))
+            look.update(np.asarray(block, float), estimate)
+            report(look.sequence.t, demand.most)
+        found = look.outcome()
+        if found is not None:
+            return found
+
+
+class _Look:
+    """What is known of the streams after some draws."""
+
+    def __init__(self, source: Source, demand: Demand):
+        self.source, self.demand = source, demand
+        self.scale = np.asarray(source.scale, float)
+        level = demand.alpha / self.scale.size
+        self.horizon = horizon(level, demand.detect, demand.power)
+        self.origin = np.broadcast_to(np.asarray(source.origin, float), self.scale.shape)
+        when = min(self.horizon, demand.most)
+        self.sequence: Sequence = Asymptotic(level, when, self.origin) if source.bounds is None else Bernstein(level, when, *source.bounds)
+        self.tail = Tail(self.origin)
+        self.parts: tuple[Tail, ...] = ()  # of the gradient, and of what is taken from it
+        self.known: Any = None  # what ``constant`` says
+
+    def sizes(self) -> list[int]:
+        """Of the draws before the next look: half of those so far, in pieces."""
+        t, most = self.sequence.t, self.demand.most
+        n = min(t // 2 if t else _FIRST, max(64, 2**22 // self.scale.size), most - t)
+        return [_PIECE] * (n // _PIECE) + [n % _PIECE] * (n % _PIECE > 0)
+
+    def update(self, block: Any, estimate: Any) -> None:
+        self.sequence.update(block)
+        if self.source.bounds is not None:
+            return
+        self.tail.update(block)
+        if estimate is not None:
+            taken = (estimate, estimate - block)
+            self.parts = self.parts or tuple([Tail(x.mean(axis=0)) for x in taken])
+            for tail, x in zip(self.parts, taken, strict=True):
+                tail.update(x)
+
+    def broken(self, block: Any) -> Outcome:
+        none, wide = np.full(self.scale.shape, np.nan), np.full(self.scale.shape, np.inf)
+        index = np.where(np.isfinite(block).all(axis=0), np.inf, 0.0)
+        return Outcome("inconclusive", "a draw is not finite", self.sequence.t + len(block), none, wide, wide, index)
+
+    def tails(self, wanted: Any) -> tuple[Any, Any]:
+        """(Whether a stream may be concluded from, what its tail adds to its margin).
+
+        An estimate without a variance is never called unbiased: the tail index is that of the gradient. A stream that is a difference of the gradient and
+        something with draws in common may be a thousandth of it, with a tail that is heavy beside the rest of it. That is no
+        harm where both have a variance, so that the difference has one too, and where all that the largest draws amount to, sum of the k largest / t, is
+        below a quarter of what is to be detected; the margin is widened by it.
+        """
+        if self.source.bounds is not None:
+            return np.ones(self.scale.shape, bool), 0.0
+        own = self.sums(self.tail.light())
+        if not self.parts:
+            return own, 0.0
+        gradient, other = (self.sums(part.light()) for part in self.parts)
+        mass = self.tail.mass()
+        return gradient & (own | other & (mass <= wanted / 4)), np.where(own, 0.0, mass)
+
+    def sums(self, light: Any) -> Any:
+        """A projection has a variance too where all that it is made of have one."""
+        if self.source.projection is not None and len(self.source.projection):
+            made = np.abs(self.source.projection) > 0
+            light[-len(made) :] |= ~np.any(made & ~light[: made.shape[1]], axis=1)
+        return light
+
+    def outcome(self) -> Outcome | None:
+        """The verdict; None where more draws may give another."""
+        source, demand, sequence = self.source, self.demand, self.sequence
+        centre, deviation = sequence.centre, sequence.deviation
+        wanted = demand.detect * np.maximum(self.scale, source.floor * deviation) + 2 * source.rounding
+        light, slack = self.tails(wanted)
+        margin = sequence.margin + source.allowance() + source.rounding + slack
+        if source.bounds is None:
+            light = light & ((deviation > source.rounding) | source.varied | (sequence.t >= min(_ALIKE, self.horizon)))
+        unseen = self.unseen((deviation <= source.rounding) & (np.abs(centre) > margin))
+        index = (self.parts[0] if self.parts else self.tail).index()[0] if source.bounds is None else np.full(self.scale.shape, np.inf)
+        detectable = np.where((light | (index > 2)) & ~unseen, margin + float(ndtri(demand.power)) * sequence.spread, np.inf)
+        margin = np.where(light & ~unseen, margin, np.inf)
         if np.any(np.abs(centre) > margin):
             status, reason = "biased", "an interval excludes 0"
-        elif np.all(found <= wanted):
+        elif np.all(light) and np.all(detectable <= wanted):
             status, reason = "unbiased", "any bias of the detectable size would have been found"
-        elif sequence.t < most:
-            continue
+        elif sequence.t < demand.most:
+            return None
         else:
             status = "inconclusive"
-            reason = "the tail may be too heavy for a variance" if not np.all(light) else "the intervals are still too wide"
+            reason = f"the intervals are still too wide to find a bias of {demand.detect:g} of the gradient; raise max_replicates or detect"
+            if not np.all(light):
+                reason = "the tail may be too heavy for a variance"
+                if np.all(index[~light] > 2):
+                    reason = f"{sequence.t} draws are too few to tell that the tail is not too heavy for a variance"
             if np.any(unseen):
                 reason = f"what depends on draws never varied in {sequence.t} draws, which is no proof that it does not"
-        return Outcome(status, reason, sequence.t, centre, margin, found, tail.index()[0] if bounds is None else np.full(scale.shape, np.inf))
+        return Outcome(status, reason, sequence.t, centre, margin, detectable, index)
+
+    def unseen(self, still: Any) -> Any:
+        """The streams of which nothing is concluded, of those that never varied and seem biased; a projection too that takes in one."""
+        if self.source.bounds is not None or not np.any(still):
+            return np.zeros(self.scale.shape, bool)
+        if self.known is None:
+            self.known = np.broadcast_to(self.source.constant(), self.scale.shape)
+        still = still & ~self.known
+        if self.source.projection is not None:
+            rows = np.abs(self.source.projection)
+            still[self.scale.size - len(rows) :] |= rows @ still[: rows.shape[1]] > 0
+        return still

@@ -1,16 +1,20 @@
 """Is a gradient estimator unbiased? Exactly where the graph is small, and otherwise by replicates, with stated errors of both kinds."""
 
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scg import exact
-from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic import Graph, trace
-from scg.testing.confidence import Asymptotic, Outcome, Tail, affordable, decide
-from scg.testing.streams import DIFFERENCES, PROJECTIONS, Streams, by_leaf, depends, fixed, join, matches, paths, precision, split
+from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
+from scg.testing.options import integer, number, reporter
+from scg.testing.streams import DIFFERENCES, Streams, by_leaf, depends, fixed, join, matches, paths, precision, split
+from scg.testing.tails import Tail
 from scg.tree import leaves
 
 _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
@@ -97,18 +101,7 @@ class BiasReport:
         return "\n".join([f"sums over coordinates, {head}; the bias is plainest at {self.worst}", *[f"  {name:<20}{row}" for name, row in rows]])
 
 
-def assert_unbiased(
-    graph_or_fn: Any,
-    *args: Any,
-    rng: np.random.Generator,
-    reference: Any = "auto",
-    alpha: float = 1e-9,
-    detect: float = 0.05,
-    power: float = 1 - 1e-6,
-    max_replicates: int = 2**21,
-    bounds: tuple[Any, Any] | None = None,
-    **kwargs: Any,
-) -> Verdict:
+def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
     """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return the verdict.
 
     ``graph_or_fn`` is a Graph, or a function that returns a cost, with its arguments. The routes, from the first that the graph allows:
@@ -116,7 +109,8 @@ def assert_unbiased(
     - **exact**: the exact mean of the estimator (``scg.exact.moments``) against the exact gradient, by enumeration or quadrature; no false alarms.
     - replicates against **the exact gradient**, or against ``reference``, numbers in the parameters' structure.
     - replicates against **differences**: central differences of the expected cost with common random numbers, along each coordinate, or along
-      random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its correction to D(h) is allowed for as truncation.
+      random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its correction to D(h) is allowed for as truncation. What is drawn
+      by rejection is drawn by quantiles there, so that draws have random numbers in common.
 
     ``reference="exact"`` or ``"differences"`` asks for replicates of that kind. Second derivatives: give a gradient as the cost,
     ``lambda t, rng: np.sum(scg.grad(cost)(t, rng=rng) * v)``, of which the gradient is the Hessian times v.
@@ -125,19 +119,20 @@ def assert_unbiased(
     small biases that agree add up there. Each has a confidence sequence of level 1 - alpha/streams (a union bound), so that looking after
     every block, and stopping early on gross bias, leaves the probability of a false "biased" at most ``alpha``. "unbiased" means
     that a bias of ``detect`` times the gradient's scale would have been called "biased" with probability ``power``; the scale is the largest element
-    of the reference in that parameter, or a quarter of the coordinate's standard deviation where that is larger. A budget ``max_replicates`` that
-    may not suffice for this, whatever the variance, is refused before anything is drawn (ScgValueError).
+    of the reference in that parameter, or a quarter of the coordinate's standard deviation where that is larger. After ``max_replicates`` without
+    either the verdict is "inconclusive", and ``detectable`` says which bias would have been found. The default suffices for the other defaults whatever
+    the variance of the gradient; against differences, which may vary more than it, there is no such number.
 
     With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are empirical-Bernstein, which hold
-    exactly; without, they are asymptotic, widened for skewness, and nothing is concluded while Hill's tail index does not
+    exactly; without, they are asymptotic, widened for skewness, and nothing is concluded while Hill's tail index of the gradient does not
     exceed 2 by five standard errors: an infinite variance is "inconclusive", never "unbiased". A gradient that depends on draws and never varied is not
     "biased", whatever it is, unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond asymptotics.
 
+    ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of range are refused before anything is drawn.
+
     The verdict is a function of the graph and the seed of ``rng``.
     """
-    verdict = judge(
-        graph_or_fn, *args, rng=rng, reference=reference, alpha=alpha, detect=detect, power=power, max_replicates=max_replicates, bounds=bounds, **kwargs
-    )
+    verdict = judge(graph_or_fn, *args, **options)
     if not verdict:
         raise AssertionError(f"{verdict}")
     return verdict
@@ -153,34 +148,25 @@ def judge(
     power: float = 1 - 1e-6,
     max_replicates: int = 2**21,
     bounds: tuple[Any, Any] | None = None,
+    progress: Callable[[int, int], Any] | bool | None = None,
     **kwargs: Any,
 ) -> Verdict:
     """The verdict of ``assert_unbiased``, which takes the same arguments, without raising AssertionError."""
+    demand = Demand(
+        number("alpha", alpha, 0, 1), number("detect", detect, 0), number("power", power, 0.5, 1, closed=True), integer("max_replicates", max_replicates, 2)
+    )
+    report = reporter(progress)
     graph = _graph(graph_or_fn, args, rng, kwargs, reference)
-    if not 0 < alpha < 1 or not 0.5 <= power < 1 or not detect > 0:
-        raise ScgValueError(f"alpha must lie in (0, 1), power in [0.5, 1) and detect above 0, got {alpha}, {power}, {detect} ({here()})")
     if matches(reference, "auto"):
         exact = _exact_moments(graph)
         if exact is not None:
             return _exactly(graph, *exact, alpha, power)
-    affordable(max_replicates, sum(leaf.size for _, leaf in leaves(graph.parameters)) + 1 + PROJECTIONS, alpha, detect, power)
     streams = Streams(graph, reference, rng, bounds)
-    found = decide(
-        lambda n: streams.draw(n)[0],
-        streams.scale,
-        alpha=alpha,
-        detect=detect,
-        power=power,
-        most=max_replicates,
-        bounds=streams.bounds,
-        rounding=streams.rounding,
-        allowance=streams.allowance,
-        origin=streams.origin,
-        varied=streams.varied,
-        constant=lambda: _constant(streams),
-        projection=streams.projection,
-    )
+    found = decide(streams.source(lambda: _constant(streams)), demand, report)
     return _verdict(streams, found, alpha, power)
+
+
+assert_unbiased.__signature__ = inspect.signature(judge)  # type: ignore[attr-defined]
 
 
 def assert_bias(
@@ -190,6 +176,7 @@ def assert_bias(
     reference: Any = "auto",
     alpha: float = 1e-9,
     replicates: int = 100_000,
+    progress: Callable[[int, int], Any] | bool | None = None,
     **kwargs: Any,
 ) -> BiasReport:
     """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no bias is to be seen.
@@ -199,6 +186,9 @@ def assert_bias(
     that all intervals hold at once. From b in [l, h]: b^2 in [min, max] of the squares; the value is mean^2 - s^2/t, which is without bias, cut to that
     interval. The variance is E[(x - c)^2] - (E[x] - c)^2, c a number near the mean; its interval is infinite where the tail index may not exceed 4.
     """
+    number("alpha", alpha, 0, 1)
+    integer("replicates", replicates, 2)
+    report = reporter(progress)
     graph = _graph(graph_or_fn, args, rng, kwargs, reference)
     exact = _exact_moments(graph) if matches(reference, "auto") else None
     if exact is not None:
@@ -221,6 +211,7 @@ def assert_bias(
             raise AssertionError("inconclusive: a draw is not finite")
         for taken, block in ((errors, e), (means, g), (squares, square), (tails[0], e), (tails[1], square)):
             taken.update(block)
+        report(errors.t, replicates)
     light = tails[0].light()
     bias, margin = errors.centre, np.where(light, errors.margin + streams.allowance() + streams.rounding, np.inf)
     worst = _worst(np.abs(bias) / margin)
@@ -259,7 +250,7 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they are out of reach."""
     try:
         found, truth = exact.moments(graph, budget=_BUDGET, full=True), exact.gradient(graph, budget=_BUDGET, full=True)
-    except (exact.BudgetError, exact.ConvergenceError, exact.MovingSupport, GuardError):
+    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule: replicates say what the gradient is
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
     scale, rounding = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)), precision(graph)
@@ -292,7 +283,7 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
     rows = [found.centre, found.centre - found.margin, found.centre + found.margin, found.detectable]
     blind = (np.nan, -np.inf, np.inf, np.inf)
     back = [split(streams.graph, row[:d] if streams.by_coordinate else np.full(d, none)) for row, none in zip(rows, blind, strict=True)]
-    worst = _worst(found.excess if found.status == "biased" or np.isfinite(found.margin).all() else -found.tail)
+    worst = _worst(found.excess if found.status == "biased" or np.isfinite(found.margin).all() else np.where(np.isinf(found.margin), -found.tail, -np.inf))
     bias, low, high, detectable = (float(row[worst]) for row in rows)
     along = float(streams.expected[worst])
     return Verdict(
