@@ -654,7 +654,7 @@ def test_a_bias_behind_a_rejected_draw_is_found(name, detect):
 def test_what_differences_cannot_tell_is_not_called_unbiased(monkeypatch):
     """Their noise is no part of the scale: without the coupling the verdict is that nothing is known."""
     monkeypatch.setattr("scg.testing.streams.comes_apart", lambda one, other: False)
-    verdict = judge(two_stages(REJECTED["Gamma"], False), np.array([0.3, -0.2]), rng=np.random.default_rng(1), reference="differences", max_replicates=2**15)
+    verdict = judge(two_stages(REJECTED["Gamma"], False), np.array([0.3, -0.2]), rng=np.random.default_rng(1), reference="differences", max_replicates=2**15, **QUICK)
     assert verdict.status != "unbiased"
 
 
