@@ -186,6 +186,11 @@ def _forget_behind(stack: list[Any], newest: int, live: list[Any], forget: Any) 
 def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_graph: bool) -> None:
     """Pull the cotangent ``g`` of one node back to its operands."""
     g, out, arguments = _filled(node, g, create_graph)
+    if node.primitive.together is not None:
+        for operand, d in zip(node.operands, node.primitive.together(g, out, *arguments, **node.statics), strict=True):
+            if type(operand) is Node and operand.id in needed:
+                table[operand.id] = _added(table.get(operand.id), _fitting(d, operand._value))
+        return
     for _, operand, vjp in _asked(node, needed):
         try:
             d = vjp(g, out, *arguments, **node.statics)

@@ -36,12 +36,13 @@ class Primitive:
     broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of operands.
     """
 
-    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported", "picks", "jumps", "random")
+    __slots__ = ("fn", "axes", "vjps", "every", "name", "module", "smooth", "kinks", "steps", "steep", "supported", "picks", "jumps", "random", "together")
 
     def __init__(self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, **facts: Any):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
         self.kinks, self.steep, self.supported, self.picks = [facts.get(fact) for fact in ("kinks", "steep", "supported", "picks")]
         self.random = bool(facts.get("random"))
+        self.together = facts.get("together")
         steps = facts.get("steps")
         self.steps = steps or None
         self.jumps = bool(steps) or steps is None and every is None and not vjps  # the value jumps somewhere: what has no VJP is constant between jumps
@@ -82,6 +83,7 @@ def primitive(
     supported: bool = False,
     picks: bool = False,
     random: bool = False,
+    together: Callable[..., Any] | None = None,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand.
 
@@ -99,6 +101,7 @@ def primitive(
 
     What has no VJP and no step either says ``steps=False``. ``picks``: the result is elements of operand 0, at places that the other operands name.
     Two facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as that of ``cbrt`` at 0.
+    Beside ``every``, ``together(g, out, *operands, **statics)`` may give the cotangents of all operands in one pass, where these may be very many.
     With ``supported`` the VJPs take ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
     Raises ScgValueError where ``fn`` already has a rule.
     """
@@ -109,7 +112,7 @@ def primitive(
         raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
     vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
     module = sys._getframe(1).f_globals["__name__"]
-    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported, "picks": picks, "random": random}
+    facts = {"kinks": kinks, "steps": steps, "steep": steep, "supported": supported, "picks": picks, "random": random, "together": together}
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)

@@ -205,6 +205,28 @@ def test_work_is_linear(job):
     assert small < 200 * n
 
 
+JOINED = {
+    "gradients": lambda x, y: scg.gradients(y, [x]),
+    "second derivatives": lambda x, y: scg.gradients(scg.gradients(y, [x], create_graph=True)[0], [x]),
+    "batched replay": lambda x, y: scg.gradients(np.sum(scg.replay(y, {x: (new := scg.parameter(np.ones(3)))}, batched=[x])), [new]),
+}
+
+
+@pytest.mark.parametrize("join", [np.stack, np.hstack, lambda parts: np.concatenate([np.reshape(p, (1, 1)) for p in parts], 1)])
+@pytest.mark.parametrize("job", JOINED)
+def test_joining_many_pieces_is_linear(job, join):
+    """Each piece of a stack finds its own place in one pass over all of them."""
+
+    def joined(n):
+        x = scg.parameter(np.ones(()))
+        return x, np.sum(np.square(join([x * k for k in range(n)])))
+
+    n = 500
+    JOINED[job](*joined(10))
+    small, large = [calls(lambda g=joined(m): JOINED[job](*g)) for m in (n, 2 * n)]
+    assert large <= 2 * small + 1000
+
+
 def test_the_last_step_of_a_chain_does_not_walk_it():
     """A gradient by a late node visits what is younger than it."""
     x, y = chain(4000)

@@ -42,7 +42,13 @@ def _part(g, i, out, *xs, axis):
     return g[(slice(None),) * axis + (slice(start, start + xs[i].shape[axis]),)]
 
 
-_concatenate = primitive(lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, name="concatenate")
+def _parts(g, out, *xs, axis):
+    """The part of ``g`` that belongs to each operand: slices between the running sums of lengths, in one pass."""
+    cuts, whole = itertools.accumulate([x.shape[axis] for x in xs], initial=0), (slice(None),) * axis
+    return [g[(*whole, slice(start, stop))] for start, stop in itertools.pairwise(cuts)]
+
+
+_concatenate = primitive(lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, together=_parts, name="concatenate")
 
 
 def as_array(x):
