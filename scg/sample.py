@@ -72,6 +72,20 @@ class _Drawn(AxisMap):
 class _Moved(AxisMap):
     """A pathwise draw is its first operand."""
 
+    def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
+        """Parameters get their replicate axis in front of the batch; where they alone have it, the first operand is the same for all.
+
+        Noise (3, 2), loc (R, 2) -> first operand (R, 3, 2), loc (R, 1, 2).
+        """
+        site, (z, *parameters) = statics["site"], operands
+        size = operands[batched.index(True)].shape[0]
+        z = z if batched[0] else np.broadcast_to(z, (size, *np.shape(z)))
+        events = map(site.distribution.parameter_event_ndim, site.distribution.parameters)
+        rank = z.ndim - 1 - site.event_ndim
+        led = [padded(p, rank + event) if b else p for p, b, event in zip(parameters, batched[1:], events, strict=True)]
+        site = replace(site.linked((z, *led)), lead=site.lead + 1, drawn=(size, *(site.shape if site.drawn is None else site.drawn)))
+        return (z, *led), {**statics, "site": site}
+
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
 

@@ -376,6 +376,28 @@ def test_vectors():
         assert scg.exact.expectation(cost, loc, rule=rule) == pytest.approx(truth, rel=1e-9)
 
 
+def test_pathwise_vectors():
+    """E sum_k w_k z_k of a Dirichlet distribution is w.a / A, A = sum a: its derivative in log a_k is a_k (w_k / A - w.a / A^2)."""
+    w, logs = np.array([1.0, 4.0]), np.array([0.3, -0.4])
+
+    def cost(t, rng):
+        return w @ scg.sample(dist.Dirichlet(np.exp(t)), scg.Reparameterized(), rng=rng)
+
+    a = np.exp(logs)
+    np.testing.assert_allclose(scg.exact.gradient(cost, logs), a * (w / np.sum(a) - w @ a / np.sum(a) ** 2), rtol=1e-9)
+
+
+def test_a_path_whose_support_moves_with_another_draw():
+    """u uniform on (t - z / 2, t + 2 - z / 2): E u^2 = E (t + 1 - z / 2)^2 + 1/3, so the derivative in t is 2 (t + 1 - E z / 2)."""
+
+    def cost(t, rng):
+        z = scg.sample(dist.LogNormal(0.2, 0.5), scg.ScoreFunction(), rng=rng)
+        return scg.sample(dist.Uniform(t - z / 2, t + 2 - z / 2), scg.Reparameterized(), rng=rng) ** 2
+
+    found = scg.exact.gradient(cost, np.array(0.3), rtol=1e-7)
+    assert found == pytest.approx(2 * (1.3 - math.exp(0.2 + 0.125) / 2), rel=1e-6)
+
+
 def test_a_kl_divergence():
     p, q = dist.Normal(0.3, 0.7), dist.Normal(-0.2, 1.1)
 

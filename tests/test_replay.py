@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
+from scg import distributions as dist
 from scg.ambient import collect_guards
 from scg.errors import GuardError
 from scg.gradient import results
-from scg.graph import Node
+from scg.graph import Node, ancestors
 from scg.replay import replay
+from scg.sample import noise, path
 
 X = np.array([0.5, -1.25, 2.0])
 A = np.array([[2.0, -1.0, 0.5], [0.25, 1.5, -0.75], [1.0, 0.0, -2.0]])
@@ -113,6 +115,38 @@ def test_an_intermediate_node_is_replaced_and_what_led_to_it_no_longer_counts():
     out = np.exp(middle) + x
     np.testing.assert_array_equal(scg.replay(out, {middle: np.zeros(3)}), 1 + X)
     np.testing.assert_array_equal(scg.replay(out, {middle: np.zeros(3), x: np.ones(3)}), np.full(3, 2.0))
+
+
+PATHS = {
+    "numbers": (lambda t: dist.Normal(t[:2], np.exp(t[0])), (3,)),
+    "a moving support": (lambda t: dist.Uniform(t[0], t[0] + np.exp(t[:2])), ()),
+    "vectors": (lambda t: dist.Dirichlet(np.exp(t)), (2,)),
+    "a batch of vectors": (lambda t: dist.MultivariateNormal(np.stack([t[:2], -t[1:]]), scale_tril=np.exp(t[0]) * np.eye(2)), ()),
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+@pytest.mark.parametrize("changed", ["noise", "parameters", "both"])
+def test_pathwise_draws_replay_in_one_call(case, changed):
+    """Noise, parameters or both have the replicate axis: the values and the gradients of a loop, and one draw in the graph."""
+    law, shape = PATHS[case]
+    t, rng, size = scg.parameter(np.array([0.3, -0.2, 0.1])), np.random.default_rng(0), 4
+    z = scg.sample(law(t), scg.Reparameterized(), rng=rng, shape=shape, name="z")
+    cost = np.sum(np.sin(z) * np.cumsum(z, axis=-1))
+    source = next(n for n in ancestors([z]) if n.primitive is noise)
+    new = {source: rng.random((size, *source.shape)), t: t.value + rng.normal(size=(size, 3))}
+    new = {node: value for node, value in new.items() if changed == "both" or (node is source) == (changed == "noise")}
+    led = {node: scg.parameter(value) for node, value in new.items()}
+    batched = replay(cost, led, batched=list(led))
+    rows = [replay(cost, {n: scg.parameter(v[r]) for n, v in new.items()}, create_graph=True) for r in range(size)]
+    np.testing.assert_allclose(batched.value, [row.value for row in rows], rtol=1e-12)
+    assert [n.statics["site"].lead for n in ancestors([batched]) if n.primitive is path] == [1]
+    for node, leaf in led.items():
+        (g,) = scg.gradients(np.sum(batched), [leaf])
+        for r in range(size):
+            alone = {n: scg.parameter(v[r]) for n, v in new.items()}
+            (expected,) = scg.gradients(replay(cost, alone), [alone[node]])
+            np.testing.assert_allclose(g[r], expected, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
