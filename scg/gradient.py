@@ -60,7 +60,7 @@ differentiates where the estimate itself is a root, or a term of a cost; it is n
 
 def pull(
     roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool = False, known: Reach | None = None, forget: Any = None,
-    nearby: bool = True,
+    nearby: bool = True, absorbing: bool = False,
 ) -> list[Any]:
     """Cotangents of the nodes ``wrt`` for the cotangents ``seeds`` of ``roots``: sum_k seeds[k] d roots[k] / d wrt.
 
@@ -70,7 +70,8 @@ def pull(
 
     A zero by structure absorbs: where a factor of the chain rule is zero because a branch or an element was not taken, the product is zero, also when
     the other factor is infinite or NaN (``scg.absorbing``); where 0 * inf is of computed factors the product is NaN. This costs nothing where
-    nothing is infinite: the plain products come first, and only a gradient that came out non-finite is computed again with absorbing ones.
+    nothing is infinite: the plain products come first, and only a gradient that came out non-finite is computed again with absorbing ones;
+    ``absorbing`` asks for these at once, as a graph needs that is replayed at other values.
     """
     roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
     known = known or reach(roots, min([node.id for node in wrt]))
@@ -85,8 +86,8 @@ def pull(
             table[root.id] = _sum(table.get(root.id), seed)
     seeking = nan_is_sought()  # a NaN that a zero absorbs is none
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = {} if seeking else _pull(known.order, dict(table), wanted, needed, create_graph, forget)
-        if seeking or not all(map(_finite, found.values())):
+        found = {} if seeking or absorbing else _pull(known.order, dict(table), wanted, needed, create_graph, forget)
+        if seeking or absorbing or not all(map(_finite, found.values())):
             found = _pull_absorbing(known.order, table, roots, wanted, needed, create_graph)
             if nearby and not all(map(_finite, found.values())):
                 found = _limits(found, roots, seeds, wrt, create_graph)

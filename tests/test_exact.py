@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -490,7 +491,7 @@ def test_what_does_not_settle_is_refused():
     def without_mean(t, rng):
         return scg.sample(dist.Cauchy(t, 1.0), scg.Reparameterized(), rng=rng) ** 2
 
-    with pytest.raises(scg.exact.ConvergenceError, match="no such mean"):
+    with pytest.raises(scg.exact.ConvergenceError, match="cauchy.*the mean does not exist"):
         scg.exact.expectation(without_mean, np.array(0.3))
 
     def along_a_path(t, rng):
@@ -500,6 +501,153 @@ def test_what_does_not_settle_is_refused():
     assert scg.exact.gradient(along_a_path, np.array(0.3)) == pytest.approx(-0.2, rel=1e-12)
     with pytest.raises(ScgValueError, match="kink along the path of u"):
         scg.exact.hessian(along_a_path, np.array(0.3))
+
+
+WITHOUT_MEAN = {  # E|f| is infinite in each, though symmetric rules find a value
+    "Cauchy": lambda rng: scg.sample(dist.Cauchy(0.3, 1.0), scg.ScoreFunction(), rng=rng),
+    "cube of Student's t": lambda rng: scg.sample(dist.StudentT(2.5, 0.0, 1.0), scg.ScoreFunction(), rng=rng) ** 3,
+    "a simple pole": lambda rng: 1 / (scg.sample(dist.Normal(0.3, 1.0), scg.ScoreFunction(), rng=rng) - 0.3),
+    "a double pole": lambda rng: 1 / (scg.sample(dist.Laplace(0.3, 1.0), scg.ScoreFunction(), rng=rng) - 0.2) ** 2,
+    "tangent": lambda rng: np.tan(scg.sample(dist.Normal(0.0, 1.0), scg.ScoreFunction(), rng=rng)),
+    "ratio": lambda rng: np.divide(*(scg.sample(dist.Normal(m, 1.0), scg.ScoreFunction(), rng=rng) for m in (0.3, 0.0))),
+    "at an end": lambda rng: 1 / scg.sample(dist.Gamma(0.9, 1.0), scg.ScoreFunction(), rng=rng),
+    "at the other end": lambda rng: 1 / (1 - scg.sample(dist.Beta(0.7, 0.8), scg.ScoreFunction(), rng=rng)),
+    "exponential of a lognormal": lambda rng: np.exp(scg.sample(dist.LogNormal(0.0, 1.0), scg.ScoreFunction(), rng=rng)),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_MEAN)
+def test_means_that_do_not_exist(name):
+    with pytest.raises(scg.exact.ConvergenceError, match=r"(?s)E\|\.\| is infinite"):
+        scg.exact.expectation(lambda t, rng: WITHOUT_MEAN[name](rng) + t, np.array(0.0))
+
+
+def test_means_that_just_exist():
+    """1 / z of Gamma(a): 1 / (a - 1); Student's t beyond its variance: its centre; Beta(a, a) with poles of its density at both ends: 1/2."""
+    for law, f, truth in [
+        (dist.Gamma(1.2, 1.0), lambda z: 1 / z, 5.0),
+        (dist.StudentT(2.0, 0.3, 1.0), lambda z: z, 0.3),
+        (dist.Beta(0.3, 0.3), lambda z: z, 0.5),
+        (dist.Beta(0.7, 1.8), lambda z: 1 / (1 - z), 1.5 / 0.8),
+    ]:
+        found = scg.exact.expectation(lambda t, rng, law=law, f=f: f(scg.sample(law, scg.ScoreFunction(), rng=rng)) + t, np.array(0.0), full=True)
+        assert abs(found.value - truth) <= found.error + 1e-10 * truth and found.error < 1e-6
+
+
+NARROW = {  # at 0.6, of which the normal density at mean 0.3 is pdf(0.3)
+    "a bump": (lambda z: np.exp(-0.5 * ((z - 0.6) / 1e-3) ** 2), 1e-3 / math.sqrt(1 + 1e-6) * math.exp(-0.045 / (1 + 1e-6))),
+    "a bump by its square": (lambda z: np.exp(-0.5e6 * (z * z - 1.2 * z + 0.36)), 1e-3 / math.sqrt(1 + 1e-6) * math.exp(-0.045 / (1 + 1e-6))),
+    "a window": (lambda z: 1.0 * (np.abs(z - 0.6) < 2e-3), norm.cdf(0.302) - norm.cdf(0.298)),
+    "a steep step": (lambda z: np.tanh((z - 0.6) / 1e-5), 1 - 2 * norm.cdf(0.3) - 2 * 0.3 * norm.pdf(0.3) * 1e-10 * math.pi**2 / 12),
+}
+
+
+@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.Reparameterized()])
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_places_are_found(name, rule):
+    f, truth = NARROW[name]
+    if name == "a window":  # which no path passes
+        rule = scg.ScoreFunction()
+    found = scg.exact.expectation(lambda t, rng: f(scg.sample(dist.Normal(t, 1.0), rule, rng=rng)), np.array(0.3), full=True)
+    assert found.value == pytest.approx(truth, rel=1e-7, abs=1e-12) and found.error < 1e-9
+
+
+def test_narrow_places_of_two_draws_are_found_or_refused():
+    """z1 - z2 is N(0, 2): a bump of width w at 0 has the mean 1 / sqrt(1 + 2 / w^2)."""
+    for f, truth in [
+        (lambda d: np.exp(-0.5 * (d / 3e-3) ** 2), 1 / math.sqrt(1 + 2 / 9e-6)),
+        (lambda d: np.where(d * d < 1e-6, 1.0, 0.0), 2 * norm.cdf(1e-3 / math.sqrt(2)) - 1),
+        (lambda d: d * d + np.exp(-0.5 * (d / 1e-2) ** 2), 2 + 1 / math.sqrt(1 + 2e4)),
+        (lambda d: d * d + np.exp(-0.5 * d**2), 2 + 1 / math.sqrt(3)),
+    ]:
+
+        def cost(t, rng, f=f):
+            one, two = (scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng) for _ in range(2))
+            return f(one - two)
+
+        try:
+            found = scg.exact.expectation(cost, np.array(0.3), full=True)
+        except scg.exact.ConvergenceError:
+            continue
+        assert abs(found.value - truth) <= found.error + 1e-10
+    assert found.error < 1e-9  # the last is smooth
+
+
+def test_time_is_limited():
+    def cost(t, rng):
+        z = scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng, shape=(3,), name="z")
+        return np.max(np.tanh(z))
+
+    start = time.monotonic()
+    with pytest.raises(scg.exact.BudgetError, match="z .*time_limit"):
+        scg.exact.gradient(cost, np.array(0.3), time_limit=0.2)
+    assert time.monotonic() - start < 20
+    assert scg.exact.expectation(quadratic(scg.ScoreFunction(), 0.0), np.array([1.0, 1.0]), time_limit=60) == pytest.approx(2.0)
+
+
+# Mixtures
+
+
+MIXED = {  # components along the last batch axis, and all values with the probabilities of each component
+    "Categorical": lambda p: (dist.Categorical(probs=p), [(np.array(k), p[:, k]) for k in range(3)]),
+    "OneHotCategorical": lambda p: (dist.OneHotCategorical(probs=p), [(np.eye(3)[k], p[:, k]) for k in range(3)]),
+    "Bernoulli": lambda p: (dist.Bernoulli(probs=p[:, 0]), [(np.array(k), np.abs(1 - k - p[:, 0])) for k in (0, 1)]),
+    "Binomial": lambda p: (dist.Binomial(2, probs=p[:, 0]), [(np.array(k), math.comb(2, k) * p[:, 0] ** k * (1 - p[:, 0]) ** (2 - k)) for k in range(3)]),
+    "Multinomial": lambda p: (
+        dist.Multinomial(2, probs=p),
+        [(np.bincount(pair, minlength=3), (1 + (pair[0] != pair[1])) * p[:, pair[0]] * p[:, pair[1]]) for pair in itertools.combinations_with_replacement(range(3), 2)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_mixtures_of_finitely_many_values(name):
+    p = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
+    law, table = MIXED[name](p)
+    f = lambda z: np.sum(np.sin(1.0 * z * np.array([1.0, 2.0, 0.5])))
+
+    def cost(w, rng, rule=scg.ScoreFunction()):
+        return f(scg.sample(dist.Mixture(law, logits=w), rule, rng=rng, name="z"))
+
+    logits = np.array([0.2, -0.4])
+    w = sigmoid(logits[0] - logits[1])
+    means = sum(f(z) * chance for z, chance in table)
+    truth = w * (1 - w) * (means[0] - means[1]) * np.array([1, -1])
+    found = scg.exact.gradient(cost, logits)
+    np.testing.assert_allclose(found, truth, rtol=1e-12)
+    graph = scg.trace(cost, logits, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(graph.bind(z=scg.Enumerate()).gradients(rng=np.random.default_rng(0)), truth, rtol=1e-12)
+    second = sum((f(z) * np.array([1, -1]) * w * (1 - w) * (c[0] - c[1]) / (w * c[0] + (1 - w) * c[1])) ** 2 * (w * c[0] + (1 - w) * c[1]) for z, c in table)
+    np.testing.assert_allclose(scg.exact.moments(graph).variance, second - truth**2, rtol=1e-10)
+    assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "unbiased"
+
+
+def test_a_mixture_with_an_impossible_component_has_moments():
+    """Zero-inflated: with weight 1 - w the value is 0. E z^2 = w (m + m^2), m = exp(a): the derivative in a is w (m + 2 m^2)."""
+
+    def cost(p, rng):
+        law = dist.Mixture(dist.Poisson(np.stack([0 * p[0], np.exp(p[0])])), logits=np.stack([p[1], 0 * p[1]]))
+        return scg.sample(law, scg.ScoreFunction(), rng=rng, name="z") ** 2.0
+
+    a, b = 0.5, -0.3
+    m, w = math.exp(a), 1 - sigmoid(b)
+    found = scg.exact.moments(cost, np.array([a, b]))
+    np.testing.assert_allclose(found.mean, [w * (m + 2 * m * m), -w * (1 - w) * (m + m * m)], rtol=1e-9)
+    k = np.arange(1, 60.0)  # at 0 the cost is 0; above it the score in a is k - m
+    chance = w * np.exp(k * a - m - np.array([math.lgamma(n + 1) for n in k]))
+    np.testing.assert_allclose(found.variance[0], np.sum(chance * (k * k * (k - m)) ** 2) - found.mean[0] ** 2, rtol=1e-9)
+
+
+def test_a_mixture_of_vectors_is_judged_by_replicates():
+    def cost(p, rng):
+        law = dist.Mixture(dist.MultivariateNormal(np.reshape(p, (2, 2)), scale_tril=np.eye(2)), weights=np.array([0.3, 0.7]))
+        z = scg.sample(law, scg.ScoreFunction(), rng=rng, name="z")
+        return z[0] * z[1]
+
+    graph = scg.trace(cost, np.array([1.0, -0.5, 0.3, 1.0]), rng=np.random.default_rng(0))
+    with pytest.raises(scg.exact.ConvergenceError, match="z: no quadrature rule is known.*sample it"):
+        scg.exact.gradient(graph)
+    assert scg.testing.judge(graph, rng=np.random.default_rng(0), detect=0.3).status == "unbiased"
 
 
 # An `if` on a draw

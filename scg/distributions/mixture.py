@@ -6,7 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, Shape, real_array
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, Shape, real_array
 from scg.distributions.categorical import Logits
 from scg.distributions.constraints import Circle, Constraint, Integers, Interval, simplex
 from scg.distributions.discrete import log
@@ -23,7 +23,7 @@ class Mixture(Reparameterizable, Distribution):
     """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights`` or ``logits``
     (along their last axis).
 
-    A mixture of continuous scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
+    A mixture of distributions with finitely many values has those of all of its components. A mixture of continuous scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
     implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one component.
     """
 
@@ -58,7 +58,7 @@ class Mixture(Reparameterizable, Distribution):
         if capability is Reparameterizable:
             return self._inverts_cdf() and type(self.component).cdf is not Distribution.cdf
         if issubclass(capability, (Discrete, FixedSupport)):
-            return capability in (Discrete, FixedSupport) and self.component.has(capability)
+            return capability in (Discrete, FiniteSupport, FixedSupport) and self.component.has(capability)
         return isinstance(self, capability)
 
     def _turns(self) -> bool:
@@ -124,6 +124,17 @@ class Mixture(Reparameterizable, Distribution):
         top = np.where(np.isfinite(top), top, 0)
         above = np.where(some, each - top, np.minimum(each - top, math.log(np.finfo(each.dtype).max) / 2))
         return log(np.sum(self.weights * np.exp(above), axis=-1)) + np.squeeze(top, -1)
+
+    def atoms(self) -> np.ndarray:
+        """The values of all components, each once."""
+        if not self.component.has(FiniteSupport):
+            raise self._unknown("atoms")
+        event = len(self.event_shape)
+        each = np.moveaxis(self.component.atoms(), -1 - event, 1)  # values (3, 1, 2) of 2 components -> (3, 2, 1)
+        return np.unique(each.reshape(-1, *each.shape[2:]), axis=0)
+
+    def masses(self, value: Any) -> Any:
+        return np.sum(self.probs * self.component.masses(self._at(value)), axis=-1)
 
     def _mixed(self, x: Any) -> Any:
         event = len(self.event_shape)

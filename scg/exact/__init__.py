@@ -2,19 +2,22 @@
 
 Finitely many values are enumerated; a mean over a continuous law is a Gauss rule of that law (Hermite, Laguerre, Legendre, Jacobi, or
 the law's own, by Lanczos); where the integrand has kinks or jumps, which are looked for along each draw, or heavy tails, a double exponential rule on each of
-the pieces between; the number of points is doubled until the result settles to ``rtol``. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
+the pieces between; the number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive quadrature that shares
+no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and means that do not exist are found by it, or are refused. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
 that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the number of its configurations.
 
-All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``.
+All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit`` is in seconds.
 
 An ``if`` on a draw is followed both ways where the function is known: it is traced again until the ways that were met have probability one together.
 
-Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many; ConvergenceError where parameters move
+Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many or ``time_limit`` is over; ConvergenceError where parameters move
 a jump of the cost (for second derivatives, a kink), of which no derivative under the integral knows, and where an integral does not settle, as where several draws decide together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are
 too rare to be met; MovingSupport where a support moves with the parameters and no path is known along which its draws do.
 """
 
 import inspect
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,6 +42,8 @@ from scg.tree import leaves, rebuild
 __all__ = ["BudgetError", "ConvergenceError", "Exact", "Law", "Moments", "MovingSupport", "distribution", "expectation", "gradient", "hessian", "moments"]
 
 BUDGET, RTOL = 2**20, 1e-10
+PATIENCE = 20.0
+"""Seconds after which verdicts and comparisons do without an exact value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +71,14 @@ class Law(NamedTuple):
 
 
 def expectation(
-    graph: Graph | Node | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any
+    graph: Graph | Node | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any
 ) -> Any:
     """E[cost] over all draws; of a node, of its shape. The law of a draw does not depend on its estimator: a relaxed one counts as what it relaxes."""
-    graph = _graph(graph, args, kwargs)
+    graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
 
     def one(way: Graph) -> Part:
         cost = _model(along(way).cost)
-        engine = Engine([cost], _names(way), budget, False)
+        engine = Engine([cost], _names(way), budget, False, deadline)
         slopes = engine.slopes([cost])
 
         def compute() -> tuple[list[Any], list[float]]:
@@ -82,20 +87,20 @@ def expectation(
 
         return Part(*engine.converged(compute, rtol), engine.evaluations)
 
-    (value,), error, evaluations = _over_ways(graph, one, budget, rtol)
+    (value,), error, evaluations = _over_ways(graph, one, budget, rtol, deadline)
     value = np.asarray(value, graph.cost.dtype if graph.cost.dtype.kind == "f" else float)[()]
     return Exact(value, error, evaluations) if full else value
 
 
-def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
+def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any) -> Any:
     """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no difference."""
-    graph = _graph(graph, args, kwargs)
+    graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
         cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
         _refuse_flux([cost], "gradient")
-        engine = Engine([cost], _names(way), budget, False)
+        engine = Engine([cost], _names(way), budget, False, deadline)
         slopes = engine.slopes([cost])
 
         def compute() -> tuple[list[Any], list[float]]:
@@ -107,22 +112,22 @@ def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET
 
         return Part(*engine.converged(compute, rtol), engine.evaluations)
 
-    found, error, evaluations = _over_ways(graph, one, budget, rtol)
+    found, error, evaluations = _over_ways(graph, one, budget, rtol, deadline)
     result = rebuild(graph.parameters, iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]))
     return Exact(result, error, evaluations) if full else result
 
 
-def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
+def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any) -> Any:
     """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape a.shape + b.shape.
 
     Raises ScgValueError where the cost has a kink along a path: the derivative there jumps, and the second would miss it.
     """
-    graph = _graph(graph, args, kwargs)
+    graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
         cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
-        engine = Engine([cost], _names(way), budget, False)
+        engine = Engine([cost], _names(way), budget, False, deadline)
         bent = [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))]
         if bent := bent or [repr(n) for n in engine.rough if engine.leans(n)]:
             raise ScgValueError(
@@ -140,7 +145,7 @@ def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
 
         return Part(*engine.converged(compute, rtol), engine.evaluations)
 
-    found, error, evaluations = _over_ways(graph, one, budget, rtol)
+    found, error, evaluations = _over_ways(graph, one, budget, rtol, deadline)
     rows, targets = iter(found), [leaf for _, leaf in leaves(graph.parameters)]
     result = rebuild(
         graph.parameters,
@@ -149,23 +154,23 @@ def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     return Exact(result, error, evaluations) if full else result
 
 
-def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, **kwargs: Any) -> Any:
+def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any) -> Any:
     """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the draws and over the estimators' own noise.
 
     The gradient is a sum of parts, Var[sum_i a_i] = sum_ij Cov[a_i, a_j], and only parts with noise in common have a covariance.
     """
-    graph = _graph(graph, args, kwargs)
+    graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
     check_cost(graph.cost)
     count = len(list(leaves(graph.parameters)))
 
     def one(way: Graph) -> Part:
-        found, error, evaluations = _moments(way, budget, rtol)
+        found, error, evaluations = _moments(way, budget, rtol, deadline)
         if several:
             found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]  # of squares, which add up
         return Part(found, error, evaluations)
 
     several = bool(guards_on_draws(graph))
-    found, error, evaluations = _over_ways(graph, one, budget, rtol)
+    found, error, evaluations = _over_ways(graph, one, budget, rtol, deadline)
     if several:
         found = [*found[:count], *[np.maximum(v - m * m, 0) for m, v in zip(found[:count], found[count:], strict=True)]]
     found = [np.asarray(x, t.dtype) for x, (_, t) in zip(found, [*leaves(graph.parameters)] * 2, strict=True)]
@@ -173,13 +178,16 @@ def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     return Exact(result, error, evaluations) if full else result
 
 
-def _moments(graph: Graph, budget: int, rtol: float) -> "Part":
-    """Means and variances of the gradients for all parameters: those that the graph gives where the draws lead its way, and 0 elsewhere."""
+def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing: bool = False) -> "Part":
+    """Means and variances of the gradients for all parameters: those that the graph gives where the draws lead its way, and 0 elsewhere.
+
+    Where a zero meets an infinity at other values of the draws than the recorded ones, once more with products that absorb (``gradient.pull``).
+    """
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph=True)
-    pulled = pull([loss], [np.ones((), loss.dtype)], targets, True)
+    pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
     roots = plain(along_its_way(graph, [g for g in pulled if type(g) is Node]))
-    engine = Engine(roots, _names(graph), budget, True)
+    engine = Engine(roots, _names(graph), budget, True, deadline)
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
 
@@ -198,7 +206,12 @@ def _moments(graph: Graph, budget: int, rtol: float) -> "Part":
             [m for m, _ in sizes] + [v for _, v in sizes],
         )
 
-    return Part(*engine.converged(compute, rtol), engine.evaluations)
+    try:
+        return Part(*engine.converged(compute, rtol, squares=True), engine.evaluations)
+    except ConvergenceError:
+        if absorbing or not engine.infinite:
+            raise
+        return _moments(graph, budget, rtol, deadline, True)
 
 
 def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
@@ -228,9 +241,17 @@ class Part(NamedTuple):
     evaluations: int
 
 
-def _over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: float) -> Part:
+def _deadline(time_limit: float | None) -> float:
+    return math.inf if time_limit is None else time.monotonic() + time_limit
+
+
+def _over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: float, deadline: float) -> Part:
     """The sum over the ways that the function takes through its ``if``s; most often there is one."""
-    parts = [one(way) for way in ways(graph, lambda g: float(expectation(g, budget=budget, rtol=rtol)))]
+
+    def mass(g: Graph) -> float:
+        return float(expectation(g, budget=budget, rtol=rtol, time_limit=deadline - time.monotonic()))
+
+    parts = [one(way) for way in ways(graph, mass)]
     return Part([sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)], sum(p.error for p in parts), sum(p.evaluations for p in parts))
 
 
@@ -238,7 +259,7 @@ def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
     """A graph as it is; a node as one; a function traced, with some generator where it needs one: no result here depends on it."""
     if isinstance(graph, (Graph, Node)):
         if args or kwargs:
-            raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol and full ({here()})")
+            raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol, full and time_limit ({here()})")
         graph = graph if isinstance(graph, Graph) else Graph(graph)
         graph.require_nodes("an exact result")
         return graph

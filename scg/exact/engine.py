@@ -8,17 +8,19 @@ largest set, and n coins of which each meets its own part of a cost take 2 n eva
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.axes import padded
-from scg.errors import ScgValueError, here
+from scg.errors import GuardError, ScgValueError, here
 from scg.exact.breaks import breaks
-from scg.exact.leaf import BudgetError, Leaf, written
+from scg.exact.leaf import BudgetError, ConvergenceError, Leaf, written
+from scg.exact.panels import Panels
 from scg.exact.reach import reaches
-from scg.exact.rules import ENDS, GAUSS, PIECES
+from scg.exact.rules import ENDS, GAUSS, PANELS, PIECES
 from scg.gradient import pull
 from scg.graph import Node, ancestors
 from scg.influence import accounted, influence
@@ -37,10 +39,6 @@ _BILINEAR = (contraction._matmul, contraction._matvec, contraction._vecmat, cont
 _VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, only_once)
 
 
-class ConvergenceError(ScgValueError):
-    """A mean over continuous values that did not settle."""
-
-
 class Block(NamedTuple):
     """``members``: requests, and the column of each in ``weights`` (rows, sets); ``values``: of terms, by id, (rows, elements)."""
 
@@ -51,9 +49,13 @@ class Block(NamedTuple):
 
 
 class Engine:
-    """The means of ``roots``. With ``held`` what is linear in values though not in derivatives, such as stop_gradient, is taken apart as well."""
+    """The means of ``roots``. With ``held`` what is linear in values though not in derivatives, such as stop_gradient, is taken apart as well.
 
-    def __init__(self, roots: list[Node], names: dict[int, str], budget: int, held: bool):
+    ``deadline`` is a value of ``time.monotonic()`` after which BudgetError is raised.
+    """
+
+    def __init__(self, roots: list[Node], names: dict[int, str], budget: int, held: bool, deadline: float = math.inf):
+        self.deadline, self.infinite = deadline, False
         self.roots, self.budget, self.evaluations, self.missing = roots, budget, 0, 0.0
         self.order = ancestors(roots, guards=True)
         sources = [n for n in self.order if n.primitive is draw or n.primitive is noise]
@@ -70,7 +72,7 @@ class Engine:
         self.offsets = list(itertools.accumulate([leaf.count for leaf in self.leaves], initial=0))
         self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
         self.terms = self._terms(held)
-        found = reaches(self.leaves, self.ties, self.order)
+        self.reach = found = reaches(self.leaves, self.ties, self.order)
         self.rough: list[Node] = []
         if any(leaf.adaptive and not leaf.discrete for leaf in self.leaves):
             known = breaks(self.leaves, self.offsets, self.order, found)
@@ -86,6 +88,16 @@ class Engine:
             sets = self._sets(found[term.id], further)
             self.sets += sets
             self.places += [(k, e) for e in range(len(sets))]
+
+    @property
+    def eps(self) -> float:
+        """The rounding of what is integrated."""
+        return max([float(np.finfo(n.dtype).eps) for n in self.roots if n.dtype.kind == "f"], default=2e-16)
+
+    @property
+    def leading(self) -> list[Node]:
+        """The nodes that lead to the terms."""
+        return ancestors(self.terms, guards=True)
 
     @property
     def adaptive(self) -> list[Leaf]:
@@ -117,6 +129,12 @@ class Engine:
         known = [frozenset(np.flatnonzero(np.unpackbits(row, count=reach.shape[1])).tolist()) for row in distinct]
         return [known[i] for i in inverse.reshape(-1)]
 
+    def check_time(self) -> None:
+        """Raise BudgetError where the time that was given is over."""
+        if time.monotonic() > self.deadline:
+            names = ", ".join([leaf.described(leaf.count) for leaf in self.leaves])
+            raise BudgetError(f"the exact mean over {names} took longer than time_limit: raise it, or sample it ({here()})")
+
     def configurations(self, elements: Set) -> int:
         """How many configurations a set has."""
         return math.prod([self.leaves[self.owner[e]].size for e in elements])
@@ -136,6 +154,7 @@ class Engine:
             rows = max(sizes[k] for k in together)
             step = max(1, _BLOCK // max(1, max(n.size for n in self.order if type(n._value) is not tuple)))
             for start in range(0, rows, step):
+                self.check_time()
                 at = np.arange(start, min(start + step, rows))
                 weights, values = self._run([covers[k] for k in together], [sizes[k] for k in together], at, terms, graph)
                 yield Block(inside, columns, weights, dict(zip(terms, values, strict=True)))
@@ -165,7 +184,7 @@ class Engine:
         weights: list[Any] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible
             for leaf, start in zip(self.leaves, self.offsets, strict=False):
-                value, weight = leaf.at(digits[:, start : start + leaf.count], self._law(leaf, values, len(rows)))
+                value, weight = leaf.at(digits[:, start : start + leaf.count], None if leaf.is_noise or leaf.fixed is not None else self.law_at(leaf, values))
                 values[leaf.node] = value
                 weights.append(weight)
             scores = [leaf.score if leaf.by_density or graph and not leaf.is_noise else None for leaf in self.leaves]
@@ -178,11 +197,11 @@ class Engine:
         product = product * (rows[:, None] < np.array(sizes))
         return product, [np.reshape(v, (len(rows), -1)) for v in found[: len(terms)]]
 
-    def _law(self, leaf: Leaf, values: dict[Node, Any], rows: int) -> Any:
-        """The law of a continuous draw in each of the rows."""
-        if leaf.is_noise or leaf.fixed is not None:
-            return None
+    def law_at(self, leaf: Leaf, values: dict[Node, Any]) -> Any:
+        """The distribution of a draw, of arrays: for each row where its parameters depend on other draws, whose ``values`` have rows."""
         law = leaf.law
+        if leaf.is_noise:
+            return law
         if leaf.varies:
             new = {}
             for name, p in law.parameters.items():
@@ -298,16 +317,24 @@ class Engine:
             columns.append([np.reshape(v - b, (len(unit), -1)) for v, b in zip(self.at(roots, values, size=len(unit)), base, strict=True)])
         return [np.concatenate(c).T for c in zip(*columns, strict=True)]
 
-    def converged(self, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float) -> tuple[list[Any], float]:
+    def converged(self, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float, squares: bool = False) -> tuple[list[Any], float]:
         """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much they still moved.
 
-        ``compute`` also returns for each array what its rounding is relative to.
+        What settled is held against a rule that shares nothing with it; see ``panels``. ``compute`` also returns for each array what its rounding is
+        relative to; ``squares`` says that squares of the terms are integrated too.
         """
-        eps = max([float(np.finfo(n.dtype).eps) for n in self.roots if n.dtype.kind == "f"], default=2e-16)
+        eps = self.eps
         if not self.adaptive:
             found, magnitudes = compute()
             return found, max(eps, self.missing) * max(magnitudes, default=0.0)
-        rtol, closest, stopped = max(rtol, 64 * eps), math.inf, None
+        rtol, closest, stopped, check = max(rtol, 64 * eps), math.inf, None, Check(self, compute, squares)
+
+        def apart(a: list[Any], b: list[Any], magnitudes: list[float]) -> tuple[list[float], bool]:
+            sizes = [_largest(x) for x in a]
+            with np.errstate(all="ignore"):
+                moved = [max(_largest(x - y), self.missing * m) for x, y, m in zip(a, b, magnitudes, strict=True)]
+            return moved, math.isfinite(max(sizes, default=0.0)) and all(c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True))
+
         for kind, levels in _LEVELS.items():
             if kind == GAUSS and self.rough:  # rules that are symmetric agree on what they do not see
                 continue
@@ -315,28 +342,121 @@ class Engine:
             for points in levels:
                 self.evaluations = 0
                 try:
-                    for leaf in self.adaptive:
-                        leaf.refine(points, kind)
-                    with np.errstate(all="ignore"):  # what does not exist may be infinite
-                        found, magnitudes = compute()
+                    found, magnitudes = self.with_rules(compute, points, kind)
                 except BudgetError as error:
+                    self.check_time()
                     stopped = stopped or error
                     break
+                self.infinite |= not all(np.isfinite(x).all() for x in found)
                 if last is not None:
-                    sizes = [_largest(a) for a in found]
-                    with np.errstate(all="ignore"):
-                        moved = [max(_largest(a - b), self.missing * m) for a, b, m in zip(found, last, magnitudes, strict=True)]
-                    if math.isfinite(max(sizes, default=0.0)) and all(c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True)):
-                        return found, max([*moved, *[eps * m for m in magnitudes]], default=0.0)
+                    moved, settled = apart(found, last, magnitudes)
+                    if settled and (other := check.of(found, magnitudes, points, kind)) is not None:
+                        return found, max([*moved, *[eps * m for m in magnitudes], other], default=0.0)
                     closest = min(closest, max(moved))
                 last = found
+        alone = check.alone(rtol)
+        if alone is not None:
+            return alone
         if stopped is not None:
             raise stopped
         several = f": {self.rough[0]!r} at {self.rough[0].line} breaks where several draws decide together" if self.rough else ""
         raise ConvergenceError(
-            f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was {closest:.3g}; what is integrated is not "
+            f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was {closest:.3g}{check.reason}; what is integrated is not "
             f"smooth{several}, or has no such mean; raise rtol=, or sample it ({here()})"
         )
+
+    def with_rules(self, compute: Callable[[], tuple[list[Any], list[float]]], points: int, kind: int) -> tuple[list[Any], list[float]]:
+        """What is computed with rules of so many points."""
+        for leaf in self.adaptive:
+            leaf.refine(points, kind)
+        with np.errstate(all="ignore"):  # what does not exist may be infinite
+            return compute()
+
+
+class Check:
+    """What a result is held against: the same computed with panels, where no part has too many configurations then, or else means along lines."""
+
+    def __init__(self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool):
+        self.engine, self.compute, self.squares = engine, compute, squares
+        self.reason = ""
+        self._known: dict[int, Any] = {}
+
+    def of(self, found: list[Any], magnitudes: list[float], points: int, kind: int) -> float | None:
+        """How far ``found`` is from the check; None where that is too far. The leaves have the rules by which it was found."""
+        panels, lines = self._lines(0)
+        if not panels.elements:
+            return 0.0
+        other = self._computed(0, points)
+        if other is None:
+            off, e = panels.apart(lines)
+            if off > max(1e-6, 1e3 * self.engine.eps):
+                self.reason = f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
+                return None
+            return 0.0
+        doubt = max([d for d, _, _ in lines.doubt.values()], default=0.0)
+        sizes = [max(m, n) for m, n in zip(magnitudes, other[1], strict=True)]
+        return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt))
+
+    def alone(self, rtol: float) -> tuple[list[Any], float] | None:
+        """Where no rule settles on what the panels say: their result, if panels that are cut at other places agree."""
+        if not self._lines(0)[0].elements:
+            return None
+        one, two = self._computed(0, 64), self._computed(1, 64)
+        if one is None or two is None:
+            return None
+        distance = self._distance(one[0], two[0], one[1], 10 * rtol)
+        doubt = max([d for d, _, _ in self._lines(0)[1].doubt.values()], default=0.0)
+        return None if distance is None else (one[0], max(distance, max((self.engine.eps + doubt) * m for m in one[1])))
+
+    def _distance(self, found: list[Any], other: list[Any], magnitudes: list[float], rtol: float) -> float | None:
+        with np.errstate(all="ignore"):
+            off = [_largest(a - b) for a, b in zip(found, other, strict=True)]
+        good = all(math.isfinite(d) and d <= rtol * max(m, 1e-300) for d, m in zip(off, magnitudes, strict=True))
+        if not good:
+            self.reason = f", and a rule of other points differs by {max(off):.3g}"
+        return max(off, default=0.0) if good else None
+
+    def _lines(self, seed: int) -> Any:
+        if seed not in self._known:
+            panels = Panels(self.engine, seed, self.squares)
+            try:
+                found = panels.resolve()
+            except (BudgetError, GuardError):
+                raise
+            except ScgValueError as error:
+                raise ConvergenceError(f"far out along {', '.join(map(str, self.engine.adaptive))} there is no value to hold a result against: {error}") from None
+            self._known[seed] = panels, found
+            for e, (doubt, low, high) in found.doubt.items():
+                leaf = self.engine.leaves[self.engine.owner[e]]
+                if doubt > max(1e-6, 1e3 * self.engine.eps):
+                    raise ConvergenceError(
+                        f"no mean was found over {leaf.name}: between {low:.9g} and {high:.9g} lies a part of {doubt:.2g} of it that does not settle; "
+                        f"either the mean does not exist (E|.| is infinite), or the cost is not smooth at too many places; sample it ({here()})"
+                    )
+        return self._known[seed]
+
+    def _computed(self, seed: int, points: int) -> Any:
+        """(arrays, magnitudes) by panels; None where these are too many configurations."""
+        panels, found = self._lines(seed)
+        key = -1 - seed
+        if key not in self._known:
+            engine = self.engine
+            for k, leaf in enumerate(engine.leaves):
+                first = engine.offsets[k]
+                if leaf.adaptive and leaf.place is not None:
+                    leaf.panels = [found.rules.get(first + j, (np.array([leaf.at_element(j)[2]]), np.ones(1))) for j in range(leaf.count)]
+            state = [(leaf, {name: getattr(leaf, name, None) for name in ("fixed", "steps", "rule", "inner", "size", "noise_shape")}) for leaf in engine.adaptive]
+            evaluations = engine.evaluations
+            try:
+                self._known[key] = engine.with_rules(self.compute, points, PANELS)
+            except BudgetError:
+                engine.check_time()
+                self._known[key] = None
+            engine.evaluations = evaluations
+            for leaf, attributes in state:
+                for name, value in attributes.items():
+                    setattr(leaf, name, value)
+        return self._known[key]
 
 
 def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:

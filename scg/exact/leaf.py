@@ -6,19 +6,24 @@ from typing import Any
 import numpy as np
 
 from scg.axes import padded
-from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
+from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.counts import Multinomial
+from scg.distributions.mixture import Mixture
 from scg.distributions.subset import UniformSubset
 from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
-from scg.exact.rules import GAUSS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
+from scg.exact.rules import GAUSS, PANELS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
 from scg.graph import Node, parameter
 from scg.sample import noise
 
 
 class BudgetError(ScgValueError):
-    """More configurations than the budget allows, for one part of a cost."""
+    """More configurations than the budget allows, for one part of a cost, or more time than was given."""
+
+
+class ConvergenceError(ScgValueError):
+    """A mean over continuous values that did not settle, or for which no quadrature rule is known."""
 
 
 def written(count: int) -> str:
@@ -32,6 +37,8 @@ def count_of(law: Any) -> int:
         return math.comb(law.n, law.size)
     if isinstance(law, Multinomial):
         return math.comb(law.n + law.categories - 1, law.categories - 1)
+    if isinstance(law, Mixture):
+        return count_of(law.component)
     if isinstance(law, Independent):
         places = law.base.batch_shape[len(law.base.batch_shape) - law.ndim :]
         return count_of(law.base) ** math.prod(places)
@@ -59,11 +66,12 @@ class Leaf:
         if not self.adaptive and (size := count_of(self.law)) > budget:
             raise BudgetError(f"{name}: {self.law!r} has {written(size)} values, over the budget of {budget}: raise budget=, or sample it ({here()})")
         if self.adaptive and self.discrete and self.law.event_shape:
-            raise ScgValueError(f"{name}: the values of {self.law!r} cannot be listed ({here()})")
+            raise BudgetError(f"{name}: the values of {self.law!r} cannot be listed; sample it ({here()})")
         score = None if self.is_noise else self.law.log_prob(node)
         self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))  # the same for all values
         self.cut = self._cut() if self.adaptive and self.discrete else 0
         self.breaks: list[Any] = []  # of each element, where known
+        self.panels: list[Any] = []  # of each element, points and steps of an independent rule
         numbers = self.adaptive and not self.discrete and not self.event and (not varies or self.is_noise or self.law.has(FixedSupport))
         self.place = place_of(self._flat_law()) if numbers else None
         self.refine(8, GAUSS)
@@ -80,6 +88,8 @@ class Leaf:
         elif self.discrete:
             low, size = float(np.min(getattr(self.law.support, "low", 0))), self.cut * points // 8
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
+        elif self.in_pieces and kind == PANELS:
+            self._by_density(self.panels)
         elif self.in_pieces and (kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.law)):
             self._pieces(16 + points)
         elif self.is_noise:
@@ -117,16 +127,18 @@ class Leaf:
 
     def grid(self) -> Any:
         """Values among which breaks are looked for, (rows, elements), in rising order."""
-        return np.stack([along(*self._at_element(e)) for e in range(self.count)], axis=1)
+        return np.stack([along(*self.at_element(e)) for e in range(self.count)], axis=1)
 
     def _flat_law(self) -> Any:
         return self.law if self.is_noise else self.law.detached()
 
-    def _at_element(self, e: int) -> tuple[float, float, float, float]:
+    def at_element(self, e: int) -> tuple[float, float, float, float]:
         return tuple([float(np.broadcast_to(part, self.batch).reshape(-1)[e]) for part in self.place])  # type: ignore[return-value]
 
     def _pieces(self, n: int) -> None:
-        rules = [pieces(*self._at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)]
+        self._by_density([pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)])
+
+    def _by_density(self, rules: list[Any]) -> None:
         longest = max(len(x) for x, _ in rules)
         x = np.stack([np.append(x, np.full(longest - len(x), x[-1])) for x, _ in rules], axis=1)
         steps = np.stack([np.append(w, np.zeros(longest - len(w))) for _, w in rules], axis=1)
@@ -146,9 +158,11 @@ class Leaf:
             x, w = (np.broadcast_to(a.reshape(len(a), *(batch if a.shape[1] > 1 else [1] * len(self.batch))), (len(a), *self.batch)) for a in fixed)
             self.fixed, self.rule = x.reshape(len(x), self.count), (None, w.reshape(len(w), self.count))
             return
+        if not self.law.has(Reparameterizable):
+            raise ConvergenceError(f"{self.name}: no quadrature rule is known for {law!r}, which is no function of noise; sample it ({here()})")
         base, self.noise_shape = noise_of(law, self.site.shape if self.site.drawn is None else self.site.drawn)
         if self.noise_shape[: len(self.batch)] != self.batch:
-            raise ScgValueError(f"{self.name}: no rule is known for {self.law!r} ({here()})")
+            raise ConvergenceError(f"{self.name}: no quadrature rule is known for {self.law!r}; sample it ({here()})")
         self.inner = math.prod(self.noise_shape[len(self.batch) :])
         self.rule = standard(base, points, kind)
 
@@ -173,6 +187,11 @@ class Leaf:
         values = np.where((digits < 0).reshape(*digits.shape, *[1] * len(self.event)), kept, values)
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)
+
+    def drawn(self, rng: np.random.Generator, law: Any) -> Any:
+        """One value from the distribution ``law`` of this draw, of shape (1, *node.shape)."""
+        full = law.expanded((1, *self.batch)).sample(rng) if self.varies and not self.is_noise else law.sample(rng, (1, *self.drawn_shape))
+        return np.asarray(full, self.node.dtype).reshape(1, *self.node.shape)
 
     def described(self, count: int) -> str:
         """For a message that is about ``count`` of the elements."""

@@ -249,7 +249,8 @@ def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], 
 def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they are out of reach."""
     try:
-        found, truth = exact.moments(graph, budget=_BUDGET, full=True), exact.gradient(graph, budget=_BUDGET, full=True)
+        limits = {"budget": _BUDGET, "full": True, "time_limit": exact.PATIENCE}
+        found, truth = exact.moments(graph, **limits), exact.gradient(graph, **limits)
     except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule: replicates say what the gradient is
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))

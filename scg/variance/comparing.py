@@ -220,7 +220,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
     if not budget or _largest([graph.cost]) > _LARGE:
         return None
     try:
-        return join(exact.gradient(graph, budget=budget), 1)[0]
+        return join(exact.gradient(graph, budget=budget, time_limit=exact.PATIENCE), 1)[0]
     except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule
         return None
 
@@ -230,7 +230,7 @@ def _moments(graph: Graph, budget: int) -> Any:
     if not budget or _largest([g for g in graph._recorded[0] if type(g) is Node]) > _LARGE:
         return None
     try:
-        found = exact.moments(graph, budget=budget)
+        found = exact.moments(graph, budget=budget, time_limit=exact.PATIENCE)
     except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule
         return None
     return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
