@@ -537,6 +537,7 @@ def test_means_that_just_exist():
 NARROW = {  # at 0.6, of which the normal density at mean 0.3 is pdf(0.3)
     "a bump": (lambda z: np.exp(-0.5 * ((z - 0.6) / 1e-3) ** 2), 1e-3 / math.sqrt(1 + 1e-6) * math.exp(-0.045 / (1 + 1e-6))),
     "a bump by its square": (lambda z: np.exp(-0.5e6 * (z * z - 1.2 * z + 0.36)), 1e-3 / math.sqrt(1 + 1e-6) * math.exp(-0.045 / (1 + 1e-6))),
+    "a needle": (lambda z: z + np.exp(-0.5 * ((z - 0.6) / 1e-6) ** 2), 0.3 + 1e-6 * math.exp(-0.045)),
     "a window": (lambda z: 1.0 * (np.abs(z - 0.6) < 2e-3), norm.cdf(0.302) - norm.cdf(0.298)),
     "a steep step": (lambda z: np.tanh((z - 0.6) / 1e-5), 1 - 2 * norm.cdf(0.3) - 2 * 0.3 * norm.pdf(0.3) * 1e-10 * math.pi**2 / 12),
 }
@@ -549,16 +550,17 @@ def test_narrow_places_are_found(name, rule):
     if name == "a window":  # which no path passes
         rule = scg.ScoreFunction()
     found = scg.exact.expectation(lambda t, rng: f(scg.sample(dist.Normal(t, 1.0), rule, rng=rng)), np.array(0.3), full=True)
-    assert found.value == pytest.approx(truth, rel=1e-7, abs=1e-12) and found.error < 1e-9
+    assert found.value == pytest.approx(truth, rel=1e-8, abs=1e-12) and found.error < 1e-9
 
 
 def test_narrow_places_of_two_draws_are_found_or_refused():
-    """z1 - z2 is N(0, 2): a bump of width w at 0 has the mean 1 / sqrt(1 + 2 / w^2)."""
+    """z1 - z2 is N(0, 2): a bump of width w at c has the mean exp(-c^2 / (2 w^2 + 4)) / sqrt(1 + 2 / w^2)."""
+    bump = lambda w: math.exp(-0.09 / (2 * w * w + 4)) / math.sqrt(1 + 2 / w**2)
     for f, truth in [
-        (lambda d: np.exp(-0.5 * (d / 3e-3) ** 2), 1 / math.sqrt(1 + 2 / 9e-6)),
-        (lambda d: np.where(d * d < 1e-6, 1.0, 0.0), 2 * norm.cdf(1e-3 / math.sqrt(2)) - 1),
-        (lambda d: d * d + np.exp(-0.5 * (d / 1e-2) ** 2), 2 + 1 / math.sqrt(1 + 2e4)),
-        (lambda d: d * d + np.exp(-0.5 * d**2), 2 + 1 / math.sqrt(3)),
+        (lambda d: np.exp(-0.5 * ((d - 0.3) / 3e-3) ** 2), bump(3e-3)),
+        (lambda d: np.where((d - 0.3) ** 2 < 1e-6, 1.0, 0.0), norm.cdf(0.301 / math.sqrt(2)) - norm.cdf(0.299 / math.sqrt(2))),
+        (lambda d: d * d + np.exp(-0.5 * ((d - 0.3) / 1e-2) ** 2), 2 + bump(1e-2)),
+        (lambda d: d * d + np.exp(-0.5 * (d - 0.3) ** 2), 2 + bump(1.0)),
     ]:
 
         def cost(t, rng, f=f):
@@ -571,6 +573,17 @@ def test_narrow_places_of_two_draws_are_found_or_refused():
             continue
         assert abs(found.value - truth) <= found.error + 1e-10
     assert found.error < 1e-9  # the last is smooth
+
+
+def test_kinks_of_two_draws_at_a_tolerance():
+    """E max(z1, z2) = 1 / sqrt(pi) and E |z1 - z2| = 2 / sqrt(pi) of standard normals."""
+    for f, truth in [(np.maximum, 1 / math.sqrt(math.pi)), (lambda a, b: np.abs(a - b), 2 / math.sqrt(math.pi))]:
+
+        def cost(t, rng, f=f):
+            return f(*(scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng) for _ in range(2)))
+
+        found = scg.exact.expectation(cost, np.array(0.0), rtol=1e-3, full=True)
+        assert abs(found.value - truth) <= min(found.error, 1e-3)
 
 
 def test_time_is_limited():

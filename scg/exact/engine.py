@@ -327,7 +327,7 @@ class Engine:
         if not self.adaptive:
             found, magnitudes = compute()
             return found, max(eps, self.missing) * max(magnitudes, default=0.0)
-        rtol, closest, stopped, check = max(rtol, 64 * eps), math.inf, None, Check(self, compute, squares)
+        rtol, closest, stopped, check = max(rtol, 64 * eps), math.inf, None, Check(self, compute, squares, rtol)
 
         def apart(a: list[Any], b: list[Any], magnitudes: list[float]) -> tuple[list[float], bool]:
             sizes = [_largest(x) for x in a]
@@ -376,8 +376,8 @@ class Engine:
 class Check:
     """What a result is held against: the same computed with panels, where no part has too many configurations then, or else means along lines."""
 
-    def __init__(self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool):
-        self.engine, self.compute, self.squares = engine, compute, squares
+    def __init__(self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool, rtol: float):
+        self.engine, self.compute, self.squares, self.rtol = engine, compute, squares, rtol
         self.reason = ""
         self._known: dict[int, Any] = {}
 
@@ -389,13 +389,13 @@ class Check:
         other = self._computed(0, points)
         if other is None:
             off, e = panels.apart(lines)
-            if off > max(1e-6, 1e3 * self.engine.eps):
+            if off > max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol):  # a single line is rougher than the mean over all
                 self.reason = f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
                 return None
             return 0.0
         doubt = max([d for d, _, _ in lines.doubt.values()], default=0.0)
         sizes = [max(m, n) for m, n in zip(magnitudes, other[1], strict=True)]
-        return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt))
+        return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt, self.rtol))
 
     def alone(self, rtol: float) -> tuple[list[Any], float] | None:
         """Where no rule settles on what the panels say: their result, if panels that are cut at other places agree."""
