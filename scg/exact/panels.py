@@ -27,7 +27,7 @@ _PANELS = 3000  # along one element
 _DEPTH = 64
 _NOWHERE = np.zeros(0)
 _CANDIDATES = 200  # places along one element where a node turns
-_CHOICES = 12  # of the other elements
+_CHOICES = 5  # of the other elements: what happens at one place of a line happens, most often, at some place of others
 _SECTIONS = 16  # of a bracket, at each step towards the place in it
 _GOLDEN = 0.5 * (math.sqrt(5) - 1)
 
@@ -56,7 +56,7 @@ class Line:
             inner, reach = (-8.0, 4.5), (-tiny if (low if math.isinf(high) else high) == 0 else -near, far_out)
         else:
             inner, reach = (-7.0, 7.0), (-tiny if low == 0 else -near, tiny if high == 0 else near)
-        far = [np.geomspace(abs(a), abs(b), 40)[1:] * np.sign(b) for a, b in zip(inner, reach, strict=True)]
+        far = [np.geomspace(abs(a), abs(b), max(12, count // 3))[1:] * np.sign(b) for a, b in zip(inner, reach, strict=True)]
         middle = np.linspace(*inner, count + 1)
         shift = (np.arange(1, count) * _GOLDEN + 0.31 * seed + 0.17) % 1 - 0.5
         middle[1:-1] += 0.5 * (middle[1] - middle[0]) * shift
@@ -205,7 +205,7 @@ class Panels:
         return {e: known[self._leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] for e in x}
 
     def _resolve(self, group: list[int], found: Found) -> None:
-        count = 128 if len(self.choices) == 1 else 48
+        count = 128 if len(self.choices) == 1 else 36
         lines = {e: Line(*self._leaf(e).at_element(e - self.engine.offsets[self.engine.owner[e]]), self.seed, count, self._leaf(e).node.dtype) for e in group}
         active = {e: np.stack([line.edges[:-1], line.edges[1:]], axis=1) for e, line in lines.items()}
         whole = self._integrals(lines, active)
@@ -308,7 +308,7 @@ class Panels:
         tables = {n.id: self.engine.reach[n.id][:, list(grid)] for n in self.watched}
         nodes = [n for n in self.watched if tables[n.id].any()]
         places: dict[int, list[float]] = {e: [] for e in grid}
-        for choice in self.choices[:3]:
+        for choice in self.choices[:2]:
             _, _, values = self._run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes)
             wanted = []
             for k, n in enumerate(nodes):
