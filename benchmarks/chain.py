@@ -1,8 +1,10 @@
-"""What one operation costs, forward and backward: a chain of operations on ten numbers, beside raw NumPy and other libraries.
+"""What one operation costs, forward and backward: a chain of operations on ten numbers, beside raw NumPy and other
+libraries.
 
-Each quarter of the chain is y * 1.0001, tanh(y), y + x, y - 0.5; the cost is sum(y), and the gradient is taken with respect to x.
-``small`` is the gradient of a function of ten such operations, called from the outside: what a call of ``value_and_grad`` costs.
-``long`` is one chain of a million operations, in a process of its own for each library, with its peak resident size.
+Each quarter of the chain is y * 1.0001, tanh(y), y + x, y - 0.5; the cost is sum(y), and the gradient is taken with
+respect to x. ``small`` is the gradient of a function of ten such operations, called from the outside: what a call of
+``value_and_grad`` costs. ``long`` is one chain of a million operations, in a process of its own for each library, with
+its peak resident size.
 """
 
 import os
@@ -23,7 +25,13 @@ import numpy as np
 from benchmarks.timing import RESULTS, interleaved, medians, peak_bytes, save, table, versions
 
 Gradient = Callable[[np.ndarray, int], np.ndarray]
-PACKAGES = {"scg": "numpy", "PyTorch": "torch", "autograd": "autograd", "MyGrad": "mygrad", "MyGrad, unguarded": "mygrad"}
+PACKAGES = {
+    "scg": "numpy",
+    "PyTorch": "torch",
+    "autograd": "autograd",
+    "MyGrad": "mygrad",
+    "MyGrad, unguarded": "mygrad",
+}
 
 
 def links(x: Any, n: int, tanh: Callable[[Any], Any]) -> Any:
@@ -97,11 +105,19 @@ def _mygrad_unguarded() -> Gradient:
     return mygrad.mem_guard_off(_mygrad())
 
 
-PEERS = {"raw NumPy": lambda: raw, "scg": _scg, "PyTorch": _torch, "autograd": _autograd, "MyGrad": _mygrad, "MyGrad, unguarded": _mygrad_unguarded}
+PEERS = {
+    "raw NumPy": lambda: raw,
+    "scg": _scg,
+    "PyTorch": _torch,
+    "autograd": _autograd,
+    "MyGrad": _mygrad,
+    "MyGrad, unguarded": _mygrad_unguarded,
+}
 
 
 def installed() -> tuple[dict[str, Gradient], list[str]]:
-    """The libraries that can be imported here, checked against the gradient by hand; and the names of those that are missing."""
+    """The libraries that can be imported here, checked against the gradient by hand; and the names of those that are
+    missing."""
     found, missing, x = {}, [], np.linspace(-1, 1, 10)
     for name, load in PEERS.items():
         try:
@@ -114,7 +130,8 @@ def installed() -> tuple[dict[str, Gradient], list[str]]:
 
 
 def measure(peers: dict[str, Gradient], n: int, rounds: int) -> dict[str, float]:
-    """Microseconds for one gradient of a chain of ``n`` operations: medians of interleaved rounds, each as long as 2000 operations at least."""
+    """Microseconds for one gradient of a chain of ``n`` operations: medians of interleaved rounds, each as long as 2000
+    operations at least."""
     x, repeats = np.linspace(-1, 1, 10), max(1, 2000 // n)
 
     def subject(gradient: Gradient) -> Callable[[], None]:
@@ -147,12 +164,33 @@ def long_chain(name: str, n: int) -> dict[str, float] | str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.chain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--length", type=int, default=2000, metavar="N", help="operations in the chain (default 2000)")
-    parser.add_argument("--rounds", type=int, default=21, metavar="R", help="interleaved rounds of which the median is taken (default 21)")
-    parser.add_argument("--long", type=int, default=0, metavar="N", help="also one chain of N operations in a process of its own, such as 1000000")
-    parser.add_argument("--only", nargs="+", choices=PEERS, metavar="NAME", help=f"measure these alone, of: {', '.join(PEERS)}")
-    parser.add_argument("--out", default=RESULTS / "chain.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/chain.json)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=21,
+        metavar="R",
+        help="interleaved rounds of which the median is taken (default 21)",
+    )
+    parser.add_argument(
+        "--long",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also one chain of N operations in a process of its own, such as 1000000",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PEERS, metavar="NAME", help=f"measure these alone, of: {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--out",
+        default=RESULTS / "chain.json",
+        metavar="FILE",
+        help="where the numbers go as JSON (default benchmarks/results/chain.json)",
+    )
     parser.add_argument("--alone", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.alone:
@@ -180,7 +218,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.long:
         record["long"] = {name: long_chain(name, options.long) for name in peers}
         print(f"\none chain of {options.long} operations")
-        rows = [[name, r["seconds"], r["peak"] / 1e9, r["growth"]] if isinstance(r, dict) else [name, r, "", ""] for name, r in record["long"].items()]
+        rows = [
+            [name, r["seconds"], r["peak"] / 1e9, r["growth"]] if isinstance(r, dict) else [name, r, "", ""]
+            for name, r in record["long"].items()
+        ]
         print(table([["", "seconds", "peak GB", "bytes a link"], *rows]))
     save(record, options.out)
 

@@ -1,4 +1,5 @@
-"""What a stochastic node costs: microseconds that one node with ten descendants adds to a gradient, its distribution, its draw, and its share of the surrogate.
+"""What a stochastic node costs: microseconds that one node with ten descendants adds to a gradient, its distribution,
+its draw, and its share of the surrogate.
 
 ``benchmarks.peers.coins`` measures replicates of a gradient, which share all that.
 """
@@ -34,9 +35,22 @@ def node_subjects(rng):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.draws", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=11, metavar="R", help="interleaved rounds of which the median is taken (default 11)")
-    parser.add_argument("--out", default=RESULTS / "draws.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/draws.json)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.draws", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=11,
+        metavar="R",
+        help="interleaved rounds of which the median is taken (default 11)",
+    )
+    parser.add_argument(
+        "--out",
+        default=RESULTS / "draws.json",
+        metavar="FILE",
+        help="where the numbers go as JSON (default benchmarks/results/draws.json)",
+    )
     options = parser.parse_args()
     nodes = medians(interleaved(node_subjects(np.random.default_rng(0)), options.rounds), 1e6 / 200)
     print(f"\nmicroseconds a gradient, ten operations on ten numbers, medians of {options.rounds} rounds")

@@ -1,4 +1,5 @@
-"""Training steps of the autoencoders of ``benchmarks.training_step``, as a user of each library writes them: loss, gradient and Adam, float32.
+"""Training steps of the autoencoders of ``benchmarks.training_step``, as a user of each library writes them: loss,
+gradient and Adam, float32.
 
 Each entry of ``PEERS`` makes, for a ``Model``, a function without arguments that takes one step and returns the loss.
 """
@@ -14,7 +15,8 @@ Step = Callable[[], Any]
 
 
 class Model(NamedTuple):
-    """784 inputs, tanh layers of ``hidden`` units, ``latents`` dimensions; ``samples`` draws of z for an importance bound, 0 for the ELBO."""
+    """784 inputs, tanh layers of ``hidden`` units, ``latents`` dimensions; ``samples`` draws of z for an importance
+    bound, 0 for the ELBO."""
 
     hidden: tuple[int, ...]
     latents: int
@@ -35,7 +37,10 @@ def start(model: Model) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]],
 
     def network(sizes: list[int]) -> list[list[np.ndarray]]:
         limits = [math.sqrt(6 / (m + n)) for m, n in zip(sizes[:-1], sizes[1:], strict=True)]
-        return [[rng.uniform(-a, a, (m, n)).astype(np.float32), np.zeros(n, np.float32)] for a, m, n in zip(limits, sizes[:-1], sizes[1:], strict=True)]
+        return [
+            [rng.uniform(-a, a, (m, n)).astype(np.float32), np.zeros(n, np.float32)]
+            for a, m, n in zip(limits, sizes[:-1], sizes[1:], strict=True)
+        ]
 
     encoder = network([784, *model.hidden, 2 * model.latents])
     decoder = network([model.latents, *model.hidden[::-1], 784])
@@ -98,7 +103,10 @@ def scg_step(compiled: bool) -> Callable[[Model], Step]:
         from scg import distributions as dist
 
         encoder, decoder, x = start(model)
-        params = {"encoder": [scg.nn.Layer(*layer) for layer in encoder], "decoder": [scg.nn.Layer(*layer) for layer in decoder]}
+        params = {
+            "encoder": [scg.nn.Layer(*layer) for layer in encoder],
+            "decoder": [scg.nn.Layer(*layer) for layer in decoder],
+        }
         prior = dist.Normal(np.float32(0), np.float32(1))
 
         def loss(params: Any, x: Any, rng: Any) -> Any:
@@ -108,7 +116,9 @@ def scg_step(compiled: bool) -> Callable[[Model], Step]:
             likelihood = np.sum(dist.Bernoulli(logits=scg.nn.apply(params["decoder"], z)).log_prob(x), axis=-1)
             if not model.samples:
                 return -np.mean(likelihood - np.sum(dist.kl_divergence(q, prior), axis=-1))
-            return -np.mean(scg.objectives.iwae(likelihood + np.sum(prior.log_prob(z) - q.log_prob(z), axis=-1), axis=0))
+            return -np.mean(
+                scg.objectives.iwae(likelihood + np.sum(prior.log_prob(z) - q.log_prob(z), axis=-1), axis=0)
+            )
 
         optimizer, rng = scg.optim.Adam(params, RATE, B1, B2, EPSILON), np.random.default_rng(1)
 
@@ -130,7 +140,9 @@ def torch_step(model: Model) -> Step:
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     encoder, decoder, x = start(model)
-    encoder, decoder = ([[torch.tensor(a, requires_grad=True) for a in layer] for layer in network] for network in (encoder, decoder))
+    encoder, decoder = (
+        [[torch.tensor(a, requires_grad=True) for a in layer] for layer in network] for network in (encoder, decoder)
+    )
     x = torch.tensor(x)
     optimizer = torch.optim.Adam(_flat(encoder, decoder), RATE, (B1, B2), EPSILON)
     shape = shape_of_noise(model)

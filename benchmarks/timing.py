@@ -16,7 +16,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(subjects: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that each subject takes, round by round: A B C A B C ..., so that a slow minute of the machine slows all of them.
+    """Seconds that each subject takes, round by round: A B C A B C ..., so that a slow minute of the machine slows all
+    of them.
 
     One unmeasured round goes first. Garbage is collected before each measurement and not during the warm-up of another.
     """
@@ -40,7 +41,8 @@ def medians(seconds: Mapping[str, Sequence[float]], scale: float = 1.0) -> dict[
 def peak_bytes() -> int:
     """The largest resident size that this process has had so far.
 
-    From the memory map's own high-water mark where the system keeps one: ``ru_maxrss`` of a child also counts the parent it was spawned from.
+    From the memory map's own high-water mark where the system keeps one: ``ru_maxrss`` of a child also counts the
+    parent it was spawned from.
     """
     try:
         status = Path("/proc/self/status").read_text()
@@ -66,9 +68,26 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 def table(rows: Sequence[Sequence[Any]]) -> str:
     """Rows of cells as aligned text, the first row its heading, numbers to three digits."""
-    cells = [[f"{cell:.3g}" if isinstance(cell, float) and cell < 1000 else f"{cell:.0f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    cells = [
+        [
+            (
+                f"{cell:.3g}"
+                if isinstance(cell, float) and cell < 1000
+                else f"{cell:.0f}"
+                if isinstance(cell, float)
+                else str(cell)
+            )
+            for cell in row
+        ]
+        for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *[cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]]) for row in cells]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *[cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]]
+        )
+        for row in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

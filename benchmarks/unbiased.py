@@ -1,10 +1,12 @@
-"""Does assert_unbiased catch what is wrong, and let pass what is right? Every saboteur, and every unbiased estimator of the package, over many seeds.
+"""Does assert_unbiased catch what is wrong, and let pass what is right? Every saboteur, and every unbiased estimator of
+the package, over many seeds.
 
-``saboteurs``: each of ``scg.testing.saboteurs()`` must be rejected exactly, and by replicates at every seed, with the test's own defaults. ``correct``:
-every estimator that ``scg.estimators`` exports with ``unbiased = True``, every baseline, and the objectives' gradients, by replicates against the
-exact gradient; none may be called biased. There a bias of --detect times the gradient's scale is sought with probability --power, coarser than the
-defaults, so that thousands of verdicts take minutes; the rate of false alarms --alpha is the default's. Exits with status 1 where anything is
-called what it is not.
+``saboteurs``: each of ``scg.testing.saboteurs()`` must be rejected exactly, and by replicates at every seed, with the
+test's own defaults. ``correct``: every estimator that ``scg.estimators`` exports with ``unbiased = True``, every
+baseline, and the objectives' gradients, by replicates against the exact gradient; none may be called biased. There a
+bias of --detect times the gradient's scale is sought with probability --power, coarser than the defaults, so that
+thousands of verdicts take minutes; the rate of false alarms --alpha is the default's. Exits with status 1 where
+anything is called what it is not.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import numpy as np
 import scg
 from benchmarks.timing import RESULTS, save, versions
 from scg import distributions as dist
-from scg.estimator import Estimator
+from scg.stochastic.estimator import Estimator
 from scg.testing import judge, saboteurs
 
 TWO, THREE = np.array([0.4, -0.6]), np.array([0.5, -0.3, 0.1])
@@ -67,16 +69,21 @@ def bound(t, rng, rule):
     """Two draws' bound on log p; here the rule is one of the gradients of ``scg.objectives``."""
     kind, gradient = rule.split(": ")
     make = scg.objectives.iwae if kind == "iwae" else scg.objectives.elbo
-    return make(lambda z: dist.Normal(0.0, 1.0).log_prob(z), guide=dist.Normal(t, 1.2), samples=2, rng=rng, gradient=gradient)
+    return make(
+        lambda z: dist.Normal(0.0, 1.0).log_prob(z), guide=dist.Normal(t, 1.2), samples=2, rng=rng, gradient=gradient
+    )
 
 
 def learned():
     """A learned baseline at a constant input."""
-    return scg.Learned(lambda phi, x: phi["level"] * x, {"level": np.zeros(2)}, functools.partial(scg.optim.Adam, learning_rate=0.05))(np.ones(2))
+    return scg.Learned(
+        lambda phi, x: phi["level"] * x, {"level": np.zeros(2)}, functools.partial(scg.optim.Adam, learning_rate=0.05)
+    )(np.ones(2))
 
 
 score, several = scg.ScoreFunction, functools.partial(scg.ScoreFunction, samples=3)
-CORRECT = {  # of each name that scg.estimators exports: (what it is called here, how it is made, its graph, the parameters)
+# of each name that scg.estimators exports: (what it is called here, how it is made, its graph, the parameters)
+CORRECT = {
     "ScoreFunction": [
         ("score function, coins", score, coins, TWO),
         ("score function, nested", score, nested, TWO),
@@ -97,17 +104,34 @@ CORRECT = {  # of each name that scg.estimators exports: (what it is called here
     ],
     "Learned": [("  learned", lambda: score(baseline=learned()), coins, TWO)],
     "ARM": [("ARM", scg.ARM, coins, TWO), ("ARM, nested", scg.ARM, nested, TWO)],
-    "DisARM": [("DisARM", scg.DisARM, coins, TWO), ("DisARM, nested", scg.DisARM, nested, TWO), ("DisARM, faces", scg.DisARM, faces, THREE)],
+    "DisARM": [
+        ("DisARM", scg.DisARM, coins, TWO),
+        ("DisARM, nested", scg.DisARM, nested, TWO),
+        ("DisARM, faces", scg.DisARM, faces, THREE),
+    ],
     "REBAR": [("REBAR", lambda: scg.REBAR(temperature=0.5), coins, TWO)],
     "RELAX": [("RELAX", lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z), np.array(0.5)), coins, TWO)],
     "MuProp": [("MuProp", scg.MuProp, coins, TWO)],
-    "Enumerate": [("enumerate", scg.Enumerate, coins, TWO), ("enumerate one, draw one", lambda: scg.Enumerate(1), faces, THREE)],
+    "Enumerate": [
+        ("enumerate", scg.Enumerate, coins, TWO),
+        ("enumerate one, draw one", lambda: scg.Enumerate(1), faces, THREE),
+    ],
     "UnorderedSet": [("unordered set of 2", lambda: scg.UnorderedSet(2), faces, THREE)],
     "MeasureValued": [("measure-valued", scg.MeasureValued, points, TWO)],
-    "Reparameterized": [("pathwise", scg.Reparameterized, points, TWO), ("pathwise, moving ends", scg.Reparameterized, intervals, TWO)],
+    "Reparameterized": [
+        ("pathwise", scg.Reparameterized, points, TWO),
+        ("pathwise, moving ends", scg.Reparameterized, intervals, TWO),
+    ],
     "objectives": [
         (gradient, functools.partial(str, gradient), bound, np.array(0.3))
-        for gradient in ("elbo: sticking the landing", "elbo: VIMCO", "iwae: pathwise", "iwae: doubly reparameterized", "iwae: score function", "iwae: VIMCO")
+        for gradient in (
+            "elbo: sticking the landing",
+            "elbo: VIMCO",
+            "iwae: pathwise",
+            "iwae: doubly reparameterized",
+            "iwae: score function",
+            "iwae: VIMCO",
+        )
     ],
 }
 ROWS = [row for rows in CORRECT.values() for row in rows]
@@ -117,7 +141,11 @@ PART = 50  # seeds that one task of a worker takes
 def unbiased_exports():
     """The names in scg.estimators of unbiased estimators and of baselines."""
     classes = {name: getattr(scg.estimators, name) for name in scg.estimators.__all__}
-    return {n for n, c in classes.items() if issubclass(c, Estimator) and c.unbiased or issubclass(c, scg.Baseline) and c is not scg.Baseline}
+    return {
+        n
+        for n, c in classes.items()
+        if issubclass(c, Estimator) and c.unbiased or issubclass(c, scg.Baseline) and c is not scg.Baseline
+    }
 
 
 @functools.cache
@@ -154,7 +182,10 @@ def collected(pool, kind, names, seeds, options):
     exact = pool.imap(exactly, range(len(names))) if kind == "saboteurs" else None
     results = pool.imap(verdicts, [(kind, i, part, options) for i in range(len(names)) for part in parts])
     width = max(map(len, names))
-    print(f"{'':{width}}{'  exact verdict    bias' if exact else ''}  biased  unbiased  open  median draws    most  seconds")
+    print(
+        f"{'':{width}}{'  exact verdict    bias' if exact else ''}  biased  unbiased  open  median draws    most "
+        " seconds"
+    )
     records = {}
     for name in names:
         seconds, rows = zip(*[next(results) for _ in parts], strict=True)
@@ -179,14 +210,42 @@ def failures(found, seeds):
 
 
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.unbiased", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.unbiased", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="seeds for each saboteur (default 20)")
-    parser.add_argument("--long-seeds", type=int, default=1000, metavar="N", help="seeds for each correct estimator (default 1000)")
-    parser.add_argument("--alpha", type=float, default=1e-9, metavar="P", help="false alarms allowed for correct estimators (default 1e-9)")
-    parser.add_argument("--detect", type=float, default=0.5, metavar="D", help="bias sought in correct estimators, of the gradient's scale (default 0.5)")
-    parser.add_argument("--power", type=float, default=0.999, metavar="P", help="probability with which it would be found (default 0.999)")
+    parser.add_argument(
+        "--long-seeds", type=int, default=1000, metavar="N", help="seeds for each correct estimator (default 1000)"
+    )
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=1e-9,
+        metavar="P",
+        help="false alarms allowed for correct estimators (default 1e-9)",
+    )
+    parser.add_argument(
+        "--detect",
+        type=float,
+        default=0.5,
+        metavar="D",
+        help="bias sought in correct estimators, of the gradient's scale (default 0.5)",
+    )
+    parser.add_argument(
+        "--power",
+        type=float,
+        default=0.999,
+        metavar="P",
+        help="probability with which it would be found (default 0.999)",
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default 2)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "unbiased.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/unbiased.json)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS / "unbiased.json",
+        metavar="FILE",
+        help="where the numbers go as JSON (default benchmarks/results/unbiased.json)",
+    )
     options = parser.parse_args(arguments)
     if min(options.seeds, options.long_seeds, options.workers) < 1:
         parser.error("--seeds, --long-seeds and --workers must be at least 1")
@@ -198,14 +257,32 @@ def main(arguments=None) -> int:
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         print(f"saboteurs, {options.seeds} seeds each, with the defaults of assert_unbiased")
         wrong = collected(pool, "saboteurs", [s.name for s in saboteurs()], options.seeds, {})
-        print(f"\ncorrect estimators, {options.long_seeds} seeds each, alpha {options.alpha:g}, detect {options.detect:g}, power {options.power:g}")
+        print(
+            f"\ncorrect estimators, {options.long_seeds} seeds each, alpha {options.alpha:g}, detect"
+            f" {options.detect:g}, power {options.power:g}"
+        )
         right = collected(pool, "correct", [row[0] for row in ROWS], options.long_seeds, coarse)
     found = {"saboteurs": wrong, "correct": right}
-    rejected, alarms, passed = (sum(r[s] for r in part.values()) for part, s in ((wrong, "biased"), (right, "biased"), (right, "unbiased")))
-    print(f"\n{len(wrong)} saboteurs: {rejected} of {len(wrong) * options.seeds} verdicts are \"biased\"")
-    print(f"{len(right)} correct estimators: {alarms} of {len(right) * options.long_seeds} verdicts are \"biased\", {passed} are \"unbiased\"")
+    rejected, alarms, passed = (
+        sum(r[s] for r in part.values()) for part, s in ((wrong, "biased"), (right, "biased"), (right, "unbiased"))
+    )
+    print(f'\n{len(wrong)} saboteurs: {rejected} of {len(wrong) * options.seeds} verdicts are "biased"')
+    print(
+        f'{len(right)} correct estimators: {alarms} of {len(right) * options.long_seeds} verdicts are "biased",'
+        f' {passed} are "unbiased"'
+    )
     seconds = time.perf_counter() - start
-    save({"versions": versions("numpy", "scipy"), "seeds": options.seeds, "long seeds": options.long_seeds, **coarse, "seconds": seconds, **found}, options.out)
+    save(
+        {
+            "versions": versions("numpy", "scipy"),
+            "seeds": options.seeds,
+            "long seeds": options.long_seeds,
+            **coarse,
+            "seconds": seconds,
+            **found,
+        },
+        options.out,
+    )
     print(f"{seconds:.0f} s with {options.workers} workers; written to {options.out}")
     bad = failures(found, options.seeds)
     if bad:

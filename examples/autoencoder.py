@@ -2,10 +2,11 @@
 
     q(z | x) = Delta(mu1(x))    p(z) = Flat()    p(x | z) = N(mu2(z), I)
 
-turns the ELBO of examples.vae into -|x - mu2(mu1(x))|^2 / 2, up to the constant -(D/2) log 2 pi: KL(Delta(m) || p) = -log p(m), which is zero
-where p is flat. With --prior normal a proper prior adds |mu1(x)|^2 / 2 to the loss, a penalty on the codes: they stay near the
-origin, and there is a law to draw new codes from. As q has no width, nothing keeps the decoder from taking ever smaller codes apart: their
-spread, which is told at the end beside the prior's one, is not held where the prior is. That is what the entropy of a wider q is for.
+turns the ELBO of examples.vae into -|x - mu2(mu1(x))|^2 / 2, up to the constant -(D/2) log 2 pi: KL(Delta(m) || p) =
+-log p(m), which is zero where p is flat. With --prior normal a proper prior adds |mu1(x)|^2 / 2 to the loss, a penalty
+on the codes: they stay near the origin, and there is a law to draw new codes from. As q has no width, nothing keeps the
+decoder from taking ever smaller codes apart: their spread, which is told at the end beside the prior's one, is not held
+where the prior is. That is what the entropy of a wider q is for.
 """
 
 import argparse
@@ -47,7 +48,9 @@ class Autoencoder(VAE):
         z = self.posterior(params, x).mean
         error = np.sum((x - self.likelihood(params, z).mean) ** 2, axis=-1)
         return {
-            "held-out squared error of an image": Result(float(error.mean()), float(error.std() / np.sqrt(len(x))), "grey levels^2"),
+            "held-out squared error of an image": Result(
+                float(error.mean()), float(error.std() / np.sqrt(len(x))), "grey levels^2"
+            ),
             "|code|^2 / 2": Result(float(np.mean(np.sum(z * z, axis=-1)) / 2)),
             "standard deviation of a latent": Result(float(np.mean(z.std(axis=0))), unit="(the normal prior's: 1)"),
         }

@@ -1,9 +1,10 @@
-"""VAE or IWAE: three objectives, the same networks, data and number of updates, beside Burda, Grosse and Salakhutdinov (2016).
+"""VAE or IWAE: three objectives, the same networks, data and number of updates, beside Burda, Grosse and Salakhutdinov
+(2016).
 
-Trains examples.iwae with --bound elbo and one draw for each image (VAE, k = 1), with --bound elbo and k draws (VAE, k = 50), and with k draws and the
-importance-weighted bound (IWAE), each from several seeds, and prints the negative 5000-sample bound of held-out images. The published
-figures come from 3,280 epochs on 50,000 images; a short run on fewer shows the order and much of the gap, not the values. A run that was
-stopped goes on where it was.
+Trains examples.iwae with --bound elbo and one draw for each image (VAE, k = 1), with --bound elbo and k draws (VAE, k =
+50), and with k draws and the importance-weighted bound (IWAE), each from several seeds, and prints the negative
+5000-sample bound of held-out images. The published figures come from 3,280 epochs on 50,000 images; a short run on
+fewer shows the order and much of the gap, not the values. A run that was stopped goes on where it was.
 """
 
 import argparse
@@ -41,14 +42,32 @@ class Row(NamedTuple):
 def rows(k: int) -> list[Row]:
     """The three objectives; Burda's table 1 (one stochastic layer) has them for k = 5 and k = 50."""
     vae, importance = {5: (86.47, 85.54), 50: (86.35, 84.78)}.get(k, (None, None))
-    return [Row("VAE, k=1", "elbo", 1, 86.76), Row(f"VAE, k={k}", "elbo", k, vae), Row(f"IWAE, k={k}", "iwae", k, importance)]
+    return [
+        Row("VAE, k=1", "elbo", 1, 86.76),
+        Row(f"VAE, k={k}", "elbo", k, vae),
+        Row(f"IWAE, k={k}", "iwae", k, importance),
+    ]
 
 
 def train(row: Row, seed: int, options: argparse.Namespace) -> np.ndarray:
-    """The importance bound of each held-out image for one trained model; what is there already is not done again. Raises DataError."""
+    """The importance bound of each held-out image for one trained model; what is there already is not done again.
+    Raises DataError."""
     out = folder(row, seed, options)
-    arguments = {"data": options.data or "digits", "epochs": options.epochs, "batch": options.batch, "learning-rate": options.learning_rate}
-    arguments |= {"bound": row.bound, "k": row.k, "seed": seed, "hidden": options.hidden, "latents": options.latents, "evaluate": 1, "out": out}
+    arguments = {
+        "data": options.data or "digits",
+        "epochs": options.epochs,
+        "batch": options.batch,
+        "learning-rate": options.learning_rate,
+    }
+    arguments |= {
+        "bound": row.bound,
+        "k": row.k,
+        "seed": seed,
+        "hidden": options.hidden,
+        "latents": options.latents,
+        "evaluate": 1,
+        "out": out,
+    }
     argv = ["--resume", *[word for name, value in arguments.items() for word in (f"--{name}", str(value))]]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
         try:
@@ -63,9 +82,15 @@ def train(row: Row, seed: int, options: argparse.Namespace) -> np.ndarray:
         return known["bounds"]
     model = iwae.IWAE([options.latents], [options.hidden])
     trainer = training.Trainer(model, digits.load(options.data), 0, options.batch, 1.0, 0.0)
-    params = checkpoint.load(out / "checkpoint.npz", like={**saved, "average": {"params": trainer.params, "steps": 0}})["average"]["params"]
+    params = checkpoint.load(out / "checkpoint.npz", like={**saved, "average": {"params": trainer.params, "steps": 0}})[
+        "average"
+    ]["params"]
     rng = np.random.default_rng((seed, 1))
-    _, bounds = evaluation.bounds(lambda x: model.log_weights(params, x, rng), trainer.held[:: -(-len(trainer.held) // options.images)], options.evaluate)
+    _, bounds = evaluation.bounds(
+        lambda x: model.log_weights(params, x, rng),
+        trainer.held[:: -(-len(trainer.held) // options.images)],
+        options.evaluate,
+    )
     checkpoint.save(file, {"key": key, "bounds": bounds})
     return bounds
 
@@ -82,11 +107,15 @@ def trained(row: Row, seed: int, options: argparse.Namespace) -> float:
 
 
 def table(found: dict[Row, np.ndarray]) -> tuple[str, dict[str, dict[str, float]]]:
-    """The table, and the gaps between the last row and the others as {name: {"gap", "low", "high"}}, 95% intervals over the seeds, if there are some."""
+    """The table, and the gaps between the last row and the others as {name: {"gap", "low", "high"}}, 95% intervals over
+    the seeds, if there are some."""
     negative = {row: -np.mean(bounds, axis=1) for row, bounds in found.items()}  # of each seed
     lines = [f"{'negative bound, nats':22}{'mean':>8}   {'of each seed':28}{'Burda et al.':>12}"]
     for row, values in negative.items():
-        lines.append(f"{row.name:22}{values.mean():8.2f}   {' '.join(f'{v:.2f}' for v in values):28}{'' if row.published is None else f'{row.published:.2f}':>12}")
+        lines.append(
+            f"{row.name:22}{values.mean():8.2f}  "
+            f" {' '.join(f'{v:.2f}' for v in values):28}{'' if row.published is None else f'{row.published:.2f}':>12}"
+        )
     *others, best = negative
     gaps = {}
     for row in others:
@@ -107,17 +136,27 @@ def table(found: dict[Row, np.ndarray]) -> tuple[str, dict[str, dict[str, float]
 
 def parser() -> argparse.ArgumentParser:
     """The options of the comparison."""
-    made = argparse.ArgumentParser(prog="python -m examples.compare", description=__doc__, formatter_class=training.Help)
+    made = argparse.ArgumentParser(
+        prog="python -m examples.compare", description=__doc__, formatter_class=training.Help
+    )
     made.add_argument("--data", metavar="DIR", help="as in the other examples (default: digits)")
     made.add_argument("--out", metavar="DIR", default="runs/compare", help="where the runs and table.txt go")
     made.add_argument("--seeds", metavar="N", type=training.natural, default=3, help="runs of each objective")
     made.add_argument("--k", metavar="N", type=training.natural, default=50, help="draws for each image")
-    made.add_argument("--epochs", metavar="N", type=training.natural, default=32, help="passes over the training images")
+    made.add_argument(
+        "--epochs", metavar="N", type=training.natural, default=32, help="passes over the training images"
+    )
     made.add_argument("--batch", metavar="N", type=training.natural, default=20, help="images in a minibatch")
     made.add_argument("--learning-rate", metavar="A", type=training.positive, default=1e-3, help="of Adam")
-    made.add_argument("--hidden", metavar="N", type=training.natural, default=200, help="units in each of the two tanh layers")
-    made.add_argument("--latents", metavar="N", type=training.natural, default=50, help="dimensions of the stochastic layer")
-    made.add_argument("--evaluate", metavar="K", type=training.natural, default=5000, help="draws for each held-out image")
+    made.add_argument(
+        "--hidden", metavar="N", type=training.natural, default=200, help="units in each of the two tanh layers"
+    )
+    made.add_argument(
+        "--latents", metavar="N", type=training.natural, default=50, help="dimensions of the stochastic layer"
+    )
+    made.add_argument(
+        "--evaluate", metavar="K", type=training.natural, default=5000, help="draws for each held-out image"
+    )
     made.add_argument("--images", metavar="N", type=training.natural, default=250, help="held-out images, evenly taken")
     made.add_argument("--processes", metavar="N", type=training.natural, default=2, help="runs at the same time")
     return made
@@ -126,7 +165,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; the exit status."""
     options = parser().parse_args(argv)
-    started, jobs = time.monotonic(), [(row, seed) for row in reversed(rows(options.k)) for seed in range(options.seeds)]
+    started, jobs = (
+        time.monotonic(),
+        [(row, seed) for row in reversed(rows(options.k)) for seed in range(options.seeds)],
+    )
     work = {job: job[0].k + 5 for job in jobs}  # a step costs about this: the draws, and what does not depend on them
     found: dict[tuple[Row, int], np.ndarray] = {}
     with training.processes(options.processes) as executor:
@@ -137,7 +179,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found[row, seed] = future.result()
                 done = sum(work[job] * (job in found or trained(*job, options)) for job in jobs)
                 left = (time.monotonic() - started) * (sum(work.values()) / done - 1)
-                print(f"{row.name:12} seed {seed}   {-found[row, seed].mean():8.2f} nats   {training.clock(time.monotonic() - started)}, {training.clock(left)} left", flush=True)
+                print(
+                    f"{row.name:12} seed {seed}   {-found[row, seed].mean():8.2f} nats  "
+                    f" {training.clock(time.monotonic() - started)}, {training.clock(left)} left",
+                    flush=True,
+                )
         except (DataError, scg.ScgError, OSError) as error:
             executor.shutdown(cancel_futures=True)
             print(f"error: {error}", file=sys.stderr)

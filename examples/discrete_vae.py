@@ -2,10 +2,12 @@
 
     p(z) = Bernoulli(prior)    p(x | z) = Bernoulli(logits = decoder(z))    q(z | x) = Bernoulli(logits = encoder(x))
 
-with 200 latents of 0 and 1 in one layer. Training maximizes the ELBO, E_q[log p(x | z)] - KL(q(z | x) || p(z)), the divergence in closed form, so that the draws
-meet log p(x | z) only. No gradient passes a coin: --estimator chooses what to do about that, and after each epoch the variance of the encoder's gradient is
-measured, at the averaged parameters, over --replicates draws of z for one minibatch; it is the mean of the variances of its coordinates, as in the papers on
-REBAR (Tucker et al., 2017) and DisARM (Dong, Mnih and Tucker, 2020). "gradient variance" in metrics.jsonl, and a figure.
+with 200 latents of 0 and 1 in one layer. Training maximizes the ELBO, E_q[log p(x | z)] - KL(q(z | x) || p(z)), the
+divergence in closed form, so that the draws meet log p(x | z) only. No gradient passes a coin: --estimator chooses what
+to do about that, and after each epoch the variance of the encoder's gradient is measured, at the averaged parameters,
+over --replicates draws of z for one minibatch; it is the mean of the variances of its coordinates, as in the papers on
+REBAR (Tucker et al., 2017) and DisARM (Dong, Mnih and Tucker, 2020). "gradient variance" in metrics.jsonl, and a
+figure.
 """
 
 import argparse
@@ -25,14 +27,15 @@ from examples.iwae import apply
 from examples.training import Result
 from scg import distributions as dist
 from scg import nn, objectives, optim
+from scg.core.tree import leaves
 from scg.special import logsumexp, softplus
-from scg.tree import leaves
 
 TAKES = "one to two minutes"
 
 
 class Start(NamedTuple):
-    """What a rule is made from: the mean image, the number of latents, draws for each image, images in a minibatch, and random numbers."""
+    """What a rule is made from: the mean image, the number of latents, draws for each image, images in a minibatch, and
+    random numbers."""
 
     mean: np.ndarray
     latents: int
@@ -48,7 +51,8 @@ ADAM = partial(optim.Adam, learning_rate=1e-3)
 
 
 def constant(start: Start) -> scg.Constant:
-    """The cost of an image where the decoder answers with the mean image, -sum log(1 - mean), in the units of a mean over the minibatch.
+    """The cost of an image where the decoder answers with the mean image, -sum log(1 - mean), in the units of a mean
+    over the minibatch.
 
     Less x * logit(mean): no draw has an influence on that, and the engine does not count it.
     """
@@ -94,7 +98,8 @@ RULES: dict[str, Make] = {
     "vimco": lambda start: None,
     "exact": lambda start: None,
 }
-"""Every rule of the package that takes a coin, VIMCO, which is a rule of the K-sample bound, and the sum over all values of z."""
+"""Every rule of the package that takes a coin, VIMCO, which is a rule of the K-sample bound, and the sum over all
+values of z."""
 
 LEARNING = ("score+moving", "score+optimal", "score+learned", "rebar", "relax")
 """Those that remember something from one step to the next."""
@@ -103,7 +108,8 @@ IN_TURN = ("enumerate", "measure-valued", "unordered-set")
 """Those that evaluate the decoder at both values of each latent, with the others as drawn."""
 
 MOST_IN_TURN, MOST_EXACT = 2**14, 12
-"""Evaluations of the decoder in one step, and latents of which all 2^n values are summed over: more would take gigabytes."""
+"""Evaluations of the decoder in one step, and latents of which all 2^n values are summed over: more would take
+gigabytes."""
 
 
 class DiscreteVAE(training.Model):
@@ -125,7 +131,8 @@ class DiscreteVAE(training.Model):
         self.rule: Any = None
 
     def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
-        """Glorot's weights, with biases that start the model at the mean image: the encoder sees x - mean, the decoder answers with the mean."""
+        """Glorot's weights, with biases that start the model at the mean image: the encoder sees x - mean, the decoder
+        answers with the mean."""
         mean = np.clip(pixels.mean(axis=0, dtype=np.float32) / 255, 1e-3, 1 - 1e-3)
         encoder = nn.mlp([mean.size, *self.hidden[0], self.latents], rng)
         decoder = nn.mlp([self.latents, *self.hidden[1], mean.size], rng)
@@ -156,7 +163,9 @@ class DiscreteVAE(training.Model):
             return self.vimco(params, x, rng)
         if self.estimator == "exact":
             return self.exact_elbo(params, x)
-        return self.elbo(params, x, rng, scg.ScoreFunction(self.rule(x)) if isinstance(self.rule, scg.Learned) else self.rule)
+        return self.elbo(
+            params, x, rng, scg.ScoreFunction(self.rule(x)) if isinstance(self.rule, scg.Learned) else self.rule
+        )
 
     def elbo(self, params: Any, x: Any, rng: np.random.Generator, rule: Any) -> Any:
         """log p(x | z) - KL(q(z | x) || p(z)), for one draw of z for each row of x."""
@@ -198,7 +207,9 @@ class DiscreteVAE(training.Model):
         q = self.posterior(params, x)
         z = q.sample(rng)
         prior = dist.Bernoulli(logits=params["prior"])
-        return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(prior.log_prob(z) - q.log_prob(z), axis=-1)
+        return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(
+            prior.log_prob(z) - q.log_prob(z), axis=-1
+        )
 
     def test(self, params: Any, x: np.ndarray, rng: np.random.Generator, rows: int = 200) -> float:
         """The ELBO by draws of 0 and 1, whatever bound is trained and by whatever relaxation."""
@@ -206,7 +217,11 @@ class DiscreteVAE(training.Model):
         return sum(float(np.sum(getattr(bound, "value", bound))) for bound in blocks) / len(x)
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-        return {"gradient variance": gradient_variance(self, params, x, rng, self.replicates)} if self.replicates > 1 else {}
+        return (
+            {"gradient variance": gradient_variance(self, params, x, rng, self.replicates)}
+            if self.replicates > 1
+            else {}
+        )
 
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         told = evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, self.evaluate)
@@ -215,7 +230,9 @@ class DiscreteVAE(training.Model):
             told["held-out log-likelihood, exact"] = Result(float(exact.mean()), float(exact.std() / np.sqrt(len(x))))
         return told
 
-    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    def figures(
+        self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Any]:
         prior = dist.Bernoulli(logits=params["prior"])
         found = plots.model(
             images,
@@ -229,10 +246,14 @@ class DiscreteVAE(training.Model):
         return {**found, **variance_figure(history, f"the encoder's gradient by {self.estimator}")}
 
 
-def gradient_variance(model: Any, params: Any, x: np.ndarray, rng: np.random.Generator, replicates: int, part: str = "encoder") -> float:
-    """The variance of the gradient for ``params[part]`` over draws at the same images, as a mean over coordinates; unbiased.
+def gradient_variance(
+    model: Any, params: Any, x: np.ndarray, rng: np.random.Generator, replicates: int, part: str = "encoder"
+) -> float:
+    """The variance of the gradient for ``params[part]`` over draws at the same images, as a mean over coordinates;
+    unbiased.
 
-    Each replicate starts from a copy of the model: what learns from one step to the next is held at what it has learned so far.
+    Each replicate starts from a copy of the model: what learns from one step to the next is held at what it has learned
+    so far.
     """
     gradient = scg.grad(lambda inner, at: at.cost({**params, part: inner}, x, rng))
     count, mean, squares = 0, [], []
@@ -250,7 +271,9 @@ def gradient_variance(model: Any, params: Any, x: np.ndarray, rng: np.random.Gen
 
 def variance_figure(history: list[dict[str, Any]], title: str) -> dict[str, Any]:
     """The variance after each epoch, on a logarithmic scale; nothing where it was not measured."""
-    points = [(entry["epoch"], entry["gradient variance"]) for entry in history if entry.get("gradient variance", 0) > 0]
+    points = [
+        (entry["epoch"], entry["gradient variance"]) for entry in history if entry.get("gradient variance", 0) > 0
+    ]
     if not points:
         return {}
     from matplotlib.figure import Figure
@@ -269,13 +292,34 @@ def parser() -> argparse.ArgumentParser:
     made = training.parser("discrete_vae", __doc__, epochs=100)
     model = made.add_argument_group("the model")
     model.add_argument("--latents", metavar="N", type=training.natural, default=200, help="coins in z")
-    model.add_argument("--encoder", choices=("linear", "nonlinear"), default="linear", help="one affine map, or two tanh layers before it")
+    model.add_argument(
+        "--encoder",
+        choices=("linear", "nonlinear"),
+        default="linear",
+        help="one affine map, or two tanh layers before it",
+    )
     model.add_argument("--decoder", choices=("linear", "nonlinear"), help="likewise (default: as the encoder)")
-    model.add_argument("--hidden", metavar="N", type=training.natural, default=200, help="units in the layers of what is nonlinear")
+    model.add_argument(
+        "--hidden", metavar="N", type=training.natural, default=200, help="units in the layers of what is nonlinear"
+    )
     rule = made.add_argument_group("the gradient")
-    rule.add_argument("--estimator", choices=RULES, default="disarm", metavar="NAME", help=f"how the gradient passes z: {', '.join(RULES)}")
-    rule.add_argument("--k", metavar="N", type=training.natural, default=2, help="draws for each image with score+loo and vimco")
-    rule.add_argument("--replicates", metavar="N", type=training.natural, default=10, help="gradients of which the variance is taken after each epoch; 1 takes none")
+    rule.add_argument(
+        "--estimator",
+        choices=RULES,
+        default="disarm",
+        metavar="NAME",
+        help=f"how the gradient passes z: {', '.join(RULES)}",
+    )
+    rule.add_argument(
+        "--k", metavar="N", type=training.natural, default=2, help="draws for each image with score+loo and vimco"
+    )
+    rule.add_argument(
+        "--replicates",
+        metavar="N",
+        type=training.natural,
+        default=10,
+        help="gradients of which the variance is taken after each epoch; 1 takes none",
+    )
     return made
 
 
@@ -283,25 +327,44 @@ def make(options: argparse.Namespace) -> DiscreteVAE:
     """The model of some options, which are completed."""
     options.decoder = options.decoder or options.encoder
     if options.binarise == "none":
-        raise scg.errors.ScgValueError("the Bernoulli decoder needs black and white images, got --binarise none: use dynamic or threshold")
+        raise scg.errors.ScgValueError(
+            "the Bernoulli decoder needs black and white images, got --binarise none: use dynamic or threshold"
+        )
     if options.estimator in ("score+loo", "vimco") and options.k < 2:
-        raise scg.errors.ScgValueError(f"--estimator {options.estimator} holds each draw against the others: it needs --k 2 or more, got {options.k}")
+        raise scg.errors.ScgValueError(
+            f"--estimator {options.estimator} holds each draw against the others: it needs --k 2 or more, got"
+            f" {options.k}"
+        )
     if options.estimator == "exact" and options.latents > MOST_EXACT:
         raise scg.errors.ScgValueError(
-            f"--estimator exact sums over all 2^n values of z: it takes --latents up to {MOST_EXACT}, got {options.latents}; "
-            "enumerate takes the latents in turn, and disarm has two evaluations for any number of them"
+            f"--estimator exact sums over all 2^n values of z: it takes --latents up to {MOST_EXACT}, got"
+            f" {options.latents}; enumerate takes the latents in turn, and disarm has two evaluations for any number of"
+            " them"
         )
     evaluations = 2 * options.latents * options.batch
     if options.estimator in IN_TURN and evaluations > MOST_IN_TURN:
         raise scg.errors.ScgValueError(
-            f"--estimator {options.estimator} evaluates the decoder at both values of each of {options.latents} latents of {options.batch} images, {evaluations} "
-            f"times in a step, and up to {MOST_IN_TURN} are feasible: use --latents {max(MOST_IN_TURN // (2 * options.batch), 1)} or "
-            f"--batch {max(MOST_IN_TURN // (2 * options.latents), 1)}, or disarm, which has two for any number of latents"
+            f"--estimator {options.estimator} evaluates the decoder at both values of each of {options.latents} latents"
+            f" of {options.batch} images, {evaluations} times in a step, and up to {MOST_IN_TURN} are feasible: use"
+            f" --latents {max(MOST_IN_TURN // (2 * options.batch), 1)} or --batch"
+            f" {max(MOST_IN_TURN // (2 * options.latents), 1)}, or disarm, which has two for any number of latents"
         )
     if options.estimator in LEARNING and options.workers:
-        raise scg.errors.ScgValueError(f"--estimator {options.estimator} learns from one step to the next and cannot be shared out to processes: leave --workers out")
+        raise scg.errors.ScgValueError(
+            f"--estimator {options.estimator} learns from one step to the next and cannot be shared out to processes:"
+            " leave --workers out"
+        )
     hidden = {"linear": (), "nonlinear": (options.hidden, options.hidden)}
-    return DiscreteVAE(options.latents, options.estimator, hidden[options.encoder], hidden[options.decoder], options.k, options.batch, options.replicates, options.evaluate)
+    return DiscreteVAE(
+        options.latents,
+        options.estimator,
+        hidden[options.encoder],
+        hidden[options.decoder],
+        options.k,
+        options.batch,
+        options.replicates,
+        options.evaluate,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

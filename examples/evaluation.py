@@ -1,4 +1,5 @@
-"""What is said of a trained latent-variable model: bounds on the evidence from importance weights, and the latents in use."""
+"""What is said of a trained latent-variable model: bounds on the evidence from importance weights, and the latents in
+use."""
 
 import sys
 import time
@@ -15,10 +16,18 @@ Weights = Callable[[np.ndarray], np.ndarray]
 """Rows of data -> log p(x, z) - log q(z | x) for a fresh draw of z for each row."""
 
 
-def bounds(log_weights: Weights, x: np.ndarray, samples: int, rows: int = 250, tick: Callable[[float], None] = lambda done: None) -> tuple[np.ndarray, np.ndarray]:
-    """For each row of ``x`` the mean of ``samples`` log-weights, and log (1/K) sum_k w_k, the K-sample bound (Burda et al., 2016).
+def bounds(
+    log_weights: Weights,
+    x: np.ndarray,
+    samples: int,
+    rows: int = 250,
+    tick: Callable[[float], None] = lambda done: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each row of ``x`` the mean of ``samples`` log-weights, and log (1/K) sum_k w_k, the K-sample bound (Burda et
+    al., 2016).
 
-    One draw at a time of one block of rows: memory does not grow with the number of samples. After each ``tick`` is told the part that is done.
+    One draw at a time of one block of rows: memory does not grow with the number of samples. After each ``tick`` is
+    told the part that is done.
     """
     elbo, bound = np.zeros(len(x)), np.full(len(x), -np.inf)
     for start in range(0, len(x), rows):
@@ -32,9 +41,13 @@ def bounds(log_weights: Weights, x: np.ndarray, samples: int, rows: int = 250, t
 
 
 def results(log_weights: Weights, x: np.ndarray, samples: int) -> dict[str, Result]:
-    """The ELBO and the K-sample bound of held-out rows; standard errors are over the rows. What takes long says how far it is."""
+    """The ELBO and the K-sample bound of held-out rows; standard errors are over the rows. What takes long says how far
+    it is."""
     if samples >= LONG:
-        print(f"{samples} draws for each: --evaluate K takes K, which is quicker (after Ctrl-C: with --resume)", flush=True)
+        print(
+            f"{samples} draws for each: --evaluate K takes K, which is quicker (after Ctrl-C: with --resume)",
+            flush=True,
+        )
     elbo, bound = bounds(log_weights, x, samples, tick=_progress())
     found = {"ELBO": elbo} if samples == 1 else {"ELBO": elbo, f"{samples}-sample bound": bound}
     return {f"held-out {name}": Result(float(b.mean()), float(b.std() / np.sqrt(len(b)))) for name, b in found.items()}

@@ -5,9 +5,9 @@
     density                     the parameter inside the density: score function, measure-valued, pathwise
     policy                      a policy gradient in a decision process of three states and two actions
 
-Every graph is printed (θ parameter, ○ draw, □ function, ■ cost), drawn as SVG and DOT, and differentiated: exactly, by a
-weighted sum over all values of its draws, and by estimators, whose means over independent replicates stand beside it with
-their standard errors.
+Every graph is printed (θ parameter, ○ draw, □ function, ■ cost), drawn as SVG and DOT, and differentiated: exactly, by
+a weighted sum over all values of its draws, and by estimators, whose means over independent replicates stand beside it
+with their standard errors.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 import scg
 from examples.options import Help
 from scg import distributions as dist
-from scg.estimator import Estimator
+from scg.stochastic.estimator import Estimator
 
 TAKES = "a tenth of a minute"
 
@@ -102,7 +102,8 @@ MOVE = np.array(  # probabilities of the next state, for each state and action
 
 
 def policy(t: Any, rng: Rng, episodes: int = 8) -> Any:
-    """Minus the mean return of episodes of four steps that start in state 0; action a has probability softmax(t[state])[a].
+    """Minus the mean return of episodes of four steps that start in state 0; action a has probability
+    softmax(t[state])[a].
 
     States and actions are one-hot vectors.
     """
@@ -139,7 +140,12 @@ class Entry:
 def discrete(*names: str) -> dict[str, dict[str, Estimator]]:
     """Four rules for draws that take finitely many values."""
     two = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
-    made = {"score function": scg.ScoreFunction(), "leave-one-out": two, "DisARM": scg.DisARM(), "enumerate": scg.Enumerate()}
+    made = {
+        "score function": scg.ScoreFunction(),
+        "leave-one-out": two,
+        "DisARM": scg.DisARM(),
+        "enumerate": scg.Enumerate(),
+    }
     return {rule: dict.fromkeys(names, estimator) for rule, estimator in made.items()}
 
 
@@ -149,7 +155,13 @@ ENTRIES = {
     "schulman-1": Entry("a function, then a draw", "E[dx/dt  d log p(y | x)/dx  f(y)]", schulman_1, T, discrete("y")),
     "schulman-2": Entry("a draw, then a function", "E[d log p(x | t)/dt  f(y(x))]", schulman_2, T, discrete("x")),
     "schulman-3": Entry("a draw, then a draw", "E[d log p(x | t)/dt  f(y)]", schulman_3, T, discrete("x")),
-    "schulman-4": Entry("a draw and a function side by side", "E[d log p(x | t)/dt  f(x, y) + dy/dt  df/dy]", schulman_4, T, discrete("x")),
+    "schulman-4": Entry(
+        "a draw and a function side by side",
+        "E[d log p(x | t)/dt  f(x, y) + dy/dt  df/dy]",
+        schulman_4,
+        T,
+        discrete("x"),
+    ),
     "schulman-5": Entry(
         "a chain with a cost at each step",
         "E[d log p(x1 | t, x0)/dt  (f1 + f2) + d log p(x2 | t, x1)/dt  f2]",
@@ -157,15 +169,31 @@ ENTRIES = {
         T,
         discrete("x1", "x2"),
     ),
-    "sum": Entry("a sum, sampled by a minibatch B of b from n", "E[(n / b) sum over i in B of df_i/dt]", sampled_sum, T, AS_WRITTEN),
+    "sum": Entry(
+        "a sum, sampled by a minibatch B of b from n",
+        "E[(n / b) sum over i in B of df_i/dt]",
+        sampled_sum,
+        T,
+        AS_WRITTEN,
+    ),
     "integral": Entry("an integral, sampled by z ~ p", "E[df(z, t)/dt]", sampled_integral, T, AS_WRITTEN),
-    "both": Entry("a sum of integrals: doubly stochastic", "E[(n / b) sum over i in B of df_i(z_i, t)/dt]", sampled_both, T, AS_WRITTEN),
+    "both": Entry(
+        "a sum of integrals: doubly stochastic",
+        "E[(n / b) sum over i in B of df_i(z_i, t)/dt]",
+        sampled_both,
+        T,
+        AS_WRITTEN,
+    ),
     "density": Entry(
         "the parameter inside the density: z ~ N(t, 1) = t + e",
         "E[f(z) d log p(z | t)/dt] = c E[f(z+) - f(z-)] = E[f'(z) dz/dt]",
         density,
         T,
-        {"score function": {"z": scg.ScoreFunction()}, "measure-valued": {"z": scg.MeasureValued()}, "pathwise": {"z": scg.Reparameterized()}},
+        {
+            "score function": {"z": scg.ScoreFunction()},
+            "measure-valued": {"z": scg.MeasureValued()},
+            "pathwise": {"z": scg.Reparameterized()},
+        },
     ),
     "policy": Entry(
         "a policy gradient: eight episodes of four steps",
@@ -182,12 +210,15 @@ ENTRIES = {
 
 
 def exact_gradient(graph: scg.Graph, points: int = 6) -> np.ndarray:
-    """d/dt sum over all values v of all draws of p(v; t) cost(v; t): one replay of the graph, with a leading axis of alternatives.
+    """d/dt sum over all values v of all draws of p(v; t) cost(v; t): one replay of the graph, with a leading axis of
+    alternatives.
 
-    Normal draws are taken as functions of their noise, and that is summed by a Gauss-Hermite rule: exact for costs that are polynomials in
-    it of degree below 2 * ``points``.
+    Normal draws are taken as functions of their noise, and that is summed by a Gauss-Hermite rule: exact for costs that
+    are polynomials in it of degree below 2 * ``points``.
     """
-    normal = [name for name, node in graph.stochastic.items() if isinstance(node.statics["site"].distribution, dist.Normal)]
+    normal = [
+        name for name, node in graph.stochastic.items() if isinstance(node.statics["site"].distribution, dist.Normal)
+    ]
     graph = graph.bind(dict.fromkeys(normal, scg.Reparameterized()))
     leaves = [node for name, node in graph.stochastic.items() if name not in normal]
     leaves += [node for node in graph.nodes if node.primitive.name == "noise"]
@@ -195,8 +226,12 @@ def exact_gradient(graph: scg.Graph, points: int = 6) -> np.ndarray:
     picks = np.array(list(itertools.product(*[range(len(values)) for values, _ in tables])))
     values = {leaf: table[picks[:, k]] for k, (leaf, (table, _)) in enumerate(zip(leaves, tables, strict=True))}
     weight = np.prod([w[picks[:, k]] for k, (_, w) in enumerate(tables)], axis=0)
-    scores = [np.sum(leaf.statics["site"].distribution.log_prob(leaf)) for leaf in leaves if leaf.primitive.name == "draw"]
-    cost, *logs = scg.replay([graph.cost, *[s for s in scores if isinstance(s, scg.Node)]], values, list(values), create_graph=True)
+    scores = [
+        np.sum(leaf.statics["site"].distribution.log_prob(leaf)) for leaf in leaves if leaf.primitive.name == "draw"
+    ]
+    cost, *logs = scg.replay(
+        [graph.cost, *[s for s in scores if isinstance(s, scg.Node)]], values, list(values), create_graph=True
+    )
     for log in logs:
         weight = weight * np.exp(log)
     return scg.gradients(np.sum(weight * cost), graph.parameters)
@@ -215,7 +250,9 @@ def _table(leaf: scg.Node, points: int) -> tuple[np.ndarray, np.ndarray]:
     return atoms.reshape(len(atoms), *leaf.shape), np.full(len(atoms), 1.0 if law.parameters else 1 / len(atoms))
 
 
-def estimates(graph: scg.Graph, rules: dict[str, dict[str, Estimator]], rng: Rng, replicates: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def estimates(
+    graph: scg.Graph, rules: dict[str, dict[str, Estimator]], rng: Rng, replicates: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """For each rule the mean of the estimated gradient over independent replicates, and its standard error."""
     found = {}
     for rule, estimators in rules.items():
@@ -238,7 +275,10 @@ def show(name: str, entry: Entry, out: Path, seed: int, replicates: int) -> None
     print(f"{'':10}{'exact':>12}" + "".join(f"{rule:>24}" for rule in found))
     for index in np.ndindex(exact.shape):
         label = "d/dt" + (f"[{', '.join(map(str, index))}]" if index else "")
-        print(f"{label:10}{exact[index]:>12.6f}" + "".join(f"{mean[index]:>12.6f} +- {error[index]:.6f}" for mean, error in found.values()))
+        print(
+            f"{label:10}{exact[index]:>12.6f}"
+            + "".join(f"{mean[index]:>12.6f} +- {error[index]:.6f}" for mean, error in found.values())
+        )
     print()
 
 
@@ -247,7 +287,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__, formatter_class=Help)
     parser.add_argument("names", metavar="NAME", nargs="*", help="the graphs to show (default: all)")
     parser.add_argument("--out", metavar="DIR", default="runs/gallery", help="where the pictures go")
-    parser.add_argument("--replicates", metavar="N", type=int, default=20_000, help="independent estimates of each gradient")
+    parser.add_argument(
+        "--replicates", metavar="N", type=int, default=20_000, help="independent estimates of each gradient"
+    )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all draws")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in ENTRIES]

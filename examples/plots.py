@@ -21,9 +21,11 @@ def model(
     draw: Callable[[int], np.ndarray] | None,
     latents: bool = True,
 ) -> dict[str, Any]:
-    """The figures of a trained model: an overview, and, of a model with real latents, traversals and the plane, if there are two.
+    """The figures of a trained model: an overview, and, of a model with real latents, traversals and the plane, if
+    there are two.
 
-    ``encode`` maps rows of pixels to codes, ``decode`` codes to mean pixels in 0 to 1; ``draw(n)`` are n codes of the prior (None: it has none).
+    ``encode`` maps rows of pixels to codes, ``decode`` codes to mean pixels in 0 to 1; ``draw(n)`` are n codes of the
+    prior (None: it has none).
     """
     shown = x[np.linspace(0, len(x) - 1, min(30, len(x))).astype(int)]
     found = {"": summary(images, shown, decode(encode(shown)), None if draw is None else decode(draw(60)), history)}
@@ -35,21 +37,41 @@ def model(
     return found
 
 
-def summary(images: Images, shown: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray | None, history: list[dict[str, Any]]) -> Any:
-    """Held-out images over their reconstructions, samples if there are any, and the learning curve: a matplotlib figure."""
+def summary(
+    images: Images, shown: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray | None, history: list[dict[str, Any]]
+) -> Any:
+    """Held-out images over their reconstructions, samples if there are any, and the learning curve: a matplotlib
+    figure."""
     columns = 10
-    pairs = [part[i : i + columns] for i in range(0, len(shown), columns) for part in (_filled(shown, columns), _filled(rebuilt, columns))]
+    pairs = [
+        part[i : i + columns]
+        for i in range(0, len(shown), columns)
+        for part in (_filled(shown, columns), _filled(rebuilt, columns))
+    ]
     figure = _figure(12, 8.5)
     cells = figure.add_gridspec(2, 2, height_ratios=(1.25, 1))
-    show(figure.add_subplot(cells[0, 0]), np.concatenate(pairs), images.shape, columns, "held-out images, and below each its reconstruction")
+    show(
+        figure.add_subplot(cells[0, 0]),
+        np.concatenate(pairs),
+        images.shape,
+        columns,
+        "held-out images, and below each its reconstruction",
+    )
     if drawn is not None:
-        show(figure.add_subplot(cells[0, 1]), drawn, images.shape, columns, "samples: means of p(x | z) for z from the prior")
+        show(
+            figure.add_subplot(cells[0, 1]),
+            drawn,
+            images.shape,
+            columns,
+            "samples: means of p(x | z) for z from the prior",
+        )
     curve(figure.add_subplot(cells[1, :]), history)
     return figure
 
 
 def traversals(images: Images, codes: np.ndarray, decode: Map, most: int = 12, steps: int = 11) -> Any:
-    """Each row starts from one held-out code and moves one latent over the range of the codes; those that vary most come first."""
+    """Each row starts from one held-out code and moves one latent over the range of the codes; those that vary most
+    come first."""
     spread = codes.std(axis=0)
     dimensions = np.argsort(-spread)[:most]
     moved = np.repeat(codes[:1], len(dimensions) * steps, axis=0).reshape(len(dimensions), steps, -1)
@@ -57,17 +79,35 @@ def traversals(images: Images, codes: np.ndarray, decode: Map, most: int = 12, s
         row[:, d] = codes[:, d].mean() + np.linspace(-2.5, 2.5, steps) * spread[d]
     figure = _figure(8, 0.62 * len(dimensions) + 1)
     axes = figure.add_subplot()
-    show(axes, decode(moved.reshape(-1, codes.shape[1])), images.shape, steps, "one latent in each row, from -2.5 to 2.5 standard deviations of its codes")
+    show(
+        axes,
+        decode(moved.reshape(-1, codes.shape[1])),
+        images.shape,
+        steps,
+        "one latent in each row, from -2.5 to 2.5 standard deviations of its codes",
+    )
     for line, d in enumerate(dimensions):
-        axes.text(-3, 1 + line * (images.shape[0] + 1) + images.shape[0] / 2, f"z[{d}]  {spread[d]:.2f}", ha="right", va="center", fontsize=8)
+        axes.text(
+            -3,
+            1 + line * (images.shape[0] + 1) + images.shape[0] / 2,
+            f"z[{d}]  {spread[d]:.2f}",
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
     return figure
 
 
 def plane(images: Images, codes: np.ndarray, decode: Map, side: int = 20) -> Any:
-    """The two latents: codes of the held-out images, in colour by label, and the images that a grid of normal quantiles decodes to."""
+    """The two latents: codes of the held-out images, in colour by label, and the images that a grid of normal quantiles
+    decodes to."""
     figure = _figure(13, 6.5)
     left, right = figure.subplots(1, 2)
-    points = left.scatter(*codes.T, c=images.test_labels, cmap="tab10", s=8) if images.test_labels is not None else left.scatter(*codes.T, s=8)
+    points = (
+        left.scatter(*codes.T, c=images.test_labels, cmap="tab10", s=8)
+        if images.test_labels is not None
+        else left.scatter(*codes.T, s=8)
+    )
     if images.test_labels is not None:
         figure.colorbar(points, ax=left, label="label")
     left.set_title("codes of the held-out images", loc="left", fontsize=11)
@@ -76,7 +116,13 @@ def plane(images: Images, codes: np.ndarray, decode: Map, side: int = 20) -> Any
     at = ndtri((np.arange(side) + 0.5) / side)
     center, spread = codes.mean(axis=0), codes.std(axis=0)
     grid_ = np.stack(np.meshgrid(center[0] + spread[0] * at, center[1] - spread[1] * at), axis=-1).reshape(-1, 2)
-    show(right, decode(grid_.astype(codes.dtype)), images.shape, side, "what a grid of the codes' normal quantiles decodes to")
+    show(
+        right,
+        decode(grid_.astype(codes.dtype)),
+        images.shape,
+        side,
+        "what a grid of the codes' normal quantiles decodes to",
+    )
     return figure
 
 
@@ -86,7 +132,9 @@ def bounds(found: dict[int, float], levels: dict[str, float]) -> Any:
     axes = figure.add_subplot()
     for i, (label, level) in enumerate(levels.items()):
         axes.axhline(level, color="0.3", linestyle=("-", "--", ":")[i % 3], label=label)
-    axes.semilogx(list(found), list(found.values()), marker="o", color="tab:blue", label="bound from K samples (K = 1: the ELBO)")
+    axes.semilogx(
+        list(found), list(found.values()), marker="o", color="tab:blue", label="bound from K samples (K = 1: the ELBO)"
+    )
     axes.set_xticks(list(found), [str(k) for k in found])
     axes.minorticks_off()
     tidy(axes, "K", "nats for one held-out image", "exact log-likelihood and its bounds")
@@ -95,7 +143,8 @@ def bounds(found: dict[int, float], levels: dict[str, float]) -> Any:
 
 
 def curve(axes: Any, history: list[dict[str, Any]]) -> None:
-    """The bound against the epoch, training and held-out; of ten epochs or more the steep beginning may leave the picture."""
+    """The bound against the epoch, training and held-out; of ten epochs or more the steep beginning may leave the
+    picture."""
     from matplotlib.ticker import MaxNLocator
 
     epochs, few = [entry["epoch"] for entry in history], len(history) < 10
@@ -105,7 +154,10 @@ def curve(axes: Any, history: list[dict[str, Any]]) -> None:
         axes.plot(epochs, values, color=color, label=label, marker="." if few else None)
         va = "bottom" if key == above else "top"  # so that two labels never overlap
         axes.annotate(f" {values[-1]:.1f}", (epochs[-1], values[-1]), color=color, va=va, fontsize=9)
-    middle, top = np.median([entry["test"] for entry in history]), max(max(entry["train"], entry["test"]) for entry in history)
+    middle, top = (
+        np.median([entry["test"] for entry in history]),
+        max(max(entry["train"], entry["test"]) for entry in history),
+    )
     bottom = min(middle - 2 * (top - middle), top - 5)
     if few:
         low = min(min(entry["train"], entry["test"]) for entry in history)

@@ -2,12 +2,14 @@
 
     p(z) = N(0, I)    p(x | z) = N(W z + m, s^2 I)    q(z | x) = N(A (x - m), diag(c)^2)
 
-W, m, s, A and c are learned by the doubly stochastic procedure: minibatches, and one reparameterized draw of z for each image. Exactly,
-log p(x) = log N(x; m, W W^T + s^2 I); at the maximum of the likelihood m is the mean, s^2 the mean of the D - M smaller eigenvalues of the data's
-covariance, and W = U (L - s^2 I)^{1/2} R for its M leading eigenvectors U, eigenvalues L and any rotation R (Tipping and Bishop, 1999).
-The posterior has covariance s^2 (W^T W + s^2 I)^{-1}: where the columns of W are orthogonal a diagonal q can be exact, the ELBO turns W that way,
-and then it is the log-likelihood. To have something to see, the K-sample bounds at the end, K = 1 to 1000, are those of a q that is
---widen times as wide as the learned one. The learned subspace is compared with that of U by the largest angle between them.
+W, m, s, A and c are learned by the doubly stochastic procedure: minibatches, and one reparameterized draw of z for each
+image. Exactly, log p(x) = log N(x; m, W W^T + s^2 I); at the maximum of the likelihood m is the mean, s^2 the mean of
+the D - M smaller eigenvalues of the data's covariance, and W = U (L - s^2 I)^{1/2} R for its M leading eigenvectors U,
+eigenvalues L and any rotation R (Tipping and Bishop, 1999). The posterior has covariance s^2 (W^T W + s^2 I)^{-1}:
+where the columns of W are orthogonal a diagonal q can be exact, the ELBO turns W that way, and then it is the
+log-likelihood. To have something to see, the K-sample bounds at the end, K = 1 to 1000, are those of a q that is
+--widen times as wide as the learned one. The learned subspace is compared with that of U by the largest angle between
+them.
 """
 
 import argparse
@@ -38,7 +40,8 @@ class Linear(NamedTuple):
     scale: float
 
     def log_likelihood(self, x: np.ndarray) -> np.ndarray:
-        """log N(x; mean, weight weight^T + scale^2 I) for each row, with the inverse and the determinant of an M x M matrix."""
+        """log N(x; mean, weight weight^T + scale^2 I) for each row, with the inverse and the determinant of an M x M
+        matrix."""
         W, x, variance = np.float64(self.weight), np.float64(x) - self.mean, float(self.scale) ** 2
         (D, M), inner = W.shape, W.T @ W
         K = inner + variance * np.eye(M)
@@ -52,12 +55,16 @@ def closed_form(x: np.ndarray, latents: int) -> Linear:
     mean = np.mean(x, axis=0, dtype=float)
     values, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
     noise = values[:-latents].mean()
-    return Linear(vectors[:, : -latents - 1 : -1] * np.sqrt(values[: -latents - 1 : -1] - noise), mean, math.sqrt(noise))
+    return Linear(
+        vectors[:, : -latents - 1 : -1] * np.sqrt(values[: -latents - 1 : -1] - noise), mean, math.sqrt(noise)
+    )
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
     """The largest angle, in degrees, between the spaces that the columns span."""
-    sine = np.linalg.norm((np.eye(len(a)) - (q := np.linalg.qr(np.float64(a))[0]) @ q.T) @ np.linalg.qr(np.float64(b))[0], 2)
+    sine = np.linalg.norm(
+        (np.eye(len(a)) - (q := np.linalg.qr(np.float64(a))[0]) @ q.T) @ np.linalg.qr(np.float64(b))[0], 2
+    )
     return math.degrees(math.asin(min(1.0, sine)))
 
 
@@ -71,7 +78,9 @@ class PPCA(training.Model):
         """Small random directions; beside them what is known in closed form, to compare with at the end."""
         x = training.binarise(pixels, rng, "none")
         if self.latents >= min(x.shape):
-            raise scg.errors.ScgValueError(f"--latents must be below the number of pixels and of images, {min(x.shape)}, got {self.latents}")
+            raise scg.errors.ScgValueError(
+                f"--latents must be below the number of pixels and of images, {min(x.shape)}, got {self.latents}"
+            )
         self.best = closed_form(x, self.latents)
         weight = 0.1 * rng.standard_normal((x.shape[1], self.latents), dtype=np.float32)
         return {
@@ -99,7 +108,9 @@ class PPCA(training.Model):
         """log p(x, z) / q(z | x) for one draw of z for each row of x, from a q that is ``widen`` times as wide."""
         q = self.posterior({**params, "log_width": params["log_width"] + math.log(widen)}, x)
         z = q.sample(rng)
-        return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(PRIOR.log_prob(z) - q.log_prob(z), axis=-1)
+        return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(
+            PRIOR.log_prob(z) - q.log_prob(z), axis=-1
+        )
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
         return {"degrees": angle(params["weight"], self.best.weight)}
@@ -107,7 +118,10 @@ class PPCA(training.Model):
     def bounds(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
         """The K-sample bound of each row with the wide q, by K: means over all groups of K of the same draws."""
         weights = np.stack([self.log_weights(params, x, rng, self.widen).astype(float) for _ in range(max(SAMPLES))])
-        return {k: np.mean(np.logaddexp.reduce(weights.reshape(-1, k, len(x)), axis=1) - math.log(k), axis=0) for k in SAMPLES}
+        return {
+            k: np.mean(np.logaddexp.reduce(weights.reshape(-1, k, len(x)), axis=1) - math.log(k), axis=0)
+            for k in SAMPLES
+        }
 
     def learned(self, params: Any) -> Linear:
         """The learned model of x."""
@@ -117,15 +131,21 @@ class PPCA(training.Model):
         learned = self.learned(params)
         exact, best = learned.log_likelihood(x), self.best.log_likelihood(x)
         elbo, _ = evaluation.bounds(lambda rows: self.log_weights(params, rows, rng), x, 100)
-        gaps = {"ELBO": elbo, **{f"with q {self.widen:g} times as wide, K = {k}": b for k, b in self.bounds(params, x, rng).items()}}
+        gaps = {
+            "ELBO": elbo,
+            **{f"with q {self.widen:g} times as wide, K = {k}": b for k, b in self.bounds(params, x, rng).items()},
+        }
         told = {"held-out log-likelihood, closed form": best, "held-out log-likelihood, learned": exact}
-        told |= {f"below it: {name}": exact - bound for name, bound in gaps.items()}  # differences: how images differ is in both, and cancels
+        # differences: how images differ is in both, and cancels
+        told |= {f"below it: {name}": exact - bound for name, bound in gaps.items()}
         found = {name: Result(float(v.mean()), float(v.std() / math.sqrt(len(x)))) for name, v in told.items()}
         found["largest angle between the subspaces"] = Result(angle(learned.weight, self.best.weight), unit="degrees")
         found["scale of the noise"] = Result(learned.scale, unit=f"(closed form: {self.best.scale:.4f})")
         return found
 
-    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    def figures(
+        self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Any]:
         bounds = {k: float(b.mean()) for k, b in self.bounds(params, x, rng).items()}
         exact, best = (float(model.log_likelihood(x).mean()) for model in (self.learned(params), self.best))
         found = plots.model(
@@ -136,7 +156,10 @@ class PPCA(training.Model):
             decode=lambda z: np.clip(self.likelihood(params, z).mean, 0, 1),
             draw=lambda n: PRIOR.sample(rng, (n, self.latents)),
         )
-        return {**found, "bounds": plots.bounds(bounds, {"log-likelihood, learned": exact, "log-likelihood, closed form": best})}
+        return {
+            **found,
+            "bounds": plots.bounds(bounds, {"log-likelihood, learned": exact, "log-likelihood, closed form": best}),
+        }
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,7 +167,13 @@ def parser() -> argparse.ArgumentParser:
     made = training.parser("ppca", __doc__, epochs=120, average=0.995, binarise="none", rate=3e-3)
     model = made.add_argument_group("the model")
     model.add_argument("--latents", metavar="N", type=training.natural, default=6, help="dimensions of z")
-    model.add_argument("--widen", metavar="R", type=training.positive, default=3.0, help="factor on the scales of q in the K-sample bounds at the end")
+    model.add_argument(
+        "--widen",
+        metavar="R",
+        type=training.positive,
+        default=3.0,
+        help="factor on the scales of q in the K-sample bounds at the end",
+    )
     return made
 
 

@@ -1,13 +1,16 @@
 """A switching state-space model: an image as the sequence of its rows.
 
-    p(s_t | s_{t-1}) = Categorical(P[s_{t-1}])    p(z_t | z_{t-1}, s_t) = N(A[s_t] z_{t-1} + b[s_t], c[s_t]^2)    p(x_t | s_t, z_t) = Bernoulli(logits = E[s_t] + L z_t)
+    p(s_t | s_{t-1}) = Categorical(P[s_{t-1}])    p(z_t | z_{t-1}, s_t) = N(A[s_t] z_{t-1} + b[s_t], c[s_t]^2)    p(x_t
+    | s_t, z_t) = Bernoulli(logits = E[s_t] + L z_t)
 
-with a regime s_t and a state z_t for each row x_t. The guide, q(z_t | z_{t-1}, x) q(s_t | s_{t-1}, x), has seen the whole image. States are reparameterized; for
-regimes --estimator chooses. Each of the draws meets the terms of its own and of later rows only, the cost-to-go: nobody says so, the engine follows it from draw
-to cost. What this is worth is told at the end, beside the score function with the total cost (--estimator total).
+with a regime s_t and a state z_t for each row x_t. The guide, q(z_t | z_{t-1}, x) q(s_t | s_{t-1}, x), has seen the
+whole image. States are reparameterized; for regimes --estimator chooses. Each of the draws meets the terms of its own
+and of later rows only, the cost-to-go: nobody says so, the engine follows it from draw to cost. What this is worth is
+told at the end, beside the score function with the total cost (--estimator total).
 
-The regimes can also be summed out, by the forward algorithm (Rabiner, 1989): --estimator marginal. Without states, the default, the model is a hidden Markov model, of
-which this sum is the exact log p(x), and no bound lies above it. With --state 4 the draws are of both kinds, and it is a bound that is at least the ELBO.
+The regimes can also be summed out, by the forward algorithm (Rabiner, 1989): --estimator marginal. Without states, the
+default, the model is a hidden Markov model, of which this sum is the exact log p(x), and no bound lies above it. With
+--state 4 the draws are of both kinds, and it is a bound that is at least the ELBO.
 """
 
 import argparse
@@ -44,12 +47,22 @@ RULES: dict[str, Callable[[], Any]] = {
 
 
 class Switching(training.Model):
-    """Parameters are {"encoder": ..., "switch": ..., "decoder": ...}: those of the guide, its table of transitions aside, and those of the model above.
+    """Parameters are {"encoder": ..., "switch": ..., "decoder": ...}: those of the guide, its table of transitions
+    aside, and those of the model above.
 
     Regimes are one-hot vectors, so that a table over them is looked up by a product.
     """
 
-    def __init__(self, width: int, regimes: int = 10, state: int = 0, hidden: int = 200, estimator: str = "score+moving", replicates: int = 10, evaluate: int = 100):
+    def __init__(
+        self,
+        width: int,
+        regimes: int = 10,
+        state: int = 0,
+        hidden: int = 200,
+        estimator: str = "score+moving",
+        replicates: int = 10,
+        evaluate: int = 100,
+    ):
         self.width, self.regimes, self.dimensions, self.hidden = width, regimes, state, hidden
         self.estimator, self.replicates, self.evaluate = estimator, replicates, evaluate
         self.rules: list[Any] = []
@@ -67,11 +80,19 @@ class Switching(training.Model):
         decoder = {"first": np.zeros(k), "transition": np.eye(k), "emission": np.log(emission / (1 - emission))}
         encoder: dict[str, Any] = {"network": network}
         if d:
-            decoder |= {"dynamics": np.tile(0.9 * np.eye(d), (k, 1, 1)), "shift": np.zeros((k, d)), "log_scale": np.full((k, d), -0.5)}
+            decoder |= {
+                "dynamics": np.tile(0.9 * np.eye(d), (k, 1, 1)),
+                "shift": np.zeros((k, d)),
+                "log_scale": np.full((k, d), -0.5),
+            }
             decoder |= {"loading": 0.3 * rng.standard_normal((d, self.width))}
             encoder["carry"] = np.zeros((d, d), np.float32)
         self.rules = [RULES[self.estimator]() for _ in range(steps)]  # one for each row: baselines of their own
-        return {"encoder": encoder, "switch": np.eye(k, dtype=np.float32), "decoder": {name: value.astype(np.float32) for name, value in decoder.items()}}
+        return {
+            "encoder": encoder,
+            "switch": np.eye(k, dtype=np.float32),
+            "decoder": {name: value.astype(np.float32) for name, value in decoder.items()},
+        }
 
     @property
     def state(self) -> Any:  # type: ignore[override]
@@ -91,7 +112,8 @@ class Switching(training.Model):
         return self.elbo(params, x, rng, self.rules)[0]
 
     def elbo(self, params: Any, x: Any, rng: np.random.Generator, rules: Any) -> tuple[Any, Any]:
-        """log p(x, z, s) - log q(z, s | x) for one draw for each image, as a sum over its rows, and log q(s | x). Without rules regimes are held."""
+        """log p(x, z, s) - log q(z, s | x) for one draw for each image, as a sum over its rows, and log q(s | x).
+        Without rules regimes are held."""
         p = params["decoder"]
         h, table, log_q_z = self.states(p, params["encoder"], x, rng)
         first, transition = log_softmax(p["first"], -1), log_softmax(p["transition"], -1)
@@ -99,7 +121,11 @@ class Switching(training.Model):
         for t in range(table.shape[1]):
             law = dist.OneHotCategorical(logits=h[:, t, : self.regimes] + (0 if s is None else s @ params["switch"]))
             arrival = first if s is None else s @ transition
-            s = law.stop_gradient().sample(rng) if rules is None else scg.sample(law, rules[t], rng=rng, name=f"s{t + 1}")
+            s = (
+                law.stop_gradient().sample(rng)
+                if rules is None
+                else scg.sample(law, rules[t], rng=rng, name=f"s{t + 1}")
+            )
             log_q = np.sum(s * law.log_p, axis=-1)
             bound = bound + np.sum(s * (arrival + table[:, t]), axis=-1) - log_q
             log_q_s = log_q_s + log_q
@@ -112,7 +138,8 @@ class Switching(training.Model):
         return forward(log_softmax(p["first"], -1), log_softmax(p["transition"], -1), table) - log_q_z
 
     def states(self, p: Any, q: Any, x: Any, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-        """Features of shape (images, T, K + 2d), of which the first K are logits of regimes; tables; log q(z | x) at a draw of z.
+        """Features of shape (images, T, K + 2d), of which the first K are logits of regimes; tables; log q(z | x) at a
+        draw of z.
 
         Tables, of shape (images, T, K), are log p(x_t | s_t, z_t) + log p(z_t | z_{t-1}, s_t).
         """
@@ -130,7 +157,11 @@ class Switching(training.Model):
         before = np.concatenate([np.zeros_like(path[:, :1]), path[:, :-1]], axis=1)  # z_0 = 0
         lift = path @ p["loading"]
         loc = np.einsum("ntd,kde->ntke", before, p["dynamics"]) + p["shift"]
-        table = table + np.sum(rows * lift, axis=-1, keepdims=True) - np.sum(softplus(p["emission"] + lift[:, :, None]), axis=-1)
+        table = (
+            table
+            + np.sum(rows * lift, axis=-1, keepdims=True)
+            - np.sum(softplus(p["emission"] + lift[:, :, None]), axis=-1)
+        )
         return h, table + np.sum(dist.Normal(loc, np.exp(p["log_scale"])).log_prob(path[:, :, None]), axis=-1), log_q
 
     def log_weights(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -145,10 +176,13 @@ class Switching(training.Model):
 
     def test(self, params: Any, x: np.ndarray, rng: np.random.Generator, rows: int = 200) -> float:
         """The ELBO, whatever is trained and by whatever relaxation."""
-        return sum(float(np.sum(self.log_weights(params, x[i : i + rows], rng))) for i in range(0, len(x), rows)) / len(x)
+        return sum(float(np.sum(self.log_weights(params, x[i : i + rows], rng))) for i in range(0, len(x), rows)) / len(
+            x
+        )
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-        if self.replicates < 2 or self.estimator == "marginal" and not self.dimensions:  # then the guide has no part in it
+        # then the guide has no part in it
+        if self.replicates < 2 or self.estimator == "marginal" and not self.dimensions:
             return {}
         return {"gradient variance": gradient_variance(self, params, x, rng, self.replicates)}
 
@@ -164,20 +198,38 @@ class Switching(training.Model):
         for rule in ("score", "total"):
             other = Switching(self.width, self.regimes, self.dimensions, self.hidden, rule)
             other.rules = [RULES[rule]() for _ in range(x.shape[1] // self.width)]
-            found[rule] = gradient_variance(other, params, x[:100], rng, 10 * max(self.replicates, 2), "switch")  # which no states have a part in
-        told["variance with the cost-to-go"] = Result(found["score"], unit="(score function; the gradient for the guide's transitions)")
-        told["variance with the total cost"] = Result(found["total"], unit=f"({found['total'] / found['score']:.1f} times as much)")
+            # which no states have a part in
+            found[rule] = gradient_variance(other, params, x[:100], rng, 10 * max(self.replicates, 2), "switch")
+        told["variance with the cost-to-go"] = Result(
+            found["score"], unit="(score function; the gradient for the guide's transitions)"
+        )
+        told["variance with the total cost"] = Result(
+            found["total"], unit=f"({found['total'] / found['score']:.1f} times as much)"
+        )
         return told
 
-    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    def figures(
+        self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Any]:
         from matplotlib.figure import Figure
 
         shown = x[np.linspace(0, len(x) - 1, min(50, len(x))).astype(int)]
         figure = Figure(figsize=(12, 7.5), layout="constrained")
         cells = figure.add_gridspec(2, 2, height_ratios=(0.85, 1))
         left, right = figure.add_subplot(cells[0, 0]), figure.add_subplot(cells[0, 1])
-        pictures(left, shown, self.paths(params, shown, rng), images.shape, "held-out images, each row in the colour of its regime")
-        pictures(right, *self.dream(params, 50, shown.shape[1] // self.width, rng), images.shape, "samples: means of p(x | s, z), likewise")
+        pictures(
+            left,
+            shown,
+            self.paths(params, shown, rng),
+            images.shape,
+            "held-out images, each row in the colour of its regime",
+        )
+        pictures(
+            right,
+            *self.dream(params, 50, shown.shape[1] // self.width, rng),
+            images.shape,
+            "samples: means of p(x | s, z), likewise",
+        )
         plots.curve(figure.add_subplot(cells[1, 0]), history)
         axes = figure.add_subplot(cells[1, 1])
         p = np.exp(log_softmax(params["decoder"]["transition"], -1))
@@ -214,7 +266,8 @@ class Switching(training.Model):
 
 
 def forward(first: Any, transition: Any, table: Any) -> Any:
-    """log sum_s exp(first[s_1] + sum_t transition[s_t, s_{t+1}] + sum_t table[:, t, s_t]), in T steps of K^2 instead of K^T sums."""
+    """log sum_s exp(first[s_1] + sum_t transition[s_t, s_{t+1}] + sum_t table[:, t, s_t]), in T steps of K^2 instead of
+    K^T sums."""
     alpha = first + table[:, 0]
     for t in range(1, table.shape[1]):
         alpha = logsumexp(alpha[:, :, None] + transition, axis=1) + table[:, t]
@@ -229,7 +282,9 @@ def colours(numbers: np.ndarray) -> np.ndarray:
     return np.asarray(palette(numbers % 20))[..., :3]
 
 
-def pictures(axes: Any, rows: np.ndarray, regimes: np.ndarray, shape: tuple[int, int], title: str, columns: int = 10) -> None:
+def pictures(
+    axes: Any, rows: np.ndarray, regimes: np.ndarray, shape: tuple[int, int], title: str, columns: int = 10
+) -> None:
     """A grid of images whose ink has the colour of the row's regime."""
     ink = rows.reshape(len(rows), *shape)[..., None]
     pale = 0.12  # rows without ink show their regime too
@@ -245,11 +300,27 @@ def parser() -> argparse.ArgumentParser:
     made = training.parser("sequence", __doc__, epochs=30, rate=3e-3)
     model = made.add_argument_group("the model")
     model.add_argument("--regimes", metavar="K", type=training.natural, default=10, help="values of s_t")
-    model.add_argument("--state", metavar="D", type=training.whole, default=0, help="dimensions of z_t; with 0 the model is a hidden Markov model, 4 make the images much better")
-    model.add_argument("--hidden", metavar="N", type=training.natural, default=200, help="units in the tanh layer of the guide")
-    model.add_argument("--width", metavar="N", type=training.natural, help="pixels in a row (default: as the images have)")
+    model.add_argument(
+        "--state",
+        metavar="D",
+        type=training.whole,
+        default=0,
+        help="dimensions of z_t; with 0 the model is a hidden Markov model, 4 make the images much better",
+    )
+    model.add_argument(
+        "--hidden", metavar="N", type=training.natural, default=200, help="units in the tanh layer of the guide"
+    )
+    model.add_argument(
+        "--width", metavar="N", type=training.natural, help="pixels in a row (default: as the images have)"
+    )
     model.add_argument("--estimator", choices=RULES, default="score+moving", help="how the gradient passes the regimes")
-    model.add_argument("--replicates", metavar="N", type=training.natural, default=5, help="gradients of which the variance is taken after each epoch, 1 takes none; ten times as many at the end")
+    model.add_argument(
+        "--replicates",
+        metavar="N",
+        type=training.natural,
+        default=5,
+        help="gradients of which the variance is taken after each epoch, 1 takes none; ten times as many at the end",
+    )
     return made
 
 
@@ -258,14 +329,30 @@ def make(options: argparse.Namespace) -> Switching:
     height, width = digits.load(options.data).shape
     options.width = options.width or width
     if height * width % options.width:
-        raise scg.errors.ScgValueError(f"--width {options.width} does not divide the {height} x {width} = {height * width} pixels of an image: use {width}")
+        raise scg.errors.ScgValueError(
+            f"--width {options.width} does not divide the {height} x {width} = {height * width} pixels of an image: use"
+            f" {width}"
+        )
     if options.binarise == "none":
-        raise scg.errors.ScgValueError("the Bernoulli rows need black and white images, got --binarise none: use dynamic or threshold")
+        raise scg.errors.ScgValueError(
+            "the Bernoulli rows need black and white images, got --binarise none: use dynamic or threshold"
+        )
     if options.regimes < 2:
         raise scg.errors.ScgValueError("one regime never switches: use --regimes 2 or more")
     if options.estimator == "score+moving" and options.workers:
-        raise scg.errors.ScgValueError("--estimator score+moving learns from one step to the next and cannot be shared out to processes: leave --workers out")
-    return Switching(options.width, options.regimes, options.state, options.hidden, options.estimator, options.replicates, options.evaluate)
+        raise scg.errors.ScgValueError(
+            "--estimator score+moving learns from one step to the next and cannot be shared out to processes: leave"
+            " --workers out"
+        )
+    return Switching(
+        options.width,
+        options.regimes,
+        options.state,
+        options.hidden,
+        options.estimator,
+        options.replicates,
+        options.evaluate,
+    )
 
 
 def main(argv: Any = None) -> int:

@@ -1,4 +1,5 @@
-"""The trainer that the examples share: epochs of doubly stochastic gradient steps, with checkpoints from which a run goes on bit for bit."""
+"""The trainer that the examples share: epochs of doubly stochastic gradient steps, with checkpoints from which a run
+goes on bit for bit."""
 
 import argparse
 import errno
@@ -25,13 +26,29 @@ from examples import digits
 from examples.digits import DataError, Images
 from examples.options import Help, fraction, natural, options, parser, positive, whole
 from scg import checkpoint, optim
+from scg.core.tree import leaves, map_leaves
 from scg.errors import NonFiniteError, ScgValueError
-from scg.tree import leaves, map_leaves
 
-__all__ = ["Help", "Model", "Result", "Trainer", "binarise", "clock", "fraction", "main", "natural", "parser", "positive", "processes", "whole", "write"]
+__all__ = [
+    "Help",
+    "Model",
+    "Result",
+    "Trainer",
+    "binarise",
+    "clock",
+    "fraction",
+    "main",
+    "natural",
+    "parser",
+    "positive",
+    "processes",
+    "whole",
+    "write",
+]
 
 SHARDS = 4
-"""The parts of a minibatch that ``--workers`` shares out: the same whatever the number of workers is, and so are their random numbers."""
+"""The parts of a minibatch that ``--workers`` shares out: the same whatever the number of workers is, and so are their
+random numbers."""
 
 
 class Result(NamedTuple):
@@ -51,15 +68,19 @@ class Model(ABC):
 
     @abstractmethod
     def bound(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
-        """An unbiased estimate of the bound for each row of ``x``, in terms of nodes: what training maximizes the mean of."""
+        """An unbiased estimate of the bound for each row of ``x``, in terms of nodes: what training maximizes the mean
+        of."""
 
     @abstractmethod
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         """What is said at the end of the held-out rows ``x``."""
 
     @abstractmethod
-    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-        """matplotlib figures of the trained model by name; "" is the one that has the name of the run. ``x`` are the held-out rows."""
+    def figures(
+        self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """matplotlib figures of the trained model by name; "" is the one that has the name of the run. ``x`` are the
+        held-out rows."""
 
     def cost(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> Any:
         """Minus the bound for one datum, estimated from a minibatch."""
@@ -71,15 +92,18 @@ class Model(ABC):
         return sum(float(np.sum(getattr(bound, "value", bound))) for bound in bounds) / len(x)
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-        """What else is logged after each epoch, by name; ``x`` is a minibatch of training rows, and ``params`` are averaged as for ``test``."""
+        """What else is logged after each epoch, by name; ``x`` is a minibatch of training rows, and ``params`` are
+        averaged as for ``test``."""
         return {}
 
     state: Any = {}
-    """What the next step depends on beside the parameters (baselines that learn, say), as ``scg.checkpoint`` takes it: a property to override."""
+    """What the next step depends on beside the parameters (baselines that learn, say), as ``scg.checkpoint`` takes it:
+    a property to override."""
 
 
 def binarise(pixels: np.ndarray, rng: np.random.Generator, how: str = "dynamic") -> np.ndarray:
-    """Pixels of 0 to 255 as float32: "dynamic", black (1) with probability pixel / 255, exactly; "threshold", where pixel > 127; "none", pixel / 255."""
+    """Pixels of 0 to 255 as float32: "dynamic", black (1) with probability pixel / 255, exactly; "threshold", where
+    pixel > 127; "none", pixel / 255."""
     if how == "none":
         return pixels.astype(np.float32) / np.float32(255)
     if how == "threshold":
@@ -88,16 +112,20 @@ def binarise(pixels: np.ndarray, rng: np.random.Generator, how: str = "dynamic")
 
 
 class Trainer:
-    """A model in training: parameters, their average, the optimizer, the generator and the history; ``state`` is all of it.
+    """A model in training: parameters, their average, the optimizer, the generator and the history; ``state`` is all of
+    it.
 
-    One epoch visits the images in a fresh uniform order, so that each minibatch of B of the N images is drawn uniformly, binarises them afresh
-    and takes one draw of noise for each: a doubly stochastic gradient. With the factor N / B the minibatch's sum is an unbiased estimate of the
-    sum over all images; the cost is minus this estimate for one datum, so that N cancels and the minibatch's mean is left.
+    One epoch visits the images in a fresh uniform order, so that each minibatch of B of the N images is drawn
+    uniformly, binarises them afresh and takes one draw of noise for each: a doubly stochastic gradient. With the factor
+    N / B the minibatch's sum is an unbiased estimate of the sum over all images; the cost is minus this estimate for
+    one datum, so that N cancels and the minibatch's mean is left.
 
-    With an ``executor`` (anything with the ``map`` of ``concurrent.futures``: threads, processes, ``dask.distributed.Client().get_executor()``)
-    each minibatch is cut into SHARDS parts with a stream of random numbers each, and the parts' gradients are added up in their order. Sending
-    400,000 parameters out and their gradients back costs this process about 10 ms a step, and the parts are not compiled: a step of the default
-    ``examples.vae`` takes 5 ms and is best left whole; one of ``examples.iwae`` (k = 50, 83 ms compiled, 110 ms in parts) gains from the third process on.
+    With an ``executor`` (anything with the ``map`` of ``concurrent.futures``: threads, processes,
+    ``dask.distributed.Client().get_executor()``) each minibatch is cut into SHARDS parts with a stream of random
+    numbers each, and the parts' gradients are added up in their order. Sending 400,000 parameters out and their
+    gradients back costs this process about 10 ms a step, and the parts are not compiled: a step of the default
+    ``examples.vae`` takes 5 ms and is best left whole; one of ``examples.iwae`` (k = 50, 83 ms compiled, 110 ms in
+    parts) gains from the third process on.
     """
 
     def __init__(
@@ -116,12 +144,20 @@ class Trainer:
         self.model, self.seed, self.batch, self.how, self.executor = model, seed, batch, how, executor
         self.pixels = images.train.reshape(len(images.train), -1)
         if batch > len(self.pixels):
-            raise DataError(f"{images.name}: a minibatch of {batch} needs as many training images, got {len(self.pixels)}")
+            raise DataError(
+                f"{images.name}: a minibatch of {batch} needs as many training images, got {len(self.pixels)}"
+            )
         if executor is not None and batch < SHARDS:
-            raise ScgValueError(f"a minibatch that is shared out has {SHARDS} parts and needs as many images, got {batch}")
+            raise ScgValueError(
+                f"a minibatch that is shared out has {SHARDS} parts and needs as many images, got {batch}"
+            )
         if executor is not None and model.state:
-            raise ScgValueError("a baseline that learns from one step to the next cannot be shared out to processes: train without --workers")
-        self.held = binarise(images.test.reshape(len(images.test), -1), np.random.default_rng(1905), how)  # once, and the same for every seed
+            raise ScgValueError(
+                "a baseline that learns from one step to the next cannot be shared out to processes: train without"
+                " --workers"
+            )
+        # once, and the same for every seed
+        self.held = binarise(images.test.reshape(len(images.test), -1), np.random.default_rng(1905), how)
         self.rng = np.random.default_rng(seed)
         self.params = model.initial(self.pixels, self.rng)
         self.optimizer = optim.Adam(self.params, learning_rate)
@@ -145,14 +181,21 @@ class Trainer:
             tick()
         number = len(self.history) + 1
         aside = np.random.default_rng((self.seed, number))
-        entry = {"epoch": number, "train": total / self.steps, "test": self.model.test(self.average.params, self.held, aside)}
-        entry.update(self.model.metrics(self.average.params, binarise(self.pixels[order[: self.batch]], aside, self.how), aside))
+        entry = {
+            "epoch": number,
+            "train": total / self.steps,
+            "test": self.model.test(self.average.params, self.held, aside),
+        }
+        entry.update(
+            self.model.metrics(self.average.params, binarise(self.pixels[order[: self.batch]], aside, self.how), aside)
+        )
         entry["seconds"] = round(time.monotonic() - started, 3)
         self.history.append(entry)
         return entry
 
     def step(self, pixels: np.ndarray) -> float:
-        """One step of the optimizer; the cost before it. Raises NonFiniteError, before anything has changed, naming the operation."""
+        """One step of the optimizer; the cost before it. Raises NonFiniteError, before anything has changed, naming the
+        operation."""
         x = binarise(pixels, self.rng, self.how)
         before = self.rng.bit_generator.state
         try:
@@ -161,7 +204,8 @@ class Trainer:
             if not math.isfinite(value):
                 raise NonFiniteError(f"the cost is {value}")
             self.optimizer.step(gradient)
-        except (NonFiniteError, ScgValueError) as error:  # a law refuses a NaN or infinite parameter with a ScgValueError
+        except (NonFiniteError, ScgValueError) as error:
+            # a law refuses a NaN or infinite parameter with a ScgValueError
             where = f"training stopped in epoch {len(self.history) + 1}, step {self.optimizer.steps + 1}"
             self.rng.bit_generator.state = before
             try:
@@ -179,11 +223,15 @@ class Trainer:
             return self._gradient(self.params, x, rng=self.rng)
         parts = np.array_split(x, SHARDS)
         seeds = np.random.SeedSequence(self.rng.integers(2**32, size=4).tolist()).spawn(SHARDS)
-        found = (map if in_this_process else self.executor.map)(_part, [self.model] * SHARDS, [self.params] * SHARDS, parts, seeds)
+        found = (map if in_this_process else self.executor.map)(
+            _part, [self.model] * SHARDS, [self.params] * SHARDS, parts, seeds
+        )
         shares = [len(part) / len(x) for part in parts]
         values, gradients = zip(*found, strict=True)
         cost = sum(share * float(value) for share, value in zip(shares, values, strict=True))
-        return cost, map_leaves(lambda *g: np.sum([s * d for s, d in zip(shares, g, strict=True)], axis=0, dtype=g[0].dtype), *gradients)
+        return cost, map_leaves(
+            lambda *g: np.sum([s * d for s, d in zip(shares, g, strict=True)], axis=0, dtype=g[0].dtype), *gradients
+        )
 
     @property
     def state(self) -> dict[str, Any]:
@@ -204,15 +252,22 @@ class Trainer:
             for (_, x), (_, value) in zip(leaves(target), leaves(source), strict=True):
                 x[...] = value
         self.model.state = state["model"]
-        self.average.steps, self.rng, self.history = state["average"]["steps"], state["rng"], json.loads(state["history"])
+        self.average.steps, self.rng, self.history = (
+            state["average"]["steps"],
+            state["rng"],
+            json.loads(state["history"]),
+        )
 
 
 def _part(model: Model, params: Any, x: np.ndarray, seed: np.random.SeedSequence) -> tuple[float, Any]:
     return scg.value_and_grad(model.cost)(params, x, rng=np.random.default_rng(seed))
 
 
-def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Model], argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, train, report, draw; the exit status. Errors of data, files and options are told in one line."""
+def main(
+    made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Model], argv: Sequence[str] | None = None
+) -> int:
+    """Parse the command line, train, report, draw; the exit status. Errors of data, files and options are told in one
+    line."""
     chosen = argparse.Namespace()
     try:
         chosen, saved = options(made, argv)
@@ -220,7 +275,11 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
         with terminable(), processes(chosen.workers) if chosen.workers else nullcontext() as executor:
             return _run(model(chosen), images, chosen, saved, executor)
     except KeyboardInterrupt as signalled:
-        goes_on = f"--resume --out {chosen.out} goes on" if (Path(chosen.out) / "checkpoint.npz").exists() else "no epoch was finished"
+        goes_on = (
+            f"--resume --out {chosen.out} goes on"
+            if (Path(chosen.out) / "checkpoint.npz").exists()
+            else "no epoch was finished"
+        )
         print(f"\nstopped: {goes_on}", file=sys.stderr)
         return 128 + (signalled.args[0] if signalled.args else signal.SIGINT)
     except (DataError, scg.ScgError, OSError) as error:
@@ -228,28 +287,57 @@ def main(made: argparse.ArgumentParser, model: Callable[[argparse.Namespace], Mo
         return 1
 
 
-def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[str, Any] | None, executor: Executor | None) -> int:
-    trainer = Trainer(model, images, chosen.seed, chosen.batch, chosen.learning_rate, chosen.average, chosen.binarise, executor, not chosen.no_compile, chosen.threads)
+def _run(
+    model: Model, images: Images, chosen: argparse.Namespace, saved: dict[str, Any] | None, executor: Executor | None
+) -> int:
+    trainer = Trainer(
+        model,
+        images,
+        chosen.seed,
+        chosen.batch,
+        chosen.learning_rate,
+        chosen.average,
+        chosen.binarise,
+        executor,
+        not chosen.no_compile,
+        chosen.threads,
+    )
     out, file = Path(chosen.out), Path(chosen.out) / "checkpoint.npz"
     if not chosen.epochs and saved is None:
-        raise DataError("--epochs 0 trains nothing, and there is no checkpoint to evaluate: use --epochs 1 or more, or --resume with a run that is there")
+        raise DataError(
+            "--epochs 0 trains nothing, and there is no checkpoint to evaluate: use --epochs 1 or more, or --resume"
+            " with a run that is there"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"--out {out}: expected a directory, or a place where one can be made: {error.strerror}") from error
+        raise DataError(
+            f"--out {out}: expected a directory, or a place where one can be made: {error.strerror}"
+        ) from error
     for stale in out.glob(".*.tmp"):  # of a run that was killed while it saved
         stale.unlink()
     config = {**{k: v for k, v in vars(chosen).items() if k not in ("resume", "figures")}, "images": images.checksum}
     if saved is not None:
         if saved["images"] != images.checksum:
-            raise DataError(f"{images.name}: the checkpoint in {out} was made with other images; --resume needs the same")
+            raise DataError(
+                f"{images.name}: the checkpoint in {out} was made with other images; --resume needs the same"
+            )
         trainer.state = checkpoint.load(file, like={"config": "", **trainer.state})
-    write(out / "config.json", json.dumps({**config, "versions": {"python": platform.python_version(), "numpy": np.__version__}}, indent=2) + "\n")
+    write(
+        out / "config.json",
+        json.dumps({**config, "versions": {"python": platform.python_version(), "numpy": np.__version__}}, indent=2)
+        + "\n",
+    )
     write(out / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in trainer.history))
     size = sum(x.size for _, x in leaves(trainer.params))
-    print(f"{images.name}: {len(images.train)} images to train on, {len(images.test)} held out; {size} parameters; writing to {out}/")
+    print(
+        f"{images.name}: {len(images.train)} images to train on, {len(images.test)} held out; {size} parameters;"
+        f" writing to {out}/"
+    )
 
-    finished = chosen.figures or _train(trainer, chosen, lambda: checkpoint.save(file, {"config": json.dumps(config), **trainer.state}))
+    finished = chosen.figures or _train(
+        trainer, chosen, lambda: checkpoint.save(file, {"config": json.dumps(config), **trainer.state})
+    )
     if not trainer.history:
         return 0
     print(f"evaluating on {len(trainer.held)} held-out images", flush=True)
@@ -260,9 +348,16 @@ def _run(model: Model, images: Images, chosen: argparse.Namespace, saved: dict[s
     for name, (value, error, unit) in values.items():
         places = 2 if abs(value) >= 1 else 4
         print(f"{name:{width}} {value:9.{places}f} {'' if error is None else f'+- {error:.{places}f} '}{unit}")
-    _draw(lambda: model.figures(trainer.average.params, images, trainer.held, trainer.history, np.random.default_rng(chosen.seed)), out)
+    _draw(
+        lambda: model.figures(
+            trainer.average.params, images, trainer.held, trainer.history, np.random.default_rng(chosen.seed)
+        ),
+        out,
+    )
     if not finished:
-        print(f"the time limit came after {len(trainer.history)} of {chosen.epochs} epochs: --resume --out {out} goes on")
+        print(
+            f"the time limit came after {len(trainer.history)} of {chosen.epochs} epochs: --resume --out {out} goes on"
+        )
     return 0
 
 
@@ -278,8 +373,15 @@ def _train(trainer: Trainer, chosen: argparse.Namespace, save: Callable[[], None
             save()
             _append(metrics, json.dumps(entry) + "\n")
             left = (time.monotonic() - started) / (fresh + 1) * (chosen.epochs - entry["epoch"])
-            more = "".join(f"   {name} {value:.3g}" for name, value in entry.items() if name not in ("epoch", "train", "test", "seconds"))
-            say(f"epoch {entry['epoch']:4}/{chosen.epochs}   train {entry['train']:8.2f}   test {entry['test']:8.2f} nats{more}   {entry['seconds']:5.2f} s   {clock(left)} left")
+            more = "".join(
+                f"   {name} {value:.3g}"
+                for name, value in entry.items()
+                if name not in ("epoch", "train", "test", "seconds")
+            )
+            say(
+                f"epoch {entry['epoch']:4}/{chosen.epochs}   train {entry['train']:8.2f}   test {entry['test']:8.2f}"
+                f" nats{more}   {entry['seconds']:5.2f} s   {clock(left)} left"
+            )
     return True
 
 
@@ -293,9 +395,14 @@ def _progress(trainer: Trainer, epochs: int) -> Iterator[tuple[Callable[[], None
         from tqdm import tqdm
     except ImportError:
         count = iter(range(1, sys.maxsize))
-        yield (lambda: print(f"\rstep {next(count)}", end="", file=sys.stderr)), (lambda line: print(f"\r{line}", flush=True))
+        yield (
+            (lambda: print(f"\rstep {next(count)}", end="", file=sys.stderr)),
+            (lambda line: print(f"\r{line}", flush=True)),
+        )
         return
-    with tqdm(total=epochs * trainer.steps, initial=len(trainer.history) * trainer.steps, unit="step", leave=False) as bar:
+    with tqdm(
+        total=epochs * trainer.steps, initial=len(trainer.history) * trainer.steps, unit="step", leave=False
+    ) as bar:
         yield bar.update, bar.write
 
 
@@ -331,7 +438,9 @@ def _append(path: Path, line: str) -> None:
         except OSError as error:
             with suppress(OSError):
                 file.truncate(end)
-            raise OSError(error.errno, f"cannot write {path}: {error.strerror}; its earlier lines are unchanged") from error
+            raise OSError(
+                error.errno, f"cannot write {path}: {error.strerror}; its earlier lines are unchanged"
+            ) from error
 
 
 @contextmanager
@@ -343,7 +452,9 @@ def _whole(temporary: Path, path: Path) -> Iterator[None]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # what a full disk says does not name the file
-            raise OSError(error.errno, f"cannot write {path}: {error.strerror}; what stood there is unchanged") from error
+            raise OSError(
+                error.errno, f"cannot write {path}: {error.strerror}; what stood there is unchanged"
+            ) from error
         raise
 
 

@@ -1,10 +1,11 @@
 """Variational autoencoder: a deep latent Gaussian model of images.
 
-    p(z) = N(0, I)    p(x | z) = Bernoulli(logits = decoder(z))    q(z | x) = N(loc(x), scale(x)^2), both from encoder(x)
+    p(z) = N(0, I)    p(x | z) = Bernoulli(logits = decoder(z))    q(z | x) = N(loc(x), scale(x)^2), both from
+    encoder(x)
 
-maximizes the ELBO, E_q[log p(x | z)] - KL(q(z | x) || p(z)), by the doubly stochastic procedure: minibatches drawn uniformly, and one
-draw of z for each image (Kingma and Welling, 2014; Rezende, Mohamed and Wierstra, 2014). With --decoder gaussian the images are grey and
-p(x | z) = N(loc(z), scale^2), a scale learned for each pixel.
+maximizes the ELBO, E_q[log p(x | z)] - KL(q(z | x) || p(z)), by the doubly stochastic procedure: minibatches drawn
+uniformly, and one draw of z for each image (Kingma and Welling, 2014; Rezende, Mohamed and Wierstra, 2014). With
+--decoder gaussian the images are grey and p(x | z) = N(loc(z), scale^2), a scale learned for each pixel.
 """
 
 import argparse
@@ -32,20 +33,31 @@ ESTIMATORS = {
 }
 
 SMALLEST = 0.05
-"""No grey pixel's scale is smaller: else those that are never inked, which say nothing, would have densities without bound."""
+"""No grey pixel's scale is smaller: else those that are never inked, which say nothing, would have densities without
+bound."""
 
 
 class VAE(training.Model):
-    """Two tanh networks; parameters are {"encoder": layers, "decoder": layers}, and "log_scale" of the pixels where they are Gaussian."""
+    """Two tanh networks; parameters are {"encoder": layers, "decoder": layers}, and "log_scale" of the pixels where
+    they are Gaussian."""
 
     prior: Any = dist.Normal(0.0, 1.0)
 
-    def __init__(self, hidden: Sequence[int], latents: int, decoder: str = "bernoulli", estimator: str = "pathwise", kl: str = "analytic", evaluate: int = 100):
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        latents: int,
+        decoder: str = "bernoulli",
+        estimator: str = "pathwise",
+        kl: str = "analytic",
+        evaluate: int = 100,
+    ):
         self.hidden, self.latents, self.decoder, self.estimator, self.kl = list(hidden), latents, decoder, estimator, kl
         self.evaluate = evaluate
 
     def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
-        """Glorot's weights, with biases that start the model at the mean image: the encoder sees x - mean, the decoder answers with the mean."""
+        """Glorot's weights, with biases that start the model at the mean image: the encoder sees x - mean, the decoder
+        answers with the mean."""
         mean = np.clip(pixels.mean(axis=0, dtype=np.float32) / 255, 1e-3, 1 - 1e-3)
         encoder = nn.mlp([mean.size, *self.hidden, self.codes], rng)
         decoder = nn.mlp([self.latents, *self.hidden[::-1], mean.size], rng)
@@ -69,13 +81,18 @@ class VAE(training.Model):
     def likelihood(self, params: Any, z: Any) -> Any:
         """p(x | z), for each row of z."""
         h = nn.apply(params["decoder"], z)
-        return dist.Bernoulli(logits=h) if self.decoder == "bernoulli" else dist.Normal(h, SMALLEST + np.exp(params["log_scale"]))
+        return (
+            dist.Bernoulli(logits=h)
+            if self.decoder == "bernoulli"
+            else dist.Normal(h, SMALLEST + np.exp(params["log_scale"]))
+        )
 
     def divergence(self, q: Any, z: Any) -> Any:
         """KL(q || p) for each row, or an estimate of it at the draws z."""
         if self.kl == "analytic":
             return np.sum(dist.kl_divergence(q, self.prior), axis=-1)
-        held = q.stop_gradient() if self.estimator == "stl" else q  # sticking the landing: the score of q has mean zero (Roeder et al., 2017)
+        # sticking the landing: the score of q has mean zero (Roeder et al., 2017)
+        held = q.stop_gradient() if self.estimator == "stl" else q
         return np.sum(held.log_prob(z) - self.prior.log_prob(z), axis=-1)
 
     def bound(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
@@ -87,39 +104,66 @@ class VAE(training.Model):
         """log p(x, z) / q(z | x) for one draw of z from q(z | x) for each row of x."""
         q = self.posterior(params, x)
         z = q.sample(rng)
-        return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(self.prior.log_prob(z) - q.log_prob(z), axis=-1)
+        return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) + np.sum(
+            self.prior.log_prob(z) - q.log_prob(z), axis=-1
+        )
 
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         units = evaluation.active(self.posterior(params, x).mean)
         told = evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, self.evaluate)
         return {**told, "active units": Result(units, unit=f"of {self.latents}")}
 
-    def figures(self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    def figures(
+        self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Any]:
         return plots.model(
             images,
             x,
             history,
             encode=lambda rows: self.posterior(params, rows).mean,
             decode=lambda z: np.clip(self.likelihood(params, z).mean, 0, 1),
-            draw=None if isinstance(self.prior, dist.Flat) else lambda n: self.prior.sample(rng, (n, self.latents)),  # nothing to draw from
+            # nothing to draw from
+            draw=None if isinstance(self.prior, dist.Flat) else lambda n: self.prior.sample(rng, (n, self.latents)),
         )
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of this example."""
-    # epochs and the decay of the average were chosen on every tenth of the training digits, left out for that; the held-out digits had no part in it
+    # epochs and the decay of the average were chosen on every tenth of the training digits, left out for that; the
+    # held-out digits had no part in it
     made = training.parser("vae", __doc__, epochs=300, binarise=None)
     model = made.add_argument_group("the model")
     add_networks(model)
-    model.add_argument("--decoder", choices=("bernoulli", "gaussian"), default="bernoulli", help="p(x | z); images are binarised for the first (dynamically) and grey for the second, unless --binarise says otherwise")
-    model.add_argument("--estimator", choices=ESTIMATORS, default="pathwise", help="how the gradient passes the draw of z")
-    model.add_argument("--kl", choices=("analytic", "sampled"), help="in closed form, or log q(z) - log p(z) at the draw (default: analytic; sampled with stl)")
+    model.add_argument(
+        "--decoder",
+        choices=("bernoulli", "gaussian"),
+        default="bernoulli",
+        help=(
+            "p(x | z); images are binarised for the first (dynamically) and grey for the second, unless --binarise says"
+            " otherwise"
+        ),
+    )
+    model.add_argument(
+        "--estimator", choices=ESTIMATORS, default="pathwise", help="how the gradient passes the draw of z"
+    )
+    model.add_argument(
+        "--kl",
+        choices=("analytic", "sampled"),
+        help="in closed form, or log q(z) - log p(z) at the draw (default: analytic; sampled with stl)",
+    )
     return made
 
 
 def add_networks(group: Any) -> None:
     """The options of the two networks."""
-    group.add_argument("--hidden", metavar="N", type=training.natural, nargs="+", default=[200, 200], help="units in the layers of the encoder; the decoder has them in reverse")
+    group.add_argument(
+        "--hidden",
+        metavar="N",
+        type=training.natural,
+        nargs="+",
+        default=[200, 200],
+        help="units in the layers of the encoder; the decoder has them in reverse",
+    )
     group.add_argument("--latents", metavar="N", type=training.natural, default=50, help="dimensions of z")
 
 
@@ -128,9 +172,15 @@ def make(options: argparse.Namespace) -> VAE:
     options.binarise = options.binarise or ("none" if options.decoder == "gaussian" else "dynamic")
     options.kl = options.kl or ("sampled" if options.estimator == "stl" else "analytic")
     if options.decoder == "bernoulli" and options.binarise == "none":
-        raise scg.errors.ScgValueError("a Bernoulli decoder needs black and white images, got --binarise none: use dynamic or threshold, or --decoder gaussian")
+        raise scg.errors.ScgValueError(
+            "a Bernoulli decoder needs black and white images, got --binarise none: use dynamic or threshold, or"
+            " --decoder gaussian"
+        )
     if options.estimator == "stl" and options.kl == "analytic":
-        raise scg.errors.ScgValueError("--estimator stl drops a term of the sampled KL, and --kl analytic has no such term: use --kl sampled, or --estimator pathwise")
+        raise scg.errors.ScgValueError(
+            "--estimator stl drops a term of the sampled KL, and --kl analytic has no such term: use --kl sampled, or"
+            " --estimator pathwise"
+        )
     return VAE(options.hidden, options.latents, options.decoder, options.estimator, options.kl, options.evaluate)
 
 

@@ -1,7 +1,7 @@
 """Nested structures of arrays, numbers, strings and random generators in one file that is whole or refused.
 
-The file is a NumPy archive: ``np.load(path)`` reads its arrays without pickle. Its last 64 bytes, inside the archive's comment, are the
-SHA-256 of all bytes before them.
+The file is a NumPy archive: ``np.load(path)`` reads its arrays without pickle. Its last 64 bytes, inside the archive's
+comment, are the SHA-256 of all bytes before them.
 """
 
 import copy
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.node import Node
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import FileWriteError, as_path, irregular, write
-from scg.graph import Node
 
 _STRUCTURE, _MARK, _DIGEST = "structure", b"scg checkpoint 1 sha256 ", 64
 _NAME = 255  # characters of an array's name in the archive; zip files allow 2^16 bytes
@@ -34,12 +34,13 @@ class CheckpointWriteError(ScgError, OSError):
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
-    """Write ``tree`` to ``path``, all of it or nothing: a reader, a crash or a full disk meets the old file or the new one.
+    """Write ``tree`` to ``path``, all of it or nothing: a reader, a crash or a full disk meets the old file or the new
+    one.
 
-    ``tree`` nests dicts with string keys, lists, tuples, named tuples and dataclasses; its leaves are arrays (none of Python objects),
-    NumPy scalars, ``numpy.random.Generator``, None, booleans, integers, floats and strings. Raises ScgTypeError at anything else, ScgValueError
-    for a tree that holds itself, and CheckpointWriteError where the system refuses or ``path`` is no regular file. Links, modes and what killed
-    writers left are as ``scg.files.write`` says.
+    ``tree`` nests dicts with string keys, lists, tuples, named tuples and dataclasses; its leaves are arrays (none of
+    Python objects), NumPy scalars, ``numpy.random.Generator``, None, booleans, integers, floats and strings. Raises
+    ScgTypeError at anything else, ScgValueError for a tree that holds itself, and CheckpointWriteError where the system
+    refuses or ``path`` is no regular file. Links, modes and what killed writers left are as ``scg.files.write`` says.
     """
     data = _archive(tree)
     path = as_path(path)
@@ -48,15 +49,18 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     except FileWriteError as error:
         raise CheckpointWriteError(error.errno, error.strerror) from error
     except OSError as error:
-        raise CheckpointWriteError(error.errno, f"cannot write checkpoint {path}: {error.strerror or error}; what stood there is unchanged") from error
+        raise CheckpointWriteError(
+            error.errno, f"cannot write checkpoint {path}: {error.strerror or error}; what stood there is unchanged"
+        ) from error
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     """The tree that ``save`` wrote to ``path``, in new arrays and generators.
 
-    Named tuples and dataclasses come as dicts of their fields, or, with ``like``, as the containers of that tree, which must then agree with
-    the file in structure and in the shapes and dtypes of its arrays. Raises CheckpointError for a file that differs in any byte from what
-    ``save`` wrote, and OSError (FileNotFoundError, ...) for one that cannot be read.
+    Named tuples and dataclasses come as dicts of their fields, or, with ``like``, as the containers of that tree, which
+    must then agree with the file in structure and in the shapes and dtypes of its arrays. Raises CheckpointError for a
+    file that differs in any byte from what ``save`` wrote, and OSError (FileNotFoundError, ...) for one that cannot be
+    read.
     """
     path = as_path(path)
     what = irregular(path.stat().st_mode)
@@ -65,7 +69,9 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     data = path.read_bytes()
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
     if not body.startswith(b"PK\x03\x04") or not body.endswith(_MARK):
-        raise CheckpointError(f"{path} ({len(data)} bytes) is no checkpoint, or it is truncated or damaged: its frame is missing")
+        raise CheckpointError(
+            f"{path} ({len(data)} bytes) is no checkpoint, or it is truncated or damaged: its frame is missing"
+        )
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one recorded in it; use an earlier copy")
     try:
@@ -73,7 +79,9 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
             arrays = {name: archive[name] for name in archive.files}
         tree = _decode(json.loads(str(arrays.pop(_STRUCTURE))), arrays)
     except Exception as error:
-        raise CheckpointError(f"{path} has a valid checksum, yet cannot be read: {error}; was it written by another version?") from error
+        raise CheckpointError(
+            f"{path} has a valid checksum, yet cannot be read: {error}; was it written by another version?"
+        ) from error
     return tree if like is None else _shaped(tree, like, str(path), "")
 
 
@@ -82,11 +90,14 @@ def _archive(tree: Any) -> bytes:
     try:
         structure = json.dumps(_encode(tree, "", arrays, ()))
     except RecursionError:
-        raise ScgValueError(f"a checkpoint cannot hold a tree that is nested so deeply: keep what it is made of in a list ({here()})") from None
+        raise ScgValueError(
+            f"a checkpoint cannot hold a tree that is nested so deeply: keep what it is made of in a list ({here()})"
+        ) from None
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {_STRUCTURE: np.array(structure), **arrays}.items():
-            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:  # ZipInfo's date is fixed: equal trees, equal bytes
+            # ZipInfo's date is fixed: equal trees, equal bytes
+            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
         archive.comment = _MARK + b"0" * _DIGEST
     body = buffer.getbuffer()[:-_DIGEST]
@@ -94,20 +105,28 @@ def _archive(tree: Any) -> bytes:
 
 
 def _encode(tree: Any, path: str, arrays: dict[str, np.ndarray], above: tuple[int, ...]) -> Any:
-    """The tree as JSON: scalars as they are, everything else an object with one key that says what it is; ``above`` are the ids of what holds it."""
+    """The tree as JSON: scalars as they are, everything else an object with one key that says what it is; ``above`` are
+    the ids of what holds it."""
     if tree is None or type(tree) in (bool, int, float, str):
         return tree
     if isinstance(tree, (np.ndarray, np.generic)):
         if tree.dtype.hasobject or isinstance(tree, np.ma.MaskedArray):
-            raise ScgTypeError(f"a checkpoint holds plain arrays, got {type(tree).__name__} of dtype {tree.dtype} at {path or 'the top'} ({here()})")
+            raise ScgTypeError(
+                f"a checkpoint holds plain arrays, got {type(tree).__name__} of dtype {tree.dtype} at"
+                f" {path or 'the top'} ({here()})"
+            )
         plain = len(path) <= _NAME and path.isprintable() and path.isascii() and path not in ("", _STRUCTURE, *arrays)
-        name = path if plain else next(name for k in itertools.count(len(arrays)) if (name := f"array {k}") not in arrays)
+        name = (
+            path if plain else next(name for k in itertools.count(len(arrays)) if (name := f"array {k}") not in arrays)
+        )
         arrays[name] = np.asarray(tree)
         return {"array" if isinstance(tree, np.ndarray) else "scalar": name}
     if isinstance(tree, np.random.Generator):
         return {"generator": _encode(tree.bit_generator.state, path, arrays, above)}
     if id(tree) in above:
-        raise ScgValueError(f"a checkpoint cannot hold a tree that holds itself, at {path or 'the top'}: take it apart first ({here()})")
+        raise ScgValueError(
+            f"a checkpoint cannot hold a tree that holds itself, at {path or 'the top'}: take it apart first ({here()})"
+        )
     above = (*above, id(tree))
     if isinstance(tree, Mapping):
         odd = next((key for key in tree if type(key) is not str), None)
@@ -152,14 +171,19 @@ def _shaped(tree: Any, like: Any, file: str, path: str) -> Any:
     """``tree`` in the containers of ``like``; CheckpointError where the two do not agree."""
 
     def differ(wanted: str, got: str) -> CheckpointError:
-        return CheckpointError(f"{file} holds another structure: {path or 'the top'} should be {wanted}, and is {got}; was it saved by another model?")
+        return CheckpointError(
+            f"{file} holds another structure: {path or 'the top'} should be {wanted}, and is {got}; was it saved by"
+            " another model?"
+        )
 
     def made(make: Callable[[], Any]) -> Any:
         try:
             return make()
         except Exception as error:
             advice = "give a like= of dicts, lists and tuples"
-            raise CheckpointError(f"{file}: no {type(like).__name__} can be made for {path or 'the top'}: {error}; {advice}") from error
+            raise CheckpointError(
+                f"{file}: no {type(like).__name__} can be made for {path or 'the top'}: {error}; {advice}"
+            ) from error
 
     fields = dict(like) if isinstance(like, Mapping) else _fields(like)
     if fields is not None:
@@ -198,7 +222,9 @@ def _mapping(like: Any, values: dict[str, Any]) -> Any:
 
 def _kind(leaf: Any) -> str:
     if isinstance(leaf, (np.ndarray, np.generic)):
-        return f"{'an array' if isinstance(leaf, np.ndarray) else 'a scalar'} of shape {leaf.shape} and dtype {leaf.dtype}"
+        return (
+            f"{'an array' if isinstance(leaf, np.ndarray) else 'a scalar'} of shape {leaf.shape} and dtype {leaf.dtype}"
+        )
     if isinstance(leaf, dict):
         return f"a dict of {list(leaf)}"
     return f"a {type(leaf).__name__} of {len(leaf)}" if isinstance(leaf, (list, tuple)) else type(leaf).__name__
@@ -215,4 +241,3 @@ def _fields(tree: Any) -> dict[str, Any] | None:
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-

@@ -48,7 +48,8 @@ class GuardError(ScgError, RuntimeError):
 
 
 class PlanError(ScgTypeError):
-    """A function that cannot be compiled into a plan; the message names the line, and ``fallback=True`` runs it plainly."""
+    """A function that cannot be compiled into a plan; the message names the line, and ``fallback=True`` runs it
+    plainly."""
 
 
 class EstimatorError(ScgTypeError):

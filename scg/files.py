@@ -22,13 +22,16 @@ class FileWriteError(ScgError, OSError):
 
 
 def write(path: Any, data: bytes) -> None:
-    """Make ``data`` the content of the regular file ``path``, all of it or nothing: a reader, a crash or a full disk meets the old file or the new one.
+    """Make ``data`` the content of the regular file ``path``, all of it or nothing: a reader, a crash or a full disk
+    meets the old file or the new one.
 
-    The data go to a temporary file in the same directory (a renaming cannot cross file systems), to the disk, and then into place. A link stays one,
-    and its target is written. The mode of a file that is replaced is kept, and its owner where the system allows that. A writer holds a lock
-    on its temporary file, so that what a killed one left is known by its name and by a lock that nobody holds; it is removed here.
+    The data go to a temporary file in the same directory (a renaming cannot cross file systems), to the disk, and then
+    into place. A link stays one, and its target is written. The mode of a file that is replaced is kept, and its owner
+    where the system allows that. A writer holds a lock on its temporary file, so that what a killed one left is known
+    by its name and by a lock that nobody holds; it is removed here.
 
-    Raises ScgTypeError and ScgValueError for what is no path, FileWriteError for what is no regular file, and OSError where the system refuses.
+    Raises ScgTypeError and ScgValueError for what is no path, FileWriteError for what is no regular file, and OSError
+    where the system refuses.
     """
     target, old = _target(as_path(path))
     _sweep(target)
@@ -60,7 +63,13 @@ def as_path(path: Any) -> Path:
 
 def irregular(mode: int) -> str:
     """What a file of this mode is, if it is no regular one; else nothing."""
-    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
     return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "no regular file")
 
 
@@ -71,18 +80,23 @@ def _target(path: Path) -> tuple[Path, os.stat_result | None]:
     except FileNotFoundError:
         if path.is_symlink():
             what = f"a link to {os.readlink(path)}, where there is nothing"
-            raise FileWriteError(errno.EINVAL, f"{path} is {what}, and is left as it is: remove it, or name another file") from None
+            raise FileWriteError(
+                errno.EINVAL, f"{path} is {what}, and is left as it is: remove it, or name another file"
+            ) from None
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "there is no such directory to write in", str(path.parent)) from None
         return path, None
     what = irregular(found.st_mode)
     if what:
-        raise FileWriteError(errno.EINVAL, f"{path} is {what}, no regular file, and is left as it is: name another file")
+        raise FileWriteError(
+            errno.EINVAL, f"{path} is {what}, no regular file, and is left as it is: name another file"
+        )
     return Path(os.path.realpath(path)), found
 
 
 def _stem(target: Path) -> str:
-    """Of the names of its temporary files; by its digest where they would be longer than a name may be (255 bytes, mostly)."""
+    """Of the names of its temporary files; by its digest where they would be longer than a name may be (255 bytes,
+    mostly)."""
     name = target.name
     return name if len(os.fsencode(name)) <= 240 else hashlib.sha256(os.fsencode(name)).hexdigest()
 
@@ -91,7 +105,11 @@ def _temporary(target: Path, old: os.stat_result | None) -> tuple[int, Path]:
     """A new file beside the target, locked: no other user may read it before it has the old file's mode."""
     while True:
         temporary = target.with_name(f".{_stem(target)}.{secrets.token_hex(4)}.tmp")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666 if old is None else 0o600)
+        handle = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0),
+            0o666 if old is None else 0o600,
+        )
         if _lock(handle) is not False and os.fstat(handle).st_nlink:
             return handle, temporary
         os.close(handle)  # another writer took it for what a killed one left, before it was locked

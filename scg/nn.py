@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.operands import require_plain
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.operands import require_plain
 
 
 class Layer(NamedTuple):
@@ -17,16 +17,22 @@ class Layer(NamedTuple):
 
 
 def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32) -> list[Layer]:
-    """Initial parameters of a perceptron with ``sizes[0]`` inputs, ``sizes[1:-1]`` hidden units and ``sizes[-1]`` outputs.
+    """Initial parameters of a perceptron with ``sizes[0]`` inputs, ``sizes[1:-1]`` hidden units and ``sizes[-1]``
+    outputs.
 
-    Weights are uniform on (-l, l) with l = sqrt(6 / (inputs + outputs)), so that their variance is 2 / (inputs + outputs) and neither
-    values nor cotangents grow or shrink from layer to layer (Glorot and Bengio, 2010); biases are zero.
+    Weights are uniform on (-l, l) with l = sqrt(6 / (inputs + outputs)), so that their variance is 2 / (inputs +
+    outputs) and neither values nor cotangents grow or shrink from layer to layer (Glorot and Bengio, 2010); biases are
+    zero.
     """
     sizes = list(sizes)
     if len(sizes) < 2 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
-        raise ScgValueError(f"mlp needs two or more positive sizes, inputs first and outputs last, got {sizes} ({here()})")
+        raise ScgValueError(
+            f"mlp needs two or more positive sizes, inputs first and outputs last, got {sizes} ({here()})"
+        )
     if not isinstance(rng, np.random.Generator):
-        raise ScgTypeError(f"mlp needs a numpy.random.Generator, got {type(rng).__name__}: use np.random.default_rng(seed) ({here()})")
+        raise ScgTypeError(
+            f"mlp needs a numpy.random.Generator, got {type(rng).__name__}: use np.random.default_rng(seed) ({here()})"
+        )
     dtype = np.dtype(dtype)
     if dtype.kind != "f":
         raise ScgTypeError(f"mlp makes floating-point parameters, got dtype {dtype} ({here()})")
@@ -38,11 +44,14 @@ def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32)
 
 
 def apply(params: Sequence[Any], x: Any, activation: Callable[[Any], Any] = np.tanh) -> Any:
-    """The perceptron's output for ``x`` of shape (..., inputs): affine maps with ``activation`` between them, none after the last."""
+    """The perceptron's output for ``x`` of shape (..., inputs): affine maps with ``activation`` between them, none
+    after the last."""
     require_plain(x, "the input")
     for i, (weight, bias) in enumerate(params):
         if np.shape(x)[-1:] != weight.shape[:1]:
-            raise ScgValueError(f"layer {i} takes {weight.shape[0]} inputs on the last axis, got shape {np.shape(x)} ({here()})")
+            raise ScgValueError(
+                f"layer {i} takes {weight.shape[0]} inputs on the last axis, got shape {np.shape(x)} ({here()})"
+            )
         x = x @ weight + bias
         if i + 1 < len(params):
             x = activation(x)

@@ -1,7 +1,7 @@
 """Bounds on log p(x) for latent-variable models, and the gradients by which they are raised.
 
-Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K draws z_k of the guide q, in nats; the draws stand along
-one axis, and the bound has the other axes.
+Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K draws z_k of the guide q, in nats; the draws
+stand along one axis, and the bound has the other axes.
 """
 
 import math
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import Node, ancestors, primitive
+from scg.core.operands import require_plain
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
-from scg.estimator import Accounted, Estimator
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
-from scg.graph import Node, ancestors, primitive
-from scg.operands import require_plain
 from scg.primitives.layout import stop_gradient
-from scg.sample import draw, resample, sample
 from scg.special import logsumexp, softmax
-from scg.surrogate import as_broadcast, box, first_order
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import draw, resample, sample
+from scg.stochastic.surrogate import as_broadcast, box, first_order
 
 Model = Callable[[Any], Any]
 GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")
@@ -38,22 +38,24 @@ def elbo(
 ) -> Any:
     """(1/K) sum_k log w_k, whose mean is at most log p(x).
 
-    Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a function
-    z -> log p(x, z) in place of the log-weights, and a ``guide``, from which ``samples`` draws are taken along
+    Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a
+    function z -> log p(x, z) in place of the log-weights, and a ``guide``, from which ``samples`` draws are taken along
     a new first axis; then ``gradient`` is one of
 
-    "pathwise"                reparameterized draws
-    "sticking the landing"    the same without the score d log q(z; phi) / dphi at fixed z, whose mean is zero: identically zero where
+    "pathwise"                reparameterized draws "sticking the landing"    the same without the score d log q(z; phi)
+    / dphi at fixed z, whose mean is zero: identically zero where
                               q(z) is p(z | x) (Roeder et al., 2017). "doubly reparameterized" is the same thing here
-    "score function"          each draw's score times its own log-weight
-    "VIMCO"                   that less the mean of the other log-weights (Mnih and Rezende, 2016, for one draw a term); K >= 2
+    "score function"          each draw's score times its own log-weight "VIMCO"                   that less the mean of
+    the other log-weights (Mnih and Rezende, 2016, for one draw a term); K >= 2
 
     Raises EstimatorError where the guide does not have what the gradient needs, ScgValueError for an unknown one.
     """
     if guide is None:
         _plain(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
-    rule = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(gradient, Reparameterized())
+    rule = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(
+        gradient, Reparameterized()
+    )
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
     log_w = log_p - log_q
     if gradient in ("sticking the landing", "doubly reparameterized"):
@@ -73,15 +75,18 @@ def iwae(
 ) -> Any:
     """log (1/K) sum_k w_k, whose mean grows with K towards log p(x) (Burda et al., 2016).
 
-    Of log-weights, or of a model and a ``guide`` as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound, ``gradient`` is one of
+    Of log-weights, or of a model and a ``guide`` as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound,
+    ``gradient`` is one of
 
-    "pathwise"                reparameterized draws: sum_k W_k d log w_k
-    "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same
-                              mean, and a signal-to-noise ratio that does not fall with K (Tucker et al., 2019). First derivatives only;
-                              what the model draws from distributions that depend on z must be reparameterized (EstimatorError)
-    "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k
-    "VIMCO"                   L in that less what it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016);
-                              K >= 2; first derivatives only, and the bound must enter the cost linearly (in sums, means, times constants)
+    "pathwise"                reparameterized draws: sum_k W_k d log w_k "doubly reparameterized"  sum_k W_k^2 (d log
+    w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same
+                              mean, and a signal-to-noise ratio that does not fall with K (Tucker et al., 2019). First
+                              derivatives only; what the model draws from distributions that depend on z must be
+                              reparameterized (EstimatorError)
+    "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k "VIMCO"                   L in that less what
+    it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016);
+                              K >= 2; first derivatives only, and the bound must enter the cost linearly (in sums,
+                              means, times constants)
     "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
     """
     if guide is None:
@@ -110,30 +115,33 @@ def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: s
 
 
 def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
-    """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model alone.
+    """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model
+    alone.
 
-    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K draws along its first axis, comes from ``hold``, or
-    is an array.
+    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K draws along its first axis, comes from
+    ``hold``, or is an array.
     """
     z = stop_gradient(z)
     return _log_mean_exp(_matched(model(z), guide.stop_gradient().log_prob(z)), 0)
 
 
 def wake_phi(model: Model, guide: Distribution, z: Any) -> Any:
-    """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with draws z of the guide."""
+    """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with draws z of the
+    guide."""
     z = stop_gradient(z)
     log_q = guide.log_prob(z)
     return np.sum(softmax(stop_gradient(_matched(model(z), log_q)), axis=0) * log_q, axis=0)
 
 
 def sleep_phi(guide: Distribution, z: Any) -> Any:
-    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is q(. | x) at
-    those x."""
+    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is
+    q(. | x) at those x."""
     return np.mean(guide.log_prob(stop_gradient(z)), axis=0)
 
 
 def _log_mean_exp(x: Any, axis: int) -> Any:
-    return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)  # log K inside: score functions do not count constants added to a term
+    # log K inside: score functions do not count constants added to a term
+    return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)
 
 
 def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
@@ -142,18 +150,25 @@ def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
         raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
     if gradient != "pathwise" or rng is not None:
         raise ScgTypeError(
-            f"the gradient of log-weights is that of their draws' estimators: for {gradient!r} give a model and a guide ({here()})"
+            f"the gradient of log-weights is that of their draws' estimators: for {gradient!r} give a model and a guide"
+            f" ({here()})"
         )
 
 
-def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: Estimator, name: str | None) -> tuple[Node, Any, Any]:
+def _drawn(
+    model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: Estimator, name: str | None
+) -> tuple[Node, Any, Any]:
     """Draws z of the guide, log p(x, z), log q(z)."""
     if gradient not in GRADIENTS:
         raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
     if not callable(model):
-        raise ScgTypeError(f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})")
+        raise ScgTypeError(
+            f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})"
+        )
     if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
-        raise ScgValueError(f"{gradient}: samples must be a whole number of at least {least}, got {samples!r} ({here()})")
+        raise ScgValueError(
+            f"{gradient}: samples must be a whole number of at least {least}, got {samples!r} ({here()})"
+        )
     z = sample(guide, rule, rng=rng, shape=(int(samples),), name=name)
     log_q, log_p = guide.log_prob(z), model(z)
     _check_shapes(log_p, log_q)
@@ -161,10 +176,12 @@ def _drawn(model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: 
 
 
 def _moved(log_p: Any, z: Node, other: Node) -> Any:
-    """log p(x, z) with ``other``, of the same value, in the place of z, and with what the model drew: a second call would draw again.
+    """log p(x, z) with ``other``, of the same value, in the place of z, and with what the model drew: a second call
+    would draw again.
 
-    With W_k^2 in place of W_k the scores d log q(z_k) are gone, by E[W_k d log q(z_k; phi) / dphi] = E[dW_k/dz_k dz_k/dphi]. If the distribution of a draw m
-    of the model depends on z_k, that derivative has one more part, W_k d log p(m | z_k) / dz_k, which a reparameterized m does not need.
+    With W_k^2 in place of W_k the scores d log q(z_k) are gone, by E[W_k d log q(z_k; phi) / dphi] = E[dW_k/dz_k
+    dz_k/dphi]. If the distribution of a draw m of the model depends on z_k, that derivative has one more part, W_k d
+    log p(m | z_k) / dz_k, which a reparameterized m does not need.
     """
     if type(log_p) is not Node:
         return log_p
@@ -174,8 +191,9 @@ def _moved(log_p: Any, z: Node, other: Node) -> Any:
             behind.add(node.id)
             if node.primitive is draw:
                 raise EstimatorError(
-                    f"doubly reparameterized: the distribution of {node.statics['site']!r}, drawn at {node.line}, depends on the guide's draws; "
-                    f"use scg.Reparameterized() for it, or gradient='pathwise' ({here()})"
+                    f"doubly reparameterized: the distribution of {node.statics['site']!r}, drawn at {node.line},"
+                    " depends on the guide's draws; use scg.Reparameterized() for it, or gradient='pathwise'"
+                    f" ({here()})"
                 )
     return resample(log_p, {z: other})
 
@@ -188,13 +206,15 @@ def _matched(log_p: Any, log_q: Any) -> Any:
 def _check_shapes(log_p: Any, log_q: Any) -> None:
     if np.shape(log_p) != np.shape(log_q):
         raise ScgValueError(
-            f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make the "
-            f"axes of one draw an event of the guide with distributions.Independent, and sum over them in the model ({here()})"
+            f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make"
+            " the axes of one draw an event of the guide with distributions.Independent, and sum over them in the"
+            f" model ({here()})"
         )
 
 
 def _score_dropped(guide: Distribution, z: Node) -> Any:
-    """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z; phi) = 1."""
+    """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z;
+    phi) = 1."""
     return box(guide.log_prob(stop_gradient(z))) - 1
 
 

@@ -11,18 +11,19 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import RECORDER, unplanned
+from scg.core.ambient import RECORDER, unplanned
+from scg.core.node import Node
+from scg.core.operands import require_plain
+from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
-from scg.graph import Node
-from scg.operands import require_plain
-from scg.tree import leaves, leaves_like, map_leaves, rebuild
 
 Step = tuple[Callable[..., Any], list[Any]]
 """A call, and its operands."""
 
 
 class _Recorded:
-    """What is assigned to its attributes while a function is recorded for a plan is assigned again in each call of the plan, when it is its turn."""
+    """What is assigned to its attributes while a function is recorded for a plan is assigned again in each call of the
+    plan, when it is its turn."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         recorder = RECORDER.get()
@@ -37,8 +38,8 @@ class _Recorded:
 class Optimizer(_Recorded, ABC):
     """An update rule over a nested structure of floating-point arrays, which ``step`` changes in place.
 
-    Buffers have the shape and dtype of the array that they belong to: float32 stays float32. ``learning_rate`` may be assigned between
-    steps: a schedule is a line in the user's loop.
+    Buffers have the shape and dtype of the array that they belong to: float32 stays float32. ``learning_rate`` may be
+    assigned between steps: a schedule is a line in the user's loop.
     """
 
     slots: tuple[str, ...]
@@ -54,32 +55,43 @@ class Optimizer(_Recorded, ABC):
             require_plain(array, f"params{path}")
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
                 what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise ScgTypeError(f"params{path} must be a floating-point array, to be updated in place, got {what} ({here()})")
+                raise ScgTypeError(
+                    f"params{path} must be a floating-point array, to be updated in place, got {what} ({here()})"
+                )
             if not array.flags.writeable:
                 raise ScgValueError(f"params{path} is read-only and cannot be updated in place: pass a copy ({here()})")
         for i, (path, array) in enumerate(self._named):
             for other, earlier in self._named[:i]:
                 if np.may_share_memory(array, earlier) and np.shares_memory(array, earlier):
-                    raise ScgValueError(f"params{path} and params{other} share memory: one update would be made twice ({here()})")
+                    raise ScgValueError(
+                        f"params{path} and params{other} share memory: one update would be made twice ({here()})"
+                    )
         self._lock = os.getpid(), threading.RLock()
         self._owners = {_owner(array) for _, array in self._named}
         self._bound: dict[tuple[int, int], Any] = {}  # the calls of a step, by the number of threads and of constants
-        self._flats = [_Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])]
+        self._flats = [
+            _Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])
+        ]
 
     @property
     def _buffers(self) -> dict[str, list[np.ndarray]]:
         """By slot the part of the buffer that belongs to each array."""
         found = [(i, slot, view) for flat in self._flats for i, slot, view in flat.parts(self.slots)]
-        return {slot: [view for i, other, view in sorted(found, key=lambda part: part[0]) if other == slot] for slot in self.slots}
+        return {
+            slot: [view for i, other, view in sorted(found, key=lambda part: part[0]) if other == slot]
+            for slot in self.slots
+        }
 
     @property
     def state(self) -> dict[str, Any]:
         """Everything but the parameters that the next step depends on, as plain structures (for ``scg.checkpoint``).
 
-        ``steps`` and ``learning_rate``, and for each slot the buffers, copied, in the structure of the parameters. Assigning a state
-        restores it; parameters are restored by writing into them.
+        ``steps`` and ``learning_rate``, and for each slot the buffers, copied, in the structure of the parameters.
+        Assigning a state restores it; parameters are restored by writing into them.
         """
-        buffers = {slot: rebuild(self._params, iter([b.copy() for b in parts])) for slot, parts in self._buffers.items()}
+        buffers = {
+            slot: rebuild(self._params, iter([b.copy() for b in parts])) for slot, parts in self._buffers.items()
+        }
         return {"steps": self.steps, "learning_rate": self.learning_rate, **buffers}
 
     @state.setter
@@ -88,7 +100,9 @@ class Optimizer(_Recorded, ABC):
         wanted = {"steps", "learning_rate", *self.slots}
         if not isinstance(state, dict) or set(state) != wanted:
             got = sorted(state) if isinstance(state, dict) else type(state).__name__
-            raise ScgValueError(f"the state of {type(self).__name__} has the entries {sorted(wanted)}, got {got} ({here()})")
+            raise ScgValueError(
+                f"the state of {type(self).__name__} has the entries {sorted(wanted)}, got {got} ({here()})"
+            )
         steps, rate = state["steps"], _number("learning_rate", state["learning_rate"], 0, math.inf)
         if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 0:
             raise ScgValueError(f"steps must be a natural number, got {steps!r} ({here()})")
@@ -102,17 +116,26 @@ class Optimizer(_Recorded, ABC):
     def step(self, gradients: Any) -> None:
         """Update the parameters in place with gradients of their structure, shapes and dtypes.
 
-        Raises ScgTypeError or ScgValueError where these differ, and NonFiniteError at an infinite or NaN gradient, in each case
-        before anything has changed. Within a function that ``scg.compile`` runs, the step is taken when the gradients are there, at its end.
+        Raises ScgTypeError or ScgValueError where these differ, and NonFiniteError at an infinite or NaN gradient, in
+        each case before anything has changed. Within a function that ``scg.compile`` runs, the step is taken when the
+        gradients are there, at its end.
         """
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(self._begin, tuple(self._matching(gradients, "gradients")), [array for _, array in self._named], now=True, lock=self._turn)
+            recorder.later(
+                self._begin,
+                tuple(self._matching(gradients, "gradients")),
+                [array for _, array in self._named],
+                now=True,
+                lock=self._turn,
+            )
             return
-        found = [np.array(g) if _owner(g) in self._owners else g for g in self._matching(gradients, "gradients")]  # as it was before any parameter moved
+        # as it was before any parameter moved
+        found = [np.array(g) if _owner(g) in self._owners else g for g in self._matching(gradients, "gradients")]
         with np.errstate(over="ignore", invalid="ignore"):
             for (path, _), g in zip(self._named, found, strict=True):
-                if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():  # a sum is the cheaper pass
+                # a sum is the cheaper pass
+                if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
         with self._turn():
             for fn, args in self._begin(1, *found)[0]:
@@ -121,7 +144,8 @@ class Optimizer(_Recorded, ABC):
                 flat.drop()  # the gradients are the caller's
 
     def _begin(self, threads: int, *gradients: np.ndarray) -> list[list[Step]]:
-        """The step, in calls for each of some threads, with gradients that fit, one for each array of the parameters, and that are to be finite when it is taken."""
+        """The step, in calls for each of some threads, with gradients that fit, one for each array of the parameters,
+        and that are to be finite when it is taken."""
         self.learning_rate = _number("learning_rate", self.learning_rate, 0, math.inf)
         for path, array in self._named:
             if not array.flags.writeable:
@@ -129,7 +153,9 @@ class Optimizer(_Recorded, ABC):
         constants = self._constants(self.steps + 1)
         bound = self._bound.get((threads, len(constants)))
         if bound is None:
-            bound = self._bound[threads, len(constants)] = [flat.bind(self._rule, len(constants), threads) for flat in self._flats]
+            bound = self._bound[threads, len(constants)] = [
+                flat.bind(self._rule, len(constants), threads) for flat in self._flats
+            ]
         for flat in bound:
             for array, number in zip(flat.constants, constants, strict=True):
                 array[...] = number
@@ -139,7 +165,8 @@ class Optimizer(_Recorded, ABC):
         return lists
 
     def _turn(self) -> Any:
-        """A lock of this process, for one step at a time: their calls are bound to one gradient. (One that was held at a fork would stay so.)"""
+        """A lock of this process, for one step at a time: their calls are bound to one gradient. (One that was held at
+        a fork would stay so.)"""
         if self._lock[0] != os.getpid():
             self._lock = os.getpid(), threading.RLock()
         return self._lock[1]
@@ -148,7 +175,8 @@ class Optimizer(_Recorded, ABC):
         self.steps += 1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_bound", "_lock", "_owners")}  # views would be copies
+        # views would be copies
+        return {name: value for name, value in vars(self).items() if name not in ("_bound", "_lock", "_owners")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _bound={}, _lock=(os.getpid(), threading.RLock()))
@@ -159,10 +187,14 @@ class Optimizer(_Recorded, ABC):
         """The numbers of a step, the first of which is 1."""
 
     @abstractmethod
-    def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
-        """Calls that update ``buffers`` and leave in ``work`` what to subtract from parameters with gradient ``g``, which they leave alone.
+    def _rule(
+        self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray
+    ) -> list[Step]:
+        """Calls that update ``buffers`` and leave in ``work`` what to subtract from parameters with gradient ``g``,
+        which they leave alone.
 
-        All have one axis and one dtype. The constants are arrays without axes: NumPy takes as long to convert a number as for a thousand elements.
+        All have one axis and one dtype. The constants are arrays without axes: NumPy takes as long to convert a number
+        as for a thousand elements.
         """
 
     def _matching(self, tree: Any, name: str) -> list[Any]:
@@ -171,7 +203,11 @@ class Optimizer(_Recorded, ABC):
         if [path for path, _ in found] != [path for path, _ in self._named]:
             paths, given = [path for path, _ in self._named], [path for path, _ in found]
             odd = next((p for p in given if p not in paths), None)
-            told = f"params has no {odd or name}" if odd is not None else f"{next((p for p in paths if p not in given), 'the order')} is missing"
+            told = (
+                f"params has no {odd or name}"
+                if odd is not None
+                else f"{next((p for p in paths if p not in given), 'the order')} is missing"
+            )
             raise ScgValueError(f"{name} must have the structure of the parameters: {told} ({here()})")
         for (path, array), (_, g) in zip(self._named, found, strict=True):
             require_plain(g, f"{name}{path}")
@@ -179,19 +215,24 @@ class Optimizer(_Recorded, ABC):
                 raise ScgTypeError(f"{name}{path} must be an array, got {type(g).__name__} ({here()})")
             if g.shape != array.shape or g.dtype != array.dtype:
                 raise ScgValueError(
-                    f"{name}{path} must have the parameter's shape {array.shape} and dtype {array.dtype}, got {g.shape} and {g.dtype} ({here()})"
+                    f"{name}{path} must have the parameter's shape {array.shape} and dtype {array.dtype}, got {g.shape}"
+                    f" and {g.dtype} ({here()})"
                 )
         return [g if type(g) is Node else np.asarray(g) for _, g in found]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: step {self.steps}, learning rate {self.learning_rate:g}, {len(self._named)} arrays>"
+        return (
+            f"<{type(self).__name__}: step {self.steps}, learning rate {self.learning_rate:g}, {len(self._named)}"
+            " arrays>"
+        )
 
 
 @final
 class SGD(Optimizer):
     """Gradient descent with momentum: v <- m v + g;  x <- x - a v, or, for Nesterov's form, x <- x - a (g + m v).
 
-    ``a`` is ``learning_rate``, ``m`` is ``momentum`` in [0, 1); without momentum v is g and is not kept. (Polyak, 1964; Nesterov, 1983.)
+    ``a`` is ``learning_rate``, ``m`` is ``momentum`` in [0, 1); without momentum v is g and is not kept. (Polyak, 1964;
+    Nesterov, 1983.)
     """
 
     def __init__(self, params: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False):
@@ -204,7 +245,9 @@ class SGD(Optimizer):
     def _constants(self, step: int) -> tuple[float, ...]:
         return self.learning_rate, self.momentum
 
-    def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
+    def _rule(
+        self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray
+    ) -> list[Step]:
         rate, momentum = constants
         if not buffers:
             return [(np.multiply, [g, rate, work])]
@@ -212,31 +255,44 @@ class SGD(Optimizer):
         moved: list[Step] = [(np.multiply, [velocity, momentum, velocity]), (np.add, [velocity, g, velocity])]
         if not self.nesterov:
             return [*moved, (np.multiply, [velocity, rate, work])]
-        return [*moved, (np.multiply, [velocity, momentum, work]), (np.add, [work, g, work]), (np.multiply, [work, rate, work])]
+        return [
+            *moved,
+            (np.multiply, [velocity, momentum, work]),
+            (np.add, [work, g, work]),
+            (np.multiply, [work, rate, work]),
+        ]
 
 
 @final
 class Adam(Optimizer):
-    """Adam at step t: m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  x <- x - a (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + e).
+    """Adam at step t: m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  x <- x - a (m / (1 - b1^t)) / (sqrt(v / (1 -
+    b2^t)) + e).
 
-    ``a`` is ``learning_rate``, ``b1`` and ``b2`` in [0, 1) are ``beta1`` and ``beta2``, ``e`` is ``epsilon``. The state keeps the discounted
-    sums m / (1 - b1) and v / (1 - b2), which need two passes fewer. (Kingma and Ba, 2015.)
+    ``a`` is ``learning_rate``, ``b1`` and ``b2`` in [0, 1) are ``beta1`` and ``beta2``, ``e`` is ``epsilon``. The state
+    keeps the discounted sums m / (1 - b1) and v / (1 - b2), which need two passes fewer. (Kingma and Ba, 2015.)
     """
 
     slots = ("sum", "sum_of_squares")
 
-    def __init__(self, params: Any, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8):
+    def __init__(
+        self, params: Any, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ):
         self.beta1, self.beta2 = _number("beta1", beta1, 0, 1), _number("beta2", beta2, 0, 1)
         self.epsilon = _number("epsilon", epsilon, 0, math.inf)
         super().__init__(params, learning_rate)
 
     def _constants(self, step: int) -> tuple[float, ...]:
-        rate, scale = self.learning_rate * (1 - self.beta1) / (1 - self.beta1**step), math.sqrt((1 - self.beta2) / (1 - self.beta2**step))
+        rate, scale = (
+            self.learning_rate * (1 - self.beta1) / (1 - self.beta1**step),
+            math.sqrt((1 - self.beta2) / (1 - self.beta2**step)),
+        )
         if rate > 1e-12:  # the rate in the denominator, a pass less; below, what is divided by it could overflow
             return self.beta1, self.beta2, scale / rate, self.epsilon / rate
         return self.beta1, self.beta2, scale, self.epsilon, rate
 
-    def _rule(self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray) -> list[Step]:
+    def _rule(
+        self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray
+    ) -> list[Step]:
         b1, b2, factor, shift, *rate = constants
         total, squares = buffers
         return [
@@ -254,11 +310,13 @@ class Adam(Optimizer):
 
 
 class _Flat:
-    """The parameters of one dtype in blocks that stay in the cache, a part of a large array or some small ones; each buffer is one flat array."""
+    """The parameters of one dtype in blocks that stay in the cache, a part of a large array or some small ones; each
+    buffer is one flat array."""
 
     LARGE, BLOCK, SHARED = 2**14, 2**16, 2**18
-    """Elements: on one thread an array of the first has blocks of its own, of the second at the most; on several threads of the second, and of the third.
-    Longer blocks leave the cache, but with shorter calls threads wait for one another: between two calls Python runs on one at a time."""
+    """Elements: on one thread an array of the first has blocks of its own, of the second at the most; on several
+    threads of the second, and of the third. Longer blocks leave the cache, but with shorter calls threads wait for one
+    another: between two calls Python runs on one at a time."""
 
     def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
         self.dtype = dtype
@@ -271,18 +329,34 @@ class _Flat:
     def parts(self, slots: tuple[str, ...]) -> list[tuple[int, str, np.ndarray]]:
         """(index of the parameter, slot, view of its part of the buffer)."""
         spans = list(zip(self.members, self.params, self.ends[:-1], self.ends[1:], strict=True))
-        return [(i, slot, buffer[a:b].reshape(x.shape)) for slot, buffer in zip(slots, self.buffers, strict=True) for i, x, a, b in spans]
+        return [
+            (i, slot, buffer[a:b].reshape(x.shape))
+            for slot, buffer in zip(slots, self.buffers, strict=True)
+            for i, x, a, b in spans
+        ]
 
     def blocks(self, threads: int) -> list[list[tuple[int, int, int]]]:
         """Of each block the pieces (parameter, start, stop), which lie side by side in the buffers."""
-        least, most = (self.LARGE, self.BLOCK) if threads == 1 else (self.BLOCK, max(self.BLOCK, min(self.SHARED, -(-self.ends[-1] // threads))))
+        least, most = (
+            (self.LARGE, self.BLOCK)
+            if threads == 1
+            else (self.BLOCK, max(self.BLOCK, min(self.SHARED, -(-self.ends[-1] // threads))))
+        )
         large = sum([x.size >= least for x in self.params])
-        spans = [*itertools.pairwise(self.ends[: large + 1]), (self.ends[large], self.ends[-1])]  # the small ones as one
+        # the small ones as one
+        spans = [*itertools.pairwise(self.ends[: large + 1]), (self.ends[large], self.ends[-1])]
         found = []
         for low, high in spans:
-            count = max(-(-(high - low) // most), threads if high - low >= threads * self.LARGE and low == self.ends[large] else 1)
+            count = max(
+                -(-(high - low) // most),
+                threads if high - low >= threads * self.LARGE and low == self.ends[large] else 1,
+            )
             for start, stop in itertools.pairwise([low + (high - low) * j // count for j in range(count + 1)]):
-                inside = [(k, max(start - a, 0), min(stop, b) - a) for k, (a, b) in enumerate(itertools.pairwise(self.ends)) if max(a, start) < min(b, stop)]
+                inside = [
+                    (k, max(start - a, 0), min(stop, b) - a)
+                    for k, (a, b) in enumerate(itertools.pairwise(self.ends))
+                    if max(a, start) < min(b, stop)
+                ]
                 found += [inside] if inside else []
         return found
 
@@ -308,7 +382,12 @@ class _Flat:
             steps += rule(constants, whole, out, *[buffer[start : start + size] for buffer in self.buffers])
             if len(pieces) == 1:
                 ((k, a, b),) = pieces
-                places += [(args, at, self.members[k], a, b) for _, args in steps for at, array in enumerate(args) if array is whole]
+                places += [
+                    (args, at, self.members[k], a, b)
+                    for _, args in steps
+                    for at, array in enumerate(args)
+                    if array is whole
+                ]
             at = 0
             for k, a, b in pieces:
                 x, moved = self.params[k], out[at : at + b - a]
@@ -323,9 +402,12 @@ class _Flat:
 
 
 class _Bound:
-    """Calls for each thread, the arrays of their constants, and the ``places`` of gradients among their operands: (list, position, parameter, start, stop)."""
+    """Calls for each thread, the arrays of their constants, and the ``places`` of gradients among their operands:
+    (list, position, parameter, start, stop)."""
 
-    def __init__(self, lists: list[list[Step]], constants: list[np.ndarray], places: list[tuple[list[Any], int, int, int, int]]):
+    def __init__(
+        self, lists: list[list[Step]], constants: list[np.ndarray], places: list[tuple[list[Any], int, int, int, int]]
+    ):
         self.lists, self.constants, self.places = lists, constants, places
         self.given: dict[int, Any] = dict.fromkeys([i for _, _, i, _, _ in places])
 
@@ -353,10 +435,12 @@ def _subtract(row: Any, start: int, stop: int, moved: np.ndarray) -> None:
 
 @final
 class Average(_Recorded):
-    """An average over the steps of an optimizer: a <- a + (1 - d) (x - a), d = min(decay, (1 + t) / (10 + t)) at step t.
+    """An average over the steps of an optimizer: a <- a + (1 - d) (x - a), d = min(decay, (1 + t) / (10 + t)) at step
+    t.
 
-    ``params`` holds the averages, copies in the structure of the parameters. Averaging takes the noise of the last steps out of
-    the parameters that are evaluated, as a falling learning rate does, and needs no end of training to be known. (Polyak and Juditsky, 1992.)
+    ``params`` holds the averages, copies in the structure of the parameters. Averaging takes the noise of the last
+    steps out of the parameters that are evaluated, as a falling learning rate does, and needs no end of training to be
+    known. (Polyak and Juditsky, 1992.)
     """
 
     def __init__(self, params: Any, decay: float):
@@ -371,7 +455,9 @@ class Average(_Recorded):
         """Move the averages towards ``params``."""
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.later(lambda threads, params: self.step(params), (params,), [array for _, array in leaves(self.params)])
+            recorder.later(
+                lambda threads, params: self.step(params), (params,), [array for _, array in leaves(self.params)]
+            )
             return
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))

@@ -1,7 +1,7 @@
 """Special functions that are no ufuncs, or that are faster than SciPy's, on arrays and Nodes alike.
 
-float32 stays float32, and derivatives are of any order. Everything else of ``scipy.special`` that has a derivative takes a Node
-itself: ``scipy.special.gammaln(node)``.
+float32 stays float32, and derivatives are of any order. Everything else of ``scipy.special`` that has a derivative
+takes a Node itself: ``scipy.special.gammaln(node)``.
 """
 
 import math
@@ -9,10 +9,10 @@ import math
 import numpy as np
 import scipy.special as sp
 
-from scg import axes
-from scg.ambient import settled
+from scg.core import axes
+from scg.core.ambient import settled
+from scg.core.node import Node, primitive
 from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, primitive
 from scg.primitives import special as _special
 from scg.primitives.elementwise import sigmoid as _sigmoid
 from scg.primitives.incomplete import vonmises_cdf as _vonmises_cdf
@@ -36,7 +36,8 @@ def log_sigmoid(x):
 
 
 def _real(x):
-    """Whole numbers and truths as floating-point numbers: the negative of an unsigned one wraps, of a truth there is none."""
+    """Whole numbers and truths as floating-point numbers: the negative of an unsigned one wraps, of a truth there is
+    none."""
     return x.astype(float) if getattr(getattr(x, "dtype", None), "kind", "f") in "bu" else x
 
 
@@ -53,7 +54,8 @@ def polygamma(n, x):
 
 
 def multigammaln(a, d):
-    """log of the d-variate gamma function: d (d-1) / 4 log(pi) + sum_{j=0}^{d-1} gammaln(a - j/2), for a > (d-1) / 2; d an int >= 1."""
+    """log of the d-variate gamma function: d (d-1) / 4 log(pi) + sum_{j=0}^{d-1} gammaln(a - j/2), for a > (d-1) / 2; d
+    an int >= 1."""
     if not isinstance(d, (int, np.integer)) or d < 1:
         raise ScgValueError(f"multigammaln needs an int d >= 1, got {d!r} ({here()})")
     a = _floating(a)
@@ -66,7 +68,8 @@ def multigammaln(a, d):
 
 
 def vonmises_cdf(x, kappa):
-    """P(T <= x) of the angle T in (-pi, pi] with density exp(kappa cos t) / (2 pi I0(kappa)); 1 more for each full turn of x.
+    """P(T <= x) of the angle T in (-pi, pi] with density exp(kappa cos t) / (2 pi I0(kappa)); 1 more for each full turn
+    of x.
 
     Differentiable in x to any order and in kappa once.
     """
@@ -74,11 +77,12 @@ def vonmises_cdf(x, kappa):
 
 
 def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
-    """log(sum(b * exp(a))) over ``axis`` (None, an int or a tuple), without overflow; ``scipy.special.logsumexp``, which takes no Node.
+    """log(sum(b * exp(a))) over ``axis`` (None, an int or a tuple), without overflow; ``scipy.special.logsumexp``,
+    which takes no Node.
 
-    With ``return_sign`` the pair (log|sum|, sign of the sum); without it nan where the sum is negative. -inf where the sum is zero or
-    empty, and there the derivative is zero. +inf where an element is, and there the derivative is nan. Absolute error a few eps times
-    max(1, |result|).
+    With ``return_sign`` the pair (log|sum|, sign of the sum); without it nan where the sum is negative. -inf where the
+    sum is zero or empty, and there the derivative is zero. +inf where an element is, and there the derivative is nan.
+    Absolute error a few eps times max(1, |result|).
     """
     a = _floating(a)
     if b is None:
@@ -111,7 +115,8 @@ def logmeanexp(a, axis=None, keepdims=False):
 
 
 def softmax(x, axis=None):
-    """exp(x) / sum(exp(x)) over ``axis`` (None, an int or a tuple): non-negative, of sum 1, unchanged where a constant is added to x."""
+    """exp(x) / sum(exp(x)) over ``axis`` (None, an int or a tuple): non-negative, of sum 1, unchanged where a constant
+    is added to x."""
     return _along(_softmax, x, axis)
 
 
@@ -127,7 +132,8 @@ def _shift(x, axis):
 
 
 def _in_single(fn):
-    """``fn`` of half-precision numbers in single precision, where sums do not soon exceed the largest half; the result is a half."""
+    """``fn`` of half-precision numbers in single precision, where sums do not soon exceed the largest half; the result
+    is a half."""
 
     def value(x, **statics):
         return fn(x.astype(np.float32), **statics).astype(np.float16) if x.dtype == np.float16 else fn(x, **statics)

@@ -1,4 +1,5 @@
-"""Hypothesis draws the same examples in every ordinary run; HYPOTHESIS_PROFILE=search draws new ones. Ctrl-C reaches what a test starts."""
+"""Hypothesis draws the same examples in every ordinary run; HYPOTHESIS_PROFILE=search draws new ones. Ctrl-C reaches
+what a test starts."""
 
 import os
 import signal
@@ -15,5 +16,6 @@ settings.register_profile("ordinary", derandomize=True, database=None, **COMMON)
 settings.register_profile("search", derandomize=False, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs hand that on, and some tests send their children Ctrl-C
+# a shell's background jobs hand that on, and some tests send their children Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -61,12 +61,22 @@ def same(a, b):
 
 GENERATORS = [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64]
 dtypes = st.sampled_from(["f4", "f8", ">f4", "f2", "i1", "u8", "?", "c8", "U3", "S2", "M8[s]"])
-arrays = dtypes.flatmap(lambda d: hnp.arrays(np.dtype(d), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)))
+arrays = dtypes.flatmap(
+    lambda d: hnp.arrays(np.dtype(d), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
-generators = st.builds(lambda kind, seed: np.random.Generator(kind(seed)), st.sampled_from(GENERATORS), st.integers(0, 9))
+generators = st.builds(
+    lambda kind, seed: np.random.Generator(kind(seed)), st.sampled_from(GENERATORS), st.integers(0, 9)
+)
 leaf = arrays | scalars | generators | st.builds(np.float32, st.floats(width=32))
-plain_trees = st.recursive(leaf, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=3), t, max_size=3) | st.tuples(t, t), max_leaves=6)
-trees = st.recursive(plain_trees, lambda t: st.builds(Layer, t, t) | st.builds(law, t, t) | st.lists(t, max_size=2), max_leaves=4)
+plain_trees = st.recursive(
+    leaf,
+    lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=3), t, max_size=3) | st.tuples(t, t),
+    max_leaves=6,
+)
+trees = st.recursive(
+    plain_trees, lambda t: st.builds(Layer, t, t) | st.builds(law, t, t) | st.lists(t, max_size=2), max_leaves=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +107,9 @@ def test_restored_generators_go_on_and_are_new(file):
         rng.standard_normal(5, dtype=np.float32)  # leaves half a word in the buffer
         checkpoint.save(file, {"rng": rng})
         restored = checkpoint.load(file)["rng"]
-        np.testing.assert_array_equal(restored.integers(0, 2**16, 9, dtype=np.uint16), rng.integers(0, 2**16, 9, dtype=np.uint16))
+        np.testing.assert_array_equal(
+            restored.integers(0, 2**16, 9, dtype=np.uint16), rng.integers(0, 2**16, 9, dtype=np.uint16)
+        )
         np.testing.assert_array_equal(restored.standard_normal(3), rng.standard_normal(3))
 
 
@@ -183,7 +195,10 @@ LIKE = {"layers": [Layer(np.zeros((2, 3), np.float32), np.zeros(3, np.float32))]
         (lambda t: t.update(pair=[1.0, "a"]), "pair"),
         (lambda t: t.update(pair=(1.0,)), "pair"),
         (lambda t: t.update(layers=t["layers"] * 2), "layers"),
-        (lambda t: t.update(layers=[Layer(np.zeros((3, 2), np.float32), np.zeros(3, np.float32))]), r"layers.0.weight.*\(2, 3\).*\(3, 2\)"),
+        (
+            lambda t: t.update(layers=[Layer(np.zeros((3, 2), np.float32), np.zeros(3, np.float32))]),
+            r"layers.0.weight.*\(2, 3\).*\(3, 2\)",
+        ),
         (lambda t: t.update(layers=[Layer(np.zeros((2, 3)), np.zeros(3, np.float32))]), "float32.*float64"),
         (lambda t: t.update(layers=[{"weight": 1}]), "layers.0"),
     ],
@@ -249,7 +264,9 @@ except checkpoint.CheckpointWriteError as error:
     print(error)
 """
     root = Path(scg.__file__).parents[1]
-    told = subprocess.run([sys.executable, "-c", program, str(path)], cwd=root, capture_output=True, text=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(path)], cwd=root, capture_output=True, text=True, timeout=60
+    )
     assert "unchanged" in told.stdout, told.stderr
     assert os.listdir(tmp_path) == ["c.npz"] and same(checkpoint.load(path), small())
 

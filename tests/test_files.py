@@ -1,4 +1,5 @@
-"""Files: whole or not at all, regular ones only, through links, with their mode; what killed writers left is removed, and nothing else."""
+"""Files: whole or not at all, regular ones only, through links, with their mode; what killed writers left is removed,
+and nothing else."""
 
 import collections
 import os
@@ -20,7 +21,11 @@ ROOT = Path(scg.__file__).parents[1]
 
 
 def report():
-    graph = scg.trace(lambda t, rng: scg.sample(scg.distributions.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng), np.zeros(()), rng=np.random.default_rng(0))
+    graph = scg.trace(
+        lambda t, rng: scg.sample(scg.distributions.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng),
+        np.zeros(()),
+        rng=np.random.default_rng(0),
+    )
     return variance.compare(graph, {"r": {}}, replicates=16, rng=np.random.default_rng(0), _timed=0.0)
 
 
@@ -40,7 +45,12 @@ def test_what_is_no_regular_file_is_refused_and_left_as_it_is(writer, tmp_path):
     (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
     (tmp_path / "device").symlink_to("/dev/null")
     before = {name: os.lstat(tmp_path / name) for name in os.listdir(tmp_path)}
-    for name, what in {"pipe": "a pipe", "directory": "a directory", "nowhere": "a link to", "device": "a device"}.items():
+    for name, what in {
+        "pipe": "a pipe",
+        "directory": "a directory",
+        "nowhere": "a link to",
+        "device": "a device",
+    }.items():
         with pytest.raises(scg.ScgError, match=what) as caught:
             WRITERS[writer](tmp_path / name)
         assert isinstance(caught.value, checkpoint.CheckpointWriteError if writer == "checkpoint" else FileWriteError)
@@ -89,7 +99,9 @@ def test_what_killed_writers_left_is_removed_and_what_a_live_one_writes_is_not(t
     others = [".other.npz.0123abcd.tmp", ".file.npz.tmp", "file.npz.0123abcd.tmp", ".file.npz.0123abcd.tmp.bak"]
     for name in others:
         (tmp_path / name).write_bytes(b"not ours")
-    writers = [subprocess.Popen([sys.executable, "-c", _HOLDS, path], cwd=ROOT, stdout=subprocess.PIPE) for _ in range(2)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", _HOLDS, path], cwd=ROOT, stdout=subprocess.PIPE) for _ in range(2)
+    ]
     try:
         for writer in writers:
             assert writer.stdout.readline() == b"written\n"
@@ -113,7 +125,15 @@ def test_a_name_as_long_as_a_name_may_be(tmp_path):
     assert os.listdir(tmp_path) == ["n" * 255]
 
 
-@pytest.mark.parametrize("path, kind", [("", scg.errors.ScgValueError), ("a\0b", scg.errors.ScgValueError), (None, scg.errors.ScgTypeError), (3, scg.errors.ScgTypeError)])
+@pytest.mark.parametrize(
+    "path, kind",
+    [
+        ("", scg.errors.ScgValueError),
+        ("a\0b", scg.errors.ScgValueError),
+        (None, scg.errors.ScgTypeError),
+        (3, scg.errors.ScgTypeError),
+    ],
+)
 def test_what_is_no_path_is_refused(path, kind):
     for use in (lambda: write(path, b""), lambda: checkpoint.save(path, 1), lambda: checkpoint.load(path)):
         with pytest.raises(kind, match="a path is"):
@@ -139,7 +159,10 @@ def test_a_tree_that_holds_itself_is_refused_and_one_that_holds_a_thing_twice_is
     assert [x.tolist() for x in checkpoint.load(tmp_path / "c")["b"]] == [[1.0, 1.0]]
 
 
-@pytest.mark.parametrize("keys", [("k" * 70_000, "a"), ("array 2", "x", "ü"), ("array 1", "ü", "array 2", "ä"), ("ü", "array 0", "array 1", "ä")])
+@pytest.mark.parametrize(
+    "keys",
+    [("k" * 70_000, "a"), ("array 2", "x", "ü"), ("array 1", "ü", "array 2", "ä"), ("ü", "array 0", "array 1", "ä")],
+)
 def test_arrays_under_any_keys_come_back_under_their_own(keys, tmp_path):
     checkpoint.save(tmp_path / "c", {key: np.full(2, i) for i, key in enumerate(keys)})
     found = checkpoint.load(tmp_path / "c")
@@ -157,8 +180,16 @@ class Picky(collections.UserDict):
 def test_like_may_be_any_mapping(tmp_path):
     checkpoint.save(tmp_path / "c", {"one": np.ones(2), "two": 3})
     found = checkpoint.load(tmp_path / "c", collections.defaultdict(list, one=np.zeros(2), two=0))
-    assert type(found) is collections.defaultdict and found.default_factory is list and found["two"] == 3 and found["one"].tolist() == [1.0, 1.0]
-    assert type(checkpoint.load(tmp_path / "c", collections.OrderedDict(one=np.zeros(2), two=0))) is collections.OrderedDict
+    assert (
+        type(found) is collections.defaultdict
+        and found.default_factory is list
+        and found["two"] == 3
+        and found["one"].tolist() == [1.0, 1.0]
+    )
+    assert (
+        type(checkpoint.load(tmp_path / "c", collections.OrderedDict(one=np.zeros(2), two=0)))
+        is collections.OrderedDict
+    )
     with pytest.raises(checkpoint.CheckpointError, match="no Picky can be made .*: it is never empty"):
         checkpoint.load(tmp_path / "c", Picky(np.zeros(2), 0))
 

@@ -7,8 +7,8 @@ import pytest
 
 import scg
 from scg import nn
+from scg.core.tree import leaves, map_leaves
 from scg.errors import ScgTypeError, ScgValueError
-from scg.tree import leaves, map_leaves
 
 
 @pytest.mark.parametrize("activation", [np.tanh, np.sin])
@@ -16,10 +16,12 @@ def test_apply_is_affine_maps_with_activations_between(activation):
     rng = np.random.default_rng(0)
     params = [nn.Layer(rng.standard_normal((i, o)), rng.standard_normal(o)) for i, o in ((3, 5), (5, 4), (4, 2))]
     x = rng.standard_normal((2, 7, 3))
-    (a, b, c) = params
+    a, b, c = params
     expected = activation(activation(x @ a[0] + a[1]) @ b[0] + b[1]) @ c[0] + c[1]
     np.testing.assert_allclose(nn.apply(params, x, activation), expected, rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(nn.apply([tuple(layer) for layer in params], x[0, 0], activation), expected[0, 0], rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(
+        nn.apply([tuple(layer) for layer in params], x[0, 0], activation), expected[0, 0], rtol=1e-13, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

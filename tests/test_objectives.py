@@ -1,4 +1,5 @@
-"""Bounds: their values, the means and variances of their gradients by quadrature and enumeration, and what each gradient promises."""
+"""Bounds: their values, the means and variances of their gradients by quadrature and enumeration, and what each
+gradient promises."""
 
 import math
 
@@ -8,10 +9,10 @@ import pytest
 import scg
 from scg import distributions as dist
 from scg import objectives
+from scg.core.backward import pull
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError
-from scg.gradient import pull
 from scg.objectives import GRADIENTS
-from tests.oracle import expectation, expectation_of
+from tests.support.oracle import expectation, expectation_of
 
 X = 0.7
 THETA = np.array([0.5, 0.1, -0.2, 0.3])  # A, b, log sd of the guide; mu of the model
@@ -73,7 +74,8 @@ def test_of_log_weights_along_an_axis(axis):
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("name", BOUNDS)
 def test_mean_of_the_gradient(name, gradient):
-    """Against the derivative of the mean of the bound itself, z ~ q summed by importance; by a Gauss rule in both draws."""
+    """Against the derivative of the mean of the bound itself, z ~ q summed by importance; by a Gauss rule in both
+    draws."""
     exact = exact_gradient(gaussian(BOUNDS[name], "score function"), 40)
     found = mean_gradient(gaussian(BOUNDS[name], gradient), 40)
     if (name, gradient) == ("iwae", "sticking the landing"):
@@ -96,7 +98,9 @@ def test_second_derivatives_of_the_elbo(gradient):
         return pull([expectation(fn(t, np.random.default_rng(0)), 8)], [np.ones(())], [t], True)[0], t
 
     found = second(gaussian(objectives.elbo, gradient), gradient_node)
-    np.testing.assert_allclose(found, second(gaussian(objectives.elbo, "score function"), exact), rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(
+        found, second(gaussian(objectives.elbo, "score function"), exact), rtol=1e-10, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("gradient", ["doubly reparameterized", "VIMCO"])
@@ -107,13 +111,17 @@ def test_gradients_of_first_order_refuse_a_second(gradient):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_sticking_the_landing_is_zero_at_the_posterior(seed):
-    """p(z | x) = N((x + mu) / 2, 1/2): there the gradient of the guide vanishes draw by draw; the pathwise one only in the mean."""
+    """p(z | x) = N((x + mu) / 2, 1/2): there the gradient of the guide vanishes draw by draw; the pathwise one only in
+    the mean."""
     theta = np.array([0.5, 0.15, -0.5 * math.log(2), 0.3])
     for gradient in ("sticking the landing", "doubly reparameterized"):
         for bound in BOUNDS.values():
             g = scg.grad(gaussian(bound, gradient, 3))(theta, rng=np.random.default_rng(seed))
             assert np.max(np.abs(g[:3])) < 1e-14
-    assert np.max(np.abs(scg.grad(gaussian(objectives.elbo, "pathwise", 3))(theta, rng=np.random.default_rng(seed))[:3])) > 1e-3
+    assert (
+        np.max(np.abs(scg.grad(gaussian(objectives.elbo, "pathwise", 3))(theta, rng=np.random.default_rng(seed))[:3]))
+        > 1e-3
+    )
 
 
 def test_bound_grows_with_the_number_of_draws():
@@ -121,7 +129,11 @@ def test_bound_grows_with_the_number_of_draws():
 
     def mean(samples, points):
         t = scg.parameter(THETA)
-        return float(expectation(gaussian(objectives.iwae, "pathwise", samples)(t, np.random.default_rng(0)), points, 10**6).value)
+        return float(
+            expectation(
+                gaussian(objectives.iwae, "pathwise", samples)(t, np.random.default_rng(0)), points, 10**6
+            ).value
+        )
 
     bounds = [mean(k, points) for k, points in ((1, 60), (2, 60), (3, 40))]
     evidence = dist.Normal(THETA[3], math.sqrt(2)).log_prob(X)
@@ -132,7 +144,8 @@ def test_bound_grows_with_the_number_of_draws():
 
 
 def test_gap_at_the_optimum_of_a_guide_of_the_wrong_width():
-    """A = I/2, b = mu/2, variance 2/3, D = 20: the ELBO lies 10 (1/3 - ln 4/3) below log p(x); in each dimension a twentieth."""
+    """A = I/2, b = mu/2, variance 2/3, D = 20: the ELBO lies 10 (1/3 - ln 4/3) below log p(x); in each dimension a
+    twentieth."""
     theta = np.array([0.5, 0.15, 0.5 * math.log(2 / 3), 0.3])
     t = scg.parameter(theta)
     elbo = expectation(gaussian(objectives.elbo, "pathwise", 1)(t, np.random.default_rng(0)), 20).value
@@ -154,7 +167,8 @@ def test_the_doubly_reparameterized_gradient_varies_less():
 
 
 def ratios(gradient, samples, replicates=10_000):
-    """Signal-to-noise ratios |mean| / sd for (b, mu), near the optimum, each with a standard error of about 1/100 of max(1, ratio)."""
+    """Signal-to-noise ratios |mean| / sd for (b, mu), near the optimum, each with a standard error of about 1/100 of
+    max(1, ratio)."""
     theta = np.array([0.5 + 0.01, 0.15 - 0.05, 0.5 * math.log(2 / 3), 0.3])
     graph = scg.trace(gaussian(objectives.iwae, gradient, samples), theta, rng=np.random.default_rng(0))
     g = graph.gradients(rng=np.random.default_rng(samples), replicates=replicates)[:, [1, 3]]
@@ -162,8 +176,8 @@ def ratios(gradient, samples, replicates=10_000):
 
 
 def test_signal_to_noise_as_draws_grow():
-    """Rainforth et al. (2018), Tucker et al. (2019): log-log slope +1/2 for mu; for the guide down with the pathwise gradient, up
-    with the other."""
+    """Rainforth et al. (2018), Tucker et al. (2019): log-log slope +1/2 for mu; for the guide down with the pathwise
+    gradient, up with the other."""
     (_, mu_few), (b_many, mu_many) = ratios("pathwise", 8), ratios("pathwise", 128)
     assert math.log(mu_many / mu_few) / math.log(16) == pytest.approx(0.5, abs=0.05)
     few, many = ratios("doubly reparameterized", 8), ratios("doubly reparameterized", 128)
@@ -185,7 +199,9 @@ def coins(bound, gradient, samples):
         q = dist.Independent(dist.Bernoulli(logits=t[:2]), 1)
 
         def joint(z):
-            return prior.log_prob(z) + dist.Independent(dist.Normal(t[2] * (z @ CODE), 1.0), 1).log_prob(np.array([0.2, -1.0]))
+            return prior.log_prob(z) + dist.Independent(dist.Normal(t[2] * (z @ CODE), 1.0), 1).log_prob(
+                np.array([0.2, -1.0])
+            )
 
         return bound(joint, guide=q, samples=samples, rng=rng, gradient=gradient)
 
@@ -196,7 +212,9 @@ def coins(bound, gradient, samples):
 @pytest.mark.parametrize("name", BOUNDS)
 def test_unbiased_by_enumeration(name, gradient):
     exact = exact_gradient(coins(BOUNDS[name], "score function", 3), 1, LOGITS)
-    np.testing.assert_allclose(mean_gradient(coins(BOUNDS[name], gradient, 3), 1, LOGITS), exact, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        mean_gradient(coins(BOUNDS[name], gradient, 3), 1, LOGITS), exact, rtol=1e-10, atol=1e-12
+    )
 
 
 def test_vimco_is_the_formula():
@@ -207,7 +225,12 @@ def test_vimco_is_the_formula():
     def cost(t, rng):
         q = dist.Bernoulli(logits=t)
         bound = objectives.iwae(
-            lambda z: dist.Bernoulli(probs=p_z).log_prob(z) + z * lik, guide=q, samples=4, rng=rng, gradient="VIMCO", name="z"
+            lambda z: dist.Bernoulli(probs=p_z).log_prob(z) + z * lik,
+            guide=q,
+            samples=4,
+            rng=rng,
+            gradient="VIMCO",
+            name="z",
         )
         return 3 * np.mean(bound)
 
@@ -272,8 +295,8 @@ def test_wake_theta_has_the_mean_of_the_bound_s_gradient():
 
 
 def test_sleep_phi():
-    """At dreams (z, x) of the model: the gradient vanishes in the mean where the guide is the posterior; by the formula for given
-    dreams."""
+    """At dreams (z, x) of the model: the gradient vanishes in the mean where the guide is the posterior; by the formula
+    for given dreams."""
 
     def cost(t, rng):
         z = objectives.hold(dist.Normal(0.3, 1.0), samples=4, rng=rng)
@@ -308,13 +331,33 @@ def test_held_draws_of_a_model_carry_nothing_to_it():
     [
         (lambda r: objectives.iwae(lambda z: z), ScgTypeError, "needs a guide"),
         (lambda r: objectives.iwae(np.zeros(3), gradient="VIMCO"), ScgTypeError, "give a model and a guide"),
-        (lambda r: objectives.elbo(np.zeros(3), guide=guide(THETA), rng=r), ScgTypeError, "first argument is the model"),
-        (lambda r: objectives.elbo(model(THETA), guide=guide(THETA), rng=r, gradient="stl"), ScgValueError, "one of 'pathwise'.*got 'stl'"),
-        (lambda r: objectives.iwae(model(THETA), guide=guide(THETA), rng=r, gradient="VIMCO"), ScgValueError, "at least 2, got 1"),
+        (
+            lambda r: objectives.elbo(np.zeros(3), guide=guide(THETA), rng=r),
+            ScgTypeError,
+            "first argument is the model",
+        ),
+        (
+            lambda r: objectives.elbo(model(THETA), guide=guide(THETA), rng=r, gradient="stl"),
+            ScgValueError,
+            "one of 'pathwise'.*got 'stl'",
+        ),
+        (
+            lambda r: objectives.iwae(model(THETA), guide=guide(THETA), rng=r, gradient="VIMCO"),
+            ScgValueError,
+            "at least 2, got 1",
+        ),
         (lambda r: objectives.iwae(model(THETA), guide=guide(THETA), rng=r, samples=0), ScgValueError, "at least 1"),
         (lambda r: objectives.iwae(model(THETA), guide=guide(THETA)), ScgTypeError, "rng"),
-        (lambda r: objectives.iwae(lambda z: z, guide=dist.Bernoulli(logits=THETA), rng=r), EstimatorError, "Reparameterized needs"),
-        (lambda r: objectives.elbo(lambda z: np.sum(z, axis=-1), guide=dist.Normal(THETA, 1.0), rng=r), ScgValueError, "Independent"),
+        (
+            lambda r: objectives.iwae(lambda z: z, guide=dist.Bernoulli(logits=THETA), rng=r),
+            EstimatorError,
+            "Reparameterized needs",
+        ),
+        (
+            lambda r: objectives.elbo(lambda z: np.sum(z, axis=-1), guide=dist.Normal(THETA, 1.0), rng=r),
+            ScgValueError,
+            "Independent",
+        ),
     ],
 )
 def test_refusals(call, error, message):
@@ -331,11 +374,13 @@ MASKS = {
 
 @pytest.mark.parametrize(
     ("gradient", "mask"),
-    [(g, m) for g in GRADIENTS for m in MASKS if m != "of the draws" or g in ("score function", "VIMCO")],  # others settle too slowly for a test
+    # others settle too slowly for a test
+    [(g, m) for g in GRADIENTS for m in MASKS if m != "of the draws" or g in ("score function", "VIMCO")],
 )
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_model_that_draws_itself_has_the_same_mean_gradient(bound, gradient, mask):
-    """The exact mean over z, and over the coins that the model throws, is the exact gradient of the exact bound, whichever of the gradients it is."""
+    """The exact mean over z, and over the coins that the model throws, is the exact gradient of the exact bound,
+    whichever of the gradients it is."""
 
     def cost(t, rng):
         def thinned(z):
@@ -345,7 +390,9 @@ def test_a_model_that_draws_itself_has_the_same_mean_gradient(bound, gradient, m
         return BOUNDS[bound](thinned, guide=guide(t), samples=2, rng=rng, gradient=gradient)
 
     graph = scg.trace(cost, THETA, rng=np.random.default_rng(0))
-    same = np.allclose(scg.exact.moments(graph, rtol=1e-3).mean, scg.exact.gradient(graph, rtol=1e-5), rtol=0, atol=1e-2)
+    same = np.allclose(
+        scg.exact.moments(graph, rtol=1e-3).mean, scg.exact.gradient(graph, rtol=1e-5), rtol=0, atol=1e-2
+    )
     assert same == ((bound, gradient) != ("iwae", "sticking the landing"))
 
 
@@ -371,7 +418,10 @@ def test_the_doubly_reparameterized_gradient_meets_one_draw_of_the_model():
 
         return objectives.iwae(noisy, guide=guide(t), samples=3, rng=rng, gradient=gradient)
 
-    runs = {g: [scg.grad(cost)(THETA, np.random.default_rng(s), g) for s in range(500)] for g in ("pathwise", "doubly reparameterized")}
+    runs = {
+        g: [scg.grad(cost)(THETA, np.random.default_rng(s), g) for s in range(500)]
+        for g in ("pathwise", "doubly reparameterized")
+    }
     difference = np.subtract(*runs.values())
     assert np.all(np.abs(difference.mean(0)) < 6 * difference.std(0) / math.sqrt(len(difference)))
     np.testing.assert_allclose(difference[:, 3], 0, atol=1e-12)  # the model's own gradient is the same, draw by draw

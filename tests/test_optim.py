@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scg import ScgError, optim
+from scg.core.tree import leaves, map_leaves
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError
-from scg.tree import leaves, map_leaves
 
 STEPS = 7
 
@@ -21,21 +21,31 @@ class Pair(NamedTuple):
 
 
 def arrays(dtype):
-    return hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4), elements=st.floats(-4, 4, width=16))
+    return hnp.arrays(
+        dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4), elements=st.floats(-4, 4, width=16)
+    )
 
 
 def structures(dtype):
     a = arrays(dtype)
     return st.recursive(
         a,
-        lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), t, max_size=3) | st.tuples(t, t) | st.builds(Pair, t, t),
+        lambda t: (
+            st.lists(t, max_size=3)
+            | st.dictionaries(st.text("abc", min_size=1, max_size=2), t, max_size=3)
+            | st.tuples(t, t)
+            | st.builds(Pair, t, t)
+        ),
         max_leaves=5,
     )
 
 
 def sequence_of_gradients(params, seed, steps=STEPS):
     rng = np.random.default_rng(seed)
-    return [map_leaves(lambda x: np.asarray(rng.standard_normal(x.shape) * 10.0 ** rng.integers(-3, 3), x.dtype), params) for _ in range(steps)]
+    return [
+        map_leaves(lambda x: np.asarray(rng.standard_normal(x.shape) * 10.0 ** rng.integers(-3, 3), x.dtype), params)
+        for _ in range(steps)
+    ]
 
 
 def adam(x, gs, a, b1, b2, e):
@@ -79,9 +89,16 @@ def test_each_rule_is_its_formula_in_place_and_in_the_dtype_of_the_parameters(ma
     for k, (path, x, before) in enumerate(start):
         gs = [np.float64([leaf for _, leaf in leaves(g)][k]) for g in gradients]
         expected = reference(before, gs)
-        # a step has under 20 roundings, of sums that momentum keeps under |g| / (1 - momentum), and each is relative to the largest
-        travelled = np.abs(before) + sum(np.abs(reference(np.zeros_like(before), gs[: i + 1])) for i in range(STEPS)) + 20 * sum(map(np.abs, gs))
-        np.testing.assert_array_less(np.abs(x - expected), 20 * STEPS * np.finfo(dtype).eps * travelled + np.finfo(dtype).tiny)
+        # a step has under 20 roundings, of sums that momentum keeps under |g| / (1 - momentum), and each is relative to
+        # the largest
+        travelled = (
+            np.abs(before)
+            + sum(np.abs(reference(np.zeros_like(before), gs[: i + 1])) for i in range(STEPS))
+            + 20 * sum(map(np.abs, gs))
+        )
+        np.testing.assert_array_less(
+            np.abs(x - expected), 20 * STEPS * np.finfo(dtype).eps * travelled + np.finfo(dtype).tiny
+        )
         assert x.dtype == dtype and [leaf for p, leaf in leaves(params) if p == path][0] is x
     for a, b in zip(leaves(gradients), leaves(given_gradients), strict=True):
         np.testing.assert_array_equal(a[1], b[1])
@@ -191,7 +208,17 @@ def test_interleaved_views_do_not_share_memory():
     optim.Adam([SHARED[::2], SHARED[1::2]])
 
 
-@pytest.mark.parametrize("settings", [{"learning_rate": -1}, {"learning_rate": np.nan}, {"learning_rate": "1"}, {"beta1": 1}, {"beta2": -0.1}, {"epsilon": np.inf}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": -1},
+        {"learning_rate": np.nan},
+        {"learning_rate": "1"},
+        {"beta1": 1},
+        {"beta2": -0.1},
+        {"epsilon": np.inf},
+    ],
+)
 def test_settings_outside_their_range_are_refused(settings):
     (name,) = settings
     with pytest.raises(ScgError, match=name):
@@ -210,7 +237,16 @@ def test_a_learning_rate_may_be_scheduled_and_is_checked():
     assert x == -0.25
 
 
-@pytest.mark.parametrize("spoil", [lambda s: s.pop("sum"), lambda s: s.update(steps=-1), lambda s: s.update(steps=1.5), lambda s: s.update(sum=[]), lambda s: s.update(velocity=1)])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda s: s.pop("sum"),
+        lambda s: s.update(steps=-1),
+        lambda s: s.update(steps=1.5),
+        lambda s: s.update(sum=[]),
+        lambda s: s.update(velocity=1),
+    ],
+)
 def test_a_foreign_state_is_refused(spoil):
     optimizer = optim.Adam(good())
     optimizer.step(good())

@@ -11,7 +11,7 @@ import pytest
 import scg
 from examples import __main__ as listing
 from scg import distributions as dist
-from scg.estimator import Estimator
+from scg.stochastic.estimator import Estimator
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,15 +24,22 @@ VARY = 0.05  # what is shown of a sampled figure may change by this much with th
 def runs(blocks):
     """(code, what it should print) for the Python blocks; a text block after one is its output."""
     following = [*blocks[1:], ("", "")]
-    return [(code, after if kind == "text" else "") for (language, code), (kind, after) in zip(blocks, following, strict=True) if language == "python"]
+    return [
+        (code, after if kind == "text" else "")
+        for (language, code), (kind, after) in zip(blocks, following, strict=True)
+        if language == "python"
+    ]
 
 
 def differ(printed, shown):
-    """Why printed output is not what is shown: words are compared exactly, decimal numbers to VARY; None where they agree."""
+    """Why printed output is not what is shown: words are compared exactly, decimal numbers to VARY; None where they
+    agree."""
     if NUMBER.sub("#", printed) != NUMBER.sub("#", shown):
         return f"printed:\n{printed}\nshown:\n{shown}"
     pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
-    return next((f"{a} printed, {b} shown" for a, b in pairs if abs(float(a) - float(b)) > VARY * abs(float(b)) + 1e-30), None)
+    return next(
+        (f"{a} printed, {b} shown" for a, b in pairs if abs(float(a) - float(b)) > VARY * abs(float(b)) + 1e-30), None
+    )
 
 
 def run_all(blocks):
@@ -48,11 +55,21 @@ def run_all(blocks):
 
 
 def test_the_snippets_run_and_print_what_is_shown():
-    assert len(runs(BLOCKS)) >= 8 and sum(kind == "text" for kind, _ in BLOCKS) == sum(bool(shown) for _, shown in runs(BLOCKS))
+    assert len(runs(BLOCKS)) >= 8 and sum(kind == "text" for kind, _ in BLOCKS) == sum(
+        bool(shown) for _, shown in runs(BLOCKS)
+    )
     assert run_all(BLOCKS) is None
 
 
-@pytest.mark.parametrize("old, new", [("b ~ Bernoulli", "c ~ Bernoulli"), ("7.81e-5", "8.81e-5"), ("12.0 12.0", "12.0 11.0"), ("needs a reparam", "wants a reparam")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("b ~ Bernoulli", "c ~ Bernoulli"),
+        ("7.81e-5", "8.81e-5"),
+        ("12.0 12.0", "12.0 11.0"),
+        ("needs a reparam", "wants a reparam"),
+    ],
+)
 def test_output_that_is_not_printed_is_noticed(old, new):
     assert any(old in text for kind, text in BLOCKS if kind == "text")
     assert run_all([(kind, text.replace(old, new) if kind == "text" else text) for kind, text in BLOCKS]) is not None
@@ -87,7 +104,9 @@ def test_what_is_called_scg_something_exists():
 
 def test_the_rules_are_biased_where_the_table_says_so():
     rows = README[README.index("| rule | draws") :].split("\n\n")[0].splitlines()[2:]
-    told = {name: row.split("|")[-2].strip() == "yes" for row in rows for name in re.findall(r"`(\w+)\(", row.split("|")[1])}
+    told = {
+        name: row.split("|")[-2].strip() == "yes" for row in rows for name in re.findall(r"`(\w+)\(", row.split("|")[1])
+    }
     assert told == {name: not getattr(scg.estimators, name).unbiased for name in told} and sum(told.values()) == 3
     rules = [n for n in scg.estimators.__all__ if issubclass(getattr(scg.estimators, n), Estimator)]
     baselines = re.findall(r"`(\w+)\(", README[README.index("Baselines of the score function") :].split("\n\n")[0])
@@ -96,7 +115,11 @@ def test_the_rules_are_biased_where_the_table_says_so():
 
 def test_every_distribution_is_listed():
     section = README[README.index("## Distributions") : README.index("## Objectives")]
-    laws = {n for n in dist.__all__ if isinstance(getattr(dist, n), type) and issubclass(getattr(dist, n), dist.Distribution)} - {"Distribution"}
+    laws = {
+        n
+        for n in dist.__all__
+        if isinstance(getattr(dist, n), type) and issubclass(getattr(dist, n), dist.Distribution)
+    } - {"Distribution"}
     assert laws == {name for name in re.findall(r"`(\w+)`", section) if name[0].isupper()}
 
 
@@ -133,18 +156,23 @@ def test_what_is_to_be_written_in_its_place_works():
 def test_the_conventions_are_as_said():
     grad = scg.grad
     zero, zeros = np.array(0.0), np.zeros(2)
-    assert grad(np.abs)(zero) == grad(np.rint)(np.array(0.3)) == grad(np.sign)(zero) == grad(np.floor)(np.array(1.5)) == 0
+    assert (
+        grad(np.abs)(zero) == grad(np.rint)(np.array(0.3)) == grad(np.sign)(zero) == grad(np.floor)(np.array(1.5)) == 0
+    )
     for at_origin in (np.linalg.norm, lambda x: np.hypot(x[0], x[1]), lambda x: np.arctan2(x[0], x[1])):
         np.testing.assert_array_equal(grad(at_origin)(zeros), zeros)
     np.testing.assert_allclose(grad(np.max)(np.ones(3)), np.full(3, 1 / 3), rtol=1e-15)
     assert grad(lambda x: np.clip(x, 0, 1))(zero) == 0.5
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(grad(lambda x: np.sum(np.where(x > 0, np.sqrt(x), 0)))(np.array([-1.0, 0.0, 4.0])), [0, 0, 0.25])
+        np.testing.assert_array_equal(
+            grad(lambda x: np.sum(np.where(x > 0, np.sqrt(x), 0)))(np.array([-1.0, 0.0, 4.0])), [0, 0, 0.25]
+        )
         assert grad(np.sqrt)(zero) == np.inf
     assert grad(lambda x: np.sum(np.sin(x)))(np.ones(2, np.float32)).dtype == np.float32
     z = scg.parameter(np.array([0.5, 2.0]))
     w = z + 1j * np.array([1.0, -1.0])
-    np.testing.assert_allclose(scg.gradients(np.sum(np.abs(np.fft.fft(w)) ** 2), z), 2 * 2 * z.value, rtol=1e-14)  # Parseval
+    # Parseval
+    np.testing.assert_allclose(scg.gradients(np.sum(np.abs(np.fft.fft(w)) ** 2), z), 2 * 2 * z.value, rtol=1e-14)
 
 
 def test_the_chain_is_that_of_the_benchmarks():

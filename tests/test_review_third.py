@@ -10,7 +10,8 @@ from scg import distributions as dist
 @pytest.mark.parametrize(
     "text",
     [
-        "np.sin(x) * np.full(3, 255, np.uint8) + np.cos(x) * np.full(3, 1, np.uint8)",  # of which each is the negative of the other, as bytes
+        # of which each is the negative of the other, as bytes
+        "np.sin(x) * np.full(3, 255, np.uint8) + np.cos(x) * np.full(3, 1, np.uint8)",
         "np.sin(x) * np.array([-128, 1, 1], np.int8) + np.cos(x) * np.array([-128, -1, -1], np.int8)",
         "np.sin(x) * np.array([True, True, False]) + np.cos(x) * np.array([True, False, True])",
         "np.sin(x) * (-k) + np.cos(x) * k",
@@ -75,7 +76,12 @@ def test_a_constant_in_the_cost_hides_no_bias(offset):
 
     graph = scg.trace(cost, np.array(0.3), rng=np.random.default_rng(0))
     assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "biased"
-    for rule in (scg.ScoreFunction(), scg.DisARM(), scg.Enumerate(), scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())):
+    for rule in (
+        scg.ScoreFunction(),
+        scg.DisARM(),
+        scg.Enumerate(),
+        scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
+    ):
         assert scg.testing.judge(graph.bind(b=rule), rng=np.random.default_rng(0)).status == "unbiased"
 
 
@@ -84,7 +90,9 @@ def test_a_gradient_without_noise_is_compared_all_the_same():
         scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="b")  # which nobody looks at
         return np.sum(t**2)
 
-    report = scg.variance.compare(cost, {"as it is": {}}, args=(np.ones(2),), kwargs={}, rng=np.random.default_rng(0), replicates=300)
+    report = scg.variance.compare(
+        cost, {"as it is": {}}, args=(np.ones(2),), kwargs={}, rng=np.random.default_rng(0), replicates=300
+    )
     assert report["as it is"].total.variance == 0
 
 
@@ -100,7 +108,12 @@ def test_noise_of_an_estimator_alone_is_attributed_to_its_draw():
     assert found.variance == pytest.approx(float(np.sum(scg.exact.moments(graph).variance)), rel=1e-12)
 
 
-RULES = (scg.ScoreFunction(), scg.ScoreFunction(samples=2), scg.Enumerate(), scg.ScoreFunction(baseline=scg.Constant(0.3)))
+RULES = (
+    scg.ScoreFunction(),
+    scg.ScoreFunction(samples=2),
+    scg.Enumerate(),
+    scg.ScoreFunction(baseline=scg.Constant(0.3)),
+)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -116,7 +129,9 @@ def test_a_hessian_vector_product_takes_two_draws_by_any_rules(first, second, ne
     t, v, products = np.array([0.3, -0.8]), np.array([1.0, -0.5]), []
     for seed in range(4):  # the same numbers are drawn: the same estimate
         product = scg.hvp(cost)(t, v, rng=np.random.default_rng(seed))
-        np.testing.assert_allclose(product, scg.hessian(cost)(t, rng=np.random.default_rng(seed)) @ v, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            product, scg.hessian(cost)(t, rng=np.random.default_rng(seed)) @ v, rtol=1e-10, atol=1e-12
+        )
         products.append(product)
     assert np.any(products)
 

@@ -1,10 +1,13 @@
-"""Gradient replicates a second: 200 Bernoulli variables, leave-one-out with two samples, cost mean((b - .499)^2), float64.
+"""Gradient replicates a second: 200 Bernoulli variables, leave-one-out with two samples, cost mean((b - .499)^2),
+float64.
 
-``scg`` is ``graph.gradients(replicates=)``, which is given the cost and a rule; every coin meets its own term of the mean because the engine finds
-that they do not mix. The others are told so by hand: NumPy and JAX (vmap of a gradient, compiled) by formula, PyTorch as a loop of steps
-and as one batch, and Storchastic, which knows coins as a plate, likewise. What works on a batch may choose its size: the fastest of some is taken.
+``scg`` is ``graph.gradients(replicates=)``, which is given the cost and a rule; every coin meets its own term of the
+mean because the engine finds that they do not mix. The others are told so by hand: NumPy and JAX (vmap of a gradient,
+compiled) by formula, PyTorch as a loop of steps and as one batch, and Storchastic, which knows coins as a plate,
+likewise. What works on a batch may choose its size: the fastest of some is taken.
 
-Each is checked first: mean and variance of its gradients against the exact ones. Then rounds are interleaved, and medians taken.
+Each is checked first: mean and variance of its gradients against the exact ones. Then rounds are interleaved, and
+medians taken.
 """
 
 import argparse
@@ -111,7 +114,9 @@ def with_storchastic() -> Run:
     def run(n: int) -> Any:
         rows = torch.zeros(n * SIZE, dtype=torch.float64, requires_grad=True)
         method = storch.method.ScoreFunction("b", n_samples=2, baseline_factory="batch_average")
-        b = method(torch.distributions.Bernoulli(logits=storch.denote_independent(rows, 0, "coins"), validate_args=False))
+        b = method(
+            torch.distributions.Bernoulli(logits=storch.denote_independent(rows, 0, "coins"), validate_args=False)
+        )
         storch.add_cost((b - SHIFT) ** 2, "cost")
         storch.backward()
         return rows.grad.reshape(n, SIZE) * n  # the cost is the mean over all coins of the batch
@@ -141,15 +146,19 @@ SUBJECTS: dict[str, Callable[[], Run]] = {
 def wrong(run: Run, n: int) -> str:
     """What is wrong with the mean and the variance of n x 200 gradients; the empty string if nothing is.
 
-    A gradient here is 0 or 2 MEAN, both with probability 1/2: with N = 200 n, the mean has the standard error MEAN / N^(1/2), and the variance is within
-    VARIANCE z^2 / N of MEAN^2. z = 6: once in 5 * 10^8.
+    A gradient here is 0 or 2 MEAN, both with probability 1/2: with N = 200 n, the mean has the standard error MEAN /
+    N^(1/2), and the variance is within VARIANCE z^2 / N of MEAN^2. z = 6: once in 5 * 10^8.
     """
     g = np.asarray(run(n), float)
     if g.shape != (n, SIZE):
         return f"gradients of shape {g.shape}, not {(n, SIZE)}"
     off = abs(g.mean() - MEAN) / (MEAN / g.size**0.5)
     spread = abs(g.var() / VARIANCE - 1) * g.size
-    return "" if off < 6 and spread < 36 + 1e-3 * g.size**0.5 else f"mean {g.mean():.4g} and variance {g.var():.4g}, not {MEAN:.4g} and {VARIANCE:.4g}"
+    return (
+        ""
+        if off < 6 and spread < 36 + 1e-3 * g.size**0.5
+        else f"mean {g.mean():.4g} and variance {g.var():.4g}, not {MEAN:.4g} and {VARIANCE:.4g}"
+    )
 
 
 def best(run: Run, gradients: int) -> int:
@@ -164,11 +173,38 @@ def best(run: Run, gradients: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.coins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=20_000, metavar="N", help="gradients in one measurement; a loop makes a fiftieth (default 20000)")
-    parser.add_argument("--rounds", type=int, default=11, metavar="R", help="interleaved rounds of which the median is taken (default 11)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch; JAX and NumPy's BLAS have their own settings (default 1)")
-    parser.add_argument("--out", default=RESULTS / "coins.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/coins.json)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers.coins",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--replicates",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="gradients in one measurement; a loop makes a fiftieth (default 20000)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=11,
+        metavar="R",
+        help="interleaved rounds of which the median is taken (default 11)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of PyTorch; JAX and NumPy's BLAS have their own settings (default 1)",
+    )
+    parser.add_argument(
+        "--out",
+        default=RESULTS / "coins.json",
+        metavar="FILE",
+        help="where the numbers go as JSON (default benchmarks/results/coins.json)",
+    )
     options = parser.parse_args()
     subjects, counts, batches, processor = {}, {}, {}, {}
     for name, make in SUBJECTS.items():
@@ -187,21 +223,38 @@ def main() -> None:
             continue
         counts[name] = max(options.replicates // 50, 1) if name in LOOPS else options.replicates
         batches[name] = counts[name] if name in LOOPS or name == "scg" else best(run, counts[name])
-        subjects[name] = lambda run=run, name=name: timed(run, batches[name], counts[name] // batches[name], processor.setdefault(name, []))
+        subjects[name] = lambda run=run, name=name: timed(
+            run, batches[name], counts[name] // batches[name], processor.setdefault(name, [])
+        )
         counts[name] = counts[name] // batches[name] * batches[name]
     seconds = medians(interleaved(subjects, options.rounds))
     rates = {name: counts[name] / seconds[name] for name in subjects}
-    busy = {name: counts[name] / statistics.median(processor[name][1:]) for name in subjects}  # the first round is not measured
+    # the first round is not measured
+    busy = {name: counts[name] / statistics.median(processor[name][1:]) for name in subjects}
     used = versions("numpy", "scg", "jax", "torch", "storchastic")
     print(", ".join(f"{name} {version}" for name, version in used.items() if version), f"on {os.cpu_count()} cores")
     print(f"\ngradients a second, medians of {options.rounds} rounds")
-    rows = [[n, rates[n], rates[n] / rates["scg"], busy[n], busy[n] / busy["scg"], 1 if n in LOOPS else batches[n]] for n in subjects]
+    rows = [
+        [n, rates[n], rates[n] / rates["scg"], busy[n], busy[n] / busy["scg"], 1 if n in LOOPS else batches[n]]
+        for n in subjects
+    ]
     print(table([["", "a second", "times scg", "a second of processor time", "times scg", "in batches of"], *rows]))
-    save({"versions": used, "cores": os.cpu_count(), "rounds": options.rounds, "a second": rates, "a second of processor time": busy, "batches": batches}, options.out)
+    save(
+        {
+            "versions": used,
+            "cores": os.cpu_count(),
+            "rounds": options.rounds,
+            "a second": rates,
+            "a second of processor time": busy,
+            "batches": batches,
+        },
+        options.out,
+    )
 
 
 def timed(run: Run, batch: int, times: int, processor: list[float]) -> None:
-    """So many batches; their processor time, of all threads, is added to the list: on a busy machine it says more than the clock on the wall."""
+    """So many batches; their processor time, of all threads, is added to the list: on a busy machine it says more than
+    the clock on the wall."""
     start = time.process_time()
     for _ in range(times):
         run(batch)

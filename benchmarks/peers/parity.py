@@ -1,12 +1,15 @@
-"""The first steps of training, side by side with PyTorch: losses and gradients of the same model from the same parameters, minibatches and noise.
+"""The first steps of training, side by side with PyTorch: losses and gradients of the same model from the same
+parameters, minibatches and noise.
 
-The models are those of ``examples.vae`` and ``examples.iwae``, once as they stand and once written in PyTorch, each with its own library's Adam. Two comparisons:
+The models are those of ``examples.vae`` and ``examples.iwae``, once as they stand and once written in PyTorch, each
+with its own library's Adam. Two comparisons:
 
     each on its own       both start from the same parameters and go their own way for all steps
     from the same place   before each step PyTorch is given scg's parameters: differences do not add up
 
-The loss differs by |a - b| / |b|, and a gradient by the largest |a - b| of any array of it, over the largest |b| of that array. In float32 both are also compared with scg
-in float64 from the same (float32) parameters, pixels and noise: what rounding alone does to either library.
+The loss differs by |a - b| / |b|, and a gradient by the largest |a - b| of any array of it, over the largest |b| of
+that array. In float32 both are also compared with scg in float64 from the same (float32) parameters, pixels and noise:
+what rounding alone does to either library.
 """
 
 import argparse
@@ -21,14 +24,15 @@ import scg
 from benchmarks.timing import RESULTS, save, table, versions
 from examples import digits, iwae, training, vae
 from scg import optim
-from scg.tree import leaves, map_leaves
+from scg.core.tree import leaves, map_leaves
 
 LIMITS = {"float32": 1e-5, "float64": 1e-10}
 BATCH, LATENTS, HIDDEN, K = 100, 50, 200, 5
 
 
 class Here:
-    """The model in scg, in some precision; ``step`` is one step of Adam and returns the loss and the gradient before it."""
+    """The model in scg, in some precision; ``step`` is one step of Adam and returns the loss and the gradient before
+    it."""
 
     def __init__(self, model: Any, params: Any, dtype: Any):
         self.params = map_leaves(lambda x: x.astype(dtype), params)
@@ -54,7 +58,10 @@ class Given(np.random.Generator):
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         if size != self.noise.shape or np.dtype(dtype) != self.noise.dtype:
-            raise ValueError(f"expected normal numbers of shape {self.noise.shape} and {self.noise.dtype}, asked for {size} and {np.dtype(dtype)}")
+            raise ValueError(
+                f"expected normal numbers of shape {self.noise.shape} and {self.noise.dtype}, asked for {size} and"
+                f" {np.dtype(dtype)}"
+            )
         return self.noise
 
 
@@ -160,10 +167,21 @@ def compare(name: str, dtype: str, steps: int, seed: int) -> dict[str, list[tupl
 
 def main() -> int:
     """Print the table, write the numbers; 0 where all that is asked for holds."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="of Adam (default 100)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters, minibatches and noise (default 0)")
-    parser.add_argument("--out", default=RESULTS / "parity.json", metavar="FILE", help="where the numbers go as JSON (default benchmarks/results/parity.json)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of parameters, minibatches and noise (default 0)"
+    )
+    parser.add_argument(
+        "--out",
+        default=RESULTS / "parity.json",
+        metavar="FILE",
+        help="where the numbers go as JSON (default benchmarks/results/parity.json)",
+    )
     options = parser.parse_args()
     try:
         import torch
@@ -181,13 +199,27 @@ def main() -> int:
                     largest = max(values)
                     rows.append([name, dtype, how, part, *[f"{max(values[:mark]):.1e}" for mark in marks]])
                     if "from float64" not in how and not largest <= limit:
-                        missed.append(f"{name}, {dtype}, {how}: {part}s differ by up to {largest:.1e}, more than {limit:g}, first at step {next(i for i, v in enumerate(values, 1) if v > limit)}")
+                        missed.append(
+                            f"{name}, {dtype}, {how}: {part}s differ by up to {largest:.1e}, more than {limit:g}, first"
+                            f" at step {next(i for i, v in enumerate(values, 1) if v > limit)}"
+                        )
     used = versions("numpy", "scg", "torch")
-    print(", ".join(f"{package} {version}" for package, version in used.items() if version), f"on {os.cpu_count()} cores")
+    print(
+        ", ".join(f"{package} {version}" for package, version in used.items() if version), f"on {os.cpu_count()} cores"
+    )
     print("\nlargest relative difference so far, after so many steps")
     print(table([["model", "precision", "comparison", "of", *map(str, marks)], *rows]))
     print("\n".join(missed) or f"all within {', '.join(f'{limit:g} ({dtype})' for dtype, limit in LIMITS.items())}")
-    save({"versions": used, "steps": options.steps, "seed": options.seed, "limits": LIMITS, "distances (loss, gradient)": numbers}, options.out)
+    save(
+        {
+            "versions": used,
+            "steps": options.steps,
+            "seed": options.seed,
+            "limits": LIMITS,
+            "distances (loss, gradient)": numbers,
+        },
+        options.out,
+    )
     return 0
 
 

@@ -3,7 +3,8 @@
 import os
 import sys
 
-for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):  # one to a worker, and read when NumPy is loaded
+# one to a worker, and read when NumPy is loaded
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""200 Bernoulli variables, cost mean((b - t)^2), against their logit theta: seven rules, and what following the costs of each coin is worth.
+"""200 Bernoulli variables, cost mean((b - t)^2), against their logit theta: seven rules, and what following the costs
+of each coin is worth.
 
-The cost does not mix the coins, and the engine sees it: each meets its own term only (automatic Rao-Blackwellisation). ``mixing`` is the same
-cost as a product of vectors, which hides it: then each coin meets the cost of all 200, as a plain score function has it. Variances are summed
-over the coins; those of the hiding cost are exact by ``of_total``, the others by ``scg.exact.moments`` of one coin.
+The cost does not mix the coins, and the engine sees it: each meets its own term only (automatic Rao-Blackwellisation).
+``mixing`` is the same cost as a product of vectors, which hides it: then each coin meets the cost of all 200, as a
+plain score function has it. Variances are summed over the coins; those of the hiding cost are exact by ``of_total``,
+the others by ``scg.exact.moments`` of one coin.
 """
 
 import functools
@@ -37,7 +39,8 @@ def coins(theta: Any, rng: Any) -> Any:
 
 
 def control(phi: Any, z: Any) -> Any:
-    """RELAX's free control variate for each coin: a constant and a line in sigmoid(z exp(rate)), in units of the coin's cost."""
+    """RELAX's free control variate for each coin: a constant and a line in sigmoid(z exp(rate)), in units of the coin's
+    cost."""
     return (phi["slope"] * sigmoid(z * np.exp(phi["rate"])) + phi["level"]) / SIZE
 
 
@@ -82,8 +85,13 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     theta, t = np.full(SIZE, point["theta"]), point["t"]
     graph, total = (scg.trace(f, theta, t, rng=rng) for f in (cost, mixing))
     every = rules() | trained(point["theta"], t, point["steps"], rng)
-    rows = {name: graph.bind(b=rule) for name, rule in every.items()} | {name + TOTAL: total.bind(b=every[name]) for name in HIDDEN}
-    found = {name: entries["the parameter"] for name, entries in estimated(graph, rows, point["replicates"], rng, 2**10).items()}
+    rows = {name: graph.bind(b=rule) for name, rule in every.items()} | {
+        name + TOTAL: total.bind(b=every[name]) for name in HIDDEN
+    }
+    found = {
+        name: entries["the parameter"]
+        for name, entries in estimated(graph, rows, point["replicates"], rng, 2**10).items()
+    }
     for name, rule in every.items():
         found[name]["exact"] = SIZE * of_one(rule, point["theta"], t)
     for name in HIDDEN:
@@ -98,10 +106,11 @@ def of_one(rule: Any, theta: float, t: float) -> float:
 
 
 def of_total(name: str, theta: float, t: float, own: float, size: int = SIZE) -> float:
-    """The exact variance for one coin with the cost of all: ``own``, with its own cost c, and what the sum S of the others adds.
+    """The exact variance for one coin with the cost of all: ``own``, with its own cost c, and what the sum S of the
+    others adds.
 
-    S has mean M and variance V, the score s = b - p has E[s^2] = p (1 - p), and the others differ from their partners by D with E[D^2] = 2 min(p, 1 - p) (1 - 2t)^2
-    / size^2 each:
+    S has mean M and variance V, the score s = b - p has E[s^2] = p (1 - p), and the others differ from their partners
+    by D with E[D^2] = 2 min(p, 1 - p) (1 - 2t)^2 / size^2 each:
 
         score function    2 M E[c s^2] + (V + M^2) E[s^2]
         leave-one-out     V E[s^2]
@@ -113,17 +122,22 @@ def of_total(name: str, theta: float, t: float, own: float, size: int = SIZE) ->
     c0, c1 = t**2 / size, (1 - t) ** 2 / size
     m, v = others * (p * c1 + (1 - p) * c0), others * q * (c1 - c0) ** 2
     apart = others * 2 * least * ((1 - 2 * t) / size) ** 2
-    return own + {
-        "score function": 2 * m * (p * c1 * (1 - p) ** 2 + (1 - p) * c0 * p**2) + (v + m * m) * q,
-        "leave-one-out, 2 samples": v * q,
-        "ARM": apart / 12,
-        "DisARM": apart * least * (1 - least) ** 2 / 2,
-    }[name]
+    return (
+        own
+        + {
+            "score function": 2 * m * (p * c1 * (1 - p) ** 2 + (1 - p) * c0 * p**2) + (v + m * m) * q,
+            "leave-one-out, 2 samples": v * q,
+            "ARM": apart / 12,
+            "DisARM": apart * least * (1 - least) ** 2 / 2,
+        }[name]
+    )
 
 
 def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV."""
-    return {"coins": [{**point, "rule": rule, **timeless(v)} for point, result in results for rule, v in result.items()]}
+    return {
+        "coins": [{**point, "rule": rule, **timeless(v)} for point, result in results for rule, v in result.items()]
+    }
 
 
 def report(results: list[tuple[Any, Any]]) -> str:
@@ -133,10 +147,15 @@ def report(results: list[tuple[Any, Any]]) -> str:
         of_t = [(p["theta"], r) for p, r in results if p["t"] == t]
         shown = [pair for pair in of_t if pair[0] in (-4, -2, 0, 2, 4)]
         rows: list[list[Any]] = [[f"t = {t}", *[f"theta = {theta:g}" for theta, _ in shown], "evaluations"]]
-        rows += [[rule, *[number(r[rule]["exact"], 3) for _, r in shown], number(v["evaluations"], 2)] for rule, v in shown[0][1].items()]
+        rows += [
+            [rule, *[number(r[rule]["exact"], 3) for _, r in shown], number(v["evaluations"], 2)]
+            for rule, v in shown[0][1].items()
+        ]
         texts.append(markdown(rows))
     every = [v for _, r in results for v in r.values()]
-    inside = sum(v["low"] <= v["exact"] * (1 + 1e-9) and v["exact"] * (1 - 1e-9) <= (v["high"] or np.inf) for v in every)
+    inside = sum(
+        v["low"] <= v["exact"] * (1 + 1e-9) and v["exact"] * (1 - 1e-9) <= (v["high"] or np.inf) for v in every
+    )
     return "\n\n".join([*texts, f"{inside} of {len(every)} 95% intervals hold the exact variance"])
 
 
@@ -152,11 +171,21 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         for name in names:
             i = names.index(name.removesuffix(TOTAL))
             v = [r[name] for _, r in of_t]
-            look = {"linestyle": (0, (2, 2)), "linewidth": 1} if name.endswith(TOTAL) else {"linestyle": (0, (6, 2)) if name == "REBAR, trained" else "-"}
+            look = (
+                {"linestyle": (0, (2, 2)), "linewidth": 1}
+                if name.endswith(TOTAL)
+                else {"linestyle": (0, (6, 2)) if name == "REBAR, trained" else "-"}
+            )
             ends.append(plots.line(each, [theta for theta, _ in of_t], [x["exact"] for x in v], i, entries=v, **look))
         each.set_yscale("log")
-        each.set_xlabel("theta, the logit of each coin; DisARM with a coin's own cost has no variance at 0", fontsize=plots.SIZE)
-        each.set_title(f"mean((b - {t})^2) over {SIZE} coins; dotted: each coin meets all costs", loc="left", fontsize=plots.SIZE + 1)
+        each.set_xlabel(
+            "theta, the logit of each coin; DisARM with a coin's own cost has no variance at 0", fontsize=plots.SIZE
+        )
+        each.set_title(
+            f"mean((b - {t})^2) over {SIZE} coins; dotted: each coin meets all costs",
+            loc="left",
+            fontsize=plots.SIZE + 1,
+        )
         plots.label(each, ends, names)
     axes[0, 0].set_ylabel("variance of one estimate, summed over the coins", fontsize=plots.SIZE)
     return {"coins": figure}

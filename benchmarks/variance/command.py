@@ -2,14 +2,15 @@
 
     gaussian   the Gaussian table and the table of one coin: closed form, exact, estimated
     costs      (x - k)^2, exp(-k x^2) and cos(k x) under a Gaussian: which rule is best against k
-    coins      200 Bernoulli variables against their logit: seven rules, and what automatic Rao-Blackwellisation is worth
+    coins      200 Bernoulli variables against their logit: seven rules, and what automatic Rao-Blackwellisation is
+               worth
     bounds     signal-to-noise ratio of the gradients of importance-weighted bounds against the number of samples
     digits     the encoder of a variational autoencoder with 200 binary latents: variance, and variance for equal work
 
 A star marks an interval whose replicates may not have seen the whole tail; one that ends in ? has no upper end.
 
-Each leaves CSV (which depends on the seed only), JSON (with versions, the machine and times) and figures, PNG and SVG. Stopped at any moment,
-the run goes on with --resume, and its tables are then those of a run that was not stopped.
+Each leaves CSV (which depends on the seed only), JSON (with versions, the machine and times) and figures, PNG and SVG.
+Stopped at any moment, the run goes on with --resume, and its tables are then those of a run that was not stopped.
 """
 
 import argparse
@@ -66,7 +67,13 @@ def run(names: Sequence[str], out: Path, seed: int, quick: bool, resume: bool, w
 
     def finish(name: str) -> None:
         of_name = [(part.point, results[name][part.index]) for part in every if part.experiment == name]
-        about = {"seed": seed, "quick": quick, "workers": workers, "seconds until here": time.monotonic() - started, "resumed": len(todo) < len(every)}
+        about = {
+            "seed": seed,
+            "quick": quick,
+            "workers": workers,
+            "seconds until here": time.monotonic() - started,
+            "resumed": len(todo) < len(every),
+        }
         say(leave(name, of_name, out, about))
 
     with _progress(len(every), len(every) - len(todo)) as (tick, say):
@@ -87,12 +94,21 @@ def leave(name: str, results: list[tuple[Any, Any]], out: Path, about: dict[str,
     for title, rows in module.tables(results).items():
         write(out / f"{title}.csv", _csv(rows))
     machine = {"platform": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
-    record = {"experiment": name, **about, "versions": versions("numpy", "scipy", "scg"), "machine": machine, "results": [{**p, **r} for p, r in results]}
+    record = {
+        "experiment": name,
+        **about,
+        "versions": versions("numpy", "scipy", "scg"),
+        "machine": machine,
+        "results": [{**p, **r} for p, r in results],
+    }
     write(out / f"{name}.json", json.dumps(record, indent=1))
     try:
         import matplotlib
     except ImportError:
-        return f'{module.report(results)}\nno figure: matplotlib is not installed (pip install -e ".[bench]"); then --resume draws it\n'
+        return (
+            f'{module.report(results)}\nno figure: matplotlib is not installed (pip install -e ".[bench]"); then'
+            " --resume draws it\n"
+        )
     with matplotlib.rc_context({"svg.hashsalt": name}):
         for title, figure in module.figures(results).items():
             for kind, extra in (("png", {"dpi": 130}), ("svg", {"metadata": {"Date": None}})):
@@ -111,19 +127,43 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m benchmarks.variance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("experiments", nargs="*", metavar="experiment", type=_experiment, help=f"{', '.join(EXPERIMENTS)} (default: all)")
-    made.add_argument("--quick", action="store_true", help="fewer points and replicates: under a minute in place of some ten of processor time")
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.variance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "experiments",
+        nargs="*",
+        metavar="experiment",
+        type=_experiment,
+        help=f"{', '.join(EXPERIMENTS)} (default: all)",
+    )
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer points and replicates: under a minute in place of some ten of processor time",
+    )
     made.add_argument("--resume", action="store_true", help="go on where the run in DIR was stopped")
-    made.add_argument("--out", metavar="DIR", default=RESULTS / "variance", help="where everything goes (default: benchmarks/results/variance)")
-    made.add_argument("--workers", metavar="N", type=_natural, default=2, help="processes; the results do not depend on them (default: 2)")
+    made.add_argument(
+        "--out",
+        metavar="DIR",
+        default=RESULTS / "variance",
+        help="where everything goes (default: benchmarks/results/variance)",
+    )
+    made.add_argument(
+        "--workers",
+        metavar="N",
+        type=_natural,
+        default=2,
+        help="processes; the results do not depend on them (default: 2)",
+    )
     made.add_argument("--seed", metavar="N", type=_whole, default=0, help="of all random numbers (default: 0)")
     return made
 
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[tuple[Callable[[], Any], Callable[[str], Any]]]:
-    """(tick, say): a part is done; lines to print. On a terminal a bar, tqdm's where it is installed; elsewhere a line a tenth."""
+    """(tick, say): a part is done; lines to print. On a terminal a bar, tqdm's where it is installed; elsewhere a line
+    a tenth."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -1,7 +1,8 @@
-"""Which rule is best depends on the cost: (x - k)^2, exp(-k x^2) and cos(k x), x ~ N(mu, sigma^2) at mu = sigma = 1, against k.
+"""Which rule is best depends on the cost: (x - k)^2, exp(-k x^2) and cos(k x), x ~ N(mu, sigma^2) at mu = sigma = 1,
+against k.
 
-After Mohamed et al. (2020, JMLR 21:132, figures 2 and 3), for mu and for sigma. Lines are exact, by quadrature of the formulas below; points are
-replicates of what the library does.
+After Mohamed et al. (2020, JMLR 21:132, figures 2 and 3), for mu and for sigma. Lines are exact, by quadrature of the
+formulas below; points are replicates of what the library does.
 """
 
 import math
@@ -26,14 +27,23 @@ RULES = {
     "measure-valued, coupled": scg.MeasureValued(),
 }
 NAMES = dict(zip(RULES, ("score function", "leave-one-out, 2", "pathwise", "measure-valued"), strict=True))
-EVALUATIONS = {"score function": 1, "score function, 2 samples, leave-one-out": 2, "pathwise": 1, "measure-valued, coupled": 2}
+EVALUATIONS = {
+    "score function": 1,
+    "score function, 2 samples, leave-one-out": 2,
+    "pathwise": 1,
+    "measure-valued, coupled": 2,
+}
 """Of the cost, for the gradient with respect to one of the two parameters."""
 
 
 def points(quick: bool) -> list[dict[str, Any]]:
     """A point is a cost and a k."""
     n = 10_000 if quick else 200_000
-    return [{"cost": name, "k": float(k), "replicates": n} for name, (_, ks) in COSTS.items() for k in (ks[::6] if quick else ks)]
+    return [
+        {"cost": name, "k": float(k), "replicates": n}
+        for name, (_, ks) in COSTS.items()
+        for k in (ks[::6] if quick else ks)
+    ]
 
 
 def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -61,7 +71,8 @@ def exact(cost: str, k: float, leaf: str) -> tuple[float, dict[str, float]]:
         leave-one-out, 2      E[f^2 s^2]/2 + E[f^2] E[s^2]/2 - E[f s^2] E[f]
         pathwise              E[(f' dx)^2] - g^2, dx = 1 for mu and e for sigma
         measure-valued        mu:    E[(f(1 + w) - f(1 - w))^2] / (2 pi) - g^2, w Rayleigh
-                              sigma: E[(f(1 + m) - f(1 + u m))^2] - g^2, m two-sided Maxwell and u uniform, so that u m is normal
+                              sigma: E[(f(1 + m) - f(1 + u m))^2] - g^2, m two-sided Maxwell and u uniform, so that u m
+                              is normal
     """
     f = COSTS[cost][0]
     e, p = _gauss(-13, 13, lambda x: np.exp(-x * x / 2) / math.sqrt(2 * math.pi))
@@ -91,12 +102,22 @@ def _gauss(low: float, high: float, density: Callable[[Any], Any], n: int = 600)
 
 def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV."""
-    return {"costs": [{**p, "rule": rule, "parameter": leaf, **timeless(v)} for p, r in results for rule, of_rule in r.items() for leaf, v in of_rule.items()]}
+    return {
+        "costs": [
+            {**p, "rule": rule, "parameter": leaf, **timeless(v)}
+            for p, r in results
+            for rule, of_rule in r.items()
+            for leaf, v in of_rule.items()
+        ]
+    }
 
 
 def report(results: list[tuple[Any, Any]]) -> str:
-    """The best rule at the ends and in the middle of k, by variance for equal evaluations; and how many intervals hold the exact value."""
-    rows: list[list[Any]] = [["cost", "k", "best for mu", "variance x evaluations", "best for sigma", "variance x evaluations"]]
+    """The best rule at the ends and in the middle of k, by variance for equal evaluations; and how many intervals hold
+    the exact value."""
+    rows: list[list[Any]] = [
+        ["cost", "k", "best for mu", "variance x evaluations", "best for sigma", "variance x evaluations"]
+    ]
     for name in COSTS:
         of_cost = sorted([(p["k"], r) for p, r in results if p["cost"] == name], key=lambda pair: pair[0])
         for k, r in (of_cost[0], of_cost[len(of_cost) // 2], of_cost[-1]):
@@ -136,6 +157,13 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
                 each.set_ylabel("variance of one estimate", fontsize=plots.SIZE)
             if name == "(x - k)^2" and leaf == "mu":
                 each.set_ylim(bottom=0.05)
-                each.text(0.02, 0.05, "measure-valued: 0 at k = mu", color=plots.INK[3], fontsize=plots.SIZE, transform=each.transAxes)
+                each.text(
+                    0.02,
+                    0.05,
+                    "measure-valued: 0 at k = mu",
+                    color=plots.INK[3],
+                    fontsize=plots.SIZE,
+                    transform=each.transAxes,
+                )
             plots.label(each, ends, [NAMES[rule] for rule in RULES])
     return {"costs": figure}

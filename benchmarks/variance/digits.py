@@ -1,10 +1,11 @@
-"""The encoder of a variational autoencoder with 200 binary latents, on the embedded digits: variance of its gradient, as it is and for equal work.
+"""The encoder of a variational autoencoder with 200 binary latents, on the embedded digits: variance of its gradient,
+as it is and for equal work.
 
     p(b) = Bernoulli(1/2)^200    p(x | b) = Bernoulli(logits = decoder(b))    q(b | x) = Bernoulli(logits = encoder(x))
 
-Both networks have one hidden layer of 200 tanh units. The cost is the negative ELBO, in nats an image, averaged over a fixed minibatch of 50 binarised
-images; its KL is in closed form. Measured at Glorot's initial weights and after a short training with DisARM; the variance is summed over the
-197,000 weights of the encoder.
+Both networks have one hidden layer of 200 tanh units. The cost is the negative ELBO, in nats an image, averaged over a
+fixed minibatch of 50 binarised images; its KL is in closed form. Measured at Glorot's initial weights and after a short
+training with DisARM; the variance is summed over the 197,000 weights of the encoder.
 """
 
 import functools
@@ -91,11 +92,18 @@ def rule(name: str, graph: scg.Graph, x: Any, steps: int, rng: np.random.Generat
     if name == "REBAR, trained":
         made: Any = scg.REBAR(optimizer=adam)
     elif name == "RELAX, trained":
-        made = scg.RELAX(control, {"level": np.zeros((), np.float32), "slope": np.zeros(LATENTS, np.float32)}, temperature=0.5, optimizer=adam)
+        made = scg.RELAX(
+            control,
+            {"level": np.zeros((), np.float32), "slope": np.zeros(LATENTS, np.float32)},
+            temperature=0.5,
+            optimizer=adam,
+        )
     elif name == "score function, moving average":
         made = scg.ScoreFunction(baseline=scg.MovingAverage(0.95))
     else:
-        made = scg.ScoreFunction(baseline=scg.Learned(predicted, nn.mlp([PIXELS, 100, 1], rng), adam, normalize=True)(x))
+        made = scg.ScoreFunction(
+            baseline=scg.Learned(predicted, nn.mlp([PIXELS, 100, 1], rng), adam, normalize=True)(x)
+        )
     learning = graph.bind(b=made)
     for _ in range(steps):
         learning.gradients(rng=rng)
@@ -121,11 +129,14 @@ def points(quick: bool) -> list[dict[str, Any]]:
     n, training, learning = (20, 20, 3) if quick else (600, 600, 300)
     common = {"replicates": n, "training": training, "learning": learning}
     rows = (ROWS[0], *ROWS[3::3]) if quick else ROWS
-    return [{"state": state, "rule": name, **common} for state in STATES for name in reversed(rows)] + [{"state": "times", "rule": list(rows), **common}]
+    return [{"state": state, "rule": name, **common} for state in STATES for name in reversed(rows)] + [
+        {"state": "times", "rule": list(rows), **common}
+    ]
 
 
 def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """variance, low, high, evaluations of a row; or seconds of processor time by row, medians of interleaved rounds: those do not mind what else the machine does."""
+    """variance, low, high, evaluations of a row; or seconds of processor time by row, medians of interleaved rounds:
+    those do not mind what else the machine does."""
     times = point["state"] == "times"
     encoder, decoder, x = networks("initial" if times else point["state"], point["training"])
     graph = scg.trace(cost, encoder, decoder, x, rng=rng)
@@ -147,7 +158,11 @@ def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV: variances, and variances for equal evaluations of the cost over that of leave-one-out."""
     rows = [{**p, **timeless(r)} for p, r in results if p["state"] != "times"]
     first = {r["state"]: r["variance"] * r["evaluations"] for r in rows if r["rule"] == FIRST}
-    return {"digits": [{**r, "work": r["variance"] * r["evaluations"] / first[r["state"]]} for r in sorted(rows, key=_place)]}
+    return {
+        "digits": [
+            {**r, "work": r["variance"] * r["evaluations"] / first[r["state"]]} for r in sorted(rows, key=_place)
+        ]
+    }
 
 
 def report(results: list[tuple[Any, Any]]) -> str:
@@ -157,11 +172,35 @@ def report(results: list[tuple[Any, Any]]) -> str:
     for state in STATES:
         found = sorted([{**p, **r} for p, r in results if p["state"] == state], key=_place)
         first = next(r for r in found if r["rule"] == FIRST)
-        rows: list[list[Any]] = [[f"{state} weights", "variance", "95% interval", "signal-to-noise", "evaluations", "ms", "variance x evaluations, ratio", "variance x time, ratio"]]
+        rows: list[list[Any]] = [
+            [
+                f"{state} weights",
+                "variance",
+                "95% interval",
+                "signal-to-noise",
+                "evaluations",
+                "ms",
+                "variance x evaluations, ratio",
+                "variance x time, ratio",
+            ]
+        ]
         for r in found:
-            work = [r["variance"] * w / (first["variance"] * v) for w, v in ((r["evaluations"], first["evaluations"]), (seconds[r["rule"]], seconds[first["rule"]]))]
+            work = [
+                r["variance"] * w / (first["variance"] * v)
+                for w, v in ((r["evaluations"], first["evaluations"]), (seconds[r["rule"]], seconds[first["rule"]]))
+            ]
             name = r["rule"]
-            rows.append([name, number(r["variance"], 3), interval(r, 3), number(r["signal-to-noise"], 2), number(r["evaluations"], 2), number(1e3 * seconds[name], 2), *[number(w, 2) for w in work]])
+            rows.append(
+                [
+                    name,
+                    number(r["variance"], 3),
+                    interval(r, 3),
+                    number(r["signal-to-noise"], 2),
+                    number(r["evaluations"], 2),
+                    number(1e3 * seconds[name], 2),
+                    *[number(w, 2) for w in work],
+                ]
+            )
         texts.append(markdown(rows))
     return "\n\n".join(texts)
 
@@ -175,7 +214,10 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
     for each, state in zip(axes[0], STATES, strict=True):
         first, *found = sorted([{**p, **r} for p, r in results if p["state"] == state], key=_place)
         x = [1e3 * seconds[r["rule"]] for r in found]
-        ends = [plots.line(each, [at], [r["variance"]], ROWS.index(r["rule"]) - 1, entries=[r]) for at, r in zip(x, found, strict=True)]
+        ends = [
+            plots.line(each, [at], [r["variance"]], ROWS.index(r["rule"]) - 1, entries=[r])
+            for at, r in zip(x, found, strict=True)
+        ]
         each.set_xscale("log")
         each.set_yscale("log")
         grid = np.geomspace(min(x) / 1.2, max(x) * 1.2, 2)
@@ -184,10 +226,15 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
             each.plot(grid, level / grid, color="0.8", linewidth=0.7, zorder=0)
         each.set_xlim(*grid)
         each.set_ylim(bottom / 2, top * 2)
-        each.set_xticks(ticks := [t for t in (1, 2, 3, 5, 10, 20, 50, 100) if min(x) / 1.2 < t < max(x) * 1.2], [str(t) for t in ticks])
+        each.set_xticks(
+            ticks := [t for t in (1, 2, 3, 5, 10, 20, 50, 100) if min(x) / 1.2 < t < max(x) * 1.2],
+            [str(t) for t in ticks],
+        )
         each.minorticks_off()
         each.set_xlabel("ms of processor time a gradient; grey: equal variance x time", fontsize=plots.SIZE)
-        each.set_title(f"{state} weights; without a baseline {first['variance']:.1e}", loc="left", fontsize=plots.SIZE + 1)
+        each.set_title(
+            f"{state} weights; without a baseline {first['variance']:.1e}", loc="left", fontsize=plots.SIZE + 1
+        )
         plots.label(each, ends, [r["rule"] for r in found])
     axes[0, 0].set_ylabel("variance of one gradient of the encoder, summed", fontsize=plots.SIZE)
     return {"digits": figure}

@@ -12,9 +12,11 @@ Z = 1.959963984540054
 """Half-width of a 95% interval in standard errors."""
 
 
-def estimated(graph: Any, rows: Mapping[str, Any], replicates: int, rng: np.random.Generator, budget: int = 2**20) -> dict[str, dict[str, dict[str, Any]]]:
-    """``scg.variance.compare`` as JSON: row -> parameter -> variance, its 95% interval (low to high), exact (None where out of reach), ... ``high`` is None where
-    the replicates are too few to bound it.
+def estimated(
+    graph: Any, rows: Mapping[str, Any], replicates: int, rng: np.random.Generator, budget: int = 2**20
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """``scg.variance.compare`` as JSON: row -> parameter -> variance, its 95% interval (low to high), exact (None where
+    out of reach), ... ``high`` is None where the replicates are too few to bound it.
 
     Several parameters have an entry each; "seconds", by the report, is for a gradient of all of them.
     """
@@ -50,7 +52,11 @@ def number(x: float, digits: int = 4) -> str:
     """x to so many digits, without an exponent where that is short."""
     if x == 0 or not math.isfinite(x):
         return f"{x:.0f}"
-    return f"{x:.{max(0, digits - 1 - math.floor(math.log10(abs(x))))}f}" if 1e-3 <= abs(x) < 10**digits else f"{x:.{digits - 1}e}"
+    return (
+        f"{x:.{max(0, digits - 1 - math.floor(math.log10(abs(x))))}f}"
+        if 1e-3 <= abs(x) < 10**digits
+        else f"{x:.{digits - 1}e}"
+    )
 
 
 def interval(found: Mapping[str, Any], digits: int = 4) -> str:

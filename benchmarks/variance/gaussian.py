@@ -1,4 +1,5 @@
-"""Two tables in closed form: (x - k)^2 under a Gaussian (Mohamed et al., 2020, JMLR 21:132), and one coin, (b - t)^2, by its logit.
+"""Two tables in closed form: (x - k)^2 under a Gaussian (Mohamed et al., 2020, JMLR 21:132), and one coin, (b - t)^2,
+by its logit.
 
 Three ways to the same number: the closed form, ``scg.exact.moments`` (Gauss rules and enumeration), and replicates.
 """
@@ -17,9 +18,18 @@ def gaussian(mu: float, sigma: float, k: float) -> dict[str, tuple[Any, tuple[fl
     """row -> (rule, closed variances for mu and sigma)."""
     d, s = mu - k, sigma
     return {
-        "score function": (scg.ScoreFunction(), (d**4 / s**2 + 14 * d**2 + 15 * s**2, 2 * d**4 / s**2 + 60 * d**2 + 74 * s**2)),
-        "best baseline for mu": (scg.ScoreFunction(baseline=scg.Constant(d**2 + 3 * s**2)), (8 * d**2 + 6 * s**2, 40 * d**2 + 32 * s**2)),
-        "best baseline for sigma": (scg.ScoreFunction(baseline=scg.Constant(d**2 + 5 * s**2)), (8 * d**2 + 10 * s**2, 40 * d**2 + 24 * s**2)),
+        "score function": (
+            scg.ScoreFunction(),
+            (d**4 / s**2 + 14 * d**2 + 15 * s**2, 2 * d**4 / s**2 + 60 * d**2 + 74 * s**2),
+        ),
+        "best baseline for mu": (
+            scg.ScoreFunction(baseline=scg.Constant(d**2 + 3 * s**2)),
+            (8 * d**2 + 6 * s**2, 40 * d**2 + 32 * s**2),
+        ),
+        "best baseline for sigma": (
+            scg.ScoreFunction(baseline=scg.Constant(d**2 + 5 * s**2)),
+            (8 * d**2 + 10 * s**2, 40 * d**2 + 24 * s**2),
+        ),
         "pathwise": (scg.Reparameterized(), (4 * s**2, 4 * d**2 + 8 * s**2)),
         "measure-valued, coupled": (scg.MeasureValued(), (d**2 * (16 / math.pi - 4), 4 * d**2 + 4 * s**2)),
     }
@@ -41,7 +51,10 @@ def points(quick: bool) -> list[dict[str, Any]]:
     n = 20_000 if quick else 2_000_000
     made: list[dict[str, Any]] = []
     for mu, sigma, k in ((1.0, 1.0, -3.0), (0.5, 0.7, 1.5)):
-        made += [{"table": "gaussian", "row": row, "mu": mu, "sigma": sigma, "k": k, "replicates": n} for row in gaussian(mu, sigma, k)]
+        made += [
+            {"table": "gaussian", "row": row, "mu": mu, "sigma": sigma, "k": k, "replicates": n}
+            for row in gaussian(mu, sigma, k)
+        ]
     for p, t in ((0.5, 0.499), (0.3, 0.45)):
         made += [{"table": "coin", "row": row, "p": p, "t": t, "replicates": n} for row in coin(p, t)]
     return made
@@ -72,7 +85,13 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
 
 def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV."""
-    return {"gaussian": [{**point, "parameter": name, **timeless(values)} for point, result in results for name, values in result.items()]}
+    return {
+        "gaussian": [
+            {**point, "parameter": name, **timeless(values)}
+            for point, result in results
+            for name, values in result.items()
+        ]
+    }
 
 
 def report(results: list[tuple[Any, Any]]) -> str:

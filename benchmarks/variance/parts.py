@@ -1,4 +1,5 @@
-"""The parts of a run: measured in worker processes, each kept in its own file as soon as it is there, so that a run can stop at any moment."""
+"""The parts of a run: measured in worker processes, each kept in its own file as soon as it is there, so that a run can
+stop at any moment."""
 
 import importlib
 import json
@@ -25,7 +26,8 @@ class ResumeError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One point of an experiment. Its random numbers depend on the seed, the experiment and the place in it: not on workers, nor on what was run before."""
+    """One point of an experiment. Its random numbers depend on the seed, the experiment and the place in it: not on
+    workers, nor on what was run before."""
 
     experiment: str
     index: int
@@ -38,7 +40,9 @@ class Part:
 
     def rng(self) -> np.random.Generator:
         """The generator of this part."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(self.experiment.encode()), self.index)))
+        return np.random.default_rng(
+            np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(self.experiment.encode()), self.index))
+        )
 
     def key(self) -> dict[str, Any]:
         """What a kept result must have been made with."""
@@ -52,11 +56,14 @@ def experiment(name: str) -> Any:
 
 def parts(name: str, quick: bool, seed: int) -> list[Part]:
     """All parts of an experiment."""
-    return [Part(name, i, json.loads(json.dumps(point)), seed) for i, point in enumerate(experiment(name).points(quick))]
+    return [
+        Part(name, i, json.loads(json.dumps(point)), seed) for i, point in enumerate(experiment(name).points(quick))
+    ]
 
 
 def kept(part: Part, folder: Path) -> Any:
-    """The result that an earlier run left, or None. Raises ResumeError where it was made with another seed or other settings."""
+    """The result that an earlier run left, or None. Raises ResumeError where it was made with another seed or other
+    settings."""
     path = part.file(folder)
     try:
         record = json.loads(path.read_text())
@@ -65,7 +72,10 @@ def kept(part: Part, folder: Path) -> Any:
     except ValueError as error:  # nothing here writes half a file; a full disk may
         raise ResumeError(f"{path} is damaged ({error}): remove it, and --resume measures it again") from None
     if record["key"] != part.key():
-        raise ResumeError(f"{path} was made with {_difference(record['key'], part.key())}: use the same, another --out, or no --resume to start anew")
+        raise ResumeError(
+            f"{path} was made with {_difference(record['key'], part.key())}: use the same, another --out, or no"
+            " --resume to start anew"
+        )
     return record["result"]
 
 
@@ -77,7 +87,8 @@ def measure(part: Part) -> Any:
 def measured(todo: Sequence[Part], workers: int) -> Iterator[tuple[Part, Any]]:
     """(part, result) in the order in which they come: from ``workers`` processes, or with one worker from this one.
 
-    Workers that die (killed, out of memory) are replaced, and what they had in hand is measured again, with the same random numbers.
+    Workers that die (killed, out of memory) are replaced, and what they had in hand is measured again, with the same
+    random numbers.
     """
     if workers == 1:
         for part in todo:
@@ -99,7 +110,8 @@ def measured(todo: Sequence[Part], workers: int) -> Iterator[tuple[Part, Any]]:
                 raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:  # after Ctrl-C or an error nobody waits for what they do
+            # after Ctrl-C or an error nobody waits for what they do
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
 
 

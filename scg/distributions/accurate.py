@@ -1,4 +1,5 @@
-"""Moments written so that nothing cancels: differences of log-gamma functions, series for large shapes, and float64 on the way."""
+"""Moments written so that nothing cancels: differences of log-gamma functions, series for large shapes, and float64 on
+the way."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,8 @@ HALF_LOG_2PIE = 0.5 * float(np.log(2 * np.pi * np.e))
 
 
 def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` of numbers computed in float64, and rounded to what they had: for sums of terms that are much larger than they."""
+    """``fn`` of numbers computed in float64, and rounded to what they had: for sums of terms that are much larger than
+    they."""
 
     def of(*x: Any) -> Any:
         dtypes = [v.dtype for v in x if type(v) is not float]
@@ -27,7 +29,8 @@ def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def rest(p: Any) -> Any:
-    """1 - p, p the probabilities of one of many along the last axis: of one above a half, whose complement would cancel, the sum of the others."""
+    """1 - p, p the probabilities of one of many along the last axis: of one above a half, whose complement would
+    cancel, the sum of the others."""
     few = p <= 0.5
     return np.where(few, 1 - p, np.sum(np.where(few, p, 0), axis=-1, keepdims=True))
 
@@ -35,7 +38,8 @@ def rest(p: Any) -> Any:
 def log_gamma_bend(x: Any, h: Any) -> Any:
     """log Gamma(x + 2h) - 2 log Gamma(x + h) + log Gamma(x) for x >= 1, h > 0; it is of order h^2.
 
-    For small h sum_{n >= 2} (-h)^n (2^n - 2) / n zeta(n, x) (DLMF 5.15.1); for large x by Stirling's series, whose greatest terms are left out.
+    For small h sum_{n >= 2} (-h)^n (2^n - 2) / n zeta(n, x) (DLMF 5.15.1); for large x by Stirling's series, whose
+    greatest terms are left out.
     """
     small, large = h < 0.01, x > 20
     t, total = np.where(small, h, 0), 0.0
@@ -43,7 +47,13 @@ def log_gamma_bend(x: Any, h: Any) -> Any:
         total = (2**n - 2) / n * zeta(float(n), x) - t * total
     h, far, near = np.where(small, 1, h), np.where(large, x, 21), np.where(large, 1, x)
     one, two = far + h, far + 2 * h
-    stirling = (two - 0.5) * np.log1p(2 * h / far) - 2 * (one - 0.5) * np.log1p(h / far) + _stirling(two) - 2 * _stirling(one) + _stirling(far)
+    stirling = (
+        (two - 0.5) * np.log1p(2 * h / far)
+        - 2 * (one - 0.5) * np.log1p(h / far)
+        + _stirling(two)
+        - 2 * _stirling(one)
+        + _stirling(far)
+    )
     direct = sp.gammaln(near + 2 * h) - 2 * sp.gammaln(near + h) + sp.gammaln(near)
     return np.where(small, t * t * total, np.where(large, stirling, direct))
 
@@ -56,12 +66,15 @@ def _stirling(x: Any) -> Any:
 
 @in_double
 def student_entropy(df: Any) -> Any:
-    """(v+1)/2 (digamma((v+1)/2) - digamma(v/2)) + log(v)/2 + log B(1/2, v/2), v = df; for large v its series, by DLMF 5.11.1 and 5.11.2."""
+    """(v+1)/2 (digamma((v+1)/2) - digamma(v/2)) + log(v)/2 + log B(1/2, v/2), v = df; for large v its series, by DLMF
+    5.11.1 and 5.11.2."""
     large = df > 100
     v, u = np.where(large, 1, df), 1 / np.where(large, df, 100)
     half = 0.5 * (v + 1)
     direct = half * (digamma(half) - digamma(0.5 * v)) + 0.5 * log(v) + betaln(0.5, 0.5 * v)
-    series = u * (1 + u * (1 / 4 - u * (1 / 6 + u * (1 / 8 - u * (3 / 10 + u * (1 / 4 - u * (17 / 14 + u * (17 / 16))))))))
+    series = u * (
+        1 + u * (1 / 4 - u * (1 / 6 + u * (1 / 8 - u * (3 / 10 + u * (1 / 4 - u * (17 / 14 + u * (17 / 16)))))))
+    )
     return np.where(large, HALF_LOG_2PIE + series, direct)
 
 

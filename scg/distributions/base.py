@@ -1,8 +1,10 @@
-"""What every distribution is, and the capabilities that some have. Capabilities are types: an estimator asks for them by ``isinstance``.
+"""What every distribution is, and the capabilities that some have. Capabilities are types: an estimator asks for them
+by ``isinstance``.
 
-A distribution is a frozen dataclass of parameters (arrays, numbers or Nodes), checked when it is made. Shapes are NumPy's:
-the parameters broadcast to the *batch shape*, one law each; a draw has shape ``shape + batch_shape + event_shape``. A law that is
-made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one's parameters too, by dotted names such as ``base.loc``.
+A distribution is a frozen dataclass of parameters (arrays, numbers or Nodes), checked when it is made. Shapes are
+NumPy's: the parameters broadcast to the *batch shape*, one law each; a draw has shape ``shape + batch_shape +
+event_shape``. A law that is made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one's
+parameters too, by dotted names such as ``base.loc``.
 """
 
 import dataclasses
@@ -14,13 +16,13 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import scipy.special as sp
 
-from scg.ambient import RECORDER, settled, unplanned
+from scg.core.ambient import RECORDER, settled, unplanned
+from scg.core.node import Node
+from scg.core.operands import beside, described, frozen, plain, require_plain
 from scg.distributions.constraints import Constraint, real
 from scg.distributions.entry import ENTRIES, entered
 from scg.distributions.implicit import moves_at, quantile
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.graph import Node
-from scg.operands import beside, described, frozen, plain, require_plain
 from scg.primitives.layout import stop_gradient
 
 Shape = tuple[int, ...]
@@ -29,9 +31,9 @@ Shape = tuple[int, ...]
 class Parameterized:
     """A frozen dataclass of parameters: what distributions and bijections have in common.
 
-    ``constraints`` names what each parameter must satisfy; fields without a constraint are static. ``parts`` names fields that are
-    Parameterized themselves. A parameter outside its constraint raises ScgValueError at construction; the error names it and the
-    first offending element.
+    ``constraints`` names what each parameter must satisfy; fields without a constraint are static. ``parts`` names
+    fields that are Parameterized themselves. A parameter outside its constraint raises ScgValueError at construction;
+    the error names it and the first offending element.
     """
 
     constraints: ClassVar[dict[str, Constraint]] = {}
@@ -46,7 +48,9 @@ class Parameterized:
                 raise ScgTypeError(f"{type(self).__name__}: {name} must be numbers, got None ({here()})")
         for name, value in vars(self).items():
             if type(value) is Node and name not in self.constraints:
-                raise ScgTypeError(f"{type(self).__name__}: {name} is a Node, so it is a parameter: name it in constraints ({here()})")
+                raise ScgTypeError(
+                    f"{type(self).__name__}: {name} is a Node, so it is a parameter: name it in constraints ({here()})"
+                )
         try:
             object.__setattr__(self, "_batch_shape", self._broadcast())
         except ValueError:
@@ -58,7 +62,8 @@ class Parameterized:
         """Raise ScgValueError where parameters do not fit each other, by ``_require``."""
 
     def recheck(self) -> None:
-        """Raise ScgValueError where a parameter is outside its constraint: for what ``replaced`` has made of parameters that are not known to be good."""
+        """Raise ScgValueError where a parameter is outside its constraint: for what ``replaced`` has made of parameters
+        that are not known to be good."""
         for name, value in self._own().items():
             if not settled(self.constraints[name].holds, value):
                 self._checked(name, value, self.constraints[name])
@@ -74,12 +79,17 @@ class Parameterized:
             try:
                 value = np.asarray(plain(value, f"{type(self).__name__}: {name}"))
             except (TypeError, ValueError) as error:
-                raise ScgTypeError(f"{type(self).__name__}: {name} needs an array of numbers: {error} ({here()})") from None
+                raise ScgTypeError(
+                    f"{type(self).__name__}: {name} needs an array of numbers: {error} ({here()})"
+                ) from None
         if type(value) is np.ndarray and value.dtype.kind in "fiub" and RECORDER.get() is not None:
             value = beside(value)
         raw = value._value if type(value) is Node else value
         if type(value) is Node and isinstance(raw, (int, float)) and not isinstance(raw, np.generic):
-            unplanned(f"{name} of {type(self).__name__} is a Python number of a generator, whose dtype depends on what it meets: draw an array, rng.random(())")
+            unplanned(
+                f"{name} of {type(self).__name__} is a Python number of a generator, whose dtype depends on what it"
+                " meets: draw an array, rng.random(())"
+            )
         if type(raw) is not float:
             if raw.dtype.kind not in "fiub":
                 what = described((given,)) if raw.ndim == 0 else f"dtype {raw.dtype}"
@@ -89,12 +99,16 @@ class Parameterized:
                 value = raw if type(value) is not Node else value
         if constraint.event_ndim and np.ndim(raw) < constraint.event_ndim:
             needed = constraint.event_ndim
-            raise ScgValueError(f"{type(self).__name__}: {name} needs at least {needed} axes, got shape {np.shape(raw)} ({here()})")
+            raise ScgValueError(
+                f"{type(self).__name__}: {name} needs at least {needed} axes, got shape {np.shape(raw)} ({here()})"
+            )
         if not settled(constraint.holds, value):
             inside = np.asarray(constraint.contains(raw))
             first = np.unravel_index(int(np.argmin(inside)), inside.shape)
             at = f" at index {tuple(int(i) for i in first)}" if inside.ndim else ""
-            raise ScgValueError(f"{type(self).__name__}: {name} must be {constraint}, got {np.asarray(raw)[first]}{at} ({here()})")
+            raise ScgValueError(
+                f"{type(self).__name__}: {name} must be {constraint}, got {np.asarray(raw)[first]}{at} ({here()})"
+            )
         return value if type(value) in (float, Node) else frozen(value)
 
     def _require(self, good: Any, what: str) -> None:
@@ -108,7 +122,10 @@ class Parameterized:
             settled(lambda *values: law._holds(dict(zip(names, values, strict=True))), *nodes.values())
 
     def _nodes(self) -> dict[str, Any]:
-        return {**self._own(), **{f"{part}.{name}": p for part in self.parts for name, p in getattr(self, part).parameters.items()}}
+        return {
+            **self._own(),
+            **{f"{part}.{name}": p for part in self.parts for name, p in getattr(self, part).parameters.items()},
+        }
 
     def _holds(self, values: dict[str, Any]) -> bool:
         """Whether the same law could be made with other values of some parameters."""
@@ -119,7 +136,8 @@ class Parameterized:
         return True
 
     def _broadcast(self) -> Shape:
-        """The batch shape: those of the parameters without the axes that belong to one event, broadcast against those of the parts."""
+        """The batch shape: those of the parameters without the axes that belong to one event, broadcast against those
+        of the parts."""
         shapes = [batch_of(value, self.constraints[name].event_ndim) for name, value in self._own().items()]
         return np.broadcast_shapes(*shapes, *[getattr(self, part).batch_shape for part in self.parts])
 
@@ -137,7 +155,11 @@ class Parameterized:
     def parameter_event_ndim(self, name: str) -> int:
         """How many last axes of a parameter belong to one event."""
         part, _, rest = name.partition(".")
-        return getattr(self, part).parameter_event_ndim(rest) + self._taken(part) if rest else self.constraints[name].event_ndim
+        return (
+            getattr(self, part).parameter_event_ndim(rest) + self._taken(part)
+            if rest
+            else self.constraints[name].event_ndim
+        )
 
     def _taken(self, part: str) -> int:
         """How many batch axes of a part are no batch axes of the whole."""
@@ -186,12 +208,14 @@ class Parameterized:
 
 
 class Distribution(Parameterized, ABC):
-    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they have
-    ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is reparameterized by implicit differentiation.
+    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they
+    have ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is reparameterized by
+    implicit differentiation.
 
     Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN.
-    ``moving`` names the parameters that move the support of a distribution that is FixedSupport otherwise. ``edges`` names probabilities, and
-    where they leave some values of the support out: there the derivative in them is about values that are never drawn.
+    ``moving`` names the parameters that move the support of a distribution that is FixedSupport otherwise. ``edges``
+    names probabilities, and where they leave some values of the support out: there the derivative in them is about
+    values that are never drawn.
     """
 
     moving: tuple[str, ...] = ()
@@ -244,21 +268,26 @@ class Distribution(Parameterized, ABC):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        """An array of independent draws, of shape ``shape + batch_shape + event_shape``; never a Node: a draw is a number."""
+        """An array of independent draws, of shape ``shape + batch_shape + event_shape``; never a Node: a draw is a
+        number."""
 
     @abstractmethod
     def log_prob(self, value: Any) -> Any:
         """log p(value), in nats; shape: that of ``value`` broadcast against the parameters, without the event axes."""
 
     def masses(self, value: Any) -> Any:
-        """p(value) of a discrete law, of the shape of ``log_prob(value)``, also where it is zero with a derivative that is not."""
+        """p(value) of a discrete law, of the shape of ``log_prob(value)``, also where it is zero with a derivative that
+        is not."""
         return np.exp(self.log_prob(value))
 
     def _events(self, value: Any) -> Any:
-        """A value as it is or as an array, whose last axes are those of an event. Raises ScgValueError where they are not."""
+        """A value as it is or as an array, whose last axes are those of an event. Raises ScgValueError where they are
+        not."""
         value, shape = real_array(value), self.event_shape
         if value.shape[value.ndim - len(shape) :] != shape or value.ndim < len(shape):
-            raise ScgValueError(f"{self!r}: a value has the shape {shape} along its last axes, got shape {value.shape} ({here()})")
+            raise ScgValueError(
+                f"{self!r}: a value has the shape {shape} along its last axes, got shape {value.shape} ({here()})"
+            )
         return value
 
     @property
@@ -285,7 +314,8 @@ class Distribution(Parameterized, ABC):
         raise self._unknown("cdf")
 
     def icdf(self, probability: Any) -> Any:
-        """The smallest value whose cdf is at least ``probability``: where the law has none of its own, the cdf is inverted numerically."""
+        """The smallest value whose cdf is at least ``probability``: where the law has none of its own, the cdf is
+        inverted numerically."""
         if not self._inverts_cdf():
             raise self._unknown("icdf")
         return quantile(self, probability)
@@ -316,7 +346,8 @@ class Distribution(Parameterized, ABC):
         return self.sample(rng, shape).astype(dtype, copy=False)
 
     def expanded(self, batch_shape: Shape) -> Any:
-        """The same law with a larger batch shape that its own broadcasts to: independent draws for each of its elements."""
+        """The same law with a larger batch shape that its own broadcasts to: independent draws for each of its
+        elements."""
         if self.batch_shape == batch_shape:
             return self
         name, p = next(iter(self.parameters.items()))
@@ -373,13 +404,15 @@ def draw_noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype:
 
 
 def batch_of(parameter: Any, event_ndim: int) -> Shape:
-    """The shape of a parameter without the axes that belong to one event (of which it may lack some that would have length one)."""
+    """The shape of a parameter without the axes that belong to one event (of which it may lack some that would have
+    length one)."""
     shape = np.shape(parameter) if type(parameter) is not Node else parameter.shape
     return shape[: max(len(shape) - event_ndim, 0)]
 
 
 def weak(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` in which Python numbers do not widen float32: alone they stay Python numbers, beside arrays they have these' dtype."""
+    """``fn`` in which Python numbers do not widen float32: alone they stay Python numbers, beside arrays they have
+    these' dtype."""
 
     def of(*x: Any) -> Any:
         strong = [v for v in x if type(v) is not float]
@@ -415,7 +448,8 @@ def real_array(value: Any) -> Any:
 def kl_divergence(p: Distribution, q: Distribution) -> Any:
     """KL(p || q) = E_p[log p(z) - log q(z)], in nats, in closed form; shape: the batch shapes broadcast.
 
-    Raises ScgValueError where the event shapes differ, or no closed form is known: take the mean of p.log_prob(z) - q.log_prob(z) over draws z of p.
+    Raises ScgValueError where the event shapes differ, or no closed form is known: take the mean of p.log_prob(z) -
+    q.log_prob(z) over draws z of p.
     """
     if not (isinstance(p, Distribution) and isinstance(q, Distribution)):
         raise ScgTypeError(f"KL(p || q) needs two distributions, got {described((p, q))} ({here()})")
@@ -428,6 +462,7 @@ def kl_divergence(p: Distribution, q: Distribution) -> Any:
         found = q.kl_from(p)
     if found is NotImplemented:
         raise ScgValueError(
-            f"no closed form for KL({type(p).__name__} || {type(q).__name__}): use p.log_prob(z) - q.log_prob(z) at draws z of p ({here()})"
+            f"no closed form for KL({type(p).__name__} || {type(q).__name__}): use p.log_prob(z) - q.log_prob(z) at"
+            f" draws z of p ({here()})"
         )
     return found

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import settled
+from scg.core.ambient import settled
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import boolean, finite, real, unit_interval
 from scg.distributions.discrete import Odds, numbers, smallest, softplus, supported, times
@@ -20,12 +20,14 @@ def _binary(v: Any) -> bool:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Bernoulli(Odds, FiniteSupport, FixedSupport):
-    """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``, never both.
+    """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``,
+    never both.
 
-    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or -inf. The derivative by
-    such a probability is seen by ``Enumerate`` and ``MeasureValued`` alone: other rules look at values that are drawn. At other
-    values than 0 and 1 log p is -inf; in a graph that was recorded at such values, a replay at a relaxed value continues the formula,
-    linear in b. Draws compare a uniform number with the probability, which resolves 2^-53 (float32: 2^-24).
+    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or
+    -inf. The derivative by such a probability is seen by ``Enumerate`` and ``MeasureValued`` alone: other rules look at
+    values that are drawn. At other values than 0 and 1 log p is -inf; in a graph that was recorded at such values, a
+    replay at a relaxed value continues the formula, linear in b. Draws compare a uniform number with the probability,
+    which resolves 2^-53 (float32: 2^-24).
     """
 
     probs: Any = None

@@ -17,8 +17,8 @@ from scg.special import log1mexp, sigmoid, softplus
 
 
 class Bijection(Parameterized, ABC):
-    """y = forward(x), invertible and differentiable: of numbers (``event_ndim`` 0), or of vectors along the last axis (1), with a
-    triangular Jacobian.
+    """y = forward(x), invertible and differentiable: of numbers (``event_ndim`` 0), or of vectors along the last axis
+    (1), with a triangular Jacobian.
 
     ``low`` and ``high`` are the ends of its range, open; ``inside`` is a number in it.
     """
@@ -177,7 +177,9 @@ class TrilAffine(Bijection):
     def __post_init__(self) -> None:
         super().__post_init__()
         n, shape = self.loc.shape[-1], self.scale_tril.shape
-        self._require(shape[-2:] == (n, n), f"scale_tril must have {n} rows and columns, as loc has elements, got shape {shape}")
+        self._require(
+            shape[-2:] == (n, n), f"scale_tril must have {n} rows and columns, as loc has elements, got shape {shape}"
+        )
 
     def forward(self, x: Any) -> Any:
         return self.loc + matvec(np.tril(self.scale_tril), x)

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import settled
+from scg.core.ambient import settled
 from scg.distributions.accurate import rest
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
@@ -83,13 +83,14 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Categorical(OneOfMany):
-    """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both. Draws are
-    integers (int64).
+    """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both.
+    Draws are integers (int64).
 
-    ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities themselves: the
-    derivative of log p(z) by them is that of log(probs[z]), without a normalisation. The mean of this score is 1, not 0: with a baseline, and
-    by ``UnorderedSet``, the gradient by ``probs`` is right up to a constant, the same for all of them, which a softmax before them, or ``logits``, takes away.
-    To look up a table at a draw that is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
+    ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities
+    themselves: the derivative of log p(z) by them is that of log(probs[z]), without a normalisation. The mean of this
+    score is 1, not 0: with a baseline, and by ``UnorderedSet``, the gradient by ``probs`` is right up to a constant,
+    the same for all of them, which a softmax before them, or ``logits``, takes away. To look up a table at a draw that
+    is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
     """
 
     probs: Any = None
@@ -154,10 +155,11 @@ class Categorical(OneOfMany):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class OneHotCategorical(OneOfMany):
-    """log p(z) = sum_k z_k log p_k for z one-hot, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both.
+    """log p(z) = sum_k z_k log p_k for z one-hot, with p = ``probs`` or p = softmax(``logits``) along the last axis,
+    never both.
 
-    Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was recorded at one-hot
-    values, a replay at a relaxed value continues the formula above, linear in z.
+    Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was
+    recorded at one-hot values, a replay at a relaxed value continues the formula above, linear in z.
     """
 
     probs: Any = None

@@ -8,7 +8,8 @@ import numpy as np
 
 
 class Constraint:
-    """A set. ``contains(x)`` tells element by element (event by event where ``event_ndim`` is 1 or 2) whether x lies in it."""
+    """A set. ``contains(x)`` tells element by element (event by event where ``event_ndim`` is 1 or 2) whether x lies in
+    it."""
 
     event_ndim = 0
     low: Any = -np.inf  # the ends, where the set is an interval
@@ -25,7 +26,8 @@ class Constraint:
 
 @dataclass(frozen=True, eq=False)
 class Interval(Constraint):
-    """Real numbers from ``low`` to ``high``, the ends included where ``closed`` ("both", "left", "right", "neither") says so. NaN lies in none."""
+    """Real numbers from ``low`` to ``high``, the ends included where ``closed`` ("both", "left", "right", "neither")
+    says so. NaN lies in none."""
 
     low: Any = -np.inf
     high: Any = np.inf
@@ -147,7 +149,8 @@ class Matrix(Constraint):
 
 @dataclass(frozen=True)
 class Simplex(Constraint):
-    """Vectors of non-negative numbers with sum one, to the rounding of their dtype: |sum - 1| <= 4 n eps + 1e-6 sqrt(eps) is generous, a wrong table is not."""
+    """Vectors of non-negative numbers with sum one, to the rounding of their dtype: |sum - 1| <= 4 n eps + 1e-6
+    sqrt(eps) is generous, a wrong table is not."""
 
     event_ndim = 1
 

@@ -1,7 +1,8 @@
-"""Laws of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson, NegativeBinomial (failures),
-Multinomial.
+"""Laws of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson,
+NegativeBinomial (failures), Multinomial.
 
-Draws are whole numbers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log n.
+Draws are whole numbers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log
+n.
 """
 
 import itertools
@@ -12,15 +13,24 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
-from scg.ambient import settled
-from scg.axes import elementwise
+from scg.core.ambient import settled
+from scg.core.axes import elementwise
+from scg.core.node import Node, primitive
 from scg.distributions.accurate import rest
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
 from scg.distributions.categorical import OneOfMany
-from scg.distributions.constraints import Constraint, Integers, Interval, finite, nonnegative, positive, real, unit_interval
+from scg.distributions.constraints import (
+    Constraint,
+    Integers,
+    Interval,
+    finite,
+    nonnegative,
+    positive,
+    real,
+    unit_interval,
+)
 from scg.distributions.discrete import Odds, log, numbers, outside, raw, smallest, supported, times
 from scg.errors import NotDifferentiable, ScgValueError, here
-from scg.graph import Node, primitive
 from scg.primitives.layout import stop_gradient
 from scg.special import log_softmax
 
@@ -30,8 +40,8 @@ possible = Interval(-math.inf, math.inf, "right")
 """Its logit."""
 naturals = Integers(0)
 _RARE = 1e-17
-"""Below this probability NumPy's generators would meet the end of the integers: 2^63 trials without success have the probability
-exp(-2^63 p), and here that is 1e-40."""
+"""Below this probability NumPy's generators would meet the end of the integers: 2^63 trials without success have the
+probability exp(-2^63 p), and here that is 1e-40."""
 
 _MANY = 1e18
 """Rates above which the draws of NumPy's generators would not be integers that they can hold."""
@@ -49,7 +59,8 @@ _trials = primitive(lambda n: n, elementwise, _no_derivative, name="trials")
 class Binomial(Odds, FiniteSupport, FixedSupport):
     """p(k) = C(n, k) p^k (1-p)^(n-k), k = 0, ..., n: the successes of n trials; ``probs`` or ``logits``, never both.
 
-    ``n`` are whole numbers (a node may hold them, such as a draw of a Poisson law; it gets no derivative). The entropy is a sum over all k.
+    ``n`` are whole numbers (a node may hold them, such as a draw of a Poisson law; it gets no derivative). The entropy
+    is a sum over all k.
     """
 
     n: Any
@@ -69,11 +80,15 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         plain = self.detached()
-        return np.asarray(rng.binomial(np.asarray(plain.n).astype(np.int64), plain.p, self.full_shape(shape))).astype(self.dtype)
+        return np.asarray(rng.binomial(np.asarray(plain.n).astype(np.int64), plain.p, self.full_shape(shape))).astype(
+            self.dtype
+        )
 
     def atoms(self) -> np.ndarray:
         if type(self.n) is Node:
-            raise ScgValueError(f"{self!r}: the values cannot be listed where n is a node; use ScoreFunction(), or a fixed n ({here()})")
+            raise ScgValueError(
+                f"{self!r}: the values cannot be listed where n is a node; use ScoreFunction(), or a fixed n ({here()})"
+            )
         return np.arange(int(np.max(self.n)) + 1, dtype=self.dtype).reshape(-1, *[1] * len(self.batch_shape))
 
     def log_prob(self, value: Any) -> Any:
@@ -127,7 +142,8 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Geometric(Odds, Discrete, FixedSupport):
-    """p(k) = (1-p)^(k-1) p, k = 1, 2, ...: the trials up to and with the first success; ``probs`` or ``logits``, never both."""
+    """p(k) = (1-p)^(k-1) p, k = 1, 2, ...: the trials up to and with the first success; ``probs`` or ``logits``, never
+    both."""
 
     probs: Any = None
     logits: Any = None
@@ -142,7 +158,9 @@ class Geometric(Odds, Discrete, FixedSupport):
         with np.errstate(divide="ignore", over="ignore"):  # P(Z > k) = exp(k log(1-p)), log(1-p) = -p
             z = np.where(p < _RARE, np.ceil(rng.standard_exponential(full) / p).astype(self.dtype), z)
         if not np.all(np.isfinite(z)):
-            raise ScgValueError(f"Geometric: p = {np.min(p)} has draws that are greater than any number of {self.dtype} ({here()})")
+            raise ScgValueError(
+                f"Geometric: p = {np.min(p)} has draws that are greater than any number of {self.dtype} ({here()})"
+            )
         return z
 
     def log_prob(self, value: Any) -> Any:
@@ -186,12 +204,15 @@ class Poisson(Distribution, Discrete, FixedSupport):
         z = np.asarray(rng.poisson(np.minimum(rate, _MANY), full)).astype(self.dtype)
         if not np.any(rate > _MANY):
             return z
-        e = rng.standard_normal(full)  # Cornish and Fisher's quantile, whose error is of order rate^-1/2: below the spacing of such numbers
+        # Cornish and Fisher's quantile, whose error is of order rate^-1/2: below the spacing of such numbers
+        e = rng.standard_normal(full)
         large = np.floor(rate + np.sqrt(rate) * e + (e * e - 1) / 6).astype(self.dtype)
         return np.where(rate > _MANY, large, z)
 
     def log_prob(self, value: Any) -> Any:
-        return supported(lambda k: sp.xlogy(k, self.rate) - self.rate - sp.gammaln(k + 1), numbers(value, self.dtype), 0)
+        return supported(
+            lambda k: sp.xlogy(k, self.rate) - self.rate - sp.gammaln(k + 1), numbers(value, self.dtype), 0
+        )
 
     @property
     def mean(self) -> Any:
@@ -203,7 +224,9 @@ class Poisson(Distribution, Discrete, FixedSupport):
 
     def cdf(self, value: Any) -> Any:
         k = np.floor(numbers(value, self.dtype))
-        return np.where(k < 0, 0, np.where(k == math.inf, 1, sp.gammaincc(np.where((k < 0) | (k == math.inf), 0, k) + 1, self.rate)))
+        return np.where(
+            k < 0, 0, np.where(k == math.inf, 1, sp.gammaincc(np.where((k < 0) | (k == math.inf), 0, k) + 1, self.rate))
+        )
 
     def icdf(self, probability: Any) -> Any:
         return smallest(self, probability)
@@ -218,8 +241,8 @@ class Poisson(Distribution, Discrete, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class NegativeBinomial(Odds, Discrete, FixedSupport):
-    """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or ``logits`` of a
-    success.
+    """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or
+    ``logits`` of a success.
 
     ``n`` is any positive number: a Poisson law whose rate has the Gamma law with concentration n and rate p / (1-p).
     """
@@ -253,14 +276,20 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
 
     def cdf(self, value: Any) -> Any:
         k = np.floor(numbers(value, self.dtype))
-        return np.where(k < 0, 0, np.where(k == math.inf, 1, sp.betainc(self.n, np.where((k < 0) | (k == math.inf), 0, k) + 1, self.p)))
+        return np.where(
+            k < 0,
+            0,
+            np.where(k == math.inf, 1, sp.betainc(self.n, np.where((k < 0) | (k == math.inf), 0, k) + 1, self.p)),
+        )
 
     def icdf(self, probability: Any) -> Any:
         return smallest(self, probability)
 
     def kl_to(self, other: Distribution) -> Any:
         """That of one trial, times their mean number n/p: for the same n, which is a node in both or in neither."""
-        if not isinstance(other, NegativeBinomial) or not (self.n is other.n or not _any_node(self.n, other.n) and np.array_equal(self.n, other.n)):
+        if not isinstance(other, NegativeBinomial) or not (
+            self.n is other.n or not _any_node(self.n, other.n) and np.array_equal(self.n, other.n)
+        ):
             return NotImplemented
         return self.n * self.of_a_trial(other) / self.p
 
@@ -283,8 +312,8 @@ class Compositions(Constraint):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Multinomial(OneOfMany):
-    """p(x) = n! prod_k p_k^x_k / x_k!, for counts x of sum n: ``probs`` or ``logits`` along the last axis, never both; n a fixed whole
-    number.
+    """p(x) = n! prod_k p_k^x_k / x_k!, for counts x of sum n: ``probs`` or ``logits`` along the last axis, never both;
+    n a fixed whole number.
 
     The entropy is closed: -log n! - n sum p log p + sum_k E[log x_k!], the last over binomial laws.
     """
@@ -308,7 +337,9 @@ class Multinomial(OneOfMany):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         p = np.asarray(self.detached().p, float)
-        return rng.multinomial(self.n, p / p.sum(axis=-1, keepdims=True), self.full_shape(shape)[:-1]).astype(self.dtype)
+        return rng.multinomial(self.n, p / p.sum(axis=-1, keepdims=True), self.full_shape(shape)[:-1]).astype(
+            self.dtype
+        )
 
     def atoms(self) -> np.ndarray:
         """All compositions, by bars among stars: C(n + K - 1, K - 1) of them."""
@@ -326,7 +357,8 @@ class Multinomial(OneOfMany):
         return np.where(missing, math.nan, np.where(bad, -math.inf, self._inside(np.where(bad[..., None], 0, value))))
 
     def masses(self, value: Any) -> Any:
-        """n! prod_k p_k^x_k / x_k!, with its derivatives where some p_k are 0, where the factor, at most K^n, is a number."""
+        """n! prod_k p_k^x_k / x_k!, with its derivatives where some p_k are 0, where the factor, at most K^n, is a
+        number."""
         if self.probs is None or self.n > _longest(self.dtype, self.categories):
             return super().masses(value)
         x = numbers(self._events(value), self.dtype)
@@ -350,7 +382,9 @@ class Multinomial(OneOfMany):
 
     def entropy(self) -> Any:
         k = np.arange(self.n + 1, dtype=self.dtype).reshape(-1, *[1] * (len(self.batch_shape) + 1))
-        p = np.exp(sp.xlogy(k, self.p) + sp.xlog1py(self.n - k, -self.p) - betaln(k + 1, self.n - k + 1) - math.log(self.n + 1))
+        p = np.exp(
+            sp.xlogy(k, self.p) + sp.xlog1py(self.n - k, -self.p) - betaln(k + 1, self.n - k + 1) - math.log(self.n + 1)
+        )
         return self.n * super().entropy() - math.lgamma(self.n + 1) + np.sum(p * gammaln(k + 1), axis=(0, -1))
 
     def kl_to(self, other: Distribution) -> Any:

@@ -11,11 +11,11 @@ import numpy as np
 import scipy.special as sp
 
 from scg import special
-from scg.ambient import settled
+from scg.core.ambient import settled
+from scg.core.node import Node, primitive
 from scg.distributions.base import Distribution, FixedSupport, real_array, weak
 from scg.distributions.implicit import Inverted
 from scg.errors import ScgTypeError, here
-from scg.graph import Node, primitive
 
 
 @weak
@@ -43,7 +43,8 @@ sigmoid, softplus = weak(special.sigmoid), weak(special.softplus)
 
 
 class Odds(Distribution):
-    """A law with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate in both tails.
+    """A law with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate in both
+    tails.
 
     Draws have its dtype.
     """
@@ -124,7 +125,10 @@ def _smallest_value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) 
 _smallest = primitive(_smallest_value, Inverted(), name="smallest")
 
 
-AT_AN_EDGE = "at a probability of 0 or 1 that moves, whose derivative is about values that are not drawn, Enumerate() or MeasureValued(); or logits in place of probs"
+AT_AN_EDGE = (
+    "at a probability of 0 or 1 that moves, whose derivative is about values that are not drawn, Enumerate() or"
+    " MeasureValued(); or logits in place of probs"
+)
 
 
 def one_of_two(law: Any) -> None:
@@ -147,7 +151,8 @@ def numbers(value: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def outside(value: Any, low: Any, high: Any = None) -> Any:
-    """Where ``value`` is no whole number from ``low`` to ``high`` (None: without end). A NaN is not outside: it stays NaN."""
+    """Where ``value`` is no whole number from ``low`` to ``high`` (None: without end). A NaN is not outside: it stays
+    NaN."""
     above = value == math.inf if high is None else value > high
     return (value < low) | above | (np.floor(value) < value)
 
@@ -159,7 +164,8 @@ def _some_outside(value: Any, low: Any, high: Any) -> bool:
 def supported(inside: Callable[[Any], Any], value: Any, low: Any, high: Any = None) -> Any:
     """``inside(value)`` on the support, -inf with gradient zero outside.
 
-    The choice enters the graph only where a recorded value is outside: a replay at fractional values (a relaxation) continues the formula.
+    The choice enters the graph only where a recorded value is outside: a replay at fractional values (a relaxation)
+    continues the formula.
     """
     if not settled(_some_outside, value, low, high):
         return inside(value)

@@ -1,6 +1,7 @@
 """One door for what the methods of every distribution take: values, probabilities, a generator and a sample shape.
 
-``Distribution`` puts these checks around ``sample``, ``log_prob``, ``masses``, ``cdf`` and ``icdf`` of every subclass, also of one from outside.
+``Distribution`` puts these checks around ``sample``, ``log_prob``, ``masses``, ``cdf`` and ``icdf`` of every subclass,
+also of one from outside.
 """
 
 import functools
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import RECORDER, settled
+from scg.core.ambient import RECORDER, settled
+from scg.core.node import Node
+from scg.core.operands import beside, described, plain
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here, kin
-from scg.graph import Node
-from scg.operands import beside, described, plain
 
 Method = Callable[..., Any]
 
@@ -26,9 +27,13 @@ def sample_shape(shape: Any, who: Any) -> tuple[int, ...]:
     try:
         if isinstance(shape, (str, bytes, bytearray, dict, set)):
             raise TypeError
-        found = tuple([operator.index(n) for n in (shape if isinstance(shape, Iterable) and np.ndim(shape) else (shape,))])
+        found = tuple(
+            [operator.index(n) for n in (shape if isinstance(shape, Iterable) and np.ndim(shape) else (shape,))]
+        )
     except (TypeError, ValueError):
-        raise ScgTypeError(f"{who}: shape must be an integer or a tuple of integers, got {shape!r} ({here()})") from None
+        raise ScgTypeError(
+            f"{who}: shape must be an integer or a tuple of integers, got {shape!r} ({here()})"
+        ) from None
     if found and min(found) < 0:
         raise ScgValueError(f"{who}: shape must not be negative, got {shape!r} ({here()})")
     return found
@@ -44,7 +49,9 @@ def entered(name: str, method: Method) -> Method:
 def _sample(method: Method) -> Method:
     def sample(self: Any, rng: np.random.Generator, shape: Any = ()) -> Any:
         if not isinstance(rng, np.random.Generator):
-            raise ScgTypeError(f"{self!r}.sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+            raise ScgTypeError(
+                f"{self!r}.sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})"
+            )
         shape = sample_shape(shape, self)
         try:
             return method(self, rng, shape)
@@ -72,7 +79,11 @@ def _of_a_value(name: str, after: Callable[[Method, Any, Any], Any]) -> Callable
 
 def _log_prob(method: Method, self: Any, value: Any) -> Any:
     """In a function that is recorded for a plan, an array that others can write to is a leaf, and is read anew."""
-    if type(value) is np.ndarray and RECORDER.get() is not None and any([type(p) is Node for p in self.parameters.values()]):
+    if (
+        type(value) is np.ndarray
+        and RECORDER.get() is not None
+        and any([type(p) is Node for p in self.parameters.values()])
+    ):
         value = beside(value)
     return method(self, value)
 
@@ -100,7 +111,8 @@ def _probable(p: Any) -> bool:
 
 
 def _real(distribution: Any, value: Any, name: str) -> Any:
-    """A value as a Node or an array of real floats: numbers and integers have the dtype of the distribution, where that holds them.
+    """A value as a Node or an array of real floats: numbers and integers have the dtype of the distribution, where that
+    holds them.
 
     A distribution of integers has values that stay integers.
     """
@@ -115,7 +127,13 @@ def _real(distribution: Any, value: Any, name: str) -> Any:
             wide = wide if wide.dtype.kind in "fiub" else np.asarray(float(value))
         except OverflowError:
             wide = np.asarray(math.inf if value > 0 else -math.inf)
-        dtype = distribution.dtype if distribution.dtype.kind == "f" else wide.dtype if name in ("log_prob", "masses") else np.dtype(float)
+        dtype = (
+            distribution.dtype
+            if distribution.dtype.kind == "f"
+            else wide.dtype
+            if name in ("log_prob", "masses")
+            else np.dtype(float)
+        )
         with np.errstate(over="ignore"):
             near = wide.astype(dtype)
         return wide.astype(float) if dtype.kind == "f" and np.isinf(near) and not np.isinf(wide.astype(float)) else near
@@ -127,7 +145,9 @@ def _real(distribution: Any, value: Any, name: str) -> Any:
     if kind not in "fiub":
         raise ScgTypeError(f"{distribution!r}.{name} needs real numbers, got {described((given,))} ({here()})")
     if distribution.dtype.kind == "f" or name not in ("log_prob", "masses"):
-        return value.astype(np.result_type(value.dtype, distribution.dtype if distribution.dtype.kind == "f" else float))
+        return value.astype(
+            np.result_type(value.dtype, distribution.dtype if distribution.dtype.kind == "f" else float)
+        )
     return value
 
 

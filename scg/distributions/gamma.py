@@ -31,8 +31,8 @@ from scg.distributions.uniform import InverseCDF
 class Gamma(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z - b z + a log b - log Gamma(a) for z >= 0, a the concentration, b the rate.
 
-    Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Draws that underflow are the
-    smallest normal number.
+    Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Draws that
+    underflow are the smallest normal number.
     """
 
     concentration: Any
@@ -46,7 +46,9 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         plain, dtype = self.detached(), self.dtype
-        z = np.asarray(rng.standard_gamma(plain.concentration, self.full_shape(shape)) / plain.rate).astype(dtype, copy=False)
+        z = np.asarray(rng.standard_gamma(plain.concentration, self.full_shape(shape)) / plain.rate).astype(
+            dtype, copy=False
+        )
         return np.maximum(z, np.finfo(dtype).tiny, out=z)
 
     def log_prob(self, value: Any) -> Any:
@@ -181,7 +183,9 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
 
     def kl_to(self, other: Distribution) -> Any:
         """That of the gamma laws of 1 / z."""
-        return self.gamma_of_inverse.kl_to(other.gamma_of_inverse) if isinstance(other, InverseGamma) else NotImplemented
+        return (
+            self.gamma_of_inverse.kl_to(other.gamma_of_inverse) if isinstance(other, InverseGamma) else NotImplemented
+        )
 
 
 @in_double

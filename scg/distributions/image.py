@@ -1,16 +1,16 @@
 """Images y = f(x) of draws under a map of bounded range that know their x.
 
-Near an end of the range many x round to one y: tanh(20) is 1, where the density of y is not to be had from y. So images lie strictly inside the
-range, and one that is a Node keeps x beside y: the density is taken, and differentiated, at x.
+Near an end of the range many x round to one y: tanh(20) is 1, where the density of y is not to be had from y. So images
+lie strictly inside the range, and one that is a Node keeps x beside y: the density is taken, and differentiated, at x.
 """
 
 from typing import Any
 
 import numpy as np
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import Node, primitive
 from scg.errors import ScgValueError, here
-from scg.graph import Node, primitive
 
 
 def is_bounded(bijection: Any) -> bool:
@@ -27,7 +27,8 @@ def imaged(bijection: Any, x: Any) -> Any:
 
 
 def preimage(bijection: Any, y: Any) -> Any:
-    """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made of.
+    """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made
+    of.
 
     Raises ScgValueError for a node that was rounded to an end of the range and is no such image.
     """
@@ -36,7 +37,8 @@ def preimage(bijection: Any, y: Any) -> Any:
         if node.primitive is _image and _same(node.statics["bijection"], bijection):
             return _known(y, node.operands[1], bijection=bijection)
         first = node.operands[0] if node.operands else None
-        node = first if type(first) is Node and first._value is node._value else None  # a draw by its path has the value of what is drawn
+        # a draw by its path has the value of what is drawn
+        node = first if type(first) is Node and first._value is node._value else None
     y = _inverted(y, bijection=bijection) if type(y) is Node and is_bounded(bijection) else y
     return bijection.inverse(_masked(y, bijection))
 
@@ -66,8 +68,9 @@ def _refuse_rounded(y: Any, rounded: Any, bijection: Any) -> None:
     first, last = _ends(y.dtype, bijection)
     if np.any(rounded & (((y == first) & np.isfinite(bijection.low)) | ((y == last) & np.isfinite(bijection.high)))):
         raise ScgValueError(
-            f"a value was rounded to an end of the range of {bijection!r}, and what it is the image of is not known: draw by Reparameterized(), "
-            f"or draw x of the base with scg.sample and apply the map to x yourself ({here()})"
+            f"a value was rounded to an end of the range of {bijection!r}, and what it is the image of is not known:"
+            " draw by Reparameterized(), or draw x of the base with scg.sample and apply the map to x yourself"
+            f" ({here()})"
         )
 
 
@@ -90,7 +93,10 @@ def _known_vjp(g: Any, i: int, out: Any, y: Any, x: Any, bijection: Any) -> Any:
 
 
 _image = primitive(
-    lambda y, x, bijection: within(y, bijection), elementwise, every=lambda g, i, out, y, x, bijection: None if i else g, name="image"
+    lambda y, x, bijection: within(y, bijection),
+    elementwise,
+    every=lambda g, i, out, y, x, bijection: None if i else g,
+    name="image",
 )
 _known = primitive(_known_value, elementwise, every=_known_vjp, name="preimage")
 _inverted = primitive(_inverted_value, elementwise, lambda g, out, y, bijection: g, name="inside")

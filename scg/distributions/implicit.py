@@ -4,9 +4,9 @@ F(z; t) = u at fixed u gives
 
     dz/du = 1 / p(z),    dz/dt = -(dF/dt) / p(z)
 
-(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a draw, and both are its pathwise derivatives. The noise u is a leaf
-of its own: a replay with other parameters moves z, one with a replicate axis gives each replicate what it would have had alone,
-and noise can be integrated over.
+(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a draw, and both are its pathwise derivatives. The
+noise u is a leaf of its own: a replay with other parameters moves z, one with a replicate axis gives each replicate
+what it would have had alone, and noise can be integrated over.
 """
 
 import math
@@ -14,27 +14,32 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import RECORDER, settled
-from scg.axes import AxisMap, broadcast_axes, own, padded
-from scg.gradient import pull
-from scg.graph import Node, ancestors, parameter, primitive
-from scg.replay import replay
+from scg.core.ambient import RECORDER, settled
+from scg.core.axes import AxisMap, broadcast_axes, own, padded
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors, parameter, primitive
+from scg.core.replay import replay
 
 
 def quantile(law: Any, probability: Any) -> Any:
-    """The z with ``law.cdf(z) == probability``, for a continuous scalar law; as often differentiable as its cdf and log_prob are."""
+    """The z with ``law.cdf(z) == probability``, for a continuous scalar law; as often differentiable as its cdf and
+    log_prob are."""
     nodes = {name: p for name, p in law.parameters.items() if type(p) is Node}
     return _quantile(probability, *nodes.values(), law=law.detached(), names=tuple(nodes))
 
 
 class Inverted(AxisMap):
-    """The probability is elementwise; parameters follow it batch element by batch element, and their event axes are mixed."""
+    """The probability is elementwise; parameters follow it batch element by batch element, and their event axes are
+    mixed."""
 
     def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
         events = [0, *map(statics["law"].parameter_event_ndim, statics["names"])]
         rank = max(np.ndim(o) - b - e for o, b, e in zip(operands, batched, events, strict=True))
         rank = max(rank, len(statics["law"].batch_shape))
-        return tuple([padded(o, rank + e) if b else o for o, b, e in zip(operands, batched, events, strict=True)]), statics
+        return (
+            tuple([padded(o, rank + e) if b else o for o, b, e in zip(operands, batched, events, strict=True)]),
+            statics,
+        )
 
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         ins = [broadcast_axes(shapes[0], out)]
@@ -62,7 +67,8 @@ _quantile = primitive(_value, Inverted(), every=_vjp, name="quantile")
 
 
 def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tuple[str, ...], k: int) -> Any:
-    """sum(weight * dF(z; t)/dt_k) at fixed z. As a function of Nodes it is recorded on leaves of its own, and these are then replaced."""
+    """sum(weight * dF(z; t)/dt_k) at fixed z. As a function of Nodes it is recorded on leaves of its own, and these are
+    then replaced."""
     inputs = (weight, z, *parameters)
     if not any(type(x) is Node for x in inputs):
         by = parameter(parameters[k])
@@ -75,7 +81,8 @@ def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tu
 
 
 def _inverted(law: Any, u: Any) -> Any:
-    """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends on the others'."""
+    """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends
+    on the others'."""
     shape = np.broadcast_shapes(u.shape, law.batch_shape)
     u = np.broadcast_to(u, shape).ravel()
     rows = {name: _rows(p, shape, law.parameter_event_ndim(name)) for name, p in law.parameters.items()}
@@ -107,12 +114,18 @@ def _inverted(law: Any, u: Any) -> Any:
 
 
 def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
-    """Whether elements of ``p`` that are at one of ``ends`` have a derivative in what ``p`` is made of: softmax(-inf) is 0, and stays 0."""
+    """Whether elements of ``p`` that are at one of ``ends`` have a derivative in what ``p`` is made of: softmax(-inf)
+    is 0, and stays 0."""
     if not settled(lambda value: any([np.any(value == end) for end in ends]), p):
         return False
-    token = RECORDER.set(None)  # a question about values: no plan repeats it, and the one above asks whether it comes up
+    # a question about values: no plan repeats it, and the one above asks whether it comes up
+    token = RECORDER.set(None)
     try:
-        roots = [node for node in ancestors([p]) if node.dtype.kind == "f" and not any([type(o) is Node for o in node.operands])]
+        roots = [
+            node
+            for node in ancestors([p])
+            if node.dtype.kind == "f" and not any([type(o) is Node for o in node.operands])
+        ]
         weights = np.cos(np.arange(1.0, p.size + 1)).reshape(p.shape)  # that no symmetry cancels
         cotangent = np.where(np.isin(p._value, ends), weights, 0).astype(p.dtype)
         return any([np.any(g) for g in pull([p], [cotangent], roots)])
@@ -127,7 +140,8 @@ def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Any:
 
 
 def bracket(law: Any, u: Any) -> tuple[Any, Any]:
-    """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they are."""
+    """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they
+    are."""
     if hasattr(law, "_bracket"):
         return law._bracket(u)  # type: ignore[no-any-return]
     low, high = law.support.low, law.support.high

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
+from scg.core.node import Node
 from scg.distributions.accurate import bessel_deficit, i0e, in_double, log_gamma_bend
 from scg.distributions.base import (
     Distribution,
@@ -28,7 +29,6 @@ from scg.distributions.implicit import quantile
 from scg.distributions.normal import LOG_2PI
 from scg.distributions.uniform import UNIT, InverseCDF
 from scg.errors import ScgTypeError, here
-from scg.graph import Node
 from scg.primitives.layout import stop_gradient
 from scg.special import log1mexp, vonmises_cdf
 
@@ -41,8 +41,8 @@ TURN = 2 * math.pi
 class Beta(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), a = concentration1, b = concentration0, 0 <= z <= 1.
 
-    Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and first order only.
-    Draws lie strictly between 0 and 1.
+    Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and
+    first order only. Draws lie strictly between 0 and 1.
     """
 
     concentration1: Any
@@ -83,7 +83,8 @@ class Beta(InverseCDF, Distribution, FixedSupport):
         return sp.betaincinv(self.concentration1, self.concentration0, real_array(probability))
 
     def kl_to(self, other: Distribution) -> Any:
-        """log B(a2, b2) - log B(a1, b1) + (a1 - a2) digamma(a1) + (b1 - b2) digamma(b1) - (a1 + b1 - a2 - b2) digamma(a1 + b1)."""
+        """log B(a2, b2) - log B(a1, b1) + (a1 - a2) digamma(a1) + (b1 - b2) digamma(b1) - (a1 + b1 - a2 - b2)
+        digamma(a1 + b1)."""
         if not isinstance(other, Beta):
             return NotImplemented
         return _beta_divergence(self.concentration1, self.concentration0, other.concentration1, other.concentration0)
@@ -142,7 +143,8 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
-    """The law of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by its quantile function.
+    """The law of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by its
+    quantile function.
 
     log p(z) = log N(z; loc, scale^2) - log(Phi(b) - Phi(a)), a = (low - loc) / scale, b = (high - loc) / scale,
 
@@ -159,7 +161,9 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
 
     def _tied(self) -> None:
         plain = self.detached()
-        self._require(plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}")
+        self._require(
+            plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}"
+        )
 
     @property
     def support(self) -> Constraint:
@@ -181,23 +185,34 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         value = real_array(value)
         outside = (value < self.low) | (value > self.high) | np.isinf(value)
         x = np.where(outside, 0, (np.where(outside, 0, value) - self.loc) / self.scale)
-        return np.where(outside, -math.inf, -0.5 * (x * x) - 0.5 * LOG_2PI - log(self.scale) - _log_mass(*self._ends(), self._width(self.high)))
+        return np.where(
+            outside,
+            -math.inf,
+            -0.5 * (x * x) - 0.5 * LOG_2PI - log(self.scale) - _log_mass(*self._ends(), self._width(self.high)),
+        )
 
     def _wide(self) -> "TruncatedNormal":
         """The same law in float64: what its moments cancel, float32 does not have."""
         wide = np.result_type(self.dtype, float)
-        return self.replaced(**{name: p if getattr(p, "dtype", None) == wide else real_array(p).astype(wide) for name, p in self.parameters.items()})  # type: ignore[no-any-return]
+        return self.replaced(
+            **{
+                name: p if getattr(p, "dtype", None) == wide else real_array(p).astype(wide)
+                for name, p in self.parameters.items()
+            }
+        )  # type: ignore[no-any-return]
 
     def _width(self, high: Any) -> Any:
-        """(high - low) / scale: not b - a, in which loc / scale would cancel. Where an end is infinite, 20: no density is left so far away."""
+        """(high - low) / scale: not b - a, in which loc / scale would cancel. Where an end is infinite, 20: no density
+        is left so far away."""
         if type(high) is type(self.low) is type(self.scale) is float:
             return 20.0 if math.isinf(high - self.low) else (high - self.low) / self.scale
         return np.where(np.isinf(self.low) | np.isinf(high), 20, (_finite(high) - _finite(self.low)) / self.scale)
 
     def _closed(self) -> tuple[Any, ...]:
-        """Where the closed forms of the moments do not cancel, and there the log-mass, a, b, and phi(a), phi(b) over the mass; an infinite
-        end as 0 with density 0. That is where the window is longer than 2 and has the mode inside, or not 1 away: else the variance, for a
-        window of length w about w^2 / 12 and far in a tail 1 / a^2, would be a sum of terms that are much greater.
+        """Where the closed forms of the moments do not cancel, and there the log-mass, a, b, and phi(a), phi(b) over
+        the mass; an infinite end as 0 with density 0. That is where the window is longer than 2 and has the mode
+        inside, or not 1 away: else the variance, for a window of length w about w^2 / 12 and far in a tail 1 / a^2,
+        would be a sum of terms that are much greater.
         """
         a, b = self._ends()
         plain = (np.maximum(a, -b) < 1) & (self._width(self.high) > 2)
@@ -211,10 +226,12 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         return tuple(out)
 
     def _from_end(self, plain: Any) -> tuple[Any, ...]:
-        """What is not ``plain``, seen from the end nearer to the mode: whether that is ``low``, how far c it is from loc, outwards, and the
-        log-integral, the mean and the variance of exp(-c t - t^2 / 2), t the distance from that end.
+        """What is not ``plain``, seen from the end nearer to the mode: whether that is ``low``, how far c it is from
+        loc, outwards, and the log-integral, the mean and the variance of exp(-c t - t^2 / 2), t the distance from that
+        end.
 
-        By a Gauss rule over the window, or to where the density has fallen by exp(-45): all terms have one sign, so no digits cancel.
+        By a Gauss rule over the window, or to where the density has fallen by exp(-45): all terms have one sign, so no
+        digits cancel.
         """
         a, b = self._ends()
         right, width = a > -b, self._width(self.high)
@@ -243,18 +260,25 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         return self._whole((law.scale * law.scale * spread).astype(self.dtype))
 
     def entropy(self) -> Any:
-        """log scale + log of the integral of exp(-(x^2 - x0^2) / 2) + E (x^2 - x0^2) / 2, x = (z - loc) / scale and x0 the nearer end, or 0."""
+        """log scale + log of the integral of exp(-(x^2 - x0^2) / 2) + E (x^2 - x0^2) / 2, x = (z - loc) / scale and x0
+        the nearer end, or 0."""
         law = self._wide()
         plain, mass, a, pa, b, pb = law._closed()
         _, c, size, t, spread = law._from_end(plain)
-        found = np.where(plain, 0.5 * (1 + LOG_2PI) + mass + 0.5 * (a * pa - b * pb), size + c * t + 0.5 * (spread + t * t))
+        found = np.where(
+            plain, 0.5 * (1 + LOG_2PI) + mass + 0.5 * (a * pa - b * pb), size + c * t + 0.5 * (spread + t * t)
+        )
         return self._whole((log(law.scale) + found).astype(self.dtype))
 
     def cdf(self, value: Any) -> Any:
         value = real_array(value)
         a, b = self._ends()
         below, above = value <= self.low, value >= self.high
-        x = np.where(below | above, 0.5 * (np.where(np.isinf(a), b, a) + np.where(np.isinf(b), a, b)), (value - self.loc) / self.scale)
+        x = np.where(
+            below | above,
+            0.5 * (np.where(np.isinf(a), b, a) + np.where(np.isinf(b), a, b)),
+            (value - self.loc) / self.scale,
+        )
         inside = np.where(np.isinf(x), 0, x)
         part = _log_mass(a, inside, self._width(np.where(below | above, math.inf, value)))
         return np.where(below, 0, np.where(above, 1, np.exp(part - _log_mass(a, b, self._width(self.high)))))
@@ -266,27 +290,34 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         start, end = np.where(right, -b, a), np.where(right, -a, b)
         q = np.where(right, 1 - p, p)
         with np.errstate(divide="ignore", invalid="ignore"):
-            x = sp.ndtri_exp(np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end, self._width(self.high))))
+            x = sp.ndtri_exp(
+                np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end, self._width(self.high)))
+            )
         return np.clip(self.loc + self.scale * np.where(right, -x, x), self.low, self.high)
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class VonMises(Reparameterizable, Distribution, FixedSupport):
-    """log p(z) = k cos(z - loc) - log(2 pi I0(k)), k the concentration: the density of an angle, in radians, the same a turn later.
+    """log p(z) = k cos(z - loc) - log(2 pi I0(k)), k the concentration: the density of an angle, in radians, the same a
+    turn later.
 
     ``low`` says on which turn draws lie; ``cdf``, ``icdf``, ``mean`` and ``variance`` are those of the draws.
 
-    ``None``    from loc - pi to loc + pi. The turn moves with ``loc``, dz/dloc = 1, E[z] = loc: pathwise only, no score function where
-                ``loc`` is a Node. For a cost f that is no function of the angle the score alone would leave out (f(loc + pi) - f(loc - pi)) p(loc + pi).
-    a number    from ``low`` to ``low`` + 2 pi, whatever ``loc`` is (PyTorch, TFP and SciPy draw with ``low=-np.pi``). The support is fixed, so
-                that score functions are right for every cost. Pathwise, z moves as the quantile that is counted from ``low``,
+    ``None``    from loc - pi to loc + pi. The turn moves with ``loc``, dz/dloc = 1, E[z] = loc: pathwise only, no score
+                function where ``loc`` is a Node. For a cost f that is no function of the angle the score alone would
+                leave out (f(loc + pi) - f(loc - pi)) p(loc + pi).
+    a number    from ``low`` to ``low`` + 2 pi, whatever ``loc`` is (PyTorch, TFP and SciPy draw with ``low=-np.pi``).
+                The support is fixed, so that score functions are right for every cost. Pathwise, z moves as the
+                quantile that is counted from ``low``,
 
                     dz/dloc = 1 - p(low) / p(z),
 
-                which no draw carries over the cut: right for every cost too, of small variance where there is little density at ``low``.
+                which no draw carries over the cut: right for every cost too, of small variance where there is little
+                density at ``low``.
 
-    Pathwise derivatives are implicit, and first order only in the concentration. ``circular_variance`` is 1 - I1(k) / I0(k).
+    Pathwise derivatives are implicit, and first order only in the concentration. ``circular_variance`` is 1 - I1(k) /
+    I0(k).
     """
 
     loc: Any
@@ -297,8 +328,15 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.low is not None:
-            if isinstance(self.low, bool) or not isinstance(self.low, (int, float, np.integer, np.floating)) or not math.isfinite(self.low):
-                raise ScgTypeError(f"VonMises: low must be a finite number, where the turn of the draws begins, got {self.low!r} ({here()})")
+            if (
+                isinstance(self.low, bool)
+                or not isinstance(self.low, (int, float, np.integer, np.floating))
+                or not math.isfinite(self.low)
+            ):
+                raise ScgTypeError(
+                    f"VonMises: low must be a finite number, where the turn of the draws begins, got {self.low!r}"
+                    f" ({here()})"
+                )
             object.__setattr__(self, "low", float(self.low))
 
     @property
@@ -306,7 +344,11 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         return ("loc",) if self.low is None else ()
 
     def way_out(self, capability: type) -> str:
-        return "VonMises(loc, concentration, low=-np.pi), whose draws stay on one turn" if capability is FixedSupport else ""
+        return (
+            "VonMises(loc, concentration, low=-np.pi), whose draws stay on one turn"
+            if capability is FixedSupport
+            else ""
+        )
 
     @property
     def support(self) -> Constraint:
@@ -335,7 +377,8 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         """The integral of x^power p(loc + x) from ``start`` >= 0 to pi."""
         k = np.asarray(self.concentration) if type(self.concentration) is float else self.concentration
         bend = sin(0.5 * start)
-        end = stop_gradient(2 * np.arcsin(np.sqrt(np.minimum(1, bend * bend + 21 / k))))  # where the density has fallen by exp(-42), or pi
+        # where the density has fallen by exp(-42), or pi
+        end = stop_gradient(2 * np.arcsin(np.sqrt(np.minimum(1, bend * bend + 21 / k))))
         total = 0.0
         for node, weight in zip(*np.polynomial.legendre.leggauss(60), strict=True):
             x = start + 0.5 * (1 + float(node)) * (end - start)
@@ -355,11 +398,14 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         if self.low is None:
             return self._whole(self.loc)
         mode, above, below = self._cut()
-        return self._whole(mode + TURN * (vonmises_cdf(-below, self.concentration) - vonmises_cdf(-above, self.concentration)))
+        return self._whole(
+            mode + TURN * (vonmises_cdf(-below, self.concentration) - vonmises_cdf(-above, self.concentration))
+        )
 
     @property
     def variance(self) -> Any:
-        """E[x^2]; on a fixed turn, where z - m is x, but x - 2 pi where x is beyond the cut above, and x + 2 pi below, E[(z - m)^2] - (E[z] - m)^2."""
+        """E[x^2]; on a fixed turn, where z - m is x, but x - 2 pi where x is beyond the cut above, and x + 2 pi below,
+        E[(z - m)^2] - (E[z] - m)^2."""
         square = 2 * self._integral(2, 0.0)
         if self.low is None:
             return self._whole(square)
@@ -381,10 +427,16 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         if self.low is None:
             return vonmises_cdf(np.clip(value - self.loc, -math.pi, math.pi), self.concentration)
         value = np.clip(value, self.low, self.low + TURN)
-        return vonmises_cdf(value - self.loc, self.concentration) - vonmises_cdf(self.low - self.loc, self.concentration)
+        return vonmises_cdf(value - self.loc, self.concentration) - vonmises_cdf(
+            self.low - self.loc, self.concentration
+        )
 
     def icdf(self, probability: Any) -> Any:
-        return quantile(self, probability) if self.low is not None else self.loc + quantile(self.replaced(loc=0.0), probability)
+        return (
+            quantile(self, probability)
+            if self.low is not None
+            else self.loc + quantile(self.replaced(loc=0.0), probability)
+        )
 
     def kl_to(self, other: Distribution) -> Any:
         """log(I0(k2) / I0(k1)) + (k1 - k2 cos(m1 - m2)) I1(k1) / I0(k1)."""

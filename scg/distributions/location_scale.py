@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import scipy.special as sp
 
-from scg.ambient import settled
+from scg.core.ambient import settled
 from scg.distributions.accurate import student_entropy
 from scg.distributions.base import Distribution, FixedSupport, betaln, log, real_array
 from scg.distributions.constraints import finite, positive
@@ -91,7 +91,13 @@ class Laplace(LocationScale):
         if not isinstance(other, Laplace):
             return NotImplemented
         apart = np.absolute(self.loc - other.loc)
-        return log(other.scale) - log(self.scale) + apart / other.scale + self.scale / other.scale * np.exp(-apart / self.scale) - 1
+        return (
+            log(other.scale)
+            - log(self.scale)
+            + apart / other.scale
+            + self.scale / other.scale * np.exp(-apart / self.scale)
+            - 1
+        )
 
 
 @final
@@ -173,9 +179,11 @@ class Cauchy(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class StudentT(LocationScale):
-    """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); draws by the quantile function, whose derivative in df is implicit.
+    """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); draws by the quantile function, whose derivative in
+    df is implicit.
 
-    Pathwise derivatives in df are first order only. The mean is NaN for df <= 1, the variance NaN for df <= 1 and inf for df <= 2.
+    Pathwise derivatives in df are first order only. The mean is NaN for df <= 1, the variance NaN for df <= 1 and inf
+    for df <= 2.
     """
 
     df: Any
@@ -197,7 +205,10 @@ class StudentT(LocationScale):
     def transport(self, noise: Any) -> Any:
         z = self.icdf(noise)
         if not settled(finite.holds, z):
-            raise ScgValueError(f"{self!r} has draws that are greater than any number of {self.dtype}: the degrees of freedom are too few ({here()})")
+            raise ScgValueError(
+                f"{self!r} has draws that are greater than any number of {self.dtype}: the degrees of freedom are too"
+                f" few ({here()})"
+            )
         return z
 
     @property

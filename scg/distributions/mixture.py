@@ -6,7 +6,15 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, Shape, real_array
+from scg.distributions.base import (
+    Discrete,
+    Distribution,
+    FiniteSupport,
+    FixedSupport,
+    Reparameterizable,
+    Shape,
+    real_array,
+)
 from scg.distributions.categorical import Logits
 from scg.distributions.constraints import Circle, Constraint, Integers, Interval, simplex
 from scg.distributions.discrete import log
@@ -20,10 +28,11 @@ from scg.special import log_softmax, logsumexp, softmax
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixture(Reparameterizable, Distribution):
-    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights`` or ``logits``
-    (along their last axis).
+    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights``
+    or ``logits`` (along their last axis).
 
-    A mixture of distributions with finitely many values has those of all of its components. A mixture of continuous scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
+    A mixture of distributions with finitely many values has those of all of its components. A mixture of continuous
+    scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
     implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one component.
     """
 
@@ -35,11 +44,15 @@ class Mixture(Reparameterizable, Distribution):
 
     def __post_init__(self) -> None:
         if not isinstance(self.component, Distribution):
-            raise ScgTypeError(f"Mixture: component must be a distribution, got {type(self.component).__name__} ({here()})")
+            raise ScgTypeError(
+                f"Mixture: component must be a distribution, got {type(self.component).__name__} ({here()})"
+            )
         if (self.weights is None) == (self.logits is None):
             raise ScgTypeError(f"Mixture takes weights or logits, one of the two ({here()})")
         if not self.component.batch_shape:
-            raise ScgValueError(f"Mixture: component needs a batch axis, the laws that are mixed, got {self.component!r} ({here()})")
+            raise ScgValueError(
+                f"Mixture: component needs a batch axis, the laws that are mixed, got {self.component!r} ({here()})"
+            )
         super().__post_init__()
         name, k = "weights" if self.logits is None else "logits", self.component.batch_shape[-1]
         shape = getattr(self, name).shape
@@ -62,7 +75,8 @@ class Mixture(Reparameterizable, Distribution):
         return isinstance(self, capability)
 
     def _turns(self) -> bool:
-        """Whether the draws of the components lie on several turns: an angle has one density, and not the draws that are a turn apart."""
+        """Whether the draws of the components lie on several turns: an angle has one density, and not the draws that
+        are a turn apart."""
         found = self.component.support
         return isinstance(found, Circle) and bool(np.any(found.low != np.min(found.low)))
 
@@ -87,7 +101,10 @@ class Mixture(Reparameterizable, Distribution):
         if not isinstance(found, (Interval, Integers, Circle)):
             return found
         shape = self.component.batch_shape  # the ends of each component: those of all of them
-        low, high = (end if getattr(end, "ndim", 0) == 0 else fold(np.broadcast_to(end, shape), axis=-1) for end, fold in ((found.low, np.min), (found.high, np.max)))
+        low, high = (
+            end if getattr(end, "ndim", 0) == 0 else fold(np.broadcast_to(end, shape), axis=-1)
+            for end, fold in ((found.low, np.min), (found.high, np.max))
+        )
         return replace(found, low=low, high=high)
 
     @property
@@ -139,7 +156,8 @@ class Mixture(Reparameterizable, Distribution):
     def _mixed(self, x: Any) -> Any:
         event = len(self.event_shape)
         w = np.reshape(self.probs, self.probs.shape + (1,) * event)
-        return np.sum(w * np.where((w == 0) & ~np.isfinite(x), 0, x), axis=-1 - event)  # what has no weight may be infinite
+        # what has no weight may be infinite
+        return np.sum(w * np.where((w == 0) & ~np.isfinite(x), 0, x), axis=-1 - event)
 
     @property
     def mean(self) -> Any:

@@ -29,11 +29,12 @@ from scg.special import softmax
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Dirichlet(Reparameterizable, Distribution, FixedSupport):
-    """log p(z) = sum_k (a_k - 1) log z_k + log Gamma(sum a) - sum_k log Gamma(a_k) on the simplex, a the concentration (last axis).
+    """log p(z) = sum_k (a_k - 1) log z_k + log Gamma(sum a) - sum_k log Gamma(a_k) on the simplex, a the concentration
+    (last axis).
 
-    A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al., 2018; first order
-    only). The y_k are held by their logarithms: for small a they fall to u^(1/a), below every number. Elements of a draw that underflow
-    are the smallest normal number.
+    A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al.,
+    2018; first order only). The y_k are held by their logarithms: for small a they fall to u^(1/a), below every number.
+    Elements of a draw that underflow are the smallest normal number.
     """
 
     concentration: Any
@@ -48,7 +49,8 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return UNIT, self.full_shape(shape)
 
     def transport(self, noise: Any) -> Any:
-        """log y by the quantile at u, and far below 1 by the leading term of P(a, y) = y^a / Gamma(a+1) (1 - a y / (a+1) + ...)."""
+        """log y by the quantile at u, and far below 1 by the leading term of P(a, y) = y^a / Gamma(a+1) (1 - a y /
+        (a+1) + ...)."""
         a, u = _comparable(self.concentration), noise.astype(float)
         log_y = (np.log(u) + gammaln(a + 1)) / a
         low = log_y < -70  # what the other terms add, exp(-70) of it, is below rounding
@@ -56,7 +58,8 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return _simplex_of(log_y, np.result_type(self.dtype, noise.dtype))
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        """y of concentration a is x u^(1/a), x of concentration a + 1 (Marsaglia and Tsang, 2000); -log u is exponential."""
+        """y of concentration a is x u^(1/a), x of concentration a + 1 (Marsaglia and Tsang, 2000); -log u is
+        exponential."""
         a, full = _comparable(self.detached().concentration), self.full_shape(shape)
         with np.errstate(over="ignore"):
             log_y = np.log(rng.standard_gamma(a + 1, full)) - rng.standard_exponential(full) / a
@@ -82,7 +85,8 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return _dirichlet_entropy(self.concentration)
 
     def kl_to(self, other: Distribution) -> Any:
-        """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), B(a) = prod_k Gamma(a_k) / Gamma(sum a)."""
+        """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), B(a) = prod_k Gamma(a_k) /
+        Gamma(sum a)."""
         if not isinstance(other, Dirichlet):
             return NotImplemented
         return _dirichlet_divergence(self.concentration, other.concentration)
@@ -93,18 +97,25 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
 class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = -(z - loc)' S^-1 (z - loc) / 2 - log det(2 pi S) / 2, the covariance S given in one of two ways:
 
-    ``scale_tril``             its Cholesky factor, S = L L', L lower triangular with a positive diagonal;   z = loc + L e
-    ``cov_factor, cov_diag``   low rank plus diagonal, S = W W' + diag(d), W of shape (n, rank);             z = loc + W e1 + sqrt(d) e2
+    ``scale_tril``             its Cholesky factor, S = L L', L lower triangular with a positive diagonal;   z = loc + L
+                               e
+    ``cov_factor, cov_diag``   low rank plus diagonal, S = W W' + diag(d), W of shape (n, rank);             z = loc + W
+                               e1 + sqrt(d) e2
 
-    e is standard normal. There is no derivative by what stands above the diagonal of L. The second way costs n rank^2, by the
-    identities of Woodbury and of the determinant.
+    e is standard normal. There is no derivative by what stands above the diagonal of L. The second way costs n rank^2,
+    by the identities of Woodbury and of the determinant.
     """
 
     loc: Any
     scale_tril: Any = None
     cov_factor: Any = None
     cov_diag: Any = None
-    constraints = {"loc": Vector(finite), "scale_tril": lower_cholesky, "cov_factor": Matrix(finite), "cov_diag": Vector(positive)}
+    constraints = {
+        "loc": Vector(finite),
+        "scale_tril": lower_cholesky,
+        "cov_factor": Matrix(finite),
+        "cov_diag": Vector(positive),
+    }
     support = Vector(finite)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -143,12 +154,19 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         if self.scale_tril is not None:
             return np.matmul(self.tril, np.matrix_transpose(self.tril))
         n = self.event_shape[0]
-        return np.matmul(self.cov_factor, np.matrix_transpose(self.cov_factor)) + self.cov_diag[..., None] * np.eye(n, dtype=self.dtype)
+        return np.matmul(self.cov_factor, np.matrix_transpose(self.cov_factor)) + self.cov_diag[..., None] * np.eye(
+            n, dtype=self.dtype
+        )
 
     def _capacitance(self) -> Any:
         """The Cholesky factor of I + W' D^-1 W, and W' D^-1."""
         scaled = np.matrix_transpose(self.cov_factor / self.cov_diag[..., None])
-        return np.linalg.cholesky(np.eye(self.cov_factor.shape[-1], dtype=self.dtype) + np.matmul(scaled, self.cov_factor)), scaled
+        return (
+            np.linalg.cholesky(
+                np.eye(self.cov_factor.shape[-1], dtype=self.dtype) + np.matmul(scaled, self.cov_factor)
+            ),
+            scaled,
+        )
 
     def _half_log_det(self) -> Any:
         """log det S / 2."""
@@ -212,7 +230,8 @@ def _off_simplex(z: Any) -> Any:
 
 
 def _comparable(a: Any) -> Any:
-    """Concentrations in float64. Below 1e-290 a draw is a vertex, one with probability a_k / sum(a): there a factor keeps 1/a finite."""
+    """Concentrations in float64. Below 1e-290 a draw is a vertex, one with probability a_k / sum(a): there a factor
+    keeps 1/a finite."""
     a = a.astype(float)
     return a * stop_gradient(np.maximum(1, 1e-290 / np.max(a, axis=-1, keepdims=True)))
 

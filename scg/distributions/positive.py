@@ -8,7 +8,18 @@ import numpy as np
 import scipy.special as sp
 
 from scg.distributions.accurate import in_double, log_gamma_bend
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, gammaln, log, masked, real_array, xlogy
+from scg.distributions.base import (
+    Distribution,
+    FixedSupport,
+    Reparameterizable,
+    Shape,
+    exp,
+    gammaln,
+    log,
+    masked,
+    real_array,
+    xlogy,
+)
 from scg.distributions.constraints import Constraint, Interval, nonnegative, positive
 from scg.distributions.gamma import Gamma
 from scg.distributions.uniform import UNIT, InverseCDF
@@ -80,13 +91,18 @@ class Exponential(_Positive):
         """log(r1/r2) + r2/r1 - 1."""
         if isinstance(other, Gamma):
             return Gamma(1.0, self.rate).kl_to(other)
-        return log(self.rate) - log(other.rate) + other.rate / self.rate - 1 if isinstance(other, Exponential) else NotImplemented
+        return (
+            log(self.rate) - log(other.rate) + other.rate / self.rate - 1
+            if isinstance(other, Exponential)
+            else NotImplemented
+        )
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Gompertz(_Positive):
-    """P(Z > z) = exp(-eta (exp(theta z) - 1)): ages at death; z = ln(1 - ln(1 - u) / eta) / theta. Its variance has no closed form."""
+    """P(Z > z) = exp(-eta (exp(theta z) - 1)): ages at death; z = ln(1 - ln(1 - u) / eta) / theta. Its variance has no
+    closed form."""
 
     eta: Any
     theta: Any
@@ -108,7 +124,9 @@ class Gompertz(_Positive):
         def scaled(eta: Any) -> Any:
             large = eta > 300  # no maximum and minimum of the two: at a tie each would have half of the derivative
             small, t = np.where(large, 1, eta), 1 / np.where(large, eta, 300)
-            series = t * (1 - t * (1 - 2 * t * (1 - 3 * t * (1 - 4 * t * (1 - 5 * t * (1 - 6 * t * (1 - 7 * t * (1 - 8 * t))))))))
+            series = t * (
+                1 - t * (1 - 2 * t * (1 - 3 * t * (1 - 4 * t * (1 - 5 * t * (1 - 6 * t * (1 - 7 * t * (1 - 8 * t)))))))
+            )
             return np.where(large, series, np.exp(small) * sp.exp1(small))
 
         return in_double(scaled)(self.eta)
@@ -157,7 +175,8 @@ class Weibull(_Positive):
         return EULER * (1 - 1 / self.concentration) + log(self.scale) - log(self.concentration) + 1
 
     def kl_to(self, other: Distribution) -> Any:
-        """log(k1/k2) - (k1 - k2) g / k1 + k2 log(l2/l1) + (l1/l2)^k2 Gamma(1 + k2/k1) - 1, g Euler's constant (Bauckhage, 2013)."""
+        """log(k1/k2) - (k1 - k2) g / k1 + k2 log(l2/l1) + (l1/l2)^k2 Gamma(1 + k2/k1) - 1, g Euler's constant
+        (Bauckhage, 2013)."""
         if not isinstance(other, Weibull):
             return NotImplemented
         ratio = other.concentration / self.concentration
@@ -168,7 +187,8 @@ class Weibull(_Positive):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Erlang(Reparameterizable, Distribution, FixedSupport):
-    """The sum of n exponential variables of one rate: the gamma law of whole concentration n, reparameterized as what it is,
+    """The sum of n exponential variables of one rate: the gamma law of whole concentration n, reparameterized as what
+    it is,
 
         z = -sum_{i=1}^n ln(1 - u_i) / rate,
 
@@ -245,7 +265,9 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
         value = real_array(value)
         outside = (value < self.scale) | (value >= math.inf)
         inside = np.where(outside, self.scale, value)
-        return np.where(outside, -math.inf, log(self.alpha) - np.log(inside) - self.alpha * (np.log(inside) - log(self.scale)))
+        return np.where(
+            outside, -math.inf, log(self.alpha) - np.log(inside) - self.alpha * (np.log(inside) - log(self.scale))
+        )
 
     def cdf(self, value: Any) -> Any:
         return -np.expm1(-self.alpha * np.log1p(np.maximum(real_array(value) - self.scale, 0) / self.scale))
@@ -273,4 +295,8 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
         if not isinstance(other, Pareto):
             return NotImplemented
         ratio = other.alpha / self.alpha
-        return np.where(self.scale >= other.scale, other.alpha * (log(self.scale) - log(other.scale)) - log(ratio) + ratio - 1, math.inf)
+        return np.where(
+            self.scale >= other.scale,
+            other.alpha * (log(self.scale) - log(other.scale)) - log(ratio) + ratio - 1,
+            math.inf,
+        )

@@ -1,5 +1,5 @@
-"""Continuous relaxations of one of K and of a coin: noise, and a softmax or sigmoid at a temperature (Maddison et al., 2017; Jang et al.,
-2017).
+"""Continuous relaxations of one of K and of a coin: noise, and a softmax or sigmoid at a temperature (Maddison et al.,
+2017; Jang et al., 2017).
 
 As the temperature goes to zero draws go to one-hot vectors (to 0 or 1) with the probabilities of the parameters.
 """
@@ -11,14 +11,14 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
-from scg.ambient import settled
+from scg.core.ambient import settled
+from scg.core.node import Node
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, real_array
 from scg.distributions.constraints import Simplex, Vector, finite, open_unit_interval, positive, simplex, unit_interval
 from scg.distributions.discrete import Odds, one_of_two, raw, softplus
 from scg.distributions.image import imaged, preimage, within
 from scg.distributions.location_scale import Gumbel, Logistic
 from scg.distributions.normal_transforms import SIGMOID
-from scg.graph import Node
 from scg.special import logsumexp, sigmoid, softmax
 
 GUMBEL, LOGISTIC = Gumbel(0.0, 1.0), Logistic(0.0, 1.0)
@@ -37,12 +37,13 @@ class Interior(Simplex):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Concrete(Reparameterizable, Distribution, FixedSupport):
-    """z = softmax((log a + g) / temperature), g standard Gumbel noise; log a = ``logits`` or log ``probs`` along the last axis, never
-    both. With t = temperature
+    """z = softmax((log a + g) / temperature), g standard Gumbel noise; log a = ``logits`` or log ``probs`` along the
+    last axis, never both. With t = temperature
 
         log p(z) = log (K-1)! + (K-1) log t + sum_k (y_k - log z_k) - K logsumexp(y),    y = log a - t log z,
 
-    a density over the first K - 1 elements. A coordinate that was rounded to zero counts as the smallest normal number of its dtype.
+    a density over the first K - 1 elements. A coordinate that was rounded to zero counts as the smallest normal number
+    of its dtype.
     """
 
     temperature: Any
@@ -89,12 +90,13 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
-    """z = sigmoid((l + e) / temperature), e standard logistic noise, l = ``logits`` or that of ``probs``, never both. With t = temperature
+    """z = sigmoid((l + e) / temperature), e standard logistic noise, l = ``logits`` or that of ``probs``, never both.
+    With t = temperature
 
         log p(z) = log t - softplus(s) - softplus(-s) - log z - log(1 - z),    s = l - t logit(z).
 
-    Draws lie strictly between 0 and 1, and those by a path know their logit (``scg.distributions.image``); an array that was rounded to 0 or 1
-    counts as the nearest number strictly between.
+    Draws lie strictly between 0 and 1, and those by a path know their logit (``scg.distributions.image``); an array
+    that was rounded to 0 or 1 counts as the nearest number strictly between.
     """
 
     temperature: Any

@@ -7,16 +7,17 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Node
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers
 from scg.errors import ScgValueError, here
-from scg.graph import Node
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
-    """``size`` of the numbers 0, ..., n - 1 without replacement, in increasing order: p(z) = 1 / C(n, size). It has no parameters."""
+    """``size`` of the numbers 0, ..., n - 1 without replacement, in increasing order: p(z) = 1 / C(n, size). It has no
+    parameters."""
 
     n: int
     size: int
@@ -44,7 +45,9 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         shape = self.full_shape(shape)
-        rows = [np.sort(rng.choice(self.n, self.size, replace=False, shuffle=False)) for _ in range(math.prod(shape[:-1]))]
+        rows = [
+            np.sort(rng.choice(self.n, self.size, replace=False, shuffle=False)) for _ in range(math.prod(shape[:-1]))
+        ]
         return np.array(rows, np.int64).reshape(shape)
 
     def atoms(self) -> np.ndarray:

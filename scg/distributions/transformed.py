@@ -6,7 +6,15 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, Shape, real_array
+from scg.distributions.base import (
+    Discrete,
+    Distribution,
+    FiniteSupport,
+    FixedSupport,
+    Reparameterizable,
+    Shape,
+    real_array,
+)
 from scg.distributions.bijections import Affine, Bijection
 from scg.distributions.constraints import Constraint
 from scg.distributions.image import imaged, is_bounded, preimage
@@ -21,10 +29,13 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
 
     def _check_base(self) -> None:
         if not isinstance(self.base, Distribution):
-            raise ScgTypeError(f"{type(self).__name__}: base must be a distribution, got {type(self.base).__name__} ({here()})")
+            raise ScgTypeError(
+                f"{type(self).__name__}: base must be a distribution, got {type(self.base).__name__} ({here()})"
+            )
 
     def has(self, capability: type) -> bool:
-        known = capability in (Discrete, FiniteSupport, FixedSupport, Reparameterizable)  # and no law: Independent(Bernoulli) is no Bernoulli
+        # and no law: Independent(Bernoulli) is no Bernoulli
+        known = capability in (Discrete, FiniteSupport, FixedSupport, Reparameterizable)
         return self.base.has(capability) if known else isinstance(self, capability)
 
     @property
@@ -42,7 +53,8 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Independent(_Made):
-    """The last ``ndim`` batch axes of ``base`` as axes of one event: log p(z) is the sum over them. Parameters are ``base.loc`` etc."""
+    """The last ``ndim`` batch axes of ``base`` as axes of one event: log p(z) is the sum over them. Parameters are
+    ``base.loc`` etc."""
 
     base: Any
     ndim: int = 1
@@ -52,7 +64,10 @@ class Independent(_Made):
         self._check_base()
         if not isinstance(self.ndim, (int, np.integer)) or not 0 <= self.ndim <= len(self.base.batch_shape):
             most = len(self.base.batch_shape)
-            raise ScgValueError(f"Independent: ndim must be a whole number from 0 to {most}, the base's batch axes, got {self.ndim!r} ({here()})")
+            raise ScgValueError(
+                f"Independent: ndim must be a whole number from 0 to {most}, the base's batch axes, got {self.ndim!r}"
+                f" ({here()})"
+            )
         super().__post_init__()
 
     def _broadcast(self) -> Shape:
@@ -99,7 +114,9 @@ class Independent(_Made):
         return self._summed(self.base.log_prob(value))
 
     def masses(self, value: Any) -> Any:
-        return np.prod(self.base.masses(value), axis=tuple(range(-self.ndim, 0))) if self.ndim else self.base.masses(value)
+        return (
+            np.prod(self.base.masses(value), axis=tuple(range(-self.ndim, 0))) if self.ndim else self.base.masses(value)
+        )
 
     def _summed(self, x: Any) -> Any:
         return np.sum(x, axis=tuple(range(-self.ndim, 0))) if self.ndim else x
@@ -114,7 +131,9 @@ class Independent(_Made):
 
     def entropy(self) -> Any:
         found = self.base.entropy()
-        return self._summed(np.broadcast_to(found, self.base.batch_shape) if np.shape(found) != self.base.batch_shape else found)
+        return self._summed(
+            np.broadcast_to(found, self.base.batch_shape) if np.shape(found) != self.base.batch_shape else found
+        )
 
     def kl_to(self, other: Distribution) -> Any:
         """The sum of the divergences of the elements."""
@@ -131,9 +150,10 @@ class Independent(_Made):
 class Transformed(_Made):
     """The law of y = bijection(x), x of the law ``base``: log p(y) = log p(x) - log |det dy/dx|. Nested, they compose.
 
-    Where the range of the map is bounded, draws lie strictly inside; those by a path know their x, at which log_prob is taken, so that it and
-    its derivatives are right where y is rounded to an end. Other nodes at an end are refused.
-    A map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors, ``Independent(base, 1)``.
+    Where the range of the map is bounded, draws lie strictly inside; those by a path know their x, at which log_prob is
+    taken, so that it and its derivatives are right where y is rounded to an end. Other nodes at an end are refused. A
+    map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors,
+    ``Independent(base, 1)``.
     """
 
     base: Any
@@ -143,12 +163,15 @@ class Transformed(_Made):
     def __post_init__(self) -> None:
         self._check_base()
         if not isinstance(self.bijection, Bijection):
-            raise ScgTypeError(f"Transformed: bijection must be a Bijection such as Exp(), got {self.bijection!r} ({here()})")
+            raise ScgTypeError(
+                f"Transformed: bijection must be a Bijection such as Exp(), got {self.bijection!r} ({here()})"
+            )
         if self.base.has(Discrete):
             raise ScgTypeError(f"Transformed: base must be continuous, got {self.base!r} ({here()})")
         if len(self.base.event_shape) < self.bijection.event_ndim:
             raise ScgValueError(
-                f"Transformed: {self.bijection!r} maps vectors, and draws of {self.base!r} are numbers: use Independent(base, 1) ({here()})"
+                f"Transformed: {self.bijection!r} maps vectors, and draws of {self.base!r} are numbers: use"
+                f" Independent(base, 1) ({here()})"
             )
         super().__post_init__()
 
@@ -263,7 +286,11 @@ class _Events(Constraint):
         self.element, self.ndim, self.event_ndim = element, ndim, element.event_ndim + ndim
 
     def contains(self, x: Any) -> Any:
-        return np.asarray(self.element.contains(x)).all(axis=tuple(range(-self.ndim, 0))) if self.ndim else self.element.contains(x)
+        return (
+            np.asarray(self.element.contains(x)).all(axis=tuple(range(-self.ndim, 0)))
+            if self.ndim
+            else self.element.contains(x)
+        )
 
     def __str__(self) -> str:
         return f"all {self.element}"

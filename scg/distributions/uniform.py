@@ -10,7 +10,8 @@ from scg.distributions.constraints import Constraint, Interval, finite
 
 
 class InverseCDF(Reparameterizable):
-    """Reparameterized by z = icdf(u), u uniform on (0, 1): a draw is the quantile at u, whose derivative at fixed u is the pathwise one."""
+    """Reparameterized by z = icdf(u), u uniform on (0, 1): a draw is the quantile at u, whose derivative at fixed u is
+    the pathwise one."""
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)  # type: ignore[attr-defined]
@@ -22,7 +23,8 @@ class InverseCDF(Reparameterizable):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Uniform(Reparameterizable, Distribution):
-    """log p(z) = -log(high - low) for low <= z <= high; z = low + (high - low) u. Its support moves with its parameters: no score function.
+    """log p(z) = -log(high - low) for low <= z <= high; z = low + (high - low) u. Its support moves with its
+    parameters: no score function.
 
     Draws lie strictly between the ends of the interval (but for rounding where it is short).
     """
@@ -33,7 +35,9 @@ class Uniform(Reparameterizable, Distribution):
 
     def _tied(self) -> None:
         plain = self.detached()
-        self._require(plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}")
+        self._require(
+            plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}"
+        )
 
     @property
     def support(self) -> Constraint:
@@ -51,7 +55,9 @@ class Uniform(Reparameterizable, Distribution):
     def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
         native = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
         eps = float(np.finfo(dtype).epsneg)
-        u = np.clip(np.asarray(rng.random(self.full_shape(shape), dtype=native)).astype(dtype, copy=False), 0.5 * eps, 1 - eps)
+        u = np.clip(
+            np.asarray(rng.random(self.full_shape(shape), dtype=native)).astype(dtype, copy=False), 0.5 * eps, 1 - eps
+        )
         return u if self is UNIT else np.asarray(self.detached().transport(u)).astype(dtype, copy=False)
 
     def log_prob(self, value: Any) -> Any:

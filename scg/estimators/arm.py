@@ -9,18 +9,20 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, here
-from scg.estimator import Accounted, Estimator
-from scg.sample import Site, noise_node, place
 from scg.special import logsumexp, sigmoid
-from scg.surrogate import Downstream, first_order, held
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, noise_node, place
+from scg.stochastic.surrogate import Downstream, first_order, held
 
 
 @final
 class ARM(Estimator):
-    """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1) (Yin and Zhou, 2019).
+    """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1)
+    (Yin and Zhou, 2019).
 
-    For the logits l of a Bernoulli law. Two evaluations of the cost: here, and with all elements of the draw replaced by their partners at
-    once. b is what was drawn; b' comes from its law given b, and u from the interval in which both come out so. First derivatives only.
+    For the logits l of a Bernoulli law. Two evaluations of the cost: here, and with all elements of the draw replaced
+    by their partners at once. b is what was drawn; b' comes from its law given b, and u from the interval in which both
+    come out so. First derivatives only.
     """
 
     requires = (Bernoulli, FixedSupport)
@@ -40,14 +42,16 @@ class ARM(Estimator):
 
 @final
 class DisARM(Estimator):
-    """DisARM, or U2G: d/dl E[f(b)] = E[(f(b) - f(b')) (-1)^b' 1[b != b'] sigma(|l|) / 2] (Dong, Mnih and Tucker, 2020; Yin et al., 2020).
+    """DisARM, or U2G: d/dl E[f(b)] = E[(f(b) - f(b')) (-1)^b' 1[b != b'] sigma(|l|) / 2] (Dong, Mnih and Tucker, 2020;
+    Yin et al., 2020).
 
-    The mean of ARM over the noise u given the pair (b, b'). Two evaluations of the cost: here, and with all elements of the draw replaced
-    by their partners at once. First derivatives only.
+    The mean of ARM over the noise u given the pair (b, b'). Two evaluations of the cost: here, and with all elements of
+    the draw replaced by their partners at once. First derivatives only.
 
-    One of K is a walk along K - 1 coins with P(z = k | z >= k) = sigma(a_k), each with its partner: the walks z and z' then give a_k
-    (f(z) - f(z'))/2 times the weight above up to the end of the shorter walk, the score of the longer walk's coin (its sign turned where
-    that is z') up to the end of the longer one, and zero beyond (after Dong, Mnih and Tucker, 2021).
+    One of K is a walk along K - 1 coins with P(z = k | z >= k) = sigma(a_k), each with its partner: the walks z and z'
+    then give a_k (f(z) - f(z'))/2 times the weight above up to the end of the shorter walk, the score of the longer
+    walk's coin (its sign turned where that is z') up to the end of the longer one, and zero beyond (after Dong, Mnih
+    and Tucker, 2021).
     """
 
     requires = (FixedSupport,)
@@ -56,7 +60,8 @@ class DisARM(Estimator):
     def check(self, distribution: Distribution, label: str) -> None:
         if not isinstance(distribution, (Bernoulli, Categorical, OneHotCategorical)):
             raise EstimatorError(
-                f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use {self.instead} ({here()})"
+                f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use"
+                f" {self.instead} ({here()})"
             )
         super().check(distribution, label)
 
@@ -91,7 +96,8 @@ def _logits(down: Downstream) -> tuple[Any, Any, Any]:
 
 
 def _flips(down: Downstream, x: Any) -> Any:
-    """Whether the partner differs, given the draw: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of ``x``: 0 or 1."""
+    """Whether the partner differs, given the draw: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of
+    ``x``: 0 or 1."""
     return own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
 
 
@@ -130,7 +136,9 @@ def _along_sticks(down: Downstream) -> Any:
     values = (other == np.arange(categories)).astype(a.dtype) if one_hot else other[..., 0]
     reached2, s2 = k <= other, 2 * (k == other).astype(a.dtype) - 1
     both = np.where(s != s2, s * sigmoid(abs(a)), 0)
-    weight = np.where(reached & reached2, both, np.where(reached, s * sigmoid(-s * a), np.where(reached2, -s2 * sigmoid(-s2 * a), 0)))
+    weight = np.where(
+        reached & reached2, both, np.where(reached, s * sigmoid(-s * a), np.where(reached2, -s2 * sigmoid(-s2 * a), 0))
+    )
     now = np.broadcast_to(down.now(), down.shape)
     f = now - down.at(values[None])[0]
     found = np.sum(first_order(eta, 0.5 * f[..., None] * weight))

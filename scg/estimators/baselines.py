@@ -8,16 +8,17 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import unplanned
+from scg.core.ambient import unplanned
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors, parameter
+from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
-from scg.gradient import pull
-from scg.graph import Node, ancestors, parameter
-from scg.surrogate import Downstream, held
-from scg.tree import leaves, leaves_like, map_leaves, rebuild
+from scg.stochastic.surrogate import Downstream, held
 
 
 class Baseline(ABC):
-    """A number b that does not depend on the draw that it stands against: E[b d log p] = 0, so it changes the variance only."""
+    """A number b that does not depend on the draw that it stands against: E[b d log p] = 0, so it changes the variance
+    only."""
 
     @abstractmethod
     def value(self, down: Downstream) -> Any:
@@ -28,7 +29,8 @@ class Baseline(ABC):
         return self.value(down)
 
     state: Any = {}
-    """What the next value depends on beside the draws, as ``scg.checkpoint`` takes it: a property to override; assigning it restores it."""
+    """What the next value depends on beside the draws, as ``scg.checkpoint`` takes it: a property to override;
+    assigning it restores it."""
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -40,7 +42,11 @@ class Constant(Baseline):
     """The same number for every element of the draw."""
 
     def __init__(self, value: float):
-        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool) or not math.isfinite(value):
+        if (
+            not isinstance(value, (int, float, np.integer, np.floating))
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+        ):
             raise ScgValueError(f"Constant: value must be a finite number, got {value!r} ({here()})")
         self.level = float(value)
 
@@ -50,19 +56,20 @@ class Constant(Baseline):
 
 @final
 class LeaveOneOut(Baseline):
-    """b_i = mean of the costs of the other draws, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al., 2019).
+    """b_i = mean of the costs of the other draws, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al.,
+    2019).
 
-    The others are the node's own sample axis (``scg.sample(..., shape=(n,))``, whose costs must not mix along that axis), or
-    the estimator's ``samples``.
+    The others are the node's own sample axis (``scg.sample(..., shape=(n,))``, whose costs must not mix along that
+    axis), or the estimator's ``samples``.
     """
 
     def value(self, down: Downstream) -> Any:
         n, axis = down.site.shape[0] if down.site.shape else 1, down.site.lead
         if n < 2 or any(axis in axes for axes in down.mixing()):
             raise EstimatorError(
-                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got sample shape "
-                f"{down.site.shape} and costs that mix axes {sorted(set().union(*down.mixing()))}; "
-                f"use ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
+                f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got"
+                f" sample shape {down.site.shape} and costs that mix axes {sorted(set().union(*down.mixing()))}; use"
+                f" ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
             )
         f = down.now()
         return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
@@ -73,11 +80,12 @@ class LeaveOneOut(Baseline):
 
 
 class _Remembering(Baseline):
-    """A baseline that learns from costs. What a cost has to say waits until a draw comes that is younger than that cost.
+    """A baseline that learns from costs. What a cost has to say waits until a draw comes that is younger than that
+    cost.
 
-    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that this draw has
-    influenced. It learns where a gradient is taken from new draws one run at a time; replicates of a graph are all held against the state
-    that it had at first.
+    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that
+    this draw has influenced. It learns where a gradient is taken from new draws one run at a time; replicates of a
+    graph are all held against the state that it had at first.
     """
 
     def __init__(self) -> None:
@@ -101,7 +109,8 @@ class _Remembering(Baseline):
 
     @property
     def state(self) -> dict[str, Any]:  # type: ignore[override]
-        """What the next value depends on, once all lessons so far are learned, as they will be by then: to be read between runs."""
+        """What the next value depends on, once all lessons so far are learned, as they will be by then: to be read
+        between runs."""
         learned = copy.deepcopy(self)
         for _, lesson in learned._waiting.values():
             learned._learn(*lesson)
@@ -112,7 +121,9 @@ class _Remembering(Baseline):
         known = self._memory()
         if not isinstance(state, dict) or set(state) != set(known):
             got = sorted(state) if isinstance(state, dict) else type(state).__name__
-            raise ScgValueError(f"the state of {type(self).__name__} has the entries {sorted(known)}, got {got} ({here()})")
+            raise ScgValueError(
+                f"the state of {type(self).__name__} has the entries {sorted(known)}, got {got} ({here()})"
+            )
         self._restore(state)
         self._waiting.clear()
 
@@ -125,10 +136,11 @@ class _Remembering(Baseline):
 
 @final
 class MovingAverage(_Remembering):
-    """b = the exponentially weighted average of earlier costs-to-go, sum_k decay^k F_{-1-k} / sum_k decay^k; 0 at first.
+    """b = the exponentially weighted average of earlier costs-to-go, sum_k decay^k F_{-1-k} / sum_k decay^k; 0 at
+    first.
 
-    Before this draw's own cost, never with it. One number: F is averaged over the elements of a draw. The state is in the instance: give
-    draws whose costs differ in size one each.
+    Before this draw's own cost, never with it. One number: F is averaged over the elements of a draw. The state is in
+    the instance: give draws whose costs differ in size one each.
     """
 
     def __init__(self, decay: float = 0.99):
@@ -153,11 +165,12 @@ class MovingAverage(_Remembering):
 
 @final
 class Optimal(_Remembering):
-    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least Var[(F - b) s], from other draws (Greensmith et al., 2004).
+    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least Var[(F - b) s], from other draws (Greensmith et al.,
+    2004).
 
-    With the estimator's ``samples``, for each draw and element from the other ones (s^2 summed over the parameters); else from earlier
-    costs with weights decay^k, as one number for all elements, 0 at first. Best where F and s^2 are dependent: for one Bernoulli it makes
-    the variance zero.
+    With the estimator's ``samples``, for each draw and element from the other ones (s^2 summed over the parameters);
+    else from earlier costs with weights decay^k, as one number for all elements, 0 at first. Best where F and s^2 are
+    dependent: for one Bernoulli it makes the variance zero.
     """
 
     def __init__(self, decay: float = 0.99):
@@ -189,19 +202,20 @@ class Optimal(_Remembering):
 
 @final
 class Learned(_Remembering):
-    """B(x, phi): a function of inputs and parameters of its own, trained by the squared error (F - B)^2 (NVIL, Mnih and Gregor, 2014).
+    """B(x, phi): a function of inputs and parameters of its own, trained by the squared error (F - B)^2 (NVIL, Mnih and
+    Gregor, 2014).
 
         b = scg.Learned(fn, phi, optimizer=scg.optim.Adam)                     # once
         scg.sample(distribution, scg.ScoreFunction(baseline=b(x)), rng=rng)    # for each minibatch x
 
-    ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the draw's batch shape. ``phi`` is a structure of arrays,
-    which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place (``functools.partial(scg.optim.Adam,
-    learning_rate=1e-4)``); without one, B is fixed. ``x`` (arrays, or nodes that do not depend on the draw) is not differentiated. A step
-    is taken when the next draw comes.
+    ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the draw's batch shape. ``phi`` is a
+    structure of arrays, which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place
+    (``functools.partial(scg.optim.Adam, learning_rate=1e-4)``); without one, B is fixed. ``x`` (arrays, or nodes that
+    do not depend on the draw) is not differentiated. A step is taken when the next draw comes.
 
-    ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with ``decay``), so that
-    fn need not know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that would be another gradient's estimate;
-    here its mean stays exact.
+    ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with
+    ``decay``), so that fn need not know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that
+    would be another gradient's estimate; here its mean stays exact.
     """
 
     def __init__(
@@ -216,7 +230,10 @@ class Learned(_Remembering):
         if not callable(fn):
             raise ScgTypeError(f"Learned: fn must be a function of (parameters, inputs), got {fn!r} ({here()})")
         if optimizer is not None and not callable(optimizer):
-            raise ScgTypeError(f"Learned: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})")
+            raise ScgTypeError(
+                f"Learned: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r}"
+                f" ({here()})"
+            )
         self.fn, self.parameters, self.normalize, self.decay = fn, parameters, normalize, _fraction(self, decay)
         self._optimizer = optimizer(parameters) if optimizer is not None else None
         self._moments = np.zeros(3)  # weight, and weighted sums of the costs and of their squares
@@ -226,7 +243,9 @@ class Learned(_Remembering):
         return _Predicted(self, inputs)
 
     def value(self, down: Downstream) -> Any:
-        raise EstimatorError(f"{down.site!r}: give the learned baseline its inputs, ScoreFunction(baseline=b(x)) ({here()})")
+        raise EstimatorError(
+            f"{down.site!r}: give the learned baseline its inputs, ScoreFunction(baseline=b(x)) ({here()})"
+        )
 
     def train(self, inputs: Any, costs: Any) -> float:
         """One step down the squared error, averaged over the elements of ``costs``; the error before it."""
@@ -253,10 +272,16 @@ class Learned(_Remembering):
         self.train(inputs, f)
 
     def _memory(self) -> dict[str, Any]:
-        return {"parameters": self.parameters, "moments": self._moments, "optimizer": getattr(self._optimizer, "state", None)}
+        return {
+            "parameters": self.parameters,
+            "moments": self._moments,
+            "optimizer": getattr(self._optimizer, "state", None),
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        for (_, x), value in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
+        for (_, x), value in zip(
+            leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True
+        ):
             x[...] = value
         self._moments = np.array(state["moments"], float)
         if state["optimizer"] is not None:
@@ -276,14 +301,20 @@ class _Predicted(Baseline):
     def value(self, down: Downstream) -> Any:
         nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]
         if any(node is down.node for node in ancestors(nodes, down.node.id, guards=True)):
-            raise EstimatorError(f"{down.site!r}: a baseline must not depend on its draw, and these inputs do ({here()})")
+            raise EstimatorError(
+                f"{down.site!r}: a baseline must not depend on its draw, and these inputs do ({here()})"
+            )
         x = map_leaves(_raw, self._inputs)
         self._owner._recall(down)
         m, v = self._owner.level()
         b = m + v * np.asarray(_raw(self._owner.fn(self._owner.parameters, x)))
         f = _raw(down.now())
-        if b.ndim > len(down.shape) or any(n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)):
-            raise EstimatorError(f"{down.site!r}: a baseline of shape {b.shape} does not broadcast to the draw's {down.shape} ({here()})")
+        if b.ndim > len(down.shape) or any(
+            n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)
+        ):
+            raise EstimatorError(
+                f"{down.site!r}: a baseline of shape {b.shape} does not broadcast to the draw's {down.shape} ({here()})"
+            )
         self._owner._note(down, np.broadcast_to(f, np.broadcast_shapes(f.shape, b.shape)), x)
         return b
 
@@ -292,13 +323,16 @@ class _Predicted(Baseline):
 
 
 def squared_score(down: Downstream, draws: Any, lead: int) -> Any:
-    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``lead`` more axes in front than the draw."""
+    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``lead`` more axes in front
+    than the draw."""
     batch = (*draws.shape[:lead], *down.shape)
     wide = {}
     for name, p in down.distribution.parameters.items():
         if type(p) is Node:
             event = p.shape[p.ndim - down.distribution.parameter_event_ndim(name) :]
-            wide[name] = np.broadcast_to(p, batch + event) if down.graph else parameter(np.broadcast_to(p._value, batch + event))
+            wide[name] = (
+                np.broadcast_to(p, batch + event) if down.graph else parameter(np.broadcast_to(p._value, batch + event))
+            )
     log_p = np.sum(down.distribution.replaced(**wide).log_prob(draws))
     total: Any = 0
     for s in pull([log_p], [np.ones((), log_p.dtype)], list(wide.values()), down.graph):
@@ -312,5 +346,7 @@ def _raw(x: Any) -> Any:
 
 def _fraction(owner: Any, decay: Any) -> float:
     if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
-        raise ScgValueError(f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})")
+        raise ScgValueError(
+            f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})"
+        )
     return float(decay)

@@ -4,21 +4,22 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.axes import padded
+from scg.core.axes import padded
 from scg.distributions.base import FiniteSupport
 from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
-from scg.estimator import Accounted, Estimator
-from scg.sample import Site, place
-from scg.surrogate import Downstream, held
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, place
+from scg.stochastic.surrogate import Downstream, held
 
 
 @final
 class Enumerate(Estimator):
     """Enumeration: d/dt E[f(z)] = sum_k d/dt p(k; t) E[f(z) | z = k], exact in this draw.
 
-    K evaluations of the costs that the draw influences for K values; where costs mix n elements of the draw, each element in turn
-    with the others as drawn: n K evaluations ("local expectation gradients", Titsias and Lazaro-Gredilla, 2015).
+    K evaluations of the costs that the draw influences for K values; where costs mix n elements of the draw, each
+    element in turn with the others as drawn: n K evaluations ("local expectation gradients", Titsias and
+    Lazaro-Gredilla, 2015).
 
     ``Enumerate(k)`` sums over the set C of the k most probable values and draws one of the rest, v with probability
     q(v) = p(v) / (1 - p(C)):
@@ -33,7 +34,9 @@ class Enumerate(Estimator):
 
     def __init__(self, k: int | None = None):
         if k is not None and (not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1):
-            raise ScgValueError(f"Enumerate: k must be a whole number of at least 1, or None for all values, got {k!r} ({here()})")
+            raise ScgValueError(
+                f"Enumerate: k must be a whole number of at least 1, or None for all values, got {k!r} ({here()})"
+            )
         self.k = k
 
     def expand(self, down: Downstream) -> Any:
@@ -47,7 +50,8 @@ class Enumerate(Estimator):
         top, rest = order[: self.k], order[self.k :]
         left = np.take_along_axis(chances, rest, axis=0)
         mass = np.sum(left, axis=0)
-        q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))  # where nothing is left all are as good
+        # where nothing is left all are as good
+        q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))
         pick = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
         pick = (pick if down.graph else pick._value)[None]
         chosen = np.concatenate([top, np.take_along_axis(rest, pick, axis=0)])

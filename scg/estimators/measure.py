@@ -7,6 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Node
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
@@ -15,34 +16,37 @@ from scg.distributions.gamma import Gamma
 from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential, Weibull
 from scg.errors import EstimatorError, here
-from scg.estimator import Estimator
 from scg.estimators.enumerate import listed
-from scg.graph import Node
-from scg.sample import noise_node
-from scg.surrogate import Downstream, first_order
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.sites import noise_node
+from scg.stochastic.surrogate import Downstream, first_order
 
 RAYLEIGH, EXPONENTIAL = Weibull(math.sqrt(2), 2.0), Exponential(1.0)
 
 
 @final
 class MeasureValued(Estimator):
-    """d/dt p(z; t) = c (p+(z) - p-(z)), so d/dt E[f(z)] = c (E_{p+}[f] - E_{p-}[f]) (Pflug, 1989; Mohamed et al., 2020).
+    """d/dt p(z; t) = c (p+(z) - p-(z)), so d/dt E[f(z)] = c (E_{p+}[f] - E_{p-}[f]) (Pflug, 1989; Mohamed et al.,
+    2020).
 
-    Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost mixes at
-    once, others in turn. f need not be differentiable.
+    Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost
+    mixes at once, others in turn. f need not be differentiable.
 
     The two are coupled: made from the same numbers, and from the recorded draw z where one of them
     has its law.
 
-    Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell against z,
-                 |m|^2 = |e|^2 + w^2
-    Exponential  rate: z against z plus another one, c = 1 / rate.    Gamma: rate: z against z + exponential, c = concentration / rate
+    Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell
+                 against z, |m|^2 = |e|^2 + w^2
+    Exponential  rate: z against z plus another one, c = 1 / rate.    Gamma: rate: z against z + exponential, c =
+                 concentration / rate
     Weibull      scale: the Weibull variable of a sum of two exponentials against z, c = concentration / scale
-    Poisson      rate: z + 1 against z, c = 1.                        Bernoulli: 1 against 0, c = 1 (probs), p (1 - p) (logits)
+    Poisson      rate: z + 1 against z, c = 1.                        Bernoulli: 1 against 0, c = 1 (probs), p (1 - p)
+                 (logits)
     Categorical  logits: each category against z, c = p_k; probs: each category, against nothing (K evaluations)
 
-    A law from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function without arguments that
-    returns (c, z+, z-), made of the draw z and of ``fresh(law)``, noise of the draw's shape. First derivatives only.
+    A law from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function without
+    arguments that returns (c, z+, z-), made of the draw z and of ``fresh(law)``, noise of the draw's shape. First
+    derivatives only.
     """
 
     instead = "ScoreFunction() or Reparameterized()"
@@ -52,7 +56,8 @@ class MeasureValued(Estimator):
         for name, parameter in distribution.parameters.items():
             if type(parameter) is Node and name not in known:
                 raise EstimatorError(
-                    f"{label}: MeasureValued knows no decomposition of d p / d {name} of {distribution!r}; use {self.instead} ({here()})"
+                    f"{label}: MeasureValued knows no decomposition of d p / d {name} of {distribution!r}; use"
+                    f" {self.instead} ({here()})"
                 )
 
     def expand(self, down: Downstream) -> Any:
@@ -93,7 +98,8 @@ def _normal(law: Any, z: Any, fresh: Any) -> Parts:
         w = law.scale * fresh(RAYLEIGH)
         return 1 / (math.sqrt(2 * math.pi) * law.scale), law.loc + w, law.loc - w
 
-    def scale() -> Any:  # m = u m' with u uniform is normal; given the normal e, |m'|^2 exceeds e^2 by twice an exponential
+    # m = u m' with u uniform is normal; given the normal e, |m'|^2 exceeds e^2 by twice an exponential
+    def scale() -> Any:
         e = (z - law.loc) / law.scale
         w = fresh(RAYLEIGH)
         return 1 / law.scale, law.loc + law.scale * np.copysign(np.sqrt(e * e + w * w), e), z

@@ -4,22 +4,24 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import settled
+from scg.core.ambient import settled
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import finite
 from scg.errors import EstimatorError, ScgValueError, here
-from scg.estimator import Estimator
 from scg.estimators.arm import own
-from scg.surrogate import Downstream, first_order, score
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.surrogate import Downstream, first_order, score
 
 
 @final
 class MuProp(Estimator):
-    """MuProp: d/dt E[f(z)] = E[(f(z) - f(m) - f'(m)(z - m)) d/dt log p(z; t)] + f'(m) dm/dt, m = E[z] (Gu et al., 2016).
+    """MuProp: d/dt E[f(z)] = E[(f(z) - f(m) - f'(m)(z - m)) d/dt log p(z; t)] + f'(m) dm/dt, m = E[z] (Gu et al.,
+    2016).
 
-    Two evaluations of the cost, here and with the whole draw at its mean, and one derivative there: the cost must accept the mean as a
-    value, and is the better controlled the closer it is to its tangent. Draws further down are drawn anew at the mean, and their estimators
-    say what f' is; the mean stays exact whatever they say, as z is not looked at there. First derivatives only.
+    Two evaluations of the cost, here and with the whole draw at its mean, and one derivative there: the cost must
+    accept the mean as a value, and is the better controlled the closer it is to its tangent. Draws further down are
+    drawn anew at the mean, and their estimators say what f' is; the mean stays exact whatever they say, as z is not
+    looked at there. First derivatives only.
     """
 
     requires = (FixedSupport,)

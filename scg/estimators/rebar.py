@@ -6,40 +6,46 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.ambient import unplanned
+from scg.core.ambient import unplanned
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors, parameter
+from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
-from scg.estimator import Estimator
 from scg.estimators.arm import logit, own
-from scg.gradient import pull
-from scg.graph import Node, ancestors, parameter
-from scg.influence import gather, influence, unpicked
-from scg.sample import noise_node
 from scg.special import sigmoid, softplus
-from scg.surrogate import Downstream, first_order
-from scg.tree import leaves, leaves_like, map_leaves, rebuild
+from scg.stochastic.dependence import gather, influence, unpicked
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.sites import noise_node
+from scg.stochastic.surrogate import Downstream, first_order
 
 
 class _Relaxed(Estimator):
-    """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
+    """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a
+    draw of z given b.
 
-    b is what was drawn, so z too is drawn from its law given b; but as l moves, z keeps u, and z' keeps b and the noise v behind it.
-    With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl = sigmoid(logit(v) + softplus(s l)) sigmoid(s l).
+    b is what was drawn, so z too is drawn from its law given b; but as l moves, z keeps u, and z' keeps b and the noise
+    v behind it. With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl = sigmoid(logit(v)
+    + softplus(s l)) sigmoid(s l).
     """
 
     requires = (Bernoulli, FixedSupport)
     instead = "ScoreFunction() or Reparameterized()"
 
-    def __init__(self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None):
+    def __init__(
+        self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None
+    ):
         name = type(self).__name__
         if temperature is not None and not (_is_number(temperature) and 0 < temperature < math.inf):
             raise ScgValueError(f"{name}: temperature must be a positive number, got {temperature!r} ({here()})")
         if not _is_number(scale) or not math.isfinite(scale):
             raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
         if optimizer is not None and not callable(optimizer):
-            raise ScgTypeError(f"{name}: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})")
+            raise ScgTypeError(
+                f"{name}: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})"
+            )
         self.parameters = {"fn": parameters}
         if temperature is not None:
             self.parameters |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
@@ -47,7 +53,8 @@ class _Relaxed(Estimator):
 
     @property
     def continuous(self) -> bool:  # type: ignore[override]
-        """Whether the cost has to be continuous between 0 and 1: not where the control variate is a free function alone."""
+        """Whether the cost has to be continuous between 0 and 1: not where the control variate is a free function
+        alone."""
         return "scale" in self.parameters
 
     def expand(self, down: Downstream) -> Any:
@@ -84,13 +91,19 @@ class _Relaxed(Estimator):
     @property
     def state(self) -> dict[str, Any]:  # type: ignore[override]
         """What is trained, and the state of its optimizer."""
-        return {"parameters": self.parameters, "optimizer": getattr(self.optimizer, "state", None)} if self.optimizer is not None else {}
+        return (
+            {"parameters": self.parameters, "optimizer": getattr(self.optimizer, "state", None)}
+            if self.optimizer is not None
+            else {}
+        )
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         if not state:
             return
-        for (_, x), value in zip(leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True):
+        for (_, x), value in zip(
+            leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True
+        ):
             x[...] = value
         if state["optimizer"] is not None:
             self.optimizer.state = state["optimizer"]
@@ -105,15 +118,18 @@ class _Relaxed(Estimator):
 class REBAR(_Relaxed):
     """REBAR: the control variate c(z) = scale * f(sigmoid(z / temperature)) (Tucker et al., 2017).
 
-        d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
+        d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
+        draw of z given b.
 
-    For the logits l of a Bernoulli law. Three evaluations of the cost, here and with the whole draw at z and at z', and their derivatives:
-    the cost must be continuous between 0 and 1 (a step there would be lost, as on any pathwise draw). First derivatives only.
+    For the logits l of a Bernoulli law. Three evaluations of the cost, here and with the whole draw at z and at z', and
+    their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as on any pathwise
+    draw). First derivatives only.
 
-    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains temperature and
-    scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has
-    trained. Mean exact for any temperature and scale. Training takes a second derivative through the draws further down, whose estimators
-    must have one, and goes on one run at a time: replicates of a graph measure the rule as it stood at first.
+    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
+    trains temperature and scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
+    each use: a draw never meets what it has trained. Mean exact for any temperature and scale. Training takes a second
+    derivative through the draws further down, whose estimators must have one, and goes on one run at a time: replicates
+    of a graph measure the rule as it stood at first.
     """
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):
@@ -127,18 +143,21 @@ class REBAR(_Relaxed):
 
 @final
 class RELAX(_Relaxed):
-    """RELAX: the control variate c(z) = fn(parameters, z), a free one; with a ``temperature`` REBAR's is added (Grathwohl et al., 2018).
+    """RELAX: the control variate c(z) = fn(parameters, z), a free one; with a ``temperature`` REBAR's is added
+    (Grathwohl et al., 2018).
 
-        d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a draw of z given b.
+        d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
+        draw of z given b.
 
-    For the logits l of a Bernoulli law. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of the draw, as nodes, and
-    returns an array whose sum over all elements is c; it must be continuous in z. Which element of it goes with which of z is read off its
-    axis maps, so replicates and sample axes stay apart where ``fn`` keeps them apart. One evaluation of the cost, which may have any
-    dependence on b; with a temperature three, as in REBAR. First derivatives only.
+    For the logits l of a Bernoulli law. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of the draw,
+    as nodes, and returns an array whose sum over all elements is c; it must be continuous in z. Which element of it
+    goes with which of z is read off its axis maps, so replicates and sample axes stay apart where ``fn`` keeps them
+    apart. One evaluation of the cost, which may have any dependence on b; with a temperature three, as in REBAR. First
+    derivatives only.
 
-    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``, trains all of them in
-    place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after each use: a draw never meets what it has
-    trained. As in REBAR it goes on one run at a time.
+    ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
+    trains all of them in place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
+    each use: a draw never meets what it has trained. As in REBAR it goes on one run at a time.
     """
 
     def __init__(
@@ -164,7 +183,10 @@ class RELAX(_Relaxed):
         c = self.fn(phi, z)
         tie = influence(z, 0, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
         if tie is None:
-            raise EstimatorError(f"{down.site!r}: the control variate of RELAX must depend on z, and return an array, got {c!r} ({here()})")
+            raise EstimatorError(
+                f"{down.site!r}: the control variate of RELAX must depend on z, and return an array, got {c!r}"
+                f" ({here()})"
+            )
         (slope,) = pull([c], [np.ones(c.shape, c.dtype)], [z], graph)
         return unpicked(gather(c if graph else c._value, tie), tie), slope
 
@@ -174,7 +196,8 @@ class RELAX(_Relaxed):
 
 
 def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:
-    """(z, dz/dl at fixed b and v) for z a draw of l + logit(u), u uniform, given b = 1[z > 0] and v uniform; s = 2b - 1.
+    """(z, dz/dl at fixed b and v) for z a draw of l + logit(u), u uniform, given b = 1[z > 0] and v uniform; s = 2b -
+    1.
 
     z = log(v/(1-v) / (1-p) + 1) for b = 1 and -log(v/(1-v) / p + 1) for b = 0, with p = sigmoid(l).
     """

@@ -4,18 +4,18 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import primitive
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
 from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, ScgValueError, here
-from scg.estimator import Accounted, Estimator
-from scg.graph import primitive
 from scg.primitives.layout import stop_gradient
-from scg.sample import Site, noise_node, place
 from scg.special import sigmoid, softmax
-from scg.surrogate import as_broadcast
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, noise_node, place
+from scg.stochastic.surrogate import as_broadcast
 
 straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through")
 """The value of the first operand, with the derivative of the second."""
@@ -30,10 +30,15 @@ class _Relaxed(Estimator):
 
     def check(self, distribution: Distribution, label: str) -> None:
         if not isinstance(distribution, self.laws):
-            hint = " (a OneHotCategorical, whose draws a gradient can pass)" if type(distribution).__name__ == "Categorical" else ""
+            hint = (
+                " (a OneHotCategorical, whose draws a gradient can pass)"
+                if type(distribution).__name__ == "Categorical"
+                else ""
+            )
             names = " or ".join(law.__name__ for law in self.laws)
             raise EstimatorError(
-                f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead} ({here()})"
+                f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead}"
+                f" ({here()})"
             )
 
 
@@ -41,8 +46,8 @@ class _Relaxed(Estimator):
 class StraightThrough(_Relaxed):
     """d f(z) / dt = f'(z) d E[z] / dt: the draw passes the gradient to its mean (Bengio, Leonard and Courville, 2013).
 
-    Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The value is the
-    discrete draw. For any discrete law with a mean whose draws are floating-point numbers.
+    Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The
+    value is the discrete draw. For any discrete law with a mean whose draws are floating-point numbers.
     """
 
     laws = (Discrete,)
@@ -51,8 +56,8 @@ class StraightThrough(_Relaxed):
         super().check(distribution, label)
         if distribution.dtype.kind != "f":
             raise EstimatorError(
-                f"{label}: StraightThrough needs draws of floating-point numbers, got {distribution!r} with draws of {distribution.dtype}; "
-                f"use OneHotCategorical, or {self.instead} ({here()})"
+                f"{label}: StraightThrough needs draws of floating-point numbers, got {distribution!r} with draws of"
+                f" {distribution.dtype}; use OneHotCategorical, or {self.instead} ({here()})"
             )
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
@@ -61,14 +66,15 @@ class StraightThrough(_Relaxed):
 
 @final
 class ReinMax(_Relaxed):
-    """Straight-through of second order (Liu et al., 2023, "Bridging discrete and backpropagation: straight-through and beyond").
+    """Straight-through of second order (Liu et al., 2023, "Bridging discrete and backpropagation: straight-through and
+    beyond").
 
     With logits l, p = softmax(l) and the one-hot draw z,
 
         d z / dl := 2 J((p + z) / 2) - J(p) / 2,   J(q) = diag(q) - q q^T the Jacobian of softmax where it is q:
 
-    Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the mean for f
-    of degree two in a Bernoulli draw. One evaluation. The value is the discrete draw.
+    Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the
+    mean for f of degree two in a Bernoulli draw. One evaluation. The value is the discrete draw.
     """
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
@@ -76,19 +82,24 @@ class ReinMax(_Relaxed):
         l, p = _logits(distribution), distribution.p  # type: ignore[attr-defined]
         link = sigmoid if isinstance(distribution, Bernoulli) else softmax
         half = 0.5 * (p + z)
-        at_half = np.log(half) - np.log1p(-half) if link is sigmoid else np.log(np.maximum(half, float(np.finfo(p.dtype).tiny)))
+        at_half = (
+            np.log(half) - np.log1p(-half)
+            if link is sigmoid
+            else np.log(np.maximum(half, float(np.finfo(p.dtype).tiny)))
+        )
         moved = link(stop_gradient(at_half - l) + l)
         return straight(z, 2 * moved - 0.5 * link(l))
 
 
 @final
 class GumbelSoftmax(_Relaxed):
-    """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and Teh, 2017).
+    """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and
+    Teh, 2017).
 
-    For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls, while the
-    variance grows. One evaluation. The value is *not* a draw of the distribution
-    but of its relaxation, the Concrete law, so that the cost is
-    another one too; with ``hard=True`` it is the discrete draw, argmax(l + g) as one-hot vector, with the derivative of the relaxed one.
+    For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls,
+    while the variance grows. One evaluation. The value is *not* a draw of the distribution but of its relaxation, the
+    Concrete law, so that the cost is another one too; with ``hard=True`` it is the discrete draw, argmax(l + g) as
+    one-hot vector, with the derivative of the relaxed one.
     """
 
     def __init__(self, temperature: float, hard: bool = False):
@@ -125,4 +136,8 @@ def _logits(distribution: Any) -> Any:
     """Logits of the law, which may have been given by its probabilities."""
     if distribution.probs is None:
         return distribution.logits
-    return np.log(distribution.p) - np.log1p(-distribution.p) if isinstance(distribution, Bernoulli) else distribution.log_p
+    return (
+        np.log(distribution.p) - np.log1p(-distribution.p)
+        if isinstance(distribution, Bernoulli)
+        else distribution.log_p
+    )

@@ -6,18 +6,19 @@ import numpy as np
 
 from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
-from scg.estimator import Estimator
 from scg.estimators.baselines import Baseline
-from scg.surrogate import Downstream, box, first_order, held, score
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.surrogate import Downstream, box, first_order, held, score
 
 
 @final
 class ScoreFunction(Estimator):
     """Score function: d/dt E[f(z)] = E[(f(z) - b) d/dt log p(z; t)], b independent of z (Glynn, 1990; Williams, 1992).
 
-    One evaluation of the cost, or ``samples``. Each element of the draw meets only the costs that it can have influenced. With
-    ``samples=n`` the costs downstream are evaluated at n - 1 further draws z_j of the node, and the estimate is the mean over the n draws;
-    with ``LeaveOneOut()`` beside it draw j has the mean cost of the others as its baseline.
+    One evaluation of the cost, or ``samples``. Each element of the draw meets only the costs that it can have
+    influenced. With ``samples=n`` the costs downstream are evaluated at n - 1 further draws z_j of the node, and the
+    estimate is the mean over the n draws; with ``LeaveOneOut()`` beside it draw j has the mean cost of the others as
+    its baseline.
     """
 
     requires = (FixedSupport,)
@@ -25,14 +26,19 @@ class ScoreFunction(Estimator):
 
     def __init__(self, baseline: Baseline | None = None, samples: int = 1):
         if not isinstance(samples, (int, np.integer)) or isinstance(samples, bool) or samples < 1:
-            raise ScgValueError(f"ScoreFunction: samples must be a whole number of at least 1, got {samples!r} ({here()})")
+            raise ScgValueError(
+                f"ScoreFunction: samples must be a whole number of at least 1, got {samples!r} ({here()})"
+            )
         if baseline is not None and not isinstance(baseline, Baseline):
-            raise EstimatorError(f"ScoreFunction: baseline must be a baseline such as LeaveOneOut(), got {baseline!r} ({here()})")
+            raise EstimatorError(
+                f"ScoreFunction: baseline must be a baseline such as LeaveOneOut(), got {baseline!r} ({here()})"
+            )
         self.baseline, self.samples = baseline, int(samples)
 
     @property
     def scores(self) -> bool:  # type: ignore[override]
-        """Whether the box of the node's log-probability enters the surrogate: with several samples, ``expand`` puts it there."""
+        """Whether the box of the node's log-probability enters the surrogate: with several samples, ``expand`` puts it
+        there."""
         return self.samples == 1
 
     @property

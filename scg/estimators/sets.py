@@ -9,10 +9,10 @@ import numpy as np
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers, simplex
 from scg.errors import ScgValueError, here
-from scg.estimator import Accounted, Estimator
 from scg.estimators.enumerate import listed, values_at
-from scg.sample import Site, place
-from scg.surrogate import Downstream, held
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, place
+from scg.stochastic.surrogate import Downstream, held
 
 MOST = 10
 """The largest set: p(S) sums over the 2^k orders in which parts of S can come first."""
@@ -20,14 +20,14 @@ MOST = 10
 
 @final
 class UnorderedSet(Estimator):
-    """The unordered-set estimator with its built-in baseline (Kool, van Hoof and Welling, 2020): S, k distinct values drawn
-    without replacement,
+    """The unordered-set estimator with its built-in baseline (Kool, van Hoof and Welling, 2020): S, k distinct values
+    drawn without replacement,
 
         sum_{s in S} R(S, s) d/dt p(s; t) (f(s) - b(S, s)),   R(S, s) = p(S \\ s without s) / p(S),
         b(S, s) = p(s) f(s) + sum_{s' in S \\ s} p(s') p(S \\ {s, s'} without s and s') / p(S \\ s without s) f(s'),
 
-    R(S, s) the leave-one-out ratio, and E[b | s first] = E[f] whatever s is. k evaluations of the costs, all of them different; with
-    k = K it is enumeration. Exact ratios, by a sum over the 2^k subsets of S.
+    R(S, s) the leave-one-out ratio, and E[b | s first] = E[f] whatever s is. k evaluations of the costs, all of them
+    different; with k = K it is enumeration. Exact ratios, by a sum over the 2^k subsets of S.
     """
 
     requires = (FiniteSupport,)
@@ -64,8 +64,8 @@ class UnorderedSet(Estimator):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
-    """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among those that
-    are left."""
+    """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among
+    those that are left."""
 
     probs: Any
     size: int
@@ -102,8 +102,8 @@ class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
         return np.log(self.orders(value)[1][0])
 
     def orders(self, value: Any) -> tuple[list[Any], dict[int, Any]]:
-        """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S comes next, in
-        any order."""
+        """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S
+        comes next, in any order."""
         hot = value[..., None] == np.arange(self.categories)
         inside = np.sum(np.where(hot, self.probs[..., None, :], 0), axis=-1)
         outside = np.sum(np.where(np.any(hot, axis=-2), 0, self.probs), axis=-1)

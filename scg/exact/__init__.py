@@ -1,18 +1,25 @@
-"""Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient estimators, by enumeration and quadrature.
+"""Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient
+estimators, by enumeration and quadrature.
 
-Finitely many values are enumerated; a mean over a continuous law is a Gauss rule of that law (Hermite, Laguerre, Legendre, Jacobi, or
-the law's own, by Lanczos); where the integrand has kinks or jumps, which are looked for along each draw, or heavy tails, a double exponential rule on each of
-the pieces between; the number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive quadrature that shares
-no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and means that do not exist are found by it, or are refused. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
+Finitely many values are enumerated; a mean over a continuous law is a Gauss rule of that law (Hermite, Laguerre,
+Legendre, Jacobi, or the law's own, by Lanczos); where the integrand has kinks or jumps, which are looked for along each
+draw, or heavy tails, a double exponential rule on each of the pieces between; the number of points is doubled until the
+result settles to ``rtol``. What settled is held against an adaptive quadrature that shares no point and no symmetry
+with the rule (``panels``): narrow, steep or undeclared features and means that do not exist are found by it, or are
+refused. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
 that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the number of its configurations.
 
-All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit`` is in seconds.
+All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit``
+is in seconds.
 
-An ``if`` on a draw is followed both ways where the function is known: it is traced again until the ways that were met have probability one together.
+An ``if`` on a draw is followed both ways where the function is known: it is traced again until the ways that were met
+have probability one together.
 
-Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many or ``time_limit`` is over; ConvergenceError where parameters move
-a jump of the cost (for second derivatives, a kink), of which no derivative under the integral knows, and where an integral does not settle, as where several draws decide together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are
-too rare to be met; MovingSupport where a support moves with the parameters and no path is known along which its draws do.
+Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many or
+``time_limit`` is over; ConvergenceError where parameters move a jump of the cost (for second derivatives, a kink), of
+which no derivative under the integral knows, and where an integral does not settle, as where several draws decide
+together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are too rare to be met;
+MovingSupport where a support moves with the parameters and no path is known along which its draws do.
 """
 
 import inspect
@@ -24,22 +31,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.calculus import check_cost
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors, parameter
+from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
-from scg.estimator import Accounted
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along, along_its_way, guards_on_draws, ways
 from scg.exact.values import MovingSupport, plain
-from scg.gradient import pull
-from scg.graph import Node, ancestors, parameter
-from scg.jumps import refuse_moving_jumps
-from scg.sample import draw, is_stochastic, noise, path, resample
-from scg.stochastic import Graph, trace
-from scg.surrogate import surrogate
-from scg.tree import leaves, rebuild
+from scg.stochastic.estimator import Accounted
+from scg.stochastic.graph import Graph, trace
+from scg.stochastic.jumps import refuse_moving_jumps
+from scg.stochastic.sites import draw, is_stochastic, noise, path, resample
+from scg.stochastic.surrogate import surrogate
+from scg.transforms import check_cost
 
-__all__ = ["BudgetError", "ConvergenceError", "Exact", "Law", "Moments", "MovingSupport", "distribution", "expectation", "gradient", "hessian", "moments"]
+__all__ = [
+    "BudgetError",
+    "ConvergenceError",
+    "Exact",
+    "Law",
+    "Moments",
+    "MovingSupport",
+    "distribution",
+    "expectation",
+    "gradient",
+    "hessian",
+    "moments",
+]
 
 BUDGET, RTOL = 2**20, 1e-10
 PATIENCE = 20.0
@@ -48,8 +67,8 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """``value``; ``error``, an estimate of its absolute error: the last change as points were doubled, the tail that was cut, rounding;
-    ``evaluations``, of parts of the cost."""
+    """``value``; ``error``, an estimate of its absolute error: the last change as points were doubled, the tail that
+    was cut, rounding; ``evaluations``, of parts of the cost."""
 
     value: Any
     error: float
@@ -71,9 +90,16 @@ class Law(NamedTuple):
 
 
 def expectation(
-    graph: Graph | Node | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any
+    graph: Graph | Node | Callable[..., Any],
+    *args: Any,
+    budget: int = BUDGET,
+    rtol: float = RTOL,
+    full: bool = False,
+    time_limit: float | None = None,
+    **kwargs: Any,
 ) -> Any:
-    """E[cost] over all draws; of a node, of its shape. The law of a draw does not depend on its estimator: a relaxed one counts as what it relaxes."""
+    """E[cost] over all draws; of a node, of its shape. The law of a draw does not depend on its estimator: a relaxed
+    one counts as what it relaxes."""
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
 
     def one(way: Graph) -> Part:
@@ -92,8 +118,17 @@ def expectation(
     return Exact(value, error, evaluations) if full else value
 
 
-def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any) -> Any:
-    """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no difference."""
+def gradient(
+    graph: Graph | Callable[..., Any],
+    *args: Any,
+    budget: int = BUDGET,
+    rtol: float = RTOL,
+    full: bool = False,
+    time_limit: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no
+    difference."""
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
     check_cost(graph.cost)
 
@@ -113,14 +148,27 @@ def gradient(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET
         return Part(*engine.converged(compute, rtol), engine.evaluations)
 
     found, error, evaluations = _over_ways(graph, one, budget, rtol, deadline)
-    result = rebuild(graph.parameters, iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]))
+    result = rebuild(
+        graph.parameters,
+        iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]),
+    )
     return Exact(result, error, evaluations) if full else result
 
 
-def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any) -> Any:
-    """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape a.shape + b.shape.
+def hessian(
+    graph: Graph | Callable[..., Any],
+    *args: Any,
+    budget: int = BUDGET,
+    rtol: float = RTOL,
+    full: bool = False,
+    time_limit: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape
+    a.shape + b.shape.
 
-    Raises ScgValueError where the cost has a kink along a path: the derivative there jumps, and the second would miss it.
+    Raises ScgValueError where the cost has a kink along a path: the derivative there jumps, and the second would miss
+    it.
     """
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
     check_cost(graph.cost)
@@ -131,7 +179,8 @@ def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
         bent = [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))]
         if bent := bent or [repr(n) for n in engine.rough if engine.leans(n)]:
             raise ScgValueError(
-                f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing; take differences ({here()})"
+                f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing;"
+                f" take differences ({here()})"
             )
         slope = pull([cost], [np.ones((), cost.dtype)], targets, True)  # which jumps where the cost has a kink
         _refuse_flux([cost, *[np.sum(g) for g in slope if type(g) is Node]], "hessian")
@@ -149,15 +198,30 @@ def hessian(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     rows, targets = iter(found), [leaf for _, leaf in leaves(graph.parameters)]
     result = rebuild(
         graph.parameters,
-        iter([rebuild(graph.parameters, (np.asarray(next(rows).reshape(t.shape + u.shape), t.dtype) for u in targets)) for t in targets]),
+        iter(
+            [
+                rebuild(graph.parameters, (np.asarray(next(rows).reshape(t.shape + u.shape), t.dtype) for u in targets))
+                for t in targets
+            ]
+        ),
     )
     return Exact(result, error, evaluations) if full else result
 
 
-def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET, rtol: float = RTOL, full: bool = False, time_limit: float | None = None, **kwargs: Any) -> Any:
-    """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the draws and over the estimators' own noise.
+def moments(
+    graph: Graph | Callable[..., Any],
+    *args: Any,
+    budget: int = BUDGET,
+    rtol: float = RTOL,
+    full: bool = False,
+    time_limit: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the draws and over the
+    estimators' own noise.
 
-    The gradient is a sum of parts, Var[sum_i a_i] = sum_ij Cov[a_i, a_j], and only parts with noise in common have a covariance.
+    The gradient is a sum of parts, Var[sum_i a_i] = sum_ij Cov[a_i, a_j], and only parts with noise in common have a
+    covariance.
     """
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
     check_cost(graph.cost)
@@ -166,7 +230,8 @@ def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
     def one(way: Graph) -> Part:
         found, error, evaluations = _moments(way, budget, rtol, deadline)
         if several:
-            found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]  # of squares, which add up
+            # of squares, which add up
+            found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]
         return Part(found, error, evaluations)
 
     several = bool(guards_on_draws(graph))
@@ -179,9 +244,11 @@ def moments(graph: Graph | Callable[..., Any], *args: Any, budget: int = BUDGET,
 
 
 def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing: bool = False) -> "Part":
-    """Means and variances of the gradients for all parameters: those that the graph gives where the draws lead its way, and 0 elsewhere.
+    """Means and variances of the gradients for all parameters: those that the graph gives where the draws lead its way,
+    and 0 elsewhere.
 
-    Where a zero meets an infinity at other values of the draws than the recorded ones, once more with products that absorb (``gradient.pull``).
+    Where a zero meets an infinity at other values of the draws than the recorded ones, once more with products that
+    absorb (``gradient.pull``).
     """
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph=True)
@@ -202,7 +269,8 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
         both = [next(results) if type(g) is Node else nothing.pop(0) for g in pulled]
         sizes = [next(scales) if type(g) is Node else (0.0, 0.0) for g in pulled]
         return (
-            [np.asarray(m) for m, _ in both] + [np.reshape(np.maximum(v, 0), t.shape) for (_, v), t in zip(both, targets, strict=True)],
+            [np.asarray(m) for m, _ in both]
+            + [np.reshape(np.maximum(v, 0), t.shape) for (_, v), t in zip(both, targets, strict=True)],
             [m for m, _ in sizes] + [v for _, v in sizes],
         )
 
@@ -219,7 +287,10 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     root = _model(_graph(node, (), {}).cost)
     engine = Engine([root], _names(node) if isinstance(node, Graph) else {}, budget, False)
     if engine.adaptive:
-        raise ScgValueError(f"the law of {root!r} cannot be listed: it depends on {', '.join(leaf.name for leaf in engine.adaptive)} ({here()})")
+        raise ScgValueError(
+            f"the law of {root!r} cannot be listed: it depends on {', '.join(leaf.name for leaf in engine.adaptive)}"
+            f" ({here()})"
+        )
     if not engine.leaves:
         return Law(np.asarray(root._value)[None], np.ones(1))
     engine.terms, engine.places = [root], [(0, 0)]
@@ -230,7 +301,9 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
         chances.append(block.weights[:, 0])
     chance, row = np.concatenate(chances), np.concatenate(rows)
     values, inverse = np.unique(row[chance > 0], axis=0, return_inverse=True)
-    return Law(values.reshape(len(values), *root.shape), np.bincount(inverse.reshape(-1), chance[chance > 0], len(values)))
+    return Law(
+        values.reshape(len(values), *root.shape), np.bincount(inverse.reshape(-1), chance[chance > 0], len(values))
+    )
 
 
 class Part(NamedTuple):
@@ -252,11 +325,16 @@ def _over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: fl
         return float(expectation(g, budget=budget, rtol=rtol, time_limit=deadline - time.monotonic()))
 
     parts = [one(way) for way in ways(graph, mass)]
-    return Part([sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)], sum(p.error for p in parts), sum(p.evaluations for p in parts))
+    return Part(
+        [sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)],
+        sum(p.error for p in parts),
+        sum(p.evaluations for p in parts),
+    )
 
 
 def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-    """A graph as it is; a node as one; a function traced, with some generator where it needs one: no result here depends on it."""
+    """A graph as it is; a node as one; a function traced, with some generator where it needs one: no result here
+    depends on it."""
     if isinstance(graph, (Graph, Node)):
         if args or kwargs:
             raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol, full and time_limit ({here()})")
@@ -282,14 +360,20 @@ def _names(graph: Graph) -> dict[int, str]:
 
 
 def _model(cost: Node, paths: bool = False) -> Node:
-    """The cost as a function of values: every relaxed draw as the draw that it relaxes, and pathwise draws of numbers held, whose law is the same.
+    """The cost as a function of values: every relaxed draw as the draw that it relaxes, and pathwise draws of numbers
+    held, whose law is the same.
 
-    With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss the ends.
+    With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss
+    the ends.
     """
     order = Graph(cost, []).nodes
     nodes = [n for n in order if is_stochastic(n)]
     moving = [n for n in nodes if n.primitive is path]
-    other = [n for n in moving if isinstance(n.statics["site"].distribution, Discrete) or _is_held(n) and not _is_known(n, order)]
+    other = [
+        n
+        for n in moving
+        if isinstance(n.statics["site"].distribution, Discrete) or _is_held(n) and not _is_known(n, order)
+    ]
     if other:
         values = {n.id: n._value for n in nodes if n.primitive is draw}
         for n in other:
@@ -300,7 +384,8 @@ def _model(cost: Node, paths: bool = False) -> Node:
 
 
 def _refuse_flux(costs: list[Node], what: str) -> None:
-    """Raise ConvergenceError where parameters move a jump of what is integrated: the flux through it is in no derivative under the integral."""
+    """Raise ConvergenceError where parameters move a jump of what is integrated: the flux through it is in no
+    derivative under the integral."""
     for cost in costs:
         try:
             refuse_moving_jumps(cost, ancestors([cost], guards=True))
@@ -309,16 +394,23 @@ def _refuse_flux(costs: list[Node], what: str) -> None:
 
 
 def _is_known(node: Node, order: list[Node]) -> bool:
-    """Whether a cost depends on the noise of a pathwise draw in another way than through the draw, as a gradient along its path does."""
+    """Whether a cost depends on the noise of a pathwise draw in another way than through the draw, as a gradient along
+    its path does."""
     inside: set[int] = set()
     for n in ancestors([node.operands[0]]):
         if n.primitive is noise or any([type(o) is Node and o.id in inside for o in n.operands]):
             inside.add(n.id)
-    return any([n is not node and n.id not in inside and any([type(o) is Node and o.id in inside for o in n.operands]) for n in order])
+    return any(
+        [
+            n is not node and n.id not in inside and any([type(o) is Node and o.id in inside for o in n.operands])
+            for n in order
+        ]
+    )
 
 
 def _is_held(node: Node) -> bool:
-    """Whether the density of a pathwise draw is known and its support fixed, so that its mean may as well be taken over values as over noise."""
+    """Whether the density of a pathwise draw is known and its support fixed, so that its mean may as well be taken over
+    values as over noise."""
     law = node.statics["site"].distribution
     if law.event_shape or not law.has(FixedSupport) or not law.parameters:
         return False
@@ -351,4 +443,7 @@ def _second(g: Any, targets: list[Node]) -> list[Any]:
     if type(g) is not Node:
         return [np.zeros(np.shape(g) + t.shape) for t in targets]
     rows = [pull([g], [unit.reshape(g.shape)], targets) for unit in np.eye(g.size, dtype=g.dtype)]
-    return [np.stack(column) if rows else np.zeros(g.shape + t.shape) for column, t in zip(zip(*rows, strict=True), targets, strict=True)]
+    return [
+        np.stack(column) if rows else np.zeros(g.shape + t.shape)
+        for column, t in zip(zip(*rows, strict=True), targets, strict=True)
+    ]

@@ -1,5 +1,6 @@
-"""Where what is integrated is not smooth: the values of one element of a continuous leaf at which an ``abs``, a comparison, a ``maximum`` or ``floor``
-comes to another side. They are looked for along a grid and found by bisection, so that a rule can be put together of pieces between them."""
+"""Where what is integrated is not smooth: the values of one element of a continuous leaf at which an ``abs``, a
+comparison, a ``maximum`` or ``floor`` comes to another side. They are looked for along a grid and found by bisection,
+so that a rule can be put together of pieces between them."""
 
 import itertools
 import math
@@ -7,27 +8,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.node import Node
 from scg.errors import GuardError
 from scg.exact.leaf import Leaf
-from scg.graph import Node
-from scg.sample import path
-from scg.sides import is_break, sides
+from scg.stochastic.sides import is_break, sides
+from scg.stochastic.sites import path
 
 _MOST = 256  # breaks along one element
 _CHOICES = 64  # of the finite draws that move a break
 _GRID = 2**20  # elements that the largest array on the grid may have
 
 
-
 class Breaks(NamedTuple):
-    """``at``: for every leaf the breaks of each of its elements; ``rough``: nodes whose breaks several elements decide together."""
+    """``at``: for every leaf the breaks of each of its elements; ``rough``: nodes whose breaks several elements decide
+    together."""
 
     at: list[list[Any]]
     rough: list[Node]
 
 
 def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dict[int, Any]) -> Breaks:
-    """The breaks of nodes of ``order`` along all continuous leaves; ``reach`` tells which elements each of theirs depends on."""
+    """The breaks of nodes of ``order`` along all continuous leaves; ``reach`` tells which elements each of theirs
+    depends on."""
     found: list[list[Any]] = [[np.zeros(0)] * leaf.count for leaf in leaves]
     rough: list[Node] = []
     wanted: dict[int, list[tuple[Node, Any, tuple[int, ...]]]] = {}
@@ -66,7 +68,9 @@ def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
             if leaf.fixed is not None:
                 held[leaf.node] = leaf.at(rng.integers(leaf.size, size=(rows, leaf.count)), None)[0]
             else:
-                held[leaf.node] = (leaf.law if leaf.is_noise else leaf.law.detached()).sample(rng, (rows, *leaf.drawn_shape))
+                held[leaf.node] = (leaf.law if leaf.is_noise else leaf.law.detached()).sample(
+                    rng, (rows, *leaf.drawn_shape)
+                )
         try:
             return [n for n, side in zip(nodes, sides(nodes, held, rows), strict=True) if np.any(side != side[:1])]
         except GuardError:
@@ -79,7 +83,11 @@ def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:
     near: dict[int, set[int]] = {}
     for node in order:
         operands = node.operands[:1] if node.primitive is path else node.operands
-        near[node.id] = {number[node.id]} if node.id in number else set().union(*[near.get(o.id, set()) for o in operands if type(o) is Node])
+        near[node.id] = (
+            {number[node.id]}
+            if node.id in number
+            else set().union(*[near.get(o.id, set()) for o in operands if type(o) is Node])
+        )
     return near
 
 
@@ -124,7 +132,9 @@ class _Along:
         with np.errstate(all="ignore"):
             return sides([n for n, _, _ in self.nodes], held, rows)
 
-    def _bisected(self, grid: Any, seen: list[Any], brackets: list[tuple[int, int, int, int]], choice: tuple[int, ...]) -> Any:
+    def _bisected(
+        self, grid: Any, seen: list[Any], brackets: list[tuple[int, int, int, int]], choice: tuple[int, ...]
+    ) -> Any:
         if not brackets:
             return []
         k, j, e, i = np.array(brackets).T

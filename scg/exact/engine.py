@@ -1,9 +1,10 @@
 """Exact means of nodes, by enumeration of what each of their elements depends on.
 
-A node is taken apart through sums, layout and constant factors into *terms*. The axis maps tell which elements of which draws and of which
-noise an element of a term depends on, through draws in between too: its *set*. Sets without a common element are enumerated at once,
-row by row of one batched replay: row r gives each of them the r-th of its own configurations. So the number of rows is that of the
-largest set, and n coins of which each meets its own part of a cost take 2 n evaluations of parts, not 2^n of the whole.
+A node is taken apart through sums, layout and constant factors into *terms*. The axis maps tell which elements of which
+draws and of which noise an element of a term depends on, through draws in between too: its *set*. Sets without a common
+element are enumerated at once, row by row of one batched replay: row r gives each of them the r-th of its own
+configurations. So the number of rows is that of the largest set, and n coins of which each meets its own part of a cost
+take 2 n evaluations of parts, not 2^n of the whole.
 """
 
 import itertools
@@ -14,21 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.axes import padded
+from scg.core.axes import padded
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors
+from scg.core.replay import replay, rerun
 from scg.errors import GuardError, ScgValueError, here
 from scg.exact.breaks import breaks
 from scg.exact.leaf import BudgetError, ConvergenceError, Leaf, written
 from scg.exact.panels import Panels
 from scg.exact.reach import reaches
 from scg.exact.rules import ENDS, GAUSS, PANELS, PIECES
-from scg.gradient import pull
-from scg.graph import Node, ancestors
-from scg.influence import accounted, influence
 from scg.primitives import contraction, indexing, layout
-from scg.replay import replay, rerun
-from scg.sample import draw, noise
-from scg.surrogate import box, only_once
-from scg.terms import summands
+from scg.stochastic.dependence import accounted, influence
+from scg.stochastic.sites import draw, noise
+from scg.stochastic.surrogate import box, only_once
+from scg.stochastic.terms import summands
 
 Set = frozenset[int]
 
@@ -40,7 +41,8 @@ _VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, only_once)
 
 
 class Block(NamedTuple):
-    """``members``: requests, and the column of each in ``weights`` (rows, sets); ``values``: of terms, by id, (rows, elements)."""
+    """``members``: requests, and the column of each in ``weights`` (rows, sets); ``values``: of terms, by id, (rows,
+    elements)."""
 
     members: list[int]
     columns: list[int]
@@ -49,7 +51,8 @@ class Block(NamedTuple):
 
 
 class Engine:
-    """The means of ``roots``. With ``held`` what is linear in values though not in derivatives, such as stop_gradient, is taken apart as well.
+    """The means of ``roots``. With ``held`` what is linear in values though not in derivatives, such as stop_gradient,
+    is taken apart as well.
 
     ``deadline`` is a value of ``time.monotonic()`` after which BudgetError is raised.
     """
@@ -68,7 +71,9 @@ class Engine:
             kind = "noise" if node.primitive is noise else type(node.statics["site"].distribution).__name__.lower()
             counts[kind] = counts.get(kind, 0) + 1
             name = names.get(node.id) or node.name or (kind if counts[kind] == 1 else f"{kind}_{counts[kind] - 1}")
-            self.leaves.append(Leaf(node, name, any(type(o) is Node and o.id in self.dependent for o in node.operands), budget))
+            self.leaves.append(
+                Leaf(node, name, any(type(o) is Node and o.id in self.dependent for o in node.operands), budget)
+            )
         self.offsets = list(itertools.accumulate([leaf.count for leaf in self.leaves], initial=0))
         self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
         self.terms = self._terms(held)
@@ -79,7 +84,10 @@ class Engine:
             self.rough = known.rough
             for leaf, places in zip(self.leaves, known.at, strict=True):
                 leaf.breaks = places
-        further = [found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]).any(axis=1) if leaf.varies else None for leaf in self.leaves]
+        further = [
+            found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]).any(axis=1) if leaf.varies else None
+            for leaf in self.leaves
+        ]
         self.sets: list[Set] = []
         self.places: list[tuple[int, int]] = []  # of each set: its term, and the element there
         self.starts: list[int] = []
@@ -133,14 +141,17 @@ class Engine:
         """Raise BudgetError where the time that was given is over."""
         if time.monotonic() > self.deadline:
             names = ", ".join([leaf.described(leaf.count) for leaf in self.leaves])
-            raise BudgetError(f"the exact mean over {names} took longer than time_limit: raise it, or sample it ({here()})")
+            raise BudgetError(
+                f"the exact mean over {names} took longer than time_limit: raise it, or sample it ({here()})"
+            )
 
     def configurations(self, elements: Set) -> int:
         """How many configurations a set has."""
         return math.prod([self.leaves[self.owner[e]].size for e in elements])
 
     def blocks(self, requests: list[Set], wanted: list[tuple[int, ...]], graph: bool) -> Iterator[Block]:
-        """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the terms there, in blocks of rows."""
+        """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the
+        terms there, in blocks of rows."""
         covers, of = _covered(requests)
         sizes = self._sizes(covers)
         self.evaluations += sum(sizes)
@@ -156,23 +167,29 @@ class Engine:
             for start in range(0, rows, step):
                 self.check_time()
                 at = np.arange(start, min(start + step, rows))
-                weights, values = self._run([covers[k] for k in together], [sizes[k] for k in together], at, terms, graph)
+                weights, values = self._run(
+                    [covers[k] for k in together], [sizes[k] for k in together], at, terms, graph
+                )
                 yield Block(inside, columns, weights, dict(zip(terms, values, strict=True)))
 
     def _sizes(self, sets: Collection[Set]) -> list[int]:
-        """How many configurations each set has. Raises BudgetError, which names the draws, where that is over the budget."""
+        """How many configurations each set has. Raises BudgetError, which names the draws, where that is over the
+        budget."""
         sizes = [self.configurations(c) for c in sets]
         for cover, size in zip(sets, sizes, strict=True):
             if size > self.budget:
                 counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
                 parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
                 raise BudgetError(
-                    f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over the budget of {self.budget}; "
-                    f"raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})"
+                    f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over"
+                    f" the budget of {self.budget}; raise budget=, or write the cost as a sum of parts that depend on"
+                    f" fewer ({here()})"
                 )
         return sizes
 
-    def _run(self, sets: list[Set], sizes: list[int], rows: Any, terms: list[int], graph: bool) -> tuple[Any, list[Any]]:
+    def _run(
+        self, sets: list[Set], sizes: list[int], rows: Any, terms: list[int], graph: bool
+    ) -> tuple[Any, list[Any]]:
         """The probability of every row's configuration of every set, and the values of some terms."""
         digits = np.full((len(rows), self.offsets[-1]), -1)
         for elements, size in zip(sets, sizes, strict=True):
@@ -184,21 +201,35 @@ class Engine:
         weights: list[Any] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible
             for leaf, start in zip(self.leaves, self.offsets, strict=False):
-                value, weight = leaf.at(digits[:, start : start + leaf.count], None if leaf.is_noise or leaf.fixed is not None else self.law_at(leaf, values))
+                value, weight = leaf.at(
+                    digits[:, start : start + leaf.count],
+                    None if leaf.is_noise or leaf.fixed is not None else self.law_at(leaf, values),
+                )
                 values[leaf.node] = value
                 weights.append(weight)
             scores = [leaf.score if leaf.by_density or graph and not leaf.is_noise else None for leaf in self.leaves]
-            found = replay([*[self.terms[t] for t in terms], *[s for s in scores if s is not None]], values, list(values), create_graph=graph)
+            found = replay(
+                [*[self.terms[t] for t in terms], *[s for s in scores if s is not None]],
+                values,
+                list(values),
+                create_graph=graph,
+            )
             logs = iter(found[len(terms) :])
-            chances = [self._chance(leaf, w, s if s is None else next(logs)) for leaf, w, s in zip(self.leaves, weights, scores, strict=True)]
+            chances = [
+                self._chance(leaf, w, s if s is None else next(logs))
+                for leaf, w, s in zip(self.leaves, weights, scores, strict=True)
+            ]
         longest = max(map(len, sets), default=0)
-        index = np.array([[*sorted(s), *[self.offsets[-1]] * (longest - len(s))] for s in sets], int).reshape(len(sets), longest)
+        index = np.array([[*sorted(s), *[self.offsets[-1]] * (longest - len(s))] for s in sets], int).reshape(
+            len(sets), longest
+        )
         product = np.prod(np.concatenate([*chances, np.ones((len(rows), 1))], axis=1)[:, index], axis=-1)
         product = product * (rows[:, None] < np.array(sizes))
         return product, [np.reshape(v, (len(rows), -1)) for v in found[: len(terms)]]
 
     def law_at(self, leaf: Leaf, values: dict[Node, Any]) -> Any:
-        """The distribution of a draw, of arrays: for each row where its parameters depend on other draws, whose ``values`` have rows."""
+        """The distribution of a draw, of arrays: for each row where its parameters depend on other draws, whose
+        ``values`` have rows."""
         law = leaf.law
         if leaf.is_noise:
             return law
@@ -213,7 +244,8 @@ class Engine:
         return law.detached()
 
     def _chance(self, leaf: Leaf, weight: Any, log_p: Any) -> Any:
-        """The weight of every element of a leaf in every row, (rows, elements); with the derivative of its probability where that is a Node."""
+        """The weight of every element of a leaf in every row, (rows, elements); with the derivative of its probability
+        where that is a Node."""
         if log_p is None:
             return weight
         rows = log_p.shape[0]
@@ -222,11 +254,15 @@ class Engine:
             return weight * (np.exp(log_p) if leaf.by_density else box(log_p))
         by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.law.parameters.items())
         if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p._value).any():
-            raise ScgValueError(f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use logits ({here()})")
+            raise ScgValueError(
+                f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
+                f" logits ({here()})"
+            )
         return np.exp(log_p)
 
     def means(self, graph: bool = False) -> list[Any]:
-        """E of every term: arrays, or Nodes of the parameters. ``magnitude`` is then E|.| of all their elements: what rounding is relative to."""
+        """E of every term: arrays, or Nodes of the parameters. ``magnitude`` is then E|.| of all their elements: what
+        rounding is relative to."""
         total: Any = np.zeros(len(self.sets))
         self.magnitude = np.zeros(len(self.sets))
         pieces: list[Any] = []
@@ -250,10 +286,13 @@ class Engine:
             onto = np.zeros((len(self.sets), len(place)))  # rows of one element come in several blocks
             onto[place, np.arange(len(place))] = 1
             total = onto @ np.concatenate(pieces)
-        return [np.reshape(total[s : s + term.size], term.shape) for s, term in zip(self.starts, self.terms, strict=True)]
+        return [
+            np.reshape(total[s : s + term.size], term.shape) for s, term in zip(self.starts, self.terms, strict=True)
+        ]
 
     def gradient(self, weights: list[Any], parameters: list[Node]) -> list[Any]:
-        """d / d parameters of the sum of E[term] * weights over the terms, block by block: what is recorded stays small."""
+        """d / d parameters of the sum of E[term] * weights over the terms, block by block: what is recorded stays
+        small."""
         seeds = np.concatenate([np.ravel(w) for w in weights]) if weights else np.zeros(0)
         total: list[Any] = [np.zeros(p.shape) for p in parameters]
         for block in self.blocks(self.sets, [(k,) for k, _ in self.places], True):
@@ -292,7 +331,8 @@ class Engine:
         return ((t, *found) for t, found in groups.items())
 
     def at(self, roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
-        """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it. Those of whole numbers may be fractions."""
+        """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
+        Those of whole numbers may be fractions."""
         if not self.terms:
             return roots if graph else [r._value for r in roots]
         table = {t.id: v for t, v in zip(self.terms, values, strict=True)}
@@ -311,17 +351,30 @@ class Engine:
         self._sizes(set(self.sets))  # refused sooner than computed
         base = self.at(roots, [np.zeros((1, *t.shape)) for t in self.terms], size=1)
         columns = []
-        for start in range(0, count, step := max(1, _BLOCK // max([1, *[n.size for n in self.order if type(n._value) is not tuple]]))):
+        for start in range(
+            0, count, step := max(1, _BLOCK // max([1, *[n.size for n in self.order if type(n._value) is not tuple]]))
+        ):
             unit = np.eye(min(step, count - start), count, start)
-            values = [unit[:, s : s + t.size].reshape(len(unit), *t.shape) for s, t in zip(self.starts, self.terms, strict=True)]
-            columns.append([np.reshape(v - b, (len(unit), -1)) for v, b in zip(self.at(roots, values, size=len(unit)), base, strict=True)])
+            values = [
+                unit[:, s : s + t.size].reshape(len(unit), *t.shape)
+                for s, t in zip(self.starts, self.terms, strict=True)
+            ]
+            columns.append(
+                [
+                    np.reshape(v - b, (len(unit), -1))
+                    for v, b in zip(self.at(roots, values, size=len(unit)), base, strict=True)
+                ]
+            )
         return [np.concatenate(c).T for c in zip(*columns, strict=True)]
 
-    def converged(self, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float, squares: bool = False) -> tuple[list[Any], float]:
-        """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much they still moved.
+    def converged(
+        self, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float, squares: bool = False
+    ) -> tuple[list[Any], float]:
+        """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much
+        they still moved.
 
-        What settled is held against a rule that shares nothing with it; see ``panels``. ``compute`` also returns for each array what its rounding is
-        relative to; ``squares`` says that squares of the terms are integrated too.
+        What settled is held against a rule that shares nothing with it; see ``panels``. ``compute`` also returns for
+        each array what its rounding is relative to; ``squares`` says that squares of the terms are integrated too.
         """
         eps = self.eps
         if not self.adaptive:
@@ -333,7 +386,9 @@ class Engine:
             sizes = [_largest(x) for x in a]
             with np.errstate(all="ignore"):
                 moved = [max(_largest(x - y), self.missing * m) for x, y, m in zip(a, b, magnitudes, strict=True)]
-            return moved, math.isfinite(max(sizes, default=0.0)) and all(c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True))
+            return moved, math.isfinite(max(sizes, default=0.0)) and all(
+                c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True)
+            )
 
         for kind, levels in _LEVELS.items():
             if kind == GAUSS and self.rough:  # rules that are symmetric agree on what they do not see
@@ -359,13 +414,20 @@ class Engine:
             return alone
         if stopped is not None:
             raise stopped
-        several = f": {self.rough[0]!r} at {self.rough[0].line} breaks where several draws decide together" if self.rough else ""
+        several = (
+            f": {self.rough[0]!r} at {self.rough[0].line} breaks where several draws decide together"
+            if self.rough
+            else ""
+        )
         raise ConvergenceError(
-            f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was {closest:.3g}{check.reason}; what is integrated is not "
-            f"smooth{several}, or has no such mean; raise rtol=, or sample it ({here()})"
+            f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was"
+            f" {closest:.3g}{check.reason}; what is integrated is not smooth{several}, or has no such mean; raise"
+            f" rtol=, or sample it ({here()})"
         )
 
-    def with_rules(self, compute: Callable[[], tuple[list[Any], list[float]]], points: int, kind: int) -> tuple[list[Any], list[float]]:
+    def with_rules(
+        self, compute: Callable[[], tuple[list[Any], list[float]]], points: int, kind: int
+    ) -> tuple[list[Any], list[float]]:
         """What is computed with rules of so many points."""
         for leaf in self.adaptive:
             leaf.refine(points, kind)
@@ -374,23 +436,30 @@ class Engine:
 
 
 class Check:
-    """What a result is held against: the same computed with panels, where no part has too many configurations then, or else means along lines."""
+    """What a result is held against: the same computed with panels, where no part has too many configurations then, or
+    else means along lines."""
 
-    def __init__(self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool, rtol: float):
+    def __init__(
+        self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool, rtol: float
+    ):
         self.engine, self.compute, self.squares, self.rtol = engine, compute, squares, rtol
         self.reason = ""
         self._known: dict[int, Any] = {}
 
     def of(self, found: list[Any], magnitudes: list[float], points: int, kind: int) -> float | None:
-        """How far ``found`` is from the check; None where that is too far. The leaves have the rules by which it was found."""
+        """How far ``found`` is from the check; None where that is too far. The leaves have the rules by which it was
+        found."""
         panels, lines = self._lines(0)
         if not panels.elements:
             return 0.0
         other = self._computed(0, points)
         if other is None:
             off, e = panels.apart(lines)
-            if off > max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol):  # a single line is rougher than the mean over all
-                self.reason = f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
+            # a single line is rougher than the mean over all
+            if off > max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol):
+                self.reason = (
+                    f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
+                )
                 return None
             return 0.0
         doubt = max([d for d, _, _ in lines.doubt.values()], default=0.0)
@@ -424,14 +493,18 @@ class Check:
             except (BudgetError, GuardError):
                 raise
             except ScgValueError as error:
-                raise ConvergenceError(f"far out along {', '.join(map(str, self.engine.adaptive))} there is no value to hold a result against: {error}") from None
+                raise ConvergenceError(
+                    f"far out along {', '.join(map(str, self.engine.adaptive))} there is no value to hold a result"
+                    f" against: {error}"
+                ) from None
             self._known[seed] = panels, found
             for e, (doubt, low, high) in found.doubt.items():
                 leaf = self.engine.leaves[self.engine.owner[e]]
                 if doubt > max(1e-6, 1e3 * self.engine.eps):
                     raise ConvergenceError(
-                        f"no mean was found over {leaf.name}: between {low:.9g} and {high:.9g} lies a part of {doubt:.2g} of it that does not settle; "
-                        f"either the mean does not exist (E|.| is infinite), or the cost is not smooth at too many places; sample it ({here()})"
+                        f"no mean was found over {leaf.name}: between {low:.9g} and {high:.9g} lies a part of"
+                        f" {doubt:.2g} of it that does not settle; either the mean does not exist (E|.| is infinite),"
+                        f" or the cost is not smooth at too many places; sample it ({here()})"
                     )
         return self._known[seed]
 
@@ -444,8 +517,20 @@ class Check:
             for k, leaf in enumerate(engine.leaves):
                 first = engine.offsets[k]
                 if leaf.adaptive and leaf.place is not None:
-                    leaf.panels = [found.rules.get(first + j, (np.array([leaf.at_element(j)[2]]), np.ones(1))) for j in range(leaf.count)]
-            state = [(leaf, {name: getattr(leaf, name, None) for name in ("fixed", "steps", "rule", "inner", "size", "noise_shape")}) for leaf in engine.adaptive]
+                    leaf.panels = [
+                        found.rules.get(first + j, (np.array([leaf.at_element(j)[2]]), np.ones(1)))
+                        for j in range(leaf.count)
+                    ]
+            state = [
+                (
+                    leaf,
+                    {
+                        name: getattr(leaf, name, None)
+                        for name in ("fixed", "steps", "rule", "inner", "size", "noise_shape")
+                    },
+                )
+                for leaf in engine.adaptive
+            ]
             evaluations = engine.evaluations
             try:
                 self._known[key] = engine.with_rules(self.compute, points, PANELS)
@@ -460,7 +545,8 @@ class Check:
 
 
 def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:
-    """The pairs of elements of terms that some coordinate adds up and that are not independent: (pairs, 2), the first not after the second."""
+    """The pairs of elements of terms that some coordinate adds up and that are not independent: (pairs, 2), the first
+    not after the second."""
     if len(sets) ** 2 > _PAIRS:
         raise BudgetError(f"{len(sets)} parts of a gradient are too many for their covariances ({here()})")
     member = np.zeros((len(sets), elements), np.float32)
@@ -489,7 +575,8 @@ def _largest(x: Any) -> float:
 
 def _parts(node: Node, dependent: set[int], held: bool) -> list[int]:
     moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in dependent]
-    if any(type(node.operands[k]._value) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):  # the sum of truths is none
+    # the sum of truths is none
+    if any(type(node.operands[k]._value) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):
         return []
     known = summands(node, dependent)
     if known or node.guard is not None or len(moving) != 1:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.axes import padded
+from scg.core.axes import padded
+from scg.core.node import Node, parameter
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.counts import Multinomial
 from scg.distributions.mixture import Mixture
@@ -14,8 +15,7 @@ from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
 from scg.exact.rules import GAUSS, PANELS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
-from scg.graph import Node, parameter
-from scg.sample import noise
+from scg.stochastic.sites import noise
 
 
 class BudgetError(ScgValueError):
@@ -46,9 +46,11 @@ def count_of(law: Any) -> int:
 
 
 class Leaf:
-    """A draw whose value is held, or noise. Its *elements* are those of its batch, each with ``size`` values (of a rule of ``points``).
+    """A draw whose value is held, or noise. Its *elements* are those of its batch, each with ``size`` values (of a rule
+    of ``points``).
 
-    ``varies``: its parameters depend on other leaves. ``adaptive``: there are more values than can be listed, so that ``size`` is a matter of accuracy.
+    ``varies``: its parameters depend on other leaves. ``adaptive``: there are more values than can be listed, so that
+    ``size`` is a matter of accuracy.
     """
 
     def __init__(self, node: Node, name: str, varies: bool, budget: int):
@@ -64,33 +66,47 @@ class Leaf:
             raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a draw ({here()})")
         self.adaptive = not self.law.has(FiniteSupport)
         if not self.adaptive and (size := count_of(self.law)) > budget:
-            raise BudgetError(f"{name}: {self.law!r} has {written(size)} values, over the budget of {budget}: raise budget=, or sample it ({here()})")
+            raise BudgetError(
+                f"{name}: {self.law!r} has {written(size)} values, over the budget of {budget}: raise budget=, or"
+                f" sample it ({here()})"
+            )
         if self.adaptive and self.discrete and self.law.event_shape:
             raise BudgetError(f"{name}: the values of {self.law!r} cannot be listed; sample it ({here()})")
         score = None if self.is_noise else self.law.log_prob(node)
-        self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))  # the same for all values
+        # the same for all values
+        self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))
         self.cut = self._cut() if self.adaptive and self.discrete else 0
         self.breaks: list[Any] = []  # of each element, where known
         self.panels: list[Any] = []  # of each element, points and steps of an independent rule
-        numbers = self.adaptive and not self.discrete and not self.event and (not varies or self.is_noise or self.law.has(FixedSupport))
+        numbers = (
+            self.adaptive
+            and not self.discrete
+            and not self.event
+            and (not varies or self.is_noise or self.law.has(FixedSupport))
+        )
         self.place = place_of(self._flat_law()) if numbers else None
         self.refine(8, GAUSS)
 
     def refine(self, points: int, kind: int) -> None:
-        """Choose the values: all of them, or the first ``points / 8`` times ``cut`` of a support without end, or those of a rule.
+        """Choose the values: all of them, or the first ``points / 8`` times ``cut`` of a support without end, or those
+        of a rule.
 
         ``steps`` are then those of a rule in pieces, whose weights are steps times density.
         """
         self.inner, self.fixed, self.steps = 1, None, None
         if not self.adaptive:
             atoms = padded(self.law.atoms(), self.node.ndim)
-            self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(len(atoms), self.count, *self.event)
+            self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(
+                len(atoms), self.count, *self.event
+            )
         elif self.discrete:
             low, size = float(np.min(getattr(self.law.support, "low", 0))), self.cut * points // 8
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
         elif self.in_pieces and kind == PANELS:
             self._by_density(self.panels)
-        elif self.in_pieces and (kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.law)):
+        elif self.in_pieces and (
+            kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.law)
+        ):
             self._pieces(16 + points)
         elif self.is_noise:
             self.rule = standard(self.law, points, kind)
@@ -99,7 +115,8 @@ class Leaf:
         self.size = len(self.fixed) if self.fixed is not None else len(self.rule[0]) ** self.inner
 
     def _cut(self) -> int:
-        """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the parameters that were recorded."""
+        """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the
+        parameters that were recorded."""
         law, count = self.law.detached(), 16
         low = float(np.min(getattr(law.support, "low", 0)))
         while count < 2**20:
@@ -136,7 +153,9 @@ class Leaf:
         return tuple([float(np.broadcast_to(part, self.batch).reshape(-1)[e]) for part in self.place])  # type: ignore[return-value]
 
     def _pieces(self, n: int) -> None:
-        self._by_density([pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)])
+        self._by_density(
+            [pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)]
+        )
 
     def _by_density(self, rules: list[Any]) -> None:
         longest = max(len(x) for x, _ in rules)
@@ -155,11 +174,19 @@ class Leaf:
         fixed = matched(law, points) if kind == GAUSS and not self.event and not self.varies else None
         if fixed is not None:
             batch = (1,) * (len(self.batch) - len(law.batch_shape)) + law.batch_shape
-            x, w = (np.broadcast_to(a.reshape(len(a), *(batch if a.shape[1] > 1 else [1] * len(self.batch))), (len(a), *self.batch)) for a in fixed)
+            x, w = (
+                np.broadcast_to(
+                    a.reshape(len(a), *(batch if a.shape[1] > 1 else [1] * len(self.batch))), (len(a), *self.batch)
+                )
+                for a in fixed
+            )
             self.fixed, self.rule = x.reshape(len(x), self.count), (None, w.reshape(len(w), self.count))
             return
         if not self.law.has(Reparameterizable):
-            raise ConvergenceError(f"{self.name}: no quadrature rule is known for {law!r}, which is no function of noise; sample it ({here()})")
+            raise ConvergenceError(
+                f"{self.name}: no quadrature rule is known for {law!r}, which is no function of noise; sample it"
+                f" ({here()})"
+            )
         base, self.noise_shape = noise_of(law, self.site.shape if self.site.drawn is None else self.site.drawn)
         if self.noise_shape[: len(self.batch)] != self.batch:
             raise ConvergenceError(f"{self.name}: no quadrature rule is known for {self.law!r}; sample it ({here()})")
@@ -167,9 +194,11 @@ class Leaf:
         self.rule = standard(base, points, kind)
 
     def at(self, digits: Any, law: Any) -> tuple[Any, Any]:
-        """Values, and the weights of their rule (None where log_prob tells), for a number of one of the values for every row and element.
+        """Values, and the weights of their rule (None where log_prob tells), for a number of one of the values for
+        every row and element.
 
-        -1 stands for the value that was recorded, with weight one. ``law`` is the draw's, of arrays, with rows in front where it has other parameters there.
+        -1 stands for the value that was recorded, with weight one. ``law`` is the draw's, of arrays, with rows in front
+        where it has other parameters there.
         """
         chosen = np.maximum(digits, 0)
         if self.fixed is not None:
@@ -190,7 +219,11 @@ class Leaf:
 
     def drawn(self, rng: np.random.Generator, law: Any) -> Any:
         """One value from the distribution ``law`` of this draw, of shape (1, *node.shape)."""
-        full = law.expanded((1, *self.batch)).sample(rng) if self.varies and not self.is_noise else law.sample(rng, (1, *self.drawn_shape))
+        full = (
+            law.expanded((1, *self.batch)).sample(rng)
+            if self.varies and not self.is_noise
+            else law.sample(rng, (1, *self.drawn_shape))
+        )
         return np.asarray(full, self.node.dtype).reshape(1, *self.node.shape)
 
     def described(self, count: int) -> str:

@@ -1,11 +1,15 @@
-"""An adaptive quadrature that shares no point and no symmetry with the rules of ``rules``: what their result is held against.
+"""An adaptive quadrature that shares no point and no symmetry with the rules of ``rules``: what their result is held
+against.
 
-Along each continuous element the line is x = x(v), an interval of v cut at irregular places into *panels* of ten Gauss-Legendre points each. A panel is
-cut again while the sum over its parts differs from it, for any part of the cost: steps, kinks, poles and steep places draw panels to themselves.
-A feature narrower than the first panels shows where a node on the way to the cost changes its sign, its direction or its truth: (z - .31) / .001 is no
-narrower than z. Such places are found by bisection, and panels shrink towards them geometrically before it is judged whether anything is there.
+Along each continuous element the line is x = x(v), an interval of v cut at irregular places into *panels* of ten
+Gauss-Legendre points each. A panel is cut again while the sum over its parts differs from it, for any part of the cost:
+steps, kinks, poles and steep places draw panels to themselves. A feature narrower than the first panels shows where a
+node on the way to the cost changes its sign, its direction or its truth: (z - .31) / .001 is no narrower than z. Such
+places are found by bisection, and panels shrink towards them geometrically before it is judged whether anything is
+there.
 
-Other elements that meet this one in a part of the cost are held at a few values, drawn with a generator of its own: no result depends on recorded draws.
+Other elements that meet this one in a part of the cost are held at a few values, drawn with a generator of its own: no
+result depends on recorded draws.
 """
 
 import itertools
@@ -15,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special as sp
 
+from scg.core.node import Node
+from scg.core.replay import replay
 from scg.exact.breaks import is_break, sides
 from scg.exact.leaf import Leaf
-from scg.graph import Node
-from scg.replay import replay
 
 _POINTS = 10
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_POINTS)
@@ -33,8 +37,9 @@ _GOLDEN = 0.5 * (math.sqrt(5) - 1)
 
 
 class Found(NamedTuple):
-    """By element: ``rules``, points and steps; ``doubt``, what is unresolved there as a fraction of E|.|, and where; ``totals``, the mean along the
-    line of each part of the cost, and ``scale``, the largest mean of its size, (choices, columns) and (columns,)."""
+    """By element: ``rules``, points and steps; ``doubt``, what is unresolved there as a fraction of E|.|, and where;
+    ``totals``, the mean along the line of each part of the cost, and ``scale``, the largest mean of its size, (choices,
+    columns) and (columns,)."""
 
     rules: dict[int, tuple[Any, Any]]
     doubt: dict[int, tuple[float, float, float]]
@@ -48,7 +53,8 @@ class Line:
     def __init__(self, low: float, high: float, centre: float, scale: float, seed: int, count: int, dtype: Any):
         self.low, self.high, self.centre, self.scale = low, high, centre, scale
         number = np.finfo(dtype)
-        near, far_out = math.log(1 / number.eps) - 5, 0.3 * math.log(number.max)  # from an end: while its distance is known to 1%; outwards: cubes are finite
+        # from an end: while its distance is known to 1%; outwards: cubes are finite
+        near, far_out = math.log(1 / number.eps) - 5, 0.3 * math.log(number.max)
         tiny = 0.93 * math.log(number.max)
         if math.isinf(low) and math.isinf(high):
             inner, reach = (-4.5, 4.5), (-far_out, far_out)
@@ -56,7 +62,10 @@ class Line:
             inner, reach = (-8.0, 4.5), (-tiny if (low if math.isinf(high) else high) == 0 else -near, far_out)
         else:
             inner, reach = (-7.0, 7.0), (-tiny if low == 0 else -near, tiny if high == 0 else near)
-        far = [np.geomspace(abs(a), abs(b), max(12, count // 3))[1:] * np.sign(b) for a, b in zip(inner, reach, strict=True)]
+        far = [
+            np.geomspace(abs(a), abs(b), max(12, count // 3))[1:] * np.sign(b)
+            for a, b in zip(inner, reach, strict=True)
+        ]
         middle = np.linspace(*inner, count + 1)
         shift = (np.arange(1, count) * _GOLDEN + 0.31 * seed + 0.17) % 1 - 0.5
         middle[1:-1] += 0.5 * (middle[1] - middle[0]) * shift
@@ -83,7 +92,8 @@ class Line:
         return narrow | (np.abs(x[:, 1] - x[:, 0]) <= 64 * eps * noise)
 
     def points(self, panels: Any, eps: float) -> Any:
-        """Which panels are no more than a point of the line, where a pole that has a mean may lie; towards an end they are wide in v."""
+        """Which panels are no more than a point of the line, where a pole that has a mean may lie; towards an end they
+        are wide in v."""
         return self.tight(panels, eps) & (panels[:, 1] - panels[:, 0] <= 1e3 * eps)
 
 
@@ -93,7 +103,11 @@ class Panels:
     def __init__(self, engine: Any, seed: int = 0, squares: bool = False):
         self.engine, self.squares, self.seed = engine, squares, seed
         self.leaves: list[Leaf] = engine.leaves
-        self.elements = [e for e in sorted(set().union(*engine.sets)) if (leaf := self._leaf(e)).adaptive and leaf.place is not None and not leaf.discrete]
+        self.elements = [
+            e
+            for e in sorted(set().union(*engine.sets))
+            if (leaf := self._leaf(e)).adaptive and leaf.place is not None and not leaf.discrete
+        ]
         self.columns: dict[int, list[int]] = {e: [] for e in self.elements}
         for column, s in enumerate(engine.sets):
             for e in s:
@@ -103,7 +117,11 @@ class Panels:
         self.choices = [self._choice(np.random.default_rng([seed, k])) for k in range(1 if alone else _CHOICES)]
         self.tolerance = max(1e-13, 64 * engine.eps)
         known = {n.id for n in engine.leading}
-        self.watched = [n for n in engine.order if n.id in known and type(n._value) is not tuple and n.dtype.kind in "fiub" and n.id in engine.reach]
+        self.watched = [
+            n
+            for n in engine.order
+            if n.id in known and type(n._value) is not tuple and n.dtype.kind in "fiub" and n.id in engine.reach
+        ]
 
     def resolve(self) -> Found:
         found = Found({}, {}, {}, {})
@@ -112,7 +130,8 @@ class Panels:
         return found
 
     def apart(self, found: Found) -> tuple[float, int]:
-        """By how much the rules that the leaves have now differ along the lines, as a fraction of E|.|: the most, and of which element."""
+        """By how much the rules that the leaves have now differ along the lines, as a fraction of E|.|: the most, and
+        of which element."""
         worst = (0.0, -1)
         for e in self.elements:
             leaf, column = self._leaf(e), e - self.engine.offsets[self.engine.owner[e]]
@@ -127,7 +146,9 @@ class Panels:
                 with np.errstate(all="ignore"):
                     f = np.concatenate([f, f * f], axis=1) if self.squares else f
                     total = np.sum(np.where(weights[:, None] == 0, 0, f * weights[:, None]), axis=0)
-                    off = np.abs(total - found.totals[e][k][:-1]) / np.where(found.scale[e][:-1] > 0, found.scale[e][:-1], 1)
+                    off = np.abs(total - found.totals[e][k][:-1]) / np.where(
+                        found.scale[e][:-1] > 0, found.scale[e][:-1], 1
+                    )
                 worst = max(worst, (float(np.max(np.where(np.isnan(off), math.inf, off), initial=0)), e))
         return worst
 
@@ -149,11 +170,13 @@ class Panels:
 
     @staticmethod
     def _is_number(node: Node) -> bool:
-        """Whether a node is looked at for its sign and direction; else its value, or the side that it is on, is what changes."""
+        """Whether a node is looked at for its sign and direction; else its value, or the side that it is on, is what
+        changes."""
         return node.dtype.kind == "f" and not is_break(node)
 
     def _choice(self, rng: np.random.Generator) -> dict[Node, Any]:
-        """Values of all leaves: finite draws evenly, others from their distributions, the parents' values given; (1, *shape) each."""
+        """Values of all leaves: finite draws evenly, others from their distributions, the parents' values given; (1,
+        *shape) each."""
         values: dict[Node, Any] = {}
         with np.errstate(all="ignore"):
             for leaf in self.leaves:
@@ -163,26 +186,41 @@ class Panels:
                     values[leaf.node] = leaf.drawn(rng, self.engine.law_at(leaf, values))
         return values
 
-    def _run(self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool = True) -> tuple[Any, dict[int, Any], list[Any]]:
+    def _run(
+        self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool = True
+    ) -> tuple[Any, dict[int, Any], list[Any]]:
         """The parts of the cost, (rows, columns); the density of each element, (rows,); other nodes, (rows, size)."""
         rows = len(next(iter(x.values())))
         largest = max([1, *[n.size for n in self.engine.order if type(n._value) is not tuple]])
         step = max(1, _LARGEST // largest)
-        parts = [self._block({e: v[k : k + step] for e, v in x.items()}, choice, nodes, costs) for k in range(0, rows, step)]
+        parts = [
+            self._block({e: v[k : k + step] for e, v in x.items()}, choice, nodes, costs) for k in range(0, rows, step)
+        ]
         found, densities, others = zip(*parts, strict=True)
-        return np.concatenate(found), {e: np.concatenate([d[e] for d in densities]) for e in x}, [np.concatenate(c) for c in zip(*others, strict=True)]
+        return (
+            np.concatenate(found),
+            {e: np.concatenate([d[e] for d in densities]) for e in x},
+            [np.concatenate(c) for c in zip(*others, strict=True)],
+        )
 
-    def _block(self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool) -> tuple[Any, dict[int, Any], list[Any]]:
+    def _block(
+        self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool
+    ) -> tuple[Any, dict[int, Any], list[Any]]:
         rows, engine = len(next(iter(x.values()))), self.engine
         engine.check_time()
-        held = {leaf.node: np.repeat(choice[leaf.node], rows, axis=0).reshape(rows, leaf.count, *leaf.event) for leaf in self.leaves}
+        held = {
+            leaf.node: np.repeat(choice[leaf.node], rows, axis=0).reshape(rows, leaf.count, *leaf.event)
+            for leaf in self.leaves
+        }
         for e, v in x.items():
             leaf = self._leaf(e)
             held[leaf.node][:, e - engine.offsets[engine.owner[e]]] = v
         density = self._densities(x, held, rows)
         for e, p in density.items():  # what has no density is not looked at: other draws may not have such parameters
             column = held[self._leaf(e).node][:, e - engine.offsets[engine.owner[e]]]
-            column[:] = np.where(p > 0, column, np.reshape(choice[self._leaf(e).node], -1)[e - engine.offsets[engine.owner[e]]])
+            column[:] = np.where(
+                p > 0, column, np.reshape(choice[self._leaf(e).node], -1)[e - engine.offsets[engine.owner[e]]]
+            )
         held = {node: v.reshape(rows, *node.shape) for node, v in held.items()}
         terms = engine.terms if costs else []
         with np.errstate(all="ignore"):
@@ -200,16 +238,31 @@ class Panels:
         known: dict[Node, Any] = {}
         with np.errstate(all="ignore"):
             for leaf in {id(self._leaf(e)): self._leaf(e) for e in x}.values():
-                log_p = leaf.law.log_prob(values[leaf.node]) if leaf.score is None else replay(leaf.score, values, list(values))
+                log_p = (
+                    leaf.law.log_prob(values[leaf.node])
+                    if leaf.score is None
+                    else replay(leaf.score, values, list(values))
+                )
                 known[leaf.node] = np.exp(np.reshape(log_p, (rows, leaf.count)))
         return {e: known[self._leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] for e in x}
 
     def _resolve(self, group: list[int], found: Found) -> None:
         count = 128 if len(self.choices) == 1 else 36
-        lines = {e: Line(*self._leaf(e).at_element(e - self.engine.offsets[self.engine.owner[e]]), self.seed, count, self._leaf(e).node.dtype) for e in group}
+        lines = {
+            e: Line(
+                *self._leaf(e).at_element(e - self.engine.offsets[self.engine.owner[e]]),
+                self.seed,
+                count,
+                self._leaf(e).node.dtype,
+            )
+            for e in group
+        }
         active = {e: np.stack([line.edges[:-1], line.edges[1:]], axis=1) for e, line in lines.items()}
         whole = self._integrals(lines, active)
-        ends = {e: (_Tail(whole[e][1][1::-1], lines[e].edges[2::-1]), _Tail(whole[e][1][-2:], lines[e].edges[-3:])) for e in group}
+        ends = {
+            e: (_Tail(whole[e][1][1::-1], lines[e].edges[2::-1]), _Tail(whole[e][1][-2:], lines[e].edges[-3:]))
+            for e in group
+        }
         used = {e: self._used(whole[e]) for e in group}
         scale = {e: np.max(np.sum(whole[e][1], axis=0), axis=0, initial=0) for e in group}
         candidates = self._candidates(lines, {e: active[e][used[e]] for e in group})
@@ -217,7 +270,10 @@ class Panels:
         active = {e: _split(active[e][used[e]], candidates[e]) for e in group}
         around = {e: [c for panel in active[e] if len(c := _cut(panel, candidates[e])) > 3] for e in group}
         if any(map(len, around.values())):  # a window around a candidate has edges that only what is close to it shows
-            close = {e: np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]]) for e, cuts in around.items()}
+            close = {
+                e: np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]])
+                for e, cuts in around.items()
+            }
             further = self._candidates(lines, close, False)
             active = {e: _split(active[e], further[e]) for e in group}
         whole = self._integrals(lines, active)
@@ -225,7 +281,10 @@ class Panels:
         totals: dict[int, Any] = dict.fromkeys(group, 0.0)
         for depth in range(_DEPTH):
             cuts = {e: [_cut(panel, candidates[e] if depth == 0 else _NOWHERE) for panel in active[e]] for e in group}
-            parts = {e: np.concatenate([np.stack([c[:-1], c[1:]], axis=1) for c in cuts[e]]) if cuts[e] else np.zeros((0, 2)) for e in group}
+            parts = {
+                e: np.concatenate([np.stack([c[:-1], c[1:]], axis=1) for c in cuts[e]]) if cuts[e] else np.zeros((0, 2))
+                for e in group
+            }
             new = self._integrals(lines, parts)
             for e in group:
                 if not len(active[e]):
@@ -240,7 +299,11 @@ class Panels:
                 bad = wrong > self.tolerance
                 done[e] += list(active[e][~bad])
                 x = lines[e].at(active[e])[0]
-                stop = bad & (lines[e].tight(active[e], self.engine.eps) | (depth == _DEPTH - 1) | (len(done[e]) + np.sum(bad) > _PANELS))
+                stop = bad & (
+                    lines[e].tight(active[e], self.engine.eps)
+                    | (depth == _DEPTH - 1)
+                    | (len(done[e]) + np.sum(bad) > _PANELS)
+                )
                 if stop.any():
                     done[e] += list(active[e][stop])
                     worst = int(np.argmax(np.where(stop, wrong, 0)))
@@ -252,7 +315,11 @@ class Panels:
             if not any(map(len, active.values())):
                 break
         for e in group:
-            found.rules[e], found.totals[e], found.scale[e] = self._rule(lines[e], done[e], ends[e]), totals[e], scale[e]
+            found.rules[e], found.totals[e], found.scale[e] = (
+                self._rule(lines[e], done[e], ends[e]),
+                totals[e],
+                scale[e],
+            )
             for tail, edge in zip(ends[e], (lines[e].edges[:2], lines[e].edges[-2:]), strict=True):
                 left = float(np.max(tail.left_out / np.where(scale[e] > 0, scale[e], 1), initial=0))
                 doubt[e] = max(doubt[e], (left, *lines[e].at(edge)[0].tolist()))
@@ -273,7 +340,8 @@ class Panels:
         return x.reshape(-1), np.where(line.points(edges, self.engine.eps)[:, None], 0, steps).reshape(-1)
 
     def _integrals(self, lines: dict[int, Line], panels: dict[int, Any]) -> dict[int, list[Any]]:
-        """For each element, over each panel: the integrals of the parts of the cost and of the density, of their sizes, (panels, choices, columns); whether there is density."""
+        """For each element, over each panel: the integrals of the parts of the cost and of the density, of their sizes,
+        (panels, choices, columns); whether there is density."""
         points, steps = {}, {}
         for e, edges in panels.items():
             half = 0.5 * (edges[:, 1:] - edges[:, :1])
@@ -282,7 +350,9 @@ class Panels:
         rows = max(map(len, points.values()))
         if not rows:
             return {e: [np.zeros((0, 1, 1)), np.zeros((0, 1, 1)), np.zeros(0)] for e in panels}
-        padded = {e: np.append(x, np.full(rows - len(x), x[-1] if len(x) else lines[e].centre)) for e, x in points.items()}
+        padded = {
+            e: np.append(x, np.full(rows - len(x), x[-1] if len(x) else lines[e].centre)) for e, x in points.items()
+        }
         found: dict[int, list[Any]] = {e: [[], [], []] for e in panels}
         for choice in self.choices:
             costs, density, _ = self._run(padded, choice, [])
@@ -292,7 +362,9 @@ class Panels:
                 p = np.where(np.isfinite(p), p, 0)
                 f = costs[:n, self.columns[e]]
                 with np.errstate(all="ignore"):
-                    f = np.concatenate([f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1).reshape(len(p), _POINTS, -1)
+                    f = np.concatenate(
+                        [f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1
+                    ).reshape(len(p), _POINTS, -1)
                     pole = ~np.isfinite(f) & lines[e].points(panels[e], self.engine.eps)[:, None, None]
                     product = np.where((p[..., None] > 0) & ~pole, f * p[..., None], 0)
                     found[e][0].append(np.sum(product, axis=1))
@@ -302,7 +374,10 @@ class Panels:
 
     def _candidates(self, lines: dict[int, Line], panels: dict[int, Any], turns: bool = True) -> dict[int, Any]:
         """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in v."""
-        grid = {e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * _NODES).reshape(-1)) for e, a in panels.items()}
+        grid = {
+            e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * _NODES).reshape(-1))
+            for e, a in panels.items()
+        }
         rows = max(map(len, grid.values()))
         grid = {e: np.append(v, np.full(rows - len(v), v[-1] if len(v) else 0.0)) for e, v in grid.items()}
         tables = {n.id: self.engine.reach[n.id][:, list(grid)] for n in self.watched}
@@ -321,8 +396,16 @@ class Panels:
                 places[e].append(v)
         return {e: np.unique(np.array(p)) for e, p in places.items()}
 
-    def _closed(self, lines: dict[int, Line], grid: dict[int, Any], nodes: list[Node], brackets: list[Any], choice: dict[Node, Any]) -> list[tuple[int, float]]:
-        """Each bracket closed in on: by bisection where a node has another sign or value at its ends, by golden sections where it turns."""
+    def _closed(
+        self,
+        lines: dict[int, Line],
+        grid: dict[int, Any],
+        nodes: list[Node],
+        brackets: list[Any],
+        choice: dict[Node, Any],
+    ) -> list[tuple[int, float]]:
+        """Each bracket closed in on: by bisection where a node has another sign or value at its ends, by golden
+        sections where it turns."""
         if not brackets:
             return []
         k, j, e, i, turn = (np.array(c) for c in zip(*brackets, strict=True))
@@ -366,7 +449,9 @@ def _kind(values: Any) -> Any:
     return np.where(np.isnan(values), 4.0, np.sign(values) * np.where(np.isinf(values), 2, 1))
 
 
-def _brackets(wanted: list[tuple[int, int, int]], values: list[Any], numbers: list[bool], turning: bool) -> list[tuple[int, int, int, int, bool]]:
+def _brackets(
+    wanted: list[tuple[int, int, int]], values: list[Any], numbers: list[bool], turning: bool
+) -> list[tuple[int, int, int, int, bool]]:
     """(node, its element, the element of the line, row, whether it turns there), few for each place of the grid."""
     found: dict[int, dict[tuple[int, bool], list[tuple[int, int, int, int, bool]]]] = {}
     for k, j, e in wanted:
@@ -375,7 +460,9 @@ def _brackets(wanted: list[tuple[int, int, int]], values: list[Any], numbers: li
             kinds = _kind(v)
             with np.errstate(all="ignore"):
                 d = np.sign(np.diff(v))
-            turns = np.flatnonzero((d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1]) & ((d[1:] != 0) | (d[:-1] != 0)))
+            turns = np.flatnonzero(
+                (d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1]) & ((d[1:] != 0) | (d[:-1] != 0))
+            )
             both = [(np.flatnonzero(kinds[1:] != kinds[:-1]), False), (turns[: len(turns) * turning], True)]
         else:
             v = np.nan_to_num(v, nan=-4.5)
@@ -395,7 +482,9 @@ def _brackets(wanted: list[tuple[int, int, int]], values: list[Any], numbers: li
 def _split(panels: Any, places: Any) -> Any:
     """The panels, cut at the places that lie in them."""
     edges = np.unique(np.concatenate([panels.reshape(-1), places]))
-    edges = edges[np.concatenate([[True], np.diff(edges) > 1e-13 * (1e-300 + np.abs(edges[1:]))])] if len(edges) else edges
+    edges = (
+        edges[np.concatenate([[True], np.diff(edges) > 1e-13 * (1e-300 + np.abs(edges[1:]))])] if len(edges) else edges
+    )
     both = np.stack([edges[:-1], edges[1:]], axis=1)
     middle = 0.5 * (both[:, 0] + both[:, 1])
     k = np.clip(np.searchsorted(panels[:, 0], middle, side="right") - 1, 0, None)
@@ -415,9 +504,11 @@ def _cut(panel: Any, places: Any) -> Any:
 
 
 class _Tail:
-    """What lies beyond the last panel: sizes there fall like exp(-r v), so that the rest is that of the last panel, of width d, over exp(r d) - 1.
+    """What lies beyond the last panel: sizes there fall like exp(-r v), so that the rest is that of the last panel, of
+    width d, over exp(r d) - 1.
 
-    The density is continued so, by a factor on the weights of the last panel; ``left_out`` is what is beyond for each part of the cost and not in that, and 0.2% of what is.
+    The density is continued so, by a factor on the weights of the last panel; ``left_out`` is what is beyond for each
+    part of the cost and not in that, and 0.2% of what is.
     """
 
     def __init__(self, sizes: Any, edges: Any):
@@ -434,4 +525,6 @@ class _Tail:
 def _beyond(panels: Any, line: Line, ends: tuple[_Tail, _Tail]) -> Any:
     """The factor of each panel by which the last ones stand for what is beyond."""
     low, high = ends
-    return np.where(panels[:, 1] <= line.edges[1], low.factor, np.where(panels[:, 0] >= line.edges[-2], high.factor, 1.0))
+    return np.where(
+        panels[:, 1] <= line.edges[1], low.factor, np.where(panels[:, 0] >= line.edges[-2], high.factor, 1.0)
+    )

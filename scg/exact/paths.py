@@ -1,7 +1,9 @@
-"""The ways that a function takes through its ``if``s: each as a graph of its own, in which the cost counts where the draws lead that way.
+"""The ways that a function takes through its ``if``s: each as a graph of its own, in which the cost counts where the
+draws lead that way.
 
-E[c] = sum over ways w of E[1{the draws lead along w} c_w]. A way is found by tracing the function again, from other seeds, until those that are known
-have probability one together; what is missing is an error, so that no way is left out unseen.
+E[c] = sum over ways w of E[1{the draws lead along w} c_w]. A way is found by tracing the function again, from other
+seeds, until those that are known have probability one together; what is missing is an error, so that no way is left out
+unseen.
 """
 
 import math
@@ -10,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import Guard
+from scg.core.ambient import Guard
+from scg.core.node import Node, ancestors, parameter, record
+from scg.core.replay import rerun
+from scg.core.tree import map_leaves
 from scg.errors import GuardError, here
 from scg.exact.values import _drawn
-from scg.graph import Node, ancestors, parameter, record
-from scg.replay import rerun
-from scg.sample import draw, is_stochastic, noise, overridden
-from scg.stochastic import Graph, trace
-from scg.tree import map_leaves
+from scg.stochastic.graph import Graph, trace
+from scg.stochastic.sites import draw, is_stochastic, noise, overridden
 
 _TRACES = 2048
 
@@ -34,13 +36,18 @@ def _met(order: list[Node]) -> list[Guard]:
         return []
     chance: set[int] = set()
     for node in order:
-        if node.primitive is draw or node.primitive is noise or any(type(o) is Node and o.id in chance for o in node.operands):
+        if (
+            node.primitive is draw
+            or node.primitive is noise
+            or any(type(o) is Node and o.id in chance for o in node.operands)
+        ):
             chance.add(node.id)
     return sorted([guard for guard in met if guard.node.id in chance], key=lambda guard: guard.stamp)
 
 
 def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
-    """The graph itself where no ``if`` looks at a draw; else a graph for each way. ``mass`` is the mean of a graph's cost.
+    """The graph itself where no ``if`` looks at a draw; else a graph for each way. ``mass`` is the mean of a graph's
+    cost.
 
     Raises GuardError where the function is not known, or the ways that were met have a probability below one together.
     """
@@ -48,8 +55,8 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
         return [graph]
     if graph._again is None:
         raise GuardError(
-            f"an `if` on a draw, at {guards_on_draws(graph)[0].line}: give the function and its arguments, which can be traced again for each "
-            f"outcome, or write the choice with np.where ({here()})"
+            f"an `if` on a draw, at {guards_on_draws(graph)[0].line}: give the function and its arguments, which can be"
+            f" traced again for each outcome, or write the choice with np.where ({here()})"
         )
     known = {_key(graph): graph}
     total, new, traces = 0.0, [graph], 0
@@ -61,8 +68,9 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
         for _ in range(64):
             if traces == _TRACES and not new:
                 raise GuardError(
-                    f"{traces} runs met {len(known)} ways through the `if`s on draws, of probability {total:.9g} together: the rest is too rare, "
-                    f"or without end; write the choice with np.where, or sample it ({here()})"
+                    f"{traces} runs met {len(known)} ways through the `if`s on draws, of probability {total:.9g}"
+                    " together: the rest is too rare, or without end; write the choice with np.where, or sample it"
+                    f" ({here()})"
                 )
             traces += traces < _TRACES
             other = _traced(graph, traces)
@@ -79,7 +87,8 @@ def along(graph: Graph) -> Graph:
 def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
     """Nodes that were made from the graph's cost, where the draws lead its way, and 0 elsewhere.
 
-    Raises GuardError where an estimator looked at the cost at other values of a draw that an ``if`` looked at: there the way may be another.
+    Raises GuardError where an estimator looked at the cost at other values of a draw that an ``if`` looked at: there
+    the way may be another.
     """
     guards = guards_on_draws(graph)
     if not guards:
@@ -88,8 +97,9 @@ def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
     for guard in _met(ancestors(roots, guards=True)):
         if guard.node.id not in own:
             raise GuardError(
-                f"an estimator looks at the cost at other values of a draw, on which the `if` at {guard.line} may come out otherwise: "
-                f"use ScoreFunction() with one sample on that draw, or write the choice with np.where ({here()})"
+                f"an estimator looks at the cost at other values of a draw, on which the `if` at {guard.line} may come"
+                " out otherwise: use ScoreFunction() with one sample on that draw, or write the choice with np.where"
+                f" ({here()})"
             )
     return _where(graph, roots)
 
@@ -127,9 +137,16 @@ def _key(graph: Graph) -> tuple[tuple[int, int, bool], ...]:
 def _traced(graph: Graph, seed: int) -> Graph:
     again = graph._again
     args, values = list(again.args), map_leaves(lambda node: node.value, graph.parameters)
-    for position, value in [(again.argnums, values)] if isinstance(again.argnums, (int, np.integer)) else zip(again.argnums, values, strict=True):
+    for position, value in (
+        [(again.argnums, values)]
+        if isinstance(again.argnums, (int, np.integer))
+        else zip(again.argnums, values, strict=True)
+    ):
         args[position] = value
     args = [np.random.default_rng(seed) if isinstance(a, np.random.Generator) else a for a in args]
-    kwargs = {name: np.random.default_rng(seed) if isinstance(a, np.random.Generator) else a for name, a in again.kwargs.items()}
+    kwargs = {
+        name: np.random.default_rng(seed) if isinstance(a, np.random.Generator) else a
+        for name, a in again.kwargs.items()
+    }
     with overridden(graph._bindings):
         return trace(again.fn, *args, argnums=again.argnums, **kwargs)

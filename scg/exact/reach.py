@@ -1,25 +1,29 @@
-"""Which elements of the draws and of the noise each element of a node depends on, one by one: finer than ties, and larger."""
+"""Which elements of the draws and of the noise each element of a node depends on, one by one: finer than ties, and
+larger."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from scg import axes
+from scg.core import axes
+from scg.core.node import Node
 from scg.exact.leaf import Leaf
-from scg.graph import Node
-from scg.influence import Tie, influence, spread
 from scg.primitives import indexing, layout
-from scg.sample import path
+from scg.stochastic.dependence import Tie, influence, spread
+from scg.stochastic.sites import path
 
 _MOVES = (layout._reshape, layout._transpose, layout._broadcast_to, layout._concatenate, indexing._getitem)
 _LARGEST = 2**24  # entries of a table of what depends on what
 
 
 def reaches(leaves: list[Leaf], ties: list[dict[int, Any]], order: list[Node]) -> dict[int, Any]:
-    """For the nodes of ``order`` that depend on a leaf, by id: booleans (node.size, elements of all leaves). ``ties`` are those to each leaf."""
+    """For the nodes of ``order`` that depend on a leaf, by id: booleans (node.size, elements of all leaves). ``ties``
+    are those to each leaf."""
     total = sum(leaf.count for leaf in leaves)
-    starts = dict(zip([leaf.node.id for leaf in leaves], np.cumsum([0, *[leaf.count for leaf in leaves]]), strict=False))
+    starts = dict(
+        zip([leaf.node.id for leaf in leaves], np.cumsum([0, *[leaf.count for leaf in leaves]]), strict=False)
+    )
     found: dict[int, Any] = {}
     for node in order:
         moving = [o for o in node.operands if type(o) is Node and any(o.id in t for t in ties)]
@@ -35,7 +39,9 @@ def reaches(leaves: list[Leaf], ties: list[dict[int, Any]], order: list[Node]) -
             leaf = next(leaf for leaf in leaves if leaf.node is node)
             start = starts[node.id]
             own = own.copy()
-            own[:, start : start + leaf.count] |= np.repeat(np.eye(leaf.count, dtype=bool), node.size // max(leaf.count, 1), axis=0)
+            own[:, start : start + leaf.count] |= np.repeat(
+                np.eye(leaf.count, dtype=bool), node.size // max(leaf.count, 1), axis=0
+            )
         found[node.id] = own
     return found
 
@@ -82,7 +88,9 @@ def _moved(node: Node, found: dict[int, Any], total: int) -> Any:
         shape = np.shape(operand._value if type(operand) is Node else operand)
         size = int(np.prod(shape, dtype=int))
         places.append(np.arange(start, start + size).reshape(shape))
-        rows.append(found[operand.id] if type(operand) is Node and operand.id in found else np.zeros((size, total), bool))
+        rows.append(
+            found[operand.id] if type(operand) is Node and operand.id in found else np.zeros((size, total), bool)
+        )
         start += size
     return np.concatenate(rows)[np.asarray(node.primitive.fn(*places, **node.statics)).reshape(-1)]
 

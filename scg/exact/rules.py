@@ -1,10 +1,14 @@
-"""Rules of n points for a mean over one law of numbers: those that Gauss's theorem makes exact for polynomials, and others for what is not smooth.
+"""Rules of n points for a mean over one law of numbers: those that Gauss's theorem makes exact for polynomials, and
+others for what is not smooth.
 
-A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are four kinds, each for what defeats the ones before:
+A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are four kinds, each for
+what defeats the ones before:
 
 GAUSS   analytic integrands
-ENDS    those that are singular, or whose derivatives are, at the ends of the support: double exponential in the quantile (Takahasi and Mori, 1974)
-PIECES  those with breaks, or heavy tails: double exponential in the value itself, on each of the pieces between breaks, and outwards
+ENDS    those that are singular, or whose derivatives are, at the ends of the support: double exponential in the
+        quantile (Takahasi and Mori, 1974)
+PIECES  those with breaks, or heavy tails: double exponential in the value itself, on each of the pieces between breaks,
+        and outwards
 PANELS  any, as a check of the others: see ``panels``
 """
 
@@ -66,18 +70,24 @@ def place_of(law: Any) -> tuple[Any, Any, Any, Any] | None:
 
 
 def along(low: float, high: float, centre: float, scale: float) -> Any:
-    """Points between which a function is looked at: dense within twelve scales, in geometric steps outwards and towards the ends."""
+    """Points between which a function is looked at: dense within twelve scales, in geometric steps outwards and towards
+    the ends."""
     steps = np.concatenate([np.linspace(0, 12, 241)[1:], np.geomspace(12, 1e8, 60)[1:]])
     near = np.concatenate([np.linspace(0, 0.95, 200)[1:], 1 - np.geomspace(0.05, 1e-14, 60)[1:]])
-    sides = [centre + sign * ((end - centre) * sign * near if math.isfinite(end) else scale * steps) for sign, end in ((-1, low), (1, high))]
+    sides = [
+        centre + sign * ((end - centre) * sign * near if math.isfinite(end) else scale * steps)
+        for sign, end in ((-1, low), (1, high))
+    ]
     return np.concatenate([sides[0][::-1], [centre], sides[1]])
 
 
 def pieces(low: float, high: float, centre: float, scale: float, breaks: Any, n: int) -> Rule:
-    """Points, and what the density at each is to be multiplied by: n on each of the pieces between the ends, the centre and the breaks.
+    """Points, and what the density at each is to be multiplied by: n on each of the pieces between the ends, the centre
+    and the breaks.
 
-    On a finite piece (a, b) x = a + (b - a) / (1 + exp(-pi sinh t)), outwards x = a + scale exp(pi/2 sinh t), at equal steps of t (Takahasi and Mori, 1974):
-    what is singular at the ends of pieces, or has heavy tails, costs nothing. The range grows with n, so that its end shows.
+    On a finite piece (a, b) x = a + (b - a) / (1 + exp(-pi sinh t)), outwards x = a + scale exp(pi/2 sinh t), at equal
+    steps of t (Takahasi and Mori, 1974): what is singular at the ends of pieces, or has heavy tails, costs nothing. The
+    range grows with n, so that its end shows.
     """
     edges = sorted({low, high, centre, *[float(b) for b in breaks]})
     rules = [_piece(a, b, scale, n) for a, b in itertools.pairwise(edges)]
@@ -102,16 +112,21 @@ def _piece(a: float, b: float, scale: float, n: int) -> Rule:
         u, rest = sp.expit(math.pi * np.sinh(t)), sp.expit(-math.pi * np.sinh(t))
         x = np.where(u < rest, a + (b - a) * u, b - (b - a) * rest)
         w = (b - a) * math.pi * np.cosh(t) * u * rest
-    inside = (x - a > _CLOSE * (abs(a) + scale) * (a != 0)) & (math.isinf(b) or (b - x > _CLOSE * (abs(b) + scale) * (b != 0)))
+    inside = (x - a > _CLOSE * (abs(a) + scale) * (a != 0)) & (
+        math.isinf(b) or (b - x > _CLOSE * (abs(b) + scale) * (b != 0))
+    )
     return x, np.where(inside, w * (t[1] - t[0]), 0)
 
 
 def matched(law: Any, n: int) -> Rule | None:
-    """For a draw, one rule a law of its batch, along a last axis: Laguerre for exponential and gamma laws, Jacobi for beta; None for others."""
+    """For a draw, one rule a law of its batch, along a last axis: Laguerre for exponential and gamma laws, Jacobi for
+    beta; None for others."""
     if type(law) is Exponential:
         return _each(lambda: sp.roots_laguerre(n), lambda x: x / np.reshape(law.rate, (1, -1)))
     if type(law) is Gamma:
-        return _each(lambda a: sp.roots_genlaguerre(n, a - 1), lambda x: x / _flat(law.rate, law), _flat(law.concentration, law))
+        return _each(
+            lambda a: sp.roots_genlaguerre(n, a - 1), lambda x: x / _flat(law.rate, law), _flat(law.concentration, law)
+        )
     if type(law) is Beta:
         a, b = (_flat(p, law) for p in law.parameters.values())
         return _each(lambda a, b: sp.roots_jacobi(n, b - 1, a - 1), lambda x: 0.5 * (x + 1), a, b)
@@ -129,7 +144,8 @@ def _each(roots: Callable[..., Rule], place: Callable[[Any], Any], *shapes: Any)
 
 
 def _double_exponential(n: int, first: float) -> Rule:
-    """u = 1 / (1 + exp(-pi sinh t)) at equal steps of t: powers and logarithms at the ends cost nothing. The range grows with n, so that its end shows."""
+    """u = 1 / (1 + exp(-pi sinh t)) at equal steps of t: powers and logarithms at the ends cost nothing. The range
+    grows with n, so that its end shows."""
     t = np.linspace(first, _LAST - 8 / n, n)
     u, rest = sp.expit(math.pi * np.sinh(t)), sp.expit(-math.pi * np.sinh(t))
     w = np.cosh(t) * u * rest
@@ -137,7 +153,8 @@ def _double_exponential(n: int, first: float) -> Rule:
 
 
 def _lanczos(x: Any, w: Any, n: int) -> Rule:
-    """The Gauss rule of a law given by many points: eigenvalues of the Jacobi matrix that Lanczos finds, all vectors kept orthogonal."""
+    """The Gauss rule of a law given by many points: eigenvalues of the Jacobi matrix that Lanczos finds, all vectors
+    kept orthogonal."""
     centre = np.sum(w * x)
     spread = math.sqrt(np.sum(w * (x - centre) ** 2))
     y = (x - centre) / spread

@@ -1,8 +1,10 @@
-"""The function of draws and parameters that a node is: what stands in a graph for the sake of derivatives alone, taken out.
+"""The function of draws and parameters that a node is: what stands in a graph for the sake of derivatives alone, taken
+out.
 
-The truth about E[c] is about the values of c: sum_z p(z; t) c(z; t) is differentiated as a sum of numbers. A box is the number one there,
-``first_order`` the number zero, ``stop_gradient`` the identity. So the mean of what is itself a gradient, or of a bound with
-a derivative of its own making, is held against the derivative of that mean, and not against the derivative that was put in its place.
+The truth about E[c] is about the values of c: sum_z p(z; t) c(z; t) is differentiated as a sum of numbers. A box is the
+number one there, ``first_order`` the number zero, ``stop_gradient`` the identity. So the mean of what is itself a
+gradient, or of a bound with a derivative of its own making, is held against the derivative of that mean, and not
+against the derivative that was put in its place.
 """
 
 from dataclasses import replace
@@ -10,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.backward import estimate
+from scg.core.node import Node, ancestors, parameter, record
+from scg.core.replay import rerun
 from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.estimators.relaxed import straight
-from scg.gradient import estimate
-from scg.graph import Node, ancestors, parameter, record
-from scg.influence import accounted
 from scg.objectives import _weighted
 from scg.primitives import layout
-from scg.replay import rerun
-from scg.sample import draw, is_stochastic, place
-from scg.surrogate import _refuse_steps, box, draws, first_order, only_once
+from scg.stochastic.dependence import accounted
+from scg.stochastic.sites import draw, is_stochastic, place
+from scg.stochastic.surrogate import _refuse_steps, box, draws, first_order, only_once
 
 _CONSTANT = (box, first_order)
 _IDENTITY = (layout.stop_gradient, accounted, estimate, only_once, straight, _weighted)
@@ -34,7 +36,8 @@ class MovingSupport(ScgValueError):
 def plain(roots: list[Node], paths: bool = False) -> list[Node]:
     """Nodes of the same values of which the derivatives are those of the values, between draws.
 
-    With ``paths`` draws of a support that moves with its parameters become paths: a derivative of their density would miss the ends.
+    With ``paths`` draws of a support that moves with its parameters become paths: a derivative of their density would
+    miss the ends.
     """
     order = ancestors(roots, guards=True)
     moving = {n.id for n in order if paths and _moves(n)}
@@ -47,7 +50,11 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
         if rule in _CONSTANT:
             table[node.id] = parameter(node._value)
         elif rule in _IDENTITY:
-            x = table.get(node.operands[0].id, node.operands[0]) if type(node.operands[0]) is Node else parameter(node.operands[0])
+            x = (
+                table.get(node.operands[0].id, node.operands[0])
+                if type(node.operands[0]) is Node
+                else parameter(node.operands[0])
+            )
             table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
         elif node.id in moving or is_stochastic(node) and any(type(o) is Node and o.id in table for o in node.operands):
             table[node.id] = _drawn(node, table, node.id in moving)
@@ -66,7 +73,11 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
 
 
 def _moves(node: Node) -> bool:
-    return node.primitive is draw and not isinstance(law := node.statics["site"].distribution, Discrete) and not law.has(FixedSupport)
+    return (
+        node.primitive is draw
+        and not isinstance(law := node.statics["site"].distribution, Discrete)
+        and not law.has(FixedSupport)
+    )
 
 
 def _drawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
@@ -76,7 +87,9 @@ def _drawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
     site = replace(site, distribution=site.distribution.replaced(**new)) if new else site
     if moves:
         if not site.distribution.has(Reparameterizable):
-            raise MovingSupport(f"the support of {site!r} moves with its parameters, and no path is known along which its draws move")
+            raise MovingSupport(
+                f"the support of {site!r} moves with its parameters, and no path is known along which its draws move"
+            )
         return place(replace(site, estimator=Reparameterized(), rng=np.random.default_rng(0)))
     operands = tuple(site.distribution.parameters.values())
     if node.primitive is not draw:

@@ -1,4 +1,5 @@
-"""Which buffer each result lives in: a buffer is free again when its last reader has run, and an elementwise map writes over an operand that dies."""
+"""Which buffer each result lives in: a buffer is free again when its last reader has run, and an elementwise map writes
+over an operand that dies."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ ALIGNMENT = 64
 
 
 class Assignment(NamedTuple):
-    """``block`` of each operation that has a buffer of its own (by id), the ``sizes`` of the blocks in bytes, and how many results were written in place."""
+    """``block`` of each operation that has a buffer of its own (by id), the ``sizes`` of the blocks in bytes, and how
+    many results were written in place."""
 
     block: dict[int, int]
     sizes: list[int]
@@ -38,7 +40,8 @@ def is_step(op: Op) -> bool:
 
 
 def assign(program: Program, own: set[int]) -> Assignment:
-    """Blocks for all results but those in ``own`` (by id), which have memory of their own, those of several results, and temporaries of regions."""
+    """Blocks for all results but those in ``own`` (by id), which have memory of their own, those of several results,
+    and temporaries of regions."""
     region_of = {id(op): region for region in program.regions for op in region.members}
     temporary = {i for region in program.regions for i in region.temporaries}
     last: dict[int, int] = {}  # the last reader
@@ -59,7 +62,13 @@ def assign(program: Program, own: set[int]) -> Assignment:
     freed: dict[int, list[int]] = {}
     in_place = 0
     for k, op in enumerate(program.ops):
-        if op.rule not in (INPUT, HELD, *SILENT) and op.dtype is not None and origin(op) is op and id(op) not in own and id(op) not in temporary:
+        if (
+            op.rule not in (INPUT, HELD, *SILENT)
+            and op.dtype is not None
+            and origin(op) is op
+            and id(op) not in own
+            and id(op) not in temporary
+        ):
             beside = region_of[id(op)].members if id(op) in region_of else [op]
             over = _dying(op, k, last, block, beside) if is_elementwise(op) else None
             fits = [b for b in free if op.nbytes <= sizes[b] <= 2 * op.nbytes + 1024]
@@ -73,13 +82,15 @@ def assign(program: Program, own: set[int]) -> Assignment:
                 chosen = len(sizes)
                 sizes.append(op.nbytes)
             block[id(op)], holder[chosen] = chosen, id(op)
-            freed.setdefault(release.get(id(op), k), []).append(id(op))  # what nobody reads is a draw that moves its generator on
+            # what nobody reads is a draw that moves its generator on
+            freed.setdefault(release.get(id(op), k), []).append(id(op))
         free += [block[i] for i in freed.pop(k, ()) if holder[block[i]] == i]
     return Assignment(block, sizes, in_place)
 
 
 def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: Sequence[Op]) -> Op | None:
-    """An operand of the same shape and dtype that nobody reads later: its buffer can be written over, element by element.
+    """An operand of the same shape and dtype that nobody reads later: its buffer can be written over, element by
+    element.
 
     Nor may one of those ``beside``, which run part by part with it, read the same memory otherwise (transposed, say).
     """
@@ -89,7 +100,9 @@ def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: 
         o = a
         while o is not origin(o) and (o.rule.name in ("reshape", "alias", "stop_gradient", "path")) and not is_copy(o):
             o = o.args[0]
-        seen_otherwise = any([b is not a and type(b) is Op and origin(b) is origin(o) for other in beside for b in other.args])
+        seen_otherwise = any(
+            [b is not a and type(b) is Op and origin(b) is origin(o) for other in beside for b in other.args]
+        )
         if o is origin(o) and last[id(o)] == k and id(o) in block and o.nbytes == op.nbytes and not seen_otherwise:
             return o
     return None

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import RECORDER, collect_guards, nan_is_sought
+from scg.core.ambient import RECORDER, collect_guards, nan_is_sought
+from scg.core.node import Node, record
+from scg.core.tree import leaves, rebuild
 from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
-from scg.graph import Node, record
 from scg.plans.explain import explain
 from scg.plans.kernels import Otherwise, Raised
 from scg.plans.outside import Outside, functions_of, module_of
@@ -23,8 +24,7 @@ from scg.plans.plan import Plan
 from scg.plans.recording import INPUT, Recorder, drew_elsewhere, recording
 from scg.plans.signature import Signature, is_leaf_array
 from scg.plans.witness import Witness, is_watched, watching
-from scg.sample import is_overridden
-from scg.tree import leaves, rebuild
+from scg.stochastic.sites import is_overridden
 
 PATIENCE = 8
 """Calls in a row in which what the function looks up is another, until it runs plainly."""
@@ -38,36 +38,42 @@ PLAIN = "plain"
 """In the place of plans: this call cannot be compiled."""
 
 
-def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 32, threads: int | None = None, without: Any = ()) -> "Compiled":
+def compile(
+    fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 32, threads: int | None = None, without: Any = ()
+) -> "Compiled":
     """The same function with a compiled plan behind it: same call, same results, from the same draws.
 
         step = scg.compile(scg.value_and_grad(cost))
 
-    ``fn`` is a cost, a derivative of one, or a whole training step (``optimizer.step(gradient)`` in it is taken when the gradient is there).
-    The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans; what it returns, as what all later ones do, comes
-    from NumPy calls on preallocated buffers. Arrays and NumPy scalars among the arguments are inputs; generators draw what they would have
-    drawn; Python numbers, strings, functions and other objects are part of what was planned: another value means another plan. So is what the
-    function looks up outside its arguments: globals, closures, attributes, entries, elements of arrays of which NumPy alone makes something; it is
-    compared at each call. Where it is another ``PATIENCE`` times in a row, the function runs plainly from then on, and a RuntimeWarning says so.
-    Arrays that the function holds and gives to operations of nodes are read anew at each call. An attribute of an optimizer that the
-    function sets is set in each call. Plans are kept
-    for the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a gradient is not finite,
-    the function runs again. The caller owns what is returned. Safe from several threads.
+    ``fn`` is a cost, a derivative of one, or a whole training step (``optimizer.step(gradient)`` in it is taken when
+    the gradient is there). The first call with arrays of some shapes and dtypes runs ``fn`` once, recorded, and plans;
+    what it returns, as what all later ones do, comes from NumPy calls on preallocated buffers. Arrays and NumPy scalars
+    among the arguments are inputs; generators draw what they would have drawn; Python numbers, strings, functions and
+    other objects are part of what was planned: another value means another plan. So is what the function looks up
+    outside its arguments: globals, closures, attributes, entries, elements of arrays of which NumPy alone makes
+    something; it is compared at each call. Where it is another ``PATIENCE`` times in a row, the function runs plainly
+    from then on, and a RuntimeWarning says so. Arrays that the function holds and gives to operations of nodes are read
+    anew at each call. An attribute of an optimizer that the function sets is set in each call. Plans are kept for the
+    ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a
+    gradient is not finite, the function runs again. The caller owns what is returned. Safe from several threads.
 
-    ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to four, where
-    ``threadpoolctl`` is installed; of more, and of another BLAS, it leaves the use to that). While a plan runs on several, or has small products alone, each
-    product has one. The same number gives the same bits.
+    ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to
+    four, where ``threadpoolctl`` is installed; of more, and of another BLAS, it leaves the use to that). While a plan
+    runs on several, or has small products alone, each product has one. The same number gives the same bits.
 
-    ``fn`` runs plainly inside a function that is being differentiated, within ``detect_nan()``, and where ``np.errstate`` asks NumPy to raise.
-    Raises PlanError, which names the line, where a function cannot be compiled: it puts other values into its arguments, or outside, it catches an
-    error that scg raises, it asks Python's ``random`` or a clock. With ``fallback`` it runs plainly then. ``without`` names passes to leave out.
+    ``fn`` runs plainly inside a function that is being differentiated, within ``detect_nan()``, and where
+    ``np.errstate`` asks NumPy to raise. Raises PlanError, which names the line, where a function cannot be compiled: it
+    puts other values into its arguments, or outside, it catches an error that scg raises, it asks Python's ``random``
+    or a clock. With ``fallback`` it runs plainly then. ``without`` names passes to leave out.
     """
     if not callable(fn):
         raise PlanError(f"compile needs a function, got {type(fn).__name__} ({here()})")
     if threads is not None and (not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or threads < 1):
         raise PlanError(f"threads must be a positive number, or None, got {threads!r} ({here()})")
     if not isinstance(capacity, (int, np.integer)) or isinstance(capacity, bool) or capacity < 1:
-        raise PlanError(f"capacity, of how many signatures plans are kept, must be a positive integer, got {capacity!r} ({here()})")
+        raise PlanError(
+            f"capacity, of how many signatures plans are kept, must be a positive integer, got {capacity!r} ({here()})"
+        )
     try:
         left_out = frozenset([without] if isinstance(without, str) else without)
     except TypeError:
@@ -79,7 +85,8 @@ def compile(fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 3
 
 
 class Compiled:
-    """What ``scg.compile`` returns. ``explain(*args)`` prints the plan of a call; ``recorded`` counts the runs that were recorded, ``plainly`` those in which a plan gave up."""
+    """What ``scg.compile`` returns. ``explain(*args)`` prints the plan of a call; ``recorded`` counts the runs that
+    were recorded, ``plainly`` those in which a plan gave up."""
 
     def __init__(self, fn: Callable[..., Any], fallback: bool, capacity: int, options: Options):
         functools.update_wrapper(self, fn, updated=())
@@ -90,7 +97,12 @@ class Compiled:
         self.recorded, self.plainly = 0, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if RECORDER.get() is not None or nan_is_sought() or is_overridden() or not _QUIET.issuperset(np.geterr().values()):
+        if (
+            RECORDER.get() is not None
+            or nan_is_sought()
+            or is_overridden()
+            or not _QUIET.issuperset(np.geterr().values())
+        ):
             return self._fn(*args, **kwargs)
         try:
             signature = Signature(args, kwargs)
@@ -129,30 +141,42 @@ class Compiled:
         return results
 
     def _is_always_stale(self, signature: Signature, changed: str) -> bool:
-        """Whether what the function looks up was another each time in ``PATIENCE`` calls in a row: a plan for each does not pay, and it runs plainly."""
+        """Whether what the function looks up was another each time in ``PATIENCE`` calls in a row: a plan for each does
+        not pay, and it runs plainly."""
         count = self._stale[signature.key] = self._stale.get(signature.key, 0) + 1
         if count < PATIENCE:
             return False
         warnings.warn(
-            f"{_name(self._fn)} runs plainly from now on: {changed}, which it looks up outside its arguments, is another in each call, and a plan holds for one: "
-            f"pass it as an argument, a number as np.float64(x) ({here()})",
+            f"{_name(self._fn)} runs plainly from now on: {changed}, which it looks up outside its arguments, is"
+            " another in each call, and a plan holds for one: pass it as an argument, a number as np.float64(x)"
+            f" ({here()})",
             RuntimeWarning,
             stacklevel=3,
         )
         self._keep(signature, PLAIN)
         return True
 
-    def _without_risk(self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _without_risk(
+        self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Record once more, for a plan without the passes that may have overflowed in this one, which goes."""
         with self._lock:
             plans, _ = self._plans.get(signature.key, ([], None))
             plans[:] = [other for other in plans if other is not plan]
-        return self._record(signature, states, args, kwargs, replace(self._options, without=self._options.without | {"softplus", "factor"}))[0]
+        return self._record(
+            signature,
+            states,
+            args,
+            kwargs,
+            replace(self._options, without=self._options.without | {"softplus", "factor"}),
+        )[0]
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
-        """Print, and return, the plan of a call with these arguments: steps, buffers, bytes, what was fused, what was not and why.
+        """Print, and return, the plan of a call with these arguments: steps, buffers, bytes, what was fused, what was
+        not and why.
 
-        Where there is no plan yet the function runs once, recorded, on copies of the generators; nothing is changed by it.
+        Where there is no plan yet the function runs once, recorded, on copies of the generators; nothing is changed by
+        it.
         """
         signature = Signature(args, kwargs)
         plans = [plan for plan in self._found(signature) if plan is not PLAIN]
@@ -169,9 +193,11 @@ class Compiled:
         print(text)
         return text
 
-    def _planned(self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None) -> tuple[Plan, Any, Any, Any]:
-        """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache: these are its state then, and are
-        put back where it is refused."""
+    def _planned(
+        self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None
+    ) -> tuple[Plan, Any, Any, Any]:
+        """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache:
+        these are its state then, and are put back where it is refused."""
         states = [rng.bit_generator.state for rng in signature.generators]
         own = module_of(self._fn)
         roots: list[tuple[str, Any]] = [(_name(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
@@ -185,15 +211,21 @@ class Compiled:
                 for where, values in changes:
                     if attempt == 2 or any([type(leaf) is Node for value in values for _, leaf in leaves(value)]):
                         raise PlanError(
-                            f"{_name(self._fn)} cannot be compiled: it changes {where}, outside itself, which a plan would not do: return the new value and "
-                            f"keep it there, or pass it as an argument ({here()})"
+                            f"{_name(self._fn)} cannot be compiled: it changes {where}, outside itself, which a plan"
+                            " would not do: return the new value and keep it there, or pass it as an argument"
+                            f" ({here()})"
                         )
-                missed = [code for code in witness.ran if code not in outside.codes and (code.co_names or code.co_freevars)]
+                missed = [
+                    code for code in witness.ran if code not in outside.codes and (code.co_names or code.co_freevars)
+                ]
                 missed_functions = functions_of(missed) if missed and not attempt else []
                 if not changes and not missed_functions:
                     guards = Outside(roots, witness.ran, recorder.read_anew(), own)
                     if guards.iterators:
-                        raise PlanError(f"{_name(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]}, which a plan would not move on: pass what it gives as an argument ({here()})")
+                        raise PlanError(
+                            f"{_name(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]},"
+                            f" which a plan would not move on: pass what it gives as an argument ({here()})"
+                        )
                     plan = Plan(recorder, inputs, result, floor, options or self._options)
                     break
                 roots += [(fn.__name__, fn) for fn in missed_functions]
@@ -227,7 +259,12 @@ class Compiled:
                 self._plans.popitem(last=False)
 
     def _record(
-        self, signature: Signature, states: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None
+        self,
+        signature: Signature,
+        states: list[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options | None = None,
     ) -> tuple[Any, Any]:
         """Run the function once, recorded; its results, and the plan."""
         try:
@@ -240,10 +277,13 @@ class Compiled:
             reason = _of_a_node(error)
             if reason is not None:
                 raise PlanError(f"{_name(self._fn)} cannot be compiled: {reason} ({here()})") from error
-            if isinstance(error, ValueError) and isinstance(error.__cause__, NotDifferentiable):  # of NumPy, where a node is put into an array
+            # of NumPy, where a node is put into an array
+            if isinstance(error, ValueError) and isinstance(error.__cause__, NotDifferentiable):
                 error = error.__cause__
             if isinstance(error, NotDifferentiable):
-                raise PlanError(f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly") from error
+                raise PlanError(
+                    f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly"
+                ) from error
             raise
         self._keep(signature, plan)
         recorder.close()  # what was recorded is not needed any more
@@ -251,7 +291,8 @@ class Compiled:
         _restore(signature, states)
         try:
             with np.errstate(all="ignore"):
-                return plan.call(signature.arrays, signature.generators), plan  # the first call has the bits of all others
+                # the first call has the bits of all others
+                return plan.call(signature.arrays, signature.generators), plan
         except EXPECTED as error:
             _restore(signature, states)
             if isinstance(error, NonFiniteError) and plan.risky and options is None:
@@ -266,7 +307,9 @@ class Compiled:
         return f"<compiled {_name(self._fn)}: {len(self._plans)} signatures>"
 
 
-def run_recorded(recorder: Recorder, witness: Witness, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Node], Any, int]:
+def run_recorded(
+    recorder: Recorder, witness: Witness, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[Node], Any, int]:
     """``fn`` with its arrays as nodes: these nodes, its result in terms of nodes, and the id of the first."""
     inputs: list[Node] = []
 
@@ -295,22 +338,39 @@ def run_recorded(recorder: Recorder, witness: Witness, fn: Callable[..., Any], a
             recorder.undo()
         refused = recorder.later_refusal or witness.refused
         if refused is None and drew():
-            refused = "it draws from a generator that is no argument of the compiled function, and a plan would repeat its numbers: pass rng as an argument", here()
+            refused = (
+                (
+                    "it draws from a generator that is no argument of the compiled function, and a plan would repeat"
+                    " its numbers: pass rng as an argument"
+                ),
+                here(),
+            )
         if refused is None and witness.raised is not None:
             refused = "it catches an error that scg has raised, as it may not be for other values", witness.raised
         if refused is not None:
-            raise PlanError(f"{_name(fn)} cannot be compiled: {refused[0]} ({refused[1]}); scg.compile(fn, fallback=True) runs it plainly")
+            raise PlanError(
+                f"{_name(fn)} cannot be compiled: {refused[0]} ({refused[1]}); scg.compile(fn, fallback=True) runs it"
+                " plainly"
+            )
         for before, after in zip_longest(given, leaves([new, named])):
             if before is None or after is None or before[0] != after[0] or before[1] is not after[1]:
                 path = (before or after)[0][3:]
                 raise PlanError(
-                    f"{_name(fn)} cannot be compiled: it puts another value into its argument {path}, which a plan would not do: return the new "
-                    f"value, or change arrays by optimizer.step(gradient) of scg.optim ({here()})"
+                    f"{_name(fn)} cannot be compiled: it puts another value into its argument {path}, which a plan"
+                    " would not do: return the new value, or change arrays by optimizer.step(gradient) of scg.optim"
+                    f" ({here()})"
                 )
         for path, leaf in leaves(result):
-            if type(leaf) is Node and type(leaf._value) is not tuple or isinstance(leaf, (np.ndarray, np.generic, int, float, complex, str)):
+            if (
+                type(leaf) is Node
+                and type(leaf._value) is not tuple
+                or isinstance(leaf, (np.ndarray, np.generic, int, float, complex, str))
+            ):
                 continue
-            raise PlanError(f"{_name(fn)} cannot be compiled: it returns {type(leaf).__name__} at result{path}, and a plan makes arrays ({here()})")
+            raise PlanError(
+                f"{_name(fn)} cannot be compiled: it returns {type(leaf).__name__} at result{path}, and a plan makes"
+                f" arrays ({here()})"
+            )
     return inputs, result, floor
 
 
@@ -335,7 +395,10 @@ def _of_a_node(error: Exception) -> str | None:
     if isinstance(error, AttributeError) and type(error.obj) is Node:
         return f"a plan does not know the {error.name} of {error.obj!r}"
     if isinstance(error, KeyError) and any([type(x) is Node for x in error.args]):
-        return "a number that a plan does not know is looked up in a dict: pass it as a Python number, a plan for each, or index an array by it"
+        return (
+            "a number that a plan does not know is looked up in a dict: pass it as a Python number, a plan for each, or"
+            " index an array by it"
+        )
     return None
 
 

@@ -1,7 +1,9 @@
-"""Threads beside the caller's, each with a list of steps; and BLAS kept to one thread meanwhile. Nothing of it is left when a plan has ended.
+"""Threads beside the caller's, each with a list of steps; and BLAS kept to one thread meanwhile. Nothing of it is left
+when a plan has ended.
 
-A hand-over costs some 40 microseconds, most of them the system's for waking a processor, so that it pays for parts of a tenth of a millisecond and
-more. A helper waits without spinning: what spins keeps a processor from others, as the threads of a BLAS do for milliseconds after each product.
+A hand-over costs some 40 microseconds, most of them the system's for waking a processor, so that it pays for parts of a
+tenth of a millisecond and more. A helper waits without spinning: what spins keeps a processor from others, as the
+threads of a BLAS do for milliseconds after each product.
 """
 
 import functools
@@ -24,13 +26,16 @@ LIMIT = 4
 
 
 WINDOW = 8_000_000
-"""Nanoseconds over which it is looked how busy others are: the system adds up what running threads take every few milliseconds."""
+"""Nanoseconds over which it is looked how busy others are: the system adds up what running threads take every few
+milliseconds."""
 
 
 class Watch:
-    """Whether other threads of this process are busy: those of a BLAS, say, which wait for its next product for 30 ms, and do so spinning.
+    """Whether other threads of this process are busy: those of a BLAS, say, which wait for its next product for 30 ms,
+    and do so spinning.
 
-    A helper that shares its processor with one of them keeps the caller waiting, for a time slice of some milliseconds at each hand-over.
+    A helper that shares its processor with one of them keeps the caller waiting, for a time slice of some milliseconds
+    at each hand-over.
     """
 
     def __init__(self) -> None:
@@ -80,7 +85,8 @@ class _Work:
         self.go: SimpleQueue[Any] = SimpleQueue()
         self.done = _held()
         self.busy = False
-        self.end: Any = None  # a reference whose callback, in C, tells the thread to end: a method in Python could be interrupted
+        # a reference whose callback, in C, tells the thread to end: a method in Python could be interrupted
+        self.end: Any = None
 
     def serve(self) -> None:
         """The thread's own loop."""
@@ -127,16 +133,20 @@ class Helper:
 
 
 class Crew:
-    """The caller's thread and some helpers. One that is not parked at the end, as after an interrupt, ends its threads when it is dropped."""
+    """The caller's thread and some helpers. One that is not parked at the end, as after an interrupt, ends its threads
+    when it is dropped."""
 
     def __init__(self, size: int):
         self.helpers = [Helper() for _ in range(size - 1)]
 
-    def run(self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None], more: Sequence[Sequence[Step]] | None = None) -> None:
+    def run(
+        self, lists: Sequence[Sequence[Step]], abandon: Callable[[], None], more: Sequence[Sequence[Step]] | None = None
+    ) -> None:
         """Run the lists at once, the first on this thread, to their ends, and then ``more``, if none has failed.
 
-        ``abandon`` lets go whoever waits for a step that failed. Who comes last to the end of its list goes on at once; the others are woken.
-        An interrupt, wherever it comes, is raised when all have ended: their memory is in use until then.
+        ``abandon`` lets go whoever waits for a step that failed. Who comes last to the end of its list goes on at once;
+        the others are woken. An interrupt, wherever it comes, is raised when all have ended: their memory is in use
+        until then.
         """
         errors: list[BaseException] = []  # as they come: the first may be why others fail
         gates = [[_held() for _ in lists] for _ in lists] if more is not None else []
@@ -217,17 +227,20 @@ def _parked(size: int) -> Crew | None:
 
 
 def width() -> int:
-    """How many threads a plan may have: as many as NumPy's BLAS takes and this process has processors; 1 where the BLAS cannot be told to keep to one."""
+    """How many threads a plan may have: as many as NumPy's BLAS takes and this process has processors; 1 where the BLAS
+    cannot be told to keep to one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(BLAS.threads(), affinity)
     return count if count <= LIMIT else 1
 
 
 class _Blas:
-    """The number of threads of OpenBLAS, by ``threadpoolctl``: a setting of the process. Where that is not installed, or NumPy has another BLAS, it is left alone.
+    """The number of threads of OpenBLAS, by ``threadpoolctl``: a setting of the process. Where that is not installed,
+    or NumPy has another BLAS, it is left alone.
 
-    ``users`` are those who want one thread. Whatever an interrupt leaves undone is done by the next ``release``, of which each user makes two.
-    Only of an OpenBLAS with threads of its own: with those of OpenMP it is a setting of each thread.
+    ``users`` are those who want one thread. Whatever an interrupt leaves undone is done by the next ``release``, of
+    which each user makes two. Only of an OpenBLAS with threads of its own: with those of OpenMP it is a setting of each
+    thread.
     """
 
     def __init__(self) -> None:
@@ -282,7 +295,8 @@ class _Blas:
 
 
 def with_one_thread(call: Callable[[], Any]) -> Any:
-    """What ``call`` returns, run while BLAS keeps to one thread. An interrupt, wherever it comes, leaves BLAS as it was."""
+    """What ``call`` returns, run while BLAS keeps to one thread. An interrupt, wherever it comes, leaves BLAS as it
+    was."""
     user = object()
     try:
         try:

@@ -22,7 +22,13 @@ def explain(plan: Any) -> str:
     for op in program.ops:
         k = region_of.get(id(op))
         turn = turn_of.get(id(op))
-        lane = "" if turn is None or program.width == 1 else "  rows " + "|".join(map(str, turn.cuts)) if turn.cuts else f"  thread {turn.lane}"
+        lane = (
+            ""
+            if turn is None or program.width == 1
+            else "  rows " + "|".join(map(str, turn.cuts))
+            if turn.cuts
+            else f"  thread {turn.lane}"
+        )
         if k is not None and program.regions[k].members[0] is op:
             lines.append(_region(k, program.regions[k]) + lane)
         own = id(op) in homes or op.rule in SILENT
@@ -39,21 +45,36 @@ def explain(plan: Any) -> str:
         kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and op.rule not in SILENT else ""
         mark = " called plainly" if own and is_plain(op) else ""
         mark += lane if k is None else ""
-        lines.append(f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind}  {home}{mark}{'  ' + op.statics['line'] if 'line' in op.statics else ''}".rstrip())
+        lines.append(
+            f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind} "
+            f" {home}{mark}{'  ' + op.statics['line'] if 'line' in op.statics else ''}".rstrip()
+        )
     size = sum(assignment.sizes)
     held = sum([op.nbytes for op in program.ops if op.rule in (INPUT, HELD)])
     naive = sum([op.nbytes for op in program.ops if op.rule not in (INPUT, HELD, *SILENT) and origin(op) is op])
     head = [
-        f"{steps} steps, {len(assignment.sizes)} buffers of {size:,} bytes in all (one for each result: {naive:,}), {assignment.in_place} results in place",
-        f"arguments {held:,} bytes; results in arrays of the caller {sum([op.nbytes for op in plan.results.values()]):,} bytes",
-        "passes (operations after): " + ", ".join([f"{name} {struck} ({after})" for name, struck, after in plan.report]),
+        (
+            f"{steps} steps, {len(assignment.sizes)} buffers of {size:,} bytes in all (one for each result: {naive:,}),"
+            f" {assignment.in_place} results in place"
+        ),
+        (
+            f"arguments {held:,} bytes; results in arrays of the caller"
+            f" {sum([op.nbytes for op in plan.results.values()]):,} bytes"
+        ),
+        "passes (operations after): "
+        + ", ".join([f"{name} {struck} ({after})" for name, struck, after in plan.report]),
     ]
     head += program.notes
     if program.risky:
-        head.append("softplus by one exponential, or a common factor taken out: where that is not finite all is computed again as it was written")
+        head.append(
+            "softplus by one exponential, or a common factor taken out: where that is not finite all is computed again"
+            " as it was written"
+        )
     tail = []
     if plainly:
-        tail.append("called plainly, and copied into their buffers: " + ", ".join(sorted({op.rule.name for op in plainly})))
+        tail.append(
+            "called plainly, and copied into their buffers: " + ", ".join(sorted({op.rule.name for op in plainly}))
+        )
     alone = [(op, why) for op in program.ops if id(op) not in region_of and (why := why_not(op, program)) is not None]
     tail += [f"not in a region: {names[id(op)]} {op.rule.name} {list(op.shape)}: {why}" for op, why in alone]
     if plan.later_calls:
@@ -63,11 +84,13 @@ def explain(plan: Any) -> str:
 
 def _region(k: int, region: Region) -> str:
     rows = region.rows()
-    return f"  region {k}: {len(region.members)} maps of {list(region.shape)} in {len(rows)} blocks of up to {max([b - a for a, b in rows])} rows; {len(region.temporaries)} need no array"
+    return (
+        f"  region {k}: {len(region.members)} maps of {list(region.shape)} in {len(rows)} blocks of up to"
+        f" {max([b - a for a, b in rows])} rows; {len(region.temporaries)} need no array"
+    )
 
 
 def _constant(x: Any) -> str:
     if isinstance(x, np.ndarray) and x.ndim:
         return f"{x.dtype}{list(x.shape)}"
     return f"{np.asarray(x)[()]:.6g}" if np.asarray(x).dtype.kind in "fiu" else str(x)
-

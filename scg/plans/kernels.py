@@ -1,7 +1,8 @@
-"""How an operation runs into a buffer: as a view of its operand, as a ufunc, reduction or product with ``out=``, or called plainly and copied.
+"""How an operation runs into a buffer: as a view of its operand, as a ufunc, reduction or product with ``out=``, or
+called plainly and copied.
 
-``kernel(op)`` is a function ``fn(*operands, out)``; ``view(op)`` a function of one array, where the result is the operand's own memory.
-A primitive that nobody here knows is called plainly.
+``kernel(op)`` is a function ``fn(*operands, out)``; ``view(op)`` a function of one array, where the result is the
+operand's own memory. A primitive that nobody here knows is called plainly.
 """
 
 import functools
@@ -11,26 +12,29 @@ from typing import Any
 
 import numpy as np
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import RULES, Node
 from scg.distributions.constraints import finite
 from scg.errors import NonFiniteError
-from scg.graph import RULES, Node
 from scg.plans.program import CHOICE, FINITE, Op
 from scg.plans.recording import numbers
 from scg.primitives import contraction, indexing, layout, reduction
 from scg.primitives import elementwise as elementwise_
-from scg.sample import draw, noise, path
+from scg.stochastic.sites import draw, noise, path
 
 Kernel = Callable[..., Any]
 
 FEW, FEW_TRANSPOSED, WIDE = 32, 100, 100
-"""Rows up to which a product in single precision is taken by columns, also where a transpose is on its right, and rows and columns that this has at least."""
+"""Rows up to which a product in single precision is taken by columns, also where a transpose is on its right, and rows
+and columns that this has at least."""
 
 SMALL_PRODUCT, SMALL_RESULT, FEWEST = 10**6, 1200, 8
-"""Multiplications up to which OpenBLAS has a kernel that does not rearrange its operands first, elements of the result, with a transpose, and the columns at once that are worth it."""
+"""Multiplications up to which OpenBLAS has a kernel that does not rearrange its operands first, elements of the result,
+with a transpose, and the columns at once that are worth it."""
 
 BOUND = 1e30
-"""What sums of squares stay below: in single precision products of such arrays are finite then, and sums of up to 10^46 elements."""
+"""What sums of squares stay below: in single precision products of such arrays are finite then, and sums of up to 10^46
+elements."""
 
 
 class Otherwise(Exception):
@@ -38,7 +42,8 @@ class Otherwise(Exception):
 
 
 class Raised(Exception):
-    """Something that is called as it is, or that draws, has raised an error for these values: the plain call tells which, in its own words."""
+    """Something that is called as it is, or that draws, has raised an error for these values: the plain call tells
+    which, in its own words."""
 
 
 class Generators:
@@ -62,7 +67,11 @@ def view(op: Op) -> Callable[[Any], Any] | None:
         return lambda x: np.transpose(x, statics["axes"])
     if rule is layout._broadcast_to:
         return lambda x: np.broadcast_to(x, statics["shape"])
-    if rule is indexing._getitem and len(op.args) == 1 and all([isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in statics["index"]]):
+    if (
+        rule is indexing._getitem
+        and len(op.args) == 1
+        and all([isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in statics["index"]])
+    ):
         index = statics["index"] if Ellipsis in statics["index"] else (*statics["index"], ...)  # a view, of no axes too
         return lambda x: x[index]
     return None
@@ -83,7 +92,11 @@ def kernel(op: Op, generators: Generators) -> Kernel:
         return _product(op)
     if rule is contraction._dot:
         return np.vecdot if op.dtype.kind == "f" else functools.partial(_plain, rule.fn, op.statics)
-    if rule is indexing._scatter and len(op.args) == 1 and all([isinstance(i, (int, slice)) for i in op.statics["index"]]):
+    if (
+        rule is indexing._scatter
+        and len(op.args) == 1
+        and all([isinstance(i, (int, slice)) for i in op.statics["index"]])
+    ):
         return functools.partial(_placed, op.statics["index"])
     if rule is layout._astype or rule is layout._as_integer:
         return lambda x, out: np.copyto(out, x, casting="unsafe")
@@ -107,7 +120,8 @@ def kernel(op: Op, generators: Generators) -> Kernel:
 
 
 def is_elementwise(op: Op) -> bool:
-    """Whether the result may be written over an operand of its shape and dtype, and be computed part by part along leading axes."""
+    """Whether the result may be written over an operand of its shape and dtype, and be computed part by part along
+    leading axes."""
     return op.rule.axes is elementwise and op.dtype is not None
 
 
@@ -118,9 +132,12 @@ def is_plain(op: Op) -> bool:
 
 
 def may_differ(node: Node) -> bool:
-    """Whether a node may raise an error for other values, or have another shape: all that is called plainly, and is no view."""
+    """Whether a node may raise an error for other values, or have another shape: all that is called plainly, and is no
+    view."""
     several = type(node._value) is tuple
-    op = Op(node.primitive, node.operands, node.statics, None if several else node.shape, None if several else node.dtype)
+    op = Op(
+        node.primitive, node.operands, node.statics, None if several else node.shape, None if several else node.dtype
+    )
     return view(op) is None and is_plain(op)
 
 
@@ -130,18 +147,26 @@ def is_there(*values: Any) -> bool:
 
 
 def cast_scalars(op: Op) -> None:
-    """Make Python numbers beside arrays into arrays of the dtype that NumPy would give them: a ufunc converts them anew at each call."""
+    """Make Python numbers beside arrays into arrays of the dtype that NumPy would give them: a ufunc converts them anew
+    at each call."""
     fn = op.rule.fn
     if not isinstance(fn, np.ufunc) or op.statics or fn.nout != 1 or fn.signature is not None:
         return
     if any([type(a) in (float, int, bool) for a in op.args]):
-        given = tuple([type(a) if type(a) in (float, int) else np.dtype(bool) if type(a) is bool else a.dtype for a in op.args])
+        given = tuple(
+            [type(a) if type(a) in (float, int) else np.dtype(bool) if type(a) is bool else a.dtype for a in op.args]
+        )
         try:
             loop = fn.resolve_dtypes((*given, None))
         except (TypeError, ValueError):
             return
         try:
-            op.args = tuple([np.asarray(a, d) if type(a) in (float, int, bool) else a for a, d in zip(op.args, loop[:-1], strict=True)])
+            op.args = tuple(
+                [
+                    np.asarray(a, d) if type(a) in (float, int, bool) else a
+                    for a, d in zip(op.args, loop[:-1], strict=True)
+                ]
+            )
         except OverflowError:  # np.uint8(3) < 300, which NumPy answers
             return
     op.args = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in op.args])
@@ -168,12 +193,14 @@ def _finite(norms: int, *values: Any) -> None:
 
 
 def is_bounded(squares: Any) -> bool:
-    """Whether sums of squares are so small that what they stand for, and products and sums of it, are finite. False at a NaN."""
+    """Whether sums of squares are so small that what they stand for, and products and sums of it, are finite. False at
+    a NaN."""
     return bool((squares.item() if squares.size == 1 else np.add.reduce(squares, axis=None)) < BOUND)
 
 
 def _square(x: Any) -> float:
-    """The sum of squares, in one pass of BLAS; infinite where that is not to be had. Row by row: a long product would wake BLAS's other threads."""
+    """The sum of squares, in one pass of BLAS; infinite where that is not to be had. Row by row: a long product would
+    wake BLAS's other threads."""
     if not x.flags.c_contiguous:
         x = x.T
         if not x.flags.c_contiguous:
@@ -309,7 +336,12 @@ def _draw(op: Op, generators: Generators) -> Kernel:
 
 
 def _numbers(op: Op, generators: Generators) -> Kernel:
-    name, args, kwargs, k = op.statics["name"].partition(".")[2], op.statics["args"], op.statics["kwargs"], op.statics["generator"]
+    name, args, kwargs, k = (
+        op.statics["name"].partition(".")[2],
+        op.statics["args"],
+        op.statics["kwargs"],
+        op.statics["generator"],
+    )
 
     def fill(out: Any) -> None:
         out[...] = getattr(generators.current[k], name)(*args, **kwargs)

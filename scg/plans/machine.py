@@ -1,4 +1,5 @@
-"""A plan with buffers of its own: steps that are bound to them once, and to the arrays of a call when these are other ones."""
+"""A plan with buffers of its own: steps that are bound to them once, and to the arrays of a call when these are other
+ones."""
 
 import math
 import sys
@@ -18,7 +19,8 @@ from scg.plans.recording import INPUT
 from scg.plans.waiting import Access, Task, hold, lane_lists
 
 SMALL = 2**14
-"""Bytes up to which a result is copied out of its buffer; a larger one is written into an array that the caller then owns."""
+"""Bytes up to which a result is copied out of its buffer; a larger one is written into an array that the caller then
+owns."""
 
 
 class Dynamic:
@@ -34,7 +36,8 @@ class Machine:
     """Buffers and bound steps; ``run`` computes. One call at a time."""
 
     def __init__(self, program: Program, assignment: Assignment, results: dict[int, int], slots: int):
-        """``results``: slots (after those of the arguments) of the operations that are written into arrays of the caller."""
+        """``results``: slots (after those of the arguments) of the operations that are written into arrays of the
+        caller."""
         self.generators = Generators()
         self.blocks = [aligned(n) for n in assignment.sizes]
         self.places: dict[int, Any] = {}
@@ -48,7 +51,11 @@ class Machine:
                 self.places[id(op)] = place
         width = program.width
         shown = _Shown(self.places, assignment, results) if width > 1 else None
-        tasks = [self._task(turn, lane, shown) for turn in program.turns for lane in (range(width) if turn.cuts else [turn.lane])]
+        tasks = [
+            self._task(turn, lane, shown)
+            for turn in program.turns
+            for lane in (range(width) if turn.cuts else [turn.lane])
+        ]
         self.steps = [step for task in tasks for step in task.steps]  # in the order of the program
         self.lanes, self.locks = lane_lists(tasks, width) if width > 1 else ([self.steps], [])
 
@@ -86,21 +93,36 @@ class Machine:
             scratch = [aligned(max([b - a for a, b in blocks]) * size) for size in sizes]
             steps += [self._step(op, block, homes, scratch) for block in blocks for op in region.members]
             temporary = region.temporaries
-        accesses = [] if shown is None else [found for op in turn.members for found in shown.accesses(op, rows, temporary)]
+        accesses = (
+            [] if shown is None else [found for op in turn.members for found in shown.accesses(op, rows, temporary)]
+        )
         return Task(lane, steps, accesses)
 
     def _step(self, op: Op, rows: tuple[int, int] | None, homes: dict[int, int], scratch: list[Any]) -> Step:
-        """One operation bound to its operands and its result, or to these rows of them; what is bound at the call has its place noted."""
+        """One operation bound to its operands and its result, or to these rows of them; what is bound at the call has
+        its place noted."""
         args: list[Any] = []
         for k, operand in enumerate((*op.args, op)):
-            look = None if rows is None else (lambda x: x[rows[0] : rows[1]]) if operand is op else cut_operand(op, k, *rows)
+            look = (
+                None
+                if rows is None
+                else (lambda x: x[rows[0] : rows[1]])
+                if operand is op
+                else cut_operand(op, k, *rows)
+            )
             if id(operand) in homes and type(operand) is Op:
                 assert rows is not None
                 shape = (rows[1] - rows[0], *operand.shape[1:])
-                place: Any = scratch[homes[id(operand)]][: math.prod(shape) * operand.dtype.itemsize].view(operand.dtype).reshape(shape)
+                place: Any = (
+                    scratch[homes[id(operand)]][: math.prod(shape) * operand.dtype.itemsize]
+                    .view(operand.dtype)
+                    .reshape(shape)
+                )
             elif type(operand) is Op and type(self.places.get(id(operand))) is Dynamic:
                 found = self.places[id(operand)]
-                self.references[found.slot].append((args, len(args), found.views if look is None else (*found.views, look)))
+                self.references[found.slot].append(
+                    (args, len(args), found.views if look is None else (*found.views, look))
+                )
                 place = None
             else:
                 place = self.places.get(id(operand)) if type(operand) is Op else operand
@@ -135,7 +157,8 @@ class Machine:
         return place
 
     def fresh(self, slot: int, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array for a result, bound to its slot: a new one, or one that was returned before and that everybody has dropped since."""
+        """An array for a result, bound to its slot: a new one, or one that was returned before and that everybody has
+        dropped since."""
         spares = self.spares.setdefault(slot, [])
         for array in spares:
             if sys.getrefcount(array) <= (self.counts[slot] if self.bound[slot] is array else _COUNT):
@@ -148,8 +171,15 @@ class Machine:
         self.counts[slot] = sys.getrefcount(array)
         return array
 
-    def run(self, arrays: Sequence[Any], generators: list[np.random.Generator], crew: Crew | None, more: Sequence[Sequence[Step]] | None = None) -> None:
-        """Bind the arguments and run all steps, in lanes where there is a crew, and ``more`` of them when all lanes are through."""
+    def run(
+        self,
+        arrays: Sequence[Any],
+        generators: list[np.random.Generator],
+        crew: Crew | None,
+        more: Sequence[Sequence[Step]] | None = None,
+    ) -> None:
+        """Bind the arguments and run all steps, in lanes where there is a crew, and ``more`` of them when all lanes are
+        through."""
         for slot, array in enumerate(arrays):
             if self.bound[slot] is not array:
                 self.bind(slot, array)
@@ -170,7 +200,8 @@ class _Shown:
 
     def __init__(self, places: dict[int, Any], assignment: Assignment, results: dict[int, int]):
         self.places, self.assignment, self.results = places, assignment, results
-        self.stood: dict[int, Any] = {}  # arrays in the place of those that are known only at the call; nobody writes to them
+        # arrays in the place of those that are known only at the call; nobody writes to them
+        self.stood: dict[int, Any] = {}
 
     def accesses(self, op: Op, rows: tuple[int, int] | None, temporary: frozenset[int]) -> Iterator[Access]:
         """All but that of temporaries, which are each lane's own, and of arguments, to which nobody writes."""
@@ -182,7 +213,13 @@ class _Shown:
             source = origin(operand)
             if source.rule in (INPUT, HELD, *SILENT):
                 continue
-            look = None if rows is None else (lambda x: x[rows[0] : rows[1]]) if operand is op else cut_operand(op, k, *rows)
+            look = (
+                None
+                if rows is None
+                else (lambda x: x[rows[0] : rows[1]])
+                if operand is op
+                else cut_operand(op, k, *rows)
+            )
             place = self.places[id(operand)]
             if type(place) is Dynamic:
                 array = self.stood.setdefault(id(source), np.empty(source.shape, source.dtype))
@@ -197,7 +234,12 @@ class _Shown:
 
 def temporaries(region: Region) -> tuple[dict[int, int], list[int]]:
     """Which block-sized array each temporary of a region is in, by id, and the bytes that a row of each array has."""
-    last = {id(a): k for k, op in enumerate(region.members) for a in op.args if type(a) is Op and id(a) in region.temporaries}
+    last = {
+        id(a): k
+        for k, op in enumerate(region.members)
+        for a in op.args
+        if type(a) is Op and id(a) in region.temporaries
+    }
     homes: dict[int, int] = {}
     widths: list[int] = []
     free: list[int] = []

@@ -1,8 +1,9 @@
 """What a function looks up outside its arguments, and whether it is as it was: a plan holds for that alone.
 
-``Outside`` walks from a function through its closure, its globals and the functions, classes, modules and objects that it reaches there, by the
-names that stand in their code, and notes what each place holds: names of modules, cells, attributes, entries of dicts and lists, elements of
-arrays. ``changed`` tells the first place that holds something else by now, and ``restore`` puts back what was there.
+``Outside`` walks from a function through its closure, its globals and the functions, classes, modules and objects that
+it reaches there, by the names that stand in their code, and notes what each place holds: names of modules, cells,
+attributes, entries of dicts and lists, elements of arrays. ``changed`` tells the first place that holds something else
+by now, and ``restore`` puts back what was there.
 """
 
 import dis
@@ -23,15 +24,55 @@ from typing import Any
 import numpy as np
 import scipy
 
+from scg.core.node import Node, Primitive
 from scg.errors import PACKAGE
-from scg.graph import Node, Primitive
 
 MISSING = object()
-_ATOMS = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), slice, range, np.dtype, np.ufunc, np.generic, GenericAlias)
-_WRAPPERS = {property: ("fget",), staticmethod: ("__func__",), classmethod: ("__func__",), functools.cached_property: ("func",)}
-_COMPUTED = frozenset(["getattr", "hasattr", "setattr", "vars", "__dict__", "attrgetter", "asdict", "astuple", "fields", "dir", "globals", "eval", "exec"])
+_ATOMS = (
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    bytes,
+    type(None),
+    type(Ellipsis),
+    slice,
+    range,
+    np.dtype,
+    np.ufunc,
+    np.generic,
+    GenericAlias,
+)
+_WRAPPERS = {
+    property: ("fget",),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    functools.cached_property: ("func",),
+}
+_COMPUTED = frozenset(
+    [
+        "getattr",
+        "hasattr",
+        "setattr",
+        "vars",
+        "__dict__",
+        "attrgetter",
+        "asdict",
+        "astuple",
+        "fields",
+        "dir",
+        "globals",
+        "eval",
+        "exec",
+    ]
+)
 _PATHS = sysconfig.get_paths()
-_LIBRARIES = (PACKAGE, *[os.path.dirname(str(m.__file__)) + os.sep for m in (np, scipy)], *{_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_LIBRARIES = (
+    PACKAGE,
+    *[os.path.dirname(str(m.__file__)) + os.sep for m in (np, scipy)],
+    *{_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+)
 LARGE = 2**20
 """Bytes from which on arrays are compared with a copy, element by element, and not as bytes."""
 
@@ -42,7 +83,8 @@ def _is_installed(file: str) -> bool:
 
 
 def is_library(namespace: Mapping[str, Any], own: str = "") -> bool:
-    """Whether a module's code is that of a library, which looks up nothing that a user changes: the standard one, or what is installed, but for ``own``."""
+    """Whether a module's code is that of a library, which looks up nothing that a user changes: the standard one, or
+    what is installed, but for ``own``."""
     name, file = str(namespace.get("__name__", "")).partition(".")[0], namespace.get("__file__")
     if not isinstance(file, str):
         return name in sys.stdlib_module_names or name.startswith("namedtuple_")  # the module of a generated __new__
@@ -84,7 +126,8 @@ class Names:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether a place that held ``a`` and holds ``b`` is as it was: the same object, or an equal number, string, method or tuple of such."""
+    """Whether a place that held ``a`` and holds ``b`` is as it was: the same object, or an equal number, string, method
+    or tuple of such."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -217,7 +260,9 @@ class _Cells(_Place):
                     cell.cell_contents = value
 
     def where(self) -> str:
-        return next((name for name, a, b in zip(self.names, self.values, self.now(), strict=True) if not same(a, b)), self.label)
+        return next(
+            (name for name, a, b in zip(self.names, self.values, self.now(), strict=True) if not same(a, b)), self.label
+        )
 
 
 class _Items(_Place):
@@ -269,11 +314,17 @@ _ATTRIBUTE, _ITEM = "{}.{}", "{}[{!r}]"
 class Outside:
     """The places that ``roots`` lead to, and what they hold now.
 
-    Of all code that is reached, or, with ``ran`` (code that was run, and its globals), of that alone. ``read``: ids of arrays whose elements need
-    no look, since who calls reads them anew.
+    Of all code that is reached, or, with ``ran`` (code that was run, and its globals), of that alone. ``read``: ids of
+    arrays whose elements need no look, since who calls reads them anew.
     """
 
-    def __init__(self, roots: Iterable[tuple[str, Any]], ran: Mapping[CodeType, Any] | None = None, read: Iterable[int] = (), own: str = ""):
+    def __init__(
+        self,
+        roots: Iterable[tuple[str, Any]],
+        ran: Mapping[CodeType, Any] | None = None,
+        read: Iterable[int] = (),
+        own: str = "",
+    ):
         self._roots, self._ran, self._own = list(roots), ran, own
         self.names = Names()
         for code in ran or ():
@@ -283,7 +334,8 @@ class Outside:
         self.places: list[_Place] = []
         self.codes: set[CodeType] = set()
         before = -1
-        while before != len(self.names.attributes) + len(self.names.globals):  # a name found late may stand for what was met before
+        # a name found late may stand for what was met before
+        while before != len(self.names.attributes) + len(self.names.globals):
             before = len(self.names.attributes) + len(self.names.globals)
             self._walk()
 
@@ -363,7 +415,10 @@ class Outside:
             self._class(label, x)
         elif isinstance(x, weakref.ref):
             self._stack.append((label, x()))
-        elif isinstance(x, (Node, Primitive, np.random.Generator, np.random.RandomState, io.IOBase)) or kind.__module__ == "scg.plans.recording":
+        elif (
+            isinstance(x, (Node, Primitive, np.random.Generator, np.random.RandomState, io.IOBase))
+            or kind.__module__ == "scg.plans.recording"
+        ):
             pass  # constants, or looked at elsewhere
         elif isinstance(x, (dict, MappingProxyType)):
             self._entries(label, x, tuple(x), True, _ITEM)
@@ -383,7 +438,9 @@ class Outside:
     def _entries(self, label: str, holder: Any, keys: tuple[Any, ...], whole: bool, spelling: str) -> None:
         if keys or whole:
             place = _Entries(label, holder, keys, whole, spelling)
-            self._place(place, [(spelling.format(label, key), value) for key, value in zip(keys, place.values, strict=True)])
+            self._place(
+                place, [(spelling.format(label, key), value) for key, value in zip(keys, place.values, strict=True)]
+            )
 
     def _function(self, label: str, fn: FunctionType) -> None:
         code, library = fn.__code__, is_library(fn.__globals__, self._own)
@@ -425,29 +482,50 @@ class Outside:
         for kind in owner.__mro__:
             module = sys.modules.get(kind.__module__)
             if module is None or not is_library(vars(module), self._own):
-                taken = self.names.attributes | {name for name, value in vars(kind).items() if name.startswith("__") and isinstance(value, FunctionType)}
+                taken = self.names.attributes | {
+                    name
+                    for name, value in vars(kind).items()
+                    if name.startswith("__") and isinstance(value, FunctionType)
+                }
                 keys = tuple(sorted(taken & vars(kind).keys() - {"__dict__", "__weakref__", "__doc__", "__module__"}))
                 if keys:
                     place = _Class(label, kind, keys)
-                    self._place(place, [(f"{label}.{key}", value) for key, value in zip(keys, place.values, strict=True)])
+                    self._place(
+                        place, [(f"{label}.{key}", value) for key, value in zip(keys, place.values, strict=True)]
+                    )
 
     def _attributes(self, label: str, x: Any) -> None:
         """Of an object: those that are named; all where names are computed, and of what looks like a container."""
         kind = type(x)
         module = sys.modules.get(kind.__module__)
         library = module is not None and is_library(vars(module), self._own)
-        every = self.names.computed and not library or not library and isinstance(x, (Mapping, MutableSequence, MutableSet))
+        every = (
+            self.names.computed and not library or not library and isinstance(x, (Mapping, MutableSequence, MutableSet))
+        )
         inside = getattr(x, "__dict__", None)
         if isinstance(inside, dict) and (inside or not library):
             names = set(inside) if every else (self.names.attributes | {"__wrapped__"}) & inside.keys()
             self._entries(label, inside, tuple(sorted(names)), every, _ATTRIBUTE)
             if not library and not every:
-                absent = tuple(sorted(name for name in self.names.attributes - inside.keys() if not callable(getattr(kind, name, None))))
+                absent = tuple(
+                    sorted(
+                        name
+                        for name in self.names.attributes - inside.keys()
+                        if not callable(getattr(kind, name, None))
+                    )
+                )
                 self._entries(label, inside, absent, False, _ATTRIBUTE)
-        slots = [name for k in kind.__mro__ for name in _names(vars(k).get("__slots__", ())) if name in self.names.attributes or every]
+        slots = [
+            name
+            for k in kind.__mro__
+            for name in _names(vars(k).get("__slots__", ()))
+            if name in self.names.attributes or every
+        ]
         if slots:
             place = _Attributes(label, x, tuple(sorted(set(slots) - {"__dict__", "__weakref__"})))
-            self._place(place, [(f"{label}.{name}", value) for name, value in zip(place.names, place.values, strict=True)])
+            self._place(
+                place, [(f"{label}.{name}", value) for name, value in zip(place.names, place.values, strict=True)]
+            )
         if not library:
             self._class(label, kind)
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.node import Node, ancestors
+from scg.core.tree import leaves, rebuild
 from scg.errors import NonFiniteError
-from scg.graph import Node, ancestors
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
 from scg.plans.crew import Crew, Watch, crew, park, run_steps, with_one_thread
@@ -17,15 +18,14 @@ from scg.plans.kernels import is_finite, is_there, may_differ
 from scg.plans.machine import SMALL, Machine
 from scg.plans.program import HELD, Op, Program, from_recording
 from scg.plans.recording import INPUT, Choice, Recorder, is_python_number
-from scg.tree import leaves, rebuild
 
 MACHINES = 4
 """How many sets of buffers a plan keeps for threads that run it at once."""
 
 
 class Output(NamedTuple):
-    """One result: ``slot`` where it is written into an array of the caller, ``argument`` where it is one; a NumPy scalar where ``scalar``, a number of
-    Python's own where ``python``."""
+    """One result: ``slot`` where it is written into an array of the caller, ``argument`` where it is one; a NumPy
+    scalar where ``scalar``, a number of Python's own where ``python``."""
 
     value: Any
     slot: int | None
@@ -49,7 +49,8 @@ class Ending(NamedTuple):
 
 
 class Plan:
-    """What one recorded run became. ``call`` gives the results of another call with the same signature, or raises Otherwise."""
+    """What one recorded run became. ``call`` gives the results of another call with the same signature, or raises
+    Otherwise."""
 
     def __init__(self, recorder: Recorder, inputs: Sequence[Node], result: Any, floor: int, options: "passes.Options"):
         self.outside: Any = None  # what the function looked up
@@ -61,25 +62,58 @@ class Plan:
             tail = [leaf for tree in later.trees for _, leaf in leaves(tree)]
             spans.append((later, len(found) + len(trailing), len(tail)))
             trailing += tail
-        taken = {node.id for node in ancestors([x for x in [*found, *trailing, *recorder.watched] if type(x) is Node], floor)}
-        recorder.choices += [Choice(is_there, (node,), True, node.line) for node in recorder.made if node.id not in taken | recorder.draws.keys() and may_differ(node)]
+        taken = {
+            node.id for node in ancestors([x for x in [*found, *trailing, *recorder.watched] if type(x) is Node], floor)
+        }
+        recorder.choices += [
+            Choice(is_there, (node,), True, node.line)
+            for node in recorder.made
+            if node.id not in taken | recorder.draws.keys() and may_differ(node)
+        ]
         watched = [node for node in {node.id: node for node in recorder.watched}.values() if node.id >= floor]
         program = from_recording(recorder, inputs, [*found, *trailing, *watched], floor)
         program.kept = len(found) + len(trailing)
-        program.checked = {k for later, start, n in spans if later.now for k in range(start, start + n)} | set(range(program.kept, len(program.outputs)))
-        program.stepped = sum([node.size for later in recorder.later_calls if later.now for tree in later.trees for _, node in leaves(tree)])
+        program.checked = {k for later, start, n in spans if later.now for k in range(start, start + n)} | set(
+            range(program.kept, len(program.outputs))
+        )
+        program.stepped = sum(
+            [
+                node.size
+                for later in recorder.later_calls
+                if later.now
+                for tree in later.trees
+                for _, node in leaves(tree)
+            ]
+        )
         self.report = passes.run(program, options)
         self.risky = program.risky
         self.program = program
         self.arguments = len(inputs)
         self._position = {node.id: k for k, node in enumerate(inputs)}
         results, own = self._results(program, found)
-        self._outputs = [self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)]
-        self._endings = [Ending(later.call, later.now, tuple([rebuild(t, itertools.count()) for t in later.trees]), program.outputs[start : start + n]) for later, start, n in spans]
-        read = [*[o.value for o in self._outputs], *[value for ending in self._endings if ending.now for value in ending.values]]
+        self._outputs = [
+            self._output(node, value, results, recorder) for node, value in zip(found, program.outputs, strict=False)
+        ]
+        self._endings = [
+            Ending(
+                later.call,
+                later.now,
+                tuple([rebuild(t, itertools.count()) for t in later.trees]),
+                program.outputs[start : start + n],
+            )
+            for later, start, n in spans
+        ]
+        read = [
+            *[o.value for o in self._outputs],
+            *[value for ending in self._endings if ending.now for value in ending.values],
+        ]
         unchanged = not any([_is_foreign_memory(value) for value in read])
-        self._at_once = unchanged and bool(self._endings) and self._endings[0].now  # the first ending begins where the steps end: nobody reads what it changes
-        self._locks = sorted({later.lock for later in recorder.later_calls if later.lock is not None}, key=lambda lock: id(lock.__self__))  # everywhere in the same order
+        # the first ending begins where the steps end: nobody reads what it changes
+        self._at_once = unchanged and bool(self._endings) and self._endings[0].now
+        # everywhere in the same order
+        self._locks = sorted(
+            {later.lock for later in recorder.later_calls if later.lock is not None}, key=lambda lock: id(lock.__self__)
+        )
         self._own, self._slots = results, len(inputs) + len(results)
         self.assignment = assign(program, own)
         for op in program.ops:
@@ -100,7 +134,8 @@ class Plan:
         return [ending.call for ending in self._endings]
 
     def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
-        """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError where zeros may have to absorb."""
+        """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError
+        where zeros may have to absorb."""
         with self._lock:
             machine = self._machines.pop() if self._machines else None
         if machine is None:
@@ -123,7 +158,8 @@ class Plan:
         if k < len(self._locks):
             with self._locks[k]():
                 return self._locked(k + 1, machine, arrays, generators)
-        threads = crew(self.program.width) if self.program.width > 1 and not self._watch.look() else None  # else the same steps one after the other: the same bits
+        # else the same steps one after the other: the same bits
+        threads = crew(self.program.width) if self.program.width > 1 and not self._watch.look() else None
         call = functools.partial(self._computed, machine, arrays, generators, threads)
         try:
             found = call() if self.program.width == 1 and self.program.shares else with_one_thread(call)
@@ -135,18 +171,33 @@ class Plan:
             park(threads)
         return found
 
-    def _computed(self, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator], threads: Crew | None) -> Any:
+    def _computed(
+        self, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator], threads: Crew | None
+    ) -> Any:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
             machine.fresh(slot, op.shape, op.dtype)
         width, endings = self.program.width, self._endings
         first = [machine.read(value) for value in endings[0].values] if self._at_once else []
-        at_once = self._at_once and all([x.flags.c_contiguous for x in first])  # what is not would be copied before it is there
+        # what is not would be copied before it is there
+        at_once = self._at_once and all([x.flags.c_contiguous for x in first])
         machine.run(arrays, generators, threads, endings[0].lists(width, first) if at_once else None)
-        found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))  # before parameters change
+        # before parameters change
+        found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
         rest = endings[1:] if at_once else endings
-        given = [[_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values] for ending in rest]
-        if not all([is_finite(x) for ending, values in zip(rest, given, strict=True) if ending.now for x, v in zip(values, ending.values, strict=True) if type(v) is not Op]):
+        given = [
+            [_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values]
+            for ending in rest
+        ]
+        if not all(
+            [
+                is_finite(x)
+                for ending, values in zip(rest, given, strict=True)
+                if ending.now
+                for x, v in zip(values, ending.values, strict=True)
+                if type(v) is not Op
+            ]
+        ):
             raise NonFiniteError("an array that the function holds, given as a gradient, is not finite")
         for ending, values in zip(rest, given, strict=True):
             lists = ending.lists(width, values)
@@ -173,7 +224,13 @@ class Plan:
         results: dict[int, int] = {}
         self._by_id: dict[int, Op] = {}
         for value in program.outputs[: len(found)]:
-            if type(value) is Op and value.nbytes > SMALL and value.rule not in (INPUT, HELD) and origin(value) is value and id(value) not in results:
+            if (
+                type(value) is Op
+                and value.nbytes > SMALL
+                and value.rule not in (INPUT, HELD)
+                and origin(value) is value
+                and id(value) not in results
+            ):
                 results[id(value)] = self.arguments + len(results)
                 self._by_id[id(value)] = value
         return results, set(results)
@@ -184,7 +241,12 @@ class Plan:
         slot = results.get(id(value)) if type(value) is Op else None
         if slot is not None and any([o.slot == slot for o in getattr(self, "_given", [])]):
             slot = None  # the same result twice: two arrays
-        scalar = type(node) is Node and node.shape == () and node.id not in recorder.arrays and (node.id in recorder.scalars or isinstance(node._value, np.generic))
+        scalar = (
+            type(node) is Node
+            and node.shape == ()
+            and node.id not in recorder.arrays
+            and (node.id in recorder.scalars or isinstance(node._value, np.generic))
+        )
         output = Output(value, slot, None, scalar, is_python_number(node))
         self._given = [*getattr(self, "_given", []), output]
         return output

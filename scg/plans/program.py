@@ -1,4 +1,5 @@
-"""What a recorded run computed, as a list of operations that passes rewrite: no nodes, no values, only what leads to what."""
+"""What a recorded run computed, as a list of operations that passes rewrite: no nodes, no values, only what leads to
+what."""
 
 import math
 import sys
@@ -8,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.node import PARAMETER, Node, Primitive, ancestors, primitive
 from scg.errors import PlanError, here
-from scg.graph import PARAMETER, Node, Primitive, ancestors, primitive
 from scg.plans.recording import HELD, INPUT, Recorder, is_python_number, numbers
-from scg.sample import draw, noise
+from scg.stochastic.sites import draw, noise
 
 CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
 """A test of values that must come out as it did when the function was recorded."""
 
 FINITE = primitive(lambda *values: None, name="finite")
-"""A test that operands are finite; the first ``norms`` of them are sums of squares, where the others are if these are small."""
+"""A test that operands are finite; the first ``norms`` of them are sums of squares, where the others are if these are
+small."""
 
 SILENT = (CHOICE, FINITE)
 """What makes nothing."""
@@ -30,11 +32,21 @@ LEAVES = (INPUT, HELD, noise, draw, numbers)
 
 
 class Op:
-    """One operation: a primitive, its operands (operations, or numbers and arrays that never change), and what it makes."""
+    """One operation: a primitive, its operands (operations, or numbers and arrays that never change), and what it
+    makes."""
 
     __slots__ = ("rule", "args", "statics", "shape", "dtype", "line", "value")
 
-    def __init__(self, rule: Primitive, args: Sequence[Any], statics: dict[str, Any], shape: Any, dtype: Any, line: str = "", value: Any = None):
+    def __init__(
+        self,
+        rule: Primitive,
+        args: Sequence[Any],
+        statics: dict[str, Any],
+        shape: Any,
+        dtype: Any,
+        line: str = "",
+        value: Any = None,
+    ):
         self.rule, self.args, self.statics = rule, tuple(args), statics
         self.shape, self.dtype, self.line, self.value = shape, dtype, line, value
 
@@ -57,10 +69,12 @@ class Op:
 
 
 class Program:
-    """Operations in an order in which each follows its operands; ``inputs`` by position of the argument, ``outputs`` as operations or constants."""
+    """Operations in an order in which each follows its operands; ``inputs`` by position of the argument, ``outputs`` as
+    operations or constants."""
 
     def __init__(self, ops: list[Op], inputs: dict[int, int], outputs: list[Any], notes: list[str] | None = None):
-        self.ops, self.inputs, self.outputs = ops, inputs, outputs  # ``inputs``: id of the operation -> position of the argument
+        # ``inputs``: id of the operation -> position of the argument
+        self.ops, self.inputs, self.outputs = ops, inputs, outputs
         self.notes = notes or []
         self.regions: list[Any] = []  # of ``passes.blocks``
         self.width = 1  # how many threads it may have
@@ -72,7 +86,8 @@ class Program:
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not
 
     def rewrite(self, change: Callable[[Op, Callable[[Op], Op]], Any]) -> int:
-        """Replace each operation by what ``change(op, add)`` returns: an operation that it passed to ``add`` or that stood before, a constant, or None: it stays.
+        """Replace each operation by what ``change(op, add)`` returns: an operation that it passed to ``add`` or that
+        stood before, a constant, or None: it stays.
 
         Operands are those of the new program already. The number of operations that were replaced.
         """
@@ -125,7 +140,11 @@ def _is_owned(array: np.ndarray) -> bool:
 
 def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[Any], floor: int) -> Program:
     """The program of a recorded run; ``floor`` is the least id of its nodes: what is older is constant."""
-    roots = [*results, *[operand for choice in recorder.choices for operand in choice.operands], *[node for node, _ in recorder.draws.values()]]
+    roots = [
+        *results,
+        *[operand for choice in recorder.choices for operand in choice.operands],
+        *[node for node, _ in recorder.draws.values()],
+    ]
     order = ancestors([root for root in roots if type(root) is Node and root.id >= floor], floor)
     recorder.check_order(order, inputs)
     position = {node.id: k for k, node in enumerate(inputs)}
@@ -151,11 +170,19 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
 
     def cast(op: Any, operand: Any, node: Node) -> Any:
         """A number of Python beside an array has the dtype that NumPy gives it there."""
-        if type(op) is not Op or not is_python_number(operand) or type(node._value) is tuple or all([is_python_number(o) or type(o) in (float, int, bool) for o in node.operands]):
+        if (
+            type(op) is not Op
+            or not is_python_number(operand)
+            or type(node._value) is tuple
+            or all([is_python_number(o) or type(o) in (float, int, bool) for o in node.operands])
+        ):
             return op
         dtype, fn = node.dtype, node.primitive.fn
         if isinstance(fn, np.ufunc) and not node.statics:
-            kinds = [o._value.python if is_python_number(o) else type(o) if type(o) in (float, int, bool) else o.dtype for o in node.operands]
+            kinds = [
+                o._value.python if is_python_number(o) else type(o) if type(o) in (float, int, bool) else o.dtype
+                for o in node.operands
+            ]
             dtype = fn.resolve_dtypes((*kinds, *[None] * fn.nout))[[o is operand for o in node.operands].index(True)]
         if dtype == op.dtype or dtype.kind not in "fiu":
             return op
@@ -173,13 +200,23 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         if node.id in recorder.draws:
             statics = {**statics, "generator": recorder.draws[node.id][1]}
         elif node.primitive in (noise, draw):
-            raise PlanError(f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})")
+            raise PlanError(
+                f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})"
+            )
         if "site" in statics:
             statics = {**statics, "site": replace(statics["site"].unlinked(), rng=None), "value": None}
         elif "index" in statics and isinstance(statics["index"], tuple):
             statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
         kept = None if node.id in recorder.forgotten and not several else value
-        op = Op(node.primitive, [cast(of(o), o, node) for o in node.operands], statics, None if several else value.shape, None if several else value.dtype, node.line, kept)
+        op = Op(
+            node.primitive,
+            [cast(of(o), o, node) for o in node.operands],
+            statics,
+            None if several else value.shape,
+            None if several else value.dtype,
+            node.line,
+            kept,
+        )
         if node.id in position:
             found[id(op)] = position[node.id]
         table[node.id] = op
@@ -188,4 +225,3 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         statics = {"test": choice.test, "outcome": choice.outcome, "line": choice.line}
         ops.append(Op(CHOICE, [of(o) for o in choice.operands], statics, (), np.dtype(bool)))
     return Program(ops, found, [of(r) if type(r) is Node else r for r in results])
-

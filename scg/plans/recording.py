@@ -1,7 +1,8 @@
-"""One run of a function, recorded: its arguments as inputs, everything it computed as nodes, its draws, its choices by values, its steps.
+"""One run of a function, recorded: its arguments as inputs, everything it computed as nodes, its draws, its choices by
+values, its steps.
 
-The run is a plain one, so that its results are those of the call. What cannot be done again from the record alone (a value read into Python,
-a generator that is no argument, a baseline that learns) refuses with the user's line.
+The run is a plain one, so that its results are those of the call. What cannot be done again from the record alone (a
+value read into Python, a generator that is no argument, a baseline that learns) refuses with the user's line.
 """
 
 import contextlib
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from scg.ambient import AMBIENT, RECORDER, Ambient
+from scg.core.ambient import AMBIENT, RECORDER, Ambient
+from scg.core.generators import held_generators, state_of
+from scg.core.node import Node, ancestors, primitive, record
+from scg.core.operands import described
+from scg.core.tree import leaves, map_leaves
 from scg.errors import PACKAGE, PlanError, here
-from scg.generators import held_generators, state_of
-from scg.graph import Node, ancestors, primitive, record
-from scg.operands import described
-from scg.tree import leaves, map_leaves
 
 INPUT = primitive(lambda: None, name="input")
 """A leaf: an array that the function is called with."""
@@ -31,7 +32,8 @@ numbers = primitive(lambda value, **call: value, name="numbers")
 
 
 class _Number:
-    """A Python number that a generator returned: NumPy gives what it makes with an array the dtype of the array, and Python's operators make others of it."""
+    """A Python number that a generator returned: NumPy gives what it makes with an array the dtype of the array, and
+    Python's operators make others of it."""
 
     shape, ndim, size, nbytes, itemsize = (), 0, 1, 8, 8
     dtype: np.dtype[Any]
@@ -79,10 +81,11 @@ class Choice(NamedTuple):
 
 
 class Later(NamedTuple):
-    """What has side effects, and begins when the values are there: ``call(threads, *trees)`` with arrays, which may return, for each thread, steps to do.
+    """What has side effects, and begins when the values are there: ``call(threads, *trees)`` with arrays, which may
+    return, for each thread, steps to do.
 
-    With ``now`` the arrays are those of now, and finite, when the steps run, and the call, which may come before, does but note where they are; without,
-    they are what they are when it is their turn.
+    With ``now`` the arrays are those of now, and finite, when the steps run, and the call, which may come before, does
+    but note where they are; without, they are what they are when it is their turn.
     """
 
     call: Callable[..., Any]
@@ -100,15 +103,18 @@ class Recorder:
         self.draws: dict[int, tuple[Node, int]] = {}  # by id: the node, and the position of its generator
         self.later_calls: list[Later] = []
         self.watched: list[Node] = []  # what must be finite, as it was: else zeros absorb
-        self.originals: dict[int, tuple[Any, Any]] = {}  # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
+        # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
+        self.originals: dict[int, tuple[Any, Any]] = {}
         self.scalars: set[int] = set()
         self.arrays: set[int] = set()
         self.forgotten: set[int] = set()
         self._outer: list[set[int]] = []
         self._changed: tuple[list[Any], int] | None = None
         self.inputs: list[Any] = []
-        self.made: list[Node] = []  # nodes that are called plainly: what nobody takes of them may still raise, or have another shape
-        self.later_refusal: tuple[str, str] | None = None  # why, and where, what was done cannot be planned, if the run comes to its end
+        # nodes that are called plainly: what nobody takes of them may still raise, or have another shape
+        self.made: list[Node] = []
+        # why, and where, what was done cannot be planned, if the run comes to its end
+        self.later_refusal: tuple[str, str] | None = None
         self._undo: list[tuple[Any, str, Any]] = []
         self._placing = 0
         self._drew_in_place = False
@@ -130,30 +136,49 @@ class Recorder:
         """A node was made."""
         if node.operands and not isinstance(node.primitive.fn, np.ufunc):
             self.made.append(node)
-            if any([is_python_number(o) for o in node.operands]):  # functions know numbers of Python by their exact type
-                given = [o._value.python(o._value) if is_python_number(o) else o._value if type(o) is Node else o for o in node.operands]
+            # functions know numbers of Python by their exact type
+            if any([is_python_number(o) for o in node.operands]):
+                given = [
+                    o._value.python(o._value) if is_python_number(o) else o._value if type(o) is Node else o
+                    for o in node.operands
+                ]
                 value = node.primitive.fn(*given, **node.statics)
                 node._value = value if hasattr(value, "dtype") or isinstance(value, tuple) else np.asarray(value)[()]
         if self.later_refusal is None and not _QUIET.issuperset(np.geterr().values()):
-            self.refuse_later("np.errstate asks for an error, or a call, within it, and a plan runs with all warnings off: put it around the call", here())
+            self.refuse_later(
+                "np.errstate asks for an error, or a call, within it, and a plan runs with all warnings off: put it"
+                " around the call",
+                here(),
+            )
 
     def changed_in_place(self, node: Node) -> None:
         """``node += other``, and the like."""
         if isinstance(node._value, np.ndarray) and any([np.may_share_memory(node._value, x) for x in self.inputs]):
-            self.refuse("it changes an argument in place, which a plan would not do: write a = a + 1 for a += 1, and return the new array")
+            self.refuse(
+                "it changes an argument in place, which a plan would not do: write a = a + 1 for a += 1, and return the"
+                " new array"
+            )
 
     def hashed(self, node: Node) -> None:
         """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its value."""
         if node.shape == () and (node.primitive is INPUT or node.dtype.kind in "iub") and not _is_ours(2):
-            self.refuse("a number that a plan does not know is looked up in a dict or a set: pass it as a Python number, a plan for each, or index an array by it")
+            self.refuse(
+                "a number that a plan does not know is looked up in a dict or a set: pass it as a Python number, a plan"
+                " for each, or index an array by it"
+            )
 
     def shown(self) -> None:
         """A node is made into text."""
         if not _is_ours(2):
-            self.refuse_later("an array is made into text, which would show the values of the recorded run for ever: return it, and print that", here())
+            self.refuse_later(
+                "an array is made into text, which would show the values of the recorded run for ever: return it, and"
+                " print that",
+                here(),
+            )
 
     def assigned(self, owner: Any, name: str, value: Any, lock: Any) -> None:
-        """``owner.name = value``, which is done again in each call when it is its turn, and undone at the end of this run."""
+        """``owner.name = value``, which is done again in each call when it is its turn, and undone at the end of this
+        run."""
         self._undo.append((owner, name, vars(owner).get(name, self)))
         self.later(functools.partial(_assign, owner, name), (value,), [], lock=lock)
 
@@ -174,7 +199,10 @@ class Recorder:
 
     def generator(self, rng: Any) -> np.random.Generator:
         if not isinstance(rng, _Proxy) or rng.recorder is not self:
-            self.refuse("its generator is no argument of the compiled function, and a plan could not draw the same numbers: pass rng as an argument")
+            self.refuse(
+                "its generator is no argument of the compiled function, and a plan could not draw the same numbers:"
+                " pass rng as an argument"
+            )
         return rng.real
 
     def drawn(self, node: Node, rng: Any) -> Node:
@@ -188,7 +216,10 @@ class Recorder:
         try:
             value = draw(distribution, rng, shape)
             if type(value) is Node and self._drew_in_place:
-                self.refuse(f"{getattr(draw, '__self__', draw)!r} draws numbers that are no nodes: it must take them by scg.sample.noise_node")
+                self.refuse(
+                    f"{getattr(draw, '__self__', draw)!r} draws numbers that are no nodes: it must take them by"
+                    " scg.sample.noise_node"
+                )
         finally:
             self._placing, self._drew_in_place = self._placing - 1, before
         return value
@@ -197,7 +228,8 @@ class Recorder:
         self.watched += [g for g in gradients if type(g) is Node and g.dtype.kind in "fc"]
 
     def typed(self, node: Node, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A call of NumPy's ``fn`` made a node without axes: whether NumPy makes a scalar of it is seen from a call with the values."""
+        """A call of NumPy's ``fn`` made a node without axes: whether NumPy makes a scalar of it is seen from a call
+        with the values."""
         try:
             with np.errstate(all="ignore"):
                 made = fn(*_values(args), **_values(kwargs))
@@ -222,7 +254,9 @@ class Recorder:
         return True
 
     def within(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        self._outer.append({leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT})
+        self._outer.append(
+            {leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT}
+        )
         try:
             return fn(*args, **kwargs)
         finally:
@@ -233,10 +267,19 @@ class Recorder:
         active = set().union(*self._outer)
         return bool(active) and any([node.id in active for node in ancestors([cost], min(active))])
 
-    def later(self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False, lock: Any = None) -> None:
+    def later(
+        self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False, lock: Any = None
+    ) -> None:
         arrays = [leaf._value if type(leaf) is Node else leaf for tree in trees for _, leaf in leaves(tree)]
-        if now and self._changed is not None and any([np.may_share_memory(x, a) for x in arrays for a in self._changed[0]]):
-            self.refuse("a step is given, as a gradient, an array that an earlier step changes, which a plan would do at its end: leave that to the next call")
+        if (
+            now
+            and self._changed is not None
+            and any([np.may_share_memory(x, a) for x in arrays for a in self._changed[0]])
+        ):
+            self.refuse(
+                "a step is given, as a gradient, an array that an earlier step changes, which a plan would do at its"
+                " end: leave that to the next call"
+            )
         self.later_calls.append(Later(call, trees, now, lock))
         if not changed:
             return
@@ -273,8 +316,8 @@ class Recorder:
         for node in nodes:
             if node.id > stamp and any([type(o) is Node and o.id in stale or id(o) in fresh for o in node.operands]):
                 raise PlanError(
-                    f"this cannot be compiled: {node!r}, made at {node.line}, uses parameters after the optimizer's step, which a plan takes at "
-                    f"its end: leave that to the next call ({here()})"
+                    f"this cannot be compiled: {node!r}, made at {node.line}, uses parameters after the optimizer's"
+                    f" step, which a plan takes at its end: leave that to the next call ({here()})"
                 )
 
     def numbers_drawn(self, proxy: "_Proxy", name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -286,9 +329,15 @@ class Recorder:
         if any([type(x) is Node for x in given]):
             self.refuse(f"rng.{name} was given a node, {described(given)}: draw with scg.sample")
         if name in ("shuffle", "bytes", "spawn") or kwargs.get("out") is not None:
-            self.refuse(f"rng.{name} makes no array that a plan could make again: draw with scg.sample, or pass the numbers as an argument")
+            self.refuse(
+                f"rng.{name} makes no array that a plan could make again: draw with scg.sample, or pass the numbers as"
+                " an argument"
+            )
         if sys._getframe(2).f_code.co_filename.startswith(PACKAGE):
-            self.refuse("a law was sampled outside scg.sample, so that its numbers are no nodes: write scg.sample(law, estimator, rng=rng)")
+            self.refuse(
+                "a law was sampled outside scg.sample, so that its numbers are no nodes: write scg.sample(law,"
+                " estimator, rng=rng)"
+            )
         value = method(*args, **kwargs)
         value = value if isinstance(value, (np.ndarray, np.generic)) else python_number(value)
         return self.drawn(record(numbers, (), {"name": f"rng.{name}", "args": args, "kwargs": kwargs}, value, 3), proxy)
@@ -300,7 +349,17 @@ def _is_ours(depth: int) -> bool:
 
 
 def _assign(owner: Any, name: str, threads: int, value: Any) -> None:
-    setattr(owner, name, value[()] if isinstance(value, np.ndarray) and value.shape == () else np.array(value) if isinstance(value, np.ndarray) else value)
+    setattr(
+        owner,
+        name,
+        (
+            value[()]
+            if isinstance(value, np.ndarray) and value.shape == ()
+            else np.array(value)
+            if isinstance(value, np.ndarray)
+            else value
+        ),
+    )
 
 
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
@@ -335,7 +394,8 @@ for _name in dir(np.random.Generator):
 
 
 def drew_elsewhere(fn: Callable[..., Any]) -> Callable[[], bool]:
-    """A function that tells whether, since now, a generator has drawn that ``fn`` holds, or NumPy's global one: a plan would repeat the numbers."""
+    """A function that tells whether, since now, a generator has drawn that ``fn`` holds, or NumPy's global one: a plan
+    would repeat the numbers."""
     before = [(g, state_of(g)) for g in held_generators(fn)]
     return lambda: any([state_of(g) != state for g, state in before])
 

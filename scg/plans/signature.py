@@ -1,4 +1,5 @@
-"""What a call looks like from outside: its arrays, its generators, and a key of all that a plan depends on beside the arrays' values."""
+"""What a call looks like from outside: its arrays, its generators, and a key of all that a plan depends on beside the
+arrays' values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.node import Node
+from scg.core.operands import described
+from scg.core.tree import children
 from scg.errors import PlanError, here
-from scg.graph import Node
-from scg.operands import described
-from scg.tree import children
 
 
 class Signature:
-    """The leaves of the arguments, sorted: ``arrays``, ``generators``, and ``key``; ``nodes`` where a node is among them.
+    """The leaves of the arguments, sorted: ``arrays``, ``generators``, and ``key``; ``nodes`` where a node is among
+    them.
 
-    Arrays and NumPy scalars are inputs, known to the key by shape and dtype. All else is part of the key: Python numbers, strings, None and
-    functions by value, other objects by identity.
+    Arrays and NumPy scalars are inputs, known to the key by shape and dtype. All else is part of the key: Python
+    numbers, strings, None and functions by value, other objects by identity.
     """
 
     __slots__ = ("arrays", "generators", "key", "nodes", "kept")
@@ -57,7 +59,10 @@ class Signature:
             return kind
         if isinstance(x, np.ndarray):
             if isinstance(x, (np.ma.MaskedArray, np.matrix)):
-                raise PlanError(f"a plan takes plain arrays, no masked ones and no np.matrix, got {kind.__name__} {described((x,))} ({here()})")
+                raise PlanError(
+                    f"a plan takes plain arrays, no masked ones and no np.matrix, got {kind.__name__} {described((x,))}"
+                    f" ({here()})"
+                )
             self.arrays.append(np.asarray(x))
             return kind, x.dtype, x.shape, x.flags.c_contiguous
         if kind is float or kind is complex:

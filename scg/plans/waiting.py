@@ -1,6 +1,8 @@
-"""What waits for what: tasks of several lanes, in the order of a program, of which two that touch the same memory keep that order if one writes to it.
+"""What waits for what: tasks of several lanes, in the order of a program, of which two that touch the same memory keep
+that order if one writes to it.
 
-That is all that is needed for the lanes to compute what one thread would: it does not matter who decided which task goes where.
+That is all that is needed for the lanes to compute what one thread would: it does not matter who decided which task
+goes where.
 """
 
 from _thread import allocate_lock
@@ -22,7 +24,8 @@ class Task(NamedTuple):
 
 
 def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
-    """Pairs (i, k): on its lane, task k must wait for the end of task i, of another lane. None that follows from others."""
+    """Pairs (i, k): on its lane, task k must wait for the end of task i, of another lane. None that follows from
+    others."""
     recent: dict[Any, list[tuple[int, int, bool, int]]] = {}  # by root: earlier accesses
     place = [0] * len(tasks)  # of a task in its lane, from 1
     length = [0] * width
@@ -65,7 +68,11 @@ def lane_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], lis
         before.setdefault(k, []).append(lock)
     lists: list[list[Step]] = [[] for _ in range(width)]
     for k, task in enumerate(tasks):
-        lists[task.lane] += [(lock.acquire, ()) for lock in before.get(k, ())] + task.steps + [(lock.release, ()) for lock in after.get(k, ())]
+        lists[task.lane] += (
+            [(lock.acquire, ()) for lock in before.get(k, ())]
+            + task.steps
+            + [(lock.release, ()) for lock in after.get(k, ())]
+        )
     return lists, locks
 
 

@@ -1,4 +1,5 @@
-"""Who watches one recorded run from outside: which code runs, what leaves scg as an exception, and what is called that answers otherwise each time.
+"""Who watches one recorded run from outside: which code runs, what leaves scg as an exception, and what is called that
+answers otherwise each time.
 
 A profile function of this thread, for the time of the run; the one before is put back.
 """
@@ -14,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from scg.core.node import apply
 from scg.errors import PACKAGE, place
-from scg.graph import apply
 from scg.plans.outside import is_library
 
 _ENDS = frozenset([code for name, code in dis.opmap.items() if name.startswith(("RETURN_", "YIELD_"))])
@@ -23,14 +24,17 @@ _GENERATOR = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC
 _READS = frozenset(["read", "readline", "readlines", "readinto", "__next__"])
 _SUSPECT = frozenset(["urandom", "input", "open", *[name for name, value in vars(time).items() if callable(value)]])
 _CLOCKS = frozenset(["now", "utcnow", "today"])
-_RANDOM = "it draws from Python's random, whose numbers a plan would repeat: draw from a generator of NumPy that is an argument"
+_RANDOM = (
+    "it draws from Python's random, whose numbers a plan would repeat: draw from a generator of NumPy that is an"
+    " argument"
+)
 _APPLY = apply.__code__
 _ENVIRONMENT = type(os.environ).__getitem__.__code__
 
 
 class Witness:
-    """What was seen of a run: ``ran``, code of users with its globals; ``raised``, the line where an error of scg came back to a user's code;
-    ``refused``, what a plan could not do again, and where."""
+    """What was seen of a run: ``ran``, code of users with its globals; ``raised``, the line where an error of scg came
+    back to a user's code; ``refused``, what a plan could not do again, and where."""
 
     def __init__(self, own: str):
         self._own = own
@@ -45,7 +49,9 @@ class Witness:
         if event == "c_call":
             owner = getattr(arg, "__self__", None)
             kind = type(owner)
-            if (arg.__name__ in _SUSPECT if kind is ModuleType else kind not in self._harmless) and self._inside is None:
+            if (
+                arg.__name__ in _SUSPECT if kind is ModuleType else kind not in self._harmless
+            ) and self._inside is None:
                 self._called(arg, owner, frame)
         elif event == "return":
             if self._inside is not None:
@@ -58,7 +64,10 @@ class Witness:
             if code not in self._library:
                 self._library[code] = is_library(frame.f_globals, self._own)
                 if code is _ENVIRONMENT:
-                    self._refuse("it looks up os.environ, which a plan would not: pass what stands there as an argument", frame.f_back)
+                    self._refuse(
+                        "it looks up os.environ, which a plan would not: pass what stands there as an argument",
+                        frame.f_back,
+                    )
                 if frame.f_globals is vars(random):
                     self._refuse(_RANDOM, frame.f_back)
             if not self._library[code]:
@@ -70,7 +79,12 @@ class Witness:
     def _returned(self, frame: FrameType) -> None:
         """Nothing came back: where an error did, from scg to a user's code, note the line."""
         code, caller = frame.f_code, frame.f_back
-        if caller is None or not code.co_filename.startswith(PACKAGE) or caller.f_code.co_filename.startswith(PACKAGE) or code.co_flags & _GENERATOR:
+        if (
+            caller is None
+            or not code.co_filename.startswith(PACKAGE)
+            or caller.f_code.co_filename.startswith(PACKAGE)
+            or code.co_flags & _GENERATOR
+        ):
             return
         if code.co_code[frame.f_lasti] not in _ENDS and not is_library(caller.f_globals, self._own):
             self.raised = place(caller.f_code, caller.f_lasti)
@@ -78,7 +92,11 @@ class Witness:
     def _called(self, fn: Any, owner: Any, frame: FrameType) -> None:
         """A built-in function was called, or a method of an object."""
         kind = type(owner)
-        if kind is not ModuleType and not issubclass(kind, (random.Random, contextvars.ContextVar, type)) and kind.__module__ != "_io":
+        if (
+            kind is not ModuleType
+            and not issubclass(kind, (random.Random, contextvars.ContextVar, type))
+            and kind.__module__ != "_io"
+        ):
             self._harmless.add(kind)
             return
         why = self._otherwise_each_time(fn, owner, frame)
@@ -96,9 +114,16 @@ class Witness:
         if isinstance(owner, random.Random) and fn.__name__ in ("random", "getrandbits"):
             return _RANDOM
         if fn.__name__ == "urandom" and module in ("posix", "nt"):
-            return "it draws from the system, whose numbers a plan would repeat: draw from a generator of NumPy that is an argument"
+            return (
+                "it draws from the system, whose numbers a plan would repeat: draw from a generator of NumPy that is an"
+                " argument"
+            )
         if module is None and owner is not None and type(owner).__module__ == "_io":
-            return "it reads from a file, which a plan would not" if fn.__name__ in _READS and not is_library(frame.f_globals, self._own) else None
+            return (
+                "it reads from a file, which a plan would not"
+                if fn.__name__ in _READS and not is_library(frame.f_globals, self._own)
+                else None
+            )
         if is_library(frame.f_globals, self._own):
             return None
         if module == "time" or isinstance(owner, type) and owner.__module__ == "datetime" and fn.__name__ in _CLOCKS:

@@ -1,4 +1,5 @@
-"""Bessel, hypergeometric and elliptic functions, orthogonal polynomials and integrals of ``scipy.special``, by their recurrences."""
+"""Bessel, hypergeometric and elliptic functions, orthogonal polynomials and integrals of ``scipy.special``, by their
+recurrences."""
 
 import math
 
@@ -34,7 +35,9 @@ def _struve_rest(v, x):
 
 
 derivatives(sp.struve, "v", lambda out, v, x: 0.5 * (sp.struve(v - 1, x) - sp.struve(v + 1, x) + _struve_rest(v, x)))
-derivatives(sp.modstruve, "v", lambda out, v, x: 0.5 * (sp.modstruve(v - 1, x) + sp.modstruve(v + 1, x) + _struve_rest(v, x)))
+derivatives(
+    sp.modstruve, "v", lambda out, v, x: 0.5 * (sp.modstruve(v - 1, x) + sp.modstruve(v + 1, x) + _struve_rest(v, x))
+)
 # Kelvin functions: ber'' = -bei - ber' / x, bei'' = ber - bei' / x
 for _re, _im, _rep, _imp in ((sp.ber, sp.bei, sp.berp, sp.beip), (sp.ker, sp.kei, sp.kerp, sp.keip)):
     derivatives(_re, lambda out, x, slope=_rep: slope(x))
@@ -90,7 +93,8 @@ def _agm_slope(out, a, b):
 derivatives(sp.agm, _agm_slope, lambda out, a, b: _agm_slope(out, b, a))
 
 
-# orthogonal polynomials: a derivative is a polynomial of the next lower degree n, of another family; of degree -1 it is 0
+# orthogonal polynomials: a derivative is a polynomial of the next lower degree n, of another family; of degree -1 it is
+# 0
 def _lower(fn, n, *arguments):
     return np.where(n > 0, fn(np.maximum(n - 1, 0), *arguments), 0)
 
@@ -103,9 +107,15 @@ derivatives(sp.eval_chebyc, "n", lambda out, n, x: n * _lower(sp.eval_chebyu, n,
 derivatives(sp.eval_chebyu, "n", lambda out, n, x: 2 * _lower(sp.eval_gegenbauer, n, 2.0, x))
 derivatives(sp.eval_sh_chebyu, "n", lambda out, n, x: 4 * _lower(sp.eval_gegenbauer, n, 2.0, 2 * x - 1))
 derivatives(sp.eval_chebys, "n", lambda out, n, x: _lower(sp.eval_gegenbauer, n, 2.0, 0.5 * x))
-derivatives(sp.eval_gegenbauer, "n", "alpha", lambda out, n, alpha, x: 2 * alpha * _lower(sp.eval_gegenbauer, n, alpha + 1, x))
 derivatives(
-    sp.eval_jacobi, "n", "alpha", "beta", lambda out, n, a, b, x: 0.5 * (n + a + b + 1) * _lower(sp.eval_jacobi, n, a + 1, b + 1, x)
+    sp.eval_gegenbauer, "n", "alpha", lambda out, n, alpha, x: 2 * alpha * _lower(sp.eval_gegenbauer, n, alpha + 1, x)
+)
+derivatives(
+    sp.eval_jacobi,
+    "n",
+    "alpha",
+    "beta",
+    lambda out, n, a, b, x: 0.5 * (n + a + b + 1) * _lower(sp.eval_jacobi, n, a + 1, b + 1, x),
 )
 derivatives(sp.eval_laguerre, "n", lambda out, n, x: -_lower(sp.eval_genlaguerre, n, 1.0, x))
 derivatives(sp.eval_genlaguerre, "n", "alpha", lambda out, n, alpha, x: -_lower(sp.eval_genlaguerre, n, alpha + 1, x))

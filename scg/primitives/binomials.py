@@ -2,8 +2,9 @@
 
     binom(n, k) = Gamma(n+1) / (Gamma(k+1) Gamma(n-k+1)),  poch(z, m) = Gamma(z+m) / Gamma(z)
 
-A pole in the denominator alone makes a zero, whose slope out (psi - psi) would be 0 * inf: it is taken by the reflection 1 / Gamma(x) = Gamma(1-x) sin(pi x) / pi
-instead (DLMF 5.5.3). Poles above and below cancel where k or m is an integer: there (-1)^k binom(k-n-1, k) and (-1)^m poch(1-z-m, m) are the same functions.
+A pole in the denominator alone makes a zero, whose slope out (psi - psi) would be 0 * inf: it is taken by the
+reflection 1 / Gamma(x) = Gamma(1-x) sin(pi x) / pi instead (DLMF 5.5.3). Poles above and below cancel where k or m is
+an integer: there (-1)^k binom(k-n-1, k) and (-1)^m poch(1-z-m, m) are the same functions.
 """
 
 import math
@@ -11,8 +12,8 @@ import math
 import numpy as np
 import scipy.special as sp
 
-from scg.axes import elementwise
-from scg.graph import primitive
+from scg.core.axes import elementwise
+from scg.core.node import primitive
 
 
 def _is_pole(x):
@@ -28,14 +29,17 @@ def _at(mask, x, elsewhere):
 
 
 def _in_n(n, k):
-    """d binom / dn: out (psi(n+1) - psi(n-k+1)); with b = B(n+1, k-n), binom = b sin(pi (k-n)) / pi where n-k+1 is a pole."""
+    """d binom / dn: out (psi(n+1) - psi(n-k+1)); with b = B(n+1, k-n), binom = b sin(pi (k-n)) / pi where n-k+1 is a
+    pole."""
     low, top = _is_pole(n - k + 1), _is_pole(n + 1)
     plain = ~(low | top)
     i, j = _at(plain, n, 1), _at(plain, k, 1)
     slope = sp.binom(i, j) * (sp.digamma(i + 1) - sp.digamma(i - j + 1))
     zero = low & ~top
     i, j = _at(zero, n, 0), _at(zero, k, 1)
-    reflected = sp.beta(i + 1, j - i) * ((sp.digamma(i + 1) - sp.digamma(j - i)) * _sine(j - i) - np.cos(math.pi * (j - i)))
+    reflected = sp.beta(i + 1, j - i) * (
+        (sp.digamma(i + 1) - sp.digamma(j - i)) * _sine(j - i) - np.cos(math.pi * (j - i))
+    )
     both = top & (k >= 0) & (k == np.floor(k))
     i, j = _at(both, n, -1), _at(both, k, 1)
     negated = -np.cos(math.pi * j) * sp.binom(j - i - 1, j) * (sp.digamma(j - i) - sp.digamma(-i))
@@ -43,7 +47,8 @@ def _in_n(n, k):
 
 
 def _in_k(n, k):
-    """d binom / dk: out (psi(n-k+1) - psi(k+1)), and by reflection where one of both is a pole; it is odd under k -> n - k."""
+    """d binom / dk: out (psi(n-k+1) - psi(k+1)), and by reflection where one of both is a pole; it is odd under k -> n
+    - k."""
     low, left = _is_pole(n - k + 1), _is_pole(k + 1)
     plain = ~(low | left)
     i, j = _at(plain, n, 1), _at(plain, k, 1)
@@ -51,9 +56,15 @@ def _in_k(n, k):
 
     def reflected(mask, k):
         i, j = _at(mask, n, 0), _at(mask, k, 1)
-        return sp.beta(i + 1, j - i) * ((sp.digamma(j - i) - sp.digamma(j + 1)) * _sine(j - i) + np.cos(math.pi * (j - i)))
+        return sp.beta(i + 1, j - i) * (
+            (sp.digamma(j - i) - sp.digamma(j + 1)) * _sine(j - i) + np.cos(math.pi * (j - i))
+        )
 
-    return np.where(plain, slope, np.where(low & ~left, reflected(low & ~left, k), np.where(left & ~low, -reflected(left & ~low, n - k), np.nan)))
+    return np.where(
+        plain,
+        slope,
+        np.where(low & ~left, reflected(low & ~left, k), np.where(left & ~low, -reflected(left & ~low, n - k), np.nan)),
+    )
 
 
 def _in_z(z, m):
@@ -63,7 +74,9 @@ def _in_z(z, m):
     slope = sp.poch(i, j) * (sp.digamma(i + j) - sp.digamma(i))
     zero = low & ~top
     i, j = _at(zero, z, 0), _at(zero, m, 1)
-    reflected = sp.gamma(i + j) * sp.gamma(1 - i) * ((sp.digamma(i + j) - sp.digamma(1 - i)) * _sine(i) + np.cos(math.pi * i))
+    reflected = (
+        sp.gamma(i + j) * sp.gamma(1 - i) * ((sp.digamma(i + j) - sp.digamma(1 - i)) * _sine(i) + np.cos(math.pi * i))
+    )
     both = low & top
     i, j = _at(both, z, 0), _at(both, m, 0)
     mirrored = np.cos(math.pi * j) * sp.poch(1 - i - j, j) * (sp.digamma(1 - i - j) - sp.digamma(1 - i))
@@ -71,4 +84,6 @@ def _in_z(z, m):
 
 
 primitive(sp.binom, elementwise, lambda g, out, n, k: g * _in_n(n, k), lambda g, out, n, k: g * _in_k(n, k))
-primitive(sp.poch, elementwise, lambda g, out, z, m: g * _in_z(z, m), lambda g, out, z, m: g * (out * sp.digamma(z + m)))
+primitive(
+    sp.poch, elementwise, lambda g, out, z, m: g * _in_z(z, m), lambda g, out, z, m: g * (out * sp.digamma(z + m))
+)

@@ -7,9 +7,9 @@ import string
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from scg import axes
+from scg.core import axes
+from scg.core.node import implements, primitive
 from scg.errors import ScgTypeError, here
-from scg.graph import implements, primitive
 from scg.primitives.layout import as_array, unstack
 
 
@@ -45,7 +45,9 @@ def _matvec_right(g, out, a, b):
     return _matvec(_rows(a).T, np.reshape(g, -1)) if a.ndim > 2 and b.ndim == 1 else _matvec(a.mT, g)
 
 
-_matmul = primitive(_matmul_value, axes.contraction("ij,jk->ik", products=True), _matmul_left, _matmul_right, name="matmul")
+_matmul = primitive(
+    _matmul_value, axes.contraction("ij,jk->ik", products=True), _matmul_left, _matmul_right, name="matmul"
+)
 _matvec = primitive(
     _matvec_value,
     axes.contraction("ij,j->i", products=True),
@@ -75,7 +77,9 @@ def matmul(a, b, **kwargs):
         a, b = _only_dtype("matmul", (a, b), kwargs)
     a, b = as_array(a), as_array(b)
     if not a.ndim or not b.ndim:
-        raise ScgTypeError(f"np.matmul needs at least one axis, got shapes {a.shape} and {b.shape}: use * for scalars ({here()})")
+        raise ScgTypeError(
+            f"np.matmul needs at least one axis, got shapes {a.shape} and {b.shape}: use * for scalars ({here()})"
+        )
     if a.ndim == 1:
         return _dot(a, b) if b.ndim == 1 else _vecmat(a, b)
     return _matvec(a, b) if b.ndim == 1 else _matmul(a, b)
@@ -84,7 +88,9 @@ def matmul(a, b, **kwargs):
 def _only_dtype(name, operands, kwargs):
     dtype = kwargs.pop("dtype", None)
     if kwargs:
-        raise ScgTypeError(f"np.{name} of a Node takes no {', '.join(kwargs)}=: move the axes with np.moveaxis ({here()})")
+        raise ScgTypeError(
+            f"np.{name} of a Node takes no {', '.join(kwargs)}=: move the axes with np.moveaxis ({here()})"
+        )
     return [as_array(x).astype(dtype) if dtype else as_array(x) for x in operands]
 
 
@@ -148,9 +154,16 @@ def tensordot(a, b, axes=2):
         over_a, over_b = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     if len(over_a) != len(over_b) or any(a.shape[i] != b.shape[j] for i, j in zip(over_a, over_b, strict=True)):
         raise ValueError(f"shape-mismatch for sum: axes {over_a} of {a.shape} against {over_b} of {b.shape}")
-    over_a, over_b = [normalize_axis_index(i, a.ndim) for i in over_a], [normalize_axis_index(i, b.ndim) for i in over_b]
+    over_a, over_b = (
+        [normalize_axis_index(i, a.ndim) for i in over_a],
+        [normalize_axis_index(i, b.ndim) for i in over_b],
+    )
     kept_a, kept_b = [i for i in range(a.ndim) if i not in over_a], [i for i in range(b.ndim) if i not in over_b]
-    rows, columns, n = [a.shape[i] for i in kept_a], [b.shape[i] for i in kept_b], math.prod([a.shape[i] for i in over_a])
+    rows, columns, n = (
+        [a.shape[i] for i in kept_a],
+        [b.shape[i] for i in kept_b],
+        math.prod([a.shape[i] for i in over_a]),
+    )
     left = np.reshape(np.transpose(a, kept_a + over_a), (math.prod(rows), n))
     right = np.reshape(np.transpose(b, over_b + kept_b), (n, math.prod(columns)))
     return np.reshape(np.matmul(left, right), (*rows, *columns))
@@ -196,13 +209,17 @@ def einsum(*operands, optimize=False, dtype=None, order="K", casting="safe"):
 
 
 def _once(term, x, sizes):
-    """A letter that stands twice in a term means the diagonal; one that this operand has with length 1 only, none of its axes."""
+    """A letter that stands twice in a term means the diagonal; one that this operand has with length 1 only, none of
+    its axes."""
     for letter in sorted(set(term)):
         while term.count(letter) > 1:
             i = term.index(letter)
             j = term.index(letter, i + 1)
             if x.shape[i] != x.shape[j]:
-                raise ValueError(f"einsum: the letter {letter!r} stands for axes of lengths {x.shape[i]} and {x.shape[j]} of one operand")
+                raise ValueError(
+                    f"einsum: the letter {letter!r} stands for axes of lengths {x.shape[i]} and {x.shape[j]} of one"
+                    " operand"
+                )
             x = np.diagonal(x, 0, i, j)
             term = term[:i] + term[i + 1 : j] + term[j + 1 :] + letter
     stretched = tuple([i for i, c in enumerate(term) if x.shape[i] == 1 != sizes[c]])
@@ -242,7 +259,8 @@ def _parsed(operands):
 
 
 def _letters(sub):
-    """The letters of a list of numbers, in NumPy's order: 0 to 25 are A to Z, 26 to 51 are a to z, and so a result without a list has rising numbers."""
+    """The letters of a list of numbers, in NumPy's order: 0 to 25 are A to Z, 26 to 51 are a to z, and so a result
+    without a list has rising numbers."""
     labels = [i if i is Ellipsis else operator.index(i) for i in sub]
     if not all(i is Ellipsis or 0 <= i < 52 for i in labels):
         raise ValueError(f"einsum: a list of subscripts holds numbers from 0 to 51 and Ellipsis, got {list(sub)}")
@@ -264,7 +282,10 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
         axisa = axisb = axisc = axis
     a, b = np.moveaxis(as_array(a), axisa, -1), np.moveaxis(as_array(b), axisb, -1)
     if not {a.shape[-1], b.shape[-1]} <= {2, 3}:
-        raise ValueError(f"incompatible dimensions for cross product: it needs vectors of 2 or 3 elements, got {a.shape[-1]} and {b.shape[-1]}")
+        raise ValueError(
+            f"incompatible dimensions for cross product: it needs vectors of 2 or 3 elements, got {a.shape[-1]} and"
+            f" {b.shape[-1]}"
+        )
     (a0, a1, a2), (b0, b1, b2) = ([*unstack(x, axis=-1), 0][:3] for x in (a, b))
     last = a0 * b1 - a1 * b0
     if a.shape[-1] == b.shape[-1] == 2:

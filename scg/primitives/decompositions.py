@@ -1,16 +1,18 @@
-"""Matrix decompositions, the pseudo-inverse and least squares; real matrices (``eig`` has complex results), leading axes are batches.
+"""Matrix decompositions, the pseudo-inverse and least squares; real matrices (``eig`` has complex results), leading
+axes are batches.
 
-Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j - l_i). Where the cotangent of such
-vectors is zero by structure (``support``), because a function takes the values alone, or other vectors, the terms are zero. Else they are NaN,
-also where the cotangent vanishes: 0 / 0 may have a limit, as for a matrix function V h(w) V^T, that needs h'. ``scg.limits`` finds it.
+Vectors that belong to a repeated eigenvalue or singular value have no derivative: its terms carry a factor 1 / (l_j -
+l_i). Where the cotangent of such vectors is zero by structure (``support``), because a function takes the values alone,
+or other vectors, the terms are zero. Else they are NaN, also where the cotangent vanishes: 0 / 0 may have a limit, as
+for a matrix function V h(w) V^T, that needs h'. ``scg.limits`` finds it.
 """
 
 import numpy as np
 
-from scg import axes
+from scg.core import axes
+from scg.core.backward import results
+from scg.core.node import implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
-from scg.gradient import results
-from scg.graph import implements, primitive
 from scg.primitives.layout import as_array
 from scg.primitives.linalg import inverse, real_only, solution, transposed
 
@@ -28,7 +30,8 @@ def _outside(x, basis):
 
 
 def _over(numerator, gap, scale, asked):
-    """numerator / gap off the diagonal. Where the gap vanishes to rounding against ``scale`` it is NaN if one of the two vectors is ``asked``, else zero."""
+    """numerator / gap off the diagonal. Where the gap vanishes to rounding against ``scale`` it is NaN if one of the
+    two vectors is ``asked``, else zero."""
     if 0 in gap.shape:
         return numerator
     other = ~np.eye(gap.shape[-1], dtype=bool)
@@ -79,7 +82,9 @@ def _eigh_vjp(g, out, a, UPLO, support=None):
     """sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
     w, v = out
     m = transposed(v) @ g[1]
-    inside = 0.5 * _over(m - transposed(m), *_differences(w), _columns(support, 1, g)) + g[0][..., None, :] * np.eye(w.shape[-1], dtype=w.dtype)
+    inside = 0.5 * _over(m - transposed(m), *_differences(w), _columns(support, 1, g)) + g[0][..., None, :] * np.eye(
+        w.shape[-1], dtype=w.dtype
+    )
     return _symmetric(v @ inside @ transposed(v))
 
 
@@ -89,7 +94,9 @@ def _eigvalsh_vjp(g, out, a, UPLO):
     return (v * g[..., None, :]) @ transposed(v)
 
 
-_eigh = primitive(lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh", supported=True)
+_eigh = primitive(
+    lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh", supported=True
+)
 _eigvalsh = primitive(np.linalg.eigvalsh.__wrapped__, axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
 
 
@@ -113,8 +120,8 @@ def _eig_value(a):
 def _eig_vjp(g, out, a, support=None):
     """V^-T (diag(g_w) + (V^T G') / (w_j - w_i)) V^T, from dV = V ((V^-1 dA V) / (w_j - w_i)) + V diag(c).
 
-    c keeps LAPACK's scale, |v_k| = 1 and the largest component m of v_k real: Re c_k = -Re v_k^H u_k and Im c_k = -Im u_mk / v_mk, which
-    with t_k = v_k^T G_k makes G'_k = G_k - Re(t_k) conj(v_k) - i Im(t_k) / v_mk e_m.
+    c keeps LAPACK's scale, |v_k| = 1 and the largest component m of v_k real: Re c_k = -Re v_k^H u_k and Im c_k = -Im
+    u_mk / v_mk, which with t_k = v_k^T G_k makes G'_k = G_k - Re(t_k) conj(v_k) - i Im(t_k) / v_mk e_m.
     """
     w, v = out
     n = w.shape[-1]
@@ -139,7 +146,9 @@ def _eigvals_vjp(g, out, a):
 
 
 _eig = primitive(_eig_value, axes.contraction("ij->k,lm"), _eig_vjp, name="eig", supported=True)
-_eigvals = primitive(lambda a: _eig_dtype(np.linalg.eigvals(a)), axes.contraction("ij->k"), _eigvals_vjp, name="eigvals")
+_eigvals = primitive(
+    lambda a: _eig_dtype(np.linalg.eigvals(a)), axes.contraction("ij->k"), _eigvals_vjp, name="eigvals"
+)
 
 
 def _eig_dtype(w):
@@ -148,14 +157,16 @@ def _eig_dtype(w):
 
 @implements(np.linalg.eig)
 def eig(a):
-    """A V = V diag(w), scaled as LAPACK does: real where all eigenvalues are, which a replay checks again (GuardError where it came out otherwise)."""
+    """A V = V diag(w), scaled as LAPACK does: real where all eigenvalues are, which a replay checks again (GuardError
+    where it came out otherwise)."""
     w, v = results(_eig(real_only(a, "eig")))
     return EigResult(np.real(w), np.real(v)) if np.all(np.imag(w) == 0) else EigResult(w, v)
 
 
 @implements(np.linalg.eigvals)
 def eigvals(a):
-    """The eigenvalues: real where all of them are, which a replay checks again (GuardError where it came out otherwise)."""
+    """The eigenvalues: real where all of them are, which a replay checks again (GuardError where it came out
+    otherwise)."""
     w = _eigvals(real_only(a, "eigvals"))
     return np.real(w) if np.all(np.imag(w) == 0) else w
 
@@ -164,11 +175,14 @@ def eigvals(a):
 
 
 def _svd_vjp(g, out, a, full_matrices, support=None):
-    """U (diag(g_s) + W) V^T + (I - U U^T) G_U S^-1 V^T + U S^-1 G_V^T (I - V V^T), with, for K = U^T G_U - G_U^T U and L likewise in V,
+    """U (diag(g_s) + W) V^T + (I - U U^T) G_U S^-1 V^T + U S^-1 G_V^T (I - V V^T), with, for K = U^T G_U - G_U^T U and
+    L likewise in V,
 
-    W_ij = (K_ij s_j + s_i L_ij) / (s_j^2 - s_i^2) = ((K + L)_ij / (s_j - s_i) + (K - L)_ij / (s_j + s_i)) / 2 (Townsend 2016).
+    W_ij = (K_ij s_j + s_i L_ij) / (s_j^2 - s_i^2) = ((K + L)_ij / (s_j - s_i) + (K - L)_ij / (s_j + s_i)) / 2 (Townsend
+    2016).
 
-    Columns of U or V beyond the singular values are free to rotate among themselves: they are taken to turn no more than they must.
+    Columns of U or V beyond the singular values are free to rotate among themselves: they are taken to turn no more
+    than they must.
     """
     (u, s, vh), (gu, gs, gvh) = out, g
     m, n = a.shape[-2:]
@@ -196,7 +210,8 @@ def _svd_vjp(g, out, a, full_matrices, support=None):
 
 
 def _columns_over(x, s, asked):
-    """Columns of x over s; where s vanishes NaN if the column, or one of those beyond the singular values, is asked for, else zero."""
+    """Columns of x over s; where s vanishes NaN if the column, or one of those beyond the singular values, is asked
+    for, else zero."""
     k = s.shape[-1]
     tied = _vanishes(s, np.max(s, axis=-1)[..., None])
     found = x / np.where(tied, np.inf, s)[..., None, :]
@@ -211,14 +226,19 @@ def _svdvals_vjp(g, out, a):
 
 
 _svd = primitive(
-    lambda a, full_matrices: tuple(np.linalg.svd(a, full_matrices=full_matrices)), axes.contraction("ij->kl,m,no"), _svd_vjp, name="svd", supported=True
+    lambda a, full_matrices: tuple(np.linalg.svd(a, full_matrices=full_matrices)),
+    axes.contraction("ij->kl,m,no"),
+    _svd_vjp,
+    name="svd",
+    supported=True,
 )
 _svdvals = primitive(np.linalg.svdvals.__wrapped__, axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
 
 
 @implements(np.linalg.svd)
 def svd(a, full_matrices=True, compute_uv=True, hermitian=False):
-    """A = U diag(s) V^T, for real A; with ``full_matrices`` the columns beyond min(m, n) are a basis that is not unique."""
+    """A = U diag(s) V^T, for real A; with ``full_matrices`` the columns beyond min(m, n) are a basis that is not
+    unique."""
     if hermitian:
         raise NotDifferentiable(f"np.linalg.svd of a Node takes no hermitian=True: use np.linalg.eigh ({here()})")
     if not compute_uv:
@@ -244,7 +264,8 @@ def matrix_rank(A, tol=None, hermitian=False, *, rtol=None):
 
 
 def _qr_vjp(g, out, a):
-    """(G_Q + Q copyltu(M)) R^-T, M = R G_R^T - G_Q^T Q, copyltu the symmetric matrix of the lower triangle (Walter et al. 2012; Seeger et al. 2017)."""
+    """(G_Q + Q copyltu(M)) R^-T, M = R G_R^T - G_Q^T Q, copyltu the symmetric matrix of the lower triangle (Walter et
+    al. 2012; Seeger et al. 2017)."""
     q, r = out
     lower = np.tri(r.shape[-1], dtype=a.dtype)
     m = r @ transposed(g[1]) - transposed(g[0]) @ q
@@ -252,12 +273,14 @@ def _qr_vjp(g, out, a):
     return transposed(solution(r, transposed(g[0] + q @ symmetric)))
 
 
-_qr = primitive(lambda a: tuple(np.linalg.qr(a)), axes.contraction("ij->kl,mn"), _qr_vjp, name="qr")  # no more columns than rows
+# no more columns than rows
+_qr = primitive(lambda a: tuple(np.linalg.qr(a)), axes.contraction("ij->kl,mn"), _qr_vjp, name="qr")
 
 
 @implements(np.linalg.qr)
 def qr(a, mode="reduced"):
-    """A = Q R for A of full rank (else its derivative raises ScgLinAlgError). Further columns Y of a wide A = [X, Y] have R = [R_X, Q^T Y]."""
+    """A = Q R for A of full rank (else its derivative raises ScgLinAlgError). Further columns Y of a wide A = [X, Y]
+    have R = [R_X, Q^T Y]."""
     real_only(a, "qr")
     if a.ndim < 2:
         raise ScgLinAlgError(f"np.linalg.qr needs matrices, got shape {a.shape} ({here()})")
@@ -265,7 +288,10 @@ def qr(a, mode="reduced"):
         raise ScgValueError(f"np.linalg.qr has no mode {mode!r}: use 'reduced' or 'r' ({here()})")
     m, n = a.shape[-2:]
     if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
-        raise NotDifferentiable(f"np.linalg.qr of a Node takes mode 'reduced' or 'r', got {mode!r} for shape {a.shape}: the further columns of Q are not unique ({here()})")
+        raise NotDifferentiable(
+            f"np.linalg.qr of a Node takes mode 'reduced' or 'r', got {mode!r} for shape {a.shape}: the further columns"
+            f" of Q are not unique ({here()})"
+        )
     q, r = results(_qr(a[..., :m] if n > m else a))
     if n > m:
         r = np.concatenate([r, transposed(q) @ a[..., m:]], axis=-1)
@@ -300,7 +326,11 @@ def _lstsq_value(a, b, rcond):
 
 def _check_full_rank(rank, a):
     if rank < min(a.shape):
-        raise NotDifferentiable(f"np.linalg.lstsq: the matrix of shape {a.shape} has rank {int(getattr(rank, 'value', rank))} only, where the solution is not continuous; drop dependent columns, or add a ridge: np.linalg.solve(A.T @ A + c I, A.T @ b)")
+        raise NotDifferentiable(
+            f"np.linalg.lstsq: the matrix of shape {a.shape} has rank {int(getattr(rank, 'value', rank))} only, where"
+            " the solution is not continuous; drop dependent columns, or add a ridge: np.linalg.solve(A.T @ A + c I,"
+            " A.T @ b)"
+        )
 
 
 def _lstsq_vjp_a(g, out, a, b, rcond):
@@ -309,7 +339,9 @@ def _lstsq_vjp_a(g, out, a, b, rcond):
     _check_full_rank(rank, a)
     p = np.linalg.pinv(a)
     q = transposed(p) @ g[0]
-    return (b - a @ x) @ transposed(p @ q) - q @ transposed(x) + (transposed(p) @ x) @ transposed(g[0] - transposed(a) @ q)
+    return (
+        (b - a @ x) @ transposed(p @ q) - q @ transposed(x) + (transposed(p) @ x) @ transposed(g[0] - transposed(a) @ q)
+    )
 
 
 def _lstsq_vjp_b(g, out, a, b, rcond):
@@ -328,11 +360,18 @@ _lstsq = primitive(_lstsq_value, None, _lstsq_vjp_a, _lstsq_vjp_b, name="lstsq")
 
 @implements(np.linalg.lstsq)
 def lstsq(a, b, rcond=None):
-    """(x, residuals, rank, s) as NumPy's, differentiable where A has full rank; elsewhere a derivative raises NotDifferentiable."""
+    """(x, residuals, rank, s) as NumPy's, differentiable where A has full rank; elsewhere a derivative raises
+    NotDifferentiable."""
     a, b = as_array(real_only(a, "lstsq")), as_array(real_only(b, "lstsq"))
     matrix = b[:, None] if b.ndim == 1 else b
     x, rank = results(_lstsq(a, matrix, rcond=rcond))
     m, n = a.shape
     misfit = matrix - a @ x
-    residuals = np.sum(misfit * misfit, axis=0) if m > n and rank == n else misfit[:0, 0] if misfit.shape[1] else np.zeros(0, x.dtype)
+    residuals = (
+        np.sum(misfit * misfit, axis=0)
+        if m > n and rank == n
+        else misfit[:0, 0]
+        if misfit.shape[1]
+        else np.zeros(0, x.dtype)
+    )
     return (x[:, 0] if b.ndim == 1 else x), residuals, rank, np.linalg.svdvals(a)

@@ -1,22 +1,21 @@
 """Arithmetic, powers, exponentials, trigonometry, comparisons: NumPy's ufuncs, element by element.
 
-Kinks and singular points follow one table; everywhere else the derivative is the mathematical one, infinite where that is.
+Kinks and singular points follow one table; everywhere else the derivative is the mathematical one, infinite where that
+is.
 
-| function | where | derivative |
-| --- | --- | --- |
-| ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | at the origin | 0; the second derivative is NaN, unless it has a limit |
-| ``maximum``, ``minimum``, ``fmax``, ``fmin`` | at a tie | a half to each operand |
-| ``power(x, y)`` | x = 0, y = 0 | 0 in x, 0 in y; and 0 in y for all y > 0 |
-| ``logaddexp`` | both operands -inf, both +inf | 0, a half |
-| ``floor``, ``rint``, ``sign``, comparisons, ... | everywhere | 0: they are constant |
+| function | where | derivative | | --- | --- | --- | | ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | at the
+origin | 0; the second derivative is NaN, unless it has a limit | | ``maximum``, ``minimum``, ``fmax``, ``fmin`` | at a
+tie | a half to each operand | | ``power(x, y)`` | x = 0, y = 0 | 0 in x, 0 in y; and 0 in y for all y > 0 | |
+``logaddexp`` | both operands -inf, both +inf | 0, a half | | ``floor``, ``rint``, ``sign``, comparisons, ... |
+everywhere | 0: they are constant |
 """
 
 import math
 
 import numpy as np
 
-from scg.axes import elementwise
-from scg.graph import implements, primitive, refuse
+from scg.core.axes import elementwise
+from scg.core.node import implements, primitive, refuse
 
 LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
 
@@ -71,12 +70,15 @@ sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out
 
 
 def _share(a, b, factor=1.0):
-    """exp(a) / (exp(a) + exp(b)); 0 where both are -inf, a half where both are +inf. Sums with ``factor`` ln 2 for powers of two."""
+    """exp(a) / (exp(a) + exp(b)); 0 where both are -inf, a half where both are +inf. Sums with ``factor`` ln 2 for
+    powers of two."""
     return sigmoid(factor * np.where((a == b) & np.isinf(a), 0, a - b)) * (a > -math.inf)
 
 
 primitive(np.logaddexp, elementwise, lambda g, out, x, y: g * _share(x, y), lambda g, out, x, y: g * _share(y, x))
-primitive(np.logaddexp2, elementwise, lambda g, out, x, y: g * _share(x, y, LN2), lambda g, out, x, y: g * _share(y, x, LN2))
+primitive(
+    np.logaddexp2, elementwise, lambda g, out, x, y: g * _share(x, y, LN2), lambda g, out, x, y: g * _share(y, x, LN2)
+)
 
 
 def _root1(x):
@@ -92,7 +94,8 @@ primitive(np.arccos, elementwise, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + 
 primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x))
 primitive(np.sinh, elementwise, lambda g, out, x: g * np.cosh(x))
 primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x))
-primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out))  # no Python number: on small arrays that is a third less
+# no Python number: on small arrays that is a third less
+primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out))
 primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x))
 primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
 primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)))
@@ -107,7 +110,8 @@ over_radius = primitive(
     lambda g, out, x, radius: -g * out / radius,
     name="over_radius",
 )
-"""x / radius, and at the origin x itself, which is 0 there; a direction has no derivative at the origin: infinite or NaN."""
+"""x / radius, and at the origin x itself, which is 0 there; a direction has no derivative at the origin: infinite or
+NaN."""
 
 
 def _over_square(x, other):
@@ -122,15 +126,27 @@ def _quadrant(x, y):
 
 
 direction = primitive(
-    lambda x: np.sign(x), elementwise, lambda g, out, x: g * np.where(x == 0, np.nan, 0).astype(x.dtype), steps=np.sign, name="direction"
+    lambda x: np.sign(x),
+    elementwise,
+    lambda g, out, x: g * np.where(x == 0, np.nan, 0).astype(x.dtype),
+    steps=np.sign,
+    name="direction",
 )
 """The sign of a real number, as the slope of ``abs``: constant but at 0, where it has no derivative."""
 
 primitive(
-    np.hypot, elementwise, lambda g, out, x, y: g * over_radius(x, out), lambda g, out, x, y: g * over_radius(y, out), kinks=_quadrant
+    np.hypot,
+    elementwise,
+    lambda g, out, x, y: g * over_radius(x, out),
+    lambda g, out, x, y: g * over_radius(y, out),
+    kinks=_quadrant,
 )
 primitive(
-    np.arctan2, elementwise, lambda g, out, y, x: g * _over_square(x, y), lambda g, out, y, x: -g * _over_square(y, x), steps=_quadrant
+    np.arctan2,
+    elementwise,
+    lambda g, out, y, x: g * _over_square(x, y),
+    lambda g, out, y, x: -g * _over_square(y, x),
+    steps=_quadrant,
 )
 
 primitive(
@@ -141,7 +157,11 @@ primitive(
 )
 primitive(np.fabs, elementwise, lambda g, out, x: g * direction(x), kinks=lambda x: x > 0)
 primitive(
-    np.copysign, elementwise, lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)), None, steps=lambda x, y: 2 * (x > 0) + np.signbit(y)
+    np.copysign,
+    elementwise,
+    lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)),
+    None,
+    steps=lambda x, y: 2 * (x > 0) + np.signbit(y),
 )
 
 
@@ -155,17 +175,33 @@ chosen = primitive(_chosen, elementwise, name="chosen")
 
 for _fn in (np.maximum, np.fmax, np.minimum, np.fmin):
     primitive(
-        _fn, elementwise, lambda g, out, x, y: g * chosen(x, y, out), lambda g, out, x, y: g * chosen(y, x, out), kinks=lambda x, y: x > y
+        _fn,
+        elementwise,
+        lambda g, out, x, y: g * chosen(x, y, out),
+        lambda g, out, x, y: g * chosen(y, x, out),
+        kinks=lambda x, y: x > y,
     )
 
 # x - k y, where the integer k is constant between jumps
-primitive(np.remainder, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.floor_divide(x, y), steps=np.floor_divide)
 primitive(
-    np.fmod, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g * np.rint((x - out) / y), steps=lambda x, y: np.trunc(x / y)
+    np.remainder,
+    elementwise,
+    lambda g, out, x, y: g,
+    lambda g, out, x, y: -g * np.floor_divide(x, y),
+    steps=np.floor_divide,
+)
+primitive(
+    np.fmod,
+    elementwise,
+    lambda g, out, x, y: g,
+    lambda g, out, x, y: -g * np.rint((x - out) / y),
+    steps=lambda x, y: np.trunc(x / y),
 )
 _fraction = primitive(lambda x: np.modf(x)[0], elementwise, lambda g, out, x: g, name="modf", steps=np.trunc)
 _exponent = primitive(lambda x: np.frexp(x)[1], elementwise, name="exponent")
-_mantissa = primitive(lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp", steps=_exponent)
+_mantissa = primitive(
+    lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp", steps=_exponent
+)
 primitive(np.ldexp, elementwise, lambda g, out, x, e: np.ldexp(g, e), None)
 primitive(np.heaviside, elementwise, None, lambda g, out, x, h: g * (x == 0), steps=lambda x, h: x > 0)
 primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
@@ -206,7 +242,17 @@ for _fn in (
     (np.floor, np.ceil, np.trunc, np.rint, np.floor_divide, np.spacing, np.signbit, np._core.umath._ones_like)
     + (np.isnan, np.isinf, np.isfinite, np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
     + (np.logical_and, np.logical_or, np.logical_xor, np.logical_not)
-    + (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift, np.gcd, np.lcm, np.bitwise_count)
+    + (
+        np.bitwise_and,
+        np.bitwise_or,
+        np.bitwise_xor,
+        np.invert,
+        np.left_shift,
+        np.right_shift,
+        np.gcd,
+        np.lcm,
+        np.bitwise_count,
+    )
 ):
     primitive(_fn, elementwise)
 

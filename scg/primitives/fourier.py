@@ -1,13 +1,14 @@
 """Discrete Fourier transforms. All are composites of five one-dimensional primitives along one axis.
 
-The matrix of a DFT is symmetric, F_jk = exp(-2 pi i jk / n), so with the engine's cotangents G = dL/dRe - i dL/dIm its VJP is itself: fft(g).
+The matrix of a DFT is symmetric, F_jk = exp(-2 pi i jk / n), so with the engine's cotangents G = dL/dRe - i dL/dIm its
+VJP is itself: fft(g).
 """
 
 import numpy as np
 
-from scg.axes import along
+from scg.core.axes import along
+from scg.core.node import implements, primitive
 from scg.errors import ScgValueError, here
-from scg.graph import implements, primitive
 
 _SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
 
@@ -34,7 +35,8 @@ def _weights(like, axis, n, inner):
 
 
 def _rfft_vjp(g, out, x, axis, norm):
-    """Re sum_k g_k exp(-2 pi i jk / n): the unscaled irfft of conj(g), its inner frequencies halved, for irfft counts them twice."""
+    """Re sum_k g_k exp(-2 pi i jk / n): the unscaled irfft of conj(g), its inner frequencies halved, for irfft counts
+    them twice."""
     n = x.shape[axis]
     return _irfft(np.conjugate(g) * _weights(out, axis, n, 0.5), axis=axis, n=n, norm=_SWAPPED[norm])
 
@@ -44,12 +46,20 @@ def _irfft_vjp(g, out, x, axis, n, norm):
     return np.conjugate(_rfft(g, axis=axis, norm=_SWAPPED[norm])) * _weights(x, axis, n, 2)
 
 
-_resized = primitive(_resized_value, along, lambda g, out, x, axis, n: _resized(g, axis=axis, n=x.shape[axis]), name="resized")
+_resized = primitive(
+    _resized_value, along, lambda g, out, x, axis, n: _resized(g, axis=axis, n=x.shape[axis]), name="resized"
+)
 _fft = primitive(
-    lambda x, axis, norm: np.fft.fft(x, axis=axis, norm=norm), along, lambda g, out, x, axis, norm: _fft(g, axis=axis, norm=norm), name="fft"
+    lambda x, axis, norm: np.fft.fft(x, axis=axis, norm=norm),
+    along,
+    lambda g, out, x, axis, norm: _fft(g, axis=axis, norm=norm),
+    name="fft",
 )
 _ifft = primitive(
-    lambda x, axis, norm: np.fft.ifft(x, axis=axis, norm=norm), along, lambda g, out, x, axis, norm: _ifft(g, axis=axis, norm=norm), name="ifft"
+    lambda x, axis, norm: np.fft.ifft(x, axis=axis, norm=norm),
+    along,
+    lambda g, out, x, axis, norm: _ifft(g, axis=axis, norm=norm),
+    name="ifft",
 )
 _rfft = primitive(lambda x, axis, norm: np.fft.rfft(x, axis=axis, norm=norm), along, _rfft_vjp, name="rfft")
 _irfft = primitive(lambda x, axis, n, norm: np.fft.irfft(x, n, axis, norm), along, _irfft_vjp, name="irfft")
@@ -78,7 +88,8 @@ def rfft(a, n=None, axis=-1, norm=None):
 
 @implements(np.fft.irfft)
 def irfft(a, n=None, axis=-1, norm=None):
-    """The real signal of length n (2 (m - 1) by default); imaginary parts at frequency zero, and n / 2, are ignored and have gradient zero."""
+    """The real signal of length n (2 (m - 1) by default); imaginary parts at frequency zero, and n / 2, are ignored and
+    have gradient zero."""
     n = 2 * (a.shape[axis] - 1) if n is None else n
     if n < 1:
         raise ScgValueError(f"a Fourier transform needs at least one point, got {n} ({here()})")
@@ -102,12 +113,19 @@ def _swapped(norm):
 
 
 def _sizes(a, s, axes, halved=False):
-    """(length, axis) of every transform, in the order of ``axes``; for ``halved`` the last length is that of the real signal."""
+    """(length, axis) of every transform, in the order of ``axes``; for ``halved`` the last length is that of the real
+    signal."""
     if axes is None:
         axes = range(-(a.ndim if s is None else len(s)), 0)
     if s is not None and len(s) != len(axes):
-        raise ScgValueError(f"a Fourier transform needs a length for every axis, got s={s} and axes={tuple(axes)} ({here()})")
-    lengths = [a.shape[axis] for axis in axes] if s is None else [a.shape[axis] if n == -1 else n for n, axis in zip(s, axes, strict=True)]
+        raise ScgValueError(
+            f"a Fourier transform needs a length for every axis, got s={s} and axes={tuple(axes)} ({here()})"
+        )
+    lengths = (
+        [a.shape[axis] for axis in axes]
+        if s is None
+        else [a.shape[axis] if n == -1 else n for n, axis in zip(s, axes, strict=True)]
+    )
     if halved and s is None:
         lengths[-1] = 2 * (lengths[-1] - 1)
     return list(zip(lengths, axes, strict=True))

@@ -1,12 +1,13 @@
-"""Derivatives of cumulative distribution functions in their shape parameters, by quadrature of integrands that do not change sign.
+"""Derivatives of cumulative distribution functions in their shape parameters, by quadrature of integrands that do not
+change sign.
 
 For a density p(t; a) with score l(t) = d log p / da, the derivative of the CDF is
 
     dP(x; a) / da = int_{-inf}^x l p dt = - int_x^inf l p dt,
 
-and l is monotone in the gamma, beta and von Mises families. The tail in which l keeps its sign is the one integrated, so no digits
-cancel, and relative accuracy holds far out in both tails. Pathwise derivatives of Gamma, Beta, StudentT and VonMises draws are
--(dP/da) / p (Figurnov, Mohamed and Mnih, 2018).
+and l is monotone in the gamma, beta and von Mises families. The tail in which l keeps its sign is the one integrated,
+so no digits cancel, and relative accuracy holds far out in both tails. Pathwise derivatives of Gamma, Beta, StudentT
+and VonMises draws are -(dP/da) / p (Figurnov, Mohamed and Mnih, 2018).
 """
 
 import math
@@ -14,12 +15,13 @@ import math
 import numpy as np
 import scipy.special as sp
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import primitive
 from scg.errors import NotDifferentiable
-from scg.graph import primitive
 
 DROP = 42.0  # integrands are cut off where they have fallen by exp(-42) = 6e-19
-LEGENDRE = [((1 + node) / 2, weight / 2) for node, weight in zip(*np.polynomial.legendre.leggauss(56), strict=True)]  # on [0, 1]
+# on [0, 1]
+LEGENDRE = [((1 + node) / 2, weight / 2) for node, weight in zip(*np.polynomial.legendre.leggauss(56), strict=True)]
 
 
 def vonmises_pdf(x, kappa):
@@ -74,7 +76,8 @@ def _gamma_series(a, x):
 
 
 def _gamma_quadrature(a, x):
-    """t = x exp(s) above the geometric mean, x exp(-s) below; the integrand is its value at x times exp(+-a s - x expm1(+-s))."""
+    """t = x exp(s) above the geometric mean, x exp(-s) below; the integrand is its value at x times exp(+-a s - x
+    expm1(+-s))."""
     gap = np.log(x) - sp.digamma(a)
     sign = np.where(gap > 0, 1.0, -1.0)
     end = np.where(gap > 0, 2 * DROP / (x - a + np.sqrt((x - a) ** 2 + 2 * DROP * x)), (DROP + x) / a)
@@ -97,7 +100,13 @@ def _gamma_front(a, x):
 def _beta_front(a, b, x, y):
     """x^a y^b / B(a, b), likewise."""
     sum_, d = a + b, b * x - a * y
-    exponent = a * _log_1p(d / a, x * sum_ / a) + b * _log_1p(-d / b, y * sum_ / b) + _stirling(sum_) - _stirling(a) - _stirling(b)
+    exponent = (
+        a * _log_1p(d / a, x * sum_ / a)
+        + b * _log_1p(-d / b, y * sum_ / b)
+        + _stirling(sum_)
+        - _stirling(a)
+        - _stirling(b)
+    )
     large = np.sqrt(a * b / (2 * math.pi * sum_)) * np.exp(exponent)
     return np.where(np.minimum(a, b) > 20, large, np.exp(a * np.log(x) + b * np.log(y) - sp.betaln(a, b)))
 
@@ -116,7 +125,9 @@ def _gamma_pdf(a, x):
 def _beta_pdf(a, b, x, y):
     """x^(a-1) y^(b-1) / B(a, b), y = 1 - x."""
     large = (np.minimum(a, b) > 20) & (x > 0) & (y > 0)
-    return np.where(large, _beta_front(a, b, x, y) / (x * y), np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b)))
+    return np.where(
+        large, _beta_front(a, b, x, y) / (x * y), np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+    )
 
 
 def _stirling(a):
@@ -132,7 +143,8 @@ def _beta_score(a, b, x, y):
     mean = _mean_log(a, b)
     lower = proper & (x > 0) & (y > 0) & (np.log(x) <= mean)
     upper = proper & (x > 0) & (y > 0) & ~lower
-    # raised by I(a, b) = I(a+1, b) + x^a y^b / (a B(a, b)), and I(a, b) = I(a, b+1) - x^a y^b / (b B(a, b)): both parts are negative
+    # raised by I(a, b) = I(a+1, b) + x^a y^b / (a B(a, b)), and I(a, b) = I(a, b+1) - x^a y^b / (b B(a, b)): both parts
+    # are negative
     for tail, p in ((lower, 1), (upper, 0)):
         at, bt, xt, yt = a[tail].copy(), b[tail].copy(), x[tail], y[tail]
         total = np.zeros_like(xt)
@@ -186,7 +198,8 @@ def _mean_log(a, b):
 def _half_line(integrand, rate, x, y):
     """int_0^inf of what falls as exp(-rate s) and has structure down to s = y / x.
 
-    By the trapezoidal rule in w, s = scale exp(w - exp(-w)): as fine as the scale at its left end, and reaching beyond 1 / rate.
+    By the trapezoidal rule in w, s = scale exp(w - exp(-w)): as fine as the scale at its left end, and reaching beyond
+    1 / rate.
     """
     scale = np.minimum(1 / rate, y / x)
     # the slowest fall is the gamma family's, exp(-rate (s - 1 + exp(-s)))
@@ -245,7 +258,8 @@ def _log1m_of(x, p):
     return np.log1p(-np.where((p == 0) & (x == 1), 0, x))
 
 
-# Not compositions of what is in them: their exponents are differences of terms as large as a log a, of which float32 would leave little.
+# Not compositions of what is in them: their exponents are differences of terms as large as a log a, of which float32
+# would leave little.
 gammainc_pdf = primitive(
     in_double(_gamma_pdf),
     elementwise,
@@ -301,7 +315,8 @@ vonmises_score = primitive(
     only_once("vonmises_cdf"),
     name="vonmises_score",
 )
-"""d vonmises_cdf(x, kappa) / dkappa. Relative error against 30 digits, kappa in [1e-3, 1e4], within 8 deviations: at most 1e-11."""
+"""d vonmises_cdf(x, kappa) / dkappa. Relative error against 30 digits, kappa in [1e-3, 1e4], within 8 deviations: at
+most 1e-11."""
 
 vonmises_cdf = primitive(
     in_double(_vonmises_cdf),

@@ -7,12 +7,12 @@ import warnings
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from scg import axes
-from scg.ambient import settled
-from scg.axes import Slot, elementwise
+from scg.core import axes
+from scg.core.ambient import settled
+from scg.core.axes import Slot, elementwise
+from scg.core.node import Node, ancestors, implements, primitive
+from scg.core.operands import frozen, plain
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
-from scg.graph import Node, ancestors, implements, primitive
-from scg.operands import frozen, plain
 from scg.primitives.layout import as_array, at
 
 
@@ -37,16 +37,18 @@ def _scatter_value(g, *operands, index, shape):
 def _names_each_once(index):
     """Whether no element is named twice.
 
-    Slices and integers name each element once. Of arrays of integers and masks, which broadcast against one another to n places, one that fills all
-    n suffices: a mask, or a vector of integers that increases and does not change sign. One place, stretched over n, names the same n times:
-    x[[0], [1, 1]] is x[0, 1] twice.
+    Slices and integers name each element once. Of arrays of integers and masks, which broadcast against one another to
+    n places, one that fills all n suffices: a mask, or a vector of integers that increases and does not change sign.
+    One place, stretched over n, names the same n times: x[[0], [1, 1]] is x[0, 1] twice.
     """
     arrays = [i for i in index if isinstance(i, np.ndarray)]
     if any(i.ndim > 1 and i.dtype != bool for i in arrays):
         return False
     counts = [np.count_nonzero(i) if i.dtype == bool else i.size for i in arrays]
     places = 0 if 0 in counts else max(counts, default=1)
-    return places <= 1 or any(n == places and (i.dtype == bool or _increases(i)) for i, n in zip(arrays, counts, strict=True))
+    return places <= 1 or any(
+        n == places and (i.dtype == bool or _increases(i)) for i, n in zip(arrays, counts, strict=True)
+    )
 
 
 def _increases(i):
@@ -79,7 +81,8 @@ def _true_value(mask, axis, count):
 
 
 _true = primitive(_true_value, name="nonzero")
-"""Coordinates along ``axis`` of the ``count`` elements of a mask that are true: how many is part of the graph, which ones is not."""
+"""Coordinates along ``axis`` of the ``count`` elements of a mask that are true: how many is part of the graph, which
+ones is not."""
 
 
 def _true_axes(mask):
@@ -92,9 +95,9 @@ def _true_axes(mask):
 def getitem(x, index):
     """x[index] for every index of NumPy; the derivative adds each element's cotangent where the element came from.
 
-    Slices, integers, ellipses and new axes, arrays of integers and masks; arrays are copied. An index that is a Node of integers stays an
-    operand: a replay in which it changes gathers again. A mask that is a Node may change too, but not in the number of its true elements
-    (ScgValueError). Raises ScgIndexError where the index is out of range.
+    Slices, integers, ellipses and new axes, arrays of integers and masks; arrays are copied. An index that is a Node of
+    integers stays an operand: a replay in which it changes gathers again. A mask that is a Node may change too, but not
+    in the number of its true elements (ScgValueError). Raises ScgIndexError where the index is out of range.
     """
     if type(index) is int or type(index) is slice:
         return _getitem(x, index=(index,))
@@ -194,7 +197,10 @@ def choose(a, choices, mode="raise"):
 @implements(np.select)
 def select(condlist, choicelist, default=0):
     if len(condlist) != len(choicelist) or not len(condlist):
-        raise ValueError(f"np.select needs as many choices as conditions, and at least one; got {len(condlist)} and {len(choicelist)}")
+        raise ValueError(
+            f"np.select needs as many choices as conditions, and at least one; got {len(condlist)} and"
+            f" {len(choicelist)}"
+        )
     if any(getattr(c, "dtype", np.asarray(c).dtype if type(c) is not Node else None) != np.bool_ for c in condlist):
         raise TypeError("invalid entry in condlist: should be boolean ndarray")
     result = default
@@ -205,18 +211,32 @@ def select(condlist, choicelist, default=0):
 
 @implements(np.piecewise)
 def piecewise(x, condlist, funclist, *args, **kw):
-    """Each function is called with the elements of its piece, ``x[condition]``, as NumPy calls it, and not where the piece is empty."""
+    """Each function is called with the elements of its piece, ``x[condition]``, as NumPy calls it, and not where the
+    piece is empty."""
     x = as_array(x)
-    conditions = list(condlist) if not (type(condlist) is Node or isinstance(condlist, np.ndarray)) or condlist.ndim > x.ndim else [condlist]
+    conditions = (
+        list(condlist)
+        if not (type(condlist) is Node or isinstance(condlist, np.ndarray)) or condlist.ndim > x.ndim
+        else [condlist]
+    )
     if len(conditions) and np.ndim(conditions[0]) == 0 and x.ndim:
         conditions = [np.stack([as_array(c) for c in conditions])]
     extra = len(funclist) - len(conditions)
     if extra not in (0, 1):
-        raise ValueError(f"with {len(conditions)} condition(s), either {len(conditions)} or {len(conditions) + 1} functions are expected")
+        raise ValueError(
+            f"with {len(conditions)} condition(s), either {len(conditions)} or {len(conditions) + 1} functions are"
+            " expected"
+        )
     conditions = [np.broadcast_to(as_array(c), x.shape).astype(bool) for c in conditions]
     functions = list(funclist)
     if extra:  # the last is for what meets no condition
-        functions, conditions = [functions[-1], *functions[:-1]], [np.logical_not(functools.reduce(np.logical_or, conditions)), *conditions]
+        functions, conditions = (
+            [functions[-1], *functions[:-1]],
+            [
+                np.logical_not(functools.reduce(np.logical_or, conditions)),
+                *conditions,
+            ],
+        )
     result = np.zeros(x.shape, x.dtype)
     for condition, f in zip(conditions, functions, strict=True):
         value = _on_piece(f, x, condition, args, kw) if callable(f) else f
@@ -226,8 +246,8 @@ def piecewise(x, condlist, funclist, *args, **kw):
 
 
 def _on_piece(f, x, condition, args, kw):
-    """``f(x[condition])`` where its elements belong; None for an empty piece. Where f goes element by element, f(x) is the same there, and
-    serves a replay in which other elements meet the condition."""
+    """``f(x[condition])`` where its elements belong; None for an empty piece. Where f goes element by element, f(x) is
+    the same there, and serves a replay in which other elements meet the condition."""
     empty = not settled(np.any, condition)
     if not x.ndim or empty:
         everywhere = _element_by_element(f, x, args, kw) if type(condition) is Node else None
@@ -238,12 +258,27 @@ def _on_piece(f, x, condition, args, kw):
     value = as_array(f(piece, *args, **kw))
     if type(piece) is Node and (type(value) is not Node or _is_element_by_element(value, piece)):
         everywhere = _element_by_element(f, x, args, kw)
-        if everywhere is not None and settled(lambda a, b, c: np.array_equal(np.broadcast_to(a, np.shape(c))[c], np.broadcast_to(b, np.sum(c)), equal_nan=True), everywhere, value, condition):
+        if everywhere is not None and settled(
+            lambda a, b, c: np.array_equal(
+                np.broadcast_to(a, np.shape(c))[c], np.broadcast_to(b, np.sum(c)), equal_nan=True
+            ),
+            everywhere,
+            value,
+            condition,
+        ):
             return everywhere
     if value.shape != piece.shape:
-        return np.reshape(value, (1,) * x.ndim) if value.size == 1 else value  # what does not fit is refused by np.where, as by NumPy
+        # what does not fit is refused by np.where, as by NumPy
+        return np.reshape(value, (1,) * x.ndim) if value.size == 1 else value
     places = np.cumsum(np.ravel(condition)) - 1
-    return np.reshape(getitem(value, np.where(np.ravel(condition), places, 0)) if type(value) is Node else value[np.where(np.ravel(condition), places, 0)], x.shape)
+    return np.reshape(
+        (
+            getitem(value, np.where(np.ravel(condition), places, 0))
+            if type(value) is Node
+            else value[np.where(np.ravel(condition), places, 0)]
+        ),
+        x.shape,
+    )
 
 
 def _element_by_element(f, x, args, kw):
@@ -253,7 +288,11 @@ def _element_by_element(f, x, args, kw):
             found = as_array(f(x, *args, **kw))
     except (ValueError, IndexError, ArithmeticError):
         return None
-    return found if type(found) is not Node and found.ndim == 0 or type(found) is Node and _is_element_by_element(found, x) else None
+    return (
+        found
+        if type(found) is not Node and found.ndim == 0 or type(found) is Node and _is_element_by_element(found, x)
+        else None
+    )
 
 
 def _is_element_by_element(value, x):
@@ -267,7 +306,10 @@ def diagonal(a, offset=0, axis1=0, axis2=1):
         raise ValueError("diag requires an array of at least two dimensions")
     i, j = normalize_axis_tuple((axis1, axis2), a.ndim)
     moved = np.moveaxis(a, (i, j), (-2, -1)) if (i, j) != (a.ndim - 2, a.ndim - 1) else a
-    rows = np.arange(max(0, -offset), max(0, -offset) + max(0, min(moved.shape[-2] + min(offset, 0), moved.shape[-1] - max(offset, 0))))
+    rows = np.arange(
+        max(0, -offset),
+        max(0, -offset) + max(0, min(moved.shape[-2] + min(offset, 0), moved.shape[-1] - max(offset, 0))),
+    )
     return moved[(..., rows, rows + offset)]
 
 
@@ -336,7 +378,11 @@ def insert(arr, obj, values, axis=None):
     count = values.shape[axis] if where.size == 1 else where.size
     shape = (*arr.shape[:axis], count, *arr.shape[axis + 1 :])
     joined = np.concatenate([arr, np.broadcast_to(values, shape).astype(arr.dtype)], axis)
-    return np.take(joined, np.insert(np.arange(n), where if where.dtype.kind in "iu" else where.astype(int), n + np.arange(count)), axis)
+    return np.take(
+        joined,
+        np.insert(np.arange(n), where if where.dtype.kind in "iu" else where.astype(int), n + np.arange(count)),
+        axis,
+    )
 
 
 @implements(np.lib.stride_tricks.sliding_window_view)
@@ -355,7 +401,8 @@ _OPTIONS = (
 
 @implements(np.pad)
 def pad(array, pad_width, mode="constant", **options):
-    """np.pad, one axis after another: a gather, a constant (which may be a Node), a ramp, or a statistic of what lies at the edge."""
+    """np.pad, one axis after another: a gather, a constant (which may be a Node), a ramp, or a statistic of what lies
+    at the edge."""
     if callable(mode) or mode == "empty":
         raise NotDifferentiable(f"np.pad of a Node with mode={mode!r}: use another mode, or np.concatenate ({here()})")
     if mode not in _OPTIONS and mode not in _GATHERS:
@@ -410,4 +457,6 @@ def _statistic_piece(statistic):
     return piece
 
 
-_PIECES = {"constant": _constant_piece, "linear_ramp": _ramp_piece} | {name: _statistic_piece(f) for name, f in _STATISTICS.items()}
+_PIECES = {"constant": _constant_piece, "linear_ramp": _ramp_piece} | {
+    name: _statistic_piece(f) for name, f in _STATISTICS.items()
+}

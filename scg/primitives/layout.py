@@ -1,7 +1,7 @@
 """Reshaping, transposing, broadcasting, joining and repeating: elements change their place, not their value.
 
-Five primitives (reshape, transpose, broadcast_to, concatenate, and the getitem of ``indexing``) make all the others, so that
-what is true of them (the derivative, the axis map, float32) is true of every name here.
+Five primitives (reshape, transpose, broadcast_to, concatenate, and the getitem of ``indexing``) make all the others, so
+that what is true of them (the derivative, the axis map, float32) is true of every name here.
 """
 
 import itertools
@@ -12,27 +12,32 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from scg import axes
-from scg.ambient import RECORDER
-from scg.axes import elementwise
+from scg.core import axes
+from scg.core.ambient import RECORDER
+from scg.core.axes import elementwise
+from scg.core.node import Node, implements, primitive, refuse
+from scg.core.operands import beside, plain
 from scg.errors import NotDifferentiable, ScgTypeError, here
-from scg.graph import Node, implements, primitive, refuse
-from scg.operands import beside, plain
 
 alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias")
 """The same value as a node of its own."""
 
 stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False)
-"""The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, where it is so for the formula's sake, and in truth none."""
+"""The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, where it is so for the
+formula's sake, and in truth none."""
 
-_reshape = primitive(lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape")
+_reshape = primitive(
+    lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape"
+)
 _transpose = primitive(
     lambda x, axes: np.transpose(x, axes),
     axes.transpose,
     lambda g, out, x, axes: np.transpose(g, sorted(range(len(axes)), key=axes.__getitem__)),
     name="transpose",
 )
-_broadcast_to = primitive(lambda x, shape: np.broadcast_to(x, shape), axes.broadcast_to, lambda g, out, x, shape: g, name="broadcast_to")
+_broadcast_to = primitive(
+    lambda x, shape: np.broadcast_to(x, shape), axes.broadcast_to, lambda g, out, x, shape: g, name="broadcast_to"
+)
 _astype = primitive(lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype")
 _as_integer = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype")
 
@@ -48,11 +53,14 @@ def _parts(g, out, *xs, axis):
     return [g[(*whole, slice(start, stop))] for start, stop in itertools.pairwise(cuts)]
 
 
-_concatenate = primitive(lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, together=_parts, name="concatenate")
+_concatenate = primitive(
+    lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, together=_parts, name="concatenate"
+)
 
 
 def as_array(x):
-    """A Node as it is; anything else as an array (where a function is recorded for a plan: as a leaf, if others can write to it)."""
+    """A Node as it is; anything else as an array (where a function is recorded for a plan: as a leaf, if others can
+    write to it)."""
     if type(x) is np.ndarray and x.dtype.kind in "fiucb" and RECORDER.get() is not None:
         return beside(x)
     return x if type(x) is Node else np.asarray(plain(x, "a function of a node"))
@@ -67,7 +75,9 @@ def at(axis, *index):
 def reshape(a, /, shape, order="C", *, copy=None):
     shape = tuple([operator.index(n) for n in shape]) if np.iterable(shape) else (operator.index(shape),)
     if order not in "CF":
-        raise NotDifferentiable(f"order={order!r}: how a node lies in memory is no part of its value; use 'C' or 'F' ({here()})")
+        raise NotDifferentiable(
+            f"order={order!r}: how a node lies in memory is no part of its value; use 'C' or 'F' ({here()})"
+        )
     if order == "F" and len(shape) + a.ndim > 2:
         return transpose(reshape(transpose(a), shape[::-1]))
     if min(shape, default=0) < 0:
@@ -84,7 +94,9 @@ def ravel(a, order="C"):
 
 @implements(np.transpose)
 def transpose(a, axes=None):
-    return _transpose(a, axes=tuple(range(a.ndim))[::-1] if axes is None else normalize_axis_tuple(axes, a.ndim, "axes"))
+    return _transpose(
+        a, axes=tuple(range(a.ndim))[::-1] if axes is None else normalize_axis_tuple(axes, a.ndim, "axes")
+    )
 
 
 @implements(np.matrix_transpose)
@@ -104,7 +116,10 @@ def swapaxes(a, axis1, axis2):
 
 @implements(np.moveaxis)
 def moveaxis(a, source, destination):
-    sources, destinations = normalize_axis_tuple(source, a.ndim, "source"), normalize_axis_tuple(destination, a.ndim, "destination")
+    sources, destinations = (
+        normalize_axis_tuple(source, a.ndim, "source"),
+        normalize_axis_tuple(destination, a.ndim, "destination"),
+    )
     if len(sources) != len(destinations):
         raise ValueError("`source` and `destination` arguments must have the same number of elements")
     order = [i for i in range(a.ndim) if i not in sources]
@@ -158,7 +173,8 @@ def atleast_1d(*arys):
 
 
 def named(value: Any, name: str) -> Any:
-    """The value with a name that pictures of the graph show: a part of the cost, say. What is no Node comes back as it is.
+    """The value with a name that pictures of the graph show: a part of the cost, say. What is no Node comes back as it
+    is.
 
     Raises ScgTypeError where the name is no string.
     """
@@ -179,7 +195,9 @@ def atleast_3d(*arys):
 
 @implements(np.broadcast_to)
 def broadcast_to(array, shape, subok=False):
-    return _broadcast_to(array, shape=tuple([operator.index(n) for n in shape]) if np.iterable(shape) else (operator.index(shape),))
+    return _broadcast_to(
+        array, shape=tuple([operator.index(n) for n in shape]) if np.iterable(shape) else (operator.index(shape),)
+    )
 
 
 @implements(np.broadcast_arrays)
@@ -235,7 +253,9 @@ def stack(arrays, axis=0, *, dtype=None, casting="same_kind"):
     if len({x.shape for x in arrays}) > 1:
         raise ValueError(f"all input arrays must have the same shape, got {[x.shape for x in arrays]}")
     axis = normalize_axis_index(axis, arrays[0].ndim + 1)
-    return concatenate([_reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in arrays], axis, dtype=dtype, casting=casting)
+    return concatenate(
+        [_reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in arrays], axis, dtype=dtype, casting=casting
+    )
 
 
 @implements(np.vstack)
@@ -339,7 +359,9 @@ def tile(A, reps):
     reps = (1,) * (A.ndim - len(reps)) + reps
     pairs = list(zip(reps, A.shape, strict=True))
     apart = np.reshape(A, tuple([m for _, n in pairs for m in (1, n)]))
-    return np.reshape(np.broadcast_to(apart, tuple([m for pair in pairs for m in pair])), tuple([r * n for r, n in pairs]))
+    return np.reshape(
+        np.broadcast_to(apart, tuple([m for pair in pairs for m in pair])), tuple([r * n for r, n in pairs])
+    )
 
 
 @implements(np.repeat)

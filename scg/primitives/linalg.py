@@ -1,4 +1,5 @@
-"""Linear algebra without decompositions: inverses, systems, determinants, powers, chains and norms. Leading axes are batches, as in NumPy.
+"""Linear algebra without decompositions: inverses, systems, determinants, powers, chains and norms. Leading axes are
+batches, as in NumPy.
 
 The decompositions, and with them the pseudo-inverse and least squares, stand in ``decompositions``.
 """
@@ -9,10 +10,10 @@ import operator
 
 import numpy as np
 
-from scg import axes
+from scg.core import axes
+from scg.core.backward import results
+from scg.core.node import implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
-from scg.gradient import results
-from scg.graph import implements, primitive
 from scg.primitives.elementwise import over_radius
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import kept
@@ -32,7 +33,12 @@ def inner(x, y):
 
 # inverses and systems (Giles 2008, sections 2.2.3 and 2.3.1)
 
-_inv = primitive(np.linalg.inv.__wrapped__, axes.contraction("ij->kl"), lambda g, out, a: -(transposed(out) @ g @ transposed(out)), name="inv")
+_inv = primitive(
+    np.linalg.inv.__wrapped__,
+    axes.contraction("ij->kl"),
+    lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
+    name="inv",
+)
 _solve = primitive(
     np.linalg.solve.__wrapped__,
     axes.contraction("ij,jk->lk"),
@@ -72,12 +78,16 @@ def tensorsolve(a, b, axes=None):
     shape = a.shape[b.ndim - a.ndim :]
     size = int(np.prod(shape, dtype=int))
     if a.size != size**2:
-        raise ScgLinAlgError(f"np.linalg.tensorsolve needs prod(a.shape[b.ndim:]) == prod(a.shape[:b.ndim]), got a of shape {a.shape} and b of {b.shape} ({here()})")
+        raise ScgLinAlgError(
+            f"np.linalg.tensorsolve needs prod(a.shape[b.ndim:]) == prod(a.shape[:b.ndim]), got a of shape {a.shape}"
+            f" and b of {b.shape} ({here()})"
+        )
     return np.reshape(solve(np.reshape(a, (size, size)), np.ravel(b)), shape)
 
 
 def each_or_nan(fn):
-    """``fn`` of stacks of matrices, with NaN for those of a stack for which it raises LinAlgError; it still raises for a matrix by itself."""
+    """``fn`` of stacks of matrices, with NaN for those of a stack for which it raises LinAlgError; it still raises for
+    a matrix by itself."""
 
     def guarded(*operands):
         try:
@@ -108,7 +118,8 @@ inverse = primitive(
     lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
     name="inverse",
 )
-"""The inverses of a stack of matrices, NaN for a singular one: for derivatives, where one matrix must not spoil another."""
+"""The inverses of a stack of matrices, NaN for a singular one: for derivatives, where one matrix must not spoil
+another."""
 
 solution = primitive(
     each_or_nan(np.linalg.solve.__wrapped__),
@@ -124,7 +135,8 @@ solution = primitive(
 
 
 def _rotated(a):
-    """A = U S V^T, with det(U) det(V) and the singular values; for complex A both factors conjugated, as plain cotangents want them.
+    """A = U S V^T, with det(U) det(V) and the singular values; for complex A both factors conjugated, as plain
+    cotangents want them.
 
     All NaN for a matrix that is not finite, on which LAPACK may give up, and with it on the whole stack.
     """
@@ -144,7 +156,8 @@ def _cofactor_value(a):
 def _det_curvature_value(a, h):
     """D[H]_ij = sum_kl H_kl d^2 det(A) / dA_ij dA_kl.
 
-    For diagonal S it is -P_ij H_ji off the diagonal and sum_{j != i} P_ij H_jj on it, with P_ij the product of all s but s_i and s_j.
+    For diagonal S it is -P_ij H_ji off the diagonal and sum_{j != i} P_ij H_jj on it, with P_ij the product of all s
+    but s_i and s_j.
     """
     u, s, vh, sign = _rotated(a)
     unit = np.eye(s.shape[-1], dtype=bool)
@@ -164,8 +177,12 @@ def _det_third(g, out, a, h):
     return np.linalg.det(a)[..., None, None] * (b * (gb * hb - inner(g, bhb)) - bhb * gb - bgb * hb + crossed)
 
 
-_det = primitive(np.linalg.det.__wrapped__, axes.contraction("ij->"), lambda g, out, a: g[..., None, None] * _cofactor(a), name="det")
-_cofactor = primitive(_cofactor_value, axes.contraction("ij->kl"), lambda g, out, a: _det_curvature(a, g), name="cofactor")
+_det = primitive(
+    np.linalg.det.__wrapped__, axes.contraction("ij->"), lambda g, out, a: g[..., None, None] * _cofactor(a), name="det"
+)
+_cofactor = primitive(
+    _cofactor_value, axes.contraction("ij->kl"), lambda g, out, a: _det_curvature(a, g), name="cofactor"
+)
 _det_curvature = primitive(
     _det_curvature_value,
     axes.contraction("ij,kl->mn"),
@@ -200,7 +217,9 @@ def real_only(a, name, instead="the real matrix of blocks [[re, -im], [im, re]]"
 
 # powers and chains
 
-_identity = primitive(lambda a: np.broadcast_to(np.eye(a.shape[-1], dtype=a.dtype), a.shape), axes.contraction("ij->ij"), name="identity")
+_identity = primitive(
+    lambda a: np.broadcast_to(np.eye(a.shape[-1], dtype=a.dtype), a.shape), axes.contraction("ij->ij"), name="identity"
+)
 
 
 @implements(np.linalg.matrix_power)
@@ -234,7 +253,10 @@ def multi_dot(arrays):
     arrays[0] = arrays[0][None, :] if first else arrays[0]
     arrays[-1] = arrays[-1][:, None] if last else arrays[-1]
     if any(a.ndim != 2 for a in arrays):
-        raise ScgLinAlgError(f"np.linalg.multi_dot needs matrices, and vectors at its ends only, got shapes {[a.shape for a in arrays]} ({here()})")
+        raise ScgLinAlgError(
+            f"np.linalg.multi_dot needs matrices, and vectors at its ends only, got shapes {[a.shape for a in arrays]}"
+            f" ({here()})"
+        )
     sizes = [a.shape[0] for a in arrays] + [arrays[-1].shape[1]]
 
     @functools.cache
@@ -277,14 +299,17 @@ _norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm", kinks=_no
 
 @implements(np.linalg.norm)
 def norm(x, ord=None, axis=None, keepdims=False):
-    """||x|| of vectors or matrices. Where several elements attain an extremum they share its gradient; at 0 the gradient is 0."""
+    """||x|| of vectors or matrices. Where several elements attain an extremum they share its gradient; at 0 the
+    gradient is 0."""
     x = x if x.dtype.kind in "fc" else x.astype(float)
     if axis is None and (ord is None or (ord == 2 and x.ndim == 1) or (x.ndim == 2 and ord in ("f", "fro"))):
         return _norm(x, axis=None, keepdims=bool(keepdims))
     try:
         axis = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (operator.index(axis),)
     except TypeError:
-        raise ScgTypeError(f"np.linalg.norm needs an integer or a tuple of integers as axis, got {axis!r} ({here()})") from None
+        raise ScgTypeError(
+            f"np.linalg.norm needs an integer or a tuple of integers as axis, got {axis!r} ({here()})"
+        ) from None
     if len(axis) == 1:
         return _vector_norm(x, ord, axis, bool(keepdims))
     if len(axis) == 2:
@@ -310,8 +335,15 @@ def _vector_norm(x, ord, axis, keepdims):
 
 
 def _matrix_norm(x, ord, axis, keepdims):
-    if isinstance(ord, str) and ord not in ("f", "fro", "nuc") or not isinstance(ord, str) and ord not in (None, 1, -1, 2, -2, np.inf, -np.inf):
-        raise ScgValueError(f"np.linalg.norm: no order {ord!r} for matrices; use 'fro', 'nuc', 1, -1, 2, -2, inf or -inf ({here()})")
+    if (
+        isinstance(ord, str)
+        and ord not in ("f", "fro", "nuc")
+        or not isinstance(ord, str)
+        and ord not in (None, 1, -1, 2, -2, np.inf, -np.inf)
+    ):
+        raise ScgValueError(
+            f"np.linalg.norm: no order {ord!r} for matrices; use 'fro', 'nuc', 1, -1, 2, -2, inf or -inf ({here()})"
+        )
     row, column = (np.lib.array_utils.normalize_axis_index(a, x.ndim) for a in axis)
     if row == column:
         raise ScgValueError(f"np.linalg.norm needs two different axes, got {axis} ({here()})")
@@ -320,10 +352,14 @@ def _matrix_norm(x, ord, axis, keepdims):
     if ord in (1, -1, np.inf, -np.inf):
         summed, ranged = (row, column) if abs(ord) == 1 else (column, row)
         sums = np.sum(np.abs(x), axis=summed, keepdims=True)
-        total = np.max(sums, axis=ranged, keepdims=True, initial=0) if ord > 0 else np.min(sums, axis=ranged, keepdims=True)
+        total = (
+            np.max(sums, axis=ranged, keepdims=True, initial=0) if ord > 0 else np.min(sums, axis=ranged, keepdims=True)
+        )
     else:
         s = np.linalg.svdvals(np.moveaxis(x, (row, column), (-2, -1)))
-        total = np.sum(s, axis=-1) if ord == "nuc" else np.max(s, axis=-1, initial=0) if ord == 2 else np.min(s, axis=-1)
+        total = (
+            np.sum(s, axis=-1) if ord == "nuc" else np.max(s, axis=-1, initial=0) if ord == 2 else np.min(s, axis=-1)
+        )
     shape = [1 if i in (row, column) else n for i, n in enumerate(x.shape)]
     return np.reshape(total, shape if keepdims else [n for i, n in enumerate(x.shape) if i not in (row, column)])
 
@@ -334,7 +370,10 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2):
         return norm(x, ord, axis, keepdims)
     gone = np.lib.array_utils.normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     rest = [i for i in range(x.ndim) if i not in gone]
-    flat = np.reshape(np.transpose(x, [*gone, *rest]), [int(np.prod([x.shape[i] for i in gone], dtype=int)), *[x.shape[i] for i in rest]])
+    flat = np.reshape(
+        np.transpose(x, [*gone, *rest]),
+        [int(np.prod([x.shape[i] for i in gone], dtype=int)), *[x.shape[i] for i in rest]],
+    )
     found = norm(flat, ord, 0)
     return np.reshape(found, [1 if i in gone else n for i, n in enumerate(x.shape)]) if keepdims else found
 
@@ -346,7 +385,8 @@ def matrix_norm(x, /, *, keepdims=False, ord="fro"):
 
 @implements(np.linalg.cond)
 def cond(x, p=None):
-    """||A|| ||A^-1||. A singular matrix has infinity for p = 2, and has no inverse to take a norm of for the others: ScgLinAlgError."""
+    """||A|| ||A^-1||. A singular matrix has infinity for p = 2, and has no inverse to take a norm of for the others:
+    ScgLinAlgError."""
     if 0 in x.shape[-2:]:
         raise ScgLinAlgError(f"np.linalg.cond is not defined on empty matrices, got shape {x.shape} ({here()})")
     if p is None or p in (2, -2):
@@ -374,7 +414,9 @@ def matrix_transpose(x, /):
 def outer(x1, x2, /):
     x1, x2 = as_array(x1), as_array(x2)
     if x1.ndim != 1 or x2.ndim != 1:
-        raise ScgValueError(f"np.linalg.outer needs two vectors, got shapes {x1.shape} and {x2.shape}: use np.outer ({here()})")
+        raise ScgValueError(
+            f"np.linalg.outer needs two vectors, got shapes {x1.shape} and {x2.shape}: use np.outer ({here()})"
+        )
     return np.outer(x1, x2)
 
 
@@ -382,7 +424,10 @@ def outer(x1, x2, /):
 def cross(x1, x2, /, *, axis=-1):
     x1, x2 = as_array(x1), as_array(x2)
     if x1.shape[axis] != 3 or x2.shape[axis] != 3:
-        raise ScgValueError(f"np.linalg.cross needs vectors of length 3 along axis {axis}, got shapes {x1.shape} and {x2.shape} ({here()})")
+        raise ScgValueError(
+            f"np.linalg.cross needs vectors of length 3 along axis {axis}, got shapes {x1.shape} and {x2.shape}"
+            f" ({here()})"
+        )
     return np.cross(x1, x2, axis=axis)
 
 

@@ -1,15 +1,17 @@
-"""What is not a derivative's business: answers about a node's shape, new arrays, tests of values; and the names that refuse a Node.
+"""What is not a derivative's business: answers about a node's shape, new arrays, tests of values; and the names that
+refuse a Node.
 
-A ``static`` answer is computed from the value and is no Node. A constant is a Node (a replay computes it again) whose derivative is zero.
+A ``static`` answer is computed from the value and is no Node. A constant is a Node (a replay computes it again) whose
+derivative is zero.
 """
 
 import numpy as np
 import numpy.lib.recfunctions as rfn
 import scipy.special
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import Node, implements, primitive, refuse
 from scg.errors import NotDifferentiable, here
-from scg.graph import Node, implements, primitive, refuse
 from scg.primitives.layout import as_array
 
 
@@ -29,8 +31,25 @@ def _plain(value):
 
 
 # shapes, types and text
-static(np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.common_type, np.min_scalar_type, np.iscomplexobj, np.isrealobj)
-static(np.may_share_memory, np.shares_memory, np.diag_indices_from, np.tril_indices_from, np.triu_indices_from, np.einsum_path)
+static(
+    np.shape,
+    np.ndim,
+    np.size,
+    np.result_type,
+    np.can_cast,
+    np.common_type,
+    np.min_scalar_type,
+    np.iscomplexobj,
+    np.isrealobj,
+)
+static(
+    np.may_share_memory,
+    np.shares_memory,
+    np.diag_indices_from,
+    np.tril_indices_from,
+    np.triu_indices_from,
+    np.einsum_path,
+)
 static(np.array2string, np.array_repr, np.array_str)
 # new arrays: of a node's shape, or asked for with like=node
 static(np.zeros_like, np.ones_like, np.empty_like)
@@ -42,7 +61,11 @@ static(np.frombuffer, np.fromfile, np.fromiter, np.fromstring, np.genfromtxt, np
 def array(object, dtype=None, **options):
     """``np.array(x, like=node)``: lists of nodes become one node."""
     options.pop("device", None)
-    x = np.stack([array(item) for item in object]) if isinstance(object, (list, tuple)) and _holds_node(object) else as_array(object)
+    x = (
+        np.stack([array(item) for item in object])
+        if isinstance(object, (list, tuple)) and _holds_node(object)
+        else as_array(object)
+    )
     x = x if dtype is None else x.astype(dtype)
     missing = options.get("ndmin", 0) - x.ndim
     return np.expand_dims(x, tuple(range(missing))) if missing > 0 else x
@@ -69,7 +92,9 @@ def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None, *, d
 
 # parts of a number
 _real = primitive(lambda x: x.real, elementwise, lambda g, out, x: g, name="real")
-_imag = primitive(lambda x: x.imag, elementwise, lambda g, out, x: -1j * g if x.dtype.kind == "c" else None, name="imag")
+_imag = primitive(
+    lambda x: x.imag, elementwise, lambda g, out, x: -1j * g if x.dtype.kind == "c" else None, name="imag"
+)
 
 
 @implements(np.real)
@@ -128,7 +153,8 @@ def fix(x):
     return np.trunc(x)
 
 
-# sin(pi x) / (pi x) is the spherical Bessel function j_0(pi x); (2n + 1) j_n' = n j_(n-1) - (n + 1) j_(n+1) needs no division by x
+# sin(pi x) / (pi x) is the spherical Bessel function j_0(pi x); (2n + 1) j_n' = n j_(n-1) - (n + 1) j_(n+1) needs no
+# division by x
 _bessel = primitive(
     lambda x, order: np.asarray(scipy.special.spherical_jn(order, x)).astype(x.dtype),
     elementwise,
@@ -138,7 +164,9 @@ _bessel = primitive(
 
 
 def _bessel_slope(x, n):
-    return (n * _bessel(x, order=n - 1) - (n + 1) * _bessel(x, order=n + 1)) / (2 * n + 1) if n else -_bessel(x, order=1)
+    return (
+        (n * _bessel(x, order=n - 1) - (n + 1) * _bessel(x, order=n + 1)) / (2 * n + 1) if n else -_bessel(x, order=1)
+    )
 
 
 _sinc = primitive(np.sinc, elementwise, lambda g, out, x: g * float(np.pi) * _bessel_slope(float(np.pi) * x, 0))
@@ -182,9 +210,13 @@ def array_equiv(a1, a2):
     return np.all(np.equal(a1, a2))
 
 
-_unravel = primitive(lambda i, shape, order, axis: np.unravel_index(i, shape, order)[axis], elementwise, name="unravel_index")
+_unravel = primitive(
+    lambda i, shape, order, axis: np.unravel_index(i, shape, order)[axis], elementwise, name="unravel_index"
+)
 _ravel_multi = primitive(
-    lambda *multi, dims, mode, order: np.ravel_multi_index(multi, dims, mode=mode, order=order), elementwise, name="ravel_multi_index"
+    lambda *multi, dims, mode, order: np.ravel_multi_index(multi, dims, mode=mode, order=order),
+    elementwise,
+    name="ravel_multi_index",
 )
 
 
@@ -235,6 +267,9 @@ refuse(_WRITES, np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.pu
 refuse("a file would lose the graph: save node.value", np.save, np.savez, np.savez_compressed, np.savetxt)
 refuse("it works on bits: use node.value", np.packbits, np.unpackbits)
 refuse("a node holds no dates: use node.value", np.busday_count, np.busday_offset, np.is_busday, np.datetime_as_string)
-refuse("a node holds no fields: use a dictionary of nodes", *[getattr(rfn, name) for name in rfn.__all__ if hasattr(getattr(rfn, name), "_implementation")])
+refuse(
+    "a node holds no fields: use a dictionary of nodes",
+    *[getattr(rfn, name) for name in rfn.__all__ if hasattr(getattr(rfn, name), "_implementation")],
+)
 _texts = [fn for home in (np._core.strings, np.char) for fn in vars(home).values() if hasattr(fn, "_implementation")]
 refuse("a node holds numbers, not text: use node.value", *dict.fromkeys(_texts))

@@ -1,7 +1,8 @@
 """Polynomials by their coefficients, highest power first, and points between two ends.
 
-Leading zeros are dropped, as NumPy does: whether there are any is an ``if`` on the coefficients, which the graph records as a guard.
-All keep the precision of their operands, also where NumPy goes over from float32 to float64 (polyder, polyint, polyfit, vander, geomspace).
+Leading zeros are dropped, as NumPy does: whether there are any is an ``if`` on the coefficients, which the graph
+records as a guard. All keep the precision of their operands, also where NumPy goes over from float32 to float64
+(polyder, polyint, polyfit, vander, geomspace).
 """
 
 import operator
@@ -9,16 +10,18 @@ import operator
 import numpy as np
 import numpy.polynomial.polynomial as power_series
 
-from scg.ambient import settled
+from scg.core.ambient import settled
+from scg.core.node import implements, refuse
 from scg.errors import NotDifferentiable, here
-from scg.graph import implements, refuse
 from scg.primitives.layout import as_array
 
 
 @implements(np.polyval)
 def polyval(p, x):
     if isinstance(x, np.poly1d):
-        raise NotDifferentiable(f"np.polyval of a Node takes no poly1d as x: use coefficients and np.polymul ({here()})")
+        raise NotDifferentiable(
+            f"np.polyval of a Node takes no poly1d as x: use coefficients and np.polymul ({here()})"
+        )
     y = np.zeros_like(as_array(x))
     for coefficient in as_array(p):
         y = y * x + coefficient
@@ -90,7 +93,9 @@ def polyint(p, m=1, k=None):
 def polyfit(x, y, deg, rcond=None, full=False, w=None, cov=False):
     """Least squares on the scaled Vandermonde matrix, through ``np.linalg.lstsq``; the coefficients only."""
     if full or cov:
-        raise NotDifferentiable(f"np.polyfit of a Node gives coefficients only: use np.linalg.lstsq for full= and cov= ({here()})")
+        raise NotDifferentiable(
+            f"np.polyfit of a Node gives coefficients only: use np.linalg.lstsq for full= and cov= ({here()})"
+        )
     x, y = as_array(x) + 0.0, as_array(y) + 0.0
     left = np.vander(x, operator.index(deg) + 1)
     if w is not None:
@@ -105,7 +110,9 @@ def polyfit(x, y, deg, rcond=None, full=False, w=None, cov=False):
 def poly(seq_of_zeros):
     """Coefficients of prod_i (t - z_i)."""
     if seq_of_zeros.ndim > 1:
-        raise NotDifferentiable(f"np.poly of a matrix: use np.poly(np.linalg.eigvalsh(matrix)) where it is symmetric ({here()})")
+        raise NotDifferentiable(
+            f"np.poly of a matrix: use np.poly(np.linalg.eigvalsh(matrix)) where it is symmetric ({here()})"
+        )
     p = np.ones(1, seq_of_zeros.dtype)
     for zero in np.atleast_1d(seq_of_zeros):
         p = np.pad(p, (0, 1)) - np.pad(zero * p, (1, 0))
@@ -145,7 +152,8 @@ def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis
     step = (stop - start) / pieces if pieces > 0 else np.nan * (stop - start)
     y = steps * step + start if pieces > 0 else steps * (stop - start) + start
     if endpoint and num > 1:
-        y = np.concatenate([y[:-1], np.expand_dims(np.broadcast_to(stop, y.shape[1:]), 0)])  # exact, whatever the rounding
+        # exact, whatever the rounding
+        y = np.concatenate([y[:-1], np.expand_dims(np.broadcast_to(stop, y.shape[1:]), 0)])
     y = np.moveaxis(y, 0, axis)
     y = y if dtype is None else (np.floor(y) if np.dtype(dtype).kind in "iu" else y).astype(dtype)
     return (y, step) if retstep else y

@@ -1,8 +1,9 @@
 """Sums, products, extrema, means, variances and cumulative forms, and the ufunc methods ``reduce`` and ``accumulate``.
 
-Seven primitives (sum, product, the four extrema, cumulative sum and product) carry the derivatives; the rest is composed of them. At a tie all
-elements that reach an extremum take equal shares, and a running extremum is the latest element that reaches it. Products differentiate by
-products of the other elements, never by division, so that their derivatives of every order hold at zeros.
+Seven primitives (sum, product, the four extrema, cumulative sum and product) carry the derivatives; the rest is
+composed of them. At a tie all elements that reach an extremum take equal shares, and a running extremum is the latest
+element that reaches it. Products differentiate by products of the other elements, never by division, so that their
+derivatives of every order hold at zeros.
 """
 
 import math
@@ -11,10 +12,10 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from scg import axes
-from scg.ambient import settled
+from scg.core import axes
+from scg.core.ambient import settled
+from scg.core.node import implements, primitive, refuse
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
-from scg.graph import implements, primitive, refuse
 from scg.primitives.layout import as_array, at, stop_gradient
 
 
@@ -41,7 +42,8 @@ def axis_tuple(axis, ndim):
 
 
 def _product_of_others(x, axis):
-    """For each element the product of all others along ``axis``: along each axis in turn those before it times those after it."""
+    """For each element the product of all others along ``axis``: along each axis in turn those before it times those
+    after it."""
     product = 1
     for i in range(x.ndim) if axis is None else axis:
         i %= x.ndim
@@ -63,11 +65,14 @@ def _shifted(x, axis, first):
 
 def _equal_shares(g, out, x, axis, keepdims):
     reached = x == kept(out, x, axis, keepdims)
-    count = np.sum(reached, axis=axis, dtype=np.float32 if g.dtype == np.float16 else g.dtype, keepdims=True)  # a half counts to 2048
+    # a half counts to 2048
+    count = np.sum(reached, axis=axis, dtype=np.float32 if g.dtype == np.float16 else g.dtype, keepdims=True)
     return np.where(reached, kept(g, x, axis, keepdims) / count, 0)
 
 
-_sum = primitive(np.add.reduce, axes.reduction, lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims), name="sum")
+_sum = primitive(
+    np.add.reduce, axes.reduction, lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims), name="sum"
+)
 _prod = primitive(
     np.multiply.reduce,
     axes.reduction,
@@ -101,7 +106,16 @@ _max, _min, _fmax, _fmin = [
 ]
 _all, _any, _xor, _bit_and, _bit_or, _bit_xor, _gcd, _lcm = [
     primitive(ufunc.reduce, axes.reduction, name=f"{ufunc.__name__}.reduce")
-    for ufunc in (np.logical_and, np.logical_or, np.logical_xor, np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.gcd, np.lcm)
+    for ufunc in (
+        np.logical_and,
+        np.logical_or,
+        np.logical_xor,
+        np.bitwise_and,
+        np.bitwise_or,
+        np.bitwise_xor,
+        np.gcd,
+        np.lcm,
+    )
 ]
 
 
@@ -128,10 +142,16 @@ _recurrence = primitive(
 """s_k = a_k + b_k s_{k-1} along a non-negative axis, s_0 = a_0."""
 
 _cumsum = primitive(
-    np.add.accumulate, axes.along, lambda g, out, x, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis), name="cumsum"
+    np.add.accumulate,
+    axes.along,
+    lambda g, out, x, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis),
+    name="cumsum",
 )
 _cumprod = primitive(
-    np.multiply.accumulate, axes.along, lambda g, out, x, axis: _shifted(out, axis, 1) * _backwards(g, x, axis), name="cumprod"
+    np.multiply.accumulate,
+    axes.along,
+    lambda g, out, x, axis: _shifted(out, axis, 1) * _backwards(g, x, axis),
+    name="cumprod",
 )
 """d out_j / d x_k = (prod_{i<k} x_i) (prod_{k<i<=j} x_i): what comes before k times a recurrence from the end."""
 
@@ -152,7 +172,8 @@ _latest_min = primitive(_latest(np.minimum), axes.along, name="running_argmin")
 
 
 def fold(base, combine, neutral, a, axis, dtype, out, keepdims, initial, where):
-    """A reduction in all its keyword forms; ``neutral`` stands where the mask leaves an element out (None: ``initial`` must be given)."""
+    """A reduction in all its keyword forms; ``neutral`` stands where the mask leaves an element out (None: ``initial``
+    must be given)."""
     no_buffer(out)
     if where is not True:
         if neutral is None and initial is None:
@@ -224,7 +245,8 @@ def _log_sum_exp(base2):
 
 
 def _norm(a, axis, keepdims):
-    """sqrt(sum a^2), of numbers divided by a power of two near the largest: squares of large ones overflow, and of small ones vanish."""
+    """sqrt(sum a^2), of numbers divided by a power of two near the largest: squares of large ones overflow, and of
+    small ones vanish."""
     if a.size == 0 or a.dtype.kind != "f":
         return np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims))
     top = np.max(np.abs(stop_gradient(a)), axis=axis, keepdims=True)
@@ -242,7 +264,13 @@ def _reduce(ufunc, base, neutral):
 _FOLDS = [(np.add, _sum, 0), (np.multiply, _prod, 1), (np.hypot, _norm, 0)]
 _FOLDS += [(np.logaddexp, _log_sum_exp(False), -math.inf), (np.logaddexp2, _log_sum_exp(True), -math.inf)]
 _FOLDS += [(np.maximum, _max, None), (np.minimum, _min, None), (np.fmax, _fmax, None), (np.fmin, _fmin, None)]
-_FOLDS += [(np.logical_and, _all, True), (np.logical_or, _any, False), (np.logical_xor, _xor, False), (np.gcd, _gcd, 0), (np.lcm, _lcm, 1)]
+_FOLDS += [
+    (np.logical_and, _all, True),
+    (np.logical_or, _any, False),
+    (np.logical_xor, _xor, False),
+    (np.gcd, _gcd, 0),
+    (np.lcm, _lcm, 1),
+]
 _FOLDS += [(np.bitwise_and, _bit_and, -1), (np.bitwise_or, _bit_or, 0), (np.bitwise_xor, _bit_xor, 0)]
 for _fold in _FOLDS:
     _reduce(*_fold)
@@ -261,7 +289,9 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
 def _count(a, axis, keepdims, where, dtype):
     """How many elements a reduction takes: an int, or with a mask an array."""
     if where is not True:
-        return np.sum(np.broadcast_to(where, a.shape), axis=axis, dtype=dtype if dtype.kind in "fc" else float, keepdims=keepdims)
+        return np.sum(
+            np.broadcast_to(where, a.shape), axis=axis, dtype=dtype if dtype.kind in "fc" else float, keepdims=keepdims
+        )
     return a.size if axis is None else math.prod([a.shape[i] for i in normalize_axis_tuple(axis, a.ndim)])
 
 
@@ -294,7 +324,8 @@ def _squared(x):
 def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
     variance = var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction)
     alone = where is True and mean is None and _count(as_array(a), axis, keepdims, where, variance.dtype) == 1
-    return variance if alone else np.sqrt(variance)  # of one element it is 0 (or NaN) whatever the element: no root that could be steep
+    # of one element it is 0 (or NaN) whatever the element: no root that could be steep
+    return variance if alone else np.sqrt(variance)
 
 
 @implements(np.average)
@@ -377,13 +408,23 @@ def _accumulate(ufunc, base):
     @implements((ufunc, "accumulate"))
     def accumulate(array, axis=0, dtype=None):
         if array.ndim == 0:
-            raise ScgTypeError(f"np.{ufunc.__name__}.accumulate of a scalar: there is no axis to accumulate along ({here()})")
+            raise ScgTypeError(
+                f"np.{ufunc.__name__}.accumulate of a scalar: there is no axis to accumulate along ({here()})"
+            )
         return _cumulative(base, array, axis, dtype, None)
 
 
-for _accumulation in ((np.add, _cumsum), (np.multiply, _cumprod), (np.maximum, _running(_latest_max)), (np.minimum, _running(_latest_min))):
+for _accumulation in (
+    (np.add, _cumsum),
+    (np.multiply, _cumprod),
+    (np.maximum, _running(_latest_max)),
+    (np.minimum, _running(_latest_min)),
+):
     _accumulate(*_accumulation)
 
 _UFUNCS = list({ufunc for ufunc in vars(np).values() if isinstance(ufunc, np.ufunc)})
 refuse("sum slices of it, or use np.bincount with weights", *[(ufunc, "reduceat") for ufunc in _UFUNCS])
-refuse("nodes are immutable; use np.bincount with weights to add at places, or np.where", *[(ufunc, "at") for ufunc in _UFUNCS])
+refuse(
+    "nodes are immutable; use np.bincount with weights to add at places, or np.where",
+    *[(ufunc, "at") for ufunc in _UFUNCS],
+)

@@ -1,13 +1,13 @@
 """``np.emath``: the functions that turn complex where their argument leaves the real domain.
 
-Their dtype follows from a value, so each is an ``if`` on its argument: the graph records how it came out, and a replay in which it
-comes out otherwise raises GuardError rather than changing the dtype of what was recorded.
+Their dtype follows from a value, so each is an ``if`` on its argument: the graph records how it came out, and a replay
+in which it comes out otherwise raises GuardError rather than changing the dtype of what was recorded.
 """
 
 import numpy as np
 
-from scg.axes import elementwise
-from scg.graph import implements, primitive
+from scg.core.axes import elementwise
+from scg.core.node import implements, primitive
 from scg.primitives.layout import as_array
 
 
@@ -20,7 +20,8 @@ def _complex_where(x, leaves):
     return x.astype(np.complex64 if x.dtype in _SINGLE else np.complex128)
 
 
-_SINGLE = tuple(map(np.dtype, (np.float32, np.int8, np.int16, np.uint8, np.uint16)))  # as NumPy has it: float16 becomes complex128
+# as NumPy has it: float16 becomes complex128
+_SINGLE = tuple(map(np.dtype, (np.float32, np.int8, np.int16, np.uint8, np.uint16)))
 
 
 def _unless_negative(x):

@@ -6,10 +6,10 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from scg.ambient import settled
-from scg.axes import elementwise
+from scg.core.ambient import settled
+from scg.core.axes import elementwise
+from scg.core.node import Node, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.graph import Node, implements, primitive
 from scg.primitives.layout import as_array, at, stop_gradient
 
 
@@ -65,15 +65,19 @@ def trapezoid(y, x=None, dx=1.0, axis=-1):
 
 @implements(np.gradient)
 def gradient(f, *varargs, axis=None, edge_order=1):
-    """Second-order central differences inside, one-sided ones of order ``edge_order`` at the ends; differentiable in f and in the spacing."""
+    """Second-order central differences inside, one-sided ones of order ``edge_order`` at the ends; differentiable in f
+    and in the spacing."""
     f = as_array(f)
     f = f if f.dtype.kind in "fc" else f.astype(float)
     axes = tuple(range(f.ndim)) if axis is None else normalize_axis_tuple(axis, f.ndim)
-    spacings = [v if type(v) in (Node, float, int) else as_array(v)[()] for v in varargs or (1.0,)]  # Python's numbers do not widen float32
+    # Python's numbers do not widen float32
+    spacings = [v if type(v) in (Node, float, int) else as_array(v)[()] for v in varargs or (1.0,)]
     if len(spacings) == 1 and np.ndim(spacings[0]) == 0:
         spacings *= len(axes)
     if len(spacings) != len(axes):
-        raise ScgTypeError(f"gradient needs no spacing, one, or one for each of {len(axes)} axes, got {len(varargs)} ({here()})")
+        raise ScgTypeError(
+            f"gradient needs no spacing, one, or one for each of {len(axes)} axes, got {len(varargs)} ({here()})"
+        )
     if edge_order not in (1, 2):
         raise ScgValueError(f"edge_order must be 1 or 2, got {edge_order} ({here()})")
     found = [_slope(f, i, _steps(h, f, i), edge_order) for i, h in zip(axes, spacings, strict=True)]
@@ -81,19 +85,25 @@ def gradient(f, *varargs, axis=None, edge_order=1):
 
 
 def _steps(h, f, axis):
-    """The spacing along ``axis``: a scalar, or the distances between neighbours; NumPy takes those that are all equal as one."""
+    """The spacing along ``axis``: a scalar, or the distances between neighbours; NumPy takes those that are all equal
+    as one."""
     if np.ndim(h) == 0:
         return h
     if h.shape != (f.shape[axis],):
-        raise ScgValueError(f"coordinates along axis {axis} of {f.shape} need shape {(f.shape[axis],)}, got {h.shape} ({here()})")
+        raise ScgValueError(
+            f"coordinates along axis {axis} of {f.shape} need shape {(f.shape[axis],)}, got {h.shape} ({here()})"
+        )
     h = np.diff(h if h.dtype.kind in "fc" else h.astype(float))
     return h[0] if type(h) is not Node and h.size and (h == h[0]).all() else h
 
 
 def _slope(f, axis, h, edge_order):
     if f.shape[axis] < edge_order + 1:
-        raise ScgValueError(f"gradient needs {edge_order + 1} elements along axis {axis}, got {f.shape[axis]} ({here()})")
-    if type(h) is Node and h.ndim and settled(lambda h: (h == h[0]).all(), h):  # the value as NumPy has it, the derivative in each coordinate
+        raise ScgValueError(
+            f"gradient needs {edge_order + 1} elements along axis {axis}, got {f.shape[axis]} ({here()})"
+        )
+    # the value as NumPy has it, the derivative in each coordinate
+    if type(h) is Node and h.ndim and settled(lambda h: (h == h[0]).all(), h):
         apart = _differences(f, axis, h, edge_order)
         return _differences(f, axis, stop_gradient(h[0]), edge_order) + _zero(apart, stop_gradient(apart))
     return _differences(f, axis, h, edge_order)
@@ -104,7 +114,8 @@ _zero = primitive(lambda x, same: np.zeros_like(x), elementwise, lambda g, out, 
 
 
 def _differences(f, axis, h, edge_order):
-    """NumPy's own terms, in NumPy's order: so the values are the same to the last bit, and an infinity or NaN spreads as far and no further."""
+    """NumPy's own terms, in NumPy's order: so the values are the same to the last bit, and an infinity or NaN spreads
+    as far and no further."""
     n = f.shape[axis]
 
     def part(start, stop):
@@ -159,7 +170,9 @@ def convolve(a, v, mode="full"):
     """sum_m a_m v_{n-m}."""
     a, v = np.atleast_1d(a), np.atleast_1d(v)
     if a.ndim > 1 or v.ndim > 1 or not a.size or not v.size:
-        raise ScgValueError(f"convolve needs two vectors that are not empty, got shapes {a.shape} and {v.shape} ({here()})")
+        raise ScgValueError(
+            f"convolve needs two vectors that are not empty, got shapes {a.shape} and {v.shape} ({here()})"
+        )
     if len(v) > len(a):
         a, v = v, a
     full, n, m = _convolve(a, v), len(a), len(v)
@@ -178,10 +191,13 @@ def correlate(a, v, mode="valid"):
 
 @implements(np.interp)
 def interp(x, xp, fp, left=None, right=None, period=None):
-    """Linear interpolation, differentiable in all three arrays; at a knot the derivative in x is that of the piece on its right."""
+    """Linear interpolation, differentiable in all three arrays; at a knot the derivative in x is that of the piece on
+    its right."""
     x, xp, fp = as_array(x), as_array(xp), as_array(fp)
     if xp.ndim != 1 or xp.shape != fp.shape or not xp.size:
-        raise ScgValueError(f"interp needs vectors xp and fp of one length, got shapes {xp.shape} and {fp.shape} ({here()})")
+        raise ScgValueError(
+            f"interp needs vectors xp and fp of one length, got shapes {xp.shape} and {fp.shape} ({here()})"
+        )
     if period is not None:
         if period == 0:
             raise ScgValueError(f"interp: the period must not be zero ({here()})")
@@ -198,17 +214,24 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     x0, x1, f0, f1 = [np.take_along_axis(v, i, 0) for v in (xp, fp) for i in (low, high)]
     width = x1 - x0
     value = f0 + (f1 - f0) / np.where(width == 0, 1, width) * (flat - x0)
-    value = np.where(flat < xp[0], fp[0] if left is None else left, np.where(flat > xp[-1], fp[-1] if right is None else right, value))
+    value = np.where(
+        flat < xp[0],
+        fp[0] if left is None else left,
+        np.where(flat > xp[-1], fp[-1] if right is None else right, value),
+    )
     return np.reshape(value, x.shape)
 
 
 @implements(np.unwrap)
 def unwrap(p, discont=None, axis=-1, *, period=2 * math.pi):
-    """p plus the multiples of the period that bring jumps of at least ``discont`` (default period / 2) to the smallest ones."""
+    """p plus the multiples of the period that bring jumps of at least ``discont`` (default period / 2) to the smallest
+    ones."""
     axis = normalize_axis_index(axis, p.ndim)
     step = stop_gradient(np.diff(p, axis=axis))  # the multiples are steps of p: constant
     half = period / 2
     wrapped = (step + half) % period - half
     wrapped = np.where((wrapped == -half) & (step > 0), half, wrapped)
     jump = np.where(np.abs(step) < (half if discont is None else discont), 0, wrapped - step)
-    return np.concatenate([p[at(axis, slice(0, 1))], p[at(axis, slice(1, None))] + np.cumsum(jump, axis=axis)], axis=axis)
+    return np.concatenate(
+        [p[at(axis, slice(0, 1))], p[at(axis, slice(1, None))] + np.cumsum(jump, axis=axis)], axis=axis
+    )

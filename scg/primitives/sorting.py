@@ -1,7 +1,9 @@
-"""Sorting, searching and counting. Sorting gathers by positions, and positions are constants: a derivative goes to where the value came from.
+"""Sorting, searching and counting. Sorting gathers by positions, and positions are constants: a derivative goes to
+where the value came from.
 
-Sorting is stable: of equal elements the first in the input is the first in the output, and takes its cotangent. What depends on values
-without a derivative (positions, counts, comparisons) is a Node all the same, so that a replay computes it again.
+Sorting is stable: of equal elements the first in the input is the first in the output, and takes its cotangent. What
+depends on values without a derivative (positions, counts, comparisons) is a Node all the same, so that a replay
+computes it again.
 """
 
 import math
@@ -9,12 +11,12 @@ import operator
 
 import numpy as np
 
-from scg import axes
-from scg.ambient import settled
-from scg.axes import AxisMap, own
+from scg.core import axes
+from scg.core.ambient import settled
+from scg.core.axes import AxisMap, own
+from scg.core.backward import results
+from scg.core.node import Node, implements, primitive, refuse
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.gradient import results
-from scg.graph import Node, implements, primitive, refuse
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import no_buffer
 
@@ -25,7 +27,9 @@ def _put_along_value(g, indices, axis, size):
         raise IndexError(f"an index lies outside of an axis of length {size}")
     out = np.zeros((*g.shape[:-1], size), g.dtype)
     rows = np.arange(math.prod(g.shape[:-1])).reshape(*g.shape[:-1], 1)
-    np.add.at(out.reshape(-1), (rows * size + np.where(indices < 0, indices + size, indices)).reshape(-1), g.reshape(-1))
+    np.add.at(
+        out.reshape(-1), (rows * size + np.where(indices < 0, indices + size, indices)).reshape(-1), g.reshape(-1)
+    )
     return np.moveaxis(out, -1, axis)
 
 
@@ -50,7 +54,11 @@ _put_along = primitive(
 @implements(np.take_along_axis)
 def take_along_axis(arr, indices, axis=-1):
     arr, indices = as_array(arr), as_array(indices)
-    return _take_along(np.ravel(arr), indices, axis=0) if axis is None else _take_along(arr, indices, axis=operator.index(axis))
+    return (
+        _take_along(np.ravel(arr), indices, axis=0)
+        if axis is None
+        else _take_along(arr, indices, axis=operator.index(axis))
+    )
 
 
 _argsort = primitive(lambda x, axis, **how: np.argsort(x, axis, **how), axes.along, name="argsort")
@@ -82,7 +90,8 @@ def argsort(a, axis=-1, kind=None, order=None, *, stable=None):
 
 @implements(np.partition)
 def partition(a, kth, axis=-1, kind="introselect", order=None):
-    """Like ``np.partition``; the order on either side of ``kth``, which NumPy leaves open, is that of ``np.argpartition``."""
+    """Like ``np.partition``; the order on either side of ``kth``, which NumPy leaves open, is that of
+    ``np.argpartition``."""
     _no_fields(order)
     a, axis = _flat(a, axis)
     return _take_along(a, _argpartition(a, axis=axis, kth=_static(kth)), axis=axis)
@@ -135,10 +144,16 @@ class _Searched(AxisMap):
         return None if batched[0] or len(operands) > 2 else (operands, statics)
 
     def align(self, shapes, out, statics):
-        return own("out", out), (own("a", shapes[0]), own("out", shapes[1]), *[own("sorter", shape) for shape in shapes[2:]])
+        return own("out", out), (
+            own("a", shapes[0]),
+            own("out", shapes[1]),
+            *[own("sorter", shape) for shape in shapes[2:]],
+        )
 
 
-_searchsorted = primitive(lambda a, v, *sorter, side: np.searchsorted(a, v, side, *sorter), _Searched(), name="searchsorted")
+_searchsorted = primitive(
+    lambda a, v, *sorter, side: np.searchsorted(a, v, side, *sorter), _Searched(), name="searchsorted"
+)
 
 
 @implements(np.searchsorted)
@@ -196,23 +211,29 @@ def _any_negative(x):
 
 @implements(np.bincount)
 def bincount(x, /, weights=None, minlength=0):
-    """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it keeps."""
+    """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it
+    keeps."""
     x = as_array(x)
     values = x._value if type(x) is Node else x
     if values.ndim != 1 or values.dtype.kind not in "iub" or settled(_any_negative, x):
-        raise ScgValueError(f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})")
+        raise ScgValueError(
+            f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})"
+        )
     size = int(np.maximum(minlength, values.max() + 1 if values.size else 0))
     settled(lambda values: np.max(values, initial=-1) + 1 == size or size == minlength > np.max(values, initial=-1), x)
     if weights is None:
         return _count(x, size=size)
     weights = as_array(weights)
     if weights.shape != x.shape:
-        raise ScgValueError(f"bincount needs a weight for each element, got shapes {x.shape} and {weights.shape} ({here()})")
+        raise ScgValueError(
+            f"bincount needs a weight for each element, got shapes {x.shape} and {weights.shape} ({here()})"
+        )
     return _put_along(weights if weights.dtype.kind in "fc" else weights.astype(float), x, axis=0, size=size)
 
 
 refuse(
-    "its bins move with the data; count with np.bincount(np.searchsorted(edges, x), weights, len(edges) + 1), or use node.value",
+    "its bins move with the data; count with np.bincount(np.searchsorted(edges, x), weights, len(edges) + 1), or use"
+    " node.value",
     *(np.histogram, np.histogram2d, np.histogramdd, np.histogram_bin_edges),
 )
 refuse(

@@ -1,8 +1,8 @@
 """The ufuncs of ``scipy.special``, one line each: the function, and its derivative in each argument.
 
-Beyond the table for NumPy's ufuncs: both derivatives of ``xlogy`` and ``rel_entr`` are 0 at x = y = 0, of ``xlog1py`` at x = 0, y = -1.
-Orders, degrees and the like that have no derivative here are named: a node in their place is refused when a derivative in it is
-asked for.
+Beyond the table for NumPy's ufuncs: both derivatives of ``xlogy`` and ``rel_entr`` are 0 at x = y = 0, of ``xlog1py``
+at x = 0, y = -1. Orders, degrees and the like that have no derivative here are named: a node in their place is refused
+when a derivative in it is asked for.
 """
 
 import math
@@ -10,9 +10,9 @@ import math
 import numpy as np
 import scipy.special as sp
 
-from scg.axes import elementwise
+from scg.core.axes import elementwise
+from scg.core.node import implements, primitive
 from scg.errors import NotDifferentiable
-from scg.graph import implements, primitive
 from scg.primitives.elementwise import DEGREE, LN2, LN10, sigmoid
 from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
 
@@ -20,7 +20,8 @@ ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
 
 
 def derivatives(fn, *slopes, name=None, kinks=None):
-    """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``; a string names an argument without one."""
+    """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``; a string names an argument
+    without one."""
 
     def vjp(slope):
         if slope is None:
@@ -39,7 +40,8 @@ def derivatives(fn, *slopes, name=None, kinks=None):
 
 
 def several(ufunc, *slopes):
-    """Declare a ufunc of several results, by the partial derivatives ``slope(results, *operands)`` of each in its last operand."""
+    """Declare a ufunc of several results, by the partial derivatives ``slope(results, *operands)`` of each in its last
+    operand."""
     names = ["order"] * (ufunc.nin - 1)
     parts = [
         derivatives(
@@ -91,7 +93,9 @@ derivatives(
     lambda out, a, b: out * (sp.digamma(a) - sp.digamma(a + b)),
     lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)),
 )
-derivatives(sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b))
+derivatives(
+    sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b)
+)
 zeta = derivatives(sp._ufuncs._zeta, "x", lambda out, x, q: -x * sp.zeta(x + 1, q), name="zeta")
 
 
@@ -143,7 +147,9 @@ for _fn, _sign in ((sp.fdtr, 1), (sp.fdtrc, -1)):
 for _fn, _sign in ((sp.pdtr, -1), (sp.pdtrc, 1)):
     derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * gammainc_pdf(np.floor(k) + 1, m))
 for _fn, _sign in ((sp.bdtr, -1), (sp.bdtrc, 1)):
-    derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p))
+    derivatives(
+        _fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p)
+    )
 for _fn, _sign in ((sp.nbdtr, 1), (sp.nbdtrc, -1)):
     derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(n, np.floor(k) + 1, p))
 
@@ -182,8 +188,12 @@ derivatives(
 derivatives(sp.expit, lambda out, x: out * sigmoid(-x))
 derivatives(sp.logit, lambda out, p: 1 / (p * (1 - p)))
 derivatives(sp.log_expit, lambda out, x: sigmoid(-x))
-softplus = derivatives(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(-out), name="softplus")
-log_sigmoid = derivatives(lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(out), name="log_sigmoid")
+softplus = derivatives(
+    lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(-out), name="softplus"
+)
+log_sigmoid = derivatives(
+    lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(out), name="log_sigmoid"
+)
 
 
 def _log1mexp(x):
@@ -201,10 +211,20 @@ derivatives(sp.cosm1, lambda out, x: -np.sin(x))
 derivatives(sp.powm1, lambda out, x, y: y * np.power(x, y - 1), lambda out, x, y: np.power(x, y) * np.log(x))
 derivatives(sp.exprel, lambda out, x: 0.5 * sp.hyp1f1(2.0, 3.0, x))
 derivatives(sp.xlogy, lambda out, x, y: np.log(np.where((x == 0) & (y == 0), 1, y)), lambda out, x, y: _over(x, y))
-derivatives(sp.xlog1py, lambda out, x, y: np.log1p(np.where((x == 0) & (y == -1), 0, y)), lambda out, x, y: _over(x, 1 + y))
+derivatives(
+    sp.xlog1py, lambda out, x, y: np.log1p(np.where((x == 0) & (y == -1), 0, y)), lambda out, x, y: _over(x, 1 + y)
+)
 derivatives(sp.entr, lambda out, x: -1 - np.log(x))
-derivatives(sp.rel_entr, lambda out, x, y: np.where((x == 0) & (y == 0), 0, 1 + np.log(_over(x, y))), lambda out, x, y: -_over(x, y))
-derivatives(sp.kl_div, lambda out, x, y: np.where((x == 0) & (y == 0), 0, np.log(_over(x, y))), lambda out, x, y: 1 - _over(x, y))
+derivatives(
+    sp.rel_entr,
+    lambda out, x, y: np.where((x == 0) & (y == 0), 0, 1 + np.log(_over(x, y))),
+    lambda out, x, y: -_over(x, y),
+)
+derivatives(
+    sp.kl_div,
+    lambda out, x, y: np.where((x == 0) & (y == 0), 0, np.log(_over(x, y))),
+    lambda out, x, y: 1 - _over(x, y),
+)
 derivatives(
     sp.boxcox,
     lambda out, x, lmbda: np.power(x, lmbda - 1),
@@ -244,5 +264,7 @@ for _fn, _slope in ((sp.sindg, lambda out, x: sp.cosdg(x)), (sp.cosdg, lambda ou
     derivatives(_fn, lambda out, x, slope=_slope: DEGREE * slope(out, x))
 derivatives(sp.tandg, lambda out, x: DEGREE * (1 + out * out))
 derivatives(sp.cotdg, lambda out, x: -DEGREE * (1 + out * out))
-derivatives(sp.radian, lambda out, d, m, s: DEGREE, lambda out, d, m, s: DEGREE / 60, lambda out, d, m, s: DEGREE / 3600)
+derivatives(
+    sp.radian, lambda out, d, m, s: DEGREE, lambda out, d, m, s: DEGREE / 60, lambda out, d, m, s: DEGREE / 3600
+)
 derivatives(sp.round, None)

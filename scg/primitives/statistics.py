@@ -1,7 +1,8 @@
 """Order statistics, covariance and correlation.
 
-A quantile is a weighted sum of two sorted elements: s_i + t (s_{i+1} - s_i), i the integer and t the fractional part of a position
-that the method computes from the number of elements and from q. It is differentiable in the data and, where the method interpolates, in q.
+A quantile is a weighted sum of two sorted elements: s_i + t (s_{i+1} - s_i), i the integer and t the fractional part of
+a position that the method computes from the number of elements and from q. It is differentiable in the data and, where
+the method interpolates, in q.
 """
 
 import math
@@ -9,15 +10,16 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from scg.ambient import settled
+from scg.core.ambient import settled
+from scg.core.node import Node, implements
 from scg.errors import ScgValueError, here
-from scg.graph import Node, implements
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import aligned_weights, no_buffer
 
 
 def _sampled_last(a, axis):
-    """The array with the axes ``axis`` made into one, its last; and the shape that a reduction leaves when it keeps its axes."""
+    """The array with the axes ``axis`` made into one, its last; and the shape that a reduction leaves when it keeps its
+    axes."""
     axes = tuple(range(a.ndim)) if axis is None else normalize_axis_tuple(axis, a.ndim)
     rest = [i for i in range(a.ndim) if i not in axes]
     left = [a.shape[i] for i in rest]
@@ -87,9 +89,13 @@ def _quantile(a, q, axis, method, keepdims, weights, without_nan):
     q = q if strong else np.asarray(q, a.dtype if isinstance(q, (int, float)) and a.dtype.kind == "f" else None)
     shape_of_q = q.shape
     if len(shape_of_q) > 2 - without_nan:
-        raise ScgValueError(f"q must be a scalar or have one axis{'' if without_nan else ' or two'}, got shape {shape_of_q} ({here()})")
+        raise ScgValueError(
+            f"q must be a scalar or have one axis{'' if without_nan else ' or two'}, got shape {shape_of_q} ({here()})"
+        )
     if not settled(lambda q: np.min(q, initial=1) >= 0 and np.max(q, initial=0) <= 1, q):
-        raise ScgValueError(f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {q._value if strong else q} ({here()})")
+        raise ScgValueError(
+            f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {q._value if strong else q} ({here()})"
+        )
     if without_nan and a.size == 0:
         return np.mean(a, axis=axis, keepdims=keepdims)
     q = np.ravel(q)
@@ -108,7 +114,8 @@ def _quantile(a, q, axis, method, keepdims, weights, without_nan):
 
 
 def _weighted(x, q, weights):
-    """The sorted elements, and the first of them at which the share of the weight so far reaches q and is not zero. A NaN weighs nothing."""
+    """The sorted elements, and the first of them at which the share of the weight so far reaches q and is not zero. A
+    NaN weighs nothing."""
     order = np.argsort(x, axis=-1, stable=True)
     s = np.take_along_axis(x, order, axis=-1)
     weight = np.cumsum(np.where(np.isnan(s), 0, np.take_along_axis(weights, order, axis=-1)), axis=-1, dtype=float)
@@ -130,7 +137,9 @@ def _at_positions(s, n, q, method, dtype):
     if method in _HALVES:
         low, high = [_taken(s, position, n) for position in _HALVES[method](n, q)]
         return low + (high - low) * 0.5
-    raise ScgValueError(f"{method!r} is not a method; use one of {', '.join((*_CONTINUOUS, *_STEPS, *_HALVES))} ({here()})")
+    raise ScgValueError(
+        f"{method!r} is not a method; use one of {', '.join((*_CONTINUOUS, *_STEPS, *_HALVES))} ({here()})"
+    )
 
 
 def _taken(s, positions, n):
@@ -167,7 +176,8 @@ def _hundredths(q):
 
 @implements(np.cov)
 def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=None, *, dtype=None):
-    """C_ij = sum_k w_k (x_ik - mean_i)(x_jk - mean_j)^* / (sum w - ddof sum w a / sum w), w = f a; in the precision of the data."""
+    """C_ij = sum_k w_k (x_ik - mean_i)(x_jk - mean_j)^* / (sum w - ddof sum w a / sum w), w = f a; in the precision of
+    the data."""
     x = _variables(m, rowvar, dtype, np.ndim(m) != 1)
     if y is not None:
         y = _variables(y, rowvar, dtype, np.ndim(y) == 2 and np.shape(y)[0] != 1)

@@ -1,12 +1,13 @@
-"""Student's t: the derivatives of its CDF and quantile function. They vanish as 1/df^2, where differences of the incomplete beta
-function's derivatives, of order 1/df each, would keep no digits.
+"""Student's t: the derivatives of its CDF and quantile function. They vanish as 1/df^2, where differences of the
+incomplete beta function's derivatives, of order 1/df each, would keep no digits.
 
 The density p(t) = (1 + t^2/v)^(-(v+1)/2) / (sqrt(v) B(1/2, v/2)) has, with w = t^2 / (v + t^2), the score in v = df
 
     l(t) = d log p / dv = (c(v) + w/v + w + log(1 - w)) / 2,    c(v) = digamma((v+1)/2) - digamma(v/2) - 1/v > 0,
 
-whose derivative by w has the sign of 1 - t^2: positive at t = 0, it changes its sign once as |t| grows. So dF/dv, the integral of l p, is
-taken from 0 to t or from t to infinity, whichever keeps its sign, as in ``scg.primitives.incomplete``.
+whose derivative by w has the sign of 1 - t^2: positive at t = 0, it changes its sign once as |t| grows. So dF/dv, the
+integral of l p, is taken from 0 to t or from t to infinity, whichever keeps its sign, as in
+``scg.primitives.incomplete``.
 """
 
 import math
@@ -14,8 +15,8 @@ import math
 import numpy as np
 import scipy.special as sp
 
-from scg.axes import elementwise
-from scg.graph import primitive
+from scg.core.axes import elementwise
+from scg.core.node import primitive
 from scg.primitives.incomplete import DROP, LEGENDRE, in_double, only_once
 from scg.primitives.special import derivatives, polygamma
 
@@ -23,7 +24,8 @@ LN2 = math.log(2)
 
 
 def _gap(v):
-    """c(v), for large v by its asymptotic series, twice that of Nielsen's beta function (DLMF 5.11.2) without its first term."""
+    """c(v), for large v by its asymptotic series, twice that of Nielsen's beta function (DLMF 5.11.2) without its first
+    term."""
     u = 1 / np.square(v)
     series = u * (1 / 2 - u * (1 / 4 - u * (1 / 2 - u * (17 / 8 - u * (31 / 2 - u * (691 / 4 - u * (5461 / 2)))))))
     return np.where(v > 30, series, sp.digamma(0.5 * (v + 1)) - sp.digamma(0.5 * v) - 1 / v)
@@ -47,7 +49,9 @@ def _log_cosh(x):
 def _norm(v):
     """1 / (sqrt(v) B(1/2, v/2)), for large v by Stirling's series."""
     u = 1 / np.square(v)
-    series = np.exp(-(1 / 4 - u * (1 / 24 - u * (1 / 20 - u * (17 / 112 - u * (31 / 36))))) / v) / math.sqrt(2 * math.pi)
+    series = np.exp(-(1 / 4 - u * (1 / 24 - u * (1 / 20 - u * (17 / 112 - u * (31 / 36))))) / v) / math.sqrt(
+        2 * math.pi
+    )
     return np.where(v > 30, series, np.exp(-sp.betaln(0.5, 0.5 * v)) / np.sqrt(v))
 
 
@@ -123,7 +127,8 @@ student_score = primitive(
 
 
 def _quantile(v, p):
-    """The t with F(t) = p. Far out, where SciPy's is off, by the tail q = I_w(v/2, 1/2) / 2, w = v / (v + t^2), with a = v/2
+    """The t with F(t) = p. Far out, where SciPy's is off, by the tail q = I_w(v/2, 1/2) / 2, w = v / (v + t^2), with a
+    = v/2
 
         2 q a B(a, 1/2) = w^a (1 + a/(a+1) w/2 + a/(a+2) 3 w^2 / 8 + ...)    (DLMF 8.17.7)
     """
@@ -136,11 +141,16 @@ def _quantile(v, p):
         log_w = first - np.log1p(a / (a + 1) * w / 2 + a / (a + 2) * 3 * np.square(w) / 8) / a
     w = np.exp(np.minimum(log_w, 0))
     far = np.exp(0.5 * (np.log(v) - log_w + np.log1p(-np.minimum(w, 0.5))))
-    return np.where((log_w < -14) & (q >= 0), np.where(left, -far, far), sp.stdtrit(v, p))  # w < 1e-6: what is left out is 1e-18
+    # w < 1e-6: what is left out is 1e-18
+    return np.where((log_w < -14) & (q >= 0), np.where(left, -far, far), sp.stdtrit(v, p))
 
 
 derivatives(sp.stdtr, lambda out, df, t: student_score(df, t), lambda out, df, t: student_pdf(df, t))
-derivatives(sp.stdtrit, lambda out, df, p: -student_score(df, out) / student_pdf(df, out), lambda out, df, p: 1 / student_pdf(df, out))
+derivatives(
+    sp.stdtrit,
+    lambda out, df, p: -student_score(df, out) / student_pdf(df, out),
+    lambda out, df, p: 1 / student_pdf(df, out),
+)
 student_quantile = primitive(
     in_double(_quantile),
     elementwise,

@@ -1,7 +1,9 @@
-"""Checks for what is built on scg: derivatives against independent numerics, distributions against themselves and others, estimators
-against exact values or by tests of a stated error rate; and drawn programs and graphs to check it on.
+"""Checks for what is built on scg: derivatives against independent numerics, distributions against themselves and
+others, estimators against exact values or by tests of a stated error rate; and drawn programs and graphs to check it
+on.
 
-``programs``, ``graphs``, ``bindings`` and ``parameters_of`` are strategies of Hypothesis, which is imported when one of them is asked for.
+``programs``, ``graphs``, ``bindings`` and ``parameters_of`` are strategies of Hypothesis, which is imported when one of
+them is asked for.
 """
 
 import importlib
@@ -14,7 +16,8 @@ from scg.testing.program import Program
 from scg.testing.sabotage import Saboteur, saboteurs
 from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
 
-_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "laws"}  # and the module of each
+# and the module of each
+_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "laws"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Confidence sequences: intervals for a mean that hold at all times at once, so that one may look after every draw and stop when it is plain.
+"""Confidence sequences: intervals for a mean that hold at all times at once, so that one may look after every draw and
+stop when it is plain.
 
 Streams of draws arrive in blocks of shape (draws, streams); all formulas are per stream. t counts draws.
 """
@@ -17,12 +18,14 @@ from scg.testing.tails import Tail
 FLOOR = 0.25  # of a standard deviation: a bias is sought relative to the reference, or to this where that is smaller
 _FIRST = 512  # draws before the first look
 _EARLY = 2**12  # where one of two sequences is tightest, the other being so at the horizon
-_ALIKE = 2**16  # draws before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
+# draws before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
+_ALIKE = 2**16
 _PIECE = 2**13  # draws between two reports of progress
 
 
 def tightest(alpha: float) -> float:
-    """The x = rho^2 t at which ``mixture`` is smallest for given t, whose square is then 1 + x: the root of x = log(1 + x) + 2 log(1/alpha)."""
+    """The x = rho^2 t at which ``mixture`` is smallest for given t, whose square is then 1 + x: the root of x = log(1 +
+    x) + 2 log(1/alpha)."""
     c = -2 * math.log(alpha)
     x = c + 1
     for _ in range(60):  # a contraction, of rate 1 / (1 + x)
@@ -31,16 +34,19 @@ def tightest(alpha: float) -> float:
 
 
 def mixture(t: Any, alpha: float, rho2: float) -> Any:
-    """Robbins' normal mixture: how many standard errors sigma / sqrt(t) the mean of t draws ever strays from the truth, but for probability ``alpha``.
+    """Robbins' normal mixture: how many standard errors sigma / sqrt(t) the mean of t draws ever strays from the truth,
+    but for probability ``alpha``.
 
-    With S a sum of t standardized draws, exp(l S - l^2 t / 2) is a martingale for each l, and so is its mean over l ~ N(0, rho2),
-    (1 + rho2 t)^(-1/2) exp(rho2 S^2 / (2 (1 + rho2 t))). By Ville's inequality it ever reaches 1/alpha with probability at most alpha, so that
+    With S a sum of t standardized draws, exp(l S - l^2 t / 2) is a martingale for each l, and so is its mean over l ~
+    N(0, rho2), (1 + rho2 t)^(-1/2) exp(rho2 S^2 / (2 (1 + rho2 t))). By Ville's inequality it ever reaches 1/alpha with
+    probability at most alpha, so that
 
         |S| / sqrt(t) < sqrt((1 + y) / y (log(1 + y) + 2 log(1/alpha))),  y = rho2 t,  for all t.
 
-    For draws that are not normal this holds asymptotically, with the running standard deviation for sigma (Waudby-Smith, Arbour, Sinha, Kennedy
-    and Ramdas, 2024, Time-uniform central limit theory and asymptotic confidence sequences, Annals of Statistics; arXiv:2103.06476), where
-    the same is written sigma sqrt(2 (t rho2 + 1) / (t^2 rho2) log(sqrt(t rho2 + 1) / alpha)).
+    For draws that are not normal this holds asymptotically, with the running standard deviation for sigma
+    (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2024, Time-uniform central limit theory and asymptotic confidence
+    sequences, Annals of Statistics; arXiv:2103.06476), where the same is written sigma sqrt(2 (t rho2 + 1) / (t^2 rho2)
+    log(sqrt(t rho2 + 1) / alpha)).
     """
     y = rho2 * np.asarray(t, float)
     return np.sqrt((1 + y) / y * (np.log1p(y) - 2 * math.log(alpha)))
@@ -53,11 +59,13 @@ def threshold(t: Any, alpha: float, when: float) -> Any:
 
 
 def widened(z: Any, skewness: Any, t: int) -> Any:
-    """The threshold that a self-normalized sum of skewed draws needs to have the error of a normal one at ``z``; infinite where t is too small to tell.
+    """The threshold that a self-normalized sum of skewed draws needs to have the error of a normal one at ``z``;
+    infinite where t is too small to tell.
 
-    P(S/V > z) = P(N > z) exp(-z^3 skewness / (3 sqrt(t))) (1 + O((1 + z) / sqrt(t))) for z up to the order of t^(1/6), V^2 the sum of squares (Wang, 2005,
-    Limit theorems for self-normalized large deviation, Electronic Journal of Probability 10, 1260-1285). So the
-    threshold is the smallest w with w^2/2 - w^3 |skewness| / (3 sqrt(t)) = z^2/2: with v = z/w the largest root of v^3 - v + a = 0.
+    P(S/V > z) = P(N > z) exp(-z^3 skewness / (3 sqrt(t))) (1 + O((1 + z) / sqrt(t))) for z up to the order of t^(1/6),
+    V^2 the sum of squares (Wang, 2005, Limit theorems for self-normalized large deviation, Electronic Journal of
+    Probability 10, 1260-1285). So the threshold is the smallest w with w^2/2 - w^3 |skewness| / (3 sqrt(t)) = z^2/2:
+    with v = z/w the largest root of v^3 - v + a = 0.
     """
     a = 2 * z * np.abs(skewness) / (3 * math.sqrt(t))
     limit = 2 / (3 * math.sqrt(3))
@@ -66,13 +74,15 @@ def widened(z: Any, skewness: Any, t: int) -> Any:
 
 
 def horizon(alpha: float, detect: float, power: float) -> int:
-    """The t at which a bias of detect * FLOOR standard deviations is found with probability ``power``: ((threshold + z_power) / (detect FLOOR))^2."""
+    """The t at which a bias of detect * FLOOR standard deviations is found with probability ``power``: ((threshold +
+    z_power) / (detect FLOOR))^2."""
     z = math.sqrt(1 + tightest(alpha / 2)) + float(ndtri(power))
     return math.ceil((z / (detect * FLOOR)) ** 2)
 
 
 class Sequence(Protocol):
-    """A confidence sequence: ``centre`` +- ``margin`` holds the mean at all times; ``spread`` is the standard deviation of ``centre``."""
+    """A confidence sequence: ``centre`` +- ``margin`` holds the mean at all times; ``spread`` is the standard deviation
+    of ``centre``."""
 
     t: int
 
@@ -92,12 +102,15 @@ class Sequence(Protocol):
 
 
 class Asymptotic:
-    """The asymptotic confidence sequence: centre +- s w / sqrt(t - w^2), w the ``threshold``, widened for skewness; s^2 is the running variance.
+    """The asymptotic confidence sequence: centre +- s w / sqrt(t - w^2), w the ``threshold``, widened for skewness; s^2
+    is the running variance.
 
-    It is |S| <= w V solved for the mean, S the sum and V^2 the sum of squares of draws minus mean. Normalized by V, not by the standard deviation,
-    the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail (de la Pena, 1999, Annals of Probability 27, 537-564), with t replaced by V^2 over the variance.
+    It is |S| <= w V solved for the mean, S the sum and V^2 the sum of squares of draws minus mean. Normalized by V, not
+    by the standard deviation, the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail (de la
+    Pena, 1999, Annals of Probability 27, 537-564), with t replaced by V^2 over the variance.
 
-    ``origin`` is a number near the mean, about which sums of powers are kept; ``when`` the t at which the sequence is tightest.
+    ``origin`` is a number near the mean, about which sums of powers are kept; ``when`` the t at which the sequence is
+    tightest.
     """
 
     def __init__(self, alpha: float, when: float, origin: Any):
@@ -110,13 +123,20 @@ class Asymptotic:
         self.t += len(x)
         with np.errstate(all="ignore"):  # of the moments that overflow nothing is concluded
             square = x * x
-            self.sums += np.stack([x.sum(axis=0), square.sum(axis=0), (square * x).sum(axis=0), (square * square).sum(axis=0)])
+            self.sums += np.stack(
+                [x.sum(axis=0), square.sum(axis=0), (square * x).sum(axis=0), (square * square).sum(axis=0)]
+            )
 
     def central(self) -> tuple[Any, Any, Any, Any]:
         """(mean, and second to fourth central moments)."""
         m, a, b, c = self.sums / self.t
         with np.errstate(all="ignore"):
-            return self.origin + m, np.maximum(a - m**2, 0), b - 3 * m * a + 2 * m**3, np.maximum(c - 4 * m * b + 6 * m**2 * a - 3 * m**4, 0)
+            return (
+                self.origin + m,
+                np.maximum(a - m**2, 0),
+                b - 3 * m * a + 2 * m**3,
+                np.maximum(c - 4 * m * b + 6 * m**2 * a - 3 * m**4, 0),
+            )
 
     @property
     def deviation(self) -> Any:
@@ -144,15 +164,17 @@ class Asymptotic:
 
 
 class Bernstein:
-    """The empirical-Bernstein confidence sequence of draws between ``low`` and ``high``: no asymptotics, no condition on tails.
+    """The empirical-Bernstein confidence sequence of draws between ``low`` and ``high``: no asymptotics, no condition
+    on tails.
 
-    For draws y in [0, 1] and predictable bets l_i in (0, 1): sum(l y)/sum(l) +- (log(2/alpha) + sum(v_i psi(l_i))) / sum(l), v_i = (y_i - m_{i-1})^2,
-    psi(l) = -log(1 - l) - l: the predictable plug-in empirical-Bernstein sequence (Waudby-Smith and Ramdas, 2024, Estimating means of bounded random
-    variables by betting, Journal of the Royal Statistical Society B; arXiv:2010.09686; the inequality is of Howard, Ramdas, McAuliffe and Sekhon,
-    2021, Annals of Statistics 49, 1055-1080). Bets are l_i = min(1/2, sqrt(2 log(2/alpha) /
-    (s_{i-1}^2 min(i log(1 + i), when)))), m and s^2 the running mean and variance, begun at 1/2 and 1/4 with the weight of one draw.
-    The hedged capital of the same paper is narrower after few draws and the same to first order after many; but its interval has no closed form, and needs
-    all draws again for each candidate mean of each stream at each look, so it is not used.
+    For draws y in [0, 1] and predictable bets l_i in (0, 1): sum(l y)/sum(l) +- (log(2/alpha) + sum(v_i psi(l_i))) /
+    sum(l), v_i = (y_i - m_{i-1})^2, psi(l) = -log(1 - l) - l: the predictable plug-in empirical-Bernstein sequence
+    (Waudby-Smith and Ramdas, 2024, Estimating means of bounded random variables by betting, Journal of the Royal
+    Statistical Society B; arXiv:2010.09686; the inequality is of Howard, Ramdas, McAuliffe and Sekhon, 2021, Annals of
+    Statistics 49, 1055-1080). Bets are l_i = min(1/2, sqrt(2 log(2/alpha) / (s_{i-1}^2 min(i log(1 + i), when)))), m
+    and s^2 the running mean and variance, begun at 1/2 and 1/4 with the weight of one draw. The hedged capital of the
+    same paper is narrower after few draws and the same to first order after many; but its interval has no closed form,
+    and needs all draws again for each candidate mean of each stream at each look, so it is not used.
     """
 
     def __init__(self, alpha: float, when: float, low: Any, high: Any):
@@ -168,7 +190,10 @@ class Bernstein:
         """Take in a block of draws; raises ScgValueError for one outside the bounds."""
         y = (block - self.low) / self.range
         if not np.all((y >= -1e-9) & (y <= 1 + 1e-9)):
-            raise ScgValueError(f"bounds: a draw lies outside, between {np.min(y):.6g} and {np.max(y):.6g} of the way from lower to upper ({here()})")
+            raise ScgValueError(
+                f"bounds: a draw lies outside, between {np.min(y):.6g} and {np.max(y):.6g} of the way from lower to"
+                f" upper ({here()})"
+            )
         i = self.t + np.arange(1, len(y) + 1).reshape(-1, *[1] * (y.ndim - 1))
         totals = np.concatenate([self.total[None], self.total + np.cumsum(y, axis=0)])
         means = totals / np.concatenate([i[:1], i + 1])
@@ -202,7 +227,8 @@ class Bernstein:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What ``decide`` found for each stream: the interval ``centre`` +- ``margin``, what was ``detectable``, the tail index, draws in all."""
+    """What ``decide`` found for each stream: the interval ``centre`` +- ``margin``, what was ``detectable``, the tail
+    index, draws in all."""
 
     status: str
     reason: str
@@ -221,8 +247,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a verdict must hold to: the probability ``alpha`` of a false "biased", ever; a bias of ``detect`` times the scale is found with probability
-    ``power``; ``most`` draws."""
+    """What a verdict must hold to: the probability ``alpha`` of a false "biased", ever; a bias of ``detect`` times the
+    scale is found with probability ``power``; ``most`` draws."""
 
     alpha: float
     detect: float
@@ -232,12 +258,13 @@ class Demand:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Streams whose means should be 0. ``draw(n)`` gives (the next n draws of each, (n, streams); where they are differences of a gradient and
-    something else, that gradient, likewise, else None).
+    """Streams whose means should be 0. ``draw(n)`` gives (the next n draws of each, (n, streams); where they are
+    differences of a gradient and something else, that gradient, likewise, else None).
 
-    ``scale`` of what is estimated, by which a bias is measured, or ``floor`` standard deviations of a draw, where these are more; ``rounding`` and
-    ``allowance()``, by which a mean may be off without bias; ``bounds`` of the draws; ``origin``, near their means; ``varied``, whether what a
-    stream is a difference of has varied; ``constant()``, whether a stream is known not to vary; ``projection``, of which the last streams are made.
+    ``scale`` of what is estimated, by which a bias is measured, or ``floor`` standard deviations of a draw, where these
+    are more; ``rounding`` and ``allowance()``, by which a mean may be off without bias; ``bounds`` of the draws;
+    ``origin``, near their means; ``varied``, whether what a stream is a difference of has varied; ``constant()``,
+    whether a stream is known not to vary; ``projection``, of which the last streams are made.
     """
 
     draw: Callable[[int], tuple[Any, Any]]
@@ -257,15 +284,17 @@ def decide(source: Source, demand: Demand, report: Callable[[int, int], Any] = l
 
     With m streams and delta = detect * max(scale, floor * deviation) + 2 rounding for each:
 
-    - "biased" where an interval of level 1 - alpha/m, widened by ``allowance`` and ``rounding``, excludes 0. Where all means are 0 this happens, ever,
-      with probability at most alpha (to first order, without ``bounds``).
-    - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with probability ``power``:
-      margin + z_power spread + allowance + rounding <= delta. This depends on the draws' variance and not on their mean. From ``horizon`` on it is so
-      whatever the variance, where delta = detect * floor * deviation.
-    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is concluded from a stream while
-      its tail may be too heavy (``_Look.tails``), nor, before 2^16 draws, from one that never varied (unless ``varied``).
-      Nor is a stream that never varied "biased", however many the draws: a draw that is too rare to have been met may make its mean right. It is where
-      ``constant()``, called at most once, says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream.
+    - "biased" where an interval of level 1 - alpha/m, widened by ``allowance`` and ``rounding``, excludes 0. Where all
+      means are 0 this happens, ever, with probability at most alpha (to first order, without ``bounds``).
+    - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with
+      probability ``power``: margin + z_power spread + allowance + rounding <= delta. This depends on the draws'
+      variance and not on their mean. From ``horizon`` on it is so whatever the variance, where delta = detect * floor *
+      deviation.
+    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is
+      concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16 draws, from one that
+      never varied (unless ``varied``). Nor is a stream that never varied "biased", however many the draws: a draw that
+      is too rare to have been met may make its mean right. It is where ``constant()``, called at most once, says that
+      it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream.
 
     ``report(draws, most)`` is called on the way.
     """
@@ -292,7 +321,9 @@ class _Look:
         self.horizon = horizon(level, demand.detect, demand.power)
         self.origin = np.broadcast_to(np.asarray(source.origin, float), self.scale.shape)
         when = min(self.horizon, demand.most)
-        self.sequence: Sequence = Asymptotic(level, when, self.origin) if source.bounds is None else Bernstein(level, when, *source.bounds)
+        self.sequence: Sequence = (
+            Asymptotic(level, when, self.origin) if source.bounds is None else Bernstein(level, when, *source.bounds)
+        )
         self.tail = Tail(self.origin)
         self.parts: tuple[Tail, ...] = ()  # of the gradient, and of what is taken from it
         self.known: Any = None  # what ``constant`` says
@@ -322,10 +353,11 @@ class _Look:
     def tails(self, wanted: Any) -> tuple[Any, Any]:
         """(Whether a stream may be concluded from, what its tail adds to its margin).
 
-        An estimate without a variance is never called unbiased: the tail index is that of the gradient. A stream that is a difference of the gradient and
-        something with draws in common may be a thousandth of it, with a tail that is heavy beside the rest of it. That is no
-        harm where both have a variance, so that the difference has one too, and where all that the largest draws amount to, sum of the k largest / t, is
-        below a quarter of what is to be detected; the margin is widened by it.
+        An estimate without a variance is never called unbiased: the tail index is that of the gradient. A stream that
+        is a difference of the gradient and something with draws in common may be a thousandth of it, with a tail that
+        is heavy beside the rest of it. That is no harm where both have a variance, so that the difference has one too,
+        and where all that the largest draws amount to, sum of the k largest / t, is below a quarter of what is to be
+        detected; the margin is widened by it.
         """
         if self.source.bounds is not None:
             return np.ones(self.scale.shape, bool), 0.0
@@ -353,8 +385,14 @@ class _Look:
         if source.bounds is None:
             light = light & ((deviation > source.rounding) | source.varied | (sequence.t >= min(_ALIKE, self.horizon)))
         unseen = self.unseen((deviation <= source.rounding) & (np.abs(centre) > margin))
-        index = (self.parts[0] if self.parts else self.tail).index()[0] if source.bounds is None else np.full(self.scale.shape, np.inf)
-        detectable = np.where((light | (index > 2)) & ~unseen, margin + float(ndtri(demand.power)) * sequence.spread, np.inf)
+        index = (
+            (self.parts[0] if self.parts else self.tail).index()[0]
+            if source.bounds is None
+            else np.full(self.scale.shape, np.inf)
+        )
+        detectable = np.where(
+            (light | (index > 2)) & ~unseen, margin + float(ndtri(demand.power)) * sequence.spread, np.inf
+        )
         margin = np.where(light & ~unseen, margin, np.inf)
         if np.any(np.abs(centre) > margin):
             status, reason = "biased", "an interval excludes 0"
@@ -364,7 +402,10 @@ class _Look:
             return None
         else:
             status = "inconclusive"
-            reason = f"the intervals are still too wide to find a bias of {demand.detect:g} of the gradient; raise max_replicates or detect"
+            reason = (
+                f"the intervals are still too wide to find a bias of {demand.detect:g} of the gradient; raise"
+                " max_replicates or detect"
+            )
             if not np.all(light):
                 reason = "the tail may be too heavy for a variance"
                 if np.all(index[~light] > 2):
@@ -374,7 +415,8 @@ class _Look:
         return Outcome(status, reason, sequence.t, centre, margin, detectable, index)
 
     def unseen(self, still: Any) -> Any:
-        """The streams of which nothing is concluded, of those that never varied and seem biased; a projection too that takes in one."""
+        """The streams of which nothing is concluded, of those that never varied and seem biased; a projection too that
+        takes in one."""
         if self.source.bounds is not None or not np.any(still):
             return np.zeros(self.scale.shape, bool)
         if self.known is None:

@@ -5,21 +5,23 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Node
 from scg.distributions import Independent
 from scg.distributions.base import Discrete, Distribution, Reparameterizable
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgError
-from scg.estimator import Estimator
-from scg.graph import Node
+from scg.stochastic.estimator import Estimator
 
 _DRAWS = 2**16  # in which rejection is seen that happens once in ten thousand
 
 
 @final
 class Coupled(Estimator):
-    """The draw as a function of noise whose distribution has no parameters: by its own transport, or by the quantile z = icdf(u).
+    """The draw as a function of noise whose distribution has no parameters: by its own transport, or by the quantile z
+    = icdf(u).
 
-    What has neither is drawn as ever, and from a generator of its own, so that what is drawn after it has the same numbers whatever this one took.
+    What has neither is drawn as ever, and from a generator of its own, so that what is drawn after it has the same
+    numbers whatever this one took.
     """
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
@@ -44,7 +46,8 @@ def _coupled(law: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
 
 
 def comes_apart(one: Any, other: Any) -> bool:
-    """Whether draws of two distributions take different amounts of random numbers from generators of one seed, as rejection does.
+    """Whether draws of two distributions take different amounts of random numbers from generators of one seed, as
+    rejection does.
 
     What takes the same is a function of the same numbers, and what is drawn after it too.
     """

@@ -1,4 +1,5 @@
-"""A distribution against what it says of itself, against quadrature, against its own draws, and against another implementation."""
+"""A distribution against what it says of itself, against quadrature, against its own draws, and against another
+implementation."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
+from scg.core.backward import pull
+from scg.core.node import Node, parameter
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.constraints import Integers, Simplex
 from scg.errors import NotDifferentiable, ScgValueError
 from scg.estimators import Reparameterized
-from scg.gradient import pull
-from scg.graph import Node, parameter
-from scg.sample import sample
 from scg.special import softmax
+from scg.stochastic.sites import sample
 from scg.testing.gradients import check_gradient
 from scg.testing.quadrature import Integrals, ends, integrals
 from scg.testing.reference import against_reference
@@ -35,27 +36,36 @@ class Checked:
 
 
 def check_distribution(
-    distribution: Distribution, *, rng: np.random.Generator, reference: Any = None, alpha: float = 1e-9, points: int = 10_000, order: int = 2
+    distribution: Distribution,
+    *,
+    rng: np.random.Generator,
+    reference: Any = None,
+    alpha: float = 1e-9,
+    points: int = 10_000,
+    order: int = 2,
 ) -> Checked:
-    """Check a distribution; raises AssertionError with the name of the check and its numbers, else returns a report that can be printed.
+    """Check a distribution; raises AssertionError with the name of the check and its numbers, else returns a report
+    that can be printed.
 
-    - **shapes**: of draws, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN has NaN.
-    - **reference**: a frozen law of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps ``cdf``, ``mean``, ``var``,
-      ``entropy``, ``ppf``, ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points`` points: draws, and quantiles down to 1e-290 in
-      both tails.
-    - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to 1e-8 (relative; of
-      the scale for the mean) plus the error that ``scg.testing.quadrature`` states. Where it has no rule (vectors of three free
-      dimensions and more) the moments are compared with those of the draws.
-    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete law) have exact binomial laws, tested two-sided; the
-      greatest distance of their empirical distribution function to ``cdf`` exceeds sqrt(log(2/a) / 2n) with probability a at most
-      (Massart, 1990).
-    - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors. These use the
-      central limit theorem. All statistical tests of a call together raise a false alarm with probability ``alpha`` at most.
+    - **shapes**: of draws, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN
+      has NaN.
+    - **reference**: a frozen law of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps ``cdf``,
+      ``mean``, ``var``, ``entropy``, ``ppf``, ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points`` points:
+      draws, and quantiles down to 1e-290 in both tails.
+    - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to
+      1e-8 (relative; of the scale for the mean) plus the error that ``scg.testing.quadrature`` states. Where it has no
+      rule (vectors of three free dimensions and more) the moments are compared with those of the draws.
+    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete law) have exact binomial laws, tested
+      two-sided; the greatest distance of their empirical distribution function to ``cdf`` exceeds sqrt(log(2/a) / 2n)
+      with probability a at most (Massart, 1990).
+    - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors.
+      These use the central limit theorem. All statistical tests of a call together raise a false alarm with probability
+      ``alpha`` at most.
     - **quantile**: icdf is the inverse of cdf, for a discrete law the smallest value whose cdf reaches the probability.
-    - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed probability; the explicit
-      transport by ``check_gradient``.
-    - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters and (continuous
-      laws) the value.
+    - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed
+      probability; the explicit transport by ``check_gradient``.
+    - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters
+      and (continuous laws) the value.
     - **float32**: float32 parameters and values give float32 results, near those in float64.
     - **detached**: ``detached``, ``stop_gradient``, ``replaced``. **divergence**: KL(p || p) = 0.
     """
@@ -70,14 +80,22 @@ class _Check:
     """The law without Nodes, its draws, and its integrals."""
 
     def __init__(self, distribution: Any, rng: Any, reference: Any, alpha: float, points: int, order: int):
-        self.law, self.rng, self.reference, self.points, self.order = distribution.detached(), rng, reference, points, order
+        self.law, self.rng, self.reference, self.points, self.order = (
+            distribution.detached(),
+            rng,
+            reference,
+            points,
+            order,
+        )
         self.alpha = alpha / 5  # five kinds of statistical tests
         self.report = Checked(repr(distribution))
         self.draws = self.law.sample(rng, points)
         self.event = len(self.law.event_shape)
         self.discrete = self.law.has(Discrete)
         self.parameters = {
-            name: np.asarray(p, getattr(p, "dtype", float)) for name, p in self.law.parameters.items() if not isinstance(_set_of(self.law, name), Integers)
+            name: np.asarray(p, getattr(p, "dtype", float))
+            for name, p in self.law.parameters.items()
+            if not isinstance(_set_of(self.law, name), Integers)
         }
 
     @cached_property
@@ -89,15 +107,21 @@ class _Check:
         raise AssertionError(f"{self.report.law}: {name}: {message}")
 
     def close(self, name: str, got: Any, expected: Any, tolerance: Any, what: str) -> str:
-        """Fail unless |got - expected| <= tolerance everywhere (equal infinities agree); the largest difference, as text."""
+        """Fail unless |got - expected| <= tolerance everywhere (equal infinities agree); the largest difference, as
+        text."""
         got, expected, tolerance = np.broadcast_arrays(*[np.asarray(x, float) for x in (got, expected, tolerance)])
         with np.errstate(invalid="ignore"):
             difference = np.where(got == expected, 0, np.abs(got - expected))
         wrong = ~(difference <= tolerance)
         if wrong.any():
-            worst = np.unravel_index(np.argmax(np.where(wrong, np.where(np.isnan(difference), np.inf, difference - tolerance), -np.inf)), got.shape)
+            worst = np.unravel_index(
+                np.argmax(np.where(wrong, np.where(np.isnan(difference), np.inf, difference - tolerance), -np.inf)),
+                got.shape,
+            )
             at = f" at {[int(i) for i in worst]}" if worst else ""
-            self.fail(name, f"{got[worst]:.15g}, but {what}{at} is {expected[worst]:.15g} (tolerance {tolerance[worst]:.2g})")
+            self.fail(
+                name, f"{got[worst]:.15g}, but {what}{at} is {expected[worst]:.15g} (tolerance {tolerance[worst]:.2g})"
+            )
         return f"within {np.max(difference, initial=0):.1e} of {what}"
 
     def known(self, ask: Callable[[], Any]) -> Any:
@@ -147,10 +171,21 @@ def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
     for shape in ((), 3, (2, 3)):
         z = law.sample(c.rng, shape)
         lead = (shape,) if isinstance(shape, int) else shape
-        if not isinstance(z, (np.ndarray, np.generic)) or z.shape != (*lead, *batch, *law.event_shape) or z.dtype != law.dtype:
-            c.fail("shapes", f"sample(rng, {shape}) is {getattr(z, 'dtype', type(z))}{np.shape(z)}, wanted {law.dtype}{(*lead, *batch, *law.event_shape)}")
+        if (
+            not isinstance(z, (np.ndarray, np.generic))
+            or z.shape != (*lead, *batch, *law.event_shape)
+            or z.dtype != law.dtype
+        ):
+            c.fail(
+                "shapes",
+                f"sample(rng, {shape}) is {getattr(z, 'dtype', type(z))}{np.shape(z)}, wanted"
+                f" {law.dtype}{(*lead, *batch, *law.event_shape)}",
+            )
         if np.shape(law.log_prob(z)) != lead + batch:
-            c.fail("shapes", f"log_prob of a draw of shape {z.shape} has shape {np.shape(law.log_prob(z))}, wanted {lead + batch}")
+            c.fail(
+                "shapes",
+                f"log_prob of a draw of shape {z.shape} has shape {np.shape(law.log_prob(z))}, wanted {lead + batch}",
+            )
     for name in ("mean", "variance"):
         moment = c.known(lambda name=name: getattr(law, name))
         if moment is not None and np.shape(moment) != batch + law.event_shape:
@@ -167,7 +202,9 @@ def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
         return
     with np.errstate(all="ignore"):
         low, high = ends(law)
-        beyond = [np.asarray(e + s, float) for e, s in ((low, -1.0), (high, 1.0)) if np.isfinite(e).all()] + [np.asarray(low + 0.5)] * c.discrete
+        beyond = [np.asarray(e + s, float) for e, s in ((low, -1.0), (high, 1.0)) if np.isfinite(e).all()] + [
+            np.asarray(low + 0.5)
+        ] * c.discrete
         beyond = [x for x in beyond if not np.any(law.support.contains(x))]
         for x in beyond:
             c.close("outside", np.exp(law.log_prob(x)), 0, 0, f"the density at {x}, outside the support,")
@@ -184,10 +221,18 @@ def _moments(c: _Check) -> Iterator[tuple[str, str]]:
             yield from _moments_of_draws(c)
         return
     if not found.error < 1e-3:
-        raise ScgValueError(f"{c.report.law}: the integral over the support is known to {found.error:.1g} only: check milder parameters")
+        raise ScgValueError(
+            f"{c.report.law}: the integral over the support is known to {found.error:.1g} only: check milder parameters"
+        )
     slack = 1e-8 + 4 * found.error
     c.close("normalisation", found.mass, 1, slack, "the total probability wanted")
-    yield "normalisation", f"{'sum' if c.discrete else 'integral'} of p is 1 within {np.max(np.abs(found.mass - 1)):.1e} (error bound {found.error:.1e})"
+    yield (
+        "normalisation",
+        (
+            f"{'sum' if c.discrete else 'integral'} of p is 1 within {np.max(np.abs(found.mass - 1)):.1e} (error bound"
+            f" {found.error:.1e})"
+        ),
+    )
     for name, value, integral, scale in (
         ("mean", c.known(lambda: law.mean), found.mean, np.sqrt(np.abs(found.variance))),
         ("variance", c.known(lambda: law.variance), found.variance, found.variance),
@@ -197,11 +242,23 @@ def _moments(c: _Check) -> Iterator[tuple[str, str]]:
             told = np.isfinite(value) & np.isfinite(integral)  # what is infinite has no integral to compare with
             tolerance = slack * (scale + np.abs(integral)) * (100 if name == "entropy" else 10)
             if told.any():
-                yield name, c.close(name, np.where(told, value, 0), np.where(told, integral, 0), np.where(told, tolerance, 0), "that of exp(log_prob)")
+                yield (
+                    name,
+                    c.close(
+                        name,
+                        np.where(told, value, 0),
+                        np.where(told, integral, 0),
+                        np.where(told, tolerance, 0),
+                        "that of exp(log_prob)",
+                    ),
+                )
     if not law.event_shape and (value := c.known(lambda: law.cdf(np.zeros(law.batch_shape)))) is not None:
         at = found.knots if found.knots is not None else found.atoms
         total = np.cumsum(found.cells[:-1] if found.knots is not None else found.masses, axis=0)
-        yield "cdf", c.close("cdf", law.cdf(np.broadcast_to(at, total.shape)), total, slack, "the integral of exp(log_prob)")
+        yield (
+            "cdf",
+            c.close("cdf", law.cdf(np.broadcast_to(at, total.shape)), total, slack, "the integral of exp(log_prob)"),
+        )
 
 
 def _moments_of_draws(c: _Check) -> Iterator[tuple[str, str]]:
@@ -231,9 +288,15 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
         if len(shown) < len(p):
             counts = np.concatenate([counts, [n - np.sum(counts, axis=0)]])
         p = np.concatenate([p[shown], [1 - np.sum(p[shown], axis=0)]]) if len(shown) < len(p) else p[shown]
-        yield "sampler", _binomial_tests(c, counts, p, [f"value {np.ravel(atoms[k])[:8]}" for k in shown] + ["any other value"])
+        yield (
+            "sampler",
+            _binomial_tests(c, counts, p, [f"value {np.ravel(atoms[k])[:8]}" for k in shown] + ["any other value"]),
+        )
     elif found is not None:
-        for what, values, expected in (("mean", c.draws, found.mean), ("variance", np.square(c.draws - found.mean), found.variance)):
+        for what, values, expected in (
+            ("mean", c.draws, found.mean),
+            ("variance", np.square(c.draws - found.mean), found.variance),
+        ):
             yield "sampler", c.z_test("sampler", values, expected, 2 * expected.size, f"the {what} of exp(log_prob)")
     if not law.event_shape and c.known(lambda: law.cdf(c.draws[0])) is not None:
         z = np.sort(c.draws, axis=0)
@@ -241,10 +304,17 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
         F = np.asarray(law.cdf(z), float)
         last = np.concatenate([z[1:] != z[:-1], np.ones((1, *batch), bool)])  # of equal draws the last carries the step
         first = np.concatenate([np.ones((1, *batch), bool), z[1:] != z[:-1]])
-        distance = np.maximum(np.max(np.where(last, np.abs(grid - F), 0), axis=0), 0 if c.discrete else np.max(np.where(first, F - grid + 1 / n, 0), axis=0))
+        distance = np.maximum(
+            np.max(np.where(last, np.abs(grid - F), 0), axis=0),
+            0 if c.discrete else np.max(np.where(first, F - grid + 1 / n, 0), axis=0),
+        )
         bound = math.sqrt(math.log(2 * max(1, math.prod(batch)) / c.alpha) / (2 * n))
         if not np.all(distance <= bound):
-            c.fail("sampler", f"the empirical distribution of {n} draws is {np.max(distance):.4g} from cdf, {bound:.4g} is allowed (rate {c.alpha:.1g})")
+            c.fail(
+                "sampler",
+                f"the empirical distribution of {n} draws is {np.max(distance):.4g} from cdf, {bound:.4g} is allowed"
+                f" (rate {c.alpha:.1g})",
+            )
         yield "sampler", f"Kolmogorov-Smirnov distance {np.max(distance):.4f} <= {bound:.4f}"
 
 
@@ -258,7 +328,11 @@ def _binomial_tests(c: _Check, counts: Any, p: Any, names: list[str]) -> str:
     wrong = np.minimum(at_most, at_least) < rate
     if wrong.any():
         worst = np.unravel_index(np.argmin(np.minimum(at_most, at_least)), counts.shape)
-        c.fail("sampler", f"{names[worst[0]]}: {counts[worst]} of {n} draws, with probability {p[worst]:.6g} each (false alarms at rate {c.alpha:.1g})")
+        c.fail(
+            "sampler",
+            f"{names[worst[0]]}: {counts[worst]} of {n} draws, with probability {p[worst]:.6g} each (false alarms at"
+            f" rate {c.alpha:.1g})",
+        )
     return f"{n} draws in {len(counts)} cells, by exact binomial tests"
 
 
@@ -272,7 +346,11 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
             continue
         node = parameter(_per_draw(law, name, p, c.points))
         total = law.replaced(**{name: node}).log_prob(c.draws)
-        scores = pull([total], [np.ones(total.shape, total.dtype)], [node])[0] if type(total) is Node else np.zeros(node.shape)
+        scores = (
+            pull([total], [np.ones(total.shape, total.dtype)], [node])[0]
+            if type(total) is Node
+            else np.zeros(node.shape)
+        )
         if isinstance(_set_of(law, name), Simplex):  # along the simplex
             scores = scores - np.mean(scores, axis=-1, keepdims=True)
         c.z_test("score", scores, 0.0, count, f"a mean score of zero by {name}")
@@ -284,7 +362,9 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
 def _per_draw(law: Any, name: str, p: Any, n: int) -> Any:
     """A parameter with a leading axis of one copy for each of n draws."""
     missing = len(law.batch_shape) + law.parameter_event_ndim(name) - p.ndim
-    return np.array(np.broadcast_to(p.reshape((1,) * (1 + max(missing, 0)) + p.shape), (n,) + (1,) * max(missing, 0) + p.shape))
+    return np.array(
+        np.broadcast_to(p.reshape((1,) * (1 + max(missing, 0)) + p.shape), (n,) + (1,) * max(missing, 0) + p.shape)
+    )
 
 
 def _quantile(c: _Check) -> Iterator[tuple[str, str]]:
@@ -324,7 +404,11 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
     for name, node in nodes.items():
         p, is_simplex = c.parameters[name], isinstance(_set_of(law, name), Simplex)
         direction = c.rng.uniform(0.5, 1.5, p.shape)
-        direction = p * (direction - np.sum(p * direction, -1, keepdims=True)) if is_simplex else direction * np.where(p == 0, 1, np.abs(p))
+        direction = (
+            p * (direction - np.sum(p * direction, -1, keepdims=True))
+            if is_simplex
+            else direction * np.where(p == 0, 1, np.abs(p))
+        )
         (got,) = pull([z], [central.astype(z.dtype)], [node])
         got = np.sum(np.reshape(got * direction, (n, -1)), axis=1)
 
@@ -332,7 +416,10 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
             return np.asarray(law.replaced(**{name: p + h * direction}).icdf(u))
 
         wide, narrow = [(shifted(h) - shifted(-h)) / (2 * h) for h in (2e-3, 1e-3)]
-        expected, error = (4 * narrow - wide) / 3, np.abs(wide - narrow) ** 2 / (np.abs(narrow) + 1e-300) + 1e-7 * (np.abs(narrow) + np.abs(z.value))
+        expected, error = (
+            (4 * narrow - wide) / 3,
+            np.abs(wide - narrow) ** 2 / (np.abs(narrow) + 1e-300) + 1e-7 * (np.abs(narrow) + np.abs(z.value)),
+        )
         expected, error = [np.sum(np.reshape(np.where(central, x, 0), (n, -1)), axis=1) for x in (expected, error)]
         found = c.close("pathwise", got, expected, 4 * error, f"the derivative of the quantile function by {name}")
         yield "pathwise", found
@@ -354,7 +441,10 @@ def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
     for name in ("mean", "variance", "entropy"):
         value = c.known(lambda name=name: _moment(law, name))
         if value is not None and np.isfinite(value).all() and c.parameters:
-            reached = c.gradients(lambda p, name=name: _moment(law.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()), c.parameters)
+            reached = c.gradients(
+                lambda p, name=name: _moment(law.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()),
+                c.parameters,
+            )
             done.append(f"{name} to {reached}")
     yield "gradients", ", ".join(done)
 
@@ -392,12 +482,20 @@ def _detached(c: _Check) -> Iterator[tuple[str, str]]:
         return
     live = law.replaced(**nodes)
     plain = np.asarray(law.log_prob(z))
-    if type(live.log_prob(z)) is not Node or type(live.sample(c.rng)) is Node or type(live.detached().log_prob(z)) is Node:
+    if (
+        type(live.log_prob(z)) is not Node
+        or type(live.sample(c.rng)) is Node
+        or type(live.detached().log_prob(z)) is Node
+    ):
         c.fail("detached", "log_prob of Nodes must be a Node, a draw and what is detached must not")
     held = live.stop_gradient().log_prob(z)
     c.close("detached", np.asarray(live.log_prob(z).value), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays")
-    c.close("detached", np.asarray(live.detached().log_prob(z)), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays")
-    if type(held) is Node and any(np.any(g) for g in pull([held], [np.ones(held.shape, held.dtype)], list(nodes.values()))):
+    c.close(
+        "detached", np.asarray(live.detached().log_prob(z)), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays"
+    )
+    if type(held) is Node and any(
+        np.any(g) for g in pull([held], [np.ones(held.shape, held.dtype)], list(nodes.values()))
+    ):
         c.fail("detached", "log_prob has a derivative after stop_gradient()")
     yield "detached", "detached(), stop_gradient() and replaced() keep the values"
     try:

@@ -1,4 +1,5 @@
-"""Derivatives against independent numerics: complex steps where a function is analytic, extrapolated differences elsewhere."""
+"""Derivatives against independent numerics: complex steps where a function is analytic, extrapolated differences
+elsewhere."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -6,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.backward import pull
+from scg.core.node import Node, parameter
+from scg.core.tree import leaves, rebuild
 from scg.errors import ScgValueError
-from scg.gradient import pull
-from scg.graph import Node, parameter
-from scg.tree import leaves, rebuild
 
 EPS = float(np.finfo(float).eps)
 COORDINATES = 8  # so many elements of an argument are checked one by one, more along random directions
@@ -17,36 +18,47 @@ SAFETY = 4  # times the estimated error is still agreement
 
 
 def check_gradient(
-    fn: Callable[..., Any], *args: Any, order: int = 2, argnums: int | Sequence[int] | None = None, rng: Any = None, **kwargs: Any
+    fn: Callable[..., Any],
+    *args: Any,
+    order: int = 2,
+    argnums: int | Sequence[int] | None = None,
+    rng: Any = None,
+    **kwargs: Any,
 ) -> None:
     """Check scg's derivatives of ``fn`` at ``args``, up to ``order``, against numerics that know nothing of VJPs.
 
-    ``fn`` takes nested structures of arrays and returns one; its floating-point leaves (of the arguments ``argnums`` only, where given) are
-    differentiated. With y = fn(x) and random u and w, the loss is
+    ``fn`` takes nested structures of arrays and returns one; its floating-point leaves (of the arguments ``argnums``
+    only, where given) are differentiated. With y = fn(x) and random u and w, the loss is
 
         L(x) = sum(u y + w y^2 / 2),
 
-    whose cotangent u + w y depends on x, so that a VJP must be right, and differentiable, in its cotangent too. Checked are
+    whose cotangent u + w y depends on x, so that a VJP must be right, and differentiable, in its cotangent too. Checked
+    are
 
     - the value, shape and dtype of ``fn`` on Nodes against ``fn`` on arrays, and shape and dtype of each gradient;
-    - <dL/dx, d> against the derivative of t -> L(x + t d), for each leaf along each coordinate (few elements) or random d;
-    - for each higher order, the derivative of <previous derivative, v> against differences of the previous derivative along v;
-    - for float32 (or float16) arguments all of this in float64, and then the low-precision value and derivatives against those.
+    - <dL/dx, d> against the derivative of t -> L(x + t d), for each leaf along each coordinate (few elements) or random
+      d;
+    - for each higher order, the derivative of <previous derivative, v> against differences of the previous derivative
+      along v;
+    - for float32 (or float16) arguments all of this in float64, and then the low-precision value and derivatives
+      against those.
 
-    **The reference.** Central differences D(h) = (L(x + h d) - L(x - h d)) / 2h with h = s/4, s/8, ... (s the size of x) are extrapolated
-    to h = 0 by T[i, j] = T[i, j-1] + (T[i, j-1] - T[i-1, j-1]) / (4^j - 1). The truncation error of T[i, j] is estimated by its distance
-    from the two entries that it was made of (Ridders, 1982). A value of L has rounding error r, so D(h) has r / h, which the extrapolation
-    carries along linearly. The entry with the least sum of both is the reference, and this sum its error; where much smaller steps
-    contradict it, a kink lies between, and the table begins again with steps below it. Where Im L(x + i h d) / h, h = 1e-30, exists and
-    agrees with it, ``fn`` is analytic there and this, which does not cancel, is the reference; its error is 2^12 units of rounding.
+    **The reference.** Central differences D(h) = (L(x + h d) - L(x - h d)) / 2h with h = s/4, s/8, ... (s the size of
+    x) are extrapolated to h = 0 by T[i, j] = T[i, j-1] + (T[i, j-1] - T[i-1, j-1]) / (4^j - 1). The truncation error of
+    T[i, j] is estimated by its distance from the two entries that it was made of (Ridders, 1982). A value of L has
+    rounding error r, so D(h) has r / h, which the extrapolation carries along linearly. The entry with the least sum of
+    both is the reference, and this sum its error; where much smaller steps contradict it, a kink lies between, and the
+    table begins again with steps below it. Where Im L(x + i h d) / h, h = 1e-30, exists and agrees with it, ``fn`` is
+    analytic there and this, which does not cancel, is the reference; its error is 2^12 units of rounding.
 
-    **The tolerance** is 4 times (error of the reference + rounding error of scg's derivative). Rounding errors are measured: three
-    standard deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum of its terms' magnitudes, and of
-    what it is the derivative of over the size of x. For low precision: the change of the derivative when x changes by the eps of that
-    precision, plus 64 eps times the same magnitudes.
+    **The tolerance** is 4 times (error of the reference + rounding error of scg's derivative). Rounding errors are
+    measured: three standard deviations of the noise in the quantity around x (Hamming, 1962), plus 8 eps times the sum
+    of its terms' magnitudes, and of what it is the derivative of over the size of x. For low precision: the change of
+    the derivative when x changes by the eps of that precision, plus 64 eps times the same magnitudes.
 
-    Raises AssertionError with the argument's path, the coordinate, both numbers and the tolerance; ScgValueError where nothing can be
-    checked: no floating-point leaf, a value that is not finite, or a kink or edge so near that the differences do not converge.
+    Raises AssertionError with the argument's path, the coordinate, both numbers and the tolerance; ScgValueError where
+    nothing can be checked: no floating-point leaf, a value that is not finite, or a kink or edge so near that the
+    differences do not converge.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     with np.errstate(all="ignore"):  # steps may leave the domain
@@ -58,7 +70,9 @@ class _Problem:
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], argnums: Any, kwargs: dict[str, Any]):
         self.fn, self.args, self.kwargs = fn, args, kwargs
-        chosen = range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
+        chosen = (
+            range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
+        )
         chosen = {n % len(args) for n in chosen}
         flat = [(n, path, leaf) for n, arg in enumerate(args) for path, leaf in leaves(arg, f"args[{n}]")]
         self.slots = [i for i, (n, _, leaf) in enumerate(flat) if n in chosen and np.asarray(leaf).dtype.kind == "f"]
@@ -66,7 +80,9 @@ class _Problem:
         self.flat = [leaf for _, _, leaf in flat]
         self.point = [np.asarray(self.flat[i]) for i in self.slots]
         if not self.slots:
-            raise ScgValueError("check_gradient found no floating-point array among the arguments: nothing can be differentiated")
+            raise ScgValueError(
+                "check_gradient found no floating-point array among the arguments: nothing can be differentiated"
+            )
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """The leaves of fn's result."""
@@ -85,7 +101,9 @@ class _Problem:
                 weights.append(None)
                 continue
             if not np.isfinite(y).all():
-                raise ScgValueError(f"the value is not finite at this point, {_short(y)}: derivatives cannot be compared")
+                raise ScgValueError(
+                    f"the value is not finite at this point, {_short(y)}: derivatives cannot be compared"
+                )
             u, size = _normal(rng, y.shape), 1 + np.max(np.abs(y), initial=0)
             weights.append((u - 1j * _normal(rng, y.shape) if y.dtype.kind == "c" else u, _normal(rng, y.shape) / size))
         return weights
@@ -96,13 +114,19 @@ class _Problem:
         for y, pair, plain in zip(results, weights, self.plain, strict=True):
             if pair is not None:
                 u, w = pair
-                parts.append(np.ravel(np.real(u * y) + w / 2 * np.abs(y) ** 2 if plain.dtype.kind == "c" else u * y + w / 2 * y * y))
+                parts.append(
+                    np.ravel(
+                        np.real(u * y) + w / 2 * np.abs(y) ** 2 if plain.dtype.kind == "c" else u * y + w / 2 * y * y
+                    )
+                )
         return np.concatenate(parts)
 
     def loss(self, values: Sequence[Any], weights: Sequence[Any]) -> Any:
         return np.sum(self.terms(self(values), weights))
 
-    def derivative(self, values: Sequence[Any], weights: Sequence[Any], directions: Sequence[Sequence[Any]]) -> list[Any]:
+    def derivative(
+        self, values: Sequence[Any], weights: Sequence[Any], directions: Sequence[Sequence[Any]]
+    ) -> list[Any]:
         """The gradient of L by scg, then for each direction the gradient of <the derivative so far, direction>."""
         inputs = [parameter(x) for x in values]
         roots, seeds, order = [], [], len(directions)
@@ -130,10 +154,14 @@ class _Problem:
             z = np.asarray(z.value if type(z) is Node else z)
             where = f"{self}: result {k} of {len(plain)}"
             if y.shape != z.shape or y.dtype != z.dtype:
-                raise AssertionError(f"{where} on Nodes is {z.dtype}{list(z.shape)}, on arrays {y.dtype}{list(y.shape)}")
+                raise AssertionError(
+                    f"{where} on Nodes is {z.dtype}{list(z.shape)}, on arrays {y.dtype}{list(y.shape)}"
+                )
             if y.dtype.kind in "fc":
                 if y.real.dtype.itemsize > widest.itemsize:
-                    raise AssertionError(f"{where} is {y.dtype}, but all that is differentiated is {widest}: precision must be kept")
+                    raise AssertionError(
+                        f"{where} is {y.dtype}, but all that is differentiated is {widest}: precision must be kept"
+                    )
                 tolerance = 64 * float(np.finfo(y.dtype).eps) * np.max(np.abs(y), initial=0)
                 _compare(z, y, tolerance, f"{where}: value on Nodes, against value on arrays")
             elif not np.array_equal(y, z):
@@ -144,7 +172,9 @@ class _Problem:
         for path, g, x in zip(self.paths, found, values, strict=True):
             if not isinstance(g, np.ndarray) or g.shape != x.shape or g.dtype != x.dtype:
                 kind = f"{g.dtype}{list(g.shape)}" if isinstance(g, np.ndarray) else type(g).__name__
-                raise AssertionError(f"{self}: derivative {order} by {path} is {kind}, the argument {x.dtype}{list(x.shape)}")
+                raise AssertionError(
+                    f"{self}: derivative {order} by {path} is {kind}, the argument {x.dtype}{list(x.shape)}"
+                )
 
     def __repr__(self) -> str:
         return f"check_gradient({getattr(self.fn, '__name__', self.fn)})"
@@ -169,7 +199,9 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
             _check_low(problem, exact, weights, directions[: k - 1], k)
 
 
-def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found: list[Any], rounding: list[Any], rng: Any) -> None:
+def _check_first(
+    problem: _Problem, point: list[Any], weights: list[Any], found: list[Any], rounding: list[Any], rng: Any
+) -> None:
     terms = problem.terms(problem(point), weights)
     noise = 8 * EPS * np.sum(np.abs(terms)) + _noise(lambda x: problem.loss(x, weights), point)
     for i, (path, x, g) in enumerate(zip(problem.paths, point, found, strict=True)):
@@ -189,9 +221,15 @@ def _check_first(problem: _Problem, point: list[Any], weights: list[Any], found:
 
 
 def _check_higher(
-    problem: _Problem, point: list[Any], weights: list[Any], directions: tuple[list[Any], ...], along: list[Any], noise: Any
+    problem: _Problem,
+    point: list[Any],
+    weights: list[Any],
+    directions: tuple[list[Any], ...],
+    along: list[Any],
+    noise: Any,
 ) -> Any:
-    """The next derivative, against differences of this one, of which ``noise`` is the rounding; returns the rounding of the next."""
+    """The next derivative, against differences of this one, of which ``noise`` is the rounding; returns the rounding of
+    the next."""
     order = len(directions) + 2
     found = problem.derivative(point, weights, (*directions, along))
     problem.check_kinds(found, point, order)
@@ -216,17 +254,28 @@ def _check_higher(
     return rounding
 
 
-def _check_low(problem: _Problem, exact: list[Any], weights: list[Any], directions: tuple[list[Any], ...], order: int) -> None:
+def _check_low(
+    problem: _Problem, exact: list[Any], weights: list[Any], directions: tuple[list[Any], ...], order: int
+) -> None:
     """The derivative in low precision against the one in float64, which is checked: they differ by rounding."""
     found = problem.derivative(problem.point, weights, directions)
     problem.check_kinds(found, problem.point, order)
     precise = problem.derivative(exact, weights, directions)
     eps = max([float(np.finfo(x.dtype).eps) for x in problem.point])
     rounding = _split(_change(lambda x: _join(problem.derivative(x, weights, directions)), exact, eps), exact)
-    before = problem.derivative(exact, weights, directions[:-1]) if directions else problem.terms(problem(exact), weights)
-    largest = np.max(np.abs(_join(precise)), initial=0) + np.max(np.abs(_join(before)), initial=0) / max([_size(x) for x in exact])
+    before = (
+        problem.derivative(exact, weights, directions[:-1]) if directions else problem.terms(problem(exact), weights)
+    )
+    largest = np.max(np.abs(_join(precise)), initial=0) + np.max(np.abs(_join(before)), initial=0) / max(
+        [_size(x) for x in exact]
+    )
     for path, g, p, r in zip(problem.paths, found, precise, rounding, strict=True):
-        _compare(g, p, SAFETY * (r + 64 * eps * largest), f"{problem}: derivative {order} by {path} in {g.dtype}, against float64")
+        _compare(
+            g,
+            p,
+            SAFETY * (r + 64 * eps * largest),
+            f"{problem}: derivative {order} by {path} in {g.dtype}, against float64",
+        )
 
 
 def _extrapolated(f: Callable[[float], Any], size: float, noise: Any) -> tuple[Any, Any]:
@@ -272,7 +321,9 @@ def _central(f: Callable[[float], Any], h: float) -> tuple[Any, Any]:
     return (above - below) / (2 * h), EPS * (np.abs(above) + np.abs(below)) / h
 
 
-def _complex_step(problem: _Problem, point: list[Any], weights: list[Any], i: int, direction: Any) -> tuple[Any, Any] | None:
+def _complex_step(
+    problem: _Problem, point: list[Any], weights: list[Any], i: int, direction: Any
+) -> tuple[Any, Any] | None:
     """Im L(x + i h d) / h and its error; None where fn does not take complex arguments, or has complex results."""
     if any(y.dtype.kind == "c" for y in problem.plain):
         return None
@@ -289,10 +340,12 @@ def _complex_step(problem: _Problem, point: list[Any], weights: list[Any], i: in
 
 
 def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
-    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x + k d, k = 1 ... 6 and -1 ... -6.
+    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x + k d, k = 1 ... 6
+    and -1 ... -6.
 
-    d is about 2^-30 x, another multiple for each element, lest errors cancel as they do in x - x. The differences of what is smooth
-    vanish, and those of independent errors have variance 70 times theirs (Hamming, 1962). Where x lies on a kink, each side is smooth.
+    d is about 2^-30 x, another multiple for each element, lest errors cancel as they do in x - x. The differences of
+    what is smooth vanish, and those of independent errors have variance 70 times theirs (Hamming, 1962). Where x lies
+    on a kink, each side is smooth.
     """
     rng = np.random.default_rng(0)
     steps = [_step(x) * rng.uniform(0.5, 1.5, x.shape) for x in point]
@@ -304,7 +357,8 @@ def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
 
 
 def _change(f: Callable[[list[Any]], Any], point: list[Any], eps: float) -> Any:
-    """The largest change of ``f`` when x changes by a relative ``eps``, alike or each element by itself; at most sqrt(eps) of f."""
+    """The largest change of ``f`` when x changes by a relative ``eps``, alike or each element by itself; at most
+    sqrt(eps) of f."""
     base, rng = f(point), np.random.default_rng(0)
     factors: list[Callable[[Any], Any]] = [lambda x: 1, lambda x: -1, *[lambda x: rng.uniform(-1, 1, x.shape)] * 3]
     changes = [np.abs(f([x + eps * factor(x) * _step(x) for x in point]) - base) for factor in factors]
@@ -343,15 +397,17 @@ def _compare(got: Any, expected: Any, tolerance: Any, what: str) -> None:
         worst = np.unravel_index(np.argmax(excess), excess.shape)
         at = f" at [{', '.join(map(str, worst))}]" if worst else ""
         allowed = np.broadcast_to(tolerance, got.shape)[worst]
-        raise AssertionError(f"{what}{at}: {got[worst]:.17g}, expected {expected[worst]:.17g} (tolerance {allowed:.2g})")
+        raise AssertionError(
+            f"{what}{at}: {got[worst]:.17g}, expected {expected[worst]:.17g} (tolerance {allowed:.2g})"
+        )
 
 
 def _refuse_vague(reference: Any, error: Any, typical: Any, problem: _Problem, path: str) -> None:
     """Where errors reach a thousandth of what is measured (and are no mere rounding of ones), nothing is confirmed."""
     if not np.all(error <= 1e-3 * (np.max(np.abs(reference), initial=0) + typical) + EPS):
         raise ScgValueError(
-            f"{problem}: the differences by {path} do not converge (error {np.max(error):.2g}): the point is at a kink or the edge of "
-            "the domain; choose another point, or a lower order"
+            f"{problem}: the differences by {path} do not converge (error {np.max(error):.2g}): the point is at a kink"
+            " or the edge of the domain; choose another point, or a lower order"
         )
 
 

@@ -13,11 +13,11 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.calculus import Argnums
+from scg.core.node import Node
+from scg.core.tree import leaves
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.graph import Node
-from scg.stochastic import Graph, trace
-from scg.tree import leaves
+from scg.stochastic.graph import Graph, trace
+from scg.transforms import Argnums
 
 IMPORTS = {  # the names that a source may use, each with the line that binds it
     "np": "import numpy as np",
@@ -40,13 +40,14 @@ class Program:
         scg.grad(program, program.argnums)(*program.args)
         print(program)                 # the script: imports, arguments, function, and a line that runs it
 
-    The source may use the names in ``IMPORTS`` (``np``, ``special``, ``scg``, ``dist``), and imports of its own. Arguments are
-    arrays and numbers, and dicts, lists and tuples of them; they are copied, and may not be written to. ``wrt`` names those to
-    differentiate by: where not given, all whose leaves are floating-point. A function that has a parameter ``rng`` is given
-    ``np.random.default_rng(seed)``. Its line numbers, in tracebacks and in scg's messages, are those of the script. Programs with one
-    script are equal.
+    The source may use the names in ``IMPORTS`` (``np``, ``special``, ``scg``, ``dist``), and imports of its own.
+    Arguments are arrays and numbers, and dicts, lists and tuples of them; they are copied, and may not be written to.
+    ``wrt`` names those to differentiate by: where not given, all whose leaves are floating-point. A function that has a
+    parameter ``rng`` is given ``np.random.default_rng(seed)``. Its line numbers, in tracebacks and in scg's messages,
+    are those of the script. Programs with one script are equal.
 
-    Raises ScgValueError where the source is not one function of the arguments, ScgTypeError where an argument cannot be written down.
+    Raises ScgValueError where the source is not one function of the arguments, ScgTypeError where an argument cannot be
+    written down.
     """
 
     source: str
@@ -67,7 +68,9 @@ class Program:
             wanted, given = ", ".join(taken) or "no arguments", ", ".join(self.arguments) or "none"
             raise ScgValueError(f"{self.function.__name__} takes {wanted}; got {given} ({here()})")
         if unknown := set(self.wrt or ()) - set(taken):
-            raise ScgValueError(f"wrt names {', '.join(sorted(unknown))}, but the arguments are {', '.join(taken)} ({here()})")
+            raise ScgValueError(
+                f"wrt names {', '.join(sorted(unknown))}, but the arguments are {', '.join(taken)} ({here()})"
+            )
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -77,7 +80,11 @@ class Program:
     @property
     def argnums(self) -> Argnums:
         """Which of them are differentiated: one position, or a tuple of several."""
-        wrt = self.wrt if self.wrt is not None else [name for name, value in self.arguments.items() if _is_floating(value)]
+        wrt = (
+            self.wrt
+            if self.wrt is not None
+            else [name for name, value in self.arguments.items() if _is_floating(value)]
+        )
         found = tuple([list(self.arguments).index(name) for name in wrt])
         return found[0] if len(found) == 1 else found
 
@@ -91,7 +98,9 @@ class Program:
         try:
             tree = ast.parse(self.source)
         except SyntaxError as error:
-            raise ScgValueError(f"the source is not Python: {error.msg} at line {error.lineno} of\n{self.source}({here()})") from None
+            raise ScgValueError(
+                f"the source is not Python: {error.msg} at line {error.lineno} of\n{self.source}({here()})"
+            ) from None
         ast.increment_lineno(tree, self._head.count("\n"))
         space: dict[str, Any] = {"__name__": "program"}
         exec("\n".join(self._imports), space)
@@ -120,7 +129,8 @@ class Program:
         return trace(self, *self.args, argnums=self.argnums, **self._rng(seed))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function's result; on the program's own arguments where none are given, with its own seed where no ``rng`` is."""
+        """The function's result; on the program's own arguments where none are given, with its own seed where no
+        ``rng`` is."""
         given = args or self.args
         own = {} if "rng" in kwargs or len(given) > len(self.arguments) else self._rng(None)
         return self.function(*given, **own, **kwargs)
@@ -188,7 +198,9 @@ def literal(value: Any) -> str:
     if type(value) in (bool, int, float, complex):
         return _number(value)
     kind = type(value).__name__
-    raise ScgTypeError(f"a program's arguments are arrays, numbers, and dicts, lists and tuples of them; got {kind} ({here()})")
+    raise ScgTypeError(
+        f"a program's arguments are arrays, numbers, and dicts, lists and tuples of them; got {kind} ({here()})"
+    )
 
 
 def _array(x: np.ndarray) -> str:
@@ -200,7 +212,9 @@ def _array(x: np.ndarray) -> str:
     def rows(part: np.ndarray) -> str:
         return _number(part[()]) if not part.ndim else "[" + ", ".join(map(rows, part)) + "]"
 
-    text = textwrap.fill(rows(np.asarray(x)), WIDTH, subsequent_indent=" " * 4, break_long_words=False, break_on_hyphens=False)
+    text = textwrap.fill(
+        rows(np.asarray(x)), WIDTH, subsequent_indent=" " * 4, break_long_words=False, break_on_hyphens=False
+    )
     return f"np.array({text}{dtype})"
 
 

@@ -1,11 +1,12 @@
-"""Sums and integrals over the whole support of a distribution, with the error that they may have. They use its log_prob and support,
-nothing else.
+"""Sums and integrals over the whole support of a distribution, with the error that they may have. They use its log_prob
+and support, nothing else.
 
 - finitely many values: all of them;
 - whole numbers without end: until the tail, bounded by a geometric series of the last ratio of terms, is below 1e-14;
-- numbers: Gauss-Legendre panels, halved where halving still matters. An end of the support, or infinity, is approached as exp(v), so that
-  powers at the end and algebraic tails decay exponentially in v;
-- vectors of one or two free dimensions (real, or on the simplex): a double exponential product rule (Takahasi and Mori, 1974).
+- numbers: Gauss-Legendre panels, halved where halving still matters. An end of the support, or infinity, is approached
+  as exp(v), so that powers at the end and algebraic tails decay exponentially in v;
+- vectors of one or two free dimensions (real, or on the simplex): a double exponential product rule (Takahasi and Mori,
+  1974).
 """
 
 import math
@@ -24,10 +25,11 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 @dataclass(frozen=True, eq=False)
 class Integrals:
-    """Over the support, for each law of the batch: the mass, and (nan where it diverges) mean, variance and entropy; ``error`` is that of
-    the mass.
+    """Over the support, for each law of the batch: the mass, and (nan where it diverges) mean, variance and entropy;
+    ``error`` is that of the mass.
 
-    ``knots`` cut the line into cells of mass ``cells``, from the left; ``atoms`` and ``masses`` are all values of a discrete law.
+    ``knots`` cut the line into cells of mass ``cells``, from the left; ``atoms`` and ``masses`` are all values of a
+    discrete law.
     """
 
     mass: Any
@@ -42,7 +44,8 @@ class Integrals:
 
 
 def integrals(law: Any, pilot: Any) -> Integrals | None:
-    """The integrals of ``law`` (without Nodes); ``pilot`` are draws, that tell where its mass is. None for vectors of more dimensions."""
+    """The integrals of ``law`` (without Nodes); ``pilot`` are draws, that tell where its mass is. None for vectors of
+    more dimensions."""
     with np.errstate(all="ignore"):
         if law.has(FiniteSupport):
             return _summed(law, law.atoms())
@@ -65,7 +68,9 @@ def _summed(law: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-12) -> In
     q = p.reshape(p.shape + (1,) * len(law.event_shape))
     mean = np.sum(q * atoms, axis=0)
     entropy = -np.sum(np.where(p == 0, 0, p * log_p), axis=0)
-    return Integrals(np.sum(p, axis=0), mean, np.sum(q * np.square(atoms - mean), axis=0), entropy, error, atoms=atoms, masses=p)
+    return Integrals(
+        np.sum(p, axis=0), mean, np.sum(q * np.square(atoms - mean), axis=0), entropy, error, atoms=atoms, masses=p
+    )
 
 
 def _whole_numbers(law: Any) -> Any:
@@ -98,7 +103,8 @@ def _along_the_line(law: Any, pilot: Any) -> Integrals:
         parts = [p, np.where(p == 0, 0, p * y), np.where(p == 0, 0, p * y * y), np.where(p == 0, 0, -p * log_p)]
         return np.where(np.isfinite(np.stack(parts, axis=1)), np.stack(parts, axis=1), 0)  # (points, 4, batch)
 
-    # between knots x is linear in t, or its distance from a finite end exponential in t: the nearer end, where there are two
+    # between knots x is linear in t, or its distance from a finite end exponential in t: the nearer end, where there
+    # are two
     half, bounded = len(knots) // 2, (np.isfinite(low).all(), np.isfinite(high).all())
 
     def body(t: Any) -> Any:
@@ -117,7 +123,8 @@ def _along_the_line(law: Any, pilot: Any) -> Integrals:
         edges = np.append(edges[edges < length], length)
         side, missed = _adaptive(lambda v, x_of=x_of: at(*x_of(v)), edges)
         last = at(*x_of(np.array([length - 1, length])))[:, 0]
-        beyond = np.where(last[1] == 0, 0, last[1] ** 2 / (last[0] - last[1])) if np.isfinite(end).all() else 0  # of a geometric series
+        # of a geometric series
+        beyond = np.where(last[1] == 0, 0, last[1] ** 2 / (last[0] - last[1])) if np.isfinite(end).all() else 0
         sides.append(np.sum(side, axis=0))
         error += missed + float(np.max(np.where(beyond >= 0, beyond, 1)))
     cells = np.concatenate([sides[0][None], found, sides[1][None]])
@@ -193,9 +200,16 @@ def _rule(law: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
             return np.stack([u, rest], -1).reshape(-1, *ones, 2), w.reshape(-1, *ones)
         points = np.stack([u[:, None] + 0 * u, rest[:, None] * u, rest[:, None] * rest], -1)
         return points.reshape(-1, *ones, 3), (w[:, None] * w * rest[:, None]).reshape(-1, *ones)
-    if isinstance(law.support, Vector) and size in (1, 2) and not np.isfinite([law.support.low, law.support.high]).any():
+    if (
+        isinstance(law.support, Vector)
+        and size in (1, 2)
+        and not np.isfinite([law.support.low, law.support.high]).any()
+    ):
         t = np.arange(-3.2, 3.2 + step / 2, step)
-        s, w = np.sinh(0.5 * math.pi * np.sinh(t)), step * 0.5 * math.pi * np.cosh(t) * np.cosh(0.5 * math.pi * np.sinh(t))
+        s, w = (
+            np.sinh(0.5 * math.pi * np.sinh(t)),
+            step * 0.5 * math.pi * np.cosh(t) * np.cosh(0.5 * math.pi * np.sinh(t)),
+        )
         grid = np.stack(np.meshgrid(*[s] * size, indexing="ij"), -1).reshape(-1, *ones, size)
         weight = np.prod(np.stack(np.meshgrid(*[w] * size, indexing="ij"), -1).reshape(-1, *ones, size), axis=-1)
         centre = np.mean(pilot, axis=0)

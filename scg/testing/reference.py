@@ -24,8 +24,16 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
         expected = np.asarray(log_density(x)).reshape(found.shape)
         told = np.isfinite(expected) & (expected > -690 if not c.discrete else True)  # beyond, densities underflow
         tolerance = 1e-10 * np.maximum(1, np.abs(expected))
-        deviation = c.close("reference", np.where(told, found, 0), np.where(told, expected, 0), tolerance, "log p of the reference")
-        yield "reference", f"log p {deviation} at {len(x)} points, log p from {np.min(expected[told]):.3g} to {np.max(expected[told]):.3g}"
+        deviation = c.close(
+            "reference", np.where(told, found, 0), np.where(told, expected, 0), tolerance, "log p of the reference"
+        )
+        yield (
+            "reference",
+            (
+                f"log p {deviation} at {len(x)} points, log p from {np.min(expected[told]):.3g} to"
+                f" {np.max(expected[told]):.3g}"
+            ),
+        )
         for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
             value = c.known(lambda ours=ours: law.entropy() if ours == "entropy" else getattr(law, ours))
             if value is not None and hasattr(ref, theirs):
@@ -33,13 +41,20 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
                 other = np.asarray(other() if callable(other) else other).reshape(value.shape)
                 told = np.isfinite(other)
                 tolerance = 1e-8 * np.where(told, 1 + np.abs(other), 0)
-                c.close("reference", np.where(told, value, 0), np.where(told, other, 0), tolerance, f"the {ours} of the reference")
+                c.close(
+                    "reference",
+                    np.where(told, value, 0),
+                    np.where(told, other, 0),
+                    tolerance,
+                    f"the {ours} of the reference",
+                )
         if hasattr(ref, "cdf") and not law.event_shape and c.known(lambda: law.cdf(x)) is not None:
             yield "reference", "cdf " + c.close("reference", law.cdf(x), ref.cdf(x), 1e-10, "the reference's")
 
 
 def _points(c: Any) -> Any:
-    """Draws, and points in both tails: quantiles down to 1e-290, and for a discrete law whole numbers up to 60 standard deviations."""
+    """Draws, and points in both tails: quantiles down to 1e-290, and for a discrete law whole numbers up to 60 standard
+    deviations."""
     law, ref, quarter = c.law, c.reference, c.points // 4
     draws = c.draws.astype(float) if c.draws.dtype.kind == "f" else c.draws
     if law.event_shape or not hasattr(ref, "ppf"):

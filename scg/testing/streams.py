@@ -7,29 +7,34 @@ from typing import Any
 import numpy as np
 
 from scg import exact
+from scg.core.node import Node, ancestors
+from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import GuardError, ScgError, ScgValueError, here
-from scg.estimator import Accounted
 from scg.exact.paths import guards_on_draws
-from scg.graph import Node, ancestors
-from scg.sample import draw, is_stochastic, noise
-from scg.stochastic import Graph
+from scg.stochastic.estimator import Accounted
+from scg.stochastic.graph import Graph
+from scg.stochastic.sites import draw, is_stochastic, noise
 from scg.testing.confidence import FLOOR, Source
 from scg.testing.coupling import Coupled, comes_apart
-from scg.tree import leaves, map_leaves, rebuild
 
-_PILOT = 256  # draws that set origins, weights and steps, and are thrown away: what is tested is not chosen by the draws that test it
+# draws that set origins, weights and steps, and are thrown away: what is tested is not chosen by the draws that test it
+_PILOT = 256
 PROJECTIONS = 8
 DIFFERENCES = 32  # coordinates that are differenced one by one; more along random directions
 _BYTES = 2**22  # that the largest array of one evaluation of the cost may take
 
 
 class Streams:
-    """Draws of the gradient minus the reference: of each coordinate, then of projections. Choices are made by a pilot, whose draws are not used again.
+    """Draws of the gradient minus the reference: of each coordinate, then of projections. Choices are made by a pilot,
+    whose draws are not used again.
 
-    ``names`` of the streams; ``scale`` of the reference, ``rounding``, and ``bounds`` in them; ``origin``, near the mean of each.
+    ``names`` of the streams; ``scale`` of the reference, ``rounding``, and ``bounds`` in them; ``origin``, near the
+    mean of each.
     """
 
-    def __init__(self, graph: Graph, reference: Any, rng: np.random.Generator, bounds: Any, projections: int = PROJECTIONS):
+    def __init__(
+        self, graph: Graph, reference: Any, rng: np.random.Generator, bounds: Any, projections: int = PROJECTIONS
+    ):
         self.graph, self.rng = graph, rng
         self.names = paths(graph)
         self.size = len(self.names)
@@ -52,9 +57,13 @@ class Streams:
         if projections and self.by_coordinate and self.size > 1:
             self._project(projections, along)
         self.scale = np.concatenate([self.scale, np.abs(self.projection @ along)])
-        if self.truth is None:  # differences with common draws vary less than the gradient: what is small is told by the gradient
+        # differences with common draws vary less than the gradient: what is small is told by the gradient
+        if self.truth is None:
             deviation = np.concatenate([self.deviation, (g @ self.projection.T).std(axis=0)])
-            self.scale, self.varied = np.maximum(self.scale, FLOOR * deviation), deviation > 1e-6 * (np.abs(deviation).max() + 1e-300)
+            self.scale, self.varied = (
+                np.maximum(self.scale, FLOOR * deviation),
+                deviation > 1e-6 * (np.abs(deviation).max() + 1e-300),
+            )
         self.rounding = np.concatenate([rounding, np.abs(self.projection) @ rounding])
         self.origin = np.concatenate([e.mean(axis=0), self.projection @ e.mean(axis=0)])
         self.bounds = None if bounds is None else self._bounds(bounds)
@@ -73,7 +82,8 @@ class Streams:
     def source(self, constant: Callable[[], Any]) -> Source:
         """The streams as they are judged; ``constant()`` says which are known not to vary.
 
-        A difference of a gradient and of costs may vary much more than the gradient, and a bias is not small for that: its scale is as the pilot found it.
+        A difference of a gradient and of costs may vary much more than the gradient, and a bias is not small for that:
+        its scale is as the pilot found it.
         """
         return Source(
             draw=self._with_estimates,
@@ -131,23 +141,39 @@ class Streams:
 
     def _bounds(self, bounds: Any) -> tuple[Any, Any]:
         if self.truth is None:
-            raise ScgValueError(f"bounds need a reference that is exact or given: differences have other bounds ({here()})")
+            raise ScgValueError(
+                f"bounds need a reference that is exact or given: differences have other bounds ({here()})"
+            )
         targets = [leaf for _, leaf in leaves(self.graph.parameters)]
         sides = []
         for side in bounds:
-            parts = [side] * len(targets) if isinstance(side, (int, float, np.number)) else [leaf for _, leaf in leaves(side)]
-            sides.append(np.concatenate([np.broadcast_to(x, t.shape).reshape(-1) for x, t in zip(parts, targets, strict=True)]) - self.truth)
+            parts = (
+                [side] * len(targets)
+                if isinstance(side, (int, float, np.number))
+                else [leaf for _, leaf in leaves(side)]
+            )
+            sides.append(
+                np.concatenate([np.broadcast_to(x, t.shape).reshape(-1) for x, t in zip(parts, targets, strict=True)])
+                - self.truth
+            )
         low, high = sides
         ends = self.projection[:, None] * np.stack(sides)
         return np.concatenate([low, ends.min(axis=1).sum(axis=1)]), np.concatenate([high, ends.max(axis=1).sum(axis=1)])
 
     def _begin_differences(self) -> None:
-        """Directions, and the largest step, a twentieth of the parameters' size or a power of 1/2 of that, at which the costs exist."""
-        signs = np.eye(self.size) if self.by_coordinate else self.rng.choice([-1.0, 1.0], (2 * PROJECTIONS, self.size)) / math.sqrt(self.size)
+        """Directions, and the largest step, a twentieth of the parameters' size or a power of 1/2 of that, at which the
+        costs exist."""
+        signs = (
+            np.eye(self.size)
+            if self.by_coordinate
+            else self.rng.choice([-1.0, 1.0], (2 * PROJECTIONS, self.size)) / math.sqrt(self.size)
+        )
         self.directions = signs
         if not self.by_coordinate:
             self.names = [f"random direction {i}" for i in range(len(signs))]
-        relaxed = {n: Accounted() for n, node in self.graph.stochastic.items() if not node.statics["site"].estimator.keeps_law}
+        relaxed = {
+            n: Accounted() for n, node in self.graph.stochastic.items() if not node.statics["site"].estimator.keeps_law
+        }
         self.model = self.graph.bind(relaxed) if relaxed else self.graph
         self.point = join([leaf.value for _, leaf in leaves(self.graph.parameters)], 1)[0]
         self.step = 0.05 * max(1.0, float(np.max(np.abs(self.point))))
@@ -160,16 +186,23 @@ class Streams:
                     self._widen()
                     return
             except GuardError as error:
-                raise ScgValueError(f"no reference: {error}; give reference=, of the parameters' structure ({here()})") from error
+                raise ScgValueError(
+                    f"no reference: {error}; give reference=, of the parameters' structure ({here()})"
+                ) from error
             except ScgError:
                 pass
             self.step /= 2
-        raise ScgValueError(f"no reference: the cost does not exist around the parameters; give reference=, of the parameters' structure ({here()})")
+        raise ScgValueError(
+            "no reference: the cost does not exist around the parameters; give reference=, of the parameters'"
+            f" structure ({here()})"
+        )
 
     def _couple(self) -> None:
-        """Draw by quantiles what rejection draws, which is no function of the parameters for given random numbers: costs a step apart would then differ
-        as if they had no draws in common, by their standard deviation over the step."""
-        drawn = {name for name, node in self.model.stochastic.items() if node.primitive is draw}  # a pathwise one is a function of its noise
+        """Draw by quantiles what rejection draws, which is no function of the parameters for given random numbers:
+        costs a step apart would then differ as if they had no draws in common, by their standard deviation over the
+        step."""
+        # a pathwise one is a function of its noise
+        drawn = {name for name, node in self.model.stochastic.items() if node.primitive is draw}
         apart: set[str] = set()
         for v in self.directions:
             one, other = (self._run(side * 2 * self.step * v, 1, 0).stochastic for side in (-1, 1))
@@ -181,7 +214,8 @@ class Streams:
             self.model = self.model.bind(dict.fromkeys(sorted(apart), Coupled()))
 
     def _widen(self) -> None:
-        """Double the step, twice at most, where differences vary more than twice as much as the gradient: so they do, by 1 / step, where costs jump."""
+        """Double the step, twice at most, where differences vary more than twice as much as the gradient: so they do,
+        by 1 / step, where costs jump."""
         for _ in range(2):
             with np.errstate(all="ignore"):
                 e, g = self._differences(_PILOT)
@@ -195,7 +229,9 @@ class Streams:
             self.step *= 2
 
     def _run(self, shift: Any, n: int, seed: int) -> Graph:
-        return self.model.run(rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n)
+        return self.model.run(
+            rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n
+        )
 
     def _costs(self, shift: Any, n: int, seed: int) -> Any:
         return self._run(shift, n, seed).cost.value.astype(float)
@@ -203,7 +239,9 @@ class Streams:
     def _exists(self, shift: Any) -> bool:
         """Whether costs are finite there, and all laws have parameters of their sets, which a replay does not check."""
         run = self._run(shift, 16, 0)
-        return bool(np.all(np.isfinite(run.cost.value))) and all(_holds(n.statics["site"].distribution.detached()) for n in run.stochastic.values())
+        return bool(np.all(np.isfinite(run.cost.value))) and all(
+            _holds(n.statics["site"].distribution.detached()) for n in run.stochastic.values()
+        )
 
     def _differences(self, n: int) -> tuple[Any, Any]:
         errors, estimates = [], []
@@ -212,7 +250,13 @@ class Streams:
             seed = int(self.rng.integers(2**63))
             g = join(self.graph.gradients(rng=np.random.default_rng(seed), replicates=size), size) @ self.directions.T
             central = [
-                np.stack([(self._costs(h * v, size, seed) - self._costs(-h * v, size, seed)) / (2 * h) for v in self.directions], axis=1)
+                np.stack(
+                    [
+                        (self._costs(h * v, size, seed) - self._costs(-h * v, size, seed)) / (2 * h)
+                        for v in self.directions
+                    ],
+                    axis=1,
+                )
                 for h in (self.step, 2 * self.step)
             ]
             reference = (4 * central[0] - central[1]) / 3
@@ -225,7 +269,9 @@ class Streams:
 
 
 def _holds(law: Any) -> bool:
-    own = all(np.all(c.contains(value)) for name, c in law.constraints.items() if (value := getattr(law, name)) is not None)
+    own = all(
+        np.all(c.contains(value)) for name, c in law.constraints.items() if (value := getattr(law, name)) is not None
+    )
     return own and all(_holds(getattr(law, part)) for part in law.parts)
 
 
@@ -244,7 +290,10 @@ def _reference(graph: Graph, reference: Any) -> tuple[Any, str]:
             return differences
     targets, given = list(leaves(graph.parameters)), list(leaves(reference))
     if [path for path, _ in targets] != [path for path, _ in given]:
-        raise ScgValueError(f"reference needs the parameters' structure, {[p for p, _ in targets]}, got {[p for p, _ in given]} ({here()})")
+        raise ScgValueError(
+            f"reference needs the parameters' structure, {[p for p, _ in targets]}, got {[p for p, _ in given]}"
+            f" ({here()})"
+        )
     for (path, leaf), (_, value) in zip(targets, given, strict=True):
         if isinstance(value, str) or np.shape(value) != leaf.shape or not np.all(np.isfinite(value)):
             raise ScgValueError(f"reference{path} must be finite and of shape {leaf.shape}, got {value!r} ({here()})")
@@ -268,7 +317,8 @@ def split(graph: Graph, row: Any) -> Any:
 
 
 def fixed(graph: Graph, moments: tuple[Any, Any] | None = None) -> Any:
-    """For each coordinate whether its gradient is known not to vary: no draw or noise leads to it, or its exact (mean, variance) say so, but for rounding.
+    """For each coordinate whether its gradient is known not to vary: no draw or noise leads to it, or its exact (mean,
+    variance) say so, but for rounding.
 
     Draws alone cannot tell: what happens once in a million replicates has not happened in the first thousand.
     """
@@ -280,7 +330,9 @@ def fixed(graph: Graph, moments: tuple[Any, Any] | None = None) -> Any:
     if moments is None:
         return found
     mean, variance = moments
-    return found | (np.sqrt(np.maximum(variance, 0)) <= 1e-8 * np.abs(mean) + precision(graph) * abs(float(graph.cost._value)))
+    return found | (
+        np.sqrt(np.maximum(variance, 0)) <= 1e-8 * np.abs(mean) + precision(graph) * abs(float(graph.cost._value))
+    )
 
 
 def depends(*roots: Node) -> bool:
@@ -295,12 +347,17 @@ def by_leaf(graph: Graph, row: Any) -> Any:
 
 def precision(graph: Graph) -> Any:
     """2^8 units of rounding, for each coordinate."""
-    return join(map_leaves(lambda node: np.full(node.shape, 2**8 * float(np.finfo(node.dtype).eps)), graph.parameters), 1)[0]
+    return join(
+        map_leaves(lambda node: np.full(node.shape, 2**8 * float(np.finfo(node.dtype).eps)), graph.parameters), 1
+    )[0]
 
 
 def paths(graph: Graph) -> list[str]:
     """The path of each coordinate, as one would write it; of a number that is all there is, "the parameter"."""
     found = []
     for path, leaf in leaves(graph.parameters):
-        found += [path + (f"[{', '.join(map(str, index))}]" if index else "") or "the parameter" for index in np.ndindex(leaf.shape)]
+        found += [
+            path + (f"[{', '.join(map(str, index))}]" if index else "") or "the parameter"
+            for index in np.ndindex(leaf.shape)
+        ]
     return found

@@ -11,14 +11,17 @@ _TIED, _FEW = 1 + 1e-9, 10
 
 
 class Tail:
-    """Hill's estimate of the tail index: P(|x - origin| > u) ~ u^-index. The variance is infinite where the index is at most 2.
+    """Hill's estimate of the tail index: P(|x - origin| > u) ~ u^-index. The variance is infinite where the index is at
+    most 2.
 
-    index = 1 / mean(log(x_(i) / x_(k+1))) over the k largest deviations, k = t/200 between 10 and 1000; its standard error is index / sqrt(k)
-    (Hill, 1975, A simple general approach to inference about the tail of a distribution, Annals of Statistics 3, 1163-1174).
+    index = 1 / mean(log(x_(i) / x_(k+1))) over the k largest deviations, k = t/200 between 10 and 1000; its standard
+    error is index / sqrt(k) (Hill, 1975, A simple general approach to inference about the tail of a distribution,
+    Annals of Statistics 3, 1163-1174).
 
-    Draws with values in common, such as polynomials of counts: where x_(k+1) is one of several equal ones, an atom a of which the k largest have an
-    unknown part, only those above it are taken, k of them. On atoms of ratio r with P(x >= a_j) = a_j^-index the mean of log(x / (a b)^(1/2)), b the
-    atom above a, is (log r / 2) coth(index log r / 2), which is solved for the index with r = b / a.
+    Draws with values in common, such as polynomials of counts: where x_(k+1) is one of several equal ones, an atom a of
+    which the k largest have an unknown part, only those above it are taken, k of them. On atoms of ratio r with P(x >=
+    a_j) = a_j^-index the mean of log(x / (a b)^(1/2)), b the atom above a, is (log r / 2) coth(index log r / 2), which
+    is solved for the index with r = b / a.
     """
 
     def __init__(self, origin: Any):

@@ -1,4 +1,5 @@
-"""Is a gradient estimator unbiased? Exactly where the graph is small, and otherwise by replicates, with stated errors of both kinds."""
+"""Is a gradient estimator unbiased? Exactly where the graph is small, and otherwise by replicates, with stated errors
+of both kinds."""
 
 import inspect
 import math
@@ -9,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from scg import exact
+from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
-from scg.stochastic import Graph, trace
+from scg.stochastic.graph import Graph, trace
 from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
 from scg.testing.options import integer, number, reporter
 from scg.testing.streams import DIFFERENCES, Streams, by_leaf, depends, fixed, join, matches, paths, precision, split
 from scg.testing.tails import Tail
-from scg.tree import leaves
 
 _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
 
@@ -24,12 +25,16 @@ _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker 
 class Verdict:
     """What ``assert_unbiased`` found.
 
-    ``status``       "unbiased", "biased" or "inconclusive"; ``reason`` in words, ``method`` the route: "exact", or replicates against what
-    ``bias``         mean of the estimator minus the reference, in the parameters' structure; it lies between ``low`` and ``high``
+    ``status``       "unbiased", "biased" or "inconclusive"; ``reason`` in words, ``method`` the route: "exact", or
+                     replicates against what
+    ``bias``         mean of the estimator minus the reference, in the parameters' structure; it lies between ``low``
+                     and ``high``
     ``detectable``   the bias that would have been found with probability ``power``, likewise
-    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection; ``worst_bias``, ... its numbers
+    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection;
+                     ``worst_bias``, ... its numbers
     ``draws``        replicates; 0 where all was exact
-    ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not matter
+    ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not
+                     matter
     """
 
     status: str
@@ -55,16 +60,31 @@ class Verdict:
 
     def __repr__(self) -> str:
         found = f"bias {_span(self.worst_bias, *self.worst_interval)} at {self.worst}"
-        return f"<Verdict {self.status}, {f'{self.draws} replicates against ' if self.draws else ''}{self.method}: {found}>"
+        return (
+            f"<Verdict {self.status}, {f'{self.draws} replicates against ' if self.draws else ''}{self.method}:"
+            f" {found}>"
+        )
 
     def __str__(self) -> str:
         rows = [
             ("method", self.method if not self.draws else f"{self.draws} replicates against {self.method}"),
-            ("worst", f"{self.worst}: bias {_span(self.worst_bias, *self.worst_interval)}, of a gradient of {self.worst_reference:.6g}"),
-            ("detectable", f"{self.worst_detectable:.3g} there" + (f", with probability {self.power:.9g}" if self.draws else "")),
+            (
+                "worst",
+                (
+                    f"{self.worst}: bias {_span(self.worst_bias, *self.worst_interval)}, of a gradient of"
+                    f" {self.worst_reference:.6g}"
+                ),
+            ),
+            (
+                "detectable",
+                f"{self.worst_detectable:.3g} there" + (f", with probability {self.power:.9g}" if self.draws else ""),
+            ),
         ]
         if self.draws:
-            rows += [("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"), ("false alarm", f"at most {self.alpha:g}")]
+            rows += [
+                ("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"),
+                ("false alarm", f"at most {self.alpha:g}"),
+            ]
         return "\n".join([f"{self.status}: {self.reason}", *[f"  {name:<12}{text}" for name, text in rows]])
 
 
@@ -84,7 +104,8 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class BiasReport:
-    """What ``assert_bias`` measured: squared bias, variance, and their sum, the mean squared error; all intervals hold together with level 1 - alpha."""
+    """What ``assert_bias`` measured: squared bias, variance, and their sum, the mean squared error; all intervals hold
+    together with level 1 - alpha."""
 
     method: str
     draws: int
@@ -96,39 +117,57 @@ class BiasReport:
     tail_index: float
 
     def __str__(self) -> str:
-        rows = [("bias^2", self.squared_bias), ("variance", self.variance), ("mean squared error", self.mean_squared_error)]
+        rows = [
+            ("bias^2", self.squared_bias),
+            ("variance", self.variance),
+            ("mean squared error", self.mean_squared_error),
+        ]
         head = f"{self.method}" if not self.draws else f"{self.draws} replicates against {self.method}"
-        return "\n".join([f"sums over coordinates, {head}; the bias is plainest at {self.worst}", *[f"  {name:<20}{row}" for name, row in rows]])
+        return "\n".join(
+            [
+                f"sums over coordinates, {head}; the bias is plainest at {self.worst}",
+                *[f"  {name:<20}{row}" for name, row in rows],
+            ]
+        )
 
 
 def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
-    """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return the verdict.
+    """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return
+    the verdict.
 
-    ``graph_or_fn`` is a Graph, or a function that returns a cost, with its arguments. The routes, from the first that the graph allows:
+    ``graph_or_fn`` is a Graph, or a function that returns a cost, with its arguments. The routes, from the first that
+    the graph allows:
 
-    - **exact**: the exact mean of the estimator (``scg.exact.moments``) against the exact gradient, by enumeration or quadrature; no false alarms.
+    - **exact**: the exact mean of the estimator (``scg.exact.moments``) against the exact gradient, by enumeration or
+      quadrature; no false alarms.
     - replicates against **the exact gradient**, or against ``reference``, numbers in the parameters' structure.
-    - replicates against **differences**: central differences of the expected cost with common random numbers, along each coordinate, or along
-      random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its correction to D(h) is allowed for as truncation. What is drawn
-      by rejection is drawn by quantiles there, so that draws have random numbers in common.
+    - replicates against **differences**: central differences of the expected cost with common random numbers, along
+      each coordinate, or along random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its
+      correction to D(h) is allowed for as truncation. What is drawn by rejection is drawn by quantiles there, so that
+      draws have random numbers in common.
 
-    ``reference="exact"`` or ``"differences"`` asks for replicates of that kind. Second derivatives: give a gradient as the cost,
-    ``lambda t, rng: np.sum(scg.grad(cost)(t, rng=rng) * v)``, of which the gradient is the Hessian times v.
+    ``reference="exact"`` or ``"differences"`` asks for replicates of that kind. Second derivatives: give a gradient as
+    the cost, ``lambda t, rng: np.sum(scg.grad(cost)(t, rng=rng) * v)``, of which the gradient is the Hessian times v.
 
-    **What is decided.** Streams are the coordinates and, where there are several, their projections on the reference, and on random directions:
-    small biases that agree add up there. Each has a confidence sequence of level 1 - alpha/streams (a union bound), so that looking after
-    every block, and stopping early on gross bias, leaves the probability of a false "biased" at most ``alpha``. "unbiased" means
-    that a bias of ``detect`` times the gradient's scale would have been called "biased" with probability ``power``; the scale is the largest element
-    of the reference in that parameter, or a quarter of the coordinate's standard deviation where that is larger. After ``max_replicates`` without
-    either the verdict is "inconclusive", and ``detectable`` says which bias would have been found. The default suffices for the other defaults whatever
-    the variance of the gradient; against differences, which may vary more than it, there is no such number.
+    **What is decided.** Streams are the coordinates and, where there are several, their projections on the reference,
+    and on random directions: small biases that agree add up there. Each has a confidence sequence of level 1 -
+    alpha/streams (a union bound), so that looking after every block, and stopping early on gross bias, leaves the
+    probability of a false "biased" at most ``alpha``. "unbiased" means that a bias of ``detect`` times the gradient's
+    scale would have been called "biased" with probability ``power``; the scale is the largest element of the reference
+    in that parameter, or a quarter of the coordinate's standard deviation where that is larger. After
+    ``max_replicates`` without either the verdict is "inconclusive", and ``detectable`` says which bias would have been
+    found. The default suffices for the other defaults whatever the variance of the gradient; against differences, which
+    may vary more than it, there is no such number.
 
-    With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are empirical-Bernstein, which hold
-    exactly; without, they are asymptotic, widened for skewness, and nothing is concluded while Hill's tail index of the gradient does not
-    exceed 2 by five standard errors: an infinite variance is "inconclusive", never "unbiased". A gradient that depends on draws and never varied is not
-    "biased", whatever it is, unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond asymptotics.
+    With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are
+    empirical-Bernstein, which hold exactly; without, they are asymptotic, widened for skewness, and nothing is
+    concluded while Hill's tail index of the gradient does not exceed 2 by five standard errors: an infinite variance is
+    "inconclusive", never "unbiased". A gradient that depends on draws and never varied is not "biased", whatever it is,
+    unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond
+    asymptotics.
 
-    ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of range are refused before anything is drawn.
+    ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of
+    range are refused before anything is drawn.
 
     The verdict is a function of the graph and the seed of ``rng``.
     """
@@ -153,7 +192,10 @@ def judge(
 ) -> Verdict:
     """The verdict of ``assert_unbiased``, which takes the same arguments, without raising AssertionError."""
     demand = Demand(
-        number("alpha", alpha, 0, 1), number("detect", detect, 0), number("power", power, 0.5, 1, closed=True), integer("max_replicates", max_replicates, 2)
+        number("alpha", alpha, 0, 1),
+        number("detect", detect, 0),
+        number("power", power, 0.5, 1, closed=True),
+        integer("max_replicates", max_replicates, 2),
     )
     report = reporter(progress)
     graph = _graph(graph_or_fn, args, rng, kwargs, reference)
@@ -179,12 +221,15 @@ def assert_bias(
     progress: Callable[[int, int], Any] | bool | None = None,
     **kwargs: Any,
 ) -> BiasReport:
-    """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no bias is to be seen.
+    """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no
+    bias is to be seen.
 
-    Exact where ``assert_unbiased`` is exact, with intervals of width 0 (but for the error of quadrature). Otherwise from ``replicates`` draws against the
-    reference (the same choice), with the same confidence sequences, of level 1 - alpha/3m for bias, mean and variance of each of m coordinates, so
-    that all intervals hold at once. From b in [l, h]: b^2 in [min, max] of the squares; the value is mean^2 - s^2/t, which is without bias, cut to that
-    interval. The variance is E[(x - c)^2] - (E[x] - c)^2, c a number near the mean; its interval is infinite where the tail index may not exceed 4.
+    Exact where ``assert_unbiased`` is exact, with intervals of width 0 (but for the error of quadrature). Otherwise
+    from ``replicates`` draws against the reference (the same choice), with the same confidence sequences, of level 1 -
+    alpha/3m for bias, mean and variance of each of m coordinates, so that all intervals hold at once. From b in [l, h]:
+    b^2 in [min, max] of the squares; the value is mean^2 - s^2/t, which is without bias, cut to that interval. The
+    variance is E[(x - c)^2] - (E[x] - c)^2, c a number near the mean; its interval is infinite where the tail index may
+    not exceed 4.
     """
     number("alpha", alpha, 0, 1)
     integer("replicates", replicates, 2)
@@ -200,9 +245,14 @@ def assert_bias(
         return _report(graph, "exact", 0, bias, b, v, paths(graph)[worst], math.inf)
     streams = Streams(graph, reference, rng, None, projections=0)
     if not streams.by_coordinate:
-        raise ScgValueError(f"assert_bias: over {DIFFERENCES} coordinates need a reference: give reference=, of the parameters' structure ({here()})")
+        raise ScgValueError(
+            f"assert_bias: over {DIFFERENCES} coordinates need a reference: give reference=, of the parameters'"
+            f" structure ({here()})"
+        )
     level = alpha / (3 * streams.size)
-    errors, means, squares = (Asymptotic(level, replicates, about) for about in (streams.origin, streams.centre, streams.deviation**2))
+    errors, means, squares = (
+        Asymptotic(level, replicates, about) for about in (streams.origin, streams.centre, streams.deviation**2)
+    )
     tails = Tail(streams.origin), Tail(streams.deviation**2)
     while errors.t < replicates:
         e, g = streams.draw(min(replicates - errors.t, max(64, 2**22 // streams.size), 2**16))
@@ -217,8 +267,9 @@ def assert_bias(
     worst = _worst(np.abs(bias) / margin)
     if not np.any(np.abs(bias) > margin):
         raise AssertionError(
-            f"no bias is seen in {replicates} replicates against {streams.method}: at {streams.names[worst]} "
-            f"it is {_span(bias[worst], bias[worst] - margin[worst], bias[worst] + margin[worst])}; tail index {np.min(tails[0].index()[0]):.3g}"
+            f"no bias is seen in {replicates} replicates against {streams.method}: at {streams.names[worst]} it is"
+            f" {_span(bias[worst], bias[worst] - margin[worst], bias[worst] + margin[worst])}; tail index"
+            f" {np.min(tails[0].index()[0]):.3g}"
         )
     low, high = _squared(bias, margin)
     b = np.stack([np.clip(bias**2 - errors.spread**2, low, high), low, high])
@@ -226,7 +277,16 @@ def assert_bias(
     off_low, off_high = _squared(off, np.where(light, means.margin, np.inf))
     half = np.where(tails[1].light(), squares.margin, np.inf)
     v = np.stack([squares.centre - off**2, squares.centre - half - off_high, squares.centre + half - off_low])
-    return _report(graph, streams.method, replicates, bias, b, np.maximum(v, 0), streams.names[worst], float(np.min(tails[0].index()[0])))
+    return _report(
+        graph,
+        streams.method,
+        replicates,
+        bias,
+        b,
+        np.maximum(v, 0),
+        streams.names[worst],
+        float(np.min(tails[0].index()[0])),
+    )
 
 
 def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Graph:
@@ -247,16 +307,24 @@ def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], 
 
 
 def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
-    """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they are out of reach."""
+    """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they
+    are out of reach."""
     try:
         limits = {"budget": _BUDGET, "full": True, "time_limit": exact.PATIENCE}
         found, truth = exact.moments(graph, **limits), exact.gradient(graph, **limits)
-    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule: replicates say what the gradient is
+    except ScgError:
+        # too large, not settled, an `if` that comes out otherwise, a law that has no rule: replicates say what the gradient
+        # is
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
     scale, rounding = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)), precision(graph)
     # of the cost its rounding alone: a constant that is added to it is no reason to overlook a bias
-    return mean, variance, gradient, np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost._value)) + found.error + truth.error
+    return (
+        mean,
+        variance,
+        gradient,
+        np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost._value)) + found.error + truth.error,
+    )
 
 
 def _constant(streams: Streams) -> Any:
@@ -276,15 +344,36 @@ def _exactly(graph: Graph, mean: Any, variance: Any, truth: Any, tolerance: Any,
     back = [split(graph, x) for x in (bias, bias - tolerance, bias + tolerance, tolerance, truth)]
     ends = (float(bias[worst] - tolerance[worst]), float(bias[worst] + tolerance[worst]))
     status = "unbiased" if agrees else "biased"
-    return Verdict(status, reason, "exact", *back, paths(graph)[worst], float(bias[worst]), ends, float(truth[worst]), float(tolerance[worst]), 0, math.inf, alpha, power)
+    return Verdict(
+        status,
+        reason,
+        "exact",
+        *back,
+        paths(graph)[worst],
+        float(bias[worst]),
+        ends,
+        float(truth[worst]),
+        float(tolerance[worst]),
+        0,
+        math.inf,
+        alpha,
+        power,
+    )
 
 
 def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Verdict:
     d, reference = streams.size, streams.reference
     rows = [found.centre, found.centre - found.margin, found.centre + found.margin, found.detectable]
     blind = (np.nan, -np.inf, np.inf, np.inf)
-    back = [split(streams.graph, row[:d] if streams.by_coordinate else np.full(d, none)) for row, none in zip(rows, blind, strict=True)]
-    worst = _worst(found.excess if found.status == "biased" or np.isfinite(found.margin).all() else np.where(np.isinf(found.margin), -found.tail, -np.inf))
+    back = [
+        split(streams.graph, row[:d] if streams.by_coordinate else np.full(d, none))
+        for row, none in zip(rows, blind, strict=True)
+    ]
+    worst = _worst(
+        found.excess
+        if found.status == "biased" or np.isfinite(found.margin).all()
+        else np.where(np.isinf(found.margin), -found.tail, -np.inf)
+    )
     bias, low, high, detectable = (float(row[worst]) for row in rows)
     along = float(streams.expected[worst])
     return Verdict(

@@ -1,6 +1,8 @@
-"""Which estimator, on which node, at what cost: the variance of gradient estimators, measured and, where a graph allows it, exact.
+"""Which estimator, on which node, at what cost: the variance of gradient estimators, measured and, where a graph allows
+it, exact.
 
-    compare    rows of estimators: bias, variance with intervals, signal-to-noise, evaluations, time, and work-normalised variance
+    compare    rows of estimators: bias, variance with intervals, signal-to-noise, evaluations, time, and
+               work-normalised variance
     attribute  how much of the variance comes from which draw
     search     the rules of least work-normalised variance, by successive halving
     sweep      comparisons along a parameter
@@ -12,4 +14,16 @@ from scg.variance.halving import Found, search
 from scg.variance.report import Entry, Report, Row
 from scg.variance.sweeps import Sweep, sweep
 
-__all__ = ["Attribution", "Entry", "Found", "Report", "Row", "Share", "Sweep", "attribute", "compare", "search", "sweep"]
+__all__ = [
+    "Attribution",
+    "Entry",
+    "Found",
+    "Report",
+    "Row",
+    "Share",
+    "Sweep",
+    "attribute",
+    "compare",
+    "search",
+    "sweep",
+]

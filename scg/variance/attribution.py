@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from scg.ambient import ids
-from scg.axes import padded
+from scg.core.ambient import ids
+from scg.core.axes import padded
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors
+from scg.core.replay import rerun
+from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
 from scg.files import write
-from scg.gradient import pull
-from scg.graph import Node, ancestors
-from scg.replay import rerun
-from scg.sample import _with_parameters, draw, is_stochastic, noise, path, place, resample
-from scg.stochastic import _BLOCK, Graph
-from scg.surrogate import _expansions, draws, leading, score
-from scg.terms import settled
+from scg.stochastic.graph import _BLOCK, Graph
+from scg.stochastic.sites import _with_parameters, draw, is_stochastic, noise, path, place, resample
+from scg.stochastic.surrogate import _expansions, draws, leading, score
+from scg.stochastic.terms import settled
 from scg.testing.options import reporter
 from scg.testing.streams import join
-from scg.tree import leaves
 from scg.variance.chunks import chunk_size, generator, own
 from scg.variance.comparing import as_graph, checked, entropy_of
 from scg.variance.report import number
@@ -36,11 +36,13 @@ _Z, _PILOT, _ENTRIES = 1.959963984540054, 256, 2**22
 
 @dataclass(frozen=True)
 class Share:
-    """What the noise of one draw, and of its estimator, has to do with the variance; sums over coordinates, shares of the whole variance.
+    """What the noise of one draw, and of its estimator, has to do with the variance; sums over coordinates, shares of
+    the whole variance.
 
-    ``first``   Var(E[gradient | this noise]): what would go if this noise alone were averaged out, the other draws' being as they are
-    ``total``   E[Var(gradient | all other noise)]: what would be left if all other noise were averaged out in the mean, this one's interactions included;
-                a better rule on this draw can save this much at most
+    ``first``   Var(E[gradient | this noise]): what would go if this noise alone were averaged out, the other draws'
+                being as they are
+    ``total``   E[Var(gradient | all other noise)]: what would be left if all other noise were averaged out in the mean,
+                this one's interactions included; a better rule on this draw can save this much at most
     ``first_error``, ``total_error``    half the widths of their intervals; 0 where they are exact
     """
 
@@ -54,7 +56,8 @@ class Share:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """The ``variance`` of a gradient, and the share of each draw in it: ``attribution["b"].total``. ``method`` is "exact" or names the replicates."""
+    """The ``variance`` of a gradient, and the share of each draw in it: ``attribution["b"].total``. ``method`` is
+    "exact" or names the replicates."""
 
     variance: float
     shares: dict[str, Share]
@@ -70,17 +73,31 @@ class Attribution:
     def __str__(self) -> str:
         rows = [("node", "alone", "with others", "rule")]
         for share in sorted(self.shares.values(), key=lambda s: -s.total):
-            rows.append((share.node, _percent(share.first, share.first_error), _percent(share.total, share.total_error), share.rule))
+            rows.append(
+                (
+                    share.node,
+                    _percent(share.first, share.first_error),
+                    _percent(share.total, share.total_error),
+                    share.rule,
+                )
+            )
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
         lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
-        return "\n".join([f"variance {number(self.variance)}, sum over coordinates, {self.method}; of it, by the noise of", *lines])
+        return "\n".join(
+            [f"variance {number(self.variance)}, sum over coordinates, {self.method}; of it, by the noise of", *lines]
+        )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a line a draw."""
         names = ["node", "rule", "first", "first_error", "total", "total_error"]
         lines = [",".join(names)]
         for share in self.shares.values():
-            lines.append(",".join(f'"{value}"' if isinstance(value, str) else repr(value) for value in (getattr(share, name) for name in names)))
+            lines.append(
+                ",".join(
+                    f'"{value}"' if isinstance(value, str) else repr(value)
+                    for value in (getattr(share, name) for name in names)
+                )
+            )
         write(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -94,32 +111,38 @@ def attribute(
     budget: int = BUDGET,
     progress: Callable[[int, int], Any] | bool | None = None,
 ) -> Attribution:
-    """How much of the variance of the gradient comes from which stochastic node, so that it is known where a better rule pays.
+    """How much of the variance of the gradient comes from which stochastic node, so that it is known where a better
+    rule pays.
 
-    A draw's noise is all that is random in it, given its parameters, and what its estimator draws besides (partners, other samples). The noises of
-    all draws are independent, and the gradient G is a function of them; for the noise x_j of each
+    A draw's noise is all that is random in it, given its parameters, and what its estimator draws besides (partners,
+    other samples). The noises of all draws are independent, and the gradient G is a function of them; for the noise x_j
+    of each
 
         first_j = Var(E[G | x_j]),   total_j = E[Var(G | all but x_j)],   sum of first <= Var G <= sum of total
 
     (Sobol, 1993; Homma and Saltelli, 1996). They are equal where noises do not interact.
 
-    **Exact** where all draws, the estimators' own too, have finitely many values, no draw's law depends on another node's, and there are at most
-    ``budget`` joint values of all. Otherwise from ``replicates`` of "pick and freeze": with G_A and G_B from independent noises, and G_AB from A's,
-    but draw j's from B,
+    **Exact** where all draws, the estimators' own too, have finitely many values, no draw's law depends on another
+    node's, and there are at most ``budget`` joint values of all. Otherwise from ``replicates`` of "pick and freeze":
+    with G_A and G_B from independent noises, and G_AB from A's, but draw j's from B,
 
         first_j = mean (G_B - m) (G_AB - G_A),   total_j = mean (G_A - G_AB)^2 / 2
 
-    (Saltelli et al., 2010; Jansen, 1999), with intervals. Noise is frozen by the generator from which it is drawn: a draw whose parameters
-    changed maps the same numbers to other values. Only this route needs ``rng``.
+    (Saltelli et al., 2010; Jansen, 1999), with intervals. Noise is frozen by the generator from which it is drawn: a
+    draw whose parameters changed maps the same numbers to other values. Only this route needs ``rng``.
     """
     checked(replicates, None, budget)
     report = reporter(progress)
     graph = own(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
     found, groups = _recorded(graph)
     roots = [g for g in found if type(g) is Node]
-    met = set(groups.values())  # a draw too whose own value the gradient does not contain, but others that its estimator drew
+    # a draw too whose own value the gradient does not contain, but others that its estimator drew
+    met = set(groups.values())
     names = [name for name in graph.stochastic if name in met] + (["other noise"] if "" in met else [])
-    rules = {name: repr(graph.stochastic[name].statics["site"].estimator) if name in graph.stochastic else "" for name in names}
+    rules = {
+        name: repr(graph.stochastic[name].statics["site"].estimator) if name in graph.stochastic else ""
+        for name in names
+    }
     if not names or not roots:
         raise ScgValueError(f"the gradient of this graph has no noise to attribute ({here()})")
     keys = ["" if name == "other noise" else name for name in names]
@@ -128,13 +151,17 @@ def attribute(
         if exact is not None:
             variance, table = exact
             unit = variance or 1.0
-            shares = {name: Share(name, rules[name], f / unit, 0.0, t / unit, 0.0) for name, (f, t) in zip(names, table, strict=True)}
+            shares = {
+                name: Share(name, rules[name], f / unit, 0.0, t / unit, 0.0)
+                for name, (f, t) in zip(names, table, strict=True)
+            }
             return Attribution(variance, shares, "exact", 0)
         return _sampled(roots, groups, keys, names, rules, replicates, entropy_of(rng), report)
 
 
 def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
-    """The gradient as nodes, and for each draw and noise that leads to it, by id, the stochastic node on whose account it is made ("": none's)."""
+    """The gradient as nodes, and for each draw and noise that leads to it, by id, the stochastic node on whose account
+    it is made ("": none's)."""
     cost, targets = settled(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
     label = {node.id: name for name, node in graph.stochastic.items()}
     order, loss, spans = leading([cost]), cost, []
@@ -202,7 +229,9 @@ def _elements(node: Node) -> int:
     return math.prod(node.shape[: node.ndim - site.event_ndim])
 
 
-def _configurations(drawn: list[Node], groups: dict[int, str], keys: list[str], total: int) -> tuple[dict[int, Any], list[int]]:
+def _configurations(
+    drawn: list[Node], groups: dict[int, str], keys: list[str], total: int
+) -> tuple[dict[int, Any], list[int]]:
     """The values of each draw in all joint configurations, along a leading axis; and how many each group has."""
     radices = [[len(node.statics["site"].distribution.atoms())] * _elements(node) for node in drawn]
     digits = iter(np.unravel_index(np.arange(total), [k for each in radices for k in each]) if drawn else ())
@@ -235,7 +264,8 @@ def _sampled(
     pilot = _Frozen(roots, order, groups, keys, entropy, min(size, _PILOT), 2**31)
     centre = pilot.at(dict.fromkeys(keys, 0)).mean(axis=0)
     if len(keys) > 1 and any(not pilot.frozen(key) for key in keys):
-        size = 1  # how many numbers a draw takes depends on its parameters: only a generator for each replicate freezes its noise
+        # how many numbers a draw takes depends on its parameters: only a generator for each replicate freezes its noise
+        size = 1
     done = 0
     seen: Any = None
     for i in itertools.count():
@@ -263,7 +293,9 @@ def _sampled(
             share = float(seen.mean[column]) / variance if variance > 0 else 0.0
             along = np.zeros(len(seen.mean))  # the ratio, linearized
             along[column], along[0] = 1.0, -share
-            error = math.sqrt(max(float(along @ seen.covariance @ along), 0.0) / done) / variance if variance > 0 else 0.0
+            error = (
+                math.sqrt(max(float(along @ seen.covariance @ along), 0.0) / done) / variance if variance > 0 else 0.0
+            )
             ends += [share, _Z * error]
         shares[name] = Share(name, rules[name], *ends)
     return Attribution(variance, shares, f"{done} replicates, intervals of 95%", done)
@@ -272,8 +304,25 @@ def _sampled(
 class _Frozen:
     """Replicates of one block: the noise of each group is that of side 0 or of side 1, from a generator of its own."""
 
-    def __init__(self, roots: list[Node], order: list[Node], groups: dict[int, str], keys: list[str], entropy: int, size: int, block: int):
-        self.roots, self.order, self.groups, self.keys, self.entropy, self.size, self.block = roots, order, groups, keys, entropy, size, block
+    def __init__(
+        self,
+        roots: list[Node],
+        order: list[Node],
+        groups: dict[int, str],
+        keys: list[str],
+        entropy: int,
+        size: int,
+        block: int,
+    ):
+        self.roots, self.order, self.groups, self.keys, self.entropy, self.size, self.block = (
+            roots,
+            order,
+            groups,
+            keys,
+            entropy,
+            size,
+            block,
+        )
         self.streams: dict[str, np.random.Generator] = {}
 
     def at(self, sides: dict[str, int]) -> Any:

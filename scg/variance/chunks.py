@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.node import Node
+from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
-from scg.estimator import Estimator
-from scg.graph import Node
-from scg.sample import resample
-from scg.stochastic import _BLOCK, Graph
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.graph import _BLOCK, Graph
+from scg.stochastic.sites import resample
 from scg.testing.streams import join
-from scg.tree import leaves
 from scg.variance.moments import Moments, Squares
 from scg.variance.threads import one_thread
 
@@ -29,7 +29,8 @@ _RETRIES = 3  # fresh executors in a row that may break before any chunk is done
 
 
 def chunk_size(replicates: int, coordinates: int) -> int:
-    """Replicates of a chunk: a sixteenth of all, between 256 and 4096, and at most 2^22 numbers, but two. A function of these two and of nothing else."""
+    """Replicates of a chunk: a sixteenth of all, between 256 and 4096, and at most 2^22 numbers, but two. A function of
+    these two and of nothing else."""
     return max(2, min(max(LEAST, -(-replicates // PARTS)), MOST, ENTRIES // max(1, coordinates)))
 
 
@@ -48,8 +49,8 @@ class WorkerError(RowFailure, BrokenExecutor):
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """What is kept of replicates of one row: moments of each coordinate, squared distances by parameter and in total (the last
-    column), moments of the differences from the reference row where they are wanted."""
+    """What is kept of replicates of one row: moments of each coordinate, squared distances by parameter and in total
+    (the last column), moments of the differences from the reference row where they are wanted."""
 
     coordinates: Moments
     squares: Squares
@@ -59,13 +60,13 @@ class Tally:
     def of(cls, g: Any, widths: list[int], reference: Any) -> "Tally":
         """Of replicates g, (n, coordinates), by groups of ``widths`` coordinates.
 
-        Squared distances S are from the mean of the chunk's other replicates, n / (n - 1) times as far as that of all. That mean, e, is without bias
-        and independent of the draw x, T its squared distance from the true mean, so that
+        Squared distances S are from the mean of the chunk's other replicates, n / (n - 1) times as far as that of all.
+        That mean, e, is without bias and independent of the draw x, T its squared distance from the true mean, so that
 
             Var S = Var T + 4 tr(Cov(x)^2) / (n - 1) + Var |e - E x|^2
 
-        is a little too large. From one centre c for all chunks, at a distance d = E x - c, it would be Var T + 4 d.Cov(T, x) + 4 d.Cov(x) d, which
-        may be too small, and stays so however many replicates there are.
+        is a little too large. From one centre c for all chunks, at a distance d = E x - c, it would be Var T + 4
+        d.Cov(T, x) + 4 d.Cov(x) d, which may be too small, and stays so however many replicates there are.
         """
         each = Moments.of(g)
         y = g - each.mean
@@ -81,7 +82,9 @@ class Tally:
     @np.errstate(all="ignore")
     def merge(self, other: "Tally") -> "Tally":
         """Those of both."""
-        differences = None if self.differences is None or other.differences is None else self.differences.merge(other.differences)
+        differences = (
+            None if self.differences is None or other.differences is None else self.differences.merge(other.differences)
+        )
         return Tally(self.coordinates.merge(other.coordinates), self.squares.merge(other.squares), differences)
 
 
@@ -90,7 +93,14 @@ class Task:
 
     def __init__(self, rows: dict[str, Graph], reference: str | None = None):
         self.rows = rows  # graphs of their own, see ``own``
-        self.rules = list({id(r): r for g in rows.values() for n in g.stochastic.values() if _learns(r := n.statics["site"].estimator)}.values())
+        self.rules = list(
+            {
+                id(r): r
+                for g in rows.values()
+                for n in g.stochastic.values()
+                if _learns(r := n.statics["site"].estimator)
+            }.values()
+        )
         self.states = [copy.deepcopy(vars(rule)) for rule in self.rules]
         self.reference = reference  # the row from which the others' differences are taken, first of all
         self.line = here()  # the user's, which a worker does not see
@@ -98,7 +108,8 @@ class Task:
         self.widths = [leaf.size for _, leaf in leaves(first.parameters)]
 
     def draws(self, label: str, n: int, rng: np.random.Generator, start: int = 0) -> Any:
-        """n replicates of a row's gradient, (n, coordinates). Raises ScgValueError where a cost or gradient is not finite; errors name the row."""
+        """n replicates of a row's gradient, (n, coordinates). Raises ScgValueError where a cost or gradient is not
+        finite; errors name the row."""
         try:
             with np.errstate(all="ignore"):
                 g, costs = replicates(self.rows[label], rng, n)
@@ -113,18 +124,22 @@ class Task:
             if bad.any():
                 r = int(np.argmax(bad))
                 raise ScgValueError(
-                    f"row {label!r}: the {what} of replicate {start + r} is not finite ({x[r][wrong[r]].reshape(-1)[0]}), "
-                    f"and {int(bad.sum())} in all of {n}: a variance needs finite costs; look at the graph's draws there, or bound the cost ({self.line})"
+                    f"row {label!r}: the {what} of replicate {start + r} is not finite"
+                    f" ({x[r][wrong[r]].reshape(-1)[0]}), and {int(bad.sum())} in all of {n}: a variance needs finite"
+                    f" costs; look at the graph's draws there, or bound the cost ({self.line})"
                 )
         return g
 
     def chunk(self, index: int, size: int, start: int, entropy: int, alone: str | None = None) -> list[Tally]:
-        """Chunk ``index``: ``size`` replicates of each row, or of the one ``alone``, from its seed; rows have random numbers in common."""
+        """Chunk ``index``: ``size`` replicates of each row, or of the one ``alone``, from its seed; rows have random
+        numbers in common."""
         with one_thread(), np.errstate(all="ignore"):
             self.reset()
             if alone is not None:
                 return [Tally.of(self.draws(alone, size, generator(entropy, index), start), self.widths, None)]
-            compared = None if self.reference is None else self.draws(self.reference, size, generator(entropy, index), start)
+            compared = (
+                None if self.reference is None else self.draws(self.reference, size, generator(entropy, index), start)
+            )
             found = []
             for label in self.rows:
                 g = compared if label == self.reference else self.draws(label, size, generator(entropy, index), start)
@@ -146,14 +161,16 @@ class Task:
                 pickle.dumps(graph)
             except Exception as error:
                 raise ScgTypeError(
-                    f"row {label!r} cannot be sent to the workers of an executor: {error}; define what it is made of (functions, primitives, "
-                    f"baselines' functions) by name at the top level of a module, or leave executor=None ({here()})"
+                    f"row {label!r} cannot be sent to the workers of an executor: {error}; define what it is made of"
+                    " (functions, primitives, baselines' functions) by name at the top level of a module, or leave"
+                    f" executor=None ({here()})"
                 ) from error
         return pickle.dumps(self)
 
 
 def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
-    """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be traced again)."""
+    """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be
+    traced again)."""
     found, held = graph._recorded
     nodes = [g for g in found if type(g) is Node]
     block = max(1, _BLOCK // held)
@@ -165,8 +182,10 @@ def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any
             gradients.append(join(graph.gradients(rng=rng, replicates=size), size))
             continue
         values = iter(new)
-        arrays = [np.broadcast_to(next(values) if type(g) is Node else g, (size, *np.shape(g))) for g in found]  # a replicate axis where no draw gave one
-        if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):  # a zero may have to absorb what the recording did not meet
+        # a replicate axis where no draw gave one
+        arrays = [np.broadcast_to(next(values) if type(g) is Node else g, (size, *np.shape(g))) for g in found]
+        # a zero may have to absorb what the recording did not meet
+        if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
             run = graph.run(rng=rng, replicates=size)
             cost, arrays = run.cost.value, [leaf for _, leaf in leaves(graph._pulled(np.sum(run.cost), run.parameters))]
         gradients.append(join(arrays, size))
@@ -175,13 +194,17 @@ def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any
 
 
 def run(
-    task: Task, sizes: list[int], entropy: int, executor: Any = None, done: Callable[[list[Tally], int], bool] = lambda tallies, count: False
+    task: Task,
+    sizes: list[int],
+    entropy: int,
+    executor: Any = None,
+    done: Callable[[list[Tally], int], bool] = lambda tallies, count: False,
 ) -> tuple[list[Tally], bool]:
-    """(The tallies of all chunks, merged in their order, whether Ctrl-C came before they were done). ``done(tallies, replicates)`` is asked after
-    each whether that is enough. Ctrl-C before the first is done goes on to the caller.
+    """(The tallies of all chunks, merged in their order, whether Ctrl-C came before they were done). ``done(tallies,
+    replicates)`` is asked after each whether that is enough. Ctrl-C before the first is done goes on to the caller.
 
-    What ``executor`` does, and in which order, does not matter: a chunk is a function of its number. One whose worker dies is run again: by a
-    fresh executor where ``executor`` is a function that makes them, else in this process.
+    What ``executor`` does, and in which order, does not matter: a chunk is a function of its number. One whose worker
+    dies is run again: by a fresh executor where ``executor`` is a function that makes them, else in this process.
     """
     starts = np.cumsum([0, *sizes]).tolist()
     jobs = [(i, size, start, entropy) for i, (size, start) in enumerate(zip(sizes, starts, strict=False))]
@@ -207,8 +230,8 @@ def usable(executor: Any) -> None:
     """Raise ScgTypeError unless ``executor`` is None, an executor or a function."""
     if executor is not None and not isinstance(executor, Executor) and not callable(executor):
         raise ScgTypeError(
-            f"executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(2) or dask's client.get_executor(), or a function "
-            f"that makes one, got {type(executor).__name__} ({here()})"
+            "executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor(2) or dask's"
+            f" client.get_executor(), or a function that makes one, got {type(executor).__name__} ({here()})"
         )
 
 
@@ -227,7 +250,9 @@ class _Pool:
         while self.executor is not None:
             try:
                 while self.next < len(self.jobs) and self.next < i + _AHEAD:
-                    self.pending[self.next] = self.executor.submit(_remote, self.payload, self.digest, self.jobs[self.next])
+                    self.pending[self.next] = self.executor.submit(
+                        _remote, self.payload, self.digest, self.jobs[self.next]
+                    )
                     self.next += 1
                 found = self._wait(self.pending[i])
                 del self.pending[i]
@@ -255,8 +280,8 @@ class _Pool:
         self.broken += 1
         if self.make is None:
             warnings.warn(
-                f"a worker died and broke the executor ({error}); the remaining chunks run in this process. Give executor= as a function that "
-                "makes one, and a fresh one takes its place",
+                f"a worker died and broke the executor ({error}); the remaining chunks run in this process. Give"
+                " executor= as a function that makes one, and a fresh one takes its place",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -275,7 +300,10 @@ class _Pool:
         """The error that names the row whose chunk no worker survives: each is drawn alone, by an executor of its own."""
         assert self.make is not None
         times = f"its worker died {self.broken + 1} times in a row"
-        advice = "compare with executor=None finds the line, if it is the row's own; a worker may also have too little memory"
+        advice = (
+            "compare with executor=None finds the line, if it is the row's own; a worker may also have too little"
+            " memory"
+        )
         for label in self.task.rows:
             alone = self.make()
             try:
@@ -286,7 +314,10 @@ class _Pool:
                 return own if isinstance(own, ScgError) else WorkerError(f"row {label!r}: {own}")
             finally:
                 alone.shutdown(wait=False, cancel_futures=True)
-        return WorkerError(f"workers died {self.broken} times in a row ({error}), though each row alone is drawn by one; {advice} ({self.task.line})")
+        return WorkerError(
+            f"workers died {self.broken} times in a row ({error}), though each row alone is drawn by one; {advice}"
+            f" ({self.task.line})"
+        )
 
     def close(self) -> None:
         for future in self.pending.values():
@@ -301,8 +332,9 @@ def _has_dead_workers(executor: Any) -> bool:
 
 
 def _free(executor: Any) -> None:
-    """Let a pool of processes see that it is broken. A worker that is killed while it writes a result leaves a part of it in the pipe, and
-    ``ProcessPoolExecutor`` waits for the rest for ever: without any writer it meets the end of the pipe."""
+    """Let a pool of processes see that it is broken. A worker that is killed while it writes a result leaves a part of
+    it in the pipe, and ``ProcessPoolExecutor`` waits for the rest for ever: without any writer it meets the end of the
+    pipe."""
     for process in list(executor._processes.values()):
         process.kill()
     writer = getattr(getattr(executor, "_result_queue", None), "_writer", None)
@@ -322,7 +354,8 @@ def _remote(payload: bytes, digest: str, job: tuple[int, int, int, int], alone: 
 
 
 def named(error: BaseException, label: str) -> BaseException:
-    """The error with the row in front, a ScgError of its builtin kind; its message alone travels from a worker, whatever else the error holds."""
+    """The error with the row in front, a ScgError of its builtin kind; its message alone travels from a worker,
+    whatever else the error holds."""
     if isinstance(error, ScgError):
         try:
             return type(error)(f"row {label!r}: {error}")
@@ -335,7 +368,8 @@ def named(error: BaseException, label: str) -> BaseException:
 
 
 def own(graph: Graph) -> Graph:
-    """The graph with rules of its own, so that nothing here teaches the user's; and without its function where no ``if`` needs it."""
+    """The graph with rules of its own, so that nothing here teaches the user's; and without its function where no
+    ``if`` needs it."""
     mine: dict[str, Estimator] = {}
     for name, node in graph.stochastic.items():
         rule = node.statics["site"].estimator
@@ -343,7 +377,8 @@ def own(graph: Graph) -> Graph:
             mine[name] = copy.deepcopy(rule)
             baseline = getattr(mine[name], "baseline", None)
             for learner in (baseline, getattr(baseline, "_owner", None)):
-                waiting = getattr(learner, "_waiting", {})  # older than all draws here, also where a process counts its nodes from 0
+                # older than all draws here, also where a process counts its nodes from 0
+                waiting = getattr(learner, "_waiting", {})
                 waiting.update({draw: (-1, lesson) for draw, (_, lesson) in waiting.items()})
     bound = graph.bind(mine) if mine else graph
     again = bound._again if any(node.guard is not None for node in bound.nodes) else None

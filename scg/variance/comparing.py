@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from scg import exact
+from scg.core.node import Node, ancestors
+from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
-from scg.estimator import Estimator
-from scg.graph import Node, ancestors
-from scg.stochastic import _BLOCK, Graph, trace
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.graph import _BLOCK, Graph, trace
 from scg.testing.options import call_arguments, integer, reporter
 from scg.testing.streams import depends, fixed, join, split
-from scg.tree import leaves
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
@@ -23,8 +23,10 @@ from scg.variance.report import Report, Row
 from scg.variance.threads import one_thread
 
 BUDGET = 2**18
-_BATCH, _ROUNDS, _LONG = 256, 7, 0.02  # replicates of the first round; timed rounds, and the seconds that one of them should take at least
-_LARGE = 2**13  # elements of an array of a graph for which exact values, whose cost is quadratic in them, are still looked for
+# replicates of the first round; timed rounds, and the seconds that one of them should take at least
+_BATCH, _ROUNDS, _LONG = 256, 7, 0.02
+# elements of an array of a graph for which exact values, whose cost is quadratic in them, are still looked for
+_LARGE = 2**13
 
 
 def compare(
@@ -43,36 +45,42 @@ def compare(
     _timed: float = _LONG,
     _sure: int = 0,
 ) -> Report:
-    """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and ``Entry`` for what is in it.
+    """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and
+    ``Entry`` for what is in it.
 
-    ``graph_or_fn`` is a Graph, or a function that returns a cost, which is traced with ``args`` and ``kwargs`` (``rng`` among them). ``bindings`` maps the
-    label of a row to estimators by node, ``{"DisARM": {"b": scg.DisARM()}, "as declared": {}}``; or to another Graph or function of the same
-    parameters, where objectives that differ are to be compared.
+    ``graph_or_fn`` is a Graph, or a function that returns a cost, which is traced with ``args`` and ``kwargs`` (``rng``
+    among them). ``bindings`` maps the label of a row to estimators by node, ``{"DisARM": {"b": scg.DisARM()}, "as
+    declared": {}}``; or to another Graph or function of the same parameters, where objectives that differ are to be
+    compared.
 
-    Every row is given ``replicates`` gradients; with ``precision=0.01`` only as many as it takes until the relative standard error of
-    every row's variance is at most that, and never more than ``replicates`` (then ``report.precise`` is False).
+    Every row is given ``replicates`` gradients; with ``precision=0.01`` only as many as it takes until the relative
+    standard error of every row's variance is at most that, and never more than ``replicates`` (then ``report.precise``
+    is False).
 
-    Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it within ``budget``; else
-    against the mean of that row, in differences of runs with common random numbers: nan where fewer than ten of its draws carry its variance, since its
-    mean is then not known. Exact variances stand beside the estimated ones where
-    ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so
-    do arrays of more than 8192 elements.
+    Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it
+    within ``budget``; else against the mean of that row, in differences of runs with common random numbers: nan where
+    fewer than ten of its draws carry its variance, since its mean is then not known. Exact variances stand beside the
+    estimated ones where ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so do arrays
+    of more than 8192 elements.
 
-    A row that never varied has the variance 0 where exact moments say so, or where no draw leads to its gradient. Else what matters is too
-    rare to have been seen: the variance has no upper end, is not reliable and not precise, and nothing is said of a bias.
+    A row that never varied has the variance 0 where exact moments say so, or where no draw leads to its gradient. Else
+    what matters is too rare to have been seen: the variance has no upper end, is not reliable and not precise, and
+    nothing is said of a bias.
 
-    Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))`` (``entropy`` is drawn from ``rng``), and
-    merged in order. So memory is bounded, and all figures but the times are the same to the last bit for any ``executor``, a
-    ``concurrent.futures.Executor`` (of processes, threads, or dask's ``client.get_executor()``) or a function that makes one, with
-    any number of workers, also when one of these dies and its chunk is run again. Linear algebra has one thread. Estimators that learn stand as they are.
+    Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))``
+    (``entropy`` is drawn from ``rng``), and merged in order. So memory is bounded, and all figures but the times are
+    the same to the last bit for any ``executor``, a ``concurrent.futures.Executor`` (of processes, threads, or dask's
+    ``client.get_executor()``) or a function that makes one, with any number of workers, also when one of these dies and
+    its chunk is run again. Linear algebra has one thread. Estimators that learn stand as they are.
 
     Times are medians of rounds in which the rows take turns, in this process, of batches of replicates.
 
-    ``progress(done, replicates)`` is called after each chunk; ``progress=True`` shows a bar on stderr. Ctrl-C ends the drawing and not the
-    comparison: what is reported is of the chunks that were finished, and ``report.interrupted`` is True.
+    ``progress(done, replicates)`` is called after each chunk; ``progress=True`` shows a bar on stderr. Ctrl-C ends the
+    drawing and not the comparison: what is reported is of the chunks that were finished, and ``report.interrupted`` is
+    True.
 
-    Raises ScgValueError, ScgTypeError or EstimatorError, with the row's name, for what is wrong with a row: an unknown node, one bound twice, an
-    estimator that is not valid for its node, a cost or gradient that is not finite.
+    Raises ScgValueError, ScgTypeError or EstimatorError, with the row's name, for what is wrong with a row: an unknown
+    node, one bound twice, an estimator that is not valid for its node, a cost or gradient that is not finite.
     """
     entropy = entropy_of(rng)
     checked(replicates, precision, budget)
@@ -82,7 +90,9 @@ def compare(
     rows, rules, counts = _rows(graph, bindings, kwargs, args, rng)
     reference = next(iter(rows)) if baseline_row is None else baseline_row
     if reference not in rows:
-        raise ScgValueError(f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})")
+        raise ScgValueError(
+            f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})"
+        )
     task = Task(rows, reference)
     truth = _gradient(rows[reference], budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
@@ -127,12 +137,16 @@ def compare(
     )
 
 
-def as_graph(graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None) -> Graph:
+def as_graph(
+    graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None
+) -> Graph:
     """A graph as it is; a function traced with its arguments."""
     call_arguments(args, kwargs)
     if isinstance(graph_or_fn, Graph):
         if args or kwargs:
-            raise ScgTypeError(f"a graph takes no further arguments: args and kwargs are those of a function ({here()})")
+            raise ScgTypeError(
+                f"a graph takes no further arguments: args and kwargs are those of a function ({here()})"
+            )
         graph = graph_or_fn
     elif callable(graph_or_fn):
         graph = trace(graph_or_fn, *args, **{"rng": rng, **(kwargs or {})})
@@ -154,15 +168,22 @@ def entropy_of(rng: Any) -> int:
 
 
 def checked(replicates: Any, precision: Any, budget: Any) -> None:
-    """Raise unless there are at least two replicates, as a variance needs, the precision, if any, is one, and so is the budget."""
+    """Raise unless there are at least two replicates, as a variance needs, the precision, if any, is one, and so is the
+    budget."""
     integer("replicates", replicates, 2)
     integer("budget", budget, 0)
     if precision is not None and not (isinstance(precision, (int, float, np.number)) and 0 < precision < 1):
-        raise ScgValueError(f"precision is a relative standard error between 0 and 1, such as 0.01, got {precision!r} ({here()})")
+        raise ScgValueError(
+            f"precision is a relative standard error between 0 and 1, such as 0.01, got {precision!r} ({here()})"
+        )
 
 
 def _rows(
-    graph: Graph, bindings: Any, kwargs: Mapping[str, Any] | None, args: tuple[Any, ...], rng: np.random.Generator | None
+    graph: Graph,
+    bindings: Any,
+    kwargs: Mapping[str, Any] | None,
+    args: tuple[Any, ...],
+    rng: np.random.Generator | None,
 ) -> tuple[dict[str, Graph], dict[str, str], dict[str, float]]:
     pairs = _pairs(bindings, "bindings", "label", "estimators by node")
     if not pairs:
@@ -177,12 +198,22 @@ def _rows(
         if label in rows:
             raise ScgValueError(f"row {label!r} is there twice ({here()})")
         try:
-            row = as_graph(given, () if isinstance(given, Graph) else args, None if isinstance(given, Graph) else kwargs, rng) if _is_model(given) else graph
+            row = (
+                as_graph(
+                    given, () if isinstance(given, Graph) else args, None if isinstance(given, Graph) else kwargs, rng
+                )
+                if _is_model(given)
+                else graph
+            )
             wanted = {} if _is_model(given) else _binding(given)
             if [(path, leaf.shape) for path, leaf in leaves(row.parameters)] != shapes:
-                raise ScgValueError(f"its parameters must be those of the others, {shapes}, got {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})")
+                raise ScgValueError(
+                    f"its parameters must be those of the others, {shapes}, got"
+                    f" {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})"
+                )
             rows[label] = own(row.bind(wanted) if wanted else row)
-            counts[label] = evaluations(own(rows[label]))  # what an estimator only sees in the graph of a gradient, it refuses here
+            # what an estimator only sees in the graph of a gradient, it refuses here
+            counts[label] = evaluations(own(rows[label]))
         except (Exception, SystemExit) as error:
             raise named(error, label) from error
         used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
@@ -241,7 +272,8 @@ def _largest(roots: list[Node]) -> int:
 
 
 def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
-    """The seconds a gradient takes: rows take turns in rounds, the first with n replicates each, the others with a batch of about ``long`` seconds."""
+    """The seconds a gradient takes: rows take turns in rounds, the first with n replicates each, the others with a
+    batch of about ``long`` seconds."""
     batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
     with one_thread(), np.errstate(all="ignore"):
         for label, graph in task.rows.items():
@@ -260,7 +292,8 @@ def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
 
 
 def _gradients(label: str, graph: Graph, rng: np.random.Generator, n: int) -> None:
-    """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n runs. Errors name the row."""
+    """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n
+    runs. Errors name the row."""
     try:
         _computed(graph, rng, n)
     except (Exception, SystemExit) as error:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from scg.stochastic import Graph
+from scg.core.tree import leaves
+from scg.stochastic.graph import Graph
 from scg.testing.streams import precision as rounding
 from scg.testing.streams import split
-from scg.tree import leaves
 from scg.variance.chunks import Tally
 from scg.variance.report import Entry, Row
 
@@ -20,8 +20,8 @@ _SEEN = 10  # draws that must carry the variance of a mean before it is compared
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is known of one row: its ``tally``; ``moments``, exact (mean, variance) or None; ``still``, for each coordinate whether it is known not to
-    vary; ``evaluations`` and ``seconds`` of one gradient."""
+    """What is known of one row: its ``tally``; ``moments``, exact (mean, variance) or None; ``still``, for each
+    coordinate whether it is known not to vary; ``evaluations`` and ``seconds`` of one gradient."""
 
     label: str
     rules: str
@@ -53,7 +53,9 @@ class Measured:
     def precise(self, precision: float) -> bool:
         """Whether the relative standard error of its variance is at most ``precision``."""
         with np.errstate(all="ignore"):  # what overflows is no variance, and is said not to be reliable
-            return not self.unseen() and bool(self.tally.squares.error[-1] <= precision * np.sum(self.tally.coordinates.variance))
+            return not self.unseen() and bool(
+                self.tally.squares.error[-1] <= precision * np.sum(self.tally.coordinates.variance)
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,8 @@ class Reference:
     row: Measured
 
     def offset(self, measured: Measured) -> tuple[Any, Any, Any] | None:
-        """Of each coordinate (mean minus reference but for rounding, variance of a draw of that, whether that variance is known); None for the row itself."""
+        """Of each coordinate (mean minus reference but for rounding, variance of a draw of that, whether that variance
+        is known); None for the row itself."""
         mean, differences = measured.tally.coordinates.mean, measured.tally.differences
         if self.truth is not None:
             off, spread, sure = mean - self.truth, measured.variance, measured.still
@@ -89,7 +92,15 @@ def row(measured: Measured, reference: Reference, first: Row | None) -> Row:
     entries, at = {}, 0
     paths = [(path or "the parameter", leaf.size) for path, leaf in leaves(measured.graph.parameters)]
     for column, (path, width) in enumerate(paths):
-        entries[path] = _entry(measured, reference, off, path, slice(at, at + width), column, None if first is None else first.entries[path])
+        entries[path] = _entry(
+            measured,
+            reference,
+            off,
+            path,
+            slice(at, at + width),
+            column,
+            None if first is None else first.entries[path],
+        )
         at += width
     total = _entry(measured, reference, off, "total", slice(None), len(paths), None if first is None else first.total)
     graph, moments = measured.graph, measured.moments
@@ -100,14 +111,20 @@ def row(measured: Measured, reference: Reference, first: Row | None) -> Row:
         entries=entries,
         mean=split(graph, measured.tally.coordinates.mean),
         variance=split(graph, measured.variance),
-        bias=None if off is None else split(graph, off[0] if reference.known(len(paths)) else np.full_like(off[0], np.nan)),
+        bias=(
+            None
+            if off is None
+            else split(graph, off[0] if reference.known(len(paths)) else np.full_like(off[0], np.nan))
+        ),
         exact_mean=None if moments is None else split(graph, moments[0]),
         exact_variance=None if moments is None else split(graph, moments[1]),
         graph=graph,
     )
 
 
-def _entry(measured: Measured, reference: Reference, off: Any, parameter: str, where: Any, column: int, before: Entry | None) -> Entry:
+def _entry(
+    measured: Measured, reference: Reference, off: Any, parameter: str, where: Any, column: int, before: Entry | None
+) -> Entry:
     n, squares = measured.tally.coordinates.count, measured.tally.squares
     mean = measured.tally.coordinates.mean[where]
     v, m, unseen = float(np.sum(measured.variance[where])), float(np.linalg.norm(mean)), measured.unseen(where)

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from scg.axes import elementwise
-from scg.gradient import pull
-from scg.graph import Node, ancestors, primitive
-from scg.stochastic import Graph
-from scg.surrogate import draws, surrogate
-from scg.terms import Terms
-from scg.tree import leaves
+from scg.core.axes import elementwise
+from scg.core.backward import pull
+from scg.core.node import Node, ancestors, primitive
+from scg.core.tree import leaves
+from scg.stochastic.graph import Graph
+from scg.stochastic.surrogate import draws, surrogate
+from scg.stochastic.terms import Terms
 
 _SEEN: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("scg_evaluated", default=None)
 
@@ -31,12 +31,13 @@ looked_at = primitive(lambda g, out: g, elementwise, lambda h, result, g, out: h
 
 
 def evaluations(graph: Graph) -> float:
-    """Evaluations of the cost, at one point each with or without its derivative, that one gradient of the bound estimators takes.
+    """Evaluations of the cost, at one point each with or without its derivative, that one gradient of the bound
+    estimators takes.
 
-    The cost is taken apart into its terms (as for the surrogate), and the elements of all terms that a gradient computes, at the draws or in place of
-    them, are counted and divided by those that one run of the graph computes. 1 for a score function or a pathwise rule, n for n samples, 2
-    for ARM, K for enumeration, and where elements of a draw are replaced in turn, for each of them. Parts of the cost that no draw influences do
-    not count.
+    The cost is taken apart into its terms (as for the surrogate), and the elements of all terms that a gradient
+    computes, at the draws or in place of them, are counted and divided by those that one run of the graph computes. 1
+    for a score function or a pathwise rule, n for n samples, 2 for ARM, K for enumeration, and where elements of a draw
+    are replaced in turn, for each of them. Parts of the cost that no draw influences do not count.
     """
     found = draws([graph.cost])
     if not found:

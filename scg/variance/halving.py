@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.node import Node
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
-from scg.estimator import Estimator
 from scg.estimators import (
     ARM,
     REBAR,
@@ -21,8 +21,8 @@ from scg.estimators import (
     ScoreFunction,
     UnorderedSet,
 )
-from scg.graph import Node
-from scg.stochastic import Graph
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.graph import Graph
 from scg.testing.options import reporter
 from scg.variance.chunks import own, usable
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
@@ -48,14 +48,18 @@ _RULES: tuple[Callable[[], Estimator], ...] = (
 
 
 class Found(NamedTuple):
-    """``report`` of the rules as declared and of those that were left at the end; ``graph``, bound to the best; ``binding``, these rules by node."""
+    """``report`` of the rules as declared and of those that were left at the end; ``graph``, bound to the best;
+    ``binding``, these rules by node."""
 
     report: Report
     graph: Graph
     binding: dict[str, Estimator]
 
     def __str__(self) -> str:
-        return f"best of what was tried: {', '.join(f'{name}: {rule!r}' for name, rule in self.binding.items())}\n\n{self.report}"
+        return (
+            "best of what was tried:"
+            f" {', '.join(f'{name}: {rule!r}' for name, rule in self.binding.items())}\n\n{self.report}"
+        )
 
 
 def search(
@@ -73,13 +77,13 @@ def search(
 ) -> Found:
     """The assignment of rules to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
 
-    ``candidates`` are estimators by node; None: the unbiased ones of the package, with usual settings, that are valid for the node. All assignments compete;
-    where there are over 128, the nodes are decided one after the other, twice.
+    ``candidates`` are estimators by node; None: the unbiased ones of the package, with usual settings, that are valid
+    for the node. All assignments compete; where there are over 128, the nodes are decided one after the other, twice.
 
-    Successive halving (Jamieson and Talwalkar, 2016): in each round the assignments left share an equal number of replicates in all, and
-    the better half goes on, so that the last ones have ``replicates`` each. An assignment is worth the upper end of its variance's interval
-    times its work, and among those without variance the one of least work is best. A time is a measurement: with ``work="evaluations"`` the result
-    is a function of graph and seed.
+    Successive halving (Jamieson and Talwalkar, 2016): in each round the assignments left share an equal number of
+    replicates in all, and the better half goes on, so that the last ones have ``replicates`` each. An assignment is
+    worth the upper end of its variance's interval times its work, and among those without variance the one of least
+    work is best. A time is a measurement: with ``work="evaluations"`` the result is a function of graph and seed.
 
     Raises EstimatorError or ScgValueError for a candidate that is given and not valid, and for a node without any.
     """
@@ -104,21 +108,45 @@ def search(
             best = left[0]
     rows: dict[str, Any] = {"as declared": {}, **{_label(binding): binding for binding in left}}
     report = compare(
-        graph, rows, replicates=replicates, rng=np.random.default_rng(seed), executor=executor, progress=progress, budget=budget
+        graph,
+        rows,
+        replicates=replicates,
+        rng=np.random.default_rng(seed),
+        executor=executor,
+        progress=progress,
+        budget=budget,
     )
     binding = min(left, key=lambda binding: _worth(report[_label(binding)].total, work))
     return Found(report, graph.bind(binding), binding)
 
 
 def _halved(
-    graph: Graph, bindings: list[dict[str, Estimator]], replicates: int, work: str, seed: int, budget: int, executor: Any, progress: Any, last: int = 1
+    graph: Graph,
+    bindings: list[dict[str, Estimator]],
+    replicates: int,
+    work: str,
+    seed: int,
+    budget: int,
+    executor: Any,
+    progress: Any,
+    last: int = 1,
 ) -> list[dict[str, Estimator]]:
     """The finalists; the best first where a ``last`` round, 0, ranks them."""
     rounds = max(0, math.ceil(math.log2(max(len(bindings), 1) / _FINALISTS)))
     for k in range(rounds, last - 1, -1):
         n = min(replicates, max(_LEAST, replicates >> k))
         rows = {_label(binding): binding for binding in bindings}
-        found = compare(graph, rows, replicates=n, rng=np.random.default_rng([seed, k]), executor=executor, progress=progress, budget=0, _timed=_TIMED[work], _sure=budget)
+        found = compare(
+            graph,
+            rows,
+            replicates=n,
+            rng=np.random.default_rng([seed, k]),
+            executor=executor,
+            progress=progress,
+            budget=0,
+            _timed=_TIMED[work],
+            _sure=budget,
+        )
         if found.interrupted:
             raise KeyboardInterrupt
         ranked = sorted(rows, key=lambda label: _worth(found[label].total, work))
@@ -137,7 +165,8 @@ def _label(binding: Mapping[str, Estimator]) -> str:
 
 
 def _accepted(graph: Graph, bindings: list[dict[str, Estimator]], given: bool) -> list[dict[str, Estimator]]:
-    """The bindings of which a gradient can be taken; where they were given by the user, none may fail that has only one rule that is new."""
+    """The bindings of which a gradient can be taken; where they were given by the user, none may fail that has only one
+    rule that is new."""
     found, first = [], None
     for binding in bindings:
         try:
@@ -166,16 +195,24 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
                 continue
             found.append(rule)
         if not found:
-            raise ScgValueError(f"no unbiased estimator of the package is valid for {name}, {node.statics['site']!r}: give candidates ({here()})")
+            raise ScgValueError(
+                f"no unbiased estimator of the package is valid for {name}, {node.statics['site']!r}: give candidates"
+                f" ({here()})"
+            )
         choices[name] = found
     if not choices:
-        raise ScgValueError(f"the graph has no draw whose distribution has parameters: there is no rule to choose ({here()})")
+        raise ScgValueError(
+            f"the graph has no draw whose distribution has parameters: there is no rule to choose ({here()})"
+        )
     return choices
 
 
 def _given(graph: Graph, candidates: Any) -> dict[str, list[Estimator]]:
     if not isinstance(candidates, Mapping) or not candidates:
-        raise ScgTypeError(f"candidates must be a mapping from node to estimators, such as {{'b': [scg.ARM(), scg.DisARM()]}}, got {candidates!r} ({here()})")
+        raise ScgTypeError(
+            "candidates must be a mapping from node to estimators, such as {'b': [scg.ARM(), scg.DisARM()]}, got"
+            f" {candidates!r} ({here()})"
+        )
     choices = {}
     for name, rules in candidates.items():
         rules = [rules] if isinstance(rules, Estimator) else list(rules)

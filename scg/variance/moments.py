@@ -17,10 +17,11 @@ _WIDER = 0.5  # standard errors that are added where the criteria are hardly met
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """``count`` draws, their ``mean``, and ``sums[p - 2]``, the sums of (x - mean)^p for p = 2, 3, ..., of the draws' shape.
+    """``count`` draws, their ``mean``, and ``sums[p - 2]``, the sums of (x - mean)^p for p = 2, 3, ..., of the draws'
+    shape.
 
-    ``merge`` is the pairwise update of Chan, Golub and LeVeque (1979), for higher powers that of Pebay (2008): with d the distance from a part's
-    mean to that of both,
+    ``merge`` is the pairwise update of Chan, Golub and LeVeque (1979), for higher powers that of Pebay (2008): with d
+    the distance from a part's mean to that of both,
 
         sum (x - mean)^p  =  sum over parts  sum_k binomial(p, k) d^k sums_{p-k},   sums_0 = count, sums_1 = 0.
 
@@ -75,10 +76,11 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """Squared distances S of draws from their mean, one column a group of coordinates; ``top`` are the largest, in rising order.
+    """Squared distances S of draws from their mean, one column a group of coordinates; ``top`` are the largest, in
+    rising order.
 
-    The sum of a group's variances is E[S], but for how the mean is estimated (``Tally.of``): S is what its estimate averages, and the tail of S
-    tells what that average is worth.
+    The sum of a group's variances is E[S], but for how the mean is estimated (``Tally.of``): S is what its estimate
+    averages, and the tail of S tells what that average is worth.
     """
 
     moments: Moments
@@ -95,7 +97,8 @@ class Squares:
 
     @property
     def effective(self) -> Any:
-        """How many draws of equal size would carry as much, (sum S)^2 / sum S^2 (Kish): the relative standard error of mean S is (1/this - 1/n)^(1/2)."""
+        """How many draws of equal size would carry as much, (sum S)^2 / sum S^2 (Kish): the relative standard error of
+        mean S is (1/this - 1/n)^(1/2)."""
         m = self.moments
         second = m.mean**2 + m.sums[0] / m.count
         with np.errstate(all="ignore"):
@@ -109,10 +112,11 @@ class Squares:
 
     @property
     def tail(self) -> Any:
-        """Hill's index of the tail of S: P(S > u) ~ u^-index, from the k largest. At 2 and below S has no variance. Infinite where the 60 largest are one value.
+        """Hill's index of the tail of S: P(S > u) ~ u^-index, from the k largest. At 2 and below S has no variance.
+        Infinite where the 60 largest are one value.
 
-        So many are looked at, and not the very largest alone, since an index that is read from a dozen draws is large whenever the few that count
-        for most are missing; these are the experiments in which the mean of S is too small.
+        So many are looked at, and not the very largest alone, since an index that is read from a dozen draws is large
+        whenever the few that count for most are missing; these are the experiments in which the mean of S is too small.
         """
         top = self.top[-self._k - 1 :]
         largest = self.top[-min(CARRIED, len(self.top)) :]
@@ -125,10 +129,13 @@ class Squares:
     def trust(self) -> Any:
         """By how many standard errors the criteria of an interval are met; below 0 they are not.
 
-        They are a tail index above 2, whose standard error is 2 / k^(1/2) there, and ``effective`` draws of 60 and more, whose error is that of a count.
+        They are a tail index above 2, whose standard error is 2 / k^(1/2) there, and ``effective`` draws of 60 and
+        more, whose error is that of a count.
         """
         with np.errstate(all="ignore"):
-            least = np.minimum((self.tail / _HEAVY - 1) * math.sqrt(max(self._k, 1)), (self.effective - CARRIED) / math.sqrt(CARRIED))
+            least = np.minimum(
+                (self.tail / _HEAVY - 1) * math.sqrt(max(self._k, 1)), (self.effective - CARRIED) / math.sqrt(CARRIED)
+            )
         return np.where(np.isnan(least), -np.inf, least)
 
     @property
@@ -137,19 +144,23 @@ class Squares:
         return np.sqrt(self.moments.variance / self.moments.count)
 
     def margin(self, level: float) -> Any:
-        """Half the width of an interval of ``level`` for E[S], normal and widened for skewness; infinite where the draws are too few to say.
+        """Half the width of an interval of ``level`` for E[S], normal and widened for skewness; infinite where the
+        draws are too few to say.
 
         |sum of (S - E[S])| <= w V, V^2 the sum of squares, solved for the mean: w s / (n - w^2)^(1/2).
 
-        Experiments that meet the criteria of ``trust`` by chance are those whose mean is too small: both depend on the largest draws. Where they
-        are met by less than two standard errors, half a standard error is added, less the better they are met. With that the intervals that are
-        trusted hold at their level among themselves (tests/test_variance_reliable.py), but for what is too rare to have been met 60 times.
+        Experiments that meet the criteria of ``trust`` by chance are those whose mean is too small: both depend on the
+        largest draws. Where they are met by less than two standard errors, half a standard error is added, less the
+        better they are met. With that the intervals that are trusted hold at their level among themselves
+        (tests/test_variance_reliable.py), but for what is too rare to have been met 60 times.
         """
         n, z = self.moments.count, float(ndtri(0.5 + level / 2))
         w = widened(z, self.moments.skewness, n)
         wider = 1 + _WIDER / z * np.clip(1 - self.trust / 2, 0, 1)
         with np.errstate(all="ignore"):
-            return np.where(w * w < n, wider * w * np.sqrt(self.moments.sums[0] / n / np.where(w * w < n, n - w * w, 1)), np.inf)
+            return np.where(
+                w * w < n, wider * w * np.sqrt(self.moments.sums[0] / n / np.where(w * w < n, n - w * w, 1)), np.inf
+            )
 
 
 def _largest(s: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Figures of reports: variance against work, and lines along a parameter. Black and greys, marks by shape, labels beside what they name."""
+"""Figures of reports: variance against work, and lines along a parameter. Black and greys, marks by shape, labels
+beside what they name."""
 
 import io
 import math
@@ -30,10 +31,12 @@ def scatter(
     title: str | None = None,
     ax: Any = None,
 ) -> Any:
-    """Variance against work for one gradient, on logarithmic axes: a mark a row, with its interval; exact variances as short bars.
+    """Variance against work for one gradient, on logarithmic axes: a mark a row, with its interval; exact variances as
+    short bars.
 
-    Along a grey line variance times work is the same: what lies below and to the left is better. A row without variance stands at the
-    lower edge. ``work`` is "seconds" or "evaluations". To a file ``path`` (.svg, .png, .pdf), into the Axes ``ax``, or both; returns the Axes.
+    Along a grey line variance times work is the same: what lies below and to the left is better. A row without variance
+    stands at the lower edge. ``work`` is "seconds" or "evaluations". To a file ``path`` (.svg, .png, .pdf), into the
+    Axes ``ax``, or both; returns the Axes.
     """
     if work not in _UNITS:
         raise ScgValueError(f"work must be 'seconds' or 'evaluations', got {work!r} ({here()})")
@@ -45,7 +48,13 @@ def scatter(
     y = np.array([e.variance for e in entries])
     positive = y[y > 0]
     floor = positive.min() / 10 if positive.size else 0.1
-    spread = [v for e in entries if e.variance > 0 for v in (e.variance, e.exact_variance, e.low, e.high) if v > floor and math.isfinite(v)]
+    spread = [
+        v
+        for e in entries
+        if e.variance > 0
+        for v in (e.variance, e.exact_variance, e.low, e.high)
+        if v > floor and math.isfinite(v)
+    ]
     bottom, top = (min([floor, *spread]), max(spread)) if spread else (0.1, 1.0)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -56,7 +65,9 @@ def scatter(
     axes.set_ylim(bottom / (high * 1.3 if (y == 0).any() else 1.3), top * high * 1.5)
     if x.max() < 30 * x.min():
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(EngFormatter("s") if work == "seconds" else FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(
+        EngFormatter("s") if work == "seconds" else FuncFormatter(lambda value, _: f"{value:g}")
+    )
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     _isolines(axes)
     boxes = []
@@ -67,11 +78,19 @@ def scatter(
             ends = [[entry.variance - low], [min(entry.high, axes.get_ylim()[1]) - entry.variance]]
             axes.errorbar([at[0]], [at[1]], yerr=ends, fmt="none", ecolor="black", elinewidth=1, capsize=3, zorder=3)
         if entry.exact_variance > 0:
-            axes.plot(at[0], entry.exact_variance, marker="_", markersize=15, markeredgewidth=1.5, color="black", zorder=5)
+            axes.plot(
+                at[0], entry.exact_variance, marker="_", markersize=15, markeredgewidth=1.5, color="black", zorder=5
+            )
         mark = _MARKS[k % len(_MARKS)] if entry.variance > 0 else "v"
         face = "#666666" if entry.reliable else "white"
-        axes.plot(*at, marker=mark, markersize=6.5, markerfacecolor=face, markeredgecolor="black", linestyle="none", zorder=4)
-        text = entry.row + ("" if entry.variance > 0 else " (no variance)" if entry.reliable else " (none seen)") + ("" if entry.reliable or not entry.variance else " (tail too heavy)")
+        axes.plot(
+            *at, marker=mark, markersize=6.5, markerfacecolor=face, markeredgecolor="black", linestyle="none", zorder=4
+        )
+        text = (
+            entry.row
+            + ("" if entry.variance > 0 else " (no variance)" if entry.reliable else " (none seen)")
+            + ("" if entry.reliable or not entry.variance else " (tail too heavy)")
+        )
         boxes.append((text, at))
     axes.set_xlabel(_UNITS[work])
     axes.set_ylabel(_NAMES["variance"] + ("" if parameter == "total" else f", {parameter}"))
@@ -92,7 +111,8 @@ def lines(
 ) -> Any:
     """A field of ``Entry`` along the parameter of a sweep: a line a row with its interval, named at its end.
 
-    ``log`` of the abscissa: where values allow it. To a file ``path`` (.svg, .png, .pdf), into the Axes ``ax``, or both; returns the Axes.
+    ``log`` of the abscissa: where values allow it. To a file ``path`` (.svg, .png, .pdf), into the Axes ``ax``, or
+    both; returns the Axes.
     """
     figure, axes = _figure(path, ax)
     ends = []
@@ -110,10 +130,20 @@ def lines(
             nothing.append(label)
             continue
         color = _GREYS[k % len(_GREYS)]
-        axes.plot(x, np.where(seen, y, np.nan), color=color, linestyle=_STROKES[k % len(_STROKES)], marker=_MARKS[k % len(_MARKS)], markersize=4, linewidth=1.3)
+        axes.plot(
+            x,
+            np.where(seen, y, np.nan),
+            color=color,
+            linestyle=_STROKES[k % len(_STROKES)],
+            marker=_MARKS[k % len(_MARKS)],
+            markersize=4,
+            linewidth=1.3,
+        )
         if field == "variance":
             low, high, exact = (sweep.line(label, name, parameter)[1] for name in ("low", "high", "exact_variance"))
-            axes.fill_between(x, np.maximum(low, y * 1e-2), high, where=seen & np.isfinite(high), color=color, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                x, np.maximum(low, y * 1e-2), high, where=seen & np.isfinite(high), color=color, alpha=0.15, linewidth=0
+            )
             known = exact > 0
             axes.plot(x[known], exact[known], linestyle="none", marker="_", markersize=9, color="black", zorder=5)
         ends.append((label, x[seen][-1], y[seen][-1]))
@@ -133,10 +163,15 @@ def _figure(path: Any, ax: Any) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise PlotError(f"figures are drawn by matplotlib, which is not installed: pip install 'scg[plot]'; to_csv needs nothing ({here()})") from error
+        raise PlotError(
+            "figures are drawn by matplotlib, which is not installed: pip install 'scg[plot]'; to_csv needs nothing"
+            f" ({here()})"
+        ) from error
     if ax is not None:
         if not hasattr(ax, "annotate"):
-            raise ScgTypeError(f"ax must be an Axes of matplotlib, got {type(ax).__name__}: figure, ax = plt.subplots() ({here()})")
+            raise ScgTypeError(
+                f"ax must be an Axes of matplotlib, got {type(ax).__name__}: figure, ax = plt.subplots() ({here()})"
+            )
         if not hasattr(ax.figure.canvas, "get_renderer"):  # labels are placed by their size
             FigureCanvasAgg(ax.figure)
         return ax.figure, ax
@@ -155,17 +190,30 @@ def _isolines(axes: Any) -> None:
     low, high = math.floor(math.log10(x0 * y0)), math.ceil(math.log10(x1 * y1))
     step = max(1, (high - low) // 8)
     for power in range(low, high + 1, step):
-        axes.plot([x0, x1], [10.0**power / x0, 10.0**power / x1], color="#d8d8d8", linewidth=0.8, zorder=1, scalex=False, scaley=False)
+        axes.plot(
+            [x0, x1],
+            [10.0**power / x0, 10.0**power / x1],
+            color="#d8d8d8",
+            linewidth=0.8,
+            zorder=1,
+            scalex=False,
+            scaley=False,
+        )
 
 
 def _label(figure: Any, axes: Any, points: list[tuple[str, tuple[float, float]]]) -> None:
-    """Texts beside their points, each where it meets neither a point, nor a text, nor the edge, as far as there is such a place."""
+    """Texts beside their points, each where it meets neither a point, nor a text, nor the edge, as far as there is such
+    a place."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     marks = axes.transData.transform([at for _, at in points])
     taken = [(x - 17, y - 9, x + 17, y + 9) for x, y in marks]
-    places = [(dx * r, dy * r) for r in (1, 2.2, 3.6, 5.2) for dx, dy in ((10, 0), (9, 7), (9, -7), (-10, 0), (-9, 7), (-9, -7), (0, 10), (0, -10))]
+    places = [
+        (dx * r, dy * r)
+        for r in (1, 2.2, 3.6, 5.2)
+        for dx, dy in ((10, 0), (9, 7), (9, -7), (-10, 0), (-9, 7), (-9, -7), (0, 10), (0, -10))
+    ]
     for text, at in points:
         best = None
         for dx, dy in places:
@@ -182,7 +230,12 @@ def _label(figure: Any, axes: Any, points: list[tuple[str, tuple[float, float]]]
             box = label.get_window_extent(renderer)
             mine = (box.x0 - 2, box.y0 - 1, box.x1 + 2, box.y1 + 1)
             clash = sum(_overlap(mine, other) for other in taken)
-            outside = max(0, frame.x0 - box.x0) + max(0, box.x1 - frame.x1) + max(0, frame.y0 - box.y0) + max(0, box.y1 - frame.y1)
+            outside = (
+                max(0, frame.x0 - box.x0)
+                + max(0, box.x1 - frame.x1)
+                + max(0, frame.y0 - box.y0)
+                + max(0, box.y1 - frame.y1)
+            )
             cost = clash + 100 * outside + 0.1 * math.hypot(dx, dy)
             if best is None or cost < best[0]:
                 if best is not None:
@@ -208,7 +261,9 @@ def _name_ends(figure: Any, axes: Any, ends: list[tuple[str, float, float]]) -> 
     figure.draw_without_rendering()
     height, gap = axes.get_window_extent().height, 13.0 * figure.dpi / 100
     order = sorted(ends, key=lambda end: end[2])
-    wanted = [float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]) * height for _, x, y in order]
+    wanted = [
+        float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]) * height for _, x, y in order
+    ]
     placed = list(wanted)
     for _ in range(200):
         for i in range(1, len(placed)):

@@ -23,22 +23,29 @@ from scg.variance.plotting import scatter
 
 @dataclass(frozen=True)
 class Entry:
-    """One row's figures for one parameter (``parameter``, its path), or for all of them ("total"). Norms and sums are over its coordinates.
+    """One row's figures for one parameter (``parameter``, its path), or for all of them ("total"). Norms and sums are
+    over its coordinates.
 
     ``mean``            the norm of the mean gradient
-    ``bias``            the norm of (mean - reference), nan for the reference row itself and where that is unknown; ``bias_error``, what it would be on average (in root mean square)
-                        without bias; ``bias_p``, the probability of a coordinate as far off as the furthest, times the number of coordinates
-    ``variance``        the sum of the coordinates' variances; ``low`` and ``high``, an interval around it of the report's ``level``
-    ``reliable``        whether that interval is to be trusted: among intervals that are, the report's ``level`` of them hold, from a thousand replicates on, but
-                        for what is too rare to have been met some 60 times. It is where the tail is light and many replicates carry the variance:
-    ``tail_index``      of the squared distance from the mean is above 2, read from a fiftieth of the draws (100 of the first thousand), and
-    ``effective``       of the ``replicates``, those that carry the variance, are 60 or more, and enough for their skewness.
-                        Not where the gradient depends on draws and none made a difference, though exact moments do not say that none can: ``high`` is
-                        then infinite, and what is made of variance or bias nan
+    ``bias``            the norm of (mean - reference), nan for the reference row itself and where that is unknown;
+                        ``bias_error``, what it would be on average (in root mean square) without bias; ``bias_p``, the
+                        probability of a coordinate as far off as the furthest, times the number of coordinates
+    ``variance``        the sum of the coordinates' variances; ``low`` and ``high``, an interval around it of the
+                        report's ``level``
+    ``reliable``        whether that interval is to be trusted: among intervals that are, the report's ``level`` of them
+                        hold, from a thousand replicates on, but for what is too rare to have been met some 60 times. It
+                        is where the tail is light and many replicates carry the variance:
+    ``tail_index``      of the squared distance from the mean is above 2, read from a fiftieth of the draws (100 of the
+                        first thousand), and
+    ``effective``       of the ``replicates``, those that carry the variance, are 60 or more, and enough for their
+                        skewness. Not where the gradient depends on draws and none made a difference, though exact
+                        moments do not say that none can: ``high`` is then infinite, and what is made of variance or
+                        bias nan
     ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach
     ``snr``             the norm of the mean, less what noise adds to it, over the root of the variance
     ``evaluations``     of the cost, and ``seconds``, for one gradient (in a batch, on one core)
-    ``work_evaluations`` and ``work_seconds``    variance times these; ``ratio_evaluations``, ``ratio_seconds``: over those of the first row
+    ``work_evaluations`` and ``work_seconds``    variance times these; ``ratio_evaluations``, ``ratio_seconds``: over
+    those of the first row
     """
 
     row: str
@@ -67,7 +74,8 @@ class Entry:
 
     @property
     def error(self) -> float:
-        """Half the interval, over the variance; 0 where there is none, infinite where none was seen of what there may be."""
+        """Half the interval, over the variance; 0 where there is none, infinite where none was seen of what there may
+        be."""
         return (self.high - self.low) / 2 / self.variance if self.variance > 0 else self.high
 
 
@@ -75,7 +83,8 @@ class Entry:
 class Row:
     """A row: its ``total``, the ``entries`` of its parameters by path, and arrays in the parameters' structure.
 
-    ``mean`` and ``variance`` of each coordinate as estimated, ``exact_mean`` and ``exact_variance`` (None where out of reach), ``bias``, mean minus reference.
+    ``mean`` and ``variance`` of each coordinate as estimated, ``exact_mean`` and ``exact_variance`` (None where out of
+    reach), ``bias``, mean minus reference.
     """
 
     label: str
@@ -101,12 +110,15 @@ class RowError(ScgError, KeyError):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What ``compare`` found; ``report["label"]`` is a row. ``print`` shows a table, a notebook too; ``to_csv``, ``to_json`` and ``plot`` write files.
+    """What ``compare`` found; ``report["label"]`` is a row. ``print`` shows a table, a notebook too; ``to_csv``,
+    ``to_json`` and ``plot`` write files.
 
     ``reference``    what the bias is against: "the exact gradient" or the name of a row
     ``gradient``     the exact gradient in the parameters' structure; None where out of reach
-    ``replicates``   drawn; ``seed``, the entropy of which chunk i has the part ``spawn_key=(i,)``; ``level`` of the intervals
-    ``precise``      whether all rows have the precision that was asked for; ``interrupted``, whether Ctrl-C came before all replicates were drawn
+    ``replicates``   drawn; ``seed``, the entropy of which chunk i has the part ``spawn_key=(i,)``; ``level`` of the
+                     intervals
+    ``precise``      whether all rows have the precision that was asked for; ``interrupted``, whether Ctrl-C came before
+                     all replicates were drawn
     """
 
     rows: dict[str, Row]
@@ -145,7 +157,8 @@ class Report:
         return self.table()
 
     def table(self, width: int | None = None, timed: bool = True) -> str:
-        """The table in ``width`` columns (of the terminal): what does not fit is left out, from the least important on; times only if ``timed``."""
+        """The table in ``width`` columns (of the terminal): what does not fit is left out, from the least important on;
+        times only if ``timed``."""
         width = width or shutil.get_terminal_size((100, 24)).columns
         blocks = [self._block([row.total for row in self.rows.values()], "", width, timed)]
         paths = list(next(iter(self.rows.values())).entries)
@@ -158,14 +171,23 @@ class Report:
         return "\n".join(([title] if title else []) + _fitted(columns, width))
 
     def _notes(self, width: int) -> list[str]:
-        notes = [f"{self.replicates} replicates; bias against {self.reference}; sums over coordinates; work: variance times, over that of the first row"]
+        notes = [
+            f"{self.replicates} replicates; bias against {self.reference}; sums over coordinates; work: variance times,"
+            " over that of the first row"
+        ]
         if any(not e.reliable for e in self.entries):
-            notes.append("! the interval is not to be trusted: a heavy tail, or few replicates carry the variance, or none was seen to (tail_index, effective)")
+            notes.append(
+                "! the interval is not to be trusted: a heavy tail, or few replicates carry the variance, or none was"
+                " seen to (tail_index, effective)"
+            )
         if any(e.bias_p < _SURE for e in self.entries):
             notes.append(f"* biased: a coordinate is off by what chance does with probability below {_SURE:g}")
         first = self.reference.startswith("row ") and len(self.rows) > 1
         if first and all(math.isnan(row.total.bias) for row in self.rows.values()):
-            notes.append(f"no bias: the mean of {self.reference} is itself unknown, few of its draws carry its variance; name another as baseline_row")
+            notes.append(
+                f"no bias: the mean of {self.reference} is itself unknown, few of its draws carry its variance; name"
+                " another as baseline_row"
+            )
         if self.interrupted:
             notes.append(f"interrupted: drawing ended at {self.replicates} replicates")
         if not self.precise:
@@ -176,7 +198,12 @@ class Report:
         columns = _columns(self.entries, self.level, parameter=any(e.parameter != "total" for e in self.entries))
         head = "".join(f"<th>{html.escape(c.title)}</th>" for c in columns)
         body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:{'left' if c.left else 'right'}'>{html.escape(c.cells[i])}</td>" for c in columns) + "</tr>"
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:{'left' if c.left else 'right'}'>{html.escape(c.cells[i])}</td>"
+                for c in columns
+            )
+            + "</tr>"
             for i in range(len(self.entries))
         )
         notes = "".join(f"<div>{html.escape(note)}</div>" for note in self._notes(10**6))
@@ -211,7 +238,8 @@ class Report:
         }
 
     def plot(self, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Any:
-        """Draw variance against work to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are returned.
+        """Draw variance against work to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are
+        returned.
 
         See ``scg.variance.plotting.scatter``. Needs matplotlib.
         """
@@ -244,7 +272,9 @@ def _columns(entries: list[Entry], level: float, parameter: bool = False) -> lis
     columns.append(column(f"±{100 * level:g}%", lambda e: _percent(e) + ("" if e.reliable else "!"), 1))
     if any(not math.isnan(e.exact_variance) for e in entries):
         columns.append(column("exact", lambda e: number(e.exact_variance), 3))
-    columns.append(column("bias", lambda e: "-" if math.isnan(e.bias) else number(e.bias) + ("*" if e.bias_p < _SURE else ""), 4))
+    columns.append(
+        column("bias", lambda e: "-" if math.isnan(e.bias) else number(e.bias) + ("*" if e.bias_p < _SURE else ""), 4)
+    )
     columns.append(column("(noise)", lambda e: "" if math.isnan(e.bias) else number(e.bias_error), 7))
     columns.append(column("SNR", lambda e: number(e.snr), 6))
     columns.append(column("evals", lambda e: f"{e.evaluations:.4g}", 5))
@@ -259,18 +289,27 @@ def _fitted(columns: list[_Column], width: int) -> list[str]:
     while sum(c.width for c in columns) + 2 * (len(columns) - 1) > width and max(c.rank for c in columns) > 1:
         last = max(c.rank for c in columns)
         columns = [c for c in columns if c.rank != last]
-    columns = [_shortened(columns[0], max(8, width - sum(c.width for c in columns[1:]) - 2 * (len(columns) - 1))), *columns[1:]]
+    columns = [
+        _shortened(columns[0], max(8, width - sum(c.width for c in columns[1:]) - 2 * (len(columns) - 1))),
+        *columns[1:],
+    ]
     lines = []
     for i in range(-1, len(columns[0].cells)):
         cells = [c.title if i < 0 else c.cells[i] for c in columns]
-        lines.append("  ".join(cell.ljust(c.width) if c.left else cell.rjust(c.width) for c, cell in zip(columns, cells, strict=True)).rstrip())
+        lines.append(
+            "  ".join(
+                cell.ljust(c.width) if c.left else cell.rjust(c.width) for c, cell in zip(columns, cells, strict=True)
+            ).rstrip()
+        )
     return lines
 
 
 def _shortened(column: _Column, room: int) -> _Column:
     """Cells of at most ``room`` characters; what is left out of one is in its middle."""
     head, tail = (room - 1) // 2, room // 2
-    return replace(column, cells=[cell if len(cell) <= room else f"{cell[:head]}…{cell[-tail:]}" for cell in column.cells])
+    return replace(
+        column, cells=[cell if len(cell) <= room else f"{cell[:head]}…{cell[-tail:]}" for cell in column.cells]
+    )
 
 
 def number(x: float) -> str:
@@ -317,7 +356,12 @@ def environment() -> dict[str, Any]:
     except PackageNotFoundError:
         own = "unknown"
     return {
-        "versions": {"scg": own, "numpy": np.__version__, "scipy": scipy.__version__, "python": platform.python_version()},
+        "versions": {
+            "scg": own,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "python": platform.python_version(),
+        },
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
     }
 

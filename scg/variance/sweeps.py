@@ -44,20 +44,31 @@ class Sweep:
 
     def line(self, label: str, field: str = "variance", parameter: str = "total") -> tuple[Any, Any]:
         """(values, the field of a row along them), where the row is there."""
-        found = [(v, getattr(_entry(r, label, parameter), field)) for v, r in zip(self.values, self.reports, strict=True) if label in r.rows]
+        found = [
+            (v, getattr(_entry(r, label, parameter), field))
+            for v, r in zip(self.values, self.reports, strict=True)
+            if label in r.rows
+        ]
         if not found:
             raise ScgValueError(f"no row is called {label!r}; there are {', '.join(map(repr, self.labels))} ({here()})")
         return np.array([v for v, _ in found], float), np.array([y for _, y in found], float)
 
-    def slope(self, label: str, field: str = "snr", parameter: str = "total", level: float = 0.95) -> tuple[float, float, float]:
-        """(slope, low, high) of log field over log value by least squares, and the interval of Student's t around it; nan with two points."""
+    def slope(
+        self, label: str, field: str = "snr", parameter: str = "total", level: float = 0.95
+    ) -> tuple[float, float, float]:
+        """(slope, low, high) of log field over log value by least squares, and the interval of Student's t around it;
+        nan with two points."""
         x, y = self.line(label, field, parameter)
         usable = (x > 0) & (y > 0) & np.isfinite(y)
         if usable.sum() < 2:
             raise ScgValueError(f"slope of {label!r}: needs two positive values, got {usable.sum()} ({here()})")
         u, v = (np.log(z[usable]) - np.mean(np.log(z[usable])) for z in (x, y))
         freedom, slope = len(u) - 2, float(u @ v / (u @ u))
-        half = float(stdtrit(freedom, 0.5 + level / 2) * np.sqrt(np.sum((v - slope * u) ** 2) / freedom / (u @ u))) if freedom else math.nan
+        half = (
+            float(stdtrit(freedom, 0.5 + level / 2) * np.sqrt(np.sum((v - slope * u) ** 2) / freedom / (u @ u)))
+            if freedom
+            else math.nan
+        )
         return slope, slope - half, slope + half
 
     def __repr__(self) -> str:
@@ -71,7 +82,10 @@ class Sweep:
         labels = self.labels
         lines = [[self.name, *labels]]
         for value, report in zip(self.values, self.reports, strict=True):
-            cells = [number(float(getattr(_entry(report, label, parameter), field))) if label in report.rows else "" for label in labels]
+            cells = [
+                number(float(getattr(_entry(report, label, parameter), field))) if label in report.rows else ""
+                for label in labels
+            ]
             lines.append([f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value), *cells])
         widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
         body = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -90,8 +104,17 @@ class Sweep:
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write values, entries, seeds, versions and machine; all of it or nothing."""
         drop = set(environment())
-        reports = [{self.name: _plain(v), **{k: x for k, x in r.as_dict().items() if k not in drop}} for v, r in zip(self.values, self.reports, strict=True)]
-        write(path, (json.dumps(finite({"name": self.name, "reports": reports, **environment()}), indent=1, allow_nan=False) + "\n").encode())
+        reports = [
+            {self.name: _plain(v), **{k: x for k, x in r.as_dict().items() if k not in drop}}
+            for v, r in zip(self.values, self.reports, strict=True)
+        ]
+        write(
+            path,
+            (
+                json.dumps(finite({"name": self.name, "reports": reports, **environment()}), indent=1, allow_nan=False)
+                + "\n"
+            ).encode(),
+        )
 
     def plot(self, path: str | os.PathLike[str] | None = None, field: str = "variance", **kwargs: Any) -> Any:
         """Draw a line a row to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are returned.
@@ -113,13 +136,17 @@ def sweep(
 ) -> Sweep:
     """``compare`` for each of ``values`` of a parameter: K, a temperature, theta.
 
-    ``make(value)`` returns the Graph or function that is compared; ``bindings`` are the rows, or a function of the value that returns them
-    (where the parameter is one of a rule). ``options`` are those of ``compare``. All values have the same seed, so that what differs along a line is not the draws. ``progress``
-    is called with the values that are done, and how many there are; True shows a bar. Errors name the value. After Ctrl-C the
-    sweep is of the values so far, the last with the replicates that were drawn.
+    ``make(value)`` returns the Graph or function that is compared; ``bindings`` are the rows, or a function of the
+    value that returns them (where the parameter is one of a rule). ``options`` are those of ``compare``. All values
+    have the same seed, so that what differs along a line is not the draws. ``progress`` is called with the values that
+    are done, and how many there are; True shows a bar. Errors name the value. After Ctrl-C the sweep is of the values
+    so far, the last with the replicates that were drawn.
     """
     if not callable(make):
-        raise ScgTypeError(f"sweep needs a function of the value that returns a graph or a function, got {type(make).__name__} ({here()})")
+        raise ScgTypeError(
+            f"sweep needs a function of the value that returns a graph or a function, got {type(make).__name__}"
+            f" ({here()})"
+        )
     values = tuple(values)
     if not values:
         raise ScgValueError(f"sweep needs values, got none ({here()})")
@@ -153,4 +180,10 @@ def _at(error: ScgError, name: str, value: Any) -> ScgError:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+    return (
+        value.item()
+        if isinstance(value, np.generic)
+        else value
+        if isinstance(value, (int, float, str, bool, type(None)))
+        else str(value)
+    )

@@ -19,10 +19,12 @@ _PREFIXES, _SUFFIXES = ("scipy_openblas", "openblas"), ("64_", "_64", "")
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block the BLAS libraries that NumPy and SciPy have loaded use one thread; several blocks at once share the hold.
+    """Within the block the BLAS libraries that NumPy and SciPy have loaded use one thread; several blocks at once share
+    the hold.
 
-    The OpenBLAS of their wheels is asked directly, at run time: a process that is a worker already has read its environment long ago.
-    Another BLAS is asked through ``threadpoolctl`` where that is installed, and otherwise has to be told by OMP_NUM_THREADS and its kin.
+    The OpenBLAS of their wheels is asked directly, at run time: a process that is a worker already has read its
+    environment long ago. Another BLAS is asked through ``threadpoolctl`` where that is installed, and otherwise has to
+    be told by OMP_NUM_THREADS and its kin.
     """
     with _LOCK:
         _HELD["depth"] += 1

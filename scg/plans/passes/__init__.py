@@ -1,4 +1,5 @@
-"""What is done to a program before it gets its buffers, pass by pass; each is a function of the program that returns how often it struck."""
+"""What is done to a program before it gets its buffers, pass by pass; each is a function of the program that returns
+how often it struck."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,12 +48,14 @@ PASSES: dict[str, Pass] = {
 """All passes by name, in their order. What one has replaced is dropped before the next."""
 
 NEEDED = ("copies", "finite", "lanes")
-"""Passes that are not left out: without them a copy would be taken for a view, what must be computed again would not be seen, and nothing would have its turn."""
+"""Passes that are not left out: without them a copy would be taken for a view, what must be computed again would not be
+seen, and nothing would have its turn."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """``without``: passes that are left out, by name. ``threads``: how many a plan may have; None: as many as there are to be had."""
+    """``without``: passes that are left out, by name. ``threads``: how many a plan may have; None: as many as there are
+    to be had."""
 
     without: frozenset[str] = field(default_factory=frozenset)
     threads: int | None = None

@@ -1,5 +1,5 @@
-"""Chains of elementwise maps over large arrays gathered into regions, which run block by block of leading rows: what one map writes the next
-reads from the cache, and what only they read needs no array of its own.
+"""Chains of elementwise maps over large arrays gathered into regions, which run block by block of leading rows: what
+one map writes the next reads from the cache, and what only they read needs no array of its own.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from scg.plans.kernels import is_elementwise, view
 from scg.plans.program import LEAVES, Op, Program
 from scg.primitives import contraction, elementwise, layout, reduction
-from scg.sample import draw
+from scg.stochastic.sites import draw
 
 LARGE = 2**15
 """Elements from which on an array is run in blocks."""
@@ -21,7 +21,8 @@ BLOCK = 2**16
 
 
 class Region(NamedTuple):
-    """``members`` stand one after the other in the program, and map arrays of ``shape``; ``temporaries`` (ids) are read by members only."""
+    """``members`` stand one after the other in the program, and map arrays of ``shape``; ``temporaries`` (ids) are read
+    by members only."""
 
     members: Sequence[Op]
     shape: tuple[int, ...]
@@ -53,7 +54,11 @@ def blocks(program: Program) -> int:
             continue
         before, members, after = _gathered(rest[at:], rest[at].shape)
         inside = {id(op) for op in members}
-        temporaries = [id(op) for op in members if users[id(op)] and all([u is not None and id(u) in inside for u in users[id(op)]])]
+        temporaries = [
+            id(op)
+            for op in members
+            if users[id(op)] and all([u is not None and id(u) in inside for u in users[id(op)]])
+        ]
         region = Region(members, members[0].shape, frozenset(temporaries))
         if len(members) == 1:  # nothing gained: it stays where it was
             ops += rest[: at + 1]
@@ -72,7 +77,8 @@ def _gathered(ops: list[Op], shape: tuple[int, ...]) -> tuple[list[Op], list[Op]
     inside, waiting = {id(ops[0])}, set()
     drawing = False
     for op in ops[1:]:
-        depends = any([type(a) is Op and (id(a) in waiting or id(a) in inside and a.shape != shape) for a in op.args])  # a sum is there after all rows
+        # a sum is there after all rows
+        depends = any([type(a) is Op and (id(a) in waiting or id(a) in inside and a.shape != shape) for a in op.args])
         reads = any([type(a) is Op and id(a) in inside for a in op.args])
         draws = op.rule in LEAVES or op.rule is draw
         if depends or draws and drawing:
@@ -104,7 +110,11 @@ def is_map(op: Op) -> bool:
     """Whether it can run row by row into a buffer: a ufunc, a choice between two arrays, a conversion."""
     if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
         return False
-    return isinstance(op.rule.fn, np.ufunc) and not op.statics or op.rule in (elementwise._where, layout._astype, layout._as_integer)
+    return (
+        isinstance(op.rule.fn, np.ufunc)
+        and not op.statics
+        or op.rule in (elementwise._where, layout._astype, layout._as_integer)
+    )
 
 
 def _joins(op: Op, shape: tuple[int, ...]) -> bool:
@@ -113,15 +123,24 @@ def _joins(op: Op, shape: tuple[int, ...]) -> bool:
 
 
 def folded(op: Op) -> tuple[int, ...] | None:
-    """The shape of what is summed over its last axis, by itself or times another array, row by row; None for anything else."""
-    if op.rule not in (contraction._dot, reduction._sum) or not op.shape or not all([isinstance(a, (Op, np.ndarray)) for a in op.args]):
+    """The shape of what is summed over its last axis, by itself or times another array, row by row; None for anything
+    else."""
+    if (
+        op.rule not in (contraction._dot, reduction._sum)
+        or not op.shape
+        or not all([isinstance(a, (Op, np.ndarray)) for a in op.args])
+    ):
         return None
     full: tuple[int, ...] = max([a.shape for a in op.args], key=len)
     if op.shape != full[:-1]:
         return None
     if op.rule is contraction._dot:
         return full if all([a.shape == full or len(a.shape) < len(full) for a in op.args]) else None
-    return full if [a % len(full) for a in op.statics["axis"] or ()] == [len(full) - 1] and not op.statics["keepdims"] else None
+    return (
+        full
+        if [a % len(full) for a in op.statics["axis"] or ()] == [len(full) - 1] and not op.statics["keepdims"]
+        else None
+    )
 
 
 def why_not(op: Op, program: Program) -> str | None:
@@ -136,7 +155,8 @@ def why_not(op: Op, program: Program) -> str | None:
 
 
 def part(shape: tuple[int, ...], region: tuple[int, ...], start: int, stop: int) -> Any:
-    """The function that takes the block's rows of an operand of ``shape``; None where the operand is the same for all rows."""
+    """The function that takes the block's rows of an operand of ``shape``; None where the operand is the same for all
+    rows."""
     if len(shape) == len(region) and shape[0] == region[0] and region[0] > 1:
         return lambda x: x[start:stop]
     return None

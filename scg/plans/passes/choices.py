@@ -1,4 +1,5 @@
-"""Tests of values asked once and where they are cheap: a row-wise product with finite results had finite factors, and so had a sum of squares."""
+"""Tests of values asked once and where they are cheap: a row-wise product with finite results had finite factors, and
+so had a sum of squares."""
 
 import math
 from typing import Any
@@ -16,7 +17,8 @@ LARGE = 2**8
 
 
 def choices(program: Program) -> int:
-    """Drop tests that are asked already, or implied; ask about the elements of a large array through its products with rows."""
+    """Drop tests that are asked already, or implied; ask about the elements of a large array through its products with
+    rows."""
     tests = [op for op in program.ops if op.rule is CHOICE]
     finite_ones = {_key(op, real.holds) for op in tests if op.statics["test"] == finite.holds and op.statics["outcome"]}
     asked: set[Any] = set()
@@ -36,9 +38,22 @@ def _key(op: Op, test: Any) -> Any:
 
 def _moved(op: Op, program: Program) -> bool:
     test, (x, *others) = op.statics["test"], op.args
-    if test not in (finite.holds, real.holds) or not op.statics["outcome"] or others or type(x) is not Op or x.size < LARGE:
+    if (
+        test not in (finite.holds, real.holds)
+        or not op.statics["outcome"]
+        or others
+        or type(x) is not Op
+        or x.size < LARGE
+    ):
         return False
-    dot = next((o for o in program.ops if o.rule is contraction._dot and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size), None)
+    dot = next(
+        (
+            o
+            for o in program.ops
+            if o.rule is contraction._dot and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size
+        ),
+        None,
+    )
     squares = None if dot is not None else norm(x, program)
     if dot is None and squares is None:
         return False

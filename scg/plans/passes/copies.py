@@ -8,14 +8,21 @@ from scg.plans.recording import INPUT
 
 
 def copies(program: Program) -> int:
-    """Mark the operations that look like views and are none: shapes tell, as buffers are contiguous. Of an argument that is not, nothing is known but that."""
+    """Mark the operations that look like views and are none: shapes tell, as buffers are contiguous. Of an argument
+    that is not, nothing is known but that."""
     shown: dict[int, np.ndarray] = {}  # arrays laid out as the operations will be, without memory of their own size
     count = 0
     for op in program.ops:
         look = view(op)
         if look is None or not op.args or type(op.args[0]) is not Op:
             if op.dtype is not None:
-                shown[id(op)] = op.statics["array"] if op.rule is HELD else _scattered(op) if op.rule is INPUT and _is_strided(op.value) else np.empty(op.shape, op.dtype)
+                shown[id(op)] = (
+                    op.statics["array"]
+                    if op.rule is HELD
+                    else _scattered(op)
+                    if op.rule is INPUT and _is_strided(op.value)
+                    else np.empty(op.shape, op.dtype)
+                )
             continue
         source = shown[id(op.args[0])]
         seen = look(source)

@@ -2,7 +2,7 @@
 
 from scg.plans.program import SILENT, Op, Program
 from scg.plans.recording import numbers
-from scg.sample import draw, noise
+from scg.stochastic.sites import draw, noise
 
 
 def dead(program: Program) -> int:

@@ -1,16 +1,29 @@
-"""Composites taken apart: sigmoid, softplus, log-sigmoid and log-sum-exp in ufuncs and reductions, which run into buffers."""
+"""Composites taken apart: sigmoid, softplus, log-sigmoid and log-sum-exp in ufuncs and reductions, which run into
+buffers."""
 
 from typing import Any
 
 import numpy as np
 
-from scg.graph import RULES
+from scg.core.node import RULES
 from scg.plans.program import Op, Program
 from scg.primitives import elementwise, layout, reduction, special
 from scg.special import _logsumexp
 
 EXP, LOG1P, EXPM1, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, ABSOLUTE, MAXIMUM = [
-    RULES[fn] for fn in (np.exp, np.log1p, np.expm1, np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum)
+    RULES[fn]
+    for fn in (
+        np.exp,
+        np.log1p,
+        np.expm1,
+        np.add,
+        np.subtract,
+        np.multiply,
+        np.divide,
+        np.negative,
+        np.absolute,
+        np.maximum,
+    )
 ]
 
 
@@ -25,7 +38,11 @@ def _expanded(op: Op, add: Any) -> Op | None:
         (x,) = op.args
         e = add(op.like(EXP, add(op.like(NEGATIVE, x))))
         return add(op.like(DIVIDE, 1, add(op.like(ADD, 1, e))))
-    if rule in (special.softplus, special.log_sigmoid) and op.dtype == getattr(op.args[0], "dtype", None) and type(op.args[0]) is Op:
+    if (
+        rule in (special.softplus, special.log_sigmoid)
+        and op.dtype == getattr(op.args[0], "dtype", None)
+        and type(op.args[0]) is Op
+    ):
         (x,) = op.args
         e = add(op.like(EXP, add(op.like(NEGATIVE, add(op.like(ABSOLUTE, x))))))
         small = add(op.like(LOG1P, e))
@@ -50,4 +67,6 @@ def _log_sum_exp(op: Op, add: Any) -> Op:
     top = make(elementwise._where, make(RULES[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype))
     e = make(EXP, make(SUBTRACT, x, top, shape=x.shape), shape=x.shape)
     out = make(ADD, make(RULES[np.log], make(reduction._sum, e, axis=axis, keepdims=True)), top)
-    return out if op.shape == kept else add(Op(layout._reshape, (out,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+    return (
+        out if op.shape == kept else add(Op(layout._reshape, (out,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+    )

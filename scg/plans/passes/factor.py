@@ -1,4 +1,5 @@
-"""Common factors taken out: w a + w b = w (a + b), which is a product of large arrays less. Roundings differ, and a + b may overflow: the product is looked at."""
+"""Common factors taken out: w a + w b = w (a + b), which is a product of large arrays less. Roundings differ, and a + b
+may overflow: the product is looked at."""
 
 from typing import Any
 
@@ -20,7 +21,12 @@ def factor(program: Program) -> int:
         return made
 
     def taken(op: Op, add: Any) -> Op | None:
-        if op.rule not in (ADD, SUBTRACT) or not all([type(a) is Op and a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and a.shape == op.shape for a in op.args]):
+        if op.rule not in (ADD, SUBTRACT) or not all(
+            [
+                type(a) is Op and a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and a.shape == op.shape
+                for a in op.args
+            ]
+        ):
             return None
         (a, b), (c, d) = op.args[0].args, op.args[1].args
         for w, x in ((a, b), (b, a)):
@@ -32,7 +38,11 @@ def factor(program: Program) -> int:
                 second = second if op.rule is ADD else -second
                 if first == second:
                     inner = add(op.like(ADD, x, y))
-                    return add(op.like(MULTIPLY, base, inner)) if first > 0 else add(op.like(NEGATIVE, add(op.like(MULTIPLY, base, inner))))
+                    return (
+                        add(op.like(MULTIPLY, base, inner))
+                        if first > 0
+                        else add(op.like(NEGATIVE, add(op.like(MULTIPLY, base, inner))))
+                    )
                 x, y = (x, y) if first > 0 else (y, x)
                 return add(op.like(MULTIPLY, base, add(op.like(SUBTRACT, x, y))))
         return None
@@ -65,7 +75,8 @@ def _is_minus(x: Any, y: Any) -> bool:
 
 
 def _signed(x: Any) -> bool:
-    """Whether the negative of x is that of its numbers: of truths there is none, and whole numbers wrap, -np.uint8(1) being 255."""
+    """Whether the negative of x is that of its numbers: of truths there is none, and whole numbers wrap, -np.uint8(1)
+    being 255."""
     return x.dtype.kind in "fc"
 
 

@@ -1,5 +1,6 @@
-"""Results looked at for what is not finite, all in one test at the end, through sums of squares of few elements: of a product those of its factors,
-|sum a b| <= |a| |b|, of a sum that of its terms. Only where these are not small are the results themselves looked at.
+"""Results looked at for what is not finite, all in one test at the end, through sums of squares of few elements: of a
+product those of its factors, |sum a b| <= |a| |b|, of a sum that of its terms. Only where these are not small are the
+results themselves looked at.
 """
 
 from scg.plans.passes.norms import norm
@@ -41,7 +42,11 @@ def finite(program: Program) -> int:
 def _terms(op: Op) -> list[Op]:
     """What a result is a product of, or a sum of: it is finite where the squares of these have a small sum."""
     op = _unshaped(op)
-    known = op.rule is contraction._matmul and all([type(a) is Op and len(a.shape) == 2 for a in op.args]) or op.rule is reduction._sum
+    known = (
+        op.rule is contraction._matmul
+        and all([type(a) is Op and len(a.shape) == 2 for a in op.args])
+        or op.rule is reduction._sum
+    )
     return [_unshaped(a) for a in op.args] if known and all([type(a) is Op for a in op.args]) else []
 
 
@@ -49,7 +54,14 @@ def _folded(op: Op, program: Program) -> Op:
     """A product with the rows of a large array, where there is one, in its place."""
     if op.size < LARGE or op.dtype.kind != "f":
         return op
-    return next((o for o in program.ops if o.rule is contraction._dot and any([a is op for a in o.args]) and o.size * op.shape[-1] == op.size), op)
+    return next(
+        (
+            o
+            for o in program.ops
+            if o.rule is contraction._dot and any([a is op for a in o.args]) and o.size * op.shape[-1] == op.size
+        ),
+        op,
+    )
 
 
 def _unshaped(op: Op) -> Op:

@@ -1,4 +1,5 @@
-"""Leading axes flattened before a contraction: a stack of rows times one matrix is one product, and many small ones take twice its time."""
+"""Leading axes flattened before a contraction: a stack of rows times one matrix is one product, and many small ones
+take twice its time."""
 
 import math
 from typing import Any

@@ -14,5 +14,8 @@ def _is_constant(op: Op) -> bool:
     if op.rule in LEAVES or op.rule is CHOICE or op.dtype is None or op.value is None:
         return False
     index = op.statics.get("index", ())
-    written = [i for i in (index if isinstance(index, tuple) else (index,)) if isinstance(i, np.ndarray) and i.flags.writeable]  # by others, between calls
+    # by others, between calls
+    written = [
+        i for i in (index if isinstance(index, tuple) else (index,)) if isinstance(i, np.ndarray) and i.flags.writeable
+    ]
     return not written and not any([type(a) is Op for a in op.args])

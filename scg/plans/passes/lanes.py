@@ -1,9 +1,10 @@
 """Which thread runs what: a list of steps for each of a few lanes, the caller's thread the first.
 
-List scheduling (Graham, 1969; ranks as in HEFT: Topcuoglu, Hariri and Wu, 2002): of what can begin, first what the longest chain of others waits
-for, and it goes where it ends soonest: as a whole to a lane, or, products and regions of maps, cut by rows with a part for each. What follows
-row by row stays with its rows, and what is short on the caller's thread. Times are estimates from constants and shapes alone, so that the same program always gets the same lanes, and the same
-roundings. What must wait for what is not decided here: see ``scg.plans.waiting``.
+List scheduling (Graham, 1969; ranks as in HEFT: Topcuoglu, Hariri and Wu, 2002): of what can begin, first what the
+longest chain of others waits for, and it goes where it ends soonest: as a whole to a lane, or, products and regions of
+maps, cut by rows with a part for each. What follows row by row stays with its rows, and what is short on the caller's
+thread. Times are estimates from constants and shapes alone, so that the same program always gets the same lanes, and
+the same roundings. What must wait for what is not decided here: see ``scg.plans.waiting``.
 """
 
 import heapq
@@ -20,13 +21,14 @@ from scg.plans.kernels import SMALL_PRODUCT, has_few_rows, is_elementwise, is_pl
 from scg.plans.passes.blocks import Region, folded, is_map, part
 from scg.plans.program import CHOICE, LEAVES, SILENT, Op, Program
 from scg.primitives import contraction, layout
-from scg.sample import draw, noise
+from scg.stochastic.sites import draw, noise
 
 HANDOVER = 40e3
 """Nanoseconds until a thread that waits runs on; a unit must gain as much to leave the caller's thread, or to be cut."""
 
 LONG = 30e3
-"""Nanoseconds of what may leave the caller's thread: where two threads make short calls, each often waits for the other's Python, and is as long in waking up."""
+"""Nanoseconds of what may leave the caller's thread: where two threads make short calls, each often waits for the
+other's Python, and is as long in waking up."""
 
 CALL = 1e3
 """Nanoseconds of a step around its arithmetic, in which the other threads' Python waits."""
@@ -41,22 +43,35 @@ FLOPS, PACKED = 90.0, 0.15
 """Of a product: operations a nanosecond, and nanoseconds for each element of the right factor."""
 
 BLAS_GAIN, BLAS_LARGE = 1.7, 2**22
-"""How much sooner a product ends that the BLAS itself shares out, and from how many multiplications on that is worth it: its threads then spin for 30 ms."""
+"""How much sooner a product ends that the BLAS itself shares out, and from how many multiplications on that is worth
+it: its threads then spin for 30 ms."""
 
 WORTH, WORTH_BLAS = 0.9, 1.1
-"""The most that lanes may take, of the time of one, and of that of one beside a BLAS with threads: while these wait, they are in the way of others."""
+"""The most that lanes may take, of the time of one, and of that of one beside a BLAS with threads: while these wait,
+they are in the way of others."""
 
 GRAIN = 16
 """What can be cut anywhere is cut at multiples of so many rows."""
 
-RATES: dict[Any, float] = {np.exp: 0.5, np.log1p: 0.5, np.tanh: 0.5, np.log: 0.5, np.expm1: 1.0, np.sqrt: 0.3, np.divide: 0.2, np.sin: 1.0, np.cos: 1.0}
+RATES: dict[Any, float] = {
+    np.exp: 0.5,
+    np.log1p: 0.5,
+    np.tanh: 0.5,
+    np.log: 0.5,
+    np.expm1: 1.0,
+    np.sqrt: 0.3,
+    np.divide: 0.2,
+    np.sin: 1.0,
+    np.cos: 1.0,
+}
 """Nanoseconds an element; ``RATE`` for other maps."""
 
 RATE, DRAW, FOLD, TEST = 0.15, 9.0, 0.12, 0.4
 
 
 class Turn(NamedTuple):
-    """What runs next: one operation, or the members of a region; on one lane, or by ``cuts``: on each lane the rows between two of them."""
+    """What runs next: one operation, or the members of a region; on one lane, or by ``cuts``: on each lane the rows
+    between two of them."""
 
     members: Sequence[Op]
     region: Region | None
@@ -65,7 +80,8 @@ class Turn(NamedTuple):
 
 
 def lanes(program: Program) -> int:
-    """Fill ``program.turns``; how many are cut. One lane where more would not end sooner than one, or one with large products shared out by the BLAS."""
+    """Fill ``program.turns``; how many are cut. One lane where more would not end sooner than one, or one with large
+    products shared out by the BLAS."""
     units = _units(program)
     after = STEP * program.stepped
     alone = sum([unit.cost for unit in units]) + after
@@ -77,13 +93,17 @@ def lanes(program: Program) -> int:
     large = [unit for unit in products if _is_large(unit.members[0])]
     program.shares = bool(large) or not products or any([is_foreign(unit.members) for unit in units])
     if alone < LEAST:
-        program.notes.append(f"one thread: about {alone / 1e6:.2g} ms of work, and several are looked at from {LEAST / 1e6:g} ms on")
+        program.notes.append(
+            f"one thread: about {alone / 1e6:.2g} ms of work, and several are looked at from {LEAST / 1e6:g} ms on"
+        )
         return 0
     shared = alone - sum([unit.cost * (1 - 1 / BLAS_GAIN) for unit in large])
     turns, end = _scheduled(units, width)
     calls = sum([len(turn.members) * (width if turn.cuts else 1) for turn in turns])
     end += CALL * calls * (1 - 1 / width) + after / width  # Python runs on one thread at a time
-    told = f"about {end / 1e6:.2g} ms, on one {alone / 1e6:.2g}" + (f", or {shared / 1e6:.2g} where the BLAS shares out its products" if large else "")
+    told = f"about {end / 1e6:.2g} ms, on one {alone / 1e6:.2g}" + (
+        f", or {shared / 1e6:.2g} where the BLAS shares out its products" if large else ""
+    )
     if end > min(WORTH_BLAS * shared, WORTH * alone):
         program.notes.append(f"one thread: on {width} it would take {told}")
         return 0
@@ -119,7 +139,9 @@ class _Unit:
 def is_foreign(members: Sequence[Op]) -> bool:
     """Whether this may run the code of others, which runs on the caller's thread, as it does without a plan."""
     op = members[0]
-    return len(members) == 1 and (is_plain(op) or op.rule is draw or op.rule is noise and type(op.statics["law"]) is not Normal)
+    return len(members) == 1 and (
+        is_plain(op) or op.rule is draw or op.rule is noise and type(op.statics["law"]) is not Normal
+    )
 
 
 def _units(program: Program) -> list[_Unit]:
@@ -140,7 +162,9 @@ def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
     maker = {id(op): unit for unit in units for op in unit.members}
     drawn: dict[Any, _Unit] = {}  # the last draw of each generator
     for unit in units:
-        needed = [maker[id(origin(a))] for op in unit.members for a in op.args if type(a) is Op and id(origin(a)) in maker]
+        needed = [
+            maker[id(origin(a))] for op in unit.members for a in op.args if type(a) is Op and id(origin(a)) in maker
+        ]
         for op in unit.members:
             if "generator" in op.statics:
                 needed += [drawn[op.statics["generator"]]] if op.statics["generator"] in drawn else []
@@ -188,7 +212,8 @@ def _begin(unit: _Unit, lane: int, cuts: Sequence[int], free: list[float], maker
 
 
 def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit], bound: float) -> None:
-    """Choose the lane of a unit, or where it may be cut a part on each, and move on when these are free. The caller's has ``bound`` nanoseconds to do later."""
+    """Choose the lane of a unit, or where it may be cut a part on each, and move on when these are free. The caller's
+    has ``bound`` nanoseconds to do later."""
     width = len(free)
     begins = [_begin(unit, lane, (), free, maker) for lane in range(width if unit.movable else 1)]
     ends = [t + unit.cost for t in begins]
@@ -200,7 +225,10 @@ def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit], bound: float) 
         cuts = tuple([unit.rows * k // width for k in range(width + 1)])
         if unit.is_free:
             cuts = _balanced(unit, [t + m for t, m in zip(begins, more, strict=True)])
-        parts = [_begin(unit, k, cuts, free, maker) + _share(unit, (cuts[k + 1] - cuts[k]) / unit.rows, width) for k in range(width)]
+        parts = [
+            _begin(unit, k, cuts, free, maker) + _share(unit, (cuts[k + 1] - cuts[k]) / unit.rows, width)
+            for k in range(width)
+        ]
         last = max([t + m for t, m in zip(parts, more, strict=True)])
         if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and last + HANDOVER < ends[unit.lane] + more[unit.lane]:
             unit.cuts, unit.ready = cuts, parts
@@ -252,7 +280,8 @@ def _reorder(program: Program) -> None:
 
 
 def _rows(members: Sequence[Op], region: Region | None) -> int:
-    """The rows by which a unit can be cut: those of its result, if each comes from the same rows of large operands. 0 where it cannot."""
+    """The rows by which a unit can be cut: those of its result, if each comes from the same rows of large operands. 0
+    where it cannot."""
     if region is not None:
         return region.shape[0]
     (op,) = members
@@ -266,7 +295,8 @@ def _rows(members: Sequence[Op], region: Region | None) -> int:
 
 
 def cut_operand(op: Op, k: int, start: int, stop: int) -> Any:
-    """The function that takes the part of operand ``k`` from which these rows of the result come; None where it is all of it."""
+    """The function that takes the part of operand ``k`` from which these rows of the result come; None where it is all
+    of it."""
     a = op.args[k]
     shape = a.shape if isinstance(a, (Op, np.ndarray)) else ()
     if op.rule is contraction._matmul:
@@ -275,8 +305,13 @@ def cut_operand(op: Op, k: int, start: int, stop: int) -> Any:
 
 
 def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool:
-    """Whether a part of ``op``, cut by ``cuts``, reads but the part on its lane of ``a``, whose memory was cut by ``before``."""
-    if not before or not cuts or cut_operand(op, next(k for k, other in enumerate(op.args) if other is a), 0, 1) is None:
+    """Whether a part of ``op``, cut by ``cuts``, reads but the part on its lane of ``a``, whose memory was cut by
+    ``before``."""
+    if (
+        not before
+        or not cuts
+        or cut_operand(op, next(k for k, other in enumerate(op.args) if other is a), 0, 1) is None
+    ):
         return False
     while a is not origin(a):
         if a.rule is layout._transpose:
@@ -299,7 +334,8 @@ def _cost(op: Op) -> float:
 
 
 def _share(unit: _Unit, part: float, width: int) -> float:
-    """What a part of its rows costs a lane: calls are made on each, one at a time, and each packs the right factor of a product."""
+    """What a part of its rows costs a lane: calls are made on each, one at a time, and each packs the right factor of a
+    product."""
     op = unit.members[0]
     calls = CALL * len(unit.members)
     packed = _packing(op)

@@ -1,4 +1,5 @@
-"""Sums of squares, by which arrays are seen to be finite: one call of BLAS where a test of every element takes three of NumPy, and a bound for products."""
+"""Sums of squares, by which arrays are seen to be finite: one call of BLAS where a test of every element takes three of
+NumPy, and a bound for products."""
 
 from typing import Any
 
@@ -13,12 +14,15 @@ FLAT = 2**13
 
 
 def norm(x: Op, program: Program) -> Op | None:
-    """The operation that adds up the squares of ``x``, or of an array of which it is a view: all of them, or row by row. None where there is none."""
+    """The operation that adds up the squares of ``x``, or of an array of which it is a view: all of them, or row by
+    row. None where there is none."""
     whole = origin(x)
     x = whole if whole.size <= 4 * x.size else x
     if x.dtype not in (np.float32, np.float64) or not x.size:
         return None
-    found = next((op for op in program.ops if op.rule is contraction._dot and all([_shows(a, x) for a in op.args])), None)
+    found = next(
+        (op for op in program.ops if op.rule is contraction._dot and all([_shows(a, x) for a in op.args])), None
+    )
     if found is not None:
         return found
     made = []

@@ -9,7 +9,8 @@ from scg.plans.program import Op, Program
 
 
 def signs(program: Program) -> int:
-    """--x = x, (-a)(-b) = ab, a + (-b) = a - b, a - (-b) = a + b, x - 0 = x, 1 x = x, x / 1 = x, broadcasting to the same shape."""
+    """--x = x, (-a)(-b) = ab, a + (-b) = a - b, a - (-b) = a + b, x - 0 = x, 1 x = x, x / 1 = x, broadcasting to the
+    same shape."""
     return program.rewrite(_changed)
 
 

@@ -1,7 +1,9 @@
-"""One exponential for softplus and its derivative: log(1 + e) and e / (1 + e) with e = exp(x), in place of eleven passes.
+"""One exponential for softplus and its derivative: log(1 + e) and e / (1 + e) with e = exp(x), in place of eleven
+passes.
 
-Accurate in both tails, but infinite where exp(x) overflows (x > 88 in float32, > 709 in float64). log(1 + e) is therefore looked at: where it is
-not finite, the call runs again as it was written, and so do all later ones with its shapes.
+Accurate in both tails, but infinite where exp(x) overflows (x > 88 in float32, > 709 in float64). log(1 + e) is
+therefore looked at: where it is not finite, the call runs again as it was written, and so do all later ones with its
+shapes.
 """
 
 from typing import Any
@@ -12,12 +14,18 @@ from scg.primitives import special
 
 
 def softplus(program: Program) -> int:
-    """softplus(x) = log1p(e); its slope, -expm1(-softplus(x)), = e / (1 + e). Before the composite maps are taken apart."""
+    """softplus(x) = log1p(e); its slope, -expm1(-softplus(x)), = e / (1 + e). Before the composite maps are taken
+    apart."""
     exponentials: dict[int, Op] = {}
     operands: dict[int, Any] = {}  # by id of log1p(e): x
 
     def change(op: Op, add: Any) -> Op | None:
-        if op.rule is special.softplus and type(op.args[0]) is Op and op.args[0].dtype == op.dtype and op.dtype.kind == "f":
+        if (
+            op.rule is special.softplus
+            and type(op.args[0]) is Op
+            and op.args[0].dtype == op.dtype
+            and op.dtype.kind == "f"
+        ):
             x = op.args[0]
             e = exponentials.get(id(x)) or exponentials.setdefault(id(x), add(op.like(EXP, x)))
             made = add(op.like(LOG1P, e))

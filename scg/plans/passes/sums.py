@@ -1,4 +1,5 @@
-"""Sums over the last axis as row-wise products: sum(a b) needs no array for a b, and BLAS adds long rows in half the time. Roundings differ."""
+"""Sums over the last axis as row-wise products: sum(a b) needs no array for a b, and BLAS adds long rows in half the
+time. Roundings differ."""
 
 from typing import Any
 
@@ -22,7 +23,12 @@ def sums(program: Program) -> int:
 
 
 def _changed(op: Op, add: Any, users: dict[int, Any]) -> Op | None:
-    if op.rule is not reduction._sum or type(op.args[0]) is not Op or op.dtype.kind != "f" or op.args[0].dtype != op.dtype:
+    if (
+        op.rule is not reduction._sum
+        or type(op.args[0]) is not Op
+        or op.dtype.kind != "f"
+        or op.args[0].dtype != op.dtype
+    ):
         return None
     x = op.args[0]
     axis = op.statics["axis"]

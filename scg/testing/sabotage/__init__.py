@@ -1,4 +1,5 @@
-"""Saboteurs: deliberately wrong gradient estimators, each on a graph where its mistake matters, for tests of what should catch them."""
+"""Saboteurs: deliberately wrong gradient estimators, each on a graph where its mistake matters, for tests of what
+should catch them."""
 
 import re
 from collections.abc import Callable
@@ -9,16 +10,16 @@ from typing import Any, final
 import numpy as np
 
 from scg import estimators as rules
-from scg.calculus import grad
+from scg.core.operands import frozen
 from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
-from scg.estimator import Estimator
 from scg.estimators import ScoreFunction
-from scg.operands import frozen
-from scg.sample import sample
 from scg.special import logsumexp
-from scg.stochastic import Graph, trace
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.graph import Graph, trace
+from scg.stochastic.sites import sample
 from scg.testing.sabotage import elsewhere as away
 from scg.testing.sabotage import scores
+from scg.transforms import grad
 
 
 @final
@@ -60,7 +61,13 @@ class Saboteur:
 
     def __str__(self) -> str:
         cost = (self.program.__doc__ or self.program.__name__).rstrip(".")
-        rows = [("known from", self.source), ("the rule", self.rule), ("right is", self.right), ("cost", cost), ("at", self.theta.tolist())]
+        rows = [
+            ("known from", self.source),
+            ("the rule", self.rule),
+            ("right is", self.right),
+            ("cost", cost),
+            ("at", self.theta.tolist()),
+        ]
         lines = [f"  {what:<12}{_FUNCTION.sub(_called, str(text))}" for what, text in rows if text != ""]
         return "\n".join([f"{self.name}: {self.mistake}", *lines])
 
@@ -70,7 +77,12 @@ _FUNCTION, _called = re.compile("<function _?([a-z_]+) at 0x[0-9a-f]+>"), r"\1"
 
 def saboteurs() -> tuple[Saboteur, ...]:
     """All of them, made anew: ``assert_unbiased`` must reject each, for every seed, and pass its twin."""
-    return tuple([Saboteur(name, what, program, frozen(np.array(at)), *both, source) for name, program, at, *both, what, source in _rows()])
+    return tuple(
+        [
+            Saboteur(name, what, program, frozen(np.array(at)), *both, source)
+            for name, program, at, *both, what, source in _rows()
+        ]
+    )
 
 
 def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:

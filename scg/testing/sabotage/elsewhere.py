@@ -1,4 +1,5 @@
-"""Wrong rules of the other kinds: relaxed draws, sums over values, proposals, measures, antithetic partners, control variates."""
+"""Wrong rules of the other kinds: relaxed draws, sums over values, proposals, measures, antithetic partners, control
+variates."""
 
 import math
 from collections.abc import Callable
@@ -9,16 +10,16 @@ import numpy as np
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical
 from scg.distributions.uniform import UNIT
-from scg.estimator import Accounted, Estimator
 from scg.estimators.arm import logit, own, placed
 from scg.estimators.enumerate import listed, values_at
 from scg.estimators.measure import RAYLEIGH
 from scg.estimators.rebar import hidden
 from scg.estimators.sets import WithoutReplacement
 from scg.primitives.layout import stop_gradient
-from scg.sample import Site, noise_node, place
 from scg.special import sigmoid, softmax
-from scg.surrogate import Downstream, first_order, score
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, noise_node, place
+from scg.stochastic.surrogate import Downstream, first_order, score
 
 
 @final
@@ -46,7 +47,8 @@ class Warm(Estimator):
 
 @final
 class SampledEnumeration(Estimator):
-    """sum_k F(k) d p_k for one draw; for a batch of them the term of one k that is drawn by p, not divided by its probability."""
+    """sum_k F(k) d p_k for one draw; for a batch of them the term of one k that is drawn by p, not divided by its
+    probability."""
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
@@ -74,12 +76,16 @@ class AsWithReplacement(Estimator):
         drawn = own(down, placed(down, WithoutReplacement(np.moveaxis(held, 0, -1), self.k)))
         chosen = np.moveaxis(drawn, -1, 0)
         f = down.one_by_one(values_at(atoms, chosen, down))
-        return np.sum(first_order(np.take_along_axis(p, chosen, axis=0), f / np.take_along_axis(held, chosen, axis=0))) / self.k
+        return (
+            np.sum(first_order(np.take_along_axis(p, chosen, axis=0), f / np.take_along_axis(held, chosen, axis=0)))
+            / self.k
+        )
 
 
 @final
 class Proposed(Estimator):
-    """(1/n) sum_i w_i F(v_i) d log p(v_i), v_i from a uniform proposal q, w = p/q; ``weights`` "right", "left out", "self-normalized"."""
+    """(1/n) sum_i w_i F(v_i) d log p(v_i), v_i from a uniform proposal q, w = p/q; ``weights`` "right", "left out",
+    "self-normalized"."""
 
     def __init__(self, samples: int, weights: str):
         self.samples, self.weights = samples, weights
@@ -95,7 +101,9 @@ class Proposed(Estimator):
         taken = np.take_along_axis(p, chosen, axis=0)
         held = own(down, taken)
         w = held / q
-        total = {"right": self.samples, "self-normalized": np.sum(w, axis=0), "left out": self.samples * w}[self.weights]
+        total = {"right": self.samples, "self-normalized": np.sum(w, axis=0), "left out": self.samples * w}[
+            self.weights
+        ]
         return np.sum(first_order(taken, w * f / held / total))
 
 
@@ -122,12 +130,15 @@ class Uncorrected(Estimator):
             return None
         mean = own(down, np.broadcast_to(down.distribution.mean, down.node.shape))
         terms, slope = down.sloped(mean[None])
-        return np.sum(first_order(score(down.node), down.now() - down.total(terms)[0] - slope[0] * (own(down, down.node) - mean)))
+        return np.sum(
+            first_order(score(down.node), down.now() - down.total(terms)[0] - slope[0] * (own(down, down.node) - mean))
+        )
 
 
 @final
 class Antithetic(Estimator):
-    """DisARM, (F(b) - F(b')) (2b - 1) 1[b != b'] sigma(|l|) / 2, with another ``factor`` than 1/2, or without the absolute value."""
+    """DisARM, (F(b) - F(b')) (2b - 1) 1[b != b'] sigma(|l|) / 2, with another ``factor`` than 1/2, or without the
+    absolute value."""
 
     def __init__(self, factor: float = 0.5, absolute: bool = True):
         self.factor, self.absolute = factor, absolute
@@ -140,14 +151,17 @@ class Antithetic(Estimator):
         s = 2 * b - 1
         flip = own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(s * l, 0)))))
         partner = down.at((b + flip - 2 * b * flip)[None])[0]
-        return np.sum(first_order(eta, (down.now() - partner) * flip * s * self.factor * sigmoid(abs(l) if self.absolute else l)))
+        return np.sum(
+            first_order(eta, (down.now() - partner) * flip * s * self.factor * sigmoid(abs(l) if self.absolute else l))
+        )
 
 
 @final
 class Controlled(Estimator):
     """(F - c(z')) d log p(b) + d c(z) - d c(z'), c(z) = F(sigmoid(z / temperature)): REBAR, with one ``mistake``.
 
-    "noise"     z' = h(p) + h(v') with h(x) = log x + log1p(x) where logit x = log x - log1p(-x) belongs, v' = 1 - p + v p for b = 1 and
+    "noise"     z' = h(p) + h(v') with h(x) = log x + log1p(x) where logit x = log x - log1p(-x) belongs, v' = 1 - p + v
+    p for b = 1 and
                 v (1 - p) for b = 0
     "detached"  + d c(z) - d c(z') is left out
     "one"       z, which is independent of b's score only given b, stands for z' as well
@@ -180,9 +194,11 @@ class Controlled(Estimator):
 
 @final
 class Reweighted(Estimator):
-    """sum_k W_k^power (d log w_k / dz_k) dz_k/dphi for the loc of a normal guide, W the normalized weights of a log-mean-exp.
+    """sum_k W_k^power (d log w_k / dz_k) dz_k/dphi for the loc of a normal guide, W the normalized weights of a
+    log-mean-exp.
 
-    The cost itself adds - sum_k W_k d log q(z_k; phi) at fixed z, which ``dropped`` takes away. Power 1 with it, and 2 without, are right.
+    The cost itself adds - sum_k W_k d log q(z_k; phi) at fixed z, which ``dropped`` takes away. Power 1 with it, and 2
+    without, are right.
     """
 
     def __init__(self, log_p: Callable[[Any], Any], power: int, dropped: bool):

@@ -1,4 +1,5 @@
-"""Wrong score functions and baselines. The right rule is d/dt E[f(z)] = E[(F - b) d/dt log p(z; t)], b independent of z."""
+"""Wrong score functions and baselines. The right rule is d/dt E[f(z)] = E[(F - b) d/dt log p(z; t)], b independent of
+z."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -7,13 +8,13 @@ import numpy as np
 
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.subset import UniformSubset
-from scg.estimator import Accounted, Estimator
 from scg.estimators import Baseline, Reparameterized
 from scg.estimators.arm import logit, own, placed
 from scg.estimators.baselines import squared_score
 from scg.primitives.layout import stop_gradient
-from scg.sample import Site, place
-from scg.surrogate import Downstream, box, first_order, score
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, place
+from scg.stochastic.surrogate import Downstream, box, first_order, score
 
 
 class _Score(Estimator):
@@ -52,7 +53,8 @@ class Immediate(_Score):
 
 @final
 class Upstream(Estimator):
-    """d (log p (F + U)) with F held and the upstream cost U not: the extra log p dU has not the mean zero that U d log p has."""
+    """d (log p (F + U)) with F held and the upstream cost U not: the extra log p dU has not the mean zero that U d log
+    p has."""
 
     def __init__(self, upstream: Callable[[Any], Any]):
         self.upstream = upstream
@@ -89,7 +91,9 @@ class Standardized(Estimator):
         f = down.at(draws)
         centred = f - np.mean(f, axis=0, keepdims=True)
         deviation = np.sqrt(np.mean(centred * centred, axis=0, keepdims=True) + 1e-12)
-        return np.sum(first_order(down.distribution.log_prob(stop_gradient(draws)), centred / deviation / (self.samples - 1)))
+        return np.sum(
+            first_order(down.distribution.log_prob(stop_gradient(draws)), centred / deviation / (self.samples - 1))
+        )
 
 
 @final
@@ -173,7 +177,8 @@ class FixedEnds(_Score):
 
 @final
 class FirstOrderOnly(Estimator):
-    """(log p - stop_gradient(log p)) stop_gradient(F): right once; differentiated twice it lacks (d log p)^2 F and d log p dF."""
+    """(log p - stop_gradient(log p)) stop_gradient(F): right once; differentiated twice it lacks (d log p)^2 F and d
+    log p dF."""
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
@@ -189,7 +194,11 @@ class AnyOrder(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        return np.sum((box(score(down.node)) - 1) * down.now()) if down.graph else np.sum(first_order(score(down.node), down.now()))
+        return (
+            np.sum((box(score(down.node)) - 1) * down.now())
+            if down.graph
+            else np.sum(first_order(score(down.node), down.now()))
+        )
 
 
 @final

@@ -1,4 +1,5 @@
-"""Which estimators a stochastic node accepts: found by asking them, so that a new one takes part as soon as it is exported."""
+"""Which estimators a stochastic node accepts: found by asking them, so that a new one takes part as soon as it is
+exported."""
 
 import functools
 import inspect
@@ -10,16 +11,17 @@ import numpy as np
 from hypothesis import strategies as st
 
 from scg import estimators
+from scg.core.backward import pull
+from scg.core.node import Node
+from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
-from scg.estimator import Estimator
 from scg.estimators import Baseline
-from scg.gradient import pull
-from scg.graph import Node
-from scg.stochastic import Graph
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.graph import Graph
 from scg.testing.program import IMPORTS, Program
-from scg.tree import leaves
 
-# What to call a class with, by the name of the argument; arguments of other names keep their defaults. The text of a value is in terms of ``scg`` and ``np``.
+# What to call a class with, by the name of the argument; arguments of other names keep their defaults. The text of a
+# value is in terms of ``scg`` and ``np``.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "samples": ("1", "2"),
     "k": ("2",),
@@ -34,11 +36,13 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 def bindings(
     graph: Graph | Program, *, unbiased: bool | None = True, order: int = 1, estimators: Sequence[str] | None = None
 ) -> st.SearchStrategy[dict[str, Estimator]]:
-    """Assignments {name: estimator} that ``graph.bind`` takes, one for every stochastic node that has parameters, of all that are valid.
+    """Assignments {name: estimator} that ``graph.bind`` takes, one for every stochastic node that has parameters, of
+    all that are valid.
 
-    Valid: accepted by the estimator's ``check``, and by the surrogate, for this graph. ``unbiased`` True (False): only estimators that claim to
-    be (not to be) so, None: all. ``order`` 2: only those that a second derivative can be taken of. ``estimators`` are texts as in ``candidates()``,
-    which are drawn from instead of all of the package's. Every draw has fresh instances, as some of them learn.
+    Valid: accepted by the estimator's ``check``, and by the surrogate, for this graph. ``unbiased`` True (False): only
+    estimators that claim to be (not to be) so, None: all. ``order`` 2: only those that a second derivative can be taken
+    of. ``estimators`` are texts as in ``candidates()``, which are drawn from instead of all of the package's. Every
+    draw has fresh instances, as some of them learn.
 
     Raises ScgValueError where a node has none.
     """
@@ -46,7 +50,9 @@ def bindings(
     choices = valid(graph, unbiased=unbiased, order=order, estimators=estimators)
     for name, texts in choices.items():
         if not texts:
-            raise ScgValueError(f"no estimator is valid for {name}, {graph.stochastic[name].statics['site']!r} ({here()})")
+            raise ScgValueError(
+                f"no estimator is valid for {name}, {graph.stochastic[name].statics['site']!r} ({here()})"
+            )
     texts = st.fixed_dictionaries({name: st.sampled_from(found) for name, found in choices.items()})
     return texts.map(made).filter(lambda binding: works(graph, binding, order))
 
@@ -54,7 +60,8 @@ def bindings(
 def valid(
     graph: Graph, *, unbiased: bool | None = True, order: int = 1, estimators: Sequence[str] | None = None
 ) -> dict[str, list[str]]:
-    """For every stochastic node that has parameters the texts of the estimators that are valid for it, the others being as they are."""
+    """For every stochastic node that has parameters the texts of the estimators that are valid for it, the others being
+    as they are."""
     chosen = {}
     for name, node in graph.stochastic.items():
         law = node.statics["site"].distribution
@@ -120,14 +127,19 @@ def names() -> dict[str, Any]:
 
 @functools.cache
 def candidates(unbiased: bool | None = True) -> tuple[str, ...]:
-    """The package's estimators as texts, such as ``scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())``, the plainest first.
+    """The package's estimators as texts, such as ``scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())``, the
+    plainest first.
 
     Every class with every combination of the ``ARGUMENTS`` that its signature names.
     """
     found: list[str] = []
     for name in sorted(estimators.__all__, key=lambda name: (name != "ScoreFunction", name)):
         cls = getattr(estimators, name)
-        if issubclass(cls, Estimator) and not inspect.isabstract(cls) and (unbiased is None or cls.unbiased == unbiased):
+        if (
+            issubclass(cls, Estimator)
+            and not inspect.isabstract(cls)
+            and (unbiased is None or cls.unbiased == unbiased)
+        ):
             found += _calls(name, cls)
     return tuple(found)
 
@@ -139,7 +151,8 @@ def _baselines() -> tuple[str, ...]:
         cls = getattr(estimators, name)
         if issubclass(cls, Baseline) and not inspect.isabstract(cls):
             calls = _calls(name, cls)
-            found.append(tuple([f"{call}(1.0)" if callable(instance(call)) else call for call in calls]))  # one that needs its inputs
+            # one that needs its inputs
+            found.append(tuple([f"{call}(1.0)" if callable(instance(call)) else call for call in calls]))
     return tuple([text for texts in found for text in texts])
 
 
@@ -151,7 +164,10 @@ def _calls(name: str, cls: type) -> list[str]:
         if not values and not default and parameter.kind is not parameter.VAR_KEYWORD:
             raise ScgTypeError(f"{name} needs {key}, for which no value is known: add one to ARGUMENTS ({here()})")
         if values:
-            named[key] = [(key, value) if value != default else None for value in dict.fromkeys([default, *values] if default else values)]
+            named[key] = [
+                (key, value) if value != default else None
+                for value in dict.fromkeys([default, *values] if default else values)
+            ]
     calls = []
     for combination in itertools.product(*named.values()):
         given = ", ".join([f"{key}={value}" for key, value in filter(None, combination)])

@@ -45,7 +45,8 @@ class Pick:
         return Value(text, x) if x.ndim == 1 else Value(f"np.ravel({text})", np.ravel(x))
 
     def with_(self, *others: Value) -> Value:
-        """One that broadcasts with ``others`` to a result that is not too large; rather not one of them, for x - x is no test."""
+        """One that broadcasts with ``others`` to a result that is not too large; rather not one of them, for x - x is
+        no test."""
         shapes = [o.array.shape for o in others]
         fit = [v for v in self.values if size_of(*shapes, v.array.shape) <= self.max_elements]
         return self.one(sorted(fit, key=lambda v: any(v.text in o.text for o in others)))
@@ -68,7 +69,9 @@ class Pick:
         """The statics of a reduction: no axis, one, or several; kept or not."""
         pairs = [(i, j) for i in range(x.ndim) for j in range(i + 1, x.ndim)]
         axis = self.axis(x, None, *pairs)
-        return self.one(["", ", keepdims=True"]) if axis is None else f", axis={axis}" + self.one(["", ", keepdims=True"])
+        return (
+            self.one(["", ", keepdims=True"]) if axis is None else f", axis={axis}" + self.one(["", ", keepdims=True"])
+        )
 
     def square(self) -> Value:
         """A square matrix, or a stack of them."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.backward import pull
+from scg.core.node import parameter
 from scg.errors import ScgError
-from scg.gradient import pull
-from scg.graph import parameter
-from scg.surrogate import surrogate
+from scg.stochastic.surrogate import surrogate
 from scg.testing.strategies.bindings import accepting, candidates, names
 
 

@@ -1,4 +1,5 @@
-"""Whole stochastic graphs, drawn as programs: chains, branches and diamonds of draws, and costs that are sums of parts of them."""
+"""Whole stochastic graphs, drawn as programs: chains, branches and diamonds of draws, and costs that are sums of parts
+of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from scg.errors import ScgError
-from scg.stochastic import Graph
+from scg.stochastic.graph import Graph
 from scg.testing.program import Program
 from scg.testing.strategies.families import ENDLESS, FINITE, Family, accepted
 
@@ -53,16 +54,17 @@ def graphs(
         def test_surrogate_preserves_value(graph):
             assert graph.surrogate().value == graph.cost.value
 
-    From one to ``nodes`` draws, some with parameters that depend on earlier ones, with batch and sample axes, and a cost of a few parts: sums,
-    means and products of slices, picks, reductions and contractions of draws and parameters, which are nested dicts and lists. Not
-    every draw need reach the cost. ``finite``: of finitely many values, at most ``outcomes`` jointly; else continuous and endless laws come
-    as well. ``branches``: the cost may have an ``if`` on a draw, at which a replay raises GuardError. ``order`` 2: estimators that
-    have second derivatives. ``estimators``: texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters and constants.
-    ``nested``: the cost is made of the value and of the gradient of a cost with draws of its own, of which some are made before: sums, products, and
-    what is not linear in them.
+    From one to ``nodes`` draws, some with parameters that depend on earlier ones, with batch and sample axes, and a
+    cost of a few parts: sums, means and products of slices, picks, reductions and contractions of draws and parameters,
+    which are nested dicts and lists. Not every draw need reach the cost. ``finite``: of finitely many values, at most
+    ``outcomes`` jointly; else continuous and endless laws come as well. ``branches``: the cost may have an ``if`` on a
+    draw, at which a replay raises GuardError. ``order`` 2: estimators that have second derivatives. ``estimators``:
+    texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters and constants.
+    ``nested``: the cost is made of the value and of the gradient of a cost with draws of its own, of which some are
+    made before: sums, products, and what is not linear in them.
 
-    A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are part of what is drawn, so a
-    verdict on it is a function of the graph and of a seed.
+    A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are
+    part of what is drawn, so a verdict on it is a function of the graph and of a seed.
     """
     texts = None if estimators is None else tuple(estimators)
     for family in FINITE if finite else FINITE + ENDLESS:
@@ -115,7 +117,8 @@ class _Writer:
 
 
 _VALUES = (0.5, -0.5, 0.25, 1.0, -1.0, 0.75, -0.25, 0.0, 1.5)
-_STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (  # of the parameters: how to build one, and the paths and shapes of leaves
+# of the parameters: how to build one, and the paths and shapes of leaves
+_STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (
     (lambda a: a[0], (("theta", ()),)),
     (lambda a: a[0], (("theta", (2,)),)),
     (lambda a: a[0], (("theta", (3,)),)),
@@ -130,11 +133,23 @@ _STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (  # of the
 
 @st.composite
 def _graphs(
-    draw: Any, nodes: int, outcomes: int, finite: bool, branches: bool, order: int, texts: tuple[str, ...] | None, dtype: np.dtype[Any], nested: bool
+    draw: Any,
+    nodes: int,
+    outcomes: int,
+    finite: bool,
+    branches: bool,
+    order: int,
+    texts: tuple[str, ...] | None,
+    dtype: np.dtype[Any],
+    nested: bool,
 ) -> DrawnGraph:
     w = _Writer(draw, dtype, outcomes)
     build, places = w.of(_STRUCTURES)
-    arrays = [np.array(draw(st.lists(st.sampled_from(_VALUES), min_size=n, max_size=n)), dtype).reshape(s) for _, s in places if (n := math.prod(s)) >= 0]
+    arrays = [
+        np.array(draw(st.lists(st.sampled_from(_VALUES), min_size=n, max_size=n)), dtype).reshape(s)
+        for _, s in places
+        if (n := math.prod(s)) >= 0
+    ]
     w.leaves = [Expr(path, shape) for path, shape in places]
     plain, bound = [], []
     for name in "abcdefgh"[: w.of((1, *(2 * tuple(range(2, nodes + 1)))))]:
@@ -149,14 +164,17 @@ def _graphs(
     outer = _nested(w, before) if nested else []
 
     def program(chosen: list[str]) -> Program:
-        lines = [line.replace("ESTIMATOR", chosen.pop(0), 1) if "ESTIMATOR" in line else line for line in [*w.lines, *costs]]
+        lines = [
+            line.replace("ESTIMATOR", chosen.pop(0), 1) if "ESTIMATOR" in line else line for line in [*w.lines, *costs]
+        ]
         if nested:
             inside = ["def inner(theta):", *[f"    {line}" for line in lines[before:]]]
             lines = [*lines[:before], *inside, *outer]
         source = "def cost(theta, rng):\n" + "".join([f"    {line}\n" for line in lines])
         return Program(source, {"theta": build(arrays)}, seed=seed)
 
-    if bound == plain or not _works(program(list(bound)), order):  # one of its own, as some estimators learn from being asked
+    # one of its own, as some estimators learn from being asked
+    if bound == plain or not _works(program(list(bound)), order):
         bound = plain
     try:
         return DrawnGraph(program(list(bound)))
@@ -164,7 +182,8 @@ def _graphs(
         reject()
 
 
-_OVERFLOWS = (ScgError, ArithmeticError, RuntimeWarning, ValueError)  # of laws, of Python, of NumPy, and of its generators
+# of laws, of Python, of NumPy, and of its generators
+_OVERFLOWS = (ScgError, ArithmeticError, RuntimeWarning, ValueError)
 
 
 def _works(program: Program, order: int) -> bool:
@@ -223,7 +242,11 @@ def _views(w: _Writer, name: str, shape: Shape, family: Family) -> list[Expr]:
         ]
         if w.dtype == float:  # with whole numbers only that stays what it is
             views.insert(1, Expr(f"(0.5 * {name})", shape))
-        views += [Expr(f"{leaf.text}[{name}]", shape) for leaf in w.leaves if len(leaf.shape) == 1 and leaf.shape[0] >= family.size]
+        views += [
+            Expr(f"{leaf.text}[{name}]", shape)
+            for leaf in w.leaves
+            if len(leaf.shape) == 1 and leaf.shape[0] >= family.size
+        ]
         return views
     if family.kind == "vector":
         weights = w.array([1.0, -0.5, 2.0][: family.k])
@@ -292,7 +315,15 @@ _LAYOUT: tuple[tuple[str, Callable[[Shape], Any]], ...] = (
     ("np.repeat(X, 2, axis=0)", lambda s: (2 * s[0], *s[1:])),
 )
 _BENT = ("(X - 0.45) ** 2", "np.exp(0.5 * X)", "np.sin(X)", "X * X", "np.tanh(X)", "1 / (1 + X * X)")
-_JOINED = ("X * Y", "X + Y", "X - Y", "np.sin(X + 0.3 * Y)", "np.exp(0.25 * X * Y)", "np.maximum(X, 0.3 * Y)", "X / (1 + Y * Y)")
+_JOINED = (
+    "X * Y",
+    "X + Y",
+    "X - Y",
+    "np.sin(X + 0.3 * Y)",
+    "np.exp(0.25 * X * Y)",
+    "np.maximum(X, 0.3 * Y)",
+    "X / (1 + Y * Y)",
+)
 
 
 def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
@@ -320,11 +351,28 @@ def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
 
 def _nested(w: _Writer, before: int) -> list[str]:
     """The lines of a cost that is made of the gradient of another one, ``inner``, and of the draws before it."""
-    slope = " + ".join([f"{c} * np.sum({leaf.text.replace('theta', 'slope')})" for c, leaf in zip((1.0, -0.5, 2.0, 0.7), w.leaves, strict=False)])
+    slope = " + ".join(
+        [
+            f"{c} * np.sum({leaf.text.replace('theta', 'slope')})"
+            for c, leaf in zip((1.0, -0.5, 2.0, 0.7), w.leaves, strict=False)
+        ]
+    )
     views = [f"np.sum({d.views[0].text})" for d in w.drawn[:before]]
     weight = w.of(["value", "0.7", f"np.sum({w.leaves[0].text})", *views])
-    ways = ("slope + value", "slope", "slope * WEIGHT", "slope ** 2", "WEIGHT * slope + np.sin(slope)", "np.tanh(slope - WEIGHT) + slope", "value * slope - WEIGHT")
-    return ["value, slope = scg.value_and_grad(inner)(theta)", f"slope = {slope}", f"return {w.of(ways).replace('WEIGHT', weight)}"]
+    ways = (
+        "slope + value",
+        "slope",
+        "slope * WEIGHT",
+        "slope ** 2",
+        "WEIGHT * slope + np.sin(slope)",
+        "np.tanh(slope - WEIGHT) + slope",
+        "value * slope - WEIGHT",
+    )
+    return [
+        "value, slope = scg.value_and_grad(inner)(theta)",
+        f"slope = {slope}",
+        f"return {w.of(ways).replace('WEIGHT', weight)}",
+    ]
 
 
 def _part(w: _Writer, finite: bool) -> str:
@@ -344,7 +392,9 @@ def _part(w: _Writer, finite: bool) -> str:
 def _step(w: _Writer, e: Expr) -> Expr:
     kind = w.one("layout", "join", "bend")
     if kind == "layout" and e.shape:
-        fitting = [(text, shape) for text, of in _LAYOUT if (shape := of(e.shape)) is not None and math.prod(shape) <= 16]
+        fitting = [
+            (text, shape) for text, of in _LAYOUT if (shape := of(e.shape)) is not None and math.prod(shape) <= 16
+        ]
         text, shape = w.of(fitting)
         return Expr(text.replace("X", _inner(e.text)), shape)
     if kind == "bend":

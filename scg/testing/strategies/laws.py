@@ -1,4 +1,5 @@
-"""Parameters of laws, from the constraints that these declare: every class with ``constraints`` has a strategy, from the package or not."""
+"""Parameters of laws, from the constraints that these declare: every class with ``constraints`` has a strategy, from
+the package or not."""
 
 import dataclasses
 import functools
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 
 from scg import distributions as dist
 from scg.distributions.base import Distribution, Parameterized
-from scg.distributions.constraints import Constraint, Integers, LowerCholesky, Matrix, OneHot, Simplex, Vector, positive, real
+from scg.distributions.constraints import (
+    Constraint,
+    Integers,
+    LowerCholesky,
+    Matrix,
+    OneHot,
+    Simplex,
+    Vector,
+    positive,
+    real,
+)
 from scg.errors import ScgTypeError, ScgValueError, here
 
 Shape = tuple[int, ...]
@@ -23,7 +34,8 @@ _RAY = (1.0, 2.0, 0.5, 3.0, 1.5, 0.75, 4.0, 0.25)
 _PART = (0.5, 0.25, 0.75, 0.125, 0.875, 0.375, 0.625)
 _NEAR = 2.0**-6
 _LAWS = (dist.Normal, dist.Gumbel, dist.Logistic)  # on the whole line and continuous, so that any map applies to them
-_MAPS = (dist.Exp, dist.Affine, dist.Softplus)  # which no such law reaches so far out that it is rounded to an end of its range
+# which no such law reaches so far out that it is rounded to an end of its range
+_MAPS = (dist.Exp, dist.Affine, dist.Softplus)
 
 
 def parameters_of(
@@ -34,25 +46,36 @@ def parameters_of(
     dtype: Any = float,
     edges: bool = True,
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Valid parameters by name, so that ``distribution(**parameters)`` is a law: for any class of distributions (or bijections).
+    """Valid parameters by name, so that ``distribution(**parameters)`` is a law: for any class of distributions (or
+    bijections).
 
-    ``shape`` is the batch shape (None: some of up to two axes), which the parameters broadcast to, not all of them having all its axes;
-    ``size`` the length of an event's axes where events are vectors (None: 2 or 3). Parameters are arrays of ``dtype``; a field that is no
-    parameter is drawn as a whole number, and a law that the class is made of as a law. Where the class takes one of several parameters
-    (``probs`` or ``logits``) each choice comes. Numbers are round, of a size near 1; with ``edges`` some lie at a closed end of their set, an
-    infinite one too, or close by an open one. Parameters that the class ties to each other (low < high) are put in order.
+    ``shape`` is the batch shape (None: some of up to two axes), which the parameters broadcast to, not all of them
+    having all its axes; ``size`` the length of an event's axes where events are vectors (None: 2 or 3). Parameters are
+    arrays of ``dtype``; a field that is no parameter is drawn as a whole number, and a law that the class is made of as
+    a law. Where the class takes one of several parameters (``probs`` or ``logits``) each choice comes. Numbers are
+    round, of a size near 1; with ``edges`` some lie at a closed end of their set, an infinite one too, or close by an
+    open one. Parameters that the class ties to each other (low < high) are put in order.
 
-    Raises ScgTypeError for what is no such class, ScgValueError for a class that refuses whatever its constraints allow.
+    Raises ScgTypeError for what is no such class, ScgValueError for a class that refuses whatever its constraints
+    allow.
     """
-    if not (isinstance(distribution, type) and issubclass(distribution, Parameterized) and dataclasses.is_dataclass(distribution)):
-        raise ScgTypeError(f"parameters_of needs a class of distributions that is a dataclass, such as Normal, got {distribution!r} ({here()})")
+    if not (
+        isinstance(distribution, type)
+        and issubclass(distribution, Parameterized)
+        and dataclasses.is_dataclass(distribution)
+    ):
+        raise ScgTypeError(
+            f"parameters_of needs a class of distributions that is a dataclass, such as Normal, got {distribution!r}"
+            f" ({here()})"
+        )
     if np.dtype(dtype).kind != "f":
         raise ScgTypeError(f"parameters_of: dtype must be a floating-point one, got {np.dtype(dtype)} ({here()})")
     forms = _forms(distribution)
     if not forms:
         raise ScgValueError(
-            f"parameters_of found no parameters that {distribution.__name__} accepts, from its constraints {sorted(distribution.constraints)} and "
-            f"fields {[f.name for f in dataclasses.fields(distribution)]}: give its constraints, or draw them by st.builds ({here()})"
+            f"parameters_of found no parameters that {distribution.__name__} accepts, from its constraints"
+            f" {sorted(distribution.constraints)} and fields {[f.name for f in dataclasses.fields(distribution)]}: give"
+            f" its constraints, or draw them by st.builds ({here()})"
         )
     return _drawn(distribution, forms, shape, size, np.dtype(dtype), edges)
 
@@ -64,9 +87,15 @@ def distributions(
     dtype: Any = float,
     edges: bool = True,
 ) -> st.SearchStrategy[Any]:
-    """Laws of some classes, with the parameters that ``parameters_of`` draws; of all that the package exports where none is named."""
+    """Laws of some classes, with the parameters that ``parameters_of`` draws; of all that the package exports where
+    none is named."""
     chosen = classes or exported()
-    return st.one_of([parameters_of(c, shape=shape, size=size, dtype=dtype, edges=edges).map(functools.partial(_made, c)) for c in chosen])
+    return st.one_of(
+        [
+            parameters_of(c, shape=shape, size=size, dtype=dtype, edges=edges).map(functools.partial(_made, c))
+            for c in chosen
+        ]
+    )
 
 
 def exported(kind: type = Distribution) -> tuple[Any, ...]:
@@ -75,19 +104,28 @@ def exported(kind: type = Distribution) -> tuple[Any, ...]:
     return tuple([c for c in found if isinstance(c, type) and issubclass(c, kind) and dataclasses.is_dataclass(c)])
 
 
-def arrays_in(constraint: Constraint, shape: Shape = (), *, size: int = 3, dtype: Any = float, edges: bool = True) -> st.SearchStrategy[Any]:
-    """Arrays of events in a set: of shape ``shape``, and one or two axes of length ``size`` where the set is one of vectors or matrices."""
+def arrays_in(
+    constraint: Constraint, shape: Shape = (), *, size: int = 3, dtype: Any = float, edges: bool = True
+) -> st.SearchStrategy[Any]:
+    """Arrays of events in a set: of shape ``shape``, and one or two axes of length ``size`` where the set is one of
+    vectors or matrices."""
     if isinstance(constraint, OneHot):
         return _numbers(tuple(range(size)), shape).map(lambda k: (k[..., None] == np.arange(size)).astype(dtype))
     if isinstance(constraint, Simplex):
-        return _numbers((*_RAY, 0.0) if edges else _RAY, (*shape, size)).map(lambda w: _normalised(constraint, w, dtype))
+        return _numbers((*_RAY, 0.0) if edges else _RAY, (*shape, size)).map(
+            lambda w: _normalised(constraint, w, dtype)
+        )
     if isinstance(constraint, LowerCholesky):
         pair = st.tuples(_numbers(_LINE, (*shape, size, size)), _numbers(_RAY, (*shape, size)))
         return pair.map(lambda p: (np.tril(p[0], -1) + p[1][..., None] * np.eye(size)).astype(dtype))
     element = constraint.element if isinstance(constraint, (Vector, Matrix)) else constraint
     grid = _grid(element, edges and not (isinstance(constraint, Vector) and element is real), np.dtype(dtype))
     drawn = _numbers(grid, (*shape, *[size] * constraint.event_ndim)).map(lambda x: x.astype(dtype))
-    return drawn if element is not constraint or constraint.event_ndim == 0 else drawn.filter(lambda x: bool(np.all(constraint.contains(x))))
+    return (
+        drawn
+        if element is not constraint or constraint.event_ndim == 0
+        else drawn.filter(lambda x: bool(np.all(constraint.contains(x))))
+    )
 
 
 def _grid(constraint: Constraint, edges: bool, dtype: np.dtype[Any]) -> tuple[float, ...]:
@@ -97,7 +135,15 @@ def _grid(constraint: Constraint, edges: bool, dtype: np.dtype[Any]) -> tuple[fl
         start = low if math.isfinite(low) else min(0.0, high)
         inner, ends = [start + k for k in (1, 0, 2, 3, 4)], []
     elif math.isfinite(low) and math.isfinite(high):
-        inner, ends = [low + (high - low) * p for p in _PART], [low, high, low + (high - low) * _NEAR, high - (high - low) * _NEAR]
+        inner, ends = (
+            [low + (high - low) * p for p in _PART],
+            [
+                low,
+                high,
+                low + (high - low) * _NEAR,
+                high - (high - low) * _NEAR,
+            ],
+        )
     elif math.isfinite(low):
         inner, ends = [low + x for x in _RAY], [low, low + 0.125]
     elif math.isfinite(high):
@@ -110,7 +156,9 @@ def _grid(constraint: Constraint, edges: bool, dtype: np.dtype[Any]) -> tuple[fl
     if constraint.event_ndim == 0:
         found = found[np.broadcast_to(constraint.contains(found), found.shape)]
     if not found.size:
-        raise ScgValueError(f"no numbers are known that are {constraint}: draw them by a strategy of your own ({here()})")
+        raise ScgValueError(
+            f"no numbers are known that are {constraint}: draw them by a strategy of your own ({here()})"
+        )
     return tuple(found.tolist())
 
 
@@ -130,7 +178,8 @@ def _normalised(constraint: Constraint, w: Any, dtype: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """One way to make a law: which parameters are given, which fields are whole numbers, and of what kind its parts are."""
+    """One way to make a law: which parameters are given, which fields are whole numbers, and of what kind its parts
+    are."""
 
     parameters: tuple[str, ...]
     whole: tuple[str, ...]
@@ -189,11 +238,18 @@ def _accepted(cls: type[Parameterized], parameters: dict[str, Any]) -> dict[str,
 
 
 def _ordered(cls: type[Parameterized], parameters: dict[str, Any], sign: int) -> dict[str, Any] | None:
-    """Parameters of one constraint in rising (falling) order, element by element, strictly; None where there are none to order."""
+    """Parameters of one constraint in rising (falling) order, element by element, strictly; None where there are none
+    to order."""
     groups: dict[Any, list[str]] = {}
     for name in parameters:
-        groups.setdefault(id(cls.constraints[name]) if name in cls.constraints else type(parameters[name]), []).append(name)
-    groups = {k: names for k, names in groups.items() if len(names) > 1 and isinstance(parameters[names[0]], (int, np.ndarray))}
+        groups.setdefault(id(cls.constraints[name]) if name in cls.constraints else type(parameters[name]), []).append(
+            name
+        )
+    groups = {
+        k: names
+        for k, names in groups.items()
+        if len(names) > 1 and isinstance(parameters[names[0]], (int, np.ndarray))
+    }
     if not groups:
         return None
     new = dict(parameters)
@@ -216,7 +272,15 @@ def _ordered(cls: type[Parameterized], parameters: dict[str, Any], sign: int) ->
 
 
 @st.composite
-def _drawn(draw: Any, cls: type[Parameterized], forms: tuple[_Form, ...], shape: Shape | None, size: int | None, dtype: Any, edges: bool) -> Any:
+def _drawn(
+    draw: Any,
+    cls: type[Parameterized],
+    forms: tuple[_Form, ...],
+    shape: Shape | None,
+    size: int | None,
+    dtype: Any,
+    edges: bool,
+) -> Any:
     form = draw(st.sampled_from(forms))
     batch = draw(st.sampled_from(_SHAPES)) if shape is None else tuple(shape)
     n = draw(st.sampled_from((2, 3))) if size is None else size

@@ -1,4 +1,5 @@
-"""The operations that drawn programs are made of: how each is written down for operands on which it is smooth and well-conditioned."""
+"""The operations that drawn programs are made of: how each is written down for operands on which it is smooth and
+well-conditioned."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,15 +46,26 @@ def _apart(p: Pick, least: int) -> Value:
 # Elementwise, by one operand: where it is drawn from.
 FREE, POSITIVE = (-BOUND, BOUND), (0.5, np.inf)
 UNARY: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(["np.negative", "np.positive", "np.square", "np.exp", "np.exp2", "np.expm1", "np.sin", "np.cos", "np.sinh"], FREE),
-    **dict.fromkeys(["np.cosh", "np.tanh", "np.arctan", "np.arcsinh", "np.deg2rad", "np.rad2deg", "np.sinc", "np.i0"], FREE),
+    **dict.fromkeys(
+        ["np.negative", "np.positive", "np.square", "np.exp", "np.exp2", "np.expm1", "np.sin", "np.cos", "np.sinh"],
+        FREE,
+    ),
+    **dict.fromkeys(
+        ["np.cosh", "np.tanh", "np.arctan", "np.arcsinh", "np.deg2rad", "np.rad2deg", "np.sinc", "np.i0"], FREE
+    ),
     **dict.fromkeys(["np.log", "np.log2", "np.log10", "np.sqrt", "np.reciprocal", "np.cbrt"], POSITIVE),
     **dict.fromkeys(["np.arcsin", "np.arccos", "np.arctanh"], (-0.75, 0.75)),
     "np.log1p": (-0.5, np.inf),
     "np.tan": (-1.0, 1.0),
     "np.arccosh": (1.5, np.inf),
-    **{f"scipy.special.{name}": FREE for name in ["expit", "log_expit", "erf", "erfc", "erfcx", "dawsn", "ndtr", "log_ndtr", "j0", "j1"]},
-    **{f"scipy.special.{name}": POSITIVE for name in ["gammaln", "digamma", "rgamma", "y0", "i0e", "k0", "k1e", "entr", "exp1", "spence"]},
+    **{
+        f"scipy.special.{name}": FREE
+        for name in ["expit", "log_expit", "erf", "erfc", "erfcx", "dawsn", "ndtr", "log_ndtr", "j0", "j1"]
+    },
+    **{
+        f"scipy.special.{name}": POSITIVE
+        for name in ["gammaln", "digamma", "rgamma", "y0", "i0e", "k0", "k1e", "entr", "exp1", "spence"]
+    },
     "scipy.special.gamma": (0.5, BOUND),
     "scipy.special.logit": (0.125, 0.875),
     "scipy.special.ndtri": (0.125, 0.875),
@@ -91,7 +103,13 @@ def _operator(p: Pick) -> str:
 
 def _kinked(p: Pick, name: str) -> str:
     x = p.value()
-    y = p.one([v for v in p.values if size_of(v.array.shape, x.array.shape) <= p.max_elements and np.min(np.abs(v.array - x.array)) > GAP])
+    y = p.one(
+        [
+            v
+            for v in p.values
+            if size_of(v.array.shape, x.array.shape) <= p.max_elements and np.min(np.abs(v.array - x.array)) > GAP
+        ]
+    )
     return f"{name}({x.text}, {y.text})"
 
 
@@ -122,10 +140,16 @@ operation("np.where", "elementwise", _where)
 operation("np.clip", "elementwise", _clip)
 for _name in ("scipy.special.gammainc", "scipy.special.gammaincc"):
     operation(_name, "special", lambda p, f=_called(_name): _binary(p, f, (0.5, BOUND), (0.5, BOUND)), order=1)
-operation("scipy.special.betainc", "special", lambda p: f"special.betainc({p.one([0.5, 2.0])}, 1.5, {p.within(0.125, 0.875).text})")
+operation(
+    "scipy.special.betainc",
+    "special",
+    lambda p: f"special.betainc({p.one([0.5, 2.0])}, 1.5, {p.within(0.125, 0.875).text})",
+)
 operation("scipy.special.jv", "special", lambda p: f"special.jv({p.one([0, 2, 3])}, {p.within(0.5, BOUND).text})")
 operation("scg.special.logsumexp", "special", lambda p: _reduction(p, "scg.special.logsumexp"))
-operation("scg.special.softmax", "special", lambda p: f"scg.special.softmax({(x := p.array()).text}, axis={p.axis(x.array)})")
+operation(
+    "scg.special.softmax", "special", lambda p: f"scg.special.softmax({(x := p.array()).text}, axis={p.axis(x.array)})"
+)
 operation("scg.special.softplus", "special", lambda p: f"scg.special.softplus({p.value().text})")
 
 
@@ -138,7 +162,9 @@ def _reduction(p: Pick, name: str, fits: Callable[[np.ndarray], Any] = lambda x:
 def _along(p: Pick, form: str, low: int = 1, fits: Callable[[np.ndarray], Any] = lambda x: True, least: int = 1) -> str:
     """``form`` with an operand and one axis of at least ``least`` elements."""
     x = p.value(lambda x: x.ndim >= low and max(x.shape) >= least and fits(x))
-    return form.format(x=x.text, axis=p.one([i for i in range(-x.array.ndim, x.array.ndim) if x.array.shape[i] >= least]))
+    return form.format(
+        x=x.text, axis=p.one([i for i in range(-x.array.ndim, x.array.ndim) if x.array.shape[i] >= least])
+    )
 
 
 def _spread(p: Pick, name: str) -> str:
@@ -153,7 +179,11 @@ for _name in ("np.max", "np.min", "np.ptp", "np.median"):
     operation(_name, "reduction", lambda p, f=_name: _reduction(p, f, apart))
 operation("np.std", "reduction", lambda p: _spread(p, "np.std"))
 operation("np.average", "reduction", lambda p: f"np.average({(x := p.vector()).text}, weights=({x.text}**2 + 1.0))")
-operation("np.quantile", "reduction", lambda p: _along(p, f"np.quantile({{x}}, {p.one([0.25, 0.6])}, axis={{axis}})", fits=apart))
+operation(
+    "np.quantile",
+    "reduction",
+    lambda p: _along(p, f"np.quantile({{x}}, {p.one([0.25, 0.6])}, axis={{axis}})", fits=apart),
+)
 operation("np.cov", "reduction", lambda p: f"np.cov({p.value(lambda x: x.ndim == 2 and x.shape[1] > 1).text})")
 operation("np.cumsum", "reduction", lambda p: _along(p, "np.cumsum({x}, axis={axis})"))
 operation("np.cumprod", "reduction", lambda p: _along(p, "np.cumprod({x}, axis={axis})"))
@@ -169,13 +199,17 @@ operation("np.convolve", "signals", lambda p: f"np.convolve({p.vector().text}, {
 operation("np.polyval", "signals", lambda p: f"np.polyval({p.vector().text}, {p.within(-1.0, 1.0).text})")
 for _name in ("np.fft.fft", "np.fft.ifft", "np.fft.rfft"):
     operation(_name, "fourier", lambda p, f=_name: f"np.{p.one(['real', 'imag'])}({f}({p.array().text}))")
-operation("np.fft.irfft", "fourier", lambda p: f"np.fft.irfft(np.fft.rfft({(x := p.array()).text})**2, {x.array.shape[-1]})")
+operation(
+    "np.fft.irfft", "fourier", lambda p: f"np.fft.irfft(np.fft.rfft({(x := p.array()).text})**2, {x.array.shape[-1]})"
+)
 
 
 # Contractions.
 def _product(p: Pick, form: str, fits: Callable[[np.ndarray, np.ndarray], Any]) -> str:
     """``form`` of two arrays that fit each other."""
-    x, y = p.one([(a, b) for a in p.values for b in p.values if a.array.ndim and b.array.ndim and fits(a.array, b.array)])
+    x, y = p.one(
+        [(a, b) for a in p.values for b in p.values if a.array.ndim and b.array.ndim and fits(a.array, b.array)]
+    )
     return form.format(x=x.text, y=y.text)
 
 
@@ -202,19 +236,29 @@ def _einsum(p: Pick) -> str:
     if len(letters) == 1:
         return f"np.einsum('{form}', {x.text})"
     sizes = dict(zip(letters[0], x.array.shape, strict=True))
-    y = p.value(lambda y: y.ndim == len(letters[1]) and all(sizes.get(s, n) == n for s, n in zip(letters[1], y.shape, strict=True)))
+    y = p.value(
+        lambda y: (
+            y.ndim == len(letters[1]) and all(sizes.get(s, n) == n for s, n in zip(letters[1], y.shape, strict=True))
+        )
+    )
     return f"np.einsum('{form}', {x.text}, {y.text})"
 
 
 operation("np.matmul", "contraction", lambda p: _product(p, p.one(["({x} @ {y})", "np.matmul({x}, {y})"]), _stacks))
 operation("np.dot", "contraction", lambda p: _product(p, "np.dot({x}, {y})", _multiplies))
-operation("np.inner", "contraction", lambda p: _product(p, "np.inner({x}, {y})", lambda x, y: x.shape[-1] == y.shape[-1]))
+operation(
+    "np.inner", "contraction", lambda p: _product(p, "np.inner({x}, {y})", lambda x, y: x.shape[-1] == y.shape[-1])
+)
 operation("np.outer", "contraction", lambda p: f"np.outer({p.array().text}, {p.value().text})")
 operation("np.kron", "contraction", lambda p: _product(p, "np.kron({x}, {y})", lambda x, y: x.ndim == y.ndim == 2))
 operation("np.vdot", "contraction", lambda p: _product(p, "np.vdot({x}, {y})", lambda x, y: x.size == y.size))
 OVER_FIRST = "np.tensordot({x}, {y}, axes=((0,), (-1,)))"
 operation("np.tensordot", "contraction", lambda p: _product(p, OVER_FIRST, lambda x, y: x.shape[0] == y.shape[-1]))
-operation("np.cross", "contraction", lambda p: _product(p, "np.cross({x}, {y})", lambda x, y: x.shape == y.shape and x.shape[-1] == 3))
+operation(
+    "np.cross",
+    "contraction",
+    lambda p: _product(p, "np.cross({x}, {y})", lambda x, y: x.shape == y.shape and x.shape[-1] == 3),
+)
 operation("np.einsum", "contraction", _einsum)
 
 
@@ -228,7 +272,11 @@ def _reshaped(p: Pick) -> str:
 def _joined(p: Pick, name: str) -> str:
     x = p.array()
     axis = p.one([*range(x.array.ndim), -1])
-    y = p.value(lambda y: y.ndim == x.array.ndim and np.delete(y.shape, axis).tolist() == np.delete(x.array.shape, axis).tolist())
+    y = p.value(
+        lambda y: (
+            y.ndim == x.array.ndim and np.delete(y.shape, axis).tolist() == np.delete(x.array.shape, axis).tolist()
+        )
+    )
     return f"{name}([{x.text}, {y.text}], axis={axis})"
 
 
@@ -246,7 +294,11 @@ def _indexed(p: Pick) -> str:
     advanced = [f"[np.array([{n - 1}, 0, 0])]", f"[np.array({mask})]", f"[np.array([[0, {n - 1}], [0, 0]])]"]
     if x.array.ndim > 1:
         k = x.array.shape[1] - 1
-        advanced += [f"[np.array([0, {n - 1}]), np.array([{k}, 0])]", f"[:, np.array([{k}, {k}])]", f"[np.array([{n - 1}, 0]), 0]"]
+        advanced += [
+            f"[np.array([0, {n - 1}]), np.array([{k}, 0])]",
+            f"[:, np.array([{k}, {k}])]",
+            f"[np.array([{n - 1}, 0]), 0]",
+        ]
         advanced += [f"[np.array([{n - 1}]), np.array([{k}, 0, {k}])]", f"[np.array({mask}), np.array([{k}])]"]
     return x.text + p.one([*simple, *advanced])
 
@@ -254,8 +306,12 @@ def _indexed(p: Pick) -> str:
 operation("np.reshape", "layout", _reshaped)
 operation("np.ravel", "layout", lambda p: f"np.ravel({p.value().text})")
 operation("np.transpose", "layout", lambda p: p.one(["np.transpose({})", "{}.T"]).format(p.array().text))
-operation("np.swapaxes", "layout", lambda p: f"np.swapaxes({(x := p.array(2)).text}, {p.axis(x.array)}, {p.axis(x.array)})")
-operation("np.moveaxis", "layout", lambda p: f"np.moveaxis({(x := p.array(2)).text}, {p.axis(x.array)}, {p.axis(x.array)})")
+operation(
+    "np.swapaxes", "layout", lambda p: f"np.swapaxes({(x := p.array(2)).text}, {p.axis(x.array)}, {p.axis(x.array)})"
+)
+operation(
+    "np.moveaxis", "layout", lambda p: f"np.moveaxis({(x := p.array(2)).text}, {p.axis(x.array)}, {p.axis(x.array)})"
+)
 operation("np.expand_dims", "layout", lambda p: f"np.expand_dims({p.value().text}, {p.one([0, -1])})")
 operation("np.squeeze", "layout", lambda p: f"np.squeeze({p.value(lambda x: 1 in x.shape).text})")
 operation("np.broadcast_to", "layout", lambda p: f"np.broadcast_to({(x := p.value()).text}, {(2, *x.array.shape)})")
@@ -271,7 +327,9 @@ operation("np.pad", "layout", lambda p: f"np.pad({p.array(1).text}, 1, mode='con
 operation("np.tril", "layout", lambda p: f"{p.one(['np.tril', 'np.triu'])}({p.array(2).text})")
 operation("operator.getitem", "indexing", _indexed)
 operation("np.take", "indexing", lambda p: _along(p, "np.take({x}, np.array([0, 0, -1]), axis={axis})"))
-operation("np.diag", "indexing", lambda p: f"np.diag({p.value(lambda x: x.ndim == 2 or (x.ndim == 1 and x.size < 5)).text})")
+operation(
+    "np.diag", "indexing", lambda p: f"np.diag({p.value(lambda x: x.ndim == 2 or (x.ndim == 1 and x.size < 5)).text})"
+)
 operation("np.diagonal", "indexing", lambda p: f"np.diagonal({p.array(2).text}, axis1=-2, axis2=-1)")
 operation("np.trace", "indexing", lambda p: f"np.trace({p.array(2, 2).text})")
 
@@ -284,14 +342,25 @@ operation("np.linalg.matrix_power", "linalg", lambda p: f"np.linalg.matrix_power
 operation("np.linalg.cholesky", "linalg", lambda p: f"np.linalg.cholesky({p.definite().text})")
 operation("np.linalg.eigvalsh", "linalg", lambda p: f"np.linalg.eigvalsh({p.separated().text})")
 operation("np.linalg.eigh", "linalg", lambda p: f"np.linalg.eigh({p.separated().text})[{p.one(['0]', '1] ** 2'])}")
-SVDS = ("np.linalg.svd({}, compute_uv=False)", "np.linalg.svd({})[0] ** 2")  # squared: the signs of vectors are nobody's
+# squared: the signs of vectors are nobody's
+SVDS = ("np.linalg.svd({}, compute_uv=False)", "np.linalg.svd({})[0] ** 2")
 operation("np.linalg.svd", "linalg", lambda p: p.one(SVDS).format(p.separated().text))
-operation("np.linalg.norm", "linalg", lambda p: f"np.linalg.norm({p.value(lambda x: x.ndim in (1, 2) and np.max(np.abs(x)) > 0.125).text})")
+operation(
+    "np.linalg.norm",
+    "linalg",
+    lambda p: f"np.linalg.norm({p.value(lambda x: x.ndim in (1, 2) and np.max(np.abs(x)) > 0.125).text})",
+)
 
 
 def _solve(p: Pick) -> str:
     a = p.regular()
-    y = p.value(lambda y: y.ndim and (y.ndim == 1 or y.ndim == a.array.ndim) and y.shape[0 if y.ndim == 1 else -2] == a.array.shape[-1])
+    y = p.value(
+        lambda y: (
+            y.ndim
+            and (y.ndim == 1 or y.ndim == a.array.ndim)
+            and y.shape[0 if y.ndim == 1 else -2] == a.array.shape[-1]
+        )
+    )
     if y.array.ndim > 2 and y.array.shape[:-2] != a.array.shape[:-2]:
         raise NoFit
     return f"np.linalg.solve({a.text}, {y.text})"

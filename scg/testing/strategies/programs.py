@@ -15,9 +15,11 @@ from scg.testing.program import Program
 from scg.testing.strategies.choices import BOUND, NoFit, Pick, Value
 from scg.testing.strategies.operations import OPERATIONS, Operation
 
-ENTROPY = st.integers(0, 2**24 - 1)  # what one statement's choices are read off: as many bits as Hypothesis draws uniformly
+# what one statement's choices are read off: as many bits as Hypothesis draws uniformly
+ENTROPY = st.integers(0, 2**24 - 1)
 NAMES = "xyzwut"
-ENDINGS = (("{}", "{}**2", "np.sin({})"), ("np.sum({})", "np.mean({}**2)", "np.sum(np.sin({}))"))  # of a scalar, of an array
+# of a scalar, of an array
+ENDINGS = (("{}", "{}**2", "np.sin({})"), ("np.sum({})", "np.mean({}**2)", "np.sum(np.sin({}))"))
 
 
 def programs(
@@ -29,21 +31,25 @@ def programs(
     max_elements: int = 16,
     max_arguments: int = 3,
 ) -> st.SearchStrategy[Program]:
-    """Draws deterministic programs: a ``Program`` whose function takes floating-point arrays or a structure of them, and returns a scalar.
+    """Draws deterministic programs: a ``Program`` whose function takes floating-point arrays or a structure of them,
+    and returns a scalar.
 
         @given(scg.testing.programs())
         def test_gradients(program):
             scg.testing.check_gradient(program, *program.args)
 
-    ``operations``     names, or families of them (``scg.testing.strategies.operations.OPERATIONS``); all where not given
+    ``operations``     names, or families of them (``scg.testing.strategies.operations.OPERATIONS``); all where not
+                       given
     ``dtypes``         each argument has one of these
     ``order``          only operations that are differentiable so often
-    ``max_statements``, ``max_elements``, ``max_arguments``  bounds of its length, of the size of every value, and of the number of arrays
+    ``max_statements``, ``max_elements``, ``max_arguments``  bounds of its length, of the size of every value, and of
+                                                             the number of arrays
 
-    A statement applies one operation to earlier values, which may be used again; those that nobody uses are summed into the result. The
-    function is run while it is drawn, and every operation gets operands where it is smooth and well-conditioned: magnitudes stay below
-    4, poles and edges are kept away from by transformations that are written into the program, and kinks (ties) by choosing other
-    operands. The elements of all arguments differ, and are short binary fractions, so that they are the same numbers in every dtype.
+    A statement applies one operation to earlier values, which may be used again; those that nobody uses are summed into
+    the result. The function is run while it is drawn, and every operation gets operands where it is smooth and
+    well-conditioned: magnitudes stay below 4, poles and edges are kept away from by transformations that are written
+    into the program, and kinks (ties) by choosing other operands. The elements of all arguments differ, and are short
+    binary fractions, so that they are the same numbers in every dtype.
 
     Raises ScgValueError for an operation that does not exist, or where none is differentiable so often.
     """
@@ -52,13 +58,17 @@ def programs(
     if not kinds or any(kind.kind != "f" for kind in kinds):
         raise ScgTypeError(f"programs needs floating-point dtypes, got {list(dtypes)} ({here()})")
     if min(max_statements, max_elements) < 1:
-        raise ScgValueError(f"max_statements and max_elements must be at least 1, got {max_statements} and {max_elements} ({here()})")
+        raise ScgValueError(
+            f"max_statements and max_elements must be at least 1, got {max_statements} and {max_elements} ({here()})"
+        )
     if not 1 <= max_arguments <= len(NAMES):
         raise ScgValueError(f"max_arguments must be between 1 and {len(NAMES)}, got {max_arguments} ({here()})")
     argument = st.tuples(st.integers(0, 8), st.sampled_from(kinds))
     statement = st.tuples(st.sampled_from([o.name for o in chosen]), ENTROPY)
 
-    def build(sides: tuple[int, int], arguments: Any, statements: Any, seed: int, container: int, closing: int) -> Program:
+    def build(
+        sides: tuple[int, int], arguments: Any, statements: Any, seed: int, container: int, closing: int
+    ) -> Program:
         shaped = [(_shape(kind, *sides, max_elements), dtype) for kind, dtype in arguments]
         return write(shaped, statements, seed, container, closing, max_elements)
 
@@ -79,7 +89,10 @@ def _chosen(operations: Iterable[str] | None, order: int) -> list[Operation]:
     names = list(OPERATIONS if operations is None else operations)
     families = {o.family for o in OPERATIONS.values()}
     if unknown := [name for name in names if name not in OPERATIONS and name not in families]:
-        raise ScgValueError(f"no operation or family is called {', '.join(unknown)}; families are {', '.join(sorted(families))} ({here()})")
+        raise ScgValueError(
+            f"no operation or family is called {', '.join(unknown)}; families are {', '.join(sorted(families))}"
+            f" ({here()})"
+        )
     chosen = [o for o in OPERATIONS.values() if (o.name in names or o.family in names) and o.order >= order]
     if not chosen:
         raise ScgValueError(f"none of {', '.join(names) or 'no operations'} is differentiable {order} times ({here()})")
@@ -87,7 +100,8 @@ def _chosen(operations: Iterable[str] | None, order: int) -> list[Operation]:
 
 
 def _shape(kind: int, m: int, n: int, max_elements: int) -> tuple[int, ...]:
-    """One of nine shapes of the two sides, which broadcast and multiply with each other; the largest that is not too large."""
+    """One of nine shapes of the two sides, which broadcast and multiply with each other; the largest that is not too
+    large."""
     shapes = [(n,), (), (n, n), (m, n), (m, 1), (n, m), (1, n), (2, n, n), (2, m, n)]
     return next((s for s in shapes[kind::-1] if np.prod(s) <= max_elements), ())
 
@@ -123,7 +137,9 @@ def write(
         space[name] = result
         values.append(Value(name, np.asarray(result)))
     pick = Pick([], closing, max_elements)
-    total = " + ".join([pick.one(ENDINGS[value.array.ndim > 0]).format(value.text) for value in values if value.text in unused])
+    total = " + ".join(
+        [pick.one(ENDINGS[value.array.ndim > 0]).format(value.text) for value in values if value.text in unused]
+    )
     return Program("\n".join([f"def cost({', '.join(given)}):", *lines, f"    return {total}"]), given)
 
 

@@ -1,0 +1,613 @@
+"""Reverse mode: cotangents pulled back through a recorded graph, on raw arrays or, for higher orders, on Nodes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.core import absorbing, limits
+from scg.core.ambient import AMBIENT, RECORDER, nan_is_sought, settled, unplanned
+from scg.core.axes import AxisMap, elementwise, first
+from scg.core.node import Node, primitive, values_of
+from scg.core.operands import has_nan
+from scg.errors import NonFiniteError, NotDifferentiable, here, kin
+
+
+class Reach(NamedTuple):
+    """The nodes that lead to some roots and are not older than what one differentiates by, as ``reach`` finds them."""
+
+    order: list[Node]  # by growing id
+    leaves: set[int]  # ids of those without operands
+    older: bool  # whether anything was older, and left out
+    chosen: bool  # whether an ``if`` on a node, or a draw, stands among them
+
+
+def reach(roots: Sequence[Node], floor: int) -> Reach:
+    """All nodes with ids of at least ``floor`` that lead to ``roots``, and what callers ask about them, in one search."""
+    seen = {root.id: root for root in roots if root.id >= floor}
+    stack = list(seen.values())
+    leaves = set()
+    older, chosen = any(root.id < floor for root in roots), False
+    while stack:
+        node = stack.pop()
+        if node.guard is not None or node.statics and "site" in node.statics:
+            chosen = True
+        operands = node.operands
+        if not operands:
+            leaves.add(node.id)
+        for operand in operands:
+            if type(operand) is Node:
+                i = operand.id
+                if i not in seen:
+                    if i >= floor:
+                        seen[i] = operand
+                        stack.append(operand)
+                    else:
+                        older = True
+    return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen)
+
+
+estimate = primitive(
+    lambda value, surrogate, *draws: value, first, every=lambda g, i, out, *operands: None if i else g, name="estimate"
+)
+"""An estimate, which is a value like any other: its derivative is that of the value, at the draws as they are.
+
+The second operand has that value, and derivatives that estimate those of its mean: in them stands already what the
+``draws`` contribute. It is what one differentiates where the estimate itself is a root, or a term of a cost; it is not
+what (estimate)^2 needs.
+"""
+
+
+def pull(
+    roots: Sequence[Node],
+    seeds: Sequence[Any],
+    wrt: Sequence[Node],
+    create_graph: bool = False,
+    known: Reach | None = None,
+    forget: Any = None,
+    nearby: bool = True,
+    absorbing: bool = False,
+) -> list[Any]:
+    """Cotangents of the nodes ``wrt`` for the cotangents ``seeds`` of ``roots``: sum_k seeds[k] d roots[k] / d wrt.
+
+    Arrays of the shape and dtype of each node (zeros where nothing leads to it), distinct and writable; Nodes with
+    ``create_graph``. ``known`` spares a search where the caller has ``reach(roots, the least id in wrt)`` already.
+    ``forget(node)`` is told of each node on the way whose value is not needed any more, where the graph is only to be
+    read. With ``nearby`` a NaN among arrays becomes a limit, where it has one (``scg.limits``).
+
+    A zero by structure absorbs: where a factor of the chain rule is zero because a branch or an element was not taken,
+    the product is zero, also when the other factor is infinite or NaN (``scg.absorbing``); where 0 * inf is of computed
+    factors the product is NaN. This costs nothing where nothing is infinite: the plain products come first, and only a
+    gradient that came out non-finite is computed again with absorbing ones; ``absorbing`` asks for these at once, as a
+    graph needs that is replayed at other values.
+    """
+    roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
+    known = known or reach(roots, min([node.id for node in wrt]))
+    wanted = {node.id for node in wrt}
+    if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
+        needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
+    else:
+        needed = _leading_to(wanted, known.order)
+    table: dict[int, Any] = {}
+    for root, seed in zip(roots, seeds, strict=True):
+        if root.id in needed:
+            table[root.id] = _sum(table.get(root.id), seed)
+    seeking = nan_is_sought()  # a NaN that a zero absorbs is none
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = {} if seeking or absorbing else _pull(known.order, dict(table), wanted, needed, create_graph, forget)
+        if seeking or absorbing or not all(map(_finite, found.values())):
+            found = _pull_absorbing(known.order, table, roots, wanted, needed, create_graph)
+            if nearby and not all(map(_finite, found.values())):
+                found = _limits(found, roots, seeds, wrt, create_graph)
+        elif (recorder := RECORDER.get()) is not None:
+            recorder.finite(found.values())
+    if create_graph:
+        return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
+    return _owned([found.get(x.id) for x in wrt], wrt, seeds)
+
+
+def _limits(
+    found: dict[int, Any], roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool
+) -> dict[int, Any]:
+    if create_graph:
+        recorder, marked = RECORDER.get(), [g for g in found.values() if type(g) is Node and has_nan(g._value)]
+        if recorder is not None and marked:  # a plan knows no limits: where it needs one it gives up
+            recorder.settle(lambda *gs: any(map(has_nan, gs)), tuple(marked), False)
+        return found
+    targets = [x for x in wrt if x.id in found]
+    plain = [s._value if type(s) is Node else s for s in seeds]
+    near = limits.limit(
+        [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, plain), xs, nearby=False), roots, targets
+    )
+    return {x.id: g for x, g in zip(targets, near, strict=True)}
+
+
+def _nodes(roots: Sequence[Any], seeds: Sequence[Any]) -> tuple[list[Node], list[Any]]:
+    pairs = [(y, np.asarray(s, y.dtype)) for y, s in zip(roots, seeds, strict=True) if type(y) is Node]
+    return [y for y, _ in pairs], [s for _, s in pairs]
+
+
+def _pull(
+    order: list[Node], table: dict[int, Any], wanted: set[int], needed: set[int], create_graph: bool, forget: Any = None
+) -> dict[int, Any]:
+    newest = order[-1].id if order else 0
+    found: dict[int, Any] = {}
+    take, get = table.pop, table.get
+    for node in reversed(order):
+        g = take(node.id, None)
+        if g is None:
+            continue
+        if node.id in wanted:
+            found[node.id] = g
+        vjps, operands, out = node.primitive.vjps, node.operands, node._value
+        n = len(operands)
+        if create_graph or n > 2 or node.statics or not vjps or type(out) is tuple:
+            _step(node, g, table, needed, create_graph)
+            if forget is not None:
+                _forget_behind(
+                    [g, *[table[o.id] for o in operands if type(o) is Node and o.id in table]],
+                    newest,
+                    [*table.values(), *found.values()],
+                    forget,
+                )
+            continue
+        # what follows is _step for one and for two operands, written out: it is most of what a gradient of small arrays
+        # costs
+        try:
+            if n == 1:
+                x = operands[0]
+                i = x.id
+                if i in needed:
+                    value = x._value
+                    d = vjps[0](g, out, value)
+                    if getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype:
+                        d = None if d is None else unbroadcast(d, value.shape, value.dtype)
+                    before = get(i)
+                    table[i] = d if before is None else _sum(before, d)
+            elif n:
+                x, y = operands
+                xv = x._value if type(x) is Node else x
+                yv = y._value if type(y) is Node else y
+                vjp = vjps[0]
+                if type(x) is Node and vjp is not None and x.id in needed:
+                    i = x.id
+                    d = vjp(g, out, xv, yv)
+                    if getattr(d, "shape", None) != xv.shape or d.dtype is not xv.dtype:
+                        d = None if d is None else unbroadcast(d, xv.shape, xv.dtype)
+                    before = get(i)
+                    table[i] = d if before is None else _sum(before, d)
+                vjp = vjps[1]
+                if type(y) is Node and vjp is not None and y.id in needed:
+                    i = y.id
+                    d = vjp(g, out, xv, yv)
+                    if getattr(d, "shape", None) != yv.shape or d.dtype is not yv.dtype:
+                        d = None if d is None else unbroadcast(d, yv.shape, yv.dtype)
+                    before = get(i)
+                    table[i] = d if before is None else _sum(before, d)
+        except Exception as error:
+            if not _is_zero(g):
+                _raise_at(error, node)
+    return found
+
+
+def _forget_behind(stack: list[Any], newest: int, live: list[Any], forget: Any) -> None:
+    """Forget the nodes younger than ``newest`` behind some cotangents, but for those that are cotangents still."""
+    kept = {id(g) for part in live for g in (part if type(part) is tuple else (part,))}
+    seen: set[int] = set()
+    stack = [g for part in stack for g in (part if type(part) is tuple else (part,))]
+    while stack:
+        node = stack.pop()
+        if type(node) is not Node or node.id <= newest or node.id in seen:
+            continue
+        seen.add(node.id)
+        if id(node) in kept or forget(node):
+            stack += node.operands
+
+
+def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_graph: bool) -> None:
+    """Pull the cotangent ``g`` of one node back to its operands."""
+    g, out, arguments = _filled(node, g, create_graph)
+    if node.primitive.together is not None:
+        for operand, d in zip(node.operands, node.primitive.together(g, out, *arguments, **node.statics), strict=True):
+            if type(operand) is Node and operand.id in needed:
+                table[operand.id] = _added(table.get(operand.id), _fitting(d, operand._value))
+        return
+    for _, operand, vjp in _asked(node, needed):
+        try:
+            d = vjp(g, out, *arguments, **node.statics)
+        except Exception as error:
+            if _is_zero(g):  # nothing was asked of a derivative that does not exist
+                unplanned(f"{node!r} has no derivative, and needs none only where its cotangent is zero")
+                continue
+            _raise_at(error, node)
+        if d is not None:
+            table[operand.id] = _added(table.get(operand.id), _fitting(d, operand._value))
+
+
+def _filled(node: Node, g: Any, create_graph: bool) -> tuple[Any, Any, Any]:
+    """What a VJP is called with: the cotangent, with zeros for results that nobody used, the result, the operands."""
+    out: Any = node._value
+    if type(out) is tuple:
+        g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, out, strict=True)])
+        out = [item(node, index=k) for k in range(len(out))] if create_graph else out
+    elif create_graph:
+        out = node
+    return g, out, node.operands if create_graph else values_of(node.operands)
+
+
+def _asked(node: Node, needed: set[int]) -> list[tuple[int, Node, Any]]:
+    """The operands that take part of the cotangent: position, node, VJP."""
+    vjps = node.primitive.vjps or _each(node.primitive.every, len(node.operands))
+    pairs = enumerate(zip(node.operands, vjps, strict=False))
+    return [
+        (k, operand, vjp)
+        for k, (operand, vjp) in pairs
+        if type(operand) is Node and operand.id in needed and vjp is not None
+    ]
+
+
+def _fitting(d: Any, value: Any) -> Any:
+    if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
+        return unbroadcast(d, value.shape, value.dtype)
+    return d
+
+
+def _added(before: Any, d: Any) -> Any:
+    if type(d) is tuple and before is not None:
+        return tuple([_sum(a, b) for a, b in zip(before, d, strict=True)])
+    return d if before is None else before + d
+
+
+def _pull_absorbing(
+    order: list[Node],
+    table: dict[int, Any],
+    roots: Sequence[Node],
+    wanted: set[int],
+    needed: set[int],
+    create_graph: bool,
+) -> dict[int, Any]:
+    """``_pull`` with a support beside each cotangent."""
+    needed = needed & _leading_to(wanted, order)
+    supports = {i: np.not_equal(g, 0) for i, g in table.items()}
+    known: dict[Any, bool] = {}
+    seeking, ambient = nan_is_sought(), AMBIENT.get()
+    if ambient is not None and seeking:
+        AMBIENT.set(ambient._replace(nan=False))
+    try:
+        sound = _sound(order, roots, create_graph)
+        for node in reversed(order):
+            if node.id in table and (node.primitive.differentiable or node.primitive.every):
+                g = table[node.id] if node.id in wanted else table.pop(node.id)
+                _absorbing_step(
+                    node, g, supports.pop(node.id), table, supports, needed, create_graph, sound, known, seeking
+                )
+    finally:
+        if seeking:
+            AMBIENT.set(ambient)
+    return {i: table[i] for i in wanted if i in table}
+
+
+def _sound(order: list[Node], roots: Sequence[Node], create_graph: bool) -> Any:
+    """Whether computed zeros may absorb, see ``scg.absorbing``: the roots are finite, and no steep place inside a
+    domain is met."""
+    tests = [np.all(np.isfinite(root if create_graph else root._value)) for root in roots]
+    for node in order:
+        steep = node.primitive.steep
+        if steep is not None:
+            tests.append(np.logical_not(np.any(steep(*(node.operands if create_graph else values_of(node.operands))))))
+    sound = tests[0] if tests else np.True_
+    for test in tests[1:]:
+        sound = np.logical_and(sound, test)
+    return sound
+
+
+def _absorbing_step(
+    node: Node,
+    g: Any,
+    support: Any,
+    table: Any,
+    supports: Any,
+    needed: set[int],
+    create_graph: bool,
+    sound: Any,
+    known: Any,
+    seeking: bool,
+) -> None:
+    """``_step`` with absorbing products. ``known`` remembers, by VJP, whether it moves."""
+    rule, statics = node.primitive, node.statics
+    g, out, arguments = _filled(node, g, create_graph)
+    if type(g) is tuple:
+        support = tuple([np.zeros(np.shape(c), bool) if s is None else s for c, s in zip(g, support, strict=True)])
+    for k, operand, vjp in _asked(node, needed):
+        value = operand._value
+        try:
+            if rule.axes is elementwise:
+                slope = vjp(np.ones((), g.dtype), out, *arguments, **statics)
+                if slope is None:
+                    continue
+                moving = _moves(slope, vjp, node, needed, create_graph, known)
+                d = absorb(g, slope)
+                inside = support if moving else support & np.not_equal(slope, 0)
+                doubt = absorbing.doubtful(g, slope, inside, sound, _steady(g, slope, inside, vjp, node, arguments))
+                d = absorbing.mark(d, doubt, absorbing.rough(g, slope, inside))
+                d = np.where(inside, d, 0) if create_graph else d  # zeros by structure for a further derivative, too
+                inside = _spread(inside, node, k)
+            elif rule.axes is not None and rule.axes.products:
+                d = _absorbing_products(vjp, g, support, out, arguments, statics)
+                inside = vjp(
+                    support.astype(g.dtype), out, *[np.not_equal(x, 0).astype(g.dtype) for x in arguments], **statics
+                )
+                inside = np.not_equal(unbroadcast(inside, value.shape, value.dtype), 0)
+                if create_graph:
+                    d = absorbing.mark(
+                        _fitting(d, value), np.False_, _absorbed(vjp, g, support, out, arguments, statics, value)
+                    )
+            else:
+                more = {"support": support} if rule.supported else {}
+                d = vjp(g, out, *arguments, **statics, **more)
+                if d is None:
+                    continue
+                if type(d) is tuple or not _moves(d, vjp, node, needed, create_graph, known):
+                    inside = _through(vjp, g, support, out, arguments, statics, value)
+                else:
+                    inside = _spread(support, node, k)
+                    d = np.where(inside, _fitting(d, value), 0)
+        except Exception as error:
+            if _is_zero(g):  # nothing was asked of a derivative that does not exist
+                unplanned(f"{node!r} has no derivative, and needs none only where its cotangent is zero")
+                continue
+            _raise_at(error, node)
+        d = _fitting(d, value)
+        if seeking and has_nan(d._value if type(d) is Node else d):
+            raise NonFiniteError(
+                f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})"
+            )
+        i = operand.id
+        table[i] = _added(table.get(i), d)
+        before = supports.get(i)
+        if before is None:
+            supports[i] = inside
+        elif type(inside) is tuple:
+            supports[i] = tuple(
+                [b if a is None else a if b is None else a | b for a, b in zip(before, inside, strict=True)]
+            )
+        else:
+            supports[i] = before | inside
+
+
+def _moves(d: Any, vjp: Any, node: Node, needed: set[int], create_graph: bool, known: Any) -> bool:
+    """Whether the coefficients of a VJP depend on what we differentiate by: traced on nodes."""
+    sources = {node.id, *[o.id for o in node.operands if type(o) is Node and o.id in needed]}
+    if create_graph:
+        return absorbing.moves(d, sources, node.id) if type(d) is Node else False
+    key = vjp, tuple([type(o) is Node and o.id in needed for o in node.operands])
+    if key not in known or node.primitive.every:
+        newest = absorbing.stamp()
+        try:
+            _, out, arguments = _filled(node, (None,) * len(node._value) if type(node._value) is tuple else None, True)
+            ones = (
+                tuple(map(np.ones_like, node._value)) if type(node._value) is tuple else np.ones(node.shape, node.dtype)
+            )
+            known[key] = absorbing.moves(vjp(ones, out, *arguments, **node.statics), sources, newest)
+        except Exception:  # it serves arrays alone
+            known[key] = True
+    return known[key]
+
+
+def _spread(support: Any, node: Node, k: int) -> Any:
+    """The support of operand ``k``, by the axis map."""
+    axes, shapes = node.primitive.axes or AxisMap(), [np.shape(x) for x in values_of(node.operands)]
+    shape = shapes[k]
+    if type(support) is not tuple:
+        full = np.broadcast_to(support, node.shape)
+        out, ins = axes.align(shapes, node.shape, node.statics)
+        return absorbing.spread(full, out, ins[k], shape)
+    inside: Any = np.zeros(shape, bool)
+    for j, part in enumerate(support):
+        out, ins = axes.align_result(j, shapes, np.shape(part), node.statics)
+        inside = inside | absorbing.spread(part, out, ins[k], shape)
+    return inside
+
+
+def _through(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any, value: Any) -> Any:
+    """The support of an operand by a VJP with fixed coefficients: where it takes something else than zero out of the
+    support."""
+    if type(g) is tuple:
+        counted: Any = tuple([absorbing.weights(s, c.dtype) for s, c in zip(support, g, strict=True)])
+    else:
+        counted = absorbing.weights(support, g.dtype)
+    d = vjp(counted, out, *arguments, **statics)
+    if type(d) is tuple:
+        return tuple([None if c is None else np.not_equal(c, 0) for c in d])
+    d = np.absolute(d) if d.dtype.kind == "c" else d
+    return np.not_equal(unbroadcast(d, value.shape, d.dtype), 0)
+
+
+def _steady(g: Any, slope: Any, support: Any, vjp: Any, node: Node, arguments: Any) -> Any:
+    """Where an infinite slope that meets a computed zero is infinite nearby too."""
+    if not settled(lambda g, slope, support: np.any(support & (g == 0) & np.isinf(slope)), g, slope, support):
+        return np.False_
+    near = [_nearby(x) if getattr(x, "dtype", np.dtype(bool)).kind == "f" else x for x in arguments]
+    return np.isinf(vjp(np.ones((), g.dtype), node.primitive(*near, **node.statics), *near, **node.statics))
+
+
+def _nearby(x: Any) -> Any:
+    return np.where(np.equal(x, 0), 1e-10, x * (1 - 2.0**-10)).astype(x.dtype)
+
+
+def _leading_to(wanted: set[int], order: list[Node]) -> set[int]:
+    """Ids of the nodes through which a wanted node influences the roots differentiably."""
+    needed = set(wanted)
+    for node in order:
+        for operand in node.operands:
+            if type(operand) is Node and operand.id in needed and (node.primitive.smooth or _carries(node, needed)):
+                needed.add(node.id)
+                break
+    return needed
+
+
+def _carries(node: Node, needed: set[int]) -> bool:
+    """Whether an operand that is needed has a VJP."""
+    pairs = zip(node.operands, node.primitive.vjps, strict=False)
+    return any(type(operand) is Node and operand.id in needed and vjp is not None for operand, vjp in pairs)
+
+
+def _each(every: Any, n: int) -> list[Any]:
+    """The VJPs of ``n`` operands from the one that serves them all."""
+    return [lambda g, out, *operands, k=k, **statics: every(g, k, out, *operands, **statics) for k in range(n)]
+
+
+def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """A cotangent brought to the shape and dtype of its operand: summed where the operand was stretched, stretched
+    where it was summed."""
+    if not hasattr(g, "shape"):
+        g = np.asarray(g)
+    if g.dtype != dtype:
+        g = (np.real(g) if g.dtype.kind == "c" and dtype.kind != "c" else g).astype(dtype)
+    if g.shape == shape:
+        return g
+    extra = g.ndim - len(shape)
+    stretched = [i for i in range(max(extra, 0), g.ndim) if shape[i - extra] == 1 != g.shape[i]]
+    if extra > 0 or stretched:
+        g = np.sum(g, axis=(*range(extra), *stretched), keepdims=True)
+        g = np.reshape(g, g.shape[max(extra, 0) :])
+    if g.shape == shape:
+        return g
+    if type(g) is not Node and math.prod(shape) < 4096:  # a small copy is cheaper than making a view
+        full = np.empty(shape, dtype)
+        full[...] = g
+        return full
+    return np.broadcast_to(g, shape)
+
+
+def _is_absorbed(g: Any, slope: Any) -> Any:
+    return ((g == 0) | (slope == 0)) & ~np.isfinite(g * slope)
+
+
+def _absorb(g: Any, slope: Any) -> Any:
+    return np.where(_is_absorbed(g, slope), 0, g * slope)
+
+
+absorb: Any = primitive(
+    lambda g, slope: _absorb(g, slope).astype(np.result_type(g, slope), copy=False),
+    elementwise,
+    lambda h, out, g, slope: np.where(_is_absorbed(g, slope), np.where(np.equal(g, 0), 0, np.nan), absorb(h, slope)),
+    lambda h, out, g, slope: np.where(_is_absorbed(g, slope), np.where(np.equal(g, 0), 0, np.nan), absorb(h, g)),
+    name="absorb",
+)
+
+
+def _absorbing_products(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any) -> Any:
+    """A VJP that sums products of ``g`` and operands, without the products that have a zero among their factors.
+
+    The sum over finite factors is the VJP of finite factors. As the VJP is a polynomial with coefficients of one, it
+    also counts: put 1 for all that is not zero (of ``g``: not zero by structure), and it gives the number of other
+    products; put signs, and it gives how many more of them are positive than negative.
+    """
+    if settled(lambda *x: all(map(_finite, x)), g, *arguments):
+        return vjp(g, out, *arguments, **statics)
+
+    def over(change: Any, first: Any) -> tuple[Any, Any]:
+        every = vjp(first, out, *map(change, arguments), **statics)
+        return every, vjp(
+            np.where(np.isfinite(g), first, 0), out, *[change(_where_finite(x)) for x in arguments], **statics
+        )
+
+    present, present_finite = over(lambda x: np.not_equal(x, 0).astype(g.dtype), support.astype(g.dtype))
+    sign = lambda x: np.where(np.isnan(x), 0, np.sign(x))
+    signs, signs_finite = over(sign, sign(g))
+    finite = vjp(_where_finite(g), out, *map(_where_finite, arguments), **statics)
+    return _with_infinite(finite, present - present_finite, signs - signs_finite)
+
+
+def _absorbed(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any, value: Any) -> Any:
+    """Where zeros of operands have absorbed cotangents that are not finite: there may be a kink."""
+    loud = (support & ~np.isfinite(g)).astype(g.dtype)
+    count = vjp(loud, out, *[np.ones(x.shape, x.dtype) for x in arguments], **statics) - vjp(
+        loud, out, *[np.not_equal(x, 0).astype(x.dtype) for x in arguments], **statics
+    )
+    return np.not_equal(unbroadcast(count, value.shape, value.dtype), 0)
+
+
+def _where_finite(x: Any) -> Any:
+    return np.where(np.isfinite(x), x, 0)
+
+
+_with_infinite: Any = primitive(
+    lambda total, number, balance: np.where(
+        number == 0, total, np.where(balance == number, np.inf, np.where(balance == -number, -np.inf, np.nan))
+    ).astype(total.dtype, copy=False),
+    elementwise,
+    lambda g, out, total, number, balance: np.where(number == 0, g, 0),
+    None,
+    None,
+    name="with_infinite",
+)
+"""A sum of finite terms and of a ``number`` of infinite ones, of which ``balance`` more are positive than negative."""
+
+
+class _Item(AxisMap):
+    def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
+        return operands, statics
+
+
+item = primitive(
+    lambda results, index: results[index],
+    _Item(),
+    lambda g, out, results, index: tuple([g if k == index else None for k in range(len(_values(results)))]),
+    name="item",
+)
+"""One of the results of a primitive that has several."""
+
+
+def results(node: Any) -> Any:
+    """The results of a primitive that has several, as a tuple of Nodes (or, computed on arrays, of arrays)."""
+    return tuple([item(node, index=k) for k in range(len(node._value))]) if type(node) is Node else node
+
+
+def _values(results: Any) -> Any:
+    return results._value if type(results) is Node else results
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def _finite(g: Any) -> bool:
+    if g is None:
+        return True
+    return bool(np.isfinite(np.add.reduce(g._value if type(g) is Node else g, axis=None)))
+
+
+def _is_zero(g: Any) -> bool:
+    if type(g) is tuple:
+        return all(map(_is_zero, g))
+    return not np.any(g._value if type(g) is Node else g)
+
+
+def _owned(found: list[Any], wrt: Sequence[Node], seeds: Sequence[Any]) -> list[Any]:
+    """Arrays that belong to the caller: writable, and no two the same memory."""
+    seen = set(map(id, seeds))
+    owned = []
+    for g, x in zip(found, wrt, strict=True):
+        if g is None:
+            g = np.zeros(x.shape, x.dtype)
+        elif not isinstance(g, np.ndarray):
+            g = np.asarray(g)
+        elif not g.flags.writeable or g.base is not None or id(g) in seen:
+            g = np.array(g)
+        seen.add(id(g))
+        owned.append(g)
+    return owned
+
+
+def _raise_at(error: Exception, node: Node) -> None:
+    kind = kin(error)
+    message = f"the derivative of {node!r}, made at {node.line}: {error}"
+    if isinstance(error, (NotDifferentiable, NonFiniteError)):
+        raise type(error)(message) from error
+    if kind is None:
+        error.add_note(message)
+        raise error
+    raise kind(message) from error

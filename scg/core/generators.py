@@ -1,0 +1,145 @@
+"""Generators of random numbers: which ones a function holds, and whether it drew from one beside ``scg.sample``."""
+
+import functools
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, final
+
+import numpy as np
+
+from scg.core.ambient import WATCH
+from scg.errors import PACKAGE, here, place
+
+GLOBAL = np.random.mtrand._rand  # type: ignore[attr-defined]
+_PYTHON = random._inst  # type: ignore[attr-defined]
+_KINDS = (np.random.Generator, np.random.RandomState, random.Random)
+_MOST = 10_000  # objects that are looked through
+
+
+def held_generators(*holders: Any) -> list[Any]:
+    """Generators in functions, objects and structures: in closures, defaults, globals that are named, attributes,
+    items, and in functions that these hold.
+
+    NumPy's and Python's global ones count where a function names ``random``: other threads may draw from them
+    meanwhile.
+    """
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    stack: list[Any] = list(holders)
+    while stack and len(seen) < _MOST:
+        x = stack.pop()
+        if id(x) in seen or isinstance(x, (type, ModuleType, np.ndarray, str, bytes, int, float)):
+            continue
+        seen.add(id(x))
+        if isinstance(x, _KINDS):
+            found[id(x)] = x
+        elif isinstance(x, functools.partial):
+            stack += [x.func, *x.args, *x.keywords.values()]
+        elif isinstance(x, (MethodType, BuiltinMethodType)):
+            stack += [getattr(x, "__func__", None), x.__self__]
+        elif isinstance(x, FunctionType):
+            # scg itself holds none, but functions that do
+            names = set() if x.__code__.co_filename.startswith(PACKAGE) else _names(x.__code__)
+            if "random" in names:
+                found |= {id(GLOBAL): GLOBAL, id(_PYTHON): _PYTHON}
+            stack += [x.__globals__[name] for name in names if name in x.__globals__]
+            stack += [cell.cell_contents for cell in x.__closure__ or () if cell != CellType()]
+            stack += [*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()]
+        elif isinstance(x, (list, tuple, set, frozenset)):
+            stack += list(x)[:_MOST]
+        elif isinstance(x, dict):
+            stack += list(x.values())[:_MOST]
+        elif callable(getattr(x, "__wrapped__", None)):
+            stack.append(x.__wrapped__)
+        else:
+            stack += [*getattr(x, "__dict__", {}).values(), *([type(x).__call__] if callable(x) else [])]
+    return list(found.values())
+
+
+def _names(code: CodeType) -> set[str]:
+    codes, names = [code], set()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+    return names
+
+
+def state_of(generator: Any) -> Any:
+    """The state of a generator, to be compared with an earlier one."""
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return _plain(
+        generator.bit_generator.state
+        if isinstance(generator, np.random.Generator)
+        else generator.get_state(legacy=False)
+    )
+
+
+def _plain(state: Any) -> Any:
+    if type(state) is dict:
+        return {name: _plain(part) for name, part in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
+
+
+@final
+class Watch:
+    """Whether a function that is being traced draws numbers beside ``scg.sample``: then a generator moved between two
+    draws that are nodes."""
+
+    def __init__(self, fn: Callable[..., Any], generators: Iterable[Any]):
+        self._name = getattr(fn, "__name__", type(fn).__name__)
+        self._code = getattr(fn, "__code__", None)
+        self._known = {_key(g): (g, state_of(g)) for g in generators}
+        self._depth = 0
+        self.found: str | None = None
+
+    def draw(self, rng: np.random.Generator, fn: Callable[..., Any], *args: Any) -> Any:
+        """``fn(*args)``, which draws from ``rng`` and makes nodes of the numbers."""
+        if self._depth == 0:
+            self._look(_key(rng), "")
+        self._depth += 1
+        try:
+            return fn(*args)
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._known[_key(rng)] = rng, state_of(rng)
+
+    def close(self, outer: "Watch | None") -> None:
+        """Look at all generators a last time, and tell the watch around this one."""
+        for key in self._known:
+            self._look(key, "after its last draw")
+        if outer is not None:
+            outer.found = outer.found or self.found
+            outer._known |= {key: (g, state_of(g)) for key, (g, _) in self._known.items()}
+
+    def _look(self, key: int, when: str) -> None:
+        if self.found is None and key in self._known:
+            generator, state = self._known[key]
+            if state_of(generator) != state:
+                line = place(self._code, -1) if self._code is not None else "unknown line"
+                self.found = (
+                    f"{self._name} ({line}) takes numbers from a {type(generator).__name__} itself,"
+                    f" {when or f'before the draw at {here()}'}"
+                )
+
+
+@contextmanager
+def watching(fn: Callable[..., Any], *arguments: Any) -> Iterator[Watch]:
+    """Within the block a watch over the generators that ``fn`` and its arguments hold; ``watch.found`` says afterwards
+    what it saw."""
+    outer = WATCH.get()
+    watch = Watch(fn, held_generators(fn, *arguments))
+    token = WATCH.set(watch)
+    try:
+        yield watch
+    finally:
+        WATCH.reset(token)
+        watch.close(outer)
+
+
+def _key(generator: Any) -> int:
+    return id(generator.bit_generator) if isinstance(generator, np.random.Generator) else id(generator)

@@ -1,0 +1,185 @@
+"""A derivative at a point where the chain rule says 0 * inf: the limit of the derivatives nearby.
+
+A function that is continuous at x and differentiable around it, and whose derivative has a limit at x, is
+differentiable at x, and the limit is its derivative there (by the mean value theorem). So sqrt(x)^2 at 0, exp(log(x))
+at 0, the second derivative of norm(x)^2 at 0, and a function of a matrix by way of eigenvectors where eigenvalues
+coincide. What is moved is not x itself but what the program makes of it linearly before it does anything else: the
+difference x_i - x_i in a matrix of distances is zero for all x, and the derivative of the rest has a limit all the
+same. The derivatives nearby are the engine's own, of the recorded graph run again in double precision.
+"""
+
+import contextvars
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from scg.core.absorbing import moves, stamp
+from scg.core.ambient import AMBIENT, RECORDER, SCOPE
+from scg.core.node import Node, ancestors, parameter
+from scg.core.replay import rerun
+from scg.errors import ScgError
+
+TINY, STEP, CHECK = 1e-60, 1e-6, 1e-5
+"""Distances. Where x is zero nothing rounds at the first, but what cancels is lost. The other two are relative, and a
+limit that is the same at both is one; where it is not, as for x sqrt(x), whose derivative goes to 0 as sqrt(x) does,
+the first must come near the second."""
+
+TOLERANCE = 1e-7
+"""Of the largest element: so far the directions may differ. Extrapolated, what is smooth is off by STEP^2, and by eps /
+STEP for rounding."""
+
+Derivative = Callable[[list[Any], list[Node]], list[Any]]
+
+
+def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: Sequence[Node]) -> list[Any]:
+    """``found`` with limits in place of its NaN, where there are such.
+
+    ``derivative(roots, wrt)`` gives the arrays that stand in ``found`` for other nodes. Each NaN is replaced where the
+    derivatives at x + t d, by Richardson's 2 D(t / 2) - D(t), agree for all directions d in whose direction they exist,
+    two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``.
+    """
+    if not all([np.isfinite(x._value).all() for x in wrt]) or not any([has_nan(g) for g in found]):
+        return found
+    nodes = [root for root in roots if type(root) is Node]
+    order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
+    if any([node.statics and "site" in node.statics for node in order]):  # a draw cannot be moved
+        return found
+    context = contextvars.copy_context()
+    return context.run(_limit, found, derivative, nodes, wrt, order)
+
+
+def has_nan(g: Any) -> bool:
+    return bool(np.isnan(g).any())
+
+
+def _limit(
+    found: list[Any], derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node]
+) -> list[Any]:
+    for variable in (RECORDER, AMBIENT, SCOPE):
+        variable.set(None)
+    with np.errstate(all="ignore"):
+        step = _agreed(_near(derivative, roots, wrt, order, STEP, found), found)
+        if step is None:
+            return found
+        check, tiny = [_agreed(_near(derivative, roots, wrt, order, t, found), found) for t in (CHECK, TINY)]
+        return [_chosen(g, step[k], check and check[k], tiny and tiny[k]) for k, g in enumerate(found)]
+
+
+def _chosen(g: Any, step: Any, check: Any, tiny: Any) -> Any:
+    (mean, close, size), nothing = step, (np.nan, False, 0.0)
+    other, closed, _ = check or nothing
+    first, agreed, _ = tiny or nothing
+    sure = close & closed & (np.abs(mean - other) <= 10 * TOLERANCE * size)
+    near = np.abs(mean - first)
+    limit = np.where(
+        agreed & (near <= np.where(sure, 10 * TOLERANCE, 0.01) * np.maximum(size, 1)),
+        first,
+        np.where(sure, mean, np.nan),
+    )
+    return np.where(np.isnan(g), limit, g).astype(g.dtype, copy=False)
+
+
+def _near(
+    derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node], step: float, found: list[Any]
+) -> list[list[Any]] | None:
+    """The derivatives along some directions, extrapolated; None where there are none, or where the roots jump."""
+    rng, cut = np.random.default_rng(0), _cut(order, wrt)
+    signs = [np.ones(x.shape) for x in cut], [rng.choice([-1.0, 1.0], x.shape) for x in cut]
+    directions = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
+    near, values = [], [[root._value for root in roots]]
+    for direction in [[sign * d for d in some] for some in directions for sign in (1, -1)]:
+        pair = []
+        for t in (step, step / 2):
+            moved = [parameter(x._value.astype(np.float64)) for x in wrt]
+            table: dict[int, Any] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
+            shifts = {x.id: t * d * _size(x, step) for x, d in zip(cut, direction, strict=True)}
+            try:
+                new = rerun(roots, order, table, set(), 0, True, _shifting(table, shifts))
+                pair.append([np.asarray(d, np.float64) for d in derivative(new, moved)])
+            except (ScgError, np.linalg.LinAlgError):  # a guard that comes out otherwise, say
+                break
+            values.append([root._value if type(root) is Node else root for root in new])
+        if len(pair) == 2:
+            near.append([2 * b - a for a, b in zip(*pair, strict=True)])
+            if len(near) == 2 and not any(
+                [np.isfinite(n[np.isnan(g)]).any() for some in near for n, g in zip(some, found, strict=True)]
+            ):
+                return None
+    return near if near and all([_is_continuous(column, step) for column in zip(*values, strict=True)]) else None
+
+
+def _shifting(table: dict[int, Any], shifts: dict[int, Any]) -> Any:
+    """For ``rerun``: the nodes in ``shifts`` are computed, and moved by that."""
+    for i in table:
+        if i in shifts:
+            table[i] = table[i] + shifts[i]
+
+    def visit(node: Node) -> Any:
+        if node.id not in shifts:
+            return NotImplemented
+        operands = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
+        table[node.id] = node.primitive(*operands, **node.statics) + shifts[node.id]
+        return None
+
+    return visit
+
+
+def _cut(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
+    """The last nodes on each way from ``wrt`` that are linear in them."""
+    linear, depends, cut = {x.id: x for x in wrt}, {x.id for x in wrt}, {}
+    for node in order:
+        moving = [o for o in node.operands if type(o) is Node and o.id in depends]
+        if node.id in depends or not moving or not node.primitive.differentiable:
+            continue
+        depends.add(node.id)
+        if all([o.id in linear for o in moving]) and _is_linear(node, {node.id, *[o.id for o in moving]}):
+            linear[node.id] = node
+        else:
+            cut.update({o.id: linear[o.id] for o in moving if o.id in linear})
+    return list(cut.values())
+
+
+def _is_linear(node: Node, sources: set[int]) -> bool:
+    if type(node._value) is tuple or node.dtype.kind != "f":
+        return False
+    rule, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
+    try:
+        parts = [vjp(g, node, *node.operands, **node.statics) for vjp in rule.vjps if vjp is not None]
+        parts += [
+            rule.every(g, k, node, *node.operands, **node.statics)
+            for k in range(len(node.operands))
+            if rule.every is not None
+        ]
+    except Exception:  # it serves arrays alone
+        return False
+    return not any([moves(d, sources, newest) for d in parts])
+
+
+def _size(x: Node, step: float) -> Any:
+    return 1.0 if step < 1e-20 else np.maximum(np.abs(x._value), np.max(np.abs(x._value), initial=0) or 1.0)
+
+
+def _is_continuous(values: Sequence[Any], step: float) -> bool:
+    stacked = np.stack([np.asarray(v, np.float64) for v in values])
+    spread = np.nanmax(stacked, axis=0) - np.nanmin(stacked, axis=0)
+    return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.nanmax(np.abs(stacked), axis=0)))
+
+
+def _agreed(near: list[list[Any]] | None, found: list[Any]) -> list[Any] | None:
+    """For each array the mean over the directions that have a derivative, whether there are two that agree, and the
+    largest element."""
+    if near is None:
+        return None
+    agreed = []
+    for column in zip(*near, strict=True):
+        stacked = np.stack(column)
+        finite = np.isfinite(stacked)
+        number = np.sum(finite, axis=0)
+        size = np.max(np.abs(stacked), initial=0, where=finite)
+        spread = np.max(stacked, axis=0, initial=-np.inf, where=finite) - np.min(
+            stacked, axis=0, initial=np.inf, where=finite
+        )
+        mean = np.sum(stacked, axis=0, where=finite) / np.maximum(number, 1)
+        agreed.append((mean, (number > 1) & (spread <= TOLERANCE * size + 1e-20), size))
+    return agreed

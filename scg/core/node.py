@@ -1,0 +1,795 @@
+"""Nodes of a computation graph, the primitives that make them, and the dispatch by which NumPy's own names do.
+
+A primitive is declared once, by three facts: the callable that computes it, the VJP of each operand, and its axis map.
+``primitive`` is that declaration, inside the package and outside it.
+"""
+
+import inspect
+import operator
+import os
+import reprlib
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import Any, NoReturn, final
+
+import numpy as np
+
+from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
+from scg.core.operands import (
+    constant_operand,
+    described,
+    frozen,
+    has_nan,
+    name_of,
+    plain,
+    raise_kin,
+    raise_named,
+    require_plain,
+)
+from scg.errors import (
+    PACKAGE,
+    NonFiniteError,
+    NotDifferentiable,
+    ScgError,
+    ScgTypeError,
+    ScgValueError,
+    here,
+    kin,
+    place,
+    user_frame,
+)
+
+RULES: dict[Any, Callable[..., Any]] = {}
+"""What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
+
+_NONE: dict[str, Any] = {}
+# older NumPy: few exponents keep the base's dtype
+_SCALAR_POWERS = (np.ones(1, np.float32) ** np.int64(2)).dtype == np.float32
+
+
+@final
+class Primitive:
+    """An operation on arrays with its derivative: ``primitive(*operands, **statics)`` computes, and records where an
+    operand is a Node.
+
+    Operands are arrays, scalars or Nodes and stand in position; statics (an axis, a shape) are never differentiated and
+    stand by keyword. ``vjps[i](g, out, *operands, **statics)`` is the cotangent of operand i for the cotangent ``g`` of
+    the result ``out``, None where the result does not depend differentiably on it; it may have any shape and dtype that
+    broadcast against the operand's. ``every(g, i, out, *operands, **statics)`` serves a primitive with any number of
+    operands.
+    """
+
+    __slots__ = (
+        "fn",
+        "axes",
+        "vjps",
+        "every",
+        "name",
+        "module",
+        "smooth",
+        "kinks",
+        "steps",
+        "steep",
+        "supported",
+        "picks",
+        "jumps",
+        "random",
+        "together",
+    )
+
+    def __init__(
+        self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, **facts: Any
+    ):
+        self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
+        self.kinks, self.steep, self.supported, self.picks = [
+            facts.get(fact) for fact in ("kinks", "steep", "supported", "picks")
+        ]
+        self.random = bool(facts.get("random"))
+        self.together = facts.get("together")
+        steps = facts.get("steps")
+        self.steps = steps or None
+        # the value jumps somewhere: what has no VJP is constant between jumps
+        self.jumps = bool(steps) or steps is None and every is None and not vjps
+        self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
+
+    def __call__(self, *operands: Any, **statics: Any) -> Any:
+        for operand in operands:
+            if type(operand) is Node:
+                return apply(self, operands, statics)
+        return self.fn(*operands, **statics)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether any operand carries a cotangent."""
+        return bool(self.vjps) or self.every is not None
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __reduce__(self) -> Any:
+        if RULES.get(self.fn) is self:
+            return _rule_of, (self.fn,)
+        for name, value in vars(sys.modules[self.module]).items():
+            if value is self:
+                return _import, (self.module, name)
+        raise ScgTypeError(f"{self!r} cannot be pickled: bind it to a name at the top level of module {self.module}")
+
+
+def primitive(
+    fn: Callable[..., Any],
+    axes: Any = None,
+    *vjps: Callable[..., Any] | None,
+    every: Any = None,
+    name: str | None = None,
+    kinks: Callable[..., Any] | None = None,
+    steps: Callable[..., Any] | bool | None = None,
+    steep: Callable[..., Any] | None = None,
+    supported: bool = False,
+    picks: bool = False,
+    random: bool = False,
+    together: Callable[..., Any] | None = None,
+) -> Primitive:
+    """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP
+    an operand.
+
+        primitive(np.tanh, elementwise, lambda g, out, x: g * (1 - out * out))
+
+    Where ``fn`` is one of NumPy's dispatching callables or a ufunc, it accepts Nodes from then on; the primitive that
+    is returned does in any case. Without VJPs the result is constant: its derivative is zero, and it is taken for a
+    step function. ``random``: each node of it is a random variable of its own.
+
+    A function that is not smooth everywhere says where. ``kinks(*operands, **statics)`` is a number or a truth for
+    every element, that of the piece on which the operands lie: where it changes the derivative jumps. ``steps`` is the
+    same where the value itself jumps. The operands are arrays with an axis of points in front.
+
+        primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
+        primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
+
+    What has no VJP and no step either says ``steps=False``. ``picks``: the result is elements of operand 0, at places
+    that the other operands name. Two facts are for what is singular. ``steep(*operands)`` says where the slope is
+    infinite inside the domain, as that of ``cbrt`` at 0. Beside ``every``, ``together(g, out, *operands, **statics)``
+    may give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
+    ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known. Raises
+    ScgValueError where ``fn`` already has a rule.
+    """
+    if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
+        raise ScgTypeError(
+            f"{name_of(fn)} makes object arrays: declare lambda *x: ufunc(*x).astype(float) in its place ({here()})"
+        )
+    if not callable(fn) or axes is not None and not hasattr(axes, "align"):
+        wrong = (
+            f"{axes!r} as its axis map: it comes before the VJPs, a map of scg.axes or None (everything mixes)"
+            if callable(fn)
+            else f"{fn!r} as its function"
+        )
+        raise ScgTypeError(f"primitive(fn, axes, *vjps) got {wrong} ({here()})")
+    vjps = vjps if any(vjps) else ()  # None for every operand: a constant as well
+    module = sys._getframe(1).f_globals["__name__"]
+    facts = {
+        "kinks": kinks,
+        "steps": steps,
+        "steep": steep,
+        "supported": supported,
+        "picks": picks,
+        "random": random,
+        "together": together,
+    }
+    made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
+    if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
+        implements(fn)(made)
+    return made
+
+
+def implements(*callables: Any) -> Callable[[Any], Any]:
+    """Let a function of Nodes stand behind NumPy callables; ``(ufunc, "reduce")`` names a ufunc's method, None one that
+    is not there yet."""
+
+    def declare(rule: Any) -> Any:
+        for fn in callables:
+            if fn is None:
+                continue
+            if fn in RULES:
+                raise ScgValueError(
+                    f"{name_of(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})"
+                )
+            RULES[fn] = rule
+        if type(rule) is FunctionType and rule.__doc__ is None:
+            names = ", ".join([name_of(fn) for fn in callables if fn is not None])
+            rule.__doc__ = (
+                f"What stands behind {names} where an argument is a node: the same signature, the same meaning."
+            )
+        return rule
+
+    return declare
+
+
+def refuse(advice: str, *callables: Any) -> None:
+    """Declare callables that a Node does not enter, and what to use instead."""
+    for fn in callables:
+
+        def rule(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
+            raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice} ({here()})")
+
+        implements(fn)(rule)
+        rule.advice = advice  # type: ignore[attr-defined]
+
+
+def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
+    """``result``, after who records was told which call it stands for: NumPy makes of some a scalar, of others an array
+    without axes."""
+    recorder = RECORDER.get()
+    if recorder is not None and type(result) is Node and result._value.shape == ():
+        recorder.typed(result, fn, args, kwargs)
+    return result
+
+
+def _method(fn: Any) -> Any:
+    def method(self: "Node", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return _typed(RULES[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
+        except Exception as error:
+            raise_kin(error, fn)
+            raise
+
+    method.__name__ = method.__qualname__ = fn.__name__
+    method.__doc__ = f"``np.{fn.__name__}`` of this node."
+    return method
+
+
+def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
+    # apply(), written out: an operator is most of what a small graph costs
+    def forward(self: "Node", other: Any) -> Any:
+        rule: Primitive = RULES[ufunc]  # type: ignore[assignment]
+        if type(other) is not Node and type(other) is not float:
+            other = constant_operand(other, rule)
+        x, y = self._value, other._value if type(other) is Node else other
+        try:
+            value = ufunc(x, y)
+        except Exception as error:
+            raise_named(error, rule, (x, y), _NONE)
+        return record(rule, (self, other), _NONE, value)
+
+    def reflected(self: "Node", other: Any) -> Any:
+        return apply(RULES[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
+
+    return forward, reflected
+
+
+def _unary(ufunc: np.ufunc) -> Any:
+    def forward(self: "Node") -> Any:
+        return apply(RULES[ufunc], (self,), _NONE)  # type: ignore[arg-type]
+
+    return forward
+
+
+def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
+    """``node += x``: NumPy changes the array, and whatever else is that array sees it. A node cannot change, so this
+    makes a new one, which is the same as long as nobody else holds the node, or one that it is a view of or that is a
+    view of it. Of numbers NumPy, too, makes new ones."""
+
+    def changed(self: "Node", other: Any) -> Any:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.changed_in_place(self)
+        value = self._value
+        if type(value) is not np.ndarray or value.ndim == 0:
+            return forward(self, other)
+        holders = sys.getrefcount(self)
+        if holders > _ALONE and type(other) is Node:
+            holders -= _uses(self, other)
+        if holders > _ALONE or _is_seen(self):
+            raise NotDifferentiable(
+                f"node {name} ... would change {self!r}, made at {self.line}, for all who hold it or a view of it, and"
+                f" nodes are immutable: write v = v {name[:-1]} ..., and return v where a function is to change its"
+                f" argument ({here()})"
+            )
+        made = forward(self, other)
+        if made.shape != self.shape:
+            raise ScgValueError(
+                f"node {name} ... keeps the shape {self.shape}, and the result has {made.shape} ({here()})"
+            )
+        if made.dtype != self.dtype:
+            if not np.can_cast(made.dtype, self.dtype, "same_kind"):
+                raise ScgTypeError(
+                    f"node {name} ... keeps the dtype {self.dtype}, and the result has {made.dtype} ({here()})"
+                )
+            made = RULES[np.astype](made, self.dtype)
+        return made
+
+    return changed
+
+
+def _uses(node: "Node", other: "Node") -> int:
+    """How many references ``other`` has to the node, by what was computed from its value, as in ``x += f(x)``: none if
+    a view of it is among that."""
+    found = {id(n.operands): n for n in ancestors([other], node.id + 1) if any([o is node for o in n.operands])}
+    if any([np.may_share_memory(n._value, node._value) for n in found.values() if type(n._value) is np.ndarray]):
+        return 0
+    return sum([o is node for n in found.values() for o in n.operands])
+
+
+def _is_seen(node: "Node") -> bool:
+    """Whether a node is a view of one that somebody else holds."""
+    while node._value.base is not None:
+        viewed = [
+            o
+            for o in node.operands
+            if type(o) is Node and type(o._value) is np.ndarray and np.may_share_memory(o._value, node._value)
+        ]
+        if not viewed:
+            return False
+        node, count = viewed[0], sys.getrefcount(viewed[0])
+        if count > _HELD:
+            return True
+        del viewed
+    return False
+
+
+def _detached(what: str, instead: str) -> Any:
+    def refused(self: "Node", *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotDifferentiable(f"{what} would detach {self!r} from its graph: {instead} ({here()})")
+
+    return refused
+
+
+@final
+class Node:
+    """One value of a computation graph, with the operation and the operands that made it.
+
+    It goes where an array goes: ``np.exp(x)``, ``A @ x``, ``x[1:]``, ``x.sum(axis=0)``. Nodes are immutable, point to
+    their operands only, and their ids grow, so that an order by id is a topological one.
+    """
+
+    __slots__ = ("_value", "primitive", "operands", "statics", "id", "guard", "_code", "_instruction", "__weakref__")
+    _value: Any
+    primitive: Primitive
+    operands: tuple[Any, ...]
+    statics: dict[str, Any]
+    id: int
+    guard: Guard | None
+    _code: CodeType | str | None
+    _instruction: int
+    __array_priority__ = 1000.0
+
+    @property
+    def value(self) -> Any:
+        """The value, as a read-only array or a NumPy scalar."""
+        unplanned(
+            "node.value is a number of this run, and a plan would keep it: use the node itself, or"
+            " scg.stop_gradient(node)"
+        )
+        value = self._value
+        if isinstance(value, np.ndarray) and value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
+        return value
+
+    @property
+    def name(self) -> str | None:
+        """The name that the user gave, if any."""
+        return self.statics.get("name")
+
+    @property
+    def line(self) -> str:
+        """The user's own line that made this node."""
+        return place(self._code, self._instruction)
+
+    shape = property(lambda self: self._value.shape)
+    dtype = property(lambda self: self._value.dtype)
+    ndim = property(lambda self: self._value.ndim)
+    size = property(lambda self: self._value.size)
+    nbytes = property(lambda self: self._value.nbytes)
+    itemsize = property(lambda self: self._value.itemsize)
+    T = property(lambda self: RULES[np.transpose](self))
+    mT = property(lambda self: RULES[np.matrix_transpose](self))
+    real = property(lambda self: RULES[np.real](self))
+    imag = property(lambda self: RULES[np.imag](self))
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        for x in inputs:
+            if type(x) is not Node:
+                require_plain(x, f"np.{ufunc.__name__}")
+        rule = RULES.get(ufunc if method == "__call__" else (ufunc, method))
+        if type(rule) is Primitive and not kwargs and method == "__call__":
+            return apply(rule, inputs, _NONE)
+        if "out" in kwargs:
+            raise NotDifferentiable(
+                f"np.{ufunc.__name__} cannot write a Node into a buffer (out=, or an in-place operator such as buffer"
+                f" += node): write buffer = np.{ufunc.__name__}(...) instead ({here()})"
+            )
+        if method == "outer" and rule is None and len(inputs) == 2:
+            x, y = [v if type(v) is Node else np.asarray(v) for v in inputs]
+            return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **kwargs)
+        if rule is None:
+            raise NotDifferentiable(
+                f"{name_of(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: declare it"
+                f" with scg.primitive, or apply it to node.value if its derivative is not wanted ({here()})"
+            )
+        if type(rule) is not Primitive or method != "__call__":
+            try:
+                return _typed(
+                    rule(*inputs, **kwargs),
+                    ufunc if method == "__call__" else getattr(ufunc, method),
+                    *inputs,
+                    **kwargs,
+                )
+            except Exception as error:
+                raise_kin(error, ufunc)
+                raise
+        return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """NumPy, whose functions take nodes: for libraries written against the array API, such as ``einops.array_api``."""
+        return np
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        rule = RULES.get(func)
+        for kind in types:
+            if kind is not Node and issubclass(kind, (np.ma.MaskedArray, np.matrix)):
+                require_plain(np.zeros((0, 0)).view(kind), name_of(func))
+        if rule is None:
+            raise NotDifferentiable(
+                f"{name_of(func)} has no derivative rule: declare it with scg.primitive, "
+                f"or apply it to node.value if its derivative is not wanted ({here()})"
+            )
+        if kwargs.get("out", 0) is None:
+            del kwargs["out"]
+        elif "out" in kwargs:
+            raise NotDifferentiable(f"{name_of(func)} cannot write a Node into out=: use what it returns ({here()})")
+        try:
+            return _typed(rule(*args, **kwargs), func, *args, **kwargs)
+        except Exception as error:
+            if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                raise ScgTypeError(
+                    f"{name_of(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})"
+                ) from None
+            raise_kin(error, func)
+            raise
+        except (ValueError, IndexError) as error:
+            if isinstance(error, ScgError):
+                raise
+            raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
+
+    __array__ = _detached(
+        "np.asarray, np.array or a function that NumPy does not dispatch",
+        "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, scg.sample(law, estimator,"
+        " rng=rng) for a draw, scg.parameter(array)[node] to index an array by a node, or node.value to detach on"
+        " purpose",
+    )
+    __float__ = _detached(
+        "float()",
+        "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose",
+    )
+    __int__ = _detached("int()", "use node.value")
+    __complex__ = _detached("complex()", "use node.value")
+    __index__ = _detached(
+        "An index or a size",
+        "use int(node.value) for a fixed one; to index an array by a node, make it one: scg.parameter(array)[node]",
+    )
+    __round__ = _detached("round()", "use np.round or node.round()")
+    __setitem__ = __delitem__ = _detached(
+        "Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack"
+    )
+    item = _detached(".item()", "use node.value.item(), or node.reshape(()) to stay in the graph")
+    tolist = _detached(".tolist()", "use node.value.tolist()")
+    sort, partition, fill, put, resize = [
+        _detached(f".{name}() in place", f"nodes are immutable; use {instead}")
+        for name, instead in (
+            ("sort", "np.sort"),
+            ("partition", "np.partition"),
+            ("fill", "np.full"),
+            ("put", "np.where"),
+            ("resize", "np.resize"),
+        )
+    ]
+
+    def __bool__(self) -> bool:
+        try:
+            outcome = bool(self._value)
+        except ValueError as error:
+            raise ScgValueError(f"{self!r}: {error} ({here()})") from None
+        frame = user_frame()
+        note_guard(self, outcome, frame and frame.f_code, frame.f_lasti if frame else 0)
+        return outcome
+
+    def __len__(self) -> int:
+        if self.shape == ():
+            raise ScgTypeError(f"{self!r} has no axis, and so no length ({here()})")
+        return len(self._value)
+
+    def __iter__(self) -> Iterator["Node"]:
+        if self.ndim == 0:
+            raise ScgTypeError(f"{self!r} has no axis to iterate over ({here()})")
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> "Node":
+        return RULES[operator.getitem](self, index)
+
+    def __hash__(self) -> int:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.hashed(self)
+        return object.__hash__(self)
+
+    __add__, __radd__ = _binary(np.add)
+    __sub__, __rsub__ = _binary(np.subtract)
+    __mul__, __rmul__ = _binary(np.multiply)
+    __truediv__, __rtruediv__ = _binary(np.divide)
+    __floordiv__, __rfloordiv__ = _binary(np.floor_divide)
+    __mod__, __rmod__ = _binary(np.remainder)
+    __eq__, _ = _binary(np.equal)
+    __ne__, _ = _binary(np.not_equal)
+    __lt__, _ = _binary(np.less)
+    __le__, _ = _binary(np.less_equal)
+    __gt__, _ = _binary(np.greater)
+    __ge__, _ = _binary(np.greater_equal)
+    __and__, __rand__ = _binary(np.bitwise_and)
+    __or__, __ror__ = _binary(np.bitwise_or)
+    __xor__, __rxor__ = _binary(np.bitwise_xor)
+    __lshift__, __rlshift__ = _binary(np.left_shift)
+    __rshift__, __rrshift__ = _binary(np.right_shift)
+    __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
+    __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
+    del _
+
+    def __matmul__(self, other: Any) -> "Node":
+        return _typed(RULES[np.matmul](self, other), np.matmul, self, other)
+
+    def __rmatmul__(self, other: Any) -> "Node":
+        return _typed(RULES[np.matmul](other, self), np.matmul, other, self)
+
+    def __divmod__(self, other: Any) -> Any:
+        return RULES[np.divmod](self, other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return RULES[np.divmod](other, self)
+
+    def __pow__(self, other: Any) -> "Node":
+        if (
+            _SCALAR_POWERS
+            and isinstance(other, (np.number, np.ndarray))
+            and other.ndim == 0
+            and self.dtype.kind in "fc"
+            and other in (-1, 0, 0.5, 1, 2)
+        ):
+            other = other.item()
+        if type(other) is int or type(other) is float:  # as ndarray.__pow__ does
+            if other == 2:
+                return apply(RULES[np.square], (self,), _NONE)  # type: ignore[arg-type]
+            if other == 0.5 and self.dtype.kind in "fc":
+                return apply(RULES[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
+        return apply(RULES[np.power], (self, other), _NONE)  # type: ignore[arg-type]
+
+    def __rpow__(self, other: Any) -> "Node":
+        return apply(RULES[np.power], (other, self), _NONE)  # type: ignore[arg-type]
+
+    __iadd__, __isub__ = _in_place("+=", __add__), _in_place("-=", __sub__)
+    __imul__, __itruediv__ = _in_place("*=", __mul__), _in_place("/=", __truediv__)
+    __ifloordiv__, __imod__ = _in_place("//=", __floordiv__), _in_place("%=", __mod__)
+    __ipow__, __imatmul__ = _in_place("**=", __pow__), _in_place("@=", __matmul__)
+    __iand__, __ior__, __ixor__ = _in_place("&=", __and__), _in_place("|=", __or__), _in_place("^=", __xor__)
+    __ilshift__, __irshift__ = _in_place("<<=", __lshift__), _in_place(">>=", __rshift__)
+
+    all, any, argmax, argmin, argsort = map(_method, (np.all, np.any, np.argmax, np.argmin, np.argsort))
+    astype, clip, copy, choose = map(_method, (np.astype, np.clip, np.copy, np.choose))
+    conj, conjugate = _method(np.conjugate), _method(np.conjugate)
+    cumprod, cumsum, diagonal, dot, flatten = map(_method, (np.cumprod, np.cumsum, np.diagonal, np.dot, np.ravel))
+    max, mean, min, nonzero, prod, ptp = map(_method, (np.max, np.mean, np.min, np.nonzero, np.prod, np.ptp))
+    ravel, repeat, round, searchsorted = map(_method, (np.ravel, np.repeat, np.round, np.searchsorted))
+    squeeze, std, sum, swapaxes, take = map(_method, (np.squeeze, np.std, np.sum, np.swapaxes, np.take))
+    trace, var = _method(np.trace), _method(np.var)
+
+    def compress(self, condition: Any, axis: int | None = None) -> "Node":
+        """``np.compress`` of this node."""
+        return RULES[np.compress](condition, self, axis)
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> "Node":
+        """``np.reshape`` of this node; the shape as one argument or as several."""
+        return RULES[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
+
+    def transpose(self, *axes: Any) -> "Node":
+        """``np.transpose`` of this node; the axes as one argument or as several."""
+        return RULES[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
+
+    def __copy__(self) -> "Node":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Node":
+        return self  # immutable
+
+    def __format__(self, spec: str) -> str:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.shown()
+        return format(self._value, spec) if spec else repr(self)
+
+    def __repr__(self) -> str:
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.shown()
+        label = f"{self.primitive.name} {reprlib.repr(self.name)}" if self.name else self.primitive.name
+        if isinstance(self._value, tuple):
+            return f"<{label}: {len(self._value)} results>"
+        small = self.size <= 6
+        shown = (
+            " ".join(np.array2string(np.asarray(self._value), precision=6, separator=", ").split()) + ", "
+            if small
+            else ""
+        )
+        return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
+
+
+def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
+    """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
+    if len(operands) == 1 and not statics:
+        values: Any = (operands[0]._value,)
+    else:
+        operands = tuple([o if type(o) is Node else constant_operand(o, primitive) for o in operands])
+        values = values_of(operands)
+    try:
+        value = primitive.fn(*values, **statics) if statics else primitive.fn(*values)
+    except Exception as error:
+        raise_named(error, primitive, values, statics)
+    if type(value) is not np.ndarray and not isinstance(value, np.generic):
+        value = (
+            tuple([plain(v, primitive.name) for v in value])
+            if isinstance(value, tuple)
+            else value
+            if hasattr(value, "dtype")
+            else plain(value, primitive.name)
+        )
+    return record(primitive, operands, statics, value, 3)
+
+
+def record(
+    primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any], value: Any, depth: int = 2
+) -> Node:
+    """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first stand."""
+    node = Node()
+    node._value = value
+    node.primitive = primitive
+    node.operands = operands
+    node.statics = statics
+    node.id = next(ids)
+    frame = sys._getframe(depth)
+    code = frame.f_code
+    if code.co_filename in _OWN_FILES:
+        frame = user_frame(depth + 1) or frame
+        code = frame.f_code
+    node._code = code
+    node._instruction = frame.f_lasti
+    ambient = AMBIENT.get()
+    node.guard = None
+    if ambient is None:
+        return node
+    if ambient.guard is not None:
+        take_guard(ambient, node)
+    if ambient.made is not None:
+        ambient.made(node)
+    if ambient.nan and has_nan(value):
+        raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {described(operands)} ({here()})")
+    return node
+
+
+def parameter(value: Any, name: str | None = None) -> Node:
+    """A leaf to differentiate with respect to: a copy of ``value``.
+
+    Raises ScgTypeError unless it is real floating-point: a derivative in an integer does not exist.
+    """
+    if type(value) is Node:
+        raise ScgTypeError(f"a parameter is a leaf; {value!r} is already a node ({here()})")
+    array = plain(value, name or "a parameter")
+    if array.dtype.kind != "f":
+        kinds = {
+            "c": "differentiate its real and imaginary parts",
+            "O": "pass an array of floats",
+            "U": "pass an array of floats",
+        }
+        advice = kinds.get(
+            array.dtype.kind,
+            "use x.astype(float)" if hasattr(value, "astype") else "write 1.0 for 1, or np.asarray(x, float)",
+        )
+        raise ScgTypeError(
+            f"{name or 'a parameter'} must be real floating-point, got {described((value,))} of dtype {array.dtype}:"
+            f" {advice} ({here()})"
+        )
+    return record(PARAMETER, (), {"name": name} if name else _NONE, frozen(array))
+
+
+def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arrays and scalars that stand in the places of ``operands``."""
+    if len(operands) == 2:  # written out: no comprehension for what nearly all calls have
+        x, y = operands
+        return x._value if type(x) is Node else x, y._value if type(y) is Node else y
+    return tuple([x._value if type(x) is Node else x for x in operands])
+
+
+def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
+    """All nodes that lead to ``roots``, these included, by growing id, and with ``guards`` the nodes that an ``if`` on
+    the way looked at.
+
+    Nodes with ids under ``floor`` are left out: what is older than a node does not depend on it.
+    """
+    seen = {root.id: root for root in roots if root.id >= floor}
+    stack = list(seen.values())
+    passed: set[int] = set()
+    while stack:
+        node = stack.pop()
+        for operand in node.operands:
+            if type(operand) is Node:
+                i = operand.id
+                if i >= floor and i not in seen:
+                    seen[i] = operand
+                    stack.append(operand)
+        if guards and node.guard is not None:
+            for guard in node.guard.unseen(passed):
+                if guard.node.id >= floor and guard.node.id not in seen:
+                    seen[guard.node.id] = guard.node
+                    stack.append(guard.node)
+    return [seen[i] for i in sorted(seen)]
+
+
+def _cast_inputs(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    dtype = kwargs.pop("dtype", None)
+    if (
+        any(
+            kwargs.pop(key, default) != default
+            for key, default in (("casting", "same_kind"), ("order", "K"), ("subok", True))
+        )
+        or kwargs
+    ):
+        raise NotDifferentiable(
+            f"np.{ufunc.__name__} of a Node takes no keyword but dtype (got {', '.join(kwargs) or 'casting or order'}):"
+            f" for where=, use np.where ({here()})"
+        )
+    return (
+        inputs
+        if dtype is None
+        else tuple([RULES[np.astype](x, dtype) if type(x) is Node else np.asarray(x, dtype) for x in inputs])
+    )
+
+
+def _rule_of(fn: Any) -> Any:
+    return RULES[fn]
+
+
+def _import(module: str, name: str) -> Any:
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+def _leaf() -> NoReturn:
+    raise ScgTypeError("a leaf is not computed")
+
+
+_OWN_FILES = frozenset(
+    [os.path.join(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")]
+)
+PARAMETER = primitive(_leaf, name="parameter")
+FINISHED = primitive(_leaf, name="parameter")
+"""A leaf: a parameter of a run that is over and gave its derivatives away as arrays. What was made of it belongs to no
+other run."""
+
+
+class _Probe:
+    """How many references this interpreter counts, inside ``x += y``, to an object that one variable holds."""
+
+    def __iadd__(self, other: Any) -> Any:
+        self.count = sys.getrefcount(self)
+        return self
+
+
+def _counts() -> tuple[int, int]:
+    """With one variable, and with a caller's beside a callee's."""
+
+    def inside(x: _Probe) -> int:
+        x += 0
+        return x.count
+
+    alone, shared = _Probe(), _Probe()
+    alone += 0
+    return alone.count, inside(shared)
+
+
+_ALONE = _counts()[0] if _counts()[0] < _counts()[1] else -1  # where counts do not tell, in-place operators are refused
+_HELD = _ALONE

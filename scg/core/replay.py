@@ -1,0 +1,225 @@
+"""Running a recorded subgraph again, with nodes replaced and, on any of them, a leading replicate axis."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scg.core.ambient import RECORDER, Guard, is_tainted, settled
+from scg.core.axes import elementwise
+from scg.core.node import Node, ancestors, primitive, record
+from scg.core.operands import plain, raise_named
+from scg.core.tree import leaves, rebuild
+from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+
+
+def replay(
+    outputs: Any,
+    replacements: Mapping[Node, Any],
+    batched: Collection[Node] = (),
+    create_graph: bool = False,
+    guards: Sequence[Guard] = (),
+) -> Any:
+    """The values of ``outputs`` (a Node or a structure of Nodes) with other values in place of some of the nodes that
+    led to them.
+
+    Nodes listed in ``batched`` (all of the replaced ones, or some) are given values with one more axis in front, of one
+    length R for all; every output then has that axis too, and its entry r is what a replay with the r-th entries gives.
+    Primitives take the axis as their axis maps say; one without a map is run R times. What does not depend on a
+    replaced node keeps its recorded value. With ``create_graph``, or where a replacement is a Node, the results are
+    Nodes that can be differentiated.
+
+    Every ``if`` that stood before an output was made is checked. An output that is older than the ``if`` that chose it
+    cannot know of it: ``guards`` are further ones to check, from ``collect_guards`` around the whole function.
+
+    Raises ScgValueError where a replacement has another shape than its node, GuardError where an ``if`` on a node comes
+    out otherwise.
+    """
+    roots = [leaf for _, leaf in leaves(outputs)]
+    for root in roots:
+        if type(root) is not Node:
+            raise ScgTypeError(f"replay needs nodes of a graph as outputs, got {type(root).__name__} ({here()})")
+    create_graph = create_graph or RECORDER.get() is not None  # a plan is made of nodes
+    if not replacements and not batched:
+        return outputs if create_graph else rebuild(outputs, iter([root.value for root in roots]))
+    table, leading, size = replaced(replacements, batched)
+    create_graph = create_graph or any(type(value) is Node for value in table.values())
+    order = ancestors([*roots, *[guard.node for guard in guards]], min(table), guards=True)
+    found = rerun(outputs, order, table, leading, size, create_graph)
+    for guard in guards:
+        _check(guard, table)
+    return found
+
+
+def rerun(
+    outputs: Any,
+    order: list[Node],
+    table: dict[int, Any],
+    leading: set[int],
+    size: int,
+    create_graph: bool,
+    visit: Any = None,
+    same: set[int] | None = None,
+) -> Any:
+    """``replay`` once it is known what is replaced: ``table`` holds new values by id, ``leading`` the ids that have a
+    replicate axis of ``size``.
+
+    ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``.
+
+    With ``create_graph`` a node behind an ``if`` that looks at something new is recorded again, so that it depends on
+    that, also where its value stays: ``same`` collects the ids of these. A draw, or noise, is not drawn again for it:
+    the new node is the random variable that the old one is.
+    """
+    passed: set[int] = set()
+    guards: dict[int, Guard] = {}
+    tainted: dict[int, bool] = {}
+    same = set() if same is None else same
+    for node in order:
+        if node.guard is not None:  # before the node itself, which may not even exist on the other branch
+            for guard in reversed(list(node.guard.unseen(passed))):
+                _check(guard, table)
+        if node.id in table:
+            continue
+        if visit is not None and visit(node) is not NotImplemented:
+            _carry(node, table, guards)
+            continue
+        again = [o.id for o in node.operands if type(o) is Node and o.id in table]
+        behind = create_graph and node.guard is not None and is_tainted(node.guard, table, tainted)
+        if (again or behind) and same.issuperset(again):
+            arguments = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
+            table[node.id] = (
+                shared(node)
+                if node.primitive.random
+                else record(node.primitive, tuple(arguments), node.statics, node._value)
+            )
+            same.add(node.id)
+            _carry(node, table, guards)
+        elif again:
+            arguments = [
+                (table.get(o.id, o if create_graph else o._value)) if type(o) is Node else o for o in node.operands
+            ]
+            flags = [type(o) is Node and o.id in leading for o in node.operands]
+            if any(flags):
+                leading.add(node.id)
+            if size or not any(flags):
+                table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
+            else:  # no replicates: nothing to run, but the shapes are known
+                table[node.id] = _none_of(node._value)
+            _carry(node, table, guards)
+
+    def result(root: Node) -> Any:
+        value = table.get(root.id, root if create_graph else root.value)
+        if leading and root.id not in leading:
+            return np.broadcast_to(value, (size, *root.shape))
+        return value
+
+    return rebuild(outputs, map(result, [leaf for _, leaf in leaves(outputs)]))
+
+
+shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")
+"""A draw or noise, as it is met behind an ``if`` that looks at something new: the same random variable."""
+
+
+def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:
+    """Let the new node depend on the same ``if`` as the old one, which looks at the new value now."""
+    if node.guard is not None and type(table[node.id]) is Node:
+        for guard in reversed(list(node.guard.unseen(set(guards)))):
+            before = guard.before and guards[guard.before.stamp]
+            guards[guard.stamp] = Guard(
+                _node(table.get(guard.node.id), guard.node), guard.outcome, before, guard._code, guard._instruction
+            )
+        table[node.id].guard = guards[node.guard.stamp]
+
+
+def _node(new: Any, old: Node) -> Node:
+    return new if type(new) is Node else old
+
+
+def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
+    """A primitive on arguments of which some have a leading replicate axis: in one call where its axis map tells how,
+    else one by one."""
+    try:
+        if not any(batched):
+            return rule(*arguments, **statics)
+        call = None if rule.axes is None else rule.axes.lead(arguments, batched, statics)
+        if call is not None:
+            return rule(*call[0], **call[1])
+        each = [
+            rule(*[a[r] if b else a for a, b in zip(arguments, batched, strict=True)], **statics) for r in range(size)
+        ]
+        several = isinstance(each[0]._value if type(each[0]) is Node else each[0], tuple)
+        return _stacked(*each) if several else np.stack(each)
+    except Exception as error:
+        raise_named(error, rule, arguments, statics)
+
+
+_stacked = primitive(
+    lambda *runs: tuple([np.stack(column) for column in zip(*runs, strict=True)]),
+    every=lambda g, r, out, *runs: tuple([c[r] for c in g]),
+    name="stacked",
+)
+"""The results of each run of a primitive that has several, along a replicate axis."""
+
+
+def replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tuple[dict[int, Any], set[int], int]:
+    """Checked replacements by id, the ids of those with a replicate axis, and its length."""
+    leading = {node.id for node in batched}
+    missing = [node for node in batched if node not in replacements]
+    if missing:
+        raise ScgValueError(f"replay: {missing[0]!r} is listed as batched but has no replacement ({here()})")
+    table: dict[int, Any] = {}
+    size: int | None = None
+    for node, value in replacements.items():
+        if type(node) is not Node:
+            raise ScgTypeError(f"replay replaces nodes, got {type(node).__name__} ({here()})")
+        if type(value) is not Node:
+            value = _cast(value, node)
+        shape = value.shape[1:] if node.id in leading else value.shape
+        if shape != node.shape or node.id in leading and value.ndim == 0:
+            axis = "a replicate axis and then " if node.id in leading else ""
+            raise ScgValueError(
+                f"replay: the replacement for {node!r} needs {axis}shape {node.shape}, got {value.shape} ({here()})"
+            )
+        if node.id in leading:
+            if size is not None and size != value.shape[0]:
+                raise ScgValueError(f"replay: replicate axes of lengths {size} and {value.shape[0]} ({here()})")
+            size = value.shape[0]
+        table[node.id] = value
+    return table, leading, size or 0
+
+
+def _none_of(value: Any) -> Any:
+    return tuple(map(_none_of, value)) if isinstance(value, tuple) else np.zeros((0, *value.shape), value.dtype)
+
+
+def _cast(value: Any, node: Node) -> Any:
+    """``value`` in the node's dtype, if nothing but precision is lost by that."""
+    try:
+        array = np.asarray(plain(value, f"the replacement for {node!r}"))
+        cast = (
+            array
+            if array.dtype == node.dtype
+            else array.astype(node.dtype, casting="unsafe" if array.dtype.kind in "biuf" else "same_kind")
+        )
+    except (TypeError, ValueError) as error:
+        raise ScgTypeError(
+            f"replay: the replacement for {node!r} needs an array of {node.dtype}, got {type(value).__name__}: {error}"
+            f" ({here()})"
+        ) from None
+    if not np.can_cast(array.dtype, node.dtype, "same_kind") and not np.array_equal(cast, array):
+        raise ScgTypeError(
+            f"replay: the replacement for {node!r} needs values of {node.dtype}, got {array.dtype} ({here()})"
+        )
+    return cast
+
+
+def _check(guard: Any, table: dict[int, Any]) -> None:
+    if guard.node.id in table:
+        if not settled(
+            lambda value, outcome=guard.outcome: (np.asarray(value, dtype=bool) == outcome).all(), table[guard.node.id]
+        ):
+            raise GuardError(
+                f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and"
+                " otherwise in this replay: trace the function again for these values, or write the choice with"
+                f" np.where ({here()})"
+            )

@@ -1,0 +1,81 @@
+"""What a gradient estimator is: the surrogate-loss rule of one stochastic node, and what it claims."""
+
+from abc import ABC
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from scg.distributions.base import Distribution
+from scg.errors import EstimatorError, here
+
+
+class Estimator(ABC):
+    """The rule by which a gradient passes a stochastic node. Claims are class attributes, and the tests read them.
+
+    ``unbiased``  whether the mean of the gradient is the gradient of the mean, exactly
+    ``requires``  capabilities (types) that the node's distribution must have; ``instead`` is the advice where it lacks
+                  one
+    ``keeps_law`` whether the value of the node has the law of its distribution; not so where a discrete draw is relaxed
+    to a continuous one ``continuous`` whether the rule takes the cost's derivative by the draw, so that the cost has to
+    be continuous in it, for a discrete draw in between
+    ``scores``    whether the node's log-probability enters the surrogate, times the costs that the draw can have
+                  influenced
+
+    A subclass overrides ``draw`` where the gradient flows through the draw itself, ``scores`` and ``baseline`` for
+    score functions, and ``expand`` where the rule evaluates the costs at other values of the node.
+    """
+
+    unbiased: ClassVar[bool] = True
+    requires: ClassVar[tuple[type, ...]] = ()
+    instead: ClassVar[str] = "another estimator"
+    continuous: ClassVar[bool] = False
+    scores: ClassVar[bool] = False
+    keeps_law: ClassVar[bool] = True
+
+    def check(self, distribution: Distribution, label: str) -> None:
+        """Raise EstimatorError unless this rule is valid for a draw from ``distribution``."""
+        for capability in self.requires:
+            if not distribution.has(capability):
+                also = distribution.way_out(capability)
+                raise EstimatorError(
+                    f"{label}: {type(self).__name__} needs {_asked(capability.__name__)}, got {distribution!r}; "
+                    f"use {self.instead}{also and ', or ' + also} ({here()})"
+                )
+
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        """The draw: an array, or a Node where it is a differentiable function of the parameters."""
+        return distribution.sample(rng, shape)
+
+    def expand(self, down: Any) -> Any:
+        """A scalar node that is zero and whose derivative estimates what the draw's distribution contributes; None
+        where nothing is to add.
+
+        ``down`` is a ``Downstream`` (``from scg.surrogate import Downstream``): the draw, and the costs that it
+        influences, here and elsewhere.
+        """
+        return None
+
+    state: Any = {}
+    """What later estimates depend on beside their draws (a baseline's average, a control variate that is trained), as
+    ``scg.checkpoint`` takes it.
+
+    Empty where the rule does not learn; else a property, to be read between runs. Assigning a state restores it.
+    """
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and v is not None)
+        return f"{type(self).__name__}({given})"
+
+
+@final
+class Accounted(Estimator):
+    """For draws without parameters to differentiate by, and those that an estimator makes on its own account: its own
+    formula has what they contribute."""
+
+    def __repr__(self) -> str:
+        return "no rule"
+
+
+def _asked(capability: str) -> str:
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in capability).strip()
+    return f"a distribution with {words}" if words.endswith("support") else f"a {words} distribution"

@@ -1,0 +1,467 @@
+"""A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in replicates."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scg.core.ambient import RECORDER, unplanned
+from scg.core.backward import pull
+from scg.core.generators import watching
+from scg.core.node import Node, ancestors, parameter
+from scg.core.operands import described, plain
+from scg.core.pickling import pack, unpack
+from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
+from scg.distributions.base import FixedSupport
+from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.pictures import dot, mermaid, save, svg
+from scg.stochastic.pictures import text as draw_text
+from scg.stochastic.sites import bound_to, draw, is_stochastic, numbered, overridden, resample
+from scg.stochastic.surrogate import surrogate
+from scg.transforms import check_cost, lift, refuse_finished, run, value_and_grad
+
+# bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the
+# process
+_BLOCK = 2**24
+
+
+def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
+    """The graph of one run of ``fn``, a function that returns its cost; the arguments ``argnums`` become its
+    parameters.
+
+    Where ``fn`` takes numbers from a generator itself (``rng.integers(3)``), they are constants of this graph:
+    ``gradients`` then runs ``fn`` again for each gradient, and what would replay the graph refuses. Draw by
+    ``scg.sample`` or ``scg.minibatch`` instead.
+    """
+    lifted, inputs, structure = lift(fn, args, argnums)
+    positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    with watching(fn, args, kwargs) as watch:
+        cost = run(fn, lifted, kwargs)
+    if type(cost) is not Node:
+        raise ScgTypeError(
+            f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a draw"
+            f" ({here()})"
+        )
+    check_cost(cost)
+    refuse_finished(cost, min([x.id for x in inputs], default=0))
+    parameters = lifted[argnums] if isinstance(argnums, (int, np.integer)) else tuple([lifted[p] for p in positions])
+    return Graph(cost, parameters, again=_Again(fn, args, kwargs, argnums), constants=watch.found)
+
+
+class _Again:
+    """How to run the function again: for values at which an ``if`` comes out otherwise, and where it takes numbers from
+    a generator itself."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnums: Any):
+        self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
+
+    def gradient(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Any:
+        args, kwargs = self._arguments(parameters, rng)
+        with overridden(bindings):
+            return value_and_grad(self.fn, self.argnums)(*args, **kwargs)[1]
+
+    def graph(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> "Graph":
+        args, kwargs = self._arguments(parameters, rng)
+        with overridden(bindings):
+            graph = trace(self.fn, *args, argnums=self.argnums, **kwargs)
+        graph._bindings = dict(bindings)
+        return graph
+
+    def _arguments(self, parameters: Any, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments with these parameters, and with ``rng`` in the place of the generator among them."""
+        args = list(self.args)
+        if isinstance(self.argnums, (int, np.integer)):
+            args[self.argnums] = parameters
+        else:
+            for position, value in zip(self.argnums, parameters, strict=True):
+                args[position] = value
+
+        held = [x for x in (*args, *self.kwargs.values()) if any(_is_generator(leaf) for _, leaf in leaves(x))]
+        if not held:
+            name = getattr(self.fn, "__name__", type(self.fn).__name__)
+            raise ScgTypeError(
+                f"{name} would have to run again with rng, and has no generator among its arguments: let it take"
+                f" rng=... ({here()})"
+            )
+
+        def fresh(x: Any) -> Any:
+            return map_leaves(lambda leaf: rng if _is_generator(leaf) else leaf, x) if any(x is h for h in held) else x
+
+        return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
+
+
+class Graph:
+    """A cost, the parameters that it is differentiated by, and the draws between them.
+
+    ``cost``        the node of the cost
+    ``parameters``  the nodes of the parameters, in the structure in which they were given
+    ``stochastic``  the stochastic nodes by name; one without a name is called by its distribution, ``bernoulli``,
+                    ``bernoulli_1``, ...
+    """
+
+    def __init__(
+        self,
+        cost: Node,
+        parameters: Any = None,
+        *,
+        again: Any = None,
+        bindings: Mapping[str, Estimator] | None = None,
+        constants: str | None = None,
+    ):
+        if type(cost) is not Node:
+            raise ScgTypeError(f"a graph needs a node as its cost, got {type(cost).__name__} ({here()})")
+        order = ancestors([cost], guards=True)
+        self.cost = cost
+        self.parameters = [n for n in order if n.primitive.name == "parameter"] if parameters is None else parameters
+        self.stochastic = _named([node for node in order if is_stochastic(node)])
+        self._again, self._bindings, self._constants = again, dict(bindings or {}), constants
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every random number of the traced run is a node: False where the function took numbers from a
+        generator itself."""
+        return self._constants is None
+
+    def require_nodes(self, what: str) -> None:
+        """Raise ScgValueError, which names ``what`` needs it, unless every random number of the traced run is a node,
+        so that a replay draws it anew."""
+        if self._constants is not None:
+            raise ScgValueError(
+                f"{what} needs a graph in which all random numbers are nodes, but {self._constants}, and a replay would"
+                " repeat these numbers: draw them by scg.sample(distribution, estimator, rng=rng), rows of data by"
+                f" scg.minibatch(n, size, rng=rng), or average scg.grad over fresh calls ({here()})"
+            )
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes that lead to the cost, in the order in which they were made."""
+        return ancestors([self.cost], guards=True)
+
+    def bind(self, estimators: Mapping[str, Estimator] | None = None, /, **named: Estimator) -> "Graph":
+        """The same graph with other estimators on some of its stochastic nodes; the model, and the distribution of
+        every value, stay.
+
+        A key is a name, or a pattern as for file names: ``{"a*": estimator}``, ``{"*": estimator}`` for all nodes that
+        a gradient passes. A name goes before patterns, and a later pattern before an earlier one. Raises ScgValueError
+        for a key that names no node, EstimatorError for an estimator that is not valid for its node.
+        """
+        if estimators is not None and not isinstance(estimators, Mapping):
+            raise ScgTypeError(
+                f"bind needs a mapping of names to estimators, got {type(estimators).__name__}: write {{'b':"
+                f" scg.DisARM()}} ({here()})"
+            )
+        wanted = {**(estimators or {}), **named}
+        for name, estimator in wanted.items():
+            if not isinstance(estimator, Estimator):
+                hint = (
+                    f": write {estimator.__name__}()"
+                    if isinstance(estimator, type) and issubclass(estimator, Estimator)
+                    else ""
+                )
+                raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r}{hint} ({here()})")
+            if not any(fnmatchcase(known, name) for known in self.stochastic):
+                self._draw(name)
+        found = {}
+        for name, node in self.stochastic.items():
+            chosen = (
+                bound_to(name, wanted)
+                if name in wanted or type(node.statics["site"].estimator) is not Accounted
+                else None
+            )
+            if chosen is not None:
+                chosen.check(node.statics["site"].distribution, name)
+                found[name] = chosen
+        cost = resample(
+            self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()}
+        )
+        kept = {name: estimator for name, estimator in self._bindings.items() if name not in wanted}
+        return Graph(
+            cost, self.parameters, again=self._again, bindings={**kept, **wanted, **found}, constants=self._constants
+        )
+
+    def surrogate(self, order: int | None = None) -> Node:
+        """The surrogate loss: exactly the cost's value, derivatives of any order (or up to ``order``) that estimate
+        those of its expectation."""
+        return surrogate(self.cost, order)
+
+    def run(
+        self,
+        *,
+        rng: np.random.Generator | None = None,
+        parameters: Any = None,
+        values: Mapping[str, Any] | None = None,
+        replicates: int | None = None,
+    ) -> "Graph":
+        """The graph run again: with new draws from ``rng``, other values of the parameters, given ``values`` of some
+        stochastic nodes.
+
+        With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then
+        have it as well. Raises GuardError where an ``if`` on a node would have come out otherwise. A function that
+        takes numbers from a generator itself is traced again for new draws; ``replicates`` and ``values`` of such a
+        graph raise ScgValueError.
+        """
+        if replicates is not None:
+            _check_count(replicates)
+        if replicates is not None and rng is None and values is None:
+            raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise ScgTypeError(f"new draws need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        if self._constants is not None and rng is not None:
+            if self._again is None or replicates is not None or values:
+                self.require_nodes("Graph.run with new draws")
+            return self._fresh(rng, parameters)
+        nodes = [leaf for _, leaf in leaves(self.parameters)]
+        given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
+        new = []
+        for node, leaf in zip(nodes, given, strict=True):
+            value = _numbers(leaf._value if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(
+                node.dtype, copy=False
+            )
+            shape = node.shape if replicates is None else (replicates, *node.shape)
+            if value.shape not in (node.shape, shape):
+                raise ScgValueError(
+                    f"the parameter {node!r} needs a value of shape {shape}, got {value.shape} ({here()})"
+                )
+            new.append(parameter(np.broadcast_to(value, shape), node.name))
+        replaced: dict[Node, Any] = dict(zip(nodes, new, strict=True))
+        given_values = {}
+        for name, value in (values or {}).items():
+            node = self._draw(name)
+            if node.primitive is not draw:
+                raise ScgTypeError(
+                    f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator"
+                    f" ({here()})"
+                )
+            given_values[node.id] = _possible(name, node, value)
+        batched = list(replaced) if replicates is not None else []
+        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
+        return Graph(
+            cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings, constants=self._constants
+        )
+
+    def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
+        """The gradient of the expected cost as the bound estimators estimate it, in the structure of the parameters.
+
+        Without ``rng`` from the recorded draws; with it from new ones; with ``replicates=R`` from R independent runs at
+        once, each leaf with a leading axis of R. Memory is bounded: replicates are computed in blocks. Where an ``if``
+        on a draw comes out otherwise the function is traced again.
+        """
+        if replicates is None:
+            if rng is None:
+                return self._pulled(self.cost, self.parameters)
+            try:
+                return self.run(rng=rng).gradients()
+            except GuardError:
+                return self._traced(rng)
+        _check_count(replicates)
+        if not isinstance(rng, np.random.Generator):
+            raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+        if self._constants is not None:
+            return self._each(rng, replicates)
+        if RECORDER.get() is not None:  # in a plan, which has buffers of its own, all replicates are one block
+            found = self._recorded[0]
+            new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
+            return rebuild(
+                self.parameters,
+                (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
+            )
+        block = max(1, _BLOCK // self._recorded[1])
+        targets = [leaf for _, leaf in leaves(self.parameters)]
+        out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
+        for start in range(0, replicates, block):
+            for whole, part in zip(out, self._replicated(rng, min(block, replicates - start)), strict=True):
+                whole[start : start + block] = part
+        return rebuild(self.parameters, iter(out))
+
+    @cached_property
+    def _recorded(self) -> tuple[list[Any], int]:
+        """The gradient as nodes, which a replay with other draws evaluates; and the bytes of all arrays on the way."""
+        targets = [leaf for _, leaf in leaves(self.parameters)]
+        token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
+        try:
+            loss = surrogate(self.cost, 1, graph=True)
+            found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
+        finally:
+            RECORDER.reset(token)
+        nodes = ancestors([g for g in found if type(g) is Node], guards=True)
+        return found, sum([node._value.nbytes for node in nodes if not isinstance(node._value, tuple)]) or 8
+
+    def _replicated(self, rng: np.random.Generator, size: int) -> list[Any]:
+        """One block of replicates: only what depends on a draw has the leading axis, the parameters do not."""
+        found = self._recorded[0]
+        try:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                new = iter(
+                    resample(
+                        [g for g in found if type(g) is Node], {}, rng=rng, size=size, create_graph=False, checked=True
+                    )
+                )
+        except GuardError:
+            return [leaf for _, leaf in leaves(self._each(rng, size))]
+        arrays = [next(new) if type(g) is Node else g for g in found]
+        # a zero may have to absorb what this recording did not meet
+        if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
+            fresh = self.run(rng=rng, replicates=size)
+            return [leaf for _, leaf in leaves(self._pulled(np.sum(fresh.cost), fresh.parameters))]
+        return arrays
+
+    def __repr__(self) -> str:
+        return (
+            f"<Graph of {len(self.nodes)} nodes, cost {self.cost._value:.6g}:"
+            f" {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no draws'}>"
+        )
+
+    def __str__(self) -> str:
+        return draw_text(*self._drawn())
+
+    def print(self) -> None:
+        """Print the graph, a line a node."""
+        print(self)
+
+    def to_dot(self) -> str:
+        """The graph in the language of Graphviz; over 200 nodes it is summarised."""
+        return dot(*self._drawn())
+
+    def to_mermaid(self) -> str:
+        """The graph in the language of Mermaid; over 200 nodes it is summarised."""
+        return mermaid(*self._drawn())
+
+    def save(self, path: str | os.PathLike[str], detail: bool = False) -> None:
+        """Write a picture of the model to a file: parameters, stochastic nodes, what ``scg.named`` gave a name, and the
+        cost, on one page.
+
+        With ``detail`` every operation, up to 200. The suffix names the kind: .svg (which scales), .dot and .mmd; .pdf
+        and .png need matplotlib.
+        """
+        cost, nodes, names = self._drawn()
+        save(path, cost, nodes, names, detail)
+
+    def _repr_svg_(self) -> str:
+        return svg(*self._drawn())
+
+    def _drawn(self) -> Any:
+        return self.cost, self.nodes, {node.id: name for name, node in self.stochastic.items()}
+
+    def _draw(self, name: str) -> Node:
+        if name not in self.stochastic:
+            raise ScgValueError(
+                f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'}"
+                f" ({here()})"
+            )
+        return self.stochastic[name]
+
+    def _pulled(self, cost: Node, parameters: Any) -> Any:
+        targets = [leaf for _, leaf in leaves(parameters)]
+        loss = surrogate(cost, 1)
+        return rebuild(parameters, iter(pull([loss], [np.ones((), loss.dtype)], targets)))
+
+    def _each(self, rng: np.random.Generator, size: int) -> Any:
+        """``size`` gradients, each from a run of its own of the function."""
+        if self._again is None:
+            self.require_nodes("gradients with new draws")
+        unplanned("the gradients of this graph need runs of a function of their own")
+        each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
+        return rebuild(self.parameters, iter([np.stack(column) for column in zip(*each, strict=True)]))
+
+    def _fresh(self, rng: np.random.Generator, parameters: Any) -> "Graph":
+        given = map_leaves(lambda node: node.value, self.parameters)
+        if parameters is not None:
+            new = leaves_like(self.parameters, parameters, "parameters")
+            given = rebuild(
+                given,
+                iter(
+                    [
+                        np.broadcast_to(np.asarray(plain(x, "parameters"), y.dtype), y.shape)
+                        for x, (_, y) in zip(new, leaves(given), strict=True)
+                    ]
+                ),
+            )
+        return self._again.graph(given, rng, self._bindings)  # type: ignore[no-any-return]
+
+    def _traced(self, rng: Any) -> Any:
+        if self._again is None:
+            raise GuardError(
+                "an `if` on a draw came out otherwise, and the graph was not traced from a function that could be run"
+                f" again ({here()})"
+            )
+        return self._again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self._bindings)
+
+    def __reduce__(self) -> Any:
+        targets = [leaf for _, leaf in leaves(self.parameters)]
+        rows, places = pack([self.cost, *targets])
+        needed = self._constants is not None or any(node.guard is not None for node in self.nodes)
+        # a lambda cannot travel, and need not where no function has to run again
+        again = self._again if needed else None
+        return _restored, (
+            rows,
+            places,
+            rebuild(self.parameters, iter([0] * len(targets))),
+            again,
+            self._bindings,
+            self._constants,
+        )
+
+
+def _is_generator(x: Any) -> bool:
+    return isinstance(x, np.random.Generator)
+
+
+def _check_count(replicates: Any) -> None:
+    if isinstance(replicates, (bool, np.bool_)) or not isinstance(replicates, (int, np.integer)):
+        raise ScgTypeError(f"replicates must be a whole number, got {replicates!r} ({here()})")
+    if replicates < 1:
+        raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
+
+
+def _numbers(value: Any, what: str) -> np.ndarray:
+    array = np.asarray(plain(value, what))
+    if array.dtype.kind not in "biuf":
+        raise ScgTypeError(f"{what} needs real numbers, got {described((value,))} ({here()})")
+    return array
+
+
+def _possible(name: str, node: Node, value: Any) -> np.ndarray:
+    """A value for a draw; ScgTypeError where it is none, ScgValueError where a draw of fixed support cannot have it.
+    Its shape is checked where it is used."""
+    distribution, array = node.statics["site"].distribution, _numbers(value, name)
+    if distribution.has(FixedSupport) and array.shape[array.ndim - node.ndim :] == node.shape:
+        inside = np.asarray(distribution.support.contains(array))
+        if not np.all(inside):
+            raise ScgValueError(
+                f"{name}: {value!r} is no value of {distribution!r}, whose support is {distribution.support!r}"
+                f" ({here()})"
+            )
+    return array
+
+
+def _restored(
+    rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any, constants: str | None = None
+) -> Graph:
+    cost, *nodes = unpack(rows, places)
+    return Graph(cost, rebuild(parameters, iter(nodes)), again=again, bindings=bindings, constants=constants)
+
+
+def _named(nodes: list[Node]) -> dict[str, Node]:
+    named: dict[str, Node] = {}
+    count: Counter[str] = Counter()
+    for node in nodes:
+        name, site = node.name, node.statics["site"]
+        if name is None and type(site.estimator) is Accounted and site.distribution.parameters:
+            continue  # an estimator's own
+        if name is None:
+            name = numbered(type(site.distribution).__name__.lower(), count)
+        if name in named:
+            if site.lead > named[name].statics["site"].lead:
+                # a draw made again, by an estimator that looked at costs elsewhere: the cost is a gradient already
+                continue
+            raise ScgValueError(
+                f"two stochastic nodes are called {name!r}, made at {named[name].line} and {node.line}: give each its"
+                f" own name ({here()})"
+            )
+        named[name] = node
+    return named

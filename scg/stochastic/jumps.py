@@ -1,0 +1,454 @@
+"""Whether the cost jumps where parameters move the place of the jump: there no estimator that differentiates the cost
+is right.
+
+For z with density p and a cost c that jumps by [c] across b(t), d/dt E[c] = E[dc/dt + c d log p/dt] + [c] p(b) db/dt,
+and the last term, the flux through the jump, is in no derivative of c. It is there where what a step looks at depends
+both on what one differentiates by (also along a pathwise draw) and on a continuous draw.
+
+A step need not be a jump of the cost: ``np.where(x > 0, x, a * x)`` is continuous. So the elements of what the step
+looks at are moved to where it changes, and what is made of it, element by element, is computed on both sides: leaky
+rectifiers, Huber losses and sorted values pass, x > t does not.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from scg.core.axes import elementwise, reduction
+from scg.core.node import Node
+from scg.core.replay import replay
+from scg.distributions.base import Discrete, draw_noise
+from scg.errors import EstimatorError, GuardError, ScgError, here
+from scg.primitives import layout
+from scg.stochastic.sides import sides
+from scg.stochastic.sites import draw, is_stochastic, noise, path
+
+_ELEMENTS = 16  # of a step, spread over it, that are moved
+_TRIES = 8  # nodes that may be moved in turn
+_RUNS = 256  # runs that tell whether draws ever take a step
+_PARTS, _SETTLED = 33, 14  # a bracket is cut into so many, so often: down to neighbouring numbers
+_STEEP = 1e4  # a slope: what changes less across a gap is rounding
+_LINES, _POINTS = 4, 65  # along which the cost itself is looked at, before it is refused
+_ROOM = 8.0  # times the size of what a step looks at, and it is moved no further
+
+
+def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = ()) -> None:
+    """Raise EstimatorError where a step moves with the parameters and with a continuous draw, and the cost jumps there.
+
+    ``order`` are the nodes that lead to the cost, by growing id, with those that an ``if`` looked at; ``fixed`` those
+    that stand for plain numbers.
+    """
+    steps = [n for n in order if n.primitive.jumps and n.operands and "site" not in n.statics]
+    if not steps:
+        return
+    moving = _moving(order, fixed)
+    steps = [n for n in steps if _looks_at(n, moving) == _BOTH]
+    if not steps:
+        return
+    guards = _guards(order)
+    consumers, live = _consumers(order, {cost.id, *guards})
+    for node in steps:
+        if node.id not in live or (found := _met(node, moving, consumers, {cost.id, *guards})) is None:
+            continue
+        looked = guards.get(_guard_of(node, consumers, guards))
+        jumps = _is_jump(node, cost, order) if looked is None else _is_met(node, order)
+        if found if jumps is None else jumps:
+            _refuse(node, order, looked)
+
+
+_PARAMETER, _CHANCE, _BOTH = 1, 2, 3
+
+
+def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
+    """By id, of what one differentiates by or chance moves: which of the two. What lies between noise and its pathwise
+    draw is the draw's own affair."""
+    found: dict[int, int] = {}
+    inner: set[int] = set()
+    for node in order:
+        operands = [o.id for o in node.operands if type(o) is Node]
+        if node.primitive is draw:
+            if not node.statics["site"].distribution.has(Discrete):
+                found[node.id] = _CHANCE
+        elif node.primitive is path:
+            site = node.statics["site"]
+            if site.estimator.unbiased and not isinstance(site.distribution, Discrete):
+                found[node.id] = _CHANCE
+                if any(found.get(i, 0) & _PARAMETER for i in operands):
+                    found[node.id] = _BOTH
+        elif node.primitive is noise or any(i in inner for i in operands):
+            inner.add(node.id)
+            if any(found.get(i, 0) & _PARAMETER for i in operands):
+                found[node.id] = _PARAMETER
+        elif not operands:
+            if node.id not in fixed:
+                found[node.id] = _PARAMETER
+        elif node.primitive is layout.stop_gradient:
+            if chance := max([found.get(i, 0) & _CHANCE for i in operands]):
+                found[node.id] = chance
+        else:
+            both = 0
+            for i in operands:
+                both |= found.get(i, 0)
+            if both:
+                found[node.id] = both
+    return found
+
+
+def _looks_at(node: Node, moving: dict[int, int]) -> int:
+    """What moves the numbers that a step looks at; truths and integers were steps before."""
+    found = 0
+    for o in node.operands:
+        if type(o) is Node and _is_real(o):
+            found |= moving.get(o.id, 0)
+    return found
+
+
+def _is_real(node: Node) -> bool:
+    return type(node._value) is not tuple and node.dtype.kind in "fc"
+
+
+def _guards(order: list[Node]) -> dict[int, Any]:
+    """By id of the node that it looked at, each ``if`` on the way."""
+    seen: set[int] = set()
+    return {guard.node.id: guard for node in order if node.guard is not None for guard in node.guard.unseen(seen)}
+
+
+def _guard_of(node: Node, consumers: dict[int, list[Node]], guards: dict[int, Any]) -> int:
+    """The id of an ``if``'s node that is made of this one; -1 where there is none."""
+    stack, seen = [node], {node.id}
+    while stack:
+        n = stack.pop()
+        if n.id in guards:
+            return n.id
+        for c in consumers.get(n.id, ()):
+            if c.id not in seen:
+                seen.add(c.id)
+                stack.append(c)
+    return -1
+
+
+def _consumers(order: list[Node], ends: set[int]) -> tuple[dict[int, list[Node]], set[int]]:
+    """Who uses each node; and the nodes that reach an end by a way that no ``stop_gradient`` interrupts."""
+    consumers: dict[int, list[Node]] = {}
+    live = set(ends)
+    for node in reversed(order):
+        if node.id in live and node.primitive is not layout.stop_gradient:
+            for o in node.operands:
+                if type(o) is Node:
+                    live.add(o.id)
+                    consumers.setdefault(o.id, []).append(node)
+    return consumers, live
+
+
+def _met(node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int]) -> bool | None:
+    """None where what is made of a step element by element is seen not to jump there; else whether draws are known to
+    take the step."""
+    if _is_own_order(node, consumers, ends):
+        return None
+    if node.primitive.axes is not elementwise or type(node._value) is tuple:
+        return False
+    made, edges = _made_of(node, consumers, ends)
+    sources = _sources(node, moving)
+    mover = _Mover(node, made, edges)
+    if len(node.operands) == 2 and any(
+        mover.meets(o, node.operands[1 - k]) for k, o in enumerate(node.operands) if type(o) is Node and _is_real(o)
+    ):
+        return None
+    drawn = [n for n in sources if is_stochastic(n) and not n.statics["site"].event_ndim]
+    found = [mover.across(n) for n in (drawn or sources)[:_TRIES]]
+    if not any(found) or not drawn and False in found:  # not taken, or of what moves all that is made of it, continuous
+        return None
+    return bool(drawn)
+
+
+def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> bool:
+    """Whether positions by size are used only to take, from what they were found in, the elements there: in which order
+    equal ones come is no matter."""
+    if node.primitive.axes is elementwise or type(node._value) is tuple or node.dtype.kind not in "iu":
+        return False
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if n.id in ends:
+            return False
+        for c in consumers.get(n.id, ()):
+            if c.primitive.picks and c.operands[0] is node.operands[0]:
+                continue
+            if len(c.operands) != 1 or c.primitive.axes in (elementwise, reduction) or not c.primitive.differentiable:
+                return False
+            stack.append(c)  # the positions, laid out in another way
+    return True
+
+
+def _made_of(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> tuple[list[Node], list[Node]]:
+    """What is made of a step element by element, and of these the nodes that something else is made of."""
+    made = {node.id: node}
+    edges = []
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        out = n.id in ends
+        for c in consumers.get(n.id, ()):
+            if c.primitive.axes is elementwise and type(c._value) is not tuple:
+                if c.id not in made:
+                    made[c.id] = c
+                    stack.append(c)
+            else:
+                out = True
+        if out:
+            edges.append(n)
+    return [made[i] for i in sorted(made)], edges
+
+
+def _sources(node: Node, moving: dict[int, int]) -> list[Node]:
+    """What a step looks at, and what that is made of element by element, latest first; as far as chance and parameters
+    move it."""
+    found: dict[int, Node] = {}
+    stack = [node]
+    while stack:
+        for o in stack.pop().operands:
+            if (
+                type(o) is Node
+                and o.id not in found
+                and moving.get(o.id, 0) & _CHANCE
+                and _is_real(o)
+                and o.dtype.kind == "f"
+            ):
+                found[o.id] = o
+                if o.primitive.axes is elementwise:
+                    stack.append(o)
+    return [found[i] for i in sorted(found, reverse=True)]
+
+
+class _Mover:
+    """Some elements of a step, of what it looks at and of what is made of it: computed again where one of the nodes
+    before has other values."""
+
+    def __init__(self, node: Node, made: list[Node], edges: list[Node]):
+        self.node, self.made, self.edges = node, made, edges
+        self.shape = np.broadcast_shapes((1,), *[n.shape for n in made])
+        size = math.prod(self.shape)
+        chosen = np.unique(np.linspace(0, max(size - 1, 0), min(size, _ELEMENTS)).astype(int))
+        self.index = np.unravel_index(chosen, self.shape) if size else None
+        self.before: dict[int, Node] = {}
+        stack = list(made)
+        while stack:
+            n = stack.pop()
+            if (
+                n.primitive.axes is elementwise
+                and n.id not in self.before
+                and np.broadcast_shapes(n.shape, self.shape) == self.shape
+            ):
+                self.before[n.id] = n
+                stack += [o for o in n.operands if type(o) is Node and type(o._value) is not tuple]
+
+    def value(self, x: Any) -> Any:
+        """The chosen elements of a node or of an array."""
+        x = np.asarray(x._value if type(x) is Node else x)
+        return np.broadcast_to(x, self.shape)[self.index]
+
+    def run(self, moved: Node, values: Any) -> dict[int, Any]:
+        """What changes, with ``values`` (rows, elements) in place of ``moved``."""
+        table = {moved.id: np.asarray(values, moved.dtype)}
+        with np.errstate(all="ignore"):
+            for i in sorted(self.before):
+                n = self.before[i]
+                if i > moved.id and any(type(o) is Node and o.id in table for o in n.operands):
+                    table[i] = n.primitive.fn(
+                        *[table[o.id] if type(o) is Node and o.id in table else self.value(o) for o in n.operands],
+                        **n.statics,
+                    )
+        return table
+
+    def meets(self, moved: Node, other: Any) -> bool:
+        """Whether what is made of a comparison agrees on both sides of the place where its operands are equal."""
+        if self.index is None:
+            return True
+        if moved.dtype.kind != "f":
+            return False
+        at = np.asarray(self.value(other), moved.dtype)
+        gap = 8 * np.finfo(moved.dtype).eps * np.abs(at) + np.finfo(moved.dtype).tiny
+        with np.errstate(all="ignore"):
+            table = self.run(moved, np.stack([at - gap, at + gap]))
+        step = table[self.node.id]
+        crossed = step[0] != step[1]
+        return bool(crossed.all()) and not self.differs(table, crossed, gap)
+
+    def differs(self, table: dict[int, Any], crossed: Any, gap: Any) -> bool:
+        """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
+        beyond rounding."""
+        for n in self.edges:
+            low, high = np.asarray(table[n.id], complex if n.dtype.kind == "c" else float)
+            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4
+            with np.errstate(all="ignore"):
+                size = eps * (np.abs(low) + np.abs(high)) + _STEEP * gap
+                if np.any(crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))):
+                    return True
+        return False
+
+    def across(self, moved: Node) -> bool | None:
+        """Whether there is a jump where the step is taken as ``moved`` is; None where it is not taken."""
+        if self.index is None or np.broadcast_shapes(moved.shape, self.shape) != self.shape:
+            return None
+        grid = self._grid(moved)
+        step = self._step(moved, grid)
+        taken = step[1:] != step[:-1]
+        if not taken.any():
+            return None
+        jump = False
+        for rank in range(min(int(taken.sum(axis=0).max()), 2)):  # the first steps of each element
+            order = np.argsort(~taken, axis=0, kind="stable")[rank]
+            crossed = np.take_along_axis(taken, order[None], 0)[0]
+            low, high = (np.take_along_axis(grid, (order + k)[None], 0)[0] for k in (0, 1))
+            low, high = self._closer(moved, low, high)
+            gap = 8 * np.finfo(moved.dtype).eps * (np.abs(low) + np.abs(high)) + np.finfo(moved.dtype).tiny
+            jump = jump or self.differs(self.run(moved, np.stack([low - gap, high + gap])), crossed, gap)
+        return jump
+
+    def _step(self, moved: Node, values: Any) -> Any:
+        rule, table = self.node.primitive, self.run(moved, values)
+        if rule.steps is None:
+            return table[self.node.id]
+        operands = [
+            table[o.id] if type(o) is Node and o.id in table else self.value(o)[None] for o in self.node.operands
+        ]
+        return np.broadcast_to(rule.steps(*operands, **self.node.statics), values.shape)
+
+    def _closer(self, moved: Node, low: Any, high: Any) -> tuple[Any, Any]:
+        """The ends of a bracket, moved together until they are neighbours, around the first step in it."""
+        before = self._step(moved, low[None])[0]
+        parts = np.linspace(0, 1, _PARTS)[:, None]
+        for _ in range(_SETTLED):
+            within = np.asarray(low + parts * (high - low), moved.dtype)
+            within[-1] = high
+            last = np.argmax(self._step(moved, within) != before, axis=0)  # the first on the other side
+            low, high = (np.take_along_axis(within, np.maximum(last - k, 0)[None], 0)[0] for k in (1, 0))
+            if np.all(np.abs(high - low) <= 2 * np.finfo(moved.dtype).eps * np.abs(high)):
+                break
+        return low, high
+
+    def _grid(self, moved: Node) -> Any:
+        """Values that ``moved`` may have, in rising order, (rows, elements): of a draw those of its support."""
+        at = np.asarray(self.value(moved), float)
+        low, high, centre, scale = -np.inf, np.inf, at, np.abs(at)
+        if is_stochastic(moved):
+            law = moved.statics["site"].distribution.detached()
+            if not law.event_shape:
+                try:
+                    low, high = (self.value(np.asarray(end, float)) for end in (law.support.low, law.support.high))
+                except (AttributeError, ValueError):
+                    pass
+                try:
+                    centre, scale = self.value(law.mean), self.value(np.sqrt(law.variance))
+                except (ScgError, ValueError):
+                    pass
+        else:
+            for o in self.node.operands:
+                scale = scale + np.abs(np.where(np.isfinite(x := np.asarray(self.value(o), float)), x, 0))
+        centre = np.where(np.isfinite(centre), centre, at)
+        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
+        steps = np.concatenate([-np.geomspace(_ROOM, 1e-4, 64), [0], np.geomspace(1e-4, _ROOM, 64)])[:, None]
+        fine = np.linspace(-_ROOM, _ROOM, 129)[:, None]
+        grid = np.sort(np.concatenate([at + scale * steps, centre + scale * fine]), axis=0)
+        with np.errstate(all="ignore"):
+            inside = np.clip(
+                grid,
+                np.where(np.isfinite(low), low + 1e-9 * (at - low), low),
+                np.where(np.isfinite(high), high - 1e-9 * (high - at), high),
+            )
+        return np.asarray(inside, moved.dtype)
+
+
+def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:
+    """Whether the cost jumps where the step is taken, on straight lines from the values that chance took to others
+    beyond the step; None where there are none."""
+    leaves = [
+        n
+        for n in order
+        if n.dtype.kind == "f"
+        and (n.primitive is noise or n.primitive is draw and not n.statics["site"].distribution.has(Discrete))
+    ]
+    rng = np.random.default_rng(0)
+    others = {n: _fresh(n, rng) for n in leaves}
+
+    def at(end: int, s: Any) -> tuple[Any, Any]:
+        """The sides and the cost at parts ``s`` of the way to one of the other values."""
+        held = {
+            n: np.asarray(n._value + np.reshape(s, (-1, *[1] * n.ndim)) * (x[end] - n._value), n.dtype)
+            for n, x in others.items()
+        }
+        return sides([node], held, len(s))[0], np.broadcast_to(replay(cost, held, leaves), len(s))
+
+    try:
+        with np.errstate(all="ignore"):
+            there, here_ = sides([node], others, _RUNS)[0], sides([node], {n: n._value[None] for n in leaves}, 1)[0]
+            beyond = np.flatnonzero(np.any(there != here_, axis=1))[:_LINES]
+            grid = np.linspace(0, 1, _POINTS)
+            for end in beyond.tolist():
+                seen, costs = at(end, grid)
+                size = float(np.nanmax(np.abs(costs)))
+                for place in np.flatnonzero(np.any(seen[1:] != seen[:-1], axis=1))[:4]:
+                    low, high = grid[place], grid[place + 1]
+                    while high - low > 4e-16:
+                        middle = 0.5 * (low + high)
+                        low, high = (middle, high) if np.all(at(end, [middle])[0][0] == seen[place]) else (low, middle)
+                    found = at(end, [low, high])[1]
+                    if not abs(found[1] - found[0]) <= float(np.finfo(cost.dtype).eps) ** 0.4 * size:
+                        return True
+    except GuardError:  # what is on the other side cannot be computed
+        return True
+    return False if len(beyond) else None
+
+
+def _is_met(node: Node, order: list[Node]) -> bool:
+    """Whether some of the draws take a step that an ``if`` looks at."""
+    rng = np.random.default_rng(0)
+    leaves = {n: _fresh(n, rng) for n in order if n.dtype.kind == "f" and (n.primitive is noise or n.primitive is draw)}
+    try:
+        with np.errstate(all="ignore"):
+            found = sides([node], leaves, _RUNS)[0]
+    except GuardError:
+        return True
+    return bool(np.any(found != found[:1]))
+
+
+def _fresh(node: Node, rng: np.random.Generator) -> Any:
+    """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis."""
+    if node.primitive is noise:
+        return draw_noise(node.statics["law"], rng, (_RUNS, *node.statics["shape"]), node.dtype)
+    site = node.statics["site"]
+    law = site.distribution.detached()
+    return np.reshape(
+        law.sample(rng, (_RUNS, *node.shape[: node.ndim - site.event_ndim - len(law.batch_shape)])),
+        (_RUNS, *node.shape),
+    )
+
+
+def _refuse(node: Node, order: list[Node], guard: Any) -> None:
+    draws = [
+        n for n in order if is_stochastic(n) and n.id < node.id and not n.statics["site"].distribution.has(Discrete)
+    ]
+    sites = ", ".join([repr(n.statics["site"]) for n in draws[:3]])
+    where = f"the `if` at {guard.line} looks at" if guard is not None else "the cost jumps at"
+    paths = [n for n in draws if n.primitive is path]
+    ways = [
+        "smooth the step, as scg.special.sigmoid(x / width)",
+        "write a cost that is continuous there, as np.maximum(z - t, 0)",
+    ]
+    if paths:
+        ways.insert(
+            0, "use ScoreFunction() or MeasureValued() on the pathwise draw, and let no parameter enter the step itself"
+        )
+    else:
+        ways.insert(0, "let the draw carry the parameter (draw z - t, not z) so that the step looks at draws alone")
+    promise = (
+        " (where both branches agree at the step, look at scg.stop_gradient(x) in the `if`)"
+        if guard is not None
+        else ""
+    )
+    raise EstimatorError(
+        f"{sites}: {where} {node!r}, made at {node.line}, a step that moves with the parameters and with this draw, and"
+        f" the flux through the jump there is in no derivative of the cost: {'; or '.join(ways)}{promise} ({here()})"
+    )

@@ -1,0 +1,133 @@
+"""Gradients inside a cost: an estimate as a value like any other, beside its derivative as an estimate of that of its
+mean."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+
+from scg.core.backward import estimate
+from scg.core.node import Node, ancestors, parameter, record
+from scg.core.replay import rerun
+from scg.primitives import layout
+from scg.stochastic.dependence import accounted
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import is_stochastic, path
+from scg.stochastic.surrogate import Downstream, box, first_order, only_once, score
+
+
+def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Any]:
+    """Gradients of what ``scg.surrogate.expanded`` returned, with its draws, as estimates: what nests may be any
+    function of them.
+
+    ``weights`` is what they were multiplied by; where these depend on the draws as well, and where an estimator's
+    formula is right for a first derivative alone, an estimate is its value and no more: of that all derivatives are
+    known.
+    """
+    nodes = [g for g in gradients if type(g) is Node]
+    if not drawn or not nodes:
+        return list(gradients)
+    leading = {node.id for node in ancestors(nodes)}
+    own = [node for node in drawn if node.id in leading]
+    plain = iter(values(nodes))
+    if not {node.id for node in ancestors([w for w in weights if type(w) is Node], guards=True)}.isdisjoint(
+        [node.id for node in own]
+    ):
+        own = []
+    pairs = [(g, next(plain) if type(g) is Node else g) for g in gradients]
+    if not own or any([node.primitive is only_once for node in _inside(nodes)]):
+        return [v for _, v in pairs]
+    return [g if v is g else estimate(v, g, *own) for g, v in pairs]
+
+
+def values(roots: list[Node]) -> list[Node]:
+    """Nodes of the same values that are differentiated as these values, at the draws as they are.
+
+    What stands there for the sake of derivatives alone is taken out: a box is the number one, ``first_order`` zero,
+    what an estimator holds constant is a function of the parameters, and a draw that it makes on its own account is one
+    whose probability depends on them. What it is that an estimate inside stands for is known already.
+    """
+    order = _inside(roots)
+    if not any([node.primitive in _MADE or _is_held(node) or _is_own(node) for node in order]):
+        return roots
+    table: dict[int, Any] = {}
+
+    def visit(node: Node) -> Any:
+        made = node.primitive
+        if made is box or made is first_order:
+            table[node.id] = parameter(node._value)
+        elif made is only_once or made is accounted or _is_held(node):
+            x: Any = node.operands[0]
+            x = table.get(x.id, x) if type(x) is Node else parameter(x)
+            table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
+        elif is_stochastic(node) and (_is_own(node) or any([type(o) is Node and o.id in table for o in node.operands])):
+            table[node.id] = _followed(node, table)
+        else:
+            return NotImplemented
+        return table[node.id]
+
+    return rerun(roots, order, table, set(), 0, True, visit)  # type: ignore[no-any-return]
+
+
+_MADE = (box, first_order, only_once, accounted)
+
+
+def _inside(roots: list[Node]) -> list[Node]:
+    """All that leads to some nodes, but for what leads to estimates inside, and to a draw that another one follows."""
+    seen = {root.id: root for root in roots}
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        for operand in node.operands[len(node.operands) if node.primitive is estimate else _is_followed(node) :]:
+            if type(operand) is Node and operand.id not in seen:
+                seen[operand.id] = operand
+                stack.append(operand)
+    return [seen[i] for i in sorted(seen)]
+
+
+def _is_held(node: Node) -> bool:
+    return node.primitive is layout.stop_gradient and "own" in node.statics
+
+
+def _is_own(node: Node) -> bool:
+    """Whether a node is a draw that an estimator made for itself, from a distribution with parameters."""
+    return (
+        is_stochastic(node)
+        and type(node.statics["site"].estimator) is Accounted
+        and any([type(o) is Node for o in node.operands])
+    )
+
+
+def _is_followed(node: Node) -> bool:
+    return node.primitive is path and type(node.operands[0]) is Node and node.operands[0].primitive is accounted
+
+
+def _followed(node: Node, table: dict[int, Any]) -> Node:
+    """The draw itself, the same random variable, under the parameters that ``table`` has."""
+    site, own = node.statics["site"], _is_own(node)
+    new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
+    site = replace(
+        site,
+        distribution=site.distribution.replaced(**new),
+        estimator=Scored() if own else site.estimator,
+        name=None if own else site.name,
+    )
+    z = (
+        table.get(node.operands[0].id, node.operands[0])
+        if node.primitive is path
+        else accounted(layout.stop_gradient(node), node)
+    )
+    statics = {key: value for key, value in node.statics.items() if key == "name" and not own}
+    return record(path, (z, *site.distribution.parameters.values()), {**statics, "site": site}, node._value)
+
+
+@final
+class Scored(Estimator):
+    """Score function, for draws that an estimator makes on its own account, where the estimate is a value in a cost."""
+
+    scores = True
+    baseline = None
+
+    def expand(self, down: Downstream) -> Any:
+        return None if down.higher or not down.influences else np.sum(first_order(score(down.node), down.now()))

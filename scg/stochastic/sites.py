@@ -1,0 +1,432 @@
+"""Stochastic nodes: draws whose distributions depend on what we differentiate."""
+
+import contextvars
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.core.ambient import RECORDER, WATCH
+from scg.core.axes import AxisMap, Slot, broadcast_axes, own, padded
+from scg.core.node import Node, ancestors, primitive, record
+from scg.core.operands import frozen, plain
+from scg.core.replay import replaced, rerun
+from scg.core.tree import leaves
+from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
+from scg.distributions.entry import sample_shape
+from scg.distributions.subset import UniformSubset
+from scg.errors import ScgTypeError, ScgValueError, here
+from scg.primitives.indexing import _getitem
+from scg.stochastic.estimator import Accounted, Estimator
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Site:
+    """How a stochastic node was declared."""
+
+    distribution: Distribution
+    estimator: Estimator
+    rng: np.random.Generator
+    shape: Shape  # the sample axes that were declared
+    name: str | None
+    lead: int = 0  # replicate axes in front of them
+    drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
+
+    def unlinked(self) -> "Site":
+        """The site without the nodes of its parameters, which stand among the operands of the draw; see
+        ``scg.pickling``."""
+        nodes = {name: np.zeros(()) for name, p in self.distribution.parameters.items() if type(p) is Node}
+        return replace(self, distribution=self.distribution.replaced(**nodes))
+
+    def linked(self, operands: tuple[Any, ...]) -> "Site":
+        """The inverse of ``unlinked``: the parameters are the last operands of the draw."""
+        names = list(self.distribution.parameters)
+        return replace(
+            self,
+            distribution=self.distribution.replaced(
+                **dict(zip(names, operands[len(operands) - len(names) :], strict=True))
+            ),
+        )
+
+    @property
+    def event_ndim(self) -> int:
+        """How many axes belong to one event."""
+        return len(self.distribution.event_shape)
+
+    def __repr__(self) -> str:
+        return f"{self.name or 'draw'} ~ {self.distribution!r} by {self.estimator!r}"
+
+
+class _Drawn(AxisMap):
+    """A draw depends on its parameters batch element by batch element, and mixes the axes of an event."""
+
+    def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
+        distribution = statics["site"].distribution
+        split = len(out) - len(distribution.event_shape)
+        result = own("out", out[:split]) + own("event", out[split:])
+        ins = []
+        for i, (shape, name) in enumerate(zip(shapes, distribution.parameters, strict=True)):
+            batch = max(len(shape) - distribution.parameter_event_ndim(name), 0)
+            ins.append(broadcast_axes(shape[:batch], out[:split]) + own(i, shape[batch:]))
+        return result, tuple(ins)
+
+
+class _Moved(AxisMap):
+    """A pathwise draw is its first operand."""
+
+    def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
+        """Parameters get their replicate axis in front of the batch; where they alone have it, the first operand is the
+        same for all.
+
+        Noise (3, 2), loc (R, 2) -> first operand (R, 3, 2), loc (R, 1, 2).
+        """
+        site, (z, *parameters) = statics["site"], operands
+        size = operands[batched.index(True)].shape[0]
+        z = z if batched[0] else np.broadcast_to(z, (size, *np.shape(z)))
+        events = map(site.distribution.parameter_event_ndim, site.distribution.parameters)
+        rank = z.ndim - 1 - site.event_ndim
+        led = [padded(p, rank + event) if b else p for p, b, event in zip(parameters, batched[1:], events, strict=True)]
+        site = replace(
+            site.linked((z, *led)),
+            lead=site.lead + 1,
+            drawn=(size, *(site.shape if site.drawn is None else site.drawn)),
+        )
+        return (z, *led), {**statics, "site": site}
+
+    def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
+        return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
+
+
+class _Overrides:
+    """Estimators by name or pattern, for the draws of one run of a function."""
+
+    def __init__(self, estimators: Mapping[str, Estimator]):
+        self.estimators, self.count = estimators, Counter[str]()
+
+    def of(self, name: str | None, distribution: Distribution) -> Estimator | None:
+        """The estimator for a draw, which has the name that ``graph.stochastic`` gives it."""
+        if name is None:
+            name = numbered(type(distribution).__name__.lower(), self.count)
+        return bound_to(name, self.estimators)
+
+
+_OVERRIDES: contextvars.ContextVar[_Overrides | None] = contextvars.ContextVar("scg_overrides", default=None)
+
+
+@contextmanager
+def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
+    """Within the block, draws of these names (or patterns) have these estimators: how a bound graph traces its function
+    again."""
+    token = _OVERRIDES.set(_Overrides(estimators) if estimators else None)
+    try:
+        yield
+    finally:
+        _OVERRIDES.reset(token)
+
+
+def is_overridden() -> bool:
+    """Whether an ``overridden`` block with estimators is open."""
+    return _OVERRIDES.get() is not None
+
+
+def bound_to(name: str, estimators: Mapping[str, Estimator]) -> Estimator | None:
+    """What ``estimators`` have for a name: under the name itself, else under the last pattern that it matches (as file
+    names do: ``a*``)."""
+    if name in estimators:
+        return estimators[name]
+    return next(
+        (estimator for pattern, estimator in reversed(list(estimators.items())) if fnmatchcase(name, pattern)), None
+    )
+
+
+def numbered(kind: str, count: Counter[str]) -> str:
+    """``bernoulli``, ``bernoulli_1``, ...: the name of the next draw of a kind that has none."""
+    count[kind] += 1
+    return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
+
+
+noise = primitive(lambda law, shape: law, name="noise", random=True)
+"""A leaf: noise whose law has no parameters."""
+
+
+def _refuse_unfit(site: Site, parameters: tuple[Any, ...]) -> None:
+    """Raise ScgValueError where a replay gives a draw parameters that its distribution would refuse."""
+    site.distribution.replaced(**dict(zip(site.distribution.parameters, parameters, strict=True))).recheck()
+
+
+def _held(*parameters: Any, site: Site, value: Any, **label: Any) -> Any:
+    _refuse_unfit(site, parameters)
+    return value
+
+
+def _along_its_path(z: Any, *parameters: Any, site: Site, **label: Any) -> Any:
+    _refuse_unfit(site, parameters)
+    return z
+
+
+draw = primitive(_held, _Drawn(), name="draw", random=True)
+"""A draw that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
+
+path = primitive(
+    _along_its_path, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path", random=True
+)
+"""A draw that is a differentiable function of its parameters and of noise: its first operand."""
+
+
+def sample(
+    distribution: Distribution,
+    estimator: Estimator,
+    *,
+    rng: np.random.Generator,
+    shape: int | Shape = (),
+    name: str | None = None,
+) -> Node:
+    """A stochastic node: a draw of ``shape + batch_shape + event_shape`` from ``distribution``, differentiated by
+    ``estimator``.
+
+    ``shape`` are leading axes of independent, identically distributed draws. ``rng`` is where the draw, and whatever
+    else the estimator draws, comes from. ``name`` is how ``graph.stochastic`` and ``graph.bind`` know the node.
+
+    Raises EstimatorError, here and not as a wrong number later, where the estimator is not valid for the distribution.
+    """
+    if not isinstance(distribution, Distribution):
+        raise ScgTypeError(
+            f"sample needs a distribution, got {type(distribution).__name__}: use scg.distributions ({here()})"
+        )
+    if not isinstance(estimator, Estimator):
+        hint = (
+            f"{estimator.__name__}()"
+            if isinstance(estimator, type)
+            else "scg.ScoreFunction(), scg.Reparameterized(), ..."
+        )
+        raise ScgTypeError(f"sample needs an estimator, got {estimator!r}: write {hint} ({here()})")
+    if not isinstance(rng, np.random.Generator):
+        raise ScgTypeError(f"sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+    if name is not None and not isinstance(name, str):
+        raise ScgTypeError(f"sample: name must be a string, got {name!r} ({here()})")
+    estimator.check(distribution, name or type(distribution).__name__)
+    overrides = _OVERRIDES.get()
+    override = overrides.of(name, distribution) if overrides is not None and type(estimator) is not Accounted else None
+    if override is not None:
+        override.check(distribution, name or "")
+        estimator = override
+    shape = sample_shape(shape, "sample")
+    return place(Site(distribution, estimator, rng, shape, name))
+
+
+class Minibatch(NamedTuple):
+    """``index``: the rows that were drawn, an integer node of shape (size,); ``factor``: n / size, by which a sum over
+    them estimates the sum over all."""
+
+    index: Node  # type: ignore[assignment]
+    factor: float
+
+    def rows(self, data: Any) -> Node:
+        """``data[index]``: the rows that were drawn, of an array or a node of n rows (ScgValueError where it has
+        another number)."""
+        n, given = self.index.statics["site"].distribution.n, np.shape(data) if type(data) is not Node else data.shape
+        if given[:1] != (n,):
+            raise ScgValueError(f"this minibatch is of {n} rows, got data of shape {given} ({here()})")
+        return _getitem(data, self.index, index=(Slot(1),))
+
+
+def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None = None) -> Minibatch:
+    """A uniformly drawn subset of ``size`` of n rows, as a stochastic node: E[factor * sum(f[index])] = sum(f) for
+    every f of length n.
+
+    ``minibatch(...).rows(data)`` are the rows of an array. The draw has no parameters, so no gradient passes it; as a
+    node it can be enumerated, redrawn and counted in a variance like any other.
+    """
+    return Minibatch(sample(UniformSubset(n, size), Accounted(), rng=rng, name=name), n / size)
+
+
+def place(site: Site) -> Node:
+    """Draw a declared site and record it as a node."""
+    watch = WATCH.get()
+    return _place(site) if watch is None else watch.draw(site.rng, _place, site)
+
+
+def _place(site: Site) -> Node:
+    shape, recorder = site.shape if site.drawn is None else site.drawn, RECORDER.get()
+    if recorder is None:
+        value = site.estimator.draw(site.distribution, site.rng, shape)
+    else:
+        value = recorder.placed(site.estimator.draw, site.distribution, site.rng, shape)
+    parameters = tuple(site.distribution.parameters.values())
+    statics: dict[str, Any] = {"site": site} if site.name is None else {"site": site, "name": site.name}
+    if type(value) is Node:
+        return record(path, (value, *parameters), statics, value._value, 3)
+    value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
+    node = record(draw, parameters, {**statics, "value": value}, value, 3)
+    return node if recorder is None else recorder.drawn(node, site.rng)
+
+
+def resample(
+    outputs: Any,
+    replacements: Mapping[Node, Any],
+    batched: Collection[Node] = (),
+    *,
+    rng: np.random.Generator | None = None,
+    size: int | None = None,
+    bindings: Mapping[int, Estimator] | None = None,
+    values: Mapping[int, Any] | None = None,
+    create_graph: bool = True,
+    checked: bool = False,
+) -> Any:
+    """``replay`` that draws anew what has to be: every draw whose parameters are no longer what they were.
+
+    With ``rng`` all noise and all draws are new, and with ``size`` as well each has a leading axis of that many
+    independent replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to
+    have (with the leading axis, if any); they stay draws, unlike a replaced node. Pathwise draws keep their noise
+    unless ``rng`` is given. ``checked``: ScgValueError where a draw would have parameters that its distribution
+    refuses.
+    """
+    bindings, values, create_graph = bindings or {}, values or {}, create_graph or RECORDER.get() is not None
+    roots = [leaf for _, leaf in leaves(outputs)]
+    table, leading, length = replaced(replacements, batched)
+    length = length or size or 0
+    # then the result is another graph, else another run beside the recorded one
+    everything = rng is not None or bool(bindings) or bool(values)
+    same: set[int] = set()
+
+    def kept(node: Node) -> Any:
+        return node if create_graph else node._value
+
+    order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
+
+    def visit(node: Node) -> Any:
+        if node.primitive is noise and rng is not None:
+            law, shape = node.statics["law"], node.statics["shape"]
+            table[node.id] = kept(noise_node(law, rng, shape if size is None else (size, *shape), node.dtype))
+            if size is not None:
+                leading.add(node.id)
+            return table[node.id]
+        if not is_stochastic(node) and node.primitive is not noise:
+            return NotImplemented
+        changed = [o for o in node.operands if type(o) is Node and o.id in table]
+        if (
+            everything
+            and node.guard is not None
+            and not changed
+            and node.id not in bindings
+            and node.id not in values
+            and rng is None
+        ):
+            # with an ``if`` of the new graph
+            table[node.id] = kept(record(node.primitive, node.operands, node.statics, node._value))
+            same.add(node.id)
+            return table[node.id]
+        # a node that was only rebound has its value still, and so have the draws that depend on it
+        moved = [o for o in changed if o.id not in same and not (bindings and _is_same(o, table[o.id]))]
+        if node.primitive is noise or not everything and not moved:
+            return NotImplemented
+        site: Site = node.statics["site"]
+        bound = bindings.get(node.id, site.estimator)
+        anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
+        if not (anew or changed or node.id in values):
+            return NotImplemented
+        fresh = _with_parameters(node, site, table, leading, length, size if rng is not None else None)
+        if checked and changed:
+            try:
+                fresh.distribution.recheck()
+            except ScgValueError as error:
+                raise ScgValueError(f"{site.name or 'the draw'} made at {node.line}: {error}") from None
+        if node.id in values:
+            given = frozen(np.asarray(plain(values[node.id], f"the value of {site!r}"), node.dtype))
+            shape = (length, *node.shape) if size is not None else node.shape
+            if given.shape != shape:
+                raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {given.shape} ({here()})")
+            fresh = replace(fresh, estimator=bound)
+            table[node.id] = kept(
+                record(
+                    draw,
+                    tuple(fresh.distribution.parameters.values()),
+                    {**node.statics, "site": fresh, "value": given},
+                    given,
+                )
+            )
+        elif anew and rng is None and not moved and _is_plain(bound) and _is_plain(site.estimator):
+            # the same value under another rule
+            rebound = replace(fresh, estimator=bound)
+            table[node.id] = record(
+                draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": rebound}, node._value
+            )
+        elif anew:
+            table[node.id] = kept(place(replace(fresh, estimator=bound, rng=rng or site.rng)))
+        else:
+            z = table.get(node.operands[0].id, node.operands[0])
+            operands = (z, *fresh.distribution.parameters.values())
+            value = z._value if type(z) is Node else z
+            table[node.id] = record(path, operands, {**node.statics, "site": fresh}, value) if create_graph else value
+        if fresh.lead > site.lead or node.id in values and size is not None:
+            leading.add(node.id)
+        return table[node.id]
+
+    return rerun(outputs, order, table, leading, length, create_graph, visit, same)
+
+
+def _is_same(before: Node, after: Any) -> bool:
+    return np.array_equal(
+        before._value, after._value if type(after) is Node else after, equal_nan=before.dtype.kind == "f"
+    )
+
+
+def _is_plain(estimator: Estimator) -> bool:
+    return type(estimator).draw is Estimator.draw
+
+
+def _with_parameters(
+    node: Node, site: Site, table: dict[int, Any], leading: set[int], length: int, size: int | None
+) -> Site:
+    """The site with the parameters that ``table`` has, and with a replicate axis in front where they, or ``size``, call
+    for one."""
+    distribution = site.distribution
+    changed = {name: p for name, p in distribution.parameters.items() if type(p) is Node and p.id in table}
+    led = [name for name, p in changed.items() if p.id in leading]
+    new = {name: table[p.id] for name, p in changed.items()}
+    shape = node.shape[: node.ndim - site.event_ndim]
+    for name in led:
+        event = distribution.parameter_event_ndim(name)
+        new[name] = padded(new[name], len(shape) + event)
+    moved = node.primitive is path and node.operands[0].id in leading
+    if led:
+        full = (length, *shape)
+        name = led[0]
+        event = distribution.parameter_event_ndim(name)
+        if (
+            np.broadcast_shapes(
+                *[batch_of(p, distribution.parameter_event_ndim(n)) for n, p in new.items()], (1,) * len(full)
+            )
+            != full
+        ):
+            new[name] = np.broadcast_to(new[name], full + new[name].shape[new[name].ndim - event :])
+        return replace(site, distribution=distribution.replaced(**new), lead=site.lead + 1, drawn=())
+    changed_site = replace(site, distribution=distribution.replaced(**new)) if new else site
+    if size is not None or moved:
+        drawn = site.shape if site.drawn is None else site.drawn
+        return replace(changed_site, lead=site.lead + 1, drawn=(size or length, *drawn))
+    return changed_site
+
+
+def is_stochastic(node: Node) -> bool:
+    """Whether a node is a draw."""
+    return node.primitive is draw or node.primitive is path
+
+
+def noise_node(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
+    """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
+    watch = WATCH.get()
+    return _noise(law, rng, shape, dtype) if watch is None else watch.draw(rng, _noise, law, rng, shape, dtype)
+
+
+def _noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
+    recorder = RECORDER.get()
+    if recorder is None:
+        return record(noise, (), {"law": law, "shape": shape}, draw_noise(law, rng, shape, dtype))
+    return recorder.drawn(
+        record(noise, (), {"law": law, "shape": shape}, draw_noise(law, recorder.generator(rng), shape, dtype)), rng
+    )

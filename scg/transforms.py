@@ -1,0 +1,486 @@
+"""Derivatives of functions of arrays: grad, value_and_grad, vjp, jacobian, hessian, hvp; and gradients of a graph built
+node by node."""
+
+import functools
+import inspect
+import operator
+import weakref
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from scg.core.ambient import RECORDER, SCOPE, collect_guards
+from scg.core.backward import Reach, pull, reach
+from scg.core.limits import limit
+from scg.core.node import FINISHED, Node, ancestors, parameter
+from scg.core.operands import plain
+from scg.core.replay import replay
+from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
+from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
+from scg.primitives.layout import alias
+from scg.stochastic.jumps import refuse_moving_jumps
+from scg.stochastic.nested import paired
+from scg.stochastic.sites import is_stochastic
+from scg.stochastic.surrogate import draws, expanded
+from scg.stochastic.terms import settled
+
+Argnums = int | Sequence[int]
+
+_BLOCK = 2**26  # bytes that the arrays of one block of rows of a Jacobian may take
+
+# Allocated, never touched, and freed: from then on the C library keeps freed arrays of up to this size for the next
+# ones. Else it returns their
+# pages, and faulting them in again takes as long as a training step on arrays of a megabyte computes.
+np.empty(2**25 - 2**16, np.uint8)
+
+
+def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
+    """d cost / d x for every node x in ``wrt`` (a Node, or a list or other structure of Nodes), in that structure.
+
+    Arrays of each node's shape and dtype; with ``create_graph`` Nodes, which can be differentiated again. The cost must
+    be a real scalar. Zero where the cost does not depend on x. Where draws lead to the cost, an estimate of the
+    gradient of its expectation, by their estimators.
+    """
+    targets = [leaf for _, leaf in leaves(wrt)]
+    for path, leaf in leaves(wrt):
+        if type(leaf) is not Node:
+            raise ScgTypeError(
+                f"gradients needs nodes to differentiate by, got {type(leaf).__name__} at wrt{path} ({here()})"
+            )
+    if type(cost) is not Node:
+        raise ScgTypeError(f"gradients needs a node as cost, got {type(cost).__name__} ({here()})")
+    check_cost(cost)
+    if not targets:
+        return wrt
+    floor = min([x.id for x in targets])
+    known = reach([cost], floor)
+    drawn: list[Node] = []
+    if known.chosen:
+        cost, drawn = expanded(cost, None if create_graph else 1, floor, RECORDER.get() is not None)
+        known = reach([cost], floor)
+    found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph or RECORDER.get() is not None, known)
+    if create_graph:  # a constant gradient is a node too
+        found = paired([g if type(g) is Node else parameter(g) for g in found], drawn)
+    return rebuild(wrt, iter(found))
+
+
+def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Any]]:
+    """The function that returns (fn(*args), its gradient with respect to the arguments ``argnums``).
+
+    ``fn`` returns a real scalar. Arguments may be nested dicts, lists, tuples, named tuples and dataclasses of
+    floating-point arrays, and the gradient has their structure, shapes and dtypes; with several ``argnums`` it is a
+    tuple. Other arguments and keywords, ``rng`` among them, are handed on. Where ``fn`` draws (``scg.sample``), the
+    gradient is an estimate of that of E[fn], by the estimators of its draws. Inside a function that is itself
+    differentiated the results are Nodes, so that derivatives nest.
+    """
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        lifted, inputs, structure = lift(fn, args, argnums)
+        cost = run(fn, lifted, kwargs)
+        if type(cost) is not Node:  # the result does not depend on anything that we differentiate
+            _check_plain(cost)
+            _finish(inputs)
+            return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        check_cost(cost)
+        floor = _floor(inputs)
+        known = reach([cost], floor)
+        nested, recorder = _is_nested(cost, inputs, known), RECORDER.get()
+        graph = nested or recorder is not None
+        loss, drawn = expanded(cost, None if nested else 1, floor, graph) if known.chosen else (cost, [])
+        forget = None if nested or recorder is None else recorder.forget
+        found = (
+            pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None, forget)
+            if inputs
+            else []
+        )
+        if nested:
+            found = paired(found, drawn)
+        if not graph:
+            cost = cost.value[()]
+            _finish(inputs)
+        elif recorder is not None:
+            recorder.differentiated(cost, found)
+        return cost, rebuild(structure, iter(found))
+
+    return differentiated
+
+
+def grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function that returns the gradient of ``fn``; see ``value_and_grad``."""
+    both = value_and_grad(fn, argnums)
+    return functools.wraps(fn)(lambda *args, **kwargs: both(*args, **kwargs)[1])
+
+
+def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Callable[..., Any]]]:
+    """The function that returns (fn(*args), pullback): pullback(v) is v^T J, in the structure of the arguments, v in
+    that of the result."""
+
+    @functools.wraps(fn)
+    def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
+        lifted, inputs, structure = lift(fn, args, argnums)
+        result = run(fn, lifted, kwargs)
+        found = [leaf for _, leaf in leaves(result)]
+        nested = any([type(y) is Node and _is_nested(y, inputs) for y in found])
+        recording = RECORDER.get() is not None
+
+        def pullback(cotangent: Any) -> Any:
+            seeds = list(leaves_like(result, cotangent, "the cotangent"))
+            shapes = [np.shape(seed) for seed in seeds]
+            if shapes != [y.shape if type(y) is Node else np.shape(y) for y in found]:
+                raise ScgValueError(
+                    f"the cotangent needs the structure and shapes of the result, {[np.shape(y) for y in found]}, got"
+                    f" {shapes} ({here()})"
+                )
+            pairs = [
+                (y, s if type(s) is Node else np.asarray(plain(s, "the cotangent"), y.dtype))
+                for y, s in zip(found, seeds, strict=True)
+                if type(y) is Node
+            ]
+            graph = nested or recording or any(type(s) is Node for s in seeds)
+            order = None if nested or not recording and graph else 1
+            if pairs and draws([y for y, _ in pairs]):  # the costs of each draw are those that the cotangent weighs
+                cost = functools.reduce(operator.add, [np.sum(y * s) for y, s in pairs])
+                loss, drawn = expanded(cost, order, _floor(inputs), graph)
+                pulled = pull([loss], [np.ones((), loss.dtype)], inputs, graph)
+                return rebuild(structure, iter(paired(pulled, drawn if graph and order is None else [])))
+            return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
+
+        if not nested:
+            # while somebody holds it, it may be differentiated itself
+            weakref.finalize(pullback, _finish, inputs).atexit = False
+        return (
+            result if nested or recording else rebuild(result, (y.value if type(y) is Node else y for y in found))
+        ), pullback
+
+    return pulled
+
+
+def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function that returns J with J[i, j] = d fn_i / d x_j: for each leaf of the arguments an array of shape
+    result.shape + leaf.shape.
+
+    Many rows at once, by replaying one backward pass over a batch of unit cotangents: in blocks of so many that all
+    arrays of one block take 64 megabytes at most, or of one row where that takes more.
+    """
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        lifted, inputs, structure = lift(fn, args, argnums)
+        result = run(fn, lifted, kwargs)
+        if children(result) is not None:
+            raise ScgTypeError(
+                f"jacobian needs a function that returns one array, got {type(result).__name__}; use np.concatenate"
+                f" ({here()})"
+            )
+        if type(result) is not Node:
+            shape = np.shape(result)
+            return rebuild(structure, (np.zeros(shape + x.shape, x.dtype) for x in inputs))
+        _check_differentiable(result)
+        nested = _is_nested(result, inputs)
+        rows = _rows(result, inputs, nested, _chosen)
+        if not nested:
+            _finish(inputs)
+        return rebuild(structure, iter(rows))
+
+    return differentiated
+
+
+def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+    """The function that returns the second derivative of a scalar ``fn``: for array arguments of shape s an array of
+    shape s + s.
+
+    For a structure of arrays, that structure in which each leaf holds the structure again: H[a][b] = d^2 fn / d a d b.
+    """
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        lifted, inputs, structure = lift(fn, args, argnums)
+        cost = run(fn, lifted, kwargs)
+        if type(cost) is not Node:
+            _check_plain(cost)
+            _finish(inputs)
+            return rebuild(
+                structure,
+                iter([rebuild(structure, (np.zeros(x.shape + y.shape, x.dtype) for y in inputs)) for x in inputs]),
+            )
+        check_cost(cost)
+        nested = _is_nested(cost, inputs)
+        loss, drawn = expanded(cost, None if nested else 2, _floor(inputs))
+        rows = []
+        for g, x in zip(pull([loss], [np.ones((), loss.dtype)], inputs, True), inputs, strict=True):
+            found = (
+                _rows(g, inputs, nested, _replayed)
+                if type(g) is Node
+                else [np.zeros(x.shape + y.shape, x.dtype) for y in inputs]
+            )
+            rows.append(rebuild(structure, iter(paired(found, drawn if nested else []))))
+        if not nested:
+            _finish(inputs)
+        return rebuild(structure, iter(rows))
+
+    return differentiated
+
+
+def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function (*args, v) -> H v of a scalar ``fn``, with v and the result in the structure of the arguments
+    ``argnums``.
+
+    One backward pass through the gradient of <grad fn, v>: the Hessian is never formed.
+    """
+
+    @functools.wraps(fn)
+    def product(*args: Any, **kwargs: Any) -> Any:
+        if len(args) < 2:
+            raise ScgTypeError(f"hvp(fn) takes fn's arguments and then the vector ({here()})")
+        *primals, vector = args
+        lifted, inputs, structure = lift(fn, tuple(primals), argnums)
+        cost = run(fn, lifted, kwargs)
+        directions = list(leaves_like(structure, vector, "the vector"))
+        if [np.shape(v) for v in directions] != [x.shape for x in inputs]:
+            raise ScgValueError(
+                f"the vector needs the structure and shapes of the arguments, {[x.shape for x in inputs]}, got"
+                f" {[np.shape(v) for v in directions]} ({here()})"
+            )
+        if type(cost) is not Node:
+            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        check_cost(cost)
+        nested = _is_nested(cost, inputs) or any(type(v) is Node for v in directions)
+        loss, drawn = expanded(cost, None if nested else 2, _floor(inputs))
+        first = pull([loss], [np.ones((), cost.dtype)], inputs, True)
+        _refuse_kinks(first)
+        pairs = [
+            (g, v if type(v) is Node else np.asarray(plain(v, "the vector"), g.dtype))
+            for g, v in zip(first, directions, strict=True)
+            if type(g) is Node
+        ]
+        if not pairs:
+            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        found = pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)
+        if not nested:
+            _finish(inputs)
+        return rebuild(structure, iter(paired(found, drawn if nested else [], directions)))
+
+    return product
+
+
+def _floor(inputs: list[Node]) -> int:
+    """What is older than this depends on none of the inputs."""
+    return min([x.id for x in inputs], default=0)
+
+
+def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list[Any]]) -> list[Any]:
+    """The rows of a Jacobian, by one of the two ways below, with limits in place of NaN."""
+    rows = of(result, inputs, nested)
+    if any([type(row) is Node for row in rows]):
+        return rows
+    return limit(rows, lambda ys, xs: of(ys[0], xs, False), [result], inputs)
+
+
+def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    """Each element is a cost of its own where draws lead to it; else all rows at once."""
+    graph = nested or RECORDER.get() is not None
+    result = settled(result)
+    if draws([result]):
+        each, drawn = [], {}
+        for y in np.ravel(result):
+            loss, more = expanded(y, None if nested else 1, _floor(inputs), graph)
+            each.append(pull([loss], [np.ones((), y.dtype)], inputs, graph))
+            drawn.update({node.id: node for node in more})
+        found = [
+            np.reshape(np.stack(column), result.shape + x.shape)
+            for column, x in zip(zip(*each, strict=True), inputs, strict=True)
+        ]
+        return paired(found, list(drawn.values()) if nested else [])
+    return paired(_replayed(result, inputs, nested), expanded(result)[1] if nested else [])
+
+
+def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+    """The rows of a Jacobian: one backward pass, replayed over a batch of unit cotangents."""
+    graph = nested or RECORDER.get() is not None
+    _refuse_kinks([result])
+    # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no
+    # derivative
+    seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
+    pulled = pull([result], [seed], inputs, create_graph=True)
+    moving = [g for g in pulled if type(g) is Node]
+    block = max(1, min(result.size, _BLOCK // _bytes_behind(seed, moving)))
+    parts: list[list[Any]] = []
+    for start in range(0, result.size, block):
+        rows = np.arange(start, min(start + block, result.size))
+        unit = np.zeros((len(rows), result.size), result.dtype)
+        unit[rows - start, rows] = 1
+        parts.append(replay(moving, {seed: unit.reshape(len(rows), *result.shape)}, batched=[seed], create_graph=graph))
+    columns = iter([np.concatenate(column) for column in zip(*parts, strict=True)])
+    found = [next(columns, None) if type(g) is Node else None for g in pulled]
+    whole = [result.shape + x.shape for x in inputs]
+    return [
+        np.zeros(s, x.dtype) if f is None else np.reshape(f, s) for f, s, x in zip(found, whole, inputs, strict=True)
+    ]
+
+
+def _refuse_kinks(slopes: Sequence[Any]) -> None:
+    """Raise EstimatorError where what is to be differentiated jumps with the parameters and a continuous draw: a kink
+    of the cost is a jump of its slope."""
+    for slope in slopes:
+        if type(slope) is Node and any(map(is_stochastic, ancestors([slope], guards=True))):
+            total = np.sum(slope)
+            refuse_moving_jumps(total, ancestors([total], guards=True))
+
+
+def _bytes_behind(seed: Node, nodes: list[Node]) -> int:
+    """The bytes of all arrays between a node and some that are made of it: what one replicate of a replay holds."""
+    held = {seed.id: seed.nbytes}
+    for node in ancestors(nodes, seed.id):
+        if any([type(o) is Node and o.id in held for o in node.operands]):
+            value = node._value
+            held[node.id] = sum([v.nbytes for v in value]) if type(value) is tuple else value.nbytes
+    return max(1, sum(held.values()))
+
+
+def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
+    """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient
+    has."""
+    if not callable(fn):
+        raise ScgTypeError(f"only a function can be differentiated, got {type(fn).__name__} ({here()})")
+    try:
+        positions = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
+    except TypeError:
+        raise ScgTypeError(f"argnums needs an int or a sequence of ints, got {argnums!r} ({here()})") from None
+    for position in positions:
+        if not -len(args) <= position < len(args):
+            raise ScgValueError(
+                f"argnums {position} is out of range: {_called(fn)} was called with {len(args)} positional arguments"
+                f" ({here()})"
+            )
+    if len({position % len(args) for position in positions}) < len(positions):
+        raise ScgValueError(f"argnums {argnums} names an argument twice ({here()})")
+    lifted, inputs = list(args), []
+    for position in positions:
+        nodes = []
+        for path, leaf in leaves(args[position]):
+            if type(leaf) is Node:
+                _check_differentiable(leaf)
+                nodes.append(alias(leaf))
+            else:
+                nodes.append(parameter(leaf, _argument(fn, position % len(args)) + path))
+        lifted[position] = rebuild(args[position], iter(nodes))
+        inputs += nodes
+    structure = args[argnums] if isinstance(argnums, (int, np.integer)) else tuple([args[p] for p in positions])
+    return lifted, inputs, structure
+
+
+def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node."""
+    recorder = RECORDER.get()
+    with collect_guards() as guards:  # an `if` inside is not remembered outside
+        result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)
+        if not guards:
+            return result
+        drawn = any(is_stochastic(node) for node in ancestors([guard.node for guard in guards]))
+
+        def chosen(y: Any) -> Any:
+            """What an `if` chose to return depends on it, also where it was computed before, and on a draw even where
+            it is a plain number."""
+            if type(y) is Node:
+                return alias(y)
+            if (
+                not drawn
+                or not isinstance(y, (int, float, np.number, np.ndarray))
+                or np.asarray(y).dtype.kind not in "fiu"
+            ):
+                return y
+            node = alias(parameter(np.asarray(y, float)))
+            node.guard = guards[-1]
+            return node
+
+        return map_leaves(chosen, result)
+
+
+def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:
+    """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
+    floor = _floor(inputs)
+    older = any([x.operands for x in inputs]) or (known or reach([cost], floor)).older
+    if not older:
+        return False
+    refuse_finished(cost, floor)
+    recorder = RECORDER.get()
+    return True if recorder is None else recorder.outer(cost)
+
+
+def _finish(inputs: list[Node]) -> None:
+    """Note that a run is over whose derivatives were given away as arrays (in a plan they are nodes, and it is not)."""
+    if RECORDER.get() is None:
+        for x in inputs:
+            if not x.operands:
+                x.primitive = FINISHED
+
+
+def refuse_finished(cost: Node, floor: int) -> None:
+    """Raise ScgValueError where a run that nobody differentiates around depends on a node of a run that is over: a
+    running mean, a cache.
+
+    ``floor`` is the least id of the run. Parameters that a user made, and graphs that were traced, are alive: they are
+    never finished.
+    """
+    if SCOPE.get() is not None:  # the run around this one, which has all that this one has, will look
+        return
+    old: dict[int, Node] = {}
+    for node in ancestors([cost], guards=True):
+        if node.primitive is FINISHED or any([type(o) is Node and o.id in old for o in node.operands]):
+            if node.id >= floor:
+                break
+            old[node.id] = node
+    if old:
+        last = old[max(old)]
+        raise ScgValueError(
+            f"{last!r}, made at {last.line}, belongs to a run that is over, and would be neither a constant nor"
+            f" differentiated in this one: keep its number, node.value, or compute it anew ({here()})"
+        )
+
+
+def check_cost(cost: Node) -> None:
+    """Raise ScgValueError unless the cost is a scalar, NotDifferentiable unless it is real floating-point."""
+    _check_differentiable(cost)
+    if cost.shape != ():
+        raise ScgValueError(
+            f"a cost must be a scalar, got shape {cost.shape} from {cost!r}, made at {cost.line}: take np.sum or"
+            f" np.mean of it, or use scg.jacobian ({here()})"
+        )
+
+
+def _check_plain(cost: Any) -> None:
+    if (
+        not isinstance(cost, (int, float, np.generic, np.ndarray))
+        or np.shape(cost) != ()
+        or np.asarray(cost).dtype.kind not in "fiu"
+    ):
+        shape = f" of shape {np.shape(cost)}" if isinstance(cost, np.ndarray) else ""
+        raise ScgTypeError(
+            f"a cost must be a real scalar, got {type(cost).__name__}{shape}: return a sum or a mean ({here()})"
+        )
+
+
+def _check_differentiable(node: Node) -> None:
+    if isinstance(node._value, tuple) or node.dtype.kind != "f":
+        dtype = "several results" if isinstance(node._value, tuple) else node.dtype
+        hint = "; multiply it by 1.0" if not isinstance(node._value, tuple) and node.dtype.kind in "biu" else ""
+        raise NotDifferentiable(
+            f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line}{hint}"
+            f" ({here()})"
+        )
+
+
+def _argument(fn: Any, position: int) -> str:
+    if type(fn) is FunctionType and position < fn.__code__.co_argcount:  # a signature takes ten microseconds
+        return fn.__code__.co_varnames[position]
+    try:
+        return list(inspect.signature(fn).parameters)[position]
+    except (TypeError, ValueError, IndexError):
+        return f"argument {position}"
+
+
+def _called(fn: Any) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)

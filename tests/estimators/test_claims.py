@@ -1,0 +1,102 @@
+"""Every estimator of the package is held to what it claims: its class attributes are read here, and nothing else is
+believed."""
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg.errors import EstimatorError
+from scg.stochastic.estimator import Estimator
+from tests.support.oracle import first_and_second
+
+THETA = np.array([0.3, -0.6])
+
+
+def coins(rule):
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), rule(), rng=rng)
+        return np.sum(b * t) ** 2 + np.prod(b + 0.5) + np.sum((b - 0.45) ** 4)
+
+    return cost
+
+
+def faces(rule):
+    def cost(t, rng):
+        x = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], t[1], t[0] * t[1]])), rule(), rng=rng)
+        return np.sum(x * np.array([1.0, -2.0, 0.5])) ** 4 * t[0]
+
+    return cost
+
+
+def points(rule):
+    def cost(t, rng):
+        z = scg.sample(dist.Normal(t[0], 1 + t[1] ** 2), rule(), rng=rng)
+        return z**3 * t[1] + z * z
+
+    return cost
+
+
+# how to make one of each, and a graph that it is valid for and that tells bias from none
+MADE = {
+    "ARM": (scg.ARM, coins),
+    "DisARM": (scg.DisARM, coins),
+    "Enumerate": (scg.Enumerate, coins),
+    "GumbelSoftmax": (lambda: scg.GumbelSoftmax(0.5, hard=True), coins),
+    "MeasureValued": (scg.MeasureValued, points),
+    "MuProp": (scg.MuProp, coins),
+    "REBAR": (lambda: scg.REBAR(temperature=1.0), coins),
+    "RELAX": (lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z / 2), np.array(0.7)), coins),
+    "ReinMax": (scg.ReinMax, faces),
+    "Reparameterized": (scg.Reparameterized, points),
+    "ScoreFunction": (scg.ScoreFunction, coins),
+    "StraightThrough": (scg.StraightThrough, coins),
+    "UnorderedSet": (lambda: scg.UnorderedSet(2), faces),
+}
+NAMES = [name for name in scg.estimators.__all__ if issubclass(getattr(scg.estimators, name), Estimator)]
+
+
+def test_none_is_left_out():
+    assert sorted(NAMES) == sorted(MADE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unbiased_is_so_and_biased_is_not(name):
+    rule, graph = MADE[name]
+    (found, _), *_ = first_and_second(graph(rule), THETA, order=1)
+    (_, exact), *_ = first_and_second(graph(scg.Reparameterized if graph is points else scg.Enumerate), THETA, order=1)
+    bias = np.max(np.abs(found - exact)) / np.max(np.abs(exact))
+    if getattr(scg.estimators, name).unbiased:
+        assert bias < 1e-10
+    else:
+        assert bias > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_requires_is_refused_where_it_is_missing(name):
+    """A law without a capability that the class asks for fails at the declaration, by a message that names the node and
+    another rule."""
+    rule, _ = MADE[name]
+    laws = [
+        dist.Bernoulli(logits=0.1),
+        dist.Normal(0.0, 1.0),
+        dist.Uniform(0.0, scg.parameter(1.0)),
+        dist.OneHotCategorical(logits=np.zeros(3)),
+    ]
+    lacking = [
+        law
+        for law in laws
+        for capability in rule().requires
+        if isinstance(capability, type) and not law.has(capability)
+    ]
+    for law in lacking:
+        with pytest.raises(EstimatorError, match="here needs.*use|here.*"):
+            scg.sample(law, rule(), rng=np.random.default_rng(0), name="here")
+    refused = []
+    for law in laws:
+        try:
+            scg.sample(law, rule(), rng=np.random.default_rng(0), name="here")
+        except EstimatorError as error:
+            refused.append(law)
+            assert "here" in str(error) and "test_claims.py" in str(error)
+    assert refused, f"{name} accepts every law"

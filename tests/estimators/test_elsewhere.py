@@ -1,0 +1,493 @@
+"""Enumerate(k), measure-valued derivatives, unordered sets and relaxations: exact means on graphs of every form,
+biases, laws of the values, refusals."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg.core.backward import pull
+from scg.distributions.base import Distribution
+from scg.distributions.constraints import finite
+from scg.errors import EstimatorError, NotDifferentiable, ScgValueError
+from scg.estimators.sets import WithoutReplacement
+from tests.support.oracle import expectation, expectation_of, first_and_second, moments
+
+THETA = np.array([0.3, -0.5, 0.8, 0.1])
+CATEGORICAL = {
+    "k=1": lambda: scg.Enumerate(1),
+    "k=2": lambda: scg.Enumerate(2),
+    "set of 2": lambda: scg.UnorderedSet(2),
+    "set of 3": lambda: scg.UnorderedSet(3),
+    "measure": lambda: scg.MeasureValued(),
+}
+WORTH = np.array([1.0, -0.4, 2.0, 0.7])
+
+
+def worth(x):
+    """A number for each draw of either form."""
+    return np.sum(x * WORTH, axis=-1) if x.dtype.kind == "f" else (x - 0.7) ** 2
+
+
+def separate(t, rng, law, rule):
+    x = scg.sample(law(logits=np.stack([t, t[::-1] * t])), rule(), rng=rng)
+    return np.mean(worth(x) ** 2 * np.array([1.0, 3.0]) + worth(x) * t[:2])
+
+
+def mixing(t, rng, law, rule):
+    x = scg.sample(law(logits=np.stack([t, t * t])), rule(), rng=rng)
+    return np.sum(worth(x) * t[1:3]) ** 2 + np.prod(worth(x) + t[0])
+
+
+def own_samples(t, rng, law, rule):
+    x = scg.sample(law(logits=t), rule(), rng=rng, shape=(2,))
+    return np.mean((worth(x) - t[0]) ** 2) + np.sum(worth(x) * t[1])
+
+
+def chain(t, rng, law, rule):
+    x = scg.sample(law(logits=t), rule(), rng=rng)
+    y = scg.sample(law(logits=worth(x) * t[::-1]), rule(), rng=rng)
+    return (worth(x) - worth(y) * t[0]) ** 2 + worth(y)
+
+
+def beside_others(t, rng, law, rule):
+    b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(), rng=rng)
+    x = scg.sample(law(logits=t * b), rule(), rng=rng)
+    z = scg.sample(dist.Normal(worth(x) * t[1], 1.0), scg.Reparameterized(), rng=rng)
+    return z**2 * t[2] + b * worth(x) * z
+
+
+@pytest.mark.parametrize("rule", CATEGORICAL)
+@pytest.mark.parametrize("law", [dist.Categorical, dist.OneHotCategorical])
+@pytest.mark.parametrize("model", [separate, mixing, own_samples, chain, beside_others])
+def test_exact_mean(model, law, rule):
+    order = 1 if rule == "measure" or model is chain else 2
+    theta = THETA if model is not chain else THETA[1:]
+    if model is chain and law is dist.OneHotCategorical:
+        law = lambda logits: dist.OneHotCategorical(logits=np.concatenate([logits, [-0.2]]))
+    for found, exact in first_and_second(
+        lambda t, rng: model(t, rng, law, CATEGORICAL[rule]), theta, order=order, points=4
+    ):
+        np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", CATEGORICAL)
+def test_probabilities_as_parameters(rule):
+    def cost(t, rng):
+        x = scg.sample(dist.Categorical(probs=scg.special.softmax(t)), CATEGORICAL[rule](), rng=rng, shape=(2,))
+        return np.sum(worth(x) * t[:2]) ** 2
+
+    ((found, exact),) = first_and_second(cost, THETA, order=1)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [r for r in CATEGORICAL if r != "measure"])
+def test_values_that_are_all_but_impossible(rule):
+    """Logits at which probabilities vanish, or stand beside one that is 1 to rounding: means are finite and exact."""
+
+    def cost(t, rng):
+        x = scg.sample(dist.Categorical(logits=t * np.array([1.0, 200.0, 1.0, -3000.0])), CATEGORICAL[rule](), rng=rng)
+        return worth(x) * t[0]
+
+    ((found, exact),) = first_and_second(cost, THETA, order=1)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [r for r in CATEGORICAL if r != "measure"])
+def test_less_variance_than_the_score_function(rule):
+    def cost(t, rng, estimator):
+        return worth(scg.sample(dist.Categorical(logits=t), estimator, rng=rng)) ** 2
+
+    _, plain, _ = moments(lambda t, rng: cost(t, rng, scg.ScoreFunction()), THETA)
+    _, variance, _ = moments(lambda t, rng: cost(t, rng, CATEGORICAL[rule]()), THETA)
+    assert np.sum(variance) < np.sum(plain)
+
+
+@pytest.mark.parametrize(
+    ("rule", "k"), [(scg.Enumerate, 3), (scg.Enumerate, 7), (scg.UnorderedSet, 4), (scg.UnorderedSet, 9)]
+)
+def test_all_values_leave_no_variance(rule, k):
+    _, variance, exact = moments(
+        lambda t, rng: worth(scg.sample(dist.Categorical(logits=t), rule(k), rng=rng)) ** 2, THETA
+    )
+    assert np.all(np.abs(variance) < 1e-13 * np.max(exact) ** 2)
+
+
+@pytest.mark.parametrize("rule", CATEGORICAL)
+@pytest.mark.parametrize("model", [separate, mixing, own_samples])
+def test_first_derivatives_on_arrays_are_those_of_the_graph(model, rule):
+    def gradient(create_graph):
+        t = scg.parameter(THETA)
+        cost = model(t, np.random.default_rng(4), dist.Categorical, CATEGORICAL[rule])
+        g = scg.gradients(cost, t, create_graph=create_graph)
+        return g.value if create_graph else g
+
+    np.testing.assert_allclose(gradient(False), gradient(True), rtol=1e-12, atol=1e-13)
+
+
+RULES_IN_REPLICATES = {**CATEGORICAL, "normal": scg.MeasureValued}
+
+
+@pytest.mark.parametrize("rule", RULES_IN_REPLICATES)
+def test_mean_of_replicates(rule):
+    """z-scores of the mean of n replicates, each rejected beyond 5: 6e-7 for each of 4 parameters."""
+    n = 3000
+
+    def cost(t, rng, estimator=None):
+        estimator = estimator or RULES_IN_REPLICATES[rule]()
+        if rule == "normal":
+            z = scg.sample(dist.Normal(t[:2], np.exp(t[2:])), estimator, rng=rng)
+            return np.sum(z**2 * np.array([1.0, 2.0])) + np.prod(z)
+        return mixing(t, rng, dist.Categorical, lambda: estimator)
+
+    found = scg.trace(cost, THETA, rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(1), replicates=n)
+    ((exact, _),) = first_and_second(lambda t, rng: cost(t, rng, scg.ScoreFunction()), THETA, order=1)
+    assert np.all(np.abs(found.mean(axis=0) - exact) < 5 * found.std(axis=0) / math.sqrt(n))
+
+
+COINS = [lambda t: dist.Bernoulli(logits=t[:2]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[:2]))]
+
+
+@pytest.mark.parametrize("rule", [scg.MeasureValued, lambda: scg.Enumerate(1), lambda: scg.UnorderedSet(2)])
+@pytest.mark.parametrize("law", COINS)
+def test_coins(law, rule):
+    def cost(t, rng):
+        b = scg.sample(law(t), rule(), rng=rng, shape=(2,))
+        c = scg.sample(dist.Bernoulli(logits=np.sum(b, axis=1) * t[2]), rule(), rng=rng)
+        return np.sum(b * t[:2]) ** 2 + np.sum(c * np.array([1.0, 2.0])) * t[3] + np.prod(b)
+
+    ((found, exact),) = first_and_second(cost, THETA, order=1)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+def even(z, t):
+    """Even in z, so that a Gauss rule for the Rayleigh variable is exact for its square roots."""
+    return (z**2 - t[2]) ** 2 * t[3] + z**2
+
+
+CONTINUOUS = {
+    "normal": (
+        lambda t: dist.Normal(t[:2], np.exp(t[2])),
+        lambda z, t: np.sum((z - t[3]) ** 3 * np.array([1.0, 2.0]) * (z + 1)),
+    ),
+    "normal, mixing": (
+        lambda t: dist.Normal(t[:2], np.exp(t[2])),
+        lambda z, t: np.sum(z * t[:2]) ** 2 + np.prod(z) * t[3],
+    ),
+    "normal, samples": (lambda t: dist.Normal(t[0], np.exp(t[1:2])), lambda z, t: np.sum(even(z, t))),
+    "exponential": (lambda t: dist.Exponential(np.exp(t[0])), lambda z, t: (z - t[1]) ** 4 * t[2]),
+    "gamma": (lambda t: dist.Gamma(3.0, np.exp(t[:2])), lambda z, t: np.prod(z + t[2]) * t[3] + np.sum(z**2)),
+    "poisson": (lambda t: dist.Poisson(np.exp(t[:2])), lambda z, t: np.prod(z + t[2]) * t[3] + np.sum(z**2)),
+    "weibull": (lambda t: dist.Weibull(np.exp(t[0]), 2.0), even),
+}
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_measure_valued_against_quadrature(name):
+    law, f = CONTINUOUS[name]
+
+    def cost(t, rng):
+        return f(scg.sample(law(t), scg.MeasureValued(), rng=rng), t)
+
+    ((found, exact),) = first_and_second(cost, THETA, order=1, points=8)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-11)
+
+
+def test_measure_valued_needs_no_derivative_of_the_cost():
+    """A step: d P(z > 0) / d loc is the density at 0. Sampled; 5 standard errors."""
+    n = 20_000
+
+    def cost(t, rng):
+        return np.where(scg.sample(dist.Normal(t, 1.0), scg.MeasureValued(), rng=rng) > 0, 1.0, 0.0)
+
+    graph = scg.trace(cost, np.array(0.4), rng=np.random.default_rng(0))
+    g = graph.gradients(rng=np.random.default_rng(1), replicates=n)
+    assert abs(g.mean() - math.exp(-0.08) / math.sqrt(2 * math.pi)) < 5 * g.std() / math.sqrt(n)
+
+
+def test_normal_draw_that_feeds_a_coin():
+    def cost(t, rng):
+        z = scg.sample(dist.Normal(t[0], np.exp(t[1])), scg.MeasureValued(), rng=rng)
+        b = scg.sample(dist.Bernoulli(probs=0.5 + 0.01 * z * z), scg.MeasureValued(), rng=rng)
+        return (b - t[2]) ** 2 * z * t[3]
+
+    ((found, exact),) = first_and_second(cost, THETA, order=1, points=8)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+def test_a_law_from_elsewhere_brings_its_own_decomposition():
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Shifted(Distribution):
+        loc: Any
+        constraints = {"loc": finite}
+        support = finite
+
+        def sample(self, rng, shape=()):
+            return self.detached().loc + rng.standard_normal(self.full_shape(shape))
+
+        def log_prob(self, value):
+            return dist.Normal(self.loc, 1.0).log_prob(value)
+
+        def weak_derivatives(self, z, fresh):
+            def loc():
+                w = fresh(dist.Weibull(math.sqrt(2), 2.0))
+                return 1 / math.sqrt(2 * math.pi), self.loc + w, self.loc - w
+
+            return {"loc": loc}
+
+    graph = scg.trace(
+        lambda t, rng: scg.sample(Shifted(t), scg.MeasureValued(), rng=rng) ** 2,
+        np.array(0.7),
+        rng=np.random.default_rng(0),
+    )
+    g = [graph.gradients(rng=np.random.default_rng(s)) for s in range(400)]
+    assert abs(np.mean(g) - 1.4) < 5 * np.std(g) / 20
+
+
+def test_measure_valued_is_of_first_order():
+    def cost(t, rng):
+        return scg.sample(dist.Normal(t[0], 1.0), scg.MeasureValued(), rng=rng) ** 2
+
+    with pytest.raises(NotDifferentiable, match="differentiated again"):
+        scg.hvp(cost)(THETA, THETA, rng=np.random.default_rng(0))
+
+
+# --- sets ---
+
+
+def brute(p, chosen):
+    """p(S) over the orders of S."""
+    total = 0.0
+    for order in itertools.permutations(chosen):
+        left, product = 1.0, 1.0
+        for s in order:
+            product *= p[s] / left
+            left -= p[s]
+        total += product
+    return total
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_probability_of_a_set(k):
+    p = np.random.default_rng(k).dirichlet(np.ones(5))
+    law = WithoutReplacement(p, k)
+    sets = law.atoms()
+    np.testing.assert_allclose(np.exp(law.log_prob(sets)), [brute(p, s) for s in sets], rtol=1e-12)
+    assert np.exp(law.log_prob(sets)).sum() == pytest.approx(1, rel=1e-12)
+
+
+def test_sets_are_drawn_with_that_probability():
+    """Counts of each of 6 sets among n within 5 standard deviations: 6e-7 each."""
+    p, n = np.array([0.5, 0.3, 0.15, 0.05]), 20_000
+    law = WithoutReplacement(p, 2)
+    drawn = law.sample(np.random.default_rng(0), n)
+    for s, q in zip(law.atoms(), np.exp(law.log_prob(law.atoms())), strict=True):
+        assert abs(np.sum(np.all(drawn == s, axis=1)) - n * q) < 5 * math.sqrt(n * q * (1 - q))
+
+
+# --- biased rules ---
+
+BIASED = {
+    "straight-through": lambda: scg.StraightThrough(),
+    "reinmax": lambda: scg.ReinMax(),
+    "gumbel, hard": lambda: scg.GumbelSoftmax(0.7, hard=True),
+    "gumbel, soft": lambda: scg.GumbelSoftmax(0.7),
+}
+
+
+def mean_gradient(cost, estimator, points=12):
+    """(mean of the estimator's gradient, exact gradient); the latter from the graph that is enumerated."""
+
+    def gradient(rule):
+        t = scg.parameter(THETA)
+        loss = scg.surrogate(cost(t, np.random.default_rng(0), rule))
+        return expectation_of(pull([loss], [np.ones(())], [t], True)[0], points).value
+
+    t = scg.parameter(THETA)
+    exact = expectation(cost(t, np.random.default_rng(0), scg.ScoreFunction()))
+    return gradient(estimator), pull([exact], [np.ones(())], [t])[0]
+
+
+def coin_cost(f):
+    return lambda t, rng, rule: f(scg.sample(dist.Bernoulli(logits=t[0]), rule, rng=rng), t)
+
+
+def class_cost(f):
+    return lambda t, rng, rule: f(scg.sample(dist.OneHotCategorical(logits=t), rule, rng=rng), t)
+
+
+@pytest.mark.parametrize("rule", BIASED)
+def test_biased_rules_say_so_and_are(rule):
+    """On (b - .3)^3, a coin: the mean is off by far more than the quadrature is."""
+    estimator = BIASED[rule]()
+    assert estimator.unbiased is False
+    means = [mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 3), estimator, points)[0] for points in (150, 170)]
+    _, exact = mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 3), scg.StraightThrough())
+    bias = abs(means[1][0] - exact[0])
+    assert bias > 0.005
+    if "hard" not in rule:  # which is a step function of the noise
+        assert abs(means[1][0] - means[0][0]) < 1e-6
+
+
+@pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
+@pytest.mark.parametrize("make", [coin_cost, class_cost])
+def test_linear_costs_leave_no_bias(make, rule):
+    found, exact = mean_gradient(make(lambda z, t: np.sum(z * t[0] * (1 + np.arange(z.size))) - t[1]), BIASED[rule]())
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+def test_straight_through_bias_of_a_square():
+    """(b - a)^2: E f'(b) dp = 2 (p - a) q, exact (1 - 2a) q with q = p (1 - p)."""
+    p = 1 / (1 + np.exp(-THETA[0]))
+    found, exact = mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 2), scg.StraightThrough())
+    assert found[0] == pytest.approx(2 * (p - 0.3) * p * (1 - p), rel=1e-12)
+    assert exact[0] == pytest.approx((1 - 0.6) * p * (1 - p), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "law", [lambda t: dist.Bernoulli(logits=t[0]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[0]))]
+)
+def test_reinmax_is_of_second_order(law):
+    """Exact for squares; for b^3 the trapezoid q (f'(0) + f'(1)) / 2 = 3q/2 stands for q."""
+
+    def cost(degree):
+        return lambda t, rng, rule: (scg.sample(law(t), rule, rng=rng) * t[1]) ** degree
+
+    found, exact = mean_gradient(cost(2), scg.ReinMax())
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+    found, exact = mean_gradient(cost(3), scg.ReinMax())
+    assert found[0] == pytest.approx(1.5 * exact[0], rel=1e-10)
+
+
+def test_reinmax_for_two_classes_is_reinmax_for_a_coin():
+    """Logits (l, 0) of two classes, and f of degree two in the first coordinate."""
+
+    def cost(t, rng, rule):
+        z = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], 0 * t[0]])), rule, rng=rng)
+        return (z[0] - 0.3) ** 2 * t[1] + z[0] * z[1]
+
+    found, exact = mean_gradient(cost, scg.ReinMax())
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+
+
+def test_soft_gumbel_is_the_pathwise_gradient_of_the_relaxed_cost():
+    """E sigmoid((l + logit u) / T)^2 and its derivative by the trapezoid rule over x = logit u."""
+    T, l = 0.7, THETA[0]
+    x = np.linspace(-40, 40, 40_001)
+    s = 1 / (1 + np.exp(-x))
+    weight = s * (1 - s) * (x[1] - x[0])
+    y = 1 / (1 + np.exp(-(l + x) / T))
+    found, _ = mean_gradient(coin_cost(lambda b, t: b**2), scg.GumbelSoftmax(T), points=170)
+    assert found[0] == pytest.approx(weight @ (2 * y * y * (1 - y) / T), rel=1e-4)  # u is no polynomial
+
+
+def test_lower_temperature_less_bias():
+    cost = coin_cost(lambda b, t: (b - 0.3) ** 3)
+    exact = mean_gradient(cost, scg.StraightThrough())[1][0]
+    bias = [abs(mean_gradient(cost, scg.GumbelSoftmax(T), points=170)[0][0] - exact) for T in (1.0, 0.5, 0.25)]
+    assert bias[0] > bias[1] > bias[2]
+
+
+@pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
+@pytest.mark.parametrize("law", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
+def test_the_value_is_the_discrete_draw(law, rule):
+    plain = scg.sample(law, scg.ScoreFunction(), rng=np.random.default_rng(7), shape=(50,))
+    relaxed = scg.sample(law, BIASED[rule](), rng=np.random.default_rng(7), shape=(50,))
+    np.testing.assert_array_equal(plain.value, relaxed.value)
+    assert relaxed.dtype == plain.dtype
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("law", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
+def test_law_of_the_gumbel_value(law, hard):
+    """Hard: the distribution's own, within 5 standard deviations each. Soft: strictly between the corners, with the
+    largest coordinate of that law."""
+    n, estimator = 20_000, scg.GumbelSoftmax(0.4, hard=hard)
+    z = scg.sample(law, estimator, rng=np.random.default_rng(2), shape=(n,)).value
+    assert estimator.keeps_law is hard
+    if hard:
+        assert np.all((z == 0) | (z == 1))
+        assert law.event_shape == () or np.all(z.sum(axis=-1) == 1)
+    else:
+        assert np.all((z > 0) & (z < 1))
+        z = z > 0.5 if law.event_shape == () else z == z.max(axis=-1, keepdims=True)
+    assert np.all(np.abs(z.mean(axis=0) - law.mean) < 5 * np.sqrt(law.variance / n))
+
+
+@pytest.mark.parametrize("rule", BIASED)
+def test_relaxed_draws_in_replicates_and_rebound(rule):
+    """New draws for each replicate, and a rebound node keeps its name and the model."""
+
+    def cost(t, rng):
+        z = scg.sample(dist.OneHotCategorical(logits=t), scg.ScoreFunction(), rng=rng, shape=(2,), name="z")
+        return np.sum((z * WORTH) ** 2)
+
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0)).bind(z=BIASED[rule]())
+    many = graph.run(rng=np.random.default_rng(1), replicates=200)
+    assert many.stochastic["z"].shape == (200, 2, 4)
+    assert len(np.unique(many.stochastic["z"].value.argmax(axis=-1).reshape(200, 2), axis=0)) == 16
+    gradients = scg.gradients(np.sum(many.cost), many.parameters)
+    assert gradients.shape == (200, 4)
+    assert np.all(np.isfinite(gradients))
+    assert len(np.unique(np.round(gradients, 12), axis=0)) > 5
+
+
+def test_float32_stays():
+    t = THETA.astype(np.float32)
+    rules = [
+        scg.Enumerate(2),
+        scg.UnorderedSet(2),
+        scg.MeasureValued(),
+        scg.StraightThrough(),
+        scg.ReinMax(),
+        scg.GumbelSoftmax(0.5),
+    ]
+    for rule in rules:
+        value, g = scg.value_and_grad(
+            lambda t, rng, rule=rule: np.sum(scg.sample(dist.OneHotCategorical(logits=t), rule, rng=rng) * t) ** 2
+        )(t, rng=np.random.default_rng(0))
+        assert (value.dtype, g.dtype) == (np.float32, np.float32)
+    normal = scg.grad(lambda t, rng: np.sum(scg.sample(dist.Normal(t, np.exp(t)), scg.MeasureValued(), rng=rng) ** 2))
+    g = normal(t, rng=np.random.default_rng(0))
+    assert g.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: scg.Enumerate(0), "k must be a whole number of at least 1"),
+        (lambda: scg.Enumerate(2.0), "k must be"),
+        (lambda: scg.UnorderedSet(1), "from 2 to 10"),
+        (lambda: scg.UnorderedSet(11), "from 2 to 10"),
+        (lambda: scg.GumbelSoftmax(0.0), "temperature must be a positive number"),
+        (lambda: scg.GumbelSoftmax(float("nan")), "temperature"),
+        (lambda: scg.GumbelSoftmax(1.0, hard=2), "hard must be True or False"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ScgValueError, match=message):
+        make()
+
+
+def test_invalid_pairings_are_refused_where_they_are_declared():
+    t, rng = scg.parameter(THETA), np.random.default_rng(0)
+    pairs = [
+        (dist.Normal(t, 1.0), scg.UnorderedSet(2), "finite support.*ScoreFunction"),
+        (dist.Normal(t, 1.0), scg.Enumerate(2), "finite support"),
+        (dist.Gamma(np.exp(t), 1.0), scg.MeasureValued(), "d p / d concentration.*ScoreFunction"),
+        (dist.Laplace(t, 1.0), scg.MeasureValued(), "d p / d loc"),
+        (dist.Categorical(logits=t), scg.StraightThrough(), "floating-point.*OneHotCategorical"),
+        (dist.Categorical(logits=t), scg.GumbelSoftmax(1.0), "Bernoulli or OneHotCategorical.*a OneHotCategorical"),
+        (dist.Normal(t, 1.0), scg.ReinMax(), "needs a Bernoulli"),
+        (dist.Normal(t, 1.0), scg.StraightThrough(), "needs a Discrete"),
+    ]
+    for law, rule, message in pairs:
+        with pytest.raises(EstimatorError, match=message):
+            scg.sample(law, rule, rng=rng, name="z")
+    # only what is differentiated by needs a decomposition
+    scg.sample(dist.Gamma(2.0, np.exp(t)), scg.MeasureValued(), rng=rng)

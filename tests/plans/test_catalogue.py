@@ -1,0 +1,83 @@
+"""Law 7 over the catalogue: a compiled value and gradient is the plain one, at points that the recorded run has not
+seen."""
+
+import itertools
+import zlib
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+import scg
+from scg.core.node import Node
+from scg.core.tree import leaves
+from scg.errors import ScgError
+from tests.support.cases import all_cases
+
+EPS = float(np.finfo(float).eps)
+BY_MODULE = defaultdict(list)
+for _case in all_cases():
+    BY_MODULE[_case.name.rpartition(".")[0]].append(_case)
+SHAPES = {1: [(3,)], 2: [(2, 3), (3,)], 3: [(2, 3), (3,), (2, 1)], 4: [(2, 3), (3,), (2, 1), (1, 3)]}
+
+
+def _points(case, rng, number):
+    free = [d for d in case.domains if d.shape is None]
+    shapes = iter(SHAPES.get(len(free), [(2, 3)] * len(free)))
+    shapes = [next(shapes) if d.shape is None else d.shape for d in case.domains]
+    return [[rng.uniform(d.low, d.high, s) for d, s in zip(case.domains, shapes, strict=True)] for _ in range(number)]
+
+
+def _cost(case, weights):
+    def cost(*operands):
+        made = [d.make(x) if d.make else x for d, x in zip(case.domains, operands, strict=True)]
+        total, count = 0.0, iter(weights)
+        for _, y in leaves(case.fn(*made)):
+            if y.dtype.kind in "fc":
+                y = np.real(y * next(count)) if y.dtype.kind == "c" else y * next(count)
+            total = total + np.sum(y)
+        return total + 0 * sum(np.sum(x) for x in operands)
+
+    return cost
+
+
+def agree(got, expected, what, ulps=2**10, least=0.0):
+    """Equal structure, shapes and dtypes; values to ``ulps`` units of rounding at the largest of each array (at
+    ``least``, where that is more)."""
+    pairs = list(zip(leaves(got), leaves(expected), strict=True))
+    for (path, a), (other, b) in pairs:
+        assert path == other, what
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape) == (
+            b.dtype,
+            b.shape,
+        ), f"{what}{path}: {a.dtype}{a.shape}, expected {b.dtype}{b.shape}"
+        if b.dtype.kind not in "fc":
+            np.testing.assert_array_equal(a, b, what + path)
+            continue
+        size = np.max(np.abs(b[np.isfinite(b)]), initial=least)
+        np.testing.assert_allclose(a, b, 0, ulps * np.finfo(b.dtype).eps * size, err_msg=what + path)
+
+
+@pytest.mark.parametrize("module", sorted(BY_MODULE))
+def test_the_catalogue(module):
+    gave_up = []
+    for case in BY_MODULE[module]:
+        rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+        points = _points(case, rng, 3)
+        plain = scg.value_and_grad(_cost(case, rng.uniform(0.5, 1.5, 50)), tuple(range(len(case.domains))))
+        compiled = scg.compile(plain)
+        try:
+            expected = [plain(*point) for point in points]
+        except (ScgError, TypeError, ValueError):
+            continue
+        for point, e in zip(points, expected, strict=True):
+            agree(compiled(*point), e, f"{case.name}, operands of shape {[x.shape for x in point]}")
+        if compiled.plainly:
+            gave_up.append(case.name)
+    assert not gave_up
+
+
+def test_every_module_has_cases():
+    assert len(list(itertools.chain(*BY_MODULE.values()))) > 700
+    assert Node

@@ -1,0 +1,112 @@
+"""Whole training steps compiled: optimizers, what is refused, large arrays in blocks."""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg import optim
+from scg.core.tree import leaves
+from scg.errors import NonFiniteError, PlanError
+from tests.plans.test_catalogue import agree
+from tests.plans.test_compile import NORMAL
+
+
+def autoencoder(sizes, latents, batch, samples, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    params = {
+        "encoder": scg.nn.mlp([30, *sizes, 2 * latents], rng, dtype),
+        "decoder": scg.nn.mlp([latents, *sizes, 30], rng, dtype),
+    }
+
+    def loss(params, x, rng):
+        h = scg.nn.apply(params["encoder"], x)
+        q = dist.Normal(h[:, :latents], np.exp(h[:, latents:]))
+        z = scg.sample(q, scg.Reparameterized(), rng=rng, shape=(samples,) if samples else ())
+        likelihood = np.sum(dist.Bernoulli(logits=scg.nn.apply(params["decoder"], z)).log_prob(x), axis=-1)
+        if not samples:
+            return -np.mean(likelihood - np.sum(dist.kl_divergence(q, NORMAL), axis=-1))
+        return -np.mean(scg.objectives.iwae(likelihood + np.sum(NORMAL.log_prob(z) - q.log_prob(z), axis=-1), axis=0))
+
+    return params, loss, lambda k: (np.random.default_rng(k).random((batch, 30)) < 0.4).astype(dtype)
+
+
+@pytest.mark.parametrize("samples", [0, 7])
+@pytest.mark.parametrize("make", [optim.Adam, functools.partial(optim.SGD, learning_rate=1e-2, momentum=0.9)])
+def test_a_training_step_with_its_optimizer(samples, make):
+    params, loss, data = autoencoder([16], 4, 9, samples)
+    runs = []
+    for compile in (lambda f: f, scg.compile):
+        p = copy.deepcopy(params)
+        optimizer, rng, gradient = make(p), np.random.default_rng(5), scg.value_and_grad(loss)
+        average = optim.Average(p, 0.9)
+
+        def step(params, x, rng, gradient=gradient, optimizer=optimizer, average=average):
+            value, g = gradient(params, x, rng=rng)
+            optimizer.step(g)
+            average.step(params)
+            return value
+
+        run = compile(step)
+        values = [run(p, data(k), rng=rng) for k in range(8)]
+        runs.append((values, p, average.params, optimizer.state))
+        assert compile is not scg.compile or run.recorded == 1 and run.plainly == 0
+    # Adam divides by the root of a mean square: what is nearly zero there moves by as much as all else
+    for (path, a), (_, b) in zip(leaves(runs[1][:3]), leaves(runs[0][:3]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=path)
+    assert runs[0][3]["steps"] == runs[1][3]["steps"] == 8
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
+    params = {"w": np.ones(3)}
+    optimizer = optim.Adam(params)
+    gradient = scg.value_and_grad(lambda p, x: np.sum(np.exp(p["w"] * x)))
+
+    def step(params, x):
+        value, g = gradient(params, x)
+        optimizer.step(g)
+        return value
+
+    compiled = scg.compile(step)
+    compiled(params, np.ones(3))
+    before = params["w"].copy()
+    with pytest.raises(NonFiniteError, match="not finite"), np.errstate(all="ignore"):
+        compiled(params, np.array([1.0, 1000.0, 1.0]))
+    np.testing.assert_array_equal(params["w"], before)
+    assert optimizer.steps == 1
+    compiled(params, np.ones(3))
+    assert optimizer.steps == 2
+
+
+def test_parameters_after_the_step_are_refused():
+    params = {"w": np.ones(3)}
+    optimizer = optim.SGD(params, 0.1)
+
+    def step(params):
+        value, g = scg.value_and_grad(lambda p: np.sum(p["w"] ** 2))(params)
+        optimizer.step(g)
+        return value, np.sum(params["w"])
+
+    with pytest.raises(PlanError, match="after the optimizer's step"):
+        scg.compile(step)(params)
+    assert optimizer.steps == 0
+    value, total = scg.compile(step, fallback=True)(params)
+    assert (value, total) == (3.0, pytest.approx(2.4)) and optimizer.steps == 1
+
+
+def test_large_arrays_in_blocks():
+    def cost(w, x, y):
+        h = np.tanh(x @ w + 1.0)
+        return np.sum(scg.special.softplus(h) * y - h * y[:, :1]) / len(x) + np.sum(np.sum(h * y, axis=-1) ** 2)
+
+    rng = np.random.default_rng(0)
+    plain = scg.value_and_grad(cost, (0, 1))
+    compiled = scg.compile(plain)
+    for _ in range(3):
+        args = rng.standard_normal((40, 300)), rng.standard_normal((700, 40)), rng.random((700, 300))
+        agree(compiled(*args), plain(*args), "blocks")
+    text = compiled.explain(*args)
+    assert "region" in text and "blocks" in text and compiled.recorded == 1

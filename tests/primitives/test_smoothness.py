@@ -1,0 +1,141 @@
+"""Every primitive that is not smooth somewhere says where: found by zooming in on its values along lines through the
+catalogue's operands."""
+
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+
+import scg
+import scg.exact
+from scg.core.axes import padded
+from scg.core.node import Node, ancestors
+from scg.core.replay import replay
+from scg.distributions import Normal
+from tests.support.cases import all_cases
+
+POINTS, ZOOMS = 65, 16
+CASES = all_cases()
+SEEN: dict = {}
+IDS = [f"{case.name}-{SEEN.setdefault(case.name, []).append(0) or len(SEEN[case.name])}" for case in CASES]
+
+
+def operands(case, rng):
+    """The two ends of a line of operands, as the catalogue draws them."""
+    shapes = [(3,) if d.shape is None else d.shape for d in case.domains]
+    return [[rng.uniform(d.low, d.high, s) for d, s in zip(case.domains, shapes, strict=True)] for _ in range(2)]
+
+
+def made(case, leaves):
+    return case.fn(*[x if d.make is None else d.make(x) for x, d in zip(leaves, case.domains, strict=True)])
+
+
+def rough(values):
+    """For every cell between three neighbours the second difference, where all are finite."""
+    with np.errstate(all="ignore"):
+        second = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
+    return np.where(np.isfinite(second), second, 0)
+
+
+def zoomed(along, low, high, element):
+    """How the largest second difference falls as the mesh is halved again and again around it, and the ends of the last
+    mesh.
+
+    By 4 for a smooth function, by 2 at a kink, not at all at a jump: the exponent is 2, 1 or 0.
+    """
+    sizes = []
+    for _ in range(ZOOMS):
+        s = np.linspace(low, high, 9)
+        second = rough(along(s)[:, element])
+        k = int(np.argmax(second)) + 1
+        sizes.append(second[k - 1])
+        low, high = s[max(k - 2, 0)], s[min(k + 2, 8)]
+    exponents = np.log2(np.array(sizes[:-1]) / np.maximum(sizes[1:], 1e-300))
+    return sizes, exponents, low, high
+
+
+def not_smooth(node, leaves, line):
+    """(low, high) around a place on the line at which an element of the node has a kink or a jump; None where none is
+    seen."""
+
+    def along(s):
+        with np.errstate(all="ignore"):
+            (found,) = replay([node], line(s), leaves)
+        return np.reshape(found._value if type(found) is Node else found, (len(s), -1))
+
+    values = along(np.linspace(0, 1, POINTS))
+    if values.dtype.kind not in "fc" or not values.size:
+        return None
+    second = rough(values)
+    scale = 1 + np.max(np.abs(np.where(np.isfinite(values), values, 0)))
+    for cell, element in {
+        np.unravel_index(np.argmax(second), second.shape),
+        np.unravel_index(np.argmax(second / (1e-9 + second.mean(axis=0))), second.shape),
+    }:
+        low, high = cell / (POINTS - 1), (cell + 2) / (POINTS - 1)
+        sizes, exponents, low, high = zoomed(along, low, high, element)
+        good = np.array(sizes[1:]) > 1e-12 * scale  # above rounding
+        if np.sum(good) >= 8 and np.median(exponents[good][-6:]) < 1.5:
+            return low, high
+    return None
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_a_primitive_that_is_not_smooth_says_where(case):
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+    first, last = operands(case, rng)
+    leaves = [scg.parameter(x) for x in first]
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        result = made(case, leaves)
+        roots = [r for r in (result if isinstance(result, (tuple, list)) else [result]) if type(r) is Node]
+        for node in ancestors(roots):
+            moving = [o for o in node.operands if type(o) is Node]
+            if not moving or type(node._value) is tuple or not node.primitive.differentiable:
+                continue  # what has no derivative is constant between jumps, and its own value tells
+            if any(type(o._value) is tuple or o.dtype.kind not in "fc" for o in moving):
+                continue  # its steps are those of what it is made from
+            try:
+                place, ends = probed(node, moving, leaves, last)
+            except (scg.ScgError, np.linalg.LinAlgError):
+                continue  # the line leaves its domain
+            if place is None:
+                continue
+            tell = node.primitive.steps or node.primitive.kinks
+            assert tell is not None, f"{node.primitive} has a kink or a jump and says nothing of it"
+            side = tell(*[padded(x, max(y.ndim for y in ends) - 1) for x in ends], **node.statics)
+            assert np.any(side[0] != side[1]), (
+                f"{node.primitive} has a kink or a jump between {place}, and its own function tells of none"
+            )
+
+
+def probed(node, moving, leaves, last):
+    """The place on the line between the operands' values and those at the other end, and all operands at its two ends."""
+    held = {o: scg.parameter(o._value) for o in moving}
+    alone = node.primitive(*[held.get(o, o) if type(o) is Node else o for o in node.operands], **node.statics)
+    there = [x._value if type(x) is Node else x for x in replay(moving, dict(zip(leaves, last, strict=True)))]
+    change = {o: x - o._value for o, x in zip(moving, there, strict=True)}
+
+    def at(s):
+        return {o: o._value + np.reshape(s, (-1, *[1] * o.ndim)) * change[o] for o in moving}
+
+    place = not_smooth(alone, list(held.values()), lambda s: {held[o]: x for o, x in at(s).items()})
+    if place is None:
+        return None, None
+    inside = at(np.array(place))
+    return place, [inside[o] if type(o) is Node else np.asarray(o)[None] for o in node.operands]
+
+
+def test_a_step_from_outside_is_integrated_as_one_inside():
+    """z - floor(z / w) w, declared by a user under a name of their own: the pieces come from the declaration."""
+    steps = lambda x: np.floor(x / 0.3)
+    tooth = scg.primitive(
+        lambda x: x - 0.3 * np.floor(x / 0.3), scg.axes.elementwise, lambda g, out, x: g, name="tooth", steps=steps
+    )
+
+    def cost(saw):
+        return scg.exact.expectation(
+            lambda t, rng: saw(scg.sample(Normal(t, 1.0), scg.ScoreFunction(), rng=rng)), np.array(0.1)
+        )
+
+    assert cost(tooth) == pytest.approx(cost(lambda z: np.remainder(z, 0.3)), rel=1e-12)

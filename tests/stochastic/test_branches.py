@@ -1,0 +1,276 @@
+"""``if`` and ``while`` on draws: the exact mean of the gradient over all paths through a program is the gradient of its
+mean."""
+
+import math
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+
+THETA = np.array([0.3, -0.4, 0.6])
+
+
+def chosen_constant(t, flip):
+    return 1.0 if flip(t[0]) else 0.25
+
+
+def chosen_count(t, flip):
+    return 2 if flip(t[0]) else flip(t[1]) * 1.0
+
+
+def chosen_older(t, flip):
+    first, second = np.exp(t[1]), t[2] * t[1]
+    return first if flip(t[0]) else second
+
+
+def constant_added_in_a_branch(t, flip):
+    return np.exp(t[1]) * 2.0 + t[2] + 5.0 if flip(t[0]) else np.exp(t[1]) * 3.0
+
+
+def constant_chosen_then_used(t, flip):
+    x = np.exp(t[1])
+    k = 5.0 if flip(t[0]) else 3.0
+    return x * k + np.sin(t[2]) - k / 4
+
+
+def counted_in_a_loop(t, flip):
+    n = 0
+    while n < 4 and flip(t[0]):
+        n += 1
+    return t[1] * 0.0 + n
+
+
+def drawn_in_a_branch(t, flip):
+    c = flip(t[1]) * 3.0 + 1.0 if flip(t[0]) else 2.0 - flip(t[2])
+    return c + 7 * flip(t[1])
+
+
+def one_after_another(t, flip):
+    total = t[1] * 2.0
+    if flip(t[0]):
+        total = total + t[2]
+    total = total + 1.0
+    return total * 2.0 if flip(t[2]) else total
+
+
+def chosen_slice(t, flip):
+    v = np.exp(t)
+    return np.sum(v[:2] if flip(t[0]) else v[1:]) + np.mean(v)
+
+
+def chosen_length(t, flip):
+    parts = [np.exp(t[0]), np.exp(t[1])]
+    if flip(t[0]):
+        parts.append(np.exp(t[2]))
+    return sum(parts) / len(parts)
+
+
+def concatenated_in_a_branch(t, flip):
+    x = np.exp(t)
+    y = np.concatenate([x * 2, t]) if flip(t[0]) else x
+    return np.sum(y) - t[1]
+
+
+def scaled_by_another(t, flip):
+    b = flip(t[1])
+    return (b * t[2] + 2.0) * 3.0 if flip(t[0]) else b - 1.0
+
+
+MODELS = [
+    chosen_constant,
+    chosen_count,
+    chosen_older,
+    constant_added_in_a_branch,
+    constant_chosen_then_used,
+    counted_in_a_loop,
+    drawn_in_a_branch,
+    one_after_another,
+    chosen_slice,
+    chosen_length,
+    concatenated_in_a_branch,
+    scaled_by_another,
+]
+
+
+def paths(model):
+    """(outcomes of the coins, gradient, second derivatives) for every path that the program can take, found by running
+    it again and again."""
+    found = {}
+    total, seed = 0.0, 0
+    while total < 1 - 1e-12:
+        assert seed < 4000, "a path was not found"
+        outcomes, p = [], [1.0]
+
+        def cost(t, rng, outcomes=outcomes, p=p):
+            def flip(logit):
+                b = scg.sample(dist.Bernoulli(logits=logit), scg.ScoreFunction(), rng=rng)
+                outcomes.append(int(b.value))
+                p[0] /= 1 + math.exp(float(logit.value) * (-1 if outcomes[-1] else 1))
+                return Coin(b)
+
+            return model(t, flip)
+
+        gradient = scg.grad(cost)(THETA, rng=np.random.default_rng(seed))
+        path = tuple(outcomes)
+        if path not in found:
+            total += p[0]
+            found[path] = p[0], gradient, scg.hessian(cost)(THETA, rng=np.random.default_rng(seed))
+        seed += 1
+    return list(found.values())
+
+
+class Coin:
+    """A draw that ``if`` asks for more than one half, and arithmetic for its value."""
+
+    def __init__(self, node):
+        self.node = node
+
+    def __bool__(self):
+        return bool(self.node > 0.5)
+
+    def __mul__(self, other):
+        return self.node * other
+
+    def __rmul__(self, other):
+        return other * self.node
+
+    def __sub__(self, other):
+        return self.node - other
+
+    def __rsub__(self, other):
+        return other - self.node
+
+
+def mean(model, t):
+    """The exact mean of the cost: all outcomes of the coins, by plain arithmetic."""
+    total, waiting = 0.0, [()]
+    while waiting:
+        given = waiting.pop()
+        outcomes, p = [], 1.0
+
+        def flip(logit, outcomes=outcomes, given=given):
+            nonlocal p
+            outcomes.append(given[len(outcomes)] if len(outcomes) < len(given) else 0)
+            p = p / (1 + np.exp(-logit if outcomes[-1] else logit))
+            return outcomes[-1]
+
+        cost = model(t, flip)
+        total = total + p * cost
+        waiting += [(*outcomes[:k], 1) for k in range(len(given), len(outcomes))]
+    return total
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_mean_over_all_paths_is_exact(model):
+    found = paths(model)
+    first = sum(p * g for p, g, _ in found)
+    second = sum(p * h for p, _, h in found)
+    np.testing.assert_allclose(first, scg.grad(lambda t: mean(model, t) * 1.0)(THETA), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(second, scg.hessian(lambda t: mean(model, t) * 1.0)(THETA), rtol=1e-10, atol=1e-11)
+
+
+# --- an ``if`` that comes out the same whatever is drawn
+# --------------------------------------------------------------------------------
+
+RULES = [
+    scg.DisARM,
+    scg.ARM,
+    scg.Enumerate,
+    lambda: scg.Enumerate(1),
+    lambda: scg.UnorderedSet(2),
+    scg.MeasureValued,
+    scg.MuProp,
+    scg.REBAR,
+    scg.ScoreFunction,
+    lambda: scg.ScoreFunction(scg.LeaveOneOut(), samples=2),
+    lambda: scg.ScoreFunction(scg.MovingAverage()),
+]
+ENTRIES = {
+    "gradient": lambda cost, graph, seed: scg.grad(cost)(THETA, rng=seed()),
+    "compiled": lambda cost, graph, seed: scg.compile(lambda t, r: scg.grad(cost)(t, rng=r))(THETA, seed()),
+    "second derivative": lambda cost, graph, seed: scg.hvp(lambda t: cost(t, seed()))(THETA, THETA),
+    "other values": lambda cost, graph, seed: graph.run(parameters=2 * THETA, rng=seed()).gradients(),
+    "a given value": lambda cost, graph, seed: graph.run(values={"b": 1.0 - graph.stochastic["b"].value}).gradients(),
+    "rebound": lambda cost, graph, seed: graph.bind(c=scg.Enumerate()).gradients(),
+    "replicates": lambda cost, graph, seed: graph.gradients(rng=seed(), replicates=4),
+    "with the rebound draw itself": lambda cost, graph, seed: graph.bind(b=scg.ScoreFunction()).gradients(),
+    "comparison": lambda cost, graph, seed: len(
+        scg.variance.compare(graph, {"it": {}}, replicates=30, rng=seed(), budget=1).entries
+    ),
+}
+
+
+def outcome(call):
+    """What comes of a call: its result, or the kind of its refusal."""
+    try:
+        return call()
+    except scg.ScgError as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_check_that_holds_for_all_draws_changes_nothing(entry):
+    """Each draw here is a factor of all costs that are made after the check, so that a dependence of these on it is
+    none that is new."""
+    for rule in RULES:
+
+        def checked(t, rng, check=True, rule=rule):
+            b = scg.sample(dist.Bernoulli(logits=t[0]), rule(), rng=rng, name="b")
+            if check and not np.all(b < 2):
+                raise AssertionError
+            z = scg.sample(dist.Normal(t[1], 1.0), scg.Reparameterized(), rng=rng, name="z")
+            e = scg.sample(dist.Normal(0.0, 1.0), scg.Reparameterized(), rng=rng, name="e")
+            c = scg.sample(dist.Bernoulli(logits=2 * t[2]), scg.ScoreFunction(), rng=rng, name="c")
+            d = scg.sample(dist.Bernoulli(logits=0.4), scg.ScoreFunction(), rng=rng, name="d")
+            return b * (z - e + 0.5) * np.exp(t[1]) * (c - 0.3) * (d + 1)
+
+        def plain(t, rng, checked=checked):
+            return checked(t, rng, check=False)
+
+        results = []
+        for cost in (plain, checked):
+            graph = scg.trace(cost, THETA, rng=np.random.default_rng(5))
+            results.append(
+                outcome(lambda cost=cost, graph=graph: ENTRIES[entry](cost, graph, lambda: np.random.default_rng(7)))
+            )
+        if isinstance(results[0], np.ndarray):
+            np.testing.assert_allclose(results[1], results[0], rtol=1e-12, err_msg=repr(rule()))
+        else:
+            assert results[0] == results[1], rule()
+
+
+def test_a_check_of_what_no_draw_touches_leaves_each_draw_its_own_costs():
+    """Also where data are nodes, as in a plan: the large penalty must not enter the costs of the coins."""
+    weights = np.array([1.0, -2.0, 0.5])
+
+    def cost(v, data, rng, check=True):
+        penalty = 100 * np.sum((data - v) ** 2)
+        if check and not np.isfinite(penalty):
+            raise ValueError
+        if check and np.any(np.abs(v) > 100):
+            raise ValueError
+        b = scg.sample(dist.Bernoulli(logits=v), scg.ScoreFunction(), rng=rng)
+        return penalty + np.sum(b * weights) - 3 * np.mean(data * v)
+
+    for seed in range(5):
+        found = [scg.grad(cost)(THETA, np.ones(3), np.random.default_rng(seed), check) for check in (False, True)]
+        np.testing.assert_array_equal(found[1], found[0])
+        compiled = scg.compile(scg.grad(cost))
+        np.testing.assert_allclose(compiled(THETA, np.ones(3), np.random.default_rng(seed), True), found[0], rtol=1e-12)
+
+
+def test_a_graph_whose_if_leads_to_a_path_is_bound_again():
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="b")
+        return scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="z") if b > 0 else t * t
+
+    graph = scg.trace(cost, np.array(0.3), rng=np.random.default_rng(1))
+    bound = graph.bind(b=scg.ScoreFunction(scg.Constant(1.0)))
+    assert list(bound.stochastic) == ["b", "z"]  # none of the old ones beside them
+    p = 1 / (1 + np.exp(-0.3))
+    b = graph.stochastic["b"].value
+    assert (b, bound.cost.value) == (1, graph.cost.value)
+    np.testing.assert_allclose(bound.gradients() - graph.gradients(), -(b - p), rtol=1e-12)
+    np.testing.assert_allclose(scg.exact.moments(bound).mean, p + p * (1 - p) * (0.3 - 0.09) + 0.6 * (1 - p), rtol=1e-8)

@@ -1,0 +1,189 @@
+"""Jumps of a cost that parameters move: refused by estimators, exact derivatives and verdicts; costs that are
+continuous at their steps are not."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import norm
+
+import scg
+import scg.exact
+import scg.testing
+from scg import distributions as dist
+from scg.errors import EstimatorError
+
+PATH, SCORE = scg.Reparameterized(), scg.ScoreFunction()
+T = 0.7
+
+
+def fixed(f):
+    """A cost of t and of a standard normal draw by its score: only the cost itself can move with t."""
+    return lambda t, rng: f(scg.sample(dist.Normal(0.0, 1.0), SCORE, rng=rng), t)
+
+
+def pathwise(f, shape=()):
+    """A cost of pathwise draws around t, and of t."""
+    return lambda t, rng: f(scg.sample(dist.Normal(t, 1.0), PATH, rng=rng, shape=shape), t)
+
+
+JUMPS = {
+    "where": fixed(lambda z, t: np.where(z > t, z + 2, 0)),
+    "if": fixed(lambda z, t: z + 2 if z > t else 0 * z),
+    "comparison": fixed(lambda z, t: (t > z) * 1.0),
+    "floor": fixed(lambda z, t: np.floor(z / t)),
+    "sign": fixed(lambda z, t: np.sign(z - t)),
+    "heaviside": fixed(lambda z, t: np.heaviside(z - t, 0.5)),
+    "values looked up": fixed(lambda z, t: np.searchsorted(np.array([0.0, 1.0]), z + t) * 1.0),
+    "bins that move": fixed(lambda z, t: np.searchsorted(np.stack([t, t + 1]), z) * 1.0),
+    "argmax": fixed(lambda z, t: np.argmax(np.stack([z, t])) * 1.0),
+    "remainder": pathwise(lambda z, t: np.remainder(z, 1.0)),
+    "two draws": lambda t, rng: (lambda z, x: np.where(z + x > 0, 1 + z, 0))(
+        scg.sample(dist.Normal(t, 1.0), PATH, rng=rng), scg.sample(dist.Normal(0.0, 1.0), SCORE, rng=rng)
+    ),
+    "moving end": lambda t, rng: (lambda u: np.where(u > 0.1, u + 2, u))(
+        scg.sample(dist.Uniform(0.0, t), PATH, rng=rng)
+    ),
+    "truncated": lambda t, rng: (lambda u: np.where(u > 0.2, u + 1, 0))(
+        scg.sample(dist.TruncatedNormal(0.0, 1.0, -1.0, t), PATH, rng=rng)
+    ),
+    "sum of a vector": pathwise(lambda z, t: np.where(np.sum(z) > 0, 1 + t, 0), 4),
+    "another's element": pathwise(lambda z, t: (t * np.array([1.0, 5.0, 3.0]))[np.argmax(z)], 3),
+    "an if on a path": pathwise(lambda z, t: 1 + 0 * t if z > 0 else 0 * t),
+    "the next distribution": (
+        lambda t, rng: (
+            1.0
+            * scg.sample(
+                dist.Bernoulli(probs=0.8 if scg.sample(dist.Normal(t, 1.0), PATH, rng=rng) > 0 else 0.1), SCORE, rng=rng
+            )
+        )
+    ),
+}
+
+CONTINUOUS = {
+    "leaky rectifier": pathwise(lambda x, t: np.sum(np.where(x > 0, x, 0.1 * x)), 7),
+    "by masks": pathwise(lambda x, t: np.sum((x > 0) * x + (x <= 0) * 0.1 * x), 7),
+    "newsvendor": fixed(lambda z, t: np.maximum(z - t, 0)),
+    "newsvendor by where": fixed(lambda z, t: np.where(z - t > 0, z - t, 0)),
+    "Huber": pathwise(lambda e, t: np.mean(np.where(np.abs(e) <= 1, 0.5 * e**2, np.abs(e) - 0.5)), 5),
+    "clip by where": pathwise(lambda x, t: np.where((x > 0) & (x < 1), x, np.where(x > 1, 1.0, 0.0))),
+    "softplus by where": pathwise(
+        lambda x, t: np.where(x > 2, x + np.log1p(np.exp(-x)), np.log1p(np.exp(np.minimum(x, 2))))
+    ),
+    "sorted": pathwise(lambda x, t: np.sort(x)[-2], 7),
+    "median": pathwise(lambda x, t: np.median(x), 7),
+    "own largest": pathwise(lambda x, t: x[np.argmax(x)], 7),
+    "own top three": pathwise(lambda x, t: np.sum(np.take_along_axis(x, np.argsort(x)[-3:], 0)), 7),
+    "interpolated": pathwise(lambda x, t: np.interp(x, np.array([-1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0]))),
+    "a turn": pathwise(lambda x, t: np.cos(np.remainder(x, 2 * np.pi))),
+    "clipped by norm": pathwise(lambda v, t: np.sum(np.where(np.linalg.norm(v) > 1, v / np.linalg.norm(v), v)), 4),
+    "step of the parameter": fixed(lambda z, t: np.sign(t) * z),
+    "if on the parameter": pathwise(lambda z, t: z * t if t > 0 else z),
+    "step of a draw": lambda t, rng: np.where(scg.sample(dist.Normal(t, 1.0), SCORE, rng=rng) > 0, 1.0, t),
+    "discrete draw": lambda t, rng: np.where(scg.sample(dist.Bernoulli(logits=t), SCORE, rng=rng) > t, 1.0, t),
+    "finite": pathwise(lambda z, t: (lambda x: np.where(np.isfinite(x), x, 0))(np.exp(z))),
+    "a check": pathwise(lambda z, t: z if not np.isnan(z) else 0 * z),
+    "promised": pathwise(lambda x, t: x if scg.stop_gradient(x) > 0 else 0.1 * x),
+    "density of a gamma": lambda t, rng: (lambda q: q.log_prob(scg.sample(q, PATH, rng=rng)))(
+        dist.Gamma(np.exp(t), 1.0)
+    ),
+    "density on a simplex": lambda t, rng: (lambda q: q.log_prob(scg.sample(q, PATH, rng=rng)))(
+        dist.Dirichlet(np.exp(np.stack([t, t, t])))
+    ),
+    "density up to an end": lambda t, rng: (lambda q: q.log_prob(scg.sample(q, PATH, rng=rng)))(dist.Uniform(0.0, t)),
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_an_estimator_refuses_a_jump_that_moves(name):
+    for s in range(3):
+        with pytest.raises(
+            EstimatorError, match=r"(moves with the parameters|only through steps).*(use|let|write|smooth).*test_jumps"
+        ):
+            scg.grad(JUMPS[name])(np.array(T), rng=np.random.default_rng(s))
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_a_cost_that_is_continuous_is_not_refused(name):
+    for s in range(3):
+        scg.grad(CONTINUOUS[name])(np.array(T), rng=np.random.default_rng(s))
+
+
+@pytest.mark.parametrize(
+    "name", ["where", "if", "comparison", "floor", "sign", "bins that move", "moving end", "truncated"]
+)
+def test_exact_gradients_and_verdicts_take_no_wrong_reference(name):
+    cost = JUMPS[name]
+    with pytest.raises(scg.exact.ConvergenceError, match="moves with the parameters"):
+        scg.exact.gradient(cost, np.array(T))
+    with pytest.raises(EstimatorError):
+        scg.testing.judge(cost, np.array(T), rng=np.random.default_rng(0))
+
+
+def test_a_step_on_a_path_of_known_density_is_exact():
+    """P(z > 0), z ~ N(t, 1): phi(t); a next distribution of .8 and .1: .7 phi(t)."""
+    assert scg.exact.gradient(JUMPS["an if on a path"], np.array(T)) == pytest.approx(norm.pdf(T), rel=1e-8)
+    assert scg.exact.gradient(JUMPS["the next distribution"], np.array(T)) == pytest.approx(0.7 * norm.pdf(T), rel=1e-8)
+
+
+def test_a_second_derivative_refuses_a_kink_that_moves():
+    """E max(z - t, 0) has the second derivative phi(t); the cost's own is 0."""
+    cost, rng = CONTINUOUS["newsvendor"], np.random.default_rng(0)
+    with pytest.raises(EstimatorError, match="moves with the parameters"):
+        scg.hessian(cost)(np.array(T), rng=rng)
+    with pytest.raises(EstimatorError, match="moves with the parameters"):
+        scg.hvp(cost)(np.array(T), np.array(1.0), rng=rng)
+    with pytest.raises(scg.exact.ConvergenceError, match="moves with the parameters"):
+        scg.exact.hessian(cost, np.array(T))
+    assert scg.exact.gradient(cost, np.array(T)) == pytest.approx(-norm.sf(T), rel=1e-8)
+
+
+SIDES = (
+    lambda u: 0 * u,
+    lambda u: u,
+    lambda u: u * u,
+    lambda u: 0 * u + 1,
+    lambda u: np.sin(u),
+    lambda u: np.exp(0.3 * u) - 1,
+)
+
+
+@given(
+    st.sampled_from(range(len(SIDES))),
+    st.sampled_from(range(len(SIDES))),
+    st.sampled_from([0.5, 1.0, -2.0]),
+    st.sampled_from([-0.4, 0.0, 0.9]),
+    st.booleans(),
+)
+def test_drawn_steps_are_right_or_refused(left, right, slope, place, along):
+    """where(u > place, a(u), b(u)), u = z + slope t (z held) or z + t (along the path): the gradient against quadrature
+    over the pieces of u."""
+    a, b = SIDES[left], SIDES[right]
+
+    def choice(u):
+        return np.where(u > place, a(u), b(u))
+
+    cost = pathwise(lambda z, t: choice(z)) if along else fixed(lambda z, t: choice(z + slope * t))
+    slope = 1.0 if along else slope
+
+    def mean(t):
+        inside = [
+            quad(lambda u: choice(np.array(u)) * norm.pdf(u - slope * t), lo, hi, epsabs=1e-13)[0]
+            for lo, hi in ((slope * t - 12, place), (place, slope * t + 12))
+        ]
+        return sum(inside)
+
+    h = 1e-3
+    truth = (8 * (mean(T + h) - mean(T - h)) - (mean(T + 2 * h) - mean(T - 2 * h))) / (12 * h)
+    size = abs(float(a(np.array(place)) - b(np.array(place))))
+    if left == right or size < 1e-12:
+        assert scg.exact.gradient(cost, np.array(T), rtol=1e-7) == pytest.approx(truth, rel=1e-6, abs=1e-9)
+        scg.grad(cost)(np.array(T), rng=np.random.default_rng(0))
+        return
+    with pytest.raises(EstimatorError):
+        scg.grad(cost)(np.array(T), rng=np.random.default_rng(0))
+    try:
+        assert scg.exact.gradient(cost, np.array(T), rtol=1e-7) == pytest.approx(truth, rel=1e-6, abs=1e-9)
+    except scg.exact.ConvergenceError:
+        assert not along  # along a path of known density the step stands still
