@@ -1,19 +1,38 @@
-"""scg: stochastic computation graphs in NumPy.
+"""Stochastic computation graphs in NumPy: unbiased gradients of expected costs, and the means to check them.
 
 A stochastic computation graph is a program in which some values are drawn from distributions whose parameters depend on
 what one differentiates (Schulman et al., 2015). Programs are written in NumPy; ``scg.sample`` draws, and declares by
-which estimator the gradient passes the draw; ``scg.grad`` and its kin estimate the gradient of the expected result.
+which estimator the gradient passes the stochastic node; ``scg.grad`` and its kin estimate the gradient of the expected
+result.
 
-    functions   grad, value_and_grad, jacobian, hessian, hvp, vjp
-    graphs      trace, Graph, parameter, gradients, surrogate, replay, stop_gradient, named
-    draws       sample, minibatch, distributions, the estimators
-    checks      testing, exact, variance
-    plans       compile
-    around it   special, objectives, nn, optim, checkpoint, tree
-    from outside: primitive (with axes), distributions' and estimators' base classes
+| | |
+| --- | --- |
+| derivatives | `grad`, `value_and_grad`, `vjp`, `jacobian`, `hessian`, `hvp`, `gradients`, `stop_gradient` |
+| graphs | `trace`, `Graph`, `Node`, `parameter`, `named`, `replay`, `surrogate` |
+| stochastic nodes | `sample`, `minibatch`, `scg.distributions` |
+| estimators | `scg.estimators`: `ScoreFunction`, `Reparameterized`, `Enumerate`, `DisARM`, ... and baselines |
+| checks | `scg.testing`, `scg.exact`, `scg.variance`, `detect_nan` |
+| speed | `compile` |
+| models | `scg.objectives`, `scg.special`, `scg.nn`, `scg.optim`, `scg.checkpoint`, `scg.tree` |
+| your own | `scg.extend`: primitives, distributions, estimators |
+| refusals | `ScgError`, `scg.errors` |
 """
 
-from scg import checkpoint, distributions, errors, exact, nn, objectives, optim, primitives, special, testing, variance
+from scg import (
+    checkpoint,
+    distributions,
+    errors,
+    estimators,
+    exact,
+    extend,
+    nn,
+    objectives,
+    optim,
+    primitives,
+    special,
+    testing,
+    variance,
+)
 from scg.core import axes, tree
 from scg.core.ambient import detect_nan
 from scg.core.node import Node, parameter, primitive
@@ -47,6 +66,63 @@ from scg.stochastic.sites import minibatch, sample
 from scg.stochastic.surrogate import surrogate
 from scg.transforms import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 
+__all__ = [
+    "ARM",
+    "Baseline",
+    "Constant",
+    "DisARM",
+    "Enumerate",
+    "Graph",
+    "GumbelSoftmax",
+    "Learned",
+    "LeaveOneOut",
+    "MeasureValued",
+    "MovingAverage",
+    "MuProp",
+    "Node",
+    "Optimal",
+    "REBAR",
+    "RELAX",
+    "ReinMax",
+    "Reparameterized",
+    "ScgError",
+    "ScoreFunction",
+    "StraightThrough",
+    "UnorderedSet",
+    "axes",
+    "checkpoint",
+    "compile",
+    "detect_nan",
+    "distributions",
+    "errors",
+    "estimators",
+    "exact",
+    "extend",
+    "grad",
+    "gradients",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "minibatch",
+    "named",
+    "nn",
+    "objectives",
+    "optim",
+    "parameter",
+    "primitive",
+    "replay",
+    "sample",
+    "special",
+    "stop_gradient",
+    "surrogate",
+    "testing",
+    "trace",
+    "tree",
+    "value_and_grad",
+    "variance",
+    "vjp",
+]
+
 
 def __getattr__(name: str) -> str:
     if name == "__version__":  # looked up when asked for: it takes milliseconds
@@ -54,3 +130,7 @@ def __getattr__(name: str) -> str:
 
         return version("scg")
     raise AttributeError(f"module 'scg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

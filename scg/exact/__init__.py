@@ -42,9 +42,9 @@ from scg.exact.values import MovingSupport, plain
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.jumps import refuse_moving_jumps
+from scg.stochastic.lifting import check_cost
 from scg.stochastic.sites import draw, is_stochastic, noise, path, resample
 from scg.stochastic.surrogate import surrogate
-from scg.transforms import check_cost
 
 __all__ = [
     "BudgetError",

@@ -19,11 +19,11 @@ from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import FixedSupport
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.lifting import check_cost, check_plain, lift, refuse_finished, run
 from scg.stochastic.pictures import dot, mermaid, save, svg
 from scg.stochastic.pictures import text as draw_text
 from scg.stochastic.sites import bound_to, draw, is_stochastic, numbered, overridden, resample
 from scg.stochastic.surrogate import surrogate
-from scg.transforms import check_cost, lift, refuse_finished, run, value_and_grad
 
 # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the
 # process
@@ -63,7 +63,14 @@ class _Again:
     def gradient(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Any:
         args, kwargs = self._arguments(parameters, rng)
         with overridden(bindings):
-            return value_and_grad(self.fn, self.argnums)(*args, **kwargs)[1]
+            lifted, inputs, structure = lift(self.fn, args, self.argnums)
+            cost = run(self.fn, lifted, kwargs)
+        if type(cost) is not Node:  # no parameter and no draw leads to it this time
+            check_plain(cost)
+            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+        check_cost(cost)
+        loss = surrogate(cost, 1, min([x.id for x in inputs], default=0))
+        return rebuild(structure, iter(pull([loss], [np.ones((), loss.dtype)], inputs)))
 
     def graph(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> "Graph":
         args, kwargs = self._arguments(parameters, rng)

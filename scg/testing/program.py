@@ -17,7 +17,7 @@ from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
-from scg.transforms import Argnums
+from scg.stochastic.lifting import Argnums
 
 IMPORTS = {  # the names that a source may use, each with the line that binds it
     "np": "import numpy as np",

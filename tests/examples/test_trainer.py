@@ -23,11 +23,10 @@ from tests.examples.test_runs import (
     SMALL,
     Mean,
     black_and_white,
-    data,
     outcome,
     run,
     told,
-)  # noqa: F401 - data is a fixture
+)
 
 ROOT = Path(examples.__file__).parents[1]
 
@@ -84,7 +83,7 @@ def test_the_parts_have_noise_of_their_own():
     assert len(seen) == 8 and len({tuple(s) for s in seen}) == 8
 
 
-def test_workers_of_any_number_leave_the_same_parameters(data, tmp_path):  # noqa: F811
+def test_workers_of_any_number_leave_the_same_parameters(data, tmp_path):
     assert run(data, tmp_path / "one", "--epochs", 2, "--workers", 1) == 0
     assert run(data, tmp_path / "more", "--epochs", 1, "--workers", 2) == 0
     assert run(data, tmp_path / "more", "--epochs", 2, "--workers", 1, "--resume") == 0
@@ -122,7 +121,7 @@ def children(pid):
     return [int(c) for path in Path(f"/proc/{pid}/task").glob("*/children") for c in path.read_text().split()]
 
 
-def test_workers_end_with_a_run_that_is_killed(data, tmp_path):  # noqa: F811
+def test_workers_end_with_a_run_that_is_killed(data, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -205,7 +204,7 @@ def test_thresholds_and_grey_values():
     assert grey.dtype == np.float32 and rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
-def test_every_binarisation_trains_and_is_remembered(data, tmp_path):  # noqa: F811
+def test_every_binarisation_trains_and_is_remembered(data, tmp_path):
     for how, decoder in (("threshold", "bernoulli"), ("none", "gaussian"), ("dynamic", "gaussian")):
         out = tmp_path / f"{how}-{decoder}"
         assert run(data, out, "--epochs", 1, "--binarise", how, "--decoder", decoder) == 0
@@ -243,7 +242,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_model_is_trained_drawn_and_goes_on_bit_for_bit(data, tmp_path, name):  # noqa: F811
+def test_every_model_is_trained_drawn_and_goes_on_bit_for_bit(data, tmp_path, name):
     main, argv, figures = RUNS[name]
     argv = ["--data", data, "--batch", "20", *argv, "--out"]
     assert main([*argv, str(tmp_path / "whole"), "--epochs", "3"]) == 0
@@ -256,7 +255,7 @@ def test_every_model_is_trained_drawn_and_goes_on_bit_for_bit(data, tmp_path, na
         assert {path.stem for path in (tmp_path / "whole").glob("*.png")} == figures | {"whole"}
 
 
-def test_a_model_does_not_go_on_with_the_checkpoint_of_another(data, tmp_path, capsys):  # noqa: F811
+def test_a_model_does_not_go_on_with_the_checkpoint_of_another(data, tmp_path, capsys):
     assert run(data, tmp_path, "--epochs", 1) == 0
     before = (tmp_path / "checkpoint.npz").read_bytes()
     told(
@@ -271,7 +270,7 @@ def test_a_model_does_not_go_on_with_the_checkpoint_of_another(data, tmp_path, c
 # figures on demand
 
 
-def test_figures_are_drawn_without_training(data, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_figures_are_drawn_without_training(data, tmp_path, capsys, monkeypatch):
     told(capsys, run(data, tmp_path / "none", "--figures"), "checkpoint.npz", "there is none")
     assert run(data, tmp_path, "--epochs", 2) == 0
     before, result = outcome(tmp_path), (tmp_path / "result.json").read_bytes()
@@ -319,7 +318,7 @@ def limited(limit, after, before=""):
     )
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_there(data, tmp_path):  # noqa: F811
+def test_a_full_disk_is_told_and_leaves_what_was_there(data, tmp_path):
     assert run(data, tmp_path, "--epochs", 2) == 0
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     history, arrays, rng = outcome(tmp_path)
@@ -363,7 +362,7 @@ def damages(whole, trials, rng):
         yield content
 
 
-def damaged(data, tmp_path, capsys, trials):  # noqa: F811
+def damaged(data, tmp_path, capsys, trials):
     assert run(data, tmp_path, "--epochs", 1) == 0
     path = tmp_path / "checkpoint.npz"
     whole, metrics = path.read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
@@ -374,17 +373,17 @@ def damaged(data, tmp_path, capsys, trials):  # noqa: F811
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics and path.read_bytes() == bytes(content)
 
 
-def test_a_run_refuses_a_damaged_checkpoint(data, tmp_path, capsys):  # noqa: F811
+def test_a_run_refuses_a_damaged_checkpoint(data, tmp_path, capsys):
     damaged(data, tmp_path, capsys, 60)
 
 
 @pytest.mark.long
-def test_a_run_refuses_a_thousand_damaged_checkpoints(data, tmp_path, capsys):  # noqa: F811
+def test_a_run_refuses_a_thousand_damaged_checkpoints(data, tmp_path, capsys):
     damaged(data, tmp_path, capsys, 1000)
 
 
 @pytest.mark.long
-def test_killed_at_fifty_random_moments_each_run_ends_in_the_same_bits(data, tmp_path):  # noqa: F811
+def test_killed_at_fifty_random_moments_each_run_ends_in_the_same_bits(data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 25) == 0
     whole, moments, killed = outcome(tmp_path / "whole"), random.Random(1), 0
     command = [sys.executable, "-m", "examples.vae", "--data", data, *SMALL, "--epochs", "25", "--resume", "--out"]
@@ -409,7 +408,7 @@ def test_killed_at_fifty_random_moments_each_run_ends_in_the_same_bits(data, tmp
 # the comparison
 
 
-def test_the_comparison_trains_evaluates_and_goes_on(data, tmp_path, capsys):  # noqa: F811
+def test_the_comparison_trains_evaluates_and_goes_on(data, tmp_path, capsys):
     argv = [
         "--data",
         data,
@@ -443,7 +442,7 @@ def test_the_comparison_trains_evaluates_and_goes_on(data, tmp_path, capsys):  #
         compare.train(compare.rows(2)[0], 0, compare.parser().parse_args([*argv, "--latents", "3"]))
 
 
-def test_ctrl_c_ends_the_comparison_and_its_runs(data, tmp_path):  # noqa: F811
+def test_ctrl_c_ends_the_comparison_and_its_runs(data, tmp_path):
     command = [
         sys.executable,
         "-m",

@@ -1,0 +1,147 @@
+"""A function run on nodes: its arguments made into what one differentiates by, its ``if``s collected, its result checked."""
+
+import inspect
+import operator
+from collections.abc import Sequence
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from scg.core.ambient import RECORDER, SCOPE, collect_guards
+from scg.core.node import FINISHED, Node, ancestors, parameter
+from scg.core.tree import leaves, map_leaves, rebuild
+from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
+from scg.primitives.layout import alias
+from scg.stochastic.sites import is_stochastic
+
+Argnums = int | Sequence[int]
+
+
+def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
+    """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient
+    has."""
+    if not callable(fn):
+        raise ScgTypeError(f"only a function can be differentiated, got {type(fn).__name__} ({here()})")
+    try:
+        positions = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
+    except TypeError:
+        raise ScgTypeError(f"argnums needs an int or a sequence of ints, got {argnums!r} ({here()})") from None
+    for position in positions:
+        if not -len(args) <= position < len(args):
+            raise ScgValueError(
+                f"argnums {position} is out of range: {_called(fn)} was called with {len(args)} positional arguments"
+                f" ({here()})"
+            )
+    if len({position % len(args) for position in positions}) < len(positions):
+        raise ScgValueError(f"argnums {argnums} names an argument twice ({here()})")
+    lifted, inputs = list(args), []
+    for position in positions:
+        nodes = []
+        for path, leaf in leaves(args[position]):
+            if type(leaf) is Node:
+                check_differentiable(leaf)
+                nodes.append(alias(leaf))
+            else:
+                nodes.append(parameter(leaf, _argument(fn, position % len(args)) + path))
+        lifted[position] = rebuild(args[position], iter(nodes))
+        inputs += nodes
+    structure = args[argnums] if isinstance(argnums, (int, np.integer)) else tuple([args[p] for p in positions])
+    return lifted, inputs, structure
+
+
+def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node."""
+    recorder = RECORDER.get()
+    with collect_guards() as guards:  # an `if` inside is not remembered outside
+        result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)
+        if not guards:
+            return result
+        drawn = any(is_stochastic(node) for node in ancestors([guard.node for guard in guards]))
+
+        def chosen(y: Any) -> Any:
+            """What an `if` chose to return depends on it, also where it was computed before, and on a draw even where
+            it is a plain number."""
+            if type(y) is Node:
+                return alias(y)
+            if (
+                not drawn
+                or not isinstance(y, (int, float, np.number, np.ndarray))
+                or np.asarray(y).dtype.kind not in "fiu"
+            ):
+                return y
+            node = alias(parameter(np.asarray(y, float)))
+            node.guard = guards[-1]
+            return node
+
+        return map_leaves(chosen, result)
+
+
+def refuse_finished(cost: Node, floor: int) -> None:
+    """Raise ScgValueError where a run that nobody differentiates around depends on a node of a run that is over: a
+    running mean, a cache.
+
+    ``floor`` is the least id of the run. Parameters that a user made, and graphs that were traced, are alive: they are
+    never finished.
+    """
+    if SCOPE.get() is not None:  # the run around this one, which has all that this one has, will look
+        return
+    old: dict[int, Node] = {}
+    for node in ancestors([cost], guards=True):
+        if node.primitive is FINISHED or any([type(o) is Node and o.id in old for o in node.operands]):
+            if node.id >= floor:
+                break
+            old[node.id] = node
+    if old:
+        last = old[max(old)]
+        raise ScgValueError(
+            f"{last!r}, made at {last.line}, belongs to a run that is over, and would be neither a constant nor"
+            f" differentiated in this one: keep its number, node.value, or compute it anew ({here()})"
+        )
+
+
+def check_cost(cost: Node) -> None:
+    """Raise ScgValueError unless the cost is a scalar, NotDifferentiable unless it is real floating-point."""
+    check_differentiable(cost)
+    if cost.shape != ():
+        raise ScgValueError(
+            f"a cost must be a scalar, got shape {cost.shape} from {cost!r}, made at {cost.line}: take np.sum or"
+            f" np.mean of it, or use scg.jacobian ({here()})"
+        )
+
+
+def check_plain(cost: Any) -> None:
+    """Raise ScgTypeError unless a cost that is no node is a real scalar."""
+    if (
+        not isinstance(cost, (int, float, np.generic, np.ndarray))
+        or np.shape(cost) != ()
+        or np.asarray(cost).dtype.kind not in "fiu"
+    ):
+        shape = f" of shape {np.shape(cost)}" if isinstance(cost, np.ndarray) else ""
+        raise ScgTypeError(
+            f"a cost must be a real scalar, got {type(cost).__name__}{shape}: return a sum or a mean ({here()})"
+        )
+
+
+def check_differentiable(node: Node) -> None:
+    """Raise NotDifferentiable unless the node is one real floating-point array."""
+    if isinstance(node._value, tuple) or node.dtype.kind != "f":
+        dtype = "several results" if isinstance(node._value, tuple) else node.dtype
+        hint = "; multiply it by 1.0" if not isinstance(node._value, tuple) and node.dtype.kind in "biu" else ""
+        raise NotDifferentiable(
+            f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line}{hint}"
+            f" ({here()})"
+        )
+
+
+def _argument(fn: Any, position: int) -> str:
+    if type(fn) is FunctionType and position < fn.__code__.co_argcount:  # a signature takes ten microseconds
+        return fn.__code__.co_varnames[position]
+    try:
+        return list(inspect.signature(fn).parameters)[position]
+    except (TypeError, ValueError, IndexError):
+        return f"argument {position}"
+
+
+def _called(fn: Any) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
