@@ -100,7 +100,7 @@ def iwae(
     bound = _log_mean_exp(log_w, 0)
     if gradient == "doubly reparameterized":
         weight = softmax(stop_gradient(log_w), axis=0)
-        squared = _weighted(z, np.reshape(weight, (*weight.shape, *[1] * (z.ndim - weight.ndim))))
+        squared = weighted(z, np.reshape(weight, (*weight.shape, *[1] * (z.ndim - weight.ndim))))
         log_w = _moved(log_p, z, squared) - guide.stop_gradient().log_prob(squared)
         carrier = np.sum(weight * log_w, axis=0)
         return stop_gradient(bound) + first_order(carrier, np.ones(carrier.shape, carrier.dtype))
@@ -226,5 +226,5 @@ def _without_each(log_w: Any) -> Any:
     return _log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
 
 
-_weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted")
+weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted")
 """The value of z, with its derivative times w."""

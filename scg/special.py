@@ -87,7 +87,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     a = _floating(a)
     if b is None:
         gone = _axes(axis, a.ndim)
-        out = _logsumexp(a, axis=gone, keepdims=bool(keepdims))
+        out = logsumexp_p(a, axis=gone, keepdims=bool(keepdims))
         return (out, np.where(out == -math.inf, 0, np.ones((), out.dtype))) if return_sign else out
     b = as_array(b)
     gone = _axes(axis, max(a.ndim, b.ndim))
@@ -110,7 +110,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
 def logmeanexp(a, axis=None, keepdims=False):
     """log(mean(exp(a))) over ``axis`` (None, an int or a tuple), without overflow."""
     out = logsumexp(a, axis, keepdims=keepdims)
-    count = np.size(a._value if type(a) is Node else a) // max(out.size, 1)
+    count = np.size(a.raw if type(a) is Node else a) // max(out.size, 1)
     return out - math.log(count) if count else out + math.nan
 
 
@@ -177,7 +177,7 @@ def _total(x, axis):
     return np.sum(x, axis=axis, keepdims=True, **({"dtype": np.float32} if x.dtype == np.float16 else {}))
 
 
-_logsumexp = primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")
+logsumexp_p = primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")
 _softmax = primitive(
     _softmax_value, axes.along, lambda g, out, x, axis: out * (g - _total(g * out, axis)), name="softmax"
 )

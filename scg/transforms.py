@@ -326,7 +326,7 @@ def _bytes_behind(seed: Node, nodes: list[Node]) -> int:
     held = {seed.id: seed.nbytes}
     for node in ancestors(nodes, seed.id):
         if any([type(o) is Node and o.id in held for o in node.operands]):
-            value = node._value
+            value = node.raw
             held[node.id] = sum([v.nbytes for v in value]) if type(value) is tuple else value.nbytes
     return max(1, sum(held.values()))
 

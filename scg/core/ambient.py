@@ -23,16 +23,16 @@ class Guard:
     first.
     """
 
-    __slots__ = ("node", "outcome", "before", "stamp", "_code", "_instruction", "__weakref__")
+    __slots__ = ("node", "outcome", "before", "stamp", "code", "instruction", "__weakref__")
 
     def __init__(self, node: Any, outcome: bool, before: "Guard | None", code: CodeType | str | None, instruction: int):
         self.node, self.outcome, self.before, self.stamp = node, outcome, before, next(ids)
-        self._code, self._instruction = code, instruction
+        self.code, self.instruction = code, instruction
 
     @property
     def line(self) -> str:
         """The line of the ``if``."""
-        return place(self._code, self._instruction)
+        return place(self.code, self.instruction)
 
     def unseen(self, seen: set[int]) -> Iterator["Guard"]:
         """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they enter)."""
@@ -107,7 +107,7 @@ def nan_is_sought() -> bool:
 def settled(test: Callable[..., Any], *operands: Any) -> bool:
     """Whether ``test`` of the operands' values holds: a choice by values that no node records, but that a plan asks
     about anew each time."""
-    outcome = bool(test(*[getattr(operand, "_value", operand) for operand in operands]))
+    outcome = bool(test(*[getattr(operand, "raw", operand) for operand in operands]))
     recorder = RECORDER.get()
     if recorder is not None:
         recorder.settle(test, operands, outcome)

@@ -111,12 +111,12 @@ def _limits(
     found: dict[int, Any], roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool
 ) -> dict[int, Any]:
     if create_graph:
-        recorder, marked = RECORDER.get(), [g for g in found.values() if type(g) is Node and has_nan(g._value)]
+        recorder, marked = RECORDER.get(), [g for g in found.values() if type(g) is Node and has_nan(g.raw)]
         if recorder is not None and marked:  # a plan knows no limits: where it needs one it gives up
             recorder.settle(lambda *gs: any(map(has_nan, gs)), tuple(marked), False)
         return found
     targets = [x for x in wrt if x.id in found]
-    plain = [s._value if type(s) is Node else s for s in seeds]
+    plain = [s.raw if type(s) is Node else s for s in seeds]
     near = limits.limit(
         [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, plain), xs, nearby=False), roots, targets
     )
@@ -140,7 +140,7 @@ def _pull(
             continue
         if node.id in wanted:
             found[node.id] = g
-        vjps, operands, out = node.primitive.vjps, node.operands, node._value
+        vjps, operands, out = node.primitive.vjps, node.operands, node.raw
         n = len(operands)
         if create_graph or n > 2 or node.statics or not vjps or type(out) is tuple:
             _step(node, g, table, needed, create_graph)
@@ -159,7 +159,7 @@ def _pull(
                 x = operands[0]
                 i = x.id
                 if i in needed:
-                    value = x._value
+                    value = x.raw
                     d = vjps[0](g, out, value)
                     if getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype:
                         d = None if d is None else unbroadcast(d, value.shape, value.dtype)
@@ -167,8 +167,8 @@ def _pull(
                     table[i] = d if before is None else _sum(before, d)
             elif n:
                 x, y = operands
-                xv = x._value if type(x) is Node else x
-                yv = y._value if type(y) is Node else y
+                xv = x.raw if type(x) is Node else x
+                yv = y.raw if type(y) is Node else y
                 vjp = vjps[0]
                 if type(x) is Node and vjp is not None and x.id in needed:
                     i = x.id
@@ -211,7 +211,7 @@ def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_gr
     if node.primitive.together is not None:
         for operand, d in zip(node.operands, node.primitive.together(g, out, *arguments, **node.statics), strict=True):
             if type(operand) is Node and operand.id in needed:
-                table[operand.id] = _added(table.get(operand.id), _fitting(d, operand._value))
+                table[operand.id] = _added(table.get(operand.id), _fitting(d, operand.raw))
         return
     for _, operand, vjp in _asked(node, needed):
         try:
@@ -222,12 +222,12 @@ def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_gr
                 continue
             _raise_at(error, node)
         if d is not None:
-            table[operand.id] = _added(table.get(operand.id), _fitting(d, operand._value))
+            table[operand.id] = _added(table.get(operand.id), _fitting(d, operand.raw))
 
 
 def _filled(node: Node, g: Any, create_graph: bool) -> tuple[Any, Any, Any]:
     """What a VJP is called with: the cotangent, with zeros for results that nobody used, the result, the operands."""
-    out: Any = node._value
+    out: Any = node.raw
     if type(out) is tuple:
         g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, out, strict=True)])
         out = [item(node, index=k) for k in range(len(out))] if create_graph else out
@@ -291,7 +291,7 @@ def _pull_absorbing(
 def _sound(order: list[Node], roots: Sequence[Node], create_graph: bool) -> Any:
     """Whether computed zeros may absorb, see ``scg.absorbing``: the roots are finite, and no steep place inside a
     domain is met."""
-    tests = [np.all(np.isfinite(root if create_graph else root._value)) for root in roots]
+    tests = [np.all(np.isfinite(root if create_graph else root.raw)) for root in roots]
     for node in order:
         steep = node.primitive.steep
         if steep is not None:
@@ -320,7 +320,7 @@ def _absorbing_step(
     if type(g) is tuple:
         support = tuple([np.zeros(np.shape(c), bool) if s is None else s for c, s in zip(g, support, strict=True)])
     for k, operand, vjp in _asked(node, needed):
-        value = operand._value
+        value = operand.raw
         try:
             if rule.axes is elementwise:
                 slope = vjp(np.ones((), g.dtype), out, *arguments, **statics)
@@ -359,7 +359,7 @@ def _absorbing_step(
                 continue
             _raise_at(error, node)
         d = _fitting(d, value)
-        if seeking and has_nan(d._value if type(d) is Node else d):
+        if seeking and has_nan(d.raw if type(d) is Node else d):
             raise NonFiniteError(
                 f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})"
             )
@@ -385,10 +385,8 @@ def _moves(d: Any, vjp: Any, node: Node, needed: set[int], create_graph: bool, k
     if key not in known or node.primitive.every:
         newest = absorbing.stamp()
         try:
-            _, out, arguments = _filled(node, (None,) * len(node._value) if type(node._value) is tuple else None, True)
-            ones = (
-                tuple(map(np.ones_like, node._value)) if type(node._value) is tuple else np.ones(node.shape, node.dtype)
-            )
+            _, out, arguments = _filled(node, (None,) * len(node.raw) if type(node.raw) is tuple else None, True)
+            ones = tuple(map(np.ones_like, node.raw)) if type(node.raw) is tuple else np.ones(node.shape, node.dtype)
             known[key] = absorbing.moves(vjp(ones, out, *arguments, **node.statics), sources, newest)
         except Exception:  # it serves arrays alone
             known[key] = True
@@ -563,11 +561,11 @@ item = primitive(
 
 def results(node: Any) -> Any:
     """The results of a primitive that has several, as a tuple of Nodes (or, computed on arrays, of arrays)."""
-    return tuple([item(node, index=k) for k in range(len(node._value))]) if type(node) is Node else node
+    return tuple([item(node, index=k) for k in range(len(node.raw))]) if type(node) is Node else node
 
 
 def _values(results: Any) -> Any:
-    return results._value if type(results) is Node else results
+    return results.raw if type(results) is Node else results
 
 
 def _sum(a: Any, b: Any) -> Any:
@@ -577,13 +575,13 @@ def _sum(a: Any, b: Any) -> Any:
 def _finite(g: Any) -> bool:
     if g is None:
         return True
-    return bool(np.isfinite(np.add.reduce(g._value if type(g) is Node else g, axis=None)))
+    return bool(np.isfinite(np.add.reduce(g.raw if type(g) is Node else g, axis=None)))
 
 
 def _is_zero(g: Any) -> bool:
     if type(g) is tuple:
         return all(map(_is_zero, g))
-    return not np.any(g._value if type(g) is Node else g)
+    return not np.any(g.raw if type(g) is Node else g)
 
 
 def _owned(found: list[Any], wrt: Sequence[Node], seeds: Sequence[Any]) -> list[Any]:

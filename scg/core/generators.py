@@ -12,8 +12,8 @@ import numpy as np
 from scg.core.ambient import WATCH
 from scg.errors import PACKAGE, here, place
 
-GLOBAL = np.random.mtrand._rand  # type: ignore[attr-defined]
-_PYTHON = random._inst  # type: ignore[attr-defined]
+GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
+_PYTHON = random.random.__self__  # type: ignore[attr-defined]
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 _MOST = 10_000  # objects that are looked through
 
@@ -91,7 +91,7 @@ class Watch:
 
     def __init__(self, fn: Callable[..., Any], generators: Iterable[Any]):
         self._name = getattr(fn, "__name__", type(fn).__name__)
-        self._code = getattr(fn, "__code__", None)
+        self.code = getattr(fn, "__code__", None)
         self._known = {_key(g): (g, state_of(g)) for g in generators}
         self._depth = 0
         self.found: str | None = None
@@ -120,7 +120,7 @@ class Watch:
         if self.found is None and key in self._known:
             generator, state = self._known[key]
             if state_of(generator) != state:
-                line = place(self._code, -1) if self._code is not None else "unknown line"
+                line = place(self.code, -1) if self.code is not None else "unknown line"
                 self.found = (
                     f"{self._name} ({line}) takes numbers from a {type(generator).__name__} itself,"
                     f" {when or f'before the draw at {here()}'}"

@@ -39,7 +39,7 @@ def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: S
     derivatives at x + t d, by Richardson's 2 D(t / 2) - D(t), agree for all directions d in whose direction they exist,
     two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``.
     """
-    if not all([np.isfinite(x._value).all() for x in wrt]) or not any([has_nan(g) for g in found]):
+    if not all([np.isfinite(x.raw).all() for x in wrt]) or not any([has_nan(g) for g in found]):
         return found
     nodes = [root for root in roots if type(root) is Node]
     order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
@@ -87,11 +87,11 @@ def _near(
     rng, cut = np.random.default_rng(0), _cut(order, wrt)
     signs = [np.ones(x.shape) for x in cut], [rng.choice([-1.0, 1.0], x.shape) for x in cut]
     directions = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
-    near, values = [], [[root._value for root in roots]]
+    near, values = [], [[root.raw for root in roots]]
     for direction in [[sign * d for d in some] for some in directions for sign in (1, -1)]:
         pair = []
         for t in (step, step / 2):
-            moved = [parameter(x._value.astype(np.float64)) for x in wrt]
+            moved = [parameter(x.raw.astype(np.float64)) for x in wrt]
             table: dict[int, Any] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
             shifts = {x.id: t * d * _size(x, step) for x, d in zip(cut, direction, strict=True)}
             try:
@@ -99,7 +99,7 @@ def _near(
                 pair.append([np.asarray(d, np.float64) for d in derivative(new, moved)])
             except (ScgError, np.linalg.LinAlgError):  # a guard that comes out otherwise, say
                 break
-            values.append([root._value if type(root) is Node else root for root in new])
+            values.append([root.raw if type(root) is Node else root for root in new])
         if len(pair) == 2:
             near.append([2 * b - a for a, b in zip(*pair, strict=True)])
             if len(near) == 2 and not any(
@@ -141,7 +141,7 @@ def _cut(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
 
 
 def _is_linear(node: Node, sources: set[int]) -> bool:
-    if type(node._value) is tuple or node.dtype.kind != "f":
+    if type(node.raw) is tuple or node.dtype.kind != "f":
         return False
     rule, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
     try:
@@ -157,7 +157,7 @@ def _is_linear(node: Node, sources: set[int]) -> bool:
 
 
 def _size(x: Node, step: float) -> Any:
-    return 1.0 if step < 1e-20 else np.maximum(np.abs(x._value), np.max(np.abs(x._value), initial=0) or 1.0)
+    return 1.0 if step < 1e-20 else np.maximum(np.abs(x.raw), np.max(np.abs(x.raw), initial=0) or 1.0)
 
 
 def _is_continuous(values: Sequence[Any], step: float) -> bool:

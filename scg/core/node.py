@@ -219,7 +219,7 @@ def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
     """``result``, after who records was told which call it stands for: NumPy makes of some a scalar, of others an array
     without axes."""
     recorder = RECORDER.get()
-    if recorder is not None and type(result) is Node and result._value.shape == ():
+    if recorder is not None and type(result) is Node and result.raw.shape == ():
         recorder.typed(result, fn, args, kwargs)
     return result
 
@@ -243,7 +243,7 @@ def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
         rule: Primitive = RULES[ufunc]  # type: ignore[assignment]
         if type(other) is not Node and type(other) is not float:
             other = constant_operand(other, rule)
-        x, y = self._value, other._value if type(other) is Node else other
+        x, y = self.raw, other.raw if type(other) is Node else other
         try:
             value = ufunc(x, y)
         except Exception as error:
@@ -272,7 +272,7 @@ def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.changed_in_place(self)
-        value = self._value
+        value = self.raw
         if type(value) is not np.ndarray or value.ndim == 0:
             return forward(self, other)
         holders = sys.getrefcount(self)
@@ -304,18 +304,18 @@ def _uses(node: "Node", other: "Node") -> int:
     """How many references ``other`` has to the node, by what was computed from its value, as in ``x += f(x)``: none if
     a view of it is among that."""
     found = {id(n.operands): n for n in ancestors([other], node.id + 1) if any([o is node for o in n.operands])}
-    if any([np.may_share_memory(n._value, node._value) for n in found.values() if type(n._value) is np.ndarray]):
+    if any([np.may_share_memory(n.raw, node.raw) for n in found.values() if type(n.raw) is np.ndarray]):
         return 0
     return sum([o is node for n in found.values() for o in n.operands])
 
 
 def _is_seen(node: "Node") -> bool:
     """Whether a node is a view of one that somebody else holds."""
-    while node._value.base is not None:
+    while node.raw.base is not None:
         viewed = [
             o
             for o in node.operands
-            if type(o) is Node and type(o._value) is np.ndarray and np.may_share_memory(o._value, node._value)
+            if type(o) is Node and type(o.raw) is np.ndarray and np.may_share_memory(o.raw, node.raw)
         ]
         if not viewed:
             return False
@@ -341,15 +341,15 @@ class Node:
     their operands only, and their ids grow, so that an order by id is a topological one.
     """
 
-    __slots__ = ("_value", "primitive", "operands", "statics", "id", "guard", "_code", "_instruction", "__weakref__")
-    _value: Any
+    __slots__ = ("raw", "primitive", "operands", "statics", "id", "guard", "code", "instruction", "__weakref__")
+    raw: Any
     primitive: Primitive
     operands: tuple[Any, ...]
     statics: dict[str, Any]
     id: int
     guard: Guard | None
-    _code: CodeType | str | None
-    _instruction: int
+    code: CodeType | str | None
+    instruction: int
     __array_priority__ = 1000.0
 
     @property
@@ -359,7 +359,7 @@ class Node:
             "node.value is a number of this run, and a plan would keep it: use the node itself, or"
             " scg.stop_gradient(node)"
         )
-        value = self._value
+        value = self.raw
         if isinstance(value, np.ndarray) and value.flags.writeable:
             value = value.view()
             value.flags.writeable = False
@@ -373,14 +373,14 @@ class Node:
     @property
     def line(self) -> str:
         """The user's own line that made this node."""
-        return place(self._code, self._instruction)
+        return place(self.code, self.instruction)
 
-    shape = property(lambda self: self._value.shape)
-    dtype = property(lambda self: self._value.dtype)
-    ndim = property(lambda self: self._value.ndim)
-    size = property(lambda self: self._value.size)
-    nbytes = property(lambda self: self._value.nbytes)
-    itemsize = property(lambda self: self._value.itemsize)
+    shape = property(lambda self: self.raw.shape)
+    dtype = property(lambda self: self.raw.dtype)
+    ndim = property(lambda self: self.raw.ndim)
+    size = property(lambda self: self.raw.size)
+    nbytes = property(lambda self: self.raw.nbytes)
+    itemsize = property(lambda self: self.raw.itemsize)
     T = property(lambda self: RULES[np.transpose](self))
     mT = property(lambda self: RULES[np.matrix_transpose](self))
     real = property(lambda self: RULES[np.real](self))
@@ -486,7 +486,7 @@ class Node:
 
     def __bool__(self) -> bool:
         try:
-            outcome = bool(self._value)
+            outcome = bool(self.raw)
         except ValueError as error:
             raise ScgValueError(f"{self!r}: {error} ({here()})") from None
         frame = user_frame()
@@ -496,7 +496,7 @@ class Node:
     def __len__(self) -> int:
         if self.shape == ():
             raise ScgTypeError(f"{self!r} has no axis, and so no length ({here()})")
-        return len(self._value)
+        return len(self.raw)
 
     def __iter__(self) -> Iterator["Node"]:
         if self.ndim == 0:
@@ -602,20 +602,18 @@ class Node:
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.shown()
-        return format(self._value, spec) if spec else repr(self)
+        return format(self.raw, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.shown()
         label = f"{self.primitive.name} {reprlib.repr(self.name)}" if self.name else self.primitive.name
-        if isinstance(self._value, tuple):
-            return f"<{label}: {len(self._value)} results>"
+        if isinstance(self.raw, tuple):
+            return f"<{label}: {len(self.raw)} results>"
         small = self.size <= 6
         shown = (
-            " ".join(np.array2string(np.asarray(self._value), precision=6, separator=", ").split()) + ", "
-            if small
-            else ""
+            " ".join(np.array2string(np.asarray(self.raw), precision=6, separator=", ").split()) + ", " if small else ""
         )
         return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
 
@@ -623,7 +621,7 @@ class Node:
 def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
     """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
     if len(operands) == 1 and not statics:
-        values: Any = (operands[0]._value,)
+        values: Any = (operands[0].raw,)
     else:
         operands = tuple([o if type(o) is Node else constant_operand(o, primitive) for o in operands])
         values = values_of(operands)
@@ -647,7 +645,7 @@ def record(
 ) -> Node:
     """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first stand."""
     node = Node()
-    node._value = value
+    node.raw = value
     node.primitive = primitive
     node.operands = operands
     node.statics = statics
@@ -657,8 +655,8 @@ def record(
     if code.co_filename in _OWN_FILES:
         frame = user_frame(depth + 1) or frame
         code = frame.f_code
-    node._code = code
-    node._instruction = frame.f_lasti
+    node.code = code
+    node.instruction = frame.f_lasti
     ambient = AMBIENT.get()
     node.guard = None
     if ambient is None:
@@ -701,8 +699,8 @@ def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arrays and scalars that stand in the places of ``operands``."""
     if len(operands) == 2:  # written out: no comprehension for what nearly all calls have
         x, y = operands
-        return x._value if type(x) is Node else x, y._value if type(y) is Node else y
-    return tuple([x._value if type(x) is Node else x for x in operands])
+        return x.raw if type(x) is Node else x, y.raw if type(y) is Node else y
+    return tuple([x.raw if type(x) is Node else x for x in operands])
 
 
 def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:

@@ -29,12 +29,12 @@ def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
         row[node.id] = len(rows)
         sources = tuple([row[o.id] if type(o) is Node else None for o in node.operands])
         constants = tuple([o for o in node.operands if type(o) is not Node])
-        spot = (id(node._code), node._instruction)
+        spot = (id(node.code), node.instruction)
         if spot not in lines:
             lines[spot] = node.line
         before = None if node.guard is None else row[node.guard.stamp]
         rows.append(
-            (node.primitive, sources, constants, node.id, _unlinked(node.statics), node._value, before, lines[spot])
+            (node.primitive, sources, constants, node.id, _unlinked(node.statics), node.raw, before, lines[spot])
         )
     return rows, [row[root.id] for root in roots]
 
@@ -56,7 +56,7 @@ def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
             others = iter(constants)
             operands = tuple([next(others) if i is None else made[i] for i in sources])
             node = record(primitive, operands, _linked(statics, operands), value)
-            node._code, node._instruction = line, 0
+            node.code, node.instruction = line, 0
             node.guard = None if guard is None else made[guard]
             if origin:
                 _UNPACKED[origin, number] = node

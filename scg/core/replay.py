@@ -90,13 +90,13 @@ def rerun(
             table[node.id] = (
                 shared(node)
                 if node.primitive.random
-                else record(node.primitive, tuple(arguments), node.statics, node._value)
+                else record(node.primitive, tuple(arguments), node.statics, node.raw)
             )
             same.add(node.id)
             _carry(node, table, guards)
         elif again:
             arguments = [
-                (table.get(o.id, o if create_graph else o._value)) if type(o) is Node else o for o in node.operands
+                (table.get(o.id, o if create_graph else o.raw)) if type(o) is Node else o for o in node.operands
             ]
             flags = [type(o) is Node and o.id in leading for o in node.operands]
             if any(flags):
@@ -104,7 +104,7 @@ def rerun(
             if size or not any(flags):
                 table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
             else:  # no replicates: nothing to run, but the shapes are known
-                table[node.id] = _none_of(node._value)
+                table[node.id] = _none_of(node.raw)
             _carry(node, table, guards)
 
     def result(root: Node) -> Any:
@@ -126,7 +126,7 @@ def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:
         for guard in reversed(list(node.guard.unseen(set(guards)))):
             before = guard.before and guards[guard.before.stamp]
             guards[guard.stamp] = Guard(
-                _node(table.get(guard.node.id), guard.node), guard.outcome, before, guard._code, guard._instruction
+                _node(table.get(guard.node.id), guard.node), guard.outcome, before, guard.code, guard.instruction
             )
         table[node.id].guard = guards[node.guard.stamp]
 
@@ -147,7 +147,7 @@ def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dic
         each = [
             rule(*[a[r] if b else a for a, b in zip(arguments, batched, strict=True)], **statics) for r in range(size)
         ]
-        several = isinstance(each[0]._value if type(each[0]) is Node else each[0], tuple)
+        several = isinstance(each[0].raw if type(each[0]) is Node else each[0], tuple)
         return _stacked(*each) if several else np.stack(each)
     except Exception as error:
         raise_named(error, rule, arguments, statics)

@@ -84,7 +84,7 @@ class Parameterized:
                 ) from None
         if type(value) is np.ndarray and value.dtype.kind in "fiub" and RECORDER.get() is not None:
             value = beside(value)
-        raw = value._value if type(value) is Node else value
+        raw = value.raw if type(value) is Node else value
         if type(value) is Node and isinstance(raw, (int, float)) and not isinstance(raw, np.generic):
             unplanned(
                 f"{name} of {type(self).__name__} is a Python number of a generator, whose dtype depends on what it"
@@ -194,14 +194,14 @@ class Parameterized:
 
     def detached(self) -> Any:
         """The same law with the values of its parameters, as arrays."""
-        nodes = {name: p._value for name, p in self.parameters.items() if type(p) is Node}
+        nodes = {name: p.raw for name, p in self.parameters.items() if type(p) is Node}
         return self if not nodes else self.replaced(**nodes) if self.parts else self._copied(nodes)
 
     def __repr__(self) -> str:
         def short(value: Any) -> str:
             if isinstance(value, (np.ndarray, Node)) and value.ndim:
                 return f"{value.dtype}{list(value.shape)}"
-            return f"{value._value if type(value) is Node else value}"
+            return f"{value.raw if type(value) is Node else value}"
 
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         return f"{type(self).__name__}({', '.join(f'{name}={short(p)}' for name, p in given.items() if p is not None)})"
@@ -252,13 +252,13 @@ class Distribution(Parameterized, ABC):
                 return False
             if any([moves_at(given[name], ends) for name, ends in self.edges.items() if type(given.get(name)) is Node]):
                 return False
-        return isinstance(self, capability) or capability is Reparameterizable and self._inverts_cdf()
+        return isinstance(self, capability) or capability is Reparameterizable and self.inverts_cdf()
 
     def way_out(self, capability: type) -> str:
         """What else to write where an estimator needs a capability that this distribution lacks; empty: nothing else."""
         return ""
 
-    def _inverts_cdf(self) -> bool:
+    def inverts_cdf(self) -> bool:
         return type(self).cdf is not Distribution.cdf and not isinstance(self, Discrete) and self.event_shape == ()
 
     @property
@@ -316,7 +316,7 @@ class Distribution(Parameterized, ABC):
     def icdf(self, probability: Any) -> Any:
         """The smallest value whose cdf is at least ``probability``: where the law has none of its own, the cdf is
         inverted numerically."""
-        if not self._inverts_cdf():
+        if not self.inverts_cdf():
             raise self._unknown("icdf")
         return quantile(self, probability)
 

@@ -139,7 +139,7 @@ def one_of_two(law: Any) -> None:
 
 def raw(value: Any) -> Any:
     """The number or array that is, or is held by, ``value``."""
-    return value._value if type(value) is Node else value
+    return value.raw if type(value) is Node else value
 
 
 def numbers(value: Any, dtype: np.dtype[Any]) -> Any:

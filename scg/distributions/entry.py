@@ -96,7 +96,7 @@ def _cdf(method: Method, self: Any, value: Any) -> Any:
 
 def _icdf(method: Method, self: Any, p: Any) -> Any:
     """NaN of what is no probability. Noise, a node of a plan, is one at every run."""
-    if type(p) is Node and RECORDER.get() is not None or _probable(p._value if type(p) is Node else p):
+    if type(p) is Node and RECORDER.get() is not None or _probable(p.raw if type(p) is Node else p):
         return method(self, p)
     inside = (p >= 0) & (p <= 1)
     return np.where(inside, method(self, np.where(inside, p, 0.5)), math.nan)

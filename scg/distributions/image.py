@@ -38,7 +38,7 @@ def preimage(bijection: Any, y: Any) -> Any:
             return _known(y, node.operands[1], bijection=bijection)
         first = node.operands[0] if node.operands else None
         # a draw by its path has the value of what is drawn
-        node = first if type(first) is Node and first._value is node._value else None
+        node = first if type(first) is Node and first.raw is node.raw else None
     y = _inverted(y, bijection=bijection) if type(y) is Node and is_bounded(bijection) else y
     return bijection.inverse(_masked(y, bijection))
 

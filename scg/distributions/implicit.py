@@ -74,7 +74,7 @@ def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tu
         by = parameter(parameters[k])
         F = law.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
         return pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0] if type(F) is Node else 0.0
-    leaves = [parameter(x._value if type(x) is Node else np.asarray(x, float)) for x in inputs]
+    leaves = [parameter(x.raw if type(x) is Node else np.asarray(x, float)) for x in inputs]
     F = law.replaced(**dict(zip(names, leaves[2:], strict=True))).cdf(leaves[1])
     found = pull([F], [np.broadcast_to(leaves[0].astype(F.dtype), F.shape)], [leaves[2 + k]], create_graph=True)[0]
     return replay(found, dict(zip(leaves, inputs, strict=True))) if type(found) is Node else found
@@ -127,7 +127,7 @@ def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
             if node.dtype.kind == "f" and not any([type(o) is Node for o in node.operands])
         ]
         weights = np.cos(np.arange(1.0, p.size + 1)).reshape(p.shape)  # that no symmetry cancels
-        cotangent = np.where(np.isin(p._value, ends), weights, 0).astype(p.dtype)
+        cotangent = np.where(np.isin(p.raw, ends), weights, 0).astype(p.dtype)
         return any([np.any(g) for g in pull([p], [cotangent], roots)])
     finally:
         RECORDER.reset(token)
@@ -143,7 +143,7 @@ def bracket(law: Any, u: Any) -> tuple[Any, Any]:
     """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they
     are."""
     if hasattr(law, "_bracket"):
-        return law._bracket(u)  # type: ignore[no-any-return]
+        return law.bracket(u)  # type: ignore[no-any-return]
     low, high = law.support.low, law.support.high
     open_low, open_high = ~np.isfinite(low + 0 * u), ~np.isfinite(high + 0 * u)
     left = np.where(open_low, np.where(open_high, 0, high) - 1.0, low)

@@ -69,7 +69,7 @@ class Mixture(Reparameterizable, Distribution):
         if capability in (FixedSupport, Reparameterizable) and self._turns():
             return False
         if capability is Reparameterizable:
-            return self._inverts_cdf() and type(self.component).cdf is not Distribution.cdf
+            return self.inverts_cdf() and type(self.component).cdf is not Distribution.cdf
         if issubclass(capability, (Discrete, FixedSupport)):
             return capability in (Discrete, FiniteSupport, FixedSupport) and self.component.has(capability)
         return isinstance(self, capability)
@@ -88,7 +88,7 @@ class Mixture(Reparameterizable, Distribution):
     def moving(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple([f"component.{name}" for name in self.component.moving])
 
-    def _inverts_cdf(self) -> bool:
+    def inverts_cdf(self) -> bool:
         return not self.component.has(Discrete) and self.event_shape == ()
 
     @property
@@ -176,7 +176,7 @@ class Mixture(Reparameterizable, Distribution):
             raise self._unknown("cdf")
         return self._mixed(self.component.cdf(self._at(value)))
 
-    def _bracket(self, u: Any) -> tuple[Any, Any]:
+    def bracket(self, u: Any) -> tuple[Any, Any]:
         """The quantile of a mixture lies between the least and the greatest of its components' (that have any weight)."""
         each = self.component.icdf(u[..., None])
         some = self.probs > 0

@@ -86,7 +86,7 @@ def logit(distribution: Any) -> Any:
 
 def own(down: Downstream, x: Any) -> Any:
     """``x`` held constant: a Node where the estimate is one, else an array."""
-    return held(x) if down.graph else getattr(x, "_value", x)
+    return held(x) if down.graph else getattr(x, "raw", x)
 
 
 def _logits(down: Downstream) -> tuple[Any, Any, Any]:

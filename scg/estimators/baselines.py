@@ -179,7 +179,7 @@ class Optimal(_Remembering):
 
     def value(self, down: Downstream) -> Any:
         self._recall(down)
-        f, square = _raw(down.now()), _raw(squared_score(down, down.node if down.graph else down.node._value, 0))
+        f, square = _raw(down.now()), _raw(squared_score(down, down.node if down.graph else down.node.raw, 0))
         self._note(down, f, square)
         return self._above / self._below if self._below > 0 else 0.0
 
@@ -331,7 +331,7 @@ def squared_score(down: Downstream, draws: Any, lead: int) -> Any:
         if type(p) is Node:
             event = p.shape[p.ndim - down.distribution.parameter_event_ndim(name) :]
             wide[name] = (
-                np.broadcast_to(p, batch + event) if down.graph else parameter(np.broadcast_to(p._value, batch + event))
+                np.broadcast_to(p, batch + event) if down.graph else parameter(np.broadcast_to(p.raw, batch + event))
             )
     log_p = np.sum(down.distribution.replaced(**wide).log_prob(draws))
     total: Any = 0
@@ -341,7 +341,7 @@ def squared_score(down: Downstream, draws: Any, lead: int) -> Any:
 
 
 def _raw(x: Any) -> Any:
-    return x._value if type(x) is Node else x
+    return x.raw if type(x) is Node else x
 
 
 def _fraction(owner: Any, decay: Any) -> float:

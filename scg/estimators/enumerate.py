@@ -45,7 +45,7 @@ class Enumerate(Estimator):
         atoms, p = listed(down)
         if self.k is None or self.k >= len(atoms) - 1:
             return np.sum((p - held(p)) * down.one_by_one(atoms))
-        chances = held(p) if down.graph else p._value
+        chances = held(p) if down.graph else p.raw
         order = np.argsort(-chances, axis=0, kind="stable")
         top, rest = order[: self.k], order[self.k :]
         left = np.take_along_axis(chances, rest, axis=0)
@@ -53,7 +53,7 @@ class Enumerate(Estimator):
         # where nothing is left all are as good
         q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))
         pick = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
-        pick = (pick if down.graph else pick._value)[None]
+        pick = (pick if down.graph else pick.raw)[None]
         chosen = np.concatenate([top, np.take_along_axis(rest, pick, axis=0)])
         weight = np.concatenate([np.ones(top.shape, p.dtype), 1 / np.take_along_axis(q, pick, axis=0)])
         p = np.take_along_axis(p, chosen, axis=0)

@@ -65,12 +65,12 @@ class MeasureValued(Estimator):
             return None
         if isinstance(down.distribution, (Categorical, OneHotCategorical)):
             return _categories(down)
-        law, z = (down.distribution, down.node) if down.graph else (down.distribution.detached(), down.node._value)
+        law, z = (down.distribution, down.node) if down.graph else (down.distribution.detached(), down.node.raw)
 
         @functools.cache
         def fresh(noise: Distribution) -> Any:
             e = noise_node(noise, down.rng, down.node.shape, z.dtype)
-            return e if down.graph else e._value
+            return e if down.graph else e.raw
 
         known = _known(law, z, fresh)
         wanted = {name: known[name]() for name, p in down.distribution.parameters.items() if type(p) is Node}
@@ -144,8 +144,8 @@ def _categories(down: Downstream) -> Any:
     atoms, p = listed(down)
     name = "logits" if down.distribution.probs is None else "probs"
     x = down.distribution.parameters[name]
-    z = down.node if down.graph else down.node._value
+    z = down.node if down.graph else down.node.raw
     f = down.one_by_one(np.concatenate([atoms, np.broadcast_to(z, (1, *z.shape))]))
-    g = (p if down.graph else p._value) * (f[:-1] - f[-1:]) if name == "logits" else f[:-1]
+    g = (p if down.graph else p.raw) * (f[:-1] - f[-1:]) if name == "logits" else f[:-1]
     g = np.moveaxis(np.broadcast_to(g, p.shape), 0, -1)
     return np.sum(first_order(np.broadcast_to(x, g.shape), g))

@@ -74,7 +74,7 @@ class _Relaxed(Estimator):
             nodes = [leaf for _, leaf in leaves(phi)]
             cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.lead]), 1)
             self.optimizer.step(rebuild(self.parameters, iter(pull([cost], [np.ones((), cost.dtype)], nodes))))
-            g = g._value
+            g = g.raw
         return np.sum(first_order(eta, g))
 
     def _control(self, down: Downstream, phi: Any, z: Any, trains: bool) -> tuple[Any, Any]:
@@ -188,7 +188,7 @@ class RELAX(_Relaxed):
                 f" ({here()})"
             )
         (slope,) = pull([c], [np.ones(c.shape, c.dtype)], [z], graph)
-        return unpicked(gather(c if graph else c._value, tie), tie), slope
+        return unpicked(gather(c if graph else c.raw, tie), tie), slope
 
     def __repr__(self) -> str:
         relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""

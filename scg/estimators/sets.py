@@ -42,13 +42,13 @@ class UnorderedSet(Estimator):
         if not down.influences:
             return None
         atoms, p = listed(down)
-        q = np.moveaxis(held(p) if down.graph else p._value, 0, -1)
+        q = np.moveaxis(held(p) if down.graph else p.raw, 0, -1)
         # any law with full support draws sets that are as right, so that values of probability zero need no care
         proposal = np.maximum(q, float(np.finfo(p.dtype).eps) ** 2)
         proposal = proposal / np.sum(proposal, axis=-1, keepdims=True)
         law = WithoutReplacement(proposal, min(self.k, len(atoms)))
         drawn = place(Site(law, Accounted(), down.rng, (), None))
-        drawn = drawn if down.graph else drawn._value
+        drawn = drawn if down.graph else drawn.raw
         chosen = np.moveaxis(drawn, -1, 0)
         f = down.one_by_one(values_at(atoms, chosen, down))
         q, after = law.orders(drawn)

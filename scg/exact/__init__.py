@@ -292,7 +292,7 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
             f" ({here()})"
         )
     if not engine.leaves:
-        return Law(np.asarray(root._value)[None], np.ones(1))
+        return Law(np.asarray(root.raw)[None], np.ones(1))
     engine.terms, engine.places = [root], [(0, 0)]
     everything = frozenset(range(engine.offsets[-1]))
     rows, chances = [], []
@@ -375,10 +375,10 @@ def _model(cost: Node, paths: bool = False) -> Node:
         if isinstance(n.statics["site"].distribution, Discrete) or _is_held(n) and not _is_known(n, order)
     ]
     if other:
-        values = {n.id: n._value for n in nodes if n.primitive is draw}
+        values = {n.id: n.raw for n in nodes if n.primitive is draw}
         for n in other:
             law = n.statics["site"].distribution
-            values[n.id] = np.broadcast_to(law.atoms()[0], n.shape) if isinstance(law, Discrete) else n._value
+            values[n.id] = np.broadcast_to(law.atoms()[0], n.shape) if isinstance(law, Discrete) else n.raw
         cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
     return plain([cost], paths)[0]
 
@@ -415,7 +415,7 @@ def _is_held(node: Node) -> bool:
     if law.event_shape or not law.has(FixedSupport) or not law.parameters:
         return False
     try:
-        law.detached().log_prob(node._value)
+        law.detached().log_prob(node.raw)
     except ScgError:
         return False
     return True

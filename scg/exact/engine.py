@@ -36,8 +36,8 @@ Set = frozenset[int]
 _BLOCK = 2**20  # elements that the largest array of a block of rows may have
 _PAIRS = 2**26
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
-_BILINEAR = (contraction._matmul, contraction._matvec, contraction._vecmat, contraction._dot, contraction._einsum)
-_VALUES_ONLY = (layout.stop_gradient, layout._astype, accounted, only_once)
+_BILINEAR = (contraction.matmul_p, contraction.matvec_p, contraction.vecmat_p, contraction.dot_p, contraction.einsum_p)
+_VALUES_ONLY = (layout.stop_gradient, layout.astype_p, accounted, only_once)
 
 
 class Block(NamedTuple):
@@ -163,7 +163,7 @@ class Engine:
             columns = [column for column, k in enumerate(together) for _ in members[k]]
             terms = sorted({t for request in inside for t in wanted[request]})
             rows = max(sizes[k] for k in together)
-            step = max(1, _BLOCK // max(1, max(n.size for n in self.order if type(n._value) is not tuple)))
+            step = max(1, _BLOCK // max(1, max(n.size for n in self.order if type(n.raw) is not tuple)))
             for start in range(0, rows, step):
                 self.check_time()
                 at = np.arange(start, min(start + step, rows))
@@ -253,7 +253,7 @@ class Engine:
         if not leaf.discrete:
             return weight * (np.exp(log_p) if leaf.by_density else box(log_p))
         by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.law.parameters.items())
-        if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p._value).any():
+        if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p.raw).any():
             raise ScgValueError(
                 f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
                 f" logits ({here()})"
@@ -334,7 +334,7 @@ class Engine:
         """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
         Those of whole numbers may be fractions."""
         if not self.terms:
-            return roots if graph else [r._value for r in roots]
+            return roots if graph else [r.raw for r in roots]
         table = {t.id: v for t, v in zip(self.terms, values, strict=True)}
         order, needed = ancestors(roots, min(table), guards=True), {r.id for r in roots}
         for node in reversed(order):  # not what leads to a term only: it may be an index, which is no fraction
@@ -352,7 +352,7 @@ class Engine:
         base = self.at(roots, [np.zeros((1, *t.shape)) for t in self.terms], size=1)
         columns = []
         for start in range(
-            0, count, step := max(1, _BLOCK // max([1, *[n.size for n in self.order if type(n._value) is not tuple]]))
+            0, count, step := max(1, _BLOCK // max([1, *[n.size for n in self.order if type(n.raw) is not tuple]]))
         ):
             unit = np.eye(min(step, count - start), count, start)
             values = [
@@ -566,7 +566,7 @@ def _absorbed(weights: Any, values: Any) -> Any:
 
 
 def _raw(x: Any) -> Any:
-    return x._value if type(x) is Node else x
+    return x.raw if type(x) is Node else x
 
 
 def _largest(x: Any) -> float:
@@ -576,13 +576,13 @@ def _largest(x: Any) -> float:
 def _parts(node: Node, dependent: set[int], held: bool) -> list[int]:
     moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in dependent]
     # the sum of truths is none
-    if any(type(node.operands[k]._value) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):
+    if any(type(node.operands[k].raw) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):
         return []
     known = summands(node, dependent)
     if known or node.guard is not None or len(moving) != 1:
         return known
     rule = node.primitive
-    linear = rule in _BILINEAR or rule is indexing._scatter and moving == [0] or held and rule in _VALUES_ONLY
+    linear = rule in _BILINEAR or rule is indexing.scatter_p and moving == [0] or held and rule in _VALUES_ONLY
     return moving if linear else []
 
 

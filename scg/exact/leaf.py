@@ -212,7 +212,7 @@ class Leaf:
             if not self.is_noise:
                 values = np.asarray(transported(law, values.reshape(len(digits), *self.noise_shape)))
         values = np.reshape(values, (len(digits), self.count, *self.event))
-        kept = np.reshape(self.node._value, (self.count, *self.event))
+        kept = np.reshape(self.node.raw, (self.count, *self.event))
         values = np.where((digits < 0).reshape(*digits.shape, *[1] * len(self.event)), kept, values)
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)

@@ -120,7 +120,7 @@ class Panels:
         self.watched = [
             n
             for n in engine.order
-            if n.id in known and type(n._value) is not tuple and n.dtype.kind in "fiub" and n.id in engine.reach
+            if n.id in known and type(n.raw) is not tuple and n.dtype.kind in "fiub" and n.id in engine.reach
         ]
 
     def resolve(self) -> Found:
@@ -191,7 +191,7 @@ class Panels:
     ) -> tuple[Any, dict[int, Any], list[Any]]:
         """The parts of the cost, (rows, columns); the density of each element, (rows,); other nodes, (rows, size)."""
         rows = len(next(iter(x.values())))
-        largest = max([1, *[n.size for n in self.engine.order if type(n._value) is not tuple]])
+        largest = max([1, *[n.size for n in self.engine.order if type(n.raw) is not tuple]])
         step = max(1, _LARGEST // largest)
         parts = [
             self._block({e: v[k : k + step] for e, v in x.items()}, choice, nodes, costs) for k in range(0, rows, step)

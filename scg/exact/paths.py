@@ -17,7 +17,7 @@ from scg.core.node import Node, ancestors, parameter, record
 from scg.core.replay import rerun
 from scg.core.tree import map_leaves
 from scg.errors import GuardError, here
-from scg.exact.values import _drawn
+from scg.exact.values import redrawn
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.sites import draw, is_stochastic, noise, overridden
 
@@ -53,7 +53,7 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
     """
     if not guards_on_draws(graph):
         return [graph]
-    if graph._again is None:
+    if graph.again is None:
         raise GuardError(
             f"an `if` on a draw, at {guards_on_draws(graph)[0].line}: give the function and its arguments, which can be"
             f" traced again for each outcome, or write the choice with np.where ({here()})"
@@ -112,9 +112,9 @@ def _where(graph: Graph, roots: list[Node]) -> list[Any]:
 
     def visit(node: Node) -> Any:
         if node.primitive is noise:
-            table[node.id] = record(noise, (), node.statics, node._value)
+            table[node.id] = record(noise, (), node.statics, node.raw)
         elif is_stochastic(node):
-            table[node.id] = _drawn(node, table, False)
+            table[node.id] = redrawn(node, table, False)
         else:
             return NotImplemented
         return table[node.id]
@@ -131,11 +131,11 @@ def _where(graph: Graph, roots: list[Node]) -> list[Any]:
 
 
 def _key(graph: Graph) -> tuple[tuple[int, int, bool], ...]:
-    return tuple([(id(g._code), g._instruction, g.outcome) for g in guards_on_draws(graph)])
+    return tuple([(id(g.code), g.instruction, g.outcome) for g in guards_on_draws(graph)])
 
 
 def _traced(graph: Graph, seed: int) -> Graph:
-    again = graph._again
+    again = graph.again
     args, values = list(again.args), map_leaves(lambda node: node.value, graph.parameters)
     for position, value in (
         [(again.argnums, values)]
@@ -148,5 +148,5 @@ def _traced(graph: Graph, seed: int) -> Graph:
         name: np.random.default_rng(seed) if isinstance(a, np.random.Generator) else a
         for name, a in again.kwargs.items()
     }
-    with overridden(graph._bindings):
+    with overridden(graph.bindings):
         return trace(again.fn, *args, argnums=again.argnums, **kwargs)

@@ -13,7 +13,7 @@ from scg.primitives import indexing, layout
 from scg.stochastic.dependence import Tie, influence, spread
 from scg.stochastic.sites import path
 
-_MOVES = (layout._reshape, layout._transpose, layout._broadcast_to, layout._concatenate, indexing._getitem)
+_MOVES = (layout.reshape_p, layout.transpose_p, layout.broadcast_to_p, layout.concatenate_p, indexing.getitem_p)
 _LARGEST = 2**24  # entries of a table of what depends on what
 
 
@@ -29,7 +29,7 @@ def reaches(leaves: list[Leaf], ties: list[dict[int, Any]], order: list[Node]) -
         moving = [o for o in node.operands if type(o) is Node and any(o.id in t for t in ties)]
         if not moving and node.id not in starts and (node.guard is None or not any(node.id in t for t in ties)):
             continue
-        if type(node._value) is tuple:
+        if type(node.raw) is tuple:
             continue
         fine = node.guard is None and all(o.id in found for o in moving)
         own = _passed(node, moving, found, total) if fine else None
@@ -80,12 +80,12 @@ def _moved(node: Node, found: dict[int, Any], total: int) -> Any:
     """Of a node whose elements are elements of its operands: run on their positions."""
     places, rows, start = [], [], 0
     for k, operand in enumerate(node.operands):
-        if node.primitive is indexing._getitem and k:
+        if node.primitive is indexing.getitem_p and k:
             if type(operand) is Node and operand.id in found:
                 return None
-            places.append(operand._value if type(operand) is Node else operand)
+            places.append(operand.raw if type(operand) is Node else operand)
             continue
-        shape = np.shape(operand._value if type(operand) is Node else operand)
+        shape = np.shape(operand.raw if type(operand) is Node else operand)
         size = int(np.prod(shape, dtype=int))
         places.append(np.arange(start, start + size).reshape(shape))
         rows.append(

@@ -50,7 +50,7 @@ def standard(law: Any, n: int, kind: int) -> Rule:
 
 def has_quantiles(law: Any) -> bool:
     """Whether a rule in the quantiles is to be had."""
-    return not law.event_shape and (law._inverts_cdf() or type(law) in (Normal, Uniform))
+    return not law.event_shape and (law.inverts_cdf() or type(law) in (Normal, Uniform))
 
 
 def place_of(law: Any) -> tuple[Any, Any, Any, Any] | None:

@@ -19,14 +19,14 @@ from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.estimators.relaxed import straight
-from scg.objectives import _weighted
+from scg.objectives import weighted
 from scg.primitives import layout
 from scg.stochastic.dependence import accounted
 from scg.stochastic.sites import draw, is_stochastic, place
-from scg.stochastic.surrogate import _refuse_steps, box, draws, first_order, only_once
+from scg.stochastic.surrogate import box, draws, first_order, only_once, refuse_steps
 
 _CONSTANT = (box, first_order)
-_IDENTITY = (layout.stop_gradient, accounted, estimate, only_once, straight, _weighted)
+_IDENTITY = (layout.stop_gradient, accounted, estimate, only_once, straight, weighted)
 
 
 class MovingSupport(ScgValueError):
@@ -48,7 +48,7 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
     def visit(node: Node) -> Any:
         rule = node.primitive
         if rule in _CONSTANT:
-            table[node.id] = parameter(node._value)
+            table[node.id] = parameter(node.raw)
         elif rule in _IDENTITY:
             x = (
                 table.get(node.operands[0].id, node.operands[0])
@@ -57,7 +57,7 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
             )
             table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
         elif node.id in moving or is_stochastic(node) and any(type(o) is Node and o.id in table for o in node.operands):
-            table[node.id] = _drawn(node, table, node.id in moving)
+            table[node.id] = redrawn(node, table, node.id in moving)
         else:
             return NotImplemented
         return table[node.id]
@@ -66,7 +66,7 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
     if moving:
         for root in found:
             try:
-                _refuse_steps(root, draws([root]), ancestors([root], guards=True))
+                refuse_steps(root, draws([root]), ancestors([root], guards=True))
             except EstimatorError as error:
                 raise MovingSupport(f"the support moves with its parameters: {error}") from None
     return found
@@ -80,7 +80,7 @@ def _moves(node: Node) -> bool:
     )
 
 
-def _drawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
+def redrawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
     """The draw with the parameters that ``table`` has, at the value that it had."""
     site = node.statics["site"]
     new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
@@ -94,4 +94,4 @@ def _drawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
     operands = tuple(site.distribution.parameters.values())
     if node.primitive is not draw:
         operands = (table.get(node.operands[0].id, node.operands[0]), *operands)
-    return record(node.primitive, operands, {**node.statics, "site": site}, node._value)
+    return record(node.primitive, operands, {**node.statics, "site": site}, node.raw)

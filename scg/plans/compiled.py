@@ -319,7 +319,7 @@ def run_recorded(
         if not is_leaf_array(leaf):
             return leaf
         inputs.append(record(INPUT, (), {"name": path}, leaf if isinstance(leaf, np.generic) else np.asarray(leaf)))
-        recorder.inputs.append(inputs[-1]._value)
+        recorder.inputs.append(inputs[-1].raw)
         return inputs[-1]
 
     def tree(name: str, x: Any) -> Any:
@@ -363,7 +363,7 @@ def run_recorded(
         for path, leaf in leaves(result):
             if (
                 type(leaf) is Node
-                and type(leaf._value) is not tuple
+                and type(leaf.raw) is not tuple
                 or isinstance(leaf, (np.ndarray, np.generic, int, float, complex, str))
             ):
                 continue

@@ -61,14 +61,14 @@ def view(op: Op) -> Callable[[Any], Any] | None:
     statics = op.statics
     if rule in _SAME:
         return _itself
-    if rule is layout._reshape:
+    if rule is layout.reshape_p:
         return lambda x: np.reshape(x, statics["shape"])
-    if rule is layout._transpose:
+    if rule is layout.transpose_p:
         return lambda x: np.transpose(x, statics["axes"])
-    if rule is layout._broadcast_to:
+    if rule is layout.broadcast_to_p:
         return lambda x: np.broadcast_to(x, statics["shape"])
     if (
-        rule is indexing._getitem
+        rule is indexing.getitem_p
         and len(op.args) == 1
         and all([isinstance(i, (int, slice)) or i is None or i is Ellipsis for i in statics["index"]])
     ):
@@ -82,25 +82,25 @@ def kernel(op: Op, generators: Generators) -> Kernel:
     rule: Any = op.rule
     if isinstance(rule.fn, np.ufunc) and not op.statics and rule.fn.nout == 1:
         return _KEYWORD_ONLY.get(rule.fn) or rule.fn
-    if rule is reduction._sum:
+    if rule is reduction.sum_p:
         return _folded(np.add.reduce, op.statics["axis"], op.statics["keepdims"])
     if rule in _EXTREMA:
         return _folded(rule.fn, op.statics["axis"], op.statics["keepdims"])
-    if rule is elementwise_._where:
+    if rule is elementwise_.where_p:
         return _where
-    if rule is contraction._matmul:
+    if rule is contraction.matmul_p:
         return _product(op)
-    if rule is contraction._dot:
+    if rule is contraction.dot_p:
         return np.vecdot if op.dtype.kind == "f" else functools.partial(_plain, rule.fn, op.statics)
     if (
-        rule is indexing._scatter
+        rule is indexing.scatter_p
         and len(op.args) == 1
         and all([isinstance(i, (int, slice)) for i in op.statics["index"]])
     ):
         return functools.partial(_placed, op.statics["index"])
-    if rule is layout._astype or rule is layout._as_integer:
+    if rule is layout.astype_p or rule is layout.as_integer_p:
         return lambda x, out: np.copyto(out, x, casting="unsafe")
-    if rule is layout._concatenate:
+    if rule is layout.concatenate_p:
         return lambda *x, axis=op.statics["axis"]: np.concatenate(x[:-1], axis, out=x[-1])
     if rule is CHOICE and op.statics["test"] == finite.holds and op.statics["outcome"] and op.args[0].dtype.kind == "f":
         return _finite_choice
@@ -134,7 +134,7 @@ def is_plain(op: Op) -> bool:
 def may_differ(node: Node) -> bool:
     """Whether a node may raise an error for other values, or have another shape: all that is called plainly, and is no
     view."""
-    several = type(node._value) is tuple
+    several = type(node.raw) is tuple
     op = Op(
         node.primitive, node.operands, node.statics, None if several else node.shape, None if several else node.dtype
     )
@@ -260,7 +260,7 @@ def has_few_rows(op: Op) -> bool:
     a, b = op.args
     if not len(a.shape) == len(b.shape) == 2 or not op.dtype == a.dtype == b.dtype == np.float32 or min(b.shape) < WIDE:
         return False
-    transposed = type(b) is Op and b.rule is layout._transpose
+    transposed = type(b) is Op and b.rule is layout.transpose_p
     large = op.size * a.shape[1] > SMALL_PRODUCT or transposed and op.size > SMALL_RESULT
     if FEWEST * math.prod(a.shape) > SMALL_PRODUCT:  # too many parts
         return False
@@ -349,7 +349,7 @@ def _numbers(op: Op, generators: Generators) -> Kernel:
     return fill
 
 
-_EXTREMA = (reduction._max, reduction._min, reduction._prod, reduction._fmax, reduction._fmin)
+_EXTREMA = (reduction.max_p, reduction.min_p, reduction.prod_p, reduction.fmax_p, reduction.fmin_p)
 _SAME = (layout.alias, layout.stop_gradient, path, RULES[np.positive])
 _KEYWORD_ONLY: dict[Any, Kernel] = {  # a third position is on its way out of NumPy
     np.maximum: lambda x, y, out: np.maximum(x, y, out=out),

@@ -245,7 +245,7 @@ class Plan:
             type(node) is Node
             and node.shape == ()
             and node.id not in recorder.arrays
-            and (node.id in recorder.scalars or isinstance(node._value, np.generic))
+            and (node.id in recorder.scalars or isinstance(node.raw, np.generic))
         )
         output = Output(value, slot, None, scalar, is_python_number(node))
         self._given = [*getattr(self, "_given", []), output]

@@ -154,7 +154,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
 
     def of(value: Any) -> Any:
         if type(value) is Node:
-            return table[value.id] if value.id >= floor else constant(value._value)
+            return table[value.id] if value.id >= floor else constant(value.raw)
         return constant(value)
 
     def constant(value: Any) -> Any:
@@ -173,14 +173,14 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         if (
             type(op) is not Op
             or not is_python_number(operand)
-            or type(node._value) is tuple
+            or type(node.raw) is tuple
             or all([is_python_number(o) or type(o) in (float, int, bool) for o in node.operands])
         ):
             return op
         dtype, fn = node.dtype, node.primitive.fn
         if isinstance(fn, np.ufunc) and not node.statics:
             kinds = [
-                o._value.python if is_python_number(o) else type(o) if type(o) in (float, int, bool) else o.dtype
+                o.raw.python if is_python_number(o) else type(o) if type(o) in (float, int, bool) else o.dtype
                 for o in node.operands
             ]
             dtype = fn.resolve_dtypes((*kinds, *[None] * fn.nout))[[o is operand for o in node.operands].index(True)]
@@ -191,7 +191,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
 
     found: dict[int, int] = {}
     for node in order:
-        value = node._value
+        value = node.raw
         several = type(value) is tuple
         if node.primitive is PARAMETER or node.primitive is HELD:
             table[node.id] = constant(value)

@@ -68,7 +68,7 @@ def python_number(x: Any) -> Any:
 
 def is_python_number(node: Any) -> bool:
     """Whether a node stands for a number of Python."""
-    return type(node) is Node and isinstance(node._value, _Number)
+    return type(node) is Node and isinstance(node.raw, _Number)
 
 
 class Choice(NamedTuple):
@@ -139,11 +139,11 @@ class Recorder:
             # functions know numbers of Python by their exact type
             if any([is_python_number(o) for o in node.operands]):
                 given = [
-                    o._value.python(o._value) if is_python_number(o) else o._value if type(o) is Node else o
+                    o.raw.python(o.raw) if is_python_number(o) else o.raw if type(o) is Node else o
                     for o in node.operands
                 ]
                 value = node.primitive.fn(*given, **node.statics)
-                node._value = value if hasattr(value, "dtype") or isinstance(value, tuple) else np.asarray(value)[()]
+                node.raw = value if hasattr(value, "dtype") or isinstance(value, tuple) else np.asarray(value)[()]
         if self.later_refusal is None and not _QUIET.issuperset(np.geterr().values()):
             self.refuse_later(
                 "np.errstate asks for an error, or a call, within it, and a plan runs with all warnings off: put it"
@@ -153,7 +153,7 @@ class Recorder:
 
     def changed_in_place(self, node: Node) -> None:
         """``node += other``, and the like."""
-        if isinstance(node._value, np.ndarray) and any([np.may_share_memory(node._value, x) for x in self.inputs]):
+        if isinstance(node.raw, np.ndarray) and any([np.may_share_memory(node.raw, x) for x in self.inputs]):
             self.refuse(
                 "it changes an argument in place, which a plan would not do: write a = a + 1 for a += 1, and return the"
                 " new array"
@@ -249,8 +249,8 @@ class Recorder:
         if node.id in self.forgotten or node.primitive is HELD:
             return False
         self.forgotten.add(node.id)
-        if type(node._value) is np.ndarray and node._value.nbytes > 4096:
-            node._value = np.broadcast_to(np.zeros((), node.dtype), node.shape)
+        if type(node.raw) is np.ndarray and node.raw.nbytes > 4096:
+            node.raw = np.broadcast_to(np.zeros((), node.dtype), node.shape)
         return True
 
     def within(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -270,7 +270,7 @@ class Recorder:
     def later(
         self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False, lock: Any = None
     ) -> None:
-        arrays = [leaf._value if type(leaf) is Node else leaf for tree in trees for _, leaf in leaves(tree)]
+        arrays = [leaf.raw if type(leaf) is Node else leaf for tree in trees for _, leaf in leaves(tree)]
         if (
             now
             and self._changed is not None
@@ -311,7 +311,7 @@ class Recorder:
         if self._changed is None:
             return
         arrays, stamp = self._changed
-        stale = {node.id for node in inputs if any([np.may_share_memory(node._value, a) for a in arrays])}
+        stale = {node.id for node in inputs if any([np.may_share_memory(node.raw, a) for a in arrays])}
         fresh = {id(copy) for copy, original in self.originals.values() if any([original is a for a in arrays])}
         for node in nodes:
             if node.id > stamp and any([type(o) is Node and o.id in stale or id(o) in fresh for o in node.operands]):
@@ -366,7 +366,7 @@ _QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 
 def _values(tree: Any) -> Any:
-    return map_leaves(lambda x: x._value if type(x) is Node else x, tree)
+    return map_leaves(lambda x: x.raw if type(x) is Node else x, tree)
 
 
 class _Proxy(np.random.Generator):

@@ -28,11 +28,11 @@ def _matmul_value(a, b):
 
 
 def _matmul_left(g, out, a, b):
-    return _matmul(_side_by_side(g), _side_by_side(b).T) if a.ndim == 2 < b.ndim else _matmul(g, b.mT)
+    return matmul_p(_side_by_side(g), _side_by_side(b).T) if a.ndim == 2 < b.ndim else matmul_p(g, b.mT)
 
 
 def _matmul_right(g, out, a, b):
-    return _matmul(_rows(a).T, _rows(g)) if a.ndim > 2 == b.ndim else _matmul(a.mT, g)
+    return matmul_p(_rows(a).T, _rows(g)) if a.ndim > 2 == b.ndim else matmul_p(a.mT, g)
 
 
 def _matvec_value(a, b):
@@ -42,27 +42,27 @@ def _matvec_value(a, b):
 
 
 def _matvec_right(g, out, a, b):
-    return _matvec(_rows(a).T, np.reshape(g, -1)) if a.ndim > 2 and b.ndim == 1 else _matvec(a.mT, g)
+    return matvec_p(_rows(a).T, np.reshape(g, -1)) if a.ndim > 2 and b.ndim == 1 else matvec_p(a.mT, g)
 
 
-_matmul = primitive(
+matmul_p = primitive(
     _matmul_value, axes.contraction("ij,jk->ik", products=True), _matmul_left, _matmul_right, name="matmul"
 )
-_matvec = primitive(
+matvec_p = primitive(
     _matvec_value,
     axes.contraction("ij,j->i", products=True),
     lambda g, out, a, b: g[..., None] * b[..., None, :],
     _matvec_right,
     name="matvec",
 )
-_vecmat = primitive(
+vecmat_p = primitive(
     lambda a, b: np.matmul(a[..., None, :], b)[..., 0, :],
     axes.contraction("i,ij->j", products=True),
-    lambda g, out, a, b: _matvec(b, g),
+    lambda g, out, a, b: matvec_p(b, g),
     lambda g, out, a, b: a[..., None] * g[..., None, :],
     name="vecmat",
 )
-_dot = primitive(
+dot_p = primitive(
     lambda a, b: np.matmul(a[..., None, :], b[..., None])[..., 0, 0],
     axes.contraction("i,i->", products=True),
     lambda g, out, a, b: g[..., None] * b,
@@ -81,8 +81,8 @@ def matmul(a, b, **kwargs):
             f"np.matmul needs at least one axis, got shapes {a.shape} and {b.shape}: use * for scalars ({here()})"
         )
     if a.ndim == 1:
-        return _dot(a, b) if b.ndim == 1 else _vecmat(a, b)
-    return _matvec(a, b) if b.ndim == 1 else _matmul(a, b)
+        return dot_p(a, b) if b.ndim == 1 else vecmat_p(a, b)
+    return matvec_p(a, b) if b.ndim == 1 else matmul_p(a, b)
 
 
 def _only_dtype(name, operands, kwargs):
@@ -99,7 +99,7 @@ def matvec(x1, x2, **kwargs):
     x1, x2 = _only_dtype("matvec", (x1, x2), kwargs)
     if x1.ndim < 2 or x2.ndim < 1:
         raise ValueError(f"matvec needs matrices and vectors, got shapes {x1.shape} and {x2.shape}")
-    return _matvec(x1, x2)
+    return matvec_p(x1, x2)
 
 
 @implements(getattr(np, "vecmat", None))
@@ -107,13 +107,13 @@ def vecmat(x1, x2, **kwargs):
     x1, x2 = _only_dtype("vecmat", (x1, x2), kwargs)
     if x1.ndim < 1 or x2.ndim < 2:
         raise ValueError(f"vecmat needs vectors and matrices, got shapes {x1.shape} and {x2.shape}")
-    return _vecmat(_conjugate(x1), x2)
+    return vecmat_p(_conjugate(x1), x2)
 
 
 @implements(np.vecdot)
 def vecdot(x1, x2, axis=-1, keepdims=False, **kwargs):
     x1, x2 = [np.moveaxis(x, axis, -1) if axis != -1 else x for x in _only_dtype("vecdot", (x1, x2), kwargs)]
-    out = _dot(_conjugate(x1), x2)
+    out = dot_p(_conjugate(x1), x2)
     return np.expand_dims(out, axis) if keepdims else out
 
 
@@ -179,10 +179,10 @@ def _einsum_vjp(g, i, out, *operands, subscripts):
     terms = ins.split(",")
     others = [k for k in range(len(terms)) if k != i]
     text = ",".join([result, *[terms[k] for k in others]]) + "->" + terms[i]
-    return _einsum(g, *[operands[k] for k in others], subscripts=text)
+    return einsum_p(g, *[operands[k] for k in others], subscripts=text)
 
 
-_einsum = primitive(_einsum_value, axes.einsum, every=_einsum_vjp, name="einsum")
+einsum_p = primitive(_einsum_value, axes.einsum, every=_einsum_vjp, name="einsum")
 """A sum of products in which every letter stands once in a term, and in the result or in two terms at least."""
 
 
@@ -205,7 +205,7 @@ def einsum(*operands, optimize=False, dtype=None, order="K", casting="safe"):
     pairs = [_once(term, x, sizes) for term, x in zip(terms, arrays, strict=True)]
     counts = {letter: sum(letter in term for term, _ in pairs) for letter in sizes}
     pairs = [_summed(term, x, [c for c in term if counts[c] == 1 and c not in result]) for term, x in pairs]
-    return _einsum(*[x for _, x in pairs], subscripts=",".join(term for term, _ in pairs) + "->" + result)
+    return einsum_p(*[x for _, x in pairs], subscripts=",".join(term for term, _ in pairs) + "->" + result)
 
 
 def _once(term, x, sizes):

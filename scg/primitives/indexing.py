@@ -55,17 +55,17 @@ def _increases(i):
     return (i[0] >= 0 or i[-1] < 0) and (i[1:] > i[:-1]).all()
 
 
-_getitem = primitive(
+getitem_p = primitive(
     _getitem_value,
     axes.index,
-    every=lambda g, i, out, x, *operands, index: None if i else _scatter(g, *operands, index=index, shape=x.shape),
+    every=lambda g, i, out, x, *operands, index: None if i else scatter_p(g, *operands, index=index, shape=x.shape),
     name="getitem",
     picks=True,
 )
-_scatter = primitive(
+scatter_p = primitive(
     _scatter_value,
     axes.scatter,
-    every=lambda h, i, out, g, *operands, index, shape: None if i else _getitem(h, *operands, index=index),
+    every=lambda h, i, out, g, *operands, index, shape: None if i else getitem_p(h, *operands, index=index),
     name="scatter",
 )
 
@@ -87,7 +87,7 @@ ones is not."""
 
 def _true_axes(mask):
     """The integer index of each axis that stands for a mask; Nodes, so that a replay looks at the mask again."""
-    count = int(np.count_nonzero(mask._value))
+    count = int(np.count_nonzero(mask.raw))
     return [_true(mask, axis=axis, count=count) for axis in range(mask.ndim)]
 
 
@@ -100,7 +100,7 @@ def getitem(x, index):
     in the number of its true elements (ScgValueError). Raises ScgIndexError where the index is out of range.
     """
     if type(index) is int or type(index) is slice:
-        return _getitem(x, index=(index,))
+        return getitem_p(x, index=(index,))
     operands, template = [], []
     for i in index if type(index) is tuple else (index,):
         kind = type(i)
@@ -123,12 +123,12 @@ def getitem(x, index):
                 template.append(frozen(array if array.size else array.astype(bool if array.dtype == bool else int)))
         else:
             template.append(i)
-    return _getitem(x, *operands, index=tuple(template))
+    return getitem_p(x, *operands, index=tuple(template))
 
 
 def _check_mask(x, index):
     """NumPy's own check that a mask has the shape of the axes that it stands for, on an array that takes no memory."""
-    values = [i._value if type(i) is Node else i for i in (index if type(index) is tuple else (index,))]
+    values = [i.raw if type(i) is Node else i for i in (index if type(index) is tuple else (index,))]
     try:
         np.broadcast_to(np.False_, x.shape)[tuple(values)]
     except IndexError as error:
@@ -326,7 +326,7 @@ def diag(v, k=0):
         raise ValueError("Input must be 1- or 2-d.")
     n = v.size + abs(k)
     rows = np.arange(max(0, -k), max(0, -k) + v.size)
-    return _scatter(v, index=(frozen(rows), frozen(rows + k)), shape=(n, n))
+    return scatter_p(v, index=(frozen(rows), frozen(rows + k)), shape=(n, n))
 
 
 @implements(np.diagflat)

@@ -26,20 +26,20 @@ stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradie
 """The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, where it is so for the
 formula's sake, and in truth none."""
 
-_reshape = primitive(
+reshape_p = primitive(
     lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape"
 )
-_transpose = primitive(
+transpose_p = primitive(
     lambda x, axes: np.transpose(x, axes),
     axes.transpose,
     lambda g, out, x, axes: np.transpose(g, sorted(range(len(axes)), key=axes.__getitem__)),
     name="transpose",
 )
-_broadcast_to = primitive(
+broadcast_to_p = primitive(
     lambda x, shape: np.broadcast_to(x, shape), axes.broadcast_to, lambda g, out, x, shape: g, name="broadcast_to"
 )
-_astype = primitive(lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype")
-_as_integer = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype")
+astype_p = primitive(lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype")
+as_integer_p = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype")
 
 
 def _part(g, i, out, *xs, axis):
@@ -53,7 +53,7 @@ def _parts(g, out, *xs, axis):
     return [g[(*whole, slice(start, stop))] for start, stop in itertools.pairwise(cuts)]
 
 
-_concatenate = primitive(
+concatenate_p = primitive(
     lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, together=_parts, name="concatenate"
 )
 
@@ -84,7 +84,7 @@ def reshape(a, /, shape, order="C", *, copy=None):
         known = math.prod([n for n in shape if n != -1])
         if shape.count(-1) == 1 and known > 0 and a.size % known == 0:
             shape = tuple([a.size // known if n == -1 else n for n in shape])
-    return _reshape(a, shape=shape)
+    return reshape_p(a, shape=shape)
 
 
 @implements(np.ravel)
@@ -94,7 +94,7 @@ def ravel(a, order="C"):
 
 @implements(np.transpose)
 def transpose(a, axes=None):
-    return _transpose(
+    return transpose_p(
         a, axes=tuple(range(a.ndim))[::-1] if axes is None else normalize_axis_tuple(axes, a.ndim, "axes")
     )
 
@@ -111,7 +111,7 @@ def swapaxes(a, axis1, axis2):
     order = list(range(a.ndim))
     i, j = normalize_axis_index(axis1, a.ndim), normalize_axis_index(axis2, a.ndim)
     order[i], order[j] = j, i
-    return _transpose(a, axes=tuple(order))
+    return transpose_p(a, axes=tuple(order))
 
 
 @implements(np.moveaxis)
@@ -125,7 +125,7 @@ def moveaxis(a, source, destination):
     order = [i for i in range(a.ndim) if i not in sources]
     for to, origin in sorted(zip(destinations, sources, strict=True)):
         order.insert(to, origin)
-    return _transpose(a, axes=tuple(order))
+    return transpose_p(a, axes=tuple(order))
 
 
 @implements(np.rollaxis)
@@ -138,11 +138,11 @@ def rollaxis(a, axis, start=0):
 @implements(np.squeeze)
 def squeeze(a, axis=None):
     if axis is None:
-        return _reshape(a, shape=tuple([n for n in a.shape if n != 1]))
+        return reshape_p(a, shape=tuple([n for n in a.shape if n != 1]))
     gone = normalize_axis_tuple(axis, a.ndim)
     if any(a.shape[i] != 1 for i in gone):
         raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
-    return _reshape(a, shape=tuple([n for i, n in enumerate(a.shape) if i not in gone]))
+    return reshape_p(a, shape=tuple([n for i, n in enumerate(a.shape) if i not in gone]))
 
 
 @implements(np.expand_dims)
@@ -151,7 +151,7 @@ def expand_dims(a, axis):
     ndim = a.ndim + len(axis)
     new = normalize_axis_tuple(axis, ndim)
     shape = iter(a.shape)
-    return _reshape(a, shape=tuple([1 if i in new else next(shape) for i in range(ndim)]))
+    return reshape_p(a, shape=tuple([1 if i in new else next(shape) for i in range(ndim)]))
 
 
 def _atleast(ndim, *arys):
@@ -195,7 +195,7 @@ def atleast_3d(*arys):
 
 @implements(np.broadcast_to)
 def broadcast_to(array, shape, subok=False):
-    return _broadcast_to(
+    return broadcast_to_p(
         array, shape=tuple([operator.index(n) for n in shape]) if np.iterable(shape) else (operator.index(shape),)
     )
 
@@ -225,7 +225,7 @@ def astype(x, dtype, /, *, copy=True, device=None, order="K", casting="unsafe", 
         raise ScgTypeError(f"a node holds numbers, not {dtype}: use node.value.astype({str(dtype)!r}) ({here()})")
     if not np.can_cast(x.dtype, dtype, casting):
         raise TypeError(f"Cannot cast array data from {x.dtype!r} to {dtype!r} according to the rule {casting!r}")
-    return x if x.dtype == dtype else (_astype if dtype.kind in "fc" else _as_integer)(x, dtype=dtype)
+    return x if x.dtype == dtype else (astype_p if dtype.kind in "fc" else as_integer_p)(x, dtype=dtype)
 
 
 @implements(np.copy)
@@ -244,7 +244,7 @@ def concatenate(arrays, /, axis=0, *, dtype=None, casting="same_kind"):
         if not all(np.can_cast(x.dtype, dtype, casting) for x in arrays):
             raise TypeError(f"Cannot cast to {np.dtype(dtype)} according to the rule {casting!r}")
         arrays = [x.astype(dtype) for x in arrays]
-    return _concatenate(*arrays, axis=normalize_axis_index(axis, arrays[0].ndim))
+    return concatenate_p(*arrays, axis=normalize_axis_index(axis, arrays[0].ndim))
 
 
 @implements(np.stack)
@@ -254,7 +254,7 @@ def stack(arrays, axis=0, *, dtype=None, casting="same_kind"):
         raise ValueError(f"all input arrays must have the same shape, got {[x.shape for x in arrays]}")
     axis = normalize_axis_index(axis, arrays[0].ndim + 1)
     return concatenate(
-        [_reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in arrays], axis, dtype=dtype, casting=casting
+        [reshape_p(x, shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in arrays], axis, dtype=dtype, casting=casting
     )
 
 

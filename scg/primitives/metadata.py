@@ -27,7 +27,7 @@ def static(*callables):
 
 
 def _plain(value):
-    return value._value if type(value) is Node else value
+    return value.raw if type(value) is Node else value
 
 
 # shapes, types and text

@@ -32,12 +32,12 @@ def nanprod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, wh
 
 @implements(np.nanmax)
 def nanmax(a, axis=None, out=None, keepdims=False, initial=None, where=True):
-    return fold(reduction._fmax, np.fmax, None, a, axis, None, out, keepdims, initial, where)
+    return fold(reduction.fmax_p, np.fmax, None, a, axis, None, out, keepdims, initial, where)
 
 
 @implements(np.nanmin)
 def nanmin(a, axis=None, out=None, keepdims=False, initial=None, where=True):
-    return fold(reduction._fmin, np.fmin, None, a, axis, None, out, keepdims, initial, where)
+    return fold(reduction.fmin_p, np.fmin, None, a, axis, None, out, keepdims, initial, where)
 
 
 @implements(np.nancumsum)
@@ -61,7 +61,7 @@ def nanvar(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=
     """np.var of what is present; NaN where no more than ddof elements are."""
     no_buffer(out)
     kind = {} if mean is None else {"mean": mean}
-    present, ddof = _present(a, where), reduction._ddof(ddof, correction)
+    present, ddof = _present(a, where), reduction.ddof_of(ddof, correction)
     result = np.var(_without_nan(a, 0), axis=axis, dtype=dtype, ddof=ddof, keepdims=keepdims, where=present, **kind)
     return _or_nan(result, np.sum(present, axis=axis, keepdims=keepdims) <= ddof)
 

@@ -70,10 +70,10 @@ def _equal_shares(g, out, x, axis, keepdims):
     return np.where(reached, kept(g, x, axis, keepdims) / count, 0)
 
 
-_sum = primitive(
+sum_p = primitive(
     np.add.reduce, axes.reduction, lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims), name="sum"
 )
-_prod = primitive(
+prod_p = primitive(
     np.multiply.reduce,
     axes.reduction,
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims) * _product_of_others(x, axis),
@@ -95,7 +95,7 @@ def _place(positions):
     return place
 
 
-_max, _min, _fmax, _fmin = [
+max_p, min_p, fmax_p, fmin_p = [
     primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name, kinks=_place(positions))
     for ufunc, name, positions in (
         (np.maximum, "max", np.argmax),
@@ -182,29 +182,29 @@ def fold(base, combine, neutral, a, axis, dtype, out, keepdims, initial, where):
     if dtype is not None:
         a = a.astype(dtype)
     if neutral is None and initial is not None and a.size == 0:  # an extremum of nothing is ``initial``
-        base, combine = _sum, np.add
+        base, combine = sum_p, np.add
     result = base(a, axis=axis_tuple(axis, a.ndim), keepdims=bool(keepdims))
     return result if initial is None else combine(result, initial)
 
 
 @implements(np.sum)
 def sum(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True):
-    return fold(_sum, np.add, 0, a, axis, dtype, out, keepdims, initial, where)
+    return fold(sum_p, np.add, 0, a, axis, dtype, out, keepdims, initial, where)
 
 
 @implements(np.prod)
 def prod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True):
-    return fold(_prod, np.multiply, 1, a, axis, dtype, out, keepdims, initial, where)
+    return fold(prod_p, np.multiply, 1, a, axis, dtype, out, keepdims, initial, where)
 
 
 @implements(np.max, np.amax)
 def max(a, axis=None, out=None, keepdims=False, initial=None, where=True):
-    return fold(_max, np.maximum, None, a, axis, None, out, keepdims, initial, where)
+    return fold(max_p, np.maximum, None, a, axis, None, out, keepdims, initial, where)
 
 
 @implements(np.min, np.amin)
 def min(a, axis=None, out=None, keepdims=False, initial=None, where=True):
-    return fold(_min, np.minimum, None, a, axis, None, out, keepdims, initial, where)
+    return fold(min_p, np.minimum, None, a, axis, None, out, keepdims, initial, where)
 
 
 @implements(np.all)
@@ -261,9 +261,9 @@ def _reduce(ufunc, base, neutral):
         return fold(base, ufunc, neutral, array, axis, dtype, None, keepdims, initial, where)
 
 
-_FOLDS = [(np.add, _sum, 0), (np.multiply, _prod, 1), (np.hypot, _norm, 0)]
+_FOLDS = [(np.add, sum_p, 0), (np.multiply, prod_p, 1), (np.hypot, _norm, 0)]
 _FOLDS += [(np.logaddexp, _log_sum_exp(False), -math.inf), (np.logaddexp2, _log_sum_exp(True), -math.inf)]
-_FOLDS += [(np.maximum, _max, None), (np.minimum, _min, None), (np.fmax, _fmax, None), (np.fmin, _fmin, None)]
+_FOLDS += [(np.maximum, max_p, None), (np.minimum, min_p, None), (np.fmax, fmax_p, None), (np.fmin, fmin_p, None)]
 _FOLDS += [
     (np.logical_and, _all, True),
     (np.logical_or, _any, False),
@@ -299,7 +299,7 @@ def _count(a, axis, keepdims, where, dtype):
 def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
     """sum |a - mean|^2 / max(n - ddof, 0)."""
     no_buffer(out)
-    a, ddof = as_array(a), _ddof(ddof, correction)
+    a, ddof = as_array(a), ddof_of(ddof, correction)
     if dtype is None and a.dtype == np.float16:
         return var(a, axis, np.float32, None, ddof, keepdims, where=where, mean=mean).astype(np.float16)
     deviation = a - (np.mean(a, axis=axis, dtype=dtype, keepdims=True, where=where) if mean is None else mean)
@@ -308,7 +308,7 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=Tru
     return total / (np.maximum(freedom, 0) if where is not True else freedom if freedom > 0 else 0)
 
 
-def _ddof(ddof, correction):
+def ddof_of(ddof, correction):
     if correction is None:
         return ddof
     if ddof != 0:

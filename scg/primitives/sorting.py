@@ -214,7 +214,7 @@ def bincount(x, /, weights=None, minlength=0):
     """sum of the weights (or the number) of the elements with x = 0, 1, ...; linear in the weights, whose dtype it
     keeps."""
     x = as_array(x)
-    values = x._value if type(x) is Node else x
+    values = x.raw if type(x) is Node else x
     if values.ndim != 1 or values.dtype.kind not in "iub" or settled(_any_negative, x):
         raise ScgValueError(
             f"bincount needs one axis of integers >= 0, got {values.dtype} of shape {values.shape} ({here()})"

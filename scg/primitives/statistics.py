@@ -94,7 +94,7 @@ def _quantile(a, q, axis, method, keepdims, weights, without_nan):
         )
     if not settled(lambda q: np.min(q, initial=1) >= 0 and np.max(q, initial=0) <= 1, q):
         raise ScgValueError(
-            f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {q._value if strong else q} ({here()})"
+            f"quantiles must lie in [0, 1] (percentiles in [0, 100]), got {q.raw if strong else q} ({here()})"
         )
     if without_nan and a.size == 0:
         return np.mean(a, axis=axis, keepdims=keepdims)

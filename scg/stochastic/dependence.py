@@ -21,7 +21,7 @@ from scg.core.axes import mixed
 from scg.core.backward import estimate
 from scg.core.node import Node, primitive
 from scg.core.replay import shared
-from scg.primitives.indexing import _scatter
+from scg.primitives.indexing import scatter_p
 
 Labels = tuple[tuple[tuple[Any, int], ...], ...]
 
@@ -102,7 +102,7 @@ class Influence:
                         after = before
                     elif type(before) is list:
                         after = before[node.statics["index"]]
-                    elif node.primitive.axes is axes.elementwise and operand._value.shape == node._value.shape:
+                    elif node.primitive.axes is axes.elementwise and operand.raw.shape == node.raw.shape:
                         after = before
                     elif (
                         k == 0
@@ -110,11 +110,11 @@ class Influence:
                         and node.primitive.axes is axes.index
                         and axes.is_basic(node.statics["index"])
                     ):
-                        after = _each(before, _indexed, node.statics["index"], operand._value.shape)
+                        after = _each(before, _indexed, node.statics["index"], operand.raw.shape)
                     else:
                         alignments = alignments or _alignments(node)
                         after = [_each(before, _aligned, k, alignment) for alignment in alignments]
-                        after = after if type(node._value) is tuple else after[0]
+                        after = after if type(node.raw) is tuple else after[0]
                     found = after if found is None or found is after else _joined(found, after)
                 if self.chosen:
                     chosen |= self.chosen.get(operand.id, 0)
@@ -165,12 +165,9 @@ class Influence:
             }
             return _joined(before, new)
 
-        if type(node._value) is tuple:
-            return [
-                freed(value, before)
-                for value, before in zip(node._value, found or [{}] * len(node._value), strict=True)
-            ]
-        return freed(node._value, found or {})
+        if type(node.raw) is tuple:
+            return [freed(value, before) for value, before in zip(node.raw, found or [{}] * len(node.raw), strict=True)]
+        return freed(node.raw, found or {})
 
 
 def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int, Any]:
@@ -184,7 +181,7 @@ def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int,
 
 def _alignments(node: Node) -> list[Any]:
     """How the axes of each result of a node follow from those of its operands."""
-    rule, value, shapes = node.primitive.axes or mixed, node._value, [getattr(o, "shape", ()) for o in node.operands]
+    rule, value, shapes = node.primitive.axes or mixed, node.raw, [getattr(o, "shape", ()) for o in node.operands]
     if type(value) is tuple:
         return [rule.align_result(j, shapes, v.shape, node.statics) for j, v in enumerate(value)]
     return [rule.align(shapes, value.shape, node.statics)]
@@ -314,7 +311,7 @@ def unpicked(array: Any, tie: Tie, lead: int = 0) -> Any:
             axis = lead + a
             shape = array.shape[:axis] + (tie.batch[a],) + array.shape[axis + 1 :]
             array = np.broadcast_to(array, array.shape[:axis] + (len(pick),) + array.shape[axis + 1 :])
-            array = _scatter(array, index=(*[slice(None)] * axis, np.array(pick)), shape=shape)
+            array = scatter_p(array, index=(*[slice(None)] * axis, np.array(pick)), shape=shape)
     return array
 
 

@@ -27,7 +27,7 @@ from scg.stochastic.surrogate import surrogate
 
 # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the
 # process
-_BLOCK = 2**24
+BLOCK = 2**24
 
 
 def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
@@ -63,7 +63,7 @@ class _Again:
     def gradient(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Any:
         args, kwargs = self._arguments(parameters, rng)
         with overridden(bindings):
-            lifted, inputs, structure = lift(self.fn, args, self.argnums)
+            lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
             cost = run(self.fn, lifted, kwargs)
         if type(cost) is not Node:  # no parameter and no draw leads to it this time
             check_plain(cost)
@@ -76,7 +76,7 @@ class _Again:
         args, kwargs = self._arguments(parameters, rng)
         with overridden(bindings):
             graph = trace(self.fn, *args, argnums=self.argnums, **kwargs)
-        graph._bindings = dict(bindings)
+        graph.bindings = dict(bindings)
         return graph
 
     def _arguments(self, parameters: Any, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
@@ -126,7 +126,7 @@ class Graph:
         self.cost = cost
         self.parameters = [n for n in order if n.primitive.name == "parameter"] if parameters is None else parameters
         self.stochastic = _named([node for node in order if is_stochastic(node)])
-        self._again, self._bindings, self._constants = again, dict(bindings or {}), constants
+        self.again, self.bindings, self._constants = again, dict(bindings or {}), constants
 
     @property
     def is_complete(self) -> bool:
@@ -186,9 +186,9 @@ class Graph:
         cost = resample(
             self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()}
         )
-        kept = {name: estimator for name, estimator in self._bindings.items() if name not in wanted}
+        kept = {name: estimator for name, estimator in self.bindings.items() if name not in wanted}
         return Graph(
-            cost, self.parameters, again=self._again, bindings={**kept, **wanted, **found}, constants=self._constants
+            cost, self.parameters, again=self.again, bindings={**kept, **wanted, **found}, constants=self._constants
         )
 
     def surrogate(self, order: int | None = None) -> Node:
@@ -219,14 +219,14 @@ class Graph:
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"new draws need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
         if self._constants is not None and rng is not None:
-            if self._again is None or replicates is not None or values:
+            if self.again is None or replicates is not None or values:
                 self.require_nodes("Graph.run with new draws")
             return self._fresh(rng, parameters)
         nodes = [leaf for _, leaf in leaves(self.parameters)]
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
         for node, leaf in zip(nodes, given, strict=True):
-            value = _numbers(leaf._value if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(
+            value = _numbers(leaf.raw if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(
                 node.dtype, copy=False
             )
             shape = node.shape if replicates is None else (replicates, *node.shape)
@@ -248,7 +248,7 @@ class Graph:
         batched = list(replaced) if replicates is not None else []
         cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
         return Graph(
-            cost, rebuild(self.parameters, iter(new)), again=None, bindings=self._bindings, constants=self._constants
+            cost, rebuild(self.parameters, iter(new)), again=None, bindings=self.bindings, constants=self._constants
         )
 
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
@@ -260,7 +260,7 @@ class Graph:
         """
         if replicates is None:
             if rng is None:
-                return self._pulled(self.cost, self.parameters)
+                return self.pulled(self.cost, self.parameters)
             try:
                 return self.run(rng=rng).gradients()
             except GuardError:
@@ -271,13 +271,13 @@ class Graph:
         if self._constants is not None:
             return self._each(rng, replicates)
         if RECORDER.get() is not None:  # in a plan, which has buffers of its own, all replicates are one block
-            found = self._recorded[0]
+            found = self.recorded[0]
             new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
             return rebuild(
                 self.parameters,
                 (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
             )
-        block = max(1, _BLOCK // self._recorded[1])
+        block = max(1, BLOCK // self.recorded[1])
         targets = [leaf for _, leaf in leaves(self.parameters)]
         out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
         for start in range(0, replicates, block):
@@ -286,7 +286,7 @@ class Graph:
         return rebuild(self.parameters, iter(out))
 
     @cached_property
-    def _recorded(self) -> tuple[list[Any], int]:
+    def recorded(self) -> tuple[list[Any], int]:
         """The gradient as nodes, which a replay with other draws evaluates; and the bytes of all arrays on the way."""
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
@@ -296,11 +296,11 @@ class Graph:
         finally:
             RECORDER.reset(token)
         nodes = ancestors([g for g in found if type(g) is Node], guards=True)
-        return found, sum([node._value.nbytes for node in nodes if not isinstance(node._value, tuple)]) or 8
+        return found, sum([node.raw.nbytes for node in nodes if not isinstance(node.raw, tuple)]) or 8
 
     def _replicated(self, rng: np.random.Generator, size: int) -> list[Any]:
         """One block of replicates: only what depends on a draw has the leading axis, the parameters do not."""
-        found = self._recorded[0]
+        found = self.recorded[0]
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 new = iter(
@@ -314,12 +314,12 @@ class Graph:
         # a zero may have to absorb what this recording did not meet
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
             fresh = self.run(rng=rng, replicates=size)
-            return [leaf for _, leaf in leaves(self._pulled(np.sum(fresh.cost), fresh.parameters))]
+            return [leaf for _, leaf in leaves(self.pulled(np.sum(fresh.cost), fresh.parameters))]
         return arrays
 
     def __repr__(self) -> str:
         return (
-            f"<Graph of {len(self.nodes)} nodes, cost {self.cost._value:.6g}:"
+            f"<Graph of {len(self.nodes)} nodes, cost {self.cost.raw:.6g}:"
             f" {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no draws'}>"
         )
 
@@ -362,14 +362,14 @@ class Graph:
             )
         return self.stochastic[name]
 
-    def _pulled(self, cost: Node, parameters: Any) -> Any:
+    def pulled(self, cost: Node, parameters: Any) -> Any:
         targets = [leaf for _, leaf in leaves(parameters)]
         loss = surrogate(cost, 1)
         return rebuild(parameters, iter(pull([loss], [np.ones((), loss.dtype)], targets)))
 
     def _each(self, rng: np.random.Generator, size: int) -> Any:
         """``size`` gradients, each from a run of its own of the function."""
-        if self._again is None:
+        if self.again is None:
             self.require_nodes("gradients with new draws")
         unplanned("the gradients of this graph need runs of a function of their own")
         each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
@@ -388,28 +388,28 @@ class Graph:
                     ]
                 ),
             )
-        return self._again.graph(given, rng, self._bindings)  # type: ignore[no-any-return]
+        return self.again.graph(given, rng, self.bindings)  # type: ignore[no-any-return]
 
     def _traced(self, rng: Any) -> Any:
-        if self._again is None:
+        if self.again is None:
             raise GuardError(
                 "an `if` on a draw came out otherwise, and the graph was not traced from a function that could be run"
                 f" again ({here()})"
             )
-        return self._again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self._bindings)
+        return self.again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self.bindings)
 
     def __reduce__(self) -> Any:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         rows, places = pack([self.cost, *targets])
         needed = self._constants is not None or any(node.guard is not None for node in self.nodes)
         # a lambda cannot travel, and need not where no function has to run again
-        again = self._again if needed else None
+        again = self.again if needed else None
         return _restored, (
             rows,
             places,
             rebuild(self.parameters, iter([0] * len(targets))),
             again,
-            self._bindings,
+            self.bindings,
             self._constants,
         )
 

@@ -106,7 +106,7 @@ def _looks_at(node: Node, moving: dict[int, int]) -> int:
 
 
 def _is_real(node: Node) -> bool:
-    return type(node._value) is not tuple and node.dtype.kind in "fc"
+    return type(node.raw) is not tuple and node.dtype.kind in "fc"
 
 
 def _guards(order: list[Node]) -> dict[int, Any]:
@@ -147,7 +147,7 @@ def _met(node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], e
     take the step."""
     if _is_own_order(node, consumers, ends):
         return None
-    if node.primitive.axes is not elementwise or type(node._value) is tuple:
+    if node.primitive.axes is not elementwise or type(node.raw) is tuple:
         return False
     made, edges = _made_of(node, consumers, ends)
     sources = _sources(node, moving)
@@ -166,7 +166,7 @@ def _met(node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], e
 def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> bool:
     """Whether positions by size are used only to take, from what they were found in, the elements there: in which order
     equal ones come is no matter."""
-    if node.primitive.axes is elementwise or type(node._value) is tuple or node.dtype.kind not in "iu":
+    if node.primitive.axes is elementwise or type(node.raw) is tuple or node.dtype.kind not in "iu":
         return False
     stack = [node]
     while stack:
@@ -191,7 +191,7 @@ def _made_of(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> tu
         n = stack.pop()
         out = n.id in ends
         for c in consumers.get(n.id, ()):
-            if c.primitive.axes is elementwise and type(c._value) is not tuple:
+            if c.primitive.axes is elementwise and type(c.raw) is not tuple:
                 if c.id not in made:
                     made[c.id] = c
                     stack.append(c)
@@ -242,11 +242,11 @@ class _Mover:
                 and np.broadcast_shapes(n.shape, self.shape) == self.shape
             ):
                 self.before[n.id] = n
-                stack += [o for o in n.operands if type(o) is Node and type(o._value) is not tuple]
+                stack += [o for o in n.operands if type(o) is Node and type(o.raw) is not tuple]
 
     def value(self, x: Any) -> Any:
         """The chosen elements of a node or of an array."""
-        x = np.asarray(x._value if type(x) is Node else x)
+        x = np.asarray(x.raw if type(x) is Node else x)
         return np.broadcast_to(x, self.shape)[self.index]
 
     def run(self, moved: Node, values: Any) -> dict[int, Any]:
@@ -376,14 +376,14 @@ def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:
     def at(end: int, s: Any) -> tuple[Any, Any]:
         """The sides and the cost at parts ``s`` of the way to one of the other values."""
         held = {
-            n: np.asarray(n._value + np.reshape(s, (-1, *[1] * n.ndim)) * (x[end] - n._value), n.dtype)
+            n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[end] - n.raw), n.dtype)
             for n, x in others.items()
         }
         return sides([node], held, len(s))[0], np.broadcast_to(replay(cost, held, leaves), len(s))
 
     try:
         with np.errstate(all="ignore"):
-            there, here_ = sides([node], others, _RUNS)[0], sides([node], {n: n._value[None] for n in leaves}, 1)[0]
+            there, here_ = sides([node], others, _RUNS)[0], sides([node], {n: n.raw[None] for n in leaves}, 1)[0]
             beyond = np.flatnonzero(np.any(there != here_, axis=1))[:_LINES]
             grid = np.linspace(0, 1, _POINTS)
             for end in beyond.tolist():

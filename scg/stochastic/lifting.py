@@ -125,9 +125,9 @@ def check_plain(cost: Any) -> None:
 
 def check_differentiable(node: Node) -> None:
     """Raise NotDifferentiable unless the node is one real floating-point array."""
-    if isinstance(node._value, tuple) or node.dtype.kind != "f":
-        dtype = "several results" if isinstance(node._value, tuple) else node.dtype
-        hint = "; multiply it by 1.0" if not isinstance(node._value, tuple) and node.dtype.kind in "biu" else ""
+    if isinstance(node.raw, tuple) or node.dtype.kind != "f":
+        dtype = "several results" if isinstance(node.raw, tuple) else node.dtype
+        hint = "; multiply it by 1.0" if not isinstance(node.raw, tuple) and node.dtype.kind in "biu" else ""
         raise NotDifferentiable(
             f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line}{hint}"
             f" ({here()})"

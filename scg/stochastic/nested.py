@@ -56,7 +56,7 @@ def values(roots: list[Node]) -> list[Node]:
     def visit(node: Node) -> Any:
         made = node.primitive
         if made is box or made is first_order:
-            table[node.id] = parameter(node._value)
+            table[node.id] = parameter(node.raw)
         elif made is only_once or made is accounted or _is_held(node):
             x: Any = node.operands[0]
             x = table.get(x.id, x) if type(x) is Node else parameter(x)
@@ -119,7 +119,7 @@ def _followed(node: Node, table: dict[int, Any]) -> Node:
         else accounted(layout.stop_gradient(node), node)
     )
     statics = {key: value for key, value in node.statics.items() if key == "name" and not own}
-    return record(path, (z, *site.distribution.parameters.values()), {**statics, "site": site}, node._value)
+    return record(path, (z, *site.distribution.parameters.values()), {**statics, "site": site}, node.raw)
 
 
 @final

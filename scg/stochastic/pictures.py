@@ -95,7 +95,7 @@ def text(cost: Node, nodes: list[Node], names: dict[int, str]) -> str:
     lines = []
     for i, (kind, label) in drawn.nodes.items():
         mark = {"draw": "○", "noise": "·", "parameter": "θ", "cost": "■", "plain": "□"}[kind]
-        value = by_id[i]._value
+        value = by_id[i].raw
         shape = f"{len(value)} results" if isinstance(value, tuple) else f"{value.dtype}{list(value.shape)}"
         lines.append(
             (

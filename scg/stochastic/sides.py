@@ -17,7 +17,7 @@ def is_break(node: Node) -> bool:
     if not rule.jumps or "site" in node.statics:
         return False
     moving = [o for o in node.operands if type(o) is Node]  # what is made of truths and integers changes where they do
-    return any(type(o._value) is tuple or o.dtype.kind in "fc" for o in moving)
+    return any(type(o.raw) is tuple or o.dtype.kind in "fc" for o in moving)
 
 
 def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:

@@ -20,7 +20,7 @@ from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
 from scg.distributions.entry import sample_shape
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.primitives.indexing import _getitem
+from scg.primitives.indexing import getitem_p
 from scg.stochastic.estimator import Accounted, Estimator
 
 
@@ -231,7 +231,7 @@ class Minibatch(NamedTuple):
         n, given = self.index.statics["site"].distribution.n, np.shape(data) if type(data) is not Node else data.shape
         if given[:1] != (n,):
             raise ScgValueError(f"this minibatch is of {n} rows, got data of shape {given} ({here()})")
-        return _getitem(data, self.index, index=(Slot(1),))
+        return getitem_p(data, self.index, index=(Slot(1),))
 
 
 def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None = None) -> Minibatch:
@@ -259,7 +259,7 @@ def _place(site: Site) -> Node:
     parameters = tuple(site.distribution.parameters.values())
     statics: dict[str, Any] = {"site": site} if site.name is None else {"site": site, "name": site.name}
     if type(value) is Node:
-        return record(path, (value, *parameters), statics, value._value, 3)
+        return record(path, (value, *parameters), statics, value.raw, 3)
     value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
     node = record(draw, parameters, {**statics, "value": value}, value, 3)
     return node if recorder is None else recorder.drawn(node, site.rng)
@@ -294,7 +294,7 @@ def resample(
     same: set[int] = set()
 
     def kept(node: Node) -> Any:
-        return node if create_graph else node._value
+        return node if create_graph else node.raw
 
     order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
 
@@ -317,7 +317,7 @@ def resample(
             and rng is None
         ):
             # with an ``if`` of the new graph
-            table[node.id] = kept(record(node.primitive, node.operands, node.statics, node._value))
+            table[node.id] = kept(record(node.primitive, node.operands, node.statics, node.raw))
             same.add(node.id)
             return table[node.id]
         # a node that was only rebound has its value still, and so have the draws that depend on it
@@ -329,7 +329,7 @@ def resample(
         anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
         if not (anew or changed or node.id in values):
             return NotImplemented
-        fresh = _with_parameters(node, site, table, leading, length, size if rng is not None else None)
+        fresh = with_parameters(node, site, table, leading, length, size if rng is not None else None)
         if checked and changed:
             try:
                 fresh.distribution.recheck()
@@ -353,14 +353,14 @@ def resample(
             # the same value under another rule
             rebound = replace(fresh, estimator=bound)
             table[node.id] = record(
-                draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": rebound}, node._value
+                draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": rebound}, node.raw
             )
         elif anew:
             table[node.id] = kept(place(replace(fresh, estimator=bound, rng=rng or site.rng)))
         else:
             z = table.get(node.operands[0].id, node.operands[0])
             operands = (z, *fresh.distribution.parameters.values())
-            value = z._value if type(z) is Node else z
+            value = z.raw if type(z) is Node else z
             table[node.id] = record(path, operands, {**node.statics, "site": fresh}, value) if create_graph else value
         if fresh.lead > site.lead or node.id in values and size is not None:
             leading.add(node.id)
@@ -370,16 +370,14 @@ def resample(
 
 
 def _is_same(before: Node, after: Any) -> bool:
-    return np.array_equal(
-        before._value, after._value if type(after) is Node else after, equal_nan=before.dtype.kind == "f"
-    )
+    return np.array_equal(before.raw, after.raw if type(after) is Node else after, equal_nan=before.dtype.kind == "f")
 
 
 def _is_plain(estimator: Estimator) -> bool:
     return type(estimator).draw is Estimator.draw
 
 
-def _with_parameters(
+def with_parameters(
     node: Node, site: Site, table: dict[int, Any], leading: set[int], length: int, size: int | None
 ) -> Site:
     """The site with the parameters that ``table`` has, and with a replicate axis in front where they, or ``size``, call

@@ -83,14 +83,14 @@ def expanded(cost: Node, order: int | None = None, floor: int = -1, graph: bool 
         nodes = leading([cost], floor)
     found = _among(nodes, [cost])
     before = [site for node in nodes if node.primitive is accounted for site in accounts(node)]
-    _refuse_steps(cost, found, nodes)
+    refuse_steps(cost, found, nodes)
     if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
         refuse_moving_jumps(cost, nodes, _fixed(nodes) if RECORDER.get() is not None else ())
     if not found:
         return cost, before
     extras = [
         e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape)
-        for e in _expansions(cost, found, nodes, order, graph, [0])
+        for e in expansions(cost, found, nodes, order, graph, [0])
     ]
     plain = cost
     for extra in extras:  # zeros, but costs themselves from the second derivative on
@@ -167,7 +167,7 @@ def _fixed(order: list[Node]) -> set[int]:
     return fixed
 
 
-def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
+def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
     """Raise EstimatorError where a term of the cost depends on draws whose rule differentiates it (pathwise, REBAR)
     through steps alone: its derivative is zero, that of its mean is not."""
     rules = {node: node.statics["site"].estimator for node in found}
@@ -199,7 +199,7 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
             smooth = (
                 node.primitive is draw
                 or node.primitive.differentiable
-                and (type(node._value) is tuple or node.dtype.kind in "fc")
+                and (type(node.raw) is tuple or node.dtype.kind in "fc")
             )
             moves[node.id] = smooth and any(known)
     region = {cost.id}
@@ -215,7 +215,7 @@ def _refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
                 )
 
 
-def _expansions(
+def expansions(
     cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool, spent: list[int], depth: int = 1
 ) -> Iterable[Node]:
     """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that
@@ -233,7 +233,7 @@ def _expansions(
             yield extra
             if order is None or order > depth:
                 inner = ancestors([extra], node.id + 1, guards=True)
-                spent[0] += sum([n.size for n in inner if type(n._value) is not tuple])
+                spent[0] += sum([n.size for n in inner if type(n.raw) is not tuple])
                 if spent[0] > MOST:
                     raise EstimatorError(
                         f"{node.statics['site']}, drawn at {node.line}: a surrogate right to any order adds a zero for"
@@ -241,7 +241,7 @@ def _expansions(
                         f" more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or scg.hvp,"
                         f" or use ScoreFunction() on some of them ({here()})"
                     )
-                yield from _expansions(extra, _among(inner, [extra]), inner, order, graph, spent, depth + 1)
+                yield from expansions(extra, _among(inner, [extra]), inner, order, graph, spent, depth + 1)
 
 
 def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
@@ -330,7 +330,7 @@ class Downstream:
         finally:
             _INNER.reset(token)
         slope = pull([loss], [np.ones((), cost.dtype)], [x], graph)[0]
-        return (terms if graph else [t._value for t in terms]), slope
+        return (terms if graph else [t.raw for t in terms]), slope
 
     def mixing(self) -> dict[tuple[int, ...], list[Any]]:
         """The costs, by the axes of the draw whose elements they mix."""
@@ -396,7 +396,7 @@ class Downstream:
         for m, index in enumerate(itertools.product(*positions)):
             place = dict(zip(axes, index, strict=True))
             chosen[(m, *[place.get(a, 0) for a in range(len(shape) + event)])] = True
-        tried = np.where(chosen, values[:, None], self.node if self.graph else self.node._value)
+        tried = np.where(chosen, values[:, None], self.node if self.graph else self.node.raw)
         found = self._evaluated(np.reshape(tried, (-1, *self.node.shape)), parts)
         total: Any = 0
         for value, (_, weight, tie) in zip(found, parts, strict=True):
@@ -416,7 +416,7 @@ class Downstream:
         values = np.asarray(values, self.node.dtype) if type(values) is not Node else values
         values = np.broadcast_to(values, (values.shape[0], *self.node.shape))
         found = resample([term for term, _, _ in parts], {self.node: values}, [self.node], create_graph=self.graph)
-        return found if self.graph else [f._value if type(f) is Node else f for f in found]
+        return found if self.graph else [f.raw if type(f) is Node else f for f in found]
 
 
 def score(node: Node) -> Any:

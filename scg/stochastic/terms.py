@@ -68,7 +68,7 @@ class Terms:
         key = term.id, id(weight), tie, graph
         found = self._known.get(key)
         if found is None:
-            value = (term if graph else term._value) * weight
+            value = (term if graph else term.raw) * weight
             found = self._known[key] = unpicked(gather(value, tie), tie)
         return found
 
@@ -77,8 +77,8 @@ class Terms:
         on parameters and ``graph``."""
         seeds: dict[int, list[tuple[int, Any]]] = {self.cost.id: [(-1, np.ones(self.cost.shape, self.cost.dtype))]}
         for node, inner in self.sums:
-            arguments = [o if graph or type(o) is not Node else o._value for o in node.operands]
-            rule, out = node.primitive, node if graph else node._value
+            arguments = [o if graph or type(o) is not Node else o.raw for o in node.operands]
+            rule, out = node.primitive, node if graph else node.raw
             for k, through in inner:
                 operand = node.operands[k]
                 # the weight of a whole number is none
@@ -214,14 +214,14 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
 
 
 _MULTIPLY = RULES[np.multiply]
-_FIRST_ONLY = frozenset([RULES[np.divide], indexing._getitem])  # linear in the first operand
+_FIRST_ONLY = frozenset([RULES[np.divide], indexing.getitem_p])  # linear in the first operand
 _PLAIN = frozenset(
     [
         *[RULES[fn] for fn in (np.add, np.subtract, np.negative, np.positive)],
-        layout._reshape,
-        layout._transpose,
-        layout._broadcast_to,
+        layout.reshape_p,
+        layout.transpose_p,
+        layout.broadcast_to_p,
     ]
-    + [layout._concatenate, layout.alias, reduction._sum]
+    + [layout.concatenate_p, layout.alias, reduction.sum_p]
 )
 _SUMS = _PLAIN | _FIRST_ONLY | {_MULTIPLY}

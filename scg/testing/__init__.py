@@ -17,6 +17,20 @@ from scg.testing.sabotage import Saboteur, saboteurs
 from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
 
 # and the module of each
+__all__ = [
+    "BiasReport",
+    "Checked",
+    "Program",
+    "Saboteur",
+    "Verdict",
+    "assert_bias",
+    "assert_unbiased",
+    "check_distribution",
+    "check_gradient",
+    "judge",
+    "saboteurs",
+]
+
 _STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "laws"}
 
 

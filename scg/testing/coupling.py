@@ -39,7 +39,7 @@ def _coupled(law: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     if law.has(Reparameterizable):
         noise, size = noise_of(law, shape)
         value = transported(law, noise.sample_as(rng, size, law.dtype))
-        return value._value if type(value) is Node else value
+        return value.raw if type(value) is Node else value
     if isinstance(law, Discrete) and not law.event_shape:
         return np.asarray(law.icdf(rng.random((*shape, *law.batch_shape)))).astype(law.sample(rng, (0,)).dtype)
     return law.sample(rng, shape)

@@ -49,11 +49,11 @@ class Streams:
         self.centre, self.deviation = g.mean(axis=0), g.std(axis=0)
         if self.truth is not None:
             along, self.scale = self.truth, by_leaf(graph, np.abs(self.truth))
-            rounding = precision(graph) * (self.scale + np.abs(self.centre) + abs(float(graph.cost._value)))
+            rounding = precision(graph) * (self.scale + np.abs(self.centre) + abs(float(graph.cost.raw)))
         else:
             along, error = (g - e).mean(axis=0), (g - e).std(axis=0) / math.sqrt(_PILOT)
             self.scale = np.maximum(np.abs(along) - 3 * error, 0)
-            rounding = np.max(precision(graph)) * (np.abs(along) + abs(float(graph.cost._value)) / self.step)
+            rounding = np.max(precision(graph)) * (np.abs(along) + abs(float(graph.cost.raw)) / self.step)
         if projections and self.by_coordinate and self.size > 1:
             self._project(projections, along)
         self.scale = np.concatenate([self.scale, np.abs(self.projection @ along)])
@@ -177,7 +177,7 @@ class Streams:
         self.model = self.graph.bind(relaxed) if relaxed else self.graph
         self.point = join([leaf.value for _, leaf in leaves(self.graph.parameters)], 1)[0]
         self.step = 0.05 * max(1.0, float(np.max(np.abs(self.point))))
-        largest = max([n._value.nbytes for n in self.model.nodes if not isinstance(n._value, tuple)], default=8)
+        largest = max([n.raw.nbytes for n in self.model.nodes if not isinstance(n.raw, tuple)], default=8)
         self.chunk = max(1, min(4096, _BYTES // largest))
         for _ in range(16):
             try:
@@ -323,15 +323,15 @@ def fixed(graph: Graph, moments: tuple[Any, Any] | None = None) -> Any:
     Draws alone cannot tell: what happens once in a million replicates has not happened in the first thousand.
     """
     if guards_on_draws(graph) or not graph.is_complete:  # another way, or other numbers, may lead to another gradient
-        still = [False for _ in graph._recorded[0]]
+        still = [False for _ in graph.recorded[0]]
     else:
-        still = [not (type(g) is Node and depends(g)) for g in graph._recorded[0]]
+        still = [not (type(g) is Node and depends(g)) for g in graph.recorded[0]]
     found = np.repeat(still, [leaf.size for _, leaf in leaves(graph.parameters)])
     if moments is None:
         return found
     mean, variance = moments
     return found | (
-        np.sqrt(np.maximum(variance, 0)) <= 1e-8 * np.abs(mean) + precision(graph) * abs(float(graph.cost._value))
+        np.sqrt(np.maximum(variance, 0)) <= 1e-8 * np.abs(mean) + precision(graph) * abs(float(graph.cost.raw))
     )
 
 

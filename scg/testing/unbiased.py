@@ -323,7 +323,7 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
         mean,
         variance,
         gradient,
-        np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost._value)) + found.error + truth.error,
+        np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost.raw)) + found.error + truth.error,
     )
 
 

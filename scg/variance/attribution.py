@@ -19,9 +19,9 @@ from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
 from scg.files import write
-from scg.stochastic.graph import _BLOCK, Graph
-from scg.stochastic.sites import _with_parameters, draw, is_stochastic, noise, path, place, resample
-from scg.stochastic.surrogate import _expansions, draws, leading, score
+from scg.stochastic.graph import BLOCK, Graph
+from scg.stochastic.sites import draw, is_stochastic, noise, path, place, resample, with_parameters
+from scg.stochastic.surrogate import draws, expansions, leading, score
 from scg.stochastic.terms import settled
 from scg.testing.options import reporter
 from scg.testing.streams import join
@@ -167,7 +167,7 @@ def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
     order, loss, spans = leading([cost]), cost, []
     for node in draws([cost]):
         start = next(ids)
-        for extra in _expansions(cost, [node], order, 1, True, [0]):
+        for extra in expansions(cost, [node], order, 1, True, [0]):
             loss = loss + extra
         spans.append((range(start, next(ids)), label.get(node.id, "")))
     found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
@@ -259,8 +259,8 @@ def _sampled(
     report: Callable[[int, int], Any],
 ) -> Attribution:
     order = ancestors(roots, guards=True)
-    held = sum(node._value.nbytes for node in order if not isinstance(node._value, tuple))
-    size = min(chunk_size(replicates, sum(root.size for root in roots)), max(1, _BLOCK // held))
+    held = sum(node.raw.nbytes for node in order if not isinstance(node.raw, tuple))
+    size = min(chunk_size(replicates, sum(root.size for root in roots)), max(1, BLOCK // held))
     pilot = _Frozen(roots, order, groups, keys, entropy, min(size, _PILOT), 2**31)
     centre = pilot.at(dict.fromkeys(keys, 0)).mean(axis=0)
     if len(keys) > 1 and any(not pilot.frozen(key) for key in keys):
@@ -340,12 +340,12 @@ class _Frozen:
             if not is_stochastic(node):
                 return NotImplemented
             site = node.statics["site"]
-            fresh = _with_parameters(node, site, table, leading, self.size, self.size)
+            fresh = with_parameters(node, site, table, leading, self.size, self.size)
             if node.primitive is draw:
-                table[node.id] = place(replace(fresh, rng=self.streams[self.groups[node.id]]))._value
+                table[node.id] = place(replace(fresh, rng=self.streams[self.groups[node.id]])).raw
             else:
                 z = node.operands[0]
-                table[node.id] = table.get(z.id, z._value) if type(z) is Node else z
+                table[node.id] = table.get(z.id, z.raw) if type(z) is Node else z
             if fresh.lead > site.lead:
                 leading.add(node.id)
             return None

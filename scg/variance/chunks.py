@@ -16,7 +16,7 @@ from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.graph import _BLOCK, Graph
+from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.sites import resample
 from scg.testing.streams import join
 from scg.variance.moments import Moments, Squares
@@ -149,7 +149,7 @@ class Task:
     def reset(self) -> None:
         """Let rules be as they came: what one chunk may teach them is not for the next."""
         for graph in self.rows.values():
-            _ = graph._recorded  # in which estimators meet the costs of the recorded run, once
+            _ = graph.recorded  # in which estimators meet the costs of the recorded run, once
         for rule, state in zip(self.rules, self.states, strict=True):
             vars(rule).clear()
             vars(rule).update(copy.deepcopy(state))
@@ -171,9 +171,9 @@ class Task:
 def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
     """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be
     traced again)."""
-    found, held = graph._recorded
+    found, held = graph.recorded
     nodes = [g for g in found if type(g) is Node]
-    block = max(1, _BLOCK // held)
+    block = max(1, BLOCK // held)
     gradients, costs = [], []
     for size in [block] * (n // block) + [n % block] * (n % block > 0):
         try:
@@ -187,7 +187,7 @@ def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any
         # a zero may have to absorb what the recording did not meet
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
             run = graph.run(rng=rng, replicates=size)
-            cost, arrays = run.cost.value, [leaf for _, leaf in leaves(graph._pulled(np.sum(run.cost), run.parameters))]
+            cost, arrays = run.cost.value, [leaf for _, leaf in leaves(graph.pulled(np.sum(run.cost), run.parameters))]
         gradients.append(join(arrays, size))
         costs.append(np.broadcast_to(cost, (size,)))
     return np.concatenate(gradients), np.concatenate(costs) if costs else np.zeros(0)
@@ -381,8 +381,8 @@ def own(graph: Graph) -> Graph:
                 waiting = getattr(learner, "_waiting", {})
                 waiting.update({draw: (-1, lesson) for draw, (_, lesson) in waiting.items()})
     bound = graph.bind(mine) if mine else graph
-    again = bound._again if any(node.guard is not None for node in bound.nodes) else None
-    return Graph(bound.cost, bound.parameters, again=again, bindings=bound._bindings)
+    again = bound.again if any(node.guard is not None for node in bound.nodes) else None
+    return Graph(bound.cost, bound.parameters, again=again, bindings=bound.bindings)
 
 
 def _learns(rule: Estimator) -> bool:

@@ -12,7 +12,7 @@ from scg.core.node import Node, ancestors
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.graph import _BLOCK, Graph, trace
+from scg.stochastic.graph import BLOCK, Graph, trace
 from scg.testing.options import call_arguments, integer, reporter
 from scg.testing.streams import depends, fixed, join, split
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
@@ -258,7 +258,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
 
 def _moments(graph: Graph, budget: int) -> Any:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
-    if not budget or _largest([g for g in graph._recorded[0] if type(g) is Node]) > _LARGE:
+    if not budget or _largest([g for g in graph.recorded[0] if type(g) is Node]) > _LARGE:
         return None
     try:
         found = exact.moments(graph, budget=budget, time_limit=exact.PATIENCE)
@@ -268,7 +268,7 @@ def _moments(graph: Graph, budget: int) -> Any:
 
 
 def _largest(roots: list[Node]) -> int:
-    return max([node.size for node in ancestors(roots, guards=True) if type(node._value) is not tuple], default=0)
+    return max([node.size for node in ancestors(roots, guards=True) if type(node.raw) is not tuple], default=0)
 
 
 def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
@@ -301,11 +301,11 @@ def _gradients(label: str, graph: Graph, rng: np.random.Generator, n: int) -> No
 
 
 def _computed(graph: Graph, rng: np.random.Generator, n: int) -> None:
-    found = graph._recorded[0]
+    found = graph.recorded[0]
     if depends(*[g for g in found if type(g) is Node]):
         graph.gradients(rng=rng, replicates=n)
         return
-    block = max(1, _BLOCK // max(1, sum([x._value.nbytes for x in graph.nodes if not isinstance(x._value, tuple)])))
+    block = max(1, BLOCK // max(1, sum([x.raw.nbytes for x in graph.nodes if not isinstance(x.raw, tuple)])))
     for start in range(0, n, block):
         run = graph.run(rng=rng, replicates=min(block, n - start))
-        graph._pulled(np.sum(run.cost), run.parameters)
+        graph.pulled(np.sum(run.cost), run.parameters)

@@ -42,8 +42,8 @@ def _along(x, indices, axis):
 
 
 def _raw(x):
-    while hasattr(x, "_value"):
-        x = x._value
+    while hasattr(x, "raw"):
+        x = x.raw
     return x
 
 

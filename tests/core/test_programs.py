@@ -281,7 +281,7 @@ def stays_single(program):
     gradients = scg.gradients(graph.cost, graph.parameters, create_graph=True)
     # on the way back a derivative may be wider for precision
     nodes = [*graph.nodes, *[node for _, node in leaves(gradients)]]
-    wide = [node for node in nodes if any(np.asarray(y).dtype == np.float64 for _, y in leaves(node._value))]
+    wide = [node for node in nodes if any(np.asarray(y).dtype == np.float64 for _, y in leaves(node.raw))]
     assert np.asarray(program()).dtype == np.float32 and not wide, wide
 
 

@@ -139,7 +139,7 @@ def value_law(drawn, data):
             x.flags.writeable = False
             x = x.base
     inputs = [parameter(x) for x in laid]
-    assert all(p._value.strides == x.strides for p, x in zip(inputs, laid, strict=True))
+    assert all(p.raw.strides == x.strides for p, x in zip(inputs, laid, strict=True))
     results = drawn.results(inputs)
     assert len(results) == len(plain)
     for k, (y, z) in enumerate(zip(results, plain, strict=True)):
@@ -261,13 +261,13 @@ def alignment_law(drawn, data):
     if drawn.case.order:
         results += [g for g in _pull(results, _seeds(results, drawn.rng), inputs, create_graph=True) if type(g) is Node]
     for node in ancestors(results):
-        if node.operands and node.primitive.axes is not None and not isinstance(node._value, tuple):
+        if node.operands and node.primitive.axes is not None and not isinstance(node.raw, tuple):
             _check_alignment(node, drawn.rng)
 
 
 def _check_alignment(node, rng):
-    rule, out = node.primitive, np.asarray(node._value)
-    values = [o._value if type(o) is Node else o for o in node.operands]
+    rule, out = node.primitive, np.asarray(node.raw)
+    values = [o.raw if type(o) is Node else o for o in node.operands]
     if any(isinstance(v, tuple) for v in values):
         return
     target, sources = rule.axes.align([np.shape(v) for v in values], out.shape, node.statics)

@@ -62,7 +62,7 @@ def not_smooth(node, leaves, line):
     def along(s):
         with np.errstate(all="ignore"):
             (found,) = replay([node], line(s), leaves)
-        return np.reshape(found._value if type(found) is Node else found, (len(s), -1))
+        return np.reshape(found.raw if type(found) is Node else found, (len(s), -1))
 
     values = along(np.linspace(0, 1, POINTS))
     if values.dtype.kind not in "fc" or not values.size:
@@ -91,9 +91,9 @@ def test_a_primitive_that_is_not_smooth_says_where(case):
         roots = [r for r in (result if isinstance(result, (tuple, list)) else [result]) if type(r) is Node]
         for node in ancestors(roots):
             moving = [o for o in node.operands if type(o) is Node]
-            if not moving or type(node._value) is tuple or not node.primitive.differentiable:
+            if not moving or type(node.raw) is tuple or not node.primitive.differentiable:
                 continue  # what has no derivative is constant between jumps, and its own value tells
-            if any(type(o._value) is tuple or o.dtype.kind not in "fc" for o in moving):
+            if any(type(o.raw) is tuple or o.dtype.kind not in "fc" for o in moving):
                 continue  # its steps are those of what it is made from
             try:
                 place, ends = probed(node, moving, leaves, last)
@@ -111,13 +111,13 @@ def test_a_primitive_that_is_not_smooth_says_where(case):
 
 def probed(node, moving, leaves, last):
     """The place on the line between the operands' values and those at the other end, and all operands at its two ends."""
-    held = {o: scg.parameter(o._value) for o in moving}
+    held = {o: scg.parameter(o.raw) for o in moving}
     alone = node.primitive(*[held.get(o, o) if type(o) is Node else o for o in node.operands], **node.statics)
-    there = [x._value if type(x) is Node else x for x in replay(moving, dict(zip(leaves, last, strict=True)))]
-    change = {o: x - o._value for o, x in zip(moving, there, strict=True)}
+    there = [x.raw if type(x) is Node else x for x in replay(moving, dict(zip(leaves, last, strict=True)))]
+    change = {o: x - o.raw for o, x in zip(moving, there, strict=True)}
 
     def at(s):
-        return {o: o._value + np.reshape(s, (-1, *[1] * o.ndim)) * change[o] for o in moving}
+        return {o: o.raw + np.reshape(s, (-1, *[1] * o.ndim)) * change[o] for o in moving}
 
     place = not_smooth(alone, list(held.values()), lambda s: {held[o]: x for o, x in at(s).items()})
     if place is None:

@@ -113,7 +113,7 @@ def is_map(op: Op) -> bool:
     return (
         isinstance(op.rule.fn, np.ufunc)
         and not op.statics
-        or op.rule in (elementwise._where, layout._astype, layout._as_integer)
+        or op.rule in (elementwise.where_p, layout.astype_p, layout.as_integer_p)
     )
 
 
@@ -126,7 +126,7 @@ def folded(op: Op) -> tuple[int, ...] | None:
     """The shape of what is summed over its last axis, by itself or times another array, row by row; None for anything
     else."""
     if (
-        op.rule not in (contraction._dot, reduction._sum)
+        op.rule not in (contraction.dot_p, reduction.sum_p)
         or not op.shape
         or not all([isinstance(a, (Op, np.ndarray)) for a in op.args])
     ):
@@ -134,7 +134,7 @@ def folded(op: Op) -> tuple[int, ...] | None:
     full: tuple[int, ...] = max([a.shape for a in op.args], key=len)
     if op.shape != full[:-1]:
         return None
-    if op.rule is contraction._dot:
+    if op.rule is contraction.dot_p:
         return full if all([a.shape == full or len(a.shape) < len(full) for a in op.args]) else None
     return (
         full

@@ -50,7 +50,7 @@ def _moved(op: Op, program: Program) -> bool:
         (
             o
             for o in program.ops
-            if o.rule is contraction._dot and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size
+            if o.rule is contraction.dot_p and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size
         ),
         None,
     )

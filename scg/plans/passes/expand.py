@@ -8,7 +8,7 @@ import numpy as np
 from scg.core.node import RULES
 from scg.plans.program import Op, Program
 from scg.primitives import elementwise, layout, reduction, special
-from scg.special import _logsumexp
+from scg.special import logsumexp_p
 
 EXP, LOG1P, EXPM1, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, ABSOLUTE, MAXIMUM = [
     RULES[fn]
@@ -49,7 +49,7 @@ def _expanded(op: Op, add: Any) -> Op | None:
         if rule is special.softplus:
             return add(op.like(ADD, add(op.like(MAXIMUM, x, 0)), small))
         return add(op.like(SUBTRACT, add(op.like(RULES[np.minimum], x, 0)), small))
-    if rule is _logsumexp and type(op.args[0]) is Op and op.args[0].size and op.dtype == op.args[0].dtype:
+    if rule is logsumexp_p and type(op.args[0]) is Op and op.args[0].size and op.dtype == op.args[0].dtype:
         return _log_sum_exp(op, add)
     return None
 
@@ -63,10 +63,10 @@ def _log_sum_exp(op: Op, add: Any) -> Op:
     def make(rule: Any, *args: Any, shape: Any = kept, dtype: Any = op.dtype, **statics: Any) -> Op:
         return add(Op(rule, args, statics, shape, dtype, op.line))
 
-    top = make(reduction._max, x, axis=axis, keepdims=True)
-    top = make(elementwise._where, make(RULES[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype))
+    top = make(reduction.max_p, x, axis=axis, keepdims=True)
+    top = make(elementwise.where_p, make(RULES[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype))
     e = make(EXP, make(SUBTRACT, x, top, shape=x.shape), shape=x.shape)
-    out = make(ADD, make(RULES[np.log], make(reduction._sum, e, axis=axis, keepdims=True)), top)
+    out = make(ADD, make(RULES[np.log], make(reduction.sum_p, e, axis=axis, keepdims=True)), top)
     return (
-        out if op.shape == kept else add(Op(layout._reshape, (out,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+        out if op.shape == kept else add(Op(layout.reshape_p, (out,), {"shape": op.shape}, op.shape, op.dtype, op.line))
     )

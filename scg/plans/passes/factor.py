@@ -70,8 +70,10 @@ def _is_minus(x: Any, y: Any) -> bool:
         return False
     if x.rule is NEGATIVE:
         return x.args[0] is y and _signed(y)
-    stretched = x.rule is layout._broadcast_to and y.rule is layout._broadcast_to and x.shape == y.shape
-    return (stretched or x.rule is y.rule is layout._reshape and x.shape == y.shape) and _is_minus(x.args[0], y.args[0])
+    stretched = x.rule is layout.broadcast_to_p and y.rule is layout.broadcast_to_p and x.shape == y.shape
+    return (stretched or x.rule is y.rule is layout.reshape_p and x.shape == y.shape) and _is_minus(
+        x.args[0], y.args[0]
+    )
 
 
 def _signed(x: Any) -> bool:

@@ -43,9 +43,9 @@ def _terms(op: Op) -> list[Op]:
     """What a result is a product of, or a sum of: it is finite where the squares of these have a small sum."""
     op = _unshaped(op)
     known = (
-        op.rule is contraction._matmul
+        op.rule is contraction.matmul_p
         and all([type(a) is Op and len(a.shape) == 2 for a in op.args])
-        or op.rule is reduction._sum
+        or op.rule is reduction.sum_p
     )
     return [_unshaped(a) for a in op.args] if known and all([type(a) is Op for a in op.args]) else []
 
@@ -58,7 +58,7 @@ def _folded(op: Op, program: Program) -> Op:
         (
             o
             for o in program.ops
-            if o.rule is contraction._dot and any([a is op for a in o.args]) and o.size * op.shape[-1] == op.size
+            if o.rule is contraction.dot_p and any([a is op for a in o.args]) and o.size * op.shape[-1] == op.size
         ),
         op,
     )

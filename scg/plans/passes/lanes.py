@@ -89,7 +89,7 @@ def lanes(program: Program) -> int:
     width, program.width = program.width, 1
     if width == 1:
         return 0
-    products = [unit for unit in units if unit.members[0].rule is contraction._matmul]
+    products = [unit for unit in units if unit.members[0].rule is contraction.matmul_p]
     large = [unit for unit in products if _is_large(unit.members[0])]
     program.shares = bool(large) or not products or any([is_foreign(unit.members) for unit in units])
     if alone < LEAST:
@@ -287,7 +287,7 @@ def _rows(members: Sequence[Op], region: Region | None) -> int:
     (op,) = members
     if op.dtype is None or not op.shape or op.rule in LEAVES:
         return 0
-    if op.rule is contraction._matmul:
+    if op.rule is contraction.matmul_p:
         return op.shape[0] if len(op.args[0].shape) == len(op.args[1].shape) == 2 else 0
     if is_map(op):
         return op.shape[0]
@@ -299,7 +299,7 @@ def cut_operand(op: Op, k: int, start: int, stop: int) -> Any:
     of it."""
     a = op.args[k]
     shape = a.shape if isinstance(a, (Op, np.ndarray)) else ()
-    if op.rule is contraction._matmul:
+    if op.rule is contraction.matmul_p:
         return (lambda x: x[start:stop]) if k == 0 else None
     return part(shape, folded(op) or op.shape, start, stop)
 
@@ -314,7 +314,7 @@ def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool
     ):
         return False
     while a is not origin(a):
-        if a.rule is layout._transpose:
+        if a.rule is layout.transpose_p:
             return False
         a = a.args[0]
     return all([x * cuts[-1] == y * before[-1] for x, y in zip(before, cuts, strict=True)])
@@ -322,7 +322,7 @@ def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool
 
 def _cost(op: Op) -> float:
     """Nanoseconds, about."""
-    if op.rule is contraction._matmul:
+    if op.rule is contraction.matmul_p:
         return CALL + 2 * op.size * op.args[0].shape[-1] / FLOPS + _packing(op)
     if op.rule is noise or op.rule is draw:
         return CALL + DRAW * op.size
@@ -344,7 +344,7 @@ def _share(unit: _Unit, part: float, width: int) -> float:
 
 def _packing(op: Op) -> float:
     """What it costs a product to rearrange its right factor, which small ones do not."""
-    small = op.rule is not contraction._matmul or op.size * op.args[0].shape[-1] <= SMALL_PRODUCT or has_few_rows(op)
+    small = op.rule is not contraction.matmul_p or op.size * op.args[0].shape[-1] <= SMALL_PRODUCT or has_few_rows(op)
     return 0.0 if small else PACKED * math.prod(op.args[1].shape)
 
 

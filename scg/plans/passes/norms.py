@@ -21,17 +21,17 @@ def norm(x: Op, program: Program) -> Op | None:
     if x.dtype not in (np.float32, np.float64) or not x.size:
         return None
     found = next(
-        (op for op in program.ops if op.rule is contraction._dot and all([_shows(a, x) for a in op.args])), None
+        (op for op in program.ops if op.rule is contraction.dot_p and all([_shows(a, x) for a in op.args])), None
     )
     if found is not None:
         return found
     made = []
     row = x
     if len(x.shape) != 1 and x.size <= FLAT:
-        row = x.like(layout._reshape, x, shape=(x.size,))
+        row = x.like(layout.reshape_p, x, shape=(x.size,))
         row.statics["shape"] = row.shape
         made.append(row)
-    made.append(row.like(contraction._dot, row, row, shape=row.shape[:-1]))
+    made.append(row.like(contraction.dot_p, row, row, shape=row.shape[:-1]))
     at = next(k for k, op in enumerate(program.ops) if op is x) + 1
     program.ops[at:at] = made  # while it is in the cache, and in its buffer
     return made[-1]
@@ -39,4 +39,4 @@ def norm(x: Op, program: Program) -> Op | None:
 
 def _shows(a: Any, x: Op) -> bool:
     """Whether this is all of ``x``, in some shape."""
-    return a is x or type(a) is Op and a.rule is layout._reshape and a.args[0] is x
+    return a is x or type(a) is Op and a.rule is layout.reshape_p and a.args[0] is x

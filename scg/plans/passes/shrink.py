@@ -16,7 +16,7 @@ def shrink(program: Program) -> int:
 
 
 def _changed(op: Op, add: Any) -> Op | None:
-    if op.rule is reduction._sum and _is_broadcast(op.args[0]):
+    if op.rule is reduction.sum_p and _is_broadcast(op.args[0]):
         return _sum(op, add)
     if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None or not any(map(_is_broadcast, op.args)):
         return None
@@ -29,9 +29,9 @@ def _changed(op: Op, add: Any) -> Op | None:
     if longest < len(shape):  # an axis of length one in front is missing everywhere
         k = next(k for k, a in enumerate(inner) if type(a) is Op)
         longer = (1,) * (len(shape) - len(inner[k].shape)) + inner[k].shape
-        inner[k] = add(Op(layout._reshape, (inner[k],), {"shape": longer}, longer, inner[k].dtype))
+        inner[k] = add(Op(layout.reshape_p, (inner[k],), {"shape": longer}, longer, inner[k].dtype))
     small = add(Op(op.rule, inner, op.statics, shape, op.dtype, op.line))
-    return add(Op(layout._broadcast_to, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+    return add(Op(layout.broadcast_to_p, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
 
 def _sum(op: Op, add: Any) -> Op | None:
@@ -44,8 +44,8 @@ def _sum(op: Op, add: Any) -> Op | None:
         return None
     shape = tuple([1 if a in axes else n for a, n in enumerate(x.shape) if op.statics["keepdims"] or a not in axes])
     small = add(Op(op.rule, (x,), op.statics, shape, op.dtype, op.line))
-    return add(Op(layout._broadcast_to, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
+    return add(Op(layout.broadcast_to_p, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
 
 def _is_broadcast(x: Any) -> bool:
-    return type(x) is Op and x.rule is layout._broadcast_to and type(x.args[0]) is Op
+    return type(x) is Op and x.rule is layout.broadcast_to_p and type(x.args[0]) is Op

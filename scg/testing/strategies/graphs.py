@@ -24,7 +24,7 @@ class DrawnGraph(Graph):
 
     def __init__(self, program: Program):
         traced = program.graph()
-        super().__init__(traced.cost, traced.parameters, again=traced._again)
+        super().__init__(traced.cost, traced.parameters, again=traced.again)
         self.program = program
 
     def __repr__(self) -> str:
