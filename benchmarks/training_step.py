@@ -81,7 +81,8 @@ def _timed(step: Callable[[], Any]) -> float:
 def compare(
     names: list[str], models: list[str], rounds: int, steps: int
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
-    """Milliseconds of a step, by model and library, one number a round (the median of its steps); and what is missing."""
+    """Milliseconds of a step, by model and library, one number a round (the median of its steps); and what is
+    missing."""
     workers = {name: Worker(name) for name in names}
     missing: dict[str, str] = {}
     found: dict[str, dict[str, list[float]]] = {model: {name: [] for name in names} for model in models}

@@ -25,7 +25,8 @@ _OPENERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.decompre
 
 
 class DataError(ValueError):
-    """A data file that is missing, damaged or of another kind: the message names it, what was expected and what came."""
+    """A data file that is missing, damaged or of another kind: the message names it, what was expected and what
+    came."""
 
 
 @dataclass(frozen=True)

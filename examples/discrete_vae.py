@@ -45,7 +45,8 @@ class Start(NamedTuple):
 
 
 Make = Callable[[Start], Any]
-"""Makes a rule; a learned baseline, which is given the images of each minibatch; or None, where no single rule does it."""
+"""Makes a rule; a learned baseline, which is given the images of each minibatch; or None, where no single rule does
+it."""
 
 ADAM = partial(optim.Adam, learning_rate=1e-3)
 

@@ -54,7 +54,8 @@ def results(log_weights: Weights, x: np.ndarray, samples: int) -> dict[str, Resu
 
 
 def _progress() -> Callable[[float], None]:
-    """Tells the part that is done and the time left: a line every ten seconds, or on a terminal one line that changes."""
+    """Tells the part that is done and the time left: a line every ten seconds, or on a terminal one line that
+    changes."""
     started, terminal = time.monotonic(), sys.stderr.isatty()
     period = 0.5 if terminal else 10.0
     due = started + period

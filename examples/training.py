@@ -387,7 +387,8 @@ def _train(trainer: Trainer, chosen: argparse.Namespace, save: Callable[[], None
 
 @contextmanager
 def _progress(trainer: Trainer, epochs: int) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
-    """(tick, say): a step is done; a line to print. On a terminal a bar shows the steps, tqdm's where it is installed."""
+    """(tick, say): a step is done; a line to print. On a terminal a bar shows the steps, tqdm's where it is
+    installed."""
     if not sys.stderr.isatty():
         yield (lambda: None), (lambda line: print(line, flush=True))
         return

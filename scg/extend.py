@@ -1,9 +1,9 @@
-'''The door for authors: what primitives, distributions and estimators are declared with. What comes from outside has the
-standing of what is inside: the same call or base class declares it, and nothing is registered.
+'''The door for authors: what primitives, distributions and estimators are declared with. What comes from outside has
+the standing of what is inside: the same call or base class declares it, and nothing is registered.
 
-**A primitive** is a function, its axis map, and a vector-Jacobian product for each operand, written in NumPy (`g` is the
-cotangent of the result `out`). One text serves the first order and all others. Its facts stand beside it: where it has
-kinks or steps.
+**A primitive** is a function, its axis map, and a vector-Jacobian product for each operand, written in NumPy (`g` is
+the cotangent of the result `out`). One text serves the first order and all others. Its facts stand beside it: where it
+has kinks or steps.
 
 ```python
 import numpy as np
@@ -16,8 +16,8 @@ bump = primitive(lambda x: np.exp(-x * x), elementwise, lambda g, out, x: -2 * g
 check_gradient(bump, np.linspace(-2, 2, 5), order=2)  # against complex steps and extrapolated differences
 ```
 
-**A distribution** is a frozen dataclass with constraints on its parameters, `sample` and `log_prob`. With a `cdf` it can
-be reparameterized, by implicit differentiation.
+**A distribution** is a frozen dataclass with constraints on its parameters, `sample` and `log_prob`. With a `cdf` it
+can be reparameterized, by implicit differentiation.
 
 ```python
 from dataclasses import dataclass
@@ -50,8 +50,8 @@ slope = scg.grad(second_moment)(np.array(1.5), rng=rng)  # of mean 4 scale = 6, 
 assert abs(slope - 6) < 5 * 0.06
 ```
 
-**An estimator** says what it claims and needs, and adds a scalar that is zero and whose derivative is the estimate. `down`,
-a `Downstream`, shows it the costs that the node influences, as they are and at other values of the node.
+**An estimator** says what it claims and needs, and adds a scalar that is zero and whose derivative is the estimate.
+`down`, a `Downstream`, shows it the costs that the node influences, as they are and at other values of the node.
 
 ```python
 from scg.extend import Estimator

@@ -18,7 +18,8 @@ except ImportError:  # Windows has no locks of this kind: what a killed writer l
 
 
 class FileWriteError(ScgError, OSError):
-    """The path names what is no regular file (a directory, a pipe, a device, a link to nothing), and is left as it is."""
+    """The path names what is no regular file (a directory, a pipe, a device, a link to nothing), and is left as it
+    is."""
 
 
 def write(path: Any, data: bytes) -> None:

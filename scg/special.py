@@ -21,7 +21,8 @@ from scg.primitives.reduction import kept
 
 
 def softplus(x):
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); its derivative, 1 - exp(-softplus(x)), is accurate in both tails."""
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); its derivative, 1 - exp(-softplus(x)), is accurate in both
+    tails."""
     return _special.softplus(_real(x))
 
 

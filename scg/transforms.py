@@ -332,7 +332,8 @@ def _bytes_behind(seed: Node, nodes: list[Node]) -> int:
 
 
 def _is_nested(cost: Node, inputs: list[Node], known: Reach | None = None) -> bool:
-    """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the result."""
+    """Whether the cost also depends on nodes older than the inputs: then somebody outside may differentiate the
+    result."""
     floor = _floor(inputs)
     older = any([x.operands for x in inputs]) or (known or reach([cost], floor)).older
     if not older:

@@ -107,9 +107,9 @@ def test_importing_leaves_the_process_as_it_was_and_allocates_little():
         def state():
             handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
             affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-            return (np.geterr(), np.get_printoptions(), warnings.filters[:], sys.getrecursionlimit(), handlers, affinity,
-                    threading.active_count(), sys.gettrace(), sys.getprofile(), dict(os.environ), os.getcwd(), sys.path[:],
-                    np.random.get_state()[1].tolist())
+            numpys = np.geterr(), np.get_printoptions(), np.random.get_state()[1].tolist()
+            pythons = warnings.filters[:], sys.getrecursionlimit(), sys.gettrace(), sys.getprofile(), sys.path[:]
+            return numpys, pythons, handlers, affinity, threading.active_count(), dict(os.environ), os.getcwd()
         before = state()
         tracemalloc.start()
         import scg

@@ -192,7 +192,8 @@ CODE = np.array([[1.0, -0.5], [0.4, 1.5]])
 
 
 def coins(bound, gradient, samples):
-    """Two coins behind two visible numbers; the first parameters are the guide's logits, the last scales the decoder."""
+    """Two coins behind two visible numbers; the first parameters are the guide's logits, the last scales the
+    decoder."""
 
     def cost(t, rng):
         prior = dist.Independent(dist.Bernoulli(probs=np.array([0.3, 0.6])), 1)

@@ -35,7 +35,8 @@ class Guard:
         return place(self.code, self.instruction)
 
     def unseen(self, seen: set[int]) -> Iterator["Guard"]:
-        """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they enter)."""
+        """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they
+        enter)."""
         guard: Guard | None = self
         while guard is not None and guard.stamp not in seen:
             seen.add(guard.stamp)
@@ -88,7 +89,8 @@ def collect_guards() -> Iterator[list[Guard]]:
 
 @contextmanager
 def detect_nan() -> Iterator[None]:
-    """Context: the first operation, forward or backward, that makes a NaN raises NonFiniteError with its name and line."""
+    """Context: the first operation, forward or backward, that makes a NaN raises NonFiniteError with its name and
+    line."""
     before = nan_is_sought()
     AMBIENT.set((AMBIENT.get() or Ambient())._replace(nan=True))
     try:

@@ -204,7 +204,8 @@ class _BroadcastTo(AxisMap):
 
 
 class _Concatenate(AxisMap):
-    """Any number of operands, joined along the static ``axis`` (non-negative), which is mixed; the others are aligned."""
+    """Any number of operands, joined along the static ``axis`` (non-negative), which is mixed; the others are
+    aligned."""
 
     def lead(self, operands, batched, statics):
         size = operands[batched.index(True)].shape[0]
@@ -344,7 +345,8 @@ def is_basic(index: tuple[Any, ...]) -> bool:
 
 
 def spelled_out(index: tuple[Any, ...], ndim: int) -> list[Any]:
-    """A basic index of an array of ``ndim`` axes with a slice for every axis that an ellipsis, or nothing, stands for."""
+    """A basic index of an array of ``ndim`` axes with a slice for every axis that an ellipsis, or nothing, stands
+    for."""
     rest = [slice(None)] * (ndim - sum(1 for i in index if i is not None and i is not Ellipsis))
     at = next((k for k, i in enumerate(index) if i is Ellipsis), len(index))
     return [*index[:at], *rest, *index[at + 1 :]]

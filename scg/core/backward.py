@@ -24,7 +24,8 @@ class Reach(NamedTuple):
 
 
 def reach(roots: Sequence[Node], floor: int) -> Reach:
-    """All nodes with ids of at least ``floor`` that lead to ``roots``, and what callers ask about them, in one search."""
+    """All nodes with ids of at least ``floor`` that lead to ``roots``, and what callers ask about them, in one
+    search."""
     seen = {root.id: root for root in roots if root.id >= floor}
     stack = list(seen.values())
     leaves = set()

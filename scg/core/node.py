@@ -420,7 +420,8 @@ class Node:
         return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        """NumPy, whose functions take nodes: for libraries written against the array API, such as ``einops.array_api``."""
+        """NumPy, whose functions take nodes: for libraries written against the array API, such as
+        ``einops.array_api``."""
         return np
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -643,7 +644,8 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
 def record(
     primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any], value: Any, depth: int = 2
 ) -> Node:
-    """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first stand."""
+    """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first
+    stand."""
     node = Node()
     node.raw = value
     node.primitive = primitive

@@ -1,4 +1,5 @@
-"""Nested dicts, lists, tuples, named tuples and dataclasses of arrays, taken apart into leaves and put together again."""
+"""Nested dicts, lists, tuples, named tuples and dataclasses of arrays, taken apart into leaves and put together
+again."""
 
 import copy
 import dataclasses
@@ -14,7 +15,8 @@ from scg.errors import ScgTypeError, ScgValueError, here
 
 
 def children(tree: Any) -> Iterator[tuple[str, Any]] | None:
-    """(path component, child) pairs of a container; None where ``tree`` is a leaf. ``None`` is a container of nothing."""
+    """(path component, child) pairs of a container; None where ``tree`` is a leaf. ``None`` is a container of
+    nothing."""
     if tree is None:
         return iter(())
     if isinstance(tree, Mapping):

@@ -240,7 +240,8 @@ class Distribution(Parameterized, ABC):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of a draw of a continuous law: that of the parameters; float64 where they are all Python numbers."""
+        """The dtype of a draw of a continuous law: that of the parameters; float64 where they are all Python
+        numbers."""
         arrays = [p.dtype for p in self.parameters.values() if type(p) is not float]
         return np.result_type(*arrays) if arrays else np.dtype(float)
 
@@ -255,7 +256,8 @@ class Distribution(Parameterized, ABC):
         return isinstance(self, capability) or capability is Reparameterizable and self.inverts_cdf()
 
     def way_out(self, capability: type) -> str:
-        """What else to write where an estimator needs a capability that this distribution lacks; empty: nothing else."""
+        """What else to write where an estimator needs a capability that this distribution lacks; empty: nothing
+        else."""
         return ""
 
     def inverts_cdf(self) -> bool:

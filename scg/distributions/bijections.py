@@ -167,7 +167,8 @@ class Power(Bijection):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class TrilAffine(Bijection):
-    """y = loc + L x for vectors x, L lower triangular with a positive diagonal (no derivative by what stands above it)."""
+    """y = loc + L x for vectors x, L lower triangular with a positive diagonal (no derivative by what stands above
+    it)."""
 
     loc: Any
     scale_tril: Any

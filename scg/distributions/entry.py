@@ -40,7 +40,8 @@ def sample_shape(shape: Any, who: Any) -> tuple[int, ...]:
 
 
 def entered(name: str, method: Method) -> Method:
-    """The method called ``name`` with its arguments checked, and with errors of Python's and NumPy's raised as scg's."""
+    """The method called ``name`` with its arguments checked, and with errors of Python's and NumPy's raised as
+    scg's."""
     entry = functools.wraps(method)(_ENTRIES[name](method))
     entry.entered = True  # type: ignore[attr-defined]
     return entry

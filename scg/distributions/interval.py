@@ -93,7 +93,8 @@ class Beta(InverseCDF, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
-    """P(Z <= z) = 1 - (1 - z^a)^b, a = concentration1, b = concentration0, 0 <= z <= 1; z = (1 - (1 - u)^(1/b))^(1/a)."""
+    """P(Z <= z) = 1 - (1 - z^a)^b, a = concentration1, b = concentration0, 0 <= z <= 1; z = (1 - (1 -
+    u)^(1/b))^(1/a)."""
 
     concentration1: Any
     concentration0: Any

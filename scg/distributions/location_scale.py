@@ -141,7 +141,8 @@ class Gumbel(LocationScale):
         return -np.log(-np.log(p))
 
     def kl_to(self, other: Distribution) -> Any:
-        """log(s2/s1) + g (s1/s2 - 1) + exp((m2 - m1) / s2) Gamma(1 + s1/s2) - 1 + (m1 - m2) / s2, g Euler's constant."""
+        """log(s2/s1) + g (s1/s2 - 1) + exp((m2 - m1) / s2) Gamma(1 + s1/s2) - 1 + (m1 - m2) / s2, g Euler's
+        constant."""
         if not isinstance(other, Gumbel):
             return NotImplemented
         ratio, shift = self.scale / other.scale, (self.loc - other.loc) / other.scale

@@ -177,7 +177,8 @@ class Mixture(Reparameterizable, Distribution):
         return self._mixed(self.component.cdf(self._at(value)))
 
     def bracket(self, u: Any) -> tuple[Any, Any]:
-        """The quantile of a mixture lies between the least and the greatest of its components' (that have any weight)."""
+        """The quantile of a mixture lies between the least and the greatest of its components' (that have any
+        weight)."""
         each = self.component.icdf(u[..., None])
         some = self.probs > 0
         return np.min(np.where(some, each, np.inf), axis=-1), np.max(np.where(some, each, -np.inf), axis=-1)

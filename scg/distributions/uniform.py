@@ -95,7 +95,8 @@ UNIT = Uniform(0.0, 1.0)
 
 
 def noise_of(law: Any, shape: Shape = ()) -> tuple[Distribution, Shape]:
-    """The noise of any law that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is inverted."""
+    """The noise of any law that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is
+    inverted."""
     return law.noise(shape) if isinstance(law, Reparameterizable) else (UNIT, law.full_shape(shape))
 
 

@@ -52,7 +52,8 @@ class ScoreFunction(Estimator):
             self.baseline.state = state
 
     def expand(self, down: Downstream) -> Any:
-        """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) for higher ones."""
+        """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) for higher
+        ones."""
         if self.samples == 1 and down.higher or not down.influences:
             return None  # the boxes of the surrogate do it
         if self.samples == 1:

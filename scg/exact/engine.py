@@ -305,7 +305,8 @@ class Engine:
         return total
 
     def covariances(self, means: list[Any], pairs: Any) -> tuple[Any, Any]:
-        """Cov of pairs (a, b) of elements of the terms, given the means, and the mean of |.| of what it is the mean of."""
+        """Cov of pairs (a, b) of elements of the terms, given the means, and the mean of |.| of what it is the mean
+        of."""
         centre = np.concatenate([np.zeros(0), *[np.ravel(m) for m in means]])
         total, magnitude = np.zeros(len(pairs)), np.zeros(len(pairs))
         requests = [self.sets[a] | self.sets[b] for a, b in pairs]

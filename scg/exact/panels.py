@@ -373,7 +373,8 @@ class Panels:
         return {e: [np.stack(s, axis=1), np.stack(m, axis=1), np.max(p, axis=0)] for e, (s, m, p) in found.items()}
 
     def _candidates(self, lines: dict[int, Line], panels: dict[int, Any], turns: bool = True) -> dict[int, Any]:
-        """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in v."""
+        """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
+        v."""
         grid = {
             e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * _NODES).reshape(-1))
             for e, a in panels.items()

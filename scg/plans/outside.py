@@ -98,7 +98,8 @@ def module_of(fn: Any) -> str:
 
 
 class Names:
-    """Names that code looks up: those of globals by code, attributes in one set; ``computed`` where a name may be any."""
+    """Names that code looks up: those of globals by code, attributes in one set; ``computed`` where a name may be
+    any."""
 
     def __init__(self) -> None:
         self.globals: dict[CodeType, frozenset[str]] = {}

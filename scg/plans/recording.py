@@ -160,7 +160,8 @@ class Recorder:
             )
 
     def hashed(self, node: Node) -> None:
-        """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its value."""
+        """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its
+        value."""
         if node.shape == () and (node.primitive is INPUT or node.dtype.kind in "iub") and not _is_ours(2):
             self.refuse(
                 "a number that a plan does not know is looked up in a dict or a set: pass it as a Python number, a plan"

@@ -56,7 +56,8 @@ def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
 
 
 def lane_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], list[Any]]:
-    """The steps of each lane, with locks where one waits for another, and these locks, which are held between two runs."""
+    """The steps of each lane, with locks where one waits for another, and these locks, which are held between two
+    runs."""
     before: dict[int, list[Any]] = {}
     after: dict[int, list[Any]] = {}
     locks = []

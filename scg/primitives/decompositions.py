@@ -70,7 +70,8 @@ _cholesky = primitive(np.linalg.cholesky.__wrapped__, axes.contraction("ij->kl")
 
 @implements(np.linalg.cholesky)
 def cholesky(a, /, *, upper=False):
-    """L with L L^T = A (or U = L^T). One triangle is read and A taken as symmetric: the gradient is the symmetric one."""
+    """L with L L^T = A (or U = L^T). One triangle is read and A taken as symmetric: the gradient is the symmetric
+    one."""
     real_only(a, "cholesky")
     return transposed(_cholesky(transposed(a))) if upper else _cholesky(a)
 
@@ -302,7 +303,8 @@ def qr(a, mode="reduced"):
 
 
 def _pinv_vjp(g, out, a, **tolerance):
-    """-P^T G P^T + (I - A P) G^T P P^T + P^T P G^T (I - P A), while the rank stays (Golub and Pereyra 1973, eq. 4.12)."""
+    """-P^T G P^T + (I - A P) G^T P P^T + P^T P G^T (I - P A), while the rank stays (Golub and Pereyra 1973, eq.
+    4.12)."""
     p, pt, gt = out, transposed(out), transposed(g)
     left, right = gt @ p @ pt, pt @ p @ gt
     return left - a @ (p @ left) + right - (right @ p) @ a - pt @ g @ pt

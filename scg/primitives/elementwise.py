@@ -66,7 +66,8 @@ def _sigmoid(x):
 
 
 sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out)), name="sigmoid")
-"""1 / (1 + exp(-x)), ten times faster than SciPy's ``expit``, to a few ulp in both tails; 0 where exp(x) is subnormal."""
+"""1 / (1 + exp(-x)), ten times faster than SciPy's ``expit``, to a few ulp in both tails; 0 where exp(x) is
+subnormal."""
 
 
 def _share(a, b, factor=1.0):

@@ -288,7 +288,8 @@ def _norm_vjp(g, out, x, axis, keepdims):
 
 
 def _norm_side(x, axis=None, keepdims=False, **_):
-    """The norm of one number has a kink where it is zero; that of a vector has one at a point, which no piece ends at."""
+    """The norm of one number has a kink where it is zero; that of a vector has one at a point, which no piece ends
+    at."""
     gone = tuple([a % (x.ndim - 1) + 1 for a in (range(x.ndim - 1) if axis is None else np.atleast_1d(axis))])
     one = math.prod([x.shape[a] for a in gone]) == 1
     return np.any((x > 0) & one, axis=gone, keepdims=bool(keepdims))

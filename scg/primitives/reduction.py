@@ -345,7 +345,8 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
 
 
 def aligned_weights(weights, a, axis):
-    """Weights of all elements, or of the axes averaged over (in the order of ``axis``) shaped so that they broadcast."""
+    """Weights of all elements, or of the axes averaged over (in the order of ``axis``) shaped so that they
+    broadcast."""
     if weights.shape == a.shape:
         return weights
     if axis is None:

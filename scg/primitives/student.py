@@ -71,7 +71,8 @@ def _slope(v, t):
 
 
 def _score(v, t):
-    """By t = sqrt(v) sinh(s): p(t) dt = cosh(s)^-v ds / B(1/2, v/2), w = tanh(s)^2 and log(1 + t^2/v) = 2 log cosh(s)."""
+    """By t = sqrt(v) sinh(s): p(t) dt = cosh(s)^-v ds / B(1/2, v/2), w = tanh(s)^2 and log(1 + t^2/v) = 2 log
+    cosh(s)."""
     size = np.abs(t)
     start, height = np.arcsinh(size / np.sqrt(v)), 0.5 * _log_square(v, t)
     inner = _slope(v, size) > 0

@@ -153,7 +153,8 @@ class Influence:
         return looked
 
     def _freed(self, node: Node, found: Any, draws: int) -> Any:
-        """``found`` for what was made on a branch that some draws chose: all of its elements depend on all of theirs."""
+        """``found`` for what was made on a branch that some draws chose: all of its elements depend on all of
+        theirs."""
         found = _without(found, draws)
 
         def freed(value: Any, before: Held) -> Held:

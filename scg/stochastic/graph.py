@@ -1,4 +1,5 @@
-"""A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in replicates."""
+"""A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in
+replicates."""
 
 import os
 from collections import Counter

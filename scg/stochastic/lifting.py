@@ -1,4 +1,5 @@
-"""A function run on nodes: its arguments made into what one differentiates by, its ``if``s collected, its result checked."""
+"""A function run on nodes: its arguments made into what one differentiates by, its ``if``s collected, its result
+checked."""
 
 import inspect
 import operator

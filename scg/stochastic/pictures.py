@@ -16,7 +16,8 @@ from scg.files import write
 from scg.stochastic.sites import is_stochastic, noise
 
 MOST = 200
-"""A graph with more nodes than this is summarised: its parameters, draws and cost, and what leads from which to which."""
+"""A graph with more nodes than this is summarised: its parameters, draws and cost, and what leads from which to
+which."""
 
 _FILLS = {"draw": "#fff3e0", "noise": "#f5f5f5", "parameter": "#e3f2fd", "cost": "#e8f5e9", "plain": "#ffffff"}
 _PAGE = 10.9, 7.5  # inches: a landscape page of A4 or of US letter, within margins

@@ -1,4 +1,5 @@
-"""On which piece of what is not smooth the values of a node lie, as its primitive declares it (``kinks=``, ``steps=``)."""
+"""On which piece of what is not smooth the values of a node lie, as its primitive declares it (``kinks=``,
+``steps=``)."""
 
 from typing import Any
 

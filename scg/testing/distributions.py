@@ -150,7 +150,8 @@ class _Check:
         return 0
 
     def z_test(self, name: str, values: Any, expected: Any, count: int, what: str) -> str:
-        """The mean over the leading axis against ``expected``: standard errors, with room for the skewness of the mean."""
+        """The mean over the leading axis against ``expected``: standard errors, with room for the skewness of the
+        mean."""
         n, mean = len(values), np.mean(values, axis=0)
         centred = values - mean
         sd = np.sqrt(np.mean(np.square(centred), axis=0))

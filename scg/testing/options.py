@@ -11,7 +11,8 @@ from scg.errors import ScgTypeError, ScgValueError, here
 
 
 def integer(name: str, given: Any, least: int) -> int:
-    """An integer of at least ``least``; ScgTypeError or ScgValueError, with the name of the option, for anything else."""
+    """An integer of at least ``least``; ScgTypeError or ScgValueError, with the name of the option, for anything
+    else."""
     if not isinstance(given, (int, np.integer)) or isinstance(given, bool):
         raise ScgTypeError(f"{name} must be an integer, got {given!r} ({here()})")
     if given < least:
@@ -20,7 +21,8 @@ def integer(name: str, given: Any, least: int) -> int:
 
 
 def number(name: str, given: Any, low: float, high: float = math.inf, *, closed: bool = False) -> float:
-    """A number between ``low`` (itself where ``closed``) and ``high``; ScgTypeError or ScgValueError for anything else."""
+    """A number between ``low`` (itself where ``closed``) and ``high``; ScgTypeError or ScgValueError for anything
+    else."""
     if not isinstance(given, (int, float, np.integer, np.floating)) or isinstance(given, bool):
         raise ScgTypeError(f"{name} must be a number, got {given!r} ({here()})")
     if not ((low <= given if closed else low < given) and given < high):

@@ -1,4 +1,5 @@
-"""Programs as values: the text of a function with the arguments that it is run on, which prints as a complete script."""
+"""Programs as values: the text of a function with the arguments that it is run on, which prints as a complete
+script."""
 
 import ast
 import hashlib
@@ -157,7 +158,8 @@ class Program:
         if self.stochastic:
             given = ", ".join(filter(None, [name, given, argnums, f"rng=np.random.default_rng({self.seed})"]))
             return f"{self._head}{self.source}\n\nprint(scg.trace({given}))\n"
-        return f"{self._head}{self.source}\n\nprint(scg.value_and_grad({', '.join(filter(None, [name, argnums]))})({given}))\n"
+        called = ", ".join(filter(None, [name, argnums]))
+        return f"{self._head}{self.source}\n\nprint(scg.value_and_grad({called})({given}))\n"
 
     __repr__ = __str__
 

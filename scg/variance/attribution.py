@@ -353,7 +353,8 @@ class _Frozen:
         return join(rerun(self.roots, self.order, table, leading, self.size, False, visit), self.size)
 
     def frozen(self, key: str) -> bool:
-        """Whether all noise but that of one group stays where that one's changes: each takes as many numbers as before."""
+        """Whether all noise but that of one group stays where that one's changes: each takes as many numbers as
+        before."""
         states = []
         for side in (0, 1):
             self.at({other: side if other == key else 0 for other in self.keys})

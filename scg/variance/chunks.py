@@ -297,7 +297,8 @@ class _Pool:
                 self.pending[k] = self.executor.submit(_remote, self.payload, self.digest, self.jobs[k])
 
     def _blamed(self, i: int, error: BrokenExecutor) -> ScgError:
-        """The error that names the row whose chunk no worker survives: each is drawn alone, by an executor of its own."""
+        """The error that names the row whose chunk no worker survives: each is drawn alone, by an executor of its
+        own."""
         assert self.make is not None
         times = f"its worker died {self.broken + 1} times in a row"
         advice = (

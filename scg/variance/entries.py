@@ -34,7 +34,8 @@ class Measured:
 
     @property
     def variance(self) -> Any:
-        """Of each coordinate, but for rounding: a gradient that is the same in every run may differ by its last bits."""
+        """Of each coordinate, but for rounding: a gradient that is the same in every run may differ by its last
+        bits."""
         variance = self.tally.coordinates.variance
         return np.where(np.sqrt(variance) <= 2.0**-45 * np.abs(self.tally.coordinates.mean), 0.0, variance)
 

@@ -379,7 +379,8 @@ def products_one_by_one(text, *factors):
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_contractions_absorb_product_by_product(name):
-    """Zeros, infinities and NaNs anywhere, in the cotangent too: the VJP is the sum of the products that have no zero."""
+    """Zeros, infinities and NaNs anywhere, in the cotangent too: the VJP is the sum of the products that have no
+    zero."""
     fn, *shapes, text = PRODUCTS[name]
     left, right, result = text.replace("->", ",").split(",")
     rng = np.random.default_rng(0)

@@ -16,7 +16,8 @@ small = st.lists(st.integers(1, 4), max_size=4).map(tuple)
 
 @st.composite
 def reshapes(draw):
-    """Two shapes of one size: a factorisation grouped in two ways, with ones strewn in, or its parts in another order."""
+    """Two shapes of one size: a factorisation grouped in two ways, with ones strewn in, or its parts in another
+    order."""
     primes = draw(st.lists(st.sampled_from([2, 2, 3]), max_size=5))
 
     def grouped(factors):

@@ -187,10 +187,21 @@ OURS = SimpleNamespace(
     )
 )
 MISSING = {  # autograd has neither these nor what they could be defined by
-    "scipy.special.erfcx", "scipy.special.dawsn", "scipy.special.k0", "scipy.special.k1e", "scipy.special.exp1", "scipy.special.spence",
-    "scipy.special.ellipk", "scipy.special.gammainc", "scipy.special.gammaincc", "np.add.reduce", "np.median", "np.quantile", "np.gradient",
+    "scipy.special.erfcx",
+    "scipy.special.dawsn",
+    "scipy.special.k0",
+    "scipy.special.k1e",
+    "scipy.special.exp1",
+    "scipy.special.spence",
+    "scipy.special.ellipk",
+    "scipy.special.gammainc",
+    "scipy.special.gammaincc",
+    "np.add.reduce",
+    "np.median",
+    "np.quantile",
+    "np.gradient",
     "np.fft.irfft",
-}  # fmt: skip
+}
 COMMON = [name for name in OPERATIONS if name not in MISSING]
 
 

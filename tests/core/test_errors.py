@@ -113,7 +113,11 @@ REFUSALS = [
     (lambda x: scg.parameter([[1.0], [1.0, 2.0]]), (TypeError, ValueError), ["parameter"]),
     (lambda x: scg.parameter(np.ma.masked_array(X, [0, 1, 0])), TypeError, ["mask"]),
     (lambda x: scg.primitive(np.exp), ValueError, ["np.exp", "already has a rule"]),
-    (lambda x: scg.primitive(lambda x: x**3, lambda g, out, x: 3 * g * x * x), TypeError, ["axis map", "before the VJPs", "None"]),
+    (
+        lambda x: scg.primitive(lambda x: x**3, lambda g, out, x: 3 * g * x * x),
+        TypeError,
+        ["axis map", "before the VJPs", "None"],
+    ),
     (lambda x: scg.primitive("cube"), TypeError, ["'cube'", "function"]),
     (lambda x: scg.minibatch(3, 2, rng=np.random.default_rng(0)).rows(np.arange(5.0)), ValueError, ["3 rows", "(5,)"]),
     (lambda x: scg.gradients(x, [x]), ValueError, ["scalar", "(3,)", "np.sum", "jacobian"]),
@@ -155,7 +159,7 @@ REFUSALS = [
     (lambda x: scg.jacobian(lambda v: (v, v))(X), TypeError, ["tuple"]),
     (lambda x: scg.jacobian(lambda v: v > 0)(X), TypeError, ["bool"]),
     (lambda x: scg.hessian(lambda v: v)(X), ValueError, ["scalar"]),
-]  # fmt: skip
+]
 
 
 def own_line(caught):

@@ -35,9 +35,21 @@ COMPARISONS = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, 
 INTEGER_OPERATORS = [operator.and_, operator.or_, operator.xor, operator.lshift, operator.rshift]
 X = np.array([[1.5, 2.5, 0.5], [3.5, 1.25, 2.0]])
 OTHERS = [
-    2, 2.5, True, np.float64(1.5), np.float32(1.5), np.int64(2), np.array(1.5), np.array([1.0, 2.0, 3.0]),
-    [1.0, 2.0, 3.0], (3, 2, 1), [[1], [2]], np.arange(1, 7).reshape(2, 3), np.ones((2, 3), bool), np.float32([[2.0], [4.0]]),
-]  # fmt: skip
+    2,
+    2.5,
+    True,
+    np.float64(1.5),
+    np.float32(1.5),
+    np.int64(2),
+    np.array(1.5),
+    np.array([1.0, 2.0, 3.0]),
+    [1.0, 2.0, 3.0],
+    (3, 2, 1),
+    [[1], [2]],
+    np.arange(1, 7).reshape(2, 3),
+    np.ones((2, 3), bool),
+    np.float32([[2.0], [4.0]]),
+]
 
 
 def raw(value):
@@ -110,15 +122,47 @@ def test_matrix_products_on_either_side():
 
 
 METHODS = [
-    ("sum", (), {}), ("sum", (0,), {}), ("sum", (), {"axis": -1, "keepdims": True}), ("mean", (), {"axis": 0}), ("max", (1,), {}),
-    ("min", (), {}), ("prod", (), {"axis": 1}), ("var", (), {}), ("std", (0,), {}), ("cumsum", (), {"axis": 1}), ("cumprod", (0,), {}),
-    ("all", (), {}), ("any", (0,), {}), ("argmax", (), {}), ("argmin", (1,), {}), ("argsort", (), {}),
-    ("astype", (np.float32,), {}), ("astype", (int,), {}), ("clip", (1.0, 2.0), {}), ("copy", (), {}), ("conj", (), {}), ("conjugate", (), {}),
-    ("diagonal", (), {}), ("dot", (X.T,), {}), ("flatten", (), {}), ("ravel", (), {}), ("repeat", (2,), {}), ("round", (1,), {}),
-    ("reshape", (3, 2), {}), ("reshape", ((3, -1),), {}), ("reshape", (-1,), {}), ("squeeze", (), {}), ("swapaxes", (0, 1), {}),
-    ("take", ([0, 2],), {"axis": 1}), ("trace", (), {}), ("transpose", (), {}), ("transpose", (1, 0), {}), ("transpose", ((1, 0),), {}),
-    ("compress", ([True, False],), {"axis": 0}), ("nonzero", (), {}),
-]  # fmt: skip
+    ("sum", (), {}),
+    ("sum", (0,), {}),
+    ("sum", (), {"axis": -1, "keepdims": True}),
+    ("mean", (), {"axis": 0}),
+    ("max", (1,), {}),
+    ("min", (), {}),
+    ("prod", (), {"axis": 1}),
+    ("var", (), {}),
+    ("std", (0,), {}),
+    ("cumsum", (), {"axis": 1}),
+    ("cumprod", (0,), {}),
+    ("all", (), {}),
+    ("any", (0,), {}),
+    ("argmax", (), {}),
+    ("argmin", (1,), {}),
+    ("argsort", (), {}),
+    ("astype", (np.float32,), {}),
+    ("astype", (int,), {}),
+    ("clip", (1.0, 2.0), {}),
+    ("copy", (), {}),
+    ("conj", (), {}),
+    ("conjugate", (), {}),
+    ("diagonal", (), {}),
+    ("dot", (X.T,), {}),
+    ("flatten", (), {}),
+    ("ravel", (), {}),
+    ("repeat", (2,), {}),
+    ("round", (1,), {}),
+    ("reshape", (3, 2), {}),
+    ("reshape", ((3, -1),), {}),
+    ("reshape", (-1,), {}),
+    ("squeeze", (), {}),
+    ("swapaxes", (0, 1), {}),
+    ("take", ([0, 2],), {"axis": 1}),
+    ("trace", (), {}),
+    ("transpose", (), {}),
+    ("transpose", (1, 0), {}),
+    ("transpose", ((1, 0),), {}),
+    ("compress", ([True, False],), {"axis": 0}),
+    ("nonzero", (), {}),
+]
 
 
 @pytest.mark.parametrize("name, args, kwargs", METHODS, ids=lambda v: str(v)[:20])

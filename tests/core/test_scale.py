@@ -1,4 +1,5 @@
-"""Long chains under the default recursion limit: every operation is linear in time and memory, and everything is freed."""
+"""Long chains under the default recursion limit: every operation is linear in time and memory, and everything is
+freed."""
 
 import gc
 import io

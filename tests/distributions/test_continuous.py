@@ -544,16 +544,39 @@ def test_the_slope_of_laplace_cdf_is_its_density_also_at_the_centre():
 
 
 SCALARS = [
-    (dist.Normal, (0.3, 1.2)), (dist.LogNormal, (0.3, 0.7)), (dist.LogitNormal, (-0.3, 1.2)), (dist.HalfNormal, (1.5,)), (dist.Laplace, (0.2, 1.1)), (dist.Logistic, (0.2, 0.6)),
-    (dist.Gumbel, (0.1, 1.3)), (dist.Cauchy, (0.1, 0.4)), (dist.StudentT, (3.0, 0.1, 1.2)), (dist.Exponential, (1.3,)), (dist.Gompertz, (0.4, 1.1)), (dist.Weibull, (1.2, 1.7)),
-    (dist.Pareto, (1.2, 2.5)), (dist.Gamma, (2.3, 1.2)), (dist.Chi2, (3.3,)), (dist.InverseGamma, (2.3, 1.1)), (dist.Beta, (1.3, 2.1)), (dist.Kumaraswamy, (1.3, 2.1)),
-    (dist.TruncatedNormal, (0.2, 1.1, -1.0, 2.0)), (dist.VonMises, (0.4, 1.3)), (functools.partial(dist.VonMises, low=-1.0), (0.4, 1.3)), (dist.Uniform, (-0.5, 1.5)), (dist.Delta, (1.0,)),
-    (lambda rate: dist.Erlang(2, rate), (1.2,)), (lambda t, p: dist.RelaxedBernoulli(t, probs=p), (0.7, 0.3)),
-    (lambda loc, s: dist.Transformed(dist.Normal(loc, s), dist.Exp()), (0.3, 1.2)), (lambda k, b: dist.Transformed(dist.Gamma(k, 1.0), dist.Affine(b, 1.2)), (1.3, 0.4)),
-    (lambda a, b: dist.Transformed(dist.Uniform(a, b), dist.Sigmoid()), (-1.0, 0.4)), (lambda loc: dist.Transformed(dist.VonMises(loc, 1.0), dist.Affine(0.0, 2.0)), (0.4,)),
-    (lambda a, w: dist.Mixture(dist.Pareto(np.stack([a, a + 1]), 2.0), weights=np.stack([w, 1 - w])), (1.2, 0.3)), (lambda p: dist.Mixture(dist.Normal(np.stack([p, -p]), 1.0), weights=[0.5, 0.5]), (0.4,)),
+    (dist.Normal, (0.3, 1.2)),
+    (dist.LogNormal, (0.3, 0.7)),
+    (dist.LogitNormal, (-0.3, 1.2)),
+    (dist.HalfNormal, (1.5,)),
+    (dist.Laplace, (0.2, 1.1)),
+    (dist.Logistic, (0.2, 0.6)),
+    (dist.Gumbel, (0.1, 1.3)),
+    (dist.Cauchy, (0.1, 0.4)),
+    (dist.StudentT, (3.0, 0.1, 1.2)),
+    (dist.Exponential, (1.3,)),
+    (dist.Gompertz, (0.4, 1.1)),
+    (dist.Weibull, (1.2, 1.7)),
+    (dist.Pareto, (1.2, 2.5)),
+    (dist.Gamma, (2.3, 1.2)),
+    (dist.Chi2, (3.3,)),
+    (dist.InverseGamma, (2.3, 1.1)),
+    (dist.Beta, (1.3, 2.1)),
+    (dist.Kumaraswamy, (1.3, 2.1)),
+    (dist.TruncatedNormal, (0.2, 1.1, -1.0, 2.0)),
+    (dist.VonMises, (0.4, 1.3)),
+    (functools.partial(dist.VonMises, low=-1.0), (0.4, 1.3)),
+    (dist.Uniform, (-0.5, 1.5)),
+    (dist.Delta, (1.0,)),
+    (lambda rate: dist.Erlang(2, rate), (1.2,)),
+    (lambda t, p: dist.RelaxedBernoulli(t, probs=p), (0.7, 0.3)),
+    (lambda loc, s: dist.Transformed(dist.Normal(loc, s), dist.Exp()), (0.3, 1.2)),
+    (lambda k, b: dist.Transformed(dist.Gamma(k, 1.0), dist.Affine(b, 1.2)), (1.3, 0.4)),
+    (lambda a, b: dist.Transformed(dist.Uniform(a, b), dist.Sigmoid()), (-1.0, 0.4)),
+    (lambda loc: dist.Transformed(dist.VonMises(loc, 1.0), dist.Affine(0.0, 2.0)), (0.4,)),
+    (lambda a, w: dist.Mixture(dist.Pareto(np.stack([a, a + 1]), 2.0), weights=np.stack([w, 1 - w])), (1.2, 0.3)),
+    (lambda p: dist.Mixture(dist.Normal(np.stack([p, -p]), 1.0), weights=[0.5, 0.5]), (0.4,)),
     (lambda loc: dist.Independent(dist.VonMises(np.stack([loc, 2 * loc]), 1.0), 1), (0.4,)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("make, at", SCALARS, ids=lambda x: getattr(x, "__name__", None))
@@ -646,11 +669,17 @@ def test_mixed_angles_are_moved_only_where_they_share_a_turn():
 # a distribution of (loc, scale), the x of standard noise, and what the density of y adds to that of x: value and slope
 # in x, by mpmath
 SQUASHED = [
-    (lambda m, s: dist.Transformed(dist.Normal(m, s), dist.Tanh()), lambda x: -2 * (mpmath.log(2) - x - mpmath.log1p(mpmath.exp(-2 * x)))),
+    (
+        lambda m, s: dist.Transformed(dist.Normal(m, s), dist.Tanh()),
+        lambda x: -2 * (mpmath.log(2) - x - mpmath.log1p(mpmath.exp(-2 * x))),
+    ),
     (lambda m, s: dist.Transformed(dist.Normal(m, s), dist.Sigmoid()), lambda x: x + 2 * mpmath.log1p(mpmath.exp(-x))),
     (lambda m, s: dist.LogitNormal(m, s), lambda x: x + 2 * mpmath.log1p(mpmath.exp(-x))),
-    (lambda m, s: dist.Independent(dist.Transformed(dist.Normal(m, s), dist.Tanh()), 0), lambda x: -2 * (mpmath.log(2) - x - mpmath.log1p(mpmath.exp(-2 * x)))),
-]  # fmt: skip
+    (
+        lambda m, s: dist.Independent(dist.Transformed(dist.Normal(m, s), dist.Tanh()), 0),
+        lambda x: -2 * (mpmath.log(2) - x - mpmath.log1p(mpmath.exp(-2 * x))),
+    ),
+]
 
 
 @pytest.mark.parametrize("make, stretch", SQUASHED)

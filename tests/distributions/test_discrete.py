@@ -140,7 +140,8 @@ def test_certainty():
 
 
 def test_gradients_at_certainty():
-    """By the conventions of xlogy: d log p(b) / d probs is b / p - (1 - b) / (1 - p), without its term of weight zero."""
+    """By the conventions of xlogy: d log p(b) / d probs is b / p - (1 - b) / (1 - p), without its term of weight
+    zero."""
     g = scg.grad(lambda p: np.sum(dist.Bernoulli(p).log_prob(np.array([0.0, 1.0]))))(np.array([0.0, 1.0]))
     assert np.array_equal(g, [-1, 1])
     g = scg.grad(lambda p: np.sum(dist.OneHotCategorical(p).log_prob(np.array([0.0, 1.0]))))(np.array([0.0, 1.0]))

@@ -1,4 +1,5 @@
-"""Laws and rules at their edges: probabilities of exactly zero, supports of mixtures, values and laws of other shapes."""
+"""Laws and rules at their edges: probabilities of exactly zero, supports of mixtures, values and laws of other
+shapes."""
 
 import mpmath
 import numpy as np
@@ -190,7 +191,8 @@ def test_dirichlet_draws_move_with_small_concentrations(a):
 
 
 def _truncated(loc, scale, low, high):
-    """Mean, variance and entropy of a truncated normal law by its closed forms, to as many digits as mpmath works with."""
+    """Mean, variance and entropy of a truncated normal law by its closed forms, to as many digits as mpmath works
+    with."""
     a, b = (low - loc) / scale, (high - loc) / scale
     sign = -1 if a < -b else 1  # upper tails do not cancel
     a, b = (a, b) if sign == 1 else (-b, -a)

@@ -95,9 +95,19 @@ def test_the_errors_say_the_distribution_what_came_and_the_way_out():
 
 @pytest.mark.parametrize(
     "cost",
-    [lambda x, d: x * d, lambda x, d: d * x, lambda x, d: d - x, lambda x, d: np.maximum(x, d), lambda x, d: np.maximum(d, x), lambda x, d: np.where(x > 0, x, d),
-     lambda x, d: np.stack([x[0], d]), lambda x, d: x @ d, lambda x, d: np.exp(x) ** d, lambda x, d: scg.special.softmax(d) * x],
-)  # fmt: skip
+    [
+        lambda x, d: x * d,
+        lambda x, d: d * x,
+        lambda x, d: d - x,
+        lambda x, d: np.maximum(x, d),
+        lambda x, d: np.maximum(d, x),
+        lambda x, d: np.where(x > 0, x, d),
+        lambda x, d: np.stack([x[0], d]),
+        lambda x, d: x @ d,
+        lambda x, d: np.exp(x) ** d,
+        lambda x, d: scg.special.softmax(d) * x,
+    ],
+)
 @pytest.mark.parametrize("drawn", [dist.Normal(0.0, 1.0), dist.Categorical(logits=np.zeros(3)), dist.Poisson])
 def test_a_distribution_in_arithmetic_with_a_node_says_to_draw_from_it(cost, drawn):
     with pytest.raises(ScgTypeError) as caught:

@@ -224,7 +224,8 @@ def test_learned_step_is_down_the_squared_error():
 
 
 def test_a_learned_baseline_is_trained_only_after_the_draw():
-    """Two draws by one baseline: what the first teaches (costs that the second influenced) waits until both are done."""
+    """Two draws by one baseline: what the first teaches (costs that the second influenced) waits until both are
+    done."""
     baseline = taught()
     before = baseline.parameters.copy()
     scg.grad(lambda t, rng: shared(t, rng, baseline(np.array(1.5)), 1))(THETA, rng=np.random.default_rng(0))

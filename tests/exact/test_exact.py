@@ -192,7 +192,8 @@ def test_two_hundred_coins_take_four_hundred_evaluations():
 
 
 def test_a_parameter_that_parts_share():
-    """Var[sum_i a_i] of a scalar parameter: the sum of 200 variances, and none of the 19,900 covariances is looked at."""
+    """Var[sum_i a_i] of a scalar parameter: the sum of 200 variances, and none of the 19,900 covariances is looked
+    at."""
 
     def cost(t, rng):
         return np.mean((coin(t + np.zeros(200), scg.ScoreFunction(), rng) - 0.3) ** 2)

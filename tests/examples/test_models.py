@@ -130,7 +130,8 @@ def test_the_angle_between_spaces_is_the_largest():
 
 
 def exact_posterior(best):
-    """The parameters at the maximum of the likelihood: there the columns are orthogonal, and the posterior is diagonal."""
+    """The parameters at the maximum of the likelihood: there the columns are orthogonal, and the posterior is
+    diagonal."""
     precision = np.sum(best.weight**2, axis=0) + best.scale**2
     params = {
         "weight": best.weight,

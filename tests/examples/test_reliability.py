@@ -68,7 +68,8 @@ def run(name, data, out, *more):  # noqa: F811
 
 
 def killed_and_resumed(name, data, tmp_path, times, epochs, kills=1):  # noqa: F811
-    """How many of ``times`` runs were killed at some moment; each must end in the bits of the one that was left alone."""
+    """How many of ``times`` runs were killed at some moment; each must end in the bits of the one that was left
+    alone."""
     assert run(name, data, tmp_path / "whole", "--epochs", epochs) == 0
     whole, moments, killed = outcome(tmp_path / "whole"), random.Random(2), 0
     for i in range(times):

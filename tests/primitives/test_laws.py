@@ -254,7 +254,8 @@ class _watched:
 
 
 def alignment_law(drawn, data):
-    """An element of an operand changes only those elements of the output that agree with it along every shared factor."""
+    """An element of an operand changes only those elements of the output that agree with it along every shared
+    factor."""
     drawn.plain(drawn.operands)
     inputs = [parameter(x) for x in drawn.operands]
     results = [y for y in drawn.results(inputs) if type(y) is Node]

@@ -110,7 +110,8 @@ def test_a_primitive_that_is_not_smooth_says_where(case):
 
 
 def probed(node, moving, leaves, last):
-    """The place on the line between the operands' values and those at the other end, and all operands at its two ends."""
+    """The place on the line between the operands' values and those at the other end, and all operands at its two
+    ends."""
     held = {o: scg.parameter(o.raw) for o in moving}
     alone = node.primitive(*[held.get(o, o) if type(o) is Node else o for o in node.operands], **node.statics)
     there = [x.raw if type(x) is Node else x for x in replay(moving, dict(zip(leaves, last, strict=True)))]

@@ -248,8 +248,11 @@ def test_the_gradient_of_a_surrogate_is_the_gradient_once(rule, order):
     np.testing.assert_allclose(scg.gradients(again.surrogate(order), graph.parameters), again.gradients(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("order, kind", [("a", scg.errors.ScgTypeError), (1.5, scg.errors.ScgTypeError), (True, scg.errors.ScgTypeError)]
-                         + [(0, scg.errors.ScgValueError), (-1, scg.errors.ScgValueError)])  # fmt: skip
+@pytest.mark.parametrize(
+    "order, kind",
+    [("a", scg.errors.ScgTypeError), (1.5, scg.errors.ScgTypeError), (True, scg.errors.ScgTypeError)]
+    + [(0, scg.errors.ScgValueError), (-1, scg.errors.ScgValueError)],
+)
 def test_an_order_is_an_integer_of_at_least_one(order, kind):
     graph = scg.trace(lambda t, rng: coin(t, rng, "score"), np.array(0.2), rng=np.random.default_rng(0))
     with pytest.raises(kind, match=r"surrogate: order must be .* got"):

@@ -245,7 +245,8 @@ def test_many_streams_share_the_false_alarms():
 
 
 def test_the_interval_is_where_the_self_normalized_sum_meets_the_threshold():
-    """|S| = w V at its ends, S and V^2 the sums of x - end and of its square; for symmetric draws no skewness is seen."""
+    """|S| = w V at its ends, S and V^2 the sums of x - end and of its square; for symmetric draws no skewness is
+    seen."""
     x = np.random.default_rng(7).standard_normal(500)
     x = np.concatenate([x, -x])[:, None] + 0.3
     sequence = Asymptotic(0.01, 2000, np.zeros(1))

@@ -1,4 +1,5 @@
-"""Where a variance comes from, which rules are best, and lines along a parameter: against closed forms and enumeration."""
+"""Where a variance comes from, which rules are best, and lines along a parameter: against closed forms and
+enumeration."""
 
 import csv
 import json
@@ -253,8 +254,15 @@ def coin(t, rng):
 def test_a_line_along_a_parameter_of_a_rule():
     graph = scg.trace(coin, np.array([0.4, 0.1]), rng=rng(0))
     told = []
-    swept = variance.sweep(lambda n: graph, [1, 2, 4, 8, 16], lambda n: {"plain": {"b": scg.ScoreFunction(samples=n)}}, rng=rng(0), name="samples",
-                           replicates=4000, progress=lambda done, total: told.append((done, total)))  # fmt: skip
+    swept = variance.sweep(
+        lambda n: graph,
+        [1, 2, 4, 8, 16],
+        lambda n: {"plain": {"b": scg.ScoreFunction(samples=n)}},
+        rng=rng(0),
+        name="samples",
+        replicates=4000,
+        progress=lambda done, total: told.append((done, total)),
+    )
     n, exact = swept.line("plain", "exact_variance")
     np.testing.assert_allclose(exact * n, exact[0], rtol=1e-9)
     assert swept.slope("plain", "exact_variance")[0] == pytest.approx(-1, abs=1e-9) and told == [

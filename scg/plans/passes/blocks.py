@@ -70,7 +70,8 @@ def blocks(program: Program) -> int:
 
 
 def _gathered(ops: list[Op], shape: tuple[int, ...]) -> tuple[list[Op], list[Op], list[Op]]:
-    """Operations that can run before the region that ``ops[0]`` begins, its members, and those that must wait for it."""
+    """Operations that can run before the region that ``ops[0]`` begins, its members, and those that must wait for
+    it."""
     before: list[Op] = []
     members = [ops[0]]
     after: list[Op] = []

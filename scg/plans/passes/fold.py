@@ -1,4 +1,5 @@
-"""Constants folded: what depends on no input, no held array and no draw was computed in the recorded run, once for all."""
+"""Constants folded: what depends on no input, no held array and no draw was computed in the recorded run, once for
+all."""
 
 import numpy as np
 

@@ -24,7 +24,8 @@ from scg.primitives import contraction, layout
 from scg.stochastic.sites import draw, noise
 
 HANDOVER = 40e3
-"""Nanoseconds until a thread that waits runs on; a unit must gain as much to leave the caller's thread, or to be cut."""
+"""Nanoseconds until a thread that waits runs on; a unit must gain as much to leave the caller's thread, or to be
+cut."""
 
 LONG = 30e3
 """Nanoseconds of what may leave the caller's thread: where two threads make short calls, each often waits for the
@@ -158,7 +159,8 @@ def _units(program: Program) -> list[_Unit]:
 
 
 def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
-    """Turns, and when the last of them ends: of what can begin, first what most depends on, each where it ends soonest."""
+    """Turns, and when the last of them ends: of what can begin, first what most depends on, each where it ends
+    soonest."""
     maker = {id(op): unit for unit in units for op in unit.members}
     drawn: dict[Any, _Unit] = {}  # the last draw of each generator
     for unit in units:

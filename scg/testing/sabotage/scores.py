@@ -155,7 +155,8 @@ class OneSeed(_Score):
 
 @final
 class OnThePath(Estimator):
-    """A pathwise draw whose score is counted as well; with ``along`` the score of the moving draw, d/dt log p(z(t); t)."""
+    """A pathwise draw whose score is counted as well; with ``along`` the score of the moving draw, d/dt log p(z(t);
+    t)."""
 
     def __init__(self, along: bool):
         self.along = along
@@ -222,7 +223,8 @@ class OverN(Baseline):
 
 @final
 class Folded(Baseline):
-    """decay a + (1 - decay) F: the moving average after it has taken in the cost that it stands against; a = 0 so far."""
+    """decay a + (1 - decay) F: the moving average after it has taken in the cost that it stands against; a = 0 so
+    far."""
 
     def __init__(self, decay: float):
         self.decay = decay

@@ -125,10 +125,16 @@ _STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (
     (lambda a: {"w": a[0], "b": a[1]}, (("theta['w']", (2,)), ("theta['b']", ()))),
     (lambda a: a[0], (("theta", (1,)),)),
     (lambda a: a[0], (("theta", (2, 2)),)),
-    (lambda a: {"layer": {"w": a[0], "b": a[1]}, "rest": [a[2], a[3]]}, (
-        ("theta['layer']['w']", (2, 1)), ("theta['layer']['b']", (2,)), ("theta['rest'][0]", ()), ("theta['rest'][1]", (3,)),
-    )),
-)  # fmt: skip
+    (
+        lambda a: {"layer": {"w": a[0], "b": a[1]}, "rest": [a[2], a[3]]},
+        (
+            ("theta['layer']['w']", (2, 1)),
+            ("theta['layer']['b']", (2,)),
+            ("theta['rest'][0]", ()),
+            ("theta['rest'][1]", (3,)),
+        ),
+    ),
+)
 
 
 @st.composite
