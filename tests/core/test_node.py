@@ -552,7 +552,7 @@ def test_ids_are_a_topological_order(steps):
 
 def test_the_line_of_a_node_is_the_user_s_own():
     node = np.exp(scg.parameter(X)) * 2
-    assert re.search(r"test_graph\.py:\d+, in test_the_line_of_a_node_is_the_user_s_own$", node.line)
+    assert re.search(r"test_node\.py:\d+, in test_the_line_of_a_node_is_the_user_s_own$", node.line)
     with open(__file__) as source:
         assert (
             "node = np.exp(scg.parameter(X)) * 2"

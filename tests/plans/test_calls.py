@@ -270,7 +270,7 @@ def test_what_cannot_be_compiled_names_the_line_or_runs_plainly(fn):
     plain = scg.value_and_grad(fn) if fn in (_learns, _own_generator) else fn
     with pytest.raises(PlanError) as caught:
         scg.compile(plain)(np.ones(3), rng=np.random.default_rng(0))
-    assert REFUSED[fn] in str(caught.value) and "test_compile_calls.py:" in str(caught.value)
+    assert REFUSED[fn] in str(caught.value) and "test_calls.py:" in str(caught.value)
     assert isinstance(caught.value, ScgError) and isinstance(caught.value, TypeError)
     state = np.random.default_rng(0)
     compiled = scg.compile(plain, fallback=True)

@@ -348,7 +348,7 @@ ANEW = {
 @pytest.mark.parametrize("name", ANEW)
 def test_what_answers_otherwise_each_time_is_refused_with_its_line(name):
     for fn in (ANEW[name], scg.value_and_grad(ANEW[name])):
-        with pytest.raises(PlanError, match="test_compile_outside.py:"):
+        with pytest.raises(PlanError, match="test_outside.py:"):
             scg.compile(fn)(X)
 
 
@@ -364,7 +364,7 @@ def test_what_answers_otherwise_each_time_is_refused_with_its_line(name):
     ],
 )
 def test_values_that_would_leave_as_text_or_as_a_key_are_refused(fn):
-    with pytest.raises(PlanError, match="test_compile_outside.py:"):
+    with pytest.raises(PlanError, match="test_outside.py:"):
         scg.compile(fn)(X)
 
 
@@ -432,7 +432,7 @@ def test_errors_that_are_caught_and_shapes_that_depend_on_values(fn):
             try:
                 found = compiled(a)
             except PlanError as error:
-                assert "catches an error" in str(error) and "test_compile_outside.py:" in str(error)
+                assert "catches an error" in str(error) and "test_outside.py:" in str(error)
                 continue
             planned += 1
             agree(found, fn(a), fn.__name__)

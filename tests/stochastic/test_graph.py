@@ -47,7 +47,7 @@ def test_unnamed_draws_are_called_by_their_law_and_names_are_unique():
     def twice(t, rng):
         return sum(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="z") for _ in range(2)) ** 2
 
-    with pytest.raises(ScgValueError, match="two stochastic nodes are called 'z'.*test_stochastic.py"):
+    with pytest.raises(ScgValueError, match="two stochastic nodes are called 'z'.*test_graph.py"):
         scg.trace(twice, np.array(0.1), rng=RNG(0))
 
 
@@ -148,7 +148,7 @@ def choosing(t, rng):
 def test_guards_in_a_graph():
     graph = scg.trace(choosing, np.array(0.7), rng=RNG(0))
     other = 1 - graph.stochastic["b"].value
-    with pytest.raises(GuardError, match="test_stochastic.py"):
+    with pytest.raises(GuardError, match="test_graph.py"):
         graph.run(values={"b": other})
     with pytest.raises(GuardError):  # it looks at the branch that was not taken
         graph.bind(b=scg.Enumerate()).gradients()
@@ -377,7 +377,7 @@ def test_a_graph_run_with_parameters_that_a_distribution_refuses_is_refused_as_t
         ):
             with pytest.raises(ScgValueError) as caught:
                 run()
-            assert "test_stochastic.py" in str(caught.value) and str(by_function.value).split(" (")[0].split(", got")[
+            assert "test_graph.py" in str(caught.value) and str(by_function.value).split(" (")[0].split(", got")[
                 0
             ] in str(caught.value)
     assert np.isfinite(graph.run(parameters=good * 1.0, rng=np.random.default_rng(1)).gradients()).all()
