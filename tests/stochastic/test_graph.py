@@ -110,7 +110,7 @@ def test_replicates_do_not_depend_on_the_blocks_for_pathwise_noise_of_one_node(m
         return scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) ** 2
 
     whole = scg.trace(cost, np.array(0.5), rng=RNG(0)).gradients(rng=RNG(7), replicates=50)
-    monkeypatch.setattr("scg.stochastic._BLOCK", 64)
+    monkeypatch.setattr("scg.stochastic.graph.BLOCK", 64)
     parts = scg.trace(cost, np.array(0.5), rng=RNG(0)).gradients(rng=RNG(7), replicates=50)
     np.testing.assert_array_equal(whole, parts)
 
