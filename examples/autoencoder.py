@@ -4,9 +4,9 @@
 
 turns the ELBO of examples.vae into -|x - mu2(mu1(x))|^2 / 2, up to the constant -(D/2) log 2 pi: KL(Delta(m) || p) =
 -log p(m), which is zero where p is flat. With --prior normal a proper prior adds |mu1(x)|^2 / 2 to the loss, a penalty
-on the codes: they stay near the origin, and there is a law to draw new codes from. As q has no width, nothing keeps the
-decoder from taking ever smaller codes apart: their spread, which is told at the end beside the prior's one, is not held
-where the prior is. That is what the entropy of a wider q is for.
+on the codes: they stay near the origin, and there is a distribution to draw new codes from. As q has no width, nothing
+keeps the decoder from taking ever smaller codes apart: their spread, which is told at the end beside the prior's one,
+is not held where the prior is. That is what the entropy of a wider q is for.
 """
 
 import argparse

@@ -243,11 +243,13 @@ def _table(leaf: scg.Node, points: int) -> tuple[np.ndarray, np.ndarray]:
         nodes, weights = np.polynomial.hermite_e.hermegauss(points)
         grid = np.array(list(itertools.product(range(points), repeat=leaf.size)))
         return nodes[grid].reshape(-1, *leaf.shape), np.prod((weights / weights.sum())[grid], axis=1)
-    law = leaf.statics["site"].distribution
-    if np.prod(law.batch_shape, initial=1) > 1:
+    distribution = leaf.statics["site"].distribution
+    if np.prod(distribution.batch_shape, initial=1) > 1:
         raise ValueError(f"{leaf}: only single draws are enumerated here")
-    atoms = law.atoms()
-    return atoms.reshape(len(atoms), *leaf.shape), np.full(len(atoms), 1.0 if law.parameters else 1 / len(atoms))
+    atoms = distribution.atoms()
+    return atoms.reshape(len(atoms), *leaf.shape), np.full(
+        len(atoms), 1.0 if distribution.parameters else 1 / len(atoms)
+    )
 
 
 def estimates(

@@ -152,7 +152,7 @@ def apply(network: Any, x: Any) -> Any:
 
 
 def normal(network: Any, x: Any) -> dist.Normal:
-    """The normal law whose locations and log-scales are a network's outputs."""
+    """The normal distribution whose locations and log-scales are a network's outputs."""
     h = apply(network, x)
     n = h.shape[-1] // 2
     return dist.Normal(h[..., :n], np.exp(h[..., n:]))

@@ -32,8 +32,8 @@ def number(kind: type, low: float, high: float, what: str) -> Callable[[str], An
     return parse
 
 
-natural = number(int, 1, math.inf, "a whole number from 1")
-whole = number(int, 0, math.inf, "a whole number from 0")
+natural = number(int, 1, math.inf, "an integer from 1")
+whole = number(int, 0, math.inf, "an integer from 0")
 positive = number(float, math.ulp(0.0), math.inf, "a positive number")
 fraction = number(float, 0, 1, "a number from 0, below 1")
 

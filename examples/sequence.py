@@ -119,14 +119,16 @@ class Switching(training.Model):
         first, transition = log_softmax(p["first"], -1), log_softmax(p["transition"], -1)
         s, bound, log_q_s = None, -log_q_z, 0
         for t in range(table.shape[1]):
-            law = dist.OneHotCategorical(logits=h[:, t, : self.regimes] + (0 if s is None else s @ params["switch"]))
+            distribution = dist.OneHotCategorical(
+                logits=h[:, t, : self.regimes] + (0 if s is None else s @ params["switch"])
+            )
             arrival = first if s is None else s @ transition
             s = (
-                law.stop_gradient().sample(rng)
+                distribution.stop_gradient().sample(rng)
                 if rules is None
-                else scg.sample(law, rules[t], rng=rng, name=f"s{t + 1}")
+                else scg.sample(distribution, rules[t], rng=rng, name=f"s{t + 1}")
             )
-            log_q = np.sum(s * law.log_p, axis=-1)
+            log_q = np.sum(s * distribution.log_p, axis=-1)
             bound = bound + np.sum(s * (arrival + table[:, t]), axis=-1) - log_q
             log_q_s = log_q_s + log_q
         return bound, log_q_s
@@ -150,9 +152,9 @@ class Switching(training.Model):
             return h, table - np.sum(softplus(p["emission"]), axis=-1), 0
         z, log_q = [], 0
         for t in range(rows.shape[1]):
-            law = dist.Normal(h[:, t, k : k + d] + (z[-1] @ q["carry"] if z else 0), np.exp(h[:, t, k + d :]))
-            z.append(scg.sample(law, scg.Reparameterized(), rng=rng, name=f"z{t + 1}"))
-            log_q = log_q + np.sum(law.log_prob(z[-1]), axis=-1)
+            distribution = dist.Normal(h[:, t, k : k + d] + (z[-1] @ q["carry"] if z else 0), np.exp(h[:, t, k + d :]))
+            z.append(scg.sample(distribution, scg.Reparameterized(), rng=rng, name=f"z{t + 1}"))
+            log_q = log_q + np.sum(distribution.log_prob(z[-1]), axis=-1)
         path = np.stack(z, axis=1)
         before = np.concatenate([np.zeros_like(path[:, :1]), path[:, :-1]], axis=1)  # z_0 = 0
         lift = path @ p["loading"]

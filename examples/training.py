@@ -205,7 +205,7 @@ class Trainer:
                 raise NonFiniteError(f"the cost is {value}")
             self.optimizer.step(gradient)
         except (NonFiniteError, ScgValueError) as error:
-            # a law refuses a NaN or infinite parameter with a ScgValueError
+            # a distribution refuses a NaN or infinite parameter with a ScgValueError
             where = f"training stopped in epoch {len(self.history) + 1}, step {self.optimizer.steps + 1}"
             self.rng.bit_generator.state = before
             try:

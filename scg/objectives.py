@@ -110,7 +110,8 @@ def iwae(
 
 
 def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: str | None = None) -> Node:
-    """``samples`` draws of a law along a new first axis, which no gradient passes and for which none is estimated."""
+    """``samples`` draws of a distribution along a new first axis, which no gradient passes and for which none is
+    estimated."""
     return sample(guide, Accounted(), rng=rng, shape=(samples,), name=name)
 
 
@@ -166,9 +167,7 @@ def _drawn(
             f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})"
         )
     if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
-        raise ScgValueError(
-            f"{gradient}: samples must be a whole number of at least {least}, got {samples!r} ({here()})"
-        )
+        raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
     z = sample(guide, rule, rng=rng, shape=(int(samples),), name=name)
     log_q, log_p = guide.log_prob(z), model(z)
     _check_shapes(log_p, log_q)

@@ -35,7 +35,7 @@ class Law:
         raise AssertionError("a container is restored, not made anew")
 
 
-def law(loc, scale):
+def distribution(loc, scale):
     new = object.__new__(Law)
     object.__setattr__(new, "loc", loc)
     object.__setattr__(new, "scale", scale)
@@ -75,7 +75,9 @@ plain_trees = st.recursive(
     max_leaves=6,
 )
 trees = st.recursive(
-    plain_trees, lambda t: st.builds(Layer, t, t) | st.builds(law, t, t) | st.lists(t, max_size=2), max_leaves=4
+    plain_trees,
+    lambda t: st.builds(Layer, t, t) | st.builds(distribution, t, t) | st.lists(t, max_size=2),
+    max_leaves=4,
 )
 
 

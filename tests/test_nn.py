@@ -25,7 +25,7 @@ def test_apply_is_affine_maps_with_activations_between(activation):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_initial_weights_have_glorots_law(dtype):
+def test_initial_weights_have_glorots_distribution(dtype):
     sizes = [80, 120, 40]
     params = nn.mlp(sizes, np.random.default_rng(1), dtype)
     for layer, inputs, outputs in zip(params, sizes[:-1], sizes[1:], strict=True):

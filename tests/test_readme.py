@@ -115,12 +115,12 @@ def test_the_rules_are_biased_where_the_table_says_so():
 
 def test_every_distribution_is_listed():
     section = README[README.index("## Distributions") : README.index("## Objectives")]
-    laws = {
+    distributions = {
         n
         for n in dist.__all__
         if isinstance(getattr(dist, n), type) and issubclass(getattr(dist, n), dist.Distribution)
     } - {"Distribution"}
-    assert laws == {name for name in re.findall(r"`(\w+)`", section) if name[0].isupper()}
+    assert distributions == {name for name in re.findall(r"`(\w+)`", section) if name[0].isupper()}
 
 
 REFUSED = {  # the rows of the table, in its order

@@ -147,7 +147,7 @@ def test_a_hessian_vector_product_through_further_samples_is_unbiased():
     assert np.all(np.abs(found.mean(axis=0) - exact) < 5 * found.std(axis=0) / np.sqrt(len(found)))
 
 
-def test_a_plan_draws_nothing_for_rules_on_laws_of_arguments_that_nobody_differentiates_by():
+def test_a_plan_draws_nothing_for_rules_on_distributions_of_arguments_that_nobody_differentiates_by():
     def cost(t, k, rng):
         a = scg.sample(dist.Bernoulli(logits=2 * k), scg.DisARM(), rng=rng, name="a")
         b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(samples=2), rng=rng, name="b")

@@ -90,9 +90,9 @@ def with_torch() -> Run:
 
     def run(n: int) -> Any:
         rows = theta.expand(n, SIZE).detach().requires_grad_()
-        law = torch.distributions.Bernoulli(logits=rows, validate_args=False)
-        b = law.sample((2,))
-        f, log_p = (b - SHIFT) ** 2 / SIZE, law.log_prob(b)
+        distribution = torch.distributions.Bernoulli(logits=rows, validate_args=False)
+        b = distribution.sample((2,))
+        f, log_p = (b - SHIFT) ** 2 / SIZE, distribution.log_prob(b)
         return torch.autograd.grad(((f[0] - f[1]) * (log_p[0] - log_p[1])).sum() / 2, rows)[0]
 
     return run

@@ -196,5 +196,5 @@ def _natural(text: str) -> int:
 
 def _whole(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected an integer from {least}, got {text!r}")
     return int(text)

@@ -2,8 +2,8 @@
 by ``isinstance``.
 
 A distribution is a frozen dataclass of parameters (arrays, numbers or Nodes), checked when it is made. Shapes are
-NumPy's: the parameters broadcast to the *batch shape*, one law each; a draw has shape ``shape + batch_shape +
-event_shape``. A law that is made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one's
+NumPy's: the parameters broadcast to the *batch shape*, one distribution each; a draw has shape ``shape + batch_shape +
+event_shape``. A distribution that is made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one's
 parameters too, by dotted names such as ``base.loc``.
 """
 
@@ -118,8 +118,8 @@ class Parameterized:
         nodes = {name: p for name, p in self._nodes().items() if type(p) is Node} if RECORDER.get() is not None else {}
         names = list(nodes)
         if nodes:
-            law = self.replaced(**dict.fromkeys(nodes, np.zeros(())))  # a test that holds no nodes
-            settled(lambda *values: law._holds(dict(zip(names, values, strict=True))), *nodes.values())
+            distribution = self.replaced(**dict.fromkeys(nodes, np.zeros(())))  # a test that holds no nodes
+            settled(lambda *values: distribution._holds(dict(zip(names, values, strict=True))), *nodes.values())
 
     def _nodes(self) -> dict[str, Any]:
         return {
@@ -128,7 +128,7 @@ class Parameterized:
         }
 
     def _holds(self, values: dict[str, Any]) -> bool:
-        """Whether the same law could be made with other values of some parameters."""
+        """Whether the same distribution could be made with other values of some parameters."""
         try:
             self.replaced(**values).__post_init__()
         except ScgValueError:
@@ -167,11 +167,11 @@ class Parameterized:
 
     @property
     def batch_shape(self) -> Shape:
-        """One law for each index of this shape."""
+        """One distribution for each index of this shape."""
         return self._batch_shape  # type: ignore[attr-defined,no-any-return]
 
     def replaced(self, **parameters: Any) -> Any:
-        """The same law with other parameters, unchecked: for parameters that are known to be good."""
+        """The same distribution with other parameters, unchecked: for parameters that are known to be good."""
         for part in self.parts:
             inner = {name[len(part) + 1 :]: value for name, value in parameters.items() if name.startswith(part + ".")}
             if inner:
@@ -188,12 +188,12 @@ class Parameterized:
         return new
 
     def stop_gradient(self) -> Any:
-        """The same law with its parameters held constant."""
+        """The same distribution with its parameters held constant."""
         nodes = {name: stop_gradient(p) for name, p in self.parameters.items() if type(p) is Node}
         return self.replaced(**nodes) if nodes else self
 
     def detached(self) -> Any:
-        """The same law with the values of its parameters, as arrays."""
+        """The same distribution with the values of its parameters, as arrays."""
         nodes = {name: p.raw for name, p in self.parameters.items() if type(p) is Node}
         return self if not nodes else self.replaced(**nodes) if self.parts else self._copied(nodes)
 
@@ -208,9 +208,9 @@ class Parameterized:
 
 
 class Distribution(Parameterized, ABC):
-    """A law. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the least they
-    have ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is reparameterized by
-    implicit differentiation.
+    """A distribution. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the
+    least they have ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is
+    reparameterized by implicit differentiation.
 
     Outside the support ``log_prob`` is -inf (the density is zero there), with gradient zero; a NaN value gives NaN.
     ``moving`` names the parameters that move the support of a distribution that is FixedSupport otherwise. ``edges``
@@ -235,18 +235,18 @@ class Distribution(Parameterized, ABC):
 
     @property
     def event_shape(self) -> Shape:
-        """The shape of one draw of one law: () unless draws are vectors or matrices."""
+        """The shape of one draw of one distribution: () unless draws are vectors or matrices."""
         return ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of a draw of a continuous law: that of the parameters; float64 where they are all Python
+        """The dtype of a draw of a continuous distribution: that of the parameters; float64 where they are all Python
         numbers."""
         arrays = [p.dtype for p in self.parameters.values() if type(p) is not float]
         return np.result_type(*arrays) if arrays else np.dtype(float)
 
     def has(self, capability: type) -> bool:
-        """Whether this law has a capability, given which of its parameters are Nodes."""
+        """Whether this distribution has a capability, given which of its parameters are Nodes."""
         if capability is FixedSupport and (self.moving or self.edges):
             given = self.parameters
             if any(type(given[name]) is Node for name in self.moving):
@@ -278,8 +278,8 @@ class Distribution(Parameterized, ABC):
         """log p(value), in nats; shape: that of ``value`` broadcast against the parameters, without the event axes."""
 
     def masses(self, value: Any) -> Any:
-        """p(value) of a discrete law, of the shape of ``log_prob(value)``, also where it is zero with a derivative that
-        is not."""
+        """p(value) of a discrete distribution, of the shape of ``log_prob(value)``, also where it is zero with a
+        derivative that is not."""
         return np.exp(self.log_prob(value))
 
     def _events(self, value: Any) -> Any:
@@ -316,8 +316,8 @@ class Distribution(Parameterized, ABC):
         raise self._unknown("cdf")
 
     def icdf(self, probability: Any) -> Any:
-        """The smallest value whose cdf is at least ``probability``: where the law has none of its own, the cdf is
-        inverted numerically."""
+        """The smallest value whose cdf is at least ``probability``: where the distribution has none of its own, the cdf
+        is inverted numerically."""
         if not self.inverts_cdf():
             raise self._unknown("icdf")
         return quantile(self, probability)
@@ -348,7 +348,7 @@ class Distribution(Parameterized, ABC):
         return self.sample(rng, shape).astype(dtype, copy=False)
 
     def expanded(self, batch_shape: Shape) -> Any:
-        """The same law with a larger batch shape that its own broadcasts to: independent draws for each of its
+        """The same distribution with a larger batch shape that its own broadcasts to: independent draws for each of its
         elements."""
         if self.batch_shape == batch_shape:
             return self
@@ -370,7 +370,7 @@ class FixedSupport:
 
 
 class Discrete:
-    """Draws are whole numbers (or one-hot vectors): there is no path along which they move."""
+    """Draws are integers (or one-hot vectors): there is no path along which they move."""
 
 
 class FiniteSupport(Discrete, ABC):
@@ -382,11 +382,13 @@ class FiniteSupport(Discrete, ABC):
 
 
 class Reparameterizable(ABC):
-    """A draw is a differentiable function of the parameters and of noise whose law has none: z = transport(noise)."""
+    """A draw is a differentiable function of the parameters and of noise whose distribution has none: z =
+    transport(noise)."""
 
     @abstractmethod
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
-        """The law of the noise, free of parameters, and the shape in which it is drawn for ``sample(rng, shape)``."""
+        """The distribution of the noise, free of parameters, and the shape in which it is drawn for ``sample(rng,
+        shape)``."""
 
     @abstractmethod
     def transport(self, noise: Any) -> Any:
@@ -396,13 +398,13 @@ class Reparameterizable(ABC):
         """An array of independent draws, of shape ``shape + batch_shape + event_shape``."""
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         plain = self.detached()  # type: ignore[attr-defined]
-        law, size = plain.noise(shape)
-        return np.asarray(plain.transport(law.sample_as(rng, size, plain.dtype)))
+        distribution, size = plain.noise(shape)
+        return np.asarray(plain.transport(distribution.sample_as(rng, size, plain.dtype)))
 
 
-def draw_noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+def draw_noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
     """Noise in the dtype of what it becomes."""
-    return law.sample_as(rng, shape, dtype)
+    return distribution.sample_as(rng, shape, dtype)
 
 
 def batch_of(parameter: Any, event_ndim: int) -> Shape:
@@ -455,10 +457,12 @@ def kl_divergence(p: Distribution, q: Distribution) -> Any:
     """
     if not (isinstance(p, Distribution) and isinstance(q, Distribution)):
         raise ScgTypeError(f"KL(p || q) needs two distributions, got {described((p, q))} ({here()})")
-    for law, other in ((p, q), (q, p)):
-        sizes = getattr(law, "categories", None), getattr(other, "categories", None)
-        if law.event_shape != other.event_shape or None not in sizes and sizes[0] != sizes[1]:
-            raise ScgValueError(f"KL(p || q) needs two laws of values of one shape, got {p!r} and {q!r} ({here()})")
+    for distribution, other in ((p, q), (q, p)):
+        sizes = getattr(distribution, "categories", None), getattr(other, "categories", None)
+        if distribution.event_shape != other.event_shape or None not in sizes and sizes[0] != sizes[1]:
+            raise ScgValueError(
+                f"KL(p || q) needs two distributions of values of one shape, got {p!r} and {q!r} ({here()})"
+            )
     found = p.kl_to(q)
     if found is NotImplemented:
         found = q.kl_from(p)

@@ -1,4 +1,4 @@
-"""The law of a coin."""
+"""The distribution of a coin."""
 
 import math
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ class Integers(Constraint):
         return (x >= self.low) & (x <= self.high) & (np.floor(x) == x) & np.isfinite(x)
 
     def __str__(self) -> str:
-        return f"whole numbers from {self.low} to {self.high}"
+        return f"integers from {self.low} to {self.high}"
 
 
 class _Real(Constraint):

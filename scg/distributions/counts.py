@@ -1,7 +1,7 @@
-"""Laws of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson,
+"""Distributions of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson,
 NegativeBinomial (failures), Multinomial.
 
-Draws are whole numbers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log
+Draws are integers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log
 n.
 """
 
@@ -59,8 +59,8 @@ _trials = primitive(lambda n: n, elementwise, _no_derivative, name="trials")
 class Binomial(Odds, FiniteSupport, FixedSupport):
     """p(k) = C(n, k) p^k (1-p)^(n-k), k = 0, ..., n: the successes of n trials; ``probs`` or ``logits``, never both.
 
-    ``n`` are whole numbers (a node may hold them, such as a draw of a Poisson law; it gets no derivative). The entropy
-    is a sum over all k.
+    ``n`` are integers (a node may hold them, such as a draw of a Poisson distribution; it gets no derivative). The
+    entropy is a sum over all k.
     """
 
     n: Any
@@ -244,7 +244,8 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
     """p(k) = Gamma(n+k) / (k! Gamma(n)) p^n (1-p)^k, k = 0, 1, ...: the failures before the n-th success; ``probs`` or
     ``logits`` of a success.
 
-    ``n`` is any positive number: a Poisson law whose rate has the Gamma law with concentration n and rate p / (1-p).
+    ``n`` is any positive number: a Poisson distribution whose rate has the Gamma distribution with concentration n and
+    rate p / (1-p).
     """
 
     n: Any
@@ -296,7 +297,7 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
 
 @dataclass(frozen=True, eq=False)
 class Compositions(Constraint):
-    """Vectors of whole numbers from 0 that sum to n."""
+    """Vectors of integers from 0 that sum to n."""
 
     n: int
     event_ndim = 1
@@ -306,16 +307,16 @@ class Compositions(Constraint):
         return ((x >= 0) & (np.floor(x) == x)).all(axis=-1) & (x.sum(axis=-1) == self.n)
 
     def __str__(self) -> str:
-        return f"whole numbers from 0 that sum to {self.n} along the last axis"
+        return f"integers from 0 that sum to {self.n} along the last axis"
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Multinomial(OneOfMany):
     """p(x) = n! prod_k p_k^x_k / x_k!, for counts x of sum n: ``probs`` or ``logits`` along the last axis, never both;
-    n a fixed whole number.
+    n a fixed integer.
 
-    The entropy is closed: -log n! - n sum p log p + sum_k E[log x_k!], the last over binomial laws.
+    The entropy is closed: -log n! - n sum p log p + sum_k E[log x_k!], the last over binomial distributions.
     """
 
     n: int
@@ -324,7 +325,7 @@ class Multinomial(OneOfMany):
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, (int, np.integer)) or self.n < 0:
-            raise ScgValueError(f"Multinomial: n must be a whole number from 0, got {self.n!r} ({here()})")
+            raise ScgValueError(f"Multinomial: n must be an integer from 0, got {self.n!r} ({here()})")
         super().__post_init__()
 
     @property

@@ -1,4 +1,4 @@
-"""What laws on whole numbers share.
+"""What distributions on integers share.
 
 A probability by one of two parameters, quantiles, and what a log-probability is outside the support.
 """
@@ -43,8 +43,8 @@ sigmoid, softplus = weak(special.sigmoid), weak(special.softplus)
 
 
 class Odds(Distribution):
-    """A law with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate in both
-    tails.
+    """A distribution with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate
+    in both tails.
 
     Draws have its dtype.
     """
@@ -97,29 +97,31 @@ class Odds(Distribution):
             return times(self.p, self.log_p - other.log_p) + times(self.q, self.log_q - other.log_q)
 
 
-def smallest(law: Any, probability: Any) -> Any:
-    """The smallest whole number whose cdf is at least ``probability``. It moves in steps: its derivative is zero."""
-    nodes = {name: p for name, p in law.parameters.items() if type(p) is Node}
-    return _smallest(real_array(probability), *nodes.values(), law=law.detached(), names=tuple(nodes))
+def smallest(distribution: Any, probability: Any) -> Any:
+    """The smallest integer whose cdf is at least ``probability``. It moves in steps: its derivative is zero."""
+    nodes = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
+    return _smallest(real_array(probability), *nodes.values(), distribution=distribution.detached(), names=tuple(nodes))
 
 
-def _smallest_value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
-    law = law.replaced(**dict(zip(names, parameters, strict=True)))
-    shape = np.broadcast_shapes(np.shape(u), law.batch_shape)
-    below = np.full(shape, law.support.low - 1.0)  # always too small
+def _smallest_value(u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:
+    distribution = distribution.replaced(**dict(zip(names, parameters, strict=True)))
+    shape = np.broadcast_shapes(np.shape(u), distribution.batch_shape)
+    below = np.full(shape, distribution.support.low - 1.0)  # always too small
     reach = np.ones(shape)
     for _ in range(60):
-        short = law.cdf(below + reach) < u
+        short = distribution.cdf(below + reach) < u
         if not short.any():
             break
         reach = np.where(short, 2 * reach, reach)
     above = below + reach
     while np.any(above - below > 1):
         middle = np.floor((below + above) / 2)
-        short = law.cdf(middle) < u
+        short = distribution.cdf(middle) < u
         below, above = np.where(short, middle, below), np.where(short, above, middle)
-    above = np.where(u == 1, np.broadcast_to(law.support.high, shape), np.maximum(above, law.support.low))
-    return np.where((u >= 0) & (u <= 1), above, math.nan).astype(law.dtype)[()]
+    above = np.where(
+        u == 1, np.broadcast_to(distribution.support.high, shape), np.maximum(above, distribution.support.low)
+    )
+    return np.where((u >= 0) & (u <= 1), above, math.nan).astype(distribution.dtype)[()]
 
 
 _smallest = primitive(_smallest_value, Inverted(), name="smallest")
@@ -131,10 +133,10 @@ AT_AN_EDGE = (
 )
 
 
-def one_of_two(law: Any) -> None:
+def one_of_two(distribution: Any) -> None:
     """Raise ScgTypeError unless exactly one of ``probs`` and ``logits`` is given."""
-    if (law.probs is None) == (law.logits is None):
-        raise ScgTypeError(f"{type(law).__name__} takes probs or logits, one of the two ({here()})")
+    if (distribution.probs is None) == (distribution.logits is None):
+        raise ScgTypeError(f"{type(distribution).__name__} takes probs or logits, one of the two ({here()})")
 
 
 def raw(value: Any) -> Any:
@@ -151,7 +153,7 @@ def numbers(value: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def outside(value: Any, low: Any, high: Any = None) -> Any:
-    """Where ``value`` is no whole number from ``low`` to ``high`` (None: without end). A NaN is not outside: it stays
+    """Where ``value`` is no integer from ``low`` to ``high`` (None: without end). A NaN is not outside: it stays
     NaN."""
     above = value == math.inf if high is None else value > high
     return (value < low) | above | (np.floor(value) < value)

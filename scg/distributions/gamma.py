@@ -1,4 +1,4 @@
-"""The gamma law and its kin. Pathwise derivatives in the concentration are implicit, and first order only."""
+"""The gamma distribution and its kin. Pathwise derivatives in the concentration are implicit, and first order only."""
 
 import math
 from dataclasses import dataclass
@@ -85,7 +85,8 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Chi2(InverseCDF, Distribution, FixedSupport):
-    """The sum of the squares of df standard normal variables: the gamma law of concentration df / 2 and rate 1/2."""
+    """The sum of the squares of df standard normal variables: the gamma distribution of concentration df / 2 and rate
+    1/2."""
 
     df: Any
     constraints = {"df": positive}
@@ -93,7 +94,7 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
 
     @property
     def gamma(self) -> Gamma:
-        """The same law."""
+        """The same distribution."""
         return _UNIT.replaced(concentration=0.5 * self.df, rate=0.5)  # type: ignore[no-any-return]
 
     def transport(self, noise: Any) -> Any:
@@ -123,14 +124,14 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
         return self.gamma.icdf(probability)
 
     def kl_to(self, other: Distribution) -> Any:
-        """That of the gamma laws."""
+        """That of the gamma distributions."""
         return self.gamma.kl_to(other)
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class InverseGamma(InverseCDF, Distribution, FixedSupport):
-    """The law of 1 / y, y of the gamma law of this concentration a and rate b:
+    """The distribution of 1 / y, y of the gamma distribution of this concentration a and rate b:
 
     log p(z) = a log b - log Gamma(a) - (a + 1) log z - b / z for z > 0.
 
@@ -144,7 +145,7 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
 
     @property
     def gamma_of_inverse(self) -> Gamma:
-        """The law of 1 / z."""
+        """The distribution of 1 / z."""
         return _UNIT.replaced(concentration=self.concentration, rate=self.rate)  # type: ignore[no-any-return]
 
     def transport(self, noise: Any) -> Any:
@@ -182,7 +183,7 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
             return self.rate / gammainccinv(self.concentration, real_array(probability))
 
     def kl_to(self, other: Distribution) -> Any:
-        """That of the gamma laws of 1 / z."""
+        """That of the gamma distributions of 1 / z."""
         return (
             self.gamma_of_inverse.kl_to(other.gamma_of_inverse) if isinstance(other, InverseGamma) else NotImplemented
         )

@@ -21,11 +21,11 @@ from scg.core.node import Node, ancestors, parameter, primitive
 from scg.core.replay import replay
 
 
-def quantile(law: Any, probability: Any) -> Any:
-    """The z with ``law.cdf(z) == probability``, for a continuous scalar law; as often differentiable as its cdf and
-    log_prob are."""
-    nodes = {name: p for name, p in law.parameters.items() if type(p) is Node}
-    return _quantile(probability, *nodes.values(), law=law.detached(), names=tuple(nodes))
+def quantile(distribution: Any, probability: Any) -> Any:
+    """The z with ``distribution.cdf(z) == probability``, for a continuous scalar distribution; as often differentiable
+    as its cdf and log_prob are."""
+    nodes = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
+    return _quantile(probability, *nodes.values(), distribution=distribution.detached(), names=tuple(nodes))
 
 
 class Inverted(AxisMap):
@@ -33,9 +33,9 @@ class Inverted(AxisMap):
     mixed."""
 
     def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
-        events = [0, *map(statics["law"].parameter_event_ndim, statics["names"])]
+        events = [0, *map(statics["distribution"].parameter_event_ndim, statics["names"])]
         rank = max(np.ndim(o) - b - e for o, b, e in zip(operands, batched, events, strict=True))
-        rank = max(rank, len(statics["law"].batch_shape))
+        rank = max(rank, len(statics["distribution"].batch_shape))
         return (
             tuple([padded(o, rank + e) if b else o for o, b, e in zip(operands, batched, events, strict=True)]),
             statics,
@@ -44,54 +44,56 @@ class Inverted(AxisMap):
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         ins = [broadcast_axes(shapes[0], out)]
         for i, (shape, name) in enumerate(zip(shapes[1:], statics["names"], strict=True)):
-            batch = max(len(shape) - statics["law"].parameter_event_ndim(name), 0)
+            batch = max(len(shape) - statics["distribution"].parameter_event_ndim(name), 0)
             ins.append(broadcast_axes(shape[:batch], out) + own(i, shape[batch:]))
         return own("out", out), tuple(ins)
 
 
-def _value(u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
-    wide = {**law.parameters, **dict(zip(names, parameters, strict=True))}
-    exact = law.replaced(**{name: np.asarray(p, float) for name, p in wide.items()})
+def _value(u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:
+    wide = {**distribution.parameters, **dict(zip(names, parameters, strict=True))}
+    exact = distribution.replaced(**{name: np.asarray(p, float) for name, p in wide.items()})
     dtype = np.result_type(u, *wide.values())
     with np.errstate(all="ignore"):
         return _inverted(exact, np.asarray(u, float)).astype(dtype if dtype.kind == "f" else float)[()]
 
 
-def _vjp(g: Any, i: int, out: Any, u: Any, *parameters: Any, law: Any, names: tuple[str, ...]) -> Any:
-    given = law.replaced(**dict(zip(names, parameters, strict=True)))
+def _vjp(g: Any, i: int, out: Any, u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:
+    given = distribution.replaced(**dict(zip(names, parameters, strict=True)))
     share = g / np.exp(given.log_prob(out))
-    return share if i == 0 else _slope(-share, out, parameters, law, names, i - 1)
+    return share if i == 0 else _slope(-share, out, parameters, distribution, names, i - 1)
 
 
 _quantile = primitive(_value, Inverted(), every=_vjp, name="quantile")
 
 
-def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], law: Any, names: tuple[str, ...], k: int) -> Any:
+def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], distribution: Any, names: tuple[str, ...], k: int) -> Any:
     """sum(weight * dF(z; t)/dt_k) at fixed z. As a function of Nodes it is recorded on leaves of its own, and these are
     then replaced."""
     inputs = (weight, z, *parameters)
     if not any(type(x) is Node for x in inputs):
         by = parameter(parameters[k])
-        F = law.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
+        F = distribution.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
         return pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0] if type(F) is Node else 0.0
     leaves = [parameter(x.raw if type(x) is Node else np.asarray(x, float)) for x in inputs]
-    F = law.replaced(**dict(zip(names, leaves[2:], strict=True))).cdf(leaves[1])
+    F = distribution.replaced(**dict(zip(names, leaves[2:], strict=True))).cdf(leaves[1])
     found = pull([F], [np.broadcast_to(leaves[0].astype(F.dtype), F.shape)], [leaves[2 + k]], create_graph=True)[0]
     return replay(found, dict(zip(leaves, inputs, strict=True))) if type(found) is Node else found
 
 
-def _inverted(law: Any, u: Any) -> Any:
+def _inverted(distribution: Any, u: Any) -> Any:
     """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends
     on the others'."""
-    shape = np.broadcast_shapes(u.shape, law.batch_shape)
+    shape = np.broadcast_shapes(u.shape, distribution.batch_shape)
     u = np.broadcast_to(u, shape).ravel()
-    rows = {name: _rows(p, shape, law.parameter_event_ndim(name)) for name, p in law.parameters.items()}
+    rows = {
+        name: _rows(p, shape, distribution.parameter_event_ndim(name)) for name, p in distribution.parameters.items()
+    }
     left = np.flatnonzero((u > 0) & (u < 1))
-    ends = [np.broadcast_to(end, shape).ravel() for end in (law.support.low, law.support.high)]
+    ends = [np.broadcast_to(end, shape).ravel() for end in (distribution.support.low, distribution.support.high)]
     z = np.where(u == 0, ends[0], np.where(u == 1, ends[1], math.nan))
     if not left.size:
         return z.reshape(shape)
-    some = law.replaced(**{name: p[left] for name, p in rows.items()})
+    some = distribution.replaced(**{name: p[left] for name, p in rows.items()})
     low, high = bracket(some, u[left])
     at, before = 0.5 * (low + high), np.inf
     for _ in range(300):
@@ -109,7 +111,7 @@ def _inverted(law: Any, u: Any) -> Any:
         if not go.any():
             break
         left, low, high, at, before = left[go], low[go], high[go], at[go], gap[go]
-        some = law.replaced(**{name: p[left] for name, p in rows.items()})
+        some = distribution.replaced(**{name: p[left] for name, p in rows.items()})
     return z.reshape(shape)
 
 
@@ -139,17 +141,17 @@ def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Any:
     return np.broadcast_to(p, shape + p.shape[p.ndim - event_ndim :]).reshape(-1, *p.shape[p.ndim - event_ndim :])
 
 
-def bracket(law: Any, u: Any) -> tuple[Any, Any]:
+def bracket(distribution: Any, u: Any) -> tuple[Any, Any]:
     """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they
     are."""
-    if hasattr(law, "_bracket"):
-        return law.bracket(u)  # type: ignore[no-any-return]
-    low, high = law.support.low, law.support.high
+    if hasattr(distribution, "_bracket"):
+        return distribution.bracket(u)  # type: ignore[no-any-return]
+    low, high = distribution.support.low, distribution.support.high
     open_low, open_high = ~np.isfinite(low + 0 * u), ~np.isfinite(high + 0 * u)
     left = np.where(open_low, np.where(open_high, 0, high) - 1.0, low)
     right = np.where(open_high, np.where(open_low, 0, low) + 1.0, high)
     for power in range(1, 1020):
-        below, above = open_low & (law.cdf(left) > u), open_high & (law.cdf(right) < u)
+        below, above = open_low & (distribution.cdf(left) > u), open_high & (distribution.cdf(right) < u)
         if not (below.any() or above.any()):
             break
         left, right = np.where(below, left - 2.0**power, left), np.where(above, right + 2.0**power, right)

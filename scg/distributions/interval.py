@@ -1,4 +1,4 @@
-"""Laws on an interval, and on the circle."""
+"""Distributions on an interval, and on the circle."""
 
 import math
 from dataclasses import dataclass
@@ -144,8 +144,8 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
-    """The law of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by its
-    quantile function.
+    """The distribution of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by
+    its quantile function.
 
     log p(z) = log N(z; loc, scale^2) - log(Phi(b) - Phi(a)), a = (low - loc) / scale, b = (high - loc) / scale,
 
@@ -193,7 +193,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         )
 
     def _wide(self) -> "TruncatedNormal":
-        """The same law in float64: what its moments cancel, float32 does not have."""
+        """The same distribution in float64: what its moments cancel, float32 does not have."""
         wide = np.result_type(self.dtype, float)
         return self.replaced(
             **{
@@ -247,29 +247,29 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
 
     @property
     def mean(self) -> Any:
-        law = self._wide()
-        plain, _, _, pa, _, pb = law._closed()
-        right, _, _, t, _ = law._from_end(plain)
-        near = np.where(right, law.low + law.scale * t, law.high - law.scale * t)
-        return self._whole(np.where(plain, law.loc + law.scale * (pa - pb), near).astype(self.dtype))
+        distribution = self._wide()
+        plain, _, _, pa, _, pb = distribution._closed()
+        right, _, _, t, _ = distribution._from_end(plain)
+        near = np.where(right, distribution.low + distribution.scale * t, distribution.high - distribution.scale * t)
+        return self._whole(np.where(plain, distribution.loc + distribution.scale * (pa - pb), near).astype(self.dtype))
 
     @property
     def variance(self) -> Any:
-        law = self._wide()
-        plain, _, a, pa, b, pb = law._closed()
-        spread = np.where(plain, 1 + a * pa - b * pb - (pa - pb) ** 2, law._from_end(plain)[-1])
-        return self._whole((law.scale * law.scale * spread).astype(self.dtype))
+        distribution = self._wide()
+        plain, _, a, pa, b, pb = distribution._closed()
+        spread = np.where(plain, 1 + a * pa - b * pb - (pa - pb) ** 2, distribution._from_end(plain)[-1])
+        return self._whole((distribution.scale * distribution.scale * spread).astype(self.dtype))
 
     def entropy(self) -> Any:
         """log scale + log of the integral of exp(-(x^2 - x0^2) / 2) + E (x^2 - x0^2) / 2, x = (z - loc) / scale and x0
         the nearer end, or 0."""
-        law = self._wide()
-        plain, mass, a, pa, b, pb = law._closed()
-        _, c, size, t, spread = law._from_end(plain)
+        distribution = self._wide()
+        plain, mass, a, pa, b, pb = distribution._closed()
+        _, c, size, t, spread = distribution._from_end(plain)
         found = np.where(
             plain, 0.5 * (1 + LOG_2PI) + mass + 0.5 * (a * pa - b * pb), size + c * t + 0.5 * (spread + t * t)
         )
-        return self._whole((log(law.scale) + found).astype(self.dtype))
+        return self._whole((log(distribution.scale) + found).astype(self.dtype))
 
     def cdf(self, value: Any) -> Any:
         value = real_array(value)
@@ -464,7 +464,7 @@ def _beta_divergence(a1: Any, b1: Any, a2: Any, b2: Any) -> Any:
 
 
 def _power(t: Any, b: Any) -> Any:
-    """E y^t = b B(1 + t, b) of y = z^a, z of the law of Kumaraswamy."""
+    """E y^t = b B(1 + t, b) of y = z^a, z of the distribution of Kumaraswamy."""
     return b * exp(betaln(1 + t, b))
 
 

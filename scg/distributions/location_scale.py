@@ -1,4 +1,4 @@
-"""Laws on the real line that are shifted and stretched: z = loc + scale * x, x of a standard law.
+"""Distributions on the real line that are shifted and stretched: z = loc + scale * x, x of a standard distribution.
 
 Moments that do not exist are NaN, those that are infinite inf.
 """
@@ -28,7 +28,7 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
     support = finite  # type: ignore[assignment]
     loc: Any
     scale: Any
-    moments: ClassVar[tuple[float, float, float]]  # mean, variance and entropy of the standard law
+    moments: ClassVar[tuple[float, float, float]]  # mean, variance and entropy of the standard distribution
 
     @abstractmethod
     def log_density(self, x: Any) -> Any:
@@ -36,7 +36,7 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
 
     @abstractmethod
     def standard_cdf(self, x: Any) -> Any:
-        """The CDF of the standard law."""
+        """The CDF of the standard distribution."""
 
     @abstractmethod
     def standard_icdf(self, p: Any) -> Any:
@@ -122,7 +122,7 @@ class Logistic(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Gumbel(LocationScale):
-    """P0(x) = exp(-exp(-x)): the law of the greatest of many."""
+    """P0(x) = exp(-exp(-x)): the distribution of the greatest of many."""
 
     loc: Any
     scale: Any

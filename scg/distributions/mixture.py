@@ -1,4 +1,4 @@
-"""Mixtures of laws of one family."""
+"""Mixtures of distributions of one family."""
 
 import math
 from dataclasses import dataclass, replace
@@ -28,12 +28,13 @@ from scg.special import log_softmax, logsumexp, softmax
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixture(Reparameterizable, Distribution):
-    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the laws that are mixed, by ``weights``
-    or ``logits`` (along their last axis).
+    """log p(z) = log sum_k w_k p_k(z): the last batch axis of ``component`` are the distributions that are mixed, by
+    ``weights`` or ``logits`` (along their last axis).
 
     A mixture of distributions with finitely many values has those of all of its components. A mixture of continuous
-    scalar laws is reparameterized by its quantile function, whose derivative in weights and component parameters is
-    implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one component.
+    scalar distributions is reparameterized by its quantile function, whose derivative in weights and component
+    parameters is implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one
+    component.
     """
 
     component: Any
@@ -51,7 +52,8 @@ class Mixture(Reparameterizable, Distribution):
             raise ScgTypeError(f"Mixture takes weights or logits, one of the two ({here()})")
         if not self.component.batch_shape:
             raise ScgValueError(
-                f"Mixture: component needs a batch axis, the laws that are mixed, got {self.component!r} ({here()})"
+                f"Mixture: component needs a batch axis, the distributions that are mixed, got {self.component!r}"
+                f" ({here()})"
             )
         super().__post_init__()
         name, k = "weights" if self.logits is None else "logits", self.component.batch_shape[-1]

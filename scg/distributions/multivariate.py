@@ -1,4 +1,4 @@
-"""Laws of vectors."""
+"""Distributions of vectors."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Laws that are a function of a normal variable."""
+"""Distributions that are a function of a normal variable."""
 
 import math
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class LogNormal(_OfNormal):
 
     @property
     def normal(self) -> Normal:
-        """The law of log z."""
+        """The distribution of log z."""
         return _normal(self.loc, self.scale)
 
     def transport(self, noise: Any) -> Any:
@@ -70,7 +70,7 @@ class LogNormal(_OfNormal):
         return np.exp(self.normal.icdf(probability))
 
     def kl_to(self, other: Distribution) -> Any:
-        """That of the normal laws."""
+        """That of the normal distributions."""
         return self.normal.kl_to(other.normal) if isinstance(other, LogNormal) else NotImplemented
 
 
@@ -90,7 +90,7 @@ class LogitNormal(_OfNormal):
 
     @property
     def normal(self) -> Normal:
-        """The law of logit z."""
+        """The distribution of logit z."""
         return _normal(self.loc, self.scale)
 
     def transport(self, noise: Any) -> Any:
@@ -110,7 +110,7 @@ class LogitNormal(_OfNormal):
         return sigmoid(self.normal.icdf(probability))
 
     def kl_to(self, other: Distribution) -> Any:
-        """That of the normal laws."""
+        """That of the normal distributions."""
         return self.normal.kl_to(other.normal) if isinstance(other, LogitNormal) else NotImplemented
 
 

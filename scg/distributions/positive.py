@@ -1,4 +1,4 @@
-"""Laws on the positive numbers. Densities at 0 and moments that do not exist are inf, as in SciPy."""
+"""Distributions on the positive numbers. Densities at 0 and moments that do not exist are inf, as in SciPy."""
 
 import math
 from dataclasses import dataclass
@@ -187,8 +187,8 @@ class Weibull(_Positive):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Erlang(Reparameterizable, Distribution, FixedSupport):
-    """The sum of n exponential variables of one rate: the gamma law of whole concentration n, reparameterized as what
-    it is,
+    """The sum of n exponential variables of one rate: the gamma distribution of whole concentration n, reparameterized
+    as what it is,
 
         z = -sum_{i=1}^n ln(1 - u_i) / rate,
 
@@ -202,12 +202,12 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, (int, np.integer)) or isinstance(self.n, bool) or self.n < 1:
-            raise ScgValueError(f"Erlang: n must be a positive whole number, got {self.n!r} ({here()})")
+            raise ScgValueError(f"Erlang: n must be a positive integer, got {self.n!r} ({here()})")
         super().__post_init__()
 
     @property
     def gamma(self) -> Gamma:
-        """The same law."""
+        """The same distribution."""
         return Gamma(float(self.n), 1.0).replaced(rate=self.rate)  # type: ignore[no-any-return]
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
@@ -240,7 +240,7 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
         return self.gamma.icdf(probability)
 
     def kl_to(self, other: Distribution) -> Any:
-        """That of the gamma laws."""
+        """That of the gamma distributions."""
         return self.gamma.kl_to(other.gamma if isinstance(other, Erlang) else other)
 
 

@@ -1,4 +1,4 @@
-"""The uniform law on the subsets of a given size."""
+"""The uniform distribution on the subsets of a given size."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
         for name in ("n", "size"):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ScgValueError(f"UniformSubset: {name} must be a positive whole number, got {value!r} ({here()})")
+                raise ScgValueError(f"UniformSubset: {name} must be a positive integer, got {value!r} ({here()})")
         if self.size > self.n:
             raise ScgValueError(f"UniformSubset: size must be at most n={self.n}, got {self.size} ({here()})")
         object.__setattr__(self, "_batch_shape", ())
@@ -56,7 +56,7 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
     def log_prob(self, value: Any) -> Any:
         total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)
         value = self._events(value)
-        if type(value) is Node:  # whole numbers are nodes only as draws, and draws are subsets
+        if type(value) is Node:  # integers are nodes only as draws, and draws are subsets
             return np.full(value.shape[:-1], total)
         inside = np.all((value >= 0) & (value < self.n), axis=-1) & np.all(value[..., 1:] > value[..., :-1], axis=-1)
         return np.where(inside, total, -math.inf)

@@ -1,4 +1,4 @@
-"""Laws made of another law: batch axes that become one event, and images under invertible maps."""
+"""Distributions made of another distribution: batch axes that become one event, and images under invertible maps."""
 
 import math
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class _Made(Reparameterizable, Distribution, FixedSupport):
             )
 
     def has(self, capability: type) -> bool:
-        # and no law: Independent(Bernoulli) is no Bernoulli
+        # and no distribution: Independent(Bernoulli) is no Bernoulli
         known = capability in (Discrete, FiniteSupport, FixedSupport, Reparameterizable)
         return self.base.has(capability) if known else isinstance(self, capability)
 
@@ -65,7 +65,7 @@ class Independent(_Made):
         if not isinstance(self.ndim, (int, np.integer)) or not 0 <= self.ndim <= len(self.base.batch_shape):
             most = len(self.base.batch_shape)
             raise ScgValueError(
-                f"Independent: ndim must be a whole number from 0 to {most}, the base's batch axes, got {self.ndim!r}"
+                f"Independent: ndim must be an integer from 0 to {most}, the base's batch axes, got {self.ndim!r}"
                 f" ({here()})"
             )
         super().__post_init__()
@@ -148,7 +148,8 @@ class Independent(_Made):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Transformed(_Made):
-    """The law of y = bijection(x), x of the law ``base``: log p(y) = log p(x) - log |det dy/dx|. Nested, they compose.
+    """The distribution of y = bijection(x), x of the distribution ``base``: log p(y) = log p(x) - log |det dy/dx|.
+    Nested, they compose.
 
     Where the range of the map is bounded, draws lie strictly inside; those by a path know their x, at which log_prob is
     taken, so that it and its derivatives are right where y is rounded to an end. Other nodes at an end are refused. A

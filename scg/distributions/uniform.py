@@ -1,4 +1,4 @@
-"""The uniform law, the noise of every inverse CDF, and the road by which it becomes a draw."""
+"""The uniform distribution, the noise of every inverse CDF, and the road by which it becomes a draw."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -94,12 +94,16 @@ class Uniform(Reparameterizable, Distribution):
 UNIT = Uniform(0.0, 1.0)
 
 
-def noise_of(law: Any, shape: Shape = ()) -> tuple[Distribution, Shape]:
-    """The noise of any law that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is
+def noise_of(distribution: Any, shape: Shape = ()) -> tuple[Distribution, Shape]:
+    """The noise of any distribution that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is
     inverted."""
-    return law.noise(shape) if isinstance(law, Reparameterizable) else (UNIT, law.full_shape(shape))
+    return (
+        distribution.noise(shape)
+        if isinstance(distribution, Reparameterizable)
+        else (UNIT, distribution.full_shape(shape))
+    )
 
 
-def transported(law: Any, noise: Any) -> Any:
-    """The draw of such a law for given noise."""
-    return law.transport(noise) if isinstance(law, Reparameterizable) else law.icdf(noise)
+def transported(distribution: Any, noise: Any) -> Any:
+    """The draw of such a distribution for given noise."""
+    return distribution.transport(noise) if isinstance(distribution, Reparameterizable) else distribution.icdf(noise)

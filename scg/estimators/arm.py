@@ -20,9 +20,9 @@ class ARM(Estimator):
     """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1)
     (Yin and Zhou, 2019).
 
-    For the logits l of a Bernoulli law. Two evaluations of the cost: here, and with all elements of the draw replaced
-    by their partners at once. b is what was drawn; b' comes from its law given b, and u from the interval in which both
-    come out so. First derivatives only.
+    For the logits l of a Bernoulli distribution. Two evaluations of the cost: here, and with all elements of the draw
+    replaced by their partners at once. b is what was drawn; b' comes from its distribution given b, and u from the
+    interval in which both come out so. First derivatives only.
     """
 
     requires = (Bernoulli, FixedSupport)
@@ -77,7 +77,7 @@ class DisARM(Estimator):
 
 
 def logit(distribution: Any) -> Any:
-    """The logits of a Bernoulli law, of its ``probs`` where it has those."""
+    """The logits of a Bernoulli distribution, of its ``probs`` where it has those."""
     if distribution.probs is None:
         return distribution.logits
     with np.errstate(divide="ignore"):  # of what is certain
@@ -101,9 +101,9 @@ def _flips(down: Downstream, x: Any) -> Any:
     return own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
 
 
-def placed(down: Downstream, law: Distribution) -> Any:
+def placed(down: Downstream, distribution: Distribution) -> Any:
     """A draw that the estimate makes for itself: a node of the graph where the estimate is one."""
-    return place(Site(law, Accounted(), down.rng, (), None)) if down.graph else law.sample(down.rng)
+    return place(Site(distribution, Accounted(), down.rng, (), None)) if down.graph else distribution.sample(down.rng)
 
 
 def _uniform(down: Downstream) -> Any:
@@ -119,10 +119,10 @@ def _at_partner(down: Downstream, flip: Any) -> Any:
 
 def _along_sticks(down: Downstream) -> Any:
     """DisARM on the coins of the walk. Arrays over the draw's batch, and the coins along a last axis."""
-    law, categories = down.distribution, down.distribution.categories
-    eta = np.broadcast_to(_stick_logits(law.log_p), (*down.shape, categories - 1))
+    distribution, categories = down.distribution, down.distribution.categories
+    eta = np.broadcast_to(_stick_logits(distribution.log_p), (*down.shape, categories - 1))
     a, k = own(down, eta), np.arange(categories - 1)
-    one_hot = bool(law.event_shape)
+    one_hot = bool(distribution.event_shape)
     z = np.sum(own(down, down.node) * np.arange(categories), axis=-1) if one_hot else own(down, down.node)
     z = z[..., None]
     reached, s = k <= z, 2 * (k == z).astype(a.dtype) - 1
@@ -142,8 +142,8 @@ def _along_sticks(down: Downstream) -> Any:
     now = np.broadcast_to(down.now(), down.shape)
     f = now - down.at(values[None])[0]
     found = np.sum(first_order(eta, 0.5 * f[..., None] * weight))
-    if law.probs is not None:  # p(z) = probs[z] also where they do not sum to one, which the walk does not see
-        found = found + np.sum(first_order(np.broadcast_to(np.sum(law.probs, axis=-1), down.shape), now))
+    if distribution.probs is not None:  # p(z) = probs[z] also where they do not sum to one, which the walk does not see
+        found = found + np.sum(first_order(np.broadcast_to(np.sum(distribution.probs, axis=-1), down.shape), now))
     return found
 
 

@@ -35,7 +35,7 @@ class Enumerate(Estimator):
     def __init__(self, k: int | None = None):
         if k is not None and (not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1):
             raise ScgValueError(
-                f"Enumerate: k must be a whole number of at least 1, or None for all values, got {k!r} ({here()})"
+                f"Enumerate: k must be an integer of at least 1, or None for all values, got {k!r} ({here()})"
             )
         self.k = k
 

@@ -33,7 +33,7 @@ class MeasureValued(Estimator):
     mixes at once, others in turn. f need not be differentiable.
 
     The two are coupled: made from the same numbers, and from the recorded draw z where one of them
-    has its law.
+    has its distribution.
 
     Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell
                  against z, |m|^2 = |e|^2 + w^2
@@ -44,9 +44,9 @@ class MeasureValued(Estimator):
                  (logits)
     Categorical  logits: each category against z, c = p_k; probs: each category, against nothing (K evaluations)
 
-    A law from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function without
-    arguments that returns (c, z+, z-), made of the draw z and of ``fresh(law)``, noise of the draw's shape. First
-    derivatives only.
+    A distribution from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function
+    without arguments that returns (c, z+, z-), made of the draw z and of ``fresh(distribution)``, noise of the draw's
+    shape. First derivatives only.
     """
 
     instead = "ScoreFunction() or Reparameterized()"
@@ -65,14 +65,16 @@ class MeasureValued(Estimator):
             return None
         if isinstance(down.distribution, (Categorical, OneHotCategorical)):
             return _categories(down)
-        law, z = (down.distribution, down.node) if down.graph else (down.distribution.detached(), down.node.raw)
+        distribution, z = (
+            (down.distribution, down.node) if down.graph else (down.distribution.detached(), down.node.raw)
+        )
 
         @functools.cache
         def fresh(noise: Distribution) -> Any:
             e = noise_node(noise, down.rng, down.node.shape, z.dtype)
             return e if down.graph else e.raw
 
-        known = _known(law, z, fresh)
+        known = _known(distribution, z, fresh)
         wanted = {name: known[name]() for name, p in down.distribution.parameters.items() if type(p) is Node}
         values = [np.broadcast_to(v, z.shape) for _, plus, minus in wanted.values() for v in (plus, minus)]
         f = down.one_by_one(np.stack(values))
@@ -86,45 +88,57 @@ class MeasureValued(Estimator):
 Parts = Mapping[str, Callable[[], tuple[Any, Any, Any]]]
 
 
-def _known(law: Any, z: Any, fresh: Any) -> Parts:
-    """The decompositions (c, z+, z-) of a law by parameter."""
-    if hasattr(law, "weak_derivatives"):
-        return law.weak_derivatives(z, fresh)  # type: ignore[no-any-return]
-    return _PARTS[type(law)](law, z, fresh) if type(law) in _PARTS else {}
+def _known(distribution: Any, z: Any, fresh: Any) -> Parts:
+    """The decompositions (c, z+, z-) of a distribution by parameter."""
+    if hasattr(distribution, "weak_derivatives"):
+        return distribution.weak_derivatives(z, fresh)  # type: ignore[no-any-return]
+    return _PARTS[type(distribution)](distribution, z, fresh) if type(distribution) in _PARTS else {}
 
 
-def _normal(law: Any, z: Any, fresh: Any) -> Parts:
+def _normal(distribution: Any, z: Any, fresh: Any) -> Parts:
     def loc() -> Any:
-        w = law.scale * fresh(RAYLEIGH)
-        return 1 / (math.sqrt(2 * math.pi) * law.scale), law.loc + w, law.loc - w
+        w = distribution.scale * fresh(RAYLEIGH)
+        return 1 / (math.sqrt(2 * math.pi) * distribution.scale), distribution.loc + w, distribution.loc - w
 
     # m = u m' with u uniform is normal; given the normal e, |m'|^2 exceeds e^2 by twice an exponential
     def scale() -> Any:
-        e = (z - law.loc) / law.scale
+        e = (z - distribution.loc) / distribution.scale
         w = fresh(RAYLEIGH)
-        return 1 / law.scale, law.loc + law.scale * np.copysign(np.sqrt(e * e + w * w), e), z
+        return 1 / distribution.scale, distribution.loc + distribution.scale * np.copysign(np.sqrt(e * e + w * w), e), z
 
     return {"loc": loc, "scale": scale}
 
 
-def _gamma(law: Any, z: Any, fresh: Any) -> Parts:
-    return {"rate": lambda: (getattr(law, "concentration", 1.0) / law.rate, z, z + fresh(EXPONENTIAL) / law.rate)}
+def _gamma(distribution: Any, z: Any, fresh: Any) -> Parts:
+    return {
+        "rate": lambda: (
+            getattr(distribution, "concentration", 1.0) / distribution.rate,
+            z,
+            z + fresh(EXPONENTIAL) / distribution.rate,
+        )
+    }
 
 
-def _weibull(law: Any, z: Any, fresh: Any) -> Parts:
-    k = law.concentration
-    return {"scale": lambda: (k / law.scale, law.scale * ((z / law.scale) ** k + fresh(EXPONENTIAL)) ** (1 / k), z)}
+def _weibull(distribution: Any, z: Any, fresh: Any) -> Parts:
+    k = distribution.concentration
+    return {
+        "scale": lambda: (
+            k / distribution.scale,
+            distribution.scale * ((z / distribution.scale) ** k + fresh(EXPONENTIAL)) ** (1 / k),
+            z,
+        )
+    }
 
 
-def _poisson(law: Any, z: Any, fresh: Any) -> Parts:
+def _poisson(distribution: Any, z: Any, fresh: Any) -> Parts:
     return {"rate": lambda: (1.0, z + 1, z)}
 
 
-def _bernoulli(law: Any, z: Any, fresh: Any) -> Parts:
+def _bernoulli(distribution: Any, z: Any, fresh: Any) -> Parts:
     def ends() -> Any:
         return np.ones_like(z), np.zeros_like(z)
 
-    return {"probs": lambda: (1.0, *ends()), "logits": lambda: (law.p * (1 - law.p), *ends())}
+    return {"probs": lambda: (1.0, *ends()), "logits": lambda: (distribution.p * (1 - distribution.p), *ends())}
 
 
 _PARTS: dict[type, Callable[..., Parts]] = {
@@ -134,8 +148,8 @@ _PARTS: dict[type, Callable[..., Parts]] = {
     Weibull: _weibull,
     Poisson: _poisson,
     Bernoulli: _bernoulli,
-    Categorical: lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
-    OneHotCategorical: lambda law, z, fresh: dict.fromkeys(("probs", "logits")),
+    Categorical: lambda distribution, z, fresh: dict.fromkeys(("probs", "logits")),
+    OneHotCategorical: lambda distribution, z, fresh: dict.fromkeys(("probs", "logits")),
 }
 
 

@@ -26,9 +26,9 @@ class _Relaxed(Estimator):
     """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a
     draw of z given b.
 
-    b is what was drawn, so z too is drawn from its law given b; but as l moves, z keeps u, and z' keeps b and the noise
-    v behind it. With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl = sigmoid(logit(v)
-    + softplus(s l)) sigmoid(s l).
+    b is what was drawn, so z too is drawn from its distribution given b; but as l moves, z keeps u, and z' keeps b and
+    the noise v behind it. With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl =
+    sigmoid(logit(v) + softplus(s l)) sigmoid(s l).
     """
 
     requires = (Bernoulli, FixedSupport)
@@ -121,9 +121,9 @@ class REBAR(_Relaxed):
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
         draw of z given b.
 
-    For the logits l of a Bernoulli law. Three evaluations of the cost, here and with the whole draw at z and at z', and
-    their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as on any pathwise
-    draw). First derivatives only.
+    For the logits l of a Bernoulli distribution. Three evaluations of the cost, here and with the whole draw at z and
+    at z', and their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as on any
+    pathwise draw). First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains temperature and scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
@@ -149,11 +149,11 @@ class RELAX(_Relaxed):
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
         draw of z given b.
 
-    For the logits l of a Bernoulli law. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of the draw,
-    as nodes, and returns an array whose sum over all elements is c; it must be continuous in z. Which element of it
-    goes with which of z is read off its axis maps, so replicates and sample axes stay apart where ``fn`` keeps them
-    apart. One evaluation of the cost, which may have any dependence on b; with a temperature three, as in REBAR. First
-    derivatives only.
+    For the logits l of a Bernoulli distribution. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of
+    the draw, as nodes, and returns an array whose sum over all elements is c; it must be continuous in z. Which element
+    of it goes with which of z is read off its axis maps, so replicates and sample axes stay apart where ``fn`` keeps
+    them apart. One evaluation of the cost, which may have any dependence on b; with a temperature three, as in REBAR.
+    First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains all of them in place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after

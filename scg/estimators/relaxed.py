@@ -26,16 +26,16 @@ class _Relaxed(Estimator):
 
     unbiased = False
     instead = "ScoreFunction() or Enumerate()"
-    laws: ClassVar[tuple[type, ...]] = (Bernoulli, OneHotCategorical)
+    accepted: ClassVar[tuple[type, ...]] = (Bernoulli, OneHotCategorical)
 
     def check(self, distribution: Distribution, label: str) -> None:
-        if not isinstance(distribution, self.laws):
+        if not isinstance(distribution, self.accepted):
             hint = (
                 " (a OneHotCategorical, whose draws a gradient can pass)"
                 if type(distribution).__name__ == "Categorical"
                 else ""
             )
-            names = " or ".join(law.__name__ for law in self.laws)
+            names = " or ".join(kind.__name__ for kind in self.accepted)
             raise EstimatorError(
                 f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead}"
                 f" ({here()})"
@@ -47,10 +47,10 @@ class StraightThrough(_Relaxed):
     """d f(z) / dt = f'(z) d E[z] / dt: the draw passes the gradient to its mean (Bengio, Leonard and Courville, 2013).
 
     Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The
-    value is the discrete draw. For any discrete law with a mean whose draws are floating-point numbers.
+    value is the discrete draw. For any discrete distribution with a mean whose draws are floating-point numbers.
     """
 
-    laws = (Discrete,)
+    accepted = (Discrete,)
 
     def check(self, distribution: Distribution, label: str) -> None:
         super().check(distribution, label)
@@ -98,8 +98,8 @@ class GumbelSoftmax(_Relaxed):
 
     For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls,
     while the variance grows. One evaluation. The value is *not* a draw of the distribution but of its relaxation, the
-    Concrete law, so that the cost is another one too; with ``hard=True`` it is the discrete draw, argmax(l + g) as
-    one-hot vector, with the derivative of the relaxed one.
+    Concrete distribution, so that the cost is another one too; with ``hard=True`` it is the discrete draw, argmax(l +
+    g) as one-hot vector, with the derivative of the relaxed one.
     """
 
     def __init__(self, temperature: float, hard: bool = False):
@@ -111,8 +111,8 @@ class GumbelSoftmax(_Relaxed):
         self.temperature, self.hard = float(temperature), bool(hard)
 
     @property
-    def keeps_law(self) -> bool:  # type: ignore[override]
-        """Whether the value has the law of the distribution."""
+    def keeps_distribution(self) -> bool:  # type: ignore[override]
+        """Whether the value is a sample of the distribution itself."""
         return self.hard
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
@@ -133,7 +133,7 @@ def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) ->
 
 
 def _logits(distribution: Any) -> Any:
-    """Logits of the law, which may have been given by its probabilities."""
+    """Logits of the distribution, which may have been given by its probabilities."""
     if distribution.probs is None:
         return distribution.logits
     return (

@@ -25,5 +25,5 @@ class Reparameterized(Estimator):
     instead = "ScoreFunction(), DisARM() or Enumerate()"
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-        law, size = noise_of(distribution, shape)
-        return transported(distribution, noise_node(law, rng, size, distribution.dtype))
+        base, size = noise_of(distribution, shape)
+        return transported(distribution, noise_node(base, rng, size, distribution.dtype))

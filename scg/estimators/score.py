@@ -26,9 +26,7 @@ class ScoreFunction(Estimator):
 
     def __init__(self, baseline: Baseline | None = None, samples: int = 1):
         if not isinstance(samples, (int, np.integer)) or isinstance(samples, bool) or samples < 1:
-            raise ScgValueError(
-                f"ScoreFunction: samples must be a whole number of at least 1, got {samples!r} ({here()})"
-            )
+            raise ScgValueError(f"ScoreFunction: samples must be an integer of at least 1, got {samples!r} ({here()})")
         if baseline is not None and not isinstance(baseline, Baseline):
             raise EstimatorError(
                 f"ScoreFunction: baseline must be a baseline such as LeaveOneOut(), got {baseline!r} ({here()})"

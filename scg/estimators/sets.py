@@ -35,7 +35,7 @@ class UnorderedSet(Estimator):
 
     def __init__(self, k: int):
         if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 2 <= k <= MOST:
-            raise ScgValueError(f"UnorderedSet: k must be a whole number from 2 to {MOST}, got {k!r} ({here()})")
+            raise ScgValueError(f"UnorderedSet: k must be an integer from 2 to {MOST}, got {k!r} ({here()})")
         self.k = int(k)
 
     def expand(self, down: Downstream) -> Any:
@@ -43,16 +43,17 @@ class UnorderedSet(Estimator):
             return None
         atoms, p = listed(down)
         q = np.moveaxis(held(p) if down.graph else p.raw, 0, -1)
-        # any law with full support draws sets that are as right, so that values of probability zero need no care
+        # any distribution with full support draws sets that are as right, so that values of probability zero need no
+        # care
         proposal = np.maximum(q, float(np.finfo(p.dtype).eps) ** 2)
         proposal = proposal / np.sum(proposal, axis=-1, keepdims=True)
-        law = WithoutReplacement(proposal, min(self.k, len(atoms)))
-        drawn = place(Site(law, Accounted(), down.rng, (), None))
+        distribution = WithoutReplacement(proposal, min(self.k, len(atoms)))
+        drawn = place(Site(distribution, Accounted(), down.rng, (), None))
         drawn = drawn if down.graph else drawn.raw
         chosen = np.moveaxis(drawn, -1, 0)
         f = down.one_by_one(values_at(atoms, chosen, down))
-        q, after = law.orders(drawn)
-        k = law.size
+        q, after = distribution.orders(drawn)
+        k = distribution.size
         terms = []
         for s in range(k):
             b = q[s] * f[s] + sum(q[t] * after[1 << s | 1 << t] * f[t] for t in range(k) if t != s) / after[1 << s]

@@ -57,7 +57,7 @@ class Leaf:
         self.varies = varies
         self.node, self.name, self.site = node, name, node.statics.get("site")
         self.is_noise = node.primitive is noise
-        self.law = node.statics["law"] if self.is_noise else self.site.distribution
+        self.law = node.statics["distribution"] if self.is_noise else self.site.distribution
         self.batch = node.shape if self.is_noise else node.shape[: node.ndim - self.site.event_ndim]
         self.event = node.shape[len(self.batch) :]
         self.count = math.prod(self.batch)

@@ -302,7 +302,7 @@ def _several(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
 
 
 def _noise(op: Op, generators: Generators) -> Kernel:
-    law, shape, k, dtype = op.statics["law"], op.statics["shape"], op.statics["generator"], op.dtype
+    law, shape, k, dtype = op.statics["distribution"], op.statics["shape"], op.statics["generator"], op.dtype
 
     def fill(out: Any) -> None:
         try:

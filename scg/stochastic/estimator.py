@@ -10,19 +10,22 @@ from scg.errors import EstimatorError, here
 
 
 class Estimator(ABC):
-    """The rule by which a gradient passes a stochastic node. Claims are class attributes, and the tests read them.
+    """The method by which a gradient passes a stochastic node. Claims are class attributes, and the tests read them.
 
     ``unbiased``  whether the mean of the gradient is the gradient of the mean, exactly
-    ``requires``  capabilities (types) that the node's distribution must have; ``instead`` is the advice where it lacks
-                  one
-    ``keeps_law`` whether the value of the node has the law of its distribution; not so where a discrete draw is relaxed
-    to a continuous one ``continuous`` whether the rule takes the cost's derivative by the draw, so that the cost has to
-    be continuous in it, for a discrete draw in between
-    ``scores``    whether the node's log-probability enters the surrogate, times the costs that the draw can have
+    ``requires``  capabilities (types) that the node's distribution must have
+    ``instead``   the advice in the error message where the distribution lacks one of them
+    ``keeps_distribution``
+                  whether the value of the node is a sample of its distribution; False where a discrete sample is
+                  relaxed to a continuous one
+    ``continuous``
+                  whether the estimator takes the derivative of the cost by the sample: the cost must then be
+                  continuous in it, for a discrete sample also between its values
+    ``scores``    whether the node's log-probability enters the surrogate, times the costs that the sample can have
                   influenced
 
-    A subclass overrides ``draw`` where the gradient flows through the draw itself, ``scores`` and ``baseline`` for
-    score functions, and ``expand`` where the rule evaluates the costs at other values of the node.
+    A subclass overrides ``draw`` where the gradient flows through the sample itself, ``scores`` and ``baseline`` for
+    score functions, and ``expand`` where the estimator evaluates the costs at other values of the node.
     """
 
     unbiased: ClassVar[bool] = True
@@ -30,10 +33,10 @@ class Estimator(ABC):
     instead: ClassVar[str] = "another estimator"
     continuous: ClassVar[bool] = False
     scores: ClassVar[bool] = False
-    keeps_law: ClassVar[bool] = True
+    keeps_distribution: ClassVar[bool] = True
 
     def check(self, distribution: Distribution, label: str) -> None:
-        """Raise EstimatorError unless this rule is valid for a draw from ``distribution``."""
+        """Raise EstimatorError unless this estimator is valid for a sample of ``distribution``."""
         for capability in self.requires:
             if not distribution.has(capability):
                 also = distribution.way_out(capability)

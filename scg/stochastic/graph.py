@@ -421,7 +421,7 @@ def _is_generator(x: Any) -> bool:
 
 def _check_count(replicates: Any) -> None:
     if isinstance(replicates, (bool, np.bool_)) or not isinstance(replicates, (int, np.integer)):
-        raise ScgTypeError(f"replicates must be a whole number, got {replicates!r} ({here()})")
+        raise ScgTypeError(f"replicates must be an integer, got {replicates!r} ({here()})")
     if replicates < 1:
         raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
 

@@ -334,14 +334,17 @@ class _Mover:
         at = np.asarray(self.value(moved), float)
         low, high, centre, scale = -np.inf, np.inf, at, np.abs(at)
         if is_stochastic(moved):
-            law = moved.statics["site"].distribution.detached()
-            if not law.event_shape:
+            distribution = moved.statics["site"].distribution.detached()
+            if not distribution.event_shape:
                 try:
-                    low, high = (self.value(np.asarray(end, float)) for end in (law.support.low, law.support.high))
+                    low, high = (
+                        self.value(np.asarray(end, float))
+                        for end in (distribution.support.low, distribution.support.high)
+                    )
                 except (AttributeError, ValueError):
                     pass
                 try:
-                    centre, scale = self.value(law.mean), self.value(np.sqrt(law.variance))
+                    centre, scale = self.value(distribution.mean), self.value(np.sqrt(distribution.variance))
                 except (ScgError, ValueError):
                     pass
         else:
@@ -417,11 +420,11 @@ def _is_met(node: Node, order: list[Node]) -> bool:
 def _fresh(node: Node, rng: np.random.Generator) -> Any:
     """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis."""
     if node.primitive is noise:
-        return draw_noise(node.statics["law"], rng, (_RUNS, *node.statics["shape"]), node.dtype)
+        return draw_noise(node.statics["distribution"], rng, (_RUNS, *node.statics["shape"]), node.dtype)
     site = node.statics["site"]
-    law = site.distribution.detached()
+    distribution = site.distribution.detached()
     return np.reshape(
-        law.sample(rng, (_RUNS, *node.shape[: node.ndim - site.event_ndim - len(law.batch_shape)])),
+        distribution.sample(rng, (_RUNS, *node.shape[: node.ndim - site.event_ndim - len(distribution.batch_shape)])),
         (_RUNS, *node.shape),
     )
 

@@ -81,7 +81,7 @@ def _label(node: Node, cost: Node, names: dict[int, str]) -> tuple[str, str]:
     if node.primitive.name == "parameter":
         return "parameter", node.name or "parameter"
     if node.primitive is noise:
-        return "noise", f"noise ~ {type(node.statics['law']).__name__}"
+        return "noise", f"noise ~ {type(node.statics['distribution']).__name__}"
     return ("cost" if node is cost else "plain"), node.name or node.primitive.name
 
 

@@ -149,8 +149,8 @@ def numbered(kind: str, count: Counter[str]) -> str:
     return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
 
-noise = primitive(lambda law, shape: law, name="noise", random=True)
-"""A leaf: noise whose law has no parameters."""
+noise = primitive(lambda distribution, shape: distribution, name="noise", random=True)
+"""A leaf: noise whose distribution has no parameters."""
 
 
 def _refuse_unfit(site: Site, parameters: tuple[Any, ...]) -> None:
@@ -300,8 +300,8 @@ def resample(
 
     def visit(node: Node) -> Any:
         if node.primitive is noise and rng is not None:
-            law, shape = node.statics["law"], node.statics["shape"]
-            table[node.id] = kept(noise_node(law, rng, shape if size is None else (size, *shape), node.dtype))
+            distribution, shape = node.statics["distribution"], node.statics["shape"]
+            table[node.id] = kept(noise_node(distribution, rng, shape if size is None else (size, *shape), node.dtype))
             if size is not None:
                 leading.add(node.id)
             return table[node.id]
@@ -415,16 +415,28 @@ def is_stochastic(node: Node) -> bool:
     return node.primitive is draw or node.primitive is path
 
 
-def noise_node(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
+def noise_node(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
     """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
     watch = WATCH.get()
-    return _noise(law, rng, shape, dtype) if watch is None else watch.draw(rng, _noise, law, rng, shape, dtype)
+    return (
+        _noise(distribution, rng, shape, dtype)
+        if watch is None
+        else watch.draw(rng, _noise, distribution, rng, shape, dtype)
+    )
 
 
-def _noise(law: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
+def _noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
     recorder = RECORDER.get()
     if recorder is None:
-        return record(noise, (), {"law": law, "shape": shape}, draw_noise(law, rng, shape, dtype))
+        return record(
+            noise, (), {"distribution": distribution, "shape": shape}, draw_noise(distribution, rng, shape, dtype)
+        )
     return recorder.drawn(
-        record(noise, (), {"law": law, "shape": shape}, draw_noise(law, recorder.generator(rng), shape, dtype)), rng
+        record(
+            noise,
+            (),
+            {"distribution": distribution, "shape": shape},
+            draw_noise(distribution, recorder.generator(rng), shape, dtype),
+        ),
+        rng,
     )

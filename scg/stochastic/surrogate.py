@@ -151,7 +151,7 @@ def _fixed(order: list[Node]) -> set[int]:
     """By id, while a function is recorded for a plan: what is made of arguments alone that nobody differentiates by,
     and would be an array in a plain call.
 
-    A rule that drew for such a law would move the generator on, as the plain call does not.
+    A rule that drew for such a distribution would move the generator on, as the plain call does not.
     """
     fixed: set[int] = set()
     for node in order:

@@ -31,7 +31,7 @@ __all__ = [
     "saboteurs",
 ]
 
-_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "laws"}
+_STRATEGIES = {"programs": "programs", "graphs": "graphs", "bindings": "bindings", "parameters_of": "parameters"}
 
 
 def __getattr__(name: str) -> Any:

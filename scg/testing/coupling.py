@@ -33,16 +33,18 @@ class Coupled(Estimator):
             return plain.sample(own, shape)
 
 
-def _coupled(law: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    if isinstance(law, Independent):
-        return _coupled(law.base, rng, shape)
-    if law.has(Reparameterizable):
-        noise, size = noise_of(law, shape)
-        value = transported(law, noise.sample_as(rng, size, law.dtype))
+def _coupled(distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    if isinstance(distribution, Independent):
+        return _coupled(distribution.base, rng, shape)
+    if distribution.has(Reparameterizable):
+        noise, size = noise_of(distribution, shape)
+        value = transported(distribution, noise.sample_as(rng, size, distribution.dtype))
         return value.raw if type(value) is Node else value
-    if isinstance(law, Discrete) and not law.event_shape:
-        return np.asarray(law.icdf(rng.random((*shape, *law.batch_shape)))).astype(law.sample(rng, (0,)).dtype)
-    return law.sample(rng, shape)
+    if isinstance(distribution, Discrete) and not distribution.event_shape:
+        return np.asarray(distribution.icdf(rng.random((*shape, *distribution.batch_shape)))).astype(
+            distribution.sample(rng, (0,)).dtype
+        )
+    return distribution.sample(rng, shape)
 
 
 def comes_apart(one: Any, other: Any) -> bool:
@@ -53,8 +55,8 @@ def comes_apart(one: Any, other: Any) -> bool:
     """
     n = max(1, _DRAWS // max(1, math.prod(one.batch_shape)))
     ends = []
-    for law in (one, other):
+    for distribution in (one, other):
         rng = np.random.default_rng(0)
-        law.sample(rng, (n,))
+        distribution.sample(rng, (n,))
         ends.append(rng.bit_generator.state)
     return ends[0] != ends[1]

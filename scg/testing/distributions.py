@@ -27,12 +27,12 @@ from scg.testing.reference import against_reference
 class Checked:
     """What ``check_distribution`` looked at: (name, what was found) pairs, in order."""
 
-    law: str
+    distribution: str
     rows: list[tuple[str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         width = max([len(name) for name, _ in self.rows], default=0)
-        return "\n".join([self.law, *[f"  {name:<{width}}  {found}" for name, found in self.rows]])
+        return "\n".join([self.distribution, *[f"  {name:<{width}}  {found}" for name, found in self.rows]])
 
 
 def check_distribution(
@@ -49,23 +49,24 @@ def check_distribution(
 
     - **shapes**: of draws, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN
       has NaN.
-    - **reference**: a frozen law of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps ``cdf``,
-      ``mean``, ``var``, ``entropy``, ``ppf``, ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points`` points:
-      draws, and quantiles down to 1e-290 in both tails.
+    - **reference**: a frozen distribution of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps
+      ``cdf``, ``mean``, ``var``, ``entropy``, ``ppf``, ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points``
+      points: draws, and quantiles down to 1e-290 in both tails.
     - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to
       1e-8 (relative; of the scale for the mean) plus the error that ``scg.testing.quadrature`` states. Where it has no
       rule (vectors of three free dimensions and more) the moments are compared with those of the draws.
-    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete law) have exact binomial laws, tested
-      two-sided; the greatest distance of their empirical distribution function to ``cdf`` exceeds sqrt(log(2/a) / 2n)
-      with probability a at most (Massart, 1990).
+    - **sampler**: ``points`` draws. Their counts in cells (values of a discrete distribution) have exact binomial
+      distributions, tested two-sided; the greatest distance of their empirical distribution function to ``cdf`` exceeds
+      sqrt(log(2/a) / 2n) with probability a at most (Massart, 1990).
     - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors.
       These use the central limit theorem. All statistical tests of a call together raise a false alarm with probability
       ``alpha`` at most.
-    - **quantile**: icdf is the inverse of cdf, for a discrete law the smallest value whose cdf reaches the probability.
+    - **quantile**: icdf is the inverse of cdf, for a discrete distribution the smallest value whose cdf reaches the
+      probability.
     - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed
       probability; the explicit transport by ``check_gradient``.
     - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters
-      and (continuous laws) the value.
+      and (continuous distributions) the value.
     - **float32**: float32 parameters and values give float32 results, near those in float64.
     - **detached**: ``detached``, ``stop_gradient``, ``replaced``. **divergence**: KL(p || p) = 0.
     """
@@ -77,10 +78,10 @@ def check_distribution(
 
 
 class _Check:
-    """The law without Nodes, its draws, and its integrals."""
+    """The distribution without Nodes, its draws, and its integrals."""
 
     def __init__(self, distribution: Any, rng: Any, reference: Any, alpha: float, points: int, order: int):
-        self.law, self.rng, self.reference, self.points, self.order = (
+        self.distribution, self.rng, self.reference, self.points, self.order = (
             distribution.detached(),
             rng,
             reference,
@@ -89,22 +90,22 @@ class _Check:
         )
         self.alpha = alpha / 5  # five kinds of statistical tests
         self.report = Checked(repr(distribution))
-        self.draws = self.law.sample(rng, points)
-        self.event = len(self.law.event_shape)
-        self.discrete = self.law.has(Discrete)
+        self.draws = self.distribution.sample(rng, points)
+        self.event = len(self.distribution.event_shape)
+        self.discrete = self.distribution.has(Discrete)
         self.parameters = {
             name: np.asarray(p, getattr(p, "dtype", float))
-            for name, p in self.law.parameters.items()
-            if not isinstance(_set_of(self.law, name), Integers)
+            for name, p in self.distribution.parameters.items()
+            if not isinstance(_set_of(self.distribution, name), Integers)
         }
 
     @cached_property
     def integrals(self) -> Integrals | None:
-        """Of the law, by quadrature that draws of their own guide."""
-        return integrals(self.law, self.law.sample(self.rng, 4000))
+        """Of the distribution, by quadrature that draws of their own guide."""
+        return integrals(self.distribution, self.distribution.sample(self.rng, 4000))
 
     def fail(self, name: str, message: str) -> None:
-        raise AssertionError(f"{self.report.law}: {name}: {message}")
+        raise AssertionError(f"{self.report.distribution}: {name}: {message}")
 
     def close(self, name: str, got: Any, expected: Any, tolerance: Any, what: str) -> str:
         """Fail unless |got - expected| <= tolerance everywhere (equal infinities agree); the largest difference, as
@@ -125,7 +126,7 @@ class _Check:
         return f"within {np.max(difference, initial=0):.1e} of {what}"
 
     def known(self, ask: Callable[[], Any]) -> Any:
-        """What the law knows in closed form; None where it says that it does not."""
+        """What the distribution knows in closed form; None where it says that it does not."""
         try:
             return ask()
         except ScgValueError as error:
@@ -134,7 +135,7 @@ class _Check:
             raise
 
     def gradients(self, fn: Callable[..., Any], *arguments: Any) -> int:
-        """``check_gradient`` to the highest order up to the wanted one to which the law is differentiable.
+        """``check_gradient`` to the highest order up to the wanted one to which the distribution is differentiable.
 
         It may say that it has no more.
         """
@@ -146,7 +147,7 @@ class _Check:
                 if order == 1:
                     raise
             except AssertionError as error:
-                raise AssertionError(f"{self.report.law}: gradients: {error}") from error
+                raise AssertionError(f"{self.report.distribution}: gradients: {error}") from error
         return 0
 
     def z_test(self, name: str, values: Any, expected: Any, count: int, what: str) -> str:
@@ -162,68 +163,72 @@ class _Check:
         return f"{n} draws agree with {what}"
 
 
-def _set_of(law: Any, name: str) -> Any:
+def _set_of(distribution: Any, name: str) -> Any:
     part, _, rest = name.partition(".")
-    return _set_of(getattr(law, part), rest) if rest else law.constraints[name]
+    return _set_of(getattr(distribution, part), rest) if rest else distribution.constraints[name]
 
 
 def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
-    law, batch = c.law, c.law.batch_shape
+    distribution, batch = c.distribution, c.distribution.batch_shape
     for shape in ((), 3, (2, 3)):
-        z = law.sample(c.rng, shape)
+        z = distribution.sample(c.rng, shape)
         lead = (shape,) if isinstance(shape, int) else shape
         if (
             not isinstance(z, (np.ndarray, np.generic))
-            or z.shape != (*lead, *batch, *law.event_shape)
-            or z.dtype != law.dtype
+            or z.shape != (*lead, *batch, *distribution.event_shape)
+            or z.dtype != distribution.dtype
         ):
             c.fail(
                 "shapes",
                 f"sample(rng, {shape}) is {getattr(z, 'dtype', type(z))}{np.shape(z)}, wanted"
-                f" {law.dtype}{(*lead, *batch, *law.event_shape)}",
+                f" {distribution.dtype}{(*lead, *batch, *distribution.event_shape)}",
             )
-        if np.shape(law.log_prob(z)) != lead + batch:
+        if np.shape(distribution.log_prob(z)) != lead + batch:
             c.fail(
                 "shapes",
-                f"log_prob of a draw of shape {z.shape} has shape {np.shape(law.log_prob(z))}, wanted {lead + batch}",
+                f"log_prob of a draw of shape {z.shape} has shape {np.shape(distribution.log_prob(z))},"
+                f" wanted {lead + batch}",
             )
     for name in ("mean", "variance"):
-        moment = c.known(lambda name=name: getattr(law, name))
-        if moment is not None and np.shape(moment) != batch + law.event_shape:
-            c.fail("shapes", f"{name} has shape {np.shape(moment)}, wanted {batch + law.event_shape}")
-    entropy = c.known(law.entropy)
+        moment = c.known(lambda name=name: getattr(distribution, name))
+        if moment is not None and np.shape(moment) != batch + distribution.event_shape:
+            c.fail("shapes", f"{name} has shape {np.shape(moment)}, wanted {batch + distribution.event_shape}")
+    entropy = c.known(distribution.entropy)
     if entropy is not None and np.shape(entropy) != batch:
         c.fail("shapes", f"entropy has shape {np.shape(entropy)}, wanted {batch}")
-    yield "shapes", f"draws {law.dtype}{list(batch + law.event_shape)}, batch {list(batch)}"
-    inside = np.asarray(law.support.contains(c.draws))
-    if not inside.all() or not (law.log_prob(c.draws) > -math.inf).all():
-        c.fail("support", f"{np.sum(~inside)} of {inside.size} draws are not {law.support}, or have log_prob -inf")
-    yield "support", f"draws are {law.support}"
-    if law.event_shape:
+    yield "shapes", f"draws {distribution.dtype}{list(batch + distribution.event_shape)}, batch {list(batch)}"
+    inside = np.asarray(distribution.support.contains(c.draws))
+    if not inside.all() or not (distribution.log_prob(c.draws) > -math.inf).all():
+        c.fail(
+            "support", f"{np.sum(~inside)} of {inside.size} draws are not {distribution.support}, or have log_prob -inf"
+        )
+    yield "support", f"draws are {distribution.support}"
+    if distribution.event_shape:
         return
     with np.errstate(all="ignore"):
-        low, high = ends(law)
+        low, high = ends(distribution)
         beyond = [np.asarray(e + s, float) for e, s in ((low, -1.0), (high, 1.0)) if np.isfinite(e).all()] + [
             np.asarray(low + 0.5)
         ] * c.discrete
-        beyond = [x for x in beyond if not np.any(law.support.contains(x))]
+        beyond = [x for x in beyond if not np.any(distribution.support.contains(x))]
         for x in beyond:
-            c.close("outside", np.exp(law.log_prob(x)), 0, 0, f"the density at {x}, outside the support,")
-    if not c.discrete or law.dtype.kind == "f":
-        if not np.isnan(law.log_prob(np.array(math.nan))).all():
+            c.close("outside", np.exp(distribution.log_prob(x)), 0, 0, f"the density at {x}, outside the support,")
+    if not c.discrete or distribution.dtype.kind == "f":
+        if not np.isnan(distribution.log_prob(np.array(math.nan))).all():
             c.fail("outside", "log_prob of NaN is not NaN")
     yield "outside", f"log_prob is -inf at {len(beyond)} points outside the support, and NaN of NaN"
 
 
 def _moments(c: _Check) -> Iterator[tuple[str, str]]:
-    law, found = c.law, c.integrals
+    distribution, found = c.distribution, c.integrals
     if found is None:
-        if law.event_shape and not c.discrete:
+        if distribution.event_shape and not c.discrete:
             yield from _moments_of_draws(c)
         return
     if not found.error < 1e-3:
         raise ScgValueError(
-            f"{c.report.law}: the integral over the support is known to {found.error:.1g} only: check milder parameters"
+            f"{c.report.distribution}: the integral over the support is known to {found.error:.1g} only: check milder"
+            " parameters"
         )
     slack = 1e-8 + 4 * found.error
     c.close("normalisation", found.mass, 1, slack, "the total probability wanted")
@@ -235,9 +240,9 @@ def _moments(c: _Check) -> Iterator[tuple[str, str]]:
         ),
     )
     for name, value, integral, scale in (
-        ("mean", c.known(lambda: law.mean), found.mean, np.sqrt(np.abs(found.variance))),
-        ("variance", c.known(lambda: law.variance), found.variance, found.variance),
-        ("entropy", c.known(law.entropy), found.entropy, 1 + np.abs(found.entropy)),
+        ("mean", c.known(lambda: distribution.mean), found.mean, np.sqrt(np.abs(found.variance))),
+        ("variance", c.known(lambda: distribution.variance), found.variance, found.variance),
+        ("entropy", c.known(distribution.entropy), found.entropy, 1 + np.abs(found.entropy)),
     ):
         if value is not None:
             told = np.isfinite(value) & np.isfinite(integral)  # what is infinite has no integral to compare with
@@ -253,29 +258,38 @@ def _moments(c: _Check) -> Iterator[tuple[str, str]]:
                         "that of exp(log_prob)",
                     ),
                 )
-    if not law.event_shape and (value := c.known(lambda: law.cdf(np.zeros(law.batch_shape)))) is not None:
+    if (
+        not distribution.event_shape
+        and (value := c.known(lambda: distribution.cdf(np.zeros(distribution.batch_shape)))) is not None
+    ):
         at = found.knots if found.knots is not None else found.atoms
         total = np.cumsum(found.cells[:-1] if found.knots is not None else found.masses, axis=0)
         yield (
             "cdf",
-            c.close("cdf", law.cdf(np.broadcast_to(at, total.shape)), total, slack, "the integral of exp(log_prob)"),
+            c.close(
+                "cdf", distribution.cdf(np.broadcast_to(at, total.shape)), total, slack, "the integral of exp(log_prob)"
+            ),
         )
 
 
 def _moments_of_draws(c: _Check) -> Iterator[tuple[str, str]]:
-    law, draws = c.law, c.draws.astype(float)
-    mean, variance, entropy = c.known(lambda: law.mean), c.known(lambda: law.variance), c.known(law.entropy)
+    distribution, draws = c.distribution, c.draws.astype(float)
+    mean, variance, entropy = (
+        c.known(lambda: distribution.mean),
+        c.known(lambda: distribution.variance),
+        c.known(distribution.entropy),
+    )
     if mean is not None and np.isfinite(mean).all():
         yield "mean", c.z_test("mean", draws, mean, mean.size, "the mean")
         if variance is not None and np.isfinite(variance).all():
             yield "variance", c.z_test("variance", np.square(draws - mean), variance, mean.size, "the variance")
     if entropy is not None:
-        yield "entropy", c.z_test("entropy", -law.log_prob(draws), entropy, np.size(entropy), "the entropy")
+        yield "entropy", c.z_test("entropy", -distribution.log_prob(draws), entropy, np.size(entropy), "the entropy")
 
 
 def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
-    law, found, n = c.law, c.integrals, c.points
-    batch = law.batch_shape
+    distribution, found, n = c.distribution, c.integrals, c.points
+    batch = distribution.batch_shape
     if found is not None and found.knots is not None:
         edges, p = found.knots, found.cells
         below = np.stack([np.sum(c.draws < edge, axis=0) for edge in edges])
@@ -299,10 +313,10 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
             ("variance", np.square(c.draws - found.mean), found.variance),
         ):
             yield "sampler", c.z_test("sampler", values, expected, 2 * expected.size, f"the {what} of exp(log_prob)")
-    if not law.event_shape and c.known(lambda: law.cdf(c.draws[0])) is not None:
+    if not distribution.event_shape and c.known(lambda: distribution.cdf(c.draws[0])) is not None:
         z = np.sort(c.draws, axis=0)
         grid = np.arange(1, n + 1).reshape(-1, *[1] * len(batch)) / n
-        F = np.asarray(law.cdf(z), float)
+        F = np.asarray(distribution.cdf(z), float)
         last = np.concatenate([z[1:] != z[:-1], np.ones((1, *batch), bool)])  # of equal draws the last carries the step
         first = np.concatenate([np.ones((1, *batch), bool), z[1:] != z[:-1]])
         distance = np.maximum(
@@ -338,21 +352,21 @@ def _binomial_tests(c: _Check, counts: Any, p: Any, names: list[str]) -> str:
 
 
 def _score(c: _Check) -> Iterator[tuple[str, str]]:
-    law = c.law
-    if not law.has(FixedSupport):
+    distribution = c.distribution
+    if not distribution.has(FixedSupport):
         return
     count, done = sum(p.size for p in c.parameters.values()), []
     for name, p in c.parameters.items():
-        if name in law.moving:
+        if name in distribution.moving:
             continue
-        node = parameter(_per_draw(law, name, p, c.points))
-        total = law.replaced(**{name: node}).log_prob(c.draws)
+        node = parameter(_per_draw(distribution, name, p, c.points))
+        total = distribution.replaced(**{name: node}).log_prob(c.draws)
         scores = (
             pull([total], [np.ones(total.shape, total.dtype)], [node])[0]
             if type(total) is Node
             else np.zeros(node.shape)
         )
-        if isinstance(_set_of(law, name), Simplex):  # along the simplex
+        if isinstance(_set_of(distribution, name), Simplex):  # along the simplex
             scores = scores - np.mean(scores, axis=-1, keepdims=True)
         c.z_test("score", scores, 0.0, count, f"a mean score of zero by {name}")
         done.append(name)
@@ -360,50 +374,50 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
         yield "score", f"E[d log p] = 0 by {', '.join(done)}"
 
 
-def _per_draw(law: Any, name: str, p: Any, n: int) -> Any:
+def _per_draw(distribution: Any, name: str, p: Any, n: int) -> Any:
     """A parameter with a leading axis of one copy for each of n draws."""
-    missing = len(law.batch_shape) + law.parameter_event_ndim(name) - p.ndim
+    missing = len(distribution.batch_shape) + distribution.parameter_event_ndim(name) - p.ndim
     return np.array(
         np.broadcast_to(p.reshape((1,) * (1 + max(missing, 0)) + p.shape), (n,) + (1,) * max(missing, 0) + p.shape)
     )
 
 
 def _quantile(c: _Check) -> Iterator[tuple[str, str]]:
-    law = c.law
-    if law.event_shape:
+    distribution = c.distribution
+    if distribution.event_shape:
         return
-    u = np.linspace(0.01, 0.99, 99).reshape(-1, *[1] * len(law.batch_shape))
-    x = c.known(lambda: law.icdf(u))
-    if x is None or c.known(lambda: law.cdf(x)) is None:
+    u = np.linspace(0.01, 0.99, 99).reshape(-1, *[1] * len(distribution.batch_shape))
+    x = c.known(lambda: distribution.icdf(u))
+    if x is None or c.known(lambda: distribution.cdf(x)) is None:
         return
     u = np.broadcast_to(u, np.shape(x))
     if c.discrete:
-        if not (np.all(law.cdf(x) >= u - 1e-12) and np.all(law.cdf(np.asarray(x) - 1) < u + 1e-12)):
+        if not (np.all(distribution.cdf(x) >= u - 1e-12) and np.all(distribution.cdf(np.asarray(x) - 1) < u + 1e-12)):
             c.fail("quantile", "icdf(u) is not the smallest value whose cdf is at least u")
         yield "quantile", "icdf is the smallest value whose cdf reaches u"
     else:
-        yield "quantile", c.close("quantile", law.cdf(x), u, 1e-9, "u, of which it is cdf(icdf(u)),")
+        yield "quantile", c.close("quantile", distribution.cdf(x), u, 1e-9, "u, of which it is cdf(icdf(u)),")
 
 
 def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
-    law = c.law
-    if c.discrete or not law.has(Reparameterizable):
+    distribution = c.distribution
+    if c.discrete or not distribution.has(Reparameterizable):
         return
     names = list(c.parameters)
-    if isinstance(law, Reparameterizable) and names:
-        base, size = law.noise(())
+    if isinstance(distribution, Reparameterizable) and names:
+        base, size = distribution.noise(())
         noise = base.sample(c.rng, size)
-        done = c.gradients(lambda p: law.replaced(**p).transport(noise), c.parameters)
+        done = c.gradients(lambda p: distribution.replaced(**p).transport(noise), c.parameters)
         yield "pathwise", f"transport has its derivatives to order {done}"
-    if law.event_shape or c.known(lambda: law.icdf(np.full(law.batch_shape, 0.5))) is None:
+    if distribution.event_shape or c.known(lambda: distribution.icdf(np.full(distribution.batch_shape, 0.5))) is None:
         return
     n = 64
-    nodes = {name: parameter(_per_draw(law, name, p, n)) for name, p in c.parameters.items()}
-    z = sample(law.replaced(**nodes), Reparameterized(), rng=c.rng)
-    u = np.asarray(law.cdf(z.value))
+    nodes = {name: parameter(_per_draw(distribution, name, p, n)) for name, p in c.parameters.items()}
+    z = sample(distribution.replaced(**nodes), Reparameterized(), rng=c.rng)
+    u = np.asarray(distribution.cdf(z.value))
     central = (u > 1e-3) & (u < 1 - 1e-3)
     for name, node in nodes.items():
-        p, is_simplex = c.parameters[name], isinstance(_set_of(law, name), Simplex)
+        p, is_simplex = c.parameters[name], isinstance(_set_of(distribution, name), Simplex)
         direction = c.rng.uniform(0.5, 1.5, p.shape)
         direction = (
             p * (direction - np.sum(p * direction, -1, keepdims=True))
@@ -414,7 +428,7 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
         got = np.sum(np.reshape(got * direction, (n, -1)), axis=1)
 
         def shifted(h: float, name: str = name, p: Any = p, direction: Any = direction) -> Any:
-            return np.asarray(law.replaced(**{name: p + h * direction}).icdf(u))
+            return np.asarray(distribution.replaced(**{name: p + h * direction}).icdf(u))
 
         wide, narrow = [(shifted(h) - shifted(-h)) / (2 * h) for h in (2e-3, 1e-3)]
         expected, error = (
@@ -427,40 +441,44 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
 
 
 def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
-    law = c.law
-    middle = np.sort(c.draws, axis=0)[[len(c.draws) // 5, len(c.draws) // 2]] if not law.event_shape else c.draws[:2]
+    distribution = c.distribution
+    middle = (
+        np.sort(c.draws, axis=0)[[len(c.draws) // 5, len(c.draws) // 2]]
+        if not distribution.event_shape
+        else c.draws[:2]
+    )
     arguments: list[Any] = [c.parameters]
     if c.discrete:
-        fn = lambda p: law.replaced(**p).log_prob(middle)
-    elif isinstance(law.support, Simplex):
-        fn, arguments = lambda p, y: law.replaced(**p).log_prob(softmax(y, -1)), [c.parameters, np.log(middle)]
+        fn = lambda p: distribution.replaced(**p).log_prob(middle)
+    elif isinstance(distribution.support, Simplex):
+        fn, arguments = lambda p, y: distribution.replaced(**p).log_prob(softmax(y, -1)), [c.parameters, np.log(middle)]
     else:
-        fn, arguments = lambda p, value: law.replaced(**p).log_prob(value), [c.parameters, middle]
+        fn, arguments = lambda p, value: distribution.replaced(**p).log_prob(value), [c.parameters, middle]
     if not c.parameters and c.discrete:
         return
     done = [f"log_prob to order {c.gradients(fn, *arguments)}"]
     for name in ("mean", "variance", "entropy"):
-        value = c.known(lambda name=name: _moment(law, name))
+        value = c.known(lambda name=name: _moment(distribution, name))
         if value is not None and np.isfinite(value).all() and c.parameters:
             reached = c.gradients(
-                lambda p, name=name: _moment(law.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()),
+                lambda p, name=name: _moment(distribution.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()),
                 c.parameters,
             )
             done.append(f"{name} to {reached}")
     yield "gradients", ", ".join(done)
 
 
-def _moment(law: Any, name: str) -> Any:
-    return law.entropy() if name == "entropy" else getattr(law, name)
+def _moment(distribution: Any, name: str) -> Any:
+    return distribution.entropy() if name == "entropy" else getattr(distribution, name)
 
 
 def _float32(c: _Check) -> Iterator[tuple[str, str]]:
-    law = c.law
+    distribution = c.distribution
     if not c.parameters:
         return
-    low = law.replaced(**{name: np.asarray(p, np.float32) for name, p in law.parameters.items()})
+    low = distribution.replaced(**{name: np.asarray(p, np.float32) for name, p in distribution.parameters.items()})
     z = low.sample(c.rng, 20)
-    wanted = np.dtype(np.float32) if law.dtype.kind == "f" else law.dtype
+    wanted = np.dtype(np.float32) if distribution.dtype.kind == "f" else distribution.dtype
     results = {"sample": (z, wanted), "log_prob": (low.log_prob(z), np.dtype(np.float32))}
     for name in ("mean", "variance", "entropy"):
         value = c.known(lambda name=name: _moment(low, name))
@@ -469,7 +487,9 @@ def _float32(c: _Check) -> Iterator[tuple[str, str]]:
     for name, (value, dtype) in results.items():
         if np.asarray(value).dtype != dtype:
             c.fail("float32", f"{name} of float32 parameters is {np.asarray(value).dtype}, wanted {dtype}")
-    wide = law.replaced(**{name: np.asarray(p, np.float32).astype(float) for name, p in law.parameters.items()})
+    wide = distribution.replaced(
+        **{name: np.asarray(p, np.float32).astype(float) for name, p in distribution.parameters.items()}
+    )
     expected = wide.log_prob(z.astype(float) if z.dtype.kind == "f" else z)
     found = np.where(np.isfinite(expected), low.log_prob(z), expected)
     tolerance = 1e-3 * (1 + np.abs(np.where(np.isfinite(expected), expected, 0)))
@@ -477,12 +497,12 @@ def _float32(c: _Check) -> Iterator[tuple[str, str]]:
 
 
 def _detached(c: _Check) -> Iterator[tuple[str, str]]:
-    law, z = c.law, c.draws[:3]
+    distribution, z = c.distribution, c.draws[:3]
     nodes = {name: parameter(p) for name, p in c.parameters.items()}
     if not nodes:
         return
-    live = law.replaced(**nodes)
-    plain = np.asarray(law.log_prob(z))
+    live = distribution.replaced(**nodes)
+    plain = np.asarray(distribution.log_prob(z))
     if (
         type(live.log_prob(z)) is not Node
         or type(live.sample(c.rng)) is Node
@@ -500,11 +520,11 @@ def _detached(c: _Check) -> Iterator[tuple[str, str]]:
         c.fail("detached", "log_prob has a derivative after stop_gradient()")
     yield "detached", "detached(), stop_gradient() and replaced() keep the values"
     try:
-        divergence = kl_divergence(law, law)
+        divergence = kl_divergence(distribution, distribution)
     except ScgValueError:
         return
-    if np.shape(divergence) != law.batch_shape:
-        c.fail("divergence", f"KL(p || p) has shape {np.shape(divergence)}, wanted {law.batch_shape}")
+    if np.shape(divergence) != distribution.batch_shape:
+        c.fail("divergence", f"KL(p || p) has shape {np.shape(divergence)}, wanted {distribution.batch_shape}")
     yield "divergence", "KL(p || p) " + c.close("divergence", divergence, 0, 1e-10, "zero")
 
 

@@ -2,7 +2,7 @@
 and support, nothing else.
 
 - finitely many values: all of them;
-- whole numbers without end: until the tail, bounded by a geometric series of the last ratio of terms, is below 1e-14;
+- integers without end: until the tail, bounded by a geometric series of the last ratio of terms, is below 1e-14;
 - numbers: Gauss-Legendre panels, halved where halving still matters. An end of the support, or infinity, is approached
   as exp(v), so that powers at the end and algebraic tails decay exponentially in v;
 - vectors of one or two free dimensions (real, or on the simplex): a double exponential product rule (Takahasi and Mori,
@@ -25,11 +25,11 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 @dataclass(frozen=True, eq=False)
 class Integrals:
-    """Over the support, for each law of the batch: the mass, and (nan where it diverges) mean, variance and entropy;
-    ``error`` is that of the mass.
+    """Over the support, for each distribution of the batch: the mass, and (nan where it diverges) mean, variance and
+    entropy; ``error`` is that of the mass.
 
     ``knots`` cut the line into cells of mass ``cells``, from the left; ``atoms`` and ``masses`` are all values of a
-    discrete law.
+    discrete distribution.
     """
 
     mass: Any
@@ -43,29 +43,29 @@ class Integrals:
     masses: Any = None
 
 
-def integrals(law: Any, pilot: Any) -> Integrals | None:
-    """The integrals of ``law`` (without Nodes); ``pilot`` are draws, that tell where its mass is. None for vectors of
-    more dimensions."""
+def integrals(distribution: Any, pilot: Any) -> Integrals | None:
+    """The integrals of ``distribution`` (without Nodes); ``pilot`` are draws, that tell where its mass is. None for
+    vectors of more dimensions."""
     with np.errstate(all="ignore"):
-        if law.has(FiniteSupport):
-            return _summed(law, law.atoms())
-        if law.has(Discrete):
-            return None if law.event_shape else _summed(law, _whole_numbers(law))
-        if not law.event_shape:
-            return _along_the_line(law, pilot)
-        fine, coarse = _rule(law, pilot, 1 / 32), _rule(law, pilot, 1 / 16)
-        return None if fine is None or coarse is None else _by_rule(law, fine, coarse)
+        if distribution.has(FiniteSupport):
+            return _summed(distribution, distribution.atoms())
+        if distribution.has(Discrete):
+            return None if distribution.event_shape else _summed(distribution, _whole_numbers(distribution))
+        if not distribution.event_shape:
+            return _along_the_line(distribution, pilot)
+        fine, coarse = _rule(distribution, pilot, 1 / 32), _rule(distribution, pilot, 1 / 16)
+        return None if fine is None or coarse is None else _by_rule(distribution, fine, coarse)
 
 
-def ends(law: Any) -> tuple[Any, Any]:
+def ends(distribution: Any) -> tuple[Any, Any]:
     """Of the support of a scalar distribution."""
-    return getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+    return getattr(distribution.support, "low", -math.inf), getattr(distribution.support, "high", math.inf)
 
 
-def _summed(law: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-12) -> Integrals:
-    log_p = np.asarray(law.log_prob(atoms))
+def _summed(distribution: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-12) -> Integrals:
+    log_p = np.asarray(distribution.log_prob(atoms))
     p = np.exp(log_p) * weight
-    q = p.reshape(p.shape + (1,) * len(law.event_shape))
+    q = p.reshape(p.shape + (1,) * len(distribution.event_shape))
     mean = np.sum(q * atoms, axis=0)
     entropy = -np.sum(np.where(p == 0, 0, p * log_p), axis=0)
     return Integrals(
@@ -73,30 +73,35 @@ def _summed(law: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-12) -> In
     )
 
 
-def _whole_numbers(law: Any) -> Any:
-    low, high = np.min(law.support.low), np.max(law.support.high)
-    count, batch = 256, (1,) * len(law.batch_shape)
+def _whole_numbers(distribution: Any) -> Any:
+    low, high = np.min(distribution.support.low), np.max(distribution.support.high)
+    count, batch = 256, (1,) * len(distribution.batch_shape)
     while True:
         k = (low + np.arange(min(count, high - low + 1) if np.isfinite(high) else count)).reshape(-1, *batch)
-        p = np.exp(law.log_prob(k[-3:]))
+        p = np.exp(distribution.log_prob(k[-3:]))
         ratio = p[-1] / p[-2] if len(p) > 1 else 0 * p[-1]
         tail = np.where(p[-1] == 0, (np.max(p) > 0) * 1.0, np.where(ratio < 1, p[-1] * ratio / (1 - ratio), 1))
-        if len(k) < count or count > 1e6 or np.all(tail < 1e-14) and np.all(np.exp(law.log_prob(k)).sum(axis=0) > 0):
+        if (
+            len(k) < count
+            or count > 1e6
+            or np.all(tail < 1e-14)
+            and np.all(np.exp(distribution.log_prob(k)).sum(axis=0) > 0)
+        ):
             return k.astype(float)
         count *= 2
 
 
-def _along_the_line(law: Any, pilot: Any) -> Integrals:
+def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
     """Cells between quantiles of the pilot draws, and a tail on either side."""
-    low, high = ends(law)
+    low, high = ends(distribution)
     knots = np.quantile(np.asarray(pilot, float), [0.001, 0.01, *np.linspace(0.05, 0.95, 19), 0.99, 0.999], axis=0)
     centre, scale = knots[len(knots) // 2], knots[-6] - knots[5]
     if not np.all(scale > 0):
-        raise ScgValueError(f"{law!r}: its draws are all equal: there is no density to check")
+        raise ScgValueError(f"{distribution!r}: its draws are all equal: there is no density to check")
     left, right = _tail(low, knots[0], knots[1] - knots[0]), _tail(high, knots[-1], knots[-1] - knots[-2])
 
     def at(x: Any, jacobian: Any) -> Any:
-        log_p = np.asarray(law.log_prob(x))
+        log_p = np.asarray(distribution.log_prob(x))
         inside = (x > low) & (x < high) | np.isfinite(log_p)
         p = np.where(inside, np.exp(log_p), 0) * jacobian
         y = (x - centre) / scale
@@ -186,13 +191,14 @@ def _column(t: Any, like: Any) -> Any:
     return np.reshape(t, np.shape(t) + (1,) * np.ndim(like))
 
 
-def _rule(law: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
-    """Points (n, ones, d) over the support of a law of vectors, and their weights; None where no rule is known."""
-    size = law.event_shape[-1]
-    if len(law.event_shape) != 1:
+def _rule(distribution: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
+    """Points (n, ones, d) over the support of a distribution of vectors, and their weights; None where no rule is
+    known."""
+    size = distribution.event_shape[-1]
+    if len(distribution.event_shape) != 1:
         return None
-    ones = (1,) * len(law.batch_shape)
-    if isinstance(law.support, Simplex) and size in (2, 3):
+    ones = (1,) * len(distribution.batch_shape)
+    if isinstance(distribution.support, Simplex) and size in (2, 3):
         t = np.arange(-5.2, 5.2 + step / 2, step)
         u, rest = 1 / (1 + np.exp(-math.pi * np.sinh(t))), 1 / (1 + np.exp(math.pi * np.sinh(t)))
         w = step * math.pi * np.cosh(t) * u * rest
@@ -201,9 +207,9 @@ def _rule(law: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
         points = np.stack([u[:, None] + 0 * u, rest[:, None] * u, rest[:, None] * rest], -1)
         return points.reshape(-1, *ones, 3), (w[:, None] * w * rest[:, None]).reshape(-1, *ones)
     if (
-        isinstance(law.support, Vector)
+        isinstance(distribution.support, Vector)
         and size in (1, 2)
-        and not np.isfinite([law.support.low, law.support.high]).any()
+        and not np.isfinite([distribution.support.low, distribution.support.high]).any()
     ):
         t = np.arange(-3.2, 3.2 + step / 2, step)
         s, w = (
@@ -214,11 +220,13 @@ def _rule(law: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
         weight = np.prod(np.stack(np.meshgrid(*[w] * size, indexing="ij"), -1).reshape(-1, *ones, size), axis=-1)
         centre = np.mean(pilot, axis=0)
         flat = np.moveaxis(np.reshape(pilot - centre, (len(pilot), -1, size)), 0, 1)
-        root = np.linalg.cholesky(np.swapaxes(flat, -1, -2) @ flat / len(pilot)).reshape(*law.batch_shape, size, size)
+        root = np.linalg.cholesky(np.swapaxes(flat, -1, -2) @ flat / len(pilot)).reshape(
+            *distribution.batch_shape, size, size
+        )
         return centre + np.einsum("...ij,...j->...i", root, grid), weight * np.linalg.det(root)
     return None
 
 
-def _by_rule(law: Any, fine: Any, coarse: Any) -> Integrals:
-    a, b = _summed(law, *fine), _summed(law, *coarse)
+def _by_rule(distribution: Any, fine: Any, coarse: Any) -> Integrals:
+    a, b = _summed(distribution, *fine), _summed(distribution, *coarse)
     return Integrals(a.mass, a.mean, a.variance, a.entropy, 1e-12 + float(np.max(np.abs(a.mass - b.mass))))

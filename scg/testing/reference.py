@@ -1,4 +1,4 @@
-"""A distribution against another implementation of the same law, such as that of ``scipy.stats``."""
+"""A distribution against another implementation of the same distribution, such as that of ``scipy.stats``."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from scg.testing.quadrature import ends
 
 def against_reference(c: Any) -> Iterator[tuple[str, str]]:
     """The step of ``check_distribution`` that this is: pairs of a name and what was found."""
-    law, ref = c.law, c.reference
+    distribution, ref = c.distribution, c.reference
     if ref is None:
         return
     if hasattr(ref, "logpmf") and (not hasattr(ref, "logpdf") or c.discrete):
@@ -20,7 +20,7 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
         log_density = ref.logpdf
     with np.errstate(all="ignore"):
         x = _points(c)
-        found = np.asarray(law.log_prob(x))
+        found = np.asarray(distribution.log_prob(x))
         expected = np.asarray(log_density(x)).reshape(found.shape)
         told = np.isfinite(expected) & (expected > -690 if not c.discrete else True)  # beyond, densities underflow
         tolerance = 1e-10 * np.maximum(1, np.abs(expected))
@@ -35,7 +35,9 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
             ),
         )
         for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
-            value = c.known(lambda ours=ours: law.entropy() if ours == "entropy" else getattr(law, ours))
+            value = c.known(
+                lambda ours=ours: distribution.entropy() if ours == "entropy" else getattr(distribution, ours)
+            )
             if value is not None and hasattr(ref, theirs):
                 value, other = np.asarray(value), getattr(ref, theirs)
                 other = np.asarray(other() if callable(other) else other).reshape(value.shape)
@@ -48,25 +50,27 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
                     tolerance,
                     f"the {ours} of the reference",
                 )
-        if hasattr(ref, "cdf") and not law.event_shape and c.known(lambda: law.cdf(x)) is not None:
-            yield "reference", "cdf " + c.close("reference", law.cdf(x), ref.cdf(x), 1e-10, "the reference's")
+        if hasattr(ref, "cdf") and not distribution.event_shape and c.known(lambda: distribution.cdf(x)) is not None:
+            yield "reference", "cdf " + c.close("reference", distribution.cdf(x), ref.cdf(x), 1e-10, "the reference's")
 
 
 def _points(c: Any) -> Any:
-    """Draws, and points in both tails: quantiles down to 1e-290, and for a discrete law whole numbers up to 60 standard
-    deviations."""
-    law, ref, quarter = c.law, c.reference, c.points // 4
+    """Draws, and points in both tails: quantiles down to 1e-290, and for a discrete distribution integers up to 60
+    standard deviations."""
+    distribution, ref, quarter = c.distribution, c.reference, c.points // 4
     draws = c.draws.astype(float) if c.draws.dtype.kind == "f" else c.draws
-    if law.event_shape or not hasattr(ref, "ppf"):
+    if distribution.event_shape or not hasattr(ref, "ppf"):
         return draws
     if c.discrete:
         far = np.mean(draws, axis=0) + 60 * np.std(draws, axis=0) + 60
-        high = np.minimum(far, getattr(law.support, "high", math.inf))
-        k = np.rint(np.linspace(np.broadcast_to(law.support.low, high.shape), high, 2 * quarter))
+        high = np.minimum(far, getattr(distribution.support, "high", math.inf))
+        k = np.rint(np.linspace(np.broadcast_to(distribution.support.low, high.shape), high, 2 * quarter))
         return np.concatenate([draws[: 2 * quarter], k.astype(draws.dtype)])
-    u = 10 ** np.linspace(-290, -1, quarter).reshape(-1, *[1] * len(law.batch_shape))
-    tails = np.concatenate([np.broadcast_to(tail(u), (quarter, *law.batch_shape)) for tail in (ref.ppf, ref.isf)])
+    u = 10 ** np.linspace(-290, -1, quarter).reshape(-1, *[1] * len(distribution.batch_shape))
+    tails = np.concatenate(
+        [np.broadcast_to(tail(u), (quarter, *distribution.batch_shape)) for tail in (ref.ppf, ref.isf)]
+    )
     centre = np.broadcast_to(np.median(draws, axis=0), tails.shape)
-    good = np.isfinite(tails) & (law.log_prob(np.where(np.isfinite(tails), tails, centre)) < math.inf)
-    low, high = ends(law)
+    good = np.isfinite(tails) & (distribution.log_prob(np.where(np.isfinite(tails), tails, centre)) < math.inf)
+    low, high = ends(distribution)
     return np.concatenate([draws[: 2 * quarter], np.where(good & (tails > low) & (tails < high), tails, centre)])

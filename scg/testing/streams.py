@@ -172,7 +172,9 @@ class Streams:
         if not self.by_coordinate:
             self.names = [f"random direction {i}" for i in range(len(signs))]
         relaxed = {
-            n: Accounted() for n, node in self.graph.stochastic.items() if not node.statics["site"].estimator.keeps_law
+            n: Accounted()
+            for n, node in self.graph.stochastic.items()
+            if not node.statics["site"].estimator.keeps_distribution
         }
         self.model = self.graph.bind(relaxed) if relaxed else self.graph
         self.point = join([leaf.value for _, leaf in leaves(self.graph.parameters)], 1)[0]
@@ -207,8 +209,8 @@ class Streams:
         for v in self.directions:
             one, other = (self._run(side * 2 * self.step * v, 1, 0).stochastic for side in (-1, 1))
             for name in sorted(drawn & one.keys() & other.keys() - apart):
-                laws = [run[name].statics["site"].distribution.detached() for run in (one, other)]
-                if laws[0].parameters and comes_apart(*laws):
+                distributions = [run[name].statics["site"].distribution.detached() for run in (one, other)]
+                if distributions[0].parameters and comes_apart(*distributions):
                     apart.add(name)
         if apart:
             self.model = self.model.bind(dict.fromkeys(sorted(apart), Coupled()))
@@ -237,7 +239,8 @@ class Streams:
         return self._run(shift, n, seed).cost.value.astype(float)
 
     def _exists(self, shift: Any) -> bool:
-        """Whether costs are finite there, and all laws have parameters of their sets, which a replay does not check."""
+        """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not
+        check."""
         run = self._run(shift, 16, 0)
         return bool(np.all(np.isfinite(run.cost.value))) and all(
             _holds(n.statics["site"].distribution.detached()) for n in run.stochastic.values()
@@ -268,11 +271,13 @@ class Streams:
         return np.concatenate(errors), np.concatenate(estimates)
 
 
-def _holds(law: Any) -> bool:
+def _holds(distribution: Any) -> bool:
     own = all(
-        np.all(c.contains(value)) for name, c in law.constraints.items() if (value := getattr(law, name)) is not None
+        np.all(c.contains(value))
+        for name, c in distribution.constraints.items()
+        if (value := getattr(distribution, name)) is not None
     )
-    return own and all(_holds(getattr(law, part)) for part in law.parts)
+    return own and all(_holds(getattr(distribution, part)) for part in distribution.parts)
 
 
 def _reference(graph: Graph, reference: Any) -> tuple[Any, str]:

@@ -313,7 +313,8 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
         limits = {"budget": _BUDGET, "full": True, "time_limit": exact.PATIENCE}
         found, truth = exact.moments(graph, **limits), exact.gradient(graph, **limits)
     except ScgError:
-        # too large, not settled, an `if` that comes out otherwise, a law that has no rule: replicates say what the
+        # too large, not settled, an `if` that comes out otherwise, a distribution that has no rule: replicates say what
+        # the
         # gradient
         # is
         return None

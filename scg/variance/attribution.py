@@ -122,9 +122,9 @@ def attribute(
 
     (Sobol, 1993; Homma and Saltelli, 1996). They are equal where noises do not interact.
 
-    **Exact** where all draws, the estimators' own too, have finitely many values, no draw's law depends on another
-    node's, and there are at most ``budget`` joint values of all. Otherwise from ``replicates`` of "pick and freeze":
-    with G_A and G_B from independent noises, and G_AB from A's, but draw j's from B,
+    **Exact** where all draws, the estimators' own too, have finitely many values, no draw's distribution depends on
+    another node's, and there are at most ``budget`` joint values of all. Otherwise from ``replicates`` of "pick and
+    freeze": with G_A and G_B from independent noises, and G_AB from A's, but draw j's from B,
 
         first_j = mean (G_B - m) (G_AB - G_A),   total_j = mean (G_A - G_AB)^2 / 2
 
@@ -191,10 +191,10 @@ def _exactly(roots: list[Node], groups: dict[int, str], keys: list[str], budget:
     width, total = sum(root.size for root in roots), 1
     for node in drawn:
         others = {groups[n.id] for n in ancestors([o for o in node.operands if type(o) is Node]) if is_stochastic(n)}
-        law = node.statics["site"].distribution
-        if others - {groups[node.id]} or not law.has(FiniteSupport):
+        distribution = node.statics["site"].distribution
+        if others - {groups[node.id]} or not distribution.has(FiniteSupport):
             return None
-        total *= len(law.atoms()) ** min(_elements(node), 64)
+        total *= len(distribution.atoms()) ** min(_elements(node), 64)
         if total > budget or total * width > _ENTRIES:
             return None
     values, sizes = _configurations(drawn, groups, keys, total)
@@ -334,7 +334,7 @@ class _Frozen:
         def visit(node: Node) -> Any:
             if node.primitive is noise:
                 rng, shape = self.streams[self.groups[node.id]], (self.size, *node.statics["shape"])
-                table[node.id] = draw_noise(node.statics["law"], rng, shape, node.dtype)
+                table[node.id] = draw_noise(node.statics["distribution"], rng, shape, node.dtype)
                 leading.add(node.id)
                 return None
             if not is_stochastic(node):

@@ -252,7 +252,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
         return None
     try:
         return join(exact.gradient(graph, budget=budget, time_limit=exact.PATIENCE), 1)[0]
-    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule
+    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a distribution that has no rule
         return None
 
 
@@ -262,7 +262,7 @@ def _moments(graph: Graph, budget: int) -> Any:
         return None
     try:
         found = exact.moments(graph, budget=budget, time_limit=exact.PATIENCE)
-    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a law that has no rule
+    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a distribution that has no rule
         return None
     return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
 

@@ -182,14 +182,14 @@ def _accepted(graph: Graph, bindings: list[dict[str, Estimator]], given: bool) -
 def _valid(graph: Graph) -> dict[str, list[Estimator]]:
     choices = {}
     for name, node in graph.stochastic.items():
-        law = node.statics["site"].distribution
-        if not any(type(p) is Node for p in law.parameters.values()):
+        distribution = node.statics["site"].distribution
+        if not any(type(p) is Node for p in distribution.parameters.values()):
             continue  # nothing to differentiate
         found = []
         for make in _RULES:
             rule = make()
             try:
-                rule.check(law, name)
+                rule.check(distribution, name)
                 evaluations(own(graph.bind({name: rule})))
             except ScgError:
                 continue

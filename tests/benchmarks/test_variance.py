@@ -39,8 +39,8 @@ def test_quadrature_of_the_costs_is_scg_exact(cost, leaf):
     k = float(ks[4])
 
     def model(t, rng):
-        law = scg.distributions.Normal(t if leaf == "mu" else 1.0, t if leaf == "sigma" else 1.0)
-        return f(scg.sample(law, scg.ScoreFunction(), rng=rng, name="x"), k)
+        distribution = scg.distributions.Normal(t if leaf == "mu" else 1.0, t if leaf == "sigma" else 1.0)
+        return f(scg.sample(distribution, scg.ScoreFunction(), rng=rng, name="x"), k)
 
     graph = scg.trace(model, np.array(1.0), rng=RNG(0))
     mean, variances = costs.exact(cost, k, leaf)
@@ -265,7 +265,7 @@ def test_an_error_in_a_part_comes_out(monkeypatch, tmp_path):
 def test_bad_options(wrong, capsys):
     with pytest.raises(SystemExit):
         command.main(wrong)
-    assert "expected a whole number" in (text := capsys.readouterr().err) or "gausian" in text
+    assert "expected an integer" in (text := capsys.readouterr().err) or "gausian" in text
 
 
 def test_numbers_are_written_to_their_digits():

@@ -31,7 +31,7 @@ def by_shuffle(t, rng):
     return sum(np.sum((z - X[i]) ** 2) for i in rng.permutation(3)[:2]) / 2
 
 
-def by_law(t, rng):
+def by_distribution(t, rng):
     return np.sum(
         (
             scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng, name="z")
@@ -80,7 +80,7 @@ DRAWS_ITSELF = [
     by_index,
     by_noise_after,
     by_shuffle,
-    by_law,
+    by_distribution,
     in_an_inner_trace,
     Holder(RNG(3)),
     Holder(RNG(4)).cost,

@@ -351,8 +351,8 @@ def test_a_read_only_array_is_copied_since_its_owner_may_write_to_it_again():
     view = array[:]
     array.flags.writeable = view.flags.writeable = False
     x = scg.parameter(np.ones(4))
-    law = dist.Normal(array, 1.0)
-    costs = [np.sum(x * array), np.sum(x * view), np.sum(x * law.loc), np.sum(x * scg.parameter(array))]
+    distribution = dist.Normal(array, 1.0)
+    costs = [np.sum(x * array), np.sum(x * view), np.sum(x * distribution.loc), np.sum(x * scg.parameter(array))]
     array.flags.writeable = True
     array[:] = 9
     for cost in costs:

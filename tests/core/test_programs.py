@@ -1,5 +1,5 @@
-"""Programs as values, and the laws of the engine over drawn programs: what a catalogue of single calls does not put
-together."""
+"""Programs as values, and the laws of the engine over drawn programs: what a catalogue of single calls does
+not put together."""
 
 import contextlib
 import io

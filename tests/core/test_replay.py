@@ -143,9 +143,9 @@ PATHS = {
 def test_pathwise_draws_replay_in_one_call(case, changed):
     """Noise, parameters or both have the replicate axis: the values and the gradients of a loop, and one draw in the
     graph."""
-    law, shape = PATHS[case]
+    distribution, shape = PATHS[case]
     t, rng, size = scg.parameter(np.array([0.3, -0.2, 0.1])), np.random.default_rng(0), 4
-    z = scg.sample(law(t), scg.Reparameterized(), rng=rng, shape=shape, name="z")
+    z = scg.sample(distribution(t), scg.Reparameterized(), rng=rng, shape=shape, name="z")
     cost = np.sum(np.sin(z) * np.cumsum(z, axis=-1))
     source = next(n for n in ancestors([z]) if n.primitive is noise)
     new = {source: rng.random((size, *source.shape)), t: t.value + rng.normal(size=(size, 3))}

@@ -1,5 +1,5 @@
-"""Continuous distributions: against SciPy, quadrature and their own draws; divergences, transports, laws made of laws,
-refusals."""
+"""Continuous distributions: against SciPy, quadrature and their own draws; divergences, transports, distributions made
+of distributions, refusals."""
 
 import functools
 import itertools
@@ -27,16 +27,21 @@ L = A([[1.0, 0, 0], [0.3, 0.7, 0], [-0.4, 0.2, 2.0]])
 W, D, M = A([[1.0, 0.2], [0.3, -0.5], [0.1, 0.9]]), A([0.5, 1.0, 2.0]), A([1.0, 2.0, 3.0])
 
 
-def normal_of(law):
-    return SimpleNamespace(logpdf=law.logpdf)
+def normal_of(distribution):
+    return SimpleNamespace(logpdf=distribution.logpdf)
 
 
 def dirichlet(a):
-    law = st.dirichlet(a)
-    return SimpleNamespace(logpdf=lambda x: law.logpdf(x.T), mean=law.mean, var=law.var, entropy=law.entropy)
+    distribution = st.dirichlet(a)
+    return SimpleNamespace(
+        logpdf=lambda x: distribution.logpdf(x.T),
+        mean=distribution.mean,
+        var=distribution.var,
+        entropy=distribution.entropy,
+    )
 
 
-LAWS = [
+DISTRIBUTIONS = [
     (dist.Normal(A([0.3, -2.0]), 1.7), st.norm([0.3, -2], 1.7)),
     (dist.Laplace(A([0.3, -2.0]), 1.7), st.laplace([0.3, -2], 1.7)),
     (dist.Logistic(0.3, A([0.2, 5.0])), st.logistic(0.3, [0.2, 5])),
@@ -82,17 +87,24 @@ LAWS = [
 ]
 
 
-@pytest.mark.parametrize("law, reference", LAWS, ids=[f"{i}-{type(law).__name__}" for i, (law, _) in enumerate(LAWS)])
-def test_every_law_is_what_it_says(law, reference):
-    if isinstance(law, dist.VonMises):  # its CDF is a quadrature: fewer points, and second derivatives of log_prob only
-        check_distribution(law, rng=np.random.default_rng(1), reference=reference, points=2000, order=1)
-        check_gradient(lambda loc, k, z: dist.VonMises(loc, k).log_prob(z), A(0.3), law.concentration, A([-2.0, 3.0]))
+@pytest.mark.parametrize(
+    "distribution, reference",
+    DISTRIBUTIONS,
+    ids=[f"{i}-{type(distribution).__name__}" for i, (distribution, _) in enumerate(DISTRIBUTIONS)],
+)
+def test_every_distribution_is_what_it_says(distribution, reference):
+    # its CDF is a quadrature: fewer points, and second derivatives of log_prob only
+    if isinstance(distribution, dist.VonMises):
+        check_distribution(distribution, rng=np.random.default_rng(1), reference=reference, points=2000, order=1)
+        check_gradient(
+            lambda loc, k, z: dist.VonMises(loc, k).log_prob(z), A(0.3), distribution.concentration, A([-2.0, 3.0])
+        )
     else:
-        check_distribution(law, rng=np.random.default_rng(1), reference=reference)
+        check_distribution(distribution, rng=np.random.default_rng(1), reference=reference)
 
 
 @pytest.mark.parametrize(
-    "law, log_p",
+    "distribution, log_p",
     [
         (dist.Gamma(0.6, 1.7), lambda z: mpmath.log(1.7) * 0.6 - 1.7 * z - 0.4 * mpmath.log(z) - mpmath.loggamma(0.6)),
         (
@@ -114,12 +126,12 @@ def test_every_law_is_what_it_says(law, reference):
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, dist.Distribution) else "",
 )
-def test_tails_agree_with_forty_digits(law, log_p):
+def test_tails_agree_with_forty_digits(distribution, log_p):
     u = np.concatenate([np.geomspace(1e-12, 0.4, 20), 1 - np.geomspace(1e-12, 0.4, 20)])
-    z = law.icdf(u)
+    z = distribution.icdf(u)
     with mpmath.workdps(40):
         expected = A([float(log_p(mpmath.mpf(float(x)))) for x in z])
-    assert (np.abs(law.log_prob(z) - expected) <= 1e-10 * np.maximum(np.abs(expected), 1e-4)).all()
+    assert (np.abs(distribution.log_prob(z) - expected) <= 1e-10 * np.maximum(np.abs(expected), 1e-4)).all()
 
 
 def _log_b(a, b):
@@ -369,8 +381,8 @@ def test_delta_and_flat():
 def test_outside_the_support_the_gradient_is_zero(make):
     parameters = [scg.parameter(0.5), scg.parameter(0.8)]
     z = scg.parameter(A([-3.0, -0.5]))
-    law = make(*parameters)
-    found = law.log_prob(z)
+    distribution = make(*parameters)
+    found = distribution.log_prob(z)
     assert (found.value == -np.inf).all()
     for g in scg.core.backward.pull([found], [np.ones(2)], [z, *parameters]):
         assert (g == 0).all()
@@ -378,7 +390,7 @@ def test_outside_the_support_the_gradient_is_zero(make):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Triangular(dist.Distribution, dist.FixedSupport):
-    """A user's own law: p(z) = a z^(a-1) on (0, 1), by ``cdf`` reparameterized for free."""
+    """A user's own distribution: p(z) = a z^(a-1) on (0, 1), by ``cdf`` reparameterized for free."""
 
     a: Any
     constraints = {"a": positive}
@@ -393,7 +405,7 @@ class Triangular(dist.Distribution, dist.FixedSupport):
         return np.clip(value, 0, None) ** self.a
 
 
-def test_a_users_law_with_a_cdf_is_reparameterized():
+def test_a_users_distribution_with_a_cdf_is_reparameterized():
     """z = u^(1/a): first and second derivative against that, and E[z^2] = a / (a + 2)."""
     u, a = A([0.1, 0.4, 0.9]), A([0.7, 2.0, 5.0])
     check_gradient(lambda u, a: quantile(Triangular(a), u), u, a, order=2)
@@ -408,24 +420,28 @@ def test_a_users_law_with_a_cdf_is_reparameterized():
 
 
 @pytest.mark.parametrize(
-    "law", [law for law, _ in LAWS if law.has(dist.Reparameterizable)], ids=lambda law: type(law).__name__
+    "distribution",
+    [distribution for distribution, _ in DISTRIBUTIONS if distribution.has(dist.Reparameterizable)],
+    ids=lambda distribution: type(distribution).__name__,
 )
-def test_a_batched_transport_is_that_of_each_replicate_alone(law):
+def test_a_batched_transport_is_that_of_each_replicate_alone(distribution):
     """Law 5: with a replicate axis on noise and on parameters, replicate r is the single run with the same noise."""
-    name, p = next((name, p) for name, p in law.parameters.items() if type(p) is not float)
-    noise, shape = noise_of(law, (2,))
+    name, p = next((name, p) for name, p in distribution.parameters.items() if type(p) is not float)
+    noise, shape = noise_of(distribution, (2,))
     e = noise.sample(np.random.default_rng(0), (4, *shape))
     many = np.stack([p] * 4) * (
         1 if name in ("weights", "scale_tril") else A([1.0, 1.01, 1.02, 1.03]).reshape(-1, *[1] * p.ndim)
     )
     node, leaf = scg.parameter(p), scg.parameter(e[0])
-    z = transported(law.replaced(**{name: node}), leaf)
+    z = transported(distribution.replaced(**{name: node}), leaf)
     batched = scg.replay(z, {node: many, leaf: e}, batched=[node, leaf])
     for r in range(4):
-        np.testing.assert_array_equal(batched[r], np.asarray(transported(law.replaced(**{name: many[r]}), e[r])))
+        np.testing.assert_array_equal(
+            batched[r], np.asarray(transported(distribution.replaced(**{name: many[r]}), e[r]))
+        )
 
 
-def test_independent_law_is_drawn_and_scored_as_one_event():
+def test_independent_distribution_is_drawn_and_scored_as_one_event():
     """E of a squared norm: gradient 2 t by either rule, with as many replicates as six standard errors can tell from
     wrong ones."""
     t = A([0.5, -1.0, 2.0])
@@ -438,17 +454,19 @@ def test_independent_law_is_drawn_and_scored_as_one_event():
     for bound in (graph, graph.bind(z=scg.Reparameterized())):
         found = bound.gradients(rng=np.random.default_rng(1), replicates=4000)
         assert (np.abs(found.mean(0) - 2 * t) < 6 * found.std(0) / 4000**0.5).all()
-    law = dist.Independent(dist.Bernoulli(probs=A([0.2, 0.5, 0.7])), 1)
-    assert len(law.atoms()) == 8 and np.exp(law.log_prob(law.atoms())).sum() == pytest.approx(1)
-    assert law.has(dist.FiniteSupport) and not law.has(dist.Reparameterizable)
+    distribution = dist.Independent(dist.Bernoulli(probs=A([0.2, 0.5, 0.7])), 1)
+    assert len(distribution.atoms()) == 8 and np.exp(
+        distribution.log_prob(distribution.atoms())
+    ).sum() == pytest.approx(1)
+    assert distribution.has(dist.FiniteSupport) and not distribution.has(dist.Reparameterizable)
 
 
 def test_mixture_gradients_agree_between_rules():
     t = A([0.1, 0.2, 0.3])
 
     def cost(t, rng):
-        law = dist.Mixture(dist.Normal(t * A([1.0, 2, 3]), np.exp(t[0])), logits=t)
-        return np.mean(scg.sample(law, scg.Reparameterized(), rng=rng, name="z") ** 2)
+        distribution = dist.Mixture(dist.Normal(t * A([1.0, 2, 3]), np.exp(t[0])), logits=t)
+        return np.mean(scg.sample(distribution, scg.Reparameterized(), rng=rng, name="z") ** 2)
 
     graph = scg.trace(cost, t, rng=np.random.default_rng(0))
     one = graph.gradients(rng=np.random.default_rng(1), replicates=4000)
@@ -475,7 +493,7 @@ REFUSED = [
     (lambda: dist.Beta(A([1.0, np.nan]), 1.0), r"concentration1 must be positive and finite, got nan at index \(1,\)"),
     (lambda: dist.Uniform(1.0, 0.0), "high must be greater than low"),
     (lambda: dist.TruncatedNormal(0.0, 1.0, 2.0, 1.0), "high must be greater than low"),
-    (lambda: dist.Erlang(1.5, 2.0), "n must be a positive whole number"),
+    (lambda: dist.Erlang(1.5, 2.0), "n must be a positive integer"),
     (lambda: dist.MultivariateNormal(M, -L), "scale_tril must be lower triangular with a positive diagonal"),
     (lambda: dist.MultivariateNormal(M), "scale_tril, or cov_factor and cov_diag"),
     (lambda: dist.MultivariateNormal(M, L[:2, :2]), "scale_tril must have as many rows"),
@@ -484,7 +502,7 @@ REFUSED = [
         lambda: dist.Mixture(dist.Normal(M, 1.0), weights=A([0.5, 0.5, 0.5])),
         "weights must be non-negative and sum to 1",
     ),
-    (lambda: dist.Independent(dist.Normal(M, 1.0), 2), "ndim must be a whole number from 0"),
+    (lambda: dist.Independent(dist.Normal(M, 1.0), 2), "ndim must be an integer from 0"),
     (lambda: dist.Transformed(dist.Normal(M, 1.0), dist.TrilAffine(M, L)), r"use Independent\(base, 1\)"),
     (lambda: dist.Affine(0.0, 0.0), "scale must be finite and not zero"),
     (
@@ -691,9 +709,9 @@ def test_squashed_draws_have_their_density_and_its_derivatives_however_they_are_
     at, scale = A([loc, 0.7], dtype), float(dtype(0.7))
 
     def density(p, rng):
-        law = make(p[0], p[1])
-        z = scg.sample(law, scg.Reparameterized(), rng=rng, shape=50)
-        return law.log_prob(z)
+        distribution = make(p[0], p[1])
+        z = scg.sample(distribution, scg.Reparameterized(), rng=rng, shape=50)
+        return distribution.log_prob(z)
 
     mpmath.mp.dps = 40
     e = np.random.default_rng(0).standard_normal(50, dtype=dtype)
@@ -715,12 +733,12 @@ def test_squashed_draws_have_their_density_and_its_derivatives_however_they_are_
     np.testing.assert_allclose(
         graph.run(rng=np.random.default_rng(0)).gradients(), gradient, rtol=10 * eps, atol=10 * eps
     )
-    law = make(at[0], at[1])
-    z = law.sample(np.random.default_rng(1), 1000)
+    distribution = make(at[0], at[1])
+    z = distribution.sample(np.random.default_rng(1), 1000)
     assert (
         z.dtype == dtype
-        and np.isfinite(law.log_prob(z)).all()
-        and np.isfinite(law.base.log_prob(z) if isinstance(law, dist.Independent) else 0).all()
+        and np.isfinite(distribution.log_prob(z)).all()
+        and np.isfinite(distribution.base.log_prob(z) if isinstance(distribution, dist.Independent) else 0).all()
     )
 
 
@@ -751,9 +769,9 @@ def test_a_score_at_a_draw_that_was_rounded_to_an_end_is_refused(make):
 
 def test_relaxed_coins_have_the_density_of_their_logits_at_low_temperatures():
     t, l = 0.05, np.float32(1.0)
-    law = lambda logits: dist.RelaxedBernoulli(np.float32(t), logits=logits)
+    distribution = lambda logits: dist.RelaxedBernoulli(np.float32(t), logits=logits)
     value, gradient = scg.value_and_grad(
-        lambda l, rng: law(l).log_prob(scg.sample(law(l), scg.Reparameterized(), rng=rng))
+        lambda l, rng: distribution(l).log_prob(scg.sample(distribution(l), scg.Reparameterized(), rng=rng))
     )(l, rng=np.random.default_rng(5))
     e = float(dist.Logistic(0.0, 1.0).sample_as(np.random.default_rng(5), (), np.dtype(np.float32)))
     x = (1.0 + e) / t  # log p = log t - softplus(-e) - softplus(e) + softplus(x) + softplus(-x)

@@ -1,4 +1,4 @@
-"""Laws on whole numbers and one-hot vectors, and their relaxations."""
+"""Distributions on integers and one-hot vectors, and their relaxations."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from scg.testing import check_distribution
 
 LOGITS = np.array([[0.3, -1.2, 0.5], [2.0, 0.1, -0.4]])
 PROBS = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
-LAWS = {
+DISTRIBUTIONS = {
     "bernoulli": (lambda: dist.Bernoulli([0.3, 0.95]), stats.bernoulli([0.3, 0.95])),
     "bernoulli logits": (lambda: dist.Bernoulli(logits=[-3.0, 0.4]), stats.bernoulli(1 / (1 + np.exp([3.0, -0.4])))),
     "categorical": (lambda: dist.Categorical(PROBS), None),
@@ -44,9 +44,9 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
-def test_law(name):
-    make, reference = LAWS[name]
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distribution(name):
+    make, reference = DISTRIBUTIONS[name]
     check_distribution(make(), rng=np.random.default_rng(1), reference=reference)
 
 
@@ -91,7 +91,7 @@ def test_divergence_is_infinite_or_unknown():
 
 
 def test_kin():
-    """One trial, one draw, two categories: different laws that must agree."""
+    """One trial, one draw, two categories: different distributions that must agree."""
     k, z = np.array([0.0, 1.0]), np.array([0.001, 0.3, 0.98])
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
     close(dist.Binomial(1, 0.3).log_prob(k), dist.Bernoulli(0.3).log_prob(k))
@@ -113,9 +113,9 @@ def test_kin():
 @given(st.floats(-1e300, 1e300))
 def test_logits_in_the_tails(logit):
     """log p is -softplus(-l) and -softplus(l): never log(0), and within rounding of l."""
-    law = dist.Bernoulli(logits=np.array(logit))
+    distribution = dist.Bernoulli(logits=np.array(logit))
     exact = -np.logaddexp(0, [logit, -logit])
-    np.testing.assert_allclose(law.log_prob([0.0, 1.0]), exact, rtol=4e-16, atol=4e-16 * abs(logit))
+    np.testing.assert_allclose(distribution.log_prob([0.0, 1.0]), exact, rtol=4e-16, atol=4e-16 * abs(logit))
     table = dist.Categorical(logits=np.array([0.0, logit])).log_prob(np.array([0, 1]))
     np.testing.assert_allclose(table, exact, rtol=4e-16, atol=4e-16 * abs(logit))
 
@@ -124,15 +124,17 @@ def test_certainty():
     """Probabilities 0 and 1: log p is 0 or -inf, the entropy 0, and nothing is drawn that cannot be."""
     rng = np.random.default_rng(0)
     with np.errstate(all="raise"):
-        for law in (dist.Bernoulli([0.0, 1.0]), dist.Bernoulli(logits=[-np.inf, np.inf])):
-            assert np.array_equal(law.log_prob([[0.0], [1.0]]), [[0, -np.inf], [-np.inf, 0]])
-            assert np.array_equal(law.entropy(), [0, 0])
-            assert np.array_equal(law.sample(rng, 100), np.tile([0.0, 1.0], (100, 1)))
-        for law in (
+        for distribution in (dist.Bernoulli([0.0, 1.0]), dist.Bernoulli(logits=[-np.inf, np.inf])):
+            assert np.array_equal(distribution.log_prob([[0.0], [1.0]]), [[0, -np.inf], [-np.inf, 0]])
+            assert np.array_equal(distribution.entropy(), [0, 0])
+            assert np.array_equal(distribution.sample(rng, 100), np.tile([0.0, 1.0], (100, 1)))
+        for distribution in (
             dist.Categorical([0.0, 0.25, 0.75, 0.0]),
             dist.Categorical(logits=[-np.inf, 0, np.log(3), -np.inf]),
         ):
-            assert np.array_equal(law.log_prob([0, 3]), [-np.inf, -np.inf]) and set(law.sample(rng, 1000)) == {1, 2}
+            assert np.array_equal(distribution.log_prob([0, 3]), [-np.inf, -np.inf]) and set(
+                distribution.sample(rng, 1000)
+            ) == {1, 2}
         one_hot = dist.OneHotCategorical(logits=[-np.inf, 0.0])
         assert np.array_equal(one_hot.log_prob(np.eye(2)), [-np.inf, 0])
         assert dist.Geometric(1.0).log_prob(1) == 0 and dist.Poisson(0.0).log_prob(0) == 0
@@ -181,11 +183,11 @@ def test_outside_the_support(make, values):
 def test_replay_at_a_relaxed_value_is_linear(make, by):
     """Recorded at a draw, replayed between: log p is the linear interpolation of its values at the atoms."""
     rng = np.random.default_rng(2)
-    law = make(**{by: scg.parameter({"probs": PROBS, "logits": LOGITS}[by])})
-    z = scg.sample(law, scg.ScoreFunction(), rng=rng)
+    distribution = make(**{by: scg.parameter({"probs": PROBS, "logits": LOGITS}[by])})
+    z = scg.sample(distribution, scg.ScoreFunction(), rng=rng)
     soft = rng.dirichlet(np.ones(3), 2)
-    found = scg.replay(law.log_prob(z), {z: soft})
-    plain = law.detached()
+    found = scg.replay(distribution.log_prob(z), {z: soft})
+    plain = distribution.detached()
     if make is dist.OneHotCategorical:
         expected = np.sum(soft * plain.log_prob(np.eye(3)[:, None]).T, axis=-1)
     else:
@@ -193,17 +195,22 @@ def test_replay_at_a_relaxed_value_is_linear(make, by):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("law", [dist.Categorical(logits=LOGITS), dist.Categorical(PROBS), dist.Categorical(PROBS[0])])
-def test_costs_of_a_gather_stay_with_their_batch_element(law):
+@pytest.mark.parametrize(
+    "distribution", [dist.Categorical(logits=LOGITS), dist.Categorical(PROBS), dist.Categorical(PROBS[0])]
+)
+def test_costs_of_a_gather_stay_with_their_batch_element(distribution):
     node = scg.parameter(LOGITS)
     z = scg.sample(dist.Categorical(logits=node), scg.ScoreFunction(), rng=np.random.default_rng(3), shape=(5,))
-    cost = law.log_prob(z)
+    cost = distribution.log_prob(z)
     to_go = Downstream(z, np.sum(cost), 1).now()
     assert to_go.shape == (5, 2) and np.array_equal(to_go, cost.value)
     other = np.array(
-        [law.sample(np.random.default_rng(seed), (5,) if law.batch_shape else (5, 2)) for seed in range(4)]
+        [
+            distribution.sample(np.random.default_rng(seed), (5,) if distribution.batch_shape else (5, 2))
+            for seed in range(4)
+        ]
     )
-    assert np.array_equal(scg.replay(cost, {z: other}, batched=[z]), law.log_prob(other))
+    assert np.array_equal(scg.replay(cost, {z: other}, batched=[z]), distribution.log_prob(other))
 
 
 @pytest.mark.parametrize("estimator", [scg.Enumerate(), scg.ScoreFunction()])
@@ -251,15 +258,15 @@ BAD = [
     (lambda: dist.Categorical(0.5), ScgValueError, "probs needs at least 1 axes"),
     (lambda: dist.OneHotCategorical(logits=[np.inf, 0]), ScgValueError, "logits"),
     (lambda: dist.OneHotCategorical(logits=[-np.inf, -np.inf]), ScgValueError, "logits"),
-    (lambda: dist.Binomial(2.5, 0.5), ScgValueError, "n must be whole numbers"),
-    (lambda: dist.Binomial(-1, 0.5), ScgValueError, "n must be whole numbers"),
+    (lambda: dist.Binomial(2.5, 0.5), ScgValueError, "n must be integers"),
+    (lambda: dist.Binomial(-1, 0.5), ScgValueError, "n must be integers"),
     (lambda: dist.Binomial([1, 2], [0.5, 0.5, 0.5]), ScgValueError, "do not broadcast"),
     (lambda: dist.Geometric(0.0), ScgValueError, "probs"),
     (lambda: dist.Geometric(logits=-np.inf), ScgValueError, "logits"),
     (lambda: dist.Poisson(-1.0), ScgValueError, "rate"),
     (lambda: dist.Poisson(np.nan), ScgValueError, "rate"),
     (lambda: dist.NegativeBinomial(0.0, 0.5), ScgValueError, "n must be positive"),
-    (lambda: dist.Multinomial(2.5, PROBS), ScgValueError, "n must be a whole number"),
+    (lambda: dist.Multinomial(2.5, PROBS), ScgValueError, "n must be an integer"),
     (lambda: dist.Concrete(0.0, PROBS), ScgValueError, "temperature"),
     (lambda: dist.Concrete(1.0, [0.0, 1.0]), ScgValueError, "probs must be positive"),
     (lambda: dist.RelaxedBernoulli(1.0, 1.0), ScgValueError, "probs"),
@@ -299,8 +306,12 @@ def test_quantiles_of_nodes_are_replayed():
 
 def test_validation_of_a_large_draw_is_one_cheap_node():
     """At draws, log p records the formula and no choice."""
-    law = dist.Bernoulli(logits=scg.parameter(LOGITS))
-    names = {n.primitive.name for n in ancestors([law.log_prob(law.sample(np.random.default_rng(0)))]) if n.operands}
+    distribution = dist.Bernoulli(logits=scg.parameter(LOGITS))
+    names = {
+        n.primitive.name
+        for n in ancestors([distribution.log_prob(distribution.sample(np.random.default_rng(0)))])
+        if n.operands
+    }
     assert names == {"multiply", "subtract", "softplus"}
 
 
@@ -312,10 +323,13 @@ def test_the_variance_of_one_of_many_keeps_its_digits_where_one_is_almost_certai
     p, q = e / e.sum(-1, keepdims=True), (e.sum(-1, keepdims=True) - e) / e.sum(-1, keepdims=True)
     q[0, 0] = e[0, 1:].sum() / e[0].sum()
     slope = (1 - 2 * p)[0, 0] * p[0, 0] * q[0, 0]  # of the first variance, by the first logit
-    for law, n in ((lambda x: dist.OneHotCategorical(logits=x), 1), (lambda x: dist.Multinomial(3, logits=x), 3)):
+    for distribution, n in (
+        (lambda x: dist.OneHotCategorical(logits=x), 1),
+        (lambda x: dist.Multinomial(3, logits=x), 3),
+    ):
         x = logits.astype(dtype)
-        np.testing.assert_allclose(law(x).variance, n * p * q, rtol=16 * np.finfo(dtype).eps, atol=1e-37)
-        found = scg.grad(lambda x, law=law: law(x).variance[0, 0])(x)
+        np.testing.assert_allclose(distribution(x).variance, n * p * q, rtol=16 * np.finfo(dtype).eps, atol=1e-37)
+        found = scg.grad(lambda x, distribution=distribution: distribution(x).variance[0, 0])(x)
         np.testing.assert_allclose(found[0, 0], n * slope, rtol=16 * np.finfo(dtype).eps)
 
 

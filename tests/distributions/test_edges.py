@@ -1,5 +1,5 @@
-"""Laws and rules at their edges: probabilities of exactly zero, supports of mixtures, values and laws of other
-shapes."""
+"""Distributions and rules at their edges: probabilities of exactly zero, supports of mixtures, values and distributions
+of other shapes."""
 
 import mpmath
 import numpy as np
@@ -32,7 +32,7 @@ def test_enumerate_is_exact_where_a_probability_is_zero(p):
 
 def test_masses_are_probabilities():
     table = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3))
-    for law in (
+    for distribution in (
         dist.Categorical(probs=table),
         dist.OneHotCategorical(probs=table),
         dist.Bernoulli(probs=table),
@@ -40,15 +40,19 @@ def test_masses_are_probabilities():
         dist.Binomial(3, probs=table),
         dist.Independent(dist.Bernoulli(probs=table), 1),
     ):
-        atoms = law.atoms()
-        np.testing.assert_allclose(law.masses(atoms), np.exp(law.log_prob(atoms)), rtol=1e-13)
+        atoms = distribution.atoms()
+        np.testing.assert_allclose(distribution.masses(atoms), np.exp(distribution.log_prob(atoms)), rtol=1e-13)
 
 
 def test_a_mixture_covers_what_any_of_its_components_covers():
-    law = dist.Mixture(dist.Uniform(np.array([0.0, 2.0]), np.array([3.0, 5.0])), weights=np.array([0.5, 0.5]))
-    np.testing.assert_allclose(law.icdf(np.array([1.0, 0.0, 0.1, 0.5, 0.9])), [5.0, 0.0, 0.6, 2.5, 4.4], rtol=1e-12)
-    assert np.all(law.support.contains(law.sample(np.random.default_rng(0), 50))) and not law.support.contains(5.1)
-    scg.testing.check_distribution(law, rng=np.random.default_rng(0))
+    distribution = dist.Mixture(dist.Uniform(np.array([0.0, 2.0]), np.array([3.0, 5.0])), weights=np.array([0.5, 0.5]))
+    np.testing.assert_allclose(
+        distribution.icdf(np.array([1.0, 0.0, 0.1, 0.5, 0.9])), [5.0, 0.0, 0.6, 2.5, 4.4], rtol=1e-12
+    )
+    assert np.all(
+        distribution.support.contains(distribution.sample(np.random.default_rng(0), 50))
+    ) and not distribution.support.contains(5.1)
+    scg.testing.check_distribution(distribution, rng=np.random.default_rng(0))
     counts = dist.Mixture(dist.Binomial(np.array([2, 5]), 0.5), weights=np.array([0.5, 0.5]))
     np.testing.assert_array_equal(counts.support.contains(np.array([0, 5, 6, 1.5])), [True, True, False, False])
 
@@ -57,16 +61,16 @@ def test_a_mixture_of_moving_ends_is_reparameterized():
     """d/dt E[z] by differences of the mean."""
     low = np.array([-1.0, -2.0])
 
-    def law(t):
+    def distribution(t):
         return dist.Mixture(dist.TruncatedNormal(t, 1.0, low, 2.0), weights=np.array([0.5, 0.5]))
 
     theta = np.array([0.0, 1.0])
     graph = scg.trace(
-        lambda t, rng: scg.sample(law(t), scg.Reparameterized(), rng=rng), theta, rng=np.random.default_rng(0)
+        lambda t, rng: scg.sample(distribution(t), scg.Reparameterized(), rng=rng), theta, rng=np.random.default_rng(0)
     )
     draws = graph.gradients(rng=np.random.default_rng(1), replicates=4000)
     step = 1e-5 * np.eye(2)
-    exact = [(law(theta + h).mean - law(theta - h).mean) / 2e-5 for h in step]
+    exact = [(distribution(theta + h).mean - distribution(theta - h).mean) / 2e-5 for h in step]
     error = np.std(draws, axis=0) / np.sqrt(len(draws))
     assert np.all(np.abs(np.mean(draws, axis=0) - exact) < 5.3 * error)  # two tails of 1e-7 each
 
@@ -91,13 +95,13 @@ def test_a_relaxed_cost_that_hides_a_part_of_its_slope_is_refused(rule):
         (dist.MultivariateNormal(np.zeros(3), np.eye(3)), dist.MultivariateNormal(np.zeros(1), np.eye(1))),
     ],
 )
-def test_divergences_of_laws_of_other_shapes_are_refused(p, q):
+def test_divergences_of_distributions_of_other_shapes_are_refused(p, q):
     with pytest.raises(ScgValueError, match="values of one shape"):
         dist.kl_divergence(p, q)
 
 
 @pytest.mark.parametrize(
-    "law",
+    "distribution",
     [
         dist.OneHotCategorical(np.ones(3) / 3),
         dist.Multinomial(3, np.ones(3) / 3),
@@ -106,12 +110,12 @@ def test_divergences_of_laws_of_other_shapes_are_refused(p, q):
         dist.MultivariateNormal(np.zeros(3), np.eye(3)),
         dist.UniformSubset(5, 3),
     ],
-    ids=lambda law: type(law).__name__,
+    ids=lambda distribution: type(distribution).__name__,
 )
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3, 1)])
-def test_values_of_another_event_shape_are_refused(law, shape):
+def test_values_of_another_event_shape_are_refused(distribution, shape):
     with pytest.raises(ScgValueError, match=r"a value has the shape \(3,\) along its last axes"):
-        law.log_prob(np.ones(shape))
+        distribution.log_prob(np.ones(shape))
 
 
 def test_what_is_no_subset_has_no_probability():
@@ -142,20 +146,20 @@ def test_parameters_that_are_none_are_refused():
     ],
 )
 def test_dirichlet_draws_of_small_concentrations(dtype, a):
-    """Moments within 5.3 standard errors (two tails of 1e-7 each), by sample and by transport; near 0 the law sits at
-    the vertices."""
-    law = dist.Dirichlet(np.array([a, 2 * a, a], dtype))
+    """Moments within 5.3 standard errors (two tails of 1e-7 each), by sample and by transport; near 0 the distribution
+    sits at the vertices."""
+    distribution = dist.Dirichlet(np.array([a, 2 * a, a], dtype))
     rng, n = np.random.default_rng(0), 40_000
-    u = law.noise((n,))[0].sample_as(rng, law.noise((n,))[1], law.dtype)
-    for z in (law.sample(rng, n), law.transport(u)):
+    u = distribution.noise((n,))[0].sample_as(rng, distribution.noise((n,))[1], distribution.dtype)
+    for z in (distribution.sample(rng, n), distribution.transport(u)):
         assert (
             z.dtype == dtype
             and z.min() > 0
-            and np.all(law.support.contains(z))
-            and np.all(np.isfinite(law.log_prob(z)))
+            and np.all(distribution.support.contains(z))
+            and np.all(np.isfinite(distribution.log_prob(z)))
         )
         z = z.astype(float)
-        allowed = 5.3 * np.sqrt(np.asarray(law.variance, float) / n)
+        allowed = 5.3 * np.sqrt(np.asarray(distribution.variance, float) / n)
         assert np.all(np.abs(z.mean(axis=0) - [0.25, 0.5, 0.25]) <= allowed)
         square = z * z  # E z^2 = m (1 + a_k) / (1 + sum a)
         expected = np.array([0.25, 0.5, 0.25]) * (1 + np.array([a, 2 * a, a])) / (1 + 4 * a)
@@ -191,8 +195,8 @@ def test_dirichlet_draws_move_with_small_concentrations(a):
 
 
 def _truncated(loc, scale, low, high):
-    """Mean, variance and entropy of a truncated normal law by its closed forms, to as many digits as mpmath works
-    with."""
+    """Mean, variance and entropy of a truncated normal distribution by its closed forms, to as many digits as mpmath
+    works with."""
     a, b = (low - loc) / scale, (high - loc) / scale
     sign = -1 if a < -b else 1  # upper tails do not cancel
     a, b = (a, b) if sign == 1 else (-b, -a)
@@ -230,7 +234,7 @@ def _truncated(loc, scale, low, high):
     ],
     ids=str,
 )
-def test_moments_of_truncated_normal_laws_far_out_and_on_narrow_windows(given, dtype):
+def test_moments_of_truncated_normal_distributions_far_out_and_on_narrow_windows(given, dtype):
     """Against 100 digits, and derivatives by all parameters against differences of these. Those by loc and scale are
     what is left of the ones by the ends: where all move at once, or are stretched, so do the moments. So they have the
     errors of the latter.
@@ -239,8 +243,8 @@ def test_moments_of_truncated_normal_laws_far_out_and_on_narrow_windows(given, d
     if not parameters[2] < parameters[3]:
         return
     by = [scg.parameter(p) for p in parameters]
-    law = dist.TruncatedNormal(*by)
-    found = law.mean, law.variance, law.entropy()
+    distribution = dist.TruncatedNormal(*by)
+    found = distribution.mean, distribution.variance, distribution.entropy()
     with mpmath.workdps(100):
         exact = [mpmath.mpf(float(p)) for p in parameters]
         expected = _truncated(*exact)
@@ -268,14 +272,14 @@ def test_moments_of_truncated_normal_laws_far_out_and_on_narrow_windows(given, d
 
 @pytest.mark.parametrize("dtype", [float, np.float32])
 @pytest.mark.parametrize("low, high", [(-1e-8, 2e-8), (0.5, 0.5 + 2.0**-20), (-3.0, -3.0 + 2.0**-18)])
-def test_densities_of_truncated_normal_laws_on_narrow_windows(low, high, dtype):
+def test_densities_of_truncated_normal_distributions_on_narrow_windows(low, high, dtype):
     """Almost uniform: phi is constant to x w relatively. The cdf is the exponential of a difference of logarithms, of
     the size of log w."""
     low, high = np.array(low, dtype), np.array(high, dtype)
     w, by = float(high) - float(low), [scg.parameter(x) for x in (low, high)]
-    law = dist.TruncatedNormal(np.zeros((), dtype), 1.0, *by)
+    distribution = dist.TruncatedNormal(np.zeros((), dtype), 1.0, *by)
     near, z = 4 * w + 4 * np.finfo(dtype).eps * (1 - np.log(w)), np.asarray(low + 0.5 * w, dtype)
-    density, below = law.log_prob(z), law.cdf(z)
+    density, below = distribution.log_prob(z), distribution.cdf(z)
     assert density.dtype == dtype
     assert abs(density.raw + np.log(w)) <= near
     assert abs(below.raw - (float(z) - float(low)) / w) <= near
@@ -293,8 +297,8 @@ def test_mixtures_of_components_without_finite_moments():
         ([1.5, 3.0], [0.5, 0.5], 2.25, np.inf),
         ([3.0, 3.0], [0.5, 0.5], 1.5, 0.75),
     ):
-        law = dist.Mixture(dist.Pareto(1.0, np.array(shape)), weights=np.array(weights))
-        np.testing.assert_allclose([law.mean, law.variance], [mean, variance], rtol=1e-15)
+        distribution = dist.Mixture(dist.Pareto(1.0, np.array(shape)), weights=np.array(weights))
+        np.testing.assert_allclose([distribution.mean, distribution.variance], [mean, variance], rtol=1e-15)
         by_logits = dist.Mixture(
             dist.Pareto(1.0, np.array(shape)), logits=np.array([-np.inf if w == 0 else 0.0 for w in weights])
         )
@@ -323,31 +327,33 @@ def test_geometric_draws_beyond_the_integers(p):
         and z.min() >= 1
     )
     assert abs(z[:, 1].mean() - 2) <= 5.3 * np.sqrt(2 / n) and np.sum(z == 2.0**63) <= 1
-    for law in (dist.Geometric(np.array(1e-38, np.float32)), dist.Geometric(logits=-800.0)):
+    for distribution in (dist.Geometric(np.array(1e-38, np.float32)), dist.Geometric(logits=-800.0)):
         with pytest.raises(ScgValueError, match="Geometric.*greater than any number of float"):
-            law.sample(np.random.default_rng(0), 1000)
+            distribution.sample(np.random.default_rng(0), 1000)
 
 
-def test_truncated_normal_laws_keep_float32_beside_python_numbers():
+def test_truncated_normal_distributions_keep_float32_beside_python_numbers():
     one = np.ones(3, np.float32)
-    for law in (
+    for distribution in (
         dist.TruncatedNormal(one, 1.0, -1.0, 2.0),
         dist.TruncatedNormal(0.0, one, -np.inf, 2.0),
         dist.TruncatedNormal(0.0, 1.0, -one, 2.0),
         dist.TruncatedNormal(0.0, 1.0, -one, np.inf),
     ):
         for found in (
-            law.log_prob(one),
-            law.cdf(one),
-            law.icdf(0.5 * one),
-            law.mean,
-            law.variance,
-            law.entropy(),
-            law.sample(np.random.default_rng(0)),
+            distribution.log_prob(one),
+            distribution.cdf(one),
+            distribution.icdf(0.5 * one),
+            distribution.mean,
+            distribution.variance,
+            distribution.entropy(),
+            distribution.sample(np.random.default_rng(0)),
         ):
             assert found.dtype == np.float32
-        exact = dist.TruncatedNormal(*[np.broadcast_to(np.asarray(p, float), 3) for p in law.parameters.values()])
-        np.testing.assert_allclose(law.log_prob(one), exact.log_prob(one), rtol=1e-6)
+        exact = dist.TruncatedNormal(
+            *[np.broadcast_to(np.asarray(p, float), 3) for p in distribution.parameters.values()]
+        )
+        np.testing.assert_allclose(distribution.log_prob(one), exact.log_prob(one), rtol=1e-6)
     assert (
         np.shape(dist.TruncatedNormal(0.0, 1.0, -1.0, 2.0).log_prob(0.5))
         == np.shape(dist.TruncatedNormal(0.0, 1.0, -1.0, 2.0).mean)

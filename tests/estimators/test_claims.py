@@ -74,29 +74,29 @@ def test_unbiased_is_so_and_biased_is_not(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_it_requires_is_refused_where_it_is_missing(name):
-    """A law without a capability that the class asks for fails at the declaration, by a message that names the node and
-    another rule."""
+    """A distribution without a capability that the class asks for fails at the declaration, by a message that names the
+    node and another rule."""
     rule, _ = MADE[name]
-    laws = [
+    distributions = [
         dist.Bernoulli(logits=0.1),
         dist.Normal(0.0, 1.0),
         dist.Uniform(0.0, scg.parameter(1.0)),
         dist.OneHotCategorical(logits=np.zeros(3)),
     ]
     lacking = [
-        law
-        for law in laws
+        distribution
+        for distribution in distributions
         for capability in rule().requires
-        if isinstance(capability, type) and not law.has(capability)
+        if isinstance(capability, type) and not distribution.has(capability)
     ]
-    for law in lacking:
+    for distribution in lacking:
         with pytest.raises(EstimatorError, match="here needs.*use|here.*"):
-            scg.sample(law, rule(), rng=np.random.default_rng(0), name="here")
+            scg.sample(distribution, rule(), rng=np.random.default_rng(0), name="here")
     refused = []
-    for law in laws:
+    for distribution in distributions:
         try:
-            scg.sample(law, rule(), rng=np.random.default_rng(0), name="here")
+            scg.sample(distribution, rule(), rng=np.random.default_rng(0), name="here")
         except EstimatorError as error:
-            refused.append(law)
+            refused.append(distribution)
             assert "here" in str(error) and "test_claims.py" in str(error)
-    assert refused, f"{name} accepts every law"
+    assert refused, f"{name} accepts every distribution"

@@ -124,13 +124,13 @@ VALUES = np.array([0.3, -1.0, 2.0, 0.5])
 
 
 @pytest.mark.parametrize("key", ["logits", "probs"])
-@pytest.mark.parametrize("law", [dist.Categorical, dist.OneHotCategorical])
-def test_disarm_on_one_of_many(law, key):
+@pytest.mark.parametrize("distribution", [dist.Categorical, dist.OneHotCategorical])
+def test_disarm_on_one_of_many(distribution, key):
     def cost(t, rng):
-        z = scg.sample(law(**{key: t if key == "logits" else softmax(t, -1)}), scg.DisARM(), rng=rng)
+        z = scg.sample(distribution(**{key: t if key == "logits" else softmax(t, -1)}), scg.DisARM(), rng=rng)
         f = (
             np.sum((z[..., None] == np.arange(4)) * VALUES, axis=-1)
-            if law is dist.Categorical
+            if distribution is dist.Categorical
             else np.sum(z * VALUES, axis=-1)
         )
         return np.sum(f * np.array([1.0, 2.0])) ** 2 + np.sum(f**2)
@@ -140,13 +140,13 @@ def test_disarm_on_one_of_many(law, key):
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("law", [dist.Categorical, dist.OneHotCategorical])
-def test_disarm_by_probabilities_themselves(law):
+@pytest.mark.parametrize("distribution", [dist.Categorical, dist.OneHotCategorical])
+def test_disarm_by_probabilities_themselves(distribution):
     """log p(z) = log(probs[z]), without a normalisation: the derivative is that of sum_k probs[k] f(k)."""
 
     def cost(t, rng):
-        z = scg.sample(law(probs=t), scg.DisARM(), rng=rng)
-        return np.sum((z == np.arange(4)) * VALUES) if law is dist.Categorical else np.sum(z * VALUES)
+        z = scg.sample(distribution(probs=t), scg.DisARM(), rng=rng)
+        return np.sum((z == np.arange(4)) * VALUES) if distribution is dist.Categorical else np.sum(z * VALUES)
 
     ((found, exact),) = first_and_second(cost, np.array([0.1, 0.4, 0.2, 0.3]), order=1)
     np.testing.assert_allclose(found, exact, rtol=1e-12)
@@ -251,7 +251,7 @@ def marginal(down, x):
 
 
 SABOTEURS = {
-    "partner by its marginal law": ("DisARM", arm, "_flips", marginal),
+    "partner by its marginal distribution": ("DisARM", arm, "_flips", marginal),
     "partner always flipped": ("DisARM", arm, "_flips", lambda down, x: 1 + 0 * x),
     "noise of half the width": ("ARM", arm, "_uniform", lambda down, right=arm._uniform: 0.5 * right(down)),
     "relaxation of the other value": ("REBAR", rebar, "hidden", lambda l, s, v, right=rebar.hidden: right(l, -s, v)),
@@ -274,13 +274,13 @@ def test_saboteurs_are_caught(name, monkeypatch):
 
 def test_the_fast_estimate_is_that_of_the_graph():
     """Arrays or nodes: the same formula and the same draws."""
-    laws = [dist.Bernoulli, dist.OneHotCategorical]
+    distributions = [dist.Bernoulli, dist.OneHotCategorical]
     for rule in [*RULES, "categorical"]:
         for order in (1, None):
 
             def cost(t, rng, rule=rule):
                 if rule == "categorical":
-                    return np.sum(scg.sample(laws[1](logits=t), scg.DisARM(), rng=rng) * VALUES[:2]) ** 2
+                    return np.sum(scg.sample(distributions[1](logits=t), scg.DisARM(), rng=rng) * VALUES[:2]) ** 2
                 return partly_mixing(t, rng, RULES[rule]())
 
             graph = scg.trace(cost, THETA, rng=np.random.default_rng(7))
@@ -365,7 +365,7 @@ def test_other_refusals():
         scg.REBAR(scale=np.nan)
     assert scg.REBAR(temperature=np.float32(0.5)).temperature == 0.5
     for wrong in (0, 1.5, True):
-        with pytest.raises(ScgValueError, match="samples must be a whole number"):
+        with pytest.raises(ScgValueError, match="samples must be an integer"):
             scg.ScoreFunction(samples=wrong)
     for wrong in (np.nan, "1", np.zeros(3)):
         with pytest.raises(ScgValueError, match="Constant: value must be a finite number"):

@@ -1,5 +1,5 @@
 """Enumerate(k), measure-valued derivatives, unordered sets and relaxations: exact means on graphs of every form,
-biases, laws of the values, refusals."""
+biases, distributions of the values, refusals."""
 
 import itertools
 import math
@@ -34,44 +34,44 @@ def worth(x):
     return np.sum(x * WORTH, axis=-1) if x.dtype.kind == "f" else (x - 0.7) ** 2
 
 
-def separate(t, rng, law, rule):
-    x = scg.sample(law(logits=np.stack([t, t[::-1] * t])), rule(), rng=rng)
+def separate(t, rng, distribution, rule):
+    x = scg.sample(distribution(logits=np.stack([t, t[::-1] * t])), rule(), rng=rng)
     return np.mean(worth(x) ** 2 * np.array([1.0, 3.0]) + worth(x) * t[:2])
 
 
-def mixing(t, rng, law, rule):
-    x = scg.sample(law(logits=np.stack([t, t * t])), rule(), rng=rng)
+def mixing(t, rng, distribution, rule):
+    x = scg.sample(distribution(logits=np.stack([t, t * t])), rule(), rng=rng)
     return np.sum(worth(x) * t[1:3]) ** 2 + np.prod(worth(x) + t[0])
 
 
-def own_samples(t, rng, law, rule):
-    x = scg.sample(law(logits=t), rule(), rng=rng, shape=(2,))
+def own_samples(t, rng, distribution, rule):
+    x = scg.sample(distribution(logits=t), rule(), rng=rng, shape=(2,))
     return np.mean((worth(x) - t[0]) ** 2) + np.sum(worth(x) * t[1])
 
 
-def chain(t, rng, law, rule):
-    x = scg.sample(law(logits=t), rule(), rng=rng)
-    y = scg.sample(law(logits=worth(x) * t[::-1]), rule(), rng=rng)
+def chain(t, rng, distribution, rule):
+    x = scg.sample(distribution(logits=t), rule(), rng=rng)
+    y = scg.sample(distribution(logits=worth(x) * t[::-1]), rule(), rng=rng)
     return (worth(x) - worth(y) * t[0]) ** 2 + worth(y)
 
 
-def beside_others(t, rng, law, rule):
+def beside_others(t, rng, distribution, rule):
     b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(), rng=rng)
-    x = scg.sample(law(logits=t * b), rule(), rng=rng)
+    x = scg.sample(distribution(logits=t * b), rule(), rng=rng)
     z = scg.sample(dist.Normal(worth(x) * t[1], 1.0), scg.Reparameterized(), rng=rng)
     return z**2 * t[2] + b * worth(x) * z
 
 
 @pytest.mark.parametrize("rule", CATEGORICAL)
-@pytest.mark.parametrize("law", [dist.Categorical, dist.OneHotCategorical])
+@pytest.mark.parametrize("distribution", [dist.Categorical, dist.OneHotCategorical])
 @pytest.mark.parametrize("model", [separate, mixing, own_samples, chain, beside_others])
-def test_exact_mean(model, law, rule):
+def test_exact_mean(model, distribution, rule):
     order = 1 if rule == "measure" or model is chain else 2
     theta = THETA if model is not chain else THETA[1:]
-    if model is chain and law is dist.OneHotCategorical:
-        law = lambda logits: dist.OneHotCategorical(logits=np.concatenate([logits, [-0.2]]))
+    if model is chain and distribution is dist.OneHotCategorical:
+        distribution = lambda logits: dist.OneHotCategorical(logits=np.concatenate([logits, [-0.2]]))
     for found, exact in first_and_second(
-        lambda t, rng: model(t, rng, law, CATEGORICAL[rule]), theta, order=order, points=4
+        lambda t, rng: model(t, rng, distribution, CATEGORICAL[rule]), theta, order=order, points=4
     ):
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
@@ -154,10 +154,10 @@ COINS = [lambda t: dist.Bernoulli(logits=t[:2]), lambda t: dist.Bernoulli(probs=
 
 
 @pytest.mark.parametrize("rule", [scg.MeasureValued, lambda: scg.Enumerate(1), lambda: scg.UnorderedSet(2)])
-@pytest.mark.parametrize("law", COINS)
-def test_coins(law, rule):
+@pytest.mark.parametrize("distribution", COINS)
+def test_coins(distribution, rule):
     def cost(t, rng):
-        b = scg.sample(law(t), rule(), rng=rng, shape=(2,))
+        b = scg.sample(distribution(t), rule(), rng=rng, shape=(2,))
         c = scg.sample(dist.Bernoulli(logits=np.sum(b, axis=1) * t[2]), rule(), rng=rng)
         return np.sum(b * t[:2]) ** 2 + np.sum(c * np.array([1.0, 2.0])) * t[3] + np.prod(b)
 
@@ -189,10 +189,10 @@ CONTINUOUS = {
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_measure_valued_against_quadrature(name):
-    law, f = CONTINUOUS[name]
+    distribution, f = CONTINUOUS[name]
 
     def cost(t, rng):
-        return f(scg.sample(law(t), scg.MeasureValued(), rng=rng), t)
+        return f(scg.sample(distribution(t), scg.MeasureValued(), rng=rng), t)
 
     ((found, exact),) = first_and_second(cost, THETA, order=1, points=8)
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-11)
@@ -220,7 +220,7 @@ def test_normal_draw_that_feeds_a_coin():
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
-def test_a_law_from_elsewhere_brings_its_own_decomposition():
+def test_a_distribution_from_elsewhere_brings_its_own_decomposition():
     @dataclass(frozen=True, eq=False, repr=False)
     class Shifted(Distribution):
         loc: Any
@@ -275,18 +275,18 @@ def brute(p, chosen):
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
 def test_probability_of_a_set(k):
     p = np.random.default_rng(k).dirichlet(np.ones(5))
-    law = WithoutReplacement(p, k)
-    sets = law.atoms()
-    np.testing.assert_allclose(np.exp(law.log_prob(sets)), [brute(p, s) for s in sets], rtol=1e-12)
-    assert np.exp(law.log_prob(sets)).sum() == pytest.approx(1, rel=1e-12)
+    distribution = WithoutReplacement(p, k)
+    sets = distribution.atoms()
+    np.testing.assert_allclose(np.exp(distribution.log_prob(sets)), [brute(p, s) for s in sets], rtol=1e-12)
+    assert np.exp(distribution.log_prob(sets)).sum() == pytest.approx(1, rel=1e-12)
 
 
 def test_sets_are_drawn_with_that_probability():
     """Counts of each of 6 sets among n within 5 standard deviations: 6e-7 each."""
     p, n = np.array([0.5, 0.3, 0.15, 0.05]), 20_000
-    law = WithoutReplacement(p, 2)
-    drawn = law.sample(np.random.default_rng(0), n)
-    for s, q in zip(law.atoms(), np.exp(law.log_prob(law.atoms())), strict=True):
+    distribution = WithoutReplacement(p, 2)
+    drawn = distribution.sample(np.random.default_rng(0), n)
+    for s, q in zip(distribution.atoms(), np.exp(distribution.log_prob(distribution.atoms())), strict=True):
         assert abs(np.sum(np.all(drawn == s, axis=1)) - n * q) < 5 * math.sqrt(n * q * (1 - q))
 
 
@@ -350,13 +350,13 @@ def test_straight_through_bias_of_a_square():
 
 
 @pytest.mark.parametrize(
-    "law", [lambda t: dist.Bernoulli(logits=t[0]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[0]))]
+    "distribution", [lambda t: dist.Bernoulli(logits=t[0]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[0]))]
 )
-def test_reinmax_is_of_second_order(law):
+def test_reinmax_is_of_second_order(distribution):
     """Exact for squares; for b^3 the trapezoid q (f'(0) + f'(1)) / 2 = 3q/2 stands for q."""
 
     def cost(degree):
-        return lambda t, rng, rule: (scg.sample(law(t), rule, rng=rng) * t[1]) ** degree
+        return lambda t, rng, rule: (scg.sample(distribution(t), rule, rng=rng) * t[1]) ** degree
 
     found, exact = mean_gradient(cost(2), scg.ReinMax())
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
@@ -394,29 +394,29 @@ def test_lower_temperature_less_bias():
 
 
 @pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
-@pytest.mark.parametrize("law", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
-def test_the_value_is_the_discrete_draw(law, rule):
-    plain = scg.sample(law, scg.ScoreFunction(), rng=np.random.default_rng(7), shape=(50,))
-    relaxed = scg.sample(law, BIASED[rule](), rng=np.random.default_rng(7), shape=(50,))
+@pytest.mark.parametrize("distribution", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
+def test_the_value_is_the_discrete_draw(distribution, rule):
+    plain = scg.sample(distribution, scg.ScoreFunction(), rng=np.random.default_rng(7), shape=(50,))
+    relaxed = scg.sample(distribution, BIASED[rule](), rng=np.random.default_rng(7), shape=(50,))
     np.testing.assert_array_equal(plain.value, relaxed.value)
     assert relaxed.dtype == plain.dtype
 
 
 @pytest.mark.parametrize("hard", [True, False])
-@pytest.mark.parametrize("law", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
-def test_law_of_the_gumbel_value(law, hard):
+@pytest.mark.parametrize("distribution", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
+def test_distribution_of_the_gumbel_value(distribution, hard):
     """Hard: the distribution's own, within 5 standard deviations each. Soft: strictly between the corners, with the
-    largest coordinate of that law."""
+    largest coordinate of that distribution."""
     n, estimator = 20_000, scg.GumbelSoftmax(0.4, hard=hard)
-    z = scg.sample(law, estimator, rng=np.random.default_rng(2), shape=(n,)).value
-    assert estimator.keeps_law is hard
+    z = scg.sample(distribution, estimator, rng=np.random.default_rng(2), shape=(n,)).value
+    assert estimator.keeps_distribution is hard
     if hard:
         assert np.all((z == 0) | (z == 1))
-        assert law.event_shape == () or np.all(z.sum(axis=-1) == 1)
+        assert distribution.event_shape == () or np.all(z.sum(axis=-1) == 1)
     else:
         assert np.all((z > 0) & (z < 1))
-        z = z > 0.5 if law.event_shape == () else z == z.max(axis=-1, keepdims=True)
-    assert np.all(np.abs(z.mean(axis=0) - law.mean) < 5 * np.sqrt(law.variance / n))
+        z = z > 0.5 if distribution.event_shape == () else z == z.max(axis=-1, keepdims=True)
+    assert np.all(np.abs(z.mean(axis=0) - distribution.mean) < 5 * np.sqrt(distribution.variance / n))
 
 
 @pytest.mark.parametrize("rule", BIASED)
@@ -460,7 +460,7 @@ def test_float32_stays():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: scg.Enumerate(0), "k must be a whole number of at least 1"),
+        (lambda: scg.Enumerate(0), "k must be an integer of at least 1"),
         (lambda: scg.Enumerate(2.0), "k must be"),
         (lambda: scg.UnorderedSet(1), "from 2 to 10"),
         (lambda: scg.UnorderedSet(11), "from 2 to 10"),
@@ -486,8 +486,8 @@ def test_invalid_pairings_are_refused_where_they_are_declared():
         (dist.Normal(t, 1.0), scg.ReinMax(), "needs a Bernoulli"),
         (dist.Normal(t, 1.0), scg.StraightThrough(), "needs a Discrete"),
     ]
-    for law, rule, message in pairs:
+    for distribution, rule, message in pairs:
         with pytest.raises(EstimatorError, match=message):
-            scg.sample(law, rule, rng=rng, name="z")
+            scg.sample(distribution, rule, rng=rng, name="z")
     # only what is differentiated by needs a decomposition
     scg.sample(dist.Gamma(2.0, np.exp(t)), scg.MeasureValued(), rng=rng)

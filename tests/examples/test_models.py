@@ -94,7 +94,7 @@ def linear_images(n=300, seed=0):
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
-def test_the_likelihood_of_ppca_is_that_of_its_normal_law():
+def test_the_likelihood_of_ppca_is_that_of_its_normal_distribution():
     rng = np.random.default_rng(1)
     model = ppca.Linear(rng.standard_normal((6, 2)), rng.standard_normal(6), 0.7)
     x = rng.standard_normal((5, 6))
@@ -237,9 +237,11 @@ def test_gaussian_pixels_have_their_density():
     rng, model = np.random.default_rng(1), vae.VAE([4], 2, decoder="gaussian")
     params, x = start(model, SMALL, rng, 0.1), SMALL / 255
     z = rng.standard_normal((4, 2))
-    law = model.likelihood(params, z)
+    distribution = model.likelihood(params, z)
     scale = 0.05 + np.exp(params["log_scale"])
-    np.testing.assert_allclose(law.log_prob(x), scipy.stats.norm(law.mean, scale).logpdf(x), rtol=1e-12)
+    np.testing.assert_allclose(
+        distribution.log_prob(x), scipy.stats.norm(distribution.mean, scale).logpdf(x), rtol=1e-12
+    )
     assert np.abs(gradient(model, params, x, 0)[1]["log_scale"]).min() > 0
     held = model.log_weights(params, x, np.random.default_rng(3))
     assert held.shape == (4,) and np.isfinite(held).all()

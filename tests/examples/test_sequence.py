@@ -145,8 +145,8 @@ def test_local_terms_are_the_densities_of_rows_and_states(monkeypatch):
                 dist.Normal(before @ p["dynamics"][k] + p["shift"][k], np.exp(p["log_scale"][k])).log_prob(z[t]).sum(-1)
             )
             np.testing.assert_allclose(getattr(table, "value", table)[:, t, k], row + move, rtol=1e-10)
-        law = dist.Normal(h[:, t, 3:5] + before @ q["carry"], np.exp(h[:, t, 5:]))
-        log_q = log_q - law.log_prob(z[t]).sum(-1)
+        distribution = dist.Normal(h[:, t, 3:5] + before @ q["carry"], np.exp(h[:, t, 5:]))
+        log_q = log_q - distribution.log_prob(z[t]).sum(-1)
     np.testing.assert_allclose(getattr(log_q, "value", log_q), 0, atol=1e-10)
 
 
@@ -189,10 +189,10 @@ def test_every_regime_meets_its_own_and_later_terms_only():
         h, table, log_q_z = model.states(p, params["encoder"], x, rng)
         first, transition, s, own, scores = log_softmax(p["first"], -1), log_softmax(p["transition"], -1), None, [], []
         for t in range(5):
-            law = dist.OneHotCategorical(logits=h[:, t, :3] + (0 if s is None else s @ params["switch"]))
+            distribution = dist.OneHotCategorical(logits=h[:, t, :3] + (0 if s is None else s @ params["switch"]))
             arrival = first if s is None else s @ transition
-            s = law.stop_gradient().sample(rng)
-            scores.append(np.sum(s * law.log_p, axis=-1))
+            s = distribution.stop_gradient().sample(rng)
+            scores.append(np.sum(s * distribution.log_p, axis=-1))
             own.append(np.sum(s * (arrival + table[:, t]), axis=-1) - scores[-1])
         value = sum(own) - log_q_z
         for t, score in enumerate(scores):
@@ -272,7 +272,7 @@ def test_baselines_of_all_rows_come_back_bit_for_bit(data, tmp_path):  # noqa: F
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_dreams_have_the_law_of_the_model():
+def test_dreams_have_the_distribution_of_the_model():
     model, params, _ = small(steps=2)
     rows, regimes = model.dream(params, 20_000, 2, np.random.default_rng(0))
     p = params["decoder"]

@@ -240,7 +240,7 @@ def _own_generator(x, rng):
     return np.sum(scg.sample(dist.Normal(x, 1.0), scg.Reparameterized(), rng=OWN))
 
 
-def _samples_a_law(x, rng):
+def _samples_a_distribution(x, rng):
     return np.sum(x * dist.Normal(0.0, 1.0).sample(rng, 3))
 
 
@@ -259,7 +259,7 @@ REFUSED = {
     _reads_a_value: "node.value",
     _learns: "learns",
     _own_generator: "generator",
-    _samples_a_law: "outside scg.sample",
+    _samples_a_distribution: "outside scg.sample",
     _shuffles: "shuffle",
     _converts: "int()",
 }

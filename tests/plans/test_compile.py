@@ -60,7 +60,7 @@ def test_every_rule_draws_and_differentiates_as_it_does_plainly(name):
     assert compiled.plainly == 0
 
 
-LAWS = {
+DISTRIBUTIONS = {
     "normal": lambda a: (dist.Normal(a, np.exp(a)), scg.Reparameterized()),
     "gamma": lambda a: (dist.Gamma(np.exp(a), 2.0), scg.Reparameterized()),
     "beta": lambda a: (dist.Beta(np.exp(a), 1.5), scg.Reparameterized()),
@@ -77,12 +77,12 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
-def test_laws_of_all_kinds(name):
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distributions_of_all_kinds(name):
     def cost(a, rng):
-        law, estimator = LAWS[name](a)
-        z = scg.sample(law, estimator, rng=rng, shape=(3,), name="z")
-        return np.sum(z * z * 0.1) + np.sum(law.log_prob(z))
+        distribution, estimator = DISTRIBUTIONS[name](a)
+        z = scg.sample(distribution, estimator, rng=rng, shape=(3,), name="z")
+        return np.sum(z * z * 0.1) + np.sum(distribution.log_prob(z))
 
     plain = scg.value_and_grad(cost)
     compiled = scg.compile(plain)

@@ -88,7 +88,7 @@ def test_finite_graphs(graph):
 
 @settings(max_examples=40)
 @given(graphs(finite=False, branches=True))
-def test_graphs_of_all_laws_with_branches(graph):
+def test_graphs_of_all_distributions_with_branches(graph):
     drawn_graph(graph)
 
 

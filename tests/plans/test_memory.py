@@ -227,9 +227,9 @@ READ_ANEW = {
     "cross": lambda p: np.sum(np.cross(p, HELD) ** 2),
     "chosen": lambda p: np.sum(np.where(p > HELD, p, HELD)),
     "einsum": lambda p: np.einsum("i,ij,j", p, TABLE, HELD),
-    "scale of a law": lambda p: np.sum(dist.Normal(p, HELD).log_prob(2.0)),
-    "law": lambda p: np.sum(dist.Normal(HELD, HELD).log_prob(p)),
-    "rate of a law": lambda p: np.sum(dist.Gamma(p, HELD).log_prob(1.5)),
+    "scale of a distribution": lambda p: np.sum(dist.Normal(p, HELD).log_prob(2.0)),
+    "distribution": lambda p: np.sum(dist.Normal(HELD, HELD).log_prob(p)),
+    "rate of a distribution": lambda p: np.sum(dist.Gamma(p, HELD).log_prob(1.5)),
     "divergence": lambda p: np.sum(dist.kl_divergence(dist.Normal(p, 1.0), dist.Normal(HELD, HELD))),
     "data": lambda p: np.sum(dist.Gamma(p, 1.0).log_prob(HELD)),
     "heavy-tailed data": lambda p: np.sum(dist.StudentT(p).log_prob(HELD)),
@@ -323,7 +323,7 @@ def test_gradients_that_are_parameters_are_those_of_before_the_step():
 
 
 @pytest.mark.parametrize("estimator", [scg.DisARM(), scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())])
-def test_laws_of_numbers_of_the_generator_are_those_of_a_plain_call(estimator):
+def test_distributions_of_numbers_of_the_generator_are_those_of_a_plain_call(estimator):
     def loss(p, d, rng):
         b = scg.sample(dist.Bernoulli(logits=d + rng.standard_normal(3)), estimator, rng=rng)
         return np.sum(p) + np.sum(b * d)

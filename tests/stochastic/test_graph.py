@@ -38,7 +38,7 @@ def test_a_traced_graph_names_its_parts():
     assert "b ~ Bernoulli" in str(graph) and "Reparameterized" in repr(graph)
 
 
-def test_unnamed_draws_are_called_by_their_law_and_names_are_unique():
+def test_unnamed_draws_are_called_by_their_distribution_and_names_are_unique():
     def two(t, rng):
         return sum(scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) for _ in range(2)) ** 2
 

@@ -56,18 +56,18 @@ def _mean(roots, create_graph, points):
 def _table(leaf, points):
     """All values of a leaf, (number, *shape), and their weights but for the probabilities of a draw."""
     if leaf.primitive is noise:
-        law = leaf.statics["law"]
-        if not isinstance(law, scg.distributions.Uniform):
-            raise TooMany(f"{law} is not uniform")
+        distribution = leaf.statics["distribution"]
+        if not isinstance(distribution, scg.distributions.Uniform):
+            raise TooMany(f"{distribution} is not uniform")
         x, w = np.polynomial.legendre.leggauss(points)  # estimators' own, in which they are polynomials
         each, weights = ((x + 1) / 2).reshape(-1, 1), w / 2
         n, event = leaf.size, ()
     else:
-        law = leaf.statics["site"].distribution
-        event = law.event_shape
+        distribution = leaf.statics["site"].distribution
+        event = distribution.event_shape
         batch = leaf.shape[: leaf.ndim - len(event)]
         n = int(np.prod(batch, dtype=int))
-        atoms = padded(law.atoms(), leaf.ndim)
+        atoms = padded(distribution.atoms(), leaf.ndim)
         each = np.broadcast_to(atoms, (len(atoms), *leaf.shape)).reshape(len(atoms), n, *event)
         weights = np.ones(len(atoms))
     if len(each) ** n > MOST:

@@ -65,17 +65,17 @@ def _mean_differs(operand):
 def _enumerated(node, points, budget):
     columns = []
     for leaf in ancestors([node], guards=True):
-        law = leaf.statics["site"].distribution if leaf.primitive is draw else None
-        while isinstance(law, scg.distributions.Independent):
-            law = law.base
-        if leaf.primitive is draw and not isinstance(law, FiniteSupport):
-            law = law.detached()  # as recorded: its parameters may not depend on other draws
-            table, weights = _rule(law, points, leaf.shape)
-            weights = weights / np.exp(law.log_prob(table.reshape(-1, *leaf.shape))).reshape(table.shape)
+        distribution = leaf.statics["site"].distribution if leaf.primitive is draw else None
+        while isinstance(distribution, scg.distributions.Independent):
+            distribution = distribution.base
+        if leaf.primitive is draw and not isinstance(distribution, FiniteSupport):
+            distribution = distribution.detached()  # as recorded: its parameters may not depend on other draws
+            table, weights = _rule(distribution, points, leaf.shape)
+            weights = weights / np.exp(distribution.log_prob(table.reshape(-1, *leaf.shape))).reshape(table.shape)
             columns.append((leaf, *_tuples(table, weights, leaf.shape, leaf.size)))
         elif leaf.primitive is draw:
-            atoms = padded(law.atoms(), leaf.ndim)
-            event = len(law.event_shape)
+            atoms = padded(distribution.atoms(), leaf.ndim)
+            event = len(distribution.event_shape)
             batch = leaf.shape[: leaf.ndim - event]
             table = np.broadcast_to(atoms, (len(atoms), *leaf.shape)).reshape(
                 len(atoms), -1, *leaf.shape[leaf.ndim - event :]
@@ -84,7 +84,9 @@ def _enumerated(node, points, budget):
                 (leaf, *_tuples(table, np.ones(table.shape[:2]), leaf.shape, int(np.prod(batch, dtype=int))))
             )
         elif leaf.primitive is noise:
-            columns.append((leaf, *_tuples(*_rule(leaf.statics["law"], points, leaf.shape), leaf.shape, leaf.size)))
+            columns.append(
+                (leaf, *_tuples(*_rule(leaf.statics["distribution"], points, leaf.shape), leaf.shape, leaf.size))
+            )
     if not columns:
         return node
     count = np.prod([len(values) for _, values, _ in columns], dtype=float)
@@ -112,40 +114,42 @@ def _tuples(table, weights, shape, count):
     return table[picks, np.arange(count)].reshape(len(picks), *shape), weights[picks, np.arange(count)].prod(axis=1)
 
 
-def _rule(law, points, shape):
-    """Values and weights, of shape (rows, elements), at which to take the mean over a law of numbers; those of a Gauss
-    rule where it has a density."""
+def _rule(distribution, points, shape):
+    """Values and weights, of shape (rows, elements), at which to take the mean over a distribution of numbers; those of
+    a Gauss rule where it has a density."""
     size = int(np.prod(shape, dtype=int))
-    if isinstance(law, scg.distributions.Normal):
+    if isinstance(distribution, scg.distributions.Normal):
         x, w = np.polynomial.hermite_e.hermegauss(points)
-        loc, scale = (np.broadcast_to(p, shape).reshape(-1) for p in (law.loc, law.scale))
+        loc, scale = (np.broadcast_to(p, shape).reshape(-1) for p in (distribution.loc, distribution.scale))
         return loc + scale * x[:, None], np.repeat((w / w.sum())[:, None], size, axis=1)
-    if isinstance(law, scg.distributions.Uniform):
+    if isinstance(distribution, scg.distributions.Uniform):
         x, w = np.polynomial.legendre.leggauss(points)
         return np.repeat((x[:, None] + 1) / 2, size, axis=1), np.repeat(w[:, None] / 2, size, axis=1)
     each = [
-        law.replaced(**{k: np.broadcast_to(p, shape).reshape(-1)[i] for k, p in law.parameters.items()})
+        distribution.replaced(
+            **{k: np.broadcast_to(p, shape).reshape(-1)[i] for k, p in distribution.parameters.items()}
+        )
         for i in range(size)
     ]
     rules = [_summed(one) if isinstance(one, Discrete) else _gauss(one, points) for one in each]
     return np.stack([x for x, _ in rules], axis=1), np.stack([w for _, w in rules], axis=1)
 
 
-def _summed(law, most=60):
+def _summed(distribution, most=60):
     """The numbers 0, 1, ..., and their probabilities, which have to be negligible beyond."""
     x = np.arange(float(most))
-    w = np.exp(law.log_prob(x))
+    w = np.exp(distribution.log_prob(x))
     assert abs(w.sum() - 1) < 1e-13
     return x, w
 
 
-def _gauss(law, points):
-    """The Gauss rule of a positive law: the eigenvalues of its Jacobi matrix, by Lanczos from a fine discretization of
-    its density."""
-    ends = np.linspace(0, 4 * law.icdf(1 - 1e-15), 81)
+def _gauss(distribution, points):
+    """The Gauss rule of a positive distribution: the eigenvalues of its Jacobi matrix, by Lanczos from a fine
+    discretization of its density."""
+    ends = np.linspace(0, 4 * distribution.icdf(1 - 1e-15), 81)
     x, w = np.polynomial.legendre.leggauss(20)
     x = (ends[:-1, None] + (x + 1) / 2 * np.diff(ends)[:, None]).reshape(-1)
-    w = (w / 2 * np.diff(ends)[:, None]).reshape(-1) * np.exp(law.log_prob(x))
+    w = (w / 2 * np.diff(ends)[:, None]).reshape(-1) * np.exp(distribution.log_prob(x))
     assert abs(w.sum() - 1) < 1e-12
     basis, a, b = [np.sqrt(w / w.sum())], [], []
     for _ in range(points):

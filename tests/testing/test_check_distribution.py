@@ -15,18 +15,21 @@ from scg.testing import check_distribution
 from scg.testing.quadrature import integrals
 
 
-def saboteur(law, **broken):
-    """A law with some methods replaced: ``name=lambda right, self, *args`` is given the right method, bound."""
+def saboteur(distribution, **broken):
+    """A distribution with some methods replaced: ``name=lambda right, self, *args`` is given the right method,
+    bound."""
 
     def method(name, fn):
-        right = getattr(type(law), name)
+        right = getattr(type(distribution), name)
         if isinstance(right, property):
             return property(lambda self: fn(lambda: right.fget(self), self))
         return lambda self, *args: fn(lambda *a: right(self, *a), self, *args)
 
-    made = type(type(law).__name__, (type(law),), {name: method(name, fn) for name, fn in broken.items()})
+    made = type(
+        type(distribution).__name__, (type(distribution),), {name: method(name, fn) for name, fn in broken.items()}
+    )
     new = object.__new__(made)
-    new.__dict__.update(law.__dict__)
+    new.__dict__.update(distribution.__dict__)
     return new
 
 
@@ -40,7 +43,7 @@ held = scg.stop_gradient
 
 
 def _colder(z):
-    """Draws of a Concrete law as they would be at 0.85 times the temperature."""
+    """Draws of a Concrete distribution as they would be at 0.85 times the temperature."""
     power = z ** (1 / 0.85)
     return power / power.sum(axis=-1, keepdims=True)
 
@@ -119,21 +122,23 @@ SABOTEURS = {
 
 @pytest.mark.parametrize("name", SABOTEURS)
 def test_saboteurs_are_caught(name):
-    law, broken, check = SABOTEURS[name]
+    distribution, broken, check = SABOTEURS[name]
     with pytest.raises(AssertionError, match=rf"\): {check}: "):
-        check_distribution(saboteur(law, **broken), rng=np.random.default_rng(1))
+        check_distribution(saboteur(distribution, **broken), rng=np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(
-    "law", [NORMAL, EXPONENTIAL, POISSON, CATEGORICAL, CONCRETE, PLANE], ids=lambda law: type(law).__name__
+    "distribution",
+    [NORMAL, EXPONENTIAL, POISSON, CATEGORICAL, CONCRETE, PLANE],
+    ids=lambda distribution: type(distribution).__name__,
 )
-def test_the_same_laws_unbroken(law):
+def test_the_same_distributions_unbroken(distribution):
     """Nor does the wrapper of the saboteurs break them."""
     for seed in range(3):
         report = check_distribution(
-            saboteur(law, log_prob=lambda right, self, x: right(x)), rng=np.random.default_rng(seed)
+            saboteur(distribution, log_prob=lambda right, self, x: right(x)), rng=np.random.default_rng(seed)
         )
-        assert str(report).startswith(repr(law)) and len(report.rows) >= 6
+        assert str(report).startswith(repr(distribution)) and len(report.rows) >= 6
 
 
 @pytest.mark.parametrize("shift, error", [(0.0, None), (1e-8, "reference: ")])
@@ -143,13 +148,13 @@ def test_reference_in_the_far_tails(shift, error):
     reference = SimpleNamespace(
         logpdf=lambda x: right.logpdf(x) * (1 + shift * (np.abs(x) > 20)), ppf=right.ppf, isf=right.isf
     )
-    law = dist.Normal(0.5, 2.0)
+    distribution = dist.Normal(0.5, 2.0)
     if error is None:
-        rows = dict(check_distribution(law, rng=np.random.default_rng(0), reference=reference).rows)
+        rows = dict(check_distribution(distribution, rng=np.random.default_rng(0), reference=reference).rows)
         assert "log p from -6" in rows["reference"]
     else:
         with pytest.raises(AssertionError, match=error):
-            check_distribution(law, rng=np.random.default_rng(0), reference=reference)
+            check_distribution(distribution, rng=np.random.default_rng(0), reference=reference)
 
 
 def test_reference_of_moments():
@@ -176,20 +181,20 @@ INTEGRALS = [
 ]
 
 
-@pytest.mark.parametrize("law, size", INTEGRALS, ids=lambda x: repr(x))
-def test_quadrature_bounds_its_error(law, size):
+@pytest.mark.parametrize("distribution, size", INTEGRALS, ids=lambda x: repr(x))
+def test_quadrature_bounds_its_error(distribution, size):
     """Singular ends, algebraic tails, kinks, narrow peaks: the mass is 1 within four times the stated error, which is
     small."""
-    found = integrals(law, law.sample(np.random.default_rng(0), 4000))
+    found = integrals(distribution, distribution.sample(np.random.default_rng(0), 4000))
     assert np.all(np.abs(found.mass - 1) <= 4 * found.error + 1e-11) and found.error <= size
 
 
-def test_a_law_without_a_density():
+def test_a_distribution_without_a_density():
     with pytest.raises(ScgValueError, match="no density"):
         check_distribution(dist.Delta(2.0), rng=np.random.default_rng(0))
 
 
-def test_a_law_from_outside():
+def test_a_distribution_from_outside():
     """What a user writes: log_prob, sample and cdf; the rest is found out."""
 
     class Triangle(dist.Distribution):
@@ -225,8 +230,8 @@ def test_a_law_from_outside():
         def __repr__(self):
             return "Triangle"
 
-    law = Triangle(np.array([1.5, 3.0]))
-    report = check_distribution(law, rng=np.random.default_rng(0))
+    distribution = Triangle(np.array([1.5, 3.0]))
+    report = check_distribution(distribution, rng=np.random.default_rng(0))
     assert {"normalisation", "cdf", "sampler", "pathwise", "gradients"} <= {name for name, _ in report.rows}
     with pytest.raises(ScgValueError):
-        kl_divergence(law, law)
+        kl_divergence(distribution, distribution)

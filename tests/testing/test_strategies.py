@@ -1,4 +1,4 @@
-"""Strategies of parameters: valid for every law, with the edges and the ties that the laws have."""
+"""Strategies of parameters: valid for every distribution, with the edges and the ties that the distributions have."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -14,25 +14,25 @@ from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import Interval, positive
 from scg.errors import ScgTypeError, ScgValueError
 from scg.testing import parameters_of
-from scg.testing.strategies.laws import arrays_in, distributions, exported
+from scg.testing.strategies.parameters import arrays_in, distributions, exported
 
-LAWS = exported()
+DISTRIBUTIONS = exported()
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda c: c.__name__)
 @settings(max_examples=40)
 @given(data=st.data(), seed=SEEDS, dtype=st.sampled_from([np.float64, np.float32]))
-def test_a_law_of_drawn_parameters_is_drawn_from_and_has_a_density_there(law, data, seed, dtype):
-    parameters = data.draw(parameters_of(law, dtype=dtype))
-    made = law(**parameters)
-    if law is dist.Flat:  # improper: there is nothing to draw
+def test_a_distribution_of_drawn_parameters_is_drawn_from_and_has_a_density_there(distribution, data, seed, dtype):
+    parameters = data.draw(parameters_of(distribution, dtype=dtype))
+    made = distribution(**parameters)
+    if distribution is dist.Flat:  # improper: there is nothing to draw
         assert made.log_prob(np.zeros(made.event_shape)) == 0
         return
     z = made.sample(np.random.default_rng(seed), (2,))
     assert z.shape == (2, *made.batch_shape, *made.event_shape)
     assert np.all(np.isfinite(made.log_prob(z)))
-    assert z.dtype == dtype or z.dtype.kind == "i" or law in (dist.Independent, dist.Transformed)
+    assert z.dtype == dtype or z.dtype.kind == "i" or distribution in (dist.Independent, dist.Transformed)
     for p in made.parameters.values():
         assert np.shape(p) == () or p.dtype == dtype
 
@@ -40,14 +40,16 @@ def test_a_law_of_drawn_parameters_is_drawn_from_and_has_a_density_there(law, da
 @given(parameters_of(dist.Normal, shape=(2, 3)), parameters_of(dist.Dirichlet, shape=(4,), size=5))
 def test_shapes_are_those_asked_for(normal, dirichlet):
     assert dist.Normal(**normal).batch_shape == (2, 3)
-    law = dist.Dirichlet(**dirichlet)
-    assert (law.batch_shape, law.event_shape) == ((4,), (5,))
+    distribution = dist.Dirichlet(**dirichlet)
+    assert (distribution.batch_shape, distribution.event_shape) == ((4,), (5,))
 
 
-def some(law, condition, **how):
+def some(distribution, condition, **how):
     """The simplest parameters that meet a condition, which must come up."""
     return find(
-        parameters_of(law, **how), condition, settings=settings(max_examples=2000, derandomize=True, database=None)
+        parameters_of(distribution, **how),
+        condition,
+        settings=settings(max_examples=2000, derandomize=True, database=None),
     )
 
 
@@ -105,12 +107,12 @@ class Ramp(Distribution, FixedSupport):
 
 
 @given(distributions(Ramp), SEEDS)
-def test_a_law_from_elsewhere(law, seed):
-    assert np.all(law.low < law.high)
-    assert np.all(np.isfinite(law.log_prob(law.sample(np.random.default_rng(seed), (3,)))))
+def test_a_distribution_from_elsewhere(distribution, seed):
+    assert np.all(distribution.low < distribution.high)
+    assert np.all(np.isfinite(distribution.log_prob(distribution.sample(np.random.default_rng(seed), (3,)))))
 
 
-def test_what_is_no_law_is_refused():
+def test_what_is_no_distribution_is_refused():
     with pytest.raises(ScgTypeError, match="needs a class of distributions"):
         parameters_of(dist.Normal(0.0, 1.0))
     with pytest.raises(ScgTypeError, match="floating-point"):
@@ -154,12 +156,12 @@ def test_arrays_lie_in_their_set(name, data):
 
 
 def test_a_component_of_weight_zero_is_no_warning():
-    law = dist.Mixture(dist.Normal([0.0, 5.0], [1.0, 1.0]), weights=[1.0, 0.0])
-    assert law.log_prob(np.array(0.3)) == pytest.approx(dist.Normal(0.0, 1.0).log_prob(0.3), abs=1e-14)
+    distribution = dist.Mixture(dist.Normal([0.0, 5.0], [1.0, 1.0]), weights=[1.0, 0.0])
+    assert distribution.log_prob(np.array(0.3)) == pytest.approx(dist.Normal(0.0, 1.0).log_prob(0.3), abs=1e-14)
 
 
-def test_a_joint_law_of_coins_is_no_coin():
-    law = dist.Independent(dist.Bernoulli(logits=scg.parameter(np.zeros(2))))
-    assert law.has(dist.FiniteSupport) and not law.has(dist.Bernoulli)
+def test_a_joint_distribution_of_coins_is_no_coin():
+    distribution = dist.Independent(dist.Bernoulli(logits=scg.parameter(np.zeros(2))))
+    assert distribution.has(dist.FiniteSupport) and not distribution.has(dist.Bernoulli)
     with pytest.raises(scg.errors.EstimatorError, match="ARM needs a bernoulli distribution"):
-        scg.sample(law, scg.ARM(), rng=np.random.default_rng(0))
+        scg.sample(distribution, scg.ARM(), rng=np.random.default_rng(0))

@@ -50,11 +50,11 @@ def test_a_graph_prints_as_a_script_that_makes_it_again_and_is_a_function_of_its
 def test_a_failure_shrinks_to_a_minimal_program_and_prints_it():
     @settings(max_examples=200, derandomize=True, database=None)
     @given(graphs())
-    def law(graph):
+    def check(graph):
         assert "b" not in graph.stochastic
 
     with pytest.raises(AssertionError) as caught:
-        law()
+        check()
     (note,) = [n for n in caught.value.__notes__ if "import numpy" in n]
     script = note[note.index("import numpy") : note.rindex(")\n,") + 2]
     assert script.count("scg.sample") == 2 and script.count("\n") < 18
@@ -93,23 +93,25 @@ def test_variety(what):
 def test_size(graph):
     count = 1
     for node in graph.stochastic.values():
-        law = node.statics["site"].distribution
-        count *= len(law.atoms()) ** int(np.prod(node.shape[: node.ndim - len(law.event_shape)], dtype=int))
+        distribution = node.statics["site"].distribution
+        count *= len(distribution.atoms()) ** int(
+            np.prod(node.shape[: node.ndim - len(distribution.event_shape)], dtype=int)
+        )
     assert count <= 8 and len(graph.stochastic) <= 2
 
 
 @settings(max_examples=60)
 @given(graphs(finite=False), st.integers(0, 2**32 - 1))
-def test_continuous_laws_are_differentiated(graph, seed):
+def test_continuous_distributions_are_differentiated(graph, seed):
     gradients = graph.gradients(rng=np.random.default_rng(seed))
     assert all(np.all(np.isfinite(g)) for _, g in leaves(gradients))
 
 
-def test_continuous_laws_come_up():
-    for law in (dist.Normal, dist.Gamma, dist.Poisson, dist.Uniform):
+def test_continuous_distributions_come_up():
+    for distribution in (dist.Normal, dist.Gamma, dist.Poisson, dist.Uniform):
         find(
             graphs(finite=False),
-            lambda g: any(isinstance(n.statics["site"].distribution, law) for n in g.stochastic.values()),
+            lambda g: any(isinstance(n.statics["site"].distribution, distribution) for n in g.stochastic.values()),
             settings=SEARCH,
         )
 

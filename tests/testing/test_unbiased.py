@@ -28,7 +28,7 @@ from scg.testing.streams import Streams
 from scg.testing.tails import Tail
 
 RUNS = 2000
-LAWS = {  # of mean 0
+DISTRIBUTIONS = {  # of mean 0
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "uniform": lambda rng, shape: rng.random(shape) - 0.5,
     "exponential": lambda rng, shape: rng.exponential(size=shape) - 1,
@@ -107,21 +107,26 @@ def peeked(sequence, draw, steps, first=1, block=1, excluded=None):
     return ever
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_looking_after_every_draw_does_not_raise_the_false_alarms(law):
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_looking_after_every_draw_does_not_raise_the_false_alarms(distribution):
     rng = np.random.default_rng(1)
-    ever = peeked(Asymptotic(0.05, 300, np.zeros(RUNS)), lambda n: LAWS[law](rng, (n, RUNS)), 1000, first=64)
+    ever = peeked(
+        Asymptotic(0.05, 300, np.zeros(RUNS)), lambda n: DISTRIBUTIONS[distribution](rng, (n, RUNS)), 1000, first=64
+    )
     assert 0 < ever.sum() <= most_seen(0.05)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("law", LAWS)
-def test_looking_after_every_draw_does_not_raise_the_false_alarms_of_many_streams(law):
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_looking_after_every_draw_does_not_raise_the_false_alarms_of_many_streams(distribution):
     """20,000 streams without bias, at level 0.01, looked at after each of 2,000 draws."""
     rng, ever, runs = np.random.default_rng(3), 0, 20_000
     for _ in range(runs // RUNS):
         ever += peeked(
-            Asymptotic(0.01, 600, np.zeros(RUNS)), lambda n: LAWS[law](rng, (n, RUNS)), 2000, first=128
+            Asymptotic(0.01, 600, np.zeros(RUNS)),
+            lambda n: DISTRIBUTIONS[distribution](rng, (n, RUNS)),
+            2000,
+            first=128,
         ).sum()
     assert 0 < ever <= most_seen(0.01, runs)
 
@@ -221,16 +226,16 @@ def verdicts(draw, runs, scale=0.0, **budget):
 BUDGET = {"alpha": 0.01, "detect": 0.4, "power": 0.9, "most": 40_000}
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_a_bias_of_the_detectable_size_is_found_with_the_power(law):
-    sd = np.std(LAWS[law](np.random.default_rng(9), 10**6))
-    found = verdicts(lambda rng, shape: LAWS[law](rng, shape) + 0.1 * sd, 200, **BUDGET)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_a_bias_of_the_detectable_size_is_found_with_the_power(distribution):
+    sd = np.std(DISTRIBUTIONS[distribution](np.random.default_rng(9), 10**6))
+    found = verdicts(lambda rng, shape: DISTRIBUTIONS[distribution](rng, shape) + 0.1 * sd, 200, **BUDGET)
     assert found.count("biased") >= binom.isf(1 - 1e-6, 200, 0.9)
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_no_bias_is_called_unbiased(law):
-    found = verdicts(LAWS[law], 200, **BUDGET)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_no_bias_is_called_unbiased(distribution):
+    found = verdicts(DISTRIBUTIONS[distribution], 200, **BUDGET)
     assert found.count("biased") <= most_seen(0.01, 200)
     assert found.count("unbiased") == 200 - found.count("biased")
 
@@ -353,7 +358,7 @@ def test_differences_along_random_directions_where_there_are_many_coordinates():
 
 
 @pytest.mark.parametrize(
-    "law, theta, truth",
+    "distribution, theta, truth",
     [
         # of the mean of z^2 + z, plus t: the scale is nearer to 0 than the first step
         (lambda t: dist.Normal(0.0, t), 0.02, 0.04 + 1),
@@ -361,11 +366,11 @@ def test_differences_along_random_directions_where_there_are_many_coordinates():
         (lambda t: dist.Independent(dist.Bernoulli(probs=t * np.ones(2)), 1), 0.03, 4.0 + 1),
     ],
 )
-def test_differences_keep_to_the_domain(law, theta, truth):
+def test_differences_keep_to_the_domain(distribution, theta, truth):
     rule = scg.Reparameterized if theta == 0.02 else scg.ScoreFunction
 
     def cost(t, rng):
-        z = scg.sample(law(t), rule(), rng=rng)
+        z = scg.sample(distribution(t), rule(), rng=rng)
         return np.sum(z * z + z) + t
 
     verdict = assert_unbiased(cost, np.array(theta), rng=np.random.default_rng(0), reference="differences", **QUICK)
@@ -707,16 +712,16 @@ class Declared(Estimator):
     """The cost function writes its own surrogate."""
 
 
-def two_stages(law, right):
+def two_stages(distribution, right):
     """log(1 + a) + |b - 1| with b ~ Laplace(t + a, .8) by score functions; the first forgets what a does to b where it
     is not right."""
 
     def cost(t, rng):
-        a = scg.sample(law(t[0]), Declared(), rng=rng)
+        a = scg.sample(distribution(t[0]), Declared(), rng=rng)
         b = scg.sample(dist.Laplace(t[1] + a, 0.8), Declared(), rng=rng)
         held = scg.stop_gradient(a)
         near, far = np.log1p(a), np.abs(b - 1.0)
-        first = scg.stop_gradient(near + far if right else near) * law(t[0]).log_prob(held)
+        first = scg.stop_gradient(near + far if right else near) * distribution(t[0]).log_prob(held)
         second = scg.stop_gradient(near + far) * dist.Laplace(t[1] + held, 0.8).log_prob(scg.stop_gradient(b))
         return near + far + first + second - scg.stop_gradient(first + second)
 
@@ -764,7 +769,7 @@ def test_what_differences_cannot_tell_is_not_called_unbiased(monkeypatch):
     assert verdict.status != "unbiased"
 
 
-LAWS_APART = [
+DISTRIBUTIONS_APART = [
     (dist.Gamma, {"concentration": 1.1, "rate": 1.5}, {"concentration": 1.3, "rate": 1.5}),
     (dist.Poisson, {"rate": 4.0}, {"rate": 4.4}),
     (dist.VonMises, {"loc": 0.1, "concentration": 2.0}, {"loc": 0.1, "concentration": 2.3}),
@@ -772,9 +777,9 @@ LAWS_APART = [
 ]
 
 
-@pytest.mark.parametrize("law, one, other", LAWS_APART)
-def test_coupled_draws_are_near_and_have_the_distribution(law, one, other):
-    one, other = law(**one), law(**other)
+@pytest.mark.parametrize("distribution, one, other", DISTRIBUTIONS_APART)
+def test_coupled_draws_are_near_and_have_the_distribution(distribution, one, other):
+    one, other = distribution(**one), distribution(**other)
     assert comes_apart(one, other) and not comes_apart(one, one)
     x, y = (Coupled().draw(each, np.random.default_rng(3), (20_000,)) for each in (one, other))
     apart = [each.sample(np.random.default_rng(3), (20_000,)) for each in (one, other)]
@@ -789,8 +794,10 @@ def test_coupled_draws_are_near_and_have_the_distribution(law, one, other):
 
 def test_a_mixture_of_vectors_falls_back_on_differences():
     def cost(p, rng, rule):
-        law = dist.Mixture(dist.MultivariateNormal(np.reshape(p[:4], (2, 2)), scale_tril=np.eye(2)), logits=p[4:])
-        z = scg.sample(law, rule, rng=rng)
+        distribution = dist.Mixture(
+            dist.MultivariateNormal(np.reshape(p[:4], (2, 2)), scale_tril=np.eye(2)), logits=p[4:]
+        )
+        z = scg.sample(distribution, rule, rng=rng)
         return z[0] * z[1]
 
     p = np.array([1.0, -0.5, 0.3, 2.0, 0.1, 0.4])

@@ -116,11 +116,11 @@ def intervals(g, truth):
     "name, n", [("normal", 500), ("normal", 4000), ("uniform", 500), ("uniform", 4000), ("laplace", 8000)]
 )
 def test_intervals_hold_at_their_level(name, n):
-    law, shape = rng(n), (n, 1000)
+    generator, shape = rng(n), (n, 1000)
     g, truth = {
-        "normal": lambda: (law.standard_normal(shape), 1.0),
-        "uniform": lambda: (law.uniform(-1, 1, shape), 1 / 3),
-        "laplace": lambda: (law.laplace(size=shape), 2.0),
+        "normal": lambda: (generator.standard_normal(shape), 1.0),
+        "uniform": lambda: (generator.uniform(-1, 1, shape), 1 / 3),
+        "laplace": lambda: (generator.laplace(size=shape), 2.0),
     }[name]()
     held, trusted = intervals(g, truth)
     z = 4 * math.sqrt(0.95 * 0.05 / 1000)

@@ -12,7 +12,7 @@ from scg import distributions as dist
 from scg import variance
 from scg.variance.moments import CARRIED, Squares
 
-LAWS = {  # draws, and their variance
+DISTRIBUTIONS = {  # draws, and their variance
     "normal": (lambda rng, shape: rng.standard_normal(shape), 1.0),
     "coin": (lambda rng, shape: (rng.random(shape) < 0.3) * 1.0, 0.21),
     "rarer coin": (lambda rng, shape: (rng.random(shape) < 0.06) * 1.0, 0.06 * 0.94),
@@ -34,11 +34,11 @@ LAWS = {  # draws, and their variance
 
 def marked(name, n, runs, seed):
     """(intervals that are to be trusted, those of them that do not hold the variance), of experiments of n draws."""
-    law, truth = LAWS[name]
+    distribution, truth = DISTRIBUTIONS[name]
     rng, block = np.random.default_rng([seed, n]), max(1, 2_000_000 // n)
     trusted = missed = 0
     for start in range(0, runs, block):
-        x = law(rng, (n, min(block, runs - start)))
+        x = distribution(rng, (n, min(block, runs - start)))
         s = Squares.of((n / (n - 1)) ** 2 * (x - x.mean(axis=0)) ** 2)
         margin = s.margin(0.95)
         sure = np.isfinite(margin) & (s.trust >= 0) & (margin > 0)  # of what never varied nothing is concluded
@@ -53,7 +53,7 @@ def most_missed(trusted, runs):
     return binom.isf(1e-6, max(trusted, runs // 50), 0.06)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize("n, runs", [(1000, 800), (5000, 160)])
 def test_what_is_trusted_holds(name, n, runs):
     trusted, missed = marked(name, n, runs, 1)
@@ -71,7 +71,7 @@ def test_what_is_trusted_holds(name, n, runs):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize("n, runs", [(1000, 20_000), (5000, 20_000), (20_000, 2000)])
 def test_what_is_trusted_holds_over_many_experiments(name, n, runs):
     trusted, missed = marked(name, n, runs, 2)
@@ -82,8 +82,8 @@ def test_the_largest_draws_alone_would_not_do():
     """The check above can fail: by an index of the ten largest and 30 draws that carry the variance, those of z^2 are
     trusted that lack large ones."""
     rng, n, runs = np.random.default_rng(3), 1000, 4000
-    law, truth = LAWS["score of z^2"]
-    x = law(rng, (n, runs))
+    distribution, truth = DISTRIBUTIONS["score of z^2"]
+    x = distribution(rng, (n, runs))
     s = Squares.of((n / (n - 1)) ** 2 * (x - x.mean(axis=0)) ** 2)
     top = s.top[-11:]
     sure = (1 / np.mean(np.log(top[1:] / top[0]), axis=0) > 2) & (s.effective >= CARRIED / 2)

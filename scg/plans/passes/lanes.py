@@ -141,7 +141,7 @@ def is_foreign(members: Sequence[Op]) -> bool:
     """Whether this may run the code of others, which runs on the caller's thread, as it does without a plan."""
     op = members[0]
     return len(members) == 1 and (
-        is_plain(op) or op.rule is draw or op.rule is noise and type(op.statics["law"]) is not Normal
+        is_plain(op) or op.rule is draw or op.rule is noise and type(op.statics["distribution"]) is not Normal
     )
 
 

@@ -252,7 +252,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             [-1.0, 2.0],
             scores.FixedEnds(),
             rules.Reparameterized(),
-            "the score function of a uniform law misses what its ends contribute: (1/3, -1/3) for (0, 1)",
+            "the score function of a uniform distribution misses what its ends contribute: (1/3, -1/3) for (0, 1)",
             "",
         ),
         (
@@ -308,7 +308,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _THREE,
             away.Proposed(2, "left out"),
             away.Proposed(2, "right"),
-            "values come from another law than the one whose mean is wanted, and nothing makes up for it",
+            "values come from another distribution than the one whose mean is wanted, and nothing makes up for it",
             "",
         ),
         (
@@ -437,8 +437,8 @@ def _nested(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
     return _square(x) + 2 * y
 
 
-def _squared_loc(law: Any) -> Any:
-    return law.loc**2
+def _squared_loc(distribution: Any) -> Any:
+    return distribution.loc**2
 
 
 def _upstream(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:

@@ -35,7 +35,7 @@ class Straight(Estimator):
 class Warm(Estimator):
     """sigmoid((l + logit u) / temperature) in place of a coin: what is differentiated is the mean of another cost."""
 
-    keeps_law = False
+    keeps_distribution = False
 
     def __init__(self, temperature: float):
         self.temperature = temperature
@@ -95,8 +95,8 @@ class Proposed(Estimator):
             return None
         atoms, p = listed(down)
         q = 1 / len(atoms)
-        law = Categorical(probs=np.full((self.samples, *down.shape, len(atoms)), q))
-        chosen = own(down, placed(down, law))
+        distribution = Categorical(probs=np.full((self.samples, *down.shape, len(atoms)), q))
+        chosen = own(down, placed(down, distribution))
         f = down.one_by_one(values_at(atoms, chosen, down))
         taken = np.take_along_axis(p, chosen, axis=0)
         held = own(down, taken)
@@ -109,14 +109,14 @@ class Proposed(Estimator):
 
 @final
 class UnscaledMeasure(Estimator):
-    """(F(loc + scale w) - F(loc - scale w)) / sqrt(2 pi) for the loc of a normal law: 1/scale is missing."""
+    """(F(loc + scale w) - F(loc - scale w)) / sqrt(2 pi) for the loc of a normal distribution: 1/scale is missing."""
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        law: Any = down.distribution
-        loc = np.broadcast_to(law.loc, down.shape)
-        w = own(down, law.scale) * own(down, noise_node(RAYLEIGH, down.rng, down.shape, down.node.dtype))
+        distribution: Any = down.distribution
+        loc = np.broadcast_to(distribution.loc, down.shape)
+        w = own(down, distribution.scale) * own(down, noise_node(RAYLEIGH, down.rng, down.shape, down.node.dtype))
         f = down.one_by_one(np.stack([own(down, loc) + w, own(down, loc) - w]))
         return np.sum(first_order(loc, (f[0] - f[1]) / math.sqrt(2 * math.pi)))
 
@@ -207,10 +207,10 @@ class Reweighted(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        law: Any = down.distribution
+        distribution: Any = down.distribution
         z = own(down, down.node)
-        log_q = law.log_prob(stop_gradient(down.node))
+        log_q = distribution.log_prob(stop_gradient(down.node))
         w = softmax(self.log_p(z) - own(down, log_q), axis=-1)
         _, slope = down.sloped(z[None])  # W_k d log w_k / dz_k
-        moved = np.sum(first_order(np.broadcast_to(law.loc, down.shape), slope[0] * w ** (self.power - 1)))
+        moved = np.sum(first_order(np.broadcast_to(distribution.loc, down.shape), slope[0] * w ** (self.power - 1)))
         return moved + np.sum(first_order(log_q, w)) if self.dropped else moved

@@ -1,2 +1,2 @@
-"""Strategies of Hypothesis that draw what laws are held against; they need ``pip install 'scg[test]'``, and nothing
-else of scg does."""
+"""Strategies of Hypothesis that draw programs, graphs and parameters for property tests; they need ``pip install
+'scg[test]'``, and nothing else of scg does."""

@@ -64,9 +64,9 @@ def valid(
     as they are."""
     chosen = {}
     for name, node in graph.stochastic.items():
-        law = node.statics["site"].distribution
-        if any(type(p) is Node for p in law.parameters.values()):
-            texts = accepting(law, candidates(unbiased) if estimators is None else estimators)
+        distribution = node.statics["site"].distribution
+        if any(type(p) is Node for p in distribution.parameters.values()):
+            texts = accepting(distribution, candidates(unbiased) if estimators is None else estimators)
             chosen[name] = [text for text in texts if works(graph, {name: instance(text)}, order)]
     return chosen
 
@@ -95,12 +95,12 @@ def works(graph: Graph, binding: Mapping[str, Estimator], order: int = 1) -> boo
     return True
 
 
-def accepting(law: Any, texts: Sequence[str]) -> list[str]:
-    """Those of some estimators whose ``check`` passes a law."""
+def accepting(distribution: Any, texts: Sequence[str]) -> list[str]:
+    """Those of some estimators whose ``check`` passes a distribution."""
     found = []
     for text in texts:
         try:
-            instance(text).check(law, "")
+            instance(text).check(distribution, "")
             found.append(text)
         except ScgError:
             continue

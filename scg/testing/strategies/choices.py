@@ -116,7 +116,7 @@ def size_of(*shapes: tuple[int, ...]) -> float:
 
 
 def _norm(x: np.ndarray) -> float:
-    """A whole number that bounds the row sums, so the spectral norm of a symmetric x."""
+    """An integer that bounds the row sums, so the spectral norm of a symmetric x."""
     rows = max(np.max(np.sum(np.abs(x), -1)), np.max(np.sum(np.abs(x), -2)))
     return float(np.ceil(rows))
 

@@ -1,4 +1,4 @@
-"""The families of laws of which drawn graphs are made, and the estimators that each accepts."""
+"""The families of distributions of which drawn graphs are made, and the estimators that each accepts."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ from scg.testing.strategies.bindings import accepting, candidates, names
 
 @dataclass(frozen=True)
 class Family:
-    """A family of laws by the text of one, with ``E`` for an expression of its parameter."""
+    """A family of distributions by the text of one, with ``E`` for an expression of its parameter."""
 
     text: str
     size: int = 0  # the number of values; 0: not finite
@@ -25,12 +25,12 @@ class Family:
     moving: bool = False  # no score function
 
     def example(self) -> Any:
-        """A law of the family, of nodes."""
+        """A distribution of the family, of nodes."""
         e = parameter(np.full((self.k,) if self.k else (2,) if "Independent" in self.text else (), 0.5))
         return eval(self.of("e"), {**names(), "e": e})
 
     def of(self, parameter: str) -> str:
-        """The text of the law with that parameter."""
+        """The text of the distribution with that parameter."""
         return re.sub(r"\bE\b", lambda found: parameter, self.text)
 
 

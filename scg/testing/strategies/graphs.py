@@ -57,11 +57,11 @@ def graphs(
     From one to ``nodes`` draws, some with parameters that depend on earlier ones, with batch and sample axes, and a
     cost of a few parts: sums, means and products of slices, picks, reductions and contractions of draws and parameters,
     which are nested dicts and lists. Not every draw need reach the cost. ``finite``: of finitely many values, at most
-    ``outcomes`` jointly; else continuous and endless laws come as well. ``branches``: the cost may have an ``if`` on a
-    draw, at which a replay raises GuardError. ``order`` 2: estimators that have second derivatives. ``estimators``:
-    texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters and constants.
-    ``nested``: the cost is made of the value and of the gradient of a cost with draws of its own, of which some are
-    made before: sums, products, and what is not linear in them.
+    ``outcomes`` jointly; else continuous and endless distributions come as well. ``branches``: the cost may have an
+    ``if`` on a draw, at which a replay raises GuardError. ``order`` 2: estimators that have second derivatives.
+    ``estimators``: texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters
+    and constants. ``nested``: the cost is made of the value and of the gradient of a cost with draws of its own, of
+    which some are made before: sums, products, and what is not linear in them.
 
     A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are
     part of what is drawn, so a verdict on it is a function of the graph and of a seed.
@@ -184,11 +184,11 @@ def _graphs(
         bound = plain
     try:
         return DrawnGraph(program(list(bound)))
-    except _OVERFLOWS:  # a draw of a law with long tails, in the exponent of a parameter
+    except _OVERFLOWS:  # a draw of a distribution with long tails, in the exponent of a parameter
         reject()
 
 
-# of laws, of Python, of NumPy, and of its generators
+# of distributions, of Python, of NumPy, and of its generators
 _OVERFLOWS = (ScgError, ArithmeticError, RuntimeWarning, ValueError)
 
 
@@ -246,7 +246,7 @@ def _views(w: _Writer, name: str, shape: Shape, family: Family) -> list[Expr]:
             Expr(f"np.where({name} == 1, {w.number(1.5)}, {w.number(-0.5)})", shape),
             Expr(f"scg.parameter({rows})[{name}]", (*shape, 2)),
         ]
-        if w.dtype == float:  # with whole numbers only that stays what it is
+        if w.dtype == float:  # with integers only that stays what it is
             views.insert(1, Expr(f"(0.5 * {name})", shape))
         views += [
             Expr(f"{leaf.text}[{name}]", shape)
@@ -345,7 +345,7 @@ def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
         total = f"{total} {op}{part}" if op != "* " else f"({total}) * {part}"
     whole = [d.name for d in w.drawn if d.views[0].text.startswith("scg.parameter")]
     if whole and w.dtype == float:
-        total += w.one("", f" + np.sum({whole[-1]})")  # of whole numbers
+        total += w.one("", f" + np.sum({whole[-1]})")  # of integers
     if branches and w.one(True, False):
         name = w.of(w.drawn)
         scalar = name.name if not name.shape and name.views[0].shape == () else f"np.sum({name.name})"

@@ -1,4 +1,5 @@
-"""The catalogue: for every differentiable name, calls of it that the laws in ``test_laws.py`` are held against."""
+"""The catalogue: for every differentiable name, calls of it that the laws in ``test_laws.py`` are
+held against."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-"""Parameters of laws, from the constraints that these declare: every class with ``constraints`` has a strategy, from
-the package or not."""
+"""Parameters of distributions, from the constraints that these declare: every class with ``constraints`` has a
+strategy, from the package or not."""
 
 import dataclasses
 import functools
@@ -33,8 +33,9 @@ _LINE = (0.0, *(sign * size for size in (1.0, 0.5, 2.0, 0.25, 3.0, 0.125, 1.5, 0
 _RAY = (1.0, 2.0, 0.5, 3.0, 1.5, 0.75, 4.0, 0.25)
 _PART = (0.5, 0.25, 0.75, 0.125, 0.875, 0.375, 0.625)
 _NEAR = 2.0**-6
-_LAWS = (dist.Normal, dist.Gumbel, dist.Logistic)  # on the whole line and continuous, so that any map applies to them
-# which no such law reaches so far out that it is rounded to an end of its range
+# on the whole line and continuous, so that any map applies to them
+_DISTRIBUTIONS = (dist.Normal, dist.Gumbel, dist.Logistic)
+# which no such distribution reaches so far out that it is rounded to an end of its range
 _MAPS = (dist.Exp, dist.Affine, dist.Softplus)
 
 
@@ -46,15 +47,15 @@ def parameters_of(
     dtype: Any = float,
     edges: bool = True,
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Valid parameters by name, so that ``distribution(**parameters)`` is a law: for any class of distributions (or
-    bijections).
+    """Valid parameters by name, so that ``distribution(**parameters)`` is a distribution: for any class of
+    distributions (or bijections).
 
     ``shape`` is the batch shape (None: some of up to two axes), which the parameters broadcast to, not all of them
     having all its axes; ``size`` the length of an event's axes where events are vectors (None: 2 or 3). Parameters are
-    arrays of ``dtype``; a field that is no parameter is drawn as a whole number, and a law that the class is made of as
-    a law. Where the class takes one of several parameters (``probs`` or ``logits``) each choice comes. Numbers are
-    round, of a size near 1; with ``edges`` some lie at a closed end of their set, an infinite one too, or close by an
-    open one. Parameters that the class ties to each other (low < high) are put in order.
+    arrays of ``dtype``; a field that is no parameter is drawn as an integer, and a distribution that the class is made
+    of as a distribution. Where the class takes one of several parameters (``probs`` or ``logits``) each choice comes.
+    Numbers are round, of a size near 1; with ``edges`` some lie at a closed end of their set, an infinite one too, or
+    close by an open one. Parameters that the class ties to each other (low < high) are put in order.
 
     Raises ScgTypeError for what is no such class, ScgValueError for a class that refuses whatever its constraints
     allow.
@@ -87,8 +88,8 @@ def distributions(
     dtype: Any = float,
     edges: bool = True,
 ) -> st.SearchStrategy[Any]:
-    """Laws of some classes, with the parameters that ``parameters_of`` draws; of all that the package exports where
-    none is named."""
+    """Distributions of some classes, with the parameters that ``parameters_of`` draws; of all that the package exports
+    where none is named."""
     chosen = classes or exported()
     return st.one_of(
         [
@@ -178,7 +179,7 @@ def _normalised(constraint: Constraint, w: Any, dtype: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """One way to make a law: which parameters are given, which fields are whole numbers, and of what kind its parts
+    """One way to make a distribution: which parameters are given, which fields are integers, and of what kind its parts
     are."""
 
     parameters: tuple[str, ...]
@@ -289,7 +290,7 @@ def _drawn(
         parameters[name] = draw(st.integers(1, 4))
     for name, kind in form.parts:
         if kind is Distribution:
-            parameters[name] = draw(distributions(*_LAWS, shape=(*batch, n), dtype=dtype, edges=False))
+            parameters[name] = draw(distributions(*_DISTRIBUTIONS, shape=(*batch, n), dtype=dtype, edges=False))
         else:
             parameters[name] = draw(st.one_of([_instances(c, dtype, edges) for c in _MAPS]))
     for k, name in enumerate(form.parameters):
