@@ -21,8 +21,8 @@ import scipy.special as sp
 
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.exact.breaks import is_break, sides
 from scg.exact.leaf import Leaf
+from scg.stochastic.sides import is_break, sides
 
 _POINTS = 10
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_POINTS)
@@ -385,7 +385,7 @@ class Panels:
         nodes = [n for n in self.watched if tables[n.id].any()]
         places: dict[int, list[float]] = {e: [] for e in grid}
         for choice in self.choices[:2]:
-            _, _, values = self._run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes)
+            _, _, values = self._run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False)
             wanted = []
             for k, n in enumerate(nodes):
                 single = tables[n.id].sum(axis=1) == 1
