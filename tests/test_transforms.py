@@ -595,7 +595,9 @@ def test_a_node_of_a_run_that_is_over_does_not_enter_another_run(first, second):
     step."""
     loss, x = running_mean({}), np.array([1.0, 2.0, 4.0])
     RUNS[first](loss)(x)
-    with pytest.raises(ScgValueError, match=r"made at .*test_calculus.py:\d+, in loss, belongs to a run that is over"):
+    with pytest.raises(
+        ScgValueError, match=r"made at .*test_transforms.py:\d+, in loss, belongs to a run that is over"
+    ):
         scg.trace(loss, x) if second == "trace" else RUNS[second](loss)(x)
 
 

@@ -10,7 +10,7 @@ import pytest
 import scg
 from scg import distributions as dist
 from scg.errors import ScgTypeError, ScgValueError
-from tests.stochastic.test_graph import THETA, model
+from tests.support.graphs import THETA, model
 
 RNG = np.random.default_rng
 X = np.array([1.5, -0.3, 0.8])

@@ -524,7 +524,7 @@ REFUSED = [
 def test_bad_parameters_and_invalid_rules_are_refused(make, message):
     with pytest.raises(scg.ScgError, match=message) as caught:
         make()
-    assert "test_distributions_continuous.py" in str(caught.value)
+    assert "test_continuous.py" in str(caught.value)
 
 
 def test_support_that_moves_only_with_constants_is_fixed():

@@ -2,11 +2,9 @@
 
 import bz2
 import gzip
-import importlib.util
 import io
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,32 +14,11 @@ from hypothesis.extra import numpy as hnp
 
 from examples import digits
 from examples.digits import DataError
-
-DATA = Path(digits.__file__).with_name("data")
-WRITERS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
-
-
-def script(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-rebuild = script(DATA / "rebuild.py")
+from tests.support.examples import DATA, WRITERS, rebuild, write
 
 
 def images(n=10, shape=(4, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
-
-
-def write(directory, suffix="", **files):
-    """Files in IDX format: train_images=array, t10k_labels=array, ..."""
-    for name, array in files.items():
-        part, kind = name.split("_")
-        path = Path(directory) / f"{part}-{kind}-idx{array.ndim}-ubyte{suffix}"
-        path.write_bytes(WRITERS[suffix](rebuild.idx(array)))
-    return directory
 
 
 def test_the_embedded_digits_are_four_thousand_and_one_thousand_of_each_class_alike():

@@ -16,13 +16,13 @@ from scg import checkpoint
 from scg import distributions as dist
 from scg.core.tree import leaves, map_leaves
 from scg.stochastic.estimator import Estimator
-from tests.examples.test_runs import data, outcome, told  # noqa: F401 - data is a fixture
+from tests.support.examples import outcome, told
 
 SMALL = ["--latents", "4", "--hidden", "5", "--batch", "20", "--replicates", "3", "--evaluate", "200"]
 RELAXED = {"gumbel", "gumbel+hard", "st", "reinmax"}
 
 
-def run(data, out, *more):  # noqa: F811
+def run(data, out, *more):
     return example.main(["--data", data, "--out", str(out), *SMALL, *map(str, more)])
 
 
@@ -149,7 +149,7 @@ def test_unbiased_rules_agree_with_the_sum_over_all_latents(name):
 
 
 @pytest.mark.parametrize("name", example.RULES)
-def test_every_rule_trains_by_name(name, data, tmp_path):  # noqa: F811
+def test_every_rule_trains_by_name(name, data, tmp_path):
     assert run(data, tmp_path, "--epochs", 3, "--estimator", name, "--learning-rate", 0.02) == 0
     history = outcome(tmp_path)[0]
     assert history[-1]["test"] > history[0]["test"] - 0.2 and (history[0]["gradient variance"] > 0) == (name != "exact")
@@ -161,7 +161,7 @@ def test_every_rule_trains_by_name(name, data, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", example.LEARNING)
-def test_what_a_rule_has_learned_comes_back_bit_for_bit(name, data, tmp_path):  # noqa: F811
+def test_what_a_rule_has_learned_comes_back_bit_for_bit(name, data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 4, "--estimator", name) == 0
     for epochs in (1, 3, 4):
         assert run(data, tmp_path / "parts", "--epochs", epochs, "--estimator", name, "--resume") == 0
@@ -282,7 +282,7 @@ def test_another_state_is_refused():
         (["--binarise", "none"], ["black and white", "dynamic"]),
     ],
 )
-def test_what_is_not_feasible_is_told(more, words, data, tmp_path, capsys):  # noqa: F811
+def test_what_is_not_feasible_is_told(more, words, data, tmp_path, capsys):
     told(capsys, run(data, tmp_path / "out", *more), *words)
     assert not (tmp_path / "out").exists()
 

@@ -14,7 +14,7 @@ from scg import distributions as dist
 from scg import objectives
 from scg.core.tree import leaves, map_leaves
 from scg.stochastic.estimator import Estimator
-from tests.examples.test_runs import backward, forward
+from tests.support.examples import backward, forward
 
 
 def arrays(tree):

@@ -17,9 +17,7 @@ from benchmarks.peers import parity
 from examples import autoencoder, discrete_vae, iwae, ppca, sequence, vae
 from scg import checkpoint
 from scg.core.tree import leaves
-from tests.examples.test_data import rebuild
-from tests.examples.test_runs import data, outcome, told  # noqa: F401 - data is a fixture
-from tests.examples.test_trainer import damages
+from tests.support.examples import damages, outcome, rebuild, told
 
 ROOT = Path(examples.__file__).parents[1]
 ALL = {
@@ -60,14 +58,14 @@ RUNS = {
 }
 
 
-def run(name, data, out, *more):  # noqa: F811
+def run(name, data, out, *more):
     return ALL[name].main(["--data", data, "--out", str(out), *RUNS[name], *map(str, more)])
 
 
 # kill -9
 
 
-def killed_and_resumed(name, data, tmp_path, times, epochs, kills=1):  # noqa: F811
+def killed_and_resumed(name, data, tmp_path, times, epochs, kills=1):
     """How many of ``times`` runs were killed at some moment; each must end in the bits of the one that was left
     alone."""
     assert run(name, data, tmp_path / "whole", "--epochs", epochs) == 0
@@ -102,13 +100,13 @@ def killed_and_resumed(name, data, tmp_path, times, epochs, kills=1):  # noqa: F
     return killed
 
 
-def test_what_learns_goes_on_bit_for_bit_after_kills(data, tmp_path):  # noqa: F811
+def test_what_learns_goes_on_bit_for_bit_after_kills(data, tmp_path):
     assert killed_and_resumed("discrete_vae", data, tmp_path, 2, 120)  # over a second: kills come within 0.4 s
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name, epochs", [("discrete_vae", 40), ("sequence", 25)])
-def test_killed_at_fifty_random_moments_what_learns_ends_in_the_same_bits(name, epochs, data, tmp_path):  # noqa: F811
+def test_killed_at_fifty_random_moments_what_learns_ends_in_the_same_bits(name, epochs, data, tmp_path):
     killed = killed_and_resumed(name, data, tmp_path, 50, epochs)
     print(f"{name}: {killed} of 50 runs killed")
     assert killed >= 40
@@ -117,7 +115,7 @@ def test_killed_at_fifty_random_moments_what_learns_ends_in_the_same_bits(name, 
 # checkpoints
 
 
-def damaged(name, data, tmp_path, capsys, trials):  # noqa: F811
+def damaged(name, data, tmp_path, capsys, trials):
     """Bits flipped and ends cut off: each a line that names the file, and nothing loaded or written."""
     assert run(name, data, tmp_path, "--epochs", 1) == 0
     path = tmp_path / "checkpoint.npz"
@@ -133,17 +131,17 @@ def damaged(name, data, tmp_path, capsys, trials):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_damaged_checkpoints_with_what_was_learned_are_refused(name, data, tmp_path, capsys):  # noqa: F811
+def test_damaged_checkpoints_with_what_was_learned_are_refused(name, data, tmp_path, capsys):
     damaged(name, data, tmp_path, capsys, 40)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
-def test_a_thousand_damaged_checkpoints_with_what_was_learned_are_refused(name, data, tmp_path, capsys):  # noqa: F811
+def test_a_thousand_damaged_checkpoints_with_what_was_learned_are_refused(name, data, tmp_path, capsys):
     damaged(name, data, tmp_path, capsys, 1000)
 
 
-def test_a_checkpoint_of_another_rule_is_refused(data, tmp_path, capsys):  # noqa: F811
+def test_a_checkpoint_of_another_rule_is_refused(data, tmp_path, capsys):
     assert run("discrete_vae", data, tmp_path, "--epochs", 1) == 0
     with pytest.raises(SystemExit):
         run("discrete_vae", data, tmp_path, "--resume", "--estimator", "relax")
@@ -200,7 +198,7 @@ sys.exit({name}.main({argv!r}))
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_full_disk_leaves_the_last_checkpoint(name, data, tmp_path):  # noqa: F811
+def test_a_full_disk_leaves_the_last_checkpoint(name, data, tmp_path):
     assert run(name, data, tmp_path, "--epochs", 1) == 0
     kept = outcome(tmp_path)
     argv = ["--resume", "--epochs", "3", "--out", str(tmp_path)]
@@ -229,7 +227,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(name, data, tmp_path):  # noqa: 
 
 
 @pytest.mark.parametrize("name, made", [("discrete_vae", "DiscreteVAE"), ("sequence", "Switching")])
-def test_a_nan_names_its_operation_and_leaves_the_last_checkpoint(name, made, data, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_a_nan_names_its_operation_and_leaves_the_last_checkpoint(name, made, data, tmp_path, capsys, monkeypatch):
     class Broken(getattr(ALL[name], made)):
         """Adam takes the fuse down by the learning rate in each step, and through zero in the fourth: three make an
         epoch."""

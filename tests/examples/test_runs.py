@@ -17,58 +17,16 @@ import pytest
 import examples
 import scg
 from examples import __main__ as listing
-from examples import digits, training, vae
+from examples import training, vae
 from scg import checkpoint
 from scg import distributions as dist
 from scg.core.tree import leaves, map_leaves
-from tests.examples.test_data import rebuild, write
+from tests.support.examples import SMALL, Mean, backward, black_and_white, forward, outcome, rebuild, run, told, write
 
 ROOT = Path(examples.__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Sixty bars of 6 x 5 pixels, lying or standing, and twelve more."""
-    rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 10, (72, 6, 5), dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        (picture if i % 2 else picture.T)[i % 5] += 240
-    return str(write(tmp_path_factory.mktemp("bars"), train_images=pictures[:60], t10k_images=pictures[60:]))
-
-
-SMALL = ["--hidden", "8", "6", "--latents", "2", "--batch", "20"]
-
-
-def run(data, out, *more):
-    return vae.main(["--data", data, "--out", str(out), *SMALL, *map(str, more)])
-
-
-def outcome(out):
-    """What a run leaves, without the times that it took."""
-    tree = checkpoint.load(Path(out) / "checkpoint.npz")
-    history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in json.loads(tree["history"])]
-    metrics = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-    assert [{k: v for k, v in entry.items() if k != "seconds"} for entry in metrics] == history
-    arrays = {path: x.tobytes() for path, x in leaves(tree) if isinstance(x, np.ndarray)}
-    return history, arrays, tree["rng"].bit_generator.state
-
-
 # the model
-
-
-def forward(layers, h):
-    steps = [h]
-    for weight, bias in layers[:-1]:
-        steps.append(np.tanh(steps[-1] @ weight + bias))
-    return steps, steps[-1] @ layers[-1][0] + layers[-1][1]
-
-
-def backward(layers, steps, d):
-    found = []
-    for k in reversed(range(len(layers))):
-        found.append((steps[k].T @ d, d.sum(axis=0)))
-        d = (d @ layers[k][0].T) * (1 - steps[k] ** 2 if k else 1)
-    return found[::-1], d
 
 
 def hand_written(params, x, noise):
@@ -154,23 +112,6 @@ def test_pixels_are_black_with_probability_exactly_their_intensity():
         p = pixel / 255
         assert x.dtype == np.float32 and set(np.unique(x)) <= {0, 1}
         assert abs(x.mean() - p) <= 5 * np.sqrt(p * (1 - p) / n)
-
-
-class Mean(training.Model):
-    """Squared distance to one point: no noise, so that minibatches can be added up."""
-
-    def initial(self, pixels, rng):
-        return {"point": np.full(pixels.shape[1], 0.25, np.float32)}
-
-    def bound(self, params, x, rng):
-        return -np.sum((x - params["point"]) ** 2, axis=-1)
-
-    report = figures = None
-
-
-def black_and_white(seed=0):
-    pixels = 255 * np.random.default_rng(seed).integers(0, 2, (60, 3, 2), dtype=np.uint8)
-    return digits.Images("black and white", pixels, pixels[:5])
 
 
 def test_the_minibatches_of_an_epoch_add_up_to_the_sum_over_all_images():
@@ -295,12 +236,6 @@ def test_ctrl_c_and_kill_say_how_to_go_on(data, tmp_path, number):
 
 
 # refusals
-
-
-def told(capsys, status, *words):
-    assert status == 1
-    err = capsys.readouterr().err
-    assert err.startswith("error: ") and all(word in err for word in words), err
 
 
 def test_a_damaged_checkpoint_is_told(data, tmp_path, capsys):

@@ -13,12 +13,12 @@ from scg import distributions as dist
 from scg import nn
 from scg.core.tree import leaves, map_leaves
 from scg.special import log_softmax, logsumexp
-from tests.examples.test_runs import data, outcome, told  # noqa: F401 - data is a fixture
+from tests.support.examples import outcome, told
 
 SMALL = ["--regimes", "3", "--state", "1", "--hidden", "5", "--batch", "20", "--replicates", "2", "--evaluate", "30"]
 
 
-def run(data, out, *more):  # noqa: F811
+def run(data, out, *more):
     return example.main(["--data", data, "--out", str(out), *SMALL, *map(str, more)])
 
 
@@ -248,7 +248,7 @@ def test_unbiased_rules_agree_with_enumeration(name):
 
 
 @pytest.mark.parametrize("name", example.RULES)
-def test_every_rule_trains_by_name(name, data, tmp_path):  # noqa: F811
+def test_every_rule_trains_by_name(name, data, tmp_path):
     state = int(name in ("score", "marginal", "st"))
     assert run(data, tmp_path, "--epochs", 2, "--estimator", name, "--state", state) == 0
     history = outcome(tmp_path)[0]
@@ -265,7 +265,7 @@ def test_every_rule_trains_by_name(name, data, tmp_path):  # noqa: F811
     assert result["variance with the cost-to-go"] > 0 and result["variance with the total cost"] > 0
 
 
-def test_baselines_of_all_rows_come_back_bit_for_bit(data, tmp_path):  # noqa: F811
+def test_baselines_of_all_rows_come_back_bit_for_bit(data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 3) == 0
     for epochs in (1, 3):
         assert run(data, tmp_path / "parts", "--epochs", epochs, "--resume") == 0
@@ -300,6 +300,6 @@ def test_paths_are_draws_of_the_guide():
         (["--binarise", "none"], ["black and white"]),
     ],
 )
-def test_what_does_not_fit_is_told(more, words, data, tmp_path, capsys):  # noqa: F811
+def test_what_does_not_fit_is_told(more, words, data, tmp_path, capsys):
     told(capsys, run(data, tmp_path / "out", *more), *words)
     assert not (tmp_path / "out").exists()

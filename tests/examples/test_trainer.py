@@ -19,14 +19,7 @@ import scg
 from examples import autoencoder, compare, digits, iwae, plots, ppca, training, vae
 from scg import checkpoint
 from scg.core.tree import leaves
-from tests.examples.test_runs import (
-    SMALL,
-    Mean,
-    black_and_white,
-    outcome,
-    run,
-    told,
-)
+from tests.support.examples import SMALL, Mean, black_and_white, damages, outcome, run, told
 
 ROOT = Path(examples.__file__).parents[1]
 
@@ -348,18 +341,6 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
 
 
 # damaged checkpoints and killed runs
-
-
-def damages(whole, trials, rng):
-    """Contents with a bit flipped or the end cut off, in turn."""
-    for trial in range(trials):
-        content = bytearray(whole)
-        at = int(rng.integers(len(content)))
-        if trial % 2:
-            del content[at:]
-        else:
-            content[at] ^= 1 << int(rng.integers(8))
-        yield content
 
 
 def damaged(data, tmp_path, capsys, trials):

@@ -13,9 +13,7 @@ from scg import distributions as dist
 from scg import optim
 from scg.core.tree import leaves, map_leaves
 from scg.errors import GuardError, PlanError, ScgError, ScgValueError
-from tests.plans.test_catalogue import agree
-from tests.plans.test_compile import both
-from tests.plans.test_steps import autoencoder
+from tests.support.compiled import agree, autoencoder, both
 
 # the cache
 

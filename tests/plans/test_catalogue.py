@@ -13,6 +13,7 @@ from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import ScgError
 from tests.support.cases import all_cases
+from tests.support.compiled import agree
 
 EPS = float(np.finfo(float).eps)
 BY_MODULE = defaultdict(list)
@@ -39,24 +40,6 @@ def _cost(case, weights):
         return total + 0 * sum(np.sum(x) for x in operands)
 
     return cost
-
-
-def agree(got, expected, what, ulps=2**10, least=0.0):
-    """Equal structure, shapes and dtypes; values to ``ulps`` units of rounding at the largest of each array (at
-    ``least``, where that is more)."""
-    pairs = list(zip(leaves(got), leaves(expected), strict=True))
-    for (path, a), (other, b) in pairs:
-        assert path == other, what
-        a, b = np.asarray(a), np.asarray(b)
-        assert (a.dtype, a.shape) == (
-            b.dtype,
-            b.shape,
-        ), f"{what}{path}: {a.dtype}{a.shape}, expected {b.dtype}{b.shape}"
-        if b.dtype.kind not in "fc":
-            np.testing.assert_array_equal(a, b, what + path)
-            continue
-        size = np.max(np.abs(b[np.isfinite(b)]), initial=least)
-        np.testing.assert_allclose(a, b, 0, ulps * np.finfo(b.dtype).eps * size, err_msg=what + path)
 
 
 @pytest.mark.parametrize("module", sorted(BY_MODULE))

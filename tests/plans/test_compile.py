@@ -9,20 +9,7 @@ import pytest
 import scg
 from scg import distributions as dist
 from scg.errors import PlanError
-from tests.plans.test_catalogue import agree
-
-NORMAL = dist.Normal(np.float32(0), np.float32(1))
-
-
-def both(fn, compiled, args, kwargs=None, seeds=(1, 2, 3), **tolerance):
-    """Calls of a function and its compiled form from the same generators: equal results, and generators that stand at
-    the same place."""
-    for seed in seeds:
-        first, second = np.random.default_rng(seed), np.random.default_rng(seed)
-        made = args(seed) if callable(args) else args
-        expected = fn(*made, rng=first, **(kwargs or {}))
-        agree(compiled(*made, rng=second, **(kwargs or {})), expected, f"seed {seed}", **tolerance)
-        assert first.bit_generator.state == second.bit_generator.state
+from tests.support.compiled import agree, both
 
 
 def coin_cost(estimator):

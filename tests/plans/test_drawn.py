@@ -7,48 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scg
-from scg.core.tree import map_leaves
-from scg.errors import PlanError, ScgError
 from scg.plans.passes import PASSES
 from scg.testing import graphs, programs
-from tests.plans.test_catalogue import agree
-
-MOVES = (0.0, 1e-3, -2e-3)
-
-
-def moved(args, by):
-    return tuple(
-        [
-            map_leaves(
-                lambda x: (x + by).astype(x.dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x, arg
-            )
-            for arg in args
-        ]
-    )
-
-
-def outcome(fn, *args, **kwargs):
-    """What a call returns, or its error."""
-    try:
-        with np.errstate(all="ignore"):
-            return fn(*args, **kwargs)
-    except (ScgError, ArithmeticError, ValueError) as error:  # the last of NumPy's generators, where a rate overflows
-        return error
-
-
-def is_kept(plain, compiled, args, ulps, rngs=None, least=0.0):
-    for k, by in enumerate(MOVES):
-        first, second = ({"rng": np.random.default_rng(k)} if rngs else {} for _ in range(2))
-        found = outcome(compiled, *moved(args, by), **second)
-        if isinstance(found, PlanError) and "learns" in str(found):
-            return  # what it learned would be in the next call's result
-        expected = outcome(plain, *moved(args, by), **first)
-        if isinstance(expected, Exception) or isinstance(found, Exception):
-            assert type(found) is type(expected), f"call {k}: {found!r}, expected {expected!r}"
-            return
-        agree(found, expected, f"call {k}", ulps, least)
-        if rngs:
-            assert first["rng"].bit_generator.state == second["rng"].bit_generator.state
+from tests.support.compiled import is_kept
 
 
 def drawn_program(program):

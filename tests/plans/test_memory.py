@@ -14,7 +14,7 @@ import scg
 from scg import distributions as dist
 from scg import optim
 from scg.errors import NonFiniteError, PlanError
-from tests.plans.test_catalogue import agree
+from tests.support.compiled import agree
 
 
 def _root(x):

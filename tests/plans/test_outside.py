@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import scg
 from scg.errors import PlanError
-from tests.plans.test_catalogue import agree
+from tests.support.compiled import agree
 
 SCALE, TABLE, NAMES = 1.0, {"a": 1.0, "b": [2.0, 3.0]}, ["a"]
 X = np.linspace(-1.0, 1.0, 5)

@@ -15,9 +15,7 @@ from scg.core.tree import leaves
 from scg.plans.crew import BLAS
 from scg.plans.kernels import Generators, _few_rows, kernel
 from scg.plans.passes import PASSES
-from tests.plans.test_catalogue import agree
-from tests.plans.test_compile import NORMAL
-from tests.plans.test_steps import autoencoder
+from tests.support.compiled import PROGRAMS, agree, plans_of
 
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}
 """Passes that leave every rounding as it is."""
@@ -26,46 +24,12 @@ ROUNDED = 0 if BLAS.libraries and BLAS.threads() == 1 or os.cpu_count() == 1 els
 """Units of rounding by which such results may differ: a BLAS of several threads does not add in one order."""
 
 
-def plans_of(compiled):
-    return [plan for plans, _ in compiled._plans.values() for plan in plans]
-
-
 def struck(compiled):
     return {name: count for name, count, _ in plans_of(compiled)[0].report}
 
 
 def operations(compiled):
     return [op.rule.name for op in plans_of(compiled)[0].program.ops]
-
-
-def _softmax_loss(params, x, rng):
-    logits = np.tanh(x @ params["w"]) @ params["v"]
-    return -np.mean(
-        np.sum(scg.special.log_softmax(logits, axis=-1) * (logits > 0), axis=-1)
-        - scg.special.logsumexp(logits, axis=-1)
-    )
-
-
-def _mixed(params, x, rng):
-    z = scg.sample(dist.Normal(x @ params["w"], 1.0), scg.Reparameterized(), rng=rng, shape=(6,))
-    b = scg.sample(dist.Bernoulli(logits=np.mean(z, axis=0)), scg.DisARM(), rng=rng)
-    return np.sum(NORMAL.log_prob(z)) / 100 + np.mean(np.sum(b @ params["v"], axis=-1) ** 2)
-
-
-def programs():
-    rng = np.random.default_rng(0)
-    params, loss, data = autoencoder([64, 64], 8, 70, 9, np.float64)
-    yield "importance bound", loss, params, data(0)
-    params, loss, data = autoencoder([300], 8, 150, 0, np.float64)
-    yield "evidence bound", loss, params, data(0)
-    params, loss, data = autoencoder([30], 8, 40, 5)
-    yield "importance bound, single precision", loss, params, data(0)
-    arrays = {"w": 0.2 * rng.standard_normal((20, 40)), "v": 0.2 * rng.standard_normal((40, 30))}
-    yield "classifier", _softmax_loss, arrays, rng.standard_normal((50, 20))
-    yield "draws", _mixed, arrays, rng.standard_normal((50, 20))
-
-
-PROGRAMS = {name: rest for name, *rest in programs()}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -7,31 +7,10 @@ import numpy as np
 import pytest
 
 import scg
-from scg import distributions as dist
 from scg import optim
 from scg.core.tree import leaves
 from scg.errors import NonFiniteError, PlanError
-from tests.plans.test_catalogue import agree
-from tests.plans.test_compile import NORMAL
-
-
-def autoencoder(sizes, latents, batch, samples, dtype=np.float32):
-    rng = np.random.default_rng(0)
-    params = {
-        "encoder": scg.nn.mlp([30, *sizes, 2 * latents], rng, dtype),
-        "decoder": scg.nn.mlp([latents, *sizes, 30], rng, dtype),
-    }
-
-    def loss(params, x, rng):
-        h = scg.nn.apply(params["encoder"], x)
-        q = dist.Normal(h[:, :latents], np.exp(h[:, latents:]))
-        z = scg.sample(q, scg.Reparameterized(), rng=rng, shape=(samples,) if samples else ())
-        likelihood = np.sum(dist.Bernoulli(logits=scg.nn.apply(params["decoder"], z)).log_prob(x), axis=-1)
-        if not samples:
-            return -np.mean(likelihood - np.sum(dist.kl_divergence(q, NORMAL), axis=-1))
-        return -np.mean(scg.objectives.iwae(likelihood + np.sum(NORMAL.log_prob(z) - q.log_prob(z), axis=-1), axis=0))
-
-    return params, loss, lambda k: (np.random.default_rng(k).random((batch, 30)) < 0.4).astype(dtype)
+from tests.support.compiled import agree, autoencoder
 
 
 @pytest.mark.parametrize("samples", [0, 7])

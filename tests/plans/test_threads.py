@@ -27,10 +27,7 @@ from scg.plans import crew, waiting
 from scg.plans.machine import Machine
 from scg.plans.waiting import Task, awaited
 from scg.testing import graphs, programs
-from tests.plans.test_catalogue import agree
-from tests.plans.test_drawn import is_kept
-from tests.plans.test_passes import PROGRAMS, plans_of
-from tests.plans.test_steps import autoencoder
+from tests.support.compiled import PROGRAMS, agree, autoencoder, is_kept, plans_of
 
 SMALL = {
     "blocks": {"LARGE": 2, "BLOCK": 5},

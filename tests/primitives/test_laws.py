@@ -1,7 +1,6 @@
-"""The laws that every primitive keeps, over the catalogue (``tests/cases``), at drawn points, shapes and memory
+"""The laws that every primitive keeps, over the catalogue (``tests/support/cases``), at drawn points, shapes and memory
 layouts."""
 
-import importlib
 import itertools
 import warnings
 import zlib
@@ -16,6 +15,7 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 import scg
 from scg import replay
 from scg.core import axes
+from scg.core import replay as rerun
 from scg.core.backward import pull
 from scg.core.node import Node, ancestors, parameter
 from scg.core.tree import leaves, rebuild
@@ -24,7 +24,6 @@ from scg.primitives.layout import alias
 from scg.testing import check_gradient
 from tests.support.cases import Case, Domain, all_cases
 
-rerun = importlib.import_module("scg.replay")  # the module: scg.replay is its function
 EPS = float(np.finfo(float).eps)
 BATCH = 3
 

@@ -10,19 +10,10 @@ import scg
 from scg import distributions as dist
 from scg.core.node import Node
 from scg.errors import EstimatorError, GuardError, NotDifferentiable, ScgTypeError, ScgValueError
+from tests.support.graphs import THETA, model
 from tests.support.oracle import expectation
 
 RNG = np.random.default_rng
-
-
-def model(theta, rng):
-    b = scg.sample(dist.Bernoulli(logits=theta["logits"]), scg.ScoreFunction(), rng=rng, name="b")
-    z = scg.sample(dist.Normal(b * theta["loc"], 1.0), scg.Reparameterized(), rng=rng, name="z")
-    scg.sample(dist.Poisson(2.0), scg.ScoreFunction(), rng=rng)
-    return np.mean((z - 0.5) ** 2) + np.sum(b)
-
-
-THETA = {"logits": np.array([0.3, -0.2, 0.9]), "loc": np.array([1.0, 2.0, -1.0])}
 
 
 def test_a_traced_graph_names_its_parts():

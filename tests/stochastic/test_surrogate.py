@@ -323,7 +323,7 @@ def test_a_surrogate_of_any_order_that_would_take_all_memory_is_refused(monkeypa
         return (b - 0.3) ** 2
 
     graph = scg.trace(chain, np.array(0.3), np.random.default_rng(0), 30)
-    monkeypatch.setattr(sys.modules["scg.surrogate"], "MOST", 10**5)
+    monkeypatch.setattr(sys.modules["scg.stochastic.surrogate"], "MOST", 10**5)
     with pytest.raises(EstimatorError, match=r"more than 100,000 numbers: ask for less, graph.surrogate\(order=2\)"):
         graph.surrogate()
     assert graph.surrogate(order=1).value == graph.cost.value

@@ -381,7 +381,7 @@ def test_what_is_wrong_is_said_with_the_name_of_the_row(rows, options, kind, wor
         return
     with pytest.raises(kind, match=words) as caught:
         compare(coins, rows, np.zeros(2), **options)
-    assert isinstance(caught.value, scg.ScgError) and "test_variance.py" in str(caught.value)
+    assert isinstance(caught.value, scg.ScgError) and "test_comparing.py" in str(caught.value)
 
 
 def test_a_row_or_a_directory_that_is_not_there_is_named(tmp_path):

@@ -72,7 +72,7 @@ def test_without_a_generator_nothing_is_sampled():
         lambda: variance.compare(two, {"r": {}}, args=(T,)),
     ):
         with pytest.raises(
-            TypeError, match=r"rng must be np.random.default_rng\(seed\), got nothing .*test_variance_guides.py:"
+            TypeError, match=r"rng must be np.random.default_rng\(seed\), got nothing .*test_guides.py:"
         ):
             call()
 

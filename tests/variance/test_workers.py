@@ -225,7 +225,7 @@ def test_what_cannot_travel_is_named():
     with (
         ThreadPoolExecutor(1) as executor,
         pytest.raises(
-            TypeError, match="row 'r' cannot be sent to the workers.*top level of a module.*test_variance_workers.py:"
+            TypeError, match="row 'r' cannot be sent to the workers.*top level of a module.*test_workers.py:"
         ),
     ):
         run(executor, rows=rows)
@@ -243,7 +243,7 @@ def test_an_error_in_a_worker_has_the_row():
 
     with (
         ProcessPoolExecutor(2) as executor,
-        pytest.raises(ValueError, match=r"row 'r': the cost of replicate \d+ is not finite.*test_variance_workers.py:"),
+        pytest.raises(ValueError, match=r"row 'r': the cost of replicate \d+ is not finite.*test_workers.py:"),
     ):
         run(executor, rare, np.array(0.0), {"r": {}}, replicates=40_000)
 

@@ -1,5 +1,5 @@
 """NumPy's ufuncs. Domains keep away from kinks and jumps, where differences do not converge; see
-``tests/test_special.py`` for these."""
+``tests/primitives/test_special.py`` for these."""
 
 import numpy as np
 
