@@ -278,6 +278,8 @@ def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
         holders = sys.getrefcount(self)
         if holders > _ALONE and type(other) is Node:
             holders -= _uses(self, other)
+        if holders > _ALONE and recorder is not None:
+            holders -= recorder.notes(self)
         if holders > _ALONE or _is_seen(self):
             raise NotDifferentiable(
                 f"node {name} ... would change {self!r}, made at {self.line}, for all who hold it or a view of it, and"

@@ -159,6 +159,10 @@ class Recorder:
                 " new array"
             )
 
+    def notes(self, node: Node) -> int:
+        """How many references to the node are of what is recorded, and none of the function's."""
+        return sum([n is node for n in (*self.made, *[o for choice in self.choices for o in choice.operands])])
+
     def hashed(self, node: Node) -> None:
         """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its
         value."""
@@ -195,8 +199,10 @@ class Recorder:
     def copied(self, copy: Any, original: Any) -> None:
         self.originals[id(copy)] = copy, original
 
-    def held(self, copy: Any) -> Node:
-        return record(HELD, (), {}, copy)
+    def held(self, copy: Any) -> Any:
+        """A leaf that stands for an array of the function's. What a distribution computes for a sample are arrays of its
+        own."""
+        return copy if self._placing else record(HELD, (), {}, copy)
 
     def generator(self, rng: Any) -> np.random.Generator:
         if not isinstance(rng, _Proxy) or rng.recorder is not self:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import scg
 from scg.plans.passes import PASSES
 from scg.testing import graphs, programs
+from scg.testing.strategies.families import ENDLESS, FINITE
 from tests.support.compiled import is_kept
 
 
@@ -45,6 +46,21 @@ def test_programs_without_a_pass(program, name):
 @given(graphs())
 def test_finite_graphs(graph):
     drawn_graph(graph)
+
+
+@pytest.mark.parametrize("family", FINITE + ENDLESS, ids=lambda family: f"{family.text} {family.k or ''}")
+def test_samples_of_every_family_are_planned(family):
+    """By the score function, and where nobody differentiates by the parameters: neither is refused."""
+    estimator = scg.Reparameterized() if family.moving else scg.ScoreFunction()
+
+    def loss(x, y, rng):
+        law = eval(family.of("x"), {"dist": scg.distributions, "scg": scg, "np": np, "x": x})
+        return np.sum(y * scg.sample(law, estimator, rng=rng))
+
+    args = np.full((family.k,) if family.k else (2,) if "Independent" in family.text else (), 0.3), np.float64(1.5)
+    for argnums in (0, 1):
+        plain = scg.value_and_grad(loss, argnums)
+        is_kept(plain, scg.compile(plain), args, 2**12, rngs=True)
 
 
 @settings(max_examples=40)
