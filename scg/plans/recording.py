@@ -200,7 +200,7 @@ class Recorder:
         self.originals[id(copy)] = copy, original
 
     def held(self, copy: Any) -> Any:
-        """A leaf that stands for an array of the function's. What a distribution computes for a sample are arrays of its
+        """A leaf that stands for an array of the function's; arrays with which a distribution computes a sample are its
         own."""
         return copy if self._placing else record(HELD, (), {}, copy)
 
