@@ -1,4 +1,29 @@
-"""Every refusal of scg: a ``ScgError`` and the builtin exception that a Python user expects."""
+"""Every refusal of scg: a ``ScgError`` and the builtin exception that a Python user expects.
+
+Every refusal is an `scg.ScgError`, and also the builtin error that one would expect (`TypeError`, `ValueError`,
+`IndexError`, ...). The message names the operation or the node, says what was needed, what came and what to write,
+and ends with the line of your own code.
+
+```python
+import textwrap
+import numpy as np
+import scg
+
+try:
+    scg.grad(lambda x: 2 * x)(np.ones(3))
+except ValueError as error:
+    print(textwrap.fill(str(error), 100))
+```
+
+```text
+a cost must be a scalar, got shape (3,) from <multiply: [2., 2., 2.], shape (3,), float64>, made at
+model.py:6, in <lambda>: take np.sum or np.mean of it, or use scg.jacobian (model.py:6, in <module>)
+```
+
+Inside `with scg.detect_nan():` the first operation that makes a NaN, forward or backward, raises with its name.
+Parameters and arrays that enter a graph are copied or frozen, so that a gradient never uses values that were changed
+behind its back.
+"""
 
 import os
 import sys

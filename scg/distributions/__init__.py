@@ -1,4 +1,17 @@
-"""Distributions: frozen value objects whose capabilities are types."""
+"""Distributions: frozen value objects whose capabilities are types.
+
+On the real line: `Normal`, `Laplace`, `Logistic`, `Gumbel`, `Cauchy`, `StudentT`; positive: `LogNormal`,
+`Exponential`, `Gamma`, `InverseGamma`, `Chi2`, `Erlang`, `Weibull`, `Gompertz`, `Pareto`, `HalfNormal`; on an
+interval or circle: `Uniform`, `Beta`, `Kumaraswamy`, `LogitNormal`, `TruncatedNormal`, `VonMises`,
+`RelaxedBernoulli`; vectors: `MultivariateNormal`, `Dirichlet`, `Concrete`; discrete: `Bernoulli`, `Categorical`,
+`OneHotCategorical`, `Binomial`, `Geometric`, `Poisson`, `NegativeBinomial`, `Multinomial`, `UniformSubset`; made of
+others: `Independent`, `Mixture`, `Transformed`; limits: `Delta`, `Flat`.
+
+Parameters are NumPy arrays, numbers or nodes and broadcast; a draw has the shape `shape + batch_shape + event_shape`.
+`log_prob` is differentiable in the value and in the parameters; outside the support it is -inf, with gradient zero.
+Parameters are checked when a distribution is made. `dist.kl_divergence(p, q)` gives closed forms where they are
+known.
+"""
 
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.bernoulli import Bernoulli

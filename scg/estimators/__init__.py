@@ -1,4 +1,55 @@
-"""Gradient estimators: one file, one rule, its claims."""
+"""Gradient estimators: how a gradient passes a stochastic node. One file a method: its formula, its claims, its price.
+
+An estimator is declared where the draw is made, and can be replaced by name. All of them are subclasses of one
+`Estimator`, and each file says its formula, its paper and its price.
+
+| estimator | stochastic nodes that it takes | evaluations of the cost | biased |
+| --- | --- | --- | --- |
+| `ScoreFunction(baseline=None, samples=1)` | whose support does not move | `samples` | no |
+| `Reparameterized()` | functions of parameters and noise | 1 | no |
+| `Enumerate(k=None)` | of finitely many values | K, or k + 1 | no |
+| `MeasureValued()` | of distributions with a known weak derivative | 2 for each parameter | no |
+| `ARM()`, `DisARM()` | coins; `DisARM` also one of K | 2 | no |
+| `REBAR(temperature=0.5)`, `RELAX(fn)` | coins | 3; 1 | no |
+| `MuProp()` | real numbers with a mean | 2 | no |
+| `UnorderedSet(k)` | of finitely many values | k | no |
+| `GumbelSoftmax(temperature, hard=False)` | coins, one-hot vectors | 1 | yes |
+| `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
+
+Where a cost mixes the elements of a draw, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
+`REBAR`, `RELAX`, `MuProp` and `MeasureValued` give first derivatives only, and a second one is refused.
+
+Baselines of the score function: `Constant(value)`, `LeaveOneOut()`, `MovingAverage(decay)`, `Optimal(decay)` and
+`Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR` and `RELAX` with an optimizer)
+has a `state`, which `scg.checkpoint` saves.
+
+An estimator on a draw that it is not valid for is refused where it is declared:
+
+```python
+import textwrap
+import numpy as np
+import scg
+from scg import distributions as dist
+
+theta, rng = np.zeros(200), np.random.default_rng(0)
+try:
+    scg.sample(dist.Bernoulli(logits=theta), scg.Reparameterized(), rng=rng, name="b")
+except scg.ScgError as error:
+    print(textwrap.fill(str(error), 110))
+```
+
+```text
+b: Reparameterized needs a reparameterizable distribution, got Bernoulli(logits=float64[200]); use
+ScoreFunction(), DisARM() or Enumerate() (model.py:8, in <module>)
+```
+
+`scg.sample(..., shape=n)` puts n independent draws along a leading axis. `batch = scg.minibatch(n, size, rng=rng)` is
+a uniformly drawn minibatch as a stochastic node, so that the doubly stochastic procedure is part of the graph:
+`batch.rows(data)` are its rows of an array, and `batch.factor * np.sum(...)` over them estimates the sum over all n.
+Numbers that a cost takes from a generator itself (`rng.integers(n)`, `rng.permutation(n)`) are right in `scg.grad`.
+They are no nodes of a traced graph: its `gradients` run the function again for each replicate, and `scg.exact`,
+verdicts and `compare` refuse.
+"""
 
 from scg.estimators.arm import ARM, DisARM
 from scg.estimators.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Optimal

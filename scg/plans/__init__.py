@@ -1,14 +1,60 @@
 """Compiled plans: a recorded run of a function, turned into NumPy calls on preallocated buffers.
 
-recording   one plain run with its arguments as nodes, its draws, its choices by values
-program     what it computed, as operations
-passes      what makes a program shorter
-buffers     which result lives where
-kernels     how an operation runs into a buffer
-machine     bound steps
-waiting     which steps of several threads wait for which
-crew        threads beside the caller's
-compiled    ``scg.compile``: signatures, the cache, what to do where a plan does not hold
+`scg.compile(fn)` is the same function with a plan behind it: NumPy calls on preallocated buffers. Same calls, same
+results from the same draws. `fn` is a cost, a derivative of one, or a whole training step; `optimizer.step(gradient)`
+in it is taken when the gradient is there.
+
+```python
+import numpy as np
+import scg
+from scg import distributions as dist
+
+def loss(params, x, rng):
+    z = scg.sample(dist.Normal(np.tanh(x @ params["w"]), 1.0), scg.Reparameterized(), rng=rng)
+    return np.mean(scg.special.softplus(z) * z)
+
+
+params, rng = {"w": np.zeros((3, 2))}, np.random.default_rng(0)
+optimizer = scg.optim.Adam(params, learning_rate=1e-2)
+
+
+@scg.compile
+def step(params, x, rng):
+    value, gradient = scg.value_and_grad(loss)(params, x, rng=rng)
+    optimizer.step(gradient)
+    return value
+
+
+for _ in range(10):
+    value = step(params, rng.standard_normal((5, 3)), rng)
+```
+
+The first call runs the function once, recorded, and plans; other shapes and dtypes, or an `if` that comes out
+otherwise, record again. Arrays among the arguments are inputs; Python numbers, strings and functions are part of the
+plan (another value is another plan: pass a number that changes as `np.float32(beta)`; `optimizer.learning_rate =
+rate` within the function takes such a number in each call). What the function looks up outside its arguments
+(globals, closures, attributes, entries of dicts and lists, elements of arrays with which NumPy alone computes) is
+compared at each call, in a few microseconds, and another value is another plan; arrays that it gives to operations of
+nodes are read anew. What it does beside computing, such as printing, happens when it is recorded. Generators must be
+arguments. What a plan cannot do again raises `PlanError` with the line: `node.value` read into Python or made into
+text, other values put into arguments or anywhere outside, an error that is caught, Python's `random`, clocks, files,
+a baseline that learns in each run, parameters used after the optimizer's step; `scg.compile(fn, fallback=True)` runs
+it plainly. `step.explain(params, x, rng)` prints the plan: steps, buffers, bytes, what was fused, and what was not
+and why.
+
+With `threadpoolctl` installed (the extras `examples` and `bench` bring it), a plan with enough work runs on as many
+threads as NumPy's OpenBLAS takes (up to four): large products and maps are cut by rows, what does not depend on one
+another runs side by side, and the optimizer's blocks are shared out. Meanwhile the BLAS keeps to one thread;
+afterwards, also after an interrupt, all is as before. A smaller plan keeps to the caller's thread. The same number of
+threads gives the same bits. `scg.compile(fn, threads=1)` keeps to the caller's thread, and is the better choice where
+NumPy's own large products run between the calls: the BLAS's threads then spin on the other cores.
+
+# The rooms
+
+recording   one plain run with its arguments as nodes, its draws, its choices by values program     what it computed,
+as operations passes      what makes a program shorter buffers     which result lives where kernels     how an
+operation runs into a buffer machine     bound steps waiting     which steps of several threads wait for which crew
+threads beside the caller's compiled    ``scg.compile``: signatures, the cache, what to do where a plan does not hold
 """
 
 from scg.plans.compiled import Compiled, compile
