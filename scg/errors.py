@@ -27,13 +27,27 @@ behind its back.
 
 import os
 import sys
+import sysconfig
 from types import CodeType, FrameType
 
 import numpy as np
 import scipy
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_STANDARD = sysconfig.get_path("stdlib") + os.sep
+_INSTALLED = tuple({os.path.join(_STANDARD, name) + os.sep for name in ("site-packages", "dist-packages")})
 _NOT_THE_USERS = (PACKAGE, os.path.dirname(np.__file__) + os.sep, os.path.dirname(scipy.__file__) + os.sep)
+
+
+class _Theirs(dict[str, bool]):
+    def __missing__(self, file: str) -> bool:
+        standard = file.startswith(_STANDARD) and not file.startswith(_INSTALLED) or file.startswith("<frozen ")
+        self[file] = theirs = standard or file.startswith(_NOT_THE_USERS)
+        return theirs
+
+
+NOT_THE_USERS = _Theirs()
+"""By the name of a file: whether it is one of the package, of NumPy, of SciPy or of Python itself."""
 
 
 class ScgError(Exception):
@@ -50,6 +64,10 @@ class ScgValueError(ScgError, ValueError):
 
 class ScgIndexError(ScgError, IndexError):
     """An index outside the axis that it indexes."""
+
+
+class ScgAttributeError(ScgError, AttributeError):
+    """An attribute that nodes do not have, and what to write in its place."""
 
 
 class ScgAxisError(ScgIndexError, ScgValueError):
@@ -96,9 +114,9 @@ def kin(error: Exception) -> type[ScgError] | None:
 
 
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The innermost frame outside the package, NumPy and SciPy: the user's own line."""
+    """The innermost frame outside the package, NumPy, SciPy and Python's own library: the user's own line."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and (frame.f_code.co_filename.startswith(_NOT_THE_USERS) or _is_generated(frame.f_code)):
+    while frame is not None and (NOT_THE_USERS[frame.f_code.co_filename] or _is_generated(frame.f_code)):
         frame = frame.f_back
     return frame
 
@@ -115,8 +133,18 @@ def here() -> str:
 
 
 def place(code: CodeType | str | None, instruction: int) -> str:
-    """``file.py:12, in f`` for a recorded code object and instruction offset."""
+    """``file.py:12, in f`` for a recorded code object and instruction offset; ``Cell In[6], line 12, in f`` in a
+    notebook."""
     if code is None or isinstance(code, str):
         return code or "unknown line"
     line = next((line for start, end, line in code.co_lines() if start <= instruction < end), code.co_firstlineno)
-    return f"{code.co_filename}:{line}, in {code.co_name}"
+    return f"{_cell(code.co_filename) or f'{code.co_filename}:'}{line}, in {code.co_name}"
+
+
+def _cell(file: str) -> str:
+    """``Cell In[6], line `` where IPython, if it runs, compiled the code of a cell under this name."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", None)
+    kind, cell = named and named(file) or ("", "")
+    return f"{kind} {cell}, line " if kind == "Cell" else ""

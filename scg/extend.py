@@ -58,7 +58,7 @@ from scg.extend import Estimator
 
 class Difference(Estimator):
     """d/dt E[f(b)] = dp/dt E[f(1) - f(0)] for a coin b with probability p."""
-    unbiased, requires, instead = True, (dist.Bernoulli,), "ScoreFunction()"
+    unbiased, requires = True, (dist.Bernoulli,)
 
     def expand(self, down):
         if not down.influences:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.core.operands import require_plain
+from scg.core.operands import described, require_plain
 from scg.errors import ScgTypeError, ScgValueError, here
 
 
@@ -47,6 +47,8 @@ def apply(params: Sequence[Any], x: Any, activation: Callable[[Any], Any] = np.t
     """The perceptron's output for ``x`` of shape (..., inputs): affine maps with ``activation`` between them, none
     after the last."""
     require_plain(x, "the input")
+    if not callable(activation):
+        raise ScgTypeError(f"activation must be a function such as np.tanh, got {described((activation,))} ({here()})")
     for i, (weight, bias) in enumerate(params):
         if np.shape(x)[-1:] != weight.shape[:1]:
             raise ScgValueError(

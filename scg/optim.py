@@ -13,7 +13,7 @@ import numpy as np
 
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.node import Node
-from scg.core.operands import require_plain
+from scg.core.operands import described, plain, require_plain
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 
@@ -446,22 +446,40 @@ class Average(_Recorded):
     def __init__(self, params: Any, decay: float):
         unplanned("an average that is made in each call would keep its state in a plan: make it outside")
         self.decay, self.steps = _number("decay", decay, 0, 1), 0
+        for path, value in leaves(params):
+            if plain(value, f"params{path}").dtype.kind != "f":
+                raise ScgTypeError(
+                    f"params{path} must be real floating-point numbers, got {described((value,))} ({here()})"
+                )
         self.params = map_leaves(np.array, params)
 
     def _turn(self) -> Any:
         return nullcontext()
 
     def step(self, params: Any) -> None:
-        """Move the averages towards ``params``."""
+        """Move the averages towards ``params``, of their structure, shapes and dtypes.
+
+        Raises ScgTypeError or ScgValueError where these differ, and NonFiniteError at an infinite or NaN number, in
+        each case before an average has changed.
+        """
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.later(
                 lambda threads, params: self.step(params), (params,), [array for _, array in leaves(self.params)]
             )
             return
+        new = [plain(x, "params") for x in leaves_like(self.params, params, "params")]
+        for (path, a), x in zip(leaves(self.params), new, strict=True):
+            if x.shape != a.shape or x.dtype != a.dtype:
+                raise ScgValueError(
+                    f"params{path} must have the average's shape {a.shape} and dtype {a.dtype}, got {x.shape} and"
+                    f" {x.dtype} ({here()})"
+                )
+            if not np.isfinite(x).all():
+                raise NonFiniteError(f"params{path} is not finite; no average was changed ({here()})")
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for (_, a), x in zip(leaves(self.params), leaves_like(self.params, params, "params"), strict=True):
+        for (_, a), x in zip(leaves(self.params), new, strict=True):
             a += rate * (x - a)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core import axes
+from scg.core.advice import INSTEAD
 from scg.core.ambient import settled
 from scg.core.node import Node, primitive
 from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
@@ -212,3 +213,16 @@ def _axes(axis, ndim):
         return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
     except (np.exceptions.AxisError, ValueError) as error:
         raise ScgIndexError(f"axis {axis!r}: {error} ({here()})") from None
+    except TypeError:
+        raise ScgTypeError(f"axis must be None, an integer or a tuple of integers, got {axis!r} ({here()})") from None
+
+
+INSTEAD.update(
+    {
+        f"scipy.special.{fn.__name__}": f"scg.special.{fn.__name__}({first}...)"
+        for fn, first in (
+            *((fn, "node, ") for fn in (softmax, log_softmax, logsumexp)),
+            *((fn, "") for fn in (softplus, polygamma, multigammaln, sigmoid)),
+        )
+    }
+)

@@ -59,9 +59,9 @@ from scg.core.ambient import RECORDER
 from scg.core.backward import Reach, pull, reach
 from scg.core.limits import limit
 from scg.core.node import FINISHED, Node, ancestors, parameter
-from scg.core.operands import plain
+from scg.core.operands import described, plain
 from scg.core.replay import replay
-from scg.core.tree import children, leaves, leaves_like, rebuild
+from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.lifting import Argnums, check_cost, check_differentiable, check_plain, lift, refuse_finished, run
@@ -103,7 +103,9 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     return rebuild(wrt, iter(found))
 
 
-def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
     """The function that returns (fn(*args), its gradient with respect to the arguments ``argnums``).
 
     ``fn`` returns a real scalar. Arguments may be nested dicts, lists, tuples, named tuples and dataclasses of
@@ -111,16 +113,28 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
     tuple. Other arguments and keywords, ``rng`` among them, are handed on. Where ``fn`` draws (``scg.sample``), the
     gradient is an estimate of that of E[fn], by the estimators of its draws. Inside a function that is itself
     differentiated the results are Nodes, so that derivatives nest.
+
+    With ``has_aux`` the function returns (cost, aux), aux any structure that is handed out beside the cost, such as
+    predictions: ((cost, aux), gradient) comes back. No gradient of it is taken, and its Nodes come back as arrays where
+    the cost does.
     """
+    if not isinstance(has_aux, (bool, np.bool_)):
+        raise ScgTypeError(f"has_aux must be True or False, got {described((has_aux,))} ({here()})")
 
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         lifted, inputs, structure = lift(fn, args, argnums)
-        cost = run(fn, lifted, kwargs)
+        given: list[Any] = []
+        result = run(_split(fn, given) if has_aux else fn, lifted, kwargs)
+        cost = result[0] if has_aux else result
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
             check_plain(cost)
-            _finish(inputs)
-            return cost, rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+            gradient = rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+            if has_aux:
+                cost = cost, _handed(result[1], given[0], inputs, RECORDER.get() is not None)
+            else:
+                _finish(inputs)
+            return cost, gradient
         check_cost(cost)
         floor = _floor(inputs)
         known = reach([cost], floor)
@@ -135,20 +149,28 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[...
         )
         if nested:
             found = paired(found, drawn)
-        if not graph:
+        if recorder is not None:
+            recorder.differentiated(cost, found)
+        if has_aux:
+            cost = cost if graph else cost.value[()], _handed(result[1], given[0], inputs, graph)
+        elif not graph:
             cost = cost.value[()]
             _finish(inputs)
-        elif recorder is not None:
-            recorder.differentiated(cost, found)
         return cost, rebuild(structure, iter(found))
 
     return differentiated
 
 
-def grad(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
-    """The function that returns the gradient of ``fn``; see ``value_and_grad``."""
-    both = value_and_grad(fn, argnums)
-    return functools.wraps(fn)(lambda *args, **kwargs: both(*args, **kwargs)[1])
+def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The function that returns the gradient of ``fn``, with ``has_aux`` (gradient, aux); see ``value_and_grad``."""
+    both = value_and_grad(fn, argnums, has_aux)
+
+    @functools.wraps(fn)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return differentiated
 
 
 def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Callable[..., Any]]]:
@@ -206,6 +228,7 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
     @functools.wraps(fn)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         lifted, inputs, structure = lift(fn, args, argnums)
+        _require_any(inputs, "jacobian")
         result = run(fn, lifted, kwargs)
         if children(result) is not None:
             raise ScgTypeError(
@@ -274,6 +297,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
             raise ScgTypeError(f"hvp(fn) takes fn's arguments and then the vector ({here()})")
         *primals, vector = args
         lifted, inputs, structure = lift(fn, tuple(primals), argnums)
+        _require_any(inputs, "hvp")
         cost = run(fn, lifted, kwargs)
         directions = list(leaves_like(structure, vector, "the vector"))
         if [np.shape(v) for v in directions] != [x.shape for x in inputs]:
@@ -301,6 +325,44 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
         return rebuild(structure, iter(paired(found, drawn if nested else [], directions)))
 
     return product
+
+
+def _require_any(inputs: list[Node], who: str) -> None:
+    if not inputs:
+        raise ScgValueError(
+            f"{who} has nothing to differentiate by: the arguments argnums hold no array; pass some, or choose others"
+            f" by argnums ({here()})"
+        )
+
+
+def _split(fn: Callable[..., Any], given: list[Any]) -> Callable[..., Any]:
+    """``fn``, which is to return (cost, aux); aux enters ``given`` as it is."""
+
+    def split(*args: Any, **kwargs: Any) -> Any:
+        result = fn(*args, **kwargs)
+        if type(result) is not tuple or len(result) != 2:
+            raise ScgTypeError(
+                f"with has_aux=True a function returns the tuple (cost, aux), got {described((result,))} ({here()})"
+            )
+        given.append(result[1])
+        return result
+
+    return split
+
+
+def _handed(chosen: Any, given: Any, inputs: list[Node], graph: bool) -> Any:
+    """Auxiliary results as arrays, and as they were ``given`` where they are no nodes. Nodes stay nodes in a ``graph``,
+    and where somebody outside may differentiate them; there they depend on an `if` that ``chosen`` them."""
+
+    def handed(y: Any, before: Any) -> Any:
+        if type(y) is not Node or graph or _is_nested(y, inputs):
+            return y
+        return before.value[()] if type(before) is Node else before
+
+    found = map_leaves(handed, chosen, given)
+    if not any([type(y) is Node for _, y in leaves(found)]):
+        _finish(inputs)
+    return found
 
 
 def _floor(inputs: list[Node]) -> int:

@@ -267,3 +267,31 @@ def test_an_average_is_the_recursion_that_it_states(decay, n):
         d = min(decay, (1 + t) / (10 + t))
         expected = d * expected + (1 - d) * x
     np.testing.assert_allclose(average.params[0], expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "step, kind",
+    [
+        (np.ones(2), ValueError),
+        (np.ones((2, 3)), ValueError),
+        (np.ones((3, 2), np.float32), ValueError),
+        (np.ones((3, 2), int), ValueError),
+        (np.full((3, 2), np.nan), NonFiniteError),
+        (np.array([[1.0, np.inf], [0, 0], [0, 0]]), NonFiniteError),
+        ("abc", ScgError),
+    ],
+    ids=repr,
+)
+def test_an_average_refuses_what_is_no_parameter_before_it_changes(step, kind):
+    average = optim.Average({"a": np.zeros(2), "w": np.zeros((3, 2))}, 0.9)
+    with pytest.raises(ScgError) as caught:
+        average.step({"a": np.ones(2), "w": step})
+    assert isinstance(caught.value, kind) and "params['w']" in str(caught.value) or step == "abc"
+    assert average.steps == 0
+    assert not average.params["a"].any() and not average.params["w"].any()
+
+
+@pytest.mark.parametrize("start", [np.zeros(2, int), "abc", np.array([None]), 1j])
+def test_an_average_is_of_real_floating_point_numbers(start):
+    with pytest.raises(ScgError, match=r"params\['w'\]"):
+        optim.Average({"w": start}, 0.9)

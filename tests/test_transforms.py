@@ -635,3 +635,79 @@ def test_numbers_of_an_earlier_run_and_living_nodes_enter_another_one():
     # an inner run over numbers, in a run that goes on
     hyper = scg.grad(lambda t: np.sum(scg.grad(lambda q: np.sum(t * q**3))(x)))
     np.testing.assert_allclose(hyper(np.array(2.0)), 15.0)
+
+
+# auxiliary results
+
+
+def with_predictions(params, x):
+    predicted = np.tanh(x @ params["w"])
+    return np.mean(predicted**2), {"predicted": predicted, "rows": len(x), "note": "text", "none": None, "data": x}
+
+
+def test_auxiliary_results_come_back_beside_the_cost_as_they_are():
+    params, x = {"w": X}, A
+    plain_value, plain_gradient = scg.value_and_grad(lambda p, x: with_predictions(p, x)[0])(params, x)
+    (value, aux), gradient = scg.value_and_grad(with_predictions, has_aux=True)(params, x)
+    gradient_alone, aux_alone = scg.grad(with_predictions, has_aux=True)(params, x)
+    assert value == plain_value and type(value) is type(plain_value)
+    np.testing.assert_array_equal(gradient["w"], plain_gradient["w"])
+    np.testing.assert_array_equal(gradient_alone["w"], plain_gradient["w"])
+    for found in (aux, aux_alone):
+        np.testing.assert_array_equal(found["predicted"], np.tanh(x @ X))
+        assert type(found["predicted"]) is np.ndarray and found["data"] is x
+        assert (found["rows"], type(found["rows"]), found["note"], found["none"]) == (2, int, "text", None)
+
+
+def test_auxiliary_results_of_a_constant_cost_are_arrays():
+    (value, aux), gradient = scg.value_and_grad(lambda p: (3.0, p * 2), has_aux=True)(X)
+    assert value == 3.0 and type(aux) is np.ndarray
+    np.testing.assert_array_equal(gradient, np.zeros(3))
+
+
+def test_auxiliary_results_that_an_if_chose_keep_their_kind():
+    def cost(p):
+        return (np.sum(p), ("up", 1, True)) if p[0] > 0 else (np.sum(p * p), ("down", 0, False))
+
+    (_, aux), _ = scg.value_and_grad(cost, has_aux=True)(X)
+    assert aux == ("up", 1, True) and list(map(type, aux)) == [str, int, bool]
+
+
+def test_auxiliary_results_nest():
+    """Inside v = sum(q^2), aux = q^3 t; outside v + sum(aux) + sum(dv/dq) = sum(t^2 + t^4 + 2 t), as q = t."""
+
+    def outer(t):
+        (value, aux), slope = scg.value_and_grad(lambda q: (np.sum(q * q), q**3 * t), has_aux=True)(t)
+        return value + np.sum(aux) + np.sum(slope)
+
+    np.testing.assert_allclose(scg.grad(outer)(X), 2 * X + 4 * X**3 + 2, rtol=1e-12)
+
+
+def test_auxiliary_results_depend_on_what_is_outside_where_the_cost_does_not():
+    def outer(t):
+        (_, aux), _ = scg.value_and_grad(lambda q: (np.sum(q * q), q * t), has_aux=True)(np.array([5.0, 0.0, 1.0]))
+        return np.sum(aux)
+
+    np.testing.assert_array_equal(scg.grad(outer)(X), [5.0, 0.0, 1.0])
+
+
+def test_auxiliary_results_of_a_plan_are_those_of_the_function():
+    plain = scg.value_and_grad(with_predictions, has_aux=True)
+    compiled = scg.compile(plain)
+    for scale in (1.0, 2.0, 0.5):
+        (value, aux), gradient = plain({"w": X * scale}, A)
+        (planned, planned_aux), planned_gradient = compiled({"w": X * scale}, A)
+        assert value == planned
+        np.testing.assert_array_equal(gradient["w"], planned_gradient["w"])
+        np.testing.assert_array_equal(aux["predicted"], planned_aux["predicted"])
+        assert planned_aux["note"] == "text" and planned_aux["rows"] == 2
+    assert not compiled.plainly
+
+
+def test_auxiliary_results_are_those_of_the_draw():
+    def cost(t, rng):
+        z = scg.sample(scg.distributions.Normal(t, 1.0), scg.ScoreFunction(), rng=rng)
+        return z * z, z
+
+    (value, z), _ = scg.value_and_grad(cost, has_aux=True)(np.array(0.5), rng=np.random.default_rng(3))
+    assert value == z * z and isinstance(z, np.floating)

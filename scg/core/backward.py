@@ -84,7 +84,7 @@ def pull(
     graph needs that is replayed at other values.
     """
     roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
-    known = known or reach(roots, min([node.id for node in wrt]))
+    known = known or reach(roots, min([node.id for node in wrt], default=0))
     wanted = {node.id for node in wrt}
     if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
         needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])

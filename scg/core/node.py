@@ -6,15 +6,15 @@ A primitive is declared once, by three facts: the callable that computes it, the
 
 import inspect
 import operator
-import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
-from typing import Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import numpy as np
 
+from scg.core.advice import of_attribute, of_caller
 from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.core.operands import (
     constant_operand,
@@ -28,9 +28,10 @@ from scg.core.operands import (
     require_plain,
 )
 from scg.errors import (
-    PACKAGE,
+    NOT_THE_USERS,
     NonFiniteError,
     NotDifferentiable,
+    ScgAttributeError,
     ScgError,
     ScgTypeError,
     ScgValueError,
@@ -204,12 +205,14 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
     return declare
 
 
-def refuse(advice: str, *callables: Any) -> None:
-    """Declare callables that a Node does not enter, and what to use instead."""
+def refuse(advice: str, *callables: Any, detached: bool = False) -> None:
+    """Declare callables that a Node does not enter, and what to use instead; with ``detached`` also node.value, where
+    no draw decides it."""
     for fn in callables:
 
         def rule(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
-            raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice} ({here()})")
+            also = or_value(*args, *kwargs.values()) if detached else ""
+            raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice}{also} ({here()})")
 
         implements(fn)(rule)
         rule.advice = advice  # type: ignore[attr-defined]
@@ -328,11 +331,52 @@ def _is_seen(node: "Node") -> bool:
     return False
 
 
-def _detached(what: str, instead: str) -> Any:
+def is_drawn(*values: Any) -> bool:
+    """Whether a draw decides some of these, which may be nodes: its number alone would lose the draw's gradient."""
+    nodes = [x for value in values for x in (value if type(value) in (list, tuple) else (value,)) if type(x) is Node]
+    return any([node.primitive.random for node in ancestors(nodes, guards=True)])
+
+
+def or_value(*values: Any) -> str:
+    """That ``node.value`` will do as well, which is so of nodes that no draw decides."""
+    return "" if is_drawn(*values) else ", or node.value to detach on purpose"
+
+
+def _detached(what: str, instead: str, constant: str = "", drawn: str = "", kind: Any = NotDifferentiable) -> Any:
+    """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no draw decides,
+    ``drawn`` for one of a draw, of which the number alone has no gradient; ``kind`` is the error where there is
+    ``drawn`` advice."""
+
     def refused(self: "Node", *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotDifferentiable(f"{what} would detach {self!r} from its graph: {instead} ({here()})")
+        random = is_drawn(self)
+        ways = [way for way in (instead, drawn if random else constant) if way]
+        error = kind if random else NotDifferentiable
+        raise error(f"{what} would detach {self!r} from its graph: {', or '.join(ways)} ({here()})")
 
     return refused
+
+
+_OF_A_CONSTANT = "scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose"
+_OF_A_NUMBER = (
+    "scg.parameter(array)[n.astype(int)] to index an array by a draw n, or, where n is a size, a comparison, as in"
+    " `while n > i:`, or a mask, as in np.where(np.arange(most) < n, terms, 0.0)"
+)
+_BY_A_DRAW = (
+    "compare with it, as in `while n > i:`, or mask by it, as in np.where(np.arange(most) < n, terms, 0.0); as an index"
+    " write scg.parameter(array)[n.astype(int)]"
+)
+
+
+def _asked_for_an_array(self: "Node", dtype: Any = None, copy: Any = None) -> NoReturn:
+    called = of_caller(RULES.__contains__)
+    if called:
+        raise NotDifferentiable(f"{called}, as its result would be detached from {self!r} ({here()})")
+    raise NotDifferentiable(
+        f"np.asarray, np.array or a function that NumPy does not dispatch would detach {self!r} from its graph: use"
+        " np.stack for a list of nodes, np.dot(array, node) for array.dot(node), a function of NumPy or scg.special"
+        " for a value, scg.sample(law, estimator, rng=rng) for a draw,"
+        f" {_OF_A_NUMBER if is_drawn(self) else _OF_A_CONSTANT} ({here()})"
+    )
 
 
 @final
@@ -404,9 +448,15 @@ class Node:
             x, y = [v if type(v) is Node else np.asarray(v) for v in inputs]
             return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **kwargs)
         if rule is None:
+            made = all("O" in types for types in ufunc.types)  # by np.frompyfunc
+            advice = (
+                "of Python objects: write it in NumPy's own functions, or declare lambda *x: ufunc(*x).astype(float)"
+                if made
+                else "declare it"
+            )
             raise NotDifferentiable(
-                f"{name_of(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: declare it"
-                f" with scg.primitive, or apply it to node.value if its derivative is not wanted ({here()})"
+                f"{name_of(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: {advice}"
+                f" with scg.primitive{or_value(*inputs)} ({here()})"
             )
         if type(rule) is not Primitive or method != "__call__":
             try:
@@ -433,8 +483,7 @@ class Node:
                 require_plain(np.zeros((0, 0)).view(kind), name_of(func))
         if rule is None:
             raise NotDifferentiable(
-                f"{name_of(func)} has no derivative rule: declare it with scg.primitive, "
-                f"or apply it to node.value if its derivative is not wanted ({here()})"
+                f"{name_of(func)} has no derivative rule: declare it with scg.primitive{or_value(*args)} ({here()})"
             )
         if kwargs.get("out", 0) is None:
             del kwargs["out"]
@@ -454,28 +503,27 @@ class Node:
                 raise
             raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
-    __array__ = _detached(
-        "np.asarray, np.array or a function that NumPy does not dispatch",
-        "use np.stack for a list of nodes, a function of NumPy or scg.special for a value, scg.sample(law, estimator,"
-        " rng=rng) for a draw, scg.parameter(array)[node] to index an array by a node, or node.value to detach on"
-        " purpose",
-    )
+    __array__: Any = _asked_for_an_array
     __float__ = _detached(
         "float()",
-        "use np.stack to fill an array, a function of NumPy for one of math, or node.value to detach on purpose",
+        "use np.stack to fill an array, a function of NumPy for one of math",
+        "node.value to detach on purpose",
     )
-    __int__ = _detached("int()", "use node.value")
-    __complex__ = _detached("complex()", "use node.value")
+    __int__ = _detached("int()", "", "use node.value", _BY_A_DRAW)
+    __complex__ = _detached("complex()", "use node + 0j", "node.value to detach on purpose")
     __index__ = _detached(
         "An index or a size",
+        "",
         "use int(node.value) for a fixed one; to index an array by a node, make it one: scg.parameter(array)[node]",
+        _BY_A_DRAW,
+        ScgValueError,  # NumPy replaces a TypeError by one of its own where it looks for a size
     )
     __round__ = _detached("round()", "use np.round or node.round()")
     __setitem__ = __delitem__ = _detached(
         "Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack"
     )
-    item = _detached(".item()", "use node.value.item(), or node.reshape(()) to stay in the graph")
-    tolist = _detached(".tolist()", "use node.value.tolist()")
+    item = _detached(".item()", "use node.reshape(()) to stay in the graph", "node.value.item()")
+    tolist = _detached(".tolist()", "use list(node), of nodes", "node.value.tolist()")
     sort, partition, fill, put, resize = [
         _detached(f".{name}() in place", f"nodes are immutable; use {instead}")
         for name, instead in (
@@ -486,6 +534,14 @@ class Node:
             ("resize", "np.resize"),
         )
     ]
+
+    if not TYPE_CHECKING:  # it has no attribute but those that are declared
+
+        def __getattr__(self, name: str) -> NoReturn:
+            way = of_attribute(name, RULES.__contains__)
+            if way:
+                raise ScgAttributeError(f"a node has no .{name}: write {way} ({here()})")
+            raise AttributeError(f"'Node' object has no attribute {name!r}", name=name, obj=self)
 
     def __bool__(self) -> bool:
         try:
@@ -656,7 +712,7 @@ def record(
     node.id = next(ids)
     frame = sys._getframe(depth)
     code = frame.f_code
-    if code.co_filename in _OWN_FILES:
+    if NOT_THE_USERS[code.co_filename]:
         frame = user_frame(depth + 1) or frame
         code = frame.f_code
     node.code = code
@@ -764,9 +820,6 @@ def _leaf() -> NoReturn:
     raise ScgTypeError("a leaf is not computed")
 
 
-_OWN_FILES = frozenset(
-    [os.path.join(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")]
-)
 PARAMETER = primitive(_leaf, name="parameter")
 FINISHED = primitive(_leaf, name="parameter")
 """A leaf: a parameter of a run that is over and gave its derivatives away as arrays. What was made of it belongs to no

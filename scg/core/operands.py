@@ -27,7 +27,8 @@ def constant_operand(value: Any, primitive: Any) -> Any:
         what = (
             f"{described((value,))} of dtype {array.dtype}" if instead is None else f"{described((value,))}: {instead}"
         )
-        raise ScgTypeError(f"{primitive.name} needs numbers, got {what} ({here()})")
+        asked = ": `x is None` asks whether there is a value" if value is None else ""
+        raise ScgTypeError(f"{primitive.name} needs numbers, got {what}{asked} ({here()})")
     return beside(array)
 
 
@@ -48,6 +49,8 @@ def require_plain(value: Any, who: str) -> None:
     list."""
     if isinstance(value, np.ma.MaskedArray) or value is np.ma.masked:
         raise ScgTypeError(f"{who}: a masked array would lose its mask; choose by np.where(mask, ..., ...) ({here()})")
+    if type(value).__module__.startswith("scipy.sparse"):
+        raise ScgTypeError(f"{who}: a sparse matrix is no array; use matrix.toarray() beside nodes ({here()})")
     if isinstance(value, np.matrix):
         raise ScgTypeError(f"{who}: a np.matrix has operators of its own; pass np.asarray(matrix) ({here()})")
     if type(value) in (list, tuple) and any([isinstance(item, np.ndarray) for item in value]):
@@ -129,5 +132,7 @@ def name_of(fn: Any) -> str:
     """A NumPy or SciPy callable, or a (ufunc, method) pair, as a user writes it."""
     if isinstance(fn, tuple):
         return f"{name_of(fn[0])}.{fn[1]}"
+    if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
+        return f"the ufunc {fn.__name__!r} of np.frompyfunc"
     home = getattr(fn, "__module__", None) or ("np" if getattr(np, fn.__name__, None) is fn else "scipy.special")
     return f"{home.replace('numpy', 'np')}.{getattr(fn, '__name__', fn)}"

@@ -36,6 +36,11 @@ def replay(
     out otherwise.
     """
     roots = [leaf for _, leaf in leaves(outputs)]
+    if not isinstance(replacements, Mapping):
+        raise ScgTypeError(
+            f"replay needs a mapping of nodes to their new values, got {type(replacements).__name__}: write {{node:"
+            f" value}} ({here()})"
+        )
     for root in roots:
         if type(root) is not Node:
             raise ScgTypeError(f"replay needs nodes of a graph as outputs, got {type(root).__name__} ({here()})")
@@ -220,6 +225,7 @@ def _check(guard: Any, table: dict[int, Any]) -> None:
         ):
             raise GuardError(
                 f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and"
-                " otherwise in this replay: trace the function again for these values, or write the choice with"
-                f" np.where ({here()})"
+                " otherwise in this replay: write the choice with np.where, or trace the function again for these"
+                " values; for a gradient, scg.ScoreFunction() looks at the cost only where it was drawn, and takes an"
+                f" `if` ({here()})"
             )

@@ -8,6 +8,7 @@ parameters too, by dotted names such as ``base.loc``.
 """
 
 import dataclasses
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -227,6 +228,21 @@ class Distribution(Parameterized, ABC):
             method = getattr(cls, name)
             if method is not getattr(Distribution, name) and not hasattr(method, "entered"):
                 setattr(cls, name, entered(name, method))
+
+    other_names: ClassVar[dict[str, str]] = {}
+    """By names that a parameter has elsewhere: what to write."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        fields = getattr(cls, "__dataclass_fields__", None)
+        if kwargs and fields is not None and "__init__" in vars(cls) and not kwargs.keys() <= fields.keys():
+            unknown = next(name for name in kwargs if name not in fields)
+            if unknown not in inspect.signature(cls.__init__).parameters:
+                way = cls.other_names.get(unknown)
+                raise ScgTypeError(
+                    f"{cls.__name__} takes {', '.join(fields)}, got {unknown}={described((kwargs[unknown],))}"
+                    f"{': write ' + way if way else ''} ({here()})"
+                )
+        return super().__new__(cls)
 
     instead_of_an_array: ClassVar[str] = "draw from a distribution by scg.sample(distribution, estimator, rng=rng)"
 

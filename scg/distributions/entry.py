@@ -30,7 +30,9 @@ def sample_shape(shape: Any, who: Any) -> tuple[int, ...]:
         found = tuple(
             [operator.index(n) for n in (shape if isinstance(shape, Iterable) and np.ndim(shape) else (shape,))]
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ScgError):  # a node, which says what to write
+            raise
         raise ScgTypeError(
             f"{who}: shape must be an integer or a tuple of integers, got {shape!r} ({here()})"
         ) from None

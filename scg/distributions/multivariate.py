@@ -117,6 +117,11 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         "cov_diag": Vector(positive),
     }
     support = Vector(finite)  # type: ignore[assignment]
+    other_names = {
+        "covariance_matrix": "scale_tril=np.linalg.cholesky(covariance_matrix)",
+        "precision_matrix": "scale_tril=np.linalg.cholesky(np.linalg.inv(precision_matrix))",
+        "cov": "scale_tril=np.linalg.cholesky(cov)",
+    }
 
     def __post_init__(self) -> None:
         low_rank = (self.cov_factor is not None) + (self.cov_diag is not None)

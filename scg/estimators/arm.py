@@ -8,7 +8,6 @@ from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.uniform import UNIT
-from scg.errors import EstimatorError, here
 from scg.special import logsumexp, sigmoid
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import Site, noise_node, place
@@ -26,7 +25,6 @@ class ARM(Estimator):
     """
 
     requires = (Bernoulli, FixedSupport)
-    instead = "DisARM(), ScoreFunction() or Reparameterized()"
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
@@ -55,15 +53,12 @@ class DisARM(Estimator):
     """
 
     requires = (FixedSupport,)
-    instead = "ScoreFunction() or Reparameterized()"
+    offered = 3
 
-    def check(self, distribution: Distribution, label: str) -> None:
+    def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, (Bernoulli, Categorical, OneHotCategorical)):
-            raise EstimatorError(
-                f"{label}: DisARM needs a Bernoulli or categorical distribution, got {distribution!r}; use"
-                f" {self.instead} ({here()})"
-            )
-        super().check(distribution, label)
+            return f"needs a Bernoulli or categorical distribution, got {distribution!r}"
+        return super().objection(distribution)
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:

@@ -30,7 +30,7 @@ class Enumerate(Estimator):
     """
 
     requires = (FiniteSupport,)
-    instead = "ScoreFunction() or Reparameterized()"
+    offered = 4
 
     def __init__(self, k: int | None = None):
         if k is not None and (not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1):

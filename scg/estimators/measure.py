@@ -15,7 +15,6 @@ from scg.distributions.counts import Poisson
 from scg.distributions.gamma import Gamma
 from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential, Weibull
-from scg.errors import EstimatorError, here
 from scg.estimators.enumerate import listed
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sites import noise_node
@@ -49,16 +48,14 @@ class MeasureValued(Estimator):
     shape. First derivatives only.
     """
 
-    instead = "ScoreFunction() or Reparameterized()"
+    offered = 5
 
-    def check(self, distribution: Distribution, label: str) -> None:
+    def objection(self, distribution: Distribution) -> str:
         known = _known(distribution, None, None)
         for name, parameter in distribution.parameters.items():
             if type(parameter) is Node and name not in known:
-                raise EstimatorError(
-                    f"{label}: MeasureValued knows no decomposition of d p / d {name} of {distribution!r}; use"
-                    f" {self.instead} ({here()})"
-                )
+                return f"knows no decomposition of d p / d {name} of {distribution!r}"
+        return ""
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:

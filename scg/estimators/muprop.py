@@ -7,7 +7,7 @@ import numpy as np
 from scg.core.ambient import settled
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import finite
-from scg.errors import EstimatorError, ScgValueError, here
+from scg.errors import ScgValueError
 from scg.estimators.arm import own
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.surrogate import Downstream, first_order, score
@@ -25,19 +25,21 @@ class MuProp(Estimator):
     """
 
     requires = (FixedSupport,)
-    instead = "Reparameterized()"
 
-    def check(self, distribution: Distribution, label: str) -> None:
-        super().check(distribution, label)
+    def objection(self, distribution: Distribution) -> str:
+        lacks = super().objection(distribution)
+        if lacks:
+            return lacks
         try:
             mean = distribution.mean
         except ScgValueError as error:
-            raise EstimatorError(f"{label}: MuProp needs a distribution with a mean: {error}") from None
+            return f"needs a distribution with a mean: {error}"
         if distribution.dtype.kind != "f" or not settled(finite.holds, mean):
-            raise EstimatorError(
-                f"{label}: MuProp needs draws of which the mean is one as well, real numbers, got {distribution!r} "
-                f"with draws of {distribution.dtype}; use OneHotCategorical or ScoreFunction() ({here()})"
+            return (
+                f"needs draws of which the mean is one as well, real numbers, got {distribution!r} with draws of"
+                f" {distribution.dtype} (those of OneHotCategorical are)"
             )
+        return ""
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:

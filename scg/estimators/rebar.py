@@ -32,7 +32,6 @@ class _Relaxed(Estimator):
     """
 
     requires = (Bernoulli, FixedSupport)
-    instead = "ScoreFunction() or Reparameterized()"
 
     def __init__(
         self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None

@@ -10,7 +10,7 @@ from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
 from scg.distributions.uniform import UNIT
-from scg.errors import EstimatorError, ScgValueError, here
+from scg.errors import ScgValueError, here
 from scg.primitives.layout import stop_gradient
 from scg.special import sigmoid, softmax
 from scg.stochastic.estimator import Accounted, Estimator
@@ -25,21 +25,17 @@ class _Relaxed(Estimator):
     """What the three have in common: they are biased, and their draws are zeros and ones on a floating-point scale."""
 
     unbiased = False
-    instead = "ScoreFunction() or Enumerate()"
     accepted: ClassVar[tuple[type, ...]] = (Bernoulli, OneHotCategorical)
 
-    def check(self, distribution: Distribution, label: str) -> None:
-        if not isinstance(distribution, self.accepted):
-            hint = (
-                " (a OneHotCategorical, whose draws a gradient can pass)"
-                if type(distribution).__name__ == "Categorical"
-                else ""
-            )
-            names = " or ".join(kind.__name__ for kind in self.accepted)
-            raise EstimatorError(
-                f"{label}: {type(self).__name__} needs a {names}, got {distribution!r}{hint}; use {self.instead}"
-                f" ({here()})"
-            )
+    def objection(self, distribution: Distribution) -> str:
+        if isinstance(distribution, self.accepted):
+            return ""
+        hint = (
+            " (a OneHotCategorical, whose draws a gradient can pass)"
+            if type(distribution).__name__ == "Categorical"
+            else ""
+        )
+        return f"needs a {' or '.join(kind.__name__ for kind in self.accepted)}, got {distribution!r}{hint}"
 
 
 @final
@@ -52,13 +48,14 @@ class StraightThrough(_Relaxed):
 
     accepted = (Discrete,)
 
-    def check(self, distribution: Distribution, label: str) -> None:
-        super().check(distribution, label)
-        if distribution.dtype.kind != "f":
-            raise EstimatorError(
-                f"{label}: StraightThrough needs draws of floating-point numbers, got {distribution!r} with draws of"
-                f" {distribution.dtype}; use OneHotCategorical, or {self.instead} ({here()})"
-            )
+    def objection(self, distribution: Distribution) -> str:
+        lacks = super().objection(distribution)
+        if lacks or distribution.dtype.kind == "f":
+            return lacks
+        return (
+            f"needs draws of floating-point numbers, got {distribution!r} with draws of {distribution.dtype} (those of"
+            " OneHotCategorical are)"
+        )
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
         return straight(_held(distribution, rng, shape), distribution.mean)

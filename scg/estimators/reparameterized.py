@@ -22,7 +22,7 @@ class Reparameterized(Estimator):
     """
 
     requires = (Reparameterizable,)
-    instead = "ScoreFunction(), DisARM() or Enumerate()"
+    offered = 1
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         base, size = noise_of(distribution, shape)

@@ -22,7 +22,7 @@ class ScoreFunction(Estimator):
     """
 
     requires = (FixedSupport,)
-    instead = "Reparameterized()"
+    offered = 2
 
     def __init__(self, baseline: Baseline | None = None, samples: int = 1):
         if not isinstance(samples, (int, np.integer)) or isinstance(samples, bool) or samples < 1:

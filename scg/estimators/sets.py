@@ -31,7 +31,6 @@ class UnorderedSet(Estimator):
     """
 
     requires = (FiniteSupport,)
-    instead = "ScoreFunction() or Reparameterized()"
 
     def __init__(self, k: int):
         if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 2 <= k <= MOST:

@@ -17,7 +17,7 @@ import scipy.special as sp
 
 from scg.core.axes import elementwise
 from scg.core.node import primitive
-from scg.errors import NotDifferentiable
+from scg.errors import NotDifferentiable, here
 
 DROP = 42.0  # integrands are cut off where they have fallen by exp(-42) = 6e-19
 # on [0, 1]
@@ -44,7 +44,10 @@ def in_double(fn):
 
 def only_once(name):
     def refused(g, out, *operands):
-        raise NotDifferentiable(f"{name} is differentiated once in a shape parameter, not twice")
+        raise NotDifferentiable(
+            f"{name} is differentiated once in a shape parameter, not twice: for second derivatives give the draw"
+            f" scg.ScoreFunction() ({here()})"
+        )
 
     return refused
 

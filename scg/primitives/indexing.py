@@ -11,7 +11,7 @@ from scg.core import axes
 from scg.core.ambient import settled
 from scg.core.axes import Slot, elementwise
 from scg.core.node import Node, ancestors, implements, primitive
-from scg.core.operands import frozen, plain
+from scg.core.operands import described, frozen, plain
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at
 
@@ -111,7 +111,10 @@ def getitem(x, index):
             elif i.dtype.kind in "iu":
                 nodes = [i]
             else:
-                raise ScgTypeError(f"an index needs integers, or booleans along an axis, got {i!r} ({here()})")
+                cast = ": write index.astype(int)" if getattr(getattr(i, "dtype", None), "kind", "") == "f" else ""
+                raise ScgTypeError(
+                    f"an index needs integers, or booleans along an axis, got {described((i,))}{cast} ({here()})"
+                )
             for node in nodes:
                 operands.append(node)
                 template.append(Slot(len(operands)))

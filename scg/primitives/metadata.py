@@ -262,7 +262,10 @@ def apply_over_axes(func, a, axes):
     return a
 
 
-_WRITES = "it writes into an array, and nodes are immutable: use np.where, np.concatenate or np.stack"
+_WRITES = (
+    "it writes into an array, and nodes are immutable: use np.where, np.concatenate or np.stack, and"
+    " np.broadcast_to(node, shape) for np.full and np.full_like"
+)
 refuse(_WRITES, np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
 refuse("a file would lose the graph: save node.value", np.save, np.savez, np.savez_compressed, np.savetxt)
 refuse("it works on bits: use node.value", np.packbits, np.unpackbits)

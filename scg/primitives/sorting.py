@@ -232,12 +232,13 @@ def bincount(x, /, weights=None, minlength=0):
 
 
 refuse(
-    "its bins move with the data; count with np.bincount(np.searchsorted(edges, x), weights, len(edges) + 1), or use"
-    " node.value",
+    "its bins move with the data; count with np.bincount(np.searchsorted(edges, x), weights, len(edges) + 1)",
     *(np.histogram, np.histogram2d, np.histogramdd, np.histogram_bin_edges),
+    detached=True,
 )
 refuse(
-    "how many elements it has depends on the values; use np.sort or np.isin, or node.value",
+    "how many elements it has depends on the values; use np.sort or np.isin",
     *(np.unique, np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values),
     *(np.union1d, np.intersect1d, np.setdiff1d, np.setxor1d),
+    detached=True,
 )

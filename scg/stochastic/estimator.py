@@ -14,7 +14,8 @@ class Estimator(ABC):
 
     ``unbiased``  whether the mean of the gradient is the gradient of the mean, exactly
     ``requires``  capabilities (types) that the node's distribution must have
-    ``instead``   the advice in the error message where the distribution lacks one of them
+    ``offered``   the place, from 1, among the estimators that are named where another one is refused; None, and so for
+                  what a subclass does not say of itself: never named. It is made without arguments.
     ``keeps_distribution``
                   whether the value of the node is a sample of its distribution; False where a discrete sample is
                   relaxed to a continuous one
@@ -24,26 +25,34 @@ class Estimator(ABC):
     ``scores``    whether the node's log-probability enters the surrogate, times the costs that the sample can have
                   influenced
 
-    A subclass overrides ``draw`` where the gradient flows through the sample itself, ``scores`` and ``baseline`` for
-    score functions, and ``expand`` where the estimator evaluates the costs at other values of the node.
+    A subclass overrides ``objection`` where ``requires`` does not say all, ``draw`` where the gradient flows through
+    the sample itself, ``scores`` and ``baseline`` for score functions, and ``expand`` where the estimator evaluates the
+    costs at other values of the node.
     """
 
     unbiased: ClassVar[bool] = True
     requires: ClassVar[tuple[type, ...]] = ()
-    instead: ClassVar[str] = "another estimator"
+    offered: ClassVar[int | None] = None
     continuous: ClassVar[bool] = False
     scores: ClassVar[bool] = False
     keeps_distribution: ClassVar[bool] = True
 
     def check(self, distribution: Distribution, label: str) -> None:
-        """Raise EstimatorError unless this estimator is valid for a sample of ``distribution``."""
+        """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""
+        objection = self.objection(distribution)
+        if objection:
+            missing = [distribution.way_out(kind) for kind in self.requires if not distribution.has(kind)]
+            ways = ["use " + words for words in (_listed(accepting(distribution)), *missing[:1]) if words]
+            raise EstimatorError(
+                f"{label}: {type(self).__name__} {objection}; {' or '.join(ways) or 'no estimator takes it'} ({here()})"
+            )
+
+    def objection(self, distribution: Distribution) -> str:
+        """Why this estimator is not valid for ``distribution``, as "needs ..., got ..."; empty where it is."""
         for capability in self.requires:
             if not distribution.has(capability):
-                also = distribution.way_out(capability)
-                raise EstimatorError(
-                    f"{label}: {type(self).__name__} needs {_asked(capability.__name__)}, got {distribution!r}; "
-                    f"use {self.instead}{also and ', or ' + also} ({here()})"
-                )
+                return f"needs {_asked(capability.__name__)}, got {distribution!r}"
+        return ""
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         """The draw: an array, or a Node where it is a differentiable function of the parameters."""
@@ -70,6 +79,18 @@ class Estimator(ABC):
         return f"{type(self).__name__}({given})"
 
 
+def accepting(distribution: Distribution) -> list[Estimator]:
+    """The estimators with a place in ``offered`` that are valid for a distribution, in that order."""
+    kinds, found = Estimator.__subclasses__(), {}
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        place = vars(kind).get("offered")  # a subclass says so of itself
+        if place is not None and not kind().objection(distribution):
+            found[place, kind.__name__] = kind()
+    return [found[key] for key in sorted(found)]
+
+
 @final
 class Accounted(Estimator):
     """For draws without parameters to differentiate by, and those that an estimator makes on its own account: its own
@@ -82,3 +103,9 @@ class Accounted(Estimator):
 def _asked(capability: str) -> str:
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in capability).strip()
     return f"a distribution with {words}" if words.endswith("support") else f"a {words} distribution"
+
+
+def _listed(estimators: list[Estimator]) -> str:
+    """``A(), B() or C()``; three at most."""
+    *first, last = [f"{type(e).__name__}()" for e in estimators[:3]] or [""]
+    return f"{', '.join(first)} or {last}" if first else last

@@ -123,6 +123,12 @@ class Graph:
     ):
         if type(cost) is not Node:
             raise ScgTypeError(f"a graph needs a node as its cost, got {type(cost).__name__} ({here()})")
+        for path, leaf in leaves(parameters):
+            if type(leaf) is not Node:
+                raise ScgTypeError(
+                    f"a graph's parameters are nodes, got {described((leaf,))} at parameters{path}: write"
+                    f" scg.parameter(array), or scg.trace(fn, array) ({here()})"
+                )
         order = ancestors([cost], guards=True)
         self.cost = cost
         self.parameters = [n for n in order if n.primitive.name == "parameter"] if parameters is None else parameters
@@ -223,6 +229,11 @@ class Graph:
             if self.again is None or replicates is not None or values:
                 self.require_nodes("Graph.run with new draws")
             return self._fresh(rng, parameters)
+        if values is not None and not isinstance(values, Mapping):
+            raise ScgTypeError(
+                f"values needs a mapping of names to values, got {described((values,))}: write {{'b': array}}"
+                f" ({here()})"
+            )
         nodes = [leaf for _, leaf in leaves(self.parameters)]
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
@@ -357,9 +368,16 @@ class Graph:
 
     def _draw(self, name: str) -> Node:
         if name not in self.stochastic:
+            lines = list(dict.fromkeys([node.guard.line for node in self.nodes if node.guard is not None]))
+            branch = (
+                f"; what is drawn in a branch that the `if` at {lines[-1]} did not take is not in this graph: give it"
+                " its estimator in scg.sample"
+                if lines
+                else ""
+            )
             raise ScgValueError(
                 f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'}"
-                f" ({here()})"
+                f"{branch} ({here()})"
             )
         return self.stochastic[name]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from scg.core.ambient import RECORDER, SCOPE, collect_guards
 from scg.core.node import FINISHED, Node, ancestors, parameter
+from scg.core.operands import described
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import alias
@@ -31,8 +32,9 @@ def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], l
     for position in positions:
         if not -len(args) <= position < len(args):
             raise ScgValueError(
-                f"argnums {position} is out of range: {_called(fn)} was called with {len(args)} positional arguments"
-                f" ({here()})"
+                f"argnums {position} is out of range: {_called(fn)} was called with {len(args)} positional arguments,"
+                " and argnums counts these, not keywords: pass what is differentiated by position, through"
+                f" lambda p: fn(p=p) where fn takes it as a keyword only ({here()})"
             )
     if len({position % len(args) for position in positions}) < len(positions):
         raise ScgValueError(f"argnums {argnums} names an argument twice ({here()})")
@@ -44,7 +46,14 @@ def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], l
                 check_differentiable(leaf)
                 nodes.append(alias(leaf))
             else:
-                nodes.append(parameter(leaf, _argument(fn, position % len(args)) + path))
+                name = _argument(fn, position % len(args)) + path
+                if path and np.asarray(leaf).dtype.kind in "iubUS":
+                    raise ScgTypeError(
+                        f"{name} must be real floating-point, got {described((leaf,))}: integers, booleans and strings"
+                        " are no parameters; keep them outside of the structure, pass them as another argument, or"
+                        f" write 1.0 for 1 ({here()})"
+                    )
+                nodes.append(parameter(leaf, name))
         lifted[position] = rebuild(args[position], iter(nodes))
         inputs += nodes
     structure = args[argnums] if isinstance(argnums, (int, np.integer)) else tuple([args[p] for p in positions])
@@ -119,16 +128,21 @@ def check_plain(cost: Any) -> None:
         or np.asarray(cost).dtype.kind not in "fiu"
     ):
         shape = f" of shape {np.shape(cost)}" if isinstance(cost, np.ndarray) else ""
-        raise ScgTypeError(
-            f"a cost must be a real scalar, got {type(cost).__name__}{shape}: return a sum or a mean ({here()})"
-        )
+        way = "return a sum or a mean"
+        if isinstance(cost, (complex, np.complexfloating)):
+            way = "take np.real or np.abs of it"
+        elif isinstance(cost, tuple) and cost:
+            way = "with has_aux=True, value_and_grad and grad take (cost, anything else)"
+        raise ScgTypeError(f"a cost must be a real scalar, got {type(cost).__name__}{shape}: {way} ({here()})")
 
 
 def check_differentiable(node: Node) -> None:
     """Raise NotDifferentiable unless the node is one real floating-point array."""
     if isinstance(node.raw, tuple) or node.dtype.kind != "f":
         dtype = "several results" if isinstance(node.raw, tuple) else node.dtype
-        hint = "; multiply it by 1.0" if not isinstance(node.raw, tuple) and node.dtype.kind in "biu" else ""
+        hint = ""
+        if not isinstance(node.raw, tuple):
+            hint = "; take np.real or np.abs of it" if node.dtype.kind == "c" else "; multiply it by 1.0"
         raise NotDifferentiable(
             f"a derivative needs a real floating-point value, got {node!r} ({dtype}), made at {node.line}{hint}"
             f" ({here()})"

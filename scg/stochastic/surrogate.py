@@ -28,6 +28,7 @@ from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise
 from scg.core.backward import estimate, pull
 from scg.core.node import Node, ancestors, parameter, primitive
+from scg.core.operands import described
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives import layout
 from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, mixed_axes, spread, unpicked
@@ -66,6 +67,8 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
         raise ScgValueError(
             f"surrogate: order must be at least 1, or None for derivatives of any order, got {order} ({here()})"
         )
+    if type(cost) is not Node:
+        raise ScgTypeError(f"surrogate needs a node as cost, got {described((cost,))}: trace a function ({here()})")
     loss, found = expanded(cost, order, floor, graph)
     return estimate(cost, loss, *found) if found else loss
 

@@ -132,7 +132,7 @@ class Report:
     interrupted: bool = False
 
     def __getitem__(self, label: str) -> Row:
-        if label not in self.rows:
+        if not isinstance(label, str) or label not in self.rows:
             raise RowError(f"no row is called {label!r}; there are {', '.join(map(repr, self.rows))} ({here()})")
         return self.rows[label]
 

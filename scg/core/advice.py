@@ -1,0 +1,66 @@
+"""What to write in place of what a node cannot do: the words of refusals, and how they are found."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from scg.errors import NOT_THE_USERS, PACKAGE
+
+INSTEAD: dict[str, str] = {
+    "numpy.polynomial": "np.polyval(coefficients[::-1], x), which takes nodes, with the highest power first",
+    "scipy.linalg.expm": "v, w = np.linalg.eigh(a) and then (w * np.exp(v)) @ w.T, for a symmetric matrix a",
+    "scipy.linalg.sqrtm": "v, w = np.linalg.eigh(a) and then (w * np.sqrt(v)) @ w.T, for a symmetric matrix a",
+    "scipy.linalg.logm": "v, w = np.linalg.eigh(a) and then (w * np.log(v)) @ w.T, for a symmetric matrix a",
+    "scipy.linalg.solve_triangular": "np.linalg.solve(np.tril(a), b)",
+    "scipy.sparse": "matrix.toarray() @ node",
+    "numpy._core.full": "np.broadcast_to(node, shape)",
+}
+"""By ``package.function``, or by package, as SciPy or NumPy has it: what takes nodes."""
+
+_GRADIENT = "scg.value_and_grad(fn)(x), or scg.gradients(cost, nodes) for nodes"
+_VALUE = "np.asarray(node.value), a number of this run, which no gradient passes"
+_ATTRIBUTES = {
+    **dict.fromkeys(("backward", "grad", "retain_grad"), _GRADIENT),
+    **dict.fromkeys(("requires_grad", "requires_grad_"), "scg.parameter(array), or scg.grad(fn)(array)"),
+    **dict.fromkeys(("detach", "detach_"), "scg.stop_gradient(node)"),
+    **dict.fromkeys(("numpy", "cpu", "data", "tobytes", "tofile", "dump", "dumps", "flags", "strides"), _VALUE),
+    **dict.fromkeys(("flat",), "np.ravel(node)"),
+    **dict.fromkeys(("view",), "node.reshape(shape), or node.astype(dtype)"),
+    **dict.fromkeys(("at",), "np.where(mask, new, node), or np.concatenate"),
+    **dict.fromkeys(("permute",), "np.transpose(node, axes)"),
+    **dict.fromkeys(("unsqueeze",), "np.expand_dims(node, axis)"),
+    **dict.fromkeys(("setflags", "setfield", "itemset"), "np.where: nodes are immutable"),
+}
+
+
+def of_attribute(name: str, takes: Any) -> str:
+    """What to write for an attribute that a node does not have; empty where nothing is known. ``takes`` says of a
+    function whether it takes nodes."""
+    if name in _ATTRIBUTES:
+        return _ATTRIBUTES[name]
+    fn = None if name.startswith("_") else getattr(np, name, None)
+    if fn is not None and takes(fn):
+        return f"np.{name}(node{'' if getattr(fn, 'nin', 2) == 1 else ', ...'})"
+    return INSTEAD.get(f"scipy.special.{name}", "")
+
+
+def of_caller(takes: Any) -> str:
+    """What to write for the function of NumPy or SciPy that the user called and that asks a node for its array; empty
+    where the user asks, or nothing is known."""
+    called, frame = [], sys._getframe(1)
+    while frame is not None and NOT_THE_USERS[frame.f_code.co_filename]:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            home = str(frame.f_globals.get("__name__", ""))
+            called.append((".".join(home.split(".")[:2]), frame.f_code.co_name))
+        frame = frame.f_back  # type: ignore[assignment]
+    for package, name in reversed(called):
+        known = INSTEAD.get(f"{package}.{name}") or INSTEAD.get(package)
+        home = "np.fft" if package == "scipy.fft" else "np.linalg"
+        fn = getattr(np.fft if package == "scipy.fft" else np.linalg, name, None)
+        if known is None and package in ("scipy.fft", "scipy.linalg") and fn is not None and takes(fn):
+            known = f"{home}.{name}"
+        if known is not None:
+            who = (package if name.startswith("_") else f"{package}.{name}").replace("numpy._core", "np")
+            return f"{who} does not take a node: use {known}"
+    return ""
