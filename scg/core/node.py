@@ -77,6 +77,8 @@ class Primitive:
         "jumps",
         "random",
         "together",
+        "into",
+        "view",
     )
 
     def __init__(
@@ -88,6 +90,7 @@ class Primitive:
         ]
         self.random = bool(facts.get("random"))
         self.together = facts.get("together")
+        self.into, self.view = facts.get("into"), facts.get("view")
         steps = facts.get("steps")
         self.steps = steps or None
         # the value jumps somewhere: what has no VJP is constant between jumps
@@ -130,6 +133,8 @@ def primitive(
     picks: bool = False,
     random: bool = False,
     together: Callable[..., Any] | None = None,
+    into: Callable[..., Any] | None = None,
+    view: Callable[..., Any] | bool | None = None,
 ) -> Primitive:
     """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP
     an operand.
@@ -151,8 +156,17 @@ def primitive(
     that the other operands name. Two facts are for what is singular. ``steep(*operands)`` says where the slope is
     infinite inside the domain, as that of ``cbrt`` at 0. Beside ``every``, ``together(g, out, *operands, **statics)``
     may give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
-    ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known. Raises
-    ScgValueError where ``fn`` already has a rule.
+    ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
+
+    Two facts are for compiled plans. ``into(*operands, **statics)`` returns ``call(*arrays, out)``, which writes the
+    result into ``out``, or None where these operands have no such call; it looks at their shapes and dtypes only.
+    Without it a ufunc is called with ``out``, and any other function is called plainly and its result copied.
+    ``view=True``: the result is operand 0 itself; ``view(*operands, **statics)`` returns a function that shows an array
+    another way, in the same memory, or None where the result is a copy.
+
+        primitive(lambda x, axes: np.transpose(x, axes), ..., view=lambda x, axes: lambda x: np.transpose(x, axes))
+
+    Raises ScgValueError where ``fn`` is declared already.
     """
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
         raise ScgTypeError(
@@ -175,6 +189,8 @@ def primitive(
         "picks": picks,
         "random": random,
         "together": together,
+        "into": into,
+        "view": view,
     }
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):

@@ -363,6 +363,10 @@ class Distribution(Parameterized, ABC):
         """``sample``, in a given floating-point dtype."""
         return self.sample(rng, shape).astype(dtype, copy=False)
 
+    def sample_into(self, rng: np.random.Generator, shape: Shape, out: Any) -> None:
+        """``sample``, written into an array."""
+        out[...] = self.sample_as(rng, shape, out.dtype)
+
     def expanded(self, batch_shape: Shape) -> Any:
         """The same distribution with a larger batch shape that its own broadcasts to: independent draws for each of its
         elements."""

@@ -37,6 +37,12 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
         noise = np.asarray(rng.standard_normal(self.full_shape(shape), dtype=native)).astype(dtype, copy=False)
         return noise if self is STANDARD else np.asarray(self.detached().transport(noise)).astype(dtype, copy=False)
 
+    def sample_into(self, rng: np.random.Generator, shape: Shape, out: Any) -> None:
+        if self is STANDARD and out.dtype in (np.float32, np.float64):  # the same numbers, without a copy
+            rng.standard_normal(dtype=out.dtype, out=out)
+        else:
+            super().sample_into(rng, shape, out)
+
     def log_prob(self, value: Any) -> Any:
         z = (value - self.loc) / self.scale
         return -0.5 * (z * z) - (log(self.scale) + 0.5 * LOG_2PI)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import HELD, SILENT, Op, Program
-from scg.plans.recording import INPUT
+from scg.plans.program import Op, Program
+from scg.plans.rows import keeps_order
 
 ALIGNMENT = 64
 
@@ -24,19 +24,14 @@ class Assignment(NamedTuple):
 
 def origin(op: Op) -> Op:
     """The operation whose memory a view shows."""
-    while view(op) is not None and not is_copy(op) and type(op.args[0]) is Op:
+    while view(op) is not None and not op.copies and type(op.args[0]) is Op:
         op = op.args[0]
     return op
 
 
-def is_copy(op: Op) -> bool:
-    """Whether what is a view elsewhere has to be a copy: a reshape across strides."""
-    return op.statics.get("copies", False)
-
-
 def is_step(op: Op) -> bool:
     """Whether something is to be done for it at a call: it is no array of the caller's, and no view."""
-    return op.rule not in (INPUT, HELD) and (view(op) is None or is_copy(op) or type(op.args[0]) is not Op)
+    return not op.is_given and (view(op) is None or op.copies or type(op.args[0]) is not Op)
 
 
 def assign(program: Program, own: set[int]) -> Assignment:
@@ -63,7 +58,7 @@ def assign(program: Program, own: set[int]) -> Assignment:
     in_place = 0
     for k, op in enumerate(program.ops):
         if (
-            op.rule not in (INPUT, HELD, *SILENT)
+            not (op.is_given or op.is_check)
             and op.dtype is not None
             and origin(op) is op
             and id(op) not in own
@@ -98,7 +93,7 @@ def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: 
         if type(a) is not Op or a.shape != op.shape or a.dtype != op.dtype:
             continue
         o = a
-        while o is not origin(o) and (o.rule.name in ("reshape", "alias", "stop_gradient", "path")) and not is_copy(o):
+        while o is not origin(o) and keeps_order(o) and not o.copies:
             o = o.args[0]
         seen_otherwise = any(
             [b is not a and type(b) is Op and origin(b) is origin(o) for other in beside for b in other.args]

@@ -16,8 +16,8 @@ from scg.core.ambient import RECORDER, collect_guards, nan_is_sought
 from scg.core.node import Node, record
 from scg.core.tree import leaves, rebuild
 from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
+from scg.plans.checks import Otherwise, Raised
 from scg.plans.explain import explain
-from scg.plans.kernels import Otherwise, Raised
 from scg.plans.outside import Outside, functions_of, module_of
 from scg.plans.passes import PASSES, Options
 from scg.plans.plan import Plan

@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from scg.plans.buffers import is_copy, origin
+from scg.plans.buffers import origin
 from scg.plans.kernels import is_plain, view
 from scg.plans.passes.blocks import Region, why_not
-from scg.plans.program import HELD, SILENT, Op
-from scg.plans.recording import INPUT
+from scg.plans.program import Op
 
 
 def explain(plan: Any) -> str:
@@ -31,27 +30,27 @@ def explain(plan: Any) -> str:
         )
         if k is not None and program.regions[k].members[0] is op:
             lines.append(_region(k, program.regions[k]) + lane)
-        own = id(op) in homes or op.rule in SILENT
-        if view(op) is not None and not is_copy(op) and type(op.args[0]) is Op:
+        own = id(op) in homes or op.is_check
+        if view(op) is not None and not op.copies and type(op.args[0]) is Op:
             home = f"view of {names[id(origin(op))]}"
-        elif op.rule in (INPUT, HELD):
-            home = f"argument {program.inputs[id(op)]}" if op.rule is INPUT else "an array that the function holds"
+        elif op.is_given:
+            home = "an array that the function holds" if op.is_held else f"argument {program.inputs[id(op)]}"
         else:
             steps += 1
             home = homes.get(id(op), "of one block" if k is not None else "several results" if op.dtype is None else "")
             if own and is_plain(op):
                 plainly.append(op)
         args = ", ".join([names.get(id(a), "?") if type(a) is Op else _constant(a) for a in op.args])
-        kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and op.rule not in SILENT else ""
+        kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and not op.is_check else ""
         mark = " called plainly" if own and is_plain(op) else ""
         mark += lane if k is None else ""
         lines.append(
-            f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.rule.name}({args}) {kind} "
+            f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.primitive.name}({args}) {kind} "
             f" {home}{mark}{'  ' + op.statics['line'] if 'line' in op.statics else ''}".rstrip()
         )
     size = sum(assignment.sizes)
-    held = sum([op.nbytes for op in program.ops if op.rule in (INPUT, HELD)])
-    naive = sum([op.nbytes for op in program.ops if op.rule not in (INPUT, HELD, *SILENT) and origin(op) is op])
+    held = sum([op.nbytes for op in program.ops if op.is_given])
+    naive = sum([op.nbytes for op in program.ops if not (op.is_given or op.is_check) and origin(op) is op])
     head = [
         (
             f"{steps} steps, {len(assignment.sizes)} buffers of {size:,} bytes in all (one for each result: {naive:,}),"
@@ -73,10 +72,10 @@ def explain(plan: Any) -> str:
     tail = []
     if plainly:
         tail.append(
-            "called plainly, and copied into their buffers: " + ", ".join(sorted({op.rule.name for op in plainly}))
+            "called plainly, and copied into their buffers: " + ", ".join(sorted({op.primitive.name for op in plainly}))
         )
     alone = [(op, why) for op in program.ops if id(op) not in region_of and (why := why_not(op, program)) is not None]
-    tail += [f"not in a region: {names[id(op)]} {op.rule.name} {list(op.shape)}: {why}" for op, why in alone]
+    tail += [f"not in a region: {names[id(op)]} {op.primitive.name} {list(op.shape)}: {why}" for op, why in alone]
     if plan.later_calls:
         tail.append("then: " + ", ".join([getattr(call, "__qualname__", repr(call)) for call in plan.later_calls]))
     return "\n".join([*head, *lines, *tail])

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from scg.plans.buffers import Assignment, aligned, is_copy, origin
+from scg.plans.buffers import Assignment, aligned, origin
 from scg.plans.crew import Crew, Step, let_go, run_steps
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region
-from scg.plans.passes.lanes import Turn, cut_operand
-from scg.plans.program import HELD, SILENT, Op, Program
-from scg.plans.recording import INPUT
+from scg.plans.passes.lanes import Turn
+from scg.plans.program import Op, Program
+from scg.plans.rows import cut_operand
 from scg.plans.waiting import Access, Task, hold, lane_lists
 
 SMALL = 2**14
@@ -60,14 +60,12 @@ class Machine:
         self.lanes, self.locks = lane_lists(tasks, width) if width > 1 else ([self.steps], [])
 
     def _place(self, op: Op, program: Program, assignment: Assignment, results: dict[int, int]) -> Any:
-        if op.rule is INPUT:
-            return Dynamic(program.inputs[id(op)])
-        if op.rule is HELD:
-            return op.statics["array"]
-        if op.rule in SILENT:
+        if op.is_given:
+            return op.statics["array"] if op.is_held else Dynamic(program.inputs[id(op)])
+        if op.is_check:
             return None
         look = view(op)
-        if look is not None and not is_copy(op) and type(op.args[0]) is Op:
+        if look is not None and not op.copies and type(op.args[0]) is Op:
             source = self.places[id(op.args[0])]
             return Dynamic(source.slot, (*source.views, look)) if type(source) is Dynamic else look(source)
         if id(op) in results:
@@ -128,7 +126,7 @@ class Machine:
                 place = self.places.get(id(operand)) if type(operand) is Op else operand
                 place = place if look is None else look(place)
             args.append(place)
-        if is_copy(op):
+        if op.copies:
             reshaped: Any = view(op)
             return (lambda x, out: np.copyto(out, reshaped(x))), args
         return kernel(op, self.generators), args
@@ -205,13 +203,13 @@ class _Shown:
 
     def accesses(self, op: Op, rows: tuple[int, int] | None, temporary: frozenset[int]) -> Iterator[Access]:
         """All but that of temporaries, which are each lane's own, and of arguments, to which nobody writes."""
-        if "generator" in op.statics:
-            yield ("generator", op.statics["generator"]), 0, 1, True
+        if op.generator is not None:
+            yield ("generator", op.generator), 0, 1, True
         for k, operand in enumerate((*op.args, op)):
             if type(operand) is not Op or id(operand) in temporary:
                 continue
             source = origin(operand)
-            if source.rule in (INPUT, HELD, *SILENT):
+            if source.is_given or source.is_check:
                 continue
             look = (
                 None

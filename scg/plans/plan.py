@@ -13,11 +13,12 @@ from scg.core.tree import leaves, rebuild
 from scg.errors import NonFiniteError
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
+from scg.plans.checks import is_finite, is_there
 from scg.plans.crew import Crew, Watch, crew, park, run_steps, with_one_thread
-from scg.plans.kernels import is_finite, is_there, may_differ
+from scg.plans.kernels import may_differ
 from scg.plans.machine import SMALL, Machine
-from scg.plans.program import HELD, Op, Program, from_recording
-from scg.plans.recording import INPUT, Choice, Recorder, is_python_number
+from scg.plans.program import Op, Program, from_recording
+from scg.plans.recording import Choice, Recorder, is_python_number
 
 MACHINES = 4
 """How many sets of buffers a plan keeps for threads that run it at once."""
@@ -227,7 +228,7 @@ class Plan:
             if (
                 type(value) is Op
                 and value.nbytes > SMALL
-                and value.rule not in (INPUT, HELD)
+                and not value.is_given
                 and origin(value) is value
                 and id(value) not in results
             ):
@@ -254,7 +255,7 @@ class Plan:
 
 def _is_foreign_memory(value: Any) -> bool:
     """Whether a value is somebody else's memory, which the calls at the end may change."""
-    return origin(value).rule in (INPUT, HELD) if type(value) is Op else isinstance(value, np.ndarray)
+    return origin(value).is_given if type(value) is Op else isinstance(value, np.ndarray)
 
 
 def _of_now(value: Any, machine: Machine) -> Any:

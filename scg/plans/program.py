@@ -11,44 +11,57 @@ import numpy as np
 
 from scg.core.node import PARAMETER, Node, Primitive, ancestors, primitive
 from scg.errors import PlanError, here
-from scg.plans.recording import HELD, INPUT, Recorder, is_python_number, numbers
-from scg.stochastic.sites import draw, noise
-
-CHOICE = primitive(lambda *values, test, outcome, line: None, name="choice")
-"""A test of values that must come out as it did when the function was recorded."""
-
-FINITE = primitive(lambda *values: None, name="finite")
-"""A test that operands are finite; the first ``norms`` of them are sums of squares, where the others are if these are
-small."""
-
-SILENT = (CHOICE, FINITE)
-"""What makes nothing."""
+from scg.plans.checks import CHOICE, SILENT
+from scg.plans.recording import HELD, INPUT, Recorder, is_python_number
 
 CAST = primitive(lambda x, dtype: np.asarray(x, dtype), name="cast")
 """A number of Python in the dtype of the arrays that it stands beside."""
 
-LEAVES = (INPUT, HELD, noise, draw, numbers)
-"""What is no function of its operands alone."""
-
 
 class Op:
     """One operation: a primitive, its operands (operations, or numbers and arrays that never change), and what it
-    makes."""
+    makes.
 
-    __slots__ = ("rule", "args", "statics", "shape", "dtype", "line", "value")
+    ``generator`` is the position of the generator from which it draws, None where it does not; ``copies`` is true where
+    what is a view elsewhere has to be a copy: a reshape across strides.
+    """
+
+    __slots__ = ("primitive", "args", "statics", "shape", "dtype", "line", "value", "generator", "copies")
 
     def __init__(
         self,
-        rule: Primitive,
+        primitive: Primitive,
         args: Sequence[Any],
         statics: dict[str, Any],
         shape: Any,
         dtype: Any,
         line: str = "",
         value: Any = None,
+        generator: int | None = None,
     ):
-        self.rule, self.args, self.statics = rule, tuple(args), statics
+        self.primitive, self.args, self.statics = primitive, tuple(args), statics
         self.shape, self.dtype, self.line, self.value = shape, dtype, line, value
+        self.generator, self.copies = generator, False
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is an array of the caller's, or one that the function holds."""
+        return self.primitive in (INPUT, HELD)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is an array that the function holds."""
+        return self.primitive is HELD
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it is no function of its operands alone."""
+        return self.generator is not None or self.is_given
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it makes nothing, and may end the call."""
+        return self.primitive in SILENT
 
     @property
     def size(self) -> int:
@@ -60,12 +73,12 @@ class Op:
         """Bytes of the result."""
         return self.size * self.dtype.itemsize if self.dtype is not None else 0
 
-    def like(self, rule: Any, *args: Any, shape: Any = None, **statics: Any) -> "Op":
+    def like(self, primitive: Any, *args: Any, shape: Any = None, **statics: Any) -> "Op":
         """Another operation in the place of this one, of its dtype and, unless told, its shape."""
-        return Op(rule, args, statics, self.shape if shape is None else shape, self.dtype, self.line)
+        return Op(primitive, args, statics, self.shape if shape is None else shape, self.dtype, self.line)
 
     def __repr__(self) -> str:
-        return f"<{self.rule.name} {self.shape} {self.dtype}>"
+        return f"<{self.primitive.name} {self.shape} {self.dtype}>"
 
 
 class Program:
@@ -197,9 +210,8 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
             table[node.id] = constant(value)
             continue
         statics = node.statics
-        if node.id in recorder.draws:
-            statics = {**statics, "generator": recorder.draws[node.id][1]}
-        elif node.primitive in (noise, draw):
+        generator = recorder.draws[node.id][1] if node.id in recorder.draws else None
+        if generator is None and node.primitive.random and node.primitive.view is None:
             raise PlanError(
                 f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})"
             )
@@ -216,6 +228,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
             None if several else value.dtype,
             node.line,
             kept,
+            generator,
         )
         if node.id in position:
             found[id(op)] = position[node.id]

@@ -27,7 +27,17 @@ INPUT = primitive(lambda: None, name="input")
 HELD = primitive(lambda: None, name="held")
 """A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
 
-numbers = primitive(lambda value, **call: value, name="numbers")
+
+def _numbers_anew(name: str, args: Any, kwargs: Any, rng: Any) -> Any:
+    method = name.partition(".")[2]
+
+    def call(out: Any) -> None:
+        out[...] = getattr(rng(), method)(*args, **kwargs)
+
+    return call
+
+
+numbers = primitive(lambda value, **call: value, name="numbers", random=True, into=_numbers_anew)
 """A leaf: what a method of a generator returned to the function itself."""
 
 
@@ -163,6 +173,10 @@ class Recorder:
         """How many references to the node are of what is recorded, and none of the function's."""
         return sum([n is node for n in (*self.made, *[o for choice in self.choices for o in choice.operands])])
 
+    def is_leaf(self, node: Node) -> bool:
+        """Whether a node is an array, or a number, of a plain call."""
+        return node.primitive in (INPUT, HELD, numbers)
+
     def hashed(self, node: Node) -> None:
         """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its
         value."""
@@ -240,7 +254,7 @@ class Recorder:
         try:
             with np.errstate(all="ignore"):
                 made = fn(*_values(args), **_values(kwargs))
-        except Exception:  # the rule takes what NumPy does not
+        except Exception:  # the primitive takes what NumPy does not
             return
         if isinstance(made, (np.ndarray, np.generic)):
             mine, other = (self.scalars, self.arrays) if isinstance(made, np.generic) else (self.arrays, self.scalars)

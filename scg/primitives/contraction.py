@@ -45,8 +45,18 @@ def _matvec_right(g, out, a, b):
     return matvec_p(_rows(a).T, np.reshape(g, -1)) if a.ndim > 2 and b.ndim == 1 else matvec_p(a.mT, g)
 
 
+def _stacked(a, b, out):
+    rows = math.prod(a.shape[:-1])
+    np.matmul(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
+
+
 matmul_p = primitive(
-    _matmul_value, axes.contraction("ij,jk->ik", products=True), _matmul_left, _matmul_right, name="matmul"
+    _matmul_value,
+    axes.contraction("ij,jk->ik", products=True),
+    _matmul_left,
+    _matmul_right,
+    name="matmul",
+    into=lambda a, b: _stacked if len(a.shape) > 2 == len(b.shape) else np.matmul,
 )
 matvec_p = primitive(
     _matvec_value,
@@ -68,6 +78,7 @@ dot_p = primitive(
     lambda g, out, a, b: g[..., None] * b,
     lambda g, out, a, b: g[..., None] * a,
     name="dot",
+    into=lambda a, b: np.vecdot if a.dtype.kind == b.dtype.kind == "f" else None,
 )
 
 

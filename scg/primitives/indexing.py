@@ -55,18 +55,39 @@ def _increases(i):
     return (i[0] >= 0 or i[-1] < 0) and (i[1:] > i[:-1]).all()
 
 
+def _look(x, *operands, index):
+    """How a basic index shows an array: with an ellipsis, so that it is a view of no axes too, and no scalar."""
+    if operands or not axes.is_basic(index):
+        return None
+    whole = index if Ellipsis in index else (*index, ...)
+    return lambda x: x[whole]
+
+
+def _place(g, *operands, index, shape):
+    if operands or not axes.is_basic(index):
+        return None
+
+    def place(g, out):
+        out[...] = 0
+        out[index] = g
+
+    return place
+
+
 getitem_p = primitive(
     _getitem_value,
     axes.index,
     every=lambda g, i, out, x, *operands, index: None if i else scatter_p(g, *operands, index=index, shape=x.shape),
     name="getitem",
     picks=True,
+    view=_look,
 )
 scatter_p = primitive(
     _scatter_value,
     axes.scatter,
     every=lambda h, i, out, g, *operands, index, shape: None if i else getitem_p(h, *operands, index=index),
     name="scatter",
+    into=_place,
 )
 
 

@@ -19,27 +19,44 @@ from scg.core.node import Node, implements, primitive, refuse
 from scg.core.operands import beside, plain
 from scg.errors import NotDifferentiable, ScgTypeError, here
 
-alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias")
+alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias", view=True)
 """The same value as a node of its own."""
 
-stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False)
+stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False, view=True)
 """The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, where it is so for the
 formula's sake, and in truth none."""
 
 reshape_p = primitive(
-    lambda x, shape: np.reshape(x, shape), axes.reshape, lambda g, out, x, shape: np.reshape(g, x.shape), name="reshape"
+    lambda x, shape: np.reshape(x, shape),
+    axes.reshape,
+    lambda g, out, x, shape: np.reshape(g, x.shape),
+    name="reshape",
+    view=lambda x, shape: lambda x: np.reshape(x, shape),
 )
 transpose_p = primitive(
     lambda x, axes: np.transpose(x, axes),
     axes.transpose,
     lambda g, out, x, axes: np.transpose(g, sorted(range(len(axes)), key=axes.__getitem__)),
     name="transpose",
+    view=lambda x, axes: lambda x: np.transpose(x, axes),
 )
 broadcast_to_p = primitive(
-    lambda x, shape: np.broadcast_to(x, shape), axes.broadcast_to, lambda g, out, x, shape: g, name="broadcast_to"
+    lambda x, shape: np.broadcast_to(x, shape),
+    axes.broadcast_to,
+    lambda g, out, x, shape: g,
+    name="broadcast_to",
+    view=lambda x, shape: lambda x: np.broadcast_to(x, shape),
 )
-astype_p = primitive(lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype")
-as_integer_p = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype")
+
+
+def _cast(x, dtype):
+    return lambda x, out: np.copyto(out, x, casting="unsafe")
+
+
+astype_p = primitive(
+    lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype", into=_cast
+)
+as_integer_p = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype", into=_cast)
 
 
 def _part(g, i, out, *xs, axis):
@@ -54,7 +71,12 @@ def _parts(g, out, *xs, axis):
 
 
 concatenate_p = primitive(
-    lambda *xs, axis: np.concatenate(xs, axis), axes.concatenate, every=_part, together=_parts, name="concatenate"
+    lambda *xs, axis: np.concatenate(xs, axis),
+    axes.concatenate,
+    every=_part,
+    together=_parts,
+    name="concatenate",
+    into=lambda *xs, axis: lambda *x: np.concatenate(x[:-1], axis, out=x[-1]),
 )
 
 

@@ -70,14 +70,24 @@ def _equal_shares(g, out, x, axis, keepdims):
     return np.where(reached, kept(g, x, axis, keepdims) / count, 0)
 
 
+def _fold(reduce):
+    """How a plan calls a ufunc's ``reduce``; its third argument is the dtype."""
+    return lambda x, axis, keepdims: lambda x, out: reduce(x, axis, None, out, keepdims)
+
+
 sum_p = primitive(
-    np.add.reduce, axes.reduction, lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims), name="sum"
+    np.add.reduce,
+    axes.reduction,
+    lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims),
+    name="sum",
+    into=_fold(np.add.reduce),
 )
 prod_p = primitive(
     np.multiply.reduce,
     axes.reduction,
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims) * _product_of_others(x, axis),
     name="prod",
+    into=_fold(np.multiply.reduce),
 )
 
 
@@ -96,7 +106,7 @@ def _place(positions):
 
 
 max_p, min_p, fmax_p, fmin_p = [
-    primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name, kinks=_place(positions))
+    primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name, kinks=_place(positions), into=_fold(ufunc.reduce))
     for ufunc, name, positions in (
         (np.maximum, "max", np.argmax),
         (np.minimum, "min", np.argmin),

@@ -149,7 +149,12 @@ def numbered(kind: str, count: Counter[str]) -> str:
     return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
 
-noise = primitive(lambda distribution, shape: distribution, name="noise", random=True)
+noise = primitive(
+    lambda distribution, shape: distribution,
+    name="noise",
+    random=True,
+    into=lambda distribution, shape, rng: lambda out: distribution.sample_into(rng(), shape, out),
+)
 """A leaf: noise whose distribution has no parameters."""
 
 
@@ -168,11 +173,27 @@ def _along_its_path(z: Any, *parameters: Any, site: Site, **label: Any) -> Any:
     return z
 
 
-draw = primitive(_held, _Drawn(), name="draw", random=True)
+def _draw_anew(*parameters: Any, site: Site, rng: Any, **label: Any) -> Any:
+    """How a plan draws: with ``rng()``, the generator of the call."""
+    names, shape = list(site.distribution.parameters), site.shape if site.drawn is None else site.drawn
+
+    def call(*values: Any) -> None:
+        distribution = site.distribution.replaced(**dict(zip(names, values[:-1], strict=True)))
+        values[-1][...] = site.estimator.draw(distribution, rng(), shape)
+
+    return call
+
+
+draw = primitive(_held, _Drawn(), name="draw", random=True, into=_draw_anew)
 """A draw that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
 
 path = primitive(
-    _along_its_path, _Moved(), every=lambda g, i, out, z, *p, site, **label: None if i else g, name="path", random=True
+    _along_its_path,
+    _Moved(),
+    every=lambda g, i, out, z, *p, site, **label: None if i else g,
+    name="path",
+    random=True,
+    view=True,
 )
 """A draw that is a differentiable function of its parameters and of noise: its first operand."""
 

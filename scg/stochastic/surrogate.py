@@ -157,7 +157,8 @@ def _fixed(order: list[Node]) -> set[int]:
     A rule that drew for such a distribution would move the generator on, as the plain call does not.
     """
     fixed: set[int] = set()
-    for node in order:
+    recorder = RECORDER.get()
+    for node in ancestors(order):  # those too that are older than what is differentiated here
         moving = [o for o in node.operands if type(o) is Node]
         made = (
             moving
@@ -165,7 +166,7 @@ def _fixed(order: list[Node]) -> set[int]:
             and "site" not in node.statics
             and all([o.id in fixed for o in moving])
         )
-        if made or not moving and node.primitive.name in ("input", "numbers", "held"):
+        if made or not moving and recorder.is_leaf(node):
             fixed.add(node.id)
     return fixed
 

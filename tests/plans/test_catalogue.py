@@ -16,6 +16,8 @@ from tests.support.cases import all_cases
 from tests.support.compiled import agree
 
 EPS = float(np.finfo(float).eps)
+DEPENDENT = {"np.piecewise"}
+"""What has shapes inside that depend on values: it is computed plainly where they are other ones."""
 BY_MODULE = defaultdict(list)
 for _case in all_cases():
     BY_MODULE[_case.name.rpartition(".")[0]].append(_case)
@@ -58,7 +60,7 @@ def test_the_catalogue(module):
             agree(compiled(*point), e, f"{case.name}, operands of shape {[x.shape for x in point]}")
         if compiled.plainly:
             gave_up.append(case.name)
-    assert not gave_up
+    assert set(gave_up) <= DEPENDENT
 
 
 def test_every_module_has_cases():

@@ -13,8 +13,9 @@ import scg
 from scg import distributions as dist
 from scg.core.tree import leaves
 from scg.plans.crew import BLAS
-from scg.plans.kernels import Generators, _few_rows, kernel
+from scg.plans.kernels import Generators, kernel
 from scg.plans.passes import PASSES
+from scg.plans.passes.few_rows import by_columns
 from tests.support.compiled import PROGRAMS, agree, plans_of
 
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}
@@ -29,7 +30,7 @@ def struck(compiled):
 
 
 def operations(compiled):
-    return [op.rule.name for op in plans_of(compiled)[0].program.ops]
+    return [op.primitive.name for op in plans_of(compiled)[0].program.ops]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -133,7 +134,7 @@ def test_maps_of_broadcast_arrays_are_computed_before_the_broadcast():
     shapes = [
         op.shape
         for op in plans_of(compiled)[0].program.ops
-        if op.rule.name in ("exp", "multiply", "negative", "sum", "add")
+        if op.primitive.name in ("exp", "multiply", "negative", "sum", "add")
     ]
     # but for the sum along which it was stretched, of which the result is small too
     assert all(np.prod(shape) <= 4 for shape in shapes), shapes
@@ -158,15 +159,15 @@ def test_sums_of_products_are_contractions():
 def test_leading_axes_are_flattened():
     stack, matrix = np.random.default_rng(0).standard_normal((5, 6, 7)), np.ones((7, 3))
     compiled = compiled_at(lambda x, w: x @ w, stack, matrix)
-    (product,) = [op for op in plans_of(compiled)[0].program.ops if op.rule.name == "matmul"]
+    (product,) = [op for op in plans_of(compiled)[0].program.ops if op.primitive.name == "matmul"]
     assert product.shape == (30, 3)
     both = compiled_at(lambda x, w: x @ w, stack, np.ones((5, 7, 2)))
-    assert [op.shape for op in plans_of(both)[0].program.ops if op.rule.name == "matmul"] == [(5, 6, 2)]
+    assert [op.shape for op in plans_of(both)[0].program.ops if op.primitive.name == "matmul"] == [(5, 6, 2)]
 
 
 def test_a_reshape_across_strides_is_a_copy():
     compiled = compiled_at(lambda x: np.reshape((x * 2).T, (2, 6)) + np.reshape(x * 3, (2, 6)), X)
-    assert sum(bool(op.statics.get("copies")) for op in plans_of(compiled)[0].program.ops) == 1
+    assert sum(op.copies for op in plans_of(compiled)[0].program.ops) == 1
 
 
 def test_one_exponential_for_softplus_and_its_slope():
@@ -268,8 +269,8 @@ def test_products_of_few_rows_are_taken_by_columns(rows, inner, columns, transpo
         # Higham (2002), section 3.5
         assert got.dtype == np.float32 and got.flags.c_contiguous and np.all(error <= bound)
     assert compiled.plainly == 0
-    (product,) = [op for op in plans_of(compiled)[0].program.ops if op.rule.name == "matmul"]
-    assert (kernel(product, Generators()) is _few_rows) == ((transposed or rows <= 32) and rows * inner <= 125_000)
+    (product,) = [op for op in plans_of(compiled)[0].program.ops if op.primitive.name == "matmul"]
+    assert (kernel(product, Generators()) is by_columns) == ((transposed or rows <= 32) and rows * inner <= 125_000)
 
 
 AWKWARD = [np.nan, np.inf, -np.inf, 1e16, 1e30, 3e38, -3e38]

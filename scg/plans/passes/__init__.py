@@ -12,6 +12,7 @@ from scg.plans.passes.copies import copies
 from scg.plans.passes.dead import dead
 from scg.plans.passes.expand import expand
 from scg.plans.passes.factor import factor
+from scg.plans.passes.few_rows import rows
 from scg.plans.passes.finite import finite
 from scg.plans.passes.flatten import flatten
 from scg.plans.passes.fold import fold
@@ -41,6 +42,7 @@ PASSES: dict[str, Pass] = {
     "flatten": flatten,
     "finite": finite,
     "copies": copies,
+    "rows": rows,
     "scalars": scalars,
     "blocks": blocks,
     "lanes": lanes,

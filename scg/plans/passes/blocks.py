@@ -6,12 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import LEAVES, Op, Program
-from scg.primitives import contraction, elementwise, layout, reduction
-from scg.stochastic.sites import draw
+from scg.plans.program import Op, Program
+from scg.plans.rows import folded, is_map
 
 LARGE = 2**15
 """Elements from which on an array is run in blocks."""
@@ -81,7 +78,7 @@ def _gathered(ops: list[Op], shape: tuple[int, ...]) -> tuple[list[Op], list[Op]
         # a sum is there after all rows
         depends = any([type(a) is Op and (id(a) in waiting or id(a) in inside and a.shape != shape) for a in op.args])
         reads = any([type(a) is Op and id(a) in inside for a in op.args])
-        draws = op.rule in LEAVES or op.rule is draw
+        draws = op.is_leaf
         if depends or draws and drawing:
             drawing = drawing or draws
         elif _joins(op, shape) and (reads or op.shape == shape and _leads(op) and _near(op, inside, members)):
@@ -107,57 +104,17 @@ def _leads(op: Op) -> bool:
     return len(op.shape or ()) > 0 and op.size >= LARGE and is_map(op) and op.shape[0] > 1
 
 
-def is_map(op: Op) -> bool:
-    """Whether it can run row by row into a buffer: a ufunc, a choice between two arrays, a conversion."""
-    if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
-        return False
-    return (
-        isinstance(op.rule.fn, np.ufunc)
-        and not op.statics
-        or op.rule in (elementwise.where_p, layout.astype_p, layout.as_integer_p)
-    )
-
-
 def _joins(op: Op, shape: tuple[int, ...]) -> bool:
     """A map of the shape, or a sum over its last axis."""
     return op.dtype is not None and (is_map(op) if op.shape == shape else folded(op) == shape)
 
 
-def folded(op: Op) -> tuple[int, ...] | None:
-    """The shape of what is summed over its last axis, by itself or times another array, row by row; None for anything
-    else."""
-    if (
-        op.rule not in (contraction.dot_p, reduction.sum_p)
-        or not op.shape
-        or not all([isinstance(a, (Op, np.ndarray)) for a in op.args])
-    ):
-        return None
-    full: tuple[int, ...] = max([a.shape for a in op.args], key=len)
-    if op.shape != full[:-1]:
-        return None
-    if op.rule is contraction.dot_p:
-        return full if all([a.shape == full or len(a.shape) < len(full) for a in op.args]) else None
-    return (
-        full
-        if [a % len(full) for a in op.statics["axis"] or ()] == [len(full) - 1] and not op.statics["keepdims"]
-        else None
-    )
-
-
 def why_not(op: Op, program: Program) -> str | None:
     """Why a large map is in no region; None where it is no large map."""
-    if op.dtype is None or op.size < LARGE or not is_elementwise(op) or op.rule in LEAVES or view(op) is not None:
+    if op.dtype is None or op.size < LARGE or not is_elementwise(op) or op.is_leaf or view(op) is not None:
         return None
     if not is_map(op):
-        return "its primitive is no ufunc"
+        return "its primitive has no call into a buffer"
     if not op.shape or op.shape[0] < 2:
         return "its first axis has one row"
     return "no other map of its shape is near"
-
-
-def part(shape: tuple[int, ...], region: tuple[int, ...], start: int, stop: int) -> Any:
-    """The function that takes the block's rows of an operand of ``shape``; None where the operand is the same for all
-    rows."""
-    if len(shape) == len(region) and shape[0] == region[0] and region[0] > 1:
-        return lambda x: x[start:stop]
-    return None

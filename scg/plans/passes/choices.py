@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from scg.distributions.constraints import finite, real
-from scg.plans.kernels import is_bounded
+from scg.plans.checks import CHOICE, is_bounded
 from scg.plans.passes.norms import norm
-from scg.plans.program import CHOICE, Op, Program
+from scg.plans.program import Op, Program
 from scg.primitives import contraction
 
 LARGE = 2**8
@@ -19,7 +19,7 @@ LARGE = 2**8
 def choices(program: Program) -> int:
     """Drop tests that are asked already, or implied; ask about the elements of a large array through its products with
     rows."""
-    tests = [op for op in program.ops if op.rule is CHOICE]
+    tests = [op for op in program.ops if op.primitive is CHOICE]
     finite_ones = {_key(op, real.holds) for op in tests if op.statics["test"] == finite.holds and op.statics["outcome"]}
     asked: set[Any] = set()
     dropped = set()
@@ -50,7 +50,7 @@ def _moved(op: Op, program: Program) -> bool:
         (
             o
             for o in program.ops
-            if o.rule is contraction.dot_p and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size
+            if o.primitive is contraction.dot_p and any([a is x for a in o.args]) and o.size * x.shape[-1] == x.size
         ),
         None,
     )

@@ -3,8 +3,7 @@
 import numpy as np
 
 from scg.plans.kernels import view
-from scg.plans.program import HELD, Op, Program
-from scg.plans.recording import INPUT
+from scg.plans.program import Op, Program
 
 
 def copies(program: Program) -> int:
@@ -18,16 +17,16 @@ def copies(program: Program) -> int:
             if op.dtype is not None:
                 shown[id(op)] = (
                     op.statics["array"]
-                    if op.rule is HELD
+                    if op.is_held
                     else _scattered(op)
-                    if op.rule is INPUT and _is_strided(op.value)
+                    if op.is_given and _is_strided(op.value)
                     else np.empty(op.shape, op.dtype)
                 )
             continue
         source = shown[id(op.args[0])]
         seen = look(source)
         if source.size and not np.may_share_memory(seen, source):
-            op.statics = {**op.statics, "copies": True}
+            op.copies = True
             seen = np.empty(op.shape, op.dtype)
             count += 1
         shown[id(op)] = seen

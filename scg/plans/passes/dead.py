@@ -1,8 +1,6 @@
 """Dead operations dropped: what leads to no result, no choice and no draw."""
 
-from scg.plans.program import SILENT, Op, Program
-from scg.plans.recording import numbers
-from scg.stochastic.sites import draw, noise
+from scg.plans.program import Op, Program
 
 
 def dead(program: Program) -> int:
@@ -10,7 +8,7 @@ def dead(program: Program) -> int:
     needed = {id(o) for o in program.outputs if type(o) is Op}
     kept = []
     for op in reversed(program.ops):
-        if id(op) in needed or op.rule in (*SILENT, noise, draw, numbers):
+        if id(op) in needed or op.is_check or op.generator is not None:
             kept.append(op)
             needed.update([id(a) for a in op.args if type(a) is Op])
     count = len(program.ops) - len(kept)

@@ -33,23 +33,23 @@ def expand(program: Program) -> int:
 
 
 def _expanded(op: Op, add: Any) -> Op | None:
-    rule = op.rule
-    if rule is elementwise.sigmoid and type(op.args[0]) is Op and op.dtype.kind == "f":
+    primitive = op.primitive
+    if primitive is elementwise.sigmoid and type(op.args[0]) is Op and op.dtype.kind == "f":
         (x,) = op.args
         e = add(op.like(EXP, add(op.like(NEGATIVE, x))))
         return add(op.like(DIVIDE, 1, add(op.like(ADD, 1, e))))
     if (
-        rule in (special.softplus, special.log_sigmoid)
+        primitive in (special.softplus, special.log_sigmoid)
         and op.dtype == getattr(op.args[0], "dtype", None)
         and type(op.args[0]) is Op
     ):
         (x,) = op.args
         e = add(op.like(EXP, add(op.like(NEGATIVE, add(op.like(ABSOLUTE, x))))))
         small = add(op.like(LOG1P, e))
-        if rule is special.softplus:
+        if primitive is special.softplus:
             return add(op.like(ADD, add(op.like(MAXIMUM, x, 0)), small))
         return add(op.like(SUBTRACT, add(op.like(RULES[np.minimum], x, 0)), small))
-    if rule is logsumexp_p and type(op.args[0]) is Op and op.args[0].size and op.dtype == op.args[0].dtype:
+    if primitive is logsumexp_p and type(op.args[0]) is Op and op.args[0].size and op.dtype == op.args[0].dtype:
         return _log_sum_exp(op, add)
     return None
 
@@ -60,8 +60,8 @@ def _log_sum_exp(op: Op, add: Any) -> Op:
     gone = {a % len(x.shape) for a in axis} if axis is not None else set(range(len(x.shape)))
     kept = tuple([1 if a in gone else n for a, n in enumerate(x.shape)])
 
-    def make(rule: Any, *args: Any, shape: Any = kept, dtype: Any = op.dtype, **statics: Any) -> Op:
-        return add(Op(rule, args, statics, shape, dtype, op.line))
+    def make(primitive: Any, *args: Any, shape: Any = kept, dtype: Any = op.dtype, **statics: Any) -> Op:
+        return add(Op(primitive, args, statics, shape, dtype, op.line))
 
     top = make(reduction.max_p, x, axis=axis, keepdims=True)
     top = make(elementwise.where_p, make(RULES[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype))

@@ -21,9 +21,9 @@ def factor(program: Program) -> int:
         return made
 
     def taken(op: Op, add: Any) -> Op | None:
-        if op.rule not in (ADD, SUBTRACT) or not all(
+        if op.primitive not in (ADD, SUBTRACT) or not all(
             [
-                type(a) is Op and a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and a.shape == op.shape
+                type(a) is Op and a.primitive is MULTIPLY and len(users.get(id(a), ())) == 1 and a.shape == op.shape
                 for a in op.args
             ]
         ):
@@ -35,7 +35,7 @@ def factor(program: Program) -> int:
                 if found is None or not _whole(x, y, op):
                     continue
                 base, first, second = found  # w = first * base, v = second * base
-                second = second if op.rule is ADD else -second
+                second = second if op.primitive is ADD else -second
                 if first == second:
                     inner = add(op.like(ADD, x, y))
                     return (
@@ -68,10 +68,10 @@ def _is_minus(x: Any, y: Any) -> bool:
     """Whether x = -y, also where both were broadcast after the sign was taken."""
     if type(x) is not Op or type(y) is not Op:
         return False
-    if x.rule is NEGATIVE:
+    if x.primitive is NEGATIVE:
         return x.args[0] is y and _signed(y)
-    stretched = x.rule is layout.broadcast_to_p and y.rule is layout.broadcast_to_p and x.shape == y.shape
-    return (stretched or x.rule is y.rule is layout.reshape_p and x.shape == y.shape) and _is_minus(
+    stretched = x.primitive is layout.broadcast_to_p and y.primitive is layout.broadcast_to_p and x.shape == y.shape
+    return (stretched or x.primitive is y.primitive is layout.reshape_p and x.shape == y.shape) and _is_minus(
         x.args[0], y.args[0]
     )
 

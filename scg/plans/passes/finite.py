@@ -3,8 +3,10 @@ product those of its factors, |sum a b| <= |a| |b|, of a sum that of its terms. 
 results themselves looked at.
 """
 
+from scg.plans.checks import FINITE
+from scg.plans.kernels import view
 from scg.plans.passes.norms import norm
-from scg.plans.program import FINITE, Op, Program
+from scg.plans.program import Op, Program
 from scg.primitives import contraction, reduction
 
 LARGE = 2**14
@@ -43,9 +45,9 @@ def _terms(op: Op) -> list[Op]:
     """What a result is a product of, or a sum of: it is finite where the squares of these have a small sum."""
     op = _unshaped(op)
     known = (
-        op.rule is contraction.matmul_p
+        op.primitive is contraction.matmul_p
         and all([type(a) is Op and len(a.shape) == 2 for a in op.args])
-        or op.rule is reduction.sum_p
+        or op.primitive is reduction.sum_p
     )
     return [_unshaped(a) for a in op.args] if known and all([type(a) is Op for a in op.args]) else []
 
@@ -58,13 +60,14 @@ def _folded(op: Op, program: Program) -> Op:
         (
             o
             for o in program.ops
-            if o.rule is contraction.dot_p and any([a is op for a in o.args]) and o.size * op.shape[-1] == op.size
+            if o.primitive is contraction.dot_p and any([a is op for a in o.args]) and o.size * op.shape[-1] == op.size
         ),
         op,
     )
 
 
 def _unshaped(op: Op) -> Op:
-    while op.rule.name in ("reshape", "transpose") and type(op.args[0]) is Op:
+    """What a view shows all elements of."""
+    while view(op) is not None and type(op.args[0]) is Op and op.args[0].size == op.size:
         op = op.args[0]
     return op

@@ -12,14 +12,14 @@ def flatten(program: Program) -> int:
     """(..., i, j) @ (j, k) as (rows, j) @ (j, k)."""
 
     def change(op: Op, add: Any) -> Op | None:
-        if op.rule is not contraction.matmul_p:
+        if op.primitive is not contraction.matmul_p:
             return None
         a, b = op.args
         if len(a.shape) < 3 or len(b.shape) != 2 or type(a) is not Op:
             return None
         flat = math.prod(a.shape[:-1])
         rows = add(Op(layout.reshape_p, (a,), {"shape": (flat, a.shape[-1])}, (flat, a.shape[-1]), a.dtype, op.line))
-        product = add(op.like(op.rule, rows, b, shape=(flat, b.shape[-1])))
+        product = add(op.like(op.primitive, rows, b, shape=(flat, b.shape[-1])))
         return add(Op(layout.reshape_p, (product,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
     return program.rewrite(change)

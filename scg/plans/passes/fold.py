@@ -3,7 +3,7 @@ all."""
 
 import numpy as np
 
-from scg.plans.program import CHOICE, LEAVES, Op, Program
+from scg.plans.program import Op, Program
 
 
 def fold(program: Program) -> int:
@@ -12,7 +12,7 @@ def fold(program: Program) -> int:
 
 
 def _is_constant(op: Op) -> bool:
-    if op.rule in LEAVES or op.rule is CHOICE or op.dtype is None or op.value is None:
+    if op.is_leaf or op.is_check or op.dtype is None or op.value is None:
         return False
     index = op.statics.get("index", ())
     # by others, between calls

@@ -17,11 +17,11 @@ import numpy as np
 
 from scg.distributions.normal import Normal
 from scg.plans.buffers import is_step, origin
-from scg.plans.kernels import SMALL_PRODUCT, has_few_rows, is_elementwise, is_plain
-from scg.plans.passes.blocks import Region, folded, is_map, part
-from scg.plans.program import CHOICE, LEAVES, SILENT, Op, Program
-from scg.primitives import contraction, layout
-from scg.stochastic.sites import draw, noise
+from scg.plans.kernels import is_elementwise, is_plain
+from scg.plans.passes.blocks import Region
+from scg.plans.passes.few_rows import SMALL_PRODUCT, is_by_columns
+from scg.plans.program import Op, Program
+from scg.plans.rows import cut_operand, cut_rows, is_product, keeps_rows, multiplications
 
 HANDOVER = 40e3
 """Nanoseconds until a thread that waits runs on; a unit must gain as much to leave the caller's thread, or to be
@@ -90,7 +90,7 @@ def lanes(program: Program) -> int:
     width, program.width = program.width, 1
     if width == 1:
         return 0
-    products = [unit for unit in units if unit.members[0].rule is contraction.matmul_p]
+    products = [unit for unit in units if is_product(unit.members[0])]
     large = [unit for unit in products if _is_large(unit.members[0])]
     program.shares = bool(large) or not products or any([is_foreign(unit.members) for unit in units])
     if alone < LEAST:
@@ -141,7 +141,11 @@ def is_foreign(members: Sequence[Op]) -> bool:
     """Whether this may run the code of others, which runs on the caller's thread, as it does without a plan."""
     op = members[0]
     return len(members) == 1 and (
-        is_plain(op) or op.rule is draw or op.rule is noise and type(op.statics["distribution"]) is not Normal
+        is_plain(op)
+        or "site" in op.statics
+        and op.generator is not None
+        or "distribution" in op.statics
+        and type(op.statics["distribution"]) is not Normal
     )
 
 
@@ -168,9 +172,9 @@ def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
             maker[id(origin(a))] for op in unit.members for a in op.args if type(a) is Op and id(origin(a)) in maker
         ]
         for op in unit.members:
-            if "generator" in op.statics:
-                needed += [drawn[op.statics["generator"]]] if op.statics["generator"] in drawn else []
-                drawn[op.statics["generator"]] = unit
+            if op.generator is not None:
+                needed += [drawn[op.generator]] if op.generator in drawn else []
+                drawn[op.generator] = unit
         unit.before = [other for other in dict.fromkeys(needed) if other is not unit]
         for other in unit.before:
             other.after.append(unit)
@@ -286,24 +290,7 @@ def _rows(members: Sequence[Op], region: Region | None) -> int:
     where it cannot."""
     if region is not None:
         return region.shape[0]
-    (op,) = members
-    if op.dtype is None or not op.shape or op.rule in LEAVES:
-        return 0
-    if op.rule is contraction.matmul_p:
-        return op.shape[0] if len(op.args[0].shape) == len(op.args[1].shape) == 2 else 0
-    if is_map(op):
-        return op.shape[0]
-    return op.shape[0] if folded(op) else 0
-
-
-def cut_operand(op: Op, k: int, start: int, stop: int) -> Any:
-    """The function that takes the part of operand ``k`` from which these rows of the result come; None where it is all
-    of it."""
-    a = op.args[k]
-    shape = a.shape if isinstance(a, (Op, np.ndarray)) else ()
-    if op.rule is contraction.matmul_p:
-        return (lambda x: x[start:stop]) if k == 0 else None
-    return part(shape, folded(op) or op.shape, start, stop)
+    return cut_rows(members[0])
 
 
 def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool:
@@ -316,7 +303,7 @@ def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool
     ):
         return False
     while a is not origin(a):
-        if a.rule is layout.transpose_p:
+        if not keeps_rows(a):
             return False
         a = a.args[0]
     return all([x * cuts[-1] == y * before[-1] for x, y in zip(before, cuts, strict=True)])
@@ -324,14 +311,14 @@ def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool
 
 def _cost(op: Op) -> float:
     """Nanoseconds, about."""
-    if op.rule is contraction.matmul_p:
-        return CALL + 2 * op.size * op.args[0].shape[-1] / FLOPS + _packing(op)
-    if op.rule is noise or op.rule is draw:
+    if is_product(op):
+        return CALL + 2 * multiplications(op) / FLOPS + _packing(op)
+    if op.generator is not None:
         return CALL + DRAW * op.size
-    if op.rule in SILENT:
-        return 6 * CALL + TEST * sum([a.size for a in op.args if type(a) is Op and op.rule is CHOICE])
+    if op.is_check:
+        return 6 * CALL + TEST * sum([a.size for a in op.args if type(a) is Op and "test" in op.statics])
     if is_elementwise(op):
-        return CALL + RATES.get(op.rule.fn, RATE) * op.size
+        return CALL + RATES.get(op.primitive.fn, RATE) * op.size
     return CALL + FOLD * max([op.size, *[a.size for a in op.args if isinstance(a, (Op, np.ndarray))]])
 
 
@@ -346,9 +333,9 @@ def _share(unit: _Unit, part: float, width: int) -> float:
 
 def _packing(op: Op) -> float:
     """What it costs a product to rearrange its right factor, which small ones do not."""
-    small = op.rule is not contraction.matmul_p or op.size * op.args[0].shape[-1] <= SMALL_PRODUCT or has_few_rows(op)
+    small = not is_product(op) or multiplications(op) <= SMALL_PRODUCT or is_by_columns(op)
     return 0.0 if small else PACKED * math.prod(op.args[1].shape)
 
 
 def _is_large(product: Op) -> bool:
-    return product.size * product.args[0].shape[-1] > BLAS_LARGE
+    return multiplications(product) > BLAS_LARGE

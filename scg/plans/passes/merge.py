@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.plans.program import LEAVES, Op, Program
+from scg.plans.program import Op, Program
 
 
 def merge(program: Program) -> int:
@@ -12,10 +12,10 @@ def merge(program: Program) -> int:
     known: dict[Any, Op] = {}
 
     def change(op: Op, add: Any) -> Any:
-        if op.rule in LEAVES:
+        if op.is_leaf:
             return None
         try:
-            key = op.rule, tuple(map(_key, op.args)), _key(op.statics)
+            key = op.primitive, tuple(map(_key, op.args)), _key(op.statics)
             return known.setdefault(key, op)
         except TypeError:  # a static that cannot be compared
             return None

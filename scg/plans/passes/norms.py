@@ -21,7 +21,7 @@ def norm(x: Op, program: Program) -> Op | None:
     if x.dtype not in (np.float32, np.float64) or not x.size:
         return None
     found = next(
-        (op for op in program.ops if op.rule is contraction.dot_p and all([_shows(a, x) for a in op.args])), None
+        (op for op in program.ops if op.primitive is contraction.dot_p and all([_shows(a, x) for a in op.args])), None
     )
     if found is not None:
         return found
@@ -39,4 +39,4 @@ def norm(x: Op, program: Program) -> Op | None:
 
 def _shows(a: Any, x: Op) -> bool:
     """Whether this is all of ``x``, in some shape."""
-    return a is x or type(a) is Op and a.rule is layout.reshape_p and a.args[0] is x
+    return a is x or type(a) is Op and a.primitive is layout.reshape_p and a.args[0] is x

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import LEAVES, Op, Program
+from scg.plans.program import Op, Program
 from scg.primitives import layout, reduction
 
 
@@ -16,9 +16,9 @@ def shrink(program: Program) -> int:
 
 
 def _changed(op: Op, add: Any) -> Op | None:
-    if op.rule is reduction.sum_p and _is_broadcast(op.args[0]):
+    if op.primitive is reduction.sum_p and _is_broadcast(op.args[0]):
         return _sum(op, add)
-    if not is_elementwise(op) or op.rule in LEAVES or view(op) is not None or not any(map(_is_broadcast, op.args)):
+    if not is_elementwise(op) or op.is_leaf or view(op) is not None or not any(map(_is_broadcast, op.args)):
         return None
     inner = [a.args[0] if _is_broadcast(a) else a for a in op.args]
     shape = np.broadcast_shapes(*[a.shape if type(a) is Op else np.shape(a) for a in inner])
@@ -30,7 +30,7 @@ def _changed(op: Op, add: Any) -> Op | None:
         k = next(k for k, a in enumerate(inner) if type(a) is Op)
         longer = (1,) * (len(shape) - len(inner[k].shape)) + inner[k].shape
         inner[k] = add(Op(layout.reshape_p, (inner[k],), {"shape": longer}, longer, inner[k].dtype))
-    small = add(Op(op.rule, inner, op.statics, shape, op.dtype, op.line))
+    small = add(Op(op.primitive, inner, op.statics, shape, op.dtype, op.line))
     return add(Op(layout.broadcast_to_p, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
 
@@ -43,9 +43,9 @@ def _sum(op: Op, add: Any) -> Op | None:
     if any([x.shape[a] != full[a] for a in axes]):
         return None
     shape = tuple([1 if a in axes else n for a, n in enumerate(x.shape) if op.statics["keepdims"] or a not in axes])
-    small = add(Op(op.rule, (x,), op.statics, shape, op.dtype, op.line))
+    small = add(Op(op.primitive, (x,), op.statics, shape, op.dtype, op.line))
     return add(Op(layout.broadcast_to_p, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
 
 def _is_broadcast(x: Any) -> bool:
-    return type(x) is Op and x.rule is layout.broadcast_to_p and type(x.args[0]) is Op
+    return type(x) is Op and x.primitive is layout.broadcast_to_p and type(x.args[0]) is Op

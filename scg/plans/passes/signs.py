@@ -6,6 +6,7 @@ import numpy as np
 
 from scg.plans.passes.expand import ADD, DIVIDE, MULTIPLY, NEGATIVE, SUBTRACT
 from scg.plans.program import Op, Program
+from scg.primitives import layout
 
 
 def signs(program: Program) -> int:
@@ -15,30 +16,30 @@ def signs(program: Program) -> int:
 
 
 def _changed(op: Op, add: Any) -> Any:
-    rule, args = op.rule, op.args
-    if rule is NEGATIVE and _is(args[0], NEGATIVE):
+    primitive, args = op.primitive, op.args
+    if primitive is NEGATIVE and _is(args[0], NEGATIVE):
         return args[0].args[0]
-    if rule.name == "broadcast_to" and type(args[0]) is Op and args[0].shape == op.shape:
+    if primitive is layout.broadcast_to_p and type(args[0]) is Op and args[0].shape == op.shape:
         return args[0]
-    if len(args) != 2 or rule not in (ADD, SUBTRACT, MULTIPLY, DIVIDE):
+    if len(args) != 2 or primitive not in (ADD, SUBTRACT, MULTIPLY, DIVIDE):
         return None
     a, b = args
-    if rule in (MULTIPLY, DIVIDE) and _is_minus(a) and _is_minus(b):
-        return add(op.like(rule, a.args[0], b.args[0]))
-    if rule in (ADD, SUBTRACT) and _is_minus(b):
-        return add(op.like(SUBTRACT if rule is ADD else ADD, a, b.args[0]))
-    if rule is ADD and _is_minus(a):
+    if primitive in (MULTIPLY, DIVIDE) and _is_minus(a) and _is_minus(b):
+        return add(op.like(primitive, a.args[0], b.args[0]))
+    if primitive in (ADD, SUBTRACT) and _is_minus(b):
+        return add(op.like(SUBTRACT if primitive is ADD else ADD, a, b.args[0]))
+    if primitive is ADD and _is_minus(a):
         return add(op.like(SUBTRACT, b, a.args[0]))
-    neutral = {SUBTRACT: (0, b), DIVIDE: (1, b), MULTIPLY: (1, b)}.get(rule)
+    neutral = {SUBTRACT: (0, b), DIVIDE: (1, b), MULTIPLY: (1, b)}.get(primitive)
     if neutral is not None and _stays(a, op) and _all(b, neutral[0]):
         return a
-    if rule is MULTIPLY and _stays(b, op) and _all(a, 1):
+    if primitive is MULTIPLY and _stays(b, op) and _all(a, 1):
         return b
     return None
 
 
-def _is(x: Any, rule: Any) -> bool:
-    return type(x) is Op and x.rule is rule
+def _is(x: Any, primitive: Any) -> bool:
+    return type(x) is Op and x.primitive is primitive
 
 
 def _is_minus(x: Any) -> bool:

@@ -21,7 +21,7 @@ def softplus(program: Program) -> int:
 
     def change(op: Op, add: Any) -> Op | None:
         if (
-            op.rule is special.softplus
+            op.primitive is special.softplus
             and type(op.args[0]) is Op
             and op.args[0].dtype == op.dtype
             and op.dtype.kind == "f"
@@ -42,8 +42,8 @@ def softplus(program: Program) -> int:
 
 def _slope_of(op: Op, operands: dict[int, Any]) -> Op | None:
     """The exponential behind negative(expm1(negative(softplus(x))))."""
-    for rule in (NEGATIVE, EXPM1, NEGATIVE):
-        if op.rule is not rule or type(op.args[0]) is not Op:
+    for primitive in (NEGATIVE, EXPM1, NEGATIVE):
+        if op.primitive is not primitive or type(op.args[0]) is not Op:
             return None
         op = op.args[0]
     return operands[id(op)][1] if id(op) in operands else None

@@ -24,7 +24,7 @@ def sums(program: Program) -> int:
 
 def _changed(op: Op, add: Any, users: dict[int, Any]) -> Op | None:
     if (
-        op.rule is not reduction.sum_p
+        op.primitive is not reduction.sum_p
         or type(op.args[0]) is not Op
         or op.dtype.kind != "f"
         or op.args[0].dtype != op.dtype
@@ -43,11 +43,11 @@ def _changed(op: Op, add: Any, users: dict[int, Any]) -> Op | None:
 
 def _over_rows(op: Op, x: Op, add: Any, users: dict[int, Any]) -> Op | None:
     alone = len(users.get(id(x), ())) == 1
-    if x.rule is MULTIPLY and alone and _fits(x):
+    if x.primitive is MULTIPLY and alone and _fits(x):
         return add(op.like(contraction.dot_p, *x.args))
-    if x.rule is SUBTRACT and alone and all([type(a) is Op and a.shape == x.shape for a in x.args]):
+    if x.primitive is SUBTRACT and alone and all([type(a) is Op and a.shape == x.shape for a in x.args]):
         a, b = x.args
-        if a.rule is MULTIPLY and len(users.get(id(a), ())) == 1 and _fits(a):
+        if a.primitive is MULTIPLY and len(users.get(id(a), ())) == 1 and _fits(a):
             return add(op.like(SUBTRACT, add(op.like(contraction.dot_p, *a.args)), add(_rows_of(op, b))))
     return add(_rows_of(op, x)) if x.shape[-1] >= LONG else None
 
@@ -55,7 +55,7 @@ def _over_rows(op: Op, x: Op, add: Any, users: dict[int, Any]) -> Op | None:
 def _rows_of(op: Op, x: Op) -> Op:
     """A sum over long rows is their product with ones: BLAS takes half the time of NumPy's pairwise sum."""
     if x.shape[-1] < LONG:
-        return Op(op.rule, (x,), op.statics, op.shape, op.dtype, op.line)
+        return Op(op.primitive, (x,), op.statics, op.shape, op.dtype, op.line)
     return op.like(contraction.dot_p, x, np.ones(x.shape[-1:], x.dtype))
 
 
