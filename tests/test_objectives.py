@@ -12,7 +12,7 @@ from scg import objectives
 from scg.core.backward import pull
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError
 from scg.objectives import GRADIENTS
-from tests.support.oracle import expectation, expectation_of
+from tests.support.oracle import expectation
 
 X = 0.7
 THETA = np.array([0.5, 0.1, -0.2, 0.3])  # A, b, log sd of the guide; mu of the model
@@ -40,7 +40,7 @@ def gradient_node(fn, theta=THETA):
 
 
 def mean_gradient(fn, points, theta=THETA):
-    return expectation_of(gradient_node(fn, theta)[0], points).value
+    return expectation(gradient_node(fn, theta)[0], points).value
 
 
 def exact_gradient(fn, points, theta=THETA):
@@ -91,7 +91,7 @@ def test_second_derivatives_of_the_elbo(gradient):
     def second(fn, of):
         g, t = of(fn)
         h = pull([g], [v], [t], True)[0]
-        return expectation_of(h, 8).value
+        return expectation(h, 8).value
 
     def exact(fn):
         t = scg.parameter(THETA)
@@ -160,7 +160,7 @@ def test_the_doubly_reparameterized_gradient_varies_less():
 
     def variance(gradient):
         g, _ = gradient_node(gaussian(objectives.iwae, gradient), theta)
-        mean, square = expectation_of(g, 40).value, expectation_of(g * g, 40).value
+        mean, square = expectation(g, 40).value, expectation(g * g, 40).value
         return (square - mean**2)[:3]
 
     assert np.all(variance("doubly reparameterized") < variance("pathwise"))
@@ -255,7 +255,7 @@ def test_vimco_is_the_formula():
 def test_vimco_varies_less_than_the_score_function():
     def variance(gradient):
         g, _ = gradient_node(coins(objectives.iwae, gradient, 3), LOGITS)
-        mean, square = expectation_of(g, 1).value, expectation_of(g * g, 1).value
+        mean, square = expectation(g, 1).value, expectation(g * g, 1).value
         return np.sum((square - mean**2)[:2])
 
     assert variance("VIMCO") < 0.5 * variance("score function")

@@ -16,7 +16,7 @@ from scg.distributions.base import Distribution
 from scg.distributions.constraints import finite
 from scg.errors import EstimatorError, NotDifferentiable, ScgValueError
 from scg.estimators.sets import WithoutReplacement
-from tests.support.oracle import expectation, expectation_of, first_and_second, moments
+from tests.support.oracle import expectation, first_and_second, moments
 
 THETA = np.array([0.3, -0.5, 0.8, 0.1])
 CATEGORICAL = {
@@ -306,7 +306,7 @@ def mean_gradient(cost, estimator, points=12):
     def gradient(rule):
         t = scg.parameter(THETA)
         loss = scg.surrogate(cost(t, np.random.default_rng(0), rule))
-        return expectation_of(pull([loss], [np.ones(())], [t], True)[0], points).value
+        return expectation(pull([loss], [np.ones(())], [t], True)[0], points).value
 
     t = scg.parameter(THETA)
     exact = expectation(cost(t, np.random.default_rng(0), scg.ScoreFunction()))

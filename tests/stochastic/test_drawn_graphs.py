@@ -21,7 +21,7 @@ from scg.stochastic.sites import resample
 from scg.stochastic.terms import Terms
 from scg.testing import graphs
 from scg.testing.strategies.bindings import accepting, candidates, instance, works
-from tests.support.exhaustive import TooMany, _table, derivatives, leaves_of, mean
+from tests.support.oracle import TooMany, derivatives, leaves_of, mean, table
 
 SMOOTH = [text for text in candidates(True) if "REBAR" in text or "RELAX" in text]  # their noise takes quadrature
 RULES = tuple([text for text in candidates(True) if text not in SMOOTH])
@@ -341,7 +341,7 @@ def changed(draw, nodes, sites, rng, bases=6):
 @given(graphs(estimators=SCORE, branches=True, outcomes=16))
 def test_a_branch_that_a_draw_chose(graph):
     """By tracing the program at all values of its draws, so that each meets its own branch."""
-    columns = [[(name, value) for value in _table(node, 1)[0]] for name, node in graph.stochastic.items()]
+    columns = [[(name, value) for value in table(node, 1)[0]] for name, node in graph.stochastic.items()]
     estimate, exact, mass = 0, 0, 0
     for values in itertools.product(*columns):
         traced = at(graph.program, dict(values))

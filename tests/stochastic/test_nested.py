@@ -14,7 +14,7 @@ from scg.core.node import Node
 from scg.core.tree import leaves, map_leaves
 from scg.testing import graphs
 from scg.testing.strategies.bindings import candidates
-from tests.support.exhaustive import TooMany, mean
+from tests.support.oracle import TooMany, mean
 
 STEP = 1e-3
 RULES = {

@@ -1,5 +1,8 @@
-"""Exact means and variances by brute force: every value of every draw, and Gauss rules for noise. Slow, short, and
-independent of the surrogate."""
+"""The oracle: exact means by brute force, over every value of every draw and Gauss rules for noise, in one batched
+replay. Slow, short, and independent of the surrogate.
+
+``mean`` takes nothing apart, so nothing of the surrogate is believed. ``expectation`` takes sums apart first, so that
+larger graphs are in reach."""
 
 import itertools
 
@@ -10,6 +13,7 @@ from scg.core.axes import padded
 from scg.core.backward import pull
 from scg.core.node import Node, ancestors
 from scg.core.replay import replay
+from scg.distributions import Independent, Normal, Uniform
 from scg.distributions.base import Discrete, FiniteSupport
 from scg.stochastic.sites import draw, noise
 
@@ -27,102 +31,116 @@ LINEAR = {
 }
 
 
-def expectation(node, points=12, budget=300_000):
-    """The mean of a node over all draws and noise that lead to it, as a node of the parameters; sums are taken apart
-    first."""
-    return _mean(node, points, budget, {})
+class TooMany(Exception):
+    """More joint values than are worth the time."""
 
 
-def _mean(node, points, budget, known):
-    if not isinstance(node, Node) or not any(
-        leaf.primitive in (draw, noise) for leaf in ancestors([node], guards=True)
-    ):
+# --- means
+
+
+def mean(roots, create_graph=False, points=4, most=2**15):
+    """E of each of some nodes (or constants): arrays, or nodes of the parameters. The noise of estimators is uniform,
+    and what they compute of it is a polynomial or smooth: four points are enough for the first."""
+    nodes = [r for r in roots if isinstance(r, Node)]
+    found = iter(_mean(nodes, create_graph, points, most)) if nodes else iter(())
+    return [next(found) if isinstance(r, Node) else np.asarray(r) for r in roots]
+
+
+def expectation(node, points=12, most=300_000):
+    """E of a node (or a constant), as a node of the parameters; sums are taken apart first."""
+    return _apart(node, points, most, {})
+
+
+def leaves_of(roots):
+    """The draws and the noise that lead to some nodes."""
+    return [n for n in ancestors(roots, guards=True) if n.primitive is draw or n.primitive is noise]
+
+
+def _apart(node, points, most, known):
+    if not _is_random(node):
         return node
     if node.id not in known:
         name = node.primitive.name
-        chancy = [k for k, o in enumerate(node.operands) if _mean_differs(o)]
+        random = [k for k, o in enumerate(node.operands) if _is_random(o)]
         linear = (
             name in LINEAR
-            and (name != "getitem" or chancy == [0])
+            and (name != "getitem" or random == [0])
             or name == "multiply"
-            and len(chancy) == 1
+            and len(random) == 1
             or name == "divide"
-            and chancy == [0]
+            and random == [0]
         )
         if linear and node.guard is None:
-            known[node.id] = node.primitive(*[_mean(o, points, budget, known) for o in node.operands], **node.statics)
+            known[node.id] = node.primitive(*[_apart(o, points, most, known) for o in node.operands], **node.statics)
         else:
-            known[node.id] = _enumerated(node, points, budget)
+            known[node.id] = _mean([node], True, points, most)[0]
     return known[node.id]
 
 
-def _mean_differs(operand):
-    return isinstance(operand, Node) and any(
-        leaf.primitive in (draw, noise) for leaf in ancestors([operand], guards=True)
-    )
+def _is_random(operand):
+    return isinstance(operand, Node) and bool(leaves_of([operand]))
 
 
-def _enumerated(node, points, budget):
-    columns = []
-    for leaf in ancestors([node], guards=True):
-        distribution = leaf.statics["site"].distribution if leaf.primitive is draw else None
-        while isinstance(distribution, scg.distributions.Independent):
-            distribution = distribution.base
-        if leaf.primitive is draw and not isinstance(distribution, FiniteSupport):
+def _mean(roots, create_graph, points, most):
+    sources = leaves_of(roots)
+    if not sources:
+        return [r if create_graph else r.value for r in roots]
+    tables = [table(leaf, points, most) for leaf in sources]
+    count = np.prod([float(len(values)) for values, _ in tables])
+    if count > most:
+        raise TooMany(f"{count:.0f} configurations")
+    rows = np.indices([len(values) for values, _ in tables]).reshape(len(tables), -1)
+    weight = np.prod([w[r] for (_, w), r in zip(tables, rows, strict=True)], axis=0)
+    values = {leaf: column[r] for leaf, (column, _), r in zip(sources, tables, rows, strict=True)}
+    scores = [np.sum(leaf.statics["site"].distribution.log_prob(leaf)) for leaf in sources if leaf.primitive is draw]
+    scores = [s if isinstance(s, Node) else scg.parameter(s) for s in scores]
+    with np.errstate(all="ignore"):  # of what is impossible
+        found, logs = replay((roots, scores), values, list(values), create_graph=create_graph)
+        for log in logs:
+            weight = weight * np.exp(log)
+    shaped = [np.reshape(weight, (-1, *[1] * r.ndim)) for r in roots]
+    # what is impossible has no value; the weights of a Gauss rule are positive
+    return [np.sum(np.where(w > 0, w, 0) * np.where(w > 0, f, 0), axis=0) for w, f in zip(shaped, found, strict=True)]
+
+
+# --- values and weights
+
+
+def table(leaf, points, most=300_000):
+    """All values of a leaf, (number, *shape), and weights: those of a draw lack its probability or density."""
+    distribution = leaf.statics["distribution"] if leaf.primitive is noise else leaf.statics["site"].distribution
+    while isinstance(distribution, Independent):
+        distribution = distribution.base
+    if leaf.primitive is draw and isinstance(distribution, FiniteSupport):
+        event = len(distribution.event_shape)
+        atoms = padded(distribution.atoms(), leaf.ndim)
+        n = int(np.prod(leaf.shape[: leaf.ndim - event], dtype=int))
+        each = np.broadcast_to(atoms, (len(atoms), *leaf.shape))
+        each = each.reshape(len(atoms), n, *leaf.shape[leaf.ndim - event :])
+        weights = np.ones((len(atoms), n))
+    else:
+        n = leaf.size
+        if leaf.primitive is draw:
             distribution = distribution.detached()  # as recorded: its parameters may not depend on other draws
-            table, weights = _rule(distribution, points, leaf.shape)
-            weights = weights / np.exp(distribution.log_prob(table.reshape(-1, *leaf.shape))).reshape(table.shape)
-            columns.append((leaf, *_tuples(table, weights, leaf.shape, leaf.size)))
-        elif leaf.primitive is draw:
-            atoms = padded(distribution.atoms(), leaf.ndim)
-            event = len(distribution.event_shape)
-            batch = leaf.shape[: leaf.ndim - event]
-            table = np.broadcast_to(atoms, (len(atoms), *leaf.shape)).reshape(
-                len(atoms), -1, *leaf.shape[leaf.ndim - event :]
-            )
-            columns.append(
-                (leaf, *_tuples(table, np.ones(table.shape[:2]), leaf.shape, int(np.prod(batch, dtype=int))))
-            )
-        elif leaf.primitive is noise:
-            columns.append(
-                (leaf, *_tuples(*_rule(leaf.statics["distribution"], points, leaf.shape), leaf.shape, leaf.size))
-            )
-    if not columns:
-        return node
-    count = np.prod([len(values) for _, values, _ in columns], dtype=float)
-    assert count <= budget, f"{count:.0f} configurations: a smaller graph, please"
-    rows = np.array(list(itertools.product(*[range(len(values)) for _, values, _ in columns])))
-    values = {leaf: column[rows[:, k]] for k, (leaf, column, _) in enumerate(columns)}
-    weight = np.prod([w[rows[:, k]] for k, (_, _, w) in enumerate(columns)], axis=0)
-    scores = [np.sum(leaf.statics["site"].distribution.log_prob(leaf)) for leaf in values if leaf.primitive is draw]
-    with np.errstate(divide="ignore"):  # of what is impossible
-        result, *logs = replay(
-            [node, *[s if isinstance(s, Node) else scg.parameter(s) for s in scores]],
-            values,
-            list(values),
-            create_graph=True,
-        )
-    for log in logs:
-        weight = weight * np.exp(log)
-    return np.sum(np.reshape(weight, (-1, *[1] * node.ndim)) * result, axis=0)
-
-
-def _tuples(table, weights, shape, count):
-    """All assignments of one of the rows of ``table`` (values, elements, ...) to each of ``count`` elements, and the
-    products of their weights."""
-    picks = np.array(list(itertools.product(range(len(table)), repeat=count)), dtype=int).reshape(-1, count)
-    return table[picks, np.arange(count)].reshape(len(picks), *shape), weights[picks, np.arange(count)].prod(axis=1)
+        each, weights = _rule(distribution, points, leaf.shape)
+        if leaf.primitive is draw:
+            weights = weights / np.exp(distribution.log_prob(each.reshape(-1, *leaf.shape))).reshape(each.shape)
+    if float(len(each)) ** n > most:
+        raise TooMany(f"{len(each)} ** {n} configurations")
+    picks = np.array(list(itertools.product(range(len(each)), repeat=n)), dtype=int).reshape(-1, n)
+    columns = np.arange(n)
+    return each[picks, columns].reshape(len(picks), *leaf.shape), weights[picks, columns].prod(axis=1)
 
 
 def _rule(distribution, points, shape):
     """Values and weights, of shape (rows, elements), at which to take the mean over a distribution of numbers; those of
     a Gauss rule where it has a density."""
     size = int(np.prod(shape, dtype=int))
-    if isinstance(distribution, scg.distributions.Normal):
+    if isinstance(distribution, Normal):
         x, w = np.polynomial.hermite_e.hermegauss(points)
         loc, scale = (np.broadcast_to(p, shape).reshape(-1) for p in (distribution.loc, distribution.scale))
         return loc + scale * x[:, None], np.repeat((w / w.sum())[:, None], size, axis=1)
-    if isinstance(distribution, scg.distributions.Uniform):
+    if isinstance(distribution, Uniform):
         x, w = np.polynomial.legendre.leggauss(points)
         return np.repeat((x[:, None] + 1) / 2, size, axis=1), np.repeat(w[:, None] / 2, size, axis=1)
     each = [
@@ -163,6 +181,29 @@ def _gauss(distribution, points):
     return nodes, vectors[0] ** 2
 
 
+# --- derivatives and variances
+
+
+def derivatives(graph, order=1, points=4):
+    """Pairs (mean of the estimate, exact), for first and up to ``order``-th derivatives along a direction, concatenated
+    over the parameters."""
+    targets = [leaf for _, leaf in scg.tree.leaves(graph.parameters)]
+    (exact,) = mean([graph.cost], True)
+    pairs = _derivatives(graph.cost, exact, targets, order, lambda nodes: mean(nodes, points=points))
+    return [tuple(np.concatenate([np.ravel(x) for x in side]) for side in pair) for pair in pairs]
+
+
+def first_and_second(fn, theta, seed=0, order=2, points=12):
+    """(mean of the estimator's gradient, exact gradient), and from order 2 on the same of second derivatives along a
+    fixed direction."""
+    parameter = scg.parameter(theta)
+    cost = fn(parameter, np.random.default_rng(seed))
+    pairs = _derivatives(
+        cost, expectation(cost, points), [parameter], order, lambda nodes: [expectation(x, points) for x in nodes]
+    )
+    return [(found, right) for (found,), (right,) in pairs]
+
+
 def moments(fn, theta, seed=0, points=12):
     """(mean, variance, exact gradient) of the estimator's gradient, element by element."""
     parameter = scg.parameter(theta)
@@ -172,33 +213,27 @@ def moments(fn, theta, seed=0, points=12):
     loss = scg.surrogate(cost, 1, graph=True)
     assert loss.value == cost.value
     (g,) = pull([loss], one, [parameter], True)
-    mean, square = (_value(expectation_of(x, points)) for x in (g, g * g))
-    return mean, square - mean**2, exact
+    found, square = (_value(expectation(x, points)) for x in (g, g * g))
+    return found, square - found**2, exact
 
 
-def first_and_second(fn, theta, seed=0, order=2, points=12):
-    """(mean of the estimator's gradient, exact gradient), and from order 2 on the same of second derivatives along a
-    fixed direction."""
-    parameter = scg.parameter(theta)
-    cost = fn(parameter, np.random.default_rng(seed))
-    one, direction = [np.ones((), cost.dtype)], np.linspace(1, 2, parameter.size).reshape(parameter.shape)
-    exact = pull([expectation(cost, points)], one, [parameter], True)[0]
+def _derivatives(cost, exact, targets, order, means):
+    one = [np.ones((), cost.dtype)]
     loss = scg.surrogate(cost, 1, graph=True) if order == 1 else scg.surrogate(cost)
     assert loss.value == cost.value
-    estimate = pull([loss], one, [parameter], True)[0]
-    pairs = [(_value(expectation_of(estimate, points)), _value(exact))]
-    if order > 1:
-        second = [
-            pull([g], [direction], [parameter], True)[0] if isinstance(g, Node) else np.zeros(parameter.shape)
-            for g in (estimate, exact)
-        ]
-        pairs.append((_value(expectation_of(second[0], points)), _value(second[1])))
+    estimates, truths = pull([loss], one, targets, True), pull([exact], one, targets, True)
+    pairs = [([_value(x) for x in means(estimates)], [_value(x) for x in truths])]
+    for _ in range(order - 1):
+        estimates, truths = (_along(g, targets) for g in (estimates, truths))
+        pairs.append(([_value(x) for x in means(estimates)], [_value(x) for x in truths]))
     return pairs
 
 
-def expectation_of(value, points):
-    """The mean of a node, or of a constant."""
-    return expectation(value, points) if isinstance(value, Node) else value
+def _along(gradients, targets):
+    """The derivative of gradients along the direction (1, ..., 2) of each of them that is a node."""
+    nodes = [g for g in gradients if isinstance(g, Node)]
+    directions = [np.linspace(1, 2, g.size).reshape(g.shape) for g in nodes]
+    return pull(nodes, directions, targets, True) if nodes else [np.zeros(t.shape) for t in targets]
 
 
 def _value(x):
