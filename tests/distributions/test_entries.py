@@ -84,7 +84,7 @@ def test_the_errors_say_the_distribution_what_came_and_the_way_out():
     normal = dist.Normal(0.0, 1.0)
     with pytest.raises(ScgTypeError, match=r"Normal\(loc=0.0, scale=1.0\).*default_rng\(seed\), got RandomState"):
         normal.sample(np.random.RandomState(0))
-    with pytest.raises(ScgTypeError, match=r"Normal.*log_prob needs real numbers, got 'a'.*test_distribution_entries"):
+    with pytest.raises(ScgTypeError, match=r"Normal.*log_prob needs real numbers, got 'a'.*test_entries"):
         normal.log_prob("a")
     with pytest.raises(ScgValueError, match=r"Normal.*shape must not be negative, got \(2, -1\)"):
         normal.sample(np.random.default_rng(0), (2, -1))
@@ -137,3 +137,46 @@ def test_numbers_and_integers_of_any_size_are_values_and_probabilities_of_the_dt
         assert np.isnan(distribution.icdf(A([0.5, bad])[:, None])[1]).all()
     assert np.isnan(distribution.cdf(math.nan)).all()
     np.testing.assert_allclose(distribution.cdf(math.inf) - distribution.cdf(-math.inf), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "p, q",
+    [
+        (dist.Categorical(np.ones(3) / 3), dist.Categorical(np.ones(1))),
+        (dist.Categorical(np.ones(3) / 3), dist.Categorical(np.ones(2) / 2)),
+        (dist.Multinomial(3, np.ones(3) / 3), dist.Multinomial(3, np.ones(1))),
+        (dist.Dirichlet(np.ones(3)), dist.Dirichlet(np.ones(1))),
+        (dist.MultivariateNormal(np.zeros(3), np.eye(3)), dist.MultivariateNormal(np.zeros(1), np.eye(1))),
+    ],
+)
+def test_divergences_of_distributions_of_other_shapes_are_refused(p, q):
+    with pytest.raises(ScgValueError, match="values of one shape"):
+        dist.kl_divergence(p, q)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        dist.OneHotCategorical(np.ones(3) / 3),
+        dist.Multinomial(3, np.ones(3) / 3),
+        dist.Dirichlet(np.ones(3)),
+        dist.Concrete(1.0, logits=np.zeros(3)),
+        dist.MultivariateNormal(np.zeros(3), np.eye(3)),
+        dist.UniformSubset(5, 3),
+    ],
+    ids=lambda distribution: type(distribution).__name__,
+)
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3, 1)])
+def test_values_of_another_event_shape_are_refused(distribution, shape):
+    with pytest.raises(ScgValueError, match=r"a value has the shape \(3,\) along its last axes"):
+        distribution.log_prob(np.ones(shape))
+
+
+def test_parameters_that_are_none_are_refused():
+    for make in (
+        lambda: dist.Mixture(dist.Normal(np.zeros(2), 1.0), logits=np.array([np.inf, 0.0])),
+        lambda: dist.Binomial(np.inf, 0.5),
+    ):
+        with pytest.raises(ScgValueError):
+            make()
+    np.testing.assert_array_equal(dist.Categorical([0.5, 0.5]).icdf([-1, 2, np.nan, 0.7]), [np.nan, np.nan, np.nan, 1])

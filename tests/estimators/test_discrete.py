@@ -437,3 +437,13 @@ def test_training_lowers_the_variance_and_keeps_the_mean(name):
     mean, after, _ = moments(toy(rule), theta, points=60)
     assert after < 0.85 * before
     assert mean == pytest.approx(exact, abs=1e-5)  # 60 points on powers of v that are no longer whole
+
+
+@pytest.mark.parametrize("rule", [scg.REBAR(), scg.RELAX(lambda z: np.sum(z), temperature=0.5)], ids=["REBAR", "RELAX"])
+def test_a_relaxed_cost_that_hides_a_part_of_its_slope_is_refused(rule):
+    def cost(theta, rng):
+        b = scg.sample(dist.Bernoulli(logits=theta), rule, rng=rng, name="b")
+        return np.sum(b * scg.stop_gradient(b[::-1]))
+
+    with pytest.raises(EstimatorError, match="b ~ Bernoulli.*stop_gradient"):
+        scg.value_and_grad(cost)(np.array([0.3, -0.5]), rng=np.random.default_rng(0))

@@ -986,3 +986,26 @@ def test_saboteurs(monkeypatch):
             engine.Engine, "_sets", lambda self, reach, more: [frozenset(np.flatnonzero(r)[:1].tolist()) for r in reach]
         )
         assert np.any(np.abs(scg.exact.moments(cost, theta).mean - right.mean) > 1e-3)
+
+
+def test_an_exact_variance_is_never_negative():
+    def cost(t, rng):
+        z = scg.sample(dist.OneHotCategorical(logits=t), scg.ScoreFunction(samples=2), rng=rng)
+        return np.sum(z) * np.exp(-0.3 * t[0, 1] ** 2) + np.sum(t)
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert np.all(scg.exact.moments(cost, rng.normal(size=(2, 3)), rng=rng).variance >= 0)
+
+
+def test_draws_without_elements_have_exact_moments_too():
+    def cost(t, rng):
+        a = scg.sample(dist.Bernoulli(logits=t[:1]), scg.ScoreFunction(), rng=rng)
+        b = scg.sample(dist.Bernoulli(logits=t[1:]), scg.ScoreFunction(), rng=rng)
+        return np.sum(a) + np.sum(b)
+
+    p = 1 / (1 + np.exp(-0.3))
+    found = scg.exact.moments(scg.trace(cost, np.array([0.3]), rng=np.random.default_rng(0)))
+    np.testing.assert_allclose(found.mean, [p * (1 - p)], 1e-12)
+    # E[(b (b - p))^2] - (E b (b - p))^2
+    np.testing.assert_allclose(found.variance, [p * (1 - p) ** 2 - (p * (1 - p)) ** 2], 1e-12)

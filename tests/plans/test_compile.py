@@ -273,3 +273,31 @@ def test_replays_inside_a_compiled_function():
     compiled = scg.compile(fn)
     for k in (1.0, 2.0):
         np.testing.assert_allclose(compiled(np.full(3, k), np.ones(3)), [3 + k, 3 + k])
+
+
+def test_enumeration_through_where_compiles():
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.Enumerate(), rng=rng)
+        return np.sum(np.where(b > 0.5, t, b)) * np.sum(b * t)
+
+    t = np.array([0.3, -0.4, 0.9])
+    step = scg.compile(scg.value_and_grad(cost))
+    for seed in range(4):
+        value, gradient = step(t, rng=np.random.default_rng(seed))
+        expected = scg.value_and_grad(cost)(t, rng=np.random.default_rng(seed))
+        assert value == pytest.approx(expected[0], rel=1e-14)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-13)
+
+
+def test_a_plan_draws_nothing_for_rules_on_distributions_of_arguments_that_nobody_differentiates_by():
+    def cost(t, k, rng):
+        a = scg.sample(dist.Bernoulli(logits=2 * k), scg.DisARM(), rng=rng, name="a")
+        b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        return np.sum(a) + np.sum(b)
+
+    t, k, plain = np.linspace(-1, 1, 4), np.zeros(4), scg.value_and_grad(cost)
+    step = scg.compile(plain)
+    for seed in range(3):
+        one, other = np.random.default_rng(seed), np.random.default_rng(seed)
+        np.testing.assert_allclose(step(t, k, rng=one)[1], plain(t, k, rng=other)[1], rtol=1e-12)
+        assert one.bit_generator.state == other.bit_generator.state

@@ -311,3 +311,28 @@ def test_what_is_not_finite_is_found_wherever_it_is(data):
         np.testing.assert_allclose(a, b, eps, eps * np.max(np.abs(b), where=np.isfinite(b), initial=0), err_msg=path)
     finite = all([np.isfinite(g).all() for _, g in leaves(expected[1])])
     assert (compiled.plainly > 0) == (not finite)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # of which each is the negative of the other, as bytes
+        "np.sin(x) * np.full(3, 255, np.uint8) + np.cos(x) * np.full(3, 1, np.uint8)",
+        "np.sin(x) * np.array([-128, 1, 1], np.int8) + np.cos(x) * np.array([-128, -1, -1], np.int8)",
+        "np.sin(x) * np.array([True, True, False]) + np.cos(x) * np.array([True, False, True])",
+        "np.sin(x) * (-k) + np.cos(x) * k",
+        "np.sin(x) + (-k)",
+        "np.sin(x) - (-k)",
+        "(-k) + np.sin(x)",
+        "(-np.sin(x)) * (-k)",
+        "(-np.sin(x)) / (-k)",
+    ],
+)
+def test_signs_of_whole_numbers_wrap_in_a_plan_as_they_do_in_numpy(text):
+    cost = eval(f"lambda x, k: np.sum({text})", {"np": np})
+    x, k = np.linspace(0.1, 1.0, 3), np.array([1, 2, 200], np.uint8)
+    step = scg.compile(scg.value_and_grad(cost))
+    for _ in range(2):
+        value, gradient = step(x, k)
+        assert value == pytest.approx(cost(x, k), rel=1e-14)
+        np.testing.assert_allclose(gradient, scg.grad(cost)(x, k), rtol=1e-14)

@@ -551,3 +551,13 @@ def test_half_precision_counts_and_sums_in_single():
     np.testing.assert_allclose(
         scg.grad(lambda x: np.sum(scg.special.log_softmax(x)[:2]))(x)[:3], [1, 1, -2 * each], 1e-3, 1e-4
     )
+
+
+@pytest.mark.parametrize("k", [np.array([1, 2, 200], np.uint8), np.array([True, False, True])], ids=["bytes", "truths"])
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "log_sigmoid"])
+def test_sigmoids_of_unsigned_numbers_do_not_wrap(name, k):
+    fn = getattr(scg.special, name)
+    np.testing.assert_allclose(fn(k), fn(k.astype(float)), rtol=1e-12)
+    step = scg.compile(lambda x, k: np.sum(x * fn(k)))
+    for _ in range(2):
+        np.testing.assert_allclose(step(np.ones(3), k), np.sum(fn(k.astype(float))), rtol=1e-12)

@@ -274,3 +274,15 @@ def test_a_graph_whose_if_leads_to_a_path_is_bound_again():
     assert (b, bound.cost.value) == (1, graph.cost.value)
     np.testing.assert_allclose(bound.gradients() - graph.gradients(), -(b - p), rtol=1e-12)
     np.testing.assert_allclose(scg.exact.moments(bound).mean, p + p * (1 - p) * (0.3 - 0.09) + 0.6 * (1 - p), rtol=1e-8)
+
+
+def test_a_rule_that_meets_an_if_elsewhere_is_told_so_in_exact_moments():
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        y = np.sin(t) if b > 0.5 else np.cos(t)
+        d = scg.sample(dist.Bernoulli(logits=2 * t), scg.ScoreFunction(), rng=rng, name="d")
+        return b * d + y * d
+
+    for seed in range(6):
+        with pytest.raises(scg.errors.GuardError, match="`if`"):
+            scg.exact.moments(cost, np.array(0.3), rng=np.random.default_rng(seed))

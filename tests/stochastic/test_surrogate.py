@@ -331,3 +331,42 @@ def test_a_surrogate_of_any_order_that_would_take_all_memory_is_refused(monkeypa
     assert graph.surrogate(order=2).value == graph.cost.value  # 30 + 30 * 29 / 2
     six = scg.trace(chain, np.array(0.3), np.random.default_rng(0), 6)
     assert six.surrogate().value == six.cost.value
+
+
+UNBIASED = (
+    scg.ScoreFunction(),
+    scg.ScoreFunction(samples=2),
+    scg.Enumerate(),
+    scg.ScoreFunction(baseline=scg.Constant(0.3)),
+)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("second", UNBIASED, ids=repr)
+@pytest.mark.parametrize("first", [UNBIASED[0], UNBIASED[2], UNBIASED[3]], ids=repr)
+def test_a_hessian_vector_product_takes_two_draws_by_any_rules(first, second, nested):
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t[0]), first, rng=rng, name="b")
+        d = scg.sample(dist.Bernoulli(logits=t[1] * b if nested else t[1]), second, rng=rng, name="d")
+        e = scg.sample(dist.Bernoulli(logits=t[0] + d), first, rng=rng, name="e")
+        return np.sin(b * t[0] + d + e * t[1])
+
+    t, v, products = np.array([0.3, -0.8]), np.array([1.0, -0.5]), []
+    for seed in range(4):  # the same numbers are drawn: the same estimate
+        product = scg.hvp(cost)(t, v, rng=np.random.default_rng(seed))
+        np.testing.assert_allclose(
+            product, scg.hessian(cost)(t, rng=np.random.default_rng(seed)) @ v, rtol=1e-10, atol=1e-12
+        )
+        products.append(product)
+    assert np.any(products)
+
+
+def test_a_hessian_vector_product_through_further_samples_is_unbiased():
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        return np.sin(b * t[0] + scg.sample(dist.Bernoulli(logits=t[1] * b), scg.ScoreFunction(), rng=rng, name="d"))
+
+    t, v = np.array([0.3, -0.8]), np.array([1.0, -0.5])
+    found = np.array([scg.hvp(cost)(t, v, rng=np.random.default_rng(seed)) for seed in range(600)])
+    exact = scg.exact.hessian(cost, t, rng=np.random.default_rng(0)) @ v
+    assert np.all(np.abs(found.mean(axis=0) - exact) < 5 * found.std(axis=0) / np.sqrt(len(found)))

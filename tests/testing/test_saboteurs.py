@@ -255,3 +255,20 @@ def test_a_step_on_a_moving_support_has_no_exact_gradient():
 def test_a_graph_without_such_nodes_is_left_as_it_is():
     cost = scg.trace(square, np.array(0.4), rng=rng()).cost
     assert plain([cost])[0] is cost
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e10])
+def test_a_constant_in_the_cost_hides_no_bias(offset):
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.StraightThrough(), rng=rng, name="b")
+        return (b - 0.45) ** 4 + offset
+
+    graph = scg.trace(cost, np.array(0.3), rng=np.random.default_rng(0))
+    assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "biased"
+    for rule in (
+        scg.ScoreFunction(),
+        scg.DisARM(),
+        scg.Enumerate(),
+        scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
+    ):
+        assert scg.testing.judge(graph.bind(b=rule), rng=np.random.default_rng(0)).status == "unbiased"

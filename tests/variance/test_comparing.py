@@ -557,3 +557,14 @@ def test_linear_algebra_has_one_thread_within_and_as_many_as_before_after():
         and set(before) > set()
         or not any(Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"))
     )
+
+
+def test_a_gradient_without_noise_is_compared_all_the_same():
+    def cost(t, rng):
+        scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="b")  # which nobody looks at
+        return np.sum(t**2)
+
+    report = scg.variance.compare(
+        cost, {"as it is": {}}, args=(np.ones(2),), kwargs={}, rng=np.random.default_rng(0), replicates=300
+    )
+    assert report["as it is"].total.variance == 0

@@ -331,3 +331,15 @@ def test_what_a_sweep_refuses():
         swept.slope("r")
     two_points = variance.sweep(make, [1, 2], {"r": {}}, **few)
     assert math.isnan(two_points.slope("r", "variance")[1]) and repr(two_points) == "<Sweep of 2 values of value: r>"
+
+
+def test_noise_of_an_estimator_alone_is_attributed_to_its_draw():
+    def cost(t, rng):  # linear in the draw, whose own value the gradient then does not contain
+        z = scg.sample(dist.OneHotCategorical(logits=t), scg.Enumerate(k=1), rng=rng, name="z")
+        b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(samples=2), rng=rng, name="b")
+        return np.sum(z * np.arange(3.0)) + b * t[1]
+
+    graph = scg.trace(cost, np.array([0.3, -0.4, 0.9]), rng=np.random.default_rng(0))
+    found = scg.variance.attribute(graph, rng=np.random.default_rng(0), replicates=1000)
+    assert set(found.shares) == {"z", "b"}
+    assert found.variance == pytest.approx(float(np.sum(scg.exact.moments(graph).variance)), rel=1e-12)

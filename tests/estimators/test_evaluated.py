@@ -1,5 +1,5 @@
-"""Enumerate(k), measure-valued derivatives, unordered sets and relaxations: exact means on graphs of every form,
-biases, distributions of the values, refusals."""
+"""Estimators that evaluate the cost at other values: Enumerate(k), measure-valued derivatives, unordered sets. Exact
+means on graphs of every form, refusals."""
 
 import itertools
 import math
@@ -11,12 +11,11 @@ import pytest
 
 import scg
 from scg import distributions as dist
-from scg.core.backward import pull
 from scg.distributions.base import Distribution
 from scg.distributions.constraints import finite
 from scg.errors import EstimatorError, NotDifferentiable, ScgValueError
 from scg.estimators.sets import WithoutReplacement
-from tests.support.oracle import expectation, first_and_second, moments
+from tests.support.oracle import first_and_second, moments
 
 THETA = np.array([0.3, -0.5, 0.8, 0.1])
 CATEGORICAL = {
@@ -292,150 +291,6 @@ def test_sets_are_drawn_with_that_probability():
 
 # --- biased rules ---
 
-BIASED = {
-    "straight-through": lambda: scg.StraightThrough(),
-    "reinmax": lambda: scg.ReinMax(),
-    "gumbel, hard": lambda: scg.GumbelSoftmax(0.7, hard=True),
-    "gumbel, soft": lambda: scg.GumbelSoftmax(0.7),
-}
-
-
-def mean_gradient(cost, estimator, points=12):
-    """(mean of the estimator's gradient, exact gradient); the latter from the graph that is enumerated."""
-
-    def gradient(rule):
-        t = scg.parameter(THETA)
-        loss = scg.surrogate(cost(t, np.random.default_rng(0), rule))
-        return expectation(pull([loss], [np.ones(())], [t], True)[0], points).value
-
-    t = scg.parameter(THETA)
-    exact = expectation(cost(t, np.random.default_rng(0), scg.ScoreFunction()))
-    return gradient(estimator), pull([exact], [np.ones(())], [t])[0]
-
-
-def coin_cost(f):
-    return lambda t, rng, rule: f(scg.sample(dist.Bernoulli(logits=t[0]), rule, rng=rng), t)
-
-
-def class_cost(f):
-    return lambda t, rng, rule: f(scg.sample(dist.OneHotCategorical(logits=t), rule, rng=rng), t)
-
-
-@pytest.mark.parametrize("rule", BIASED)
-def test_biased_rules_say_so_and_are(rule):
-    """On (b - .3)^3, a coin: the mean is off by far more than the quadrature is."""
-    estimator = BIASED[rule]()
-    assert estimator.unbiased is False
-    means = [mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 3), estimator, points)[0] for points in (150, 170)]
-    _, exact = mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 3), scg.StraightThrough())
-    bias = abs(means[1][0] - exact[0])
-    assert bias > 0.005
-    if "hard" not in rule:  # which is a step function of the noise
-        assert abs(means[1][0] - means[0][0]) < 1e-6
-
-
-@pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
-@pytest.mark.parametrize("make", [coin_cost, class_cost])
-def test_linear_costs_leave_no_bias(make, rule):
-    found, exact = mean_gradient(make(lambda z, t: np.sum(z * t[0] * (1 + np.arange(z.size))) - t[1]), BIASED[rule]())
-    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
-
-
-def test_straight_through_bias_of_a_square():
-    """(b - a)^2: E f'(b) dp = 2 (p - a) q, exact (1 - 2a) q with q = p (1 - p)."""
-    p = 1 / (1 + np.exp(-THETA[0]))
-    found, exact = mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 2), scg.StraightThrough())
-    assert found[0] == pytest.approx(2 * (p - 0.3) * p * (1 - p), rel=1e-12)
-    assert exact[0] == pytest.approx((1 - 0.6) * p * (1 - p), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    "distribution", [lambda t: dist.Bernoulli(logits=t[0]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[0]))]
-)
-def test_reinmax_is_of_second_order(distribution):
-    """Exact for squares; for b^3 the trapezoid q (f'(0) + f'(1)) / 2 = 3q/2 stands for q."""
-
-    def cost(degree):
-        return lambda t, rng, rule: (scg.sample(distribution(t), rule, rng=rng) * t[1]) ** degree
-
-    found, exact = mean_gradient(cost(2), scg.ReinMax())
-    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
-    found, exact = mean_gradient(cost(3), scg.ReinMax())
-    assert found[0] == pytest.approx(1.5 * exact[0], rel=1e-10)
-
-
-def test_reinmax_for_two_classes_is_reinmax_for_a_coin():
-    """Logits (l, 0) of two classes, and f of degree two in the first coordinate."""
-
-    def cost(t, rng, rule):
-        z = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], 0 * t[0]])), rule, rng=rng)
-        return (z[0] - 0.3) ** 2 * t[1] + z[0] * z[1]
-
-    found, exact = mean_gradient(cost, scg.ReinMax())
-    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
-
-
-def test_soft_gumbel_is_the_pathwise_gradient_of_the_relaxed_cost():
-    """E sigmoid((l + logit u) / T)^2 and its derivative by the trapezoid rule over x = logit u."""
-    T, l = 0.7, THETA[0]
-    x = np.linspace(-40, 40, 40_001)
-    s = 1 / (1 + np.exp(-x))
-    weight = s * (1 - s) * (x[1] - x[0])
-    y = 1 / (1 + np.exp(-(l + x) / T))
-    found, _ = mean_gradient(coin_cost(lambda b, t: b**2), scg.GumbelSoftmax(T), points=170)
-    assert found[0] == pytest.approx(weight @ (2 * y * y * (1 - y) / T), rel=1e-4)  # u is no polynomial
-
-
-def test_lower_temperature_less_bias():
-    cost = coin_cost(lambda b, t: (b - 0.3) ** 3)
-    exact = mean_gradient(cost, scg.StraightThrough())[1][0]
-    bias = [abs(mean_gradient(cost, scg.GumbelSoftmax(T), points=170)[0][0] - exact) for T in (1.0, 0.5, 0.25)]
-    assert bias[0] > bias[1] > bias[2]
-
-
-@pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
-@pytest.mark.parametrize("distribution", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
-def test_the_value_is_the_discrete_draw(distribution, rule):
-    plain = scg.sample(distribution, scg.ScoreFunction(), rng=np.random.default_rng(7), shape=(50,))
-    relaxed = scg.sample(distribution, BIASED[rule](), rng=np.random.default_rng(7), shape=(50,))
-    np.testing.assert_array_equal(plain.value, relaxed.value)
-    assert relaxed.dtype == plain.dtype
-
-
-@pytest.mark.parametrize("hard", [True, False])
-@pytest.mark.parametrize("distribution", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
-def test_distribution_of_the_gumbel_value(distribution, hard):
-    """Hard: the distribution's own, within 5 standard deviations each. Soft: strictly between the corners, with the
-    largest coordinate of that distribution."""
-    n, estimator = 20_000, scg.GumbelSoftmax(0.4, hard=hard)
-    z = scg.sample(distribution, estimator, rng=np.random.default_rng(2), shape=(n,)).value
-    assert estimator.keeps_distribution is hard
-    if hard:
-        assert np.all((z == 0) | (z == 1))
-        assert distribution.event_shape == () or np.all(z.sum(axis=-1) == 1)
-    else:
-        assert np.all((z > 0) & (z < 1))
-        z = z > 0.5 if distribution.event_shape == () else z == z.max(axis=-1, keepdims=True)
-    assert np.all(np.abs(z.mean(axis=0) - distribution.mean) < 5 * np.sqrt(distribution.variance / n))
-
-
-@pytest.mark.parametrize("rule", BIASED)
-def test_relaxed_draws_in_replicates_and_rebound(rule):
-    """New draws for each replicate, and a rebound node keeps its name and the model."""
-
-    def cost(t, rng):
-        z = scg.sample(dist.OneHotCategorical(logits=t), scg.ScoreFunction(), rng=rng, shape=(2,), name="z")
-        return np.sum((z * WORTH) ** 2)
-
-    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0)).bind(z=BIASED[rule]())
-    many = graph.run(rng=np.random.default_rng(1), replicates=200)
-    assert many.stochastic["z"].shape == (200, 2, 4)
-    assert len(np.unique(many.stochastic["z"].value.argmax(axis=-1).reshape(200, 2), axis=0)) == 16
-    gradients = scg.gradients(np.sum(many.cost), many.parameters)
-    assert gradients.shape == (200, 4)
-    assert np.all(np.isfinite(gradients))
-    assert len(np.unique(np.round(gradients, 12), axis=0)) > 5
-
 
 def test_float32_stays():
     t = THETA.astype(np.float32)
@@ -491,3 +346,24 @@ def test_invalid_pairings_are_refused_where_they_are_declared():
             scg.sample(distribution, rule, rng=rng, name="z")
     # only what is differentiated by needs a decomposition
     scg.sample(dist.Gamma(2.0, np.exp(t)), scg.MeasureValued(), rng=rng)
+
+
+COST = np.array([1.0, 7.0, -2.0])
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 0.3])
+def test_enumerate_is_exact_where_a_probability_is_zero(p):
+    rng = np.random.default_rng(0)
+    slope = scg.grad(lambda p, rng: 3 * scg.sample(dist.Bernoulli(probs=p), scg.Enumerate(), rng=rng) + 1)
+    assert slope(np.array(p), rng=rng) == pytest.approx(3, rel=1e-12)
+    probs = np.array([p, 0.0, 1 - p])
+    one_hot = scg.grad(
+        lambda p, rng: np.sum(scg.sample(dist.OneHotCategorical(probs=p), scg.Enumerate(), rng=rng) * COST)
+    )
+    np.testing.assert_allclose(one_hot(probs, rng=rng), COST, rtol=1e-12)
+    index = scg.grad(
+        lambda p, rng: np.take_along_axis(
+            scg.parameter(COST), scg.sample(dist.Categorical(probs=p), scg.Enumerate(), rng=rng)[None], 0
+        )[0]
+    )
+    np.testing.assert_allclose(index(probs, rng=rng), COST, rtol=1e-12)
