@@ -12,7 +12,7 @@ result.
 | stochastic nodes | `sample`, `minibatch`, `scg.distributions` |
 | estimators | `scg.estimators`: `ScoreFunction`, `Reparameterized`, `Enumerate`, `DisARM`, ... and baselines |
 | checks | `scg.testing`, `scg.exact`, `scg.variance`, `detect_nan` |
-| speed | `compile` |
+| speed | `scg.plans`: `compile` |
 | models | `scg.objectives`, `scg.special`, `scg.nn`, `scg.optim`, `scg.checkpoint`, `scg.tree` |
 | your own | `scg.extend`: primitives, distributions, estimators |
 | refusals | `ScgError`, `scg.errors` |
@@ -28,9 +28,11 @@ from scg import (
     nn,
     objectives,
     optim,
+    plans,
     primitives,
     special,
     testing,
+    transforms,
     variance,
 )
 from scg.core import axes, tree
@@ -109,6 +111,7 @@ __all__ = [
     "objectives",
     "optim",
     "parameter",
+    "plans",
     "primitive",
     "replay",
     "sample",
@@ -117,6 +120,7 @@ __all__ = [
     "surrogate",
     "testing",
     "trace",
+    "transforms",
     "tree",
     "value_and_grad",
     "variance",
