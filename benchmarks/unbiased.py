@@ -29,45 +29,45 @@ from scg.testing import judge, saboteurs
 TWO, THREE = np.array([0.4, -0.6]), np.array([0.5, -0.3, 0.1])
 
 
-def coins(t, rng, rule):
+def coins(t, rng, estimator):
     """Two coins, with costs apart and together."""
-    b = scg.sample(dist.Bernoulli(logits=t), rule, rng=rng, name="z")
+    b = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng, name="z")
     return np.mean((b + 0.5) ** 2 * np.array([1.0, 2.0])) + b[0] * b[1] * t[1]
 
 
-def pairs(t, rng, rule):
+def pairs(t, rng, estimator):
     """Four draws of each of two coins: a sample axis."""
-    b = scg.sample(dist.Bernoulli(logits=t), rule, rng=rng, shape=(4,), name="z")
+    b = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng, shape=(4,), name="z")
     return np.mean((b + 0.5) ** 2 * np.array([1.0, 2.0]))
 
 
-def nested(t, rng, rule):
+def nested(t, rng, estimator):
     """A coin whose outcome sets the odds of the next."""
-    x = scg.sample(dist.Bernoulli(logits=t[0]), rule, rng=rng, name="x")
-    y = scg.sample(dist.Bernoulli(logits=t[1] + 2 * x), rule, rng=rng, name="y")
+    x = scg.sample(dist.Bernoulli(logits=t[0]), estimator, rng=rng, name="x")
+    y = scg.sample(dist.Bernoulli(logits=t[1] + 2 * x), estimator, rng=rng, name="y")
     return (x - 0.2) ** 2 + 2 * y + x * y
 
 
-def faces(t, rng, rule):
+def faces(t, rng, estimator):
     """Two throws of three faces, whose product counts."""
-    z = scg.sample(dist.OneHotCategorical(logits=t), rule, rng=rng, shape=(2,), name="z")
+    z = scg.sample(dist.OneHotCategorical(logits=t), estimator, rng=rng, shape=(2,), name="z")
     worth = np.sum(z * np.array([1.0, 3.0, 0.5]), axis=-1)
     return np.sum(worth) + worth[0] * worth[1]
 
 
-def points(t, rng, rule):
+def points(t, rng, estimator):
     """A normal draw in a wave."""
-    return np.cos(scg.sample(dist.Normal(t[0], np.exp(t[1])), rule, rng=rng, name="z") * 0.8) * (1 + t[0])
+    return np.cos(scg.sample(dist.Normal(t[0], np.exp(t[1])), estimator, rng=rng, name="z") * 0.8) * (1 + t[0])
 
 
-def intervals(t, rng, rule):
+def intervals(t, rng, estimator):
     """A uniform draw, the ends of which move."""
-    return scg.sample(dist.Uniform(t[0], 2.0 + t[1]), rule, rng=rng, name="z") ** 2
+    return scg.sample(dist.Uniform(t[0], 2.0 + t[1]), estimator, rng=rng, name="z") ** 2
 
 
-def bound(t, rng, rule):
-    """Two draws' bound on log p; here the rule is one of the gradients of ``scg.objectives``."""
-    kind, gradient = rule.split(": ")
+def bound(t, rng, estimator):
+    """Two draws' bound on log p; here the estimator is one of the gradients of ``scg.objectives``."""
+    kind, gradient = estimator.split(": ")
     make = scg.objectives.iwae if kind == "iwae" else scg.objectives.elbo
     return make(
         lambda z: dist.Normal(0.0, 1.0).log_prob(z), guide=dist.Normal(t, 1.2), samples=2, rng=rng, gradient=gradient
@@ -155,7 +155,7 @@ def subject(kind, index):
         graph = saboteurs()[index].graph()
         return graph, scg.exact.gradient(graph)
     _, make, cost, theta = ROWS[index]
-    graph = scg.trace(cost, theta, rng=np.random.default_rng(0), rule=make())
+    graph = scg.trace(cost, theta, rng=np.random.default_rng(0), estimator=make())
     for seed in range(50):
         graph.gradients(rng=np.random.default_rng(seed))
     return graph, scg.exact.gradient(graph)

@@ -34,8 +34,8 @@ TAKES = "one to two minutes"
 
 
 class Start(NamedTuple):
-    """What a rule is made from: the mean image, the number of latents, draws for each image, images in a minibatch, and
-    random numbers."""
+    """What an estimator is made from: the mean image, the number of latents, draws for each image, images in a
+    minibatch, and random numbers."""
 
     mean: np.ndarray
     latents: int
@@ -45,8 +45,8 @@ class Start(NamedTuple):
 
 
 Make = Callable[[Start], Any]
-"""Makes a rule; a learned baseline, which is given the images of each minibatch; or None, where no single rule does
-it."""
+"""Makes an estimator; a learned baseline, which is given the images of each minibatch; or None, where no single
+estimator does it."""
 
 ADAM = partial(optim.Adam, learning_rate=1e-3)
 
@@ -77,7 +77,7 @@ def network(phi: Any, rows: Any) -> Any:
     return nn.apply(phi, rows)
 
 
-RULES: dict[str, Make] = {
+ESTIMATORS: dict[str, Make] = {
     "score": lambda start: scg.ScoreFunction(),
     "score+constant": lambda start: scg.ScoreFunction(constant(start)),
     "score+moving": lambda start: scg.ScoreFunction(scg.MovingAverage()),
@@ -99,8 +99,8 @@ RULES: dict[str, Make] = {
     "vimco": lambda start: None,
     "exact": lambda start: None,
 }
-"""Every rule of the package that takes a coin, VIMCO, which is a rule of the K-sample bound, and the sum over all
-values of z."""
+"""Every estimator of the package that takes a coin, VIMCO, which is an estimator of the K-sample bound, and the sum
+over all values of z."""
 
 LEARNING = ("score+moving", "score+optimal", "score+learned", "rebar", "relax")
 """Those that remember something from one step to the next."""
@@ -129,7 +129,7 @@ class DiscreteVAE(training.Model):
     ):
         self.latents, self.estimator, self.hidden, self.k = latents, estimator, (list(encoder), list(decoder)), k
         self.batch, self.replicates, self.evaluate = batch, replicates, evaluate
-        self.rule: Any = None
+        self.chosen: Any = None
 
     def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
         """Glorot's weights, with biases that start the model at the mean image: the encoder sees x - mean, the decoder
@@ -139,17 +139,17 @@ class DiscreteVAE(training.Model):
         decoder = nn.mlp([self.latents, *self.hidden[1], mean.size], rng)
         encoder[0].bias[:] = -mean @ encoder[0].weight
         decoder[-1].bias[:] = np.log(mean / (1 - mean))
-        self.rule = RULES[self.estimator](Start(mean, self.latents, self.k, self.batch, rng))
+        self.chosen = ESTIMATORS[self.estimator](Start(mean, self.latents, self.k, self.batch, rng))
         return {"prior": np.zeros(self.latents, np.float32), "encoder": encoder, "decoder": decoder}
 
     @property
     def state(self) -> Any:  # type: ignore[override]
-        return getattr(self.rule, "state", {})
+        return getattr(self.chosen, "state", {})
 
     @state.setter
     def state(self, state: Any) -> None:
-        if self.rule is not None:
-            self.rule.state = state
+        if self.chosen is not None:
+            self.chosen.state = state
 
     def posterior(self, params: Any, x: Any) -> dist.Bernoulli:
         """q(z | x), for each row of x."""
@@ -165,13 +165,13 @@ class DiscreteVAE(training.Model):
         if self.estimator == "exact":
             return self.exact_elbo(params, x)
         return self.elbo(
-            params, x, rng, scg.ScoreFunction(self.rule(x)) if isinstance(self.rule, scg.Learned) else self.rule
+            params, x, rng, scg.ScoreFunction(self.chosen(x)) if isinstance(self.chosen, scg.Learned) else self.chosen
         )
 
-    def elbo(self, params: Any, x: Any, rng: np.random.Generator, rule: Any) -> Any:
+    def elbo(self, params: Any, x: Any, rng: np.random.Generator, estimator: Any) -> Any:
         """log p(x | z) - KL(q(z | x) || p(z)), for one draw of z for each row of x."""
         q = self.posterior(params, x)
-        z = scg.sample(q, rule, rng=rng, name="z")
+        z = scg.sample(q, estimator, rng=rng, name="z")
         divergence = dist.kl_divergence(q, dist.Bernoulli(logits=params["prior"]))
         return np.sum(self.likelihood(params, z).log_prob(x), axis=-1) - np.sum(divergence, axis=-1)
 
@@ -303,18 +303,18 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--hidden", metavar="N", type=training.natural, default=200, help="units in the layers of what is nonlinear"
     )
-    rule = made.add_argument_group("the gradient")
-    rule.add_argument(
+    gradient = made.add_argument_group("the gradient")
+    gradient.add_argument(
         "--estimator",
-        choices=RULES,
+        choices=ESTIMATORS,
         default="disarm",
         metavar="NAME",
-        help=f"how the gradient passes z: {', '.join(RULES)}",
+        help=f"how the gradient passes z: {', '.join(ESTIMATORS)}",
     )
-    rule.add_argument(
+    gradient.add_argument(
         "--k", metavar="N", type=training.natural, default=2, help="draws for each image with score+loo and vimco"
     )
-    rule.add_argument(
+    gradient.add_argument(
         "--replicates",
         metavar="N",
         type=training.natural,

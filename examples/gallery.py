@@ -35,7 +35,7 @@ Cost = Callable[..., Any]
 
 
 def coin(logits: Any, rng: Rng, name: str) -> Any:
-    """A draw from {0, 1}; which rule differentiates it is chosen below."""
+    """A draw from {0, 1}; which estimator differentiates it is chosen below."""
     return scg.sample(dist.Bernoulli(logits=logits), scg.ScoreFunction(), rng=rng, name=name)
 
 
@@ -119,13 +119,13 @@ def policy(t: Any, rng: Rng, episodes: int = 8) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """One graph: what it shows, the cost, where it is differentiated, and the rules (draw: estimator) to compare."""
+    """One graph: what it shows, the cost, where it is differentiated, and the bindings (draw: estimator) to compare."""
 
     title: str
     formula: str
     cost: Cost
     theta: np.ndarray
-    rules: dict[str, dict[str, Estimator]]
+    bindings: dict[str, dict[str, Estimator]]
     whole: Cost | None = None  # a smaller cost of the same expectation, to be enumerated
 
     def graph(self, rng: Rng) -> scg.Graph:
@@ -138,7 +138,7 @@ class Entry:
 
 
 def discrete(*names: str) -> dict[str, dict[str, Estimator]]:
-    """Four rules for draws that take finitely many values."""
+    """Four estimators for draws that take finitely many values."""
     two = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
     made = {
         "score function": scg.ScoreFunction(),
@@ -146,7 +146,7 @@ def discrete(*names: str) -> dict[str, dict[str, Estimator]]:
         "DisARM": scg.DisARM(),
         "enumerate": scg.Enumerate(),
     }
-    return {rule: dict.fromkeys(names, estimator) for rule, estimator in made.items()}
+    return {label: dict.fromkeys(names, estimator) for label, estimator in made.items()}
 
 
 AS_WRITTEN: dict[str, dict[str, Estimator]] = {"sampled": {}}
@@ -253,13 +253,13 @@ def _table(leaf: scg.Node, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def estimates(
-    graph: scg.Graph, rules: dict[str, dict[str, Estimator]], rng: Rng, replicates: int
+    graph: scg.Graph, bindings: dict[str, dict[str, Estimator]], rng: Rng, replicates: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each rule the mean of the estimated gradient over independent replicates, and its standard error."""
+    """For each binding the mean of the estimated gradient over independent replicates, and its standard error."""
     found = {}
-    for rule, estimators in rules.items():
-        gradients = graph.bind(estimators).gradients(rng=rng, replicates=replicates)
-        found[rule] = gradients.mean(axis=0), gradients.std(axis=0, ddof=1) / np.sqrt(replicates)
+    for label, binding in bindings.items():
+        gradients = graph.bind(binding).gradients(rng=rng, replicates=replicates)
+        found[label] = gradients.mean(axis=0), gradients.std(axis=0, ddof=1) / np.sqrt(replicates)
     return found
 
 
@@ -273,8 +273,8 @@ def show(name: str, entry: Entry, out: Path, seed: int, replicates: int) -> None
     print(f"{name}: {entry.title}\nd/dt E[cost] = {entry.formula}\n\n{graph}\n")
     (out / f"{name}.svg").write_text(graph._repr_svg_(), encoding="utf-8")
     (out / f"{name}.dot").write_text(graph.to_dot() + "\n", encoding="utf-8")
-    exact, found = entry.exact(), estimates(graph, entry.rules, rng, replicates)
-    print(f"{'':10}{'exact':>12}" + "".join(f"{rule:>24}" for rule in found))
+    exact, found = entry.exact(), estimates(graph, entry.bindings, rng, replicates)
+    print(f"{'':10}{'exact':>12}" + "".join(f"{label:>24}" for label in found))
     for index in np.ndindex(exact.shape):
         label = "d/dt" + (f"[{', '.join(map(str, index))}]" if index else "")
         print(

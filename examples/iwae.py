@@ -66,16 +66,16 @@ class IWAE(training.Model):
         decoder[0][-1].bias[:] = np.log(mean / (1 - mean))
         return {"encoder": encoder, "decoder": decoder}
 
-    def draw(self, encoder: Any, x: Any, rng: np.random.Generator, k: int, rule: Any = None) -> list[Any]:
-        """k draws of (h_1, ..., h_L) from q(h | x) for each row of x, each of shape (k, rows, latents): by a rule, or
-        without one as arrays."""
+    def draw(self, encoder: Any, x: Any, rng: np.random.Generator, k: int, estimator: Any = None) -> list[Any]:
+        """k draws of (h_1, ..., h_L) from q(h | x) for each row of x, each of shape (k, rows, latents): by an
+        estimator, or without one as arrays."""
         found: list[Any] = []
         for network in encoder:
             q, shape = normal(network, found[-1] if found else x), () if found else (k,)
             found.append(
                 q.sample(rng, shape)
-                if rule is None
-                else scg.sample(q, rule, rng=rng, shape=shape, name=f"h{len(found) + 1}")
+                if estimator is None
+                else scg.sample(q, estimator, rng=rng, shape=shape, name=f"h{len(found) + 1}")
             )
         return found
 

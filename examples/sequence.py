@@ -31,7 +31,7 @@ from scg.special import log_softmax, logsumexp, softplus
 
 TAKES = "one minute, two with states"
 
-RULES: dict[str, Callable[[], Any]] = {
+ESTIMATORS: dict[str, Callable[[], Any]] = {
     "score": scg.ScoreFunction,
     "score+moving": lambda: scg.ScoreFunction(scg.MovingAverage()),
     "score+loo": lambda: scg.ScoreFunction(scg.LeaveOneOut(), samples=2),
@@ -43,7 +43,8 @@ RULES: dict[str, Callable[[], Any]] = {
     "total": lambda: None,
     "marginal": lambda: None,
 }
-"""A rule for the regime of each row; "total" and "marginal" are no rules of a draw, and stand in ``bound``."""
+"""An estimator for the regime of each row; "total" and "marginal" are no estimators of a draw, and stand in
+``bound``."""
 
 
 class Switching(training.Model):
@@ -65,7 +66,7 @@ class Switching(training.Model):
     ):
         self.width, self.regimes, self.dimensions, self.hidden = width, regimes, state, hidden
         self.estimator, self.replicates, self.evaluate = estimator, replicates, evaluate
-        self.rules: list[Any] = []
+        self.estimators: list[Any] = []
 
     def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
         """Regimes start half-way between the mean row and some row of the images each."""
@@ -87,7 +88,8 @@ class Switching(training.Model):
             }
             decoder |= {"loading": 0.3 * rng.standard_normal((d, self.width))}
             encoder["carry"] = np.zeros((d, d), np.float32)
-        self.rules = [RULES[self.estimator]() for _ in range(steps)]  # one for each row: baselines of their own
+        # one for each row: baselines of their own
+        self.estimators = [ESTIMATORS[self.estimator]() for _ in range(steps)]
         return {
             "encoder": encoder,
             "switch": np.eye(k, dtype=np.float32),
@@ -96,12 +98,12 @@ class Switching(training.Model):
 
     @property
     def state(self) -> Any:  # type: ignore[override]
-        return [rule.state for rule in self.rules] if self.estimator == "score+moving" else {}
+        return [estimator.state for estimator in self.estimators] if self.estimator == "score+moving" else {}
 
     @state.setter
     def state(self, state: Any) -> None:
-        for rule, part in zip(self.rules, state or (), strict=False):
-            rule.state = part
+        for estimator, part in zip(self.estimators, state or (), strict=False):
+            estimator.state = part
 
     def bound(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
         if self.estimator == "marginal":
@@ -109,11 +111,11 @@ class Switching(training.Model):
         if self.estimator == "total":
             bound, log_q = self.elbo(params, x, rng, None)
             return bound + scg.stop_gradient(bound) * (log_q - scg.stop_gradient(log_q))
-        return self.elbo(params, x, rng, self.rules)[0]
+        return self.elbo(params, x, rng, self.estimators)[0]
 
-    def elbo(self, params: Any, x: Any, rng: np.random.Generator, rules: Any) -> tuple[Any, Any]:
+    def elbo(self, params: Any, x: Any, rng: np.random.Generator, estimators: Any) -> tuple[Any, Any]:
         """log p(x, z, s) - log q(z, s | x) for one draw for each image, as a sum over its rows, and log q(s | x).
-        Without rules regimes are held."""
+        Without estimators regimes are held."""
         p = params["decoder"]
         h, table, log_q_z = self.states(p, params["encoder"], x, rng)
         first, transition = log_softmax(p["first"], -1), log_softmax(p["transition"], -1)
@@ -125,8 +127,8 @@ class Switching(training.Model):
             arrival = first if s is None else s @ transition
             s = (
                 distribution.stop_gradient().sample(rng)
-                if rules is None
-                else scg.sample(distribution, rules[t], rng=rng, name=f"s{t + 1}")
+                if estimators is None
+                else scg.sample(distribution, estimators[t], rng=rng, name=f"s{t + 1}")
             )
             log_q = np.sum(s * distribution.log_p, axis=-1)
             bound = bound + np.sum(s * (arrival + table[:, t]), axis=-1) - log_q
@@ -197,11 +199,11 @@ class Switching(training.Model):
             exact = self.marginal_weights(params, x, rng)
             told["held-out log-likelihood, exact"] = Result(float(exact.mean()), float(exact.std() / np.sqrt(len(x))))
         found = {}
-        for rule in ("score", "total"):
-            other = Switching(self.width, self.regimes, self.dimensions, self.hidden, rule)
-            other.rules = [RULES[rule]() for _ in range(x.shape[1] // self.width)]
+        for estimator in ("score", "total"):
+            other = Switching(self.width, self.regimes, self.dimensions, self.hidden, estimator)
+            other.estimators = [ESTIMATORS[estimator]() for _ in range(x.shape[1] // self.width)]
             # which no states have a part in
-            found[rule] = gradient_variance(other, params, x[:100], rng, 10 * max(self.replicates, 2), "switch")
+            found[estimator] = gradient_variance(other, params, x[:100], rng, 10 * max(self.replicates, 2), "switch")
         told["variance with the cost-to-go"] = Result(
             found["score"], unit="(score function; the gradient for the guide's transitions)"
         )
@@ -315,7 +317,9 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--width", metavar="N", type=training.natural, help="pixels in a row (default: as the images have)"
     )
-    model.add_argument("--estimator", choices=RULES, default="score+moving", help="how the gradient passes the regimes")
+    model.add_argument(
+        "--estimator", choices=ESTIMATORS, default="score+moving", help="how the gradient passes the regimes"
+    )
     model.add_argument(
         "--replicates",
         metavar="N",

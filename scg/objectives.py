@@ -75,10 +75,10 @@ def elbo(
     if guide is None:
         _plain(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
-    rule = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(
+    estimator = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(
         gradient, Reparameterized()
     )
-    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
     if gradient in ("sticking the landing", "doubly reparameterized"):
         log_w = log_w + _score_dropped(guide, z)
@@ -114,8 +114,8 @@ def iwae(
     if guide is None:
         _plain(log_weights, gradient, rng)
         return _log_mean_exp(log_weights, axis)
-    rule = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
-    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, rule, name)
+    estimator = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
+    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
     if gradient == "sticking the landing":
         log_w = log_w + _score_dropped(guide, z)
@@ -179,7 +179,7 @@ def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
 
 
 def _drawn(
-    model: Any, guide: Any, samples: int, rng: Any, gradient: str, rule: Estimator, name: str | None
+    model: Any, guide: Any, samples: int, rng: Any, gradient: str, estimator: Estimator, name: str | None
 ) -> tuple[Node, Any, Any]:
     """Draws z of the guide, log p(x, z), log q(z)."""
     if gradient not in GRADIENTS:
@@ -190,7 +190,7 @@ def _drawn(
         )
     if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
         raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
-    z = sample(guide, rule, rng=rng, shape=(int(samples),), name=name)
+    z = sample(guide, estimator, rng=rng, shape=(int(samples),), name=name)
     log_q, log_p = guide.log_prob(z), model(z)
     _check_shapes(log_p, log_q)
     return z, log_p, log_q

@@ -1,10 +1,10 @@
 """Gradient replicates a second: 200 Bernoulli variables, leave-one-out with two samples, cost mean((b - .499)^2),
 float64.
 
-``scg`` is ``graph.gradients(replicates=)``, which is given the cost and a rule; every coin meets its own term of the
-mean because the engine finds that they do not mix. The others are told so by hand: NumPy and JAX (vmap of a gradient,
-compiled) by formula, PyTorch as a loop of steps and as one batch, and Storchastic, which knows coins as a plate,
-likewise. What works on a batch may choose its size: the fastest of some is taken.
+``scg`` is ``graph.gradients(replicates=)``, which is given the cost and an estimator; every coin meets its own term of
+the mean because the engine finds that they do not mix. The others are told so by hand: NumPy and JAX (vmap of a
+gradient, compiled) by formula, PyTorch as a loop of steps and as one batch, and Storchastic, which knows coins as a
+plate, likewise. What works on a batch may choose its size: the fastest of some is taken.
 
 Each is checked first: mean and variance of its gradients against the exact ones. Then rounds are interleaved, and
 medians taken.
@@ -33,11 +33,11 @@ Run = Callable[[int], Any]
 
 
 def with_scg() -> Run:
-    """A cost, a rule, replicates."""
+    """A cost, an estimator, replicates."""
 
     def cost(theta: Any, rng: Any) -> Any:
-        rule = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
-        return np.mean((scg.sample(dist.Bernoulli(logits=theta), rule, rng=rng, name="b") - SHIFT) ** 2)
+        estimator = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
+        return np.mean((scg.sample(dist.Bernoulli(logits=theta), estimator, rng=rng, name="b") - SHIFT) ** 2)
 
     rng = np.random.default_rng(0)
     graph = scg.trace(cost, np.zeros(SIZE), rng=rng)

@@ -1,5 +1,5 @@
-"""200 Bernoulli variables, cost mean((b - t)^2), against their logit theta: seven rules, and what following the costs
-of each coin is worth.
+"""200 Bernoulli variables, cost mean((b - t)^2), against their logit theta: seven estimators, and what following the
+costs of each coin is worth.
 
 The cost does not mix the coins, and the engine sees it: each meets its own term only (automatic Rao-Blackwellisation).
 ``mixing`` is the same cost as a product of vectors, which hides it: then each coin meets the cost of all 200, as a
@@ -49,8 +49,8 @@ def trained(theta: float, t: float, steps: int, rng: np.random.Generator) -> dic
     adam = functools.partial(scg.optim.Adam, learning_rate=0.03)
     rebar = scg.REBAR(0.5, optimizer=adam)
     relax = scg.RELAX(control, {"slope": np.zeros(()), "rate": np.zeros(()), "level": np.zeros(())}, optimizer=adam)
-    for rule in (rebar, relax):
-        graph = scg.trace(cost, np.full(SIZE, theta), t, rng=rng).bind(b=rule)
+    for estimator in (rebar, relax):
+        graph = scg.trace(cost, np.full(SIZE, theta), t, rng=rng).bind(b=estimator)
         for _ in range(steps):
             graph.gradients(rng=rng)
     return {
@@ -59,7 +59,7 @@ def trained(theta: float, t: float, steps: int, rng: np.random.Generator) -> dic
     }
 
 
-def rules() -> dict[str, Any]:
+def estimators() -> dict[str, Any]:
     """The rows, with each coin's own cost; ``trained`` has two more."""
     return {
         "score function": scg.ScoreFunction(),
@@ -84,25 +84,25 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """row -> exact, variance, low, high, evaluations, seconds."""
     theta, t = np.full(SIZE, point["theta"]), point["t"]
     graph, total = (scg.trace(f, theta, t, rng=rng) for f in (cost, mixing))
-    every = rules() | trained(point["theta"], t, point["steps"], rng)
-    rows = {name: graph.bind(b=rule) for name, rule in every.items()} | {
+    every = estimators() | trained(point["theta"], t, point["steps"], rng)
+    rows = {name: graph.bind(b=estimator) for name, estimator in every.items()} | {
         name + TOTAL: total.bind(b=every[name]) for name in HIDDEN
     }
     found = {
         name: entries["the parameter"]
         for name, entries in estimated(graph, rows, point["replicates"], rng, 2**10).items()
     }
-    for name, rule in every.items():
-        found[name]["exact"] = SIZE * of_one(rule, point["theta"], t)
+    for name, estimator in every.items():
+        found[name]["exact"] = SIZE * of_one(estimator, point["theta"], t)
     for name in HIDDEN:
         found[name + TOTAL]["exact"] = SIZE * of_total(name, point["theta"], t, found[name]["exact"] / SIZE)
     return found
 
 
-def of_one(rule: Any, theta: float, t: float) -> float:
+def of_one(estimator: Any, theta: float, t: float) -> float:
     """The exact variance for one coin with its own cost, (b - t)^2 / 200."""
     graph = scg.trace(lambda l, rng: (coins(l, rng) - t) ** 2 / SIZE, np.array(theta), rng=np.random.default_rng(0))
-    return float(scg.exact.moments(graph.bind(b=rule)).variance)
+    return float(scg.exact.moments(graph.bind(b=estimator)).variance)
 
 
 def of_total(name: str, theta: float, t: float, own: float, size: int = SIZE) -> float:
@@ -136,7 +136,11 @@ def of_total(name: str, theta: float, t: float, own: float, size: int = SIZE) ->
 def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV."""
     return {
-        "coins": [{**point, "rule": rule, **timeless(v)} for point, result in results for rule, v in result.items()]
+        "coins": [
+            {**point, "estimator": estimator, **timeless(v)}
+            for point, result in results
+            for estimator, v in result.items()
+        ]
     }
 
 
@@ -148,8 +152,8 @@ def report(results: list[tuple[Any, Any]]) -> str:
         shown = [pair for pair in of_t if pair[0] in (-4, -2, 0, 2, 4)]
         rows: list[list[Any]] = [[f"t = {t}", *[f"theta = {theta:g}" for theta, _ in shown], "evaluations"]]
         rows += [
-            [rule, *[number(r[rule]["exact"], 3) for _, r in shown], number(v["evaluations"], 2)]
-            for rule, v in shown[0][1].items()
+            [estimator, *[number(r[estimator]["exact"], 3) for _, r in shown], number(v["evaluations"], 2)]
+            for estimator, v in shown[0][1].items()
         ]
         texts.append(markdown(rows))
     every = [v for _, r in results for v in r.values()]

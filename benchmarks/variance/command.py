@@ -1,8 +1,8 @@
 """python -m benchmarks.variance: the variance of gradient estimators, exact and estimated, as tables and figures.
 
     gaussian   the Gaussian table and the table of one coin: closed form, exact, estimated
-    costs      (x - k)^2, exp(-k x^2) and cos(k x) under a Gaussian: which rule is best against k
-    coins      200 Bernoulli variables against their logit: seven rules, and what automatic Rao-Blackwellisation is
+    costs      (x - k)^2, exp(-k x^2) and cos(k x) under a Gaussian: which estimator is best against k
+    coins      200 Bernoulli variables against their logit: seven estimators, and what automatic Rao-Blackwellisation is
                worth
     bounds     signal-to-noise ratio of the gradients of importance-weighted bounds against the number of samples
     digits     the encoder of a variational autoencoder with 200 binary latents: variance, and variance for equal work

@@ -1,5 +1,5 @@
-"""Which rule is best depends on the cost: (x - k)^2, exp(-k x^2) and cos(k x), x ~ N(mu, sigma^2) at mu = sigma = 1,
-against k.
+"""Which estimator is best depends on the cost: (x - k)^2, exp(-k x^2) and cos(k x), x ~ N(mu, sigma^2) at mu = sigma =
+1, against k.
 
 After Mohamed et al. (2020, JMLR 21:132, figures 2 and 3), for mu and for sigma. Lines are exact, by quadrature of the
 formulas below; points are replicates of what the library does.
@@ -20,13 +20,13 @@ COSTS = {
     "exp(-k x^2)": (lambda x, k: np.exp(-k * x * x), np.geomspace(0.1, 10, 13)),
     "cos(k x)": (lambda x, k: np.cos(k * x), np.geomspace(0.1, 10, 13)),
 }
-RULES = {
+ESTIMATORS = {
     "score function": scg.ScoreFunction(),
     "score function, 2 samples, leave-one-out": scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
     "pathwise": scg.Reparameterized(),
     "measure-valued, coupled": scg.MeasureValued(),
 }
-NAMES = dict(zip(RULES, ("score function", "leave-one-out, 2", "pathwise", "measure-valued"), strict=True))
+NAMES = dict(zip(ESTIMATORS, ("score function", "leave-one-out, 2", "pathwise", "measure-valued"), strict=True))
 EVALUATIONS = {
     "score function": 1,
     "score function, 2 samples, leave-one-out": 2,
@@ -47,7 +47,7 @@ def points(quick: bool) -> list[dict[str, Any]]:
 
 
 def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """rule -> parameter -> exact, variance, low, high."""
+    """estimator -> parameter -> exact, variance, low, high."""
     f, k = COSTS[point["cost"]][0], point["k"]
 
     def cost(t: Any, rng: Any) -> Any:
@@ -55,15 +55,17 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
 
     graph = scg.trace(cost, {"mu": np.array(1.0), "sigma": np.array(1.0)}, rng=rng)
     truth = {leaf: exact(point["cost"], k, leaf) for leaf in ("mu", "sigma")}
-    found = estimated(graph, {name: {"x": rule} for name, rule in RULES.items()}, point["replicates"], rng)
-    for name, of_rule in found.items():
+    found = estimated(
+        graph, {name: {"x": estimator} for name, estimator in ESTIMATORS.items()}, point["replicates"], rng
+    )
+    for name, of_estimator in found.items():
         for leaf, (mean, variances) in truth.items():
-            of_rule[leaf] |= {"mean": mean, "exact": variances[name], "by scg.exact": of_rule[leaf]["exact"]}
+            of_estimator[leaf] |= {"mean": mean, "exact": variances[name], "by scg.exact": of_estimator[leaf]["exact"]}
     return found
 
 
 def exact(cost: str, k: float, leaf: str) -> tuple[float, dict[str, float]]:
-    """(the gradient, rule -> variance of its estimate) for mu or sigma, at mu = sigma = 1.
+    """(the gradient, estimator -> variance of its estimate) for mu or sigma, at mu = sigma = 1.
 
     With e standard normal, f = f(1 + e) and s the score, e for mu and e^2 - 1 for sigma:
 
@@ -90,7 +92,7 @@ def exact(cost: str, k: float, leaf: str) -> tuple[float, dict[str, float]]:
         measure = q @ (f(1 + m, k)[:, None] - f(1 + m[:, None] * u, k)) ** 2 @ flat
     loo = squares / 2 + (p @ value**2) * (p @ score**2) / 2 - (p @ (value * score**2)) * (p @ value)
     variances = [squares - g * g, loo, p @ slope**2 - g * g, measure - g * g]
-    return float(g), {name: float(v) for name, v in zip(RULES, variances, strict=True)}
+    return float(g), {name: float(v) for name, v in zip(ESTIMATORS, variances, strict=True)}
 
 
 def _gauss(low: float, high: float, density: Callable[[Any], Any], n: int = 600) -> tuple[Any, Any]:
@@ -104,17 +106,17 @@ def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV."""
     return {
         "costs": [
-            {**p, "rule": rule, "parameter": leaf, **timeless(v)}
+            {**p, "estimator": estimator, "parameter": leaf, **timeless(v)}
             for p, r in results
-            for rule, of_rule in r.items()
-            for leaf, v in of_rule.items()
+            for estimator, of_estimator in r.items()
+            for leaf, v in of_estimator.items()
         ]
     }
 
 
 def report(results: list[tuple[Any, Any]]) -> str:
-    """The best rule at the ends and in the middle of k, by variance for equal evaluations; and how many intervals hold
-    the exact value."""
+    """The best estimator at the ends and in the middle of k, by variance for equal evaluations; and how many intervals
+    hold the exact value."""
     rows: list[list[Any]] = [
         ["cost", "k", "best for mu", "variance x evaluations", "best for sigma", "variance x evaluations"]
     ]
@@ -123,11 +125,11 @@ def report(results: list[tuple[Any, Any]]) -> str:
         for k, r in (of_cost[0], of_cost[len(of_cost) // 2], of_cost[-1]):
             row: list[Any] = [name, number(k, 3)]
             for leaf in ("mu", "sigma"):
-                work = {rule: r[rule][leaf]["exact"] * EVALUATIONS[rule] for rule in RULES}
+                work = {estimator: r[estimator][leaf]["exact"] * EVALUATIONS[estimator] for estimator in ESTIMATORS}
                 best = min(work, key=work.__getitem__)
                 row += [best, number(work[best], 3)]
             rows.append(row)
-    every = [v for _, r in results for of_rule in r.values() for v in of_rule.values()]
+    every = [v for _, r in results for of_estimator in r.values() for v in of_estimator.values()]
     inside = sum(v["low"] <= v["exact"] <= (v["high"] or np.inf) for v in every)
     return f"{markdown(rows)}\n\n{inside} of {len(every)} 95% intervals hold the exact variance"
 
@@ -145,9 +147,9 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         for row, leaf in enumerate(("mu", "sigma")):
             each = axes[row, column]
             ends, truth = [], [exact(name, k, leaf)[1] for k in fine]
-            for i, rule in enumerate(RULES):
-                v = [r[rule][leaf] for _, r in of_cost]
-                ends.append(plots.line(each, fine, [x[rule] for x in truth], i, at=ks, entries=v))
+            for i, estimator in enumerate(ESTIMATORS):
+                v = [r[estimator][leaf] for _, r in of_cost]
+                ends.append(plots.line(each, fine, [x[estimator] for x in truth], i, at=ks, entries=v))
             each.set_yscale("log")
             if name != "(x - k)^2":
                 each.set_xscale("log")
@@ -165,5 +167,5 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
                     fontsize=plots.SIZE,
                     transform=each.transAxes,
                 )
-            plots.label(each, ends, [NAMES[rule] for rule in RULES])
+            plots.label(each, ends, [NAMES[estimator] for estimator in ESTIMATORS])
     return {"costs": figure}

@@ -43,10 +43,10 @@ FIRST = "leave-one-out, 2 samples"
 """What work is compared with."""
 
 
-def cost(encoder: Any, decoder: Any, x: Any, rng: Any, rule: Any = scg.DisARM()) -> Any:
+def cost(encoder: Any, decoder: Any, x: Any, rng: Any, estimator: Any = scg.DisARM()) -> Any:
     """The negative ELBO of a minibatch, in nats an image."""
     q = dist.Bernoulli(logits=nn.apply(encoder, x))
-    b = scg.sample(q, rule, rng=rng, name="b")
+    b = scg.sample(q, estimator, rng=rng, name="b")
     log_p = np.sum(dist.Bernoulli(logits=nn.apply(decoder, b)).log_prob(x), axis=-1)
     return np.mean(np.sum(dist.kl_divergence(q, PRIOR), axis=-1) - log_p)
 
@@ -75,8 +75,8 @@ def networks(state: str, steps: int) -> tuple[Any, Any, Any]:
     return params["encoder"], params["decoder"], measured
 
 
-def rule(name: str, graph: scg.Graph, x: Any, steps: int, rng: np.random.Generator) -> Any:
-    """The rule of a row; what learns has learned from so many runs, one step each, and is held then."""
+def estimator(name: str, graph: scg.Graph, x: Any, steps: int, rng: np.random.Generator) -> Any:
+    """The estimator of a row; what learns has learned from so many runs, one step each, and is held then."""
     adam = functools.partial(optim.Adam, learning_rate=3e-3)
     simple = {
         "score function": scg.ScoreFunction(),
@@ -129,8 +129,8 @@ def points(quick: bool) -> list[dict[str, Any]]:
     n, training, learning = (20, 20, 3) if quick else (600, 600, 300)
     common = {"replicates": n, "training": training, "learning": learning}
     rows = (ROWS[0], *ROWS[3::3]) if quick else ROWS
-    return [{"state": state, "rule": name, **common} for state in STATES for name in reversed(rows)] + [
-        {"state": "times", "rule": list(rows), **common}
+    return [{"state": state, "estimator": name, **common} for state in STATES for name in reversed(rows)] + [
+        {"state": "times", "estimator": list(rows), **common}
     ]
 
 
@@ -141,7 +141,7 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     encoder, decoder, x = networks("initial" if times else point["state"], point["training"])
     graph = scg.trace(cost, encoder, decoder, x, rng=rng)
     if times:
-        rows = {name: graph.bind(b=rule(name, graph, x, 2, rng)) for name in point["rule"]}
+        rows = {name: graph.bind(b=estimator(name, graph, x, 2, rng)) for name in point["estimator"]}
         seconds: dict[str, list[float]] = {name: [] for name in rows}
         for _ in range(1 + ROUNDS):
             for name, row in rows.items():
@@ -149,7 +149,7 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
                 row.gradients(rng=rng, replicates=TIMED)
                 seconds[name].append((time.process_time() - start) / TIMED)
         return {"seconds": {name: statistics.median(each[1:]) for name, each in seconds.items()}}
-    bound = graph.bind(b=rule(point["rule"], graph, x, point["learning"], rng))
+    bound = graph.bind(b=estimator(point["estimator"], graph, x, point["learning"], rng))
     total = scg.variance.compare(bound, {"": {}}, replicates=point["replicates"], rng=rng, budget=0)[""].total
     return {**entry(total), "signal-to-noise": total.snr}
 
@@ -157,7 +157,7 @@ def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
 def tables(results: list[tuple[Any, Any]]) -> dict[str, list[dict[str, Any]]]:
     """One CSV: variances, and variances for equal evaluations of the cost over that of leave-one-out."""
     rows = [{**p, **timeless(r)} for p, r in results if p["state"] != "times"]
-    first = {r["state"]: r["variance"] * r["evaluations"] for r in rows if r["rule"] == FIRST}
+    first = {r["state"]: r["variance"] * r["evaluations"] for r in rows if r["estimator"] == FIRST}
     return {
         "digits": [
             {**r, "work": r["variance"] * r["evaluations"] / first[r["state"]]} for r in sorted(rows, key=_place)
@@ -171,7 +171,7 @@ def report(results: list[tuple[Any, Any]]) -> str:
     texts = []
     for state in STATES:
         found = sorted([{**p, **r} for p, r in results if p["state"] == state], key=_place)
-        first = next(r for r in found if r["rule"] == FIRST)
+        first = next(r for r in found if r["estimator"] == FIRST)
         rows: list[list[Any]] = [
             [
                 f"{state} weights",
@@ -187,9 +187,12 @@ def report(results: list[tuple[Any, Any]]) -> str:
         for r in found:
             work = [
                 r["variance"] * w / (first["variance"] * v)
-                for w, v in ((r["evaluations"], first["evaluations"]), (seconds[r["rule"]], seconds[first["rule"]]))
+                for w, v in (
+                    (r["evaluations"], first["evaluations"]),
+                    (seconds[r["estimator"]], seconds[first["estimator"]]),
+                )
             ]
-            name = r["rule"]
+            name = r["estimator"]
             rows.append(
                 [
                     name,
@@ -213,9 +216,9 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
     figure, axes = plots.panels(1, 2, (14, 6))
     for each, state in zip(axes[0], STATES, strict=True):
         first, *found = sorted([{**p, **r} for p, r in results if p["state"] == state], key=_place)
-        x = [1e3 * seconds[r["rule"]] for r in found]
+        x = [1e3 * seconds[r["estimator"]] for r in found]
         ends = [
-            plots.line(each, [at], [r["variance"]], ROWS.index(r["rule"]) - 1, entries=[r])
+            plots.line(each, [at], [r["variance"]], ROWS.index(r["estimator"]) - 1, entries=[r])
             for at, r in zip(x, found, strict=True)
         ]
         each.set_xscale("log")
@@ -235,10 +238,10 @@ def figures(results: list[tuple[Any, Any]]) -> dict[str, Any]:
         each.set_title(
             f"{state} weights; without a baseline {first['variance']:.1e}", loc="left", fontsize=plots.SIZE + 1
         )
-        plots.label(each, ends, [r["rule"] for r in found])
+        plots.label(each, ends, [r["estimator"] for r in found])
     axes[0, 0].set_ylabel("variance of one gradient of the encoder, summed", fontsize=plots.SIZE)
     return {"digits": figure}
 
 
 def _place(row: Any) -> tuple[int, int]:
-    return STATES.index(row["state"]), ROWS.index(row["rule"])
+    return STATES.index(row["state"]), ROWS.index(row["estimator"])

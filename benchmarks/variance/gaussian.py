@@ -15,7 +15,7 @@ from scg import distributions as dist
 
 
 def gaussian(mu: float, sigma: float, k: float) -> dict[str, tuple[Any, tuple[float, float]]]:
-    """row -> (rule, closed variances for mu and sigma)."""
+    """row -> (estimator, closed variances for mu and sigma)."""
     d, s = mu - k, sigma
     return {
         "score function": (
@@ -36,7 +36,7 @@ def gaussian(mu: float, sigma: float, k: float) -> dict[str, tuple[Any, tuple[fl
 
 
 def coin(p: float, t: float) -> dict[str, tuple[Any, float]]:
-    """row -> (rule, closed variance for the logit)."""
+    """row -> (estimator, closed variance for the logit)."""
     D, q, m = 1 - 2 * t, p * (1 - p), min(p, 1 - p)
     return {
         "score function": (scg.ScoreFunction(), q * ((1 - t) ** 2 * (1 - p) + t**2 * p) ** 2),
@@ -63,19 +63,19 @@ def points(quick: bool) -> list[dict[str, Any]]:
 def measure(point: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """By parameter: closed, exact, variance, low, high."""
     if point["table"] == "gaussian":
-        rule, closed = gaussian(point["mu"], point["sigma"], point["k"])[point["row"]]
+        estimator, closed = gaussian(point["mu"], point["sigma"], point["k"])[point["row"]]
         parameters = {"mu": np.array(point["mu"]), "sigma": np.array(point["sigma"])}
 
         def cost(t: Any, rng: Any) -> Any:
-            return (scg.sample(dist.Normal(t["mu"], t["sigma"]), rule, rng=rng) - point["k"]) ** 2
+            return (scg.sample(dist.Normal(t["mu"], t["sigma"]), estimator, rng=rng) - point["k"]) ** 2
 
         expected = dict(zip(("mu", "sigma"), closed, strict=True))
     else:
-        rule, variance = coin(point["p"], point["t"])[point["row"]]
+        estimator, variance = coin(point["p"], point["t"])[point["row"]]
         parameters = {"logit": np.array(math.log(point["p"] / (1 - point["p"])))}
 
         def cost(t: Any, rng: Any) -> Any:
-            return (scg.sample(dist.Bernoulli(logits=t["logit"]), rule, rng=rng) - point["t"]) ** 2
+            return (scg.sample(dist.Bernoulli(logits=t["logit"]), estimator, rng=rng) - point["t"]) ** 2
 
         expected = {"logit": variance}
     graph = scg.trace(cost, parameters, rng=rng)

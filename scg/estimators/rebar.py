@@ -128,7 +128,7 @@ class REBAR(_Relaxed):
     trains temperature and scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
     each use: a draw never meets what it has trained. Mean exact for any temperature and scale. Training takes a second
     derivative through the draws further down, whose estimators must have one, and goes on one run at a time: replicates
-    of a graph measure the rule as it stood at first.
+    of a graph measure the estimator as it stood at first.
     """
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):

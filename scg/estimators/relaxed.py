@@ -1,4 +1,4 @@
-"""Biased rules that pass a gradient through a discrete draw, by way of something smooth."""
+"""Biased estimators that pass a gradient through a discrete draw, by way of something smooth."""
 
 from typing import Any, ClassVar, final
 

@@ -1,4 +1,4 @@
-"""What a gradient estimator is: the surrogate-loss rule of one stochastic node, and what it claims."""
+"""What a gradient estimator is: what one stochastic node adds to the surrogate loss, and what it claims."""
 
 from abc import ABC
 from typing import Any, ClassVar, final
@@ -71,7 +71,7 @@ class Estimator(ABC):
     """What later estimates depend on beside their draws (a baseline's average, a control variate that is trained), as
     ``scg.checkpoint`` takes it.
 
-    Empty where the rule does not learn; else a property, to be read between runs. Assigning a state restores it.
+    Empty where the estimator does not learn; else a property, to be read between runs. Assigning a state restores it.
     """
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class Accounted(Estimator):
     formula has what they contribute."""
 
     def __repr__(self) -> str:
-        return "no rule"
+        return "no estimator"
 
 
 def _asked(capability: str) -> str:

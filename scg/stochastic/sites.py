@@ -371,7 +371,7 @@ def resample(
                 )
             )
         elif anew and rng is None and not moved and _is_plain(bound) and _is_plain(site.estimator):
-            # the same value under another rule
+            # the same value under another estimator
             rebound = replace(fresh, estimator=bound)
             table[node.id] = record(
                 draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": rebound}, node.raw

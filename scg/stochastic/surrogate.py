@@ -7,9 +7,9 @@ multiplies exactly the elements of the terms that it can have influenced, by
     box(s) = exp(s - stop_gradient(s)),   s the sum of the log-probabilities of those draws,
 
 which is 1 and whose derivative is that of s (Foerster et al., 2018, "DiCE"). Where one derivative is wanted and no
-more, it adds instead a zero with the derivative F ds, F the draw's cost-to-go: the same gradient in fewer passes. A
-rule that looks at the costs elsewhere adds a node that is zero and whose derivative is its estimate; it sees the costs
-through ``Downstream``.
+more, it adds instead a zero with the derivative F ds, F the draw's cost-to-go: the same gradient in fewer passes. An
+estimator that looks at the costs elsewhere adds a node that is zero and whose derivative is its estimate; it sees the
+costs through ``Downstream``.
 """
 
 import contextvars
@@ -41,8 +41,8 @@ box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * ou
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 MOST = 2**27
-"""Elements of the arrays behind the zeros of a surrogate: they double or more with each draw of a chain whose rules
-look at the cost elsewhere."""
+"""Elements of the arrays behind the zeros of a surrogate: they double or more with each draw of a chain whose
+estimators look at the cost elsewhere."""
 
 _INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
 
@@ -154,7 +154,7 @@ def _fixed(order: list[Node]) -> set[int]:
     """By id, while a function is recorded for a plan: what is made of arguments alone that nobody differentiates by,
     and would be an array in a plain call.
 
-    A rule that drew for such a distribution would move the generator on, as the plain call does not.
+    An estimator that drew for such a distribution would move the generator on, as the plain call does not.
     """
     fixed: set[int] = set()
     recorder = RECORDER.get()
@@ -172,22 +172,25 @@ def _fixed(order: list[Node]) -> set[int]:
 
 
 def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
-    """Raise EstimatorError where a term of the cost depends on draws whose rule differentiates it (pathwise, REBAR)
-    through steps alone: its derivative is zero, that of its mean is not."""
-    rules = {node: node.statics["site"].estimator for node in found}
+    """Raise EstimatorError where a term of the cost depends on draws whose estimator differentiates it (pathwise,
+    REBAR) through steps alone: its derivative is zero, that of its mean is not."""
+    estimators = {node: node.statics["site"].estimator for node in found}
     paths = [
         node
         for node in found
-        if type(rules[node]).draw is not Estimator.draw and rules[node].unbiased or rules[node].continuous
+        if type(estimators[node]).draw is not Estimator.draw
+        and estimators[node].unbiased
+        or estimators[node].continuous
     ]
     if not paths:
         return
-    relaxed = {node.id: node for node in paths if rules[node].continuous}  # by id, of what depends on them: one of them
+    # by id, of what depends on them: one of them
+    relaxed = {node.id: node for node in paths if estimators[node].continuous}
     for node in order if relaxed else ():
         source = next((relaxed[o.id] for o in node.operands if type(o) is Node and o.id in relaxed), None)
         if source is not None and node.primitive is layout.stop_gradient and not node.statics.get("own"):
             raise EstimatorError(
-                f"{source.statics['site']}: a rule that differentiates a relaxed cost needs all of its slope, and"
+                f"{source.statics['site']}: an estimator that differentiates a relaxed cost needs all of its slope, and"
                 f" stop_gradient, at {node.line}, holds a part of it back, so that its control variate would not vanish"
                 f" in the mean: use ScoreFunction(), ARM() or DisARM() ({here()})"
             )
@@ -213,7 +216,7 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
             if not moves[node.id] and not summands(node, moves.keys()):
                 labels = ", ".join(repr(p.statics["site"]) for p in paths if p.id < node.id)
                 raise EstimatorError(
-                    f"{labels}: a rule that differentiates the cost needs one that is continuous in the draw, and"
+                    f"{labels}: an estimator that differentiates the cost needs one that is continuous in the draw, and"
                     f" {node!r}, made at {node.line}, depends on it only through steps, of which the derivative is"
                     f" zero: use ScoreFunction() or MeasureValued() on this node ({here()})"
                 )
@@ -225,9 +228,9 @@ def expansions(
     """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that
     products of several count once.
 
-    ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth`` rules one
-    after the other has derivatives from that order on, to which each of them contributes one: all must be right to the
-    whole ``order``.
+    ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth``
+    estimators one after the other has derivatives from that order on, to which each of them contributes one: all must
+    be right to the whole ``order``.
     """
     looking = [node for node in found if type(node.statics["site"].estimator).expand is not Estimator.expand]
     terms = Terms(cost, looking, nodes) if looking else None
@@ -241,9 +244,9 @@ def expansions(
                 if spent[0] > MOST:
                     raise EstimatorError(
                         f"{node.statics['site']}, drawn at {node.line}: a surrogate right to any order adds a zero for"
-                        " each set of draws, one after the other, whose rules look at the cost elsewhere, here with"
-                        f" more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or scg.hvp,"
-                        f" or use ScoreFunction() on some of them ({here()})"
+                        " each set of draws, one after the other, whose estimators evaluate the cost elsewhere, here"
+                        f" with more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or"
+                        f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
                     )
                 yield from expansions(extra, _among(inner, [extra]), inner, order, graph, spent, depth + 1)
 
@@ -251,9 +254,9 @@ def expansions(
 def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
     """The cost, every term multiplied by the boxes of the draws that influenced it, and what their baselines add.
 
-    ``plain`` is the cost without the zeros that other rules added, which may mix what it does not: it is what the
-    baselines of the draws ``found``, that lead to it, look at. Draws that a rule made again have none: they meet those
-    zeros only, from the second derivative on.
+    ``plain`` is the cost without the zeros that other estimators added, which may mix what it does not: it is what the
+    baselines of the draws ``found``, that lead to it, look at. Draws that an estimator made again have none: they meet
+    those zeros only, from the second derivative on.
     """
     terms = Terms(cost, sites, together=True)
     scores = {bit: score(site) for site, bit in terms.bits.items()}

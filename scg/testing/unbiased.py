@@ -313,9 +313,7 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
         limits = {"budget": _BUDGET, "full": True, "time_limit": exact.PATIENCE}
         found, truth = exact.moments(graph, **limits), exact.gradient(graph, **limits)
     except ScgError:
-        # too large, not settled, an `if` that comes out otherwise, a distribution that has no rule: replicates say what
-        # the
-        # gradient
+        # too large, not settled, an `if` that comes out otherwise, no quadrature rule: replicates say what the gradient
         # is
         return None
     mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))

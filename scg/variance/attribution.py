@@ -42,12 +42,12 @@ class Share:
     ``first``   Var(E[gradient | this noise]): what would go if this noise alone were averaged out, the other draws'
                 being as they are
     ``total``   E[Var(gradient | all other noise)]: what would be left if all other noise were averaged out in the mean,
-                this one's interactions included; a better rule on this draw can save this much at most
+                this one's interactions included; a better estimator on this draw can save this much at most
     ``first_error``, ``total_error``    half the widths of their intervals; 0 where they are exact
     """
 
     node: str
-    rule: str
+    estimator: str
     first: float
     first_error: float
     total: float
@@ -71,14 +71,14 @@ class Attribution:
         return f"<Attribution of a variance of {number(self.variance)} to {', '.join(self.shares)}>"
 
     def __str__(self) -> str:
-        rows = [("node", "alone", "with others", "rule")]
+        rows = [("node", "alone", "with others", "estimator")]
         for share in sorted(self.shares.values(), key=lambda s: -s.total):
             rows.append(
                 (
                     share.node,
                     _percent(share.first, share.first_error),
                     _percent(share.total, share.total_error),
-                    share.rule,
+                    share.estimator,
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
@@ -89,7 +89,7 @@ class Attribution:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a line a draw."""
-        names = ["node", "rule", "first", "first_error", "total", "total_error"]
+        names = ["node", "estimator", "first", "first_error", "total", "total_error"]
         lines = [",".join(names)]
         for share in self.shares.values():
             lines.append(
@@ -112,7 +112,7 @@ def attribute(
     progress: Callable[[int, int], Any] | bool | None = None,
 ) -> Attribution:
     """How much of the variance of the gradient comes from which stochastic node, so that it is known where a better
-    rule pays.
+    estimator pays.
 
     A draw's noise is all that is random in it, given its parameters, and what its estimator draws besides (partners,
     other samples). The noises of all draws are independent, and the gradient G is a function of them; for the noise x_j
@@ -139,7 +139,7 @@ def attribute(
     # a draw too whose own value the gradient does not contain, but others that its estimator drew
     met = set(groups.values())
     names = [name for name in graph.stochastic if name in met] + (["other noise"] if "" in met else [])
-    rules = {
+    estimators = {
         name: repr(graph.stochastic[name].statics["site"].estimator) if name in graph.stochastic else ""
         for name in names
     }
@@ -152,11 +152,11 @@ def attribute(
             variance, table = exact
             unit = variance or 1.0
             shares = {
-                name: Share(name, rules[name], f / unit, 0.0, t / unit, 0.0)
+                name: Share(name, estimators[name], f / unit, 0.0, t / unit, 0.0)
                 for name, (f, t) in zip(names, table, strict=True)
             }
             return Attribution(variance, shares, "exact", 0)
-        return _sampled(roots, groups, keys, names, rules, replicates, entropy_of(rng), report)
+        return _sampled(roots, groups, keys, names, estimators, replicates, entropy_of(rng), report)
 
 
 def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
@@ -253,7 +253,7 @@ def _sampled(
     groups: dict[int, str],
     keys: list[str],
     names: list[str],
-    rules: dict[str, str],
+    estimators: dict[str, str],
     replicates: int,
     entropy: int,
     report: Callable[[int, int], Any],
@@ -297,7 +297,7 @@ def _sampled(
                 math.sqrt(max(float(along @ seen.covariance @ along), 0.0) / done) / variance if variance > 0 else 0.0
             )
             ends += [share, _Z * error]
-        shares[name] = Share(name, rules[name], *ends)
+        shares[name] = Share(name, estimators[name], *ends)
     return Attribution(variance, shares, f"{done} replicates, intervals of 95%", done)
 
 

@@ -93,7 +93,7 @@ class Task:
 
     def __init__(self, rows: dict[str, Graph], reference: str | None = None):
         self.rows = rows  # graphs of their own, see ``own``
-        self.rules = list(
+        self.estimators = list(
             {
                 id(r): r
                 for g in rows.values()
@@ -101,7 +101,7 @@ class Task:
                 if _learns(r := n.statics["site"].estimator)
             }.values()
         )
-        self.states = [copy.deepcopy(vars(rule)) for rule in self.rules]
+        self.states = [copy.deepcopy(vars(estimator)) for estimator in self.estimators]
         self.reference = reference  # the row from which the others' differences are taken, first of all
         self.line = here()  # the user's, which a worker does not see
         first = next(iter(self.rows.values()))
@@ -147,12 +147,12 @@ class Task:
             return found
 
     def reset(self) -> None:
-        """Let rules be as they came: what one chunk may teach them is not for the next."""
+        """Let estimators be as they came: what one chunk may teach them is not for the next."""
         for graph in self.rows.values():
             _ = graph.recorded  # in which estimators meet the costs of the recorded run, once
-        for rule, state in zip(self.rules, self.states, strict=True):
-            vars(rule).clear()
-            vars(rule).update(copy.deepcopy(state))
+        for estimator, state in zip(self.estimators, self.states, strict=True):
+            vars(estimator).clear()
+            vars(estimator).update(copy.deepcopy(state))
 
     def packed(self) -> bytes:
         """The task for another process. Raises ScgTypeError, which names the row, where it cannot travel."""
@@ -369,13 +369,13 @@ def named(error: BaseException, label: str) -> BaseException:
 
 
 def own(graph: Graph) -> Graph:
-    """The graph with rules of its own, so that nothing here teaches the user's; and without its function where no
+    """The graph with estimators of its own, so that nothing here teaches the user's; and without its function where no
     ``if`` needs it."""
     mine: dict[str, Estimator] = {}
     for name, node in graph.stochastic.items():
-        rule = node.statics["site"].estimator
-        if _learns(rule):
-            mine[name] = copy.deepcopy(rule)
+        estimator = node.statics["site"].estimator
+        if _learns(estimator):
+            mine[name] = copy.deepcopy(estimator)
             baseline = getattr(mine[name], "baseline", None)
             for learner in (baseline, getattr(baseline, "_owner", None)):
                 # older than all draws here, also where a process counts its nodes from 0
@@ -386,5 +386,5 @@ def own(graph: Graph) -> Graph:
     return Graph(bound.cost, bound.parameters, again=again, bindings=bound.bindings)
 
 
-def _learns(rule: Estimator) -> bool:
-    return any(not isinstance(value, (int, float, str, type(None), np.generic)) for value in vars(rule).values())
+def _learns(estimator: Estimator) -> bool:
+    return any(not isinstance(value, (int, float, str, type(None), np.generic)) for value in vars(estimator).values())

@@ -87,7 +87,7 @@ def compare(
     usable(executor)
     report = reporter(progress)
     graph = as_graph(graph_or_fn, args, kwargs, rng)
-    rows, rules, counts = _rows(graph, bindings, kwargs, args, rng)
+    rows, estimators, counts = _rows(graph, bindings, kwargs, args, rng)
     reference = next(iter(rows)) if baseline_row is None else baseline_row
     if reference not in rows:
         raise ScgValueError(
@@ -105,7 +105,7 @@ def compare(
 
     def measured(tallies: list[Tally]) -> list[Measured]:
         return [
-            Measured(label, rules[label], row, tally, moments[label], known, counts[label], seconds[label])
+            Measured(label, estimators[label], row, tally, moments[label], known, counts[label], seconds[label])
             for (label, row), tally, known in zip(rows.items(), tallies, still, strict=True)
         ]
 
@@ -189,7 +189,7 @@ def _rows(
     if not pairs:
         raise ScgValueError(f"there are no rows: write {{'a label': {{'a node': scg.ScoreFunction()}}}} ({here()})")
     rows: dict[str, Graph] = {}
-    rules: dict[str, str] = {}
+    estimators: dict[str, str] = {}
     counts: dict[str, float] = {}
     shapes = [(path, leaf.shape) for path, leaf in leaves(graph.parameters)]
     for label, given in pairs:
@@ -217,8 +217,8 @@ def _rows(
         except (Exception, SystemExit) as error:
             raise named(error, label) from error
         used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
-        rules[label] = ", ".join(f"{name}: {rule!r}" for name, rule in used.items())
-    return rows, rules, counts
+        estimators[label] = ", ".join(f"{name}: {estimator!r}" for name, estimator in used.items())
+    return rows, estimators, counts
 
 
 def _is_model(given: Any) -> bool:
@@ -229,10 +229,10 @@ def _binding(given: Any) -> dict[str, Any]:
     if isinstance(given, Estimator):
         raise ScgTypeError(f"estimators are given by the name of their node, {{'b': {given!r}}} ({here()})")
     wanted: dict[str, Any] = {}
-    for name, rule in _pairs(given, "a row", "node", "estimator"):
+    for name, estimator in _pairs(given, "a row", "node", "estimator"):
         if name in wanted:
-            raise ScgValueError(f"node {name!r} is bound twice, to {wanted[name]!r} and {rule!r} ({here()})")
-        wanted[name] = rule
+            raise ScgValueError(f"node {name!r} is bound twice, to {wanted[name]!r} and {estimator!r} ({here()})")
+        wanted[name] = estimator
     return wanted
 
 
@@ -252,7 +252,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
         return None
     try:
         return join(exact.gradient(graph, budget=budget, time_limit=exact.PATIENCE), 1)[0]
-    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a distribution that has no rule
+    except ScgError:  # too large, not settled, an `if` that comes out otherwise, no quadrature rule
         return None
 
 
@@ -262,7 +262,7 @@ def _moments(graph: Graph, budget: int) -> Any:
         return None
     try:
         found = exact.moments(graph, budget=budget, time_limit=exact.PATIENCE)
-    except ScgError:  # too large, not settled, an `if` that comes out otherwise, a distribution that has no rule
+    except ScgError:  # too large, not settled, an `if` that comes out otherwise, no quadrature rule
         return None
     return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
 

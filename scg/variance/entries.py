@@ -24,7 +24,7 @@ class Measured:
     coordinate whether it is known not to vary; ``evaluations`` and ``seconds`` of one gradient."""
 
     label: str
-    rules: str
+    estimators: str
     graph: Graph
     tally: Tally
     moments: Any
@@ -107,7 +107,7 @@ def row(measured: Measured, reference: Reference, first: Row | None) -> Row:
     graph, moments = measured.graph, measured.moments
     return Row(
         label=measured.label,
-        rules=measured.rules,
+        estimators=measured.estimators,
         total=total,
         entries=entries,
         mean=split(graph, measured.tally.coordinates.mean),

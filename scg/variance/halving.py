@@ -1,4 +1,4 @@
-"""The best rules for the draws of a graph, by successive halving."""
+"""The best estimators for the draws of a graph, by successive halving."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ from scg.variance.report import Entry, Report
 JOINT = 128  # assignments that compete at once; where there are more, one node at a time is decided
 _LEAST, _FINALISTS = 128, 4
 _TIMED = {"seconds": 0.004, "evaluations": 0.0}  # the seconds of a timed batch in the rounds before the last
-_RULES: tuple[Callable[[], Estimator], ...] = (
+_ESTIMATORS: tuple[Callable[[], Estimator], ...] = (
     ScoreFunction,
     lambda: ScoreFunction(LeaveOneOut(), 2),
     lambda: ScoreFunction(LeaveOneOut(), 4),
@@ -48,8 +48,8 @@ _RULES: tuple[Callable[[], Estimator], ...] = (
 
 
 class Found(NamedTuple):
-    """``report`` of the rules as declared and of those that were left at the end; ``graph``, bound to the best;
-    ``binding``, these rules by node."""
+    """``report`` of the estimators as declared and of those that were left at the end; ``graph``, bound to the best;
+    ``binding``, these estimators by node."""
 
     report: Report
     graph: Graph
@@ -58,7 +58,7 @@ class Found(NamedTuple):
     def __str__(self) -> str:
         return (
             "best of what was tried:"
-            f" {', '.join(f'{name}: {rule!r}' for name, rule in self.binding.items())}\n\n{self.report}"
+            f" {', '.join(f'{name}: {estimator!r}' for name, estimator in self.binding.items())}\n\n{self.report}"
         )
 
 
@@ -75,7 +75,7 @@ def search(
     progress: Callable[[int, int], Any] | bool | None = None,
     budget: int = BUDGET,
 ) -> Found:
-    """The assignment of rules to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
+    """The assignment of estimators to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
 
     ``candidates`` are estimators by node; None: the unbiased ones of the package, with usual settings, that are valid
     for the node. All assignments compete; where there are over 128, the nodes are decided one after the other, twice.
@@ -98,12 +98,14 @@ def search(
     count = math.prod(map(len, choices.values()))
     options = {"work": work, "seed": seed, "budget": budget, "executor": executor, "progress": progress}
     if count <= JOINT:
-        bindings = [dict(zip(choices, rules, strict=True)) for rules in itertools.product(*choices.values())]
+        bindings = [dict(zip(choices, estimators, strict=True)) for estimators in itertools.product(*choices.values())]
         left = _halved(graph, _accepted(graph, bindings, candidates is not None), replicates, **options)
     else:
         best: dict[str, Estimator] = {}
         for name in [*choices, *choices]:
-            bindings = _accepted(graph, [{**best, name: rule} for rule in choices[name]], candidates is not None)
+            bindings = _accepted(
+                graph, [{**best, name: estimator} for estimator in choices[name]], candidates is not None
+            )
             left = _halved(graph, bindings, replicates, last=0, **options)
             best = left[0]
     rows: dict[str, Any] = {"as declared": {}, **{_label(binding): binding for binding in left}}
@@ -161,12 +163,12 @@ def _worth(entry: Entry, work: str) -> tuple[float, float]:
 
 
 def _label(binding: Mapping[str, Estimator]) -> str:
-    return ", ".join(f"{name}: {rule!r}" for name, rule in binding.items())
+    return ", ".join(f"{name}: {estimator!r}" for name, estimator in binding.items())
 
 
 def _accepted(graph: Graph, bindings: list[dict[str, Estimator]], given: bool) -> list[dict[str, Estimator]]:
     """The bindings of which a gradient can be taken; where they were given by the user, none may fail that has only one
-    rule that is new."""
+    estimator that is new."""
     found, first = [], None
     for binding in bindings:
         try:
@@ -186,14 +188,14 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
         if not any(type(p) is Node for p in distribution.parameters.values()):
             continue  # nothing to differentiate
         found = []
-        for make in _RULES:
-            rule = make()
+        for make in _ESTIMATORS:
+            estimator = make()
             try:
-                rule.check(distribution, name)
-                evaluations(own(graph.bind({name: rule})))
+                estimator.check(distribution, name)
+                evaluations(own(graph.bind({name: estimator})))
             except ScgError:
                 continue
-            found.append(rule)
+            found.append(estimator)
         if not found:
             raise ScgValueError(
                 f"no unbiased estimator of the package is valid for {name}, {node.statics['site']!r}: give candidates"
@@ -202,7 +204,7 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
         choices[name] = found
     if not choices:
         raise ScgValueError(
-            f"the graph has no draw whose distribution has parameters: there is no rule to choose ({here()})"
+            f"the graph has no draw whose distribution has parameters: there is no estimator to choose ({here()})"
         )
     return choices
 
@@ -214,11 +216,11 @@ def _given(graph: Graph, candidates: Any) -> dict[str, list[Estimator]]:
             f" {candidates!r} ({here()})"
         )
     choices = {}
-    for name, rules in candidates.items():
-        rules = [rules] if isinstance(rules, Estimator) else list(rules)
-        if not rules:
+    for name, estimators in candidates.items():
+        estimators = [estimators] if isinstance(estimators, Estimator) else list(estimators)
+        if not estimators:
             raise ScgValueError(f"candidates: there is none for node {name!r} ({here()})")
-        for rule in rules:
-            graph.bind({name: rule})
-        choices[name] = rules
+        for estimator in estimators:
+            graph.bind({name: estimator})
+        choices[name] = estimators
     return choices

@@ -88,7 +88,7 @@ class Row:
     """
 
     label: str
-    rules: str
+    estimators: str
     total: Entry
     entries: dict[str, Entry]
     mean: Any
@@ -219,7 +219,7 @@ class Report:
         write(path, out.getvalue().encode())
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write entries, rules, seed, versions and machine; all of it or nothing. What is not finite is null."""
+        """Write entries, estimators, seed, versions and machine; all of it or nothing. What is not finite is null."""
         write(path, (json.dumps(finite(self.as_dict()), indent=1, allow_nan=False) + "\n").encode())
 
     def as_dict(self) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Report:
             "precise": self.precise,
             "interrupted": self.interrupted,
             "reference": self.reference,
-            "rows": {label: row.rules for label, row in self.rows.items()},
+            "rows": {label: row.estimators for label, row in self.rows.items()},
             "entries": [dict(vars(entry)) for entry in self.entries],
             **environment(),
         }

@@ -44,16 +44,16 @@ def test_quadrature_of_the_costs_is_scg_exact(cost, leaf):
 
     graph = scg.trace(model, np.array(1.0), rng=RNG(0))
     mean, variances = costs.exact(cost, k, leaf)
-    for name, rule in costs.RULES.items():
-        found = scg.exact.moments(graph.bind(x=rule))
+    for name, estimator in costs.ESTIMATORS.items():
+        found = scg.exact.moments(graph.bind(x=estimator))
         assert found.mean == pytest.approx(mean, rel=1e-8)
         assert found.variance == pytest.approx(variances[name], rel=1e-7), name
 
 
 def test_costs_measured_are_within_their_intervals():
     point = {"cost": "cos(k x)", "k": 1.0, "replicates": 4000}
-    for of_rule in costs.measure(point, RNG(1)).values():
-        for entry in of_rule.values():
+    for of_estimator in costs.measure(point, RNG(1)).values():
+        for entry in of_estimator.values():
             half = (entry["high"] - entry["low"]) / 2
             assert abs(entry["variance"] - entry["exact"]) <= 2.5 * half
             assert entry["by scg.exact"] == pytest.approx(entry["exact"], rel=1e-7)
@@ -64,10 +64,10 @@ def test_costs_measured_are_within_their_intervals():
 def test_what_the_costs_of_other_coins_add_is_exact(name, theta, monkeypatch):
     """Three coins, whose joint configurations can all be enumerated."""
     monkeypatch.setattr(coins, "SIZE", 3)
-    t, rule = 0.45, coins.rules()[name]
-    own, mixed = (scg.trace(f, np.full(3, theta), t, rng=RNG(0)).bind(b=rule) for f in (coins.cost, coins.mixing))
+    t, estimator = 0.45, coins.estimators()[name]
+    own, mixed = (scg.trace(f, np.full(3, theta), t, rng=RNG(0)).bind(b=estimator) for f in (coins.cost, coins.mixing))
     of_own = scg.exact.moments(own).variance
-    np.testing.assert_allclose(coins.of_one(rule, theta, t), of_own, rtol=1e-9, atol=1e-18)
+    np.testing.assert_allclose(coins.of_one(estimator, theta, t), of_own, rtol=1e-9, atol=1e-18)
     expected = coins.of_total(name, theta, t, float(of_own[0]), 3)
     np.testing.assert_allclose(scg.exact.moments(mixed).variance, expected, rtol=1e-9)
     assert (expected > of_own * 1.01).all()  # the mixing cost does hide which coin it comes from
@@ -130,7 +130,7 @@ def test_slopes_are_found_and_their_intervals_hold_them():
 
 
 @pytest.mark.parametrize("name", digits.ROWS)
-def test_digits_rules_have_the_exact_mean(name, monkeypatch):
+def test_digits_estimators_have_the_exact_mean(name, monkeypatch):
     """A small one, by enumeration; along the exact gradient, within 4.5 standard errors. The weights of the decoder are
     large, so that it is no line."""
     for size, value in {"BATCH": 2, "LATENTS": 4, "HIDDEN": 5}.items():
@@ -140,14 +140,14 @@ def test_digits_rules_have_the_exact_mean(name, monkeypatch):
     graph = scg.trace(digits.cost, encoder, decoder, x, rng=RNG(0))
     exact = [leaf for _, leaf in scg.tree.leaves(scg.exact.gradient(graph))]
 
-    def off(rule):
-        found = [leaf for _, leaf in scg.tree.leaves(graph.bind(b=rule).gradients(rng=RNG(3), replicates=2000))]
+    def off(estimator):
+        found = [leaf for _, leaf in scg.tree.leaves(graph.bind(b=estimator).gradients(rng=RNG(3), replicates=2000))]
         along = sum(np.tensordot(g, e, e.ndim) for g, e in zip(found, exact, strict=True)) / sum(
             np.sum(e * e) for e in exact
         )
         return abs(along.mean() - 1) / (along.std() / math.sqrt(len(along)))
 
-    assert off(digits.rule(name, graph, x, 3, RNG(1))) < 4.5
+    assert off(digits.estimator(name, graph, x, 3, RNG(1))) < 4.5
     if name == "DisARM":
         assert off(scg.StraightThrough()) > 6  # which is biased: the test sees it
 

@@ -442,8 +442,8 @@ def test_a_batched_transport_is_that_of_each_replicate_alone(distribution):
 
 
 def test_independent_distribution_is_drawn_and_scored_as_one_event():
-    """E of a squared norm: gradient 2 t by either rule, with as many replicates as six standard errors can tell from
-    wrong ones."""
+    """E of a squared norm: gradient 2 t by either estimator, with as many replicates as six standard errors can tell
+    from wrong ones."""
     t = A([0.5, -1.0, 2.0])
 
     def cost(t, rng):
@@ -461,7 +461,7 @@ def test_independent_distribution_is_drawn_and_scored_as_one_event():
     assert distribution.has(dist.FiniteSupport) and not distribution.has(dist.Reparameterizable)
 
 
-def test_mixture_gradients_agree_between_rules():
+def test_mixture_gradients_agree_between_estimators():
     t = A([0.1, 0.2, 0.3])
 
     def cost(t, rng):
@@ -521,7 +521,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("make, message", REFUSED, ids=[message[:30] for _, message in REFUSED])
-def test_bad_parameters_and_invalid_rules_are_refused(make, message):
+def test_bad_parameters_and_invalid_estimators_are_refused(make, message):
     with pytest.raises(scg.ScgError, match=message) as caught:
         make()
     assert "test_continuous.py" in str(caught.value)
@@ -639,19 +639,19 @@ def test_angles_have_one_turn_and_every_estimator_that_is_accepted_is_right_on_i
         (expectation([loc + h, k]) - expectation([loc - h, k])) / (2 * h),
         (expectation([loc, k + h]) - expectation([loc, k - h])) / (2 * h),
     ]
-    for rule in (scg.ScoreFunction(), scg.Reparameterized()):
-        if low is None and rule.scores:
+    for estimator in (scg.ScoreFunction(), scg.Reparameterized()):
+        if low is None and estimator.scores:
             with pytest.raises(
                 EstimatorError, match=r"use Reparameterized\(\), or VonMises\(loc, concentration, low=-np.pi\)"
             ):
                 scg.trace(
-                    lambda p, rng: cost(scg.sample(make(p), rule, rng=rng, name="z")),
+                    lambda p, rng: cost(scg.sample(make(p), estimator, rng=rng, name="z")),
                     A([loc, k]),
                     rng=np.random.default_rng(0),
                 )
             continue
         graph = scg.trace(
-            lambda p, rng, rule=rule: cost(scg.sample(make(p), rule, rng=rng, name="z")),
+            lambda p, rng, estimator=estimator: cost(scg.sample(make(p), estimator, rng=rng, name="z")),
             A([loc, k]),
             rng=np.random.default_rng(0),
         )

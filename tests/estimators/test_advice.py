@@ -11,7 +11,7 @@ from scg.errors import EstimatorError, GuardError, ScgError
 from scg.stochastic.estimator import Estimator, accepting
 
 T = np.array(0.4)
-LAWS = {
+DISTRIBUTIONS = {
     "Bernoulli": lambda t: dist.Bernoulli(logits=t),
     "Categorical": lambda t: dist.Categorical(logits=t * np.arange(3.0)),
     "OneHotCategorical": lambda t: dist.OneHotCategorical(logits=t * np.arange(3.0)),
@@ -39,18 +39,18 @@ REFUSED = [
 ]
 
 
-def gradient_with(law, estimator):
+def gradient_with(distribution, estimator):
     def cost(t, rng):
-        return np.sum(scg.sample(law(t), estimator, rng=rng, name="z") * 1.0) ** 2
+        return np.sum(scg.sample(distribution(t), estimator, rng=rng, name="z") * 1.0) ** 2
 
     return scg.grad(cost)(T, rng=np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("refused", REFUSED, ids=repr)
-def test_estimators_that_are_named_take_the_distribution(law, refused):
+def test_estimators_that_are_named_take_the_distribution(distribution, refused):
     try:
-        gradient_with(LAWS[law], refused)
+        gradient_with(DISTRIBUTIONS[distribution], refused)
     except EstimatorError as error:
         message = str(error)
     else:
@@ -60,12 +60,12 @@ def test_estimators_that_are_named_take_the_distribution(law, refused):
     for way in ways:
         estimator = getattr(scg, way)()
         assert estimator.unbiased
-        assert np.isfinite(gradient_with(LAWS[law], estimator))
+        assert np.isfinite(gradient_with(DISTRIBUTIONS[distribution], estimator))
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_there_is_always_an_estimator_to_name(law):
-    found = accepting(LAWS[law](scg.parameter(T)))
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_there_is_always_an_estimator_to_name(distribution):
+    found = accepting(DISTRIBUTIONS[distribution](scg.parameter(T)))
     assert found and all(e.unbiased for e in found)
     assert [e.offered for e in found] == sorted(e.offered for e in found)
 

@@ -13,25 +13,25 @@ from tests.support.oracle import first_and_second
 THETA = np.array([0.3, -0.6])
 
 
-def coins(rule):
+def coins(estimator):
     def cost(t, rng):
-        b = scg.sample(dist.Bernoulli(logits=t), rule(), rng=rng)
+        b = scg.sample(dist.Bernoulli(logits=t), estimator(), rng=rng)
         return np.sum(b * t) ** 2 + np.prod(b + 0.5) + np.sum((b - 0.45) ** 4)
 
     return cost
 
 
-def faces(rule):
+def faces(estimator):
     def cost(t, rng):
-        x = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], t[1], t[0] * t[1]])), rule(), rng=rng)
+        x = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], t[1], t[0] * t[1]])), estimator(), rng=rng)
         return np.sum(x * np.array([1.0, -2.0, 0.5])) ** 4 * t[0]
 
     return cost
 
 
-def points(rule):
+def points(estimator):
     def cost(t, rng):
-        z = scg.sample(dist.Normal(t[0], 1 + t[1] ** 2), rule(), rng=rng)
+        z = scg.sample(dist.Normal(t[0], 1 + t[1] ** 2), estimator(), rng=rng)
         return z**3 * t[1] + z * z
 
     return cost
@@ -62,8 +62,8 @@ def test_none_is_left_out():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unbiased_is_so_and_biased_is_not(name):
-    rule, graph = MADE[name]
-    (found, _), *_ = first_and_second(graph(rule), THETA, order=1)
+    estimator, graph = MADE[name]
+    (found, _), *_ = first_and_second(graph(estimator), THETA, order=1)
     (_, exact), *_ = first_and_second(graph(scg.Reparameterized if graph is points else scg.Enumerate), THETA, order=1)
     bias = np.max(np.abs(found - exact)) / np.max(np.abs(exact))
     if getattr(scg.estimators, name).unbiased:
@@ -75,8 +75,8 @@ def test_unbiased_is_so_and_biased_is_not(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_it_requires_is_refused_where_it_is_missing(name):
     """A distribution without a capability that the class asks for fails at the declaration, by a message that names the
-    node and another rule."""
-    rule, _ = MADE[name]
+    node and another estimator."""
+    estimator, _ = MADE[name]
     distributions = [
         dist.Bernoulli(logits=0.1),
         dist.Normal(0.0, 1.0),
@@ -86,16 +86,16 @@ def test_what_it_requires_is_refused_where_it_is_missing(name):
     lacking = [
         distribution
         for distribution in distributions
-        for capability in rule().requires
+        for capability in estimator().requires
         if isinstance(capability, type) and not distribution.has(capability)
     ]
     for distribution in lacking:
         with pytest.raises(EstimatorError, match="here needs.*use|here.*"):
-            scg.sample(distribution, rule(), rng=np.random.default_rng(0), name="here")
+            scg.sample(distribution, estimator(), rng=np.random.default_rng(0), name="here")
     refused = []
     for distribution in distributions:
         try:
-            scg.sample(distribution, rule(), rng=np.random.default_rng(0), name="here")
+            scg.sample(distribution, estimator(), rng=np.random.default_rng(0), name="here")
         except EstimatorError as error:
             refused.append(distribution)
             assert "here" in str(error) and "test_claims.py" in str(error)

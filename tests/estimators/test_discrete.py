@@ -21,7 +21,7 @@ def free(phi, z):
     return phi * sigmoid(z) ** 2 + 0.3 * np.sum(sigmoid(z), axis=-1, keepdims=True) ** 2 if z.ndim else phi * sigmoid(z)
 
 
-RULES = {
+ESTIMATORS = {
     "ARM": scg.ARM,
     "DisARM": scg.DisARM,
     "MuProp": scg.MuProp,
@@ -33,89 +33,89 @@ RULES = {
 DEEP = {"score": scg.ScoreFunction, "enumerate": scg.Enumerate, "DisARM": scg.DisARM}
 
 
-def coin(logits, rng, rule, **more):
-    return scg.sample(dist.Bernoulli(logits=logits), rule, rng=rng, **more)
+def coin(logits, rng, estimator, **more):
+    return scg.sample(dist.Bernoulli(logits=logits), estimator, rng=rng, **more)
 
 
-def separate(t, rng, rule):
-    x = coin(t, rng, rule)
+def separate(t, rng, estimator):
+    x = coin(t, rng, estimator)
     return np.mean((x - 0.45) ** 2 * np.array([1.0, 2.0]) + x * t)
 
 
-def mixing(t, rng, rule):
-    x = coin(t, rng, rule)
+def mixing(t, rng, estimator):
+    x = coin(t, rng, estimator)
     return np.sum(x * t) ** 2 + np.prod(x + t)
 
 
-def partly_mixing(t, rng, rule):
-    x = coin(t, rng, rule)
+def partly_mixing(t, rng, estimator):
+    x = coin(t, rng, estimator)
     return np.sum(x * t) ** 2 + np.sum(x * t * np.array([1.0, 3.0])) + x[1] * t[0]
 
 
-def probabilities(t, rng, rule):
-    x = scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * sigmoid(t)), rule, rng=rng)
+def probabilities(t, rng, estimator):
+    x = scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * sigmoid(t)), estimator, rng=rng)
     return np.sum(x * t) ** 2 + np.sum(x)
 
 
-def samples(t, rng, rule):
-    x = coin(t[0], rng, rule, shape=(2,))
+def samples(t, rng, estimator):
+    x = coin(t[0], rng, estimator, shape=(2,))
     return np.mean((x * t[1] - 0.3) ** 2 + x * t[0])
 
 
-def rows(t, rng, rule):
-    x = coin(np.reshape(t, (2, 1)), rng, rule)
+def rows(t, rng, estimator):
+    x = coin(np.reshape(t, (2, 1)), rng, estimator)
     return np.sum(np.sum(x * np.array([[1.0], [2.0]]) - t[0], axis=1) ** 2 * t)
 
 
-def out_of_a_path(t, rng, rule):
+def out_of_a_path(t, rng, estimator):
     z = scg.sample(dist.Normal(t[0], 1 + t[1] ** 2), scg.Reparameterized(), rng=rng)
-    x = coin(t[0] * z, rng, rule)
+    x = coin(t[0] * z, rng, estimator)
     return x * t[1] + z**2 * t[0] + x * z
 
 
-def into_a_path(t, rng, rule):
-    x = coin(t[0], rng, rule)
+def into_a_path(t, rng, estimator):
+    x = coin(t[0], rng, estimator)
     z = scg.sample(dist.Normal(x * t[1], 1.5), scg.Reparameterized(), rng=rng)
     return z**2 * t[0] + x * z
 
 
-def points_of(rule):
-    return 14 if rule.startswith("RE") else 4
+def points_of(estimator):
+    return 14 if estimator.startswith("RE") else 4
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize(
     "model", [separate, mixing, partly_mixing, probabilities, samples, rows, into_a_path, out_of_a_path]
 )
-def test_mean_is_exact(model, rule):
+def test_mean_is_exact(model, estimator):
     ((found, exact),) = first_and_second(
-        lambda t, rng: model(t, rng, RULES[rule]()), THETA, order=1, points=points_of(rule)
+        lambda t, rng: model(t, rng, ESTIMATORS[estimator]()), THETA, order=1, points=points_of(estimator)
     )
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-10)
 
 
-def chain(t, rng, rule, other):
-    x = coin(t[:1], rng, rule)
+def chain(t, rng, estimator, other):
+    x = coin(t[:1], rng, estimator)
     y = coin(x * t[1] + t[0], rng, other)
     return np.sum(y * t[1] * x) - np.sum(x) * t[0] + np.sum(y + x) ** 2
 
 
-def chain_from_another(t, rng, rule, other):
-    return chain(t, rng, other, rule)
+def chain_from_another(t, rng, estimator, other):
+    return chain(t, rng, other, estimator)
 
 
-def branches(t, rng, rule, other):
-    x, y = coin(t[0], rng, rule), coin(t[1], rng, other)
+def branches(t, rng, estimator, other):
+    x, y = coin(t[0], rng, estimator), coin(t[1], rng, other)
     return 3 * (x - t[1]) ** 2 - (y * t[0] + x * y) / 2
 
 
 @pytest.mark.parametrize("other", DEEP)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("model", [chain, chain_from_another, branches])
-def test_mean_is_exact_beside_other_rules(model, rule, other):
-    points = points_of(rule)
+def test_mean_is_exact_beside_other_estimators(model, estimator, other):
+    points = points_of(estimator)
     ((found, exact),) = first_and_second(
-        lambda t, rng: model(t, rng, RULES[rule](), DEEP[other]()), THETA, order=1, points=points
+        lambda t, rng: model(t, rng, ESTIMATORS[estimator](), DEEP[other]()), THETA, order=1, points=points
     )
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-10)
 
@@ -156,17 +156,17 @@ def test_disarm_by_probabilities_themselves(distribution):
 def test_probabilities_of_exactly_0_and_1_get_the_right_derivative_or_are_refused():
     """d E[sum c b] / d p = c there too, though b is always the same: a score never sees the other value."""
     refused = []
-    for name, rule in RULES.items():
-        g = lambda t, rng, rule=rule: np.sum(
-            scg.sample(dist.Bernoulli(probs=t), rule(), rng=rng) * np.array([1.0, 3.0])
+    for name, estimator in ESTIMATORS.items():
+        g = lambda t, rng, estimator=estimator: np.sum(
+            scg.sample(dist.Bernoulli(probs=t), estimator(), rng=rng) * np.array([1.0, 3.0])
         )
         try:
             found = scg.exact.moments(g, np.array([0.0, 1.0])).mean
         except EstimatorError as error:
-            refused.append(type(rule()).__name__)
+            refused.append(type(estimator()).__name__)
             assert "MeasureValued()" in str(error) and "test_estimators_discrete" in str(error)
             continue
-        assert not rule().unbiased or np.allclose(found, [1.0, 3.0], rtol=1e-12), (name, found)
+        assert not estimator().unbiased or np.allclose(found, [1.0, 3.0], rtol=1e-12), (name, found)
     assert {"DisARM", "ARM"} <= set(refused) and not {"Enumerate", "MeasureValued"} & set(refused)
 
 
@@ -178,7 +178,7 @@ def test_probabilities_of_exactly_0_that_stay_0_are_no_reason_to_refuse():
         lambda t: dist.Categorical(probs=scg.special.softmax(t + mask)),
         lambda t: dist.Categorical(logits=t + mask),
     ):
-        for rule in (
+        for estimator in (
             scg.ScoreFunction(),
             scg.DisARM(),
             scg.Enumerate(),
@@ -189,7 +189,7 @@ def test_probabilities_of_exactly_0_that_stay_0_are_no_reason_to_refuse():
             t = np.array([0.3, -0.1, 0.8, 0.2])
             with np.errstate(invalid="ignore"):  # 0 times inf, which the zero absorbs
                 found = scg.exact.moments(
-                    lambda t, rng, rule=rule, make=make: cost(scg.sample(make(t), rule, rng=rng)), t
+                    lambda t, rng, estimator=estimator, make=make: cost(scg.sample(make(t), estimator, rng=rng)), t
                 ).mean
             p = np.exp(t[[0, 2]]) / np.sum(np.exp(t[[0, 2]]))
             slope = p[0] * p[1] * (9.0 - 1.0)
@@ -200,10 +200,10 @@ def test_probabilities_of_exactly_0_that_stay_0_are_no_reason_to_refuse():
     (lambda t: dist.Binomial(3.0, probs=t), [3.0, 3 * (9 - 4)]),  # of E k^2 = 3 p + 6 p^2 at 0 and 1
     (lambda t: dist.Multinomial(2, probs=np.stack([1 - t, t])), [2.0, 6.0]),  # of E k^2 = 2 p + 2 p^2
 ])  # fmt: skip
-@pytest.mark.parametrize("rule", [scg.Enumerate(), scg.UnorderedSet(4)])
-def test_counts_of_certain_trials_have_the_derivatives_of_their_masses(make, slope, rule):
+@pytest.mark.parametrize("estimator", [scg.Enumerate(), scg.UnorderedSet(4)])
+def test_counts_of_certain_trials_have_the_derivatives_of_their_masses(make, slope, estimator):
     for p, expected in zip((0.0, 1.0), slope, strict=True):
-        cost = lambda t, rng: np.sum(np.reshape(scg.sample(make(t), rule, rng=rng), (-1,))[-1] ** 2)
+        cost = lambda t, rng: np.sum(np.reshape(scg.sample(make(t), estimator, rng=rng), (-1,))[-1] ** 2)
         np.testing.assert_allclose(scg.exact.moments(cost, np.array(p)).mean, expected, rtol=1e-12)
 
 
@@ -238,9 +238,9 @@ def test_muprop_of_a_linear_cost_has_no_variance():
 def test_arm_given_the_pair_is_disarm():
     """So DisARM never has the larger variance; on costs that elements mix as well."""
     for model in (separate, mixing, partly_mixing):
-        rules = scg.ARM, scg.DisARM
+        estimators = scg.ARM, scg.DisARM
         (mean, noisy, _), (same, calm, _) = (
-            moments(lambda t, rng: model(t, rng, rule()), THETA, points=4) for rule in rules
+            moments(lambda t, rng: model(t, rng, estimator()), THETA, points=4) for estimator in estimators
         )
         np.testing.assert_allclose(mean, same, rtol=1e-12)
         assert np.all(calm < noisy)
@@ -266,22 +266,24 @@ SABOTEURS = {
 
 @pytest.mark.parametrize("name", SABOTEURS)
 def test_saboteurs_are_caught(name, monkeypatch):
-    rule, module, function, wrong = SABOTEURS[name]
+    estimator, module, function, wrong = SABOTEURS[name]
     monkeypatch.setattr(module, function, wrong)
-    ((found, exact),) = first_and_second(lambda t, rng: mixing(t, rng, RULES[rule]()), THETA, order=1, points=14)
+    ((found, exact),) = first_and_second(
+        lambda t, rng: mixing(t, rng, ESTIMATORS[estimator]()), THETA, order=1, points=14
+    )
     assert np.max(np.abs(found - exact)) > 1e-3
 
 
 def test_the_fast_estimate_is_that_of_the_graph():
     """Arrays or nodes: the same formula and the same draws."""
     distributions = [dist.Bernoulli, dist.OneHotCategorical]
-    for rule in [*RULES, "categorical"]:
+    for estimator in [*ESTIMATORS, "categorical"]:
         for order in (1, None):
 
-            def cost(t, rng, rule=rule):
-                if rule == "categorical":
+            def cost(t, rng, estimator=estimator):
+                if estimator == "categorical":
                     return np.sum(scg.sample(distributions[1](logits=t), scg.DisARM(), rng=rng) * VALUES[:2]) ** 2
-                return partly_mixing(t, rng, RULES[rule]())
+                return partly_mixing(t, rng, ESTIMATORS[estimator]())
 
             graph = scg.trace(cost, THETA, rng=np.random.default_rng(7))
             (g,) = scg.gradients(graph.cost, [graph.parameters], create_graph=order is None)
@@ -300,56 +302,60 @@ def layers(t, rng):
 PAIR = {"x": THETA, "y": np.array([1.0, -0.7])}
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_replicates(rule):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_replicates(estimator):
     """Independent runs at once, within 4.5 standard errors of exact enumeration: fails by chance once in 36,000 (4
     numbers)."""
     graph = scg.trace(layers, PAIR, rng=np.random.default_rng(0))
     count = 4000
     exact = graph.bind(x=scg.Enumerate(), y=scg.Enumerate()).gradients(rng=np.random.default_rng(2), replicates=40_000)
-    found = graph.bind(x=RULES[rule](), y=RULES[rule]()).gradients(rng=np.random.default_rng(1), replicates=count)
+    found = graph.bind(x=ESTIMATORS[estimator](), y=ESTIMATORS[estimator]()).gradients(
+        rng=np.random.default_rng(1), replicates=count
+    )
     for name in PAIR:
         assert found[name].shape == (count, 2)
         error = np.sqrt(found[name].var(axis=0) / count + exact[name].var(axis=0) / 40_000)
         assert np.all(np.abs(found[name].mean(axis=0) - exact[name].mean(axis=0)) < 4.5 * error)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_rebinding_changes_neither_values_nor_other_gradients(rule):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_rebinding_changes_neither_values_nor_other_gradients(estimator):
     graph = scg.trace(layers, PAIR, rng=np.random.default_rng(3))
-    bound = graph.bind(x=RULES[rule]())
+    bound = graph.bind(x=ESTIMATORS[estimator]())
     assert bound.cost.value == graph.cost.value
     assert all(np.array_equal(bound.stochastic[name].value, graph.stochastic[name].value) for name in ("x", "y"))
     assert bound.surrogate().value == bound.surrogate(1).value == bound.cost.value
     np.testing.assert_array_equal(bound.gradients()["y"], graph.gradients()["y"])
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_float32_stays(rule):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_float32_stays(estimator):
     graph = scg.trace(layers, {k: v.astype(np.float32) for k, v in PAIR.items()}, rng=np.random.default_rng(0)).bind(
-        x=RULES[rule]()
+        x=ESTIMATORS[estimator]()
     )
     assert all(g.dtype == np.float32 for g in graph.gradients(rng=np.random.default_rng(1), replicates=3).values())
     assert all(g.dtype == np.float32 for g in graph.gradients().values())
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_no_second_derivative(rule):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_no_second_derivative(estimator):
     with pytest.raises(NotDifferentiable, match="differentiated again"):
-        scg.hessian(lambda t, rng: separate(t, rng, RULES[rule]()))(THETA, rng=np.random.default_rng(0))
+        scg.hessian(lambda t, rng: separate(t, rng, ESTIMATORS[estimator]()))(THETA, rng=np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_extreme_logits_are_finite(rule):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_extreme_logits_are_finite(estimator):
     """The draw is certain there, and its derivative zero."""
-    g = scg.grad(lambda t, rng: np.sum(coin(t, rng, RULES[rule]()) ** 2 * np.array([1.0, 3.0])))
+    g = scg.grad(lambda t, rng: np.sum(coin(t, rng, ESTIMATORS[estimator]()) ** 2 * np.array([1.0, 3.0])))
     np.testing.assert_allclose(g(np.array([40.0, -300.0]), rng=np.random.default_rng(0)), 0, atol=1e-8)
 
 
-@pytest.mark.parametrize("rule", [r for r in RULES if r != "MuProp"])
-def test_refused_on_a_normal(rule):
-    with pytest.raises(EstimatorError, match=f"{rule.split(',')[0]} needs a .*ernoulli.*Normal.*use .*Reparameterized"):
-        scg.sample(dist.Normal(scg.parameter(0.0), 1.0), RULES[rule](), rng=np.random.default_rng(0))
+@pytest.mark.parametrize("estimator", [r for r in ESTIMATORS if r != "MuProp"])
+def test_refused_on_a_normal(estimator):
+    with pytest.raises(
+        EstimatorError, match=f"{estimator.split(',')[0]} needs a .*ernoulli.*Normal.*use .*Reparameterized"
+    ):
+        scg.sample(dist.Normal(scg.parameter(0.0), 1.0), ESTIMATORS[estimator](), rng=np.random.default_rng(0))
 
 
 def test_other_refusals():
@@ -391,8 +397,8 @@ class Seen:
         self.found.append(gradients)
 
 
-def toy(rule):
-    return lambda t, rng: (coin(t, rng, rule, name="b") - 0.45) ** 2
+def toy(estimator):
+    return lambda t, rng: (coin(t, rng, estimator, name="b") - 0.45) ** 2
 
 
 RELAXED = {
@@ -403,21 +409,21 @@ RELAXED = {
 }
 
 
-def many(rule, count):
+def many(estimator, count):
     """That many draws at once: their gradients are independent, and the training's objective is the sum of theirs."""
-    return scg.grad(lambda t, rng: np.sum((coin(t, rng, rule, shape=(count,)) - 0.45) ** 2))
+    return scg.grad(lambda t, rng: np.sum((coin(t, rng, estimator, shape=(count,)) - 0.45) ** 2))
 
 
 @pytest.mark.parametrize("name", RELAXED)
 def test_training_follows_the_variance(name):
     """Mean of the training gradient = derivative of the exact variance: within 4.5 standard errors (5 numbers in all,
     once in 29,000)."""
-    rule, theta, step = RELAXED[name](optimizer=Seen), np.array(0.3), 1e-3
+    estimator, theta, step = RELAXED[name](optimizer=Seen), np.array(0.3), 1e-3
     for seed in range(60):
-        many(rule, 500)(theta, rng=np.random.default_rng(seed))
+        many(estimator, 500)(theta, rng=np.random.default_rng(seed))
     plain = RELAXED[name]()
     for path, leaf in scg.tree.leaves(plain.parameters):
-        found = np.array([dict(scg.tree.leaves(g))[path] / 500 for g in rule.optimizer.found])
+        found = np.array([dict(scg.tree.leaves(g))[path] / 500 for g in estimator.optimizer.found])
         ends = []
         for shift in (step, -2 * step):
             leaf += shift
@@ -430,19 +436,21 @@ def test_training_follows_the_variance(name):
 
 @pytest.mark.parametrize("name", RELAXED)
 def test_training_lowers_the_variance_and_keeps_the_mean(name):
-    rule, theta = RELAXED[name](optimizer=functools.partial(scg.optim.Adam, learning_rate=0.03)), np.array(0.3)
-    _, before, exact = moments(toy(rule), theta, points=60)
+    estimator, theta = RELAXED[name](optimizer=functools.partial(scg.optim.Adam, learning_rate=0.03)), np.array(0.3)
+    _, before, exact = moments(toy(estimator), theta, points=60)
     for seed in range(150):
-        many(rule, 50)(theta, rng=np.random.default_rng(seed))
-    mean, after, _ = moments(toy(rule), theta, points=60)
+        many(estimator, 50)(theta, rng=np.random.default_rng(seed))
+    mean, after, _ = moments(toy(estimator), theta, points=60)
     assert after < 0.85 * before
     assert mean == pytest.approx(exact, abs=1e-5)  # 60 points on powers of v that are no longer whole
 
 
-@pytest.mark.parametrize("rule", [scg.REBAR(), scg.RELAX(lambda z: np.sum(z), temperature=0.5)], ids=["REBAR", "RELAX"])
-def test_a_relaxed_cost_that_hides_a_part_of_its_slope_is_refused(rule):
+@pytest.mark.parametrize(
+    "estimator", [scg.REBAR(), scg.RELAX(lambda z: np.sum(z), temperature=0.5)], ids=["REBAR", "RELAX"]
+)
+def test_a_relaxed_cost_that_hides_a_part_of_its_slope_is_refused(estimator):
     def cost(theta, rng):
-        b = scg.sample(dist.Bernoulli(logits=theta), rule, rng=rng, name="b")
+        b = scg.sample(dist.Bernoulli(logits=theta), estimator, rng=rng, name="b")
         return np.sum(b * scg.stop_gradient(b[::-1]))
 
     with pytest.raises(EstimatorError, match="b ~ Bernoulli.*stop_gradient"):

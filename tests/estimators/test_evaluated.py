@@ -33,113 +33,115 @@ def worth(x):
     return np.sum(x * WORTH, axis=-1) if x.dtype.kind == "f" else (x - 0.7) ** 2
 
 
-def separate(t, rng, distribution, rule):
-    x = scg.sample(distribution(logits=np.stack([t, t[::-1] * t])), rule(), rng=rng)
+def separate(t, rng, distribution, estimator):
+    x = scg.sample(distribution(logits=np.stack([t, t[::-1] * t])), estimator(), rng=rng)
     return np.mean(worth(x) ** 2 * np.array([1.0, 3.0]) + worth(x) * t[:2])
 
 
-def mixing(t, rng, distribution, rule):
-    x = scg.sample(distribution(logits=np.stack([t, t * t])), rule(), rng=rng)
+def mixing(t, rng, distribution, estimator):
+    x = scg.sample(distribution(logits=np.stack([t, t * t])), estimator(), rng=rng)
     return np.sum(worth(x) * t[1:3]) ** 2 + np.prod(worth(x) + t[0])
 
 
-def own_samples(t, rng, distribution, rule):
-    x = scg.sample(distribution(logits=t), rule(), rng=rng, shape=(2,))
+def own_samples(t, rng, distribution, estimator):
+    x = scg.sample(distribution(logits=t), estimator(), rng=rng, shape=(2,))
     return np.mean((worth(x) - t[0]) ** 2) + np.sum(worth(x) * t[1])
 
 
-def chain(t, rng, distribution, rule):
-    x = scg.sample(distribution(logits=t), rule(), rng=rng)
-    y = scg.sample(distribution(logits=worth(x) * t[::-1]), rule(), rng=rng)
+def chain(t, rng, distribution, estimator):
+    x = scg.sample(distribution(logits=t), estimator(), rng=rng)
+    y = scg.sample(distribution(logits=worth(x) * t[::-1]), estimator(), rng=rng)
     return (worth(x) - worth(y) * t[0]) ** 2 + worth(y)
 
 
-def beside_others(t, rng, distribution, rule):
+def beside_others(t, rng, distribution, estimator):
     b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(), rng=rng)
-    x = scg.sample(distribution(logits=t * b), rule(), rng=rng)
+    x = scg.sample(distribution(logits=t * b), estimator(), rng=rng)
     z = scg.sample(dist.Normal(worth(x) * t[1], 1.0), scg.Reparameterized(), rng=rng)
     return z**2 * t[2] + b * worth(x) * z
 
 
-@pytest.mark.parametrize("rule", CATEGORICAL)
+@pytest.mark.parametrize("estimator", CATEGORICAL)
 @pytest.mark.parametrize("distribution", [dist.Categorical, dist.OneHotCategorical])
 @pytest.mark.parametrize("model", [separate, mixing, own_samples, chain, beside_others])
-def test_exact_mean(model, distribution, rule):
-    order = 1 if rule == "measure" or model is chain else 2
+def test_exact_mean(model, distribution, estimator):
+    order = 1 if estimator == "measure" or model is chain else 2
     theta = THETA if model is not chain else THETA[1:]
     if model is chain and distribution is dist.OneHotCategorical:
         distribution = lambda logits: dist.OneHotCategorical(logits=np.concatenate([logits, [-0.2]]))
     for found, exact in first_and_second(
-        lambda t, rng: model(t, rng, distribution, CATEGORICAL[rule]), theta, order=order, points=4
+        lambda t, rng: model(t, rng, distribution, CATEGORICAL[estimator]), theta, order=order, points=4
     ):
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", CATEGORICAL)
-def test_probabilities_as_parameters(rule):
+@pytest.mark.parametrize("estimator", CATEGORICAL)
+def test_probabilities_as_parameters(estimator):
     def cost(t, rng):
-        x = scg.sample(dist.Categorical(probs=scg.special.softmax(t)), CATEGORICAL[rule](), rng=rng, shape=(2,))
+        x = scg.sample(dist.Categorical(probs=scg.special.softmax(t)), CATEGORICAL[estimator](), rng=rng, shape=(2,))
         return np.sum(worth(x) * t[:2]) ** 2
 
     ((found, exact),) = first_and_second(cost, THETA, order=1)
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", [r for r in CATEGORICAL if r != "measure"])
-def test_values_that_are_all_but_impossible(rule):
+@pytest.mark.parametrize("estimator", [r for r in CATEGORICAL if r != "measure"])
+def test_values_that_are_all_but_impossible(estimator):
     """Logits at which probabilities vanish, or stand beside one that is 1 to rounding: means are finite and exact."""
 
     def cost(t, rng):
-        x = scg.sample(dist.Categorical(logits=t * np.array([1.0, 200.0, 1.0, -3000.0])), CATEGORICAL[rule](), rng=rng)
+        x = scg.sample(
+            dist.Categorical(logits=t * np.array([1.0, 200.0, 1.0, -3000.0])), CATEGORICAL[estimator](), rng=rng
+        )
         return worth(x) * t[0]
 
     ((found, exact),) = first_and_second(cost, THETA, order=1)
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", [r for r in CATEGORICAL if r != "measure"])
-def test_less_variance_than_the_score_function(rule):
+@pytest.mark.parametrize("name", [r for r in CATEGORICAL if r != "measure"])
+def test_less_variance_than_the_score_function(name):
     def cost(t, rng, estimator):
         return worth(scg.sample(dist.Categorical(logits=t), estimator, rng=rng)) ** 2
 
     _, plain, _ = moments(lambda t, rng: cost(t, rng, scg.ScoreFunction()), THETA)
-    _, variance, _ = moments(lambda t, rng: cost(t, rng, CATEGORICAL[rule]()), THETA)
+    _, variance, _ = moments(lambda t, rng: cost(t, rng, CATEGORICAL[name]()), THETA)
     assert np.sum(variance) < np.sum(plain)
 
 
 @pytest.mark.parametrize(
-    ("rule", "k"), [(scg.Enumerate, 3), (scg.Enumerate, 7), (scg.UnorderedSet, 4), (scg.UnorderedSet, 9)]
+    ("estimator", "k"), [(scg.Enumerate, 3), (scg.Enumerate, 7), (scg.UnorderedSet, 4), (scg.UnorderedSet, 9)]
 )
-def test_all_values_leave_no_variance(rule, k):
+def test_all_values_leave_no_variance(estimator, k):
     _, variance, exact = moments(
-        lambda t, rng: worth(scg.sample(dist.Categorical(logits=t), rule(k), rng=rng)) ** 2, THETA
+        lambda t, rng: worth(scg.sample(dist.Categorical(logits=t), estimator(k), rng=rng)) ** 2, THETA
     )
     assert np.all(np.abs(variance) < 1e-13 * np.max(exact) ** 2)
 
 
-@pytest.mark.parametrize("rule", CATEGORICAL)
+@pytest.mark.parametrize("estimator", CATEGORICAL)
 @pytest.mark.parametrize("model", [separate, mixing, own_samples])
-def test_first_derivatives_on_arrays_are_those_of_the_graph(model, rule):
+def test_first_derivatives_on_arrays_are_those_of_the_graph(model, estimator):
     def gradient(create_graph):
         t = scg.parameter(THETA)
-        cost = model(t, np.random.default_rng(4), dist.Categorical, CATEGORICAL[rule])
+        cost = model(t, np.random.default_rng(4), dist.Categorical, CATEGORICAL[estimator])
         g = scg.gradients(cost, t, create_graph=create_graph)
         return g.value if create_graph else g
 
     np.testing.assert_allclose(gradient(False), gradient(True), rtol=1e-12, atol=1e-13)
 
 
-RULES_IN_REPLICATES = {**CATEGORICAL, "normal": scg.MeasureValued}
+ESTIMATORS_IN_REPLICATES = {**CATEGORICAL, "normal": scg.MeasureValued}
 
 
-@pytest.mark.parametrize("rule", RULES_IN_REPLICATES)
-def test_mean_of_replicates(rule):
+@pytest.mark.parametrize("name", ESTIMATORS_IN_REPLICATES)
+def test_mean_of_replicates(name):
     """z-scores of the mean of n replicates, each rejected beyond 5: 6e-7 for each of 4 parameters."""
     n = 3000
 
     def cost(t, rng, estimator=None):
-        estimator = estimator or RULES_IN_REPLICATES[rule]()
-        if rule == "normal":
+        estimator = estimator or ESTIMATORS_IN_REPLICATES[name]()
+        if name == "normal":
             z = scg.sample(dist.Normal(t[:2], np.exp(t[2:])), estimator, rng=rng)
             return np.sum(z**2 * np.array([1.0, 2.0])) + np.prod(z)
         return mixing(t, rng, dist.Categorical, lambda: estimator)
@@ -152,12 +154,12 @@ def test_mean_of_replicates(rule):
 COINS = [lambda t: dist.Bernoulli(logits=t[:2]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[:2]))]
 
 
-@pytest.mark.parametrize("rule", [scg.MeasureValued, lambda: scg.Enumerate(1), lambda: scg.UnorderedSet(2)])
+@pytest.mark.parametrize("estimator", [scg.MeasureValued, lambda: scg.Enumerate(1), lambda: scg.UnorderedSet(2)])
 @pytest.mark.parametrize("distribution", COINS)
-def test_coins(distribution, rule):
+def test_coins(distribution, estimator):
     def cost(t, rng):
-        b = scg.sample(distribution(t), rule(), rng=rng, shape=(2,))
-        c = scg.sample(dist.Bernoulli(logits=np.sum(b, axis=1) * t[2]), rule(), rng=rng)
+        b = scg.sample(distribution(t), estimator(), rng=rng, shape=(2,))
+        c = scg.sample(dist.Bernoulli(logits=np.sum(b, axis=1) * t[2]), estimator(), rng=rng)
         return np.sum(b * t[:2]) ** 2 + np.sum(c * np.array([1.0, 2.0])) * t[3] + np.prod(b)
 
     ((found, exact),) = first_and_second(cost, THETA, order=1)
@@ -289,12 +291,12 @@ def test_sets_are_drawn_with_that_probability():
         assert abs(np.sum(np.all(drawn == s, axis=1)) - n * q) < 5 * math.sqrt(n * q * (1 - q))
 
 
-# --- biased rules ---
+# --- biased estimators ---
 
 
 def test_float32_stays():
     t = THETA.astype(np.float32)
-    rules = [
+    estimators = [
         scg.Enumerate(2),
         scg.UnorderedSet(2),
         scg.MeasureValued(),
@@ -302,9 +304,11 @@ def test_float32_stays():
         scg.ReinMax(),
         scg.GumbelSoftmax(0.5),
     ]
-    for rule in rules:
+    for estimator in estimators:
         value, g = scg.value_and_grad(
-            lambda t, rng, rule=rule: np.sum(scg.sample(dist.OneHotCategorical(logits=t), rule, rng=rng) * t) ** 2
+            lambda t, rng, estimator=estimator: (
+                np.sum(scg.sample(dist.OneHotCategorical(logits=t), estimator, rng=rng) * t) ** 2
+            )
         )(t, rng=np.random.default_rng(0))
         assert (value.dtype, g.dtype) == (np.float32, np.float32)
     normal = scg.grad(lambda t, rng: np.sum(scg.sample(dist.Normal(t, np.exp(t)), scg.MeasureValued(), rng=rng) ** 2))
@@ -341,9 +345,9 @@ def test_invalid_pairings_are_refused_where_they_are_declared():
         (dist.Normal(t, 1.0), scg.ReinMax(), "needs a Bernoulli"),
         (dist.Normal(t, 1.0), scg.StraightThrough(), "needs a Discrete"),
     ]
-    for distribution, rule, message in pairs:
+    for distribution, estimator, message in pairs:
         with pytest.raises(EstimatorError, match=message):
-            scg.sample(distribution, rule, rng=rng, name="z")
+            scg.sample(distribution, estimator, rng=rng, name="z")
     # only what is differentiated by needs a decomposition
     scg.sample(dist.Gamma(2.0, np.exp(t)), scg.MeasureValued(), rng=rng)
 

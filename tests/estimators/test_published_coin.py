@@ -45,20 +45,20 @@ ROWS = {
 CASES = ((0.5, 0.499, 5e-4), (0.3, 0.45, 0.021))
 
 
-def coin(rule, t):
-    return lambda l, rng: np.sum((scg.sample(dist.Bernoulli(logits=l), rule, rng=rng) - t) ** 2)
+def coin(estimator, t):
+    return lambda l, rng: np.sum((scg.sample(dist.Bernoulli(logits=l), estimator, rng=rng) - t) ** 2)
 
 
-def measured(rule, p, t):
+def measured(estimator, p, t):
     """(mean, variance, exact gradient) for the logit."""
-    return moments(coin(rule, t), np.array(np.log(p) - np.log1p(-p)), points=4)
+    return moments(coin(estimator, t), np.array(np.log(p) - np.log1p(-p)), points=4)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_table(row):
-    rule, formula, published = ROWS[row]
+    estimator, formula, published = ROWS[row]
     for (p, t, mean), variance in zip(CASES, published, strict=True):
-        found = measured(rule(), p, t)
+        found = measured(estimator(), p, t)
         assert found[0] == pytest.approx(mean, rel=1e-10)
         assert found[2] == pytest.approx(mean, rel=1e-10)
         assert found[1] == pytest.approx(formula(p, t), rel=1e-8, abs=1e-17)
@@ -70,8 +70,8 @@ def test_table(row):
 def test_table_at_any_probability_and_target(p, t):
     scale = (abs(t) + 1) ** 4
     found = {}
-    for row, (rule, formula, _) in ROWS.items():
-        mean, found[row], exact = measured(rule(), p, t)
+    for row, (estimator, formula, _) in ROWS.items():
+        mean, found[row], exact = measured(estimator(), p, t)
         assert mean == pytest.approx(exact, rel=1e-10, abs=1e-14 * scale)
         assert found[row] == pytest.approx(formula(p, t), rel=1e-8, abs=1e-14 * scale)
     assert found["DisARM"] <= found["ARM"] + 1e-14 * scale
@@ -82,9 +82,9 @@ def test_table_at_any_probability_and_target(p, t):
 def test_sampled_variances_agree_with_the_table(row):
     """10^5 replicates; the standard error of a sample variance from the fourth moment; 4.5 of them: once in 150,000
     each."""
-    rule, formula, _ = ROWS[row]
+    estimator, formula, _ = ROWS[row]
     count, p, t = 100_000, 0.3, 0.45
-    graph = scg.trace(coin(rule(), t), np.array(np.log(3 / 7)), rng=np.random.default_rng(0))
+    graph = scg.trace(coin(estimator(), t), np.array(np.log(3 / 7)), rng=np.random.default_rng(0))
     g = graph.gradients(rng=np.random.default_rng(1), replicates=count)
     assert abs(g.mean() - 0.021) < 4.5 * g.std() / np.sqrt(count)
     assert abs(g.var() - formula(p, t)) < 4.5 * np.sqrt((np.mean((g - g.mean()) ** 4) - g.var() ** 2) / count)

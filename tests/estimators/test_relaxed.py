@@ -21,9 +21,9 @@ BIASED = {
 def mean_gradient(cost, estimator, points=12):
     """(mean of the estimator's gradient, exact gradient); the latter from the graph that is enumerated."""
 
-    def gradient(rule):
+    def gradient(used):
         t = scg.parameter(THETA)
-        loss = scg.surrogate(cost(t, np.random.default_rng(0), rule))
+        loss = scg.surrogate(cost(t, np.random.default_rng(0), used))
         return expectation(pull([loss], [np.ones(())], [t], True)[0], points).value
 
     t = scg.parameter(THETA)
@@ -32,30 +32,32 @@ def mean_gradient(cost, estimator, points=12):
 
 
 def coin_cost(f):
-    return lambda t, rng, rule: f(scg.sample(dist.Bernoulli(logits=t[0]), rule, rng=rng), t)
+    return lambda t, rng, estimator: f(scg.sample(dist.Bernoulli(logits=t[0]), estimator, rng=rng), t)
 
 
 def class_cost(f):
-    return lambda t, rng, rule: f(scg.sample(dist.OneHotCategorical(logits=t), rule, rng=rng), t)
+    return lambda t, rng, estimator: f(scg.sample(dist.OneHotCategorical(logits=t), estimator, rng=rng), t)
 
 
-@pytest.mark.parametrize("rule", BIASED)
-def test_biased_rules_say_so_and_are(rule):
+@pytest.mark.parametrize("name", BIASED)
+def test_biased_estimators_say_so_and_are(name):
     """On (b - .3)^3, a coin: the mean is off by far more than the quadrature is."""
-    estimator = BIASED[rule]()
+    estimator = BIASED[name]()
     assert estimator.unbiased is False
     means = [mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 3), estimator, points)[0] for points in (150, 170)]
     _, exact = mean_gradient(coin_cost(lambda b, t: (b - 0.3) ** 3), scg.StraightThrough())
     bias = abs(means[1][0] - exact[0])
     assert bias > 0.005
-    if "hard" not in rule:  # which is a step function of the noise
+    if "hard" not in name:  # which is a step function of the noise
         assert abs(means[1][0] - means[0][0]) < 1e-6
 
 
-@pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
+@pytest.mark.parametrize("estimator", ["straight-through", "reinmax"])
 @pytest.mark.parametrize("make", [coin_cost, class_cost])
-def test_linear_costs_leave_no_bias(make, rule):
-    found, exact = mean_gradient(make(lambda z, t: np.sum(z * t[0] * (1 + np.arange(z.size))) - t[1]), BIASED[rule]())
+def test_linear_costs_leave_no_bias(make, estimator):
+    found, exact = mean_gradient(
+        make(lambda z, t: np.sum(z * t[0] * (1 + np.arange(z.size))) - t[1]), BIASED[estimator]()
+    )
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
@@ -74,7 +76,7 @@ def test_reinmax_is_of_second_order(distribution):
     """Exact for squares; for b^3 the trapezoid q (f'(0) + f'(1)) / 2 = 3q/2 stands for q."""
 
     def cost(degree):
-        return lambda t, rng, rule: (scg.sample(distribution(t), rule, rng=rng) * t[1]) ** degree
+        return lambda t, rng, estimator: (scg.sample(distribution(t), estimator, rng=rng) * t[1]) ** degree
 
     found, exact = mean_gradient(cost(2), scg.ReinMax())
     np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
@@ -85,8 +87,8 @@ def test_reinmax_is_of_second_order(distribution):
 def test_reinmax_for_two_classes_is_reinmax_for_a_coin():
     """Logits (l, 0) of two classes, and f of degree two in the first coordinate."""
 
-    def cost(t, rng, rule):
-        z = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], 0 * t[0]])), rule, rng=rng)
+    def cost(t, rng, estimator):
+        z = scg.sample(dist.OneHotCategorical(logits=np.stack([t[0], 0 * t[0]])), estimator, rng=rng)
         return (z[0] - 0.3) ** 2 * t[1] + z[0] * z[1]
 
     found, exact = mean_gradient(cost, scg.ReinMax())
@@ -111,11 +113,11 @@ def test_lower_temperature_less_bias():
     assert bias[0] > bias[1] > bias[2]
 
 
-@pytest.mark.parametrize("rule", ["straight-through", "reinmax"])
+@pytest.mark.parametrize("estimator", ["straight-through", "reinmax"])
 @pytest.mark.parametrize("distribution", [dist.Bernoulli(logits=THETA), dist.OneHotCategorical(logits=THETA)])
-def test_the_value_is_the_discrete_draw(distribution, rule):
+def test_the_value_is_the_discrete_draw(distribution, estimator):
     plain = scg.sample(distribution, scg.ScoreFunction(), rng=np.random.default_rng(7), shape=(50,))
-    relaxed = scg.sample(distribution, BIASED[rule](), rng=np.random.default_rng(7), shape=(50,))
+    relaxed = scg.sample(distribution, BIASED[estimator](), rng=np.random.default_rng(7), shape=(50,))
     np.testing.assert_array_equal(plain.value, relaxed.value)
     assert relaxed.dtype == plain.dtype
 
@@ -137,15 +139,15 @@ def test_distribution_of_the_gumbel_value(distribution, hard):
     assert np.all(np.abs(z.mean(axis=0) - distribution.mean) < 5 * np.sqrt(distribution.variance / n))
 
 
-@pytest.mark.parametrize("rule", BIASED)
-def test_relaxed_draws_in_replicates_and_rebound(rule):
+@pytest.mark.parametrize("estimator", BIASED)
+def test_relaxed_draws_in_replicates_and_rebound(estimator):
     """New draws for each replicate, and a rebound node keeps its name and the model."""
 
     def cost(t, rng):
         z = scg.sample(dist.OneHotCategorical(logits=t), scg.ScoreFunction(), rng=rng, shape=(2,), name="z")
         return np.sum((z * WORTH) ** 2)
 
-    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0)).bind(z=BIASED[rule]())
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0)).bind(z=BIASED[estimator]())
     many = graph.run(rng=np.random.default_rng(1), replicates=200)
     assert many.stochastic["z"].shape == (200, 2, 4)
     assert len(np.unique(many.stochastic["z"].value.argmax(axis=-1).reshape(200, 2), axis=0)) == 16

@@ -1,4 +1,4 @@
-"""The discrete variational autoencoder: its formulas by enumeration, every rule by name, what learns, and what is
+"""The discrete variational autoencoder: its formulas by enumeration, every estimator by name, what learns, and what is
 refused."""
 
 import copy
@@ -98,28 +98,28 @@ def test_vimco_raises_the_bound_of_several_draws():
         assert moments[i] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6, abs=1e-8)
 
 
-# the rules
+# the estimators
 
 
-def test_every_rule_of_the_package_that_takes_a_coin_is_there():
+def test_every_estimator_of_the_package_that_takes_a_coin_is_there():
     start = example.Start(np.full(6, 0.4), 3, 2, 5, np.random.default_rng(0))
-    made = [make(start) for make in example.RULES.values()]
-    known = {type(rule) for rule in made}
-    baselines = {type(rule.baseline) for rule in made if isinstance(rule, scg.ScoreFunction)} | {
-        type(rule) for rule in made if isinstance(rule, scg.Learned)
+    made = [make(start) for make in example.ESTIMATORS.values()]
+    known = {type(estimator) for estimator in made}
+    baselines = {type(estimator.baseline) for estimator in made if isinstance(estimator, scg.ScoreFunction)} | {
+        type(estimator) for estimator in made if isinstance(estimator, scg.Learned)
     }
     exported = [getattr(scg.estimators, name) for name in scg.estimators.__all__]
     with pytest.raises(scg.ScgError):
         scg.Reparameterized().check(dist.Bernoulli(logits=0.0), "b")  # the one that takes none
     assert {cls for cls in exported if issubclass(cls, Estimator)} - known == {scg.Reparameterized}
     assert {cls for cls in exported if issubclass(cls, scg.Baseline)} - {scg.Baseline} == baselines - {type(None)}
-    assert {name for name, rule in zip(example.RULES, made, strict=True) if getattr(rule, "state", {})} == set(
-        example.LEARNING
-    )
+    assert {
+        name for name, estimator in zip(example.ESTIMATORS, made, strict=True) if getattr(estimator, "state", {})
+    } == set(example.LEARNING)
 
 
-@pytest.mark.parametrize("name", [name for name in example.RULES if name not in RELAXED])
-def test_unbiased_rules_agree_with_the_sum_over_all_latents(name):
+@pytest.mark.parametrize("name", [name for name in example.ESTIMATORS if name not in RELAXED])
+def test_unbiased_estimators_agree_with_the_sum_over_all_latents(name):
     """Many copies of the same images: each row is a replicate. Student's t with 39 degrees: above 7 once in 5e7
     coordinates."""
     model, params, x = small(name, k=2)
@@ -148,8 +148,8 @@ def test_unbiased_rules_agree_with_the_sum_over_all_latents(name):
         assert (np.abs(g.mean(axis=0) - e) < 7 * error + 1e-9).all(), (name, path)
 
 
-@pytest.mark.parametrize("name", example.RULES)
-def test_every_rule_trains_by_name(name, data, tmp_path):
+@pytest.mark.parametrize("name", example.ESTIMATORS)
+def test_every_estimator_trains_by_name(name, data, tmp_path):
     assert run(data, tmp_path, "--epochs", 3, "--estimator", name, "--learning-rate", 0.02) == 0
     history = outcome(tmp_path)[0]
     assert history[-1]["test"] > history[0]["test"] - 0.2 and (history[0]["gradient variance"] > 0) == (name != "exact")
@@ -161,7 +161,7 @@ def test_every_rule_trains_by_name(name, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", example.LEARNING)
-def test_what_a_rule_has_learned_comes_back_bit_for_bit(name, data, tmp_path):
+def test_what_an_estimator_has_learned_comes_back_bit_for_bit(name, data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 4, "--estimator", name) == 0
     for epochs in (1, 3, 4):
         assert run(data, tmp_path / "parts", "--epochs", epochs, "--estimator", name, "--resume") == 0
@@ -287,11 +287,11 @@ def test_what_is_not_feasible_is_told(more, words, data, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_rule_is_told_with_all_names(capsys):
+def test_an_unknown_estimator_is_told_with_all_names(capsys):
     with pytest.raises(SystemExit):
         example.main(["--estimator", "reinforce"])
     err = capsys.readouterr().err
-    assert "reinforce" in err and all(name in err for name in example.RULES)
+    assert "reinforce" in err and all(name in err for name in example.ESTIMATORS)
 
 
 def test_the_enumeration_that_is_let_through_is_the_largest():

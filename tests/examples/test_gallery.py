@@ -13,7 +13,8 @@ Z = 6.0  # a normal variable is further out once in 5e8 times
 
 
 def agree(exact, mean, error):
-    """Whether an estimate is within Z standard errors of the exact gradient; rounding is all that an exact rule has."""
+    """Whether an estimate is within Z standard errors of the exact gradient; rounding is all that an exact estimator
+    has."""
     return (np.abs(mean - exact) <= Z * error + 1e-12 * np.max(np.abs(exact))).all()
 
 
@@ -22,10 +23,10 @@ def test_estimates_agree_with_the_exact_gradient(name):
     entry, rng = gallery.ENTRIES[name], np.random.default_rng(1)
     exact = entry.exact()
     assert exact.shape == entry.theta.shape and np.max(np.abs(exact)) > 0.01
-    for rule, (mean, error) in gallery.estimates(entry.graph(rng), entry.rules, rng, 4000).items():
-        assert agree(exact, mean, error), (rule, mean, error, exact)
-        assert (error < np.max(np.abs(exact))).all(), rule  # else anything would agree
-        assert not agree(exact + 1.5, mean, error), rule
+    for estimator, (mean, error) in gallery.estimates(entry.graph(rng), entry.bindings, rng, 4000).items():
+        assert agree(exact, mean, error), (estimator, mean, error, exact)
+        assert (error < np.max(np.abs(exact))).all(), estimator  # else anything would agree
+        assert not agree(exact + 1.5, mean, error), estimator
 
 
 def sigmoid(x):

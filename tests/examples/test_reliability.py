@@ -1,5 +1,5 @@
-"""Runs of the examples whose rules learn, killed, starved and fed with nonsense; what a person meets who compares with
-PyTorch and has none."""
+"""Runs of the examples whose estimators learn, killed, starved and fed with nonsense; what a person meets who compares
+with PyTorch and has none."""
 
 import json
 import random
@@ -141,7 +141,7 @@ def test_a_thousand_damaged_checkpoints_with_what_was_learned_are_refused(name, 
     damaged(name, data, tmp_path, capsys, 1000)
 
 
-def test_a_checkpoint_of_another_rule_is_refused(data, tmp_path, capsys):
+def test_a_checkpoint_of_another_estimator_is_refused(data, tmp_path, capsys):
     assert run("discrete_vae", data, tmp_path, "--epochs", 1) == 0
     with pytest.raises(SystemExit):
         run("discrete_vae", data, tmp_path, "--resume", "--estimator", "relax")

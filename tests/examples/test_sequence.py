@@ -229,9 +229,9 @@ def test_the_total_cost_has_the_same_mean_and_more_variance():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in example.RULES if name not in ("gumbel", "st", "reinmax", "total", "marginal")]
+    "name", [name for name in example.ESTIMATORS if name not in ("gumbel", "st", "reinmax", "total", "marginal")]
 )
-def test_unbiased_rules_agree_with_enumeration(name):
+def test_unbiased_estimators_agree_with_enumeration(name):
     model, params, x = small(steps=3, regimes=2, estimator=name, rows=1)
     exact = scg.exact.gradient(
         scg.trace(small(steps=3, regimes=2, rows=1)[0].cost, params, x, rng=np.random.default_rng(0))
@@ -247,8 +247,8 @@ def test_unbiased_rules_agree_with_enumeration(name):
 # runs
 
 
-@pytest.mark.parametrize("name", example.RULES)
-def test_every_rule_trains_by_name(name, data, tmp_path):
+@pytest.mark.parametrize("name", example.ESTIMATORS)
+def test_every_estimator_trains_by_name(name, data, tmp_path):
     state = int(name in ("score", "marginal", "st"))
     assert run(data, tmp_path, "--epochs", 2, "--estimator", name, "--state", state) == 0
     history = outcome(tmp_path)[0]

@@ -174,7 +174,7 @@ def test_the_mean_over_all_paths_is_exact(model):
 # --- an ``if`` that comes out the same whatever is drawn
 # --------------------------------------------------------------------------------
 
-RULES = [
+ESTIMATORS = [
     scg.DisARM,
     scg.ARM,
     scg.Enumerate,
@@ -214,10 +214,10 @@ def outcome(call):
 def test_a_check_that_holds_for_all_draws_changes_nothing(entry):
     """Each draw here is a factor of all costs that are made after the check, so that a dependence of these on it is
     none that is new."""
-    for rule in RULES:
+    for estimator in ESTIMATORS:
 
-        def checked(t, rng, check=True, rule=rule):
-            b = scg.sample(dist.Bernoulli(logits=t[0]), rule(), rng=rng, name="b")
+        def checked(t, rng, check=True, estimator=estimator):
+            b = scg.sample(dist.Bernoulli(logits=t[0]), estimator(), rng=rng, name="b")
             if check and not np.all(b < 2):
                 raise AssertionError
             z = scg.sample(dist.Normal(t[1], 1.0), scg.Reparameterized(), rng=rng, name="z")
@@ -236,9 +236,9 @@ def test_a_check_that_holds_for_all_draws_changes_nothing(entry):
                 outcome(lambda cost=cost, graph=graph: ENTRIES[entry](cost, graph, lambda: np.random.default_rng(7)))
             )
         if isinstance(results[0], np.ndarray):
-            np.testing.assert_allclose(results[1], results[0], rtol=1e-12, err_msg=repr(rule()))
+            np.testing.assert_allclose(results[1], results[0], rtol=1e-12, err_msg=repr(estimator()))
         else:
-            assert results[0] == results[1], rule()
+            assert results[0] == results[1], estimator()
 
 
 def test_a_check_of_what_no_draw_touches_leaves_each_draw_its_own_costs():
@@ -276,7 +276,7 @@ def test_a_graph_whose_if_leads_to_a_path_is_bound_again():
     np.testing.assert_allclose(scg.exact.moments(bound).mean, p + p * (1 - p) * (0.3 - 0.09) + 0.6 * (1 - p), rtol=1e-8)
 
 
-def test_a_rule_that_meets_an_if_elsewhere_is_told_so_in_exact_moments():
+def test_an_estimator_that_meets_an_if_elsewhere_is_told_so_in_exact_moments():
     def cost(t, rng):
         b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(samples=2), rng=rng, name="b")
         y = np.sin(t) if b > 0.5 else np.cos(t)

@@ -24,7 +24,7 @@ from scg.testing.strategies.bindings import accepting, candidates, instance, wor
 from tests.support.oracle import TooMany, derivatives, leaves_of, mean, table
 
 SMOOTH = [text for text in candidates(True) if "REBAR" in text or "RELAX" in text]  # their noise takes quadrature
-RULES = tuple([text for text in candidates(True) if text not in SMOOTH])
+ESTIMATORS = tuple([text for text in candidates(True) if text not in SMOOTH])
 SCORE = ("scg.ScoreFunction()",)
 SEEDS = st.integers(0, 2**32 - 1)
 LONG = 25  # shards, of 2000 graphs each
@@ -62,13 +62,13 @@ def is_right(graph, order=1, any_order=True):
 
 
 @settings(max_examples=2000)
-@given(graphs(estimators=RULES))
+@given(graphs(estimators=ESTIMATORS))
 def test_the_surrogate_has_the_costs_value_and_the_mean_of_its_gradient_is_that_of_the_expectation(graph):
     is_right(graph)
 
 
 @settings(max_examples=150)
-@given(graphs(estimators=RULES, order=2))
+@given(graphs(estimators=ESTIMATORS, order=2))
 def test_the_mean_of_its_second_derivative_is_that_of_the_expectation(graph):
     is_right(graph, 2)
 
@@ -77,7 +77,7 @@ def test_the_mean_of_its_second_derivative_is_that_of_the_expectation(graph):
 @pytest.mark.parametrize("shard", range(LONG))
 def test_many_more(shard):
     @settings(max_examples=2000, derandomize=False, database=None)
-    @given(graphs(estimators=RULES, outcomes=128, nodes=4))
+    @given(graphs(estimators=ESTIMATORS, outcomes=128, nodes=4))
     def laws(graph):
         is_right(graph, any_order=False)
 
@@ -88,7 +88,7 @@ def test_many_more(shard):
 @pytest.mark.parametrize("shard", range(5))
 def test_many_more_second_derivatives(shard):
     @settings(max_examples=1000, derandomize=False, database=None)
-    @given(graphs(estimators=RULES, order=2))
+    @given(graphs(estimators=ESTIMATORS, order=2))
     def laws(graph):
         is_right(graph, 2)
 
@@ -96,7 +96,7 @@ def test_many_more_second_derivatives(shard):
 
 
 @settings(max_examples=60)
-@given(graphs(estimators=RULES))
+@given(graphs(estimators=ESTIMATORS))
 def test_exact_values_agree_with_brute_force(graph):
     """scg.exact takes costs apart by the axis maps; the oracle does not."""
     (truth,) = mean([graph.cost], True)
@@ -129,8 +129,8 @@ def test_the_mean_of_what_has_noise_of_its_own_is_that_of_the_expectation(graph)
 
 
 def bias(graph):
-    """The largest error of the mean of the gradient, relative to it: for rules whose noise is none but their draw, held
-    as a draw."""
+    """The largest error of the mean of the gradient, relative to it: for estimators whose noise is none but their draw,
+    held as a draw."""
     ((found, exact),) = derivatives(graph)
     return np.max(np.abs(found - exact)) / max(1, np.max(np.abs(exact)))
 
@@ -153,7 +153,7 @@ def test_what_declares_a_bias_has_one_on_some_graph(text):
 @given(graphs(estimators=SCORE), st.data())
 def test_rebinding_changes_neither_values_nor_the_gradients_of_others(graph, data):
     name = data.draw(st.sampled_from(list(graph.stochastic)))
-    texts = accepting(graph.stochastic[name].statics["site"].distribution, RULES)
+    texts = accepting(graph.stochastic[name].statics["site"].distribution, ESTIMATORS)
     binding = {name: instance(data.draw(st.sampled_from(texts)))}
     assume(works(graph, binding))
     rebound = graph.bind(binding)
@@ -305,10 +305,10 @@ def aligned(rows, parameter, name, draw):
 def changed(draw, nodes, sites, rng, bases=6):
     """For nodes, which of their elements (columns) change with which element of a draw (rows), whatever the draws are
     elsewhere: at a NaN, and at its other values."""
-    event, law = draw.statics["site"].event_ndim, draw.statics["site"].distribution
+    event, distribution = draw.statics["site"].event_ndim, draw.statics["site"].distribution
     batch = draw.shape[: draw.ndim - event]
     n = int(np.prod(batch, dtype=int))
-    atoms = law.atoms().reshape(len(law.atoms()), -1, *draw.shape[draw.ndim - event :])[:, 0]
+    atoms = distribution.atoms().reshape(len(distribution.atoms()), -1, *draw.shape[draw.ndim - event :])[:, 0]
     tries = [*atoms, *([np.full(atoms[0].shape, np.nan)] if draw.dtype.kind == "f" else [])]
     result = {node.id: np.zeros((n, node.size), bool) for node in nodes}
     for _ in range(bases):
@@ -345,8 +345,8 @@ def test_a_branch_that_a_draw_chose(graph):
     estimate, exact, mass = 0, 0, 0
     for values in itertools.product(*columns):
         traced = at(graph.program, dict(values))
-        laws = {name: node.statics["site"].distribution for name, node in traced.stochastic.items()}
-        chance = np.exp(sum(np.sum(laws[name].log_prob(np.asarray(v))) for name, v in values))
+        distributions = {name: node.statics["site"].distribution for name, node in traced.stochastic.items()}
+        chance = np.exp(sum(np.sum(distributions[name].log_prob(np.asarray(v))) for name, v in values))
         if not isinstance(chance, Node):
             chance = scg.parameter(chance)
         one = [np.ones(())]
@@ -362,12 +362,12 @@ def at(program, values):
     right = scg.sample
     current = []
 
-    def sample(law, estimator, *, name, **how):
+    def sample(distribution, estimator, *, name, **how):
         current.append(name)
-        return right(law, estimator, name=name, **how)
+        return right(distribution, estimator, name=name, **how)
 
-    def drawn(self, law, rng, shape):
-        return np.asarray(values[current[-1]]) if current[-1] in values else law.sample(rng, shape)
+    def drawn(self, distribution, rng, shape):
+        return np.asarray(values[current[-1]]) if current[-1] in values else distribution.sample(rng, shape)
 
     names = types.SimpleNamespace(
         sample=sample, special=scg.special, parameter=scg.parameter, ScoreFunction=scg.ScoreFunction
@@ -395,7 +395,7 @@ def test_an_index_that_takes_all_of_an_axis_leaves_the_replicates_apart():
     assert np.all(batch.gradients()[zero] == 0) and np.all(batch.gradients()[~zero] != 0)
 
 
-def test_a_baseline_does_not_look_at_the_zeros_that_other_rules_add():
+def test_a_baseline_does_not_look_at_the_zeros_that_other_estimators_add():
     def cost(theta, rng):
         a = scg.sample(
             scg.distributions.Bernoulli(logits=theta),
@@ -414,24 +414,24 @@ def test_a_baseline_does_not_look_at_the_zeros_that_other_rules_add():
 def test_nor_at_those_that_meet_a_draw_made_again(upstream, order):
     def cost(theta, rng):
         a = scg.sample(scg.distributions.Bernoulli(logits=theta), upstream(), rng=rng, name="a")
-        rule = scg.ScoreFunction(baseline=scg.LeaveOneOut())
-        b = scg.sample(scg.distributions.Bernoulli(logits=theta * a), rule, rng=rng, shape=(2,), name="b")
+        estimator = scg.ScoreFunction(baseline=scg.LeaveOneOut())
+        b = scg.sample(scg.distributions.Bernoulli(logits=theta * a), estimator, rng=rng, shape=(2,), name="b")
         return np.sum((b - 0.45) ** 2)
 
     is_right(scg.trace(cost, np.array([0.5, -0.25]), rng=np.random.default_rng(0)), order)
 
 
-@pytest.mark.parametrize("rule", [scg.REBAR, lambda: scg.RELAX(lambda phi, z: np.tanh(z), temperature=0.5)])
-def test_a_step_is_refused_where_the_cost_is_differentiated_between_the_values_of_a_draw(rule):
+@pytest.mark.parametrize("estimator", [scg.REBAR, lambda: scg.RELAX(lambda phi, z: np.tanh(z), temperature=0.5)])
+def test_a_step_is_refused_where_the_cost_is_differentiated_between_the_values_of_a_draw(estimator):
     """The derivative of the relaxed cost would lose it: a bias of a quarter here."""
 
-    def cost(theta, rng, rule):
-        b = scg.sample(scg.distributions.Bernoulli(logits=theta), rule, rng=rng, name="b")
+    def cost(theta, rng, estimator):
+        b = scg.sample(scg.distributions.Bernoulli(logits=theta), estimator, rng=rng, name="b")
         return theta * np.where(b > 0.5, 2.0, -1.0)
 
     rng = np.random.default_rng(0)
     with pytest.raises(scg.errors.EstimatorError, match="b ~ .*continuous in the draw, and <where.*only through steps"):
-        scg.grad(cost)(np.array(0.3), rng=rng, rule=rule())
+        scg.grad(cost)(np.array(0.3), rng=rng, estimator=estimator())
     free = scg.RELAX(lambda phi, z: np.tanh(z))  # which evaluates the cost at 0 and 1 alone
-    graph = scg.trace(cost, np.array(0.3), rng=rng, rule=free)
+    graph = scg.trace(cost, np.array(0.3), rng=rng, estimator=free)
     close(moments(graph, rtol=1e-7).mean, gradient(graph), 1e-6)

@@ -42,7 +42,7 @@ def test_unnamed_draws_are_called_by_their_distribution_and_names_are_unique():
         scg.trace(twice, np.array(0.1), rng=RNG(0))
 
 
-def test_binding_changes_one_rule_and_nothing_else():
+def test_binding_changes_one_estimator_and_nothing_else():
     graph = scg.trace(model, THETA, rng=RNG(0))
     bound = graph.bind(b=scg.Enumerate())
     assert bound.cost.value == graph.cost.value
@@ -145,8 +145,8 @@ def test_guards_in_a_graph():
         graph.bind(b=scg.Enumerate()).gradients()
     p = 1 / (1 + np.exp(-0.7))
     exact = p * (1 - p) * (0.49 - 2.1) + p * 1.4 + (1 - p) * 3
-    for rule in (scg.ScoreFunction(), scg.ScoreFunction(baseline=scg.Constant(1.0))):
-        g = graph.bind(b=rule).gradients(rng=RNG(1), replicates=4000)
+    for estimator in (scg.ScoreFunction(), scg.ScoreFunction(baseline=scg.Constant(1.0))):
+        g = graph.bind(b=estimator).gradients(rng=RNG(1), replicates=4000)
         assert abs(g.mean() - exact) < 6 * g.std() / np.sqrt(4000)
 
 

@@ -17,7 +17,7 @@ from scg.testing.strategies.bindings import candidates
 from tests.support.oracle import TooMany, mean
 
 STEP = 1e-3
-RULES = {
+ESTIMATORS = {
     "score": scg.ScoreFunction,
     "constant": lambda: scg.ScoreFunction(scg.Constant(0.4)),
     "leave one out": lambda: scg.ScoreFunction(scg.LeaveOneOut(), samples=2),
@@ -101,71 +101,71 @@ def test_the_laws_hold_for_gradients_by_any_estimator(graph):
 # -----------------------------------------------------------------------------------------------------
 
 
-def coin(t, rng, rule, name=None):
-    return scg.sample(dist.Bernoulli(logits=t), RULES[rule](), rng=rng, name=name)
+def coin(t, rng, estimator, name=None):
+    return scg.sample(dist.Bernoulli(logits=t), ESTIMATORS[estimator](), rng=rng, name=name)
 
 
-def one(t, rng, rule):
-    return (coin(t, rng, rule) - 0.3) ** 2 * np.exp(0.3 * t)
+def one(t, rng, estimator):
+    return (coin(t, rng, estimator) - 0.3) ** 2 * np.exp(0.3 * t)
 
 
-def chain(t, rng, rule):
-    a = coin(t, rng, rule)
+def chain(t, rng, estimator):
+    a = coin(t, rng, estimator)
     return (a - 0.3) ** 2 * t + np.sin(coin(t * (a - 0.4), rng, "score") + a)
 
 
-def penalty(loss, t, rng, rule):
-    value, g = scg.value_and_grad(loss)(t, rng, rule)
+def penalty(loss, t, rng, estimator):
+    value, g = scg.value_and_grad(loss)(t, rng, estimator)
     return value + 0.5 * g**2
 
 
-def product(loss, t, rng, rule):
-    return scg.grad(loss)(t, rng, rule) * scg.grad(loss)(1.5 * t, rng, "score")
+def product(loss, t, rng, estimator):
+    return scg.grad(loss)(t, rng, estimator) * scg.grad(loss)(1.5 * t, rng, "score")
 
 
-def weighed_by_a_draw(loss, t, rng, rule):
+def weighed_by_a_draw(loss, t, rng, estimator):
     b = coin(t, rng, "enumerated")
-    return (b - 0.4) * scg.grad(loss)(t, rng, rule) + b * t
+    return (b - 0.4) * scg.grad(loss)(t, rng, estimator) + b * t
 
 
-def adapted(loss, t, rng, rule):
+def adapted(loss, t, rng, estimator):
     """MAML with an inner step by an estimate."""
-    return loss(t - 2.0 * scg.grad(loss)(t, rng, rule), rng, "score")
+    return loss(t - 2.0 * scg.grad(loss)(t, rng, estimator), rng, "score")
 
 
-def adapted_twice(loss, t, rng, rule):
-    t = t - 0.7 * scg.grad(one)(t, rng, rule)
+def adapted_twice(loss, t, rng, estimator):
+    t = t - 0.7 * scg.grad(one)(t, rng, estimator)
     return t + scg.grad(one)(t, rng, "score")
 
 
-def augmented(loss, t, rng, rule):
+def augmented(loss, t, rng, estimator):
     """A bilevel step: the draw depends on the outer parameter alone."""
     w = scg.parameter(np.array(0.2))
-    return (w - 0.4 * scg.grad(lambda w: (w - 2 * loss(t, rng, rule)) ** 2)(w) - 1.0) ** 2
+    return (w - 0.4 * scg.grad(lambda w: (w - 2 * loss(t, rng, estimator)) ** 2)(w) - 1.0) ** 2
 
 
-def drawn_from_it(loss, t, rng, rule):
-    g = scg.grad(loss)(t, rng, rule)
+def drawn_from_it(loss, t, rng, estimator):
+    g = scg.grad(loss)(t, rng, estimator)
     return (coin(g, rng, "enumerated") - 0.3) * t + g
 
 
-def of_a_gradient(loss, t, rng, rule):
-    return scg.grad(lambda s: scg.grad(one)(s, rng, rule) ** 2)(t) + t**2
+def of_a_gradient(loss, t, rng, estimator):
+    return scg.grad(lambda s: scg.grad(one)(s, rng, estimator) ** 2)(t) + t**2
 
 
-def curvature(loss, t, rng, rule):
-    return np.sin(scg.hvp(lambda s: loss(s, rng, rule))(t, 1.3 * t)) + np.tanh(
-        scg.hessian(lambda s: loss(s, rng, rule))(t)
+def curvature(loss, t, rng, estimator):
+    return np.sin(scg.hvp(lambda s: loss(s, rng, estimator))(t, 1.3 * t)) + np.tanh(
+        scg.hessian(lambda s: loss(s, rng, estimator))(t)
     )
 
 
-def pulled_back(loss, t, rng, rule):
-    value, back = scg.vjp(lambda s: loss(s, rng, rule))(t)
+def pulled_back(loss, t, rng, estimator):
+    value, back = scg.vjp(lambda s: loss(s, rng, estimator))(t)
     return value + back(1.5) ** 2
 
 
-def surrogates(loss, t, rng, rule):
-    b = coin(t, rng, rule)
+def surrogates(loss, t, rng, estimator):
+    b = coin(t, rng, estimator)
     return scg.surrogate(3 * b) + 5 * b + scg.surrogate(b * t) ** 2
 
 
@@ -184,14 +184,14 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_mean_of_the_gradient_is_the_derivative_of_the_mean(program, rule):
+def test_the_mean_of_the_gradient_is_the_derivative_of_the_mean(program, estimator):
     t = scg.parameter(np.array(0.4))
     for loss in (one, chain):
 
         def cost(t, loss=loss):
-            return program(loss, t, np.random.default_rng(3), rule)
+            return program(loss, t, np.random.default_rng(3), estimator)
 
         try:
             right, error = slope(lambda h, cost=cost: expected(cost(scg.parameter(0.4 + h))))
@@ -201,7 +201,7 @@ def test_the_mean_of_the_gradient_is_the_derivative_of_the_mean(program, rule):
         except scg.errors.NotDifferentiable as error:  # by a formula that has no second derivative
             assert (
                 program is curvature
-                and rule in ("disarm", "measure", "muprop")
+                and estimator in ("disarm", "measure", "muprop")
                 and "use ScoreFunction(), Enumerate()" in str(error)
             )
             return
@@ -226,10 +226,10 @@ def test_an_estimate_of_a_second_derivative_is_one_whether_it_nests_or_not():
 
 
 @pytest.mark.parametrize("program", [penalty, adapted, drawn_from_it])
-@pytest.mark.parametrize("rule", ["score", "leave one out", "enumerated", "measure"])
-def test_exact_values_replicates_and_the_verdict_agree(program, rule):
-    graph = scg.trace(lambda t, rng: program(one, t, rng, rule), np.array(0.4), rng=np.random.default_rng(0))
-    right, error = slope(lambda h: expected(program(one, scg.parameter(0.4 + h), np.random.default_rng(3), rule)))
+@pytest.mark.parametrize("estimator", ["score", "leave one out", "enumerated", "measure"])
+def test_exact_values_replicates_and_the_verdict_agree(program, estimator):
+    graph = scg.trace(lambda t, rng: program(one, t, rng, estimator), np.array(0.4), rng=np.random.default_rng(0))
+    right, error = slope(lambda h: expected(program(one, scg.parameter(0.4 + h), np.random.default_rng(3), estimator)))
     np.testing.assert_allclose([scg.exact.gradient(graph), scg.exact.moments(graph).mean], right, 0, error)
     assert scg.testing.assert_unbiased(graph, rng=np.random.default_rng(0)).method == "exact"
     found = graph.gradients(rng=np.random.default_rng(1), replicates=20_000)
@@ -237,14 +237,15 @@ def test_exact_values_replicates_and_the_verdict_agree(program, rule):
 
 
 @pytest.mark.parametrize("order", [1, 2, None])
-@pytest.mark.parametrize("rule", ["score", "disarm", "enumerated"])
-def test_the_gradient_of_a_surrogate_is_the_gradient_once(rule, order):
+@pytest.mark.parametrize("estimator", ["score", "disarm", "enumerated"])
+def test_the_gradient_of_a_surrogate_is_the_gradient_once(estimator, order):
     graph = scg.trace(
-        lambda t, rng: np.mean((coin(t, rng, rule, "b") - 0.499) ** 2),
+        lambda t, rng: np.mean((coin(t, rng, estimator, "b") - 0.499) ** 2),
         np.array([0.2, -0.3]),
         rng=np.random.default_rng(0),
     )
-    again = graph.bind(b=scg.ScoreFunction()) if rule == "disarm" else graph  # which draws a partner for each gradient
+    # which draws a partner for each gradient
+    again = graph.bind(b=scg.ScoreFunction()) if estimator == "disarm" else graph
     np.testing.assert_allclose(scg.gradients(again.surrogate(order), graph.parameters), again.gradients(), rtol=1e-12)
 
 

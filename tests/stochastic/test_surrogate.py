@@ -12,7 +12,7 @@ from scg import distributions as dist
 from scg.errors import EstimatorError, NotDifferentiable
 from tests.support.oracle import first_and_second
 
-RULES = {
+ESTIMATORS = {
     "score": lambda: scg.ScoreFunction(),
     "score, constant": lambda: scg.ScoreFunction(baseline=scg.Constant(0.7)),
     "score, 2 samples": lambda: scg.ScoreFunction(samples=2),
@@ -22,8 +22,8 @@ RULES = {
 THETA = np.array([0.3, -0.5])
 
 
-def coin(theta, rng, rule, **more):
-    return scg.sample(dist.Bernoulli(logits=theta), RULES[rule](), rng=rng, **more)
+def coin(theta, rng, estimator, **more):
+    return scg.sample(dist.Bernoulli(logits=theta), ESTIMATORS[estimator](), rng=rng, **more)
 
 
 def separate(t, rng, a, b):
@@ -65,7 +65,7 @@ def layout(t, rng, a, b):
     return np.sum(np.reshape(y, (2, 2))[:, 1] * np.array([1.0, 3.0])) - np.concatenate([x, t])[1]
 
 
-@pytest.mark.parametrize("a", RULES)
+@pytest.mark.parametrize("a", ESTIMATORS)
 @pytest.mark.parametrize("model", [separate, mixing, branches, into_a_path, layout])
 def test_mean_of_first_and_second_derivative_is_exact(model, a):
     for found, exact in first_and_second(
@@ -74,7 +74,7 @@ def test_mean_of_first_and_second_derivative_is_exact(model, a):
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("b", RULES)
+@pytest.mark.parametrize("b", ESTIMATORS)
 @pytest.mark.parametrize("a", ["score", "leave-one-out", "enumerate"])
 @pytest.mark.parametrize("model", [chain, through_a_path])
 def test_draws_that_feed_draws(model, a, b):
@@ -344,7 +344,7 @@ UNBIASED = (
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("second", UNBIASED, ids=repr)
 @pytest.mark.parametrize("first", [UNBIASED[0], UNBIASED[2], UNBIASED[3]], ids=repr)
-def test_a_hessian_vector_product_takes_two_draws_by_any_rules(first, second, nested):
+def test_a_hessian_vector_product_takes_two_draws_by_any_estimators(first, second, nested):
     def cost(t, rng):
         b = scg.sample(dist.Bernoulli(logits=t[0]), first, rng=rng, name="b")
         d = scg.sample(dist.Bernoulli(logits=t[1] * b if nested else t[1]), second, rng=rng, name="d")

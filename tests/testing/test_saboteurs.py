@@ -1,5 +1,5 @@
-"""Every saboteur is caught, exactly and by replicates, at any seed; the same graph with the right rule passes: it is
-the mistake that is caught."""
+"""Every saboteur is caught, exactly and by replicates, at any seed; the same graph with the right estimator passes: it
+is the mistake that is caught."""
 
 import pickle
 from dataclasses import FrozenInstanceError
@@ -57,17 +57,17 @@ def test_it_is_rejected_against_differences(saboteur):
 
 
 @EACH
-def test_the_right_rule_passes_exactly(saboteur):
+def test_the_right_estimator_passes_exactly(saboteur):
     assert assert_unbiased(saboteur.twin(), rng=rng()).method == "exact"
 
 
 @EACH
-def test_the_right_rule_passes_by_replicates(saboteur):
+def test_the_right_estimator_passes_by_replicates(saboteur):
     assert assert_unbiased(saboteur.twin(), rng=rng(1), reference="exact", detect=0.25, power=0.999)
 
 
 @EACH
-def test_only_the_rule_is_wrong(saboteur):
+def test_only_the_estimator_is_wrong(saboteur):
     """The model is its twin's: the same expectation of the cost, and the same gradient of it."""
     wrong, right = saboteur.graph(), saboteur.twin()
     np.testing.assert_allclose(scg.exact.expectation(wrong), scg.exact.expectation(right), rtol=1e-9)
@@ -76,7 +76,7 @@ def test_only_the_rule_is_wrong(saboteur):
 
 @EACH
 def test_it_says_that_it_is_unbiased(saboteur):
-    assert saboteur.rule.unbiased
+    assert saboteur.estimator.unbiased
     assert_bias(saboteur.graph(), rng=rng())
 
 
@@ -160,31 +160,31 @@ class Held(Estimator):
     """A draw that adds nothing to a gradient."""
 
 
-def square(t, rng, rule=None):
-    z = scg.sample(dist.Bernoulli(logits=t), rule or scg.ScoreFunction(), rng=rng)
+def square(t, rng, estimator=None):
+    z = scg.sample(dist.Bernoulli(logits=t), estimator or scg.ScoreFunction(), rng=rng)
     return (z - 0.2) ** 2 * t
 
 
 @pytest.mark.parametrize(
-    "rule", [scg.ScoreFunction(), scg.Enumerate(), scg.ScoreFunction(samples=3, baseline=scg.LeaveOneOut())]
+    "estimator", [scg.ScoreFunction(), scg.Enumerate(), scg.ScoreFunction(samples=3, baseline=scg.LeaveOneOut())]
 )
-def test_the_mean_of_a_gradient_is_the_gradient_of_the_mean_to_second_order(rule):
+def test_the_mean_of_a_gradient_is_the_gradient_of_the_mean_to_second_order(estimator):
     t = np.array(0.4)
-    gradient = scg.trace(lambda t, rng: scg.grad(square)(t, rng=rng, rule=rule), t, rng=rng())
+    gradient = scg.trace(lambda t, rng: scg.grad(square)(t, rng=rng, estimator=estimator), t, rng=rng())
     assert scg.exact.expectation(gradient) == pytest.approx(scg.exact.gradient(square, t))
     assert scg.exact.gradient(gradient) == pytest.approx(scg.exact.hessian(square, t))
     assert scg.exact.moments(gradient).mean == pytest.approx(scg.exact.hessian(square, t))
     assert scg.exact.moments(gradient).variance >= 0
 
 
-def chain(t, rng, rule):
-    x = scg.sample(dist.Bernoulli(logits=t[0]), rule, rng=rng, name="x")
-    y = scg.sample(dist.Bernoulli(logits=t[1] + x), rule, rng=rng, name="y")
+def chain(t, rng, estimator):
+    x = scg.sample(dist.Bernoulli(logits=t[0]), estimator, rng=rng, name="x")
+    y = scg.sample(dist.Bernoulli(logits=t[1] + x), estimator, rng=rng, name="y")
     return (x - 0.2) ** 2 * t[1] + x * y + 2 * y
 
 
 @pytest.mark.parametrize(
-    "rule",
+    "estimator",
     [
         scg.ScoreFunction(),
         scg.ScoreFunction(baseline=scg.Constant(0.5)),
@@ -195,18 +195,18 @@ def chain(t, rng, rule):
     ],
     ids=repr,
 )
-def test_second_derivatives_are_tested_by_giving_the_gradient_as_the_cost(rule):
+def test_second_derivatives_are_tested_by_giving_the_gradient_as_the_cost(estimator):
     v, theta = np.array([1.0, -0.5]), np.array([0.4, -0.6])
-    product = lambda t, rng: np.sum(scg.grad(chain)(t, rng=rng, rule=rule) * v)
+    product = lambda t, rng: np.sum(scg.grad(chain)(t, rng=rng, estimator=estimator) * v)
     verdict = assert_unbiased(product, theta, rng=rng())
     assert verdict.method == "exact"
     np.testing.assert_allclose(
-        verdict.reference, scg.exact.hessian(chain, theta, rng=rng(), rule=scg.ScoreFunction()) @ v, rtol=1e-9
+        verdict.reference, scg.exact.hessian(chain, theta, rng=rng(), estimator=scg.ScoreFunction()) @ v, rtol=1e-9
     )
     for reference in ("exact", "differences"):
         assert_unbiased(product, theta, rng=rng(1), reference=reference, detect=0.5, power=0.99)
-    wrong = lambda t, rng: np.sum(scg.grad(chain)(t, rng=rng, rule=scores.FirstOrderOnly()) * v)
-    assert judge(chain, theta, rng=rng(), rule=scores.FirstOrderOnly()).status == "unbiased"
+    wrong = lambda t, rng: np.sum(scg.grad(chain)(t, rng=rng, estimator=scores.FirstOrderOnly()) * v)
+    assert judge(chain, theta, rng=rng(), estimator=scores.FirstOrderOnly()).status == "unbiased"
     for reference in ("auto", "exact", "differences"):
         assert judge(wrong, theta, rng=rng(1), reference=reference).status == "biased"
 
@@ -234,9 +234,9 @@ def test_what_is_stopped_has_a_value_still():
     assert judge(stopped, t, rng=rng()).status == "biased"
 
 
-@pytest.mark.parametrize("rule", [Held(), scg.Reparameterized()])
-def test_the_ends_of_a_support_move(rule):
-    cost = lambda t, rng: np.exp(scg.sample(dist.Uniform(t[0], t[1]), rule, rng=rng)) * t[1]
+@pytest.mark.parametrize("estimator", [Held(), scg.Reparameterized()])
+def test_the_ends_of_a_support_move(estimator):
+    cost = lambda t, rng: np.exp(scg.sample(dist.Uniform(t[0], t[1]), estimator, rng=rng)) * t[1]
     a, b = t = np.array([-0.5, 1.2])
     value = (np.exp(b) - np.exp(a)) / (b - a)
     np.testing.assert_allclose(
@@ -265,10 +265,10 @@ def test_a_constant_in_the_cost_hides_no_bias(offset):
 
     graph = scg.trace(cost, np.array(0.3), rng=np.random.default_rng(0))
     assert scg.testing.judge(graph, rng=np.random.default_rng(0)).status == "biased"
-    for rule in (
+    for estimator in (
         scg.ScoreFunction(),
         scg.DisARM(),
         scg.Enumerate(),
         scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
     ):
-        assert scg.testing.judge(graph.bind(b=rule), rng=np.random.default_rng(0)).status == "unbiased"
+        assert scg.testing.judge(graph.bind(b=estimator), rng=np.random.default_rng(0)).status == "unbiased"

@@ -59,13 +59,13 @@ class OverN(scg.Baseline):
         return np.mean(f, axis=0, keepdims=True)
 
 
-def coins(t, rng, rule=None):
-    b = scg.sample(dist.Bernoulli(logits=t), rule or scg.ScoreFunction(), rng=rng, name="z")
+def coins(t, rng, estimator=None):
+    b = scg.sample(dist.Bernoulli(logits=t), estimator or scg.ScoreFunction(), rng=rng, name="z")
     return np.mean((b - 0.2) ** 2 * np.arange(1.0, 1 + b.size)) + b[0] * t[1]
 
 
-def normals(t, rng, rule=None):
-    z = scg.sample(dist.Normal(t, 1.0), rule or scg.ScoreFunction(), rng=rng, name="z")
+def normals(t, rng, estimator=None):
+    z = scg.sample(dist.Normal(t, 1.0), estimator or scg.ScoreFunction(), rng=rng, name="z")
     return np.sum((z + 1) ** 2)
 
 
@@ -84,8 +84,8 @@ WRONG = [Times(-1), Times(0), Times(2), scg.ScoreFunction(samples=3, baseline=Ov
 QUICK = {"detect": 0.5, "power": 0.99}
 
 
-def graph_of(cost, rule, theta=THETA):
-    return scg.trace(cost, theta, rng=np.random.default_rng(0), rule=rule)
+def graph_of(cost, estimator, theta=THETA):
+    return scg.trace(cost, theta, rng=np.random.default_rng(0), estimator=estimator)
 
 
 # the confidence sequences
@@ -314,17 +314,17 @@ def test_a_draw_that_is_not_finite_is_inconclusive():
 # graphs
 
 
-@pytest.mark.parametrize("cost, rule", CORRECT)
-def test_correct_estimators_are_unbiased_exactly(cost, rule):
-    verdict = assert_unbiased(graph_of(cost, rule), rng=np.random.default_rng(0))
+@pytest.mark.parametrize("cost, estimator", CORRECT)
+def test_correct_estimators_are_unbiased_exactly(cost, estimator):
+    verdict = assert_unbiased(graph_of(cost, estimator), rng=np.random.default_rng(0))
     assert verdict.method == "exact" and verdict.draws == 0 and verdict
     assert repr(verdict).startswith("<Verdict unbiased, exact: bias ") and len(repr(verdict)) < 200
 
 
-@pytest.mark.parametrize("cost, rule", CORRECT)
-def test_correct_estimators_are_never_rejected(cost, rule):
+@pytest.mark.parametrize("cost, estimator", CORRECT)
+def test_correct_estimators_are_never_rejected(cost, estimator):
     """200 seeds each, by replicates."""
-    graph = graph_of(cost, rule)
+    graph = graph_of(cost, estimator)
     truth = scg.exact.gradient(graph)
     assert {judge(graph, rng=np.random.default_rng(seed), reference=truth, **QUICK).status for seed in range(200)} == {
         "unbiased"
@@ -332,17 +332,17 @@ def test_correct_estimators_are_never_rejected(cost, rule):
 
 
 @pytest.mark.parametrize("reference", ["auto", "exact", "differences"])
-@pytest.mark.parametrize("rule", WRONG)
+@pytest.mark.parametrize("estimator", WRONG)
 @pytest.mark.parametrize("cost", [coins, normals])
-def test_saboteurs_are_caught(cost, rule, reference):
-    graph = graph_of(cost, rule)
+def test_saboteurs_are_caught(cost, estimator, reference):
+    graph = graph_of(cost, estimator)
     for seed in range(1 if reference == "auto" else 5):
         assert judge(graph, rng=np.random.default_rng(seed), reference=reference, detect=0.2).status == "biased"
 
 
-@pytest.mark.parametrize("cost, rule", CORRECT)
-def test_correct_estimators_agree_with_differences(cost, rule):
-    graph = graph_of(cost, rule)
+@pytest.mark.parametrize("cost, estimator", CORRECT)
+def test_correct_estimators_agree_with_differences(cost, estimator):
+    graph = graph_of(cost, estimator)
     for seed in range(3):
         verdict = judge(graph, rng=np.random.default_rng(seed), reference="differences", **QUICK)
         assert verdict.status == "unbiased" and "differences" in verdict.method
@@ -351,8 +351,8 @@ def test_correct_estimators_agree_with_differences(cost, rule):
 
 def test_differences_along_random_directions_where_there_are_many_coordinates():
     theta = np.linspace(-1, 1, 40)
-    for rule, status in ((scg.Reparameterized(), "unbiased"), (Times(2), "biased")):
-        graph = scg.trace(lambda t, rng: normals(t, rng, rule), theta, rng=np.random.default_rng(0))
+    for estimator, status in ((scg.Reparameterized(), "unbiased"), (Times(2), "biased")):
+        graph = scg.trace(lambda t, rng: normals(t, rng, estimator), theta, rng=np.random.default_rng(0))
         verdict = judge(graph, rng=np.random.default_rng(1), reference="differences", **QUICK)
         assert verdict.status == status and verdict.worst.startswith("random direction")
 
@@ -367,10 +367,10 @@ def test_differences_along_random_directions_where_there_are_many_coordinates():
     ],
 )
 def test_differences_keep_to_the_domain(distribution, theta, truth):
-    rule = scg.Reparameterized if theta == 0.02 else scg.ScoreFunction
+    estimator = scg.Reparameterized if theta == 0.02 else scg.ScoreFunction
 
     def cost(t, rng):
-        z = scg.sample(distribution(t), rule(), rng=rng)
+        z = scg.sample(distribution(t), estimator(), rng=rng)
         return np.sum(z * z + z) + t
 
     verdict = assert_unbiased(cost, np.array(theta), rng=np.random.default_rng(0), reference="differences", **QUICK)
@@ -382,14 +382,14 @@ def test_differences_are_judged_by_the_scale_of_the_gradient():
     """With common draws a pathwise gradient and its difference hardly differ: what a small coordinate is held against
     is how much the gradient varies."""
 
-    def cost(t, rng, rule):
-        z = scg.sample(dist.Normal(t, 1.0), rule, rng=rng)
+    def cost(t, rng, estimator):
+        z = scg.sample(dist.Normal(t, 1.0), estimator, rng=rng)
         # of gradient 3 t^2 + 0.1 t', where the first difference is off by h^2
         return np.sum(z**3 - 3 * z + 0.1 * np.prod(z))
 
     given = {"rng": np.random.default_rng(0), "reference": "differences", "max_replicates": 2**17, **QUICK}
-    right = judge(cost, np.array([0.0, 0.01]), rule=scg.Reparameterized(), **given)
-    wrong = judge(cost, np.array([1.0, 0.5]), rule=Times(3.0), **given)
+    right = judge(cost, np.array([0.0, 0.01]), estimator=scg.Reparameterized(), **given)
+    wrong = judge(cost, np.array([1.0, 0.5]), estimator=Times(3.0), **given)
     assert right.status == "unbiased"
     assert wrong.status == "biased"
     assert np.isfinite(right.worst_reference) and "nan" not in str(right)
@@ -415,10 +415,12 @@ def test_a_minibatch_is_not_enumerated():
 
 
 def test_a_relaxation_is_held_against_what_it_relaxes():
-    rule = scg.GumbelSoftmax(0.7)
+    estimator = scg.GumbelSoftmax(0.7)
     for reference in ("exact", "differences"):
         assert (
-            judge(coins, THETA, rng=np.random.default_rng(0), rule=rule, reference=reference, detect=0.1).status
+            judge(
+                coins, THETA, rng=np.random.default_rng(0), estimator=estimator, reference=reference, detect=0.1
+            ).status
             == "biased"
         )
 
@@ -499,7 +501,7 @@ def test_single_precision():
         normals,
         THETA.astype(np.float32),
         rng=np.random.default_rng(0),
-        rule=scg.Reparameterized(),
+        estimator=scg.Reparameterized(),
         reference="exact",
         **QUICK,
     )
@@ -582,9 +584,9 @@ def test_arguments_are_for_functions():
 # declared bias
 
 
-@pytest.mark.parametrize("rule", [Times(2), scg.StraightThrough(), scg.GumbelSoftmax(1.0)])
-def test_bias_variance_and_mean_squared_error(rule):
-    graph = graph_of(coins, rule)
+@pytest.mark.parametrize("estimator", [Times(2), scg.StraightThrough(), scg.GumbelSoftmax(1.0)])
+def test_bias_variance_and_mean_squared_error(estimator):
+    graph = graph_of(coins, estimator)
     truth, (mean, variance) = scg.exact.gradient(graph), scg.exact.moments(graph)
     expected = (mean - truth) ** 2, variance, variance + (mean - truth) ** 2
     for reference in ("auto", truth, "differences"):
@@ -793,13 +795,13 @@ def test_coupled_draws_are_near_and_have_the_distribution(distribution, one, oth
 
 
 def test_a_mixture_of_vectors_falls_back_on_differences():
-    def cost(p, rng, rule):
+    def cost(p, rng, estimator):
         distribution = dist.Mixture(
             dist.MultivariateNormal(np.reshape(p[:4], (2, 2)), scale_tril=np.eye(2)), logits=p[4:]
         )
-        z = scg.sample(distribution, rule, rng=rng)
+        z = scg.sample(distribution, estimator, rng=rng)
         return z[0] * z[1]
 
     p = np.array([1.0, -0.5, 0.3, 2.0, 0.1, 0.4])
-    assert judge(cost, p, rng=np.random.default_rng(0), rule=scg.ScoreFunction(), **QUICK).status == "unbiased"
-    assert judge(cost, p, rng=np.random.default_rng(0), rule=Times(2), **QUICK).status == "biased"
+    assert judge(cost, p, rng=np.random.default_rng(0), estimator=scg.ScoreFunction(), **QUICK).status == "unbiased"
+    assert judge(cost, p, rng=np.random.default_rng(0), estimator=Times(2), **QUICK).status == "biased"

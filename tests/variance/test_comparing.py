@@ -97,7 +97,7 @@ def test_largest_draws_and_effective_number_of_any_partition():
 
 
 @pytest.mark.parametrize("index", [1.0, 1.5, 3.0])
-def test_the_tail_index_of_a_power_law(index):
+def test_the_tail_index_of_a_power_distribution(index):
     found = Squares.of(rng().pareto(index, (80_000, 50)) + 1).tail
     assert abs(np.mean(found) / index - 1) < 5 / math.sqrt(400 * 50)  # the standard error is index / sqrt(k), k = 400
 
@@ -156,14 +156,14 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize("model, rule, count", COUNTS)
-def test_evaluations_are_those_that_the_estimators_say(model, rule, count):
+@pytest.mark.parametrize("model, estimator, count", COUNTS)
+def test_evaluations_are_those_that_the_estimators_say(model, estimator, count):
     graph = scg.trace(model, UNIT if model is bowl else np.zeros(4), rng=rng())
     node = next(iter(graph.stochastic))
-    assert evaluations(graph.bind({node: rule()})) == count
+    assert evaluations(graph.bind({node: estimator()})) == count
 
 
-def test_a_rule_from_outside_is_counted_too():
+def test_an_estimator_from_outside_is_counted_too():
     class Thrice(Estimator):
         def expand(self, down):
             p = down.distribution.p

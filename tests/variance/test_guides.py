@@ -1,4 +1,4 @@
-"""Where a variance comes from, which rules are best, and lines along a parameter: against closed forms and
+"""Where a variance comes from, which estimators are best, and lines along a parameter: against closed forms and
 enumeration."""
 
 import csv
@@ -169,17 +169,17 @@ def test_an_attribution_prints_the_largest_first_and_writes(tmp_path):
 # search
 
 
-def test_the_best_rule_is_found_and_bound():
+def test_the_best_estimator_is_found_and_bound():
     graph = scg.trace(three, np.full(3, -0.8), rng=rng(0))
-    rules = [scg.ScoreFunction(), LOO(), scg.ARM(), scg.DisARM(), scg.GumbelSoftmax(0.5)]
-    found = variance.search(graph, {"b": rules[:-1]}, rng=rng(1), replicates=1000, work="evaluations")
-    assert found.binding == {"b": rules[3]} and list(found.report)[0] == "as declared" and len(found.report) == 5
+    estimators = [scg.ScoreFunction(), LOO(), scg.ARM(), scg.DisARM(), scg.GumbelSoftmax(0.5)]
+    found = variance.search(graph, {"b": estimators[:-1]}, rng=rng(1), replicates=1000, work="evaluations")
+    assert found.binding == {"b": estimators[3]} and list(found.report)[0] == "as declared" and len(found.report) == 5
     assert str(found) == f"best of what was tried: b: DisARM()\n\n{found.report}"
-    assert found.graph.stochastic["b"].statics["site"].estimator is rules[3]
-    again = variance.search(graph, {"b": rules[:-1]}, rng=rng(1), replicates=1000, work="evaluations")
+    assert found.graph.stochastic["b"].statics["site"].estimator is estimators[3]
+    again = variance.search(graph, {"b": estimators[:-1]}, rng=rng(1), replicates=1000, work="evaluations")
     with ThreadPoolExecutor(2) as executor:
         there = variance.search(
-            graph, {"b": rules[:-1]}, rng=rng(1), replicates=1000, work="evaluations", executor=executor
+            graph, {"b": estimators[:-1]}, rng=rng(1), replicates=1000, work="evaluations", executor=executor
         )
     assert (
         [e.variance for e in found.report.entries]
@@ -188,15 +188,15 @@ def test_the_best_rule_is_found_and_bound():
     )
 
 
-def test_all_valid_rules_compete_where_none_are_named():
+def test_all_valid_estimators_compete_where_none_are_named():
     found = variance.search(two, args=(T,), rng=rng(1), replicates=500, work="evaluations", budget=0)
     totals = [row.total for row in found.report.rows.values()]
     best = found.report[halving._label(found.binding)].total
     assert best.high * best.evaluations == min(e.high * e.evaluations for e in totals) < totals[0].work_evaluations / 5
-    assert all(rule.unbiased for rule in found.binding.values())
+    assert all(estimator.unbiased for estimator in found.binding.values())
     choices = {
-        name: {type(rule).__name__ for rule in rules}
-        for name, rules in halving._valid(scg.trace(two, T, rng=rng(0))).items()
+        name: {type(estimator).__name__ for estimator in estimators}
+        for name, estimators in halving._valid(scg.trace(two, T, rng=rng(0))).items()
     }
     assert {"ARM", "DisARM", "REBAR", "Enumerate"} <= choices["a"] and {
         "ScoreFunction",
@@ -209,11 +209,16 @@ def test_all_valid_rules_compete_where_none_are_named():
 
 def test_many_assignments_are_decided_node_by_node(monkeypatch):
     monkeypatch.setattr(halving, "JOINT", 20)
-    rules = [scg.ScoreFunction(), LOO(), scg.DisARM()]
+    estimators = [scg.ScoreFunction(), LOO(), scg.DisARM()]
     found = variance.search(
-        three, dict.fromkeys("abc", rules), args=(np.full(3, -0.8),), rng=rng(0), replicates=300, work="evaluations"
+        three,
+        dict.fromkeys("abc", estimators),
+        args=(np.full(3, -0.8),),
+        rng=rng(0),
+        replicates=300,
+        work="evaluations",
     )
-    assert found.binding == dict.fromkeys("abc", rules[2])
+    assert found.binding == dict.fromkeys("abc", estimators[2])
     assert max(len(label.split(",")) for label in found.report) >= 3
 
 
@@ -235,7 +240,7 @@ def test_candidates_that_are_not_valid_are_named(candidates, words):
 def test_what_else_a_search_refuses():
     with pytest.raises(ValueError, match="work must be"):
         variance.search(three, args=(np.zeros(3),), rng=rng(0), work="time")
-    with pytest.raises(ValueError, match="no rule to choose"):
+    with pytest.raises(ValueError, match="no estimator to choose"):
         variance.search(
             lambda t, rng: np.sum(t * scg.sample(dist.Normal(0.0, 1.0), scg.Reparameterized(), rng=rng)),
             args=(np.ones(2),),
@@ -251,7 +256,7 @@ def coin(t, rng):
     return np.sum((b - 0.45) ** 2)
 
 
-def test_a_line_along_a_parameter_of_a_rule():
+def test_a_line_along_a_parameter_of_an_estimator():
     graph = scg.trace(coin, np.array([0.4, 0.1]), rng=rng(0))
     told = []
     swept = variance.sweep(

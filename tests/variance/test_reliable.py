@@ -106,7 +106,7 @@ def entries(cost, theta, n, seeds):
 
 @pytest.mark.parametrize("n", [1000, 5000])
 def test_rows_of_a_comparison_are_marked_like_that(n):
-    z = lambda rule: lambda t, rng: scg.sample(dist.Normal(t, 1.0), rule(), rng=rng, name="z") ** 2
+    z = lambda estimator: lambda t, rng: scg.sample(dist.Normal(t, 1.0), estimator(), rng=rng, name="z") ** 2
     trusted, missed = entries(z(scg.Reparameterized), np.array(0.5), n, 100)
     assert trusted >= 85 and missed <= most_missed(trusted, 100)
     trusted, missed = entries(z(scg.ScoreFunction), np.array(0.5), n, 100)

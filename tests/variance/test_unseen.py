@@ -100,9 +100,11 @@ def test_a_branch_that_was_not_met_may_vary():
     assert not compare(branch, {"r": {}}, np.zeros(1), budget=0)["r"].total.reliable
 
 
-def test_a_search_keeps_rules_that_have_no_variance():
-    rules = [scg.ScoreFunction(), scg.ARM(), LOO(2), LOO(3), scg.DisARM(), scg.REBAR(), scg.MeasureValued()]
-    found = variance.search(coins, {"b": rules}, args=(np.zeros(2),), rng=rng(), work="evaluations", replicates=512)
+def test_a_search_keeps_estimators_that_have_no_variance():
+    estimators = [scg.ScoreFunction(), scg.ARM(), LOO(2), LOO(3), scg.DisARM(), scg.REBAR(), scg.MeasureValued()]
+    found = variance.search(
+        coins, {"b": estimators}, args=(np.zeros(2),), rng=rng(), work="evaluations", replicates=512
+    )
     assert isinstance(found.binding["b"], scg.DisARM)
 
 

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scg import estimators as rules
+from scg import estimators
 from scg.core.operands import frozen
 from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
 from scg.estimators import ScoreFunction
@@ -32,38 +32,39 @@ class Saboteur:
                 scg.testing.assert_unbiased(saboteur.graph(), rng=rng)
 
     ``mistake``  what is wrong, in a sentence; ``source``, where it is known from
-    ``cost``     the program, a function of (theta, rng), with the wrong ``rule``; ``graph()`` is its graph at ``theta``
-    ``twin()``   the same graph with the rule that is ``right``: it must pass where the saboteur fails
+    ``cost``     the program, a function of (theta, rng), with the wrong ``estimator``; ``graph()`` is its graph at
+                 ``theta``
+    ``twin()``   the same graph with the estimator that is ``right``: it must pass where the saboteur fails
     """
 
     name: str
     mistake: str
     program: Callable[[Any, Any, Estimator], Any]
     theta: np.ndarray
-    rule: Estimator
+    estimator: Estimator
     right: Estimator
     source: str = ""
 
     def cost(self, theta: Any, rng: np.random.Generator) -> Any:
-        """The cost, drawn with the wrong rule."""
-        return self.program(theta, rng, self.rule)
+        """The cost, drawn with the wrong estimator."""
+        return self.program(theta, rng, self.estimator)
 
     def graph(self) -> Graph:
-        """The graph with the wrong rule."""
-        return self._traced(self.rule)
+        """The graph with the wrong estimator."""
+        return self._traced(self.estimator)
 
     def twin(self) -> Graph:
         """The graph with the right one."""
         return self._traced(self.right)
 
-    def _traced(self, rule: Estimator) -> Graph:
-        return trace(self.program, self.theta.copy(), rng=np.random.default_rng(0), rule=rule)
+    def _traced(self, estimator: Estimator) -> Graph:
+        return trace(self.program, self.theta.copy(), rng=np.random.default_rng(0), estimator=estimator)
 
     def __str__(self) -> str:
         cost = (self.program.__doc__ or self.program.__name__).rstrip(".")
         rows = [
             ("known from", self.source),
-            ("the rule", self.rule),
+            ("the estimator", self.estimator),
             ("right is", self.right),
             ("cost", cost),
             ("at", self.theta.tolist()),
@@ -86,8 +87,8 @@ def saboteurs() -> tuple[Saboteur, ...]:
 
 
 def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
-    """Name, program, parameters, the wrong rule, the right one, the mistake, its source."""
-    plain, every = ScoreFunction(), rules.Enumerate()
+    """Name, program, parameters, the wrong estimator, the right one, the mistake, its source."""
+    plain, every = ScoreFunction(), estimators.Enumerate()
     several = partial(ScoreFunction, samples=3)
     return [
         (
@@ -132,7 +133,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             ScoreFunction(baseline=scores.OwnDraw()),
-            ScoreFunction(baseline=rules.Constant(0.5)),
+            ScoreFunction(baseline=estimators.Constant(0.5)),
             "the baseline is predicted from the draw that it stands against",
             "",
         ),
@@ -141,7 +142,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             several(baseline=scores.OverN()),
-            several(baseline=rules.LeaveOneOut()),
+            several(baseline=estimators.LeaveOneOut()),
             "the baseline is the mean of all n costs, which is the leave-one-out estimate divided by n in"
             " place of n - 1",
             "found in published implementations",
@@ -151,7 +152,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             ScoreFunction(baseline=scores.Folded(0.8)),
-            ScoreFunction(baseline=rules.MovingAverage(0.8)),
+            ScoreFunction(baseline=estimators.MovingAverage(0.8)),
             "the moving average takes in the current cost before it is used, which shrinks the gradient by the decay",
             "found in published implementations",
         ),
@@ -160,7 +161,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             several(baseline=scores.FittedHere()),
-            several(baseline=rules.Optimal()),
+            several(baseline=estimators.Optimal()),
             "the coefficient that minimizes the variance is estimated from the draws that it is applied to",
             "",
         ),
@@ -169,7 +170,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             scores.Standardized(3),
-            several(baseline=rules.LeaveOneOut()),
+            several(baseline=estimators.LeaveOneOut()),
             "costs are divided by their standard deviation over the draws as well as centred",
             "group-normalized advantages",
         ),
@@ -232,7 +233,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _wave,
             1.0,
             scores.OnThePath(along=False),
-            rules.Reparameterized(),
+            estimators.Reparameterized(),
             "the draw moves with its parameters and its score is counted as well: the gradient twice",
             "",
         ),
@@ -241,7 +242,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _scale,
             1.5,
             scores.OnThePath(along=True),
-            rules.Reparameterized(),
+            estimators.Reparameterized(),
             "log p of a moving draw is differentiated through the draw too, and added to the pathwise"
             " gradient: 1.5 for 3",
             "",
@@ -251,7 +252,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _interval,
             [-1.0, 2.0],
             scores.FixedEnds(),
-            rules.Reparameterized(),
+            estimators.Reparameterized(),
             "the score function of a uniform distribution misses what its ends contribute: (1/3, -1/3) for (0, 1)",
             "",
         ),
@@ -297,7 +298,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _faces,
             _THREE,
             away.AsWithReplacement(2),
-            rules.UnorderedSet(2),
+            estimators.UnorderedSet(2),
             "distinct values are averaged as if they had been drawn independently, though likely ones come"
             " too rarely then",
             "Kool et al., 2020",
@@ -325,7 +326,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _wide,
             0.5,
             away.UnscaledMeasure(),
-            rules.MeasureValued(),
+            estimators.MeasureValued(),
             "the constant of the decomposition lacks 1/scale",
             "",
         ),
@@ -334,7 +335,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             away.Uncorrected(),
-            rules.MuProp(),
+            estimators.MuProp(),
             "MuProp's linear part is taken away from the cost and its mean is not put back",
             "Gu et al., 2016",
         ),
@@ -343,7 +344,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             away.Antithetic(factor=1.0),
-            rules.DisARM(),
+            estimators.DisARM(),
             "both members of a DisARM pair are counted as a whole",
             "",
         ),
@@ -352,7 +353,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             away.Antithetic(absolute=False),
-            rules.DisARM(),
+            estimators.DisARM(),
             "DisARM's sigma(|l|) without the absolute value: right for positive logits only",
             "",
         ),
@@ -361,7 +362,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coin,
             0.0,
             away.Controlled("noise", temperature=1.0),
-            rules.REBAR(temperature=1.0),
+            estimators.REBAR(temperature=1.0),
             "REBAR's draw of z given b is made by log p + log1p(p) where logit p = log p - log1p(-p)"
             " belongs: 0.055 for 0.025",
             "found in published implementations",
@@ -371,7 +372,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             away.Controlled("detached"),
-            rules.REBAR(),
+            estimators.REBAR(),
             "REBAR's relaxed costs are taken away and their derivatives are not put back",
             "",
         ),
@@ -380,7 +381,7 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
             _coins,
             _TWO,
             away.Controlled("one"),
-            rules.REBAR(),
+            estimators.REBAR(),
             "the relaxed draw serves as the one given the discrete draw too, as if it had no part in the score",
             "",
         ),
@@ -413,26 +414,26 @@ def _square(x: Any) -> Any:
     return (x - 0.2) ** 2
 
 
-def _coins(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _coins(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """Separate costs of a few coins."""
-    b = sample(Bernoulli(logits=t), rule, rng=rng, name="z")
+    b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
     return np.mean((b + 0.5) ** 2 * np.arange(1.0, 1 + t.size) + 0.3 * t * b)
 
 
-def _coin(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _coin(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """One coin, near to where costs are equal."""
-    return (sample(Bernoulli(logits=t), rule, rng=rng, name="z") - 0.45) ** 2
+    return (sample(Bernoulli(logits=t), estimator, rng=rng, name="z") - 0.45) ** 2
 
 
-def _pair(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _pair(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """The product of two coins."""
-    b = sample(Bernoulli(logits=t), rule, rng=rng, name="z")
+    b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
     return (b[0] - 0.2) * (b[1] + 1)
 
 
-def _nested(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _nested(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """A coin whose outcome sets the odds of the next."""
-    x = sample(Bernoulli(logits=t[0]), rule, rng=rng, name="z")
+    x = sample(Bernoulli(logits=t[0]), estimator, rng=rng, name="z")
     y = sample(Bernoulli(logits=t[1] + 2 * x), ScoreFunction(), rng=rng, name="y")
     return _square(x) + 2 * y
 
@@ -441,42 +442,42 @@ def _squared_loc(distribution: Any) -> Any:
     return distribution.loc**2
 
 
-def _upstream(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _upstream(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """A cost of the place, and then one of where a draw around it falls."""
-    return t**2 + _square(sample(Normal(t, 1.0), rule, rng=rng, name="z"))
+    return t**2 + _square(sample(Normal(t, 1.0), estimator, rng=rng, name="z"))
 
 
-def _faces(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _faces(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """The price of one of three faces."""
-    z = sample(OneHotCategorical(logits=t), rule, rng=rng, name="z")
+    z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
     return np.sum(z * np.array([1.0, 3.0, 0.5]))
 
 
-def _scale(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _scale(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """E[z^2] = t^2."""
-    return sample(Normal(0.0, t), rule, rng=rng, name="z") ** 2
+    return sample(Normal(0.0, t), estimator, rng=rng, name="z") ** 2
 
 
-def _wave(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _wave(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """E[cos z] = exp(-t^2 / 2)."""
-    return np.cos(sample(Normal(0.0, t), rule, rng=rng, name="z"))
+    return np.cos(sample(Normal(0.0, t), estimator, rng=rng, name="z"))
 
 
-def _wide(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _wide(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """E[(z + 1)^2] under N(t, 1.5)."""
-    return (sample(Normal(t, 1.5), rule, rng=rng, name="z") + 1) ** 2
+    return (sample(Normal(t, 1.5), estimator, rng=rng, name="z") + 1) ** 2
 
 
-def _interval(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _interval(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """E[z^2] between t[0] and t[1]."""
-    return sample(Uniform(t[0], t[1]), rule, rng=rng, name="z") ** 2
+    return sample(Uniform(t[0], t[1]), estimator, rng=rng, name="z") ** 2
 
 
-def _curvature(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _curvature(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """The derivative of a cost, so that its own derivative is the second one."""
 
     def cost(t: Any, rng: np.random.Generator) -> Any:
-        return _square(sample(Bernoulli(logits=t), rule, rng=rng, name="z")) * t
+        return _square(sample(Bernoulli(logits=t), estimator, rng=rng, name="z")) * t
 
     return grad(cost)(t, rng=rng)
 
@@ -485,8 +486,8 @@ def _log_p(z: Any) -> Any:
     return Normal(0.0, 1.0).log_prob(z)
 
 
-def _bound(t: Any, rng: np.random.Generator, rule: Estimator) -> Any:
+def _bound(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
     """Two draws' bound on log p = 0, with a guide beside the mark."""
     guide = Normal(t, 1.2)
-    z = sample(guide, rule, rng=rng, shape=(2,), name="z")
+    z = sample(guide, estimator, rng=rng, shape=(2,), name="z")
     return logsumexp(_log_p(z) - guide.log_prob(z), axis=0)

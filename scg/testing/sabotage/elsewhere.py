@@ -1,5 +1,5 @@
-"""Wrong rules of the other kinds: relaxed draws, sums over values, proposals, measures, antithetic partners, control
-variates."""
+"""Wrong estimators of the other kinds: relaxed draws, sums over values, proposals, measures, antithetic partners,
+control variates."""
 
 import math
 from collections.abc import Callable

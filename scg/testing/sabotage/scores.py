@@ -1,5 +1,5 @@
-"""Wrong score functions and baselines. The right rule is d/dt E[f(z)] = E[(F - b) d/dt log p(z; t)], b independent of
-z."""
+"""Wrong score functions and baselines. Right is d/dt E[f(z)] = E[(F - b) d/dt log p(z; t)], b independent
+of z."""
 
 from collections.abc import Callable
 from typing import Any, final
