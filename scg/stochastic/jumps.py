@@ -10,7 +10,6 @@ looks at are moved to where it changes, and what is made of it, element by eleme
 rectifiers, Huber losses and sorted values pass, x > t does not.
 """
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -20,18 +19,15 @@ from scg.core.axes import elementwise, reduction
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
-from scg.errors import EstimatorError, GuardError, ScgError, here
+from scg.errors import EstimatorError, GuardError, here
 from scg.primitives import layout
+from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.sides import sides
 from scg.stochastic.sites import draw, is_stochastic, noise, path
 
-_ELEMENTS = 16  # of a step, spread over it, that are moved
 _TRIES = 8  # nodes that may be moved in turn
 _RUNS = 256  # runs that tell whether draws ever take a step
-_PARTS, _SETTLED = 33, 14  # a bracket is cut into so many, so often: down to neighbouring numbers
-_STEEP = 1e4  # a slope: what changes less across a gap is rounding
 _LINES, _POINTS = 4, 65  # along which the cost itself is looked at, before it is refused
-_ROOM = 8.0  # times the size of what a step looks at, and it is moved no further
 
 
 def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = ()) -> None:
@@ -100,13 +96,9 @@ def _looks_at(node: Node, moving: dict[int, int]) -> int:
     """What moves the numbers that a step looks at; truths and integers were steps before."""
     found = 0
     for o in node.operands:
-        if type(o) is Node and _is_real(o):
+        if type(o) is Node and is_real(o):
             found |= moving.get(o.id, 0)
     return found
-
-
-def _is_real(node: Node) -> bool:
-    return type(node.raw) is not tuple and node.dtype.kind in "fc"
 
 
 def _guards(order: list[Node]) -> dict[int, Any]:
@@ -151,16 +143,21 @@ def _met(node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], e
         return False
     made, edges = _made_of(node, consumers, ends)
     sources = _sources(node, moving)
-    mover = _Mover(node, made, edges)
+    crossing = Crossing(node, made, edges)
     if len(node.operands) == 2 and any(
-        mover.meets(o, node.operands[1 - k]) for k, o in enumerate(node.operands) if type(o) is Node and _is_real(o)
+        crossing.meets(o, node.operands[1 - k]) for k, o in enumerate(node.operands) if type(o) is Node and is_real(o)
     ):
         return None
     drawn = [n for n in sources if is_stochastic(n) and not n.statics["site"].event_ndim]
-    found = [mover.across(n) for n in (drawn or sources)[:_TRIES]]
-    if not any(found) or not drawn and False in found:  # not taken, or of what moves all that is made of it, continuous
-        return None
-    return bool(drawn)
+    if drawn:
+        return True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None
+    taken = None
+    for n in sources[:_TRIES]:
+        jumps = crossing.jumps(n)
+        if jumps is False:  # what moves all that is made of the step shows it continuous
+            return None
+        taken = False if jumps else taken
+    return taken
 
 
 def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> bool:
@@ -203,7 +200,7 @@ def _made_of(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> tu
 
 
 def _sources(node: Node, moving: dict[int, int]) -> list[Node]:
-    """What a step looks at, and what that is made of element by element, latest first; as far as chance and parameters
+    """What a step looks at, and what that is made of element by element, oldest first; as far as chance and parameters
     move it."""
     found: dict[int, Node] = {}
     stack = [node]
@@ -213,155 +210,13 @@ def _sources(node: Node, moving: dict[int, int]) -> list[Node]:
                 type(o) is Node
                 and o.id not in found
                 and moving.get(o.id, 0) & _CHANCE
-                and _is_real(o)
+                and is_real(o)
                 and o.dtype.kind == "f"
             ):
                 found[o.id] = o
                 if o.primitive.axes is elementwise:
                     stack.append(o)
-    return [found[i] for i in sorted(found, reverse=True)]
-
-
-class _Mover:
-    """Some elements of a step, of what it looks at and of what is made of it: computed again where one of the nodes
-    before has other values."""
-
-    def __init__(self, node: Node, made: list[Node], edges: list[Node]):
-        self.node, self.made, self.edges = node, made, edges
-        self.shape = np.broadcast_shapes((1,), *[n.shape for n in made])
-        size = math.prod(self.shape)
-        chosen = np.unique(np.linspace(0, max(size - 1, 0), min(size, _ELEMENTS)).astype(int))
-        self.index = np.unravel_index(chosen, self.shape) if size else None
-        self.before: dict[int, Node] = {}
-        stack = list(made)
-        while stack:
-            n = stack.pop()
-            if (
-                n.primitive.axes is elementwise
-                and n.id not in self.before
-                and np.broadcast_shapes(n.shape, self.shape) == self.shape
-            ):
-                self.before[n.id] = n
-                stack += [o for o in n.operands if type(o) is Node and type(o.raw) is not tuple]
-
-    def value(self, x: Any) -> Any:
-        """The chosen elements of a node or of an array."""
-        x = np.asarray(x.raw if type(x) is Node else x)
-        return np.broadcast_to(x, self.shape)[self.index]
-
-    def run(self, moved: Node, values: Any) -> dict[int, Any]:
-        """What changes, with ``values`` (rows, elements) in place of ``moved``."""
-        table = {moved.id: np.asarray(values, moved.dtype)}
-        with np.errstate(all="ignore"):
-            for i in sorted(self.before):
-                n = self.before[i]
-                if i > moved.id and any(type(o) is Node and o.id in table for o in n.operands):
-                    table[i] = n.primitive.fn(
-                        *[table[o.id] if type(o) is Node and o.id in table else self.value(o) for o in n.operands],
-                        **n.statics,
-                    )
-        return table
-
-    def meets(self, moved: Node, other: Any) -> bool:
-        """Whether what is made of a comparison agrees on both sides of the place where its operands are equal."""
-        if self.index is None:
-            return True
-        if moved.dtype.kind != "f":
-            return False
-        at = np.asarray(self.value(other), moved.dtype)
-        gap = 8 * np.finfo(moved.dtype).eps * np.abs(at) + np.finfo(moved.dtype).tiny
-        with np.errstate(all="ignore"):
-            table = self.run(moved, np.stack([at - gap, at + gap]))
-        step = table[self.node.id]
-        crossed = step[0] != step[1]
-        return bool(crossed.all()) and not self.differs(table, crossed, gap)
-
-    def differs(self, table: dict[int, Any], crossed: Any, gap: Any) -> bool:
-        """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
-        beyond rounding."""
-        for n in self.edges:
-            low, high = np.asarray(table[n.id], complex if n.dtype.kind == "c" else float)
-            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4
-            with np.errstate(all="ignore"):
-                size = eps * (np.abs(low) + np.abs(high)) + _STEEP * gap
-                if np.any(crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))):
-                    return True
-        return False
-
-    def across(self, moved: Node) -> bool | None:
-        """Whether there is a jump where the step is taken as ``moved`` is; None where it is not taken."""
-        if self.index is None or np.broadcast_shapes(moved.shape, self.shape) != self.shape:
-            return None
-        grid = self._grid(moved)
-        step = self._step(moved, grid)
-        taken = step[1:] != step[:-1]
-        if not taken.any():
-            return None
-        jump = False
-        for rank in range(min(int(taken.sum(axis=0).max()), 2)):  # the first steps of each element
-            order = np.argsort(~taken, axis=0, kind="stable")[rank]
-            crossed = np.take_along_axis(taken, order[None], 0)[0]
-            low, high = (np.take_along_axis(grid, (order + k)[None], 0)[0] for k in (0, 1))
-            low, high = self._closer(moved, low, high)
-            gap = 8 * np.finfo(moved.dtype).eps * (np.abs(low) + np.abs(high)) + np.finfo(moved.dtype).tiny
-            jump = jump or self.differs(self.run(moved, np.stack([low - gap, high + gap])), crossed, gap)
-        return jump
-
-    def _step(self, moved: Node, values: Any) -> Any:
-        rule, table = self.node.primitive, self.run(moved, values)
-        if rule.steps is None:
-            return table[self.node.id]
-        operands = [
-            table[o.id] if type(o) is Node and o.id in table else self.value(o)[None] for o in self.node.operands
-        ]
-        return np.broadcast_to(rule.steps(*operands, **self.node.statics), values.shape)
-
-    def _closer(self, moved: Node, low: Any, high: Any) -> tuple[Any, Any]:
-        """The ends of a bracket, moved together until they are neighbours, around the first step in it."""
-        before = self._step(moved, low[None])[0]
-        parts = np.linspace(0, 1, _PARTS)[:, None]
-        for _ in range(_SETTLED):
-            within = np.asarray(low + parts * (high - low), moved.dtype)
-            within[-1] = high
-            last = np.argmax(self._step(moved, within) != before, axis=0)  # the first on the other side
-            low, high = (np.take_along_axis(within, np.maximum(last - k, 0)[None], 0)[0] for k in (1, 0))
-            if np.all(np.abs(high - low) <= 2 * np.finfo(moved.dtype).eps * np.abs(high)):
-                break
-        return low, high
-
-    def _grid(self, moved: Node) -> Any:
-        """Values that ``moved`` may have, in rising order, (rows, elements): of a draw those of its support."""
-        at = np.asarray(self.value(moved), float)
-        low, high, centre, scale = -np.inf, np.inf, at, np.abs(at)
-        if is_stochastic(moved):
-            distribution = moved.statics["site"].distribution.detached()
-            if not distribution.event_shape:
-                try:
-                    low, high = (
-                        self.value(np.asarray(end, float))
-                        for end in (distribution.support.low, distribution.support.high)
-                    )
-                except (AttributeError, ValueError):
-                    pass
-                try:
-                    centre, scale = self.value(distribution.mean), self.value(np.sqrt(distribution.variance))
-                except (ScgError, ValueError):
-                    pass
-        else:
-            for o in self.node.operands:
-                scale = scale + np.abs(np.where(np.isfinite(x := np.asarray(self.value(o), float)), x, 0))
-        centre = np.where(np.isfinite(centre), centre, at)
-        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
-        steps = np.concatenate([-np.geomspace(_ROOM, 1e-4, 64), [0], np.geomspace(1e-4, _ROOM, 64)])[:, None]
-        fine = np.linspace(-_ROOM, _ROOM, 129)[:, None]
-        grid = np.sort(np.concatenate([at + scale * steps, centre + scale * fine]), axis=0)
-        with np.errstate(all="ignore"):
-            inside = np.clip(
-                grid,
-                np.where(np.isfinite(low), low + 1e-9 * (at - low), low),
-                np.where(np.isfinite(high), high - 1e-9 * (high - at), high),
-            )
-        return np.asarray(inside, moved.dtype)
+    return [found[i] for i in sorted(found)]
 
 
 def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:

@@ -9,7 +9,7 @@ import numpy as np
 from scg import exact
 from scg.core.node import Node, ancestors
 from scg.core.tree import leaves, map_leaves, rebuild
-from scg.errors import GuardError, ScgError, ScgValueError, here
+from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.exact.paths import guards_on_draws
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
@@ -163,6 +163,7 @@ class Streams:
     def _begin_differences(self) -> None:
         """Directions, and the largest step, a twentieth of the parameters' size or a power of 1/2 of that, at which the
         costs exist."""
+        self.graph.gradients()  # a gradient that is refused is no matter of the costs around
         signs = (
             np.eye(self.size)
             if self.by_coordinate
@@ -191,6 +192,8 @@ class Streams:
                 raise ScgValueError(
                     f"no reference: {error}; give reference=, of the parameters' structure ({here()})"
                 ) from error
+            except EstimatorError:  # of the gradient, wherever the costs are
+                raise
             except ScgError:
                 pass
             self.step /= 2

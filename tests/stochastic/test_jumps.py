@@ -13,6 +13,7 @@ import scg.exact
 import scg.testing
 from scg import distributions as dist
 from scg.errors import EstimatorError
+from scg.stochastic.crossings import Crossing
 
 PATH, SCORE = scg.Reparameterized(), scg.ScoreFunction()
 T = 0.7
@@ -125,6 +126,25 @@ def test_a_step_on_a_path_of_known_density_is_exact():
     """P(z > 0), z ~ N(t, 1): phi(t); a next distribution of .8 and .1: .7 phi(t)."""
     assert scg.exact.gradient(JUMPS["an if on a path"], np.array(T)) == pytest.approx(norm.pdf(T), rel=1e-8)
     assert scg.exact.gradient(JUMPS["the next distribution"], np.array(T)) == pytest.approx(0.7 * norm.pdf(T), rel=1e-8)
+
+
+@pytest.mark.parametrize("delta", [0.3, 1.0, 7.5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_continuous_choice_is_settled_in_a_few_runs(delta, dtype, monkeypatch):
+    """Where two numbers that are compared are equal, a secant finds within a few runs of a few numbers: no search."""
+    runs = []
+    one = Crossing.run
+    monkeypatch.setattr(Crossing, "run", lambda self, *args: runs.append(1) or one(self, *args))
+
+    def loss(w, rng):
+        z = scg.sample(dist.Normal(np.tanh(w), 1.0), PATH, rng=rng, shape=(6,))
+        e = z @ np.linspace(-1, 1, 12, dtype=dtype).reshape(3, 4) - 0.2
+        huber = np.where(np.abs(e) < delta, 0.5 * e**2, delta * (np.abs(e) - 0.5 * delta))
+        cubic = np.where(e**3 + e > delta, (e**3 + e) / delta, 1.0)
+        return np.sum(huber) + np.sum(np.where(e > 0, e, 0.1 * e)) + np.sum(cubic)
+
+    g = scg.grad(loss)(np.linspace(0, 1, 3, dtype=dtype), rng=np.random.default_rng(0))
+    assert g.dtype == dtype and len(runs) <= 16  # of 60 where a search goes on to neighbouring numbers
 
 
 def test_a_second_derivative_refuses_a_kink_that_moves():

@@ -1,0 +1,239 @@
+"""What is made of a step element by element, computed on both sides of the places where the step is taken.
+
+Some elements of the step are looked at, by themselves: those of a node before it get other values, and what lies
+between is computed again, a few numbers at a time.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.core.axes import elementwise
+from scg.core.node import Node
+from scg.errors import ScgError
+from scg.stochastic.sites import is_stochastic
+
+_ELEMENTS = 16  # of a step, spread over it, that are moved
+_PARTS, _SETTLED = 129, 9  # a bracket is cut into so many, so often: down to neighbouring numbers
+_SECANTS = 5  # that are tried after one cut
+_STEEP = 1e4  # a slope: what changes less across a gap is rounding
+_ROOM = 8.0  # times the size of what a step looks at, and it is moved no further
+_FINE = np.linspace(-_ROOM, _ROOM, 129)[:, None]
+_NEAR = np.concatenate([-np.geomspace(_ROOM, 1e-4, 64), [0.0], np.geomspace(1e-4, _ROOM, 64)])[:, None]
+_BOTH = np.sort(np.concatenate([_FINE, _NEAR]), axis=0)
+
+
+class _Line(NamedTuple):
+    """One operation that is done again: ``fn`` of values, in which those of other nodes stand at their places."""
+
+    id: int
+    fn: Any
+    values: list[Any]
+    places: list[tuple[int, int]]  # of an operand, and the id of the node that stands there
+    statics: dict[str, Any]
+
+
+class Crossing:
+    """The chosen elements of a step, of the nodes ``made`` of it element by element, and of ``edges``, those of them
+    that something else is made of."""
+
+    def __init__(self, node: Node, made: list[Node], edges: list[Node]):
+        self.node, self.edges = node, edges
+        self.shape = np.broadcast_shapes((1,), *{n.shape for n in made})
+        size = math.prod(self.shape)
+        chosen = np.unique(np.linspace(0, max(size - 1, 0), min(size, _ELEMENTS)).astype(int))
+        self.index = np.unravel_index(chosen, self.shape) if size else None
+        self.before: dict[int, Node] = {}
+        self.values: dict[int, Any] = {}
+        stack = list(made)
+        while stack:
+            n = stack.pop()
+            if n.primitive.axes is elementwise and n.id not in self.before and self._fits(n):
+                self.before[n.id] = n
+                stack += [o for o in n.operands if type(o) is Node and type(o.raw) is not tuple]
+
+    def meets(self, moved: Node, other: Any) -> bool:
+        """Whether what is made of a comparison agrees on both sides of the place where its operands are equal."""
+        if self.index is None:
+            return True
+        if moved.dtype.kind != "f":
+            return False
+        at = np.asarray(np.broadcast_to(self._value(other), self.index[0].shape), moved.dtype)
+        with np.errstate(all="ignore"):
+            gap = _gap(at, at)
+            table = self.run(self._lines(moved), moved, np.stack([at - gap, at + gap]))
+            step = table[self.node.id]
+            crossed = step[0] != step[1]
+            return bool(crossed.all()) and not self._differs(table, crossed, gap)
+
+    def jumps(self, moved: Node) -> bool | None:
+        """Whether there is a jump where the step is taken as ``moved`` is; None where it is not taken."""
+        if self.index is None or not self._fits(moved):
+            return None
+        with np.errstate(all="ignore"):
+            return self._jumps(moved)
+
+    def _jumps(self, moved: Node) -> bool | None:
+        lines = self._lines(moved)
+        way = [line for line in lines if line.id <= self.node.id]
+        grid = self._grid(moved)
+        taken = (step := self._step(way, moved, grid))[1:] != step[:-1]
+        if not taken.any():
+            return None
+        every = np.arange(taken.shape[1])
+        order = np.argmax(taken, axis=0)[None]
+        taken[order[0], every] = False
+        if taken.any():  # the second step of each element too
+            order = np.concatenate([order, np.argmax(taken, axis=0)[None]])
+        low, high = grid[order, every], grid[order + 1, every]
+        crossed = step[order, every] != step[order + 1, every]
+        low, high = self.closer(way, moved, low, high, 1)
+        found = self._secant(lines, moved, low, high, crossed)
+        if found is None:
+            low, high = self.closer(way, moved, low, high, _SETTLED)
+            gap = _gap(low, high)
+            found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap
+        return self._differs(found[0], crossed, found[1])
+
+    def _fits(self, node: Node) -> bool:
+        return node.shape == self.shape or np.broadcast_shapes(node.shape, self.shape) == self.shape
+
+    def _value(self, x: Any) -> Any:
+        """The chosen elements of a node or of an array; one number where all are the same."""
+        if type(x) is not Node:
+            return self._elements(x) if isinstance(x, np.ndarray) else x
+        if x.id not in self.values:
+            self.values[x.id] = self._elements(np.asarray(x.raw))
+        return self.values[x.id]
+
+    def _elements(self, x: np.ndarray) -> Any:
+        if x.ndim == 0:
+            return x
+        return (x if x.shape == self.shape else np.broadcast_to(x, self.shape))[self.index]
+
+    def _lines(self, moved: Node) -> list[_Line]:
+        """What is computed again where ``moved`` has other values."""
+        changed, lines = {moved.id}, []
+        for i in sorted(self.before):
+            n = self.before[i]
+            places = [(k, o.id) for k, o in enumerate(n.operands) if type(o) is Node and o.id in changed]
+            if i > moved.id and places:
+                taken = {k for k, _ in places}
+                values = [None if k in taken else self._value(o) for k, o in enumerate(n.operands)]
+                lines.append(_Line(i, n.primitive.fn, values, places, n.statics))
+                changed.add(i)
+        return lines
+
+    def run(self, lines: list[_Line], moved: Node, values: Any) -> dict[int, Any]:
+        """What changes, with ``values`` (rows, ..., elements) in place of ``moved``."""
+        table = {moved.id: np.asarray(values, moved.dtype)}
+        for line in lines:
+            for k, i in line.places:
+                line.values[k] = table[i]
+            table[line.id] = line.fn(*line.values, **line.statics)
+        return table
+
+    def _operands(self, table: dict[int, Any]) -> list[Any]:
+        return [table[o.id] if type(o) is Node and o.id in table else self._value(o) for o in self.node.operands]
+
+    def _step(self, lines: list[_Line], moved: Node, values: Any) -> Any:
+        rule, table = self.node.primitive, self.run(lines, moved, values)
+        if rule.steps is None:
+            return np.broadcast_to(table[self.node.id], values.shape)
+        operands = [np.asarray(x)[None] if np.ndim(x) < values.ndim else x for x in self._operands(table)]
+        return np.broadcast_to(rule.steps(*operands, **self.node.statics), values.shape)
+
+    def _secant(self, lines: list[_Line], moved: Node, low: Any, high: Any, crossed: Any) -> Any:
+        """What is computed close on both sides of the step, and how close: of a comparison of two numbers, where their
+        difference has its zero in the bracket. None where it is not found in a few steps."""
+        looked = [o for o in self.node.operands if type(o) is Node]
+        if len(self.node.operands) != 2 or self.node.dtype.kind != "b" or not all([is_real(o) for o in looked]):
+            return None
+
+        def difference(table: dict[int, Any]) -> Any:
+            a, b = self._operands(table)
+            return np.subtract(a, b, dtype=float)
+
+        try:
+            x, y = low, high
+            f, g = difference(self.run(lines, moved, np.stack([x, y])))
+            for _ in range(_SECANTS):
+                middle = np.clip(np.where(f == g, low, x - f * ((y - x) / (g - f))), low, high).astype(moved.dtype)
+                gap = _gap(middle, middle)
+                table = self.run(lines, moved, np.stack([middle - gap, middle + gap]))
+                step = table[self.node.id]
+                if np.all((step[0] != step[1]) | ~crossed):
+                    return table, gap
+                x, f, y, g = y, g, middle, 0.5 * np.sum(difference(table), axis=0)
+        except (TypeError, ValueError):  # what has no difference, or depends on what is moved in another way
+            return None
+        return None
+
+    def _differs(self, table: dict[int, Any], crossed: Any, gap: Any) -> bool:
+        """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
+        beyond rounding."""
+        for n in self.edges:
+            low, high = np.asarray(table[n.id], complex if n.dtype.kind == "c" else float)
+            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4
+            size = eps * (np.abs(low) + np.abs(high)) + _STEEP * gap
+            if np.any(crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))):
+                return True
+        return False
+
+    def closer(self, lines: list[_Line], moved: Node, low: Any, high: Any, times: int) -> tuple[Any, Any]:
+        """The ends of a bracket, moved together, until they are neighbours at the latest, around the first step in
+        it."""
+        before = self._step(lines, moved, low[None])[0]
+        parts = np.reshape(np.linspace(0, 1, _PARTS), (-1, *[1] * low.ndim))
+        for _ in range(times):
+            within = np.asarray(low + parts * (high - low), moved.dtype)
+            within[-1] = high
+            last = np.argmax(self._step(lines, moved, within) != before, axis=0)  # the first on the other side
+            low, high = (np.take_along_axis(within, np.maximum(last - k, 0)[None], 0)[0] for k in (1, 0))
+            if np.all(np.abs(high - low) <= 2 * np.finfo(moved.dtype).eps * np.abs(high)):
+                break
+        return low, high
+
+    def _grid(self, moved: Node) -> Any:
+        """Values that ``moved`` may have, in rising order, (rows, elements): of a draw those of its support."""
+        assert self.index is not None
+        at = np.broadcast_to(np.asarray(self._value(moved), float), self.index[0].shape)
+        if not is_stochastic(moved):
+            scale = np.abs(at)
+            for o in self.node.operands:
+                x = np.asarray(self._value(o), float)
+                scale = scale + np.abs(np.where(np.isfinite(x), x, 0))
+            scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
+            return np.asarray(at + scale * _BOTH, moved.dtype)
+        low, high, centre, scale = -np.inf, np.inf, at, np.abs(at)
+        distribution = moved.statics["site"].distribution.detached()
+        if not distribution.event_shape:
+            try:
+                low, high = (
+                    self._elements(np.asarray(end, float))
+                    for end in (distribution.support.low, distribution.support.high)
+                )
+            except (AttributeError, ValueError):
+                pass
+            try:
+                mean, variance = np.asarray(distribution.mean), np.asarray(distribution.variance)
+                centre, scale = self._elements(mean), np.sqrt(self._elements(variance))
+            except (ScgError, ValueError):
+                pass
+        centre = np.where(np.isfinite(centre), centre, at)
+        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
+        grid = np.sort(np.concatenate([at + scale * _NEAR, centre + scale * _FINE]), axis=0)
+        least = np.where(np.isfinite(low), low + 1e-9 * (at - low), low)
+        most = np.where(np.isfinite(high), high - 1e-9 * (high - at), high)
+        return np.asarray(np.clip(grid, least, most), moved.dtype)
+
+
+def is_real(node: Node) -> bool:
+    """Whether a node holds real or complex numbers."""
+    return type(node.raw) is not tuple and node.dtype.kind in "fc"
+
+
+def _gap(low: Any, high: Any) -> Any:
+    dtype = np.finfo(low.dtype)
+    return 8 * dtype.eps * (np.abs(low) + np.abs(high)) + dtype.tiny
