@@ -7,11 +7,10 @@ import numpy as np
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
-from scg.distributions.uniform import UNIT
+from scg.estimators.tools import constant, logits_of, sampled, uniform
 from scg.special import logsumexp, sigmoid
-from scg.stochastic.estimator import Accounted, Estimator
-from scg.stochastic.sites import Site, noise_node, place
-from scg.stochastic.surrogate import Downstream, first_order, held
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.surrogate import Downstream, first_order
 
 
 @final
@@ -32,7 +31,7 @@ class ARM(Estimator):
         eta, l, s = _logits(down)
         flip = _flips(down, s * l)
         m = sigmoid(abs(l))
-        v = _uniform(down)
+        v = uniform(down)
         # s = 2b - 1. Partners that differ: u is on the side of b, outside (1 - m, m); else inside
         weight = flip * s * (m - 0.5 + v * (1 - m)) + (1 - flip) * (v - 0.5) * (2 * m - 1)
         return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
@@ -71,44 +70,20 @@ class DisARM(Estimator):
         return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
 
 
-def logit(distribution: Any) -> Any:
-    """The logits of a Bernoulli distribution, of its ``probs`` where it has those."""
-    if distribution.probs is None:
-        return distribution.logits
-    with np.errstate(divide="ignore"):  # of what is certain
-        return np.log(distribution.probs) - np.log1p(-distribution.probs)
-
-
-def own(down: Downstream, x: Any) -> Any:
-    """``x`` held constant: a Node where the estimate is one, else an array."""
-    return held(x) if down.graph else getattr(x, "raw", x)
-
-
 def _logits(down: Downstream) -> tuple[Any, Any, Any]:
     """The logits as a node over the draw, their values, and 2b - 1."""
-    eta = np.broadcast_to(logit(down.distribution), down.shape)
-    return eta, own(down, eta), 2 * own(down, down.node) - 1
+    eta = np.broadcast_to(logits_of(down.distribution), down.shape)
+    return eta, constant(down, eta), 2 * constant(down, down.node) - 1
 
 
 def _flips(down: Downstream, x: Any) -> Any:
     """Whether the partner differs, given the draw: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of
     ``x``: 0 or 1."""
-    return own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
-
-
-def placed(down: Downstream, distribution: Distribution) -> Any:
-    """A draw that the estimate makes for itself: a node of the graph where the estimate is one."""
-    return place(Site(distribution, Accounted(), down.rng, (), None)) if down.graph else distribution.sample(down.rng)
-
-
-def _uniform(down: Downstream) -> Any:
-    if down.graph:
-        return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
-    return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
+    return constant(down, sampled(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
 
 
 def _at_partner(down: Downstream, flip: Any) -> Any:
-    b = own(down, down.node)
+    b = constant(down, down.node)
     return down.at((b + flip - 2 * b * flip)[None])[0]
 
 
@@ -116,9 +91,9 @@ def _along_sticks(down: Downstream) -> Any:
     """DisARM on the coins of the walk. Arrays over the draw's batch, and the coins along a last axis."""
     distribution, categories = down.distribution, down.distribution.categories
     eta = np.broadcast_to(_stick_logits(distribution.log_p), (*down.shape, categories - 1))
-    a, k = own(down, eta), np.arange(categories - 1)
+    a, k = constant(down, eta), np.arange(categories - 1)
     one_hot = bool(distribution.event_shape)
-    z = np.sum(own(down, down.node) * np.arange(categories), axis=-1) if one_hot else own(down, down.node)
+    z = np.sum(constant(down, down.node) * np.arange(categories), axis=-1) if one_hot else constant(down, down.node)
     z = z[..., None]
     reached, s = k <= z, 2 * (k == z).astype(a.dtype) - 1
     differs = np.exp(-np.maximum(s * a, 0))
@@ -126,8 +101,10 @@ def _along_sticks(down: Downstream) -> Any:
     p = np.where(reached, np.where(s > 0, 1 - differs, differs), sigmoid(a))
     going = np.cumprod(1 - p, axis=-1)
     one = np.ones_like(going[..., :1])
-    partner = placed(down, Categorical(probs=np.concatenate([one, going], axis=-1) * np.concatenate([p, one], axis=-1)))
-    other = own(down, partner)[..., None]
+    partner = sampled(
+        down, Categorical(probs=np.concatenate([one, going], axis=-1) * np.concatenate([p, one], axis=-1))
+    )
+    other = constant(down, partner)[..., None]
     values = (other == np.arange(categories)).astype(a.dtype) if one_hot else other[..., 0]
     reached2, s2 = k <= other, 2 * (k == other).astype(a.dtype) - 1
     both = np.where(s != s2, s * sigmoid(abs(a)), 0)

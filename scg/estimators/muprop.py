@@ -8,7 +8,7 @@ from scg.core.ambient import settled
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import finite
 from scg.errors import ScgValueError
-from scg.estimators.arm import own
+from scg.estimators.tools import constant
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.surrogate import Downstream, first_order, score
 
@@ -45,8 +45,8 @@ class MuProp(Estimator):
         if not down.influences:
             return None
         eta = np.broadcast_to(down.distribution.mean, down.node.shape)
-        mean, node = own(down, eta), down.node
-        step = own(down, node) - mean
+        mean, node = constant(down, eta), down.node
+        step = constant(down, node) - mean
         residual, slope = down.now(), 0
         for axes, parts in down.mixing().items():
             terms, pulled = down.sloped(mean[None], parts)

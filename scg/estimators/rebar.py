@@ -12,17 +12,15 @@ from scg.core.node import Node, ancestors, parameter
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import FixedSupport
 from scg.distributions.bernoulli import Bernoulli
-from scg.distributions.uniform import UNIT
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
-from scg.estimators.arm import logit, own
+from scg.estimators.tools import constant, logits_of, uniform
 from scg.special import sigmoid, softplus
 from scg.stochastic.dependence import gather, influence, unpicked
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.sites import noise_node
 from scg.stochastic.surrogate import Downstream, first_order
 
 
-class _Relaxed(Estimator):
+class _Controlled(Estimator):
     """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a
     draw of z given b.
 
@@ -59,9 +57,9 @@ class _Relaxed(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        eta = np.broadcast_to(logit(down.distribution), down.shape)
-        l, s = own(down, eta), 2 * own(down, down.node) - 1
-        (z, _), (other, slope) = (hidden(l, s, _uniform(down)) for _ in range(2))
+        eta = np.broadcast_to(logits_of(down.distribution), down.shape)
+        l, s = constant(down, eta), 2 * constant(down, down.node) - 1
+        (z, _), (other, slope) = (hidden(l, s, uniform(down)) for _ in range(2))
         trains = self.optimizer is not None and not down.graph and not down.inner
         if self.optimizer is not None:
             unplanned(f"{type(self).__name__} trains its control in every run, and a plan would not")
@@ -114,7 +112,7 @@ class _Relaxed(Estimator):
 
 
 @final
-class REBAR(_Relaxed):
+class REBAR(_Controlled):
     """REBAR: the control variate c(z) = scale * f(sigmoid(z / temperature)) (Tucker et al., 2017).
 
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
@@ -141,7 +139,7 @@ class REBAR(_Relaxed):
 
 
 @final
-class RELAX(_Relaxed):
+class RELAX(_Controlled):
     """RELAX: the control variate c(z) = fn(parameters, z), a free one; with a ``temperature`` REBAR's is added
     (Grathwohl et al., 2018).
 
@@ -202,12 +200,6 @@ def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:
     """
     inner = np.log(v) - np.log1p(-v) + softplus(s * l)
     return s * softplus(inner), sigmoid(inner) * sigmoid(s * l)
-
-
-def _uniform(down: Downstream) -> Any:
-    if down.graph:
-        return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
-    return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
 
 
 def _is_number(x: Any) -> bool:

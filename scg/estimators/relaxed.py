@@ -11,6 +11,7 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgValueError, here
+from scg.estimators.tools import logits_of
 from scg.primitives.layout import stop_gradient
 from scg.special import sigmoid, softmax
 from scg.stochastic.estimator import Accounted, Estimator
@@ -21,7 +22,7 @@ straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft:
 """The value of the first operand, with the derivative of the second."""
 
 
-class _Relaxed(Estimator):
+class _Biased(Estimator):
     """What the three have in common: they are biased, and their draws are zeros and ones on a floating-point scale."""
 
     unbiased = False
@@ -39,7 +40,7 @@ class _Relaxed(Estimator):
 
 
 @final
-class StraightThrough(_Relaxed):
+class StraightThrough(_Biased):
     """d f(z) / dt = f'(z) d E[z] / dt: the draw passes the gradient to its mean (Bengio, Leonard and Courville, 2013).
 
     Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The
@@ -62,7 +63,7 @@ class StraightThrough(_Relaxed):
 
 
 @final
-class ReinMax(_Relaxed):
+class ReinMax(_Biased):
     """Straight-through of second order (Liu et al., 2023, "Bridging discrete and backpropagation: straight-through and
     beyond").
 
@@ -76,7 +77,7 @@ class ReinMax(_Relaxed):
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
         z = _held(distribution, rng, shape)
-        l, p = _logits(distribution), distribution.p  # type: ignore[attr-defined]
+        l, p = logits_of(distribution), distribution.p  # type: ignore[attr-defined]
         link = sigmoid if isinstance(distribution, Bernoulli) else softmax
         half = 0.5 * (p + z)
         at_half = (
@@ -89,7 +90,7 @@ class ReinMax(_Relaxed):
 
 
 @final
-class GumbelSoftmax(_Relaxed):
+class GumbelSoftmax(_Biased):
     """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and
     Teh, 2017).
 
@@ -115,10 +116,10 @@ class GumbelSoftmax(_Relaxed):
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
         u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
         if isinstance(distribution, Bernoulli):
-            keys = _logits(distribution) + (np.log(u) - np.log1p(-u))
+            keys = logits_of(distribution) + (np.log(u) - np.log1p(-u))
             soft, hard = sigmoid(keys / self.temperature), keys > 0
         else:
-            keys = _logits(distribution) - np.log(-np.log(u))
+            keys = logits_of(distribution) - np.log(-np.log(u))
             soft = softmax(keys / self.temperature, axis=-1)
             hard = np.argmax(keys, axis=-1)[..., None] == np.arange(distribution.categories)  # type: ignore[attr-defined]
         return straight(hard.astype(distribution.dtype), soft) if self.hard else soft
@@ -127,14 +128,3 @@ class GumbelSoftmax(_Relaxed):
 def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
     """The discrete draw, which no gradient passes."""
     return place(Site(distribution, Accounted(), rng, shape, None))
-
-
-def _logits(distribution: Any) -> Any:
-    """Logits of the distribution, which may have been given by its probabilities."""
-    if distribution.probs is None:
-        return distribution.logits
-    return (
-        np.log(distribution.p) - np.log1p(-distribution.p)
-        if isinstance(distribution, Bernoulli)
-        else distribution.log_p
-    )

@@ -164,7 +164,7 @@ def test_probabilities_of_exactly_0_and_1_get_the_right_derivative_or_are_refuse
             found = scg.exact.moments(g, np.array([0.0, 1.0])).mean
         except EstimatorError as error:
             refused.append(type(estimator()).__name__)
-            assert "MeasureValued()" in str(error) and "test_estimators_discrete" in str(error)
+            assert "MeasureValued()" in str(error) and "test_discrete.py" in str(error)
             continue
         assert not estimator().unbiased or np.allclose(found, [1.0, 3.0], rtol=1e-12), (name, found)
     assert {"DisARM", "ARM"} <= set(refused) and not {"Enumerate", "MeasureValued"} & set(refused)
@@ -247,13 +247,13 @@ def test_arm_given_the_pair_is_disarm():
 
 
 def marginal(down, x):
-    return arm.own(down, arm.placed(down, dist.Bernoulli(probs=sigmoid(-x))))
+    return arm.constant(down, arm.sampled(down, dist.Bernoulli(probs=sigmoid(-x))))
 
 
 SABOTEURS = {
     "partner by its marginal distribution": ("DisARM", arm, "_flips", marginal),
     "partner always flipped": ("DisARM", arm, "_flips", lambda down, x: 1 + 0 * x),
-    "noise of half the width": ("ARM", arm, "_uniform", lambda down, right=arm._uniform: 0.5 * right(down)),
+    "noise of half the width": ("ARM", arm, "uniform", lambda down, right=arm.uniform: 0.5 * right(down)),
     "relaxation of the other value": ("REBAR", rebar, "hidden", lambda l, s, v, right=rebar.hidden: right(l, -s, v)),
     "relaxation moves with its own noise": (
         "REBAR",

@@ -10,11 +10,11 @@ import numpy as np
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical
 from scg.distributions.uniform import UNIT
-from scg.estimators.arm import logit, own, placed
 from scg.estimators.enumerate import listed, values_at
 from scg.estimators.measure import RAYLEIGH
 from scg.estimators.rebar import hidden
 from scg.estimators.sets import WithoutReplacement
+from scg.estimators.tools import constant, logits_of, sampled
 from scg.primitives.layout import stop_gradient
 from scg.special import sigmoid, softmax
 from scg.stochastic.estimator import Accounted, Estimator
@@ -42,7 +42,7 @@ class Warm(Estimator):
 
     def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
-        return sigmoid((logit(distribution) + np.log(u) - np.log1p(-u)) / self.temperature)
+        return sigmoid((logits_of(distribution) + np.log(u) - np.log1p(-u)) / self.temperature)
 
 
 @final
@@ -55,8 +55,8 @@ class SampledEnumeration(Estimator):
             return None
         atoms, p = listed(down)
         if down.shape:
-            held = own(down, p)
-            pick = own(down, placed(down, Categorical(probs=np.moveaxis(held, 0, -1))))[None]
+            held = constant(down, p)
+            pick = constant(down, sampled(down, Categorical(probs=np.moveaxis(held, 0, -1))))[None]
             p, atoms = np.take_along_axis(p, pick, axis=0), values_at(atoms, pick, down)
         return np.sum(first_order(p, down.one_by_one(atoms)))
 
@@ -72,8 +72,8 @@ class AsWithReplacement(Estimator):
         if not down.influences:
             return None
         atoms, p = listed(down)
-        held = own(down, p)
-        drawn = own(down, placed(down, WithoutReplacement(np.moveaxis(held, 0, -1), self.k)))
+        held = constant(down, p)
+        drawn = constant(down, sampled(down, WithoutReplacement(np.moveaxis(held, 0, -1), self.k)))
         chosen = np.moveaxis(drawn, -1, 0)
         f = down.one_by_one(values_at(atoms, chosen, down))
         return (
@@ -96,10 +96,10 @@ class Proposed(Estimator):
         atoms, p = listed(down)
         q = 1 / len(atoms)
         distribution = Categorical(probs=np.full((self.samples, *down.shape, len(atoms)), q))
-        chosen = own(down, placed(down, distribution))
+        chosen = constant(down, sampled(down, distribution))
         f = down.one_by_one(values_at(atoms, chosen, down))
         taken = np.take_along_axis(p, chosen, axis=0)
-        held = own(down, taken)
+        held = constant(down, taken)
         w = held / q
         total = {"right": self.samples, "self-normalized": np.sum(w, axis=0), "left out": self.samples * w}[
             self.weights
@@ -116,8 +116,10 @@ class UnscaledMeasure(Estimator):
             return None
         distribution: Any = down.distribution
         loc = np.broadcast_to(distribution.loc, down.shape)
-        w = own(down, distribution.scale) * own(down, noise_node(RAYLEIGH, down.rng, down.shape, down.node.dtype))
-        f = down.one_by_one(np.stack([own(down, loc) + w, own(down, loc) - w]))
+        w = constant(down, distribution.scale) * constant(
+            down, noise_node(RAYLEIGH, down.rng, down.shape, down.node.dtype)
+        )
+        f = down.one_by_one(np.stack([constant(down, loc) + w, constant(down, loc) - w]))
         return np.sum(first_order(loc, (f[0] - f[1]) / math.sqrt(2 * math.pi)))
 
 
@@ -128,10 +130,12 @@ class Uncorrected(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        mean = own(down, np.broadcast_to(down.distribution.mean, down.node.shape))
+        mean = constant(down, np.broadcast_to(down.distribution.mean, down.node.shape))
         terms, slope = down.sloped(mean[None])
         return np.sum(
-            first_order(score(down.node), down.now() - down.total(terms)[0] - slope[0] * (own(down, down.node) - mean))
+            first_order(
+                score(down.node), down.now() - down.total(terms)[0] - slope[0] * (constant(down, down.node) - mean)
+            )
         )
 
 
@@ -146,10 +150,10 @@ class Antithetic(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        eta = np.broadcast_to(logit(down.distribution), down.shape)
-        l, b = own(down, eta), own(down, down.node)
+        eta = np.broadcast_to(logits_of(down.distribution), down.shape)
+        l, b = constant(down, eta), constant(down, down.node)
         s = 2 * b - 1
-        flip = own(down, placed(down, Bernoulli(probs=np.exp(-np.maximum(s * l, 0)))))
+        flip = constant(down, sampled(down, Bernoulli(probs=np.exp(-np.maximum(s * l, 0)))))
         partner = down.at((b + flip - 2 * b * flip)[None])[0]
         return np.sum(
             first_order(eta, (down.now() - partner) * flip * s * self.factor * sigmoid(abs(l) if self.absolute else l))
@@ -173,9 +177,9 @@ class Controlled(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        eta = np.broadcast_to(logit(down.distribution), down.shape)
-        l, b = own(down, eta), own(down, down.node)
-        u, v = (own(down, noise_node(UNIT, down.rng, down.shape, down.node.dtype)) for _ in range(2))
+        eta = np.broadcast_to(logits_of(down.distribution), down.shape)
+        l, b = constant(down, eta), constant(down, down.node)
+        u, v = (constant(down, noise_node(UNIT, down.rng, down.shape, down.node.dtype)) for _ in range(2))
         z, _ = hidden(l, 2 * b - 1, u)
         other, slope = hidden(l, 2 * b - 1, v)
         p = sigmoid(l)
@@ -208,9 +212,9 @@ class Reweighted(Estimator):
         if not down.influences:
             return None
         distribution: Any = down.distribution
-        z = own(down, down.node)
+        z = constant(down, down.node)
         log_q = distribution.log_prob(stop_gradient(down.node))
-        w = softmax(self.log_p(z) - own(down, log_q), axis=-1)
+        w = softmax(self.log_p(z) - constant(down, log_q), axis=-1)
         _, slope = down.sloped(z[None])  # W_k d log w_k / dz_k
         moved = np.sum(first_order(np.broadcast_to(distribution.loc, down.shape), slope[0] * w ** (self.power - 1)))
         return moved + np.sum(first_order(log_q, w)) if self.dropped else moved

@@ -9,8 +9,8 @@ import numpy as np
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.subset import UniformSubset
 from scg.estimators import Baseline, Reparameterized
-from scg.estimators.arm import logit, own, placed
 from scg.estimators.baselines import squared_score
+from scg.estimators.tools import constant, logits_of, sampled
 from scg.primitives.layout import stop_gradient
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import Site, place
@@ -48,7 +48,7 @@ class Immediate(_Score):
         self.cost = cost
 
     def factor(self, down: Downstream) -> Any:
-        return self.cost(own(down, down.node))
+        return self.cost(constant(down, down.node))
 
 
 @final
@@ -73,8 +73,8 @@ class Clipped(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        s = np.clip(own(down, down.node) - own(down, down.distribution.mean), -0.25, 0.25)
-        return np.sum(first_order(np.broadcast_to(logit(down.distribution), down.shape), down.now() * s))
+        s = np.clip(constant(down, down.node) - constant(down, down.distribution.mean), -0.25, 0.25)
+        return np.sum(first_order(np.broadcast_to(logits_of(down.distribution), down.shape), down.now() * s))
 
 
 @final
@@ -114,7 +114,7 @@ class Unnormalized(Estimator):
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
             return None
-        return np.sum(first_order(np.sum(own(down, down.node) * down.distribution.logits, axis=-1), down.now()))
+        return np.sum(first_order(np.sum(constant(down, down.node) * down.distribution.logits, axis=-1), down.now()))
 
 
 @final
@@ -139,7 +139,7 @@ class Subsampled(Estimator):
         if not down.influences:
             return None
         n = down.shape[-1]
-        rows = own(down, placed(down, UniformSubset(n, self.size)))
+        rows = constant(down, sampled(down, UniformSubset(n, self.size)))
         chosen = np.sum(rows[:, None] == np.arange(n), axis=0)
         return np.sum(first_order(score(down.node), down.now() * chosen * (n / self.size if self.scaled else 1.0)))
 
@@ -207,7 +207,7 @@ class OwnDraw(Baseline):
     """b = z / 2: a prediction of the cost from the draw itself."""
 
     def value(self, down: Downstream) -> Any:
-        return 0.5 * own(down, down.node)
+        return 0.5 * constant(down, down.node)
 
 
 @final

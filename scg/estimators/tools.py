@@ -1,0 +1,39 @@
+"""Tools that several estimators share: logits, constants, noise, and samples that an estimate draws for itself."""
+
+from typing import Any
+
+import numpy as np
+
+from scg.distributions.base import Distribution
+from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.uniform import UNIT
+from scg.stochastic.estimator import Accounted
+from scg.stochastic.sites import Site, noise_node, place
+from scg.stochastic.surrogate import Downstream, held
+
+
+def logits_of(distribution: Any) -> Any:
+    """The logits of a Bernoulli or one-hot distribution; computed where it is given by ``probs``."""
+    if distribution.probs is None:
+        return distribution.logits
+    if not isinstance(distribution, Bernoulli):
+        return distribution.log_p
+    with np.errstate(divide="ignore"):  # of a probability of 0 or 1
+        return np.log(distribution.probs) - np.log1p(-distribution.probs)
+
+
+def constant(down: Downstream, x: Any) -> Any:
+    """``x`` held constant: a Node where the estimate is one, else an array."""
+    return held(x) if down.graph else getattr(x, "raw", x)
+
+
+def uniform(down: Downstream) -> Any:
+    """Noise, uniform on (0, 1), of the shape and dtype of the stochastic node."""
+    if down.graph:
+        return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
+    return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
+
+
+def sampled(down: Downstream, distribution: Distribution) -> Any:
+    """A sample that an estimate draws for itself: a node of the graph where the estimate is one."""
+    return place(Site(distribution, Accounted(), down.rng, (), None)) if down.graph else distribution.sample(down.rng)
