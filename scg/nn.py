@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.core.operands import described, require_plain
+from scg.core.options import is_integer
 from scg.errors import ScgTypeError, ScgValueError, here
 
 
@@ -25,7 +26,7 @@ def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32)
     zero.
     """
     sizes = list(sizes)
-    if len(sizes) < 2 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+    if len(sizes) < 2 or not all(is_integer(n, 1) for n in sizes):
         raise ScgValueError(
             f"mlp needs two or more positive sizes, inputs first and outputs last, got {sizes} ({here()})"
         )

@@ -35,6 +35,7 @@ import numpy as np
 from scg.core.axes import elementwise
 from scg.core.node import Node, ancestors, primitive
 from scg.core.operands import require_plain
+from scg.core.options import is_integer
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
@@ -188,7 +189,7 @@ def _drawn(
         raise ScgTypeError(
             f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})"
         )
-    if not isinstance(samples, (int, np.integer)) or samples < (least := 2 if gradient == "VIMCO" else 1):
+    if not is_integer(samples, least := 2 if gradient == "VIMCO" else 1):
         raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
     z = sample(guide, estimator, rng=rng, shape=(int(samples),), name=name)
     log_q, log_p = guide.log_prob(z), model(z)

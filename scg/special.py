@@ -13,6 +13,7 @@ from scg.core import axes
 from scg.core.advice import INSTEAD
 from scg.core.ambient import settled
 from scg.core.node import Node, primitive
+from scg.core.options import is_integer
 from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.primitives import special as _special
 from scg.primitives.elementwise import sigmoid as _sigmoid
@@ -49,17 +50,17 @@ def log1mexp(x):
 
 
 def polygamma(n, x):
-    """The n-th derivative of digamma at x, n an int >= 0 (``scipy.special.polygamma``, which takes no Node)."""
-    if not isinstance(n, (int, np.integer)) or n < 0:
-        raise ScgValueError(f"polygamma needs an int n >= 0, got {n!r} ({here()})")
+    """The n-th derivative of digamma at x, n an integer >= 0 (``scipy.special.polygamma``, which takes no Node)."""
+    if not is_integer(n, 0):
+        raise ScgValueError(f"polygamma needs an integer n >= 0, got {n!r} ({here()})")
     return _special.polygamma(x, n=int(n)) if n else sp.digamma(x)
 
 
 def multigammaln(a, d):
     """log of the d-variate gamma function: d (d-1) / 4 log(pi) + sum_{j=0}^{d-1} gammaln(a - j/2), for a > (d-1) / 2; d
     an int >= 1."""
-    if not isinstance(d, (int, np.integer)) or d < 1:
-        raise ScgValueError(f"multigammaln needs an int d >= 1, got {d!r} ({here()})")
+    if not is_integer(d, 1):
+        raise ScgValueError(f"multigammaln needs an integer d >= 1, got {d!r} ({here()})")
     a = _floating(a)
     if settled(lambda a: np.any(a <= 0.5 * (d - 1)), a):
         raise ScgValueError(f"multigammaln needs a > (d - 1) / 2 = {0.5 * (d - 1)} ({here()})")

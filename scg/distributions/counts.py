@@ -16,6 +16,7 @@ import scipy.special as sp
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
 from scg.core.node import Node, primitive
+from scg.core.options import is_integer
 from scg.distributions.accurate import rest
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
 from scg.distributions.categorical import OneOfMany
@@ -324,7 +325,7 @@ class Multinomial(OneOfMany):
     logits: Any = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, (int, np.integer)) or self.n < 0:
+        if not is_integer(self.n, 0):
             raise ScgValueError(f"Multinomial: n must be an integer from 0, got {self.n!r} ({here()})")
         super().__post_init__()
 

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.node import Node
+from scg.core.options import is_number
 from scg.distributions.accurate import bessel_deficit, i0e, in_double, log_gamma_bend
 from scg.distributions.base import (
     Distribution,
@@ -329,11 +330,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.low is not None:
-            if (
-                isinstance(self.low, bool)
-                or not isinstance(self.low, (int, float, np.integer, np.floating))
-                or not math.isfinite(self.low)
-            ):
+            if not is_number(self.low):
                 raise ScgTypeError(
                     f"VonMises: low must be a finite number, where the turn of the draws begins, got {self.low!r}"
                     f" ({here()})"

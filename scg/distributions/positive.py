@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 import scipy.special as sp
 
+from scg.core.options import is_integer
 from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import (
     Distribution,
@@ -201,7 +202,7 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     support = nonnegative  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, (int, np.integer)) or isinstance(self.n, bool) or self.n < 1:
+        if not is_integer(self.n, 1):
             raise ScgValueError(f"Erlang: n must be a positive integer, got {self.n!r} ({here()})")
         super().__post_init__()
 

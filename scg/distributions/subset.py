@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.node import Node
+from scg.core.options import is_integer
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers
 from scg.errors import ScgValueError, here
@@ -25,7 +26,7 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
     def __post_init__(self) -> None:
         for name in ("n", "size"):
             value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+            if not is_integer(value, 1):
                 raise ScgValueError(f"UniformSubset: {name} must be a positive integer, got {value!r} ({here()})")
         if self.size > self.n:
             raise ScgValueError(f"UniformSubset: size must be at most n={self.n}, got {self.size} ({here()})")

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.options import is_integer
 from scg.distributions.base import (
     Discrete,
     Distribution,
@@ -62,7 +63,7 @@ class Independent(_Made):
 
     def __post_init__(self) -> None:
         self._check_base()
-        if not isinstance(self.ndim, (int, np.integer)) or not 0 <= self.ndim <= len(self.base.batch_shape):
+        if not is_integer(self.ndim, 0, len(self.base.batch_shape)):
             most = len(self.base.batch_shape)
             raise ScgValueError(
                 f"Independent: ndim must be an integer from 0 to {most}, the base's batch axes, got {self.ndim!r}"

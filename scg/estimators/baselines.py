@@ -11,6 +11,7 @@ import numpy as np
 from scg.core.ambient import unplanned
 from scg.core.backward import pull
 from scg.core.node import Node, ancestors, parameter
+from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.stochastic.surrogate import Downstream, held
@@ -42,11 +43,7 @@ class Constant(Baseline):
     """The same number for every element of the draw."""
 
     def __init__(self, value: float):
-        if (
-            not isinstance(value, (int, float, np.integer, np.floating))
-            or isinstance(value, bool)
-            or not math.isfinite(value)
-        ):
+        if not is_number(value):
             raise ScgValueError(f"Constant: value must be a finite number, got {value!r} ({here()})")
         self.level = float(value)
 
@@ -345,7 +342,7 @@ def _raw(x: Any) -> Any:
 
 
 def _fraction(owner: Any, decay: Any) -> float:
-    if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
+    if not is_number(decay) or not 0 <= decay < 1:
         raise ScgValueError(
             f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})"
         )

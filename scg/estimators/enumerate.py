@@ -5,6 +5,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.axes import padded
+from scg.core.options import is_integer
 from scg.distributions.base import FiniteSupport
 from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
@@ -33,7 +34,7 @@ class Enumerate(Estimator):
     offered = 4
 
     def __init__(self, k: int | None = None):
-        if k is not None and (not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1):
+        if k is not None and not is_integer(k, 1):
             raise ScgValueError(
                 f"Enumerate: k must be an integer of at least 1, or None for all values, got {k!r} ({here()})"
             )

@@ -9,6 +9,7 @@ import numpy as np
 from scg.core.ambient import unplanned
 from scg.core.backward import pull
 from scg.core.node import Node, ancestors, parameter
+from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import FixedSupport
 from scg.distributions.bernoulli import Bernoulli
@@ -35,9 +36,9 @@ class _Controlled(Estimator):
         self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None
     ):
         name = type(self).__name__
-        if temperature is not None and not (_is_number(temperature) and 0 < temperature < math.inf):
+        if temperature is not None and not (is_number(temperature) and temperature > 0):
             raise ScgValueError(f"{name}: temperature must be a positive number, got {temperature!r} ({here()})")
-        if not _is_number(scale) or not math.isfinite(scale):
+        if not is_number(scale):
             raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
         if optimizer is not None and not callable(optimizer):
             raise ScgTypeError(
@@ -200,7 +201,3 @@ def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:
     """
     inner = np.log(v) - np.log1p(-v) + softplus(s * l)
     return s * softplus(inner), sigmoid(inner) * sigmoid(s * l)
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)

@@ -6,6 +6,7 @@ import numpy as np
 
 from scg.core.axes import elementwise
 from scg.core.node import primitive
+from scg.core.options import is_number
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
@@ -101,8 +102,7 @@ class GumbelSoftmax(_Biased):
     """
 
     def __init__(self, temperature: float, hard: bool = False):
-        number = isinstance(temperature, (int, float, np.integer, np.floating)) and not isinstance(temperature, bool)
-        if not number or not 0 < temperature < np.inf:
+        if not is_number(temperature) or temperature <= 0:
             raise ScgValueError(f"GumbelSoftmax: temperature must be a positive number, got {temperature!r} ({here()})")
         if not isinstance(hard, (bool, np.bool_)):
             raise ScgValueError(f"GumbelSoftmax: hard must be True or False, got {hard!r} ({here()})")

@@ -4,6 +4,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.options import is_integer
 from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimators.baselines import Baseline
@@ -25,7 +26,7 @@ class ScoreFunction(Estimator):
     offered = 2
 
     def __init__(self, baseline: Baseline | None = None, samples: int = 1):
-        if not isinstance(samples, (int, np.integer)) or isinstance(samples, bool) or samples < 1:
+        if not is_integer(samples, 1):
             raise ScgValueError(f"ScoreFunction: samples must be an integer of at least 1, got {samples!r} ({here()})")
         if baseline is not None and not isinstance(baseline, Baseline):
             raise EstimatorError(

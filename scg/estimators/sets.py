@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.options import is_integer
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers, simplex
 from scg.errors import ScgValueError, here
@@ -33,7 +34,7 @@ class UnorderedSet(Estimator):
     requires = (FiniteSupport,)
 
     def __init__(self, k: int):
-        if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 2 <= k <= MOST:
+        if not is_integer(k, 2, MOST):
             raise ScgValueError(f"UnorderedSet: k must be an integer from 2 to {MOST}, got {k!r} ({here()})")
         self.k = int(k)
 

@@ -15,6 +15,7 @@ from scg.core.backward import pull
 from scg.core.generators import watching
 from scg.core.node import Node, ancestors, parameter
 from scg.core.operands import described, plain
+from scg.core.options import integer
 from scg.core.pickling import pack, unpack
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import FixedSupport
@@ -220,7 +221,7 @@ class Graph:
         graph raise ScgValueError.
         """
         if replicates is not None:
-            _check_count(replicates)
+            integer("replicates", replicates, 1)
         if replicates is not None and rng is None and values is None:
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
         if rng is not None and not isinstance(rng, np.random.Generator):
@@ -277,7 +278,7 @@ class Graph:
                 return self.run(rng=rng).gradients()
             except GuardError:
                 return self._traced(rng)
-        _check_count(replicates)
+        integer("replicates", replicates, 1)
         if not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
         if self._constants is not None:
@@ -435,13 +436,6 @@ class Graph:
 
 def _is_generator(x: Any) -> bool:
     return isinstance(x, np.random.Generator)
-
-
-def _check_count(replicates: Any) -> None:
-    if isinstance(replicates, (bool, np.bool_)) or not isinstance(replicates, (int, np.integer)):
-        raise ScgTypeError(f"replicates must be an integer, got {replicates!r} ({here()})")
-    if replicates < 1:
-        raise ScgValueError(f"replicates must be at least 1, got {replicates} ({here()})")
 
 
 def _numbers(value: Any, what: str) -> np.ndarray:

@@ -29,6 +29,7 @@ from scg.core.axes import elementwise
 from scg.core.backward import estimate, pull
 from scg.core.node import Node, ancestors, parameter, primitive
 from scg.core.operands import described
+from scg.core.options import is_integer
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives import layout
 from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, mixed_axes, spread, unpicked
@@ -58,7 +59,7 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
 
     Raises ScgTypeError or ScgValueError unless the order is None or an integer of at least 1.
     """
-    if order is not None and (isinstance(order, (bool, np.bool_)) or not isinstance(order, (int, np.integer))):
+    if order is not None and not is_integer(order):
         raise ScgTypeError(
             f"surrogate: order must be None, for derivatives of any order, or an integer of at least 1, got {order!r}"
             f" ({here()})"

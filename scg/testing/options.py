@@ -1,36 +1,10 @@
 """Options that are checked before work begins, and who is told of its progress."""
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from scg.errors import ScgTypeError, ScgValueError, here
-
-
-def integer(name: str, given: Any, least: int) -> int:
-    """An integer of at least ``least``; ScgTypeError or ScgValueError, with the name of the option, for anything
-    else."""
-    if not isinstance(given, (int, np.integer)) or isinstance(given, bool):
-        raise ScgTypeError(f"{name} must be an integer, got {given!r} ({here()})")
-    if given < least:
-        raise ScgValueError(f"{name} must be at least {least}, got {given} ({here()})")
-    return int(given)
-
-
-def number(name: str, given: Any, low: float, high: float = math.inf, *, closed: bool = False) -> float:
-    """A number between ``low`` (itself where ``closed``) and ``high``; ScgTypeError or ScgValueError for anything
-    else."""
-    if not isinstance(given, (int, float, np.integer, np.floating)) or isinstance(given, bool):
-        raise ScgTypeError(f"{name} must be a number, got {given!r} ({here()})")
-    if not ((low <= given if closed else low < given) and given < high):
-        raise ScgValueError(
-            f"{name} must lie {'from' if closed else 'above'} {low:g}"
-            f" {f'and below {high:g}' if high < math.inf else 'on, finite'}, got {given} ({here()})"
-        )
-    return float(given)
+from scg.errors import ScgTypeError, here
 
 
 def call_arguments(args: Any, kwargs: Any) -> None:

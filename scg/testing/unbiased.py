@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from scg import exact
+from scg.core.options import integer, number
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
 from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
-from scg.testing.options import integer, number, reporter
+from scg.testing.options import reporter
 from scg.testing.streams import DIFFERENCES, Streams, by_leaf, depends, fixed, join, matches, paths, precision, split
 from scg.testing.tails import Tail
 

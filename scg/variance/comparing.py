@@ -9,11 +9,12 @@ import numpy as np
 
 from scg import exact
 from scg.core.node import Node, ancestors
+from scg.core.options import integer
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph, trace
-from scg.testing.options import call_arguments, integer, reporter
+from scg.testing.options import call_arguments, reporter
 from scg.testing.streams import depends, fixed, join, split
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
 from scg.variance.entries import LEVEL, Measured, Reference
