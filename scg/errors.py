@@ -153,10 +153,10 @@ def _is_generated(code: CodeType) -> bool:
 def here() -> str:
     """``file.py:12, in f``: the user's own line, for a message raised now."""
     frame = user_frame(2)
-    return "" if frame is None else place(frame.f_code, frame.f_lasti)
+    return "" if frame is None else location(frame.f_code, frame.f_lasti)
 
 
-def place(code: CodeType | str | None, instruction: int) -> str:
+def location(code: CodeType | str | None, instruction: int) -> str:
     """``file.py:12, in f`` for a recorded code object and instruction offset; ``Cell In[6], line 12, in f`` in a
     notebook."""
     if code is None or isinstance(code, str):

@@ -74,7 +74,7 @@ def elbo(
     Raises EstimatorError where the guide does not have what the gradient needs, ScgValueError for an unknown one.
     """
     if guide is None:
-        _plain(log_weights, gradient, rng)
+        _check_weights(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
     estimator = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(
         gradient, Reparameterized()
@@ -113,7 +113,7 @@ def iwae(
     "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
     """
     if guide is None:
-        _plain(log_weights, gradient, rng)
+        _check_weights(log_weights, gradient, rng)
         return _log_mean_exp(log_weights, axis)
     estimator = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
@@ -168,7 +168,7 @@ def _log_mean_exp(x: Any, axis: int) -> Any:
     return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)
 
 
-def _plain(log_weights: Any, gradient: str, rng: Any) -> None:
+def _check_weights(log_weights: Any, gradient: str, rng: Any) -> None:
     require_plain(log_weights, "log-weights")
     if callable(log_weights):
         raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")

@@ -120,12 +120,12 @@ def logmeanexp(a, axis=None, keepdims=False):
 def softmax(x, axis=None):
     """exp(x) / sum(exp(x)) over ``axis`` (None, an int or a tuple): non-negative, of sum 1, unchanged where a constant
     is added to x."""
-    return _along(_softmax, x, axis)
+    return _over_axes(_softmax, x, axis)
 
 
 def log_softmax(x, axis=None):
     """x - logsumexp(x) over ``axis`` (None, an int or a tuple), kept where softmax(x) underflows."""
-    return _along(_log_softmax, x, axis)
+    return _over_axes(_log_softmax, x, axis)
 
 
 def _shift(x, axis):
@@ -189,14 +189,14 @@ _log_softmax = primitive(
 )
 
 
-def _along(rule, x, axis):
-    """A rule for one axis as one for an axis, several, or all: several are made into one, in front."""
+def _over_axes(fn, x, axis):
+    """``fn``, a function of one axis, over an axis, several, or all: several are made into one, in front."""
     x = _floating(x)
     gone = _axes(axis, x.ndim)
     if len(gone) == 1:
-        return rule(x, axis=gone[0])
+        return fn(x, axis=gone[0])
     front = np.moveaxis(x, gone, range(len(gone)))
-    out = rule(np.reshape(front, (math.prod(front.shape[: len(gone)]), *front.shape[len(gone) :])), axis=0)
+    out = fn(np.reshape(front, (math.prod(front.shape[: len(gone)]), *front.shape[len(gone) :])), axis=0)
     return np.moveaxis(np.reshape(out, front.shape), range(len(gone)), gone)
 
 

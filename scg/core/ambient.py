@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import CodeType
 from typing import Any, NamedTuple, final
 
-from scg.errors import place
+from scg.errors import location
 
 ids = itertools.count()
 """Numbers of nodes and of guards: what is younger has a higher one."""
@@ -32,7 +32,7 @@ class Guard:
     @property
     def line(self) -> str:
         """The line of the ``if``."""
-        return place(self.code, self.instruction)
+        return location(self.code, self.instruction)
 
     def unseen(self, seen: set[int]) -> Iterator["Guard"]:
         """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they

@@ -36,7 +36,7 @@ class AxisMap:
 
     def align(self, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: dict[str, Any]) -> Alignment:
         """The factors of the output's axes, and those of each operand's."""
-        return own("out", out), tuple([own(i, shape) for i, shape in enumerate(shapes)])
+        return labelled("out", out), tuple([labelled(i, shape) for i, shape in enumerate(shapes)])
 
     def align_result(
         self, k: int, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: dict[str, Any]
@@ -52,7 +52,7 @@ class _Elementwise(AxisMap):
         return broadcast_lead(operands, batched), statics
 
     def align(self, shapes, out, statics):
-        return own("out", out), tuple([broadcast_axes(shape, out) for shape in shapes])
+        return labelled("out", out), tuple([broadcast_axes(shape, out) for shape in shapes])
 
     def align_result(self, k, shapes, out, statics):
         return self.align(shapes, out, statics)
@@ -66,7 +66,7 @@ class _First(AxisMap):
         return (*led_all(operands[:2], batched[:2], size, True), *operands[2:]), statics
 
     def align(self, shapes, out, statics):
-        return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
+        return labelled("out", out), (labelled("out", out), *[labelled(i, shape) for i, shape in enumerate(shapes[1:])])
 
 
 class _Reduction(AxisMap):
@@ -105,7 +105,7 @@ class _Along(AxisMap):
 
     def align(self, shapes, out, statics):
         axis = statics["axis"] % len(out)
-        inner = own("out", out)
+        inner = labelled("out", out)
         ins = []
         for i, shape in enumerate(shapes):
             source = list(broadcast_axes(shape, out))
@@ -135,7 +135,7 @@ class contraction(AxisMap):
     def align_result(self, k, shapes, out, statics):
         core = self.outs[k]
         leading = out[: len(out) - len(core)]
-        result = own("lead", leading) + tuple(
+        result = labelled("lead", leading) + tuple(
             [((letter, n),) for letter, n in zip(core, out[len(leading) :], strict=True)]
         )
         ins = []
@@ -187,7 +187,7 @@ class _Transpose(AxisMap):
         return operands, {**statics, "axes": (0, *[a + 1 for a in statics["axes"]])}
 
     def align(self, shapes, out, statics):
-        source = own("x", shapes[0])
+        source = labelled("x", shapes[0])
         return tuple([source[a] for a in statics["axes"]]), (source,)
 
 
@@ -200,7 +200,7 @@ class _BroadcastTo(AxisMap):
         return (padded(x, len(shape) - 1),), {**statics, "shape": shape}
 
     def align(self, shapes, out, statics):
-        return own("out", out), (broadcast_axes(shapes[0], out),)
+        return labelled("out", out), (broadcast_axes(shapes[0], out),)
 
 
 class _Concatenate(AxisMap):
@@ -215,10 +215,10 @@ class _Concatenate(AxisMap):
         axis = statics["axis"]
         ins = []
         for i, shape in enumerate(shapes):
-            source = list(own("out", shape))
+            source = list(labelled("out", shape))
             source[axis] = (((i, "joined"), shape[axis]),)
             ins.append(tuple(source))
-        return own("out", out), tuple(ins)
+        return labelled("out", out), tuple(ins)
 
 
 class _Index(AxisMap):
@@ -249,7 +249,7 @@ class _Index(AxisMap):
 
     def align(self, shapes, out, statics):
         index = statics["index"]
-        result, source = list(own("out", out)), list(own("x", shapes[0]))
+        result, source = list(labelled("out", out)), list(labelled("x", shapes[0]))
         if any(isinstance(i, np.ndarray) and i.ndim == 0 for i in index):
             return super().align(shapes, out, statics)
         pairs, start, rank = aligned_slices(index, shapes)
@@ -364,7 +364,7 @@ index, scatter = _Index(), _Scatter()
 mixed = AxisMap()
 
 
-def own(label: Any, shape: tuple[int, ...]) -> Axes:
+def labelled(label: Any, shape: tuple[int, ...]) -> Axes:
     """Each axis one factor, labelled by ``label`` and its position."""
     return tuple([(((label, i), n),) for i, n in enumerate(shape)])
 
@@ -382,7 +382,7 @@ def refine(before: tuple[int, ...], after: tuple[int, ...]) -> Alignment:
     (6, 4) -> (2, 3, 4) splits the 6 into factors 2 and 3; (4, 6) -> (6, 4) has no common refinement, and mixes.
     """
     if 0 in before or 0 in after:
-        return own("out", after), (own("x", before),)
+        return labelled("out", after), (labelled("x", before),)
     ins: list[list[Factor]] = [[] for _ in before]
     outs: list[list[Factor]] = [[] for _ in after]
     i, j = len(before), len(after)

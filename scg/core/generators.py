@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.ambient import WATCH
-from scg.errors import PACKAGE, here, place
+from scg.errors import PACKAGE, here, location
 
 GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
 _PYTHON = random.random.__self__  # type: ignore[attr-defined]
@@ -71,16 +71,16 @@ def state_of(generator: Any) -> Any:
     """The state of a generator, to be compared with an earlier one."""
     if isinstance(generator, random.Random):
         return generator.getstate()
-    return _plain(
+    return _comparable(
         generator.bit_generator.state
         if isinstance(generator, np.random.Generator)
         else generator.get_state(legacy=False)
     )
 
 
-def _plain(state: Any) -> Any:
+def _comparable(state: Any) -> Any:
     if type(state) is dict:
-        return {name: _plain(part) for name, part in state.items()}
+        return {name: _comparable(part) for name, part in state.items()}
     return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
@@ -120,7 +120,7 @@ class Watch:
         if self.found is None and key in self._known:
             generator, state = self._known[key]
             if state_of(generator) != state:
-                line = place(self.code, -1) if self.code is not None else "unknown line"
+                line = location(self.code, -1) if self.code is not None else "unknown line"
                 self.found = (
                     f"{self._name} ({line}) takes numbers from a {type(generator).__name__} itself,"
                     f" {when or f'before the draw at {here()}'}"

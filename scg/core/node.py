@@ -37,7 +37,7 @@ from scg.errors import (
     ScgValueError,
     here,
     kin,
-    place,
+    location,
     user_frame,
 )
 
@@ -435,7 +435,7 @@ class Node:
     @property
     def line(self) -> str:
         """The user's own line that made this node."""
-        return place(self.code, self.instruction)
+        return location(self.code, self.instruction)
 
     shape = property(lambda self: self.raw.shape)
     dtype = property(lambda self: self.raw.dtype)

@@ -65,7 +65,7 @@ class Parameterized:
     def recheck(self) -> None:
         """Raise ScgValueError where a parameter is outside its constraint: for what ``replaced`` has made of parameters
         that are not known to be good."""
-        for name, value in self._own().items():
+        for name, value in self._given().items():
             if not settled(self.constraints[name].holds, value):
                 self._checked(name, value, self.constraints[name])
         self._tied()
@@ -124,7 +124,7 @@ class Parameterized:
 
     def _nodes(self) -> dict[str, Any]:
         return {
-            **self._own(),
+            **self._given(),
             **{f"{part}.{name}": p for part in self.parts for name, p in getattr(self, part).parameters.items()},
         }
 
@@ -139,16 +139,16 @@ class Parameterized:
     def _broadcast(self) -> Shape:
         """The batch shape: those of the parameters without the axes that belong to one event, broadcast against those
         of the parts."""
-        shapes = [batch_of(value, self.constraints[name].event_ndim) for name, value in self._own().items()]
+        shapes = [batch_of(value, self.constraints[name].event_ndim) for name, value in self._given().items()]
         return np.broadcast_shapes(*shapes, *[getattr(self, part).batch_shape for part in self.parts])
 
-    def _own(self) -> dict[str, Any]:
+    def _given(self) -> dict[str, Any]:
         return {name: value for name in self.constraints if (value := getattr(self, name)) is not None}
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters by name, those that are given."""
-        found = self._own()
+        found = self._given()
         for part in self.parts:
             found.update({f"{part}.{name}": value for name, value in getattr(self, part).parameters.items()})
         return found

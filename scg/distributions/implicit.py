@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.ambient import RECORDER, settled
-from scg.core.axes import AxisMap, broadcast_axes, own, padded
+from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.backward import pull
 from scg.core.node import Node, ancestors, parameter, primitive
 from scg.core.replay import replay
@@ -45,8 +45,8 @@ class Inverted(AxisMap):
         ins = [broadcast_axes(shapes[0], out)]
         for i, (shape, name) in enumerate(zip(shapes[1:], statics["names"], strict=True)):
             batch = max(len(shape) - statics["distribution"].parameter_event_ndim(name), 0)
-            ins.append(broadcast_axes(shape[:batch], out) + own(i, shape[batch:]))
-        return own("out", out), tuple(ins)
+            ins.append(broadcast_axes(shape[:batch], out) + labelled(i, shape[batch:]))
+        return labelled("out", out), tuple(ins)
 
 
 def _value(u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:

@@ -16,7 +16,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from scg.core.node import apply
-from scg.errors import PACKAGE, place
+from scg.errors import PACKAGE, location
 from scg.plans.outside import is_library
 
 _ENDS = frozenset([code for name, code in dis.opmap.items() if name.startswith(("RETURN_", "YIELD_"))])
@@ -87,7 +87,7 @@ class Witness:
         ):
             return
         if code.co_code[frame.f_lasti] not in _ENDS and not is_library(caller.f_globals, self._own):
-            self.raised = place(caller.f_code, caller.f_lasti)
+            self.raised = location(caller.f_code, caller.f_lasti)
 
     def _called(self, fn: Any, owner: Any, frame: FrameType) -> None:
         """A built-in function was called, or a method of an object."""
@@ -107,7 +107,7 @@ class Witness:
         while frame is not None and is_library(frame.f_globals, self._own):
             frame = frame.f_back
         if frame is not None and self.refused is None:
-            self.refused = why, place(frame.f_code, frame.f_lasti)
+            self.refused = why, location(frame.f_code, frame.f_lasti)
 
     def _otherwise_each_time(self, fn: Any, owner: Any, frame: FrameType) -> str | None:
         module = getattr(fn, "__module__", None)

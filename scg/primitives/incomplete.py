@@ -29,7 +29,7 @@ def vonmises_pdf(x, kappa):
     return np.exp(-2 * kappa * np.square(np.sin(0.5 * x))) / (2 * math.pi * sp.i0e(kappa))
 
 
-def in_double(fn):
+def on_flat_doubles(fn):
     """``fn`` of flat float64 arrays as a function of broadcasting operands, its result rounded to their dtype."""
 
     def computed(*operands):
@@ -264,7 +264,7 @@ def _log1m_of(x, p):
 # Not compositions of what is in them: their exponents are differences of terms as large as a log a, of which float32
 # would leave little.
 gammainc_pdf = primitive(
-    in_double(_gamma_pdf),
+    on_flat_doubles(_gamma_pdf),
     elementwise,
     lambda g, out, a, x: g * (out * (_log_of(x, a - 1) - sp.digamma(a))),
     lambda g, out, a, x: g * (out * (_power_slope(a - 1, x) - 1)),
@@ -273,7 +273,7 @@ gammainc_pdf = primitive(
 """d gammainc(a, x) / dx = x^(a-1) exp(-x) / Gamma(a)."""
 
 betainc_pdf = primitive(
-    in_double(lambda a, b, x: _beta_pdf(a, b, x, 1 - x)),
+    on_flat_doubles(lambda a, b, x: _beta_pdf(a, b, x, 1 - x)),
     elementwise,
     lambda g, out, a, b, x: g * (out * (_log_of(x, a - 1) - sp.digamma(a) + sp.digamma(a + b))),
     lambda g, out, a, b, x: g * (out * (_log1m_of(x, b - 1) - sp.digamma(b) + sp.digamma(a + b))),
@@ -283,7 +283,7 @@ betainc_pdf = primitive(
 """d betainc(a, b, x) / dx = x^(a-1) (1-x)^(b-1) / B(a, b)."""
 
 gammainc_score = primitive(
-    in_double(_gamma_score),
+    on_flat_doubles(_gamma_score),
     elementwise,
     only_once("gammainc"),
     lambda g, out, a, x: g * (gammainc_pdf(a, x) * (np.log(x) - sp.digamma(a))),
@@ -292,7 +292,7 @@ gammainc_score = primitive(
 """d gammainc(a, x) / da. Relative error against 40 digits, a in [1e-3, 1e5], both tails: at most 2e-13."""
 
 betainc_score = primitive(
-    in_double(lambda a, b, x: _beta_score(a, b, x, 1 - x)),
+    on_flat_doubles(lambda a, b, x: _beta_score(a, b, x, 1 - x)),
     elementwise,
     only_once("betainc"),
     only_once("betainc"),
@@ -302,7 +302,7 @@ betainc_score = primitive(
 """d betainc(a, b, x) / da. Relative error against 40 digits, a and b in [1e-2, 3e3], both tails: at most 5e-12."""
 
 betainc_score_b = primitive(
-    in_double(lambda a, b, x: -_beta_score(b, a, 1 - x, x)),
+    on_flat_doubles(lambda a, b, x: -_beta_score(b, a, 1 - x, x)),
     elementwise,
     only_once("betainc"),
     only_once("betainc"),
@@ -312,7 +312,7 @@ betainc_score_b = primitive(
 """d betainc(a, b, x) / db."""
 
 vonmises_score = primitive(
-    in_double(_vonmises_score),
+    on_flat_doubles(_vonmises_score),
     elementwise,
     lambda g, out, x, kappa: g * (vonmises_pdf(x, kappa) * (np.cos(x) - sp.i1e(kappa) / sp.i0e(kappa))),
     only_once("vonmises_cdf"),
@@ -322,7 +322,7 @@ vonmises_score = primitive(
 most 1e-11."""
 
 vonmises_cdf = primitive(
-    in_double(_vonmises_cdf),
+    on_flat_doubles(_vonmises_cdf),
     elementwise,
     lambda g, out, x, kappa: g * vonmises_pdf(x, kappa),
     lambda g, out, x, kappa: g * vonmises_score(x, kappa),

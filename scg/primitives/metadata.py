@@ -20,13 +20,13 @@ def static(*callables):
     for fn in callables:
 
         def rule(*args, _fn=fn, **kwargs):
-            return _fn(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
+            return _fn(*map(_value_of, args), **{name: _value_of(value) for name, value in kwargs.items()})
 
         rule.static = True
         implements(fn)(rule)
 
 
-def _plain(value):
+def _value_of(value):
     return value.raw if type(value) is Node else value
 
 

@@ -184,7 +184,7 @@ def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     return y if dtype is None else y.astype(dtype)
 
 
-def _along(c, x, tensor):
+def _horner(c, x, tensor):
     """Sum over i of c[i] x^i, where the other axes of c stand before those of x (``tensor``) or are those of x."""
     c = np.reshape(c, c.shape + (1,) * x.ndim) if tensor else c
     y = c[-1] + 0 * x
@@ -198,10 +198,10 @@ def polyval2d(x, y, c):
     x, y, c = map(as_array, (x, y, c))
     if x.shape != y.shape:
         raise ValueError(f"x, y, z are incompatible: their shapes are {x.shape} and {y.shape}")
-    return _along(_along(c, x, True), y, False)
+    return _horner(_horner(c, x, True), y, False)
 
 
 @implements(power_series.polygrid2d)
 def polygrid2d(x, y, c):
     x, y, c = map(as_array, (x, y, c))
-    return _along(_along(c, x, True), y, True)
+    return _horner(_horner(c, x, True), y, True)

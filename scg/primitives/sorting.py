@@ -13,7 +13,7 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.ambient import settled
-from scg.core.axes import AxisMap, own
+from scg.core.axes import AxisMap, labelled
 from scg.core.backward import results
 from scg.core.node import Node, implements, primitive, refuse
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -144,10 +144,10 @@ class _Searched(AxisMap):
         return None if batched[0] or len(operands) > 2 else (operands, statics)
 
     def align(self, shapes, out, statics):
-        return own("out", out), (
-            own("a", shapes[0]),
-            own("out", shapes[1]),
-            *[own("sorter", shape) for shape in shapes[2:]],
+        return labelled("out", out), (
+            labelled("a", shapes[0]),
+            labelled("out", shapes[1]),
+            *[labelled("sorter", shape) for shape in shapes[2:]],
         )
 
 

@@ -17,7 +17,7 @@ import scipy.special as sp
 
 from scg.core.axes import elementwise
 from scg.core.node import primitive
-from scg.primitives.incomplete import DROP, LEGENDRE, in_double, only_once
+from scg.primitives.incomplete import DROP, LEGENDRE, on_flat_doubles, only_once
 from scg.primitives.special import derivatives, polygamma
 
 LN2 = math.log(2)
@@ -91,7 +91,7 @@ def _score(v, t):
 
 
 student_pdf = primitive(
-    in_double(_pdf),
+    on_flat_doubles(_pdf),
     elementwise,
     lambda g, out, df, t: g * (out * student_slope(df, t)),
     lambda g, out, df, t: g * (out * (-(df + 1) * t / (df + t * t))),
@@ -109,7 +109,7 @@ def _slope_by_df(v, t):
 
 
 student_slope = primitive(
-    in_double(_slope),
+    on_flat_doubles(_slope),
     elementwise,
     lambda g, out, df, t: g * _slope_by_df(df, t),
     lambda g, out, df, t: g * (t * (1 - t * t) / np.square(df + t * t)),
@@ -118,7 +118,7 @@ student_slope = primitive(
 """l(t)."""
 
 student_score = primitive(
-    in_double(_score),
+    on_flat_doubles(_score),
     elementwise,
     only_once("stdtr"),
     lambda g, out, df, t: g * (student_pdf(df, t) * student_slope(df, t)),
@@ -153,7 +153,7 @@ derivatives(
     lambda out, df, p: 1 / student_pdf(df, out),
 )
 student_quantile = primitive(
-    in_double(_quantile),
+    on_flat_doubles(_quantile),
     elementwise,
     lambda g, out, df, p: -g * (student_score(df, out) / student_pdf(df, out)),
     lambda g, out, df, p: g / student_pdf(df, out),

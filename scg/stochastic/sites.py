@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.core.ambient import RECORDER, WATCH
-from scg.core.axes import AxisMap, Slot, broadcast_axes, own, padded
+from scg.core.axes import AxisMap, Slot, broadcast_axes, labelled, padded
 from scg.core.node import Node, ancestors, primitive, record
 from scg.core.operands import frozen, plain
 from scg.core.replay import replaced, rerun
@@ -67,11 +67,11 @@ class _Drawn(AxisMap):
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         distribution = statics["site"].distribution
         split = len(out) - len(distribution.event_shape)
-        result = own("out", out[:split]) + own("event", out[split:])
+        result = labelled("out", out[:split]) + labelled("event", out[split:])
         ins = []
         for i, (shape, name) in enumerate(zip(shapes, distribution.parameters, strict=True)):
             batch = max(len(shape) - distribution.parameter_event_ndim(name), 0)
-            ins.append(broadcast_axes(shape[:batch], out[:split]) + own(i, shape[batch:]))
+            ins.append(broadcast_axes(shape[:batch], out[:split]) + labelled(i, shape[batch:]))
         return result, tuple(ins)
 
 
@@ -98,7 +98,7 @@ class _Moved(AxisMap):
         return (z, *led), {**statics, "site": site}
 
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
-        return own("out", out), (own("out", out), *[own(i, shape) for i, shape in enumerate(shapes[1:])])
+        return labelled("out", out), (labelled("out", out), *[labelled(i, shape) for i, shape in enumerate(shapes[1:])])
 
 
 class _Overrides:

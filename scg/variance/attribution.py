@@ -25,7 +25,7 @@ from scg.stochastic.surrogate import draws, expansions, leading, score
 from scg.stochastic.terms import settled
 from scg.testing.options import reporter
 from scg.testing.streams import join
-from scg.variance.chunks import chunk_size, generator, own
+from scg.variance.chunks import chunk_size, generator, with_own_estimators
 from scg.variance.comparing import as_graph, checked, entropy_of
 from scg.variance.report import number
 from scg.variance.threads import one_thread
@@ -133,7 +133,7 @@ def attribute(
     """
     checked(replicates, None, budget)
     report = reporter(progress)
-    graph = own(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
+    graph = with_own_estimators(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
     found, groups = _recorded(graph)
     roots = [g for g in found if type(g) is Node]
     # a draw too whose own value the gradient does not contain, but others that its estimator drew
@@ -364,7 +364,7 @@ class _Frozen:
 
 @dataclass(frozen=True, eq=False)
 class _Joint:
-    """Mean and covariance of draws of several numbers, merged as ``Moments`` are."""
+    """Mean and covariance of draws of several numbers, merged as ``CentralMoments`` are."""
 
     count: int
     mean: Any

@@ -19,7 +19,7 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.sites import resample
 from scg.testing.streams import join
-from scg.variance.moments import Moments, Squares
+from scg.variance.moments import CentralMoments, Squares
 from scg.variance.threads import one_thread
 
 LEAST, MOST, PARTS, ENTRIES = 256, 4096, 16, 2**22
@@ -52,9 +52,9 @@ class Tally:
     """What is kept of replicates of one row: moments of each coordinate, squared distances by parameter and in total
     (the last column), moments of the differences from the reference row where they are wanted."""
 
-    coordinates: Moments
+    coordinates: CentralMoments
     squares: Squares
-    differences: Moments | None
+    differences: CentralMoments | None
 
     @classmethod
     def of(cls, g: Any, widths: list[int], reference: Any) -> "Tally":
@@ -68,7 +68,7 @@ class Tally:
         is a little too large. From one centre c for all chunks, at a distance d = E x - c, it would be Var T + 4
         d.Cov(T, x) + 4 d.Cov(x) d, which may be too small, and stays so however many replicates there are.
         """
-        each = Moments.of(g)
+        each = CentralMoments.of(g)
         y = g - each.mean
         further = (len(g) / max(1, len(g) - 1)) ** 2
         parts, at = [], 0
@@ -77,7 +77,7 @@ class Tally:
             parts.append(further * np.einsum("ij,ij->i", part, part))
             at += width
         columns = np.stack([*parts, sum(parts)], axis=1)
-        return cls(each, Squares.of(columns), None if reference is None else Moments.of(g - reference))
+        return cls(each, Squares.of(columns), None if reference is None else CentralMoments.of(g - reference))
 
     @np.errstate(all="ignore")
     def merge(self, other: "Tally") -> "Tally":
@@ -368,7 +368,7 @@ def named(error: BaseException, label: str) -> BaseException:
     return (kind or RowFailure)(f"row {label!r}: {type(error).__name__}: {error}")
 
 
-def own(graph: Graph) -> Graph:
+def with_own_estimators(graph: Graph) -> Graph:
     """The graph with estimators of its own, so that nothing here teaches the user's; and without its function where no
     ``if`` needs it."""
     mine: dict[str, Estimator] = {}

@@ -16,7 +16,7 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph, trace
 from scg.testing.options import call_arguments, reporter
 from scg.testing.streams import depends, fixed, join, split
-from scg.variance.chunks import Tally, Task, chunk_size, generator, named, own, run, usable
+from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
 from scg.variance.evaluations import evaluations
@@ -212,9 +212,9 @@ def _rows(
                     f"its parameters must be those of the others, {shapes}, got"
                     f" {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})"
                 )
-            rows[label] = own(row.bind(wanted) if wanted else row)
+            rows[label] = with_own_estimators(row.bind(wanted) if wanted else row)
             # what an estimator only sees in the graph of a gradient, it refuses here
-            counts[label] = evaluations(own(rows[label]))
+            counts[label] = evaluations(with_own_estimators(rows[label]))
         except (Exception, SystemExit) as error:
             raise named(error, label) from error
         used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}

@@ -24,7 +24,7 @@ from scg.estimators import (
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
 from scg.testing.options import reporter
-from scg.variance.chunks import own, usable
+from scg.variance.chunks import usable, with_own_estimators
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Entry, Report
@@ -172,7 +172,7 @@ def _accepted(graph: Graph, bindings: list[dict[str, Estimator]], given: bool) -
     found, first = [], None
     for binding in bindings:
         try:
-            evaluations(own(graph.bind(binding)))
+            evaluations(with_own_estimators(graph.bind(binding)))
             found.append(binding)
         except ScgError as error:
             first = first or error
@@ -192,7 +192,7 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
             estimator = make()
             try:
                 estimator.check(distribution, name)
-                evaluations(own(graph.bind({name: estimator})))
+                evaluations(with_own_estimators(graph.bind({name: estimator})))
             except ScgError:
                 continue
             found.append(estimator)

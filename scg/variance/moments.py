@@ -1,4 +1,4 @@
-"""Moments of draws that come in parts: computed about each part's own mean, and merged without loss."""
+"""CentralMoments of draws that come in parts: computed about each part's own mean, and merged without loss."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _WIDER = 0.5  # standard errors that are added where the criteria are hardly met
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class CentralMoments:
     """``count`` draws, their ``mean``, and ``sums[p - 2]``, the sums of (x - mean)^p for p = 2, 3, ..., of the draws'
     shape.
 
@@ -33,7 +33,7 @@ class Moments:
     sums: Any
 
     @classmethod
-    def of(cls, x: Any, order: int = 2) -> "Moments":
+    def of(cls, x: Any, order: int = 2) -> "CentralMoments":
         """The moments up to ``order`` of draws along the leading axis."""
         x = np.asarray(x, float)
         mean = x.mean(axis=0)
@@ -49,7 +49,7 @@ class Moments:
             sums.append(np.einsum("i...,i...->...", power, y))
         return cls(len(x), mean, np.array(sums).reshape(order - 1, *mean.shape))
 
-    def merge(self, other: "Moments") -> "Moments":
+    def merge(self, other: "CentralMoments") -> "CentralMoments":
         """The moments of the draws of both."""
         count = self.count + other.count
         mean = self.mean + (other.mean - self.mean) * (other.count / count)
@@ -59,7 +59,7 @@ class Moments:
             below = [part.count + 0 * d, 0 * d, *part.sums]
             for p in range(2, len(self.sums) + 2):
                 total[p - 2] += sum(math.comb(p, k) * d**k * below[p - k] for k in range(p + 1) if p - k != 1)
-        return Moments(count, mean, total)
+        return CentralMoments(count, mean, total)
 
     @property
     def variance(self) -> Any:
@@ -83,13 +83,13 @@ class Squares:
     averages, and the tail of S tells what that average is worth.
     """
 
-    moments: Moments
+    moments: CentralMoments
     top: Any
 
     @classmethod
     def of(cls, s: Any) -> "Squares":
         """Of draws along the leading axis."""
-        return cls(Moments.of(s, 3), _largest(s))
+        return cls(CentralMoments.of(s, 3), _largest(s))
 
     def merge(self, other: "Squares") -> "Squares":
         """Those of both."""

@@ -105,7 +105,7 @@ class Sweep:
         """Write values, entries, seeds, versions and machine; all of it or nothing."""
         drop = set(environment())
         reports = [
-            {self.name: _plain(v), **{k: x for k, x in r.as_dict().items() if k not in drop}}
+            {self.name: _as_json(v), **{k: x for k, x in r.as_dict().items() if k not in drop}}
             for v, r in zip(self.values, self.reports, strict=True)
         ]
         write(
@@ -179,7 +179,7 @@ def _at(error: ScgError, name: str, value: Any) -> ScgError:
         return ScgValueError(f"{name} = {value!r}: {error}")
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return (
         value.item()
         if isinstance(value, np.generic)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import scg
-from scg.errors import GuardError, NonFiniteError, NotDifferentiable, ScgError, kin, place
+from scg.errors import GuardError, NonFiniteError, NotDifferentiable, ScgError, kin, location
 
 X = np.array([1.0, 2.0, 3.0])
 unknown = np.frompyfunc(lambda x: x, 1, 1)
@@ -249,10 +249,10 @@ def test_every_kind_has_its_kin(builtin):
 
 
 def test_a_place_without_code_is_what_was_recorded():
-    assert place("file.py:3, in f", 0) == "file.py:3, in f"
-    assert place(None, 0) == "unknown line"
+    assert location("file.py:3, in f", 0) == "file.py:3, in f"
+    assert location(None, 0) == "unknown line"
     code = sys._getframe().f_code
-    assert place(code, sys._getframe().f_lasti).startswith(__file__)
+    assert location(code, sys._getframe().f_lasti).startswith(__file__)
 
 
 # NaN

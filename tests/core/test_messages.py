@@ -14,7 +14,7 @@ import scipy.special
 
 import scg
 from scg import distributions as dist
-from scg.errors import NotDifferentiable, ScgAttributeError, ScgError, ScgTypeError, place
+from scg.errors import NotDifferentiable, ScgAttributeError, ScgError, ScgTypeError, location
 from scg.testing import check_gradient
 
 X = np.array([0.5, 1.5, 2.5])
@@ -356,9 +356,9 @@ def test_a_cell_of_a_notebook_is_called_as_ipython_calls_it(monkeypatch):
     cell = compile("def f(x):\n    return x + np.ones(4)\ny = f(x)", "/tmp/ipykernel_12/34.py", "exec")
     with pytest.raises(ScgError, match=r"\(Cell In\[6\], line 2, in f\)"):
         exec(cell, {"np": np, "x": scg.parameter(X)})
-    assert place(sys._getframe().f_code, 0).startswith(__file__)
+    assert location(sys._getframe().f_code, 0).startswith(__file__)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
-    assert place(cell, 0).startswith("/tmp/ipykernel_12/34.py:")
+    assert location(cell, 0).startswith("/tmp/ipykernel_12/34.py:")
 
 
 def test_the_methods_that_refuse_are_those_of_detaching():

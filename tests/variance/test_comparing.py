@@ -22,7 +22,7 @@ from scg.stochastic.estimator import Estimator
 from scg.testing.streams import join
 from scg.variance import chunks, report, threads
 from scg.variance.evaluations import evaluations
-from scg.variance.moments import Moments, Squares
+from scg.variance.moments import CentralMoments, Squares
 
 LOO = lambda n=2: scg.ScoreFunction(samples=n, baseline=scg.LeaveOneOut())
 
@@ -66,7 +66,7 @@ def test_moments_of_any_partition_are_those_of_all_draws(sizes, seed, offset, or
     x = rng(seed).standard_exponential((sum(sizes), 3)) + offset
     merged = None
     for part in np.split(x, np.cumsum(sizes)[:-1]):
-        found = Moments.of(part, order)
+        found = CentralMoments.of(part, order)
         merged = found if merged is None else merged.merge(found)
     y = x - x.mean(axis=0)
     slack = 1e-12 + 1e-15 * abs(offset)  # of the draws themselves, whose last bits the offset has taken
@@ -79,7 +79,7 @@ def test_moments_of_any_partition_are_those_of_all_draws(sizes, seed, offset, or
 def test_sums_of_squares_about_zero_would_not_do():
     x = rng().standard_normal((1000, 1)) + 1e8
     naive = np.mean(x**2) - np.mean(x) ** 2
-    merged = Moments.of(x[:300]).merge(Moments.of(x[300:]))
+    merged = CentralMoments.of(x[:300]).merge(CentralMoments.of(x[300:]))
     assert abs(merged.variance[0] - np.var(x, ddof=1)) < 1e-6 and abs(naive - np.var(x)) > 0.1
 
 

@@ -159,7 +159,9 @@ def _reduction(p: Pick, name: str, fits: Callable[[np.ndarray], Any] = lambda x:
     return f"{name}({x.text}{p.axes(x.array)})"
 
 
-def _along(p: Pick, form: str, low: int = 1, fits: Callable[[np.ndarray], Any] = lambda x: True, least: int = 1) -> str:
+def _over_one_axis(
+    p: Pick, form: str, low: int = 1, fits: Callable[[np.ndarray], Any] = lambda x: True, least: int = 1
+) -> str:
     """``form`` with an operand and one axis of at least ``least`` elements."""
     x = p.value(lambda x: x.ndim >= low and max(x.shape) >= least and fits(x))
     return form.format(
@@ -182,19 +184,19 @@ operation("np.average", "reduction", lambda p: f"np.average({(x := p.vector()).t
 operation(
     "np.quantile",
     "reduction",
-    lambda p: _along(p, f"np.quantile({{x}}, {p.one([0.25, 0.6])}, axis={{axis}})", fits=apart),
+    lambda p: _over_one_axis(p, f"np.quantile({{x}}, {p.one([0.25, 0.6])}, axis={{axis}})", fits=apart),
 )
 operation("np.cov", "reduction", lambda p: f"np.cov({p.value(lambda x: x.ndim == 2 and x.shape[1] > 1).text})")
-operation("np.cumsum", "reduction", lambda p: _along(p, "np.cumsum({x}, axis={axis})"))
-operation("np.cumprod", "reduction", lambda p: _along(p, "np.cumprod({x}, axis={axis})"))
-operation("np.sort", "sorting", lambda p: _along(p, "np.sort({x}, axis={axis})", fits=apart))
+operation("np.cumsum", "reduction", lambda p: _over_one_axis(p, "np.cumsum({x}, axis={axis})"))
+operation("np.cumprod", "reduction", lambda p: _over_one_axis(p, "np.cumprod({x}, axis={axis})"))
+operation("np.sort", "sorting", lambda p: _over_one_axis(p, "np.sort({x}, axis={axis})", fits=apart))
 operation("np.partition", "sorting", lambda p: f"np.partition({_apart(p, 2).text}, 1)")
 operation("np.argsort", "sorting", lambda p: f"{(x := _apart(p, 1)).text}[np.argsort({x.text})]")
 BY_INDEX = "np.take_along_axis({x}, np.argsort({x}, axis={axis}), axis={axis})"
-operation("np.take_along_axis", "sorting", lambda p: _along(p, BY_INDEX, fits=apart))
-operation("np.diff", "signals", lambda p: _along(p, "np.diff({x}, axis={axis})", least=2))
-operation("np.gradient", "signals", lambda p: _along(p, "np.gradient({x}, axis={axis})", least=2))
-operation("np.trapezoid", "signals", lambda p: _along(p, "np.trapezoid({x}, axis={axis})"))
+operation("np.take_along_axis", "sorting", lambda p: _over_one_axis(p, BY_INDEX, fits=apart))
+operation("np.diff", "signals", lambda p: _over_one_axis(p, "np.diff({x}, axis={axis})", least=2))
+operation("np.gradient", "signals", lambda p: _over_one_axis(p, "np.gradient({x}, axis={axis})", least=2))
+operation("np.trapezoid", "signals", lambda p: _over_one_axis(p, "np.trapezoid({x}, axis={axis})"))
 operation("np.convolve", "signals", lambda p: f"np.convolve({p.vector().text}, {p.vector().text})")
 operation("np.polyval", "signals", lambda p: f"np.polyval({p.vector().text}, {p.within(-1.0, 1.0).text})")
 for _name in ("np.fft.fft", "np.fft.ifft", "np.fft.rfft"):
@@ -332,16 +334,18 @@ operation("np.squeeze", "layout", lambda p: f"np.squeeze({p.value(lambda x: 1 in
 operation("np.broadcast_to", "layout", lambda p: f"np.broadcast_to({(x := p.value()).text}, {(2, *x.array.shape)})")
 operation("np.concatenate", "layout", lambda p: _joined(p, "np.concatenate"))
 operation("np.stack", "layout", _stacked)
-operation("np.split", "layout", lambda p: _along(p, f"np.split({{x}}, [1], axis={{axis}})[{p.one([0, 1])}]", least=2))
-operation("np.flip", "layout", lambda p: _along(p, "np.flip({x}, {axis})"))
-operation("np.roll", "layout", lambda p: _along(p, f"np.roll({{x}}, {p.one([1, -1])}, axis={{axis}})"))
-operation("np.repeat", "layout", lambda p: _along(p, "np.repeat({x}, 2, axis={axis})"))
+operation(
+    "np.split", "layout", lambda p: _over_one_axis(p, f"np.split({{x}}, [1], axis={{axis}})[{p.one([0, 1])}]", least=2)
+)
+operation("np.flip", "layout", lambda p: _over_one_axis(p, "np.flip({x}, {axis})"))
+operation("np.roll", "layout", lambda p: _over_one_axis(p, f"np.roll({{x}}, {p.one([1, -1])}, axis={{axis}})"))
+operation("np.repeat", "layout", lambda p: _over_one_axis(p, "np.repeat({x}, 2, axis={axis})"))
 operation("np.tile", "layout", lambda p: f"np.tile({p.array().text}, {p.one([2, (2, 1)])})")
 operation("np.rot90", "layout", lambda p: f"np.rot90({p.array(2).text}, {p.one([1, -1])})")
 operation("np.pad", "layout", lambda p: f"np.pad({p.array(1).text}, 1, mode='constant')")
 operation("np.tril", "layout", lambda p: f"{p.one(['np.tril', 'np.triu'])}({p.array(2).text})")
 operation("operator.getitem", "indexing", _indexed)
-operation("np.take", "indexing", lambda p: _along(p, "np.take({x}, np.array([0, 0, -1]), axis={axis})"))
+operation("np.take", "indexing", lambda p: _over_one_axis(p, "np.take({x}, np.array([0, 0, -1]), axis={axis})"))
 operation(
     "np.diag", "indexing", lambda p: f"np.diag({p.value(lambda x: x.ndim == 2 or (x.ndim == 1 and x.size < 5)).text})"
 )
