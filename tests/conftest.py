@@ -1,10 +1,14 @@
 """Hypothesis draws the same examples in every ordinary run; HYPOTHESIS_PROFILE=search draws new ones. Ctrl-C reaches
 what a test starts."""
 
+import gc
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+pytest.register_assert_rewrite("tests.support")
 
 COMMON = {
     "deadline": None,
@@ -19,3 +23,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 # a shell's background jobs hand that on, and some tests send their children Ctrl-C
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """Ten thousand collected tests are millions of objects, which gc.collect() in a test need not go through."""
+    gc.freeze()

@@ -20,6 +20,8 @@ from scg import ScgError, checkpoint
 from scg.checkpoint import CheckpointError, CheckpointWriteError
 from scg.errors import ScgTypeError
 
+pytestmark = pytest.mark.fast
+
 
 class Layer(NamedTuple):
     weight: object

@@ -16,6 +16,8 @@ import scg
 from scg import checkpoint, variance
 from scg.files import FileWriteError, write
 
+pytestmark = pytest.mark.fast
+
 posix = pytest.mark.skipif(os.name != "posix", reason="links, modes and locks of POSIX")
 ROOT = Path(scg.__file__).parents[1]
 

@@ -2,7 +2,6 @@
 an import that leaves the process as it was."""
 
 import ast
-import configparser
 import subprocess
 import sys
 import types
@@ -13,18 +12,14 @@ import pytest
 import scipy.special as sp
 
 import scg
+from tests.support.house import contract
+
+pytestmark = pytest.mark.fast
 
 ROOT = Path(scg.__file__).parents[1]
 FILES = sorted((ROOT / "scg").rglob("*.py"))
 OTHERS = {"_replace", "_fields", "_getframe", "_core", "_ones_like", "_ufuncs", "_zeta", "_processes"}
 """Underscore names of Python, NumPy and SciPy: of named tuples, of ``sys``, and what the next test looks for."""
-
-
-def contract():
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    layers = parser["importlinter:contract:layers"]["layers"].split("\n")
-    return [[name.strip() for name in layer.split("|")] for layer in layers if layer.strip()]
 
 
 def test_the_layers_name_every_room_once():

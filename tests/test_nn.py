@@ -10,6 +10,8 @@ from scg import nn
 from scg.core.tree import leaves, map_leaves
 from scg.errors import ScgTypeError, ScgValueError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("activation", [np.tanh, np.sin])
 def test_apply_is_affine_maps_with_activations_between(activation):

@@ -48,6 +48,7 @@ def exact_gradient(fn, points, theta=THETA):
     return pull([expectation(fn(t, np.random.default_rng(0)), points)], [np.ones(())], [t])[0]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("bound", BOUNDS.values())
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_same_value_for_every_gradient(bound, gradient):
@@ -61,6 +62,7 @@ def test_same_value_for_every_gradient(bound, gradient):
     assert value(gradient) == pytest.approx(expected, rel=1e-13)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_of_log_weights_along_an_axis(axis):
     log_w = np.random.default_rng(0).normal(size=(4, 5)) * 300
@@ -103,12 +105,14 @@ def test_second_derivatives_of_the_elbo(gradient):
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("gradient", ["doubly reparameterized", "VIMCO"])
 def test_gradients_of_first_order_refuse_a_second(gradient):
     with pytest.raises(NotDifferentiable, match="differentiated again"):
         scg.hvp(gaussian(objectives.iwae, gradient))(THETA, THETA, rng=np.random.default_rng(0))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("seed", range(5))
 def test_sticking_the_landing_is_zero_at_the_posterior(seed):
     """p(z | x) = N((x + mu) / 2, 1/2): there the gradient of the guide vanishes draw by draw; the pathwise one only in
@@ -209,6 +213,7 @@ def coins(bound, gradient, samples):
     return cost
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("gradient", ["score function", "VIMCO"])
 @pytest.mark.parametrize("name", BOUNDS)
 def test_unbiased_by_enumeration(name, gradient):
@@ -218,6 +223,7 @@ def test_unbiased_by_enumeration(name, gradient):
     )
 
 
+@pytest.mark.fast
 def test_vimco_is_the_formula():
     """sum_k (L - L_without_k) d log q(z_k) + d L at fixed draws, by hand, in a batch and a scaled sum."""
     theta = np.array([0.3, -0.6])
@@ -268,6 +274,7 @@ def held(t, rng, samples=3):
     return objectives.hold(guide(t), samples=samples, rng=rng, name="z")
 
 
+@pytest.mark.fast
 def test_wake_gradients_are_the_formulas():
     """sum_k W_k d log p(x, z_k) for the model and sum_k W_k d log q(z_k) for the guide, and neither for the other."""
 
@@ -295,6 +302,7 @@ def test_wake_theta_has_the_mean_of_the_bound_s_gradient():
     np.testing.assert_allclose(found[3], exact[3], rtol=1e-10)
 
 
+@pytest.mark.fast
 def test_sleep_phi():
     """At dreams (z, x) of the model: the gradient vanishes in the mean where the guide is the posterior; by the formula
     for given dreams."""
@@ -327,6 +335,7 @@ def test_held_draws_of_a_model_carry_nothing_to_it():
 # --- refusals ---
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -15,7 +15,7 @@ import scg
 from examples import __main__ as listing
 from scg import distributions as dist
 from scg.extend import Estimator
-from tests.test_house import contract
+from tests.support.house import contract
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -135,6 +135,7 @@ def test_what_is_called_scg_something_exists():
         for part in name.split("."):
             if not hasattr(found, part):
                 __import__(f"{found.__name__}.{part}")
+            assert hasattr(found, part), name
             found = getattr(found, part)
 
 

@@ -18,6 +18,8 @@ from scg.core.backward import results
 from scg.core.node import Node
 from scg.errors import ScgValueError
 
+pytestmark = pytest.mark.fast
+
 X = np.array([0.5, -1.25, 2.0])
 A = np.array([[2.0, -1.0, 0.5], [0.25, 1.5, -0.75]])
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("point", gaussian.points(True), ids=lambda p: f"{p['row']}-{p.get('k', p.get('p'))}")
 def test_gaussian_and_coin_closed_forms_are_exact_and_within_the_estimated_interval(point):
     """Intervals of 95%, twice as wide: once in 10^4 for a normal one."""
@@ -59,6 +60,7 @@ def test_costs_measured_are_within_their_intervals():
             assert entry["by scg.exact"] == pytest.approx(entry["exact"], rel=1e-7)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("theta", [-1.3, 0.0, 2.0])
 @pytest.mark.parametrize("name", coins.HIDDEN)
 def test_what_the_costs_of_other_coins_add_is_exact(name, theta, monkeypatch):
@@ -102,6 +104,7 @@ def test_bounds_have_the_published_slopes_within_their_intervals():
     assert found["IWAE", "b", "own"]["low"] < -0.5 < found["IWAE", "b", "own"]["high"]
 
 
+@pytest.mark.fast
 def test_signal_of_one_sample_is_exact():
     """K = 1: m = d ELBO / db = x - mu - 2 (loc - mu) + ... is known: (x - z) - (z - mu) at z = loc + (2/3)^(1/2) e, of
     variance 8/3 for each coordinate."""
@@ -152,6 +155,7 @@ def test_digits_estimators_have_the_exact_mean(name, monkeypatch):
         assert off(scg.StraightThrough()) > 6  # which is biased: the test sees it
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_points_have_room_in_json_and_the_quick_ones_are_fewer(name):
     module = parts.experiment(name)
@@ -261,6 +265,7 @@ def test_an_error_in_a_part_comes_out(monkeypatch, tmp_path):
         command.main(["gaussian", "--out", str(tmp_path), "--workers", "1"])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("wrong", [["--workers", "0"], ["--seed", "-1"], ["gausian"]])
 def test_bad_options(wrong, capsys):
     with pytest.raises(SystemExit):
@@ -268,6 +273,7 @@ def test_bad_options(wrong, capsys):
     assert "expected an integer" in (text := capsys.readouterr().err) or "gausian" in text
 
 
+@pytest.mark.fast
 def test_numbers_are_written_to_their_digits():
     assert [estimates.number(x) for x in (495.0, 0.0156251, 2.5e-7, 0.0, -3.0, math.inf)] == [
         "495.0",

@@ -17,6 +17,8 @@ from scg.errors import GuardError
 from scg.testing import check_gradient
 from tests.support.cases import all_cases
 
+pytestmark = pytest.mark.fast
+
 INF, NAN = np.inf, np.nan
 E = np.exp(1.0)
 SOFT = 1 / (1 + E)  # softmax of (0, 1) at 0

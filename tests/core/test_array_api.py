@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 import scg
 from scg.core.node import Node
 
+pytestmark = pytest.mark.fast
+
 A, B, C = (np.random.default_rng(k).normal(size=shape) for k, shape in enumerate([(2, 3, 4), (4, 5), (5, 2)]))
 
 

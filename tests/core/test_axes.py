@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scg.core import axes
 from scg.core.axes import Slot, blocks_together, broadcast_axes, refine
 
+pytestmark = pytest.mark.fast
+
 small = st.lists(st.integers(1, 4), max_size=4).map(tuple)
 
 

@@ -19,6 +19,8 @@ import scg
 from scg.core.node import RULES, Node, Primitive
 from tests.support.cases import all_cases
 
+pytestmark = pytest.mark.fast
+
 UFUNCS = sorted(get_overridable_numpy_ufuncs(), key=lambda fn: fn.__name__)
 # np.eye(3, like=node) arrives under the name np.eye, and not under that of the dispatcher around it
 FUNCTIONS = sorted(

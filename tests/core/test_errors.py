@@ -13,6 +13,8 @@ import pytest
 import scg
 from scg.errors import GuardError, NonFiniteError, NotDifferentiable, ScgError, kin, location
 
+pytestmark = pytest.mark.fast
+
 X = np.array([1.0, 2.0, 3.0])
 unknown = np.frompyfunc(lambda x: x, 1, 1)
 

@@ -12,6 +12,8 @@ from scg import distributions as dist
 from scg.errors import ScgTypeError, ScgValueError
 from tests.support.graphs import THETA, model
 
+pytestmark = pytest.mark.fast
+
 RNG = np.random.default_rng
 X = np.array([1.5, -0.3, 0.8])
 

@@ -21,6 +21,8 @@ from scg.core.operands import frozen
 from scg.errors import ScgError
 from scg.primitives.layout import alias
 
+pytestmark = pytest.mark.fast
+
 OPERATORS = [
     operator.add,
     operator.sub,

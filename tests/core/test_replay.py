@@ -17,6 +17,8 @@ from scg.core.replay import replay
 from scg.errors import GuardError
 from scg.stochastic.sites import noise, path
 
+pytestmark = pytest.mark.fast
+
 X = np.array([0.5, -1.25, 2.0])
 A = np.array([[2.0, -1.0, 0.5], [0.25, 1.5, -0.75], [1.0, 0.0, -2.0]])
 looped = scg.primitive(np.tanh.__call__, None, lambda g, out, x: g * (1 - out * out), name="looped")

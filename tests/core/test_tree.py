@@ -17,6 +17,8 @@ import scg
 from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
 from scg.errors import ScgValueError
 
+pytestmark = pytest.mark.fast
+
 
 class Pair(NamedTuple):
     left: Any

@@ -6,6 +6,8 @@ import pytest
 import scg
 from scg import distributions as dist
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     "dtype, a",

@@ -13,6 +13,8 @@ from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError
 from scg.stochastic.surrogate import Downstream
 from scg.testing import check_distribution
 
+pytestmark = pytest.mark.fast
+
 LOGITS = np.array([[0.3, -1.2, 0.5], [2.0, 0.1, -0.4]])
 PROBS = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
 DISTRIBUTIONS = {

@@ -11,6 +11,8 @@ from scg import distributions as dist
 from scg.errors import ScgError, ScgTypeError, ScgValueError
 from tests.support.distributions import ALL, BAD_VALUES
 
+pytestmark = pytest.mark.fast
+
 A = np.array
 
 

@@ -1,9 +1,12 @@
 """Mixtures: supports, derivatives, moments."""
 
 import numpy as np
+import pytest
 
 import scg
 from scg import distributions as dist
+
+pytestmark = pytest.mark.fast
 
 
 def test_a_mixture_covers_what_any_of_its_components_covers():

@@ -7,6 +7,8 @@ import pytest
 import scg
 from scg import distributions as dist
 
+pytestmark = pytest.mark.fast
+
 
 def _truncated(loc, scale, low, high):
     """Mean, variance and entropy of a truncated normal distribution by its closed forms, to as many digits as mpmath

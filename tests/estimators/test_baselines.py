@@ -14,6 +14,8 @@ from scg.special import sigmoid
 from scg.stochastic.surrogate import Downstream, draws
 from tests.support.oracle import first_and_second, moments
 
+pytestmark = pytest.mark.fast
+
 THETA = np.array([0.3, -0.5])
 
 

@@ -10,6 +10,8 @@ from scg.errors import EstimatorError
 from scg.stochastic.estimator import Estimator
 from tests.support.oracle import first_and_second
 
+pytestmark = pytest.mark.fast
+
 THETA = np.array([0.3, -0.6])
 
 

@@ -17,6 +17,8 @@ from scg.errors import EstimatorError, NotDifferentiable, ScgValueError
 from scg.estimators.sets import WithoutReplacement
 from tests.support.oracle import first_and_second, moments
 
+pytestmark = pytest.mark.fast
+
 THETA = np.array([0.3, -0.5, 0.8, 0.1])
 CATEGORICAL = {
     "k=1": lambda: scg.Enumerate(1),

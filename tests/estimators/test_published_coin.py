@@ -12,6 +12,8 @@ from scg.estimators import rebar
 from scg.special import sigmoid
 from tests.support.oracle import moments
 
+pytestmark = pytest.mark.fast
+
 
 def score_function(p, t):
     return p * (1 - p) * ((1 - t) ** 2 * (1 - p) + t**2 * p) ** 2

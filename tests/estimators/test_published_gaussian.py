@@ -10,6 +10,8 @@ import scg
 from scg import distributions as dist
 from tests.support.oracle import moments
 
+pytestmark = pytest.mark.fast
+
 POINTS = [(-3.0, 1.0, 1.0), (0.5, -1.2, 1.0), (2.0, 0.3, 0.4), (1.0, 1.0, 2.5)]
 
 

@@ -8,6 +8,8 @@ from scg import distributions as dist
 from scg.core.backward import pull
 from tests.support.oracle import expectation
 
+pytestmark = pytest.mark.fast
+
 THETA = np.array([0.3, -0.5, 0.8, 0.1])
 WORTH = np.array([1.0, -0.4, 2.0, 0.7])
 BIASED = {

@@ -40,6 +40,7 @@ def quadratic(rule, k):
 # Published tables
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("k", "mu", "sigma"), [(-3.0, 1.0, 1.0), (0.5, -1.2, 1.0), (2.0, 0.3, 0.4)])
 def test_gaussian_table(k, mu, sigma):
     d = mu - k
@@ -93,6 +94,7 @@ def test_which_rule_is_better_flips_with_k():
         assert better == [1, 0]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("p", "t"), [(0.5, 0.499), (0.3, 0.45), (0.9, 0.2)])
 def test_bernoulli_table(p, t):
     d, q, m = 1 - 2 * t, p * (1 - p), 1 - max(p, 1 - p)
@@ -132,6 +134,7 @@ def test_the_gap_of_the_linear_gaussian_model():
 # Small exact cases
 
 
+@pytest.mark.fast
 def test_small_cases():
     def square(law):
         return lambda t, rng: scg.sample(law(t), scg.Reparameterized(), rng=rng) ** 2
@@ -163,6 +166,7 @@ def test_a_relaxed_draw_counts_as_what_it_relaxes(rule):
     np.testing.assert_allclose(scg.exact.gradient(relaxed), scg.exact.gradient(plain), rtol=1e-12)
 
 
+@pytest.mark.fast
 def test_a_biased_estimator_has_another_mean():
     def cost(t, rng):
         return (coin(t, scg.StraightThrough(), rng) - 0.45) ** 3
@@ -173,6 +177,7 @@ def test_a_biased_estimator_has_another_mean():
 # How a cost is taken apart
 
 
+@pytest.mark.fast
 def test_two_hundred_coins_take_four_hundred_evaluations():
     theta = np.linspace(-1, 1, 200)
 
@@ -191,6 +196,7 @@ def test_two_hundred_coins_take_four_hundred_evaluations():
     )
 
 
+@pytest.mark.fast
 def test_a_parameter_that_parts_share():
     """Var[sum_i a_i] of a scalar parameter: the sum of 200 variances, and none of the 19,900 covariances is looked
     at."""
@@ -204,6 +210,7 @@ def test_a_parameter_that_parts_share():
     assert found.evaluations <= 1600
 
 
+@pytest.mark.fast
 def test_neighbours_are_enumerated_in_pairs():
     theta = np.linspace(-1, 1, 60)
 
@@ -216,6 +223,7 @@ def test_neighbours_are_enumerated_in_pairs():
     assert found == pytest.approx(np.sum(p[1:] + 4 * p[:-1] - 4 * p[1:] * p[:-1]), rel=1e-12)
 
 
+@pytest.mark.fast
 def test_a_budget_that_is_exceeded_names_the_draws():
     def cost(t, rng):
         b = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="coins")
@@ -408,6 +416,7 @@ def test_second_moments(case):
         np.testing.assert_allclose(scg.exact.gradient(cost, theta), closed, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.DisARM(), scg.Enumerate()])
 def test_whole_numbers(rule):
     """Their means are fractions."""
@@ -424,6 +433,7 @@ def test_whole_numbers(rule):
     np.testing.assert_allclose(scg.exact.moments(cost, theta).mean, p * (f - p @ f), rtol=1e-12)
 
 
+@pytest.mark.fast
 def test_minibatch():
     data = np.arange(6.0) ** 2
 
@@ -476,6 +486,7 @@ def test_a_path_whose_support_moves_with_another_draw():
     assert found == pytest.approx(2 * (1.3 - math.exp(0.2 + 0.125) / 2), rel=1e-6)
 
 
+@pytest.mark.fast
 def test_a_kl_divergence():
     p, q = dist.Normal(0.3, 0.7), dist.Normal(-0.2, 1.1)
 
@@ -882,6 +893,7 @@ def test_ways_that_are_not_all_met_are_refused():
         scg.exact.expectation(scg.trace(branching, np.array(0.3), rng=np.random.default_rng(0)).cost)
 
 
+@pytest.mark.fast
 def test_float32():
     def cost(t, rng):
         return np.sum(scg.sample(dist.Normal(t, np.float32(1)), scg.ScoreFunction(), rng=rng) ** 2)
@@ -924,6 +936,7 @@ def test_distribution():
 # Structures and refusals
 
 
+@pytest.mark.fast
 def test_results_have_the_structure_of_the_parameters():
     def cost(p, rng):
         return np.sum(coin(p["logits"], scg.ScoreFunction(), rng) * p["pay"][0])
@@ -938,6 +951,7 @@ def test_results_have_the_structure_of_the_parameters():
     np.testing.assert_allclose(h["pay"][0]["pay"][0], 0, atol=1e-15)
 
 
+@pytest.mark.fast
 def test_without_chance():
     assert scg.exact.expectation(lambda t: np.sum(t**2), np.array([1.0, 2.0])) == 5
     np.testing.assert_array_equal(scg.exact.gradient(lambda t: np.sum(t**2), np.array([1.0, 2.0])), [2, 4])
@@ -946,6 +960,7 @@ def test_without_chance():
     np.testing.assert_array_equal(found.variance, [0, 0])
 
 
+@pytest.mark.fast
 def test_refusals():
     with pytest.raises(ScgTypeError, match="a graph, a node or a function"):
         scg.exact.expectation(3.0)

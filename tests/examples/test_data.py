@@ -16,6 +16,8 @@ from examples import digits
 from examples.digits import DataError
 from tests.support.examples import DATA, WRITERS, rebuild, write
 
+pytestmark = pytest.mark.fast
+
 
 def images(n=10, shape=(4, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)

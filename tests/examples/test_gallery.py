@@ -9,6 +9,8 @@ import scg
 from examples import gallery
 from scg import distributions as dist
 
+pytestmark = pytest.mark.fast
+
 Z = 6.0  # a normal variable is further out once in 5e8 times
 
 

@@ -69,6 +69,7 @@ def squared_error(params, x, penalty):
     return (((y - x) ** 2).sum() + penalty * (z**2).sum()) / 2 / len(x), {"encoder": encoder, "decoder": decoder}
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("prior, penalty", [("flat", 0), ("normal", 1)])
 def test_with_a_point_for_q_the_vae_is_the_squared_error_autoencoder(prior, penalty):
     rng, model = np.random.default_rng(0), autoencoder.Autoencoder([6, 5], 3, prior)
@@ -94,6 +95,7 @@ def linear_images(n=300, seed=0):
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
+@pytest.mark.fast
 def test_the_likelihood_of_ppca_is_that_of_its_normal_distribution():
     rng = np.random.default_rng(1)
     model = ppca.Linear(rng.standard_normal((6, 2)), rng.standard_normal(6), 0.7)
@@ -104,6 +106,7 @@ def test_the_likelihood_of_ppca_is_that_of_its_normal_distribution():
     )
 
 
+@pytest.mark.fast
 def test_the_closed_form_is_the_maximum():
     x = linear_images() / 255
     best = ppca.closed_form(x, 2)
@@ -233,6 +236,7 @@ def test_a_rule_with_another_mean_is_noticed(reference, monkeypatch):
     assert apart(means(vae.VAE([3], 2, estimator="score"), params, x, 1), expected, "encoder") > 20
 
 
+@pytest.mark.fast
 def test_gaussian_pixels_have_their_density():
     rng, model = np.random.default_rng(1), vae.VAE([4], 2, decoder="gaussian")
     params, x = start(model, SMALL, rng, 0.1), SMALL / 255

@@ -15,6 +15,8 @@ from scg.core.tree import leaves, map_leaves
 from scg.errors import GuardError, PlanError, ScgError, ScgValueError
 from tests.support.compiled import agree, autoencoder, both
 
+pytestmark = pytest.mark.fast
+
 # the cache
 
 

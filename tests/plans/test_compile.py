@@ -11,6 +11,8 @@ from scg import distributions as dist
 from scg.errors import PlanError
 from tests.support.compiled import agree, both
 
+pytestmark = pytest.mark.fast
+
 
 def coin_cost(estimator):
     def cost(theta, rng):

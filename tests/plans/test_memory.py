@@ -16,6 +16,8 @@ from scg import optim
 from scg.errors import NonFiniteError, PlanError
 from tests.support.compiled import agree
 
+pytestmark = pytest.mark.fast
+
 
 def _root(x):
     return np.sum(np.where(x > 0, np.sqrt(x), 0))

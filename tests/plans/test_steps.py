@@ -12,6 +12,8 @@ from scg.core.tree import leaves
 from scg.errors import NonFiniteError, PlanError
 from tests.support.compiled import agree, autoencoder
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("samples", [0, 7])
 @pytest.mark.parametrize("make", [optim.Adam, functools.partial(optim.SGD, learning_rate=1e-2, momentum=0.9)])

@@ -7,6 +7,8 @@ import scg
 from scg.core.node import parameter
 from scg.primitives import indexing
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (3, 4, 2)
 
 

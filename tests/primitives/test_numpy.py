@@ -11,6 +11,8 @@ from scg import distributions as dist
 from scg.errors import ScgTypeError, ScgValueError
 from tests.support.cases import all_cases
 
+pytestmark = pytest.mark.fast
+
 ODD = {
     "masked": lambda x: np.ma.masked_array(x, mask=np.arange(x.size).reshape(x.shape) % 2 == 0),
     "matrix": np.asmatrix,

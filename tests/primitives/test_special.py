@@ -27,6 +27,8 @@ from scg.primitives.incomplete import (
 from scg.primitives.student import student_pdf, student_score
 from scg.testing import check_gradient
 
+pytestmark = pytest.mark.fast
+
 INF = math.inf
 EPS = np.finfo(float).eps
 

@@ -9,6 +9,8 @@ import pytest
 import scg
 from scg import distributions as dist
 
+pytestmark = pytest.mark.fast
+
 THETA = np.array([0.3, -0.4, 0.6])
 
 

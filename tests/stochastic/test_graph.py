@@ -13,6 +13,8 @@ from scg.errors import EstimatorError, GuardError, NotDifferentiable, ScgTypeErr
 from tests.support.graphs import THETA, model
 from tests.support.oracle import expectation
 
+pytestmark = pytest.mark.fast
+
 RNG = np.random.default_rng
 
 

@@ -12,6 +12,8 @@ from scg import distributions as dist
 from scg.errors import EstimatorError, NotDifferentiable
 from tests.support.oracle import first_and_second
 
+pytestmark = pytest.mark.fast
+
 ESTIMATORS = {
     "score": lambda: scg.ScoreFunction(),
     "score, constant": lambda: scg.ScoreFunction(baseline=scg.Constant(0.7)),

@@ -14,6 +14,8 @@ from scg.errors import ScgValueError
 from scg.testing import check_distribution
 from scg.testing.quadrature import integrals
 
+pytestmark = pytest.mark.fast
+
 
 def saboteur(distribution, **broken):
     """A distribution with some methods replaced: ``name=lambda right, self, *args`` is given the right method,

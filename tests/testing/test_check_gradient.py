@@ -13,6 +13,8 @@ import scg
 from scg.core.axes import elementwise
 from scg.testing import check_gradient, gradients
 
+pytestmark = pytest.mark.fast
+
 X = np.array([[0.3, -0.7, 1.1], [0.9, -1.3, 0.2]])
 Y = np.array([0.4, 1.7, -0.6])
 MANY = np.random.default_rng(5).uniform(0.2, 1.8, (3, 50))

@@ -16,6 +16,8 @@ from scg import variance
 from scg.testing.streams import join
 from scg.variance import halving
 
+pytestmark = pytest.mark.fast
+
 LOO = lambda n=2: scg.ScoreFunction(samples=n, baseline=scg.LeaveOneOut())
 rng = np.random.default_rng
 

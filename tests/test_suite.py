@@ -1,0 +1,95 @@
+"""The tests themselves: the fast part touches every room, helpers stand in ``tests/support``, every test asserts
+something."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.fast
+
+HERE = Path(__file__).parent
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(HERE.rglob("*.py"))}
+FILES = {path: tree for path, tree in TREES.items() if path.name.startswith("test_")}
+SUPPORT = [tree for path, tree in TREES.items() if path.is_relative_to(HERE / "support")]
+ELSEWHERE = {"errors": "core/test_errors", "special": "primitives/test_special", "extend": "test_house"}
+"""Modules of scg that another room tests."""
+
+
+def definitions(tree):
+    return {n.name: n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+
+
+def cases(tree):
+    return {name: node for name, node in definitions(tree).items() if name.startswith("test")}
+
+
+def is_marked(node, mark):
+    return any(ast.unparse(d).startswith(f"pytest.mark.{mark}") for d in node.decorator_list)
+
+
+def fast(tree):
+    """Names of the fast tests of a file."""
+    whole = any(isinstance(n, ast.Assign) and ast.unparse(n) == "pytestmark = pytest.mark.fast" for n in tree.body)
+    return [name for name, node in cases(tree).items() if whole or is_marked(node, "fast")]
+
+
+def test_every_folder_of_tests_has_fast_ones():
+    for folder in {path.parent for path in FILES}:
+        assert any(fast(tree) for path, tree in FILES.items() if path.parent == folder), folder
+
+
+def test_every_room_of_the_package_has_fast_tests():
+    package = HERE.parent / "scg"
+    rooms = {p.stem for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    for room in rooms:
+        own = HERE / room, HERE / f"test_{room}.py", HERE / f"{ELSEWHERE.get(room)}.py"
+        assert any(fast(tree) for path, tree in FILES.items() if path.parent == own[0] or path in own[1:]), room
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
+def test_no_test_is_fast_and_long(path):
+    long = {name for name, node in cases(FILES[path]).items() if is_marked(node, "long")}
+    assert not long & set(fast(FILES[path]))
+
+
+def test_no_test_module_imports_another():
+    imported = {n.module or "" for tree in TREES.values() for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert not [name for name in imported if name.startswith("tests.") and ".test_" in name]
+
+
+# what raises where a claim does not hold: of pytest, of Hypothesis, of NumPy and of scg.testing
+ASSERTING = {"raises", "warns", "fail", "find"}
+
+
+def asserts(node, helpers):
+    """Whether a function asserts, or names a function that does."""
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return (
+        any(isinstance(n, ast.Assert) for n in ast.walk(node))
+        or bool(names & (helpers | ASSERTING))
+        or any(name.startswith(("assert_", "check_")) for name in names)
+    )
+
+
+def asserting(found, helpers=frozenset()):
+    """Of some definitions those that assert, by way of one another and of helpers too."""
+    known = set(helpers)
+    while more := {name for name, node in found.items() if name not in known and asserts(node, known)}:
+        known |= more
+    return known
+
+
+HELPERS = set().union(*[asserting(definitions(tree)) for tree in SUPPORT])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
+def test_every_test_asserts(path):
+    assert not set(cases(FILES[path])) - asserting(definitions(FILES[path]), HELPERS)
+
+
+def test_what_asserts_nothing_is_noticed():
+    lines = "def test_a(): f(1)", "def f(x): return x", "def test_b(): g(1)", "def g(x): assert x"
+    tree = ast.parse("\n".join(lines))
+    assert set(cases(tree)) - asserting(definitions(tree)) == {"test_a"}
