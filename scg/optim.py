@@ -160,7 +160,7 @@ class Optimizer(_Recorded, ABC):
             for array, number in zip(flat.constants, constants, strict=True):
                 array[...] = number
             flat.take(gradients)
-        lists = [[step for flat in bound for step in flat.lists[lane]] for lane in range(threads)]
+        lists = [[step for flat in bound for step in flat.lists[k]] for k in range(threads)]
         lists[0].append((self._count, []))
         return lists
 

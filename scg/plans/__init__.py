@@ -51,10 +51,17 @@ NumPy's own large products run between the calls: the BLAS's threads then spin o
 
 # The rooms
 
-recording   one plain run with its arguments as nodes, its draws, its choices by values program     what it computed,
-as operations passes      what makes a program shorter buffers     which result lives where kernels     how an
-operation runs into a buffer machine     bound steps waiting     which steps of several threads wait for which crew
-threads beside the caller's compiled    ``scg.compile``: signatures, the cache, what to do where a plan does not hold
+- `recording`: one plain run with its arguments as nodes, its draws, its choices by values
+- `witness`, `outside`: what else the run does, and what it looks up outside its arguments
+- `program`: what it computed, as operations
+- `passes`: what makes a program shorter, and which thread runs what
+- `kernels`, `rows`: how an operation runs into a buffer, and which of its rows may run alone
+- `checks`: what must come out as it did, or be finite
+- `buffers`: which result lives where
+- `steps`: operations bound to their buffers
+- `threads`: threads beside the caller's
+- `plan`: all of these for one signature
+- `compiled`: `scg.compile`: signatures, the cache, what to do where a plan does not hold
 """
 
 from scg.plans.compiled import Compiled, compile

@@ -21,15 +21,15 @@ def explain(plan: Any) -> str:
     for op in program.ops:
         k = region_of.get(id(op))
         turn = turn_of.get(id(op))
-        lane = (
+        thread = (
             ""
             if turn is None or program.width == 1
             else "  rows " + "|".join(map(str, turn.cuts))
             if turn.cuts
-            else f"  thread {turn.lane}"
+            else f"  thread {turn.thread}"
         )
         if k is not None and program.regions[k].members[0] is op:
-            lines.append(_region(k, program.regions[k]) + lane)
+            lines.append(_region(k, program.regions[k]) + thread)
         own = id(op) in homes or op.is_check
         if view(op) is not None and not op.copies and type(op.args[0]) is Op:
             home = f"view of {names[id(origin(op))]}"
@@ -43,7 +43,7 @@ def explain(plan: Any) -> str:
         args = ", ".join([names.get(id(a), "?") if type(a) is Op else _constant(a) for a in op.args])
         kind = f"{op.dtype}{list(op.shape)}" if op.dtype is not None and not op.is_check else ""
         mark = " called plainly" if own and is_plain(op) else ""
-        mark += lane if k is None else ""
+        mark += thread if k is None else ""
         lines.append(
             f"  {'| ' if k is not None else ''}{names[id(op)]:>5} = {op.primitive.name}({args}) {kind} "
             f" {home}{mark}{'  ' + op.statics['line'] if 'line' in op.statics else ''}".rstrip()

@@ -14,13 +14,13 @@ from scg.errors import NonFiniteError
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
 from scg.plans.checks import is_finite, is_there
-from scg.plans.crew import Crew, Watch, crew, park, run_steps, with_one_thread
 from scg.plans.kernels import may_differ
-from scg.plans.machine import SMALL, Machine
 from scg.plans.program import Op, Program, from_recording
 from scg.plans.recording import Choice, Recorder, is_python_number
+from scg.plans.steps import SMALL, Steps
+from scg.plans.threads import Threads, Watch, borrow, park, run_steps, with_one_thread
 
-MACHINES = 4
+SETS = 4
 """How many sets of buffers a plan keeps for threads that run it at once."""
 
 
@@ -121,7 +121,7 @@ class Plan:
             if op.dtype is not None:
                 op.value = None  # what was computed is not kept
         self._watch = Watch()
-        self._machines: list[Machine] = []
+        self._idle: list[Steps] = []
         self._lock = threading.Lock()
 
     @property
@@ -138,30 +138,30 @@ class Plan:
         """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError
         where zeros may have to absorb."""
         with self._lock:
-            machine = self._machines.pop() if self._machines else None
-        if machine is None:
-            machine = Machine(self.program, self.assignment, self._own, self._slots)
+            steps = self._idle.pop() if self._idle else None
+        if steps is None:
+            steps = Steps(self.program, self.assignment, self._own, self._slots)
         try:
-            found = self._locked(0, machine, arrays, generators)
+            found = self._locked(0, steps, arrays, generators)
         except Exception:  # all threads have ended
-            self._park(machine)
+            self._park(steps)
             raise
-        self._park(machine)
+        self._park(steps)
         return found
 
-    def _park(self, machine: Machine) -> None:
+    def _park(self, steps: Steps) -> None:
         with self._lock:
-            if len(self._machines) < MACHINES:
-                self._machines.append(machine)
+            if len(self._idle) < SETS:
+                self._idle.append(steps)
 
-    def _locked(self, k: int, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
+    def _locked(self, k: int, steps: Steps, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
         """The results, with all locks from the k-th on: each a ``with`` of its own, which no interrupt leaves held."""
         if k < len(self._locks):
             with self._locks[k]():
-                return self._locked(k + 1, machine, arrays, generators)
+                return self._locked(k + 1, steps, arrays, generators)
         # else the same steps one after the other: the same bits
-        threads = crew(self.program.width) if self.program.width > 1 and not self._watch.look() else None
-        call = functools.partial(self._computed, machine, arrays, generators, threads)
+        threads = borrow(self.program.width) if self.program.width > 1 and not self._watch.look() else None
+        call = functools.partial(self._computed, steps, arrays, generators, threads)
         try:
             found = call() if self.program.width == 1 and self.program.shares else with_one_thread(call)
         except Exception:  # all threads have ended
@@ -173,22 +173,21 @@ class Plan:
         return found
 
     def _computed(
-        self, machine: Machine, arrays: Sequence[Any], generators: list[np.random.Generator], threads: Crew | None
+        self, steps: Steps, arrays: Sequence[Any], generators: list[np.random.Generator], threads: Threads | None
     ) -> Any:
         for op_id, slot in self._own.items():
             op = self._by_id[op_id]
-            machine.fresh(slot, op.shape, op.dtype)
+            steps.fresh(slot, op.shape, op.dtype)
         width, endings = self.program.width, self._endings
-        first = [machine.read(value) for value in endings[0].values] if self._at_once else []
+        first = [steps.read(value) for value in endings[0].values] if self._at_once else []
         # what is not would be copied before it is there
         at_once = self._at_once and all([x.flags.c_contiguous for x in first])
-        machine.run(arrays, generators, threads, endings[0].lists(width, first) if at_once else None)
+        steps.run(arrays, generators, threads, endings[0].lists(width, first) if at_once else None)
         # before parameters change
-        found = rebuild(self._structure, iter([self._returned(o, machine, arrays) for o in self._outputs]))
+        found = rebuild(self._structure, iter([self._returned(o, steps, arrays) for o in self._outputs]))
         rest = endings[1:] if at_once else endings
         given = [
-            [_of_now(value, machine) if ending.now else machine.read(value) for value in ending.values]
-            for ending in rest
+            [_of_now(value, steps) if ending.now else steps.read(value) for value in ending.values] for ending in rest
         ]
         if not all(
             [
@@ -209,14 +208,14 @@ class Plan:
                     run_steps(steps)
         return found
 
-    def _returned(self, output: Output, machine: Machine, arrays: Sequence[Any]) -> Any:
+    def _returned(self, output: Output, steps: Steps, arrays: Sequence[Any]) -> Any:
         if output.argument is not None:
             return arrays[output.argument]
         if output.slot is not None:
-            return machine.bound[output.slot]
+            return steps.bound[output.slot]
         x = output.value
         if type(x) is Op:
-            x = machine.read(x)
+            x = steps.read(x)
             return x.item() if output.python else x[()] if output.scalar else np.array(x)
         return np.array(x) if isinstance(x, np.ndarray) else x
 
@@ -258,6 +257,6 @@ def _is_foreign_memory(value: Any) -> bool:
     return origin(value).is_given if type(value) is Op else isinstance(value, np.ndarray)
 
 
-def _of_now(value: Any, machine: Machine) -> Any:
-    x = machine.read(value)
+def _of_now(value: Any, steps: Steps) -> Any:
+    x = steps.read(value)
     return np.array(x) if _is_foreign_memory(value) else x

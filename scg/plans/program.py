@@ -93,7 +93,7 @@ class Program:
         self.width = 1  # how many threads it may have
         self.stepped = 0  # elements that calls at the end go through, on as many threads
         self.shares = True  # whether its BLAS may have threads of its own
-        self.turns: list[Any] = []  # what each of them does: of ``passes.lanes``
+        self.turns: list[Any] = []  # what each of them does: of ``passes.schedule``
         self.kept = len(outputs)  # the outputs after these are only looked at
         self.checked: set[int] = set()  # positions of outputs that must be finite
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import scg
 from scg import distributions as dist
 from scg.core.tree import leaves
-from scg.plans.crew import BLAS
 from scg.plans.kernels import Generators, kernel
 from scg.plans.passes import PASSES
 from scg.plans.passes.few_rows import by_columns
+from scg.plans.threads import BLAS
 from tests.support.compiled import PROGRAMS, agree, plans_of
 
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}

@@ -23,9 +23,11 @@ import scg
 from scg import optim
 from scg.core.tree import leaves, map_leaves
 from scg.errors import NonFiniteError, PlanError
-from scg.plans import crew, waiting
-from scg.plans.machine import Machine
-from scg.plans.waiting import Task, awaited
+from scg.plans import threads as team
+from scg.plans.steps import Steps
+from scg.plans.threads import Task, busy, pool, waiting
+from scg.plans.threads import blas as blas_
+from scg.plans.threads.waiting import awaited
 from scg.testing import graphs, programs
 from tests.support.compiled import PROGRAMS, agree, autoencoder, is_kept, plans_of
 
@@ -35,7 +37,7 @@ SMALL = {
     "choices": {"LARGE": 1},
     "finite": {"LARGE": 1},
     "norms": {"FLAT": 9},
-    "lanes": {
+    "schedule": {
         "LEAST": 0.0,
         "HANDOVER": 0.0,
         "LONG": 0.0,
@@ -76,14 +78,14 @@ def jittery(monkeypatch):
                 time.sleep(chance.random() * 2e-4)
             fn(*args)
 
-    monkeypatch.setattr(crew, "run_steps", run_steps)
+    monkeypatch.setattr(pool, "run_steps", run_steps)
 
 
 def in_order(monkeypatch):
-    """Run lanes as the one list that they were made from."""
-    run = Machine.run
+    """Run threads as the one list that they were made from."""
+    run = Steps.run
     monkeypatch.setattr(
-        Machine, "run", lambda self, arrays, generators, crew, more: run(self, arrays, generators, None, more)
+        Steps, "run", lambda self, arrays, generators, threads, more: run(self, arrays, generators, None, more)
     )
 
 
@@ -103,10 +105,10 @@ def tasks(draw, width=3):
 
 
 def _order(tasks, pairs):
-    """Which task is before which, by the lanes and the pairs."""
+    """Which task is before which, by their threads and the pairs."""
     before = [set() for _ in tasks]
     for k, task in enumerate(tasks):
-        direct = [i for i in range(k) if tasks[i].lane == task.lane] + [i for i, j in pairs if j == k]
+        direct = [i for i in range(k) if tasks[i].thread == task.thread] + [i for i, j in pairs if j == k]
         before[k] = set(direct).union(*[before[i] for i in direct])
     return before
 
@@ -129,7 +131,7 @@ def test_whoever_touches_the_same_memory_keeps_the_order_and_nobody_waits_withou
     for i, k in itertools.combinations(range(len(tasks)), 2):
         assert i in before[k] or not _conflict(tasks[i], tasks[k])
     for i, k in pairs:
-        assert i < k and tasks[i].lane != tasks[k].lane and _conflict(tasks[i], tasks[k])
+        assert i < k and tasks[i].thread != tasks[k].thread and _conflict(tasks[i], tasks[k])
         assert i not in _order(tasks, [p for p in pairs if p != (i, k)])[k], "follows from others"
 
 
@@ -145,7 +147,7 @@ def test_threads_give_the_numbers_of_one_list(program, threads, eager, jittery, 
     found = [compiled(params, x, rng=np.random.default_rng(seed)) for seed in range(4)]
     (plan,) = plans_of(compiled)
     assert plan.program.width == threads and any([turn.cuts for turn in plan.program.turns]) and compiled.plainly == 0
-    assert len({turn.lane for turn in plan.program.turns if not turn.cuts}) > 1
+    assert len({turn.thread for turn in plan.program.turns if not turn.cuts}) > 1
     in_order(monkeypatch)
     for seed in range(4):
         agree(compiled(params, x, rng=np.random.default_rng(seed)), found[seed], program, 0)
@@ -162,27 +164,27 @@ def _kept(function, args, rngs, ulps=2**12):
 
 @settings(max_examples=120)
 @given(programs())
-def test_drawn_programs_in_blocks_and_lanes(program):
+def test_drawn_programs_in_blocks_and_threads(program):
     _kept(program, program.args, None)
 
 
 @settings(max_examples=60)
 @given(graphs())
-def test_drawn_graphs_in_blocks_and_lanes(graph):
+def test_drawn_graphs_in_blocks_and_threads(graph):
     _kept(graph.program, graph.program.args, True)
 
 
 @pytest.mark.long
 @settings(max_examples=3000)
 @given(programs())
-def test_many_programs_in_blocks_and_lanes(program):
+def test_many_programs_in_blocks_and_threads(program):
     _kept(program, program.args, None)
 
 
 @pytest.mark.long
 @settings(max_examples=1500)
 @given(graphs(finite=False, branches=True))
-def test_many_graphs_in_blocks_and_lanes(graph):
+def test_many_graphs_in_blocks_and_threads(graph):
     _kept(graph.program, graph.program.args, True, 2**16)  # exponentials of exponentials
 
 
@@ -236,7 +238,7 @@ def test_a_step_on_several_threads_is_that_on_one(make):
             lists = optimizer._begin(threads, *gradients)
             assert len(lists) == threads and all(lists)
             for steps in reversed(lists):  # in any order
-                crew.run_steps(steps)
+                pool.run_steps(steps)
         results.append((params, optimizer.state))
     for (path, a), (_, b), (_, c) in zip(*map(leaves, results), strict=True):
         np.testing.assert_array_equal(a, b, path)
@@ -264,7 +266,7 @@ def test_a_training_step_on_threads(threads, eager, jittery):
 
 
 def _settings():
-    return crew.BLAS.threads(), os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return team.BLAS.threads(), os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 @pytest.fixture
@@ -283,34 +285,34 @@ def test_settings_of_the_process_are_as_they_were(two):
     assert _settings() == before
 
     def inside():
-        assert crew.BLAS.get() == 1 and (not crew.BLAS.libraries or crew.BLAS.users)
-        return crew.BLAS.threads()
+        assert team.BLAS.get() == 1 and (not team.BLAS.libraries or team.BLAS.users)
+        return team.BLAS.threads()
 
-    assert crew.with_one_thread(lambda: (crew.with_one_thread(inside), inside())) == (before[0], before[0])
-    assert _settings() == before and not crew.BLAS.users
+    assert team.with_one_thread(lambda: (team.with_one_thread(inside), inside())) == (before[0], before[0])
+    assert _settings() == before and not team.BLAS.users
 
 
-@pytest.mark.parametrize("lane", [0, 1])
+@pytest.mark.parametrize("thread", [0, 1])
 @pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
-def test_a_step_that_fails_ends_all_threads_and_the_call_runs_plainly(two, lane, where):
+def test_a_step_that_fails_ends_all_threads_and_the_call_runs_plainly(two, thread, where):
     compiled, (params, x), plan = two
     before, expected = _settings(), compiled(params, x, rng=np.random.default_rng(3))
-    (machine,) = plan._machines
-    steps = machine.lanes[lane]
+    (bound,) = plan._idle
+    steps = bound.lists[thread]
     place = int(where * len(steps))
     steps.insert(place, (lambda: 1 / 0, ()))
     rng = np.random.default_rng(3)
     agree(compiled(params, x, rng=rng), expected, "plainly")
     assert compiled.plainly == 1 and _settings() == before
-    assert plan._machines == [machine]
+    assert plan._idle == [bound]
     del steps[place]
     agree(compiled(params, x, rng=np.random.default_rng(3)), expected, "again", 0)
     assert compiled.plainly == 1
 
 
-@pytest.mark.parametrize("lane", [0, 1])
+@pytest.mark.parametrize("thread", [0, 1])
 @pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
-def test_no_thread_begins_the_optimizers_step_when_another_has_failed(eager, jittery, lane, where):
+def test_no_thread_begins_the_optimizers_step_when_another_has_failed(eager, jittery, thread, where):
     params, loss, data = autoencoder([16], 4, 9, 7)
     optimizer, gradient = optim.Adam(params), scg.value_and_grad(loss)
 
@@ -323,14 +325,14 @@ def test_no_thread_begins_the_optimizers_step_when_another_has_failed(eager, jit
     step._options = replace(step._options, threads=2)
     step(params, data(0), np.random.default_rng(0))
     (plan,) = plans_of(step)
-    (machine,) = plan._machines
+    (bound,) = plan._idle
     before = map_leaves(np.copy, [params, optimizer.state])
 
     def fail():
         time.sleep(2e-3)  # the other one waits for this one by now
         raise NonFiniteError("not finite")
 
-    steps = machine.lanes[lane]
+    steps = bound.lists[thread]
     steps.insert(int(where * len(steps)), (fail, ()))
     with pytest.raises(NonFiniteError):
         plan.call([leaf for _, leaf in leaves([params, data(1)])], [np.random.default_rng(1)])
@@ -338,17 +340,17 @@ def test_no_thread_begins_the_optimizers_step_when_another_has_failed(eager, jit
         np.testing.assert_array_equal(a, b, path)
 
 
-@pytest.mark.parametrize("lane", [0, 1])
-def test_what_is_not_finite_is_told_by_whichever_thread_finds_it(two, lane):
+@pytest.mark.parametrize("thread", [0, 1])
+def test_what_is_not_finite_is_told_by_whichever_thread_finds_it(two, thread):
     compiled, (params, x), plan = two
-    (machine,) = plan._machines
+    (bound,) = plan._idle
 
     def fail():
         raise NonFiniteError("not finite")
 
-    machine.lanes[lane].append((fail, ()))
+    bound.lists[thread].append((fail, ()))
     with pytest.raises(NonFiniteError):
-        machine.run([leaf for _, leaf in leaves([params, x])], [np.random.default_rng(0)], crew.crew(2))
+        bound.run([leaf for _, leaf in leaves([params, x])], [np.random.default_rng(0)], team.borrow(2))
 
 
 def test_an_interrupt_waits_for_the_other_thread():
@@ -362,12 +364,12 @@ def test_an_interrupt_waits_for_the_other_thread():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        crew.crew(2).run([[(interrupt, ())], [(slow, ())]], lambda: None)
+        team.borrow(2).run([[(interrupt, ())], [(slow, ())]], lambda: None)
     assert finished == [True]
 
 
 def interrupted(n, fn):
-    """Whether ``fn()`` was interrupted, as a signal interrupts Python: before the n-th instruction of ``crew`` after a
+    """Whether ``fn()`` was interrupted, as a signal interrupts Python: before the n-th instruction of these after a
     call, a jump back or the begin of a function."""
     seen, before = [0], {}
 
@@ -382,7 +384,7 @@ def interrupted(n, fn):
         return local
 
     def trace(frame, event, arg):
-        if frame.f_code.co_filename != crew.__file__:
+        if frame.f_code.co_filename not in (pool.__file__, blas_.__file__):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return local
@@ -409,13 +411,13 @@ def test_an_interrupt_anywhere_leaves_blas_as_it_was(monkeypatch):
         def set_num_threads(self, count):
             self.count = count
 
-    library, blas = Library(), crew._Blas()
+    library, blas = Library(), blas_.Blas()
     blas.libraries = [library]
-    monkeypatch.setattr(crew, "BLAS", blas)
+    monkeypatch.setattr(blas_, "BLAS", blas)
     found = []
     for n in itertools.count(1):
         during = []
-        stopped = interrupted(n, lambda during=during: crew.with_one_thread(lambda: during.append(library.count)))
+        stopped = interrupted(n, lambda during=during: team.with_one_thread(lambda: during.append(library.count)))
         assert library.count == 4 and not blas.users and blas.threads() == 4
         assert during in ([1], []) and (stopped or during == [1])
         assert blas.lock.acquire(blocking=False)
@@ -436,17 +438,17 @@ def test_an_interrupt_anywhere_waits_for_the_other_thread_and_ends_it():
             time.sleep(1e-3)
             ended.append(True)
 
-        team = crew.Crew(2)
+        two = team.Threads(2)
         steps = [[(int, ())], [(slow, ())]]
         stopped = interrupted(
-            n, functools.partial(team.run, steps, lambda: None, [[(changed.append, (0,))], [(changed.append, (1,))]])
+            n, functools.partial(two.run, steps, lambda: None, [[(changed.append, (0,))], [(changed.append, (1,))]])
         )
-        assert begun == ended and not team.helpers[0].busy
+        assert begun == ended and not two.helpers[0].busy
         assert stopped or sorted(changed) == [0, 1]
         if not stopped:
             break
     assert n > 20
-    del team
+    del two
     for _ in range(100):
         if _thread._count() <= count:
             break
@@ -459,13 +461,13 @@ def test_a_plan_pins_nobody_and_needs_threadpoolctl_for_threads(two, monkeypatch
     if hasattr(os, "sched_setaffinity"):
         monkeypatch.setattr(os, "sched_setaffinity", lambda *given: pytest.fail("a processor was set"))
     compiled(*args, rng=np.random.default_rng(0))
-    blas = crew._Blas()
+    blas = blas_.Blas()
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     assert blas.libraries == [] and blas.threads() == 1
     blas.keep(blas)
     blas.release(blas)
-    monkeypatch.setattr(crew, "BLAS", blas)
-    assert crew.width() == 1
+    monkeypatch.setattr(blas_, "BLAS", blas)
+    assert team.width() == 1
 
 
 def test_many_callers_at_once(two):
@@ -517,7 +519,7 @@ def test_the_first_failure_is_told_not_what_follows_from_it(first):
     lists = [[(fail, (0.05, RuntimeError("later")))], [(fail, (0.05, RuntimeError("later")))]]
     lists[first] = [(fail, (0.0, ValueError("first")))]
     with pytest.raises(ValueError, match="first"):
-        crew.crew(2).run(lists, lambda: None)
+        team.borrow(2).run(lists, lambda: None)
 
 
 class _Clock:
@@ -537,21 +539,21 @@ class _Clock:
 
     def pass_(self, others):
         """A window and some more, of which this thread takes all and others a part."""
-        step = crew.WINDOW + 1
+        step = busy.WINDOW + 1
         self.now, self.own, self.process = self.now + step, self.own + step, self.process + step + int(others * step)
 
 
 def test_others_that_are_busy_are_seen_and_helpers_are_no_others(monkeypatch):
     clock = _Clock()
-    monkeypatch.setattr(crew, "time", clock)
-    monkeypatch.setattr(crew, "_taken", [0])
-    watch, found = crew.Watch(), []
+    monkeypatch.setattr(busy, "time", clock)
+    monkeypatch.setattr(busy, "taken", [0])
+    watch, found = team.Watch(), []
     for others in (0.0, 0.0, 1.0, 1.0, 0.1, 0.0):
         clock.pass_(others)
         found.append(watch.look())
     assert found == [False, False, True, True, False, False]
     clock.pass_(1.0)
-    crew._taken[0] += crew.WINDOW + 1  # it was our helper
+    busy.taken[0] += busy.WINDOW + 1  # it was our helper
     assert not watch.look()
     clock.now += 1000  # the window is not over
     clock.process += 10**9
@@ -562,6 +564,6 @@ def test_a_plan_keeps_to_the_callers_thread_while_others_are_busy(two, monkeypat
     compiled, args, plan = two
     expected = compiled(*args, rng=np.random.default_rng(2))
     monkeypatch.setattr(plan._watch, "look", lambda: True)
-    monkeypatch.setattr(crew.Crew, "run", lambda *given: pytest.fail("on several threads"))
+    monkeypatch.setattr(pool.Threads, "run", lambda *given: pytest.fail("on several threads"))
     agree(compiled(*args, rng=np.random.default_rng(2)), expected, "alone", 0)
     assert compiled.plainly == 0

@@ -4,7 +4,6 @@ how often it struck."""
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scg.plans.crew import width
 from scg.plans.passes.aliases import aliases
 from scg.plans.passes.blocks import blocks
 from scg.plans.passes.choices import choices
@@ -16,14 +15,15 @@ from scg.plans.passes.few_rows import rows
 from scg.plans.passes.finite import finite
 from scg.plans.passes.flatten import flatten
 from scg.plans.passes.fold import fold
-from scg.plans.passes.lanes import lanes
 from scg.plans.passes.merge import merge
 from scg.plans.passes.scalars import scalars
+from scg.plans.passes.schedule import schedule
 from scg.plans.passes.shrink import shrink
 from scg.plans.passes.signs import signs
 from scg.plans.passes.softplus import softplus
 from scg.plans.passes.sums import sums
 from scg.plans.program import Program
+from scg.plans.threads import width
 
 Pass = Callable[[Program], int]
 
@@ -45,11 +45,11 @@ PASSES: dict[str, Pass] = {
     "rows": rows,
     "scalars": scalars,
     "blocks": blocks,
-    "lanes": lanes,
+    "schedule": schedule,
 }
 """All passes by name, in their order. What one has replaced is dropped before the next."""
 
-NEEDED = ("copies", "finite", "lanes")
+NEEDED = ("copies", "finite", "schedule")
 """Passes that are not left out: without them a copy would be taken for a view, what must be computed again would not be
 seen, and nothing would have its turn."""
 

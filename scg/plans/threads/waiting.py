@@ -1,7 +1,7 @@
-"""What waits for what: tasks of several lanes, in the order of a program, of which two that touch the same memory keep
-that order if one writes to it.
+"""What waits for what: tasks of several threads, in the order of a program, of which two that touch the same memory
+keep that order if one writes to it.
 
-That is all that is needed for the lanes to compute what one thread would: it does not matter who decided which task
+That is all that is needed for the threads to compute what one thread would: it does not matter who decided which task
 goes where.
 """
 
@@ -9,44 +9,44 @@ from _thread import allocate_lock
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scg.plans.crew import Step
+from scg.plans.threads.pool import Step
 
 Access = tuple[Any, int, int, bool]
 """What memory: of which ``root``, from and up to which byte, and whether it is written."""
 
 
 class Task(NamedTuple):
-    """Steps that run one after the other on a lane, and the memory that they touch."""
+    """Steps that run one after the other on a thread, and the memory that they touch."""
 
-    lane: int
+    thread: int
     steps: list[Step]
     accesses: list[Access]
 
 
 def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
-    """Pairs (i, k): on its lane, task k must wait for the end of task i, of another lane. None that follows from
+    """Pairs (i, k): on its thread, task k must wait for the end of task i, of another thread. None that follows from
     others."""
     recent: dict[Any, list[tuple[int, int, bool, int]]] = {}  # by root: earlier accesses
-    place = [0] * len(tasks)  # of a task in its lane, from 1
+    place = [0] * len(tasks)  # of a task in its thread, from 1
     length = [0] * width
-    known: list[list[int]] = []  # after each task: up to which place its lane knows each lane to be
+    known: list[list[int]] = []  # after each task: up to which place its thread knows each thread to be
     latest: list[list[int]] = [[0] * width for _ in range(width)]
     pairs = []
     for k, task in enumerate(tasks):
-        lane, clock = task.lane, list(latest[task.lane])
+        thread, clock = task.thread, list(latest[task.thread])
         needed: dict[int, int] = {}
         for root, low, high, writes in task.accesses:
             for start, stop, wrote, i in recent.get(root, ()):
-                if start < high and low < stop and (writes or wrote) and tasks[i].lane != lane:
-                    needed[tasks[i].lane] = max(needed.get(tasks[i].lane, -1), i)
+                if start < high and low < stop and (writes or wrote) and tasks[i].thread != thread:
+                    needed[tasks[i].thread] = max(needed.get(tasks[i].thread, -1), i)
         for i in sorted(needed.values(), reverse=True):
-            if place[i] > clock[tasks[i].lane]:
+            if place[i] > clock[tasks[i].thread]:
                 pairs.append((i, k))
                 clock = [max(a, b) for a, b in zip(clock, known[i], strict=True)]
-        length[lane] += 1
-        place[k] = clock[lane] = length[lane]
+        length[thread] += 1
+        place[k] = clock[thread] = length[thread]
         known.append(clock)
-        latest[lane] = clock
+        latest[thread] = clock
         for root, low, high, writes in task.accesses:
             earlier = recent.setdefault(root, [])
             if writes:  # whoever meets what is covered meets this too
@@ -55,8 +55,8 @@ def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def lane_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], list[Any]]:
-    """The steps of each lane, with locks where one waits for another, and these locks, which are held between two
+def step_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], list[Any]]:
+    """The steps of each thread, with locks where one waits for another, and these locks, which are held between two
     runs."""
     before: dict[int, list[Any]] = {}
     after: dict[int, list[Any]] = {}
@@ -69,7 +69,7 @@ def lane_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], lis
         before.setdefault(k, []).append(lock)
     lists: list[list[Step]] = [[] for _ in range(width)]
     for k, task in enumerate(tasks):
-        lists[task.lane] += (
+        lists[task.thread] += (
             [(lock.acquire, ()) for lock in before.get(k, ())]
             + task.steps
             + [(lock.release, ()) for lock in after.get(k, ())]

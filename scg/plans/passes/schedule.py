@@ -1,10 +1,10 @@
-"""Which thread runs what: a list of steps for each of a few lanes, the caller's thread the first.
+"""Which thread runs what: a list of steps for each of a few threads, the caller's thread the first.
 
 List scheduling (Graham, 1969; ranks as in HEFT: Topcuoglu, Hariri and Wu, 2002): of what can begin, first what the
-longest chain of others waits for, and it goes where it ends soonest: as a whole to a lane, or, products and regions of
-maps, cut by rows with a part for each. What follows row by row stays with its rows, and what is short on the caller's
-thread. Times are estimates from constants and shapes alone, so that the same program always gets the same lanes, and
-the same roundings. What must wait for what is not decided here: see ``scg.plans.waiting``.
+longest chain of others waits for, and it goes where it ends soonest: as a whole to a thread, or, products and regions
+of maps, cut by rows with a part for each. What follows row by row stays with its rows, and what is short on the
+caller's thread. Times are estimates from constants and shapes alone, so that the same program always gets the same
+threads, and the same roundings. What must wait for what is not decided here: see ``scg.plans.threads``.
 """
 
 import heapq
@@ -38,7 +38,7 @@ STEP = 1.0
 """Nanoseconds for each element that an optimizer steps at the end, with all threads."""
 
 LEAST = 300e3
-"""Nanoseconds of a program for which more than one lane is looked at."""
+"""Nanoseconds of a program for which more than one thread is looked at."""
 
 FLOPS, PACKED = 90.0, 0.15
 """Of a product: operations a nanosecond, and nanoseconds for each element of the right factor."""
@@ -48,7 +48,7 @@ BLAS_GAIN, BLAS_LARGE = 1.7, 2**22
 it: its threads then spin for 30 ms."""
 
 WORTH, WORTH_BLAS = 0.9, 1.1
-"""The most that lanes may take, of the time of one, and of that of one beside a BLAS with threads: while these wait,
+"""The most that threads may take, of the time of one, and of that of one beside a BLAS with threads: while these wait,
 they are in the way of others."""
 
 GRAIN = 16
@@ -71,17 +71,17 @@ RATE, DRAW, FOLD, TEST = 0.15, 9.0, 0.12, 0.4
 
 
 class Turn(NamedTuple):
-    """What runs next: one operation, or the members of a region; on one lane, or by ``cuts``: on each lane the rows
+    """What runs next: one operation, or the members of a region; on one thread, or by ``cuts``: on each thread the rows
     between two of them."""
 
     members: Sequence[Op]
     region: Region | None
-    lane: int
+    thread: int
     cuts: tuple[int, ...] = ()
 
 
-def lanes(program: Program) -> int:
-    """Fill ``program.turns``; how many are cut. One lane where more would not end sooner than one, or one with large
+def schedule(program: Program) -> int:
+    """Fill ``program.turns``; how many are cut. One thread where more would not end sooner than one, or one with large
     products shared out by the BLAS."""
     units = _units(program)
     after = STEP * program.stepped
@@ -127,9 +127,9 @@ class _Unit:
         self.after: list[_Unit] = []
         self.rank = 0.0  # nanoseconds from its begin to the end, at the least
         self.is_last = False  # whether nothing long waits for it
-        self.lane = 0
+        self.thread = 0
         self.cuts: tuple[int, ...] = ()
-        self.ready: list[float] = []  # when its part on each lane is there; where it is not cut, all the same
+        self.ready: list[float] = []  # when its part on each thread is there; where it is not cut, all the same
 
     @property
     def is_free(self) -> bool:
@@ -186,14 +186,14 @@ def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
     place = {id(unit): k for k, unit in enumerate(units)}
     heap = [(-unit.rank, k, unit) for k, unit in enumerate(units) if not unit.before]
     heapq.heapify(heap)
-    free = [0.0] * width  # when each lane has nothing more to do
+    free = [0.0] * width  # when each thread has nothing more to do
     bound = sum([unit.cost for unit in units if not unit.movable])  # what is still to come for the caller's thread
     turns = []
     while heap:
         unit = heapq.heappop(heap)[2]
         bound -= 0.0 if unit.movable else unit.cost
         _put(unit, free, maker, bound)
-        turns.append(Turn(unit.members, unit.region, unit.lane, unit.cuts))
+        turns.append(Turn(unit.members, unit.region, unit.thread, unit.cuts))
         for other in unit.after:
             waiting[id(other)] -= 1
             if not waiting[id(other)]:
@@ -201,32 +201,32 @@ def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
     return turns, max(free)
 
 
-def _begin(unit: _Unit, lane: int, cuts: Sequence[int], free: list[float], maker: dict[int, _Unit]) -> float:
-    """When a unit, or its part, can begin on a lane."""
-    when = free[lane]
+def _begin(unit: _Unit, thread: int, cuts: Sequence[int], free: list[float], maker: dict[int, _Unit]) -> float:
+    """When a unit, or its part, can begin on a thread."""
+    when = free[thread]
     for op in unit.members:
         for a in op.args:
             source = maker.get(id(origin(a)), unit) if type(a) is Op else unit
             if source is unit:
                 continue
             near = _follows(a, op, source.cuts, cuts)
-            for other in [lane] if near else range(len(free)):
-                home = other if source.cuts else source.lane
+            for other in [thread] if near else range(len(free)):
+                home = other if source.cuts else source.thread
                 t = source.ready[other]
-                when = max(when, t if home == lane or t + HANDOVER <= free[lane] else t + HANDOVER)
+                when = max(when, t if home == thread or t + HANDOVER <= free[thread] else t + HANDOVER)
     return when
 
 
 def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit], bound: float) -> None:
-    """Choose the lane of a unit, or where it may be cut a part on each, and move on when these are free. The caller's
+    """Choose the thread of a unit, or where it may be cut a part on each, and move on when these are free. The caller's
     has ``bound`` nanoseconds to do later."""
     width = len(free)
-    begins = [_begin(unit, lane, (), free, maker) for lane in range(width if unit.movable else 1)]
+    begins = [_begin(unit, thread, (), free, maker) for thread in range(width if unit.movable else 1)]
     ends = [t + unit.cost for t in begins]
     more = [bound if unit.is_last else 0.0, *[0.0] * (width - 1)]
-    counted = [end + more[lane] + (HANDOVER if lane else 0.0) for lane, end in enumerate(ends)]
-    unit.lane = counted.index(min(counted))
-    unit.ready = [ends[unit.lane]] * width
+    counted = [end + more[thread] + (HANDOVER if thread else 0.0) for thread, end in enumerate(ends)]
+    unit.thread = counted.index(min(counted))
+    unit.ready = [ends[unit.thread]] * width
     if unit.movable and unit.rows >= 2 * width:
         cuts = tuple([unit.rows * k // width for k in range(width + 1)])
         if unit.is_free:
@@ -236,20 +236,23 @@ def _put(unit: _Unit, free: list[float], maker: dict[int, _Unit], bound: float) 
             for k in range(width)
         ]
         last = max([t + m for t, m in zip(parts, more, strict=True)])
-        if min(b - a for a, b in itertools.pairwise(cuts)) > 0 and last + HANDOVER < ends[unit.lane] + more[unit.lane]:
+        if (
+            min(b - a for a, b in itertools.pairwise(cuts)) > 0
+            and last + HANDOVER < ends[unit.thread] + more[unit.thread]
+        ):
             unit.cuts, unit.ready = cuts, parts
-    for lane in range(width):
-        if unit.cuts or lane == unit.lane:
-            free[lane] = unit.ready[lane]
+    for thread in range(width):
+        if unit.cuts or thread == unit.thread:
+            free[thread] = unit.ready[thread]
 
 
 def _balanced(unit: _Unit, begins: list[float]) -> tuple[int, ...]:
-    """Cuts at which all lanes end at once, at rows that products like."""
+    """Cuts at which all threads end at once, at rows that products like."""
     width = len(begins)
     fixed = _share(unit, 0.0, width)
     each = unit.cost - fixed
     taken: list[int] = []
-    for count in range(width, 0, -1):  # without the lanes that begin too late
+    for count in range(width, 0, -1):  # without the threads that begin too late
         chosen = sorted(range(width), key=begins.__getitem__)[:count]
         end = (each + sum([begins[k] + fixed for k in chosen])) / count
         if all([end > begins[k] + fixed for k in chosen]):
@@ -294,7 +297,7 @@ def _rows(members: Sequence[Op], region: Region | None) -> int:
 
 
 def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool:
-    """Whether a part of ``op``, cut by ``cuts``, reads but the part on its lane of ``a``, whose memory was cut by
+    """Whether a part of ``op``, cut by ``cuts``, reads but the part on its thread of ``a``, whose memory was cut by
     ``before``."""
     if (
         not before
@@ -323,8 +326,8 @@ def _cost(op: Op) -> float:
 
 
 def _share(unit: _Unit, part: float, width: int) -> float:
-    """What a part of its rows costs a lane: calls are made on each, one at a time, and each packs the right factor of a
-    product."""
+    """What a part of its rows costs a thread: calls are made on each, one at a time, and each packs the right factor of
+    a product."""
     op = unit.members[0]
     calls = CALL * len(unit.members)
     packed = _packing(op)

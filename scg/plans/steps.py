@@ -10,13 +10,12 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from scg.plans.buffers import Assignment, aligned, origin
-from scg.plans.crew import Crew, Step, let_go, run_steps
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region
-from scg.plans.passes.lanes import Turn
+from scg.plans.passes.schedule import Turn
 from scg.plans.program import Op, Program
 from scg.plans.rows import cut_operand
-from scg.plans.waiting import Access, Task, hold, lane_lists
+from scg.plans.threads import Access, Step, Task, Threads, hold, let_go, run_steps, step_lists
 
 SMALL = 2**14
 """Bytes up to which a result is copied out of its buffer; a larger one is written into an array that the caller then
@@ -32,7 +31,7 @@ class Dynamic:
         self.slot, self.views = slot, views
 
 
-class Machine:
+class Steps:
     """Buffers and bound steps; ``run`` computes. One call at a time."""
 
     def __init__(self, program: Program, assignment: Assignment, results: dict[int, int], slots: int):
@@ -52,12 +51,12 @@ class Machine:
         width = program.width
         shown = _Shown(self.places, assignment, results) if width > 1 else None
         tasks = [
-            self._task(turn, lane, shown)
+            self._task(turn, thread, shown)
             for turn in program.turns
-            for lane in (range(width) if turn.cuts else [turn.lane])
+            for thread in (range(width) if turn.cuts else [turn.thread])
         ]
         self.steps = [step for task in tasks for step in task.steps]  # in the order of the program
-        self.lanes, self.locks = lane_lists(tasks, width) if width > 1 else ([self.steps], [])
+        self.lists, self.locks = step_lists(tasks, width) if width > 1 else ([self.steps], [])
 
     def _place(self, op: Op, program: Program, assignment: Assignment, results: dict[int, int]) -> Any:
         if op.is_given:
@@ -76,17 +75,17 @@ class Machine:
             return tuple([np.empty_like(v) for v in op.value])
         return self.blocks[assignment.block[id(op)]][: op.nbytes].view(op.dtype).reshape(op.shape)
 
-    def _task(self, turn: Turn, lane: int, shown: "_Shown | None") -> Task:
-        """The steps of a turn on a lane: all of it, or those of the lane's rows."""
+    def _task(self, turn: Turn, thread: int, shown: "_Shown | None") -> Task:
+        """The steps of a turn on a thread: all of it, or those of the thread's rows."""
         region = turn.region
-        rows = (turn.cuts[lane], turn.cuts[lane + 1]) if turn.cuts else None
+        rows = (turn.cuts[thread], turn.cuts[thread + 1]) if turn.cuts else None
         steps: list[Step] = []
         if region is None:
             (op,) = turn.members
             steps.append(self._step(op, rows, {}, []))
             temporary: frozenset[int] = frozenset()
         else:
-            homes, sizes = temporaries(region)  # in a few arrays of one block, each lane's own
+            homes, sizes = temporaries(region)  # in a few arrays of one block, each thread's own
             blocks = region.rows(*rows or (0, None))
             scratch = [aligned(max([b - a for a, b in blocks]) * size) for size in sizes]
             steps += [self._step(op, block, homes, scratch) for block in blocks for op in region.members]
@@ -94,7 +93,7 @@ class Machine:
         accesses = (
             [] if shown is None else [found for op in turn.members for found in shown.accesses(op, rows, temporary)]
         )
-        return Task(lane, steps, accesses)
+        return Task(thread, steps, accesses)
 
     def _step(self, op: Op, rows: tuple[int, int] | None, homes: dict[int, int], scratch: list[Any]) -> Step:
         """One operation bound to its operands and its result, or to these rows of them; what is bound at the call has
@@ -173,21 +172,21 @@ class Machine:
         self,
         arrays: Sequence[Any],
         generators: list[np.random.Generator],
-        crew: Crew | None,
+        threads: Threads | None,
         more: Sequence[Sequence[Step]] | None = None,
     ) -> None:
-        """Bind the arguments and run all steps, in lanes where there is a crew, and ``more`` of them when all lanes are
-        through."""
+        """Bind the arguments and run all steps, by several threads where they are given, and ``more`` of them when all
+        threads are through."""
         for slot, array in enumerate(arrays):
             if self.bound[slot] is not array:
                 self.bind(slot, array)
         self.generators.current = generators
-        if crew is None:
+        if threads is None:
             for steps in (self.steps, *(more or ())):
                 run_steps(steps)
             return
         try:
-            crew.run(self.lanes, lambda: let_go(self.locks), more)
+            threads.run(self.lists, lambda: let_go(self.locks), more)
         except Exception:
             hold(self.locks)
             raise
@@ -202,7 +201,7 @@ class _Shown:
         self.stood: dict[int, Any] = {}
 
     def accesses(self, op: Op, rows: tuple[int, int] | None, temporary: frozenset[int]) -> Iterator[Access]:
-        """All but that of temporaries, which are each lane's own, and of arguments, to which nobody writes."""
+        """All but that of temporaries, which are each thread's own, and of arguments, to which nobody writes."""
         if op.generator is not None:
             yield ("generator", op.generator), 0, 1, True
         for k, operand in enumerate((*op.args, op)):
