@@ -16,11 +16,12 @@ from scg.core.ambient import RECORDER, collect_guards, nan_is_sought
 from scg.core.node import Node, record
 from scg.core.tree import leaves, rebuild
 from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
+from scg.plans.building import Run, build
 from scg.plans.checks import Otherwise, Raised
 from scg.plans.explain import explain
 from scg.plans.outside import Outside, functions_of, module_of
 from scg.plans.passes import PASSES, Options
-from scg.plans.plan import Plan
+from scg.plans.plan import Plan, Stepped
 from scg.plans.recording import INPUT, Recorder, drew_elsewhere, recording
 from scg.plans.signature import Signature, is_leaf_array
 from scg.plans.witness import Witness, is_watched, watching
@@ -125,12 +126,14 @@ class Compiled:
             try:
                 with np.errstate(all="ignore"):
                     return plan.call(signature.arrays, signature.generators)
+            except Stepped as error:  # as the plain call, which has taken the steps before it
+                raise error.__cause__ or error from None
             except Otherwise:
                 stale = None
                 _restore(signature, states)
             except EXPECTED as error:  # the plain call tells what is wrong, in its own words
                 _restore(signature, states)
-                if isinstance(error, NonFiniteError) and plan.risky:
+                if isinstance(error, NonFiniteError) and plan.program.risky:
                     return self._without_risk(signature, states, plan, args, kwargs)
                 self.plainly += 1
                 return self._fn(*args, **kwargs)
@@ -226,7 +229,7 @@ class Compiled:
                             f"{_name(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]},"
                             f" which a plan would not move on: pass what it gives as an argument ({here()})"
                         )
-                    plan = Plan(recorder, inputs, result, floor, options or self._options)
+                    plan = build(Run(recorder, inputs, result, floor), options or self._options)
                     break
                 roots += [(fn.__name__, fn) for fn in missed_functions]
                 outside = Outside(roots, own=own)
@@ -293,9 +296,11 @@ class Compiled:
             with np.errstate(all="ignore"):
                 # the first call has the bits of all others
                 return plan.call(signature.arrays, signature.generators), plan
+        except Stepped as error:
+            raise error.__cause__ or error from None
         except EXPECTED as error:
             _restore(signature, states)
-            if isinstance(error, NonFiniteError) and plan.risky and options is None:
+            if isinstance(error, NonFiniteError) and plan.program.risky and options is None:
                 return self._without_risk(signature, states, plan, args, kwargs), plan
             self.plainly += 1
             return self._fn(*args, **kwargs), plan

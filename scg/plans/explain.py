@@ -58,7 +58,7 @@ def explain(plan: Any) -> str:
         ),
         (
             f"arguments {held:,} bytes; results in arrays of the caller"
-            f" {sum([op.nbytes for op in plan.results.values()]):,} bytes"
+            f" {sum([op.nbytes for _, op in plan.results.values()]):,} bytes"
         ),
         "passes (operations after): "
         + ", ".join([f"{name} {struck} ({after})" for name, struck, after in plan.report]),
@@ -76,8 +76,8 @@ def explain(plan: Any) -> str:
         )
     alone = [(op, why) for op in program.ops if id(op) not in region_of and (why := why_not(op, program)) is not None]
     tail += [f"not in a region: {names[id(op)]} {op.primitive.name} {list(op.shape)}: {why}" for op, why in alone]
-    if plan.later_calls:
-        tail.append("then: " + ", ".join([getattr(call, "__qualname__", repr(call)) for call in plan.later_calls]))
+    if plan.endings:
+        tail.append("then: " + ", ".join([getattr(x.call, "__qualname__", repr(x.call)) for x in plan.endings]))
     return "\n".join([*head, *lines, *tail])
 
 

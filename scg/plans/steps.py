@@ -2,7 +2,6 @@
 ones."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,8 +41,6 @@ class Steps:
         self.places: dict[int, Any] = {}
         self.bound: list[Any] = [None] * slots
         self.references: list[list[tuple[list[Any], int, tuple[Any, ...]]]] = [[] for _ in range(slots)]
-        self.spares: dict[int, list[Any]] = {}
-        self.counts: dict[int, int] = {}
         for op in program.ops:
             place = self._place(op, program, assignment, results)
             if place is not None:
@@ -153,21 +150,6 @@ class Steps:
             return x
         return place
 
-    def fresh(self, slot: int, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array for a result, bound to its slot: a new one, or one that was returned before and that everybody has
-        dropped since."""
-        spares = self.spares.setdefault(slot, [])
-        for array in spares:
-            if sys.getrefcount(array) <= (self.counts[slot] if self.bound[slot] is array else _COUNT):
-                self.bind(slot, array)
-                return array
-        array = np.empty(shape, dtype)
-        if len(spares) < 3:
-            spares.append(array)
-        self.bind(slot, array)
-        self.counts[slot] = sys.getrefcount(array)
-        return array
-
     def run(
         self,
         arrays: Sequence[Any],
@@ -256,14 +238,3 @@ def temporaries(region: Region) -> tuple[dict[int, int], list[int]]:
         if not is_elementwise(op):
             free += [homes[i] for i in dying if i in homes]
     return homes, widths
-
-
-def _alone() -> int:
-    """The count of references to an array that only a list of spares holds, as ``fresh`` sees it."""
-    held = [np.empty(0)]
-    for array in held:
-        return sys.getrefcount(array)
-    return 0
-
-
-_COUNT = _alone()

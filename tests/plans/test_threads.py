@@ -563,7 +563,7 @@ def test_others_that_are_busy_are_seen_and_helpers_are_no_others(monkeypatch):
 def test_a_plan_keeps_to_the_callers_thread_while_others_are_busy(two, monkeypatch):
     compiled, args, plan = two
     expected = compiled(*args, rng=np.random.default_rng(2))
-    monkeypatch.setattr(plan._watch, "look", lambda: True)
+    monkeypatch.setattr(plan.watch, "look", lambda: True)
     monkeypatch.setattr(pool.Threads, "run", lambda *given: pytest.fail("on several threads"))
     agree(compiled(*args, rng=np.random.default_rng(2)), expected, "alone", 0)
     assert compiled.plainly == 0
