@@ -52,7 +52,7 @@ NumPy's own large products run between the calls: the BLAS's threads then spin o
 # The rooms
 
 - `recording`: one plain run with its arguments as nodes, its draws, its choices by values
-- `witness`, `outside`: what else the run does, and what it looks up outside its arguments
+- `witness`, `outside`, `places`, `names`: what else the run does, and what it looks up outside its arguments
 - `program`: what it computed, as operations
 - `passes`: what makes a program shorter, and which thread runs what
 - `kernels`, `rows`: how an operation runs into a buffer, and which of its rows may run alone
@@ -60,7 +60,7 @@ NumPy's own large products run between the calls: the BLAS's threads then spin o
 - `buffers`: which result lives where
 - `steps`: operations bound to their buffers
 - `threads`: threads beside the caller's
-- `plan`: all of these for one signature
+- `building`, `plan`: all of these for one signature, and a call of it
 - `compiled`: `scg.compile`: signatures, the cache, what to do where a plan does not hold
 """
 

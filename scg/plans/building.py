@@ -14,7 +14,8 @@ from scg.plans.checks import is_there
 from scg.plans.kernels import may_differ
 from scg.plans.plan import Ending, Output, Plan, is_foreign
 from scg.plans.program import Op, Program, from_recording
-from scg.plans.recording import Choice, Later, Recorder, is_python_number
+from scg.plans.python_numbers import is_python_number
+from scg.plans.recording import Choice, Later, Recorder
 from scg.plans.steps import SMALL
 
 

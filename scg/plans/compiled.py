@@ -19,7 +19,8 @@ from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, h
 from scg.plans.building import Run, build
 from scg.plans.checks import Otherwise, Raised
 from scg.plans.explain import explain
-from scg.plans.outside import Outside, functions_of, module_of
+from scg.plans.names import functions_of, module_of
+from scg.plans.outside import Outside
 from scg.plans.passes import PASSES, Options
 from scg.plans.plan import Plan, Stepped
 from scg.plans.recording import INPUT, Recorder, drew_elsewhere, recording

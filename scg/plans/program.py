@@ -2,7 +2,6 @@
 what."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 from scg.core.node import PARAMETER, Node, Primitive, ancestors, primitive
 from scg.errors import PlanError, here
 from scg.plans.checks import CHOICE, SILENT
-from scg.plans.recording import HELD, INPUT, Recorder, is_python_number
+from scg.plans.python_numbers import is_python_number
+from scg.plans.recording import HELD, INPUT, Recorder
 
 CAST = primitive(lambda x, dtype: np.asarray(x, dtype), name="cast")
 """A number of Python in the dtype of the arrays that it stands beside."""
@@ -141,16 +141,6 @@ class Program:
         return found
 
 
-def _is_owned(array: np.ndarray) -> bool:
-    """Whether the memory is that of arrays which nobody else holds."""
-    base = array.base
-    while base is not None:
-        if type(base) is not np.ndarray or sys.getrefcount(base) > 3:  # the view's, this name's and the call's
-            return False
-        base = base.base
-    return True
-
-
 def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[Any], floor: int) -> Program:
     """The program of a recorded run; ``floor`` is the least id of its nodes: what is older is constant."""
     roots = [
@@ -160,28 +150,81 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
     ]
     order = ancestors([root for root in roots if type(root) is Node and root.id >= floor], floor)
     recorder.check_order(order, inputs)
-    position = {node.id: k for k, node in enumerate(inputs)}
-    table: dict[int, Any] = {}
-    held: dict[int, Op] = {}
-    ops: list[Op] = []
+    reader = _Reader(recorder, floor)
+    for node in order:
+        reader.read(node)
+    for choice in recorder.choices:
+        statics = {"test": choice.test, "outcome": choice.outcome, "line": choice.line}
+        reader.ops.append(Op(CHOICE, [reader.operand(o) for o in choice.operands], statics, (), np.dtype(bool)))
+    found = {id(reader.table[node.id]): k for k, node in enumerate(inputs) if node.id in reader.table}
+    return Program(reader.ops, found, [reader.operand(r) if type(r) is Node else r for r in results])
 
-    def of(value: Any) -> Any:
-        if type(value) is Node:
-            return table[value.id] if value.id >= floor else constant(value.raw)
-        return constant(value)
 
-    def constant(value: Any) -> Any:
-        if type(value) is not np.ndarray or id(value) not in recorder.originals:
+class _Reader:
+    """Nodes of a run as operations; ``table``: by the id of a node."""
+
+    def __init__(self, recorder: Recorder, floor: int):
+        self.recorder, self.floor = recorder, floor
+        self.table: dict[int, Any] = {}
+        self.ops: list[Op] = []
+        self._held: dict[int, Op] = {}
+
+    def read(self, node: Node) -> None:
+        """Add the operation of a node, all of whose operands were read."""
+        if node.primitive is PARAMETER or node.primitive is HELD:
+            self.table[node.id] = self._constant(node.raw)
+            return
+        value, several = node.raw, type(node.raw) is tuple
+        generator = self._generator(node)
+        op = Op(
+            node.primitive,
+            [self._cast(self.operand(o), o, node) for o in node.operands],
+            self._statics(node),
+            None if several else value.shape,
+            None if several else value.dtype,
+            node.line,
+            None if node.id in self.recorder.forgotten and not several else value,
+            generator,
+        )
+        self.table[node.id] = op
+        self.ops.append(op)
+
+    def operand(self, value: Any) -> Any:
+        """What stands for a node, an array or a number: an operation or a constant."""
+        if type(value) is not Node:
+            return self._constant(value)
+        return self.table[value.id] if value.id >= self.floor else self._constant(value.raw)
+
+    def _constant(self, value: Any) -> Any:
+        """The array itself, or where others hold what it is a copy of, an operation that reads this."""
+        original = self.recorder.original(value) if type(value) is np.ndarray else None
+        if original is None:
             return value
-        original = recorder.originals[id(value)][1]
-        if sys.getrefcount(original) <= 3 and _is_owned(original):
-            return value  # held by this name, the recorder and the call: nobody else can ever write to it
-        if id(original) not in held:
-            held[id(original)] = Op(HELD, (), {"array": original}, original.shape, original.dtype)
-            ops.append(held[id(original)])
-        return held[id(original)]
+        if id(original) not in self._held:
+            self._held[id(original)] = Op(HELD, (), {"array": original}, original.shape, original.dtype)
+            self.ops.append(self._held[id(original)])
+        return self._held[id(original)]
 
-    def cast(op: Any, operand: Any, node: Node) -> Any:
+    def _generator(self, node: Node) -> int | None:
+        if node.id in self.recorder.draws:
+            return self.recorder.draws[node.id][1]
+        if node.primitive.random and node.primitive.view is None:
+            raise PlanError(
+                f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})"
+            )
+        return None
+
+    def _statics(self, node: Node) -> dict[str, Any]:
+        """Those of a node, without other nodes, and with the arrays that others may write to."""
+        if "site" in node.statics:
+            return {**node.statics, "site": replace(node.statics["site"].unlinked(), rng=None), "value": None}
+        index = node.statics.get("index")
+        if not isinstance(index, tuple):
+            return node.statics
+        pairs = [(i, self.recorder.original(i)) for i in index]
+        return {**node.statics, "index": tuple([i if original is None else original for i, original in pairs])}
+
+    def _cast(self, op: Any, operand: Any, node: Node) -> Any:
         """A number of Python beside an array has the dtype that NumPy gives it there."""
         if (
             type(op) is not Op
@@ -199,42 +242,5 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
             dtype = fn.resolve_dtypes((*kinds, *[None] * fn.nout))[[o is operand for o in node.operands].index(True)]
         if dtype == op.dtype or dtype.kind not in "fiu":
             return op
-        ops.append(Op(CAST, (op,), {"dtype": dtype}, (), dtype, op.line))
-        return ops[-1]
-
-    found: dict[int, int] = {}
-    for node in order:
-        value = node.raw
-        several = type(value) is tuple
-        if node.primitive is PARAMETER or node.primitive is HELD:
-            table[node.id] = constant(value)
-            continue
-        statics = node.statics
-        generator = recorder.draws[node.id][1] if node.id in recorder.draws else None
-        if generator is None and node.primitive.random and node.primitive.view is None:
-            raise PlanError(
-                f"this cannot be compiled: {node!r} was drawn by no generator that the function was given ({here()})"
-            )
-        if "site" in statics:
-            statics = {**statics, "site": replace(statics["site"].unlinked(), rng=None), "value": None}
-        elif "index" in statics and isinstance(statics["index"], tuple):
-            statics = {**statics, "index": tuple([recorder.originals.get(id(i), (i, i))[1] for i in statics["index"]])}
-        kept = None if node.id in recorder.forgotten and not several else value
-        op = Op(
-            node.primitive,
-            [cast(of(o), o, node) for o in node.operands],
-            statics,
-            None if several else value.shape,
-            None if several else value.dtype,
-            node.line,
-            kept,
-            generator,
-        )
-        if node.id in position:
-            found[id(op)] = position[node.id]
-        table[node.id] = op
-        ops.append(op)
-    for choice in recorder.choices:
-        statics = {"test": choice.test, "outcome": choice.outcome, "line": choice.line}
-        ops.append(Op(CHOICE, [of(o) for o in choice.operands], statics, (), np.dtype(bool)))
-    return Program(ops, found, [of(r) if type(r) is Node else r for r in results])
+        self.ops.append(Op(CAST, (op,), {"dtype": dtype}, (), dtype, op.line))
+        return self.ops[-1]

@@ -20,6 +20,9 @@ from scg.core.node import Node, ancestors, primitive, record
 from scg.core.operands import described
 from scg.core.tree import leaves, map_leaves
 from scg.errors import PACKAGE, PlanError, here
+from scg.plans.originals import Original
+from scg.plans.proxies import Proxy
+from scg.plans.python_numbers import is_python_number, python_number
 
 INPUT = primitive(lambda: None, name="input")
 """A leaf: an array that the function is called with."""
@@ -39,46 +42,6 @@ def _numbers_anew(name: str, args: Any, kwargs: Any, rng: Any) -> Any:
 
 numbers = primitive(lambda value, **call: value, name="numbers", random=True, into=_numbers_anew)
 """A leaf: what a method of a generator returned to the function itself."""
-
-
-class _Number:
-    """A Python number that a generator returned: NumPy gives what it makes with an array the dtype of the array, and
-    Python's operators make others of it."""
-
-    shape, ndim, size, nbytes, itemsize = (), 0, 1, 8, 8
-    dtype: np.dtype[Any]
-    python: Any
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        given = [x.python(x) if isinstance(x, _Number) else x for x in inputs]
-        result = getattr(ufunc, method)(*given, **kwargs)
-        caller: Any = sys._getframe(1)
-        if caller.f_code.co_name == "apply":
-            caller = caller.f_back
-        operator = caller.f_code.co_name in _OPERATORS and all([type(x) in (float, int, bool) for x in given])
-        return python_number(result) if operator else result
-
-
-class _Float(_Number, float):
-    dtype, python = np.dtype(float), float
-
-
-class _Int(_Number, int):
-    dtype, python = np.dtype(int), int
-
-
-_OPERATORS = ("forward", "reflected", "__pow__", "__rpow__")
-
-
-def python_number(x: Any) -> Any:
-    """A number in the place of Python's own, of a float or an integer."""
-    kind = np.asarray(x).dtype.kind
-    return _Float(x) if kind == "f" else _Int(x) if kind in "iu" else x
-
-
-def is_python_number(node: Any) -> bool:
-    """Whether a node stands for a number of Python."""
-    return type(node) is Node and isinstance(node.raw, _Number)
 
 
 class Choice(NamedTuple):
@@ -108,13 +71,13 @@ class Recorder:
     """What the engine tells who records a function for a plan."""
 
     def __init__(self, generators: Sequence[np.random.Generator]):
-        self.proxies = [_Proxy(rng, self, k) for k, rng in enumerate(generators)]
+        self.proxies = [Proxy(rng, self, k) for k, rng in enumerate(generators)]
         self.choices: list[Choice] = []
         self.draws: dict[int, tuple[Node, int]] = {}  # by id: the node, and the position of its generator
         self.later_calls: list[Later] = []
         self.watched: list[Node] = []  # what must be finite, as it was: else zeros absorb
         # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
-        self.originals: dict[int, tuple[Any, Any]] = {}
+        self.originals: dict[int, tuple[Any, Original]] = {}
         self.scalars: set[int] = set()
         self.arrays: set[int] = set()
         self.forgotten: set[int] = set()
@@ -211,7 +174,7 @@ class Recorder:
                 vars(owner)[name] = value
 
     def copied(self, copy: Any, original: Any) -> None:
-        self.originals[id(copy)] = copy, original
+        self.originals[id(copy)] = copy, Original(original)
 
     def held(self, copy: Any) -> Any:
         """A leaf that stands for an array of the function's; arrays with which a distribution computes a sample are its
@@ -219,7 +182,7 @@ class Recorder:
         return copy if self._placing else record(HELD, (), {}, copy)
 
     def generator(self, rng: Any) -> np.random.Generator:
-        if not isinstance(rng, _Proxy) or rng.recorder is not self:
+        if not isinstance(rng, Proxy) or rng.recorder is not self:
             self.refuse(
                 "its generator is no argument of the compiled function, and a plan could not draw the same numbers:"
                 " pass rng as an argument"
@@ -318,13 +281,18 @@ class Recorder:
             vars(proxy).clear()
         vars(self).clear()
 
+    def original(self, value: Any) -> Any:
+        """The array of which this is a copy, where there is one and it is still there; else None."""
+        return self.originals[id(value)][1].array() if id(value) in self.originals else None
+
     def read_anew(self) -> set[int]:
         """By id the arrays, and what they are views of, that a plan reads at each call."""
         found = set()
         for _, original in self.originals.values():
-            while isinstance(original, np.ndarray):
-                found.add(id(original))
-                original = original.base
+            array = original.array()
+            while isinstance(array, np.ndarray):
+                found.add(id(array))
+                array = array.base
         return found
 
     def check_order(self, nodes: Sequence[Node], inputs: Sequence[Node]) -> None:
@@ -333,7 +301,7 @@ class Recorder:
             return
         arrays, stamp = self._changed
         stale = {node.id for node in inputs if any([np.may_share_memory(node.raw, a) for a in arrays])}
-        fresh = {id(copy) for copy, original in self.originals.values() if any([original is a for a in arrays])}
+        fresh = {id(copy) for copy, _ in self.originals.values() if any([self.original(copy) is a for a in arrays])}
         for node in nodes:
             if node.id > stamp and any([type(o) is Node and o.id in stale or id(o) in fresh for o in node.operands]):
                 raise PlanError(
@@ -341,7 +309,7 @@ class Recorder:
                     f" step, which a plan takes at its end: leave that to the next call ({here()})"
                 )
 
-    def numbers_drawn(self, proxy: "_Proxy", name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         method = getattr(proxy.real, name)
         given = [*args, *kwargs.values()]
         if self._placing:
@@ -388,30 +356,6 @@ _QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 def _values(tree: Any) -> Any:
     return map_leaves(lambda x: x.raw if type(x) is Node else x, tree)
-
-
-class _Proxy(np.random.Generator):
-    """A generator in the place of another one, whose every draw it is, while a function is recorded."""
-
-    def __init__(self, real: np.random.Generator, recorder: Recorder, position: int):
-        super().__init__(real.bit_generator)
-        self.real, self.recorder, self.position = real, recorder, position
-
-    def __reduce__(self) -> Any:
-        return self.real.__reduce__()
-
-
-def _through(name: str) -> Any:
-    @functools.wraps(getattr(np.random.Generator, name))
-    def method(self: _Proxy, *args: Any, **kwargs: Any) -> Any:
-        return self.recorder.numbers_drawn(self, name, args, kwargs)
-
-    return method
-
-
-for _name in dir(np.random.Generator):
-    if not _name.startswith("_") and callable(getattr(np.random.Generator, _name)):
-        setattr(_Proxy, _name, _through(_name))
 
 
 def drew_elsewhere(fn: Callable[..., Any]) -> Callable[[], bool]:

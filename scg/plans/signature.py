@@ -2,7 +2,7 @@
 arrays' values."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -35,48 +35,95 @@ class Signature:
         self.key = len(args), tuple(key)
 
     def _of(self, x: Any) -> Any:
-        kind = type(x)
-        if kind is np.ndarray:
-            if x.dtype.kind not in "fiucb":
-                raise PlanError(f"a plan takes arrays of numbers, got dtype {x.dtype} ({here()})")
-            self.arrays.append(x)
-            return x.dtype, x.shape, x.flags.c_contiguous
-        if kind is dict:
-            return (kind, *x, *map(self._of, x.values()))
-        if kind is list or issubclass(kind, tuple):
-            return (kind, *map(self._of, x))
-        if isinstance(x, np.random.Generator):
-            for k, other in enumerate(self.generators):
-                if other is x:
-                    return np.random.Generator, k
-            self.generators.append(x)
-            return np.random.Generator, len(self.generators) - 1
-        if kind is Node:
-            self.nodes = True
-            return None
-        if isinstance(x, np.generic) and x.dtype.kind in "fiucb":
-            self.arrays.append(x)
-            return kind
-        if isinstance(x, np.ndarray):
-            if isinstance(x, (np.ma.MaskedArray, np.matrix)):
-                raise PlanError(
-                    f"a plan takes plain arrays, no masked ones and no np.matrix, got {kind.__name__} {described((x,))}"
-                    f" ({here()})"
-                )
-            self.arrays.append(np.asarray(x))
-            return kind, x.dtype, x.shape, x.flags.c_contiguous
-        if kind is float or kind is complex:
-            return kind, repr(x)  # tells -0.0 from 0.0, and nan is itself
-        inner = children(x) if isinstance(x, (Mapping, tuple, list)) or dataclasses.is_dataclass(x) else None
-        if x is not None and inner is not None and not isinstance(x, type):
-            return kind, tuple([(name, self._of(child)) for name, child in inner])
-        if isinstance(x, (int, str, bytes, type(None))):
-            return kind, x
-        if isinstance(x, MethodType):  # each look at obj.method makes another one
-            self.kept.append(x.__self__)
-            return kind, id(x.__self__), x.__func__
+        """The part of the key for one value; its arrays and generators are noted."""
+        return (_BY_TYPE.get(type(x)) or _by_base(x))(self, x)
+
+    def _array(self, x: np.ndarray) -> Any:
+        if x.dtype.kind not in "fiucb":
+            raise PlanError(f"a plan takes arrays of numbers, got dtype {x.dtype} ({here()})")
+        self.arrays.append(x)
+        return x.dtype, x.shape, x.flags.c_contiguous
+
+    def _subclass(self, x: np.ndarray) -> Any:
+        if isinstance(x, (np.ma.MaskedArray, np.matrix)):
+            raise PlanError(
+                f"a plan takes plain arrays, no masked ones and no np.matrix, got {type(x).__name__} {described((x,))}"
+                f" ({here()})"
+            )
+        self.arrays.append(np.asarray(x))
+        return type(x), x.dtype, x.shape, x.flags.c_contiguous
+
+    def _scalar(self, x: np.generic) -> Any:
+        self.arrays.append(x)
+        return type(x)
+
+    def _generator(self, x: np.random.Generator) -> Any:
+        for k, other in enumerate(self.generators):
+            if other is x:
+                return np.random.Generator, k
+        self.generators.append(x)
+        return np.random.Generator, len(self.generators) - 1
+
+    def _node(self, x: Node) -> Any:
+        self.nodes = True
+
+    def _dict(self, x: dict[Any, Any]) -> Any:
+        return (type(x), *x, *map(self._of, x.values()))
+
+    def _sequence(self, x: Any) -> Any:
+        return (type(x), *map(self._of, x))
+
+    def _container(self, x: Any) -> Any:
+        return type(x), tuple([(name, self._of(child)) for name, child in children(x) or ()])
+
+    def _number(self, x: Any) -> Any:
+        return type(x), repr(x)  # tells -0.0 from 0.0, and nan is itself
+
+    def _value(self, x: Any) -> Any:
+        return type(x), x
+
+    def _method(self, x: MethodType) -> Any:  # each look at obj.method makes another one
+        self.kept.append(x.__self__)
+        return type(x), id(x.__self__), x.__func__
+
+    def _object(self, x: Any) -> Any:
         self.kept.append(x)
-        return kind, id(x)
+        return type(x), id(x)
+
+
+def _is_container(x: Any) -> bool:
+    if isinstance(x, type) or not (isinstance(x, (Mapping, tuple, list)) or dataclasses.is_dataclass(x)):
+        return False
+    return children(x) is not None
+
+
+def _by_base(x: Any) -> Callable[[Signature, Any], Any]:
+    """How a value of a type that is not listed is read."""
+    if isinstance(x, tuple):
+        return Signature._sequence
+    if isinstance(x, np.random.Generator):
+        return Signature._generator
+    if isinstance(x, np.generic) and x.dtype.kind in "fiucb":
+        return Signature._scalar
+    if isinstance(x, np.ndarray):
+        return Signature._subclass
+    if _is_container(x):
+        return Signature._container
+    return Signature._value if isinstance(x, (int, str, bytes)) else Signature._object
+
+
+_BY_TYPE: dict[type, Callable[[Signature, Any], Any]] = {
+    np.ndarray: Signature._array,
+    np.random.Generator: Signature._generator,
+    Node: Signature._node,
+    dict: Signature._dict,
+    list: Signature._sequence,
+    tuple: Signature._sequence,
+    float: Signature._number,
+    complex: Signature._number,
+    **dict.fromkeys((int, bool, str, bytes, type(None)), Signature._value),
+    MethodType: Signature._method,
+}
 
 
 def is_leaf_array(x: Any) -> bool:

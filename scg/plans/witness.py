@@ -17,7 +17,7 @@ from typing import Any
 
 from scg.core.node import apply
 from scg.errors import PACKAGE, location
-from scg.plans.outside import is_library
+from scg.plans.names import is_library
 
 _ENDS = frozenset([code for name, code in dis.opmap.items() if name.startswith(("RETURN_", "YIELD_"))])
 _GENERATOR = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR

@@ -1,0 +1,30 @@
+"""Generators in the place of those that a recorded function is given: they tell the recorder what they draw."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+
+class Proxy(np.random.Generator):
+    """A generator in the place of another one, whose every draw it is, while a function is recorded."""
+
+    def __init__(self, real: np.random.Generator, recorder: Any, position: int):
+        super().__init__(real.bit_generator)
+        self.real, self.recorder, self.position = real, recorder, position
+
+    def __reduce__(self) -> Any:
+        return self.real.__reduce__()
+
+
+def _through(name: str) -> Any:
+    @functools.wraps(getattr(np.random.Generator, name))
+    def method(self: Proxy, *args: Any, **kwargs: Any) -> Any:
+        return self.recorder.numbers_drawn(self, name, args, kwargs)
+
+    return method
+
+
+for _name in dir(np.random.Generator):
+    if not _name.startswith("_") and callable(getattr(np.random.Generator, _name)):
+        setattr(Proxy, _name, _through(_name))
