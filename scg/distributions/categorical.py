@@ -54,8 +54,11 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
 
     @property
     def log_p(self) -> Any:
-        """Their logarithms."""
-        return log_softmax(self.logits, -1) if self.probs is None else log(self.probs)
+        """Their logarithms; -inf, with derivative zero, for a value that is impossible (a masked action)."""
+        if self.probs is None:
+            return log_softmax(self.logits, -1)
+        possible = np.not_equal(self.probs, 0)
+        return np.where(possible, log(np.where(possible, self.probs, 1)), -math.inf)
 
     def indices(self, rng: np.random.Generator, shape: int | Shape) -> Any:
         """Independent draws as indices, of shape ``shape + batch_shape``.
