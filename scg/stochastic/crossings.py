@@ -206,7 +206,9 @@ class Crossing:
                 scale = scale + np.abs(np.where(np.isfinite(x), x, 0))
             scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
             return np.asarray(at + scale * _BOTH, moved.dtype)
-        low, high, centre, scale = -np.inf, np.inf, at, np.abs(at)
+        low: Any = -np.inf
+        high: Any = np.inf
+        centre, scale = at, np.abs(at)
         distribution = moved.statics["site"].distribution.detached()
         if not distribution.event_shape:
             try:
@@ -224,9 +226,11 @@ class Crossing:
         centre = np.where(np.isfinite(centre), centre, at)
         scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
         grid = np.sort(np.concatenate([at + scale * _NEAR, centre + scale * _FINE]), axis=0)
-        least = np.where(np.isfinite(low), low + 1e-9 * (at - low), low)
-        most = np.where(np.isfinite(high), high - 1e-9 * (high - at), high)
-        return np.asarray(np.clip(grid, least, most), moved.dtype)
+        # strictly inside, whatever is rounded: the ends themselves are in no support that is open
+        low, high = np.asarray(low, moved.dtype), np.asarray(high, moved.dtype)
+        least = np.where(np.isfinite(low), np.maximum(low + 1e-9 * (at - low), np.nextafter(low, high)), low)
+        most = np.where(np.isfinite(high), np.minimum(high - 1e-9 * (high - at), np.nextafter(high, low)), high)
+        return np.clip(np.asarray(grid, moved.dtype), least, most).astype(moved.dtype)
 
 
 def is_real(node: Node) -> bool:

@@ -19,7 +19,7 @@ from scg.core.axes import elementwise, reduction
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
-from scg.errors import EstimatorError, GuardError, here
+from scg.errors import EstimatorError, GuardError, ScgError, here
 from scg.primitives import layout
 from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.sides import sides
@@ -144,20 +144,22 @@ def _met(node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], e
     made, edges = _made_of(node, consumers, ends)
     sources = _sources(node, moving)
     crossing = Crossing(node, made, edges)
-    if len(node.operands) == 2 and any(
-        crossing.meets(o, node.operands[1 - k]) for k, o in enumerate(node.operands) if type(o) is Node and is_real(o)
-    ):
-        return None
+    pairs = [(o, node.operands[1 - k]) for k, o in enumerate(node.operands)] if len(node.operands) == 2 else []
     drawn = [n for n in sources if is_stochastic(n) and not n.statics["site"].event_ndim]
-    if drawn:
-        return True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None
-    taken = None
-    for n in sources[:_TRIES]:
-        jumps = crossing.jumps(n)
-        if jumps is False:  # what moves all that is made of the step shows it continuous
+    try:
+        if any(crossing.meets(o, other) for o, other in pairs if type(o) is Node and is_real(o)):
             return None
-        taken = False if jumps else taken
-    return taken
+        if drawn:
+            return True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None
+        taken = None
+        for n in sources[:_TRIES]:
+            jumps = crossing.jumps(n)
+            if jumps is False:  # what moves all that is made of the step shows it continuous
+                return None
+            taken = False if jumps else taken
+        return taken
+    except ScgError:  # there is nothing at such values: whether samples come there is seen along lines between them
+        return False
 
 
 def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> bool:
