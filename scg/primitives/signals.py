@@ -7,10 +7,11 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg.core.ambient import settled
-from scg.core.axes import elementwise
+from scg.core.axes import AxisMap, elementwise, labelled
 from scg.core.node import Node, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient
+from scg.primitives.sorting import put_along_p
 
 
 def _ends(a, axis):
@@ -207,19 +208,65 @@ def interp(x, xp, fp, left=None, right=None, period=None):
         xp, fp = np.take_along_axis(xp, order, 0), np.take_along_axis(fp, order, 0)
         xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
         fp = np.concatenate([fp[-1:], fp, fp[:1]])
-    n = len(xp)
-    flat = np.ravel(x)
-    low = np.minimum(np.maximum(np.searchsorted(xp, flat, side="right") - 1, 0), max(n - 2, 0))
+    value = interp_p(x, xp, fp)
+    if settled(lambda xp: np.any(xp[1:] == xp[:-1]), xp):
+        value = value + 0 * np.searchsorted(xp, x, side="right")  # between equal knots is a jump, which has to be seen
+    if left is not None:
+        value = np.where(x < xp[0], left, value)
+    return value if right is None else np.where(x > xp[-1], right, value)
+
+
+class _Interpolated(AxisMap):
+    """Each element of operand 0 is looked up by itself in the whole of the others."""
+
+    def lead(self, operands, batched, statics):
+        return None if any(batched[1:]) else (operands, statics)
+
+    def align(self, shapes, out, statics):
+        return labelled("out", out), (labelled("out", shapes[0]), labelled("xp", shapes[1]), labelled("fp", shapes[2]))
+
+
+def _piece(x, xp, fp):
+    """Of a vector x: the knots on both sides, their distance, the slope between, and the part u of the way, from 0 to
+    1; beyond the ends u is 0 or 1, and the slope 0."""
+    n = xp.shape[0]
+    low = np.minimum(np.maximum(np.searchsorted(xp, x, side="right") - 1, 0), max(n - 2, 0))
     high = np.minimum(low + 1, n - 1)
     x0, x1, f0, f1 = [np.take_along_axis(v, i, 0) for v in (xp, fp) for i in (low, high)]
-    width = x1 - x0
-    value = f0 + (f1 - f0) / np.where(width == 0, 1, width) * (flat - x0)
-    value = np.where(
-        flat < xp[0],
-        fp[0] if left is None else left,
-        np.where(flat > xp[-1], fp[-1] if right is None else right, value),
-    )
+    width = np.where(x1 == x0, 1, x1 - x0)
+    below, above = x < xp[0], x > xp[-1]
+    slope = np.where(below | above, 0, (f1 - f0) / width)
+    return low, high, width, slope, np.where(below, 0, np.where(above, 1, (x - x0) / width)), x0, f0
+
+
+def _interpolated(x, xp, fp):
+    flat = np.ravel(x)
+    _, _, _, slope, _, x0, f0 = _piece(flat, xp, fp)
+    value = np.where(flat < xp[0], fp[0], np.where(flat > xp[-1], fp[-1], f0 + slope * (flat - x0)))
     return np.reshape(value, x.shape)
+
+
+def _at_knots(of_piece):
+    """The VJP of the knots: g times what ``of_piece(u, slope)`` gives for the lower and for the upper one."""
+
+    def vjp(g, out, x, xp, fp):
+        low, high, _, slope, u, _, _ = _piece(np.ravel(x), xp, fp)
+        parts = zip((low, high), of_piece(u, slope), strict=True)
+        return sum([put_along_p(np.ravel(g) * part, i, axis=0, size=xp.shape[0]) for i, part in parts])
+
+    return vjp
+
+
+interp_p = primitive(
+    _interpolated,
+    _Interpolated(),
+    lambda g, out, x, xp, fp: g * np.reshape(_piece(np.ravel(x), xp, fp)[3], x.shape),
+    _at_knots(lambda u, slope: (slope * (u - 1), -slope * u)),
+    _at_knots(lambda u, slope: (1 - u, u)),
+    name="interp",
+    kinks=lambda x, xp, fp: np.sum(x[..., None] >= xp[..., None, :], axis=-1),
+)
+"""f_k + s_k (x - x_k), s_k the slope of the piece: continuous where x meets a knot, with a slope that is not."""
 
 
 @implements(np.unwrap)

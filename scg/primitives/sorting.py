@@ -33,18 +33,18 @@ def _put_along_value(g, indices, axis, size):
     return np.moveaxis(out, -1, axis)
 
 
-_take_along = primitive(
+take_along_p = primitive(
     lambda x, indices, axis: np.take_along_axis(x, indices, axis),
     axes.along,
-    lambda g, out, x, indices, axis: _put_along(g, indices, axis=axis, size=x.shape[axis]),
+    lambda g, out, x, indices, axis: put_along_p(g, indices, axis=axis, size=x.shape[axis]),
     None,
     name="take_along_axis",
     picks=True,
 )
-_put_along = primitive(
+put_along_p = primitive(
     _put_along_value,
     axes.along,
-    lambda h, out, g, indices, axis, size: _take_along(h, indices, axis=axis),
+    lambda h, out, g, indices, axis, size: take_along_p(h, indices, axis=axis),
     None,
     name="put_along_axis",
 )
@@ -55,9 +55,9 @@ _put_along = primitive(
 def take_along_axis(arr, indices, axis=-1):
     arr, indices = as_array(arr), as_array(indices)
     return (
-        _take_along(np.ravel(arr), indices, axis=0)
+        take_along_p(np.ravel(arr), indices, axis=0)
         if axis is None
-        else _take_along(arr, indices, axis=operator.index(axis))
+        else take_along_p(arr, indices, axis=operator.index(axis))
     )
 
 
@@ -78,7 +78,7 @@ def _flat(a, axis):
 def sort(a, axis=-1, kind=None, order=None, *, stable=None):
     _no_fields(order)
     a, axis = _flat(a, axis)
-    return _take_along(a, _argsort(a, axis=axis, kind="stable"), axis=axis)
+    return take_along_p(a, _argsort(a, axis=axis, kind="stable"), axis=axis)
 
 
 @implements(np.argsort)
@@ -94,7 +94,7 @@ def partition(a, kth, axis=-1, kind="introselect", order=None):
     ``np.argpartition``."""
     _no_fields(order)
     a, axis = _flat(a, axis)
-    return _take_along(a, _argpartition(a, axis=axis, kth=_static(kth)), axis=axis)
+    return take_along_p(a, _argpartition(a, axis=axis, kth=_static(kth)), axis=axis)
 
 
 @implements(np.argpartition)
@@ -228,7 +228,7 @@ def bincount(x, /, weights=None, minlength=0):
         raise ScgValueError(
             f"bincount needs a weight for each element, got shapes {x.shape} and {weights.shape} ({here()})"
         )
-    return _put_along(weights if weights.dtype.kind in "fc" else weights.astype(float), x, axis=0, size=size)
+    return put_along_p(weights if weights.dtype.kind in "fc" else weights.astype(float), x, axis=0, size=size)
 
 
 refuse(

@@ -15,7 +15,7 @@ from scg.errors import ScgError
 from scg.stochastic.sites import is_stochastic
 
 _ELEMENTS = 16  # of a step, spread over it, that are moved
-_PARTS, _SETTLED = 129, 9  # a bracket is cut into so many, so often: down to neighbouring numbers
+_PARTS, _SETTLED = 33, 14  # a bracket is cut into so many, so often: down to neighbouring numbers
 _SECANTS = 5  # that are tried after one cut
 _STEEP = 1e4  # a slope: what changes less across a gap is rounding
 _ROOM = 8.0  # times the size of what a step looks at, and it is moved no further

@@ -50,6 +50,8 @@ JUMPS = {
         scg.sample(dist.TruncatedNormal(0.0, 1.0, -1.0, t), PATH, rng=rng)
     ),
     "sum of a vector": pathwise(lambda z, t: np.where(np.sum(z) > 0, 1 + t, 0), 4),
+    "interpolated over a gap": pathwise(lambda z, t: np.interp(z, [-1.0, 0.5, 0.5, 2.0], [0.0, 1.0, 3.0, 0.0])),
+    "interpolated, with another left": pathwise(lambda z, t: np.interp(z, [0.0, 1.0], [1.0, 3.0], left=-1.0)),
     "another's element": pathwise(lambda z, t: (t * np.array([1.0, 5.0, 3.0]))[np.argmax(z)], 3),
     "an if on a path": pathwise(lambda z, t: 1 + 0 * t if z > 0 else 0 * t),
     "the next distribution": (
@@ -144,7 +146,21 @@ def test_a_continuous_choice_is_settled_in_a_few_runs(delta, dtype, monkeypatch)
         return np.sum(huber) + np.sum(np.where(e > 0, e, 0.1 * e)) + np.sum(cubic)
 
     g = scg.grad(loss)(np.linspace(0, 1, 3, dtype=dtype), rng=np.random.default_rng(0))
-    assert g.dtype == dtype and len(runs) <= 16  # of 60 where a search goes on to neighbouring numbers
+    assert g.dtype == dtype and len(runs) <= 16  # of 24 and more where a search goes on to neighbouring numbers
+
+
+def test_interpolation_is_one_operation_with_kinks():
+    """E f(z), z ~ N(t, 1), f linear between knots: d/dt E f = E f'(z), d2/dt2 E f = sum of the kinks' (f'+ - f'-) phi;
+    a sampled Hessian has no flux through the kinks."""
+    xp, fp = np.array([-1.0, 0.0, 0.5, 2.0]), np.array([1.0, 0.0, 3.0, -1.0])
+    cost = pathwise(lambda z, t: np.interp(z, xp, fp))
+    slopes = np.concatenate([[0], np.diff(fp) / np.diff(xp), [0]])
+    assert scg.exact.gradient(cost, np.array(T)) == pytest.approx(slopes[1:-1] @ np.diff(norm.cdf(xp - T)), rel=1e-8)
+    assert scg.exact.hessian(cost, np.array(T)) == pytest.approx(np.diff(slopes) @ norm.pdf(xp - T), rel=1e-8)
+    with pytest.raises(EstimatorError, match="moves with the parameters"):
+        scg.hessian(cost)(np.array(T), rng=np.random.default_rng(0))
+    nodes = scg.trace(cost, np.array(T), rng=np.random.default_rng(0)).nodes
+    assert not any(n.primitive.jumps and n.operands for n in nodes)  # of which each would be searched for jumps
 
 
 def test_a_second_derivative_refuses_a_kink_that_moves():
