@@ -61,15 +61,17 @@ def elbo(
 ) -> Any:
     """(1/K) sum_k log w_k, whose mean is at most log p(x).
 
-    Of log-weights, along ``axis``: the gradient is then what the estimators of the draws make of it. Or of a model, a
-    function z -> log p(x, z) in place of the log-weights, and a ``guide``, from which ``samples`` draws are taken along
-    a new first axis; then ``gradient`` is one of
+    Given log-weights, it is their mean along ``axis``; the estimators of the samples make its gradient. Given a model
+    z -> log p(x, z) in their place and a ``guide`` q(z; phi), K = ``samples`` values of z are drawn along a new first
+    axis. Then ``gradient`` is one of
 
-    "pathwise"                reparameterized draws "sticking the landing"    the same without the score d log q(z; phi)
-    / dphi at fixed z, whose mean is zero: identically zero where
-                              q(z) is p(z | x) (Roeder et al., 2017). "doubly reparameterized" is the same thing here
-    "score function"          each draw's score times its own log-weight "VIMCO"                   that less the mean of
-    the other log-weights (Mnih and Rezende, 2016, for one draw a term); K >= 2
+    "pathwise"                the samples are reparameterized
+    "sticking the landing"    the same without the score d log q(z; phi) / dphi at fixed z, whose mean is zero; this
+                              gradient is zero where q(z) is p(z | x) (Roeder et al., 2017)
+    "doubly reparameterized"  the same as "sticking the landing" for this bound
+    "score function"          each sample's score times its own log-weight
+    "VIMCO"                   each sample's score times its log-weight less the mean of the others (Mnih and Rezende,
+                              2016, for one sample a term); K >= 2
 
     Raises EstimatorError where the guide does not have what the gradient needs, ScgValueError for an unknown one.
     """
@@ -98,18 +100,19 @@ def iwae(
 ) -> Any:
     """log (1/K) sum_k w_k, whose mean grows with K towards log p(x) (Burda et al., 2016).
 
-    Of log-weights, or of a model and a ``guide`` as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound,
+    Given log-weights, or a model and a ``guide``, as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound,
     ``gradient`` is one of
 
-    "pathwise"                reparameterized draws: sum_k W_k d log w_k "doubly reparameterized"  sum_k W_k^2 (d log
-    w_k / dz_k) dz_k/dphi for the guide, and sum_k W_k d log p for the model: the same
-                              mean, and a signal-to-noise ratio that does not fall with K (Tucker et al., 2019). First
-                              derivatives only; what the model draws from distributions that depend on z must be
-                              reparameterized (EstimatorError)
-    "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k "VIMCO"                   L in that less what
-    it would be with w_k the geometric mean of the others (Mnih and Rezende, 2016);
-                              K >= 2; first derivatives only, and the bound must enter the cost linearly (in sums,
-                              means, times constants)
+    "pathwise"                sum_k W_k d log w_k, the samples reparameterized
+    "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide and sum_k W_k d log p for the
+                              model: the same mean, and a signal-to-noise ratio that does not fall with K (Tucker et
+                              al., 2019). First derivatives only. What the model draws from distributions that depend
+                              on z must be reparameterized (EstimatorError)
+    "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k
+    "VIMCO"                   sum_k (L - L_k) d log q(z_k) + sum_k W_k d log w_k, L_k the bound with the geometric mean
+                              of the other weights in the place of w_k (Mnih and Rezende, 2016); K >= 2. First
+                              derivatives only, and the bound must enter the cost linearly (in sums, means, times
+                              constants)
     "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
     """
     if guide is None:

@@ -43,7 +43,8 @@ class Share:
                 being as they are
     ``total``   E[Var(gradient | all other noise)]: what would be left if all other noise were averaged out in the mean,
                 this one's interactions included; a better estimator on this draw can save this much at most
-    ``first_error``, ``total_error``    half the widths of their intervals; 0 where they are exact
+    ``first_error``, ``total_error``
+                half the widths of their intervals; 0 where they are exact
     """
 
     node: str

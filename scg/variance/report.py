@@ -44,8 +44,9 @@ class Entry:
     ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach
     ``snr``             the norm of the mean, less what noise adds to it, over the root of the variance
     ``evaluations``     of the cost, and ``seconds``, for one gradient (in a batch, on one core)
-    ``work_evaluations`` and ``work_seconds``    variance times these; ``ratio_evaluations``, ``ratio_seconds``: over
-    those of the first row
+    ``work_evaluations``, ``work_seconds``
+                        the variance times these; ``ratio_evaluations`` and ``ratio_seconds``, over those of the first
+                        row
     """
 
     row: str
