@@ -39,8 +39,7 @@ def log_sigmoid(x):
 
 
 def _real(x):
-    """Whole numbers and truths as floating-point numbers: the negative of an unsigned one wraps, of a truth there is
-    none."""
+    """Integers and bools as floating-point numbers: the negative of an unsigned integer wraps, and a bool has none."""
     return x.astype(float) if getattr(getattr(x, "dtype", None), "kind", "f") in "bu" else x
 
 

@@ -209,7 +209,7 @@ class Parameterized:
 
 
 class Distribution(Parameterized, ABC):
-    """A distribution. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one truth); at the
+    """A distribution. Subclasses are frozen dataclasses (``eq=False``: arrays do not compare to one bool); at the
     least they have ``sample`` and ``log_prob``. One that has ``cdf`` too, and is continuous and scalar, is
     reparameterized by implicit differentiation.
 

@@ -23,8 +23,8 @@ alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: 
 """The same value as a node of its own."""
 
 stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False, view=True)
-"""The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, where it is so for the
-formula's sake, and in truth none."""
+"""The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, which needs the zero,
+while the value itself has a derivative."""
 
 reshape_p = primitive(
     lambda x, shape: np.reshape(x, shape),

@@ -34,8 +34,8 @@ def tightest(alpha: float) -> float:
 
 
 def mixture(t: Any, alpha: float, rho2: float) -> Any:
-    """Robbins' normal mixture: how many standard errors sigma / sqrt(t) the mean of t draws ever strays from the truth,
-    but for probability ``alpha``.
+    """Robbins' normal mixture: by how many standard errors sigma / sqrt(t) the mean of t samples is ever off, but for
+    probability ``alpha``.
 
     With S a sum of t standardized draws, exp(l S - l^2 t / 2) is a martingale for each l, and so is its mean over l ~
     N(0, rho2), (1 + rho2 t)^(-1/2) exp(rho2 S^2 / (2 (1 + rho2 t))). By Ville's inequality it ever reaches 1/alpha with

@@ -38,17 +38,17 @@ class Streams:
         self.graph, self.rng = graph, rng
         self.names = paths(graph)
         self.size = len(self.names)
-        self.truth, self.method = _reference(graph, reference)
+        self.known, self.method = _reference(graph, reference)
         self.correction, self.differenced, self.drawn, self.varied = np.zeros(1), np.zeros(1), 0, np.array(False)
-        if self.truth is None:
+        if self.known is None:
             self._begin_differences()
         self.projection = np.zeros((0, len(self.names)))
         e, g = self.draw(_PILOT)
         finite = np.isfinite(g).all(axis=0) & np.isfinite(e).all(axis=0)
         g, e = np.where(finite, g, 0), np.where(finite, e, 0)
         self.centre, self.deviation = g.mean(axis=0), g.std(axis=0)
-        if self.truth is not None:
-            along, self.scale = self.truth, by_leaf(graph, np.abs(self.truth))
+        if self.known is not None:
+            along, self.scale = self.known, by_leaf(graph, np.abs(self.known))
             rounding = precision(graph) * (self.scale + np.abs(self.centre) + abs(float(graph.cost.raw)))
         else:
             along, error = (g - e).mean(axis=0), (g - e).std(axis=0) / math.sqrt(_PILOT)
@@ -58,7 +58,7 @@ class Streams:
             self._project(projections, along)
         self.scale = np.concatenate([self.scale, np.abs(self.projection @ along)])
         # differences with common draws vary less than the gradient: what is small is told by the gradient
-        if self.truth is None:
+        if self.known is None:
             deviation = np.concatenate([self.deviation, (g @ self.projection.T).std(axis=0)])
             self.scale, self.varied = (
                 np.maximum(self.scale, FLOOR * deviation),
@@ -72,11 +72,11 @@ class Streams:
     def draw(self, n: int) -> tuple[Any, Any]:
         """(n draws of all streams, and of the gradient's coordinates)."""
         with np.errstate(all="ignore"):
-            if self.truth is None:
+            if self.known is None:
                 e, g = self._differences(n)
             else:
                 g = join(self.graph.gradients(rng=self.rng, replicates=n), n)
-                e = g - self.truth
+                e = g - self.known
             return np.concatenate([e, e @ self.projection.T], axis=1), g
 
     def source(self, constant: Callable[[], Any]) -> Source:
@@ -88,7 +88,7 @@ class Streams:
         return Source(
             draw=self._with_estimates,
             scale=self.scale,
-            floor=FLOOR if self.truth is not None else 0.0,
+            floor=FLOOR if self.known is not None else 0.0,
             rounding=self.rounding,
             allowance=self.allowance,
             bounds=self.bounds,
@@ -100,11 +100,11 @@ class Streams:
 
     def _with_estimates(self, n: int) -> tuple[Any, Any]:
         e, g = self.draw(n)
-        return e, None if self.truth is not None else np.concatenate([g, g @ self.projection.T], axis=1)
+        return e, None if self.known is not None else np.concatenate([g, g @ self.projection.T], axis=1)
 
     def allowance(self) -> Any:
-        """How far the reference may be from the truth: of differences, a quarter of the mean of the last correction."""
-        if self.truth is not None:
+        """How far the reference may be off: of differences, a quarter of the mean of the last correction."""
+        if self.known is not None:
             return 0.0
         a = np.abs(self.correction) / (4 * max(1, self.drawn))
         return np.concatenate([a, np.abs(self.projection) @ a])
@@ -112,20 +112,20 @@ class Streams:
     @property
     def reference(self) -> Any:
         """What the gradient should be; of differences their mean so far, nan for what has none of its own."""
-        if self.truth is not None:
-            return self.truth
+        if self.known is not None:
+            return self.known
         return self.differenced / max(1, self.drawn) if self.by_coordinate else np.full(self.size, np.nan)
 
     @property
     def expected(self) -> Any:
         """What the mean of every stream should be; of differences their mean so far."""
-        known = self.truth if self.truth is not None else self.differenced / max(1, self.drawn)
+        known = self.known if self.known is not None else self.differenced / max(1, self.drawn)
         return np.append(known, self.projection @ known)
 
     @property
     def by_coordinate(self) -> bool:
         """Whether the first streams are the coordinates themselves."""
-        return self.truth is not None or self.size <= DIFFERENCES
+        return self.known is not None or self.size <= DIFFERENCES
 
     def _project(self, count: int, along: Any) -> None:
         """The direction of the reference, and random ones in units of the standard deviation."""
@@ -140,7 +140,7 @@ class Streams:
         self.projection, self.names = np.array(rows).reshape(-1, self.size), self.names + names
 
     def _bounds(self, bounds: Any) -> tuple[Any, Any]:
-        if self.truth is None:
+        if self.known is None:
             raise ScgValueError(
                 f"bounds need a reference that is exact or given: differences have other bounds ({here()})"
             )
@@ -154,7 +154,7 @@ class Streams:
             )
             sides.append(
                 np.concatenate([np.broadcast_to(x, t.shape).reshape(-1) for x, t in zip(parts, targets, strict=True)])
-                - self.truth
+                - self.known
             )
         low, high = sides
         ends = self.projection[:, None] * np.stack(sides)

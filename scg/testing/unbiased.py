@@ -238,8 +238,8 @@ def assert_bias(
     graph = _graph(graph_or_fn, args, rng, kwargs, reference)
     exact = _exact_moments(graph) if matches(reference, "auto") else None
     if exact is not None:
-        mean, variance, truth, tolerance = exact
-        bias, worst = mean - truth, _worst(np.abs(mean - truth) / tolerance)
+        mean, variance, gradient, tolerance = exact
+        bias, worst = mean - gradient, _worst(np.abs(mean - gradient) / tolerance)
         if not np.any(np.abs(bias) > tolerance):
             raise AssertionError(f"no bias: the exact mean is the exact gradient to {np.max(tolerance):.2g}")
         b, v = (np.stack([x, x, x]) for x in (bias**2, variance))
@@ -312,37 +312,39 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     are out of reach."""
     try:
         limits = {"budget": _BUDGET, "full": True, "time_limit": exact.PATIENCE}
-        found, truth = exact.moments(graph, **limits), exact.gradient(graph, **limits)
+        found, known = exact.moments(graph, **limits), exact.gradient(graph, **limits)
     except ScgError:
         # too large, not settled, an `if` that comes out otherwise, no quadrature rule: replicates say what the gradient
         # is
         return None
-    mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, truth.value))
+    mean, variance, gradient = (join(part, 1)[0] for part in (*found.value, known.value))
     scale, rounding = by_leaf(graph, np.abs(gradient)) + np.sqrt(np.maximum(variance, 0)), precision(graph)
     # of the cost its rounding alone: a constant that is added to it is no reason to overlook a bias
     return (
         mean,
         variance,
         gradient,
-        np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost.raw)) + found.error + truth.error,
+        np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost.raw)) + found.error + known.error,
     )
 
 
 def _constant(streams: Streams) -> Any:
     """Whether streams are known not to vary. Differences do where the cost does, whatever the gradient."""
-    if streams.truth is None:
+    if streams.known is None:
         return not depends(streams.graph.cost)
     found = _exact_moments(streams.graph)
     still = fixed(streams.graph, None if found is None else found[:2])
     return np.append(still, np.abs(streams.projection) @ ~still == 0)
 
 
-def _exactly(graph: Graph, mean: Any, variance: Any, truth: Any, tolerance: Any, alpha: float, power: float) -> Verdict:
-    bias = mean - truth
+def _exactly(
+    graph: Graph, mean: Any, variance: Any, gradient: Any, tolerance: Any, alpha: float, power: float
+) -> Verdict:
+    bias = mean - gradient
     worst = _worst(np.abs(bias) / tolerance)
     agrees = bool(np.all(np.abs(bias) <= tolerance))
     reason = f"the exact mean {'is' if agrees else 'is not'} the exact gradient"
-    back = [split(graph, x) for x in (bias, bias - tolerance, bias + tolerance, tolerance, truth)]
+    back = [split(graph, x) for x in (bias, bias - tolerance, bias + tolerance, tolerance, gradient)]
     ends = (float(bias[worst] - tolerance[worst]), float(bias[worst] + tolerance[worst]))
     status = "unbiased" if agrees else "biased"
     return Verdict(
@@ -353,7 +355,7 @@ def _exactly(graph: Graph, mean: Any, variance: Any, truth: Any, tolerance: Any,
         paths(graph)[worst],
         float(bias[worst]),
         ends,
-        float(truth[worst]),
+        float(gradient[worst]),
         float(tolerance[worst]),
         0,
         math.inf,

@@ -95,9 +95,9 @@ def compare(
             f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})"
         )
     task = Task(rows, reference)
-    truth = _gradient(rows[reference], budget)
+    gradient = _gradient(rows[reference], budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
-    task.reference = None if truth is not None else reference
+    task.reference = None if gradient is not None else reference
     seconds = _times(task, min(_BATCH, replicates), entropy, _timed)
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
@@ -121,14 +121,14 @@ def compare(
                 moments[each.label] = _moments(each.graph, _sure)
                 still[k] = fixed(each.graph, moments[each.label])
     found = {each.label: each for each in measured(tallies)}
-    against = Reference(truth, found[reference])
+    against = Reference(gradient, found[reference])
     made: dict[str, Row] = {}
     for label, each in found.items():
         made[label] = make_row(each, against, next(iter(made.values()), None))
     return Report(
         rows=made,
-        reference="the exact gradient" if truth is not None else f"row {reference!r}",
-        gradient=None if truth is None else split(rows[reference], truth),
+        reference="the exact gradient" if gradient is not None else f"row {reference!r}",
+        gradient=None if gradient is None else split(rows[reference], gradient),
         replicates=tallies[0].coordinates.count,
         seed=entropy,
         level=LEVEL,

@@ -61,17 +61,17 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What bias is against: ``truth``, the exact gradient; or, where that is None, the mean of the row ``row``."""
+    """What bias is against: ``gradient``, the exact one; or, where that is None, the mean of the row ``row``."""
 
-    truth: Any
+    gradient: Any
     row: Measured
 
     def offset(self, measured: Measured) -> tuple[Any, Any, Any] | None:
         """Of each coordinate (mean minus reference but for rounding, variance of a draw of that, whether that variance
         is known); None for the row itself."""
         mean, differences = measured.tally.coordinates.mean, measured.tally.differences
-        if self.truth is not None:
-            off, spread, sure = mean - self.truth, measured.variance, measured.still
+        if self.gradient is not None:
+            off, spread, sure = mean - self.gradient, measured.variance, measured.still
         elif differences is not None and measured.label != self.row.label:
             off, spread = differences.mean, differences.variance
             # draws in common, of which the gradients vary and the difference does not
@@ -83,7 +83,7 @@ class Reference:
 
     def known(self, column: int) -> bool:
         """Whether it is good enough to compare others with, for a parameter or in total."""
-        return self.truth is not None or self.row.comparable(column)
+        return self.gradient is not None or self.row.comparable(column)
 
 
 @np.errstate(all="ignore")
@@ -136,8 +136,8 @@ def _entry(
     exact_variance = exact_bias = math.nan
     if measured.moments is not None:
         exact_variance = float(np.sum(measured.moments[1][where]))
-        if reference.truth is not None:
-            exact_bias = float(np.linalg.norm((measured.moments[0] - reference.truth)[where]))
+        if reference.gradient is not None:
+            exact_bias = float(np.linalg.norm((measured.moments[0] - reference.gradient)[where]))
     w_e, w_s = (math.nan, math.nan) if unseen else (v * measured.evaluations, v * measured.seconds)
     return Entry(
         row=measured.label,
