@@ -2,8 +2,9 @@
 the standing of what is inside: the same call or base class declares it, and nothing is registered.
 
 **A primitive** is a function, its axis map, and a vector-Jacobian product for each operand, written in NumPy (`g` is
-the cotangent of the result `out`). One text serves the first order and all others. Its facts stand beside it: where it
-has kinks or steps.
+the cotangent of the result `out`). One text serves the first order and all others. What else is known of it stands
+beside it: in which operands it is linear, so that costs are taken apart there, and where it has kinks or steps, so that
+exact means are integrated by pieces. A fact that is not declared counts as not known, and is never taken for granted.
 
 ```python
 import numpy as np
@@ -14,6 +15,14 @@ from scg.testing import check_gradient
 
 bump = primitive(lambda x: np.exp(-x * x), elementwise, lambda g, out, x: -2 * g * x * out, name="bump")
 check_gradient(bump, np.linspace(-2, 2, 5), order=2)  # against complex steps and extrapolated differences
+
+twice = primitive(lambda x: 2 * x, elementwise, lambda g, out, x: 2 * g, linear="together")
+above = primitive(lambda x: np.where(x > 1, 1.0, 0.0), elementwise, steps=lambda x: x > 1)
+
+def chance(t, rng):
+    return above(scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng))
+
+assert abs(scg.exact.expectation(chance, np.array(0.7)) - 0.382089) < 1e-6  # P(z > 1)
 ```
 
 **A distribution** is a frozen dataclass with constraints on its parameters, `sample` and `log_prob`. With a `cdf` it

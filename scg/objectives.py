@@ -42,7 +42,7 @@ from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
 from scg.primitives.layout import stop_gradient
 from scg.special import logsumexp, softmax
 from scg.stochastic.estimator import Accounted, Estimator
-from scg.stochastic.sites import draw, resample, sample
+from scg.stochastic.sites import is_draw, resample, sample
 from scg.stochastic.surrogate import as_broadcast, box, first_order
 
 Model = Callable[[Any], Any]
@@ -214,7 +214,7 @@ def _moved(log_p: Any, z: Node, other: Node) -> Any:
     for node in ancestors([log_p], z.id):
         if any(type(o) is Node and o.id in behind for o in node.operands):
             behind.add(node.id)
-            if node.primitive is draw:
+            if is_draw(node):
                 raise EstimatorError(
                     f"doubly reparameterized: the distribution of {node.statics['site']!r}, drawn at {node.line},"
                     " depends on the guide's draws; use scg.Reparameterized() for it, or gradient='pathwise'"
@@ -251,5 +251,5 @@ def _without_each(log_w: Any) -> Any:
     return _log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
 
 
-weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted")
+weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted", same=True)
 """The value of z, with its derivative times w."""

@@ -76,6 +76,83 @@ def test_what_is_private_is_noticed(text):
     assert private_imports(tree) or private_attributes(tree)
 
 
+def identities(tree):
+    """Where a file compares a primitive with one that another file declares, by identity, by membership or by name; or
+    looks it up in a table."""
+    made = {
+        t.id: None
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Assign, ast.AnnAssign))
+        for t in (n.targets if isinstance(n, ast.Assign) else [n.target])
+        if isinstance(t, ast.Name) and is_call_of(n.value, "primitive")
+    }
+    variables = {
+        t.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Assign) and isinstance(n.value, (ast.Attribute, ast.Tuple))
+        for target in n.targets
+        for t, v in zip(*[x.elts if isinstance(x, ast.Tuple) else [x] for x in (target, n.value)], strict=False)
+        if isinstance(t, ast.Name) and isinstance(v, ast.Attribute) and v.attr == "primitive"
+    }
+
+    def is_primitive(x):
+        if isinstance(x, ast.Attribute) and x.attr in ("name", "fn"):
+            x = x.value
+        return isinstance(x, ast.Attribute) and x.attr == "primitive" or isinstance(x, ast.Name) and x.id in variables
+
+    def is_known(x):
+        parts = x.elts if isinstance(x, (ast.Tuple, ast.List, ast.Set)) else [x]
+        return all([isinstance(p, ast.Constant) and p.value is None or getattr(p, "id", "") in made for p in parts])
+
+    found = []
+    for n in ast.walk(tree):
+        if isinstance(n, ast.Compare):
+            sides = [n.left, *n.comparators]
+            if any(map(is_primitive, sides)) and not all(is_primitive(s) or is_known(s) for s in sides):
+                found.append(n)
+        elif isinstance(n, ast.Subscript) and is_primitive(n.slice):
+            found.append(n)
+        elif isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "get":
+            found += [n] if any(map(is_primitive, n.args)) else []
+    return [ast.unparse(n) for n in found]
+
+
+def is_call_of(x, name):
+    return isinstance(x, ast.Call) and isinstance(x.func, ast.Name) and x.func.id == name
+
+
+# what rewrites recorded operations into plans names the callables that it rewrites
+TESTED = [p for p in FILES if p.relative_to(ROOT / "scg").parts[0] not in ("plans", "primitives")]
+
+
+@pytest.mark.parametrize("path", TESTED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_module_compares_a_primitive_with_that_of_another(path):
+    assert identities(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "node.primitive is layout.alias",
+        "node.primitive not in (box, draw)",
+        "node.primitive.name == 'draw'",
+        "rule, x = node.primitive, 3\nrule in TABLE",
+        "made = node.primitive\nmade is box",
+        "node.primitive.fn is np.add",
+        "node.primitive is RULES[np.add]",
+        "TABLE[node.primitive]",
+        "TABLE.get(node.primitive)",
+    ],
+)
+def test_a_comparison_of_primitives_is_noticed(text):
+    assert identities(ast.parse(text))
+
+
+@pytest.mark.parametrize("text", ["mine = primitive(f)\nnode.primitive is mine", "node.primitive.axes is elementwise"])
+def test_a_module_knows_its_own_primitives_and_the_facts_of_all(text):
+    assert not identities(ast.parse(text))
+
+
 def test_the_private_names_of_numpy_and_scipy_that_are_used_are_there():
     umath = np._core.umath
     assert isinstance(umath._ones_like, np.ufunc) and isinstance(umath.clip, np.ufunc)

@@ -150,7 +150,7 @@ def take_guard(ambient: Ambient, node: Any) -> None:
 
 
 def _begins(node: Any) -> bool:
-    return node.primitive.name in ("draw", "noise") and not any([type(o) is type(node) for o in node.operands])
+    return node.primitive.random and not any([type(o) is type(node) for o in node.operands])
 
 
 def _is_of_this_run(guard: Guard) -> bool:

@@ -50,7 +50,11 @@ def reach(roots: Sequence[Node], floor: int) -> Reach:
 
 
 estimate = primitive(
-    lambda value, surrogate, *draws: value, first, every=lambda g, i, out, *operands: None if i else g, name="estimate"
+    lambda value, surrogate, *draws: value,
+    first,
+    every=lambda g, i, out, *operands: None if i else g,
+    name="estimate",
+    same=True,
 )
 """An estimate, which is a value like any other: its derivative is that of the value, at the draws as they are.
 
@@ -58,6 +62,16 @@ The second operand has that value, and derivatives that estimate those of its me
 ``draws`` contribute. It is what one differentiates where the estimate itself is a root, or a term of a cost; it is not
 what (estimate)^2 needs.
 """
+
+
+def is_estimate(node: Node) -> bool:
+    """Whether a node is an ``estimate``."""
+    return node.primitive is estimate
+
+
+def estimates(nodes: Sequence[Node]) -> list[Node]:
+    """Those of some nodes that are an ``estimate``."""
+    return [node for node in nodes if node.primitive is estimate]
 
 
 def pull(

@@ -1,7 +1,7 @@
 """Nodes of a computation graph, the primitives that make them, and the dispatch by which NumPy's own names do.
 
-A primitive is declared once, by three facts: the callable that computes it, the VJP of each operand, and its axis map.
-``primitive`` is that declaration, inside the package and outside it.
+A primitive is declared once: the callable that computes it, the VJP of each operand, its axis map, and what else is
+known of it. ``primitive`` is that declaration, inside the package and outside it.
 """
 
 import inspect
@@ -79,6 +79,11 @@ class Primitive:
         "together",
         "into",
         "view",
+        "linear",
+        "moves",
+        "same",
+        "constant",
+        "holds",
     )
 
     def __init__(
@@ -88,6 +93,9 @@ class Primitive:
         self.kinks, self.steep, self.supported, self.picks = [
             facts.get(fact) for fact in ("kinks", "steep", "supported", "picks")
         ]
+        self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
+        self.linear = facts.get("linear")
+        self.holds = self.same and not vjps and every is None  # the value of operand 0, held constant
         self.random = bool(facts.get("random"))
         self.together = facts.get("together")
         self.into, self.view = facts.get("into"), facts.get("view")
@@ -102,6 +110,12 @@ class Primitive:
             if type(operand) is Node:
                 return apply(self, operands, statics)
         return self.fn(*operands, **statics)
+
+    def groups(self, count: int) -> tuple[tuple[int, ...], ...]:
+        """Positions of operands, of ``count`` ones, in which the result is linear together, the others held."""
+        if self.linear == "together":
+            return (tuple(range(count)),)
+        return tuple([(k,) for k in range(count)]) if self.linear == "each" else self.linear or ()
 
     @property
     def differentiable(self) -> bool:
@@ -135,9 +149,13 @@ def primitive(
     together: Callable[..., Any] | None = None,
     into: Callable[..., Any] | None = None,
     view: Callable[..., Any] | bool | None = None,
+    linear: Any = None,
+    moves: bool = False,
+    same: bool = False,
+    constant: bool = False,
 ) -> Primitive:
-    """Declare a primitive by its three facts: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP
-    an operand.
+    """Declare a primitive: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand, and
+    what else is known of it. A fact that nobody states is not known, and never taken for granted.
 
         primitive(np.tanh, elementwise, lambda g, out, x: g * (1 - out * out))
 
@@ -152,9 +170,20 @@ def primitive(
         primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
         primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
 
-    What has no VJP and no step either says ``steps=False``. ``picks``: the result is elements of operand 0, at places
-    that the other operands name. Two facts are for what is singular. ``steep(*operands)`` says where the slope is
-    infinite inside the domain, as that of ``cbrt`` at 0. Beside ``every``, ``together(g, out, *operands, **statics)``
+    What has no VJP and no step either says ``steps=False``. ``linear`` says in which operands the result is linear,
+    with weights that the others and the statics decide: "together" in all of them, "each" in every one while the others
+    are held, or groups of positions. Costs are taken apart there.
+
+        primitive(lambda x: 2 * x, elementwise, lambda g, out, x: 2 * g, linear="together")
+        primitive(np.multiply, elementwise, ..., linear="each")
+        primitive(np.where, elementwise, ..., linear=[(1, 2)])
+
+    ``picks``: the result is elements of operand 0, at places that the other operands name; ``moves``: elements of the
+    operands, all of them. ``same``: the value is that of operand 0, broadcast, and only the derivative is another;
+    ``constant``: the value is a number that no operand changes, and stands there for its derivative.
+
+    Two facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as that
+    of ``cbrt`` at 0. Beside ``every``, ``together(g, out, *operands, **statics)``
     may give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
     ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
 
@@ -191,11 +220,36 @@ def primitive(
         "together": together,
         "into": into,
         "view": view,
+        "linear": _linear(linear, vjps, every),
+        "moves": moves,
+        "same": same,
+        "constant": constant,
     }
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
     return made
+
+
+def _linear(linear: Any, vjps: tuple[Any, ...], every: Any) -> Any:
+    """``linear`` as a primitive keeps it: a word, groups as tuples, or None.
+
+    Raises ScgTypeError where it is none of these, or where an operand that it names has no VJP.
+    """
+    if linear is None:
+        return None
+    groups = [range(len(vjps))] if linear in ("together", "each") else linear
+    try:
+        groups = tuple([tuple([operator.index(k) for k in group]) for group in groups])
+        known = groups and all([every or len(vjps) > k >= 0 and vjps[k] for group in groups for k in group])
+    except TypeError:
+        known = False
+    if not known or not vjps and not every:
+        raise ScgTypeError(
+            'linear= takes "together", "each" or groups of positions of operands that have VJPs, as [(1, 2)], got'
+            f" {linear!r} ({here()})"
+        )
+    return linear if isinstance(linear, str) else groups
 
 
 def implements(*callables: Any) -> Callable[[Any], Any]:
@@ -769,6 +823,16 @@ def parameter(value: Any, name: str | None = None) -> Node:
             f" {advice} ({here()})"
         )
     return record(PARAMETER, (), {"name": name} if name else _NONE, frozen(array))
+
+
+def is_parameter(node: Node) -> bool:
+    """Whether a node is a leaf to differentiate by."""
+    return node.primitive is PARAMETER or node.primitive is FINISHED
+
+
+def is_finished(node: Node) -> bool:
+    """Whether a node is a parameter of a run that is over and gave its derivatives away as arrays."""
+    return node.primitive is FINISHED
 
 
 def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -125,6 +125,11 @@ shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")
 """A draw or noise, as it is met behind an ``if`` that looks at something new: the same random variable."""
 
 
+def is_shared(node: Node) -> bool:
+    """Whether a node is a draw or noise as it is met behind an ``if``."""
+    return node.primitive is shared
+
+
 def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:
     """Let the new node depend on the same ``if`` as the old one, which looks at the new value now."""
     if node.guard is not None and type(table[node.id]) is Node:

@@ -19,7 +19,7 @@ from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import Site, noise_node, place
 from scg.stochastic.surrogate import as_broadcast
 
-straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through")
+straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through", same=True)
 """The value of the first operand, with the derivative of the second."""
 
 

@@ -43,7 +43,7 @@ from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.lifting import check_cost
-from scg.stochastic.sites import draw, is_stochastic, noise, path, resample
+from scg.stochastic.sites import draw, is_draw, is_noise, is_path, is_stochastic, noise, path, resample
 from scg.stochastic.surrogate import surrogate
 
 __all__ = [
@@ -353,8 +353,8 @@ def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
 def _names(graph: Graph) -> dict[int, str]:
     names = {node.id: name for name, node in graph.stochastic.items()}
     for name, node in graph.stochastic.items():
-        for source in ancestors([node.operands[0]]) if node.primitive is path else ():
-            if source.primitive is noise:
+        for source in ancestors([node.operands[0]]) if is_path(node) else ():
+            if is_noise(source):
                 names.setdefault(source.id, name)
     return names
 
@@ -368,14 +368,14 @@ def _model(cost: Node, paths: bool = False) -> Node:
     """
     order = Graph(cost, []).nodes
     nodes = [n for n in order if is_stochastic(n)]
-    moving = [n for n in nodes if n.primitive is path]
+    moving = [n for n in nodes if is_path(n)]
     other = [
         n
         for n in moving
         if isinstance(n.statics["site"].distribution, Discrete) or _is_held(n) and not _is_known(n, order)
     ]
     if other:
-        values = {n.id: n.raw for n in nodes if n.primitive is draw}
+        values = {n.id: n.raw for n in nodes if is_draw(n)}
         for n in other:
             law = n.statics["site"].distribution
             values[n.id] = np.broadcast_to(law.atoms()[0], n.shape) if isinstance(law, Discrete) else n.raw
@@ -398,7 +398,7 @@ def _is_known(node: Node, order: list[Node]) -> bool:
     its path does."""
     inside: set[int] = set()
     for n in ancestors([node.operands[0]]):
-        if n.primitive is noise or any([type(o) is Node and o.id in inside for o in n.operands]):
+        if is_noise(n) or any([type(o) is Node and o.id in inside for o in n.operands]):
             inside.add(n.id)
     return any(
         [

@@ -12,7 +12,7 @@ from scg.core.node import Node
 from scg.errors import GuardError
 from scg.exact.leaf import Leaf
 from scg.stochastic.sides import is_break, sides
-from scg.stochastic.sites import path
+from scg.stochastic.sites import is_path
 
 _MOST = 256  # breaks along one element
 _CHOICES = 64  # of the finite draws that move a break
@@ -82,7 +82,7 @@ def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:
     number = {leaf.node.id: k for k, leaf in enumerate(leaves)}
     near: dict[int, set[int]] = {}
     for node in order:
-        operands = node.operands[:1] if node.primitive is path else node.operands
+        operands = node.operands[:1] if is_path(node) else node.operands
         near[node.id] = (
             {number[node.id]}
             if node.id in number

@@ -25,10 +25,9 @@ from scg.exact.leaf import BudgetError, ConvergenceError, Leaf, written
 from scg.exact.panels import Panels
 from scg.exact.reach import reaches
 from scg.exact.rules import ENDS, GAUSS, PANELS, PIECES
-from scg.primitives import contraction, indexing, layout
-from scg.stochastic.dependence import accounted, influence
-from scg.stochastic.sites import draw, noise
-from scg.stochastic.surrogate import box, only_once
+from scg.stochastic.dependence import influence
+from scg.stochastic.sites import is_draw, is_noise
+from scg.stochastic.surrogate import box
 from scg.stochastic.terms import summands
 
 Set = frozenset[int]
@@ -36,8 +35,6 @@ Set = frozenset[int]
 _BLOCK = 2**20  # elements that the largest array of a block of rows may have
 _PAIRS = 2**26
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
-_BILINEAR = (contraction.matmul_p, contraction.matvec_p, contraction.vecmat_p, contraction.dot_p, contraction.einsum_p)
-_VALUES_ONLY = (layout.stop_gradient, layout.astype_p, accounted, only_once)
 
 
 class Block(NamedTuple):
@@ -61,14 +58,14 @@ class Engine:
         self.deadline, self.infinite = deadline, False
         self.roots, self.budget, self.evaluations, self.missing = roots, budget, 0, 0.0
         self.order = ancestors(roots, guards=True)
-        sources = [n for n in self.order if n.primitive is draw or n.primitive is noise]
-        events = [0 if n.primitive is noise else n.statics["site"].event_ndim for n in sources]
+        sources = [n for n in self.order if is_draw(n) or is_noise(n)]
+        events = [0 if is_noise(n) else n.statics["site"].event_ndim for n in sources]
         self.ties = [influence(n, event, self.order) for n, event in zip(sources, events, strict=True)]
         self.dependent = set().union(*self.ties) if sources else set()
         counts: dict[str, int] = {}
         self.leaves: list[Leaf] = []
         for node in sources:
-            kind = "noise" if node.primitive is noise else type(node.statics["site"].distribution).__name__.lower()
+            kind = "noise" if is_noise(node) else type(node.statics["site"].distribution).__name__.lower()
             counts[kind] = counts.get(kind, 0) + 1
             name = names.get(node.id) or node.name or (kind if counts[kind] == 1 else f"{kind}_{counts[kind] - 1}")
             self.leaves.append(
@@ -580,11 +577,9 @@ def _parts(node: Node, dependent: set[int], held: bool) -> list[int]:
     if any(type(node.operands[k].raw) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):
         return []
     known = summands(node, dependent)
-    if known or node.guard is not None or len(moving) != 1:
-        return known
-    rule = node.primitive
-    linear = rule in _BILINEAR or rule is indexing.scatter_p and moving == [0] or held and rule in _VALUES_ONLY
-    return moving if linear else []
+    if not known and held and node.primitive.same and node.guard is None and moving == [0]:
+        return moving  # linear in values, though not in derivatives
+    return known
 
 
 def _covered(requests: list[Set]) -> tuple[list[Set], list[int]]:

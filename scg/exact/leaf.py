@@ -15,7 +15,7 @@ from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
 from scg.exact.rules import GAUSS, PANELS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
-from scg.stochastic.sites import noise
+from scg.stochastic.sites import is_noise
 
 
 class BudgetError(ScgValueError):
@@ -56,7 +56,7 @@ class Leaf:
     def __init__(self, node: Node, name: str, varies: bool, budget: int):
         self.varies = varies
         self.node, self.name, self.site = node, name, node.statics.get("site")
-        self.is_noise = node.primitive is noise
+        self.is_noise = is_noise(node)
         self.law = node.statics["distribution"] if self.is_noise else self.site.distribution
         self.batch = node.shape if self.is_noise else node.shape[: node.ndim - self.site.event_ndim]
         self.event = node.shape[len(self.batch) :]

@@ -19,7 +19,7 @@ from scg.core.tree import map_leaves
 from scg.errors import GuardError, here
 from scg.exact.values import redrawn
 from scg.stochastic.graph import Graph, trace
-from scg.stochastic.sites import draw, is_stochastic, noise, overridden
+from scg.stochastic.sites import is_draw, is_noise, is_stochastic, noise, overridden
 
 _TRACES = 2048
 
@@ -36,11 +36,7 @@ def _met(order: list[Node]) -> list[Guard]:
         return []
     chance: set[int] = set()
     for node in order:
-        if (
-            node.primitive is draw
-            or node.primitive is noise
-            or any(type(o) is Node and o.id in chance for o in node.operands)
-        ):
+        if is_draw(node) or is_noise(node) or any(type(o) is Node and o.id in chance for o in node.operands):
             chance.add(node.id)
     return sorted([guard for guard in met if guard.node.id in chance], key=lambda guard: guard.stamp)
 
@@ -111,7 +107,7 @@ def _where(graph: Graph, roots: list[Node]) -> list[Any]:
     table: dict[int, Any] = {}
 
     def visit(node: Node) -> Any:
-        if node.primitive is noise:
+        if is_noise(node):
             table[node.id] = record(noise, (), node.statics, node.raw)
         elif is_stochastic(node):
             table[node.id] = redrawn(node, table, False)

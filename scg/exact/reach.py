@@ -9,11 +9,9 @@ import numpy as np
 from scg.core import axes
 from scg.core.node import Node
 from scg.exact.leaf import Leaf
-from scg.primitives import indexing, layout
 from scg.stochastic.dependence import Tie, influence, spread
-from scg.stochastic.sites import path
+from scg.stochastic.sites import is_path
 
-_MOVES = (layout.reshape_p, layout.transpose_p, layout.broadcast_to_p, layout.concatenate_p, indexing.getitem_p)
 _LARGEST = 2**24  # entries of a table of what depends on what
 
 
@@ -50,10 +48,10 @@ def _passed(node: Node, moving: list[Node], found: dict[int, Any], total: int) -
     """What a node takes over from its operands; None where the table would be too large."""
     rule = node.primitive
     reach = np.zeros((node.size, total), bool)
-    if rule is path:
+    if is_path(node):
         first = node.operands[0]
         return found[first.id] if type(first) is Node and first.id in found else reach
-    if rule in _MOVES:
+    if rule.moves or rule.picks:
         moved = _moved(node, found, total)
         if moved is not None:
             return moved
@@ -80,7 +78,7 @@ def _moved(node: Node, found: dict[int, Any], total: int) -> Any:
     """Of a node whose elements are elements of its operands: run on their positions."""
     places, rows, start = [], [], 0
     for k, operand in enumerate(node.operands):
-        if node.primitive is indexing.getitem_p and k:
+        if node.primitive.picks and k:
             if type(operand) is Node and operand.id in found:
                 return None
             places.append(operand.raw if type(operand) is Node else operand)

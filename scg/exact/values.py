@@ -12,21 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.backward import estimate
 from scg.core.node import Node, ancestors, parameter, record
 from scg.core.replay import rerun
 from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
-from scg.estimators.relaxed import straight
-from scg.objectives import weighted
 from scg.primitives import layout
-from scg.stochastic.dependence import accounted
-from scg.stochastic.sites import draw, is_stochastic, place
-from scg.stochastic.surrogate import box, draws, first_order, only_once, refuse_steps
-
-_CONSTANT = (box, first_order)
-_IDENTITY = (layout.stop_gradient, accounted, estimate, only_once, straight, weighted)
+from scg.stochastic.sites import is_draw, is_stochastic, place
+from scg.stochastic.surrogate import draws, refuse_steps
 
 
 class MovingSupport(ScgValueError):
@@ -41,15 +34,15 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
     """
     order = ancestors(roots, guards=True)
     moving = {n.id for n in order if paths and _moves(n)}
-    if not moving and not any(n.primitive in _CONSTANT or n.primitive in _IDENTITY for n in order):
+    if not moving and not any(n.primitive.constant or n.primitive.same for n in order):
         return roots
     table: dict[int, Any] = {}
 
     def visit(node: Node) -> Any:
         rule = node.primitive
-        if rule in _CONSTANT:
+        if rule.constant:
             table[node.id] = parameter(node.raw)
-        elif rule in _IDENTITY:
+        elif rule.same:
             x = (
                 table.get(node.operands[0].id, node.operands[0])
                 if type(node.operands[0]) is Node
@@ -74,7 +67,7 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
 
 def _moves(node: Node) -> bool:
     return (
-        node.primitive is draw
+        is_draw(node)
         and not isinstance(law := node.statics["site"].distribution, Discrete)
         and not law.has(FixedSupport)
     )
@@ -92,6 +85,6 @@ def redrawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
             )
         return place(replace(site, estimator=Reparameterized(), rng=np.random.default_rng(0)))
     operands = tuple(site.distribution.parameters.values())
-    if node.primitive is not draw:
+    if not is_draw(node):
         operands = (table.get(node.operands[0].id, node.operands[0]), *operands)
     return record(node.primitive, operands, {**node.statics, "site": site}, node.raw)

@@ -56,6 +56,7 @@ matmul_p = primitive(
     _matmul_left,
     _matmul_right,
     name="matmul",
+    linear="each",
     into=lambda a, b: _stacked if len(a.shape) > 2 == len(b.shape) else np.matmul,
 )
 matvec_p = primitive(
@@ -64,6 +65,7 @@ matvec_p = primitive(
     lambda g, out, a, b: g[..., None] * b[..., None, :],
     _matvec_right,
     name="matvec",
+    linear="each",
 )
 vecmat_p = primitive(
     lambda a, b: np.matmul(a[..., None, :], b)[..., 0, :],
@@ -71,6 +73,7 @@ vecmat_p = primitive(
     lambda g, out, a, b: matvec_p(b, g),
     lambda g, out, a, b: a[..., None] * g[..., None, :],
     name="vecmat",
+    linear="each",
 )
 dot_p = primitive(
     lambda a, b: np.matmul(a[..., None, :], b[..., None])[..., 0, 0],
@@ -78,6 +81,7 @@ dot_p = primitive(
     lambda g, out, a, b: g[..., None] * b,
     lambda g, out, a, b: g[..., None] * a,
     name="dot",
+    linear="each",
     into=lambda a, b: np.vecdot if a.dtype.kind == b.dtype.kind == "f" else None,
 )
 
@@ -193,7 +197,7 @@ def _einsum_vjp(g, i, out, *operands, subscripts):
     return einsum_p(g, *[operands[k] for k in others], subscripts=text)
 
 
-einsum_p = primitive(_einsum_value, axes.einsum, every=_einsum_vjp, name="einsum")
+einsum_p = primitive(_einsum_value, axes.einsum, every=_einsum_vjp, name="einsum", linear="each")
 """A sum of products in which every letter stands once in a term, and in the result or in two terms at least."""
 
 

@@ -23,17 +23,17 @@ LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: t
 _antiholomorphic = type(elementwise)()
 
 
-primitive(np.add, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: g)
-primitive(np.subtract, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g)
-primitive(np.multiply, elementwise, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)
-primitive(np.divide, elementwise, lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
-primitive(np.negative, elementwise, lambda g, out, x: -g)
-primitive(np.positive, elementwise, lambda g, out, x: g, view=True)
+primitive(np.add, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: g, linear="together")
+primitive(np.subtract, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g, linear="together")
+primitive(np.multiply, elementwise, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x, linear="each")
+primitive(np.divide, elementwise, lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y, linear=[(0,)])
+primitive(np.negative, elementwise, lambda g, out, x: -g, linear="together")
+primitive(np.positive, elementwise, lambda g, out, x: g, linear="together", view=True)
 primitive(np.square, elementwise, lambda g, out, x: g * (x + x))
 primitive(np.reciprocal, elementwise, lambda g, out, x: -g * (out * out))
 primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out))
 primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))
-primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g))
+primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g), linear="together")
 
 
 def _power_slope(x, y):
@@ -101,7 +101,7 @@ primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x))
 primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
 primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)))
 for _fn, _factor in ((np.deg2rad, DEGREE), (np.radians, DEGREE), (np.rad2deg, 1 / DEGREE), (np.degrees, 1 / DEGREE)):
-    primitive(_fn, elementwise, lambda g, out, x, factor=_factor: g * factor)
+    primitive(_fn, elementwise, lambda g, out, x, factor=_factor: g * factor, linear="together")
 
 
 over_radius = primitive(
@@ -210,7 +210,7 @@ _exponent = primitive(lambda x: np.frexp(x)[1], elementwise, name="exponent")
 _mantissa = primitive(
     lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp", steps=_exponent
 )
-primitive(np.ldexp, elementwise, lambda g, out, x, e: np.ldexp(g, e), None)
+primitive(np.ldexp, elementwise, lambda g, out, x, e: np.ldexp(g, e), None, linear=[(0,)])
 primitive(np.heaviside, elementwise, None, lambda g, out, x, h: g * (x == 0), steps=lambda x, h: x > 0)
 primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
 
@@ -290,6 +290,7 @@ where_p = primitive(
     lambda g, out, c, x, y: g * c,
     lambda g, out, c, x, y: g * ~c,
     name="where",
+    linear=[(1, 2)],
     into=lambda c, x, y: _choose,
 )
 

@@ -47,7 +47,11 @@ def _irfft_vjp(g, out, x, axis, n, norm):
 
 
 _resized = primitive(
-    _resized_value, along, lambda g, out, x, axis, n: _resized(g, axis=axis, n=x.shape[axis]), name="resized"
+    _resized_value,
+    along,
+    lambda g, out, x, axis, n: _resized(g, axis=axis, n=x.shape[axis]),
+    name="resized",
+    linear="together",
 )
 _fft = primitive(
     lambda x, axis, norm: np.fft.fft(x, axis=axis, norm=norm),

@@ -79,6 +79,7 @@ getitem_p = primitive(
     axes.index,
     every=lambda g, i, out, x, *operands, index: None if i else scatter_p(g, *operands, index=index, shape=x.shape),
     name="getitem",
+    linear=[(0,)],
     picks=True,
     view=_look,
 )
@@ -87,6 +88,7 @@ scatter_p = primitive(
     axes.scatter,
     every=lambda h, i, out, g, *operands, index, shape: None if i else getitem_p(h, *operands, index=index),
     name="scatter",
+    linear=[(0,)],
     into=_place,
 )
 

@@ -19,10 +19,18 @@ from scg.core.node import Node, implements, primitive, refuse
 from scg.core.operands import beside, plain
 from scg.errors import NotDifferentiable, ScgTypeError, here
 
-alias = primitive(lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias", view=True)
+alias = primitive(
+    lambda x, **label: x, elementwise, lambda g, out, x, **label: g, name="alias", linear="together", view=True
+)
 """The same value as a node of its own."""
 
-stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False, view=True)
+
+def is_alias(node: Node) -> bool:
+    """Whether a node is an ``alias``."""
+    return node.primitive is alias
+
+
+stop_gradient = primitive(lambda x, own=False: x, elementwise, name="stop_gradient", steps=False, same=True, view=True)
 """The same value, held constant: its derivative is zero. ``own``: in an estimator's formula, which needs the zero,
 while the value itself has a derivative."""
 
@@ -31,6 +39,8 @@ reshape_p = primitive(
     axes.reshape,
     lambda g, out, x, shape: np.reshape(g, x.shape),
     name="reshape",
+    linear="together",
+    moves=True,
     view=lambda x, shape: lambda x: np.reshape(x, shape),
 )
 transpose_p = primitive(
@@ -38,6 +48,8 @@ transpose_p = primitive(
     axes.transpose,
     lambda g, out, x, axes: np.transpose(g, sorted(range(len(axes)), key=axes.__getitem__)),
     name="transpose",
+    linear="together",
+    moves=True,
     view=lambda x, axes: lambda x: np.transpose(x, axes),
 )
 broadcast_to_p = primitive(
@@ -45,6 +57,8 @@ broadcast_to_p = primitive(
     axes.broadcast_to,
     lambda g, out, x, shape: g,
     name="broadcast_to",
+    linear="together",
+    moves=True,
     view=lambda x, shape: lambda x: np.broadcast_to(x, shape),
 )
 
@@ -54,7 +68,12 @@ def _cast(x, dtype):
 
 
 astype_p = primitive(
-    lambda x, dtype: x.astype(dtype), elementwise, lambda g, out, x, dtype: g, name="astype", into=_cast
+    lambda x, dtype: x.astype(dtype),
+    elementwise,
+    lambda g, out, x, dtype: g,
+    name="astype",
+    linear="together",
+    into=_cast,
 )
 as_integer_p = primitive(lambda x, dtype: x.astype(dtype), elementwise, name="astype", into=_cast)
 
@@ -76,6 +95,8 @@ concatenate_p = primitive(
     every=_part,
     together=_parts,
     name="concatenate",
+    linear="together",
+    moves=True,
     into=lambda *xs, axis: lambda *x: np.concatenate(x[:-1], axis, out=x[-1]),
 )
 

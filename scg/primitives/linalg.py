@@ -45,6 +45,7 @@ _solve = primitive(
     lambda g, out, a, b: -(_solve(transposed(a), g) @ transposed(out)),
     lambda g, out, a, b: _solve(transposed(a), g),
     name="solve",
+    linear=[(1,)],
 )
 
 
@@ -127,6 +128,7 @@ solution = primitive(
     lambda g, out, a, b: -(solution(transposed(a), g) @ transposed(out)),
     lambda g, out, a, b: solution(transposed(a), g),
     name="solution",
+    linear=[(1,)],
 )
 """``np.linalg.solve`` in the same way."""
 

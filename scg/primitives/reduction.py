@@ -80,6 +80,7 @@ sum_p = primitive(
     axes.reduction,
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims),
     name="sum",
+    linear="together",
     into=_fold(np.add.reduce),
 )
 prod_p = primitive(
@@ -148,6 +149,7 @@ _recurrence = primitive(
     lambda g, out, a, b, axis: _backwards(g, b, axis),
     lambda g, out, a, b, axis: _backwards(g, b, axis) * _shifted(out, axis, 0),
     name="recurrence",
+    linear=[(0,)],
 )
 """s_k = a_k + b_k s_{k-1} along a non-negative axis, s_0 = a_0."""
 
@@ -156,6 +158,7 @@ _cumsum = primitive(
     axes.along,
     lambda g, out, x, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis),
     name="cumsum",
+    linear="together",
 )
 _cumprod = primitive(
     np.multiply.accumulate,

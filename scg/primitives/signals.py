@@ -156,6 +156,7 @@ _convolve = primitive(
     lambda g, out, a, v: np.convolve(g, v[::-1], "valid"),
     lambda g, out, a, v: np.convolve(g, a[::-1], "valid"),
     name="convolve",
+    linear="each",
 )
 
 
@@ -264,6 +265,7 @@ interp_p = primitive(
     _at_knots(lambda u, slope: (slope * (u - 1), -slope * u)),
     _at_knots(lambda u, slope: (1 - u, u)),
     name="interp",
+    linear=[(2,)],
     kinks=lambda x, xp, fp: np.sum(x[..., None] >= xp[..., None, :], axis=-1),
 )
 """f_k + s_k (x - x_k), s_k the slope of the piece: continuous where x meets a knot, with a slope that is not."""

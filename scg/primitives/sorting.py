@@ -39,6 +39,7 @@ take_along_p = primitive(
     lambda g, out, x, indices, axis: put_along_p(g, indices, axis=axis, size=x.shape[axis]),
     None,
     name="take_along_axis",
+    linear=[(0,)],
     picks=True,
 )
 put_along_p = primitive(
@@ -47,6 +48,7 @@ put_along_p = primitive(
     lambda h, out, g, indices, axis, size: take_along_p(h, indices, axis=axis),
     None,
     name="put_along_axis",
+    linear=[(0,)],
 )
 """Zeros, ``size`` of them along ``axis``, to which operand 0 is added at the indices of operand 1."""
 

@@ -18,9 +18,8 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.axes import mixed
-from scg.core.backward import estimate
 from scg.core.node import Node, primitive
-from scg.core.replay import shared
+from scg.core.replay import is_shared
 from scg.primitives.indexing import scatter_p
 
 Labels = tuple[tuple[tuple[Any, int], ...], ...]
@@ -36,17 +35,22 @@ class Tie(NamedTuple):
 
 
 accounted: Any = primitive(
-    lambda x, *draws: x, axes.first, every=lambda g, i, out, *operands: None if i else g, name="accounted"
+    lambda x, *draws: x, axes.first, every=lambda g, i, out, *operands: None if i else g, name="accounted", same=True
 )
 """The same value, of which the derivative has already what the ``draws`` contribute: an ``estimate`` where a cost is
 linear in it."""
+
+
+def is_accounted(node: Node) -> bool:
+    """Whether a node is ``accounted``."""
+    return node.primitive is accounted
 
 
 def accounts(node: Node) -> list[Node]:
     """The draws that an ``estimate`` or what is ``accounted`` has in its derivative."""
     found = []
     for operand in node.operands[1 if node.primitive is accounted else 2 :]:
-        while type(operand) is Node and operand.primitive is shared:
+        while type(operand) is Node and is_shared(operand):
             operand = operand.operands[0]
         if type(operand) is Node:
             found.append(operand)
@@ -92,7 +96,7 @@ class Influence:
             after: Any = None
             alignments: Any = None
             chosen = gone = 0
-            kept = node.primitive is estimate or node.primitive is accounted
+            kept = node.primitive.axes is axes.first
             for k, operand in enumerate(node.operands[:1] if kept else node.operands):
                 if type(operand) is not Node:
                     continue

@@ -13,7 +13,7 @@ import numpy as np
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.backward import pull
 from scg.core.generators import watching
-from scg.core.node import Node, ancestors, parameter
+from scg.core.node import Node, ancestors, is_parameter, parameter
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
@@ -24,7 +24,7 @@ from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, check_plain, lift, refuse_finished, run
 from scg.stochastic.pictures import dot, mermaid, save, svg
 from scg.stochastic.pictures import text as draw_text
-from scg.stochastic.sites import bound_to, draw, is_stochastic, numbered, overridden, resample
+from scg.stochastic.sites import bound_to, is_draw, is_stochastic, numbered, overridden, resample
 from scg.stochastic.surrogate import surrogate
 
 # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the
@@ -132,7 +132,7 @@ class Graph:
                 )
         order = ancestors([cost], guards=True)
         self.cost = cost
-        self.parameters = [n for n in order if n.primitive.name == "parameter"] if parameters is None else parameters
+        self.parameters = [n for n in order if is_parameter(n)] if parameters is None else parameters
         self.stochastic = _named([node for node in order if is_stochastic(node)])
         self.again, self.bindings, self._constants = again, dict(bindings or {}), constants
 
@@ -252,7 +252,7 @@ class Graph:
         given_values = {}
         for name, value in (values or {}).items():
             node = self._draw(name)
-            if node.primitive is not draw:
+            if not is_draw(node):
                 raise ScgTypeError(
                     f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator"
                     f" ({here()})"

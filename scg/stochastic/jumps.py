@@ -20,10 +20,9 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.errors import EstimatorError, GuardError, ScgError, here
-from scg.primitives import layout
 from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.sides import sides
-from scg.stochastic.sites import draw, is_stochastic, noise, path
+from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
 
 _TRIES = 8  # nodes that may be moved in turn
 _RUNS = 256  # runs that tell whether draws ever take a step
@@ -64,23 +63,23 @@ def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
     inner: set[int] = set()
     for node in order:
         operands = [o.id for o in node.operands if type(o) is Node]
-        if node.primitive is draw:
+        if is_draw(node):
             if not node.statics["site"].distribution.has(Discrete):
                 found[node.id] = _CHANCE
-        elif node.primitive is path:
+        elif is_path(node):
             site = node.statics["site"]
             if site.estimator.unbiased and not isinstance(site.distribution, Discrete):
                 found[node.id] = _CHANCE
                 if any(found.get(i, 0) & _PARAMETER for i in operands):
                     found[node.id] = _BOTH
-        elif node.primitive is noise or any(i in inner for i in operands):
+        elif is_noise(node) or any(i in inner for i in operands):
             inner.add(node.id)
             if any(found.get(i, 0) & _PARAMETER for i in operands):
                 found[node.id] = _PARAMETER
         elif not operands:
             if node.id not in fixed:
                 found[node.id] = _PARAMETER
-        elif node.primitive is layout.stop_gradient:
+        elif node.primitive.holds:
             if chance := max([found.get(i, 0) & _CHANCE for i in operands]):
                 found[node.id] = chance
         else:
@@ -126,7 +125,7 @@ def _consumers(order: list[Node], ends: set[int]) -> tuple[dict[int, list[Node]]
     consumers: dict[int, list[Node]] = {}
     live = set(ends)
     for node in reversed(order):
-        if node.id in live and node.primitive is not layout.stop_gradient:
+        if node.id in live and not node.primitive.holds:
             for o in node.operands:
                 if type(o) is Node:
                     live.add(o.id)
@@ -227,8 +226,7 @@ def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:
     leaves = [
         n
         for n in order
-        if n.dtype.kind == "f"
-        and (n.primitive is noise or n.primitive is draw and not n.statics["site"].distribution.has(Discrete))
+        if n.dtype.kind == "f" and (is_noise(n) or is_draw(n) and not n.statics["site"].distribution.has(Discrete))
     ]
     rng = np.random.default_rng(0)
     others = {n: _fresh(n, rng) for n in leaves}
@@ -265,7 +263,7 @@ def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:
 def _is_met(node: Node, order: list[Node]) -> bool:
     """Whether some of the draws take a step that an ``if`` looks at."""
     rng = np.random.default_rng(0)
-    leaves = {n: _fresh(n, rng) for n in order if n.dtype.kind == "f" and (n.primitive is noise or n.primitive is draw)}
+    leaves = {n: _fresh(n, rng) for n in order if n.dtype.kind == "f" and (is_noise(n) or is_draw(n))}
     try:
         with np.errstate(all="ignore"):
             found = sides([node], leaves, _RUNS)[0]
@@ -276,7 +274,7 @@ def _is_met(node: Node, order: list[Node]) -> bool:
 
 def _fresh(node: Node, rng: np.random.Generator) -> Any:
     """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis."""
-    if node.primitive is noise:
+    if is_noise(node):
         return draw_noise(node.statics["distribution"], rng, (_RUNS, *node.statics["shape"]), node.dtype)
     site = node.statics["site"]
     distribution = site.distribution.detached()
@@ -292,7 +290,7 @@ def _refuse(node: Node, order: list[Node], guard: Any) -> None:
     ]
     sites = ", ".join([repr(n.statics["site"]) for n in draws[:3]])
     where = f"the `if` at {guard.line} looks at" if guard is not None else "the cost jumps at"
-    paths = [n for n in draws if n.primitive is path]
+    paths = [n for n in draws if is_path(n)]
     ways = [
         "smooth the step, as scg.special.sigmoid(x / width)",
         "write a cost that is continuous there, as np.maximum(z - t, 0)",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.ambient import RECORDER, SCOPE, collect_guards
-from scg.core.node import FINISHED, Node, ancestors, parameter
+from scg.core.node import Node, ancestors, is_finished, parameter
 from scg.core.operands import described
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
@@ -98,7 +98,7 @@ def refuse_finished(cost: Node, floor: int) -> None:
         return
     old: dict[int, Node] = {}
     for node in ancestors([cost], guards=True):
-        if node.primitive is FINISHED or any([type(o) is Node and o.id in old for o in node.operands]):
+        if is_finished(node) or any([type(o) is Node and o.id in old for o in node.operands]):
             if node.id >= floor:
                 break
             old[node.id] = node

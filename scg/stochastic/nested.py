@@ -7,14 +7,14 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.core.backward import estimate
+from scg.core.backward import estimate, is_estimate
 from scg.core.node import Node, ancestors, parameter, record
 from scg.core.replay import rerun
 from scg.primitives import layout
-from scg.stochastic.dependence import accounted
+from scg.stochastic.dependence import accounted, is_accounted
 from scg.stochastic.estimator import Accounted, Estimator
-from scg.stochastic.sites import is_stochastic, path
-from scg.stochastic.surrogate import Downstream, box, first_order, only_once, score
+from scg.stochastic.sites import is_path, is_stochastic, path
+from scg.stochastic.surrogate import Downstream, first_order, is_only_once, score
 
 
 def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Any]:
@@ -36,7 +36,7 @@ def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] =
     ):
         own = []
     pairs = [(g, next(plain) if type(g) is Node else g) for g in gradients]
-    if not own or any([node.primitive is only_once for node in _inside(nodes)]):
+    if not own or any([is_only_once(node) for node in _inside(nodes)]):
         return [v for _, v in pairs]
     return [g if v is g else estimate(v, g, *own) for g, v in pairs]
 
@@ -49,15 +49,14 @@ def values(roots: list[Node]) -> list[Node]:
     whose probability depends on them. What it is that an estimate inside stands for is known already.
     """
     order = _inside(roots)
-    if not any([node.primitive in _MADE or _is_held(node) or _is_own(node) for node in order]):
+    if not any([node.primitive.constant or _is_formula(node) or _is_own(node) for node in order]):
         return roots
     table: dict[int, Any] = {}
 
     def visit(node: Node) -> Any:
-        made = node.primitive
-        if made is box or made is first_order:
+        if node.primitive.constant:
             table[node.id] = parameter(node.raw)
-        elif made is only_once or made is accounted or _is_held(node):
+        elif _is_formula(node):
             x: Any = node.operands[0]
             x = table.get(x.id, x) if type(x) is Node else parameter(x)
             table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
@@ -70,24 +69,22 @@ def values(roots: list[Node]) -> list[Node]:
     return rerun(roots, order, table, set(), 0, True, visit)  # type: ignore[no-any-return]
 
 
-_MADE = (box, first_order, only_once, accounted)
-
-
 def _inside(roots: list[Node]) -> list[Node]:
     """All that leads to some nodes, but for what leads to estimates inside, and to a draw that another one follows."""
     seen = {root.id: root for root in roots}
     stack = list(roots)
     while stack:
         node = stack.pop()
-        for operand in node.operands[len(node.operands) if node.primitive is estimate else _is_followed(node) :]:
+        for operand in node.operands[len(node.operands) if is_estimate(node) else _is_followed(node) :]:
             if type(operand) is Node and operand.id not in seen:
                 seen[operand.id] = operand
                 stack.append(operand)
     return [seen[i] for i in sorted(seen)]
 
 
-def _is_held(node: Node) -> bool:
-    return node.primitive is layout.stop_gradient and "own" in node.statics
+def _is_formula(node: Node) -> bool:
+    """Whether a node has another derivative than its value for the sake of an estimator's formula."""
+    return is_only_once(node) or is_accounted(node) or node.primitive.holds and "own" in node.statics
 
 
 def _is_own(node: Node) -> bool:
@@ -100,7 +97,7 @@ def _is_own(node: Node) -> bool:
 
 
 def _is_followed(node: Node) -> bool:
-    return node.primitive is path and type(node.operands[0]) is Node and node.operands[0].primitive is accounted
+    return is_path(node) and type(node.operands[0]) is Node and is_accounted(node.operands[0])
 
 
 def _followed(node: Node, table: dict[int, Any]) -> Node:
@@ -115,7 +112,7 @@ def _followed(node: Node, table: dict[int, Any]) -> Node:
     )
     z = (
         table.get(node.operands[0].id, node.operands[0])
-        if node.primitive is path
+        if is_path(node)
         else accounted(layout.stop_gradient(node), node)
     )
     statics = {key: value for key, value in node.statics.items() if key == "name" and not own}

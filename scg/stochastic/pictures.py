@@ -10,10 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scg.core.node import Node
+from scg.core.node import Node, is_parameter
 from scg.errors import ScgError, ScgValueError, here
 from scg.files import write
-from scg.stochastic.sites import is_stochastic, noise
+from scg.stochastic.sites import is_noise, is_stochastic
 
 MOST = 200
 """A graph with more nodes than this is summarised: its parameters, draws and cost, and what leads from which to
@@ -52,11 +52,7 @@ def picture(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool =
     """Nodes and edges to draw: with ``detail`` all, summarised where there are too many; else parameters, stochastic
     nodes, what has a name, and the cost."""
     every = detail and len(nodes) <= MOST
-    shown = [
-        n
-        for n in nodes
-        if every or n is cost or is_stochastic(n) or n.name is not None or n.primitive.name == "parameter"
-    ]
+    shown = [n for n in nodes if every or n is cost or is_stochastic(n) or n.name is not None or is_parameter(n)]
     kept = {n.id for n in shown}
     edges = []
     # what a hidden node stands for: the shown nodes that lead to it
@@ -78,9 +74,9 @@ def _label(node: Node, cost: Node, names: dict[int, str]) -> tuple[str, str]:
     if is_stochastic(node):
         site = node.statics["site"]
         return "draw", f"{names.get(node.id, 'draw')} ~ {type(site.distribution).__name__}\n{site.estimator!r}"
-    if node.primitive.name == "parameter":
+    if is_parameter(node):
         return "parameter", node.name or "parameter"
-    if node.primitive is noise:
+    if is_noise(node):
         return "noise", f"noise ~ {type(node.statics['distribution']).__name__}"
     return ("cost" if node is cost else "plain"), node.name or node.primitive.name
 

@@ -436,6 +436,21 @@ def is_stochastic(node: Node) -> bool:
     return node.primitive is draw or node.primitive is path
 
 
+def is_draw(node: Node) -> bool:
+    """Whether a node is a draw that no gradient passes."""
+    return node.primitive is draw
+
+
+def is_path(node: Node) -> bool:
+    """Whether a node is a draw that is a differentiable function of noise and parameters."""
+    return node.primitive is path
+
+
+def is_noise(node: Node) -> bool:
+    """Whether a node is noise, a leaf whose distribution has no parameters."""
+    return node.primitive is noise
+
+
 def noise_node(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
     """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
     watch = WATCH.get()

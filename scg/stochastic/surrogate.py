@@ -26,19 +26,28 @@ import numpy as np
 
 from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise
-from scg.core.backward import estimate, pull
+from scg.core.backward import estimate, estimates, is_estimate, pull
 from scg.core.node import Node, ancestors, parameter, primitive
 from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives import layout
-from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, mixed_axes, spread, unpicked
+from scg.stochastic.dependence import (
+    Influence,
+    Tie,
+    accounts,
+    gather,
+    is_accounted,
+    mixed_axes,
+    spread,
+    unpicked,
+)
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.jumps import refuse_moving_jumps
-from scg.stochastic.sites import Site, draw, place, resample
-from scg.stochastic.terms import Terms, settled, summands
+from scg.stochastic.sites import Site, is_draw, place, resample
+from scg.stochastic.terms import Terms, settled, summands, weighted
 
-box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box")
+box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box", constant=True)
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 MOST = 2**27
@@ -82,11 +91,11 @@ def expanded(cost: Node, order: int | None = None, floor: int = -1, graph: bool 
     right, and finer: there its draws contribute nothing more.
     """
     nodes = leading([cost], floor)
-    if any([node.primitive is estimate for node in nodes]):
+    if estimates(nodes):
         cost = settled(cost, nodes)
         nodes = leading([cost], floor)
     found = _among(nodes, [cost])
-    before = [site for node in nodes if node.primitive is accounted for site in accounts(node)]
+    before = [site for node in nodes if node.primitive.same and is_accounted(node) for site in accounts(node)]
     refuse_steps(cost, found, nodes)
     if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
         refuse_moving_jumps(cost, nodes, _fixed(nodes) if RECORDER.get() is not None else ())
@@ -110,12 +119,12 @@ def expanded(cost: Node, order: int | None = None, floor: int = -1, graph: bool 
 def leading(roots: list[Node], floor: int = -1) -> list[Node]:
     """``ancestors`` with those that an ``if`` looked at, without what an estimate has beside its value."""
     nodes = ancestors(roots, floor, guards=True)
-    if not any([node.primitive is estimate for node in nodes]):
+    if not estimates(nodes):
         return nodes
     wanted, passed = {root.id for root in roots}, set[int]()
     for node in reversed(nodes):
         if node.id in wanted:
-            operands = node.operands[:1] if node.primitive is estimate else node.operands
+            operands = node.operands[:1] if is_estimate(node) else node.operands
             wanted.update([o.id for o in operands if type(o) is Node])
             if node.guard is not None:
                 wanted.update([guard.node.id for guard in node.guard.unseen(passed)])
@@ -136,7 +145,7 @@ def _among(order: list[Node], costs: list[Node]) -> list[Node]:
         if any(type(p) is Node and p.id not in fixed for p in n.statics["site"].distribution.parameters.values())
     ]
     # those that a cost still depends on
-    if found and any([node.primitive is accounted or node.primitive is estimate for node in order]):
+    if found and any([is_accounted(node) or is_estimate(node) for node in order if node.primitive.same]):
         influence = Influence([(n, n.statics["site"].event_ndim) for n in found], order)
         seen = functools.reduce(
             operator.or_, [influence.draws.get(c.id, 0) | influence.chosen.get(c.id, 0) for c in costs]
@@ -162,10 +171,7 @@ def _fixed(order: list[Node]) -> set[int]:
     for node in ancestors(order):  # those too that are older than what is differentiated here
         moving = [o for o in node.operands if type(o) is Node]
         made = (
-            moving
-            and node.primitive is not layout.alias
-            and "site" not in node.statics
-            and all([o.id in fixed for o in moving])
+            moving and not layout.is_alias(node) and "site" not in node.statics and all([o.id in fixed for o in moving])
         )
         if made or not moving and recorder.is_leaf(node):
             fixed.add(node.id)
@@ -189,7 +195,7 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
     relaxed = {node.id: node for node in paths if estimators[node].continuous}
     for node in order if relaxed else ():
         source = next((relaxed[o.id] for o in node.operands if type(o) is Node and o.id in relaxed), None)
-        if source is not None and node.primitive is layout.stop_gradient and not node.statics.get("own"):
+        if source is not None and node.primitive.holds and not node.statics.get("own"):
             raise EstimatorError(
                 f"{source.statics['site']}: an estimator that differentiates a relaxed cost needs all of its slope, and"
                 f" stop_gradient, at {node.line}, holds a part of it back, so that its control variate would not vanish"
@@ -200,14 +206,12 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
     # by id, of what depends on them: whether it moves with them, or only jumps
     moves = {node.id: True for node in paths}
     for node in order:
-        if node.id in moves or node.primitive is layout.stop_gradient:
+        if node.id in moves or node.primitive.holds:
             continue
         known = [moves[o.id] for o in node.operands if type(o) is Node and o.id in moves]
         if known:
             smooth = (
-                node.primitive is draw
-                or node.primitive.differentiable
-                and (type(node.raw) is tuple or node.dtype.kind in "fc")
+                is_draw(node) or node.primitive.differentiable and (type(node.raw) is tuple or node.dtype.kind in "fc")
             )
             moves[node.id] = smooth and any(known)
     region = {cost.id}
@@ -330,7 +334,7 @@ class Downstream:
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
         found = resample([term for term, _, _ in parts], {self.node: x}, [self.node], create_graph=True)
-        terms = [v * w for v, (_, w, _) in zip(found, parts, strict=True)]
+        terms = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = _INNER.set(True)
         try:
@@ -349,7 +353,7 @@ class Downstream:
 
     def terms_at(self, values: Any) -> list[Any]:
         """The terms behind ``at``, with their weights: for ``total`` and ``scored``."""
-        return [v * w for v, (_, w, _) in zip(self._evaluated(values, self._parts), self._parts, strict=True)]
+        return [weighted(v, w) for v, (_, w, _) in zip(self._evaluated(values, self._parts), self._parts, strict=True)]
 
     def total(self, terms: list[Any], lead: int = 1, parts: Any = None) -> Any:
         """F of the terms at ``lead`` axes of alternatives; with ``parts`` of those of the costs."""
@@ -389,7 +393,7 @@ class Downstream:
     def _at_once(self, values: Any, parts: list[Any]) -> Any:
         total: Any = 0
         for value, (_, weight, tie) in zip(self._evaluated(values, parts), parts, strict=True):
-            total = total + unpicked(gather(value * weight, tie, 1), tie, 1)
+            total = total + unpicked(gather(weighted(value, weight), tie, 1), tie, 1)
         return total
 
     def _in_turn(self, values: Any, axes: tuple[int, ...], parts: list[Any]) -> Any:
@@ -409,7 +413,7 @@ class Downstream:
         total: Any = 0
         for value, (_, weight, tie) in zip(found, parts, strict=True):
             # (alternatives * positions, batch with ones along axes that are mixed as a whole)
-            f = gather(value * weight, tie, 1)
+            f = gather(weighted(value, weight), tie, 1)
             f = np.reshape(f, (alternatives, *lengths, *f.shape[1:]))
             for k, a in enumerate(axes):  # the position that was replaced is the position along the mixed axis
                 at = 1 + len(axes) - k + a
@@ -454,6 +458,7 @@ first_order: Any = primitive(
     lambda h, out, x, g: only_once(h * g, x),
     None,
     name="first_order",
+    constant=True,
 )
 """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
 
@@ -471,4 +476,9 @@ def as_broadcast(x: Any, other: Any) -> Any:
     return x if np.shape(x) == shape else np.broadcast_to(x, shape)
 
 
-only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once")
+def is_only_once(node: Node) -> bool:
+    """Whether a node is an estimate of a first derivative that has none of its own."""
+    return node.primitive is only_once
+
+
+only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once", same=True)

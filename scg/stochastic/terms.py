@@ -1,18 +1,19 @@
-"""A cost taken apart through sums, means, differences, layout and constant factors, for each of the draws that it
-depends on."""
+"""A cost taken apart through what is linear (sums, means, differences, layout, constant factors, products with constant
+matrices), for each of the draws that it depends on."""
 
 import functools
 import heapq
+import math
 import operator
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.core.backward import estimate, unbroadcast
-from scg.core.node import RULES, Node, ancestors
-from scg.primitives import indexing, layout, reduction
-from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, unpicked
+from scg.core.axes import elementwise, reduction
+from scg.core.backward import estimates, is_estimate, unbroadcast
+from scg.core.node import Node, ancestors, values_of
+from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, is_accounted, picked, unpicked
 
 
 class Terms:
@@ -37,10 +38,27 @@ class Terms:
         draws, chosen = influence.draws, influence.chosen
         if together:
             draws, chosen = dict.fromkeys(draws, 1), dict.fromkeys(chosen, 1)
+        opened: set[int] = set()
+        while new := self._apart(draws, chosen, opened, together):
+            opened |= new
+
+    def _apart(self, draws: dict[int, int], chosen: dict[int, int], opened: set[int], together: bool) -> set[int]:
+        """Take the cost apart: through what is linear element by element, through layout and sums, and through those of
+        the other linear nodes that are ``opened``. Returns which ones more are worth it.
+
+        Worth it is a product with a matrix, w @ b say, where behind it stand terms of fewer elements of a draw, and no
+        other term mixes these elements anyway: else weights cost as much as the products, and nothing is gained.
+        """
+        cost = self.cost
+        closed: list[tuple[Node, list[tuple[Node, int]]]] = []
+        self.terms, self.sums = [], []
         seen, region, latest = {cost.id: draws.get(cost.id, 0)}, {cost.id: cost}, [-cost.id]
         while latest:  # by falling id: a node comes after all sums in which it stands
             node = region[-heapq.heappop(latest)]
             inner, left = _shares(node, seen[node.id], draws, chosen.get(node.id, 0))
+            if inner and not _is_cheap(node) and node.id not in opened:
+                closed.append((node, [(node.operands[k], -1 if together else through) for k, through in inner]))
+                inner, left = [], seen[node.id]
             if left:
                 self.terms.append((node, left))
             if inner:
@@ -51,6 +69,44 @@ class Terms:
                     region[operand.id] = operand
                     heapq.heappush(latest, -operand.id)
                 seen[operand.id] = seen.get(operand.id, 0) | through
+        return self._worth(closed, together) if closed else set()
+
+    def _worth(self, closed: list[tuple[Node, list[tuple[Node, int]]]], together: bool) -> set[int]:
+        """Of linear nodes that are terms, those behind which stand terms of fewer elements of a draw."""
+        held = self.influence.held
+        ways = {node.id: inner for node, inner in closed}
+        finer = {node.id for node, inner in closed if self._finer(inner, held[node.id])}
+        rest = [
+            (_breadth(tie), those & (-1 if together else left))
+            for term, left in self.terms
+            if term.id not in finer
+            for tie, those in held[term.id].items()
+        ]
+        worth = set()
+        for i in finer:
+            free = {}
+            for tie, those in held[i].items():
+                for breadth, draws in rest:
+                    those &= ~draws if breadth >= _breadth(tie) else -1
+                free[tie] = those
+            if self._finer(ways[i], free):
+                worth.add(i)
+        return worth
+
+    def _finer(self, inner: list[tuple[Node, int]], held: dict[Tie, int]) -> bool:
+        """Whether what a node is a sum over, one behind the other, depends on fewer elements of some draws than the
+        node, which is tied to them as ``held`` says."""
+        for tie, draws in held.items():
+            stack, seen, breadth = [(operand, through & draws) for operand, through in inner], set[int](), _breadth(tie)
+            while stack:
+                node, those = stack.pop()
+                if any([tied & those and _breadth(t) < breadth for t, tied in self.influence.held[node.id].items()]):
+                    return True
+                if node.id not in seen:
+                    seen.add(node.id)
+                    further = _shares(node, those, self.influence.draws, self.influence.chosen.get(node.id, 0))[0]
+                    stack += [(node.operands[k], through) for k, through in further]
+        return False
 
     def of(self, site: Node, graph: bool) -> list[tuple[Node, Any, Tie]]:
         """The terms that a draw sees, with their weights and ties."""
@@ -68,7 +124,7 @@ class Terms:
         key = term.id, id(weight), tie, graph
         found = self._known.get(key)
         if found is None:
-            value = (term if graph else term.raw) * weight
+            value = weighted(term if graph else term.raw, weight)
             found = self._known[key] = unpicked(gather(value, tie), tie)
         return found
 
@@ -78,33 +134,85 @@ class Terms:
         seeds: dict[int, list[tuple[int, Any]]] = {self.cost.id: [(-1, np.ones(self.cost.shape, self.cost.dtype))]}
         for node, inner in self.sums:
             arguments = [o if graph or type(o) is not Node else o.raw for o in node.operands]
-            rule, out = node.primitive, node if graph else node.raw
+            out, rule = node if graph else node.raw, node.primitive
+            # which elements have a weight may be a matter of structure
+            takes = type(rule.linear) is tuple or rule.linear == "together" and not _is_cheap(node)
             for k, through in inner:
                 operand = node.operands[k]
                 # the weight of a whole number is none
                 dtype = operand.dtype if operand.dtype.kind == "f" else self.cost.dtype
-                for draws, g in seeds[node.id]:
+                for draws, weight in seeds[node.id]:
                     if draws & through:
+                        g, support = weight if type(weight) is Partial else (weight, None)
+                        vjp = rule.vjps
                         d = (
-                            rule.vjps[k](g, out, *arguments, **node.statics)
-                            if rule.vjps
+                            vjp[k](g, out, *arguments, **node.statics)
+                            if vjp
                             else rule.every(g, k, out, *arguments, **node.statics)
                         )
                         d = d if d.shape == operand.shape and d.dtype == dtype else unbroadcast(d, operand.shape, dtype)
+                        if support is not None or takes:
+                            support = _support(node, k, support)
+                            d = d if support is None else Partial(d, support)
                         seeds[operand.id] = _added(seeds.get(operand.id, []), draws & through, d)
         return seeds
 
 
+class Partial(NamedTuple):
+    """A weight that is zero by structure outside of ``support``: of elements that nobody picked or chose."""
+
+    value: Any
+    support: Any
+
+
+def weighted(value: Any, weight: Any) -> Any:
+    """The product of a term's value and its weight; zero where the weight is so by structure, whatever the value is."""
+    if type(weight) is not Partial:
+        return value * weight
+    if type(value) is Node or not np.isfinite(value).all():
+        value = np.where(weight.support, value, np.zeros((), value.dtype))
+    return value * weight.value
+
+
+def _support(node: Node, k: int, support: Any) -> Any:
+    """Where the weight of operand ``k`` is not zero by structure, given that of the node; None: everywhere.
+
+    The zeros of a VJP that depends on indices and truths alone are of elements that were not picked or chosen.
+    """
+    rule, operands = node.primitive, node.operands
+    arguments = values_of(operands)
+    group = next(group for group in rule.groups(len(operands)) if k in group)
+    if all([j in group or np.asarray(x).dtype.kind in "biu" for j, x in enumerate(arguments)]):
+        ones = np.ones(node.shape) if support is None else support.astype(float)
+        d = (
+            rule.vjps[k](ones, node.raw, *arguments, **node.statics)
+            if rule.vjps
+            else rule.every(ones, k, node.raw, *arguments, **node.statics)
+        )
+        found = unbroadcast(d, operands[k].shape, ones.dtype) != 0
+    elif support is None or rule.axes is not elementwise:
+        return None
+    else:
+        found = unbroadcast(support.astype(float), operands[k].shape, np.dtype(float)) != 0
+    return None if found.all() else found
+
+
 def _added(pieces: list[tuple[int, Any]], draws: int, d: Any) -> list[tuple[int, Any]]:
-    """A cotangent that differs from draw to draw, as (draws, what it is for them), with ``d`` added for some."""
+    """A weight that differs from draw to draw, as (draws, what it is for them), with ``d`` added for some."""
     new = []
     for those, before in pieces:
         if those & draws:
-            new.append((those & draws, before + d))
+            new.append((those & draws, _sum(before, d)))
         if those & ~draws:
             new.append((those & ~draws, before))
         draws &= ~those
     return [*new, (draws, d)] if draws else new
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if type(a) is not Partial or type(b) is not Partial:
+        return (a.value if type(a) is Partial else a) + (b.value if type(b) is Partial else b)
+    return Partial(a.value + b.value, a.support | b.support)
 
 
 def settled(cost: Node, order: list[Node] | None = None) -> Node:
@@ -117,7 +225,7 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
     """
     # with what no way leads to but through an estimate's own derivative
     order = order or ancestors([cost], guards=True)
-    found = [node for node in order if node.primitive is estimate]
+    found = estimates(order)
     if not found:
         return cost
     own = {node.id: 1 << k for k, node in enumerate(found)}
@@ -138,7 +246,7 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
     mixed: dict[int, int] = {}
     for node in order:
         made = own.get(node.id, 0)
-        for operand in node.operands[:1] if node.primitive in (estimate, accounted) else node.operands:
+        for operand in node.operands[:1] if is_estimate(node) or is_accounted(node) else node.operands:
             made |= below.get(operand.id, 0) if type(operand) is Node else 0
         if made:
             below[node.id] = made
@@ -174,7 +282,7 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
 def summands(node: Node, dependent: Collection[int]) -> list[int]:
     """Positions of the operands of which a node is a sum with constant weights, those in ``dependent``; none where it
     is no such sum."""
-    if node.primitive not in _SUMS:
+    if node.primitive.linear is None:
         return []
     return [
         k for k, _ in _shares(node, 1, {o.id: 1 for o in node.operands if type(o) is Node and o.id in dependent}, 0)[0]
@@ -185,43 +293,48 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
     """(position of an operand, the draws for which a node is a sum over it with a constant weight), and those for which
     it is no sum.
 
-    For draws that have ``chosen`` a branch on the way a sum is one only where all of its summands are made from them:
-    what is added there, though not made from them, is added in that branch alone.
+    It is one for a draw where all operands that are made from the draw stand in one group of those in which it is
+    linear together. For draws that have ``chosen`` a branch on the way a sum is one only where all of its summands are
+    made from them: what is added there, though not made from them, is added in that branch alone.
     """
-    rule, operands = node.primitive, node.operands
-    if rule not in _SUMS:
+    rule, operands, value = node.primitive, node.operands, node.raw
+    # the sum of truths is their ``or``
+    if rule.linear is None or type(value) is tuple or value.dtype.kind not in "fiu":
         return [], seen
-    if rule in _PLAIN and not chosen:  # what follows, for most sums
-        return [(k, m) for k, o in enumerate(operands) if type(o) is Node and (m := draws.get(o.id, 0) & seen)], 0
-    moving, some, every = [], 0, seen
+    moving, some = [], 0
     for o in operands:
         m = draws.get(o.id, 0) & seen if type(o) is Node else 0
+        if m and o.raw.dtype.kind == "c":
+            return [], seen
         moving.append(m)
-        some, every = some | m, every & m
-    left = seen & ~some
-    if rule is _MULTIPLY:
-        left |= moving[0] & moving[1]
-    elif rule in _FIRST_ONLY:
-        for m in moving[1:]:
-            left |= m
-    elif chosen:
-        left |= seen & chosen & ~every
+        some |= m
+    if rule.linear == "together" and not chosen:  # what follows, for most sums
+        return [(k, m) for k, m in enumerate(moving) if m], 0
+    apart = 0
+    for group in rule.groups(len(operands)):
+        alone, every = some, seen
+        for k, m in enumerate(moving):
+            if k in group:
+                every &= m
+            else:
+                alone &= ~m
+        if chosen and len(group) > 1:
+            alone &= ~chosen | every
+        apart |= alone
     if chosen and node.guard is not None:
         for o, m in zip(operands, moving, strict=True):
             if m and o.guard is not node.guard:
-                left |= m & chosen
-    return [(k, m & ~left) for k, m in enumerate(moving) if m & ~left], left
+                apart &= ~(m & chosen)
+    return [(k, m & apart) for k, m in enumerate(moving) if m & apart], seen & ~apart
 
 
-_MULTIPLY = RULES[np.multiply]
-_FIRST_ONLY = frozenset([RULES[np.divide], indexing.getitem_p])  # linear in the first operand
-_PLAIN = frozenset(
-    [
-        *[RULES[fn] for fn in (np.add, np.subtract, np.negative, np.positive)],
-        layout.reshape_p,
-        layout.transpose_p,
-        layout.broadcast_to_p,
-    ]
-    + [layout.concatenate_p, layout.alias, reduction.sum_p]
-)
-_SUMS = _PLAIN | _FIRST_ONLY | {_MULTIPLY}
+def _is_cheap(node: Node) -> bool:
+    """Whether the weights of what a node is a sum over cost no more than an array each, as those of sums and layout."""
+    rule = node.primitive
+    return rule.axes is elementwise or rule.axes is reduction or bool(rule.moves or rule.picks)
+
+
+def _breadth(tie: Tie) -> int:
+    """On how many elements of a draw an element of a node depends."""
+    tied = {factor: n for axis in tie.axes for factor, n in axis if factor is not None}
+    return math.prod(picked(tie)) // max(1, math.prod(tied.values()))

@@ -13,7 +13,7 @@ from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.exact.paths import guards_on_draws
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
-from scg.stochastic.sites import draw, is_stochastic, noise
+from scg.stochastic.sites import is_draw, is_noise, is_stochastic
 from scg.testing.confidence import FLOOR, Source
 from scg.testing.coupling import Coupled, comes_apart
 
@@ -207,7 +207,7 @@ class Streams:
         costs a step apart would then differ as if they had no draws in common, by their standard deviation over the
         step."""
         # a pathwise one is a function of its noise
-        drawn = {name for name, node in self.model.stochastic.items() if node.primitive is draw}
+        drawn = {name for name, node in self.model.stochastic.items() if is_draw(node)}
         apart: set[str] = set()
         for v in self.directions:
             one, other = (self._run(side * 2 * self.step * v, 1, 0).stochastic for side in (-1, 1))
@@ -345,7 +345,7 @@ def fixed(graph: Graph, moments: tuple[Any, Any] | None = None) -> Any:
 
 def depends(*roots: Node) -> bool:
     """Whether a draw or noise leads to one of them."""
-    return any(is_stochastic(x) or x.primitive is noise for x in ancestors(roots, guards=True))
+    return any(is_stochastic(x) or is_noise(x) for x in ancestors(roots, guards=True))
 
 
 def by_leaf(graph: Graph, row: Any) -> Any:

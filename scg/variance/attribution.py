@@ -20,7 +20,15 @@ from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
 from scg.files import write
 from scg.stochastic.graph import BLOCK, Graph
-from scg.stochastic.sites import draw, is_stochastic, noise, path, place, resample, with_parameters
+from scg.stochastic.sites import (
+    is_draw,
+    is_noise,
+    is_path,
+    is_stochastic,
+    place,
+    resample,
+    with_parameters,
+)
 from scg.stochastic.surrogate import draws, expansions, leading, score
 from scg.stochastic.terms import settled
 from scg.testing.options import reporter
@@ -173,12 +181,12 @@ def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
         spans.append((range(start, next(ids)), label.get(node.id, "")))
     found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
     for name, node in graph.stochastic.items():
-        for source in ancestors([o for o in node.operands[:1] if type(o) is Node]) if node.primitive is path else ():
-            if source.primitive is noise:
+        for source in ancestors([o for o in node.operands[:1] if type(o) is Node]) if is_path(node) else ():
+            if is_noise(source):
                 label.setdefault(source.id, name)
     groups = {}
     for node in ancestors([g for g in found if type(g) is Node], guards=True):
-        if is_stochastic(node) or node.primitive is noise:
+        if is_stochastic(node) or is_noise(node):
             groups[node.id] = next((name for span, name in spans if node.id in span), label.get(node.id, ""))
     return found, groups
 
@@ -186,9 +194,9 @@ def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
 def _exactly(roots: list[Node], groups: dict[int, str], keys: list[str], budget: int) -> Any:
     """(variance, (first, total) of each group) by enumeration; None where that is out of reach."""
     order = ancestors(roots, guards=True)
-    if any(node.primitive is noise for node in order):
+    if any(is_noise(node) for node in order):
         return None
-    drawn = sorted([node for node in order if node.primitive is draw], key=lambda node: keys.index(groups[node.id]))
+    drawn = sorted([node for node in order if is_draw(node)], key=lambda node: keys.index(groups[node.id]))
     width, total = sum(root.size for root in roots), 1
     for node in drawn:
         others = {groups[n.id] for n in ancestors([o for o in node.operands if type(o) is Node]) if is_stochastic(n)}
@@ -333,7 +341,7 @@ class _Frozen:
         leading: set[int] = set()
 
         def visit(node: Node) -> Any:
-            if node.primitive is noise:
+            if is_noise(node):
                 rng, shape = self.streams[self.groups[node.id]], (self.size, *node.statics["shape"])
                 table[node.id] = draw_noise(node.statics["distribution"], rng, shape, node.dtype)
                 leading.add(node.id)
@@ -342,7 +350,7 @@ class _Frozen:
                 return NotImplemented
             site = node.statics["site"]
             fresh = with_parameters(node, site, table, leading, self.size, self.size)
-            if node.primitive is draw:
+            if is_draw(node):
                 table[node.id] = place(replace(fresh, rng=self.streams[self.groups[node.id]])).raw
             else:
                 z = node.operands[0]
