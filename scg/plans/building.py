@@ -116,13 +116,12 @@ def _is_scalar(node: Any, recorder: Recorder) -> bool:
 
 def _ending(later: Later, values: list[Any]) -> Ending:
     trees = tuple([rebuild(tree, itertools.count()) for tree in later.trees])
-    return Ending(later.call, later.now, trees, values, later.lock and later.lock.__self__)
+    return Ending(later.call, later.now, later.changes, trees, values)
 
 
 def _is_at_once(outputs: Sequence[Output], endings: Sequence[Ending]) -> bool:
-    """Whether the first ending may begin where the steps end: nobody reads what it changes, and no other one could
-    refuse before it."""
-    if not endings or not endings[0].now or any([ending.owner is not None for ending in endings[1:]]):
+    """Whether the first ending may begin where the steps end: nobody reads what it changes."""
+    if not endings or not endings[0].now:
         return False
     read = [*[output.value for output in outputs], *[v for ending in endings if ending.now for v in ending.values]]
     return not any(map(is_foreign, read))

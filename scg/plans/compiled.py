@@ -88,7 +88,7 @@ def compile(
 
 class Compiled:
     """What ``scg.compile`` returns. ``explain(*args)`` prints the plan of a call; ``recorded`` counts the runs that
-    were recorded, ``plainly`` those in which a plan gave up."""
+    were recorded, ``planned`` the calls that a plan answered, ``plainly`` those in which one gave up."""
 
     def __init__(self, fn: Callable[..., Any], fallback: bool, capacity: int, options: Options):
         functools.update_wrapper(self, fn, updated=())
@@ -96,7 +96,7 @@ class Compiled:
         self._plans: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._stale: dict[Any, int] = {}
-        self.recorded, self.plainly = 0, 0
+        self.recorded, self.planned, self.plainly = 0, 0, 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if (
@@ -125,8 +125,7 @@ class Compiled:
                 continue
             self._stale.pop(signature.key, None)
             try:
-                with np.errstate(all="ignore"):
-                    return plan.call(signature.arrays, signature.generators)
+                return self._answered(plan, signature)
             except Stepped as error:  # as the plain call, which has taken the steps before it
                 raise error.__cause__ or error from None
             except Otherwise:
@@ -142,6 +141,12 @@ class Compiled:
             return self._fn(*args, **kwargs)
         results = self._record(signature, states, args, kwargs)[0]
         give_back()
+        return results
+
+    def _answered(self, plan: Plan, signature: Signature) -> Any:
+        with np.errstate(all="ignore"):
+            results = plan.call(signature.arrays, signature.generators)
+        self.planned += 1
         return results
 
     def _is_always_stale(self, signature: Signature, changed: str) -> bool:
@@ -294,9 +299,7 @@ class Compiled:
         del recorder, inputs, result
         _restore(signature, states)
         try:
-            with np.errstate(all="ignore"):
-                # the first call has the bits of all others
-                return plan.call(signature.arrays, signature.generators), plan
+            return self._answered(plan, signature), plan  # the first call has the bits of all others
         except Stepped as error:
             raise error.__cause__ or error from None
         except EXPECTED as error:

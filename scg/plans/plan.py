@@ -14,7 +14,7 @@ from scg.plans.buffers import Assignment, origin
 from scg.plans.checks import is_finite
 from scg.plans.program import Op, Program
 from scg.plans.steps import Steps
-from scg.plans.threads import Step, Threads, Watch, borrow, park, run_steps, with_one_thread
+from scg.plans.threads import Threads, Watch, borrow, park, run_steps, with_one_thread
 
 SETS = 4
 """How many sets of buffers a plan keeps for threads that run it at once."""
@@ -40,9 +40,9 @@ class Ending(NamedTuple):
 
     call: Any
     now: bool
+    changes: bool
     trees: tuple[Any, ...]
     values: list[Any]
-    owner: Any  # the object that it changes, which has a lock; None where it reads what the ones before have changed
 
     def lists(self, width: int, found: Sequence[Any]) -> Any:
         """What it gives each thread to do, or has done, for these arrays in the place of its values."""
@@ -136,43 +136,26 @@ class Plan:
 
 
 def _end(endings: Sequence[Ending], steps: Steps, width: int, threads: Threads | None, stepped: bool) -> None:
-    """Do what is to be done at the end: all that may refuse its arrays is asked before anything is changed.
-
-    Two steps of one owner are taken one after the other, and so is what reads what was changed.
-    """
+    """Do what is to be done at the end, in its order: an error leaves what it leaves in a plain call, ``stepped`` once
+    something has changed."""
     given = [[_read(value, steps) if e.now else steps.read(value) for value in e.values] for e in endings]
     for ending, values in zip(endings, given, strict=True):
         held = [x for x, v in zip(values, ending.values, strict=True) if type(v) is not Op]
         if ending.now and not all(map(is_finite, held)):
             raise NonFiniteError("an array that the function holds, given as a gradient, is not finite")
-    waiting: list[Sequence[Sequence[Step]]] = []
-    owners: list[Any] = []
     try:
         for ending, values in zip(endings, given, strict=True):
-            if waiting and (ending.owner is None or any([owner is ending.owner for owner in owners])):
-                stepped = True
-                _run(waiting, threads)
-                waiting, owners = [], []
             lists = ending.lists(width, values)
-            if lists:
-                waiting.append(lists)
-                owners.append(ending.owner)
-            stepped = stepped or ending.owner is None
-        stepped = stepped or bool(waiting)
-        _run(waiting, threads)
+            stepped = stepped or ending.changes
+            if threads is not None and lists:
+                threads.run(lists, lambda: None)
+            else:
+                for part in lists or ():
+                    run_steps(part)
     except Exception as error:
         if stepped:
             raise Stepped from error
         raise
-
-
-def _run(waiting: Sequence[Sequence[Sequence[Step]]], threads: Threads | None) -> None:
-    for lists in waiting:
-        if threads is not None:
-            threads.run(lists, lambda: None)
-        else:
-            for part in lists:
-                run_steps(part)
 
 
 def _returned(output: Output, steps: Steps, arrays: Sequence[Any]) -> Any:

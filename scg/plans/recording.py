@@ -64,6 +64,7 @@ class Later(NamedTuple):
     call: Callable[..., Any]
     trees: tuple[Any, ...]
     now: bool
+    changes: bool  # whether another call would change more: all but what assigns an attribute
     lock: Any  # a method that returns what is held from before the plan begins to the end of these steps; None: nothing
 
 
@@ -264,7 +265,7 @@ class Recorder:
                 "a step is given, as a gradient, an array that an earlier step changes, which a plan would do at its"
                 " end: leave that to the next call"
             )
-        self.later_calls.append(Later(call, trees, now, lock))
+        self.later_calls.append(Later(call, trees, now, bool(changed), lock))
         if not changed:
             return
         stamp = record(INPUT, (), {}, np.zeros(())).id

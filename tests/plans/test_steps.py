@@ -91,3 +91,64 @@ def test_large_arrays_in_blocks():
         agree(compiled(*args), plain(*args), "blocks")
     text = compiled.explain(*args)
     assert "region" in text and "blocks" in text and compiled.recorded == 1
+
+
+def _two(compile, average=False):
+    """A function that takes two steps, or a step and an average, its two sets of parameters, and what has a state."""
+    params = {"a": np.ones(3), "b": np.full(2, 2.0)}
+    first = optim.Adam({"a": params["a"]}, 0.1)
+    second = optim.Average(params, 0.5) if average else optim.SGD({"b": params["b"]}, 0.1, momentum=0.5)
+
+    def step(params, x):
+        value, g = scg.value_and_grad(lambda p: np.sum(p["a"] ** 2) * x + np.sum(p["b"] ** 3))(params)
+        first.step({"a": g["a"]})
+        second.step(params if average else {"b": g["b"]})
+        return value
+
+    return compile(step), params, first, second
+
+
+@pytest.mark.parametrize("fault", ["rate", "read-only", "average"])
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_an_error_of_the_second_leaves_what_a_plain_call_leaves(fault, earlier):
+    """The first has then stepped once, and not again in a second attempt."""
+    ends = []
+    for compile in (lambda f: f, scg.compile):
+        step, params, first, second = _two(compile, fault == "average")
+        for _ in range(earlier):
+            step(params, 1.0 * np.ones(()))
+        if fault == "rate":
+            second.learning_rate = np.nan
+        elif fault == "read-only":
+            params["b"].flags.writeable = False
+        else:
+            params["b"][0] = np.inf
+            second.params["b"][0] = 0.0
+        with pytest.raises(Exception) as raised, np.errstate(all="ignore"):
+            step(params, np.ones(()))
+        ends.append((type(raised.value), params, first.steps, getattr(second, "params", None)))
+    (kind, _, steps, _), (expected, _, expected_steps, _) = ends[1], ends[0]
+    assert kind is expected and steps == expected_steps
+    agree(ends[1][1], ends[0][1], "parameters")
+    agree(ends[1][3] or (), ends[0][3] or (), "averages")
+
+
+def test_two_optimizers_and_two_steps_of_one_are_those_of_a_plain_call():
+    ends = []
+    for compile in (lambda f: f, scg.compile):
+        step, params, first, second = _two(compile)
+        values = [step(params, np.float64(k)) for k in range(4)]
+        p = {"w": np.arange(3.0)}
+        twice = optim.SGD(p, 0.1, momentum=0.9)
+
+        def both_steps(x, twice=twice):
+            twice.step({"w": x})
+            twice.step({"w": 2 * x})
+            return np.sum(x)
+
+        run = compile(both_steps)
+        for k in range(3):
+            run(np.arange(3.0) + k)
+        ends.append((values, params, first.state, second.state, p, twice.state))
+        assert compile is not scg.compile or run.planned == 3 and step.planned == 4
+    agree(ends[1], ends[0], "two steps")

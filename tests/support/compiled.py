@@ -1,5 +1,7 @@
 """Compiled functions beside the plain ones: results that agree, from the same draws, and programs to compile."""
 
+from collections import Counter
+
 import numpy as np
 
 import scg
@@ -62,17 +64,28 @@ def outcome(fn, *args, **kwargs):
         return error
 
 
+CALLS = Counter()
+"""How the calls of ``is_kept`` ended, since somebody began to count."""
+
+
 def is_kept(plain, compiled, args, ulps, rngs=None, least=0.0):
+    """A compiled function returns what the plain one returns, and by a plan wherever all that comes out is finite."""
     for k, by in enumerate(MOVES):
+        planned = compiled.planned
         first, second = ({"rng": np.random.default_rng(k)} if rngs else {} for _ in range(2))
         found = outcome(compiled, *moved(args, by), **second)
         if isinstance(found, PlanError) and "learns" in str(found):
+            CALLS["learns"] += 1
             return  # what it learned would be in the next call's result
         expected = outcome(plain, *moved(args, by), **first)
         if isinstance(expected, Exception) or isinstance(found, Exception):
             assert type(found) is type(expected), f"call {k}: {found!r}, expected {expected!r}"
+            CALLS["error"] += 1
             return
         agree(found, expected, f"call {k}", ulps, least)
+        ran = compiled.planned == planned + 1
+        assert ran or not all([np.isfinite(x).all() for _, x in leaves(expected)]), f"call {k}: no plan ran"
+        CALLS["planned" if ran else "not finite"] += 1
         if rngs:
             assert first["rng"].bit_generator.state == second["rng"].bit_generator.state
 
