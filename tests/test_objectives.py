@@ -382,10 +382,16 @@ MASKS = {
 }
 
 
+SETTLING = [(g, m) for g in GRADIENTS for m in MASKS if m != "of the draws" or g in ("score function", "VIMCO")]
+"""Others settle too slowly for a test."""
+
+
 @pytest.mark.parametrize(
     ("gradient", "mask"),
-    # others settle too slowly for a test
-    [(g, m) for g in GRADIENTS for m in MASKS if m != "of the draws" or g in ("score function", "VIMCO")],
+    [
+        pytest.param(g, m, marks=[] if m == "of the guide and the model" or g == "VIMCO" else pytest.mark.long)
+        for g, m in SETTLING
+    ],
 )
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_model_that_draws_itself_has_the_same_mean_gradient(bound, gradient, mask):

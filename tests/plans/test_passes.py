@@ -282,7 +282,7 @@ def _separate(params, data):
     return sum(products) + np.sum(params["b"] * data["s"]) + np.sum(np.sin(params["e"]) * data["t"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_what_is_not_finite_is_found_wherever_it_is(data):
     """Gradients are looked at through sums of squares of what they are made of: an awkward number anywhere, and large

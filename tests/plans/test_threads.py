@@ -123,7 +123,7 @@ def _conflict(first, second):
     )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(tasks())
 def test_whoever_touches_the_same_memory_keeps_the_order_and_nobody_waits_without_need(tasks):
     pairs = awaited(tasks, 3)
@@ -162,13 +162,13 @@ def _kept(function, args, rngs, ulps=2**12):
             is_kept(plain, scg.compile(plain, threads=threads), args, ulps, rngs, least=1.0)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(programs())
 def test_drawn_programs_in_blocks_and_threads(program):
     _kept(program, program.args, None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(graphs())
 def test_drawn_graphs_in_blocks_and_threads(graph):
     _kept(graph.program, graph.program.args, True)

@@ -61,7 +61,7 @@ def is_right(graph, order=1, any_order=True):
         close(found, exact)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(graphs(estimators=ESTIMATORS))
 def test_the_surrogate_has_the_costs_value_and_the_mean_of_its_gradient_is_that_of_the_expectation(graph):
     is_right(graph)

@@ -3,7 +3,7 @@ continuous at their steps are not."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -185,6 +185,7 @@ SIDES = (
 )
 
 
+@settings(max_examples=50)
 @given(
     st.sampled_from(range(len(SIDES))),
     st.sampled_from(range(len(SIDES))),
