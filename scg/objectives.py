@@ -1,7 +1,7 @@
 """Bounds on log p(x) for latent-variable models, and the gradients by which they are raised.
 
-Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K draws z_k of the guide q, in nats; the
-draws stand along one axis, and the bound has the other axes.
+Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K samples z_k of the guide q, in nats; the
+samples stand along one axis, and the bound has the other axes.
 
 `scg.objectives.elbo` and `iwae` are bounds on log p(x) for latent-variable models: of log-weights along an axis, or
 of a model and a guide, and then `gradient=` names how they are differentiated ("pathwise", "sticking the landing",
@@ -145,7 +145,7 @@ def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
     """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model
     alone.
 
-    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K draws along its first axis, comes from
+    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K samples along its first axis, comes from
     ``hold``, or is an array.
     """
     z = stop_gradient(z)
@@ -153,8 +153,8 @@ def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
 
 
 def wake_phi(model: Model, guide: Distribution, z: Any) -> Any:
-    """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with draws z of the
-    guide."""
+    """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with samples z of
+    the guide."""
     z = stop_gradient(z)
     log_q = guide.log_prob(z)
     return np.sum(softmax(stop_gradient(_matched(model(z), log_q)), axis=0) * log_q, axis=0)
@@ -205,7 +205,7 @@ def _moved(log_p: Any, z: Node, other: Node) -> Any:
     would draw again.
 
     With W_k^2 in place of W_k the scores d log q(z_k) are gone, by E[W_k d log q(z_k; phi) / dphi] = E[dW_k/dz_k
-    dz_k/dphi]. If the distribution of a draw m of the model depends on z_k, that derivative has one more part, W_k d
+    dz_k/dphi]. If the distribution of a sample m of the model depends on z_k, that derivative has one more part, W_k d
     log p(m | z_k) / dz_k, which a reparameterized m does not need.
     """
     if type(log_p) is not Node:

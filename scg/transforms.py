@@ -77,7 +77,7 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     """d cost / d x for every node x in ``wrt`` (a Node, or a list or other structure of Nodes), in that structure.
 
     Arrays of each node's shape and dtype; with ``create_graph`` Nodes, which can be differentiated again. The cost must
-    be a real scalar. Zero where the cost does not depend on x. Where draws lead to the cost, an estimate of the
+    be a real scalar. Zero where the cost does not depend on x. Where the cost depends on samples, an estimate of the
     gradient of its expectation, by their estimators.
     """
     targets = [leaf for _, leaf in leaves(wrt)]
@@ -111,7 +111,7 @@ def value_and_grad(
     ``fn`` returns a real scalar. Arguments may be nested dicts, lists, tuples, named tuples and dataclasses of
     floating-point arrays, and the gradient has their structure, shapes and dtypes; with several ``argnums`` it is a
     tuple. Other arguments and keywords, ``rng`` among them, are handed on. Where ``fn`` draws (``scg.sample``), the
-    gradient is an estimate of that of E[fn], by the estimators of its draws. Inside a function that is itself
+    gradient is an estimate of that of E[fn], by the estimators of its samples. Inside a function that is itself
     differentiated the results are Nodes, so that derivatives nest.
 
     With ``has_aux`` the function returns (cost, aux), aux any structure that is handed out beside the cost, such as
@@ -200,7 +200,7 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
             ]
             graph = nested or recording or any(type(s) is Node for s in seeds)
             order = None if nested or not recording and graph else 1
-            if pairs and draws([y for y, _ in pairs]):  # the costs of each draw are those that the cotangent weighs
+            if pairs and draws([y for y, _ in pairs]):  # the costs of each sample are those that the cotangent weighs
                 cost = functools.reduce(operator.add, [np.sum(y * s) for y, s in pairs])
                 loss, drawn = expanded(cost, order, _floor(inputs), graph)
                 pulled = pull([loss], [np.ones((), loss.dtype)], inputs, graph)
@@ -379,7 +379,7 @@ def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list
 
 
 def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
-    """Each element is a cost of its own where draws lead to it; else all rows at once."""
+    """Each element is a cost of its own where it depends on samples; else all rows at once."""
     graph = nested or RECORDER.get() is not None
     result = settled(result)
     if draws([result]):
@@ -421,7 +421,7 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
 
 
 def _refuse_kinks(slopes: Sequence[Any]) -> None:
-    """Raise EstimatorError where what is to be differentiated jumps with the parameters and a continuous draw: a kink
+    """Raise EstimatorError where what is to be differentiated jumps with the parameters and a continuous sample: a kink
     of the cost is a jump of its slope."""
     for slope in slopes:
         if type(slope) is Node and any(map(is_stochastic, ancestors([slope], guards=True))):

@@ -7,7 +7,7 @@ interval or circle: `Uniform`, `Beta`, `Kumaraswamy`, `LogitNormal`, `TruncatedN
 `OneHotCategorical`, `Binomial`, `Geometric`, `Poisson`, `NegativeBinomial`, `Multinomial`, `UniformSubset`; made of
 others: `Independent`, `Mixture`, `Transformed`; limits: `Delta`, `Flat`.
 
-Parameters are NumPy arrays, numbers or nodes and broadcast; a draw has the shape `shape + batch_shape + event_shape`.
+Parameters are NumPy arrays, numbers or nodes and broadcast; a sample has the shape `shape + batch_shape + event_shape`.
 `log_prob` is differentiable in the value and in the parameters; outside the support it is -inf, with gradient zero.
 Parameters are checked when a distribution is made. `dist.kl_divergence(p, q)` gives closed forms where they are
 known.

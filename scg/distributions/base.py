@@ -2,9 +2,9 @@
 by ``isinstance``.
 
 A distribution is a frozen dataclass of parameters (arrays, numbers or Nodes), checked when it is made. Shapes are
-NumPy's: the parameters broadcast to the *batch shape*, one distribution each; a draw has shape ``shape + batch_shape +
-event_shape``. A distribution that is made of another one (``Independent``, ``Mixture``, ``Transformed``) has that one's
-parameters too, by dotted names such as ``base.loc``.
+NumPy's: the parameters broadcast to the *batch shape*, one distribution each; a sample has shape ``shape + batch_shape
++ event_shape``. A distribution that is made of another one (``Independent``, ``Mixture``, ``Transformed``) has that
+one's parameters too, by dotted names such as ``base.loc``.
 """
 
 import dataclasses
@@ -251,12 +251,12 @@ class Distribution(Parameterized, ABC):
 
     @property
     def event_shape(self) -> Shape:
-        """The shape of one draw of one distribution: () unless draws are vectors or matrices."""
+        """The shape of one sample of one distribution: () unless draws are vectors or matrices."""
         return ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of a draw of a continuous distribution: that of the parameters; float64 where they are all Python
+        """The dtype of a sample of a continuous distribution: that of the parameters; float64 where they are all Python
         numbers."""
         arrays = [p.dtype for p in self.parameters.values() if type(p) is not float]
         return np.result_type(*arrays) if arrays else np.dtype(float)
@@ -286,7 +286,7 @@ class Distribution(Parameterized, ABC):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        """An array of independent draws, of shape ``shape + batch_shape + event_shape``; never a Node: a draw is a
+        """An array of independent samples, of shape ``shape + batch_shape + event_shape``; never a Node: a sample is a
         number."""
 
     @abstractmethod
@@ -368,8 +368,8 @@ class Distribution(Parameterized, ABC):
         out[...] = self.sample_as(rng, shape, out.dtype)
 
     def expanded(self, batch_shape: Shape) -> Any:
-        """The same distribution with a larger batch shape that its own broadcasts to: independent draws for each of its
-        elements."""
+        """The same distribution with a larger batch shape that its own broadcasts to: independent samples for each of
+        its elements."""
         if self.batch_shape == batch_shape:
             return self
         name, p = next(iter(self.parameters.items()))
@@ -402,7 +402,7 @@ class FiniteSupport(Discrete, ABC):
 
 
 class Reparameterizable(ABC):
-    """A draw is a differentiable function of the parameters and of noise whose distribution has none: z =
+    """A sample is a differentiable function of the parameters and of noise whose distribution has none: z =
     transport(noise)."""
 
     @abstractmethod
@@ -412,10 +412,10 @@ class Reparameterizable(ABC):
 
     @abstractmethod
     def transport(self, noise: Any) -> Any:
-        """The draw for given noise: an array, or a Node where a parameter or the noise is one."""
+        """The sample for given noise: an array, or a Node where a parameter or the noise is one."""
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
-        """An array of independent draws, of shape ``shape + batch_shape + event_shape``."""
+        """An array of independent samples, of shape ``shape + batch_shape + event_shape``."""
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         plain = self.detached()  # type: ignore[attr-defined]
         distribution, size = plain.noise(shape)
@@ -473,7 +473,7 @@ def kl_divergence(p: Distribution, q: Distribution) -> Any:
     """KL(p || q) = E_p[log p(z) - log q(z)], in nats, in closed form; shape: the batch shapes broadcast.
 
     Raises ScgValueError where the event shapes differ, or no closed form is known: take the mean of p.log_prob(z) -
-    q.log_prob(z) over draws z of p.
+    q.log_prob(z) over samples z of p.
     """
     if not (isinstance(p, Distribution) and isinstance(q, Distribution)):
         raise ScgTypeError(f"KL(p || q) needs two distributions, got {described((p, q))} ({here()})")

@@ -26,7 +26,7 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or
     -inf. The derivative by such a probability is seen by ``Enumerate`` and ``MeasureValued`` alone: other estimators
     look at values that are drawn. At other values than 0 and 1 log p is -inf; in a graph that was recorded at such
-    values, a replay at a relaxed value continues the formula, linear in b. Draws compare a uniform number with the
+    values, a replay at a relaxed value continues the formula, linear in b. Sampling compares a uniform number with the
     probability, which resolves 2^-53 (float32: 2^-24).
     """
 

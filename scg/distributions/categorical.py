@@ -61,7 +61,7 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
         return np.where(possible, log(np.where(possible, self.probs, 1)), -math.inf)
 
     def indices(self, rng: np.random.Generator, shape: int | Shape) -> Any:
-        """Independent draws as indices, of shape ``shape + batch_shape``.
+        """Independent samples as indices, of shape ``shape + batch_shape``.
 
         The first k at which the sum of the probabilities exceeds a uniform number.
         """
@@ -92,8 +92,8 @@ class Categorical(OneOfMany):
     ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities
     themselves: the derivative of log p(z) by them is that of log(probs[z]), without a normalisation. The mean of this
     score is 1, not 0: with a baseline, and by ``UnorderedSet``, the gradient by ``probs`` is right up to a constant,
-    the same for all of them, which a softmax before them, or ``logits``, takes away. To look up a table at a draw that
-    is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
+    the same for all of them, which a softmax before them, or ``logits``, takes away. To look up a table at a sample
+    that is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
     """
 
     probs: Any = None

@@ -106,7 +106,7 @@ class _Positive(Constraint):
 class Circle(Constraint):
     """Angles, in radians: any finite number stands for itself and all others an integer number of turns away.
 
-    ``low`` and ``high`` are the ends of the turn on which draws lie.
+    ``low`` and ``high`` are the ends of the turn on which samples lie.
     """
 
     low: Any = -np.pi

@@ -45,7 +45,7 @@ _RARE = 1e-17
 probability exp(-2^63 p), and here that is 1e-40."""
 
 _MANY = 1e18
-"""Rates above which the draws of NumPy's generators would not be integers that they can hold."""
+"""Rates above which the samples of NumPy's generators would not be integers that they can hold."""
 
 
 def _no_derivative(g: Any, out: Any, n: Any) -> Any:
@@ -60,7 +60,7 @@ _trials = primitive(lambda n: n, elementwise, _no_derivative, name="trials")
 class Binomial(Odds, FiniteSupport, FixedSupport):
     """p(k) = C(n, k) p^k (1-p)^(n-k), k = 0, ..., n: the successes of n trials; ``probs`` or ``logits``, never both.
 
-    ``n`` are integers (a node may hold them, such as a draw of a Poisson distribution; it gets no derivative). The
+    ``n`` are integers (a node may hold them, such as a sample of a Poisson distribution; it gets no derivative). The
     entropy is a sum over all k.
     """
 

@@ -31,7 +31,7 @@ from scg.distributions.uniform import InverseCDF
 class Gamma(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z - b z + a log b - log Gamma(a) for z >= 0, a the concentration, b the rate.
 
-    Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Draws that
+    Reparameterized by its quantile function, whose derivative in a is implicit (Figurnov et al., 2018). Samples that
     underflow are the smallest normal number.
     """
 

@@ -1,4 +1,4 @@
-"""Images y = f(x) of draws under a map of bounded range that know their x.
+"""Images y = f(x) of samples under a map of bounded range that know their x.
 
 Near an end of the range many x round to one y: tanh(20) is 1, where the density of y is not to be had from y. So images
 lie strictly inside the range, and one that is a Node keeps x beside y: the density is taken, and differentiated, at x.
@@ -37,7 +37,7 @@ def preimage(bijection: Any, y: Any) -> Any:
         if node.primitive is _image and _same(node.statics["bijection"], bijection):
             return _known(y, node.operands[1], bijection=bijection)
         first = node.operands[0] if node.operands else None
-        # a draw by its path has the value of what is drawn
+        # a sample by its path has the value of what is drawn
         node = first if type(first) is Node and first.raw is node.raw else None
     y = _inverted(y, bijection=bijection) if type(y) is Node and is_bounded(bijection) else y
     return bijection.inverse(_masked(y, bijection))

@@ -4,7 +4,7 @@ F(z; t) = u at fixed u gives
 
     dz/du = 1 / p(z),    dz/dt = -(dF/dt) / p(z)
 
-(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a draw, and both are its pathwise derivatives. The
+(Figurnov, Mohamed and Mnih, 2018). With u uniform on (0, 1), z is a sample, and both are its pathwise derivatives. The
 noise u is a leaf of its own: a replay with other parameters moves z, one with a replicate axis gives each replicate
 what it would have had alone, and noise can be integrated over.
 """

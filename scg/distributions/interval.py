@@ -304,7 +304,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = k cos(z - loc) - log(2 pi I0(k)), k the concentration: the density of an angle, in radians, the same a
     turn later.
 
-    ``low`` says on which turn draws lie; ``cdf``, ``icdf``, ``mean`` and ``variance`` are those of the draws.
+    ``low`` says on which turn draws lie; ``cdf``, ``icdf``, ``mean`` and ``variance`` are those of the samples.
 
     ``None``    from loc - pi to loc + pi. The turn moves with ``loc``, dz/dloc = 1, E[z] = loc: pathwise only, no score
                 function where ``loc`` is a Node. For a cost f that is no function of the angle the score alone would
@@ -315,7 +315,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
 
                     dz/dloc = 1 - p(low) / p(z),
 
-                which no draw carries over the cut: right for every cost too, of small variance where there is little
+                which no sample carries over the cut: right for every cost too, of small variance where there is little
                 density at ``low``.
 
     Pathwise derivatives are implicit, and first order only in the concentration. ``circular_variance`` is 1 - I1(k) /
@@ -385,7 +385,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         return total * (end - start) / (4 * math.pi * i0e(k))
 
     def _cut(self) -> tuple[Any, Any, Any]:
-        """The mode m on the turn of the draws, and how far the cut is above and below it, at most pi."""
+        """The mode m on the turn of the samples, and how far the cut is above and below it, at most pi."""
         mode = self.loc - TURN * np.floor((self.loc - self.low) / TURN)  # type: ignore[operator]
         mode = np.asarray(mode) if type(mode) is float else mode
         return mode, np.minimum(self.low + TURN - mode, math.pi), np.minimum(mode - self.low, math.pi)  # type: ignore[operator]

@@ -33,7 +33,7 @@ class Mixture(Reparameterizable, Distribution):
 
     A mixture of distributions with finitely many values has those of all of its components. A mixture of continuous
     scalar distributions is reparameterized by its quantile function, whose derivative in weights and component
-    parameters is implicit (Figurnov et al., 2018): every parameter moves the draw, though the draw comes from one
+    parameters is implicit (Figurnov et al., 2018): every parameter moves the sample, though the sample comes from one
     component.
     """
 
@@ -77,8 +77,8 @@ class Mixture(Reparameterizable, Distribution):
         return isinstance(self, capability)
 
     def _turns(self) -> bool:
-        """Whether the draws of the components lie on several turns: an angle has one density, and not the draws that
-        are a turn apart."""
+        """Whether the samples of the components lie on several turns: an angle has one density, and not the samples
+        that are a turn apart."""
         found = self.component.support
         return isinstance(found, Circle) and bool(np.any(found.low != np.min(found.low)))
 

@@ -32,9 +32,9 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = sum_k (a_k - 1) log z_k + log Gamma(sum a) - sum_k log Gamma(a_k) on the simplex, a the concentration
     (last axis).
 
-    A draw is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et al.,
-    2018; first order only). The y_k are held by their logarithms: for small a they fall to u^(1/a), below every number.
-    Elements of a draw that underflow are the smallest normal number.
+    A sample is y / sum(y) with gamma variables y_k of concentrations a_k, which move implicitly with a (Figurnov et
+    al., 2018; first order only). The y_k are held by their logarithms: for small a they fall to u^(1/a), below every
+    number. Elements of a sample that underflow are the smallest normal number.
     """
 
     concentration: Any
@@ -235,7 +235,7 @@ def _off_simplex(z: Any) -> Any:
 
 
 def _comparable(a: Any) -> Any:
-    """Concentrations in float64. Below 1e-290 a draw is a vertex, one with probability a_k / sum(a): there a factor
+    """Concentrations in float64. Below 1e-290 a sample is a vertex, one with probability a_k / sum(a): there a factor
     keeps 1/a finite."""
     a = a.astype(float)
     return a * stop_gradient(np.maximum(1, 1e-290 / np.max(a, axis=-1, keepdims=True)))

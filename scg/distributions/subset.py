@@ -57,7 +57,7 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
     def log_prob(self, value: Any) -> Any:
         total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)
         value = self._events(value)
-        if type(value) is Node:  # integers are nodes only as draws, and draws are subsets
+        if type(value) is Node:  # integers are nodes only as samples, and samples are subsets
             return np.full(value.shape[:-1], total)
         inside = np.all((value >= 0) & (value < self.n), axis=-1) & np.all(value[..., 1:] > value[..., :-1], axis=-1)
         return np.where(inside, total, -math.inf)

@@ -1,4 +1,4 @@
-"""The uniform distribution, the noise of every inverse CDF, and the road by which it becomes a draw."""
+"""The uniform distribution, the noise of every inverse CDF, and the road by which it becomes a sample."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -10,8 +10,8 @@ from scg.distributions.constraints import Constraint, Interval, finite
 
 
 class InverseCDF(Reparameterizable):
-    """Reparameterized by z = icdf(u), u uniform on (0, 1): a draw is the quantile at u, whose derivative at fixed u is
-    the pathwise one."""
+    """Reparameterized by z = icdf(u), u uniform on (0, 1): a sample is the quantile at u, whose derivative at fixed u
+    is the pathwise one."""
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)  # type: ignore[attr-defined]
@@ -105,5 +105,5 @@ def noise_of(distribution: Any, shape: Shape = ()) -> tuple[Distribution, Shape]
 
 
 def transported(distribution: Any, noise: Any) -> Any:
-    """The draw of such a distribution for given noise."""
+    """The sample of such a distribution for given noise."""
     return distribution.transport(noise) if isinstance(distribution, Reparameterizable) else distribution.icdf(noise)

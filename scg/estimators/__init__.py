@@ -1,6 +1,6 @@
 """Gradient estimators: how a gradient passes a stochastic node. One file a method: its formula, its claims, its price.
 
-An estimator is declared where the draw is made, and can be replaced by name. All of them are subclasses of one
+An estimator is declared where the sample is made, and can be replaced by name. All of them are subclasses of one
 `Estimator`, and each file says its formula, its paper and its price.
 
 | estimator | stochastic nodes that it takes | evaluations of the cost | biased |
@@ -16,14 +16,14 @@ An estimator is declared where the draw is made, and can be replaced by name. Al
 | `GumbelSoftmax(temperature, hard=False)` | coins, one-hot vectors | 1 | yes |
 | `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
-Where a cost mixes the elements of a draw, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
+Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
 `REBAR`, `RELAX`, `MuProp` and `MeasureValued` give first derivatives only, and a second one is refused.
 
 Baselines of the score function: `Constant(value)`, `LeaveOneOut()`, `MovingAverage(decay)`, `Optimal(decay)` and
 `Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR` and `RELAX` with an optimizer)
 has a `state`, which `scg.checkpoint` saves.
 
-An estimator on a draw that it is not valid for is refused where it is declared:
+An estimator on a sample that it is not valid for is refused where it is declared:
 
 ```python
 import textwrap
@@ -43,7 +43,7 @@ b: Reparameterized needs a reparameterizable distribution, got Bernoulli(logits=
 ScoreFunction(), DisARM() or Enumerate() (model.py:8, in <module>)
 ```
 
-`scg.sample(..., shape=n)` puts n independent draws along a leading axis. `batch = scg.minibatch(n, size, rng=rng)` is
+`scg.sample(..., shape=n)` puts n independent samples along a leading axis. `batch = scg.minibatch(n, size, rng=rng)` is
 a uniformly drawn minibatch as a stochastic node, so that the doubly stochastic procedure is part of the graph:
 `batch.rows(data)` are its rows of an array, and `batch.factor * np.sum(...)` over them estimates the sum over all n.
 Numbers that a cost takes from a generator itself (`rng.integers(n)`, `rng.permutation(n)`) are right in `scg.grad`.

@@ -1,4 +1,4 @@
-"""ARM and DisARM: a draw and its antithetic partner."""
+"""ARM and DisARM: a sample and its antithetic partner."""
 
 from typing import Any, final
 
@@ -18,7 +18,7 @@ class ARM(Estimator):
     """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1)
     (Yin and Zhou, 2019).
 
-    For the logits l of a Bernoulli distribution. Two evaluations of the cost: here, and with all elements of the draw
+    For the logits l of a Bernoulli distribution. Two evaluations of the cost: here, and with all elements of the sample
     replaced by their partners at once. b is what was drawn; b' comes from its distribution given b, and u from the
     interval in which both come out so. First derivatives only.
     """
@@ -43,7 +43,7 @@ class DisARM(Estimator):
     Yin et al., 2020).
 
     The mean of ARM over the noise u given the pair (b, b'). Two evaluations of the cost: here, and with all elements of
-    the draw replaced by their partners at once. First derivatives only.
+    the sample replaced by their partners at once. First derivatives only.
 
     One of K is a walk along K - 1 coins with P(z = k | z >= k) = sigma(a_k), each with its partner: the walks z and z'
     then give a_k (f(z) - f(z'))/2 times the weight above up to the end of the shorter walk, the score of the longer
@@ -71,13 +71,13 @@ class DisARM(Estimator):
 
 
 def _logits(down: Downstream) -> tuple[Any, Any, Any]:
-    """The logits as a node over the draw, their values, and 2b - 1."""
+    """The logits as a node over the sample, their values, and 2b - 1."""
     eta = np.broadcast_to(logits_of(down.distribution), down.shape)
     return eta, constant(down, eta), 2 * constant(down, down.node) - 1
 
 
 def _flips(down: Downstream, x: Any) -> Any:
-    """Whether the partner differs, given the draw: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of
+    """Whether the partner differs, given the sample: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of
     ``x``: 0 or 1."""
     return constant(down, sampled(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
 
@@ -88,7 +88,7 @@ def _at_partner(down: Downstream, flip: Any) -> Any:
 
 
 def _along_sticks(down: Downstream) -> Any:
-    """DisARM on the coins of the walk. Arrays over the draw's batch, and the coins along a last axis."""
+    """DisARM on the coins of the walk. Arrays over the sample's batch, and the coins along a last axis."""
     distribution, categories = down.distribution, down.distribution.categories
     eta = np.broadcast_to(_stick_logits(distribution.log_p), (*down.shape, categories - 1))
     a, k = constant(down, eta), np.arange(categories - 1)

@@ -1,4 +1,4 @@
-"""Baselines of the score function: numbers that stand against a draw's costs and do not depend on the draw."""
+"""Baselines of the score function: numbers that stand against a sample's costs and do not depend on the sample."""
 
 import copy
 import math
@@ -18,19 +18,19 @@ from scg.stochastic.surrogate import Downstream, held
 
 
 class Baseline(ABC):
-    """A number b that does not depend on the draw that it stands against: E[b d log p] = 0, so it changes the variance
-    only."""
+    """A number b that does not depend on the sample that it stands against: E[b d log p] = 0, so it changes the
+    variance only."""
 
     @abstractmethod
     def value(self, down: Downstream) -> Any:
-        """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the draw's batch shape."""
+        """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the sample's batch shape."""
 
     def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
         """b for each of the estimator's own samples ``draws``, along the leading axis of ``f``, their costs-to-go."""
         return self.value(down)
 
     state: Any = {}
-    """What the next value depends on beside the draws, as ``scg.checkpoint`` takes it: a property to override;
+    """What the next value depends on beside the samples, as ``scg.checkpoint`` takes it: a property to override;
     assigning it restores it."""
 
     def __repr__(self) -> str:
@@ -40,7 +40,7 @@ class Baseline(ABC):
 
 @final
 class Constant(Baseline):
-    """The same number for every element of the draw."""
+    """The same number for every element of the sample."""
 
     def __init__(self, value: float):
         if not is_number(value):
@@ -53,7 +53,7 @@ class Constant(Baseline):
 
 @final
 class LeaveOneOut(Baseline):
-    """b_i = mean of the costs of the other draws, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al.,
+    """b_i = mean of the costs of the other samples, sum_{j != i} F_j / (n - 1) (Mnih and Rezende, 2016; Kool et al.,
     2019).
 
     The others are the node's own sample axis (``scg.sample(..., shape=(n,))``, whose costs must not mix along that
@@ -77,19 +77,19 @@ class LeaveOneOut(Baseline):
 
 
 class _Remembering(Baseline):
-    """A baseline that learns from costs. What a cost has to say waits until a draw comes that is younger than that
+    """A baseline that learns from costs. What a cost has to say waits until a sample comes that is younger than that
     cost.
 
-    So b depends neither on the draw that it stands against nor, where several draws share the baseline, on costs that
-    this draw has influenced. It learns where a gradient is taken from new draws one run at a time; replicates of a
-    graph are all held against the state that it had at first.
+    So b depends neither on the sample that it stands against nor, where several samples share the baseline, on costs
+    that this sample has influenced. It learns where a gradient is taken from new samples one run at a time; replicates
+    of a graph are all held against the state that it had at first.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[int, Any]] = {}
 
     def _recall(self, down: Downstream) -> None:
-        """Learn from all costs older than the draw."""
+        """Learn from all costs older than the sample."""
         unplanned(f"{type(self).__name__} learns from every run, and a plan would not")
         for draw, (cost, lesson) in list(self._waiting.items()):
             if cost < down.node.id and not down.inner:
@@ -97,7 +97,7 @@ class _Remembering(Baseline):
                 self._learn(*lesson)
 
     def _note(self, down: Downstream, *lesson: Any) -> None:
-        """Remember a lesson of a draw's costs; zeros, which other draws' estimates add to a cost, teach nothing."""
+        """Remember a lesson of a sample's costs; zeros, which other samples' estimates add to a cost, teach nothing."""
         if not down.inner and np.any(lesson[0]):
             self._waiting.setdefault(down.node.id, (down.cost.id, lesson))
 
@@ -136,8 +136,8 @@ class MovingAverage(_Remembering):
     """b = the exponentially weighted average of earlier costs-to-go, sum_k decay^k F_{-1-k} / sum_k decay^k; 0 at
     first.
 
-    Before this draw's own cost, never with it. One number: F is averaged over the elements of a draw. The state is in
-    the instance: give draws whose costs differ in size one each.
+    Before this sample's own cost, never with it. One number: F is averaged over the elements of a sample. The state is
+    in the instance: give samples whose costs differ in size one each.
     """
 
     def __init__(self, decay: float = 0.99):
@@ -162,10 +162,10 @@ class MovingAverage(_Remembering):
 
 @final
 class Optimal(_Remembering):
-    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least Var[(F - b) s], from other draws (Greensmith et al.,
-    2004).
+    """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least Var[(F - b) s], from other samples (Greensmith et
+    al., 2004).
 
-    With the estimator's ``samples``, for each draw and element from the other ones (s^2 summed over the parameters);
+    With the estimator's ``samples``, for each sample and element from the other ones (s^2 summed over the parameters);
     else from earlier costs with weights decay^k, as one number for all elements, 0 at first. Best where F and s^2 are
     dependent: for one Bernoulli it makes the variance zero.
     """
@@ -183,7 +183,7 @@ class Optimal(_Remembering):
     def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
         square = held(squared_score(down, held(draws), 1))
         above, below = (np.sum(x, axis=0, keepdims=True) - x for x in (f * square, square + 0 * f))
-        below = np.where(below > 0, below, 1)  # no other draw has a score: any b will do
+        below = np.where(below > 0, below, 1)  # no other sample has a score: any b will do
         return above / below
 
     def _learn(self, f: Any, square: Any) -> None:
@@ -205,10 +205,10 @@ class Learned(_Remembering):
         b = scg.Learned(fn, phi, optimizer=scg.optim.Adam)                     # once
         scg.sample(distribution, scg.ScoreFunction(baseline=b(x)), rng=rng)    # for each minibatch x
 
-    ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the draw's batch shape. ``phi`` is a
+    ``fn(phi, x)`` returns predicted costs-to-go, of a shape that broadcasts to the sample's batch shape. ``phi`` is a
     structure of arrays, which ``optimizer(phi)``, an object with ``step(gradients)``, changes in place
     (``functools.partial(scg.optim.Adam, learning_rate=1e-4)``); without one, B is fixed. ``x`` (arrays, or nodes that
-    do not depend on the draw) is not differentiated. A step is taken when the next draw comes.
+    do not depend on the sample) is not differentiated. A step is taken when the next sample comes.
 
     ``normalize=True``: B predicts (F - m)/v with m and v the running mean and standard deviation of earlier costs (with
     ``decay``), so that fn need not know their scale. NVIL divides F - b by max(1, v), which rescales the gradient: that
@@ -236,7 +236,7 @@ class Learned(_Remembering):
         self._moments = np.zeros(3)  # weight, and weighted sums of the costs and of their squares
 
     def __call__(self, inputs: Any) -> Baseline:
-        """The baseline B(x, phi) at the inputs of this draw."""
+        """The baseline B(x, phi) at the inputs of this sample."""
         return _Predicted(self, inputs)
 
     def value(self, down: Downstream) -> Any:
@@ -321,7 +321,7 @@ class _Predicted(Baseline):
 
 def squared_score(down: Downstream, draws: Any, lead: int) -> Any:
     """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``lead`` more axes in front
-    than the draw."""
+    than the sample."""
     batch = (*draws.shape[:lead], *down.shape)
     wide = {}
     for name, p in down.distribution.parameters.items():

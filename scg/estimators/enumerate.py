@@ -1,4 +1,4 @@
-"""Summing over all values of a draw, or over the most probable ones."""
+"""Summing over all values of a sample, or over the most probable ones."""
 
 from typing import Any, final
 
@@ -16,9 +16,9 @@ from scg.stochastic.surrogate import Downstream, held
 
 @final
 class Enumerate(Estimator):
-    """Enumeration: d/dt E[f(z)] = sum_k d/dt p(k; t) E[f(z) | z = k], exact in this draw.
+    """Enumeration: d/dt E[f(z)] = sum_k d/dt p(k; t) E[f(z) | z = k], exact in this sample.
 
-    K evaluations of the costs that the draw influences for K values; where costs mix n elements of the draw, each
+    K evaluations of the costs that the sample influences for K values; where costs mix n elements of the sample, each
     element in turn with the others as drawn: n K evaluations ("local expectation gradients", Titsias and
     Lazaro-Gredilla, 2015).
 
@@ -62,7 +62,7 @@ class Enumerate(Estimator):
 
 
 def listed(down: Downstream) -> tuple[np.ndarray, Any]:
-    """All values of the draw, of shape (K,) + its shape, and their probabilities, of shape (K,) + its batch shape."""
+    """All values of the sample, of shape (K,) + its shape, and their probabilities, of shape (K,) + its batch shape."""
     atoms = padded(down.distribution.atoms(), down.node.ndim)  # type: ignore[attr-defined]
     atoms = np.broadcast_to(atoms, (len(atoms), *down.node.shape))
     p = down.distribution.masses(atoms)
@@ -70,5 +70,5 @@ def listed(down: Downstream) -> tuple[np.ndarray, Any]:
 
 
 def values_at(atoms: np.ndarray, chosen: Any, down: Downstream) -> Any:
-    """The values of numbers ``chosen``, of shape (n,) + batch shape: of shape (n,) + the draw's shape."""
+    """The values of numbers ``chosen``, of shape (n,) + batch shape: of shape (n,) + the sample's shape."""
     return np.take_along_axis(atoms, np.reshape(chosen, (*chosen.shape, *[1] * down.site.event_ndim)), axis=0)

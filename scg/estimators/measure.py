@@ -31,7 +31,7 @@ class MeasureValued(Estimator):
     Two evaluations of the costs for each element and each parameter that is differentiated by; elements that no cost
     mixes at once, others in turn. f need not be differentiable.
 
-    The two are coupled: made from the same numbers, and from the recorded draw z where one of them
+    The two are coupled: made from the same numbers, and from the recorded sample z where one of them
     has its distribution.
 
     Normal       loc: loc +- scale w, w Rayleigh (double-sided, c = 1 / (scale sqrt(2 pi))); scale: double-sided Maxwell
@@ -44,8 +44,8 @@ class MeasureValued(Estimator):
     Categorical  logits: each category against z, c = p_k; probs: each category, against nothing (K evaluations)
 
     A distribution from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function
-    without arguments that returns (c, z+, z-), made of the draw z and of ``fresh(distribution)``, noise of the draw's
-    shape. First derivatives only.
+    without arguments that returns (c, z+, z-), made of the sample z and of ``fresh(distribution)``, noise of the
+    sample's shape. First derivatives only.
     """
 
     offered = 5

@@ -18,8 +18,8 @@ class MuProp(Estimator):
     """MuProp: d/dt E[f(z)] = E[(f(z) - f(m) - f'(m)(z - m)) d/dt log p(z; t)] + f'(m) dm/dt, m = E[z] (Gu et al.,
     2016).
 
-    Two evaluations of the cost, here and with the whole draw at its mean, and one derivative there: the cost must
-    accept the mean as a value, and is the better controlled the closer it is to its tangent. Draws further down are
+    Two evaluations of the cost, here and with the whole sample at its mean, and one derivative there: the cost must
+    accept the mean as a value, and is the better controlled the closer it is to its tangent. Samples further down are
     drawn anew at the mean, and their estimators say what f' is; the mean stays exact whatever they say, as z is not
     looked at there. First derivatives only.
     """

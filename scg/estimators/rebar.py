@@ -1,4 +1,4 @@
-"""REBAR and RELAX: a relaxation of the draw, given the draw, as control variate."""
+"""REBAR and RELAX: a relaxation of the sample, given the sample, as control variate."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from scg.stochastic.surrogate import Downstream, first_order
 
 class _Controlled(Estimator):
     """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a
-    draw of z given b.
+    sample of z given b.
 
     b is what was drawn, so z too is drawn from its distribution given b; but as l moves, z keeps u, and z' keeps b and
     the noise v behind it. With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl =
@@ -117,17 +117,17 @@ class REBAR(_Controlled):
     """REBAR: the control variate c(z) = scale * f(sigmoid(z / temperature)) (Tucker et al., 2017).
 
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
-        draw of z given b.
+        sample of z given b.
 
-    For the logits l of a Bernoulli distribution. Three evaluations of the cost, here and with the whole draw at z and
+    For the logits l of a Bernoulli distribution. Three evaluations of the cost, here and with the whole sample at z and
     at z', and their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as on any
-    pathwise draw). First derivatives only.
+    pathwise sample). First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains temperature and scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
-    each use: a draw never meets what it has trained. Mean exact for any temperature and scale. Training takes a second
-    derivative through the draws further down, whose estimators must have one, and goes on one run at a time: replicates
-    of a graph measure the estimator as it stood at first.
+    each use: a sample never meets what it has trained. Mean exact for any temperature and scale. Training takes a
+    second derivative through the samples further down, whose estimators must have one, and goes on one run at a time:
+    replicates of a graph measure the estimator as it stood at first.
     """
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):
@@ -145,17 +145,17 @@ class RELAX(_Controlled):
     (Grathwohl et al., 2018).
 
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
-        draw of z given b.
+        sample of z given b.
 
     For the logits l of a Bernoulli distribution. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of
-    the draw, as nodes, and returns an array whose sum over all elements is c; it must be continuous in z. Which element
-    of it goes with which of z is read off its axis maps, so replicates and sample axes stay apart where ``fn`` keeps
-    them apart. One evaluation of the cost, which may have any dependence on b; with a temperature three, as in REBAR.
-    First derivatives only.
+    the sample, as nodes, and returns an array whose sum over all elements is c; it must be continuous in z. Which
+    element of it goes with which of z is read off its axis maps, so replicates and sample axes stay apart where ``fn``
+    keeps them apart. One evaluation of the cost, which may have any dependence on b; with a temperature three, as in
+    REBAR. First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains all of them in place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
-    each use: a draw never meets what it has trained. As in REBAR it goes on one run at a time.
+    each use: a sample never meets what it has trained. As in REBAR it goes on one run at a time.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class RELAX(_Controlled):
 
 
 def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:
-    """(z, dz/dl at fixed b and v) for z a draw of l + logit(u), u uniform, given b = 1[z > 0] and v uniform; s = 2b -
+    """(z, dz/dl at fixed b and v) for z a sample of l + logit(u), u uniform, given b = 1[z > 0] and v uniform; s = 2b -
     1.
 
     z = log(v/(1-v) / (1-p) + 1) for b = 1 and -log(v/(1-v) / p + 1) for b = 0, with p = sigmoid(l).

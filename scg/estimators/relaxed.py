@@ -1,4 +1,4 @@
-"""Biased estimators that pass a gradient through a discrete draw, by way of something smooth."""
+"""Biased estimators that pass a gradient through a discrete sample, by way of something smooth."""
 
 from typing import Any, ClassVar, final
 
@@ -24,7 +24,8 @@ straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft:
 
 
 class _Biased(Estimator):
-    """What the three have in common: they are biased, and their draws are zeros and ones on a floating-point scale."""
+    """What the three have in common: they are biased, and their samples are zeros and ones on a floating-point
+    scale."""
 
     unbiased = False
     accepted: ClassVar[tuple[type, ...]] = (Bernoulli, OneHotCategorical)
@@ -42,10 +43,11 @@ class _Biased(Estimator):
 
 @final
 class StraightThrough(_Biased):
-    """d f(z) / dt = f'(z) d E[z] / dt: the draw passes the gradient to its mean (Bengio, Leonard and Courville, 2013).
+    """d f(z) / dt = f'(z) d E[z] / dt: the sample passes the gradient to its mean (Bengio, Leonard and Courville,
+    2013).
 
     Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The
-    value is the discrete draw. For any discrete distribution with a mean whose draws are floating-point numbers.
+    value is the discrete sample. For any discrete distribution with a mean whose samples are floating-point numbers.
     """
 
     accepted = (Discrete,)
@@ -68,12 +70,12 @@ class ReinMax(_Biased):
     """Straight-through of second order (Liu et al., 2023, "Bridging discrete and backpropagation: straight-through and
     beyond").
 
-    With logits l, p = softmax(l) and the one-hot draw z,
+    With logits l, p = softmax(l) and the one-hot sample z,
 
         d z / dl := 2 J((p + z) / 2) - J(p) / 2,   J(q) = diag(q) - q q^T the Jacobian of softmax where it is q:
 
     Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the
-    mean for f of degree two in a Bernoulli draw. One evaluation. The value is the discrete draw.
+    mean for f of degree two in a Bernoulli sample. One evaluation. The value is the discrete sample.
     """
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
@@ -95,9 +97,9 @@ class GumbelSoftmax(_Biased):
     """z = softmax((l + g) / temperature), g Gumbel noise, l the logits (Jang, Gu and Poole, 2017; Maddison, Mnih and
     Teh, 2017).
 
-    For a Bernoulli draw sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls,
-    while the variance grows. One evaluation. The value is *not* a draw of the distribution but of its relaxation, the
-    Concrete distribution, so that the cost is another one too; with ``hard=True`` it is the discrete draw, argmax(l +
+    For a Bernoulli sample sigmoid((l + g) / temperature), g logistic noise. Biased, less so as the temperature falls,
+    while the variance grows. One evaluation. The value is *not* a sample of the distribution but of its relaxation, the
+    Concrete distribution, so that the cost is another one too; with ``hard=True`` it is the discrete sample, argmax(l +
     g) as one-hot vector, with the derivative of the relaxed one.
     """
 
@@ -126,5 +128,5 @@ class GumbelSoftmax(_Biased):
 
 
 def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
-    """The discrete draw, which no gradient passes."""
+    """The discrete sample, which no gradient passes."""
     return place(Site(distribution, Accounted(), rng, shape, None))

@@ -16,9 +16,9 @@ from scg.stochastic.surrogate import Downstream, box, first_order, held, score
 class ScoreFunction(Estimator):
     """Score function: d/dt E[f(z)] = E[(f(z) - b) d/dt log p(z; t)], b independent of z (Glynn, 1990; Williams, 1992).
 
-    One evaluation of the cost, or ``samples``. Each element of the draw meets only the costs that it can have
-    influenced. With ``samples=n`` the costs downstream are evaluated at n - 1 further draws z_j of the node, and the
-    estimate is the mean over the n draws; with ``LeaveOneOut()`` beside it draw j has the mean cost of the others as
+    One evaluation of the cost, or ``samples``. Each element of the sample meets only the costs that it can have
+    influenced. With ``samples=n`` the costs downstream are evaluated at n - 1 further samples z_j of the node, and the
+    estimate is the mean over the n samples; with ``LeaveOneOut()`` beside it draw j has the mean cost of the others as
     its baseline.
     """
 

@@ -1,4 +1,4 @@
-"""Sampling without replacement: a set of distinct values of a discrete draw."""
+"""Sampling without replacement: a set of distinct values of a discrete sample."""
 
 import itertools
 from dataclasses import dataclass

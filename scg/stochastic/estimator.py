@@ -55,20 +55,20 @@ class Estimator(ABC):
         return ""
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-        """The draw: an array, or a Node where it is a differentiable function of the parameters."""
+        """The sample: an array, or a Node where it is a differentiable function of the parameters."""
         return distribution.sample(rng, shape)
 
     def expand(self, down: Any) -> Any:
-        """A scalar node that is zero and whose derivative estimates what the draw's distribution contributes; None
+        """A scalar node that is zero and whose derivative estimates what the sample's distribution contributes; None
         where nothing is to add.
 
-        ``down`` is a ``Downstream`` (``from scg.surrogate import Downstream``): the draw, and the costs that it
+        ``down`` is a ``Downstream`` (``from scg.extend import Downstream``): the sample, and the costs that it
         influences, here and elsewhere.
         """
         return None
 
     state: Any = {}
-    """What later estimates depend on beside their draws (a baseline's average, a control variate that is trained), as
+    """What later estimates depend on beside their samples (a baseline's average, a control variate that is trained), as
     ``scg.checkpoint`` takes it.
 
     Empty where the estimator does not learn; else a property, to be read between runs. Assigning a state restores it.
@@ -93,7 +93,7 @@ def accepting(distribution: Distribution) -> list[Estimator]:
 
 @final
 class Accounted(Estimator):
-    """For draws without parameters to differentiate by, and those that an estimator makes on its own account: its own
+    """For samples without parameters to differentiate by, and those that an estimator makes on its own account: its own
     formula has what they contribute."""
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""Confidence sequences: intervals for a mean that hold at all times at once, so that one may look after every draw and
-stop when it is plain.
+"""Confidence sequences: intervals for a mean that hold at all times at once, so that one may look after every sample
+and stop when it is plain.
 
-Streams of draws arrive in blocks of shape (draws, streams); all formulas are per stream. t counts draws.
+Streams of samples arrive in blocks of shape (samples, streams); all formulas are per stream. t counts samples.
 """
 
 import math
@@ -37,13 +37,13 @@ def mixture(t: Any, alpha: float, rho2: float) -> Any:
     """Robbins' normal mixture: by how many standard errors sigma / sqrt(t) the mean of t samples is ever off, but for
     probability ``alpha``.
 
-    With S a sum of t standardized draws, exp(l S - l^2 t / 2) is a martingale for each l, and so is its mean over l ~
+    With S a sum of t standardized samples, exp(l S - l^2 t / 2) is a martingale for each l, and so is its mean over l ~
     N(0, rho2), (1 + rho2 t)^(-1/2) exp(rho2 S^2 / (2 (1 + rho2 t))). By Ville's inequality it ever reaches 1/alpha with
     probability at most alpha, so that
 
         |S| / sqrt(t) < sqrt((1 + y) / y (log(1 + y) + 2 log(1/alpha))),  y = rho2 t,  for all t.
 
-    For draws that are not normal this holds asymptotically, with the running standard deviation for sigma
+    For samples that are not normal this holds asymptotically, with the running standard deviation for sigma
     (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2024, Time-uniform central limit theory and asymptotic confidence
     sequences, Annals of Statistics; arXiv:2103.06476), where the same is written sigma sqrt(2 (t rho2 + 1) / (t^2 rho2)
     log(sqrt(t rho2 + 1) / alpha)).
@@ -53,7 +53,7 @@ def mixture(t: Any, alpha: float, rho2: float) -> Any:
 
 
 def threshold(t: Any, alpha: float, when: float) -> Any:
-    """The lesser of two mixtures of level alpha/2, tightest at 2^12 draws, for gross bias, and at ``when``."""
+    """The lesser of two mixtures of level alpha/2, tightest at 2^12 samples, for gross bias, and at ``when``."""
     x = tightest(alpha / 2)
     return np.minimum(mixture(t, alpha / 2, x / _EARLY), mixture(t, alpha / 2, x / when))
 
@@ -105,9 +105,9 @@ class Asymptotic:
     """The asymptotic confidence sequence: centre +- s w / sqrt(t - w^2), w the ``threshold``, widened for skewness; s^2
     is the running variance.
 
-    It is |S| <= w V solved for the mean, S the sum and V^2 the sum of squares of draws minus mean. Normalized by V, not
-    by the standard deviation, the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail (de la
-    Pena, 1999, Annals of Probability 27, 537-564), with t replaced by V^2 over the variance.
+    It is |S| <= w V solved for the mean, S the sum and V^2 the sum of squares of samples minus mean. Normalized by V,
+    not by the standard deviation, the martingale of ``mixture`` is a supermartingale for symmetric draws of any tail
+    (de la Pena, 1999, Annals of Probability 27, 537-564), with t replaced by V^2 over the variance.
 
     ``origin`` is a number near the mean, about which sums of powers are kept; ``when`` the t at which the sequence is
     tightest.
@@ -118,7 +118,7 @@ class Asymptotic:
         self.t, self.sums = 0, np.zeros((4, *self.origin.shape))
 
     def update(self, block: Any) -> None:
-        """Take in a block of draws."""
+        """Take in a block of samples."""
         x = block - self.origin
         self.t += len(x)
         with np.errstate(all="ignore"):  # of the moments that overflow nothing is concluded
@@ -140,12 +140,12 @@ class Asymptotic:
 
     @property
     def deviation(self) -> Any:
-        """The standard deviation of a draw."""
+        """The standard deviation of a sample."""
         return np.sqrt(self.central()[1])
 
     @property
     def centre(self) -> Any:
-        """The mean of the draws."""
+        """The mean of the samples."""
         return self.central()[0]
 
     @property
@@ -164,17 +164,17 @@ class Asymptotic:
 
 
 class Bernstein:
-    """The empirical-Bernstein confidence sequence of draws between ``low`` and ``high``: no asymptotics, no condition
+    """The empirical-Bernstein confidence sequence of samples between ``low`` and ``high``: no asymptotics, no condition
     on tails.
 
-    For draws y in [0, 1] and predictable bets l_i in (0, 1): sum(l y)/sum(l) +- (log(2/alpha) + sum(v_i psi(l_i))) /
+    For samples y in [0, 1] and predictable bets l_i in (0, 1): sum(l y)/sum(l) +- (log(2/alpha) + sum(v_i psi(l_i))) /
     sum(l), v_i = (y_i - m_{i-1})^2, psi(l) = -log(1 - l) - l: the predictable plug-in empirical-Bernstein sequence
     (Waudby-Smith and Ramdas, 2024, Estimating means of bounded random variables by betting, Journal of the Royal
     Statistical Society B; arXiv:2010.09686; the inequality is of Howard, Ramdas, McAuliffe and Sekhon, 2021, Annals of
     Statistics 49, 1055-1080). Bets are l_i = min(1/2, sqrt(2 log(2/alpha) / (s_{i-1}^2 min(i log(1 + i), when)))), m
-    and s^2 the running mean and variance, begun at 1/2 and 1/4 with the weight of one draw. The hedged capital of the
-    same paper is narrower after few draws and the same to first order after many; but its interval has no closed form,
-    and needs all draws again for each candidate mean of each stream at each look, so it is not used.
+    and s^2 the running mean and variance, begun at 1/2 and 1/4 with the weight of one sample. The hedged capital of the
+    same paper is narrower after few samples and the same to first order after many; but its interval has no closed
+    form, and needs all samples again for each candidate mean of each stream at each look, so it is not used.
     """
 
     def __init__(self, alpha: float, when: float, low: Any, high: Any):
@@ -187,7 +187,7 @@ class Bernstein:
         self.bets, self.won, self.cost, self.bets2 = (np.zeros(self.range.shape) for _ in range(4))
 
     def update(self, block: Any) -> None:
-        """Take in a block of draws; raises ScgValueError for one outside the bounds."""
+        """Take in a block of samples; raises ScgValueError for one outside the bounds."""
         y = (block - self.low) / self.range
         if not np.all((y >= -1e-9) & (y <= 1 + 1e-9)):
             raise ScgValueError(
@@ -206,12 +206,12 @@ class Bernstein:
 
     @property
     def deviation(self) -> Any:
-        """The standard deviation of a draw."""
+        """The standard deviation of a sample."""
         return self.range * np.sqrt(self.squares / (self.t + 1))
 
     @property
     def centre(self) -> Any:
-        """The mean of the draws, weighted by the bets."""
+        """The mean of the samples, weighted by the bets."""
         return self.low + self.range * self.won / self.bets
 
     @property
@@ -258,13 +258,13 @@ class Demand:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Streams whose means should be 0. ``draw(n)`` gives (the next n draws of each, (n, streams); where they are
+    """Streams whose means should be 0. ``draw(n)`` gives (the next n samples of each, (n, streams); where they are
     differences of a gradient and something else, that gradient, likewise, else None).
 
-    ``scale`` of what is estimated, by which a bias is measured, or ``floor`` standard deviations of a draw, where these
-    are more; ``rounding`` and ``allowance()``, by which a mean may be off without bias; ``bounds`` of the draws;
-    ``origin``, near their means; ``varied``, whether what a stream is a difference of has varied; ``constant()``,
-    whether a stream is known not to vary; ``projection``, of which the last streams are made.
+    ``scale`` of what is estimated, by which a bias is measured, or ``floor`` standard deviations of a sample, where
+    these are more; ``rounding`` and ``allowance()``, by which a mean may be off without bias; ``bounds`` of the
+    samples; ``origin``, near their means; ``varied``, whether what a stream is a difference of has varied;
+    ``constant()``, whether a stream is known not to vary; ``projection``, of which the last streams are made.
     """
 
     draw: Callable[[int], tuple[Any, Any]]
@@ -287,14 +287,14 @@ def decide(source: Source, demand: Demand, report: Callable[[int, int], Any] = l
     - "biased" where an interval of level 1 - alpha/m, widened by ``allowance`` and ``rounding``, excludes 0. Where all
       means are 0 this happens, ever, with probability at most alpha (to first order, without ``bounds``).
     - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with
-      probability ``power``: margin + z_power spread + allowance + rounding <= delta. This depends on the draws'
+      probability ``power``: margin + z_power spread + allowance + rounding <= delta. This depends on the samples'
       variance and not on their mean. From ``horizon`` on it is so whatever the variance, where delta = detect * floor *
       deviation.
-    - "inconclusive" where neither holds after ``most`` draws, or a draw is not finite. Without ``bounds`` nothing is
-      concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16 draws, from one that
-      never varied (unless ``varied``). Nor is a stream that never varied "biased", however many the draws: a draw that
-      is too rare to have been met may make its mean right. It is where ``constant()``, called at most once, says that
-      it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream.
+    - "inconclusive" where neither holds after ``most`` samples, or a sample is not finite. Without ``bounds`` nothing
+      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16 samples, from one
+      that never varied (unless ``varied``). Nor is a stream that never varied "biased", however many the samples: a
+      sample that is too rare to have been met may make its mean right. It is where ``constant()``, called at most once,
+      says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream.
 
     ``report(draws, most)`` is called on the way.
     """
@@ -312,7 +312,7 @@ def decide(source: Source, demand: Demand, report: Callable[[int, int], Any] = l
 
 
 class _Look:
-    """What is known of the streams after some draws."""
+    """What is known of the streams after some samples."""
 
     def __init__(self, source: Source, demand: Demand):
         self.source, self.demand = source, demand
@@ -329,7 +329,7 @@ class _Look:
         self.known: Any = None  # what ``constant`` says
 
     def sizes(self) -> list[int]:
-        """Of the draws before the next look: half of those so far, in pieces."""
+        """Of the samples before the next look: half of those so far, in pieces."""
         t, most = self.sequence.t, self.demand.most
         n = min(t // 2 if t else _FIRST, max(64, 2**22 // self.scale.size), most - t)
         return [_PIECE] * (n // _PIECE) + [n % _PIECE] * (n % _PIECE > 0)
@@ -354,7 +354,7 @@ class _Look:
         """(Whether a stream may be concluded from, what its tail adds to its margin).
 
         An estimate without a variance is never called unbiased: the tail index is that of the gradient. A stream that
-        is a difference of the gradient and something with draws in common may be a thousandth of it, with a tail that
+        is a difference of the gradient and something with samples in common may be a thousandth of it, with a tail that
         is heavy beside the rest of it. That is no harm where both have a variance, so that the difference has one too,
         and where all that the largest draws amount to, sum of the k largest / t, is below a quarter of what is to be
         detected; the margin is widened by it.
@@ -376,7 +376,7 @@ class _Look:
         return light
 
     def outcome(self) -> Outcome | None:
-        """The verdict; None where more draws may give another."""
+        """The verdict; None where more samples may give another."""
         source, demand, sequence = self.source, self.demand, self.sequence
         centre, deviation = sequence.centre, sequence.deviation
         wanted = demand.detect * np.maximum(self.scale, source.floor * deviation) + 2 * source.rounding

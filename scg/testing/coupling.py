@@ -17,8 +17,8 @@ _DRAWS = 2**16  # in which rejection is seen that happens once in ten thousand
 
 @final
 class Coupled(Estimator):
-    """The draw as a function of noise whose distribution has no parameters: by its own transport, or by the quantile z
-    = icdf(u).
+    """The sample as a function of noise whose distribution has no parameters: by its own transport, or by the quantile
+    z = icdf(u).
 
     What has neither is drawn as ever, and from a generator of its own, so that what is drawn after it has the same
     numbers whatever this one took.

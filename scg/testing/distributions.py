@@ -1,4 +1,4 @@
-"""A distribution against what it says of itself, against quadrature, against its own draws, and against another
+"""A distribution against what it says of itself, against quadrature, against its own samples, and against another
 implementation."""
 
 import math
@@ -47,23 +47,23 @@ def check_distribution(
     """Check a distribution; raises AssertionError with the name of the check and its numbers, else returns a report
     that can be printed.
 
-    - **shapes**: of draws, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN
+    - **shapes**: of samples, log_prob, moments; draws lie in the support; values outside it have log_prob -inf and NaN
       has NaN.
     - **reference**: a frozen distribution of ``scipy.stats``, or any object with ``logpdf`` or ``logpmf`` and perhaps
       ``cdf``, ``mean``, ``var``, ``entropy``, ``ppf``, ``isf``. log p agrees to 1e-10 max(1, |log p|) at ``points``
       points: draws, and quantiles down to 1e-290 in both tails.
     - **normalisation**, **mean**, **variance**, **entropy**, **cdf**: against sums and integrals of exp(log_prob), to
       1e-8 (relative; of the scale for the mean) plus the error that ``scg.testing.quadrature`` states. Where it has no
-      rule (vectors of three free dimensions and more) the moments are compared with those of the draws.
+      rule (vectors of three free dimensions and more) the moments are compared with those of the samples.
     - **sampler**: ``points`` draws. Their counts in cells (values of a discrete distribution) have exact binomial
       distributions, tested two-sided; the greatest distance of their empirical distribution function to ``cdf`` exceeds
       sqrt(log(2/a) / 2n) with probability a at most (Massart, 1990).
-    - **score**: E[d log p / d parameter] = 0 over the draws, where the support is fixed; and the moments of vectors.
+    - **score**: E[d log p / d parameter] = 0 over the samples, where the support is fixed; and the moments of vectors.
       These use the central limit theorem. All statistical tests of a call together raise a false alarm with probability
       ``alpha`` at most.
     - **quantile**: icdf is the inverse of cdf, for a discrete distribution the smallest value whose cdf reaches the
       probability.
-    - **pathwise**: dz/dtheta of reparameterized draws, against differences of the quantile function at fixed
+    - **pathwise**: dz/dtheta of reparameterized samples, against differences of the quantile function at fixed
       probability; the explicit transport by ``check_gradient``.
     - **gradients**: those of log_prob, mean, variance, entropy by ``check_gradient`` to ``order``, in the parameters
       and (continuous distributions) the value.
@@ -78,7 +78,7 @@ def check_distribution(
 
 
 class _Check:
-    """The distribution without Nodes, its draws, and its integrals."""
+    """The distribution without Nodes, its samples, and its integrals."""
 
     def __init__(self, distribution: Any, rng: Any, reference: Any, alpha: float, points: int, order: int):
         self.distribution, self.rng, self.reference, self.points, self.order = (
@@ -101,7 +101,7 @@ class _Check:
 
     @cached_property
     def integrals(self) -> Integrals | None:
-        """Of the distribution, by quadrature that draws of their own guide."""
+        """Of the distribution, by a quadrature that samples of its own guide."""
         return integrals(self.distribution, self.distribution.sample(self.rng, 4000))
 
     def fail(self, name: str, message: str) -> None:
@@ -317,7 +317,8 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
         z = np.sort(c.draws, axis=0)
         grid = np.arange(1, n + 1).reshape(-1, *[1] * len(batch)) / n
         F = np.asarray(distribution.cdf(z), float)
-        last = np.concatenate([z[1:] != z[:-1], np.ones((1, *batch), bool)])  # of equal draws the last carries the step
+        # of equal samples the last carries the step
+        last = np.concatenate([z[1:] != z[:-1], np.ones((1, *batch), bool)])
         first = np.concatenate([np.ones((1, *batch), bool), z[1:] != z[:-1]])
         distance = np.maximum(
             np.max(np.where(last, np.abs(grid - F), 0), axis=0),
@@ -375,7 +376,7 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
 
 
 def _per_draw(distribution: Any, name: str, p: Any, n: int) -> Any:
-    """A parameter with a leading axis of one copy for each of n draws."""
+    """A parameter with a leading axis of one copy for each of n samples."""
     missing = len(distribution.batch_shape) + distribution.parameter_event_ndim(name) - p.ndim
     return np.array(
         np.broadcast_to(p.reshape((1,) * (1 + max(missing, 0)) + p.shape), (n,) + (1,) * max(missing, 0) + p.shape)

@@ -126,7 +126,7 @@ class Program:
         return f"<program {hashlib.sha256((self._head + self.source).encode()).hexdigest()[:8]}>"
 
     def graph(self, seed: int | None = None) -> Graph:
-        """``scg.trace`` of one run, with the draws of ``seed`` (its own where not given)."""
+        """``scg.trace`` of one run, with the samples of ``seed`` (its own where not given)."""
         return trace(self, *self.args, argnums=self.argnums, **self._rng(seed))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How heavy the tails of draws are."""
+"""How heavy the tails of samples are."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ class Tail:
         self.top = np.zeros((0, *self.origin.shape))
 
     def update(self, block: Any) -> None:
-        """Take in a block of draws."""
+        """Take in a block of samples."""
         self.t += len(block)
         self.top = np.concatenate([self.top, np.abs(block - self.origin)])
         if len(self.top) > self.most + 1:

@@ -145,7 +145,7 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
     - replicates against **differences**: central differences of the expected cost with common random numbers, along
       each coordinate, or along random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its
       correction to D(h) is allowed for as truncation. What is drawn by rejection is drawn by quantiles there, so that
-      draws have random numbers in common.
+      samples have random numbers in common.
 
     ``reference="exact"`` or ``"differences"`` asks for replicates of that kind. Second derivatives: give a gradient as
     the cost, ``lambda t, rng: np.sum(scg.grad(cost)(t, rng=rng) * v)``, of which the gradient is the Hessian times v.
@@ -163,8 +163,8 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
     With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are
     empirical-Bernstein, which hold exactly; without, they are asymptotic, widened for skewness, and nothing is
     concluded while Hill's tail index of the gradient does not exceed 2 by five standard errors: an infinite variance is
-    "inconclusive", never "unbiased". A gradient that depends on draws and never varied is not "biased", whatever it is,
-    unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond
+    "inconclusive", never "unbiased". A gradient that depends on samples and never varied is not "biased", whatever it
+    is, unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond
     asymptotics.
 
     ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of

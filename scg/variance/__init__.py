@@ -3,7 +3,7 @@ it, exact.
 
     compare    rows of estimators: bias, variance with intervals, signal-to-noise, evaluations, time, and
                work-normalised variance
-    attribute  how much of the variance comes from which draw
+    attribute  how much of the variance comes from which stochastic node
     search     the estimators of least work-normalised variance, by successive halving
     sweep      comparisons along a parameter
 """

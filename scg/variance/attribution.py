@@ -1,4 +1,4 @@
-"""Which draws the variance of a gradient comes from: the law of total variance, draw by draw."""
+"""From which stochastic nodes the variance of a gradient comes: the law of total variance, node by node."""
 
 import functools
 import itertools
@@ -38,19 +38,19 @@ from scg.variance.comparing import as_graph, checked, entropy_of
 from scg.variance.report import number
 from scg.variance.threads import one_thread
 
-BUDGET = 2**14  # joint configurations of all draws
+BUDGET = 2**14  # joint configurations of all samples
 _Z, _PILOT, _ENTRIES = 1.959963984540054, 256, 2**22
 
 
 @dataclass(frozen=True)
 class Share:
-    """What the noise of one draw, and of its estimator, has to do with the variance; sums over coordinates, shares of
+    """What the noise of one sample, and of its estimator, has to do with the variance; sums over coordinates, shares of
     the whole variance.
 
-    ``first``   Var(E[gradient | this noise]): what would go if this noise alone were averaged out, the other draws'
+    ``first``   Var(E[gradient | this noise]): what would go if this noise alone were averaged out, the other samples'
                 being as they are
     ``total``   E[Var(gradient | all other noise)]: what would be left if all other noise were averaged out in the mean,
-                this one's interactions included; a better estimator on this draw can save this much at most
+                this one's interactions included; a better estimator on this sample can save this much at most
     ``first_error``, ``total_error``
                 half the widths of their intervals; 0 where they are exact
     """
@@ -97,7 +97,7 @@ class Attribution:
         )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a line a draw."""
+        """Write one line for each stochastic node."""
         names = ["node", "estimator", "first", "first_error", "total", "total_error"]
         lines = [",".join(names)]
         for share in self.shares.values():
@@ -123,29 +123,29 @@ def attribute(
     """How much of the variance of the gradient comes from which stochastic node, so that it is known where a better
     estimator pays.
 
-    A draw's noise is all that is random in it, given its parameters, and what its estimator draws besides (partners,
-    other samples). The noises of all draws are independent, and the gradient G is a function of them; for the noise x_j
-    of each
+    A sample's noise is all that is random in it, given its parameters, and what its estimator draws besides (partners,
+    other samples). The noises of all samples are independent, and the gradient G is a function of them; for the noise
+    x_j of each
 
         first_j = Var(E[G | x_j]),   total_j = E[Var(G | all but x_j)],   sum of first <= Var G <= sum of total
 
     (Sobol, 1993; Homma and Saltelli, 1996). They are equal where noises do not interact.
 
-    **Exact** where all draws, the estimators' own too, have finitely many values, no draw's distribution depends on
+    **Exact** where all samples, the estimators' own too, have finitely many values, no sample's distribution depends on
     another node's, and there are at most ``budget`` joint values of all. Otherwise from ``replicates`` of "pick and
     freeze": with G_A and G_B from independent noises, and G_AB from A's, but draw j's from B,
 
         first_j = mean (G_B - m) (G_AB - G_A),   total_j = mean (G_A - G_AB)^2 / 2
 
     (Saltelli et al., 2010; Jansen, 1999), with intervals. Noise is frozen by the generator from which it is drawn: a
-    draw whose parameters changed maps the same numbers to other values. Only this route needs ``rng``.
+    sample whose parameters changed maps the same numbers to other values. Only this route needs ``rng``.
     """
     checked(replicates, None, budget)
     report = reporter(progress)
     graph = with_own_estimators(as_graph(graph_or_fn, args, kwargs, np.random.default_rng(0) if rng is None else rng))
     found, groups = _recorded(graph)
     roots = [g for g in found if type(g) is Node]
-    # a draw too whose own value the gradient does not contain, but others that its estimator drew
+    # a sample too whose own value the gradient does not contain, but others that its estimator drew
     met = set(groups.values())
     names = [name for name in graph.stochastic if name in met] + (["other noise"] if "" in met else [])
     estimators = {
@@ -169,8 +169,8 @@ def attribute(
 
 
 def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
-    """The gradient as nodes, and for each draw and noise that leads to it, by id, the stochastic node on whose account
-    it is made ("": none's)."""
+    """The gradient as nodes, and for each sample and noise that leads to it, by id, the stochastic node on whose
+    account it is made ("": none's)."""
     cost, targets = settled(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
     label = {node.id: name for name, node in graph.stochastic.items()}
     order, loss, spans = leading([cost]), cost, []
@@ -273,7 +273,8 @@ def _sampled(
     pilot = _Frozen(roots, order, groups, keys, entropy, min(size, _PILOT), 2**31)
     centre = pilot.at(dict.fromkeys(keys, 0)).mean(axis=0)
     if len(keys) > 1 and any(not pilot.frozen(key) for key in keys):
-        # how many numbers a draw takes depends on its parameters: only a generator for each replicate freezes its noise
+        # how many numbers a sample takes depends on its parameters: only a generator for each replicate freezes its
+        # noise
         size = 1
     done = 0
     seen: Any = None
@@ -373,7 +374,7 @@ class _Frozen:
 
 @dataclass(frozen=True, eq=False)
 class _Joint:
-    """Mean and covariance of draws of several numbers, merged as ``CentralMoments`` are."""
+    """Mean and covariance of samples of several numbers, merged as ``CentralMoments`` are."""
 
     count: int
     mean: Any

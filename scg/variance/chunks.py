@@ -61,7 +61,8 @@ class Tally:
         """Of replicates g, (n, coordinates), by groups of ``widths`` coordinates.
 
         Squared distances S are from the mean of the chunk's other replicates, n / (n - 1) times as far as that of all.
-        That mean, e, is without bias and independent of the draw x, T its squared distance from the true mean, so that
+        That mean, e, is without bias and independent of the sample x, T its squared distance from the true mean, so
+        that
 
             Var S = Var T + 4 tr(Cov(x)^2) / (n - 1) + Var |e - E x|^2
 
@@ -182,7 +183,7 @@ def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any
             gradients.append(join(graph.gradients(rng=rng, replicates=size), size))
             continue
         values = iter(new)
-        # a replicate axis where no draw gave one
+        # a replicate axis where no sample gave one
         arrays = [np.broadcast_to(next(values) if type(g) is Node else g, (size, *np.shape(g))) for g in found]
         # a zero may have to absorb what the recording did not meet
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
@@ -378,7 +379,7 @@ def with_own_estimators(graph: Graph) -> Graph:
             mine[name] = copy.deepcopy(estimator)
             baseline = getattr(mine[name], "baseline", None)
             for learner in (baseline, getattr(baseline, "_owner", None)):
-                # older than all draws here, also where a process counts its nodes from 0
+                # older than all samples here, also where a process counts its nodes from 0
                 waiting = getattr(learner, "_waiting", {})
                 waiting.update({draw: (-1, lesson) for draw, (_, lesson) in waiting.items()})
     bound = graph.bind(mine) if mine else graph

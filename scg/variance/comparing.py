@@ -60,12 +60,12 @@ def compare(
 
     Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it
     within ``budget``; else against the mean of that row, in differences of runs with common random numbers: nan where
-    fewer than ten of its draws carry its variance, since its mean is then not known. Exact variances stand beside the
+    fewer than ten of its samples carry its variance, since its mean is then not known. Exact variances stand beside the
     estimated ones where ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so do arrays
     of more than 8192 elements.
 
-    A row that never varied has the variance 0 where exact moments say so, or where no draw leads to its gradient. Else
-    what matters is too rare to have been seen: the variance has no upper end, is not reliable and not precise, and
+    A row that never varied has the variance 0 where exact moments say so, or where no sample leads to its gradient.
+    Else what matters is too rare to have been seen: the variance has no upper end, is not reliable and not precise, and
     nothing is said of a bias.
 
     Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))``
@@ -293,7 +293,7 @@ def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
 
 
 def _gradients(label: str, graph: Graph, rng: np.random.Generator, n: int) -> None:
-    """n gradients, as ``Graph.gradients`` computes them; where they depend on no draw, and one would do for all, by n
+    """n gradients, as ``Graph.gradients`` computes them; where they depend on no sample, and one would do for all, by n
     runs. Errors name the row."""
     try:
         _computed(graph, rng, n)

@@ -67,8 +67,8 @@ class Reference:
     row: Measured
 
     def offset(self, measured: Measured) -> tuple[Any, Any, Any] | None:
-        """Of each coordinate (mean minus reference but for rounding, variance of a draw of that, whether that variance
-        is known); None for the row itself."""
+        """Of each coordinate (mean minus reference but for rounding, variance of a sample of that, whether that
+        variance is known); None for the row itself."""
         mean, differences = measured.tally.coordinates.mean, measured.tally.differences
         if self.gradient is not None:
             off, spread, sure = mean - self.gradient, measured.variance, measured.still

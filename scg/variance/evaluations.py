@@ -35,9 +35,9 @@ def evaluations(graph: Graph) -> float:
     estimators takes.
 
     The cost is taken apart into its terms (as for the surrogate), and the elements of all terms that a gradient
-    computes, at the draws or in place of them, are counted and divided by those that one run of the graph computes. 1
+    computes, at the samples or in place of them, are counted and divided by those that one run of the graph computes. 1
     for a score function or a pathwise estimator, n for n samples, 2 for ARM, K for enumeration, and where elements of a
-    draw are replaced in turn, for each of them. Parts of the cost that no draw influences do not count.
+    sample are replaced in turn, for each of them. Parts of the cost that no sample influences do not count.
     """
     found = draws([graph.cost])
     if not found:

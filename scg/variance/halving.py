@@ -1,4 +1,4 @@
-"""The best estimators for the draws of a graph, by successive halving."""
+"""The best estimators for the stochastic nodes of a graph, by successive halving."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""CentralMoments of draws that come in parts: computed about each part's own mean, and merged without loss."""
+"""Moments of samples that come in parts: computed about each part's own mean, and merged without loss."""
 
 import math
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from scipy.special import ndtri
 from scg.testing.confidence import widened
 
 _TOP, _LEAST = 400, 100  # draws that the tail index is read from, at most and where there are a thousand
-_HEAVY, CARRIED = 2.0, 60  # the tail index, and the draws that carry the mean, above which an interval is to be trusted
+# the tail index, and the samples that carry the mean, above which an interval is to be trusted
+_HEAVY, CARRIED = 2.0, 60
 _ATOM = 1.1  # the ratio up to which the CARRIED largest draws count as one value: there is no tail beyond it
 _WIDER = 0.5  # standard errors that are added where the criteria are hardly met
 
 
 @dataclass(frozen=True, eq=False)
 class CentralMoments:
-    """``count`` draws, their ``mean``, and ``sums[p - 2]``, the sums of (x - mean)^p for p = 2, 3, ..., of the draws'
-    shape.
+    """``count`` samples, their ``mean``, and ``sums[p - 2]``, the sums of (x - mean)^p for p = 2, 3, ..., of the
+    samples' shape.
 
     ``merge`` is the pairwise update of Chan, Golub and LeVeque (1979), for higher powers that of Pebay (2008): with d
     the distance from a part's mean to that of both,
@@ -34,7 +35,7 @@ class CentralMoments:
 
     @classmethod
     def of(cls, x: Any, order: int = 2) -> "CentralMoments":
-        """The moments up to ``order`` of draws along the leading axis."""
+        """The moments up to ``order`` of samples along the leading axis."""
         x = np.asarray(x, float)
         mean = x.mean(axis=0)
         y = x - mean
@@ -50,7 +51,7 @@ class CentralMoments:
         return cls(len(x), mean, np.array(sums).reshape(order - 1, *mean.shape))
 
     def merge(self, other: "CentralMoments") -> "CentralMoments":
-        """The moments of the draws of both."""
+        """The moments of the samples of both."""
         count = self.count + other.count
         mean = self.mean + (other.mean - self.mean) * (other.count / count)
         total = np.zeros_like(self.sums)
@@ -63,7 +64,7 @@ class CentralMoments:
 
     @property
     def variance(self) -> Any:
-        """The unbiased estimate of the variance; nan for a single draw."""
+        """The unbiased estimate of the variance; nan for a single sample."""
         return self.sums[0] / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
 
     @property
@@ -76,7 +77,7 @@ class CentralMoments:
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """Squared distances S of draws from their mean, one column a group of coordinates; ``top`` are the largest, in
+    """Squared distances S of samples from their mean, one column a group of coordinates; ``top`` are the largest, in
     rising order.
 
     The sum of a group's variances is E[S], but for how the mean is estimated (``Tally.of``): S is what its estimate
@@ -88,7 +89,7 @@ class Squares:
 
     @classmethod
     def of(cls, s: Any) -> "Squares":
-        """Of draws along the leading axis."""
+        """Of samples along the leading axis."""
         return cls(CentralMoments.of(s, 3), _largest(s))
 
     def merge(self, other: "Squares") -> "Squares":
@@ -97,8 +98,8 @@ class Squares:
 
     @property
     def effective(self) -> Any:
-        """How many draws of equal size would carry as much, (sum S)^2 / sum S^2 (Kish): the relative standard error of
-        mean S is (1/this - 1/n)^(1/2)."""
+        """How many samples of equal size would carry as much, (sum S)^2 / sum S^2 (Kish): the relative standard error
+        of mean S is (1/this - 1/n)^(1/2)."""
         m = self.moments
         second = m.mean**2 + m.sums[0] / m.count
         with np.errstate(all="ignore"):
@@ -106,7 +107,8 @@ class Squares:
 
     @property
     def _k(self) -> int:
-        """The draws that the tail index is read from: a fiftieth, but 100 where a tenth is as many, and 400 at most."""
+        """The samples that the tail index is read from: a fiftieth, but 100 where a tenth is as many, and 400 at
+        most."""
         n = self.moments.count
         return min(int(np.clip(n // 50, max(10, min(n // 10, _LEAST)), _TOP)), len(self.top) - 1)
 
@@ -145,7 +147,7 @@ class Squares:
 
     def margin(self, level: float) -> Any:
         """Half the width of an interval of ``level`` for E[S], normal and widened for skewness; infinite where the
-        draws are too few to say.
+        samples are too few to say.
 
         |sum of (S - E[S])| <= w V, V^2 the sum of squares, solved for the mean: w s / (n - w^2)^(1/2).
 

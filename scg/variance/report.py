@@ -35,10 +35,10 @@ class Entry:
     ``reliable``        whether that interval is to be trusted: among intervals that are, the report's ``level`` of them
                         hold, from a thousand replicates on, but for what is too rare to have been met some 60 times. It
                         is where the tail is light and many replicates carry the variance:
-    ``tail_index``      of the squared distance from the mean is above 2, read from a fiftieth of the draws (100 of the
-                        first thousand), and
+    ``tail_index``      of the squared distance from the mean is above 2, read from a fiftieth of the samples (100 of
+                        the first thousand), and
     ``effective``       of the ``replicates``, those that carry the variance, are 60 or more, and enough for their
-                        skewness. Not where the gradient depends on draws and none made a difference, though exact
+                        skewness. Not where the gradient depends on samples and none made a difference, though exact
                         moments do not say that none can: ``high`` is then infinite, and what is made of variance or
                         bias nan
     ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach

@@ -138,7 +138,7 @@ def sweep(
 
     ``make(value)`` returns the Graph or function that is compared; ``bindings`` are the rows, or a function of the
     value that returns them (where the parameter is one of an estimator). ``options`` are those of ``compare``. All
-    values have the same seed, so that what differs along a line is not the draws. ``progress`` is called with the
+    values have the same seed, so that what differs along a line is not the samples. ``progress`` is called with the
     values that are done, and how many there are; True shows a bar. Errors name the value. After Ctrl-C the sweep is of
     the values so far, the last with the replicates that were drawn.
     """

@@ -443,7 +443,7 @@ def _squared_loc(distribution: Any) -> Any:
 
 
 def _upstream(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
-    """A cost of the place, and then one of where a draw around it falls."""
+    """A cost of the place, and then one of where a sample around it falls."""
     return t**2 + _square(sample(Normal(t, 1.0), estimator, rng=rng, name="z"))
 
 
@@ -487,7 +487,7 @@ def _log_p(z: Any) -> Any:
 
 
 def _bound(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
-    """Two draws' bound on log p = 0, with a guide beside the mark."""
+    """Two samples' bound on log p = 0, with a guide beside the mark."""
     guide = Normal(t, 1.2)
     z = sample(guide, estimator, rng=rng, shape=(2,), name="z")
     return logsumexp(_log_p(z) - guide.log_prob(z), axis=0)

@@ -1,4 +1,4 @@
-"""Wrong estimators of the other kinds: relaxed draws, sums over values, proposals, measures, antithetic partners,
+"""Wrong estimators of the other kinds: relaxed samples, sums over values, proposals, measures, antithetic partners,
 control variates."""
 
 import math
@@ -24,7 +24,7 @@ from scg.stochastic.surrogate import Downstream, first_order, score
 
 @final
 class Straight(Estimator):
-    """z + m - stop_gradient(m), m the mean: the straight-through draw, which says of itself that it is unbiased."""
+    """z + m - stop_gradient(m), m the mean: the straight-through sample, which says of itself that it is unbiased."""
 
     def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         z = place(Site(distribution, Accounted(), rng, shape, None))
@@ -47,7 +47,7 @@ class Warm(Estimator):
 
 @final
 class SampledEnumeration(Estimator):
-    """sum_k F(k) d p_k for one draw; for a batch of them the term of one k that is drawn by p, not divided by its
+    """sum_k F(k) d p_k for one sample; for a batch of them the term of one k that is drawn by p, not divided by its
     probability."""
 
     def expand(self, down: Downstream) -> Any:

@@ -29,7 +29,7 @@ class _Score(Estimator):
 
 @final
 class Constantly(Estimator):
-    """The draw counts as a constant."""
+    """The sample counts as a constant."""
 
 
 @final
@@ -42,7 +42,7 @@ class Flipped(_Score):
 
 @final
 class Immediate(_Score):
-    """c(z) d log p with the cost at once only, not with what later draws cost."""
+    """c(z) d log p with the cost at once only, not with what later samples cost."""
 
     def __init__(self, cost: Callable[[Any], Any]):
         self.cost = cost
@@ -79,7 +79,7 @@ class Clipped(Estimator):
 
 @final
 class Standardized(Estimator):
-    """((F - mean F) / std F) d log p over n draws."""
+    """((F - mean F) / std F) d log p over n samples."""
 
     def __init__(self, samples: int):
         self.samples = samples
@@ -109,7 +109,7 @@ class Stale(Estimator):
 
 @final
 class Unnormalized(Estimator):
-    """F d l_z for the score F d (l_z - log sum_k exp(l_k)) of a one-hot draw."""
+    """F d l_z for the score F d (l_z - log sum_k exp(l_k)) of a one-hot sample."""
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
@@ -155,7 +155,7 @@ class OneSeed(_Score):
 
 @final
 class OnThePath(Estimator):
-    """A pathwise draw whose score is counted as well; with ``along`` the score of the moving draw, d/dt log p(z(t);
+    """A pathwise sample whose score is counted as well; with ``along`` the score of the moving draw, d/dt log p(z(t);
     t)."""
 
     def __init__(self, along: bool):
@@ -204,7 +204,7 @@ class AnyOrder(Estimator):
 
 @final
 class OwnDraw(Baseline):
-    """b = z / 2: a prediction of the cost from the draw itself."""
+    """b = z / 2: a prediction of the cost from the sample itself."""
 
     def value(self, down: Downstream) -> Any:
         return 0.5 * constant(down, down.node)
@@ -212,7 +212,7 @@ class OwnDraw(Baseline):
 
 @final
 class OverN(Baseline):
-    """The mean of all n costs, the draw's own among them: the leave-one-out estimate times (n - 1) / n."""
+    """The mean of all n costs, the sample's own among them: the leave-one-out estimate times (n - 1) / n."""
 
     def value(self, down: Downstream) -> Any:
         return np.mean(down.now(), axis=down.site.lead, keepdims=True)

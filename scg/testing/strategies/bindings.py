@@ -42,7 +42,7 @@ def bindings(
     Valid: accepted by the estimator's ``check``, and by the surrogate, for this graph. ``unbiased`` True (False): only
     estimators that claim to be (not to be) so, None: all. ``order`` 2: only those that a second derivative can be taken
     of. ``estimators`` are texts as in ``candidates()``, which are drawn from instead of all of the package's. Every
-    draw has fresh instances, as some of them learn.
+    sample has fresh instances, as some of them learn.
 
     Raises ScgValueError where a node has none.
     """

@@ -20,7 +20,7 @@ class Family:
 
     text: str
     size: int = 0  # the number of values; 0: not finite
-    kind: str = "number"  # of a draw: "number", "index" (below ``size``), "vector"
+    kind: str = "number"  # of a sample: "number", "index" (below ``size``), "vector"
     k: int = 0  # the length of the vector that E has to be; 0: a number
     moving: bool = False  # no score function
 
@@ -73,7 +73,7 @@ def accepted(family: Family, texts: tuple[str, ...] | None, order: int) -> list[
 
 
 def _twice(family: Family, text: str) -> bool:
-    """Whether a second derivative passes a draw by an estimator."""
+    """Whether a second derivative passes a sample by an estimator."""
     x = parameter(np.full((4, 2, family.k or 1) if family.k else (4, 2), 0.5))
     space = {**names(), "x": x, "rng": np.random.default_rng(0)}
     z = eval(f"scg.sample({family.of('x')}, {text}, rng=rng, shape=(2,))", space)

@@ -1,5 +1,5 @@
-"""Whole stochastic graphs, drawn as programs: chains, branches and diamonds of draws, and costs that are sums of parts
-of them."""
+"""Whole stochastic graphs, drawn as programs: chains, branches and diamonds of samples, and costs that are sums of
+parts of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -48,20 +48,20 @@ def graphs(
     dtype: Any = np.float64,
     nested: bool = False,
 ) -> st.SearchStrategy[DrawnGraph]:
-    """Stochastic graphs, each with valid estimators, unbiased where none are named, bound to its draws.
+    """Stochastic graphs, each with valid estimators, unbiased where none are named, bound to its samples.
 
         @given(scg.testing.graphs())
         def test_surrogate_preserves_value(graph):
             assert graph.surrogate().value == graph.cost.value
 
     From one to ``nodes`` draws, some with parameters that depend on earlier ones, with batch and sample axes, and a
-    cost of a few parts: sums, means and products of slices, picks, reductions and contractions of draws and parameters,
-    which are nested dicts and lists. Not every draw need reach the cost. ``finite``: of finitely many values, at most
-    ``outcomes`` jointly; else continuous and endless distributions come as well. ``branches``: the cost may have an
-    ``if`` on a draw, at which a replay raises GuardError. ``order`` 2: estimators that have second derivatives.
-    ``estimators``: texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of parameters
-    and constants. ``nested``: the cost is made of the value and of the gradient of a cost with draws of its own, of
-    which some are made before: sums, products, and what is not linear in them.
+    cost of a few parts: sums, means and products of slices, picks, reductions and contractions of samples and
+    parameters, which are nested dicts and lists. Not every sample need reach the cost. ``finite``: of finitely many
+    values, at most ``outcomes`` jointly; else continuous and endless distributions come as well. ``branches``: the cost
+    may have an ``if`` on a sample, at which a replay raises GuardError. ``order`` 2: estimators that have second
+    derivatives. ``estimators``: texts as of ``scg.testing.strategies.bindings.candidates()`` to draw from. ``dtype`` of
+    parameters and constants. ``nested``: the cost is made of the value and of the gradient of a cost with samples of
+    its own, of which some are made before: sums, products, and what is not linear in them.
 
     A drawn graph is a ``Graph`` whose ``program`` (a ``Program``) makes it again; it prints as that script. Seeds are
     part of what is drawn, so a verdict on it is a function of the graph and of a seed.
@@ -81,7 +81,7 @@ class Expr(NamedTuple):
 
 @dataclass
 class _Drawn:
-    """A draw of the program under construction."""
+    """A sample of the program under construction."""
 
     name: str
     shape: Shape
@@ -184,7 +184,7 @@ def _graphs(
         bound = plain
     try:
         return DrawnGraph(program(list(bound)))
-    except _OVERFLOWS:  # a draw of a distribution with long tails, in the exponent of a parameter
+    except _OVERFLOWS:  # a sample of a distribution with long tails, in the exponent of a parameter
         reject()
 
 
@@ -201,7 +201,7 @@ def _works(program: Program, order: int) -> bool:
 
 
 def _node(w: _Writer, name: str, finite: bool) -> tuple[str, Family]:
-    """A line that draws, within the budget of outcomes."""
+    """A line that samples, within the budget of outcomes."""
     families = FINITE if finite else FINITE + ENDLESS
     if not finite:
         families = w.of((ENDLESS, FINITE))
@@ -237,7 +237,7 @@ def _node(w: _Writer, name: str, finite: bool) -> tuple[str, Family]:
 
 
 def _views(w: _Writer, name: str, shape: Shape, family: Family) -> list[Expr]:
-    """Floating-point expressions of a draw."""
+    """Floating-point expressions of a sample."""
     if family.kind == "index":
         table = w.array([0.5, -1.0, 2.0][: family.size])
         rows = w.array([[1.0, -0.5], [0.25, 2.0], [-1.5, 0.5]][: family.size])
@@ -270,7 +270,7 @@ def _views(w: _Writer, name: str, shape: Shape, family: Family) -> list[Expr]:
 
 
 def _parameter(w: _Writer) -> Expr:
-    """An expression of a parameter, and maybe of an earlier draw."""
+    """An expression of a parameter, and maybe of an earlier sample."""
     leaf = w.of(w.leaves)
     if w.drawn and w.one(True, False):
         view = w.of(w.of(w.drawn[::-1]).views)
@@ -356,7 +356,7 @@ def _cost(w: _Writer, branches: bool, finite: bool) -> list[str]:
 
 
 def _nested(w: _Writer, before: int) -> list[str]:
-    """The lines of a cost that is made of the gradient of another one, ``inner``, and of the draws before it."""
+    """The lines of a cost that is made of the gradient of another one, ``inner``, and of the samples before it."""
     slope = " + ".join(
         [
             f"{c} * np.sum({leaf.text.replace('theta', 'slope')})"
