@@ -476,8 +476,8 @@ def _named(nodes: list[Node]) -> dict[str, Node]:
         if name is None:
             name = numbered(type(site.distribution).__name__.lower(), count)
         if name in named:
-            if site.lead > named[name].statics["site"].lead:
-                # a draw made again, by an estimator that looked at costs elsewhere: the cost is a gradient already
+            if site.lead:
+                # sampled again, by an estimator that looked at costs elsewhere: the cost is a gradient already
                 continue
             raise ScgValueError(
                 f"two stochastic nodes are called {name!r}, made at {named[name].line} and {node.line}: give each its"
