@@ -41,9 +41,7 @@ class Crossing:
     def __init__(self, node: Node, made: list[Node], edges: list[Node]):
         self.node, self.edges = node, edges
         self.shape = np.broadcast_shapes((1,), *{n.shape for n in made})
-        size = math.prod(self.shape)
-        chosen = np.unique(np.linspace(0, max(size - 1, 0), min(size, _ELEMENTS)).astype(int))
-        self.index = np.unravel_index(chosen, self.shape) if size else None
+        self.found: Any = None  # elements of the step, counted as they lie, where a jump was seen
         self.before: dict[int, Node] = {}
         self.values: dict[int, Any] = {}
         stack = list(made)
@@ -52,6 +50,25 @@ class Crossing:
             if n.primitive.axes is elementwise and n.id not in self.before and self._fits(n):
                 self.before[n.id] = n
                 stack += [o for o in n.operands if type(o) is Node and type(o.raw) is not tuple]
+        size = math.prod(self.shape)
+        self.index = np.unravel_index(self._chosen(size), self.shape) if size else None
+
+    def _chosen(self, size: int) -> Any:
+        """Places spread over all; of many, also those where what goes in is least and largest: of a mask or a vector
+        of constants the one element that is not as the others."""
+        if size <= _ELEMENTS:
+            return np.arange(size)
+        chosen = np.linspace(0, size - 1, _ELEMENTS).astype(int).tolist()
+        for n in self.before.values():
+            for o in n.operands:
+                x = o.raw if type(o) is Node else o
+                if isinstance(x, np.ndarray) and x.size > 1 and not (type(o) is Node and o.id in self.before):
+                    ends = np.unravel_index([np.argmin(x), np.argmax(x)], x.shape)
+                    first = [0] * (len(self.shape) - x.ndim)
+                    for k in (0, 1):
+                        place = [*first, *[int(i[k]) for i in ends]]
+                        chosen.append(int(np.ravel_multi_index(place, self.shape)))
+        return np.unique(chosen)
 
     def meets(self, moved: Node, other: Any) -> bool:
         """Whether what is made of a comparison agrees on both sides of the place where its operands are equal."""
@@ -173,11 +190,17 @@ class Crossing:
     def _differs(self, table: dict[int, Any], crossed: Any, gap: Any) -> bool:
         """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
         beyond rounding."""
+        assert self.index is not None
         for n in self.edges:
             low, high = np.asarray(table[n.id], complex if n.dtype.kind == "c" else float)
             eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4
             size = eps * (np.abs(low) + np.abs(high)) + _STEEP * gap
-            if np.any(crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))):
+            apart = crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))
+            if np.any(apart):
+                apart = np.broadcast_to(apart, np.broadcast_shapes(apart.shape, self.index[0].shape))
+                chosen = np.any(apart, axis=tuple(range(apart.ndim - 1)))
+                places = np.arange(self.node.size).reshape(self.node.shape)
+                self.found = np.unique(np.broadcast_to(places, self.shape)[self.index][chosen])
                 return True
         return False
 

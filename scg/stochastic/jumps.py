@@ -45,10 +45,13 @@ def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = 
     guards = _guards(order)
     consumers, live = _consumers(order, {cost.id, *guards})
     for node in steps:
-        if node.id not in live or (found := _met(node, moving, consumers, {cost.id, *guards})) is None:
+        if node.id not in live:
+            continue
+        found, places = _met(node, moving, consumers, {cost.id, *guards})
+        if found is None:
             continue
         looked = guards.get(_guard_of(node, consumers, guards))
-        jumps = _is_jump(node, cost, order) if looked is None else _is_met(node, order)
+        jumps = _is_jump(node, cost, order, places) if looked is None else _is_met(node, order)
         if found if jumps is None else jumps:
             _refuse(node, order, looked)
 
@@ -133,32 +136,37 @@ def _consumers(order: list[Node], ends: set[int]) -> tuple[dict[int, list[Node]]
     return consumers, live
 
 
-def _met(node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int]) -> bool | None:
+def _met(
+    node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int]
+) -> tuple[bool | None, Any]:
     """None where what is made of a step element by element is seen not to jump there; else whether draws are known to
-    take the step."""
+    take the step. And the elements where it was seen to, None for all."""
     if _is_own_order(node, consumers, ends):
-        return None
+        return None, None
     if node.primitive.axes is not elementwise or type(node.raw) is tuple:
-        return False
+        return False, None
+    compared = node.dtype.kind == "b" and len(node.operands) == 2
+    if not compared and sum([type(o) is Node and o.id in moving for o in node.operands]) > 1:
+        return False, None  # a jump may be there for some values of the others only
     made, edges = _made_of(node, consumers, ends)
     sources = _sources(node, moving)
     crossing = Crossing(node, made, edges)
-    pairs = [(o, node.operands[1 - k]) for k, o in enumerate(node.operands)] if len(node.operands) == 2 else []
+    pairs = [(o, node.operands[1 - k]) for k, o in enumerate(node.operands)] if compared else []
     drawn = [n for n in sources if is_stochastic(n) and not n.statics["site"].event_ndim]
     try:
         if any(crossing.meets(o, other) for o, other in pairs if type(o) is Node and is_real(o)):
-            return None
+            return None, None
         if drawn:
-            return True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None
+            return (True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None), crossing.found
         taken = None
         for n in sources[:_TRIES]:
             jumps = crossing.jumps(n)
             if jumps is False:  # what moves all that is made of the step shows it continuous
-                return None
+                return None, None
             taken = False if jumps else taken
-        return taken
+        return taken, crossing.found
     except ScgError:  # there is nothing at such values: whether samples come there is seen along lines between them
-        return False
+        return False, None
 
 
 def _is_own_order(node: Node, consumers: dict[int, list[Node]], ends: set[int]) -> bool:
@@ -220,9 +228,9 @@ def _sources(node: Node, moving: dict[int, int]) -> list[Node]:
     return [found[i] for i in sorted(found)]
 
 
-def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:
-    """Whether the cost jumps where the step is taken, on straight lines from the values that chance took to others
-    beyond the step; None where there are none."""
+def _is_jump(node: Node, cost: Node, order: list[Node], places: Any) -> bool | None:
+    """Whether the cost jumps where the step is taken, at ``places`` among its elements (None: at any), on straight
+    lines from the values that chance took to others beyond the step; None where there are none."""
     leaves = [
         n
         for n in order
@@ -237,11 +245,15 @@ def _is_jump(node: Node, cost: Node, order: list[Node]) -> bool | None:
             n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[end] - n.raw), n.dtype)
             for n, x in others.items()
         }
-        return sides([node], held, len(s))[0], np.broadcast_to(replay(cost, held, leaves), len(s))
+        return taken(held, len(s)), np.broadcast_to(replay(cost, held, leaves), len(s))
+
+    def taken(held: dict[Node, Any], rows: int) -> Any:
+        found = sides([node], held, rows)[0]
+        return found if places is None or found.shape[1] != node.size else found[:, places]
 
     try:
         with np.errstate(all="ignore"):
-            there, here_ = sides([node], others, _RUNS)[0], sides([node], {n: n.raw[None] for n in leaves}, 1)[0]
+            there, here_ = taken(others, _RUNS), taken({n: n.raw[None] for n in leaves}, 1)
             beyond = np.flatnonzero(np.any(there != here_, axis=1))[:_LINES]
             grid = np.linspace(0, 1, _POINTS)
             for end in beyond.tolist():

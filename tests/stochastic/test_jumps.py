@@ -52,6 +52,11 @@ JUMPS = {
     "sum of a vector": pathwise(lambda z, t: np.where(np.sum(z) > 0, 1 + t, 0), 4),
     "interpolated over a gap": pathwise(lambda z, t: np.interp(z, [-1.0, 0.5, 0.5, 2.0], [0.0, 1.0, 3.0, 0.0])),
     "interpolated, with another left": pathwise(lambda z, t: np.interp(z, [0.0, 1.0], [1.0, 3.0], left=-1.0)),
+    "one element of many": pathwise(lambda z, t: np.sum(np.where(z > 0, z + (np.arange(100) == 37), z)), (2, 100)),
+    "one row of many": fixed(
+        lambda z, t: np.sum(np.where(z > t * np.ones((9, 7)), 2.0 * (np.arange(9.0) == 5)[:, None], 0.0))
+    ),
+    "an angle": pathwise(lambda z, t: np.arctan2(z, -1.0)),
     "another's element": pathwise(lambda z, t: (t * np.array([1.0, 5.0, 3.0]))[np.argmax(z)], 3),
     "an if on a path": pathwise(lambda z, t: 1 + 0 * t if z > 0 else 0 * t),
     "the next distribution": (
