@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -67,26 +68,33 @@ class Verdict:
         )
 
     def __str__(self) -> str:
+        rows = self._rows()
+        return "\n".join([f"{self.status}: {self.reason}", *[f"  {name:<12}{text}" for name, text in rows]])
+
+    def _repr_html_(self) -> str:
+        color = {"unbiased": "#1b7f3b", "biased": "#b3261e"}.get(self.status, "#8a6d00")
+        rows = "".join(
+            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
+            for name, text in self._rows()
+        )
+        status = f'<b style="color:{color}">{escape(self.status)}</b>: {escape(self.reason)}'
+        return f'<table><caption style="text-align:left">{status}</caption>{rows}</table>'
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What a verdict tells, line by line: a name and a text."""
+        worst = f"{self.worst}: bias {_span(self.worst_bias, *self.worst_interval)}, of a gradient of"
+        certain = f", with probability {self.power:.9g}" if self.draws else ""
         rows = [
             ("method", self.method if not self.draws else f"{self.draws} replicates against {self.method}"),
-            (
-                "worst",
-                (
-                    f"{self.worst}: bias {_span(self.worst_bias, *self.worst_interval)}, of a gradient of"
-                    f" {self.worst_reference:.6g}"
-                ),
-            ),
-            (
-                "detectable",
-                f"{self.worst_detectable:.3g} there" + (f", with probability {self.power:.9g}" if self.draws else ""),
-            ),
+            ("worst", f"{worst} {self.worst_reference:.6g}"),
+            ("detectable", f"{self.worst_detectable:.3g} there{certain}"),
         ]
         if self.draws:
             rows += [
                 ("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"),
                 ("false alarm", f"at most {self.alpha:g}"),
             ]
-        return "\n".join([f"{self.status}: {self.reason}", *[f"  {name:<12}{text}" for name, text in rows]])
+        return rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -80,21 +81,28 @@ class Attribution:
         return f"<Attribution of a variance of {number(self.variance)} to {', '.join(self.shares)}>"
 
     def __str__(self) -> str:
-        rows = [("node", "alone", "with others", "estimator")]
-        for share in sorted(self.shares.values(), key=lambda s: -s.total):
-            rows.append(
-                (
-                    share.node,
-                    _percent(share.first, share.first_error),
-                    _percent(share.total, share.total_error),
-                    share.estimator,
-                )
-            )
+        rows = self._rows()
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
         lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
-        return "\n".join(
-            [f"variance {number(self.variance)}, sum over coordinates, {self.method}; of it, by the noise of", *lines]
-        )
+        return "\n".join([self._title(), *lines])
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._rows()
+        names = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f"<table><caption>{escape(self._title())}</caption><tr>{names}</tr>{body}</table>"
+
+    def _title(self) -> str:
+        return f"variance {number(self.variance)}, sum over coordinates, {self.method}; of it, by the noise of"
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """The head, and a line for each stochastic node, those with the largest share first."""
+        rows = [("node", "alone", "with others", "estimator")]
+        for share in sorted(self.shares.values(), key=lambda s: -s.total):
+            alone, all_ = _percent(share.first, share.first_error), _percent(share.total, share.total_error)
+            rows.append((share.node, alone, all_, share.estimator))
+        return rows
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line for each stochastic node."""

@@ -1,6 +1,8 @@
 """assert_unbiased and assert_bias: errors of both kinds on synthetic streams, correct estimators over many seeds,
 saboteurs, and what no variance allows."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -813,3 +815,18 @@ def test_a_mixture_of_vectors_falls_back_on_differences():
     p = np.array([1.0, -0.5, 0.3, 2.0, 0.1, 0.4])
     assert judge(cost, p, rng=np.random.default_rng(0), estimator=scg.ScoreFunction(), **QUICK).status == "unbiased"
     assert judge(cost, p, rng=np.random.default_rng(0), estimator=Times(2), **QUICK).status == "biased"
+
+
+@pytest.mark.parametrize("reference", ["exact", "differences"])
+def test_a_notebook_shows_what_is_printed(reference):
+    graph = scg.trace(
+        lambda t, rng: scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="<b>") * 1.0,
+        np.array(0.3),
+        rng=np.random.default_rng(0),
+    )
+    found = scg.testing.judge(graph, rng=np.random.default_rng(0), reference=reference, detect=0.5)
+    page = ElementTree.fromstring(found._repr_html_())
+    status, *lines = str(found).splitlines()
+    assert status == "".join(page.find("caption").itertext())
+    assert [line.split(maxsplit=1)[0] for line in lines] == [th.text.split()[0] for th in page.iter("th")]
+    assert all(any(text in line for line in lines) for text in [td.text for td in page.iter("td")])

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -350,3 +351,19 @@ def test_noise_of_an_estimator_alone_is_attributed_to_its_draw():
     found = scg.variance.attribute(graph, rng=np.random.default_rng(0), replicates=1000)
     assert set(found.shares) == {"z", "b"}
     assert found.variance == pytest.approx(float(np.sum(scg.exact.moments(graph).variance)), rel=1e-12)
+
+
+def test_a_notebook_shows_the_shares_that_are_printed():
+    graph = scg.trace(
+        lambda t, rng: scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng, name="<b>") * 1.0,
+        np.array(0.3),
+        rng=np.random.default_rng(0),
+    )
+    found = variance.attribute(graph)
+    page = ElementTree.fromstring(found._repr_html_())
+    title, head, *lines = str(found).splitlines()
+    names = [th.text for th in page.iter("th")]
+    assert page.find("caption").text == title and names == ["node", "alone", "with others", "estimator"]
+    assert all(name in head for name in names)
+    cells = [[td.text for td in tr.iter("td")] for tr in page.iter("tr")][1:]
+    assert len(cells) == len(lines) == 1 and all(cell in lines[0] for cell in cells[0]) and cells[0][0] == "<b>"
