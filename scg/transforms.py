@@ -62,6 +62,7 @@ from scg.core.node import FINISHED, Node, ancestors, parameter
 from scg.core.operands import described, plain
 from scg.core.replay import replay
 from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
+from scg.core.undefined import is_nan
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.lifting import Argnums, check_cost, check_differentiable, check_plain, lift, refuse_finished, run
@@ -276,6 +277,7 @@ def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
                 if type(g) is Node
                 else [np.zeros(x.shape + y.shape, x.dtype) for y in inputs]
             )
+            found = [_undefined_with(f, g, cost) for f in found]
             rows.append(rebuild(structure, iter(paired(found, drawn if nested else []))))
         if not nested:
             _finish(inputs)
@@ -318,8 +320,10 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
             if type(g) is Node
         ]
         if not pairs:
-            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
+            zeros = [np.zeros(x.shape, x.dtype) for x in inputs]
+            return rebuild(structure, (_undefined_with(z, g, cost) for z, g in zip(zeros, first, strict=True)))
         found = pull([g for g, _ in pairs], [v for _, v in pairs], inputs, nested or RECORDER.get() is not None)
+        found = [_undefined_with(f, g, cost) for f, g in zip(found, first, strict=True)]
         if not nested:
             _finish(inputs)
         return rebuild(structure, iter(paired(found, drawn if nested else [], directions)))
@@ -363,6 +367,16 @@ def _handed(chosen: Any, given: Any, inputs: list[Node], graph: bool) -> Any:
     if not any([type(y) is Node for _, y in leaves(found)]):
         _finish(inputs)
     return found
+
+
+def _undefined_with(found: Any, slope: Any, cost: Node) -> Any:
+    """Derivatives of a slope, whose first axes are the slope's: of a cost that is a NaN they are NaN where it is."""
+    if RECORDER.get() is not None or not is_nan(cost):
+        return found
+    value = slope.raw if type(slope) is Node else slope
+    missing = np.isnan(value)
+    missing = missing.reshape(value.shape + (1,) * (found.ndim - value.ndim))
+    return np.where(missing, np.asarray(np.nan, found.dtype), found)
 
 
 def _floor(inputs: list[Node]) -> int:

@@ -11,6 +11,7 @@ from scg.core.ambient import AMBIENT, RECORDER, nan_is_sought, settled, unplanne
 from scg.core.axes import AxisMap, elementwise, first
 from scg.core.node import Node, primitive, values_of
 from scg.core.operands import has_nan
+from scg.core.undefined import connected, is_nan, marked, way
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
 
 
@@ -91,6 +92,8 @@ def pull(
     ``forget(node)`` is told of each node on the way whose value is not needed any more, where the graph is only to be
     read. With ``nearby`` a NaN among arrays becomes a limit, where it has one (``scg.limits``).
 
+    A cost that is a NaN has no derivative where the NaN came from (``scg.core.undefined``).
+
     A zero by structure absorbs: where a factor of the chain rule is zero because a branch or an element was not taken,
     the product is zero, also when the other factor is infinite or NaN (``scg.absorbing``); where 0 * inf is of computed
     factors the product is NaN. This costs nothing where nothing is infinite: the plain products come first, and only a
@@ -109,6 +112,11 @@ def pull(
         if root.id in needed:
             table[root.id] = _sum(table.get(root.id), seed)
     seeking = nan_is_sought()  # a NaN that a zero absorbs is none
+    if RECORDER.get() is None and any([is_nan(root) and np.any(s) for root, s in zip(roots, seeds, strict=True)]):
+        found = _pull_undefined(known.order, table, roots, wanted, create_graph)
+        if create_graph:
+            return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
+        return _owned([found.get(x.id) for x in wrt], wrt, seeds)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = {} if seeking or absorbing else _pull(known.order, dict(table), wanted, needed, create_graph, forget)
         if seeking or absorbing or not all(map(_finite, found.values())):
@@ -274,6 +282,23 @@ def _added(before: Any, d: Any) -> Any:
     return d if before is None else before + d
 
 
+def _pull_undefined(
+    order: list[Node], table: dict[int, Any], roots: Sequence[Node], wanted: set[int], create_graph: bool
+) -> dict[int, Any]:
+    """``_pull_absorbing`` for roots that are NaN, and NaN where these came from: ``np.maximum``, of which both sides
+    compare as false there, would give zeros."""
+    undefined = way(order, roots)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        needed = _leading_to(wanted, order)
+        found = _pull_absorbing(order, table, roots, wanted, needed, create_graph, undefined)
+    for node in order:
+        for k, operand in enumerate(node.operands):
+            if (node.id, k) in undefined and operand.id in wanted:
+                zero = np.zeros(operand.shape, operand.dtype)
+                found[operand.id] = marked(found.get(operand.id, zero), undefined[node.id, k])
+    return found
+
+
 def _pull_absorbing(
     order: list[Node],
     table: dict[int, Any],
@@ -281,8 +306,9 @@ def _pull_absorbing(
     wanted: set[int],
     needed: set[int],
     create_graph: bool,
+    undefined: dict[tuple[int, int], Any] | None = None,
 ) -> dict[int, Any]:
-    """``_pull`` with a support beside each cotangent."""
+    """``_pull`` with a support beside each cotangent; by node and operand, ``undefined`` is where no zero may stay."""
     needed = needed & _leading_to(wanted, order)
     supports = {i: np.not_equal(g, 0) for i, g in table.items()}
     known: dict[Any, bool] = {}
@@ -295,7 +321,17 @@ def _pull_absorbing(
             if node.id in table and (node.primitive.differentiable or node.primitive.every):
                 g = table[node.id] if node.id in wanted else table.pop(node.id)
                 _absorbing_step(
-                    node, g, supports.pop(node.id), table, supports, needed, create_graph, sound, known, seeking
+                    node,
+                    g,
+                    supports.pop(node.id),
+                    table,
+                    supports,
+                    needed,
+                    create_graph,
+                    sound,
+                    known,
+                    seeking,
+                    undefined,
                 )
     finally:
         if seeking:
@@ -328,6 +364,7 @@ def _absorbing_step(
     sound: Any,
     known: Any,
     seeking: bool,
+    undefined: Any = None,
 ) -> None:
     """``_step`` with absorbing products. ``known`` remembers, by VJP, whether it moves."""
     rule, statics = node.primitive, node.statics
@@ -347,7 +384,7 @@ def _absorbing_step(
                 doubt = absorbing.doubtful(g, slope, inside, sound, _steady(g, slope, inside, vjp, node, arguments))
                 d = absorbing.mark(d, doubt, absorbing.rough(g, slope, inside))
                 d = np.where(inside, d, 0) if create_graph else d  # zeros by structure for a further derivative, too
-                inside = _spread(inside, node, k)
+                inside = connected(inside, node, k)
             elif rule.axes is not None and rule.axes.products:
                 d = _absorbing_products(vjp, g, support, out, arguments, statics)
                 inside = vjp(
@@ -366,7 +403,7 @@ def _absorbing_step(
                 if type(d) is tuple or not _moves(d, vjp, node, needed, create_graph, known):
                     inside = _through(vjp, g, support, out, arguments, statics, value)
                 else:
-                    inside = _spread(support, node, k)
+                    inside = connected(support, node, k)
                     d = np.where(inside, _fitting(d, value), 0)
         except Exception as error:
             if _is_zero(g):  # nothing was asked of a derivative that does not exist
@@ -374,6 +411,8 @@ def _absorbing_step(
                 continue
             _raise_at(error, node)
         d = _fitting(d, value)
+        if undefined and (node.id, k) in undefined:
+            d, inside = marked(d, undefined[node.id, k]), inside | undefined[node.id, k]
         if seeking and has_nan(d.raw if type(d) is Node else d):
             raise NonFiniteError(
                 f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})"
@@ -406,21 +445,6 @@ def _moves(d: Any, vjp: Any, node: Node, needed: set[int], create_graph: bool, k
         except Exception:  # it serves arrays alone
             known[key] = True
     return known[key]
-
-
-def _spread(support: Any, node: Node, k: int) -> Any:
-    """The support of operand ``k``, by the axis map."""
-    axes, shapes = node.primitive.axes or AxisMap(), [np.shape(x) for x in values_of(node.operands)]
-    shape = shapes[k]
-    if type(support) is not tuple:
-        full = np.broadcast_to(support, node.shape)
-        out, ins = axes.align(shapes, node.shape, node.statics)
-        return absorbing.spread(full, out, ins[k], shape)
-    inside: Any = np.zeros(shape, bool)
-    for j, part in enumerate(support):
-        out, ins = axes.align_result(j, shapes, np.shape(part), node.statics)
-        inside = inside | absorbing.spread(part, out, ins[k], shape)
-    return inside
 
 
 def _through(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any, value: Any) -> Any:

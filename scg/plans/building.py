@@ -8,6 +8,7 @@ import numpy as np
 
 from scg.core.node import Node, ancestors
 from scg.core.tree import leaves, rebuild
+from scg.core.undefined import may_hide
 from scg.plans import passes
 from scg.plans.buffers import assign, origin
 from scg.plans.checks import is_there
@@ -62,14 +63,15 @@ def build(run: Run, options: "passes.Options") -> Plan:
 def _program(run: Run, results: Sequence[Any], given: Sequence[Sequence[Any]]) -> Program:
     """The program of the results, of what is ``given`` to later calls, and of what must be finite."""
     recorder, trailing = run.recorder, [leaf for values in given for leaf in values]
-    roots = [x for x in [*results, *trailing, *recorder.watched] if type(x) is Node]
+    seen = [*recorder.watched, *[cost for cost in recorder.costs if may_hide(ancestors([cost]))]]
+    roots = [x for x in [*results, *trailing, *seen] if type(x) is Node]
     taken = {node.id for node in ancestors(roots, run.floor)} | recorder.draws.keys()
     recorder.choices += [
         Choice(is_there, (node,), True, node.line)
         for node in recorder.made
         if node.id not in taken and may_differ(node)
     ]
-    watched = [node for node in {node.id: node for node in recorder.watched}.values() if node.id >= run.floor]
+    watched = [node for node in {node.id: node for node in seen}.values() if node.id >= run.floor]
     program = from_recording(recorder, run.inputs, [*results, *trailing, *watched], run.floor)
     start = program.kept = len(results) + len(trailing)
     program.checked = set(range(start, len(program.outputs)))

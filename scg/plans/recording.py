@@ -76,6 +76,7 @@ class Recorder:
         self.choices: list[Choice] = []
         self.draws: dict[int, tuple[Node, int]] = {}  # by id: the node, and the position of its generator
         self.later_calls: list[Later] = []
+        self.costs: list[Node] = []  # what was differentiated: where it is a NaN its gradient is not that of a plan
         self.watched: list[Node] = []  # what must be finite, as it was: else zeros absorb
         # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
         self.originals: dict[int, tuple[Any, Original]] = {}
@@ -227,6 +228,7 @@ class Recorder:
 
     def differentiated(self, cost: Node, found: Sequence[Any]) -> None:
         self.scalars.add(cost.id)
+        self.costs.append(cost)
         self.arrays.update([g.id for g in found if type(g) is Node])
 
     def forget(self, node: Node) -> bool:

@@ -42,7 +42,8 @@ def _median(a, axis, keepdims, without_nan):
 
 
 def _nan_where_last_is(s, result):
-    return np.where(np.isnan(s[..., -1:]), np.nan, result) if s.dtype.kind in "fc" else result
+    last = s[..., -1:]  # itself, so that its derivative is that of the element which is NaN
+    return np.where(np.isnan(last), last, result) if s.dtype.kind in "fc" else result
 
 
 @implements(np.median)
