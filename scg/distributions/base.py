@@ -345,7 +345,7 @@ class Distribution(Parameterized, ABC):
         return NotImplemented
 
     def kl_from(self, other: "Distribution") -> Any:
-        """KL(other || self), asked where ``other`` does not know."""
+        """KL(other || self); called where ``other`` has no formula."""
         return NotImplemented
 
     def prob(self, value: Any) -> Any:

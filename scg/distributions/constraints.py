@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Constraint:
-    """A set. ``contains(x)`` tells element by element (event by event where ``event_ndim`` is 1 or 2) whether x lies in
+    """A set. ``contains(x)`` is, element by element (event by event where ``event_ndim`` is 1 or 2), whether x lies in
     it."""
 
     event_ndim = 0

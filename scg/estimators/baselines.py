@@ -77,7 +77,7 @@ class LeaveOneOut(Baseline):
 
 
 class _Remembering(Baseline):
-    """A baseline that learns from costs. What a cost has to say waits until a sample comes that is younger than that
+    """A baseline that learns from costs. The lesson of a cost waits until a sample comes that is younger than that
     cost.
 
     So b depends neither on the sample that it stands against nor, where several samples share the baseline, on costs

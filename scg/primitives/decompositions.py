@@ -29,15 +29,15 @@ def _outside(x, basis):
     return x - basis @ (transposed(basis) @ x)
 
 
-def _over(numerator, gap, scale, asked):
+def _over(numerator, gap, scale, wanted):
     """numerator / gap off the diagonal. Where the gap vanishes to rounding against ``scale`` it is NaN if one of the
-    two vectors is ``asked``, else zero."""
+    two vectors is ``wanted``, else zero."""
     if 0 in gap.shape:
         return numerator
     other = ~np.eye(gap.shape[-1], dtype=bool)
     tied = _vanishes(gap, scale) & other
     found = numerator / np.where(other & ~tied, gap, np.inf)
-    return np.where(tied & (asked[..., None, :] | asked[..., :, None]), np.nan, found).astype(found.dtype)
+    return np.where(tied & (wanted[..., None, :] | wanted[..., :, None]), np.nan, found).astype(found.dtype)
 
 
 def _vanishes(x, scale):
@@ -45,7 +45,7 @@ def _vanishes(x, scale):
 
 
 def _columns(support, k, g):
-    """Which columns of result ``k`` are asked for; all where the support is not known."""
+    """Which columns of result ``k`` are wanted; all where the support is not known."""
     return np.ones(np.shape(g[k])[:-2] + np.shape(g[k])[-1:], bool) if support is None else np.any(support[k], axis=-2)
 
 
@@ -194,30 +194,30 @@ def _svd_vjp(g, out, a, full_matrices, support=None):
     u, gu, v, gv, u2, v2 = u[..., :k], gu[..., :k], v[..., :k], gv[..., :k], u[..., k:], v[..., k:]
     mu, mv = transposed(u) @ gu, transposed(v) @ gv
     ku, kv = mu - transposed(mu), mv - transposed(mv)
-    asked_u = _columns(support, 0, g)
-    asked_v = np.ones(asked_u.shape[:-1] + (gvh.shape[-2],), bool) if support is None else np.any(support[2], axis=-1)
-    asked = asked_u[..., :k] | asked_v[..., :k]
+    wanted_u = _columns(support, 0, g)
+    wanted_v = np.ones(wanted_u.shape[:-1] + (gvh.shape[-2],), bool) if support is None else np.any(support[2], axis=-1)
+    wanted = wanted_u[..., :k] | wanted_v[..., :k]
     gap, scale = _differences(s)
-    turns = _over(ku + kv, gap, scale, asked) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale, asked)
+    turns = _over(ku + kv, gap, scale, wanted) + _over(ku - kv, s[..., None, :] + s[..., :, None], scale, wanted)
     inside = 0.5 * turns + gs[..., None, :] * np.eye(k, dtype=a.dtype)
     found = u @ inside @ transposed(v)
     if m > k:
         left = _outside(gu, u) - (u2 @ (transposed(extra_u) @ u) if full_matrices else 0)
-        found = found + _columns_over(left, s, asked_u) @ transposed(v)
+        found = found + _columns_over(left, s, wanted_u) @ transposed(v)
     if n > k:
         right = _outside(gv, v) - (v2 @ (transposed(extra_v) @ v) if full_matrices else 0)
-        found = found + u @ transposed(_columns_over(right, s, asked_v))
+        found = found + u @ transposed(_columns_over(right, s, wanted_v))
     return found
 
 
-def _columns_over(x, s, asked):
-    """Columns of x over s; where s vanishes NaN if the column, or one of those beyond the singular values, is asked
+def _columns_over(x, s, wanted):
+    """Columns of x over s; where s vanishes NaN if the column, or one of those beyond the singular values, is wanted
     for, else zero."""
     k = s.shape[-1]
     tied = _vanishes(s, np.max(s, axis=-1)[..., None])
     found = x / np.where(tied, np.inf, s)[..., None, :]
-    asked = asked[..., :k] | np.any(asked[..., k:], axis=-1)[..., None]
-    return np.where((tied & asked)[..., None, :], np.nan, found).astype(found.dtype)
+    wanted = wanted[..., :k] | np.any(wanted[..., k:], axis=-1)[..., None]
+    return np.where((tied & wanted)[..., None, :], np.nan, found).astype(found.dtype)
 
 
 def _svdvals_vjp(g, out, a):

@@ -245,16 +245,16 @@ def _moments(c: _Check) -> Iterator[tuple[str, str]]:
         ("entropy", c.known(distribution.entropy), found.entropy, 1 + np.abs(found.entropy)),
     ):
         if value is not None:
-            told = np.isfinite(value) & np.isfinite(integral)  # what is infinite has no integral to compare with
+            finite = np.isfinite(value) & np.isfinite(integral)  # what is infinite has no integral to compare with
             tolerance = slack * (scale + np.abs(integral)) * (100 if name == "entropy" else 10)
-            if told.any():
+            if finite.any():
                 yield (
                     name,
                     c.close(
                         name,
-                        np.where(told, value, 0),
-                        np.where(told, integral, 0),
-                        np.where(told, tolerance, 0),
+                        np.where(finite, value, 0),
+                        np.where(finite, integral, 0),
+                        np.where(finite, tolerance, 0),
                         "that of exp(log_prob)",
                     ),
                 )

@@ -1,4 +1,4 @@
-"""Options that are checked before work begins, and who is told of its progress."""
+"""Checks of options before work begins, and reports of its progress."""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -44,7 +44,7 @@ class Integrals:
 
 
 def integrals(distribution: Any, pilot: Any) -> Integrals | None:
-    """The integrals of ``distribution`` (without Nodes); ``pilot`` are samples, that tell where its mass is. None for
+    """The integrals of ``distribution`` (without Nodes); ``pilot`` are samples, which show where its mass is. None for
     vectors of more dimensions."""
     with np.errstate(all="ignore"):
         if distribution.has(FiniteSupport):

@@ -22,16 +22,16 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
         x = _points(c)
         found = np.asarray(distribution.log_prob(x))
         expected = np.asarray(log_density(x)).reshape(found.shape)
-        told = np.isfinite(expected) & (expected > -690 if not c.discrete else True)  # beyond, densities underflow
+        usable = np.isfinite(expected) & (expected > -690 if not c.discrete else True)  # beyond, densities underflow
         tolerance = 1e-10 * np.maximum(1, np.abs(expected))
         deviation = c.close(
-            "reference", np.where(told, found, 0), np.where(told, expected, 0), tolerance, "log p of the reference"
+            "reference", np.where(usable, found, 0), np.where(usable, expected, 0), tolerance, "log p of the reference"
         )
         yield (
             "reference",
             (
-                f"log p {deviation} at {len(x)} points, log p from {np.min(expected[told]):.3g} to"
-                f" {np.max(expected[told]):.3g}"
+                f"log p {deviation} at {len(x)} points, log p from {np.min(expected[usable]):.3g} to"
+                f" {np.max(expected[usable]):.3g}"
             ),
         )
         for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
@@ -41,12 +41,12 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
             if value is not None and hasattr(ref, theirs):
                 value, other = np.asarray(value), getattr(ref, theirs)
                 other = np.asarray(other() if callable(other) else other).reshape(value.shape)
-                told = np.isfinite(other)
-                tolerance = 1e-8 * np.where(told, 1 + np.abs(other), 0)
+                usable = np.isfinite(other)
+                tolerance = 1e-8 * np.where(usable, 1 + np.abs(other), 0)
                 c.close(
                     "reference",
-                    np.where(told, value, 0),
-                    np.where(told, other, 0),
+                    np.where(usable, value, 0),
+                    np.where(usable, other, 0),
                     tolerance,
                     f"the {ours} of the reference",
                 )

@@ -202,7 +202,8 @@ def run(
     done: Callable[[list[Tally], int], bool] = lambda tallies, count: False,
 ) -> tuple[list[Tally], bool]:
     """(The tallies of all chunks, merged in their order, whether Ctrl-C came before they were done). ``done(tallies,
-    replicates)`` is asked after each whether that is enough. Ctrl-C before the first is done goes on to the caller.
+    replicates)`` is called after each, and returns whether that is enough. Ctrl-C before the first is done goes on to
+    the caller.
 
     What ``executor`` does, and in which order, does not matter: a chunk is a function of its number. One whose worker
     dies is run again: by a fresh executor where ``executor`` is a function that makes them, else in this process.

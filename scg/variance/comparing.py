@@ -66,7 +66,7 @@ def compare(
 
     A row that never varied has the variance 0 where exact moments say so, or where no sample leads to its gradient.
     Else what matters is too rare to have been seen: the variance has no upper end, is not reliable and not precise, and
-    nothing is said of a bias.
+    the bias is not known.
 
     Replicates are drawn in chunks of ``chunks.chunk_size``, chunk i from ``SeedSequence(entropy, spawn_key=(i,))``
     (``entropy`` is drawn from ``rng``), and merged in order. So memory is bounded, and all figures but the times are

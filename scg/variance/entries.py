@@ -53,7 +53,7 @@ class Measured:
 
     def precise(self, precision: float) -> bool:
         """Whether the relative standard error of its variance is at most ``precision``."""
-        with np.errstate(all="ignore"):  # what overflows is no variance, and is said not to be reliable
+        with np.errstate(all="ignore"):  # what overflows is no variance, and is marked as not reliable
             return not self.unseen() and bool(
                 self.tally.squares.error[-1] <= precision * np.sum(self.tally.coordinates.variance)
             )
@@ -167,7 +167,7 @@ def _entry(
 
 
 def _bias(measured: Measured, reference: Reference, off: Any, where: Any, column: int) -> tuple[float, float, float]:
-    """(its norm, what that would be without bias, the probability of what is seen); nan where nothing can be said."""
+    """(its norm, what that would be without bias, the probability of what is seen); nan where they are not known."""
     if off is None or not reference.known(column):
         return math.nan, math.nan, math.nan
     each, spread, sure = (part[where] for part in off)

@@ -22,9 +22,9 @@ def one_thread() -> Iterator[None]:
     """Within the block the BLAS libraries that NumPy and SciPy have loaded use one thread; several blocks at once share
     the hold.
 
-    The OpenBLAS of their wheels is asked directly, at run time: a process that is a worker already has read its
-    environment long ago. Another BLAS is asked through ``threadpoolctl`` where that is installed, and otherwise has to
-    be told by OMP_NUM_THREADS and its kin.
+    The OpenBLAS of their wheels is called directly, at run time: a process that is a worker already has read its
+    environment long ago. Another BLAS is set through ``threadpoolctl`` where that is installed, and otherwise has to
+    be set by OMP_NUM_THREADS and its kin.
     """
     with _LOCK:
         _HELD["depth"] += 1
@@ -51,7 +51,7 @@ def counts() -> list[int]:
 
 @cache
 def _libraries() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
-    """(ask, tell) of each library."""
+    """(get, set) of each library."""
     found = []
     for package in (np, scipy):
         root = os.path.dirname(str(package.__file__))
@@ -70,10 +70,10 @@ def _functions(file: str) -> Any:
         return None
     for prefix in _PREFIXES:
         for suffix in _SUFFIXES:
-            ask, tell = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}", None) for verb in ("get", "set"))
-            if ask is not None and tell is not None:
-                ask.restype, ask.argtypes, tell.restype, tell.argtypes = ctypes.c_int, [], None, [ctypes.c_int]
-                return ask, tell
+            get, set_ = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}", None) for verb in ("get", "set"))
+            if get is not None and set_ is not None:
+                get.restype, get.argtypes, set_.restype, set_.argtypes = ctypes.c_int, [], None, [ctypes.c_int]
+                return get, set_
     return None
 
 
