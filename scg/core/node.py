@@ -444,7 +444,7 @@ def _asked_for_an_array(self: "Node", dtype: Any = None, copy: Any = None) -> No
     raise NotDifferentiable(
         f"np.asarray, np.array or a function that NumPy does not dispatch would detach {self!r} from its graph: use"
         " np.stack for a list of nodes, np.dot(array, node) for array.dot(node), a function of NumPy or scg.special"
-        " for a value, scg.sample(law, estimator, rng=rng) for a draw,"
+        " for a value, scg.sample(distribution, estimator, rng=rng) for a draw,"
         f" {_OF_A_NUMBER if is_drawn(self) else _OF_A_CONSTANT} ({here()})"
     )
 

@@ -1,13 +1,14 @@
 """Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient
 estimators, by enumeration and quadrature.
 
-Finitely many values are enumerated; a mean over a continuous law is a Gauss rule of that law (Hermite, Laguerre,
-Legendre, Jacobi, or the law's own, by Lanczos); where the integrand has kinks or jumps, which are looked for along each
-draw, or heavy tails, a double exponential rule on each of the pieces between; the number of points is doubled until the
-result settles to ``rtol``. What settled is held against an adaptive quadrature that shares no point and no symmetry
-with the rule (``panels``): narrow, steep or undeclared features and means that do not exist are found by it, or are
-refused. Endless supports are cut where what is left has a probability that matters no more. Costs are taken apart, so
-that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the number of its configurations.
+Finitely many values are enumerated; a mean over a continuous distribution is a Gauss rule of that distribution
+(Hermite, Laguerre, Legendre, Jacobi, or the distribution's own, by Lanczos); where the integrand has kinks or jumps,
+which are looked for along each draw, or heavy tails, a double exponential rule on each of the pieces between; the
+number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive quadrature
+that shares no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and means that do
+not exist are found by it, or are refused. Endless supports are cut where what is left has a probability that matters no
+more. Costs are taken apart, so that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the
+number of its configurations.
 
 All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit``
 is in seconds.
@@ -83,7 +84,8 @@ class Moments(NamedTuple):
 
 
 class Law(NamedTuple):
-    """The law of a discrete node: ``values`` along a leading axis, in rising order, and their ``probabilities``."""
+    """The distribution of a discrete node: ``values`` along a leading axis, in rising order, and their
+    ``probabilities``."""
 
     values: Any
     probabilities: Any
@@ -98,8 +100,8 @@ def expectation(
     time_limit: float | None = None,
     **kwargs: Any,
 ) -> Any:
-    """E[cost] over all draws; of a node, of its shape. The law of a draw does not depend on its estimator: a relaxed
-    one counts as what it relaxes."""
+    """E[cost] over all draws; of a node, of its shape. The distribution of a draw does not depend on its estimator: a
+    relaxed one counts as what it relaxes."""
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
 
     def one(way: Graph) -> Part:
@@ -283,12 +285,14 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
 
 
 def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
-    """The exact law of a node (of a graph: of its cost), all elements jointly, that depends on finitely many values."""
+    """The exact distribution of a node (of a graph: of its cost), all elements jointly, that depends on finitely many
+    values."""
     root = _model(_graph(node, (), {}).cost)
     engine = Engine([root], _names(node) if isinstance(node, Graph) else {}, budget, False)
     if engine.adaptive:
         raise ScgValueError(
-            f"the law of {root!r} cannot be listed: it depends on {', '.join(leaf.name for leaf in engine.adaptive)}"
+            f"the distribution of {root!r} cannot be listed: it depends on"
+            f" {', '.join(leaf.name for leaf in engine.adaptive)}"
             f" ({here()})"
         )
     if not engine.leaves:
@@ -361,7 +365,7 @@ def _names(graph: Graph) -> dict[int, str]:
 
 def _model(cost: Node, paths: bool = False) -> Node:
     """The cost as a function of values: every relaxed draw as the draw that it relaxes, and pathwise draws of numbers
-    held, whose law is the same.
+    held, whose distribution is the same.
 
     With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss
     the ends.
@@ -377,8 +381,10 @@ def _model(cost: Node, paths: bool = False) -> Node:
     if other:
         values = {n.id: n.raw for n in nodes if is_draw(n)}
         for n in other:
-            law = n.statics["site"].distribution
-            values[n.id] = np.broadcast_to(law.atoms()[0], n.shape) if isinstance(law, Discrete) else n.raw
+            distribution = n.statics["site"].distribution
+            values[n.id] = (
+                np.broadcast_to(distribution.atoms()[0], n.shape) if isinstance(distribution, Discrete) else n.raw
+            )
         cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
     return plain([cost], paths)[0]
 
@@ -411,11 +417,11 @@ def _is_known(node: Node, order: list[Node]) -> bool:
 def _is_held(node: Node) -> bool:
     """Whether the density of a pathwise draw is known and its support fixed, so that its mean may as well be taken over
     values as over noise."""
-    law = node.statics["site"].distribution
-    if law.event_shape or not law.has(FixedSupport) or not law.parameters:
+    distribution = node.statics["site"].distribution
+    if distribution.event_shape or not distribution.has(FixedSupport) or not distribution.parameters:
         return False
     try:
-        law.detached().log_prob(node.raw)
+        distribution.detached().log_prob(node.raw)
     except ScgError:
         return False
     return True

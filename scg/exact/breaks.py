@@ -68,7 +68,7 @@ def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
             if leaf.fixed is not None:
                 held[leaf.node] = leaf.at(rng.integers(leaf.size, size=(rows, leaf.count)), None)[0]
             else:
-                held[leaf.node] = (leaf.law if leaf.is_noise else leaf.law.detached()).sample(
+                held[leaf.node] = (leaf.distribution if leaf.is_noise else leaf.distribution.detached()).sample(
                     rng, (rows, *leaf.drawn_shape)
                 )
         try:

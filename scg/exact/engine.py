@@ -200,7 +200,7 @@ class Engine:
             for leaf, start in zip(self.leaves, self.offsets, strict=False):
                 value, weight = leaf.at(
                     digits[:, start : start + leaf.count],
-                    None if leaf.is_noise or leaf.fixed is not None else self.law_at(leaf, values),
+                    None if leaf.is_noise or leaf.fixed is not None else self.distribution_at(leaf, values),
                 )
                 values[leaf.node] = value
                 weights.append(weight)
@@ -224,21 +224,21 @@ class Engine:
         product = product * (rows[:, None] < np.array(sizes))
         return product, [np.reshape(v, (len(rows), -1)) for v in found[: len(terms)]]
 
-    def law_at(self, leaf: Leaf, values: dict[Node, Any]) -> Any:
+    def distribution_at(self, leaf: Leaf, values: dict[Node, Any]) -> Any:
         """The distribution of a draw, of arrays: for each row where its parameters depend on other draws, whose
         ``values`` have rows."""
-        law = leaf.law
+        distribution = leaf.distribution
         if leaf.is_noise:
-            return law
+            return distribution
         if leaf.varies:
             new = {}
-            for name, p in law.parameters.items():
+            for name, p in distribution.parameters.items():
                 if type(p) is Node and p.id in self.dependent:
                     moved = p if p in values else replay(p, values, list(values))
                     moved = values[p] if moved is p else moved
-                    new[name] = padded(moved, len(leaf.batch) + law.parameter_event_ndim(name))
-            law = law.replaced(**new)
-        return law.detached()
+                    new[name] = padded(moved, len(leaf.batch) + distribution.parameter_event_ndim(name))
+            distribution = distribution.replaced(**new)
+        return distribution.detached()
 
     def _chance(self, leaf: Leaf, weight: Any, log_p: Any) -> Any:
         """The weight of every element of a leaf in every row, (rows, elements); with the derivative of its probability
@@ -249,7 +249,7 @@ class Engine:
         log_p = np.reshape(log_p, (rows, leaf.count))
         if not leaf.discrete:
             return weight * (np.exp(log_p) if leaf.by_density else box(log_p))
-        by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.law.parameters.items())
+        by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.distribution.parameters.items())
         if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p.raw).any():
             raise ScgValueError(
                 f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
@@ -330,7 +330,7 @@ class Engine:
 
     def at(self, roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
         """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
-        Those of whole numbers may be fractions."""
+        Those of integers may be fractions."""
         if not self.terms:
             return roots if graph else [r.raw for r in roots]
         table = {t.id: v for t, v in zip(self.terms, values, strict=True)}

@@ -31,18 +31,18 @@ def written(count: int) -> str:
     return str(count) if count < 10**12 else f"about 10^{math.log10(count):.1f}"
 
 
-def count_of(law: Any) -> int:
-    """How many values a law of finite support has, without a list of them where they are many."""
-    if isinstance(law, UniformSubset):
-        return math.comb(law.n, law.size)
-    if isinstance(law, Multinomial):
-        return math.comb(law.n + law.categories - 1, law.categories - 1)
-    if isinstance(law, Mixture):
-        return count_of(law.component)
-    if isinstance(law, Independent):
-        places = law.base.batch_shape[len(law.base.batch_shape) - law.ndim :]
-        return count_of(law.base) ** math.prod(places)
-    return len(law.atoms())
+def count_of(distribution: Any) -> int:
+    """How many values a distribution of finite support has, without a list of them where they are many."""
+    if isinstance(distribution, UniformSubset):
+        return math.comb(distribution.n, distribution.size)
+    if isinstance(distribution, Multinomial):
+        return math.comb(distribution.n + distribution.categories - 1, distribution.categories - 1)
+    if isinstance(distribution, Mixture):
+        return count_of(distribution.component)
+    if isinstance(distribution, Independent):
+        places = distribution.base.batch_shape[len(distribution.base.batch_shape) - distribution.ndim :]
+        return count_of(distribution.base) ** math.prod(places)
+    return len(distribution.atoms())
 
 
 class Leaf:
@@ -57,22 +57,22 @@ class Leaf:
         self.varies = varies
         self.node, self.name, self.site = node, name, node.statics.get("site")
         self.is_noise = is_noise(node)
-        self.law = node.statics["distribution"] if self.is_noise else self.site.distribution
+        self.distribution = node.statics["distribution"] if self.is_noise else self.site.distribution
         self.batch = node.shape if self.is_noise else node.shape[: node.ndim - self.site.event_ndim]
         self.event = node.shape[len(self.batch) :]
         self.count = math.prod(self.batch)
-        self.discrete = self.law.has(Discrete)
+        self.discrete = self.distribution.has(Discrete)
         if self.is_noise and self.discrete:
             raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a draw ({here()})")
-        self.adaptive = not self.law.has(FiniteSupport)
-        if not self.adaptive and (size := count_of(self.law)) > budget:
+        self.adaptive = not self.distribution.has(FiniteSupport)
+        if not self.adaptive and (size := count_of(self.distribution)) > budget:
             raise BudgetError(
-                f"{name}: {self.law!r} has {written(size)} values, over the budget of {budget}: raise budget=, or"
-                f" sample it ({here()})"
+                f"{name}: {self.distribution!r} has {written(size)} values, over the budget of {budget}: raise budget=,"
+                f" or sample it ({here()})"
             )
-        if self.adaptive and self.discrete and self.law.event_shape:
-            raise BudgetError(f"{name}: the values of {self.law!r} cannot be listed; sample it ({here()})")
-        score = None if self.is_noise else self.law.log_prob(node)
+        if self.adaptive and self.discrete and self.distribution.event_shape:
+            raise BudgetError(f"{name}: the values of {self.distribution!r} cannot be listed; sample it ({here()})")
+        score = None if self.is_noise else self.distribution.log_prob(node)
         # the same for all values
         self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))
         self.cut = self._cut() if self.adaptive and self.discrete else 0
@@ -82,9 +82,9 @@ class Leaf:
             self.adaptive
             and not self.discrete
             and not self.event
-            and (not varies or self.is_noise or self.law.has(FixedSupport))
+            and (not varies or self.is_noise or self.distribution.has(FixedSupport))
         )
-        self.place = place_of(self._flat_law()) if numbers else None
+        self.place = place_of(self._flat_distribution()) if numbers else None
         self.refine(8, GAUSS)
 
     def refine(self, points: int, kind: int) -> None:
@@ -95,21 +95,21 @@ class Leaf:
         """
         self.inner, self.fixed, self.steps = 1, None, None
         if not self.adaptive:
-            atoms = padded(self.law.atoms(), self.node.ndim)
+            atoms = padded(self.distribution.atoms(), self.node.ndim)
             self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(
                 len(atoms), self.count, *self.event
             )
         elif self.discrete:
-            low, size = float(np.min(getattr(self.law.support, "low", 0))), self.cut * points // 8
+            low, size = float(np.min(getattr(self.distribution.support, "low", 0))), self.cut * points // 8
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
         elif self.in_pieces and kind == PANELS:
             self._by_density(self.panels)
         elif self.in_pieces and (
-            kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.law)
+            kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.distribution)
         ):
             self._pieces(16 + points)
         elif self.is_noise:
-            self.rule = standard(self.law, points, kind)
+            self.rule = standard(self.distribution, points, kind)
         else:
             self._of_a_draw(points, kind)
         self.size = len(self.fixed) if self.fixed is not None else len(self.rule[0]) ** self.inner
@@ -117,12 +117,16 @@ class Leaf:
     def _cut(self) -> int:
         """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the
         parameters that were recorded."""
-        law, count = self.law.detached(), 16
-        low = float(np.min(getattr(law.support, "low", 0)))
+        distribution, count = self.distribution.detached(), 16
+        low = float(np.min(getattr(distribution.support, "low", 0)))
         while count < 2**20:
-            p = np.exp(law.log_prob((low + count + np.arange(-2.0, 0.0)).reshape(2, *[1] * len(law.batch_shape))))
+            p = np.exp(
+                distribution.log_prob(
+                    (low + count + np.arange(-2.0, 0.0)).reshape(2, *[1] * len(distribution.batch_shape))
+                )
+            )
             ratio = p[1] / np.maximum(p[0], np.finfo(float).tiny)
-            if np.all((law.mean < low + count) & (ratio < 1) & (p[1] * ratio <= 1e-15 * (1 - ratio))):
+            if np.all((distribution.mean < low + count) & (ratio < 1) & (p[1] * ratio <= 1e-15 * (1 - ratio))):
                 break
             count *= 2
         return count
@@ -139,15 +143,15 @@ class Leaf:
 
     @property
     def drawn_shape(self) -> tuple[int, ...]:
-        """The sample axes: what ``sample`` takes in front of the law's own shape."""
-        return self.batch if self.is_noise else self.batch[: len(self.batch) - len(self.law.batch_shape)]
+        """The sample axes: what ``sample`` takes in front of the distribution's own shape."""
+        return self.batch if self.is_noise else self.batch[: len(self.batch) - len(self.distribution.batch_shape)]
 
     def grid(self) -> Any:
         """Values among which breaks are looked for, (rows, elements), in rising order."""
         return np.stack([along(*self.at_element(e)) for e in range(self.count)], axis=1)
 
-    def _flat_law(self) -> Any:
-        return self.law if self.is_noise else self.law.detached()
+    def _flat_distribution(self) -> Any:
+        return self.distribution if self.is_noise else self.distribution.detached()
 
     def at_element(self, e: int) -> tuple[float, float, float, float]:
         return tuple([float(np.broadcast_to(part, self.batch).reshape(-1)[e]) for part in self.place])  # type: ignore[return-value]
@@ -163,17 +167,19 @@ class Leaf:
         steps = np.stack([np.append(w, np.zeros(longest - len(w))) for _, w in rules], axis=1)
         with np.errstate(all="ignore"):
             rounded = np.asarray(x, self.node.dtype)
-            log_p = self._flat_law().log_prob(rounded.reshape(longest, *self.batch)).reshape(longest, self.count)
+            log_p = (
+                self._flat_distribution().log_prob(rounded.reshape(longest, *self.batch)).reshape(longest, self.count)
+            )
             weights = np.where(steps > 0, steps * np.exp(np.where(steps > 0, log_p, 0)), 0)
         used = np.ones(longest, bool) if self.varies else (weights > 0).any(axis=1)
         self.fixed, self.steps = rounded[used], np.where(np.isfinite(weights), steps, 0)[used]
         self.rule = None, np.where(np.isfinite(weights), weights, 0)[used]
 
     def _of_a_draw(self, points: int, kind: int) -> None:
-        law = self.law.detached()
-        fixed = matched(law, points) if kind == GAUSS and not self.event and not self.varies else None
+        distribution = self.distribution.detached()
+        fixed = matched(distribution, points) if kind == GAUSS and not self.event and not self.varies else None
         if fixed is not None:
-            batch = (1,) * (len(self.batch) - len(law.batch_shape)) + law.batch_shape
+            batch = (1,) * (len(self.batch) - len(distribution.batch_shape)) + distribution.batch_shape
             x, w = (
                 np.broadcast_to(
                     a.reshape(len(a), *(batch if a.shape[1] > 1 else [1] * len(self.batch))), (len(a), *self.batch)
@@ -182,23 +188,25 @@ class Leaf:
             )
             self.fixed, self.rule = x.reshape(len(x), self.count), (None, w.reshape(len(w), self.count))
             return
-        if not self.law.has(Reparameterizable):
+        if not self.distribution.has(Reparameterizable):
             raise ConvergenceError(
-                f"{self.name}: no quadrature rule is known for {law!r}, which is no function of noise; sample it"
-                f" ({here()})"
+                f"{self.name}: no quadrature rule is known for {distribution!r}, which is no function of noise;"
+                f" sample it ({here()})"
             )
-        base, self.noise_shape = noise_of(law, self.site.shape if self.site.drawn is None else self.site.drawn)
+        base, self.noise_shape = noise_of(distribution, self.site.shape if self.site.drawn is None else self.site.drawn)
         if self.noise_shape[: len(self.batch)] != self.batch:
-            raise ConvergenceError(f"{self.name}: no quadrature rule is known for {self.law!r}; sample it ({here()})")
+            raise ConvergenceError(
+                f"{self.name}: no quadrature rule is known for {self.distribution!r}; sample it ({here()})"
+            )
         self.inner = math.prod(self.noise_shape[len(self.batch) :])
         self.rule = standard(base, points, kind)
 
-    def at(self, digits: Any, law: Any) -> tuple[Any, Any]:
+    def at(self, digits: Any, distribution: Any) -> tuple[Any, Any]:
         """Values, and the weights of their rule (None where log_prob tells), for a number of one of the values for
         every row and element.
 
-        -1 stands for the value that was recorded, with weight one. ``law`` is the draw's, of arrays, with rows in front
-        where it has other parameters there.
+        -1 stands for the value that was recorded, with weight one. ``distribution`` is the draw's, of arrays, with rows
+        in front where it has other parameters there.
         """
         chosen = np.maximum(digits, 0)
         if self.fixed is not None:
@@ -210,19 +218,19 @@ class Leaf:
             each = chosen[..., None] // len(x) ** np.arange(self.inner) % len(x)
             values, weights = x[each], np.prod(w[each], axis=-1)
             if not self.is_noise:
-                values = np.asarray(transported(law, values.reshape(len(digits), *self.noise_shape)))
+                values = np.asarray(transported(distribution, values.reshape(len(digits), *self.noise_shape)))
         values = np.reshape(values, (len(digits), self.count, *self.event))
         kept = np.reshape(self.node.raw, (self.count, *self.event))
         values = np.where((digits < 0).reshape(*digits.shape, *[1] * len(self.event)), kept, values)
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)
 
-    def drawn(self, rng: np.random.Generator, law: Any) -> Any:
-        """One value from the distribution ``law`` of this draw, of shape (1, *node.shape)."""
+    def drawn(self, rng: np.random.Generator, distribution: Any) -> Any:
+        """One sample of ``distribution``, which is this node's, of shape (1, *node.shape)."""
         full = (
-            law.expanded((1, *self.batch)).sample(rng)
+            distribution.expanded((1, *self.batch)).sample(rng)
             if self.varies and not self.is_noise
-            else law.sample(rng, (1, *self.drawn_shape))
+            else distribution.sample(rng, (1, *self.drawn_shape))
         )
         return np.asarray(full, self.node.dtype).reshape(1, *self.node.shape)
 

@@ -138,7 +138,7 @@ class Panels:
             digits = np.full((leaf.size, leaf.count), -1)
             digits[:, column] = np.arange(leaf.size)
             for k, choice in enumerate(self.choices):
-                values, weights = leaf.at(digits, self.engine.law_at(leaf, choice))
+                values, weights = leaf.at(digits, self.engine.distribution_at(leaf, choice))
                 x = np.reshape(values, (leaf.size, leaf.count))[:, column]
                 costs, density, _ = self._run({e: x}, choice, [])
                 weights = weights[:, column] * (density[e] if leaf.by_density else 1)
@@ -183,7 +183,7 @@ class Panels:
                 if not leaf.adaptive:
                     values[leaf.node] = leaf.at(rng.integers(leaf.size, size=(1, leaf.count)), None)[0]
                 else:
-                    values[leaf.node] = leaf.drawn(rng, self.engine.law_at(leaf, values))
+                    values[leaf.node] = leaf.drawn(rng, self.engine.distribution_at(leaf, values))
         return values
 
     def _run(
@@ -239,7 +239,7 @@ class Panels:
         with np.errstate(all="ignore"):
             for leaf in {id(self._leaf(e)): self._leaf(e) for e in x}.values():
                 log_p = (
-                    leaf.law.log_prob(values[leaf.node])
+                    leaf.distribution.log_prob(values[leaf.node])
                     if leaf.score is None
                     else replay(leaf.score, values, list(values))
                 )

@@ -1,5 +1,5 @@
-"""Rules of n points for a mean over one law of numbers: those that Gauss's theorem makes exact for polynomials, and
-others for what is not smooth.
+"""Quadrature rules of n points for a mean over one distribution of numbers: those that Gauss's theorem makes exact for
+polynomials, and others for what is not smooth.
 
 A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are four kinds, each for
 what defeats the ones before:
@@ -33,36 +33,39 @@ _FIRST, _LAST = -4.3, 3.15  # where u is 1e-50, and where 1 - u is 2^-53
 _CLOSE = 1e-15  # to a break: what is added to the value there may round it to the break itself
 
 
-def standard(law: Any, n: int, kind: int) -> Rule:
-    """For noise, a law of numbers without parameters."""
-    if kind == GAUSS and type(law) is Normal:
+def standard(distribution: Any, n: int, kind: int) -> Rule:
+    """For noise, a distribution of numbers without parameters."""
+    if kind == GAUSS and type(distribution) is Normal:
         x, w = sp.roots_hermitenorm(n)
-        return law.loc + law.scale * x, w / np.sum(w)
-    if kind == GAUSS and type(law) is Uniform:
+        return distribution.loc + distribution.scale * x, w / np.sum(w)
+    if kind == GAUSS and type(distribution) is Uniform:
         x, w = sp.roots_legendre(n)
-        return law.low + (law.high - law.low) * 0.5 * (x + 1), 0.5 * w
-    if not has_quantiles(law):
-        raise ScgValueError(f"no rule is known for the noise {law!r} ({here()})")
+        return distribution.low + (distribution.high - distribution.low) * 0.5 * (x + 1), 0.5 * w
+    if not has_quantiles(distribution):
+        raise ScgValueError(f"no quadrature rule is known for the noise {distribution!r} ({here()})")
     u, w = _double_exponential(400 if kind == GAUSS else n, _FIRST)
-    x = np.asarray(law.icdf(u))
+    x = np.asarray(distribution.icdf(u))
     return _lanczos(x, w, n) if kind == GAUSS else (x, w)
 
 
-def has_quantiles(law: Any) -> bool:
+def has_quantiles(distribution: Any) -> bool:
     """Whether a rule in the quantiles is to be had."""
-    return not law.event_shape and (law.inverts_cdf() or type(law) in (Normal, Uniform))
+    return not distribution.event_shape and (distribution.inverts_cdf() or type(distribution) in (Normal, Uniform))
 
 
-def place_of(law: Any) -> tuple[Any, Any, Any, Any] | None:
-    """The ends of the support of a law of numbers, a centre and a scale; None where it has none that are known."""
-    low, high = getattr(law.support, "low", -math.inf), getattr(law.support, "high", math.inf)
+def place_of(distribution: Any) -> tuple[Any, Any, Any, Any] | None:
+    """The ends of the support of a distribution of numbers, a centre and a scale; None where it has none that are
+    known."""
+    low, high = getattr(distribution.support, "low", -math.inf), getattr(distribution.support, "high", math.inf)
     with np.errstate(all="ignore"):
-        if has_quantiles(law):
-            first, centre, last = (np.asarray(law.icdf(np.full(law.batch_shape, u))) for u in (0.25, 0.5, 0.75))
+        if has_quantiles(distribution):
+            first, centre, last = (
+                np.asarray(distribution.icdf(np.full(distribution.batch_shape, u))) for u in (0.25, 0.5, 0.75)
+            )
             scale = last - first
         else:
             try:
-                centre, scale = np.asarray(law.mean), np.sqrt(law.variance)
+                centre, scale = np.asarray(distribution.mean), np.sqrt(distribution.variance)
             except ScgError:
                 return None
     good = np.all(np.isfinite(centre) & np.isfinite(scale) & (scale > 0) & (centre > low) & (centre < high))
@@ -118,23 +121,25 @@ def _piece(a: float, b: float, scale: float, n: int) -> Rule:
     return x, np.where(inside, w * (t[1] - t[0]), 0)
 
 
-def matched(law: Any, n: int) -> Rule | None:
-    """For a draw, one rule a law of its batch, along a last axis: Laguerre for exponential and gamma laws, Jacobi for
-    beta; None for others."""
-    if type(law) is Exponential:
-        return _each(lambda: sp.roots_laguerre(n), lambda x: x / np.reshape(law.rate, (1, -1)))
-    if type(law) is Gamma:
+def matched(distribution: Any, n: int) -> Rule | None:
+    """For a draw, one rule a distribution of its batch, along a last axis: Laguerre for exponential and gamma
+    distributions, Jacobi for beta; None for others."""
+    if type(distribution) is Exponential:
+        return _each(lambda: sp.roots_laguerre(n), lambda x: x / np.reshape(distribution.rate, (1, -1)))
+    if type(distribution) is Gamma:
         return _each(
-            lambda a: sp.roots_genlaguerre(n, a - 1), lambda x: x / _flat(law.rate, law), _flat(law.concentration, law)
+            lambda a: sp.roots_genlaguerre(n, a - 1),
+            lambda x: x / _flat(distribution.rate, distribution),
+            _flat(distribution.concentration, distribution),
         )
-    if type(law) is Beta:
-        a, b = (_flat(p, law) for p in law.parameters.values())
+    if type(distribution) is Beta:
+        a, b = (_flat(p, distribution) for p in distribution.parameters.values())
         return _each(lambda a, b: sp.roots_jacobi(n, b - 1, a - 1), lambda x: 0.5 * (x + 1), a, b)
     return None
 
 
-def _flat(parameter: Any, law: Any) -> Any:
-    return np.broadcast_to(parameter, law.batch_shape).reshape(-1)
+def _flat(parameter: Any, distribution: Any) -> Any:
+    return np.broadcast_to(parameter, distribution.batch_shape).reshape(-1)
 
 
 def _each(roots: Callable[..., Rule], place: Callable[[Any], Any], *shapes: Any) -> Rule:
@@ -153,8 +158,8 @@ def _double_exponential(n: int, first: float) -> Rule:
 
 
 def _lanczos(x: Any, w: Any, n: int) -> Rule:
-    """The Gauss rule of a law given by many points: eigenvalues of the Jacobi matrix that Lanczos finds, all vectors
-    kept orthogonal."""
+    """The Gauss rule of a distribution given by many points: eigenvalues of the Jacobi matrix that Lanczos finds, all
+    vectors kept orthogonal."""
     centre = np.sum(w * x)
     spread = math.sqrt(np.sum(w * (x - centre) ** 2))
     y = (x - centre) / spread

@@ -68,8 +68,8 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
 def _moves(node: Node) -> bool:
     return (
         is_draw(node)
-        and not isinstance(law := node.statics["site"].distribution, Discrete)
-        and not law.has(FixedSupport)
+        and not isinstance(distribution := node.statics["site"].distribution, Discrete)
+        and not distribution.has(FixedSupport)
     )
 
 

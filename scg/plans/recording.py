@@ -327,7 +327,8 @@ class Recorder:
             )
         if sys._getframe(2).f_code.co_filename.startswith(PACKAGE):
             self.refuse(
-                "a law was sampled outside scg.sample, so that its numbers are no nodes: write scg.sample(law,"
+                "a distribution was sampled outside scg.sample, so that its numbers are no nodes: write"
+                " scg.sample(distribution,"
                 " estimator, rng=rng)"
             )
         value = method(*args, **kwargs)

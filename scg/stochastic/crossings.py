@@ -155,11 +155,11 @@ class Crossing:
         return [table[o.id] if type(o) is Node and o.id in table else self._value(o) for o in self.node.operands]
 
     def _step(self, lines: list[_Line], moved: Node, values: Any) -> Any:
-        rule, table = self.node.primitive, self.run(lines, moved, values)
-        if rule.steps is None:
+        estimator, table = self.node.primitive, self.run(lines, moved, values)
+        if estimator.steps is None:
             return np.broadcast_to(table[self.node.id], values.shape)
         operands = [np.asarray(x)[None] if np.ndim(x) < values.ndim else x for x in self._operands(table)]
-        return np.broadcast_to(rule.steps(*operands, **self.node.statics), values.shape)
+        return np.broadcast_to(estimator.steps(*operands, **self.node.statics), values.shape)
 
     def _secant(self, lines: list[_Line], moved: Node, low: Any, high: Any, crossed: Any) -> Any:
         """What is computed close on both sides of the step, and how close: of a comparison of two numbers, where their

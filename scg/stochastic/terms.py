@@ -139,7 +139,7 @@ class Terms:
             takes = type(rule.linear) is tuple or rule.linear == "together" and not _is_cheap(node)
             for k, through in inner:
                 operand = node.operands[k]
-                # the weight of a whole number is none
+                # the weight of an integer is none
                 dtype = operand.dtype if operand.dtype.kind == "f" else self.cost.dtype
                 for draws, weight in seeds[node.id]:
                     if draws & through:

@@ -1,5 +1,5 @@
-"""Exact expectations, derivatives, moments and laws: closed forms, an independent brute force, and how many evaluations
-they take."""
+"""Exact expectations, derivatives, moments and distributions: closed forms, an independent brute force, and how many
+evaluations they take."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from scg.exact import engine, leaf
 from scg.special import sigmoid
 from tests.support import oracle
 
-COIN_RULES = [
+COIN_ESTIMATORS = [
     scg.ScoreFunction(),
     scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
     scg.ARM(),
@@ -29,12 +29,12 @@ COIN_RULES = [
 ]
 
 
-def coin(logits, rule, rng, **more):
-    return scg.sample(dist.Bernoulli(logits=logits), rule, rng=rng, name="b", **more)
+def coin(logits, estimator, rng, **more):
+    return scg.sample(dist.Bernoulli(logits=logits), estimator, rng=rng, name="b", **more)
 
 
-def quadratic(rule, k):
-    return lambda t, rng: (scg.sample(dist.Normal(t[0], t[1]), rule, rng=rng, name="x") - k) ** 2
+def quadratic(estimator, k):
+    return lambda t, rng: (scg.sample(dist.Normal(t[0], t[1]), estimator, rng=rng, name="x") - k) ** 2
 
 
 # Published tables
@@ -55,8 +55,8 @@ def test_gaussian_table(k, mu, sigma):
         (scg.Reparameterized(), 4 * sigma**2, 4 * d**2 + 8 * sigma**2),
         (scg.MeasureValued(), d**2 * (16 / math.pi - 4), 4 * d**2 + 4 * sigma**2),
     ]
-    for rule, *variances in rows:
-        found = scg.exact.moments(quadratic(rule, k), np.array([mu, sigma]))
+    for estimator, *variances in rows:
+        found = scg.exact.moments(quadratic(estimator, k), np.array([mu, sigma]))
         np.testing.assert_allclose(found.mean, [2 * d, 2 * sigma], rtol=1e-8)
         for variance, expected in zip(found.variance, variances, strict=True):
             assert expected is None or variance == pytest.approx(expected, rel=1e-8)
@@ -71,7 +71,7 @@ def test_gaussian_table(k, mu, sigma):
     )
 
 
-def test_which_rule_is_better_flips_with_k():
+def test_which_estimator_is_better_flips_with_k():
     """cos(kx) and exp(-k x^2) at mu = sigma = 1: against the trapezoid rule, which is exact to rounding here."""
     e = np.linspace(-12, 12, 200_001)
     p = np.exp(-e * e / 2) * (e[1] - e[0]) / math.sqrt(2 * math.pi)
@@ -82,12 +82,12 @@ def test_which_rule_is_better_flips_with_k():
         better = []
         for k in (0.1, large):
             expected = [p @ g**2 - (p @ g) ** 2 for g in (f(1 + e, k) * e, slope(1 + e, k))]
-            rules = scg.ScoreFunction(), scg.Reparameterized()
+            estimators = scg.ScoreFunction(), scg.Reparameterized()
             found = [
                 scg.exact.moments(
                     lambda t, rng, r=r, k=k, f=f: f(scg.sample(dist.Normal(t, 1.0), r, rng=rng), k), np.array(1.0)
                 ).variance
-                for r in rules
+                for r in estimators
             ]
             np.testing.assert_allclose(found, expected, rtol=1e-8)
             better.append(int(np.argmin(found)))
@@ -105,9 +105,9 @@ def test_bernoulli_table(p, t):
         scg.ARM(): 2 / 3 * d**2 * (1 / 8 - (0.5 - m) ** 3) - q**2 * d**2,
         scg.DisARM(): d**2 * q * (big / 2 - q),
     }
-    for rule, variance in rows.items():
+    for estimator, variance in rows.items():
         found = scg.exact.moments(
-            lambda l, rng, rule=rule: (coin(l, rule, rng) - t) ** 2, np.array(math.log(p / (1 - p)))
+            lambda l, rng, estimator=estimator: (coin(l, estimator, rng) - t) ** 2, np.array(math.log(p / (1 - p)))
         )
         assert found.mean == pytest.approx(q * d, rel=1e-8)
         assert found.variance == pytest.approx(variance, rel=1e-8, abs=1e-20)
@@ -136,8 +136,8 @@ def test_the_gap_of_the_linear_gaussian_model():
 
 @pytest.mark.fast
 def test_small_cases():
-    def square(law):
-        return lambda t, rng: scg.sample(law(t), scg.Reparameterized(), rng=rng) ** 2
+    def square(distribution):
+        return lambda t, rng: scg.sample(distribution(t), scg.Reparameterized(), rng=rng) ** 2
 
     np.testing.assert_allclose(
         scg.exact.gradient(square(lambda t: dist.Uniform(t[0], t[1])), np.array([-1.0, 2.0])), [0, 1], atol=1e-10
@@ -153,14 +153,14 @@ def test_small_cases():
 
 
 @pytest.mark.parametrize(
-    "rule", [scg.StraightThrough(), scg.GumbelSoftmax(0.5), scg.GumbelSoftmax(0.5, hard=True), scg.ReinMax()]
+    "estimator", [scg.StraightThrough(), scg.GumbelSoftmax(0.5), scg.GumbelSoftmax(0.5, hard=True), scg.ReinMax()]
 )
-def test_a_relaxed_draw_counts_as_what_it_relaxes(rule):
-    def cost(t, rng, rule=rule):
-        return np.sum((coin(t, rule, rng) - 0.45) ** 3)
+def test_a_relaxed_draw_counts_as_what_it_relaxes(estimator):
+    def cost(t, rng, estimator=estimator):
+        return np.sum((coin(t, estimator, rng) - 0.45) ** 3)
 
     theta = np.array([0.3, -0.5])
-    plain = scg.trace(cost, theta, rng=np.random.default_rng(0), rule=scg.ScoreFunction())
+    plain = scg.trace(cost, theta, rng=np.random.default_rng(0), estimator=scg.ScoreFunction())
     relaxed = scg.trace(cost, theta, rng=np.random.default_rng(0))
     assert scg.exact.expectation(relaxed) == pytest.approx(scg.exact.expectation(plain), rel=1e-12)
     np.testing.assert_allclose(scg.exact.gradient(relaxed), scg.exact.gradient(plain), rtol=1e-12)
@@ -238,17 +238,18 @@ def test_a_budget_that_is_exceeded_names_the_draws():
 
 
 @pytest.mark.parametrize(
-    "law, count",
+    "distribution, count",
     [
         (lambda t: dist.UniformSubset(100, 10), r"about 10\^13.2"),
         (lambda t: dist.Multinomial(60, logits=t + np.zeros(12)), r"about 10\^12.4"),
         (lambda t: dist.Independent(dist.Bernoulli(logits=t + np.zeros(400)), 1), r"about 10\^120.4"),
     ],
 )
-def test_values_that_are_too_many_are_not_listed(law, count):
+def test_values_that_are_too_many_are_not_listed(distribution, count):
     with pytest.raises(scg.exact.BudgetError, match=f"z: .* has {count} values"):
         scg.exact.expectation(
-            lambda t, rng: t * np.sum(scg.sample(law(t), scg.ScoreFunction(), rng=rng, name="z")), np.array(0.1)
+            lambda t, rng: t * np.sum(scg.sample(distribution(t), scg.ScoreFunction(), rng=rng, name="z")),
+            np.array(0.1),
         )
     small = (
         dist.UniformSubset(5, 2),
@@ -306,7 +307,7 @@ def drawn(seed):
     return cost
 
 
-RULES = [
+ESTIMATORS = [
     (scg.ScoreFunction(), scg.ScoreFunction(), scg.ScoreFunction()),
     (scg.DisARM(), scg.ScoreFunction(), scg.Reparameterized()),
     (scg.Enumerate(), scg.DisARM(), scg.Reparameterized()),
@@ -314,22 +315,24 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rules", range(len(RULES)))
+@pytest.mark.parametrize("estimators", range(len(ESTIMATORS)))
 @pytest.mark.parametrize("seed", range(8))
-def test_against_brute_force(seed, rules):
+def test_against_brute_force(seed, estimators):
     theta = np.random.default_rng(100 + seed).normal(size=2)
     cost = drawn(seed)
     graph = scg.trace(
         cost,
         theta,
         rng=np.random.default_rng(seed),
-        first=RULES[rules][0],
-        second=RULES[rules][1],
-        third=RULES[rules][2],
+        first=ESTIMATORS[estimators][0],
+        second=ESTIMATORS[estimators][1],
+        third=ESTIMATORS[estimators][2],
     )
     found, gradient = scg.exact.moments(graph), scg.exact.gradient(graph)
     # the brute force has its points where the normal was recorded, also for other values of b: it takes more of them
-    mean, variance, exact = oracle.moments(lambda t, rng: cost(t, rng, *RULES[rules]), theta, seed=seed, points=60)
+    mean, variance, exact = oracle.moments(
+        lambda t, rng: cost(t, rng, *ESTIMATORS[estimators]), theta, seed=seed, points=60
+    )
     np.testing.assert_allclose(gradient, exact, rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(found.mean, gradient, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-9, atol=1e-10)
@@ -340,7 +343,9 @@ def test_against_brute_force(seed, rules):
 def test_rebinding_changes_no_truth(seed):
     """And the second derivative is that of the brute force."""
     theta, cost = np.random.default_rng(100 + seed).normal(size=2), drawn(seed)
-    graphs = [scg.trace(cost, theta, rng=np.random.default_rng(seed), first=a, second=b, third=c) for a, b, c in RULES]
+    graphs = [
+        scg.trace(cost, theta, rng=np.random.default_rng(seed), first=a, second=b, third=c) for a, b, c in ESTIMATORS
+    ]
     values, gradients, hessians = (
         [f(g) for g in graphs] for f in (scg.exact.expectation, scg.exact.gradient, scg.exact.hessian)
     )
@@ -348,7 +353,7 @@ def test_rebinding_changes_no_truth(seed):
         for other in column[1:]:
             np.testing.assert_allclose(other, column[0], rtol=1e-9, atol=1e-10)
     direction = np.linspace(1, 2, 2)
-    exact = oracle.first_and_second(lambda t, rng: cost(t, rng, *RULES[0]), theta, seed=seed, points=60)[1][1]
+    exact = oracle.first_and_second(lambda t, rng: cost(t, rng, *ESTIMATORS[0]), theta, seed=seed, points=60)[1][1]
     np.testing.assert_allclose(hessians[0] @ direction, exact, rtol=1e-8, atol=1e-9)
     h = 1e-5
     for k, unit in enumerate(np.eye(2)):
@@ -357,9 +362,9 @@ def test_rebinding_changes_no_truth(seed):
                 cost,
                 theta + s * h * unit,
                 rng=np.random.default_rng(0),
-                first=RULES[0][0],
-                second=RULES[0][1],
-                third=RULES[0][2],
+                first=ESTIMATORS[0][0],
+                second=ESTIMATORS[0][1],
+                third=ESTIMATORS[0][2],
             )
             for s in (1, -1)
         ]
@@ -367,20 +372,20 @@ def test_rebinding_changes_no_truth(seed):
 
 
 def test_an_estimator_with_noise_of_its_own():
-    def cost(t, rng, rule):
-        return (coin(t, rule, rng) - 0.45) ** 2 * (1 + t)
+    def cost(t, rng, estimator):
+        return (coin(t, estimator, rng) - 0.45) ** 2 * (1 + t)
 
-    truth = scg.exact.gradient(cost, np.array(0.3), rule=scg.Enumerate())
-    for rule in (*COIN_RULES, scg.REBAR(temperature=1.0, scale=0.7), scg.MeasureValued()):
-        found = scg.exact.moments(cost, np.array(0.3), rule=rule)
+    truth = scg.exact.gradient(cost, np.array(0.3), estimator=scg.Enumerate())
+    for estimator in (*COIN_ESTIMATORS, scg.REBAR(temperature=1.0, scale=0.7), scg.MeasureValued()):
+        found = scg.exact.moments(cost, np.array(0.3), estimator=estimator)
         assert found.mean == pytest.approx(truth, rel=1e-10)
         assert found.variance >= 0
 
 
-# Laws
+# Distributions
 
 
-LAWS = [
+DISTRIBUTIONS = [
     (lambda t: dist.Exponential(t[0]), [1.7]),
     (lambda t: dist.Gamma(t[0], t[1]), [2.3, 0.7]),
     (lambda t: dist.Gamma(t[0], t[1]), [0.6, 0.7]),
@@ -397,32 +402,34 @@ LAWS = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(LAWS)))
+@pytest.mark.parametrize("case", range(len(DISTRIBUTIONS)))
 def test_second_moments(case):
     """E[z^2] = mean^2 + variance, and its gradient that of the closed form."""
-    law, at = LAWS[case]
+    distribution, at = DISTRIBUTIONS[case]
     theta = np.array(at)
-    for rule in [scg.ScoreFunction()] + [scg.Reparameterized()] * law(theta).has(dist.base.Reparameterizable):
+    for estimator in [scg.ScoreFunction()] + [scg.Reparameterized()] * distribution(theta).has(
+        dist.base.Reparameterizable
+    ):
 
-        def cost(t, rng, rule=rule):
-            return np.sum(scg.sample(law(t), rule, rng=rng) ** 2)
+        def cost(t, rng, estimator=estimator):
+            return np.sum(scg.sample(distribution(t), estimator, rng=rng) ** 2)
 
         found = scg.exact.expectation(cost, theta, full=True)
-        d = law(theta)
+        d = distribution(theta)
         expected = np.sum(d.mean**2 + d.variance)
         assert found.value == pytest.approx(expected, rel=1e-9)
         assert abs(found.value - expected) <= 10 * found.error + 1e-14 * expected
-        closed = scg.grad(lambda t: np.sum(law(t).mean ** 2 + law(t).variance))(theta)
+        closed = scg.grad(lambda t: np.sum(distribution(t).mean ** 2 + distribution(t).variance))(theta)
         np.testing.assert_allclose(scg.exact.gradient(cost, theta), closed, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.DisARM(), scg.Enumerate()])
-def test_whole_numbers(rule):
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.DisARM(), scg.Enumerate()])
+def test_whole_numbers(estimator):
     """Their means are fractions."""
 
     def cost(t, rng):
-        k = scg.sample(dist.Categorical(logits=t), rule, rng=rng)
+        k = scg.sample(dist.Categorical(logits=t), estimator, rng=rng)
         assert k.dtype.kind == "i"
         return 0.5 * np.sum(k) + k + k**2
 
@@ -450,16 +457,18 @@ def test_minibatch():
 def test_vectors():
     loc, tril = np.array([0.3, -1.0]), np.array([[1.0, 0.0], [0.4, 0.8]])
 
-    def cost(t, rng, rule):
-        z = scg.sample(dist.MultivariateNormal(t, scale_tril=tril), rule, rng=rng)
+    def cost(t, rng, estimator):
+        z = scg.sample(dist.MultivariateNormal(t, scale_tril=tril), estimator, rng=rng)
         return z[0] ** 2 * z[1]
 
     truth = (loc[0] ** 2 + 1) * loc[1] + 2 * loc[0] * 0.4
-    for rule in (scg.ScoreFunction(), scg.Reparameterized()):
+    for estimator in (scg.ScoreFunction(), scg.Reparameterized()):
         np.testing.assert_allclose(
-            scg.exact.moments(cost, loc, rule=rule).mean, scg.exact.gradient(cost, loc, rule=rule), rtol=1e-9
+            scg.exact.moments(cost, loc, estimator=estimator).mean,
+            scg.exact.gradient(cost, loc, estimator=estimator),
+            rtol=1e-9,
         )
-        assert scg.exact.expectation(cost, loc, rule=rule) == pytest.approx(truth, rel=1e-9)
+        assert scg.exact.expectation(cost, loc, estimator=estimator) == pytest.approx(truth, rel=1e-9)
 
 
 def test_pathwise_vectors():
@@ -491,9 +500,9 @@ def test_a_kl_divergence():
     p, q = dist.Normal(0.3, 0.7), dist.Normal(-0.2, 1.1)
 
     def cost(t, rng):
-        law = dist.Normal(t, 0.7)
-        z = scg.sample(law, scg.Reparameterized(), rng=rng)
-        return law.log_prob(z) - q.log_prob(z)
+        distribution = dist.Normal(t, 0.7)
+        z = scg.sample(distribution, scg.Reparameterized(), rng=rng)
+        return distribution.log_prob(z) - q.log_prob(z)
 
     assert scg.exact.expectation(cost, np.array(0.3)) == pytest.approx(float(kl_divergence(p, q)), rel=1e-10)
 
@@ -524,15 +533,15 @@ def quad_of(f, breaks):
     )
 
 
-@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.Reparameterized()])
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()])
 @pytest.mark.parametrize("name", BENT)
-def test_kinks_and_jumps_are_found(name, rule):
-    """Anywhere along the line: mean, and derivatives of it by the mean of the law, which are those by differences of
-    it."""
+def test_kinks_and_jumps_are_found(name, estimator):
+    """Anywhere along the line: mean, and derivatives of it by the mean of the distribution, which are those by
+    differences of it."""
     f, truth = BENT[name]
 
     def cost(t, rng):
-        x = scg.sample(dist.Normal(t, 1.0), rule, rng=rng)
+        x = scg.sample(dist.Normal(t, 1.0), estimator, rng=rng)
         return (
             f(x, scg.sample(dist.Bernoulli(probs=0.25), scg.ScoreFunction(), rng=rng)) if name == "by a coin" else f(x)
         )
@@ -575,11 +584,11 @@ TAILS = [
 ]
 
 
-@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.Reparameterized()])
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()])
 @pytest.mark.parametrize("case", range(len(TAILS)))
-def test_heavy_tails(case, rule):
-    law, f, truth = TAILS[case]
-    cost = lambda t, rng: f(scg.sample(law(t), rule, rng=rng))
+def test_heavy_tails(case, estimator):
+    distribution, f, truth = TAILS[case]
+    cost = lambda t, rng: f(scg.sample(distribution(t), estimator, rng=rng))
     assert scg.exact.expectation(cost, np.array(0.1)) == pytest.approx(truth, rel=1e-9)
     if case < 2:
         assert scg.exact.gradient(cost, np.array(0.1)) == pytest.approx(0.2, rel=1e-9)
@@ -635,14 +644,18 @@ def test_means_that_do_not_exist(name):
 def test_means_that_just_exist():
     """1 / z of Gamma(a): 1 / (a - 1); Student's t beyond its variance: its centre; Beta(a, a) with poles of its density
     at both ends: 1/2."""
-    for law, f, truth in [
+    for distribution, f, truth in [
         (dist.Gamma(1.2, 1.0), lambda z: 1 / z, 5.0),
         (dist.StudentT(2.0, 0.3, 1.0), lambda z: z, 0.3),
         (dist.Beta(0.3, 0.3), lambda z: z, 0.5),
         (dist.Beta(0.7, 1.8), lambda z: 1 / (1 - z), 1.5 / 0.8),
     ]:
         found = scg.exact.expectation(
-            lambda t, rng, law=law, f=f: f(scg.sample(law, scg.ScoreFunction(), rng=rng)) + t, np.array(0.0), full=True
+            lambda t, rng, distribution=distribution, f=f: (
+                f(scg.sample(distribution, scg.ScoreFunction(), rng=rng)) + t
+            ),
+            np.array(0.0),
+            full=True,
         )
         assert abs(found.value - truth) <= found.error + 1e-10 * truth and found.error < 1e-6
 
@@ -665,14 +678,14 @@ NARROW = {  # at 0.6, of which the normal density at mean 0.3 is pdf(0.3)
 }
 
 
-@pytest.mark.parametrize("rule", [scg.ScoreFunction(), scg.Reparameterized()])
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()])
 @pytest.mark.parametrize("name", NARROW)
-def test_narrow_places_are_found(name, rule):
+def test_narrow_places_are_found(name, estimator):
     f, truth = NARROW[name]
     if name == "a window":  # which no path passes
-        rule = scg.ScoreFunction()
+        estimator = scg.ScoreFunction()
     found = scg.exact.expectation(
-        lambda t, rng: f(scg.sample(dist.Normal(t, 1.0), rule, rng=rng)), np.array(0.3), full=True
+        lambda t, rng: f(scg.sample(dist.Normal(t, 1.0), estimator, rng=rng)), np.array(0.3), full=True
     )
     assert found.value == pytest.approx(truth, rel=1e-8, abs=1e-12) and found.error < 1e-9
 
@@ -751,11 +764,11 @@ MIXED = {  # components along the last batch axis, and all values with the proba
 @pytest.mark.parametrize("name", MIXED)
 def test_mixtures_of_finitely_many_values(name):
     p = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
-    law, table = MIXED[name](p)
+    distribution, table = MIXED[name](p)
     f = lambda z: np.sum(np.sin(1.0 * z * np.array([1.0, 2.0, 0.5])))
 
-    def cost(w, rng, rule=scg.ScoreFunction()):
-        return f(scg.sample(dist.Mixture(law, logits=w), rule, rng=rng, name="z"))
+    def cost(w, rng, estimator=scg.ScoreFunction()):
+        return f(scg.sample(dist.Mixture(distribution, logits=w), estimator, rng=rng, name="z"))
 
     logits = np.array([0.2, -0.4])
     w = sigmoid(logits[0] - logits[1])
@@ -779,8 +792,8 @@ def test_a_mixture_with_an_impossible_component_has_moments():
     m^2)."""
 
     def cost(p, rng):
-        law = dist.Mixture(dist.Poisson(np.stack([0 * p[0], np.exp(p[0])])), logits=np.stack([p[1], 0 * p[1]]))
-        return scg.sample(law, scg.ScoreFunction(), rng=rng, name="z") ** 2.0
+        distribution = dist.Mixture(dist.Poisson(np.stack([0 * p[0], np.exp(p[0])])), logits=np.stack([p[1], 0 * p[1]]))
+        return scg.sample(distribution, scg.ScoreFunction(), rng=rng, name="z") ** 2.0
 
     a, b = 0.5, -0.3
     m, w = math.exp(a), 1 - sigmoid(b)
@@ -795,10 +808,10 @@ def test_a_mixture_with_an_impossible_component_has_moments():
 
 def test_a_mixture_of_vectors_is_judged_by_replicates():
     def cost(p, rng):
-        law = dist.Mixture(
+        distribution = dist.Mixture(
             dist.MultivariateNormal(np.reshape(p, (2, 2)), scale_tril=np.eye(2)), weights=np.array([0.3, 0.7])
         )
-        z = scg.sample(law, scg.ScoreFunction(), rng=rng, name="z")
+        z = scg.sample(distribution, scg.ScoreFunction(), rng=rng, name="z")
         return z[0] * z[1]
 
     graph = scg.trace(cost, np.array([1.0, -0.5, 0.3, 1.0]), rng=np.random.default_rng(0))
@@ -810,8 +823,8 @@ def test_a_mixture_of_vectors_is_judged_by_replicates():
 # An `if` on a draw
 
 
-def branching(t, rng, rule=None, choose=None):
-    b = coin(t, rule or scg.ScoreFunction(), rng)
+def branching(t, rng, estimator=None, choose=None):
+    b = coin(t, estimator or scg.ScoreFunction(), rng)
     taken, left = (
         lambda: (b - t) ** 2,
         lambda: np.exp(t) * (1 - b) + scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) ** 2,
@@ -912,7 +925,7 @@ def test_float32():
     )
 
 
-# The law of a node
+# The distribution of a node
 
 
 def test_distribution():
@@ -921,9 +934,11 @@ def test_distribution():
         np.array(0.4),
         rng=np.random.default_rng(0),
     )
-    law = scg.exact.distribution(graph)
-    np.testing.assert_array_equal(law.values, np.arange(6.0))
-    np.testing.assert_allclose(law.probabilities, dist.Binomial(5, logits=0.4).prob(np.arange(6.0)), rtol=1e-12)
+    distribution = scg.exact.distribution(graph)
+    np.testing.assert_array_equal(distribution.values, np.arange(6.0))
+    np.testing.assert_allclose(
+        distribution.probabilities, dist.Binomial(5, logits=0.4).prob(np.arange(6.0)), rtol=1e-12
+    )
     joint = scg.exact.distribution(graph.stochastic["b"])
     assert joint.values.shape == (32, 5)
     assert np.sum(joint.probabilities) == pytest.approx(1)
@@ -974,18 +989,18 @@ def test_refusals():
         )
 
 
-@pytest.mark.parametrize("law", [dist.Poisson(30.0), dist.Geometric(0.05)])
-def test_the_tail_is_stated(law):
+@pytest.mark.parametrize("distribution", [dist.Poisson(30.0), dist.Geometric(0.05)])
+def test_the_tail_is_stated(distribution):
     """What is left of an endless support enters the error: with few values it is seen, and more are taken."""
     found = scg.exact.expectation(
-        lambda t, rng: scg.sample(law, scg.ScoreFunction(), rng=rng) * t, np.array(1.0), full=True
+        lambda t, rng: scg.sample(distribution, scg.ScoreFunction(), rng=rng) * t, np.array(1.0), full=True
     )
-    assert found.value == pytest.approx(float(law.mean), rel=1e-9)
-    assert abs(found.value - float(law.mean)) <= 10 * found.error
+    assert found.value == pytest.approx(float(distribution.mean), rel=1e-9)
+    assert abs(found.value - float(distribution.mean)) <= 10 * found.error
 
 
 def test_saboteurs(monkeypatch):
-    """A wrong rule, a lost covariance and a set that lacks an element are each seen by the checks above."""
+    """A wrong estimator, a lost covariance and a set that lacks an element are each seen by the checks above."""
     theta = np.array([0.3, -0.5])
 
     def cost(t, rng):

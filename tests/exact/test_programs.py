@@ -108,13 +108,13 @@ def programs(rng):
     ]
     kinds = [bends, jumps, steep, bumps, windows]
     f, g = inner[rng.integers(len(inner))], (kind := kinds[rng.integers(len(kinds))])[rng.integers(len(kind))]
-    more, (name, (law, other)) = rng.random(), list(DRAWS.items())[rng.integers(len(DRAWS))]
+    more, (name, (distribution, other)) = rng.random(), list(DRAWS.items())[rng.integers(len(DRAWS))]
     if more < 0.3:
         h = bends[rng.integers(len(bends))]
-        return name, law, other, lambda z: h(g(f(z)) + 0.1 * z)
+        return name, distribution, other, lambda z: h(g(f(z)) + 0.1 * z)
     if more < 0.5:
-        return name, law, other, lambda z: g(f(z)) + np.cos(z)
-    return name, law, other, lambda z: g(f(z))
+        return name, distribution, other, lambda z: g(f(z)) + np.cos(z)
+    return name, distribution, other, lambda z: g(f(z))
 
 
 @functools.cache
@@ -126,8 +126,8 @@ def check(seed):
     """None where the expectation was refused; else it is asserted to be within its error of the midpoint rule, which is
     off by half the variation over N."""
     rng = np.random.default_rng([7, seed])
-    name, law, other, f = programs(rng)
-    cost = lambda t, rng: f(scg.sample(law(t), scg.ScoreFunction(), rng=rng, name="z"))
+    name, distribution, other, f = programs(rng)
+    cost = lambda t, rng: f(scg.sample(distribution(t), scg.ScoreFunction(), rng=rng, name="z"))
     with np.errstate(all="ignore"):
         values = f(quantiles(name))
         found = []

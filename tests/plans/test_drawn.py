@@ -54,8 +54,8 @@ def test_samples_of_every_family_are_planned(family):
     estimator = scg.Reparameterized() if family.moving else scg.ScoreFunction()
 
     def loss(x, y, rng):
-        law = eval(family.of("x"), {"dist": scg.distributions, "scg": scg, "np": np, "x": x})
-        return np.sum(y * scg.sample(law, estimator, rng=rng))
+        distribution = eval(family.of("x"), {"dist": scg.distributions, "scg": scg, "np": np, "x": x})
+        return np.sum(y * scg.sample(distribution, estimator, rng=rng))
 
     args = np.full((family.k,) if family.k else (2,) if "Independent" in family.text else (), 0.3), np.float64(1.5)
     for argnums in (0, 1):

@@ -77,7 +77,7 @@ def _is_minus(x: Any, y: Any) -> bool:
 
 
 def _signed(x: Any) -> bool:
-    """Whether the negative of x is that of its numbers: of truths there is none, and whole numbers wrap, -np.uint8(1)
+    """Whether the negative of x is that of its numbers: of truths there is none, and integers wrap, -np.uint8(1)
     being 255."""
     return x.dtype.kind in "fc"
 
