@@ -318,7 +318,7 @@ class Downstream:
 
     def now(self) -> Any:
         """F at the value that was drawn."""
-        return functools.reduce(operator.add, [self._terms.share(part, self.graph) for part in self._parts])
+        return self._terms.total(self._parts, self.graph)
 
     def at(self, values: Any) -> Any:
         """F at other values of the whole draw, given along a leading axis: all elements are replaced at once. Draws

@@ -15,6 +15,9 @@ from scg.core.backward import estimates, is_estimate, unbroadcast
 from scg.core.node import Node, ancestors, values_of
 from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, is_accounted, picked, unpicked
 
+Part = tuple[Node, Any, Tie]
+"""A term as some draws see it: with its weight, and how it is tied to them."""
+
 
 class Terms:
     """A cost taken apart for some draws, each of which sees its own terms: f(a) g(b) is a term f for a, with the weight
@@ -33,7 +36,10 @@ class Terms:
         self.bits = {site: influence.bits[site.id] for site in sites}
         self.terms: list[tuple[Node, int]] = []
         self.sums: list[tuple[Node, list[tuple[int, int]]]] = []
-        self._known: dict[Any, Any] = {}
+        # by whether Nodes are wanted; what belongs to a part by its id
+        self._parts: dict[bool, list[tuple[Part, int]]] = {}
+        self._shares: dict[bool, dict[int, Any]] = {False: {}, True: {}}
+        self._totals: dict[bool, dict[int, Any]] = {False: {}, True: {}}
 
         draws, chosen = influence.draws, influence.chosen
         if together:
@@ -108,25 +114,41 @@ class Terms:
                     stack += [(node.operands[k], through) for k, through in further]
         return False
 
-    def of(self, site: Node, graph: bool) -> list[tuple[Node, Any, Tie]]:
-        """The terms that a draw sees, with their weights and ties."""
-        bit, tie = self.bits[site], self.influence.tie
-        weights = self._known.get(graph)
-        if weights is None:
-            weights = self._known[graph] = self._weights(graph)
-        return [
-            (t, w, tie(t, bit)) for t, draws in self.terms if draws & bit for those, w in weights[t.id] if those & bit
-        ]
+    def of(self, site: Node, graph: bool) -> list[Part]:
+        """The terms that a draw sees, latest first."""
+        bit, parts = self.bits[site], self._parts.get(graph)
+        if parts is None:
+            weights, held = self._weights(graph), self.influence.held
+            parts = self._parts[graph] = [
+                ((t, w, tie), seen)
+                for t, draws in self.terms
+                for those, w in weights[t.id]
+                for tie, tied in held[t.id].items()
+                if (seen := draws & those & tied)
+            ]
+        return [part for part, draws in parts if draws & bit]
 
-    def share(self, part: tuple[Node, Any, Tie], graph: bool) -> Any:
-        """What a term adds to the cost-to-go of a draw that it is tied to so; computed once for all such draws."""
-        term, weight, tie = part
-        key = term.id, id(weight), tie, graph
-        found = self._known.get(key)
-        if found is None:
+    def total(self, parts: list[Part], graph: bool) -> Any:
+        """The cost-to-go of a draw: the sum of the terms that it sees, ``of`` it, gathered onto its elements.
+
+        Draws that see the same latest terms share the sum of these: a walk of T draws with a cost at each step takes T
+        additions, not one for each draw and each later cost.
+        """
+        at, total = self._totals[graph], None
+        for part in parts:
+            if id(part) not in at:
+                share = self._share(part, graph)
+                at[id(part)] = {}, share if total is None else total + share
+            at, total = at[id(part)]
+        return total
+
+    def _share(self, part: Part, graph: bool) -> Any:
+        known = self._shares[graph]
+        if id(part) not in known:
+            term, weight, tie = part
             value = weighted(term if graph else term.raw, weight)
-            found = self._known[key] = unpicked(gather(value, tie), tie)
-        return found
+            known[id(part)] = unpicked(gather(value, tie), tie)
+        return known[id(part)]
 
     def _weights(self, graph: bool) -> dict[int, list[tuple[int, Any]]]:
         """d cost / d term through the sums alone, where each is constant, and for which draws; Nodes where it depends

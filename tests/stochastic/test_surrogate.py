@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
+from scg.core.node import ancestors
 from scg.errors import EstimatorError, NotDifferentiable
+from scg.stochastic.surrogate import surrogate
 from tests.support.oracle import first_and_second
 
 pytestmark = pytest.mark.fast
@@ -372,3 +374,44 @@ def test_a_hessian_vector_product_through_further_samples_is_unbiased():
     found = np.array([scg.hvp(cost)(t, v, rng=np.random.default_rng(seed)) for seed in range(600)])
     exact = scg.exact.hessian(cost, t, rng=np.random.default_rng(0)) @ v
     assert np.all(np.abs(found.mean(axis=0) - exact) < 5 * found.std(axis=0) / np.sqrt(len(found)))
+
+
+def walk(length):
+    """Dependent coins, each with a cost of its own."""
+
+    def cost(theta, rng):
+        x, total = 0.0 * theta, 0.0
+        for _ in range(length):
+            x = scg.sample(dist.Bernoulli(logits=0.9 * x + theta), scg.ScoreFunction(), rng=rng)
+            total = total + 0.5 * x
+        return total
+
+    return cost
+
+
+def test_the_costs_to_go_of_a_walk_share_their_sums():
+    """F_t = f_t + F_{t+1}: as many nodes a step for a long walk as for a short one."""
+    sizes = []
+    for length in (20, 40, 80):
+        cost = scg.trace(walk(length), np.array(0.1), rng=np.random.default_rng(0)).cost
+        sizes.append(len(ancestors([surrogate(cost, order=1, graph=True)])))
+    assert sizes[2] - sizes[1] == 2 * (sizes[1] - sizes[0])
+
+
+def test_shared_sums_are_the_costs_to_go_of_each_draw():
+    """sum_t (b_t - p_t) F_t, F_t = sum_{s >= t} b_s / 2, by hand."""
+    length, theta = 6, np.array(0.1)
+    graph = scg.trace(walk(length), theta, rng=np.random.default_rng(0))
+    runs = graph.gradients(rng=np.random.default_rng(1), replicates=4)
+    mine = [scg.grad(walk(length))(theta, rng=np.random.default_rng(s)) for s in range(4)]
+    for seed, found in enumerate(mine):
+        rng, x, score, coins = np.random.default_rng(seed), 0.0, [], []
+        for _ in range(length):
+            before = x
+            x = scg.sample(dist.Bernoulli(logits=0.9 * before + theta), scg.ScoreFunction(), rng=rng)
+            x = float(getattr(x, "raw", x))
+            score.append(x - 1 / (1 + np.exp(-(0.9 * before + theta))))
+            coins.append(x)
+        to_go = 0.5 * np.cumsum(coins[::-1])[::-1]
+        assert found == pytest.approx(np.sum(np.array(score) * to_go))
+    assert runs.shape == (4,) and np.isfinite(runs).all()
