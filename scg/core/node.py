@@ -79,6 +79,7 @@ class Primitive:
         "together",
         "into",
         "view",
+        "cost",
         "linear",
         "moves",
         "same",
@@ -98,7 +99,7 @@ class Primitive:
         self.holds = self.same and not vjps and every is None  # the value of operand 0, held constant
         self.random = bool(facts.get("random"))
         self.together = facts.get("together")
-        self.into, self.view = facts.get("into"), facts.get("view")
+        self.into, self.view, self.cost = facts.get("into"), facts.get("view"), facts.get("cost")
         steps = facts.get("steps")
         self.steps = steps or None
         # the value jumps somewhere: what has no VJP is constant between jumps
@@ -149,6 +150,7 @@ def primitive(
     together: Callable[..., Any] | None = None,
     into: Callable[..., Any] | None = None,
     view: Callable[..., Any] | bool | None = None,
+    cost: float | None = None,
     linear: Any = None,
     moves: bool = False,
     same: bool = False,
@@ -187,11 +189,12 @@ def primitive(
     may give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
     ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
 
-    Two facts are for compiled plans. ``into(*operands, **statics)`` returns ``call(*arrays, out)``, which writes the
+    Three facts are for compiled plans. ``into(*operands, **statics)`` returns ``call(*arrays, out)``, which writes the
     result into ``out``, or None where these operands have no such call; it looks at their shapes and dtypes only.
     Without it a ufunc is called with ``out``, and any other function is called plainly and its result copied.
     ``view=True``: the result is operand 0 itself; ``view(*operands, **statics)`` returns a function that shows an array
-    another way, in the same memory, or None where the result is a copy.
+    another way, in the same memory, or None where the result is a copy. ``cost`` is about how many nanoseconds an
+    element takes: by it a plan shares work among threads.
 
         primitive(lambda x, axes: np.transpose(x, axes), ..., view=lambda x, axes: lambda x: np.transpose(x, axes))
 
@@ -220,6 +223,7 @@ def primitive(
         "together": together,
         "into": into,
         "view": view,
+        "cost": cost,
         "linear": _linear(linear, vjps, every),
         "moves": moves,
         "same": same,

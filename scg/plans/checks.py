@@ -90,5 +90,7 @@ FINITE = primitive(lambda *values, norms: None, name="finite", into=_finite)
 """A test that operands are finite; the first ``norms`` of them are sums of squares, where the others are if these are
 small."""
 
-SILENT = (CHOICE, FINITE)
-"""What makes nothing."""
+
+def is_check(op: Any) -> bool:
+    """Whether an operation makes nothing, and may end the call."""
+    return op.primitive is CHOICE or op.primitive is FINITE

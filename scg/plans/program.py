@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import PARAMETER, Node, Primitive, ancestors, primitive
+from scg.core.node import Node, Primitive, ancestors, is_parameter, primitive
 from scg.errors import PlanError, here
-from scg.plans.checks import CHOICE, SILENT
+from scg.plans.checks import CHOICE, is_check
 from scg.plans.python_numbers import is_python_number
-from scg.plans.recording import HELD, INPUT, Recorder
+from scg.plans.recording import HELD, Recorder, is_given, is_held
 
 CAST = primitive(lambda x, dtype: np.asarray(x, dtype), name="cast")
 """A number of Python in the dtype of the arrays that it stands beside."""
@@ -46,12 +46,12 @@ class Op:
     @property
     def is_given(self) -> bool:
         """Whether it is an array of the caller's, or one that the function holds."""
-        return self.primitive in (INPUT, HELD)
+        return is_given(self)
 
     @property
     def is_held(self) -> bool:
         """Whether it is an array that the function holds."""
-        return self.primitive is HELD
+        return is_held(self)
 
     @property
     def is_leaf(self) -> bool:
@@ -61,7 +61,7 @@ class Op:
     @property
     def is_check(self) -> bool:
         """Whether it makes nothing, and may end the call."""
-        return self.primitive in SILENT
+        return is_check(self)
 
     @property
     def size(self) -> int:
@@ -171,7 +171,7 @@ class _Reader:
 
     def read(self, node: Node) -> None:
         """Add the operation of a node, all of whose operands were read."""
-        if node.primitive is PARAMETER or node.primitive is HELD:
+        if is_held(node) or is_parameter(node):
             self.table[node.id] = self._constant(node.raw)
             return
         value, several = node.raw, type(node.raw) is tuple

@@ -31,6 +31,16 @@ HELD = primitive(lambda: None, name="held")
 """A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
 
 
+def is_given(x: Any) -> bool:
+    """Whether a node, or an operation, is an array of the caller's, or one that the function holds."""
+    return x.primitive is INPUT or x.primitive is HELD
+
+
+def is_held(x: Any) -> bool:
+    """Whether it is an array that the function holds."""
+    return x.primitive is HELD
+
+
 def _numbers_anew(name: str, args: Any, kwargs: Any, rng: Any) -> Any:
     method = name.partition(".")[2]
 
@@ -140,7 +150,7 @@ class Recorder:
 
     def is_leaf(self, node: Node) -> bool:
         """Whether a node is an array, or a number, of a plain call."""
-        return node.primitive in (INPUT, HELD, numbers)
+        return is_given(node) or node.primitive is numbers
 
     def hashed(self, node: Node) -> None:
         """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its

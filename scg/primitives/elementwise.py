@@ -26,12 +26,14 @@ _antiholomorphic = type(elementwise)()
 primitive(np.add, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: g, linear="together")
 primitive(np.subtract, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g, linear="together")
 primitive(np.multiply, elementwise, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x, linear="each")
-primitive(np.divide, elementwise, lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y, linear=[(0,)])
+primitive(
+    np.divide, elementwise, lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y, linear=[(0,)], cost=0.2
+)
 primitive(np.negative, elementwise, lambda g, out, x: -g, linear="together")
 primitive(np.positive, elementwise, lambda g, out, x: g, linear="together", view=True)
 primitive(np.square, elementwise, lambda g, out, x: g * (x + x))
 primitive(np.reciprocal, elementwise, lambda g, out, x: -g * (out * out))
-primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out))
+primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out), cost=0.3)
 primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))
 primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g), linear="together")
 
@@ -51,13 +53,14 @@ for _power in (np.power, np.float_power):
         lambda g, out, x, y: g * (out * np.log(np.where((x == 0) & (y >= 0), 1, x))),
     )
 
-primitive(np.exp, elementwise, lambda g, out, x: g * out)
+primitive(np.exp, elementwise, lambda g, out, x: g * out, cost=0.5)
 primitive(np.exp2, elementwise, lambda g, out, x: g * (LN2 * out))
-primitive(np.expm1, elementwise, lambda g, out, x: g * np.exp(x))  # out + 1 would lose all digits in the lower tail
-primitive(np.log, elementwise, lambda g, out, x: g / x)
+# out + 1 would lose all digits in the lower tail
+primitive(np.expm1, elementwise, lambda g, out, x: g * np.exp(x), cost=1.0)
+primitive(np.log, elementwise, lambda g, out, x: g / x, cost=0.5)
 primitive(np.log2, elementwise, lambda g, out, x: g / (LN2 * x))
 primitive(np.log10, elementwise, lambda g, out, x: g / (LN10 * x))
-primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x))
+primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x), cost=0.5)
 
 
 def _sigmoid(x):
@@ -87,8 +90,8 @@ def _root1(x):
     return np.hypot(1, x) if x.dtype.kind != "c" else np.sqrt(1 + x * x)
 
 
-primitive(np.sin, elementwise, lambda g, out, x: g * np.cos(x))
-primitive(np.cos, elementwise, lambda g, out, x: -g * np.sin(x))
+primitive(np.sin, elementwise, lambda g, out, x: g * np.cos(x), cost=1.0)
+primitive(np.cos, elementwise, lambda g, out, x: -g * np.sin(x), cost=1.0)
 primitive(np.tan, elementwise, lambda g, out, x: g * (1 + out * out))
 primitive(np.arcsin, elementwise, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)))
 primitive(np.arccos, elementwise, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)))
@@ -96,7 +99,7 @@ primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x))
 primitive(np.sinh, elementwise, lambda g, out, x: g * np.cosh(x))
 primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x))
 # no Python number: on small arrays that is a third less
-primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out))
+primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out), cost=0.5)
 primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x))
 primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
 primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)))

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import scg
 from scg import distributions as dist
 from scg.core.tree import leaves
+from scg.extend import elementwise, primitive
+from scg.plans.buffers import origin
 from scg.plans.kernels import Generators, kernel
 from scg.plans.passes import PASSES
 from scg.plans.passes.few_rows import by_columns
@@ -336,3 +338,56 @@ def test_signs_of_whole_numbers_wrap_in_a_plan_as_they_do_in_numpy(text):
         value, gradient = step(x, k)
         assert value == pytest.approx(cost(x, k), rel=1e-14)
         np.testing.assert_allclose(gradient, scg.grad(cost)(x, k), rtol=1e-14)
+
+
+def _line(x, y, out):
+    np.add(x, 2 * y, out=out)
+
+
+LINE = primitive(
+    lambda x, y: x + 2 * y,
+    elementwise,
+    lambda g, out, x, y: g,
+    lambda g, out, x, y: 2 * g,
+    name="line",
+    into=lambda x, y: _line if x.shape == y.shape else None,
+)
+REVERSED = primitive(
+    lambda x: x[::-1].copy(),
+    None,
+    lambda g, out, x: REVERSED(g),
+    name="reversed",
+    view=lambda x: lambda x: x[::-1],
+)
+
+
+@pytest.mark.parametrize("size", [1, 3, 2**16])
+def test_primitives_from_outside_run_as_they_declare(size):
+    fn = scg.value_and_grad(lambda x, y: np.sum(np.tanh(REVERSED(LINE(x, y))) * np.exp(x)), (0, 1))
+    compiled = scg.compile(fn, threads=1)
+    for seed in range(3):
+        args = np.random.default_rng(seed).standard_normal((2, size, 2))
+        agree(compiled(*args), fn(*args), f"seed {seed}", 2**6)
+    assert compiled.plainly == 0 and compiled.planned == 3
+    (plan,) = plans_of(compiled)
+    line, shown = ([op for op in plan.program.ops if op.primitive is p] for p in (LINE, REVERSED))
+    assert len(line) == 1 and kernel(line[0], Generators()) is _line and len(shown) == 2
+    assert all([origin(op) is not op and id(op) not in plan.assignment.block for op in shown])
+
+
+def test_a_call_that_is_declared_for_other_operands_is_none_for_these():
+    compiled = scg.compile(lambda x, y: LINE(x, y) + 1.0)
+    x, y = np.arange(6.0).reshape(2, 3), np.arange(3.0)
+    np.testing.assert_array_equal(compiled(x, y), x + 2 * y + 1)
+    assert compiled.planned == 1 and "called plainly" in compiled.explain(x, y)
+
+
+def test_what_differs_in_its_derivative_alone_is_no_step():
+    fn = scg.value_and_grad(lambda x: np.sum(np.exp(scg.stop_gradient(x)) * x + np.positive(x)))
+    compiled = scg.compile(fn)
+    agree(compiled(X), fn(X), "constants held")
+    assert not any([op.primitive.same or op.primitive.view is True for op in plans_of(compiled)[0].program.ops])
+    graph = scg.value_and_grad(lambda w: np.mean(scg.objectives.iwae(np.tanh(w), axis=0)))
+    planned = scg.compile(graph)
+    agree(planned(X), graph(X), "weights")
+    assert not any([op.primitive.same for op in plans_of(planned)[0].program.ops])

@@ -1,4 +1,4 @@
-"""Names for the same array dropped: aliases, held constants of a derivative, and pathwise draws are their first
+"""Names for the same array dropped: aliases, what differs in its derivative alone, and pathwise draws are their first
 operand."""
 
 from scg.plans.kernels import itself, view
@@ -7,8 +7,11 @@ from scg.plans.program import Op, Program
 
 def aliases(program: Program) -> int:
     """Put the operand in their place; a plan takes no derivatives."""
-    return program.rewrite(
-        lambda op, add: (
-            op.args[0] if view(op) is itself and type(op.args[0]) is Op and op.args[0].dtype == op.dtype else None
-        )
-    )
+    return program.rewrite(lambda op, add: op.args[0] if _is_same(op) else None)
+
+
+def _is_same(op: Op) -> bool:
+    if op.dtype is None or view(op) is not itself and not op.primitive.same:
+        return False
+    x = op.args[0]
+    return type(x) is Op and x.dtype == op.dtype and x.shape == op.shape
