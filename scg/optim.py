@@ -43,7 +43,7 @@ class Optimizer(_Recorded, ABC):
     """
 
     slots: tuple[str, ...]
-    """Names of the buffers that the rule keeps for each array."""
+    """Names of the buffers that the update keeps for each array."""
 
     def __init__(self, params: Any, learning_rate: float):
         unplanned("an optimizer that is made in each call would keep its state in a plan: make it outside")
@@ -154,7 +154,7 @@ class Optimizer(_Recorded, ABC):
         bound = self._bound.get((threads, len(constants)))
         if bound is None:
             bound = self._bound[threads, len(constants)] = [
-                flat.bind(self._rule, len(constants), threads) for flat in self._flats
+                flat.bind(self._update, len(constants), threads) for flat in self._flats
             ]
         for flat in bound:
             for array, number in zip(flat.constants, constants, strict=True):
@@ -187,7 +187,7 @@ class Optimizer(_Recorded, ABC):
         """The numbers of a step, the first of which is 1."""
 
     @abstractmethod
-    def _rule(
+    def _update(
         self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray
     ) -> list[Step]:
         """Calls that update ``buffers`` and leave in ``work`` what to subtract from parameters with gradient ``g``,
@@ -245,7 +245,7 @@ class SGD(Optimizer):
     def _constants(self, step: int) -> tuple[float, ...]:
         return self.learning_rate, self.momentum
 
-    def _rule(
+    def _update(
         self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray
     ) -> list[Step]:
         rate, momentum = constants
@@ -290,7 +290,7 @@ class Adam(Optimizer):
             return self.beta1, self.beta2, scale / rate, self.epsilon / rate
         return self.beta1, self.beta2, scale, self.epsilon, rate
 
-    def _rule(
+    def _update(
         self, constants: Sequence[np.ndarray], g: np.ndarray, work: np.ndarray, *buffers: np.ndarray
     ) -> list[Step]:
         b1, b2, factor, shift, *rate = constants
@@ -360,7 +360,7 @@ class _Flat:
                 found += [inside] if inside else []
         return found
 
-    def bind(self, rule: Callable[..., list[Step]], count: int, threads: int) -> "_Bound":
+    def bind(self, update: Callable[..., list[Step]], count: int, threads: int) -> "_Bound":
         """The calls of a step with so many constants, for each thread."""
         constants = [np.zeros((), self.dtype) for _ in range(count)]
         lists: list[list[Step]] = [[] for _ in range(threads)]
@@ -379,7 +379,7 @@ class _Flat:
                 several: list[Any] = [None] * len(pieces)
                 steps.append((np.concatenate, [several, 0, whole]))
                 places += [(several, n, self.members[k], a, b) for n, (k, a, b) in enumerate(pieces)]
-            steps += rule(constants, whole, out, *[buffer[start : start + size] for buffer in self.buffers])
+            steps += update(constants, whole, out, *[buffer[start : start + size] for buffer in self.buffers])
             if len(pieces) == 1:
                 ((k, a, b),) = pieces
                 places += [

@@ -139,7 +139,7 @@ def test_no_module_compares_a_primitive_with_that_of_another(path):
         "rule, x = node.primitive, 3\nrule in TABLE",
         "made = node.primitive\nmade is box",
         "node.primitive.fn is np.add",
-        "node.primitive is RULES[np.add]",
+        "node.primitive is IMPLEMENTATIONS[np.add]",
         "TABLE[node.primitive]",
         "TABLE.get(node.primitive)",
     ],

@@ -38,11 +38,11 @@ def moves(d: Any, sources: set[int], newest: int) -> bool:
             return True
         seen.add(node.id)
         if node.id > newest:
-            rule = node.primitive
+            primitive = node.primitive
             stack += (
                 node.operands
-                if rule.smooth
-                else [o for o, vjp in zip(node.operands, rule.vjps, strict=False) if vjp is not None]
+                if primitive.smooth
+                else [o for o, vjp in zip(node.operands, primitive.vjps, strict=False) if vjp is not None]
             )
     return False
 

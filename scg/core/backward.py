@@ -367,14 +367,14 @@ def _absorbing_step(
     undefined: Any = None,
 ) -> None:
     """``_step`` with absorbing products. ``known`` remembers, by VJP, whether it moves."""
-    rule, statics = node.primitive, node.statics
+    primitive, statics = node.primitive, node.statics
     g, out, arguments = _filled(node, g, create_graph)
     if type(g) is tuple:
         support = tuple([np.zeros(np.shape(c), bool) if s is None else s for c, s in zip(g, support, strict=True)])
     for k, operand, vjp in _asked(node, needed):
         value = operand.raw
         try:
-            if rule.axes is elementwise:
+            if primitive.axes is elementwise:
                 slope = vjp(np.ones((), g.dtype), out, *arguments, **statics)
                 if slope is None:
                     continue
@@ -385,7 +385,7 @@ def _absorbing_step(
                 d = absorbing.mark(d, doubt, absorbing.rough(g, slope, inside))
                 d = np.where(inside, d, 0) if create_graph else d  # zeros by structure for a further derivative, too
                 inside = connected(inside, node, k)
-            elif rule.axes is not None and rule.axes.products:
+            elif primitive.axes is not None and primitive.axes.products:
                 d = _absorbing_products(vjp, g, support, out, arguments, statics)
                 inside = vjp(
                     support.astype(g.dtype), out, *[np.not_equal(x, 0).astype(g.dtype) for x in arguments], **statics
@@ -396,7 +396,7 @@ def _absorbing_step(
                         _fitting(d, value), np.False_, _absorbed(vjp, g, support, out, arguments, statics, value)
                     )
             else:
-                more = {"support": support} if rule.supported else {}
+                more = {"support": support} if primitive.supported else {}
                 d = vjp(g, out, *arguments, **statics, **more)
                 if d is None:
                     continue

@@ -143,13 +143,13 @@ def _cut(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
 def _is_linear(node: Node, sources: set[int]) -> bool:
     if type(node.raw) is tuple or node.dtype.kind != "f":
         return False
-    rule, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
+    primitive, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
     try:
-        parts = [vjp(g, node, *node.operands, **node.statics) for vjp in rule.vjps if vjp is not None]
+        parts = [vjp(g, node, *node.operands, **node.statics) for vjp in primitive.vjps if vjp is not None]
         parts += [
-            rule.every(g, k, node, *node.operands, **node.statics)
+            primitive.every(g, k, node, *node.operands, **node.statics)
             for k in range(len(node.operands))
-            if rule.every is not None
+            if primitive.every is not None
         ]
     except Exception:  # it serves arrays alone
         return False

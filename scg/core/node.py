@@ -41,7 +41,7 @@ from scg.errors import (
     user_frame,
 )
 
-RULES: dict[Any, Callable[..., Any]] = {}
+IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 """What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
 
 _NONE: dict[str, Any] = {}
@@ -127,8 +127,8 @@ class Primitive:
         return f"<primitive {self.name}>"
 
     def __reduce__(self) -> Any:
-        if RULES.get(self.fn) is self:
-            return _rule_of, (self.fn,)
+        if IMPLEMENTATIONS.get(self.fn) is self:
+            return _implementation_of, (self.fn,)
         for name, value in vars(sys.modules[self.module]).items():
             if value is self:
                 return _import, (self.module, name)
@@ -260,21 +260,22 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
     """Let a function of Nodes stand behind NumPy callables; ``(ufunc, "reduce")`` names a ufunc's method, None one that
     is not there yet."""
 
-    def declare(rule: Any) -> Any:
+    def declare(implementation: Any) -> Any:
         for fn in callables:
             if fn is None:
                 continue
-            if fn in RULES:
+            if fn in IMPLEMENTATIONS:
                 raise ScgValueError(
-                    f"{name_of(fn)} already has a rule, {RULES[fn]!r}; a callable is declared once ({here()})"
+                    f"{name_of(fn)} already has an implementation, {IMPLEMENTATIONS[fn]!r}; a callable is declared once"
+                    f" ({here()})"
                 )
-            RULES[fn] = rule
-        if type(rule) is FunctionType and rule.__doc__ is None:
+            IMPLEMENTATIONS[fn] = implementation
+        if type(implementation) is FunctionType and implementation.__doc__ is None:
             names = ", ".join([name_of(fn) for fn in callables if fn is not None])
-            rule.__doc__ = (
+            implementation.__doc__ = (
                 f"What stands behind {names} where an argument is a node: the same signature, the same meaning."
             )
-        return rule
+        return implementation
 
     return declare
 
@@ -284,12 +285,12 @@ def refuse(advice: str, *callables: Any, detached: bool = False) -> None:
     no draw decides it."""
     for fn in callables:
 
-        def rule(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
+        def implementation(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
             also = or_value(*args, *kwargs.values()) if detached else ""
             raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice}{also} ({here()})")
 
-        implements(fn)(rule)
-        rule.advice = advice  # type: ignore[attr-defined]
+        implements(fn)(implementation)
+        implementation.advice = advice  # type: ignore[attr-defined]
 
 
 def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -304,7 +305,7 @@ def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
 def _method(fn: Any) -> Any:
     def method(self: "Node", *args: Any, **kwargs: Any) -> Any:
         try:
-            return _typed(RULES[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
+            return _typed(IMPLEMENTATIONS[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
         except Exception as error:
             raise_kin(error, fn)
             raise
@@ -317,25 +318,25 @@ def _method(fn: Any) -> Any:
 def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
     # apply(), written out: an operator is most of what a small graph costs
     def forward(self: "Node", other: Any) -> Any:
-        rule: Primitive = RULES[ufunc]  # type: ignore[assignment]
+        implementation: Primitive = IMPLEMENTATIONS[ufunc]  # type: ignore[assignment]
         if type(other) is not Node and type(other) is not float:
-            other = constant_operand(other, rule)
+            other = constant_operand(other, implementation)
         x, y = self.raw, other.raw if type(other) is Node else other
         try:
             value = ufunc(x, y)
         except Exception as error:
-            raise_named(error, rule, (x, y), _NONE)
-        return record(rule, (self, other), _NONE, value)
+            raise_named(error, implementation, (x, y), _NONE)
+        return record(implementation, (self, other), _NONE, value)
 
     def reflected(self: "Node", other: Any) -> Any:
-        return apply(RULES[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
+        return apply(IMPLEMENTATIONS[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
 
     return forward, reflected
 
 
 def _unary(ufunc: np.ufunc) -> Any:
     def forward(self: "Node") -> Any:
-        return apply(RULES[ufunc], (self,), _NONE)  # type: ignore[arg-type]
+        return apply(IMPLEMENTATIONS[ufunc], (self,), _NONE)  # type: ignore[arg-type]
 
     return forward
 
@@ -373,7 +374,7 @@ def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
                 raise ScgTypeError(
                     f"node {name} ... keeps the dtype {self.dtype}, and the result has {made.dtype} ({here()})"
                 )
-            made = RULES[np.astype](made, self.dtype)
+            made = IMPLEMENTATIONS[np.astype](made, self.dtype)
         return made
 
     return changed
@@ -442,7 +443,7 @@ _BY_A_DRAW = (
 
 
 def _asked_for_an_array(self: "Node", dtype: Any = None, copy: Any = None) -> NoReturn:
-    called = of_caller(RULES.__contains__)
+    called = of_caller(IMPLEMENTATIONS.__contains__)
     if called:
         raise NotDifferentiable(f"{called}, as its result would be detached from {self!r} ({here()})")
     raise NotDifferentiable(
@@ -501,27 +502,27 @@ class Node:
     size = property(lambda self: self.raw.size)
     nbytes = property(lambda self: self.raw.nbytes)
     itemsize = property(lambda self: self.raw.itemsize)
-    T = property(lambda self: RULES[np.transpose](self))
-    mT = property(lambda self: RULES[np.matrix_transpose](self))
-    real = property(lambda self: RULES[np.real](self))
-    imag = property(lambda self: RULES[np.imag](self))
+    T = property(lambda self: IMPLEMENTATIONS[np.transpose](self))
+    mT = property(lambda self: IMPLEMENTATIONS[np.matrix_transpose](self))
+    real = property(lambda self: IMPLEMENTATIONS[np.real](self))
+    imag = property(lambda self: IMPLEMENTATIONS[np.imag](self))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         for x in inputs:
             if type(x) is not Node:
                 require_plain(x, f"np.{ufunc.__name__}")
-        rule = RULES.get(ufunc if method == "__call__" else (ufunc, method))
-        if type(rule) is Primitive and not kwargs and method == "__call__":
-            return apply(rule, inputs, _NONE)
+        implementation = IMPLEMENTATIONS.get(ufunc if method == "__call__" else (ufunc, method))
+        if type(implementation) is Primitive and not kwargs and method == "__call__":
+            return apply(implementation, inputs, _NONE)
         if "out" in kwargs:
             raise NotDifferentiable(
                 f"np.{ufunc.__name__} cannot write a Node into a buffer (out=, or an in-place operator such as buffer"
                 f" += node): write buffer = np.{ufunc.__name__}(...) instead ({here()})"
             )
-        if method == "outer" and rule is None and len(inputs) == 2:
+        if method == "outer" and implementation is None and len(inputs) == 2:
             x, y = [v if type(v) is Node else np.asarray(v) for v in inputs]
             return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **kwargs)
-        if rule is None:
+        if implementation is None:
             made = all("O" in types for types in ufunc.types)  # by np.frompyfunc
             advice = (
                 "of Python objects: write it in NumPy's own functions, or declare lambda *x: ufunc(*x).astype(float)"
@@ -529,13 +530,13 @@ class Node:
                 else "declare it"
             )
             raise NotDifferentiable(
-                f"{name_of(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative rule: {advice}"
+                f"{name_of(ufunc)}{'' if method == '__call__' else '.' + method} has no derivative: {advice}"
                 f" with scg.primitive{or_value(*inputs)} ({here()})"
             )
-        if type(rule) is not Primitive or method != "__call__":
+        if type(implementation) is not Primitive or method != "__call__":
             try:
                 return _typed(
-                    rule(*inputs, **kwargs),
+                    implementation(*inputs, **kwargs),
                     ufunc if method == "__call__" else getattr(ufunc, method),
                     *inputs,
                     **kwargs,
@@ -543,7 +544,7 @@ class Node:
             except Exception as error:
                 raise_kin(error, ufunc)
                 raise
-        return apply(rule, _cast_inputs(ufunc, inputs, kwargs), _NONE)
+        return apply(implementation, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         """NumPy, whose functions take nodes: for libraries written against the array API, such as
@@ -551,24 +552,24 @@ class Node:
         return np
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        rule = RULES.get(func)
+        implementation = IMPLEMENTATIONS.get(func)
         for kind in types:
             if kind is not Node and issubclass(kind, (np.ma.MaskedArray, np.matrix)):
                 require_plain(np.zeros((0, 0)).view(kind), name_of(func))
-        if rule is None:
+        if implementation is None:
             raise NotDifferentiable(
-                f"{name_of(func)} has no derivative rule: declare it with scg.primitive{or_value(*args)} ({here()})"
+                f"{name_of(func)} has no derivative: declare it with scg.primitive{or_value(*args)} ({here()})"
             )
         if kwargs.get("out", 0) is None:
             del kwargs["out"]
         elif "out" in kwargs:
             raise NotDifferentiable(f"{name_of(func)} cannot write a Node into out=: use what it returns ({here()})")
         try:
-            return _typed(rule(*args, **kwargs), func, *args, **kwargs)
+            return _typed(implementation(*args, **kwargs), func, *args, **kwargs)
         except Exception as error:
             if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 raise ScgTypeError(
-                    f"{name_of(func)} of a Node: {error}; it takes {inspect.signature(rule)} ({here()})"
+                    f"{name_of(func)} of a Node: {error}; it takes {inspect.signature(implementation)} ({here()})"
                 ) from None
             raise_kin(error, func)
             raise
@@ -612,7 +613,7 @@ class Node:
     if not TYPE_CHECKING:  # it has no attribute but those that are declared
 
         def __getattr__(self, name: str) -> NoReturn:
-            way = of_attribute(name, RULES.__contains__)
+            way = of_attribute(name, IMPLEMENTATIONS.__contains__)
             if way:
                 raise ScgAttributeError(f"a node has no .{name}: write {way} ({here()})")
             raise AttributeError(f"'Node' object has no attribute {name!r}", name=name, obj=self)
@@ -637,7 +638,7 @@ class Node:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> "Node":
-        return RULES[operator.getitem](self, index)
+        return IMPLEMENTATIONS[operator.getitem](self, index)
 
     def __hash__(self) -> int:
         recorder = RECORDER.get()
@@ -667,16 +668,16 @@ class Node:
     del _
 
     def __matmul__(self, other: Any) -> "Node":
-        return _typed(RULES[np.matmul](self, other), np.matmul, self, other)
+        return _typed(IMPLEMENTATIONS[np.matmul](self, other), np.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> "Node":
-        return _typed(RULES[np.matmul](other, self), np.matmul, other, self)
+        return _typed(IMPLEMENTATIONS[np.matmul](other, self), np.matmul, other, self)
 
     def __divmod__(self, other: Any) -> Any:
-        return RULES[np.divmod](self, other)
+        return IMPLEMENTATIONS[np.divmod](self, other)
 
     def __rdivmod__(self, other: Any) -> Any:
-        return RULES[np.divmod](other, self)
+        return IMPLEMENTATIONS[np.divmod](other, self)
 
     def __pow__(self, other: Any) -> "Node":
         if (
@@ -689,13 +690,13 @@ class Node:
             other = other.item()
         if type(other) is int or type(other) is float:  # as ndarray.__pow__ does
             if other == 2:
-                return apply(RULES[np.square], (self,), _NONE)  # type: ignore[arg-type]
+                return apply(IMPLEMENTATIONS[np.square], (self,), _NONE)  # type: ignore[arg-type]
             if other == 0.5 and self.dtype.kind in "fc":
-                return apply(RULES[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
-        return apply(RULES[np.power], (self, other), _NONE)  # type: ignore[arg-type]
+                return apply(IMPLEMENTATIONS[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
+        return apply(IMPLEMENTATIONS[np.power], (self, other), _NONE)  # type: ignore[arg-type]
 
     def __rpow__(self, other: Any) -> "Node":
-        return apply(RULES[np.power], (other, self), _NONE)  # type: ignore[arg-type]
+        return apply(IMPLEMENTATIONS[np.power], (other, self), _NONE)  # type: ignore[arg-type]
 
     __iadd__, __isub__ = _in_place("+=", __add__), _in_place("-=", __sub__)
     __imul__, __itruediv__ = _in_place("*=", __mul__), _in_place("/=", __truediv__)
@@ -715,15 +716,15 @@ class Node:
 
     def compress(self, condition: Any, axis: int | None = None) -> "Node":
         """``np.compress`` of this node."""
-        return RULES[np.compress](condition, self, axis)
+        return IMPLEMENTATIONS[np.compress](condition, self, axis)
 
     def reshape(self, *shape: Any, **kwargs: Any) -> "Node":
         """``np.reshape`` of this node; the shape as one argument or as several."""
-        return RULES[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
+        return IMPLEMENTATIONS[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
     def transpose(self, *axes: Any) -> "Node":
         """``np.transpose`` of this node; the axes as one argument or as several."""
-        return RULES[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
+        return IMPLEMENTATIONS[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
 
     def __copy__(self) -> "Node":
         return self
@@ -888,12 +889,12 @@ def _cast_inputs(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any
     return (
         inputs
         if dtype is None
-        else tuple([RULES[np.astype](x, dtype) if type(x) is Node else np.asarray(x, dtype) for x in inputs])
+        else tuple([IMPLEMENTATIONS[np.astype](x, dtype) if type(x) is Node else np.asarray(x, dtype) for x in inputs])
     )
 
 
-def _rule_of(fn: Any) -> Any:
-    return RULES[fn]
+def _implementation_of(fn: Any) -> Any:
+    return IMPLEMENTATIONS[fn]
 
 
 def _import(module: str, name: str) -> Any:

@@ -99,8 +99,8 @@ def raise_named(error: Exception, primitive: Any, values: Any, statics: Mapping[
 
 
 def raise_kin(error: Exception, fn: Any) -> None:
-    """Raise what Python or NumPy raised in the rule behind ``fn`` as one of scg's errors; return where it is one, or
-    somebody else's."""
+    """Raise what Python or NumPy raised in the implementation of ``fn`` as one of scg's errors; return where it is one,
+    or somebody else's."""
     kind = kin(error)
     if (
         kind is not None

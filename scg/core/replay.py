@@ -145,22 +145,23 @@ def _node(new: Any, old: Node) -> Node:
     return new if type(new) is Node else old
 
 
-def run(rule: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
+def run(primitive: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
     """A primitive on arguments of which some have a leading replicate axis: in one call where its axis map tells how,
     else one by one."""
     try:
         if not any(batched):
-            return rule(*arguments, **statics)
-        call = None if rule.axes is None else rule.axes.lead(arguments, batched, statics)
+            return primitive(*arguments, **statics)
+        call = None if primitive.axes is None else primitive.axes.lead(arguments, batched, statics)
         if call is not None:
-            return rule(*call[0], **call[1])
+            return primitive(*call[0], **call[1])
         each = [
-            rule(*[a[r] if b else a for a, b in zip(arguments, batched, strict=True)], **statics) for r in range(size)
+            primitive(*[a[r] if b else a for a, b in zip(arguments, batched, strict=True)], **statics)
+            for r in range(size)
         ]
         several = isinstance(each[0].raw if type(each[0]) is Node else each[0], tuple)
         return _stacked(*each) if several else np.stack(each)
     except Exception as error:
-        raise_named(error, rule, arguments, statics)
+        raise_named(error, primitive, arguments, statics)
 
 
 _stacked = primitive(

@@ -32,12 +32,17 @@ def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], A
     marks = {root.id: np.isnan(root.raw) for root in roots if is_nan(root)}
     edges: dict[tuple[int, int], Any] = {}
     for node in reversed(order):
-        mark, rule = marks.get(node.id), node.primitive
-        if mark is None or type(node.raw) is tuple or rule.random or not (rule.differentiable or rule.jumps):
+        mark, primitive = marks.get(node.id), node.primitive
+        if (
+            mark is None
+            or type(node.raw) is tuple
+            or primitive.random
+            or not (primitive.differentiable or primitive.jumps)
+        ):
             continue
         broken = _is_broken(node)
         near = {
-            k: (operand, _taken(mark, node) if rule.picks and k == 0 else connected(mark, node, k))
+            k: (operand, _taken(mark, node) if primitive.picks and k == 0 else connected(mark, node, k))
             for k, operand in enumerate(node.operands)
             if type(operand) is Node and type(operand.raw) is not tuple and operand.dtype.kind in "fc"
         }
@@ -50,7 +55,7 @@ def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], A
                 marks[operand.id] = marks.get(operand.id, False) | inside
                 if broken:
                     edges[node.id, k] = inside
-                elif rule.axes is elementwise:
+                elif primitive.axes is elementwise:
                     edges[node.id, k] = inside & connected(mark & _is_lost(node, k), node, k)
     return edges
 
@@ -70,9 +75,9 @@ def _is_stopped(node: Node) -> bool:
 
 
 def _is_broken(node: Node) -> bool:
-    rule = node.primitive
-    placed = rule.picks and any([type(operand) is Node for operand in node.operands[1:]])
-    return bool(node.operands and (rule.kinks is not None or rule.jumps or rule.steps or placed))
+    primitive = node.primitive
+    placed = primitive.picks and any([type(operand) is Node for operand in node.operands[1:]])
+    return bool(node.operands and (primitive.kinks is not None or primitive.jumps or primitive.steps or placed))
 
 
 def marked(d: Any, inside: Any) -> Any:
@@ -87,8 +92,12 @@ def _is_lost(node: Node, k: int) -> Any:
 
 
 def _vjp(node: Node, k: int) -> Any:
-    rule = node.primitive
-    return (lambda g, *rest, **statics: rule.every(g, k, *rest, **statics)) if rule.every else rule.vjps[k] or _constant
+    primitive = node.primitive
+    return (
+        (lambda g, *rest, **statics: primitive.every(g, k, *rest, **statics))
+        if primitive.every
+        else primitive.vjps[k] or _constant
+    )
 
 
 def _constant(*operands: Any, **statics: Any) -> None:

@@ -371,8 +371,8 @@ class Engine:
         """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much
         they still moved.
 
-        What settled is held against a rule that shares nothing with it; see ``panels``. ``compute`` also returns for
-        each array what its rounding is relative to; ``squares`` says that squares of the terms are integrated too.
+        What settled is held against a quadrature that shares nothing with it; see ``panels``. ``compute`` also returns
+        for each array what its rounding is relative to; ``squares`` says that squares of the terms are integrated too.
         """
         eps = self.eps
         if not self.adaptive:
@@ -389,7 +389,7 @@ class Engine:
             )
 
         for kind, levels in _LEVELS.items():
-            if kind == GAUSS and self.rough:  # rules that are symmetric agree on what they do not see
+            if kind == GAUSS and self.rough:  # symmetric quadrature rules agree on what they do not see
                 continue
             last = None
             for points in levels:
@@ -426,7 +426,7 @@ class Engine:
     def with_rules(
         self, compute: Callable[[], tuple[list[Any], list[float]]], points: int, kind: int
     ) -> tuple[list[Any], list[float]]:
-        """What is computed with rules of so many points."""
+        """What is computed with quadrature rules of so many points."""
         for leaf in self.adaptive:
             leaf.refine(points, kind)
         with np.errstate(all="ignore"):  # what does not exist may be infinite
@@ -445,8 +445,8 @@ class Check:
         self._known: dict[int, Any] = {}
 
     def of(self, found: list[Any], magnitudes: list[float], points: int, kind: int) -> float | None:
-        """How far ``found`` is from the check; None where that is too far. The leaves have the rules by which it was
-        found."""
+        """How far ``found`` is from the check; None where that is too far. The leaves have the quadrature rules by
+        which it was found."""
         panels, lines = self._lines(0)
         if not panels.elements:
             return 0.0
@@ -465,7 +465,8 @@ class Check:
         return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt, self.rtol))
 
     def alone(self, rtol: float) -> tuple[list[Any], float] | None:
-        """Where no rule settles on what the panels say: their result, if panels that are cut at other places agree."""
+        """Where no quadrature rule settles on what the panels say: their result, if panels that are cut at other places
+        agree."""
         if not self._lines(0)[0].elements:
             return None
         one, two = self._computed(0, 64), self._computed(1, 64)

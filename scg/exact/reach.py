@@ -46,21 +46,21 @@ def reaches(leaves: list[Leaf], ties: list[dict[int, Any]], order: list[Node]) -
 
 def _passed(node: Node, moving: list[Node], found: dict[int, Any], total: int) -> Any:
     """What a node takes over from its operands; None where the table would be too large."""
-    rule = node.primitive
+    primitive = node.primitive
     reach = np.zeros((node.size, total), bool)
     if is_path(node):
         first = node.operands[0]
         return found[first.id] if type(first) is Node and first.id in found else reach
-    if rule.moves or rule.picks:
+    if primitive.moves or primitive.picks:
         moved = _moved(node, found, total)
         if moved is not None:
             return moved
     for operand in moving:
         before = found[operand.id]
-        if rule.axes is axes.elementwise:
+        if primitive.axes is axes.elementwise:
             full = np.broadcast_to(_padded(before.reshape(*operand.shape, total), node.ndim), (*node.shape, total))
             reach |= full.reshape(node.size, total)
-        elif rule.axes is axes.reduction:
+        elif primitive.axes is axes.reduction:
             axis = node.statics.get("axis")
             axis = tuple(range(operand.ndim)) if axis is None else axis
             axis = tuple([a % operand.ndim for a in ((axis,) if isinstance(axis, int) else axis)])

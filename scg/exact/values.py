@@ -39,10 +39,10 @@ def plain(roots: list[Node], paths: bool = False) -> list[Node]:
     table: dict[int, Any] = {}
 
     def visit(node: Node) -> Any:
-        rule = node.primitive
-        if rule.constant:
+        primitive = node.primitive
+        if primitive.constant:
             table[node.id] = parameter(node.raw)
-        elif rule.same:
+        elif primitive.same:
             x = (
                 table.get(node.operands[0].id, node.operands[0])
                 if type(node.operands[0]) is Node

@@ -19,7 +19,7 @@ from scg.core.node import implements, primitive, refuse
 
 LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
 
-# not `elementwise` itself: the 0 * inf rule factors a VJP into g * slope, which no antiholomorphic function allows
+# not `elementwise` itself: what 0 * inf means factors a VJP into g * slope, which no antiholomorphic function allows
 _antiholomorphic = type(elementwise)()
 
 

@@ -375,12 +375,12 @@ def split(ary, indices_or_sections, axis=0):
 
 
 def _split_along(name, axis, least):
-    def rule(ary, indices_or_sections):
+    def implementation(ary, indices_or_sections):
         if ary.ndim < least:
             raise ValueError(f"{name} only works on arrays of {least} or more dimensions")
         return split(ary, indices_or_sections, min(axis, ary.ndim - 1))
 
-    return rule
+    return implementation
 
 
 for _fn, _axis, _least in ((np.hsplit, 1, 1), (np.vsplit, 0, 2), (np.dsplit, 2, 3)):

@@ -213,7 +213,7 @@ def slogdet(a):
 def real_only(a, name, instead="the real matrix of blocks [[re, -im], [im, re]]"):
     """Refuses a complex Node, for a function whose complex derivative is not declared."""
     if getattr(a, "dtype", np.dtype(float)).kind == "c":
-        raise NotDifferentiable(f"np.linalg.{name} of a complex Node has no derivative rule: use {instead} ({here()})")
+        raise NotDifferentiable(f"np.linalg.{name} of a complex Node has no derivative: use {instead} ({here()})")
     return a
 
 

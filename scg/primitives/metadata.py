@@ -19,11 +19,11 @@ def static(*callables):
     """Let callables answer for a Node as for its value: what they say is fixed when the graph is recorded."""
     for fn in callables:
 
-        def rule(*args, _fn=fn, **kwargs):
+        def implementation(*args, _fn=fn, **kwargs):
             return _fn(*map(_value_of, args), **{name: _value_of(value) for name, value in kwargs.items()})
 
-        rule.static = True
-        implements(fn)(rule)
+        implementation.static = True
+        implements(fn)(implementation)
 
 
 def _value_of(value):

@@ -117,7 +117,7 @@ def _extreme_position(fn):
     base = primitive(lambda x, axis, keepdims: fn(x, axis, keepdims=keepdims), axes.reduction, name=fn.__name__)
 
     @implements(fn)
-    def rule(a, axis=None, out=None, *, keepdims=False):
+    def implementation(a, axis=None, out=None, *, keepdims=False):
         no_buffer(out)
         if axis is None:
             position = base(np.ravel(a), axis=0, keepdims=False)

@@ -186,10 +186,10 @@ def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int,
 
 def _alignments(node: Node) -> list[Any]:
     """How the axes of each result of a node follow from those of its operands."""
-    rule, value, shapes = node.primitive.axes or mixed, node.raw, [getattr(o, "shape", ()) for o in node.operands]
+    axis_map, value, shapes = node.primitive.axes or mixed, node.raw, [getattr(o, "shape", ()) for o in node.operands]
     if type(value) is tuple:
-        return [rule.align_result(j, shapes, v.shape, node.statics) for j, v in enumerate(value)]
-    return [rule.align(shapes, value.shape, node.statics)]
+        return [axis_map.align_result(j, shapes, v.shape, node.statics) for j, v in enumerate(value)]
+    return [axis_map.align(shapes, value.shape, node.statics)]
 
 
 def _each(before: Held, move: Callable[..., Tie], *how: Any) -> Held:

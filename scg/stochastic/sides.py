@@ -12,10 +12,10 @@ from scg.core.replay import replay
 
 def is_break(node: Node) -> bool:
     """Whether a node is not smooth somewhere: it says so, or it has no derivative, but of a real number a value."""
-    rule = node.primitive
-    if rule.kinks is not None or rule.steps is not None:
+    primitive = node.primitive
+    if primitive.kinks is not None or primitive.steps is not None:
         return True
-    if not rule.jumps or "site" in node.statics:
+    if not primitive.jumps or "site" in node.statics:
         return False
     moving = [o for o in node.operands if type(o) is Node]  # what is made of truths and integers changes where they do
     return any(type(o.raw) is tuple or o.dtype.kind in "fc" for o in moving)

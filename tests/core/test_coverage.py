@@ -16,7 +16,7 @@ import pytest
 from numpy.testing.overrides import get_overridable_numpy_array_functions, get_overridable_numpy_ufuncs
 
 import scg
-from scg.core.node import RULES, Node, Primitive
+from scg.core.node import IMPLEMENTATIONS, Node, Primitive
 from tests.support.cases import all_cases
 
 pytestmark = pytest.mark.fast
@@ -24,7 +24,10 @@ pytestmark = pytest.mark.fast
 UFUNCS = sorted(get_overridable_numpy_ufuncs(), key=lambda fn: fn.__name__)
 # np.eye(3, like=node) arrives under the name np.eye, and not under that of the dispatcher around it
 FUNCTIONS = sorted(
-    {getattr(fn, "_implementation", fn) if fn not in RULES else fn for fn in get_overridable_numpy_array_functions()},
+    {
+        getattr(fn, "_implementation", fn) if fn not in IMPLEMENTATIONS else fn
+        for fn in get_overridable_numpy_array_functions()
+    },
     key=lambda fn: (fn.__module__, fn.__name__),
 )
 CASES = all_cases()
@@ -48,17 +51,17 @@ def name_of(fn):
 def kind_of(fn, cases=CASES):
     """What becomes of a Node in ``fn``: read off the declaration, and for compositions of primitives off the catalogue.
     None is left to chance."""
-    rule = RULES.get(fn)
+    implementation = IMPLEMENTATIONS.get(fn)
     orders = {case.order > 0 for case in cases if case.name == name_of(fn)}
-    if rule is None:
+    if implementation is None:
         return None
-    if hasattr(rule, "advice"):
+    if hasattr(implementation, "advice"):
         return "refused"
-    if hasattr(rule, "static"):
+    if hasattr(implementation, "static"):
         return "static"
-    if isinstance(rule, Primitive) and not rule.differentiable:
+    if isinstance(implementation, Primitive) and not implementation.differentiable:
         return "constant"
-    if True in orders or isinstance(rule, Primitive):
+    if True in orders or isinstance(implementation, Primitive):
         return "differentiable"
     return "constant" if False in orders else None
 
@@ -85,14 +88,18 @@ REFUSED = [fn for fn in [*UFUNCS, *FUNCTIONS] if kind_of(fn) == "refused"]
 @pytest.mark.parametrize("fn", REFUSED, ids=name_of)
 def test_a_refusal_names_the_function_and_the_way_out(fn):
     node = scg.parameter(np.ones(2), name="x")
-    assert len(RULES[fn].advice) > 20
+    assert len(IMPLEMENTATIONS[fn].advice) > 20
     for arguments in (
         ([node] * fn.nin,) if isinstance(fn, np.ufunc) else (*([node] * n for n in range(1, 5)), [io.BytesIO(), node])
     ):
         try:
             result = fn(*arguments)
         except scg.ScgError as error:
-            assert fn.__name__ in str(error) and RULES[fn].advice in str(error) and "test_coverage.py" in str(error)
+            assert (
+                fn.__name__ in str(error)
+                and IMPLEMENTATIONS[fn].advice in str(error)
+                and "test_coverage.py" in str(error)
+            )
             return
         except TypeError:
             continue  # too few arguments, or too many
@@ -110,7 +117,7 @@ def test_a_ufunc_method_stays_in_the_graph_or_refuses(ufunc):
         try:
             result = getattr(ufunc, method)(*calls.get(method, (node,)))
         except scg.ScgError as error:
-            assert ufunc.__name__ in str(error) or (ufunc, method) in RULES
+            assert ufunc.__name__ in str(error) or (ufunc, method) in IMPLEMENTATIONS
         else:
             assert type(result) is Node, f"{ufunc.__name__}.{method} returned {type(result).__name__}"
 

@@ -15,7 +15,7 @@ from autograd.misc.flatten import flatten
 from hypothesis import HealthCheck, given, seed, settings
 
 import scg
-from scg.core.node import RULES
+from scg.core.node import IMPLEMENTATIONS
 from scg.core.tree import map_leaves
 from scg.testing import Program, programs
 from scg.testing.strategies.operations import OPERATIONS
@@ -358,7 +358,7 @@ SABOTEURS = {
 @pytest.mark.parametrize("name", SABOTEURS)
 def test_a_wrong_vjp_is_found_and_shrinks_to_one_line(name, monkeypatch):
     fn, wrong, line = SABOTEURS[name]
-    monkeypatch.setattr(RULES[fn], "vjps", (wrong, *RULES[fn].vjps[1:]))
+    monkeypatch.setattr(IMPLEMENTATIONS[fn], "vjps", (wrong, *IMPLEMENTATIONS[fn].vjps[1:]))
     with pytest.raises(AssertionError, match="differs by") as caught:
         survey(agree, 300, operations=["np.exp", "np.tanh", "np.arctan2", "np.multiply", "np.sum"])
     printed = "\n".join(caught.value.__notes__)

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import RULES
+from scg.core.node import IMPLEMENTATIONS
 from scg.plans.program import Op, Program
 from scg.primitives import elementwise, layout, reduction, special
 from scg.special import logsumexp_p
 
 EXP, LOG1P, EXPM1, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, ABSOLUTE, MAXIMUM = [
-    RULES[fn]
+    IMPLEMENTATIONS[fn]
     for fn in (
         np.exp,
         np.log1p,
@@ -48,7 +48,7 @@ def _expanded(op: Op, add: Any) -> Op | None:
         small = add(op.like(LOG1P, e))
         if primitive is special.softplus:
             return add(op.like(ADD, add(op.like(MAXIMUM, x, 0)), small))
-        return add(op.like(SUBTRACT, add(op.like(RULES[np.minimum], x, 0)), small))
+        return add(op.like(SUBTRACT, add(op.like(IMPLEMENTATIONS[np.minimum], x, 0)), small))
     if primitive is logsumexp_p and type(op.args[0]) is Op and op.args[0].size and op.dtype == op.args[0].dtype:
         return _log_sum_exp(op, add)
     return None
@@ -64,9 +64,11 @@ def _log_sum_exp(op: Op, add: Any) -> Op:
         return add(Op(primitive, args, statics, shape, dtype, op.line))
 
     top = make(reduction.max_p, x, axis=axis, keepdims=True)
-    top = make(elementwise.where_p, make(RULES[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype))
+    top = make(
+        elementwise.where_p, make(IMPLEMENTATIONS[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype)
+    )
     e = make(EXP, make(SUBTRACT, x, top, shape=x.shape), shape=x.shape)
-    out = make(ADD, make(RULES[np.log], make(reduction.sum_p, e, axis=axis, keepdims=True)), top)
+    out = make(ADD, make(IMPLEMENTATIONS[np.log], make(reduction.sum_p, e, axis=axis, keepdims=True)), top)
     return (
         out if op.shape == kept else add(Op(layout.reshape_p, (out,), {"shape": op.shape}, op.shape, op.dtype, op.line))
     )
