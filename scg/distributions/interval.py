@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.ambient import settled
 from scg.core.node import Node
 from scg.core.options import is_number
+from scg.distributions import tail
 from scg.distributions.accurate import bessel_deficit, i0e, in_double, log_gamma_bend
 from scg.distributions.base import (
     Distribution,
@@ -186,12 +188,38 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
     def log_prob(self, value: Any) -> Any:
         value = real_array(value)
         outside = (value < self.low) | (value > self.high) | np.isinf(value)
-        x = np.where(outside, 0, (np.where(outside, 0, value) - self.loc) / self.scale)
-        return np.where(
-            outside,
-            -math.inf,
-            -0.5 * (x * x) - 0.5 * LOG_2PI - log(self.scale) - _log_mass(*self._ends(), self._width(self.high)),
-        )
+        far = self._tail()
+        away = outside if far is None else outside | far.here
+        x = np.where(away, 0, (np.where(away, 0, value) - self.loc) / self.scale)
+        found = -0.5 * (x * x) - 0.5 * LOG_2PI - _log_mass(*self._near(far))
+        if far is not None:
+            t = self._from_near(value, outside, far)
+            found = np.where(far.here, tail.log_density(far.c, t, far.width), found)
+        return np.where(outside, -math.inf, found - log(self.scale))
+
+    def _tail(self) -> "_Tail | None":
+        """What ``scg.distributions.tail`` needs, where some window is so far from loc; c is ``FAR`` where it is not."""
+        a, b = self._ends()
+        if not settled(lambda a, b: np.any(np.maximum(a, -b) > tail.FAR), a, b):
+            return None
+        right = np.greater(a, -b)
+        c = np.where(right, a, -b)
+        here, width = np.greater(c, tail.FAR), (self.high - self.low) / self.scale
+        return _Tail(here, right, np.where(here, c, tail.FAR), np.where(here, width, 1))
+
+    def _near(self, far: "_Tail | None") -> tuple[Any, Any, Any]:
+        """a, b and the width between them; -1, 1 and 2 where ``tail`` has the answer."""
+        a, b = self._ends()
+        width = self._width(self.high)
+        if far is None:
+            return a, b, width
+        return np.where(far.here, -1, a), np.where(far.here, 1, b), np.where(far.here, 2, width)
+
+    def _from_near(self, value: Any, outside: Any, far: "_Tail") -> Any:
+        """The distance of a value from the end nearer to the mode, in scales; 0 where it is ``outside``."""
+        end = np.where(far.right, self.low, self.high)
+        apart = np.where(outside, end, value) - end
+        return np.where(far.right, apart, -apart) / self.scale
 
     def _wide(self) -> "TruncatedNormal":
         """The same distribution in float64: what its moments cancel, float32 does not have."""
@@ -273,29 +301,44 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         return self._whole((log(distribution.scale) + found).astype(self.dtype))
 
     def cdf(self, value: Any) -> Any:
-        value = real_array(value)
-        a, b = self._ends()
+        value, far = real_array(value), self._tail()
+        a, b, width = self._near(far)
         below, above = value <= self.low, value >= self.high
         x = np.where(
             below | above,
             0.5 * (np.where(np.isinf(a), b, a) + np.where(np.isinf(b), a, b)),
             (value - self.loc) / self.scale,
         )
-        inside = np.where(np.isinf(x), 0, x)
-        part = _log_mass(a, inside, self._width(np.where(below | above, math.inf, value)))
-        return np.where(below, 0, np.where(above, 1, np.exp(part - _log_mass(a, b, self._width(self.high)))))
+        inside, part = np.where(np.isinf(x), 0, x), self._width(np.where(below | above, math.inf, value))
+        if far is not None:
+            inside, part = np.where(far.here, 0, inside), np.where(far.here, 1, part)
+        found = np.exp(_log_mass(a, inside, part) - _log_mass(a, b, width))
+        if far is not None:
+            t = self._from_near(value, below | above, far)
+            p = tail.share(far.c, t, far.width)
+            found = np.where(far.here, np.where(far.right, p, 1 - p), found)
+        return np.where(below, 0, np.where(above, 1, found))
 
     def icdf(self, probability: Any) -> Any:
-        p = real_array(probability)
-        a, b = self._ends()
+        p, far = real_array(probability), self._tail()
+        a, b, width = self._near(far)
         right = a > -b  # from the side that has the greater mass, so that its logarithm is accurate
         start, end = np.where(right, -b, a), np.where(right, -a, b)
         q = np.where(right, 1 - p, p)
         with np.errstate(divide="ignore", invalid="ignore"):
-            x = sp.ndtri_exp(
-                np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end, self._width(self.high)))
-            )
-        return np.clip(self.loc + self.scale * np.where(right, -x, x), self.low, self.high)
+            x = sp.ndtri_exp(np.logaddexp(sp.log_ndtr(start), np.log(q) + _log_mass(start, end, width)))
+        found = self.loc + self.scale * np.where(right, -x, x)
+        if far is not None:
+            t = self.scale * tail.distance(far.c, np.where(far.right, p, 1 - p), far.width)
+            found = np.where(far.here, np.where(far.right, self.low + t, self.high - t), found)
+        return np.clip(found, self.low, self.high)
+
+
+class _Tail(NamedTuple):
+    here: Any
+    right: Any  # whether the nearer end is ``low``
+    c: Any  # its distance from loc, in scales
+    width: Any
 
 
 @final
