@@ -51,7 +51,7 @@ NumPy's own large products run between the calls: the BLAS's threads then spin o
 
 # The rooms
 
-- `recording`: one plain run with its arguments as nodes, its draws, its choices by values
+- `running`, `recording`: one plain run with its arguments as nodes, its draws, its choices by values
 - `witness`, `outside`, `places`, `names`: what else the run does, and what it looks up outside its arguments
 - `program`: what it computed, as operations
 - `passes`: what makes a program shorter, and which thread runs what

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +17,8 @@ from scg.plans.plan import Ending, Output, Plan, is_foreign
 from scg.plans.program import Op, Program, from_recording
 from scg.plans.python_numbers import is_python_number
 from scg.plans.recording import Choice, Later, Recorder
+from scg.plans.running import Run
 from scg.plans.steps import SMALL
-
-
-class Run(NamedTuple):
-    """A run that was recorded: ``inputs``, its ``result`` in terms of nodes, and the id of the first node."""
-
-    recorder: Recorder
-    inputs: Sequence[Node]
-    result: Any
-    floor: int
 
 
 def build(run: Run, options: "passes.Options") -> Plan:

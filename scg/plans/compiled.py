@@ -7,25 +7,25 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
-from scg.core.ambient import RECORDER, collect_guards, nan_is_sought
-from scg.core.node import Node, record
-from scg.core.tree import leaves, rebuild
+from scg.core.ambient import RECORDER, nan_is_sought
+from scg.core.node import Node
+from scg.core.tree import leaves
 from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
-from scg.plans.building import Run, build
+from scg.plans.building import build
 from scg.plans.checks import Otherwise, Raised
 from scg.plans.explain import explain
 from scg.plans.names import functions_of, module_of
 from scg.plans.outside import Outside
 from scg.plans.passes import PASSES, Options
 from scg.plans.plan import Plan, Stepped
-from scg.plans.recording import INPUT, Recorder, drew_elsewhere, recording
-from scg.plans.signature import Signature, is_leaf_array
-from scg.plans.witness import Witness, is_watched, watching
+from scg.plans.recording import Recorder
+from scg.plans.running import Run, called, run_recorded
+from scg.plans.signature import Signature
+from scg.plans.witness import Witness, is_watched
 from scg.stochastic.sites import is_overridden
 
 PATIENCE = 8
@@ -156,7 +156,7 @@ class Compiled:
         if count < PATIENCE:
             return False
         warnings.warn(
-            f"{_name(self._fn)} runs plainly from now on: {changed}, which it looks up outside its arguments, is"
+            f"{called(self._fn)} runs plainly from now on: {changed}, which it looks up outside its arguments, is"
             " another in each call, and a plan holds for one: pass it as an argument, a number as np.float64(x)"
             f" ({here()})",
             RuntimeWarning,
@@ -204,23 +204,23 @@ class Compiled:
 
     def _planned(
         self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None
-    ) -> tuple[Plan, Any, Any, Any]:
+    ) -> tuple[Plan, Run]:
         """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache:
         these are its state then, and are put back where it is refused."""
         states = [rng.bit_generator.state for rng in signature.generators]
         own = module_of(self._fn)
-        roots: list[tuple[str, Any]] = [(_name(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
+        roots: list[tuple[str, Any]] = [(called(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
         outside = first = Outside(roots, own=own)
         attempt = 0
         while True:
             recorder, witness = Recorder(signature.generators), Witness(own)
             try:
-                inputs, result, floor = run_recorded(recorder, witness, self._fn, args, kwargs)
+                run = run_recorded(recorder, witness, self._fn, args, kwargs)
                 changes = list(outside.changes())
                 for where, values in changes:
                     if attempt == 2 or any([type(leaf) is Node for value in values for _, leaf in leaves(value)]):
                         raise PlanError(
-                            f"{_name(self._fn)} cannot be compiled: it changes {where}, outside itself, which a plan"
+                            f"{called(self._fn)} cannot be compiled: it changes {where}, outside itself, which a plan"
                             " would not do: return the new value and keep it there, or pass it as an argument"
                             f" ({here()})"
                         )
@@ -232,10 +232,10 @@ class Compiled:
                     guards = Outside(roots, witness.ran, recorder.read_anew(), own)
                     if guards.iterators:
                         raise PlanError(
-                            f"{_name(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]},"
+                            f"{called(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]},"
                             f" which a plan would not move on: pass what it gives as an argument ({here()})"
                         )
-                    plan = build(Run(recorder, inputs, result, floor), options or self._options)
+                    plan = build(run, options or self._options)
                     break
                 roots += [(fn.__name__, fn) for fn in missed_functions]
                 outside = Outside(roots, own=own)
@@ -249,7 +249,7 @@ class Compiled:
             _restore(signature, states)
         plan.outside = guards
         self.recorded += 1
-        return plan, recorder, inputs, result
+        return plan, run
 
     def _found(self, signature: Signature) -> list[Any]:
         with self._lock:
@@ -277,7 +277,7 @@ class Compiled:
     ) -> tuple[Any, Any]:
         """Run the function once, recorded; its results, and the plan."""
         try:
-            plan, recorder, inputs, result = self._planned(signature, args, kwargs, options)
+            plan, run = self._planned(signature, args, kwargs, options)
         except Exception as error:
             _restore(signature, states)
             if self._fallback:
@@ -285,18 +285,18 @@ class Compiled:
                 return self._fn(*args, **kwargs), None
             reason = _of_a_node(error)
             if reason is not None:
-                raise PlanError(f"{_name(self._fn)} cannot be compiled: {reason} ({here()})") from error
+                raise PlanError(f"{called(self._fn)} cannot be compiled: {reason} ({here()})") from error
             # of NumPy, where a node is put into an array
             if isinstance(error, ValueError) and isinstance(error.__cause__, NotDifferentiable):
                 error = error.__cause__
             if isinstance(error, NotDifferentiable):
                 raise PlanError(
-                    f"{_name(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly"
+                    f"{called(self._fn)} cannot be compiled: {error}; scg.compile(fn, fallback=True) runs it plainly"
                 ) from error
             raise
         self._keep(signature, plan)
-        recorder.close()  # what was recorded is not needed any more
-        del recorder, inputs, result
+        run.recorder.close()  # what was recorded is not needed any more
+        del run
         _restore(signature, states)
         try:
             return self._answered(plan, signature), plan  # the first call has the bits of all others
@@ -313,74 +313,7 @@ class Compiled:
         return self if instance is None else functools.partial(self, instance)
 
     def __repr__(self) -> str:
-        return f"<compiled {_name(self._fn)}: {len(self._plans)} signatures>"
-
-
-def run_recorded(
-    recorder: Recorder, witness: Witness, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[Node], Any, int]:
-    """``fn`` with its arrays as nodes: these nodes, its result in terms of nodes, and the id of the first."""
-    inputs: list[Node] = []
-
-    def lifted(path: str, leaf: Any) -> Any:
-        if isinstance(leaf, np.random.Generator):
-            return next(p for p in recorder.proxies if p.real is leaf)
-        if not is_leaf_array(leaf):
-            return leaf
-        inputs.append(record(INPUT, (), {"name": path}, leaf if isinstance(leaf, np.generic) else np.asarray(leaf)))
-        recorder.inputs.append(inputs[-1].raw)
-        return inputs[-1]
-
-    def tree(name: str, x: Any) -> Any:
-        return rebuild(x, iter([lifted(name + path, leaf) for path, leaf in leaves(x)]))
-
-    with recording(recorder), collect_guards():
-        floor = record(INPUT, (), {}, np.zeros(())).id
-        new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
-        named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
-        given = list(leaves([new, named]))
-        drew = drew_elsewhere(fn)
-        try:
-            with watching(witness):
-                result = fn(*new, **named)
-        finally:
-            recorder.undo()
-        refused = recorder.later_refusal or witness.refused
-        if refused is None and drew():
-            refused = (
-                (
-                    "it draws from a generator that is no argument of the compiled function, and a plan would repeat"
-                    " its numbers: pass rng as an argument"
-                ),
-                here(),
-            )
-        if refused is None and witness.raised is not None:
-            refused = "it catches an error that scg has raised, as it may not be for other values", witness.raised
-        if refused is not None:
-            raise PlanError(
-                f"{_name(fn)} cannot be compiled: {refused[0]} ({refused[1]}); scg.compile(fn, fallback=True) runs it"
-                " plainly"
-            )
-        for before, after in zip_longest(given, leaves([new, named])):
-            if before is None or after is None or before[0] != after[0] or before[1] is not after[1]:
-                path = (before or after)[0][3:]
-                raise PlanError(
-                    f"{_name(fn)} cannot be compiled: it puts another value into its argument {path}, which a plan"
-                    " would not do: return the new value, or change arrays by optimizer.step(gradient) of scg.optim"
-                    f" ({here()})"
-                )
-        for path, leaf in leaves(result):
-            if (
-                type(leaf) is Node
-                and type(leaf.raw) is not tuple
-                or isinstance(leaf, (np.ndarray, np.generic, int, float, complex, str))
-            ):
-                continue
-            raise PlanError(
-                f"{_name(fn)} cannot be compiled: it returns {type(leaf).__name__} at result{path}, and a plan makes"
-                f" arrays ({here()})"
-            )
-    return inputs, result, floor
+        return f"<compiled {called(self._fn)}: {len(self._plans)} signatures>"
 
 
 def give_back() -> None:
@@ -414,7 +347,3 @@ def _of_a_node(error: Exception) -> str | None:
 def _restore(signature: Signature, states: list[Any]) -> None:
     for rng, state in zip(signature.generators, states, strict=True):
         rng.bit_generator.state = state
-
-
-def _name(fn: Any) -> str:
-    return getattr(fn, "__name__", type(fn).__name__)
