@@ -45,7 +45,7 @@ class Interval(Constraint):
 
 @dataclass(frozen=True, eq=False)
 class Integers(Constraint):
-    """Whole numbers from ``low`` to ``high``, both included, of any numeric dtype."""
+    """Integers from ``low`` to ``high``, both included, of any numeric dtype."""
 
     low: Any = -np.inf
     high: Any = np.inf

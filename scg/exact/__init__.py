@@ -38,8 +38,8 @@ from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
-from scg.exact.paths import along, along_its_way, guards_on_draws, ways
-from scg.exact.values import MovingSupport, plain
+from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
+from scg.exact.values import MovingSupport, as_values
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.jumps import refuse_moving_jumps
@@ -105,7 +105,7 @@ def expectation(
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
 
     def one(way: Graph) -> Part:
-        cost = _model(along(way).cost)
+        cost = _model(on_its_way(way).cost)
         engine = Engine([cost], _names(way), budget, False, deadline)
         slopes = engine.slopes([cost])
 
@@ -135,7 +135,7 @@ def gradient(
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
-        cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        cost, targets = _model(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
         _refuse_flux([cost], "gradient")
         engine = Engine([cost], _names(way), budget, False, deadline)
         slopes = engine.slopes([cost])
@@ -176,7 +176,7 @@ def hessian(
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
-        cost, targets = _model(along(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        cost, targets = _model(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
         engine = Engine([cost], _names(way), budget, False, deadline)
         bent = [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))]
         if bent := bent or [repr(n) for n in engine.rough if engine.leans(n)]:
@@ -255,7 +255,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
-    roots = plain(along_its_way(graph, [g for g in pulled if type(g) is Node]))
+    roots = as_values(along_its_way(graph, [g for g in pulled if type(g) is Node]))
     engine = Engine(roots, _names(graph), budget, True, deadline)
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
@@ -386,7 +386,7 @@ def _model(cost: Node, paths: bool = False) -> Node:
                 np.broadcast_to(distribution.atoms()[0], n.shape) if isinstance(distribution, Discrete) else n.raw
             )
         cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
-    return plain([cost], paths)[0]
+    return as_values([cost], paths)[0]
 
 
 def _refuse_flux(costs: list[Node], what: str) -> None:

@@ -14,7 +14,7 @@ from scg.distributions.subset import UniformSubset
 from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
-from scg.exact.rules import GAUSS, PANELS, PIECES, along, has_quantiles, matched, pieces, place_of, standard
+from scg.exact.rules import GAUSS, PANELS, PIECES, has_quantiles, matched, pieces, place_of, points_along, standard
 from scg.stochastic.sites import is_noise
 
 
@@ -148,7 +148,7 @@ class Leaf:
 
     def grid(self) -> Any:
         """Values among which breaks are looked for, (rows, elements), in rising order."""
-        return np.stack([along(*self.at_element(e)) for e in range(self.count)], axis=1)
+        return np.stack([points_along(*self.at_element(e)) for e in range(self.count)], axis=1)
 
     def _flat_distribution(self) -> Any:
         return self.distribution if self.is_noise else self.distribution.detached()

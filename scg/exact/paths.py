@@ -75,8 +75,8 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
                 new.append(other)
 
 
-def along(graph: Graph) -> Graph:
-    """The graph with the cost where the draws lead its way, and 0 elsewhere."""
+def on_its_way(graph: Graph) -> Graph:
+    """The graph with its cost where the samples take its way at every ``if``, and 0 elsewhere."""
     return Graph(_where(graph, [graph.cost])[0], graph.parameters) if guards_on_draws(graph) else graph
 
 

@@ -72,7 +72,7 @@ def place_of(distribution: Any) -> tuple[Any, Any, Any, Any] | None:
     return (low, high, centre, scale) if good else None
 
 
-def along(low: float, high: float, centre: float, scale: float) -> Any:
+def points_along(low: float, high: float, centre: float, scale: float) -> Any:
     """Points between which a function is looked at: dense within twelve scales, in geometric steps outwards and towards
     the ends."""
     steps = np.concatenate([np.linspace(0, 12, 241)[1:], np.geomspace(12, 1e8, 60)[1:]])

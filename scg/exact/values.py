@@ -26,7 +26,7 @@ class MovingSupport(ScgValueError):
     """A draw of which the support depends on what one differentiates by, without a path along which it moves."""
 
 
-def plain(roots: list[Node], paths: bool = False) -> list[Node]:
+def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
     """Nodes of the same values of which the derivatives are those of the values, between draws.
 
     With ``paths`` draws of a support that moves with its parameters become paths: a derivative of their density would

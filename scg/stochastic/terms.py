@@ -156,9 +156,9 @@ class Terms:
         seeds: dict[int, list[tuple[int, Any]]] = {self.cost.id: [(-1, np.ones(self.cost.shape, self.cost.dtype))]}
         for node, inner in self.sums:
             arguments = [o if graph or type(o) is not Node else o.raw for o in node.operands]
-            out, rule = node if graph else node.raw, node.primitive
+            out, primitive = node if graph else node.raw, node.primitive
             # which elements have a weight may be a matter of structure
-            takes = type(rule.linear) is tuple or rule.linear == "together" and not _is_cheap(node)
+            takes = type(primitive.linear) is tuple or primitive.linear == "together" and not _is_cheap(node)
             for k, through in inner:
                 operand = node.operands[k]
                 # the weight of an integer is none
@@ -166,11 +166,11 @@ class Terms:
                 for draws, weight in seeds[node.id]:
                     if draws & through:
                         g, support = weight if type(weight) is Partial else (weight, None)
-                        vjp = rule.vjps
+                        vjp = primitive.vjps
                         d = (
                             vjp[k](g, out, *arguments, **node.statics)
                             if vjp
-                            else rule.every(g, k, out, *arguments, **node.statics)
+                            else primitive.every(g, k, out, *arguments, **node.statics)
                         )
                         d = d if d.shape == operand.shape and d.dtype == dtype else unbroadcast(d, operand.shape, dtype)
                         if support is not None or takes:
@@ -201,18 +201,18 @@ def _support(node: Node, k: int, support: Any) -> Any:
 
     The zeros of a VJP that depends on indices and truths alone are of elements that were not picked or chosen.
     """
-    rule, operands = node.primitive, node.operands
+    primitive, operands = node.primitive, node.operands
     arguments = values_of(operands)
-    group = next(group for group in rule.groups(len(operands)) if k in group)
+    group = next(group for group in primitive.groups(len(operands)) if k in group)
     if all([j in group or np.asarray(x).dtype.kind in "biu" for j, x in enumerate(arguments)]):
         ones = np.ones(node.shape) if support is None else support.astype(float)
         d = (
-            rule.vjps[k](ones, node.raw, *arguments, **node.statics)
-            if rule.vjps
-            else rule.every(ones, k, node.raw, *arguments, **node.statics)
+            primitive.vjps[k](ones, node.raw, *arguments, **node.statics)
+            if primitive.vjps
+            else primitive.every(ones, k, node.raw, *arguments, **node.statics)
         )
         found = unbroadcast(d, operands[k].shape, ones.dtype) != 0
-    elif support is None or rule.axes is not elementwise:
+    elif support is None or primitive.axes is not elementwise:
         return None
     else:
         found = unbroadcast(support.astype(float), operands[k].shape, np.dtype(float)) != 0
@@ -319,9 +319,9 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
     linear together. For draws that have ``chosen`` a branch on the way a sum is one only where all of its summands are
     made from them: what is added there, though not made from them, is added in that branch alone.
     """
-    rule, operands, value = node.primitive, node.operands, node.raw
+    primitive, operands, value = node.primitive, node.operands, node.raw
     # the sum of truths is their ``or``
-    if rule.linear is None or type(value) is tuple or value.dtype.kind not in "fiu":
+    if primitive.linear is None or type(value) is tuple or value.dtype.kind not in "fiu":
         return [], seen
     moving, some = [], 0
     for o in operands:
@@ -330,10 +330,10 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
             return [], seen
         moving.append(m)
         some |= m
-    if rule.linear == "together" and not chosen:  # what follows, for most sums
+    if primitive.linear == "together" and not chosen:  # what follows, for most sums
         return [(k, m) for k, m in enumerate(moving) if m], 0
     apart = 0
-    for group in rule.groups(len(operands)):
+    for group in primitive.groups(len(operands)):
         alone, every = some, seen
         for k, m in enumerate(moving):
             if k in group:
@@ -352,8 +352,8 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
 
 def _is_cheap(node: Node) -> bool:
     """Whether the weights of what a node is a sum over cost no more than an array each, as those of sums and layout."""
-    rule = node.primitive
-    return rule.axes is elementwise or rule.axes is reduction or bool(rule.moves or rule.picks)
+    primitive = node.primitive
+    return primitive.axes is elementwise or primitive.axes is reduction or bool(primitive.moves or primitive.picks)
 
 
 def _breadth(tie: Tie) -> int:
