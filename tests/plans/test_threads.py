@@ -207,10 +207,10 @@ def test_a_wait_left_out_is_seen(eager, monkeypatch):
     # the others are tests of what came out right
     pairs = [(i, k) for i, k in pairs if any([writes for *_, writes in tasks[k].accesses]) and not squares(tasks[k])]
     assert len(pairs) >= 8
-    for left_out in pairs:
 
-        def without(tasks, width, left_out=left_out):
-            tasks[left_out[0]].steps.insert(0, (time.sleep, (0.02,)))
+    def is_seen(left_out, pause):
+        def without(tasks, width):
+            tasks[left_out[0]].steps.insert(0, (time.sleep, (pause,)))
             return [pair for pair in awaited(tasks, width) if pair != left_out]
 
         monkeypatch.setattr(waiting, "awaited", without)
@@ -218,7 +218,11 @@ def test_a_wait_left_out_is_seen(eager, monkeypatch):
         with np.errstate(all="ignore"):
             found = compiled(params, x, rng=np.random.default_rng(0))
         same = all(np.array_equal(a, b) for (_, a), (_, b) in zip(leaves(found), leaves(expected), strict=True))
-        assert not same or compiled.plainly, f"nobody sees that {left_out[1]} does not wait for {left_out[0]}"
+        return not same or compiled.plainly > 0
+
+    for left_out in pairs:  # where others take the processors, the second is late as well
+        seen = any(is_seen(left_out, pause) for pause in (0.02, 0.1, 0.5))
+        assert seen, f"nobody sees that {left_out[1]} does not wait for {left_out[0]}"
 
 
 # optimizers
