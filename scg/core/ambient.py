@@ -135,7 +135,7 @@ def note_guard(node: Any, outcome: bool, code: CodeType | None, instruction: int
 
 
 def take_guard(ambient: Ambient, node: Any) -> None:
-    """Let ``node`` point to the latest guard if it is made of something older, or is a draw or noise made of no node;
+    """Let ``node`` point to the latest guard if it is made of something older, or is a sample or noise made of no node;
     made of newer nodes only, it needs none of its own."""
     guard = None if ambient.guard is None else ambient.guard()
     if guard is None:

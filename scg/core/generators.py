@@ -87,7 +87,7 @@ def _comparable(state: Any) -> Any:
 @final
 class Watch:
     """Whether a function that is being traced draws numbers beside ``scg.sample``: then a generator moved between two
-    draws that are nodes."""
+    samples that are nodes."""
 
     def __init__(self, fn: Callable[..., Any], generators: Iterable[Any]):
         self._name = getattr(fn, "__name__", type(fn).__name__)

@@ -43,7 +43,7 @@ def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: S
         return found
     nodes = [root for root in roots if type(root) is Node]
     order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
-    if any([node.statics and "site" in node.statics for node in order]):  # a draw cannot be moved
+    if any([node.statics and "site" in node.statics for node in order]):  # a sample cannot be moved
         return found
     context = contextvars.copy_context()
     return context.run(_limit, found, derivative, nodes, wrt, order)

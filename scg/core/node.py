@@ -282,7 +282,7 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
 
 def refuse(advice: str, *callables: Any, detached: bool = False) -> None:
     """Declare callables that a Node does not enter, and what to use instead; with ``detached`` also node.value, where
-    no draw decides it."""
+    no sample decides it."""
     for fn in callables:
 
         def implementation(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
@@ -407,19 +407,19 @@ def _is_seen(node: "Node") -> bool:
 
 
 def is_drawn(*values: Any) -> bool:
-    """Whether a draw decides some of these, which may be nodes: its number alone would lose the draw's gradient."""
+    """Whether a sample decides some of these, which may be nodes: its number alone would lose the sample's gradient."""
     nodes = [x for value in values for x in (value if type(value) in (list, tuple) else (value,)) if type(x) is Node]
     return any([node.primitive.random for node in ancestors(nodes, guards=True)])
 
 
 def or_value(*values: Any) -> str:
-    """That ``node.value`` will do as well, which is so of nodes that no draw decides."""
+    """That ``node.value`` will do as well, which is so of nodes that no sample decides."""
     return "" if is_drawn(*values) else ", or node.value to detach on purpose"
 
 
 def _detached(what: str, instead: str, constant: str = "", drawn: str = "", kind: Any = NotDifferentiable) -> Any:
-    """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no draw decides,
-    ``drawn`` for one of a draw, of which the number alone has no gradient; ``kind`` is the error where there is
+    """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no sample decides,
+    ``drawn`` for one of a sample, of which the number alone has no gradient; ``kind`` is the error where there is
     ``drawn`` advice."""
 
     def refused(self: "Node", *args: Any, **kwargs: Any) -> NoReturn:

@@ -69,7 +69,7 @@ def _unpickle(origin: Any, rows: list[Any], roots: list[int]) -> Node:
 
 
 def _unlinked(statics: dict[str, Any]) -> dict[str, Any]:
-    """Statics without the nodes that they share with the operands (a draw's distribution), which would be a graph
+    """Statics without the nodes that they share with the operands (a sample's distribution), which would be a graph
     inside a row."""
     return {name: value.unlinked() if hasattr(value, "unlinked") else value for name, value in statics.items()}
 

@@ -72,7 +72,7 @@ def rerun(
     ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``.
 
     With ``create_graph`` a node behind an ``if`` that looks at something new is recorded again, so that it depends on
-    that, also where its value stays: ``same`` collects the ids of these. A draw, or noise, is not drawn again for it:
+    that, also where its value stays: ``same`` collects the ids of these. A sample, or noise, is not drawn again for it:
     the new node is the random variable that the old one is.
     """
     passed: set[int] = set()
@@ -122,11 +122,11 @@ def rerun(
 
 
 shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")
-"""A draw or noise, as it is met behind an ``if`` that looks at something new: the same random variable."""
+"""A sample or noise, as it is met behind an ``if`` that looks at something new: the same random variable."""
 
 
 def is_shared(node: Node) -> bool:
-    """Whether a node is a draw or noise as it is met behind an ``if``."""
+    """Whether a node is a sample or noise as it is met behind an ``if``."""
     return node.primitive is shared
 
 

@@ -3,7 +3,7 @@ estimators, by enumeration and quadrature.
 
 Finitely many values are enumerated; a mean over a continuous distribution is a Gauss rule of that distribution
 (Hermite, Laguerre, Legendre, Jacobi, or the distribution's own, by Lanczos); where the integrand has kinks or jumps,
-which are looked for along each draw, or heavy tails, a double exponential rule on each of the pieces between; the
+which are looked for along each sample, or heavy tails, a double exponential rule on each of the pieces between; the
 number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive quadrature
 that shares no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and means that do
 not exist are found by it, or are refused. Endless supports are cut where what is left has a probability that matters no
@@ -13,14 +13,14 @@ number of its configurations.
 All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit``
 is in seconds.
 
-An ``if`` on a draw is followed both ways where the function is known: it is traced again until the ways that were met
+An ``if`` on a sample is followed both ways where the function is known: it is traced again until the ways that were met
 have probability one together.
 
-Raises BudgetError (a ScgValueError), which names the draws, where parts of the cost depend on too many or
+Raises BudgetError (a ScgValueError), which names the samples, where parts of the cost depend on too many or
 ``time_limit`` is over; ConvergenceError where parameters move a jump of the cost (for second derivatives, a kink), of
-which no derivative under the integral knows, and where an integral does not settle, as where several draws decide
+which no derivative under the integral knows, and where an integral does not settle, as where several samples decide
 together about a jump, or the mean does not exist; GuardError where ways through an ``if`` are too rare to be met;
-MovingSupport where a support moves with the parameters and no path is known along which its draws do.
+MovingSupport where a support moves with the parameters and no path is known along which its samples do.
 """
 
 import inspect
@@ -100,8 +100,8 @@ def expectation(
     time_limit: float | None = None,
     **kwargs: Any,
 ) -> Any:
-    """E[cost] over all draws; of a node, of its shape. The distribution of a draw does not depend on its estimator: a
-    relaxed one counts as what it relaxes."""
+    """E[cost] over all samples; of a node, of its shape. The distribution of a sample does not depend on its estimator:
+    a relaxed one counts as what it relaxes."""
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
 
     def one(way: Graph) -> Part:
@@ -219,7 +219,7 @@ def moments(
     time_limit: float | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the draws and over the
+    """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the samples and over the
     estimators' own noise.
 
     The gradient is a sum of parts, Var[sum_i a_i] = sum_ij Cov[a_i, a_j], and only parts with noise in common have a
@@ -246,10 +246,10 @@ def moments(
 
 
 def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing: bool = False) -> "Part":
-    """Means and variances of the gradients for all parameters: those that the graph gives where the draws lead its way,
-    and 0 elsewhere.
+    """Means and variances of the gradients for all parameters: those that the graph gives where the samples lead its
+    way, and 0 elsewhere.
 
-    Where a zero meets an infinity at other values of the draws than the recorded ones, once more with products that
+    Where a zero meets an infinity at other values of the samples than the recorded ones, once more with products that
     absorb (``gradient.pull``).
     """
     targets = [leaf for _, leaf in leaves(graph.parameters)]
@@ -364,8 +364,8 @@ def _names(graph: Graph) -> dict[int, str]:
 
 
 def _model(cost: Node, paths: bool = False) -> Node:
-    """The cost as a function of values: every relaxed draw as the draw that it relaxes, and pathwise draws of numbers
-    held, whose distribution is the same.
+    """The cost as a function of values: every relaxed sample as the sample that it relaxes, and pathwise samples of
+    numbers held, whose distribution is the same.
 
     With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss
     the ends.
@@ -400,8 +400,8 @@ def _refuse_flux(costs: list[Node], what: str) -> None:
 
 
 def _is_known(node: Node, order: list[Node]) -> bool:
-    """Whether a cost depends on the noise of a pathwise draw in another way than through the draw, as a gradient along
-    its path does."""
+    """Whether a cost depends on the noise of a pathwise sample in another way than through the sample, as a gradient
+    along its path does."""
     inside: set[int] = set()
     for n in ancestors([node.operands[0]]):
         if is_noise(n) or any([type(o) is Node and o.id in inside for o in n.operands]):
@@ -415,8 +415,8 @@ def _is_known(node: Node, order: list[Node]) -> bool:
 
 
 def _is_held(node: Node) -> bool:
-    """Whether the density of a pathwise draw is known and its support fixed, so that its mean may as well be taken over
-    values as over noise."""
+    """Whether the density of a pathwise sample is known and its support fixed, so that its mean may as well be taken
+    over values as over noise."""
     distribution = node.statics["site"].distribution
     if distribution.event_shape or not distribution.has(FixedSupport) or not distribution.parameters:
         return False

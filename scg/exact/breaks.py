@@ -15,7 +15,7 @@ from scg.stochastic.sides import is_break, sides
 from scg.stochastic.sites import is_path
 
 _MOST = 256  # breaks along one element
-_CHOICES = 64  # of the finite draws that move a break
+_CHOICES = 64  # of the finite samples that move a break
 _GRID = 2**20  # elements that the largest array on the grid may have
 
 
@@ -78,7 +78,7 @@ def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
 
 
 def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:
-    """For every node the leaves whose values it is computed from; the parameters of a draw are not in its value."""
+    """For every node the leaves whose values it is computed from; the parameters of a sample are not in its value."""
     number = {leaf.node.id: k for k, leaf in enumerate(leaves)}
     near: dict[int, set[int]] = {}
     for node in order:

@@ -1,8 +1,8 @@
 """Exact means of nodes, by enumeration of what each of their elements depends on.
 
 A node is taken apart through sums, layout and constant factors into *terms*. The axis maps tell which elements of which
-draws and of which noise an element of a term depends on, through draws in between too: its *set*. Sets without a common
-element are enumerated at once, row by row of one batched replay: row r gives each of them the r-th of its own
+samples and of which noise an element of a term depends on, through samples in between too: its *set*. Sets without a
+common element are enumerated at once, row by row of one batched replay: row r gives each of them the r-th of its own
 configurations. So the number of rows is that of the largest set, and n coins of which each meets its own part of a cost
 take 2 n evaluations of parts, not 2^n of the whole.
 """
@@ -170,7 +170,7 @@ class Engine:
                 yield Block(inside, columns, weights, dict(zip(terms, values, strict=True)))
 
     def _sizes(self, sets: Collection[Set]) -> list[int]:
-        """How many configurations each set has. Raises BudgetError, which names the draws, where that is over the
+        """How many configurations each set has. Raises BudgetError, which names the samples, where that is over the
         budget."""
         sizes = [self.configurations(c) for c in sets]
         for cover, size in zip(sets, sizes, strict=True):
@@ -225,7 +225,7 @@ class Engine:
         return product, [np.reshape(v, (len(rows), -1)) for v in found[: len(terms)]]
 
     def distribution_at(self, leaf: Leaf, values: dict[Node, Any]) -> Any:
-        """The distribution of a draw, of arrays: for each row where its parameters depend on other draws, whose
+        """The distribution of a sample, of arrays: for each row where its parameters depend on other samples, whose
         ``values`` have rows."""
         distribution = leaf.distribution
         if leaf.is_noise:

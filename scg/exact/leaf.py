@@ -1,4 +1,5 @@
-"""What chance enters by: the draws and the noise of a graph, element by element, and the values that each can take."""
+"""What chance enters by: the samples and the noise of a graph, element by element, and the values that each can
+take."""
 
 import math
 from typing import Any
@@ -46,8 +47,8 @@ def count_of(distribution: Any) -> int:
 
 
 class Leaf:
-    """A draw whose value is held, or noise. Its *elements* are those of its batch, each with ``size`` values (of a rule
-    of ``points``).
+    """A sample whose value is held, or noise. Its *elements* are those of its batch, each with ``size`` values (of a
+    rule of ``points``).
 
     ``varies``: its parameters depend on other leaves. ``adaptive``: there are more values than can be listed, so that
     ``size`` is a matter of accuracy.
@@ -205,8 +206,8 @@ class Leaf:
         """Values, and the weights of their rule (None where log_prob tells), for a number of one of the values for
         every row and element.
 
-        -1 stands for the value that was recorded, with weight one. ``distribution`` is the draw's, of arrays, with rows
-        in front where it has other parameters there.
+        -1 stands for the value that was recorded, with weight one. ``distribution`` is the sample's, of arrays, with
+        rows in front where it has other parameters there.
         """
         chosen = np.maximum(digits, 0)
         if self.fixed is not None:

@@ -9,7 +9,7 @@ places are found by bisection, and panels shrink towards them geometrically befo
 there.
 
 Other elements that meet this one in a part of the cost are held at a few values, drawn with a generator of its own: no
-result depends on recorded draws.
+result depends on recorded samples.
 """
 
 import itertools
@@ -175,7 +175,7 @@ class Panels:
         return node.dtype.kind == "f" and not is_break(node)
 
     def _choice(self, rng: np.random.Generator) -> dict[Node, Any]:
-        """Values of all leaves: finite draws evenly, others from their distributions, the parents' values given; (1,
+        """Values of all leaves: finite samples evenly, others from their distributions, the parents' values given; (1,
         *shape) each."""
         values: dict[Node, Any] = {}
         with np.errstate(all="ignore"):
@@ -216,7 +216,7 @@ class Panels:
             leaf = self._leaf(e)
             held[leaf.node][:, e - engine.offsets[engine.owner[e]]] = v
         density = self._densities(x, held, rows)
-        for e, p in density.items():  # what has no density is not looked at: other draws may not have such parameters
+        for e, p in density.items():  # what has no density is not looked at: other samples may not have such parameters
             column = held[self._leaf(e).node][:, e - engine.offsets[engine.owner[e]]]
             column[:] = np.where(
                 p > 0, column, np.reshape(choice[self._leaf(e).node], -1)[e - engine.offsets[engine.owner[e]]]

@@ -1,7 +1,7 @@
 """The ways that a function takes through its ``if``s: each as a graph of its own, in which the cost counts where the
-draws lead that way.
+samples lead that way.
 
-E[c] = sum over ways w of E[1{the draws lead along w} c_w]. A way is found by tracing the function again, from other
+E[c] = sum over ways w of E[1{the samples lead along w} c_w]. A way is found by tracing the function again, from other
 seeds, until those that are known have probability one together; what is missing is an error, so that no way is left out
 unseen.
 """
@@ -42,7 +42,7 @@ def _met(order: list[Node]) -> list[Guard]:
 
 
 def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
-    """The graph itself where no ``if`` looks at a draw; else a graph for each way. ``mass`` is the mean of a graph's
+    """The graph itself where no ``if`` looks at a sample; else a graph for each way. ``mass`` is the mean of a graph's
     cost.
 
     Raises GuardError where the function is not known, or the ways that were met have a probability below one together.
@@ -81,9 +81,9 @@ def on_its_way(graph: Graph) -> Graph:
 
 
 def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
-    """Nodes that were made from the graph's cost, where the draws lead its way, and 0 elsewhere.
+    """Nodes that were made from the graph's cost, where the samples lead its way, and 0 elsewhere.
 
-    Raises GuardError where an estimator looked at the cost at other values of a draw that an ``if`` looked at: there
+    Raises GuardError where an estimator looked at the cost at other values of a sample that an ``if`` looked at: there
     the way may be another.
     """
     guards = guards_on_draws(graph)

@@ -1,4 +1,4 @@
-"""Which elements of the draws and of the noise each element of a node depends on, one by one: finer than ties, and
+"""Which elements of the samples and of the noise each element of a node depends on, one by one: finer than ties, and
 larger."""
 
 import math

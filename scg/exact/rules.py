@@ -122,7 +122,7 @@ def _piece(a: float, b: float, scale: float, n: int) -> Rule:
 
 
 def matched(distribution: Any, n: int) -> Rule | None:
-    """For a draw, one rule a distribution of its batch, along a last axis: Laguerre for exponential and gamma
+    """For a sample, one rule a distribution of its batch, along a last axis: Laguerre for exponential and gamma
     distributions, Jacobi for beta; None for others."""
     if type(distribution) is Exponential:
         return _each(lambda: sp.roots_laguerre(n), lambda x: x / np.reshape(distribution.rate, (1, -1)))

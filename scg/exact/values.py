@@ -1,5 +1,5 @@
-"""The function of draws and parameters that a node is: what stands in a graph for the sake of derivatives alone, taken
-out.
+"""The function of samples and parameters that a node is: what stands in a graph for the sake of derivatives alone,
+taken out.
 
 The truth about E[c] is about the values of c: sum_z p(z; t) c(z; t) is differentiated as a sum of numbers. A box is the
 number one there, ``first_order`` the number zero, ``stop_gradient`` the identity. So the mean of what is itself a
@@ -23,11 +23,11 @@ from scg.stochastic.surrogate import draws, refuse_steps
 
 
 class MovingSupport(ScgValueError):
-    """A draw of which the support depends on what one differentiates by, without a path along which it moves."""
+    """A sample of which the support depends on what one differentiates by, without a path along which it moves."""
 
 
 def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
-    """Nodes of the same values of which the derivatives are those of the values, between draws.
+    """Nodes of the same values of which the derivatives are those of the values, between samples.
 
     With ``paths`` draws of a support that moves with its parameters become paths: a derivative of their density would
     miss the ends.
@@ -74,7 +74,7 @@ def _moves(node: Node) -> bool:
 
 
 def redrawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
-    """The draw with the parameters that ``table`` has, at the value that it had."""
+    """The sample with the parameters that ``table`` has, at the value that it had."""
     site = node.statics["site"]
     new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
     site = replace(site, distribution=site.distribution.replaced(**new)) if new else site

@@ -1,13 +1,13 @@
-"""Which elements of a node depend on which elements of a draw: the axis maps, followed through a recorded graph.
+"""Which elements of a node depend on which elements of a sample: the axis maps, followed through a recorded graph.
 
-The axes of a draw (those of its batch, not of one event) are *factors*: (axis, stride, size) is the component (i //
+The axes of a sample (those of its batch, not of one event) are *factors*: (axis, stride, size) is the component (i //
 stride) % size of the index i along that axis. A later node then has, for every axis, a tuple of (factor, size), slowest
-first. A factor of the draw that stands on an axis is *tied*: elements with index i there depend on elements of the draw
-with component i only. A factor None is *free*: all elements along it depend on the same elements of the draw. A factor
-of the draw that stands nowhere is *mixed*.
+first. A factor of the sample that stands on an axis is *tied*: elements with index i there depend on elements of the
+sample with component i only. A factor None is *free*: all elements along it depend on the same elements of the sample.
+A factor of the sample that stands nowhere is *mixed*.
 
 A basic index takes part of an axis. What a node depends on is then a *pick* of the elements along that axis of the
-draw, in their order, and the factors of that axis are those of the picked ones.
+sample, in their order, and the factors of that axis are those of the picked ones.
 """
 
 import math
@@ -26,7 +26,7 @@ Labels = tuple[tuple[tuple[Any, int], ...], ...]
 
 
 class Tie(NamedTuple):
-    """How a node depends on a draw: the factors on the node's axes, and for each axis of the draw's batch which
+    """How a node depends on a sample: the factors on the node's axes, and for each axis of the sample's batch which
     elements (None: all)."""
 
     axes: Labels
@@ -47,7 +47,7 @@ def is_accounted(node: Node) -> bool:
 
 
 def accounts(node: Node) -> list[Node]:
-    """The draws that an ``estimate`` or what is ``accounted`` has in its derivative."""
+    """The samples that an ``estimate`` or what is ``accounted`` has in its derivative."""
     found = []
     for operand in node.operands[1 if node.primitive is accounted else 2 :]:
         while type(operand) is Node and is_shared(operand):
@@ -61,15 +61,16 @@ Held = dict[Tie, int]
 
 
 class Influence:
-    """Which of some draws each node of a list (growing ids) depends on, and how, for all of them in one pass.
+    """Which of some samples each node of a list (growing ids) depends on, and how, for all of them in one pass.
 
-    A set of draws is an integer: draw k is its bit k.
+    A set of samples is an integer: sample k is its bit k.
 
-    ``draws``   by id of a node, the draws on which it depends
-    ``held``    for each tie the draws to which the node is tied so (a list of these for a node of several results):
-                however many draws there are, these are few
-    ``chosen``  the draws that an ``if`` looked at on the way: what is *not* made from them may depend on them there too
-    ``bits``    by id of a draw, the set of it alone
+    ``draws``   by id of a node, the samples on which it depends
+    ``held``    for each tie the samples to which the node is tied so (a list of these for a node of several results):
+                however many samples there are, these are few
+    ``chosen``  the samples that an ``if`` looked at on the way: what is *not* made from them may depend on them there
+                too
+    ``bits``    by id of a sample, the set of it alone
     """
 
     def __init__(self, sources: Iterable[tuple[Node, int]], order: Iterable[Node]):
@@ -139,14 +140,14 @@ class Influence:
                 held[node.id], draws[node.id] = found, _draws(found)
 
     def tie(self, node: Node, draw: int) -> Tie:
-        """How a node depends on a draw, one of those on which it does."""
+        """How a node depends on a sample, one of those on which it does."""
         for tie, draws in self.held[node.id].items():
             if draws & draw:
                 return tie
         raise KeyError(node)
 
     def _looked(self, guard: Any, known: dict[int, int]) -> int:
-        """The draws that the ``if``s up to this one looked at."""
+        """The samples that the ``if``s up to this one looked at."""
         chain = []
         while guard is not None and guard.stamp not in known:
             chain.append(guard)
@@ -157,7 +158,7 @@ class Influence:
         return looked
 
     def _freed(self, node: Node, found: Any, draws: int) -> Any:
-        """``found`` for what was made on a branch that some draws chose: all of its elements depend on all of
+        """``found`` for what was made on a branch that some samples chose: all of its elements depend on all of
         theirs."""
         found = _without(found, draws)
 
@@ -201,7 +202,7 @@ def _each(before: Held, move: Callable[..., Tie], *how: Any) -> Held:
 
 
 def _joined(a: Any, b: Any) -> Any:
-    """What two paths hold together: a draw on both has what they agree on."""
+    """What two paths hold together: a sample on both has what they agree on."""
     if type(a) is list:
         return [_joined(x, y) for x, y in zip(a, b, strict=True)]
     both = _draws(a) & _draws(b)
@@ -220,7 +221,7 @@ def _joined(a: Any, b: Any) -> Any:
 
 
 def _without(held: Any, gone: int) -> Any:
-    """``held`` without some draws."""
+    """``held`` without some samples."""
     if type(held) is list:
         return [_without(h, gone) or {} for h in held]
     return held and {tie: draws & ~gone for tie, draws in held.items() if draws & ~gone}
@@ -235,12 +236,12 @@ def _draws(held: Any) -> int:
 
 
 def is_whole(tie: Tie) -> bool:
-    """Whether the node has exactly the axes of the draw's batch, each tied to its own."""
+    """Whether the node has exactly the axes of the sample's batch, each tied to its own."""
     return tie.axes == tuple([(((a, 1, n), n),) for a, n in enumerate(tie.batch)]) and not any(tie.picks)
 
 
 def mixed_axes(tie: Tie) -> tuple[int, ...]:
-    """The axes of the draw of which a node mixes several elements."""
+    """The axes of the sample of which a node mixes several elements."""
     used: dict[int, int] = {}
     for axis in tie.axes:
         for factor, n in axis:
@@ -250,12 +251,12 @@ def mixed_axes(tie: Tie) -> tuple[int, ...]:
 
 
 def picked(tie: Tie) -> tuple[int, ...]:
-    """The shape of the part of a draw's batch that a node depends on."""
+    """The shape of the part of a sample's batch that a node depends on."""
     return tuple([n if p is None else len(p) for n, p in zip(tie.batch, tie.picks, strict=True)])
 
 
 def spread(array: Any, shape: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
-    """An array over the batch of a draw brought to where its elements stand in a node of ``shape``.
+    """An array over the batch of a sample brought to where its elements stand in a node of ``shape``.
 
     Mixed factors are summed, free axes have length one, elements that the node does not depend on are left out;
     ``lead`` axes in front stay.
@@ -417,7 +418,7 @@ def split(factor: Any, size: int, fast: int) -> tuple[tuple[Any, int], tuple[Any
 
 
 def _agreed(a: Tie, b: Tie) -> Tie:
-    """What two paths from the same draw agree on: a factor is tied only where both tie it to the same place, and the
+    """What two paths from the same sample agree on: a factor is tied only where both tie it to the same place, and the
     picks are joined."""
     if a == b:
         return a
@@ -451,7 +452,7 @@ def _agreed(a: Tie, b: Tie) -> Tie:
 
 
 def _once(labels: Labels) -> Labels:
-    """Labels in which no factor of the draw stands twice (a factor on two axes ties neither)."""
+    """Labels in which no factor of the sample stands twice (a factor on two axes ties neither)."""
     seen = [f for axis in labels for f, _ in axis if f is not None]
     twice = {f for f in seen if seen.count(f) > 1}
     return tuple([tuple([(None if f in twice else f, n) for f, n in axis]) for axis in labels]) if twice else labels

@@ -67,7 +67,7 @@ class _Again:
         with overridden(bindings):
             lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
             cost = run(self.fn, lifted, kwargs)
-        if type(cost) is not Node:  # no parameter and no draw leads to it this time
+        if type(cost) is not Node:  # no parameter and no sample leads to it this time
             check_plain(cost)
             return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
         check_cost(cost)
@@ -105,7 +105,7 @@ class _Again:
 
 
 class Graph:
-    """A cost, the parameters that it is differentiated by, and the draws between them.
+    """A cost, the parameters that it is differentiated by, and the samples between them.
 
     ``cost``        the node of the cost
     ``parameters``  the nodes of the parameters, in the structure in which they were given
@@ -212,12 +212,12 @@ class Graph:
         values: Mapping[str, Any] | None = None,
         replicates: int | None = None,
     ) -> "Graph":
-        """The graph run again: with new draws from ``rng``, other values of the parameters, given ``values`` of some
+        """The graph run again: with new samples from ``rng``, other values of the parameters, given ``values`` of some
         stochastic nodes.
 
         With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then
         have it as well. Raises GuardError where an ``if`` on a node would have come out otherwise. A function that
-        takes numbers from a generator itself is traced again for new draws; ``replicates`` and ``values`` of such a
+        takes numbers from a generator itself is traced again for new samples; ``replicates`` and ``values`` of such a
         graph raise ScgValueError.
         """
         if replicates is not None:
@@ -267,9 +267,9 @@ class Graph:
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
         """The gradient of the expected cost as the bound estimators estimate it, in the structure of the parameters.
 
-        Without ``rng`` from the recorded draws; with it from new ones; with ``replicates=R`` from R independent runs at
-        once, each leaf with a leading axis of R. Memory is bounded: replicates are computed in blocks. Where an ``if``
-        on a draw comes out otherwise the function is traced again.
+        Without ``rng`` from the recorded samples; with it from new ones; with ``replicates=R`` from R independent runs
+        at once, each leaf with a leading axis of R. Memory is bounded: replicates are computed in blocks. Where an
+        ``if`` on a sample comes out otherwise the function is traced again.
         """
         if replicates is None:
             if rng is None:
@@ -300,7 +300,8 @@ class Graph:
 
     @cached_property
     def recorded(self) -> tuple[list[Any], int]:
-        """The gradient as nodes, which a replay with other draws evaluates; and the bytes of all arrays on the way."""
+        """The gradient as nodes, which a replay with other samples evaluates; and the bytes of all arrays on the
+        way."""
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
@@ -312,7 +313,7 @@ class Graph:
         return found, sum([node.raw.nbytes for node in nodes if not isinstance(node.raw, tuple)]) or 8
 
     def _replicated(self, rng: np.random.Generator, size: int) -> list[Any]:
-        """One block of replicates: only what depends on a draw has the leading axis, the parameters do not."""
+        """One block of replicates: only what depends on a sample has the leading axis, the parameters do not."""
         found = self.recorded[0]
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -446,8 +447,8 @@ def _numbers(value: Any, what: str) -> np.ndarray:
 
 
 def _possible(name: str, node: Node, value: Any) -> np.ndarray:
-    """A value for a draw; ScgTypeError where it is none, ScgValueError where a draw of fixed support cannot have it.
-    Its shape is checked where it is used."""
+    """A value for a sample; ScgTypeError where it is none, ScgValueError where a sample of fixed support cannot have
+    it. Its shape is checked where it is used."""
     distribution, array = node.statics["site"].distribution, _numbers(value, name)
     if distribution.has(FixedSupport) and array.shape[array.ndim - node.ndim :] == node.shape:
         inside = np.asarray(distribution.support.contains(array))

@@ -70,7 +70,7 @@ def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         drawn = any(is_stochastic(node) for node in ancestors([guard.node for guard in guards]))
 
         def chosen(y: Any) -> Any:
-            """What an `if` chose to return depends on it, also where it was computed before, and on a draw even where
+            """What an `if` chose to return depends on it, also where it was computed before, and on a sample even where
             it is a plain number."""
             if type(y) is Node:
                 return alias(y)

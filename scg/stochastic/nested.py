@@ -18,10 +18,10 @@ from scg.stochastic.surrogate import Downstream, first_order, is_only_once, scor
 
 
 def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Any]:
-    """Gradients of what ``scg.surrogate.expanded`` returned, with its draws, as estimates: what nests may be any
+    """Gradients of what ``scg.surrogate.expanded`` returned, with its samples, as estimates: what nests may be any
     function of them.
 
-    ``weights`` is what they were multiplied by; where these depend on the draws as well, and where an estimator's
+    ``weights`` is what they were multiplied by; where these depend on the samples as well, and where an estimator's
     formula is right for a first derivative alone, an estimate is its value and no more: of that all derivatives are
     known.
     """
@@ -42,11 +42,11 @@ def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] =
 
 
 def values(roots: list[Node]) -> list[Node]:
-    """Nodes of the same values that are differentiated as these values, at the draws as they are.
+    """Nodes of the same values that are differentiated as these values, at the samples as they are.
 
     What stands there for the sake of derivatives alone is taken out: a box is the number one, ``first_order`` zero,
-    what an estimator holds constant is a function of the parameters, and a draw that it makes on its own account is one
-    whose probability depends on them. What it is that an estimate inside stands for is known already.
+    what an estimator holds constant is a function of the parameters, and a sample that it makes on its own account is
+    one whose probability depends on them. What it is that an estimate inside stands for is known already.
     """
     order = _inside(roots)
     if not any([node.primitive.constant or _is_formula(node) or _is_own(node) for node in order]):
@@ -70,7 +70,8 @@ def values(roots: list[Node]) -> list[Node]:
 
 
 def _inside(roots: list[Node]) -> list[Node]:
-    """All that leads to some nodes, but for what leads to estimates inside, and to a draw that another one follows."""
+    """All that leads to some nodes, but for what leads to estimates inside, and to a sample that another one
+    follows."""
     seen = {root.id: root for root in roots}
     stack = list(roots)
     while stack:
@@ -88,7 +89,7 @@ def _is_formula(node: Node) -> bool:
 
 
 def _is_own(node: Node) -> bool:
-    """Whether a node is a draw that an estimator made for itself, from a distribution with parameters."""
+    """Whether a node is a sample that an estimator made for itself, from a distribution with parameters."""
     return (
         is_stochastic(node)
         and type(node.statics["site"].estimator) is Accounted
@@ -101,7 +102,7 @@ def _is_followed(node: Node) -> bool:
 
 
 def _followed(node: Node, table: dict[int, Any]) -> Node:
-    """The draw itself, the same random variable, under the parameters that ``table`` has."""
+    """The sample itself, the same random variable, under the parameters that ``table`` has."""
     site, own = node.statics["site"], _is_own(node)
     new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
     site = replace(
@@ -121,7 +122,8 @@ def _followed(node: Node, table: dict[int, Any]) -> Node:
 
 @final
 class Scored(Estimator):
-    """Score function, for draws that an estimator makes on its own account, where the estimate is a value in a cost."""
+    """Score function, for samples that an estimator makes on its own account, where the estimate is a value in a
+    cost."""
 
     scores = True
     baseline = None

@@ -37,13 +37,13 @@ class Site:
     drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
 
     def unlinked(self) -> "Site":
-        """The site without the nodes of its parameters, which stand among the operands of the draw; see
+        """The site without the nodes of its parameters, which stand among the operands of the sample; see
         ``scg.pickling``."""
         nodes = {name: np.zeros(()) for name, p in self.distribution.parameters.items() if type(p) is Node}
         return replace(self, distribution=self.distribution.replaced(**nodes))
 
     def linked(self, operands: tuple[Any, ...]) -> "Site":
-        """The inverse of ``unlinked``: the parameters are the last operands of the draw."""
+        """The inverse of ``unlinked``: the parameters are the last operands of the sample."""
         names = list(self.distribution.parameters)
         return replace(
             self,
@@ -62,7 +62,7 @@ class Site:
 
 
 class _Drawn(AxisMap):
-    """A draw depends on its parameters batch element by batch element, and mixes the axes of an event."""
+    """A sample depends on its parameters batch element by batch element, and mixes the axes of an event."""
 
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         distribution = statics["site"].distribution
@@ -76,7 +76,7 @@ class _Drawn(AxisMap):
 
 
 class _Moved(AxisMap):
-    """A pathwise draw is its first operand."""
+    """A pathwise sample is its first operand."""
 
     def lead(self, operands, batched, statics):  # type: ignore[no-untyped-def]
         """Parameters get their replicate axis in front of the batch; where they alone have it, the first operand is the
@@ -102,13 +102,13 @@ class _Moved(AxisMap):
 
 
 class _Overrides:
-    """Estimators by name or pattern, for the draws of one run of a function."""
+    """Estimators by name or pattern, for the samples of one run of a function."""
 
     def __init__(self, estimators: Mapping[str, Estimator]):
         self.estimators, self.count = estimators, Counter[str]()
 
     def of(self, name: str | None, distribution: Distribution) -> Estimator | None:
-        """The estimator for a draw, which has the name that ``graph.stochastic`` gives it."""
+        """The estimator for a sample, which has the name that ``graph.stochastic`` gives it."""
         if name is None:
             name = numbered(type(distribution).__name__.lower(), self.count)
         return bound_to(name, self.estimators)
@@ -144,7 +144,7 @@ def bound_to(name: str, estimators: Mapping[str, Estimator]) -> Estimator | None
 
 
 def numbered(kind: str, count: Counter[str]) -> str:
-    """``bernoulli``, ``bernoulli_1``, ...: the name of the next draw of a kind that has none."""
+    """``bernoulli``, ``bernoulli_1``, ...: the name of the next sample of a kind that has none."""
     count[kind] += 1
     return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
@@ -159,7 +159,7 @@ noise = primitive(
 
 
 def _refuse_unfit(site: Site, parameters: tuple[Any, ...]) -> None:
-    """Raise ScgValueError where a replay gives a draw parameters that its distribution would refuse."""
+    """Raise ScgValueError where a replay gives a sample parameters that its distribution would refuse."""
     site.distribution.replaced(**dict(zip(site.distribution.parameters, parameters, strict=True))).recheck()
 
 
@@ -185,7 +185,7 @@ def _draw_anew(*parameters: Any, site: Site, rng: Any, **label: Any) -> Any:
 
 
 draw = primitive(_held, _Drawn(), name="draw", random=True, into=_draw_anew)
-"""A draw that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
+"""A sample that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
 
 path = primitive(
     _along_its_path,
@@ -195,7 +195,7 @@ path = primitive(
     random=True,
     view=True,
 )
-"""A draw that is a differentiable function of its parameters and of noise: its first operand."""
+"""A sample that is a differentiable function of its parameters and of noise: its first operand."""
 
 
 def sample(
@@ -206,11 +206,12 @@ def sample(
     shape: int | Shape = (),
     name: str | None = None,
 ) -> Node:
-    """A stochastic node: a draw of ``shape + batch_shape + event_shape`` from ``distribution``, differentiated by
+    """A stochastic node: a sample of ``shape + batch_shape + event_shape`` from ``distribution``, differentiated by
     ``estimator``.
 
-    ``shape`` are leading axes of independent, identically distributed draws. ``rng`` is where the draw, and whatever
-    else the estimator draws, comes from. ``name`` is how ``graph.stochastic`` and ``graph.bind`` know the node.
+    ``shape`` are leading axes of independent, identically distributed samples. ``rng`` is where the sample, and
+    whatever else the estimator draws, comes from. ``name`` is how ``graph.stochastic`` and ``graph.bind`` know the
+    node.
 
     Raises EstimatorError, here and not as a wrong number later, where the estimator is not valid for the distribution.
     """
@@ -259,7 +260,7 @@ def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None =
     """A uniformly drawn subset of ``size`` of n rows, as a stochastic node: E[factor * sum(f[index])] = sum(f) for
     every f of length n.
 
-    ``minibatch(...).rows(data)`` are the rows of an array. The draw has no parameters, so no gradient passes it; as a
+    ``minibatch(...).rows(data)`` are the rows of an array. The sample has no parameters, so no gradient passes it; as a
     node it can be enumerated, redrawn and counted in a variance like any other.
     """
     return Minibatch(sample(UniformSubset(n, size), Accounted(), rng=rng, name=name), n / size)
@@ -298,12 +299,12 @@ def resample(
     create_graph: bool = True,
     checked: bool = False,
 ) -> Any:
-    """``replay`` that draws anew what has to be: every draw whose parameters are no longer what they were.
+    """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
-    With ``rng`` all noise and all draws are new, and with ``size`` as well each has a leading axis of that many
+    With ``rng`` all noise and all samples are new, and with ``size`` as well each has a leading axis of that many
     independent replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to
-    have (with the leading axis, if any); they stay draws, unlike a replaced node. Pathwise draws keep their noise
-    unless ``rng`` is given. ``checked``: ScgValueError where a draw would have parameters that its distribution
+    have (with the leading axis, if any); they stay samples, unlike a replaced node. Pathwise samples keep their noise
+    unless ``rng`` is given. ``checked``: ScgValueError where a sample would have parameters that its distribution
     refuses.
     """
     bindings, values, create_graph = bindings or {}, values or {}, create_graph or RECORDER.get() is not None
@@ -341,7 +342,7 @@ def resample(
             table[node.id] = kept(record(node.primitive, node.operands, node.statics, node.raw))
             same.add(node.id)
             return table[node.id]
-        # a node that was only rebound has its value still, and so have the draws that depend on it
+        # a node that was only rebound has its value still, and so have the samples that depend on it
         moved = [o for o in changed if o.id not in same and not (bindings and _is_same(o, table[o.id]))]
         if node.primitive is noise or not everything and not moved:
             return NotImplemented
@@ -432,17 +433,17 @@ def with_parameters(
 
 
 def is_stochastic(node: Node) -> bool:
-    """Whether a node is a draw."""
+    """Whether a node is a sample."""
     return node.primitive is draw or node.primitive is path
 
 
 def is_draw(node: Node) -> bool:
-    """Whether a node is a draw that no gradient passes."""
+    """Whether a node is a sample that no gradient passes."""
     return node.primitive is draw
 
 
 def is_path(node: Node) -> bool:
-    """Whether a node is a draw that is a differentiable function of noise and parameters."""
+    """Whether a node is a sample that is a differentiable function of noise and parameters."""
     return node.primitive is path
 
 

@@ -7,7 +7,7 @@ multiplies exactly the elements of the terms that it can have influenced, by
     box(s) = exp(s - stop_gradient(s)),   s the sum of the log-probabilities of those draws,
 
 which is 1 and whose derivative is that of s (Foerster et al., 2018, "DiCE"). Where one derivative is wanted and no
-more, it adds instead a zero with the derivative F ds, F the draw's cost-to-go: the same gradient in fewer passes. An
+more, it adds instead a zero with the derivative F ds, F the sample's cost-to-go: the same gradient in fewer passes. An
 estimator that looks at the costs elsewhere adds a node that is zero and whose derivative is its estimate; it sees the
 costs through ``Downstream``.
 """
@@ -51,7 +51,7 @@ box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * ou
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 MOST = 2**27
-"""Elements of the arrays behind the zeros of a surrogate: they double or more with each draw of a chain whose
+"""Elements of the arrays behind the zeros of a surrogate: they double or more with each sample of a chain whose
 estimators look at the cost elsewhere."""
 
 _INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
@@ -62,9 +62,9 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
 
     And whose k-th derivative is one of the k-th, for k up to ``order`` (None: for all k, which costs more where several
     nodes look at the cost elsewhere). The cost may have any shape; its elements are added up in the gradient as in any
-    reverse mode. Draws with ids under ``floor`` are left alone: nothing that is older than what one differentiates by
+    reverse mode. Samples with ids under ``floor`` are left alone: nothing that is older than what one differentiates by
     depends on it. With ``order=1`` what estimators compute is held as arrays, which is fast; with ``graph`` as nodes
-    all the same, so that the gradient can be recorded and replayed with other draws.
+    all the same, so that the gradient can be recorded and replayed with other samples.
 
     Raises ScgTypeError or ScgValueError unless the order is None or an integer of at least 1.
     """
@@ -84,11 +84,11 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
 
 
 def expanded(cost: Node, order: int | None = None, floor: int = -1, graph: bool = False) -> tuple[Node, list[Node]]:
-    """What ``surrogate`` differentiates, and the draws that have contributed to it.
+    """What ``surrogate`` differentiates, and the samples that have contributed to it.
 
-    A cost that has estimates in it is a function of their values, of which each draw has its score; d E[h(e)] = E[h'(e)
-    de + h(e) d log p] with de the derivative of the value. In what h is linear, the estimate's own derivative is as
-    right, and finer: there its draws contribute nothing more.
+    A cost that has estimates in it is a function of their values, of which each sample has its score; d E[h(e)] =
+    E[h'(e) de + h(e) d log p] with de the derivative of the value. In what h is linear, the estimate's own derivative
+    is as right, and finer: there its samples contribute nothing more.
     """
     nodes = leading([cost], floor)
     if estimates(nodes):
@@ -179,7 +179,7 @@ def _fixed(order: list[Node]) -> set[int]:
 
 
 def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
-    """Raise EstimatorError where a term of the cost depends on draws whose estimator differentiates it (pathwise,
+    """Raise EstimatorError where a term of the cost depends on samples whose estimator differentiates it (pathwise,
     REBAR) through steps alone: its derivative is zero, that of its mean is not."""
     estimators = {node: node.statics["site"].estimator for node in found}
     paths = [
@@ -230,10 +230,10 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
 def expansions(
     cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool, spent: list[int], depth: int = 1
 ) -> Iterable[Node]:
-    """What draws add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that
+    """What samples add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that
     products of several count once.
 
-    ``found`` are the draws that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth``
+    ``found`` are the samples that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth``
     estimators one after the other has derivatives from that order on, to which each of them contributes one: all must
     be right to the whole ``order``.
     """
@@ -257,11 +257,11 @@ def expansions(
 
 
 def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
-    """The cost, every term multiplied by the boxes of the draws that influenced it, and what their baselines add.
+    """The cost, every term multiplied by the boxes of the samples that influenced it, and what their baselines add.
 
     ``plain`` is the cost without the zeros that other estimators added, which may mix what it does not: it is what the
-    baselines of the draws ``found``, that lead to it, look at. Draws that an estimator made again have none: they meet
-    those zeros only, from the second derivative on.
+    baselines of the samples ``found``, that lead to it, look at. Samples that an estimator made again have none: they
+    meet those zeros only, from the second derivative on.
     """
     terms = Terms(cost, sites, together=True)
     scores = {bit: score(site) for site, bit in terms.bits.items()}
@@ -287,11 +287,12 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
 
 
 class Downstream:
-    """The costs that one draw influences, as its estimator sees them: now, and at other values of the draw.
+    """The costs that one sample influences, as its estimator sees them: now, and at other values of the sample.
 
-    A cost-to-go F has the batch shape of the draw (or a shape that broadcasts to it: length one along axes of the draw
-    that the costs mix): F[i] is the sum of the elements of the cost that draw element i can have influenced, with their
-    weights. Nodes where ``graph``, else arrays; ``higher`` tells whether derivatives after the first are wanted.
+    A cost-to-go F has the batch shape of the sample (or a shape that broadcasts to it: length one along axes of the
+    sample that the costs mix): F[i] is the sum of the elements of the cost that sample element i can have influenced,
+    with their weights. Nodes where ``graph``, else arrays; ``higher`` tells whether derivatives after the first are
+    wanted.
     """
 
     def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False, terms: Terms | None = None):
@@ -308,12 +309,12 @@ class Downstream:
 
     @property
     def influences(self) -> bool:
-        """Whether any cost depends on the draw."""
+        """Whether any cost depends on the sample."""
         return bool(self._parts)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The batch shape of the draw, replicate and sample axes included."""
+        """The batch shape of the sample, replicate and sample axes included."""
         return self.node.shape[: self.node.ndim - self.site.event_ndim]
 
     def now(self) -> Any:
@@ -321,13 +322,13 @@ class Downstream:
         return self._terms.total(self._parts, self.graph)
 
     def at(self, values: Any) -> Any:
-        """F at other values of the whole draw, given along a leading axis: all elements are replaced at once. Draws
+        """F at other values of the whole sample, given along a leading axis: all elements are replaced at once. Draws
         further down are drawn anew."""
         return self.total(self.terms_at(values))
 
     def sloped(self, values: Any, parts: Any = None, again: bool = False) -> tuple[list[Any], Any]:
-        """The terms at values as in ``at``, and the derivative of their sum by the values, to which draws further down
-        contribute by their estimators.
+        """The terms at values as in ``at``, and the derivative of their sum by the values, to which samples further
+        down contribute by their estimators.
 
         ``parts`` are some of the costs (None: all). With ``again`` both can be differentiated once more, and are Nodes.
         """
@@ -345,7 +346,7 @@ class Downstream:
         return (terms if graph else [t.raw for t in terms]), slope
 
     def mixing(self) -> dict[tuple[int, ...], list[Any]]:
-        """The costs, by the axes of the draw whose elements they mix."""
+        """The costs, by the axes of the sample whose elements they mix."""
         groups: dict[tuple[int, ...], list[Any]] = {}
         for part in self._parts:
             groups.setdefault(mixed_axes(part[2]), []).append(part)
@@ -376,8 +377,8 @@ class Downstream:
         return np.concatenate([self.node[None], others])
 
     def one_by_one(self, values: Any) -> Any:
-        """F with one element of the draw replaced, the others as drawn: for each alternative along the leading axis of
-        ``values``, and each element.
+        """F with one element of the sample replaced, the others as drawn: for each alternative along the leading axis
+        of ``values``, and each element.
 
         Elements that no cost mixes are replaced at once; those that a cost mixes, in turn.
         """
@@ -397,7 +398,7 @@ class Downstream:
         return total
 
     def _in_turn(self, values: Any, axes: tuple[int, ...], parts: list[Any]) -> Any:
-        """F for parts that mix the same elements along the same axes of the draw."""
+        """F for parts that mix the same elements along the same axes of the sample."""
         shape, event, tie = self.shape, self.node.ndim - len(self.shape), parts[0][2]
         positions = [tie.picks[a] or range(shape[a]) for a in axes]
         lengths, alternatives = [len(p) for p in positions], values.shape[0]
@@ -432,7 +433,7 @@ class Downstream:
 
 
 def score(node: Node) -> Any:
-    """The log-probability of a draw under its distribution, as a node: of the draw's batch shape."""
+    """The log-probability of a sample under its distribution, as a node: of the sample's batch shape."""
     return node.statics["site"].distribution.log_prob(node)
 
 

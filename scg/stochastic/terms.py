@@ -1,5 +1,5 @@
 """A cost taken apart through what is linear (sums, means, differences, layout, constant factors, products with constant
-matrices), for each of the draws that it depends on."""
+matrices), for each of the samples that it depends on."""
 
 import functools
 import heapq
@@ -16,17 +16,17 @@ from scg.core.node import Node, ancestors, values_of
 from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, is_accounted, picked, unpicked
 
 Part = tuple[Node, Any, Tie]
-"""A term as some draws see it: with its weight, and how it is tied to them."""
+"""A term as some samples see it: with its weight, and how it is tied to them."""
 
 
 class Terms:
-    """A cost taken apart for some draws, each of which sees its own terms: f(a) g(b) is a term f for a, with the weight
-    g, and g for b, with the weight f.
+    """A cost taken apart for some samples, each of which sees its own terms: f(a) g(b) is a term f for a, with the
+    weight g, and g for b, with the weight f.
 
-    ``terms``  nodes, and the draws (a set as in ``Influence``) that see them so
-    ``sums``   the nodes that are taken apart: (node, [(position of an operand, the draws that look into it)])
+    ``terms``  nodes, and the samples (a set as in ``Influence``) that see them so
+    ``sums``   the nodes that are taken apart: (node, [(position of an operand, the samples that look into it)])
 
-    With ``together`` all draws see the same terms; f(a) g(b) is then one.
+    With ``together`` all samples see the same terms; f(a) g(b) is then one.
     """
 
     def __init__(self, cost: Node, sites: list[Node], nodes: list[Node] | None = None, together: bool = False):
@@ -52,8 +52,8 @@ class Terms:
         """Take the cost apart: through what is linear element by element, through layout and sums, and through those of
         the other linear nodes that are ``opened``. Returns which ones more are worth it.
 
-        Worth it is a product with a matrix, w @ b say, where behind it stand terms of fewer elements of a draw, and no
-        other term mixes these elements anyway: else weights cost as much as the products, and nothing is gained.
+        Worth it is a product with a matrix, w @ b say, where behind it stand terms of fewer elements of a sample, and
+        no other term mixes these elements anyway: else weights cost as much as the products, and nothing is gained.
         """
         cost = self.cost
         closed: list[tuple[Node, list[tuple[Node, int]]]] = []
@@ -78,7 +78,7 @@ class Terms:
         return self._worth(closed, together) if closed else set()
 
     def _worth(self, closed: list[tuple[Node, list[tuple[Node, int]]]], together: bool) -> set[int]:
-        """Of linear nodes that are terms, those behind which stand terms of fewer elements of a draw."""
+        """Of linear nodes that are terms, those behind which stand terms of fewer elements of a sample."""
         held = self.influence.held
         ways = {node.id: inner for node, inner in closed}
         finer = {node.id for node, inner in closed if self._finer(inner, held[node.id])}
@@ -100,7 +100,7 @@ class Terms:
         return worth
 
     def _finer(self, inner: list[tuple[Node, int]], held: dict[Tie, int]) -> bool:
-        """Whether what a node is a sum over, one behind the other, depends on fewer elements of some draws than the
+        """Whether what a node is a sum over, one behind the other, depends on fewer elements of some samples than the
         node, which is tied to them as ``held`` says."""
         for tie, draws in held.items():
             stack, seen, breadth = [(operand, through & draws) for operand, through in inner], set[int](), _breadth(tie)
@@ -115,7 +115,7 @@ class Terms:
         return False
 
     def of(self, site: Node, graph: bool) -> list[Part]:
-        """The terms that a draw sees, latest first."""
+        """The terms that a sample sees, latest first."""
         bit, parts = self.bits[site], self._parts.get(graph)
         if parts is None:
             weights, held = self._weights(graph), self.influence.held
@@ -129,10 +129,10 @@ class Terms:
         return [part for part, draws in parts if draws & bit]
 
     def total(self, parts: list[Part], graph: bool) -> Any:
-        """The cost-to-go of a draw: the sum of the terms that it sees, ``of`` it, gathered onto its elements.
+        """The cost-to-go of a sample: the sum of the terms that it sees, ``of`` it, gathered onto its elements.
 
-        Draws that see the same latest terms share the sum of these: a walk of T draws with a cost at each step takes T
-        additions, not one for each draw and each later cost.
+        Samples that see the same latest terms share the sum of these: a walk of T samples with a cost at each step
+        takes T additions, not one for each sample and each later cost.
         """
         at, total = self._totals[graph], None
         for part in parts:
@@ -151,7 +151,7 @@ class Terms:
         return known[id(part)]
 
     def _weights(self, graph: bool) -> dict[int, list[tuple[int, Any]]]:
-        """d cost / d term through the sums alone, where each is constant, and for which draws; Nodes where it depends
+        """d cost / d term through the sums alone, where each is constant, and for which samples; Nodes where it depends
         on parameters and ``graph``."""
         seeds: dict[int, list[tuple[int, Any]]] = {self.cost.id: [(-1, np.ones(self.cost.shape, self.cost.dtype))]}
         for node, inner in self.sums:
@@ -220,7 +220,7 @@ def _support(node: Node, k: int, support: Any) -> Any:
 
 
 def _added(pieces: list[tuple[int, Any]], draws: int, d: Any) -> list[tuple[int, Any]]:
-    """A weight that differs from draw to draw, as (draws, what it is for them), with ``d`` added for some."""
+    """A weight that differs from sample to sample, as (samples, what it is for them), with ``d`` added for some."""
     new = []
     for those, before in pieces:
         if those & draws:
@@ -238,12 +238,12 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def settled(cost: Node, order: list[Node] | None = None) -> Node:
-    """The cost, in which every estimate that it is linear in is one of which the derivative has what its draws
+    """The cost, in which every estimate that it is linear in is one of which the derivative has what its samples
     contribute.
 
-    Linear is what adds it up with weights that depend on none of these draws: E[w e] = E[w] E[e] there, given all that
-    was drawn before. Elsewhere, as in e^2, or e f(b) with b among its draws, an estimate is left a function of its
-    draws, which enter by their own estimators.
+    Linear is what adds it up with weights that depend on none of these samples: E[w e] = E[w] E[e] there, given all
+    that was drawn before. Elsewhere, as in e^2, or e f(b) with b among its samples, an estimate is left a function of
+    its samples, which enter by their own estimators.
     """
     # with what no way leads to but through an estimate's own derivative
     order = order or ancestors([cost], guards=True)
@@ -260,10 +260,10 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
                 masks[site.id] |= own[node.id]
 
     def owners(draws: int) -> int:
-        """The estimates that account for one of some draws."""
+        """The estimates that account for one of some samples."""
         return functools.reduce(operator.or_, [mask for k, mask in enumerate(masks.values()) if draws >> k & 1], 0)
 
-    # by id of a node, the estimates that it is made from, and with their draws those that it depends on
+    # by id of a node, the estimates that it is made from, and with their samples those that it depends on
     below: dict[int, int] = {}
     mixed: dict[int, int] = {}
     for node in order:
@@ -279,7 +279,7 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
     for node in reversed(order):
         chosen = owners(known.chosen.get(node.id, 0)) if node.id in linear else 0
         for those, inner in linear.get(node.id, {}).items():
-            # in a branch that its draw chose, an estimate has 0 or 1 as its weight
+            # in a branch that its sample chose, an estimate has 0 or 1 as its weight
             for k, through in _shares(node, those & ~chosen, mixed, 0)[0]:
                 if through & below.get(node.operands[k].id, 0):
                     inner.append((k, through))
@@ -312,12 +312,12 @@ def summands(node: Node, dependent: Collection[int]) -> list[int]:
 
 
 def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tuple[list[tuple[int, int]], int]:
-    """(position of an operand, the draws for which a node is a sum over it with a constant weight), and those for which
-    it is no sum.
+    """(position of an operand, the samples for which a node is a sum over it with a constant weight), and those for
+    which it is no sum.
 
-    It is one for a draw where all operands that are made from the draw stand in one group of those in which it is
-    linear together. For draws that have ``chosen`` a branch on the way a sum is one only where all of its summands are
-    made from them: what is added there, though not made from them, is added in that branch alone.
+    It is one for a sample where all operands that are made from the sample stand in one group of those in which it is
+    linear together. For samples that have ``chosen`` a branch on the way a sum is one only where all of its summands
+    are made from them: what is added there, though not made from them, is added in that branch alone.
     """
     primitive, operands, value = node.primitive, node.operands, node.raw
     # the sum of truths is their ``or``
@@ -357,6 +357,6 @@ def _is_cheap(node: Node) -> bool:
 
 
 def _breadth(tie: Tie) -> int:
-    """On how many elements of a draw an element of a node depends."""
+    """On how many elements of a sample an element of a node depends."""
     tied = {factor: n for axis in tie.axes for factor, n in axis if factor is not None}
     return math.prod(picked(tie)) // max(1, math.prod(tied.values()))
