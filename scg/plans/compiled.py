@@ -55,8 +55,10 @@ def compile(
     outside its arguments: globals, closures, attributes, entries, elements of arrays of which NumPy alone makes
     something; it is compared at each call. Where it is another ``PATIENCE`` times in a row, the function runs plainly
     from then on, and a RuntimeWarning says so. Arrays that the function holds and gives to operations of nodes are read
-    anew at each call. An attribute of an optimizer that the function sets is set in each call. Plans are kept for the
-    ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a
+    anew at each call; what NumPy alone makes of the same array, as ``held.max()`` beside ``held * x``, is not made anew
+    where it is changed in place: pass such an array as an argument. An attribute of an optimizer that the function sets
+    is set in each call. An error after a step of an optimizer leaves what it leaves in a plain call. Plans are kept for
+    the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a
     gradient is not finite, the function runs again. The caller owns what is returned. Safe from several threads.
 
     ``threads`` is how many a plan may take, where it gains by more than one (None: as many as NumPy's OpenBLAS, up to
