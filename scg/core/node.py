@@ -16,6 +16,7 @@ import numpy as np
 
 from scg.core.advice import of_attribute, of_caller
 from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
+from scg.core.holders import ALONE, TWICE, operand_uses
 from scg.core.operands import (
     constant_operand,
     described,
@@ -353,12 +354,15 @@ def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
         value = self.raw
         if type(value) is not np.ndarray or value.ndim == 0:
             return forward(self, other)
-        holders = sys.getrefcount(self)
-        if holders > _ALONE and type(other) is Node:
+        holders, alone = sys.getrefcount(self), TWICE if other is self else ALONE
+        if holders > alone and type(other) is Node:
             holders -= _uses(self, other)
-        if holders > _ALONE and recorder is not None:
+        if holders > alone and recorder is not None:
             holders -= recorder.notes(self)
-        if holders > _ALONE or _is_seen(self):
+        if holders > alone > 0 and recorder is None:
+            passed = sys.getrefcount(other)
+            holders = sys.getrefcount(self) - operand_uses(self, other, passed)
+        if holders > alone or _is_seen(self):
             raise NotDifferentiable(
                 f"node {name} ... would change {self!r}, made at {self.line}, for all who hold it or a view of it, and"
                 f" nodes are immutable: write v = v {name[:-1]} ..., and return v where a function is to change its"
@@ -400,7 +404,7 @@ def _is_seen(node: "Node") -> bool:
         if not viewed:
             return False
         node, count = viewed[0], sys.getrefcount(viewed[0])
-        if count > _HELD:
+        if count > ALONE:
             return True
         del viewed
     return False
@@ -909,27 +913,3 @@ PARAMETER = primitive(_leaf, name="parameter")
 FINISHED = primitive(_leaf, name="parameter")
 """A leaf: a parameter of a run that is over and gave its derivatives away as arrays. What was made of it belongs to no
 other run."""
-
-
-class _Probe:
-    """How many references this interpreter counts, inside ``x += y``, to an object that one variable holds."""
-
-    def __iadd__(self, other: Any) -> Any:
-        self.count = sys.getrefcount(self)
-        return self
-
-
-def _counts() -> tuple[int, int]:
-    """With one variable, and with a caller's beside a callee's."""
-
-    def inside(x: _Probe) -> int:
-        x += 0
-        return x.count
-
-    alone, shared = _Probe(), _Probe()
-    alone += 0
-    return alone.count, inside(shared)
-
-
-_ALONE = _counts()[0] if _counts()[0] < _counts()[1] else -1  # where counts do not tell, in-place operators are refused
-_HELD = _ALONE

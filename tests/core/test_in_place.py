@@ -1,0 +1,159 @@
+"""In-place operators on nodes: NumPy's values where nobody else would see the change, refused where somebody would."""
+
+import numpy as np
+import pytest
+
+import scg
+from scg.errors import NotDifferentiable
+from scg.testing import check_gradient
+
+X = np.array([0.5, -1.0, 2.0])
+
+
+def doubled(x):
+    h = x * 1.0
+    h += h
+    return np.sum(h * x)
+
+
+def reversed_onto_itself(x):
+    h = x * 1.0
+    h += h[::-1]
+    return np.sum(h * x)
+
+
+def transposed_onto_itself(x):
+    h = np.outer(x, np.exp(x))
+    h *= h.T
+    return np.sum(h[0] * x)
+
+
+def residual_that_stays(x):
+    h = x * 2.0
+    r = np.tanh(h)
+    h += r
+    return np.sum(h * r)
+
+
+def several_results_that_stay(x):
+    h = x * 2.0
+    r, s, m = np.tanh(h), np.exp(h), np.max(h)
+    h -= m
+    h *= s
+    return np.sum(h * r * s) * m
+
+
+def a_result_of_a_view(x):
+    h = x * 2.0
+    r = np.tanh(h[::-1])
+    h *= r
+    return np.sum(h * r)
+
+
+def a_result_of_a_view_of_a_view(x):
+    h = x * 2.0
+    r, s = np.tanh(h.reshape(3, 1).T), np.cos(h)
+    h /= 2 + s
+    return np.sum(h * r * s)
+
+
+def results_in_a_list(x):
+    h, kept = x * 2.0, []
+    for _ in range(3):
+        kept += [np.tanh(h), np.sin(h[1:])]
+        h += kept[-2]
+    return np.sum(h) + sum(np.sum(r) for r in kept)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        doubled,
+        reversed_onto_itself,
+        transposed_onto_itself,
+        residual_that_stays,
+        several_results_that_stay,
+        a_result_of_a_view,
+        a_result_of_a_view_of_a_view,
+        results_in_a_list,
+    ],
+)
+def test_what_was_computed_of_a_node_does_not_see_it_change(cost):
+    np.testing.assert_allclose(scg.value_and_grad(cost)(X)[0], cost(X), rtol=1e-14)
+    check_gradient(cost, X)
+
+
+def alias(x):
+    h = x * 2.0
+    r, g = np.tanh(h), h
+    h += r
+    return np.sum(g * r)
+
+
+def in_a_container(x):
+    h = x * 2.0
+    held = (h, h)
+    h += np.tanh(h)
+    return np.sum(held[0])
+
+
+def a_view_beside_results(x):
+    h = x * 2.0
+    v, r = h[::-1], np.tanh(h)
+    h += r
+    return np.sum(v)
+
+
+def a_view_that_is_added(x):
+    h = x * 2.0
+    v = h[::-1]
+    h += v
+    return np.sum(v)
+
+
+def a_view_of_a_view(x):
+    h = x * 2.0
+    v = h.reshape(3, 1).T
+    h += np.tanh(h)
+    return np.sum(v)
+
+
+def twice_and_alias(x):
+    h = x * 2.0
+    g = h
+    h += h
+    return np.sum(g)
+
+
+def of_a_caller(x):
+    def callee(a):
+        a += np.tanh(a)
+        return np.sum(a)
+
+    h = x * 2.0
+    return callee(h) * np.sum(h)
+
+
+def of_a_base(x):
+    h = x * 2.0
+    r, v = np.tanh(h), h[1:]
+    v += np.cos(v)
+    return np.sum(h * r)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        alias,
+        in_a_container,
+        a_view_beside_results,
+        a_view_that_is_added,
+        a_view_of_a_view,
+        twice_and_alias,
+        of_a_caller,
+        of_a_base,
+    ],
+)
+def test_where_somebody_would_see_the_change_it_is_refused(cost):
+    with pytest.raises(NotDifferentiable, match=r"write v = v [+*] .*test_in_place\.py"):
+        scg.grad(cost)(X)
