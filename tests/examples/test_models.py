@@ -185,7 +185,7 @@ def test_ppca_is_learned_from_its_elbo():
 
 
 class Silent(Estimator):
-    """A rule that forgets what the draw contributes."""
+    """An estimator that forgets what the draw contributes."""
 
 
 SMALL = np.random.default_rng(5).integers(0, 256, (4, 5), dtype=np.uint8)
@@ -193,7 +193,7 @@ SMALL = np.random.default_rng(5).integers(0, 256, (4, 5), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def reference():
-    """The mean gradient of a small VAE by the default rule, with its parameters and rows."""
+    """The mean gradient of a small VAE by the default estimator, with its parameters and rows."""
     rng, model = np.random.default_rng(0), vae.VAE([3], 2)
     params, x = start(model, SMALL, rng), np.float64(training.binarise(SMALL, rng))
     return params, x, means(model, params, x, 0)
@@ -209,7 +209,7 @@ def reference():
         ("stl", "sampled"),
     ],
 )
-def test_every_rule_has_the_same_mean(reference, estimator, kl):
+def test_every_estimator_has_the_same_mean(reference, estimator, kl):
     params, x, expected = reference
     assert apart(means(vae.VAE([3], 2, estimator=estimator, kl=kl), params, x, 1), expected) < 7
 
@@ -230,7 +230,7 @@ def test_the_sampled_gradients_are_those_of_the_package(reference, estimator, na
     close(gradient(model, params, x, 4)[1], scg.grad(cost)(params, x, rng=np.random.default_rng(4)), 1e-11)
 
 
-def test_a_rule_with_another_mean_is_noticed(reference, monkeypatch):
+def test_an_estimator_with_another_mean_is_noticed(reference, monkeypatch):
     params, x, expected = reference
     monkeypatch.setitem(vae.ESTIMATORS, "score", Silent())
     assert apart(means(vae.VAE([3], 2, estimator="score"), params, x, 1), expected, "encoder") > 20

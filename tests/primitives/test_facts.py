@@ -74,23 +74,23 @@ def is_linear(node, group, rng):
 DECLARED = [p for p in NODES if p.linear is not None]
 
 
-@pytest.mark.parametrize("rule", DECLARED, ids=lambda p: p.name)
-def test_what_says_that_it_is_linear_is_and_its_vjps_are_the_weights(rule):
+@pytest.mark.parametrize("primitive", DECLARED, ids=lambda p: p.name)
+def test_what_says_that_it_is_linear_is_and_its_vjps_are_the_weights(primitive):
     """sum(g f(x)) = sum_k sum(vjp_k(g) x_k); the VJPs taken at other values of the group's operands."""
     rng, checked = np.random.default_rng(1), 0
-    for node in NODES[rule]:
+    for node in NODES[primitive]:
         own = arrays(node)
         if not is_real(node.raw) or not all(map(is_real, own)):
             continue
-        for group in rule.groups(len(own)):
+        for group in primitive.groups(len(own)):
             assert is_linear(node, group, rng), node
             x = [rng.normal(size=np.shape(o)) if k in group else o for k, o in enumerate(own)]
             out, g, total = values(node, x), rng.normal(size=node.shape), 0.0
             for k in group:
                 d = (
-                    rule.vjps[k](g, node.raw, *own, **node.statics)
-                    if rule.vjps
-                    else rule.every(g, k, node.raw, *own, **node.statics)
+                    primitive.vjps[k](g, node.raw, *own, **node.statics)
+                    if primitive.vjps
+                    else primitive.every(g, k, node.raw, *own, **node.statics)
                 )
                 total += np.sum(unbroadcast(d, np.shape(own[k]), np.float64) * x[k])
             assert total == pytest.approx(np.sum(g * out), rel=1e-9, abs=1e-9 * (1 + np.sum(np.abs(g * out))))
@@ -98,26 +98,28 @@ def test_what_says_that_it_is_linear_is_and_its_vjps_are_the_weights(rule):
     assert checked
 
 
-@pytest.mark.parametrize("rule", [p for p in NODES if p.differentiable and p.name not in ROUGHLY], ids=lambda p: p.name)
-def test_what_is_linear_says_so(rule):
+@pytest.mark.parametrize(
+    "primitive", [p for p in NODES if p.differentiable and p.name not in ROUGHLY], ids=lambda p: p.name
+)
+def test_what_is_linear_says_so(primitive):
     rng, seen = np.random.default_rng(2), {}
-    for node in NODES[rule]:
+    for node in NODES[primitive]:
         own = arrays(node)
         if not is_real(node.raw) or node.size < 2 or not all(map(is_real, own)):
             continue
-        declared = {k for group in rule.groups(len(own)) for k in group}
+        declared = {k for group in primitive.groups(len(own)) for k in group}
         for k, o in enumerate(own):
-            carries = rule.every is not None or rule.vjps[k] is not None
+            carries = primitive.every is not None or primitive.vjps[k] is not None
             if carries and k not in declared and np.asarray(o).dtype.kind == "f" and np.size(o) > 1:
                 seen.setdefault(k, []).append(np.any(node.raw) and is_linear(node, (k,), rng))
     assert not any([all(found) for found in seen.values()]), seen  # a polynomial of degree one is linear, for once
 
 
-@pytest.mark.parametrize("rule", [p for p in NODES if p.moves or p.picks], ids=lambda p: p.name)
-def test_what_moves_elements_has_no_others(rule):
-    for node in NODES[rule]:
+@pytest.mark.parametrize("primitive", [p for p in NODES if p.moves or p.picks], ids=lambda p: p.name)
+def test_what_moves_elements_has_no_others(primitive):
+    for node in NODES[primitive]:
         own = arrays(node)
-        elements = np.concatenate([np.ravel(x) for x in (own if rule.moves else own[:1])])
+        elements = np.concatenate([np.ravel(x) for x in (own if primitive.moves else own[:1])])
         assert np.isin(node.raw, elements).all()
 
 
@@ -129,12 +131,12 @@ def test_what_is_the_same_has_the_value_of_its_first_operand_and_what_is_constan
     from scg.stochastic.surrogate import box, first_order, only_once
 
     x, y = np.array([[0.3, -2.0]]), np.array([[0.1], [5.0]])
-    for rule in (estimate, straight, weighted, accounted, only_once):
-        assert rule.same and not rule.constant
-        np.testing.assert_array_equal(np.broadcast_to(rule.fn(x, y), (2, 2)), np.broadcast_to(x, (2, 2)))
-    for rule, operands, others in ((box, (x,), (-x,)), (first_order, (x, y), (x + 1, -y))):
-        assert rule.constant
-        np.testing.assert_array_equal(rule.fn(*operands), rule.fn(*others))
+    for one in (estimate, straight, weighted, accounted, only_once):
+        assert one.same and not one.constant
+        np.testing.assert_array_equal(np.broadcast_to(one.fn(x, y), (2, 2)), np.broadcast_to(x, (2, 2)))
+    for one, operands, others in ((box, (x,), (-x,)), (first_order, (x, y), (x + 1, -y))):
+        assert one.constant
+        np.testing.assert_array_equal(one.fn(*operands), one.fn(*others))
 
 
 @pytest.mark.parametrize("linear", ["sum", [], [(1,)], [(2,)], [("x",)], 3, True])

@@ -244,11 +244,11 @@ class _watched:
     def __enter__(self):
         self.honest, looped = rerun.run, []
 
-        def run(rule, arguments, batched, statics, size):
-            mapped = rule.axes is not None and rule.axes is not axes.mixed and any(batched)
-            if mapped and rule.axes.lead(arguments, batched, statics) is None:
-                looped.append(rule.name)
-            return self.honest(rule, arguments, batched, statics, size)
+        def run(primitive, arguments, batched, statics, size):
+            mapped = primitive.axes is not None and primitive.axes is not axes.mixed and any(batched)
+            if mapped and primitive.axes.lead(arguments, batched, statics) is None:
+                looped.append(primitive.name)
+            return self.honest(primitive, arguments, batched, statics, size)
 
         rerun.run = run
         return looped
@@ -271,15 +271,15 @@ def alignment_law(drawn, data):
 
 
 def _check_alignment(node, rng):
-    rule, out = node.primitive, np.asarray(node.raw)
+    primitive, out = node.primitive, np.asarray(node.raw)
     values = [o.raw if type(o) is Node else o for o in node.operands]
     if any(isinstance(v, tuple) for v in values):
         return
-    target, sources = rule.axes.align([np.shape(v) for v in values], out.shape, node.statics)
-    assert _lengths(target) == out.shape, f"{rule.name}: factors {target} for an output of shape {out.shape}"
+    target, sources = primitive.axes.align([np.shape(v) for v in values], out.shape, node.statics)
+    assert _lengths(target) == out.shape, f"{primitive.name}: factors {target} for an output of shape {out.shape}"
     for k, (value, source) in enumerate(zip(values, sources, strict=True)):
         assert _lengths(source) == np.shape(value), (
-            f"{rule.name}: factors {source} for operand {k} of shape {np.shape(value)}"
+            f"{primitive.name}: factors {source} for operand {k} of shape {np.shape(value)}"
         )
         if np.asarray(value).dtype.kind not in "fcb" or not np.size(value):
             continue
@@ -298,15 +298,15 @@ def _check_alignment(node, rng):
                 try:
                     with warnings.catch_warnings(action="ignore"):
                         again = np.asarray(
-                            rule.fn(*[changed if i == k else v for i, v in enumerate(values)], **node.statics)
+                            primitive.fn(*[changed if i == k else v for i, v in enumerate(values)], **node.statics)
                         )
                 except (ValueError, ArithmeticError):  # no such value exists for this operand
                     continue
                 if again.shape == out.shape:
                     strayed = ~allowed & (again != out) & ~((again != again) & (out != out))
                     what = (
-                        f"{rule.name}: element {at} of operand {k} changes {np.argwhere(strayed)[:1]} of the output,"
-                        f" {node.statics}"
+                        f"{primitive.name}: element {at} of operand {k} changes {np.argwhere(strayed)[:1]} of the"
+                        f" output, {node.statics}"
                     )
                     assert not strayed.any(), what
 
