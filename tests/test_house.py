@@ -156,7 +156,7 @@ def test_a_module_knows_its_own_primitives_and_the_facts_of_all(text):
 def test_the_private_names_of_numpy_and_scipy_that_are_used_are_there():
     umath = np._core.umath
     assert isinstance(umath._ones_like, np.ufunc) and isinstance(umath.clip, np.ufunc)
-    assert np._core.strings is not None and isinstance(sp._ufuncs._zeta, np.ufunc)
+    assert np._core.strings is not None and np._core.defchararray is not None and isinstance(sp._ufuncs._zeta, np.ufunc)
     assert isinstance(np.random.random.__self__, np.random.RandomState)
 
 

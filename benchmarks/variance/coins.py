@@ -29,8 +29,8 @@ def cost(theta: Any, t: float, rng: Any) -> Any:
 
 
 def mixing(theta: Any, t: float, rng: Any) -> Any:
-    """The same number, in a way that hides which coin it comes from."""
-    return (coins(theta, rng) - t) ** 2 @ np.full(theta.shape, 1 / theta.size)
+    """The same number, in a way that hides which coin it comes from: as the root of its square."""
+    return np.sqrt(np.mean((coins(theta, rng) - t) ** 2) ** 2)
 
 
 def coins(theta: Any, rng: Any) -> Any:

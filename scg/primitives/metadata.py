@@ -274,5 +274,10 @@ refuse(
     "a node holds no fields: use a dictionary of nodes",
     *[getattr(rfn, name) for name in rfn.__all__ if hasattr(getattr(rfn, name), "_implementation")],
 )
-_texts = [fn for home in (np._core.strings, np.char) for fn in vars(home).values() if hasattr(fn, "_implementation")]
+_texts = [
+    fn
+    for home in (np._core.strings, np._core.defchararray)
+    for fn in vars(home).values()
+    if hasattr(fn, "_implementation")
+]
 refuse("a node holds numbers, not text: use node.value", *dict.fromkeys(_texts))

@@ -193,12 +193,23 @@ def _horner(c, x, tensor):
     return y
 
 
+def polyvalnd(pts, c):
+    first, *others = map(as_array, pts)
+    if any(x.shape != first.shape for x in others):
+        raise ValueError(f"ordinates are incompatible: their shapes are {[x.shape for x in (first, *others)]}")
+    y = _horner(as_array(c), first, True)
+    for x in others:
+        y = _horner(y, x, False)
+    return y
+
+
+if hasattr(power_series, "polyvalnd"):  # from NumPy 2.5 on
+    implements(power_series.polyvalnd)(polyvalnd)
+
+
 @implements(power_series.polyval2d)
 def polyval2d(x, y, c):
-    x, y, c = map(as_array, (x, y, c))
-    if x.shape != y.shape:
-        raise ValueError(f"x, y, z are incompatible: their shapes are {x.shape} and {y.shape}")
-    return _horner(_horner(c, x, True), y, False)
+    return polyvalnd((x, y), c)
 
 
 @implements(power_series.polygrid2d)

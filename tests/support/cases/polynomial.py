@@ -44,6 +44,14 @@ CASES = [
     ],
     *[
         Case(
+            "np.polynomial.polynomial.polyvalnd",
+            lambda x, y, c: power_series.polyvalnd((x, y), c),
+            (SHORT, SHORT, MATRIX),
+        )
+        for _ in range(hasattr(power_series, "polyvalnd"))  # from NumPy 2.5 on
+    ],
+    *[
+        Case(
             "np.linspace",
             lambda a, b, n=n, end=end, axis=axis: np.linspace(a, b, n, endpoint=end, axis=axis),
             (SHORT, SHORT),
