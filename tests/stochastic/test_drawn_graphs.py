@@ -18,7 +18,7 @@ from scg.exact import expectation, gradient, moments
 from scg.stochastic.dependence import spread
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sites import resample
-from scg.stochastic.terms import Terms
+from scg.stochastic.terms import Terms, weighted
 from scg.testing import graphs
 from scg.testing.strategies.bindings import accepting, candidates, instance, works
 from tests.support.oracle import TooMany, derivatives, leaves_of, mean, table
@@ -244,7 +244,7 @@ def is_blackwellised(graph, seed):
             seen, there = believed(s, term, tie), truth[s.id][term.id]
             assert np.all(seen >= there), (s, term)
             tight = tight and np.array_equal(seen, there)
-            goes = goes + there @ np.ravel(term.value * weight)
+            goes = goes + there @ np.ravel(weighted(term.value, weight))
         by_hand = by_hand + np.sum(score * goes.reshape(score.shape))
     if tight:
         close(
