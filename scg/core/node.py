@@ -173,6 +173,9 @@ def primitive(
         primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
         primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
 
+    Where a function says neither, exact means look for such places along a grid: they see no window that is narrower
+    than 1e-4 of a draw's spread inside of one function.
+
     What has no VJP and no step either says ``steps=False``. ``linear`` says in which operands the result is linear,
     with weights that the others and the statics decide: "together" in all of them, "each" in every one while the others
     are held, or groups of positions. Costs are taken apart there.

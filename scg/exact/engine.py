@@ -26,6 +26,7 @@ from scg.exact.panels import Panels
 from scg.exact.reach import reaches
 from scg.exact.rules import ENDS, GAUSS, PANELS, PIECES
 from scg.stochastic.dependence import influence
+from scg.stochastic.sides import is_silent
 from scg.stochastic.sites import is_draw, is_noise
 from scg.stochastic.surrogate import box
 from scg.stochastic.terms import summands
@@ -420,7 +421,18 @@ class Engine:
         raise ConvergenceError(
             f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was"
             f" {closest:.3g}{check.reason}; what is integrated is not smooth{several}, or has no such mean; raise"
-            f" rtol=, or sample it ({here()})"
+            f" rtol=,{self.undeclared()} or sample it ({here()})"
+        )
+
+    def undeclared(self) -> str:
+        """What to declare: of the first primitive on the way that does not say where it is smooth."""
+        silent = [n for n in self.leading if is_silent(n) and n.id in self.dependent]
+        if not silent:
+            return ""
+        rule, line = silent[0].primitive, silent[0].line
+        return (
+            f" declare where {rule.name}, used at {line}, is not smooth, as primitive(..., steps=lambda x: x > 1) or"
+            f" kinks=,"
         )
 
     def with_rules(
@@ -503,7 +515,7 @@ class Check:
                     raise ConvergenceError(
                         f"no mean was found over {leaf.name}: between {low:.9g} and {high:.9g} lies a part of"
                         f" {doubt:.2g} of it that does not settle; either the mean does not exist (E|.| is infinite),"
-                        f" or the cost is not smooth at too many places; sample it ({here()})"
+                        f" or the cost is not smooth at too many places;{self.engine.undeclared()} sample it ({here()})"
                     )
         return self._known[seed]
 

@@ -22,7 +22,7 @@ import scipy.special as sp
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.exact.leaf import Leaf
-from scg.stochastic.sides import is_break, sides
+from scg.stochastic.sides import is_break, is_silent, sides
 
 _POINTS = 10
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_POINTS)
@@ -32,6 +32,7 @@ _DEPTH = 64
 _NOWHERE = np.zeros(0)
 _CANDIDATES = 200  # places along one element where a node turns
 _CHOICES = 5  # of the other elements: what happens at one place of a line happens, most often, at some place of others
+_FINER = 32  # places for one, where primitives from outside say nothing of themselves
 _SECTIONS = 16  # of a bracket, at each step towards the place in it
 _GOLDEN = 0.5 * (math.sqrt(5) - 1)
 
@@ -379,10 +380,20 @@ class Panels:
             e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * _NODES).reshape(-1))
             for e, a in panels.items()
         }
+        found = self._seen(lines, grid, self.watched, turns)
+        silent = [n for n in self.watched if is_silent(n)]
+        if silent and turns:  # what is inside of one cannot be followed: it is looked at more closely
+            fine = {e: _between(v) for e, v in grid.items()}
+            closer = self._seen(lines, fine, silent, turns)
+            found = {e: np.union1d(found[e], closer[e]) for e in found}
+        return found
+
+    def _seen(self, lines: dict[int, Line], grid: dict[int, Any], watched: list[Node], turns: bool) -> dict[int, Any]:
+        """``_candidates`` of some nodes, on a grid."""
         rows = max(map(len, grid.values()))
         grid = {e: np.append(v, np.full(rows - len(v), v[-1] if len(v) else 0.0)) for e, v in grid.items()}
-        tables = {n.id: self.engine.reach[n.id][:, list(grid)] for n in self.watched}
-        nodes = [n for n in self.watched if tables[n.id].any()]
+        tables = {n.id: self.engine.reach[n.id][:, list(grid)] for n in watched}
+        nodes = [n for n in watched if tables[n.id].any()]
         places: dict[int, list[float]] = {e: [] for e in grid}
         for choice in self.choices[:2]:
             _, _, values = self._run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False)
@@ -443,6 +454,14 @@ class Panels:
             lost = ~turn & (other == 0)
             low, high = np.where(lost, low, v[each, start]), np.where(lost, high, v[each, stop])
         return list(zip(e.tolist(), (0.5 * (low + high)).tolist(), strict=True))
+
+
+def _between(grid: Any) -> Any:
+    """A grid with ``_FINER`` - 1 places more between any two."""
+    if len(grid) < 2:
+        return grid
+    steps = np.arange(len(grid) * _FINER - _FINER + 1) / _FINER
+    return np.interp(steps, np.arange(len(grid)), grid)
 
 
 def _kind(values: Any) -> Any:

@@ -21,6 +21,15 @@ def is_break(node: Node) -> bool:
     return any(type(o.raw) is tuple or o.dtype.kind in "fc" for o in moving)
 
 
+def is_silent(node: Node) -> bool:
+    """Whether a node is of a differentiable primitive from outside that says nothing of where it is smooth: those
+    inside are held to it by their tests."""
+    rule = node.primitive
+    return (
+        rule.differentiable and rule.kinks is rule.steps is rule.linear is None and not rule.module.startswith("scg.")
+    )
+
+
 def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
     """On which side each of the nodes is, (rows, elements), where others have the values ``held``, with an axis of rows
     in front."""

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+import scipy.special as sp
 
 import scg
 import scg.exact
@@ -140,3 +141,44 @@ def test_a_step_from_outside_is_integrated_as_one_inside():
         )
 
     assert cost(tooth) == pytest.approx(cost(lambda z: np.remainder(z, 0.3)), rel=1e-12)
+
+
+def mean_of(use):
+    def cost(t, rng):
+        return use(scg.sample(Normal(t, 1.0), scg.ScoreFunction(), rng=rng))
+
+    return scg.exact.expectation(cost, np.array(0.3), full=True)
+
+
+def silent(fn, axes=scg.axes.elementwise):
+    """A primitive from outside that says nothing of where it is smooth."""
+    return scg.primitive(fn, axes, lambda g, out, x: np.zeros_like(x), name="silent")
+
+
+@pytest.mark.parametrize("axes", [scg.axes.elementwise, None])
+@pytest.mark.parametrize("low, high", [(0.0, np.inf), (2.9, np.inf), (0.3, 0.32), (0.309, 0.311), (0.3172, 0.3174)])
+def test_a_step_that_nobody_declared_is_found_or_refused_by_name(low, high, axes):
+    """P(low < z < high), z ~ Normal(.3, 1), behind a function that cannot be looked into; P(z > 0) is .6179."""
+    try:
+        found = mean_of(silent(lambda x: np.where((x > low) & (x < high), 1.0, 0.0), axes))
+    except scg.exact.ConvergenceError as error:
+        assert "silent" in str(error) and "steps=" in str(error)
+        return
+    assert found.value == pytest.approx(sp.ndtr(high - 0.3) - sp.ndtr(low - 0.3), rel=1e-6)
+
+
+def test_a_step_that_is_declared_is_integrated_however_narrow():
+    for width in (1e-2, 1e-4, 1e-6):
+        inside = scg.primitive(
+            *(lambda x: np.where(np.abs(x - 0.31) < width, 1.0, 0.0), scg.axes.elementwise),
+            lambda g, out, x: np.zeros_like(x),
+            steps=lambda x: (x > 0.31 - width) * 1 + (x >= 0.31 + width),
+        )
+        want = sp.ndtr(0.01 + width) - sp.ndtr(0.01 - width)
+        assert mean_of(inside).value == pytest.approx(want, rel=1e-6)
+
+
+def test_what_did_not_settle_names_what_to_declare():
+    saw = silent(lambda x: x - 0.003 * np.floor(x / 0.003))
+    with pytest.raises(scg.exact.ConvergenceError, match=r"declare where silent, used at .*test_smoothness.*steps="):
+        mean_of(saw)
