@@ -1,4 +1,4 @@
-"""The uniform distribution on the subsets of a given size."""
+"""Subsets of a given size: what their distributions share, and the uniform one."""
 
 import itertools
 import math
@@ -14,9 +14,36 @@ from scg.distributions.constraints import Constraint, Integers
 from scg.errors import ScgValueError, here
 
 
+class OfSubsets(Distribution, FiniteSupport, FixedSupport):
+    """A distribution over subsets of 0, ..., ``population`` - 1 of ``size`` elements, in increasing order."""
+
+    size: int
+
+    @property
+    def population(self) -> int:
+        """How many elements there are to take."""
+        raise NotImplementedError
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.size,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.int64)
+
+    @property
+    def support(self) -> Constraint:
+        return Integers(0, self.population - 1)
+
+    def table(self) -> np.ndarray:
+        """All subsets, of shape (count, size)."""
+        return np.array(list(itertools.combinations(range(self.population), self.size)), np.int64)
+
+
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
+class UniformSubset(OfSubsets, Discrete):
     """``size`` of the numbers 0, ..., n - 1 without replacement, in increasing order: p(z) = 1 / C(n, size). It has no
     parameters."""
 
@@ -33,16 +60,9 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
         object.__setattr__(self, "_batch_shape", ())
 
     @property
-    def event_shape(self) -> Shape:
-        return (self.size,)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.int64)
-
-    @property
-    def support(self) -> Constraint:
-        return Integers(0, self.n - 1)
+    def population(self) -> int:
+        """n."""
+        return int(self.n)
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         shape = self.full_shape(shape)
@@ -52,7 +72,7 @@ class UniformSubset(Distribution, FiniteSupport, FixedSupport, Discrete):
         return np.array(rows, np.int64).reshape(shape)
 
     def atoms(self) -> np.ndarray:
-        return np.array(list(itertools.combinations(range(self.n), self.size)), np.int64)
+        return self.table()
 
     def log_prob(self, value: Any) -> Any:
         total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)

@@ -1,14 +1,14 @@
 """Sampling without replacement: a set of distinct values of a discrete sample."""
 
-import itertools
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 
 from scg.core.options import is_integer
-from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
-from scg.distributions.constraints import Constraint, Integers, simplex
+from scg.distributions.base import FiniteSupport, Shape
+from scg.distributions.constraints import simplex
+from scg.distributions.subset import OfSubsets
 from scg.errors import ScgValueError, here
 from scg.estimators.enumerate import listed, values_at
 from scg.stochastic.estimator import Accounted, Estimator
@@ -64,7 +64,7 @@ class UnorderedSet(Estimator):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
+class WithoutReplacement(OfSubsets):
     """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among
     those that are left."""
 
@@ -73,29 +73,17 @@ class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
     constraints = {"probs": simplex}
 
     @property
-    def categories(self) -> int:
+    def population(self) -> int:
         """K."""
         return int(self.probs.shape[-1])
 
-    @property
-    def event_shape(self) -> Shape:
-        return (self.size,)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.int64)
-
-    @property
-    def support(self) -> Constraint:
-        return Integers(0, self.categories - 1)
-
     def atoms(self) -> np.ndarray:
-        table = np.array(list(itertools.combinations(range(self.categories), self.size)), np.int64)
+        table = self.table()
         return table.reshape(len(table), *[1] * len(self.batch_shape), self.size)
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
         """The ``size`` largest of log p + Gumbel noise."""
-        shape = (*self.full_shape(shape)[:-1], self.categories)
+        shape = (*self.full_shape(shape)[:-1], self.population)
         keys = np.log(self.detached().probs) + rng.gumbel(size=shape)
         return np.sort(np.argsort(-keys, axis=-1)[..., : self.size], axis=-1)
 
@@ -105,7 +93,7 @@ class WithoutReplacement(Distribution, FiniteSupport, FixedSupport):
     def orders(self, value: Any) -> tuple[list[Any], dict[int, Any]]:
         """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S
         comes next, in any order."""
-        hot = value[..., None] == np.arange(self.categories)
+        hot = value[..., None] == np.arange(self.population)
         inside = np.sum(np.where(hot, self.probs[..., None, :], 0), axis=-1)
         outside = np.sum(np.where(np.any(hot, axis=-2), 0, self.probs), axis=-1)
         p = [inside[..., s] for s in range(self.size)]
