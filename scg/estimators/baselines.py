@@ -61,7 +61,7 @@ class LeaveOneOut(Baseline):
     """
 
     def value(self, down: Downstream) -> Any:
-        n, axis = down.site.shape[0] if down.site.shape else 1, down.site.lead
+        n, axis = down.site.shape[0] if down.site.shape else 1, down.site.replicate_axes
         if n < 2 or any(axis in axes for axes in down.mixing()):
             raise EstimatorError(
                 f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got"
@@ -319,10 +319,10 @@ class _Predicted(Baseline):
         return repr(self._owner)
 
 
-def squared_score(down: Downstream, draws: Any, lead: int) -> Any:
-    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``lead`` more axes in front
+def squared_score(down: Downstream, draws: Any, more: int) -> Any:
+    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``more`` axes in front
     than the sample."""
-    batch = (*draws.shape[:lead], *down.shape)
+    batch = (*draws.shape[:more], *down.shape)
     wide = {}
     for name, p in down.distribution.parameters.items():
         if type(p) is Node:

@@ -70,7 +70,7 @@ class _Controlled(Estimator):
         g = (down.now() - c) * (s * sigmoid(-s * l)) + d[0] - d[1] * slope
         if trains:  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
             nodes = [leaf for _, leaf in leaves(phi)]
-            cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.lead]), 1)
+            cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.replicate_axes]), 1)
             self.optimizer.step(rebuild(self.parameters, iter(pull([cost], [np.ones((), cost.dtype)], nodes))))
             g = g.raw
         return np.sum(first_order(eta, g))

@@ -477,7 +477,7 @@ def _named(nodes: list[Node]) -> dict[str, Node]:
         if name is None:
             name = numbered(type(site.distribution).__name__.lower(), count)
         if name in named:
-            if site.lead:
+            if site.replicate_axes:
                 # sampled again, by an estimator that looked at costs elsewhere: the cost is a gradient already
                 continue
             raise ScgValueError(

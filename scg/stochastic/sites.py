@@ -33,7 +33,7 @@ class Site:
     rng: np.random.Generator
     shape: Shape  # the sample axes that were declared
     name: str | None
-    lead: int = 0  # replicate axes in front of them
+    replicate_axes: int = 0  # how many stand before them
     drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
 
     def unlinked(self) -> "Site":
@@ -92,7 +92,7 @@ class _Moved(AxisMap):
         led = [padded(p, rank + event) if b else p for p, b, event in zip(parameters, batched[1:], events, strict=True)]
         site = replace(
             site.linked((z, *led)),
-            lead=site.lead + 1,
+            replicate_axes=site.replicate_axes + 1,
             drawn=(size, *(site.shape if site.drawn is None else site.drawn)),
         )
         return (z, *led), {**statics, "site": site}
@@ -384,7 +384,7 @@ def resample(
             operands = (z, *fresh.distribution.parameters.values())
             value = z.raw if type(z) is Node else z
             table[node.id] = record(path, operands, {**node.statics, "site": fresh}, value) if create_graph else value
-        if fresh.lead > site.lead or node.id in values and size is not None:
+        if fresh.replicate_axes > site.replicate_axes or node.id in values and size is not None:
             leading.add(node.id)
         return table[node.id]
 
@@ -424,11 +424,13 @@ def with_parameters(
             != full
         ):
             new[name] = np.broadcast_to(new[name], full + new[name].shape[new[name].ndim - event :])
-        return replace(site, distribution=distribution.replaced(**new), lead=site.lead + 1, drawn=())
+        return replace(
+            site, distribution=distribution.replaced(**new), replicate_axes=site.replicate_axes + 1, drawn=()
+        )
     changed_site = replace(site, distribution=distribution.replaced(**new)) if new else site
     if size is not None or moved:
         drawn = site.shape if site.drawn is None else site.drawn
-        return replace(changed_site, lead=site.lead + 1, drawn=(size or length, *drawn))
+        return replace(changed_site, replicate_axes=site.replicate_axes + 1, drawn=(size or length, *drawn))
     return changed_site
 
 

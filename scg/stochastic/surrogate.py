@@ -373,7 +373,11 @@ class Downstream:
     def with_others(self, count: int) -> Any:
         """The value that was drawn, and ``count`` independent ones after it along a new leading axis."""
         drawn = self.site.shape if self.site.drawn is None else self.site.drawn
-        others = place(replace(self.site, estimator=Accounted(), drawn=(count, *drawn), lead=self.site.lead + 1))
+        others = place(
+            replace(
+                self.site, estimator=Accounted(), drawn=(count, *drawn), replicate_axes=self.site.replicate_axes + 1
+            )
+        )
         return np.concatenate([self.node[None], others])
 
     def one_by_one(self, values: Any) -> Any:

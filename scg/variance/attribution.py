@@ -364,7 +364,7 @@ class _Frozen:
             else:
                 z = node.operands[0]
                 table[node.id] = table.get(z.id, z.raw) if type(z) is Node else z
-            if fresh.lead > site.lead:
+            if fresh.replicate_axes > site.replicate_axes:
                 leading.add(node.id)
             return None
 

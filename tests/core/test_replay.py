@@ -156,7 +156,7 @@ def test_pathwise_draws_replay_in_one_call(case, changed):
     batched = replay(cost, led, batched=list(led))
     rows = [replay(cost, {n: scg.parameter(v[r]) for n, v in new.items()}, create_graph=True) for r in range(size)]
     np.testing.assert_allclose(batched.value, [row.value for row in rows], rtol=1e-12)
-    assert [n.statics["site"].lead for n in ancestors([batched]) if n.primitive is path] == [1]
+    assert [n.statics["site"].replicate_axes for n in ancestors([batched]) if n.primitive is path] == [1]
     for node, leaf in led.items():
         (g,) = scg.gradients(np.sum(batched), [leaf])
         for r in range(size):

@@ -215,7 +215,7 @@ class OverN(Baseline):
     """The mean of all n costs, the sample's own among them: the leave-one-out estimate times (n - 1) / n."""
 
     def value(self, down: Downstream) -> Any:
-        return np.mean(down.now(), axis=down.site.lead, keepdims=True)
+        return np.mean(down.now(), axis=down.site.replicate_axes, keepdims=True)
 
     def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
         return np.mean(f, axis=0, keepdims=True)
