@@ -167,6 +167,10 @@ def sleep_phi(guide: Distribution, z: Any) -> Any:
 
 
 def _log_mean_exp(x: Any, axis: int) -> Any:
+    if not is_integer(axis, -np.ndim(x), np.ndim(x) - 1):
+        raise ScgValueError(
+            f"axis must be an integer, an axis of log-weights of shape {np.shape(x)}, got {axis!r} ({here()})"
+        )
     # log K inside: score functions do not count constants added to a term
     return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)
 

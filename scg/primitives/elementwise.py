@@ -45,12 +45,18 @@ def _power_slope(x, y):
     return y * np.where((x == 0) & (y == 0), 1, x) ** (y - 1)
 
 
+def _base(x, y):
+    """x, 1 where the power is flat in y, and complex where y is: of a negative number log is log|x| + i pi then."""
+    base = np.where((x == 0) & (y >= 0), 1, x)
+    return base + 0 * y if np.result_type(y).kind == "c" and np.result_type(x).kind != "c" else base
+
+
 for _power in (np.power, np.float_power):
     primitive(
         _power,
         elementwise,
         lambda g, out, x, y: g * _power_slope(x, y),
-        lambda g, out, x, y: g * (out * np.log(np.where((x == 0) & (y >= 0), 1, x))),
+        lambda g, out, x, y: g * (out * np.log(_base(x, y))),
     )
 
 primitive(np.exp, elementwise, lambda g, out, x: g * out, cost=0.5)

@@ -12,6 +12,7 @@ import scipy.special as sp
 
 from scg.core.backward import pull
 from scg.core.node import Node, parameter
+from scg.core.options import integer, number
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.constraints import Integers, Simplex
 from scg.errors import NotDifferentiable, ScgValueError
@@ -70,6 +71,7 @@ def check_distribution(
     - **float32**: float32 parameters and values give float32 results, near those in float64.
     - **detached**: ``detached``, ``stop_gradient``, ``replaced``. **divergence**: KL(p || p) = 0.
     """
+    alpha, points = number("alpha", alpha, 0, 1), integer("points", points, 1)
     check = _Check(distribution, rng, reference, alpha, points, order)
     for step in _STEPS:
         for name, found in step(check):

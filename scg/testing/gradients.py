@@ -9,6 +9,7 @@ import numpy as np
 
 from scg.core.backward import pull
 from scg.core.node import Node, parameter
+from scg.core.options import integer
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgValueError
 
@@ -60,6 +61,7 @@ def check_gradient(
     nothing can be checked: no floating-point leaf, a value that is not finite, or a kink or edge so near that the
     differences do not converge.
     """
+    order = integer("order", order, 0)
     rng = np.random.default_rng(0) if rng is None else rng
     with np.errstate(all="ignore"):  # steps may leave the domain
         _check(_Problem(fn, args, argnums, kwargs), order, rng)

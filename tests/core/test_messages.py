@@ -305,6 +305,10 @@ ODD = {
     "axis": lambda g, p: scg.special.log_softmax(X, 1.5),
     "activation": lambda g, p: scg.nn.apply(scg.nn.mlp([3, 4, 2], np.random.default_rng(0)), np.ones((5, 3)), 1.0),
     "row": lambda g, p: scg.variance.compare(g, {"a": {}}, replicates=300, rng=np.random.default_rng(0))[[]],
+    "order": lambda g, p: scg.testing.check_gradient(np.sum, X, order="a"),
+    "rate": lambda g, p: scg.testing.check_distribution(dist.Normal(0.0, 1.0), rng=np.random.default_rng(0), alpha=3),
+    "axis of weights": lambda g, p: scg.objectives.iwae(X, axis=1.5),
+    "no such axis of weights": lambda g, p: scg.objectives.iwae(p, axis=1),
     "aux": lambda g, p: scg.grad(np.sum, has_aux=1),
 }
 

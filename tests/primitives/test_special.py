@@ -563,3 +563,21 @@ def test_sigmoids_of_unsigned_numbers_do_not_wrap(name, k):
     step = scg.compile(lambda x, k: np.sum(x * fn(k)))
     for _ in range(2):
         np.testing.assert_allclose(step(np.ones(3), k), np.sum(fn(k.astype(float))), rtol=1e-12)
+
+
+@pytest.mark.parametrize("x", [-2.0, -0.3, 2.0])
+@pytest.mark.parametrize("part", [np.real, np.imag])
+def test_complex_powers_of_negative_numbers_have_the_principal_derivatives(x, part):
+    """d x^p / dp = x^p log x and d x^p / dx = p x^(p-1), log x = log|x| + i pi for x < 0: by mpmath."""
+    p, q = 1.3, 0.4
+    exponent, base = mpmath.mpc(p, q), mpmath.mpf(x)
+    power = base**exponent
+    by_exponent, by_base = complex(power * mpmath.log(base)), complex(exponent * base ** (exponent - 1))
+    for kind in (x, x + 0j):
+        found = scg.grad(lambda p, kind=kind: part(np.power(kind, p + 1j * q)))(p)
+        np.testing.assert_allclose(found, part(by_exponent), 1e-13)
+    for kind in (0, 0j):
+        found = scg.grad(lambda x, kind=kind: part((x + kind) ** (p + 1j * q)))(x)
+        np.testing.assert_allclose(found, part(by_base), 1e-13)
+    curvature = scg.hessian(lambda p: part(np.power(x, p + 1j * q)))(p)
+    np.testing.assert_allclose(curvature, part(complex(power * mpmath.log(base) ** 2)), 1e-12)
