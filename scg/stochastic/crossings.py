@@ -58,17 +58,19 @@ class Crossing:
         of constants the one element that is not as the others."""
         if size <= _ELEMENTS:
             return np.arange(size)
-        chosen = np.linspace(0, size - 1, _ELEMENTS).astype(int).tolist()
-        for n in self.before.values():
-            for o in n.operands:
-                x = o.raw if type(o) is Node else o
-                if isinstance(x, np.ndarray) and x.size > 1 and not (type(o) is Node and o.id in self.before):
-                    ends = np.unravel_index([np.argmin(x), np.argmax(x)], x.shape)
-                    first = [0] * (len(self.shape) - x.ndim)
-                    for k in (0, 1):
-                        place = [*first, *[int(i[k]) for i in ends]]
-                        chosen.append(int(np.ravel_multi_index(place, self.shape)))
-        return np.unique(chosen)
+        chosen = {k * (size - 1) // (_ELEMENTS - 1) for k in range(_ELEMENTS)}
+        for x in {id(x): x for n in self.before.values() for x in self._given(n)}.values():
+            ends = [int(np.argmin(x)), int(np.argmax(x))]
+            if x.shape != self.shape:
+                axes = self.shape[len(self.shape) - x.ndim :]
+                ends = [int(np.ravel_multi_index(np.unravel_index(end, x.shape), axes)) for end in ends]
+            chosen.update(ends)
+        return np.array(sorted(chosen))
+
+    def _given(self, n: Node) -> list[Any]:
+        """The arrays that are no results of the operations that are done again, of more than one number."""
+        given = [o.raw if type(o) is Node else o for o in n.operands if type(o) is not Node or o.id not in self.before]
+        return [x for x in given if isinstance(x, np.ndarray) and x.size > 1]
 
     def meets(self, moved: Node, other: Any) -> bool:
         """Whether what is made of a comparison agrees on both sides of the place where its operands are equal."""
