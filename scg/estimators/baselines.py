@@ -320,8 +320,8 @@ class _Predicted(Baseline):
 
 
 def squared_score(down: Downstream, draws: Any, more: int) -> Any:
-    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``more`` axes in front
-    than the sample."""
+    """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``more`` more axes
+    than the sample, before its own."""
     batch = (*draws.shape[:more], *down.shape)
     wide = {}
     for name, p in down.distribution.parameters.items():

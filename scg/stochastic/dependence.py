@@ -255,66 +255,66 @@ def picked(tie: Tie) -> tuple[int, ...]:
     return tuple([n if p is None else len(p) for n, p in zip(tie.batch, tie.picks, strict=True)])
 
 
-def spread(array: Any, shape: tuple[int, ...], tie: Tie, lead: int = 0) -> Any:
+def spread(array: Any, shape: tuple[int, ...], tie: Tie, outer: int = 0) -> Any:
     """An array over the batch of a sample brought to where its elements stand in a node of ``shape``.
 
     Mixed factors are summed, free axes have length one, elements that the node does not depend on are left out;
-    ``lead`` axes in front stay.
+    The first ``outer`` axes stay.
     """
-    front = array.shape[:lead]
+    outer_shape = array.shape[:outer]
     if is_whole(tie):
         return array
     for a, pick in enumerate(tie.picks):
         if pick is not None:
-            array = np.take(array, np.array(pick), axis=lead + a)
+            array = np.take(array, np.array(pick), axis=outer + a)
     factors, sizes = _factors(picked(tie), tie.axes)
     used = [f for axis in tie.axes for f, _ in axis if f in factors]
-    array = np.reshape(array, front + tuple(sizes))
-    gone = tuple([lead + i for i, f in enumerate(factors) if f not in used])
+    array = np.reshape(array, outer_shape + tuple(sizes))
+    gone = tuple([outer + i for i, f in enumerate(factors) if f not in used])
     array = np.sum(array, axis=gone) if gone else array
     left = [f for f in factors if f in used]
-    array = np.transpose(array, [*range(lead), *[lead + left.index(f) for f in used]]) if len(used) > 1 else array
-    array = np.reshape(array, front + tuple([n if f in factors else 1 for axis in tie.axes for f, n in axis]))
+    array = np.transpose(array, [*range(outer), *[outer + left.index(f) for f in used]]) if len(used) > 1 else array
+    array = np.reshape(array, outer_shape + tuple([n if f in factors else 1 for axis in tie.axes for f, n in axis]))
     if any(len({f in factors for f, n in axis if n > 1}) > 1 for axis in tie.axes):
-        array = np.broadcast_to(array, front + tuple([n for axis in tie.axes for _, n in axis]))
-        return np.reshape(array, front + shape)
+        array = np.broadcast_to(array, outer_shape + tuple([n for axis in tie.axes for _, n in axis]))
+        return np.reshape(array, outer_shape + shape)
     return np.reshape(
-        array, front + tuple([math.prod([n if f in factors else 1 for f, n in axis]) for axis in tie.axes])
+        array, outer_shape + tuple([math.prod([n if f in factors else 1 for f, n in axis]) for axis in tie.axes])
     )
 
 
-def gather(array: Any, tie: Tie, lead: int = 0) -> Any:
+def gather(array: Any, tie: Tie, outer: int = 0) -> Any:
     """The transpose of ``spread``: an array over a node summed into ``picked(tie)``, of length one along axes that are
     mixed."""
-    front = array.shape[:lead]
+    outer_shape = array.shape[:outer]
     shape = tuple([math.prod([n for _, n in axis]) for axis in tie.axes])
-    array = np.broadcast_to(array, front + shape) if array.shape != front + shape else array
+    array = np.broadcast_to(array, outer_shape + shape) if array.shape != outer_shape + shape else array
     if is_whole(tie):
         return array
     factors, sizes = _factors(picked(tie), tie.axes)
     fine = [(f, n) for axis in tie.axes for f, n in axis]
-    array = np.reshape(array, front + tuple([n for _, n in fine]))
-    gone = tuple([lead + i for i, (f, _) in enumerate(fine) if f not in factors])
+    array = np.reshape(array, outer_shape + tuple([n for _, n in fine]))
+    gone = tuple([outer + i for i, (f, _) in enumerate(fine) if f not in factors])
     array = np.sum(array, axis=gone) if gone else array
     left = [f for f, _ in fine if f in factors]
     order = sorted(range(len(left)), key=lambda i: factors.index(left[i]))
-    array = np.transpose(array, [*range(lead), *[lead + i for i in order]]) if len(left) > 1 else array
-    array = np.reshape(array, front + tuple([n if f in left else 1 for f, n in zip(factors, sizes, strict=True)]))
+    array = np.transpose(array, [*range(outer), *[outer + i for i in order]]) if len(left) > 1 else array
+    array = np.reshape(array, outer_shape + tuple([n if f in left else 1 for f, n in zip(factors, sizes, strict=True)]))
     coarse = [
         math.prod([m for f, m in zip(factors, sizes, strict=True) if f[0] == a and f in left])
         for a in range(len(tie.batch))
     ]
     # a part of an axis is tied, a part mixed
     if any(tied not in (1, n) for tied, n in zip(coarse, picked(tie), strict=True)):
-        return np.reshape(np.broadcast_to(array, front + tuple(sizes)), front + picked(tie))
-    return np.reshape(array, front + tuple(coarse))
+        return np.reshape(np.broadcast_to(array, outer_shape + tuple(sizes)), outer_shape + picked(tie))
+    return np.reshape(array, outer_shape + tuple(coarse))
 
 
-def unpicked(array: Any, tie: Tie, lead: int = 0) -> Any:
+def unpicked(array: Any, tie: Tie, outer: int = 0) -> Any:
     """What ``gather`` returned with zeros for the elements that the node does not depend on."""
     for a, pick in enumerate(tie.picks):
         if pick is not None:
-            axis = lead + a
+            axis = outer + a
             shape = array.shape[:axis] + (tie.batch[a],) + array.shape[axis + 1 :]
             array = np.broadcast_to(array, array.shape[:axis] + (len(pick),) + array.shape[axis + 1 :])
             array = scatter_p(array, index=(*[slice(None)] * axis, np.array(pick)), shape=shape)

@@ -356,10 +356,10 @@ class Downstream:
         """The terms behind ``at``, with their weights: for ``total`` and ``scored``."""
         return [weighted(v, w) for v, (_, w, _) in zip(self._evaluated(values, self._parts), self._parts, strict=True)]
 
-    def total(self, terms: list[Any], lead: int = 1, parts: Any = None) -> Any:
-        """F of the terms at ``lead`` axes of alternatives; with ``parts`` of those of the costs."""
+    def total(self, terms: list[Any], outer: int = 1, parts: Any = None) -> Any:
+        """F of the terms at ``outer`` axes of alternatives; with ``parts`` of those of the costs."""
         parts = self._parts if parts is None else parts
-        shares = [unpicked(gather(v, tie, lead), tie, lead) for v, (_, _, tie) in zip(terms, parts, strict=True)]
+        shares = [unpicked(gather(v, tie, outer), tie, outer) for v, (_, _, tie) in zip(terms, parts, strict=True)]
         return functools.reduce(operator.add, shares)
 
     def scored(self, terms: list[Any], scores: Any) -> Any:
