@@ -91,6 +91,12 @@ def accepting(distribution: Distribution) -> list[Estimator]:
     return [found[key] for key in sorted(found)]
 
 
+def by_values(distribution: Distribution) -> str:
+    """The first of them that look at values of a cost, and not at its slope, as ``A() or B()``."""
+    found = [e for e in accepting(distribution) if type(e).draw is Estimator.draw and not e.continuous]
+    return _listed(found) or "an estimator that looks at values of the cost"
+
+
 @final
 class Accounted(Estimator):
     """For samples without parameters to differentiate by, and those that an estimator makes on its own account: its own

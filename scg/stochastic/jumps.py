@@ -21,6 +21,7 @@ from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.errors import EstimatorError, GuardError, ScgError, here
 from scg.stochastic.crossings import Crossing, is_real
+from scg.stochastic.estimator import by_values
 from scg.stochastic.sides import sides
 from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
 
@@ -309,7 +310,9 @@ def _refuse(node: Node, order: list[Node], guard: Any) -> None:
     ]
     if paths:
         ways.insert(
-            0, "use ScoreFunction() or MeasureValued() on the pathwise draw, and let no parameter enter the step itself"
+            0,
+            f"use {by_values(paths[0].statics['site'].distribution)} on the pathwise draw, and let no parameter enter"
+            " the step itself",
         )
     else:
         ways.insert(0, "let the draw carry the parameter (draw z - t, not z) so that the step looks at draws alone")

@@ -42,7 +42,7 @@ from scg.stochastic.dependence import (
     spread,
     unpicked,
 )
-from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.estimator import Accounted, Estimator, by_values
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.sites import Site, is_draw, place, resample
 from scg.stochastic.terms import Terms, settled, summands, weighted
@@ -223,7 +223,7 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
                 raise EstimatorError(
                     f"{labels}: an estimator that differentiates the cost needs one that is continuous in the draw, and"
                     f" {node!r}, made at {node.line}, depends on it only through steps, of which the derivative is"
-                    f" zero: use ScoreFunction() or MeasureValued() on this node ({here()})"
+                    f" zero: use {by_values(paths[0].statics['site'].distribution)} on this node ({here()})"
                 )
 
 

@@ -143,3 +143,19 @@ def test_a_second_derivative_in_a_shape_names_the_estimator_that_has_it():
         scg.hessian(cost)(np.array(2.0), rng=np.random.default_rng(0), estimator=scg.Reparameterized())
     graph = scg.trace(cost, np.array(2.0), rng=np.random.default_rng(0), estimator=scg.ScoreFunction())
     np.testing.assert_allclose(scg.exact.hessian(graph), 2.0, rtol=1e-6)  # E = t + t^2
+
+
+@pytest.mark.parametrize("law", ["Normal", "Gamma in its shape"])
+def test_a_step_names_estimators_that_take_the_distribution_and_no_slope(law):
+    """MeasureValued knows a Normal, and a Gamma but for its shape."""
+
+    def cost(t, rng, estimator):
+        distribution = dist.Normal(t, 1.0) if law == "Normal" else dist.Gamma(t, 1.0)
+        return np.where(scg.sample(distribution, estimator, rng=rng, name="z") > 1, 1.0, 0.0)
+
+    with pytest.raises(EstimatorError) as caught:
+        scg.grad(cost)(np.array(1.5), rng=np.random.default_rng(0), estimator=scg.Reparameterized())
+    ways = re.findall(r"(\w+)\(\)", str(caught.value).rpartition("use ")[2])
+    assert ways == (["ScoreFunction", "MeasureValued"] if law == "Normal" else ["ScoreFunction"])
+    for way in ways:
+        assert np.isfinite(scg.grad(cost)(np.array(1.5), rng=np.random.default_rng(0), estimator=getattr(scg, way)()))
