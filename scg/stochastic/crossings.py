@@ -112,7 +112,7 @@ class Crossing:
         if found is None:
             low, high = self.closer(way, moved, low, high, _SETTLED)
             gap = _gap(low, high)
-            found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap
+            found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap + (high - low)
         return self._differs(found[0], crossed, found[1])
 
     def _fits(self, node: Node) -> bool:

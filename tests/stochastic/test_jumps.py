@@ -72,6 +72,9 @@ JUMPS = {
 CONTINUOUS = {
     "leaky rectifier": pathwise(lambda x, t: np.sum(np.where(x > 0, x, 0.1 * x)), 7),
     "by masks": pathwise(lambda x, t: np.sum((x > 0) * x + (x <= 0) * 0.1 * x), 7),
+    "all but zero": pathwise(lambda x, t: np.sum(x * (np.abs(x) > 0)), 7),
+    "x log x": pathwise(lambda x, t: np.sum(np.where(x != 0, x * np.log(np.abs(np.where(x != 0, x, 1))), 0)), 7),
+    "a safe direction": pathwise(lambda x, t: (lambda n: np.sum(np.where(n > 0, x / n, 0)))(np.linalg.norm(x)), 7),
     "newsvendor": fixed(lambda z, t: np.maximum(z - t, 0)),
     "newsvendor by where": fixed(lambda z, t: np.where(z - t > 0, z - t, 0)),
     "Huber": pathwise(lambda e, t: np.mean(np.where(np.abs(e) <= 1, 0.5 * e**2, np.abs(e) - 0.5)), 5),
