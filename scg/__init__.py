@@ -37,7 +37,8 @@ from scg import (
 )
 from scg.core import axes, tree
 from scg.core.ambient import detect_nan
-from scg.core.node import Node, parameter, primitive
+from scg.core.node import Node, parameter
+from scg.core.primitive import primitive
 from scg.core.replay import replay
 from scg.errors import ScgError
 from scg.estimators import (

@@ -92,7 +92,8 @@ numbers by it, by `down.with_others`, or in `draw`.
 
 from scg.core import axes
 from scg.core.axes import AxisMap, Slot, along, contraction, elementwise, mixed, reduction
-from scg.core.node import implements, primitive, refuse
+from scg.core.node import refuse
+from scg.core.primitive import implements, primitive
 from scg.distributions import constraints
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.bijections import Bijection

@@ -33,9 +33,10 @@ from typing import Any
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import Node, ancestors, primitive
+from scg.core.node import Node, ancestors
 from scg.core.operands import require_plain
 from scg.core.options import is_integer
+from scg.core.primitive import primitive
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction

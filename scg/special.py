@@ -12,8 +12,9 @@ import scipy.special as sp
 from scg.core import axes
 from scg.core.advice import INSTEAD
 from scg.core.ambient import settled
-from scg.core.node import Node, primitive
+from scg.core.node import Node
 from scg.core.options import is_integer
+from scg.core.primitive import primitive
 from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.primitives import special as _special
 from scg.primitives.elementwise import sigmoid as _sigmoid

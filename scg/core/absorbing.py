@@ -21,7 +21,8 @@ import numpy as np
 
 from scg.core.ambient import ids
 from scg.core.axes import Axes, elementwise
-from scg.core.node import Node, primitive
+from scg.core.node import Node
+from scg.core.primitive import primitive
 
 
 def moves(d: Any, sources: set[int], newest: int) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 from scg.core import absorbing, limits
 from scg.core.ambient import AMBIENT, RECORDER, nan_is_sought, settled, unplanned
 from scg.core.axes import AxisMap, elementwise, first
-from scg.core.node import Node, primitive, values_of
+from scg.core.node import Node, values_of
 from scg.core.operands import has_nan
+from scg.core.primitive import primitive
 from scg.core.undefined import connected, is_nan, marked, way
 from scg.errors import NonFiniteError, NotDifferentiable, here, kin
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from scg.core.ambient import RECORDER, Guard, is_tainted, settled
 from scg.core.axes import elementwise
-from scg.core.node import Node, ancestors, primitive, record
+from scg.core.node import Node, ancestors, record
 from scg.core.operands import plain, raise_named
+from scg.core.primitive import primitive
 from scg.core.tree import leaves, rebuild
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 

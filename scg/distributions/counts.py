@@ -15,8 +15,9 @@ import scipy.special as sp
 
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
-from scg.core.node import Node, primitive
+from scg.core.node import Node
 from scg.core.options import is_integer
+from scg.core.primitive import primitive
 from scg.distributions.accurate import rest
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
 from scg.distributions.categorical import OneOfMany

@@ -12,7 +12,8 @@ import scipy.special as sp
 
 from scg import special
 from scg.core.ambient import settled
-from scg.core.node import Node, primitive
+from scg.core.node import Node
+from scg.core.primitive import primitive
 from scg.distributions.base import Distribution, FixedSupport, real_array, weak
 from scg.distributions.implicit import Inverted
 from scg.errors import ScgTypeError, here

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import Node, primitive
+from scg.core.node import Node
+from scg.core.primitive import primitive
 from scg.errors import ScgValueError, here
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from scg.core.ambient import RECORDER, settled
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter, primitive
+from scg.core.node import Node, ancestors, parameter
+from scg.core.primitive import primitive
 from scg.core.replay import replay
 
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import primitive
 from scg.core.options import is_number
+from scg.core.primitive import primitive
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical

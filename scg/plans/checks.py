@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import primitive
+from scg.core.primitive import primitive
 from scg.distributions.constraints import finite
 from scg.errors import NonFiniteError
 

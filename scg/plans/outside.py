@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import Node, Primitive
+from scg.core.node import Node
+from scg.core.primitive import Primitive
 from scg.plans.names import Names, is_library
 from scg.plans.places import ATTRIBUTE, ITEM, MISSING, Attributes, Cells, Class, Elements, Entries, Items, Place
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import Node, Primitive, ancestors, is_parameter, primitive
+from scg.core.node import Node, ancestors, is_parameter
+from scg.core.primitive import Primitive, primitive
 from scg.errors import PlanError, here
 from scg.plans.checks import CHOICE, is_check
 from scg.plans.python_numbers import is_python_number

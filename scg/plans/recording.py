@@ -16,8 +16,9 @@ import numpy as np
 
 from scg.core.ambient import AMBIENT, RECORDER, Ambient
 from scg.core.generators import held_generators, state_of
-from scg.core.node import Node, ancestors, primitive, record
+from scg.core.node import Node, ancestors, record
 from scg.core.operands import described
+from scg.core.primitive import primitive
 from scg.core.tree import leaves, map_leaves
 from scg.errors import PACKAGE, PlanError, here
 from scg.plans.originals import Original

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.node import primitive
+from scg.core.primitive import primitive
 
 
 def _is_pole(x):

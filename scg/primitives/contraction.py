@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from scg.core import axes
-from scg.core.node import implements, primitive
+from scg.core.primitive import implements, primitive
 from scg.errors import ScgTypeError, here
 from scg.primitives.layout import as_array, unstack
 

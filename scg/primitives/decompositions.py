@@ -11,7 +11,7 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.backward import results
-from scg.core.node import implements, primitive
+from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.primitives.layout import as_array
 from scg.primitives.linalg import inverse, real_only, solution, transposed

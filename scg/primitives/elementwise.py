@@ -15,7 +15,8 @@ import math
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import implements, primitive, refuse
+from scg.core.node import refuse
+from scg.core.primitive import implements, primitive
 
 LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
 

@@ -7,7 +7,7 @@ VJP is itself: fft(g).
 import numpy as np
 
 from scg.core.axes import along
-from scg.core.node import implements, primitive
+from scg.core.primitive import implements, primitive
 from scg.errors import ScgValueError, here
 
 _SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.node import primitive
+from scg.core.primitive import primitive
 from scg.errors import NotDifferentiable, here
 
 DROP = 42.0  # integrands are cut off where they have fallen by exp(-42) = 6e-19

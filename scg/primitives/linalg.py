@@ -12,7 +12,7 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.backward import results
-from scg.core.node import implements, primitive
+from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
 from scg.primitives.elementwise import over_radius
 from scg.primitives.layout import as_array

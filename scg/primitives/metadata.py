@@ -10,7 +10,8 @@ import numpy.lib.recfunctions as rfn
 import scipy.special
 
 from scg.core.axes import elementwise
-from scg.core.node import Node, implements, primitive, refuse
+from scg.core.node import Node, refuse
+from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, here
 from scg.primitives.layout import as_array
 

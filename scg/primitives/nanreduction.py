@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scg.core.node import implements
+from scg.core.primitive import implements
 from scg.primitives import reduction
 from scg.primitives.reduction import fold, no_buffer
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.polynomial.polynomial as power_series
 
 from scg.core.ambient import settled
-from scg.core.node import implements, refuse
+from scg.core.node import refuse
+from scg.core.primitive import implements
 from scg.errors import NotDifferentiable, here
 from scg.primitives.layout import as_array
 

@@ -7,7 +7,7 @@ in which it comes out otherwise raises GuardError rather than changing the dtype
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import implements, primitive
+from scg.core.primitive import implements, primitive
 from scg.primitives.layout import as_array
 
 

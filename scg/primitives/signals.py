@@ -8,7 +8,8 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg.core.ambient import settled
 from scg.core.axes import AxisMap, elementwise, labelled
-from scg.core.node import Node, implements, primitive
+from scg.core.node import Node
+from scg.core.primitive import implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient
 from scg.primitives.sorting import put_along_p

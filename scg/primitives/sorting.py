@@ -15,7 +15,8 @@ from scg.core import axes
 from scg.core.ambient import settled
 from scg.core.axes import AxisMap, labelled
 from scg.core.backward import results
-from scg.core.node import Node, implements, primitive, refuse
+from scg.core.node import Node, refuse
+from scg.core.primitive import implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import no_buffer

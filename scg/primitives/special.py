@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.node import implements, primitive
+from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable
 from scg.primitives.elementwise import DEGREE, LN2, LN10, sigmoid
 from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score

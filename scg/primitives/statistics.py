@@ -11,7 +11,8 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from scg.core.ambient import settled
-from scg.core.node import Node, implements
+from scg.core.node import Node
+from scg.core.primitive import implements
 from scg.errors import ScgValueError, here
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import aligned_weights, no_buffer

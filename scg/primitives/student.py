@@ -16,7 +16,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.node import primitive
+from scg.core.primitive import primitive
 from scg.primitives.incomplete import DROP, LEGENDRE, on_flat_doubles, only_once
 from scg.primitives.special import derivatives, polygamma
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.axes import mixed
-from scg.core.node import Node, primitive
+from scg.core.node import Node
+from scg.core.primitive import primitive
 from scg.core.replay import is_shared
 from scg.primitives.indexing import scatter_p
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from scg.core.ambient import RECORDER, WATCH
 from scg.core.axes import AxisMap, Slot, broadcast_axes, labelled, padded
-from scg.core.node import Node, ancestors, primitive, record
+from scg.core.node import Node, ancestors, record
 from scg.core.operands import frozen, plain
+from scg.core.primitive import primitive
 from scg.core.replay import replaced, rerun
 from scg.core.tree import leaves
 from scg.distributions.base import Distribution, Shape, batch_of, draw_noise

@@ -27,9 +27,10 @@ import numpy as np
 from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise
 from scg.core.backward import estimate, estimates, is_estimate, pull
-from scg.core.node import Node, ancestors, parameter, primitive
+from scg.core.node import Node, ancestors, parameter
 from scg.core.operands import described
 from scg.core.options import is_integer
+from scg.core.primitive import primitive
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives import layout
 from scg.stochastic.dependence import (

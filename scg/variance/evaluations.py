@@ -7,7 +7,8 @@ import numpy as np
 
 from scg.core.axes import elementwise
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, primitive
+from scg.core.node import Node, ancestors
+from scg.core.primitive import primitive
 from scg.core.tree import leaves
 from scg.stochastic.graph import Graph
 from scg.stochastic.surrogate import draws, surrogate

@@ -16,7 +16,8 @@ import pytest
 from numpy.testing.overrides import get_overridable_numpy_array_functions, get_overridable_numpy_ufuncs
 
 import scg
-from scg.core.node import IMPLEMENTATIONS, Node, Primitive
+from scg.core.node import Node
+from scg.core.primitive import IMPLEMENTATIONS, Primitive
 from tests.support.cases import all_cases
 
 pytestmark = pytest.mark.fast

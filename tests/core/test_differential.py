@@ -15,7 +15,7 @@ from autograd.misc.flatten import flatten
 from hypothesis import HealthCheck, given, seed, settings
 
 import scg
-from scg.core.node import IMPLEMENTATIONS
+from scg.core.primitive import IMPLEMENTATIONS
 from scg.core.tree import map_leaves
 from scg.testing import Program, programs
 from scg.testing.strategies.operations import OPERATIONS

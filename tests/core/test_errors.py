@@ -358,7 +358,7 @@ def test_a_refused_name_gives_its_advice():
     scg.core.node.refuse("use np.exp", namespace.peculiar)
     try:
         with pytest.raises(NotDifferentiable, match="use np.exp") as caught:
-            scg.core.node.IMPLEMENTATIONS[namespace.peculiar](scg.parameter(X))
+            scg.core.primitive.IMPLEMENTATIONS[namespace.peculiar](scg.parameter(X))
         assert __file__ in str(caught.value)
     finally:
-        del scg.core.node.IMPLEMENTATIONS[namespace.peculiar]
+        del scg.core.primitive.IMPLEMENTATIONS[namespace.peculiar]

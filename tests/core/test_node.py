@@ -440,7 +440,7 @@ def test_every_protocol_serves(protocol):
 
 def test_a_primitive_is_pickled_by_its_name():
     assert round_trip(doubled) is doubled
-    assert round_trip(scg.core.node.IMPLEMENTATIONS[np.exp]) is scg.core.node.IMPLEMENTATIONS[np.exp]
+    assert round_trip(scg.core.primitive.IMPLEMENTATIONS[np.exp]) is scg.core.primitive.IMPLEMENTATIONS[np.exp]
 
 
 def test_a_primitive_without_a_name_says_what_it_needs():

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 import scg
 import scg.special
-from scg.core.node import IMPLEMENTATIONS
+from scg.core.primitive import IMPLEMENTATIONS
 from scg.errors import NotDifferentiable, ScgError, ScgIndexError, ScgValueError
 from scg.primitives.incomplete import (
     betainc_pdf,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import IMPLEMENTATIONS
+from scg.core.primitive import IMPLEMENTATIONS
 from scg.plans.program import Op, Program
 from scg.primitives import elementwise, layout, reduction, special
 from scg.special import logsumexp_p

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scg.core import axes
-from scg.core.node import primitive
+from scg.core.primitive import primitive
 from scg.plans.program import Op, Program
 from scg.primitives import contraction, layout
 
