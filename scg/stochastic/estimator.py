@@ -42,10 +42,9 @@ class Estimator(ABC):
         objection = self.objection(distribution)
         if objection:
             missing = [distribution.way_out(kind) for kind in self.requires if not distribution.has(kind)]
-            ways = ["use " + words for words in (_listed(accepting(distribution)), *missing[:1]) if words]
-            raise EstimatorError(
-                f"{label}: {type(self).__name__} {objection}; {' or '.join(ways) or 'no estimator takes it'} ({here()})"
-            )
+            ways = [words for words in (_listed(accepting(distribution)), *missing[:1]) if words]
+            advice = f"use {', or '.join(ways)}" if ways else "no estimator takes it"
+            raise EstimatorError(f"{label}: {type(self).__name__} {objection}; {advice} ({here()})")
 
     def objection(self, distribution: Distribution) -> str:
         """Why this estimator is not valid for ``distribution``, as "needs ..., got ..."; empty where it is."""

@@ -18,7 +18,7 @@ import scg
 from benchmarks.peers import coins as peers
 from benchmarks.variance import EXPERIMENTS, bounds, coins, command, costs, digits, estimates, gaussian, parts
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng
 
 

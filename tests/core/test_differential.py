@@ -250,11 +250,11 @@ def survey(check, examples, number=0, **options):
     # a draw takes milliseconds
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
     @given(programs(**options))
-    def check(program):
+    def each(program):
         if program not in found:
             found[program] = check(program)
 
-    check()
+    each()
     return found
 
 

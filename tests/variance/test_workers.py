@@ -22,7 +22,7 @@ from scg import distributions as dist
 from scg import variance
 from scg.variance import chunks, threads
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 W = np.random.default_rng(3).normal(size=(40, 30))
 SHARED = scg.MovingAverage()
 

@@ -159,6 +159,8 @@ def _graphs(
     w.leaves = [Expr(path, shape) for path, shape in places]
     plain, bound = [], []
     for name in "abcdefgh"[: w.of((1, *(2 * tuple(range(2, nodes + 1)))))]:
+        if finite and w.drawn and w.budget < 2:  # another node would have two values at least
+            break
         text, family = _node(w, name, finite)
         plain.append("scg.Reparameterized()" if family.moving else "scg.ScoreFunction()")
         groups = [group for group in accepted(family, texts, order) if group]
