@@ -24,6 +24,7 @@ class ARM(Estimator):
     """
 
     requires = (Bernoulli, FixedSupport)
+    partner = True
 
     def expand(self, down: Downstream) -> Any:
         if not down.influences:
@@ -52,6 +53,7 @@ class DisARM(Estimator):
     """
 
     requires = (FixedSupport,)
+    partner = True
     offered = 3
 
     def objection(self, distribution: Distribution) -> str:

@@ -22,6 +22,7 @@ class Estimator(ABC):
     ``continuous``
                   whether the estimator takes the derivative of the cost by the sample: the cost must then be
                   continuous in it, for a discrete sample also between its values
+    ``partner``   whether the sample is compared with a partner that is drawn given it
     ``scores``    whether the node's log-probability enters the surrogate, times the costs that the sample can have
                   influenced
 
@@ -36,6 +37,7 @@ class Estimator(ABC):
     continuous: ClassVar[bool] = False
     scores: ClassVar[bool] = False
     keeps_distribution: ClassVar[bool] = True
+    partner: ClassVar[bool] = False
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""

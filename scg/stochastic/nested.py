@@ -7,9 +7,12 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.axes import elementwise
 from scg.core.backward import estimate, is_estimate
 from scg.core.node import Node, ancestors, parameter, record
+from scg.core.primitive import primitive
 from scg.core.replay import rerun
+from scg.errors import NotDifferentiable, here
 from scg.primitives import layout
 from scg.stochastic.dependence import accounted, is_accounted
 from scg.stochastic.estimator import Accounted, Estimator
@@ -36,9 +39,32 @@ def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] =
     ):
         own = []
     pairs = [(g, next(plain) if type(g) is Node else g) for g in gradients]
+    if any(map(_is_at_a_partners, _inside(nodes))):
+        return [only_value(v) if type(v) is Node else v for _, v in pairs]
     if not own or any([is_only_once(node) for node in _inside(nodes)]):
         return [v for _, v in pairs]
     return [g if v is g else estimate(v, g, *own) for g, v in pairs]
+
+
+def _refuse(g: Any, out: Any, value: Any) -> Any:
+    raise NotDifferentiable(
+        "the derivative of a gradient inside this cost is not known: it is by ARM or DisARM on a sample that depends on"
+        " another sample whose estimator draws alternatives itself; use ScoreFunction(), Enumerate() or MeasureValued()"
+        f" on one of the two stochastic nodes ({here()})"
+    )
+
+
+only_value: Any = primitive(lambda value: value, elementwise, _refuse, name="only_value", same=True)
+"""The value, with a derivative that is refused."""
+
+
+def _is_at_a_partners(node: Node) -> bool:
+    """Whether a sample, made again where an estimator looked elsewhere, would be compared with a partner of its own,
+    and depends on a sample that an estimator made for itself."""
+    if not is_stochastic(node):
+        return False
+    site = node.statics["site"]
+    return site.replicate_axes > 0 and site.estimator.partner and any(map(_is_own, ancestors([node])))
 
 
 def values(roots: list[Node]) -> list[Node]:

@@ -314,3 +314,41 @@ def test_exact_values_of_a_gradient_along_a_path_are_those_of_its_noise():
     right = 36 * 0.4**3 + 108 * 0.4 + 6  # E[3 (t + e)^2 e] = 6 t
     np.testing.assert_allclose([scg.exact.gradient(graph), scg.exact.moments(graph).mean], right, rtol=1e-9)
     assert scg.testing.assert_unbiased(graph, rng=np.random.default_rng(0))
+
+
+CHAINED = {
+    "score": scg.ScoreFunction,
+    "DisARM": scg.DisARM,
+    "Enumerate": scg.Enumerate,
+    "set": lambda: scg.UnorderedSet(2),
+}
+
+
+@pytest.mark.parametrize(
+    "first, second, known",
+    [
+        ("DisARM", "score", True),
+        ("DisARM", "Enumerate", True),
+        ("Enumerate", "DisARM", True),
+        ("score", "DisARM", True),
+        ("DisARM", "DisARM", False),
+        ("set", "DisARM", False),
+    ],
+)
+def test_the_square_of_a_gradient_through_two_coins_is_right_or_refused(first, second, known):
+    """d/dt E[g(t)^2], g an estimate of d/dt E[b (1 + c)], c drawn given b: by differences of the exact mean."""
+
+    def inner(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), CHAINED[first](), rng=rng, name="b")
+        c = scg.sample(dist.Bernoulli(logits=t * b - 0.2), CHAINED[second](), rng=rng, name="c")
+        return b * (1 + c)
+
+    def cost(t, rng):
+        return scg.grad(inner)(t, rng=rng) ** 2
+
+    if not known:
+        with pytest.raises(scg.errors.NotDifferentiable, match=r"use ScoreFunction\(\), Enumerate\(\)"):
+            scg.grad(cost)(np.array(0.4), rng=np.random.default_rng(0))
+        return
+    low, high = [float(scg.exact.expectation(cost, np.array(0.4 + h))) for h in (-1e-4, 1e-4)]
+    assert abs(float(scg.exact.moments(cost, np.array(0.4)).mean) - (high - low) / 2e-4) < 1e-6
