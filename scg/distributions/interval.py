@@ -431,7 +431,8 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         """The mode m on the turn of the samples, and how far the cut is above and below it, at most pi."""
         mode = self.loc - TURN * np.floor((self.loc - self.low) / TURN)  # type: ignore[operator]
         mode = np.asarray(mode) if type(mode) is float else mode
-        return mode, np.minimum(self.low + TURN - mode, math.pi), np.minimum(mode - self.low, math.pi)  # type: ignore[operator]
+        low: Any = self.low
+        return mode, np.minimum(low + TURN - mode, math.pi), np.minimum(mode - low, math.pi)
 
     @property
     def mean(self) -> Any:

@@ -123,7 +123,8 @@ class GumbelSoftmax(_Biased):
         else:
             keys = logits_of(distribution) - np.log(-np.log(u))
             soft = softmax(keys / self.temperature, axis=-1)
-            hard = np.argmax(keys, axis=-1)[..., None] == np.arange(distribution.categories)  # type: ignore[attr-defined]
+            values = np.arange(distribution.categories)  # type: ignore[attr-defined]
+            hard = np.argmax(keys, axis=-1)[..., None] == values
         return straight(hard.astype(distribution.dtype), soft) if self.hard else soft
 
 

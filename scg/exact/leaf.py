@@ -155,7 +155,8 @@ class Leaf:
         return self.distribution if self.is_noise else self.distribution.detached()
 
     def at_element(self, e: int) -> tuple[float, float, float, float]:
-        return tuple([float(np.broadcast_to(part, self.batch).reshape(-1)[e]) for part in self.place])  # type: ignore[return-value]
+        parts = [np.broadcast_to(part, self.batch).reshape(-1) for part in self.place]
+        return tuple([float(part[e]) for part in parts])  # type: ignore[return-value]
 
     def _pieces(self, n: int) -> None:
         self._by_density(

@@ -107,7 +107,8 @@ def _declared(op: Op, generators: Generators) -> Kernel | None:
         return fn if isinstance(fn, np.ufunc) and not op.statics and fn.nout == 1 else None
     if op.generator is None:
         return into(*op.args, **op.statics)  # type: ignore[no-any-return]
-    return into(*op.args, **op.statics, rng=functools.partial(generators.get, op.generator))  # type: ignore[no-any-return]
+    rng = functools.partial(generators.get, op.generator)
+    return into(*op.args, **op.statics, rng=rng)  # type: ignore[no-any-return]
 
 
 def _drawn(draw: Kernel, *values: Any) -> None:
