@@ -75,6 +75,7 @@ def test_what_the_costs_of_other_coins_add_is_exact(name, theta, monkeypatch):
     assert (expected > of_own * 1.01).all()  # the mixing cost does hide which coin it comes from
 
 
+@pytest.mark.long  # the exact variances of the rows with noise take most of a minute
 def test_coins_measured_are_within_their_intervals_and_training_lowers_the_variance():
     found = coins.measure({"t": 0.45, "theta": 1.0, "replicates": 400, "steps": 60}, RNG(2))
     for name, entry in found.items():
