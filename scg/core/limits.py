@@ -50,6 +50,7 @@ def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: S
 
 
 def has_nan(g: Any) -> bool:
+    """Whether any number of an array is a NaN."""
     return bool(np.isnan(g).any())
 
 

@@ -309,6 +309,7 @@ def _reference(graph: Graph, reference: Any) -> tuple[Any, str]:
 
 
 def matches(reference: Any, word: str) -> bool:
+    """Whether a reference is given by this word, and not by numbers."""
     return isinstance(reference, str) and reference == word
 
 

@@ -109,6 +109,7 @@ class Pick:
 
 
 def size_of(*shapes: tuple[int, ...]) -> float:
+    """The number of elements that shapes broadcast to; infinite where they do not."""
     try:
         return float(np.prod(np.broadcast_shapes(*shapes)))
     except ValueError:

@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(name: str, family: str, write: Callable[[Pick], str], order: int = 99) -> None:
+    """Declare an operation that programs are drawn of: its name, its family, and how a call of it is written."""
     OPERATIONS[name] = Operation(name, family, write, order)
 
 
