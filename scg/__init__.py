@@ -14,11 +14,12 @@ result.
 | checks | `scg.testing`, `scg.exact`, `scg.variance`, `detect_nan` |
 | speed | `scg.plans`: `compile` |
 | models | `scg.objectives`, `scg.special`, `scg.nn`, `scg.optim`, `scg.checkpoint`, `scg.tree` |
-| your own | `scg.extend`: primitives, distributions, estimators |
+| your own | `scg.extend`: primitives, distributions, estimators; `scg.bridge`: gradients from outside |
 | refusals | `ScgError`, `scg.errors` |
 """
 
 from scg import (
+    bridge,
     checkpoint,
     distributions,
     errors,
@@ -93,6 +94,7 @@ __all__ = [
     "StraightThrough",
     "UnorderedSet",
     "axes",
+    "bridge",
     "checkpoint",
     "compile",
     "detect_nan",
