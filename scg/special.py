@@ -177,7 +177,7 @@ def _infinite_shift(x, axis):
 
 def _total(x, axis):
     """The sum along ``axis``, of halves in single precision."""
-    return np.sum(x, axis=axis, keepdims=True, **({"dtype": np.float32} if x.dtype == np.float16 else {}))
+    return np.sum(x, axis=axis, keepdims=True, dtype=np.float32 if x.dtype == np.float16 else None)
 
 
 logsumexp_p = primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")

@@ -12,7 +12,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import scipy.special as sp
@@ -171,7 +171,7 @@ class Parameterized:
         """One distribution for each index of this shape."""
         return self._batch_shape  # type: ignore[attr-defined,no-any-return]
 
-    def replaced(self, **parameters: Any) -> Any:
+    def replaced(self, **parameters: Any) -> Self:
         """The same distribution with other parameters, unchecked: for parameters that are known to be good."""
         for part in self.parts:
             inner = {name[len(part) + 1 :]: value for name, value in parameters.items() if name.startswith(part + ".")}
@@ -181,19 +181,19 @@ class Parameterized:
         vars(new)["_batch_shape"] = new._broadcast()
         return new
 
-    def _copied(self, parameters: dict[str, Any]) -> Any:
+    def _copied(self, parameters: dict[str, Any]) -> Self:
         """A copy with some attributes replaced, of the same batch shape."""
         new = object.__new__(type(self))
         vars(new).update(vars(self))
         vars(new).update({name: value for name, value in parameters.items() if "." not in name})
         return new
 
-    def stop_gradient(self) -> Any:
+    def stop_gradient(self) -> Self:
         """The same distribution with its parameters held constant."""
         nodes = {name: stop_gradient(p) for name, p in self.parameters.items() if type(p) is Node}
         return self.replaced(**nodes) if nodes else self
 
-    def detached(self) -> Any:
+    def detached(self) -> Self:
         """The same distribution with the values of its parameters, as arrays."""
         nodes = {name: p.raw for name, p in self.parameters.items() if type(p) is Node}
         return self if not nodes else self.replaced(**nodes) if self.parts else self._copied(nodes)
@@ -367,7 +367,7 @@ class Distribution(Parameterized, ABC):
         """``sample``, written into an array."""
         out[...] = self.sample_as(rng, shape, out.dtype)
 
-    def expanded(self, batch_shape: Shape) -> Any:
+    def expanded(self, batch_shape: Shape) -> Self:
         """The same distribution with a larger batch shape that its own broadcasts to: independent samples for each of
         its elements."""
         if self.batch_shape == batch_shape:

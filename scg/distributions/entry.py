@@ -7,7 +7,7 @@ also of one from outside.
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,7 @@ def sample_shape(shape: Any, who: Any) -> tuple[int, ...]:
     try:
         if isinstance(shape, (str, bytes, bytearray, dict, set)):
             raise TypeError
-        found = tuple(
-            [operator.index(n) for n in (shape if isinstance(shape, Iterable) and np.ndim(shape) else (shape,))]
-        )
+        found = tuple([operator.index(n) for n in (shape if np.ndim(shape) else (shape,))])
     except (TypeError, ValueError) as error:
         if isinstance(error, ScgError):  # a node, which says what to write
             raise

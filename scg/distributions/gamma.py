@@ -76,10 +76,10 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
 
     def kl_to(self, other: Distribution) -> Any:
         """(a1 - a2) digamma(a1) - log Gamma(a1) + log Gamma(a2) + a2 log(b1/b2) + a1 (b2/b1 - 1)."""
-        if not hasattr(other, "gamma") and not isinstance(other, Gamma):
+        gamma = other if isinstance(other, Gamma) else getattr(other, "gamma", None)
+        if not isinstance(gamma, Gamma):
             return NotImplemented
-        other = getattr(other, "gamma", other)
-        return _divergence(self.concentration, self.rate, other.concentration, other.rate)
+        return _divergence(self.concentration, self.rate, gamma.concentration, gamma.rate)
 
 
 @final

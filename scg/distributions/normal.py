@@ -33,7 +33,7 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
         return self.sample_as(rng, (shape,) if isinstance(shape, (int, np.integer)) else shape, self.dtype)
 
     def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
-        native = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
+        native = np.float32 if dtype == np.float32 else np.float64
         noise = np.asarray(rng.standard_normal(self.full_shape(shape), dtype=native)).astype(dtype, copy=False)
         return noise if self is STANDARD else np.asarray(self.detached().transport(noise)).astype(dtype, copy=False)
 

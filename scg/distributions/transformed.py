@@ -220,14 +220,13 @@ class Transformed(_Made):
 
     def log_prob(self, value: Any) -> Any:
         y = real_array(value)
-        bounded = is_bounded(self.bijection)
-        outside = self._outside(y) if bounded else None
         x = preimage(self.bijection, y)
         inner = len(self.event_shape) - self.bijection.event_ndim
         stretch = self.bijection.log_det(x)
         found = self.base.log_prob(x) - (np.sum(stretch, axis=tuple(range(-inner, 0))) if inner else stretch)
-        if not bounded:
+        if not is_bounded(self.bijection):
             return found
+        outside = self._outside(y)
         gone = np.any(outside, axis=tuple(range(-len(self.event_shape), 0))) if self.event_shape else outside
         return np.where(gone, -math.inf, found)
 

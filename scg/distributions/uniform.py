@@ -53,7 +53,7 @@ class Uniform(Reparameterizable, Distribution):
         return self.sample_as(rng, (shape,) if isinstance(shape, (int, np.integer)) else shape, self.dtype)
 
     def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
-        native = dtype if dtype in (np.float32, np.float64) else np.dtype(float)
+        native = np.float32 if dtype == np.float32 else np.float64
         eps = float(np.finfo(dtype).epsneg)
         u = np.clip(
             np.asarray(rng.random(self.full_shape(shape), dtype=native)).astype(dtype, copy=False), 0.5 * eps, 1 - eps

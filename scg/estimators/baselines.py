@@ -281,7 +281,7 @@ class Learned(_Remembering):
         ):
             x[...] = value
         self._moments = np.array(state["moments"], float)
-        if state["optimizer"] is not None:
+        if state["optimizer"] is not None and self._optimizer is not None:
             self._optimizer.state = state["optimizer"]
 
     def __repr__(self) -> str:
@@ -323,7 +323,7 @@ def squared_score(down: Downstream, draws: Any, more: int) -> Any:
     """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``more`` more axes
     than the sample, before its own."""
     batch = (*draws.shape[:more], *down.shape)
-    wide = {}
+    wide: dict[str, Any] = {}
     for name, p in down.distribution.parameters.items():
         if type(p) is Node:
             event = p.shape[p.ndim - down.distribution.parameter_event_ndim(name) :]

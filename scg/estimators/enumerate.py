@@ -53,7 +53,7 @@ class Enumerate(Estimator):
         mass = np.sum(left, axis=0)
         # where nothing is left all are as good
         q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))
-        pick = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
+        pick: Any = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
         pick = (pick if down.graph else pick.raw)[None]
         chosen = np.concatenate([top, np.take_along_axis(rest, pick, axis=0)])
         weight = np.concatenate([np.ones(top.shape, p.dtype), 1 / np.take_along_axis(q, pick, axis=0)])

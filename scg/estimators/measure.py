@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 
@@ -138,6 +138,14 @@ def _bernoulli(distribution: Any, z: Any, fresh: Any) -> Parts:
     return {"probs": lambda: (1.0, *ends()), "logits": lambda: (distribution.p * (1 - distribution.p), *ends())}
 
 
+def _by_category(distribution: Any, z: Any, fresh: Any) -> Parts:
+    return dict.fromkeys(("probs", "logits"), _in_closed_form)
+
+
+def _in_closed_form() -> NoReturn:
+    raise NotImplementedError  # see _categories
+
+
 _PARTS: dict[type, Callable[..., Parts]] = {
     Normal: _normal,
     Exponential: _gamma,
@@ -145,8 +153,8 @@ _PARTS: dict[type, Callable[..., Parts]] = {
     Weibull: _weibull,
     Poisson: _poisson,
     Bernoulli: _bernoulli,
-    Categorical: lambda distribution, z, fresh: dict.fromkeys(("probs", "logits")),
-    OneHotCategorical: lambda distribution, z, fresh: dict.fromkeys(("probs", "logits")),
+    Categorical: _by_category,
+    OneHotCategorical: _by_category,
 }
 
 

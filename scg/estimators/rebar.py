@@ -68,7 +68,9 @@ class _Controlled(Estimator):
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)
         g = (down.now() - c) * (s * sigmoid(-s * l)) + d[0] - d[1] * slope
-        if trains:  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
+        if (
+            trains and self.optimizer is not None
+        ):  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
             nodes = [leaf for _, leaf in leaves(phi)]
             cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.replicate_axes]), 1)
             self.optimizer.step(rebuild(self.parameters, iter(pull([cost], [np.ones((), cost.dtype)], nodes))))
@@ -103,7 +105,7 @@ class _Controlled(Estimator):
             leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True
         ):
             x[...] = value
-        if state["optimizer"] is not None:
+        if state["optimizer"] is not None and self.optimizer is not None:
             self.optimizer.state = state["optimizer"]
 
     @property

@@ -48,7 +48,7 @@ class UnorderedSet(Estimator):
         proposal = np.maximum(q, float(np.finfo(p.dtype).eps) ** 2)
         proposal = proposal / np.sum(proposal, axis=-1, keepdims=True)
         distribution = WithoutReplacement(proposal, min(self.k, len(atoms)))
-        drawn = place(Site(distribution, Accounted(), down.rng, (), None))
+        drawn: Any = place(Site(distribution, Accounted(), down.rng, (), None))
         drawn = drawn if down.graph else drawn.raw
         chosen = np.moveaxis(drawn, -1, 0)
         f = down.one_by_one(values_at(atoms, chosen, down))

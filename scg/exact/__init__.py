@@ -35,7 +35,7 @@ import numpy as np
 from scg.core.backward import pull
 from scg.core.node import Node, ancestors, parameter
 from scg.core.tree import leaves, rebuild
-from scg.distributions.base import Discrete, FixedSupport
+from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
@@ -383,7 +383,7 @@ def _model(cost: Node, paths: bool = False) -> Node:
         for n in other:
             distribution = n.statics["site"].distribution
             values[n.id] = (
-                np.broadcast_to(distribution.atoms()[0], n.shape) if isinstance(distribution, Discrete) else n.raw
+                np.broadcast_to(distribution.atoms()[0], n.shape) if isinstance(distribution, FiniteSupport) else n.raw
             )
         cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
     return as_values([cost], paths)[0]

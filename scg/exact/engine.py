@@ -10,7 +10,7 @@ take 2 n evaluations of parts, not 2^n of the whole.
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,7 +147,7 @@ class Engine:
         """How many configurations a set has."""
         return math.prod([self.leaves[self.owner[e]].size for e in elements])
 
-    def blocks(self, requests: list[Set], wanted: list[tuple[int, ...]], graph: bool) -> Iterator[Block]:
+    def blocks(self, requests: list[Set], wanted: Sequence[tuple[int, ...]], graph: bool) -> Iterator[Block]:
         """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the
         terms there, in blocks of rows."""
         covers, of = _covered(requests)

@@ -56,10 +56,11 @@ class Leaf:
 
     def __init__(self, node: Node, name: str, varies: bool, budget: int):
         self.varies = varies
-        self.node, self.name, self.site = node, name, node.statics.get("site")
+        self.node, self.name = node, name
+        self.site: Any = node.statics.get("site")
         self.is_noise = is_noise(node)
-        self.distribution = node.statics["distribution"] if self.is_noise else self.site.distribution
-        self.batch = node.shape if self.is_noise else node.shape[: node.ndim - self.site.event_ndim]
+        self.distribution = node.statics["distribution"] if self.is_noise else node.statics["site"].distribution
+        self.batch = node.shape if self.is_noise else node.shape[: node.ndim - node.statics["site"].event_ndim]
         self.event = node.shape[len(self.batch) :]
         self.count = math.prod(self.batch)
         self.discrete = self.distribution.has(Discrete)
@@ -85,7 +86,7 @@ class Leaf:
             and not self.event
             and (not varies or self.is_noise or self.distribution.has(FixedSupport))
         )
-        self.place = place_of(self._flat_distribution()) if numbers else None
+        self.place: Any = place_of(self._flat_distribution()) if numbers else None
         self.refine(8, GAUSS)
 
     def refine(self, points: int, kind: int) -> None:
@@ -94,7 +95,9 @@ class Leaf:
 
         ``steps`` are then those of a rule in pieces, whose weights are steps times density.
         """
-        self.inner, self.fixed, self.steps = 1, None, None
+        self.inner = 1
+        self.fixed: Any = None
+        self.steps: Any = None
         if not self.adaptive:
             atoms = padded(self.distribution.atoms(), self.node.ndim)
             self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(

@@ -308,7 +308,7 @@ class Panels:
                 if stop.any():
                     done[e] += list(active[e][stop])
                     worst = int(np.argmax(np.where(stop, wrong, 0)))
-                    doubt[e] = max(doubt[e], (float(np.sum(wrong[stop])), *map(float, x[worst])))
+                    doubt[e] = max(doubt[e], (float(np.sum(wrong[stop])), float(x[worst][0]), float(x[worst][1])))
                 beyond = _beyond(active[e], lines[e], ends[e])
                 totals[e] = totals[e] + np.sum((finer * beyond[:, None, None])[~bad | stop], axis=0)
                 belongs = np.repeat(bad & ~stop, [len(c) - 1 for c in cuts[e]])

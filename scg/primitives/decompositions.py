@@ -7,6 +7,8 @@ or other vectors, the terms are zero. Else they are NaN, also where the cotangen
 for a matrix function V h(w) V^T, that needs h'. ``scg.limits`` finds it.
 """
 
+from inspect import unwrap
+
 import numpy as np
 
 from scg.core import axes
@@ -65,7 +67,7 @@ def _cholesky_vjp(g, out, a):
     return _symmetric(transposed(root) @ (phi * (transposed(out) @ g)) @ root)
 
 
-_cholesky = primitive(np.linalg.cholesky.__wrapped__, axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
+_cholesky = primitive(unwrap(np.linalg.cholesky), axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
 
 
 @implements(np.linalg.cholesky)
@@ -82,10 +84,9 @@ def cholesky(a, /, *, upper=False):
 def _eigh_vjp(g, out, a, UPLO, support=None):
     """sym(V (diag(g_w) + (M - M^T) / 2 (w_j - w_i)) V^T) with M = V^T G_V (Giles 2008, section 3.1)."""
     w, v = out
-    m = transposed(v) @ g[1]
-    inside = 0.5 * _over(m - transposed(m), *_differences(w), _columns(support, 1, g)) + g[0][..., None, :] * np.eye(
-        w.shape[-1], dtype=w.dtype
-    )
+    m, unit = transposed(v) @ g[1], np.eye(w.shape[-1], dtype=w.dtype)
+    gap, scale = _differences(w)
+    inside = 0.5 * _over(m - transposed(m), gap, scale, _columns(support, 1, g)) + g[0][..., None, :] * unit
     return _symmetric(v @ inside @ transposed(v))
 
 
@@ -98,7 +99,7 @@ def _eigvalsh_vjp(g, out, a, UPLO):
 _eigh = primitive(
     lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh", supported=True
 )
-_eigvalsh = primitive(np.linalg.eigvalsh.__wrapped__, axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
+_eigvalsh = primitive(unwrap(np.linalg.eigvalsh), axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
 
 
 @implements(np.linalg.eigh)
@@ -233,7 +234,7 @@ _svd = primitive(
     name="svd",
     supported=True,
 )
-_svdvals = primitive(np.linalg.svdvals.__wrapped__, axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
+_svdvals = primitive(unwrap(np.linalg.svdvals), axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
 
 
 @implements(np.linalg.svd)
@@ -252,7 +253,7 @@ def svdvals(x, /):
     return _svdvals(real_only(x, "svdvals"))
 
 
-_rank = primitive(np.linalg.matrix_rank.__wrapped__, name="matrix_rank")
+_rank = primitive(unwrap(np.linalg.matrix_rank), name="matrix_rank")
 
 
 @implements(np.linalg.matrix_rank)
@@ -310,7 +311,7 @@ def _pinv_vjp(g, out, a, **tolerance):
     return left - a @ (p @ left) + right - (right @ p) @ a - pt @ g @ pt
 
 
-_pinv = primitive(np.linalg.pinv.__wrapped__, axes.contraction("ij->kl"), _pinv_vjp, name="pinv")
+_pinv = primitive(unwrap(np.linalg.pinv), axes.contraction("ij->kl"), _pinv_vjp, name="pinv")
 
 
 @implements(np.linalg.pinv)

@@ -13,11 +13,13 @@ everywhere | 0: they are constant |
 import math
 
 import numpy as np
+from numpy._core import umath as np_umath
 
 from scg.core.axes import elementwise
 from scg.core.node import refuse
 from scg.core.primitive import implements, primitive
 
+UMATH = vars(np_umath)  # NumPy's ufuncs, those without a public name as well
 LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
 
 # not `elementwise` itself: what 0 * inf means factors a VJP into g * slope, which no antiholomorphic function allows
@@ -190,14 +192,14 @@ def _by_keyword(fn):
     return lambda x, y: lambda x, y, out: fn(x, y, out=out)
 
 
-for _fn in (np.maximum, np.fmax, np.minimum, np.fmin):
+for _extremum in (np.maximum, np.fmax, np.minimum, np.fmin):
     primitive(
-        _fn,
+        _extremum,
         elementwise,
         lambda g, out, x, y: g * chosen(x, y, out),
         lambda g, out, x, y: g * chosen(y, x, out),
         kinks=lambda x, y: x > y,
-        into=_by_keyword(_fn),
+        into=_by_keyword(_extremum),
     )
 
 # x - k y, where the integer k is constant between jumps
@@ -256,8 +258,8 @@ def sign(x, /):
 
 
 # constant: the derivative is zero wherever it exists
-for _fn in (
-    (np.floor, np.ceil, np.trunc, np.rint, np.floor_divide, np.spacing, np.signbit, np._core.umath._ones_like)
+for _step in (
+    (np.floor, np.ceil, np.trunc, np.rint, np.floor_divide, np.spacing, np.signbit, UMATH["_ones_like"])
     + (np.isnan, np.isinf, np.isfinite, np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
     + (np.logical_and, np.logical_or, np.logical_xor, np.logical_not)
     + (
@@ -272,12 +274,12 @@ for _fn in (
         np.bitwise_count,
     )
 ):
-    primitive(_fn, elementwise)
+    primitive(_step, elementwise)
 
 refuse("a node holds numbers, no dates: use np.isnan", np.isnat)
 # strings have no numeric loop, so that their ufuncs list no types
-for _fn in [fn for fn in vars(np._core.umath).values() if isinstance(fn, np.ufunc) and not fn.types]:
-    refuse("a node holds numbers, no text: use node.value.astype(str)", _fn)
+for _of_text in [fn for fn in UMATH.values() if isinstance(fn, np.ufunc) and not fn.types]:
+    refuse("a node holds numbers, no text: use node.value.astype(str)", _of_text)
 
 
 def _choose(condition, x, y, out):

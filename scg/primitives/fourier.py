@@ -7,7 +7,7 @@ VJP is itself: fft(g).
 import numpy as np
 
 from scg.core.axes import along
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import ScgValueError, here
 
 _SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
@@ -46,27 +46,27 @@ def _irfft_vjp(g, out, x, axis, n, norm):
     return np.conjugate(_rfft(g, axis=axis, norm=_SWAPPED[norm])) * _weights(x, axis, n, 2)
 
 
-_resized = primitive(
+_resized: Primitive = primitive(
     _resized_value,
     along,
     lambda g, out, x, axis, n: _resized(g, axis=axis, n=x.shape[axis]),
     name="resized",
     linear="together",
 )
-_fft = primitive(
+_fft: Primitive = primitive(
     lambda x, axis, norm: np.fft.fft(x, axis=axis, norm=norm),
     along,
     lambda g, out, x, axis, norm: _fft(g, axis=axis, norm=norm),
     name="fft",
 )
-_ifft = primitive(
+_ifft: Primitive = primitive(
     lambda x, axis, norm: np.fft.ifft(x, axis=axis, norm=norm),
     along,
     lambda g, out, x, axis, norm: _ifft(g, axis=axis, norm=norm),
     name="ifft",
 )
-_rfft = primitive(lambda x, axis, norm: np.fft.rfft(x, axis=axis, norm=norm), along, _rfft_vjp, name="rfft")
-_irfft = primitive(lambda x, axis, n, norm: np.fft.irfft(x, n, axis, norm), along, _irfft_vjp, name="irfft")
+_rfft: Primitive = primitive(lambda x, axis, norm: np.fft.rfft(x, axis=axis, norm=norm), along, _rfft_vjp, name="rfft")
+_irfft: Primitive = primitive(lambda x, axis, n, norm: np.fft.irfft(x, n, axis, norm), along, _irfft_vjp, name="irfft")
 
 
 def _fitted(a, n, axis):

@@ -12,7 +12,7 @@ from scg.core.ambient import settled
 from scg.core.axes import Slot, elementwise
 from scg.core.node import Node, ancestors
 from scg.core.operands import described, frozen, plain
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at
 
@@ -75,7 +75,7 @@ def _place(g, *operands, index, shape):
     return place
 
 
-getitem_p = primitive(
+getitem_p: Primitive = primitive(
     _getitem_value,
     axes.index,
     every=lambda g, i, out, x, *operands, index: None if i else scatter_p(g, *operands, index=index, shape=x.shape),
@@ -84,7 +84,7 @@ getitem_p = primitive(
     picks=True,
     view=_look,
 )
-scatter_p = primitive(
+scatter_p: Primitive = primitive(
     _scatter_value,
     axes.scatter,
     every=lambda h, i, out, g, *operands, index, shape: None if i else getitem_p(h, *operands, index=index),
@@ -125,7 +125,8 @@ def getitem(x, index):
     """
     if type(index) is int or type(index) is slice:
         return getitem_p(x, index=(index,))
-    operands, template = [], []
+    operands: list[Node] = []
+    template: list[object] = []
     for i in index if type(index) is tuple else (index,):
         kind = type(i)
         if kind is Node:
@@ -361,14 +362,18 @@ def diagflat(v, k=0):
     return diag(np.ravel(v), k)
 
 
+def _triangle(m, k):
+    return np.tril(np.ones(m.shape[-2:], bool), k)  # of a vector the rows of a square
+
+
 @implements(np.tril)
 def tril(m, k=0):
-    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
+    return np.where(_triangle(m, k), m, 0)
 
 
 @implements(np.triu)
 def triu(m, k=0):
-    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)
+    return np.where(_triangle(m, k - 1), 0, m)
 
 
 @implements(np.resize)
@@ -434,7 +439,7 @@ def pad(array, pad_width, mode="constant", **options):
         raise NotDifferentiable(f"np.pad of a Node with mode={mode!r}: use another mode, or np.concatenate ({here()})")
     if mode not in _OPTIONS and mode not in _GATHERS:
         raise ValueError(f"mode {mode!r} is not supported")
-    name, option = _OPTIONS.get(mode, (None, None))
+    name, option = _OPTIONS.get(mode, ("", None))
     if set(options) - {name}:
         raise ValueError(f"unsupported keyword arguments for mode {mode!r}: {set(options)}")
     option = options.get(name, option)

@@ -7,13 +7,15 @@ The decompositions, and with them the pseudo-inverse and least squares, stand in
 import functools
 import math
 import operator
+from inspect import unwrap
 
 import numpy as np
 
 from scg.core import axes
 from scg.core.backward import results
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
+from scg.primitives import contraction
 from scg.primitives.elementwise import over_radius
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import kept
@@ -34,13 +36,13 @@ def inner(x, y):
 # inverses and systems (Giles 2008, sections 2.2.3 and 2.3.1)
 
 _inv = primitive(
-    np.linalg.inv.__wrapped__,
+    unwrap(np.linalg.inv),
     axes.contraction("ij->kl"),
     lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
     name="inv",
 )
-_solve = primitive(
-    np.linalg.solve.__wrapped__,
+_solve: Primitive = primitive(
+    unwrap(np.linalg.solve),
     axes.contraction("ij,jk->lk"),
     lambda g, out, a, b: -(_solve(transposed(a), g) @ transposed(out)),
     lambda g, out, a, b: _solve(transposed(a), g),
@@ -114,7 +116,7 @@ def _or_nan(fn, operands):
 
 
 inverse = primitive(
-    each_or_nan(np.linalg.inv.__wrapped__),
+    each_or_nan(unwrap(np.linalg.inv)),
     axes.contraction("ij->kl"),
     lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
     name="inverse",
@@ -122,8 +124,8 @@ inverse = primitive(
 """The inverses of a stack of matrices, NaN for a singular one: for derivatives, where one matrix must not spoil
 another."""
 
-solution = primitive(
-    each_or_nan(np.linalg.solve.__wrapped__),
+solution: Primitive = primitive(
+    each_or_nan(unwrap(np.linalg.solve)),
     axes.contraction("ij,jk->lk"),
     lambda g, out, a, b: -(solution(transposed(a), g) @ transposed(out)),
     lambda g, out, a, b: solution(transposed(a), g),
@@ -180,12 +182,12 @@ def _det_third(g, out, a, h):
 
 
 _det = primitive(
-    np.linalg.det.__wrapped__, axes.contraction("ij->"), lambda g, out, a: g[..., None, None] * _cofactor(a), name="det"
+    unwrap(np.linalg.det), axes.contraction("ij->"), lambda g, out, a: g[..., None, None] * _cofactor(a), name="det"
 )
-_cofactor = primitive(
+_cofactor: Primitive = primitive(
     _cofactor_value, axes.contraction("ij->kl"), lambda g, out, a: _det_curvature(a, g), name="cofactor"
 )
-_det_curvature = primitive(
+_det_curvature: Primitive = primitive(
     _det_curvature_value,
     axes.contraction("ij,kl->mn"),
     _det_third,
@@ -441,7 +443,7 @@ def tensordot(x1, x2, /, *, axes=2):
 
 @implements(np.linalg.vecdot)
 def vecdot(x1, x2, /, *, axis=-1):
-    return np.vecdot(x1, x2, axis=axis)
+    return contraction.vecdot(x1, x2, axis=axis)
 
 
 @implements(np.linalg.diagonal)

@@ -8,11 +8,13 @@ derivative is zero.
 import numpy as np
 import numpy.lib.recfunctions as rfn
 import scipy.special
+from numpy._core import defchararray, strings
 
 from scg.core.axes import elementwise
 from scg.core.node import Node, refuse
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, here
+from scg.primitives.elementwise import UMATH
 from scg.primitives.layout import as_array
 
 
@@ -23,7 +25,7 @@ def static(*callables):
         def implementation(*args, _fn=fn, **kwargs):
             return _fn(*map(_value_of, args), **{name: _value_of(value) for name, value in kwargs.items()})
 
-        implementation.static = True
+        implementation.static = True  # type: ignore[attr-defined]
         implements(fn)(implementation)
 
 
@@ -131,7 +133,7 @@ def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
     return np.where(np.equal(x, -np.inf), -most if neginf is None else neginf, finite)
 
 
-@implements(np.clip, np._core.umath.clip)
+@implements(np.clip, UMATH["clip"])
 def clip(a, a_min=None, a_max=None, *, min=None, max=None, dtype=None):
     """min(max(a, a_min), a_max); at a bound, operand and bound each take half of the cotangent, as at any tie."""
     a = as_array(a) if dtype is None else as_array(a).astype(dtype)
@@ -275,10 +277,5 @@ refuse(
     "a node holds no fields: use a dictionary of nodes",
     *[getattr(rfn, name) for name in rfn.__all__ if hasattr(getattr(rfn, name), "_implementation")],
 )
-_texts = [
-    fn
-    for home in (np._core.strings, np._core.defchararray)
-    for fn in vars(home).values()
-    if hasattr(fn, "_implementation")
-]
+_texts = [fn for home in (strings, defchararray) for fn in vars(home).values() if hasattr(fn, "_implementation")]
 refuse("a node holds numbers, not text: use node.value", *dict.fromkeys(_texts))

@@ -8,6 +8,7 @@ derivatives of every order hold at zeros.
 
 import math
 import operator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
@@ -254,7 +255,6 @@ def _log_sum_exp(base2):
             total = log(np.sum(exp(a - top), axis=axis, keepdims=keepdims))
         return total + (top if keepdims else np.reshape(top, total.shape))
 
-    reduce.name = "logaddexp.reduce"
     return reduce
 
 
@@ -275,7 +275,11 @@ def _reduce(ufunc, base, neutral):
         return fold(base, ufunc, neutral, array, axis, dtype, None, keepdims, initial, where)
 
 
-_FOLDS = [(np.add, sum_p, 0), (np.multiply, prod_p, 1), (np.hypot, _norm, 0)]
+_FOLDS: list[tuple[np.ufunc, Callable[..., object], float | None]] = [
+    (np.add, sum_p, 0),
+    (np.multiply, prod_p, 1),
+    (np.hypot, _norm, 0),
+]
 _FOLDS += [(np.logaddexp, _log_sum_exp(False), -math.inf), (np.logaddexp2, _log_sum_exp(True), -math.inf)]
 _FOLDS += [(np.maximum, max_p, None), (np.minimum, min_p, None), (np.fmax, fmax_p, None), (np.fmin, fmin_p, None)]
 _FOLDS += [
@@ -286,8 +290,8 @@ _FOLDS += [
     (np.lcm, _lcm, 1),
 ]
 _FOLDS += [(np.bitwise_and, _bit_and, -1), (np.bitwise_or, _bit_or, 0), (np.bitwise_xor, _bit_xor, 0)]
-for _fold in _FOLDS:
-    _reduce(*_fold)
+for _ufunc, _base, _neutral in _FOLDS:
+    _reduce(_ufunc, _base, _neutral)
 
 
 @implements(np.mean)

@@ -16,7 +16,7 @@ from scg.core.ambient import settled
 from scg.core.axes import AxisMap, labelled
 from scg.core.backward import results
 from scg.core.node import Node, refuse
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import no_buffer
@@ -34,7 +34,7 @@ def _put_along_value(g, indices, axis, size):
     return np.moveaxis(out, -1, axis)
 
 
-take_along_p = primitive(
+take_along_p: Primitive = primitive(
     lambda x, indices, axis: np.take_along_axis(x, indices, axis),
     axes.along,
     lambda g, out, x, indices, axis: put_along_p(g, indices, axis=axis, size=x.shape[axis]),
@@ -43,7 +43,7 @@ take_along_p = primitive(
     linear=[(0,)],
     picks=True,
 )
-put_along_p = primitive(
+put_along_p: Primitive = primitive(
     _put_along_value,
     axes.along,
     lambda h, out, g, indices, axis, size: take_along_p(h, indices, axis=axis),

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import NotDifferentiable
 from scg.primitives.elementwise import DEGREE, LN2, LN10, sigmoid
 from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
@@ -71,7 +71,9 @@ def _polygamma_value(x, n):
     return np.asarray(sp.polygamma(n, x)).astype(np.result_type(x, np.float32))[()]
 
 
-polygamma = primitive(_polygamma_value, elementwise, lambda g, out, x, n: g * polygamma(x, n=n + 1), name="polygamma")
+polygamma: Primitive = primitive(
+    _polygamma_value, elementwise, lambda g, out, x, n: g * polygamma(x, n=n + 1), name="polygamma"
+)
 """The n-th derivative of digamma at x, n a static."""
 
 
@@ -129,11 +131,11 @@ def _f_pdf(n, d, x):
     return betainc_pdf(0.5 * n, 0.5 * d, n * x / sum_) * n * d / np.square(sum_)
 
 
-for _fn, _sign in ((sp.chdtr, 0.5), (sp.chdtrc, -0.5)):
+for _fn, _half in ((sp.chdtr, 0.5), (sp.chdtrc, -0.5)):
     derivatives(
         _fn,
-        lambda out, v, x, sign=_sign: sign * gammainc_score(0.5 * v, 0.5 * x),
-        lambda out, v, x, sign=_sign: sign * gammainc_pdf(0.5 * v, 0.5 * x),
+        lambda out, v, x, half=_half: half * gammainc_score(0.5 * v, 0.5 * x),
+        lambda out, v, x, half=_half: half * gammainc_pdf(0.5 * v, 0.5 * x),
     )
 for _fn, _sign in ((sp.gdtr, 1), (sp.gdtrc, -1)):
     derivatives(

@@ -188,10 +188,10 @@ def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=N
         raise ScgValueError(f"ddof must be an integer, got {ddof} ({here()})")
     ddof = (0 if bias else 1) if ddof is None else int(ddof)
     f, a = [None if v is None else _sample_weights(v, x.shape[1]) for v in (fweights, aweights)]
-    if f is None and a is None:
-        w, total = None, x.shape[1] - ddof
+    w = f if a is None else a if f is None else f * a
+    if w is None:
+        total = x.shape[1] - ddof
     else:
-        w = f if a is None else a if f is None else f * a
         total = np.sum(w)
         total = total - ddof * (1 if a is None else np.sum(w * a) / total)
     x = x - np.average(x, axis=1, weights=w, keepdims=True)

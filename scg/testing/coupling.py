@@ -33,7 +33,7 @@ class Coupled(Estimator):
             return plain.sample(own, shape)
 
 
-def _coupled(distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+def _coupled(distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     if isinstance(distribution, Independent):
         return _coupled(distribution.base, rng, shape)
     if distribution.has(Reparameterizable):
@@ -47,7 +47,7 @@ def _coupled(distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]
     return distribution.sample(rng, shape)
 
 
-def comes_apart(one: Any, other: Any) -> bool:
+def comes_apart(one: Distribution, other: Distribution) -> bool:
     """Whether draws of two distributions take different amounts of random numbers from generators of one seed, as
     rejection does.
 

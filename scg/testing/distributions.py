@@ -4,7 +4,7 @@ implementation."""
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def check_distribution(
 class _Check:
     """The distribution without Nodes, its samples, and its integrals."""
 
-    def __init__(self, distribution: Any, rng: Any, reference: Any, alpha: float, points: int, order: int):
+    def __init__(self, distribution: Distribution, rng: Any, reference: Any, alpha: float, points: int, order: int):
         self.distribution, self.rng, self.reference, self.points, self.order = (
             distribution.detached(),
             rng,
@@ -165,7 +165,7 @@ class _Check:
         return f"{n} draws agree with {what}"
 
 
-def _set_of(distribution: Any, name: str) -> Any:
+def _set_of(distribution: Distribution, name: str) -> Any:
     part, _, rest = name.partition(".")
     return _set_of(getattr(distribution, part), rest) if rest else distribution.constraints[name]
 
@@ -192,7 +192,7 @@ def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
                 f" wanted {lead + batch}",
             )
     for name in ("mean", "variance"):
-        moment = c.known(lambda name=name: getattr(distribution, name))
+        moment = c.known(partial(getattr, distribution, name))
         if moment is not None and np.shape(moment) != batch + distribution.event_shape:
             c.fail("shapes", f"{name} has shape {np.shape(moment)}, wanted {batch + distribution.event_shape}")
     entropy = c.known(distribution.entropy)
@@ -377,7 +377,7 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
         yield "score", f"E[d log p] = 0 by {', '.join(done)}"
 
 
-def _per_draw(distribution: Any, name: str, p: Any, n: int) -> Any:
+def _per_draw(distribution: Distribution, name: str, p: Any, n: int) -> Any:
     """A parameter with a leading axis of one copy for each of n samples."""
     missing = len(distribution.batch_shape) + distribution.parameter_event_ndim(name) - p.ndim
     return np.array(
@@ -451,6 +451,7 @@ def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
         else c.draws[:2]
     )
     arguments: list[Any] = [c.parameters]
+    fn: Callable[..., Any]
     if c.discrete:
         fn = lambda p: distribution.replaced(**p).log_prob(middle)
     elif isinstance(distribution.support, Simplex):
@@ -461,7 +462,7 @@ def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
         return
     done = [f"log_prob to order {c.gradients(fn, *arguments)}"]
     for name in ("mean", "variance", "entropy"):
-        value = c.known(lambda name=name: _moment(distribution, name))
+        value = c.known(partial(_moment, distribution, name))
         if value is not None and np.isfinite(value).all() and c.parameters:
             reached = c.gradients(
                 lambda p, name=name: _moment(distribution.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()),
@@ -471,7 +472,7 @@ def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
     yield "gradients", ", ".join(done)
 
 
-def _moment(distribution: Any, name: str) -> Any:
+def _moment(distribution: Distribution, name: str) -> Any:
     return distribution.entropy() if name == "entropy" else getattr(distribution, name)
 
 
@@ -484,7 +485,7 @@ def _float32(c: _Check) -> Iterator[tuple[str, str]]:
     wanted = np.dtype(np.float32) if distribution.dtype.kind == "f" else distribution.dtype
     results = {"sample": (z, wanted), "log_prob": (low.log_prob(z), np.dtype(np.float32))}
     for name in ("mean", "variance", "entropy"):
-        value = c.known(lambda name=name: _moment(low, name))
+        value = c.known(partial(_moment, low, name))
         if value is not None:
             results[name] = (value, np.dtype(np.float32))
     for name, (value, dtype) in results.items():

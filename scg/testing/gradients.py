@@ -3,6 +3,7 @@ elsewhere."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,10 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
             _check_low(problem, exact, weights, directions[: k - 1], k)
 
 
+def _moved_loss(problem: _Problem, moved: Callable[[float], list[Any]], weights: list[Any], t: float) -> Any:
+    return problem.loss(moved(t), weights)
+
+
 def _check_first(
     problem: _Problem, point: list[Any], weights: list[Any], found: list[Any], rounding: list[Any], rng: Any
 ) -> None:
@@ -213,7 +218,7 @@ def _check_first(
             typical = np.sum(np.abs(terms)) / _size(x)
             noisy = np.sum(rounding[i] * np.abs(direction))
             unsure = noisy + 8 * EPS * (np.sum(np.abs(g * direction)) + typical)
-            reference, error = _extrapolated(lambda t, moved=moved: problem.loss(moved(t), weights), _size(x), noise)
+            reference, error = _extrapolated(partial(_moved_loss, problem, moved, weights), _size(x), noise)
             how = "differences"
             stepped = _complex_step(problem, point, weights, i, direction)
             if stepped is not None and abs(stepped[0] - reference) <= SAFETY * error:

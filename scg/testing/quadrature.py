@@ -12,6 +12,7 @@ and support, nothing else.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,10 @@ def _whole_numbers(distribution: Any) -> Any:
         count *= 2
 
 
+def _composed(outer: Callable[..., Any], inner: Callable[[Any], tuple[Any, Any]], v: Any) -> Any:
+    return outer(*inner(v))
+
+
 def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
     """Cells between quantiles of the pilot draws, and a tail on either side."""
     low, high = ends(distribution)
@@ -126,7 +131,7 @@ def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
     for end, (x_of, length) in ((low, left), (high, right)):
         edges = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 700.0])
         edges = np.append(edges[edges < length], length)
-        side, missed = _adaptive(lambda v, x_of=x_of: at(*x_of(v)), edges)
+        side, missed = _adaptive(partial(_composed, at, x_of), edges)
         last = at(*x_of(np.array([length - 1, length])))[:, 0]
         # of a geometric series
         beyond = np.where(last[1] == 0, 0, last[1] ** 2 / (last[0] - last[1])) if np.isfinite(end).all() else 0

@@ -319,8 +319,8 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they
     are out of reach."""
     try:
-        limits = {"budget": _BUDGET, "full": True, "time_limit": exact.PATIENCE}
-        found, known = exact.moments(graph, **limits), exact.gradient(graph, **limits)
+        found = exact.moments(graph, budget=_BUDGET, full=True, time_limit=exact.PATIENCE)
+        known = exact.gradient(graph, budget=_BUDGET, full=True, time_limit=exact.PATIENCE)
     except ScgError:
         # too large, not settled, an `if` that comes out otherwise, no quadrature rule: replicates say what the gradient
         # is
@@ -352,14 +352,20 @@ def _exactly(
     worst = _worst(np.abs(bias) / tolerance)
     agrees = bool(np.all(np.abs(bias) <= tolerance))
     reason = f"the exact mean {'is' if agrees else 'is not'} the exact gradient"
-    back = [split(graph, x) for x in (bias, bias - tolerance, bias + tolerance, tolerance, gradient)]
+    at, low, high, detectable, reference = [
+        split(graph, x) for x in (bias, bias - tolerance, bias + tolerance, tolerance, gradient)
+    ]
     ends = (float(bias[worst] - tolerance[worst]), float(bias[worst] + tolerance[worst]))
     status = "unbiased" if agrees else "biased"
     return Verdict(
         status,
         reason,
         "exact",
-        *back,
+        at,
+        low,
+        high,
+        detectable,
+        reference,
         paths(graph)[worst],
         float(bias[worst]),
         ends,
@@ -424,6 +430,7 @@ def _squared(centre: Any, margin: Any) -> tuple[Any, Any]:
 def _report(graph: Graph, method: str, draws: int, bias: Any, b: Any, v: Any, worst: str, tail: float) -> BiasReport:
     def spread(rows: Any) -> Spread:
         value, low, high = rows.sum(axis=1)
-        return Spread(*[split(graph, row) for row in rows], (float(value), float(low), float(high)))
+        centre, below, above = [split(graph, row) for row in rows]
+        return Spread(centre, below, above, (float(value), float(low), float(high)))
 
     return BiasReport(method, draws, split(graph, bias), spread(b), spread(v), spread(b + v), worst, tail)

@@ -80,8 +80,8 @@ def saboteurs() -> tuple[Saboteur, ...]:
     """All of them, made anew: ``assert_unbiased`` must reject each, for every seed, and pass its twin."""
     return tuple(
         [
-            Saboteur(name, what, program, frozen(np.array(at)), *both, source)
-            for name, program, at, *both, what, source in _rows()
+            Saboteur(name, what, program, frozen(np.array(at)), wrong, right, source)
+            for name, program, at, wrong, right, what, source in _rows()
         ]
     )
 

@@ -48,13 +48,13 @@ def bindings(
     """
     graph = graph.graph() if isinstance(graph, Program) else graph
     choices = valid(graph, unbiased=unbiased, order=order, estimators=estimators)
-    for name, texts in choices.items():
-        if not texts:
+    for name, found in choices.items():
+        if not found:
             raise ScgValueError(
                 f"no estimator is valid for {name}, {graph.stochastic[name].statics['site']!r} ({here()})"
             )
-    texts = st.fixed_dictionaries({name: st.sampled_from(found) for name, found in choices.items()})
-    return texts.map(made).filter(lambda binding: works(graph, binding, order))
+    chosen = st.fixed_dictionaries({name: st.sampled_from(found) for name, found in choices.items()})
+    return chosen.map(made).filter(lambda binding: works(graph, binding, order))
 
 
 def valid(
@@ -146,7 +146,7 @@ def candidates(unbiased: bool | None = True) -> tuple[str, ...]:
 
 @functools.cache
 def _baselines() -> tuple[str, ...]:
-    found = [("None",)]
+    found: list[tuple[str, ...]] = [("None",)]
     for name in estimators.__all__:
         cls = getattr(estimators, name)
         if issubclass(cls, Baseline) and not inspect.isabstract(cls):

@@ -2,6 +2,7 @@
 well-conditioned."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,8 +89,14 @@ BINARY: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "scipy.special.rel_entr": (POSITIVE, POSITIVE),
     "scipy.special.kl_div": (POSITIVE, POSITIVE),
 }
+
+
+def _unary(p: Pick, name: str, domain: tuple[float, float]) -> str:
+    return f"{name}({p.within(*domain).text})"
+
+
 for _name, _domain in UNARY.items():
-    operation(_name, _family(_name), lambda p, f=_called(_name), d=_domain: f"{f}({p.within(*d).text})")
+    operation(_name, _family(_name), partial(_unary, name=_called(_name), domain=_domain))
 
 
 def _binary(p: Pick, name: str, first: tuple[float, float], second: tuple[float, float]) -> str:
@@ -132,15 +139,15 @@ def _clip(p: Pick) -> str:
 
 
 for _name, (_first, _second) in BINARY.items():
-    operation(_name, _family(_name), lambda p, f=_called(_name), a=_first, b=_second: _binary(p, f, a, b))
+    operation(_name, _family(_name), partial(_binary, name=_called(_name), first=_first, second=_second))
 operation("operators", "elementwise", _operator)
 for _name in ("np.maximum", "np.minimum", "np.fmax", "np.fmin"):
-    operation(_name, "elementwise", lambda p, f=_name: _kinked(p, f))
+    operation(_name, "elementwise", partial(_kinked, name=_name))
 operation("np.absolute", "elementwise", lambda p: f"np.absolute({p.value(lambda x: np.min(np.abs(x)) > GAP).text})")
 operation("np.where", "elementwise", _where)
 operation("np.clip", "elementwise", _clip)
 for _name in ("scipy.special.gammainc", "scipy.special.gammaincc"):
-    operation(_name, "special", lambda p, f=_called(_name): _binary(p, f, (0.5, BOUND), (0.5, BOUND)), order=1)
+    operation(_name, "special", partial(_binary, name=_called(_name), first=(0.5, BOUND), second=(0.5, BOUND)), order=1)
 operation(
     "scipy.special.betainc",
     "special",
@@ -177,9 +184,9 @@ def _spread(p: Pick, name: str) -> str:
 
 
 for _name in ("np.sum", "np.mean", "np.prod", "np.var", "np.nansum", "np.nanmean", "np.add.reduce"):
-    operation(_name, "reduction", lambda p, f=_name: _reduction(p, f))
+    operation(_name, "reduction", partial(_reduction, name=_name))
 for _name in ("np.max", "np.min", "np.ptp", "np.median"):
-    operation(_name, "reduction", lambda p, f=_name: _reduction(p, f, apart))
+    operation(_name, "reduction", partial(_reduction, name=_name, fits=apart))
 operation("np.std", "reduction", lambda p: _spread(p, "np.std"))
 operation("np.average", "reduction", lambda p: f"np.average({(x := p.vector()).text}, weights=({x.text}**2 + 1.0))")
 operation(
@@ -200,8 +207,14 @@ operation("np.gradient", "signals", lambda p: _over_one_axis(p, "np.gradient({x}
 operation("np.trapezoid", "signals", lambda p: _over_one_axis(p, "np.trapezoid({x}, axis={axis})"))
 operation("np.convolve", "signals", lambda p: f"np.convolve({p.vector().text}, {p.vector().text})")
 operation("np.polyval", "signals", lambda p: f"np.polyval({p.vector().text}, {p.within(-1.0, 1.0).text})")
+
+
+def _part(p: Pick, name: str) -> str:
+    return f"np.{p.one(['real', 'imag'])}({name}({p.array().text}))"
+
+
 for _name in ("np.fft.fft", "np.fft.ifft", "np.fft.rfft"):
-    operation(_name, "fourier", lambda p, f=_name: f"np.{p.one(['real', 'imag'])}({f}({p.array().text}))")
+    operation(_name, "fourier", partial(_part, name=_name))
 operation(
     "np.fft.irfft", "fourier", lambda p: f"np.fft.irfft(np.fft.rfft({(x := p.array()).text})**2, {x.array.shape[-1]})"
 )
