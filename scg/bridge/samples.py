@@ -1,26 +1,44 @@
 """Gradients that a function from outside draws, and what is checked of them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from scg.core.generators import GLOBAL, held_generators, state_of
 from scg.core.options import number
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
+
+_LOOK, _AGAIN = 16, 4  # draws that are looked at first; times that other seeds must give the same, to be no chance
 
 
 class Samples:
     """Independent draws of a gradient, from a function of one's own: NumPy, PyTorch, JAX, a simulator.
 
     ``draw(n, rng)`` returns n draws: an array of shape (n, ...), or a structure of arrays (dicts, lists, tuples,
-    dataclasses), each with a leading axis n. What has ``__array__`` or speaks DLPack is an array, a tensor too.
-    All randomness is taken from ``rng``, so that draws are a function of its seed. Elements are real numbers;
-    structure, shapes and dtypes stay from call to call.
+    dataclasses), each with a leading axis n. What has ``__array__`` or speaks DLPack is an array, so a tensor is.
+    Elements are real numbers; structure, shapes and dtypes stay from call to call.
 
-    ``evaluations`` of the cost that one gradient takes, where it is known.
+    All randomness is taken from ``rng``, a ``numpy.random.Generator``, so that draws are a function of its seed: the
+    same for any executor and number of workers. For processes ``draw`` must be picklable, as is a function at the top
+    level of a module, or an object of a class there; a lambda is not, and is refused there by name. A ``draw`` whose
+    numbers come from elsewhere, or that keeps a state from call to call, is refused where that shows: two calls with
+    one seed must agree, and with two seeds must not.
 
-    ``method`` is how draws are made, in a few words, for those who read a report.
+    ``evaluations`` of the cost that one gradient takes, where that is known: a comparison shows it, and else "–".
+    ``method`` says in a few words how draws are made, as ``scg.bridge.torch`` does.
+
+    ```python
+    >>> def mine(n, rng):  # the score function of sum(b), b ~ Bernoulli(logits=0)
+    ...     b = rng.random((n, 3)) < 0.5
+    ...     return b.sum(axis=1, keepdims=True) * (b - 0.5)
+    >>> samples = scg.bridge.Samples(mine, evaluations=1)
+    >>> scg.testing.judge(samples, reference=np.full(3, 0.25), rng=np.random.default_rng(0)).status
+    'unbiased'
+
+    ```
     """
 
     def __init__(
@@ -39,14 +57,104 @@ class Samples:
         self.evaluations = None if evaluations is None else number("evaluations", evaluations, 0)
 
     def __repr__(self) -> str:
-        name = getattr(self.draw, "__name__", type(self.draw).__name__)
+        name = getattr(self.draw, "__name__", None) or repr(self.draw)
         counted = "" if self.evaluations is None else f", evaluations={self.evaluations:g}"
         return f"Samples({name}{counted})" + (f" by {self.method}" if self.method else "")
 
     def take(self, n: int, rng: np.random.Generator) -> Any:
         """n draws as NumPy arrays in their structure, checked: real, each with a leading axis n."""
+        watched = [GLOBAL, *(g for g in held_generators(self.draw) if g is not rng)]
+        before = [state_of(g) for g in watched]
         given = self.draw(n, rng)
-        return rebuild(given, iter([_array(path, leaf, n) for path, leaf in leaves(given)]))
+        found = rebuild(given, iter([_array(path, leaf, n) for path, leaf in leaves(given)]))
+        for generator, state in zip(watched, before, strict=True):
+            if state_of(generator) != state:
+                which = (
+                    "NumPy's global generator" if generator is GLOBAL else f"a {type(generator).__name__} of its own"
+                )
+                raise ScgValueError(f"{self!r} takes numbers from {which}: {_WAY_OUT} ({here()})")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Samples whose structure is known: what a graph is to those who look at its gradients alone.
+
+    ``parameters`` is the structure with an array of zeros in each place, of a gradient's shape and dtype;
+    ``constant`` is whether no number was taken to make a gradient, which then cannot vary.
+    """
+
+    samples: Samples
+    parameters: Any
+    constant: bool
+
+    @classmethod
+    def of(cls, samples: Samples, rng: np.random.Generator) -> "Sampled":
+        """Look at a few draws, whose seeds are taken from ``rng``.
+
+        Raises ScgValueError where they are no function of the seed, or the same for any seed while they vary, which
+        draws of one rng do by chance with probability 2^-64 where each of 16 is as likely to differ as not.
+        """
+        seed, *others = (int(s) for s in rng.integers(2**63, size=1 + _AGAIN))
+        own = np.random.default_rng(seed)
+        before = state_of(own)
+        first = samples.take(_LOOK, own)
+        constant = state_of(own) == before
+        if not any(leaf.size for _, leaf in leaves(first)):
+            raise ScgValueError(f"{samples!r} draws no numbers: there is no gradient ({here()})")
+        if not _alike(first, samples.take(_LOOK, np.random.default_rng(seed))):
+            raise ScgValueError(
+                f"{samples!r} gave other numbers for the same seed, so that it draws elsewhere or keeps a state from"
+                f" call to call (a baseline that learns: freeze it): {_WAY_OUT} ({here()})"
+            )
+        varies = any(np.any(leaf != leaf[:1]) for _, leaf in leaves(first))
+        if varies and all(_same(first, samples.take(_LOOK, np.random.default_rng(s))) for s in others):
+            raise ScgValueError(
+                f"{samples!r} gave the same numbers for {1 + _AGAIN} seeds, so that it seeds a generator itself:"
+                f" {_WAY_OUT} ({here()})"
+            )
+        floating = (x if x.dtype.kind == "f" else x.astype(float) for _, x in leaves(first))
+        return cls(samples, rebuild(first, (np.zeros(x.shape[1:], x.dtype) for x in floating)), constant)
+
+    def gradients(self, *, rng: np.random.Generator, replicates: int) -> Any:
+        """n draws in the structure; raises ScgValueError where that is another than it was."""
+        found = self.samples.take(replicates, rng)
+        wanted, given = list(leaves(self.parameters)), list(leaves(found))
+        if [path for path, _ in wanted] != [path for path, _ in given] or any(
+            one.shape != other.shape[1:] for (_, one), (_, other) in zip(wanted, given, strict=True)
+        ):
+            raise ScgValueError(
+                f"{self.samples!r}: draws must keep their structure and shapes, {_described(wanted, 0)}, got"
+                f" {_described(given, 1)} ({here()})"
+            )
+        for (path, one), (_, other) in zip(wanted, given, strict=True):
+            if (other.dtype if other.dtype.kind == "f" else np.dtype(float)) != one.dtype:
+                raise ScgTypeError(
+                    f"{self.samples!r}: draws must keep their dtype, {one.dtype}, got {other.dtype}"
+                    f"{' at ' + path if path else ''} ({here()})"
+                )
+        return found
+
+
+_WAY_OUT = "take all randomness from rng, the second argument of draw (of fn, as rng=, in scg.bridge.numpy)"
+
+
+def _described(pairs: list[tuple[str, Any]], leading: int) -> str:
+    return ", ".join(f"{path}{' ' if path else ''}{x.shape[leading:]}" for path, x in pairs)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """The same but for rounding, of which threads have a say."""
+    a, b = ([x for _, x in leaves(tree)] for tree in (one, other))
+    return [x.shape for x in a] == [x.shape for x in b] and all(
+        np.allclose(x, y, rtol=1e-4, atol=1e-5 * float(np.max(np.abs(np.nan_to_num(x)), initial=0)), equal_nan=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    a, b = ([x for _, x in leaves(tree)] for tree in (one, other))
+    return len(a) == len(b) and all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
 
 
 def _array(path: str, leaf: Any, n: int) -> Any:

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from scg import exact
+from scg.bridge.samples import Sampled, Samples
 from scg.core.options import integer, number
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
 from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
+from scg.testing.differences import DIFFERENCES, Differences
 from scg.testing.options import reporter
-from scg.testing.streams import DIFFERENCES, Streams, by_leaf, depends, fixed, join, matches, paths, precision, split
+from scg.testing.streams import Others, Streams
+from scg.testing.structure import Subject, by_leaf, cost_of, depends, fixed, join, paths, precision, split
 from scg.testing.tails import Tail
 
 _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
@@ -144,8 +147,8 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
     """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return
     the verdict.
 
-    ``graph_or_fn`` is a Graph, or a function that returns a cost, with its arguments. The routes, from the first that
-    the graph allows:
+    ``graph_or_fn`` is a Graph, or a function that returns a cost, with its arguments; or ``scg.bridge.Samples``, draws
+    of a gradient from outside. The routes, from the first that the graph allows:
 
     - **exact**: the exact mean of the estimator (``scg.exact.moments``) against the exact gradient, by enumeration or
       quadrature; no false alarms.
@@ -154,6 +157,10 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
       each coordinate, or along random directions where there are over 32. (4 D(h) - D(2h)) / 3, and a quarter of its
       correction to D(h) is allowed for as truncation. What is drawn by rejection is drawn by quantiles there, so that
       samples have random numbers in common.
+
+    Samples have no reference of their own, and need ``reference``: numbers in their structure, or **other Samples**
+    (a graph may have these, too), whose draws are subtracted from theirs; ``paired=True`` gives both the same seed for
+    each block, which is worth much where they then have random numbers in common.
 
     ``reference="exact"`` or ``"differences"`` asks for replicates of that kind. Second derivatives: give a gradient as
     the cost, ``lambda t, rng: np.sum(scg.grad(cost)(t, rng=rng) * v)``, of which the gradient is the Hessian times v.
@@ -165,8 +172,8 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
     scale would have been called "biased" with probability ``power``; the scale is the largest element of the reference
     in that parameter, or a quarter of the coordinate's standard deviation where that is larger. After
     ``max_replicates`` without either the verdict is "inconclusive", and ``detectable`` says which bias would have been
-    found. The default suffices for the other defaults whatever the variance of the gradient; against differences, which
-    may vary more than it, there is no such number.
+    found. The default suffices for the other defaults whatever the variance of the gradient; against differences and
+    other Samples, which may vary more than it, there is no such number.
 
     With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are
     empirical-Bernstein, which hold exactly; without, they are asymptotic, widened for skewness, and nothing is
@@ -178,7 +185,8 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
     ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of
     range are refused before anything is drawn.
 
-    The verdict is a function of the graph and the seed of ``rng``.
+    With ``bounds`` other Samples have these, too. Memory does not grow with replicates: a block has at most 2^22
+    numbers, but for 64 draws. The verdict is a function of the graph, or the Samples, and the seed of ``rng``.
     """
     verdict = judge(graph_or_fn, *args, **options)
     if not verdict:
@@ -197,6 +205,7 @@ def judge(
     max_replicates: int = 2**21,
     bounds: tuple[Any, Any] | None = None,
     progress: Callable[[int, int], Any] | bool | None = None,
+    paired: bool = False,
     **kwargs: Any,
 ) -> Verdict:
     """The verdict of ``assert_unbiased``, which takes the same arguments, without raising AssertionError."""
@@ -207,12 +216,12 @@ def judge(
         integer("max_replicates", max_replicates, 2),
     )
     report = reporter(progress)
-    graph = _graph(graph_or_fn, args, rng, kwargs, reference)
-    if matches(reference, "auto"):
-        exact = _exact_moments(graph)
+    subject = _subject(graph_or_fn, args, rng, kwargs, reference)
+    if isinstance(subject, Graph) and isinstance(reference, str) and reference == "auto":
+        exact = _exact_moments(subject)
         if exact is not None:
-            return _exactly(graph, *exact, alpha, power)
-    streams = Streams(graph, reference, rng, bounds)
+            return _exactly(subject, *exact, alpha, power)
+    streams = Streams(subject, reference, rng, bounds, paired=paired)
     found = decide(streams.source(lambda: _constant(streams)), demand, report)
     return _verdict(streams, found, alpha, power)
 
@@ -228,6 +237,7 @@ def assert_bias(
     alpha: float = 1e-9,
     replicates: int = 100_000,
     progress: Callable[[int, int], Any] | bool | None = None,
+    paired: bool = False,
     **kwargs: Any,
 ) -> BiasReport:
     """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no
@@ -243,16 +253,18 @@ def assert_bias(
     number("alpha", alpha, 0, 1)
     integer("replicates", replicates, 2)
     report = reporter(progress)
-    graph = _graph(graph_or_fn, args, rng, kwargs, reference)
-    exact = _exact_moments(graph) if matches(reference, "auto") else None
+    subject = _subject(graph_or_fn, args, rng, kwargs, reference)
+    exact = None
+    if isinstance(subject, Graph) and isinstance(reference, str) and reference == "auto":
+        exact = _exact_moments(subject)
     if exact is not None:
         mean, variance, gradient, tolerance = exact
         bias, worst = mean - gradient, _worst(np.abs(mean - gradient) / tolerance)
         if not np.any(np.abs(bias) > tolerance):
             raise AssertionError(f"no bias: the exact mean is the exact gradient to {np.max(tolerance):.2g}")
         b, v = (np.stack([x, x, x]) for x in (bias**2, variance))
-        return _report(graph, "exact", 0, bias, b, v, paths(graph)[worst], math.inf)
-    streams = Streams(graph, reference, rng, None, projections=0)
+        return _report(subject, "exact", 0, bias, b, v, paths(subject)[worst], math.inf)
+    streams = Streams(subject, reference, rng, None, projections=0, paired=paired)
     if not streams.by_coordinate:
         raise ScgValueError(
             f"assert_bias: over {DIFFERENCES} coordinates need a reference: give reference=, of the parameters'"
@@ -287,7 +299,7 @@ def assert_bias(
     half = np.where(tails[1].light(), squares.margin, np.inf)
     v = np.stack([squares.centre - off**2, squares.centre - half - off_high, squares.centre + half - off_low])
     return _report(
-        graph,
+        subject,
         streams.method,
         replicates,
         bias,
@@ -298,16 +310,29 @@ def assert_bias(
     )
 
 
-def _graph(graph: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Graph:
+def _subject(given: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Subject:
+    """What draws the gradients: a graph, a function that is traced, Samples that are looked at."""
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
-    if isinstance(graph, Graph):
-        if args or kwargs:
-            raise ScgTypeError(f"a graph takes no further arguments ({here()})")
-    elif callable(graph):
-        graph = trace(graph, *args, rng=rng, **kwargs)
+    if isinstance(given, (Graph, Samples)) and (args or kwargs):
+        what = "a graph takes" if isinstance(given, Graph) else "Samples take"
+        raise ScgTypeError(f"{what} no further arguments ({here()})")
+    if isinstance(given, Samples):
+        if isinstance(reference, str):
+            raise ScgTypeError(
+                f"{given!r} have no reference of their own: give reference=, the gradient as numbers in their"
+                f" structure, or other Samples ({here()})"
+            )
+        return Sampled.of(given, rng)
+    if isinstance(given, Graph):
+        graph = given
+    elif callable(given):
+        graph = trace(given, *args, rng=rng, **kwargs)
     else:
-        raise ScgTypeError(f"a graph or a function is needed, got {type(graph).__name__} ({here()})")
+        raise ScgTypeError(
+            f"a graph, a function or scg.bridge.Samples is needed, got {type(given).__name__}: of gradients that you"
+            f" draw yourself, scg.bridge.Samples(draw) with a function draw(n, rng) ({here()})"
+        )
     if not sum(leaf.size for _, leaf in leaves(graph.parameters)):
         raise ScgValueError(f"the graph has no parameters ({here()})")
     if isinstance(reference, str):
@@ -332,16 +357,19 @@ def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
         mean,
         variance,
         gradient,
-        np.maximum(1e-10, rounding) * scale + rounding * abs(float(graph.cost.raw)) + found.error + known.error,
+        np.maximum(1e-10, rounding) * scale + rounding * cost_of(graph) + found.error + known.error,
     )
 
 
 def _constant(streams: Streams) -> Any:
     """Whether streams are known not to vary. Differences do where the cost does, whatever the gradient."""
-    if streams.known is None:
-        return not depends(streams.graph.cost)
-    found = _exact_moments(streams.graph)
-    still = fixed(streams.graph, None if found is None else found[:2])
+    subject = streams.subject
+    if isinstance(streams.against, Differences):
+        return not depends(streams.against.graph.cost)
+    found = _exact_moments(subject) if isinstance(subject, Graph) else None
+    still = fixed(subject, None if found is None else found[:2])
+    if isinstance(streams.against, Others):
+        still = still & fixed(streams.against.other)
     return np.append(still, np.abs(streams.projection) @ ~still == 0)
 
 
@@ -383,7 +411,7 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
     rows = [found.centre, found.centre - found.margin, found.centre + found.margin, found.detectable]
     blind = (np.nan, -np.inf, np.inf, np.inf)
     back = [
-        split(streams.graph, row[:d] if streams.by_coordinate else np.full(d, none))
+        split(streams.subject, row[:d] if streams.by_coordinate else np.full(d, none))
         for row, none in zip(rows, blind, strict=True)
     ]
     worst = _worst(
@@ -401,7 +429,7 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
         low=back[1],
         high=back[2],
         detectable=back[3],
-        reference=split(streams.graph, reference),
+        reference=split(streams.subject, reference),
         worst=streams.names[worst],
         worst_bias=bias,
         worst_interval=(low, high),
@@ -427,10 +455,12 @@ def _squared(centre: Any, margin: Any) -> tuple[Any, Any]:
     return np.maximum(np.abs(centre) - margin, 0) ** 2, (np.abs(centre) + margin) ** 2
 
 
-def _report(graph: Graph, method: str, draws: int, bias: Any, b: Any, v: Any, worst: str, tail: float) -> BiasReport:
+def _report(
+    subject: Subject, method: str, draws: int, bias: Any, b: Any, v: Any, worst: str, tail: float
+) -> BiasReport:
     def spread(rows: Any) -> Spread:
         value, low, high = rows.sum(axis=1)
-        centre, below, above = [split(graph, row) for row in rows]
+        centre, below, above = [split(subject, row) for row in rows]
         return Spread(centre, below, above, (float(value), float(low), float(high)))
 
-    return BiasReport(method, draws, split(graph, bias), spread(b), spread(v), spread(b + v), worst, tail)
+    return BiasReport(method, draws, split(subject, bias), spread(b), spread(v), spread(b + v), worst, tail)

@@ -33,7 +33,7 @@ from scg.stochastic.sites import (
 from scg.stochastic.surrogate import draws, expansions, leading, score
 from scg.stochastic.terms import settled
 from scg.testing.options import reporter
-from scg.testing.streams import join
+from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators
 from scg.variance.comparing import as_graph, checked, entropy_of
 from scg.variance.report import number

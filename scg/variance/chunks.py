@@ -18,7 +18,7 @@ from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, 
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.sites import resample
-from scg.testing.streams import join
+from scg.testing.structure import join
 from scg.variance.moments import CentralMoments, Squares
 from scg.variance.threads import one_thread
 

@@ -15,7 +15,7 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph, trace
 from scg.testing.options import call_arguments, reporter
-from scg.testing.streams import depends, fixed, join, split
+from scg.testing.structure import depends, fixed, join, split
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row

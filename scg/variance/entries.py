@@ -9,8 +9,8 @@ from scipy.special import ndtr
 
 from scg.core.tree import leaves
 from scg.stochastic.graph import Graph
-from scg.testing.streams import precision as rounding
-from scg.testing.streams import split
+from scg.testing.structure import precision as rounding
+from scg.testing.structure import split
 from scg.variance.chunks import Tally
 from scg.variance.report import Entry, Row
 

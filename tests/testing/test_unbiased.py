@@ -769,7 +769,7 @@ def test_a_bias_behind_a_rejected_draw_is_found(name, detect):
 
 def test_what_differences_cannot_tell_is_not_called_unbiased(monkeypatch):
     """Their noise is no part of the scale: without the coupling the verdict is that nothing is known."""
-    monkeypatch.setattr("scg.testing.streams.comes_apart", lambda one, other: False)
+    monkeypatch.setattr("scg.testing.differences.comes_apart", lambda one, other: False)
     verdict = judge(
         two_stages(REJECTED["Gamma"], False),
         np.array([0.3, -0.2]),

@@ -19,7 +19,7 @@ import scg
 from scg import distributions as dist
 from scg import variance
 from scg.stochastic.estimator import Estimator
-from scg.testing.streams import join
+from scg.testing.structure import join
 from scg.variance import chunks, report, threads
 from scg.variance.evaluations import evaluations
 from scg.variance.moments import CentralMoments, Squares

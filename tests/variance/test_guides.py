@@ -14,7 +14,7 @@ from scipy.special import expit
 import scg
 from scg import distributions as dist
 from scg import variance
-from scg.testing.streams import join
+from scg.testing.structure import join
 from scg.variance import halving
 
 pytestmark = pytest.mark.fast

@@ -1,0 +1,181 @@
+"""The gradient of an expected cost by central differences with random numbers in common: what a graph's estimator is
+compared with where no exact gradient is known."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scg.core.tree import leaves
+from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
+from scg.stochastic.estimator import Accounted
+from scg.stochastic.graph import Graph
+from scg.stochastic.sites import is_draw
+from scg.testing.coupling import Coupled, comes_apart
+from scg.testing.structure import join, paths, precision, split
+
+PILOT = 256
+"""Draws that set origins, weights and steps, and are thrown away: what is tested is not chosen by the draws that test
+it."""
+PROJECTIONS = 8
+DIFFERENCES = 32
+"""Coordinates that are differenced one by one; more along random directions."""
+_BYTES = 2**22  # that the largest array of one evaluation of the cost may take
+
+
+class Differences:
+    """Draws of a graph's gradient minus differences of its cost, along each coordinate, or along random directions."""
+
+    method = "differences of the expected cost"
+    known = None
+    floor = 0.0  # they may vary much more than the gradient, and a bias is not small for that
+
+    def __init__(self, graph: Graph, rng: np.random.Generator):
+        self.graph, self.rng = graph, rng
+        self.names = paths(graph)
+        self.size = len(self.names)
+        self.by_coordinate = self.size <= DIFFERENCES
+        self.correction: Any = np.zeros(1)
+        self.total: Any = np.zeros(1)
+        self.drawn = 0
+        self._begin()
+
+    def draw(self, n: int) -> tuple[Any, Any]:
+        """n draws of (gradient minus differences, gradient) along each direction."""
+        errors, estimates = [], []
+        for start in range(0, n, self.chunk):
+            size = min(self.chunk, n - start)
+            seed = int(self.rng.integers(2**63))
+            g = join(self.graph.gradients(rng=np.random.default_rng(seed), replicates=size), size) @ self.directions.T
+            central = [
+                np.stack(
+                    [
+                        (self._costs(h * v, size, seed) - self._costs(-h * v, size, seed)) / (2 * h)
+                        for v in self.directions
+                    ],
+                    axis=1,
+                )
+                for h in (self.step, 2 * self.step)
+            ]
+            reference = (4 * central[0] - central[1]) / 3
+            self.correction = self.correction + np.sum(reference - central[0], axis=0)
+            self.total = self.total + np.sum(reference, axis=0)
+            self.drawn += size
+            errors.append(g - reference)
+            estimates.append(g)
+        return np.concatenate(errors), np.concatenate(estimates)
+
+    def restart(self) -> None:
+        """Forget the draws so far."""
+        self.correction, self.total, self.drawn = np.zeros(1), np.zeros(1), 0
+
+    @property
+    def mean(self) -> Any:
+        """Of the differences so far."""
+        return self.total / max(1, self.drawn)
+
+    def allowance(self) -> Any:
+        """How far they may be off: a quarter of the mean of the last correction."""
+        return np.abs(self.correction) / (4 * max(1, self.drawn))
+
+    def rounding(self, along: Any, centre: Any) -> Any:
+        """What rounding may do to the mean."""
+        return np.max(precision(self.graph)) * (np.abs(along) + abs(float(self.graph.cost.raw)) / self.step)
+
+    def _begin(self) -> None:
+        """Directions, and the largest step, a twentieth of the parameters' size or a power of 1/2 of that, at which the
+        costs exist."""
+        self.graph.gradients()  # a gradient that is refused is no matter of the costs around
+        signs = (
+            np.eye(self.size)
+            if self.by_coordinate
+            else self.rng.choice([-1.0, 1.0], (2 * PROJECTIONS, self.size)) / math.sqrt(self.size)
+        )
+        self.directions = signs
+        if not self.by_coordinate:
+            self.names = [f"random direction {i}" for i in range(len(signs))]
+        relaxed = {
+            n: Accounted()
+            for n, node in self.graph.stochastic.items()
+            if not node.statics["site"].estimator.keeps_distribution
+        }
+        self.model = self.graph.bind(relaxed) if relaxed else self.graph
+        self.point = join([leaf.value for _, leaf in leaves(self.graph.parameters)], 1)[0]
+        self.step = 0.05 * max(1.0, float(np.max(np.abs(self.point))))
+        largest = max([n.raw.nbytes for n in self.model.nodes if not isinstance(n.raw, tuple)], default=8)
+        self.chunk = max(1, min(4096, _BYTES // largest))
+        for _ in range(16):
+            try:
+                if all(self._exists(side * 2 * self.step * v) for v in signs for side in (-1, 1)):
+                    self._couple()
+                    self._widen()
+                    return
+            except GuardError as error:
+                raise ScgValueError(
+                    f"no reference: {error}; give reference=, of the parameters' structure ({here()})"
+                ) from error
+            except EstimatorError:  # of the gradient, wherever the costs are
+                raise
+            except ScgError:
+                pass
+            self.step /= 2
+        raise ScgValueError(
+            "no reference: the cost does not exist around the parameters; give reference=, of the parameters'"
+            f" structure ({here()})"
+        )
+
+    def _couple(self) -> None:
+        """Draw by quantiles what rejection draws, which is no function of the parameters for given random numbers:
+        costs a step apart would then differ as if they had no draws in common, by their standard deviation over the
+        step."""
+        # a pathwise one is a function of its noise
+        drawn = {name for name, node in self.model.stochastic.items() if is_draw(node)}
+        apart: set[str] = set()
+        for v in self.directions:
+            one, other = (self._run(side * 2 * self.step * v, 1, 0).stochastic for side in (-1, 1))
+            for name in sorted(drawn & one.keys() & other.keys() - apart):
+                distributions = [run[name].statics["site"].distribution.detached() for run in (one, other)]
+                if distributions[0].parameters and comes_apart(*distributions):
+                    apart.add(name)
+        if apart:
+            self.model = self.model.bind(dict.fromkeys(sorted(apart), Coupled()))
+
+    def _widen(self) -> None:
+        """Double the step, twice at most, where differences vary more than twice as much as the gradient: so they do,
+        by 1 / step, where costs jump."""
+        for _ in range(2):
+            with np.errstate(all="ignore"):
+                e, g = self.draw(PILOT)
+            if np.all((g - e).var(axis=0) <= 2 * g.var(axis=0)):
+                return
+            try:
+                if not all(self._exists(side * 4 * self.step * v) for v in self.directions for side in (-1, 1)):
+                    return
+            except ScgError:
+                return
+            self.step *= 2
+
+    def _run(self, shift: Any, n: int, seed: int) -> Graph:
+        return self.model.run(
+            rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n
+        )
+
+    def _costs(self, shift: Any, n: int, seed: int) -> Any:
+        return self._run(shift, n, seed).cost.value.astype(float)
+
+    def _exists(self, shift: Any) -> bool:
+        """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not
+        check."""
+        run = self._run(shift, 16, 0)
+        return bool(np.all(np.isfinite(run.cost.value))) and all(
+            _holds(n.statics["site"].distribution.detached()) for n in run.stochastic.values()
+        )
+
+
+def _holds(distribution: Any) -> bool:
+    own = all(
+        np.all(c.contains(value))
+        for name, c in distribution.constraints.items()
+        if (value := getattr(distribution, name)) is not None
+    )
+    return own and all(_holds(getattr(distribution, part)) for part in distribution.parts)

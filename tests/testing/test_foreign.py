@@ -1,0 +1,210 @@
+"""Verdicts on gradients from outside: what is promised of graphs holds of Samples."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import scg
+from scg import distributions as dist
+from scg.bridge import Samples
+from scg.errors import ScgError, ScgTypeError, ScgValueError
+from scg.testing import assert_bias, assert_unbiased, judge
+from tests.support.foreign import cost, score_function, truth
+
+QUICK = {"alpha": 1e-6, "detect": 0.2, "power": 0.999}
+ZEROS = np.zeros(3)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("scale, status", [(1.0, "unbiased"), (1.2, "biased"), (-1.0, "biased")])
+def test_a_verdict_on_samples_is_that_on_the_same_estimator_in_a_graph(scale, status):
+    """The graph's own estimator, scaled alike."""
+    samples = Samples(score_function(scale))
+    assert judge(samples, reference=truth(ZEROS), rng=rng(), **QUICK).status == status
+
+    def scaled(theta, rng):
+        value = cost(theta, rng)
+        return value * scale + (1 - scale) * value.value
+
+    graph = scg.trace(scaled, ZEROS, rng=rng())
+    assert judge(graph, reference=truth(ZEROS), rng=rng(), **QUICK).status == status
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("scale, status", [(1.0, "unbiased"), (1.2, "biased")])
+def test_two_samples_are_compared(scale, status, paired):
+    mine, theirs = Samples(score_function(scale)), Samples(score_function(1.0))
+    verdict = judge(mine, reference=theirs, paired=paired, rng=rng(), **QUICK)
+    assert verdict.status == status and "Samples(" in verdict.method
+
+
+def test_common_seeds_need_fewer_draws():
+    mine, theirs = Samples(score_function(1.3)), Samples(score_function(1.0))
+    together, apart = (judge(mine, reference=theirs, paired=paired, rng=rng(), **QUICK) for paired in (True, False))
+    assert together.status == "biased" and together.draws < apart.draws / 10
+
+
+def test_a_graph_is_compared_with_samples():
+    graph = scg.trace(cost, ZEROS, rng=rng())
+    assert assert_unbiased(graph, reference=Samples(score_function(1.0)), rng=rng(), **QUICK)
+    assert judge(graph, reference=Samples(score_function(1.3)), rng=rng(), **QUICK).status == "biased"
+
+
+def test_false_alarms_of_two_samples_have_the_level():
+    """None in 40 at a level of 1e-3: of 2e-2 that more than two come by chance, 1e-5."""
+    mine, theirs = Samples(score_function(1.0)), Samples(score_function(1.0))
+    options = {"alpha": 1e-3, "detect": 0.5, "power": 0.9, "max_replicates": 2**14}
+    found = [judge(mine, reference=theirs, rng=rng(seed), **options).status for seed in range(40)]
+    assert found.count("biased") <= 2 and found.count("unbiased") >= 30
+
+
+def structured(n, rng):
+    x = rng.standard_normal((n, 2, 3))
+    return {"w": x.astype(np.float32), "b": x[:, 0, 0]}
+
+
+def test_a_verdict_has_the_structure_of_the_samples():
+    verdict = judge(
+        Samples(structured), reference={"w": np.zeros((2, 3)), "b": 0.0}, rng=rng(), bounds=(-9, 9), **QUICK
+    )
+    assert verdict.status == "unbiased" and np.shape(verdict.bias["w"]) == (2, 3) and np.shape(verdict.bias["b"]) == ()
+
+
+def test_what_has_no_variance_is_inconclusive():
+    samples = Samples(lambda n, rng: rng.standard_cauchy((n, 2)))
+    verdict = judge(samples, reference=np.zeros(2), rng=rng(), max_replicates=2**15, **QUICK)
+    assert verdict.status == "inconclusive" and "tail" in verdict.reason
+
+
+def test_what_is_not_finite_is_inconclusive():
+    samples = Samples(lambda n, rng: np.where(rng.random(n) < 0.01, np.nan, 1.0))
+    verdict = judge(samples, reference=1.0, rng=rng(), **QUICK)
+    assert verdict.status == "inconclusive" and "finite" in verdict.reason
+
+
+@pytest.mark.parametrize("value, status", [(0.25, "unbiased"), (0.3, "biased")])
+def test_a_gradient_for_which_no_number_is_taken_is_constant(value, status):
+    verdict = judge(Samples(lambda n, rng: np.full((n, 2), 0.25)), reference=np.full(2, value), rng=rng(), **QUICK)
+    assert verdict.status == status
+
+
+def rarely(n, rng):
+    return np.where(rng.random((n, 1)) < 1e-7, 0.0, 0.25) * np.ones((n, 2))
+
+
+def test_a_gradient_that_never_varied_is_not_called_biased():
+    verdict = judge(Samples(rarely), reference=np.full(2, 0.3), rng=rng(), max_replicates=2**17, **QUICK)
+    assert verdict.status == "inconclusive" and "never varied" in verdict.reason
+
+
+@pytest.mark.fast
+def test_bias_is_measured():
+    report = assert_bias(Samples(score_function(1.5)), reference=truth(ZEROS), rng=rng(), alpha=1e-6)
+    assert report.squared_bias.total[1] <= np.sum((0.5 * truth(ZEROS)) ** 2) <= report.squared_bias.total[2]
+    with pytest.raises(AssertionError, match="no bias is seen"):
+        assert_bias(Samples(score_function(1.0)), reference=truth(ZEROS), rng=rng(), replicates=10_000)
+
+
+def test_memory_is_bounded():
+    """4000 coordinates of 2^16 draws would be 2 GB: blocks of 2^22 numbers are 34 MB each."""
+
+    def wide(n, rng):
+        return rng.random((n, 4000)) - 0.5
+
+    tracemalloc.start()
+    try:
+        judge(Samples(wide), reference=np.zeros(4000), rng=rng(), max_replicates=2**13)
+        assert tracemalloc.get_traced_memory()[1] < 4e8
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.fast
+def test_a_verdict_is_a_function_of_the_seed_and_reports_progress():
+    seen = []
+    found = [
+        judge(
+            Samples(score_function(1.0)),
+            reference=truth(ZEROS),
+            rng=rng(5),
+            progress=lambda done, most: seen.append(done),
+            **QUICK,
+        )
+        for _ in range(2)
+    ]
+    assert found[0].worst_bias == found[1].worst_bias and seen and seen[-1] == found[0].draws
+
+
+def own(seed):
+    generator = np.random.default_rng(seed)
+    return lambda n, rng: generator.random(n)
+
+
+class Learns:
+    """An estimator with a baseline that moves from call to call."""
+
+    def __init__(self):
+        self.mean = 0.0
+
+    def __call__(self, n, rng):
+        x = rng.random(n)
+        self.mean += float(x.mean())
+        return x - self.mean
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "draw, words",
+    [
+        (lambda n, rng: np.random.random(n), "NumPy's global generator.*from rng"),
+        (own(3), "a Generator of its own"),
+        (lambda n, rng: np.random.default_rng().random(n), "other numbers for the same seed"),
+        (lambda n, rng: np.random.default_rng(0).random(n), "same numbers for 5 seeds"),
+        (Learns(), "keeps a state"),
+        (lambda n, rng: np.zeros((n, n)), "keep their structure and shapes"),
+        (lambda n, rng: rng.random(n).astype("f8" if n < 100 else "f4"), "keep their dtype"),
+        (lambda n, rng: {}, "draws no numbers"),
+    ],
+)
+def test_draws_that_are_no_function_of_the_seed_are_refused(draw, words):
+    reference = np.zeros(16) if "shapes" in words else 0.0
+    with pytest.raises(ScgError, match=words):
+        judge(Samples(draw), reference=reference, rng=rng())
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda s: judge(s, rng=rng()), ScgTypeError, "no reference of their own"),
+        (lambda s: judge(s, 1.0, reference=0.0, rng=rng()), ScgTypeError, "no further arguments"),
+        (lambda s: judge(np.zeros(9), reference=0.0, rng=rng()), ScgTypeError, r"Samples\(draw\)"),
+        (lambda s: judge(s, reference=np.zeros(4), rng=rng()), ScgValueError, r"shape \(3,\)"),
+        (lambda s: judge(s, reference={"a": ZEROS}, rng=rng()), ScgValueError, "structure"),
+        (lambda s: judge(s, reference=np.full(3, np.nan), rng=rng()), ScgValueError, "finite"),
+        (lambda s: judge(s, reference=ZEROS, paired=True, rng=rng()), ScgTypeError, "paired"),
+        (lambda s: judge(s, reference=Samples(structured), rng=rng()), ScgValueError, "other Samples"),
+        (lambda s: assert_bias(s, rng=rng()), ScgTypeError, "no reference of their own"),
+    ],
+)
+def test_what_is_no_question_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call(Samples(score_function(1.0)))
+
+
+def test_a_graph_of_distributions_and_samples_agree_where_both_are_random():
+    """A pathwise estimator against draws of the same derivative."""
+
+    def program(mu, rng):
+        return np.sum(scg.sample(dist.Normal(mu, 1.0), scg.Reparameterized(), rng=rng, name="z") ** 2)
+
+    def draw(n, rng):
+        return 2 * (0.5 + rng.standard_normal((n, 2)))
+
+    assert_unbiased(program, np.full(2, 0.5), reference=Samples(draw), rng=rng(), **QUICK)
