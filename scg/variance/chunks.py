@@ -5,20 +5,21 @@ import hashlib
 import pickle
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from scg.bridge.samples import Sampled
 from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.sites import resample
-from scg.testing.structure import join
+from scg.testing.structure import Subject, join
 from scg.variance.moments import CentralMoments, Squares
 from scg.variance.threads import one_thread
 
@@ -90,14 +91,16 @@ class Tally:
 
 
 class Task:
-    """The rows to be measured, each a graph of its own, and how a chunk of their replicates is drawn and tallied."""
+    """The rows to be measured, each a graph of its own or Samples, and how a chunk of their replicates is drawn and
+    tallied."""
 
-    def __init__(self, rows: dict[str, Graph], reference: str | None = None):
-        self.rows = rows  # graphs of their own, see ``own``
+    def __init__(self, rows: Mapping[str, Subject], reference: str | None = None):
+        self.rows = rows  # graphs of their own, see ``with_own_estimators``
+        self.graphs = [row for row in rows.values() if isinstance(row, Graph)]
         self.estimators = list(
             {
                 id(r): r
-                for g in rows.values()
+                for g in self.graphs
                 for n in g.stochastic.values()
                 if _learns(r := n.statics["site"].estimator)
             }.values()
@@ -127,7 +130,7 @@ class Task:
                 raise ScgValueError(
                     f"row {label!r}: the {what} of replicate {start + r} is not finite"
                     f" ({x[r][wrong[r]].reshape(-1)[0]}), and {int(bad.sum())} in all of {n}: a variance needs finite"
-                    f" costs; look at the graph's draws there, or bound the cost ({self.line})"
+                    f" costs; look at the draws there, or bound the cost ({self.line})"
                 )
         return g
 
@@ -149,7 +152,7 @@ class Task:
 
     def reset(self) -> None:
         """Let estimators be as they came: what one chunk may teach them is not for the next."""
-        for graph in self.rows.values():
+        for graph in self.graphs:
             _ = graph.recorded  # in which estimators meet the costs of the recorded run, once
         for estimator, state in zip(self.estimators, self.states, strict=True):
             vars(estimator).clear()
@@ -157,21 +160,24 @@ class Task:
 
     def packed(self) -> bytes:
         """The task for another process. Raises ScgTypeError, which names the row, where it cannot travel."""
-        for label, graph in self.rows.items():
+        for label, row in self.rows.items():
             try:
-                pickle.dumps(graph)
+                pickle.dumps(row)
             except Exception as error:
                 raise ScgTypeError(
                     f"row {label!r} cannot be sent to the workers of an executor: {error}; define what it is made of"
-                    " (functions, primitives, baselines' functions) by name at the top level of a module, or leave"
-                    f" executor=None ({here()})"
+                    " (functions, primitives, baselines' functions, the draw of Samples) by name at the top level of a"
+                    f" module, or leave executor=None ({here()})"
                 ) from error
         return pickle.dumps(self)
 
 
-def replicates(graph: Graph, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
-    """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where the function had to be
-    traced again)."""
+def replicates(row: Subject, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
+    """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where there are none: where
+    the function had to be traced again, and of Samples)."""
+    if isinstance(row, Sampled):
+        return join(row.gradients(rng=rng, replicates=n), n), np.zeros(0)
+    graph = row
     found, held = graph.recorded
     nodes = [g for g in found if type(g) is Node]
     block = max(1, BLOCK // held)

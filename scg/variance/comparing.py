@@ -1,5 +1,6 @@
 """Rows of estimators side by side: bias, variance and cost, with what they are worth."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scg import exact
+from scg.bridge.samples import Sampled, Samples
 from scg.core.node import Node, ancestors
 from scg.core.options import integer
 from scg.core.tree import leaves
@@ -15,7 +17,7 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph, trace
 from scg.testing.options import call_arguments, reporter
-from scg.testing.structure import depends, fixed, join, split
+from scg.testing.structure import Subject, depends, fixed, join, split
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
@@ -31,7 +33,7 @@ _LARGE = 2**13
 
 
 def compare(
-    graph_or_fn: Any,
+    graph_or_truth: Any,
     bindings: Any,
     *,
     args: tuple[Any, ...] = (),
@@ -49,20 +51,22 @@ def compare(
     """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and
     ``Entry`` for what is in it.
 
-    ``graph_or_fn`` is a Graph, or a function that returns a cost, which is traced with ``args`` and ``kwargs`` (``rng``
-    among them). ``bindings`` maps the label of a row to estimators by node, ``{"DisARM": {"b": scg.DisARM()}, "as
-    declared": {}}``; or to another Graph or function of the same parameters, where objectives that differ are to be
-    compared.
+    ``graph_or_truth`` is a Graph, or a function that returns a cost, which is traced with ``args`` and ``kwargs``
+    (``rng`` among them). ``bindings`` maps the label of a row to estimators by node, ``{"DisARM": {"b": scg.DisARM()},
+    "as declared": {}}``; to another Graph or function of the same parameters, where objectives that differ are to be
+    compared; or to ``scg.bridge.Samples``, gradients from outside, in the same structure. Where all rows are of these
+    kinds no graph is needed: the gradient as numbers may stand in its place, or None where it is not known.
 
     Every row is given ``replicates`` gradients; with ``precision=0.01`` only as many as it takes until the relative
     standard error of every row's variance is at most that, and never more than ``replicates`` (then ``report.precise``
     is False).
 
-    Bias is against the exact gradient of the row ``baseline_row`` (the first), where ``scg.exact.gradient`` reaches it
-    within ``budget``; else against the mean of that row, in differences of runs with common random numbers: nan where
-    fewer than ten of its samples carry its variance, since its mean is then not known. Exact variances stand beside the
-    estimated ones where ``scg.exact.moments`` reaches them; ``budget=0`` leaves all that is exact out, and so do arrays
-    of more than 8192 elements.
+    Bias is against the numbers, where these are given; there is no such column where None is. Of a graph it is against
+    the exact gradient of the row ``baseline_row`` (the first; of the graph, where that row is of Samples), where
+    ``scg.exact.gradient`` reaches it within ``budget``; else against the mean of that row, in differences of runs with
+    common random numbers: nan where fewer than ten of its samples carry its variance, since its mean is then not known.
+    Exact variances stand beside the estimated ones where ``scg.exact.moments`` reaches them; ``budget=0`` leaves all
+    that is exact out, and so do arrays of more than 8192 elements.
 
     A row that never varied has the variance 0 where exact moments say so, or where no sample leads to its gradient.
     Else what matters is too rare to have been seen: the variance has no upper end, is not reliable and not precise, and
@@ -87,17 +91,17 @@ def compare(
     checked(replicates, precision, budget)
     usable(executor)
     report = reporter(progress)
-    graph = as_graph(graph_or_fn, args, kwargs, rng)
-    rows, estimators, counts = _rows(graph, bindings, kwargs, args, rng)
+    graph, truth = _model(graph_or_truth, args, kwargs, rng)
+    rows, estimators, counts = _rows(graph, truth, bindings, kwargs, args, rng, entropy)
     reference = next(iter(rows)) if baseline_row is None else baseline_row
     if reference not in rows:
         raise ScgValueError(
             f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})"
         )
     task = Task(rows, reference)
-    gradient = _gradient(rows[reference], budget)
+    gradient, against = _truth(graph, truth, rows[reference], reference, budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
-    task.reference = None if gradient is not None else reference
+    task.reference = None if gradient is not None or not against else reference
     seconds = _times(task, min(_BATCH, replicates), entropy, _timed)
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
@@ -118,16 +122,16 @@ def compare(
     if _sure:
         for k, each in enumerate(measured(tallies)):
             if each.moments is None and each.unseen():
-                moments[each.label] = _moments(each.graph, _sure)
-                still[k] = fixed(each.graph, moments[each.label])
+                moments[each.label] = _moments(each.subject, _sure)
+                still[k] = fixed(each.subject, moments[each.label])
     found = {each.label: each for each in measured(tallies)}
-    against = Reference(gradient, found[reference])
+    other = Reference(gradient, found[reference])
     made: dict[str, Row] = {}
     for label, each in found.items():
-        made[label] = make_row(each, against, next(iter(made.values()), None))
+        made[label] = make_row(each, other, next(iter(made.values()), None))
     return Report(
         rows=made,
-        reference="the exact gradient" if gradient is not None else f"row {reference!r}",
+        reference=against,
         gradient=None if gradient is None else split(rows[reference], gradient),
         replicates=tallies[0].coordinates.count,
         seed=entropy,
@@ -179,47 +183,118 @@ def checked(replicates: Any, precision: Any, budget: Any) -> None:
         )
 
 
+def _model(
+    given: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None
+) -> tuple[Graph | None, Any]:
+    """(graph, None), or (None, what stands in its place: numbers or None)."""
+    if isinstance(given, Graph) or callable(given):
+        return as_graph(given, args, kwargs, rng), None
+    call_arguments(args, kwargs)
+    if args or kwargs:
+        raise ScgTypeError(
+            f"args and kwargs are those of a function, got {type(given).__name__} before them ({here()})"
+        )
+    if isinstance(given, Samples):
+        raise ScgTypeError(
+            f"Samples are a row: compare(truth, {{'mine': samples}}), with the gradient as truth, or None ({here()})"
+        )
+    for path, leaf in leaves(given):
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "biuf" or not np.all(np.isfinite(array)):
+            raise ScgTypeError(
+                "a graph, a function, or the gradient as finite numbers is needed (None where it is not known), got"
+                f" {leaf!r}{' at ' + path if path else ''} ({here()})"
+            )
+    return None, given
+
+
 def _rows(
-    graph: Graph,
+    graph: Graph | None,
+    truth: Any,
     bindings: Any,
     kwargs: Mapping[str, Any] | None,
     args: tuple[Any, ...],
     rng: np.random.Generator | None,
-) -> tuple[dict[str, Graph], dict[str, str], dict[str, float]]:
+    entropy: int,
+) -> tuple[dict[str, Subject], dict[str, str], dict[str, float]]:
     pairs = _pairs(bindings, "bindings", "label", "estimators by node")
     if not pairs:
         raise ScgValueError(f"there are no rows: write {{'a label': {{'a node': scg.ScoreFunction()}}}} ({here()})")
-    rows: dict[str, Graph] = {}
+    rows: dict[str, Subject] = {}
     estimators: dict[str, str] = {}
     counts: dict[str, float] = {}
-    shapes = [(path, leaf.shape) for path, leaf in leaves(graph.parameters)]
+    shapes = None if graph is None and truth is None else _shapes(truth if graph is None else graph.parameters)
     for label, given in pairs:
         if not isinstance(label, str):
             raise ScgTypeError(f"the label of a row must be a string, got {label!r} ({here()})")
         if label in rows:
             raise ScgValueError(f"row {label!r} is there twice ({here()})")
         try:
-            row = (
-                as_graph(
-                    given, () if isinstance(given, Graph) else args, None if isinstance(given, Graph) else kwargs, rng
-                )
-                if _is_model(given)
-                else graph
-            )
-            wanted = {} if _is_model(given) else _binding(given)
-            if [(path, leaf.shape) for path, leaf in leaves(row.parameters)] != shapes:
+            row = _row(graph, given, args, kwargs, rng, entropy)
+            shapes = shapes or _shapes(row.parameters)
+            if _shapes(row.parameters) != shapes:
                 raise ScgValueError(
-                    f"its parameters must be those of the others, {shapes}, got"
-                    f" {[(p, x.shape) for p, x in leaves(row.parameters)]} ({here()})"
+                    f"its parameters must be those of the others, {shapes}, got {_shapes(row.parameters)} ({here()})"
                 )
-            rows[label] = with_own_estimators(row.bind(wanted) if wanted else row)
+            rows[label] = row
             # what an estimator only sees in the graph of a gradient, it refuses here
-            counts[label] = evaluations(with_own_estimators(rows[label]))
+            counts[label] = _count(row)
         except (Exception, SystemExit) as error:
             raise named(error, label) from error
-        used = {name: node.statics["site"].estimator for name, node in rows[label].stochastic.items()}
-        estimators[label] = ", ".join(f"{name}: {estimator!r}" for name, estimator in used.items())
+        estimators[label] = _estimators(row)
     return rows, estimators, counts
+
+
+def _row(
+    graph: Graph | None,
+    given: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    rng: np.random.Generator | None,
+    entropy: int,
+) -> Subject:
+    if isinstance(given, Samples):
+        return Sampled.of(given, generator(entropy, 1, 0))
+    if isinstance(given, Graph):
+        return with_own_estimators(as_graph(given, (), None, rng))
+    if _is_model(given):
+        return with_own_estimators(as_graph(given, args, kwargs, rng))
+    wanted = _binding(given)
+    if graph is None:
+        raise ScgTypeError(
+            "estimators by node need a graph: give one, or a function, in place of the numbers; a row without a graph"
+            f" is scg.bridge.Samples(draw) ({here()})"
+        )
+    return with_own_estimators(graph.bind(wanted) if wanted else graph)
+
+
+def _shapes(tree: Any) -> list[tuple[str, tuple[int, ...]]]:
+    return [(path, np.shape(leaf) if not hasattr(leaf, "shape") else tuple(leaf.shape)) for path, leaf in leaves(tree)]
+
+
+def _count(row: Subject) -> float:
+    """Evaluations of the cost for one gradient; nan where Samples do not say."""
+    if isinstance(row, Graph):
+        return evaluations(with_own_estimators(row))
+    return math.nan if row.samples.evaluations is None else row.samples.evaluations
+
+
+def _estimators(row: Subject) -> str:
+    if isinstance(row, Sampled):
+        return repr(row.samples)
+    used = {name: node.statics["site"].estimator for name, node in row.stochastic.items()}
+    return ", ".join(f"{name}: {estimator!r}" for name, estimator in used.items())
+
+
+def _truth(graph: Graph | None, truth: Any, row: Subject, label: str, budget: int) -> tuple[Any, str]:
+    """(The gradient of all coordinates, None where it is not known; what the bias is against, "" for nothing)."""
+    if graph is None and truth is not None:
+        return join(truth, 1)[0], "the given gradient"
+    model = row if isinstance(row, Graph) else graph
+    found = None if model is None else _gradient(model, budget)
+    if found is not None:
+        return found, "the exact gradient"
+    return None, "" if graph is None else f"row {label!r}"
 
 
 def _is_model(given: Any) -> bool:
@@ -257,12 +332,12 @@ def _gradient(graph: Graph, budget: int) -> Any:
         return None
 
 
-def _moments(graph: Graph, budget: int) -> Any:
+def _moments(row: Subject, budget: int) -> Any:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
-    if not budget or _largest([g for g in graph.recorded[0] if type(g) is Node]) > _LARGE:
+    if isinstance(row, Sampled) or not budget or _largest([g for g in row.recorded[0] if type(g) is Node]) > _LARGE:
         return None
     try:
-        found = exact.moments(graph, budget=budget, time_limit=exact.PATIENCE)
+        found = exact.moments(row, budget=budget, time_limit=exact.PATIENCE)
     except ScgError:  # too large, not settled, an `if` that comes out otherwise, no quadrature rule
         return None
     return join(found.mean, 1)[0], np.maximum(join(found.variance, 1)[0], 0)
@@ -277,35 +352,35 @@ def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
     batch of about ``long`` seconds."""
     batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
     with one_thread(), np.errstate(all="ignore"):
-        for label, graph in task.rows.items():
+        for label, row in task.rows.items():
             start = time.perf_counter()
-            _gradients(label, graph, generator(entropy, 0, 1), n)
+            _gradients(label, row, generator(entropy, 0, 1), n)
             each = (time.perf_counter() - start) / n
             times[label].append(each)
             batches[label] = int(np.clip(long / max(each, 1e-9), 1, 16 * n))
         for i in range(_ROUNDS if long else 0):
-            for label, graph in task.rows.items():
+            for label, row in task.rows.items():
                 rng = generator(entropy, 0, 2 + i)
                 start = time.perf_counter()
-                _gradients(label, graph, rng, batches[label])
+                _gradients(label, row, rng, batches[label])
                 times[label].append((time.perf_counter() - start) / batches[label])
     return {label: statistics.median(t[1:] or t) for label, t in times.items()}
 
 
-def _gradients(label: str, graph: Graph, rng: np.random.Generator, n: int) -> None:
+def _gradients(label: str, row: Subject, rng: np.random.Generator, n: int) -> None:
     """n gradients, as ``Graph.gradients`` computes them; where they depend on no sample, and one would do for all, by n
     runs. Errors name the row."""
     try:
-        _computed(graph, rng, n)
+        _computed(row, rng, n)
     except (Exception, SystemExit) as error:
         raise named(error, label) from error
 
 
-def _computed(graph: Graph, rng: np.random.Generator, n: int) -> None:
-    found = graph.recorded[0]
-    if depends(*[g for g in found if type(g) is Node]):
-        graph.gradients(rng=rng, replicates=n)
+def _computed(row: Subject, rng: np.random.Generator, n: int) -> None:
+    if isinstance(row, Sampled) or depends(*[g for g in row.recorded[0] if type(g) is Node]):
+        row.gradients(rng=rng, replicates=n)
         return
+    graph = row
     block = max(1, BLOCK // max(1, sum([x.raw.nbytes for x in graph.nodes if not isinstance(x.raw, tuple)])))
     for start in range(0, n, block):
         run = graph.run(rng=rng, replicates=min(block, n - start))

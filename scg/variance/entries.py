@@ -9,8 +9,8 @@ from scipy.special import ndtr
 
 from scg.core.tree import leaves
 from scg.stochastic.graph import Graph
+from scg.testing.structure import Subject, split
 from scg.testing.structure import precision as rounding
-from scg.testing.structure import split
 from scg.variance.chunks import Tally
 from scg.variance.report import Entry, Row
 
@@ -21,11 +21,12 @@ _SEEN = 10  # draws that must carry the variance of a mean before it is compared
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What is known of one row: its ``tally``; ``moments``, exact (mean, variance) or None; ``still``, for each
-    coordinate whether it is known not to vary; ``evaluations`` and ``seconds`` of one gradient."""
+    coordinate whether it is known not to vary; ``evaluations`` (nan where nobody counted) and ``seconds`` of one
+    gradient."""
 
     label: str
     estimators: str
-    graph: Graph
+    subject: Subject
     tally: Tally
     moments: Any
     still: Any
@@ -78,7 +79,7 @@ class Reference:
             sure = measured.still & self.row.still | (measured.variance > 0)
         else:
             return None
-        slack = rounding(measured.graph) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
+        slack = rounding(measured.subject) * (np.abs(mean) + np.abs(mean - off) + np.max(np.abs(mean)))
         return np.sign(off) * np.maximum(np.abs(off) - slack, 0), spread, sure
 
     def known(self, column: int) -> bool:
@@ -91,7 +92,7 @@ def row(measured: Measured, reference: Reference, first: Row | None) -> Row:
     """The row of a report; ``first`` is the one that stands first, to whose work that of others is compared."""
     off = reference.offset(measured)
     entries, at = {}, 0
-    paths = [(path or "the parameter", leaf.size) for path, leaf in leaves(measured.graph.parameters)]
+    paths = [(path or "the parameter", leaf.size) for path, leaf in leaves(measured.subject.parameters)]
     for column, (path, width) in enumerate(paths):
         entries[path] = _entry(
             measured,
@@ -104,22 +105,22 @@ def row(measured: Measured, reference: Reference, first: Row | None) -> Row:
         )
         at += width
     total = _entry(measured, reference, off, "total", slice(None), len(paths), None if first is None else first.total)
-    graph, moments = measured.graph, measured.moments
+    subject, moments = measured.subject, measured.moments
     return Row(
         label=measured.label,
         estimators=measured.estimators,
         total=total,
         entries=entries,
-        mean=split(graph, measured.tally.coordinates.mean),
-        variance=split(graph, measured.variance),
+        mean=split(subject, measured.tally.coordinates.mean),
+        variance=split(subject, measured.variance),
         bias=(
             None
             if off is None
-            else split(graph, off[0] if reference.known(len(paths)) else np.full_like(off[0], np.nan))
+            else split(subject, off[0] if reference.known(len(paths)) else np.full_like(off[0], np.nan))
         ),
-        exact_mean=None if moments is None else split(graph, moments[0]),
-        exact_variance=None if moments is None else split(graph, moments[1]),
-        graph=graph,
+        exact_mean=None if moments is None else split(subject, moments[0]),
+        exact_variance=None if moments is None else split(subject, moments[1]),
+        graph=subject if isinstance(subject, Graph) else subject.samples,
     )
 
 

@@ -32,7 +32,7 @@ def scatter(
     ax: Any = None,
 ) -> Any:
     """Variance against work for one gradient, on logarithmic axes: a mark a row, with its interval; exact variances as
-    short bars.
+    short bars. A row that does not count its evaluations is named below a plot against these.
 
     Along a grey line variance times work is the same: what lies below and to the left is better. A row without variance
     stands at the lower edge. ``work`` is "seconds" or "evaluations". To a file ``path`` (.svg, .png, .pdf), into the
@@ -44,6 +44,10 @@ def scatter(
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
     entries = [row.total if parameter == "total" else row.entries[parameter] for row in report.rows.values()]
+    uncounted = [e.row for e in entries if math.isnan(getattr(e, work))]
+    entries = [e for e in entries if e.row not in uncounted]
+    if not entries:
+        raise ScgValueError(f"no row counts its {work}: give evaluations= to Samples, or work='seconds' ({here()})")
     x = np.array([getattr(e, work) for e in entries])
     y = np.array([e.variance for e in entries])
     positive = y[y > 0]
@@ -92,7 +96,7 @@ def scatter(
             + ("" if entry.reliable or not entry.variance else " (tail too heavy)")
         )
         boxes.append((text, at))
-    axes.set_xlabel(_UNITS[work])
+    axes.set_xlabel(_UNITS[work] + (f"    (not counted: {', '.join(uncounted)})" if uncounted else ""))
     axes.set_ylabel(_NAMES["variance"] + ("" if parameter == "total" else f", {parameter}"))
     if title:
         axes.set_title(title, loc="left", fontsize=10)

@@ -43,7 +43,8 @@ class Entry:
                         bias nan
     ``exact_variance``  by ``scg.exact.moments``, and ``exact_bias``; nan where out of reach
     ``snr``             the norm of the mean, less what noise adds to it, over the root of the variance
-    ``evaluations``     of the cost, and ``seconds``, for one gradient (in a batch, on one core)
+    ``evaluations``     of the cost, nan where Samples do not say, and ``seconds``, for one gradient (in a batch, on
+                        one core)
     ``work_evaluations``, ``work_seconds``
                         the variance times these; ``ratio_evaluations`` and ``ratio_seconds``, over those of the first
                         row
@@ -114,8 +115,9 @@ class Report:
     """What ``compare`` found; ``report["label"]`` is a row. ``print`` shows a table, a notebook too; ``to_csv``,
     ``to_json`` and ``plot`` write files.
 
-    ``reference``    what the bias is against: "the exact gradient" or the name of a row
-    ``gradient``     the exact gradient in the parameters' structure; None where out of reach
+    ``reference``    what the bias is against: "the exact gradient", "the given gradient" or the name of a row; "" for
+                     nothing
+    ``gradient``     the exact or given gradient in the parameters' structure; None where out of reach
     ``replicates``   drawn; ``seed``, the entropy of which chunk i has the part ``spawn_key=(i,)``; ``level`` of the
                      intervals
     ``precise``      whether all rows have the precision that was asked for; ``interrupted``, whether Ctrl-C came before
@@ -168,14 +170,21 @@ class Report:
         return "\n\n".join([*blocks, "\n".join(self._notes(width))])
 
     def _block(self, entries: list[Entry], title: str, width: int, timed: bool) -> str:
-        columns = [c for c in _columns(entries, self.level) if timed or not c.title.endswith("time")]
+        columns = [c for c in self._columns(entries) if timed or not c.title.endswith("time")]
         return "\n".join(([title] if title else []) + _fitted(columns, width))
 
+    def _columns(self, entries: list[Entry], parameter: bool = False) -> list["_Column"]:
+        columns = _columns(entries, self.level, parameter)
+        return [c for c in columns if self.reference or c.title not in ("bias", "(noise)")]
+
     def _notes(self, width: int) -> list[str]:
+        against = f" bias against {self.reference};" if self.reference else ""
         notes = [
-            f"{self.replicates} replicates; bias against {self.reference}; sums over coordinates; work: variance times,"
-            " over that of the first row"
+            f"{self.replicates} replicates;{against} sums over coordinates; work: variance times, over that of the"
+            " first row"
         ]
+        if any(math.isnan(e.evaluations) for e in self.entries):
+            notes.append("–: nobody counted the evaluations of the cost; Samples take them as evaluations=")
         if any(not e.reliable for e in self.entries):
             notes.append(
                 "! the interval is not to be trusted: a heavy tail, or few replicates carry the variance, or none was"
@@ -196,7 +205,7 @@ class Report:
         return [line for note in notes for line in _wrapped(note, width)]
 
     def _repr_html_(self) -> str:
-        columns = _columns(self.entries, self.level, parameter=any(e.parameter != "total" for e in self.entries))
+        columns = self._columns(self.entries, parameter=any(e.parameter != "total" for e in self.entries))
         head = "".join(f"<th>{html.escape(c.title)}</th>" for c in columns)
         body = "".join(
             "<tr>"
@@ -278,7 +287,7 @@ def _columns(entries: list[Entry], level: float, parameter: bool = False) -> lis
     )
     columns.append(column("(noise)", lambda e: "" if math.isnan(e.bias) else number(e.bias_error), 7))
     columns.append(column("SNR", lambda e: number(e.snr), 6))
-    columns.append(column("evals", lambda e: f"{e.evaluations:.4g}", 5))
+    columns.append(column("evals", lambda e: "–" if math.isnan(e.evaluations) else f"{e.evaluations:.4g}", 5))
     columns.append(column("time", lambda e: duration(e.seconds), 5))
     columns.append(column("×evals", lambda e: number(e.ratio_evaluations), 2))
     columns.append(column("×time", lambda e: number(e.ratio_seconds), 2))
