@@ -524,6 +524,13 @@ class Node(Recorded):
         return f"<{label}: {shown}shape {self.shape}, {self.dtype}>"
 
 
+Value = Node | np.ndarray
+"""What a graph is computed of: a node, or an array that no node leads to."""
+
+Numeric = Node | np.ndarray | float
+"""The same, or a Python number, which has no dtype of its own: it leaves float32 as it is."""
+
+
 def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
     """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
     if len(operands) == 1 and not statics:

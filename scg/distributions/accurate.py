@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
-from scg.distributions.base import betaln, digamma, log, weak
+from scg.core.node import Numeric
+from scg.distributions.base import OfNumbers, betaln, digamma, log, weak
 from scg.primitives.special import zeta
 
 i0e, i1e = weak(sp.i0e), weak(sp.i1e)
 HALF_LOG_2PIE = 0.5 * float(np.log(2 * np.pi * np.e))
 
 
-def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
+def in_double(fn: Callable[..., Any]) -> OfNumbers:
     """``fn`` of numbers computed in float64, and rounded to what they had: for sums of terms that are much larger than
     they."""
 
@@ -28,14 +29,14 @@ def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
     return of
 
 
-def rest(p: Any) -> Any:
+def rest(p: Numeric) -> Numeric:
     """1 - p, p the probabilities of one of many along the last axis: of one above a half, whose complement would
     cancel, the sum of the others."""
     few = p <= 0.5
     return np.where(few, 1 - p, np.sum(np.where(few, p, 0), axis=-1, keepdims=True))
 
 
-def log_gamma_bend(x: Any, h: Any) -> Any:
+def log_gamma_bend(x: Numeric | float, h: Numeric) -> Numeric:
     """log Gamma(x + 2h) - 2 log Gamma(x + h) + log Gamma(x) for x >= 1, h > 0; it is of order h^2.
 
     For small h sum_{n >= 2} (-h)^n (2^n - 2) / n zeta(n, x) (DLMF 5.15.1); for large x by Stirling's series, whose
@@ -58,14 +59,14 @@ def log_gamma_bend(x: Any, h: Any) -> Any:
     return np.where(small, t * t * total, np.where(large, stirling, direct))
 
 
-def _stirling(x: Any) -> Any:
+def _stirling(x: Numeric) -> Numeric:
     """log Gamma(x) - (x - 1/2) log x + x - log(2 pi) / 2, for x > 20."""
     u = 1 / (x * x)
     return (1 / 12 - u * (1 / 360 - u * (1 / 1260 - u * (1 / 1680)))) / x
 
 
 @in_double
-def student_entropy(df: Any) -> Any:
+def student_entropy(df: Numeric) -> Numeric:
     """(v+1)/2 (digamma((v+1)/2) - digamma(v/2)) + log(v)/2 + log B(1/2, v/2), v = df; for large v its series, by DLMF
     5.11.1 and 5.11.2."""
     large = df > 100
@@ -79,7 +80,7 @@ def student_entropy(df: Any) -> Any:
 
 
 @in_double
-def bessel_deficit(k: Any) -> Any:
+def bessel_deficit(k: Numeric) -> Numeric:
     """1 - I1(k) / I0(k), for large k by the series of -d log(exp(-k) I0(k)) / dk (DLMF 10.40.1)."""
     large = k > 300
     near, u = np.where(large, 1, k), 1 / np.where(large, k, 300)

@@ -12,15 +12,15 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self, overload
 
 import numpy as np
 import scipy.special as sp
 
 from scg.core.ambient import RECORDER, settled, unplanned
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.core.operands import beside, described, frozen, plain, require_plain
-from scg.distributions.constraints import Constraint, real
+from scg.distributions.constraints import Constraint, Truth, real
 from scg.distributions.entry import ENTRIES, entered
 from scg.distributions.implicit import moves_at, quantile
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -72,7 +72,7 @@ class Parameterized:
         for part in self.parts:
             getattr(self, part).recheck()
 
-    def _checked(self, name: str, value: Any, constraint: Constraint) -> Any:
+    def _checked(self, name: str, value: Any, constraint: Constraint) -> Numeric:
         given = value
         if type(value) is int:
             value = float(value)
@@ -112,7 +112,7 @@ class Parameterized:
             )
         return value if type(value) in (float, Node) else frozen(value)
 
-    def _require(self, good: Any, what: str) -> None:
+    def _require(self, good: Truth, what: str) -> None:
         """Raise ScgValueError unless ``good`` everywhere: for what ties several parameters together."""
         if not np.all(good):
             raise ScgValueError(f"{type(self).__name__}: {what} ({here()})")
@@ -122,13 +122,13 @@ class Parameterized:
             distribution = self.replaced(**dict.fromkeys(nodes, np.zeros(())))  # a test that holds no nodes
             settled(lambda *values: distribution._holds(dict(zip(names, values, strict=True))), *nodes.values())
 
-    def _nodes(self) -> dict[str, Any]:
+    def _nodes(self) -> dict[str, Numeric]:
         return {
             **self._given(),
             **{f"{part}.{name}": p for part in self.parts for name, p in getattr(self, part).parameters.items()},
         }
 
-    def _holds(self, values: dict[str, Any]) -> bool:
+    def _holds(self, values: dict[str, Numeric]) -> bool:
         """Whether the same distribution could be made with other values of some parameters."""
         try:
             self.replaced(**values).__post_init__()
@@ -142,11 +142,11 @@ class Parameterized:
         shapes = [batch_of(value, self.constraints[name].event_ndim) for name, value in self._given().items()]
         return np.broadcast_shapes(*shapes, *[getattr(self, part).batch_shape for part in self.parts])
 
-    def _given(self) -> dict[str, Any]:
+    def _given(self) -> dict[str, Numeric]:
         return {name: value for name in self.constraints if (value := getattr(self, name)) is not None}
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Numeric]:
         """Parameters by name, those that are given."""
         found = self._given()
         for part in self.parts:
@@ -171,7 +171,7 @@ class Parameterized:
         """One distribution for each index of this shape."""
         return self._batch_shape  # type: ignore[attr-defined,no-any-return]
 
-    def replaced(self, **parameters: Any) -> Self:
+    def replaced(self, **parameters: Numeric) -> Self:
         """The same distribution with other parameters, unchecked: for parameters that are known to be good."""
         for part in self.parts:
             inner = {name[len(part) + 1 :]: value for name, value in parameters.items() if name.startswith(part + ".")}
@@ -181,7 +181,7 @@ class Parameterized:
         vars(new)["_batch_shape"] = new._broadcast()
         return new
 
-    def _copied(self, parameters: dict[str, Any]) -> Self:
+    def _copied(self, parameters: dict[str, Numeric]) -> Self:
         """A copy with some attributes replaced, of the same batch shape."""
         new = object.__new__(type(self))
         vars(new).update(vars(self))
@@ -199,7 +199,7 @@ class Parameterized:
         return self if not nodes else self.replaced(**nodes) if self.parts else self._copied(nodes)
 
     def __repr__(self) -> str:
-        def short(value: Any) -> str:
+        def short(value: Numeric) -> str:
             if isinstance(value, (np.ndarray, Node)) and value.ndim:
                 return f"{value.dtype}{list(value.shape)}"
             return f"{value.raw if type(value) is Node else value}"
@@ -222,7 +222,7 @@ class Distribution(Parameterized, ABC):
     moving: tuple[str, ...] = ()
     edges: ClassVar[dict[str, tuple[float, ...]]] = {}
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         for name in ENTRIES:  # also what a class has from one that is no distribution, such as Reparameterizable
             method = getattr(cls, name)
@@ -232,7 +232,7 @@ class Distribution(Parameterized, ABC):
     other_names: ClassVar[dict[str, str]] = {}
     """By names that a parameter has elsewhere: what to write."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         fields = getattr(cls, "__dataclass_fields__", None)
         if kwargs and fields is not None and "__init__" in vars(cls) and not kwargs.keys() <= fields.keys():
             unknown = next(name for name in kwargs if name not in fields)
@@ -255,10 +255,10 @@ class Distribution(Parameterized, ABC):
         return ()
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         """The dtype of a sample of a continuous distribution: that of the parameters; float64 where they are all Python
         numbers."""
-        arrays = [p.dtype for p in self.parameters.values() if type(p) is not float]
+        arrays = [p.dtype for p in self.parameters.values() if not isinstance(p, float)]
         return np.result_type(*arrays) if arrays else np.dtype(float)
 
     def has(self, capability: type) -> bool:
@@ -267,7 +267,7 @@ class Distribution(Parameterized, ABC):
             given = self.parameters
             if any(type(given[name]) is Node for name in self.moving):
                 return False
-            if any([moves_at(given[name], ends) for name, ends in self.edges.items() if type(given.get(name)) is Node]):
+            if any([moves_at(p, ends) for name, ends in self.edges.items() if type(p := given.get(name)) is Node]):
                 return False
         return isinstance(self, capability) or capability is Reparameterizable and self.inverts_cdf()
 
@@ -285,23 +285,23 @@ class Distribution(Parameterized, ABC):
         return real
 
     @abstractmethod
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         """An array of independent samples, of shape ``shape + batch_shape + event_shape``; never a Node: a sample is a
         number."""
 
     @abstractmethod
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         """log p(value), in nats; shape: that of ``value`` broadcast against the parameters, without the event axes."""
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         """p(value) of a discrete distribution, of the shape of ``log_prob(value)``, also where it is zero with a
         derivative that is not."""
         return np.exp(self.log_prob(value))
 
-    def _events(self, value: Any) -> Any:
+    def _events(self, given: Numeric) -> Value:
         """A value as it is or as an array, whose last axes are those of an event. Raises ScgValueError where they are
         not."""
-        value, shape = real_array(value), self.event_shape
+        value, shape = real_array(given), self.event_shape
         if value.shape[value.ndim - len(shape) :] != shape or value.ndim < len(shape):
             raise ScgValueError(
                 f"{self!r}: a value has the shape {shape} along its last axes, got shape {value.shape} ({here()})"
@@ -309,29 +309,29 @@ class Distribution(Parameterized, ABC):
         return value
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         """E[z], of shape batch_shape + event_shape."""
         raise self._unknown("mean")
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         """Var[z], element by element."""
         raise self._unknown("variance")
 
     @property
-    def std(self) -> Any:
+    def std(self) -> Numeric:
         """The square root of the variance."""
         return np.sqrt(self.variance)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         """-E[log p(z)], in nats."""
         raise self._unknown("entropy")
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         """P(z <= value)."""
         raise self._unknown("cdf")
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         """The smallest value whose cdf is at least ``probability``: where the distribution has none of its own, the cdf
         is inverted numerically."""
         if not self.inverts_cdf():
@@ -340,15 +340,15 @@ class Distribution(Parameterized, ABC):
 
     icdf = entered("icdf", icdf)
 
-    def kl_to(self, other: "Distribution") -> Any:
+    def kl_to(self, other: "Distribution") -> Numeric:
         """KL(self || other) in closed form; NotImplemented where none is known. Called by ``kl_divergence``."""
         return NotImplemented
 
-    def kl_from(self, other: "Distribution") -> Any:
+    def kl_from(self, other: "Distribution") -> Numeric:
         """KL(other || self); called where ``other`` has no formula."""
         return NotImplemented
 
-    def prob(self, value: Any) -> Any:
+    def prob(self, value: Numeric) -> Value:
         """p(value)."""
         return np.exp(self.log_prob(value))
 
@@ -359,11 +359,11 @@ class Distribution(Parameterized, ABC):
     def _unknown(self, what: str) -> ScgValueError:
         return ScgValueError(f"{type(self).__name__} has no closed form for {what} ({here()})")
 
-    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> np.ndarray:
         """``sample``, in a given floating-point dtype."""
         return self.sample(rng, shape).astype(dtype, copy=False)
 
-    def sample_into(self, rng: np.random.Generator, shape: Shape, out: Any) -> None:
+    def sample_into(self, rng: np.random.Generator, shape: Shape, out: np.ndarray) -> None:
         """``sample``, written into an array."""
         out[...] = self.sample_as(rng, shape, out.dtype)
 
@@ -374,12 +374,12 @@ class Distribution(Parameterized, ABC):
             return self
         name, p = next(iter(self.parameters.items()))
         event = self.parameter_event_ndim(name)
-        p = np.asarray(p, self.dtype) if type(p) is float else p
-        shape = p.shape
+        p = np.asarray(p, self.dtype) if isinstance(p, float) else p
+        shape: Shape = p.shape
         shape = (1,) * (event - len(shape)) + shape
         return self.replaced(**{name: np.broadcast_to(p, batch_shape + shape[len(shape) - event :])})
 
-    def _whole(self, moment: Any) -> Any:
+    def _whole(self, moment: Numeric) -> Numeric:
         """A moment brought to the shape batch_shape + event_shape."""
         shape = self.batch_shape + self.event_shape
         return moment if np.shape(moment) == shape else np.broadcast_to(moment, shape)
@@ -401,6 +401,11 @@ class FiniteSupport(Discrete, ABC):
         """All values, along a leading axis: shape (number of values,) + batch_shape + event_shape (broadcastable)."""
 
 
+def atoms_of(distribution: Distribution) -> np.ndarray:
+    """All values of a distribution that ``has(FiniteSupport)``, as its ``atoms()``."""
+    return distribution.atoms()  # type: ignore[attr-defined,no-any-return]
+
+
 class Reparameterizable(ABC):
     """A sample is a differentiable function of the parameters and of noise whose distribution has none: z =
     transport(noise)."""
@@ -411,10 +416,10 @@ class Reparameterizable(ABC):
         shape)``."""
 
     @abstractmethod
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         """The sample for given noise: an array, or a Node where a parameter or the noise is one."""
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         """An array of independent samples, of shape ``shape + batch_shape + event_shape``."""
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         plain = self.detached()  # type: ignore[attr-defined]
@@ -422,19 +427,32 @@ class Reparameterizable(ABC):
         return np.asarray(plain.transport(distribution.sample_as(rng, size, plain.dtype)))
 
 
-def draw_noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+def draw_noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> Value:
     """Noise in the dtype of what it becomes."""
     return distribution.sample_as(rng, shape, dtype)
 
 
-def batch_of(parameter: Any, event_ndim: int) -> Shape:
+def batch_of(parameter: Numeric, event_ndim: int) -> Shape:
     """The shape of a parameter without the axes that belong to one event (of which it may lack some that would have
     length one)."""
-    shape = np.shape(parameter) if type(parameter) is not Node else parameter.shape
+    shape: Shape = np.shape(parameter) if type(parameter) is not Node else parameter.shape
     return shape[: max(len(shape) - event_ndim, 0)]
 
 
-def weak(fn: Callable[..., Any]) -> Callable[..., Any]:
+class OfNumbers(Protocol):
+    """A function of numbers: a Python number where all of them are."""
+
+    @overload
+    def __call__(self, *x: float) -> float: ...
+    @overload
+    def __call__(self, x: Value, /, *others: Numeric) -> Value: ...
+    @overload
+    def __call__(self, x: Numeric, y: Value, /, *others: Numeric) -> Value: ...
+    @overload
+    def __call__(self, *x: Numeric) -> Numeric: ...
+
+
+def weak(fn: Callable[..., Any]) -> OfNumbers:
     """``fn`` in which Python numbers do not widen float32: alone they stay Python numbers, beside arrays they have
     these' dtype."""
 
@@ -456,12 +474,12 @@ log, sqrt, exp, gammaln, betaln, digamma, xlogy, xlog1py = map(
 gammainc, gammaincc, gammaincinv, gammainccinv = map(weak, (sp.gammainc, sp.gammaincc, sp.gammaincinv, sp.gammainccinv))
 
 
-def masked(outside: Any, density: Callable[[Any], Any], value: Any, inside: float) -> Any:
+def masked(outside: Value, density: Callable[[Value], Numeric], value: Numeric, inside: float) -> Value:
     """``density(value)``, and -inf where ``outside``, with gradient zero: there the density is evaluated ``inside``."""
     return np.where(outside, -math.inf, density(np.where(outside, inside, value)))
 
 
-def real_array(value: Any) -> Any:
+def real_array(value: Any) -> Value:
     """A value as it is or as an array: Python numbers and lists become arrays."""
     if type(value) in (Node, np.ndarray) or isinstance(value, np.generic):
         return value
@@ -469,7 +487,7 @@ def real_array(value: Any) -> Any:
     return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
-def kl_divergence(p: Distribution, q: Distribution) -> Any:
+def kl_divergence(p: Distribution, q: Distribution) -> Numeric:
     """KL(p || q) = E_p[log p(z) - log q(z)], in nats, in closed form; shape: the batch shapes broadcast.
 
     Raises ScgValueError where the event shapes differ, or no closed form is known: take the mean of p.log_prob(z) -

@@ -7,12 +7,13 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.ambient import settled
+from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
 from scg.distributions.constraints import boolean, finite, real, unit_interval
 from scg.distributions.discrete import Odds, numbers, smallest, softplus, supported, times
 
 
-def _binary(v: Any) -> bool:
+def _binary(v: Value) -> bool:
     """Whether all are 0 or 1."""
     return bool(np.count_nonzero(v == 0) + np.count_nonzero(v == 1) == np.size(v))
 
@@ -35,7 +36,7 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     constraints = {"probs": unit_interval, "logits": real}
     support = boolean  # type: ignore[assignment]
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         p, dtype = self.detached().p, self.dtype
         u = rng.random(self.full_shape(shape), dtype=dtype if dtype in (np.float32, np.float64) else float)
         return np.asarray(u < p).astype(dtype)
@@ -43,37 +44,37 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     def atoms(self) -> np.ndarray:
         return np.array([0, 1], self.dtype).reshape(2, *[1] * len(self.batch_shape))
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         return super().masses(value) if self.probs is None else np.where(value == 1, self.p, 1 - self.p)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = numbers(value, self.dtype)
         return self._inside(value) if settled(_binary, value) else supported(self._inside, value, 0, 1)
 
-    def _inside(self, b: Any) -> Any:
+    def _inside(self, b: Value) -> Value:
         """b log p + (1 - b) log(1 - p), in which 0 log 0 = 0."""
         if self.probs is None and settled(finite.holds, self.logits):
             return b * self.logits - softplus(self.logits)
         return self.power(b, 1 - b)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.p)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.p * self.q)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self._whole(times(self.p, -self.log_p) + times(self.q, -self.log_q))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         value = real_array(value)
         return np.where(value != value, math.nan, np.where(value < 0, 0, np.where(value < 1, self.q, 1)))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """p log(p/p') + (1-p) log((1-p) / (1-p'))."""
         return self.of_a_trial(other) if isinstance(other, Bernoulli) else NotImplemented

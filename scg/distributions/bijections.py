@@ -5,13 +5,14 @@ A subclass is a frozen dataclass with ``forward``, ``inverse`` and ``log_det``.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.node import Numeric, Value
 from scg.distributions.base import Parameterized, log
-from scg.distributions.constraints import Constraint, Vector, finite, lower_cholesky, positive
+from scg.distributions.constraints import Constraint, Truth, Vector, finite, lower_cholesky, positive
 from scg.primitives.contraction import matvec
 from scg.special import log1mexp, sigmoid, softplus
 
@@ -29,19 +30,19 @@ class Bijection(Parameterized, ABC):
     inside: ClassVar[float] = 0.0
 
     @abstractmethod
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         """y."""
 
     @abstractmethod
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         """x."""
 
     @abstractmethod
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         """log |det dy/dx|, without the ``event_ndim`` last axes."""
 
     @property
-    def increasing(self) -> Any:
+    def increasing(self) -> Truth:
         """Whether a map of numbers grows, element by element; with it cdf and icdf follow."""
         return True
 
@@ -51,11 +52,11 @@ class Bijection(Parameterized, ABC):
 class Affine(Bijection):
     """y = loc + scale x; the scale may be negative, but not zero."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
 
     class _Nonzero(Constraint):
-        def contains(self, x: Any) -> Any:
+        def contains(self, x: Numeric) -> Truth:
             return np.isfinite(x) & (x != 0)
 
         def __str__(self) -> str:
@@ -63,17 +64,17 @@ class Affine(Bijection):
 
     constraints = {"loc": finite, "scale": _Nonzero()}
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return self.loc + self.scale * x
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return (y - self.loc) / self.scale
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return 0 * x + log(np.absolute(self.scale) if type(self.scale) is not float else abs(self.scale))
 
     @property
-    def increasing(self) -> Any:
+    def increasing(self) -> Truth:
         return self.scale > 0
 
 
@@ -84,13 +85,13 @@ class Exp(Bijection):
 
     low, inside = 0.0, 1.0
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return np.exp(x)
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return np.log(y)
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return x
 
 
@@ -101,13 +102,13 @@ class Sigmoid(Bijection):
 
     low, high, inside = 0.0, 1.0, 0.5
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return sigmoid(x)
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return sp.logit(y)
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return -(softplus(x) + softplus(-x))
 
 
@@ -118,13 +119,13 @@ class Tanh(Bijection):
 
     low, high = -1.0, 1.0
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return np.tanh(x)
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return np.arctanh(y)
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return 2 * (float(np.log(2)) - softplus(2 * x) + x)
 
 
@@ -135,13 +136,13 @@ class Softplus(Bijection):
 
     low, inside = 0.0, 1.0
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return softplus(x)
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return y + log1mexp(-y)
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return -softplus(-x)
 
 
@@ -150,17 +151,17 @@ class Softplus(Bijection):
 class Power(Bijection):
     """y = x^exponent, of positive numbers."""
 
-    exponent: Any
+    exponent: Numeric
     constraints = {"exponent": positive}
     low, inside = 0.0, 1.0
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return x**self.exponent
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return y ** (1 / self.exponent)
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return log(self.exponent) + (self.exponent - 1) * np.log(x)
 
 
@@ -170,8 +171,8 @@ class TrilAffine(Bijection):
     """y = loc + L x for vectors x, L lower triangular with a positive diagonal (no derivative by what stands above
     it)."""
 
-    loc: Any
-    scale_tril: Any
+    loc: Value
+    scale_tril: Value
     constraints = {"loc": Vector(finite), "scale_tril": lower_cholesky}
     event_ndim = 1
 
@@ -182,11 +183,11 @@ class TrilAffine(Bijection):
             shape[-2:] == (n, n), f"scale_tril must have {n} rows and columns, as loc has elements, got shape {shape}"
         )
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Value) -> Value:
         return self.loc + matvec(np.tril(self.scale_tril), x)
 
-    def inverse(self, y: Any) -> Any:
+    def inverse(self, y: Value) -> Value:
         return np.linalg.solve(np.tril(self.scale_tril), (y - self.loc)[..., None])[..., 0]
 
-    def log_det(self, x: Any) -> Any:
+    def log_det(self, x: Value) -> Value:
         return 0 * x[..., 0] + np.sum(np.log(np.diagonal(self.scale_tril, axis1=-2, axis2=-1)), axis=-1)

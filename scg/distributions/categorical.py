@@ -7,9 +7,10 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.ambient import settled
+from scg.core.node import Numeric, Value
 from scg.distributions.accurate import rest
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
-from scg.distributions.constraints import Constraint, Integers, one_hot, simplex
+from scg.distributions.constraints import Constraint, Integers, Truth, one_hot, simplex
 from scg.distributions.discrete import AT_AN_EDGE, log, numbers, one_of_two, outside, times
 from scg.special import log_softmax, softmax
 
@@ -19,7 +20,7 @@ class Logits(Constraint):
 
     event_ndim = 1
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         x = np.asarray(x)
         return (x < math.inf).all(axis=-1) & (x > -math.inf).any(axis=-1)
 
@@ -30,7 +31,7 @@ class Logits(Constraint):
 class OneOfMany(Distribution, FiniteSupport, FixedSupport):
     """What the two have in common: K probabilities along the last axis of ``probs`` or ``logits``."""
 
-    probs: Any
+    probs: Any  # one of the two is given
     logits: Any
     constraints = {"probs": simplex, "logits": Logits()}
     edges = {"probs": (0.0,)}
@@ -48,19 +49,19 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
         return int((self.logits if self.probs is None else self.probs).shape[-1])
 
     @property
-    def p(self) -> Any:
+    def p(self) -> Value:
         """The probabilities, of shape batch_shape + (K,)."""
         return softmax(self.logits, -1) if self.probs is None else self.probs
 
     @property
-    def log_p(self) -> Any:
+    def log_p(self) -> Value:
         """Their logarithms; -inf, with derivative zero, for a value that is impossible (a masked action)."""
         if self.probs is None:
             return log_softmax(self.logits, -1)
         possible = np.not_equal(self.probs, 0)
         return np.where(possible, log(np.where(possible, self.probs, 1)), -math.inf)
 
-    def indices(self, rng: np.random.Generator, shape: int | Shape) -> Any:
+    def indices(self, rng: np.random.Generator, shape: int | Shape) -> np.ndarray:
         """Independent samples as indices, of shape ``shape + batch_shape``.
 
         The first k at which the sum of the probabilities exceeds a uniform number.
@@ -70,12 +71,12 @@ class OneOfMany(Distribution, FiniteSupport, FixedSupport):
         u = rng.random(self.full_shape(shape)[: -1 if self.event_shape else None])
         if sums.ndim == 1:
             return np.asarray(np.searchsorted(sums, u, side="right"))
-        return np.sum(u[..., None] >= sums[..., :-1], axis=-1, dtype=np.int64)
+        return np.asarray(np.sum(u[..., None] >= sums[..., :-1], axis=-1, dtype=np.int64))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return -np.sum(times(self.p, self.log_p), axis=-1)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """sum_k p_k (log p_k - log q_k)."""
         if type(other) is not type(self):
             return NotImplemented
@@ -96,29 +97,29 @@ class Categorical(OneOfMany):
     that is a node, write ``np.take_along_axis(table, z[..., None], -1)[..., 0]``: ``table[z]`` cannot dispatch.
     """
 
-    probs: Any = None
-    logits: Any = None
+    probs: Value | None = None
+    logits: Value | None = None
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return np.dtype(np.int64)
 
     @property
     def support(self) -> Constraint:
         return Integers(0, self.categories - 1)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.indices(rng, shape)
 
     def atoms(self) -> np.ndarray:
         return np.arange(self.categories).reshape(-1, *[1] * len(self.batch_shape))
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         if self.probs is None:
             return super().masses(value)
-        return np.sum(np.where(value[..., None] == np.arange(self.categories), self.probs, 0), axis=-1)
+        return np.sum(np.where(real_array(value)[..., None] == np.arange(self.categories), self.probs, 0), axis=-1)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         k = self.categories
         if value.dtype.kind in "iu" and settled(lambda v: np.all((v >= 0) & (v < k)), value):
@@ -127,7 +128,7 @@ class Categorical(OneOfMany):
         found = self._at(np.where(bad | (value != value), 0, value).astype(np.int64))
         return np.where(value != value, math.nan, np.where(bad, -math.inf, found))
 
-    def _at(self, index: Any) -> Any:
+    def _at(self, index: Value) -> Value:
         """log p gathered along its last axis, with index and batch axes broadcast."""
         table = self.log_p
         rank = max(index.ndim, table.ndim - 1)
@@ -136,22 +137,22 @@ class Categorical(OneOfMany):
         return np.take_along_axis(table, index, -1)[..., 0]
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Value:
         return np.sum(self.p * self._numbers(), axis=-1)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return np.sum(self.p * np.square(self._numbers() - self.mean[..., None]), axis=-1)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return np.sum(np.where(self._numbers() <= real_array(value)[..., None], self.p, 0), axis=-1)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         sums, u = np.cumsum(self.p, axis=-1), real_array(probability)
         found = np.sum(sums[..., :-1] < u[..., None], axis=-1)
         return found if np.all((u >= 0) & (u <= 1)) else np.where((u >= 0) & (u <= 1), found, math.nan)
 
-    def _numbers(self) -> Any:
+    def _numbers(self) -> Value:
         return np.arange(self.categories, dtype=self.p.dtype)
 
 
@@ -165,25 +166,25 @@ class OneHotCategorical(OneOfMany):
     recorded at one-hot values, a replay at a relaxed value continues the formula above, linear in z.
     """
 
-    probs: Any = None
-    logits: Any = None
+    probs: Value | None = None
+    logits: Value | None = None
     support = one_hot  # type: ignore[assignment]
 
     @property
     def event_shape(self) -> Shape:
         return (self.categories,)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return (self.indices(rng, shape)[..., None] == np.arange(self.categories)).astype(self.dtype)
 
     def atoms(self) -> np.ndarray:
         k = self.categories
         return np.eye(k, dtype=self.dtype).reshape(k, *[1] * len(self.batch_shape), k)
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         return super().masses(value) if self.probs is None else np.sum(np.where(value == 1, self.probs, 0), axis=-1)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value, table = numbers(self._events(value), self.dtype), self.log_p
         terms = value * table if settled(lambda t: np.all(t > -math.inf), table) else times(value, table)
         found = np.sum(terms, axis=-1)
@@ -193,10 +194,10 @@ class OneHotCategorical(OneOfMany):
         return np.where(np.any(value != value, axis=-1), math.nan, np.where(bad, -math.inf, found))
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.p
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         p = self.p
         return p * (rest(p) if self.probs is None else 1 - p)

@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from scg.core.node import Numeric, Value
+
+Truth = Value | np.bool | bool
+"""Whether something holds, element by element."""
 
 
 class Constraint:
@@ -12,14 +16,14 @@ class Constraint:
     it."""
 
     event_ndim = 0
-    low: Any = -np.inf  # the ends, where the set is an interval
-    high: Any = np.inf
+    low: Numeric = -np.inf  # the ends, where the set is an interval
+    high: Numeric = np.inf
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         """A boolean array of the shape of x, without its ``event_ndim`` last axes."""
         raise NotImplementedError
 
-    def holds(self, x: Any) -> bool:
+    def holds(self, x: Value) -> bool:
         """Whether all of x lies in the set."""
         return bool(np.all(self.contains(x)))
 
@@ -29,11 +33,11 @@ class Interval(Constraint):
     """Real numbers from ``low`` to ``high``, the ends included where ``closed`` ("both", "left", "right", "neither")
     says so. NaN lies in none."""
 
-    low: Any = -np.inf
-    high: Any = np.inf
+    low: Numeric = -np.inf
+    high: Numeric = np.inf
     closed: str = "both"
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         above = x >= self.low if self.closed in ("both", "left") else x > self.low
         below = x <= self.high if self.closed in ("both", "right") else x < self.high
         return above & below
@@ -47,10 +51,10 @@ class Interval(Constraint):
 class Integers(Constraint):
     """Integers from ``low`` to ``high``, both included, of any numeric dtype."""
 
-    low: Any = -np.inf
-    high: Any = np.inf
+    low: Numeric = -np.inf
+    high: Numeric = np.inf
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         x = np.asarray(x)
         return (x >= self.low) & (x <= self.high) & (np.floor(x) == x) & np.isfinite(x)
 
@@ -61,10 +65,10 @@ class Integers(Constraint):
 class _Real(Constraint):
     """Anything but NaN; infinite parameters have their limits (a logit of inf is a probability of 1)."""
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         return x == x
 
-    def holds(self, x: Any) -> bool:
+    def holds(self, x: Value) -> bool:
         return finite.holds(x) or super().holds(x)
 
     def __str__(self) -> str:
@@ -74,10 +78,10 @@ class _Real(Constraint):
 class _Finite(Constraint):
     """Neither infinite nor NaN."""
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         return np.isfinite(x)
 
-    def holds(self, x: Any) -> bool:
+    def holds(self, x: Value) -> bool:
         if type(x) is float:
             return math.isfinite(x)
         with np.errstate(all="ignore"):  # a sum is finite only of finite numbers, and one pass
@@ -90,10 +94,10 @@ class _Finite(Constraint):
 class _Positive(Constraint):
     low = 0.0
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         return (x > 0) & (x < np.inf)
 
-    def holds(self, x: Any) -> bool:
+    def holds(self, x: Value) -> bool:
         if type(x) is float:
             return 0 < x < math.inf
         return not x.size or bool(0 < np.minimum.reduce(x, axis=None) and np.maximum.reduce(x, axis=None) < math.inf)
@@ -109,10 +113,10 @@ class Circle(Constraint):
     ``low`` and ``high`` are the ends of the turn on which samples lie.
     """
 
-    low: Any = -np.pi
-    high: Any = np.pi
+    low: Numeric = -np.pi
+    high: Numeric = np.pi
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         return np.isfinite(x)
 
     def __str__(self) -> str:
@@ -126,8 +130,8 @@ class Vector(Constraint):
     element: Constraint
     event_ndim = 1
 
-    def contains(self, x: Any) -> Any:
-        return self.element.contains(np.asarray(x)).all(axis=-1)
+    def contains(self, x: Numeric) -> Truth:
+        return np.all(self.element.contains(np.asarray(x)), axis=-1)
 
     def __str__(self) -> str:
         return f"a vector, all {self.element}"
@@ -140,8 +144,8 @@ class Matrix(Constraint):
     element: Constraint
     event_ndim = 2
 
-    def contains(self, x: Any) -> Any:
-        return self.element.contains(np.asarray(x)).all(axis=(-2, -1))
+    def contains(self, x: Numeric) -> Truth:
+        return np.all(self.element.contains(np.asarray(x)), axis=(-2, -1))
 
     def __str__(self) -> str:
         return f"a matrix, all {self.element}"
@@ -154,7 +158,7 @@ class Simplex(Constraint):
 
     event_ndim = 1
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         x = np.asarray(x)
         eps = np.finfo(x.dtype).eps if x.dtype.kind == "f" else np.finfo(float).eps
         return (x >= 0).all(axis=-1) & (np.abs(x.sum(axis=-1) - 1) <= 8 * eps * max(x.shape[-1], 8))
@@ -169,7 +173,7 @@ class OneHot(Constraint):
 
     event_ndim = 1
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         x = np.asarray(x)
         return ((x == 0) | (x == 1)).all(axis=-1) & (x.sum(axis=-1) == 1)
 
@@ -183,7 +187,7 @@ class LowerCholesky(Constraint):
 
     event_ndim = 2
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         x = np.asarray(x)
         diagonal = np.diagonal(x, axis1=-2, axis2=-1)
         return (np.triu(x, 1) == 0).all(axis=(-1, -2)) & (diagonal > 0).all(axis=-1) & np.isfinite(x).all(axis=(-1, -2))

@@ -15,7 +15,7 @@ import scipy.special as sp
 
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_integer
 from scg.core.primitive import primitive
 from scg.distributions.accurate import rest
@@ -25,6 +25,7 @@ from scg.distributions.constraints import (
     Constraint,
     Integers,
     Interval,
+    Truth,
     finite,
     nonnegative,
     positive,
@@ -49,7 +50,7 @@ _MANY = 1e18
 """Rates above which the samples of NumPy's generators would not be integers that they can hold."""
 
 
-def _no_derivative(g: Any, out: Any, n: Any) -> Any:
+def _no_derivative(g: Value, out: Value, n: Value) -> Value:
     raise NotDifferentiable(f"a number of trials has no derivative: apply scg.stop_gradient to it ({here()})")
 
 
@@ -65,7 +66,7 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
     entropy is a sum over all k.
     """
 
-    n: Any
+    n: Numeric
     probs: Any = None
     logits: Any = None
     constraints = {"n": naturals, "probs": unit_interval, "logits": real}
@@ -75,12 +76,12 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
         return Integers(0, raw(self.n))
 
     @property
-    def trials(self) -> Any:
+    def trials(self) -> Numeric:
         """n, in the dtype of the probability."""
         n = _trials(self.n)
         return n if type(n) is float or n.dtype == self.dtype else n.astype(self.dtype)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
         return np.asarray(rng.binomial(np.asarray(plain.n).astype(np.int64), plain.p, self.full_shape(shape))).astype(
             self.dtype
@@ -93,17 +94,17 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
             )
         return np.arange(int(np.max(self.n)) + 1, dtype=self.dtype).reshape(-1, *[1] * len(self.batch_shape))
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return supported(self._inside, numbers(value, self.dtype), 0, self.n)
 
-    def _inside(self, k: Any) -> Any:
+    def _inside(self, k: Value) -> Value:
         n = self.trials
         ways = -betaln(k + 1, n - k + 1) - log(n + 1)
         if self.probs is None and settled(finite.holds, self.logits):
             return ways + (k * self.log_p + (n - k) * self.log_q)
         return ways + self.power(k, n - k)
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         """C(n, k) p^k (1-p)^(n-k), with its derivatives at p = 0 and 1, where C(n, k) < 2^n is a number."""
         if self.probs is None or not settled(lambda n: np.max(n, initial=0) <= _longest(self.dtype, 2), self.n):
             return super().masses(value)
@@ -114,27 +115,27 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
         return np.where(bad, 0, ways * self.p**k * self.q ** (n - k))
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.trials * self.p)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.trials * self.p * self.q)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         log_p = self.log_prob(self.atoms())
         return self._whole(-np.sum(times(np.exp(log_p), log_p), axis=0))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         k, n = np.floor(numbers(value, self.dtype)), self.trials
         below, all_ = k < 0, k >= n
         inner = sp.betaincc(np.where(below | all_, 0, k) + 1, np.where(below | all_, 1, n - k), self.p)
         return np.where(below, 0, np.where(all_, 1, inner))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """n times that of one trial, for the same n."""
         if not isinstance(other, Binomial) or not settled(np.array_equal, self.n, other.n):
             return NotImplemented
@@ -152,7 +153,7 @@ class Geometric(Odds, Discrete, FixedSupport):
     constraints = {"probs": probability, "logits": possible}
     support = Integers(1)  # type: ignore[assignment]
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         p, full = np.asarray(self.detached().p), self.full_shape(shape)
         z = np.asarray(rng.geometric(np.maximum(p, _RARE), full)).astype(self.dtype)
         if np.all(p >= _RARE):
@@ -165,28 +166,28 @@ class Geometric(Odds, Discrete, FixedSupport):
             )
         return z
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return supported(lambda k: self.power(0 * k + 1, k - 1), numbers(value, self.dtype), 1)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(1 / self.p)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.q / (self.p * self.p))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self._whole(-times(self.q, self.log_q) / self.p - self.log_p)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         k = np.floor(numbers(value, self.dtype))
         return np.where(k < 1, 0, -np.expm1(times(np.where(k < 1, 1, k), self.log_q)))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of one trial, times their mean number 1/p."""
         return self.of_a_trial(other) / self.p if isinstance(other, Geometric) else NotImplemented
 
@@ -196,12 +197,12 @@ class Geometric(Odds, Discrete, FixedSupport):
 class Poisson(Distribution, Discrete, FixedSupport):
     """p(k) = rate^k exp(-rate) / k!, k = 0, 1, ...; at rate 0 it is k = 0."""
 
-    rate: Any
+    rate: Numeric
     constraints = {"rate": nonnegative}
     edges = {"rate": (0.0,)}
     support = naturals  # type: ignore[assignment]
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         rate, full = np.asarray(self.detached().rate, float), self.full_shape(shape)
         z = np.asarray(rng.poisson(np.minimum(rate, _MANY), full)).astype(self.dtype)
         if not np.any(rate > _MANY):
@@ -211,29 +212,29 @@ class Poisson(Distribution, Discrete, FixedSupport):
         large = np.floor(rate + np.sqrt(rate) * e + (e * e - 1) / 6).astype(self.dtype)
         return np.where(rate > _MANY, large, z)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return supported(
             lambda k: sp.xlogy(k, self.rate) - self.rate - sp.gammaln(k + 1), numbers(value, self.dtype), 0
         )
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.rate)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.rate)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         k = np.floor(numbers(value, self.dtype))
         return np.where(
             k < 0, 0, np.where(k == math.inf, 1, sp.gammaincc(np.where((k < 0) | (k == math.inf), 0, k) + 1, self.rate))
         )
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """r log(r / r') - r + r'."""
         if not isinstance(other, Poisson):
             return NotImplemented
@@ -250,34 +251,34 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
     rate p / (1-p).
     """
 
-    n: Any
+    n: Numeric
     probs: Any = None
     logits: Any = None
     constraints = {"n": positive, "probs": probability, "logits": possible}
     support = naturals  # type: ignore[assignment]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return Distribution.dtype.fget(self)  # type: ignore[attr-defined,no-any-return]
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
         return np.asarray(rng.negative_binomial(plain.n, plain.p, self.full_shape(shape))).astype(self.dtype)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return supported(
             lambda k: self.power(self.n, k) - betaln(k + 1, self.n) - log(k + self.n), numbers(value, self.dtype), 0
         )
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.n * self.q / self.p)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.n * self.q / (self.p * self.p))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         k = np.floor(numbers(value, self.dtype))
         return np.where(
             k < 0,
@@ -285,10 +286,10 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
             np.where(k == math.inf, 1, sp.betainc(self.n, np.where((k < 0) | (k == math.inf), 0, k) + 1, self.p)),
         )
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of one trial, times their mean number n/p: for the same n, which is a node in both or in neither."""
         if not isinstance(other, NegativeBinomial) or not (
             self.n is other.n or not _any_node(self.n, other.n) and np.array_equal(self.n, other.n)
@@ -304,7 +305,7 @@ class Compositions(Constraint):
     n: int
     event_ndim = 1
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         x = np.asarray(x)
         return ((x >= 0) & (np.floor(x) == x)).all(axis=-1) & (x.sum(axis=-1) == self.n)
 
@@ -338,7 +339,7 @@ class Multinomial(OneOfMany):
     def support(self) -> Constraint:
         return Compositions(self.n)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         p = np.asarray(self.detached().p, float)
         return rng.multinomial(self.n, p / p.sum(axis=-1, keepdims=True), self.full_shape(shape)[:-1]).astype(
             self.dtype
@@ -351,7 +352,7 @@ class Multinomial(OneOfMany):
         counts = np.diff(bars, axis=1, prepend=-1, append=self.n + k - 1) - 1
         return counts.astype(self.dtype).reshape(-1, *[1] * len(self.batch_shape), k)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = numbers(self._events(value), self.dtype)
         if settled(Compositions(self.n).holds, value):
             return self._inside(value)
@@ -359,7 +360,7 @@ class Multinomial(OneOfMany):
         missing = np.any(value != value, axis=-1)
         return np.where(missing, math.nan, np.where(bad, -math.inf, self._inside(np.where(bad[..., None], 0, value))))
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         """n! prod_k p_k^x_k / x_k!, with its derivatives where some p_k are 0, where the factor, at most K^n, is a
         number."""
         if self.probs is None or self.n > _longest(self.dtype, self.categories):
@@ -370,35 +371,35 @@ class Multinomial(OneOfMany):
         ways = np.exp(math.lgamma(self.n + 1) - np.sum(sp.gammaln(stop_gradient(x) + 1), axis=-1))
         return np.where(bad, 0, ways * np.prod(self.probs**x, axis=-1))
 
-    def _inside(self, x: Any) -> Any:
+    def _inside(self, x: Value) -> Value:
         weighted = sp.xlogy(x, self.probs) if self.logits is None else times(x, log_softmax(self.logits, -1))
         return math.lgamma(self.n + 1) + np.sum(weighted - sp.gammaln(x + 1), axis=-1)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.n * self.p
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         p = self.p
         return self.n * p * (rest(p) if self.probs is None else 1 - p)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         k = np.arange(self.n + 1, dtype=self.dtype).reshape(-1, *[1] * (len(self.batch_shape) + 1))
         p = np.exp(
             sp.xlogy(k, self.p) + sp.xlog1py(self.n - k, -self.p) - betaln(k + 1, self.n - k + 1) - math.log(self.n + 1)
         )
         return self.n * super().entropy() - math.lgamma(self.n + 1) + np.sum(p * gammaln(k + 1), axis=(0, -1))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """n sum_k p_k (log p_k - log q_k), for the same n."""
         return self.n * super().kl_to(other) if isinstance(other, Multinomial) and self.n == other.n else NotImplemented
 
 
-def _longest(dtype: np.dtype[Any], base: int) -> float:
+def _longest(dtype: np.dtype, base: int) -> float:
     """The greatest n for which base^n is a number of the dtype."""
     return float(np.log(float(np.finfo(dtype).max)) / math.log(max(base, 2)))
 
 
-def _any_node(*values: Any) -> bool:
+def _any_node(*values: Numeric) -> bool:
     return any(type(v) is Node for v in values)

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn, final
+from typing import NoReturn, final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, real_array
 from scg.distributions.constraints import Constraint, Interval, Vector, finite, real
 from scg.distributions.entry import sample_shape
@@ -19,7 +20,7 @@ class Delta(Reparameterizable, Distribution):
     """z = loc. By the measure of its own point, log p(loc) = 0 and log p(z) = -inf elsewhere; entropy 0; KL(Delta || q)
     = -log q(loc)."""
 
-    loc: Any
+    loc: Numeric
     constraints = {"loc": finite}
 
     @property
@@ -29,32 +30,32 @@ class Delta(Reparameterizable, Distribution):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.loc + 0 * noise
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         at = np.where(value != value, math.nan, 0.0 * np.zeros_like(self.loc))
         return np.where((value < self.loc) | (value > self.loc), -math.inf, at)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.loc
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return 0 * self.loc
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return 0 * self.loc
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return np.where(real_array(value) >= self.loc, 1.0, 0.0)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return self.transport(real_array(probability))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """-log q(loc)."""
         return -other.log_prob(self.loc)
 
@@ -84,12 +85,12 @@ class Flat(Distribution, FixedSupport):
             f"Flat is improper: there is nothing to draw from; use it as the prior of something else ({here()})"
         )
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         found = 0 * value
         axes = tuple(range(value.ndim - len(self.event_shape), value.ndim))
         return np.sum(found, axis=axes) if axes else found
 
-    def kl_from(self, other: Distribution) -> Any:
+    def kl_from(self, other: Distribution) -> Numeric:
         """-H(p)."""
         return -other.entropy()

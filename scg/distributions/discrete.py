@@ -12,7 +12,7 @@ import scipy.special as sp
 
 from scg import special
 from scg.core.ambient import settled
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.core.primitive import primitive
 from scg.distributions.base import Distribution, FixedSupport, real_array, weak
 from scg.distributions.implicit import Inverted
@@ -20,21 +20,21 @@ from scg.errors import ScgTypeError, here
 
 
 @weak
-def times(p: Any, x: Any) -> Any:
+def times(p: Numeric, x: Numeric) -> Any:
     """p * x, and 0 where p is 0 whatever x is: a term of an expectation."""
     with np.errstate(invalid="ignore"):
         return np.where(p == 0, 0, p * x)
 
 
 @weak
-def log(p: Any) -> Any:
+def log(p: Numeric) -> Numeric:
     """log p, -inf at 0 without a warning."""
     with np.errstate(divide="ignore"):
         return np.log(p)
 
 
 @weak
-def log1m(p: Any) -> Any:
+def log1m(p: Numeric) -> Numeric:
     """log(1 - p), -inf at 1 without a warning."""
     with np.errstate(divide="ignore"):
         return np.log1p(-p)
@@ -50,7 +50,7 @@ class Odds(Distribution):
     Draws have its dtype.
     """
 
-    probs: Any
+    probs: Any  # one of the two is given
     logits: Any
     edges = {"probs": (0.0, 1.0)}
 
@@ -62,49 +62,49 @@ class Odds(Distribution):
         super().__post_init__()
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         given = self.logits if self.probs is None else self.probs
         return np.dtype(float) if type(given) is float else np.dtype(given.dtype)
 
     @property
-    def p(self) -> Any:
+    def p(self) -> Numeric:
         """The probability."""
         return sigmoid(self.logits) if self.probs is None else self.probs
 
     @property
-    def q(self) -> Any:
+    def q(self) -> Numeric:
         """1 - p."""
         return sigmoid(-self.logits) if self.probs is None else 1 - self.probs
 
     @property
-    def log_p(self) -> Any:
+    def log_p(self) -> Numeric:
         """log p."""
         return -softplus(-self.logits) if self.probs is None else log(self.probs)
 
     @property
-    def log_q(self) -> Any:
+    def log_q(self) -> Numeric:
         """log(1 - p)."""
         return -softplus(self.logits) if self.probs is None else log1m(self.probs)
 
-    def power(self, a: Any, b: Any) -> Any:
+    def power(self, a: Numeric, b: Value) -> Value:
         """log(p^a q^b), in which 0 log 0 = 0."""
         if self.probs is not None:
             return sp.xlogy(a, self.probs) + sp.xlog1py(b, -self.probs)
         return times(a, self.log_p) + times(b, self.log_q)
 
-    def of_a_trial(self, other: Any) -> Any:
+    def of_a_trial(self, other: "Odds") -> Numeric:
         """KL between the coins: p log(p/p') + q log(q/q')."""
         with np.errstate(invalid="ignore"):  # -inf - -inf, where p or q is 0
             return times(self.p, self.log_p - other.log_p) + times(self.q, self.log_q - other.log_q)
 
 
-def smallest(distribution: Any, probability: Any) -> Any:
+def smallest(distribution: Distribution, probability: Numeric) -> Value:
     """The smallest integer whose cdf is at least ``probability``. It moves in steps: its derivative is zero."""
     nodes = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
     return _smallest(real_array(probability), *nodes.values(), distribution=distribution.detached(), names=tuple(nodes))
 
 
-def _smallest_value(u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:
+def _smallest_value(u: Value, *parameters: Value, distribution: Distribution, names: tuple[str, ...]) -> Value:
     distribution = distribution.replaced(**dict(zip(names, parameters, strict=True)))
     shape = np.broadcast_shapes(np.shape(u), distribution.batch_shape)
     below = np.full(shape, distribution.support.low - 1.0)  # always too small
@@ -145,7 +145,7 @@ def raw(value: Any) -> Any:
     return value.raw if type(value) is Node else value
 
 
-def numbers(value: Any, dtype: np.dtype[Any]) -> Any:
+def numbers(value: Any, dtype: np.dtype) -> Value:
     """``value`` as a Node or array of floats: those that it has, else of ``dtype``."""
     kind = getattr(value, "dtype", None)
     if kind is not None and kind.kind == "f":
@@ -153,18 +153,18 @@ def numbers(value: Any, dtype: np.dtype[Any]) -> Any:
     return value.astype(dtype) if type(value) is Node else np.asarray(value, dtype)
 
 
-def outside(value: Any, low: Any, high: Any = None) -> Any:
+def outside(value: Value, low: Numeric, high: Numeric | None = None) -> Value:
     """Where ``value`` is no integer from ``low`` to ``high`` (None: without end). A NaN is not outside: it stays
     NaN."""
     above = value == math.inf if high is None else value > high
     return (value < low) | above | (np.floor(value) < value)
 
 
-def _some_outside(value: Any, low: Any, high: Any) -> bool:
+def _some_outside(value: Value, low: Numeric, high: Numeric | None) -> bool:
     return bool(np.any(outside(value, low, high)))
 
 
-def supported(inside: Callable[[Any], Any], value: Any, low: Any, high: Any = None) -> Any:
+def supported(inside: Callable[[Value], Value], value: Value, low: Numeric, high: Numeric | None = None) -> Value:
     """``inside(value)`` on the support, -inf with gradient zero outside.
 
     The choice enters the graph only where a recorded value is outside: a replay at fractional values (a relaxation)

@@ -8,19 +8,22 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scg.core.ambient import RECORDER, settled
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.core.operands import beside, described, plain
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here, kin
+
+if TYPE_CHECKING:
+    from scg.distributions.base import Distribution
 
 Method = Callable[..., Any]
 
 
-def sample_shape(shape: Any, who: Any) -> tuple[int, ...]:
+def sample_shape(shape: Any, who: object) -> tuple[int, ...]:
     """A sample shape as a tuple of integers; ScgTypeError or ScgValueError, about ``who``, where it is none."""
     if type(shape) is tuple and not shape:
         return shape
@@ -48,7 +51,7 @@ def entered(name: str, method: Method) -> Method:
 
 
 def _sample(method: Method) -> Method:
-    def sample(self: Any, rng: np.random.Generator, shape: Any = ()) -> Any:
+    def sample(self: "Distribution", rng: np.random.Generator, shape: object = ()) -> np.ndarray:
         if not isinstance(rng, np.random.Generator):
             raise ScgTypeError(
                 f"{self!r}.sample needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})"
@@ -63,14 +66,14 @@ def _sample(method: Method) -> Method:
     return sample
 
 
-def _of_a_value(name: str, after: Callable[[Method, Any, Any], Any]) -> Callable[[Method], Method]:
+def _of_a_value(name: str, after: Callable[[Method, "Distribution", Value], Value]) -> Callable[[Method], Method]:
     def declare(method: Method) -> Method:
-        def of(self: Any, value: Any) -> Any:
-            value = _real(self, value, name)
+        def of(self: "Distribution", value: Numeric) -> Numeric:
+            x = _real(self, value, name)
             try:
-                return after(method, self, value)
+                return after(method, self, x)
             except Exception as error:
-                _raise(error, self, f"{name}({described((value,))})")
+                _raise(error, self, f"{name}({described((x,))})")
                 raise
 
         return of
@@ -78,7 +81,7 @@ def _of_a_value(name: str, after: Callable[[Method, Any, Any], Any]) -> Callable
     return declare
 
 
-def _log_prob(method: Method, self: Any, value: Any) -> Any:
+def _log_prob(method: Method, self: "Distribution", value: Any) -> Value:
     """In a function that is recorded for a plan, an array that others can write to is a leaf, and is read anew."""
     if (
         type(value) is np.ndarray
@@ -89,13 +92,13 @@ def _log_prob(method: Method, self: Any, value: Any) -> Any:
     return method(self, value)
 
 
-def _cdf(method: Method, self: Any, value: Any) -> Any:
+def _cdf(method: Method, self: "Distribution", value: Value) -> Value:
     """NaN of NaN."""
     found = method(self, value)
     return np.where(value != value, math.nan, found) if settled(_some_nan, value) else found
 
 
-def _icdf(method: Method, self: Any, p: Any) -> Any:
+def _icdf(method: Method, self: "Distribution", p: Any) -> Value:
     """NaN of what is no probability. Noise, a node of a plan, is one at every run."""
     if type(p) is Node and RECORDER.get() is not None or _probable(p.raw if type(p) is Node else p):
         return method(self, p)
@@ -103,15 +106,15 @@ def _icdf(method: Method, self: Any, p: Any) -> Any:
     return np.where(inside, method(self, np.where(inside, p, 0.5)), math.nan)
 
 
-def _some_nan(x: Any) -> bool:
+def _some_nan(x: Value) -> bool:
     return bool(np.any(x != x))
 
 
-def _probable(p: Any) -> bool:
+def _probable(p: Value) -> bool:
     return not np.size(p) or bool(np.min(p) >= 0 and np.max(p) <= 1)
 
 
-def _real(distribution: Any, value: Any, name: str) -> Any:
+def _real(distribution: "Distribution", value: Any, name: str) -> Any:
     """A value as a Node or an array of real floats: numbers and integers have the dtype of the distribution, where that
     holds them.
 
@@ -152,7 +155,7 @@ def _real(distribution: Any, value: Any, name: str) -> Any:
     return value
 
 
-def _raise(error: Exception, distribution: Any, call: str) -> None:
+def _raise(error: Exception, distribution: "Distribution", call: str) -> None:
     """Raise an error of Python's or NumPy's as scg's, with the distribution, the call and the user's line."""
     kind = kin(error)
     if kind is not None and not isinstance(error, ScgError):

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double
 from scg.distributions.base import (
     Distribution,
@@ -35,46 +36,46 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
     underflow are the smallest normal number.
     """
 
-    concentration: Any
-    rate: Any
+    concentration: Numeric
+    rate: Numeric
     constraints = {"concentration": positive, "rate": positive}
     support = nonnegative  # type: ignore[assignment]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         z = self.icdf(noise)
         return np.maximum(z, float(np.finfo(z.dtype).tiny))
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain, dtype = self.detached(), self.dtype
         z = np.asarray(rng.standard_gamma(plain.concentration, self.full_shape(shape)) / plain.rate).astype(
             dtype, copy=False
         )
         return np.maximum(z, np.finfo(dtype).tiny, out=z)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         a, b = self.concentration, self.rate
         value = real_array(value)
         outside = (value < 0) | (value >= math.inf)
         return masked(outside, lambda z: xlogy(a - 1, z) - b * z + (a * log(b) - gammaln(a)), value, 1)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.concentration / self.rate
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self.concentration / (self.rate * self.rate)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return in_double(lambda a, b: a - log(b) + gammaln(a) + (1 - a) * digamma(a))(self.concentration, self.rate)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return gammainc(self.concentration, self.rate * np.maximum(value, 0))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return gammaincinv(self.concentration, real_array(probability)) / self.rate
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """(a1 - a2) digamma(a1) - log Gamma(a1) + log Gamma(a2) + a2 log(b1/b2) + a1 (b2/b1 - 1)."""
         gamma = other if isinstance(other, Gamma) else getattr(other, "gamma", None)
         if not isinstance(gamma, Gamma):
@@ -88,7 +89,7 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
     """The sum of the squares of df standard normal variables: the gamma distribution of concentration df / 2 and rate
     1/2."""
 
-    df: Any
+    df: Numeric
     constraints = {"df": positive}
     support = nonnegative  # type: ignore[assignment]
 
@@ -97,33 +98,33 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
         """The same distribution."""
         return _UNIT.replaced(concentration=0.5 * self.df, rate=0.5)  # type: ignore[no-any-return]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.gamma.transport(noise)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.gamma.sample(rng, shape)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return self.gamma.log_prob(value)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return 1 * self.df
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return 2 * self.df
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self.gamma.entropy()
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return self.gamma.cdf(value)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return self.gamma.icdf(probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions."""
         return self.gamma.kl_to(other)
 
@@ -138,8 +139,8 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
     ``rate`` is a scale of z. Mean: inf for a <= 1; variance: inf for a <= 2.
     """
 
-    concentration: Any
-    rate: Any
+    concentration: Numeric
+    rate: Numeric
     constraints = {"concentration": positive, "rate": positive}
     support = positive  # type: ignore[assignment]
 
@@ -148,41 +149,41 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
         """The distribution of 1 / z."""
         return _UNIT.replaced(concentration=self.concentration, rate=self.rate)  # type: ignore[no-any-return]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.icdf(noise)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return 1 / self.gamma_of_inverse.sample(rng, shape)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         a, b = self.concentration, self.rate
         value = real_array(value)
         outside = (value <= 0) | (value >= math.inf)
         return masked(outside, lambda z: a * log(b) - gammaln(a) - (a + 1) * np.log(z) - b / z, value, 1)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         exists = self.concentration > 1
         return self._whole(np.where(exists, self.rate / np.where(exists, self.concentration - 1, 1), math.inf))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         exists = self.concentration > 2
         a = np.where(exists, self.concentration, 3)
         return self._whole(np.where(exists, self.rate**2 / ((a - 1) ** 2 * (a - 2)), math.inf))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return in_double(lambda a, b: a + log(b) + gammaln(a) - (1 + a) * digamma(a))(self.concentration, self.rate)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         value = real_array(value)
         return np.where(value <= 0, 0, gammaincc(self.concentration, self.rate / np.where(value <= 0, 1, value)))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore"):
             return self.rate / gammainccinv(self.concentration, real_array(probability))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions of 1 / z."""
         return (
             self.gamma_of_inverse.kl_to(other.gamma_of_inverse) if isinstance(other, InverseGamma) else NotImplemented
@@ -190,7 +191,7 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
 
 
 @in_double
-def _divergence(a1: Any, b1: Any, a2: Any, b2: Any) -> Any:
+def _divergence(a1: Value, b1: Value, a2: Value, b2: Value) -> Value:
     ratio = b2 / b1
     return (a1 - a2) * digamma(a1) - gammaln(a1) + gammaln(a2) - a2 * log(ratio) + a1 * (ratio - 1)
 

@@ -4,36 +4,40 @@ Near an end of the range many x round to one y: tanh(20) is 1, where the density
 lie strictly inside the range, and one that is a Node keeps x beside y: the density is taken, and differentiated, at x.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.primitive import primitive
+from scg.distributions.constraints import Truth
 from scg.errors import ScgValueError, here
 
+if TYPE_CHECKING:
+    from scg.distributions.bijections import Bijection
 
-def is_bounded(bijection: Any) -> bool:
+
+def is_bounded(bijection: "Bijection") -> bool:
     """Whether the range of a map has an end."""
     return bool(np.isfinite(bijection.low) or np.isfinite(bijection.high))
 
 
-def imaged(bijection: Any, x: Any) -> Any:
+def imaged(bijection: "Bijection", x: Value) -> Value:
     """f(x), strictly inside the range."""
-    y = bijection.forward(x)
+    y: Any = bijection.forward(x)
     if not is_bounded(bijection):
         return y
     return _image(y, x, bijection=bijection) if type(y) is Node else within(np.asarray(y), bijection)
 
 
-def preimage(bijection: Any, y: Any) -> Any:
+def preimage(bijection: "Bijection", y: Value) -> Value:
     """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made
     of.
 
     Raises ScgValueError for a node that was rounded to an end of the range and is no such image.
     """
-    node = y
+    node: object = y
     while type(node) is Node:
         if node.primitive is _image and _same(node.statics["bijection"], bijection):
             return _known(y, node.operands[1], bijection=bijection)
@@ -44,28 +48,28 @@ def preimage(bijection: Any, y: Any) -> Any:
     return bijection.inverse(_masked(y, bijection))
 
 
-def _same(one: Any, two: Any) -> bool:
+def _same(one: "Bijection", two: "Bijection") -> bool:
     return one is two or type(one) is type(two) and not one.parameters
 
 
-def _ends(dtype: Any, bijection: Any) -> tuple[float, float]:
+def _ends(dtype: np.dtype, bijection: "Bijection") -> tuple[float, float]:
     """The least and the greatest number of a dtype inside the range; at 0 the smallest normal one."""
     kind, low, high = np.finfo(dtype), dtype.type(bijection.low), dtype.type(bijection.high)
     first = float(kind.tiny) if low == 0 else float(np.nextafter(low, high))
     return first, float(np.nextafter(high, low))
 
 
-def within(y: Any, bijection: Any) -> Any:
+def within(y: Any, bijection: "Bijection") -> Value:
     """``y``, moved to the nearest number inside the range where it is none."""
     return np.clip(y, *_ends(y.dtype, bijection))
 
 
-def _masked(y: Any, bijection: Any) -> Any:
+def _masked(y: Value, bijection: "Bijection") -> Value:
     """y, and a number of the range where it is outside."""
     return np.where((y <= bijection.low) | (y >= bijection.high), bijection.inside, y) if is_bounded(bijection) else y
 
 
-def _refuse_rounded(y: Any, rounded: Any, bijection: Any) -> None:
+def _refuse_rounded(y: Value, rounded: Truth, bijection: "Bijection") -> None:
     first, last = _ends(y.dtype, bijection)
     if np.any(rounded & (((y == first) & np.isfinite(bijection.low)) | ((y == last) & np.isfinite(bijection.high)))):
         raise ScgValueError(
@@ -75,19 +79,19 @@ def _refuse_rounded(y: Any, rounded: Any, bijection: Any) -> None:
         )
 
 
-def _inverted_value(y: Any, bijection: Any) -> Any:
+def _inverted_value(y: Value, bijection: "Bijection") -> Value:
     _refuse_rounded(y, True, bijection)
     return y
 
 
-def _known_value(y: Any, x: Any, bijection: Any) -> Any:
+def _known_value(y: Value, x: Value, bijection: "Bijection") -> Value:
     made = within(bijection.forward(x), bijection) == y
     _refuse_rounded(y, ~made, bijection)
     with np.errstate(all="ignore"):
         return np.where(made, x, bijection.inverse(_masked(y, bijection)))[()]
 
 
-def _known_vjp(g: Any, i: int, out: Any, y: Any, x: Any, bijection: Any) -> Any:
+def _known_vjp(g: Value, i: int, out: Value, y: Value, x: Value, bijection: "Bijection") -> Value:
     """dx/dy = 1 / f'(x), where it is y that x was taken from."""
     made = np.equal(within(bijection.forward(x), bijection), y)
     return np.where(made, g, 0) if i else np.where(made, 0, g * np.exp(-bijection.log_det(out)))

@@ -10,19 +10,22 @@ what it would have had alone, and noise can be integrated over.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scg.core.ambient import RECORDER, settled
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.node import Node, Numeric, Value, ancestors, parameter
 from scg.core.primitive import primitive
 from scg.core.replay import replay
 
+if TYPE_CHECKING:
+    from scg.distributions.base import Distribution
 
-def quantile(distribution: Any, probability: Any) -> Any:
+
+def quantile(distribution: "Distribution", probability: Numeric) -> Value:
     """The z with ``distribution.cdf(z) == probability``, for a continuous scalar distribution; as often differentiable
     as its cdf and log_prob are."""
     nodes = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
@@ -50,7 +53,7 @@ class Inverted(AxisMap):
         return labelled("out", out), tuple(ins)
 
 
-def _value(u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:
+def _value(u: Value, *parameters: Value, distribution: "Distribution", names: tuple[str, ...]) -> Value:
     wide = {**distribution.parameters, **dict(zip(names, parameters, strict=True))}
     exact = distribution.replaced(**{name: np.asarray(p, float) for name, p in wide.items()})
     dtype = np.result_type(u, *wide.values())
@@ -58,7 +61,9 @@ def _value(u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) 
         return _inverted(exact, np.asarray(u, float)).astype(dtype if dtype.kind == "f" else float)[()]
 
 
-def _vjp(g: Any, i: int, out: Any, u: Any, *parameters: Any, distribution: Any, names: tuple[str, ...]) -> Any:
+def _vjp(
+    g: Value, i: int, out: Value, u: Value, *parameters: Value, distribution: "Distribution", names: tuple[str, ...]
+) -> Value:
     given = distribution.replaced(**dict(zip(names, parameters, strict=True)))
     share = g / np.exp(given.log_prob(out))
     return share if i == 0 else _slope(-share, out, parameters, distribution, names, i - 1)
@@ -67,21 +72,26 @@ def _vjp(g: Any, i: int, out: Any, u: Any, *parameters: Any, distribution: Any, 
 _quantile = primitive(_value, Inverted(), every=_vjp, name="quantile")
 
 
-def _slope(weight: Any, z: Any, parameters: tuple[Any, ...], distribution: Any, names: tuple[str, ...], k: int) -> Any:
+def _slope(
+    weight: Value, z: Value, parameters: tuple[Value, ...], distribution: "Distribution", names: tuple[str, ...], k: int
+) -> Value:
     """sum(weight * dF(z; t)/dt_k) at fixed z. As a function of Nodes it is recorded on leaves of its own, and these are
     then replaced."""
     inputs = (weight, z, *parameters)
     if not any(type(x) is Node for x in inputs):
         by = parameter(parameters[k])
-        F = distribution.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
-        return pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0] if type(F) is Node else 0.0
+        F: Any = distribution.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
+        if type(F) is not Node:
+            return np.zeros(())
+        found: Value = pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0]
+        return found
     leaves = [parameter(x.raw if type(x) is Node else np.asarray(x, float)) for x in inputs]
     F = distribution.replaced(**dict(zip(names, leaves[2:], strict=True))).cdf(leaves[1])
     found = pull([F], [np.broadcast_to(leaves[0].astype(F.dtype), F.shape)], [leaves[2 + k]], create_graph=True)[0]
     return replay(found, dict(zip(leaves, inputs, strict=True))) if type(found) is Node else found
 
 
-def _inverted(distribution: Any, u: Any) -> Any:
+def _inverted(distribution: "Distribution", u: Value) -> Value:
     """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends
     on the others'."""
     shape = np.broadcast_shapes(u.shape, distribution.batch_shape)
@@ -136,17 +146,18 @@ def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
         RECORDER.reset(token)
 
 
-def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Any:
+def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Value:
     """A parameter with one row for each element of ``shape``."""
     p = p.reshape((1,) * (event_ndim - p.ndim) + p.shape)
     return np.broadcast_to(p, shape + p.shape[p.ndim - event_ndim :]).reshape(-1, *p.shape[p.ndim - event_ndim :])
 
 
-def bracket(distribution: Any, u: Any) -> tuple[Any, Any]:
+def bracket(distribution: "Distribution", u: Value) -> tuple[Value, Value]:
     """Ends between which the quantiles lie: the support's, and where it has none, powers of two that grow until they
     are."""
-    if hasattr(distribution, "_bracket"):
-        return distribution.bracket(u)  # type: ignore[no-any-return]
+    known: tuple[Value, Value] | None = getattr(distribution, "bracket", lambda u: None)(u)
+    if known is not None:
+        return known
     low, high = distribution.support.low, distribution.support.high
     open_low, open_high = ~np.isfinite(low + 0 * u), ~np.isfinite(high + 0 * u)
     left = np.where(open_low, np.where(open_high, 0, high) - 1.0, low)

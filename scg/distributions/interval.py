@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.ambient import settled
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_number
 from scg.distributions import tail
 from scg.distributions.accurate import bessel_deficit, i0e, in_double, log_gamma_bend
@@ -27,7 +27,15 @@ from scg.distributions.base import (
     xlog1py,
     xlogy,
 )
-from scg.distributions.constraints import Circle, Constraint, Interval, finite, positive, real, unit_interval
+from scg.distributions.constraints import (
+    Circle,
+    Constraint,
+    Interval,
+    finite,
+    positive,
+    real,
+    unit_interval,
+)
 from scg.distributions.implicit import quantile
 from scg.distributions.normal import LOG_2PI
 from scg.distributions.uniform import UNIT, InverseCDF
@@ -48,44 +56,44 @@ class Beta(InverseCDF, Distribution, FixedSupport):
     first order only. Draws lie strictly between 0 and 1.
     """
 
-    concentration1: Any
-    concentration0: Any
+    concentration1: Numeric
+    concentration0: Numeric
     constraints = {"concentration1": positive, "concentration0": positive}
     support = unit_interval  # type: ignore[assignment]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return _strictly_inside(self.icdf(noise))
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
         z = rng.beta(plain.concentration1, plain.concentration0, self.full_shape(shape))
         return _strictly_inside(np.asarray(z).astype(self.dtype, copy=False))
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         a, b = self.concentration1, self.concentration0
         value = real_array(value)
         outside = (value < 0) | (value > 1)
         return masked(outside, lambda z: xlogy(a - 1, z) + xlog1py(b - 1, -z) - betaln(a, b), value, 0.5)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.concentration1 / (self.concentration1 + self.concentration0)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         a, b = self.concentration1, self.concentration0
         return a * b / ((a + b) ** 2 * (a + b + 1))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return _beta_entropy(self.concentration1, self.concentration0)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return sp.betainc(self.concentration1, self.concentration0, np.clip(value, 0, 1))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return sp.betaincinv(self.concentration1, self.concentration0, real_array(probability))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log B(a2, b2) - log B(a1, b1) + (a1 - a2) digamma(a1) + (b1 - b2) digamma(b1) - (a1 + b1 - a2 - b2)
         digamma(a1 + b1)."""
         if not isinstance(other, Beta):
@@ -99,18 +107,18 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
     """P(Z <= z) = 1 - (1 - z^a)^b, a = concentration1, b = concentration0, 0 <= z <= 1; z = (1 - (1 -
     u)^(1/b))^(1/a)."""
 
-    concentration1: Any
-    concentration0: Any
+    concentration1: Numeric
+    concentration0: Numeric
     constraints = {"concentration1": positive, "concentration0": positive}
     support = unit_interval  # type: ignore[assignment]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return _strictly_inside(self.icdf(noise))
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         a, b = self.concentration1, self.concentration0
 
-        def density(z: Any) -> Any:
+        def density(z: Numeric) -> Numeric:
             return log(a) + log(b) + xlogy(a - 1, z) + xlogy(b - 1, -np.expm1(xlogy(a, z)))
 
         value = real_array(value)
@@ -118,28 +126,28 @@ class Kumaraswamy(InverseCDF, Distribution, FixedSupport):
             return masked((value < 0) | (value > 1), density, value, 0.5)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return in_double(lambda a, b: _power(1 / a, b))(self.concentration1, self.concentration0)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         """E[z^2] (1 - (E z)^2 / E[z^2]), by E z^k = b B(1 + k/a, b)."""
 
-        def found(a: Any, b: Any) -> Any:
+        def found(a: Numeric, b: Numeric) -> Value:
             h = 1 / a
             return -_power(2 * h, b) * np.expm1(log_gamma_bend(1 + b, h) - log_gamma_bend(1.0, h))
 
         return in_double(found)(self.concentration1, self.concentration0)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         a, b = self.concentration1, self.concentration0
         return (1 - 1 / b) + (1 - 1 / a) * (digamma(b + 1) + float(np.euler_gamma)) - log(a) - log(b)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         with np.errstate(divide="ignore"):
             return -np.expm1(self.concentration0 * log1mexp(xlogy(self.concentration1, np.clip(value, 0, 1))))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.exp(log1mexp(np.log1p(-real_array(probability)) / self.concentration0) / self.concentration1)
 
@@ -156,10 +164,10 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
     ``low`` and ``high`` move its support: no score function where one of them is a Node.
     """
 
-    loc: Any
-    scale: Any
-    low: Any
-    high: Any
+    loc: Numeric
+    scale: Numeric
+    low: Numeric
+    high: Numeric
     constraints = {"loc": finite, "scale": positive, "low": real, "high": real}
     moving = ("low", "high")
 
@@ -173,11 +181,11 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
     def support(self) -> Constraint:
         return Interval(self.low, self.high)
 
-    def _ends(self) -> tuple[Any, Any]:
+    def _ends(self) -> tuple[Value, Value]:
         """a and b; an infinite end stays what it is, with derivative zero."""
         return tuple(self._standard(end) for end in (self.low, self.high))  # type: ignore[return-value]
 
-    def _standard(self, end: Any) -> Any:
+    def _standard(self, end: Numeric) -> Numeric:
         if type(end) is not Node and np.all(np.isinf(end)):
             return end
         if type(end) is float:
@@ -185,7 +193,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         held = np.isinf(end)
         return np.where(held, end, (np.where(held, 0, end) - self.loc) / self.scale)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         outside = (value < self.low) | (value > self.high) | np.isinf(value)
         far = self._tail()
@@ -207,7 +215,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         here, width = np.greater(c, tail.FAR), (self.high - self.low) / self.scale
         return _Tail(here, right, np.where(here, c, tail.FAR), np.where(here, width, 1))
 
-    def _near(self, far: "_Tail | None") -> tuple[Any, Any, Any]:
+    def _near(self, far: "_Tail | None") -> tuple[Value, Value, Value]:
         """a, b and the width between them; -1, 1 and 2 where ``tail`` has the answer."""
         a, b = self._ends()
         width = self._width(self.high)
@@ -215,7 +223,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
             return a, b, width
         return np.where(far.here, -1, a), np.where(far.here, 1, b), np.where(far.here, 2, width)
 
-    def _from_near(self, value: Any, outside: Any, far: "_Tail") -> Any:
+    def _from_near(self, value: Numeric, outside: Value, far: "_Tail") -> Value:
         """The distance of a value from the end nearer to the mode, in scales; 0 where it is ``outside``."""
         end = np.where(far.right, self.low, self.high)
         apart = np.where(outside, end, value) - end
@@ -238,7 +246,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
             return 20.0 if math.isinf(high - self.low) else (high - self.low) / self.scale
         return np.where(np.isinf(self.low) | np.isinf(high), 20, (_finite(high) - _finite(self.low)) / self.scale)
 
-    def _closed(self) -> tuple[Any, ...]:
+    def _closed(self) -> tuple[Value, ...]:
         """Where the closed forms of the moments do not cancel, and there the log-mass, a, b, and phi(a), phi(b) over
         the mass; an infinite end as 0 with density 0. That is where the window is longer than 2 and has the mode
         inside, or not 1 away: else the variance, for a window of length w about w^2 / 12 and far in a tail 1 / a^2,
@@ -255,7 +263,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
             out += [x, np.where(none, 0, np.exp(-0.5 * x * x - 0.5 * LOG_2PI - mass))]
         return tuple(out)
 
-    def _from_end(self, plain: Any) -> tuple[Any, ...]:
+    def _from_end(self, plain: Value) -> tuple[Value, ...]:
         """What is not ``plain``, seen from the end nearer to the mode: whether that is ``low``, how far c it is from
         loc, outwards, and the log-integral, the mean and the variance of exp(-c t - t^2 / 2), t the distance from that
         end.
@@ -275,7 +283,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         return right, c, np.log(e) + np.log(total), e * first, e * e * (np.sum(q * (apart * apart), axis=-1) / total)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         distribution = self._wide()
         plain, _, _, pa, _, pb = distribution._closed()
         right, _, _, t, _ = distribution._from_end(plain)
@@ -283,13 +291,13 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         return self._whole(np.where(plain, distribution.loc + distribution.scale * (pa - pb), near).astype(self.dtype))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         distribution = self._wide()
         plain, _, a, pa, b, pb = distribution._closed()
         spread = np.where(plain, 1 + a * pa - b * pb - (pa - pb) ** 2, distribution._from_end(plain)[-1])
         return self._whole((distribution.scale * distribution.scale * spread).astype(self.dtype))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         """log scale + log of the integral of exp(-(x^2 - x0^2) / 2) + E (x^2 - x0^2) / 2, x = (z - loc) / scale and x0
         the nearer end, or 0."""
         distribution = self._wide()
@@ -300,7 +308,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         )
         return self._whole((log(distribution.scale) + found).astype(self.dtype))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         value, far = real_array(value), self._tail()
         a, b, width = self._near(far)
         below, above = value <= self.low, value >= self.high
@@ -319,7 +327,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
             found = np.where(far.here, np.where(far.right, p, 1 - p), found)
         return np.where(below, 0, np.where(above, 1, found))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         p, far = real_array(probability), self._tail()
         a, b, width = self._near(far)
         right = a > -b  # from the side that has the greater mass, so that its logarithm is accurate
@@ -335,10 +343,10 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
 
 
 class _Tail(NamedTuple):
-    here: Any
-    right: Any  # whether the nearer end is ``low``
-    c: Any  # its distance from loc, in scales
-    width: Any
+    here: Value
+    right: Value  # whether the nearer end is ``low``
+    c: Value  # its distance from loc, in scales
+    width: Numeric
 
 
 @final
@@ -365,8 +373,8 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     I0(k).
     """
 
-    loc: Any
-    concentration: Any
+    loc: Numeric
+    concentration: Numeric
     low: float | None = None
     constraints = {"loc": finite, "concentration": positive}
 
@@ -401,20 +409,20 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.icdf(noise)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
         z = plain.loc + rng.vonmises(0, plain.concentration, self.full_shape(shape))
         z = z if self.low is None else self.low + np.mod(z - self.low, TURN)
         return np.asarray(z).astype(self.dtype, copy=False)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         half = np.sin(0.5 * (real_array(value) - self.loc))
         return -2 * self.concentration * (half * half) - LOG_2PI - log(i0e(self.concentration))
 
-    def _integral(self, power: int, start: Any) -> Any:
+    def _integral(self, power: int, start: Numeric) -> Value:
         """The integral of x^power p(loc + x) from ``start`` >= 0 to pi."""
         k = np.asarray(self.concentration) if type(self.concentration) is float else self.concentration
         bend = sin(0.5 * start)
@@ -427,7 +435,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
             total = total + float(weight) * x**power * np.exp(-2 * k * (half * half))
         return total * (end - start) / (4 * math.pi * i0e(k))
 
-    def _cut(self) -> tuple[Any, Any, Any]:
+    def _cut(self) -> tuple[Value, Value, Value]:
         """The mode m on the turn of the samples, and how far the cut is above and below it, at most pi."""
         mode = self.loc - TURN * np.floor((self.loc - self.low) / TURN)  # type: ignore[operator]
         mode = np.asarray(mode) if type(mode) is float else mode
@@ -435,7 +443,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         return mode, np.minimum(low + TURN - mode, math.pi), np.minimum(mode - low, math.pi)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         """loc; on a fixed turn m + 2 pi (P(x < low - m) - P(x > low + 2 pi - m)), x the angle from m."""
         if self.low is None:
             return self._whole(self.loc)
@@ -445,7 +453,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         )
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         """E[x^2]; on a fixed turn, where z - m is x, but x - 2 pi where x is beyond the cut above, and x + 2 pi below,
         E[(z - m)^2] - (E[z] - m)^2."""
         square = 2 * self._integral(2, 0.0)
@@ -458,14 +466,14 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         return self._whole(square - apart * apart)
 
     @property
-    def circular_variance(self) -> Any:
+    def circular_variance(self) -> Numeric:
         """1 - E cos(z - loc)."""
         return self._whole(bessel_deficit(self.concentration))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self._whole(in_double(lambda k: LOG_2PI + log(i0e(k)) + k * bessel_deficit(k))(self.concentration))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         if self.low is None:
             return vonmises_cdf(np.clip(value - self.loc, -math.pi, math.pi), self.concentration)
         value = np.clip(value, self.low, self.low + TURN)
@@ -473,19 +481,19 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
             self.low - self.loc, self.concentration
         )
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return (
             quantile(self, probability)
             if self.low is not None
             else self.loc + quantile(self.replaced(loc=0.0), probability)
         )
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(I0(k2) / I0(k1)) + (k1 - k2 cos(m1 - m2)) I1(k1) / I0(k1)."""
         if not isinstance(other, VonMises):
             return NotImplemented
 
-        def of_one_mean(k1: Any, k2: Any) -> Any:
+        def of_one_mean(k1: Value, k2: Value) -> Value:
             return log(i0e(k2)) - log(i0e(k1)) + (k2 - k1) * bessel_deficit(k1)
 
         k1, k2 = self.concentration, other.concentration
@@ -494,28 +502,28 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
 
 
 @in_double
-def _beta_entropy(a: Any, b: Any) -> Any:
+def _beta_entropy(a: Value, b: Value) -> Value:
     return betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
 
 
 @in_double
-def _beta_divergence(a1: Any, b1: Any, a2: Any, b2: Any) -> Any:
+def _beta_divergence(a1: Value, b1: Value, a2: Value, b2: Value) -> Value:
     moved = (a1 - a2) * digamma(a1) + (b1 - b2) * digamma(b1) - (a1 - a2 + b1 - b2) * digamma(a1 + b1)
     return betaln(a2, b2) - betaln(a1, b1) + moved
 
 
-def _power(t: Any, b: Any) -> Any:
+def _power(t: Numeric, b: Numeric) -> Numeric:
     """E y^t = b B(1 + t, b) of y = z^a, z of the distribution of Kumaraswamy."""
     return b * exp(betaln(1 + t, b))
 
 
-def _finite(end: Any) -> Any:
+def _finite(end: Numeric) -> Numeric:
     """An end, 0 where it is infinite; a Python number stays one."""
     return np.where(np.isinf(end), 0, end) if type(end) is not float else 0.0 if math.isinf(end) else end
 
 
 @weak
-def _log_mass(a: Any, b: Any, width: Any) -> Any:
+def _log_mass(a: Value, b: Value, width: Value) -> Value:
     """log(Phi(b) - Phi(a)) for b = a + width, by a Gauss rule where the tails at a and b would cancel."""
     c = np.maximum(a, -b)
     short = (width < 1) & (c * width < 1)
@@ -526,7 +534,7 @@ def _log_mass(a: Any, b: Any, width: Any) -> Any:
 
 
 @weak
-def _tail_mass(a: Any, b: Any) -> Any:
+def _tail_mass(a: Numeric, b: Numeric) -> Value:
     """log(Phi(b) - Phi(a)) for a < b, from whichever tail is the nearer."""
     right = a > -b
     low, high = sp.log_ndtr(np.where(right, -b, a)), sp.log_ndtr(np.where(right, -a, b))
@@ -543,7 +551,7 @@ _FEW, _MANY = _rule(8), _rule(32)
 """Rules for exp(-x), x from 0 to 1.5 and to 45, with less than 1e-18 of error: about 2 I_2n(x/2) exp(-x/2)."""
 
 
-def _falling(c: Any, end: Any, rule: tuple[np.ndarray, np.ndarray]) -> Any:
+def _falling(c: Value, end: Value, rule: tuple[np.ndarray, np.ndarray]) -> Value:
     """exp(-c t - t^2 / 2) at t = end * nodes, along a new last axis, times the weights."""
     nodes, weights = (x.astype(end.dtype) for x in rule)
     t = end[..., None] * nodes

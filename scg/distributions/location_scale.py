@@ -6,12 +6,13 @@ Moments that do not exist are NaN, those that are infinite inf.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 import scipy.special as sp
 
 from scg.core.ambient import settled
+from scg.core.node import Numeric, Value
 from scg.distributions.accurate import student_entropy
 from scg.distributions.base import Distribution, FixedSupport, betaln, log, real_array
 from scg.distributions.constraints import finite, positive
@@ -26,41 +27,41 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
 
     constraints = {"loc": finite, "scale": positive}
     support = finite  # type: ignore[assignment]
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     moments: ClassVar[tuple[float, float, float]]  # mean, variance and entropy of the standard distribution
 
     @abstractmethod
-    def log_density(self, x: Any) -> Any:
+    def log_density(self, x: Value) -> Value:
         """log p0(x)."""
 
     @abstractmethod
-    def standard_cdf(self, x: Any) -> Any:
+    def standard_cdf(self, x: Value) -> Value:
         """The CDF of the standard distribution."""
 
     @abstractmethod
-    def standard_icdf(self, p: Any) -> Any:
+    def standard_icdf(self, p: Value) -> Value:
         """Its inverse."""
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return self.log_density((real_array(value) - self.loc) / self.scale) - log(self.scale)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return self.standard_cdf((real_array(value) - self.loc) / self.scale)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.loc + self.scale * self.standard_icdf(real_array(probability))
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.loc + self.scale * self.moments[0])
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.scale * self.scale * self.moments[1])
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self._whole(log(self.scale) + self.moments[2])
 
 
@@ -69,24 +70,24 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
 class Laplace(LocationScale):
     """p0(x) = exp(-|x|) / 2."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     moments = (0.0, 2.0, 1 + math.log(2))
 
-    def log_density(self, x: Any) -> Any:
+    def log_density(self, x: Value) -> Value:
         return -np.absolute(x) - math.log(2)
 
-    def standard_cdf(self, x: Any) -> Any:
+    def standard_cdf(self, x: Value) -> Value:
         left = x < 0
         tail = 0.5 * np.exp(np.where(left, x, -x))  # not -|x|: its derivative at 0 is 0, and the density there is not
         return np.where(left, tail, 1 - tail)
 
-    def standard_icdf(self, p: Any) -> Any:
+    def standard_icdf(self, p: Value) -> Value:
         left = p < 0.5
         tail = np.log(2 * np.where(left, p, 1 - p))
         return np.where(left, tail, -tail)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(s2/s1) + |m1 - m2| / s2 + (s1/s2) exp(-|m1 - m2| / s1) - 1."""
         if not isinstance(other, Laplace):
             return NotImplemented
@@ -105,17 +106,17 @@ class Laplace(LocationScale):
 class Logistic(LocationScale):
     """p0(x) = sigmoid(x) sigmoid(-x)."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     moments = (0.0, math.pi**2 / 3, 2.0)
 
-    def log_density(self, x: Any) -> Any:
+    def log_density(self, x: Value) -> Value:
         return -(softplus(x) + softplus(-x))
 
-    def standard_cdf(self, x: Any) -> Any:
+    def standard_cdf(self, x: Value) -> Value:
         return sigmoid(x)
 
-    def standard_icdf(self, p: Any) -> Any:
+    def standard_icdf(self, p: Value) -> Value:
         return sp.logit(p)
 
 
@@ -124,23 +125,23 @@ class Logistic(LocationScale):
 class Gumbel(LocationScale):
     """P0(x) = exp(-exp(-x)): the distribution of the greatest of many."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     moments = (float(np.euler_gamma), math.pi**2 / 6, 1 + float(np.euler_gamma))
 
-    def log_density(self, x: Any) -> Any:
+    def log_density(self, x: Value) -> Value:
         with np.errstate(over="ignore"):
             bottom = x == -math.inf
             return np.where(bottom, -math.inf, -x - np.exp(-np.where(bottom, 0, x)))
 
-    def standard_cdf(self, x: Any) -> Any:
+    def standard_cdf(self, x: Value) -> Value:
         with np.errstate(over="ignore"):
             return np.exp(-np.exp(-x))
 
-    def standard_icdf(self, p: Any) -> Any:
+    def standard_icdf(self, p: Value) -> Value:
         return -np.log(-np.log(p))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(s2/s1) + g (s1/s2 - 1) + exp((m2 - m1) / s2) Gamma(1 + s1/s2) - 1 + (m1 - m2) / s2, g Euler's
         constant."""
         if not isinstance(other, Gumbel):
@@ -154,22 +155,22 @@ class Gumbel(LocationScale):
 class Cauchy(LocationScale):
     """p0(x) = 1 / (pi (1 + x^2)); it has neither mean nor variance."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     moments = (math.nan, math.nan, math.log(4 * math.pi))
 
-    def log_density(self, x: Any) -> Any:
+    def log_density(self, x: Value) -> Value:
         return -2 * np.log(np.hypot(1, x)) - math.log(math.pi)
 
-    def standard_cdf(self, x: Any) -> Any:
+    def standard_cdf(self, x: Value) -> Value:
         return np.arctan2(1, -x) / math.pi
 
-    def standard_icdf(self, p: Any) -> Any:
+    def standard_icdf(self, p: Value) -> Value:
         left = p < 0.5
         tail = 1 / np.tan(math.pi * np.where(left, p, 1 - p))
         return np.where(left & (p >= 0), -tail, np.where(p <= 1, tail, math.nan))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(((s1 + s2)^2 + (m1 - m2)^2) / (4 s1 s2)) (Chyzak and Nielsen, 2019)."""
         if not isinstance(other, Cauchy):
             return NotImplemented
@@ -187,23 +188,23 @@ class StudentT(LocationScale):
     for df <= 2.
     """
 
-    df: Any
-    loc: Any = 0.0
-    scale: Any = 1.0
+    df: Numeric
+    loc: Numeric = 0.0
+    scale: Numeric = 1.0
     constraints = {"df": positive, "loc": finite, "scale": positive}
 
-    def log_density(self, x: Any) -> Any:
+    def log_density(self, x: Value) -> Value:
         with np.errstate(over="ignore"):
             square = x * x / self.df
         return -0.5 * (self.df + 1) * np.log1p(square) - 0.5 * log(self.df) - betaln(0.5, 0.5 * self.df)
 
-    def standard_cdf(self, x: Any) -> Any:
+    def standard_cdf(self, x: Value) -> Value:
         return sp.stdtr(self.df, x)
 
-    def standard_icdf(self, p: Any) -> Any:
+    def standard_icdf(self, p: Value) -> Value:
         return student_quantile(self.df, p)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         z = self.icdf(noise)
         if not settled(finite.holds, z):
             raise ScgValueError(
@@ -213,15 +214,15 @@ class StudentT(LocationScale):
         return z
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(np.where(self.df > 1, self.loc, math.nan))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         exists = self.df > 2
         spread = np.where(exists, self.df / np.where(exists, self.df - 2, 1), math.inf)
         spread = np.where(self.df > 1, spread, math.nan)
         return self._whole(self.scale * self.scale * spread)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self._whole(student_entropy(self.df) + log(self.scale))

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.distributions.base import (
     Discrete,
     Distribution,
@@ -13,6 +14,7 @@ from scg.distributions.base import (
     FixedSupport,
     Reparameterizable,
     Shape,
+    atoms_of,
     real_array,
 )
 from scg.distributions.categorical import Logits
@@ -37,9 +39,9 @@ class Mixture(Reparameterizable, Distribution):
     component.
     """
 
-    component: Any
-    weights: Any = None
-    logits: Any = None
+    component: Distribution
+    weights: Value | None = None
+    logits: Value | None = None
     constraints = {"weights": simplex, "logits": Logits()}
     parts = ("component",)
 
@@ -61,8 +63,8 @@ class Mixture(Reparameterizable, Distribution):
         self._require(shape[-1] == k, f"{name} must have {k} elements along the last axis, got shape {shape}")
 
     def _broadcast(self) -> Shape:
-        given = self.weights if self.logits is None else self.logits
-        return np.broadcast_shapes(given.shape[:-1], self.component.batch_shape[:-1])
+        shape = getattr(self, "weights" if self.logits is None else "logits").shape
+        return np.broadcast_shapes(shape[:-1], self.component.batch_shape[:-1])
 
     def _taken(self, part: str) -> int:
         return 1
@@ -110,17 +112,17 @@ class Mixture(Reparameterizable, Distribution):
         return replace(found, low=low, high=high)
 
     @property
-    def probs(self) -> Any:
+    def probs(self) -> Value:
         """The weights."""
         return softmax(self.logits, axis=-1) if self.weights is None else self.weights
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return quantile(self, noise)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain, event = self.detached(), len(self.event_shape)
         z = plain.component.expanded((*self.batch_shape, plain.component.batch_shape[-1])).sample(rng, shape)
         edges = np.cumsum(np.asarray(plain.probs, float), axis=-1)
@@ -128,12 +130,12 @@ class Mixture(Reparameterizable, Distribution):
         k = np.sum(rng.random(full)[..., None] * edges[..., -1:] >= edges, axis=-1)
         return np.take_along_axis(z, np.reshape(k, (*full, *(1,) * (event + 1))), axis=-1 - event).squeeze(-1 - event)
 
-    def _at(self, value: Any) -> Any:
+    def _at(self, value: Numeric) -> Value:
         """A value with an axis for the components."""
         value, event = real_array(value), len(self.event_shape)
         return np.expand_dims(value, -1 - event)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         each = self.component.log_prob(self._at(value))
         if self.weights is None:
             return logsumexp(log_softmax(self.logits, axis=-1) + each, axis=-1)
@@ -149,36 +151,36 @@ class Mixture(Reparameterizable, Distribution):
         if not self.component.has(FiniteSupport):
             raise self._unknown("atoms")
         event = len(self.event_shape)
-        each = np.moveaxis(self.component.atoms(), -1 - event, 1)  # values (3, 1, 2) of 2 components -> (3, 2, 1)
+        each = np.moveaxis(atoms_of(self.component), -1 - event, 1)  # values (3, 1, 2) of 2 components -> (3, 2, 1)
         return np.unique(each.reshape(-1, *each.shape[2:]), axis=0)
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         return np.sum(self.probs * self.component.masses(self._at(value)), axis=-1)
 
-    def _mixed(self, x: Any) -> Any:
+    def _mixed(self, x: Numeric) -> Value:
         event = len(self.event_shape)
         w = np.reshape(self.probs, self.probs.shape + (1,) * event)
         # what has no weight may be infinite
         return np.sum(w * np.where((w == 0) & ~np.isfinite(x), 0, x), axis=-1 - event)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self._mixed(self.component.mean))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         means = self.component.mean
         mean = np.expand_dims(self._mixed(means), -1 - len(self.event_shape))
         known = np.isfinite(mean)  # else some component's variance is not finite, and says whether it is inf or nan
         apart = np.where(known, means - np.where(known, mean, 0), 0)
         return self._whole(self._mixed(self.component.variance + apart * apart))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         if self.event_shape:
             raise self._unknown("cdf")
         return self._mixed(self.component.cdf(self._at(value)))
 
-    def bracket(self, u: Any) -> tuple[Any, Any]:
+    def bracket(self, u: Value) -> tuple[Value, Value]:
         """The quantile of a mixture lies between the least and the greatest of its components' (that have any
         weight)."""
         each = self.component.icdf(u[..., None])

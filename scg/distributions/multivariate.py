@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double, rest
 from scg.distributions.base import (
     Distribution,
@@ -37,7 +38,7 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
     number. Elements of a sample that underflow are the smallest normal number.
     """
 
-    concentration: Any
+    concentration: Value
     constraints = {"concentration": Vector(positive)}
     support = simplex  # type: ignore[assignment]
 
@@ -48,7 +49,7 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         """log y by the quantile at u, and far below 1 by the leading term of P(a, y) = y^a / Gamma(a+1) (1 - a y /
         (a+1) + ...)."""
         a, u = _comparable(self.concentration), noise.astype(float)
@@ -57,7 +58,7 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         log_y = np.where(low, log_y, np.log(gammaincinv(np.where(low, 1, a), np.where(low, 0.5, u))))
         return _simplex_of(log_y, np.result_type(self.dtype, noise.dtype))
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         """y of concentration a is x u^(1/a), x of concentration a + 1 (Marsaglia and Tsang, 2000); -log u is
         exponential."""
         a, full = _comparable(self.detached().concentration), self.full_shape(shape)
@@ -65,7 +66,7 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
             log_y = np.log(rng.standard_gamma(a + 1, full)) - rng.standard_exponential(full) / a
         return _simplex_of(log_y, self.dtype)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         a, value = self.concentration, self._events(value)
         outside = _off_simplex(value)
         z = np.where(outside[..., None], 1 / self.event_shape[0], value)
@@ -73,18 +74,18 @@ class Dirichlet(Reparameterizable, Distribution, FixedSupport):
         return np.where(outside, -math.inf, log_z)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.concentration / np.sum(self.concentration, axis=-1, keepdims=True)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         mean = self.mean
         return mean * rest(mean) / (1 + np.sum(self.concentration, axis=-1, keepdims=True))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return _dirichlet_entropy(self.concentration)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log B(a2) - log B(a1) + sum_k (a1_k - a2_k) (digamma(a1_k) - digamma(sum a1)), B(a) = prod_k Gamma(a_k) /
         Gamma(sum a)."""
         if not isinstance(other, Dirichlet):
@@ -106,7 +107,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     by the identities of Woodbury and of the determinant.
     """
 
-    loc: Any
+    loc: Value
     scale_tril: Any = None
     cov_factor: Any = None
     cov_diag: Any = None
@@ -142,19 +143,19 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         n, full = self.event_shape[0], self.full_shape(shape)
         return STANDARD, full if self.cov_factor is None else (*full[:-1], self.cov_factor.shape[-1] + n)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         if self.cov_factor is None:
             return self.loc + matvec(self.tril, noise)
         rank = self.cov_factor.shape[-1]
         return self.loc + matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
 
     @property
-    def tril(self) -> Any:
+    def tril(self) -> Value:
         """The Cholesky factor of the covariance."""
         return np.linalg.cholesky(self.covariance) if self.scale_tril is None else np.tril(self.scale_tril)
 
     @property
-    def covariance(self) -> Any:
+    def covariance(self) -> Value:
         """S."""
         if self.scale_tril is not None:
             return np.matmul(self.tril, np.matrix_transpose(self.tril))
@@ -163,7 +164,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
             n, dtype=self.dtype
         )
 
-    def _capacitance(self) -> Any:
+    def _capacitance(self) -> tuple[Value, Value]:
         """The Cholesky factor of I + W' D^-1 W, and W' D^-1."""
         scaled = np.matrix_transpose(self.cov_factor / self.cov_diag[..., None])
         return (
@@ -173,13 +174,13 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
             scaled,
         )
 
-    def _half_log_det(self) -> Any:
+    def _half_log_det(self) -> Value:
         """log det S / 2."""
         if self.scale_tril is not None:
             return _log_diagonal(self.scale_tril)
         return _log_diagonal(self._capacitance()[0]) + 0.5 * np.sum(np.log(self.cov_diag), axis=-1)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         x = self._events(value) - self.loc
         if self.scale_tril is not None:
             y = _solved(self.tril, x)
@@ -191,20 +192,20 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         return -0.5 * square - (self._half_log_det() + 0.5 * LOG_2PI * self.event_shape[0])
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.loc)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         if self.scale_tril is not None:
             return self._whole(np.sum(np.square(self.tril), axis=-1))
         return self._whole(np.sum(self.cov_factor * self.cov_factor, axis=-1) + self.cov_diag)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         found = self._half_log_det() + 0.5 * (1 + LOG_2PI) * self.event_shape[0]
         return found if found.shape == self.batch_shape else np.broadcast_to(found, self.batch_shape)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """(tr(S2^-1 S1) + (m1 - m2)' S2^-1 (m1 - m2) - n + log det S2 - log det S1) / 2."""
         if not isinstance(other, MultivariateNormal):
             return NotImplemented
@@ -215,38 +216,38 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
 
 
 @in_double
-def _dirichlet_entropy(a: Any) -> Any:
+def _dirichlet_entropy(a: Value) -> Value:
     total = np.sum(a, axis=-1)
     log_norm = np.sum(gammaln(a), axis=-1) - gammaln(total)
     return log_norm + (total - a.shape[-1]) * digamma(total) - np.sum((a - 1) * digamma(a), axis=-1)
 
 
 @in_double
-def _dirichlet_divergence(a: Any, b: Any) -> Any:
+def _dirichlet_divergence(a: Value, b: Value) -> Value:
     total = np.sum(a, axis=-1, keepdims=True)
     gap = np.sum(gammaln(b) - gammaln(a) + (a - b) * (digamma(a) - digamma(total)), axis=-1)
     return gap + gammaln(total[..., 0]) - gammaln(np.sum(b, axis=-1))
 
 
-def _off_simplex(z: Any) -> Any:
+def _off_simplex(z: Value) -> Value:
     """Whether a vector is not on the simplex, to the rounding of its dtype; a NaN is neither on nor off."""
     tolerance = 8 * float(np.finfo(z.dtype).eps if z.dtype.kind == "f" else np.finfo(float).eps) * max(z.shape[-1], 8)
     return np.any(z < 0, axis=-1) | (np.absolute(np.sum(z, axis=-1) - 1) > tolerance)
 
 
-def _comparable(a: Any) -> Any:
+def _comparable(a: Value) -> Value:
     """Concentrations in float64. Below 1e-290 a sample is a vertex, one with probability a_k / sum(a): there a factor
     keeps 1/a finite."""
     a = a.astype(float)
     return a * stop_gradient(np.maximum(1, 1e-290 / np.max(a, axis=-1, keepdims=True)))
 
 
-def _simplex_of(log_y: Any, dtype: np.dtype[Any]) -> Any:
+def _simplex_of(log_y: Any, dtype: np.dtype) -> Any:
     """y / sum(y); what underflows counts as the smallest normal number, so that its logarithm is finite."""
     return np.maximum(softmax(log_y, axis=-1).astype(dtype), float(np.finfo(dtype).tiny))
 
 
-def _solved(L: Any, x: Any) -> Any:
+def _solved(L: Value, x: Value) -> Value:
     """L^-1 x for vectors x along the last axis."""
     if L.ndim == 2 and x.ndim > 1:  # one factorisation for all of them
         rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
@@ -254,5 +255,5 @@ def _solved(L: Any, x: Any) -> Any:
     return np.linalg.solve(L, x[..., None])[..., 0]
 
 
-def _log_diagonal(L: Any) -> Any:
+def _log_diagonal(L: Value) -> Value:
     return np.sum(np.log(np.diagonal(L, axis1=-2, axis2=-1)), axis=-1)

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special
 
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log
+from scg.core.node import Numeric, Value
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, real_array
 from scg.distributions.constraints import finite, positive
 
 LOG_2PI = math.log(2 * math.pi)
@@ -18,53 +19,53 @@ LOG_2PI = math.log(2 * math.pi)
 class Normal(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = -((z - loc) / scale)^2 / 2 - log scale - log(2 pi) / 2; reparameterized by z = loc + scale * noise."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     constraints = {"loc": finite, "scale": positive}
     support = finite  # type: ignore[assignment]
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return STANDARD, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.loc + self.scale * noise
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.sample_as(rng, (shape,) if isinstance(shape, (int, np.integer)) else shape, self.dtype)
 
-    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> np.ndarray:
         native = np.float32 if dtype == np.float32 else np.float64
         noise = np.asarray(rng.standard_normal(self.full_shape(shape), dtype=native)).astype(dtype, copy=False)
         return noise if self is STANDARD else np.asarray(self.detached().transport(noise)).astype(dtype, copy=False)
 
-    def sample_into(self, rng: np.random.Generator, shape: Shape, out: Any) -> None:
+    def sample_into(self, rng: np.random.Generator, shape: Shape, out: np.ndarray) -> None:
         if self is STANDARD and out.dtype in (np.float32, np.float64):  # the same numbers, without a copy
             rng.standard_normal(dtype=out.dtype, out=out)
         else:
             super().sample_into(rng, shape, out)
 
-    def log_prob(self, value: Any) -> Any:
-        z = (value - self.loc) / self.scale
+    def log_prob(self, value: Numeric) -> Value:
+        z = (real_array(value) - self.loc) / self.scale
         return -0.5 * (z * z) - (log(self.scale) + 0.5 * LOG_2PI)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(self.loc)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self._whole(self.scale * self.scale)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self._whole(log(self.scale) + 0.5 * (1 + LOG_2PI))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return scipy.special.ndtr((value - self.loc) / self.scale)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return self.loc + self.scale * scipy.special.ndtri(probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(s2/s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2."""
         if not isinstance(other, Normal):
             return NotImplemented

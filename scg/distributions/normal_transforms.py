@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, log, masked, real_array
 from scg.distributions.bijections import Sigmoid
 from scg.distributions.constraints import finite, nonnegative, open_unit_interval, positive
@@ -29,8 +30,8 @@ class _OfNormal(Reparameterizable, Distribution, FixedSupport):
 class LogNormal(_OfNormal):
     """z = exp(x), x ~ N(loc, scale^2): log p(z) = log N(log z; loc, scale^2) - log z for z > 0."""
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     constraints = {"loc": finite, "scale": positive}
     support = positive  # type: ignore[assignment]
 
@@ -39,11 +40,11 @@ class LogNormal(_OfNormal):
         """The distribution of log z."""
         return _normal(self.loc, self.scale)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return np.exp(self.loc + self.scale * noise)
 
-    def log_prob(self, value: Any) -> Any:
-        def density(z: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
+        def density(z: Numeric) -> Numeric:
             x = np.log(z)
             return self.normal.log_prob(x) - x
 
@@ -51,25 +52,25 @@ class LogNormal(_OfNormal):
         return masked((value <= 0) | (value >= math.inf), density, value, 1)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._whole(exp(self.loc + 0.5 * self.scale * self.scale))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         square = self.scale * self.scale
         return self._whole(np.expm1(square) * exp(2 * self.loc + square))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self.loc + self.normal.entropy()
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         value = real_array(value)
         return np.where(value <= 0, 0, self.normal.cdf(np.log(np.where(value <= 0, 1, value))))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return np.exp(self.normal.icdf(probability))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of the normal distributions."""
         return self.normal.kl_to(other.normal) if isinstance(other, LogNormal) else NotImplemented
 
@@ -83,8 +84,8 @@ class LogitNormal(_OfNormal):
     (``scg.distributions.image``).
     """
 
-    loc: Any
-    scale: Any
+    loc: Numeric
+    scale: Numeric
     constraints = {"loc": finite, "scale": positive}
     support = open_unit_interval  # type: ignore[assignment]
 
@@ -93,23 +94,23 @@ class LogitNormal(_OfNormal):
         """The distribution of logit z."""
         return _normal(self.loc, self.scale)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return imaged(SIGMOID, self.loc + self.scale * noise)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         x = preimage(SIGMOID, value)
         return np.where((value <= 0) | (value >= 1), -math.inf, self.normal.log_prob(x) - SIGMOID.log_det(x))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         value = real_array(value)
         below, above = value <= 0, value >= 1
         return np.where(below, 0, np.where(above, 1, self.normal.cdf(sp.logit(np.where(below | above, 0.5, value)))))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return sigmoid(self.normal.icdf(probability))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of the normal distributions."""
         return self.normal.kl_to(other.normal) if isinstance(other, LogitNormal) else NotImplemented
 
@@ -119,15 +120,15 @@ class LogitNormal(_OfNormal):
 class HalfNormal(_OfNormal):
     """z = scale |e|, e standard normal: p(z) = sqrt(2 / pi) / scale exp(-(z / scale)^2 / 2) for z >= 0."""
 
-    scale: Any
+    scale: Numeric
     constraints = {"scale": positive}
     support = nonnegative  # type: ignore[assignment]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.scale * np.absolute(noise)
 
-    def log_prob(self, value: Any) -> Any:
-        def density(z: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
+        def density(z: Numeric) -> Numeric:
             x = z / self.scale
             return -0.5 * (x * x) - log(self.scale) + 0.5 * math.log(2 / math.pi)
 
@@ -135,23 +136,23 @@ class HalfNormal(_OfNormal):
         return masked(value < 0, density, value, 0)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.scale * math.sqrt(2 / math.pi)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self.scale * self.scale * (1 - 2 / math.pi)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return log(self.scale) + 0.5 * (1 + LOG_2PI) - math.log(2)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return sp.erf(np.maximum(value, 0) / (self.scale * math.sqrt(2)))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return self.scale * (sp.erfinv(real_array(probability)) * math.sqrt(2))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(s2/s1) + (s1/s2)^2 / 2 - 1/2."""
         if not isinstance(other, HalfNormal):
             return NotImplemented
@@ -159,5 +160,5 @@ class HalfNormal(_OfNormal):
         return 0.5 * (ratio * ratio - 1) - log(ratio)
 
 
-def _normal(loc: Any, scale: Any) -> Normal:
+def _normal(loc: Numeric, scale: Numeric) -> Normal:
     return STANDARD.replaced(loc=loc, scale=scale)  # type: ignore[no-any-return]

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import (
@@ -34,28 +35,28 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
 
     support = nonnegative  # type: ignore[assignment]
 
-    def log_density(self, z: Any) -> Any:
+    def log_density(self, z: Value) -> Value:
         """log p(z) for z >= 0."""
         raise NotImplementedError
 
-    def lower(self, z: Any) -> Any:
+    def lower(self, z: Value) -> Value:
         """P(Z <= z) for z >= 0."""
         raise NotImplementedError
 
-    def waiting(self, x: Any) -> Any:
+    def waiting(self, x: Value) -> Value:
         """The quantile at p = 1 - exp(-x), x = -log(1 - p) the exponential variable that it is made of."""
         raise NotImplementedError
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         with np.errstate(divide="ignore", over="ignore"):
             return masked((value < 0) | (value >= math.inf), self.log_density, value, 1)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         with np.errstate(over="ignore"):
             return self.lower(np.maximum(value, 0))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.waiting(-np.log1p(-real_array(probability)))
 
@@ -65,30 +66,30 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
 class Exponential(_Positive):
     """p(z) = rate exp(-rate z)."""
 
-    rate: Any
+    rate: Numeric
     constraints = {"rate": positive}
 
-    def log_density(self, z: Any) -> Any:
+    def log_density(self, z: Value) -> Value:
         return log(self.rate) - self.rate * z
 
-    def lower(self, z: Any) -> Any:
+    def lower(self, z: Value) -> Value:
         return -np.expm1(-self.rate * z)
 
-    def waiting(self, x: Any) -> Any:
+    def waiting(self, x: Value) -> Value:
         return x / self.rate
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return 1 / self.rate
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return 1 / (self.rate * self.rate)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return 1 - log(self.rate)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(r1/r2) + r2/r1 - 1."""
         if isinstance(other, Gamma):
             return Gamma(1.0, self.rate).kl_to(other)
@@ -105,24 +106,24 @@ class Gompertz(_Positive):
     """P(Z > z) = exp(-eta (exp(theta z) - 1)): ages at death; z = ln(1 - ln(1 - u) / eta) / theta. Its variance has no
     closed form."""
 
-    eta: Any
-    theta: Any
+    eta: Numeric
+    theta: Numeric
     constraints = {"eta": positive, "theta": positive}
 
-    def log_density(self, z: Any) -> Any:
+    def log_density(self, z: Value) -> Value:
         x = self.theta * z
         return log(self.eta) + log(self.theta) + x - self.eta * np.expm1(x)
 
-    def lower(self, z: Any) -> Any:
+    def lower(self, z: Value) -> Value:
         return -np.expm1(-self.eta * np.expm1(self.theta * z))
 
-    def waiting(self, x: Any) -> Any:
+    def waiting(self, x: Value) -> Value:
         return np.log1p(x / self.eta) / self.theta
 
-    def _mean(self) -> Any:
+    def _mean(self) -> Numeric:
         """E[theta z] = exp(eta) E1(eta); for large eta by its asymptotic series."""
 
-        def scaled(eta: Any) -> Any:
+        def scaled(eta: Numeric) -> Value:
             large = eta > 300  # no maximum and minimum of the two: at a tie each would have half of the derivative
             small, t = np.where(large, 1, eta), 1 / np.where(large, eta, 300)
             series = t * (
@@ -133,10 +134,10 @@ class Gompertz(_Positive):
         return in_double(scaled)(self.eta)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self._mean() / self.theta
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return 1 - log(self.eta) - log(self.theta) - self._mean()
 
 
@@ -145,37 +146,37 @@ class Gompertz(_Positive):
 class Weibull(_Positive):
     """P(Z > z) = exp(-(z / scale)^concentration); z = scale (-ln(1 - u))^(1 / concentration)."""
 
-    scale: Any
-    concentration: Any
+    scale: Numeric
+    concentration: Numeric
     constraints = {"scale": positive, "concentration": positive}
 
-    def log_density(self, z: Any) -> Any:
+    def log_density(self, z: Value) -> Value:
         x = z / self.scale
         return log(self.concentration) - log(self.scale) + xlogy(self.concentration - 1, x) - x**self.concentration
 
-    def lower(self, z: Any) -> Any:
+    def lower(self, z: Value) -> Value:
         return -np.expm1(-((z / self.scale) ** self.concentration))
 
-    def waiting(self, x: Any) -> Any:
+    def waiting(self, x: Value) -> Value:
         return self.scale * x ** (1 / self.concentration)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.scale * exp(gammaln(1 + 1 / self.concentration))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         """E[z^2] (1 - (E z)^2 / E[z^2])."""
 
-        def relative(k: Any) -> Any:
+        def relative(k: Numeric) -> Value:
             return -exp(gammaln(1 + 2 / k)) * np.expm1(-log_gamma_bend(1.0, 1 / k))
 
         return self.scale * self.scale * in_double(relative)(self.concentration)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return EULER * (1 - 1 / self.concentration) + log(self.scale) - log(self.concentration) + 1
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(k1/k2) - (k1 - k2) g / k1 + k2 log(l2/l1) + (l1/l2)^k2 Gamma(1 + k2/k1) - 1, g Euler's constant
         (Bauckhage, 2013)."""
         if not isinstance(other, Weibull):
@@ -197,7 +198,7 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     """
 
     n: int
-    rate: Any
+    rate: Numeric
     constraints = {"rate": positive}
     support = nonnegative  # type: ignore[assignment]
 
@@ -214,33 +215,33 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, (*self.full_shape(shape), int(self.n))
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return -np.sum(np.log1p(-noise), axis=-1) / self.rate
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.gamma.sample(rng, shape)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return self.gamma.log_prob(value)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.gamma.mean
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self.gamma.variance
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return self.gamma.entropy()
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return self.gamma.cdf(value)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return self.gamma.icdf(probability)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions."""
         return self.gamma.kl_to(other.gamma if isinstance(other, Erlang) else other)
 
@@ -253,8 +254,8 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
     ``scale`` moves its support: no score function where it is a Node.
     """
 
-    scale: Any
-    alpha: Any
+    scale: Numeric
+    alpha: Numeric
     constraints = {"scale": positive, "alpha": positive}
     moving = ("scale",)
 
@@ -262,7 +263,7 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
     def support(self) -> Constraint:
         return Interval(self.scale, np.inf, "left")
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         outside = (value < self.scale) | (value >= math.inf)
         inside = np.where(outside, self.scale, value)
@@ -270,28 +271,28 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
             outside, -math.inf, log(self.alpha) - np.log(inside) - self.alpha * (np.log(inside) - log(self.scale))
         )
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return -np.expm1(-self.alpha * np.log1p(np.maximum(real_array(value) - self.scale, 0) / self.scale))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.scale * np.exp(-np.log1p(-real_array(probability)) / self.alpha)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         exists = self.alpha > 1
         return self._whole(np.where(exists, self.scale * self.alpha / np.where(exists, self.alpha - 1, 1), math.inf))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         exists = self.alpha > 2
         a = np.where(exists, self.alpha, 3)
         return self._whole(np.where(exists, self.scale**2 * a / ((a - 1) ** 2 * (a - 2)), math.inf))
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return log(self.scale) - log(self.alpha) + 1 / self.alpha + 1
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log(a1/a2) + a2 log(s1/s2) + a2/a1 - 1 where s1 >= s2; else infinite."""
         if not isinstance(other, Pareto):
             return NotImplemented

@@ -12,9 +12,18 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.ambient import settled
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, real_array
-from scg.distributions.constraints import Simplex, Vector, finite, open_unit_interval, positive, simplex, unit_interval
+from scg.distributions.constraints import (
+    Simplex,
+    Truth,
+    Vector,
+    finite,
+    open_unit_interval,
+    positive,
+    simplex,
+    unit_interval,
+)
 from scg.distributions.discrete import Odds, one_of_two, raw, softplus
 from scg.distributions.image import imaged, preimage, within
 from scg.distributions.location_scale import Gumbel, Logistic
@@ -27,7 +36,7 @@ GUMBEL, LOGISTIC = Gumbel(0.0, 1.0), Logistic(0.0, 1.0)
 class Interior(Simplex):
     """Vectors of positive numbers with sum one."""
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         return super().contains(x) & (np.asarray(x) > 0).all(axis=-1)
 
     def __str__(self) -> str:
@@ -63,27 +72,27 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return GUMBEL, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return softmax((self._logits + noise) / self._temperature, -1)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = self._events(value)
         if settled(simplex.holds, value):
             return self._density(value)
         bad = np.any(value < 0, axis=-1) | (np.abs(np.sum(value, axis=-1) - 1) > 1e-5)
         return np.where(bad, -math.inf, self._density(np.where(bad[..., None], 1 / self.event_shape[0], value)))
 
-    def _density(self, z: Any) -> Any:
+    def _density(self, z: Value) -> Value:
         k, log_z = self.event_shape[0], np.log(np.maximum(z, float(np.finfo(z.dtype).tiny)))
         y = self._logits - self._temperature * log_z
         return math.lgamma(k) + (k - 1) * log(self.temperature) + np.sum(y - log_z, axis=-1) - k * logsumexp(y, -1)
 
     @property
-    def _logits(self) -> Any:
+    def _logits(self) -> Numeric:
         return np.log(self.probs) if self.logits is None else self.logits
 
     @property
-    def _temperature(self) -> Any:
+    def _temperature(self) -> Numeric:
         return self.temperature[..., None] if np.ndim(raw(self.temperature)) else self.temperature
 
 
@@ -106,28 +115,28 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
     support = unit_interval  # type: ignore[assignment]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return Distribution.dtype.fget(self)  # type: ignore[attr-defined,no-any-return]
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return LOGISTIC, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return imaged(SIGMOID, (self._logit + noise) / self.temperature)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         x = preimage(SIGMOID, value if type(value) is Node else within(value, SIGMOID))
         s = self._logit - self.temperature * x
         found = log(self.temperature) - softplus(s) - softplus(-s) - SIGMOID.log_det(x)
         return np.where((value < 0) | (value > 1), -math.inf, found)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return sigmoid(self.temperature * sp.logit(np.clip(real_array(value), 0, 1)) - self._logit)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         return sigmoid((self._logit + sp.logit(real_array(probability))) / self.temperature)
 
     @property
-    def _logit(self) -> Any:
+    def _logit(self) -> Numeric:
         return self.log_p - self.log_q if self.logits is None else self.logits

@@ -3,11 +3,11 @@
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers
@@ -29,7 +29,7 @@ class OfSubsets(Distribution, FiniteSupport, FixedSupport):
         return (self.size,)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return np.dtype(np.int64)
 
     @property
@@ -64,7 +64,7 @@ class UniformSubset(OfSubsets, Discrete):
         """n."""
         return int(self.n)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         shape = self.full_shape(shape)
         rows = [
             np.sort(rng.choice(self.n, self.size, replace=False, shuffle=False)) for _ in range(math.prod(shape[:-1]))
@@ -74,7 +74,7 @@ class UniformSubset(OfSubsets, Discrete):
     def atoms(self) -> np.ndarray:
         return self.table()
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         total = math.lgamma(self.n - self.size + 1) + math.lgamma(self.size + 1) - math.lgamma(self.n + 1)
         value = self._events(value)
         if type(value) is Node:  # integers are nodes only as samples, and samples are subsets

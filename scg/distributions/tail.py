@@ -8,31 +8,32 @@ For c of at least FAR the next term is less than 1e-14.
 """
 
 import math
-from typing import Any
 
 import numpy as np
+
+from scg.core.node import Numeric, Value
 
 FAR = 50.0
 
 
-def spent(c: Any, t: Any) -> Any:
+def spent(c: Numeric, t: Numeric) -> Numeric:
     """H(t), the exponent of what is left beyond t; infinite where t is."""
     endless = np.isinf(t)
     t = np.where(endless, 0, t)
     return np.where(endless, math.inf, t * (c + 0.5 * t) + np.log1p(t / c) + _bend(c) - _bend(c + t))
 
 
-def log_density(c: Any, t: Any, width: Any) -> Any:
+def log_density(c: Numeric, t: Numeric, width: Numeric) -> Numeric:
     """log of the density of t, from 0 to ``width``: -c t - t^2 / 2 - log M(c) - log(1 - exp(-H(width)))."""
     return -t * (c + 0.5 * t) + np.log(c) - _bend(c) - np.log(-np.expm1(-spent(c, width)))
 
 
-def share(c: Any, t: Any, width: Any) -> Any:
+def share(c: Numeric, t: Numeric, width: Numeric) -> Numeric:
     """The probability of less than t: (1 - exp(-H(t))) / (1 - exp(-H(width)))."""
     return np.expm1(-spent(c, t)) / np.expm1(-spent(c, width))
 
 
-def distance(c: Any, p: Any, width: Any) -> Any:
+def distance(c: Numeric, p: Numeric, width: Numeric) -> Numeric:
     """The t of which ``share`` is p, by Newton's method for H(t) = E from t = E / c, whose relative error is below
     E / c^2: each step squares it, and that of the derivatives."""
     e = -np.log1p(p * np.expm1(-spent(c, width)))
@@ -45,7 +46,7 @@ def distance(c: Any, p: Any, width: Any) -> Any:
     return np.where(endless, math.inf, t)
 
 
-def _bend(x: Any) -> Any:
+def _bend(x: Numeric) -> Value:
     """log(x M(x))."""
     u = (1 / x) ** 2
     return np.log1p(-u * (1 - u * (3 - u * (15 - 105 * u))))

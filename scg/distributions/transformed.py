@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.base import (
     Discrete,
@@ -14,10 +15,11 @@ from scg.distributions.base import (
     FixedSupport,
     Reparameterizable,
     Shape,
+    atoms_of,
     real_array,
 )
 from scg.distributions.bijections import Affine, Bijection
-from scg.distributions.constraints import Constraint
+from scg.distributions.constraints import Constraint, Truth
 from scg.distributions.image import imaged, is_bounded, preimage
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -26,7 +28,7 @@ from scg.errors import ScgTypeError, ScgValueError, here
 class _Made(Reparameterizable, Distribution, FixedSupport):
     """It is reparameterizable, finite or of fixed support where its base is."""
 
-    base: Any
+    base: Distribution
 
     def _check_base(self) -> None:
         if not isinstance(self.base, Distribution):
@@ -57,7 +59,7 @@ class Independent(_Made):
     """The last ``ndim`` batch axes of ``base`` as axes of one event: log p(z) is the sum over them. Parameters are
     ``base.loc`` etc."""
 
-    base: Any
+    base: Distribution
     ndim: int = 1
     parts = ("base",)
 
@@ -84,17 +86,17 @@ class Independent(_Made):
         return (*shape[len(shape) - self.ndim :], *self.base.event_shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         return self.base.dtype  # type: ignore[no-any-return]
 
     @property
     def support(self) -> Constraint:
         return _Events(self.base.support, self.ndim)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return transported(self.base, noise)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.base.sample(rng, shape)
 
     def atoms(self) -> np.ndarray:
@@ -102,7 +104,8 @@ class Independent(_Made):
         if not self.base.has(FiniteSupport):
             raise self._unknown("atoms")
         batch, inner = self.base.batch_shape, len(self.base.event_shape)
-        each = np.broadcast_to(self.base.atoms(), (len(self.base.atoms()), *batch, *self.base.event_shape))
+        atoms = atoms_of(self.base)
+        each = np.broadcast_to(atoms, (len(atoms), *batch, *self.base.event_shape))
         places = batch[len(batch) - self.ndim :]
         n = math.prod(places)
         joined = each.reshape(len(each), *batch[: len(batch) - self.ndim], n, *self.base.event_shape)
@@ -111,10 +114,10 @@ class Independent(_Made):
         found = np.stack([columns[i][choice[i]] for i in range(n)], axis=-1 - inner)
         return found.reshape(len(found), *self.batch_shape, *self.event_shape)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         return self._summed(self.base.log_prob(value))
 
-    def masses(self, value: Any) -> Any:
+    def masses(self, value: Numeric) -> Value:
         return (
             np.prod(self.base.masses(value), axis=tuple(range(-self.ndim, 0))) if self.ndim else self.base.masses(value)
         )
@@ -123,20 +126,20 @@ class Independent(_Made):
         return np.sum(x, axis=tuple(range(-self.ndim, 0))) if self.ndim else x
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return self.base.mean
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return self.base.variance
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         found = self.base.entropy()
         return self._summed(
             np.broadcast_to(found, self.base.batch_shape) if np.shape(found) != self.base.batch_shape else found
         )
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """The sum of the divergences of the elements."""
         if not isinstance(other, Independent) or other.ndim != self.ndim:
             return NotImplemented
@@ -158,8 +161,8 @@ class Transformed(_Made):
     ``Independent(base, 1)``.
     """
 
-    base: Any
-    bijection: Any
+    base: Distribution
+    bijection: Bijection
     parts = ("base", "bijection")
 
     def __post_init__(self) -> None:
@@ -204,21 +207,21 @@ class Transformed(_Made):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return noise_of(self._spread(), shape)
 
-    def _spread(self) -> Any:
+    def _spread(self) -> Distribution:
         """The base with the batch shape of the whole."""
         return self.base.expanded(self.batch_shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return imaged(self.bijection, transported(self._spread(), noise))
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
         return np.asarray(imaged(plain.bijection, plain._spread().sample(rng, shape)))
 
-    def _outside(self, y: Any) -> Any:
+    def _outside(self, y: Value) -> Value:
         return (y <= self.bijection.low) | (y >= self.bijection.high)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         y = real_array(value)
         x = preimage(self.bijection, y)
         inner = len(self.event_shape) - self.bijection.event_ndim
@@ -231,23 +234,24 @@ class Transformed(_Made):
         return np.where(gone, -math.inf, found)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         if not isinstance(self.bijection, Affine):
             raise self._unknown("mean")
-        return self._whole(self.bijection.forward(self.base.mean))
+        mean: Any = self.base.mean
+        return self._whole(self.bijection.forward(mean))
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         if not isinstance(self.bijection, Affine):
             raise self._unknown("variance")
         return self._whole(self.base.variance * self.bijection.scale**2)
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         if not isinstance(self.bijection, Affine) or self.event_shape:
             raise self._unknown("entropy")
         return self._whole(self.base.entropy() + self.bijection.log_det(np.zeros((), self.dtype)))
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         if self.event_shape:
             raise self._unknown("cdf")
         y = real_array(value)
@@ -256,13 +260,13 @@ class Transformed(_Made):
         found = np.where(self.bijection.increasing, below, 1 - below)
         return np.where(low, 0, np.where(high, 1, found))
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         if self.event_shape:
             raise self._unknown("icdf")
         p = real_array(probability)
         return self.bijection.forward(self.base.icdf(np.where(self.bijection.increasing, p, 1 - p)))
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """KL of the bases, where both have the very same map."""
         if not isinstance(other, Transformed):
             return NotImplemented
@@ -286,7 +290,7 @@ class _Events(Constraint):
     def __init__(self, element: Constraint, ndim: int):
         self.element, self.ndim, self.event_ndim = element, ndim, element.event_ndim + ndim
 
-    def contains(self, x: Any) -> Any:
+    def contains(self, x: Numeric) -> Truth:
         return (
             np.asarray(self.element.contains(x)).all(axis=tuple(range(-self.ndim, 0)))
             if self.ndim
@@ -300,14 +304,14 @@ class _Events(Constraint):
 class _Image(Constraint):
     """The image of a support under a map."""
 
-    def __init__(self, source: Constraint, bijection: Any):
+    def __init__(self, source: Constraint, bijection: Bijection):
         self.source, self.bijection, self.event_ndim = source, bijection, source.event_ndim
         if not (source.event_ndim or bijection.event_ndim):
             with np.errstate(all="ignore"):
                 ends = [bijection.forward(np.asarray(end, float)) for end in (source.low, source.high)]
-            self.low, self.high = np.minimum(*ends), np.maximum(*ends)
+            self.low, self.high = np.minimum(ends[0], ends[1]), np.maximum(ends[0], ends[1])
 
-    def contains(self, y: Any) -> Any:
+    def contains(self, y: Numeric) -> Truth:
         y = np.asarray(y)
         inside = (y > self.bijection.low) & (y < self.bijection.high)
         with np.errstate(all="ignore"):

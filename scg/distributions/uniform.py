@@ -1,10 +1,11 @@
 """The uniform distribution, the noise of every inverse CDF, and the road by which it becomes a sample."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, Reparameterizable, Shape, log, masked, real_array
 from scg.distributions.constraints import Constraint, Interval, finite
 
@@ -16,7 +17,7 @@ class InverseCDF(Reparameterizable):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)  # type: ignore[attr-defined]
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.icdf(noise)  # type: ignore[attr-defined]
 
 
@@ -29,8 +30,8 @@ class Uniform(Reparameterizable, Distribution):
     Draws lie strictly between the ends of the interval (but for rounding where it is short).
     """
 
-    low: Any = 0.0
-    high: Any = 1.0
+    low: Numeric = 0.0
+    high: Numeric = 1.0
     constraints = {"low": finite, "high": finite}
 
     def _tied(self) -> None:
@@ -46,13 +47,13 @@ class Uniform(Reparameterizable, Distribution):
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)
 
-    def transport(self, noise: Any) -> Any:
+    def transport(self, noise: Value) -> Value:
         return self.low + (self.high - self.low) * noise
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.sample_as(rng, (shape,) if isinstance(shape, (int, np.integer)) else shape, self.dtype)
 
-    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> np.ndarray:
         native = np.float32 if dtype == np.float32 else np.float64
         eps = float(np.finfo(dtype).epsneg)
         u = np.clip(
@@ -60,30 +61,30 @@ class Uniform(Reparameterizable, Distribution):
         )
         return u if self is UNIT else np.asarray(self.detached().transport(u)).astype(dtype, copy=False)
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Numeric) -> Value:
         value = real_array(value)
         outside = (value < self.low) | (value > self.high)
         return masked(outside, lambda z: 0 * z - log(self.high - self.low), value, 0.0)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Numeric:
         return 0.5 * (self.low + self.high)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> Numeric:
         return (self.high - self.low) ** 2 / 12
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Numeric:
         return log(self.high - self.low)
 
-    def cdf(self, value: Any) -> Any:
+    def cdf(self, value: Numeric) -> Value:
         return np.clip((value - self.low) / (self.high - self.low), 0, 1)
 
-    def icdf(self, probability: Any) -> Any:
+    def icdf(self, probability: Numeric) -> Value:
         p = real_array(probability)
         return np.where((p >= 0) & (p <= 1), self.transport(p), np.nan)
 
-    def kl_to(self, other: Distribution) -> Any:
+    def kl_to(self, other: Distribution) -> Numeric:
         """log of the ratio of lengths where this interval lies in the other; else infinite."""
         if not isinstance(other, Uniform):
             return NotImplemented
@@ -94,7 +95,7 @@ class Uniform(Reparameterizable, Distribution):
 UNIT = Uniform(0.0, 1.0)
 
 
-def noise_of(distribution: Any, shape: Shape = ()) -> tuple[Distribution, Shape]:
+def noise_of(distribution: Distribution, shape: Shape = ()) -> tuple[Distribution, Shape]:
     """The noise of any distribution that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is
     inverted."""
     return (
@@ -104,6 +105,6 @@ def noise_of(distribution: Any, shape: Shape = ()) -> tuple[Distribution, Shape]
     )
 
 
-def transported(distribution: Any, noise: Any) -> Any:
+def transported(distribution: Distribution, noise: Value) -> Value:
     """The sample of such a distribution for given noise."""
     return distribution.transport(noise) if isinstance(distribution, Reparameterizable) else distribution.icdf(noise)

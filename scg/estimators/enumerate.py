@@ -6,7 +6,7 @@ import numpy as np
 
 from scg.core.axes import padded
 from scg.core.options import is_integer
-from scg.distributions.base import FiniteSupport
+from scg.distributions.base import FiniteSupport, atoms_of
 from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
 from scg.stochastic.estimator import Accounted, Estimator
@@ -63,7 +63,7 @@ class Enumerate(Estimator):
 
 def listed(down: Downstream) -> tuple[np.ndarray, Any]:
     """All values of the sample, of shape (K,) + its shape, and their probabilities, of shape (K,) + its batch shape."""
-    atoms = padded(down.distribution.atoms(), down.node.ndim)  # type: ignore[attr-defined]
+    atoms = padded(atoms_of(down.distribution), down.node.ndim)
     atoms = np.broadcast_to(atoms, (len(atoms), *down.node.shape))
     p = down.distribution.masses(atoms)
     return atoms, np.broadcast_to(p, (len(atoms), *down.shape))

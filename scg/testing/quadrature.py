@@ -214,7 +214,7 @@ def _rule(distribution: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
     if (
         isinstance(distribution.support, Vector)
         and size in (1, 2)
-        and not np.isfinite([distribution.support.low, distribution.support.high]).any()
+        and not np.any(np.isfinite(distribution.support.low) | np.isfinite(distribution.support.high))
     ):
         t = np.arange(-3.2, 3.2 + step / 2, step)
         s, w = (
