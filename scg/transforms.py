@@ -64,12 +64,12 @@ from scg.core.replay import replay
 from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
 from scg.core.undefined import is_nan
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.stochastic.estimates import settled
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.lifting import Argnums, check_cost, check_differentiable, check_plain, lift, refuse_finished, run
 from scg.stochastic.nested import paired
 from scg.stochastic.sites import is_stochastic
 from scg.stochastic.surrogate import draws, expanded
-from scg.stochastic.terms import settled
 
 _BLOCK = 2**26  # bytes that the arrays of one block of rows of a Jacobian may take
 

@@ -62,10 +62,10 @@ class LeaveOneOut(Baseline):
 
     def value(self, down: Downstream) -> Any:
         n, axis = down.site.shape[0] if down.site.shape else 1, down.site.replicate_axes
-        if n < 2 or any(axis in axes for axes in down.mixing()):
+        if n < 2 or any(axis in axes for axes in down.mixed()):
             raise EstimatorError(
                 f"{down.site!r}: LeaveOneOut() needs a sample axis of at least 2 along which the costs do not mix, got"
-                f" sample shape {down.site.shape} and costs that mix axes {sorted(set().union(*down.mixing()))}; use"
+                f" sample shape {down.site.shape} and costs that mix axes {sorted(set().union(*down.mixed()))}; use"
                 f" ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
             )
         f = down.now()

@@ -16,9 +16,10 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators.tools import constant, logits_of, uniform
 from scg.special import sigmoid, softplus
-from scg.stochastic.dependence import gather, influence, unpicked
+from scg.stochastic.dependence import influence
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.surrogate import Downstream, first_order
+from scg.stochastic.ties import gather, unpicked
 
 
 class _Controlled(Estimator):

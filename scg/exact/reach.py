@@ -9,8 +9,9 @@ import numpy as np
 from scg.core import axes
 from scg.core.node import Node
 from scg.exact.leaf import Leaf
-from scg.stochastic.dependence import Tie, influence, spread
+from scg.stochastic.dependence import influence
 from scg.stochastic.sites import is_path
+from scg.stochastic.ties import Tie, spread
 
 _LARGEST = 2**24  # entries of a table of what depends on what
 

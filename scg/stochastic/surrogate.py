@@ -33,20 +33,14 @@ from scg.core.options import is_integer
 from scg.core.primitive import primitive
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives import layout
-from scg.stochastic.dependence import (
-    Influence,
-    Tie,
-    accounts,
-    gather,
-    is_accounted,
-    mixed_axes,
-    spread,
-    unpicked,
-)
+from scg.stochastic.dependence import Influence, accounts, is_accounted
+from scg.stochastic.estimates import settled
 from scg.stochastic.estimator import Accounted, Estimator, by_values
 from scg.stochastic.jumps import refuse_moving_jumps
+from scg.stochastic.sets import meet, union
 from scg.stochastic.sites import Site, is_draw, place, resample
-from scg.stochastic.terms import Terms, settled, summands, weighted
+from scg.stochastic.terms import Terms, summands, weighted
+from scg.stochastic.ties import Tie, gather, mixed_axes, spread, unpicked
 
 box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box", constant=True)
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
@@ -149,9 +143,9 @@ def _among(order: list[Node], costs: list[Node]) -> list[Node]:
     if found and any([is_accounted(node) or is_estimate(node) for node in order if node.primitive.same]):
         influence = Influence([(n, n.statics["site"].event_ndim) for n in found], order)
         seen = functools.reduce(
-            operator.or_, [influence.draws.get(c.id, 0) | influence.chosen.get(c.id, 0) for c in costs]
+            union, [known.get(c.id, 0) for c in costs for known in (influence.draws, influence.chosen)]
         )
-        found = [n for n in found if seen & influence.bits[n.id]]
+        found = [n for n in found if meet(seen, influence.bits[n.id])]
     return found
 
 
@@ -271,7 +265,7 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
         shares = [
             spread(s, term.shape, terms.influence.tie(term, bit))
             for bit, s in scores.items()
-            if terms.influence.draws[term.id] & bit
+            if meet(terms.influence.draws[term.id], bit)
         ]
         new[term.id] = box(functools.reduce(operator.add, shares)) * term
     for node, _ in reversed(terms.sums):
@@ -280,7 +274,7 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
     total = new.get(cost.id, cost)
     for site, bit in terms.bits.items():
         baseline = site.statics["site"].estimator.baseline
-        if baseline is not None and site.id in found and terms.influence.draws.get(cost.id, 0) & bit:
+        if baseline is not None and site.id in found and meet(terms.influence.draws.get(cost.id, 0), bit):
             b = held(baseline.value(Downstream(site, plain, order)))
             extra = np.sum((1 - box(scores[bit])) * b)
             total = total + (extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape))
@@ -311,7 +305,11 @@ class Downstream:
     @property
     def influences(self) -> bool:
         """Whether any cost depends on the sample."""
-        return bool(self._parts)
+        return bool(self._ties)
+
+    @cached_property
+    def _ties(self) -> tuple[Tie, ...]:
+        return self._terms.ties(self.node, self.graph)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -320,7 +318,7 @@ class Downstream:
 
     def now(self) -> Any:
         """F at the value that was drawn."""
-        return self._terms.total(self._parts, self.graph)
+        return self._terms.total(self.node, self.graph)
 
     def at(self, values: Any) -> Any:
         """F at other values of the whole sample, given along a leading axis: all elements are replaced at once. Draws
@@ -345,6 +343,10 @@ class Downstream:
             _INNER.reset(token)
         slope = pull([loss], [np.ones((), cost.dtype)], [x], graph)[0]
         return (terms if graph else [t.raw for t in terms]), slope
+
+    def mixed(self) -> set[tuple[int, ...]]:
+        """The axes of the sample whose elements costs mix: one tuple for all costs that mix the same."""
+        return {mixed_axes(tie) for tie in self._ties}
 
     def mixing(self) -> dict[tuple[int, ...], list[Any]]:
         """The costs, by the axes of the sample whose elements they mix."""

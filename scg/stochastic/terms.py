@@ -1,19 +1,19 @@
 """A cost taken apart through what is linear (sums, means, differences, layout, constant factors, products with constant
 matrices), for each of the samples that it depends on."""
 
-import functools
 import heapq
 import math
-import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.core.axes import elementwise, reduction
-from scg.core.backward import estimates, is_estimate, unbroadcast
+from scg.core.backward import unbroadcast
 from scg.core.node import Node, ancestors, values_of
-from scg.stochastic.dependence import Influence, Tie, accounted, accounts, gather, is_accounted, picked, unpicked
+from scg.stochastic.dependence import Influence
+from scg.stochastic.sets import Set, common, first, last, meet, members, union, without
+from scg.stochastic.ties import Tie, gather, picked, unpicked
 
 Part = tuple[Node, Any, Tie]
 """A term as some samples see it: with its weight, and how it is tied to them."""
@@ -34,12 +34,12 @@ class Terms:
         nodes = nodes or ancestors([cost], min(site.id for site in sites), guards=True)
         self.influence = influence = Influence([(s, s.statics["site"].event_ndim) for s in sites], nodes)
         self.bits = {site: influence.bits[site.id] for site in sites}
-        self.terms: list[tuple[Node, int]] = []
-        self.sums: list[tuple[Node, list[tuple[int, int]]]] = []
-        # by whether Nodes are wanted; what belongs to a part by its id
-        self._parts: dict[bool, list[tuple[Part, int]]] = {}
-        self._shares: dict[bool, dict[int, Any]] = {False: {}, True: {}}
-        self._totals: dict[bool, dict[int, Any]] = {False: {}, True: {}}
+        self.terms: list[tuple[Node, Set]] = []
+        self.sums: list[tuple[Node, list[tuple[int, Set]]]] = []
+        self._number = {site: k for k, site in enumerate(sites)}
+        # by whether Nodes are wanted
+        self._seen: dict[bool, dict[int, Seen]] = {}
+        self._gathered: dict[int, Any] = {}
 
         draws, chosen = influence.draws, influence.chosen
         if together:
@@ -48,7 +48,7 @@ class Terms:
         while new := self._apart(draws, chosen, opened, together):
             opened |= new
 
-    def _apart(self, draws: dict[int, int], chosen: dict[int, int], opened: set[int], together: bool) -> set[int]:
+    def _apart(self, draws: dict[int, Set], chosen: dict[int, Set], opened: set[int], together: bool) -> set[int]:
         """Take the cost apart: through what is linear element by element, through layout and sums, and through those of
         the other linear nodes that are ``opened``. Returns which ones more are worth it.
 
@@ -56,14 +56,15 @@ class Terms:
         no other term mixes these elements anyway: else weights cost as much as the products, and nothing is gained.
         """
         cost = self.cost
-        closed: list[tuple[Node, list[tuple[Node, int]]]] = []
+        closed: list[tuple[Node, list[tuple[Node, Set]]]] = []
+        every = self.influence.draws.get(cost.id, 0)
         self.terms, self.sums = [], []
         seen, region, latest = {cost.id: draws.get(cost.id, 0)}, {cost.id: cost}, [-cost.id]
         while latest:  # by falling id: a node comes after all sums in which it stands
             node = region[-heapq.heappop(latest)]
-            inner, left = _shares(node, seen[node.id], draws, chosen.get(node.id, 0))
+            inner, left = shares(node, seen[node.id], draws, chosen.get(node.id, 0))
             if inner and not _is_cheap(node) and node.id not in opened:
-                closed.append((node, [(node.operands[k], -1 if together else through) for k, through in inner]))
+                closed.append((node, [(node.operands[k], every if together else through) for k, through in inner]))
                 inner, left = [], seen[node.id]
             if left:
                 self.terms.append((node, left))
@@ -74,16 +75,16 @@ class Terms:
                 if operand.id not in region:
                     region[operand.id] = operand
                     heapq.heappush(latest, -operand.id)
-                seen[operand.id] = seen.get(operand.id, 0) | through
+                seen[operand.id] = union(seen.get(operand.id, 0), through)
         return self._worth(closed, together) if closed else set()
 
-    def _worth(self, closed: list[tuple[Node, list[tuple[Node, int]]]], together: bool) -> set[int]:
+    def _worth(self, closed: list[tuple[Node, list[tuple[Node, Set]]]], together: bool) -> set[int]:
         """Of linear nodes that are terms, those behind which stand terms of fewer elements of a sample."""
         held = self.influence.held
         ways = {node.id: inner for node, inner in closed}
         finer = {node.id for node, inner in closed if self._finer(inner, held[node.id])}
         rest = [
-            (_breadth(tie), those & (-1 if together else left))
+            (_breadth(tie), those if together else common(those, left))
             for term, left in self.terms
             if term.id not in finer
             for tie, those in held[term.id].items()
@@ -93,67 +94,81 @@ class Terms:
             free = {}
             for tie, those in held[i].items():
                 for breadth, draws in rest:
-                    those &= ~draws if breadth >= _breadth(tie) else -1
+                    those = without(those, draws) if breadth >= _breadth(tie) else those
                 free[tie] = those
             if self._finer(ways[i], free):
                 worth.add(i)
         return worth
 
-    def _finer(self, inner: list[tuple[Node, int]], held: dict[Tie, int]) -> bool:
+    def _finer(self, inner: list[tuple[Node, Set]], held: dict[Tie, Set]) -> bool:
         """Whether what a node is a sum over, one behind the other, depends on fewer elements of some samples than the
         node, which is tied to them as ``held`` says."""
         for tie, draws in held.items():
-            stack, seen, breadth = [(operand, through & draws) for operand, through in inner], set[int](), _breadth(tie)
+            stack = [(operand, common(through, draws)) for operand, through in inner]
+            seen, breadth = set[int](), _breadth(tie)
             while stack:
                 node, those = stack.pop()
-                if any([tied & those and _breadth(t) < breadth for t, tied in self.influence.held[node.id].items()]):
+                known = self.influence.held[node.id]
+                if any([_breadth(t) < breadth and meet(tied, those) for t, tied in known.items()]):
                     return True
                 if node.id not in seen:
                     seen.add(node.id)
-                    further = _shares(node, those, self.influence.draws, self.influence.chosen.get(node.id, 0))[0]
+                    further = shares(node, those, self.influence.draws, self.influence.chosen.get(node.id, 0))[0]
                     stack += [(node.operands[k], through) for k, through in further]
         return False
 
     def of(self, site: Node, graph: bool) -> list[Part]:
         """The terms that a sample sees, latest first."""
-        bit, parts = self.bits[site], self._parts.get(graph)
-        if parts is None:
-            weights, held = self._weights(graph), self.influence.held
-            parts = self._parts[graph] = [
-                ((t, w, tie), seen)
-                for t, draws in self.terms
-                for those, w in weights[t.id]
-                for tie, tied in held[t.id].items()
-                if (seen := draws & those & tied)
-            ]
-        return [part for part, draws in parts if draws & bit]
+        seen = self._sight(graph).get(self._number[site])
+        return [] if seen is None else [one.part for one in reversed(list(seen.back()))]
 
-    def total(self, parts: list[Part], graph: bool) -> Any:
-        """The cost-to-go of a sample: the sum of the terms that it sees, ``of`` it, gathered onto its elements.
+    def ties(self, site: Node, graph: bool) -> tuple[Tie, ...]:
+        """How the terms that a sample sees are tied to it."""
+        seen = self._sight(graph).get(self._number[site])
+        return () if seen is None else seen.ties
 
-        Samples that see the same latest terms share the sum of these: a walk of T samples with a cost at each step
-        takes T additions, not one for each sample and each later cost.
+    def total(self, site: Node, graph: bool) -> Any:
+        """The cost-to-go of a sample: the sum of the terms that it sees, gathered onto its elements; None where it sees
+        none.
+
+        Samples that see the same first terms share the sum of these: a walk of n samples with a cost at each step takes
+        n additions, not one for each sample and each later cost.
         """
-        at, total = self._totals[graph], None
-        for part in parts:
-            if id(part) not in at:
-                share = self._share(part, graph)
-                at[id(part)] = {}, share if total is None else total + share
-            at, total = at[id(part)]
-        return total
+        seen = self._sight(graph).get(self._number[site])
+        if seen is None:
+            return None
+        for one in reversed(list(seen.back(summed=False))):
+            share = self._share(one.part, graph)
+            one.total = share if one.before is None else one.before.total + share
+        return seen.total
 
     def _share(self, part: Part, graph: bool) -> Any:
-        known = self._shares[graph]
+        known = self._gathered
         if id(part) not in known:
             term, weight, tie = part
-            value = weighted(term if graph else term.raw, weight)
-            known[id(part)] = unpicked(gather(value, tie), tie)
+            known[id(part)] = unpicked(gather(weighted(term if graph else term.raw, weight), tie), tie)
         return known[id(part)]
 
-    def _weights(self, graph: bool) -> dict[int, list[tuple[int, Any]]]:
+    def _sight(self, graph: bool) -> "dict[int, Seen]":
+        """By number of a sample, the last of the terms that it sees."""
+        if graph not in self._seen:
+            weights, held = self._weights(graph), self.influence.held
+            self._seen[graph] = sighted(
+                [
+                    ((t, w, tie), seen)
+                    for t, draws in self.terms
+                    for those, w in weights[t.id]
+                    for tie, tied in held[t.id].items()
+                    if (seen := common(common(draws, those), tied))
+                ]
+            )
+        return self._seen[graph]
+
+    def _weights(self, graph: bool) -> dict[int, list[tuple[Set, Any]]]:
         """d cost / d term through the sums alone, where each is constant, and for which samples; Nodes where it depends
         on parameters and ``graph``."""
-        seeds: dict[int, list[tuple[int, Any]]] = {self.cost.id: [(-1, np.ones(self.cost.shape, self.cost.dtype))]}
+        every = self.influence.draws.get(self.cost.id, 0)
+        seeds: dict[int, list[tuple[Set, Any]]] = {self.cost.id: [(every, np.ones(self.cost.shape, self.cost.dtype))]}
         for node, inner in self.sums:
             arguments = [o if graph or type(o) is not Node else o.raw for o in node.operands]
             out, primitive = node if graph else node.raw, node.primitive
@@ -164,7 +179,7 @@ class Terms:
                 # the weight of an integer is none
                 dtype = operand.dtype if operand.dtype.kind == "f" else self.cost.dtype
                 for draws, weight in seeds[node.id]:
-                    if draws & through:
+                    if both := common(draws, through):
                         g, support = weight if type(weight) is Partial else (weight, None)
                         vjp = primitive.vjps
                         d = (
@@ -176,8 +191,59 @@ class Terms:
                         if support is not None or takes:
                             support = _support(node, k, support)
                             d = d if support is None else Partial(d, support)
-                        seeds[operand.id] = _added(seeds.get(operand.id, []), draws & through, d)
+                        seeds[operand.id] = _added(seeds.get(operand.id, []), both, d)
         return seeds
+
+
+class Seen:
+    """A term that some samples see, after those ``before`` it."""
+
+    __slots__ = ("before", "part", "ties", "total")
+
+    def __init__(self, before: "Seen | None", part: Part):
+        known: tuple[Tie, ...] = () if before is None else before.ties
+        self.before, self.part = before, part
+        self.ties: tuple[Tie, ...] = known if part[2] in known else (*known, part[2])
+        self.total: Any = None
+
+    def back(self, summed: bool = True) -> "Iterator[Seen]":
+        """The terms from this one back to the first, or else to those of which the sum is known."""
+        seen: Seen | None = self
+        while seen is not None and (summed or seen.total is None):
+            yield seen
+            seen = seen.before
+
+
+def sighted(parts: list[tuple[Part, Set]]) -> dict[int, Seen]:
+    """By number of a sample, the last of the parts that it sees, which leads back to the others.
+
+    Part by part, samples that have seen the same until now are a group, and a part splits the groups of which it is
+    seen by some. A part that the latest samples see comes early, and what no part to come sees is done. Of a walk,
+    where part t is seen by samples 0 to t, there is one group, samples 0 to t, which part t - 1 parts from sample t:
+    n splits in all, as many as different groups, whatever the graph is.
+    """
+    parts = sorted(parts, key=lambda part: (-last(part[1]), first(part[1])))
+    ahead: list[Set] = [0]
+    for _, draws in reversed(parts[1:]):
+        ahead.append(union(ahead[-1], draws))
+    found: dict[int, Seen] = {}
+    groups: list[tuple[Set, Seen]] = []
+    for part, draws in parts:
+        coming, new, after = ahead.pop(), draws, []
+        for group, seen in groups:
+            if both := common(group, draws):
+                after.append((both, Seen(seen, part)))
+                group, new = without(group, both), without(new, both)
+            if group:
+                after.append((group, seen))
+        if new:
+            after.append((new, Seen(None, part)))
+        groups = []
+        for group, seen in after:
+            found.update(dict.fromkeys(members(without(group, coming)), seen))
+            if left := common(group, coming):
+                groups.append((left, seen))
+    return found
 
 
 class Partial(NamedTuple):
@@ -219,15 +285,15 @@ def _support(node: Node, k: int, support: Any) -> Any:
     return None if found.all() else found
 
 
-def _added(pieces: list[tuple[int, Any]], draws: int, d: Any) -> list[tuple[int, Any]]:
+def _added(pieces: list[tuple[Set, Any]], draws: Set, d: Any) -> list[tuple[Set, Any]]:
     """A weight that differs from sample to sample, as (samples, what it is for them), with ``d`` added for some."""
     new = []
     for those, before in pieces:
-        if those & draws:
-            new.append((those & draws, _sum(before, d)))
-        if those & ~draws:
-            new.append((those & ~draws, before))
-        draws &= ~those
+        if both := common(those, draws):
+            new.append((both, _sum(before, d)))
+        if left := without(those, draws):
+            new.append((left, before))
+        draws = without(draws, those)
     return [*new, (draws, d)] if draws else new
 
 
@@ -237,81 +303,17 @@ def _sum(a: Any, b: Any) -> Any:
     return Partial(a.value + b.value, a.support | b.support)
 
 
-def settled(cost: Node, order: list[Node] | None = None) -> Node:
-    """The cost, in which every estimate that it is linear in is one of which the derivative has what its samples
-    contribute.
-
-    Linear is what adds it up with weights that depend on none of these samples: E[w e] = E[w] E[e] there, given all
-    that was drawn before. Elsewhere, as in e^2, or e f(b) with b among its samples, an estimate is left a function of
-    its samples, which enter by their own estimators.
-    """
-    # with what no way leads to but through an estimate's own derivative
-    order = order or ancestors([cost], guards=True)
-    found = estimates(order)
-    if not found:
-        return cost
-    own = {node.id: 1 << k for k, node in enumerate(found)}
-    sites = {site.id: site for node in found for site in accounts(node) if "site" in site.statics}
-    known = Influence([(site, site.statics["site"].event_ndim) for site in sites.values()], order)
-    masks = dict.fromkeys(sites, 0)
-    for node in found:
-        for site in accounts(node):
-            if site.id in masks:
-                masks[site.id] |= own[node.id]
-
-    def owners(draws: int) -> int:
-        """The estimates that account for one of some samples."""
-        return functools.reduce(operator.or_, [mask for k, mask in enumerate(masks.values()) if draws >> k & 1], 0)
-
-    # by id of a node, the estimates that it is made from, and with their samples those that it depends on
-    below: dict[int, int] = {}
-    mixed: dict[int, int] = {}
-    for node in order:
-        made = own.get(node.id, 0)
-        for operand in node.operands[:1] if is_estimate(node) or is_accounted(node) else node.operands:
-            made |= below.get(operand.id, 0) if type(operand) is Node else 0
-        if made:
-            below[node.id] = made
-        if both := made | owners(known.draws.get(node.id, 0)):
-            mixed[node.id] = both
-    # of a node, as it is met: (operand, estimates)
-    linear: dict[int, dict[int, list[tuple[int, int]]]] = {cost.id: {(1 << len(found)) - 1: []}}
-    for node in reversed(order):
-        chosen = owners(known.chosen.get(node.id, 0)) if node.id in linear else 0
-        for those, inner in linear.get(node.id, {}).items():
-            # in a branch that its sample chose, an estimate has 0 or 1 as its weight
-            for k, through in _shares(node, those & ~chosen, mixed, 0)[0]:
-                if through & below.get(node.operands[k].id, 0):
-                    inner.append((k, through))
-                    linear.setdefault(node.operands[k].id, {}).setdefault(through, [])
-    new: dict[tuple[int, int], Node] = {}
-    for node in order:
-        for those, inner in linear.get(node.id, {}).items():
-            operands = list(node.operands)
-            for k, through in inner:
-                operands[k] = new.get((node.operands[k].id, through), node.operands[k])
-            if those & own.get(node.id, 0):
-                made = accounted(*node.operands[1:])
-            elif any([x is not y for x, y in zip(operands, node.operands, strict=True)]):
-                made = node.primitive(*operands, **node.statics)
-            else:
-                continue
-            made.guard = node.guard
-            new[node.id, those] = made
-    return new.get((cost.id, (1 << len(found)) - 1), cost)
-
-
 def summands(node: Node, dependent: Collection[int]) -> list[int]:
     """Positions of the operands of which a node is a sum with constant weights, those in ``dependent``; none where it
     is no such sum."""
     if node.primitive.linear is None:
         return []
     return [
-        k for k, _ in _shares(node, 1, {o.id: 1 for o in node.operands if type(o) is Node and o.id in dependent}, 0)[0]
+        k for k, _ in shares(node, 1, {o.id: 1 for o in node.operands if type(o) is Node and o.id in dependent}, 0)[0]
     ]
 
 
-def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tuple[list[tuple[int, int]], int]:
+def shares(node: Node, seen: Set, draws: Mapping[int, Set], chosen: Set) -> tuple[list[tuple[int, Set]], Set]:
     """(position of an operand, the samples for which a node is a sum over it with a constant weight), and those for
     which it is no sum.
 
@@ -323,31 +325,33 @@ def _shares(node: Node, seen: int, draws: Mapping[int, int], chosen: int) -> tup
     # the sum of truths is their ``or``
     if primitive.linear is None or type(value) is tuple or value.dtype.kind not in "fiu":
         return [], seen
-    moving, some = [], 0
+    moving = []
     for o in operands:
-        m = draws.get(o.id, 0) & seen if type(o) is Node else 0
+        m = common(draws.get(o.id, 0), seen) if type(o) is Node else 0
         if m and o.raw.dtype.kind == "c":
             return [], seen
         moving.append(m)
-        some |= m
     if primitive.linear == "together" and not chosen:  # what follows, for most sums
         return [(k, m) for k, m in enumerate(moving) if m], 0
-    apart = 0
+    some: Set = 0
+    for m in moving:
+        some = union(some, m)
+    apart: Set = 0
     for group in primitive.groups(len(operands)):
         alone, every = some, seen
         for k, m in enumerate(moving):
             if k in group:
-                every &= m
+                every = common(every, m)
             else:
-                alone &= ~m
+                alone = without(alone, m)
         if chosen and len(group) > 1:
-            alone &= ~chosen | every
-        apart |= alone
+            alone = without(alone, without(chosen, every))
+        apart = union(apart, alone)
     if chosen and node.guard is not None:
         for o, m in zip(operands, moving, strict=True):
             if m and o.guard is not node.guard:
-                apart &= ~(m & chosen)
-    return [(k, m & apart) for k, m in enumerate(moving) if m & apart], seen & ~apart
+                apart = without(apart, common(m, chosen))
+    return [(k, both) for k, m in enumerate(moving) if (both := common(m, apart))], without(seen, apart)
 
 
 def _is_cheap(node: Node) -> bool:

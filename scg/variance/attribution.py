@@ -20,6 +20,7 @@ from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
 from scg.files import write
+from scg.stochastic.estimates import settled
 from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.sites import (
     is_draw,
@@ -31,7 +32,6 @@ from scg.stochastic.sites import (
     with_parameters,
 )
 from scg.stochastic.surrogate import draws, expansions, leading, score
-from scg.stochastic.terms import settled
 from scg.testing.options import reporter
 from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators

@@ -15,10 +15,10 @@ from scg.core.node import Node, ancestors
 from scg.core.replay import replay
 from scg.core.tree import leaves
 from scg.exact import expectation, gradient, moments
-from scg.stochastic.dependence import spread
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sites import resample
 from scg.stochastic.terms import Terms, weighted
+from scg.stochastic.ties import spread
 from scg.testing import graphs
 from scg.testing.strategies.bindings import accepting, candidates, instance, works
 from tests.support.oracle import TooMany, derivatives, leaves_of, mean, table
