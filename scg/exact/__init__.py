@@ -1,14 +1,15 @@
 """Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient
 estimators, by enumeration and quadrature.
 
-Finitely many values are enumerated; a mean over a continuous distribution is a Gauss rule of that distribution
-(Hermite, Laguerre, Legendre, Jacobi, or the distribution's own, by Lanczos); where the integrand has kinks or jumps,
-which are looked for along each sample, or heavy tails, a double exponential rule on each of the pieces between; the
-number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive quadrature
-that shares no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and means that do
-not exist are found by it, or are refused. Endless supports are cut where what is left has a probability that matters no
-more. Costs are taken apart, so that only what meets in one part of a cost is enumerated jointly; ``budget`` bounds the
-number of its configurations.
+Finitely many values are enumerated, or eliminated draw by draw where that takes less: a chain of draws with local costs
+takes time in proportion to its length (``sums``). A mean over a continuous distribution is a Gauss rule of that
+distribution (Hermite, Laguerre, Legendre, Jacobi, or the distribution's own, by Lanczos); where the integrand has kinks
+or jumps, which are looked for along each sample, or heavy tails, a double exponential rule on each of the pieces
+between; the number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive
+quadrature that shares no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and
+means that do not exist are found by it, or are refused. Endless supports are cut where what is left has a probability
+that matters no more. Costs are taken apart, so that only what meets in one part of a cost is enumerated jointly, or in
+one product of an elimination; ``budget`` bounds the number of its configurations.
 
 All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit``
 is in seconds.
@@ -37,6 +38,7 @@ from scg.core.node import Node, ancestors, parameter
 from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
+from scg.exact.choice import eliminated
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
 from scg.exact.values import MovingSupport, as_values
@@ -105,8 +107,11 @@ def expectation(
     graph, deadline = _graph(graph, args, kwargs), _deadline(time_limit)
 
     def one(way: Graph) -> Part:
-        cost = _model(on_its_way(way).cost)
-        engine = Engine([cost], _names(way), budget, False, deadline)
+        cost, names = _model(on_its_way(way).cost), _names(way)
+        found = eliminated(cost, names, budget, deadline, lambda sums: [sums.mean()])
+        if found is not None:
+            return Part(*found)
+        engine = Engine([cost], names, budget, False, deadline)
         slopes = engine.slopes([cost])
 
         def compute() -> tuple[list[Any], list[float]]:
@@ -137,6 +142,9 @@ def gradient(
     def one(way: Graph) -> Part:
         cost, targets = _model(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
         _refuse_flux([cost], "gradient")
+        found = eliminated(cost, _names(way), budget, deadline, lambda sums: _slope(sums.mean(graph=True), targets))
+        if found is not None:
+            return Part(*found)
         engine = Engine([cost], _names(way), budget, False, deadline)
         slopes = engine.slopes([cost])
 
@@ -177,6 +185,14 @@ def hessian(
 
     def one(way: Graph) -> Part:
         cost, targets = _model(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+
+        def curvature(total: Any) -> list[Any]:
+            first = _slope(total, targets, True)
+            return [h for g in first for h in _second(g, targets)]
+
+        found = eliminated(cost, _names(way), budget, deadline, lambda sums: curvature(sums.mean(graph=True)))
+        if found is not None:
+            return Part(*found)
         engine = Engine([cost], _names(way), budget, False, deadline)
         bent = [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))]
         if bent := bent or [repr(n) for n in engine.rough if engine.leans(n)]:
@@ -189,9 +205,7 @@ def hessian(
         slopes = engine.slopes([cost])
 
         def compute() -> tuple[list[Any], list[float]]:
-            (total,) = engine.at([cost], engine.means(True), True)
-            first = pull([total], [np.ones((), cost.dtype)], targets, True)
-            found = [h for g in first for h in _second(g, targets)]
+            found = curvature(*engine.at([cost], engine.means(True), True))
             return found, _magnitudes(slopes, engine) * len(found)
 
         return Part(*engine.converged(compute, rtol), engine.evaluations)
@@ -443,6 +457,13 @@ def _forms(slope: Any, pairs: Any, weights: Any) -> tuple[Any, Any]:
         value += product @ weights[0, k : k + step]
         size += np.abs(product) @ weights[1, k : k + step]
     return value, size
+
+
+def _slope(total: Any, targets: list[Node], graph: bool = False) -> list[Any]:
+    """d total / d targets; Nodes where ``graph``, and zeros of what is no Node."""
+    if type(total) is not Node:
+        return [np.zeros(t.shape, t.dtype) for t in targets]
+    return pull([total], [np.ones((), total.dtype)], targets, graph)
 
 
 def _second(g: Any, targets: list[Node]) -> list[Any]:

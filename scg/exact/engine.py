@@ -74,7 +74,7 @@ class Engine:
             )
         self.offsets = list(itertools.accumulate([leaf.count for leaf in self.leaves], initial=0))
         self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
-        self.terms = self._terms(held)
+        self.terms = terms_of(roots, self.order, self.dependent, held)
         self.reach = found = reaches(self.leaves, self.ties, self.order)
         self.rough: list[Node] = []
         if any(leaf.adaptive and not leaf.discrete for leaf in self.leaves):
@@ -113,16 +113,6 @@ class Engine:
     def leans(self, node: Node) -> bool:
         """Whether a node depends on noise."""
         return any(leaf.is_noise and node.id in tie for leaf, tie in zip(self.leaves, self.ties, strict=True))
-
-    def _terms(self, held: bool) -> list[Node]:
-        terms, region = [], {root.id for root in self.roots}
-        for node in reversed(self.order):
-            if node.id in region and node.id in self.dependent:
-                inner = _parts(node, self.dependent, held)
-                region.update(node.operands[k].id for k in inner)
-                if not inner:
-                    terms.append(node)
-        return terms
 
     def _sets(self, reach: Any, reaches: list[Any]) -> list[Set]:
         """The sets of a term's elements: what they depend on, and what that is drawn from."""
@@ -250,13 +240,7 @@ class Engine:
         log_p = np.reshape(log_p, (rows, leaf.count))
         if not leaf.discrete:
             return weight * (np.exp(log_p) if leaf.by_density else box(log_p))
-        by_probs = any(type(p) is Node and name.endswith("probs") for name, p in leaf.distribution.parameters.items())
-        if type(log_p) is Node and by_probs and not leaf.adaptive and np.isneginf(log_p.raw).any():
-            raise ScgValueError(
-                f"{leaf.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
-                f" logits ({here()})"
-            )
-        return np.exp(log_p)
+        return leaf.probabilities(log_p)
 
     def means(self, graph: bool = False) -> list[Any]:
         """E of every term: arrays, or Nodes of the parameters. ``magnitude`` is then E|.| of all their elements: what
@@ -332,15 +316,7 @@ class Engine:
     def at(self, roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
         """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
         Those of integers may be fractions."""
-        if not self.terms:
-            return roots if graph else [r.raw for r in roots]
-        table = {t.id: v for t, v in zip(self.terms, values, strict=True)}
-        order, needed = ancestors(roots, min(table), guards=True), {r.id for r in roots}
-        for node in reversed(order):  # not what leads to a term only: it may be an index, which is no fraction
-            if node.id in needed and node.id not in table:
-                needed.update([o.id for o in node.operands if type(o) is Node])
-        order = [node for node in order if node.id in needed]
-        return rerun(roots, order, table, set(table) if size else set(), size, graph)  # type: ignore[no-any-return]
+        return affine_at(self.terms, roots, values, graph, size)
 
     def slopes(self, roots: list[Node]) -> list[Any]:
         """d root / d (elements of the terms), in which the roots are affine: (root.size, elements)."""
@@ -553,6 +529,33 @@ class Check:
                 for name, value in attributes.items():
                     setattr(leaf, name, value)
         return self._known[key]
+
+
+def terms_of(roots: list[Node], order: list[Node], dependent: set[int], held: bool) -> list[Node]:
+    """The nodes in which ``roots`` are affine, with weights that none of what is ``dependent`` on draws decides; see
+    ``Engine``."""
+    terms, region = [], {root.id for root in roots}
+    for node in reversed(order):
+        if node.id in region and node.id in dependent:
+            inner = _parts(node, dependent, held)
+            region.update(node.operands[k].id for k in inner)
+            if not inner:
+                terms.append(node)
+    return terms
+
+
+def affine_at(terms: list[Node], roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
+    """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
+    Those of integers may be fractions."""
+    if not terms:
+        return roots if graph else [r.raw for r in roots]
+    table = {t.id: v for t, v in zip(terms, values, strict=True)}
+    order, needed = ancestors(roots, min(table), guards=True), {r.id for r in roots}
+    for node in reversed(order):  # not what leads to a term only: it may be an index, which is no fraction
+        if node.id in needed and node.id not in table:
+            needed.update([o.id for o in node.operands if type(o) is Node])
+    order = [node for node in order if node.id in needed]
+    return rerun(roots, order, table, set(table) if size else set(), size, graph)  # type: ignore[no-any-return]
 
 
 def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:

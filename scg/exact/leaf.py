@@ -230,6 +230,16 @@ class Leaf:
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)
 
+    def probabilities(self, log_p: Any) -> Any:
+        """exp(log_p). Raises ScgValueError where one of them is zero and has a derivative, which ``log_p`` has not."""
+        by_probs = any(type(p) is Node and name.endswith("probs") for name, p in self.distribution.parameters.items())
+        if type(log_p) is Node and by_probs and not self.adaptive and np.isneginf(log_p.raw).any():
+            raise ScgValueError(
+                f"{self.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
+                f" logits ({here()})"
+            )
+        return np.exp(log_p)
+
     def drawn(self, rng: np.random.Generator, distribution: Any) -> Any:
         """One sample of ``distribution``, which is this node's, of shape (1, *node.shape)."""
         full = (

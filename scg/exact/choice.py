@@ -1,0 +1,55 @@
+"""Whether a mean is enumerated or eliminated.
+
+Enumeration is first where it is cheap: where all that meets in one element of a term has few configurations, with all
+that it is drawn from. Else what has structure is eliminated. Where neither fits the budget the refusal names the draws
+that keep together in the elimination.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scg.core.node import Node
+from scg.exact.direct import NoStructure
+from scg.exact.leaf import BudgetError
+from scg.exact.structure import Structure
+from scg.exact.sums import NotFinite, Sums
+
+_CHEAP = 10.0  # log2 of how many rows are enumerated in less time than an elimination is planned
+_MANY = 2**13  # elements of draws, of which a table of what depends on what would take an element squared
+
+
+def eliminated(
+    cost: Node,
+    names: dict[int, str],
+    budget: int,
+    deadline: float,
+    compute: Callable[[Sums], list[Any]],
+) -> tuple[list[Any], float, int] | None:
+    """What ``compute`` makes of the sums of a cost: arrays, an estimate of their error, and the entries of all
+    products. None where enumeration is to do it.
+
+    Raises BudgetError where neither enumeration nor elimination keeps to the budget.
+    """
+    try:
+        structure = Structure(cost, names, budget, deadline)
+        many = len(structure.sizes) > _MANY
+        if structure.bits <= _CHEAP:
+            return None
+        structure.look()
+        if not many and structure.enumeration(_CHEAP)[1] <= _CHEAP:
+            return None
+        try:
+            sums = Sums(structure)
+        except BudgetError:
+            if not many and structure.enumeration(math.log2(budget))[0] < math.inf:
+                return None
+            raise
+        found = compute(sums)
+    except (NoStructure, NotFinite):
+        return None
+    if not all([np.isfinite(x).all() for x in found]):
+        return None
+    return found, sums.error, sums.plan.entries

@@ -1,0 +1,141 @@
+"""A cost of discrete draws, taken apart into terms, and which elements of draws these and the draws themselves depend
+on directly."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scg.core.node import Node, ancestors
+from scg.distributions.base import FiniteSupport
+from scg.errors import here
+from scg.exact.direct import NoStructure, direct, distinct, of_parameters
+from scg.exact.engine import terms_of
+from scg.exact.leaf import BudgetError, Leaf, count_of
+from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
+
+
+class Structure:
+    """A cost of discrete draws, taken apart into terms, and what these and the draws depend on directly.
+
+    ``terms``    nodes in which the cost is affine, with weights that no draw decides
+    ``scopes``   of each term, (elements, k): the elements of draws that each of its elements depends on
+    ``parents``  of each draw, (elements, k): those that its distribution depends on
+
+    Raises NoStructure where draws are not finite, ``if``s look at draws, or a node depends on too much.
+    """
+
+    def __init__(self, cost: Node, names: dict[int, str], budget: int, deadline: float = math.inf):
+        self.cost, self.names, self.budget, self.deadline = cost, names, budget, deadline
+        self.order = ancestors([cost], guards=True)
+        self.draws = [n for n in self.order if is_draw(n)]
+        if not self.draws or any(
+            [n.guard is not None or is_noise(n) or is_stochastic(n) != is_draw(n) for n in self.order]
+        ):
+            raise NoStructure
+        if not all([n.statics["site"].distribution.has(FiniteSupport) for n in self.draws]):
+            raise NoStructure
+        self.events = [n.statics["site"].event_ndim for n in self.draws]
+        self.counts = [math.prod(n.shape[: n.ndim - event]) for n, event in zip(self.draws, self.events, strict=True)]
+        self.offsets = [0, *np.cumsum(self.counts).tolist()]
+        each = [count_of(n.statics["site"].distribution) for n in self.draws]
+        if max(each) > budget:
+            raise NoStructure
+        self.sizes = np.repeat(np.array(each), self.counts)
+        self.owner = np.repeat(np.arange(len(self.draws)), self.counts)
+
+    def look(self) -> None:
+        """Find the terms, and what depends on what."""
+        starts = {n.id: start for n, start in zip(self.draws, self.offsets, strict=False)}
+        self.dependent = set(starts)
+        for node in self.order:
+            if node.id not in starts and any([type(o) is Node and o.id in self.dependent for o in node.operands]):
+                self.dependent.add(node.id)
+        self.terms = terms_of([self.cost], self.order, self.dependent, False)
+        if not self.terms:
+            raise NoStructure
+        parameters = [o for n in self.draws for o in n.operands if type(o) is Node and o.id in self.dependent]
+        found = direct([*self.terms, *parameters], starts)
+        self.scopes = [found[t.id] for t in self.terms]
+        self.parents = [of_parameters(n, found) for n in self.draws]
+
+    @property
+    def bits(self) -> float:
+        """log2 of the number of configurations of all draws together."""
+        return float(np.sum(np.log2(self.sizes)))
+
+    def enumeration(self, most: float) -> tuple[float, float]:
+        """log2 of the configurations of the largest set that an enumeration runs through (an element of a term, with
+        all that its draws are drawn from), and of about how many rows it takes in all: sets that share an element of a
+        draw take rows of their own. Infinite where a set has more than ``most``, which ends the search."""
+        width = max(part.shape[1] for part in self.parents)
+        parents = np.concatenate([_padded(part, width) for part in self.parents])
+        bits = np.append(np.log2(self.sizes), 0.0)
+        widest = max(rows.shape[1] for rows in self.scopes)
+        rows = distinct(np.unique(np.concatenate([_padded(rows, widest) for rows in self.scopes]), axis=0))
+        while True:
+            sizes = np.sum(bits[rows], axis=1)
+            if np.max(sizes, initial=0) > most:
+                return math.inf, math.inf
+            more = np.where(rows[:, :, None] < 0, -1, parents[rows]).reshape(len(rows), rows.shape[1] * width)
+            after = distinct(np.concatenate([rows, more], axis=1))
+            if after.shape == rows.shape and (after == rows).all():
+                break
+            rows = after
+        rows, kept = np.unique(rows, axis=0, return_index=True)
+        inside = rows >= 0
+        loads = np.bincount(rows[inside], np.broadcast_to(2.0 ** sizes[kept][:, None], rows.shape)[inside])
+        return float(np.max(sizes, initial=0)), float(np.log2(np.max(loads, initial=1)))
+
+    def leaf(self, k: int) -> Leaf:
+        """A draw as the values that it can take."""
+        node = self.draws[k]
+        varies = any([type(o) is Node and o.id in self.dependent for o in node.operands])
+        return Leaf(node, self.labels[k], varies, self.budget)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What messages call the draws."""
+        counts, found = Counter[str](), []
+        for node in self.draws:
+            kind = numbered(type(node.statics["site"].distribution).__name__.lower(), counts)
+            found.append(self.names.get(node.id) or node.name or kind)
+        return found
+
+    def described(self, variables: Sequence[int]) -> str:
+        """The draws of some elements, for a message."""
+        owner = self.owner[np.asarray(variables)]
+        found = []
+        for k in np.unique(owner)[:9]:
+            n = int(np.sum(owner == k))
+            size = int(self.sizes[self.offsets[k]])
+            found.append(f"{self.labels[k]} ({n} element{'s' * (n > 1)} of {size} values)")
+        rest = len(np.unique(owner)) - len(found)
+        return ", ".join(found) + (f" and {rest} more draws" if rest > 0 else "")
+
+    def relevant(self, first: Any) -> Any:
+        """Whether an element of the draws is among ``first`` or something there is drawn from it, generation by
+        generation; what nothing is drawn from, and no term depends on, sums to one."""
+        used = np.zeros(len(self.sizes), bool)
+        used[first] = True
+        for k in range(len(self.draws) - 1, -1, -1):  # what a draw is drawn from was drawn before
+            own = used[self.offsets[k] : self.offsets[k + 1]]
+            above = self.parents[k][own]
+            used[above[above >= 0]] = True
+        return used
+
+    def check_time(self) -> None:
+        """Raise BudgetError where the time that was given is over."""
+        if time.monotonic() > self.deadline:
+            raise BudgetError(
+                f"the exact mean over {self.described(range(len(self.sizes)))} took longer than time_limit: raise it,"
+                f" or sample it ({here()})"
+            )
+
+
+def _padded(rows: Any, width: int) -> Any:
+    return np.pad(rows, ((0, 0), (width - rows.shape[1], 0)), constant_values=-1)

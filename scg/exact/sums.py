@@ -1,0 +1,138 @@
+"""Sums over all values of discrete draws by elimination: the mean of a cost, the evidence of a model, the joint
+distribution of a few elements.
+
+    E[c] = sum_z prod_i p(z_i | parents) (sum_t w_t t(z))
+
+The cost is affine in its terms t, with weights w_t that no draw decides; conditionals and terms are tabulated
+(``tabulate``) and eliminated (``elimination``) as arrays, or as Nodes of the parameters, of which gradients and
+Hessians are then taken by reverse mode. All of it is linear in the number of draws where the width is bounded.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scg.core.backward import pull
+from scg.core.node import Node, parameter
+from scg.errors import here
+from scg.exact.elimination import TooWide, eliminate, plan
+from scg.exact.engine import affine_at
+from scg.exact.factors import Stack
+from scg.exact.leaf import BudgetError, written
+from scg.exact.structure import Structure
+from scg.exact.tabulate import Tables, families
+
+_PLANNED = np.zeros(0)  # what stands in a stack for tables that are not there yet
+
+
+class Sums:
+    """How the draws of a structure are eliminated, all but the ``kept`` elements. With ``evidence`` the terms are
+    logarithms of factors, and not parts of a cost.
+
+    Raises BudgetError, which names the draws that keep together.
+    """
+
+    def __init__(self, structure: Structure, kept: Sequence[int] = (), evidence: bool = False):
+        self.structure, self.evidence, self.error = structure, evidence, 0.0
+        below = [rows[rows >= 0] for rows in structure.scopes]
+        self.used = structure.relevant(np.concatenate([np.asarray(kept, int), *below]))
+        self.draws, self.terms = families(structure)
+        stacks = [Stack(group.scopes, _PLANNED) for family in self.draws for group in family.groups(self.used)]
+        for family in self.terms:
+            found = [Stack(group.scopes, None, _PLANNED) for group in family.groups() if group.sizes]
+            stacks += [Stack(s.scopes, s.x) for s in found] if evidence else found
+        try:
+            self.plan = plan(stacks, structure.sizes, frozenset(kept), structure.budget)
+        except TooWide as error:
+            raise BudgetError(
+                f"elimination comes to a width of {len(error.variables)} elements of draws that keep together,"
+                f" {structure.described(error.variables)}: {written(error.size)} configurations at once, over the"
+                f" budget of {structure.budget}; raise budget=, or write the cost as a sum of parts that depend on"
+                f" fewer ({here()})"
+            ) from None
+
+    def mean(self, graph: bool = False) -> Any:
+        """E[cost]: a number, or a Node of the parameters. ``error`` is then what rounding may have done to it."""
+        base, weights = self._weights(graph)
+        stacks, constant = self._stacks(graph, weights)
+        total, mass, size = base + constant, 0.0, 0.0
+        for pair in eliminate(self.plan, stacks):
+            mass = max(mass, float(np.max(np.abs(_raw(pair.p) - 1), initial=0)))
+            if pair.x is not None:
+                total = total + np.sum(pair.x)
+        for stack in stacks:
+            if stack.x is not None:
+                size += float(np.sum(np.max(np.abs(_raw(stack.x)).reshape(len(stack.scopes), -1), axis=1, initial=0)))
+        self.error = max(mass, float(np.finfo(self.structure.cost.dtype).eps)) * size
+        return total
+
+    def log_mean_exp(self, graph: bool = False) -> Any:
+        """log E[exp(cost)]: the evidence of a model whose cost is the log-probability of the data given the draws."""
+        base, weights = self._weights(graph)
+        stacks, constant = self._stacks(graph, weights)
+        total, size = base + constant, 0.0
+        for pair in eliminate(self.plan, stacks, True):
+            total = total + np.sum(np.log(pair.p)) + (0.0 if pair.logs is None else np.sum(pair.logs))
+            size += 0.0 if pair.logs is None else float(np.sum(np.abs(pair.logs)))
+        self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
+        return total
+
+    def joint(self) -> tuple[list[int], Any]:
+        """The probabilities of the kept elements: their numbers, and an array with an axis for each."""
+        stacks, _ = self._stacks(False, [])
+        found = eliminate(self.plan, stacks)
+        variables = sorted({v for _, _, scope in self.plan.left for v in scope})
+        total = np.ones([int(self.structure.sizes[v]) for v in variables])
+        for pair, (_, _, scope) in zip(found, self.plan.left, strict=True):
+            order = np.argsort(scope)
+            shape = [int(self.structure.sizes[v]) if v in scope else 1 for v in variables]
+            for row in pair.p:  # parts that are alike
+                total = total * np.transpose(row, order).reshape(shape)
+        return variables, total
+
+    def _weights(self, graph: bool) -> tuple[Any, list[Any]]:
+        """The cost where all terms are zero, and d cost / d term."""
+        terms = self.structure.terms
+        zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in terms]
+        (base,) = affine_at(terms, [self.structure.cost], zeros, True)
+        weights = pull([base], [np.ones((), base.dtype)], zeros, graph)
+        return (base if graph else base.raw), weights
+
+    def _stacks(self, graph: bool, weights: list[Any]) -> tuple[list[Stack], Any]:
+        """The tables in the order of the plan; and what terms that no draw decides add to the cost."""
+        tables = Tables(self.structure, graph)
+        stacks: list[Stack] = []
+        for family in self.draws:
+            chances = tables.chances(family)
+            stacks += [Stack(g.scopes, family.table(chances, g)) for g in family.groups(self.used)]
+        constant: Any = 0.0
+        for family in self.terms if weights else ():
+            flat = [np.reshape(weights[k], -1) for k in family.members]
+            values = tables.terms(family) * (np.concatenate(flat) if len(flat) > 1 else flat[0])
+            for group in family.groups():
+                if not group.sizes:
+                    constant = constant + np.sum(family.table(values, group))
+                else:
+                    stacks.append(self._term(group.scopes, family.table(values, group)))
+        for stack in stacks:
+            for part in (stack.p, stack.x):
+                if part is not None and not np.isfinite(_raw(part)).all():
+                    raise NotFinite
+        return stacks, constant
+
+    def _term(self, scopes: Any, table: Any) -> Stack:
+        if not self.evidence:
+            return Stack(scopes, None, table)
+        raw = _raw(table).reshape(len(scopes), -1)
+        largest = np.max(raw, axis=1)
+        largest = np.where(np.isfinite(largest), largest, 0.0)
+        return Stack(scopes, np.exp(table - largest.reshape(-1, *[1] * (table.ndim - 1))), None, largest)
+
+
+class NotFinite(Exception):
+    """A table with an entry that is infinite or not a number."""
+
+
+def _raw(x: Any) -> Any:
+    return x.raw if type(x) is Node else x

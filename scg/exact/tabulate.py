@@ -1,0 +1,237 @@
+"""A cost as factors: the terms of it and the conditional probabilities of its draws, each tabulated over the elements
+of draws that it depends on *directly*.
+
+All are found by few batched replays in which every draw is held. Elements of draws have *colours*, such that those on
+which one element of a term (or of a parameter) depends differ in colour: row r of a replay gives each colour the r-th
+combination of values. A chain of n coins has two colours, however long it is: its conditionals take two rows, and the
+terms of neighbours four.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.core.axes import padded
+from scg.core.node import Node
+from scg.core.replay import replay
+from scg.exact.direct import NoStructure
+from scg.exact.structure import Structure
+
+_BLOCK = 2**22  # numbers that one replay may make
+_FEW = 64  # rows of which a replay is not worth being split
+
+
+class Group(NamedTuple):
+    """Elements of a family that have scopes of equal sizes: their positions, and (elements, k) elements of draws."""
+
+    places: Any
+    scopes: Any
+    sizes: tuple[int, ...]
+
+
+class Family:
+    """Elements of draws, or of terms, that are replayed together.
+
+    ``members`` are the positions of the draws or terms, ``places`` the elements among all of theirs, ``scopes`` (all of
+    theirs, k) what each depends on; of draws the first column is the element itself, of which there are ``own`` values.
+    """
+
+    def __init__(self, structure: Structure, members: list[int], scopes: Any, places: Any, own: int, rows: "Rows"):
+        self.structure, self.members, self.places, self.own, self.rows = structure, members, places, own, rows
+        if own:
+            starts = [structure.offsets[k] + np.arange(structure.counts[k]) for k in members]
+            scopes = np.concatenate([np.concatenate(starts)[:, None], scopes], axis=1)
+        self.scopes = scopes
+
+    def groups(self, used: Any = None) -> Iterator[Group]:
+        """The elements (of draws: those that are ``used``) by the sizes of what they depend on."""
+        places = self.places if used is None else self.places[used[self.scopes[self.places, 0]]]
+        sizes = np.append(self.structure.sizes, 0)[self.scopes[places]]
+        kinds, inverse = np.unique(sizes, axis=0, return_inverse=True)
+        for k, kind in enumerate(kinds):
+            chosen = places[inverse.reshape(-1) == k]
+            yield Group(chosen, self.scopes[chosen][:, kind > 0], tuple(kind[kind > 0].tolist()))
+
+    def table(self, values: Any, group: Group) -> Any:
+        """(elements, values of the first, ..., of the k-th) of what is (rows, elements): for draws rows are (own
+        values, rows of a replay)."""
+        strides = self.rows.strides[group.scopes]
+        if self.own:
+            strides[:, 0] = self.rows.number
+        k = len(group.sizes)
+        row: Any = 0
+        for i, n in enumerate(group.sizes):
+            row = row + strides[:, i].reshape(-1, *[1] * k) * np.arange(n).reshape(n, *[1] * (k - 1 - i))
+        return values[row, group.places.reshape(-1, *[1] * k)]
+
+
+def families(structure: Structure) -> tuple[list[Family], list[Family]]:
+    """Of the draws, and of the terms: those that depend on about equally many configurations are replayed together."""
+    bits = np.append(np.log2(structure.sizes), 0.0)
+
+    def size(rows: Any) -> int:
+        found = float(np.max(np.sum(bits[rows], axis=1), initial=0))
+        return math.ceil(found / 2) if found > 6 else int(found > 0)
+
+    draws: dict[Any, list[int]] = {}
+    for k, rows in enumerate(structure.parents):
+        if structure.counts[k]:
+            draws.setdefault((size(rows), int(structure.sizes[structure.offsets[k]])), []).append(k)
+    terms: dict[Any, list[int]] = {}
+    for k, rows in enumerate(structure.scopes):
+        if len(rows):
+            terms.setdefault(size(rows), []).append(k)
+    return (
+        [f for (_, own), ks in draws.items() for f in _apart(structure, ks, structure.parents, own)],
+        [f for ks in terms.values() for f in _apart(structure, ks, structure.scopes, 0)],
+    )
+
+
+def _apart(structure: Structure, members: list[int], parts: list[Any], own: int) -> Iterator[Family]:
+    """Families that take few rows, of these members: where too many of their elements meet in pairs, they are split by
+    the elements of draws that they depend on first, of each of which the partners may have one colour."""
+    width = max([parts[k].shape[1] for k in members])
+    scopes = np.concatenate(
+        [np.pad(parts[k], ((0, 0), (width - parts[k].shape[1], 0)), constant_values=-1) for k in members]
+    )
+    starts = np.cumsum([0, *[len(parts[k]) for k in members]])
+    sizes = np.append(structure.sizes, 1)
+    waiting = [np.arange(len(scopes))]
+    while waiting:
+        places = waiting.pop()
+        rows = _coloured(structure, scopes[places])
+        most = max([math.prod(row) for row in np.unique(sizes[scopes[places]], axis=0).tolist()])
+        if rows.number > max(_FEW, 8 * most) and len(places) > 1:
+            places = places[np.lexsort(scopes[places].T[::-1])]
+            waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
+            continue
+        if rows.number > structure.budget:
+            raise NoStructure
+        inside = np.unique(np.searchsorted(starts, places, side="right") - 1)
+        if len(inside) == len(members):
+            yield Family(structure, members, scopes, np.sort(places), own, rows)
+        else:
+            kept = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in inside])
+            where = np.searchsorted(kept, np.sort(places))
+            yield Family(structure, [members[j] for j in inside], scopes[kept], where, own, rows)
+
+
+class Tables:
+    """The values of families, by replays: arrays, or with ``graph`` Nodes of the parameters."""
+
+    def __init__(self, structure: Structure, graph: bool):
+        self.structure, self.graph = structure, graph
+        self.leaves = [structure.leaf(k) for k in range(len(structure.draws))]
+
+    def terms(self, family: Family) -> Any:
+        """The terms of a family, (rows, elements)."""
+        nodes = [self.structure.terms[k] for k in family.members]
+        return _joined(
+            [np.reshape(v, (family.rows.number, n.size)) for v, n in zip(self._at(nodes, family), nodes, strict=True)]
+        )
+
+    def chances(self, family: Family) -> Any:
+        """The probabilities of all values of the draws of a family, (own values times rows, elements)."""
+        leaves = [self.leaves[k] for k in family.members]
+        moving = {
+            p.id: p
+            for leaf in leaves
+            for p in leaf.node.operands
+            if type(p) is Node and p.id in self.structure.dependent
+        }
+        new = dict(zip(moving, self._at(list(moving.values()), family), strict=True))
+        found = []
+        for leaf in leaves:
+            distribution = leaf.distribution
+            changed = {
+                name: padded(new[p.id], len(leaf.batch) + distribution.parameter_event_ndim(name))
+                for name, p in distribution.parameters.items()
+                if type(p) is Node and p.id in new
+            }
+            if changed:
+                distribution = distribution.replaced(**changed)
+            if not self.graph:
+                distribution = distribution.detached()
+            atoms = np.asarray(leaf.fixed, leaf.node.dtype).reshape(leaf.size, 1, *leaf.node.shape)
+            with np.errstate(all="ignore"):  # where a configuration is impossible
+                chance = leaf.probabilities(distribution.log_prob(atoms))
+            chance = np.broadcast_to(chance, (leaf.size, family.rows.number, *leaf.batch))
+            found.append(np.reshape(chance, (leaf.size * family.rows.number, leaf.count)))
+        return _joined(found)
+
+    def _at(self, nodes: list[Node], family: Family) -> list[Any]:
+        """Nodes at all rows: (rows, *shape) each."""
+        s = self.structure
+        if not nodes:
+            return []
+        size = sum([n.size for n in s.order if n.id in s.dependent and type(n.raw) is not tuple])
+        step = max(1, _BLOCK // max(1, size))
+        parts = []
+        for start in range(0, family.rows.number, step):
+            s.check_time()
+            rows = np.arange(start, min(start + step, family.rows.number))
+            strides = family.rows.strides[:-1]
+            digits = np.minimum(rows[:, None] // np.maximum(strides, 1) % family.rows.extents, s.sizes - 1)
+            digits = np.where(strides > 0, digits, -1)
+            values = {
+                leaf.node: leaf.at(digits[:, a:b], None)[0]
+                for leaf, a, b in zip(self.leaves, s.offsets, s.offsets[1:], strict=False)
+            }
+            with np.errstate(all="ignore"):  # where a configuration is impossible
+                parts.append(replay(nodes, values, list(values), create_graph=self.graph))
+        return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Columns side by side, as float64."""
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return joined if joined.dtype == np.float64 else joined.astype(np.float64)
+
+
+class Rows(NamedTuple):
+    """Rows in which the values of the elements of each scope run through all their combinations: how many rows one
+    value of each element of the draws is from the next (a last entry, 0, is for the padding), how many values its
+    colour has, and the number of rows."""
+
+    strides: Any
+    extents: Any
+    number: int
+
+
+def _coloured(structure: Structure, scopes: Any) -> Rows:
+    """Rows for some scopes, with a colour for each element: those that meet in a scope differ."""
+    count, owner, sizes = len(structure.draws), structure.owner, structure.sizes
+    used = np.zeros(len(sizes), bool)
+    used[scopes[scopes >= 0]] = True
+    left, right = [np.zeros(0, int)], [np.zeros(0, int)]
+    for i in range(scopes.shape[1]):
+        for j in range(i + 1, scopes.shape[1]):
+            both = scopes[:, i] >= 0
+            left.append(scopes[both, i])
+            right.append(scopes[both, j])
+    a, b = np.concatenate(left), np.concatenate(right)
+    # draws of which no two elements meet have one colour each
+    whole = not (owner[a] == owner[b]).any()
+    if whole:
+        a, b = owner[a], owner[b]
+    pairs = np.unique(a * (count + len(sizes)) + b)
+    colours = _greedy(count if whole else len(sizes), *np.divmod(pairs, count + len(sizes)))
+    colours = colours[owner] if whole else colours
+    each = [int(sizes[used & (colours == c)].max(initial=1)) for c in range(int(colours.max(initial=0)) + 1)]
+    strides = [math.prod(each[:c]) for c in range(len(each) + 1)]
+    steps = np.array([min(stride, 2**62) for stride in strides])
+    return Rows(np.append(np.where(used, steps[colours], 0), 0), np.array(each)[colours], strides[-1])
+
+
+def _greedy(count: int, left: Any, right: Any) -> Any:
+    """A colour for each of ``count`` things, such that those of a pair differ: the least that no neighbour has."""
+    near: dict[int, list[int]] = {}
+    for a, b in zip(left.tolist(), right.tolist(), strict=True):
+        near.setdefault(max(a, b), []).append(min(a, b))
+    colours = np.zeros(count, int)
+    for a in sorted(near):
+        taken = {int(colours[b]) for b in near[a]}
+        colours[a] = next(c for c in range(len(taken) + 1) if c not in taken)
+    return colours

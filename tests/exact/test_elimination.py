@@ -1,0 +1,355 @@
+"""Elimination equals enumeration: on drawn products of factors, on drawn programs of discrete draws, and where there is
+a recursion in closed form."""
+
+import numpy as np
+import pytest
+
+import scg
+import scg.exact
+from scg import distributions as dist
+from scg.core.backward import pull
+from scg.core.tree import leaves
+from scg.exact.elimination import TooWide, eliminate, plan
+from scg.exact.factors import Pair, Stack, product
+from scg.exact.structure import Structure
+from scg.exact.sums import Sums
+
+
+def drawn_factors(rng):
+    """Stacks of factors over few variables, in which each variable stands."""
+    n = rng.integers(1, 8)
+    sizes = rng.integers(1, 4, n)
+    scopes = [(v,) for v in range(n)]
+    for _ in range(rng.integers(0, 9)):
+        scopes.append(tuple(rng.permutation(n)[: rng.integers(1, min(n, 3) + 1)].tolist()))
+    by_shape = {}
+    for k, scope in enumerate(scopes):
+        kind = 0 if k < n else rng.integers(3)
+        by_shape.setdefault((kind, tuple(sizes[list(scope)].tolist())), []).append(scope)
+    stacks = []
+    for (kind, shape), some in by_shape.items():
+        p, x = rng.random((len(some), *shape)), rng.normal(size=(len(some), *shape))
+        stacks.append(Stack(np.array(some), None if kind == 2 else p, None if kind == 0 else x))
+    return stacks, sizes
+
+
+def everything(stacks, sizes):
+    """The product of all factors over all variables, by broadcasting."""
+    total = Pair(None, None)
+    for stack in stacks:
+        for r, scope in enumerate(stack.scopes):
+            shape = [n if v in scope else 1 for v, n in enumerate(sizes)]
+            part = [a if a is None else np.transpose(a[r], np.argsort(scope)).reshape(shape) for a in stack[1:3]]
+            total = product(total, Pair(*part))
+    return total
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("logs", [False, True])
+def test_a_sum_over_all_variables_is_the_same_in_any_order(logs):
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        stacks, sizes = drawn_factors(rng)
+        kept = [v for v in range(len(sizes)) if rng.random() < 0.2]
+        full = everything(stacks, sizes)
+        gone = tuple(v for v in range(len(sizes)) if v not in kept)
+        found = plan(stacks, sizes, kept)
+        total = Pair(np.ones([n if v in kept else 1 for v, n in enumerate(sizes)]), None)
+        for pair, (_, rows, scope) in zip(eliminate(found, stacks, logs), found.left, strict=True):
+            shape = [n if v in scope else 1 for v, n in enumerate(sizes)]
+            for r in range(len(rows)):
+                scale = 1.0 if pair.logs is None else np.exp(pair.logs[r])
+                part = [
+                    a if a is None else scale * np.transpose(a[r], np.argsort(scope)).reshape(shape) for a in pair[:2]
+                ]
+                total = product(total, Pair(*part))
+        for mine, other in zip(total[:2], full[:2], strict=True):
+            if other is not None:
+                expected = np.sum(np.broadcast_to(other, sizes), axis=gone, keepdims=True)
+                np.testing.assert_allclose(0 * expected + mine, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_parts_that_are_alike_are_planned_once():
+    n, copies = 9, 500
+    ids = np.arange(n * copies).reshape(n, copies)
+    edges = np.stack([ids[:-1].reshape(-1), ids[1:].reshape(-1)], axis=1)
+    stacks = [Stack(ids[:1].T, np.full((copies, 2), 0.5)), Stack(edges, np.full((len(edges), 2, 2), 0.5))]
+    found = plan(stacks, np.full(n * copies, 2))
+    assert len(found.steps) < 10
+    assert sum(len(eliminate(found, stacks)[0].p) for _ in found.left) == copies
+
+
+def test_what_is_too_wide_is_refused_with_those_that_keep_together():
+    pairs = np.array([(a, b) for a in range(30) for b in range(a)])
+    with pytest.raises(TooWide) as caught:
+        plan([Stack(pairs, np.ones((len(pairs), 2, 2)))], np.full(30, 2))
+    assert caught.value.variables == list(range(30)) and caught.value.size == 2**30
+
+
+def program(rng):
+    """A function of two parameters that draws a handful of discrete values, each given a few before it, and adds up
+    local costs of many kinds."""
+    steps = []
+    for k in range(rng.integers(2, 6)):
+        before = [int(j) for j in rng.permutation(k)[: rng.integers(0, 3)]]
+        steps.append((rng.integers(4), before, rng.normal(size=8), rng.integers(3)))
+    kinds = [(rng.integers(9), rng.normal(size=6), rng.permutation(len(steps))[:2].tolist()) for _ in range(4)]
+
+    def fn(theta, w, rng):
+        draws, numbers = [], []
+        for kind, before, c, how in steps:
+            given = theta[0] * c[0] + c[1]
+            for j in before:
+                x = numbers[j]
+                given = given + [c[2] * x, np.tanh(theta[1] * x + c[3]), np.where(x > 0.5, c[4], theta[0])][how]
+            s = scg.ScoreFunction()
+            if kind == 0:
+                z = scg.sample(dist.Bernoulli(logits=given), s, rng=rng, shape=(3,) if np.ndim(given) == 0 else ())
+                number = z
+            elif kind == 1:
+                rows = np.stack([given, 0.3 * given + c[5], 0 * given], axis=-1)
+                z = scg.sample(dist.Categorical(logits=rows), s, rng=rng)
+                number = (theta[1] * np.array([0.2, 1.0, -0.5]))[z]
+            elif kind == 2:
+                rows = np.stack([given, c[6] - given], axis=-1)
+                z = scg.sample(dist.OneHotCategorical(logits=rows), s, rng=rng)
+                number = z[..., 0] - 2 * z[..., 1]
+            else:
+                z = scg.sample(dist.Bernoulli(probs=1 / (1 + np.exp(-given))), s, rng=rng)
+                number = 2 * z - 1
+            draws.append(z)
+            numbers.append(number)
+        cost = 0.0
+        for kind, c, (a, *others) in kinds:
+            x = numbers[a]
+            y = numbers[others[0]] if others else x
+            cost = (
+                cost
+                + [
+                    lambda: np.sum(x * y * w[0]),
+                    lambda: np.mean(np.exp(c[0] * x)) * theta[1],
+                    lambda: np.sum(np.tanh(x + y)) / 3,
+                    lambda: np.sum(np.where(x > 0, y, c[1])),
+                    lambda: np.sum(np.atleast_1d(x) @ np.full((np.size(x.value), 2), c[2]) * w),
+                    lambda: np.sum(np.stack([x * c[3], x + w[1]])),
+                    lambda: np.sum(x) * c[4] - np.max(np.maximum(x, y)),
+                    lambda: np.sum(np.atleast_1d(x)[..., :1] ** 2 + np.cumsum(np.atleast_1d(y))[-1]),
+                    lambda: w[1] * np.sum(np.concatenate([np.atleast_1d(x), np.atleast_1d(y)])[::-1]),
+                ][kind]()
+            )
+        return cost
+
+    return fn
+
+
+def by_elimination(graph):
+    """(value, gradients) of the mean of a graph's cost, whatever its size."""
+    structure = Structure(graph.cost, {}, 2**20)
+    structure.look()
+    sums = Sums(structure)
+    value, total = sums.mean(), sums.mean(graph=True)
+    targets = [leaf for _, leaf in leaves(graph.parameters)]
+    if type(total) is not scg.Node:
+        return value, [np.zeros(t.shape) for t in targets]
+    np.testing.assert_allclose(value, total.value, rtol=1e-12, atol=1e-13)
+    return value, pull([total], [np.ones(())], targets)
+
+
+def drawn(seed):
+    rng = np.random.default_rng(seed)
+    theta, w = rng.normal(size=2) * 0.5, rng.normal(size=2)
+    return scg.trace(program(rng), theta, w, argnums=(0, 1), rng=rng)
+
+
+@pytest.mark.fast
+def test_drawn_programs_have_the_mean_and_the_gradient_of_enumeration():
+    ran = 0
+    for seed in range(120):
+        graph = drawn(seed)
+        try:
+            expected, slopes = scg.exact.expectation(graph, budget=2**14), scg.exact.gradient(graph, budget=2**14)
+        except scg.exact.BudgetError:
+            continue
+        value, found = by_elimination(graph)
+        np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-11, err_msg=str(seed))
+        for mine, other in zip(found, slopes, strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-10, atol=1e-10, err_msg=str(seed))
+        ran += 1
+    assert ran > 80
+
+
+def test_drawn_programs_have_the_hessian_of_enumeration():
+    for seed in range(0, 60, 4):
+        graph = drawn(seed)
+        try:
+            expected = scg.exact.hessian(graph, budget=2**9)
+        except scg.exact.BudgetError:
+            continue
+        structure = Structure(graph.cost, {}, 2**20)
+        structure.look()
+        total = Sums(structure).mean(graph=True)
+        theta, w = graph.parameters
+        slopes = pull([total], [np.ones(())], [theta, w], True)
+        for slope, row in zip(slopes, expected, strict=True):
+            for column, block in zip((theta, w), row, strict=True):
+                units = np.eye(2) if type(slope) is scg.Node else ()  # else the mean is linear there
+                mine = [pull([slope], [unit], [column])[0] for unit in units] or np.zeros((2, 2))
+                np.testing.assert_allclose(np.stack(mine), block, rtol=1e-9, atol=1e-9, err_msg=str(seed))
+
+
+def chain(n, cost=lambda z, before: z):
+    """A chain of coins z_1 ~ Bernoulli(t), z_{i+1} ~ Bernoulli(.2 + .6 z_i), with the sum of ``cost(z, the one
+    before)``."""
+
+    def fn(t, rng):
+        z = scg.sample(dist.Bernoulli(probs=t), scg.ScoreFunction(), rng=rng)
+        total = z
+        for _ in range(n - 1):
+            before, z = z, scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * z), scg.ScoreFunction(), rng=rng)
+            total = total + cost(z, before)
+        return total
+
+    return scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("n", [13, 60, 700])
+def test_a_chain_of_coins_has_the_mean_of_its_recursion(n):
+    graph = chain(n)
+    means = [0.3]
+    while len(means) < n:
+        means.append(0.2 + 0.6 * means[-1])
+    found = scg.exact.expectation(graph, full=True)
+    assert abs(found.value - sum(means)) < 1e-12 * n and abs(found.value - sum(means)) <= 2 * found.error
+    np.testing.assert_allclose(scg.exact.gradient(graph), sum(0.6**i for i in range(n)), rtol=1e-12)
+
+
+def test_a_long_chain_has_a_hessian_with_the_products_of_neighbours():
+    """E[z_i z_{i-1}] = .8 m_{i-1}, with t^2 z_i z_{i-1} as its cost; m is linear in t."""
+    n = 40
+
+    def fn(t, rng):
+        z = scg.sample(dist.Bernoulli(probs=t), scg.ScoreFunction(), rng=rng)
+        total = 0.0
+        for _ in range(n - 1):
+            before, z = z, scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * z), scg.ScoreFunction(), rng=rng)
+            total = total + t * t * z * before
+        return total
+
+    graph = scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
+    # m_i = .5 + .6^i (t - .5): the cost is sum_i .8 t^2 (.5 + .6^i (t - .5))
+    powers = 0.6 ** np.arange(n - 1)
+    t = 0.3
+    np.testing.assert_allclose(
+        scg.exact.expectation(graph), np.sum(0.8 * t * t * (0.5 + powers * (t - 0.5))), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        scg.exact.hessian(graph), np.sum(0.8 * (2 * (0.5 + powers * (t - 0.5)) + 4 * t * powers)), rtol=1e-11
+    )
+
+
+def test_a_batch_of_chains_is_as_many_times_one():
+    steps, batch = 30, 400
+
+    def fn(t, rng):
+        z = scg.sample(dist.Bernoulli(probs=t * np.ones(batch)), scg.ScoreFunction(), rng=rng)
+        total = np.sum(z)
+        for _ in range(steps - 1):
+            z = scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * z), scg.ScoreFunction(), rng=rng)
+            total = total + np.sum(z)
+        return total / batch
+
+    graph = scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
+    np.testing.assert_allclose(scg.exact.expectation(graph), scg.exact.expectation(chain(steps)), rtol=1e-12)
+    np.testing.assert_allclose(scg.exact.gradient(graph), scg.exact.gradient(chain(steps)), rtol=1e-12)
+
+
+@pytest.mark.fast
+def test_a_grid_has_the_mean_of_its_transfer_matrices():
+    rows, columns, t = 3, 12, 0.4
+
+    def fn(t, rng):
+        z, cost = {}, 0.0
+        for j in range(columns):
+            for i in range(rows):
+                logits = t + (z[i - 1, j] if i else 0) - (2 * t * z[i, j - 1] if j else 0)
+                z[i, j] = scg.sample(dist.Bernoulli(logits=logits), scg.ScoreFunction(), rng=rng)
+                cost = cost + z[i, j] * (z[i - 1, j] if i else t)
+        return cost
+
+    graph = scg.trace(fn, np.array(t), rng=np.random.default_rng(0))
+    states = [[(s >> i) & 1 for i in range(rows)] for s in range(2**rows)]
+    p, mean = None, 0.0
+    for j in range(columns):
+        step = np.ones((2**rows, 2**rows))
+        for a, before in enumerate(states):
+            for b, now in enumerate(states):
+                for i in range(rows):
+                    q = 1 / (1 + np.exp(-(t + (now[i - 1] if i else 0) - (2 * t * before[i] if j else 0))))
+                    step[a, b] *= q if now[i] else 1 - q
+        p = step[0] if p is None else p @ step
+        mean += p @ [sum(s[i] * (s[i - 1] if i else t) for i in range(rows)) for s in states]
+    np.testing.assert_allclose(scg.exact.expectation(graph), mean, rtol=1e-12)
+    h = 1e-5
+    ends = [scg.exact.expectation(scg.trace(fn, np.array(t + s * h), rng=np.random.default_rng(0))) for s in (1, -1)]
+    np.testing.assert_allclose(scg.exact.gradient(graph), (ends[0] - ends[1]) / (2 * h), rtol=1e-7)
+
+
+@pytest.mark.fast
+def test_a_policy_gradient_is_that_of_dynamic_programming():
+    """States 0..4, two actions; the reward is that of the state; 20 steps."""
+    steps, rng = 20, np.random.default_rng(3)
+    moves, rewards, logits = rng.normal(size=(5, 2, 5)), rng.normal(size=5), rng.normal(size=(5, 2))
+
+    def fn(logits, rng):
+        table, reward, total = scg.parameter(moves), scg.parameter(rewards), 0.0
+        s = scg.sample(dist.Categorical(logits=np.zeros(5)), scg.ScoreFunction(), rng=rng)
+        for _ in range(steps):
+            a = scg.sample(dist.Categorical(logits=logits[s]), scg.ScoreFunction(), rng=rng)
+            total = total + reward[s] * (1 + a)
+            s = scg.sample(dist.Categorical(logits=table[s, a]), scg.ScoreFunction(), rng=rng)
+        return total
+
+    def value(logits):
+        policy = np.exp(logits) / np.sum(np.exp(logits), axis=1, keepdims=True)
+        step = np.exp(moves) / np.sum(np.exp(moves), axis=2, keepdims=True)
+        p, total = np.full(5, 0.2), 0.0
+        for _ in range(steps):
+            both = p[:, None] * policy
+            total += np.sum(both * rewards[:, None] * [1, 2])
+            p = np.einsum("sa,sat->t", both, step)
+        return total
+
+    graph = scg.trace(fn, logits, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(scg.exact.expectation(graph), value(logits), rtol=1e-12)
+    h = 1e-6
+    expected = [(value(logits + h * e) - value(logits - h * e)) / (2 * h) for e in np.eye(10).reshape(10, 5, 2)]
+    np.testing.assert_allclose(np.ravel(scg.exact.gradient(graph)), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_keeps_together_is_refused_by_name():
+    def fn(t, rng):
+        coins = [scg.sample(dist.Bernoulli(probs=t), scg.ScoreFunction(), rng=rng, name="a")]
+        for _ in range(29):
+            coins.append(scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * coins[-1]), scg.ScoreFunction(), rng=rng))
+        return sum(np.tanh(x * y) for k, x in enumerate(coins) for y in coins[:k])
+
+    graph = scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
+    with pytest.raises(scg.exact.BudgetError, match=r"elimination .* keep together.* over the budget"):
+        scg.exact.expectation(graph)
+
+
+def test_numbers_of_half_the_size_have_results_of_their_own():
+    def fn(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng)
+        total = z
+        for _ in range(30):
+            z = scg.sample(dist.Bernoulli(logits=t - z), scg.ScoreFunction(), rng=rng)
+            total = total + z
+        return total
+
+    mine, other = [scg.trace(fn, np.array(0.3, d), rng=np.random.default_rng(0)) for d in (np.float32, np.float64)]
+    found, slope = scg.exact.expectation(mine, full=True), scg.exact.gradient(mine)
+    assert found.value.dtype == slope.dtype == np.float32
+    assert abs(found.value - scg.exact.expectation(other)) <= found.error
+    np.testing.assert_allclose(slope, scg.exact.gradient(other), rtol=1e-5)
