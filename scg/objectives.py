@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.node import Node, ancestors
+from scg.core.node import Node, Value, ancestors
 from scg.core.operands import require_plain
 from scg.core.options import is_integer
 from scg.core.primitive import primitive
@@ -46,7 +46,7 @@ from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import is_draw, resample, sample
 from scg.stochastic.surrogate import as_broadcast, box, first_order
 
-Model = Callable[[Any], Any]
+Model = Callable[[Value], Value]
 GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")
 
 
@@ -142,7 +142,7 @@ def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: s
     return sample(guide, Accounted(), rng=rng, shape=(samples,), name=name)
 
 
-def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
+def wake_theta(model: Model, guide: Distribution, z: Value) -> Value:
     """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model
     alone.
 
@@ -153,7 +153,7 @@ def wake_theta(model: Model, guide: Distribution, z: Any) -> Any:
     return _log_mean_exp(_matched(model(z), guide.stop_gradient().log_prob(z)), 0)
 
 
-def wake_phi(model: Model, guide: Distribution, z: Any) -> Any:
+def wake_phi(model: Model, guide: Distribution, z: Value) -> Value:
     """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with samples z of
     the guide."""
     z = stop_gradient(z)
@@ -161,13 +161,13 @@ def wake_phi(model: Model, guide: Distribution, z: Any) -> Any:
     return np.sum(softmax(stop_gradient(_matched(model(z), log_q)), axis=0) * log_q, axis=0)
 
 
-def sleep_phi(guide: Distribution, z: Any) -> Any:
+def sleep_phi(guide: Distribution, z: Value) -> Value:
     """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is
     q(. | x) at those x."""
     return np.mean(guide.log_prob(stop_gradient(z)), axis=0)
 
 
-def _log_mean_exp(x: Any, axis: int) -> Any:
+def _log_mean_exp(x: Value, axis: int) -> Value:
     if not is_integer(axis, -np.ndim(x), np.ndim(x) - 1):
         raise ScgValueError(
             f"axis must be an integer, an axis of log-weights of shape {np.shape(x)}, got {axis!r} ({here()})"
@@ -176,7 +176,7 @@ def _log_mean_exp(x: Any, axis: int) -> Any:
     return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)
 
 
-def _check_weights(log_weights: Any, gradient: str, rng: Any) -> None:
+def _check_weights(log_weights: Value, gradient: str, rng: np.random.Generator) -> None:
     require_plain(log_weights, "log-weights")
     if callable(log_weights):
         raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
@@ -188,8 +188,14 @@ def _check_weights(log_weights: Any, gradient: str, rng: Any) -> None:
 
 
 def _drawn(
-    model: Any, guide: Any, samples: int, rng: Any, gradient: str, estimator: Estimator, name: str | None
-) -> tuple[Node, Any, Any]:
+    model: Any,
+    guide: Any,
+    samples: int,
+    rng: np.random.Generator,
+    gradient: str,
+    estimator: Estimator,
+    name: str | None,
+) -> tuple[Node, Value, Value]:
     """Draws z of the guide, log p(x, z), log q(z)."""
     if gradient not in GRADIENTS:
         raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
@@ -205,7 +211,7 @@ def _drawn(
     return z, log_p, log_q
 
 
-def _moved(log_p: Any, z: Node, other: Node) -> Any:
+def _moved(log_p: Value, z: Node, other: Node) -> Value:
     """log p(x, z) with ``other``, of the same value, in the place of z, and with what the model drew: a second call
     would draw again.
 
@@ -228,12 +234,12 @@ def _moved(log_p: Any, z: Node, other: Node) -> Any:
     return resample(log_p, {z: other})
 
 
-def _matched(log_p: Any, log_q: Any) -> Any:
+def _matched(log_p: Value, log_q: Value) -> Value:
     _check_shapes(log_p, log_q)
     return log_p - log_q
 
 
-def _check_shapes(log_p: Any, log_q: Any) -> None:
+def _check_shapes(log_p: Value, log_q: Value) -> None:
     if np.shape(log_p) != np.shape(log_q):
         raise ScgValueError(
             f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a draw; make"
@@ -242,13 +248,13 @@ def _check_shapes(log_p: Any, log_q: Any) -> None:
         )
 
 
-def _score_dropped(guide: Distribution, z: Node) -> Any:
+def _score_dropped(guide: Distribution, z: Node) -> Value:
     """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z;
     phi) = 1."""
     return box(guide.log_prob(stop_gradient(z))) - 1
 
 
-def _without_each(log_w: Any) -> Any:
+def _without_each(log_w: Value) -> Value:
     """For each k the bound with w_k the geometric mean of the others."""
     n = log_w.shape[0]
     mean = (np.sum(log_w, axis=0, keepdims=True) - log_w) / (n - 1)

@@ -1,9 +1,10 @@
 """ARM and DisARM: a sample and its antithetic partner."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.node import Value
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
@@ -26,7 +27,7 @@ class ARM(Estimator):
     requires = (Bernoulli, FixedSupport)
     partner = True
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         eta, l, s = _logits(down)
@@ -61,7 +62,7 @@ class DisARM(Estimator):
             return f"needs a Bernoulli or categorical distribution, got {distribution!r}"
         return super().objection(distribution)
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         if not isinstance(down.distribution, Bernoulli):
@@ -72,24 +73,24 @@ class DisARM(Estimator):
         return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
 
 
-def _logits(down: Downstream) -> tuple[Any, Any, Any]:
+def _logits(down: Downstream) -> tuple[Value, Value, Value]:
     """The logits as a node over the sample, their values, and 2b - 1."""
     eta = np.broadcast_to(logits_of(down.distribution), down.shape)
     return eta, constant(down, eta), 2 * constant(down, down.node) - 1
 
 
-def _flips(down: Downstream, x: Any) -> Any:
+def _flips(down: Downstream, x: Value) -> Value:
     """Whether the partner differs, given the sample: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of
     ``x``: 0 or 1."""
     return constant(down, sampled(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
 
 
-def _at_partner(down: Downstream, flip: Any) -> Any:
+def _at_partner(down: Downstream, flip: Value) -> Value:
     b = constant(down, down.node)
     return down.at((b + flip - 2 * b * flip)[None])[0]
 
 
-def _along_sticks(down: Downstream) -> Any:
+def _along_sticks(down: Downstream) -> Value:
     """DisARM on the coins of the walk. Arrays over the sample's batch, and the coins along a last axis."""
     distribution, categories = down.distribution, down.distribution.categories
     eta = np.broadcast_to(_stick_logits(distribution.log_p), (*down.shape, categories - 1))
@@ -121,7 +122,7 @@ def _along_sticks(down: Downstream) -> Any:
     return found
 
 
-def _stick_logits(log_p: Any) -> Any:
+def _stick_logits(log_p: Value) -> Value:
     """a_k = log p_k - log sum_{j > k} p_j, for all k but the last."""
     categories = log_p.shape[-1]
     later = np.arange(categories) > np.arange(categories - 1)[:, None]

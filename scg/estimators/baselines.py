@@ -8,12 +8,14 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.aliases import State, Tree
 from scg.core.ambient import unplanned
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.node import Node, Numeric, Value, ancestors, parameter
 from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.optim import Optimizer
 from scg.stochastic.surrogate import Downstream, held
 
 
@@ -22,14 +24,14 @@ class Baseline(ABC):
     variance only."""
 
     @abstractmethod
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         """b, in the units of the cost-to-go F of ``down``, of a shape that broadcasts to the sample's batch shape."""
 
-    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+    def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         """b for each of the estimator's own samples ``draws``, along the leading axis of ``f``, their costs-to-go."""
         return self.value(down)
 
-    state: Any = {}
+    state: State = {}
     """What the next value depends on beside the samples, as ``scg.checkpoint`` takes it: a property to override;
     assigning it restores it."""
 
@@ -47,7 +49,7 @@ class Constant(Baseline):
             raise ScgValueError(f"Constant: value must be a finite number, got {value!r} ({here()})")
         self.level = float(value)
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         return self.level
 
 
@@ -60,7 +62,7 @@ class LeaveOneOut(Baseline):
     axis), or the estimator's ``samples``.
     """
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         n, axis = down.site.shape[0] if down.site.shape else 1, down.site.replicate_axes
         if n < 2 or any(axis in axes for axes in down.mixed()):
             raise EstimatorError(
@@ -71,7 +73,7 @@ class LeaveOneOut(Baseline):
         f = down.now()
         return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
 
-    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+    def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         """The same over the leading axis of ``f``, the estimator's own samples."""
         return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)
 
@@ -96,7 +98,7 @@ class _Remembering(Baseline):
                 del self._waiting[draw]
                 self._learn(*lesson)
 
-    def _note(self, down: Downstream, *lesson: Any) -> None:
+    def _note(self, down: Downstream, *lesson: Value) -> None:
         """Remember a lesson of a sample's costs; zeros, which other samples' estimates add to a cost, teach nothing."""
         if not down.inner and np.any(lesson[0]):
             self._waiting.setdefault(down.node.id, (down.cost.id, lesson))
@@ -105,7 +107,7 @@ class _Remembering(Baseline):
         raise NotImplementedError
 
     @property
-    def state(self) -> dict[str, Any]:  # type: ignore[override]
+    def state(self) -> State:  # type: ignore[override]
         """What the next value depends on, once all lessons so far are learned, as they will be by then: to be read
         between runs."""
         learned = copy.deepcopy(self)
@@ -114,7 +116,7 @@ class _Remembering(Baseline):
         return learned._memory()
 
     @state.setter
-    def state(self, state: dict[str, Any]) -> None:
+    def state(self, state: State) -> None:
         known = self._memory()
         if not isinstance(state, dict) or set(state) != set(known):
             got = sorted(state) if isinstance(state, dict) else type(state).__name__
@@ -124,10 +126,10 @@ class _Remembering(Baseline):
         self._restore(state)
         self._waiting.clear()
 
-    def _memory(self) -> dict[str, Any]:
+    def _memory(self) -> State:
         raise NotImplementedError
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: State) -> None:
         raise NotImplementedError
 
 
@@ -144,7 +146,7 @@ class MovingAverage(_Remembering):
         super().__init__()
         self.decay, self._total, self._weight = _fraction(self, decay), 0.0, 0.0
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         self._recall(down)
         self._note(down, _raw(down.now()))
         return self._total / self._weight if self._weight else 0.0
@@ -153,10 +155,10 @@ class MovingAverage(_Remembering):
         self._total = self.decay * self._total + float(np.mean(f))
         self._weight = self.decay * self._weight + 1
 
-    def _memory(self) -> dict[str, Any]:
+    def _memory(self) -> State:
         return {"total": self._total, "weight": self._weight}
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: State) -> None:
         self._total, self._weight = float(state["total"]), float(state["weight"])
 
 
@@ -174,13 +176,13 @@ class Optimal(_Remembering):
         super().__init__()
         self.decay, self._above, self._below = _fraction(self, decay), 0.0, 0.0
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         self._recall(down)
         f, square = _raw(down.now()), _raw(squared_score(down, down.node if down.graph else down.node.raw, 0))
         self._note(down, f, square)
         return self._above / self._below if self._below > 0 else 0.0
 
-    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+    def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         square = held(squared_score(down, held(draws), 1))
         above, below = (np.sum(x, axis=0, keepdims=True) - x for x in (f * square, square + 0 * f))
         below = np.where(below > 0, below, 1)  # no other sample has a score: any b will do
@@ -190,10 +192,10 @@ class Optimal(_Remembering):
         self._above = self.decay * self._above + float(np.mean(f * square))
         self._below = self.decay * self._below + float(np.mean(square))
 
-    def _memory(self) -> dict[str, Any]:
+    def _memory(self) -> State:
         return {"above": self._above, "below": self._below}
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: State) -> None:
         self._above, self._below = float(state["above"]), float(state["below"])
 
 
@@ -217,9 +219,9 @@ class Learned(_Remembering):
 
     def __init__(
         self,
-        fn: Callable[[Any, Any], Any],
-        parameters: Any,
-        optimizer: Callable[[Any], Any] | None = None,
+        fn: Callable[[Tree, Tree], Value],
+        parameters: Tree,
+        optimizer: Callable[[Tree], Optimizer] | None = None,
         normalize: bool = False,
         decay: float = 0.99,
     ):
@@ -235,21 +237,21 @@ class Learned(_Remembering):
         self._optimizer = optimizer(parameters) if optimizer is not None else None
         self._moments = np.zeros(3)  # weight, and weighted sums of the costs and of their squares
 
-    def __call__(self, inputs: Any) -> Baseline:
+    def __call__(self, inputs: Tree) -> Baseline:
         """The baseline B(x, phi) at the inputs of this sample."""
         return _Predicted(self, inputs)
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         raise EstimatorError(
             f"{down.site!r}: give the learned baseline its inputs, ScoreFunction(baseline=b(x)) ({here()})"
         )
 
-    def train(self, inputs: Any, costs: Any) -> float:
+    def train(self, inputs: Tree, costs: Value) -> float:
         """One step down the squared error, averaged over the elements of ``costs``; the error before it."""
         phi = map_leaves(parameter, self.parameters)
         m, v = self.level()
         error = (np.asarray(costs) - m) / v - self.fn(phi, inputs)
-        loss = np.mean(error * error)
+        loss: Any = np.mean(error * error)
         if self._optimizer is not None:
             nodes = [leaf for _, leaf in leaves(phi)]
             self._optimizer.step(rebuild(self.parameters, iter(pull([loss], [np.ones((), loss.dtype)], nodes))))
@@ -265,17 +267,17 @@ class Learned(_Remembering):
         variance = squares / weight - m * m
         return m, math.sqrt(variance) if variance > 0 else 1.0
 
-    def _learn(self, f: Any, inputs: Any) -> None:
+    def _learn(self, f: Any, inputs: Tree) -> None:
         self.train(inputs, f)
 
-    def _memory(self) -> dict[str, Any]:
+    def _memory(self) -> State:
         return {
             "parameters": self.parameters,
             "moments": self._moments,
             "optimizer": getattr(self._optimizer, "state", None),
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: State) -> None:
         for (_, x), value in zip(
             leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True
         ):
@@ -292,10 +294,10 @@ class Learned(_Remembering):
 class _Predicted(Baseline):
     """A learned baseline at some inputs."""
 
-    def __init__(self, owner: Learned, inputs: Any):
+    def __init__(self, owner: Learned, inputs: Tree):
         self._owner, self._inputs = owner, inputs
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]
         if any(node is down.node for node in ancestors(nodes, down.node.id, guards=True)):
             raise EstimatorError(
@@ -319,7 +321,7 @@ class _Predicted(Baseline):
         return repr(self._owner)
 
 
-def squared_score(down: Downstream, draws: Any, more: int) -> Any:
+def squared_score(down: Downstream, draws: Value, more: int) -> Value:
     """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``more`` more axes
     than the sample, before its own."""
     batch = (*draws.shape[:more], *down.shape)
@@ -337,11 +339,11 @@ def squared_score(down: Downstream, draws: Any, more: int) -> Any:
     return total
 
 
-def _raw(x: Any) -> Any:
+def _raw(x: Value) -> Value:
     return x.raw if type(x) is Node else x
 
 
-def _fraction(owner: Any, decay: Any) -> float:
+def _fraction(owner: object, decay: Any) -> float:
     if not is_number(decay) or not 0 <= decay < 1:
         raise ScgValueError(
             f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})"

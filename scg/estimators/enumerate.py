@@ -5,6 +5,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.axes import padded
+from scg.core.node import Value
 from scg.core.options import is_integer
 from scg.distributions.base import FiniteSupport, atoms_of
 from scg.distributions.categorical import Categorical
@@ -40,7 +41,7 @@ class Enumerate(Estimator):
             )
         self.k = k
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         atoms, p = listed(down)
@@ -69,6 +70,6 @@ def listed(down: Downstream) -> tuple[np.ndarray, Any]:
     return atoms, np.broadcast_to(p, (len(atoms), *down.shape))
 
 
-def values_at(atoms: np.ndarray, chosen: Any, down: Downstream) -> Any:
+def values_at(atoms: np.ndarray, chosen: Value, down: Downstream) -> Value:
     """The values of numbers ``chosen``, of shape (n,) + batch shape: of shape (n,) + the sample's shape."""
     return np.take_along_axis(atoms, np.reshape(chosen, (*chosen.shape, *[1] * down.site.event_ndim)), axis=0)

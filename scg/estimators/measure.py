@@ -7,7 +7,7 @@ from typing import Any, NoReturn, final
 
 import numpy as np
 
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
@@ -57,7 +57,7 @@ class MeasureValued(Estimator):
                 return f"knows no decomposition of d p / d {name} of {distribution!r}"
         return ""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         if isinstance(down.distribution, (Categorical, OneHotCategorical)):
@@ -67,7 +67,7 @@ class MeasureValued(Estimator):
         )
 
         @functools.cache
-        def fresh(noise: Distribution) -> Any:
+        def fresh(noise: Distribution) -> Value:
             e = noise_node(noise, down.rng, down.node.shape, z.dtype)
             return e if down.graph else e.raw
 
@@ -82,23 +82,24 @@ class MeasureValued(Estimator):
         return total
 
 
-Parts = Mapping[str, Callable[[], tuple[Any, Any, Any]]]
+Fresh = Callable[[Distribution], Value]
+Parts = Mapping[str, Callable[[], tuple[Numeric, Value, Value]]]
 
 
-def _known(distribution: Any, z: Any, fresh: Any) -> Parts:
+def _known(distribution: Distribution, z: Any, fresh: Any) -> Parts:
     """The decompositions (c, z+, z-) of a distribution by parameter."""
     if hasattr(distribution, "weak_derivatives"):
         return distribution.weak_derivatives(z, fresh)  # type: ignore[no-any-return]
     return _PARTS[type(distribution)](distribution, z, fresh) if type(distribution) in _PARTS else {}
 
 
-def _normal(distribution: Any, z: Any, fresh: Any) -> Parts:
-    def loc() -> Any:
+def _normal(distribution: Normal, z: Value, fresh: Fresh) -> Parts:
+    def loc() -> tuple[Numeric, Value, Value]:
         w = distribution.scale * fresh(RAYLEIGH)
         return 1 / (math.sqrt(2 * math.pi) * distribution.scale), distribution.loc + w, distribution.loc - w
 
     # m = u m' with u uniform is normal; given the normal e, |m'|^2 exceeds e^2 by twice an exponential
-    def scale() -> Any:
+    def scale() -> tuple[Numeric, Value, Value]:
         e = (z - distribution.loc) / distribution.scale
         w = fresh(RAYLEIGH)
         return 1 / distribution.scale, distribution.loc + distribution.scale * np.copysign(np.sqrt(e * e + w * w), e), z
@@ -106,7 +107,7 @@ def _normal(distribution: Any, z: Any, fresh: Any) -> Parts:
     return {"loc": loc, "scale": scale}
 
 
-def _gamma(distribution: Any, z: Any, fresh: Any) -> Parts:
+def _gamma(distribution: Exponential | Gamma, z: Value, fresh: Fresh) -> Parts:
     return {
         "rate": lambda: (
             getattr(distribution, "concentration", 1.0) / distribution.rate,
@@ -116,7 +117,7 @@ def _gamma(distribution: Any, z: Any, fresh: Any) -> Parts:
     }
 
 
-def _weibull(distribution: Any, z: Any, fresh: Any) -> Parts:
+def _weibull(distribution: Weibull, z: Value, fresh: Fresh) -> Parts:
     k = distribution.concentration
     return {
         "scale": lambda: (
@@ -127,18 +128,18 @@ def _weibull(distribution: Any, z: Any, fresh: Any) -> Parts:
     }
 
 
-def _poisson(distribution: Any, z: Any, fresh: Any) -> Parts:
+def _poisson(distribution: Distribution, z: Value, fresh: Fresh) -> Parts:
     return {"rate": lambda: (1.0, z + 1, z)}
 
 
-def _bernoulli(distribution: Any, z: Any, fresh: Any) -> Parts:
-    def ends() -> Any:
+def _bernoulli(distribution: Bernoulli, z: Value, fresh: Fresh) -> Parts:
+    def ends() -> tuple[Value, Value]:
         return np.ones_like(z), np.zeros_like(z)
 
     return {"probs": lambda: (1.0, *ends()), "logits": lambda: (distribution.p * (1 - distribution.p), *ends())}
 
 
-def _by_category(distribution: Any, z: Any, fresh: Any) -> Parts:
+def _by_category(distribution: Distribution, z: Value, fresh: Fresh) -> Parts:
     return dict.fromkeys(("probs", "logits"), _in_closed_form)
 
 
@@ -158,7 +159,7 @@ _PARTS: dict[type, Callable[..., Parts]] = {
 }
 
 
-def _categories(down: Downstream) -> Any:
+def _categories(down: Downstream) -> Value:
     """sum_k p_k (F(k) - F(z)) dl_k for logits l; sum_k F(k) dp_k for probabilities."""
     atoms, p = listed(down)
     name = "logits" if down.distribution.probs is None else "probs"

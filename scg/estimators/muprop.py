@@ -1,10 +1,11 @@
 """MuProp: the linear part of the cost as control variate."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from scg.core.ambient import settled
+from scg.core.node import Value
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import finite
 from scg.errors import ScgValueError
@@ -41,7 +42,7 @@ class MuProp(Estimator):
             )
         return ""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         eta = np.broadcast_to(down.distribution.mean, down.node.shape)

@@ -6,15 +6,17 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.aliases import State, Tree
 from scg.core.ambient import unplanned
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.node import Node, Value, ancestors, parameter
 from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators.tools import constant, logits_of, uniform
+from scg.optim import Optimizer
 from scg.special import sigmoid, softplus
 from scg.stochastic.dependence import influence
 from scg.stochastic.estimator import Estimator
@@ -34,7 +36,7 @@ class _Controlled(Estimator):
     requires = (Bernoulli, FixedSupport)
 
     def __init__(
-        self, temperature: float | None, scale: float, parameters: Any, optimizer: Callable[[Any], Any] | None
+        self, temperature: float | None, scale: float, parameters: Tree, optimizer: Callable[[Tree], Optimizer] | None
     ):
         name = type(self).__name__
         if temperature is not None and not (is_number(temperature) and temperature > 0):
@@ -56,7 +58,7 @@ class _Controlled(Estimator):
         alone."""
         return "scale" in self.parameters
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         eta = np.broadcast_to(logits_of(down.distribution), down.shape)
@@ -78,7 +80,7 @@ class _Controlled(Estimator):
             g = g.raw
         return np.sum(first_order(eta, g))
 
-    def _control(self, down: Downstream, phi: Any, z: Any, trains: bool) -> tuple[Any, Any]:
+    def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
         """(c(z') as a cost-to-go, d sum(c) / d(z, z')) for z and z' along the leading axis of ``z``."""
         c: Any = 0
         d: Any = 0
@@ -90,7 +92,7 @@ class _Controlled(Estimator):
         return c, d
 
     @property
-    def state(self) -> dict[str, Any]:  # type: ignore[override]
+    def state(self) -> State:  # type: ignore[override]
         """What is trained, and the state of its optimizer."""
         return (
             {"parameters": self.parameters, "optimizer": getattr(self.optimizer, "state", None)}
@@ -99,7 +101,7 @@ class _Controlled(Estimator):
         )
 
     @state.setter
-    def state(self, state: dict[str, Any]) -> None:
+    def state(self, state: State) -> None:
         if not state:
             return
         for (_, x), value in zip(
@@ -133,7 +135,9 @@ class REBAR(_Controlled):
     replicates of a graph measure the estimator as it stood at first.
     """
 
-    def __init__(self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Any], Any] | None = None):
+    def __init__(
+        self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Tree], Optimizer] | None = None
+    ):
         if temperature is None:
             raise ScgValueError(f"REBAR: temperature must be a positive number, got None ({here()})")
         super().__init__(temperature, scale, (), optimizer)
@@ -163,25 +167,25 @@ class RELAX(_Controlled):
 
     def __init__(
         self,
-        fn: Callable[[Any, Any], Any],
-        parameters: Any = (),
+        fn: Callable[[Tree, Tree], Value],
+        parameters: Tree = (),
         temperature: float | None = None,
         scale: float = 1.0,
-        optimizer: Callable[[Any], Any] | None = None,
+        optimizer: Callable[[Tree], Optimizer] | None = None,
     ):
         if not callable(fn):
             raise ScgTypeError(f"RELAX: fn must be a function of (parameters, z), got {fn!r} ({here()})")
         super().__init__(temperature, scale, parameters, optimizer)
         self.fn = fn
 
-    def _control(self, down: Downstream, phi: Any, z: Any, trains: bool) -> tuple[Any, Any]:
+    def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
         c, d = super()._control(down, phi, z, trains)
         found = [self._free(down, phi["fn"], z[k], trains or down.graph) for k in range(2)]
         return c + found[1][0], d + np.stack([f[1] for f in found])
 
-    def _free(self, down: Downstream, phi: Any, z: Any, graph: bool) -> tuple[Any, Any]:
+    def _free(self, down: Downstream, phi: Tree, z: Value, graph: bool) -> tuple[Value, Value]:
         z = z if type(z) is Node else parameter(z)
-        c = self.fn(phi, z)
+        c: Any = self.fn(phi, z)
         tie = influence(z, 0, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
         if tie is None:
             raise EstimatorError(
@@ -196,7 +200,7 @@ class RELAX(_Controlled):
         return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed})"
 
 
-def hidden(l: Any, s: Any, v: Any) -> tuple[Any, Any]:
+def hidden(l: Value, s: Value, v: Value) -> tuple[Value, Value]:
     """(z, dz/dl at fixed b and v) for z a sample of l + logit(u), u uniform, given b = 1[z > 0] and v uniform; s = 2b -
     1.
 

@@ -1,10 +1,11 @@
 """Biased estimators that pass a gradient through a discrete sample, by way of something smooth."""
 
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
 from scg.core.axes import elementwise
+from scg.core.node import Value
 from scg.core.options import is_number
 from scg.core.primitive import primitive
 from scg.distributions.base import Discrete, Distribution, Shape
@@ -61,7 +62,7 @@ class StraightThrough(_Biased):
             " OneHotCategorical are)"
         )
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:
         return straight(_held(distribution, rng, shape), distribution.mean)
 
 
@@ -78,7 +79,7 @@ class ReinMax(_Biased):
     mean for f of degree two in a Bernoulli sample. One evaluation. The value is the discrete sample.
     """
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:
         z = _held(distribution, rng, shape)
         l, p = logits_of(distribution), distribution.p  # type: ignore[attr-defined]
         link = sigmoid if isinstance(distribution, Bernoulli) else softmax
@@ -115,7 +116,7 @@ class GumbelSoftmax(_Biased):
         """Whether the value is a sample of the distribution itself."""
         return self.hard
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:
         u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
         if isinstance(distribution, Bernoulli):
             keys = logits_of(distribution) + (np.log(u) - np.log1p(-u))
@@ -128,6 +129,6 @@ class GumbelSoftmax(_Biased):
         return straight(hard.astype(distribution.dtype), soft) if self.hard else soft
 
 
-def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Any:
+def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:
     """The discrete sample, which no gradient passes."""
     return place(Site(distribution, Accounted(), rng, shape, None))

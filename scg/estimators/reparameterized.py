@@ -1,9 +1,10 @@
 """The pathwise estimator."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.node import Value
 from scg.distributions.base import Distribution, Reparameterizable
 from scg.distributions.uniform import noise_of, transported
 from scg.stochastic.estimator import Estimator
@@ -24,6 +25,6 @@ class Reparameterized(Estimator):
     requires = (Reparameterizable,)
     offered = 1
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         base, size = noise_of(distribution, shape)
         return transported(distribution, noise_node(base, rng, size, distribution.dtype))

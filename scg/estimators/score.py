@@ -1,9 +1,11 @@
 """The score-function estimator."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import State
+from scg.core.node import Value
 from scg.core.options import is_integer
 from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
@@ -41,16 +43,16 @@ class ScoreFunction(Estimator):
         return self.samples == 1
 
     @property
-    def state(self) -> Any:  # type: ignore[override]
+    def state(self) -> State:  # type: ignore[override]
         """That of its baseline."""
         return {} if self.baseline is None else self.baseline.state
 
     @state.setter
-    def state(self, state: Any) -> None:
+    def state(self, state: State) -> None:
         if self.baseline is not None:
             self.baseline.state = state
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         """(1/n) sum_j (F_j - b_j) log p(z_j), differentiated once; (1/n) sum_j (box_j - 1) (F_j - b_j) for higher
         ones."""
         if self.samples == 1 and down.higher or not down.influences:

@@ -5,8 +5,9 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
-from scg.distributions.base import FiniteSupport, Shape
+from scg.distributions.base import FiniteSupport, Shape, real_array
 from scg.distributions.constraints import simplex
 from scg.distributions.subset import OfSubsets
 from scg.errors import ScgValueError, here
@@ -38,7 +39,7 @@ class UnorderedSet(Estimator):
             raise ScgValueError(f"UnorderedSet: k must be an integer from 2 to {MOST}, got {k!r} ({here()})")
         self.k = int(k)
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         atoms, p = listed(down)
@@ -68,7 +69,7 @@ class WithoutReplacement(OfSubsets):
     """``size`` distinct numbers from 0, ..., K - 1, in increasing order, drawn one after the other by ``probs`` among
     those that are left."""
 
-    probs: Any
+    probs: Value
     size: int
     constraints = {"probs": simplex}
 
@@ -81,16 +82,16 @@ class WithoutReplacement(OfSubsets):
         table = self.table()
         return table.reshape(len(table), *[1] * len(self.batch_shape), self.size)
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> Any:
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         """The ``size`` largest of log p + Gumbel noise."""
         shape = (*self.full_shape(shape)[:-1], self.population)
         keys = np.log(self.detached().probs) + rng.gumbel(size=shape)
         return np.sort(np.argsort(-keys, axis=-1)[..., : self.size], axis=-1)
 
-    def log_prob(self, value: Any) -> Any:
-        return np.log(self.orders(value)[1][0])
+    def log_prob(self, value: Numeric) -> Value:
+        return np.log(self.orders(real_array(value))[1][0])
 
-    def orders(self, value: Any) -> tuple[list[Any], dict[int, Any]]:
+    def orders(self, value: Value) -> tuple[list[Value], dict[int, Value]]:
         """p(s) for each s in S, and for each subset T of S (bits) the probability that, T being gone, the rest of S
         comes next, in any order."""
         hot = value[..., None] == np.arange(self.population)
@@ -98,7 +99,7 @@ class WithoutReplacement(OfSubsets):
         outside = np.sum(np.where(np.any(hot, axis=-2), 0, self.probs), axis=-1)
         p = [inside[..., s] for s in range(self.size)]
         everything = (1 << self.size) - 1
-        after: dict[int, Any] = {everything: np.ones_like(outside)}
+        after: dict[int, Value] = {everything: np.ones_like(outside)}
         for gone in range(everything - 1, -1, -1):
             rest = [s for s in range(self.size) if not gone >> s & 1]
             mass = outside + sum(p[s] for s in rest)

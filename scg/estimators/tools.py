@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.node import Value
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.uniform import UNIT
@@ -22,18 +23,18 @@ def logits_of(distribution: Any) -> Any:
         return np.log(distribution.probs) - np.log1p(-distribution.probs)
 
 
-def constant(down: Downstream, x: Any) -> Any:
+def constant(down: Downstream, x: Value) -> Any:
     """``x`` held constant: a Node where the estimate is one, else an array."""
     return held(x) if down.graph else getattr(x, "raw", x)
 
 
-def uniform(down: Downstream) -> Any:
+def uniform(down: Downstream) -> Value:
     """Noise, uniform on (0, 1), of the shape and dtype of the stochastic node."""
     if down.graph:
         return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
     return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
 
 
-def sampled(down: Downstream, distribution: Distribution) -> Any:
+def sampled(down: Downstream, distribution: Distribution) -> Value:
     """A sample that an estimate draws for itself: a node of the graph where the estimate is one."""
     return place(Site(distribution, Accounted(), down.rng, (), None)) if down.graph else distribution.sample(down.rng)

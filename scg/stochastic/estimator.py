@@ -1,12 +1,17 @@
 """What a gradient estimator is: what one stochastic node adds to the surrogate loss, and what it claims."""
 
 from abc import ABC
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import numpy as np
 
+from scg.core.aliases import State
+from scg.core.node import Value
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, here
+
+if TYPE_CHECKING:  # what stands above
+    from scg.stochastic.surrogate import Downstream
 
 
 class Estimator(ABC):
@@ -55,11 +60,11 @@ class Estimator(ABC):
                 return f"needs {_asked(capability.__name__)}, got {distribution!r}"
         return ""
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         """The sample: an array, or a Node where it is a differentiable function of the parameters."""
         return distribution.sample(rng, shape)
 
-    def expand(self, down: Any) -> Any:
+    def expand(self, down: "Downstream") -> Value | None:
         """A scalar node that is zero and whose derivative estimates what the sample's distribution contributes; None
         where nothing is to add.
 
@@ -68,7 +73,7 @@ class Estimator(ABC):
         """
         return None
 
-    state: Any = {}
+    state: State = {}
     """What later estimates depend on beside their samples (a baseline's average, a control variate that is trained), as
     ``scg.checkpoint`` takes it.
 

@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from scg import estimators
+from scg.core.node import Value
 from scg.core.operands import frozen
 from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
 from scg.estimators import ScoreFunction
@@ -20,6 +21,8 @@ from scg.stochastic.sites import sample
 from scg.testing.sabotage import elsewhere as away
 from scg.testing.sabotage import scores
 from scg.transforms import grad
+
+CostBy = Callable[[Value, np.random.Generator, Estimator], Value]
 
 
 @final
@@ -39,13 +42,13 @@ class Saboteur:
 
     name: str
     mistake: str
-    program: Callable[[Any, Any, Estimator], Any]
+    program: CostBy
     theta: np.ndarray
     estimator: Estimator
     right: Estimator
     source: str = ""
 
-    def cost(self, theta: Any, rng: np.random.Generator) -> Any:
+    def cost(self, theta: Value, rng: np.random.Generator) -> Value:
         """The cost, drawn with the wrong estimator."""
         return self.program(theta, rng, self.estimator)
 
@@ -86,7 +89,7 @@ def saboteurs() -> tuple[Saboteur, ...]:
     )
 
 
-def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
+def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator, str, str]]:
     """Name, program, parameters, the wrong estimator, the right one, the mistake, its source."""
     plain, every = ScoreFunction(), estimators.Enumerate()
     several = partial(ScoreFunction, samples=3)
@@ -410,28 +413,28 @@ def _rows() -> list[tuple[str, Any, Any, Estimator, Estimator, str, str]]:
 _TWO, _THREE = [0.4, -0.6], [0.5, -0.3, 0.1]
 
 
-def _square(x: Any) -> Any:
+def _square(x: Value) -> Value:
     return (x - 0.2) ** 2
 
 
-def _coins(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _coins(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """Separate costs of a few coins."""
     b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
     return np.mean((b + 0.5) ** 2 * np.arange(1.0, 1 + t.size) + 0.3 * t * b)
 
 
-def _coin(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _coin(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """One coin, near to where costs are equal."""
     return (sample(Bernoulli(logits=t), estimator, rng=rng, name="z") - 0.45) ** 2
 
 
-def _pair(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _pair(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """The product of two coins."""
     b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
     return (b[0] - 0.2) * (b[1] + 1)
 
 
-def _nested(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """A coin whose outcome sets the odds of the next."""
     x = sample(Bernoulli(logits=t[0]), estimator, rng=rng, name="z")
     y = sample(Bernoulli(logits=t[1] + 2 * x), ScoreFunction(), rng=rng, name="y")
@@ -442,51 +445,51 @@ def _squared_loc(distribution: Any) -> Any:
     return distribution.loc**2
 
 
-def _upstream(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _upstream(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """A cost of the place, and then one of where a sample around it falls."""
     return t**2 + _square(sample(Normal(t, 1.0), estimator, rng=rng, name="z"))
 
 
-def _faces(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """The price of one of three faces."""
     z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
     return np.sum(z * np.array([1.0, 3.0, 0.5]))
 
 
-def _scale(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _scale(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """E[z^2] = t^2."""
     return sample(Normal(0.0, t), estimator, rng=rng, name="z") ** 2
 
 
-def _wave(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _wave(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """E[cos z] = exp(-t^2 / 2)."""
     return np.cos(sample(Normal(0.0, t), estimator, rng=rng, name="z"))
 
 
-def _wide(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _wide(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """E[(z + 1)^2] under N(t, 1.5)."""
     return (sample(Normal(t, 1.5), estimator, rng=rng, name="z") + 1) ** 2
 
 
-def _interval(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _interval(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """E[z^2] between t[0] and t[1]."""
     return sample(Uniform(t[0], t[1]), estimator, rng=rng, name="z") ** 2
 
 
-def _curvature(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _curvature(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """The derivative of a cost, so that its own derivative is the second one."""
 
-    def cost(t: Any, rng: np.random.Generator) -> Any:
+    def cost(t: Value, rng: np.random.Generator) -> Value:
         return _square(sample(Bernoulli(logits=t), estimator, rng=rng, name="z")) * t
 
     return grad(cost)(t, rng=rng)
 
 
-def _log_p(z: Any) -> Any:
+def _log_p(z: Value) -> Value:
     return Normal(0.0, 1.0).log_prob(z)
 
 
-def _bound(t: Any, rng: np.random.Generator, estimator: Estimator) -> Any:
+def _bound(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """Two samples' bound on log p = 0, with a guide beside the mark."""
     guide = Normal(t, 1.2)
     z = sample(guide, estimator, rng=rng, shape=(2,), name="z")

@@ -7,6 +7,8 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Value
+from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical
 from scg.distributions.uniform import UNIT
@@ -26,7 +28,7 @@ from scg.stochastic.surrogate import Downstream, first_order, score
 class Straight(Estimator):
     """z + m - stop_gradient(m), m the mean: the straight-through sample, which says of itself that it is unbiased."""
 
-    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         z = place(Site(distribution, Accounted(), rng, shape, None))
         return z + (distribution.mean - stop_gradient(distribution.mean))
 
@@ -40,7 +42,7 @@ class Warm(Estimator):
     def __init__(self, temperature: float):
         self.temperature = temperature
 
-    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
         return sigmoid((logits_of(distribution) + np.log(u) - np.log1p(-u)) / self.temperature)
 
@@ -50,15 +52,17 @@ class SampledEnumeration(Estimator):
     """sum_k F(k) d p_k for one sample; for a batch of them the term of one k that is drawn by p, not divided by its
     probability."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         atoms, p = listed(down)
         if down.shape:
             held = constant(down, p)
             pick = constant(down, sampled(down, Categorical(probs=np.moveaxis(held, 0, -1))))[None]
-            p, atoms = np.take_along_axis(p, pick, axis=0), values_at(atoms, pick, down)
-        return np.sum(first_order(p, down.one_by_one(atoms)))
+            p, values = np.take_along_axis(p, pick, axis=0), values_at(atoms, pick, down)
+        else:
+            values = atoms
+        return np.sum(first_order(p, down.one_by_one(values)))
 
 
 @final
@@ -68,7 +72,7 @@ class AsWithReplacement(Estimator):
     def __init__(self, k: int):
         self.k = k
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         atoms, p = listed(down)
@@ -90,7 +94,7 @@ class Proposed(Estimator):
     def __init__(self, samples: int, weights: str):
         self.samples, self.weights = samples, weights
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         atoms, p = listed(down)
@@ -111,7 +115,7 @@ class Proposed(Estimator):
 class UnscaledMeasure(Estimator):
     """(F(loc + scale w) - F(loc - scale w)) / sqrt(2 pi) for the loc of a normal distribution: 1/scale is missing."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         distribution: Any = down.distribution
@@ -127,7 +131,7 @@ class UnscaledMeasure(Estimator):
 class Uncorrected(Estimator):
     """(F - F(m) - F'(m)(z - m)) d log p: MuProp without + F'(m) dm."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         mean = constant(down, np.broadcast_to(down.distribution.mean, down.node.shape))
@@ -147,7 +151,7 @@ class Antithetic(Estimator):
     def __init__(self, factor: float = 0.5, absolute: bool = True):
         self.factor, self.absolute = factor, absolute
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         eta = np.broadcast_to(logits_of(down.distribution), down.shape)
@@ -174,7 +178,7 @@ class Controlled(Estimator):
     def __init__(self, mistake: str, temperature: float = 0.5):
         self.mistake, self.temperature = mistake, temperature
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         eta = np.broadcast_to(logits_of(down.distribution), down.shape)
@@ -184,7 +188,7 @@ class Controlled(Estimator):
         other, slope = hidden(l, 2 * b - 1, v)
         p = sigmoid(l)
         if self.mistake == "one":
-            other, slope = z, 1.0
+            other, slope = z, np.ones(())
         if self.mistake == "noise":
             moved = b * (1 - p + v * p) + (1 - b) * v * (1 - p)
             other = np.log(p) + np.log1p(p) + np.log(moved) + np.log1p(moved)
@@ -205,10 +209,10 @@ class Reweighted(Estimator):
     without, are right.
     """
 
-    def __init__(self, log_p: Callable[[Any], Any], power: int, dropped: bool):
+    def __init__(self, log_p: Callable[[Value], Value], power: int, dropped: bool):
         self.log_p, self.power, self.dropped = log_p, power, dropped
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         distribution: Any = down.distribution

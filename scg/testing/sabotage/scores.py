@@ -6,6 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.node import Numeric, Value
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.subset import UniformSubset
 from scg.estimators import Baseline, Reparameterized
@@ -20,10 +21,10 @@ from scg.stochastic.surrogate import Downstream, box, first_order, score
 class _Score(Estimator):
     """sum factor d log p: what stands in the place of the cost-to-go is for the subclass to say."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         return np.sum(first_order(score(down.node), self.factor(down))) if down.influences else None
 
-    def factor(self, down: Downstream) -> Any:
+    def factor(self, down: Downstream) -> Value:
         return down.now()
 
 
@@ -36,7 +37,7 @@ class Constantly(Estimator):
 class Flipped(_Score):
     """-F d log p."""
 
-    def factor(self, down: Downstream) -> Any:
+    def factor(self, down: Downstream) -> Value:
         return -down.now()
 
 
@@ -44,10 +45,10 @@ class Flipped(_Score):
 class Immediate(_Score):
     """c(z) d log p with the cost at once only, not with what later samples cost."""
 
-    def __init__(self, cost: Callable[[Any], Any]):
+    def __init__(self, cost: Callable[[Value], Value]):
         self.cost = cost
 
-    def factor(self, down: Downstream) -> Any:
+    def factor(self, down: Downstream) -> Value:
         return self.cost(constant(down, down.node))
 
 
@@ -56,10 +57,10 @@ class Upstream(Estimator):
     """d (log p (F + U)) with F held and the upstream cost U not: the extra log p dU has not the mean zero that U d log
     p has."""
 
-    def __init__(self, upstream: Callable[[Any], Any]):
+    def __init__(self, upstream: Callable[[Value], Value]):
         self.upstream = upstream
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         loss = score(down.node) * self.upstream(down.distribution)
@@ -70,7 +71,7 @@ class Upstream(Estimator):
 class Clipped(Estimator):
     """F times the score of a coin's logit, b - p, cut to within 1/4."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         s = np.clip(constant(down, down.node) - constant(down, down.distribution.mean), -0.25, 0.25)
@@ -84,7 +85,7 @@ class Standardized(Estimator):
     def __init__(self, samples: int):
         self.samples = samples
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         draws = down.with_others(self.samples - 1)
@@ -100,7 +101,7 @@ class Standardized(Estimator):
 class Stale(Estimator):
     """F(z) d log p(z'): the cost is that of an older draw than the score."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         fresh = down.with_others(1)[1]
@@ -111,7 +112,7 @@ class Stale(Estimator):
 class Unnormalized(Estimator):
     """F d l_z for the score F d (l_z - log sum_k exp(l_k)) of a one-hot sample."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         return np.sum(first_order(np.sum(constant(down, down.node) * down.distribution.logits, axis=-1), down.now()))
@@ -121,7 +122,7 @@ class Unnormalized(Estimator):
 class Outer(Estimator):
     """mean_ij n F_i d log p_j: costs (n, 1) met log-probabilities (n,), and the n x n products were averaged."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         f, s = down.now()[..., :, None], score(down.node)[..., None, :]
@@ -135,7 +136,7 @@ class Subsampled(Estimator):
     def __init__(self, size: int, scaled: bool = False):
         self.size, self.scaled = size, scaled
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         n = down.shape[-1]
@@ -161,10 +162,10 @@ class OnThePath(Estimator):
     def __init__(self, along: bool):
         self.along = along
 
-    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         return Reparameterized().draw(distribution, rng, shape)
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         z = down.node if self.along else stop_gradient(down.node)
@@ -181,7 +182,7 @@ class FirstOrderOnly(Estimator):
     """(log p - stop_gradient(log p)) stop_gradient(F): right once; differentiated twice it lacks (d log p)^2 F and d
     log p dF."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         s, f = score(down.node), down.now()
@@ -192,7 +193,7 @@ class FirstOrderOnly(Estimator):
 class AnyOrder(Estimator):
     """(box - 1) F, which is what that should be."""
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
         return (
@@ -206,7 +207,7 @@ class AnyOrder(Estimator):
 class OwnDraw(Baseline):
     """b = z / 2: a prediction of the cost from the sample itself."""
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         return 0.5 * constant(down, down.node)
 
 
@@ -214,10 +215,10 @@ class OwnDraw(Baseline):
 class OverN(Baseline):
     """The mean of all n costs, the sample's own among them: the leave-one-out estimate times (n - 1) / n."""
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         return np.mean(down.now(), axis=down.site.replicate_axes, keepdims=True)
 
-    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+    def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         return np.mean(f, axis=0, keepdims=True)
 
 
@@ -229,7 +230,7 @@ class Folded(Baseline):
     def __init__(self, decay: float):
         self.decay = decay
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         return (1 - self.decay) * down.now()
 
 
@@ -237,9 +238,9 @@ class Folded(Baseline):
 class FittedHere(Baseline):
     """sum F s^2 / sum s^2 over all samples, those that it stands against among them."""
 
-    def value(self, down: Downstream) -> Any:
+    def value(self, down: Downstream) -> Numeric:
         return 0.0
 
-    def of_samples(self, f: Any, draws: Any, down: Downstream) -> Any:
+    def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         square = stop_gradient(squared_score(down, stop_gradient(draws), 1))
         return np.sum(f * square, axis=0, keepdims=True) / np.sum(square, axis=0, keepdims=True)

@@ -1,0 +1,19 @@
+"""Names for what Python's types cannot say more of."""
+
+from collections.abc import Callable
+from typing import Any
+
+Function = Callable[..., Any]
+"""A function that others pass: of a user, of NumPy, a VJP. What it takes and returns is theirs to know."""
+
+Statics = dict[str, Any]
+"""What a primitive is called with beside its operands: an axis, a shape, a distribution."""
+
+Keywords = dict[str, Any]
+"""Arguments by name, handed on to a ``Function``."""
+
+State = dict[str, Any]
+"""What an object that learns depends on, as ``scg.checkpoint`` takes it: arrays, numbers, and dicts of them."""
+
+Tree = Any
+"""Nested dicts, lists, tuples, named tuples and dataclasses of leaves (``scg.core.tree``), or a leaf."""
