@@ -1,6 +1,6 @@
 """Names for what Python's types cannot say more of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Function = Callable[..., Any]
@@ -9,7 +9,7 @@ Function = Callable[..., Any]
 Statics = dict[str, Any]
 """What a primitive is called with beside its operands: an axis, a shape, a distribution."""
 
-Keywords = dict[str, Any]
+Keywords = Mapping[str, Any]
 """Arguments by name, handed on to a ``Function``."""
 
 State = dict[str, Any]

@@ -279,7 +279,7 @@ class Source:
     projection: Any = None
 
 
-def decide(source: Source, demand: Demand, report: Callable[[int, int], Any] = lambda done, most: None) -> Outcome:
+def decide(source: Source, demand: Demand, report: Callable[[int, int], object] = lambda done, most: None) -> Outcome:
     """Whether the means of streams are all 0.
 
     With m streams and delta = detect * max(scale, floor * deviation) + 2 rounding for each:

@@ -71,7 +71,7 @@ def check_gradient(
 class _Problem:
     """``fn`` as a function of the list of its differentiable leaves, and the loss that makes its result a scalar."""
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], argnums: Any, kwargs: dict[str, Any]):
+    def __init__(self, fn: Callable[..., Any], args: tuple[object, ...], argnums: Any, kwargs: dict[str, Any]):
         self.fn, self.args, self.kwargs = fn, args, kwargs
         chosen = (
             range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, (int, np.integer)) else argnums

@@ -6,6 +6,9 @@ from typing import Any
 
 from scg.errors import ScgTypeError, here
 
+Progress = Callable[[int, int], object] | bool | None
+"""Who is told of (done, most) as numbers are drawn; True: a bar on the terminal, where tqdm is there."""
+
 
 def call_arguments(args: Any, kwargs: Any) -> None:
     """Raise ScgTypeError unless they are what a function can be called with."""
@@ -20,7 +23,7 @@ def call_arguments(args: Any, kwargs: Any) -> None:
         )
 
 
-def reporter(progress: Any) -> Callable[[int, int], Any]:
+def reporter(progress: Any) -> Callable[[int, int], object]:
     """What is called with how much is done and of how much: ``progress`` itself, a bar on stderr for True, nothing for
     None and False.
 

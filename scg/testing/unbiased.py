@@ -3,7 +3,6 @@ of both kinds."""
 
 import inspect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -18,7 +17,7 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
 from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
 from scg.testing.differences import DIFFERENCES, Differences
-from scg.testing.options import reporter
+from scg.testing.options import Progress, reporter
 from scg.testing.streams import Others, Streams
 from scg.testing.structure import Subject, by_leaf, cost_of, depends, fixed, join, paths, precision, split
 from scg.testing.tails import Tail
@@ -143,7 +142,7 @@ class BiasReport:
         )
 
 
-def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
+def assert_unbiased(graph_or_fn: object, *args: Any, **options: Any) -> Verdict:
     """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return
     the verdict.
 
@@ -195,7 +194,7 @@ def assert_unbiased(graph_or_fn: Any, *args: Any, **options: Any) -> Verdict:
 
 
 def judge(
-    graph_or_fn: Any,
+    graph_or_fn: object,
     *args: Any,
     rng: np.random.Generator,
     reference: Any = "auto",
@@ -204,7 +203,7 @@ def judge(
     power: float = 1 - 1e-6,
     max_replicates: int = 2**21,
     bounds: tuple[Any, Any] | None = None,
-    progress: Callable[[int, int], Any] | bool | None = None,
+    progress: Progress = None,
     paired: bool = False,
     **kwargs: Any,
 ) -> Verdict:
@@ -230,13 +229,13 @@ assert_unbiased.__signature__ = inspect.signature(judge)  # type: ignore[attr-de
 
 
 def assert_bias(
-    graph_or_fn: Any,
+    graph_or_fn: object,
     *args: Any,
     rng: np.random.Generator,
     reference: Any = "auto",
     alpha: float = 1e-9,
     replicates: int = 100_000,
-    progress: Callable[[int, int], Any] | bool | None = None,
+    progress: Progress = None,
     paired: bool = False,
     **kwargs: Any,
 ) -> BiasReport:
@@ -310,7 +309,7 @@ def assert_bias(
     )
 
 
-def _subject(given: Any, args: tuple[Any, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Subject:
+def _subject(given: object, args: tuple[object, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Subject:
     """What draws the gradients: a graph, a function that is traced, Samples that are looked at."""
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")

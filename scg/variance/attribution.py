@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Keywords
 from scg.core.ambient import ids
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors
+from scg.core.node import Node, Value, ancestors
 from scg.core.replay import rerun
 from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
@@ -32,7 +33,7 @@ from scg.stochastic.sites import (
     with_parameters,
 )
 from scg.stochastic.surrogate import draws, expansions, leading, score
-from scg.testing.options import reporter
+from scg.testing.options import Progress, reporter
 from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators
 from scg.variance.comparing import as_graph, checked, entropy_of
@@ -119,14 +120,14 @@ class Attribution:
 
 
 def attribute(
-    graph_or_fn: Any,
+    graph_or_fn: object,
     *,
-    args: tuple[Any, ...] = (),
-    kwargs: Any = None,
+    args: tuple[object, ...] = (),
+    kwargs: Keywords | None = None,
     replicates: int = 10_000,
     rng: np.random.Generator | None = None,
     budget: int = BUDGET,
-    progress: Callable[[int, int], Any] | bool | None = None,
+    progress: Progress = None,
 ) -> Attribution:
     """How much of the variance of the gradient comes from which stochastic node, so that it is known where a better
     estimator pays.
@@ -176,7 +177,7 @@ def attribute(
         return _sampled(roots, groups, keys, names, estimators, replicates, entropy_of(rng), report)
 
 
-def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
+def _recorded(graph: Graph) -> tuple[list[Node], dict[int, str]]:
     """The gradient as nodes, and for each sample and noise that leads to it, by id, the stochastic node on whose
     account it is made ("": none's)."""
     cost, targets = settled(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
@@ -199,7 +200,9 @@ def _recorded(graph: Graph) -> tuple[list[Any], dict[int, str]]:
     return found, groups
 
 
-def _exactly(roots: list[Node], groups: dict[int, str], keys: list[str], budget: int) -> Any:
+def _exactly(
+    roots: list[Node], groups: dict[int, str], keys: list[str], budget: int
+) -> tuple[float, list[tuple[float, float]]] | None:
     """(variance, (first, total) of each group) by enumeration; None where that is out of reach."""
     order = ancestors(roots, guards=True)
     if any(is_noise(node) for node in order):
@@ -248,7 +251,7 @@ def _elements(node: Node) -> int:
 
 def _configurations(
     drawn: list[Node], groups: dict[int, str], keys: list[str], total: int
-) -> tuple[dict[int, Any], list[int]]:
+) -> tuple[dict[int, np.ndarray], list[int]]:
     """The values of each draw in all joint configurations, along a leading axis; and how many each group has."""
     radices = [[len(node.statics["site"].distribution.atoms())] * _elements(node) for node in drawn]
     digits = iter(np.unravel_index(np.arange(total), [k for each in radices for k in each]) if drawn else ())
@@ -273,7 +276,7 @@ def _sampled(
     estimators: dict[str, str],
     replicates: int,
     entropy: int,
-    report: Callable[[int, int], Any],
+    report: Callable[[int, int], object],
 ) -> Attribution:
     order = ancestors(roots, guards=True)
     held = sum(node.raw.nbytes for node in order if not isinstance(node.raw, tuple))
@@ -285,7 +288,7 @@ def _sampled(
         # noise
         size = 1
     done = 0
-    seen: Any = None
+    seen: _Joint | None = None
     for i in itertools.count():
         n = min(size, replicates - done)
         block = _Frozen(roots, order, groups, keys, entropy, n, i)
@@ -303,6 +306,7 @@ def _sampled(
         report(done, replicates)
         if done >= replicates:
             break
+    assert seen is not None
     variance = float(seen.mean[0])
     shares = {}
     for k, name in enumerate(names):
@@ -343,10 +347,10 @@ class _Frozen:
         )
         self.streams: dict[str, np.random.Generator] = {}
 
-    def at(self, sides: dict[str, int]) -> Any:
+    def at(self, sides: dict[str, int]) -> np.ndarray:
         """The gradient, (size, coordinates)."""
         self.streams = {key: generator(self.entropy, self.block, k, sides[key]) for k, key in enumerate(self.keys)}
-        table: dict[int, Any] = {}
+        table: dict[int, Value] = {}
         leading: set[int] = set()
 
         def visit(node: Node) -> Any:
@@ -385,11 +389,11 @@ class _Joint:
     """Mean and covariance of samples of several numbers, merged as ``CentralMoments`` are."""
 
     count: int
-    mean: Any
-    products: Any
+    mean: np.ndarray
+    products: np.ndarray
 
     @classmethod
-    def of(cls, x: Any) -> "_Joint":
+    def of(cls, x: np.ndarray) -> "_Joint":
         mean = x.mean(axis=0)
         return cls(len(x), mean, (x - mean).T @ (x - mean))
 
@@ -400,7 +404,7 @@ class _Joint:
         return _Joint(count, self.mean + d * (other.count / count), products)
 
     @property
-    def covariance(self) -> Any:
+    def covariance(self) -> np.ndarray:
         return self.products / max(self.count - 1, 1)
 
 

@@ -58,7 +58,7 @@ class Tally:
     differences: CentralMoments | None
 
     @classmethod
-    def of(cls, g: Any, widths: list[int], reference: Any) -> "Tally":
+    def of(cls, g: np.ndarray, widths: list[int], reference: np.ndarray | None) -> "Tally":
         """Of replicates g, (n, coordinates), by groups of ``widths`` coordinates.
 
         Squared distances S are from the mean of the chunk's other replicates, n / (n - 1) times as far as that of all.
@@ -111,7 +111,7 @@ class Task:
         first = next(iter(self.rows.values()))
         self.widths = [leaf.size for _, leaf in leaves(first.parameters)]
 
-    def draws(self, label: str, n: int, rng: np.random.Generator, start: int = 0) -> Any:
+    def draws(self, label: str, n: int, rng: np.random.Generator, start: int = 0) -> np.ndarray:
         """n replicates of a row's gradient, (n, coordinates). Raises ScgValueError where a cost or gradient is not
         finite; errors name the row."""
         try:
@@ -146,7 +146,11 @@ class Task:
             )
             found = []
             for label in self.rows:
-                g = compared if label == self.reference else self.draws(label, size, generator(entropy, index), start)
+                g = (
+                    self.draws(label, size, generator(entropy, index), start)
+                    if label != self.reference or compared is None
+                    else compared
+                )
                 found.append(Tally.of(g, self.widths, compared))
             return found
 
@@ -172,7 +176,7 @@ class Task:
         return pickle.dumps(self)
 
 
-def replicates(row: Subject, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
+def replicates(row: Subject, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(n replicates of the gradient, (n, coordinates) in float64; their costs, or nothing where there are none: where
     the function had to be traced again, and of Samples)."""
     if isinstance(row, Sampled):
@@ -204,7 +208,7 @@ def run(
     task: Task,
     sizes: list[int],
     entropy: int,
-    executor: Any = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     done: Callable[[list[Tally], int], bool] = lambda tallies, count: False,
 ) -> tuple[list[Tally], bool]:
     """(The tallies of all chunks, merged in their order, whether Ctrl-C came before they were done). ``done(tallies,
@@ -234,7 +238,7 @@ def run(
     return merged, False
 
 
-def usable(executor: Any) -> None:
+def usable(executor: object) -> None:
     """Raise ScgTypeError unless ``executor`` is None, an executor or a function."""
     if executor is not None and not isinstance(executor, Executor) and not callable(executor):
         raise ScgTypeError(
@@ -246,11 +250,11 @@ def usable(executor: Any) -> None:
 class _Pool:
     """Chunks on an executor, a bounded number ahead of the one that is merged next."""
 
-    def __init__(self, task: Task, jobs: list[tuple[int, int, int, int]], executor: Any):
+    def __init__(self, task: Task, jobs: list[tuple[int, int, int, int]], executor: Executor | Callable[[], Executor]):
         self.task, self.jobs, self.payload = task, jobs, task.packed()
         self.digest = hashlib.sha256(self.payload).hexdigest()
         self.make = None if isinstance(executor, Executor) else executor
-        self.executor: Executor | None = executor if self.make is None else self.make()
+        self.executor: Executor | None = executor if isinstance(executor, Executor) else executor()
         self.pending: dict[int, Future[list[Tally]]] = {}
         self.next, self.broken = 0, 0
 
@@ -335,7 +339,7 @@ class _Pool:
             self.executor.shutdown(cancel_futures=True)
 
 
-def _has_dead_workers(executor: Any) -> bool:
+def _has_dead_workers(executor: object) -> bool:
     processes = getattr(executor, "_processes", None) or {}
     return any(getattr(process, "exitcode", None) is not None for process in list(processes.values()))
 

@@ -4,19 +4,21 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
+from scg.core.aliases import Keywords, Tree
 from scg.core.node import Node, ancestors
 from scg.core.options import integer
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph, trace
-from scg.testing.options import call_arguments, reporter
+from scg.testing.options import Progress, call_arguments, reporter
 from scg.testing.structure import Subject, depends, fixed, join, split
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
@@ -33,16 +35,16 @@ _LARGE = 2**13
 
 
 def compare(
-    graph_or_truth: Any,
+    graph_or_truth: object,
     bindings: Any,
     *,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    args: tuple[object, ...] = (),
+    kwargs: Keywords | None = None,
     replicates: int = 10_000,
     rng: np.random.Generator | None = None,
     precision: float | None = None,
-    executor: Any = None,
-    progress: Callable[[int, int], Any] | bool | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
+    progress: Progress = None,
     baseline_row: str | None = None,
     budget: int = BUDGET,
     _timed: float = _LONG,
@@ -143,7 +145,7 @@ def compare(
 
 
 def as_graph(
-    graph_or_fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None
+    graph_or_fn: object, args: tuple[object, ...], kwargs: Keywords | None, rng: np.random.Generator | None
 ) -> Graph:
     """A graph as it is; a function traced with its arguments."""
     call_arguments(args, kwargs)
@@ -172,7 +174,7 @@ def entropy_of(rng: Any) -> int:
     return int(high << 64 | low)
 
 
-def checked(replicates: Any, precision: Any, budget: Any) -> None:
+def checked(replicates: object, precision: object, budget: object) -> None:
     """Raise unless there are at least two replicates, as a variance needs, the precision, if any, is one, and so is the
     budget."""
     integer("replicates", replicates, 2)
@@ -184,7 +186,7 @@ def checked(replicates: Any, precision: Any, budget: Any) -> None:
 
 
 def _model(
-    given: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, rng: np.random.Generator | None
+    given: object, args: tuple[object, ...], kwargs: Keywords | None, rng: np.random.Generator | None
 ) -> tuple[Graph | None, Any]:
     """(graph, None), or (None, what stands in its place: numbers or None)."""
     if isinstance(given, Graph) or callable(given):
@@ -210,10 +212,10 @@ def _model(
 
 def _rows(
     graph: Graph | None,
-    truth: Any,
+    truth: object,
     bindings: Any,
-    kwargs: Mapping[str, Any] | None,
-    args: tuple[Any, ...],
+    kwargs: Keywords | None,
+    args: tuple[object, ...],
     rng: np.random.Generator | None,
     entropy: int,
 ) -> tuple[dict[str, Subject], dict[str, str], dict[str, float]]:
@@ -247,9 +249,9 @@ def _rows(
 
 def _row(
     graph: Graph | None,
-    given: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] | None,
+    given: object,
+    args: tuple[object, ...],
+    kwargs: Keywords | None,
     rng: np.random.Generator | None,
     entropy: int,
 ) -> Subject:
@@ -268,7 +270,7 @@ def _row(
     return with_own_estimators(graph.bind(wanted) if wanted else graph)
 
 
-def _shapes(tree: Any) -> list[tuple[str, tuple[int, ...]]]:
+def _shapes(tree: Tree) -> list[tuple[str, tuple[int, ...]]]:
     return [(path, np.shape(leaf) if not hasattr(leaf, "shape") else tuple(leaf.shape)) for path, leaf in leaves(tree)]
 
 
@@ -286,7 +288,7 @@ def _estimators(row: Subject) -> str:
     return ", ".join(f"{name}: {estimator!r}" for name, estimator in used.items())
 
 
-def _truth(graph: Graph | None, truth: Any, row: Subject, label: str, budget: int) -> tuple[Any, str]:
+def _truth(graph: Graph | None, truth: object, row: Subject, label: str, budget: int) -> tuple[Any, str]:
     """(The gradient of all coordinates, None where it is not known; what the bias is against, "" for nothing)."""
     if graph is None and truth is not None:
         return join(truth, 1)[0], "the given gradient"
@@ -297,14 +299,14 @@ def _truth(graph: Graph | None, truth: Any, row: Subject, label: str, budget: in
     return None, "" if graph is None else f"row {label!r}"
 
 
-def _is_model(given: Any) -> bool:
+def _is_model(given: object) -> bool:
     return isinstance(given, Graph) or callable(given) and not isinstance(given, (Mapping, Estimator))
 
 
-def _binding(given: Any) -> dict[str, Any]:
+def _binding(given: object) -> dict[str, Estimator]:
     if isinstance(given, Estimator):
         raise ScgTypeError(f"estimators are given by the name of their node, {{'b': {given!r}}} ({here()})")
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, Estimator] = {}
     for name, estimator in _pairs(given, "a row", "node", "estimator"):
         if name in wanted:
             raise ScgValueError(f"node {name!r} is bound twice, to {wanted[name]!r} and {estimator!r} ({here()})")
@@ -312,7 +314,7 @@ def _binding(given: Any) -> dict[str, Any]:
     return wanted
 
 
-def _pairs(given: Any, what: str, key: str, value: str) -> list[tuple[Any, Any]]:
+def _pairs(given: object, what: str, key: str, value: str) -> list[tuple[Any, Any]]:
     if isinstance(given, Mapping):
         return list(given.items())
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):

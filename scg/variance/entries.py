@@ -28,19 +28,19 @@ class Measured:
     estimators: str
     subject: Subject
     tally: Tally
-    moments: Any
-    still: Any
+    moments: np.ndarray
+    still: np.ndarray
     evaluations: float
     seconds: float
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> np.ndarray:
         """Of each coordinate, but for rounding: a gradient that is the same in every run may differ by its last
         bits."""
         variance = self.tally.coordinates.variance
         return np.where(np.sqrt(variance) <= 2.0**-45 * np.abs(self.tally.coordinates.mean), 0.0, variance)
 
-    def unseen(self, where: Any = slice(None)) -> bool:
+    def unseen(self, where: slice | np.ndarray = slice(None)) -> bool:
         """Whether draws lead to what did not vary."""
         return not np.any(self.variance[where]) and not np.all(self.still[where])
 
@@ -64,10 +64,10 @@ class Measured:
 class Reference:
     """What bias is against: ``gradient``, the exact one; or, where that is None, the mean of the row ``row``."""
 
-    gradient: Any
+    gradient: np.ndarray
     row: Measured
 
-    def offset(self, measured: Measured) -> tuple[Any, Any, Any] | None:
+    def offset(self, measured: Measured) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Of each coordinate (mean minus reference but for rounding, variance of a sample of that, whether that
         variance is known); None for the row itself."""
         mean, differences = measured.tally.coordinates.mean, measured.tally.differences
@@ -167,7 +167,9 @@ def _entry(
     )
 
 
-def _bias(measured: Measured, reference: Reference, off: Any, where: Any, column: int) -> tuple[float, float, float]:
+def _bias(
+    measured: Measured, reference: Reference, off: np.ndarray, where: np.ndarray, column: int
+) -> tuple[float, float, float]:
     """(its norm, what that would be without bias, the probability of what is seen); nan where they are not known."""
     if off is None or not reference.known(column):
         return math.nan, math.nan, math.nan

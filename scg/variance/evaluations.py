@@ -1,7 +1,6 @@
 """How often one gradient evaluates the cost: counted in the graph of the gradient, whatever the estimators are."""
 
 import contextvars
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from scg.stochastic.terms import Terms
 _SEEN: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("scg_evaluated", default=None)
 
 
-def _mark(x: Any) -> Any:
+def _mark(x: np.ndarray) -> np.ndarray:
     seen = _SEEN.get()
     if seen is not None:
         seen.append(np.size(x))
@@ -48,7 +47,7 @@ def evaluations(graph: Graph) -> float:
     size = sum(term.size for term in nodes)
     if not size:
         return 1.0
-    new: dict[int, Any] = {term.id: marked(term) for term in nodes}
+    new: dict[int, Node] = {term.id: marked(term) for term in nodes}
     for node, _ in reversed(terms.sums):
         operands = [new.get(o.id, o) if type(o) is Node else o for o in node.operands]
         new[node.id] = node.primitive(*operands, **node.statics)

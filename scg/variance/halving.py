@@ -3,10 +3,12 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Keywords
 from scg.core.node import Node
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimators import (
@@ -23,7 +25,7 @@ from scg.estimators import (
 )
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
-from scg.testing.options import reporter
+from scg.testing.options import Progress, reporter
 from scg.variance.chunks import usable, with_own_estimators
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
 from scg.variance.evaluations import evaluations
@@ -63,16 +65,16 @@ class Found(NamedTuple):
 
 
 def search(
-    graph_or_fn: Any,
+    graph_or_fn: object,
     candidates: Mapping[str, Sequence[Estimator]] | None = None,
     *,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    args: tuple[object, ...] = (),
+    kwargs: Keywords | None = None,
     replicates: int = 10_000,
     rng: np.random.Generator | None = None,
     work: str = "seconds",
-    executor: Any = None,
-    progress: Callable[[int, int], Any] | bool | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
+    progress: Progress = None,
     budget: int = BUDGET,
 ) -> Found:
     """The assignment of estimators to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
@@ -96,7 +98,7 @@ def search(
     graph = as_graph(graph_or_fn, args, kwargs, rng)
     choices = _valid(graph) if candidates is None else _given(graph, candidates)
     count = math.prod(map(len, choices.values()))
-    options = {"work": work, "seed": seed, "budget": budget, "executor": executor, "progress": progress}
+    options: dict[str, Any] = {"work": work, "seed": seed, "budget": budget, "executor": executor, "progress": progress}
     if count <= JOINT:
         bindings = [dict(zip(choices, estimators, strict=True)) for estimators in itertools.product(*choices.values())]
         left = _halved(graph, _accepted(graph, bindings, candidates is not None), replicates, **options)
@@ -129,7 +131,7 @@ def _halved(
     work: str,
     seed: int,
     budget: int,
-    executor: Any,
+    executor: Executor | Callable[[], Executor] | None,
     progress: Any,
     last: int = 1,
 ) -> list[dict[str, Estimator]]:
@@ -209,7 +211,7 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
     return choices
 
 
-def _given(graph: Graph, candidates: Any) -> dict[str, list[Estimator]]:
+def _given(graph: Graph, candidates: object) -> dict[str, list[Estimator]]:
     if not isinstance(candidates, Mapping) or not candidates:
         raise ScgTypeError(
             "candidates must be a mapping from node to estimators, such as {'b': [scg.ARM(), scg.DisARM()]}, got"

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -30,11 +29,11 @@ class CentralMoments:
     """
 
     count: int
-    mean: Any
-    sums: Any
+    mean: np.ndarray
+    sums: np.ndarray
 
     @classmethod
-    def of(cls, x: Any, order: int = 2) -> "CentralMoments":
+    def of(cls, x: np.ndarray, order: int = 2) -> "CentralMoments":
         """The moments up to ``order`` of samples along the leading axis."""
         x = np.asarray(x, float)
         mean = x.mean(axis=0)
@@ -63,12 +62,12 @@ class CentralMoments:
         return CentralMoments(count, mean, total)
 
     @property
-    def variance(self) -> Any:
+    def variance(self) -> np.ndarray:
         """The unbiased estimate of the variance; nan for a single sample."""
         return self.sums[0] / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
 
     @property
-    def skewness(self) -> Any:
+    def skewness(self) -> np.ndarray:
         """The third standardized moment; 0 where nothing varies."""
         variance = self.sums[0] / self.count
         with np.errstate(all="ignore"):
@@ -85,10 +84,10 @@ class Squares:
     """
 
     moments: CentralMoments
-    top: Any
+    top: np.ndarray
 
     @classmethod
-    def of(cls, s: Any) -> "Squares":
+    def of(cls, s: np.ndarray) -> "Squares":
         """Of samples along the leading axis."""
         return cls(CentralMoments.of(s, 3), _largest(s))
 
@@ -97,7 +96,7 @@ class Squares:
         return Squares(self.moments.merge(other.moments), _largest(np.concatenate([self.top, other.top])))
 
     @property
-    def effective(self) -> Any:
+    def effective(self) -> np.ndarray:
         """How many samples of equal size would carry as much, (sum S)^2 / sum S^2 (Kish): the relative standard error
         of mean S is (1/this - 1/n)^(1/2)."""
         m = self.moments
@@ -113,7 +112,7 @@ class Squares:
         return min(int(np.clip(n // 50, max(10, min(n // 10, _LEAST)), _TOP)), len(self.top) - 1)
 
     @property
-    def tail(self) -> Any:
+    def tail(self) -> np.ndarray:
         """Hill's index of the tail of S: P(S > u) ~ u^-index, from the k largest. At 2 and below S has no variance.
         Infinite where the 60 largest are one value.
 
@@ -128,7 +127,7 @@ class Squares:
             return np.where((top[-1] == top[0]) | (top[-1] == 0) | one, np.inf, 1 / mean)
 
     @property
-    def trust(self) -> Any:
+    def trust(self) -> np.ndarray:
         """By how many standard errors the criteria of an interval are met; below 0 they are not.
 
         They are a tail index above 2, whose standard error is 2 / k^(1/2) there, and ``effective`` draws of 60 and
@@ -141,11 +140,11 @@ class Squares:
         return np.where(np.isnan(least), -np.inf, least)
 
     @property
-    def error(self) -> Any:
+    def error(self) -> np.ndarray:
         """The standard error of the mean of S."""
         return np.sqrt(self.moments.variance / self.moments.count)
 
-    def margin(self, level: float) -> Any:
+    def margin(self, level: float) -> np.ndarray:
         """Half the width of an interval of ``level`` for E[S], normal and widened for skewness; infinite where the
         samples are too few to say.
 
@@ -165,7 +164,7 @@ class Squares:
             )
 
 
-def _largest(s: Any) -> Any:
+def _largest(s: np.ndarray) -> np.ndarray:
     if len(s) > _TOP + 1:
         s = np.partition(s, len(s) - _TOP - 1, axis=0)[-_TOP - 1 :]
     return np.sort(s, axis=0)

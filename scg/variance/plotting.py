@@ -5,15 +5,28 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from scg.variance.report import Report
+    from scg.variance.sweeps import Sweep
+
 _MARKS = ("o", "s", "^", "D", "P", "X", "<", ">", "h", "*", "p")
-_STROKES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)))
+_STROKES: tuple[object, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1.4)),
+    (0, (6, 2, 1, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (9, 3)),
+)
 _GREYS = ("#000000", "#555555", "#2b2b2b", "#7a7a7a")
 _UNITS = {"evaluations": "evaluations of the cost, a gradient", "seconds": "time of a gradient"}
 _NAMES = {"variance": "variance, sum over coordinates", "snr": "signal-to-noise ratio", "bias": "bias, norm"}
@@ -24,13 +37,13 @@ class PlotError(ScgError, ImportError):
 
 
 def scatter(
-    report: Any,
+    report: "Report",
     path: str | os.PathLike[str] | None = None,
     work: str = "seconds",
     parameter: str = "total",
     title: str | None = None,
-    ax: Any = None,
-) -> Any:
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Variance against work for one gradient, on logarithmic axes: a mark a row, with its interval; exact variances as
     short bars. A row that does not count its evaluations is named below a plot against these.
 
@@ -105,14 +118,14 @@ def scatter(
 
 
 def lines(
-    sweep: Any,
+    sweep: "Sweep",
     path: str | os.PathLike[str] | None = None,
     field: str = "variance",
     parameter: str = "total",
     title: str | None = None,
     log: bool | None = None,
-    ax: Any = None,
-) -> Any:
+    ax: "Axes | None" = None,
+) -> "Axes":
     """A field of ``Entry`` along the parameter of a sweep: a line a row with its interval, named at its end.
 
     ``log`` of the abscissa: where values allow it. To a file ``path`` (.svg, .png, .pdf), into the Axes ``ax``, or
@@ -159,7 +172,7 @@ def lines(
     return _finished(figure, axes, path)
 
 
-def _figure(path: Any, ax: Any) -> Any:
+def _figure(path: str | os.PathLike[str] | None, ax: Any) -> "tuple[Any, Axes]":
     """(the figure and the Axes to draw into): those of ``ax``, else new ones."""
     if path is None and ax is None:
         raise ScgTypeError(f"plot needs a file to write, or ax= to draw into ({here()})")
@@ -188,7 +201,7 @@ def _figure(path: Any, ax: Any) -> Any:
     return figure, axes
 
 
-def _isolines(axes: Any) -> None:
+def _isolines(axes: "Axes") -> None:
     """Lines of equal variance times work, a power of ten (or several) apart."""
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     low, high = math.floor(math.log10(x0 * y0)), math.ceil(math.log10(x1 * y1))
@@ -205,7 +218,7 @@ def _isolines(axes: Any) -> None:
         )
 
 
-def _label(figure: Any, axes: Any, points: list[tuple[str, tuple[float, float]]]) -> None:
+def _label(figure: Any, axes: "Axes", points: list[tuple[str, tuple[float, float]]]) -> None:
     """Texts beside their points, each where it meets neither a point, nor a text, nor the edge, as far as there is such
     a place."""
     figure.draw_without_rendering()
@@ -258,7 +271,7 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _name_ends(figure: Any, axes: Any, ends: list[tuple[str, float, float]]) -> None:
+def _name_ends(figure: Any, axes: "Axes", ends: list[tuple[str, float, float]]) -> None:
     """The names of lines in a column at the right, in the order of their ends, moved apart until none overlaps."""
     if not ends:
         return
@@ -291,7 +304,7 @@ def _name_ends(figure: Any, axes: Any, ends: list[tuple[str, float, float]]) -> 
         )
 
 
-def _finished(figure: Any, axes: Any, path: str | os.PathLike[str] | None) -> Any:
+def _finished(figure: Any, axes: "Axes", path: str | os.PathLike[str] | None) -> "Axes":
     if path is not None:
         _save(figure, path)
     return axes

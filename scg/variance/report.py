@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import scipy
 
+from scg.bridge.samples import Samples
+from scg.core.aliases import Tree
 from scg.errors import ScgError, here
 from scg.files import write
+from scg.stochastic.graph import Graph
 from scg.variance.plotting import scatter
 
 
@@ -93,12 +96,12 @@ class Row:
     estimators: str
     total: Entry
     entries: dict[str, Entry]
-    mean: Any
-    variance: Any
-    bias: Any
-    exact_mean: Any
-    exact_variance: Any
-    graph: Any
+    mean: Tree
+    variance: Tree
+    bias: Tree
+    exact_mean: Tree
+    exact_variance: Tree
+    graph: Graph | Samples
 
     def __repr__(self) -> str:
         return f"<Row {self.label!r}: variance {number(self.total.variance)}>"
@@ -126,7 +129,7 @@ class Report:
 
     rows: dict[str, Row]
     reference: str
-    gradient: Any
+    gradient: Tree
     replicates: int
     seed: int
     level: float
@@ -232,7 +235,7 @@ class Report:
         """Write entries, estimators, seed, versions and machine; all of it or nothing. What is not finite is null."""
         write(path, (json.dumps(finite(self.as_dict()), indent=1, allow_nan=False) + "\n").encode())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """What ``to_json`` writes."""
         return {
             "replicates": self.replicates,
@@ -357,7 +360,7 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [*lines, line]
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Versions and machine."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -384,7 +387,7 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def finite(x: Any) -> Any:
+def finite(x: object) -> object:
     """For JSON: what is not finite as None."""
     if isinstance(x, dict):
         return {key: finite(value) for key, value in x.items()}

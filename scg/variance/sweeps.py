@@ -5,16 +5,17 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
+from scg.core.aliases import Function
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
-from scg.testing.options import reporter
+from scg.testing.options import Progress, reporter
 from scg.variance.comparing import compare, entropy_of
 from scg.variance.plotting import lines
 from scg.variance.report import Entry, Report, environment, finite, number
@@ -25,7 +26,7 @@ class Sweep:
     """Reports along a parameter called ``name``: ``sweep[i]`` is that of ``values[i]``."""
 
     name: str
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
     reports: tuple[Report, ...]
 
     def __getitem__(self, i: int) -> Report:
@@ -42,7 +43,7 @@ class Sweep:
         """The rows, in order of first appearance."""
         return list(dict.fromkeys(label for report in self.reports for label in report))
 
-    def line(self, label: str, field: str = "variance", parameter: str = "total") -> tuple[Any, Any]:
+    def line(self, label: str, field: str = "variance", parameter: str = "total") -> tuple[np.ndarray, np.ndarray]:
         """(values, the field of a row along them), where the row is there."""
         found = [
             (v, getattr(_entry(r, label, parameter), field))
@@ -125,13 +126,13 @@ class Sweep:
 
 
 def sweep(
-    make: Callable[[Any], Any],
-    values: Sequence[Any],
+    make: Function,
+    values: Sequence[object],
     bindings: Any,
     *,
     rng: np.random.Generator | None = None,
     name: str = "value",
-    progress: Callable[[int, int], Any] | bool | None = None,
+    progress: Progress = None,
     **options: Any,
 ) -> Sweep:
     """``compare`` for each of ``values`` of a parameter: K, a temperature, theta.
@@ -172,14 +173,14 @@ def _entry(report: Report, label: str, parameter: str) -> Entry:
     return row.total if parameter == "total" else row.entries[parameter]
 
 
-def _at(error: ScgError, name: str, value: Any) -> ScgError:
+def _at(error: ScgError, name: str, value: object) -> ScgError:
     try:
         return type(error)(f"{name} = {value!r}: {error}")
     except TypeError:
         return ScgValueError(f"{name} = {value!r}: {error}")
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     return (
         value.item()
         if isinstance(value, np.generic)
