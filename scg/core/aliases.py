@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 Function = Callable[..., Any]
 """A function that others pass: of a user, of NumPy, a VJP. What it takes and returns is theirs to know."""
 
@@ -14,6 +16,9 @@ Keywords = Mapping[str, Any]
 
 State = dict[str, Any]
 """What an object that learns depends on, as ``scg.checkpoint`` takes it: arrays, numbers, and dicts of them."""
+
+Numbers = np.ndarray | float
+"""An array, or one number for all of its elements."""
 
 Tree = Any
 """Nested dicts, lists, tuples, named tuples and dataclasses of leaves (``scg.core.tree``), or a leaf."""

@@ -33,7 +33,7 @@ def tightest(alpha: float) -> float:
     return x
 
 
-def mixture(t: Any, alpha: float, rho2: float) -> Any:
+def mixture(t: np.ndarray, alpha: float, rho2: float) -> np.ndarray:
     """Robbins' normal mixture: by how many standard errors sigma / sqrt(t) the mean of t samples is ever off, but for
     probability ``alpha``.
 
@@ -86,19 +86,19 @@ class Sequence(Protocol):
 
     t: int
 
-    def update(self, block: Any) -> None: ...
+    def update(self, block: np.ndarray) -> None: ...
 
     @property
-    def deviation(self) -> Any: ...
+    def deviation(self) -> np.ndarray: ...
 
     @property
-    def centre(self) -> Any: ...
+    def centre(self) -> np.ndarray: ...
 
     @property
-    def spread(self) -> Any: ...
+    def spread(self) -> np.ndarray: ...
 
     @property
-    def margin(self) -> Any: ...
+    def margin(self) -> np.ndarray: ...
 
 
 class Asymptotic:
@@ -113,11 +113,11 @@ class Asymptotic:
     tightest.
     """
 
-    def __init__(self, alpha: float, when: float, origin: Any):
+    def __init__(self, alpha: float, when: float, origin: np.ndarray):
         self.alpha, self.when, self.origin = alpha, when, np.asarray(origin, float)
         self.t, self.sums = 0, np.zeros((4, *self.origin.shape))
 
-    def update(self, block: Any) -> None:
+    def update(self, block: np.ndarray) -> None:
         """Take in a block of samples."""
         x = block - self.origin
         self.t += len(x)
@@ -127,7 +127,7 @@ class Asymptotic:
                 [x.sum(axis=0), square.sum(axis=0), (square * x).sum(axis=0), (square * square).sum(axis=0)]
             )
 
-    def central(self) -> tuple[Any, Any, Any, Any]:
+    def central(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(mean, and second to fourth central moments)."""
         m, a, b, c = self.sums / self.t
         with np.errstate(all="ignore"):
@@ -139,17 +139,17 @@ class Asymptotic:
             )
 
     @property
-    def deviation(self) -> Any:
+    def deviation(self) -> np.ndarray:
         """The standard deviation of a sample."""
         return np.sqrt(self.central()[1])
 
     @property
-    def centre(self) -> Any:
+    def centre(self) -> np.ndarray:
         """The mean of the samples."""
         return self.central()[0]
 
     @property
-    def spread(self) -> Any:
+    def spread(self) -> np.ndarray:
         """The standard deviation of their mean."""
         return self.deviation / math.sqrt(self.t)
 
@@ -177,7 +177,7 @@ class Bernstein:
     form, and needs all samples again for each candidate mean of each stream at each look, so it is not used.
     """
 
-    def __init__(self, alpha: float, when: float, low: Any, high: Any):
+    def __init__(self, alpha: float, when: float, low: np.ndarray, high: np.ndarray):
         self.log, self.when = math.log(2 / alpha), when
         self.low, self.range = np.asarray(low, float), np.asarray(high, float) - low
         if not np.all(np.isfinite(self.range) & (self.range > 0)):
@@ -186,7 +186,7 @@ class Bernstein:
         self.total, self.squares = np.full(self.range.shape, 0.5), np.full(self.range.shape, 0.25)
         self.bets, self.won, self.cost, self.bets2 = (np.zeros(self.range.shape) for _ in range(4))
 
-    def update(self, block: Any) -> None:
+    def update(self, block: np.ndarray) -> None:
         """Take in a block of samples; raises ScgValueError for one outside the bounds."""
         y = (block - self.low) / self.range
         if not np.all((y >= -1e-9) & (y <= 1 + 1e-9)):
@@ -205,22 +205,22 @@ class Bernstein:
         self.t, self.total, self.squares = self.t + len(y), totals[-1], squares[-1]
 
     @property
-    def deviation(self) -> Any:
+    def deviation(self) -> np.ndarray:
         """The standard deviation of a sample."""
         return self.range * np.sqrt(self.squares / (self.t + 1))
 
     @property
-    def centre(self) -> Any:
+    def centre(self) -> np.ndarray:
         """The mean of the samples, weighted by the bets."""
         return self.low + self.range * self.won / self.bets
 
     @property
-    def spread(self) -> Any:
+    def spread(self) -> np.ndarray:
         """The standard deviation of that mean."""
         return self.deviation * np.sqrt(self.bets2) / self.bets
 
     @property
-    def margin(self) -> Any:
+    def margin(self) -> np.ndarray:
         """Half the width of the interval."""
         return self.range * (self.log + self.cost) / self.bets
 
@@ -233,13 +233,13 @@ class Outcome:
     status: str
     reason: str
     draws: int
-    centre: Any
-    margin: Any
-    detectable: Any
-    tail: Any
+    centre: np.ndarray
+    margin: np.ndarray
+    detectable: np.ndarray
+    tail: np.ndarray
 
     @property
-    def excess(self) -> Any:
+    def excess(self) -> np.ndarray:
         """How far the centre is from 0, in margins."""
         with np.errstate(all="ignore"):
             return np.where(self.centre == 0, 0, np.abs(self.centre) / self.margin)
@@ -334,7 +334,7 @@ class _Look:
         n = min(t // 2 if t else _FIRST, max(64, 2**22 // self.scale.size), most - t)
         return [_PIECE] * (n // _PIECE) + [n % _PIECE] * (n % _PIECE > 0)
 
-    def update(self, block: Any, estimate: Any) -> None:
+    def update(self, block: np.ndarray, estimate: np.ndarray) -> None:
         self.sequence.update(block)
         if self.source.bounds is not None:
             return
@@ -345,7 +345,7 @@ class _Look:
             for tail, x in zip(self.parts, taken, strict=True):
                 tail.update(x)
 
-    def broken(self, block: Any) -> Outcome:
+    def broken(self, block: np.ndarray) -> Outcome:
         none, wide = np.full(self.scale.shape, np.nan), np.full(self.scale.shape, np.inf)
         index = np.where(np.isfinite(block).all(axis=0), np.inf, 0.0)
         return Outcome("inconclusive", "a draw is not finite", self.sequence.t + len(block), none, wide, wide, index)
@@ -368,7 +368,7 @@ class _Look:
         mass = self.tail.mass()
         return gradient & (own | other & (mass <= wanted / 4)), np.where(own, 0.0, mass)
 
-    def sums(self, light: Any) -> Any:
+    def sums(self, light: np.ndarray) -> np.ndarray:
         """A projection has a variance too where all that it is made of have one."""
         if self.source.projection is not None and len(self.source.projection):
             made = np.abs(self.source.projection) > 0
@@ -414,7 +414,7 @@ class _Look:
                 reason = f"what depends on draws never varied in {sequence.t} draws, which is no proof that it does not"
         return Outcome(status, reason, sequence.t, centre, margin, detectable, index)
 
-    def unseen(self, still: Any) -> Any:
+    def unseen(self, still: np.ndarray) -> np.ndarray:
         """The streams of which nothing is concluded, of those that never varied and seem biased; a projection too that
         takes in one."""
         if self.source.bounds is not None or not np.any(still):

@@ -1,11 +1,11 @@
 """Draws that move little where their parameters do: for differences of costs with common random numbers."""
 
 import math
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.distributions import Independent
 from scg.distributions.base import Discrete, Distribution, Reparameterizable
 from scg.distributions.uniform import noise_of, transported
@@ -24,7 +24,7 @@ class Coupled(Estimator):
     numbers whatever this one took.
     """
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         plain = distribution.detached()
         own = np.random.default_rng(rng.integers(2**63))
         try:
@@ -33,7 +33,7 @@ class Coupled(Estimator):
             return plain.sample(own, shape)
 
 
-def _coupled(distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+def _coupled(distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(distribution, Independent):
         return _coupled(distribution.base, rng, shape)
     if distribution.has(Reparameterizable):

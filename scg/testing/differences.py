@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.tree import leaves
+from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
@@ -35,12 +36,12 @@ class Differences:
         self.names = paths(graph)
         self.size = len(self.names)
         self.by_coordinate = self.size <= DIFFERENCES
-        self.correction: Any = np.zeros(1)
-        self.total: Any = np.zeros(1)
+        self.correction: np.ndarray = np.zeros(1)
+        self.total: np.ndarray = np.zeros(1)
         self.drawn = 0
         self._begin()
 
-    def draw(self, n: int) -> tuple[Any, Any]:
+    def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """n draws of (gradient minus differences, gradient) along each direction."""
         errors, estimates = [], []
         for start in range(0, n, self.chunk):
@@ -70,11 +71,11 @@ class Differences:
         self.correction, self.total, self.drawn = np.zeros(1), np.zeros(1), 0
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> np.ndarray:
         """Of the differences so far."""
         return self.total / max(1, self.drawn)
 
-    def allowance(self) -> Any:
+    def allowance(self) -> np.ndarray:
         """How far they may be off: a quarter of the mean of the last correction."""
         return np.abs(self.correction) / (4 * max(1, self.drawn))
 
@@ -155,15 +156,15 @@ class Differences:
                 return
             self.step *= 2
 
-    def _run(self, shift: Any, n: int, seed: int) -> Graph:
+    def _run(self, shift: np.ndarray, n: int, seed: int) -> Graph:
         return self.model.run(
             rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n
         )
 
-    def _costs(self, shift: Any, n: int, seed: int) -> Any:
+    def _costs(self, shift: np.ndarray, n: int, seed: int) -> np.ndarray:
         return self._run(shift, n, seed).cost.value.astype(float)
 
-    def _exists(self, shift: Any) -> bool:
+    def _exists(self, shift: np.ndarray) -> bool:
         """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not
         check."""
         run = self._run(shift, 16, 0)
@@ -172,7 +173,7 @@ class Differences:
         )
 
 
-def _holds(distribution: Any) -> bool:
+def _holds(distribution: Distribution) -> bool:
     own = all(
         np.all(c.contains(value))
         for name, c in distribution.constraints.items()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Function
 from scg.core.backward import pull
 from scg.core.node import Node, parameter
 from scg.core.options import integer, number
@@ -83,7 +84,15 @@ def check_distribution(
 class _Check:
     """The distribution without Nodes, its samples, and its integrals."""
 
-    def __init__(self, distribution: Distribution, rng: Any, reference: Any, alpha: float, points: int, order: int):
+    def __init__(
+        self,
+        distribution: Distribution,
+        rng: np.random.Generator,
+        reference: Any,
+        alpha: float,
+        points: int,
+        order: int,
+    ):
         self.distribution, self.rng, self.reference, self.points, self.order = (
             distribution.detached(),
             rng,
@@ -137,7 +146,7 @@ class _Check:
                 return None
             raise
 
-    def gradients(self, fn: Callable[..., Any], *arguments: Any) -> int:
+    def gradients(self, fn: Function, *arguments: object) -> int:
         """``check_gradient`` to the highest order up to the wanted one to which the distribution is differentiable.
 
         It may say that it has no more.
@@ -337,7 +346,7 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
         yield "sampler", f"Kolmogorov-Smirnov distance {np.max(distance):.4f} <= {bound:.4f}"
 
 
-def _binomial_tests(c: _Check, counts: Any, p: Any, names: list[str]) -> str:
+def _binomial_tests(c: _Check, counts: np.ndarray, p: np.ndarray, names: list[str]) -> str:
     """Two-sided exact tests of each count, at the rate that all together have ``alpha``."""
     n, p = c.points, np.clip(p, 0, 1)
     with np.errstate(all="ignore"):
@@ -378,7 +387,7 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
         yield "score", f"E[d log p] = 0 by {', '.join(done)}"
 
 
-def _per_draw(distribution: Distribution, name: str, p: Any, n: int) -> Any:
+def _per_draw(distribution: Distribution, name: str, p: np.ndarray, n: int) -> np.ndarray:
     """A parameter with a leading axis of one copy for each of n samples."""
     missing = len(distribution.batch_shape) + distribution.parameter_event_ndim(name) - p.ndim
     return np.array(
@@ -431,7 +440,7 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
         (got,) = pull([z], [central.astype(z.dtype)], [node])
         got = np.sum(np.reshape(got * direction, (n, -1)), axis=1)
 
-        def shifted(h: float, name: str = name, p: Any = p, direction: Any = direction) -> Any:
+        def shifted(h: float, name: str = name, p: np.ndarray = p, direction: np.ndarray = direction) -> np.ndarray:
             return np.asarray(distribution.replaced(**{name: p + h * direction}).icdf(u))
 
         wide, narrow = [(shifted(h) - shifted(-h)) / (2 * h) for h in (2e-3, 1e-3)]
@@ -452,7 +461,7 @@ def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
         else c.draws[:2]
     )
     arguments: list[Any] = [c.parameters]
-    fn: Callable[..., Any]
+    fn: Function
     if c.discrete:
         fn = lambda p: distribution.replaced(**p).log_prob(middle)
     elif isinstance(distribution.support, Simplex):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Keywords
 from scg.core.backward import pull
 from scg.core.node import Node, parameter
 from scg.core.options import integer
@@ -20,11 +21,11 @@ SAFETY = 4  # times the estimated error is still agreement
 
 
 def check_gradient(
-    fn: Callable[..., Any],
+    fn: Function,
     *args: Any,
     order: int = 2,
     argnums: int | Sequence[int] | None = None,
-    rng: Any = None,
+    rng: np.random.Generator | None = None,
     **kwargs: Any,
 ) -> None:
     """Check scg's derivatives of ``fn`` at ``args``, up to ``order``, against numerics that know nothing of VJPs.
@@ -71,7 +72,7 @@ def check_gradient(
 class _Problem:
     """``fn`` as a function of the list of its differentiable leaves, and the loss that makes its result a scalar."""
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[object, ...], argnums: Any, kwargs: dict[str, Any]):
+    def __init__(self, fn: Function, args: tuple[object, ...], argnums: Any, kwargs: Keywords):
         self.fn, self.args, self.kwargs = fn, args, kwargs
         chosen = (
             range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
@@ -95,7 +96,7 @@ class _Problem:
         result = self.fn(*rebuild(self.args, iter(flat)), **self.kwargs)
         return [leaf for _, leaf in leaves(result)]
 
-    def weigh(self, point: Sequence[Any], rng: Any) -> list[Any]:
+    def weigh(self, point: Sequence[Any], rng: np.random.Generator) -> list[Any]:
         """(u, w) for each result; None for one that is not floating-point."""
         self.plain = [np.asarray(y) for y in self(point)]
         weights: list[Any] = []
@@ -111,7 +112,7 @@ class _Problem:
             weights.append((u - 1j * _normal(rng, y.shape) if y.dtype.kind == "c" else u, _normal(rng, y.shape) / size))
         return weights
 
-    def terms(self, results: Sequence[Any], weights: Sequence[Any]) -> Any:
+    def terms(self, results: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
         """The terms u y + w y^2 / 2 whose sum is L, flat; for a complex y, Re(u y) + w |y|^2 / 2."""
         parts = [np.zeros(1)]
         for y, pair, plain in zip(results, weights, self.plain, strict=True):
@@ -124,7 +125,7 @@ class _Problem:
                 )
         return np.concatenate(parts)
 
-    def loss(self, values: Sequence[Any], weights: Sequence[Any]) -> Any:
+    def loss(self, values: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
         return np.sum(self.terms(self(values), weights))
 
     def derivative(
@@ -170,7 +171,7 @@ class _Problem:
             elif not np.array_equal(y, z):
                 raise AssertionError(f"{where} on Nodes is {_short(z)}, on arrays {_short(y)}")
 
-    def check_kinds(self, found: Sequence[Any], values: Sequence[Any], order: int) -> None:
+    def check_kinds(self, found: Sequence[np.ndarray], values: Sequence[np.ndarray], order: int) -> None:
         """Each derivative has the shape and dtype of its argument."""
         for path, g, x in zip(self.paths, found, values, strict=True):
             if not isinstance(g, np.ndarray) or g.shape != x.shape or g.dtype != x.dtype:
@@ -183,7 +184,7 @@ class _Problem:
         return f"check_gradient({getattr(self.fn, '__name__', self.fn)})"
 
 
-def _check(problem: _Problem, order: int, rng: Any) -> None:
+def _check(problem: _Problem, order: int, rng: np.random.Generator) -> None:
     exact = [x.astype(np.result_type(x.dtype, float)) for x in problem.point]
     weights = problem.weigh(exact, rng)
     problem.check_value(exact)
@@ -191,7 +192,7 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
     problem.check_kinds(first, exact, 1)
     rounding = _noise(lambda x: _join(problem.derivative(x, weights, ())), exact)
     _check_first(problem, exact, weights, first, _split(rounding, exact), rng)
-    directions: tuple[list[Any], ...] = ()
+    directions: tuple[list[np.ndarray], ...] = ()
     for _ in range(2, order + 1):
         along = [_normal(rng, x.shape) for x in exact]
         rounding = _check_higher(problem, exact, weights, directions, along, rounding)
@@ -202,12 +203,19 @@ def _check(problem: _Problem, order: int, rng: Any) -> None:
             _check_low(problem, exact, weights, directions[: k - 1], k)
 
 
-def _moved_loss(problem: _Problem, moved: Callable[[float], list[Any]], weights: list[Any], t: float) -> Any:
+def _moved_loss(
+    problem: _Problem, moved: Callable[[float], list[np.ndarray]], weights: list[np.ndarray], t: float
+) -> np.ndarray:
     return problem.loss(moved(t), weights)
 
 
 def _check_first(
-    problem: _Problem, point: list[Any], weights: list[Any], found: list[Any], rounding: list[Any], rng: Any
+    problem: _Problem,
+    point: list[np.ndarray],
+    weights: list[np.ndarray],
+    found: list[np.ndarray],
+    rounding: list[np.ndarray],
+    rng: np.random.Generator,
 ) -> None:
     terms = problem.terms(problem(point), weights)
     noise = 8 * EPS * np.sum(np.abs(terms)) + _noise(lambda x: problem.loss(x, weights), point)
@@ -229,12 +237,12 @@ def _check_first(
 
 def _check_higher(
     problem: _Problem,
-    point: list[Any],
-    weights: list[Any],
-    directions: tuple[list[Any], ...],
-    along: list[Any],
-    noise: Any,
-) -> Any:
+    point: list[np.ndarray],
+    weights: list[np.ndarray],
+    directions: tuple[list[np.ndarray], ...],
+    along: list[np.ndarray],
+    noise: np.ndarray,
+) -> np.ndarray:
     """The next derivative, against differences of this one, of which ``noise`` is the rounding; returns the rounding of
     the next."""
     order = len(directions) + 2
@@ -245,7 +253,7 @@ def _check_higher(
     noise = noise + 8 * EPS * np.abs(_join(before))
     rounding = _noise(lambda x: _join(problem.derivative(x, weights, (*directions, along))), point)
 
-    def moved(t: float) -> Any:
+    def moved(t: float) -> np.ndarray:
         return _join(problem.derivative([x + t * v for x, v in zip(point, along, strict=True)], weights, directions))
 
     reference, error = _extrapolated(moved, size, noise)
@@ -285,7 +293,7 @@ def _check_low(
         )
 
 
-def _extrapolated(f: Callable[[float], Any], size: float, noise: Any) -> tuple[Any, Any]:
+def _extrapolated(f: Callable[[float], np.ndarray], size: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The derivative of ``f`` at 0 and its error, element by element; see ``check_gradient``."""
     for largest in (2, 9, 16, 23):
         best, bound = _ridders(f, size * 2.0**-largest, noise)
@@ -298,11 +306,11 @@ def _extrapolated(f: Callable[[float], Any], size: float, noise: Any) -> tuple[A
     return best, np.where(trusted, bound, np.inf)
 
 
-def _ridders(f: Callable[[float], Any], largest: float, noise: Any) -> tuple[Any, Any]:
-    best: Any = np.nan * noise
-    bound: Any = np.inf + 0 * noise
-    row: list[Any] = []
-    roundings: list[Any] = []
+def _ridders(f: Callable[[float], np.ndarray], largest: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    best: np.ndarray = np.nan * noise
+    bound: np.ndarray = np.inf + 0 * noise
+    row: list[np.ndarray] = []
+    roundings: list[np.ndarray] = []
     for i in range(30):
         h = largest * 2.0**-i
         slope, coarse = _central(f, h)
@@ -346,7 +354,7 @@ def _complex_step(
         return None
 
 
-def _noise(f: Callable[[list[Any]], Any], point: list[Any]) -> Any:
+def _noise(f: Callable[[list[np.ndarray]], np.ndarray], point: list[np.ndarray]) -> np.ndarray:
     """Three standard deviations of the rounding error of ``f``, from its fourth differences over x + k d, k = 1 ... 6
     and -1 ... -6.
 
@@ -378,7 +386,7 @@ def _step(x: Any) -> Any:
     return np.where(x == 0, _size(x), x)
 
 
-def _directions(x: Any, rng: Any) -> Any:
+def _directions(x: Any, rng: np.random.Generator) -> Any:
     """(direction, its name) pairs: coordinates, or random ones."""
     if x.size <= COORDINATES:
         for k in range(x.size):
@@ -391,11 +399,11 @@ def _directions(x: Any, rng: Any) -> Any:
             yield _normal(rng, x.shape), " along a random direction"
 
 
-def _mover(point: list[Any], i: int, direction: Any) -> Callable[[float], list[Any]]:
+def _mover(point: list[np.ndarray], i: int, direction: np.ndarray) -> Callable[[float], list[np.ndarray]]:
     return lambda t: [x + t * direction if k == i else x for k, x in enumerate(point)]
 
 
-def _compare(got: Any, expected: Any, tolerance: Any, what: str) -> None:
+def _compare(got: np.ndarray, expected: np.ndarray, tolerance: np.ndarray, what: str) -> None:
     got, expected = np.asarray(got), np.asarray(expected)
     difference = np.abs(got - expected)
     wrong = ~((difference <= tolerance) & np.isfinite(got))
@@ -409,7 +417,7 @@ def _compare(got: Any, expected: Any, tolerance: Any, what: str) -> None:
         )
 
 
-def _refuse_vague(reference: Any, error: Any, typical: Any, problem: _Problem, path: str) -> None:
+def _refuse_vague(reference: Any, error: np.ndarray, typical: np.ndarray, problem: _Problem, path: str) -> None:
     """Where errors reach a thousandth of what is measured (and are no mere rounding of ones), nothing is confirmed."""
     if not np.all(error <= 1e-3 * (np.max(np.abs(reference), initial=0) + typical) + EPS):
         raise ScgValueError(
@@ -418,29 +426,29 @@ def _refuse_vague(reference: Any, error: Any, typical: Any, problem: _Problem, p
         )
 
 
-def _join(parts: Sequence[Any]) -> Any:
+def _join(parts: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in parts])
 
 
-def _split(flat: Any, point: list[Any]) -> list[Any]:
+def _split(flat: np.ndarray, point: list[np.ndarray]) -> list[np.ndarray]:
     ends = np.cumsum([x.size for x in point])
     return [part.reshape(x.shape) for part, x in zip(np.split(flat, ends[:-1]), point, strict=True)]
 
 
-def _normal(rng: Any, shape: tuple[int, ...]) -> Any:
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(rng.standard_normal(shape))
 
 
-def _as_precise(weight: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _as_precise(weight: np.ndarray, dtype: np.dtype) -> np.dtype:
     """The dtype of a weight that leaves the precision of a result as it is."""
     real = np.empty(0, dtype).real.dtype
     return np.result_type(real, np.complex64) if weight.dtype.kind == "c" else real
 
 
-def _size(x: Any) -> float:
+def _size(x: np.ndarray) -> float:
     finite = np.abs(x[np.isfinite(x)]) if x.ndim else np.abs(x)
     return float(np.max(finite, initial=0)) or 1.0
 
 
-def _short(x: Any) -> str:
+def _short(x: np.ndarray) -> str:
     return " ".join(np.array2string(np.asarray(x), precision=6, threshold=8).split())

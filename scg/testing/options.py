@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from scg.errors import ScgTypeError, here
 
@@ -10,7 +9,7 @@ Progress = Callable[[int, int], object] | bool | None
 """Who is told of (done, most) as numbers are drawn; True: a bar on the terminal, where tqdm is there."""
 
 
-def call_arguments(args: Any, kwargs: Any) -> None:
+def call_arguments(args: object, kwargs: object) -> None:
     """Raise ScgTypeError unless they are what a function can be called with."""
     if not isinstance(args, (tuple, list)):
         raise ScgTypeError(
@@ -23,7 +22,7 @@ def call_arguments(args: Any, kwargs: Any) -> None:
         )
 
 
-def reporter(progress: Any) -> Callable[[int, int], object]:
+def reporter(progress: Progress) -> Callable[[int, int], object]:
     """What is called with how much is done and of how much: ``progress`` itself, a bar on stderr for True, nothing for
     None and False.
 
@@ -37,7 +36,7 @@ def reporter(progress: Any) -> Callable[[int, int], object]:
         raise ScgTypeError(
             f"progress must be True, for a bar on stderr, or a function of (done, total), got {progress!r} ({here()})"
         )
-    return progress  # type: ignore[no-any-return]
+    return progress
 
 
 def _bar(done: int, total: int) -> None:

@@ -8,12 +8,13 @@ import linecache
 import re
 import textwrap
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, final
 
 import numpy as np
 
+from scg.core.aliases import Function, Tree
 from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -27,7 +28,7 @@ IMPORTS = {  # the names that a source may use, each with the line that binds it
     "dist": "from scg import distributions as dist",
 }
 WIDTH = 120
-_COMPILED: weakref.WeakValueDictionary[str, Callable[..., Any]] = weakref.WeakValueDictionary()
+_COMPILED: weakref.WeakValueDictionary[str, Function] = weakref.WeakValueDictionary()
 
 
 @final
@@ -52,11 +53,11 @@ class Program:
     """
 
     source: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Tree]
     _: KW_ONLY
     seed: int = 0
     wrt: tuple[str, ...] | None = None
-    function: Callable[..., Any] = field(init=False)  # compiled once; programs with one script share it
+    function: Function = field(init=False)  # compiled once; programs with one script share it
     _head: str = field(init=False)  # what stands above the function
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class Program:
             )
 
     @property
-    def args(self) -> tuple[Any, ...]:
+    def args(self) -> tuple[object, ...]:
         """The arguments, by position."""
         return tuple(self.arguments.values())
 
@@ -94,7 +95,7 @@ class Program:
         """Whether the function takes ``rng``."""
         return "rng" in inspect.signature(self.function).parameters
 
-    def bound(self, **names: Any) -> Callable[..., Any]:
+    def bound(self, **names: object) -> Function:
         """The function compiled with other meanings of names: ``bound(np=autograd.numpy)``."""
         try:
             tree = ast.parse(self.source)
@@ -112,7 +113,7 @@ class Program:
             raise ScgValueError(f"the source must define one function, got {', '.join(functions) or 'none'} ({here()})")
         return space[functions[0]]
 
-    def _compiled(self) -> Callable[..., Any]:
+    def _compiled(self) -> Function:
         script, filename = self._head + self.source, self._filename
         function = _COMPILED.get(script)
         if function is None:
@@ -129,7 +130,7 @@ class Program:
         """``scg.trace`` of one run, with the samples of ``seed`` (its own where not given)."""
         return trace(self, *self.args, argnums=self.argnums, **self._rng(seed))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Tree:
         """The function's result; on the program's own arguments where none are given, with its own seed where no
         ``rng`` is."""
         given = args or self.args
@@ -172,15 +173,15 @@ class Program:
     def __hash__(self) -> int:
         return hash(str(self))
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.source, self.arguments, self.seed, self.wrt)
 
 
-def _restored(source: str, arguments: Mapping[str, Any], seed: int, wrt: tuple[str, ...] | None) -> Program:
+def _restored(source: str, arguments: Mapping[str, Tree], seed: int, wrt: tuple[str, ...] | None) -> Program:
     return Program(source, arguments, seed=seed, wrt=wrt)
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """The text of an expression for ``value``, exact to the last bit, dtype and shape included.
 
     For arrays, numbers, strings, None, and dicts, lists and tuples of them. Raises ScgTypeError for anything else.
@@ -231,7 +232,7 @@ def _number(x: Any) -> str:
     return repr(x.item() if isinstance(x, np.generic) else x)
 
 
-def _frozen(path: str, value: Any) -> Any:
+def _frozen(path: str, value: Tree) -> Tree:
     """``value`` with its arrays copied, read-only."""
     if isinstance(value, Mapping):
         return {key: _frozen(f"{path}[{key!r}]", item) for key, item in value.items()}
@@ -245,6 +246,6 @@ def _frozen(path: str, value: Any) -> Any:
     return value
 
 
-def _is_floating(value: Any) -> bool:
+def _is_floating(value: object) -> bool:
     kinds = {np.asarray(leaf).dtype.kind for _, leaf in leaves(value)}
     return kinds == {"f"}

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.distributions.base import Discrete, FiniteSupport
+from scg.core.aliases import Function
+from scg.distributions.base import Discrete, Distribution, FiniteSupport
 from scg.distributions.constraints import Simplex, Vector
 from scg.errors import ScgValueError
 
@@ -74,7 +75,7 @@ def _summed(distribution: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-
     )
 
 
-def _whole_numbers(distribution: Any) -> Any:
+def _whole_numbers(distribution: Distribution) -> np.ndarray:
     low, high = np.min(distribution.support.low), np.max(distribution.support.high)
     count, batch = 256, (1,) * len(distribution.batch_shape)
     while True:
@@ -92,7 +93,9 @@ def _whole_numbers(distribution: Any) -> Any:
         count *= 2
 
 
-def _composed(outer: Callable[..., Any], inner: Callable[[Any], tuple[Any, Any]], v: Any) -> Any:
+def _composed(
+    outer: Function, inner: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], v: np.ndarray
+) -> np.ndarray:
     return outer(*inner(v))
 
 
@@ -105,7 +108,7 @@ def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
         raise ScgValueError(f"{distribution!r}: its draws are all equal: there is no density to check")
     left, right = _tail(low, knots[0], knots[1] - knots[0]), _tail(high, knots[-1], knots[-1] - knots[-2])
 
-    def at(x: Any, jacobian: Any) -> Any:
+    def at(x: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
         log_p = np.asarray(distribution.log_prob(x))
         inside = (x > low) & (x < high) | np.isfinite(log_p)
         p = np.where(inside, np.exp(log_p), 0) * jacobian
@@ -117,7 +120,7 @@ def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
     # are two
     half, bounded = len(knots) // 2, (np.isfinite(low).all(), np.isfinite(high).all())
 
-    def body(t: Any) -> Any:
+    def body(t: np.ndarray) -> np.ndarray:
         i = np.minimum(t.astype(int), len(knots) - 2)
         step, width = _column(t - i, knots[0]), knots[i + 1] - knots[i]
         end = np.where(_column((i < half) & bounded[0] | (not bounded[1]), knots[0]), low, high)
@@ -156,13 +159,13 @@ def _tail(end: Any, knot: Any, width: Any) -> tuple[Callable[[Any], Any], float]
     return lambda v: (end - sign * gap * np.exp(-_column(v, knot)), gap * np.exp(-_column(v, knot))), length
 
 
-def _adaptive(f: Callable[[Any], Any], edges: Any) -> tuple[Any, float]:
+def _adaptive(f: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> tuple[np.ndarray, float]:
     """The integral of f over each interval between ``edges``, and an error.
 
     Panels are halved until halving changes less than 1e-11 in all.
     """
 
-    def panels(a: Any, b: Any) -> Any:
+    def panels(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         y = f(np.ravel(0.5 * (a + b) + 0.5 * (b - a) * NODES[:, None]))
         sums = np.tensordot(WEIGHTS, y.reshape(len(NODES), len(a), *y.shape[1:]), 1)
         return sums * _column(0.5 * (b - a), sums[0])
@@ -191,12 +194,12 @@ def _adaptive(f: Callable[[Any], Any], edges: Any) -> tuple[Any, float]:
     return total, error + float(off[open_].sum())
 
 
-def _column(t: Any, like: Any) -> Any:
+def _column(t: np.ndarray, like: np.ndarray) -> np.ndarray:
     """``t`` along a leading axis in front of those of ``like``."""
     return np.reshape(t, np.shape(t) + (1,) * np.ndim(like))
 
 
-def _rule(distribution: Any, pilot: Any, step: float) -> tuple[Any, Any] | None:
+def _rule(distribution: Distribution, pilot: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray] | None:
     """Points (n, ones, d) over the support of a distribution of vectors, and their weights; None where no rule is
     known."""
     size = distribution.event_shape[-1]

@@ -111,7 +111,7 @@ class Streams:
         """What the mean of every stream should be; of what is drawn its mean so far."""
         return np.append(self.against.mean, self.projection @ self.against.mean)
 
-    def _project(self, count: int, along: Any) -> None:
+    def _project(self, count: int, along: np.ndarray) -> None:
         """The direction of the reference, and random ones in units of the standard deviation."""
         rows, names = [], []
         if np.any(along):
@@ -123,7 +123,7 @@ class Streams:
             names += [f"random projection {i}" for i in range(count)]
         self.projection, self.names = np.array(rows).reshape(-1, self.size), self.names + names
 
-    def _bounds(self, bounds: Any) -> tuple[Any, Any]:
+    def _bounds(self, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
         """Of each stream: those of the gradient less the reference, which has the same bounds where it is drawn."""
         if isinstance(self.against, Differences):
             raise ScgValueError(
@@ -151,11 +151,11 @@ class Known:
 
     floor, by_coordinate = FLOOR, True
 
-    def __init__(self, subject: Subject, numbers: Any, method: str, rng: np.random.Generator):
+    def __init__(self, subject: Subject, numbers: np.ndarray, method: str, rng: np.random.Generator):
         self.subject, self.known, self.mean, self.method, self.rng = subject, numbers, numbers, method, rng
         self.names = paths(subject)
 
-    def draw(self, n: int) -> tuple[Any, Any]:
+    def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """n draws of (gradient minus reference, gradient)."""
         g = join(self.subject.gradients(rng=self.rng, replicates=n), n)
         return g - self.known, g
@@ -166,7 +166,7 @@ class Known:
     def allowance(self) -> Any:
         """The numbers are exact."""
 
-    def rounding(self, along: Any, centre: Any) -> Any:
+    def rounding(self, along: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """What rounding may do to the mean."""
         scale = by_leaf(self.subject, np.abs(along))
         return precision(self.subject) * (scale + np.abs(centre) + cost_of(self.subject))
@@ -182,10 +182,10 @@ class Others:
         self.subject, self.other, self.paired, self.rng = subject, other, paired, rng
         self.names = paths(subject)
         self.method = f"{other.samples!r}" + (", with common seeds" if paired else "")
-        self.total: Any = np.zeros(len(self.names))
+        self.total: np.ndarray = np.zeros(len(self.names))
         self.drawn = 0
 
-    def draw(self, n: int) -> tuple[Any, Any]:
+    def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """n draws of (gradient minus the other's, gradient)."""
         seeds = self.rng.integers(2**63, size=2)
         g, r = (
@@ -200,14 +200,14 @@ class Others:
         self.total, self.drawn = np.zeros(len(self.names)), 0
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> np.ndarray:
         """Of the other's draws so far."""
         return self.total / max(1, self.drawn)
 
     def allowance(self) -> Any:
         """Nothing: what the other's mean is off by is in the draws."""
 
-    def rounding(self, along: Any, centre: Any) -> Any:
+    def rounding(self, along: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """What rounding may do to the mean."""
         scale = by_leaf(self.subject, np.abs(along))
         return np.maximum(precision(self.subject), precision(self.other)) * (scale + np.abs(centre))

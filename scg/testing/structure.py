@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scg.bridge.samples import Sampled
+from scg.core.aliases import Tree
 from scg.core.node import Node, ancestors
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.exact.paths import guards_on_draws
@@ -18,7 +19,7 @@ Subject = Graph | Sampled
 """What draws gradients: ``subject.gradients(rng=, replicates=)``, in the structure ``subject.parameters``."""
 
 
-def join(tree: Any, n: int) -> Any:
+def join(tree: Tree, n: int) -> np.ndarray:
     """The leaves side by side, (n, coordinates), in float64."""
     return np.concatenate([np.asarray(leaf, float).reshape(n, -1) for _, leaf in leaves(tree)], axis=1)
 
@@ -30,7 +31,7 @@ def split(subject: Subject, row: Any) -> Any:
     return rebuild(subject.parameters, (part.reshape(t.shape) for part, t in zip(parts, targets, strict=True)))
 
 
-def fixed(subject: Subject, moments: tuple[Any, Any] | None = None) -> Any:
+def fixed(subject: Subject, moments: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
     """For each coordinate whether its gradient is known not to vary: no draw or noise leads to it, or its exact (mean,
     variance) say so, but for rounding.
 
@@ -60,12 +61,12 @@ def cost_of(subject: Subject) -> float:
     return abs(float(subject.cost.raw)) if isinstance(subject, Graph) else 0.0
 
 
-def by_leaf(subject: Subject, row: Any) -> Any:
+def by_leaf(subject: Subject, row: np.ndarray) -> np.ndarray:
     """For each coordinate the largest of its parameter."""
     return join(map_leaves(lambda x: np.full(x.shape, np.max(x, initial=0)), split(subject, row)), 1)[0]
 
 
-def precision(subject: Subject) -> Any:
+def precision(subject: Subject) -> np.ndarray:
     """2^8 units of rounding, for each coordinate."""
     return join(
         map_leaves(lambda node: np.full(node.shape, 2**8 * float(np.finfo(node.dtype).eps)), subject.parameters), 1

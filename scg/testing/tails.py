@@ -1,7 +1,6 @@
 """How heavy the tails of samples are."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -24,19 +23,19 @@ class Tail:
     is solved for the index with r = b / a.
     """
 
-    def __init__(self, origin: Any):
+    def __init__(self, origin: np.ndarray):
         self.origin, self.t = np.asarray(origin, float), 0
         self.most = int(np.clip(2**22 // max(1, self.origin.size), 20, _TOP))
         self.top = np.zeros((0, *self.origin.shape))
 
-    def update(self, block: Any) -> None:
+    def update(self, block: np.ndarray) -> None:
         """Take in a block of samples."""
         self.t += len(block)
         self.top = np.concatenate([self.top, np.abs(block - self.origin)])
         if len(self.top) > self.most + 1:
             self.top = np.partition(self.top, len(self.top) - self.most - 1, axis=0)[-self.most - 1 :]
 
-    def index(self) -> tuple[Any, Any]:
+    def index(self) -> tuple[np.ndarray, np.ndarray]:
         """(index, k) of each stream; infinite where all k are equal."""
         top = self._largest()
         k = np.full(self.origin.shape, len(top) - 1)
@@ -50,16 +49,16 @@ class Tail:
                     found[at], k[at] = np.arctanh(half / np.mean(half + np.log(above / above[0]))) / half, len(above)
         return found, k
 
-    def light(self) -> Any:
+    def light(self) -> np.ndarray:
         """Whether the index exceeds 2 by five standard errors, those that it has at 2."""
         index, k = self.index()
         return index > 2 * (1 + _CERTAIN / np.sqrt(k))
 
-    def mass(self) -> Any:
+    def mass(self) -> np.ndarray:
         """What the k largest deviations contribute to a mean."""
         return self._largest()[1:].sum(axis=0) / self.t
 
-    def _largest(self) -> Any:
+    def _largest(self) -> np.ndarray:
         """The k + 1 largest, in rising order."""
         k = int(np.clip(self.t // 200, _FEW, min(self.most, len(self.top) - 1)))
         return np.sort(self.top, axis=0)[-k - 1 :]

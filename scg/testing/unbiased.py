@@ -11,6 +11,7 @@ import numpy as np
 
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
+from scg.core.aliases import Keywords, Tree
 from scg.core.options import integer, number
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
@@ -44,11 +45,11 @@ class Verdict:
     status: str
     reason: str
     method: str
-    bias: Any
-    low: Any
-    high: Any
-    detectable: Any
-    reference: Any
+    bias: Tree
+    low: Tree
+    high: Tree
+    detectable: Tree
+    reference: Tree
     worst: str
     worst_bias: float
     worst_interval: tuple[float, float]
@@ -103,9 +104,9 @@ class Verdict:
 class Spread:
     """An estimate and the interval around it: of each coordinate, in the parameters' structure, and of their sum."""
 
-    value: Any
-    low: Any
-    high: Any
+    value: Tree
+    low: Tree
+    high: Tree
     total: tuple[float, float, float]
 
     def __str__(self) -> str:
@@ -120,7 +121,7 @@ class BiasReport:
 
     method: str
     draws: int
-    bias: Any
+    bias: Tree
     squared_bias: Spread
     variance: Spread
     mean_squared_error: Spread
@@ -230,14 +231,14 @@ assert_unbiased.__signature__ = inspect.signature(judge)  # type: ignore[attr-de
 
 def assert_bias(
     graph_or_fn: object,
-    *args: Any,
+    *args: object,
     rng: np.random.Generator,
     reference: Any = "auto",
     alpha: float = 1e-9,
     replicates: int = 100_000,
     progress: Progress = None,
     paired: bool = False,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> BiasReport:
     """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no
     bias is to be seen.
@@ -309,7 +310,9 @@ def assert_bias(
     )
 
 
-def _subject(given: object, args: tuple[object, ...], rng: Any, kwargs: dict[str, Any], reference: Any) -> Subject:
+def _subject(
+    given: object, args: tuple[object, ...], rng: np.random.Generator, kwargs: Keywords, reference: Any
+) -> Subject:
     """What draws the gradients: a graph, a function that is traced, Samples that are looked at."""
     if not isinstance(rng, np.random.Generator):
         raise ScgTypeError(f"rng must be np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
@@ -339,7 +342,7 @@ def _subject(given: object, args: tuple[object, ...], rng: Any, kwargs: dict[str
     return graph
 
 
-def _exact_moments(graph: Graph) -> tuple[Any, Any, Any, Any] | None:
+def _exact_moments(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they
     are out of reach."""
     try:
@@ -373,7 +376,13 @@ def _constant(streams: Streams) -> Any:
 
 
 def _exactly(
-    graph: Graph, mean: Any, variance: Any, gradient: Any, tolerance: Any, alpha: float, power: float
+    graph: Graph,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    gradient: np.ndarray,
+    tolerance: np.ndarray,
+    alpha: float,
+    power: float,
 ) -> Verdict:
     bias = mean - gradient
     worst = _worst(np.abs(bias) / tolerance)
@@ -441,7 +450,7 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
     )
 
 
-def _worst(excess: Any) -> int:
+def _worst(excess: np.ndarray) -> int:
     return int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))
 
 
@@ -449,15 +458,15 @@ def _span(centre: float, low: float, high: float) -> str:
     return f"{centre:.6g} in [{low:.6g}, {high:.6g}]"
 
 
-def _squared(centre: Any, margin: Any) -> tuple[Any, Any]:
+def _squared(centre: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest square of what lies within ``margin`` of ``centre``."""
     return np.maximum(np.abs(centre) - margin, 0) ** 2, (np.abs(centre) + margin) ** 2
 
 
 def _report(
-    subject: Subject, method: str, draws: int, bias: Any, b: Any, v: Any, worst: str, tail: float
+    subject: Subject, method: str, draws: int, bias: np.ndarray, b: np.ndarray, v: np.ndarray, worst: str, tail: float
 ) -> BiasReport:
-    def spread(rows: Any) -> Spread:
+    def spread(rows: np.ndarray) -> Spread:
         value, low, high = rows.sum(axis=1)
         centre, below, above = [split(subject, row) for row in rows]
         return Spread(centre, below, above, (float(value), float(low), float(high)))

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.node import Numeric, Value
+from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.subset import UniformSubset
 from scg.estimators import Baseline, Reparameterized
@@ -162,7 +163,7 @@ class OnThePath(Estimator):
     def __init__(self, along: bool):
         self.along = along
 
-    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
+    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         return Reparameterized().draw(distribution, rng, shape)
 
     def expand(self, down: Downstream) -> Value | None:

@@ -14,6 +14,7 @@ from scg import estimators
 from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.tree import leaves
+from scg.distributions.base import Distribution
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimators import Baseline
 from scg.stochastic.estimator import Estimator
@@ -95,7 +96,7 @@ def works(graph: Graph, binding: Mapping[str, Estimator], order: int = 1) -> boo
     return True
 
 
-def accepting(distribution: Any, texts: Sequence[str]) -> list[str]:
+def accepting(distribution: Distribution, texts: Sequence[str]) -> list[str]:
     """Those of some estimators whose ``check`` passes a distribution."""
     found = []
     for text in texts:
@@ -118,9 +119,9 @@ def instance(text: str) -> Any:
 
 
 @functools.cache
-def names() -> dict[str, Any]:
+def names() -> dict[str, object]:
     """What a drawn text may name: ``np``, ``scg``, ``dist``."""
-    space: dict[str, Any] = {}
+    space: dict[str, object] = {}
     exec("\n".join(IMPORTS.values()), space)
     return space
 

@@ -32,7 +32,7 @@ class Pick:
         self.entropy, k = divmod(self.entropy, len(options))
         return options[k]
 
-    def value(self, fits: Callable[[np.ndarray], Any] = lambda x: True) -> Value:
+    def value(self, fits: Callable[[np.ndarray], object] = lambda x: True) -> Value:
         return self.one([v for v in self.values if fits(v.array)])
 
     def array(self, low: int = 1, high: int = 9) -> Value:

@@ -3,12 +3,12 @@
 import functools
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from scg.core.backward import pull
 from scg.core.node import parameter
+from scg.distributions.base import Distribution
 from scg.errors import ScgError
 from scg.stochastic.surrogate import surrogate
 from scg.testing.strategies.bindings import accepting, candidates, names
@@ -24,10 +24,11 @@ class Family:
     k: int = 0  # the length of the vector that E has to be; 0: a number
     moving: bool = False  # no score function
 
-    def example(self) -> Any:
+    def example(self) -> Distribution:
         """A distribution of the family, of nodes."""
         e = parameter(np.full((self.k,) if self.k else (2,) if "Independent" in self.text else (), 0.5))
-        return eval(self.of("e"), {**names(), "e": e})
+        made: Distribution = eval(self.of("e"), {**names(), "e": e})
+        return made
 
     def of(self, parameter: str) -> str:
         """The text of the distribution with that parameter."""

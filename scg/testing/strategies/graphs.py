@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from hypothesis import reject
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 
 from scg.errors import ScgError
 from scg.stochastic.graph import Graph
@@ -30,10 +31,10 @@ class DrawnGraph(Graph):
     def __repr__(self) -> str:
         return repr(self.program)
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:
         self.program._repr_pretty_(printer, cycle)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return DrawnGraph, (self.program,)
 
 
@@ -45,7 +46,7 @@ def graphs(
     branches: bool = False,
     order: int = 1,
     estimators: Sequence[str] | None = None,
-    dtype: Any = np.float64,
+    dtype: DTypeLike = np.float64,
     nested: bool = False,
 ) -> st.SearchStrategy[DrawnGraph]:
     """Stochastic graphs, each with valid estimators, unbiased where none are named, bound to its samples.
@@ -92,8 +93,8 @@ class _Drawn:
 class _Writer:
     """A program under construction: what is drawn, and the lines that draw it."""
 
-    draw: Any
-    dtype: np.dtype[Any]
+    draw: st.DrawFn
+    dtype: np.dtype
     budget: int
     leaves: list[Expr] = field(default_factory=list)
     drawn: list[_Drawn] = field(default_factory=list)
@@ -139,14 +140,14 @@ _STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (
 
 @st.composite
 def _graphs(
-    draw: Any,
+    draw: st.DrawFn,
     nodes: int,
     outcomes: int,
     finite: bool,
     branches: bool,
     order: int,
     texts: tuple[str, ...] | None,
-    dtype: np.dtype[Any],
+    dtype: np.dtype,
     nested: bool,
 ) -> DrawnGraph:
     w = _Writer(draw, dtype, outcomes)

@@ -3,7 +3,7 @@ well-conditioned."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -162,13 +162,13 @@ operation("scg.special.softplus", "special", lambda p: f"scg.special.softplus({p
 
 
 # Reductions, accumulations, statistics.
-def _reduction(p: Pick, name: str, fits: Callable[[np.ndarray], Any] = lambda x: True) -> str:
+def _reduction(p: Pick, name: str, fits: Callable[[np.ndarray], object] = lambda x: True) -> str:
     x = p.value(lambda x: x.ndim and fits(x))
     return f"{name}({x.text}{p.axes(x.array)})"
 
 
 def _over_one_axis(
-    p: Pick, form: str, low: int = 1, fits: Callable[[np.ndarray], Any] = lambda x: True, least: int = 1
+    p: Pick, form: str, low: int = 1, fits: Callable[[np.ndarray], object] = lambda x: True, least: int = 1
 ) -> str:
     """``form`` with an operand and one axis of at least ``least`` elements."""
     x = p.value(lambda x: x.ndim >= low and max(x.shape) >= least and fits(x))
@@ -221,7 +221,7 @@ operation(
 
 
 # Contractions.
-def _product(p: Pick, form: str, fits: Callable[[np.ndarray, np.ndarray], Any]) -> str:
+def _product(p: Pick, form: str, fits: Callable[[np.ndarray, np.ndarray], object]) -> str:
     """``form`` of two arrays that fit each other."""
     x, y = p.one(
         [(a, b) for a in p.values for b in p.values if a.array.ndim and b.array.ndim and fits(a.array, b.array)]

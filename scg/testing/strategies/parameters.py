@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 
 from scg import distributions as dist
 from scg.distributions.base import Distribution, Parameterized
@@ -44,9 +45,9 @@ def parameters_of(
     *,
     shape: Shape | None = None,
     size: int | None = None,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     edges: bool = True,
-) -> st.SearchStrategy[dict[str, Any]]:
+) -> st.SearchStrategy[dict[str, object]]:
     """Valid parameters by name, so that ``distribution(**parameters)`` is a distribution: for any class of
     distributions (or bijections).
 
@@ -85,7 +86,7 @@ def distributions(
     *classes: type[Distribution],
     shape: Shape | None = None,
     size: int | None = None,
-    dtype: Any = float,
+    dtype: DTypeLike = float,
     edges: bool = True,
 ) -> st.SearchStrategy[Any]:
     """Distributions of some classes, with the parameters that ``parameters_of`` draws; of all that the package exports
@@ -106,8 +107,8 @@ def exported(kind: type = Distribution) -> tuple[Any, ...]:
 
 
 def arrays_in(
-    constraint: Constraint, shape: Shape = (), *, size: int = 3, dtype: Any = float, edges: bool = True
-) -> st.SearchStrategy[Any]:
+    constraint: Constraint, shape: Shape = (), *, size: int = 3, dtype: DTypeLike = float, edges: bool = True
+) -> st.SearchStrategy[np.ndarray]:
     """Arrays of events in a set: of shape ``shape``, and one or two axes of length ``size`` where the set is one of
     vectors or matrices."""
     if isinstance(constraint, OneHot):
@@ -129,7 +130,7 @@ def arrays_in(
     )
 
 
-def _grid(constraint: Constraint, edges: bool, dtype: np.dtype[Any]) -> tuple[float, ...]:
+def _grid(constraint: Constraint, edges: bool, dtype: np.dtype) -> tuple[float, ...]:
     """Numbers of a set, the simplest first; those at its edges last."""
     low, high = float(np.max(constraint.low)), float(np.min(constraint.high))
     if isinstance(constraint, Integers):
@@ -163,12 +164,12 @@ def _grid(constraint: Constraint, edges: bool, dtype: np.dtype[Any]) -> tuple[fl
     return tuple(found.tolist())
 
 
-def _numbers(grid: Sequence[float], shape: Shape) -> st.SearchStrategy[Any]:
+def _numbers(grid: Sequence[float], shape: Shape) -> st.SearchStrategy[np.ndarray]:
     n = math.prod(shape)
     return st.lists(st.sampled_from(grid), min_size=n, max_size=n).map(lambda x: np.array(x).reshape(shape))
 
 
-def _normalised(constraint: Constraint, w: Any, dtype: Any) -> Any:
+def _normalised(constraint: Constraint, w: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     w = np.where(w.sum(axis=-1, keepdims=True) == 0, 1, w)
     found = (w / w.sum(axis=-1, keepdims=True)).astype(dtype)
     if not np.all(constraint.contains(found)):  # an open simplex
@@ -207,9 +208,9 @@ def _forms(cls: type[Parameterized]) -> tuple[_Form, ...]:
     return tuple(found)
 
 
-def _simplest(cls: type[Parameterized], form: _Form) -> dict[str, Any]:
+def _simplest(cls: type[Parameterized], form: _Form) -> dict[str, object]:
     """Two-element vectors of plain numbers."""
-    example: dict[str, Any] = dict.fromkeys(form.whole, 2)
+    example: dict[str, object] = dict.fromkeys(form.whole, 2)
     for name, kind in form.parts:
         example[name] = dist.Normal(np.zeros(2), np.ones(2)) if kind is Distribution else dist.Exp()
     for name in form.parameters:
@@ -224,7 +225,7 @@ def _simplest(cls: type[Parameterized], form: _Form) -> dict[str, Any]:
     return example
 
 
-def _accepted(cls: type[Parameterized], parameters: dict[str, Any]) -> dict[str, Any] | None:
+def _accepted(cls: type[Parameterized], parameters: dict[str, object]) -> dict[str, object] | None:
     """The parameters, put in order where the class asks for one; None where it refuses them in every order."""
     for order in (None, 1, -1):
         tried = parameters if order is None else _ordered(cls, parameters, order)
@@ -274,18 +275,18 @@ def _ordered(cls: type[Parameterized], parameters: dict[str, Any], sign: int) ->
 
 @st.composite
 def _drawn(
-    draw: Any,
+    draw: st.DrawFn,
     cls: type[Parameterized],
     forms: tuple[_Form, ...],
     shape: Shape | None,
     size: int | None,
-    dtype: Any,
+    dtype: DTypeLike,
     edges: bool,
 ) -> Any:
     form = draw(st.sampled_from(forms))
     batch = draw(st.sampled_from(_SHAPES)) if shape is None else tuple(shape)
     n = draw(st.sampled_from((2, 3))) if size is None else size
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
     for name in form.whole:
         parameters[name] = draw(st.integers(1, 4))
     for name, kind in form.parts:
@@ -300,11 +301,11 @@ def _drawn(
     return found if found is not None else draw(st.nothing())
 
 
-def _instances(cls: type[Parameterized], dtype: Any, edges: bool) -> st.SearchStrategy[Any]:
+def _instances(cls: type[Parameterized], dtype: DTypeLike, edges: bool) -> st.SearchStrategy[Any]:
     return parameters_of(cls, shape=(), dtype=dtype, edges=edges).map(functools.partial(_made, cls))
 
 
-def _made(cls: Any, parameters: dict[str, Any]) -> Any:
+def _made(cls: Any, parameters: dict[str, object]) -> Any:
     return cls(**parameters)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import scipy.special
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 
 import scg.special
+from scg.core.aliases import Tree
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.testing.program import Program
 from scg.testing.strategies.choices import BOUND, NoFit, Pick, Value
@@ -25,7 +27,7 @@ ENDINGS = (("{}", "{}**2", "np.sin({})"), ("np.sum({})", "np.mean({}**2)", "np.s
 def programs(
     *,
     operations: Iterable[str] | None = None,
-    dtypes: Sequence[Any] = (np.float64,),
+    dtypes: Sequence[DTypeLike] = (np.float64,),
     order: int = 2,
     max_statements: int = 10,
     max_elements: int = 16,
@@ -107,7 +109,7 @@ def _shape(kind: int, m: int, n: int, max_elements: int) -> tuple[int, ...]:
 
 
 def write(
-    arguments: Sequence[tuple[tuple[int, ...], Any]],
+    arguments: Sequence[tuple[tuple[int, ...], DTypeLike]],
     statements: Sequence[tuple[str, int]],
     seed: int = 0,
     container: int = 0,
@@ -119,7 +121,7 @@ def write(
     A statement whose operation suits no value that there is, or whose value is too large or not finite, is left out.
     """
     given, paths = _contained(_numbers(arguments, seed), container)
-    space: dict[str, Any] = {"np": np, "special": scipy.special, "scg": scg, **given}
+    space: dict[str, object] = {"np": np, "special": scipy.special, "scg": scg, **given}
     values = [Value(path, np.asarray(eval(path, space))) for path in paths]
     unused, lines = dict.fromkeys(paths), list[str]()
     for kind, entropy in statements:
@@ -143,7 +145,7 @@ def write(
     return Program("\n".join([f"def cost({', '.join(given)}):", *lines, f"    return {total}"]), given)
 
 
-def _bounded(text: str, space: dict[str, Any], max_elements: int) -> tuple[str, np.ndarray]:
+def _bounded(text: str, space: dict[str, object], max_elements: int) -> tuple[str, np.ndarray]:
     """The text and its value, divided by a power of two where the value is larger than BOUND."""
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         result = eval(text, space)
@@ -156,7 +158,7 @@ def _bounded(text: str, space: dict[str, Any], max_elements: int) -> tuple[str, 
     return f"{text} / {factor}", result / factor
 
 
-def _numbers(arguments: Sequence[tuple[tuple[int, ...], Any]], seed: int) -> list[np.ndarray]:
+def _numbers(arguments: Sequence[tuple[tuple[int, ...], DTypeLike]], seed: int) -> list[np.ndarray]:
     """Arrays of these shapes and dtypes, of different multiples of a power of two in [-2, 2], none of them zero."""
     sizes = [int(np.prod(shape)) for shape, _ in arguments]
     half = int(2 ** np.ceil(np.log2(max(32, sum(sizes) / 2))))
@@ -166,7 +168,7 @@ def _numbers(arguments: Sequence[tuple[tuple[int, ...], Any]], seed: int) -> lis
     return [part.reshape(shape).astype(dtype) for part, (shape, dtype) in zip(parts, arguments, strict=True)]
 
 
-def _contained(arrays: Sequence[np.ndarray], container: int) -> tuple[dict[str, Any], list[str]]:
+def _contained(arrays: Sequence[np.ndarray], container: int) -> tuple[dict[str, Tree], list[str]]:
     """The arguments, one each or all in one structure; and how each array is written."""
     named = dict(zip(NAMES, arrays, strict=False))
     if container == 1:
