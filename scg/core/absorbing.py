@@ -15,17 +15,16 @@ Two computed zeros absorb where the cost is finite (``sound``).
   exp(1000)), beyond which the cost is constant.
 """
 
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ambient import ids
 from scg.core.axes import Axes, elementwise
 from scg.core.node import Node
 from scg.core.primitive import primitive
 
 
-def moves(d: Any, sources: set[int], newest: int) -> bool:
+def moves(d: Result, sources: set[int], newest: int) -> bool:
     """Whether ``d``, computed after the id ``newest`` was given, depends on one of ``sources`` differentiably: else its
     zeros are zeros by structure."""
     stack, seen = [d], set()
@@ -53,7 +52,7 @@ def stamp() -> int:
     return next(ids)
 
 
-def spread(support: Any, out: Axes, source: Axes, shape: tuple[int, ...]) -> Any:
+def spread(support: Result, out: Axes, source: Axes, shape: tuple[int, ...]) -> Result:
     """The support of an operand whose axes have the factors ``source``: an element counts where an output element that
     may depend on it does.
 
@@ -70,14 +69,14 @@ def spread(support: Any, out: Axes, source: Axes, shape: tuple[int, ...]) -> Any
     return np.reshape(np.broadcast_to(support, [n for _, n in wanted]), shape)
 
 
-def weights(support: Any, dtype: Any) -> Any:
+def weights(support: Result, dtype: Result) -> Result:
     """Positive numbers where the support is, no two of which cancel: where a linear map of them is zero, it is so by
     structure."""
     count = np.sqrt(np.arange(2.0, support.size + 2)).reshape(support.shape)
     return np.multiply(support, count).astype(dtype)
 
 
-def _doubtful(g: Any, slope: Any, support: Any, sound: Any, steady: Any) -> Any:
+def _doubtful(g: Result, slope: Result, support: Result, sound: Result, steady: Result) -> Result:
     return support & (
         ((g == 0) & ~np.isfinite(slope) & ~(steady & sound)) | ((slope == 0) & (np.isnan(g) | np.isinf(g) & ~sound))
     )
@@ -89,7 +88,7 @@ doubtful = primitive(_doubtful, elementwise, name="doubtful")
 rough = primitive(lambda g, slope, support: support & np.isinf(g) & (slope == 0), elementwise, name="rough")
 """Where a slope that was computed absorbs an infinite cotangent: there may be a kink."""
 
-mark: Any = primitive(
+mark: Result = primitive(
     lambda d, doubt, kink: np.where(doubt, np.nan, d).astype(d.dtype, copy=False),
     elementwise,
     lambda g, out, d, doubt, kink: g * np.where(doubt | kink, np.nan, 1),

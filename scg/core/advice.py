@@ -1,10 +1,10 @@
 """What to write in place of what a node cannot do: the words of refusals, and how they are found."""
 
 import sys
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function
 from scg.errors import NOT_THE_USERS, PACKAGE
 
 INSTEAD: dict[str, str] = {
@@ -34,7 +34,7 @@ _ATTRIBUTES = {
 }
 
 
-def of_attribute(name: str, takes: Any) -> str:
+def of_attribute(name: str, takes: Function) -> str:
     """What to write for an attribute that a node does not have; empty where nothing is known. ``takes`` says of a
     function whether it takes nodes."""
     if name in _ATTRIBUTES:
@@ -45,7 +45,7 @@ def of_attribute(name: str, takes: Any) -> str:
     return INSTEAD.get(f"scipy.special.{name}", "")
 
 
-def of_caller(takes: Any) -> str:
+def of_caller(takes: Function) -> str:
     """What to write for the function of NumPy or SciPy that the user called and that asks a node for its array; empty
     where the user asks, or nothing is known."""
     called, frame = [], sys._getframe(1)

@@ -8,6 +8,9 @@ import numpy as np
 Function = Callable[..., Any]
 """A function that others pass: of a user, of NumPy, a VJP. What it takes and returns is theirs to know."""
 
+Operands = tuple[Any, ...]
+"""What a primitive is computed of: nodes, arrays, numbers, and whatever one from outside takes."""
+
 Statics = dict[str, Any]
 """What a primitive is called with beside its operands: an axis, a shape, a distribution."""
 
@@ -16,6 +19,10 @@ Keywords = Mapping[str, Any]
 
 State = dict[str, Any]
 """What an object that learns depends on, as ``scg.checkpoint`` takes it: arrays, numbers, and dicts of them."""
+
+Result = Any
+"""A node or an array; of a primitive with several results a tuple of them, in which None stands for what is not there.
+Cotangents and supports have the same form."""
 
 Numbers = np.ndarray | float
 """An array, or one number for all of its elements."""

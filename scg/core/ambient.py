@@ -7,9 +7,13 @@ import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import CodeType
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from scg.core.aliases import Function
 from scg.errors import location
+
+if TYPE_CHECKING:
+    from scg.core.node import Node
 
 ids = itertools.count()
 """Numbers of nodes and of guards: what is younger has a higher one."""
@@ -25,7 +29,9 @@ class Guard:
 
     __slots__ = ("node", "outcome", "before", "stamp", "code", "instruction", "__weakref__")
 
-    def __init__(self, node: Any, outcome: bool, before: "Guard | None", code: CodeType | str | None, instruction: int):
+    def __init__(
+        self, node: "Node", outcome: bool, before: "Guard | None", code: CodeType | str | None, instruction: int
+    ):
         self.node, self.outcome, self.before, self.stamp = node, outcome, before, next(ids)
         self.code, self.instruction = code, instruction
 
@@ -54,7 +60,7 @@ class Ambient(NamedTuple):
     guard: "weakref.ref[Guard] | None" = None
     held: Guard | None = None
     nan: bool = False
-    made: Callable[[Any], None] | None = None
+    made: "Callable[[Node], None] | None" = None
 
 
 AMBIENT: contextvars.ContextVar[Ambient | None] = contextvars.ContextVar("scg_ambient", default=None)
@@ -106,7 +112,7 @@ def nan_is_sought() -> bool:
     return ambient is not None and ambient.nan
 
 
-def settled(test: Callable[..., Any], *operands: Any) -> bool:
+def settled(test: Function, *operands: object) -> bool:
     """Whether ``test`` of the operands' values holds: a choice by values that no node records, but that a plan asks
     about anew each time."""
     outcome = bool(test(*[getattr(operand, "raw", operand) for operand in operands]))
@@ -123,7 +129,7 @@ def unplanned(why: str) -> None:
         recorder.refuse(why)
 
 
-def note_guard(node: Any, outcome: bool, code: CodeType | None, instruction: int) -> None:
+def note_guard(node: "Node", outcome: bool, code: CodeType | None, instruction: int) -> None:
     """Enter that an ``if`` on ``node`` came out as ``outcome``: nodes made from now on carry it."""
     ambient, scope = AMBIENT.get() or Ambient(), SCOPE.get()
     settled(bool, node)
@@ -134,7 +140,7 @@ def note_guard(node: Any, outcome: bool, code: CodeType | None, instruction: int
     AMBIENT.set(ambient._replace(guard=weakref.ref(guard), held=guard if scope is None else None))
 
 
-def take_guard(ambient: Ambient, node: Any) -> None:
+def take_guard(ambient: Ambient, node: "Node") -> None:
     """Let ``node`` point to the latest guard if it is made of something older, or is a sample or noise made of no node;
     made of newer nodes only, it needs none of its own."""
     guard = None if ambient.guard is None else ambient.guard()
@@ -149,7 +155,7 @@ def take_guard(ambient: Ambient, node: Any) -> None:
             AMBIENT.set(ambient._replace(held=None))
 
 
-def _begins(node: Any) -> bool:
+def _begins(node: "Node") -> bool:
     return node.primitive.random and not any([type(o) is type(node) for o in node.operands])
 
 

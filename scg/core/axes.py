@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Operands, Statics
+
 Factor = tuple[Any, int]
 Axes = tuple[tuple[Factor, ...], ...]
 Alignment = tuple[Axes, tuple[Axes, ...]]
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+Call = tuple[Operands, Statics]
 
 
 class AxisMap:
@@ -29,17 +31,17 @@ class AxisMap:
     products = False
     """Whether an output element is a sum of products of one element of each operand."""
 
-    def lead(self, operands: tuple[Any, ...], batched: Sequence[bool], statics: dict[str, Any]) -> Call | None:
+    def lead(self, operands: Operands, batched: Sequence[bool], statics: Statics) -> Call | None:
         """The call for operands of which those marked in ``batched`` have a leading replicate axis; None where there is
         none."""
         return None
 
-    def align(self, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: dict[str, Any]) -> Alignment:
+    def align(self, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: Statics) -> Alignment:
         """The factors of the output's axes, and those of each operand's."""
         return labelled("out", out), tuple([labelled(i, shape) for i, shape in enumerate(shapes)])
 
     def align_result(
-        self, k: int, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: dict[str, Any]
+        self, k: int, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], statics: Statics
     ) -> Alignment:
         """The same for result ``k``, of shape ``out``, of a primitive that has several."""
         return AxisMap.align(self, shapes, out, statics)
@@ -284,11 +286,11 @@ class Slot(NamedTuple):
     position: int
 
 
-def _is_advanced(i: Any) -> bool:
+def _is_advanced(i: object) -> bool:
     return isinstance(i, (np.ndarray, Slot, int, np.integer))
 
 
-def blocks_together(index: tuple[Any, ...]) -> bool:
+def blocks_together(index: Operands) -> bool:
     """Whether the advanced parts of an index are neighbours, so that NumPy leaves the axes before them in place."""
     advanced = [_is_advanced(i) for i in index]
     if not any(isinstance(i, (np.ndarray, Slot)) for i in index):
@@ -299,18 +301,18 @@ def blocks_together(index: tuple[Any, ...]) -> bool:
     )
 
 
-def block_rank(index: tuple[Any, ...], ranks: Sequence[int]) -> int:
+def block_rank(index: Operands, ranks: Sequence[int]) -> int:
     """How many axes the advanced parts of an index broadcast to; ``ranks`` are those of the operands."""
     arrays = [1 if i.dtype == bool else i.ndim for i in index if isinstance(i, np.ndarray)]
     return max([*arrays, *[ranks[i.position] for i in index if isinstance(i, Slot)]], default=0)
 
 
-def replicates(operands: tuple[Any, ...], batched: Sequence[bool], rank: int) -> Any:
+def replicates(operands: Operands, batched: Sequence[bool], rank: int) -> Any:
     """0 ... R - 1 along a leading axis before ``rank`` others: the r-th indices belong to the r-th replicate."""
     return np.arange(operands[batched.index(True)].shape[0]).reshape(-1, *(1,) * rank)
 
 
-def aligned_slices(index: tuple[Any, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int, int]:
+def aligned_slices(index: Operands, shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int, int]:
     """(operand axis, output axis) of the axes that an index takes whole and in order; the first output axis of its
     advanced parts, and their rank."""
     shape, together = shapes[0], blocks_together(index)
@@ -337,14 +339,14 @@ def aligned_slices(index: tuple[Any, ...], shapes: Sequence[tuple[int, ...]]) ->
     return pairs, start or 0, rank
 
 
-def is_basic(index: tuple[Any, ...]) -> bool:
+def is_basic(index: Operands) -> bool:
     """Whether an index is made of integers, slices, new axes and an ellipsis only."""
     return all(
         i is None or i is Ellipsis or isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool) for i in index
     )
 
 
-def spelled_out(index: tuple[Any, ...], ndim: int) -> list[Any]:
+def spelled_out(index: Operands, ndim: int) -> list[Any]:
     """A basic index of an array of ``ndim`` axes with a slice for every axis that an ellipsis, or nothing, stands
     for."""
     rest = [slice(None)] * (ndim - sum(1 for i in index if i is not None and i is not Ellipsis))
@@ -364,12 +366,12 @@ index, scatter = _Index(), _Scatter()
 mixed = AxisMap()
 
 
-def labelled(label: Any, shape: tuple[int, ...]) -> Axes:
+def labelled(label: object, shape: tuple[int, ...]) -> Axes:
     """Each axis one factor, labelled by ``label`` and its position."""
     return tuple([(((label, i), n),) for i, n in enumerate(shape)])
 
 
-def broadcast_axes(shape: tuple[int, ...], out: tuple[int, ...], label: Any = "out") -> Axes:
+def broadcast_axes(shape: tuple[int, ...], out: tuple[int, ...], label: object = "out") -> Axes:
     """The factors of an operand that broadcasts to ``out``: the output's, and none along an axis of length 1 that is
     stretched."""
     skip = len(out) - len(shape)
@@ -440,9 +442,7 @@ def padded(x: Any, ndim: int) -> Any:
     return x.reshape(x.shape[:1] + (1,) * missing + x.shape[1:]) if missing > 0 else x
 
 
-def broadcast_lead(
-    operands: tuple[Any, ...], batched: Sequence[bool], core: Sequence[int] | None = None
-) -> tuple[Any, ...]:
+def broadcast_lead(operands: Operands, batched: Sequence[bool], core: Sequence[int] | None = None) -> Operands:
     """Operands padded so that their leading axes still broadcast once some have a replicate axis; ``core`` axes each
     stay last."""
     core = core or [0] * len(operands)
@@ -451,7 +451,7 @@ def broadcast_lead(
     return tuple([padded(x, most + c) if b else x for x, b, c in zip(operands, batched, core, strict=True)])
 
 
-def led_all(operands: tuple[Any, ...], batched: Sequence[bool], size: int, spread: bool = False) -> tuple[Any, ...]:
+def led_all(operands: Operands, batched: Sequence[bool], size: int, spread: bool = False) -> Operands:
     """Operands that all have a leading axis: of ``size`` where ``spread``, else of 1 where they had none."""
     led = []
     for x, b in zip(operands, batched, strict=True):

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from scg.core import absorbing, limits
+from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import AMBIENT, RECORDER, nan_is_sought, settled, unplanned
 from scg.core.axes import AxisMap, elementwise, first
 from scg.core.node import Node, values_of
@@ -78,14 +79,14 @@ def estimates(nodes: Sequence[Node]) -> list[Node]:
 
 def pull(
     roots: Sequence[Node],
-    seeds: Sequence[Any],
+    seeds: Sequence[Result],
     wrt: Sequence[Node],
     create_graph: bool = False,
     known: Reach | None = None,
-    forget: Any = None,
+    forget: Function | None = None,
     nearby: bool = True,
     absorbing: bool = False,
-) -> list[Any]:
+) -> list[Result]:
     """Cotangents of the nodes ``wrt`` for the cotangents ``seeds`` of ``roots``: sum_k seeds[k] d roots[k] / d wrt.
 
     Arrays of the shape and dtype of each node (zeros where nothing leads to it), distinct and writable; Nodes with
@@ -108,7 +109,7 @@ def pull(
         needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
     else:
         needed = _leading_to(wanted, known.order)
-    table: dict[int, Any] = {}
+    table: dict[int, Result] = {}
     for root, seed in zip(roots, seeds, strict=True):
         if root.id in needed:
             table[root.id] = _sum(table.get(root.id), seed)
@@ -132,8 +133,8 @@ def pull(
 
 
 def _limits(
-    found: dict[int, Any], roots: Sequence[Node], seeds: Sequence[Any], wrt: Sequence[Node], create_graph: bool
-) -> dict[int, Any]:
+    found: dict[int, Result], roots: Sequence[Node], seeds: Sequence[Result], wrt: Sequence[Node], create_graph: bool
+) -> dict[int, Result]:
     if create_graph:
         recorder, marked = RECORDER.get(), [g for g in found.values() if type(g) is Node and has_nan(g.raw)]
         if recorder is not None and marked:  # a plan knows no limits: where it needs one it gives up
@@ -147,16 +148,21 @@ def _limits(
     return {x.id: g for x, g in zip(targets, near, strict=True)}
 
 
-def _nodes(roots: Sequence[Any], seeds: Sequence[Any]) -> tuple[list[Node], list[Any]]:
+def _nodes(roots: Sequence[Result], seeds: Sequence[Result]) -> tuple[list[Node], list[Result]]:
     pairs = [(y, np.asarray(s, y.dtype)) for y, s in zip(roots, seeds, strict=True) if type(y) is Node]
     return [y for y, _ in pairs], [s for _, s in pairs]
 
 
 def _pull(
-    order: list[Node], table: dict[int, Any], wanted: set[int], needed: set[int], create_graph: bool, forget: Any = None
-) -> dict[int, Any]:
+    order: list[Node],
+    table: dict[int, Result],
+    wanted: set[int],
+    needed: set[int],
+    create_graph: bool,
+    forget: Function | None = None,
+) -> dict[int, Result]:
     newest = order[-1].id if order else 0
-    found: dict[int, Any] = {}
+    found: dict[int, Result] = {}
     take, get = table.pop, table.get
     for node in reversed(order):
         g = take(node.id, None)
@@ -215,7 +221,7 @@ def _pull(
     return found
 
 
-def _forget_behind(stack: list[Any], newest: int, live: list[Any], forget: Any) -> None:
+def _forget_behind(stack: list[Result], newest: int, live: list[Result], forget: Result) -> None:
     """Forget the nodes younger than ``newest`` behind some cotangents, but for those that are cotangents still."""
     kept = {id(g) for part in live for g in (part if type(part) is tuple else (part,))}
     seen: set[int] = set()
@@ -229,7 +235,7 @@ def _forget_behind(stack: list[Any], newest: int, live: list[Any], forget: Any) 
             stack += node.operands
 
 
-def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_graph: bool) -> None:
+def _step(node: Node, g: Result, table: dict[int, Result], needed: set[int], create_graph: bool) -> None:
     """Pull the cotangent ``g`` of one node back to its operands."""
     g, out, arguments = _filled(node, g, create_graph)
     if node.primitive.together is not None:
@@ -249,9 +255,9 @@ def _step(node: Node, g: Any, table: dict[int, Any], needed: set[int], create_gr
             table[operand.id] = _added(table.get(operand.id), _fitting(d, operand.raw))
 
 
-def _filled(node: Node, g: Any, create_graph: bool) -> tuple[Any, Any, Any]:
+def _filled(node: Node, g: Result, create_graph: bool) -> tuple[Result, Result, Result]:
     """What a VJP is called with: the cotangent, with zeros for results that nobody used, the result, the operands."""
-    out: Any = node.raw
+    out: Result = node.raw
     if type(out) is tuple:
         g = tuple([np.zeros_like(v) if c is None else c for c, v in zip(g, out, strict=True)])
         out = [item(node, index=k) for k in range(len(out))] if create_graph else out
@@ -260,7 +266,7 @@ def _filled(node: Node, g: Any, create_graph: bool) -> tuple[Any, Any, Any]:
     return g, out, node.operands if create_graph else values_of(node.operands)
 
 
-def _asked(node: Node, needed: set[int]) -> list[tuple[int, Node, Any]]:
+def _asked(node: Node, needed: set[int]) -> list[tuple[int, Node, Result]]:
     """The operands that take part of the cotangent: position, node, VJP."""
     vjps = node.primitive.vjps or _each(node.primitive.every, len(node.operands))
     pairs = enumerate(zip(node.operands, vjps, strict=False))
@@ -271,21 +277,21 @@ def _asked(node: Node, needed: set[int]) -> list[tuple[int, Node, Any]]:
     ]
 
 
-def _fitting(d: Any, value: Any) -> Any:
+def _fitting(d: Result, value: Result) -> Result:
     if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
         return unbroadcast(d, value.shape, value.dtype)
     return d
 
 
-def _added(before: Any, d: Any) -> Any:
+def _added(before: Result, d: Result) -> Result:
     if type(d) is tuple and before is not None:
         return tuple([_sum(a, b) for a, b in zip(before, d, strict=True)])
     return d if before is None else before + d
 
 
 def _pull_undefined(
-    order: list[Node], table: dict[int, Any], roots: Sequence[Node], wanted: set[int], create_graph: bool
-) -> dict[int, Any]:
+    order: list[Node], table: dict[int, Result], roots: Sequence[Node], wanted: set[int], create_graph: bool
+) -> dict[int, Result]:
     """``_pull_absorbing`` for roots that are NaN, and NaN where these came from: ``np.maximum``, of which both sides
     compare as false there, would give zeros."""
     undefined = way(order, roots)
@@ -302,17 +308,17 @@ def _pull_undefined(
 
 def _pull_absorbing(
     order: list[Node],
-    table: dict[int, Any],
+    table: dict[int, Result],
     roots: Sequence[Node],
     wanted: set[int],
     needed: set[int],
     create_graph: bool,
-    undefined: dict[tuple[int, int], Any] | None = None,
-) -> dict[int, Any]:
+    undefined: dict[tuple[int, int], Result] | None = None,
+) -> dict[int, Result]:
     """``_pull`` with a support beside each cotangent; by node and operand, ``undefined`` is where no zero may stay."""
     needed = needed & _leading_to(wanted, order)
     supports = {i: np.not_equal(g, 0) for i, g in table.items()}
-    known: dict[Any, bool] = {}
+    known: dict[Result, bool] = {}
     seeking, ambient = nan_is_sought(), AMBIENT.get()
     if ambient is not None and seeking:
         AMBIENT.set(ambient._replace(nan=False))
@@ -340,7 +346,7 @@ def _pull_absorbing(
     return {i: table[i] for i in wanted if i in table}
 
 
-def _sound(order: list[Node], roots: Sequence[Node], create_graph: bool) -> Any:
+def _sound(order: list[Node], roots: Sequence[Node], create_graph: bool) -> Result:
     """Whether computed zeros may absorb, see ``scg.absorbing``: the roots are finite, and no steep place inside a
     domain is met."""
     tests = [np.all(np.isfinite(root if create_graph else root.raw)) for root in roots]
@@ -356,16 +362,16 @@ def _sound(order: list[Node], roots: Sequence[Node], create_graph: bool) -> Any:
 
 def _absorbing_step(
     node: Node,
-    g: Any,
-    support: Any,
-    table: Any,
-    supports: Any,
+    g: Result,
+    support: Result,
+    table: Result,
+    supports: Result,
     needed: set[int],
     create_graph: bool,
-    sound: Any,
-    known: Any,
+    sound: Result,
+    known: Result,
     seeking: bool,
-    undefined: Any = None,
+    undefined: Result = None,
 ) -> None:
     """``_step`` with absorbing products. ``known`` remembers, by VJP, whether it moves."""
     primitive, statics = node.primitive, node.statics
@@ -431,7 +437,7 @@ def _absorbing_step(
             supports[i] = before | inside
 
 
-def _moves(d: Any, vjp: Any, node: Node, needed: set[int], create_graph: bool, known: Any) -> bool:
+def _moves(d: Result, vjp: Function, node: Node, needed: set[int], create_graph: bool, known: Result) -> bool:
     """Whether the coefficients of a VJP depend on what we differentiate by: traced on nodes."""
     sources = {node.id, *[o.id for o in node.operands if type(o) is Node and o.id in needed]}
     if create_graph:
@@ -448,11 +454,13 @@ def _moves(d: Any, vjp: Any, node: Node, needed: set[int], create_graph: bool, k
     return known[key]
 
 
-def _through(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any, value: Any) -> Any:
+def _through(
+    vjp: Function, g: Result, support: Result, out: Result, arguments: Operands, statics: Statics, value: Result
+) -> Result:
     """The support of an operand by a VJP with fixed coefficients: where it takes something else than zero out of the
     support."""
     if type(g) is tuple:
-        counted: Any = tuple([absorbing.weights(s, c.dtype) for s, c in zip(support, g, strict=True)])
+        counted: Result = tuple([absorbing.weights(s, c.dtype) for s, c in zip(support, g, strict=True)])
     else:
         counted = absorbing.weights(support, g.dtype)
     d = vjp(counted, out, *arguments, **statics)
@@ -462,7 +470,7 @@ def _through(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: 
     return np.not_equal(unbroadcast(d, value.shape, d.dtype), 0)
 
 
-def _steady(g: Any, slope: Any, support: Any, vjp: Any, node: Node, arguments: Any) -> Any:
+def _steady(g: Result, slope: Result, support: Result, vjp: Function, node: Node, arguments: Operands) -> Result:
     """Where an infinite slope that meets a computed zero is infinite nearby too."""
     if not settled(lambda g, slope, support: np.any(support & (g == 0) & np.isinf(slope)), g, slope, support):
         return np.False_
@@ -470,7 +478,7 @@ def _steady(g: Any, slope: Any, support: Any, vjp: Any, node: Node, arguments: A
     return np.isinf(vjp(np.ones((), g.dtype), node.primitive(*near, **node.statics), *near, **node.statics))
 
 
-def _nearby(x: Any) -> Any:
+def _nearby(x: Result) -> Result:
     return np.where(np.equal(x, 0), 1e-10, x * (1 - 2.0**-10)).astype(x.dtype)
 
 
@@ -491,12 +499,12 @@ def _carries(node: Node, needed: set[int]) -> bool:
     return any(type(operand) is Node and operand.id in needed and vjp is not None for operand, vjp in pairs)
 
 
-def _each(every: Any, n: int) -> list[Any]:
+def _each(every: Function, n: int) -> list[Result]:
     """The VJPs of ``n`` operands from the one that serves them all."""
     return [lambda g, out, *operands, k=k, **statics: every(g, k, out, *operands, **statics) for k in range(n)]
 
 
-def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def unbroadcast(g: Result, shape: tuple[int, ...], dtype: np.dtype) -> Result:
     """A cotangent brought to the shape and dtype of its operand: summed where the operand was stretched, stretched
     where it was summed."""
     if not hasattr(g, "shape"):
@@ -519,15 +527,15 @@ def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     return np.broadcast_to(g, shape)
 
 
-def _is_absorbed(g: Any, slope: Any) -> Any:
+def _is_absorbed(g: Result, slope: Result) -> Result:
     return ((g == 0) | (slope == 0)) & ~np.isfinite(g * slope)
 
 
-def _absorb(g: Any, slope: Any) -> Any:
+def _absorb(g: Result, slope: Result) -> Result:
     return np.where(_is_absorbed(g, slope), 0, g * slope)
 
 
-absorb: Any = primitive(
+absorb: Result = primitive(
     lambda g, slope: _absorb(g, slope).astype(np.result_type(g, slope), copy=False),
     elementwise,
     lambda h, out, g, slope: np.where(_is_absorbed(g, slope), np.where(np.equal(g, 0), 0, np.nan), absorb(h, slope)),
@@ -536,7 +544,9 @@ absorb: Any = primitive(
 )
 
 
-def _absorbing_products(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any) -> Any:
+def _absorbing_products(
+    vjp: Function, g: Result, support: Result, out: Result, arguments: Operands, statics: Statics
+) -> Result:
     """A VJP that sums products of ``g`` and operands, without the products that have a zero among their factors.
 
     The sum over finite factors is the VJP of finite factors. As the VJP is a polynomial with coefficients of one, it
@@ -546,7 +556,7 @@ def _absorbing_products(vjp: Any, g: Any, support: Any, out: Any, arguments: Any
     if settled(lambda *x: all(map(_finite, x)), g, *arguments):
         return vjp(g, out, *arguments, **statics)
 
-    def over(change: Any, first: Any) -> tuple[Any, Any]:
+    def over(change: Function, first: Result) -> tuple[Result, Result]:
         every = vjp(first, out, *map(change, arguments), **statics)
         return every, vjp(
             np.where(np.isfinite(g), first, 0), out, *[change(_where_finite(x)) for x in arguments], **statics
@@ -559,7 +569,9 @@ def _absorbing_products(vjp: Any, g: Any, support: Any, out: Any, arguments: Any
     return _with_infinite(finite, present - present_finite, signs - signs_finite)
 
 
-def _absorbed(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics: Any, value: Any) -> Any:
+def _absorbed(
+    vjp: Function, g: Result, support: Result, out: Result, arguments: Operands, statics: Statics, value: Result
+) -> Result:
     """Where zeros of operands have absorbed cotangents that are not finite: there may be a kink."""
     loud = (support & ~np.isfinite(g)).astype(g.dtype)
     count = vjp(loud, out, *[np.ones(x.shape, x.dtype) for x in arguments], **statics) - vjp(
@@ -568,11 +580,11 @@ def _absorbed(vjp: Any, g: Any, support: Any, out: Any, arguments: Any, statics:
     return np.not_equal(unbroadcast(count, value.shape, value.dtype), 0)
 
 
-def _where_finite(x: Any) -> Any:
+def _where_finite(x: Result) -> Result:
     return np.where(np.isfinite(x), x, 0)
 
 
-_with_infinite: Any = primitive(
+_with_infinite: Result = primitive(
     lambda total, number, balance: np.where(
         number == 0, total, np.where(balance == number, np.inf, np.where(balance == -number, -np.inf, np.nan))
     ).astype(total.dtype, copy=False),
@@ -599,32 +611,32 @@ item = primitive(
 """One of the results of a primitive that has several."""
 
 
-def results(node: Any) -> Any:
+def results(node: Result) -> Result:
     """The results of a primitive that has several, as a tuple of Nodes (or, computed on arrays, of arrays)."""
     return tuple([item(node, index=k) for k in range(len(node.raw))]) if type(node) is Node else node
 
 
-def _values(results: Any) -> Any:
+def _values(results: Result) -> Result:
     return results.raw if type(results) is Node else results
 
 
-def _sum(a: Any, b: Any) -> Any:
+def _sum(a: Result, b: Result) -> Result:
     return b if a is None else a if b is None else a + b
 
 
-def _finite(g: Any) -> bool:
+def _finite(g: Result) -> bool:
     if g is None:
         return True
     return bool(np.isfinite(np.add.reduce(g.raw if type(g) is Node else g, axis=None)))
 
 
-def _is_zero(g: Any) -> bool:
+def _is_zero(g: Result) -> bool:
     if type(g) is tuple:
         return all(map(_is_zero, g))
     return not np.any(g.raw if type(g) is Node else g)
 
 
-def _owned(found: list[Any], wrt: Sequence[Node], seeds: Sequence[Any]) -> list[Any]:
+def _owned(found: list[Result], wrt: Sequence[Node], seeds: Sequence[Result]) -> list[Result]:
     """Arrays that belong to the caller: writable, and no two the same memory."""
     seen = set(map(id, seeds))
     owned = []

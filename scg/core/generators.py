@@ -2,13 +2,14 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, final
 
 import numpy as np
 
+from scg.core.aliases import Function
 from scg.core.ambient import WATCH
 from scg.errors import PACKAGE, here, location
 
@@ -18,7 +19,7 @@ _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 _MOST = 10_000  # objects that are looked through
 
 
-def held_generators(*holders: Any) -> list[Any]:
+def held_generators(*holders: object) -> list[Any]:
     """Generators in functions, objects and structures: in closures, defaults, globals that are named, attributes,
     items, and in functions that these hold.
 
@@ -78,7 +79,7 @@ def state_of(generator: Any) -> Any:
     )
 
 
-def _comparable(state: Any) -> Any:
+def _comparable(state: object) -> Any:
     if type(state) is dict:
         return {name: _comparable(part) for name, part in state.items()}
     return state.tobytes() if isinstance(state, np.ndarray) else state
@@ -89,14 +90,14 @@ class Watch:
     """Whether a function that is being traced draws numbers beside ``scg.sample``: then a generator moved between two
     samples that are nodes."""
 
-    def __init__(self, fn: Callable[..., Any], generators: Iterable[Any]):
+    def __init__(self, fn: Function, generators: Iterable[Any]):
         self._name = getattr(fn, "__name__", type(fn).__name__)
         self.code = getattr(fn, "__code__", None)
         self._known = {_key(g): (g, state_of(g)) for g in generators}
         self._depth = 0
         self.found: str | None = None
 
-    def draw(self, rng: np.random.Generator, fn: Callable[..., Any], *args: Any) -> Any:
+    def draw(self, rng: np.random.Generator, fn: Function, *args: object) -> Any:
         """``fn(*args)``, which draws from ``rng`` and makes nodes of the numbers."""
         if self._depth == 0:
             self._look(_key(rng), "")
@@ -128,7 +129,7 @@ class Watch:
 
 
 @contextmanager
-def watching(fn: Callable[..., Any], *arguments: Any) -> Iterator[Watch]:
+def watching(fn: Function, *arguments: object) -> Iterator[Watch]:
     """Within the block a watch over the generators that ``fn`` and its arguments hold; ``watch.found`` says afterwards
     what it saw."""
     outer = WATCH.get()
@@ -141,5 +142,5 @@ def watching(fn: Callable[..., Any], *arguments: Any) -> Iterator[Watch]:
         watch.close(outer)
 
 
-def _key(generator: Any) -> int:
+def _key(generator: object) -> int:
     return id(generator.bit_generator) if isinstance(generator, np.random.Generator) else id(generator)

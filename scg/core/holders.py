@@ -2,9 +2,12 @@
 
 import gc
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scg.core.node import Node
 
 
 class _Probe:
@@ -38,7 +41,7 @@ ALONE, TWICE, PASSING = _counted()
 not tell, less than any."""
 
 
-def operand_uses(node: Any, other: Any, passed: int) -> int:
+def operand_uses(node: "Node", other: object, passed: int) -> int:
     """How many references nodes have to ``node``, as their operand: what they computed is a number of its own, and does
     not see the node change. None where a view of it may be seen, which does.
 
@@ -49,7 +52,7 @@ def operand_uses(node: Any, other: Any, passed: int) -> int:
     return 0 if _is_any_seen(views, other, passed) else uses
 
 
-def _uses(node: Any) -> tuple[int, list[Any]]:
+def _uses(node: "Node") -> tuple[int, list[Any]]:
     """How many operands of nodes a node is; those of these nodes that are views of it."""
     uses, views = 0, []
     for operands in gc.get_referrers(node):
@@ -61,7 +64,7 @@ def _uses(node: Any) -> tuple[int, list[Any]]:
     return uses, views
 
 
-def _is_any_seen(views: list[Any], other: Any, passed: int) -> bool:
+def _is_any_seen(views: list[Any], other: object, passed: int) -> bool:
     """Whether something beside the nodes computed of them, or ``other`` on its way, refers to one of some views, or to
     a view of it."""
     views.append(object())  # which the list alone holds

@@ -10,11 +10,11 @@ same. The derivatives nearby are the engine's own, of the recorded graph run aga
 
 import contextvars
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from scg.core.absorbing import moves, stamp
+from scg.core.aliases import Result
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE
 from scg.core.node import Node, ancestors, parameter
 from scg.core.replay import rerun
@@ -29,10 +29,10 @@ TOLERANCE = 1e-7
 """Of the largest element: so far the directions may differ. Extrapolated, what is smooth is off by STEP^2, and by eps /
 STEP for rounding."""
 
-Derivative = Callable[[list[Any], list[Node]], list[Any]]
+Derivative = Callable[[list[Result], list[Node]], list[Result]]
 
 
-def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: Sequence[Node]) -> list[Any]:
+def limit(found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]) -> list[Result]:
     """``found`` with limits in place of its NaN, where there are such.
 
     ``derivative(roots, wrt)`` gives the arrays that stand in ``found`` for other nodes. Each NaN is replaced where the
@@ -49,14 +49,14 @@ def limit(found: list[Any], derivative: Derivative, roots: Sequence[Any], wrt: S
     return context.run(_limit, found, derivative, nodes, wrt, order)
 
 
-def has_nan(g: Any) -> bool:
+def has_nan(g: Result) -> bool:
     """Whether any number of an array is a NaN."""
     return bool(np.isnan(g).any())
 
 
 def _limit(
-    found: list[Any], derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node]
-) -> list[Any]:
+    found: list[Result], derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node]
+) -> list[Result]:
     for variable in (RECORDER, AMBIENT, SCOPE):
         variable.set(None)
     with np.errstate(all="ignore"):
@@ -67,7 +67,7 @@ def _limit(
         return [_chosen(g, step[k], check and check[k], tiny and tiny[k]) for k, g in enumerate(found)]
 
 
-def _chosen(g: Any, step: Any, check: Any, tiny: Any) -> Any:
+def _chosen(g: Result, step: Result, check: Result, tiny: Result) -> Result:
     (mean, close, size), nothing = step, (np.nan, False, 0.0)
     other, closed, _ = check or nothing
     first, agreed, _ = tiny or nothing
@@ -82,8 +82,8 @@ def _chosen(g: Any, step: Any, check: Any, tiny: Any) -> Any:
 
 
 def _near(
-    derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node], step: float, found: list[Any]
-) -> list[list[Any]] | None:
+    derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node], step: float, found: list[Result]
+) -> list[list[Result]] | None:
     """The derivatives along some directions, extrapolated; None where there are none, or where the roots jump."""
     rng, cut = np.random.default_rng(0), _cut(order, wrt)
     signs = [np.ones(x.shape) for x in cut], [rng.choice([-1.0, 1.0], x.shape) for x in cut]
@@ -93,7 +93,7 @@ def _near(
         pair = []
         for t in (step, step / 2):
             moved = [parameter(x.raw.astype(np.float64)) for x in wrt]
-            table: dict[int, Any] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
+            table: dict[int, Result] = {x.id: m for x, m in zip(wrt, moved, strict=True)}
             shifts = {x.id: t * d * _size(x, step) for x, d in zip(cut, direction, strict=True)}
             try:
                 new = rerun(roots, order, table, set(), 0, True, _shifting(table, shifts))
@@ -110,13 +110,13 @@ def _near(
     return near if near and all([_is_continuous(column, step) for column in zip(*values, strict=True)]) else None
 
 
-def _shifting(table: dict[int, Any], shifts: dict[int, Any]) -> Any:
+def _shifting(table: dict[int, Result], shifts: dict[int, Result]) -> Result:
     """For ``rerun``: the nodes in ``shifts`` are computed, and moved by that."""
     for i in table:
         if i in shifts:
             table[i] = table[i] + shifts[i]
 
-    def visit(node: Node) -> Any:
+    def visit(node: Node) -> Result:
         if node.id not in shifts:
             return NotImplemented
         operands = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
@@ -157,17 +157,17 @@ def _is_linear(node: Node, sources: set[int]) -> bool:
     return not any([moves(d, sources, newest) for d in parts])
 
 
-def _size(x: Node, step: float) -> Any:
+def _size(x: Node, step: float) -> Result:
     return 1.0 if step < 1e-20 else np.maximum(np.abs(x.raw), np.max(np.abs(x.raw), initial=0) or 1.0)
 
 
-def _is_continuous(values: Sequence[Any], step: float) -> bool:
+def _is_continuous(values: Sequence[Result], step: float) -> bool:
     stacked = np.stack([np.asarray(v, np.float64) for v in values])
     spread = np.nanmax(stacked, axis=0) - np.nanmin(stacked, axis=0)
     return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.nanmax(np.abs(stacked), axis=0)))
 
 
-def _agreed(near: list[list[Any]] | None, found: list[Any]) -> list[Any] | None:
+def _agreed(near: list[list[Result]] | None, found: list[Result]) -> list[Result] | None:
     """For each array the mean over the directions that have a derivative, whether there are two that agree, and the
     largest element."""
     if near is None:

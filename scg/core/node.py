@@ -4,13 +4,14 @@ import inspect
 import operator
 import reprlib
 import sys
-from collections.abc import Callable, Iterator
-from types import CodeType
+from collections.abc import Collection, Iterable, Iterator
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import numpy as np
 
 from scg.core.advice import of_attribute, of_caller
+from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.core.holders import ALONE, TWICE, operand_uses
 from scg.core.operands import (
@@ -39,17 +40,17 @@ from scg.errors import (
     user_frame,
 )
 
-_NONE: dict[str, Any] = {}
+_NONE: Statics = {}
 # older NumPy: few exponents keep the base's dtype
 _SCALAR_POWERS = (np.ones(1, np.float32) ** np.int64(2)).dtype == np.float32
 
 
-def refuse(advice: str, *callables: Any, detached: bool = False) -> None:
+def refuse(advice: str, *callables: object, detached: bool = False) -> None:
     """Declare callables that a Node does not enter, and what to use instead; with ``detached`` also node.value, where
     no sample decides it."""
     for fn in callables:
 
-        def implementation(*args: Any, _fn: Any = fn, **kwargs: Any) -> NoReturn:
+        def implementation(*args: object, _fn: Any = fn, **kwargs: object) -> NoReturn:
             also = or_value(*args, *kwargs.values()) if detached else ""
             raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice}{also} ({here()})")
 
@@ -57,7 +58,7 @@ def refuse(advice: str, *callables: Any, detached: bool = False) -> None:
         implementation.advice = advice  # type: ignore[attr-defined]
 
 
-def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
+def _typed(result: Result, fn: object, *args: object, **kwargs: object) -> Result:
     """``result``, after who records was told which call it stands for: NumPy makes of some a scalar, of others an array
     without axes."""
     recorder = RECORDER.get()
@@ -67,7 +68,7 @@ def _typed(result: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _method(fn: Any) -> Any:
-    def method(self: "Node", *args: Any, **kwargs: Any) -> Any:
+    def method(self: "Node", *args: object, **kwargs: object) -> Result:
         try:
             return _typed(IMPLEMENTATIONS[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
         except Exception as error:
@@ -81,7 +82,7 @@ def _method(fn: Any) -> Any:
 
 def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
     # apply(), written out: an operator is most of what a small graph costs
-    def forward(self: "Node", other: Any) -> Any:
+    def forward(self: "Node", other: object) -> "Node":
         implementation: Primitive = IMPLEMENTATIONS[ufunc]  # type: ignore[assignment]
         if type(other) is not Node and type(other) is not float:
             other = constant_operand(other, implementation)
@@ -92,25 +93,25 @@ def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
             raise_named(error, implementation, (x, y), _NONE)
         return record(implementation, (self, other), _NONE, value)
 
-    def reflected(self: "Node", other: Any) -> Any:
+    def reflected(self: "Node", other: object) -> "Node":
         return apply(IMPLEMENTATIONS[ufunc], (other, self), _NONE)  # type: ignore[arg-type]
 
     return forward, reflected
 
 
 def _unary(ufunc: np.ufunc) -> Any:
-    def forward(self: "Node") -> Any:
+    def forward(self: "Node") -> "Node":
         return apply(IMPLEMENTATIONS[ufunc], (self,), _NONE)  # type: ignore[arg-type]
 
     return forward
 
 
-def _in_place(name: str, forward: Callable[[Any, Any], Any]) -> Any:
+def _in_place(name: str, forward: Function) -> Any:
     """``node += x``: NumPy changes the array, and whatever else is that array sees it. A node cannot change, so this
     makes a new one, which is the same as long as nobody else holds the node, or one that it is a view of or that is a
     view of it. Of numbers NumPy, too, makes new ones."""
 
-    def changed(self: "Node", other: Any) -> Any:
+    def changed(self: "Node", other: object) -> "Node":
         recorder = RECORDER.get()
         if recorder is not None:
             recorder.changed_in_place(self)
@@ -179,17 +180,19 @@ def is_drawn(*values: Any) -> bool:
     return any([node.primitive.random for node in ancestors(nodes, guards=True)])
 
 
-def or_value(*values: Any) -> str:
+def or_value(*values: object) -> str:
     """That ``node.value`` will do as well, which is so of nodes that no sample decides."""
     return "" if is_drawn(*values) else ", or node.value to detach on purpose"
 
 
-def _detached(what: str, instead: str, constant: str = "", drawn: str = "", kind: Any = NotDifferentiable) -> Any:
+def _detached(
+    what: str, instead: str, constant: str = "", drawn: str = "", kind: type[Exception] = NotDifferentiable
+) -> Any:
     """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no sample decides,
     ``drawn`` for one of a sample, of which the number alone has no gradient; ``kind`` is the error where there is
     ``drawn`` advice."""
 
-    def refused(self: "Node", *args: Any, **kwargs: Any) -> NoReturn:
+    def refused(self: "Node", *args: object, **kwargs: object) -> NoReturn:
         random = is_drawn(self)
         ways = [way for way in (instead, drawn if random else constant) if way]
         error = kind if random else NotDifferentiable
@@ -209,7 +212,7 @@ _BY_A_DRAW = (
 )
 
 
-def _asked_for_an_array(self: "Node", dtype: Any = None, copy: Any = None) -> NoReturn:
+def _asked_for_an_array(self: "Node", dtype: object = None, copy: object = None) -> NoReturn:
     called = of_caller(IMPLEMENTATIONS.__contains__)
     if called:
         raise NotDifferentiable(f"{called}, as its result would be detached from {self!r} ({here()})")
@@ -232,8 +235,8 @@ class Node(Recorded):
     __slots__ = ("raw", "primitive", "operands", "statics", "id", "guard", "code", "instruction", "__weakref__")
     raw: Any
     primitive: Primitive
-    operands: tuple[Any, ...]
-    statics: dict[str, Any]
+    operands: Operands
+    statics: Statics
     id: int
     guard: Guard | None
     code: CodeType | str | None
@@ -241,7 +244,7 @@ class Node(Recorded):
     __array_priority__ = 1000.0
 
     @property
-    def value(self) -> Any:
+    def value(self) -> np.ndarray:
         """The value, as a read-only array or a NumPy scalar."""
         unplanned(
             "node.value is a number of this run, and a plan would keep it: use the node itself, or"
@@ -274,7 +277,7 @@ class Node(Recorded):
     real = property(lambda self: IMPLEMENTATIONS[np.real](self))
     imag = property(lambda self: IMPLEMENTATIONS[np.imag](self))
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Result:
         for x in inputs:
             if type(x) is not Node:
                 require_plain(x, f"np.{ufunc.__name__}")
@@ -314,16 +317,16 @@ class Node(Recorded):
         return apply(implementation, _cast_inputs(ufunc, inputs, kwargs), _NONE)
 
     @staticmethod
-    def applied(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> "Node":
+    def applied(primitive: Primitive, operands: Operands, statics: Statics) -> "Node":
         """The primitive computed and recorded; at least one operand is a Node."""
         return apply(primitive, operands, statics)
 
-    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+    def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
         """NumPy, whose functions take nodes: for libraries written against the array API, such as
         ``einops.array_api``."""
         return np
 
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(self, func: Function, types: Collection[type], args: Operands, kwargs: Statics) -> Result:
         implementation = IMPLEMENTATIONS.get(func)
         for kind in types:
             if kind is not Node and issubclass(kind, (np.ma.MaskedArray, np.matrix)):
@@ -409,7 +412,7 @@ class Node(Recorded):
             raise ScgTypeError(f"{self!r} has no axis to iterate over ({here()})")
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: Any) -> "Node":
+    def __getitem__(self, index: object) -> "Node":
         return IMPLEMENTATIONS[operator.getitem](self, index)
 
     def __hash__(self) -> int:
@@ -439,19 +442,19 @@ class Node(Recorded):
     __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
     del _
 
-    def __matmul__(self, other: Any) -> "Node":
+    def __matmul__(self, other: object) -> "Node":
         return _typed(IMPLEMENTATIONS[np.matmul](self, other), np.matmul, self, other)
 
-    def __rmatmul__(self, other: Any) -> "Node":
+    def __rmatmul__(self, other: object) -> "Node":
         return _typed(IMPLEMENTATIONS[np.matmul](other, self), np.matmul, other, self)
 
-    def __divmod__(self, other: Any) -> Any:
+    def __divmod__(self, other: object) -> Result:
         return IMPLEMENTATIONS[np.divmod](self, other)
 
-    def __rdivmod__(self, other: Any) -> Any:
+    def __rdivmod__(self, other: object) -> Result:
         return IMPLEMENTATIONS[np.divmod](other, self)
 
-    def __pow__(self, other: Any) -> "Node":
+    def __pow__(self, other: object) -> "Node":
         if (
             _SCALAR_POWERS
             and isinstance(other, (np.number, np.ndarray))
@@ -467,7 +470,7 @@ class Node(Recorded):
                 return apply(IMPLEMENTATIONS[np.sqrt], (self,), _NONE)  # type: ignore[arg-type]
         return apply(IMPLEMENTATIONS[np.power], (self, other), _NONE)  # type: ignore[arg-type]
 
-    def __rpow__(self, other: Any) -> "Node":
+    def __rpow__(self, other: object) -> "Node":
         return apply(IMPLEMENTATIONS[np.power], (other, self), _NONE)  # type: ignore[arg-type]
 
     __iadd__, __isub__ = _in_place("+=", __add__), _in_place("-=", __sub__)
@@ -486,22 +489,22 @@ class Node(Recorded):
     squeeze, std, sum, swapaxes, take = map(_method, (np.squeeze, np.std, np.sum, np.swapaxes, np.take))
     trace, var = _method(np.trace), _method(np.var)
 
-    def compress(self, condition: Any, axis: int | None = None) -> "Node":
+    def compress(self, condition: object, axis: int | None = None) -> "Node":
         """``np.compress`` of this node."""
         return IMPLEMENTATIONS[np.compress](condition, self, axis)
 
-    def reshape(self, *shape: Any, **kwargs: Any) -> "Node":
+    def reshape(self, *shape: Any, **kwargs: object) -> "Node":
         """``np.reshape`` of this node; the shape as one argument or as several."""
         return IMPLEMENTATIONS[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
-    def transpose(self, *axes: Any) -> "Node":
+    def transpose(self, *axes: object) -> "Node":
         """``np.transpose`` of this node; the axes as one argument or as several."""
         return IMPLEMENTATIONS[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
 
     def __copy__(self) -> "Node":
         return self
 
-    def __deepcopy__(self, memo: Any) -> "Node":
+    def __deepcopy__(self, memo: object) -> "Node":
         return self  # immutable
 
     def __format__(self, spec: str) -> str:
@@ -531,10 +534,10 @@ Numeric = Node | np.ndarray | float
 """The same, or a Python number, which has no dtype of its own: it leaves float32 as it is."""
 
 
-def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Node:
+def apply(primitive: Primitive, operands: Operands, statics: Statics) -> Node:
     """Compute a primitive and record it. At least one operand is a Node; arrays beside it are frozen or copied."""
     if len(operands) == 1 and not statics:
-        values: Any = (operands[0].raw,)
+        values: Operands = (operands[0].raw,)
     else:
         operands = tuple([o if type(o) is Node else constant_operand(o, primitive) for o in operands])
         values = values_of(operands)
@@ -553,9 +556,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
     return record(primitive, operands, statics, value, 3)
 
 
-def record(
-    primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any], value: Any, depth: int = 2
-) -> Node:
+def record(primitive: Primitive, operands: Operands, statics: Statics, value: object, depth: int = 2) -> Node:
     """A new Node with a value that is already computed; ``depth`` is how many calls up a user's frame may first
     stand."""
     node = Node()
@@ -619,7 +620,7 @@ def is_finished(node: Node) -> bool:
     return node.primitive is FINISHED
 
 
-def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+def values_of(operands: Operands) -> Operands:
     """The arrays and scalars that stand in the places of ``operands``."""
     if len(operands) == 2:  # written out: no comprehension for what nearly all calls have
         x, y = operands
@@ -627,7 +628,7 @@ def values_of(operands: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple([x.raw if type(x) is Node else x for x in operands])
 
 
-def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
+def ancestors(roots: Iterable[Node], floor: int = -1, guards: bool = False) -> list[Node]:
     """All nodes that lead to ``roots``, these included, by growing id, and with ``guards`` the nodes that an ``if`` on
     the way looked at.
 
@@ -652,7 +653,7 @@ def ancestors(roots: Any, floor: int = -1, guards: bool = False) -> list[Node]:
     return [seen[i] for i in sorted(seen)]
 
 
-def _cast_inputs(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def _cast_inputs(ufunc: np.ufunc, inputs: Operands, kwargs: Statics) -> Operands:
     dtype = kwargs.pop("dtype", None)
     if (
         any(

@@ -1,18 +1,21 @@
 """What may stand beside a Node, frozen so that nobody changes it behind the graph's back; and how values are named in
 messages."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
+from scg.core.aliases import Statics
 from scg.core.ambient import RECORDER
 from scg.errors import ScgError, ScgTypeError, here, kin
+
+if TYPE_CHECKING:
+    from scg.core.primitive import Primitive
 
 _FLOAT = np.dtype(float)
 
 
-def constant_operand(value: Any, primitive: Any) -> Any:
+def constant_operand(value: Any, primitive: "Primitive") -> Any:
     """What may stand beside a Node: numbers as they are, arrays that nobody can change, lists as arrays."""
     kind = type(value)
     if kind is float or kind is int:
@@ -87,7 +90,7 @@ def beside(array: Any) -> Any:
     return fixed if recorder is None or fixed is array else recorder.held(fixed)
 
 
-def raise_named(error: Exception, primitive: Any, values: Any, statics: Mapping[str, Any]) -> NoReturn:
+def raise_named(error: Exception, primitive: "Primitive", values: Any, statics: Statics) -> NoReturn:
     """The same error as one of scg's, with the primitive, its operands and the user's line."""
     kind = kin(error)
     shown = ", ".join([described(values), *(f"{name}={value!r}" for name, value in statics.items())])

@@ -6,21 +6,25 @@ import time
 import weakref
 from typing import Any
 
+from scg.core.aliases import Function, Operands, Statics
 from scg.core.ambient import Guard
 from scg.core.node import Node, ancestors, record
 
 _START = time.time_ns()
-_UNPACKED: "weakref.WeakValueDictionary[Any, Node]" = weakref.WeakValueDictionary()
+Row = Operands
+"""A node as it is written: its primitive, operands, statics, value and line."""
+
+_UNPACKED: "weakref.WeakValueDictionary[object, Node]" = weakref.WeakValueDictionary()
 
 
-def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
+def pack(roots: list[Node]) -> tuple[list[Row], list[int]]:
     """Nodes and the guards before them as flat rows (no recursion, at any depth), and the row of each root; see
     ``unpack``."""
     order = ancestors(roots, guards=True)
     row: dict[int, int] = {}  # of a node by its id, of a guard by its stamp
-    lines: dict[Any, str] = {}
+    lines: dict[object, str] = {}
     passed: set[int] = set()
-    rows: list[Any] = []
+    rows: list[Row] = []
     for node in order:
         chain = [] if node.guard is None else list(node.guard.unseen(passed))
         for guard in reversed(chain):
@@ -39,7 +43,7 @@ def pack(roots: list[Node]) -> tuple[list[Any], list[int]]:
     return rows, [row[root.id] for root in roots]
 
 
-def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
+def unpack(rows: list[Row], roots: list[int], origin: object = None) -> list[Node]:
     """The inverse of ``pack``: the nodes of the rows ``roots``.
 
     Nodes of one ``origin`` (a process) that are unpacked one after the other stay one graph, as they were there.
@@ -64,21 +68,21 @@ def unpack(rows: list[Any], roots: list[int], origin: Any = None) -> list[Node]:
     return [made[i] for i in roots]
 
 
-def _unpickle(origin: Any, rows: list[Any], roots: list[int]) -> Node:
+def _unpickle(origin: object, rows: list[Row], roots: list[int]) -> Node:
     return unpack(rows, roots, origin)[0]
 
 
-def _unlinked(statics: dict[str, Any]) -> dict[str, Any]:
+def _unlinked(statics: Statics) -> Statics:
     """Statics without the nodes that they share with the operands (a sample's distribution), which would be a graph
     inside a row."""
     return {name: value.unlinked() if hasattr(value, "unlinked") else value for name, value in statics.items()}
 
 
-def _linked(statics: dict[str, Any], operands: tuple[Any, ...]) -> dict[str, Any]:
+def _linked(statics: Statics, operands: Operands) -> Statics:
     return {name: value.linked(operands) if hasattr(value, "linked") else value for name, value in statics.items()}
 
 
-def _reduce(node: Node) -> Any:
+def _reduce(node: Node) -> tuple[Function, Operands]:
     rows, roots = pack([node])
     return _unpickle, ((os.getpid(), _START), rows, roots)
 

@@ -8,14 +8,18 @@ import operator
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 
+from scg.core.aliases import Function, Operands, Statics
+from scg.core.axes import AxisMap
 from scg.core.operands import name_of
 from scg.errors import ScgTypeError, ScgValueError, here
 
-IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
+T = TypeVar("T", bound=Function)
+
+IMPLEMENTATIONS: dict[object, Function] = {}
 """What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
 
 
@@ -25,7 +29,7 @@ class Recorded:
     __slots__ = ()
 
     @staticmethod
-    def applied(primitive: "Primitive", operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
+    def applied(primitive: "Primitive", operands: Operands, statics: Statics) -> Any:
         """The primitive computed and recorded."""
         raise NotImplementedError
 
@@ -69,7 +73,7 @@ class Primitive:
     )
 
     def __init__(
-        self, fn: Callable[..., Any], axes: Any, vjps: tuple[Any, ...], every: Any, name: str, module: str, **facts: Any
+        self, fn: Function, axes: AxisMap | None, vjps: Operands, every: Any, name: str, module: str, **facts: Any
     ):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
         self.kinks, self.steep, self.supported, self.picks = [
@@ -87,7 +91,7 @@ class Primitive:
         self.jumps = bool(steps) or steps is None and every is None and not vjps
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
-    def __call__(self, *operands: Any, **statics: Any) -> Any:
+    def __call__(self, *operands: object, **statics: object) -> Any:
         for operand in operands:
             if isinstance(operand, Recorded):
                 return operand.applied(self, operands, statics)
@@ -107,9 +111,10 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
-    def __reduce__(self) -> Any:
-        if IMPLEMENTATIONS.get(self.fn) is self:
-            return _implementation_of, (self.fn,)
+    def __reduce__(self) -> tuple[object, ...]:
+        fn = self.fn
+        if IMPLEMENTATIONS.get(fn) is self:
+            return _implementation_of, (fn,)
         for name, value in vars(sys.modules[self.module]).items():
             if value is self:
                 return _import, (self.module, name)
@@ -117,20 +122,20 @@ class Primitive:
 
 
 def primitive(
-    fn: Callable[..., Any],
-    axes: Any = None,
-    *vjps: Callable[..., Any] | None,
-    every: Any = None,
+    fn: Function,
+    axes: AxisMap | None = None,
+    *vjps: Function | None,
+    every: Function | None = None,
     name: str | None = None,
-    kinks: Callable[..., Any] | None = None,
-    steps: Callable[..., Any] | bool | None = None,
-    steep: Callable[..., Any] | None = None,
+    kinks: Function | None = None,
+    steps: Function | bool | None = None,
+    steep: Function | None = None,
     supported: bool = False,
     picks: bool = False,
     random: bool = False,
-    together: Callable[..., Any] | None = None,
-    into: Callable[..., Any] | None = None,
-    view: Callable[..., Any] | bool | None = None,
+    together: Function | None = None,
+    into: Function | None = None,
+    view: Function | bool | None = None,
     cost: float | None = None,
     linear: Any = None,
     moves: bool = False,
@@ -219,7 +224,7 @@ def primitive(
     return made
 
 
-def _linear(linear: Any, vjps: tuple[Any, ...], every: Any) -> Any:
+def _linear(linear: Any, vjps: Operands, every: Function | None) -> Any:
     """``linear`` as a primitive keeps it: a word, groups as tuples, or None.
 
     Raises ScgTypeError where it is none of these, or where an operand that it names has no VJP.
@@ -240,11 +245,11 @@ def _linear(linear: Any, vjps: tuple[Any, ...], every: Any) -> Any:
     return linear if isinstance(linear, str) else groups
 
 
-def implements(*callables: Any) -> Callable[[Any], Any]:
+def implements(*callables: object) -> Callable[[T], T]:
     """Let a function of Nodes stand behind NumPy callables; ``(ufunc, "reduce")`` names a ufunc's method, None one that
     is not there yet."""
 
-    def declare(implementation: Any) -> Any:
+    def declare(implementation: T) -> T:
         for fn in callables:
             if fn is None:
                 continue
@@ -264,7 +269,7 @@ def implements(*callables: Any) -> Callable[[Any], Any]:
     return declare
 
 
-def _implementation_of(fn: Any) -> Any:
+def _implementation_of(fn: object) -> Any:
     return IMPLEMENTATIONS[fn]
 
 

@@ -1,26 +1,26 @@
 """Running a recorded subgraph again, with nodes replaced and, on any of them, a leading replicate axis."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Operands, Result, Statics, Tree
 from scg.core.ambient import RECORDER, Guard, is_tainted, settled
 from scg.core.axes import elementwise
 from scg.core.node import Node, ancestors, record
 from scg.core.operands import plain, raise_named
-from scg.core.primitive import primitive
+from scg.core.primitive import Primitive, primitive
 from scg.core.tree import leaves, rebuild
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 
 
 def replay(
-    outputs: Any,
-    replacements: Mapping[Node, Any],
+    outputs: Tree,
+    replacements: Mapping[Node, Result],
     batched: Collection[Node] = (),
     create_graph: bool = False,
     guards: Sequence[Guard] = (),
-) -> Any:
+) -> Result:
     """The values of ``outputs`` (a Node or a structure of Nodes) with other values in place of some of the nodes that
     led to them.
 
@@ -58,15 +58,15 @@ def replay(
 
 
 def rerun(
-    outputs: Any,
+    outputs: Tree,
     order: list[Node],
-    table: dict[int, Any],
+    table: dict[int, Result],
     leading: set[int],
     size: int,
     create_graph: bool,
-    visit: Any = None,
+    visit: Function | None = None,
     same: set[int] | None = None,
-) -> Any:
+) -> Result:
     """``replay`` once it is known what is replaced: ``table`` holds new values by id, ``leading`` the ids that have a
     replicate axis of ``size``.
 
@@ -113,7 +113,7 @@ def rerun(
                 table[node.id] = _none_of(node.raw)
             _carry(node, table, guards)
 
-    def result(root: Node) -> Any:
+    def result(root: Node) -> Result:
         value = table.get(root.id, root if create_graph else root.value)
         if leading and root.id not in leading:
             return np.broadcast_to(value, (size, *root.shape))
@@ -131,7 +131,7 @@ def is_shared(node: Node) -> bool:
     return node.primitive is shared
 
 
-def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:
+def _carry(node: Node, table: dict[int, Result], guards: dict[int, Guard]) -> None:
     """Let the new node depend on the same ``if`` as the old one, which looks at the new value now."""
     if node.guard is not None and type(table[node.id]) is Node:
         for guard in reversed(list(node.guard.unseen(set(guards)))):
@@ -142,11 +142,11 @@ def _carry(node: Node, table: dict[int, Any], guards: dict[int, Guard]) -> None:
         table[node.id].guard = guards[node.guard.stamp]
 
 
-def _node(new: Any, old: Node) -> Node:
+def _node(new: Result, old: Node) -> Node:
     return new if type(new) is Node else old
 
 
-def run(primitive: Any, arguments: tuple[Any, ...], batched: list[bool], statics: dict[str, Any], size: int) -> Any:
+def run(primitive: Primitive, arguments: Operands, batched: list[bool], statics: Statics, size: int) -> Result:
     """A primitive on arguments of which some have a leading replicate axis: in one call where its axis map tells how,
     else one by one."""
     try:
@@ -173,13 +173,13 @@ _stacked = primitive(
 """The results of each run of a primitive that has several, along a replicate axis."""
 
 
-def replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tuple[dict[int, Any], set[int], int]:
+def replaced(replacements: Mapping[Node, Result], batched: Collection[Node]) -> tuple[dict[int, Result], set[int], int]:
     """Checked replacements by id, the ids of those with a replicate axis, and its length."""
     leading = {node.id for node in batched}
     missing = [node for node in batched if node not in replacements]
     if missing:
         raise ScgValueError(f"replay: {missing[0]!r} is listed as batched but has no replacement ({here()})")
-    table: dict[int, Any] = {}
+    table: dict[int, Result] = {}
     size: int | None = None
     for node, value in replacements.items():
         if type(node) is not Node:
@@ -200,11 +200,11 @@ def replaced(replacements: Mapping[Node, Any], batched: Collection[Node]) -> tup
     return table, leading, size or 0
 
 
-def _none_of(value: Any) -> Any:
+def _none_of(value: Result) -> Result:
     return tuple(map(_none_of, value)) if isinstance(value, tuple) else np.zeros((0, *value.shape), value.dtype)
 
 
-def _cast(value: Any, node: Node) -> Any:
+def _cast(value: Result, node: Node) -> Result:
     """``value`` in the node's dtype, if nothing but precision is lost by that."""
     try:
         array = np.asarray(plain(value, f"the replacement for {node!r}"))
@@ -225,7 +225,7 @@ def _cast(value: Any, node: Node) -> Any:
     return cast
 
 
-def _check(guard: Any, table: dict[int, Any]) -> None:
+def _check(guard: Result, table: dict[int, Result]) -> None:
     if guard.node.id in table:
         if not settled(
             lambda value, outcome=guard.outcome: (np.asarray(value, dtype=bool) == outcome).all(), table[guard.node.id]

@@ -7,14 +7,14 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Tree
 from scg.errors import ScgTypeError, ScgValueError, here
 
 
-def children(tree: Any) -> Iterator[tuple[str, Any]] | None:
+def children(tree: Tree) -> Iterator[tuple[str, Tree]] | None:
     """(path component, child) pairs of a container; None where ``tree`` is a leaf. ``None`` is a container of
     nothing."""
     if tree is None:
@@ -30,7 +30,7 @@ def children(tree: Any) -> Iterator[tuple[str, Any]] | None:
     return None
 
 
-def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
     """(path, leaf) pairs from left to right, the path as one would write it: ``['layers'][0].weight``."""
     inner = children(tree)
     if inner is None:
@@ -40,7 +40,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(child, path + name)
 
 
-def leaves_like(tree: Any, other: Any, what: str) -> Iterator[Any]:
+def leaves_like(tree: Tree, other: Tree, what: str) -> Iterator[Tree]:
     """The leaves of ``other`` in the order of those of ``tree``: dicts are matched by their keys, in whatever order
     these stand.
 
@@ -59,7 +59,7 @@ def leaves_like(tree: Any, other: Any, what: str) -> Iterator[Any]:
         yield from leaves_like(wanted[name], found[name], what + name)
 
 
-def rebuild(tree: Any, values: Iterator[Any]) -> Any:
+def rebuild(tree: Tree, values: Iterator[Tree]) -> Tree:
     """The structure of ``tree`` with its leaves replaced, from left to right, by ``values``."""
     if tree is None:
         return None
@@ -87,13 +87,13 @@ def rebuild(tree: Any, values: Iterator[Any]) -> Any:
     return next(values)
 
 
-def map_leaves(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
+def map_leaves(fn: Function, tree: Tree, *others: object) -> Tree:
     """``fn`` over corresponding leaves of trees of one structure."""
     columns = [leaves_like(tree, t, "a structure") for t in (tree, *others)]
     return rebuild(tree, map(fn, *columns))
 
 
-def flatten(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
+def flatten(tree: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
     """All leaves in one vector, and the function that puts such a vector back into the structure: unflatten(vector) is
     ``tree``.
 
@@ -121,7 +121,7 @@ def flatten(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
     )
     ends = list(itertools.accumulate([math.prod(shape) for shape in shapes], initial=0))
 
-    def unflatten(vector: Any) -> Any:
+    def unflatten(vector: Tree) -> Tree:
         vector = vector if hasattr(vector, "shape") else np.asarray(vector)
         if vector.shape != (ends[-1],):
             raise ScgValueError(f"unflatten needs a vector of shape ({ends[-1]},), got {vector.shape} ({here()})")
@@ -136,7 +136,7 @@ def flatten(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
     return vector, unflatten
 
 
-def _beside_fields(tree: Any, fields: set[str]) -> Iterator[tuple[str, Any]]:
+def _beside_fields(tree: Tree, fields: set[str]) -> Iterator[tuple[str, Tree]]:
     """Attributes of a dataclass that are no fields, such as ``__post_init__`` sets. An array there may be made of the
     leaves, and would be stale."""
     for name, value in getattr(tree, "__dict__", {}).items():

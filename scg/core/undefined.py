@@ -1,11 +1,11 @@
 """Where a derivative does not exist because the cost is a NaN: on the way that the NaN took."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from scg.core.absorbing import spread
+from scg.core.aliases import Result
 from scg.core.axes import AxisMap, elementwise
 from scg.core.node import Node, values_of
 
@@ -16,7 +16,7 @@ def is_nan(root: Node) -> bool:
     return type(value) is not tuple and value.ndim == 0 and bool(value != value)
 
 
-def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], Any]:
+def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], Result]:
     """By node and operand, the elements from which a NaN of ``roots`` came, and where their derivative does not exist.
 
     Backwards from the roots: of the elements that an axis map connects with a NaN of the result, those that are NaN
@@ -30,7 +30,7 @@ def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], A
     VJP makes of a NaN. A VJP that multiplies is right at a NaN, also where it multiplies by zero; but 0 * nan is nan.
     """
     marks = {root.id: np.isnan(root.raw) for root in roots if is_nan(root)}
-    edges: dict[tuple[int, int], Any] = {}
+    edges: dict[tuple[int, int], Result] = {}
     for node in reversed(order):
         mark, primitive = marks.get(node.id), node.primitive
         if (
@@ -80,18 +80,18 @@ def _is_broken(node: Node) -> bool:
     return bool(node.operands and (primitive.kinks is not None or primitive.jumps or primitive.steps or placed))
 
 
-def marked(d: Any, inside: Any) -> Any:
+def marked(d: Result, inside: Result) -> Result:
     """A cotangent that is NaN ``inside``."""
     return np.where(inside, np.asarray(np.nan, d.dtype), d) if np.any(inside) else d
 
 
-def _is_lost(node: Node, k: int) -> Any:
+def _is_lost(node: Node, k: int) -> Result:
     """Where the slope by operand ``k`` is zero."""
     slope = _vjp(node, k)(np.ones(node.shape, node.dtype), node.raw, *values_of(node.operands), **node.statics)
     return np.zeros((), bool) if slope is None else np.equal(slope, 0)
 
 
-def _vjp(node: Node, k: int) -> Any:
+def _vjp(node: Node, k: int) -> Result:
     primitive = node.primitive
     return (
         (lambda g, *rest, **statics: primitive.every(g, k, *rest, **statics))
@@ -100,16 +100,16 @@ def _vjp(node: Node, k: int) -> Any:
     )
 
 
-def _constant(*operands: Any, **statics: Any) -> None:
+def _constant(*operands: object, **statics: object) -> None:
     return None
 
 
-def _taken(mark: Any, node: Node) -> Any:
+def _taken(mark: Result, node: Node) -> Result:
     """The elements of operand 0 that are among marked elements of a result, which takes elements of it."""
     return np.not_equal(_vjp(node, 0)(mark.astype(node.dtype), node.raw, *values_of(node.operands), **node.statics), 0)
 
 
-def connected(support: Any, node: Node, k: int) -> Any:
+def connected(support: Result, node: Node, k: int) -> Result:
     """The support of operand ``k``, by the axis map."""
     axes, shapes = node.primitive.axes or AxisMap(), [np.shape(x) for x in values_of(node.operands)]
     shape = shapes[k]
@@ -117,7 +117,7 @@ def connected(support: Any, node: Node, k: int) -> Any:
         full = np.broadcast_to(support, node.shape)
         out, ins = axes.align(shapes, node.shape, node.statics)
         return spread(full, out, ins[k], shape)
-    inside: Any = np.zeros(shape, bool)
+    inside: Result = np.zeros(shape, bool)
     for j, part in enumerate(support):
         out, ins = axes.align_result(j, shapes, np.shape(part), node.statics)
         inside = inside | spread(part, out, ins[k], shape)

@@ -160,10 +160,10 @@ def rfftn(a, s=None, axes=None, norm=None):
 
 @implements(np.fft.irfftn)
 def irfftn(a, s=None, axes=None, norm=None):
-    *others, last = _sizes(a, s, axes, halved=True)
+    *others, (size, last) = _sizes(a, s, axes, halved=True)
     for n, axis in others:
         a = ifft(a, n, axis, norm)
-    return irfft(a, *last, norm)
+    return irfft(a, size, last, norm)
 
 
 @implements(np.fft.fft2)
