@@ -35,7 +35,8 @@ with a checksum) are small and stand aside.
 - **Kinks.** `abs`, `hypot`, `arctan2` and the Euclidean `norm` have derivative 0 at the origin, and there a second
   derivative of NaN, unless what is composed of them is smooth (`norm(x)**2`, `exp(-norm(x)**2)`); `floor`, `rint`,
   `sign` and comparisons have it everywhere, for they are constant between jumps.
-- **Ties.** Elements that share a maximum or minimum share its cotangent equally; `clip` at a bound gives a half.
+- **Ties.** Elements that share a maximum or minimum share its cotangent equally; `clip` at a bound gives a half. A
+  second derivative there is the limit of those nearby, as of `np.maximum(x, -x)**2` at 0, or NaN where these differ.
   Sorting is stable.
 - **0 * inf.** A zero by structure absorbs: an infinite or NaN slope in the branch that `np.where` did not take, in an
   element that was not picked, or in one matrix of a stack that is masked does no harm. Where a factor that was
@@ -56,8 +57,8 @@ from typing import Any
 import numpy as np
 
 from scg.core.ambient import RECORDER
-from scg.core.backward import Reach, pull, reach
-from scg.core.limits import limit
+from scg.core.backward import Reach, depends_on_shares, pull, reach
+from scg.core.limits import confirmed, limit
 from scg.core.node import FINISHED, Node, ancestors, parameter
 from scg.core.operands import described, plain
 from scg.core.replay import replay
@@ -389,7 +390,10 @@ def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list
     rows = of(result, inputs, nested)
     if any([type(row) is Node for row in rows]):
         return rows
-    return limit(rows, lambda ys, xs: of(ys[0], xs, False), [result], inputs)
+    again = lambda ys, xs: of(ys[0], xs, False)
+    rows = limit(rows, again, [result], inputs)
+    tied = depends_on_shares(result, _weights(result), _floor(inputs))
+    return confirmed(rows, again, [result], inputs) if tied else rows
 
 
 def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
@@ -414,9 +418,7 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     """The rows of a Jacobian: one backward pass, replayed over a batch of unit cotangents."""
     graph = nested or RECORDER.get() is not None
     _refuse_kinks([result])
-    # numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no
-    # derivative
-    seed = parameter(np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype))
+    seed = parameter(_weights(result))
     pulled = pull([result], [seed], inputs, create_graph=True)
     moving = [g for g in pulled if type(g) is Node]
     block = max(1, min(result.size, _BLOCK // _bytes_behind(seed, moving)))
@@ -432,6 +434,12 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     return [
         np.zeros(s, x.dtype) if f is None else np.reshape(f, s) for f, s, x in zip(found, whole, inputs, strict=True)
     ]
+
+
+def _weights(result: Node) -> Any:
+    """Numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no
+    derivative."""
+    return np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype)
 
 
 def _refuse_kinks(slopes: Sequence[Any]) -> None:

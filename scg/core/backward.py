@@ -105,6 +105,8 @@ def pull(
     roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
     known = known or reach(roots, min([node.id for node in wrt], default=0))
     wanted = {node.id for node in wrt}
+    shares = _shares(known.order) if nearby and (not create_graph or RECORDER.get() is not None) else []
+    wanted.update([node.id for node in shares])
     if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
         needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
     else:
@@ -126,7 +128,9 @@ def pull(
             if nearby and not all(map(_finite, found.values())):
                 found = _limits(found, roots, seeds, wrt, create_graph)
         elif (recorder := RECORDER.get()) is not None:
-            recorder.finite(found.values())
+            recorder.finite([found[x.id] for x in wrt if x.id in found])
+    if shares and _matter(shares, found) and not create_graph:
+        found = _confirmed(found, roots, seeds, wrt)
     if create_graph:
         return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
     return _owned([found.get(x.id) for x in wrt], wrt, seeds)
@@ -145,7 +149,48 @@ def _limits(
     near = limits.limit(
         [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, plain), xs, nearby=False), roots, targets
     )
+    return {**found, **{x.id: g for x, g in zip(targets, near, strict=True)}}
+
+
+def _confirmed(
+    found: dict[int, Result], roots: Sequence[Node], seeds: Sequence[Result], wrt: Sequence[Node]
+) -> dict[int, Result]:
+    targets = [x for x in wrt if x.id in found]
+    if not targets:
+        return found
+    near = limits.confirmed(
+        [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, seeds), xs, nearby=False), roots, targets
+    )
     return {x.id: g for x, g in zip(targets, near, strict=True)}
+
+
+def depends_on_shares(root: Node, seed: Result, floor: int) -> bool:
+    """Whether the derivative of a root by nodes of ids of at least ``floor`` is made of shares at a tie."""
+    shares = _shares(reach([root], floor).order)
+    found = pull([root], [seed], shares, nearby=False) if shares else []
+    return _matter(shares, {node.id: g for node, g in zip(shares, found, strict=True)})
+
+
+def _shares(order: Sequence[Node]) -> list[Node]:
+    return [node for node in order if node.primitive.shares is not None]
+
+
+def _matter(shares: Sequence[Node], found: dict[int, Result]) -> bool:
+    """Whether any of some shares is one at a tie and has a cotangent, of those that were ``found``. A plan, which knows
+    no limits, gives up there."""
+    recorder = RECORDER.get()
+    for node in shares:
+
+        def at_a_tie(
+            g: Result, *operands: Result, tied: Result = node.primitive.shares, statics: Result = node.statics
+        ) -> Result:
+            return np.any(np.not_equal(g, 0) & tied(*operands, **(statics or {})))
+
+        if node.id in found and recorder is not None:
+            recorder.settle(at_a_tie, (found[node.id], *node.operands), False)
+        elif node.id in found and at_a_tie(found[node.id], *values_of(node.operands)):
+            return True
+    return False
 
 
 def _nodes(roots: Sequence[Result], seeds: Sequence[Result]) -> tuple[list[Node], list[Result]]:

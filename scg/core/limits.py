@@ -39,14 +39,36 @@ def limit(found: list[Result], derivative: Derivative, roots: Sequence[Result], 
     derivatives at x + t d, by Richardson's 2 D(t / 2) - D(t), agree for all directions d in whose direction they exist,
     two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``.
     """
-    if not all([np.isfinite(x.raw).all() for x in wrt]) or not any([has_nan(g) for g in found]):
+    if not any(map(has_nan, found)):
         return found
-    nodes = [root for root in roots if type(root) is Node]
-    order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
-    if any([node.statics and "site" in node.statics for node in order]):  # a sample cannot be moved
+    near, continuous = _nearby(found, derivative, roots, wrt, _cut)
+    if not near or not continuous:
         return found
-    context = contextvars.copy_context()
-    return context.run(_limit, found, derivative, nodes, wrt, order)
+    return [np.where(np.isnan(g), n, g).astype(g.dtype, copy=False) for g, n in zip(found, _chosen(near), strict=True)]
+
+
+def confirmed(
+    found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]
+) -> list[Result]:
+    """``found`` where the derivatives nearby come near it; their limit where that is another one and the roots are
+    continuous; else NaN. ``found`` itself where there are no derivatives nearby.
+
+    For derivatives of what a tie made of a derivative (``Primitive.shares``). The slope of max(x, -x)^2 at 0 is
+    2 max (1/2 - 1/2), its derivative by parts 2 (1/2 - 1/2)^2 = 0, and the second derivative 2. Here x itself is moved:
+    what is tied is made of it in several ways.
+    """
+    blank = [np.full_like(g, np.nan) for g in found]
+    near, continuous = _nearby(blank, derivative, roots, wrt, lambda order, wrt: list(wrt))
+    if not near or near[1] is None:
+        return found
+    settled = []
+    for k, (g, n) in enumerate(zip(found, _chosen(near), strict=True)):
+        step, check = [np.stack([some[k] for some in side]) for side in near[:2]]
+        size = np.max(np.abs(step), initial=0, where=np.isfinite(step))
+        off, before = [np.max(d, axis=0, initial=0, where=d == d) for d in (np.abs(step - g), np.abs(check - g))]
+        near_by = (off <= 10 * TOLERANCE * size) | (off <= 0.5 * before)  # the distances are as 1 to 10
+        settled.append(np.where(near_by, g, n if continuous else np.nan).astype(g.dtype, copy=False))
+    return settled
 
 
 def has_nan(g: Result) -> bool:
@@ -54,38 +76,61 @@ def has_nan(g: Result) -> bool:
     return bool(np.isnan(g).any())
 
 
-def _limit(
-    found: list[Result], derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node]
-) -> list[Result]:
-    for variable in (RECORDER, AMBIENT, SCOPE):
-        variable.set(None)
-    with np.errstate(all="ignore"):
-        step = _agreed(_near(derivative, roots, wrt, order, STEP, found), found)
-        if step is None:
-            return found
-        check, tiny = [_agreed(_near(derivative, roots, wrt, order, t, found), found) for t in (CHECK, TINY)]
-        return [_chosen(g, step[k], check and check[k], tiny and tiny[k]) for k, g in enumerate(found)]
+def _nearby(
+    found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node], cut: Result
+) -> tuple[list[Result], bool]:
+    """The derivatives at the three distances STEP, CHECK and TINY, None where there are none at one; an empty list
+    where nothing can be moved. And whether the roots are continuous. What is moved is ``cut(order, wrt)``."""
+    nodes = [root for root in roots if type(root) is Node]
+    order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
+    if not all([np.isfinite(x.raw).all() for x in wrt]) or any(
+        [node.statics and "site" in node.statics for node in order]  # a sample cannot be moved
+    ):
+        return [], False
+
+    def at_all() -> tuple[list[Result], bool]:
+        for variable in (RECORDER, AMBIENT, SCOPE):
+            variable.set(None)
+        with np.errstate(all="ignore"):
+            moved = cut(order, wrt)
+            at = lambda step: _near(derivative, nodes, wrt, order, step, found, moved)
+            near, continuous = at(STEP)
+            return [] if near is None else [near, at(CHECK)[0], at(TINY)[0]], continuous
+
+    return contextvars.copy_context().run(at_all)
 
 
-def _chosen(g: Result, step: Result, check: Result, tiny: Result) -> Result:
+def _chosen(near: list[Result]) -> list[Result]:
+    """The limits of derivatives at the three distances, NaN where there are none."""
+    step, *others = map(_agreed, near)
+    return [_limit(one, *[other and other[k] for other in others]) for k, one in enumerate(step)]
+
+
+def _limit(step: Result, check: Result, tiny: Result) -> Result:
     (mean, close, size), nothing = step, (np.nan, False, 0.0)
     other, closed, _ = check or nothing
     first, agreed, _ = tiny or nothing
     sure = close & closed & (np.abs(mean - other) <= 10 * TOLERANCE * size)
     near = np.abs(mean - first)
-    limit = np.where(
+    return np.where(
         agreed & (near <= np.where(sure, 10 * TOLERANCE, 0.01) * np.maximum(size, 1)),
         first,
         np.where(sure, mean, np.nan),
     )
-    return np.where(np.isnan(g), limit, g).astype(g.dtype, copy=False)
 
 
 def _near(
-    derivative: Derivative, roots: list[Node], wrt: Sequence[Node], order: list[Node], step: float, found: list[Result]
-) -> list[list[Result]] | None:
-    """The derivatives along some directions, extrapolated; None where there are none, or where the roots jump."""
-    rng, cut = np.random.default_rng(0), _cut(order, wrt)
+    derivative: Derivative,
+    roots: list[Node],
+    wrt: Sequence[Node],
+    order: list[Node],
+    step: float,
+    found: list[Result],
+    cut: list[Node],
+) -> tuple[list[list[Result]] | None, bool]:
+    """The derivatives along some directions, extrapolated, None where there are none; and whether the roots are
+    continuous."""
+    rng = np.random.default_rng(0)
     signs = [np.ones(x.shape) for x in cut], [rng.choice([-1.0, 1.0], x.shape) for x in cut]
     directions = [[s * rng.uniform(0.5, 1, s.shape) for s in some] for some in signs]
     near, values = [], [[root.raw for root in roots]]
@@ -106,8 +151,8 @@ def _near(
             if len(near) == 2 and not any(
                 [np.isfinite(n[np.isnan(g)]).any() for some in near for n, g in zip(some, found, strict=True)]
             ):
-                return None
-    return near if near and all([_is_continuous(column, step) for column in zip(*values, strict=True)]) else None
+                return None, True
+    return near or None, all([_is_continuous(column, step) for column in zip(*values, strict=True)])
 
 
 def _shifting(table: dict[int, Result], shifts: dict[int, Result]) -> Result:
@@ -146,11 +191,12 @@ def _is_linear(node: Node, sources: set[int]) -> bool:
         return False
     primitive, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
     try:
-        parts = [vjp(g, node, *node.operands, **node.statics) for vjp in primitive.vjps if vjp is not None]
-        parts += [
+        parts = [
             primitive.every(g, k, node, *node.operands, **node.statics)
-            for k in range(len(node.operands))
             if primitive.every is not None
+            else primitive.vjps[k](g, node, *node.operands, **node.statics)
+            for k, operand in enumerate(node.operands)
+            if type(operand) is Node and operand.id in sources and (primitive.every or primitive.vjps[k] is not None)
         ]
     except Exception:  # it serves arrays alone
         return False
@@ -167,7 +213,7 @@ def _is_continuous(values: Sequence[Result], step: float) -> bool:
     return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.nanmax(np.abs(stacked), axis=0)))
 
 
-def _agreed(near: list[list[Result]] | None, found: list[Result]) -> list[Result] | None:
+def _agreed(near: list[list[Result]] | None) -> Result:
     """For each array the mean over the directions that have a derivative, whether there are two that agree, and the
     largest element."""
     if near is None:

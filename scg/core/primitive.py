@@ -57,6 +57,7 @@ class Primitive:
         "kinks",
         "steps",
         "steep",
+        "shares",
         "supported",
         "picks",
         "jumps",
@@ -76,8 +77,8 @@ class Primitive:
         self, fn: Function, axes: AxisMap | None, vjps: Operands, every: Any, name: str, module: str, **facts: Any
     ):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
-        self.kinks, self.steep, self.supported, self.picks = [
-            facts.get(fact) for fact in ("kinks", "steep", "supported", "picks")
+        self.kinks, self.steep, self.shares, self.supported, self.picks = [
+            facts.get(fact) for fact in ("kinks", "steep", "shares", "supported", "picks")
         ]
         self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
         self.linear = facts.get("linear")
@@ -130,6 +131,7 @@ def primitive(
     kinks: Function | None = None,
     steps: Function | bool | None = None,
     steep: Function | None = None,
+    shares: Function | None = None,
     supported: bool = False,
     picks: bool = False,
     random: bool = False,
@@ -173,9 +175,10 @@ def primitive(
     operands, all of them. ``same``: the value is that of operand 0, broadcast, and only the derivative is another;
     ``constant``: the value is a number that no operand changes, and stands there for its derivative.
 
-    Two facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as that
-    of ``cbrt`` at 0. Beside ``every``, ``together(g, out, *operands, **statics)``
-    may give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
+    Three facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as
+    that of ``cbrt`` at 0. ``shares(*operands)``, of a cotangent, says where it is the share of one at a tie: its own
+    derivatives there are compared with those nearby. Beside ``every``, ``together(g, out, *operands, **statics)`` may
+    give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
     ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
 
     Three facts are for compiled plans. ``into(*operands, **statics)`` returns ``call(*arrays, out)``, which writes the
@@ -206,6 +209,7 @@ def primitive(
         "kinks": kinks,
         "steps": steps,
         "steep": steep,
+        "shares": shares,
         "supported": supported,
         "picks": picks,
         "random": random,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy._core import umath as np_umath
 
 from scg.core.axes import elementwise
-from scg.core.node import refuse
+from scg.core.node import Node, refuse
 from scg.core.primitive import implements, primitive
 
 UMATH = vars(np_umath)  # NumPy's ufuncs, those without a public name as well
@@ -172,7 +172,7 @@ primitive(np.fabs, elementwise, lambda g, out, x: g * direction(x), kinks=lambda
 primitive(
     np.copysign,
     elementwise,
-    lambda g, out, x, y: g * (np.sign(x) * np.copysign(1, y)),
+    lambda g, out, x, y: g * (direction(x) * np.copysign(1, y)),
     None,
     steps=lambda x, y: 2 * (x > 0) + np.signbit(y),
 )
@@ -187,6 +187,25 @@ chosen = primitive(_chosen, elementwise, name="chosen")
 """Of an extremum ``out`` of x and y: 1 where it is x, 1/2 where both are, 0 where it is y."""
 
 
+share = primitive(
+    lambda d, x, y: d,
+    elementwise,
+    lambda g, out, d, x, y: g,
+    None,
+    None,
+    name="share",
+    same=True,
+    view=True,
+    shares=lambda d, x, y: np.equal(x, y),
+)
+"""A cotangent ``d`` of an operand of an extremum of x and y, of which a tie gives a half."""
+
+
+def _to_one(g, x, y, out):
+    d = g * chosen(x, y, out)
+    return share(d, x, y) if type(d) is Node else d  # arrays are not differentiated again
+
+
 def _by_keyword(fn):
     """How a plan calls an extremum: a third position is on its way out of NumPy."""
     return lambda x, y: lambda x, y, out: fn(x, y, out=out)
@@ -196,8 +215,8 @@ for _extremum in (np.maximum, np.fmax, np.minimum, np.fmin):
     primitive(
         _extremum,
         elementwise,
-        lambda g, out, x, y: g * chosen(x, y, out),
-        lambda g, out, x, y: g * chosen(y, x, out),
+        lambda g, out, x, y: _to_one(g, x, y, out),
+        lambda g, out, x, y: _to_one(g, y, x, out),
         kinks=lambda x, y: x > y,
         into=_by_keyword(_extremum),
     )

@@ -15,7 +15,8 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from scg.core import axes
 from scg.core.ambient import settled
-from scg.core.node import refuse
+from scg.core.axes import elementwise
+from scg.core.node import Node, refuse
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient
@@ -69,7 +70,22 @@ def _equal_shares(g, out, x, axis, keepdims):
     reached = x == kept(out, x, axis, keepdims)
     # a half counts to 2048
     count = np.sum(reached, axis=axis, dtype=np.float32 if g.dtype == np.float16 else g.dtype, keepdims=True)
-    return np.where(reached, kept(g, x, axis, keepdims) / count, 0)
+    d = np.where(reached, kept(g, x, axis, keepdims) / count, 0)
+    return share_of_several(d, reached, count) if type(d) is Node else d  # arrays are not differentiated again
+
+
+share_of_several = primitive(
+    lambda d, reached, count: d,
+    elementwise,
+    lambda g, out, d, reached, count: g,
+    None,
+    None,
+    name="share_of_several",
+    same=True,
+    view=True,
+    shares=lambda d, reached, count: reached & (count > 1),
+)
+"""A cotangent ``d`` of elements that an extremum is taken of, of which those that reach it take equal parts."""
 
 
 def _fold(reduce):

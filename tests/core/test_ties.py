@@ -1,0 +1,100 @@
+"""Derivatives of derivatives at a tie: each operand of a maximum has a share there, and what is composed of shares is
+compared with the derivatives nearby."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scg
+
+pytestmark = pytest.mark.fast
+
+SIZES = {  # |u|, in ways that tie where u = 0
+    "maximum": lambda u: np.maximum(u, -u),
+    "minimum": lambda u: -np.minimum(u, -u),
+    "fmax": lambda u: np.fmax(-u, u),
+    "max of an axis": lambda u: np.max(np.stack([u, -u, u])),
+    "range": lambda u: 0.5 * np.ptp(np.stack([u, -u])),
+    "two rectifiers": lambda u: np.maximum(u, 0) + np.maximum(-u, 0),
+    "clipped on both sides": lambda u: np.clip(u, 0, 9) - np.clip(u, -9, 0),
+    "copysign": lambda u: np.copysign(u, 1.0),
+    "abs": np.abs,
+}
+EVEN = {  # a smooth even function, and its second derivative at 0
+    "square": (lambda m: m**2, 2.0),
+    "product": (lambda m: 3 * m * m, 6.0),
+    "cosh": (np.cosh, 1.0),
+    "cos": (np.cos, -1.0),
+    "bell": (lambda m: np.exp(-(m**2)), -2.0),
+    "two branches": (lambda m: np.exp(m) + np.exp(-m), 2.0),
+    "fourth power": (lambda m: m**4, 0.0),
+    "rational": (lambda m: 1 / (1 + m**2), -2.0),
+}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.sampled_from(sorted(SIZES)),
+    even=st.sampled_from(sorted(EVEN)),
+    weights=st.lists(st.integers(-3, 3), min_size=1, max_size=3),
+    point=st.lists(st.integers(-4, 4), min_size=3, max_size=3),
+    dtype=st.sampled_from([np.float64, np.float32]),
+)
+def test_an_even_function_of_a_size_has_its_second_derivative_where_the_size_is_zero(size, even, weights, point, dtype):
+    (fn, curvature), w, x = EVEN[even], np.array(weights, dtype), np.array(point[: len(weights)], dtype)
+    shift = dtype(w @ x)
+    f = lambda x: fn(SIZES[size](w @ x - shift))
+    right = curvature * np.outer(w, w)
+    v = np.arange(1, len(w) + 1, dtype=dtype)
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype is np.float32 else {"rtol": 1e-7, "atol": 1e-7}
+    for found, expected in (
+        (scg.hessian(f)(x), right),
+        (scg.jacobian(scg.grad(f))(x), right),
+        (scg.hvp(f)(x, v), right @ v),
+        (scg.grad(lambda x: scg.grad(f)(x) @ v)(x), right @ v),
+        (scg.vjp(scg.grad(f))(x)[1](v), right @ v),
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, **close)
+
+
+@pytest.mark.parametrize("size", [name for name in sorted(SIZES) if name not in ("abs", "copysign")])
+def test_where_the_sides_differ_there_is_no_second_derivative(size):
+    half = lambda x: 0.5 * (x + SIZES[size](x))  # max(x, 0)
+    at = np.array(0.0)
+    assert np.isnan(scg.hessian(lambda x: half(x) ** 2)(at))  # 0 on one side, 2 on the other
+    assert np.isnan(scg.hessian(lambda x: np.exp(SIZES[size](x)))(at))  # a slope that jumps
+    assert scg.grad(lambda x: half(x) ** 2)(at) == 0
+    assert 0 < scg.grad(half)(at) < 1
+
+
+def test_shares_that_are_right_stay_to_the_last_bit():
+    """The largest of equal logits is taken away, and its derivative cancels; a rectifier is linear on both sides; a
+    maximum of a number and itself is that number."""
+
+    def log_sum_exp(x):
+        top = np.max(x)
+        return top + np.log(np.sum(np.exp(x - top)))
+
+    p = np.full(4, 0.25)
+    np.testing.assert_allclose(scg.hessian(log_sum_exp)(np.zeros(4)), np.diag(p) - np.outer(p, p), atol=1e-16)
+    rectified = lambda x: np.sum(np.maximum(x * np.array([1.0, 2.0]), 0) * x[::-1])
+    x = np.array([0.0, 3.0])
+    assert scg.hessian(lambda x: np.sum(np.maximum(x, 0)))(x).tolist() == [[0, 0], [0, 0]]
+    assert scg.hessian(lambda x: np.maximum(x, x) ** 2)(np.array(0.0)) == 2
+    assert scg.hessian(lambda x: np.sum(np.maximum(np.maximum(x - 1, 0), 0) ** 2))(x).tolist() == [[0, 0], [0, 2]]
+    assert np.isnan(scg.hessian(rectified)(x)).tolist() == [[False, True], [True, False]]  # x_1 max(x_0, 0)
+
+
+def test_a_first_derivative_asks_no_derivatives_nearby(monkeypatch):
+    """A rectifier at zeros costs what it costs elsewhere, and a plan has no shares."""
+    calls = []
+    monkeypatch.setattr("scg.core.limits.confirmed", lambda *args: calls.append(args))
+    x = np.zeros(5)
+    f = lambda x: np.sum(np.maximum(x, 0.0)) + np.max(x)
+    assert scg.grad(f)(x).tolist() == [0.7] * 5
+    step = scg.compile(scg.grad(f))
+    assert step(x).tolist() == [0.7] * 5
+    assert "share" not in step.explain(x)
+    assert not calls
