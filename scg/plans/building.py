@@ -76,7 +76,7 @@ def _program(run: Run, results: Sequence[Any], given: Sequence[Sequence[Any]]) -
     return program
 
 
-def _written(values: Sequence[Any], start: int) -> dict[int, tuple[int, Op]]:
+def _written(values: Sequence[object], start: int) -> dict[int, tuple[int, Op]]:
     """By id the operations that are written into arrays of the caller, with slots from ``start`` on: large results that
     are nobody's view."""
     large = {
@@ -88,7 +88,7 @@ def _written(values: Sequence[Any], start: int) -> dict[int, tuple[int, Op]]:
 
 
 def _outputs(
-    results: Sequence[Any], values: Sequence[Any], written: dict[int, tuple[int, Op]], run: Run
+    results: Sequence[object], values: Sequence[object], written: dict[int, tuple[int, Op]], run: Run
 ) -> list[Output]:
     """How each result is returned."""
     position = {node.id: k for k, node in enumerate(run.inputs)}
@@ -101,14 +101,14 @@ def _outputs(
     ]
 
 
-def _is_scalar(node: Any, recorder: Recorder) -> bool:
+def _is_scalar(node: object, recorder: Recorder) -> bool:
     """Whether a plain call makes a NumPy scalar of it, and not an array without axes."""
     if type(node) is not Node or node.shape != () or node.id in recorder.arrays:
         return False
     return node.id in recorder.scalars or isinstance(node.raw, np.generic)
 
 
-def _ending(later: Later, values: list[Any]) -> Ending:
+def _ending(later: Later, values: list[object]) -> Ending:
     trees = tuple([rebuild(tree, itertools.count()) for tree in later.trees])
     return Ending(later.call, later.now, later.changes, trees, values)
 

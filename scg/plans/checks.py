@@ -24,7 +24,7 @@ class Raised(Exception):
     which, in its own words."""
 
 
-def is_there(*values: Any) -> bool:
+def is_there(*values: object) -> bool:
     """A test that values were computed."""
     return True
 
@@ -60,7 +60,7 @@ def _choice(*operands: Any, test: Callable[..., Any], outcome: bool, line: str) 
     if test == finite.holds and outcome and operands[0].dtype.kind == "f":
         test = is_finite
 
-    def check(*values: Any) -> None:
+    def check(*values: object) -> None:
         try:
             found = bool(test(*values[:-1]))
         except Exception as error:
@@ -71,10 +71,10 @@ def _choice(*operands: Any, test: Callable[..., Any], outcome: bool, line: str) 
     return check
 
 
-def _finite(*operands: Any, norms: int) -> Callable[..., None]:
+def _finite(*operands: object, norms: int) -> Callable[..., None]:
     """The call that raises NonFiniteError where an operand is not finite."""
 
-    def check(*values: Any) -> None:
+    def check(*values: object) -> None:
         if norms and all([is_bounded(squares) for squares in values[:norms]]):
             return
         if not all([is_finite(x) for x in values[norms:-1]]):

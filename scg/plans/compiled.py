@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function
 from scg.core.ambient import RECORDER, nan_is_sought
 from scg.core.node import Node
 from scg.core.tree import leaves
@@ -92,7 +93,7 @@ class Compiled:
     """What ``scg.compile`` returns. ``explain(*args)`` prints the plan of a call; ``recorded`` counts the runs that
     were recorded, ``planned`` the calls that a plan answered, ``plainly`` those in which one gave up."""
 
-    def __init__(self, fn: Callable[..., Any], fallback: bool, capacity: int, options: Options):
+    def __init__(self, fn: Function, fallback: bool, capacity: int, options: Options):
         functools.update_wrapper(self, fn, updated=())
         self._fn, self._fallback, self._capacity, self._options = fn, fallback, capacity, options
         self._plans: OrderedDict[Any, Any] = OrderedDict()
@@ -261,7 +262,7 @@ class Compiled:
             self._plans.move_to_end(signature.key)
             return list(plans[0])
 
-    def _keep(self, signature: Signature, plan: Any) -> None:
+    def _keep(self, signature: Signature, plan: object) -> None:
         with self._lock:
             plans, _ = self._plans.setdefault(signature.key, ([], signature.kept))
             plans.insert(0, plan)
@@ -311,7 +312,7 @@ class Compiled:
             self.plainly += 1
             return self._fn(*args, **kwargs), plan
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
+    def __get__(self, instance: object, owner: object = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
     def __repr__(self) -> str:

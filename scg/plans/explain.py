@@ -89,7 +89,7 @@ def _region(k: int, region: Region) -> str:
     )
 
 
-def _constant(x: Any) -> str:
+def _constant(x: object) -> str:
     if isinstance(x, np.ndarray) and x.ndim:
         return f"{x.dtype}{list(x.shape)}"
     return f"{np.asarray(x)[()]:.6g}" if np.asarray(x).dtype.kind in "fiu" else str(x)

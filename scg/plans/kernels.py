@@ -40,7 +40,7 @@ def view(op: Op) -> Callable[[Any], Any] | None:
     return declared(*op.args, **op.statics)  # type: ignore[no-any-return]
 
 
-def itself(x: Any) -> Any:
+def itself(x: object) -> Any:
     """How an array shows itself."""
     return x
 
@@ -111,7 +111,7 @@ def _declared(op: Op, generators: Generators) -> Kernel | None:
     return into(*op.args, **op.statics, rng=rng)  # type: ignore[no-any-return]
 
 
-def _drawn(draw: Kernel, *values: Any) -> None:
+def _drawn(draw: Kernel, *values: object) -> None:
     try:
         draw(*values)
     except Exception as error:

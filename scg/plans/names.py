@@ -9,11 +9,11 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from types import CodeType, FunctionType
-from typing import Any
 
 import numpy as np
 import scipy
 
+from scg.core.aliases import Function
 from scg.errors import PACKAGE
 
 _COMPUTED = frozenset(
@@ -46,7 +46,7 @@ def _is_installed(file: str) -> bool:
     return file.startswith(_LIBRARIES)
 
 
-def is_library(namespace: Mapping[str, Any], own: str = "") -> bool:
+def is_library(namespace: Mapping[str, object], own: str = "") -> bool:
     """Whether a module's code is that of a library, which looks up nothing that a user changes: the standard one, or
     what is installed, but for ``own``."""
     name, file = str(namespace.get("__name__", "")).partition(".")[0], namespace.get("__file__")
@@ -55,7 +55,7 @@ def is_library(namespace: Mapping[str, Any], own: str = "") -> bool:
     return name != own and _is_installed(file)
 
 
-def module_of(fn: Any) -> str:
+def module_of(fn: Function) -> str:
     """The first part of the name of a function's module, where that is a user's: it may be installed too."""
     name = str(getattr(fn, "__module__", "")).partition(".")[0]
     return "" if name in ("scg", "numpy", "scipy") else name

@@ -81,7 +81,7 @@ class Outside:
                 return place.where()
         return None
 
-    def changes(self) -> Iterator[tuple[str, list[Any]]]:
+    def changes(self) -> Iterator[tuple[str, list[object]]]:
         """Each place that does not hold what it did, and what stands there now in its stead."""
         for place in self.places:
             if not place.holds():
@@ -95,7 +95,7 @@ class Outside:
         for place in self.places:
             place.put(place.values)
 
-    def holds_objects(self) -> list[Any]:
+    def holds_objects(self) -> list[object]:
         """What must not be given to others while it is known by its identity."""
         return [place.holder for place in self.places]
 
@@ -121,16 +121,16 @@ class Outside:
             self._globals = {}
         self._seen = {}
 
-    def _place(self, place: Place, leads: Iterable[tuple[str, Any]]) -> None:
+    def _place(self, place: Place, leads: Iterable[tuple[str, object]]) -> None:
         self.places.append(place)
         self._stack += leads
 
-    def _look_up(self, namespace: Any, names: Iterable[str]) -> None:
+    def _look_up(self, namespace: object, names: Iterable[str]) -> None:
         """Globals of a module, and what they hide of the built-in ones."""
         _, known = self._globals.setdefault(id(namespace), (namespace, set()))
         known.update(names)
 
-    def _visit(self, label: str, x: Any) -> None:
+    def _visit(self, label: str, x: object) -> None:
         kind = type(x)
         if isinstance(x, FunctionType):
             self._function(label, x)
@@ -169,7 +169,7 @@ class Outside:
         else:
             self._attributes(label, x)
 
-    def _entries(self, label: str, holder: Any, keys: tuple[Any, ...], whole: bool, spelling: str) -> None:
+    def _entries(self, label: str, holder: object, keys: tuple[object, ...], whole: bool, spelling: str) -> None:
         if keys or whole:
             place = Entries(label, holder, keys, whole, spelling)
             self._place(
@@ -228,7 +228,7 @@ class Outside:
                         place, [(f"{label}.{key}", value) for key, value in zip(keys, place.values, strict=True)]
                     )
 
-    def _attributes(self, label: str, x: Any) -> None:
+    def _attributes(self, label: str, x: object) -> None:
         """Of an object: those that are named; all where names are computed, and of what looks like a container."""
         kind = type(x)
         module = sys.modules.get(kind.__module__)

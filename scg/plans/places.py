@@ -43,7 +43,7 @@ class Place:
         """The values of now, in the same order."""
         raise NotImplementedError
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         """Put values back."""
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class Entries(Place):
             now = [key for key in self.holder if key not in self.keys]
         return self.spelling.format(self.label, now[0]) if now else self.label
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         if self.size is not None and len(self.holder) != self.size:
             for key in [key for key in self.holder if key not in self.keys]:
                 del self.holder[key]
@@ -105,7 +105,7 @@ class Class(Entries):
         self.owner = owner
         super().__init__(label, vars(owner), keys, False, ATTRIBUTE)
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         for key, value in zip(self.keys, values, strict=True):
             if vars(self.owner).get(key, MISSING) is not value:
                 if value is MISSING:
@@ -124,7 +124,7 @@ class Attributes(Place):
     def now(self) -> Any:
         return map(getattr, repeat(self.holder), self.names, repeat(MISSING))
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         for name, value in zip(self.names, values, strict=True):
             if value is not MISSING and getattr(self.holder, name, MISSING) is not value:
                 object.__setattr__(self.holder, name, value)
@@ -141,7 +141,7 @@ class Cells(Place):
     def now(self) -> Any:
         return map(_content, self.holder)
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         for cell, value in zip(self.holder, values, strict=True):
             if _content(cell) is not value:
                 if value is MISSING:
@@ -167,7 +167,7 @@ class Items(Place):
     def is_whole(self) -> bool:
         return len(self.holder) == len(self.values)
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         if not self.holds():
             self.holder.clear()
             (self.holder.update if isinstance(self.holder, set) else self.holder.extend)(values)
@@ -189,7 +189,7 @@ class Elements(Place):
         now, kept = _memory(self.holder), self.kept
         return all([np.array_equal(now[k : k + BLOCK], kept[k : k + BLOCK]) for k in range(0, now.size, BLOCK)])
 
-    def put(self, values: tuple[Any, ...]) -> None:
+    def put(self, values: tuple[object, ...]) -> None:
         if not self.holds():
             x = self.holder
             if x.shape != self.form[0]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Tree
 from scg.core.tree import rebuild
 from scg.errors import NonFiniteError
 from scg.plans.buffers import Assignment, origin
@@ -44,7 +45,7 @@ class Ending(NamedTuple):
     trees: tuple[Any, ...]
     values: list[Any]
 
-    def lists(self, width: int, found: Sequence[Any]) -> Any:
+    def lists(self, width: int, found: Sequence[object]) -> Any:
         """What it gives each thread to do, or has done, for these arrays in the place of its values."""
         given = iter(found)
         return self.call(width, *[next(given) if type(tree) is int else rebuild(tree, given) for tree in self.trees])
@@ -62,7 +63,7 @@ class Plan:
     results: dict[int, tuple[int, Op]]
     """By id the operations that are written into arrays of the caller, and their slots."""
     slots: int
-    structure: Any
+    structure: Tree
     """That of the result, without its nodes."""
     outputs: list[Output]
     endings: list[Ending]
@@ -96,7 +97,7 @@ class Plan:
             if len(self._idle) < SETS:
                 self._idle.append(steps)
 
-    def _locked(self, k: int, steps: Steps, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
+    def _locked(self, k: int, steps: Steps, arrays: Sequence[np.ndarray], generators: list[np.random.Generator]) -> Any:
         """The results, with all locks from the k-th on: each a ``with`` of its own, which no interrupt leaves held."""
         if k < len(self.locks):
             with self.locks[k]():
@@ -115,7 +116,7 @@ class Plan:
         return found
 
     def _computed(
-        self, steps: Steps, arrays: Sequence[Any], generators: list[np.random.Generator], threads: Threads | None
+        self, steps: Steps, arrays: Sequence[np.ndarray], generators: list[np.random.Generator], threads: Threads | None
     ) -> Any:
         for slot, op in self.results.values():
             steps.bind(slot, np.empty(op.shape, op.dtype))
@@ -158,7 +159,7 @@ def _end(endings: Sequence[Ending], steps: Steps, width: int, threads: Threads |
         raise
 
 
-def _returned(output: Output, steps: Steps, arrays: Sequence[Any]) -> Any:
+def _returned(output: Output, steps: Steps, arrays: Sequence[np.ndarray]) -> Any:
     if output.argument is not None:
         return arrays[output.argument]
     if output.slot is not None:
@@ -170,12 +171,12 @@ def _returned(output: Output, steps: Steps, arrays: Sequence[Any]) -> Any:
     return np.array(x) if isinstance(x, np.ndarray) else x
 
 
-def is_foreign(value: Any) -> bool:
+def is_foreign(value: object) -> bool:
     """Whether a value is somebody else's memory, which the calls at the end may change."""
     return origin(value).is_given if type(value) is Op else isinstance(value, np.ndarray)
 
 
-def _read(value: Any, steps: Steps) -> Any:
+def _read(value: object, steps: Steps) -> Any:
     """What it is now, before anything is changed."""
     x = steps.read(value)
     return np.array(x) if is_foreign(value) else x

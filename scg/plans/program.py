@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Statics
 from scg.core.node import Node, ancestors, is_parameter
 from scg.core.primitive import Primitive, primitive
 from scg.errors import PlanError, here
@@ -33,7 +34,7 @@ class Op:
         self,
         primitive: Primitive,
         args: Sequence[Any],
-        statics: dict[str, Any],
+        statics: Statics,
         shape: Any,
         dtype: Any,
         line: str = "",
@@ -99,7 +100,7 @@ class Program:
         self.checked: set[int] = set()  # positions of outputs that must be finite
         self.risky = False  # whether a pass has struck that may overflow where the function as written does not
 
-    def rewrite(self, change: Callable[[Op, Callable[[Op], Op]], Any]) -> int:
+    def rewrite(self, change: Callable[[Op, Callable[[Op], Op]], object]) -> int:
         """Replace each operation by what ``change(op, add)`` returns: an operation that it passed to ``add`` or that
         stood before, a constant, or None: it stays.
 
@@ -142,7 +143,7 @@ class Program:
         return found
 
 
-def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[Any], floor: int) -> Program:
+def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[object], floor: int) -> Program:
     """The program of a recorded run; ``floor`` is the least id of its nodes: what is older is constant."""
     roots = [
         *results,
@@ -196,7 +197,7 @@ class _Reader:
             return self._constant(value)
         return self.table[value.id] if value.id >= self.floor else self._constant(value.raw)
 
-    def _constant(self, value: Any) -> Any:
+    def _constant(self, value: object) -> Any:
         """The array itself, or where others hold what it is a copy of, an operation that reads this."""
         original = self.recorder.original(value) if type(value) is np.ndarray else None
         if original is None:
@@ -215,7 +216,7 @@ class _Reader:
             )
         return None
 
-    def _statics(self, node: Node) -> dict[str, Any]:
+    def _statics(self, node: Node) -> dict[str, object]:
         """Those of a node, without other nodes, and with the arrays that others may write to."""
         if "site" in node.statics:
             return {**node.statics, "site": replace(node.statics["site"].unlinked(), rng=None), "value": None}
@@ -225,7 +226,7 @@ class _Reader:
         pairs = [(i, self.recorder.original(i)) for i in index]
         return {**node.statics, "index": tuple([i if original is None else original for i, original in pairs])}
 
-    def _cast(self, op: Any, operand: Any, node: Node) -> Any:
+    def _cast(self, op: object, operand: object, node: Node) -> Any:
         """A number of Python beside an array has the dtype that NumPy gives it there."""
         if (
             type(op) is not Op

@@ -19,7 +19,7 @@ class Proxy(np.random.Generator):
 
 def _through(name: str) -> Any:
     @functools.wraps(getattr(np.random.Generator, name))
-    def method(self: Proxy, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Proxy, *args: object, **kwargs: object) -> Any:
         return self.recorder.numbers_drawn(self, name, args, kwargs)
 
     return method

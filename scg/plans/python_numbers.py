@@ -14,10 +14,10 @@ class _Number:
     Python's operators make others of it."""
 
     shape, ndim, size, nbytes, itemsize = (), 0, 1, 8, 8
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     python: Any
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Any:
         given = [x.python(x) if isinstance(x, _Number) else x for x in inputs]
         result = getattr(ufunc, method)(*given, **kwargs)
         caller: Any = sys._getframe(1)
@@ -44,6 +44,6 @@ def python_number(x: Any) -> Any:
     return _Float(x) if kind == "f" else _Int(x) if kind in "iu" else x
 
 
-def is_python_number(node: Any) -> bool:
+def is_python_number(node: object) -> bool:
     """Whether a node stands for a number of Python."""
     return type(node) is Node and isinstance(node.raw, _Number)

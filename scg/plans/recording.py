@@ -14,12 +14,14 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from scg.core.aliases import Function, Keywords, Tree
 from scg.core.ambient import AMBIENT, RECORDER, Ambient
 from scg.core.generators import held_generators, state_of
 from scg.core.node import Node, ancestors, record
 from scg.core.operands import described
 from scg.core.primitive import primitive
 from scg.core.tree import leaves, map_leaves
+from scg.distributions.base import Distribution
 from scg.errors import PACKAGE, PlanError, here
 from scg.plans.originals import Original
 from scg.plans.proxies import Proxy
@@ -58,8 +60,8 @@ numbers = primitive(lambda value, **call: value, name="numbers", random=True, in
 class Choice(NamedTuple):
     """``test(*operands)`` came out as ``outcome`` at ``line``: what was computed after it may hold for that alone."""
 
-    test: Callable[..., Any]
-    operands: tuple[Any, ...]
+    test: Function
+    operands: tuple[object, ...]
     outcome: bool
     line: str
 
@@ -72,7 +74,7 @@ class Later(NamedTuple):
     but note where they are; without, they are what they are when it is their turn.
     """
 
-    call: Callable[..., Any]
+    call: Function
     trees: tuple[Any, ...]
     now: bool
     changes: bool  # whether another call would change more: all but what assigns an attribute
@@ -107,7 +109,7 @@ class Recorder:
 
     # told by the engine
 
-    def settle(self, test: Callable[..., Any], operands: tuple[Any, ...], outcome: bool) -> None:
+    def settle(self, test: Function, operands: tuple[object, ...], outcome: bool) -> None:
         if any([type(o) is Node for o in operands]):
             self.choices.append(Choice(test, operands, outcome, here()))
 
@@ -171,7 +173,7 @@ class Recorder:
                 here(),
             )
 
-    def assigned(self, owner: Any, name: str, value: Any, lock: Any) -> None:
+    def assigned(self, owner: object, name: str, value: object, lock: object) -> None:
         """``owner.name = value``, which is done again in each call when it is its turn, and undone at the end of this
         run."""
         self._undo.append((owner, name, vars(owner).get(name, self)))
@@ -189,12 +191,12 @@ class Recorder:
     def copied(self, copy: Any, original: Any) -> None:
         self.originals[id(copy)] = copy, Original(original)
 
-    def held(self, copy: Any) -> Any:
+    def held(self, copy: object) -> Any:
         """A leaf that stands for an array of the function's; arrays with which a distribution computes a sample are its
         own."""
         return copy if self._placing else record(HELD, (), {}, copy)
 
-    def generator(self, rng: Any) -> np.random.Generator:
+    def generator(self, rng: np.random.Generator) -> np.random.Generator:
         if not isinstance(rng, Proxy) or rng.recorder is not self:
             self.refuse(
                 "its generator is no argument of the compiled function, and a plan could not draw the same numbers:"
@@ -207,7 +209,7 @@ class Recorder:
         self.draws[node.id] = node, rng.position
         return node
 
-    def placed(self, draw: Callable[..., Any], distribution: Any, rng: Any, shape: tuple[int, ...]) -> Any:
+    def placed(self, draw: Function, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         self.generator(rng)
         self._placing, before, self._drew_in_place = self._placing + 1, self._drew_in_place, False
         try:
@@ -221,10 +223,10 @@ class Recorder:
             self._placing, self._drew_in_place = self._placing - 1, before
         return value
 
-    def finite(self, gradients: Iterable[Any]) -> None:
+    def finite(self, gradients: Iterable[object]) -> None:
         self.watched += [g for g in gradients if type(g) is Node and g.dtype.kind in "fc"]
 
-    def typed(self, node: Node, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def typed(self, node: Node, fn: Function, args: tuple[object, ...], kwargs: Keywords) -> None:
         """A call of NumPy's ``fn`` made a node without axes: whether NumPy makes a scalar of it is seen from a call
         with the values."""
         try:
@@ -237,7 +239,7 @@ class Recorder:
             mine.add(node.id)  # the outermost call is the user's
             other.discard(node.id)
 
-    def differentiated(self, cost: Node, found: Sequence[Any]) -> None:
+    def differentiated(self, cost: Node, found: Sequence[object]) -> None:
         self.scalars.add(cost.id)
         self.costs.append(cost)
         self.arrays.update([g.id for g in found if type(g) is Node])
@@ -251,7 +253,7 @@ class Recorder:
             node.raw = np.broadcast_to(np.zeros((), node.dtype), node.shape)
         return True
 
-    def within(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def within(self, fn: Function, args: Sequence[object], kwargs: Keywords) -> Any:
         self._outer.append(
             {leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT}
         )
@@ -266,7 +268,7 @@ class Recorder:
         return bool(active) and any([node.id in active for node in ancestors([cost], min(active))])
 
     def later(
-        self, call: Callable[..., Any], trees: tuple[Any, ...], changed: list[Any], now: bool = False, lock: Any = None
+        self, call: Function, trees: tuple[object, ...], changed: list[object], now: bool = False, lock: object = None
     ) -> None:
         arrays = [leaf.raw if type(leaf) is Node else leaf for tree in trees for _, leaf in leaves(tree)]
         if (
@@ -295,7 +297,7 @@ class Recorder:
             vars(proxy).clear()
         vars(self).clear()
 
-    def original(self, value: Any) -> Any:
+    def original(self, value: object) -> Any:
         """The array of which this is a copy, where there is one and it is still there; else None."""
         return self.originals[id(value)][1].array() if id(value) in self.originals else None
 
@@ -323,7 +325,7 @@ class Recorder:
                     f" step, which a plan takes at its end: leave that to the next call ({here()})"
                 )
 
-    def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[object, ...], kwargs: Keywords) -> Any:
         method = getattr(proxy.real, name)
         given = [*args, *kwargs.values()]
         if self._placing:
@@ -352,7 +354,7 @@ def _is_ours(depth: int) -> bool:
     return sys._getframe(depth + 1).f_code.co_filename.startswith(PACKAGE)
 
 
-def _assign(owner: Any, name: str, threads: int, value: Any) -> None:
+def _assign(owner: object, name: str, threads: int, value: object) -> None:
     setattr(
         owner,
         name,
@@ -369,11 +371,11 @@ def _assign(owner: Any, name: str, threads: int, value: Any) -> None:
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 
-def _values(tree: Any) -> Any:
+def _values(tree: Tree) -> Any:
     return map_leaves(lambda x: x.raw if type(x) is Node else x, tree)
 
 
-def drew_elsewhere(fn: Callable[..., Any]) -> Callable[[], bool]:
+def drew_elsewhere(fn: Function) -> Callable[[], bool]:
     """A function that tells whether, since now, a generator has drawn that ``fn`` holds, or NumPy's global one: a plan
     would repeat the numbers."""
     before = [(g, state_of(g)) for g in held_generators(fn)]
@@ -392,7 +394,7 @@ def recording(recorder: Recorder) -> Iterator[None]:
         AMBIENT.set(ambient)
 
 
-def unrecorded(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def unrecorded(fn: Function, *args: object, **kwargs: object) -> Any:
     """``fn(*args, **kwargs)`` as if nobody recorded: for what a plan does itself."""
     context = contextvars.copy_context()
     context.run(RECORDER.set, None)

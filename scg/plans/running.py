@@ -1,11 +1,12 @@
 """One run of a function that is recorded: its arrays are nodes, and what a plan could not do again is refused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Function, Keywords
 from scg.core.ambient import collect_guards
 from scg.core.node import Node, record
 from scg.core.tree import leaves, rebuild
@@ -25,12 +26,12 @@ class Run(NamedTuple):
 
 
 def run_recorded(
-    recorder: Recorder, witness: Witness, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    recorder: Recorder, witness: Witness, fn: Function, args: tuple[object, ...], kwargs: Keywords
 ) -> Run:
     """``fn`` with its arrays as nodes."""
     inputs: list[Node] = []
 
-    def lifted(path: str, leaf: Any) -> Any:
+    def lifted(path: str, leaf: object) -> Any:
         if isinstance(leaf, np.random.Generator):
             return next(p for p in recorder.proxies if p.real is leaf)
         if not is_leaf_array(leaf):
@@ -39,7 +40,7 @@ def run_recorded(
         recorder.inputs.append(inputs[-1].raw)
         return inputs[-1]
 
-    def tree(name: str, x: Any) -> Any:
+    def tree(name: str, x: object) -> Any:
         return rebuild(x, iter([lifted(name + path, leaf) for path, leaf in leaves(x)]))
 
     with recording(recorder), collect_guards():
@@ -91,6 +92,6 @@ def run_recorded(
     return Run(recorder, inputs, result, floor)
 
 
-def called(fn: Any) -> str:
+def called(fn: Function) -> str:
     """How a function is called in messages."""
     return getattr(fn, "__name__", type(fn).__name__)

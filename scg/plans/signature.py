@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Keywords
 from scg.core.node import Node
 from scg.core.operands import described
 from scg.core.tree import children
@@ -24,7 +25,7 @@ class Signature:
 
     __slots__ = ("arrays", "generators", "key", "nodes", "kept")
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
+    def __init__(self, args: tuple[object, ...], kwargs: Keywords):
         self.arrays: list[Any] = []
         self.generators: list[np.random.Generator] = []
         self.kept: list[Any] = []  # objects that are known by their identity, which must not be given to others
@@ -34,7 +35,7 @@ class Signature:
             key += (name, self._of(kwargs[name]))
         self.key = len(args), tuple(key)
 
-    def _of(self, x: Any) -> Any:
+    def _of(self, x: object) -> Any:
         """The part of the key for one value; its arrays and generators are noted."""
         return (_BY_TYPE.get(type(x)) or _by_base(x))(self, x)
 
@@ -67,31 +68,31 @@ class Signature:
     def _node(self, x: Node) -> Any:
         self.nodes = True
 
-    def _dict(self, x: dict[Any, Any]) -> Any:
+    def _dict(self, x: dict[object, object]) -> Any:
         return (type(x), *x, *map(self._of, x.values()))
 
     def _sequence(self, x: Any) -> Any:
         return (type(x), *map(self._of, x))
 
-    def _container(self, x: Any) -> Any:
+    def _container(self, x: object) -> Any:
         return type(x), tuple([(name, self._of(child)) for name, child in children(x) or ()])
 
-    def _number(self, x: Any) -> Any:
+    def _number(self, x: object) -> Any:
         return type(x), repr(x)  # tells -0.0 from 0.0, and nan is itself
 
-    def _value(self, x: Any) -> Any:
+    def _value(self, x: object) -> Any:
         return type(x), x
 
     def _method(self, x: MethodType) -> Any:  # each look at obj.method makes another one
         self.kept.append(x.__self__)
         return type(x), id(x.__self__), x.__func__
 
-    def _object(self, x: Any) -> Any:
+    def _object(self, x: object) -> Any:
         self.kept.append(x)
         return type(x), id(x)
 
 
-def _is_container(x: Any) -> bool:
+def _is_container(x: object) -> bool:
     if isinstance(x, type) or not (isinstance(x, (Mapping, tuple, list)) or dataclasses.is_dataclass(x)):
         return False
     return children(x) is not None
@@ -126,6 +127,6 @@ _BY_TYPE: dict[type, Callable[[Signature, Any], Any]] = {
 }
 
 
-def is_leaf_array(x: Any) -> bool:
+def is_leaf_array(x: object) -> bool:
     """Whether a leaf is an input of a plan."""
     return isinstance(x, np.ndarray) or isinstance(x, np.generic) and x.dtype.kind in "fiucb"

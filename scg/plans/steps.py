@@ -127,7 +127,7 @@ class Steps:
             return (lambda x, out: np.copyto(out, reshaped(x))), args
         return kernel(op, self.generators), args
 
-    def bind(self, slot: int, array: Any) -> None:
+    def bind(self, slot: int, array: np.ndarray) -> None:
         """Let the steps read, or write, this array in the place of the one before."""
         if self.bound[slot] is array:
             return
@@ -152,7 +152,7 @@ class Steps:
 
     def run(
         self,
-        arrays: Sequence[Any],
+        arrays: Sequence[np.ndarray],
         generators: list[np.random.Generator],
         threads: Threads | None,
         more: Sequence[Sequence[Step]] | None = None,

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from scg.core.aliases import Function
 from scg.core.node import apply
 from scg.errors import PACKAGE, location
 from scg.plans.names import is_library
@@ -109,7 +110,7 @@ class Witness:
         if frame is not None and self.refused is None:
             self.refused = why, location(frame.f_code, frame.f_lasti)
 
-    def _otherwise_each_time(self, fn: Any, owner: Any, frame: FrameType) -> str | None:
+    def _otherwise_each_time(self, fn: Function, owner: object, frame: FrameType) -> str | None:
         module = getattr(fn, "__module__", None)
         if isinstance(owner, random.Random) and fn.__name__ in ("random", "getrandbits"):
             return _RANDOM

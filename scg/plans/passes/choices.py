@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function
 from scg.distributions.constraints import finite, real
 from scg.plans.checks import CHOICE, is_bounded
 from scg.plans.passes.norms import norm
@@ -32,7 +33,7 @@ def choices(program: Program) -> int:
     return len(dropped) + sum([_moved(op, program) for op in tests if id(op) not in dropped])
 
 
-def _key(op: Op, test: Any) -> Any:
+def _key(op: Op, test: Function) -> Any:
     return (test, op.statics["outcome"], *map(id, op.args))
 
 

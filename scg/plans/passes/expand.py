@@ -1,6 +1,7 @@
 """Composites taken apart: sigmoid, softplus, log-sigmoid and log-sum-exp in ufuncs and reductions, which run into
 buffers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def expand(program: Program) -> int:
     return program.rewrite(_expanded)
 
 
-def _expanded(op: Op, add: Any) -> Op | None:
+def _expanded(op: Op, add: Callable[[Op], Op]) -> Op | None:
     primitive = op.primitive
     if primitive is elementwise.sigmoid and type(op.args[0]) is Op and op.dtype.kind == "f":
         (x,) = op.args
@@ -54,7 +55,7 @@ def _expanded(op: Op, add: Any) -> Op | None:
     return None
 
 
-def _log_sum_exp(op: Op, add: Any) -> Op:
+def _log_sum_exp(op: Op, add: Callable[[Op], Op]) -> Op:
     """log sum exp(x - m) + m, with m the greatest element where that is finite, else 0."""
     (x,), axis = op.args, op.statics["axis"]
     gone = {a % len(x.shape) for a in axis} if axis is not None else set(range(len(x.shape)))

@@ -1,6 +1,7 @@
 """Common factors taken out: w a + w b = w (a + b), which is a product of large arrays less. Roundings differ, and a + b
 may overflow: the product is looked at."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ def factor(program: Program) -> int:
     """For sums and differences of two products that nobody else takes; a factor may stand with either sign."""
     users = program.users()
 
-    def change(op: Op, add: Any) -> Op | None:
+    def change(op: Op, add: Callable[[Op], Op]) -> Op | None:
         made = taken(op, add)
         if made is not None:
             program.watch(made)
@@ -52,7 +53,7 @@ def factor(program: Program) -> int:
     return count
 
 
-def _common(w: Any, v: Any) -> tuple[Any, int, int] | None:
+def _common(w: object, v: object) -> tuple[object, int, int] | None:
     """(base, sign of w, sign of v) where both are the same operation up to sign."""
     if w is v:
         return w, 1, 1
@@ -64,7 +65,7 @@ def _common(w: Any, v: Any) -> tuple[Any, int, int] | None:
     return None
 
 
-def _is_minus(x: Any, y: Any) -> bool:
+def _is_minus(x: object, y: object) -> bool:
     """Whether x = -y, also where both were broadcast after the sign was taken."""
     if type(x) is not Op or type(y) is not Op:
         return False
@@ -82,7 +83,7 @@ def _signed(x: Any) -> bool:
     return x.dtype.kind in "fc"
 
 
-def _whole(x: Any, y: Any, op: Op) -> bool:
+def _whole(x: object, y: object, op: Op) -> bool:
     """Whether x + y has the shape and dtype of the sum."""
     shapes = [getattr(a, "shape", ()) for a in (x, y)]
     return op.shape in shapes and all([getattr(a, "dtype", op.dtype) == op.dtype for a in (x, y)])

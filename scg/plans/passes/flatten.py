@@ -2,7 +2,7 @@
 take twice its time."""
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 from scg.plans.program import Op, Program
 from scg.primitives import contraction, layout
@@ -11,7 +11,7 @@ from scg.primitives import contraction, layout
 def flatten(program: Program) -> int:
     """(..., i, j) @ (j, k) as (rows, j) @ (j, k)."""
 
-    def change(op: Op, add: Any) -> Op | None:
+    def change(op: Op, add: Callable[[Op], Op]) -> Op | None:
         if op.primitive is not contraction.matmul_p:
             return None
         a, b = op.args

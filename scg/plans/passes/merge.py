@@ -1,5 +1,6 @@
 """Equal subexpressions merged: the same primitive of the same operands with the same statics is computed once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ def merge(program: Program) -> int:
     """Let the first of several equal operations stand for all."""
     known: dict[Any, Op] = {}
 
-    def change(op: Op, add: Any) -> Any:
+    def change(op: Op, add: Callable[[Op], Op]) -> Any:
         if op.is_leaf:
             return None
         try:

@@ -1,7 +1,6 @@
 """Sums of squares, by which arrays are seen to be finite: one call of BLAS where a test of every element takes three of
 NumPy, and a bound for products."""
 
-from typing import Any
 
 import numpy as np
 
@@ -37,6 +36,6 @@ def norm(x: Op, program: Program) -> Op | None:
     return made[-1]
 
 
-def _shows(a: Any, x: Op) -> bool:
+def _shows(a: object, x: Op) -> bool:
     """Whether this is all of ``x``, in some shape."""
     return a is x or type(a) is Op and a.primitive is layout.reshape_p and a.args[0] is x

@@ -1,7 +1,7 @@
 """Maps and sums of broadcast arrays computed before the broadcast: the same numbers, once each."""
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def shrink(program: Program) -> int:
     return program.rewrite(_changed)
 
 
-def _changed(op: Op, add: Any) -> Op | None:
+def _changed(op: Op, add: Callable[[Op], Op]) -> Op | None:
     if op.primitive is reduction.sum_p and _is_broadcast(op.args[0]):
         return _sum(op, add)
     if not is_elementwise(op) or op.is_leaf or view(op) is not None or not any(map(_is_broadcast, op.args)):
@@ -34,7 +34,7 @@ def _changed(op: Op, add: Any) -> Op | None:
     return add(Op(layout.broadcast_to_p, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
 
-def _sum(op: Op, add: Any) -> Op | None:
+def _sum(op: Op, add: Callable[[Op], Op]) -> Op | None:
     x, full = op.args[0].args[0], op.args[0].shape
     axis = op.statics["axis"]
     if len(x.shape) != len(full) or axis is None or x.shape == full:
@@ -47,5 +47,5 @@ def _sum(op: Op, add: Any) -> Op | None:
     return add(Op(layout.broadcast_to_p, (small,), {"shape": op.shape}, op.shape, op.dtype, op.line))
 
 
-def _is_broadcast(x: Any) -> bool:
+def _is_broadcast(x: object) -> bool:
     return type(x) is Op and x.primitive is layout.broadcast_to_p and type(x.args[0]) is Op

@@ -1,5 +1,6 @@
 """Operations that do nothing left out, and signs moved where they are free: the same numbers, bit for bit."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ def signs(program: Program) -> int:
     return program.rewrite(_changed)
 
 
-def _changed(op: Op, add: Any) -> Any:
+def _changed(op: Op, add: Callable[[Op], Op]) -> Any:
     primitive, args = op.primitive, op.args
     if primitive is NEGATIVE and _is(args[0], NEGATIVE):
         return args[0].args[0]
@@ -38,7 +39,7 @@ def _changed(op: Op, add: Any) -> Any:
     return None
 
 
-def _is(x: Any, primitive: Any) -> bool:
+def _is(x: object, primitive: object) -> bool:
     return type(x) is Op and x.primitive is primitive
 
 
@@ -47,11 +48,11 @@ def _is_minus(x: Any) -> bool:
     return _is(x, NEGATIVE) and x.dtype.kind in "fc"
 
 
-def _stays(x: Any, op: Op) -> bool:
+def _stays(x: object, op: Op) -> bool:
     return type(x) is Op and x.shape == op.shape and x.dtype == op.dtype
 
 
-def _all(x: Any, number: float) -> bool:
+def _all(x: object, number: float) -> bool:
     """Whether a constant is this number everywhere (and for zero, positive zero: x - (-0.0) could change a sign)."""
     if type(x) is Op:
         return False

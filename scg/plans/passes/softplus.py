@@ -6,6 +6,7 @@ therefore looked at: where it is not finite, the call runs again as it was writt
 shapes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from scg.plans.passes.expand import ADD, DIVIDE, EXP, EXPM1, LOG1P, NEGATIVE
@@ -19,7 +20,7 @@ def softplus(program: Program) -> int:
     exponentials: dict[int, Op] = {}
     operands: dict[int, Any] = {}  # by id of log1p(e): x
 
-    def change(op: Op, add: Any) -> Op | None:
+    def change(op: Op, add: Callable[[Op], Op]) -> Op | None:
         if (
             op.primitive is special.softplus
             and type(op.args[0]) is Op

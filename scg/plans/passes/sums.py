@@ -1,7 +1,7 @@
 """Sums over the last axis as row-wise products: sum(a b) needs no array for a b, and BLAS adds long rows in half the
 time. Roundings differ."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def sums(program: Program) -> int:
     return program.rewrite(lambda op, add: _changed(op, add, users))
 
 
-def _changed(op: Op, add: Any, users: dict[int, Any]) -> Op | None:
+def _changed(op: Op, add: Callable[[Op], Op], users: dict[int, list[Op]]) -> Op | None:
     if (
         op.primitive is not reduction.sum_p
         or type(op.args[0]) is not Op
@@ -41,7 +41,7 @@ def _changed(op: Op, add: Any, users: dict[int, Any]) -> Op | None:
     return None
 
 
-def _over_rows(op: Op, x: Op, add: Any, users: dict[int, Any]) -> Op | None:
+def _over_rows(op: Op, x: Op, add: Callable[[Op], Op], users: dict[int, list[Op]]) -> Op | None:
     alone = len(users.get(id(x), ())) == 1
     if x.primitive is MULTIPLY and alone and _fits(x):
         return add(op.like(contraction.dot_p, *x.args))

@@ -78,7 +78,7 @@ class Blas:
                 library.set_num_threads(count)
 
 
-def with_one_thread(call: Callable[[], Any]) -> Any:
+def with_one_thread(call: Callable[[], object]) -> Any:
     """What ``call`` returns, run while BLAS keeps to one thread. An interrupt, wherever it comes, leaves BLAS as it
     was."""
     user = object()
