@@ -13,10 +13,10 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Tree
 from scg.core.node import Node
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import FileWriteError, as_path, irregular, write
@@ -33,7 +33,7 @@ class CheckpointWriteError(ScgError, OSError):
     """The file could not be written (a full disk, say); what stood there before still does."""
 
 
-def save(path: str | os.PathLike[str], tree: Any) -> None:
+def save(path: str | os.PathLike[str], tree: Tree) -> None:
     """Write ``tree`` to ``path``, all of it or nothing: a reader, a crash or a full disk meets the old file or the new
     one.
 
@@ -54,7 +54,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         ) from error
 
 
-def load(path: str | os.PathLike[str], like: Any = None) -> Any:
+def load(path: str | os.PathLike[str], like: Tree = None) -> Tree:
     """The tree that ``save`` wrote to ``path``, in new arrays and generators.
 
     Named tuples and dataclasses come as dicts of their fields, or, with ``like``, as the containers of that tree, which
@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     return tree if like is None else _shaped(tree, like, str(path), "")
 
 
-def _archive(tree: Any) -> bytes:
+def _archive(tree: Tree) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     try:
         structure = json.dumps(_encode(tree, "", arrays, ()))
@@ -104,7 +104,7 @@ def _archive(tree: Any) -> bytes:
     return bytes(body) + hashlib.sha256(body).hexdigest().encode()
 
 
-def _encode(tree: Any, path: str, arrays: dict[str, np.ndarray], above: tuple[int, ...]) -> Any:
+def _encode(tree: Tree, path: str, arrays: dict[str, np.ndarray], above: tuple[int, ...]) -> Tree:
     """The tree as JSON: scalars as they are, everything else an object with one key that says what it is; ``above`` are
     the ids of what holds it."""
     if tree is None or type(tree) in (bool, int, float, str):
@@ -143,7 +143,7 @@ def _encode(tree: Any, path: str, arrays: dict[str, np.ndarray], above: tuple[in
     raise ScgTypeError(f"a checkpoint cannot hold a {type(tree).__name__}, at {path or 'the top'}: {advice} ({here()})")
 
 
-def _decode(code: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _decode(code: Tree, arrays: dict[str, np.ndarray]) -> Tree:
     if not isinstance(code, dict):
         return code
     ((kind, content),) = code.items()
@@ -158,7 +158,7 @@ def _decode(code: Any, arrays: dict[str, np.ndarray]) -> Any:
     return {"list": list, "tuple": tuple}[kind](_decode(child, arrays) for child in content)
 
 
-def _generator(state: dict[str, Any]) -> np.random.Generator:
+def _generator(state: dict[str, Tree]) -> np.random.Generator:
     kind = getattr(np.random, state["bit_generator"])
     if not issubclass(kind, np.random.BitGenerator):
         raise ValueError(f"{state['bit_generator']} is no bit generator")
@@ -167,7 +167,7 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
     return np.random.Generator(bits)
 
 
-def _shaped(tree: Any, like: Any, file: str, path: str) -> Any:
+def _shaped(tree: Tree, like: Tree, file: str, path: str) -> Tree:
     """``tree`` in the containers of ``like``; CheckpointError where the two do not agree."""
 
     def differ(wanted: str, got: str) -> CheckpointError:
@@ -176,7 +176,7 @@ def _shaped(tree: Any, like: Any, file: str, path: str) -> Any:
             " another model?"
         )
 
-    def made(make: Callable[[], Any]) -> Any:
+    def made(make: Callable[[], Tree]) -> Tree:
         try:
             return make()
         except Exception as error:
@@ -208,7 +208,7 @@ def _shaped(tree: Any, like: Any, file: str, path: str) -> Any:
     return tree
 
 
-def _mapping(like: Any, values: dict[str, Any]) -> Any:
+def _mapping(like: Tree, values: dict[str, Tree]) -> Tree:
     """A mapping like ``like`` with these values: what else it knows, such as the factory of a defaultdict, it keeps."""
     if type(like) is dict:
         return values
@@ -220,7 +220,7 @@ def _mapping(like: Any, values: dict[str, Any]) -> Any:
     return new
 
 
-def _kind(leaf: Any) -> str:
+def _kind(leaf: object) -> str:
     if isinstance(leaf, (np.ndarray, np.generic)):
         return (
             f"{'an array' if isinstance(leaf, np.ndarray) else 'a scalar'} of shape {leaf.shape} and dtype {leaf.dtype}"
@@ -230,7 +230,7 @@ def _kind(leaf: Any) -> str:
     return f"a {type(leaf).__name__} of {len(leaf)}" if isinstance(leaf, (list, tuple)) else type(leaf).__name__
 
 
-def _fields(tree: Any) -> dict[str, Any] | None:
+def _fields(tree: Tree) -> dict[str, Tree] | None:
     """A named tuple's or dataclass's fields by name."""
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return dict(zip(tree._fields, tree, strict=True))

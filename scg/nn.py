@@ -1,10 +1,12 @@
 """Multilayer perceptrons as plain functions of plain parameters."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from scg.core.node import Value
 from scg.core.operands import described, require_plain
 from scg.core.options import is_integer
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -13,11 +15,11 @@ from scg.errors import ScgTypeError, ScgValueError, here
 class Layer(NamedTuple):
     """An affine map x -> x @ weight + bias; ``weight`` has shape (inputs, outputs), ``bias`` (outputs,)."""
 
-    weight: Any
-    bias: Any
+    weight: Value
+    bias: Value
 
 
-def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32) -> list[Layer]:
+def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: DTypeLike = np.float32) -> list[Layer]:
     """Initial parameters of a perceptron with ``sizes[0]`` inputs, ``sizes[1:-1]`` hidden units and ``sizes[-1]``
     outputs.
 
@@ -44,7 +46,7 @@ def mlp(sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float32)
     return layers
 
 
-def apply(params: Sequence[Any], x: Any, activation: Callable[[Any], Any] = np.tanh) -> Any:
+def apply(params: Sequence[Layer], x: Value, activation: Callable[[Value], Value] = np.tanh) -> Value:
     """The perceptron's output for ``x`` of shape (..., inputs): affine maps with ``activation`` between them, none
     after the last."""
     require_plain(x, "the input")

@@ -11,13 +11,14 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.aliases import Function, State, Tree
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.node import Node
 from scg.core.operands import described, plain, require_plain
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
 
-Step = tuple[Callable[..., Any], list[Any]]
+Step = tuple[Function, list[Any]]
 """A call, and its operands."""
 
 
@@ -25,7 +26,7 @@ class _Recorded:
     """What is assigned to its attributes while a function is recorded for a plan is assigned again in each call of the
     plan, when it is its turn."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         recorder = RECORDER.get()
         if recorder is not None and name != "state":
             recorder.assigned(self, name, value, self._turn)
@@ -45,7 +46,7 @@ class Optimizer(_Recorded, ABC):
     slots: tuple[str, ...]
     """Names of the buffers that the update keeps for each array."""
 
-    def __init__(self, params: Any, learning_rate: float):
+    def __init__(self, params: Tree, learning_rate: float):
         unplanned("an optimizer that is made in each call would keep its state in a plan: make it outside")
         self.learning_rate = _number("learning_rate", learning_rate, 0, math.inf)
         self.steps = 0
@@ -83,7 +84,7 @@ class Optimizer(_Recorded, ABC):
         }
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything but the parameters that the next step depends on, as plain structures (for ``scg.checkpoint``).
 
         ``steps`` and ``learning_rate``, and for each slot the buffers, copied, in the structure of the parameters.
@@ -95,7 +96,7 @@ class Optimizer(_Recorded, ABC):
         return {"steps": self.steps, "learning_rate": self.learning_rate, **buffers}
 
     @state.setter
-    def state(self, state: dict[str, Any]) -> None:
+    def state(self, state: State) -> None:
         unplanned("a plan would not restore the state of an optimizer: do so outside")
         wanted = {"steps", "learning_rate", *self.slots}
         if not isinstance(state, dict) or set(state) != wanted:
@@ -113,7 +114,7 @@ class Optimizer(_Recorded, ABC):
             for buffer, array in zip(buffers[slot], arrays, strict=True):
                 buffer[...] = array
 
-    def step(self, gradients: Any) -> None:
+    def step(self, gradients: Tree) -> None:
         """Update the parameters in place with gradients of their structure, shapes and dtypes.
 
         Raises ScgTypeError or ScgValueError where these differ, and NonFiniteError at an infinite or NaN gradient, in
@@ -174,11 +175,11 @@ class Optimizer(_Recorded, ABC):
     def _count(self) -> None:
         self.steps += 1
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         # views would be copies
         return {name: value for name, value in vars(self).items() if name not in ("_bound", "_lock", "_owners")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         vars(self).update(state, _bound={}, _lock=(os.getpid(), threading.RLock()))
         self._owners = {_owner(array) for _, array in self._named}
 
@@ -197,7 +198,7 @@ class Optimizer(_Recorded, ABC):
         as for a thousand elements.
         """
 
-    def _matching(self, tree: Any, name: str) -> list[Any]:
+    def _matching(self, tree: Tree, name: str) -> list[Any]:
         """The leaves of ``tree``, checked to fit the parameters one by one."""
         found = list(leaves(tree))
         if [path for path, _ in found] != [path for path, _ in self._named]:
@@ -235,7 +236,7 @@ class SGD(Optimizer):
     Nesterov, 1983.)
     """
 
-    def __init__(self, params: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False):
+    def __init__(self, params: Tree, learning_rate: float, momentum: float = 0.0, nesterov: bool = False):
         self.momentum, self.nesterov = _number("momentum", momentum, 0, 1), bool(nesterov)
         if nesterov and not momentum:
             raise ScgValueError(f"nesterov needs a positive momentum ({here()})")
@@ -275,7 +276,7 @@ class Adam(Optimizer):
     slots = ("sum", "sum_of_squares")
 
     def __init__(
-        self, params: Any, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+        self, params: Tree, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ):
         self.beta1, self.beta2 = _number("beta1", beta1, 0, 1), _number("beta2", beta2, 0, 1)
         self.epsilon = _number("epsilon", epsilon, 0, math.inf)
@@ -318,7 +319,7 @@ class _Flat:
     threads of the second, and of the third. Longer blocks leave the cache, but with shorter calls threads wait for one
     another: between two calls Python runs on one at a time."""
 
-    def __init__(self, dtype: np.dtype[Any], named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
+    def __init__(self, dtype: np.dtype, named: list[tuple[str, np.ndarray]], slots: tuple[str, ...]):
         self.dtype = dtype
         self.members = [i for i, (_, array) in enumerate(named) if array.dtype == dtype]
         self.members.sort(key=lambda i: -named[i][1].size)  # the small ones side by side
@@ -429,7 +430,7 @@ class _Bound:
             operands[at] = None
 
 
-def _subtract(row: Any, start: int, stop: int, moved: np.ndarray) -> None:
+def _subtract(row: np.ndarray, start: int, stop: int, moved: np.ndarray) -> None:
     row[start:stop] = row[start:stop] - moved
 
 
@@ -443,7 +444,7 @@ class Average(_Recorded):
     known. (Polyak and Juditsky, 1992.)
     """
 
-    def __init__(self, params: Any, decay: float):
+    def __init__(self, params: Tree, decay: float):
         unplanned("an average that is made in each call would keep its state in a plan: make it outside")
         self.decay, self.steps = _number("decay", decay, 0, 1), 0
         for path, value in leaves(params):
@@ -456,7 +457,7 @@ class Average(_Recorded):
     def _turn(self) -> Any:
         return nullcontext()
 
-    def step(self, params: Any) -> None:
+    def step(self, params: Tree) -> None:
         """Move the averages towards ``params``, of their structure, shapes and dtypes.
 
         Raises ScgTypeError or ScgValueError where these differ, and NonFiniteError at an infinite or NaN number, in
@@ -490,7 +491,7 @@ def _owner(array: np.ndarray) -> int:
     return id(array)
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
+def _number(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, (bool, complex)) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise ScgTypeError(f"{name} must be a number, got {value!r} ({here()})")
     if not low <= value < high:

@@ -56,10 +56,11 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Tree
 from scg.core.ambient import RECORDER
 from scg.core.backward import Reach, depends_on_shares, pull, reach
 from scg.core.limits import confirmed, limit
-from scg.core.node import FINISHED, Node, ancestors, parameter
+from scg.core.node import FINISHED, Node, Value, ancestors, parameter
 from scg.core.operands import described, plain
 from scg.core.replay import replay
 from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
@@ -75,7 +76,7 @@ from scg.stochastic.surrogate import draws, expanded
 _BLOCK = 2**26  # bytes that the arrays of one block of rows of a Jacobian may take
 
 
-def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
+def gradients(cost: Node, wrt: Tree, create_graph: bool = False) -> Tree:
     """d cost / d x for every node x in ``wrt`` (a Node, or a list or other structure of Nodes), in that structure.
 
     Arrays of each node's shape and dtype; with ``create_graph`` Nodes, which can be differentiated again. The cost must
@@ -105,9 +106,7 @@ def gradients(cost: Node, wrt: Any, create_graph: bool = False) -> Any:
     return rebuild(wrt, iter(found))
 
 
-def value_and_grad(
-    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
-) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., tuple[Value, Tree]]:
     """The function that returns (fn(*args), its gradient with respect to the arguments ``argnums``).
 
     ``fn`` returns a real scalar. Arguments may be nested dicts, lists, tuples, named tuples and dataclasses of
@@ -124,7 +123,7 @@ def value_and_grad(
         raise ScgTypeError(f"has_aux must be True or False, got {described((has_aux,))} ({here()})")
 
     @functools.wraps(fn)
-    def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def differentiated(*args: object, **kwargs: object) -> tuple[Value, Tree]:
         lifted, inputs, structure = lift(fn, args, argnums)
         given: list[Any] = []
         result = run(_split(fn, given) if has_aux else fn, lifted, kwargs)
@@ -163,7 +162,7 @@ def value_and_grad(
     return differentiated
 
 
-def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
     """The function that returns the gradient of ``fn``, with ``has_aux`` (gradient, aux); see ``value_and_grad``."""
     both = value_and_grad(fn, argnums, has_aux)
 
@@ -175,19 +174,19 @@ def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) ->
     return differentiated
 
 
-def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any, Callable[..., Any]]]:
+def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Any, Function]]:
     """The function that returns (fn(*args), pullback): pullback(v) is v^T J, in the structure of the arguments, v in
     that of the result."""
 
     @functools.wraps(fn)
-    def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
+    def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Function]:
         lifted, inputs, structure = lift(fn, args, argnums)
         result = run(fn, lifted, kwargs)
         found = [leaf for _, leaf in leaves(result)]
         nested = any([type(y) is Node and _is_nested(y, inputs) for y in found])
         recording = RECORDER.get() is not None
 
-        def pullback(cotangent: Any) -> Any:
+        def pullback(cotangent: Tree) -> Value:
             seeds = list(leaves_like(result, cotangent, "the cotangent"))
             shapes = [np.shape(seed) for seed in seeds]
             if shapes != [y.shape if type(y) is Node else np.shape(y) for y in found]:
@@ -219,7 +218,7 @@ def vjp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., tuple[Any
     return pulled
 
 
-def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+def jacobian(fn: Function, argnums: Argnums = 0) -> Function:
     """The function that returns J with J[i, j] = d fn_i / d x_j: for each leaf of the arguments an array of shape
     result.shape + leaf.shape.
 
@@ -228,7 +227,7 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
     """
 
     @functools.wraps(fn)
-    def differentiated(*args: Any, **kwargs: Any) -> Any:
+    def differentiated(*args: object, **kwargs: object) -> Tree:
         lifted, inputs, structure = lift(fn, args, argnums)
         _require_any(inputs, "jacobian")
         result = run(fn, lifted, kwargs)
@@ -250,7 +249,7 @@ def jacobian(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]
     return differentiated
 
 
-def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+def hessian(fn: Function, argnums: int = 0) -> Function:
     """The function that returns the second derivative of a scalar ``fn``: for array arguments of shape s an array of
     shape s + s.
 
@@ -258,7 +257,7 @@ def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     """
 
     @functools.wraps(fn)
-    def differentiated(*args: Any, **kwargs: Any) -> Any:
+    def differentiated(*args: object, **kwargs: object) -> Tree:
         lifted, inputs, structure = lift(fn, args, argnums)
         cost = run(fn, lifted, kwargs)
         if type(cost) is not Node:
@@ -287,7 +286,7 @@ def hessian(fn: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     return differentiated
 
 
-def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+def hvp(fn: Function, argnums: Argnums = 0) -> Function:
     """The function (*args, v) -> H v of a scalar ``fn``, with v and the result in the structure of the arguments
     ``argnums``.
 
@@ -295,7 +294,7 @@ def hvp(fn: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
     """
 
     @functools.wraps(fn)
-    def product(*args: Any, **kwargs: Any) -> Any:
+    def product(*args: object, **kwargs: object) -> Tree:
         if len(args) < 2:
             raise ScgTypeError(f"hvp(fn) takes fn's arguments and then the vector ({here()})")
         *primals, vector = args
@@ -340,7 +339,7 @@ def _require_any(inputs: list[Node], who: str) -> None:
         )
 
 
-def _split(fn: Callable[..., Any], given: list[Any]) -> Callable[..., Any]:
+def _split(fn: Function, given: list[Any]) -> Function:
     """``fn``, which is to return (cost, aux); aux enters ``given`` as it is."""
 
     def split(*args: Any, **kwargs: Any) -> Any:
@@ -355,11 +354,11 @@ def _split(fn: Callable[..., Any], given: list[Any]) -> Callable[..., Any]:
     return split
 
 
-def _handed(chosen: Any, given: Any, inputs: list[Node], graph: bool) -> Any:
+def _handed(chosen: Tree, given: Tree, inputs: list[Node], graph: bool) -> Tree:
     """Auxiliary results as arrays, and as they were ``given`` where they are no nodes. Nodes stay nodes in a ``graph``,
     and where somebody outside may differentiate them; there they depend on an `if` that ``chosen`` them."""
 
-    def handed(y: Any, before: Any) -> Any:
+    def handed(y: Value, before: Value) -> Value:
         if type(y) is not Node or graph or _is_nested(y, inputs):
             return y
         return before.value[()] if type(before) is Node else before
@@ -370,7 +369,7 @@ def _handed(chosen: Any, given: Any, inputs: list[Node], graph: bool) -> Any:
     return found
 
 
-def _undefined_with(found: Any, slope: Any, cost: Node) -> Any:
+def _undefined_with(found: Value, slope: Value, cost: Node) -> Value:
     """Derivatives of a slope, whose first axes are the slope's: of a cost that is a NaN they are NaN where it is."""
     if RECORDER.get() is not None or not is_nan(cost):
         return found
@@ -385,7 +384,7 @@ def _floor(inputs: list[Node]) -> int:
     return min([x.id for x in inputs], default=0)
 
 
-def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list[Any]]) -> list[Any]:
+def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list[Value]]) -> list[Value]:
     """The rows of a Jacobian, by one of the two ways below, with limits in place of NaN."""
     rows = of(result, inputs, nested)
     if any([type(row) is Node for row in rows]):
@@ -396,7 +395,7 @@ def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list
     return confirmed(rows, again, [result], inputs) if tied else rows
 
 
-def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Value]:
     """Each element is a cost of its own where it depends on samples; else all rows at once."""
     graph = nested or RECORDER.get() is not None
     result = settled(result)
@@ -414,7 +413,7 @@ def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     return paired(_replayed(result, inputs, nested), expanded(result)[1] if nested else [])
 
 
-def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
+def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Value]:
     """The rows of a Jacobian: one backward pass, replayed over a batch of unit cotangents."""
     graph = nested or RECORDER.get() is not None
     _refuse_kinks([result])
@@ -422,7 +421,7 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     pulled = pull([result], [seed], inputs, create_graph=True)
     moving = [g for g in pulled if type(g) is Node]
     block = max(1, min(result.size, _BLOCK // _bytes_behind(seed, moving)))
-    parts: list[list[Any]] = []
+    parts: list[list[Value]] = []
     for start in range(0, result.size, block):
         rows = np.arange(start, min(start + block, result.size))
         unit = np.zeros((len(rows), result.size), result.dtype)
@@ -436,13 +435,13 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Any]:
     ]
 
 
-def _weights(result: Node) -> Any:
+def _weights(result: Node) -> np.ndarray:
     """Numbers of no significance, none of them zero and no two of which cancel: a zero would ask nothing of what has no
     derivative."""
     return np.sqrt(np.arange(2.0, result.size + 2)).reshape(result.shape).astype(result.dtype)
 
 
-def _refuse_kinks(slopes: Sequence[Any]) -> None:
+def _refuse_kinks(slopes: Sequence[Value]) -> None:
     """Raise EstimatorError where what is to be differentiated jumps with the parameters and a continuous sample: a kink
     of the cost is a jump of its slope."""
     for slope in slopes:

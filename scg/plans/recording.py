@@ -209,7 +209,9 @@ class Recorder:
         self.draws[node.id] = node, rng.position
         return node
 
-    def placed(self, draw: Function, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def placed(
+        self, draw: Function, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]
+    ) -> Any:
         self.generator(rng)
         self._placing, before, self._drew_in_place = self._placing + 1, self._drew_in_place, False
         try:

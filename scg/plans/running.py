@@ -25,9 +25,7 @@ class Run(NamedTuple):
     floor: int
 
 
-def run_recorded(
-    recorder: Recorder, witness: Witness, fn: Function, args: tuple[object, ...], kwargs: Keywords
-) -> Run:
+def run_recorded(recorder: Recorder, witness: Witness, fn: Function, args: tuple[object, ...], kwargs: Keywords) -> Run:
     """``fn`` with its arrays as nodes."""
     inputs: list[Node] = []
 

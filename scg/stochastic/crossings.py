@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Result, Statics
 from scg.core.axes import elementwise
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.errors import ScgError
 from scg.stochastic.sites import is_stochastic
 
@@ -29,9 +30,9 @@ class _Line(NamedTuple):
 
     id: int
     fn: Any
-    values: list[Any]
+    values: list[Result]
     places: list[tuple[int, int]]  # of an operand, and the id of the node that stands there
-    statics: dict[str, Any]
+    statics: Statics
 
 
 class Crossing:
@@ -41,9 +42,9 @@ class Crossing:
     def __init__(self, node: Node, made: list[Node], edges: list[Node]):
         self.node, self.edges = node, edges
         self.shape = np.broadcast_shapes((1,), *{n.shape for n in made})
-        self.found: Any = None  # elements of the step, counted as they lie, where a jump was seen
+        self.found: Result = None  # elements of the step, counted as they lie, where a jump was seen
         self.before: dict[int, Node] = {}
-        self.values: dict[int, Any] = {}
+        self.values: dict[int, Result] = {}
         stack = list(made)
         while stack:
             n = stack.pop()
@@ -53,7 +54,7 @@ class Crossing:
         size = math.prod(self.shape)
         self.index = np.unravel_index(self._chosen(size), self.shape) if size else None
 
-    def _chosen(self, size: int) -> Any:
+    def _chosen(self, size: int) -> Value:
         """Places spread over all; of many, also those where what goes in is least and largest: of a mask or a vector
         of constants the one element that is not as the others."""
         if size <= _ELEMENTS:
@@ -67,12 +68,12 @@ class Crossing:
             chosen.update(ends)
         return np.array(sorted(chosen))
 
-    def _given(self, n: Node) -> list[Any]:
+    def _given(self, n: Node) -> list[Value]:
         """The arrays that are no results of the operations that are done again, of more than one number."""
         given = [o.raw if type(o) is Node else o for o in n.operands if type(o) is not Node or o.id not in self.before]
         return [x for x in given if isinstance(x, np.ndarray) and x.size > 1]
 
-    def meets(self, moved: Node, other: Any) -> bool:
+    def meets(self, moved: Node, other: Value) -> bool:
         """Whether what is made of a comparison agrees on both sides of the place where its operands are equal."""
         if self.index is None:
             return True
@@ -118,7 +119,7 @@ class Crossing:
     def _fits(self, node: Node) -> bool:
         return node.shape == self.shape or np.broadcast_shapes(node.shape, self.shape) == self.shape
 
-    def _value(self, x: Any) -> Any:
+    def _value(self, x: Value) -> Value:
         """The chosen elements of a node or of an array; one number where all are the same."""
         if type(x) is not Node:
             return self._elements(x) if isinstance(x, np.ndarray) else x
@@ -126,7 +127,7 @@ class Crossing:
             self.values[x.id] = self._elements(np.asarray(x.raw))
         return self.values[x.id]
 
-    def _elements(self, x: np.ndarray) -> Any:
+    def _elements(self, x: np.ndarray) -> Result:
         if x.ndim == 0:
             return x
         return (x if x.shape == self.shape else np.broadcast_to(x, self.shape))[self.index]
@@ -144,7 +145,7 @@ class Crossing:
                 changed.add(i)
         return lines
 
-    def run(self, lines: list[_Line], moved: Node, values: Any) -> dict[int, Any]:
+    def run(self, lines: list[_Line], moved: Node, values: Result) -> dict[int, Result]:
         """What changes, with ``values`` (rows, ..., elements) in place of ``moved``."""
         table = {moved.id: np.asarray(values, moved.dtype)}
         for line in lines:
@@ -153,24 +154,24 @@ class Crossing:
             table[line.id] = line.fn(*line.values, **line.statics)
         return table
 
-    def _operands(self, table: dict[int, Any]) -> list[Any]:
+    def _operands(self, table: dict[int, Value]) -> list[Value]:
         return [table[o.id] if type(o) is Node and o.id in table else self._value(o) for o in self.node.operands]
 
-    def _step(self, lines: list[_Line], moved: Node, values: Any) -> Any:
+    def _step(self, lines: list[_Line], moved: Node, values: Value) -> Value:
         estimator, table = self.node.primitive, self.run(lines, moved, values)
         if estimator.steps is None:
             return np.broadcast_to(table[self.node.id], values.shape)
         operands = [np.asarray(x)[None] if np.ndim(x) < values.ndim else x for x in self._operands(table)]
         return np.broadcast_to(estimator.steps(*operands, **self.node.statics), values.shape)
 
-    def _secant(self, lines: list[_Line], moved: Node, low: Any, high: Any, crossed: Any) -> Any:
+    def _secant(self, lines: list[_Line], moved: Node, low: Result, high: Result, crossed: Result) -> Result:
         """What is computed close on both sides of the step, and how close: of a comparison of two numbers, where their
         difference has its zero in the bracket. None where it is not found in a few steps."""
         looked = [o for o in self.node.operands if type(o) is Node]
         if len(self.node.operands) != 2 or self.node.dtype.kind != "b" or not all([is_real(o) for o in looked]):
             return None
 
-        def difference(table: dict[int, Any]) -> Any:
+        def difference(table: dict[int, Value]) -> Value:
             a, b = self._operands(table)
             return np.subtract(a, b, dtype=float)
 
@@ -189,7 +190,7 @@ class Crossing:
             return None
         return None
 
-    def _differs(self, table: dict[int, Any], crossed: Any, gap: Any) -> bool:
+    def _differs(self, table: dict[int, Result], crossed: Result, gap: Result) -> bool:
         """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
         beyond rounding."""
         assert self.index is not None
@@ -206,7 +207,7 @@ class Crossing:
                 return True
         return False
 
-    def closer(self, lines: list[_Line], moved: Node, low: Any, high: Any, times: int) -> tuple[Any, Any]:
+    def closer(self, lines: list[_Line], moved: Node, low: Value, high: Value, times: int) -> tuple[Value, Value]:
         """The ends of a bracket, moved together, until they are neighbours at the latest, around the first step in
         it."""
         before = self._step(lines, moved, low[None])[0]
@@ -220,7 +221,7 @@ class Crossing:
                 break
         return low, high
 
-    def _grid(self, moved: Node) -> Any:
+    def _grid(self, moved: Node) -> Result:
         """Values that ``moved`` may have, in rising order, (rows, elements): of a draw those of its support."""
         assert self.index is not None
         at = np.broadcast_to(np.asarray(self._value(moved), float), self.index[0].shape)
@@ -231,8 +232,8 @@ class Crossing:
                 scale = scale + np.abs(np.where(np.isfinite(x), x, 0))
             scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1 + np.abs(at))
             return np.asarray(at + scale * _BOTH, moved.dtype)
-        low: Any = -np.inf
-        high: Any = np.inf
+        low: Result = -np.inf
+        high: Result = np.inf
         centre, scale = at, np.abs(at)
         distribution = moved.statics["site"].distribution.detached()
         if not distribution.event_shape:
@@ -263,6 +264,6 @@ def is_real(node: Node) -> bool:
     return type(node.raw) is not tuple and node.dtype.kind in "fc"
 
 
-def _gap(low: Any, high: Any) -> Any:
+def _gap(low: Value, high: Value) -> Value:
     dtype = np.finfo(low.dtype)
     return 8 * dtype.eps * (np.abs(low) + np.abs(high)) + dtype.tiny

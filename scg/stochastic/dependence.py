@@ -6,7 +6,7 @@ from typing import Any
 
 from scg.core import axes
 from scg.core.axes import mixed
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.primitive import primitive
 from scg.core.replay import is_shared
 from scg.stochastic.sets import Set, common, meet, single, union, without
@@ -113,7 +113,7 @@ class Influence:
             gone = union(gone, self.bits.get(site.id, 0))
         return gone
 
-    def _branched(self, node: Node, found: Any) -> Any:
+    def _branched(self, node: Node, found: Value) -> Value:
         """``found`` for a node that stands, or is made of what stands, on a branch that some samples chose."""
         chosen: Set = 0
         for operand in node.operands[:1] if node.primitive.axes is axes.first else node.operands:

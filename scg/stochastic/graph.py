@@ -3,17 +3,18 @@ replicates."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Keywords, Result, Statics, Tree
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.backward import pull
 from scg.core.generators import watching
-from scg.core.node import Node, ancestors, is_parameter, parameter
+from scg.core.node import Node, Value, ancestors, is_parameter, parameter
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
@@ -32,7 +33,7 @@ from scg.stochastic.surrogate import surrogate
 BLOCK = 2**24
 
 
-def trace(fn: Callable[..., Any], *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> "Graph":
+def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwargs: object) -> "Graph":
     """The graph of one run of ``fn``, a function that returns its cost; the arguments ``argnums`` become its
     parameters.
 
@@ -59,10 +60,10 @@ class _Again:
     """How to run the function again: for values at which an ``if`` comes out otherwise, and where it takes numbers from
     a generator itself."""
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], argnums: Any):
+    def __init__(self, fn: Function, args: tuple[object, ...], kwargs: Keywords, argnums: Any):
         self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
 
-    def gradient(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Any:
+    def gradient(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Tree:
         args, kwargs = self._arguments(parameters, rng)
         with overridden(bindings):
             lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
@@ -74,14 +75,14 @@ class _Again:
         loss = surrogate(cost, 1, min([x.id for x in inputs], default=0))
         return rebuild(structure, iter(pull([loss], [np.ones((), loss.dtype)], inputs)))
 
-    def graph(self, parameters: Any, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> "Graph":
+    def graph(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> "Graph":
         args, kwargs = self._arguments(parameters, rng)
         with overridden(bindings):
             graph = trace(self.fn, *args, argnums=self.argnums, **kwargs)
         graph.bindings = dict(bindings)
         return graph
 
-    def _arguments(self, parameters: Any, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
+    def _arguments(self, parameters: Tree, rng: np.random.Generator) -> tuple[list[Result], Statics]:
         """The arguments with these parameters, and with ``rng`` in the place of the generator among them."""
         args = list(self.args)
         if isinstance(self.argnums, (int, np.integer)):
@@ -98,7 +99,7 @@ class _Again:
                 f" rng=... ({here()})"
             )
 
-        def fresh(x: Any) -> Any:
+        def fresh(x: Tree) -> Tree:
             return map_leaves(lambda leaf: rng if _is_generator(leaf) else leaf, x) if any(x is h for h in held) else x
 
         return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
@@ -116,7 +117,7 @@ class Graph:
     def __init__(
         self,
         cost: Node,
-        parameters: Any = None,
+        parameters: Tree = None,
         *,
         again: Any = None,
         bindings: Mapping[str, Estimator] | None = None,
@@ -208,8 +209,8 @@ class Graph:
         self,
         *,
         rng: np.random.Generator | None = None,
-        parameters: Any = None,
-        values: Mapping[str, Any] | None = None,
+        parameters: Tree = None,
+        values: Mapping[str, object] | None = None,
         replicates: int | None = None,
     ) -> "Graph":
         """The graph run again: with new samples from ``rng``, other values of the parameters, given ``values`` of some
@@ -248,23 +249,23 @@ class Graph:
                     f"the parameter {node!r} needs a value of shape {shape}, got {value.shape} ({here()})"
                 )
             new.append(parameter(np.broadcast_to(value, shape), node.name))
-        replaced: dict[Node, Any] = dict(zip(nodes, new, strict=True))
+        replaced: dict[Node, Result] = dict(zip(nodes, new, strict=True))
         given_values = {}
-        for name, value in (values or {}).items():
+        for name, number in (values or {}).items():
             node = self._draw(name)
             if not is_draw(node):
                 raise ScgTypeError(
                     f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator"
                     f" ({here()})"
                 )
-            given_values[node.id] = _possible(name, node, value)
+            given_values[node.id] = _possible(name, node, number)
         batched = list(replaced) if replicates is not None else []
         cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
         return Graph(
             cost, rebuild(self.parameters, iter(new)), again=None, bindings=self.bindings, constants=self._constants
         )
 
-    def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Any:
+    def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Tree:
         """The gradient of the expected cost as the bound estimators estimate it, in the structure of the parameters.
 
         Without ``rng`` from the recorded samples; with it from new ones; with ``replicates=R`` from R independent runs
@@ -299,7 +300,7 @@ class Graph:
         return rebuild(self.parameters, iter(out))
 
     @cached_property
-    def recorded(self) -> tuple[list[Any], int]:
+    def recorded(self) -> tuple[list[Value], int]:
         """The gradient as nodes, which a replay with other samples evaluates; and the bytes of all arrays on the
         way."""
         targets = [leaf for _, leaf in leaves(self.parameters)]
@@ -312,7 +313,7 @@ class Graph:
         nodes = ancestors([g for g in found if type(g) is Node], guards=True)
         return found, sum([node.raw.nbytes for node in nodes if not isinstance(node.raw, tuple)]) or 8
 
-    def _replicated(self, rng: np.random.Generator, size: int) -> list[Any]:
+    def _replicated(self, rng: np.random.Generator, size: int) -> list[Result]:
         """One block of replicates: only what depends on a sample has the leading axis, the parameters do not."""
         found = self.recorded[0]
         try:
@@ -365,7 +366,7 @@ class Graph:
     def _repr_svg_(self) -> str:
         return svg(*self._drawn())
 
-    def _drawn(self) -> Any:
+    def _drawn(self) -> Result:
         return self.cost, self.nodes, {node.id: name for name, node in self.stochastic.items()}
 
     def _draw(self, name: str) -> Node:
@@ -383,12 +384,12 @@ class Graph:
             )
         return self.stochastic[name]
 
-    def pulled(self, cost: Node, parameters: Any) -> Any:
+    def pulled(self, cost: Node, parameters: Tree) -> Tree:
         targets = [leaf for _, leaf in leaves(parameters)]
         loss = surrogate(cost, 1)
         return rebuild(parameters, iter(pull([loss], [np.ones((), loss.dtype)], targets)))
 
-    def _each(self, rng: np.random.Generator, size: int) -> Any:
+    def _each(self, rng: np.random.Generator, size: int) -> Tree:
         """``size`` gradients, each from a run of its own of the function."""
         if self.again is None:
             self.require_nodes("gradients with new draws")
@@ -396,7 +397,7 @@ class Graph:
         each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
         return rebuild(self.parameters, iter([np.stack(column) for column in zip(*each, strict=True)]))
 
-    def _fresh(self, rng: np.random.Generator, parameters: Any) -> "Graph":
+    def _fresh(self, rng: np.random.Generator, parameters: Tree) -> "Graph":
         given = map_leaves(lambda node: node.value, self.parameters)
         if parameters is not None:
             new = leaves_like(self.parameters, parameters, "parameters")
@@ -411,7 +412,7 @@ class Graph:
             )
         return self.again.graph(given, rng, self.bindings)  # type: ignore[no-any-return]
 
-    def _traced(self, rng: Any) -> Any:
+    def _traced(self, rng: np.random.Generator) -> Result:
         if self.again is None:
             raise GuardError(
                 "an `if` on a draw came out otherwise, and the graph was not traced from a function that could be run"
@@ -419,7 +420,7 @@ class Graph:
             )
         return self.again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self.bindings)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         rows, places = pack([self.cost, *targets])
         needed = self._constants is not None or any(node.guard is not None for node in self.nodes)
@@ -435,11 +436,11 @@ class Graph:
         )
 
 
-def _is_generator(x: Any) -> bool:
+def _is_generator(x: object) -> bool:
     return isinstance(x, np.random.Generator)
 
 
-def _numbers(value: Any, what: str) -> np.ndarray:
+def _numbers(value: object, what: str) -> np.ndarray:
     array = np.asarray(plain(value, what))
     if array.dtype.kind not in "biuf":
         raise ScgTypeError(f"{what} needs real numbers, got {described((value,))} ({here()})")
@@ -461,7 +462,7 @@ def _possible(name: str, node: Node, value: Any) -> np.ndarray:
 
 
 def _restored(
-    rows: Any, places: list[int], parameters: Any, again: Any, bindings: Any, constants: str | None = None
+    rows: Any, places: list[int], parameters: Tree, again: Any, bindings: Any, constants: str | None = None
 ) -> Graph:
     cost, *nodes = unpack(rows, places)
     return Graph(cost, rebuild(parameters, iter(nodes)), again=again, bindings=bindings, constants=constants)

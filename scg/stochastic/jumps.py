@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import elementwise, reduction
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.errors import EstimatorError, GuardError, ScgError, here
@@ -104,13 +105,13 @@ def _looks_at(node: Node, moving: dict[int, int]) -> int:
     return found
 
 
-def _guards(order: list[Node]) -> dict[int, Any]:
+def _guards(order: list[Node]) -> dict[int, Result]:
     """By id of the node that it looked at, each ``if`` on the way."""
     seen: set[int] = set()
     return {guard.node.id: guard for node in order if node.guard is not None for guard in node.guard.unseen(seen)}
 
 
-def _guard_of(node: Node, consumers: dict[int, list[Node]], guards: dict[int, Any]) -> int:
+def _guard_of(node: Node, consumers: dict[int, list[Node]], guards: dict[int, int]) -> int:
     """The id of an ``if``'s node that is made of this one; -1 where there is none."""
     stack, seen = [node], {node.id}
     while stack:
@@ -240,7 +241,7 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Any) -> bool | N
     rng = np.random.default_rng(0)
     others = {n: _fresh(n, rng) for n in leaves}
 
-    def at(end: int, s: Any) -> tuple[Any, Any]:
+    def at(end: int, s: Result) -> tuple[Result, Result]:
         """The sides and the cost at parts ``s`` of the way to one of the other values."""
         held = {
             n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[end] - n.raw), n.dtype)
@@ -248,7 +249,7 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Any) -> bool | N
         }
         return taken(held, len(s)), np.broadcast_to(replay(cost, held, leaves), len(s))
 
-    def taken(held: dict[Node, Any], rows: int) -> Any:
+    def taken(held: dict[Node, Result], rows: int) -> Result:
         found = sides([node], held, rows)[0]
         return found if places is None or found.shape[1] != node.size else found[:, places]
 
@@ -285,7 +286,7 @@ def _is_met(node: Node, order: list[Node]) -> bool:
     return bool(np.any(found != found[:1]))
 
 
-def _fresh(node: Node, rng: np.random.Generator) -> Any:
+def _fresh(node: Node, rng: np.random.Generator) -> Value:
     """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis."""
     if is_noise(node):
         return draw_noise(node.statics["distribution"], rng, (_RUNS, *node.statics["shape"]), node.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Keywords, Operands, Tree
 from scg.core.ambient import RECORDER, SCOPE, collect_guards
 from scg.core.node import Node, ancestors, is_finished, parameter
 from scg.core.operands import described
@@ -20,7 +21,7 @@ from scg.stochastic.sites import is_stochastic
 Argnums = int | Sequence[int]
 
 
-def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
+def lift(fn: Function, args: Operands, argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
     """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient
     has."""
     if not callable(fn):
@@ -60,7 +61,7 @@ def lift(fn: Any, args: tuple[Any, ...], argnums: Argnums) -> tuple[list[Any], l
     return lifted, inputs, structure
 
 
-def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def run(fn: Function, args: Sequence[object], kwargs: Keywords) -> Tree:
     """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node."""
     recorder = RECORDER.get()
     with collect_guards() as guards:  # an `if` inside is not remembered outside
@@ -69,7 +70,7 @@ def run(fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
             return result
         drawn = any(is_stochastic(node) for node in ancestors([guard.node for guard in guards]))
 
-        def chosen(y: Any) -> Any:
+        def chosen(y: object) -> Tree:
             """What an `if` chose to return depends on it, also where it was computed before, and on a sample even where
             it is a plain number."""
             if type(y) is Node:
@@ -120,7 +121,7 @@ def check_cost(cost: Node) -> None:
         )
 
 
-def check_plain(cost: Any) -> None:
+def check_plain(cost: object) -> None:
     """Raise ScgTypeError unless a cost that is no node is a real scalar."""
     if (
         not isinstance(cost, (int, float, np.generic, np.ndarray))
@@ -149,7 +150,7 @@ def check_differentiable(node: Node) -> None:
         )
 
 
-def _argument(fn: Any, position: int) -> str:
+def _argument(fn: Function, position: int) -> str:
     if type(fn) is FunctionType and position < fn.__code__.co_argcount:  # a signature takes ten microseconds
         return fn.__code__.co_varnames[position]
     try:
@@ -158,5 +159,5 @@ def _argument(fn: Any, position: int) -> str:
         return f"argument {position}"
 
 
-def _called(fn: Any) -> str:
+def _called(fn: Function) -> str:
     return getattr(fn, "__name__", type(fn).__name__)

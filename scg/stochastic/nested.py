@@ -7,9 +7,10 @@ from typing import Any, final
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import elementwise
 from scg.core.backward import estimate, is_estimate
-from scg.core.node import Node, ancestors, parameter, record
+from scg.core.node import Node, Value, ancestors, parameter, record
 from scg.core.primitive import primitive
 from scg.core.replay import rerun
 from scg.errors import NotDifferentiable, here
@@ -20,7 +21,7 @@ from scg.stochastic.sites import is_path, is_stochastic, path
 from scg.stochastic.surrogate import Downstream, first_order, is_only_once, score
 
 
-def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Any]:
+def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Result]:
     """Gradients of what ``scg.surrogate.expanded`` returned, with its samples, as estimates: what nests may be any
     function of them.
 
@@ -46,7 +47,7 @@ def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] =
     return [g if v is g else estimate(v, g, *own) for g, v in pairs]
 
 
-def _refuse(g: Any, out: Any, value: Any) -> Any:
+def _refuse(g: Value, out: Value, value: Value) -> Value:
     raise NotDifferentiable(
         "the derivative of a gradient inside this cost is not known: it is by ARM or DisARM on a sample that depends on"
         " another sample whose estimator draws alternatives itself; use ScoreFunction(), Enumerate() or MeasureValued()"
@@ -77,13 +78,13 @@ def values(roots: list[Node]) -> list[Node]:
     order = _inside(roots)
     if not any([node.primitive.constant or _is_formula(node) or _is_own(node) for node in order]):
         return roots
-    table: dict[int, Any] = {}
+    table: dict[int, Result] = {}
 
-    def visit(node: Node) -> Any:
+    def visit(node: Node) -> Result:
         if node.primitive.constant:
             table[node.id] = parameter(node.raw)
         elif _is_formula(node):
-            x: Any = node.operands[0]
+            x: Value = node.operands[0]
             x = table.get(x.id, x) if type(x) is Node else parameter(x)
             table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
         elif is_stochastic(node) and (_is_own(node) or any([type(o) is Node and o.id in table for o in node.operands])):
@@ -127,7 +128,7 @@ def _is_followed(node: Node) -> bool:
     return is_path(node) and type(node.operands[0]) is Node and is_accounted(node.operands[0])
 
 
-def _followed(node: Node, table: dict[int, Any]) -> Node:
+def _followed(node: Node, table: dict[int, Result]) -> Node:
     """The sample itself, the same random variable, under the parameters that ``table`` has."""
     site, own = node.statics["site"], _is_own(node)
     new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
@@ -154,5 +155,5 @@ class Scored(Estimator):
     scores = True
     baseline = None
 
-    def expand(self, down: Downstream) -> Any:
+    def expand(self, down: Downstream) -> Result:
         return None if down.higher or not down.influences else np.sum(first_order(score(down.node), down.now()))

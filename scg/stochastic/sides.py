@@ -1,10 +1,9 @@
 """On which piece of what is not smooth the values of a node lie, as its primitive declares it (``kinks=``,
 ``steps=``)."""
 
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import padded
 from scg.core.node import Node
 from scg.core.replay import replay
@@ -30,7 +29,7 @@ def is_silent(node: Node) -> bool:
     )
 
 
-def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
+def sides(nodes: list[Node], held: dict[Node, Result], rows: int) -> list[Result]:
     """On which side each of the nodes is, (rows, elements), where others have the values ``held``, with an axis of rows
     in front."""
     outputs = [[n] if _tell(n) is None else [o for o in n.operands if type(o) is Node] for n in nodes]
@@ -49,6 +48,6 @@ def sides(nodes: list[Node], held: dict[Node, Any], rows: int) -> list[Any]:
     return found
 
 
-def _tell(node: Node) -> Any:
+def _tell(node: Node) -> Result:
     """The function that tells on which side operands are; None where the value does."""
     return node.primitive.steps or node.primitive.kinks

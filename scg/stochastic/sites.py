@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Operands, Result, Statics, Tree
 from scg.core.ambient import RECORDER, WATCH
 from scg.core.axes import AxisMap, Slot, broadcast_axes, labelled, padded
-from scg.core.node import Node, ancestors, record
+from scg.core.node import Node, Value, ancestors, record
 from scg.core.operands import frozen, plain
 from scg.core.primitive import primitive
 from scg.core.replay import replaced, rerun
@@ -43,7 +44,7 @@ class Site:
         nodes = {name: np.zeros(()) for name, p in self.distribution.parameters.items() if type(p) is Node}
         return replace(self, distribution=self.distribution.replaced(**nodes))
 
-    def linked(self, operands: tuple[Any, ...]) -> "Site":
+    def linked(self, operands: Operands) -> "Site":
         """The inverse of ``unlinked``: the parameters are the last operands of the sample."""
         names = list(self.distribution.parameters)
         return replace(
@@ -159,26 +160,26 @@ noise = primitive(
 """A leaf: noise whose distribution has no parameters."""
 
 
-def _refuse_unfit(site: Site, parameters: tuple[Any, ...]) -> None:
+def _refuse_unfit(site: Site, parameters: Operands) -> None:
     """Raise ScgValueError where a replay gives a sample parameters that its distribution would refuse."""
     site.distribution.replaced(**dict(zip(site.distribution.parameters, parameters, strict=True))).recheck()
 
 
-def _held(*parameters: Any, site: Site, value: Any, **label: Any) -> Any:
+def _held(*parameters: object, site: Site, value: Result, **label: object) -> Result:
     _refuse_unfit(site, parameters)
     return value
 
 
-def _along_its_path(z: Any, *parameters: Any, site: Site, **label: Any) -> Any:
+def _along_its_path(z: Result, *parameters: object, site: Site, **label: object) -> Result:
     _refuse_unfit(site, parameters)
     return z
 
 
-def _draw_anew(*parameters: Any, site: Site, rng: Any, **label: Any) -> Any:
+def _draw_anew(*parameters: object, site: Site, rng: Any, **label: object) -> Result:
     """How a plan draws: with ``rng()``, the generator of the call."""
     names, shape = list(site.distribution.parameters), site.shape if site.drawn is None else site.drawn
 
-    def call(*values: Any) -> None:
+    def call(*values: Result) -> None:
         distribution = site.distribution.replaced(**dict(zip(names, values[:-1], strict=True)))
         values[-1][...] = site.estimator.draw(distribution, rng(), shape)
 
@@ -280,7 +281,7 @@ def _place(site: Site) -> Node:
     else:
         value = recorder.placed(site.estimator.draw, site.distribution, site.rng, shape)
     parameters = tuple(site.distribution.parameters.values())
-    statics: dict[str, Any] = {"site": site} if site.name is None else {"site": site, "name": site.name}
+    statics: Statics = {"site": site} if site.name is None else {"site": site, "name": site.name}
     if type(value) is Node:
         return record(path, (value, *parameters), statics, value.raw, 3)
     value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
@@ -289,17 +290,17 @@ def _place(site: Site) -> Node:
 
 
 def resample(
-    outputs: Any,
-    replacements: Mapping[Node, Any],
+    outputs: Tree,
+    replacements: Mapping[Node, Result],
     batched: Collection[Node] = (),
     *,
     rng: np.random.Generator | None = None,
     size: int | None = None,
     bindings: Mapping[int, Estimator] | None = None,
-    values: Mapping[int, Any] | None = None,
+    values: Mapping[int, Result] | None = None,
     create_graph: bool = True,
     checked: bool = False,
-) -> Any:
+) -> Result:
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
     With ``rng`` all noise and all samples are new, and with ``size`` as well each has a leading axis of that many
@@ -316,12 +317,12 @@ def resample(
     everything = rng is not None or bool(bindings) or bool(values)
     same: set[int] = set()
 
-    def kept(node: Node) -> Any:
+    def kept(node: Node) -> Value:
         return node if create_graph else node.raw
 
     order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
 
-    def visit(node: Node) -> Any:
+    def visit(node: Node) -> Result:
         if node.primitive is noise and rng is not None:
             distribution, shape = node.statics["distribution"], node.statics["shape"]
             table[node.id] = kept(noise_node(distribution, rng, shape if size is None else (size, *shape), node.dtype))
@@ -392,7 +393,7 @@ def resample(
     return rerun(outputs, order, table, leading, length, create_graph, visit, same)
 
 
-def _is_same(before: Node, after: Any) -> bool:
+def _is_same(before: Node, after: Value) -> bool:
     return np.array_equal(before.raw, after.raw if type(after) is Node else after, equal_nan=before.dtype.kind == "f")
 
 
@@ -401,7 +402,7 @@ def _is_plain(estimator: Estimator) -> bool:
 
 
 def with_parameters(
-    node: Node, site: Site, table: dict[int, Any], leading: set[int], length: int, size: int | None
+    node: Node, site: Site, table: dict[int, Value], leading: set[int], length: int, size: int | None
 ) -> Site:
     """The site with the parameters that ``table`` has, and with a replicate axis in front where they, or ``size``, call
     for one."""

@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise
 from scg.core.backward import estimate, estimates, is_estimate, pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.node import Node, Value, ancestors, parameter
 from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.core.primitive import primitive
@@ -149,7 +150,7 @@ def _among(order: list[Node], costs: list[Node]) -> list[Node]:
     return found
 
 
-def held(x: Any) -> Any:
+def held(x: Result) -> Result:
     """``x`` as a constant of an estimator's formula. It has no derivative there; where the estimate is itself a value
     in a cost, it has."""
     return layout.stop_gradient(x, own=True)
@@ -260,7 +261,7 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
     """
     terms = Terms(cost, sites, together=True)
     scores = {bit: score(site) for site, bit in terms.bits.items()}
-    new: dict[int, Any] = {}
+    new: dict[int, Result] = {}
     for term, _ in terms.terms:
         shares = [
             spread(s, term.shape, terms.influence.tie(term, bit))
@@ -299,7 +300,7 @@ class Downstream:
         self.inner = _INNER.get()
 
     @cached_property
-    def _parts(self) -> list[tuple[Node, Any, Tie]]:
+    def _parts(self) -> list[tuple[Node, Value, Tie]]:
         return self._terms.of(self.node, self.graph)
 
     @property
@@ -316,16 +317,16 @@ class Downstream:
         """The batch shape of the sample, replicate and sample axes included."""
         return self.node.shape[: self.node.ndim - self.site.event_ndim]
 
-    def now(self) -> Any:
+    def now(self) -> Result:
         """F at the value that was drawn."""
         return self._terms.total(self.node, self.graph)
 
-    def at(self, values: Any) -> Any:
+    def at(self, values: Result) -> Result:
         """F at other values of the whole sample, given along a leading axis: all elements are replaced at once. Draws
         further down are drawn anew."""
         return self.total(self.terms_at(values))
 
-    def sloped(self, values: Any, parts: Any = None, again: bool = False) -> tuple[list[Any], Any]:
+    def sloped(self, values: Result, parts: Result = None, again: bool = False) -> tuple[list[Result], Result]:
         """The terms at values as in ``at``, and the derivative of their sum by the values, to which samples further
         down contribute by their estimators.
 
@@ -334,7 +335,7 @@ class Downstream:
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
         found = resample([term for term, _, _ in parts], {self.node: x}, [self.node], create_graph=True)
-        terms = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
+        terms: list[Result] = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = _INNER.set(True)
         try:
@@ -348,32 +349,32 @@ class Downstream:
         """The axes of the sample whose elements costs mix: one tuple for all costs that mix the same."""
         return {mixed_axes(tie) for tie in self._ties}
 
-    def mixing(self) -> dict[tuple[int, ...], list[Any]]:
+    def mixing(self) -> dict[tuple[int, ...], list[Result]]:
         """The costs, by the axes of the sample whose elements they mix."""
-        groups: dict[tuple[int, ...], list[Any]] = {}
+        groups: dict[tuple[int, ...], list[Result]] = {}
         for part in self._parts:
             groups.setdefault(mixed_axes(part[2]), []).append(part)
         return groups
 
-    def terms_at(self, values: Any) -> list[Any]:
+    def terms_at(self, values: Result) -> list[Result]:
         """The terms behind ``at``, with their weights: for ``total`` and ``scored``."""
         return [weighted(v, w) for v, (_, w, _) in zip(self._evaluated(values, self._parts), self._parts, strict=True)]
 
-    def total(self, terms: list[Any], outer: int = 1, parts: Any = None) -> Any:
+    def total(self, terms: list[Result], outer: int = 1, parts: Result = None) -> Result:
         """F of the terms at ``outer`` axes of alternatives; with ``parts`` of those of the costs."""
         parts = self._parts if parts is None else parts
         shares = [unpicked(gather(v, tie, outer), tie, outer) for v, (_, _, tie) in zip(terms, parts, strict=True)]
         return functools.reduce(operator.add, shares)
 
-    def scored(self, terms: list[Any], scores: Any) -> Any:
+    def scored(self, terms: list[Result], scores: Result) -> Result:
         """sum (box(s) - 1) c over the elements c of the terms, s the log-probabilities (one an alternative and element)
         of what influenced c."""
-        total: Any = 0
+        total: Result = 0
         for value, (term, _, tie) in zip(terms, self._parts, strict=True):
             total = total + np.sum((box(spread(scores, term.shape, tie, 1)) - 1) * value)
         return total
 
-    def with_others(self, count: int) -> Any:
+    def with_others(self, count: int) -> Value:
         """The value that was drawn, and ``count`` independent ones after it along a new leading axis."""
         drawn = self.site.shape if self.site.drawn is None else self.site.drawn
         others = place(
@@ -383,28 +384,28 @@ class Downstream:
         )
         return np.concatenate([self.node[None], others])
 
-    def one_by_one(self, values: Any) -> Any:
+    def one_by_one(self, values: Result) -> Result:
         """F with one element of the sample replaced, the others as drawn: for each alternative along the leading axis
         of ``values``, and each element.
 
         Elements that no cost mixes are replaced at once; those that a cost mixes, in turn.
         """
-        groups: dict[Any, list[Any]] = {}
+        groups: dict[Any, list[Result]] = {}
         for part in self._parts:
             axes = mixed_axes(part[2])
             groups.setdefault((axes, part[2].picks if axes else None), []).append(part)
-        total: Any = 0
+        total: Result = 0
         for (axes, _), parts in groups.items():
             total = total + (self._in_turn(values, axes, parts) if axes else self._at_once(values, parts))
         return total
 
-    def _at_once(self, values: Any, parts: list[Any]) -> Any:
-        total: Any = 0
+    def _at_once(self, values: Result, parts: list[Result]) -> Result:
+        total: Result = 0
         for value, (_, weight, tie) in zip(self._evaluated(values, parts), parts, strict=True):
             total = total + unpicked(gather(weighted(value, weight), tie, 1), tie, 1)
         return total
 
-    def _in_turn(self, values: Any, axes: tuple[int, ...], parts: list[Any]) -> Any:
+    def _in_turn(self, values: Result, axes: tuple[int, ...], parts: list[Result]) -> Result:
         """F for parts that mix the same elements along the same axes of the sample."""
         shape, event, tie = self.shape, self.node.ndim - len(self.shape), parts[0][2]
         positions = [tie.picks[a] or range(shape[a]) for a in axes]
@@ -418,7 +419,7 @@ class Downstream:
             chosen[(m, *[place.get(a, 0) for a in range(len(shape) + event)])] = True
         tried = np.where(chosen, values[:, None], self.node if self.graph else self.node.raw)
         found = self._evaluated(np.reshape(tried, (-1, *self.node.shape)), parts)
-        total: Any = 0
+        total: Result = 0
         for value, (_, weight, tie) in zip(found, parts, strict=True):
             # (alternatives * positions, batch with ones along axes that are mixed as a whole)
             f = gather(weighted(value, weight), tie, 1)
@@ -432,19 +433,19 @@ class Downstream:
             total = total + unpicked(f, tie, 1)
         return total * box(_later(score(self.node), axes, tie.picks)) if self.higher else total
 
-    def _evaluated(self, values: Any, parts: list[Any]) -> list[Any]:
+    def _evaluated(self, values: Result, parts: list[Result]) -> list[Result]:
         values = np.asarray(values, self.node.dtype) if type(values) is not Node else values
         values = np.broadcast_to(values, (values.shape[0], *self.node.shape))
         found = resample([term for term, _, _ in parts], {self.node: values}, [self.node], create_graph=self.graph)
         return found if self.graph else [f.raw if type(f) is Node else f for f in found]
 
 
-def score(node: Node) -> Any:
+def score(node: Node) -> Value:
     """The log-probability of a sample under its distribution, as a node: of the sample's batch shape."""
     return node.statics["site"].distribution.log_prob(node)
 
 
-def _later(s: Any, axes: tuple[int, ...], picks: Any) -> Any:
+def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:
     """For every element the sum of ``s`` over those after it along ``axes`` (row-major), of those picked there.
 
     For elements replaced in turn, p(t) - p(t0) = sum_i prod_{j<i} p_j(t0) (p_i(t) - p_i(t0)) prod_{j>i} p_j(t): the
@@ -471,14 +472,14 @@ first_order: Any = primitive(
 """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
 
 
-def _refuse_twice(g: Any, out: Any, estimate: Any, x: Any) -> Any:
+def _refuse_twice(g: Value, out: Value, estimate: Value, x: Value) -> Value:
     raise NotDifferentiable(
         "an estimate of a first derivative was differentiated again, and this estimator has none of higher order: "
         f"use ScoreFunction(), Enumerate() or Reparameterized() on this node for second derivatives ({here()})"
     )
 
 
-def as_broadcast(x: Any, other: Any) -> Any:
+def as_broadcast(x: Value, other: Value) -> Value:
     """x in the shape to which both broadcast: either may have a replicate axis that the other has not."""
     shape = np.broadcast_shapes(np.shape(x), np.shape(other))
     return x if np.shape(x) == shape else np.broadcast_to(x, shape)

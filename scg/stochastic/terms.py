@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import elementwise, reduction
 from scg.core.backward import unbroadcast
-from scg.core.node import Node, ancestors, values_of
+from scg.core.node import Node, Value, ancestors, values_of
 from scg.stochastic.dependence import Influence
 from scg.stochastic.sets import Set, common, first, last, meet, members, union, without
 from scg.stochastic.ties import Tie, gather, picked, unpicked
 
-Part = tuple[Node, Any, Tie]
+Part = tuple[Node, Result, Tie]
 """A term as some samples see it: with its weight, and how it is tied to them."""
 
 
@@ -39,7 +40,7 @@ class Terms:
         self._number = {site: k for k, site in enumerate(sites)}
         # by whether Nodes are wanted
         self._seen: dict[bool, dict[int, Seen]] = {}
-        self._gathered: dict[int, Any] = {}
+        self._gathered: dict[int, Result] = {}
 
         draws, chosen = influence.draws, influence.chosen
         if together:
@@ -127,7 +128,7 @@ class Terms:
         seen = self._sight(graph).get(self._number[site])
         return () if seen is None else seen.ties
 
-    def total(self, site: Node, graph: bool) -> Any:
+    def total(self, site: Node, graph: bool) -> Result:
         """The cost-to-go of a sample: the sum of the terms that it sees, gathered onto its elements; None where it sees
         none.
 
@@ -142,7 +143,7 @@ class Terms:
             one.total = share if one.before is None else one.before.total + share
         return seen.total
 
-    def _share(self, part: Part, graph: bool) -> Any:
+    def _share(self, part: Part, graph: bool) -> Value:
         known = self._gathered
         if id(part) not in known:
             term, weight, tie = part
@@ -204,7 +205,7 @@ class Seen:
         known: tuple[Tie, ...] = () if before is None else before.ties
         self.before, self.part = before, part
         self.ties: tuple[Tie, ...] = known if part[2] in known else (*known, part[2])
-        self.total: Any = None
+        self.total: Result = None
 
     def back(self, summed: bool = True) -> "Iterator[Seen]":
         """The terms from this one back to the first, or else to those of which the sum is known."""
@@ -249,11 +250,11 @@ def sighted(parts: list[tuple[Part, Set]]) -> dict[int, Seen]:
 class Partial(NamedTuple):
     """A weight that is zero by structure outside of ``support``: of elements that nobody picked or chose."""
 
-    value: Any
-    support: Any
+    value: Value
+    support: Value
 
 
-def weighted(value: Any, weight: Any) -> Any:
+def weighted(value: Value, weight: Value) -> Value:
     """The product of a term's value and its weight; zero where the weight is so by structure, whatever the value is."""
     if type(weight) is not Partial:
         return value * weight
@@ -262,7 +263,7 @@ def weighted(value: Any, weight: Any) -> Any:
     return value * weight.value
 
 
-def _support(node: Node, k: int, support: Any) -> Any:
+def _support(node: Node, k: int, support: Any) -> Result:
     """Where the weight of operand ``k`` is not zero by structure, given that of the node; None: everywhere.
 
     The zeros of a VJP that depends on indices and truths alone are of elements that were not picked or chosen.
@@ -285,7 +286,7 @@ def _support(node: Node, k: int, support: Any) -> Any:
     return None if found.all() else found
 
 
-def _added(pieces: list[tuple[Set, Any]], draws: Set, d: Any) -> list[tuple[Set, Any]]:
+def _added(pieces: list[tuple[Set, Value]], draws: Set, d: Value) -> list[tuple[Set, Value]]:
     """A weight that differs from sample to sample, as (samples, what it is for them), with ``d`` added for some."""
     new = []
     for those, before in pieces:
@@ -297,7 +298,7 @@ def _added(pieces: list[tuple[Set, Any]], draws: Set, d: Any) -> list[tuple[Set,
     return [*new, (draws, d)] if draws else new
 
 
-def _sum(a: Any, b: Any) -> Any:
+def _sum(a: Value, b: Value) -> Value:
     if type(a) is not Partial or type(b) is not Partial:
         return (a.value if type(a) is Partial else a) + (b.value if type(b) is Partial else b)
     return Partial(a.value + b.value, a.support | b.support)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.core import axes
+from scg.core.node import Value
 from scg.primitives.indexing import scatter_p
 
 Axis = tuple[tuple[Any, int], ...]
@@ -54,7 +55,7 @@ def picked(tie: Tie) -> tuple[int, ...]:
     return tuple([n if p is None else len(p) for n, p in zip(tie.batch, tie.picks, strict=True)])
 
 
-def spread(array: Any, shape: tuple[int, ...], tie: Tie, outer: int = 0) -> Any:
+def spread(array: Value, shape: tuple[int, ...], tie: Tie, outer: int = 0) -> Value:
     """An array over the batch of a sample brought to where its elements stand in a node of ``shape``.
 
     Mixed factors are summed, free axes have length one, elements that the node does not depend on are left out. The
@@ -110,7 +111,7 @@ def gather(array: Any, tie: Tie, outer: int = 0) -> Any:
     return np.reshape(array, outer_shape + tuple(coarse))
 
 
-def _arranged(array: Any, before: list[Any], after: list[Any], outer: int) -> Any:
+def _arranged(array: Value, before: list[Value], after: list[Value], outer: int) -> Value:
     """An array whose axes behind the ``outer`` ones stand for the factors ``before``, summed over those that are not
     among ``after``, in their order.
 
@@ -204,7 +205,7 @@ def _cut(labels: Axis, sizes: list[int]) -> list[Axis] | None:
     cannot."""
     pieces, queue = [], list(labels)
     for size in sizes:
-        piece: list[tuple[Any, int]] = []
+        piece: list[tuple[Value, int]] = []
         while size > 1:
             if not queue:
                 return None

@@ -1,7 +1,6 @@
 """Sums of squares, by which arrays are seen to be finite: one call of BLAS where a test of every element takes three of
 NumPy, and a bound for products."""
 
-
 import numpy as np
 
 from scg.plans.buffers import origin
