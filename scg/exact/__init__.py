@@ -24,6 +24,7 @@ together about a jump, or the mean does not exist; GuardError where ways through
 MovingSupport where a support moves with the parameters and no path is known along which its samples do.
 """
 
+import functools
 import inspect
 import math
 import time
@@ -41,6 +42,7 @@ from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, he
 from scg.exact.choice import eliminated
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
+from scg.exact.sums import Sums
 from scg.exact.values import MovingSupport, as_values
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph, trace
@@ -60,6 +62,7 @@ __all__ = [
     "expectation",
     "gradient",
     "hessian",
+    "log_evidence",
     "moments",
 ]
 
@@ -165,6 +168,9 @@ def gradient(
     return Exact(result, error, evaluations) if full else result
 
 
+_gradient = gradient  # where an argument has that name
+
+
 def hessian(
     graph: Graph | Callable[..., Any],
     *args: Any,
@@ -221,6 +227,72 @@ def hessian(
             ]
         ),
     )
+    return Exact(result, error, evaluations) if full else result
+
+
+def log_evidence(
+    model: Graph | Node | Callable[..., Any],
+    *args: Any,
+    gradient: bool = False,
+    budget: int = BUDGET,
+    rtol: float = RTOL,
+    full: bool = False,
+    time_limit: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """log p(x) = log sum_z p(z) p(x | z) of a model that is written as draws and log-probabilities: a function, or its
+    graph, that draws z by ``scg.sample`` and returns log p(x | z), a sum over data.
+
+        def model(theta, x, rng):  # a hidden Markov model, as a loop
+            z, total = scg.sample(dist.Categorical(logits=theta["start"]), scg.ScoreFunction(), rng=rng), 0.0
+            for t in range(len(x)):
+                total = total + dist.Normal(theta["loc"][z], 1.0).log_prob(x[t])
+                z = scg.sample(dist.Categorical(logits=theta["step"][z]), scg.ScoreFunction(), rng=rng)
+            return total
+
+    Discrete draws are eliminated with products that are scaled, so that the evidence may be as small as it likes; that
+    is the forward algorithm of the loop above. With others it is log E[exp(log p(x | z))], by enumeration and
+    quadrature. With ``gradient`` the pair (log p(x), its gradient in the structure of the parameters).
+    """
+    graph, deadline = _graph(model, args, kwargs), _deadline(time_limit)
+    check_cost(graph.cost)
+    targets = [leaf for _, leaf in leaves(graph.parameters)]
+
+    def compute(sums: Sums) -> list[Any]:
+        total = sums.log_mean_exp(gradient)
+        return [_raw(total), *(_slope(total, targets) if gradient else ())]
+
+    cost, found = _model(graph.cost, True), None
+    if not guards_on_draws(graph):
+        found = eliminated(cost, _names(graph), budget, deadline, compute, True)
+    if found is not None:
+        (value, *slopes), error, evaluations = found
+    else:
+        shift = float(graph.cost.raw)
+        options: dict[str, Any] = {"budget": budget, "rtol": rtol, "time_limit": time_limit, "full": True}
+        if callable(model):
+
+            @functools.wraps(model)
+            def likelihood(*args: Any, **kwargs: Any) -> Any:
+                return np.exp(model(*args, **kwargs) - shift)
+
+            graph = _graph(likelihood, args, kwargs)
+        else:
+            graph = Graph(np.exp(graph.cost - shift), graph.parameters)
+        mean = expectation(graph, **options)
+        if not mean.value > 0:
+            raise ScgValueError(f"log_evidence: the data have probability zero ({here()})")
+        value, error, evaluations = np.log(mean.value) + shift, mean.error / max(mean.value, 1e-300), mean.evaluations
+        slopes = []
+        if gradient:
+            slope = _gradient(graph, **options)
+            slopes = [g / mean.value for _, g in leaves(slope.value)]
+            error, evaluations = max(error, slope.error / mean.value), evaluations + slope.evaluations
+    value = np.asarray(value, graph.cost.dtype)[()]
+    result: Any = value
+    if gradient:
+        typed = [np.asarray(g, t.dtype) for g, t in zip(slopes, targets, strict=True)]
+        result = value, rebuild(graph.parameters, iter(typed))
     return Exact(result, error, evaluations) if full else result
 
 
@@ -464,6 +536,10 @@ def _slope(total: Any, targets: list[Node], graph: bool = False) -> list[Any]:
     if type(total) is not Node:
         return [np.zeros(t.shape, t.dtype) for t in targets]
     return pull([total], [np.ones((), total.dtype)], targets, graph)
+
+
+def _raw(x: Any) -> Any:
+    return x.raw if type(x) is Node else x
 
 
 def _second(g: Any, targets: list[Node]) -> list[Any]:

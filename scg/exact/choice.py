@@ -27,24 +27,26 @@ def eliminated(
     budget: int,
     deadline: float,
     compute: Callable[[Sums], list[Any]],
+    evidence: bool = False,
 ) -> tuple[list[Any], float, int] | None:
     """What ``compute`` makes of the sums of a cost: arrays, an estimate of their error, and the entries of all
-    products. None where enumeration is to do it.
+    products. None where enumeration is to do it. With ``evidence`` the terms are logarithms of factors, which no
+    enumeration takes apart.
 
     Raises BudgetError where neither enumeration nor elimination keeps to the budget.
     """
     try:
         structure = Structure(cost, names, budget, deadline)
         many = len(structure.sizes) > _MANY
-        if structure.bits <= _CHEAP:
+        if structure.bits <= _CHEAP and not evidence:
             return None
         structure.look()
-        if not many and structure.enumeration(_CHEAP)[1] <= _CHEAP:
+        if not many and not evidence and structure.enumeration(_CHEAP)[1] <= _CHEAP:
             return None
         try:
-            sums = Sums(structure)
+            sums = Sums(structure, evidence=evidence)
         except BudgetError:
-            if not many and structure.enumeration(math.log2(budget))[0] < math.inf:
+            if not many and not evidence and structure.enumeration(math.log2(budget))[0] < math.inf:
                 return None
             raise
         found = compute(sums)

@@ -183,7 +183,8 @@ def _slots(stacks: Sequence[Stack], sizes: Any, kept: Collection[int]) -> tuple[
     for k, stack in enumerate(stacks):
         rows = slice(start, start + len(stack.scopes))
         scopes[rows, : stack.scopes.shape[1]] = stack.scopes
-        origin[rows, 0], origin[rows, 1] = k, np.arange(len(stack.scopes))
+        origin[rows, 0] = k
+        origin[rows, 1] = np.arange(len(stack.scopes)) if stack.rows is None else stack.rows
         start += len(stack.scopes)
     used, local = np.unique(scopes[scopes >= 0], return_inverse=True)
     dense = np.full(scopes.shape, -1)

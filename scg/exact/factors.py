@@ -22,12 +22,14 @@ from scg.core.node import Node
 class Stack(NamedTuple):
     """Factors of one shape: ``scopes`` (rows, k) names the variables of each, slowest axis first; ``p`` and ``x`` are
     (rows, values of the first, ..., values of the k-th), or None. ``logs`` (rows,): log of what each row's entries are
-    to be multiplied by, None for ones."""
+    to be multiplied by, None for ones. ``rows`` (rows,): where factors share their entries, the row of each in p and x;
+    None: its own."""
 
     scopes: Any
     p: Any = None
     x: Any = None
     logs: Any = None
+    rows: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from scg.core.node import Node, ancestors
 from scg.distributions.base import FiniteSupport
 from scg.errors import here
+from scg.exact.alike import key_of
 from scg.exact.direct import NoStructure, direct, distinct, of_parameters
 from scg.exact.engine import terms_of
 from scg.exact.leaf import BudgetError, Leaf, count_of
@@ -58,10 +59,39 @@ class Structure:
         self.terms = terms_of([self.cost], self.order, self.dependent, False)
         if not self.terms:
             raise NoStructure
-        parameters = [o for n in self.draws for o in n.operands if type(o) is Node and o.id in self.dependent]
-        found = direct([*self.terms, *parameters], starts)
-        self.scopes = [found[t.id] for t in self.terms]
-        self.parents = [of_parameters(n, found) for n in self.draws]
+        self.like_term, slots_of_terms = self._alike(self.terms, starts, False)
+        self.like_draw, slots_of_draws = self._alike(self.draws, starts, True)
+        terms, draws = [self.terms[k] for k in set(self.like_term)], [self.draws[k] for k in set(self.like_draw)]
+        parameters = [o for n in draws for o in n.operands if type(o) is Node and o.id in self.dependent]
+        found = direct([*terms, *parameters], starts)
+        self.scopes = self._mapped(self.like_term, slots_of_terms, {t.id: found[t.id] for t in terms}, self.terms)
+        own = {n.id: of_parameters(n, found) for n in draws}
+        self.parents = self._mapped(self.like_draw, slots_of_draws, own, self.draws)
+
+    def _alike(self, nodes: list[Node], starts: dict[int, int], given: bool) -> tuple[list[int], list[list[int]]]:
+        """For each of some nodes the position of the first that computes the same, and the draws behind it, in the same
+        order for both."""
+        first: dict[Any, int] = {}
+        position = {n.id: k for k, n in enumerate(self.draws)}
+        like, slots = [], []
+        for k, node in enumerate(nodes):
+            key, behind = key_of(node, starts, self.dependent, given)
+            like.append(first.setdefault(key, k))
+            slots.append([position[n.id] for n in behind])
+        return like, slots
+
+    def _mapped(self, like: list[int], slots: list[list[int]], known: dict[int, Any], nodes: list[Node]) -> list[Any]:
+        """The elements of draws of each node, from those of the one that it is like."""
+        found = []
+        offsets = np.array(self.offsets)
+        for k, first in enumerate(like):
+            rows = known[nodes[first].id]
+            if k != first and rows.shape[1]:
+                move = np.zeros(len(self.draws), int)
+                move[slots[first]] = offsets[slots[k]] - offsets[slots[first]]
+                rows = np.where(rows < 0, -1, rows + move[self.owner[rows]])
+            found.append(rows)
+        return found
 
     @property
     def bits(self) -> float:

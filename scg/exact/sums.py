@@ -38,7 +38,11 @@ class Sums:
         below = [rows[rows >= 0] for rows in structure.scopes]
         self.used = structure.relevant(np.concatenate([np.asarray(kept, int), *below]))
         self.draws, self.terms = families(structure)
-        stacks = [Stack(group.scopes, _PLANNED) for family in self.draws for group in family.groups(self.used)]
+        stacks = [
+            Stack(group.scopes, _PLANNED, rows=group.rows)
+            for family in self.draws
+            for group in family.groups(self.used)
+        ]
         for family in self.terms:
             found = [Stack(group.scopes, None, _PLANNED) for group in family.groups() if group.sizes]
             stacks += [Stack(s.scopes, s.x) for s in found] if evidence else found
@@ -73,6 +77,8 @@ class Sums:
         stacks, constant = self._stacks(graph, weights)
         total, size = base + constant, 0.0
         for pair in eliminate(self.plan, stacks, True):
+            if not np.all(_raw(pair.p) > 0):  # the data cannot be
+                raise NotFinite
             total = total + np.sum(np.log(pair.p)) + (0.0 if pair.logs is None else np.sum(pair.logs))
             size += 0.0 if pair.logs is None else float(np.sum(np.abs(pair.logs)))
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
@@ -105,16 +111,20 @@ class Sums:
         stacks: list[Stack] = []
         for family in self.draws:
             chances = tables.chances(family)
-            stacks += [Stack(g.scopes, family.table(chances, g)) for g in family.groups(self.used)]
+            for group in family.groups(self.used):
+                stacks.append(Stack(group.scopes, family.table(chances, group), rows=group.rows))
         constant: Any = 0.0
+        flat = np.concatenate([np.reshape(w, -1) for w in weights]) if weights else ()
         for family in self.terms if weights else ():
-            flat = [np.reshape(weights[k], -1) for k in family.members]
-            values = tables.terms(family) * (np.concatenate(flat) if len(flat) > 1 else flat[0])
+            values = tables.terms(family)
             for group in family.groups():
+                table = family.table(values, group)[group.rows] * np.reshape(
+                    flat[group.numbers], (-1, *[1] * len(group.sizes))
+                )
                 if not group.sizes:
-                    constant = constant + np.sum(family.table(values, group))
+                    constant = constant + np.sum(table)
                 else:
-                    stacks.append(self._term(group.scopes, family.table(values, group)))
+                    stacks.append(self._term(group.scopes, table))
         for stack in stacks:
             for part in (stack.p, stack.x):
                 if part is not None and not np.isfinite(_raw(part)).all():

@@ -24,98 +24,135 @@ _FEW = 64  # rows of which a replay is not worth being split
 
 
 class Group(NamedTuple):
-    """Elements of a family that have scopes of equal sizes: their positions, and (elements, k) elements of draws."""
+    """Elements of draws or terms that have scopes of equal sizes: (elements, k) elements of draws, the ``places`` in
+    their family of those that are tabulated, which of these ``rows`` each has, and its number among the elements of all
+    draws, or of all terms."""
 
-    places: Any
     scopes: Any
+    places: Any
+    rows: Any
+    numbers: Any
     sizes: tuple[int, ...]
 
 
 class Family:
-    """Elements of draws, or of terms, that are replayed together.
+    """Elements of draws, or of terms, that are replayed together, and all those that are like them.
 
-    ``members`` are the positions of the draws or terms, ``places`` the elements among all of theirs, ``scopes`` (all of
-    theirs, k) what each depends on; of draws the first column is the element itself, of which there are ``own`` values.
+    ``members`` are the positions of the draws or terms that are replayed, ``places`` the elements among all of theirs,
+    ``scopes`` (all of theirs, k) what each depends on; of draws the first column is the element itself, of which there
+    are ``own`` values.
     """
 
-    def __init__(self, structure: Structure, members: list[int], scopes: Any, places: Any, own: int, rows: "Rows"):
-        self.structure, self.members, self.places, self.own, self.rows = structure, members, places, own, rows
+    def __init__(self, kind: "Kind", members: list[int], scopes: Any, places: Any, own: int, rows: "Rows"):
+        self.kind, self.members, self.places, self.own, self.rows = kind, members, places, own, rows
         if own:
-            starts = [structure.offsets[k] + np.arange(structure.counts[k]) for k in members]
+            starts = [kind.structure.offsets[k] + np.arange(kind.structure.counts[k]) for k in members]
             scopes = np.concatenate([np.concatenate(starts)[:, None], scopes], axis=1)
         self.scopes = scopes
 
     def groups(self, used: Any = None) -> Iterator[Group]:
-        """The elements (of draws: those that are ``used``) by the sizes of what they depend on."""
-        places = self.places if used is None else self.places[used[self.scopes[self.places, 0]]]
-        sizes = np.append(self.structure.sizes, 0)[self.scopes[places]]
-        kinds, inverse = np.unique(sizes, axis=0, return_inverse=True)
-        for k, kind in enumerate(kinds):
-            chosen = places[inverse.reshape(-1) == k]
-            yield Group(chosen, self.scopes[chosen][:, kind > 0], tuple(kind[kind > 0].tolist()))
+        """The elements, with those that are like them, by the sizes of what they depend on; of draws those that are
+        ``used``."""
+        kind, start, found = self.kind, 0, []
+        for member in self.members:
+            size = len(kind.scopes[member])
+            own = self.places[(self.places >= start) & (self.places < start + size)]
+            like = kind.instances[member]
+            scopes = np.stack([kind.scopes[k] for k in like])[:, own - start].reshape(len(like) * len(own), -1)
+            numbers = (np.array([kind.starts[k] for k in like])[:, None] + own - start).reshape(-1)
+            if self.own:
+                scopes = np.concatenate([numbers[:, None], scopes], axis=1)
+            found.append((_padded(scopes, self.scopes.shape[1], self.own), np.tile(own, len(like)), numbers))
+            start += size
+        scopes, places, numbers = [np.concatenate(column) for column in zip(*found, strict=True)]
+        if used is not None:
+            kept = used[scopes[:, 0]]
+            scopes, places, numbers = scopes[kept], places[kept], numbers[kept]
+        sizes = np.append(kind.structure.sizes, 0)[scopes]
+        patterns, inverse = np.unique(sizes, axis=0, return_inverse=True)
+        for k, pattern in enumerate(patterns):
+            chosen = inverse.reshape(-1) == k
+            some, rows = np.unique(places[chosen], return_inverse=True)
+            inside = pattern > 0
+            yield Group(
+                scopes[chosen][:, inside], some, rows.reshape(-1), numbers[chosen], tuple(pattern[inside].tolist())
+            )
 
     def table(self, values: Any, group: Group) -> Any:
-        """(elements, values of the first, ..., of the k-th) of what is (rows, elements): for draws rows are (own
-        values, rows of a replay)."""
-        strides = self.rows.strides[group.scopes]
+        """(places, values of the first, ..., of the k-th) of what is (rows of the replay, elements); for draws rows of
+        the replay are (own values, rows)."""
+        places, scopes = group.places, self.scopes[group.places]
+        k = len(group.sizes)
+        strides = self.rows.strides[scopes]
         if self.own:
             strides[:, 0] = self.rows.number
-        k = len(group.sizes)
+        strides = strides[scopes >= 0].reshape(len(places), k)
         row: Any = 0
         for i, n in enumerate(group.sizes):
             row = row + strides[:, i].reshape(-1, *[1] * k) * np.arange(n).reshape(n, *[1] * (k - 1 - i))
-        return values[row, group.places.reshape(-1, *[1] * k)]
+        return values[row, places.reshape(-1, *[1] * k)]
+
+
+class Kind:
+    """The draws of a structure, or its terms: ``scopes`` of each, and by position of those that are tabulated all that
+    are like them; ``starts``: the number of the first element of each."""
+
+    def __init__(self, structure: Structure, scopes: list[Any], like: list[int]):
+        self.structure, self.scopes = structure, scopes
+        self.starts = np.cumsum([0, *[len(rows) for rows in scopes]])
+        self.instances: dict[int, list[int]] = {}
+        for k, first in enumerate(like):
+            if len(scopes[k]):
+                self.instances.setdefault(first, []).append(k)
+
+    def families(self, owns: Any = None) -> list[Family]:
+        """Those that depend on about equally many configurations, and of draws have equally many values, together."""
+        bits = np.append(np.log2(self.structure.sizes), 0.0)
+        together: dict[tuple[int, int], list[int]] = {}
+        for k in self.instances:
+            found = float(np.max(np.sum(bits[self.scopes[k]], axis=1), initial=0))
+            size = math.ceil(found / 2) if found > 6 else int(found > 0)
+            together.setdefault((size, 0 if owns is None else int(owns[self.starts[k]])), []).append(k)
+        return [family for (_, own), members in together.items() for family in self._apart(members, own)]
+
+    def _apart(self, members: list[int], own: int) -> Iterator[Family]:
+        """Families that take few rows: where too many of their elements meet in pairs, they are split by the elements
+        of draws that they depend on first, of each of which the partners may have one colour."""
+        structure, parts = self.structure, [self.scopes[k] for k in members]
+        width = max([part.shape[1] for part in parts])
+        scopes = np.concatenate([_padded(part, width) for part in parts])
+        starts = np.cumsum([0, *map(len, parts)])
+        sizes = np.append(structure.sizes, 1)
+        waiting = [np.arange(len(scopes))]
+        while waiting:
+            places = waiting.pop()
+            rows = _coloured(structure, scopes[places])
+            most = max([math.prod(row) for row in np.unique(sizes[scopes[places]], axis=0).tolist()])
+            if rows.number > max(_FEW, 8 * most) and len(places) > 1:
+                places = places[np.lexsort(scopes[places].T[::-1])]
+                waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
+                continue
+            if rows.number > structure.budget:
+                raise NoStructure
+            places = np.sort(places)
+            inside = np.unique(np.searchsorted(starts, places, side="right") - 1)
+            kept = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in inside])
+            where = np.searchsorted(kept, places)
+            yield Family(self, [members[j] for j in inside], scopes[kept], where, own, rows)
 
 
 def families(structure: Structure) -> tuple[list[Family], list[Family]]:
-    """Of the draws, and of the terms: those that depend on about equally many configurations are replayed together."""
-    bits = np.append(np.log2(structure.sizes), 0.0)
-
-    def size(rows: Any) -> int:
-        found = float(np.max(np.sum(bits[rows], axis=1), initial=0))
-        return math.ceil(found / 2) if found > 6 else int(found > 0)
-
-    draws: dict[Any, list[int]] = {}
-    for k, rows in enumerate(structure.parents):
-        if structure.counts[k]:
-            draws.setdefault((size(rows), int(structure.sizes[structure.offsets[k]])), []).append(k)
-    terms: dict[Any, list[int]] = {}
-    for k, rows in enumerate(structure.scopes):
-        if len(rows):
-            terms.setdefault(size(rows), []).append(k)
-    return (
-        [f for (_, own), ks in draws.items() for f in _apart(structure, ks, structure.parents, own)],
-        [f for ks in terms.values() for f in _apart(structure, ks, structure.scopes, 0)],
-    )
+    """Of the draws, and of the terms."""
+    draws = Kind(structure, structure.parents, structure.like_draw)
+    terms = Kind(structure, structure.scopes, structure.like_term)
+    return draws.families(structure.sizes), terms.families()
 
 
-def _apart(structure: Structure, members: list[int], parts: list[Any], own: int) -> Iterator[Family]:
-    """Families that take few rows, of these members: where too many of their elements meet in pairs, they are split by
-    the elements of draws that they depend on first, of each of which the partners may have one colour."""
-    width = max([parts[k].shape[1] for k in members])
-    scopes = np.concatenate(
-        [np.pad(parts[k], ((0, 0), (width - parts[k].shape[1], 0)), constant_values=-1) for k in members]
-    )
-    starts = np.cumsum([0, *[len(parts[k]) for k in members]])
-    sizes = np.append(structure.sizes, 1)
-    waiting = [np.arange(len(scopes))]
-    while waiting:
-        places = waiting.pop()
-        rows = _coloured(structure, scopes[places])
-        most = max([math.prod(row) for row in np.unique(sizes[scopes[places]], axis=0).tolist()])
-        if rows.number > max(_FEW, 8 * most) and len(places) > 1:
-            places = places[np.lexsort(scopes[places].T[::-1])]
-            waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
-            continue
-        if rows.number > structure.budget:
-            raise NoStructure
-        inside = np.unique(np.searchsorted(starts, places, side="right") - 1)
-        if len(inside) == len(members):
-            yield Family(structure, members, scopes, np.sort(places), own, rows)
-        else:
-            kept = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in inside])
-            where = np.searchsorted(kept, np.sort(places))
-            yield Family(structure, [members[j] for j in inside], scopes[kept], where, own, rows)
+def _padded(rows: Any, width: int, kept: int = 0) -> Any:
+    """Rows with -1 in front up to a width; behind the first column where ``kept``."""
+    first = min(kept, 1)
+    added = np.full((len(rows), width - rows.shape[1]), -1)
+    return np.concatenate([rows[:, :first], added, rows[:, first:]], axis=1)
 
 
 class Tables:

@@ -89,10 +89,10 @@ def test_what_is_too_wide_is_refused_with_those_that_keep_together():
 def program(rng):
     """A function of two parameters that draws a handful of discrete values, each given a few before it, and adds up
     local costs of many kinds."""
-    steps = []
+    steps, pool = [], rng.normal(size=(2, 8))  # some steps are alike
     for k in range(rng.integers(2, 6)):
         before = [int(j) for j in rng.permutation(k)[: rng.integers(0, 3)]]
-        steps.append((rng.integers(4), before, rng.normal(size=8), rng.integers(3)))
+        steps.append((rng.integers(4), before, pool[rng.integers(2)], rng.integers(3)))
     kinds = [(rng.integers(9), rng.normal(size=6), rng.permutation(len(steps))[:2].tolist()) for _ in range(4)]
 
     def fn(theta, w, rng):

@@ -1,0 +1,101 @@
+"""The evidence of a model that is written as draws and log-probabilities: by the forward algorithm, by enumeration, by
+closed forms."""
+
+import numpy as np
+import pytest
+import scipy.special as sp
+
+import scg
+import scg.exact
+from scg import distributions as dist
+from scg.errors import ScgValueError
+
+S = scg.ScoreFunction()
+
+
+def hidden_markov(theta, x, rng):
+    z, total = scg.sample(dist.Categorical(logits=theta["start"]), S, rng=rng), 0.0
+    for t in range(len(x)):
+        total = total + dist.Normal(theta["loc"][z], 0.7).log_prob(x[t])
+        z = scg.sample(dist.Categorical(logits=theta["step"][z]), S, rng=rng)
+    return total
+
+
+def forward(theta, x):
+    """log p(x), by messages in log scale."""
+    start, step = (v - sp.logsumexp(v, axis=-1, keepdims=True) for v in (theta["start"], theta["step"]))
+    message = start
+    for t, value in enumerate(x):
+        message = message - 0.5 * ((value - theta["loc"]) / 0.7) ** 2 - np.log(0.7) - 0.5 * np.log(2 * np.pi)
+        if t + 1 < len(x):
+            message = sp.logsumexp(message[:, None] + step, axis=0)
+    return sp.logsumexp(message)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("states", "steps"), [(2, 1), (3, 4), (3, 60), (16, 120)])
+def test_a_hidden_markov_model_has_the_evidence_of_the_forward_algorithm(states, steps):
+    rng = np.random.default_rng(states)
+    theta = {
+        "start": rng.normal(size=states),
+        "loc": rng.normal(size=states),
+        "step": rng.normal(size=(states, states)),
+    }
+    x = 3 * rng.normal(size=steps)
+    value, gradient = scg.exact.log_evidence(hidden_markov, theta, x, gradient=True)
+    np.testing.assert_allclose(value, forward(theta, x), rtol=1e-12)
+    assert scg.exact.log_evidence(hidden_markov, theta, x) == value
+    h = 1e-5
+    for name, g in gradient.items():
+        d = rng.normal(size=g.shape)
+        ends = [forward({**theta, name: theta[name] + s * h * d}, x) for s in (1, -1)]
+        np.testing.assert_allclose(np.sum(g * d), (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=1e-7)
+
+
+def test_evidence_may_be_smaller_than_any_number():
+    rng = np.random.default_rng(0)
+    theta = {"start": rng.normal(size=3), "loc": rng.normal(size=3), "step": rng.normal(size=(3, 3))}
+    x = 60 * np.ones(300)
+    found = scg.exact.log_evidence(hidden_markov, theta, x, full=True)
+    assert found.value < -1e6 and abs(found.value - forward(theta, x)) <= 1e-12 * abs(found.value)
+
+
+def test_the_evidence_of_drawn_programs_is_that_of_enumeration():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        parents, c = [int(rng.integers(k)) for k in range(1, 5)], rng.normal(size=(5, 4))
+
+        def model(theta, rng, parents=parents, c=c):
+            draws = [scg.sample(dist.Bernoulli(logits=theta + np.zeros(2)), S, rng=rng)]
+            for k, parent in enumerate(parents):
+                draws.append(scg.sample(dist.Bernoulli(logits=c[k, 0] * draws[parent] + theta), S, rng=rng))
+            logs = [np.log(0.1 + c[k, 1] ** 2 * z + (theta * z - c[k, 2]) ** 2) for k, z in enumerate(draws)]
+            return sum(np.sum(x) for x in logs) + 0.5 * np.sum(draws[0] * draws[-1])
+
+        theta = np.array(0.3)
+        value, gradient = scg.exact.log_evidence(model, theta, gradient=True)
+        graph = scg.trace(lambda theta, rng, model=model: np.exp(model(theta, rng)), theta, rng=rng)
+        mean = scg.exact.expectation(graph)
+        np.testing.assert_allclose(value, np.log(mean), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(gradient, scg.exact.gradient(graph) / mean, rtol=1e-10)
+
+
+@pytest.mark.fast
+def test_a_continuous_draw_is_integrated():
+    """x | z ~ N(z, 1), z ~ N(mu, 1): x ~ N(mu, 2)."""
+
+    def model(mu, rng):
+        z = scg.sample(dist.Normal(mu, 1.0), scg.Reparameterized(), rng=rng)
+        return dist.Normal(z, 1.0).log_prob(0.7)
+
+    value, gradient = scg.exact.log_evidence(model, np.array(0.2), gradient=True)
+    np.testing.assert_allclose([value, gradient], [-0.5 * np.log(4 * np.pi) - 0.0625, 0.25], rtol=1e-9)
+
+
+def test_data_that_cannot_be_are_refused():
+    def model(theta, rng):
+        z = scg.sample(dist.Bernoulli(logits=theta), S, rng=rng)
+        return np.log(0 * z)
+
+    with np.errstate(all="ignore"), pytest.raises(ScgValueError, match="probability zero"):
+        scg.exact.log_evidence(scg.trace(model, np.array(0.1), rng=np.random.default_rng(0)))
