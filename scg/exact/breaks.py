@@ -23,16 +23,16 @@ class Breaks(NamedTuple):
     """``at``: for every leaf the breaks of each of its elements; ``rough``: nodes whose breaks several elements decide
     together."""
 
-    at: list[list[Any]]
+    at: list[list[np.ndarray]]
     rough: list[Node]
 
 
-def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dict[int, Any]) -> Breaks:
+def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dict[int, np.ndarray]) -> Breaks:
     """The breaks of nodes of ``order`` along all continuous leaves; ``reach`` tells which elements each of theirs
     depends on."""
-    found: list[list[Any]] = [[np.zeros(0)] * leaf.count for leaf in leaves]
+    found: list[list[np.ndarray]] = [[np.zeros(0)] * leaf.count for leaf in leaves]
     rough: list[Node] = []
-    wanted: dict[int, list[tuple[Node, Any, tuple[int, ...]]]] = {}
+    wanted: dict[int, list[tuple[Node, np.ndarray, tuple[int, ...]]]] = {}
     sources = _sources(leaves, order)
     for node in order:
         near = sources[node.id]
@@ -94,12 +94,12 @@ def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:
 class _Along:
     """The search along all elements of one leaf at once: each node's element depends on one of them."""
 
-    def __init__(self, leaf: Leaf, nodes: list[tuple[Node, Any, tuple[int, ...]]], leaves: list[Leaf]):
+    def __init__(self, leaf: Leaf, nodes: list[tuple[Node, np.ndarray, tuple[int, ...]]], leaves: list[Leaf]):
         self.leaf, self.nodes, self.leaves = leaf, nodes, leaves
         self.finite = sorted(set().union(*[finite for _, _, finite in nodes]))
         self.rows = max(1, _GRID // max([1, leaf.count, *[n.size for n, _, _ in nodes]]))
 
-    def search(self) -> list[Any]:
+    def search(self) -> list[np.ndarray]:
         """For each element of the leaf where the nodes come to another side, in rising order."""
         grid = self.leaf.grid()
         found: list[list[float]] = [[] for _ in range(self.leaf.count)]
@@ -118,7 +118,7 @@ class _Along:
                 continue
         return [_distinct(np.array(sorted(f))) for f in found]
 
-    def _sides(self, values: Any, choice: tuple[int, ...]) -> list[Any]:
+    def _sides(self, values: np.ndarray, choice: tuple[int, ...]) -> list[np.ndarray]:
         """(rows, node.size) for each node, where the leaf has ``values`` (rows, elements)."""
         parts = [self._at(values[k : k + self.rows], choice) for k in range(0, len(values), self.rows)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -155,14 +155,14 @@ class _Along:
         return high
 
 
-def _between(low: Any, high: Any) -> Any:
+def _between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The mean; the geometric one where the ends have one sign and are far apart."""
     with np.errstate(all="ignore"):
         far = (low * high > 0) & ((low / high > 4) | (high / low > 4))
         return np.where(far, np.sign(low) * np.sqrt(np.abs(low)) * np.sqrt(np.abs(high)), 0.5 * (low + high))
 
 
-def _distinct(places: Any) -> Any:
+def _distinct(places: np.ndarray) -> np.ndarray:
     if not len(places):
         return places
     return places[np.concatenate([[True], np.diff(places) > 1e-13 * (1e-300 + np.abs(places[1:]))])]

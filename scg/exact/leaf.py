@@ -150,7 +150,7 @@ class Leaf:
         """The sample axes: what ``sample`` takes in front of the distribution's own shape."""
         return self.batch if self.is_noise else self.batch[: len(self.batch) - len(self.distribution.batch_shape)]
 
-    def grid(self) -> Any:
+    def grid(self) -> np.ndarray:
         """Values among which breaks are looked for, (rows, elements), in rising order."""
         return np.stack([points_along(*self.at_element(e)) for e in range(self.count)], axis=1)
 
@@ -230,7 +230,7 @@ class Leaf:
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)
 
-    def probabilities(self, log_p: Any) -> Any:
+    def probabilities(self, log_p: np.ndarray) -> np.ndarray:
         """exp(log_p). Raises ScgValueError where one of them is zero and has a derivative, which ``log_p`` has not."""
         by_probs = any(type(p) is Node and name.endswith("probs") for name, p in self.distribution.parameters.items())
         if type(log_p) is Node and by_probs and not self.adaptive and np.isneginf(log_p.raw).any():

@@ -42,10 +42,10 @@ class Found(NamedTuple):
     ``totals``, the mean along the line of each part of the cost, and ``scale``, the largest mean of its size, (choices,
     columns) and (columns,)."""
 
-    rules: dict[int, tuple[Any, Any]]
+    rules: dict[int, tuple[np.ndarray, np.ndarray]]
     doubt: dict[int, tuple[float, float, float]]
-    totals: dict[int, Any]
-    scale: dict[int, Any]
+    totals: dict[int, np.ndarray]
+    scale: dict[int, np.ndarray]
 
 
 class Line:
@@ -72,7 +72,7 @@ class Line:
         middle[1:-1] += 0.5 * (middle[1] - middle[0]) * shift
         self.edges = np.concatenate([far[0][::-1], middle, far[1]])
 
-    def at(self, v: Any) -> tuple[Any, Any]:
+    def at(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x and dx / dv."""
         if math.isinf(self.low) and math.isinf(self.high):
             return self.centre + self.scale * np.sinh(v), self.scale * np.cosh(v)
@@ -85,7 +85,7 @@ class Line:
         u, rest, width = sp.expit(v), sp.expit(-v), self.high - self.low
         return np.where(u < rest, self.low + width * u, self.high - width * rest), width * u * rest
 
-    def tight(self, panels: Any, eps: float) -> Any:
+    def tight(self, panels: np.ndarray, eps: float) -> np.ndarray:
         """Which panels are so narrow that rounding fills them."""
         x = self.at(panels)[0]
         noise = np.abs(x).max(axis=1, initial=0) + abs(self.centre) * (math.isinf(self.low) and math.isinf(self.high))
@@ -373,7 +373,9 @@ class Panels:
                 found[e][2].append(np.max(p, axis=1, initial=0))
         return {e: [np.stack(s, axis=1), np.stack(m, axis=1), np.max(p, axis=0)] for e, (s, m, p) in found.items()}
 
-    def _candidates(self, lines: dict[int, Line], panels: dict[int, Any], turns: bool = True) -> dict[int, Any]:
+    def _candidates(
+        self, lines: dict[int, Line], panels: dict[int, np.ndarray], turns: bool = True
+    ) -> dict[int, np.ndarray]:
         """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
         v."""
         grid = {
@@ -430,7 +432,7 @@ class Panels:
         low = np.array([grid[a][b] for a, b in zip(e, i, strict=True)])
         high = np.array([grid[a][b + (2 if t else 1)] for a, b, t in zip(e, i, turn, strict=True)])
 
-        def at(v: Any) -> Any:
+        def at(v: np.ndarray) -> np.ndarray:
             """The nodes at some places of each bracket, (brackets, places)."""
             x = {a: np.full((int(row.max()) + 1, v.shape[1]), lines[a].centre) for a in grid}
             for a in grid:
@@ -456,7 +458,7 @@ class Panels:
         return list(zip(e.tolist(), (0.5 * (low + high)).tolist(), strict=True))
 
 
-def _between(grid: Any) -> Any:
+def _between(grid: np.ndarray) -> np.ndarray:
     """A grid with ``_FINER`` - 1 places more between any two."""
     if len(grid) < 2:
         return grid
@@ -464,13 +466,13 @@ def _between(grid: Any) -> Any:
     return np.interp(steps, np.arange(len(grid)), grid)
 
 
-def _kind(values: Any) -> Any:
+def _kind(values: np.ndarray) -> np.ndarray:
     """The sign of a number; 4 where it is none, 2 and -2 where it is infinite."""
     return np.where(np.isnan(values), 4.0, np.sign(values) * np.where(np.isinf(values), 2, 1))
 
 
 def _brackets(
-    wanted: list[tuple[int, int, int]], values: list[Any], numbers: list[bool], turning: bool
+    wanted: list[tuple[int, int, int]], values: list[np.ndarray], numbers: list[bool], turning: bool
 ) -> list[tuple[int, int, int, int, bool]]:
     """(node, its element, the element of the line, row, whether it turns there), few for each place of the grid."""
     found: dict[int, dict[tuple[int, bool], list[tuple[int, int, int, int, bool]]]] = {}
@@ -499,7 +501,7 @@ def _brackets(
     return result
 
 
-def _split(panels: Any, places: Any) -> Any:
+def _split(panels: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The panels, cut at the places that lie in them."""
     edges = np.unique(np.concatenate([panels.reshape(-1), places]))
     edges = (
@@ -511,7 +513,7 @@ def _split(panels: Any, places: Any) -> Any:
     return both[(middle > panels[k, 0]) & (middle < panels[k, 1])] if len(panels) else panels
 
 
-def _cut(panel: Any, places: Any) -> Any:
+def _cut(panel: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The edges of the parts of a panel: two, or more and more narrow ones towards an end that is one of the places."""
     a, b = panel
     edges = [a, a + 0.47 * (b - a), b]
@@ -531,7 +533,7 @@ class _Tail:
     part of the cost and not in that, and 0.2% of what is.
     """
 
-    def __init__(self, sizes: Any, edges: Any):
+    def __init__(self, sizes: np.ndarray, edges: np.ndarray):
         before, last = sizes  # (choices, columns) each; the last column is the density's own
         wide, width = abs(edges[1] - edges[0]), abs(edges[2] - edges[1])
         with np.errstate(all="ignore"):
@@ -542,7 +544,7 @@ class _Tail:
         self.factor = 1 + float(np.max(own, initial=0))
 
 
-def _beyond(panels: Any, line: Line, ends: tuple[_Tail, _Tail]) -> Any:
+def _beyond(panels: np.ndarray, line: Line, ends: tuple[_Tail, _Tail]) -> np.ndarray:
     """The factor of each panel by which the last ones stand for what is beyond."""
     low, high = ends
     return np.where(

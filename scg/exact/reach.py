@@ -16,14 +16,14 @@ from scg.stochastic.ties import Tie, spread
 _LARGEST = 2**24  # entries of a table of what depends on what
 
 
-def reaches(leaves: list[Leaf], ties: list[dict[int, Any]], order: list[Node]) -> dict[int, Any]:
+def reaches(leaves: list[Leaf], ties: list[dict[int, np.ndarray]], order: list[Node]) -> dict[int, np.ndarray]:
     """For the nodes of ``order`` that depend on a leaf, by id: booleans (node.size, elements of all leaves). ``ties``
     are those to each leaf."""
     total = sum(leaf.count for leaf in leaves)
     starts = dict(
         zip([leaf.node.id for leaf in leaves], np.cumsum([0, *[leaf.count for leaf in leaves]]), strict=False)
     )
-    found: dict[int, Any] = {}
+    found: dict[int, np.ndarray] = {}
     for node in order:
         moving = [o for o in node.operands if type(o) is Node and any(o.id in t for t in ties)]
         if not moving and node.id not in starts and (node.guard is None or not any(node.id in t for t in ties)):
@@ -105,12 +105,12 @@ def _by_ties(node: Node, leaves: list[Leaf], ties: list[dict[int, Any]], total: 
     return reach
 
 
-def _table(batch: tuple[int, ...], shape: tuple[int, ...], tie: Tie) -> Any:
+def _table(batch: tuple[int, ...], shape: tuple[int, ...], tie: Tie) -> np.ndarray:
     """(elements of the source, elements of the node): whether the one can influence the other."""
     count = math.prod(batch)
     one = np.eye(count).reshape(count, *batch)
     return np.broadcast_to(spread(one, shape, tie, 1) != 0, (count, *shape)).reshape(count, math.prod(shape))
 
 
-def _padded(reach: Any, ndim: int) -> Any:
+def _padded(reach: np.ndarray, ndim: int) -> np.ndarray:
     return reach.reshape((1,) * (ndim + 1 - reach.ndim) + reach.shape)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
+from scg.distributions.base import Distribution
 from scg.distributions.gamma import Gamma
 from scg.distributions.interval import Beta
 from scg.distributions.normal import Normal
@@ -33,7 +34,7 @@ _FIRST, _LAST = -4.3, 3.15  # where u is 1e-50, and where 1 - u is 2^-53
 _CLOSE = 1e-15  # to a break: what is added to the value there may round it to the break itself
 
 
-def standard(distribution: Any, n: int, kind: int) -> Rule:
+def standard(distribution: Distribution, n: int, kind: int) -> Rule:
     """For noise, a distribution of numbers without parameters."""
     if kind == GAUSS and type(distribution) is Normal:
         x, w = sp.roots_hermitenorm(n)
@@ -48,7 +49,7 @@ def standard(distribution: Any, n: int, kind: int) -> Rule:
     return _lanczos(x, w, n) if kind == GAUSS else (x, w)
 
 
-def has_quantiles(distribution: Any) -> bool:
+def has_quantiles(distribution: Distribution) -> bool:
     """Whether a rule in the quantiles is to be had."""
     return not distribution.event_shape and (distribution.inverts_cdf() or type(distribution) in (Normal, Uniform))
 
@@ -72,7 +73,7 @@ def place_of(distribution: Any) -> tuple[Any, Any, Any, Any] | None:
     return (low, high, centre, scale) if good else None
 
 
-def points_along(low: float, high: float, centre: float, scale: float) -> Any:
+def points_along(low: float, high: float, centre: float, scale: float) -> np.ndarray:
     """Points between which a function is looked at: dense within twelve scales, in geometric steps outwards and towards
     the ends."""
     steps = np.concatenate([np.linspace(0, 12, 241)[1:], np.geomspace(12, 1e8, 60)[1:]])
@@ -142,7 +143,7 @@ def _flat(parameter: Any, distribution: Any) -> Any:
     return np.broadcast_to(parameter, distribution.batch_shape).reshape(-1)
 
 
-def _each(roots: Callable[..., Rule], place: Callable[[Any], Any], *shapes: Any) -> Rule:
+def _each(roots: Callable[..., Rule], place: Callable[[np.ndarray], np.ndarray], *shapes: np.ndarray) -> Rule:
     found = [roots(*s) for s in zip(*shapes, strict=True)] if shapes else [roots()]
     x, w = np.stack([x for x, _ in found], axis=1), np.stack([w for _, w in found], axis=1)
     return place(x), w / np.sum(w, axis=0)
@@ -157,7 +158,7 @@ def _double_exponential(n: int, first: float) -> Rule:
     return u, w / np.sum(w)
 
 
-def _lanczos(x: Any, w: Any, n: int) -> Rule:
+def _lanczos(x: np.ndarray, w: np.ndarray, n: int) -> Rule:
     """The Gauss rule of a distribution given by many points: eigenvalues of the Jacobi matrix that Lanczos finds, all
     vectors kept orthogonal."""
     centre = np.sum(w * x)
