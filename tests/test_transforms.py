@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scg
-from scg.core.backward import results
+from scg.core.cotangents import results
 from scg.core.node import Node
 from scg.errors import ScgValueError
 

@@ -12,7 +12,7 @@ from inspect import unwrap
 import numpy as np
 
 from scg.core import axes
-from scg.core.backward import results
+from scg.core.cotangents import results
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.primitives.layout import as_array

@@ -14,7 +14,7 @@ import numpy as np
 from scg.core import axes
 from scg.core.ambient import settled
 from scg.core.axes import AxisMap, labelled
-from scg.core.backward import results
+from scg.core.cotangents import results
 from scg.core.node import Node, refuse
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here

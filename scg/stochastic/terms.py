@@ -10,7 +10,7 @@ import numpy as np
 
 from scg.core.aliases import Result
 from scg.core.axes import elementwise, reduction
-from scg.core.backward import unbroadcast
+from scg.core.cotangents import unbroadcast
 from scg.core.node import Node, Value, ancestors, values_of
 from scg.stochastic.dependence import Influence
 from scg.stochastic.sets import Set, common, first, last, meet, members, union, without

@@ -318,7 +318,7 @@ def test_the_table_is_not_short():
 
 def test_without_absorption_the_table_fails(monkeypatch):
     """The saboteur: plain products instead of absorbing ones poison what the table says is finite."""
-    gradient = __import__("scg.core.backward", fromlist=["absorb"])
+    gradient = __import__("scg.core.supports", fromlist=["absorb"])
     monkeypatch.setattr(gradient, "absorb", lambda g, slope: g * slope)
     poisoned = 0
     for name in TABLE:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
-from scg.core.backward import results
+from scg.core.cotangents import results
 from scg.core.node import Node
 from scg.core.operands import frozen
 from scg.errors import ScgError

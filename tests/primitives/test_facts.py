@@ -10,7 +10,7 @@ import pytest
 import scg
 import scg.exact
 from scg import distributions as dist
-from scg.core.backward import unbroadcast
+from scg.core.cotangents import unbroadcast
 from scg.core.node import Node, ancestors
 from scg.errors import ScgTypeError
 from scg.extend import contraction, elementwise, mixed, primitive, reduction
