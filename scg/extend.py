@@ -98,8 +98,9 @@ from scg.distributions import constraints
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.bijections import Bijection
 from scg.stochastic.estimator import Estimator
+from scg.stochastic.formulas import box, first_order, held, score
 from scg.stochastic.sites import noise_node
-from scg.stochastic.surrogate import Downstream, box, first_order, held, score
+from scg.stochastic.surrogate import Downstream
 
 __all__ = [
     "AxisMap",

@@ -43,8 +43,8 @@ from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
 from scg.primitives.layout import stop_gradient
 from scg.special import logsumexp, softmax
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import as_broadcast, box, first_order
 from scg.stochastic.sites import is_draw, resample, sample
-from scg.stochastic.surrogate import as_broadcast, box, first_order
 
 Model = Callable[[Value], Value]
 GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")

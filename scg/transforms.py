@@ -66,12 +66,13 @@ from scg.core.replay import replay
 from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild
 from scg.core.undefined import is_nan
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.stochastic.analysis import draws
 from scg.stochastic.estimates import settled
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.lifting import Argnums, check_cost, check_differentiable, check_plain, lift, refuse_finished, run
 from scg.stochastic.nested import paired
 from scg.stochastic.sites import is_stochastic
-from scg.stochastic.surrogate import draws, expanded
+from scg.stochastic.surrogate import expanded
 
 _BLOCK = 2**26  # bytes that the arrays of one block of rows of a Jacobian may take
 
@@ -98,7 +99,7 @@ def gradients(cost: Node, wrt: Tree, create_graph: bool = False) -> Tree:
     known = reach([cost], floor)
     drawn: list[Node] = []
     if known.chosen:
-        cost, drawn = expanded(cost, None if create_graph else 1, floor, RECORDER.get() is not None)
+        cost, drawn = expanded(cost, None if create_graph else 1, floor, RECORDER.get() is not None, known)
         known = reach([cost], floor)
     found = pull([cost], [np.ones((), cost.dtype)], targets, create_graph or RECORDER.get() is not None, known)
     if create_graph:  # a constant gradient is a node too
@@ -141,7 +142,7 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
         known = reach([cost], floor)
         nested, recorder = _is_nested(cost, inputs, known), RECORDER.get()
         graph = nested or recorder is not None
-        loss, drawn = expanded(cost, None if nested else 1, floor, graph) if known.chosen else (cost, [])
+        loss, drawn = expanded(cost, None if nested else 1, floor, graph, known) if known.chosen else (cost, [])
         forget = None if nested or recorder is None else recorder.forget
         found = (
             pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None, forget)

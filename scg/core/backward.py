@@ -35,6 +35,7 @@ class Reach(NamedTuple):
     leaves: set[int]  # ids of those without operands
     older: bool  # whether anything was older, and left out
     chosen: bool  # whether an ``if`` on a node, or a draw, stands among them
+    guarded: bool  # whether an ``if`` does
 
 
 def reach(roots: Sequence[Node], floor: int) -> Reach:
@@ -43,10 +44,12 @@ def reach(roots: Sequence[Node], floor: int) -> Reach:
     seen = {root.id: root for root in roots if root.id >= floor}
     stack = list(seen.values())
     leaves = set()
-    older, chosen = any(root.id < floor for root in roots), False
+    older, chosen, guarded = any(root.id < floor for root in roots), False, False
     while stack:
         node = stack.pop()
-        if node.guard is not None or node.statics and "site" in node.statics:
+        if node.guard is not None:
+            guarded = True
+        elif node.statics and "site" in node.statics:
             chosen = True
         operands = node.operands
         if not operands:
@@ -60,7 +63,7 @@ def reach(roots: Sequence[Node], floor: int) -> Reach:
                         stack.append(operand)
                     else:
                         older = True
-    return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen)
+    return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen or guarded, guarded)
 
 
 estimate = primitive(

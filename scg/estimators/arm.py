@@ -11,7 +11,8 @@ from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.estimators.tools import constant, logits_of, sampled, uniform
 from scg.special import logsumexp, sigmoid
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.surrogate import Downstream, first_order
+from scg.stochastic.formulas import first_order
+from scg.stochastic.surrogate import Downstream
 
 
 @final

@@ -16,7 +16,8 @@ from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.optim import Optimizer
-from scg.stochastic.surrogate import Downstream, held
+from scg.stochastic.formulas import held
+from scg.stochastic.surrogate import Downstream
 
 
 class Baseline(ABC):

@@ -11,8 +11,9 @@ from scg.distributions.base import FiniteSupport, atoms_of
 from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import held
 from scg.stochastic.sites import Site, place
-from scg.stochastic.surrogate import Downstream, held
+from scg.stochastic.surrogate import Downstream
 
 
 @final

@@ -17,8 +17,9 @@ from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential, Weibull
 from scg.estimators.enumerate import listed
 from scg.stochastic.estimator import Estimator
+from scg.stochastic.formulas import first_order
 from scg.stochastic.sites import noise_node
-from scg.stochastic.surrogate import Downstream, first_order
+from scg.stochastic.surrogate import Downstream
 
 RAYLEIGH, EXPONENTIAL = Weibull(math.sqrt(2), 2.0), Exponential(1.0)
 

@@ -11,7 +11,8 @@ from scg.distributions.constraints import finite
 from scg.errors import ScgValueError
 from scg.estimators.tools import constant
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.surrogate import Downstream, first_order, score
+from scg.stochastic.formulas import first_order, score
+from scg.stochastic.surrogate import Downstream
 
 
 @final

@@ -20,7 +20,8 @@ from scg.optim import Optimizer
 from scg.special import sigmoid, softplus
 from scg.stochastic.dependence import influence
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.surrogate import Downstream, first_order
+from scg.stochastic.formulas import first_order
+from scg.stochastic.surrogate import Downstream
 from scg.stochastic.ties import gather, unpicked
 
 

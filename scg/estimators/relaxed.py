@@ -17,8 +17,8 @@ from scg.estimators.tools import logits_of
 from scg.primitives.layout import stop_gradient
 from scg.special import sigmoid, softmax
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import as_broadcast
 from scg.stochastic.sites import Site, noise_node, place
-from scg.stochastic.surrogate import as_broadcast
 
 straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through", same=True)
 """The value of the first operand, with the derivative of the second."""

@@ -11,7 +11,8 @@ from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimators.baselines import Baseline
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.surrogate import Downstream, box, first_order, held, score
+from scg.stochastic.formulas import box, first_order, held, score
+from scg.stochastic.surrogate import Downstream
 
 
 @final

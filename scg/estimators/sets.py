@@ -13,8 +13,9 @@ from scg.distributions.subset import OfSubsets
 from scg.errors import ScgValueError, here
 from scg.estimators.enumerate import listed, values_at
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import held
 from scg.stochastic.sites import Site, place
-from scg.stochastic.surrogate import Downstream, held
+from scg.stochastic.surrogate import Downstream
 
 MOST = 10
 """The largest set: p(S) sums over the 2^k orders in which parts of S can come first."""

@@ -9,8 +9,9 @@ from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.uniform import UNIT
 from scg.stochastic.estimator import Accounted
+from scg.stochastic.formulas import held
 from scg.stochastic.sites import Site, noise_node, place
-from scg.stochastic.surrogate import Downstream, held
+from scg.stochastic.surrogate import Downstream
 
 
 def logits_of(distribution: Any) -> Any:

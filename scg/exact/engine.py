@@ -26,9 +26,9 @@ from scg.exact.panels import Panels
 from scg.exact.reach import reaches
 from scg.exact.rules import ENDS, GAUSS, PANELS, PIECES
 from scg.stochastic.dependence import influence
+from scg.stochastic.formulas import box
 from scg.stochastic.sides import is_silent
 from scg.stochastic.sites import is_draw, is_noise
-from scg.stochastic.surrogate import box
 from scg.stochastic.terms import summands
 
 Set = frozenset[int]

@@ -18,8 +18,9 @@ from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.primitives import layout
+from scg.stochastic.analysis import draws
 from scg.stochastic.sites import is_draw, is_stochastic, place
-from scg.stochastic.surrogate import draws, refuse_steps
+from scg.stochastic.steps import refuse_steps
 
 
 class MovingSupport(ScgValueError):

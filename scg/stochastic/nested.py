@@ -17,8 +17,9 @@ from scg.errors import NotDifferentiable, here
 from scg.primitives import layout
 from scg.stochastic.dependence import accounted, is_accounted
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import first_order, is_only_once, score
 from scg.stochastic.sites import is_path, is_stochastic, path
-from scg.stochastic.surrogate import Downstream, first_order, is_only_once, score
+from scg.stochastic.surrogate import Downstream
 
 
 def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Result]:

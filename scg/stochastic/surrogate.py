@@ -17,7 +17,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,26 +25,20 @@ from typing import Any
 import numpy as np
 
 from scg.core.aliases import Result
-from scg.core.ambient import RECORDER
-from scg.core.axes import elementwise
-from scg.core.backward import estimate, estimates, is_estimate, pull
+from scg.core.backward import Reach, estimate, pull
 from scg.core.node import Node, Value, ancestors, parameter
 from scg.core.operands import described
 from scg.core.options import is_integer
-from scg.core.primitive import primitive
-from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError, here
-from scg.primitives import layout
-from scg.stochastic.dependence import Influence, accounts, is_accounted
-from scg.stochastic.estimates import settled
-from scg.stochastic.estimator import Accounted, Estimator, by_values
+from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.stochastic.analysis import Analysis, analysed, leading
+from scg.stochastic.estimator import Accounted
+from scg.stochastic.formulas import box, held, score
 from scg.stochastic.jumps import refuse_moving_jumps
-from scg.stochastic.sets import meet, union
-from scg.stochastic.sites import Site, is_draw, place, resample
-from scg.stochastic.terms import Terms, summands, weighted
+from scg.stochastic.sets import meet
+from scg.stochastic.sites import Site, place, resample
+from scg.stochastic.steps import refuse_steps
+from scg.stochastic.terms import Terms, weighted
 from scg.stochastic.ties import Tie, gather, mixed_axes, spread, unpicked
-
-box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box", constant=True)
-"""exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 MOST = 2**27
 """Elements of the arrays behind the zeros of a surrogate: they double or more with each sample of a chain whose
@@ -79,187 +73,78 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
     return estimate(cost, loss, *found) if found else loss
 
 
-def expanded(cost: Node, order: int | None = None, floor: int = -1, graph: bool = False) -> tuple[Node, list[Node]]:
-    """What ``surrogate`` differentiates, and the samples that have contributed to it.
+def expanded(
+    cost: Node, order: int | None = None, floor: int = -1, graph: bool = False, known: Reach | None = None
+) -> tuple[Node, list[Node]]:
+    """What ``surrogate`` differentiates, and the samples that have contributed to it. ``known`` is ``reach([cost],
+    floor)`` where the caller has it.
 
     A cost that has estimates in it is a function of their values, of which each sample has its score; d E[h(e)] =
     E[h'(e) de + h(e) d log p] with de the derivative of the value. In what h is linear, the estimate's own derivative
     is as right, and finer: there its samples contribute nothing more.
     """
-    nodes = leading([cost], floor)
-    if estimates(nodes):
-        cost = settled(cost, nodes)
-        nodes = leading([cost], floor)
-    found = _among(nodes, [cost])
-    before = [site for node in nodes if node.primitive.same and is_accounted(node) for site in accounts(node)]
-    refuse_steps(cost, found, nodes)
+    seen = analysed(cost, floor, known)
+    plain = cost = seen.cost
+    refuse_steps(cost, seen.draws, seen.order)
     if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
-        refuse_moving_jumps(cost, nodes, _fixed(nodes) if RECORDER.get() is not None else ())
-    if not found:
-        return cost, before
-    extras = [
-        e if cost.ndim == 0 else np.broadcast_to(e / cost.size, cost.shape)
-        for e in expansions(cost, found, nodes, order, graph, [0])
-    ]
-    plain = cost
-    for extra in extras:  # zeros, but costs themselves from the second derivative on
-        cost = cost + extra
-    # with those that were made again where an estimator looked elsewhere
-    everything = found if order == 1 else draws([cost], floor)
-    scoring = [node for node in everything if node.statics["site"].estimator.scores]
-    if scoring and order != 1:
-        cost = _boxed(cost, scoring, order, plain, {node.id for node in found})
-    return cost, list({node.id: node for node in (*before, *found, *everything)}.values())
+        refuse_moving_jumps(cost, seen.order, seen.fixed)
+    if not seen.draws:
+        return cost, seen.accounted
+    for _, extra in list(expansions(seen, order, graph)):
+        cost = cost + _shared_out(extra, plain)  # zeros, but costs themselves from the second derivative on
+    found = seen.draws
+    if order != 1:
+        # with those that were made again where an estimator looked elsewhere
+        after = Analysis([cost], leading([cost], floor))
+        found = after.draws
+        if any([node.statics["site"].estimator.scores for node in found]):
+            cost = _boxed(after, seen, order)
+    return cost, list({node.id: node for node in (*seen.accounted, *seen.draws, *found)}.values())
 
 
-def leading(roots: list[Node], floor: int = -1) -> list[Node]:
-    """``ancestors`` with those that an ``if`` looked at, without what an estimate has beside its value."""
-    nodes = ancestors(roots, floor, guards=True)
-    if not estimates(nodes):
-        return nodes
-    wanted, passed = {root.id for root in roots}, set[int]()
-    for node in reversed(nodes):
-        if node.id in wanted:
-            operands = node.operands[:1] if is_estimate(node) else node.operands
-            wanted.update([o.id for o in operands if type(o) is Node])
-            if node.guard is not None:
-                wanted.update([guard.node.id for guard in node.guard.unseen(passed)])
-    return [node for node in nodes if node.id in wanted]
-
-
-def draws(costs: list[Node], floor: int = -1) -> list[Node]:
-    """The stochastic nodes that lead to some costs and have parameters to differentiate by, oldest first."""
-    return _among(leading(costs, floor), costs)
-
-
-def _among(order: list[Node], costs: list[Node]) -> list[Node]:
-    found = [node for node in order if node.statics and "site" in node.statics]
-    fixed = _fixed(order) if found and RECORDER.get() is not None else ()
-    found = [
-        n
-        for n in found
-        if any(type(p) is Node and p.id not in fixed for p in n.statics["site"].distribution.parameters.values())
-    ]
-    # those that a cost still depends on
-    if found and any([is_accounted(node) or is_estimate(node) for node in order if node.primitive.same]):
-        influence = Influence([(n, n.statics["site"].event_ndim) for n in found], order)
-        seen = functools.reduce(
-            union, [known.get(c.id, 0) for c in costs for known in (influence.draws, influence.chosen)]
-        )
-        found = [n for n in found if meet(seen, influence.bits[n.id])]
-    return found
-
-
-def held(x: Result) -> Result:
-    """``x`` as a constant of an estimator's formula. It has no derivative there; where the estimate is itself a value
-    in a cost, it has."""
-    return layout.stop_gradient(x, own=True)
-
-
-def _fixed(order: list[Node]) -> set[int]:
-    """By id, while a function is recorded for a plan: what is made of arguments alone that nobody differentiates by,
-    and would be an array in a plain call.
-
-    An estimator that drew for such a distribution would move the generator on, as the plain call does not.
-    """
-    fixed: set[int] = set()
-    recorder = RECORDER.get()
-    for node in ancestors(order):  # those too that are older than what is differentiated here
-        moving = [o for o in node.operands if type(o) is Node]
-        made = (
-            moving and not layout.is_alias(node) and "site" not in node.statics and all([o.id in fixed for o in moving])
-        )
-        if made or not moving and recorder.is_leaf(node):
-            fixed.add(node.id)
-    return fixed
-
-
-def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
-    """Raise EstimatorError where a term of the cost depends on samples whose estimator differentiates it (pathwise,
-    REBAR) through steps alone: its derivative is zero, that of its mean is not."""
-    estimators = {node: node.statics["site"].estimator for node in found}
-    paths = [
-        node
-        for node in found
-        if type(estimators[node]).draw is not Estimator.draw
-        and estimators[node].unbiased
-        or estimators[node].continuous
-    ]
-    if not paths:
-        return
-    # by id, of what depends on them: one of them
-    relaxed = {node.id: node for node in paths if estimators[node].continuous}
-    for node in order if relaxed else ():
-        source = next((relaxed[o.id] for o in node.operands if type(o) is Node and o.id in relaxed), None)
-        if source is not None and node.primitive.holds and not node.statics.get("own"):
-            raise EstimatorError(
-                f"{source.statics['site']}: an estimator that differentiates a relaxed cost needs all of its slope, and"
-                f" stop_gradient, at {node.line}, holds a part of it back, so that its control variate would not vanish"
-                f" in the mean: use ScoreFunction(), ARM() or DisARM() ({here()})"
-            )
-        if source is not None:
-            relaxed[node.id] = source
-    # by id, of what depends on them: whether it moves with them, or only jumps
-    moves = {node.id: True for node in paths}
-    for node in order:
-        if node.id in moves or node.primitive.holds:
-            continue
-        known = [moves[o.id] for o in node.operands if type(o) is Node and o.id in moves]
-        if known:
-            smooth = (
-                is_draw(node) or node.primitive.differentiable and (type(node.raw) is tuple or node.dtype.kind in "fc")
-            )
-            moves[node.id] = smooth and any(known)
-    region = {cost.id}
-    for node in reversed(order):
-        if node.id in region and node.id in moves:
-            region.update(node.operands[k].id for k in summands(node, moves.keys()))
-            if not moves[node.id] and not summands(node, moves.keys()):
-                labels = ", ".join(repr(p.statics["site"]) for p in paths if p.id < node.id)
-                raise EstimatorError(
-                    f"{labels}: an estimator that differentiates the cost needs one that is continuous in the draw, and"
-                    f" {node!r}, made at {node.line}, depends on it only through steps, of which the derivative is"
-                    f" zero: use {by_values(paths[0].statics['site'].distribution)} on this node ({here()})"
-                )
+def _shared_out(extra: Result, cost: Node) -> Result:
+    """A scalar in equal parts for the elements of a cost, over which the derivative of the cost is summed."""
+    return extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape)
 
 
 def expansions(
-    cost: Node, found: list[Node], nodes: list[Node], order: int | None, graph: bool, spent: list[int], depth: int = 1
-) -> Iterable[Node]:
-    """What samples add: zeros with their estimates as derivatives, sum_w t_w + sum_{w < v} t_v(t_w) + ..., so that
-    products of several count once.
+    seen: Analysis, order: int | None, graph: bool, spent: list[int] | None = None, depth: int = 1
+) -> Iterator[tuple[Node, Node]]:
+    """What samples add to a cost: (sample, zero with its estimate as derivative), sum_w t_w + sum_{w < v} t_v(t_w) +
+    ..., so that products of several count once.
 
-    ``found`` are the samples that lead to the cost, ``nodes`` all that leads to it. What was added by ``depth``
-    estimators one after the other has derivatives from that order on, to which each of them contributes one: all must
-    be right to the whole ``order``.
+    What was added by ``depth`` estimators one after the other has derivatives from that order on, to which each of them
+    contributes one: all must be right to the whole ``order``. ``spent`` counts the numbers in it.
     """
-    looking = [node for node in found if type(node.statics["site"].estimator).expand is not Estimator.expand]
-    terms = Terms(cost, looking, nodes) if looking else None
-    for node in looking:
-        extra = node.statics["site"].estimator.expand(Downstream(node, cost, order, graph, terms))
-        if extra is not None:
-            yield extra
-            if order is None or order > depth:
-                inner = ancestors([extra], node.id + 1, guards=True)
-                spent[0] += sum([n.size for n in inner if type(n.raw) is not tuple])
-                if spent[0] > MOST:
-                    raise EstimatorError(
-                        f"{node.statics['site']}, drawn at {node.line}: a surrogate right to any order adds a zero for"
-                        " each set of draws, one after the other, whose estimators evaluate the cost elsewhere, here"
-                        f" with more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or"
-                        f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
-                    )
-                yield from expansions(extra, _among(inner, [extra]), inner, order, graph, spent, depth + 1)
+    spent = [0] if spent is None else spent
+    for node in seen.looking:
+        extra = node.statics["site"].estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
+        if extra is None:
+            continue
+        yield node, extra
+        if order is None or order > depth:
+            inner = ancestors([extra], node.id + 1, guards=True)
+            spent[0] += sum([n.size for n in inner if type(n.raw) is not tuple])
+            if spent[0] > MOST:
+                raise EstimatorError(
+                    f"{node.statics['site']}, drawn at {node.line}: a surrogate right to any order adds a zero for"
+                    " each set of draws, one after the other, whose estimators evaluate the cost elsewhere, here"
+                    f" with more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or"
+                    f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
+                )
+            yield from expansions(Analysis([extra], inner), order, graph, spent, depth + 1)
 
 
-def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found: set[int]) -> Node:
+def _boxed(after: Analysis, seen: Analysis, order: int | None) -> Node:
     """The cost, every term multiplied by the boxes of the samples that influenced it, and what their baselines add.
 
-    ``plain`` is the cost without the zeros that other estimators added, which may mix what it does not: it is what the
-    baselines of the samples ``found``, that lead to it, look at. Samples that an estimator made again have none: they
-    meet those zeros only, from the second derivative on.
+    The cost of ``seen`` has not yet the zeros that other estimators added, which may mix what it does not: it is what
+    the baselines of its samples look at. Samples that an estimator made again have none: they meet those zeros only,
+    from the second derivative on.
     """
-    terms = Terms(cost, sites, together=True)
+    cost, plain, known = after.cost, seen.cost, {node.id for node in seen.draws}
+    scoring = [node for node in after.draws if node.statics["site"].estimator.scores]
+    terms = Terms(cost, scoring, after.order, together=True)
     scores = {bit: score(site) for site, bit in terms.bits.items()}
     new: dict[int, Result] = {}
     for term, _ in terms.terms:
@@ -275,10 +160,9 @@ def _boxed(cost: Node, sites: list[Node], order: int | None, plain: Node, found:
     total = new.get(cost.id, cost)
     for site, bit in terms.bits.items():
         baseline = site.statics["site"].estimator.baseline
-        if baseline is not None and site.id in found and meet(terms.influence.draws.get(cost.id, 0), bit):
+        if baseline is not None and site.id in known and meet(terms.influence.draws.get(cost.id, 0), bit):
             b = held(baseline.value(Downstream(site, plain, order)))
-            extra = np.sum((1 - box(scores[bit])) * b)
-            total = total + (extra if cost.ndim == 0 else np.broadcast_to(extra / cost.size, cost.shape))
+            total = total + _shared_out(np.sum((1 - box(scores[bit])) * b), cost)
     return total
 
 
@@ -440,11 +324,6 @@ class Downstream:
         return found if self.graph else [f.raw if type(f) is Node else f for f in found]
 
 
-def score(node: Node) -> Value:
-    """The log-probability of a sample under its distribution, as a node: of the sample's batch shape."""
-    return node.statics["site"].distribution.log_prob(node)
-
-
 def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:
     """For every element the sum of ``s`` over those after it along ``axes`` (row-major), of those picked there.
 
@@ -459,35 +338,3 @@ def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:
     flat = np.reshape(moved, (*moved.shape[: s.ndim - len(axes)], -1))
     after = np.sum(flat, axis=-1, keepdims=True) - np.cumsum(flat, axis=-1)
     return np.transpose(np.reshape(after, moved.shape), np.argsort(order))
-
-
-first_order: Any = primitive(
-    lambda x, g: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
-    elementwise,
-    lambda h, out, x, g: only_once(h * g, x),
-    None,
-    name="first_order",
-    constant=True,
-)
-"""Zero, with the derivative g, which is an estimate that has no derivative of its own."""
-
-
-def _refuse_twice(g: Value, out: Value, estimate: Value, x: Value) -> Value:
-    raise NotDifferentiable(
-        "an estimate of a first derivative was differentiated again, and this estimator has none of higher order: "
-        f"use ScoreFunction(), Enumerate() or Reparameterized() on this node for second derivatives ({here()})"
-    )
-
-
-def as_broadcast(x: Value, other: Value) -> Value:
-    """x in the shape to which both broadcast: either may have a replicate axis that the other has not."""
-    shape = np.broadcast_shapes(np.shape(x), np.shape(other))
-    return x if np.shape(x) == shape else np.broadcast_to(x, shape)
-
-
-def is_only_once(node: Node) -> bool:
-    """Whether a node is an estimate of a first derivative that has none of its own."""
-    return node.primitive is only_once
-
-
-only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once", same=True)

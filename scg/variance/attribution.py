@@ -21,7 +21,8 @@ from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
 from scg.files import write
-from scg.stochastic.estimates import settled
+from scg.stochastic.analysis import analysed
+from scg.stochastic.formulas import score
 from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.sites import (
     is_draw,
@@ -32,7 +33,7 @@ from scg.stochastic.sites import (
     resample,
     with_parameters,
 )
-from scg.stochastic.surrogate import draws, expansions, leading, score
+from scg.stochastic.surrogate import expansions
 from scg.testing.options import Progress, reporter
 from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators
@@ -180,14 +181,14 @@ def attribute(
 def _recorded(graph: Graph) -> tuple[list[Node], dict[int, str]]:
     """The gradient as nodes, and for each sample and noise that leads to it, by id, the stochastic node on whose
     account it is made ("": none's)."""
-    cost, targets = settled(graph.cost), [leaf for _, leaf in leaves(graph.parameters)]
+    targets = [leaf for _, leaf in leaves(graph.parameters)]
     label = {node.id: name for name, node in graph.stochastic.items()}
-    order, loss, spans = leading([cost]), cost, []
-    for node in draws([cost]):
-        start = next(ids)
-        for extra in expansions(cost, [node], order, 1, True, [0]):
-            loss = loss + extra
-        spans.append((range(start, next(ids)), label.get(node.id, "")))
+    seen = analysed(graph.cost)
+    loss, spans, start = seen.cost, [], next(ids)
+    for node, extra in expansions(seen, 1, True):
+        end = next(ids)
+        spans.append((range(start, end), label.get(node.id, "")))
+        loss, start = loss + extra, end
     found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
     for name, node in graph.stochastic.items():
         for source in ancestors([o for o in node.operands[:1] if type(o) is Node]) if is_path(node) else ():

@@ -9,8 +9,9 @@ from scg.core.backward import pull
 from scg.core.node import Node, ancestors
 from scg.core.primitive import primitive
 from scg.core.tree import leaves
+from scg.stochastic.analysis import draws
 from scg.stochastic.graph import Graph
-from scg.stochastic.surrogate import draws, surrogate
+from scg.stochastic.surrogate import surrogate
 from scg.stochastic.terms import Terms
 
 _SEEN: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("scg_evaluated", default=None)

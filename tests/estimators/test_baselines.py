@@ -11,7 +11,8 @@ from scg import distributions as dist
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError
 from scg.estimators.baselines import squared_score
 from scg.special import sigmoid
-from scg.stochastic.surrogate import Downstream, draws
+from scg.stochastic.analysis import draws
+from scg.stochastic.surrogate import Downstream
 from tests.support.oracle import first_and_second, moments
 
 pytestmark = pytest.mark.fast

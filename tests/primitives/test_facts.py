@@ -128,7 +128,7 @@ def test_what_is_the_same_has_the_value_of_its_first_operand_and_what_is_constan
     from scg.estimators.relaxed import straight
     from scg.objectives import weighted
     from scg.stochastic.dependence import accounted
-    from scg.stochastic.surrogate import box, first_order, only_once
+    from scg.stochastic.formulas import box, first_order, only_once
 
     x, y = np.array([[0.3, -2.0]]), np.array([[0.1], [5.0]])
     for one in (estimate, straight, weighted, accounted, only_once):

@@ -256,7 +256,7 @@ def test_replicate_r_is_the_single_run_with_the_same_draws():
 
 
 def test_estimates_of_first_order_refuse_a_second_derivative():
-    from scg.stochastic.surrogate import first_order
+    from scg.stochastic.formulas import first_order
 
     x = scg.parameter(np.array([1.0, 2.0]))
     y = np.sum(first_order(x, np.array([3.0, 4.0])))
@@ -273,7 +273,7 @@ def test_estimates_of_first_order_refuse_a_second_derivative():
 
 
 def test_a_hessian_refuses_where_rows_would_cancel():
-    from scg.stochastic.surrogate import first_order
+    from scg.stochastic.formulas import first_order
 
     gradient = scg.grad(lambda t: np.sum(first_order(t * t, np.ones(2))))
     with pytest.raises(NotDifferentiable, match="differentiated again"):

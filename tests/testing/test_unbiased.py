@@ -11,7 +11,7 @@ import scg
 from scg import distributions as dist
 from scg.errors import ScgTypeError, ScgValueError
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.surrogate import first_order, score
+from scg.stochastic.formulas import first_order, score
 from scg.testing import assert_bias, assert_unbiased, judge
 from scg.testing.confidence import (
     Asymptotic,

@@ -20,8 +20,9 @@ from scg.estimators.tools import constant, logits_of, sampled
 from scg.primitives.layout import stop_gradient
 from scg.special import sigmoid, softmax
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import first_order, score
 from scg.stochastic.sites import Site, noise_node, place
-from scg.stochastic.surrogate import Downstream, first_order, score
+from scg.stochastic.surrogate import Downstream
 
 
 @final

@@ -15,8 +15,9 @@ from scg.estimators.baselines import squared_score
 from scg.estimators.tools import constant, logits_of, sampled
 from scg.primitives.layout import stop_gradient
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.formulas import box, first_order, score
 from scg.stochastic.sites import Site, place
-from scg.stochastic.surrogate import Downstream, box, first_order, score
+from scg.stochastic.surrogate import Downstream
 
 
 class _Score(Estimator):
