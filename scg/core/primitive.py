@@ -71,6 +71,7 @@ class Primitive:
         "same",
         "constant",
         "holds",
+        "square",
     )
 
     def __init__(
@@ -81,7 +82,7 @@ class Primitive:
             facts.get(fact) for fact in ("kinks", "steep", "shares", "supported", "picks")
         ]
         self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
-        self.linear = facts.get("linear")
+        self.linear, self.square = facts.get("linear"), bool(facts.get("square"))
         self.holds = self.same and not vjps and every is None  # the value of operand 0, held constant
         self.random = bool(facts.get("random"))
         self.together = facts.get("together")
@@ -143,6 +144,7 @@ def primitive(
     moves: bool = False,
     same: bool = False,
     constant: bool = False,
+    square: bool = False,
 ) -> Primitive:
     """Declare a primitive: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand, and
     what else is known of it. A fact that nobody states is not known, and never taken for granted.
@@ -173,7 +175,8 @@ def primitive(
 
     ``picks``: the result is elements of operand 0, at places that the other operands name; ``moves``: elements of the
     operands, all of them. ``same``: the value is that of operand 0, broadcast, and only the derivative is another;
-    ``constant``: the value is a number that no operand changes, and stands there for its derivative.
+    ``constant``: the value is a number that no operand changes, and stands there for its derivative; ``square``: the
+    value is operand 0 times itself, element by element, which exact means distribute over a sum.
 
     Three facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as
     that of ``cbrt`` at 0. ``shares(*operands)``, of a cotangent, says where it is the share of one at a tie: its own
@@ -221,6 +224,7 @@ def primitive(
         "moves": moves,
         "same": same,
         "constant": constant,
+        "square": square,
     }
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):

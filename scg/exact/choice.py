@@ -13,6 +13,7 @@ import numpy as np
 
 from scg.core.node import Node
 from scg.exact.direct import NoStructure
+from scg.exact.distribute import distributed
 from scg.exact.leaf import BudgetError
 from scg.exact.structure import Structure
 from scg.exact.sums import NotFinite, Sums
@@ -43,6 +44,9 @@ def eliminated(
         structure.look()
         if not many and not evidence and structure.enumeration(_CHEAP)[1] <= _CHEAP:
             return None
+        if not evidence and (other := distributed(structure, _CHEAP)) is not None:
+            structure = Structure(other, names, budget, deadline)
+            structure.look()
         try:
             sums = Sums(structure, evidence=evidence)
         except BudgetError:

@@ -16,13 +16,14 @@ import numpy as np
 from scg.core.backward import pull
 from scg.core.node import Node, parameter
 from scg.errors import here
-from scg.exact.elimination import TooWide, eliminate, plan
+from scg.exact.elimination import Plan, TooWide, eliminate, plan
 from scg.exact.engine import affine_at
 from scg.exact.factors import Stack
 from scg.exact.leaf import BudgetError, written
 from scg.exact.structure import Structure
 from scg.exact.tabulate import Tables, families
 
+_LARGE = 2**12  # entries of a product that are worth another plan
 _PLANNED = np.zeros(0)  # what stands in a stack for tables that are not there yet
 
 
@@ -34,27 +35,84 @@ class Sums:
     """
 
     def __init__(self, structure: Structure, kept: Sequence[int] = (), evidence: bool = False):
-        self.structure, self.evidence, self.error = structure, evidence, 0.0
-        below = [rows[rows >= 0] for rows in structure.scopes]
-        self.used = structure.relevant(np.concatenate([np.asarray(kept, int), *below]))
-        self.draws, self.terms = families(structure)
-        stacks = [
-            Stack(group.scopes, _PLANNED, rows=group.rows)
-            for family in self.draws
-            for group in family.groups(self.used)
-        ]
-        for family in self.terms:
-            found = [Stack(group.scopes, None, _PLANNED) for group in family.groups() if group.sizes]
-            stacks += [Stack(s.scopes, s.x) for s in found] if evidence else found
+        self.structure, self.evidence, self.error, self.kept = structure, evidence, 0.0, list(kept)
+        draws, terms = families(structure)
+        self.draws = [(family, group) for family in draws for group in family.groups()]
+        self.terms = [(family, group) for family in terms for group in family.groups()]
         try:
-            self.plan = plan(stacks, structure.sizes, frozenset(kept), structure.budget)
+            self.plan = self._planned([[np.arange(len(group.scopes)) for _, group in self.terms]])
         except TooWide as error:
-            raise BudgetError(
-                f"elimination comes to a width of {len(error.variables)} elements of draws that keep together,"
-                f" {structure.described(error.variables)}: {written(error.size)} configurations at once, over the"
-                f" budget of {structure.budget}; raise budget=, or write the cost as a sum of parts that depend on"
-                f" fewer ({here()})"
-            ) from None
+            parts = self._apart()
+            try:
+                if parts is None:
+                    raise
+                self.plan = self._planned(parts)
+            except TooWide:
+                raise BudgetError(
+                    f"elimination comes to a width of {len(error.variables)} elements of draws that keep together,"
+                    f" {structure.described(error.variables)}: {written(error.size)} configurations at once, over the"
+                    f" budget of {structure.budget}; raise budget=, or write the cost as a sum of parts that depend on"
+                    f" fewer ({here()})"
+                ) from None
+            return
+        if self.plan.largest > _LARGE and (parts := self._apart()) is not None:
+            try:
+                self.plan = min(self.plan, self._planned(parts), key=lambda p: p.cost)
+            except TooWide:
+                pass
+
+    def _planned(self, parts: list[list[Any]]) -> Plan:
+        """A plan for the sum of some parts of the cost, each of which has draws of its own: element v of the draws is
+        number v + k L in part k. A part is given by the rows of each group of terms."""
+        count, sizes = len(self.structure.sizes), self.structure.sizes
+        chances: list[list[Any]] = [[] for _ in self.draws]
+        for k, part in enumerate(parts):
+            below = [group.scopes[rows].reshape(-1) for (_, group), rows in zip(self.terms, part, strict=True)]
+            used = self.structure.relevant(np.concatenate([np.asarray(self.kept, int), *below]))
+            for found, (_, group) in zip(chances, self.draws, strict=True):
+                rows = np.flatnonzero(used[group.scopes[:, 0]])
+                found.append((group.scopes[rows] + k * count, group.rows[rows]))
+        stacks = []
+        for found in chances:
+            scopes, rows = (np.concatenate(column) for column in zip(*found, strict=True))
+            stacks.append(Stack(scopes, p=_PLANNED, rows=rows))
+        for j, (_, group) in enumerate(self.terms):
+            scopes = np.concatenate([group.scopes[part[j]] + k * count for k, part in enumerate(parts)])
+            p, x = (_PLANNED, None) if self.evidence else (None, _PLANNED)
+            if group.sizes:
+                stacks.append(Stack(scopes, p, x, rows=np.concatenate([part[j] for part in parts])))
+        try:
+            return plan(stacks, np.tile(sizes, len(parts)), frozenset(self.kept), self.structure.budget)
+        except TooWide as error:
+            raise TooWide([v % count for v in error.variables], error.size) from None
+
+    def _apart(self) -> list[list[Any]] | None:
+        """The terms in parts: those of one draw with what it is drawn from first; of the others, such as products of
+        draws that are far apart, in turn all that one element of the draws has. None where there are no others."""
+        if self.evidence or self.kept:
+            return None
+        parents = [set(row.tolist()) for rows in self.structure.parents for row in rows]
+        groups, rows, scopes = [], [], []
+        for j, (_, group) in enumerate(self.terms):
+            for i, scope in enumerate(group.scopes.tolist()):
+                child = max(scope, default=0)
+                if any([v != child and v not in parents[child] for v in scope]):
+                    groups.append(j)
+                    rows.append(i)
+                    scopes.append(scope)
+        if not scopes:
+            return None
+        width = max(map(len, scopes))
+        far = np.array([[*scope, *scope[:1] * (width - len(scope))] for scope in scopes])
+        which, row = np.array(groups), np.array(rows)
+        left, parts = np.ones(len(far), bool), []
+        while left.any():
+            hub = np.argmax(np.bincount(far[left].reshape(-1)))
+            mine = left & (far == hub).any(axis=1)
+            parts.append([row[mine & (which == j)] for j in range(len(self.terms))])
+            left &= ~mine
+        near = [np.setdiff1d(np.arange(len(group.scopes)), row[which == j]) for j, (_, group) in enumerate(self.terms)]
+        return [near, *parts] if any(map(len, near)) else parts
 
     def mean(self, graph: bool = False) -> Any:
         """E[cost]: a number, or a Node of the parameters. ``error`` is then what rounding may have done to it."""
@@ -109,22 +167,22 @@ class Sums:
         """The tables in the order of the plan; and what terms that no draw decides add to the cost."""
         tables = Tables(self.structure, graph)
         stacks: list[Stack] = []
-        for family in self.draws:
-            chances = tables.chances(family)
-            for group in family.groups(self.used):
-                stacks.append(Stack(group.scopes, family.table(chances, group), rows=group.rows))
+        known: dict[int, Any] = {}
+        for family, group in self.draws:
+            if id(family) not in known:
+                known[id(family)] = tables.chances(family)
+            stacks.append(Stack(group.scopes, family.table(known[id(family)], group)))
         constant: Any = 0.0
         flat = np.concatenate([np.reshape(w, -1) for w in weights]) if weights else ()
-        for family in self.terms if weights else ():
-            values = tables.terms(family)
-            for group in family.groups():
-                table = family.table(values, group)[group.rows] * np.reshape(
-                    flat[group.numbers], (-1, *[1] * len(group.sizes))
-                )
-                if not group.sizes:
-                    constant = constant + np.sum(table)
-                else:
-                    stacks.append(self._term(group.scopes, table))
+        for family, group in self.terms if weights else ():
+            if id(family) not in known:
+                known[id(family)] = tables.terms(family)
+            weight = np.reshape(flat[group.numbers], (-1, *[1] * len(group.sizes)))
+            table = family.table(known[id(family)], group)[group.rows] * weight
+            if group.sizes:
+                stacks.append(self._term(group.scopes, table))
+            else:
+                constant = constant + np.sum(table)
         for stack in stacks:
             for part in (stack.p, stack.x):
                 if part is not None and not np.isfinite(_raw(part)).all():

@@ -34,7 +34,7 @@ primitive(
 )
 primitive(np.negative, elementwise, lambda g, out, x: -g, linear="together")
 primitive(np.positive, elementwise, lambda g, out, x: g, linear="together", view=True)
-primitive(np.square, elementwise, lambda g, out, x: g * (x + x))
+primitive(np.square, elementwise, lambda g, out, x: g * (x + x), square=True)
 primitive(np.reciprocal, elementwise, lambda g, out, x: -g * (out * out))
 primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out), cost=0.3)
 primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))

@@ -327,16 +327,71 @@ def test_a_policy_gradient_is_that_of_dynamic_programming():
     np.testing.assert_allclose(np.ravel(scg.exact.gradient(graph)), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_what_keeps_together_is_refused_by_name():
-    def fn(t, rng):
-        coins = [scg.sample(dist.Bernoulli(probs=t), scg.ScoreFunction(), rng=rng, name="a")]
-        for _ in range(29):
-            coins.append(scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * coins[-1]), scg.ScoreFunction(), rng=rng))
-        return sum(np.tanh(x * y) for k, x in enumerate(coins) for y in coins[:k])
+def coupled(n, fn):
+    """n coins, each drawn given the one before, as a vector, and a cost of it."""
 
-    graph = scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
-    with pytest.raises(scg.exact.BudgetError, match=r"elimination .* keep together.* over the budget"):
-        scg.exact.expectation(graph)
+    def cost(t, rng):
+        coins = [scg.sample(dist.Bernoulli(probs=t), scg.ScoreFunction(), rng=rng, name="a")]
+        for _ in range(n - 1):
+            coins.append(scg.sample(dist.Bernoulli(probs=0.2 + 0.6 * coins[-1]), scg.ScoreFunction(), rng=rng))
+        return fn(np.stack(coins))
+
+    return scg.trace(cost, np.array(0.3), rng=np.random.default_rng(0))
+
+
+def test_what_keeps_together_is_refused_by_name():
+    graph = coupled(30, lambda b: np.sum(np.tanh(b[:, None] * b + b)))
+    assert np.isfinite(scg.exact.expectation(graph))  # a mean of what looks at two of them each
+    with pytest.raises(
+        scg.exact.BudgetError, match=r"a width of \d+ elements .* keep together, a \(1 .* over the budget"
+    ):
+        scg.exact.log_evidence(graph)
+
+
+def moments_of_a_chain(n):
+    """E[z_i z_j] of the coins of ``coupled``, and its derivative in t."""
+    m, slope = [0.3], [1.0]
+    while len(m) < n:
+        m.append(0.2 + 0.6 * m[-1])
+        slope.append(0.6 * slope[-1])
+    i = np.arange(n)
+    first, apart = np.minimum(i[:, None], i), np.abs(i[:, None] - i)
+    onward = 0.5 + 0.5 * 0.6**apart  # P(z_j = 1 | z_i = 1)
+    return np.array(m)[first] * onward, np.array(slope)[first] * onward
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("n", [14, 40])
+def test_products_of_sums_are_distributed(n):
+    rng = np.random.default_rng(n)
+    matrix, a = rng.normal(size=(n, n)), rng.normal(size=n)
+    both, slope = moments_of_a_chain(n)
+    for fn, weights in [
+        (lambda b: b @ matrix @ b, matrix),
+        (lambda b: np.einsum("i,ij,j->", b, np.triu(matrix, n - 3), b), np.triu(matrix, n - 3)),
+        (lambda b: np.sum(a * b) * np.sum(b), np.outer(a, np.ones(n))),
+        (lambda b: np.mean(a * b) ** 2, np.outer(a, a) / n**2),
+        (lambda b: np.mean((matrix @ b) ** 2), matrix.T @ matrix / n),
+        (lambda b: np.sum((matrix @ b) * np.cumsum(b)), matrix.T @ np.tril(np.ones((n, n)))),
+    ]:
+        graph = coupled(n, fn)
+        np.testing.assert_allclose(scg.exact.expectation(graph), np.sum(weights * both), rtol=1e-11)
+        np.testing.assert_allclose(scg.exact.gradient(graph), np.sum(weights * slope), rtol=1e-10)
+
+
+@pytest.mark.fast
+def test_parameters_that_couple_have_their_gradient_also_where_they_are_zero():
+    n = 24
+    matrix = np.triu(np.random.default_rng(0).normal(size=(n, n)), 3)
+
+    def fn(matrix, rng):
+        b = scg.sample(dist.Bernoulli(probs=np.full(n, 0.3)), scg.ScoreFunction(), rng=rng)
+        return (b + 1) @ matrix @ b
+
+    graph = scg.trace(fn, matrix, rng=np.random.default_rng(0))
+    expected = np.full((n, n), 0.39) + np.diag(np.full(n, 0.21))
+    np.testing.assert_allclose(scg.exact.gradient(graph), expected, rtol=1e-12)
+    np.testing.assert_allclose(scg.exact.expectation(graph), np.sum(matrix * expected), rtol=1e-11)
 
 
 def test_numbers_of_half_the_size_have_results_of_their_own():
