@@ -15,12 +15,12 @@ known.
 
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.beta import Beta, Kumaraswamy
 from scg.distributions.bijections import Affine, Bijection, Exp, Power, Sigmoid, Softplus, Tanh, TrilAffine
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.counts import Binomial, Geometric, Multinomial, NegativeBinomial, Poisson
 from scg.distributions.degenerate import Delta, Flat
 from scg.distributions.gamma import Chi2, Gamma, InverseGamma
-from scg.distributions.interval import Beta, Kumaraswamy, TruncatedNormal, VonMises
 from scg.distributions.location_scale import Cauchy, Gumbel, Laplace, Logistic, StudentT
 from scg.distributions.mixture import Mixture
 from scg.distributions.multivariate import Dirichlet, MultivariateNormal
@@ -30,7 +30,9 @@ from scg.distributions.positive import Erlang, Exponential, Gompertz, Pareto, We
 from scg.distributions.relaxed import Concrete, RelaxedBernoulli
 from scg.distributions.subset import UniformSubset
 from scg.distributions.transformed import Independent, Transformed
+from scg.distributions.truncated import TruncatedNormal
 from scg.distributions.uniform import Uniform
+from scg.distributions.vonmises import VonMises
 
 __all__ = [
     "Affine",

@@ -21,8 +21,8 @@ import numpy as np
 import scipy.special as sp
 
 from scg.distributions.base import Distribution
+from scg.distributions.beta import Beta
 from scg.distributions.gamma import Gamma
-from scg.distributions.interval import Beta
 from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential
 from scg.distributions.uniform import Uniform

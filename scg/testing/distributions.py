@@ -2,9 +2,8 @@
 implementation."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,16 @@ from scg.core.aliases import Function
 from scg.core.backward import pull
 from scg.core.node import Node, parameter
 from scg.core.options import integer, number
-from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable, kl_divergence
-from scg.distributions.constraints import Integers, Simplex
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, kl_divergence
+from scg.distributions.constraints import Simplex
 from scg.distributions.discrete import raw
-from scg.errors import NotDifferentiable, ScgValueError
+from scg.errors import ScgValueError
 from scg.estimators import Reparameterized
 from scg.special import softmax
 from scg.stochastic.sites import sample
-from scg.testing.gradients import check_gradient
-from scg.testing.quadrature import Integrals, ends, integrals
+from scg.testing.check import Check, Checked, set_of
+from scg.testing.quadrature import ends
 from scg.testing.reference import against_reference
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What ``check_distribution`` looked at: (name, what was found) pairs, in order."""
-
-    distribution: str
-    rows: list[tuple[str, str]] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        width = max([len(name) for name, _ in self.rows], default=0)
-        return "\n".join([self.distribution, *[f"  {name:<{width}}  {found}" for name, found in self.rows]])
 
 
 def check_distribution(
@@ -74,113 +61,14 @@ def check_distribution(
     - **detached**: ``detached``, ``stop_gradient``, ``replaced``. **divergence**: KL(p || p) = 0.
     """
     alpha, points = number("alpha", alpha, 0, 1), integer("points", points, 1)
-    check = _Check(distribution, rng, reference, alpha, points, order)
+    check = Check(distribution, rng, reference, alpha, points, order)
     for step in _STEPS:
         for name, found in step(check):
             check.report.rows.append((name, found))
     return check.report
 
 
-class _Check:
-    """The distribution without Nodes, its samples, and its integrals."""
-
-    def __init__(
-        self,
-        distribution: Distribution,
-        rng: np.random.Generator,
-        reference: Any,
-        alpha: float,
-        points: int,
-        order: int,
-    ):
-        self.distribution, self.rng, self.reference, self.points, self.order = (
-            distribution.detached(),
-            rng,
-            reference,
-            points,
-            order,
-        )
-        self.alpha = alpha / 5  # five kinds of statistical tests
-        self.report = Checked(repr(distribution))
-        self.draws = self.distribution.sample(rng, points)
-        self.event = len(self.distribution.event_shape)
-        self.discrete = self.distribution.has(Discrete)
-        self.parameters = {
-            name: np.asarray(p, getattr(p, "dtype", float))
-            for name, p in self.distribution.parameters.items()
-            if not isinstance(_set_of(self.distribution, name), Integers)
-        }
-
-    @cached_property
-    def integrals(self) -> Integrals | None:
-        """Of the distribution, by a quadrature that samples of its own guide."""
-        return integrals(self.distribution, self.distribution.sample(self.rng, 4000))
-
-    def fail(self, name: str, message: str) -> None:
-        raise AssertionError(f"{self.report.distribution}: {name}: {message}")
-
-    def close(self, name: str, got: Any, expected: Any, tolerance: Any, what: str) -> str:
-        """Fail unless |got - expected| <= tolerance everywhere (equal infinities agree); the largest difference, as
-        text."""
-        got, expected, tolerance = np.broadcast_arrays(*[np.asarray(x, float) for x in (got, expected, tolerance)])
-        with np.errstate(invalid="ignore"):
-            difference = np.where(got == expected, 0, np.abs(got - expected))
-        wrong = ~(difference <= tolerance)
-        if wrong.any():
-            worst = np.unravel_index(
-                np.argmax(np.where(wrong, np.where(np.isnan(difference), np.inf, difference - tolerance), -np.inf)),
-                got.shape,
-            )
-            at = f" at {[int(i) for i in worst]}" if worst else ""
-            self.fail(
-                name, f"{got[worst]:.15g}, but {what}{at} is {expected[worst]:.15g} (tolerance {tolerance[worst]:.2g})"
-            )
-        return f"within {np.max(difference, initial=0):.1e} of {what}"
-
-    def known(self, ask: Callable[[], Any]) -> Any:
-        """What the distribution knows in closed form; None where it says that it does not."""
-        try:
-            return ask()
-        except ScgValueError as error:
-            if "no closed form" in str(error):
-                return None
-            raise
-
-    def gradients(self, fn: Function, *arguments: object) -> int:
-        """``check_gradient`` to the highest order up to the wanted one to which the distribution is differentiable.
-
-        It may say that it has no more.
-        """
-        for order in range(self.order, 0, -1):
-            try:
-                check_gradient(fn, *arguments, order=order, rng=self.rng)
-                return order
-            except NotDifferentiable:
-                if order == 1:
-                    raise
-            except AssertionError as error:
-                raise AssertionError(f"{self.report.distribution}: gradients: {error}") from error
-        return 0
-
-    def z_test(self, name: str, values: Any, expected: Any, count: int, what: str) -> str:
-        """The mean over the leading axis against ``expected``: standard errors, with room for the skewness of the
-        mean."""
-        n, mean = len(values), np.mean(values, axis=0)
-        centred = values - mean
-        sd = np.sqrt(np.mean(np.square(centred), axis=0))
-        skew = np.abs(np.mean(centred**3, axis=0)) / np.where(sd == 0, 1, sd) ** 3
-        z = float(-sp.ndtri(self.alpha / 2 / max(count, 1)))
-        tolerance = sd / math.sqrt(n) * (z + skew * z * z / (3 * math.sqrt(n))) + 1e-10 * (1 + np.abs(expected))
-        self.close(name, mean, expected, tolerance, what)
-        return f"{n} draws agree with {what}"
-
-
-def _set_of(distribution: Distribution, name: str) -> Any:
-    part, _, rest = name.partition(".")
-    return _set_of(getattr(distribution, part), rest) if rest else distribution.constraints[name]
-
-
-def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
+def _shapes(c: Check) -> Iterator[tuple[str, str]]:
     distribution, batch = c.distribution, c.distribution.batch_shape
     for shape in ((), 3, (2, 3)):
         z = distribution.sample(c.rng, shape)
@@ -231,7 +119,7 @@ def _shapes(c: _Check) -> Iterator[tuple[str, str]]:
     yield "outside", f"log_prob is -inf at {len(beyond)} points outside the support, and NaN of NaN"
 
 
-def _moments(c: _Check) -> Iterator[tuple[str, str]]:
+def _moments(c: Check) -> Iterator[tuple[str, str]]:
     distribution, found = c.distribution, c.integrals
     if found is None:
         if distribution.event_shape and not c.discrete:
@@ -284,7 +172,7 @@ def _moments(c: _Check) -> Iterator[tuple[str, str]]:
         )
 
 
-def _moments_of_draws(c: _Check) -> Iterator[tuple[str, str]]:
+def _moments_of_draws(c: Check) -> Iterator[tuple[str, str]]:
     distribution, draws = c.distribution, c.draws.astype(float)
     mean, variance, entropy = (
         c.known(lambda: distribution.mean),
@@ -299,7 +187,7 @@ def _moments_of_draws(c: _Check) -> Iterator[tuple[str, str]]:
         yield "entropy", c.z_test("entropy", -distribution.log_prob(draws), entropy, np.size(entropy), "the entropy")
 
 
-def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
+def _sampler(c: Check) -> Iterator[tuple[str, str]]:
     distribution, found, n = c.distribution, c.integrals, c.points
     batch = distribution.batch_shape
     if found is not None and found.knots is not None:
@@ -346,7 +234,7 @@ def _sampler(c: _Check) -> Iterator[tuple[str, str]]:
         yield "sampler", f"Kolmogorov-Smirnov distance {np.max(distance):.4f} <= {bound:.4f}"
 
 
-def _binomial_tests(c: _Check, counts: np.ndarray, p: np.ndarray, names: list[str]) -> str:
+def _binomial_tests(c: Check, counts: np.ndarray, p: np.ndarray, names: list[str]) -> str:
     """Two-sided exact tests of each count, at the rate that all together have ``alpha``."""
     n, p = c.points, np.clip(p, 0, 1)
     with np.errstate(all="ignore"):
@@ -364,7 +252,7 @@ def _binomial_tests(c: _Check, counts: np.ndarray, p: np.ndarray, names: list[st
     return f"{n} draws in {len(counts)} cells, by exact binomial tests"
 
 
-def _score(c: _Check) -> Iterator[tuple[str, str]]:
+def _score(c: Check) -> Iterator[tuple[str, str]]:
     distribution = c.distribution
     if not distribution.has(FixedSupport):
         return
@@ -379,7 +267,7 @@ def _score(c: _Check) -> Iterator[tuple[str, str]]:
             if type(total) is Node
             else np.zeros(node.shape)
         )
-        if isinstance(_set_of(distribution, name), Simplex):  # along the simplex
+        if isinstance(set_of(distribution, name), Simplex):  # along the simplex
             scores = scores - np.mean(scores, axis=-1, keepdims=True)
         c.z_test("score", scores, 0.0, count, f"a mean score of zero by {name}")
         done.append(name)
@@ -395,7 +283,7 @@ def _per_draw(distribution: Distribution, name: str, p: np.ndarray, n: int) -> n
     )
 
 
-def _quantile(c: _Check) -> Iterator[tuple[str, str]]:
+def _quantile(c: Check) -> Iterator[tuple[str, str]]:
     distribution = c.distribution
     if distribution.event_shape:
         return
@@ -412,7 +300,7 @@ def _quantile(c: _Check) -> Iterator[tuple[str, str]]:
         yield "quantile", c.close("quantile", distribution.cdf(x), u, 1e-9, "u, of which it is cdf(icdf(u)),")
 
 
-def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
+def _pathwise(c: Check) -> Iterator[tuple[str, str]]:
     distribution = c.distribution
     if c.discrete or not distribution.has(Reparameterizable):
         return
@@ -430,7 +318,7 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
     u = np.asarray(distribution.cdf(z.value))
     central = (u > 1e-3) & (u < 1 - 1e-3)
     for name, node in nodes.items():
-        p, is_simplex = c.parameters[name], isinstance(_set_of(distribution, name), Simplex)
+        p, is_simplex = c.parameters[name], isinstance(set_of(distribution, name), Simplex)
         direction = c.rng.uniform(0.5, 1.5, p.shape)
         direction = (
             p * (direction - np.sum(p * direction, -1, keepdims=True))
@@ -453,7 +341,7 @@ def _pathwise(c: _Check) -> Iterator[tuple[str, str]]:
         yield "pathwise", found
 
 
-def _gradients(c: _Check) -> Iterator[tuple[str, str]]:
+def _gradients(c: Check) -> Iterator[tuple[str, str]]:
     distribution = c.distribution
     middle = (
         np.sort(c.draws, axis=0)[[len(c.draws) // 5, len(c.draws) // 2]]
@@ -486,7 +374,7 @@ def _moment(distribution: Distribution, name: str) -> Any:
     return distribution.entropy() if name == "entropy" else getattr(distribution, name)
 
 
-def _float32(c: _Check) -> Iterator[tuple[str, str]]:
+def _float32(c: Check) -> Iterator[tuple[str, str]]:
     distribution = c.distribution
     if not c.parameters:
         return
@@ -510,7 +398,7 @@ def _float32(c: _Check) -> Iterator[tuple[str, str]]:
     yield "float32", "log_prob " + c.close("float32", found, expected, tolerance, "that in float64")
 
 
-def _detached(c: _Check) -> Iterator[tuple[str, str]]:
+def _detached(c: Check) -> Iterator[tuple[str, str]]:
     distribution, z = c.distribution, c.draws[:3]
     nodes = {name: parameter(p) for name, p in c.parameters.items()}
     if not nodes:

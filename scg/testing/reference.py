@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from scg.testing.check import Check
 from scg.testing.quadrature import ends
 
 
-def against_reference(c: Any) -> Iterator[tuple[str, str]]:
+def against_reference(c: Check) -> Iterator[tuple[str, str]]:
     """The step of ``check_distribution`` that this is: pairs of a name and what was found."""
     distribution, ref = c.distribution, c.reference
     if ref is None:
@@ -54,7 +55,7 @@ def against_reference(c: Any) -> Iterator[tuple[str, str]]:
             yield "reference", "cdf " + c.close("reference", distribution.cdf(x), ref.cdf(x), 1e-10, "the reference's")
 
 
-def _points(c: Any) -> Any:
+def _points(c: Check) -> Any:
     """Draws, and points in both tails: quantiles down to 1e-290, and for a discrete distribution integers up to 60
     standard deviations."""
     distribution, ref, quarter = c.distribution, c.reference, c.points // 4
