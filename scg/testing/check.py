@@ -126,3 +126,8 @@ class Check:
 def set_of(distribution: Distribution, name: str) -> Constraint:
     part, _, rest = name.partition(".")
     return set_of(getattr(distribution, part), rest) if rest else distribution.constraints[name]
+
+
+def moment(distribution: Distribution, name: str) -> Any:
+    """``mean``, ``variance`` or ``entropy`` of a distribution."""
+    return distribution.entropy() if name == "entropy" else getattr(distribution, name)

@@ -20,7 +20,7 @@ from scg.errors import ScgValueError
 from scg.estimators import Reparameterized
 from scg.special import softmax
 from scg.stochastic.sites import sample
-from scg.testing.check import Check, Checked, set_of
+from scg.testing.check import Check, Checked, moment, set_of
 from scg.testing.quadrature import ends
 from scg.testing.reference import against_reference
 
@@ -360,18 +360,14 @@ def _gradients(c: Check) -> Iterator[tuple[str, str]]:
         return
     done = [f"log_prob to order {c.gradients(fn, *arguments)}"]
     for name in ("mean", "variance", "entropy"):
-        value = c.known(partial(_moment, distribution, name))
+        value = c.known(partial(moment, distribution, name))
         if value is not None and np.isfinite(value).all() and c.parameters:
             reached = c.gradients(
-                lambda p, name=name: _moment(distribution.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()),
+                lambda p, name=name: moment(distribution.replaced(**p), name) + 0 * sum(np.sum(x) for x in p.values()),
                 c.parameters,
             )
             done.append(f"{name} to {reached}")
     yield "gradients", ", ".join(done)
-
-
-def _moment(distribution: Distribution, name: str) -> Any:
-    return distribution.entropy() if name == "entropy" else getattr(distribution, name)
 
 
 def _float32(c: Check) -> Iterator[tuple[str, str]]:
@@ -383,7 +379,7 @@ def _float32(c: Check) -> Iterator[tuple[str, str]]:
     wanted = np.dtype(np.float32) if distribution.dtype.kind == "f" else distribution.dtype
     results = {"sample": (z, wanted), "log_prob": (low.log_prob(z), np.dtype(np.float32))}
     for name in ("mean", "variance", "entropy"):
-        value = c.known(partial(_moment, low, name))
+        value = c.known(partial(moment, low, name))
         if value is not None:
             results[name] = (value, np.dtype(np.float32))
     for name, (value, dtype) in results.items():

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from scg.testing.check import Check
+from scg.testing.check import Check, moment
 from scg.testing.quadrature import ends
 
 
@@ -36,9 +37,7 @@ def against_reference(c: Check) -> Iterator[tuple[str, str]]:
             ),
         )
         for ours, theirs in (("mean", "mean"), ("variance", "var"), ("entropy", "entropy")):
-            value = c.known(
-                lambda ours=ours: distribution.entropy() if ours == "entropy" else getattr(distribution, ours)
-            )
+            value = c.known(partial(moment, distribution, ours))
             if value is not None and hasattr(ref, theirs):
                 value, other = np.asarray(value), getattr(ref, theirs)
                 other = np.asarray(other() if callable(other) else other).reshape(value.shape)
