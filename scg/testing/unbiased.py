@@ -13,12 +13,12 @@ from scg import exact
 from scg.bridge.samples import Sampled, Samples
 from scg.core.aliases import Keywords, Tree
 from scg.core.options import integer, number
+from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
 from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
 from scg.testing.differences import DIFFERENCES, Differences
-from scg.testing.options import Progress, reporter
 from scg.testing.streams import Others, Streams
 from scg.testing.structure import Subject, by_leaf, cost_of, depends, fixed, join, paths, precision, split
 from scg.testing.tails import Tail

@@ -16,6 +16,7 @@ from scg.core.ambient import ids
 from scg.core.axes import padded
 from scg.core.backward import pull
 from scg.core.node import Node, Value, ancestors
+from scg.core.progress import Progress, reporter
 from scg.core.replay import rerun
 from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
@@ -34,7 +35,6 @@ from scg.stochastic.sites import (
     with_parameters,
 )
 from scg.stochastic.surrogate import expansions
-from scg.testing.options import Progress, reporter
 from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators
 from scg.variance.comparing import as_graph, checked, entropy_of

@@ -14,11 +14,12 @@ from scg.bridge.samples import Sampled, Samples
 from scg.core.aliases import Keywords, Tree
 from scg.core.node import Node, ancestors
 from scg.core.options import integer
+from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph, trace
-from scg.testing.options import Progress, call_arguments, reporter
+from scg.testing.options import call_arguments
 from scg.testing.structure import Subject, depends, fixed, join, split
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference

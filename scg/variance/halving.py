@@ -10,6 +10,7 @@ import numpy as np
 
 from scg.core.aliases import Keywords
 from scg.core.node import Node
+from scg.core.progress import Progress, reporter
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimators import (
     ARM,
@@ -25,7 +26,6 @@ from scg.estimators import (
 )
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
-from scg.testing.options import Progress, reporter
 from scg.variance.chunks import usable, with_own_estimators
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
 from scg.variance.evaluations import evaluations

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from scg.core.aliases import Function
+from scg.core.progress import Progress, reporter
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
-from scg.testing.options import Progress, reporter
 from scg.variance.comparing import compare, entropy_of
 from scg.variance.plotting import lines
 from scg.variance.report import Entry, Report, environment, finite, number

@@ -1,0 +1,257 @@
+"""JAX's discrete draws, made to branch for ``enumerate``.
+
+While a call lasts, and in its thread only, the functions of ``jax.random`` that are listed here take the next value of
+the tree. Keys are of an implementation whose random bits are a refusal, so that no other draw goes unseen. ``jax.jit``
+and its kin are off; inside ``jax.vmap`` draws are made one by one, by callbacks.
+"""
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+
+from scg.bridge import chances
+from scg.bridge.branching import Tree
+from scg.bridge.lines import user_line
+from scg.bridge.numpy_draws import only_its_own_draws
+from scg.core.tree import leaves, rebuild
+from scg.errors import ScgError, ScgTypeError, ScgValueError
+
+
+@contextlib.contextmanager
+def program(fn: Callable[..., Any], args: Sequence[Any], tree: Tree, tail: float) -> Iterator[Callable[[], Any]]:
+    """``fn(key, *args)`` with a key of which only listed draws are made."""
+    draws = Branching(tree, tail)
+    key = jax.random.key(0, impl=_implementation())
+    drawing = [name for name in dir(jax.random) if callable(getattr(jax.random, name)) and name not in _OF_KEYS]
+    kept = {name: getattr(jax.random, name) for name in drawing if not name.startswith("_")}
+
+    def run() -> Any:
+        draws.seen.clear()
+        result = fn(key, *args)
+        return rebuild(result, iter([_array(leaf) for _, leaf in leaves(result)]))
+
+    with only_its_own_draws(), jax.disable_jit():
+        try:
+            for name, function in kept.items():
+                setattr(jax.random, name, _in_this_thread(getattr(draws, name, None) or _refuse(name), function))
+            yield run
+        finally:
+            for name, function in kept.items():
+                setattr(jax.random, name, function)
+
+
+_OF_KEYS = {
+    "PRNGKey", "clone", "fold_in", "key", "key_data", "key_dtype", "key_impl", "random_gamma_p", "split",
+    "wrap_key_data",
+}  # fmt: skip
+"""What ``jax.random`` has beside draws."""
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise ScgTypeError(
+            f"enumerate: jax.random.{name} is a draw whose outcomes cannot be listed: draw from a discrete distribution"
+            " (in jax.random.uniform(key) < p the p cannot be seen: write jax.random.bernoulli(key, p)), draw what is"
+            f" constant outside of the function, or judge the estimator as scg.bridge.Samples ({user_line()})"
+        )
+
+    return refused
+
+
+def _in_this_thread(ours: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[..., Any]:
+    here = threading.get_ident()
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return (ours if threading.get_ident() == here else theirs)(*args, **kwargs)
+
+    return function
+
+
+def _array(leaf: Any) -> Any:
+    return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
+
+
+def _implementation() -> Any:
+    """Keys that split and fold as JAX's do, and have no bits."""
+    theirs = lambda data: jax.random.wrap_key_data(data, impl="threefry2x32")
+
+    def bits(key: Any, width: int, shape: Any) -> Any:
+        raise ScgTypeError(
+            "enumerate: a draw that is not seen: by a function of jax.random that was imported by its own name (write"
+            f" jax.random.bernoulli(...) in full), or from bits ({user_line()})"
+        )
+
+    return jax.extend.random.define_prng_impl(
+        key_shape=(2,),
+        seed=lambda seed: jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
+        split=lambda data, shape: jax.random.key_data(jax.random.split(theirs(data), shape)),
+        random_bits=bits,
+        fold_in=lambda data, number: jax.random.key_data(jax.random.fold_in(theirs(data), number)),
+        name="enumerated",
+        tag="enumerated",
+    )
+
+
+class Branching:
+    """Functions of ``jax.random`` that take the next values of a tree; a key that comes again gives the same again."""
+
+    def __init__(self, tree: Tree, tail: float):
+        self._tree, self._tail = tree, tail
+        self.seen: dict[bytes, tuple[Any, Any]] = {}
+
+    def bernoulli(self, key: Any, p: Any = 0.5, shape: Any = None, mode: str = "low", **options: Any) -> Any:
+        shape = jnp.shape(p) if shape is None else shape
+        return self._each("bernoulli", key, shape, bool, lambda p: chances.bernoulli(min(max(p, 0.0), 1.0)), p)
+
+    def binomial(self, key: Any, n: Any, p: Any, shape: Any = None, dtype: Any = None) -> Any:
+        shape = jnp.broadcast_shapes(jnp.shape(n), jnp.shape(p)) if shape is None else shape
+        draw = lambda n, p: chances.binomial(int(n), p)
+        return self._each("binomial", key, shape, dtype or float, draw, n, p)
+
+    def geometric(self, key: Any, p: Any, shape: Any = None, dtype: Any = None, **options: Any) -> Any:
+        shape = jnp.shape(p) if shape is None else shape
+        return self._each("geometric", key, shape, dtype or int, lambda p: chances.geometric(p, self._tail), p)
+
+    def poisson(self, key: Any, lam: Any, shape: Any = None, dtype: Any = None, **options: Any) -> Any:
+        shape = jnp.shape(lam) if shape is None else shape
+        return self._each("poisson", key, shape, dtype or int, lambda rate: chances.poisson(rate, self._tail), lam)
+
+    def rademacher(self, key: Any, shape: Any = (), dtype: Any = None, **options: Any) -> Any:
+        make = lambda: [2 * k - 1 for k in self._tree.choose([chances.uniform(2)] * math.prod(shape))]
+        return self._draw("rademacher", key, tuple(shape), dtype or int, make)
+
+    def randint(self, key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = None, **options: Any) -> Any:
+        def make(low: Any, high: Any) -> list[int]:
+            flat = [np.broadcast_to(x, shape).reshape(-1).tolist() for x in (low, high)]
+            # where there are no integers between, JAX returns the lower bound
+            ranges = [(int(a), max(1, int(b) - int(a))) for a, b in zip(*flat, strict=True)]
+            self._tree.foresee(math.prod([count for _, count in ranges]))
+            drawn = self._tree.choose([chances.uniform(count) for _, count in ranges])
+            return [a + k for (a, _), k in zip(ranges, drawn, strict=True)]
+
+        return self._draw("randint", key, tuple(shape), dtype or int, make, minval, maxval)
+
+    def categorical(
+        self,
+        key: Any,
+        logits: Any,
+        axis: int = -1,
+        shape: Any = None,
+        replace: bool = True,
+        mode: Any = None,
+        **options: Any,
+    ) -> Any:
+        logits = jnp.asarray(logits) if isinstance(logits, jax.Array) else np.asarray(logits)
+        n = logits.shape[axis]
+        batch = tuple(np.delete(logits.shape, axis).tolist())
+        shape = batch if shape is None else tuple(shape)
+        prefix = shape[: len(shape) - len(batch)]
+        if jnp.broadcast_shapes(shape[len(prefix) :], batch) != shape[len(prefix) :]:
+            raise ScgValueError(f"enumerate: categorical: shape {shape} must end in that of the batch, {batch}"
+                                f" ({user_line()})")  # fmt: skip
+
+        def make(logits: Any) -> Any:
+            rows = np.moveaxis(np.asarray(logits, float), axis, -1)
+            if replace:
+                rows = np.broadcast_to(rows, (*shape, n)).reshape(-1, n)
+                return self._tree.choose([chances.softmax(row) for row in rows])
+            rows = np.broadcast_to(rows, (*shape[len(prefix) :], n)).reshape(-1, n)
+            k = math.prod(prefix)
+            taken = [self._tree.without_replacement(chances.softmax(row).probabilities.tolist(), k) for row in rows]
+            return np.array(taken).T
+
+        return self._draw(f"categorical{axis}{replace}", key, shape, int, make, logits)
+
+    def choice(
+        self,
+        key: Any,
+        a: Any,
+        shape: Any = (),
+        replace: bool = True,
+        p: Any = None,
+        axis: int = 0,
+        mode: Any = None,
+    ) -> Any:
+        whole = np.ndim(a) == 0
+        n, shape = (int(a) if whole else np.shape(a)[axis]), tuple(shape)
+        k = math.prod(shape)
+
+        def make(*p: Any) -> list[int]:
+            if replace:
+                draw = chances.categorical(p[0]) if p else chances.uniform(n)
+                self._tree.foresee(draw.count**k)
+                return self._tree.choose([draw] * k)
+            return self._tree.without_replacement(np.asarray(p[0], float).tolist() if p else n, k)
+
+        places = self._draw(f"choice{n}{replace}", key, shape, int, make, *(() if p is None else (p,)))
+        return places if whole else jnp.take(jnp.asarray(a), places, axis=axis)
+
+    def permutation(self, key: Any, x: Any, axis: int = 0, independent: bool = False, **options: Any) -> Any:
+        array = jnp.arange(int(x)) if np.ndim(x) == 0 else jnp.asarray(x)
+        n = array.shape[axis]
+        rest = tuple(np.delete(array.shape, axis).tolist()) if independent and array.ndim > 1 else ()
+        make = lambda: [self._tree.without_replacement(n, n) for _ in range(math.prod(rest))]
+        order = self._draw(f"permutation{axis}", key, (*rest, n), int, make)
+        if not rest:
+            return jnp.take(array, order, axis=axis)
+        return jnp.take_along_axis(array, jnp.moveaxis(order, -1, axis), axis=axis)
+
+    def _each(self, name: str, key: Any, shape: Any, dtype: Any, draw: Callable[..., Any], *parameters: Any) -> Any:
+        """Independent elements, each of its own distribution."""
+
+        def make(*given: Any) -> list[int]:
+            flat = [np.broadcast_to(np.asarray(p, float), shape).reshape(-1).tolist() for p in given]
+            return self._tree.choose([draw(*values) for values in zip(*flat, strict=True)])
+
+        return self._draw(name, key, tuple(shape), dtype, make, *parameters)
+
+    def _draw(
+        self, name: str, key: Any, shape: tuple[int, ...], dtype: Any, make: Callable[..., Any], *parameters: Any
+    ) -> Any:
+        """What ``make`` draws, given the numbers of the parameters, also those that JAX traces for ``vmap``."""
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+        # a gradient goes not through a draw; and numbers of Python and NumPy keep their 64 bits
+        given = [jax.lax.stop_gradient(p) if isinstance(p, jax.Array) else np.asarray(p) for p in parameters]
+
+        if not any([isinstance(x, jax.core.Tracer) for x in (data, *given)]):
+            return jnp.asarray(self._once(name, data, shape, make, given).astype(dtype))
+        refusals: list[ScgError] = []
+
+        def draw(data: Any, *numbers: Any) -> Any:
+            try:  # JAX would log what is raised here, and wrap it
+                return (
+                    np.zeros(shape, dtype) if refusals else self._once(name, data, shape, make, numbers).astype(dtype)
+                )
+            except ScgError as error:
+                refusals.append(error)
+                return np.zeros(shape, dtype)
+
+        result = jax.pure_callback(draw, jax.ShapeDtypeStruct(shape, dtype), data, *given, vmap_method="sequential")
+        if refusals:
+            raise refusals[0]
+        return result
+
+    def _once(self, name: str, data: Any, shape: tuple[int, ...], make: Callable[..., Any], numbers: Any) -> Any:
+        arrays = [np.asarray(x) for x in numbers]
+        call = (name, shape, [(x.shape, x.tobytes()) for x in arrays])
+        at = np.asarray(data).tobytes()
+        if at in self.seen:
+            known, value = self.seen[at]
+            if known != call:
+                raise ScgValueError(
+                    f"enumerate: a key that was used before is used again, by jax.random.{name} with other arguments:"
+                    " the two draws depend on one another in a way that is not enumerated. Split the key, with a new"
+                    f" one for each draw ({user_line()})"
+                )
+            return value
+        value = np.asarray(make(*arrays), dtype=np.int64).reshape(shape)
+        self.seen[at] = call, value
+        return value
