@@ -185,7 +185,8 @@ def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Any, Function
         result = run(fn, lifted, kwargs)
         found = [leaf for _, leaf in leaves(result)]
         nested = any([type(y) is Node and _is_nested(y, inputs) for y in found])
-        recording = RECORDER.get() is not None
+        recorder = RECORDER.get()
+        recording = recorder is not None
 
         def pullback(cotangent: Tree) -> Value:
             seeds = list(leaves_like(result, cotangent, "the cotangent"))
@@ -207,7 +208,15 @@ def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Any, Function
                 loss, drawn = expanded(cost, order, _floor(inputs), graph)
                 pulled = pull([loss], [np.ones((), loss.dtype)], inputs, graph)
                 return rebuild(structure, iter(paired(pulled, drawn if graph and order is None else [])))
-            return rebuild(structure, iter(pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)))
+            if not recording and any([type(s) is not Node and _has_nan(y, s) for y, s in pairs]):
+                whole = [np.sum(np.where(np.equal(s, 0), 0, y) * s) for y, s in pairs]
+                cost = functools.reduce(operator.add, whole)  # a NaN, whose derivative is one where it comes from
+                return rebuild(structure, iter(pull([cost], [np.ones((), cost.dtype)], inputs, graph)))
+            pulled = pull([y for y, _ in pairs], [s for _, s in pairs], inputs, graph)
+            if recorder is not None:
+                for y, _ in pairs:
+                    recorder.differentiated(np.sum(y), pulled)
+            return rebuild(structure, iter(pulled))
 
         if not nested:
             # while somebody holds it, it may be differentiated itself
@@ -243,6 +252,11 @@ def jacobian(fn: Function, argnums: Argnums = 0) -> Function:
         check_differentiable(result)
         nested = _is_nested(result, inputs)
         rows = _rows(result, inputs, nested, _chosen)
+        recorder = RECORDER.get()
+        if recorder is not None:
+            recorder.differentiated(np.sum(result), rows)
+        elif not nested and np.isnan(result.raw).any():
+            _set_undefined(rows, result, inputs)
         if not nested:
             _finish(inputs)
         return rebuild(structure, iter(rows))
@@ -368,6 +382,17 @@ def _handed(chosen: Tree, given: Tree, inputs: list[Node], graph: bool) -> Tree:
     if not any([type(y) is Node for _, y in leaves(found)]):
         _finish(inputs)
     return found
+
+
+def _has_nan(y: Node, seed: Value) -> bool:
+    return bool(np.isnan(y.raw[np.not_equal(seed, 0)]).any())
+
+
+def _set_undefined(rows: list[Value], result: Node, inputs: list[Node]) -> None:
+    """Set those rows of a Jacobian that belong to elements that are NaN: each has the gradient of such a cost."""
+    for place in map(tuple, np.argwhere(np.isnan(result.raw))):
+        for row, g in zip(rows, pull([result[place]], [np.ones((), result.dtype)], inputs), strict=True):
+            row[place] = g
 
 
 def _undefined_with(found: Value, slope: Value, cost: Node) -> Value:

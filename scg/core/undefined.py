@@ -27,7 +27,8 @@ def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], R
         where(isnan(x), 0, x): none of x.                 stop_gradient(x), a sample: the way ends
 
     What has kinks or steps, or takes elements at places that depend on values, has no derivative there, whatever its
-    VJP makes of a NaN. A VJP that multiplies is right at a NaN, also where it multiplies by zero; but 0 * nan is nan.
+    VJP makes of a NaN. A VJP that multiplies is right at a NaN; but where it multiplies by zero, 0 * nan is nan, in a
+    product of matrices as of numbers.
     """
     marks = {root.id: np.isnan(root.raw) for root in roots if is_nan(root)}
     edges: dict[tuple[int, int], Result] = {}
@@ -57,19 +58,24 @@ def way(order: Sequence[Node], roots: Sequence[Node]) -> dict[tuple[int, int], R
                     edges[node.id, k] = inside
                 elif primitive.axes is elementwise:
                     edges[node.id, k] = inside & connected(mark & _is_lost(node, k), node, k)
+                elif primitive.linear == "each":
+                    edges[node.id, k] = inside & _meets_zero(mark, node, k)
     return edges
 
 
 def may_hide(order: Sequence[Node]) -> bool:
     """Whether a NaN among these nodes may have finite derivatives: of a kink or a step, or beside a factor of zero that
     is given."""
-    return any([_is_broken(node) or node.primitive.axes is elementwise and _is_stopped(node) for node in order])
+    return any([_is_broken(node) or _is_stopped(node) for node in order])
 
 
 def _is_stopped(node: Node) -> bool:
+    alone = node.primitive.axes is elementwise
     given = [x.raw if type(x) is Node else x for x in node.operands if type(x) is not Node or not x.operands]
-    if len(node.operands) < 2 or all(map(np.all, given)):
+    if len(node.operands) < 2 or not (alone or node.primitive.linear == "each") or all(map(np.all, given)):
         return False
+    if not alone:
+        return True
     moving = [k for k, x in enumerate(node.operands) if type(x) is Node and x.operands and x.dtype.kind in "fc"]
     return any([np.any(_is_lost(node, k)) for k in moving])
 
@@ -89,6 +95,21 @@ def _is_lost(node: Node, k: int) -> Result:
     """Where the slope by operand ``k`` is zero."""
     slope = _vjp(node, k)(np.ones(node.shape, node.dtype), node.raw, *values_of(node.operands), **node.statics)
     return np.zeros((), bool) if slope is None else np.equal(slope, 0)
+
+
+def _meets_zero(mark: Result, node: Node, k: int) -> Result:
+    """Which elements of operand ``k`` a product multiplies by a zero on the way to a marked element: where its VJP,
+    which counts if all factors are ones, counts fewer than all."""
+    values = values_of(node.operands)
+    every, others = [
+        _vjp(node, k)(
+            mark.astype(node.dtype), node.raw, *[np.asarray(f(x), node.dtype) for x in values], **node.statics
+        )
+        for f in (np.ones_like, lambda x: np.not_equal(x, 0))
+    ]
+    less, shape = np.real(every) > np.real(others), np.shape(values[k])
+    less = np.any(less, axis=tuple(range(less.ndim - len(shape))))
+    return np.any(less, axis=tuple([i for i, n in enumerate(shape) if n == 1 != less.shape[i]]), keepdims=True)
 
 
 def _vjp(node: Node, k: int) -> Result:

@@ -33,6 +33,11 @@ COSTS = {
     "outer": lambda v: np.sum(np.maximum.outer(v, np.zeros(2))),
     "zero weight": lambda v: np.sum(np.zeros(3) * v),
     "zero times a maximum": lambda v: 0 * np.max(v),
+    "zeros in a product": lambda v: v @ np.zeros(3),
+    "a zero in a matrix": lambda v: np.sum(np.array([[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]]) @ v),
+    "a zero in an einsum": lambda v: np.sum(np.einsum("i,ij->j", v, np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]))),
+    "zeros in a product of stacks": lambda v: np.sum(np.stack([v, v])[:, None] @ np.zeros((3, 2))),
+    "zeros in an outer product": lambda v: np.sum(np.outer(v, [0.0, 1.0])),
     "floor": lambda v: np.sum(np.floor(v)),
     "sign": lambda v: np.sum(np.sign(v)),
     "remainder": lambda v: np.sum(v % 1),
@@ -60,7 +65,9 @@ def test_the_gradient_is_nan_at_the_nan(name, dtype):
     assert np.isnan(scg.gradients(COSTS[name](node), node, create_graph=True).value[1])
 
 
-@pytest.mark.parametrize("name", ["max", "maximum", "clip", "median", "sort", "zero weight", "floor", "norm inf"])
+@pytest.mark.parametrize(
+    "name", ["max", "maximum", "clip", "median", "sort", "zero weight", "zeros in a product", "floor", "norm inf"]
+)
 def test_a_plan_and_a_second_derivative_say_so_too(name):
     compiled = scg.compile(scg.value_and_grad(COSTS[name]))
     alone = scg.compile(scg.grad(COSTS[name]))
@@ -125,3 +132,41 @@ def test_a_sum_of_infinities_keeps_its_zeros():
     """inf - inf is made by a sum, which has a derivative."""
     x = np.array([np.inf, -np.inf, 1.0, 0.0])
     np.testing.assert_array_equal(scg.grad(lambda v: np.sum(v * x))(np.ones(4)), x)
+
+
+# functions of (1, nan, 3) with several results
+VECTORS = {
+    "maximum": lambda v: np.maximum(v, 0),
+    "clip": lambda v: np.clip(v, 0, 2),
+    "where": lambda v: np.where(v > 0, v, 2 * v),
+    "masked": lambda v: np.where(np.isnan(v), 0, np.maximum(v, 0)),
+    "zero weight": lambda v: np.array([0.0, 0.0, 1.0]) * v,
+    "sort": np.sort,
+    "running maximum": np.maximum.accumulate,
+    "a zero in a matrix": lambda v: np.array([[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]]) @ v,
+    "the largest": lambda v: np.max(v[:, None] * [1.0, 2.0], axis=0),
+    "a matrix": lambda v: np.maximum.outer(v, np.zeros(2)),
+    "one number": np.max,
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_rows_of_a_jacobian_are_the_gradients_of_the_elements(name):
+    f = VECTORS[name]
+    shape = f(V).shape
+    rows = [scg.grad(lambda v, place=place: f(v)[place])(V) for place in np.ndindex(shape)]
+    expected = np.reshape(rows, (*shape, 3))
+    compiled = scg.compile(scg.jacobian(f))
+    compiled(np.array([0.25, 0.5, 1.5]))
+    for jacobian in (scg.jacobian(f), compiled):
+        np.testing.assert_array_equal(jacobian(V), expected)
+    pull = lambda v, seed: scg.vjp(f)(v)[1](seed)
+    compiled = scg.compile(pull)
+    compiled(np.array([0.25, 0.5, 1.5]), np.ones(shape))
+    for k, place in enumerate(np.ndindex(shape)):
+        seed = np.zeros(shape)
+        seed[place] = 2.0
+        for found in (pull, compiled):
+            np.testing.assert_array_equal(found(V, seed), 2 * rows[k])
+    total = scg.grad(lambda v: np.sum(f(v)))(V)
+    np.testing.assert_array_equal(scg.vjp(f)(V)[1](np.ones(shape)), total)
