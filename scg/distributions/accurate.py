@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.node import Numeric
-from scg.distributions.base import OfNumbers, betaln, digamma, log, weak
+from scg.distributions.weak import OfNumbers, betaln, digamma, log, weak
 from scg.primitives.special import zeta
 
 i0e, i1e = weak(sp.i0e), weak(sp.i1e)

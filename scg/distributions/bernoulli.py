@@ -8,9 +8,10 @@ import numpy as np
 
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import boolean, finite, real, unit_interval
 from scg.distributions.discrete import Odds, numbers, smallest, softplus, supported, times
+from scg.distributions.weak import real_array
 
 
 def _binary(v: Value) -> bool:

@@ -8,24 +8,13 @@ import scipy.special as sp
 
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double, log_gamma_bend
-from scg.distributions.base import (
-    Distribution,
-    FixedSupport,
-    Shape,
-    betaln,
-    digamma,
-    exp,
-    log,
-    masked,
-    real_array,
-    xlog1py,
-    xlogy,
-)
+from scg.distributions.base import Distribution, FixedSupport, Shape
 from scg.distributions.constraints import (
     positive,
     unit_interval,
 )
 from scg.distributions.uniform import InverseCDF
+from scg.distributions.weak import betaln, digamma, exp, log, masked, real_array, xlog1py, xlogy
 from scg.special import log1mexp
 
 

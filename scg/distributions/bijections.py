@@ -11,8 +11,9 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Parameterized, log
 from scg.distributions.constraints import Constraint, Truth, Vector, finite, lower_cholesky, positive
+from scg.distributions.parameterized import Parameterized
+from scg.distributions.weak import log
 from scg.primitives.contraction import matvec
 from scg.special import log1mexp, sigmoid, softplus
 

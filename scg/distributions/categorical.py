@@ -9,9 +9,10 @@ import numpy as np
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import rest
-from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape, real_array
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers, Truth, one_hot, simplex
 from scg.distributions.discrete import AT_AN_EDGE, log, numbers, one_of_two, outside, times
+from scg.distributions.weak import real_array
 from scg.special import log_softmax, softmax
 
 

@@ -19,7 +19,7 @@ from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_integer
 from scg.core.primitive import primitive
 from scg.distributions.accurate import rest
-from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape, betaln, gammaln
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.categorical import OneOfMany
 from scg.distributions.constraints import (
     Constraint,
@@ -33,6 +33,7 @@ from scg.distributions.constraints import (
     unit_interval,
 )
 from scg.distributions.discrete import Odds, log, numbers, outside, raw, smallest, supported, times
+from scg.distributions.weak import betaln, gammaln
 from scg.errors import NotDifferentiable, ScgValueError, here
 from scg.primitives.layout import stop_gradient
 from scg.special import log_softmax

@@ -7,10 +7,11 @@ from typing import NoReturn, final
 import numpy as np
 
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, real_array
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import Constraint, Interval, Vector, finite, real
 from scg.distributions.entry import sample_shape
 from scg.distributions.uniform import UNIT
+from scg.distributions.weak import real_array
 from scg.errors import ScgValueError, here
 
 

@@ -14,8 +14,9 @@ from scg import special
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
 from scg.core.primitive import primitive
-from scg.distributions.base import Distribution, FixedSupport, real_array, weak
+from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.implicit import Inverted
+from scg.distributions.weak import real_array, weak
 from scg.errors import ScgTypeError, here
 
 

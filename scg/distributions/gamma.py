@@ -8,10 +8,10 @@ import numpy as np
 
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double
-from scg.distributions.base import (
-    Distribution,
-    FixedSupport,
-    Shape,
+from scg.distributions.base import Distribution, FixedSupport, Shape
+from scg.distributions.constraints import nonnegative, positive
+from scg.distributions.uniform import InverseCDF
+from scg.distributions.weak import (
     digamma,
     gammainc,
     gammaincc,
@@ -23,8 +23,6 @@ from scg.distributions.base import (
     real_array,
     xlogy,
 )
-from scg.distributions.constraints import nonnegative, positive
-from scg.distributions.uniform import InverseCDF
 
 
 @final

@@ -14,9 +14,10 @@ import scipy.special as sp
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import student_entropy
-from scg.distributions.base import Distribution, FixedSupport, betaln, log, real_array
+from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import finite, positive
 from scg.distributions.uniform import InverseCDF
+from scg.distributions.weak import betaln, log, real_array
 from scg.errors import ScgValueError, here
 from scg.primitives.student import student_quantile
 from scg.special import sigmoid, softplus

@@ -15,13 +15,13 @@ from scg.distributions.base import (
     Reparameterizable,
     Shape,
     atoms_of,
-    real_array,
 )
 from scg.distributions.categorical import Logits
 from scg.distributions.constraints import Circle, Constraint, Integers, Interval, simplex
 from scg.distributions.discrete import log
 from scg.distributions.implicit import quantile
 from scg.distributions.uniform import UNIT
+from scg.distributions.weak import real_array
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import stop_gradient
 from scg.special import log_softmax, logsumexp, softmax

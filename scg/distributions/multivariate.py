@@ -8,19 +8,11 @@ import numpy as np
 
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double, rest
-from scg.distributions.base import (
-    Distribution,
-    FixedSupport,
-    Reparameterizable,
-    Shape,
-    digamma,
-    gammaincinv,
-    gammaln,
-    xlogy,
-)
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import Matrix, Vector, finite, lower_cholesky, positive, simplex
 from scg.distributions.normal import LOG_2PI, STANDARD
 from scg.distributions.uniform import UNIT
+from scg.distributions.weak import digamma, gammaincinv, gammaln, xlogy
 from scg.errors import ScgTypeError, here
 from scg.primitives.contraction import matvec
 from scg.primitives.layout import stop_gradient

@@ -8,8 +8,9 @@ import numpy as np
 import scipy.special
 
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, real_array
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import finite, positive
+from scg.distributions.weak import log, real_array
 
 LOG_2PI = math.log(2 * math.pi)
 

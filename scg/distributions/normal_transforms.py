@@ -8,11 +8,12 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, exp, log, masked, real_array
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.bijections import Sigmoid
 from scg.distributions.constraints import finite, nonnegative, open_unit_interval, positive
 from scg.distributions.image import imaged, preimage
 from scg.distributions.normal import LOG_2PI, STANDARD, Normal
+from scg.distributions.weak import exp, log, masked, real_array
 from scg.special import sigmoid
 
 SIGMOID = Sigmoid()

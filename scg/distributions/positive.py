@@ -10,21 +10,11 @@ import scipy.special as sp
 from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.accurate import in_double, log_gamma_bend
-from scg.distributions.base import (
-    Distribution,
-    FixedSupport,
-    Reparameterizable,
-    Shape,
-    exp,
-    gammaln,
-    log,
-    masked,
-    real_array,
-    xlogy,
-)
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import Constraint, Interval, nonnegative, positive
 from scg.distributions.gamma import Gamma
 from scg.distributions.uniform import UNIT, InverseCDF
+from scg.distributions.weak import exp, gammaln, log, masked, real_array, xlogy
 from scg.errors import ScgValueError, here
 
 EULER = float(np.euler_gamma)

@@ -13,7 +13,7 @@ import scipy.special as sp
 
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
-from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape, log, real_array
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import (
     Simplex,
     Truth,
@@ -28,6 +28,7 @@ from scg.distributions.discrete import Odds, one_of_two, raw, softplus
 from scg.distributions.image import imaged, preimage, within
 from scg.distributions.location_scale import Gumbel, Logistic
 from scg.distributions.normal_transforms import SIGMOID
+from scg.distributions.weak import log, real_array
 from scg.special import logsumexp, sigmoid, softmax
 
 GUMBEL, LOGISTIC = Gumbel(0.0, 1.0), Logistic(0.0, 1.0)

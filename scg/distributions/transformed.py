@@ -16,12 +16,12 @@ from scg.distributions.base import (
     Reparameterizable,
     Shape,
     atoms_of,
-    real_array,
 )
 from scg.distributions.bijections import Affine, Bijection
 from scg.distributions.constraints import Constraint, Truth
 from scg.distributions.image import imaged, is_bounded, preimage
 from scg.distributions.uniform import noise_of, transported
+from scg.distributions.weak import real_array
 from scg.errors import ScgTypeError, ScgValueError, here
 
 

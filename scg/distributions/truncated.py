@@ -10,13 +10,7 @@ import scipy.special as sp
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
 from scg.distributions import tail
-from scg.distributions.base import (
-    Distribution,
-    FixedSupport,
-    log,
-    real_array,
-    weak,
-)
+from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import (
     Constraint,
     Interval,
@@ -26,6 +20,7 @@ from scg.distributions.constraints import (
 )
 from scg.distributions.normal import LOG_2PI
 from scg.distributions.uniform import InverseCDF
+from scg.distributions.weak import log, real_array, weak
 from scg.primitives.layout import stop_gradient
 from scg.special import log1mexp
 

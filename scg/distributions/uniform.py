@@ -6,8 +6,9 @@ from typing import final
 import numpy as np
 
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution, Reparameterizable, Shape, log, masked, real_array
+from scg.distributions.base import Distribution, Reparameterizable, Shape
 from scg.distributions.constraints import Constraint, Interval, finite
+from scg.distributions.weak import log, masked, real_array
 
 
 class InverseCDF(Reparameterizable):

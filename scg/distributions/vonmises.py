@@ -9,15 +9,7 @@ import numpy as np
 from scg.core.node import Numeric, Value
 from scg.core.options import is_number
 from scg.distributions.accurate import bessel_deficit, i0e, in_double
-from scg.distributions.base import (
-    Distribution,
-    FixedSupport,
-    Reparameterizable,
-    Shape,
-    log,
-    real_array,
-    weak,
-)
+from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import (
     Circle,
     Constraint,
@@ -27,6 +19,7 @@ from scg.distributions.constraints import (
 from scg.distributions.implicit import quantile
 from scg.distributions.normal import LOG_2PI
 from scg.distributions.uniform import UNIT
+from scg.distributions.weak import log, real_array, weak
 from scg.errors import ScgTypeError, here
 from scg.primitives.layout import stop_gradient
 from scg.special import vonmises_cdf

@@ -7,9 +7,10 @@ import numpy as np
 
 from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
-from scg.distributions.base import FiniteSupport, Shape, real_array
+from scg.distributions.base import FiniteSupport, Shape
 from scg.distributions.constraints import simplex
 from scg.distributions.subset import OfSubsets
+from scg.distributions.weak import real_array
 from scg.errors import ScgValueError, here
 from scg.estimators.enumerate import listed, values_at
 from scg.stochastic.estimator import Accounted, Estimator

@@ -18,8 +18,9 @@ from scg.core.operands import frozen, plain
 from scg.core.primitive import primitive
 from scg.core.replay import replaced, rerun
 from scg.core.tree import leaves
-from scg.distributions.base import Distribution, Shape, batch_of, draw_noise
+from scg.distributions.base import Distribution, Shape, draw_noise
 from scg.distributions.entry import sample_shape
+from scg.distributions.parameterized import batch_of
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.indexing import getitem_p

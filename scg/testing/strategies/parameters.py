@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from scg import distributions as dist
-from scg.distributions.base import Distribution, Parameterized
+from scg.distributions.base import Distribution
 from scg.distributions.constraints import (
     Constraint,
     Integers,
@@ -25,6 +25,7 @@ from scg.distributions.constraints import (
     positive,
     real,
 )
+from scg.distributions.parameterized import Parameterized
 from scg.errors import ScgTypeError, ScgValueError, here
 
 Shape = tuple[int, ...]
