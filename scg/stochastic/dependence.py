@@ -1,7 +1,9 @@
 """Which samples each node of a recorded graph depends on, and by which ties: the axis maps, followed from node to
 node."""
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from scg.core import axes
@@ -51,7 +53,7 @@ class Influence:
     ``bits``    by id of a sample, the set of it alone
     """
 
-    def __init__(self, sources: Iterable[tuple[Node, int]], order: Iterable[Node]):
+    def __init__(self, sources: Iterable[tuple[Node, int]], order: Sequence[Node]):
         self.bits: dict[int, Set] = {}
         self.chosen: dict[int, Set] = {}
         # what an ``if`` looks at is tied to whole batches: the samples of each shape, and by stamp of an ``if`` those
@@ -67,7 +69,8 @@ class Influence:
             self._batches[tie.batch] = union(self._batches.get(tie.batch, 0), bit)
         self.held: dict[int, Any] = dict(own)
         self.draws: dict[int, Set] = dict(self.bits)
-        for node in order:
+        oldest = min(own, default=0)  # what is older depends on no sample
+        for node in order[bisect_left(order, oldest, key=attrgetter("id")) :]:
             found = self._passed(node)
             if node.id in own:
                 found = own[node.id] if found is None else _joined(found, own[node.id])
@@ -93,9 +96,11 @@ class Influence:
             before = held.get(operand.id) if type(operand) is Node else None
             if before is None:
                 continue
-            if type(before) is list and not kept:
+            if kept or axis_map is axes.elementwise and operand.raw.shape == node.raw.shape:
+                after = before
+            elif type(before) is list:
                 after = before[node.statics["index"]]
-            elif kept or _keeps_places(node, operand):
+            elif type(node.raw) is not tuple and operand.raw.shape == node.raw.shape == ():
                 after = before
             elif k == 0 and len(node.operands) == 1 and axis_map is axes.index and axes.is_basic(node.statics["index"]):
                 after = _each(before, indexed, node.statics["index"], operand.raw.shape)
@@ -157,7 +162,7 @@ class Influence:
         return freed(node.raw, found or {})
 
 
-def influence(source: Node, event_ndim: int, order: Iterable[Node]) -> dict[int, Any]:
+def influence(source: Node, event_ndim: int, order: Sequence[Node]) -> dict[int, Any]:
     """The ``Tie`` of every node of ``order`` (growing ids) that depends on ``source``; a list of them for a node of
     several results."""
     held = Influence([(source, event_ndim)], order).held
@@ -173,13 +178,6 @@ def _own_tie(shape: tuple[int, ...], event_ndim: int) -> Tie:
     return Tie(
         tuple([(((a, 1, n) if a < tied else None, n),) for a, n in enumerate(shape)]), (None,) * tied, shape[:tied]
     )
-
-
-def _keeps_places(node: Node, operand: Node) -> bool:
-    """Whether an element of a node stands where the elements of the operand are that it is made of."""
-    if type(node.raw) is tuple or operand.raw.shape != node.raw.shape:
-        return False
-    return node.primitive.axes is axes.elementwise or operand.raw.shape == ()
 
 
 def _alignments(node: Node) -> list[Any]:
@@ -202,10 +200,11 @@ def _joined(a: Any, b: Any) -> Any:
     """What two paths hold together: a sample on both has what they agree on."""
     if type(a) is list:
         return [_joined(x, y) for x, y in zip(a, b, strict=True)]
-    if a.keys() == b.keys() and len(a) == 1:
-        ((tie, left),), (right,) = a.items(), b.values()
-        draws = union(left, right)
-        return a if draws is left else b if draws is right else {tie: draws}
+    if len(a) == len(b) == 1:
+        ((x, left),), ((y, right),) = a.items(), b.items()
+        if x == y:
+            draws = union(left, right)
+            return a if draws is left else b if draws is right else {x: draws}
     both = common(_draws(a), _draws(b))
     found: Held = {}
     for held in (a, b):

@@ -9,7 +9,6 @@ set shares with those that it is made of all parts in which it agrees with them:
 new tuples, and an operation does not look into a part that its operands share.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 BLOCK = 512
@@ -101,19 +100,21 @@ def meet(a: Set, b: Set) -> bool:
     return meet(a[1], b) if _span(b) < a[0] else meet(a[2], b[2]) or meet(a[1], b[1])
 
 
-def members(a: Set) -> Iterator[int]:
+def members(a: Set) -> list[int]:
     """The members, in rising order."""
+    found = []
     stack = [(a, 0)]
     while stack:
         part, start = stack.pop()
         if type(part) is int:
             while part:
                 lowest = part & -part
-                yield start + lowest.bit_length() - 1
+                found.append(start + lowest.bit_length() - 1)
                 part ^= lowest
         else:
             span, low, high = part
             stack += [(high, start + span), (low, start)]
+    return found
 
 
 def first(a: Set) -> int:

@@ -192,7 +192,7 @@ class Downstream:
         """Whether any cost depends on the sample."""
         return bool(self._ties)
 
-    @cached_property
+    @property
     def _ties(self) -> tuple[Tie, ...]:
         return self._terms.ties(self.node, self.graph)
 

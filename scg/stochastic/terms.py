@@ -3,7 +3,7 @@ matrices), for each of the samples that it depends on."""
 
 import heapq
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +121,7 @@ class Terms:
     def of(self, site: Node, graph: bool) -> list[Part]:
         """The terms that a sample sees, latest first."""
         seen = self._sight(graph).get(self._number[site])
-        return [] if seen is None else [one.part for one in reversed(list(seen.back()))]
+        return [] if seen is None else [one.part for one in reversed(seen.back())]
 
     def ties(self, site: Node, graph: bool) -> tuple[Tie, ...]:
         """How the terms that a sample sees are tied to it."""
@@ -138,7 +138,7 @@ class Terms:
         seen = self._sight(graph).get(self._number[site])
         if seen is None:
             return None
-        for one in reversed(list(seen.back(summed=False))):
+        for one in reversed(seen.back(summed=False)):
             share = self._share(one.part, graph)
             one.total = share if one.before is None else one.before.total + share
         return seen.total
@@ -207,12 +207,14 @@ class Seen:
         self.ties: tuple[Tie, ...] = known if part[2] in known else (*known, part[2])
         self.total: Result = None
 
-    def back(self, summed: bool = True) -> "Iterator[Seen]":
+    def back(self, summed: bool = True) -> "list[Seen]":
         """The terms from this one back to the first, or else to those of which the sum is known."""
+        found: list[Seen] = []
         seen: Seen | None = self
         while seen is not None and (summed or seen.total is None):
-            yield seen
+            found.append(seen)
             seen = seen.before
+        return found
 
 
 def sighted(parts: list[tuple[Part, Set]]) -> dict[int, Seen]:
@@ -223,28 +225,44 @@ def sighted(parts: list[tuple[Part, Set]]) -> dict[int, Seen]:
     where part t is seen by samples 0 to t, there is one group, samples 0 to t, which part t - 1 parts from sample t:
     n splits in all, as many as different groups, whatever the graph is.
     """
-    parts = sorted(parts, key=lambda part: (-last(part[1]), first(part[1])))
+    runs: list[tuple[Set, list[Part]]] = []
+    for part, draws in sorted(parts, key=_place) if len(parts) > 1 else parts:
+        if runs and runs[-1][0] == draws:
+            runs[-1][1].append(part)
+        else:
+            runs.append((draws, [part]))
     ahead: list[Set] = [0]
-    for _, draws in reversed(parts[1:]):
+    for draws, _ in reversed(runs[1:]):
         ahead.append(union(ahead[-1], draws))
     found: dict[int, Seen] = {}
     groups: list[tuple[Set, Seen]] = []
-    for part, draws in parts:
+    for draws, more in runs:
         coming, new, after = ahead.pop(), draws, []
         for group, seen in groups:
             if both := common(group, draws):
-                after.append((both, Seen(seen, part)))
+                after.append((both, _extended(seen, more)))
                 group, new = without(group, both), without(new, both)
             if group:
                 after.append((group, seen))
         if new:
-            after.append((new, Seen(None, part)))
+            after.append((new, _extended(None, more)))
         groups = []
         for group, seen in after:
             found.update(dict.fromkeys(members(without(group, coming)), seen))
             if left := common(group, coming):
                 groups.append((left, seen))
     return found
+
+
+def _place(part: tuple[Part, Set]) -> tuple[int, int]:
+    return -last(part[1]), first(part[1])
+
+
+def _extended(seen: Seen | None, parts: list[Part]) -> Seen:
+    for part in parts:
+        seen = Seen(seen, part)
+    assert seen is not None
+    return seen
 
 
 class Partial(NamedTuple):
