@@ -444,7 +444,7 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Value]:
     graph = nested or RECORDER.get() is not None
     _refuse_kinks([result])
     seed = parameter(_weights(result))
-    pulled = pull([result], [seed], inputs, create_graph=True)
+    pulled = pull([result], [seed], inputs, create_graph=True, nearby=graph)
     moving = [g for g in pulled if type(g) is Node]
     block = max(1, min(result.size, _BLOCK // _bytes_behind(seed, moving)))
     parts: list[list[Value]] = []

@@ -153,9 +153,10 @@ def pull(
 def _limits(
     found: dict[int, Result], roots: Sequence[Node], seeds: Sequence[Result], wrt: Sequence[Node], create_graph: bool
 ) -> dict[int, Result]:
-    if create_graph:
-        recorder, marked = RECORDER.get(), [g for g in found.values() if type(g) is Node and has_nan(g.raw)]
-        if recorder is not None and marked:  # a plan knows no limits: where it needs one it gives up
+    recorder = RECORDER.get()
+    if recorder is not None:  # a plan knows no limits: where it needs one it gives up
+        marked = [g for g in found.values() if type(g) is Node and has_nan(g.raw)]
+        if marked:
             recorder.settle(lambda *gs: any(map(has_nan, gs)), tuple(marked), False)
         return found
     targets = [x for x in wrt if x.id in found]
@@ -163,6 +164,8 @@ def _limits(
     near = limits.limit(
         [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, plain), xs, nearby=False), roots, targets
     )
+    if create_graph:
+        near = limits.mended([found[x.id] for x in targets], near, [*roots, *seeds])
     return {**found, **{x.id: g for x, g in zip(targets, near, strict=True)}}
 
 

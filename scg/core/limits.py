@@ -17,6 +17,7 @@ from scg.core.absorbing import moves, stamp
 from scg.core.aliases import Result
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE
 from scg.core.node import Node, ancestors, parameter
+from scg.core.primitive import primitive
 from scg.core.replay import rerun
 from scg.errors import ScgError
 
@@ -39,6 +40,7 @@ def limit(found: list[Result], derivative: Derivative, roots: Sequence[Result], 
     derivatives at x + t d, by Richardson's 2 D(t / 2) - D(t), agree for all directions d in whose direction they exist,
     two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``.
     """
+    found = [g.raw if type(g) is Node else g for g in found]
     if not any(map(has_nan, found)):
         return found
     near, continuous = _nearby(found, derivative, roots, wrt, _cut)
@@ -69,6 +71,28 @@ def confirmed(
         near_by = (off <= 10 * TOLERANCE * size) | (off <= 0.5 * before)  # the distances are as 1 to 10
         settled.append(np.where(near_by, g, n if continuous else np.nan).astype(g.dtype, copy=False))
     return settled
+
+
+def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:
+    """The Nodes ``found`` with the limits ``near`` in place of their NaN, as long as the leaves behind ``sources`` are
+    what they are now; their derivatives are NaN there still, and may have limits of their own."""
+    nodes = [x for x in sources if type(x) is Node]
+    at = [x for x in ancestors(nodes) if not x.operands and type(x.raw) is not tuple]
+    point = tuple([x.raw for x in at])
+    return [
+        _mended(g, *at, limit=n, point=point) if type(g) is Node and np.any(np.isnan(g.raw) & ~np.isnan(n)) else g
+        for g, n in zip(found, near, strict=True)
+    ]
+
+
+_mended = primitive(
+    lambda g, *at, limit, point: (
+        np.where(np.isnan(g), limit, g) if all(map(np.array_equal, at, point)) else np.array(g)
+    ),
+    None,
+    lambda h, out, g, *at, limit, point: h * np.where(np.isnan(g), np.nan, 1).astype(g.dtype),
+    name="mended",
+)
 
 
 def has_nan(g: Result) -> bool:
