@@ -56,6 +56,9 @@ class Primitive:
         "smooth",
         "kinks",
         "steps",
+        "cuts",
+        "poles",
+        "sign",
         "steep",
         "shares",
         "supported",
@@ -81,6 +84,7 @@ class Primitive:
         self.kinks, self.steep, self.shares, self.supported, self.picks = [
             facts.get(fact) for fact in ("kinks", "steep", "shares", "supported", "picks")
         ]
+        self.cuts, self.poles, self.sign = facts.get("cuts"), facts.get("poles"), facts.get("sign")
         self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
         self.linear, self.square = facts.get("linear"), bool(facts.get("square"))
         self.holds = self.same and not vjps and every is None  # the value of operand 0, held constant
@@ -131,6 +135,9 @@ def primitive(
     name: str | None = None,
     kinks: Function | None = None,
     steps: Function | bool | None = None,
+    cuts: Function | None = None,
+    poles: Function | None = None,
+    sign: Function | None = None,
     steep: Function | None = None,
     shares: Function | None = None,
     supported: bool = False,
@@ -161,6 +168,15 @@ def primitive(
 
         primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
         primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
+
+    ``cuts`` is the same for complex operands alone, where the value jumps across a branch cut. ``poles(*operands)`` is
+    the position of the operand (an array, or a node) at whose zeros the value has none, None where there is none: on
+    the two sides of a zero the value need not have one sign, and what is made of it may jump. ``sign(signs,
+    *operands)`` tells whether the result is positive (2), never negative (1) or neither known (0), from the ``signs``
+    of the operands: a denominator that is positive has no zeros.
+
+        primitive(np.divide, elementwise, ..., poles=lambda x, y: 1, sign=lambda s, x, y: s[0] if s[1] else 0)
+        primitive(np.log, elementwise, ..., cuts=lambda x: 2 * (x.real > 0) + (x.imag > 0))
 
     Where a function says neither, exact means look for such places along a grid: they see no window that is narrower
     than 1e-4 of a draw's spread inside of one function.
@@ -211,6 +227,9 @@ def primitive(
     facts = {
         "kinks": kinks,
         "steps": steps,
+        "cuts": cuts,
+        "poles": poles,
+        "sign": sign,
         "steep": steep,
         "shares": shares,
         "supported": supported,

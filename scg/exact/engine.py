@@ -402,7 +402,7 @@ class Engine:
 
     def undeclared(self) -> str:
         """What to declare: of the first primitive on the way that does not say where it is smooth."""
-        silent = [n for n in self.leading if is_silent(n) and n.id in self.dependent]
+        silent = [n for n in self.leading if is_silent(n.primitive) and n.id in self.dependent]
         if not silent:
             return ""
         rule, line = silent[0].primitive, silent[0].line

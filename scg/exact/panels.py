@@ -383,7 +383,7 @@ class Panels:
             for e, a in panels.items()
         }
         found = self._seen(lines, grid, self.watched, turns)
-        silent = [n for n in self.watched if is_silent(n)]
+        silent = [n for n in self.watched if is_silent(n.primitive)]
         if silent and turns:  # what is inside of one cannot be followed: it is looked at more closely
             fine = {e: _between(v) for e, v in grid.items()}
             closer = self._seen(lines, fine, silent, turns)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import scipy.special as sp
 
+from scg.primitives.elementwise import cut_at_zero
 from scg.primitives.special import ROOT_PI, derivatives, several
 
 derivatives(sp.j0, lambda out, x: -sp.j1(x))
@@ -56,7 +57,7 @@ derivatives(sp.hyp1f1, "a", "b", lambda out, a, b, x: a / b * sp.hyp1f1(a + 1, b
 derivatives(sp.hyp2f1, "a", "b", "c", lambda out, a, b, c, z: a * b / c * sp.hyp2f1(a + 1, b + 1, c + 1, z))
 derivatives(sp.hyperu, "a", "b", lambda out, a, b, x: -a * sp.hyperu(a + 1, b + 1, x))
 derivatives(sp.wright_bessel, "a", "b", lambda out, a, b, x: sp.wright_bessel(a, a + b, x))
-derivatives(sp.wrightomega, lambda out, z: out / (1 + out))
+derivatives(sp.wrightomega, lambda out, z: out / (1 + out), cuts=lambda z: np.rint(np.imag(z) / (2 * np.pi)))
 
 
 # integrals
@@ -65,12 +66,13 @@ def _sinc(sine, x):
     return np.where(x == 0, 1, sine(x) / np.where(x == 0, 1, x))
 
 
-derivatives(sp.expi, lambda out, x: np.exp(x) / x)
-derivatives(sp.exp1, lambda out, x: -np.exp(-x) / x)
+derivatives(sp.expi, lambda out, x: np.exp(x) / x, cuts=cut_at_zero)
+derivatives(sp.exp1, lambda out, x: -np.exp(-x) / x, cuts=cut_at_zero)
 derivatives(  # E_(n-1), where n < 2 by the recurrence (n - 1) E_n = exp(-x) - x E_(n-1)
     sp.expn, "n", lambda out, n, x: -np.where(n > 1, sp.expn(np.maximum(n - 1, 0), x), (np.exp(-x) - (n - 1) * out) / x)
 )
-derivatives(sp.spence, lambda out, z: -sp.hyp2f1(1.0, 1.0, 2.0, 1 - z))  # log(z) / (1 - z)
+# log(z) / (1 - z)
+derivatives(sp.spence, lambda out, z: -sp.hyp2f1(1.0, 1.0, 2.0, 1 - z), cuts=cut_at_zero)
 several(sp.sici, lambda y, x: _sinc(np.sin, x), lambda y, x: np.cos(x) / x)
 several(sp.shichi, lambda y, x: _sinc(np.sinh, x), lambda y, x: np.cosh(x) / x)
 several(sp.fresnel, lambda y, x: np.sin(0.5 * math.pi * x * x), lambda y, x: np.cos(0.5 * math.pi * x * x))

@@ -14,6 +14,7 @@ import scipy.special as sp
 
 from scg.core.axes import elementwise
 from scg.core.primitive import primitive
+from scg.primitives.elementwise import between_poles
 
 
 def _is_pole(x):
@@ -83,7 +84,17 @@ def _in_z(z, m):
     return np.where(low | top, np.where(zero, reflected, np.where(both, mirrored, np.nan)), slope)
 
 
-primitive(sp.binom, elementwise, lambda g, out, n, k: g * _in_n(n, k), lambda g, out, n, k: g * _in_k(n, k))
 primitive(
-    sp.poch, elementwise, lambda g, out, z, m: g * _in_z(z, m), lambda g, out, z, m: g * (out * sp.digamma(z + m))
+    sp.binom,
+    elementwise,
+    lambda g, out, n, k: g * _in_n(n, k),
+    lambda g, out, n, k: g * _in_k(n, k),
+    steps=lambda n, k: between_poles(n + 1),
+)
+primitive(
+    sp.poch,
+    elementwise,
+    lambda g, out, z, m: g * _in_z(z, m),
+    lambda g, out, z, m: g * (out * sp.digamma(z + m)),
+    steps=lambda z, m: between_poles(z + m),
 )

@@ -26,17 +26,78 @@ LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: t
 _antiholomorphic = type(elementwise)()
 
 
-primitive(np.add, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: g, linear="together")
-primitive(np.subtract, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g, linear="together")
-primitive(np.multiply, elementwise, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x, linear="each")
+def quadrant(x, y):
+    """Which of four x + iy lies in: it changes at the origin, whatever the way through."""
+    return 2 * (x > 0) + (y > 0)
+
+
+def cut_at_zero(x, *rest):
+    """Which quadrant a complex number lies in: it changes across the negative numbers, where log and powers jump."""
+    return quadrant(np.real(x), np.imag(x))
+
+
+def _cut_at_ones(x):
+    """On which side of the real axis, and of -1 and 1 along it."""
+    return 3 * (np.imag(x) > 0) + (np.real(x) > -1) + (np.real(x) > 1)
+
+
+def _cut_at_units(x):
+    """On which side of the imaginary axis, and of -i and i along it."""
+    return 3 * (np.real(x) > 0) + (np.imag(x) > -1) + (np.imag(x) > 1)
+
+
+def between_poles(x):
+    """Between which poles of the gamma function, 0, -1, -2, ..., a number lies."""
+    return np.where(np.real(x) > 0, 1, np.floor(np.real(x)))
+
+
+def always(sign):
+    """The sign of a result, whatever the operands are."""
+    return lambda signs, *operands: sign
+
+
+def _of_first(signs, *operands):
+    return max(signs[0], 1)
+
+
 primitive(
-    np.divide, elementwise, lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y, linear=[(0,)], cost=0.2
+    np.add,
+    elementwise,
+    lambda g, out, x, y: g,
+    lambda g, out, x, y: g,
+    linear="together",
+    sign=lambda signs, x, y: max(signs) if min(signs) else 0,
+)
+primitive(np.subtract, elementwise, lambda g, out, x, y: g, lambda g, out, x, y: -g, linear="together")
+primitive(
+    np.multiply,
+    elementwise,
+    lambda g, out, x, y: g * y,
+    lambda g, out, x, y: g * x,
+    linear="each",
+    sign=lambda signs, x, y: min(signs),
+)
+primitive(
+    np.divide,
+    elementwise,
+    lambda g, out, x, y: g / y,
+    lambda g, out, x, y: -g * out / y,
+    linear=[(0,)],
+    cost=0.2,
+    poles=lambda x, y: 1,
+    sign=lambda signs, x, y: signs[0] if signs[1] else 0,
 )
 primitive(np.negative, elementwise, lambda g, out, x: -g, linear="together")
-primitive(np.positive, elementwise, lambda g, out, x: g, linear="together", view=True)
-primitive(np.square, elementwise, lambda g, out, x: g * (x + x), square=True)
-primitive(np.reciprocal, elementwise, lambda g, out, x: -g * (out * out))
-primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out), cost=0.3)
+primitive(np.positive, elementwise, lambda g, out, x: g, linear="together", view=True, sign=lambda signs, x: signs[0])
+primitive(np.square, elementwise, lambda g, out, x: g * (x + x), square=True, sign=_of_first)
+primitive(
+    np.reciprocal,
+    elementwise,
+    lambda g, out, x: -g * (out * out),
+    poles=lambda x: 0,
+    sign=lambda signs, x: 2 * bool(signs[0]),
+)
+primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out), cost=0.3, cuts=cut_at_zero, sign=_of_first)
 primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))
 primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g), linear="together")
 
@@ -60,16 +121,19 @@ for _power in (np.power, np.float_power):
         elementwise,
         lambda g, out, x, y: g * _power_slope(x, y),
         lambda g, out, x, y: g * (out * np.log(_base(x, y))),
+        cuts=cut_at_zero,
+        poles=lambda x, y: None if type(y) in (int, float) and y >= 0 else 0,
+        sign=lambda signs, x, y: 2 * (signs[0] == 2) or 1 * bool(signs[0] or type(y) in (int, float) and y % 2 == 0),
     )
 
-primitive(np.exp, elementwise, lambda g, out, x: g * out, cost=0.5)
-primitive(np.exp2, elementwise, lambda g, out, x: g * (LN2 * out))
+primitive(np.exp, elementwise, lambda g, out, x: g * out, cost=0.5, sign=always(2))
+primitive(np.exp2, elementwise, lambda g, out, x: g * (LN2 * out), sign=always(2))
 # out + 1 would lose all digits in the lower tail
 primitive(np.expm1, elementwise, lambda g, out, x: g * np.exp(x), cost=1.0)
-primitive(np.log, elementwise, lambda g, out, x: g / x, cost=0.5)
-primitive(np.log2, elementwise, lambda g, out, x: g / (LN2 * x))
-primitive(np.log10, elementwise, lambda g, out, x: g / (LN10 * x))
-primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x), cost=0.5)
+primitive(np.log, elementwise, lambda g, out, x: g / x, cost=0.5, cuts=cut_at_zero)
+primitive(np.log2, elementwise, lambda g, out, x: g / (LN2 * x), cuts=cut_at_zero)
+primitive(np.log10, elementwise, lambda g, out, x: g / (LN10 * x), cuts=cut_at_zero)
+primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x), cost=0.5, cuts=lambda x: cut_at_zero(1 + x))
 
 
 def _sigmoid(x):
@@ -77,7 +141,7 @@ def _sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
 
-sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out)), name="sigmoid")
+sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out)), name="sigmoid", sign=always(2))
 """1 / (1 + exp(-x)), ten times faster than SciPy's ``expit``, to a few ulp in both tails; 0 where exp(x) is
 subnormal."""
 
@@ -101,17 +165,17 @@ def _root1(x):
 
 primitive(np.sin, elementwise, lambda g, out, x: g * np.cos(x), cost=1.0)
 primitive(np.cos, elementwise, lambda g, out, x: -g * np.sin(x), cost=1.0)
-primitive(np.tan, elementwise, lambda g, out, x: g * (1 + out * out))
-primitive(np.arcsin, elementwise, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)))
-primitive(np.arccos, elementwise, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)))
-primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x))
+primitive(np.tan, elementwise, lambda g, out, x: g * (1 + out * out), steps=lambda x: np.rint(np.real(x) / math.pi))
+primitive(np.arcsin, elementwise, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)), cuts=_cut_at_ones)
+primitive(np.arccos, elementwise, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)), cuts=_cut_at_ones)
+primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x), cuts=_cut_at_units)
 primitive(np.sinh, elementwise, lambda g, out, x: g * np.cosh(x))
-primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x))
+primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x), sign=always(2))
 # no Python number: on small arrays that is a third less
 primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out), cost=0.5)
-primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x))
-primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
-primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)))
+primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x), cuts=_cut_at_units)
+primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)), cuts=_cut_at_ones)
+primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)), cuts=_cut_at_ones)
 for _fn, _factor in ((np.deg2rad, DEGREE), (np.radians, DEGREE), (np.rad2deg, 1 / DEGREE), (np.degrees, 1 / DEGREE)):
     primitive(_fn, elementwise, lambda g, out, x, factor=_factor: g * factor, linear="together")
 
@@ -133,11 +197,6 @@ def _over_square(x, other):
     return over_radius(over_radius(x, radius), radius)
 
 
-def _quadrant(x, y):
-    """Which of four x + iy lies in: it changes at the origin, whatever the way through."""
-    return 2 * (x > 0) + (y > 0)
-
-
 direction = primitive(
     lambda x: np.sign(x),
     elementwise,
@@ -152,23 +211,25 @@ primitive(
     elementwise,
     lambda g, out, x, y: g * over_radius(x, out),
     lambda g, out, x, y: g * over_radius(y, out),
-    kinks=_quadrant,
+    kinks=quadrant,
+    sign=lambda signs, x, y: max(*signs, 1),
 )
 primitive(
     np.arctan2,
     elementwise,
     lambda g, out, y, x: g * _over_square(x, y),
     lambda g, out, y, x: -g * _over_square(y, x),
-    steps=_quadrant,
+    steps=quadrant,
 )
 
 primitive(
     np.absolute,
     elementwise,
     lambda g, out, x: g * (direction(x) if x.dtype.kind != "c" else over_radius(np.conjugate(x), out)),
-    kinks=lambda x: _quadrant(x.real, x.imag),
+    kinks=lambda x: quadrant(x.real, x.imag),
+    sign=_of_first,
 )
-primitive(np.fabs, elementwise, lambda g, out, x: g * direction(x), kinks=lambda x: x > 0)
+primitive(np.fabs, elementwise, lambda g, out, x: g * direction(x), kinks=lambda x: x > 0, sign=_of_first)
 primitive(
     np.copysign,
     elementwise,
@@ -211,13 +272,15 @@ def _by_keyword(fn):
     return lambda x, y: lambda x, y, out: fn(x, y, out=out)
 
 
-for _extremum in (np.maximum, np.fmax, np.minimum, np.fmin):
+for _extremum, _sign in ((np.maximum, max), (np.fmax, max), (np.minimum, min), (np.fmin, min)):
     primitive(
         _extremum,
         elementwise,
         lambda g, out, x, y: _to_one(g, x, y, out),
         lambda g, out, x, y: _to_one(g, y, x, out),
         kinks=lambda x, y: x > y,
+        cuts=lambda x, y: x > y,  # in the order of the real parts
+        sign=lambda signs, x, y, sign=_sign: sign(signs),
         into=_by_keyword(_extremum),
     )
 
@@ -267,7 +330,7 @@ _phase = primitive(  # x / |x|
     _antiholomorphic,
     lambda g, out, x: over_radius(g - np.real(g * out) * np.conjugate(out), np.absolute(x)) * (x != 0),
     name="phase",
-    steps=lambda x: _quadrant(x.real, x.imag),
+    steps=lambda x: quadrant(x.real, x.imag),
 )
 
 
@@ -322,6 +385,7 @@ where_p = primitive(
     lambda g, out, c, x, y: g * ~c,
     name="where",
     linear=[(1, 2)],
+    sign=lambda signs, c, x, y: min(signs[1:]),
     into=lambda c, x, y: _choose,
 )
 

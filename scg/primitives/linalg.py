@@ -16,7 +16,7 @@ from scg.core.cotangents import results
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
 from scg.primitives import contraction
-from scg.primitives.elementwise import over_radius
+from scg.primitives.elementwise import always, over_radius
 from scg.primitives.layout import as_array
 from scg.primitives.reduction import kept
 
@@ -209,7 +209,8 @@ def det(a):
 
 @implements(np.linalg.slogdet)
 def slogdet(a):
-    return SlogdetResult(*results(_slogdet(real_only(a, "slogdet", "np.log(np.linalg.det(a))"))))
+    sign, logarithm = results(_slogdet(real_only(a, "slogdet", "np.log(np.linalg.det(a))")))
+    return SlogdetResult(np.sign(sign), logarithm)  # np.sign says that it jumps
 
 
 def real_only(a, name, instead="the real matrix of blocks [[re, -im], [im, re]]"):
@@ -299,7 +300,7 @@ def _norm_side(x, axis=None, keepdims=False, **_):
     return np.any((x > 0) & one, axis=gone, keepdims=bool(keepdims))
 
 
-_norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm", kinks=_norm_side)
+_norm = primitive(_norm_value, axes.reduction, _norm_vjp, name="norm", kinks=_norm_side, sign=always(1))
 
 
 @implements(np.linalg.norm)

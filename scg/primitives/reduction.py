@@ -99,6 +99,7 @@ sum_p = primitive(
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims),
     name="sum",
     linear="together",
+    sign=lambda signs, x: signs[0],
     into=_fold(np.add.reduce),
 )
 prod_p = primitive(
@@ -106,6 +107,7 @@ prod_p = primitive(
     axes.reduction,
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims) * _product_of_others(x, axis),
     name="prod",
+    sign=lambda signs, x: signs[0],
     into=_fold(np.multiply.reduce),
 )
 
@@ -125,7 +127,13 @@ def _place(positions):
 
 
 max_p, min_p, fmax_p, fmin_p = [
-    primitive(ufunc.reduce, axes.reduction, _equal_shares, name=name, kinks=_place(positions), into=_fold(ufunc.reduce))
+    primitive(
+        *(ufunc.reduce, axes.reduction, _equal_shares),
+        name=name,
+        kinks=_place(positions),
+        sign=lambda signs, x: signs[0],
+        into=_fold(ufunc.reduce),
+    )
     for ufunc, name, positions in (
         (np.maximum, "max", np.argmax),
         (np.minimum, "min", np.argmin),

@@ -277,11 +277,11 @@ def unwrap(p, discont=None, axis=-1, *, period=2 * math.pi):
     """p plus the multiples of the period that bring jumps of at least ``discont`` (default period / 2) to the smallest
     ones."""
     axis = normalize_axis_index(axis, p.ndim)
-    step = stop_gradient(np.diff(p, axis=axis))  # the multiples are steps of p: constant
-    half = period / 2
-    wrapped = (step + half) % period - half
-    wrapped = np.where((wrapped == -half) & (step > 0), half, wrapped)
-    jump = np.where(np.abs(step) < (half if discont is None else discont), 0, wrapped - step)
+    step = np.diff(p, axis=axis)
+    turns = step / period
+    jump = -period * np.sign(turns) * np.ceil(np.abs(turns) - 0.5)  # of half a turn: none
+    if discont is not None and discont > period / 2:
+        jump = np.where(np.abs(step) < discont, 0, jump)
     return np.concatenate(
         [p[at(axis, slice(0, 1))], p[at(axis, slice(1, None))] + np.cumsum(jump, axis=axis)], axis=axis
     )

@@ -13,13 +13,13 @@ import scipy.special as sp
 from scg.core.axes import elementwise
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import NotDifferentiable
-from scg.primitives.elementwise import DEGREE, LN2, LN10, sigmoid
+from scg.primitives.elementwise import DEGREE, LN2, LN10, always, between_poles, cut_at_zero, sigmoid
 from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
 
 ROOT_PI, ROOT_2PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
 
 
-def derivatives(fn, *slopes, name=None, kinks=None):
+def derivatives(fn, *slopes, name=None, **facts):
     """Declare an elementwise function by its partial derivatives ``slope(out, *operands)``; a string names an argument
     without one."""
 
@@ -35,7 +35,7 @@ def derivatives(fn, *slopes, name=None, kinks=None):
 
         return refused
 
-    made = primitive(fn, elementwise, *map(vjp, slopes), name=name, kinks=kinks)
+    made = primitive(fn, elementwise, *map(vjp, slopes), name=name, **facts)
     return made
 
 
@@ -72,7 +72,11 @@ def _polygamma_value(x, n):
 
 
 polygamma: Primitive = primitive(
-    _polygamma_value, elementwise, lambda g, out, x, n: g * polygamma(x, n=n + 1), name="polygamma"
+    _polygamma_value,
+    elementwise,
+    lambda g, out, x, n: g * polygamma(x, n=n + 1),
+    name="polygamma",
+    steps=lambda x, n: between_poles(x),
 )
 """The n-th derivative of digamma at x, n a static."""
 
@@ -84,16 +88,17 @@ def _rgamma_slope(out, x):
     return np.where(x < 0.5, mirrored, -sp.rgamma(right) * sp.digamma(right))
 
 
-derivatives(sp.gamma, lambda out, x: out * sp.digamma(x))
+derivatives(sp.gamma, lambda out, x: out * sp.digamma(x), steps=between_poles)
 derivatives(sp.gammaln, lambda out, x: sp.digamma(x))
-derivatives(sp.loggamma, lambda out, x: sp.digamma(x))
+derivatives(sp.loggamma, lambda out, x: sp.digamma(x), cuts=cut_at_zero)
 derivatives(sp.rgamma, _rgamma_slope)
-derivatives(sp.digamma, lambda out, x: polygamma(x, n=1))
+derivatives(sp.digamma, lambda out, x: polygamma(x, n=1), steps=between_poles)
 derivatives(sp.gammasgn, None)
 derivatives(
     sp.beta,
     lambda out, a, b: out * (sp.digamma(a) - sp.digamma(a + b)),
     lambda out, a, b: out * (sp.digamma(b) - sp.digamma(a + b)),
+    steps=lambda a, b: between_poles(a) + math.pi * between_poles(b),
 )
 derivatives(
     sp.betaln, lambda out, a, b: sp.digamma(a) - sp.digamma(a + b), lambda out, a, b: sp.digamma(b) - sp.digamma(a + b)
@@ -146,14 +151,27 @@ for _fn, _sign in ((sp.gdtr, 1), (sp.gdtrc, -1)):
     )
 for _fn, _sign in ((sp.fdtr, 1), (sp.fdtrc, -1)):
     derivatives(_fn, "dfn", "dfd", lambda out, n, d, x, sign=_sign: sign * _f_pdf(n, d, x))
+
+
+def _floor(k, n, p=None):
+    """k and n are taken for the integers below, but n of a Poisson distribution's mean."""
+    return np.floor(k) if p is None else np.floor(k) + math.pi * np.floor(n)
+
+
 for _fn, _sign in ((sp.pdtr, -1), (sp.pdtrc, 1)):
-    derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * gammainc_pdf(np.floor(k) + 1, m))
+    derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * gammainc_pdf(np.floor(k) + 1, m), steps=_floor)
 for _fn, _sign in ((sp.bdtr, -1), (sp.bdtrc, 1)):
     derivatives(
-        _fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p)
+        _fn,
+        None,
+        None,
+        lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p),
+        steps=_floor,
     )
 for _fn, _sign in ((sp.nbdtr, 1), (sp.nbdtrc, -1)):
-    derivatives(_fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(n, np.floor(k) + 1, p))
+    derivatives(
+        _fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(n, np.floor(k) + 1, p), steps=_floor
+    )
 
 
 # the normal distribution and its kin
@@ -176,8 +194,8 @@ derivatives(sp.erfi, lambda out, x: (2 / ROOT_PI) * np.exp(x * x))
 derivatives(sp.erfinv, lambda out, x: (0.5 * ROOT_PI) * np.exp(out * out))
 derivatives(sp.erfcinv, lambda out, x: (-0.5 * ROOT_PI) * np.exp(out * out))
 derivatives(sp.dawsn, lambda out, x: 1 - 2 * x * out)
-derivatives(sp.ndtr, lambda out, x: np.exp(-0.5 * x * x) * (1 / ROOT_2PI))
-derivatives(sp.log_ndtr, lambda out, x: 1 / _mills(x))
+derivatives(sp.ndtr, lambda out, x: np.exp(-0.5 * x * x) * (1 / ROOT_2PI), sign=always(2))
+derivatives(sp.log_ndtr, lambda out, x: 1 / _mills(x), cuts=lambda x: np.imag(sp.log_ndtr(x)) > 0)
 derivatives(sp.ndtri, lambda out, p: ROOT_2PI * np.exp(0.5 * out * out))
 derivatives(sp.ndtri_exp, lambda out, y: _mills(out))
 derivatives(
@@ -187,11 +205,14 @@ derivatives(
 )
 
 # logistic functions, logarithms and exponentials
-derivatives(sp.expit, lambda out, x: out * sigmoid(-x))
+derivatives(sp.expit, lambda out, x: out * sigmoid(-x), sign=always(2))
 derivatives(sp.logit, lambda out, p: 1 / (p * (1 - p)))
 derivatives(sp.log_expit, lambda out, x: sigmoid(-x))
 softplus = derivatives(
-    lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(-out), name="softplus"
+    lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x))),
+    lambda out, x: -np.expm1(-out),
+    name="softplus",
+    sign=always(2),
 )
 log_sigmoid = derivatives(
     lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.absolute(x))), lambda out, x: -np.expm1(out), name="log_sigmoid"
@@ -207,14 +228,22 @@ log1mexp = derivatives(_log1mexp, lambda out, x: -1 / np.expm1(-x), name="log1me
 derivatives(sp.exp2, lambda out, x: LN2 * out)
 derivatives(sp.exp10, lambda out, x: LN10 * out)
 derivatives(sp.expm1, lambda out, x: np.exp(x))
-derivatives(sp.log1p, lambda out, x: 1 / (1 + x))
+derivatives(sp.log1p, lambda out, x: 1 / (1 + x), cuts=lambda x: cut_at_zero(1 + x))
 derivatives(sp.cbrt, lambda out, x: 1 / (3 * (out * out)))
 derivatives(sp.cosm1, lambda out, x: -np.sin(x))
 derivatives(sp.powm1, lambda out, x, y: y * np.power(x, y - 1), lambda out, x, y: np.power(x, y) * np.log(x))
 derivatives(sp.exprel, lambda out, x: 0.5 * sp.hyp1f1(2.0, 3.0, x))
-derivatives(sp.xlogy, lambda out, x, y: np.log(np.where((x == 0) & (y == 0), 1, y)), lambda out, x, y: _over(x, y))
 derivatives(
-    sp.xlog1py, lambda out, x, y: np.log1p(np.where((x == 0) & (y == -1), 0, y)), lambda out, x, y: _over(x, 1 + y)
+    sp.xlogy,
+    lambda out, x, y: np.log(np.where((x == 0) & (y == 0), 1, y)),
+    lambda out, x, y: _over(x, y),
+    cuts=lambda x, y: cut_at_zero(y),
+)
+derivatives(
+    sp.xlog1py,
+    lambda out, x, y: np.log1p(np.where((x == 0) & (y == -1), 0, y)),
+    lambda out, x, y: _over(x, 1 + y),
+    cuts=lambda x, y: cut_at_zero(1 + y),
 )
 derivatives(sp.entr, lambda out, x: -1 - np.log(x))
 derivatives(
@@ -264,8 +293,8 @@ derivatives(sp.pseudo_huber, _pseudo_huber_slope, lambda out, delta, r: r / np.s
 # angles in degrees
 for _fn, _slope in ((sp.sindg, lambda out, x: sp.cosdg(x)), (sp.cosdg, lambda out, x: -sp.sindg(x))):
     derivatives(_fn, lambda out, x, slope=_slope: DEGREE * slope(out, x))
-derivatives(sp.tandg, lambda out, x: DEGREE * (1 + out * out))
-derivatives(sp.cotdg, lambda out, x: -DEGREE * (1 + out * out))
+derivatives(sp.tandg, lambda out, x: DEGREE * (1 + out * out), steps=lambda x: np.rint(x / 180))
+derivatives(sp.cotdg, lambda out, x: -DEGREE * (1 + out * out), steps=lambda x: np.floor(x / 180))
 derivatives(
     sp.radian, lambda out, d, m, s: DEGREE, lambda out, d, m, s: DEGREE / 60, lambda out, d, m, s: DEGREE / 3600
 )

@@ -4,6 +4,7 @@ Some elements of the step are looked at, by themselves: those of a node before i
 between is computed again, a few numbers at a time.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from scg.core.aliases import Result, Statics
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.errors import ScgError
+from scg.stochastic.sides import jump_side, kinds_of
 from scg.stochastic.sites import is_stochastic
 
 _ELEMENTS = 16  # of a step, spread over it, that are moved
 _PARTS, _SETTLED = 33, 14  # a bracket is cut into so many, so often: down to neighbouring numbers
+_STEPS = 6  # of one element along the line
 _SECANTS = 5  # that are tried after one cut
 _STEEP = 1e4  # a slope: what changes less across a gap is rounding
 _ROOM = 8.0  # times the size of what a step looks at, and it is moved no further
@@ -37,11 +40,12 @@ class _Line(NamedTuple):
 
 class Crossing:
     """The chosen elements of a step, of the nodes ``made`` of it element by element, and of ``edges``, those of them
-    that something else is made of."""
+    that something else is made of; ``touching`` as for ``jump_side``."""
 
-    def __init__(self, node: Node, made: list[Node], edges: list[Node]):
+    def __init__(self, node: Node, made: list[Node], edges: list[Node], touching: bool = False):
         self.node, self.edges = node, edges
         self.shape = np.broadcast_shapes((1,), *{n.shape for n in made})
+        self.side = jump_side(node.primitive, kinds_of(node), touching)
         self.found: Result = None  # elements of the step, counted as they lie, where a jump was seen
         self.before: dict[int, Node] = {}
         self.values: dict[int, Result] = {}
@@ -102,17 +106,18 @@ class Crossing:
         if not taken.any():
             return None
         every = np.arange(taken.shape[1])
-        order = np.argmax(taken, axis=0)[None]
-        taken[order[0], every] = False
-        if taken.any():  # the second step of each element too
-            order = np.concatenate([order, np.argmax(taken, axis=0)[None]])
+        steps: list[Result] = []
+        while len(steps) < _STEPS and taken.any():
+            steps.append(np.argmax(taken, axis=0))
+            taken[steps[-1], every] = False
+        order = np.stack(steps)
         low, high = grid[order, every], grid[order + 1, every]
         crossed = step[order, every] != step[order + 1, every]
         low, high = self.closer(way, moved, low, high, 1)
         found = self._secant(lines, moved, low, high, crossed)
         if found is None:
             low, high = self.closer(way, moved, low, high, _SETTLED)
-            gap = _gap(low, high)
+            gap = _gap(low, high) + self._rounding(self.run(way, moved, np.stack([low, high])), np.finfo(low.dtype).eps)
             found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap + (high - low)
         return self._differs(found[0], crossed, found[1])
 
@@ -157,12 +162,19 @@ class Crossing:
     def _operands(self, table: dict[int, Value]) -> list[Value]:
         return [table[o.id] if type(o) is Node and o.id in table else self._value(o) for o in self.node.operands]
 
-    def _step(self, lines: list[_Line], moved: Node, values: Value) -> Value:
-        estimator, table = self.node.primitive, self.run(lines, moved, values)
-        if estimator.steps is None:
+    def _step(self, lines: list[_Line], moved: Node, values: Result) -> Result:
+        table = self.run(lines, moved, values)
+        if self.side is None:
             return np.broadcast_to(table[self.node.id], values.shape)
         operands = [np.asarray(x)[None] if np.ndim(x) < values.ndim else x for x in self._operands(table)]
-        return np.broadcast_to(estimator.steps(*operands, **self.node.statics), values.shape)
+        return np.broadcast_to(self.side(*operands, **self.node.statics), values.shape)
+
+    def _rounding(self, table: dict[int, Result], eps: float) -> Result:
+        """By how much what the step looks at is rounded where it is taken, with values on both sides of that."""
+        sizes = [np.abs(x) for x in map(np.asarray, self._operands(table)) if x.dtype.kind == "f"]
+        least = functools.reduce(np.fmin, sizes, np.inf)  # of a comparison: of what is equal there
+        least = np.max(least, axis=0) if np.ndim(least) > 1 else least
+        return np.where(np.isfinite(least), 8 * eps * least, 0)
 
     def _secant(self, lines: list[_Line], moved: Node, low: Result, high: Result, crossed: Result) -> Result:
         """What is computed close on both sides of the step, and how close: of a comparison of two numbers, where their
@@ -177,10 +189,12 @@ class Crossing:
 
         try:
             x, y = low, high
-            f, g = difference(self.run(lines, moved, np.stack([x, y])))
+            table = self.run(lines, moved, np.stack([x, y]))
+            f, g = difference(table)
+            rounding = self._rounding(table, np.finfo(low.dtype).eps)
             for _ in range(_SECANTS):
                 middle = np.clip(np.where(f == g, low, x - f * ((y - x) / (g - f))), low, high).astype(moved.dtype)
-                gap = _gap(middle, middle)
+                gap = _gap(middle, middle) + rounding
                 table = self.run(lines, moved, np.stack([middle - gap, middle + gap]))
                 step = table[self.node.id]
                 if np.all((step[0] != step[1]) | ~crossed):

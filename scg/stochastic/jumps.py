@@ -11,24 +11,27 @@ rectifiers, Huber losses and sorted values pass, x > t does not.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
 from scg.core.aliases import Result
 from scg.core.axes import elementwise, reduction
-from scg.core.node import Node, Value
+from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.errors import EstimatorError, GuardError, ScgError, here
+from scg.stochastic.continuity import is_continuous
 from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.estimator import by_values
-from scg.stochastic.sides import sides
+from scg.stochastic.sides import denominator, kinds_of, sides
+from scg.stochastic.signs import Signs
 from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
 
 _TRIES = 8  # nodes that may be moved in turn
+_NUMBERS = 2**23  # that are held at a time
 _RUNS = 256  # runs that tell whether draws ever take a step
-_LINES, _POINTS = 4, 65  # along which the cost itself is looked at, before it is refused
+_FAR = 5  # standard deviations: what is further out has no weight
+_LINES, _POINTS = 6, 65  # along which the cost itself is looked at, before it is refused
 
 
 def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = ()) -> None:
@@ -37,11 +40,12 @@ def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = 
     ``order`` are the nodes that lead to the cost, by growing id, with those that an ``if`` looked at; ``fixed`` those
     that stand for plain numbers.
     """
-    steps = [n for n in order if n.primitive.jumps and n.operands and "site" not in n.statics]
+    steps = [n for n in order if ((p := n.primitive).jumps or p.poles or p.cuts) and _may_jump(n)]
     if not steps:
         return
     moving = _moving(order, fixed)
-    steps = [n for n in steps if _looks_at(n, moving) == _BOTH]
+    signs = Signs(moving)
+    steps = [n for n in steps if _looks_at(n, moving) == _BOTH and (n.primitive.jumps or signs.change(n))]
     if not steps:
         return
     guards = _guards(order)
@@ -49,11 +53,12 @@ def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = 
     for node in steps:
         if node.id not in live:
             continue
-        found, places = _met(node, moving, consumers, {cost.id, *guards})
+        touching = bool(signs.of(x)) if (x := denominator(node)) is not None and not node.primitive.jumps else False
+        found, places = _met(node, moving, consumers, {cost.id, *guards}, touching)
         if found is None:
             continue
         looked = guards.get(_guard_of(node, consumers, guards))
-        jumps = _is_jump(node, cost, order, places) if looked is None else _is_met(node, order)
+        jumps = _is_jump(node, cost, order, places, touching) if looked is None else _is_met(node, order)
         if found if jumps is None else jumps:
             _refuse(node, order, looked)
 
@@ -77,7 +82,7 @@ def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
                 found[node.id] = _CHANCE
                 if any(found.get(i, 0) & _PARAMETER for i in operands):
                     found[node.id] = _BOTH
-        elif is_noise(node) or any(i in inner for i in operands):
+        elif is_noise(node) or inner and not inner.isdisjoint(operands):
             inner.add(node.id)
             if any(found.get(i, 0) & _PARAMETER for i in operands):
                 found[node.id] = _PARAMETER
@@ -96,10 +101,18 @@ def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
     return found
 
 
+def _may_jump(node: Node) -> bool:
+    """Whether a node jumps, or has a pole or a cut where its operands may come."""
+    if node.primitive.jumps:
+        return bool(node.operands) and "site" not in node.statics
+    return type(denominator(node)) is Node or node.primitive.cuts is not None and "c" in kinds_of(node)
+
+
 def _looks_at(node: Node, moving: dict[int, int]) -> int:
     """What moves the numbers that a step looks at; truths and integers were steps before."""
     found = 0
-    for o in node.operands:
+    x = None if node.primitive.jumps else denominator(node)
+    for o in node.operands if x is None else (x,):
         if type(o) is Node and is_real(o):
             found |= moving.get(o.id, 0)
     return found
@@ -139,20 +152,22 @@ def _consumers(order: list[Node], ends: set[int]) -> tuple[dict[int, list[Node]]
 
 
 def _met(
-    node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int]
-) -> tuple[bool | None, Any]:
+    node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int], touching: bool
+) -> tuple[bool | None, Result]:
     """None where what is made of a step element by element is seen not to jump there; else whether draws are known to
     take the step. And the elements where it was seen to, None for all."""
     if _is_own_order(node, consumers, ends):
         return None, None
     if node.primitive.axes is not elementwise or type(node.raw) is tuple:
         return False, None
+    made, edges = _made_of(node, consumers, ends)
+    if is_continuous(node, made, edges):
+        return None, None
     compared = node.dtype.kind == "b" and len(node.operands) == 2
     if not compared and sum([type(o) is Node and o.id in moving for o in node.operands]) > 1:
         return False, None  # a jump may be there for some values of the others only
-    made, edges = _made_of(node, consumers, ends)
     sources = _sources(node, moving)
-    crossing = Crossing(node, made, edges)
+    crossing = Crossing(node, made, edges, touching)
     pairs = [(o, node.operands[1 - k]) for k, o in enumerate(node.operands)] if compared else []
     drawn = [n for n in sources if is_stochastic(n) and not n.statics["site"].event_ndim]
     try:
@@ -160,7 +175,7 @@ def _met(
             return None, None
         if drawn:
             return (True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None), crossing.found
-        taken = None
+        taken = None if sources else False
         for n in sources[:_TRIES]:
             jumps = crossing.jumps(n)
             if jumps is False:  # what moves all that is made of the step shows it continuous
@@ -217,88 +232,114 @@ def _sources(node: Node, moving: dict[int, int]) -> list[Node]:
     stack = [node]
     while stack:
         for o in stack.pop().operands:
-            if (
-                type(o) is Node
-                and o.id not in found
-                and moving.get(o.id, 0) & _CHANCE
-                and is_real(o)
-                and o.dtype.kind == "f"
-            ):
+            if type(o) is Node and o.id not in found and moving.get(o.id, 0) & _CHANCE and is_real(o):
                 found[o.id] = o
                 if o.primitive.axes is elementwise:
                     stack.append(o)
-    return [found[i] for i in sorted(found)]
+    return [found[i] for i in sorted(found) if found[i].dtype.kind == "f"]
 
 
-def _is_jump(node: Node, cost: Node, order: list[Node], places: Any) -> bool | None:
+def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching: bool) -> bool | None:
     """Whether the cost jumps where the step is taken, at ``places`` among its elements (None: at any), on straight
-    lines from the values that chance took to others beyond the step; None where there are none."""
+    lines from the values that chance took to others beyond the step; None where there are none. ``touching``: a
+    denominator may come to zero without changing its sign."""
     leaves = [
         n
         for n in order
-        if n.dtype.kind == "f" and (is_noise(n) or is_draw(n) and not n.statics["site"].distribution.has(Discrete))
+        if (is_noise(n) or is_draw(n) and not n.statics["site"].distribution.has(Discrete)) and n.dtype.kind == "f"
     ]
-    rng = np.random.default_rng(0)
-    others = {n: _fresh(n, rng) for n in leaves}
+    rng, runs = np.random.default_rng(0), _runs(order)
+    others = {n: _fresh(n, rng, runs) for n in leaves}
+    eps = float(np.finfo(cost.dtype).eps)
 
-    def at(end: int, s: Result) -> tuple[Result, Result]:
-        """The sides and the cost at parts ``s`` of the way to one of the other values."""
+    def at(ends: Result, s: Result) -> tuple[Result, Result]:
+        """The sides and the cost at parts ``s`` of the ways to the other values ``ends``."""
         held = {
-            n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[end] - n.raw), n.dtype)
+            n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[ends] - n.raw), n.dtype)
             for n, x in others.items()
         }
         return taken(held, len(s)), np.broadcast_to(replay(cost, held, leaves), len(s))
 
     def taken(held: dict[Node, Result], rows: int) -> Result:
-        found = sides([node], held, rows)[0]
+        found = sides([node], held, rows, touching)[0]
         return found if places is None or found.shape[1] != node.size else found[:, places]
 
     try:
         with np.errstate(all="ignore"):
-            there, here_ = taken(others, _RUNS), taken({n: n.raw[None] for n in leaves}, 1)
-            beyond = np.flatnonzero(np.any(there != here_, axis=1))[:_LINES]
-            grid = np.linspace(0, 1, _POINTS)
-            for end in beyond.tolist():
-                seen, costs = at(end, grid)
-                size = float(np.nanmax(np.abs(costs)))
-                for place in np.flatnonzero(np.any(seen[1:] != seen[:-1], axis=1))[:4]:
-                    low, high = grid[place], grid[place + 1]
-                    while high - low > 4e-16:
-                        middle = 0.5 * (low + high)
-                        low, high = (middle, high) if np.all(at(end, [middle])[0][0] == seen[place]) else (low, middle)
-                    found = at(end, [low, high])[1]
-                    if not abs(found[1] - found[0]) <= float(np.finfo(cost.dtype).eps) ** 0.4 * size:
-                        return True
+            there, here_ = taken(others, runs), taken({n: n.raw[None] for n in leaves}, 1)
+            beyond = np.flatnonzero(np.any(there != here_, axis=1))
+            if not len(beyond):
+                return None
+            beyond = beyond[np.unique(np.linspace(0, len(beyond) - 1, min(_LINES, runs // 8), dtype=int))]
+            grid = np.linspace(0, 1, min(_POINTS, runs))
+            seen, costs = at(np.repeat(beyond, len(grid)), np.tile(grid, len(beyond)))
+            size = float(np.nanmax(np.abs(costs)))
+            seen = np.reshape(seen, (len(beyond), len(grid), -1))
+            changes = np.any(seen[:, 1:] != seen[:, :-1], axis=2)
+            line, k = np.nonzero(changes & (np.cumsum(changes, axis=1) <= 4))
+            if not len(line):
+                return False
+            low, high, before, ends = grid[k], grid[k + 1], seen[line, k], beyond[line]
+            parts = np.linspace(0, 1, 17)[:, None]
+            for _ in range(16):
+                s = low + parts * (high - low)
+                now = np.reshape(at(np.tile(ends, len(parts)), s.reshape(-1))[0], (*s.shape, -1))
+                last = np.maximum(np.argmax(np.any(now != before, axis=2), axis=0), 1)
+                low, high = (np.take_along_axis(s, (last - j)[None], 0)[0] for j in (1, 0))
+                if np.all(high - low <= 4e-16):
+                    break
+            below, above = at(ends, low - 16 * eps)[1], at(ends, high + 16 * eps)[1]  # equal ones are rounded apart
     except GuardError:  # what is on the other side cannot be computed
         return True
-    return False if len(beyond) else None
+    return not np.all(np.abs(above - below) <= eps**0.4 * size)
 
 
 def _is_met(node: Node, order: list[Node]) -> bool:
     """Whether some of the draws take a step that an ``if`` looks at."""
-    rng = np.random.default_rng(0)
-    leaves = {n: _fresh(n, rng) for n in order if n.dtype.kind == "f" and (is_noise(n) or is_draw(n))}
+    rng, runs = np.random.default_rng(0), _runs(order)
+    leaves = {n: _fresh(n, rng, runs) for n in order if (is_noise(n) or is_draw(n)) and n.dtype.kind == "f"}
     try:
         with np.errstate(all="ignore"):
-            found = sides([node], leaves, _RUNS)[0]
+            found = sides([node], leaves, runs)[0]
     except GuardError:
         return True
     return bool(np.any(found != found[:1]))
 
 
-def _fresh(node: Node, rng: np.random.Generator) -> Value:
-    """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis."""
+def _runs(order: list[Node]) -> int:
+    """How many runs are made at once: fewer of what is large."""
+    return int(np.clip(_NUMBERS // sum([n.size for n in order if type(n.raw) is not tuple]), 8, _RUNS))
+
+
+def _fresh(node: Node, rng: np.random.Generator, runs: int) -> Result:
+    """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis. A half of them
+    is further out than draws mostly are: all elements together, or one of them."""
     if is_noise(node):
-        return draw_noise(node.statics["distribution"], rng, (_RUNS, *node.statics["shape"]), node.dtype)
-    site = node.statics["site"]
-    distribution = site.distribution.detached()
-    return np.reshape(
-        distribution.sample(rng, (_RUNS, *node.shape[: node.ndim - site.event_ndim - len(distribution.batch_shape)])),
-        (_RUNS, *node.shape),
-    )
+        distribution = node.statics["distribution"]
+        drawn = draw_noise(distribution, rng, (runs, *node.statics["shape"]), node.dtype)
+    else:
+        distribution = node.statics["site"].distribution.detached()
+        fixed = len(distribution.event_shape) + len(distribution.batch_shape)
+        drawn = distribution.sample(rng, (runs, *node.shape[: node.ndim - fixed]))
+    drawn = np.reshape(drawn, (runs, *node.shape))
+    low, high = getattr(distribution.support, "low", None), getattr(distribution.support, "high", None)
+    if distribution.event_shape or low is None or high is None or not node.size:
+        return drawn
+    centre, width = np.mean(drawn, axis=0), _FAR * np.std(drawn, axis=0)
+    low, high = np.maximum(low, centre - width), np.minimum(high, centre + width)
+    inside = 1e-6 * (high - low)  # of a support that is open
+    far = np.reshape(np.clip(centre + 3 * (drawn - centre), low + inside, high - inside), (runs, -1))
+    rows = np.reshape(np.array(drawn), (runs, -1))
+    half, quarter = runs // 2, runs // 4
+    rows[half:-quarter] = far[half:-quarter]
+    ends = [np.broadcast_to(end, node.shape).reshape(-1) for end in (low + inside, high - inside)]
+    for row in range(quarter):
+        k = int(rng.integers(node.size)) if node.size > quarter // 2 else row // 2 % node.size
+        rows[runs - 1 - row, k] = ends[row % 2][k]
+    return np.asarray(np.reshape(rows, drawn.shape), node.dtype)
 
 
-def _refuse(node: Node, order: list[Node], guard: Any) -> None:
+def _refuse(node: Node, order: list[Node], guard: Result) -> None:
     draws = [
         n for n in order if is_stochastic(n) and n.id < node.id and not n.statics["site"].distribution.has(Discrete)
     ]

@@ -10,10 +10,13 @@ import scipy.special as sp
 
 import scg
 import scg.exact
-from scg.core.axes import padded
+from scg.core.axes import elementwise, padded
 from scg.core.node import Node, ancestors
+from scg.core.primitive import IMPLEMENTATIONS, Primitive
 from scg.core.replay import replay
 from scg.distributions import Normal
+from scg.errors import NotDifferentiable
+from scg.stochastic.sides import jump_side
 from tests.support.cases import all_cases
 
 POINTS, ZOOMS = 65, 16
@@ -126,6 +129,91 @@ def probed(node, moving, leaves, last):
         return None, None
     inside = at(np.array(place))
     return place, [inside[o] if type(o) is Node else np.asarray(o)[None] for o in node.operands]
+
+
+UFUNCS = [
+    fn
+    for fn, made in IMPLEMENTATIONS.items()
+    if isinstance(fn, np.ufunc)
+    and isinstance(made, Primitive)
+    and type(made.axes) is type(elementwise)
+    and made.differentiable
+]
+
+
+def jumps_along(fn, line):
+    """Neighbouring places on a line, of s between 0 and 1, between which the value jumps, also from one infinity to the
+    other: there the largest changes stay as they are cut in halves."""
+    s = np.linspace(0, 1, 2001) + 0.37 / 2001
+    with np.errstate(all="ignore"):
+        values = fn(*line(s))
+        change = np.abs(np.diff(values))
+        change = np.where(np.isfinite(change), change, 0)
+        for k in np.argsort(-change)[:8]:
+            if change[k] < 20 * np.median(change) + 1e-6:
+                return
+            low, high = s[k], s[k + 1]
+            for _ in range(30):
+                middle = 0.5 * (low + high)
+                a, b, c = fn(*line(np.array([low, middle, high])))
+                low, high = (low, middle) if abs(b - a) > abs(c - b) else (middle, high)
+            a, c = fn(*line(np.array([low, high])))
+            if max(0.5 * change[k], 1e-3 * max(abs(a), abs(c))) < abs(c - a) < np.inf:
+                yield low, high
+
+
+def takes_no_derivative(made, k):
+    x = [np.array(1.2)] * len(made.vjps)
+    try:
+        made.vjps[k] and made.vjps[k](np.array(1.0), made.fn(*x), *x)
+    except (NotDifferentiable, TypeError):  # refused, or an integer
+        return True
+    return False
+
+
+def silent_jumps(fn, made, dtype, rng):
+    """Places at which a ufunc jumps in one of its operands, and its primitive tells of no other side."""
+    found = []
+    for trial in range(8):
+        others = [np.array(rng.choice([-2.3, -0.7, 0.4, 1.7, 3.2])) for _ in range(fn.nin)]
+        across, offset = trial % 2, (-1) ** (trial // 2) * 1.5 * abs(rng.standard_normal())
+        for k in range(fn.nin):
+
+            def line(s, k=k, others=others, across=across, offset=offset):
+                moved = 16 * s - 8
+                if dtype is complex:
+                    moved = offset + 0.5j * moved if across else 0.5 * moved + 1j * offset
+                return [
+                    np.asarray(moved if i == k else np.broadcast_to(o, s.shape), dtype) for i, o in enumerate(others)
+                ]
+
+            if takes_no_derivative(made, k):
+                continue
+            try:
+                places = list(jumps_along(fn, line))
+            except TypeError:  # it takes no such numbers
+                continue
+            for low, high in places:
+                ends = line(np.array([low - 1e-8, high + 1e-8]))
+                tell = jump_side(made, [x.dtype.kind for x in ends])
+                if tell is None or np.ptp(np.broadcast_to(tell(*ends), 2).astype(float)) == 0:
+                    found.append((k, [x[0] for x in ends]))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("fn", UFUNCS, ids=lambda fn: fn.__name__)
+def test_a_function_that_jumps_or_has_a_pole_or_a_cut_says_where(fn, dtype):
+    rng = np.random.default_rng(zlib.crc32(fn.__name__.encode()))
+    with warnings.catch_warnings(action="ignore"):
+        found = silent_jumps(fn, IMPLEMENTATIONS[fn], dtype, rng)
+    assert not found, f"{fn.__name__} jumps at {found[:3]}, by operand, and says nothing of it"
+
+
+@pytest.mark.parametrize("fn, dtype", [(np.reciprocal, float), (np.tan, float), (np.log, complex), (sp.gamma, float)])
+def test_a_pole_or_a_cut_of_which_nothing_is_said_is_seen(fn, dtype):
+    mute = scg.primitive(lambda x: fn(x), elementwise, lambda g, out, x: g)
+    assert silent_jumps(fn, mute, dtype, np.random.default_rng(1))
 
 
 def test_a_step_from_outside_is_integrated_as_one_inside():

@@ -3,6 +3,7 @@ continuous at their steps are not."""
 
 import numpy as np
 import pytest
+import scipy.special as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -58,6 +59,25 @@ JUMPS = {
     ),
     "an angle": pathwise(lambda z, t: np.arctan2(z, -1.0)),
     "another's element": pathwise(lambda z, t: (t * np.array([1.0, 5.0, 3.0]))[np.argmax(z)], 3),
+    "a direction": pathwise(lambda z, t: z / np.abs(z)),
+    "a direction by the square": fixed(lambda z, t: (z - t) / np.sqrt((z - t) ** 2)),
+    "a direction of sums": pathwise(lambda z, t: (lambda h: np.sum(h / np.abs(h)))(np.ones((2, 3)) @ z), 3),
+    "a bounded function of a pole": pathwise(lambda z, t: np.arctan(1 / z)),
+    "of a negative power": fixed(lambda z, t: np.tanh((z - t) ** -1.0)),
+    "of a tangent": pathwise(lambda z, t: np.arctan(2 * np.tan(z))),
+    "of a gamma function": pathwise(lambda z, t: np.tanh(sp.gamma(z))),
+    "of a sum's inverse": pathwise(lambda z, t: np.arctan(1 / np.sum(z)), 4),
+    "the cut of a logarithm": pathwise(lambda z, t: np.log(-1 + 1j * z).imag),
+    "the cut of a root": fixed(lambda z, t: np.sqrt(-1 + 1j * (z - t)).imag),
+    "the cut of a power": pathwise(lambda z, t: ((-1 + 1j * z) ** 0.5).imag),
+    "the cut of an arc": pathwise(lambda z, t: np.arctan(2j + z).real),
+    "the end of a cut": fixed(lambda z, t: np.log(z - t + 0j).imag),
+    "the sign of a determinant": pathwise(
+        lambda z, t: np.linalg.slogdet(np.stack([np.stack([z, 0 * z + 0.3]), np.stack([0 * z, 0 * z + 1.0])]))[0] + z
+    ),
+    "turns": pathwise(lambda z, t: np.unwrap(np.stack([0 * z, z + np.pi]))[1]),
+    "met by few draws": fixed(lambda z, t: np.searchsorted(np.array([3.5]), z + t) * 1.0),
+    "an if that few draws meet": fixed(lambda z, t: 2 * z if z > 3 + t else z),
     "an if on a path": pathwise(lambda z, t: 1 + 0 * t if z > 0 else 0 * t),
     "the next distribution": (
         lambda t, rng: (
@@ -89,6 +109,20 @@ CONTINUOUS = {
     "interpolated": pathwise(lambda x, t: np.interp(x, np.array([-1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0]))),
     "a turn": pathwise(lambda x, t: np.cos(np.remainder(x, 2 * np.pi))),
     "clipped by norm": pathwise(lambda v, t: np.sum(np.where(np.linalg.norm(v) > 1, v / np.linalg.norm(v), v)), 4),
+    "two poles": pathwise(lambda z, t: np.sum(1 / z * z * z), 3),
+    "a direction times its length": pathwise(lambda z, t: np.sum(z / np.abs(z) * np.abs(z)), 3),
+    "sin x / x": fixed(lambda z, t: np.sin(z - t) / (z - t)),
+    "one value on both sides of a pole": pathwise(lambda z, t: np.arctan(1 / z) ** 2),
+    "flat at a pole": pathwise(lambda z, t: np.exp(-1 / z**2)),
+    "a unit vector": pathwise(lambda z, t: np.sum(z / np.linalg.norm(z)), 3),
+    "shares": pathwise(lambda z, t: np.max(np.exp(z) / np.sum(np.exp(z))), 3),
+    "standardised": pathwise(lambda z, t: np.sum(((z - np.mean(z)) / np.std(z)) ** 4), 5),
+    "far from its pole": pathwise(lambda z, t: 1 / (40 + np.sum(z)), 3),
+    "a positive branch": fixed(lambda z, t: np.log(1 + 1j * (z - t)).imag),
+    "the modulus across a cut": pathwise(lambda z, t: np.abs(np.log(-1 + 1j * z))),
+    "the real part across a cut": fixed(lambda z, t: np.sqrt(-1 + 1j * (z - t)).real),
+    "a logarithm of a determinant": pathwise(lambda z, t: np.linalg.slogdet(np.eye(2) + z * z)[1]),
+    "whole turns of an angle": pathwise(lambda z, t: np.cos(np.unwrap(np.stack([0 * z, z + np.pi]))[1])),
     "step of the parameter": fixed(lambda z, t: np.sign(t) * z),
     "if on the parameter": pathwise(lambda z, t: z * t if t > 0 else z),
     "step of a draw": lambda t, rng: np.where(scg.sample(dist.Normal(t, 1.0), SCORE, rng=rng) > 0, 1.0, t),
@@ -138,10 +172,40 @@ def test_a_step_on_a_path_of_known_density_is_exact():
     assert scg.exact.gradient(JUMPS["the next distribution"], np.array(T)) == pytest.approx(0.7 * norm.pdf(T), rel=1e-8)
 
 
+def test_a_pole_on_a_path_of_known_density_is_exact():
+    """E arctan(1 / z), z ~ N(t, 1), by parts: the flux pi phi(t) and the mean of -1 / (1 + z^2)."""
+    smooth = quad(lambda z: -norm.pdf(z - T) / (1 + z * z), -12, 12, epsabs=1e-13)[0]
+    truth = np.pi * norm.pdf(T) + smooth
+    assert scg.exact.gradient(JUMPS["a bounded function of a pole"], np.array(T)) == pytest.approx(truth, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["Huber", "leaky rectifier", "softplus by where", "sin x / x", "newsvendor by where"])
+def test_a_formula_is_looked_at_once(name, monkeypatch):
+    """Whether it is continuous is known from its operations, whatever its arrays hold: at no call are they moved."""
+    monkeypatch.setattr(Crossing, "run", lambda *_: pytest.fail("moved"))
+    for s in range(3):
+        scg.grad(CONTINUOUS[name])(np.array(T + s), rng=np.random.default_rng(s))
+
+
+@pytest.mark.parametrize("seen", [3.0, 37.0])
+def test_a_formula_is_looked_at_anew_where_its_arrays_choose(seen):
+    """z + (labels == 37) jumps with z > 0 where a label is 37, and nowhere else."""
+    cost = pathwise(lambda z, t: np.sum(np.where(z > 0, z + (labels == 37), z)), 4)
+    labels = np.array([1.0, 2.0, 3.0, 4.0])
+    scg.grad(cost)(np.array(T), rng=np.random.default_rng(0))
+    labels = np.array([1.0, 2.0, seen, 4.0])
+    if seen != 37:
+        scg.grad(cost)(np.array(T), rng=np.random.default_rng(0))
+        return
+    with pytest.raises(EstimatorError, match="moves with the parameters"):
+        scg.grad(cost)(np.array(T), rng=np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("delta", [0.3, 1.0, 7.5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_continuous_choice_is_settled_in_a_few_runs(delta, dtype, monkeypatch):
     """Where two numbers that are compared are equal, a secant finds within a few runs of a few numbers: no search."""
+    monkeypatch.setattr("scg.stochastic.jumps.is_continuous", lambda *_: False)  # which needs no run at all
     runs = []
     one = Crossing.run
     monkeypatch.setattr(Crossing, "run", lambda self, *args: runs.append(1) or one(self, *args))
