@@ -10,6 +10,7 @@ is not held where the prior is. That is what the entropy of a wider q is for.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from examples import training
+from examples.digits import Images
 from examples.training import Result
 from examples.vae import VAE, add_networks
 from scg import distributions as dist
@@ -34,6 +36,19 @@ class Autoencoder(VAE):
         super().__init__(hidden, latents, decoder="unit normal")
         self.prior = PRIORS[prior]
 
+    def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
+        """As in the VAE; beside it the best linear autoencoder, which is PCA, to compare with at the end."""
+        x = pixels.astype(float) / 255
+        self.mean = x.mean(axis=0)
+        _, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
+        self.axes = vectors[:, -self.latents :]
+        return super().initial(pixels, rng)
+
+    def linear_error(self, x: np.ndarray) -> np.ndarray:
+        """|x - m - U U^T (x - m)|^2 of each row, U the leading principal axes of the training images."""
+        away = x - self.mean
+        return np.sum(away * away, axis=-1) - np.sum((away @ self.axes) ** 2, axis=-1)
+
     @property
     def codes(self) -> int:
         return self.latents
@@ -47,13 +62,28 @@ class Autoencoder(VAE):
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
         z = self.posterior(params, x).mean
         error = np.sum((x - self.likelihood(params, z).mean) ** 2, axis=-1)
+        linear = self.linear_error(x)
         return {
             "held-out squared error of an image": Result(
                 float(error.mean()), float(error.std() / np.sqrt(len(x))), "grey levels^2"
             ),
+            "the same of PCA with as many components": Result(
+                float(linear.mean()), float(linear.std() / np.sqrt(len(x))), "grey levels^2"
+            ),
             "|code|^2 / 2": Result(float(np.mean(np.sum(z * z, axis=-1)) / 2)),
             "standard deviation of a latent": Result(float(np.mean(z.std(axis=0))), unit="(the normal prior's: 1)"),
         }
+
+    def figures(
+        self, params: Any, images: Images, x: np.ndarray, history: list[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        found = super().figures(params, images, x, history, rng)
+        if isinstance(self.prior, dist.Flat):  # then the bound is the squared error: -error / 2 - (D / 2) log 2 pi
+            constant = x.shape[1] / 2 * math.log(2 * math.pi)
+            level = -float(self.linear_error(x).mean()) / 2 - constant
+            found[""].axes[-1].axhline(level, color="tab:red", linestyle="--", label="PCA, held-out images")
+            found[""].axes[-1].legend(loc="lower right", frameon=False)
+        return found
 
 
 def parser() -> argparse.ArgumentParser:

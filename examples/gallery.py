@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 import scg
-from examples.options import Help
+from examples.options import Help, directory
 from scg import distributions as dist
 from scg.stochastic.estimator import Estimator
 
 TAKES = "a tenth of a minute"
+LARGE = 30  # nodes; of larger graphs the picture shows parameters, stochastic nodes and costs only
 
 Rng = np.random.Generator
 Cost = Callable[..., Any]
@@ -271,7 +272,7 @@ def show(name: str, entry: Entry, out: Path, seed: int, replicates: int) -> None
     rng = np.random.default_rng(seed)
     graph = entry.graph(rng)
     print(f"{name}: {entry.title}\nd/dt E[cost] = {entry.formula}\n\n{graph}\n")
-    (out / f"{name}.svg").write_text(graph._repr_svg_(), encoding="utf-8")
+    graph.save(out / f"{name}.svg", detail=len(graph.nodes) < LARGE)
     (out / f"{name}.dot").write_text(graph.to_dot() + "\n", encoding="utf-8")
     exact, found = entry.exact(), estimates(graph, entry.bindings, rng, replicates)
     print(f"{'':10}{'exact':>12}" + "".join(f"{label:>24}" for label in found))
@@ -288,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the gallery; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__, formatter_class=Help)
     parser.add_argument("names", metavar="NAME", nargs="*", help="the graphs to show (default: all)")
-    parser.add_argument("--out", metavar="DIR", default="runs/gallery", help="where the pictures go")
+    parser.add_argument("--out", metavar="DIR", type=directory, default="runs/gallery", help="where the pictures go")
     parser.add_argument(
         "--replicates", metavar="N", type=int, default=20_000, help="independent estimates of each gradient"
     )

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from examples.digits import DataError
 from scg import checkpoint
 
-FREE = ("epochs", "time_limit", "out", "resume", "figures", "data", "workers", "evaluate")
+FREE = ("epochs", "time_limit", "out", "resume", "overwrite", "figures", "data", "workers", "evaluate")
 """Options that a resumed run may change; the data may move, and are compared by checksum."""
 
 
@@ -30,6 +31,23 @@ def number(kind: type, low: float, high: float, what: str) -> Callable[[str], An
         return value
 
     return parse
+
+
+def directory(text: str) -> str:
+    """A parser of directories for argparse: any path but an empty one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a directory, got an empty name; . is the working directory")
+    return text
+
+
+def threads(text: str) -> int:
+    """A parser of numbers of threads for argparse: at most one for each core."""
+    cores = os.cpu_count() or 1
+    if (found := natural(text)) > cores:
+        raise argparse.ArgumentTypeError(
+            f"expected at most {cores}, a thread for each core of this machine, got {text}"
+        )
+    return found  # type: ignore[no-any-return]
 
 
 natural = number(int, 1, math.inf, "an integer from 1")
@@ -72,11 +90,15 @@ def parser(
     run.add_argument(
         "--out",
         metavar="DIR",
+        type=directory,
         default=f"runs/{name}",
         help="where metrics.jsonl, config.json, result.json, checkpoint.npz and the figures go",
     )
     run.add_argument(
         "--resume", action="store_true", help="go on from DIR/checkpoint.npz, bit for bit as if the run had not stopped"
+    )
+    run.add_argument(
+        "--overwrite", action="store_true", help="start anew where DIR holds an earlier run, which is removed"
     )
     run.add_argument(
         "--figures", action="store_true", help="train no more: evaluate and draw what DIR/checkpoint.npz holds"
@@ -120,7 +142,7 @@ def parser(
     step.add_argument(
         "--threads",
         metavar="N",
-        type=natural,
+        type=threads,
         default=1,
         help="of a compiled step; their number changes the last digits of what it gives",
     )
@@ -145,6 +167,8 @@ def options(
     going_on = given.get("resume") or given.get("figures")
     if given.get("figures") and not path.exists():
         raise DataError(f"{path}: expected the checkpoint of a run, to draw its figures; there is none")
+    if going_on and given.get("overwrite"):
+        made.error("--overwrite starts anew, and --resume and --figures take what is there: leave one of them out")
     if not going_on:
         return argparse.Namespace(**{**names, **given, "example": made.prog}), None
     if not path.exists():
@@ -165,7 +189,16 @@ def options(
                 f"{_flag(name)} {value}: the run in {path.parent} was made with {config[name]}, and --resume goes on"
                 " with the same"
             )
-    found = {**names, **config, "time_limit": None, "resume": False, "figures": False, **given, "example": made.prog}
+    found = {
+        **names,
+        **config,
+        "time_limit": None,
+        "resume": False,
+        "overwrite": False,
+        "figures": False,
+        **given,
+        "example": made.prog,
+    }
     if (found.get("workers") is None) != (config.get("workers") is None):
         made.error(
             f"--workers: the run in {path.parent} was made with{'out' if config.get('workers') is None else ''} it, and"

@@ -69,32 +69,26 @@ def summary(
     return figure
 
 
-def traversals(images: Images, codes: np.ndarray, decode: Map, most: int = 12, steps: int = 11) -> Any:
-    """Each row starts from one held-out code and moves one latent over the range of the codes; those that vary most
-    come first."""
+def traversals(images: Images, codes: np.ndarray, decode: Map, most: int = 6, digits: int = 3, steps: int = 11) -> Any:
+    """Rows of images along one latent, which moves over the range of the codes: of several held-out images each, the
+    latents that vary most first."""
     spread = codes.std(axis=0)
-    dimensions = np.argsort(-spread)[:most]
-    moved = np.repeat(codes[:1], len(dimensions) * steps, axis=0).reshape(len(dimensions), steps, -1)
-    for row, d in zip(moved, dimensions, strict=True):
-        row[:, d] = codes[:, d].mean() + np.linspace(-2.5, 2.5, steps) * spread[d]
-    figure = _figure(8, 0.62 * len(dimensions) + 1)
+    chosen = np.argsort(-spread)[:most]
+    starts = codes[np.linspace(0, len(codes) - 1, digits).astype(int)]
+    moved = np.tile(starts[None, :, None], (len(chosen), 1, steps, 1))
+    for block, d in zip(moved, chosen, strict=True):
+        block[..., d] = codes[:, d].mean() + np.linspace(-2.5, 2.5, steps) * spread[d]
+    height = images.shape[0] + 1
+    figure = _figure(7, 0.42 * len(chosen) * digits + 1)
     axes = figure.add_subplot()
-    show(
-        axes,
-        decode(moved.reshape(-1, codes.shape[1])),
-        images.shape,
-        steps,
-        "one latent in each row, from -2.5 to 2.5 standard deviations of its codes",
-    )
-    for line, d in enumerate(dimensions):
-        axes.text(
-            -3,
-            1 + line * (images.shape[0] + 1) + images.shape[0] / 2,
-            f"z[{d}]  {spread[d]:.2f}",
-            ha="right",
-            va="center",
-            fontsize=8,
-        )
+    low, high = (f"{end:.1f}".replace("-", "\N{MINUS SIGN}") for end in (-2.5, 2.5))
+    title = f"{digits} held-out images, one latent at a time from {low} to {high} standard deviations of its codes"
+    show(axes, decode(moved.reshape(-1, codes.shape[1])), images.shape, steps, title)
+    for block, d in enumerate(chosen):
+        middle = 1 + (block + 0.5) * digits * height
+        axes.text(-3, middle, f"z[{d}]  {spread[d]:.2f}", ha="right", va="center", fontsize=8)
+        if block:
+            axes.axhline(block * digits * height, color="black", linewidth=1)
     return figure
 
 
@@ -126,18 +120,19 @@ def plane(images: Images, codes: np.ndarray, decode: Map, side: int = 20) -> Any
     return figure
 
 
-def bounds(found: dict[int, float], levels: dict[str, float]) -> Any:
-    """Bounds against their numbers of samples, under horizontal lines at exact values."""
+def bounds(found: dict[int, tuple[float, float]], levels: dict[str, float], title: str) -> Any:
+    """Bounds (mean, standard error) against their numbers of samples, under horizontal lines at exact values."""
     figure = _figure(8, 5)
     axes = figure.add_subplot()
     for i, (label, level) in enumerate(levels.items()):
         axes.axhline(level, color="0.3", linestyle=("-", "--", ":")[i % 3], label=label)
-    axes.semilogx(
-        list(found), list(found.values()), marker="o", color="tab:blue", label="bound from K samples (K = 1: the ELBO)"
-    )
+    means, errors = zip(*found.values(), strict=True)
+    label = "bound from K samples (K = 1: the ELBO), +- 2 standard errors of its gap"
+    axes.errorbar(list(found), means, 2 * np.array(errors), marker="o", capsize=3, color="tab:blue", label=label)
+    axes.set_xscale("log")
     axes.set_xticks(list(found), [str(k) for k in found])
     axes.minorticks_off()
-    tidy(axes, "K", "nats for one held-out image", "exact log-likelihood and its bounds")
+    tidy(axes, "K", "nats for one held-out image", title)
     axes.legend(loc="lower right", frameon=False)
     return figure
 
@@ -149,11 +144,20 @@ def curve(axes: Any, history: list[dict[str, Any]]) -> None:
 
     epochs, few = [entry["epoch"] for entry in history], len(history) < 10
     above = max(("train", "test"), key=lambda key: history[-1][key])
-    for key, label, color in (("train", "training images", "0.6"), ("test", "held-out images", "tab:blue")):
+    for key, label, color in (
+        ("train", "training images, as the steps met them (raw weights)", "0.6"),
+        ("test", "held-out images (averaged weights)", "tab:blue"),
+    ):
         values = [entry[key] for entry in history]
         axes.plot(epochs, values, color=color, label=label, marker="." if few else None)
         va = "bottom" if key == above else "top"  # so that two labels never overlap
-        axes.annotate(f" {values[-1]:.1f}", (epochs[-1], values[-1]), color=color, va=va, fontsize=9)
+        axes.annotate(
+            f" {values[-1]:.1f}".replace("-", "\N{MINUS SIGN}"),
+            (epochs[-1], values[-1]),
+            color=color,
+            va=va,
+            fontsize=9,
+        )
     middle, top = (
         np.median([entry["test"] for entry in history]),
         max(max(entry["train"], entry["test"]) for entry in history),

@@ -178,26 +178,35 @@ class Switching(training.Model):
         found = self.marginal(params, x, rng)
         return getattr(found, "value", found)
 
+    @property
+    def summed(self) -> bool:
+        """Whether regimes are summed out, so that their guide has no part in the bound and is not trained."""
+        return self.estimator == "marginal"
+
     def test(self, params: Any, x: np.ndarray, rng: np.random.Generator, rows: int = 200) -> float:
-        """The ELBO, whatever is trained and by whatever relaxation."""
-        return sum(float(np.sum(self.log_weights(params, x[i : i + rows], rng))) for i in range(0, len(x), rows)) / len(
-            x
-        )
+        """What is trained, without relaxation: the ELBO, or the bound whose regimes are summed out."""
+        weights = self.marginal_weights if self.summed else self.log_weights
+        return sum(float(np.sum(weights(params, x[i : i + rows], rng))) for i in range(0, len(x), rows)) / len(x)
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-        # then the guide has no part in it
-        if self.replicates < 2 or self.estimator == "marginal" and not self.dimensions:
+        if self.replicates < 2 or self.summed and not self.dimensions:  # no draw is left
             return {}
         return {"gradient variance": gradient_variance(self, params, x, rng, self.replicates)}
 
     def report(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, Result]:
-        told = evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, self.evaluate)
+        told = (
+            {}
+            if self.summed
+            else evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, self.evaluate)
+        )
         if self.dimensions:
             summed = evaluation.results(lambda rows: self.marginal_weights(params, rows, rng), x, self.evaluate)
             told |= {f"{name}, regimes summed out": result for name, result in summed.items()}
         else:
             exact = self.marginal_weights(params, x, rng)
             told["held-out log-likelihood, exact"] = Result(float(exact.mean()), float(exact.std() / np.sqrt(len(x))))
+        if self.summed:
+            return told
         found = {}
         for estimator in ("score", "total"):
             other = Switching(self.width, self.regimes, self.dimensions, self.hidden, estimator)
@@ -238,7 +247,9 @@ class Switching(training.Model):
         axes = figure.add_subplot(cells[1, 1])
         p = np.exp(log_softmax(params["decoder"]["transition"], -1))
         figure.colorbar(axes.imshow(p, cmap="Blues", vmin=0, vmax=1, aspect="auto"), ax=axes)
-        axes.set_title("probability of the next regime (column) after one (row)", loc="left", fontsize=11)
+        axes.set_title("probability of the next regime after one", loc="left", fontsize=11)
+        axes.set_xlabel("next regime")
+        axes.set_ylabel("regime")
         for ticks in (axes.set_xticks, axes.set_yticks):
             ticks(range(self.regimes))
         for i, label in enumerate(axes.get_yticklabels()):
@@ -246,8 +257,14 @@ class Switching(training.Model):
         return {"": figure, **variance_figure(history, f"the guide's gradient by {self.estimator}")}
 
     def paths(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A draw of the regimes from the guide, as numbers, of shape (images, rows)."""
+        """A draw of the regimes, as numbers, of shape (images, rows): from the guide, or, where they are summed out,
+        from p(s | x, z)."""
         q, found = params["encoder"], []
+        if self.summed:
+            p = params["decoder"]
+            _, table, _ = self.states(p, q, x, rng)
+            table = np.asarray(getattr(table, "value", table))
+            return backward_sample(log_softmax(p["first"], -1), log_softmax(p["transition"], -1), table, rng)
         h = np.reshape(nn.apply(q["network"], x), (len(x), x.shape[1] // self.width, -1))
         for t in range(h.shape[1]):
             logits = h[:, t, : self.regimes] + (found[-1] @ params["switch"] if found else 0)
@@ -276,6 +293,18 @@ def forward(first: Any, transition: Any, table: Any) -> Any:
     for t in range(1, table.shape[1]):
         alpha = logsumexp(alpha[:, :, None] + transition, axis=1) + table[:, t]
     return logsumexp(alpha, axis=-1)
+
+
+def backward_sample(first: Any, transition: Any, table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Regimes drawn from their posterior, of shape (images, T): forward sums alpha_t, then s_T ~ alpha_T and s_t given
+    s_{t+1} with log-probabilities alpha_t[s] + transition[s, s_{t+1}] up to a constant."""
+    alphas = [first + table[:, 0]]
+    for t in range(1, table.shape[1]):
+        alphas.append(logsumexp(alphas[-1][:, :, None] + transition, axis=1) + table[:, t])
+    found = [dist.Categorical(logits=alphas[-1]).sample(rng)]
+    for alpha in alphas[-2::-1]:
+        found.append(dist.Categorical(logits=alpha + transition.T[found[-1]]).sample(rng))
+    return np.stack(found[::-1], axis=1)
 
 
 def colours(numbers: np.ndarray) -> np.ndarray:

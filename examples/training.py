@@ -8,13 +8,14 @@ import math
 import multiprocessing
 import os
 import platform
+import shlex
 import signal
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -275,16 +276,48 @@ def main(
         with terminable(), processes(chosen.workers) if chosen.workers else nullcontext() as executor:
             return _run(model(chosen), images, chosen, saved, executor)
     except KeyboardInterrupt as signalled:
-        goes_on = (
-            f"--resume --out {chosen.out} goes on"
-            if (Path(chosen.out) / "checkpoint.npz").exists()
-            else "no epoch was finished"
-        )
-        print(f"\nstopped: {goes_on}", file=sys.stderr)
+        there = "out" in chosen and (Path(chosen.out) / "checkpoint.npz").exists()
+        print(f"\nstopped: {_goes_on(chosen) if there else 'no epoch was finished'}", file=sys.stderr)
         return 128 + (signalled.args[0] if signalled.args else signal.SIGINT)
+    except BrokenExecutor:
+        print(
+            f"error: a worker process has died, as one does that is killed or runs out of memory; {_goes_on(chosen)},"
+            " with fewer --workers where memory is short",
+            file=sys.stderr,
+        )
+        return 1
+    except checkpoint.CheckpointError as error:
+        print(f"error: {error}; --overwrite starts anew, --out DIR elsewhere", file=sys.stderr)
+        return 1
     except (DataError, scg.ScgError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _goes_on(chosen: argparse.Namespace) -> str:
+    """What to type to go on with a run that was stopped."""
+    return f"{chosen.example} --resume --out {shlex.quote(chosen.out)} goes on"
+
+
+FIGURES = ("", "traversals", "plane", "bounds", "gradient-variance")
+RUN = ("checkpoint.npz", "config.json", "metrics.jsonl", "result.json")
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    """Make room for a new run: raise DataError where ``out`` holds epochs of an earlier one, or remove that one."""
+    begun = (out / "checkpoint.npz").exists() or (out / "result.json").exists()
+    if begun and not overwrite:
+        try:
+            config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+            epochs = (out / "metrics.jsonl").read_text(encoding="utf-8").count("\n")
+            what = f"a run of {config['example']} (seed {config['seed']}, {epochs} of {config['epochs']} epochs)"
+        except (OSError, ValueError, KeyError, TypeError):
+            what = "an earlier run"
+        raise DataError(
+            f"{out} holds {what}: --resume goes on with it, --overwrite removes it, --out DIR writes elsewhere"
+        )
+    for name in (*RUN, *(f"{figure or out.resolve().name}.png" for figure in FIGURES)):
+        (out / name).unlink(missing_ok=True)
 
 
 def _run(
@@ -314,9 +347,14 @@ def _run(
         raise DataError(
             f"--out {out}: expected a directory, or a place where one can be made: {error.strerror}"
         ) from error
+    if saved is None:
+        _clear(out, chosen.overwrite or chosen.resume)
     for stale in out.glob(".*.tmp"):  # of a run that was killed while it saved
         stale.unlink()
-    config = {**{k: v for k, v in vars(chosen).items() if k not in ("resume", "figures")}, "images": images.checksum}
+    config = {
+        **{k: v for k, v in vars(chosen).items() if k not in ("resume", "overwrite", "figures")},
+        "images": images.checksum,
+    }
     if saved is not None:
         if saved["images"] != images.checksum:
             raise DataError(
@@ -353,11 +391,10 @@ def _run(
             trainer.average.params, images, trainer.held, trainer.history, np.random.default_rng(chosen.seed)
         ),
         out,
+        _title(chosen, len(trainer.history)),
     )
     if not finished:
-        print(
-            f"the time limit came after {len(trainer.history)} of {chosen.epochs} epochs: --resume --out {out} goes on"
-        )
+        print(f"the time limit came after {len(trainer.history)} of {chosen.epochs} epochs: {_goes_on(chosen)}")
     return 0
 
 
@@ -407,7 +444,15 @@ def _progress(trainer: Trainer, epochs: int) -> Iterator[tuple[Callable[[], None
         yield bar.update, bar.write
 
 
-def _draw(figures: Callable[[], dict[str, Any]], out: Path) -> None:
+def _title(chosen: argparse.Namespace, epochs: int) -> str:
+    """What a figure shows: the example, what was chosen of its model and its estimator, the seed and the epochs."""
+    said = ("decoder", "encoder", "prior", "bound", "k", "estimator", "state", "latents")
+    parts = [f"{name} {vars(chosen)[name]}" for name in said if vars(chosen).get(name) is not None]
+    example = chosen.example.rpartition(".")[2]
+    return ", ".join([example, *parts, f"seed {chosen.seed}", f"{epochs} epochs"])
+
+
+def _draw(figures: Callable[[], dict[str, Any]], out: Path, title: str) -> None:
     try:
         import matplotlib
     except ImportError:
@@ -415,6 +460,7 @@ def _draw(figures: Callable[[], dict[str, Any]], out: Path) -> None:
         return
     matplotlib.use("Agg")
     for name, figure in figures().items():
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color="0.35")
         path = out / f"{name or out.resolve().name}.png"
         temporary = path.with_name(f".{path.name}.tmp")
         with _whole(temporary, path):

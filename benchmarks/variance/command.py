@@ -32,6 +32,7 @@ from typing import Any
 from benchmarks.timing import RESULTS, versions
 from benchmarks.variance import EXPERIMENTS
 from benchmarks.variance.parts import ResumeError, experiment, kept, measured, parts, write
+from examples.options import directory
 from examples.training import terminable
 
 
@@ -42,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with terminable():
             run(options.experiments or EXPERIMENTS, out, options.seed, options.quick, options.resume, options.workers)
-    except ResumeError as error:
-        print(error, file=sys.stderr)
+    except (ResumeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as signalled:
         print(f"\nstopped: --resume --out {out} goes on", file=sys.stderr)
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out",
         metavar="DIR",
+        type=directory,
         default=RESULTS / "variance",
         help="where everything goes (default: benchmarks/results/variance)",
     )

@@ -49,7 +49,7 @@ def line(
     **other: Any,
 ) -> tuple[float, float, int]:
     """The i-th line through (x, y); with ``entries``, at x or ``at``, their variances as markers with intervals in
-    place of markers on the line. Its end."""
+    place of markers on the line; hollow ones where no interval is known. Its end."""
     look = {**style(i), **other}
     x, y = np.asarray(x, float), np.array([np.nan if v is None or v <= 0 else v for v in y])
     if entries is not None:
@@ -65,13 +65,11 @@ def line(
             "linewidth": 1,
         }
         seen, where = points > 0, x if at is None else np.asarray(at, float)
-        axes.errorbar(
-            where[seen],
-            points[seen],
-            yerr=[(points - low)[seen], np.nan_to_num(high - points)[seen]],
-            capsize=2,
-            **marks,
-        )
+        known = seen & np.isfinite(low) & np.isfinite(high)
+        ends = [(points - low)[known], (high - points)[known]]
+        axes.errorbar(where[known], points[known], yerr=ends, capsize=2, **marks)
+        open_ended = seen & ~known  # no interval is claimed: a hollow marker
+        axes.plot(where[open_ended], points[open_ended], **marks, markerfacecolor="white")
         look["marker"] = ""
     axes.plot(x, y, **look)
     last = np.flatnonzero(np.isfinite(y))
@@ -127,15 +125,10 @@ def against(found: Sequence[tuple[str, dict[str, float]]], title: str) -> Any:
     found = [(name, v) for name, v in found if v["exact"] > 0]
     for i, (_, v) in enumerate(found):
         ratio, low, high = (np.nan if v[key] is None else v[key] / v["exact"] for key in ("variance", "low", "high"))
+        known = np.isfinite(low) and np.isfinite(high)
+        marks = {"color": "black", "marker": "o", "markersize": 4, "markerfacecolor": "black" if known else "white"}
         axes.errorbar(
-            ratio,
-            -i,
-            xerr=[[ratio - low], [high - ratio]],
-            color="black",
-            marker="o",
-            markersize=4,
-            capsize=2,
-            linewidth=1,
+            ratio, -i, xerr=[[ratio - low], [high - ratio]] if known else None, capsize=2, linewidth=1, **marks
         )
     axes.axvline(1, color="0.5", linewidth=0.8)
     axes.set_yticks([-i for i in range(len(found))], [name for name, _ in found], fontsize=SIZE)

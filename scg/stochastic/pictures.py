@@ -20,9 +20,14 @@ MOST = 200
 which."""
 
 _FILLS = {"draw": "#fff3e0", "noise": "#f5f5f5", "parameter": "#e3f2fd", "cost": "#e8f5e9", "plain": "#ffffff"}
-_PAGE = 10.9, 7.5  # inches: a landscape page of A4 or of US letter, within margins
+_PAGE = (
+    10.9,
+    7.5,
+)  # inches: a landscape page of A4 or of US letter, within margins; a portrait page where columns run down
 # pixels: around all, half of a node's width, between columns and rows
 _MARGIN, _HALF, _STEP_X, _STEP_Y = 30, 92, 232, 76
+_TALL, _SIDE, _DOWN, _LANE = 26, 204, 88, 24  # half of a node's height; steps where columns run down; an edge's way
+_ACROSS = 6  # columns beside one another: more stand one below the other, so that a page is as wide as letters need
 _LETTERS = 28  # that fit into a node
 
 
@@ -134,16 +139,21 @@ def mermaid(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool =
 
 class Layout(NamedTuple):
     """Where a picture's nodes stand: ``place`` by id, (x, y) in pixels from the upper left; ``edges``, the points
-    through which each passes, from node to node, one a column; and the size of the whole."""
+    through which each passes, from node to node, one a column; the size of the whole; and whether columns stand one
+    below the other."""
 
     place: dict[int, tuple[float, float]]
     edges: list[list[tuple[float, float]]]
     width: float
     height: float
+    down: bool
 
 
 def layout(drawn: Picture) -> Layout:
-    """One column for each distance from the leaves. An edge past a column has a place of its own there."""
+    """One column for each distance from the leaves. An edge past a column has a place of its own there.
+
+    Places are found as (along, across), and become (x, y), or (y, x) where there are many columns.
+    """
     before: dict[int, list[int]] = {}
     for a, b in drawn.edges:
         before.setdefault(b, []).append(a)
@@ -158,24 +168,33 @@ def layout(drawn: Picture) -> Layout:
         for a in before.get(i, []):
             for c in range(column[a] + 1, column[i]):
                 rows[c][a, c] = [a if column[a] == c - 1 else (a, c - 1)]
-    tallest = max(map(len, rows.values()))
+    down = len(rows) > _ACROSS
+    along, step = (_MARGIN + _TALL, _DOWN) if down else (_MARGIN + _HALF, _STEP_X)
+    node = _SIDE if down else _STEP_Y  # what a node takes across; an edge that passes takes a lane
+    widths = {c: sum([_LANE if type(key) is tuple else node for key in members]) for c, members in rows.items()}
+    widest = max(widths.values())
     place: dict[Any, tuple[float, float]] = {}
     for c, members in rows.items():  # each as near as can be to what it is joined to
         heights = {
             key: sum(place[a][1] for a in joined) / len(joined) if joined else 0.0 for key, joined in members.items()
         }
-        for k, key in enumerate(sorted(members, key=heights.__getitem__)):
-            place[key] = (_MARGIN + _HALF + _STEP_X * c, _MARGIN + 26 + _STEP_Y * (k + (tallest - len(members)) / 2))
+        start = _MARGIN + (widest - widths[c]) / 2
+        for key in sorted(members, key=heights.__getitem__):
+            taken = _LANE if type(key) is tuple else node
+            place[key] = along + step * c, start + taken / 2
+            start += taken
+    size: tuple[float, float] = 2 * along + step * (len(rows) - 1), 2 * _MARGIN + widest
+    if down:
+        place, size = {key: (x, y) for key, (y, x) in place.items()}, (size[1], size[0])
     edges = [[place[a], *[place[a, c] for c in range(column[a] + 1, column[b])], place[b]] for a, b in drawn.edges]
-    width, height = 2 * (_MARGIN + _HALF) + _STEP_X * (len(rows) - 1), 2 * _MARGIN + 52 + _STEP_Y * (tallest - 1)
-    return Layout({i: place[i] for i in drawn.nodes}, edges, width, height)
+    return Layout({i: place[i] for i in drawn.nodes}, edges, *size, down)
 
 
 def svg(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = True) -> str:
     """A picture without further dependencies. It is as wide as its numbers say where there is room, and narrower where
     there is less."""
     drawn = picture(cost, nodes, names, detail)
-    place, edges, width, height = layout(drawn)
+    place, edges, width, height, down = layout(drawn)
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" viewBox="0 0'
@@ -189,7 +208,7 @@ def svg(cost: Node, nodes: list[Node], names: dict[int, str], detail: bool = Tru
     ]
     for stops in edges:
         line = " ".join(
-            [command + " ".join(f"{x:.0f} {y:.0f}" for x, y in points) for command, points in _strokes(stops)]
+            [command + " ".join(f"{x:.0f} {y:.0f}" for x, y in points) for command, points in _strokes(stops, down)]
         )
         parts.append(f'<path d="{line}" fill="none" stroke="#555" marker-end="url(#tip)"/>')
     for i, (kind, label) in drawn.nodes.items():
@@ -241,15 +260,15 @@ def _figure(drawn: Picture) -> Any:
             "PDF and PNG are drawn by matplotlib, which is not installed: pip install 'scg[plot]', or save an .svg"
             f" ({here()})"
         ) from error
-    place, edges, width, height = layout(drawn)
-    scale = min(1 / 96, _PAGE[0] / width, _PAGE[1] / height)  # inches a pixel
+    place, edges, width, height, down = layout(drawn)
+    scale = min(1 / 96, _PAGE[down] / width, _PAGE[not down] / height)  # inches a pixel
     figure = Figure(figsize=(width * scale, height * scale), dpi=200)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     line, size = 0.75 * 96 * scale, 11 * 72 * scale  # points
     codes = {"M": Curve.MOVETO, "L": Curve.LINETO, "C": Curve.CURVE4}
     for stops in edges:
-        strokes = _strokes(stops)
+        strokes = _strokes(stops, down)
         curve = Curve(
             [p for _, points in strokes for p in points],
             [codes[command] for command, points in strokes for _ in points],
@@ -276,12 +295,19 @@ def _figure(drawn: Picture) -> Any:
     return figure
 
 
-def _strokes(stops: list[tuple[float, float]]) -> list[tuple[str, list[tuple[float, float]]]]:
+def _strokes(stops: list[tuple[float, float]], down: bool) -> list[tuple[str, list[tuple[float, float]]]]:
     """An edge by pen commands: M (move), L (a straight line, past a node), C (a curve to the next column)."""
+    if down:
+        turned = _bent([(y, x) for x, y in stops], _TALL)
+        return [(command, [(x, y) for y, x in points]) for command, points in turned]
+    return _bent(stops, _HALF)
+
+
+def _bent(stops: list[tuple[float, float]], half: int) -> list[tuple[str, list[tuple[float, float]]]]:
     (x, y), found = stops[0], []
-    found.append(("M", [(x + _HALF, y)]))
+    found.append(("M", [(x + half, y)]))
     for (xa, ya), (xb, yb) in itertools.pairwise(stops):
-        xa, xb = xa + _HALF, xb - _HALF
+        xa, xb = xa + half, xb - half
         found += [("L", [(xa, ya)]), ("C", [((xa + xb) / 2, ya), ((xa + xb) / 2, yb), (xb, yb)])]
     return found
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -238,13 +239,51 @@ def test_ctrl_c_and_kill_say_how_to_go_on(data, tmp_path, number):
 # refusals
 
 
+def test_an_earlier_run_is_neither_mixed_with_a_new_one_nor_lost(data, tmp_path, capsys):
+    assert run(data, tmp_path, "--epochs", 2, "--seed", 3) == 0
+    before = outcome(tmp_path)
+    capsys.readouterr()
+    again = run(data, tmp_path, "--epochs", 1)
+    told(capsys, again, "seed 3, 2 of 2 epochs", "--resume", "--overwrite", "--out DIR")
+    assert outcome(tmp_path) == before
+    assert run(data, tmp_path, "--epochs", 1, "--overwrite") == 0
+    assert len(outcome(tmp_path)[0]) == 1
+    with pytest.raises(SystemExit):
+        run(data, tmp_path, "--overwrite", "--resume")
+    assert "leave one of them out" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_before_its_first_epoch_holds_nothing_up(data, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert run(data, tmp_path, "--epochs", 1) == 0
+
+
+def test_a_worker_that_dies_is_told_with_the_command_that_goes_on(data, tmp_path, capsys, monkeypatch):
+    def dies(*args, **more):
+        raise BrokenProcessPool("a process was killed")
+
+    assert run(data, tmp_path, "--epochs", 1) == 0
+    monkeypatch.setattr(training.Trainer, "epoch", dies)
+    capsys.readouterr()
+    words = "worker process has died", f"python -m examples.vae --resume --out {tmp_path} goes on"
+    told(capsys, run(data, tmp_path, "--epochs", 2, "--resume"), *words)
+
+
+def test_an_example_is_not_an_argument(capsys):
+    assert listing.main(["vae", "--epochs", "2"]) == 2
+    assert "python -m examples.vae --epochs 2" in capsys.readouterr().err
+    assert listing.main(["casino"]) == 2
+    assert "python -m examples lists them" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_is_told(data, tmp_path, capsys):
     assert run(data, tmp_path, "--epochs", 1) == 0
     path = tmp_path / "checkpoint.npz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    told(capsys, run(data, tmp_path, "--resume"), "checkpoint.npz", "damaged")
+    told(capsys, run(data, tmp_path, "--resume"), "checkpoint.npz", "damaged", "--overwrite")
     checkpoint.save(path, {"other": 1})
     told(capsys, run(data, tmp_path, "--resume"), "no checkpoint of an example")
 
@@ -294,6 +333,8 @@ def test_no_epochs_and_nothing_to_evaluate_is_told(data, tmp_path, capsys):
         ["--average", "1"],
         ["--seed", "x"],
         ["--time-limit", "0"],
+        ["--out", ""],
+        ["--threads", "4097"],
     ],
 )
 def test_options_out_of_range_are_told(option, capsys):

@@ -412,7 +412,7 @@ def test_the_comparison_trains_evaluates_and_goes_on(data, tmp_path, capsys):
     ]
     assert compare.main([*argv, "--processes", "1"]) == 0
     first = capsys.readouterr().out.partition("\n\n")[2]
-    assert first.count("VAE, k=1") == 2 and "95% interval" in first and (tmp_path / "table.txt").read_text() in first
+    assert first.count("VAE, k=1 ") == 2 and "95% interval" in first and (tmp_path / "table.txt").read_text() in first
     assert len(list(tmp_path.glob("*/checkpoint.npz"))) == 6
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/bounds.npz")}
     (tmp_path / "iwae-2-seed-1" / "bounds.npz").unlink()
@@ -421,6 +421,29 @@ def test_the_comparison_trains_evaluates_and_goes_on(data, tmp_path, capsys):
     assert sum(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) == 5
     with pytest.raises(digits.DataError, match="--latents.*made with"):
         compare.train(compare.rows(2)[0], 0, compare.parser().parse_args([*argv, "--latents", "3"]))
+
+
+def test_a_comparison_does_not_call_longer_runs_shorter_ones(data, tmp_path):
+    small = ["--hidden", "4", "--latents", "2", "--evaluate", "3", "--images", "5", "--k", "2"]
+    argv = ["--data", data, "--out", str(tmp_path), *small, "--epochs"]
+    row = compare.rows(2)[0]
+    compare.train(row, 0, compare.parser().parse_args([*argv, "3"]))
+    with pytest.raises(digits.DataError, match="holds 3 epochs, and --epochs 2 asks for fewer: use --epochs 3"):
+        compare.train(row, 0, compare.parser().parse_args([*argv, "2"]))
+
+
+@pytest.mark.parametrize(
+    "gap, words",
+    [
+        ({"gap": 2.0, "low": 1.0, "high": 3.0}, "IWAE, k=2 is better than VAE, k=1, as published"),
+        ({"gap": -5.0, "low": -7.3, "high": -3.3}, "IWAE, k=2 is worse than VAE, k=1"),
+        ({"gap": 0.1, "low": -1.0, "high": 1.2}, "do not tell IWAE, k=2 from VAE, k=1"),
+        ({"gap": 0.1}, "use --seeds 3"),
+    ],
+)
+def test_the_order_is_claimed_where_an_interval_shows_it(gap, words):
+    (line,) = compare.order({"VAE, k=1 - IWAE, k=2": gap}, compare.rows(2)[-1])
+    assert words in line
 
 
 def test_ctrl_c_ends_the_comparison_and_its_runs(data, tmp_path):
