@@ -1,7 +1,6 @@
 """Nodes of a computation graph, and the dispatch by which NumPy's own names make them."""
 
 import inspect
-import operator
 import reprlib
 import sys
 from collections.abc import Collection, Iterable, Iterator
@@ -14,6 +13,7 @@ from scg.core.advice import of_attribute, of_caller
 from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.core.holders import ALONE, TWICE, operand_uses
+from scg.core.methods import Methods, typed
 from scg.core.operands import (
     constant_operand,
     described,
@@ -25,7 +25,7 @@ from scg.core.operands import (
     raise_named,
     require_plain,
 )
-from scg.core.primitive import IMPLEMENTATIONS, Primitive, Recorded, implements, primitive
+from scg.core.primitive import IMPLEMENTATIONS, Primitive, implements, primitive
 from scg.errors import (
     NOT_THE_USERS,
     NonFiniteError,
@@ -56,28 +56,6 @@ def refuse(advice: str, *callables: object, detached: bool = False) -> None:
 
         implements(fn)(implementation)
         implementation.advice = advice  # type: ignore[attr-defined]
-
-
-def _typed(result: Result, fn: object, *args: object, **kwargs: object) -> Result:
-    """``result``, after who records was told which call it stands for: NumPy makes of some a scalar, of others an array
-    without axes."""
-    recorder = RECORDER.get()
-    if recorder is not None and type(result) is Node and result.raw.shape == ():
-        recorder.typed(result, fn, args, kwargs)
-    return result
-
-
-def _method(fn: Any) -> Any:
-    def method(self: "Node", *args: object, **kwargs: object) -> Result:
-        try:
-            return _typed(IMPLEMENTATIONS[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
-        except Exception as error:
-            raise_kin(error, fn)
-            raise
-
-    method.__name__ = method.__qualname__ = fn.__name__
-    method.__doc__ = f"``np.{fn.__name__}`` of this node."
-    return method
 
 
 def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
@@ -225,7 +203,7 @@ def _asked_for_an_array(self: "Node", dtype: object = None, copy: object = None)
 
 
 @final
-class Node(Recorded):
+class Node(Methods):
     """One value of a computation graph, with the operation and the operands that made it.
 
     It goes where an array goes: ``np.exp(x)``, ``A @ x``, ``x[1:]``, ``x.sum(axis=0)``. Nodes are immutable, point to
@@ -266,17 +244,6 @@ class Node(Recorded):
         """The user's own line that made this node."""
         return location(self.code, self.instruction)
 
-    shape = property(lambda self: self.raw.shape)
-    dtype = property(lambda self: self.raw.dtype)
-    ndim = property(lambda self: self.raw.ndim)
-    size = property(lambda self: self.raw.size)
-    nbytes = property(lambda self: self.raw.nbytes)
-    itemsize = property(lambda self: self.raw.itemsize)
-    T = property(lambda self: IMPLEMENTATIONS[np.transpose](self))
-    mT = property(lambda self: IMPLEMENTATIONS[np.matrix_transpose](self))
-    real = property(lambda self: IMPLEMENTATIONS[np.real](self))
-    imag = property(lambda self: IMPLEMENTATIONS[np.imag](self))
-
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Result:
         for x in inputs:
             if type(x) is not Node:
@@ -305,7 +272,7 @@ class Node(Recorded):
             )
         if type(implementation) is not Primitive or method != "__call__":
             try:
-                return _typed(
+                return typed(
                     implementation(*inputs, **kwargs),
                     ufunc if method == "__call__" else getattr(ufunc, method),
                     *inputs,
@@ -340,7 +307,7 @@ class Node(Recorded):
         elif "out" in kwargs:
             raise NotDifferentiable(f"{name_of(func)} cannot write a Node into out=: use what it returns ({here()})")
         try:
-            return _typed(implementation(*args, **kwargs), func, *args, **kwargs)
+            return typed(implementation(*args, **kwargs), func, *args, **kwargs)
         except Exception as error:
             if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 raise ScgTypeError(
@@ -412,9 +379,6 @@ class Node(Recorded):
             raise ScgTypeError(f"{self!r} has no axis to iterate over ({here()})")
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: object) -> "Node":
-        return IMPLEMENTATIONS[operator.getitem](self, index)
-
     def __hash__(self) -> int:
         recorder = RECORDER.get()
         if recorder is not None:
@@ -442,18 +406,6 @@ class Node(Recorded):
     __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
     del _
 
-    def __matmul__(self, other: object) -> "Node":
-        return _typed(IMPLEMENTATIONS[np.matmul](self, other), np.matmul, self, other)
-
-    def __rmatmul__(self, other: object) -> "Node":
-        return _typed(IMPLEMENTATIONS[np.matmul](other, self), np.matmul, other, self)
-
-    def __divmod__(self, other: object) -> Result:
-        return IMPLEMENTATIONS[np.divmod](self, other)
-
-    def __rdivmod__(self, other: object) -> Result:
-        return IMPLEMENTATIONS[np.divmod](other, self)
-
     def __pow__(self, other: object) -> "Node":
         if (
             _SCALAR_POWERS
@@ -476,30 +428,9 @@ class Node(Recorded):
     __iadd__, __isub__ = _in_place("+=", __add__), _in_place("-=", __sub__)
     __imul__, __itruediv__ = _in_place("*=", __mul__), _in_place("/=", __truediv__)
     __ifloordiv__, __imod__ = _in_place("//=", __floordiv__), _in_place("%=", __mod__)
-    __ipow__, __imatmul__ = _in_place("**=", __pow__), _in_place("@=", __matmul__)
+    __ipow__, __imatmul__ = _in_place("**=", __pow__), _in_place("@=", Methods.__matmul__)
     __iand__, __ior__, __ixor__ = _in_place("&=", __and__), _in_place("|=", __or__), _in_place("^=", __xor__)
     __ilshift__, __irshift__ = _in_place("<<=", __lshift__), _in_place(">>=", __rshift__)
-
-    all, any, argmax, argmin, argsort = map(_method, (np.all, np.any, np.argmax, np.argmin, np.argsort))
-    astype, clip, copy, choose = map(_method, (np.astype, np.clip, np.copy, np.choose))
-    conj, conjugate = _method(np.conjugate), _method(np.conjugate)
-    cumprod, cumsum, diagonal, dot, flatten = map(_method, (np.cumprod, np.cumsum, np.diagonal, np.dot, np.ravel))
-    max, mean, min, nonzero, prod, ptp = map(_method, (np.max, np.mean, np.min, np.nonzero, np.prod, np.ptp))
-    ravel, repeat, round, searchsorted = map(_method, (np.ravel, np.repeat, np.round, np.searchsorted))
-    squeeze, std, sum, swapaxes, take = map(_method, (np.squeeze, np.std, np.sum, np.swapaxes, np.take))
-    trace, var = _method(np.trace), _method(np.var)
-
-    def compress(self, condition: object, axis: int | None = None) -> "Node":
-        """``np.compress`` of this node."""
-        return IMPLEMENTATIONS[np.compress](condition, self, axis)
-
-    def reshape(self, *shape: Any, **kwargs: object) -> "Node":
-        """``np.reshape`` of this node; the shape as one argument or as several."""
-        return IMPLEMENTATIONS[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
-
-    def transpose(self, *axes: object) -> "Node":
-        """``np.transpose`` of this node; the axes as one argument or as several."""
-        return IMPLEMENTATIONS[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
 
     def __copy__(self) -> "Node":
         return self
