@@ -12,6 +12,8 @@ from typing import Any
 
 from scg.testing.distributions import Checked, check_distribution
 from scg.testing.gradients import check_gradient
+from scg.testing.named_problems import problems
+from scg.testing.problem import Draw, Problem
 from scg.testing.program import Program
 from scg.testing.sabotage import Saboteur, saboteurs
 from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
@@ -20,6 +22,8 @@ from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbias
 __all__ = [
     "BiasReport",
     "Checked",
+    "Draw",
+    "Problem",
     "Program",
     "Saboteur",
     "Verdict",
@@ -28,6 +32,7 @@ __all__ = [
     "check_distribution",
     "check_gradient",
     "judge",
+    "problems",
     "saboteurs",
 ]
 
