@@ -51,11 +51,13 @@ class Influence:
     ``chosen``  the samples that an ``if`` looked at on the way: what is *not* made from them may depend on them there
                 too
     ``bits``    by id of a sample, the set of it alone
+    ``ties``    the ``if``s that looked at samples of several replicates at once: they tie what they are not
     """
 
     def __init__(self, sources: Iterable[tuple[Node, int]], order: Sequence[Node]):
         self.bits: dict[int, Set] = {}
         self.chosen: dict[int, Set] = {}
+        self.ties: list[Any] = []
         # what an ``if`` looks at is tied to whole batches: the samples of each shape, and by stamp of an ``if`` those
         # that it and the ones around it looked at
         self._batches: dict[tuple[int, ...], Set] = {}
@@ -140,7 +142,10 @@ class Influence:
             guard = guard.before
         looked: Set = 0 if guard is None else known[guard.stamp]
         for link in reversed(chain):
-            looked = known[link.stamp] = union(looked, self.draws.get(link.node.id, 0))
+            own = self.draws.get(link.node.id, 0)
+            if own and link.node.size > 1:  # one call has looked at one number
+                self.ties.append(link)
+            looked = known[link.stamp] = union(looked, own)
         return looked
 
     def _freed(self, node: Node, found: Any, draws: Set) -> Any:

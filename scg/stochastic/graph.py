@@ -217,7 +217,8 @@ class Graph:
         stochastic nodes.
 
         With ``replicates=R`` every node has a leading axis of R independent runs, the parameters too; ``values`` then
-        have it as well. Raises GuardError where an ``if`` on a node would have come out otherwise. A function that
+        have it as well. Raises GuardError where an ``if`` on a node would have come out otherwise; replicates behind an
+        ``if`` on a sample have values, and their gradients by ``gradients(rng=, replicates=)``. A function that
         takes numbers from a generator itself is traced again for new samples; ``replicates`` and ``values`` of such a
         graph raise ScgValueError.
         """
@@ -328,8 +329,11 @@ class Graph:
         arrays = [next(new) if type(g) is Node else g for g in found]
         # a zero may have to absorb what this recording did not meet
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
-            fresh = self.run(rng=rng, replicates=size)
-            return [leaf for _, leaf in leaves(self.pulled(np.sum(fresh.cost), fresh.parameters))]
+            try:
+                fresh = self.run(rng=rng, replicates=size)
+                return [leaf for _, leaf in leaves(self.pulled(np.sum(fresh.cost), fresh.parameters))]
+            except GuardError:
+                return [leaf for _, leaf in leaves(self._each(rng, size))]
         return arrays
 
     def __repr__(self) -> str:

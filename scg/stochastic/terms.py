@@ -12,6 +12,7 @@ from scg.core.aliases import Result
 from scg.core.axes import elementwise, reduction
 from scg.core.cotangents import unbroadcast
 from scg.core.node import Node, Value, ancestors, values_of
+from scg.errors import GuardError, here
 from scg.stochastic.dependence import Influence
 from scg.stochastic.sets import Set, common, first, last, meet, members, union, without
 from scg.stochastic.ties import Tie, gather, picked, unpicked
@@ -34,6 +35,12 @@ class Terms:
         self.cost = cost
         nodes = nodes or ancestors([cost], min(site.id for site in sites), guards=True)
         self.influence = influence = Influence([(s, s.statics["site"].event_ndim) for s in sites], nodes)
+        if influence.ties:
+            raise GuardError(
+                f"replicates were run at once, and the `if` at {influence.ties[0].line} looks at a sample of each: what"
+                " stands behind it would depend on the samples of all; use graph.gradients(rng=rng, replicates=n), or"
+                f" graph.run(rng=rng) for each ({here()})"
+            )
         self.bits = {site: influence.bits[site.id] for site in sites}
         self.terms: list[tuple[Node, Set]] = []
         self.sums: list[tuple[Node, list[tuple[int, Set]]]] = []

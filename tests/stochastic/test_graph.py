@@ -396,3 +396,29 @@ def test_values_and_parameters_of_a_run_are_numbers_of_the_right_shape():
             with pytest.raises(ScgValueError if isinstance(bad, list) else kind):
                 graph.run(parameters=bad, rng=rng, replicates=replicates)
     assert graph.run(parameters=np.array([1.0, 2.0, 3.0]), rng=rng, replicates=3).cost.shape == (3,)
+
+
+@pytest.mark.parametrize("order", [None, 1])
+def test_replicates_behind_an_if_on_a_sample_have_values_and_no_common_gradient(order):
+    """An `if` looks at the sample of one run: what stands behind it must not depend on those of others."""
+
+    def cost(t, rng):
+        x = scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng, name="x")
+        if x > -100:
+            return scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng, name="z") ** 2 + x
+        return x
+
+    graph = scg.trace(cost, np.array(0.25), rng=np.random.default_rng(0))
+    many = graph.run(rng=np.random.default_rng(1), replicates=500)
+    z, x = [many.stochastic[name].value for name in "zx"]
+    np.testing.assert_allclose(many.cost.value, z**2 + x)
+    with pytest.raises(GuardError, match="replicates were run at once.*graph.gradients"):
+        scg.gradients(scg.surrogate(np.sum(many.cost), order=order), many.parameters)
+    with pytest.raises(GuardError, match="replicates were run at once"):
+        scg.gradients(np.sum(many.cost), many.parameters)
+    alone = graph.run(rng=np.random.default_rng(1), replicates=1)
+    z, x = [alone.stochastic[name].value for name in "zx"]
+    right = (z**2 + x) * (x - 0.25) + z**2 * (z - 0.25)
+    np.testing.assert_allclose(scg.gradients(np.sum(alone.cost), alone.parameters), right)
+    found = graph.gradients(rng=np.random.default_rng(1), replicates=500)
+    assert np.std(found) < 20  # 4.5, and 1400 where each sees the costs of all
