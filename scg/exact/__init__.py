@@ -39,7 +39,7 @@ from scg.core.node import Node, ancestors, parameter
 from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
-from scg.exact.choice import eliminated
+from scg.exact.choice import eliminated, eliminated_moments
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
 from scg.exact.sums import Sums
@@ -342,6 +342,13 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     loss = surrogate(graph.cost, 1, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
     roots = as_values(along_its_way(graph, [g for g in pulled if type(g) is Node]))
+    if roots and (known := eliminated_moments(roots, _names(graph), budget, deadline)) is not None:
+        means, squares, sizes, evaluations = known
+        both = iter(zip(means, squares, strict=True))
+        each = [next(both) if type(g) is Node else (np.asarray(g), np.square(g)) for g in pulled]
+        found = [np.asarray(m) for m, _ in each] + [np.maximum(q - m * m, 0) for m, q in each]
+        eps = max([float(np.finfo(r.dtype).eps) for r in roots])
+        return Part(found, max(eps, 1e-13) * max(sizes), evaluations)
     engine = Engine(roots, _names(graph), budget, True, deadline)
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])

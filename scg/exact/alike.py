@@ -5,7 +5,7 @@ primitives, statics, constants by their values, everything that no draw decides 
 one table, over the draws of each in the same order.
 """
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,21 @@ import numpy as np
 from scg.core.node import Node
 
 _COMPARED = 2**10  # bytes of an array that is compared by its values
+_NODES = 200  # of an expression that is compared
 
 
 def key_of(
-    output: Node, draws: Collection[int], dependent: Collection[int], given: bool = False
+    output: Node, draws: Mapping[int, Hashable], dependent: Collection[int], given: bool = False
 ) -> tuple[Hashable, list[Node]]:
-    """The key of a node that depends on draws (ids), and these, as they are numbered in the key; of a draw that of its
-    distribution ``given`` those behind it. ``dependent`` are the ids of all nodes that depend on draws, draws among
-    them."""
+    """The key of a node that depends on draws (by id, what each is: ``described``), and these, as they are numbered in
+    the key; of a draw that of its distribution ``given`` those behind it. ``dependent`` are the ids of all nodes that
+    depend on draws, draws among them."""
     opened = output if given else None
     found: dict[int, Node] = {}
     stack = [output]
     while stack:
+        if len(found) > _NODES:  # no step of a loop, and of its own
+            return ("id", output.id), []
         node = stack.pop()
         if node.id not in found:
             found[node.id] = node
@@ -38,7 +41,7 @@ def key_of(
         number[i] = len(number)
         if i in draws:
             slots += [node] if node is not opened else []
-            parts.append(("draw", node.shape, node.dtype.str, _distribution(node.statics["site"].distribution)))
+            parts.append(draws[i])
         if i not in draws or node is opened:
             operands = tuple(
                 [number.get(o.id, ("node", o.id)) if type(o) is Node else frozen(o) for o in node.operands]
@@ -65,7 +68,8 @@ def frozen(x: Any) -> Hashable:
     return ("id", id(x))
 
 
-def _distribution(distribution: Any) -> Hashable:
-    """What a distribution is beside the values of its parameters."""
+def described(draw: Node) -> Hashable:
+    """What a draw is beside the parameters of its distribution: those of equal descriptions have equal values."""
+    distribution = draw.statics["site"].distribution
     own = {name: value for name, value in vars(distribution).items() if name not in distribution.parameters}
-    return (type(distribution), frozen(own), frozen(distribution.atoms()))
+    return (draw.shape, draw.dtype.str, type(distribution), frozen(own), frozen(distribution.atoms()))

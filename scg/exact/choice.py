@@ -14,11 +14,14 @@ import numpy as np
 from scg.core.node import Node
 from scg.exact.direct import NoStructure
 from scg.exact.distribute import distributed
+from scg.exact.elimination import TooWide
+from scg.exact.estimates import moments_of
 from scg.exact.leaf import BudgetError
 from scg.exact.structure import Structure
 from scg.exact.sums import NotFinite, Sums
 
 _CHEAP = 10.0  # log2 of how many rows are enumerated in less time than an elimination is planned
+_COORDINATES = 2**9  # of a gradient, each of which takes an elimination of its own
 _MANY = 2**13  # elements of draws, of which a table of what depends on what would take an element squared
 
 
@@ -59,3 +62,30 @@ def eliminated(
     if not all([np.isfinite(x).all() for x in found]):
         return None
     return found, sums.error, sums.plan.entries
+
+
+def eliminated_moments(
+    roots: list[Node], names: dict[int, str], budget: int, deadline: float
+) -> tuple[list[Any], list[Any], list[float], int] | None:
+    """Means and mean squares of the elements of some nodes, what the rounding of each is relative to, and the entries
+    of all tables. None where enumeration is to do it: where it is cheap, or what the nodes are is not known."""
+    try:
+        structure = Structure(roots[0], names, budget, deadline, roots)
+        if structure.bits <= _CHEAP or sum(r.size for r in roots) > _COORDINATES:
+            return None
+        structure.look()
+        if structure.enumeration(_CHEAP / 2)[0] < math.inf:  # two of them together are few
+            return None
+        means, squares, entries = [], [], 0
+        for root in roots:
+            flat: Any = np.reshape(root, -1)
+            found = []
+            for k in range(root.size):
+                structure.check_time()
+                found.append(moments_of(flat[k], names, budget, deadline))
+            means.append(np.reshape([m for m, _, _ in found], root.shape))
+            squares.append(np.reshape([q for _, q, _ in found], root.shape))
+            entries += sum(n for _, _, n in found)
+    except (NoStructure, NotFinite, TooWide):
+        return None
+    return means, squares, [float(np.max(q, initial=0)) for q in squares], entries

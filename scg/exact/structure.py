@@ -13,7 +13,7 @@ import numpy as np
 from scg.core.node import Node, ancestors
 from scg.distributions.base import FiniteSupport
 from scg.errors import here
-from scg.exact.alike import key_of
+from scg.exact.alike import described, key_of
 from scg.exact.direct import NoStructure, direct, distinct, of_parameters
 from scg.exact.engine import terms_of
 from scg.exact.leaf import BudgetError, Leaf, count_of
@@ -25,14 +25,23 @@ class Structure:
 
     ``terms``    nodes in which the cost is affine, with weights that no draw decides
     ``scopes``   of each term, (elements, k): the elements of draws that each of its elements depends on
+    ``roots``    what is affine in the terms: the cost, or other nodes
     ``parents``  of each draw, (elements, k): those that its distribution depends on
 
     Raises NoStructure where draws are not finite, ``if``s look at draws, or a node depends on too much.
     """
 
-    def __init__(self, cost: Node, names: dict[int, str], budget: int, deadline: float = math.inf):
+    def __init__(
+        self,
+        cost: Node,
+        names: dict[int, str],
+        budget: int,
+        deadline: float = math.inf,
+        roots: list[Node] | None = None,
+    ):
         self.cost, self.names, self.budget, self.deadline = cost, names, budget, deadline
-        self.order = ancestors([cost], guards=True)
+        self.roots = [cost] if roots is None else roots
+        self.order = ancestors(self.roots, guards=True)
         self.draws = [n for n in self.order if is_draw(n)]
         if not self.draws or any(
             [n.guard is not None or is_noise(n) or is_stochastic(n) != is_draw(n) for n in self.order]
@@ -56,11 +65,11 @@ class Structure:
         for node in self.order:
             if node.id not in starts and any([type(o) is Node and o.id in self.dependent for o in node.operands]):
                 self.dependent.add(node.id)
-        self.terms = terms_of([self.cost], self.order, self.dependent, False)
+        self.terms = terms_of(self.roots, self.order, self.dependent, False)
         if not self.terms:
             raise NoStructure
-        self.like_term, slots_of_terms = self._alike(self.terms, starts, False)
-        self.like_draw, slots_of_draws = self._alike(self.draws, starts, True)
+        self.like_term, slots_of_terms = self._alike(self.terms, False)
+        self.like_draw, slots_of_draws = self._alike(self.draws, True)
         terms, draws = [self.terms[k] for k in set(self.like_term)], [self.draws[k] for k in set(self.like_draw)]
         parameters = [o for n in draws for o in n.operands if type(o) is Node and o.id in self.dependent]
         found = direct([*terms, *parameters], starts)
@@ -68,17 +77,22 @@ class Structure:
         own = {n.id: of_parameters(n, found) for n in draws}
         self.parents = self._mapped(self.like_draw, slots_of_draws, own, self.draws)
 
-    def _alike(self, nodes: list[Node], starts: dict[int, int], given: bool) -> tuple[list[int], list[list[int]]]:
+    def _alike(self, nodes: list[Node], given: bool) -> tuple[list[int], list[list[int]]]:
         """For each of some nodes the position of the first that computes the same, and the draws behind it, in the same
         order for both."""
         first: dict[Any, int] = {}
+        draws = self._descriptions
         position = {n.id: k for k, n in enumerate(self.draws)}
         like, slots = [], []
         for k, node in enumerate(nodes):
-            key, behind = key_of(node, starts, self.dependent, given)
+            key, behind = key_of(node, draws, self.dependent, given)
             like.append(first.setdefault(key, k))
             slots.append([position[n.id] for n in behind])
         return like, slots
+
+    @cached_property
+    def _descriptions(self) -> dict[int, Any]:
+        return {n.id: described(n) for n in self.draws}
 
     def _mapped(self, like: list[int], slots: list[list[int]], known: dict[int, Any], nodes: list[Node]) -> list[Any]:
         """The elements of draws of each node, from those of the one that it is like."""
@@ -92,6 +106,10 @@ class Structure:
                 rows = np.where(rows < 0, -1, rows + move[self.owner[rows]])
             found.append(rows)
         return found
+
+    def largest(self, rows: Any) -> float:
+        """log2 of the most configurations of what a row of elements names."""
+        return float(np.max(np.sum(np.append(np.log2(self.sizes), 0.0)[rows], axis=1), initial=0))
 
     @property
     def bits(self) -> float:
@@ -136,7 +154,7 @@ class Structure:
             found.append(self.names.get(node.id) or node.name or kind)
         return found
 
-    def described(self, variables: Sequence[int]) -> str:
+    def naming(self, variables: Sequence[int]) -> str:
         """The draws of some elements, for a message."""
         owner = self.owner[np.asarray(variables)]
         found = []
@@ -162,7 +180,7 @@ class Structure:
         """Raise BudgetError where the time that was given is over."""
         if time.monotonic() > self.deadline:
             raise BudgetError(
-                f"the exact mean over {self.described(range(len(self.sizes)))} took longer than time_limit: raise it,"
+                f"the exact mean over {self.naming(range(len(self.sizes)))} took longer than time_limit: raise it,"
                 f" or sample it ({here()})"
             )
 

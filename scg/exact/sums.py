@@ -50,7 +50,7 @@ class Sums:
             except TooWide:
                 raise BudgetError(
                     f"elimination comes to a width of {len(error.variables)} elements of draws that keep together,"
-                    f" {structure.described(error.variables)}: {written(error.size)} configurations at once, over the"
+                    f" {structure.naming(error.variables)}: {written(error.size)} configurations at once, over the"
                     f" budget of {structure.budget}; raise budget=, or write the cost as a sum of parts that depend on"
                     f" fewer ({here()})"
                 ) from None

@@ -1,0 +1,150 @@
+"""The mean and the mean square of a quadratic form of local atoms, by elimination.
+
+    g = c a + a S a / 2,    a_j a function of few variables each
+
+as the gradient by score functions is, a sum of scores times costs that come later. A factor that has absorbed the atoms
+I carries, for each value of its scope, E[p w w'] of w = (1, u, g_I): g_I the form of these atoms alone, and u = X' a_I
+what the others have to know of them, of which there is as much as S[I, not I] has rank. Two factors are multiplied by
+
+    u = P' (u_I, u_J)        g = g_I + g_J + u_I' H u_J        H = X_I' S[I, J] X_J
+
+with orthonormal X, which is exact. Sums of costs-to-go have rank one: a chain takes time in proportion to its length.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scg.exact.elimination import TooWide
+
+_RANK = 1e-13  # of the largest entry of S: below it a singular value is rounding
+
+
+class Table(NamedTuple):
+    """A function of the variables in ``scope``, one axis each."""
+
+    scope: tuple[int, ...]
+    values: Any
+
+
+class _Message(NamedTuple):
+    """Moments of w for each value of the scope, (*values, w, w); the atoms that it has absorbed, X (atoms, u), and
+    X' S (u, all atoms)."""
+
+    scope: tuple[int, ...]
+    moments: Any
+    atoms: Any
+    basis: Any
+    rows: Any
+
+
+def moments_of_form(
+    chances: Sequence[Table], atoms: Sequence[Table], c: Any, S: Any, sizes: Any, budget: int
+) -> tuple[float, float, float]:
+    """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``.
+
+    Raises TooWide where a product of factors would have more than ``budget`` entries.
+    """
+    form = _Form(np.asarray(S, float))
+    messages: dict[int, _Message] = {}
+    holds: dict[int, set[int]] = {}
+    near: dict[int, set[int]] = {}
+
+    def put(message: _Message) -> None:
+        k = len(messages) + 1 if not messages else max(messages) + 1
+        messages[k] = message
+        for v in message.scope:
+            holds.setdefault(v, set()).add(k)
+            near.setdefault(v, set()).update(message.scope)
+
+    for table in chances:
+        put(_Message(table.scope, table.values[..., None, None], np.zeros(0, int), np.zeros((0, 0)), form.none))
+    for j, table in enumerate(atoms):
+        put(form.atom(j, table, float(c[j])))
+    done = [form.one]
+    while holds:
+        weights = {v: math.prod([int(sizes[u]) for u in near[v]]) for v in holds}
+        v = min(weights, key=lambda u: (weights[u], u))
+        if weights[v] > budget:
+            raise TooWide(sorted(near[v]), weights[v])
+        inside = sorted(holds.pop(v), key=lambda k: (len(messages[k].scope), k))
+        for k in inside:
+            for u in messages[k].scope:
+                if u != v:
+                    holds[u].discard(k)
+        total = messages.pop(inside[0])
+        for k in inside[1:]:
+            total = form.product(total, messages.pop(k))
+        axis = total.scope.index(v)
+        rest = total.scope[:axis] + total.scope[axis + 1 :]
+        total = total._replace(scope=rest, moments=np.sum(total.moments, axis=axis))
+        others = near.pop(v) - {v}
+        for u in others:
+            near[u] = (near[u] | others) - {v}
+        if rest:
+            put(total)
+        else:
+            done.append(total)
+    total = done[0]
+    for other in done[1:]:
+        total = form.product(total, other)
+    m = total.moments
+    return float(m[0, 0]), float(m[0, -1]), float(m[-1, -1])
+
+
+class _Form:
+    def __init__(self, S: Any):
+        self.S, self.count = S, len(S)
+        self.least = _RANK * float(np.max(np.abs(S), initial=0)) * max(1, self.count)
+        self.none = np.zeros((0, self.count))
+        self.one = _Message((), np.diag([1.0, 0.0]), np.zeros(0, int), np.zeros((0, 0)), self.none)
+
+    def atom(self, j: int, table: Table, c: float) -> _Message:
+        """An atom: w = (1, a, c a + S_jj a^2 / 2), of which u is there where it meets others."""
+        a, row = table.values, self.S[j].copy()
+        own, row[j] = row[j], 0.0
+        meets = bool(np.any(np.abs(row) > self.least))
+        w = np.stack([np.ones_like(a), *([a] if meets else []), c * a + 0.5 * own * a * a], axis=-1)
+        basis = np.ones((1, 1)) if meets else np.zeros((1, 0))
+        return _Message(
+            table.scope, w[..., :, None] * w[..., None, :], np.array([j]), basis, row[None] if meets else self.none
+        )
+
+    def product(self, x: _Message, y: _Message) -> _Message:
+        """The message of both."""
+        scope = tuple(dict.fromkeys(x.scope + y.scope))
+        a, b = _spread(x, scope), _spread(y, scope)
+        if a.shape[-1] == 1 or b.shape[-1] == 1:  # a probability alone
+            kept = y if a.shape[-1] == 1 else x
+            return kept._replace(scope=scope, moments=a * b)
+        atoms = np.concatenate([x.atoms, y.atoms])
+        rx, ry = x.basis.shape[1], y.basis.shape[1]
+        meet = x.rows[:, y.atoms] @ y.basis
+        both = np.concatenate([x.rows, y.rows])
+        both[:, atoms] = 0
+        if rx + ry:
+            left, singular, _ = np.linalg.svd(both, full_matrices=False)
+            turn = left[:, singular > self.least]
+        else:
+            turn = np.zeros((0, 0))
+        basis = np.zeros((len(atoms), rx + ry))
+        basis[: len(x.atoms), :rx], basis[len(x.atoms) :, rx:] = x.basis, y.basis
+        r = turn.shape[1]
+        T = np.zeros((r + 2, rx + 2, ry + 2))
+        T[0, 0, 0] = T[-1, -1, 0] = T[-1, 0, -1] = 1
+        T[-1, 1 : rx + 1, 1 : ry + 1] = meet
+        T[1 : r + 1, 1 : rx + 1, 0], T[1 : r + 1, 0, 1 : ry + 1] = turn[:rx].T, turn[rx:].T
+        # sum_bcde T_abc T_fde a_bd b_ce
+        half = np.einsum("abc,...bd->...acd", T, a)
+        half = np.einsum("...acd,...ce->...ade", half, b)
+        return _Message(scope, np.einsum("...ade,fde->...af", half, T), atoms, basis @ turn, turn.T @ both)
+
+
+def _spread(message: _Message, scope: tuple[int, ...]) -> Any:
+    """The moments with the axes of ``scope``, of length one where they do not depend on a variable."""
+    own = [v for v in scope if v in message.scope]
+    moved = np.transpose(message.moments, [*[message.scope.index(v) for v in own], -2, -1])
+    sizes = dict(zip(own, moved.shape, strict=False))
+    return moved.reshape([sizes.get(v, 1) for v in scope] + list(moved.shape[-2:]))
