@@ -406,8 +406,8 @@ def refine(before: tuple[int, ...], after: tuple[int, ...]) -> Alignment:
         if all(b % a == 0 for a, b in zip(cuts, cuts[1:], strict=False)):
             for low, high in zip(cuts, cuts[1:], strict=False):
                 factor = (((i, j), low), high // low)
-                _place(factor, low, before, start_i, i, ins)
-                _place(factor, low, after, start_j, j, outs)
+                _insert(factor, low, before, start_i, i, ins)
+                _insert(factor, low, after, start_j, j, outs)
         else:
             for axes, shape, start, stop, side in ((ins, before, start_i, i, "x"), (outs, after, start_j, j, "out")):
                 for axis in range(start, stop):
@@ -421,7 +421,7 @@ def _cuts(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[k:]) for k in range(len(shape), -1, -1)]
 
 
-def _place(factor: Factor, low: int, shape: tuple[int, ...], start: int, stop: int, axes: list[list[Factor]]) -> None:
+def _insert(factor: Factor, low: int, shape: tuple[int, ...], start: int, stop: int, axes: list[list[Factor]]) -> None:
     stride = 1
     for axis in range(stop - 1, start - 1, -1):
         if stride <= low < stride * shape[axis]:

@@ -34,7 +34,7 @@ class Reach(NamedTuple):
     order: list[Node]  # by growing id
     leaves: set[int]  # ids of those without operands
     older: bool  # whether anything was older, and left out
-    chosen: bool  # whether an ``if`` on a node, or a draw, stands among them
+    chosen: bool  # whether an ``if`` on a node, or a stochastic node, stands among them
     guarded: bool  # whether an ``if`` does
 
 
@@ -73,7 +73,7 @@ estimate = primitive(
     name="estimate",
     same=True,
 )
-"""An estimate, which is a value like any other: its derivative is that of the value, at the draws as they are.
+"""An estimate, which is a value like any other: its derivative is that of the value, at the samples as they are.
 
 The second operand has that value, and derivatives that estimate those of its mean: in them stands already what the
 ``draws`` contribute. It is what one differentiates where the estimate itself is a root, or a term of a cost; it is not

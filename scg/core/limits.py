@@ -17,6 +17,7 @@ from scg.core.absorbing import moves, stamp
 from scg.core.aliases import Result
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE
 from scg.core.node import Node, ancestors, parameter
+from scg.core.operands import has_nan
 from scg.core.primitive import primitive
 from scg.core.replay import rerun
 from scg.errors import ScgError
@@ -93,11 +94,6 @@ _mended = primitive(
     lambda h, out, g, *at, limit, point: h * np.where(np.isnan(g), np.nan, 1).astype(g.dtype),
     name="mended",
 )
-
-
-def has_nan(g: Result) -> bool:
-    """Whether any number of an array is a NaN."""
-    return bool(np.isnan(g).any())
 
 
 def _nearby(

@@ -181,7 +181,7 @@ def _detached(
 
 _OF_A_CONSTANT = "scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose"
 _OF_A_NUMBER = (
-    "scg.parameter(array)[n.astype(int)] to index an array by a draw n, or, where n is a size, a comparison, as in"
+    "scg.parameter(array)[n.astype(int)] to index an array by a sample n, or, where n is a size, a comparison, as in"
     " `while n > i:`, or a mask, as in np.where(np.arange(most) < n, terms, 0.0)"
 )
 _BY_A_DRAW = (
@@ -197,7 +197,7 @@ def _asked_for_an_array(self: "Node", dtype: object = None, copy: object = None)
     raise NotDifferentiable(
         f"np.asarray, np.array or a function that NumPy does not dispatch would detach {self!r} from its graph: use"
         " np.stack for a list of nodes, np.dot(array, node) for array.dot(node), a function of NumPy or scg.special"
-        " for a value, scg.sample(distribution, estimator, rng=rng) for a draw,"
+        " for a value, scg.sample(distribution, estimator, rng=rng) for a sample,"
         f" {_OF_A_NUMBER if is_drawn(self) else _OF_A_CONSTANT} ({here()})"
     )
 

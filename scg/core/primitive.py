@@ -179,7 +179,7 @@ def primitive(
         primitive(np.log, elementwise, ..., cuts=lambda x: 2 * (x.real > 0) + (x.imag > 0))
 
     Where a function says neither, exact means look for such places along a grid: they see no window that is narrower
-    than 1e-4 of a draw's spread inside of one function.
+    than 1e-4 of a sample's spread inside of one function.
 
     What has no VJP and no step either says ``steps=False``. ``linear`` says in which operands the result is linear,
     with weights that the others and the statics decide: "together" in all of them, "each" in every one while the others

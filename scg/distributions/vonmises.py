@@ -62,7 +62,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         if self.low is not None:
             if not is_number(self.low):
                 raise ScgTypeError(
-                    f"VonMises: low must be a finite number, where the turn of the draws begins, got {self.low!r}"
+                    f"VonMises: low must be a finite number, where the turn of the samples begins, got {self.low!r}"
                     f" ({here()})"
                 )
             object.__setattr__(self, "low", float(self.low))

@@ -302,7 +302,7 @@ class _Predicted(Baseline):
         nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]
         if any(node is down.node for node in ancestors(nodes, down.node.id, guards=True)):
             raise EstimatorError(
-                f"{down.site!r}: a baseline must not depend on its draw, and these inputs do ({here()})"
+                f"{down.site!r}: a baseline must not depend on its sample, and these inputs do ({here()})"
             )
         x = map_leaves(_raw, self._inputs)
         self._owner._recall(down)
@@ -313,7 +313,8 @@ class _Predicted(Baseline):
             n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)
         ):
             raise EstimatorError(
-                f"{down.site!r}: a baseline of shape {b.shape} does not broadcast to the draw's {down.shape} ({here()})"
+                f"{down.site!r}: a baseline of shape {b.shape} does not broadcast to the sample's {down.shape}"
+                f" ({here()})"
             )
         self._owner._note(down, np.broadcast_to(f, np.broadcast_shapes(f.shape, b.shape)), x)
         return b

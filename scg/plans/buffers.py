@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.plans.rows import keeps_order
 
 ALIGNMENT = 64
@@ -34,7 +34,7 @@ def is_step(op: Op) -> bool:
     return not op.is_given and (view(op) is None or op.copies or type(op.args[0]) is not Op)
 
 
-def assign(program: Program, own: set[int]) -> Assignment:
+def assign(program: Operations, own: set[int]) -> Assignment:
     """Blocks for all results but those in ``own`` (by id), which have memory of their own, those of several results,
     and temporaries of regions."""
     region_of = {id(op): region for region in program.regions for op in region.members}
@@ -77,7 +77,7 @@ def assign(program: Program, own: set[int]) -> Assignment:
                 chosen = len(sizes)
                 sizes.append(op.nbytes)
             block[id(op)], holder[chosen] = chosen, id(op)
-            # what nobody reads is a draw that moves its generator on
+            # what nobody reads are numbers that move their generator on
             freed.setdefault(release.get(id(op), k), []).append(id(op))
         free += [block[i] for i in freed.pop(k, ()) if holder[block[i]] == i]
     return Assignment(block, sizes, in_place)

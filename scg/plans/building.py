@@ -14,7 +14,7 @@ from scg.plans.buffers import assign, origin
 from scg.plans.checks import is_there
 from scg.plans.kernels import may_differ
 from scg.plans.plan import Ending, Output, Plan, is_foreign
-from scg.plans.program import Op, Program, from_recording
+from scg.plans.program import Op, Operations, from_recording
 from scg.plans.python_numbers import is_python_number
 from scg.plans.recording import Choice, Later, Recorder
 from scg.plans.running import Run
@@ -52,7 +52,7 @@ def build(run: Run, options: "passes.Options") -> Plan:
     )
 
 
-def _program(run: Run, results: Sequence[Any], given: Sequence[Sequence[Any]]) -> Program:
+def _program(run: Run, results: Sequence[Any], given: Sequence[Sequence[Any]]) -> Operations:
     """The program of the results, of what is ``given`` to later calls, and of what must be finite."""
     recorder, trailing = run.recorder, [leaf for values in given for leaf in values]
     seen = [*recorder.watched, *[cost for cost in recorder.costs if may_hide(ancestors([cost]))]]

@@ -117,11 +117,11 @@ class Outside:
                 self._visit(label, x)
             for namespace, names in self._globals.values():
                 place = Entries("", namespace, tuple(sorted(names)), False, "{}{}")
-                self._place(place, zip(place.keys, place.values, strict=True))
+                self._enter(place, zip(place.keys, place.values, strict=True))
             self._globals = {}
         self._seen = {}
 
-    def _place(self, place: Place, leads: Iterable[tuple[str, object]]) -> None:
+    def _enter(self, place: Place, leads: Iterable[tuple[str, object]]) -> None:
         self.places.append(place)
         self._stack += leads
 
@@ -162,7 +162,7 @@ class Outside:
             self._attributes(label, x)
         elif isinstance(x, (list, deque, set)):
             place = Items(label, x)
-            self._place(place, [(f"{label}[{k}]", value) for k, value in enumerate(place.values)])
+            self._enter(place, [(f"{label}[{k}]", value) for k, value in enumerate(place.values)])
             self._attributes(label, x)
         elif hasattr(kind, "__next__"):
             self.iterators.append(label)
@@ -172,7 +172,7 @@ class Outside:
     def _entries(self, label: str, holder: object, keys: tuple[object, ...], whole: bool, spelling: str) -> None:
         if keys or whole:
             place = Entries(label, holder, keys, whole, spelling)
-            self._place(
+            self._enter(
                 place, [(spelling.format(label, key), value) for key, value in zip(keys, place.values, strict=True)]
             )
 
@@ -188,7 +188,7 @@ class Outside:
         self._stack += [(label, value) for value in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values())]
         if fn.__closure__:
             place = Cells(label, fn.__closure__, code.co_freevars)
-            self._place(place, zip(place.names, place.values, strict=True))
+            self._enter(place, zip(place.names, place.values, strict=True))
         if fn.__dict__ and not library:
             self._entries(label, fn.__dict__, tuple(fn.__dict__), True, ATTRIBUTE)
 
@@ -224,7 +224,7 @@ class Outside:
                 keys = tuple(sorted(taken & vars(kind).keys() - {"__dict__", "__weakref__", "__doc__", "__module__"}))
                 if keys:
                     place = Class(label, kind, keys)
-                    self._place(
+                    self._enter(
                         place, [(f"{label}.{key}", value) for key, value in zip(keys, place.values, strict=True)]
                     )
 
@@ -257,7 +257,7 @@ class Outside:
         ]
         if slots:
             place = Attributes(label, x, tuple(sorted(set(slots) - {"__dict__", "__weakref__"})))
-            self._place(
+            self._enter(
                 place, [(f"{label}.{name}", value) for name, value in zip(place.names, place.values, strict=True)]
             )
         if not library:

@@ -13,7 +13,7 @@ from scg.core.tree import rebuild
 from scg.errors import NonFiniteError
 from scg.plans.buffers import Assignment, origin
 from scg.plans.checks import is_finite
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.plans.steps import Steps
 from scg.plans.threads import Threads, Watch, borrow, park, run_steps, with_one_thread
 
@@ -56,7 +56,7 @@ class Plan:
     """What one recorded run became; ``scg.plans.building.build`` makes it. ``call`` gives the results of another call
     with the same signature, or raises Otherwise."""
 
-    program: Program
+    program: Operations
     report: list[tuple[str, int, int]]
     """(pass, how often it struck, operations after it)."""
     assignment: Assignment

@@ -83,7 +83,7 @@ class Op:
         return f"<{self.primitive.name} {self.shape} {self.dtype}>"
 
 
-class Program:
+class Operations:
     """Operations in an order in which each follows its operands; ``inputs`` by position of the argument, ``outputs`` as
     operations or constants."""
 
@@ -143,7 +143,7 @@ class Program:
         return found
 
 
-def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[object], floor: int) -> Program:
+def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence[object], floor: int) -> Operations:
     """The program of a recorded run; ``floor`` is the least id of its nodes: what is older is constant."""
     roots = [
         *results,
@@ -159,7 +159,7 @@ def from_recording(recorder: Recorder, inputs: Sequence[Node], results: Sequence
         statics = {"test": choice.test, "outcome": choice.outcome, "line": choice.line}
         reader.ops.append(Op(CHOICE, [reader.operand(o) for o in choice.operands], statics, (), np.dtype(bool)))
     found = {id(reader.table[node.id]): k for k, node in enumerate(inputs) if node.id in reader.table}
-    return Program(reader.ops, found, [reader.operand(r) if type(r) is Node else r for r in results])
+    return Operations(reader.ops, found, [reader.operand(r) if type(r) is Node else r for r in results])
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from scg.plans.buffers import Assignment, aligned, origin
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region
 from scg.plans.passes.schedule import Turn
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.plans.rows import cut_operand
 from scg.plans.threads import Access, Step, Task, Threads, hold, let_go, run_steps, step_lists
 
@@ -33,7 +33,7 @@ class Dynamic:
 class Steps:
     """Buffers and bound steps; ``run`` computes. One call at a time."""
 
-    def __init__(self, program: Program, assignment: Assignment, results: dict[int, int], slots: int):
+    def __init__(self, program: Operations, assignment: Assignment, results: dict[int, int], slots: int):
         """``results``: slots (after those of the arguments) of the operations that are written into arrays of the
         caller."""
         self.generators = Generators()
@@ -42,7 +42,7 @@ class Steps:
         self.bound: list[Any] = [None] * slots
         self.references: list[list[tuple[list[Any], int, tuple[Any, ...]]]] = [[] for _ in range(slots)]
         for op in program.ops:
-            place = self._place(op, program, assignment, results)
+            place = self._home(op, program, assignment, results)
             if place is not None:
                 self.places[id(op)] = place
         width = program.width
@@ -55,7 +55,7 @@ class Steps:
         self.steps = [step for task in tasks for step in task.steps]  # in the order of the program
         self.lists, self.locks = step_lists(tasks, width) if width > 1 else ([self.steps], [])
 
-    def _place(self, op: Op, program: Program, assignment: Assignment, results: dict[int, int]) -> Any:
+    def _home(self, op: Op, program: Operations, assignment: Assignment, results: dict[int, int]) -> Any:
         if op.is_given:
             return op.statics["array"] if op.is_held else Dynamic(program.inputs[id(op)])
         if op.is_check:

@@ -64,7 +64,7 @@ def _look(x, *operands, index):
     return lambda x: x[whole]
 
 
-def _place(g, *operands, index, shape):
+def _scatter_into(g, *operands, index, shape):
     if operands or not axes.is_basic(index):
         return None
 
@@ -90,7 +90,7 @@ scatter_p: Primitive = primitive(
     every=lambda h, i, out, g, *operands, index, shape: None if i else getitem_p(h, *operands, index=index),
     name="scatter",
     linear=[(0,)],
-    into=_place,
+    into=_scatter_into,
 )
 
 

@@ -112,7 +112,7 @@ prod_p = primitive(
 )
 
 
-def _place(positions):
+def _position(positions):
     """At which element, numbered along the reduced axes, an extremum is taken: an axis of points in front."""
 
     def place(x, axis=None, keepdims=False):
@@ -130,7 +130,7 @@ max_p, min_p, fmax_p, fmin_p = [
     primitive(
         *(ufunc.reduce, axes.reduction, _equal_shares),
         name=name,
-        kinks=_place(positions),
+        kinks=_position(positions),
         sign=lambda signs, x: signs[0],
         into=_fold(ufunc.reduce),
     )

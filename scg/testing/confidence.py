@@ -191,8 +191,8 @@ class Bernstein:
         y = (block - self.low) / self.range
         if not np.all((y >= -1e-9) & (y <= 1 + 1e-9)):
             raise ScgValueError(
-                f"bounds: a draw lies outside, between {np.min(y):.6g} and {np.max(y):.6g} of the way from lower to"
-                f" upper ({here()})"
+                f"bounds: a replicate lies outside, between {np.min(y):.6g} and {np.max(y):.6g} of the way from lower"
+                f" to upper ({here()})"
             )
         i = self.t + np.arange(1, len(y) + 1).reshape(-1, *[1] * (y.ndim - 1))
         totals = np.concatenate([self.total[None], self.total + np.cumsum(y, axis=0)])
@@ -348,7 +348,9 @@ class _Look:
     def broken(self, block: np.ndarray) -> Outcome:
         none, wide = np.full(self.scale.shape, np.nan), np.full(self.scale.shape, np.inf)
         index = np.where(np.isfinite(block).all(axis=0), np.inf, 0.0)
-        return Outcome("inconclusive", "a draw is not finite", self.sequence.t + len(block), none, wide, wide, index)
+        return Outcome(
+            "inconclusive", "a replicate is not finite", self.sequence.t + len(block), none, wide, wide, index
+        )
 
     def tails(self, wanted: Any) -> tuple[Any, Any]:
         """(Whether a stream may be concluded from, what its tail adds to its margin).

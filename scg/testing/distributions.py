@@ -86,7 +86,7 @@ def _shapes(c: Check) -> Iterator[tuple[str, str]]:
         if np.shape(distribution.log_prob(z)) != lead + batch:
             c.fail(
                 "shapes",
-                f"log_prob of a draw of shape {z.shape} has shape {np.shape(distribution.log_prob(z))},"
+                f"log_prob of a sample of shape {z.shape} has shape {np.shape(distribution.log_prob(z))},"
                 f" wanted {lead + batch}",
             )
     for name in ("mean", "variance"):
@@ -406,7 +406,7 @@ def _detached(c: Check) -> Iterator[tuple[str, str]]:
         or type(live.sample(c.rng)) is Node
         or type(live.detached().log_prob(z)) is Node
     ):
-        c.fail("detached", "log_prob of Nodes must be a Node, a draw and what is detached must not")
+        c.fail("detached", "log_prob of Nodes must be a Node, a sample and what is detached must not")
     held = live.stop_gradient().log_prob(z)
     c.close("detached", np.asarray(raw(live.log_prob(z))), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays")
     c.close(

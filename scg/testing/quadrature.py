@@ -105,7 +105,7 @@ def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
     knots = np.quantile(np.asarray(pilot, float), [0.001, 0.01, *np.linspace(0.05, 0.95, 19), 0.99, 0.999], axis=0)
     centre, scale = knots[len(knots) // 2], knots[-6] - knots[5]
     if not np.all(scale > 0):
-        raise ScgValueError(f"{distribution!r}: its draws are all equal: there is no density to check")
+        raise ScgValueError(f"{distribution!r}: its samples are all equal: there is no density to check")
     left, right = _tail(low, knots[0], knots[1] - knots[0]), _tail(high, knots[-1], knots[-1] - knots[-2])
 
     def at(x: np.ndarray, jacobian: np.ndarray) -> np.ndarray:

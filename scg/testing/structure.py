@@ -32,8 +32,8 @@ def split(subject: Subject, row: Any) -> Any:
 
 
 def fixed(subject: Subject, moments: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    """For each coordinate whether its gradient is known not to vary: no draw or noise leads to it, or its exact (mean,
-    variance) say so, but for rounding.
+    """For each coordinate whether its gradient is known not to vary: no stochastic node or noise leads to it, or its
+    exact (mean, variance) say so, but for rounding.
 
     Draws alone cannot tell: what happens once in a million replicates has not happened in the first thousand.
     """
@@ -52,7 +52,7 @@ def fixed(subject: Subject, moments: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def depends(*roots: Node) -> bool:
-    """Whether a draw or noise leads to one of them."""
+    """Whether a stochastic node or noise leads to one of them."""
     return any(is_stochastic(x) or is_noise(x) for x in ancestors(roots, guards=True))
 
 

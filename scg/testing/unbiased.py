@@ -279,7 +279,7 @@ def assert_bias(
         e, g = streams.draw(min(replicates - errors.t, max(64, 2**22 // streams.size), 2**16))
         square = (g - streams.centre) ** 2
         if not np.all(np.isfinite(e) & np.isfinite(square)):
-            raise AssertionError("inconclusive: a draw is not finite")
+            raise AssertionError("inconclusive: a replicate is not finite")
         for taken, block in ((errors, e), (means, g), (squares, square), (tails[0], e), (tails[1], square)):
             taken.update(block)
         report(errors.t, replicates)

@@ -68,8 +68,8 @@ class Share:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """The ``variance`` of a gradient, and the share of each draw in it: ``attribution["b"].total``. ``method`` is
-    "exact" or names the replicates."""
+    """The ``variance`` of a gradient, and the share of each stochastic node in it: ``attribution["b"].total``.
+    ``method`` is "exact" or names the replicates."""
 
     variance: float
     shares: dict[str, Share]
@@ -253,7 +253,8 @@ def _elements(node: Node) -> int:
 def _configurations(
     drawn: list[Node], groups: dict[int, str], keys: list[str], total: int
 ) -> tuple[dict[int, np.ndarray], list[int]]:
-    """The values of each draw in all joint configurations, along a leading axis; and how many each group has."""
+    """The values of each stochastic node in all joint configurations, along a leading axis; and how many each group
+    has."""
     radices = [[len(node.statics["site"].distribution.atoms())] * _elements(node) for node in drawn]
     digits = iter(np.unravel_index(np.arange(total), [k for each in radices for k in each]) if drawn else ())
     values, sizes = {}, dict.fromkeys(keys, 1)

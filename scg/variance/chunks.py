@@ -130,7 +130,7 @@ class Task:
                 raise ScgValueError(
                     f"row {label!r}: the {what} of replicate {start + r} is not finite"
                     f" ({x[r][wrong[r]].reshape(-1)[0]}), and {int(bad.sum())} in all of {n}: a variance needs finite"
-                    f" costs; look at the draws there, or bound the cost ({self.line})"
+                    f" costs; look at the samples there, or bound the cost ({self.line})"
                 )
         return g
 

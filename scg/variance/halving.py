@@ -206,7 +206,8 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
         choices[name] = found
     if not choices:
         raise ScgValueError(
-            f"the graph has no draw whose distribution has parameters: there is no estimator to choose ({here()})"
+            f"the graph has no stochastic node whose distribution has parameters: there is no estimator to choose"
+            f" ({here()})"
         )
     return choices
 

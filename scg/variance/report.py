@@ -198,8 +198,8 @@ class Report:
         first = self.reference.startswith("row ") and len(self.rows) > 1
         if first and all(math.isnan(row.total.bias) for row in self.rows.values()):
             notes.append(
-                f"no bias: the mean of {self.reference} is itself unknown, few of its draws carry its variance; name"
-                " another as baseline_row"
+                f"no bias: the mean of {self.reference} is itself unknown, few of its replicates carry its variance;"
+                " name another as baseline_row"
             )
         if self.interrupted:
             notes.append(f"interrupted: drawing ended at {self.replicates} replicates")

@@ -268,7 +268,7 @@ def test_inputs_that_depend_on_the_draw_are_refused():
     late = baseline(None)
     b = coin(t[0], rng, late, name="b")
     late._inputs = b * 2
-    with pytest.raises(EstimatorError, match="must not depend on its draw"):
+    with pytest.raises(EstimatorError, match="must not depend on its sample"):
         scg.gradients(b * b, [t])
 
 

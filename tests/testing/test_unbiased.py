@@ -477,7 +477,7 @@ def test_bounds(bounds):
         assert (
             judge(wrong, rng=np.random.default_rng(seed), reference="exact", bounds=bounds, **QUICK).status == "biased"
         )
-    with pytest.raises(ScgValueError, match="a draw lies outside"):
+    with pytest.raises(ScgValueError, match="a replicate lies outside"):
         judge(right, rng=np.random.default_rng(0), reference="exact", bounds=(-0.1, 0.1), **QUICK)
 
 

@@ -22,10 +22,10 @@ from scg.plans.passes.shrink import shrink
 from scg.plans.passes.signs import signs
 from scg.plans.passes.softplus import softplus
 from scg.plans.passes.sums import sums
-from scg.plans.program import Program
+from scg.plans.program import Operations
 from scg.plans.threads import width
 
-Pass = Callable[[Program], int]
+Pass = Callable[[Operations], int]
 
 PASSES: dict[str, Pass] = {
     "fold": fold,
@@ -63,7 +63,7 @@ class Options:
     threads: int | None = None
 
 
-def run(program: Program, options: Options) -> list[tuple[str, int, int]]:
+def run(program: Operations, options: Options) -> list[tuple[str, int, int]]:
     """(pass, how often it struck, operations after it) of every pass that is not left out."""
     report = [("recorded", len(program.ops), len(program.ops))]
     program.width = options.threads or width()

@@ -2,10 +2,10 @@
 operand."""
 
 from scg.plans.kernels import itself, view
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 
 
-def aliases(program: Program) -> int:
+def aliases(program: Operations) -> int:
     """Put the operand in their place; a plan takes no derivatives."""
     return program.rewrite(lambda op, add: op.args[0] if _is_same(op) else None)
 

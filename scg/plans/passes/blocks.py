@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.plans.rows import folded, is_map
 
 LARGE = 2**15
@@ -33,7 +33,7 @@ class Region(NamedTuple):
         return list(zip(ends[:-1], ends[1:], strict=True))
 
 
-def blocks(program: Program) -> int:
+def blocks(program: Operations) -> int:
     """Gather regions, as early as their operands allow; the order of draws stays."""
     program.regions = []
     ops: list[Op] = []
@@ -109,7 +109,7 @@ def _joins(op: Op, shape: tuple[int, ...]) -> bool:
     return op.dtype is not None and (is_map(op) if op.shape == shape else folded(op) == shape)
 
 
-def why_not(op: Op, program: Program) -> str | None:
+def why_not(op: Op, program: Operations) -> str | None:
     """Why a large map is in no region; None where it is no large map."""
     if op.dtype is None or op.size < LARGE or not is_elementwise(op) or op.is_leaf or view(op) is not None:
         return None

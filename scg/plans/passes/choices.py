@@ -10,14 +10,14 @@ from scg.core.aliases import Function
 from scg.distributions.constraints import finite, real
 from scg.plans.checks import CHOICE, is_bounded
 from scg.plans.passes.norms import norm
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import contraction
 
 LARGE = 2**8
 """Elements from which on another place is looked for."""
 
 
-def choices(program: Program) -> int:
+def choices(program: Operations) -> int:
     """Drop tests that are asked already, or implied; ask about the elements of a large array through its products with
     rows."""
     tests = [op for op in program.ops if op.primitive is CHOICE]
@@ -37,7 +37,7 @@ def _key(op: Op, test: Function) -> Any:
     return (test, op.statics["outcome"], *map(id, op.args))
 
 
-def _moved(op: Op, program: Program) -> bool:
+def _moved(op: Op, program: Operations) -> bool:
     test, (x, *others) = op.statics["test"], op.args
     if (
         test not in (finite.holds, real.holds)

@@ -3,10 +3,10 @@
 import numpy as np
 
 from scg.plans.kernels import view
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 
 
-def copies(program: Program) -> int:
+def copies(program: Operations) -> int:
     """Mark the operations that look like views and are none: shapes tell, as buffers are contiguous. Of an argument
     that is not, nothing is known but that."""
     shown: dict[int, np.ndarray] = {}  # arrays laid out as the operations will be, without memory of their own size

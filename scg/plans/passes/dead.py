@@ -1,9 +1,9 @@
 """Dead operations dropped: what leads to no result, no choice and no draw."""
 
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 
 
-def dead(program: Program) -> int:
+def dead(program: Operations) -> int:
     """Keep what is needed: draws too that nobody reads, since they move their generator on."""
     needed = {id(o) for o in program.outputs if type(o) is Op}
     kept = []

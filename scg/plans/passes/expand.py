@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.primitive import IMPLEMENTATIONS
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import elementwise, layout, reduction, special
 from scg.special import logsumexp_p
 
@@ -28,7 +28,7 @@ EXP, LOG1P, EXPM1, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, ABSOLUTE, MAXIMUM 
 ]
 
 
-def expand(program: Program) -> int:
+def expand(program: Operations) -> int:
     """Rewrite them by the formulas of their definitions: the same roundings."""
     return program.rewrite(_expanded)
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from scg.plans.passes.expand import ADD, MULTIPLY, NEGATIVE, SUBTRACT
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import layout
 
 
-def factor(program: Program) -> int:
+def factor(program: Operations) -> int:
     """For sums and differences of two products that nobody else takes; a factor may stand with either sign."""
     users = program.users()
 

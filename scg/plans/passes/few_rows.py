@@ -8,7 +8,7 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.primitive import primitive
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import contraction, layout
 
 FEW, FEW_TRANSPOSED, WIDE = 32, 100, 100
@@ -38,7 +38,7 @@ FEW_ROWS = primitive(
 """A product of a matrix of few rows."""
 
 
-def rows(program: Program) -> int:
+def rows(program: Operations) -> int:
     """Take products of few rows by columns."""
     return program.rewrite(lambda op, add: add(op.like(FEW_ROWS, *op.args)) if has_few_rows(op) else None)
 

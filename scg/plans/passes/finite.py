@@ -6,14 +6,14 @@ results themselves looked at.
 from scg.plans.checks import FINITE
 from scg.plans.kernels import view
 from scg.plans.passes.norms import norm
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import contraction, reduction
 
 LARGE = 2**14
 """Elements from which on another place is looked for."""
 
 
-def finite(program: Program) -> int:
+def finite(program: Operations) -> int:
     """Add the test of the outputs in ``program.checked``, and drop those that were there to be looked at only."""
     wanted: dict[int, Op] = {}
     for k in sorted(program.checked):
@@ -52,7 +52,7 @@ def _terms(op: Op) -> list[Op]:
     return [_unshaped(a) for a in op.args] if known and all([type(a) is Op for a in op.args]) else []
 
 
-def _folded(op: Op, program: Program) -> Op:
+def _folded(op: Op, program: Operations) -> Op:
     """A product with the rows of a large array, where there is one, in its place."""
     if op.size < LARGE or op.dtype.kind != "f":
         return op

@@ -4,11 +4,11 @@ take twice its time."""
 import math
 from collections.abc import Callable
 
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import contraction, layout
 
 
-def flatten(program: Program) -> int:
+def flatten(program: Operations) -> int:
     """(..., i, j) @ (j, k) as (rows, j) @ (j, k)."""
 
     def change(op: Op, add: Callable[[Op], Op]) -> Op | None:

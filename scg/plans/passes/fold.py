@@ -3,10 +3,10 @@ all."""
 
 import numpy as np
 
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 
 
-def fold(program: Program) -> int:
+def fold(program: Operations) -> int:
     """Put the recorded value in the place of each operation all of whose operands are constants."""
     return program.rewrite(lambda op, add: op.value if _is_constant(op) else None)
 

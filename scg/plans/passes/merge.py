@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 
 
-def merge(program: Program) -> int:
+def merge(program: Operations) -> int:
     """Let the first of several equal operations stand for all."""
     known: dict[Any, Op] = {}
 

@@ -4,14 +4,14 @@ NumPy, and a bound for products."""
 import numpy as np
 
 from scg.plans.buffers import origin
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import contraction, layout
 
 FLAT = 2**13
 """Elements up to which an array is one row: longer rows would wake the other threads of a BLAS."""
 
 
-def norm(x: Op, program: Program) -> Op | None:
+def norm(x: Op, program: Operations) -> Op | None:
     """The operation that adds up the squares of ``x``, or of an array of which it is a view: all of them, or row by
     row. None where there is none."""
     whole = origin(x)

@@ -20,7 +20,7 @@ from scg.plans.buffers import is_step, origin
 from scg.plans.kernels import is_elementwise, is_plain
 from scg.plans.passes.blocks import Region
 from scg.plans.passes.few_rows import SMALL_PRODUCT, is_by_columns
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.plans.rows import cut_operand, cut_rows, is_product, keeps_rows, multiplications
 
 HANDOVER = 40e3
@@ -68,7 +68,7 @@ class Turn(NamedTuple):
     cuts: tuple[int, ...] = ()
 
 
-def schedule(program: Program) -> int:
+def schedule(program: Operations) -> int:
     """Fill ``program.turns``; how many are cut. One thread where more would not end sooner than one, or one with large
     products shared out by the BLAS."""
     units = _units(program)
@@ -137,7 +137,7 @@ def is_foreign(members: Sequence[Op]) -> bool:
     )
 
 
-def _units(program: Program) -> list[_Unit]:
+def _units(program: Operations) -> list[_Unit]:
     """Operations that are steps, and regions, in their order."""
     last = {id(region.members[-1]): region for region in program.regions}
     inside = {id(op) for region in program.regions for op in region.members}
@@ -251,7 +251,7 @@ def _balanced(unit: _Unit, begins: list[float]) -> tuple[int, ...]:
     return (0, *ends[:-1], unit.rows)
 
 
-def _reorder(program: Program) -> None:
+def _reorder(program: Operations) -> None:
     """Put the operations in the order of their turns, views before who looks through them."""
     ops: list[Op] = []
     seen: set[int] = set()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from scg.plans.kernels import is_elementwise, view
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import layout, reduction
 
 
-def shrink(program: Program) -> int:
+def shrink(program: Operations) -> int:
     """f(broadcast(x)) = broadcast(f(x)); a sum over axes along which x is not stretched likewise."""
     return program.rewrite(_changed)
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from scg.plans.passes.expand import ADD, DIVIDE, MULTIPLY, NEGATIVE, SUBTRACT
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import layout
 
 
-def signs(program: Program) -> int:
+def signs(program: Operations) -> int:
     """--x = x, (-a)(-b) = ab, a + (-b) = a - b, a - (-b) = a + b, x - 0 = x, 1 x = x, x / 1 = x, broadcasting to the
     same shape."""
     return program.rewrite(_changed)

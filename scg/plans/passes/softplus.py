@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from scg.plans.passes.expand import ADD, DIVIDE, EXP, EXPM1, LOG1P, NEGATIVE
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import special
 
 
-def softplus(program: Program) -> int:
+def softplus(program: Operations) -> int:
     """softplus(x) = log1p(e); its slope, -expm1(-softplus(x)), = e / (1 + e). Before the composite maps are taken
     apart."""
     exponentials: dict[int, Op] = {}

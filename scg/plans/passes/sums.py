@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scg.plans.passes.expand import MULTIPLY, SUBTRACT
-from scg.plans.program import Op, Program
+from scg.plans.program import Op, Operations
 from scg.primitives import contraction, reduction
 
 LARGE = 4096
@@ -16,7 +16,7 @@ LONG = 64
 """Elements in a row from which on its sum is taken by BLAS."""
 
 
-def sums(program: Program) -> int:
+def sums(program: Operations) -> int:
     """For large arrays of floats."""
     users = program.users()
     return program.rewrite(lambda op, add: _changed(op, add, users))

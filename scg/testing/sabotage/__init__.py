@@ -100,7 +100,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             scores.Constantly(),
             plain,
-            "the draw is treated as a constant, so that only what depends on the parameters directly is differentiated",
+            "the sample is treated as a constant: only what depends on the parameters directly is differentiated",
             "what a framework without stochastic nodes does",
         ),
         (
@@ -118,8 +118,8 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             scores.Immediate(_square),
             plain,
-            "the score meets the cost of its own draw only, not that of the later draw which depends on it",
-            "Schulman et al., 2015: all costs that the draw influences",
+            "the score meets the cost of its own node only, not that of the later one which depends on it",
+            "Schulman et al., 2015: all costs that the sample influences",
         ),
         (
             "upstream cost counted",
@@ -127,7 +127,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             0.7,
             scores.Upstream(_squared_loc),
             plain,
-            "a cost from before the draw multiplies its score without being held constant, and its"
+            "a cost from before the sample multiplies its score without being held constant, and its"
             " derivative gets log p as a weight",
             "harmless in the mean only where the upstream cost is held",
         ),
@@ -137,7 +137,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             ScoreFunction(baseline=scores.OwnDraw()),
             ScoreFunction(baseline=estimators.Constant(0.5)),
-            "the baseline is predicted from the draw that it stands against",
+            "the baseline is predicted from the sample that it stands against",
             "",
         ),
         (
@@ -165,7 +165,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             several(baseline=scores.FittedHere()),
             several(baseline=estimators.Optimal()),
-            "the coefficient that minimizes the variance is estimated from the draws that it is applied to",
+            "the coefficient that minimizes the variance is estimated from the samples that it is applied to",
             "",
         ),
         (
@@ -174,7 +174,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             scores.Standardized(3),
             several(baseline=estimators.LeaveOneOut()),
-            "costs are divided by their standard deviation over the draws as well as centred",
+            "costs are divided by their standard deviation over the samples as well as centred",
             "group-normalized advantages",
         ),
         (
@@ -237,7 +237,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             1.0,
             scores.OnThePath(along=False),
             estimators.Reparameterized(),
-            "the draw moves with its parameters and its score is counted as well: the gradient twice",
+            "the sample moves with its parameters and its score is counted as well: the gradient twice",
             "",
         ),
         (
@@ -246,7 +246,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             1.5,
             scores.OnThePath(along=True),
             estimators.Reparameterized(),
-            "log p of a moving draw is differentiated through the draw too, and added to the pathwise"
+            "log p of a moving sample is differentiated through the sample too, and added to the pathwise"
             " gradient: 1.5 for 3",
             "",
         ),
@@ -275,7 +275,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             away.Straight(),
             every,
-            "a discrete draw passes the gradient as if it were its own mean",
+            "a discrete sample passes the gradient as if it were its own mean",
             "Bengio et al., 2013, who call it biased",
         ),
         (
@@ -293,7 +293,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             away.SampledEnumeration(),
             every,
-            "a batch of draws gets the term of one drawn value, not divided by its probability, in place of the sum",
+            "a batch of samples gets the term of one drawn value, not divided by its probability, in place of the sum",
             "found in published implementations",
         ),
         (
@@ -321,7 +321,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _THREE,
             away.Proposed(2, "self-normalized"),
             away.Proposed(2, "right"),
-            "importance weights are divided by their own sum: right only for endlessly many draws",
+            "importance weights are divided by their own sum: right only for endlessly many samples",
             "",
         ),
         (
@@ -385,7 +385,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             away.Controlled("one"),
             estimators.REBAR(),
-            "the relaxed draw serves as the one given the discrete draw too, as if it had no part in the score",
+            "the relaxed sample serves as the one given the discrete sample too, as if it had no part in the score",
             "",
         ),
         (
