@@ -243,8 +243,8 @@ def _check_shapes(log_p: Value, log_q: Value) -> None:
     if np.shape(log_p) != np.shape(log_q):
         raise ScgValueError(
             f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a sample;"
-            " make the axes of one sample an event of the guide with distributions.Independent, and sum over them in the"
-            f" model ({here()})"
+            " make the axes of one sample an event of the guide with distributions.Independent, and sum over them in"
+            f" the model ({here()})"
         )
 
 
