@@ -22,7 +22,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = ['pip install -e ".[examples]" && python -m examples.vae', 'pip install -e ".[test]" && python -m pytest']
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?")
 VARY = 0.05  # what is shown of a sampled figure may change by this much with the stream of a generator
-PAGES = ["estimators", "objectives", "transforms", "plans", "errors", "extend"]  # modules whose docstrings have code
+PAGES = [
+    "bridge",
+    "estimators",
+    "objectives",
+    "transforms",
+    "plans",
+    "errors",
+    "extend",
+]  # modules whose docstrings have code
 
 
 def blocks_of(text):

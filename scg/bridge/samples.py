@@ -29,16 +29,6 @@ class Samples:
 
     ``evaluations`` of the cost that one gradient takes, where that is known: a comparison shows it, and else "–".
     ``method`` says in a few words how draws are made, as ``scg.bridge.torch`` does.
-
-    ```python
-    >>> def mine(n, rng):  # the score function of sum(b), b ~ Bernoulli(logits=0)
-    ...     b = rng.random((n, 3)) < 0.5
-    ...     return b.sum(axis=1, keepdims=True) * (b - 0.5)
-    >>> samples = scg.bridge.Samples(mine, evaluations=1)
-    >>> scg.testing.judge(samples, reference=np.full(3, 0.25), rng=np.random.default_rng(0)).status
-    'unbiased'
-
-    ```
     """
 
     def __init__(
@@ -63,17 +53,8 @@ class Samples:
 
     def take(self, n: int, rng: np.random.Generator) -> Any:
         """n draws as NumPy arrays in their structure, checked: real, each with a leading axis n."""
-        watched = [GLOBAL, *(g for g in held_generators(self.draw) if g is not rng)]
-        before = [state_of(g) for g in watched]
         given = self.draw(n, rng)
-        found = rebuild(given, iter([_array(path, leaf, n) for path, leaf in leaves(given)]))
-        for generator, state in zip(watched, before, strict=True):
-            if state_of(generator) != state:
-                which = (
-                    "NumPy's global generator" if generator is GLOBAL else f"a {type(generator).__name__} of its own"
-                )
-                raise ScgValueError(f"{self!r} takes numbers from {which}: {_WAY_OUT} ({here()})")
-        return found
+        return rebuild(given, iter([_array(path, leaf, n) for path, leaf in leaves(given)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +83,17 @@ class Sampled:
         constant = state_of(own) == before
         if not any(leaf.size for _, leaf in leaves(first)):
             raise ScgValueError(f"{samples!r} draws no numbers: there is no gradient ({here()})")
-        if not _alike(first, samples.take(_LOOK, np.random.default_rng(seed))):
+        # on the second call, as the first may import a library that draws for its own ends
+        elsewhere = [GLOBAL, *held_generators(samples.draw)]
+        states = [state_of(g) for g in elsewhere]
+        again = samples.take(_LOOK, np.random.default_rng(seed))
+        for generator, state in zip(elsewhere, states, strict=True):
+            if state_of(generator) != state:
+                which = (
+                    "NumPy's global generator" if generator is GLOBAL else f"a {type(generator).__name__} of its own"
+                )
+                raise ScgValueError(f"{samples!r} takes numbers from {which}: {_WAY_OUT} ({here()})")
+        if not _alike(first, again):
             raise ScgValueError(
                 f"{samples!r} gave other numbers for the same seed, so that it draws elsewhere or keeps a state from"
                 f" call to call (a baseline that learns: freeze it): {_WAY_OUT} ({here()})"

@@ -21,8 +21,13 @@ def value(b):
     return np.sum((b - W) ** 2, axis=-1) + 0.5 * np.prod(b, axis=-1)
 
 
+def grid(points, d=3):
+    """All d-tuples of the points."""
+    return np.stack(np.meshgrid(*[points] * d, indexing="ij"), axis=-1).reshape(-1, d)
+
+
 def outcomes(d):
-    return np.stack(np.meshgrid(*[[0.0, 1.0]] * d, indexing="ij"), axis=-1).reshape(-1, d)
+    return grid([0.0, 1.0], d)
 
 
 def truth(theta):
@@ -43,3 +48,22 @@ class score_function:
         p = expit(np.array(self.theta))
         b = (rng.random((n, len(p))) < p).astype(float)
         return self.scale * value(b)[:, None] * (b - p)
+
+
+WEIGHTS, LOGITS = (0.5, 1.0, -0.7), (0.3, -0.5, 0.2)
+
+
+def mixed_value(b):
+    """A cost in which all bits mix, of NumPy's, PyTorch's and JAX's arrays alike."""
+    w = WEIGHTS
+    return (w[0] * b[..., 0] + w[1] * b[..., 1] + w[2] * b[..., 2] - 0.8) ** 2
+
+
+def mixed_cost(theta, rng):
+    return mixed_value(scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b"))
+
+
+def mixed_truth():
+    """Its gradient at LOGITS, by enumeration."""
+    p, b = expit(np.array(LOGITS)), outcomes(3)
+    return (np.prod(np.where(b > 0, p, 1 - p), axis=1) * mixed_value(b)) @ (b - p)
