@@ -65,9 +65,51 @@ def results_in_a_list(x):
     return np.sum(h) + sum(np.sum(r) for r in kept)
 
 
+def of_a_dict(x):
+    d = {"h": x * 2.0, "r": 1.0}
+    d["h"] += np.tanh(x)
+    d["h"] *= d["h"]
+    return np.sum(d["h"] * x)
+
+
+def of_a_list_in_a_dict(x):
+    d = {"layers": [x * 2.0, x * 3.0]}
+    for k in range(2):
+        r = np.sin(d["layers"][k])
+        d["layers"][k] -= 0.5
+        d["layers"][k] += r
+    return np.sum(d["layers"][0] * d["layers"][1])
+
+
+class State:
+    def __init__(self, h):
+        self.h = h
+
+    def advance(self):
+        self.h += np.cos(self.h)
+
+
+def of_an_attribute(x):
+    state = State(x * 2.0)
+    state.h /= 4.0
+    state.advance()
+    return np.sum(state.h * x)
+
+
+def of_a_shared_dict(x):
+    d = {"h": x * 2.0}
+    e = [d]
+    e[0]["h"] += 1.0
+    return np.sum(d["h"] * x)
+
+
 @pytest.mark.parametrize(
     "cost",
     [
+        of_a_dict,
+        of_a_list_in_a_dict,
+        of_an_attribute,
+        of_a_shared_dict,
         doubled,
         reversed_onto_itself,
         transposed_onto_itself,
@@ -141,9 +183,49 @@ def of_a_base(x):
     return np.sum(h * r)
 
 
+def of_a_dict_and_a_name(x):
+    h = x * 2.0
+    d = {"h": h}
+    d["h"] += 1.0
+    return np.sum(h)
+
+
+def of_a_copy_of_a_dict(x):
+    d = {"h": x * 2.0}
+    e = dict(d)
+    d["h"] += 1.0
+    return np.sum(e["h"])
+
+
+def of_a_dict_with_a_view(x):
+    d = {"h": x * 2.0}
+    v = d["h"][1:]
+    d["h"] += 1.0
+    return np.sum(v)
+
+
+def of_a_list_by_a_name(x):
+    held = [x * 2.0]
+    for h in held:
+        h += 1.0
+    return np.sum(held[0])
+
+
+def of_an_attribute_in_two_places(x):
+    state = State(x * 2.0)
+    other = State(state.h)
+    state.h += 1.0
+    return np.sum(other.h)
+
+
 @pytest.mark.parametrize(
     "cost",
     [
+        of_a_dict_and_a_name,
+        of_a_copy_of_a_dict,
+        of_a_dict_with_a_view,
+        of_a_list_by_a_name,
+        of_an_attribute_in_two_places,
         alias,
         in_a_container,
         a_view_beside_results,
