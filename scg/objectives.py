@@ -44,7 +44,8 @@ from scg.primitives.layout import stop_gradient
 from scg.special import logsumexp, softmax
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.formulas import as_broadcast, box, first_order
-from scg.stochastic.sites import is_draw, resample, sample
+from scg.stochastic.resampling import resample
+from scg.stochastic.sites import is_draw, sample
 
 Model = Callable[[Value], Value]
 GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")

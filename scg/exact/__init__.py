@@ -48,7 +48,8 @@ from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.lifting import check_cost
-from scg.stochastic.sites import draw, is_draw, is_noise, is_path, is_stochastic, noise, path, resample
+from scg.stochastic.resampling import resample
+from scg.stochastic.sites import draw, is_draw, is_noise, is_path, is_stochastic, noise, path
 from scg.stochastic.surrogate import surrogate
 
 __all__ = [

@@ -25,7 +25,8 @@ from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, check_plain, lift, refuse_finished, run
 from scg.stochastic.pictures import dot, mermaid, save, svg
 from scg.stochastic.pictures import text as draw_text
-from scg.stochastic.sites import bound_to, is_draw, is_stochastic, numbered, overridden, resample
+from scg.stochastic.resampling import resample
+from scg.stochastic.sites import bound_to, is_draw, is_stochastic, numbered, overridden
 from scg.stochastic.surrogate import surrogate
 
 # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the

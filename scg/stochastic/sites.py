@@ -2,7 +2,7 @@
 
 import contextvars
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -10,17 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Operands, Result, Statics, Tree
+from scg.core.aliases import Operands, Result, Statics
 from scg.core.ambient import RECORDER, WATCH
 from scg.core.axes import AxisMap, Slot, broadcast_axes, labelled, padded
-from scg.core.node import Node, Value, ancestors, record
-from scg.core.operands import frozen, plain
+from scg.core.node import Node, record
+from scg.core.operands import frozen
 from scg.core.primitive import primitive
-from scg.core.replay import replaced, rerun
-from scg.core.tree import leaves
 from scg.distributions.base import Distribution, Shape, draw_noise
 from scg.distributions.entry import sample_shape
-from scg.distributions.parameterized import batch_of
 from scg.distributions.subset import UniformSubset
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.indexing import getitem_p
@@ -288,153 +285,6 @@ def _place(site: Site) -> Node:
     value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
     node = record(draw, parameters, {**statics, "value": value}, value, 3)
     return node if recorder is None else recorder.drawn(node, site.rng)
-
-
-def resample(
-    outputs: Tree,
-    replacements: Mapping[Node, Result],
-    batched: Collection[Node] = (),
-    *,
-    rng: np.random.Generator | None = None,
-    size: int | None = None,
-    bindings: Mapping[int, Estimator] | None = None,
-    values: Mapping[int, Result] | None = None,
-    create_graph: bool = True,
-    checked: bool = False,
-) -> Result:
-    """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
-
-    With ``rng`` all noise and all samples are new, and with ``size`` as well each has a leading axis of that many
-    independent replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to
-    have (with the leading axis, if any); they stay samples, unlike a replaced node. Pathwise samples keep their noise
-    unless ``rng`` is given. ``checked``: ScgValueError where a sample would have parameters that its distribution
-    refuses.
-    """
-    bindings, values, create_graph = bindings or {}, values or {}, create_graph or RECORDER.get() is not None
-    roots = [leaf for _, leaf in leaves(outputs)]
-    table, leading, length = replaced(replacements, batched)
-    length = length or size or 0
-    # then the result is another graph, else another run beside the recorded one
-    everything = rng is not None or bool(bindings) or bool(values)
-    same: set[int] = set()
-
-    def kept(node: Node) -> Value:
-        return node if create_graph else node.raw
-
-    order = ancestors(roots, -1 if everything or not table else min(table), guards=True)
-
-    def visit(node: Node) -> Result:
-        if node.primitive is noise and rng is not None:
-            distribution, shape = node.statics["distribution"], node.statics["shape"]
-            table[node.id] = kept(noise_node(distribution, rng, shape if size is None else (size, *shape), node.dtype))
-            if size is not None:
-                leading.add(node.id)
-            return table[node.id]
-        if not is_stochastic(node) and node.primitive is not noise:
-            return NotImplemented
-        changed = [o for o in node.operands if type(o) is Node and o.id in table]
-        if (
-            everything
-            and node.guard is not None
-            and not changed
-            and node.id not in bindings
-            and node.id not in values
-            and rng is None
-        ):
-            # with an ``if`` of the new graph
-            table[node.id] = kept(record(node.primitive, node.operands, node.statics, node.raw))
-            same.add(node.id)
-            return table[node.id]
-        # a node that was only rebound has its value still, and so have the samples that depend on it
-        moved = [o for o in changed if o.id not in same and not (bindings and _is_same(o, table[o.id]))]
-        if node.primitive is noise or not everything and not moved:
-            return NotImplemented
-        site: Site = node.statics["site"]
-        bound = bindings.get(node.id, site.estimator)
-        anew = bound is not site.estimator or node.primitive is draw and (rng is not None or changed)
-        if not (anew or changed or node.id in values):
-            return NotImplemented
-        fresh = with_parameters(node, site, table, leading, length, size if rng is not None else None)
-        if checked and changed:
-            try:
-                fresh.distribution.recheck()
-            except ScgValueError as error:
-                raise ScgValueError(f"{site.name or 'the draw'} made at {node.line}: {error}") from None
-        if node.id in values:
-            given = frozen(np.asarray(plain(values[node.id], f"the value of {site!r}"), node.dtype))
-            shape = (length, *node.shape) if size is not None else node.shape
-            if given.shape != shape:
-                raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {given.shape} ({here()})")
-            fresh = replace(fresh, estimator=bound)
-            table[node.id] = kept(
-                record(
-                    draw,
-                    tuple(fresh.distribution.parameters.values()),
-                    {**node.statics, "site": fresh, "value": given},
-                    given,
-                )
-            )
-        elif anew and rng is None and not moved and _is_plain(bound) and _is_plain(site.estimator):
-            # the same value under another estimator
-            rebound = replace(fresh, estimator=bound)
-            table[node.id] = record(
-                draw, tuple(fresh.distribution.parameters.values()), {**node.statics, "site": rebound}, node.raw
-            )
-        elif anew:
-            table[node.id] = kept(place(replace(fresh, estimator=bound, rng=rng or site.rng)))
-        else:
-            z = table.get(node.operands[0].id, node.operands[0])
-            operands = (z, *fresh.distribution.parameters.values())
-            value = z.raw if type(z) is Node else z
-            table[node.id] = record(path, operands, {**node.statics, "site": fresh}, value) if create_graph else value
-        if fresh.replicate_axes > site.replicate_axes or node.id in values and size is not None:
-            leading.add(node.id)
-        return table[node.id]
-
-    return rerun(outputs, order, table, leading, length, create_graph, visit, same)
-
-
-def _is_same(before: Node, after: Value) -> bool:
-    return np.array_equal(before.raw, after.raw if type(after) is Node else after, equal_nan=before.dtype.kind == "f")
-
-
-def _is_plain(estimator: Estimator) -> bool:
-    return type(estimator).draw is Estimator.draw
-
-
-def with_parameters(
-    node: Node, site: Site, table: dict[int, Value], leading: set[int], length: int, size: int | None
-) -> Site:
-    """The site with the parameters that ``table`` has, and with a replicate axis in front where they, or ``size``, call
-    for one."""
-    distribution = site.distribution
-    changed = {name: p for name, p in distribution.parameters.items() if type(p) is Node and p.id in table}
-    led = [name for name, p in changed.items() if p.id in leading]
-    new = {name: table[p.id] for name, p in changed.items()}
-    shape = node.shape[: node.ndim - site.event_ndim]
-    for name in led:
-        event = distribution.parameter_event_ndim(name)
-        new[name] = padded(new[name], len(shape) + event)
-    moved = node.primitive is path and node.operands[0].id in leading
-    if led:
-        full = (length, *shape)
-        name = led[0]
-        event = distribution.parameter_event_ndim(name)
-        if (
-            np.broadcast_shapes(
-                *[batch_of(p, distribution.parameter_event_ndim(n)) for n, p in new.items()], (1,) * len(full)
-            )
-            != full
-        ):
-            new[name] = np.broadcast_to(new[name], full + new[name].shape[new[name].ndim - event :])
-        return replace(
-            site, distribution=distribution.replaced(**new), replicate_axes=site.replicate_axes + 1, drawn=()
-        )
-    changed_site = replace(site, distribution=distribution.replaced(**new)) if new else site
-    if size is not None or moved:
-        drawn = site.shape if site.drawn is None else site.drawn
-        return replace(changed_site, replicate_axes=site.replicate_axes + 1, drawn=(size or length, *drawn))
-    return changed_site
 
 
 def is_stochastic(node: Node) -> bool:

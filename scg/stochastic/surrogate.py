@@ -34,8 +34,9 @@ from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.formulas import box, held, score
 from scg.stochastic.jumps import refuse_moving_jumps
+from scg.stochastic.resampling import resample
 from scg.stochastic.sets import meet
-from scg.stochastic.sites import Site, place, resample
+from scg.stochastic.sites import Site, place
 from scg.stochastic.steps import refuse_steps
 from scg.stochastic.terms import Terms, weighted
 from scg.stochastic.ties import Tie, gather, mixed_axes, spread, unpicked

@@ -25,15 +25,8 @@ from scg.files import write
 from scg.stochastic.analysis import analysed
 from scg.stochastic.formulas import score
 from scg.stochastic.graph import BLOCK, Graph
-from scg.stochastic.sites import (
-    is_draw,
-    is_noise,
-    is_path,
-    is_stochastic,
-    place,
-    resample,
-    with_parameters,
-)
+from scg.stochastic.resampling import resample, with_parameters
+from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic, place
 from scg.stochastic.surrogate import expansions
 from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators

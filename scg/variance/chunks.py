@@ -18,7 +18,7 @@ from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import BLOCK, Graph
-from scg.stochastic.sites import resample
+from scg.stochastic.resampling import resample
 from scg.testing.structure import Subject, join
 from scg.variance.moments import CentralMoments, Squares
 from scg.variance.threads import one_thread

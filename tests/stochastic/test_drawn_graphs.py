@@ -16,7 +16,7 @@ from scg.core.replay import replay
 from scg.core.tree import leaves
 from scg.exact import expectation, gradient, moments
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.sites import resample
+from scg.stochastic.resampling import resample
 from scg.stochastic.terms import Terms, weighted
 from scg.stochastic.ties import spread
 from scg.testing import graphs

@@ -1,0 +1,210 @@
+"""A recorded graph run again, in which every sample is drawn anew whose parameters are no longer what they were."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from scg.core.aliases import Result, Tree
+from scg.core.ambient import RECORDER
+from scg.core.axes import padded
+from scg.core.node import Node, Value, ancestors, record
+from scg.core.operands import frozen, plain
+from scg.core.replay import replaced, rerun
+from scg.core.tree import leaves
+from scg.distributions.parameterized import batch_of
+from scg.errors import ScgValueError, here
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.sites import Site, draw, is_draw, is_noise, is_path, is_stochastic, noise_node, path, place
+
+
+def resample(
+    outputs: Tree,
+    replacements: Mapping[Node, Result],
+    batched: Collection[Node] = (),
+    *,
+    rng: np.random.Generator | None = None,
+    size: int | None = None,
+    bindings: Mapping[int, Estimator] | None = None,
+    values: Mapping[int, Result] | None = None,
+    create_graph: bool = True,
+    checked: bool = False,
+) -> Result:
+    """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
+
+    With ``rng`` all noise and all samples are new, and with ``size`` as well each has a leading axis of that many
+    independent replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to
+    have (with the leading axis, if any); they stay samples, unlike a replaced node. Pathwise samples keep their noise
+    unless ``rng`` is given. ``checked``: ScgValueError where a sample would have parameters that its distribution
+    refuses.
+    """
+    table, leading, length = replaced(replacements, batched)
+    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked)
+    again.length = length or size or 0
+    oldest = -1 if again.everything or not table else min(table)
+    order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
+    return rerun(outputs, order, table, leading, again.length, again.create_graph, again.visit, again.same)
+
+
+class _Again:
+    """What becomes of samples and noise: ``table`` holds new values by id, ``leading`` the ids that have a replicate
+    axis, ``same`` those that are recorded again with the value that they had."""
+
+    def __init__(
+        self,
+        table: dict[int, Result],
+        leading: set[int],
+        rng: np.random.Generator | None,
+        size: int | None,
+        bindings: Mapping[int, Estimator],
+        values: Mapping[int, Result],
+        create_graph: bool,
+        checked: bool,
+    ):
+        self.table, self.leading, self.rng, self.size, self.length = table, leading, rng, size, 0
+        self.bindings, self.values, self.checked = bindings, values, checked
+        self.create_graph = create_graph or RECORDER.get() is not None
+        # then the result is another graph, else another run beside the recorded one
+        self.everything = rng is not None or bool(bindings) or bool(values)
+        self.same: set[int] = set()
+
+    def visit(self, node: Node) -> Result:
+        """The new value of a sample or of noise, which is in ``table`` then; NotImplemented where it stays, or is
+        computed as any other node."""
+        noise = is_noise(node)
+        if not noise and not is_stochastic(node):
+            return NotImplemented
+        if noise and self.rng is not None:
+            made = self._noise(node, self.rng)
+        else:
+            changed = [o for o in node.operands if type(o) is Node and o.id in self.table]
+            if self._is_behind_an_if(node) and not changed:
+                made = self._kept(record(node.primitive, node.operands, node.statics, node.raw))
+                self.same.add(node.id)
+            else:
+                # a node that was only rebound has its value still, and so have the samples that depend on it
+                moved = any(o.id not in self.same and not (self.bindings and self._is_as_before(o)) for o in changed)
+                if noise or not self.everything and not moved:
+                    return NotImplemented
+                made = self._sample(node, bool(changed), moved)
+        if made is not NotImplemented:
+            self.table[node.id] = made
+        return made
+
+    def _kept(self, node: Node) -> Value:
+        return node if self.create_graph else node.raw
+
+    def _noise(self, node: Node, rng: np.random.Generator) -> Value:
+        distribution, shape = node.statics["distribution"], node.statics["shape"]
+        if self.size is not None:
+            shape = (self.size, *shape)
+            self.leading.add(node.id)
+        return self._kept(noise_node(distribution, rng, shape, node.dtype))
+
+    def _is_behind_an_if(self, node: Node) -> bool:
+        """Whether a node that stays is recorded again, with an ``if`` of the new graph."""
+        if not self.everything or self.rng is not None or node.guard is None:
+            return False
+        return node.id not in self.bindings and node.id not in self.values
+
+    def _is_as_before(self, node: Node) -> bool:
+        after = self.table[node.id]
+        after = after.raw if type(after) is Node else after
+        return np.array_equal(node.raw, after, equal_nan=node.dtype.kind == "f")
+
+    def _sample(self, node: Node, changed: bool, moved: bool) -> Result:
+        """A sample some of whose operands have ``changed``, and have ``moved`` where their values have."""
+        site: Site = node.statics["site"]
+        estimator, rng = self.bindings.get(node.id, site.estimator), self.rng
+        rebound, given = estimator is not site.estimator, node.id in self.values
+        anew = rebound or is_draw(node) and (rng is not None or changed)
+        if not (anew or changed or given):
+            return NotImplemented
+        size = None if rng is None else self.size
+        fresh = with_parameters(node, site, self.table, self.leading, self.length, size)
+        if self.checked and changed:
+            _recheck(fresh, node)
+        if fresh.replicate_axes > site.replicate_axes or given and self.size is not None:
+            self.leading.add(node.id)
+        if not given and not anew:
+            return self._along_its_path(node, fresh)
+        fresh = replace(fresh, estimator=estimator)
+        if given:
+            return self._kept(_held(node, fresh, self._given(node)))
+        if rng is None and not moved and _is_plain(estimator) and _is_plain(site.estimator):
+            return _held(node, fresh, node.raw)  # the same value under another estimator
+        return self._kept(place(replace(fresh, rng=rng or site.rng)))
+
+    def _given(self, node: Node) -> np.ndarray:
+        """The value that a sample is to have."""
+        site = node.statics["site"]
+        value = frozen(np.asarray(plain(self.values[node.id], f"the value of {site!r}"), node.dtype))
+        shape = (self.length, *node.shape) if self.size is not None else node.shape
+        if value.shape != shape:
+            raise ScgValueError(f"{site!r} needs a value of shape {shape}, got {value.shape} ({here()})")
+        return value
+
+    def _along_its_path(self, node: Node, site: Site) -> Result:
+        """A pathwise sample of other parameters and the same noise: it is its first operand."""
+        z = self.table.get(node.operands[0].id, node.operands[0])
+        value = z.raw if type(z) is Node else z
+        if not self.create_graph:
+            return value
+        return record(path, (z, *site.distribution.parameters.values()), {**node.statics, "site": site}, value)
+
+
+def _held(node: Node, site: Site, value: Value) -> Node:
+    """A sample of another site with a value that is known."""
+    statics = {**node.statics, "site": site, "value": value}
+    return record(draw, tuple(site.distribution.parameters.values()), statics, value)
+
+
+def _recheck(site: Site, node: Node) -> None:
+    """Raise ScgValueError where a sample would have parameters that its distribution refuses."""
+    try:
+        site.distribution.recheck()
+    except ScgValueError as error:
+        raise ScgValueError(f"{site.name or 'the draw'} made at {node.line}: {error}") from None
+
+
+def _is_plain(estimator: Estimator) -> bool:
+    return type(estimator).draw is Estimator.draw
+
+
+def with_parameters(
+    node: Node, site: Site, table: dict[int, Value], leading: set[int], length: int, size: int | None
+) -> Site:
+    """The site with the parameters that ``table`` has, and with a replicate axis in front where they, or ``size``, call
+    for one.
+
+    sample (3,) of Normal(loc (3,), scale (3,)), loc now (R, 3): drawn () with the batch shape (R, 3). sample (4, 3)
+    with loc (R, 3): loc is padded to (R, 1, 3) and broadcast to (R, 4, 3). With ``size`` R alone: drawn (R, 4).
+    """
+    distribution = site.distribution
+    changed = {name: p for name, p in distribution.parameters.items() if type(p) is Node and p.id in table}
+    led = [name for name, p in changed.items() if p.id in leading]
+    new = {name: table[p.id] for name, p in changed.items()}
+    shape = node.shape[: node.ndim - site.event_ndim]
+    for name in led:
+        event = distribution.parameter_event_ndim(name)
+        new[name] = padded(new[name], len(shape) + event)
+    moved = is_path(node) and node.operands[0].id in leading
+    if led:
+        full = (length, *shape)
+        name = led[0]
+        event = distribution.parameter_event_ndim(name)
+        if (
+            np.broadcast_shapes(
+                *[batch_of(p, distribution.parameter_event_ndim(n)) for n, p in new.items()], (1,) * len(full)
+            )
+            != full
+        ):
+            new[name] = np.broadcast_to(new[name], full + new[name].shape[new[name].ndim - event :])
+        return replace(
+            site, distribution=distribution.replaced(**new), replicate_axes=site.replicate_axes + 1, drawn=()
+        )
+    changed_site = replace(site, distribution=distribution.replaced(**new)) if new else site
+    if size is not None or moved:
+        drawn = site.shape if site.drawn is None else site.drawn
+        return replace(changed_site, replicate_axes=site.replicate_axes + 1, drawn=(size or length, *drawn))
+    return changed_site
