@@ -156,7 +156,9 @@ def test_a_cost_that_is_continuous_is_not_refused(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["where", "if", "comparison", "floor", "sign", "bins that move", "moving end", "truncated"]
+    "name",
+    ["where", "if", "comparison", "floor", "sign", "bins that move", "moving end", "truncated"]
+    + ["a direction by the square", "of a negative power", "the cut of a root", "an if that few draws meet"],
 )
 def test_exact_gradients_and_verdicts_take_no_wrong_reference(name):
     cost = JUMPS[name]
@@ -187,10 +189,18 @@ def test_a_formula_is_looked_at_once(name, monkeypatch):
         scg.grad(CONTINUOUS[name])(np.array(T + s), rng=np.random.default_rng(s))
 
 
+@pytest.mark.parametrize("name", ["shares", "a unit vector", "standardised", "leaky rectifier"])
+def test_a_denominator_that_is_positive_is_not_searched_for_zeros(name, monkeypatch):
+    met = []
+    monkeypatch.setattr("scg.stochastic.jumps.is_continuous", lambda *_: met.append(1) or True)
+    scg.grad(CONTINUOUS[name])(np.array(T), rng=np.random.default_rng(0))
+    assert bool(met) == (name == "leaky rectifier")
+
+
 @pytest.mark.parametrize("seen", [3.0, 37.0])
 def test_a_formula_is_looked_at_anew_where_its_arrays_choose(seen):
     """z + (labels == 37) jumps with z > 0 where a label is 37, and nowhere else."""
-    cost = pathwise(lambda z, t: np.sum(np.where(z > 0, z + (labels == 37), z)), 4)
+    cost = pathwise(lambda z, t: np.sum(np.where(z > 0, z + (labels + 0 * t == 37), z)), 4)
     labels = np.array([1.0, 2.0, 3.0, 4.0])
     scg.grad(cost)(np.array(T), rng=np.random.default_rng(0))
     labels = np.array([1.0, 2.0, seen, 4.0])
@@ -233,6 +243,13 @@ def test_interpolation_is_one_operation_with_kinks():
         scg.hessian(cost)(np.array(T), rng=np.random.default_rng(0))
     nodes = scg.trace(cost, np.array(T), rng=np.random.default_rng(0)).nodes
     assert not any(n.primitive.jumps and n.operands for n in nodes)  # of which each would be searched for jumps
+
+
+def test_a_second_derivative_refuses_a_pole_of_the_slope():
+    """log |z|, z ~ N(t, 1): E 1/z is a principal value, and E -1/z^2 does not exist."""
+    cost = pathwise(lambda z, t: np.log(np.abs(z)))
+    with pytest.raises(EstimatorError, match="moves with the parameters"):
+        scg.hessian(cost)(np.array(T), rng=np.random.default_rng(0))
 
 
 def test_a_second_derivative_refuses_a_kink_that_moves():
