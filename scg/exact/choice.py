@@ -20,7 +20,9 @@ from scg.exact.leaf import BudgetError
 from scg.exact.structure import Structure
 from scg.exact.sums import NotFinite, Sums
 
-_CHEAP = 10.0  # log2 of how many rows are enumerated in less time than an elimination is planned
+_CHEAP = 10.0  # log2 of how many configurations are enumerated, or tabulated, without a thought
+_MOST, _WORK = 16.0, 19.0  # log2 of configurations, and of numbers, that take less time than an elimination is planned
+_TOGETHER = 7.0  # log2 of the configurations of a part, of which two together are few
 _COORDINATES = 2**9  # of a gradient, each of which takes an elimination of its own
 _MANY = 2**13  # elements of draws, of which a table of what depends on what would take an element squared
 
@@ -45,7 +47,7 @@ def eliminated(
         if structure.bits <= _CHEAP and not evidence:
             return None
         structure.look()
-        if not many and not evidence and structure.enumeration(_CHEAP)[1] <= _CHEAP:
+        if not many and not evidence and structure.enumeration(_MOST)[1] + math.log2(structure.work) <= _WORK:
             return None
         if not evidence and (other := distributed(structure, _CHEAP)) is not None:
             structure = Structure(other, names, budget, deadline)
@@ -74,7 +76,7 @@ def eliminated_moments(
         if structure.bits <= _CHEAP or sum(r.size for r in roots) > _COORDINATES:
             return None
         structure.look()
-        if structure.enumeration(_CHEAP / 2)[0] < math.inf:  # two of them together are few
+        if structure.enumeration(_TOGETHER)[0] < math.inf:
             return None
         means, squares, entries = [], [], 0
         for root in roots:

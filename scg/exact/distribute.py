@@ -28,13 +28,11 @@ def distributed(structure: Structure, most: float) -> Node | None:
             wide.append(term)
     if not wide:
         return None
-    terms = structure.terms
-    held = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) if t in wide else t for t in terms]
-    (cost,) = affine_at(terms, [structure.cost], held, True)
-    fresh = [h for h, t in zip(held, terms, strict=True) if t in wide]
-    weights = pull([cost], [np.ones((), cost.dtype)], fresh, True)
-    new = {h.id: t for h, t in zip(fresh, wide, strict=True)}
-    for term, weight in zip([new[h.id] for h in fresh], weights, strict=True):
+    fresh = {t.id: parameter(np.zeros(t.shape, t.dtype)) for t in wide}
+    held = [fresh.get(t.id, t) for t in structure.terms]
+    (cost,) = affine_at(structure.terms, [structure.cost], held, True)
+    weights = pull([cost], [np.ones((), cost.dtype)], list(fresh.values()), True)
+    for term, weight in zip(wide, weights, strict=True):
         cost = cost + _form(term, weight, structure)
     return cost  # type: ignore[no-any-return]
 

@@ -19,6 +19,8 @@ from scg.exact.engine import terms_of
 from scg.exact.leaf import BudgetError, Leaf, count_of
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
 
+_FEW = 8  # draws, of which it takes longer to see that they are alike than to tabulate each
+
 
 class Structure:
     """A cost of discrete draws, taken apart into terms, and what these and the draws depend on directly.
@@ -85,14 +87,14 @@ class Structure:
         position = {n.id: k for k, n in enumerate(self.draws)}
         like, slots = [], []
         for k, node in enumerate(nodes):
-            key, behind = key_of(node, draws, self.dependent, given)
+            key, behind = key_of(node, draws, self.dependent, given) if len(draws) > _FEW else (k, [])
             like.append(first.setdefault(key, k))
             slots.append([position[n.id] for n in behind])
         return like, slots
 
     @cached_property
     def _descriptions(self) -> dict[int, Any]:
-        return {n.id: described(n) for n in self.draws}
+        return {n.id: described(n) for n in self.draws} if len(self.draws) > _FEW else {}
 
     def _mapped(self, like: list[int], slots: list[list[int]], known: dict[int, Any], nodes: list[Node]) -> list[Any]:
         """The elements of draws of each node, from those of the one that it is like."""
@@ -138,6 +140,11 @@ class Structure:
         inside = rows >= 0
         loads = np.bincount(rows[inside], np.broadcast_to(2.0 ** sizes[kept][:, None], rows.shape)[inside])
         return float(np.max(sizes, initial=0)), float(np.log2(np.max(loads, initial=1)))
+
+    @property
+    def work(self) -> int:
+        """How many numbers a row of a replay has."""
+        return sum([n.size for n in self.order if n.id in self.dependent and type(n.raw) is not tuple])
 
     def leaf(self, k: int) -> Leaf:
         """A draw as the values that it can take."""

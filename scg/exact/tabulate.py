@@ -203,8 +203,7 @@ class Tables:
         s = self.structure
         if not nodes:
             return []
-        size = sum([n.size for n in s.order if n.id in s.dependent and type(n.raw) is not tuple])
-        step = max(1, _BLOCK // max(1, size))
+        step = max(1, _BLOCK // max(1, s.work))
         parts = []
         for start in range(0, family.rows.number, step):
             s.check_time()

@@ -371,6 +371,7 @@ def test_products_of_sums_are_distributed(n):
         (lambda b: np.einsum("i,ij,j->", b, np.triu(matrix, n - 3), b), np.triu(matrix, n - 3)),
         (lambda b: np.sum(a * b) * np.sum(b), np.outer(a, np.ones(n))),
         (lambda b: np.mean(a * b) ** 2, np.outer(a, a) / n**2),
+        (lambda b: np.mean(b) ** 2 + np.sum((b - 0.5) ** 2) - n / 4, np.full((n, n), 1 / n**2)),
         (lambda b: np.mean((matrix @ b) ** 2), matrix.T @ matrix / n),
         (lambda b: np.sum((matrix @ b) * np.cumsum(b)), matrix.T @ np.tril(np.ones((n, n)))),
     ]:
