@@ -2,7 +2,6 @@
 replicates."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Function, Keywords, Result, Statics, Tree
+from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.backward import pull
 from scg.core.generators import watching
@@ -19,14 +18,15 @@ from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
-from scg.distributions.base import FixedSupport
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.stochastic.again import Again
 from scg.stochastic.estimator import Accounted, Estimator
-from scg.stochastic.lifting import check_cost, check_plain, lift, refuse_finished, run
+from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
+from scg.stochastic.names import named, numbers, possible
 from scg.stochastic.pictures import dot, mermaid, save, svg
 from scg.stochastic.pictures import text as draw_text
 from scg.stochastic.resampling import resample
-from scg.stochastic.sites import bound_to, is_draw, is_stochastic, numbered, overridden
+from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
 from scg.stochastic.surrogate import surrogate
 
 # bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the
@@ -54,56 +54,7 @@ def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwarg
     check_cost(cost)
     refuse_finished(cost, min([x.id for x in inputs], default=0))
     parameters = lifted[argnums] if isinstance(argnums, (int, np.integer)) else tuple([lifted[p] for p in positions])
-    return Graph(cost, parameters, again=_Again(fn, args, kwargs, argnums), constants=watch.found)
-
-
-class _Again:
-    """How to run the function again: for values at which an ``if`` comes out otherwise, and where it takes numbers from
-    a generator itself."""
-
-    def __init__(self, fn: Function, args: tuple[object, ...], kwargs: Keywords, argnums: Any):
-        self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
-
-    def gradient(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Tree:
-        args, kwargs = self._arguments(parameters, rng)
-        with overridden(bindings):
-            lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
-            cost = run(self.fn, lifted, kwargs)
-        if type(cost) is not Node:  # no parameter and no sample leads to it this time
-            check_plain(cost)
-            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
-        check_cost(cost)
-        loss = surrogate(cost, 1, min([x.id for x in inputs], default=0))
-        return rebuild(structure, iter(pull([loss], [np.ones((), loss.dtype)], inputs)))
-
-    def graph(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> "Graph":
-        args, kwargs = self._arguments(parameters, rng)
-        with overridden(bindings):
-            graph = trace(self.fn, *args, argnums=self.argnums, **kwargs)
-        graph.bindings = dict(bindings)
-        return graph
-
-    def _arguments(self, parameters: Tree, rng: np.random.Generator) -> tuple[list[Result], Statics]:
-        """The arguments with these parameters, and with ``rng`` in the place of the generator among them."""
-        args = list(self.args)
-        if isinstance(self.argnums, (int, np.integer)):
-            args[self.argnums] = parameters
-        else:
-            for position, value in zip(self.argnums, parameters, strict=True):
-                args[position] = value
-
-        held = [x for x in (*args, *self.kwargs.values()) if any(_is_generator(leaf) for _, leaf in leaves(x))]
-        if not held:
-            name = getattr(self.fn, "__name__", type(self.fn).__name__)
-            raise ScgTypeError(
-                f"{name} would have to run again with rng, and has no generator among its arguments: let it take"
-                f" rng=... ({here()})"
-            )
-
-        def fresh(x: Tree) -> Tree:
-            return map_leaves(lambda leaf: rng if _is_generator(leaf) else leaf, x) if any(x is h for h in held) else x
-
-        return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
+    return Graph(cost, parameters, again=Again(fn, args, kwargs, argnums), constants=watch.found)
 
 
 class Graph:
@@ -135,7 +86,7 @@ class Graph:
         order = ancestors([cost], guards=True)
         self.cost = cost
         self.parameters = [n for n in order if is_parameter(n)] if parameters is None else parameters
-        self.stochastic = _named([node for node in order if is_stochastic(node)])
+        self.stochastic = named([node for node in order if is_stochastic(node)])
         self.again, self.bindings, self._constants = again, dict(bindings or {}), constants
 
     @property
@@ -242,7 +193,7 @@ class Graph:
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
         for node, leaf in zip(nodes, given, strict=True):
-            value = _numbers(leaf.raw if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(
+            value = numbers(leaf.raw if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(
                 node.dtype, copy=False
             )
             shape = node.shape if replicates is None else (replicates, *node.shape)
@@ -260,7 +211,7 @@ class Graph:
                     f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator"
                     f" ({here()})"
                 )
-            given_values[node.id] = _possible(name, node, number)
+            given_values[node.id] = possible(name, node, number)
         batched = list(replaced) if replicates is not None else []
         cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
         return Graph(
@@ -415,7 +366,11 @@ class Graph:
                     ]
                 ),
             )
-        return self.again.graph(given, rng, self.bindings)  # type: ignore[no-any-return]
+        args, kwargs = self.again.arguments(given, rng)
+        with overridden(self.bindings):
+            graph = trace(self.again.fn, *args, argnums=self.again.argnums, **kwargs)
+        graph.bindings = dict(self.bindings)
+        return graph
 
     def _traced(self, rng: np.random.Generator) -> Result:
         if self.again is None:
@@ -441,54 +396,8 @@ class Graph:
         )
 
 
-def _is_generator(x: object) -> bool:
-    return isinstance(x, np.random.Generator)
-
-
-def _numbers(value: object, what: str) -> np.ndarray:
-    array = np.asarray(plain(value, what))
-    if array.dtype.kind not in "biuf":
-        raise ScgTypeError(f"{what} needs real numbers, got {described((value,))} ({here()})")
-    return array
-
-
-def _possible(name: str, node: Node, value: Any) -> np.ndarray:
-    """A value for a sample; ScgTypeError where it is none, ScgValueError where a sample of fixed support cannot have
-    it. Its shape is checked where it is used."""
-    distribution, array = node.statics["site"].distribution, _numbers(value, name)
-    if distribution.has(FixedSupport) and array.shape[array.ndim - node.ndim :] == node.shape:
-        inside = np.asarray(distribution.support.contains(array))
-        if not np.all(inside):
-            raise ScgValueError(
-                f"{name}: {value!r} is no value of {distribution!r}, whose support is {distribution.support!r}"
-                f" ({here()})"
-            )
-    return array
-
-
 def _restored(
     rows: Any, places: list[int], parameters: Tree, again: Any, bindings: Any, constants: str | None = None
 ) -> Graph:
     cost, *nodes = unpack(rows, places)
     return Graph(cost, rebuild(parameters, iter(nodes)), again=again, bindings=bindings, constants=constants)
-
-
-def _named(nodes: list[Node]) -> dict[str, Node]:
-    named: dict[str, Node] = {}
-    count: Counter[str] = Counter()
-    for node in nodes:
-        name, site = node.name, node.statics["site"]
-        if name is None and type(site.estimator) is Accounted and site.distribution.parameters:
-            continue  # an estimator's own
-        if name is None:
-            name = numbered(type(site.distribution).__name__.lower(), count)
-        if name in named:
-            if site.replicate_axes:
-                # sampled again, by an estimator that looked at costs elsewhere: the cost is a gradient already
-                continue
-            raise ScgValueError(
-                f"two stochastic nodes are called {name!r}, made at {named[name].line} and {node.line}: give each its"
-                f" own name ({here()})"
-            )
-        named[name] = node
-    return named
