@@ -30,6 +30,10 @@ class Enumerate(Estimator):
         sum_{u in C} f(u) d/dt p(u; t) + f(v) d/dt p(v; t) / q(v),
 
     k + 1 evaluations (Liu et al., 2019, "Rao-Blackwellized stochastic gradients for discrete distributions").
+
+    It is the gradient of this node's distribution that is summed: what flows from the costs to other parameters comes
+    from the one sample that was drawn. To sum the whole gradient write the mean as the cost, ``np.sum(p * f)`` with f
+    at all values.
     """
 
     requires = (FiniteSupport,)

@@ -23,6 +23,10 @@ class ScoreFunction(Estimator):
     influenced. With ``samples=n`` the costs downstream are evaluated at n - 1 further samples z_j of the node, and the
     estimate is the mean over the n samples; with ``LeaveOneOut()`` beside it draw j has the mean cost of the others as
     its baseline.
+
+    It is the gradient of this node's distribution that is averaged, and no other: what flows from the costs to other
+    parameters comes from the one sample that was drawn. To average the whole gradient, draw n samples and average the
+    costs: ``scg.sample(d, estimator, rng=rng, shape=n)``, and ``np.mean`` of the cost over that axis.
     """
 
     requires = (FixedSupport,)

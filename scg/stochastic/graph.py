@@ -12,13 +12,13 @@ import numpy as np
 from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import RECORDER, unplanned
 from scg.core.backward import pull
-from scg.core.generators import watching
+from scg.core.generators import held_generators, watching
 from scg.core.node import Node, Value, ancestors, is_parameter, parameter
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
-from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
@@ -259,12 +259,36 @@ class Graph:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
-            loss = surrogate(self.cost, 1, graph=True)
-            found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
+            with watching(surrogate, *self._own_formulas()) as watch:
+                loss = surrogate(self.cost, 1, graph=True)
+                found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
             RECORDER.reset(token)
+        if watch.found is not None:
+            self._refuse_own_generators()
         nodes = ancestors([g for g in found if type(g) is Node], guards=True)
         return found, sum([node.raw.nbytes for node in nodes if not isinstance(node.raw, tuple)]) or 8
+
+    def require_own_noise(self) -> None:
+        """Raise EstimatorError where an estimator draws from a generator of its own."""
+        if held_generators(*self._own_formulas()):
+            _ = self.recorded
+
+    def _own_formulas(self) -> list[Any]:
+        """What estimators from outside the package compute with."""
+        kinds = {type(node.statics["site"].estimator): node for node in self.stochastic.values()}
+        outside = [kind for kind in kinds if not kind.__module__.startswith("scg.")]
+        return [part for kind in outside for part in (kind.expand, kinds[kind].statics["site"].estimator)]
+
+    def _refuse_own_generators(self) -> None:
+        for name, node in self.stochastic.items():
+            estimator = node.statics["site"].estimator
+            if held_generators(type(estimator).expand, estimator):
+                raise EstimatorError(
+                    f"{name}: {type(estimator).__name__} takes numbers from a generator of its own, which all"
+                    " replicates would share: draw them by scg.extend.noise_node(distribution, down.rng, shape, dtype)"
+                    f" ({here()})"
+                )
 
     def _replicated(self, rng: np.random.Generator, size: int) -> list[Result]:
         """One block of replicates: only what depends on a sample has the leading axis, the parameters do not."""

@@ -48,6 +48,7 @@ def compare(
     progress: Progress = None,
     baseline_row: str | None = None,
     budget: int = BUDGET,
+    warmup: int = 0,
     _timed: float = _LONG,
     _sure: int = 0,
 ) -> Report:
@@ -79,7 +80,11 @@ def compare(
     (``entropy`` is drawn from ``rng``), and merged in order. So memory is bounded, and all figures but the times are
     the same to the last bit for any ``executor``, a ``concurrent.futures.Executor`` (of processes, threads, or dask's
     ``client.get_executor()``) or a function that makes one, with any number of workers, also when one of these dies and
-    its chunk is run again. Linear algebra has one thread. Estimators that learn stand as they are.
+    its chunk is run again. Linear algebra has one thread.
+
+    Estimators that learn (a moving average, a trained control) do so in ``warmup`` gradients of each row, one run after
+    the other, before anything is measured; then they stand, and the user's own learn nothing. With ``warmup=0`` they
+    stand as they came, and a note below the table names their rows.
 
     Times are medians of rounds in which the rows take turns, in this process, of batches of replicates.
 
@@ -92,6 +97,7 @@ def compare(
     """
     entropy = entropy_of(rng)
     checked(replicates, precision, budget)
+    integer("warmup", warmup, 0)
     usable(executor)
     report = reporter(progress)
     graph, truth = _model(graph_or_truth, args, kwargs, rng)
@@ -101,6 +107,9 @@ def compare(
         raise ScgValueError(
             f"baseline_row {baseline_row!r} is no row; there are {', '.join(map(repr, rows))} ({here()})"
         )
+    learning = {label: row for label, row in rows.items() if isinstance(row, Graph) and _learns(row)}
+    for label, row in learning.items():
+        _warm(label, row, warmup, entropy)
     task = Task(rows, reference)
     gradient, against = _truth(graph, truth, rows[reference], reference, budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
@@ -142,6 +151,7 @@ def compare(
         precision=precision,
         precise=precision is None or all(each.precise(precision) for each in found.values()),
         interrupted=interrupted,
+        unlearned=() if warmup else tuple(learning),
     )
 
 
@@ -298,6 +308,20 @@ def _truth(graph: Graph | None, truth: object, row: Subject, label: str, budget:
     if found is not None:
         return found, "the exact gradient"
     return None, "" if graph is None else f"row {label!r}"
+
+
+def _learns(graph: Graph) -> bool:
+    return any(node.statics["site"].estimator.state for node in graph.stochastic.values())
+
+
+def _warm(label: str, graph: Graph, runs: int, entropy: int) -> None:
+    """Let a row's estimators learn, from run to run."""
+    try:
+        with one_thread(), np.errstate(all="ignore"):
+            for i in range(runs):
+                graph.gradients(rng=generator(entropy, 2, i))
+    except (Exception, SystemExit) as error:
+        raise named(error, label) from error
 
 
 def _is_model(given: object) -> bool:

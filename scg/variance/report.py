@@ -124,7 +124,7 @@ class Report:
     ``replicates``   drawn; ``seed``, the entropy of which chunk i has the part ``spawn_key=(i,)``; ``level`` of the
                      intervals
     ``precise``      whether all rows have the precision that was asked for; ``interrupted``, whether Ctrl-C came before
-                     all replicates were drawn
+                     all replicates were drawn; ``unlearned``, rows whose estimators learn and had no warmup
     """
 
     rows: dict[str, Row]
@@ -136,6 +136,7 @@ class Report:
     precision: float | None
     precise: bool
     interrupted: bool = False
+    unlearned: tuple[str, ...] = ()
 
     def __getitem__(self, label: str) -> Row:
         if not isinstance(label, str) or label not in self.rows:
@@ -200,6 +201,11 @@ class Report:
             notes.append(
                 f"no bias: the mean of {self.reference} is itself unknown, few of its replicates carry its variance;"
                 " name another as baseline_row"
+            )
+        if self.unlearned:
+            notes.append(
+                f"not learned: the baselines of {', '.join(self.unlearned)} stand as they came; warmup= lets them learn"
+                " first"
             )
         if self.interrupted:
             notes.append(f"interrupted: drawing ended at {self.replicates} replicates")

@@ -159,3 +159,21 @@ def test_sweeps_have_rows_of_samples():
     )
     x, v = found.line("a")
     assert 3 < v[1] / v[0] < 5 and found[1]["a"].total.bias_p > 1e-4
+
+
+@pytest.mark.fast
+def test_baselines_learn_in_the_warmup_or_are_marked():
+    baseline = scg.MovingAverage(decay=0.9)
+    rows = {"plain": {}, "learns": {"b": scg.ScoreFunction(baseline=baseline)}}
+
+    def far(theta, rng):
+        b = scg.sample(scg.distributions.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b")
+        return (np.sum(b) + 3) ** 2
+
+    graph = scg.trace(far, ZEROS, rng=rng())
+    before, after = (compare(graph, rows, replicates=1000, rng=rng(), warmup=n) for n in (0, 100))
+    assert "not learned" in before.table(120) and before.unlearned == ("learns",)
+    assert "not learned" not in after.table(120) and after.unlearned == ()
+    assert after["learns"].total.exact_variance < before["learns"].total.exact_variance / 2
+    assert after["learns"].total.low < after["learns"].total.exact_variance < after["learns"].total.high
+    assert baseline.state == {"total": 0.0, "weight": 0.0}
