@@ -55,12 +55,12 @@ def elbo(
     log_weights: Any,
     axis: int = 0,
     *,
-    guide: Any = None,
+    guide: Distribution | None = None,
     samples: int = 1,
     rng: Any = None,
     gradient: str = "pathwise",
     name: str | None = None,
-) -> Any:
+) -> Value:
     """(1/K) sum_k log w_k, whose mean is at most log p(x).
 
     Given log-weights, it is their mean along ``axis``; the estimators of the samples make its gradient. Given a model
@@ -94,12 +94,12 @@ def iwae(
     log_weights: Any,
     axis: int = 0,
     *,
-    guide: Any = None,
+    guide: Distribution | None = None,
     samples: int = 1,
     rng: Any = None,
     gradient: str = "pathwise",
     name: str | None = None,
-) -> Any:
+) -> Value:
     """log (1/K) sum_k w_k, whose mean grows with K towards log p(x) (Burda et al., 2016).
 
     Given log-weights, or a model and a ``guide``, as in ``elbo``. With W_k = w_k / sum_j w_j and L the bound,

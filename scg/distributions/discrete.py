@@ -21,7 +21,7 @@ from scg.errors import ScgTypeError, here
 
 
 @weak
-def times(p: Numeric, x: Numeric) -> Any:
+def times(p: Numeric, x: Numeric) -> Value:
     """p * x, and 0 where p is 0 whatever x is: a term of an expectation."""
     with np.errstate(invalid="ignore"):
         return np.where(p == 0, 0, p * x)

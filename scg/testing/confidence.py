@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import ndtri
 
+from scg.core.aliases import Numbers
 from scg.errors import ScgValueError, here
 from scg.testing.tails import Tail
 
@@ -267,16 +268,16 @@ class Source:
     ``constant()``, whether a stream is known not to vary; ``projection``, of which the last streams are made.
     """
 
-    draw: Callable[[int], tuple[Any, Any]]
-    scale: Any
+    draw: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+    scale: np.ndarray
     floor: float = FLOOR
     rounding: Any = 0.0
-    allowance: Callable[[], Any] = lambda: 0.0
+    allowance: Callable[[], Numbers] = lambda: 0.0
     bounds: tuple[Any, Any] | None = None
-    origin: Any = 0.0
-    varied: Any = False
-    constant: Callable[[], Any] = lambda: False
-    projection: Any = None
+    origin: Numbers = 0.0
+    varied: bool | np.ndarray = False
+    constant: Callable[[], bool | np.ndarray] = lambda: False
+    projection: np.ndarray | None = None
 
 
 def decide(source: Source, demand: Demand, report: Callable[[int, int], object] = lambda done, most: None) -> Outcome:
@@ -334,7 +335,7 @@ class _Look:
         n = min(t // 2 if t else _FIRST, max(64, 2**22 // self.scale.size), most - t)
         return [_PIECE] * (n // _PIECE) + [n % _PIECE] * (n % _PIECE > 0)
 
-    def update(self, block: np.ndarray, estimate: np.ndarray) -> None:
+    def update(self, block: np.ndarray, estimate: np.ndarray | None) -> None:
         self.sequence.update(block)
         if self.source.bounds is not None:
             return

@@ -2,10 +2,10 @@
 compared with where no exact gradient is known."""
 
 import math
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Numbers
 from scg.core.tree import leaves
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
@@ -79,7 +79,7 @@ class Differences:
         """How far they may be off: a quarter of the mean of the last correction."""
         return np.abs(self.correction) / (4 * max(1, self.drawn))
 
-    def rounding(self, along: Any, centre: Any) -> Any:
+    def rounding(self, along: np.ndarray, centre: np.ndarray) -> Numbers:
         """What rounding may do to the mean."""
         return np.max(precision(self.graph)) * (np.abs(along) + abs(float(self.graph.cost.raw)) / self.step)
 

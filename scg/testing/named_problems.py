@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.node import Value
 from scg.testing.problem import Draw, Problem, namespace
 
 
@@ -33,7 +34,7 @@ def _coins() -> list[Problem]:
     edges = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2))
     values, weights = (3.0, 4.0, 5.0, 8.0, 2.0), (2.0, 3.0, 4.0, 6.0, 1.0)
 
-    def excess(b: Any) -> Any:
+    def excess(b: Value) -> Value:
         over = sum(w * b[..., i] for i, w in enumerate(weights)) - 9.0
         return (over + abs(over)) / 2
 
@@ -105,7 +106,7 @@ def _belief_network() -> Problem:
     x = (1.0, -1.0)
     rng = np.random.default_rng(0)
 
-    def layer(weights: Any, below: Any) -> Any:
+    def layer(weights: Value, below: Value) -> Value:
         return sum(weights[i] * below[..., i : i + 1] for i in range(weights.shape[0] - 1)) + weights[-1]
 
     def first(p: Any) -> Any:
@@ -132,7 +133,7 @@ def _categories() -> list[Problem]:
     rewards = np.array([0.1, -0.4, 0.7, 0.2])
     table = np.random.default_rng(1).normal(size=(3, 3))
 
-    def looked_up(z: Any) -> Any:
+    def looked_up(z: Value) -> Value:
         """The reward of each arm, as the polynomial through them: any framework's numbers will do."""
         coefficients = np.polyfit(np.arange(4), rewards, 3).tolist()
         return ((coefficients[0] * z + coefficients[1]) * z + coefficients[2]) * z + coefficients[3]

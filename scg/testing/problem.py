@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from scg import distributions, exact
+from scg.core.aliases import Function, Tree
+from scg.core.node import Value
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgValueError, here
 from scg.estimators import DisARM, LeaveOneOut, MeasureValued, Reparameterized, ScoreFunction
@@ -50,7 +52,7 @@ class Draw:
 
     name: str
     family: str
-    parameters: Callable[..., Mapping[str, Any]]
+    parameters: Callable[..., Mapping[str, Value]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ class Problem:
     source: str
     parameters: dict[str, np.ndarray]
     draws: tuple[Draw, ...]
-    cost: Callable[..., Any]
+    cost: Function
 
     def __repr__(self) -> str:
         drawn = ", ".join(f"{d.name} ~ {d.family}" for d in self.draws)
@@ -84,8 +86,8 @@ class Problem:
     def graph(self, estimator: Callable[[], Estimator] = ScoreFunction) -> Graph:
         """The same problem in scg, with an estimator on each draw."""
 
-        def program(parameters: Any, rng: np.random.Generator) -> Any:
-            drawn: list[Any] = []
+        def program(parameters: Tree, rng: np.random.Generator) -> Value:
+            drawn: list[Value] = []
             for draw in self.draws:
                 distribution = getattr(distributions, draw.family)(**draw.parameters(parameters, *drawn))
                 drawn.append(sample(distribution, estimator(), rng=rng, name=draw.name))
@@ -144,6 +146,6 @@ class Problem:
         return found
 
 
-def total(tree: Any) -> float:
+def total(tree: Tree) -> float:
     """The sum over all elements of a structure, as of variances."""
     return float(sum(np.sum(leaf) for _, leaf in leaves(tree)))

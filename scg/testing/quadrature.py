@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Function
-from scg.distributions.base import Discrete, Distribution, FiniteSupport
+from scg.core.aliases import Function, Numbers
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, atoms_of
 from scg.distributions.constraints import Simplex, Vector
 from scg.errors import ScgValueError
 
@@ -34,10 +34,10 @@ class Integrals:
     discrete distribution.
     """
 
-    mass: Any
-    mean: Any
-    variance: Any
-    entropy: Any
+    mass: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    entropy: np.ndarray
     error: float
     knots: Any = None
     cells: Any = None
@@ -45,12 +45,12 @@ class Integrals:
     masses: Any = None
 
 
-def integrals(distribution: Any, pilot: Any) -> Integrals | None:
+def integrals(distribution: Distribution, pilot: np.ndarray) -> Integrals | None:
     """The integrals of ``distribution`` (without Nodes); ``pilot`` are samples, which show where its mass is. None for
     vectors of more dimensions."""
     with np.errstate(all="ignore"):
         if distribution.has(FiniteSupport):
-            return _summed(distribution, distribution.atoms())
+            return _summed(distribution, atoms_of(distribution))
         if distribution.has(Discrete):
             return None if distribution.event_shape else _summed(distribution, _whole_numbers(distribution))
         if not distribution.event_shape:
@@ -59,12 +59,12 @@ def integrals(distribution: Any, pilot: Any) -> Integrals | None:
         return None if fine is None or coarse is None else _by_rule(distribution, fine, coarse)
 
 
-def ends(distribution: Any) -> tuple[Any, Any]:
+def ends(distribution: Distribution) -> tuple[Numbers, Numbers]:
     """Of the support of a scalar distribution."""
     return getattr(distribution.support, "low", -math.inf), getattr(distribution.support, "high", math.inf)
 
 
-def _summed(distribution: Any, atoms: Any, weight: Any = 1.0, error: float = 1e-12) -> Integrals:
+def _summed(distribution: Distribution, atoms: np.ndarray, weight: Numbers = 1.0, error: float = 1e-12) -> Integrals:
     log_p = np.asarray(distribution.log_prob(atoms))
     p = np.exp(log_p) * weight
     q = p.reshape(p.shape + (1,) * len(distribution.event_shape))
@@ -99,7 +99,7 @@ def _composed(
     return outer(*inner(v))
 
 
-def _along_the_line(distribution: Any, pilot: Any) -> Integrals:
+def _along_the_line(distribution: Distribution, pilot: np.ndarray) -> Integrals:
     """Cells between quantiles of the pilot draws, and a tail on either side."""
     low, high = ends(distribution)
     knots = np.quantile(np.asarray(pilot, float), [0.001, 0.01, *np.linspace(0.05, 0.95, 19), 0.99, 0.999], axis=0)
@@ -235,6 +235,6 @@ def _rule(distribution: Distribution, pilot: np.ndarray, step: float) -> tuple[n
     return None
 
 
-def _by_rule(distribution: Any, fine: Any, coarse: Any) -> Integrals:
+def _by_rule(distribution: Distribution, fine: Any, coarse: Any) -> Integrals:
     a, b = _summed(distribution, *fine), _summed(distribution, *coarse)
     return Integrals(a.mass, a.mean, a.variance, a.entropy, 1e-12 + float(np.max(np.abs(a.mass - b.mass))))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ def against_reference(c: Check) -> Iterator[tuple[str, str]]:
             yield "reference", "cdf " + c.close("reference", distribution.cdf(x), ref.cdf(x), 1e-10, "the reference's")
 
 
-def _points(c: Check) -> Any:
+def _points(c: Check) -> np.ndarray:
     """Draws, and points in both tails: quantiles down to 1e-290, and for a discrete distribution integers up to 60
     standard deviations."""
     distribution, ref, quarter = c.distribution, c.reference, c.points // 4

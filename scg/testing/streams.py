@@ -67,13 +67,13 @@ class Streams:
         self.bounds = None if bounds is None else self._bounds(bounds)
         self.against.restart()
 
-    def draw(self, n: int) -> tuple[Any, Any]:
+    def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """(n draws of all streams, and of the gradient's coordinates)."""
         with np.errstate(all="ignore"):
             e, g = self.against.draw(n)
             return np.concatenate([e, e @ self.projection.T], axis=1), g
 
-    def source(self, constant: Callable[[], Any]) -> Source:
+    def source(self, constant: Callable[[], bool | np.ndarray]) -> Source:
         """The streams as they are judged; ``constant()`` says which are known not to vary.
 
         A difference of a gradient and of costs may vary much more than the gradient, and a bias is not small for that:
@@ -92,7 +92,7 @@ class Streams:
             projection=self.projection,
         )
 
-    def _with_estimates(self, n: int) -> tuple[Any, Any]:
+    def _with_estimates(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         e, g = self.draw(n)
         return e, None if self.known is not None else np.concatenate([g, g @ self.projection.T], axis=1)
 

@@ -3,8 +3,6 @@
 ``subject`` is a Graph, or Samples whose structure is known: whatever has ``parameters``.
 """
 
-from typing import Any
-
 import numpy as np
 
 from scg.bridge.samples import Sampled
@@ -24,7 +22,7 @@ def join(tree: Tree, n: int) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, float).reshape(n, -1) for _, leaf in leaves(tree)], axis=1)
 
 
-def split(subject: Subject, row: Any) -> Any:
+def split(subject: Subject, row: np.ndarray) -> Tree:
     """Numbers for all coordinates in the parameters' structure."""
     targets = [leaf for _, leaf in leaves(subject.parameters)]
     parts = np.split(row, np.cumsum([t.size for t in targets])[:-1])

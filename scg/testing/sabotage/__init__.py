@@ -441,7 +441,7 @@ def _nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     return _square(x) + 2 * y
 
 
-def _squared_loc(distribution: Any) -> Any:
+def _squared_loc(distribution: Any) -> Value:
     return distribution.loc**2
 
 
