@@ -587,7 +587,7 @@ def test_refusals(given, error, match):
 def test_arguments_are_for_functions():
     with pytest.raises(ScgTypeError, match="no further arguments"):
         judge(graph_of(coins, None), THETA, rng=np.random.default_rng(0))
-    with pytest.raises(ScgTypeError, match="a graph or a function"):
+    with pytest.raises(ScgTypeError, match="a graph, a function or scg.bridge.Samples"):
         judge(3, rng=np.random.default_rng(0))
 
 
