@@ -39,7 +39,7 @@ from scg.core.node import Node, ancestors, parameter
 from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
-from scg.exact.choice import eliminated, eliminated_moments
+from scg.exact.choice import eliminated, eliminated_distribution, eliminated_moments
 from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
 from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
 from scg.exact.sums import Sums
@@ -381,8 +381,10 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
 def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     """The exact distribution of a node (of a graph: of its cost), all elements jointly, that depends on finitely many
     values."""
-    root = _model(_graph(node, (), {}).cost)
-    engine = Engine([root], _names(node) if isinstance(node, Graph) else {}, budget, False)
+    root, names = _model(_graph(node, (), {}).cost), _names(node) if isinstance(node, Graph) else {}
+    if (known := eliminated_distribution(root, names, budget)) is not None:
+        return _law(root, np.reshape(known[0], (len(known[1]), -1)), known[1])
+    engine = Engine([root], names, budget, False)
     if engine.adaptive:
         raise ScgValueError(
             f"the distribution of {root!r} cannot be listed: it depends on"
@@ -397,7 +399,11 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     for block in engine.blocks([everything], [(0,)], False):
         rows.append(block.values[0])
         chances.append(block.weights[:, 0])
-    chance, row = np.concatenate(chances), np.concatenate(rows)
+    return _law(root, np.concatenate(rows), np.concatenate(chances))
+
+
+def _law(root: Node, row: Any, chance: Any) -> Law:
+    """Rows of values and their probabilities, equal ones together."""
     values, inverse = np.unique(row[chance > 0], axis=0, return_inverse=True)
     return Law(
         values.reshape(len(values), *root.shape), np.bincount(inverse.reshape(-1), chance[chance > 0], len(values))

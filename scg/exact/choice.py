@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from scg.core.node import Node
-from scg.exact.direct import NoStructure
+from scg.core.replay import replay
+from scg.exact.direct import NoStructure, direct
 from scg.exact.distribute import distributed
 from scg.exact.elimination import TooWide
 from scg.exact.estimates import moments_of
@@ -64,6 +65,36 @@ def eliminated(
     if not all([np.isfinite(x).all() for x in found]):
         return None
     return found, sums.error, sums.plan.entries
+
+
+def eliminated_distribution(
+    root: Node, names: dict[int, str], budget: int, deadline: float = math.inf
+) -> tuple[Any, Any] | None:
+    """Values of a node, along a leading axis, and their probabilities: of what it depends on directly, when all else is
+    eliminated. None where enumeration is to do it."""
+    try:
+        structure = Structure(root, names, budget, deadline)
+        if structure.bits <= _CHEAP:
+            return None
+        structure.look()
+        starts = {n.id: start for n, start in zip(structure.draws, structure.offsets, strict=False)}
+        kept = np.unique(direct([root], starts)[root.id])
+        kept = kept[kept >= 0]
+        if np.sum(np.log2(structure.sizes[kept])) > math.log2(budget):
+            return None
+        variables, chances = Sums(structure, kept.tolist()).joint()
+        rows = np.indices(chances.shape).reshape(len(variables), -1)
+        digits = np.full((rows.shape[1], len(structure.sizes)), -1)
+        digits[:, variables] = rows.T
+        values = {}
+        for k, start in enumerate(structure.offsets[:-1]):
+            leaf = structure.leaf(k)
+            values[leaf.node] = leaf.at(digits[:, start : start + leaf.count], None)[0]
+        with np.errstate(all="ignore"):  # where a configuration is impossible
+            found = replay(root, values, list(values))
+    except (NoStructure, NotFinite, BudgetError):
+        return None
+    return found, chances.reshape(-1)
 
 
 def eliminated_moments(

@@ -38,7 +38,8 @@ class Sums:
         self.structure, self.evidence, self.error, self.kept = structure, evidence, 0.0, list(kept)
         draws, terms = families(structure)
         self.draws = [(family, group) for family in draws for group in family.groups()]
-        self.terms = [(family, group) for family in terms for group in family.groups()]
+        # the distribution of what is kept is a matter of draws alone
+        self.terms = [(family, group) for family in terms for group in family.groups()] if not self.kept else []
         try:
             self.plan = self._planned([[np.arange(len(group.scopes)) for _, group in self.terms]])
         except TooWide as error:

@@ -395,6 +395,17 @@ def test_parameters_that_couple_have_their_gradient_also_where_they_are_zero():
     np.testing.assert_allclose(scg.exact.expectation(graph), np.sum(matrix * expected), rtol=1e-11)
 
 
+@pytest.mark.fast
+def test_the_distribution_of_what_stands_late_in_a_chain_is_that_of_its_recursion():
+    last = coupled(50, lambda b: b[-1] + 2 * b[-2] + 4 * b[0])
+    found = scg.exact.distribution(last)
+    p = 0.5 + 0.6**48 * np.array([[-0.5], [0.5]])  # P(z_49 = 1 | z_1)
+    table = np.array([0.7, 0.3])[:, None, None] * np.stack([1 - p, p], axis=1)  # z_1, z_49, a last axis of z_50
+    table = table * np.array([[0.8, 0.2], [0.2, 0.8]])
+    np.testing.assert_array_equal(found.values, np.arange(8))
+    np.testing.assert_allclose(found.probabilities, table.reshape(-1), rtol=1e-12)
+
+
 def test_numbers_of_half_the_size_have_results_of_their_own():
     def fn(t, rng):
         z = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=rng)
