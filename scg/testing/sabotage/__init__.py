@@ -19,7 +19,7 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.sites import sample
 from scg.testing.sabotage import elsewhere as away
-from scg.testing.sabotage import scores
+from scg.testing.sabotage import programs, scores
 from scg.transforms import grad
 
 CostBy = Callable[[Value, np.random.Generator, Estimator], Value]
@@ -96,7 +96,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
     return [
         (
             "dropped score",
-            _coins,
+            programs.coins,
             _TWO,
             scores.Constantly(),
             plain,
@@ -105,7 +105,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "flipped sign",
-            _coins,
+            programs.coins,
             _TWO,
             scores.Flipped(),
             plain,
@@ -114,18 +114,18 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "missing downstream cost",
-            _nested,
+            programs.nested,
             _TWO,
-            scores.Immediate(_square),
+            scores.Immediate(programs.square),
             plain,
             "the score meets the cost of its own node only, not that of the later one which depends on it",
             "Schulman et al., 2015: all costs that the sample influences",
         ),
         (
             "upstream cost counted",
-            _upstream,
+            programs.upstream,
             0.7,
-            scores.Upstream(_squared_loc),
+            scores.Upstream(programs.squared_loc),
             plain,
             "a cost from before the sample multiplies its score without being held constant, and its"
             " derivative gets log p as a weight",
@@ -133,7 +133,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "baseline with its own draw",
-            _coins,
+            programs.coins,
             _TWO,
             ScoreFunction(baseline=scores.OwnDraw()),
             ScoreFunction(baseline=estimators.Constant(0.5)),
@@ -142,7 +142,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "leave-one-out over n",
-            _coins,
+            programs.coins,
             _TWO,
             several(baseline=scores.OverN()),
             several(baseline=estimators.LeaveOneOut()),
@@ -152,7 +152,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "moving average with the current cost",
-            _coins,
+            programs.coins,
             _TWO,
             ScoreFunction(baseline=scores.Folded(0.8)),
             ScoreFunction(baseline=estimators.MovingAverage(0.8)),
@@ -161,7 +161,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "optimal baseline fitted on its own draws",
-            _coins,
+            programs.coins,
             _TWO,
             several(baseline=scores.FittedHere()),
             several(baseline=estimators.Optimal()),
@@ -170,7 +170,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "standardized costs",
-            _coins,
+            programs.coins,
             _TWO,
             scores.Standardized(3),
             several(baseline=estimators.LeaveOneOut()),
@@ -179,7 +179,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "clipped score",
-            _coins,
+            programs.coins,
             _TWO,
             scores.Clipped(),
             plain,
@@ -188,7 +188,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "stale sample",
-            _coins,
+            programs.coins,
             _TWO,
             scores.Stale(),
             plain,
@@ -197,7 +197,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "wrong normalizer",
-            _faces,
+            programs.faces,
             _THREE,
             scores.Unnormalized(),
             plain,
@@ -206,7 +206,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "summed over a broadcast axis",
-            _coins,
+            programs.coins,
             _TWO,
             scores.Outer(),
             plain,
@@ -215,7 +215,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "minibatch factor missing",
-            _coins,
+            programs.coins,
             [0.4, -0.6, 0.2, 0.1],
             scores.Subsampled(2),
             scores.Subsampled(2, scaled=True),
@@ -224,7 +224,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "shared seed",
-            _pair,
+            programs.pair,
             [0.4, 0.4],
             scores.OneSeed(),
             plain,
@@ -233,7 +233,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "score on a pathwise draw",
-            _wave,
+            programs.wave,
             1.0,
             scores.OnThePath(along=False),
             estimators.Reparameterized(),
@@ -242,7 +242,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "score along the path",
-            _scale,
+            programs.scale,
             1.5,
             scores.OnThePath(along=True),
             estimators.Reparameterized(),
@@ -252,7 +252,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "score on a moving support",
-            _interval,
+            programs.interval,
             [-1.0, 2.0],
             scores.FixedEnds(),
             estimators.Reparameterized(),
@@ -261,7 +261,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "first-order surrogate at second order",
-            _curvature,
+            programs.curvature,
             0.4,
             scores.FirstOrderOnly(),
             scores.AnyOrder(),
@@ -271,7 +271,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "straight-through called unbiased",
-            _coins,
+            programs.coins,
             _TWO,
             away.Straight(),
             every,
@@ -280,7 +280,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "temperature left in",
-            _coins,
+            programs.coins,
             _TWO,
             away.Warm(0.5),
             every,
@@ -289,7 +289,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "enumeration that samples when batched",
-            _coins,
+            programs.coins,
             _TWO,
             away.SampledEnumeration(),
             every,
@@ -298,7 +298,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "set treated as with replacement",
-            _faces,
+            programs.faces,
             _THREE,
             away.AsWithReplacement(2),
             estimators.UnorderedSet(2),
@@ -308,7 +308,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "importance weights left out",
-            _faces,
+            programs.faces,
             _THREE,
             away.Proposed(2, "left out"),
             away.Proposed(2, "right"),
@@ -317,7 +317,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "self-normalized weights",
-            _faces,
+            programs.faces,
             _THREE,
             away.Proposed(2, "self-normalized"),
             away.Proposed(2, "right"),
@@ -326,7 +326,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "measure-valued without its scale",
-            _wide,
+            programs.wide,
             0.5,
             away.UnscaledMeasure(),
             estimators.MeasureValued(),
@@ -335,7 +335,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "control variate without its correction",
-            _coins,
+            programs.coins,
             _TWO,
             away.Uncorrected(),
             estimators.MuProp(),
@@ -344,7 +344,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "antithetic pair not halved",
-            _coins,
+            programs.coins,
             _TWO,
             away.Antithetic(factor=1.0),
             estimators.DisARM(),
@@ -353,7 +353,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "antithetic pair at the wrong tail",
-            _coins,
+            programs.coins,
             _TWO,
             away.Antithetic(absolute=False),
             estimators.DisARM(),
@@ -362,7 +362,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "wrong conditional noise",
-            _coin,
+            programs.coin,
             0.0,
             away.Controlled("noise", temperature=1.0),
             estimators.REBAR(temperature=1.0),
@@ -372,7 +372,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "control variate detached",
-            _coins,
+            programs.coins,
             _TWO,
             away.Controlled("detached"),
             estimators.REBAR(),
@@ -381,7 +381,7 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "one relaxation for two",
-            _coins,
+            programs.coins,
             _TWO,
             away.Controlled("one"),
             estimators.REBAR(),
@@ -390,19 +390,19 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
         ),
         (
             "weights counted once",
-            _bound,
+            programs.bound,
             0.3,
-            away.Reweighted(_log_p, 1, dropped=True),
-            away.Reweighted(_log_p, 2, dropped=True),
+            away.Reweighted(programs.log_p, 1, dropped=True),
+            away.Reweighted(programs.log_p, 2, dropped=True),
             "the score of the guide is dropped from the gradient of a K-draw bound, and its weights are not squared",
             "Tucker et al., 2019: biased for K > 1",
         ),
         (
             "squared weights with the score kept",
-            _bound,
+            programs.bound,
             0.3,
-            away.Reweighted(_log_p, 2, dropped=False),
-            away.Reweighted(_log_p, 1, dropped=False),
+            away.Reweighted(programs.log_p, 2, dropped=False),
+            away.Reweighted(programs.log_p, 1, dropped=False),
             "the weights of a K-draw bound are squared as in the doubly reparameterized gradient, and the"
             " score is kept",
             "Tucker et al., 2019, rightly",
@@ -411,86 +411,3 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
 
 
 _TWO, _THREE = [0.4, -0.6], [0.5, -0.3, 0.1]
-
-
-def _square(x: Value) -> Value:
-    return (x - 0.2) ** 2
-
-
-def _coins(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """Separate costs of a few coins."""
-    b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
-    return np.mean((b + 0.5) ** 2 * np.arange(1.0, 1 + t.size) + 0.3 * t * b)
-
-
-def _coin(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """One coin, near to where costs are equal."""
-    return (sample(Bernoulli(logits=t), estimator, rng=rng, name="z") - 0.45) ** 2
-
-
-def _pair(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """The product of two coins."""
-    b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
-    return (b[0] - 0.2) * (b[1] + 1)
-
-
-def _nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """A coin whose outcome sets the odds of the next."""
-    x = sample(Bernoulli(logits=t[0]), estimator, rng=rng, name="z")
-    y = sample(Bernoulli(logits=t[1] + 2 * x), ScoreFunction(), rng=rng, name="y")
-    return _square(x) + 2 * y
-
-
-def _squared_loc(distribution: Any) -> Value:
-    return distribution.loc**2
-
-
-def _upstream(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """A cost of the place, and then one of where a sample around it falls."""
-    return t**2 + _square(sample(Normal(t, 1.0), estimator, rng=rng, name="z"))
-
-
-def _faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """The price of one of three faces."""
-    z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
-    return np.sum(z * np.array([1.0, 3.0, 0.5]))
-
-
-def _scale(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """E[z^2] = t^2."""
-    return sample(Normal(0.0, t), estimator, rng=rng, name="z") ** 2
-
-
-def _wave(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """E[cos z] = exp(-t^2 / 2)."""
-    return np.cos(sample(Normal(0.0, t), estimator, rng=rng, name="z"))
-
-
-def _wide(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """E[(z + 1)^2] under N(t, 1.5)."""
-    return (sample(Normal(t, 1.5), estimator, rng=rng, name="z") + 1) ** 2
-
-
-def _interval(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """E[z^2] between t[0] and t[1]."""
-    return sample(Uniform(t[0], t[1]), estimator, rng=rng, name="z") ** 2
-
-
-def _curvature(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """The derivative of a cost, so that its own derivative is the second one."""
-
-    def cost(t: Value, rng: np.random.Generator) -> Value:
-        return _square(sample(Bernoulli(logits=t), estimator, rng=rng, name="z")) * t
-
-    return grad(cost)(t, rng=rng)
-
-
-def _log_p(z: Value) -> Value:
-    return Normal(0.0, 1.0).log_prob(z)
-
-
-def _bound(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
-    """Two samples' bound on log p = 0, with a guide beside the mark."""
-    guide = Normal(t, 1.2)
-    z = sample(guide, estimator, rng=rng, shape=(2,), name="z")
-    return logsumexp(_log_p(z) - guide.log_prob(z), axis=0)

@@ -1,0 +1,96 @@
+"""The programs in which the saboteurs make their mistakes: costs of (parameters, generator, estimator)."""
+
+from typing import Any
+
+import numpy as np
+
+from scg.core.node import Value
+from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
+from scg.estimators import ScoreFunction
+from scg.special import logsumexp
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.sites import sample
+from scg.transforms import grad
+
+
+def square(x: Value) -> Value:
+    return (x - 0.2) ** 2
+
+
+def coins(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """Separate costs of a few coins."""
+    b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
+    return np.mean((b + 0.5) ** 2 * np.arange(1.0, 1 + t.size) + 0.3 * t * b)
+
+
+def coin(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """One coin, near to where costs are equal."""
+    return (sample(Bernoulli(logits=t), estimator, rng=rng, name="z") - 0.45) ** 2
+
+
+def pair(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The product of two coins."""
+    b = sample(Bernoulli(logits=t), estimator, rng=rng, name="z")
+    return (b[0] - 0.2) * (b[1] + 1)
+
+
+def nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """A coin whose outcome sets the odds of the next."""
+    x = sample(Bernoulli(logits=t[0]), estimator, rng=rng, name="z")
+    y = sample(Bernoulli(logits=t[1] + 2 * x), ScoreFunction(), rng=rng, name="y")
+    return square(x) + 2 * y
+
+
+def squared_loc(distribution: Any) -> Value:
+    return distribution.loc**2
+
+
+def upstream(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """A cost of the place, and then one of where a sample around it falls."""
+    return t**2 + square(sample(Normal(t, 1.0), estimator, rng=rng, name="z"))
+
+
+def faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The price of one of three faces."""
+    z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
+    return np.sum(z * np.array([1.0, 3.0, 0.5]))
+
+
+def scale(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[z^2] = t^2."""
+    return sample(Normal(0.0, t), estimator, rng=rng, name="z") ** 2
+
+
+def wave(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[cos z] = exp(-t^2 / 2)."""
+    return np.cos(sample(Normal(0.0, t), estimator, rng=rng, name="z"))
+
+
+def wide(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[(z + 1)^2] under N(t, 1.5)."""
+    return (sample(Normal(t, 1.5), estimator, rng=rng, name="z") + 1) ** 2
+
+
+def interval(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[z^2] between t[0] and t[1]."""
+    return sample(Uniform(t[0], t[1]), estimator, rng=rng, name="z") ** 2
+
+
+def curvature(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The derivative of a cost, so that its own derivative is the second one."""
+
+    def cost(t: Value, rng: np.random.Generator) -> Value:
+        return square(sample(Bernoulli(logits=t), estimator, rng=rng, name="z")) * t
+
+    return grad(cost)(t, rng=rng)
+
+
+def log_p(z: Value) -> Value:
+    return Normal(0.0, 1.0).log_prob(z)
+
+
+def bound(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """Two samples' bound on log p = 0, with a guide beside the mark."""
+    guide = Normal(t, 1.2)
+    z = sample(guide, estimator, rng=rng, shape=(2,), name="z")
+    return logsumexp(log_p(z) - guide.log_prob(z), axis=0)
