@@ -14,6 +14,8 @@ from scg.exact.factors import Pair, Stack, product
 from scg.exact.structure import Structure
 from scg.exact.sums import Sums
 
+S = scg.ScoreFunction()
+
 
 def drawn_factors(rng):
     """Stacks of factors over few variables, in which each variable stands."""
@@ -161,10 +163,10 @@ def drawn(seed):
     return scg.trace(program(rng), theta, w, argnums=(0, 1), rng=rng)
 
 
-@pytest.mark.fast
-def test_drawn_programs_have_the_mean_and_the_gradient_of_enumeration():
+def compare(seeds):
+    """Against enumeration, where that has few configurations; returns how many were."""
     ran = 0
-    for seed in range(120):
+    for seed in seeds:
         graph = drawn(seed)
         try:
             expected, slopes = scg.exact.expectation(graph, budget=2**14), scg.exact.gradient(graph, budget=2**14)
@@ -175,7 +177,49 @@ def test_drawn_programs_have_the_mean_and_the_gradient_of_enumeration():
         for mine, other in zip(found, slopes, strict=True):
             np.testing.assert_allclose(mine, other, rtol=1e-10, atol=1e-10, err_msg=str(seed))
         ran += 1
-    assert ran > 80
+    return ran
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("few", [0, 8])
+def test_drawn_programs_have_the_mean_and_the_gradient_of_enumeration(few, monkeypatch):
+    monkeypatch.setattr("scg.exact.structure._FEW", few)  # 0: what is alike is tabulated once, however few there are
+    assert compare(range(100 * few, 100 * few + 100)) > 65
+
+
+@pytest.mark.long
+def test_two_thousand_drawn_programs_have_the_mean_and_the_gradient_of_enumeration(monkeypatch):
+    monkeypatch.setattr("scg.exact.structure._FEW", 0)
+    assert compare(range(10_000, 12_000)) > 1300
+
+
+@pytest.mark.fast
+def test_steps_that_differ_in_a_constant_or_an_index_are_not_alike():
+    steps = 24
+
+    def fn(t, rng):
+        b = scg.sample(dist.Bernoulli(probs=np.stack([t, 1 - t])), scg.ScoreFunction(), rng=rng)
+        total = np.sum(b)
+        for k in range(steps):
+            given = 0.1 + 0.5 * b[k % 2] + (np.zeros(2) if k % 3 else np.array([0.1, 0.2]) * b)
+            b = scg.sample(dist.Bernoulli(probs=given), S, rng=rng)
+            total = total + (k % 5) * b[k % 2]
+        return total
+
+    def mean(t):
+        p, total = np.outer([1 - t, t], [t, 1 - t]), 1.0
+        for k in range(steps):
+            step = np.zeros((2, 2, 2, 2))
+            for i, j in np.ndindex(2, 2):
+                q = 0.1 + 0.5 * (i, j)[k % 2] + (np.zeros(2) if k % 3 else np.array([0.1, 0.2]) * [i, j])
+                step[i, j] = np.outer([1 - q[0], q[0]], [1 - q[1], q[1]])
+            p = np.einsum("ij,ijkl->kl", p, step)
+            total += (k % 5) * np.sum(p, axis=1 - k % 2)[1]
+        return total
+
+    graph = scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
+    np.testing.assert_allclose(scg.exact.expectation(graph), mean(0.3), rtol=1e-12)
+    np.testing.assert_allclose(scg.exact.gradient(graph), (mean(0.31) - mean(0.29)) / 0.02, rtol=1e-11)
 
 
 def test_drawn_programs_have_the_hessian_of_enumeration():
