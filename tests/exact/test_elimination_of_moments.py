@@ -118,6 +118,36 @@ def test_the_mean_of_an_estimate_on_a_long_chain_is_the_gradient():
     assert abs(np.var(drawn) / found.value.variance - 1) < 0.25
 
 
+ESTIMATORS = {
+    "two samples": scg.ScoreFunction(samples=2),
+    "leave-one-out": scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut()),
+    "Enumerate": scg.Enumerate(),
+    "DisARM": scg.DisARM(),
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_that_look_at_other_values_have_the_moments_of_enumeration(name, shared, monkeypatch):
+    graph = chain(4, shared, lambda z, before: z * (1 - 0.3 * before)).bind({"*": ESTIMATORS[name]})
+    with monkeypatch.context() as patched:
+        patched.setattr("scg.exact.choice._CHEAP", np.inf)  # enumeration alone
+        expected = scg.exact.moments(graph)
+    monkeypatch.setattr("scg.exact.estimates._LOCAL", 5.0)
+    ((mean, variance),) = of_estimate(graph)
+    np.testing.assert_allclose(mean, expected.mean, rtol=1e-10)
+    np.testing.assert_allclose(variance, expected.variance, rtol=1e-9)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("n", "variance"), [(20, 33.12536561), (80, 153.125)])
+def test_enumerate_on_a_chain_has_the_variance_of_what_is_drawn_anew(n, variance):
+    """By a recursion over the chain, with each branch drawn anew."""
+    found = scg.exact.moments(chain(n, False).bind({"*": scg.Enumerate()}))
+    np.testing.assert_allclose(found.mean, sum(0.6**i for i in range(n)), rtol=1e-11)
+    np.testing.assert_allclose(found.variance, variance, rtol=1e-8)
+
+
 def walk(steps, states, rng):
     """REINFORCE with costs-to-go on a Markov decision process."""
     moves, rewards, logits = rng.normal(size=(states, 2, states)), rng.normal(size=states), rng.normal(size=(states, 2))
