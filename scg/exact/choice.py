@@ -22,7 +22,8 @@ from scg.exact.structure import Structure
 from scg.exact.sums import NotFinite, Sums
 
 _CHEAP = 10.0  # log2 of how many configurations are enumerated, or tabulated, without a thought
-_MOST, _WORK = 16.0, 19.0  # log2 of configurations, and of numbers, that take less time than an elimination is planned
+_WORK = 19.0  # log2 of how many numbers are enumerated in less time than an elimination is planned
+_GAIN = 3.0  # log2 of how much smaller than what is enumerated at once a product is to be
 _TOGETHER = 7.0  # log2 of the configurations of a part, of which two together are few
 _COORDINATES = 2**9  # of a gradient, each of which takes an elimination of its own
 _MANY = 2**13  # elements of draws, of which a table of what depends on what would take an element squared
@@ -48,17 +49,25 @@ def eliminated(
         if structure.bits <= _CHEAP and not evidence:
             return None
         structure.look()
-        if not many and not evidence and structure.enumeration(_MOST)[1] + math.log2(structure.work) <= _WORK:
-            return None
+        # log2 of the configurations of the largest set, where enumeration is a choice
+        widest = math.inf
+        if not many and not evidence:
+            widest, rows = structure.enumeration(math.log2(budget))
+            if rows + math.log2(structure.work) <= _WORK:
+                return None
         if not evidence and (other := distributed(structure, _CHEAP)) is not None:
             structure = Structure(other, names, budget, deadline)
             structure.look()
+        if max(map(structure.largest, [*structure.scopes, *structure.parents])) > widest - _GAIN:
+            return None
         try:
             sums = Sums(structure, evidence=evidence)
         except BudgetError:
-            if not many and not evidence and structure.enumeration(math.log2(budget))[0] < math.inf:
+            if widest < math.inf:
                 return None
             raise
+        if math.log2(sums.plan.largest) > max(_CHEAP, widest - _GAIN) and widest < math.inf:
+            return None
         found = compute(sums)
     except (NoStructure, NotFinite):
         return None
