@@ -11,13 +11,17 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `MeasureValued()` | of distributions with a known weak derivative | 2 for each parameter | no |
 | `ARM()`, `DisARM()` | coins; `DisARM` also one of K | 2 | no |
 | `REBAR(temperature=0.5)`, `RELAX(fn)` | coins | 3; 1 | no |
+| `CoupledPairs(samples=2)` | of finitely many values | `samples` | no |
+| `DoubleControlVariate(samples=2)` | real numbers with a mean | `samples`, with slopes | no |
+| `StochasticDerivative(prune=False)` | integers without a gap | 2, or one more for each element | no |
 | `MuProp()` | real numbers with a mean | 2 | no |
 | `UnorderedSet(k)` | of finitely many values | k | no |
 | `GumbelSoftmax(temperature, hard=False)` | coins, one-hot vectors | 1 | yes |
 | `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
-`REBAR`, `RELAX`, `MuProp` and `MeasureValued` give first derivatives only, and a second one is refused.
+`REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate` and `StochasticDerivative` give first
+derivatives only, and a second one is refused.
 
 Baselines of the score function: `Constant(value)`, `LeaveOneOut()`, `MovingAverage(decay)`, `Optimal(decay)` and
 `Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR` and `RELAX` with an optimizer)
@@ -53,6 +57,9 @@ verdicts and `compare` refuse.
 
 from scg.estimators.arm import ARM, DisARM
 from scg.estimators.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage, Optimal
+from scg.estimators.coupled import CoupledPairs
+from scg.estimators.difference import StochasticDerivative
+from scg.estimators.double import DoubleControlVariate
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.measure import MeasureValued
 from scg.estimators.muprop import MuProp
@@ -66,7 +73,9 @@ __all__ = [
     "ARM",
     "Baseline",
     "Constant",
+    "CoupledPairs",
     "DisARM",
+    "DoubleControlVariate",
     "Enumerate",
     "GumbelSoftmax",
     "Learned",
@@ -80,6 +89,7 @@ __all__ = [
     "ReinMax",
     "Reparameterized",
     "ScoreFunction",
+    "StochasticDerivative",
     "StraightThrough",
     "UnorderedSet",
 ]

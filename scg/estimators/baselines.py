@@ -14,6 +14,7 @@ from scg.core.backward import pull
 from scg.core.node import Node, Numeric, Value, ancestors, parameter
 from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
+from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.optim import Optimizer
 from scg.stochastic.formulas import held
@@ -79,7 +80,7 @@ class LeaveOneOut(Baseline):
         return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)
 
 
-class _Remembering(Baseline):
+class Remembering(Baseline):
     """A baseline that learns from costs. The lesson of a cost waits until a sample comes that is younger than that
     cost.
 
@@ -135,7 +136,7 @@ class _Remembering(Baseline):
 
 
 @final
-class MovingAverage(_Remembering):
+class MovingAverage(Remembering):
     """b = the exponentially weighted average of earlier costs-to-go, sum_k decay^k F_{-1-k} / sum_k decay^k; 0 at
     first.
 
@@ -145,7 +146,7 @@ class MovingAverage(_Remembering):
 
     def __init__(self, decay: float = 0.99):
         super().__init__()
-        self.decay, self._total, self._weight = _fraction(self, decay), 0.0, 0.0
+        self.decay, self._total, self._weight = fraction(self, decay), 0.0, 0.0
 
     def value(self, down: Downstream) -> Numeric:
         self._recall(down)
@@ -164,7 +165,7 @@ class MovingAverage(_Remembering):
 
 
 @final
-class Optimal(_Remembering):
+class Optimal(Remembering):
     """b* = E[F s^2] / E[s^2], s = d/dt log p(z; t): the b of least Var[(F - b) s], from other samples (Greensmith et
     al., 2004).
 
@@ -175,7 +176,7 @@ class Optimal(_Remembering):
 
     def __init__(self, decay: float = 0.99):
         super().__init__()
-        self.decay, self._above, self._below = _fraction(self, decay), 0.0, 0.0
+        self.decay, self._above, self._below = fraction(self, decay), 0.0, 0.0
 
     def value(self, down: Downstream) -> Numeric:
         self._recall(down)
@@ -201,7 +202,7 @@ class Optimal(_Remembering):
 
 
 @final
-class Learned(_Remembering):
+class Learned(Remembering):
     """B(x, phi): a function of inputs and parameters of its own, trained by the squared error (F - B)^2 (NVIL, Mnih and
     Gregor, 2014).
 
@@ -234,7 +235,7 @@ class Learned(_Remembering):
                 f"Learned: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r}"
                 f" ({here()})"
             )
-        self.fn, self.parameters, self.normalize, self.decay = fn, parameters, normalize, _fraction(self, decay)
+        self.fn, self.parameters, self.normalize, self.decay = fn, parameters, normalize, fraction(self, decay)
         self._optimizer = optimizer(parameters) if optimizer is not None else None
         self._moments = np.zeros(3)  # weight, and weighted sums of the costs and of their squares
 
@@ -327,6 +328,13 @@ def squared_score(down: Downstream, draws: Value, more: int) -> Value:
     """sum over parameters of (d/dt log p(z; t))^2 for each element of ``draws``, which have ``more`` more axes
     than the sample, before its own."""
     batch = (*draws.shape[:more], *down.shape)
+    found = slopes(down, batch, lambda distribution: distribution.log_prob(draws))
+    return sum([np.sum(s * s, axis=tuple(range(len(batch), s.ndim))) for s in found])
+
+
+def slopes(down: Downstream, batch: tuple[int, ...], value: Callable[[Distribution], Value]) -> list[Value]:
+    """The derivative of ``value`` of each element by the element's own parameters, one array a parameter: batch and
+    event axes."""
     wide: dict[str, Any] = {}
     for name, p in down.distribution.parameters.items():
         if type(p) is Node:
@@ -334,18 +342,15 @@ def squared_score(down: Downstream, draws: Value, more: int) -> Value:
             wide[name] = (
                 np.broadcast_to(p, batch + event) if down.graph else parameter(np.broadcast_to(p.raw, batch + event))
             )
-    log_p = np.sum(down.distribution.replaced(**wide).log_prob(draws))
-    total: Any = 0
-    for s in pull([log_p], [np.ones((), log_p.dtype)], list(wide.values()), down.graph):
-        total = total + np.sum(s * s, axis=tuple(range(len(batch), s.ndim)))
-    return total
+    total = np.sum(value(down.distribution.replaced(**wide)))
+    return pull([total], [np.ones((), total.dtype)], list(wide.values()), down.graph)
 
 
 def _raw(x: Value) -> Value:
     return x.raw if type(x) is Node else x
 
 
-def _fraction(owner: object, decay: Any) -> float:
+def fraction(owner: object, decay: Any) -> float:
     if not is_number(decay) or not 0 <= decay < 1:
         raise ScgValueError(
             f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})"

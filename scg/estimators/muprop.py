@@ -4,12 +4,9 @@ from typing import final
 
 import numpy as np
 
-from scg.core.ambient import settled
 from scg.core.node import Value
 from scg.distributions.base import Distribution, FixedSupport
-from scg.distributions.constraints import finite
-from scg.errors import ScgValueError
-from scg.estimators.tools import constant
+from scg.estimators.tools import constant, without_mean
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order, score
 from scg.stochastic.surrogate import Downstream
@@ -29,19 +26,7 @@ class MuProp(Estimator):
     requires = (FixedSupport,)
 
     def objection(self, distribution: Distribution) -> str:
-        lacks = super().objection(distribution)
-        if lacks:
-            return lacks
-        try:
-            mean = distribution.mean
-        except ScgValueError as error:
-            return f"needs a distribution with a mean: {error}"
-        if distribution.dtype.kind != "f" or not settled(finite.holds, mean):
-            return (
-                f"needs draws of which the mean is one as well, real numbers, got {distribution!r} with draws of"
-                f" {distribution.dtype} (those of OneHotCategorical are)"
-            )
-        return ""
+        return super().objection(distribution) or without_mean(distribution)
 
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:

@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.ambient import settled
 from scg.core.node import Value
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.constraints import finite
 from scg.distributions.uniform import UNIT
+from scg.errors import ScgValueError
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.formulas import held
 from scg.stochastic.sites import Site, noise_node, place
@@ -39,3 +42,17 @@ def uniform(down: Downstream) -> Value:
 def sampled(down: Downstream, distribution: Distribution) -> Value:
     """A sample that an estimate draws for itself: a node of the graph where the estimate is one."""
     return place(Site(distribution, Accounted(), down.rng, (), None)) if down.graph else distribution.sample(down.rng)
+
+
+def without_mean(distribution: Distribution) -> str:
+    """Why the mean of the samples is no value that a cost could take, as "needs ..."; empty where it is one."""
+    try:
+        mean = distribution.mean
+    except ScgValueError as error:
+        return f"needs a distribution with a mean: {error}"
+    if distribution.dtype.kind != "f" or not settled(finite.holds, mean):
+        return (
+            f"needs draws of which the mean is one as well, real numbers, got {distribution!r} with draws of"
+            f" {distribution.dtype} (those of OneHotCategorical are)"
+        )
+    return ""

@@ -42,7 +42,9 @@ def points(estimator):
 # how to make one of each, and a graph that it is valid for and that tells bias from none
 MADE = {
     "ARM": (scg.ARM, coins),
+    "CoupledPairs": (lambda: scg.CoupledPairs(3), faces),
     "DisARM": (scg.DisARM, coins),
+    "DoubleControlVariate": (scg.DoubleControlVariate, coins),
     "Enumerate": (scg.Enumerate, coins),
     "GumbelSoftmax": (lambda: scg.GumbelSoftmax(0.5, hard=True), coins),
     "MeasureValued": (scg.MeasureValued, points),
@@ -52,6 +54,7 @@ MADE = {
     "ReinMax": (scg.ReinMax, faces),
     "Reparameterized": (scg.Reparameterized, points),
     "ScoreFunction": (scg.ScoreFunction, coins),
+    "StochasticDerivative": (lambda: scg.StochasticDerivative(prune=True), coins),
     "StraightThrough": (scg.StraightThrough, coins),
     "UnorderedSet": (lambda: scg.UnorderedSet(2), faces),
 }

@@ -1,0 +1,236 @@
+"""Estimators of several samples and of steps: coupled pairs, double control variates, stochastic derivatives.
+
+Exact means on drawn costs, joint distributions, closed forms of their variances, refusals."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scg
+from scg import distributions as dist
+from scg.errors import EstimatorError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError
+
+pytestmark = pytest.mark.fast
+
+SCORE = scg.ScoreFunction()
+FINITE = {
+    "pairs of 2": lambda: scg.CoupledPairs(2),
+    "pairs of 3": lambda: scg.CoupledPairs(3),
+    "two antithetic pairs": lambda: scg.CoupledPairs(4, "antithetic"),
+    "next value": lambda: scg.StochasticDerivative(),
+    "next value, pruned": lambda: scg.StochasticDerivative(prune=True),
+}
+REAL = {
+    "double": lambda: scg.DoubleControlVariate(),
+    "double of 3": lambda: scg.DoubleControlVariate(3, coefficient=0.7),
+}
+
+
+def table(values, z):
+    """values[z_1, z_2, ...] for elements z of a sample, as a product of one-hot vectors."""
+    for k in range(values.ndim):
+        picked = (z[k] == np.arange(values.shape[0])) * 1.0
+        values = np.tensordot(picked, values, 1)
+    return values
+
+
+def agree(graph, estimator, rtol=1e-10):
+    """The exact mean of the gradient is the gradient of the exact mean."""
+    exact = scg.exact.gradient(graph)
+    found = scg.exact.moments(graph.bind(z=estimator)).mean
+    np.testing.assert_allclose(found, exact, rtol=rtol, atol=rtol * max(np.abs(exact).max(), 1.0))
+
+
+@given(st.sampled_from(sorted(FINITE)), st.integers(2, 4), st.integers(1, 2), st.integers(0, 2**32), st.floats(0.1, 3))
+@settings(max_examples=60, deadline=None)
+def test_the_mean_is_exact_for_any_cost_of_categories_that_mix(name, values, elements, seed, spread):
+    rng = np.random.default_rng(seed)
+    costs = rng.standard_normal((values,) * elements)
+
+    def cost(t, rng):
+        z = scg.sample(dist.Categorical(logits=t), SCORE, rng=rng, name="z")
+        return table(costs, z) * t[0, 0] + np.sum(z * t[:, -1])
+
+    agree(scg.trace(cost, spread * rng.standard_normal((elements, values)), rng=rng), FINITE[name]())
+
+
+@given(st.sampled_from(sorted({**FINITE, **REAL})), st.integers(1, 3), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_the_mean_is_exact_for_polynomials_of_coins_and_what_hangs_on_them(name, coins, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((2, coins))
+
+    def cost(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t), SCORE, rng=rng, name="z")
+        y = scg.sample(dist.Bernoulli(logits=np.sum(a * z) - 0.3), SCORE, rng=rng, name="y")
+        return np.prod(z + b) * y + np.sum((z - b) ** 2 * t)
+
+    agree(scg.trace(cost, rng.standard_normal(coins), rng=rng), {**FINITE, **REAL}[name]())
+
+
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize(
+    "family",
+    [
+        lambda t: dist.Binomial(4, logits=t),
+        lambda t: dist.Poisson(np.exp(t)),
+        lambda t: dist.Geometric(logits=t),
+        lambda t: dist.NegativeBinomial(2.5, logits=t),
+    ],
+)
+def test_steps_of_counts_are_exact(family, prune):
+    def cost(t, rng):
+        z = scg.sample(family(t), SCORE, rng=rng, name="z")
+        return np.sum(np.sqrt(z + 1.0)) * t[0] + z[0]
+
+    graph = scg.trace(cost, np.array([0.4, -0.2]), rng=np.random.default_rng(0))
+    agree(graph, scg.StochasticDerivative(prune=prune), rtol=1e-9)
+
+
+def test_a_pruned_step_moves_one_of_the_elements_that_are_mixed():
+    """Two evaluations of the cost, whatever the number of coins; and the mean over many is the gradient."""
+    n = 30
+
+    def cost(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t), SCORE, rng=rng, name="z")
+        return np.sum(z) ** 2 / n
+
+    rng = np.random.default_rng(3)
+    graph = scg.trace(cost, np.linspace(-1, 1, n), rng=rng)
+    found = graph.bind(z=scg.StochasticDerivative(prune=True)).gradients(rng=rng, replicates=20_000)
+    assert (np.count_nonzero(found, axis=1) <= 1).all() and (np.count_nonzero(found, axis=1) == 1).mean() > 0.9
+    p = 1 / (1 + np.exp(-np.linspace(-1, 1, n)))
+    exact = p * (1 - p) * (1 + 2 * (p.sum() - p)) / n
+    assert (np.abs(found.mean(0) - exact) < 6 * found.std(0) / np.sqrt(20_000)).all()
+
+
+# the samples of a pair
+
+
+@given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_each_walk_has_the_distribution_of_the_sample_and_pairs_the_joint_that_rho_divides_by(n, values, seed):
+    """By enumeration of all walks: marginals, exchangeability, and rho p(a, b) = p(a) p(b) for a != b."""
+    p = np.sort(np.random.default_rng(seed).dirichlet(np.ones(values)))
+    q = (p / np.cumsum(p[::-1])[::-1])[:-1]
+    estimator = scg.CoupledPairs(n)
+    joint = np.zeros((values,) * n)
+    for ends in itertools.product(range(values), repeat=n):
+        mass = 1.0
+        for j, end in enumerate(ends):
+            r = estimator.ending(q, [np.array(e) for e in ends[:j]])
+            mass *= np.prod(1 - r[:end]) * (r[end] if end < values - 1 else 1)
+        joint[ends] = mass
+    np.testing.assert_allclose(joint.sum(), 1, rtol=1e-10)
+    for j in range(n):
+        np.testing.assert_allclose(joint.sum(axis=tuple(k for k in range(n) if k != j)), p, rtol=1e-8)
+    pair = joint.sum(axis=tuple(range(2, n)))
+    last = joint.sum(axis=tuple(range(n - 2)))
+    np.testing.assert_allclose(pair, last, rtol=1e-7, atol=1e-12)
+    for a, b in itertools.permutations(range(values), 2):
+        assert pair[a, b] > 0
+        np.testing.assert_allclose(estimator.ratio(q, np.array(a), np.array(b)) * pair[a, b], p[a] * p[b], rtol=1e-7)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.9])
+def test_two_samples_of_a_coin_are_disarm_and_more_are_better_than_as_many_independent_ones(p):
+    def cost(t, rng):
+        return (scg.sample(dist.Bernoulli(logits=t), SCORE, rng=rng, name="z") - 0.45) ** 2
+
+    graph = scg.trace(cost, np.log(p / (1 - p)), rng=np.random.default_rng(0))
+
+    def variance(estimator):
+        return scg.exact.moments(graph.bind(z=estimator)).variance
+
+    for coupling in ("dirichlet", "antithetic"):
+        np.testing.assert_allclose(
+            variance(scg.CoupledPairs(2, coupling)), variance(scg.DisARM()), rtol=1e-9, atol=1e-18
+        )
+    for n in (3, 4):
+        assert variance(scg.CoupledPairs(n)) < variance(scg.ScoreFunction(scg.LeaveOneOut(), samples=n))
+
+
+# control variates
+
+
+def test_a_cost_that_is_linear_in_the_sample_has_no_variance_left():
+    def cost(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t), SCORE, rng=rng, name="z")
+        return np.sum(z * np.array([1.0, -2.0, 0.5])) + 3
+
+    graph = scg.trace(cost, np.array([0.3, -0.2, 1.0]), rng=np.random.default_rng(0))
+    assert scg.exact.moments(graph.bind(z=scg.DoubleControlVariate())).variance.max() < 1e-25
+    without = scg.exact.moments(graph.bind(z=scg.DoubleControlVariate(coefficient=0.0))).variance
+    plain = scg.exact.moments(graph.bind(z=scg.ScoreFunction(scg.LeaveOneOut(), samples=2))).variance
+    np.testing.assert_allclose(without, plain, rtol=1e-9)
+
+
+def test_a_learned_coefficient_finds_the_linear_part_and_comes_back_from_its_state():
+    learned = scg.DoubleControlVariate(coefficient=None)
+
+    def cost(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t), learned, rng=rng, name="z")
+        return np.sum(z * np.array([1.0, -2.0, 0.5])) + 0.1 * np.prod(z)
+
+    rng, t = np.random.default_rng(0), np.array([0.3, -0.2, 1.0])
+    for _ in range(50):
+        scg.grad(cost)(t, rng=rng)
+    state = learned.state
+    assert -1.2 < -state["above"] / state["below"] < -0.8
+    again = scg.DoubleControlVariate(coefficient=None)
+    again.state = state
+    assert again.state == state
+    with pytest.raises(ScgValueError, match="above"):
+        again.state = {"nothing": 1}
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: scg.CoupledPairs(1), "integer from 2"),
+        (lambda: scg.CoupledPairs(17), "16"),
+        (lambda: scg.CoupledPairs(2, "gaussian"), "dirichlet"),
+        (lambda: scg.CoupledPairs(3, "antithetic"), "come in pairs"),
+        (lambda: scg.DoubleControlVariate(1), "at least 2"),
+        (lambda: scg.DoubleControlVariate(2, "much"), "finite number"),
+        (lambda: scg.StochasticDerivative(prune=1), "True or False"),
+    ],
+)
+def test_options_out_of_range_are_refused(make, words):
+    with pytest.raises(ScgError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "distribution, estimator, words",
+    [
+        (dist.Normal(0.0, 1.0), scg.CoupledPairs(2), "finite support"),
+        (dist.Normal(0.0, 1.0), scg.StochasticDerivative(), "integers without a gap"),
+        (dist.OneHotCategorical(logits=np.zeros(3)), scg.StochasticDerivative(), "integers without a gap"),
+        (dist.Categorical(logits=np.zeros(3)), scg.DoubleControlVariate(), "real numbers"),
+    ],
+)
+def test_what_they_do_not_take_is_refused_where_it_is_sampled(distribution, estimator, words):
+    with pytest.raises(EstimatorError, match=words):
+        scg.sample(distribution, estimator, rng=np.random.default_rng(0), name="z")
+
+
+@pytest.mark.parametrize("estimator", [*FINITE.values(), *REAL.values()])
+def test_a_second_derivative_is_refused(estimator):
+    def cost(t, rng):
+        return scg.sample(dist.Bernoulli(logits=t), estimator(), rng=rng, name="z") ** 2 * t
+
+    with pytest.raises((NotDifferentiable, EstimatorError, ScgTypeError)):
+        scg.hessian(cost)(0.3, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("estimator", [*FINITE.values(), *REAL.values()])
+def test_float32_stays(estimator):
+    def cost(t, rng):
+        return np.sum(scg.sample(dist.Bernoulli(logits=t), estimator(), rng=rng, name="z") ** 2 * t)
+
+    found = scg.grad(cost)(np.array([0.3, 0.4], np.float32), rng=np.random.default_rng(0))
+    assert found.dtype == np.float32
