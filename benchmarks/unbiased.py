@@ -109,6 +109,12 @@ CORRECT = {
         ("DisARM, nested", scg.DisARM, nested, TWO),
         ("DisARM, faces", scg.DisARM, faces, THREE),
     ],
+    "CoupledPairs": [
+        ("coupled pairs, 3 samples", lambda: scg.CoupledPairs(3), coins, TWO),
+        ("coupled pairs, faces", lambda: scg.CoupledPairs(3), faces, THREE),
+    ],
+    "DoubleControlVariate": [("double control variates", scg.DoubleControlVariate, coins, TWO)],
+    "StochasticDerivative": [("stochastic derivative", scg.StochasticDerivative, coins, TWO)],
     "REBAR": [("REBAR", lambda: scg.REBAR(temperature=0.5), coins, TWO)],
     "RELAX": [("RELAX", lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z), np.array(0.5)), coins, TWO)],
     "MuProp": [("MuProp", scg.MuProp, coins, TWO)],

@@ -20,8 +20,8 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
-`REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate` and `StochasticDerivative` give first
-derivatives only, and a second one is refused.
+`REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate` and `StochasticDerivative` give
+first derivatives only, and a second one is refused.
 
 Baselines of the score function: `Constant(value)`, `LeaveOneOut()`, `MovingAverage(decay)`, `Optimal(decay)` and
 `Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR` and `RELAX` with an optimizer)
