@@ -21,6 +21,10 @@ def _is_pole(x):
     return (x <= 0) & (x == np.floor(x))
 
 
+def _counts(x):
+    return (x >= 0) & (x == np.floor(x))
+
+
 def _sine(x):
     return np.sin(math.pi * x) / math.pi
 
@@ -33,7 +37,8 @@ def _in_n(n, k):
     """d binom / dn: out (psi(n+1) - psi(n-k+1)); with b = B(n+1, k-n), binom = b sin(pi (k-n)) / pi where n-k+1 is a
     pole."""
     low, top = _is_pole(n - k + 1), _is_pole(n + 1)
-    plain = ~(low | top)
+    both = (n < 0) & _counts(k)  # beside the poles, too, where the digammas are large and nearly the same
+    plain = ~(low | top | both)
     i, j = _at(plain, n, 1), _at(plain, k, 1)
     slope = sp.binom(i, j) * (sp.digamma(i + 1) - sp.digamma(i - j + 1))
     zero = low & ~top
@@ -41,10 +46,9 @@ def _in_n(n, k):
     reflected = sp.beta(i + 1, j - i) * (
         (sp.digamma(i + 1) - sp.digamma(j - i)) * _sine(j - i) - np.cos(math.pi * (j - i))
     )
-    both = top & (k >= 0) & (k == np.floor(k))
     i, j = _at(both, n, -1), _at(both, k, 1)
     negated = -np.cos(math.pi * j) * sp.binom(j - i - 1, j) * (sp.digamma(j - i) - sp.digamma(-i))
-    return np.where(plain, slope, np.where(zero, reflected, np.where(both, negated, np.nan)))
+    return np.where(both, negated, np.where(plain, slope, np.where(zero, reflected, np.nan)))
 
 
 def _in_k(n, k):
@@ -71,17 +75,17 @@ def _in_k(n, k):
 def _in_z(z, m):
     """d poch / dz: out (psi(z+m) - psi(z))."""
     low, top = _is_pole(z), _is_pole(z + m)
-    i, j = _at(~low & ~top, z, 1), _at(~low & ~top, m, 1)
+    both = (low & top) | (z + m < 0.5) & _counts(m)
+    i, j = _at(~(low | top | both), z, 1), _at(~(low | top | both), m, 1)
     slope = sp.poch(i, j) * (sp.digamma(i + j) - sp.digamma(i))
     zero = low & ~top
     i, j = _at(zero, z, 0), _at(zero, m, 1)
     reflected = (
         sp.gamma(i + j) * sp.gamma(1 - i) * ((sp.digamma(i + j) - sp.digamma(1 - i)) * _sine(i) + np.cos(math.pi * i))
     )
-    both = low & top
     i, j = _at(both, z, 0), _at(both, m, 0)
     mirrored = np.cos(math.pi * j) * sp.poch(1 - i - j, j) * (sp.digamma(1 - i - j) - sp.digamma(1 - i))
-    return np.where(low | top, np.where(zero, reflected, np.where(both, mirrored, np.nan)), slope)
+    return np.where(both, mirrored, np.where(zero, reflected, np.where(low | top, np.nan, slope)))
 
 
 primitive(
@@ -89,7 +93,8 @@ primitive(
     elementwise,
     lambda g, out, n, k: g * _in_n(n, k),
     lambda g, out, n, k: g * _in_k(n, k),
-    steps=lambda n, k: between_poles(n + 1),
+    # a polynomial of n where k is an integer from 0 on
+    steps=lambda n, k: np.where(_counts(k), 0, between_poles(n + 1)),
 )
 primitive(
     sp.poch,
