@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-EXAMPLES = ("ppca", "autoencoder", "vae", "iwae", "discrete_vae", "sequence", "compare", "gallery")
+EXAMPLES = ("ppca", "autoencoder", "vae", "iwae", "discrete_vae", "sequence", "compare", "gallery", "policy_losses")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in EXAMPLES:
         module = importlib.import_module(f"examples.{name}")
         first, _, _ = (module.__doc__ or "").partition("\n")
-        print(f"python -m examples.{name:<13} {first}  [{module.TAKES}]")
+        print(f"python -m examples.{name:<14} {first}  [{module.TAKES}]")
     print("\n--help shows the options of each. Data, metrics, checkpoints and figures: see the README.")
     return 0
 

@@ -12,15 +12,11 @@ import numpy as np
 from scg import estimators
 from scg.core.node import Value
 from scg.core.operands import frozen
-from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
 from scg.estimators import ScoreFunction
-from scg.special import logsumexp
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph, trace
-from scg.stochastic.sites import sample
 from scg.testing.sabotage import elsewhere as away
-from scg.testing.sabotage import programs, scores
-from scg.transforms import grad
+from scg.testing.sabotage import policies, programs, scores
 
 CostBy = Callable[[Value, np.random.Generator, Estimator], Value]
 
@@ -89,7 +85,7 @@ def saboteurs() -> tuple[Saboteur, ...]:
     )
 
 
-def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator, str, str]]:
+def _rows() -> list[tuple[str, CostBy, list[list[float]] | list[float] | float, Estimator, Estimator, str, str]]:
     """Name, program, parameters, the wrong estimator, the right one, the mistake, its source."""
     plain, every = ScoreFunction(), estimators.Enumerate()
     several = partial(ScoreFunction, samples=3)
@@ -146,9 +142,9 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             _TWO,
             several(baseline=scores.OverN()),
             several(baseline=estimators.LeaveOneOut()),
-            "the baseline is the mean of all n costs, which is the leave-one-out estimate divided by n in"
-            " place of n - 1",
-            "found in published implementations",
+            "the baseline is the mean of all n costs, the sample's own among them, which is the leave-one-out estimate"
+            " divided by n in place of n - 1",
+            "found in published implementations, and the advantage of policy losses with groups",
         ),
         (
             "moving average with the current cost",
@@ -407,7 +403,53 @@ def _rows() -> list[tuple[str, CostBy, list[float] | float, Estimator, Estimator
             " score is kept",
             "Tucker et al., 2019, rightly",
         ),
+        (
+            "sequence ratio over every token",
+            programs.tokens,
+            _TABLE,
+            policies.OffPolicy(broadcast=True),
+            policies.OffPolicy(broadcast=False),
+            "the importance ratio of a sequence is broadcast over its tokens' terms and added up once for each",
+            "found in training code of language models",
+        ),
+        (
+            "kept mass left out",
+            programs.tokens,
+            _TABLE,
+            policies.Kept(),
+            plain,
+            "tokens come from the likeliest ones only, and their ratios are those of the whole policy",
+            "top-p sampling in training code of language models",
+        ),
+        (
+            "penalty through the sampled log-probability",
+            programs.penalized,
+            _THREE,
+            policies.Live(programs.penalty),
+            plain,
+            "the penalty log p - log q of a sample is part of its advantage and is differentiated there",
+            "found in training code of language models",
+        ),
+        (
+            "advantage not held",
+            programs.faces,
+            _THREE,
+            policies.Live(programs.advantage),
+            plain,
+            "the baseline of the advantage depends on the parameters and is differentiated with the score",
+            "found in training code of language models",
+        ),
+        (
+            "temperature twice",
+            programs.cooled,
+            _THREE,
+            policies.TwiceCooled(0.5),
+            plain,
+            "logits are divided by the temperature for the samples, and once more for their log-probabilities",
+            "found in training code of language models",
+        ),
     ]
 
 
 _TWO, _THREE = [0.4, -0.6], [0.5, -0.3, 0.1]
+_TABLE = [[0.5, -0.3, 0.1], [-0.4, 0.2, 0.3]]

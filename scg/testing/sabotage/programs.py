@@ -12,6 +12,8 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.sites import sample
 from scg.transforms import grad
 
+PRICES = np.array([1.0, 3.0, 0.5])
+
 
 def square(x: Value) -> Value:
     return (x - 0.2) ** 2
@@ -53,7 +55,7 @@ def upstream(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
 def faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """The price of one of three faces."""
     z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
-    return np.sum(z * np.array([1.0, 3.0, 0.5]))
+    return np.sum(z * PRICES)
 
 
 def scale(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
@@ -94,3 +96,30 @@ def bound(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     guide = Normal(t, 1.2)
     z = sample(guide, estimator, rng=rng, shape=(2,), name="z")
     return logsumexp(log_p(z) - guide.log_prob(z), axis=0)
+
+
+def advantage(z: Value, distribution: Any) -> Value:
+    """The price of a face above the mean price."""
+    return np.sum((z - distribution.mean) * PRICES)
+
+
+def penalty(z: Value, distribution: Any) -> Value:
+    """The price of a face and its log-probability."""
+    return np.sum(z * PRICES) + distribution.log_prob(z)
+
+
+def penalized(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The price of a face and its log-probability: the divergence from a uniform reference, but for a constant."""
+    z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
+    return np.sum(z * PRICES) + OneHotCategorical(logits=t).log_prob(z)
+
+
+def cooled(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The price of a face at half the temperature."""
+    return np.sum(sample(OneHotCategorical(logits=t / 0.5), estimator, rng=rng, name="z") * PRICES)
+
+
+def tokens(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The price of a pair of tokens."""
+    z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
+    return np.sum(z[0] * (np.array([[0.2, 1.0, 0.5], [1.5, 0.1, 0.3], [0.4, 0.8, 2.0]]) @ z[1]))
