@@ -87,7 +87,9 @@ scg.testing.assert_unbiased(graph, rng=rng)
 The tools of an estimator: `score(node)`, the log-probability of a node's value; `box(s)`, one with the derivative of s;
 `first_order(x, g)`, zero with the derivative g, which has none of its own; `held(x)`, a constant of the estimator's
 formula; `noise_node`, noise as a leaf of the graph, so that replicates draw it anew: an estimator draws all its random
-numbers by it, by `down.with_others`, or in `draw`.
+numbers by it, by `down.with_others`, or in `draw`; from a generator of its own it is refused where replicates would
+share the numbers. `second_derivatives = False` beside the other claims says that the estimate has no derivative of its
+own.
 '''
 
 from scg.core import axes

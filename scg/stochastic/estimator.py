@@ -31,6 +31,10 @@ class Estimator(ABC):
     ``scores``    whether the node's log-probability enters the surrogate, times the costs that the sample can have
                   influenced
 
+    ``second_derivatives``
+                  whether the estimate may be differentiated again; where it says False that is refused, with the
+                  estimators that can be
+
     A subclass overrides ``objection`` where ``requires`` does not say all, ``draw`` where the gradient flows through
     the sample itself, ``scores`` and ``baseline`` for score functions, and ``expand`` where the estimator evaluates the
     costs at other values of the node.
@@ -43,6 +47,7 @@ class Estimator(ABC):
     scores: ClassVar[bool] = False
     keeps_distribution: ClassVar[bool] = True
     partner: ClassVar[bool] = False
+    second_derivatives: ClassVar[bool] = True
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""

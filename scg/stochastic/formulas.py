@@ -56,3 +56,6 @@ def is_only_once(node: Node) -> bool:
 
 
 only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once", same=True)
+
+once: Any = primitive(lambda x: x, elementwise, lambda g, out, x: only_once(g, x), name="once", same=True)
+"""An estimate, whose derivative has none of its own."""

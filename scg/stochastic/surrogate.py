@@ -32,7 +32,7 @@ from scg.core.options import is_integer
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.estimator import Accounted
-from scg.stochastic.formulas import box, held, score
+from scg.stochastic.formulas import box, held, once, score
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.resampling import resample
 from scg.stochastic.sets import meet
@@ -119,11 +119,12 @@ def expansions(
     """
     spent = [0] if spent is None else spent
     for node in seen.looking:
-        extra = node.statics["site"].estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
+        estimator = node.statics["site"].estimator
+        extra = estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
         if extra is None:
             continue
-        yield node, extra
-        if order is None or order > depth:
+        yield node, extra if estimator.second_derivatives else once(extra)
+        if estimator.second_derivatives and (order is None or order > depth):
             inner = ancestors([extra], node.id + 1, guards=True)
             spent[0] += sum([n.size for n in inner if type(n.raw) is not tuple])
             if spent[0] > MOST:
