@@ -64,7 +64,7 @@ class CoupledPairs(Estimator):
         # (K, batch) -> (batch, K), the rare values first: then walks part with a positive probability wherever two can
         chances = np.moveaxis(constant(down, p), 0, -1)
         chances = chances.astype(np.float64)
-        order = np.argsort(getattr(chances, "raw", chances), axis=-1, kind="stable")
+        order = np.argsort(chances, axis=-1, kind="stable")
         chances = np.take_along_axis(chances, order, axis=-1)
         left = np.flip(np.cumsum(np.flip(chances, -1), axis=-1), -1)[..., :-1]
         q = np.where(left > 0, chances[..., :-1] / np.where(left > 0, left, 1), 1.0)

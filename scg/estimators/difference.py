@@ -70,14 +70,16 @@ class StochasticDerivative(Estimator):
                 ]
             )
             pick, share = self._picked(down, np.where(last, 0, moves / np.where(last, 1, p)), mixed)
-            change = (down.at((value + pick.astype(value.dtype))[None])[0] - down.now()) * pick * share
+            change = (down.at((value + pick.astype(value.dtype))[None])[0] - down.now()) * (pick * share).astype(
+                below.dtype
+            )
         weight = np.where(last, 0, -change / np.where(last, 1, p))
         return np.sum(first_order(below, weight))
 
     def _picked(self, down: Downstream, sizes: Value, mixed: list[int]) -> tuple[Value, Value]:
         """One element along the axes that costs mix, as zeros and a one, and the inverse of its probability: both
         (batch)."""
-        shape = np.shape(sizes)
+        shape, sizes = np.shape(sizes), sizes.astype(np.float64)  # probabilities that add up to one
         total = np.sum(sizes, axis=tuple(mixed), keepdims=True)
         chance = np.where(total > 0, sizes / np.where(total > 0, total, 1), 1 / np.prod([shape[a] for a in mixed]))
         kept = [a for a in range(len(shape)) if a not in mixed]

@@ -39,11 +39,11 @@ def union(a: Set, b: Set) -> Set:
     span, low, high = a
     if _span(b) < span:
         new = union(low, b)
-        return a if new is low else (span, new, high)
+        return a if _same(new, low) else (span, new, high)
     new, above = union(low, b[1]), union(high, b[2])
-    if new is low and above is high:
+    if _same(new, low) and _same(above, high):
         return a
-    return b if new is b[1] and above is b[2] else (span, new, above)
+    return b if _same(new, b[1]) and _same(above, b[2]) else (span, new, above)
 
 
 def common(a: Set, b: Set) -> Set:
@@ -61,9 +61,9 @@ def common(a: Set, b: Set) -> Set:
     if _span(b) < span:
         return common(low, b)
     new, above = common(low, b[1]), common(high, b[2])
-    if new is low and above is high:
+    if _same(new, low) and _same(above, high):
         return a
-    if new is b[1] and above is b[2]:
+    if _same(new, b[1]) and _same(above, b[2]):
         return b
     return (span, new, above) if above else new
 
@@ -84,9 +84,14 @@ def without(a: Set, b: Set) -> Set:
         new, above = without(low, b), high
     else:
         new, above = without(low, b[1]), without(high, b[2])
-    if new is low and above is high:
+    if _same(new, low) and _same(above, high):
         return a
     return (span, new, above) if above else new
+
+
+def _same(a: Set, b: Set) -> bool:
+    """Whether two sets are one object, or blocks with the same members."""
+    return a is b or type(a) is int and type(b) is int and a == b
 
 
 def meet(a: Set, b: Set) -> bool:

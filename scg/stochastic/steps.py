@@ -53,13 +53,19 @@ def _refuse_held(relaxed: list[Node], order: list[Node]) -> None:
 
 
 def _moving(paths: list[Node], order: list[Node]) -> dict[int, bool]:
-    """By id, of what depends on some samples: whether it moves with them, or only jumps."""
+    """By id, of what depends on some samples: whether it moves with them, or only jumps.
+
+    The value of a further sample does not move with its parameters: its estimator has what they contribute, and it is
+    here only where one of them jumps.
+    """
     moves = {node.id: True for node in paths}
     for node in order:
         if node.id in moves or node.primitive.holds:
             continue
         known = [moves[o.id] for o in node.operands if type(o) is Node and o.id in moves]
-        if known:
+        if is_draw(node) and not all(known):
+            moves[node.id] = False
+        elif known and not is_draw(node):
             numbers = node.primitive.differentiable and (type(node.raw) is tuple or node.dtype.kind in "fc")
-            moves[node.id] = (is_draw(node) or numbers) and any(known)
+            moves[node.id] = numbers and any(known)
     return moves

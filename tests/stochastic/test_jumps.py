@@ -313,3 +313,36 @@ def test_drawn_steps_are_right_or_refused(left, right, slope, place, along):
         assert scg.exact.gradient(cost, np.array(T), rtol=1e-7) == pytest.approx(truth, rel=1e-6, abs=1e-9)
     except scg.exact.ConvergenceError:
         assert not along  # along a path of known density the step stands still
+
+
+@pytest.mark.parametrize(
+    "cost, is_right",
+    [
+        (lambda a, b: (np.where(b > 0, 1.5, -0.5) - 0.45) ** 2, True),  # a step of what is sampled given a
+        (lambda a, b: np.where(b > 0, a, 2 * a * a), True),
+        (lambda a, b: (a > 0) * b, False),  # a step of a itself
+        (lambda a, b: np.round(a) + b, False),
+    ],
+)
+def test_a_step_of_a_sample_below_a_pathwise_one_is_its_own_estimators_business(cost, is_right):
+    def program(t, rng):
+        a = scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="a")
+        return cost(a, scg.sample(dist.Bernoulli(logits=0.7 * a), scg.Enumerate(), rng=rng, name="b"))
+
+    graph = scg.trace(program, np.array(0.5), rng=np.random.default_rng(0))
+    if not is_right:
+        with pytest.raises(EstimatorError, match="only through steps"):
+            graph.gradients(rng=np.random.default_rng(0))
+        return
+    found = graph.gradients(rng=np.random.default_rng(1), replicates=40_000)
+    assert abs(found.mean() - scg.exact.gradient(graph)) < 5 * found.std() / 200
+
+
+def test_a_parameter_that_jumps_with_a_pathwise_sample_is_refused():
+    def program(t, rng):
+        a = scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, name="a")
+        b = scg.sample(dist.Normal(a, np.where(a > 0, 1.0, 2.0)), scg.ScoreFunction(), rng=rng, name="b")
+        return b * b
+
+    with pytest.raises(EstimatorError):
+        scg.trace(program, np.array(0.5), rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(0))

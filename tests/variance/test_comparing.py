@@ -402,7 +402,7 @@ def test_arguments_that_are_missing_or_too_many():
         variance.compare(graph, {"r": {}}, rng=None)
     with pytest.raises(TypeError, match="no further arguments"):
         variance.compare(graph, {"r": {}}, args=(1.0,), rng=rng())
-    with pytest.raises(TypeError, match="a graph or a function is needed"):
+    with pytest.raises(TypeError, match="need a graph: give one, or a function"):
         variance.compare(3, {"r": {}}, rng=rng())
     with pytest.raises(ValueError, match="no parameters"):
         variance.compare(lambda empty, rng: coins(np.zeros(2), rng), {"r": {}}, args=({},), rng=rng())

@@ -28,6 +28,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "k": ("2",),
     "temperature": ("0.5",),
     "hard": ("False", "True"),
+    "prune": ("False", "True"),
+    "coupling": ("'dirichlet'", "'antithetic'"),
     "value": ("0.5",),
     "fn": ("lambda phi, z: 0.7 * np.tanh(z / 2)",),
     "parameters": ("np.array(0.7)",),
@@ -141,8 +143,17 @@ def candidates(unbiased: bool | None = True) -> tuple[str, ...]:
             and not inspect.isabstract(cls)
             and (unbiased is None or cls.unbiased == unbiased)
         ):
-            found += _calls(name, cls)
+            found += [text for text in _calls(name, cls) if _is_possible(text)]
     return tuple(found)
+
+
+def _is_possible(text: str) -> bool:
+    """Whether an estimator can be made with these arguments: some need two samples, say."""
+    try:
+        instance(text)
+    except ScgValueError:
+        return False
+    return True
 
 
 @functools.cache
