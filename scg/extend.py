@@ -84,12 +84,32 @@ np.testing.assert_allclose(graph.gradients(), scg.exact.gradient(graph), rtol=1e
 scg.testing.assert_unbiased(graph, rng=rng)
 ```
 
+One with noise of its own, which `down.noise` draws, so that each replicate has another:
+
+```python
+from scg.extend import first_order, score
+
+class Compared(Estimator):
+    """d/dt E[f(z)] = E[(f(z) - f(z')) d log p(z; t)], z' an independent sample, which is a baseline."""
+    unbiased, requires, second_derivatives = True, (FixedSupport,), False
+
+    def expand(self, down):
+        if not down.influences:
+            return None
+        other = down.constant(down.noise(down.distribution.stop_gradient()))
+        return np.sum(first_order(score(down.node), down.now() - down.at(other[None])[0]))
+
+graph = graph.bind(b=Compared())
+scg.testing.assert_unbiased(graph, rng=rng)
+np.testing.assert_allclose(scg.exact.moments(graph).mean, scg.exact.gradient(graph), rtol=1e-9)
+```
+
 The tools of an estimator: `score(node)`, the log-probability of a node's value; `box(s)`, one with the derivative of s;
 `first_order(x, g)`, zero with the derivative g, which has none of its own; `held(x)`, a constant of the estimator's
 formula; `noise_node`, noise as a leaf of the graph, so that replicates draw it anew: an estimator draws all its random
-numbers by it, by `down.with_others`, or in `draw`; from a generator of its own it is refused where replicates would
-share the numbers. `second_derivatives = False` beside the other claims says that the estimate has no derivative of its
-own.
+numbers by `down.noise`, by `down.with_others`, or in `draw`; from a generator of its own it is refused where replicates
+would share the numbers. `second_derivatives = False` beside the other claims says that the estimate has no derivative
+of its own.
 '''
 
 from scg.core import axes

@@ -11,9 +11,7 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.constraints import finite
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgValueError
-from scg.stochastic.estimator import Accounted
-from scg.stochastic.formulas import held
-from scg.stochastic.sites import Site, noise_node, place
+from scg.stochastic.sites import noise_node
 from scg.stochastic.surrogate import Downstream
 
 
@@ -29,7 +27,7 @@ def logits_of(distribution: Any) -> Any:
 
 def constant(down: Downstream, x: Value) -> Any:
     """``x`` held constant: a Node where the estimate is one, else an array."""
-    return held(x) if down.graph else getattr(x, "raw", x)
+    return down.constant(x)
 
 
 def uniform(down: Downstream) -> Value:
@@ -41,7 +39,7 @@ def uniform(down: Downstream) -> Value:
 
 def sampled(down: Downstream, distribution: Distribution) -> Value:
     """A sample that an estimate draws for itself: a node of the graph where the estimate is one."""
-    return place(Site(distribution, Accounted(), down.rng, (), None)) if down.graph else distribution.sample(down.rng)
+    return down.noise(distribution)
 
 
 def without_mean(distribution: Distribution) -> str:

@@ -29,6 +29,7 @@ from scg.core.backward import Reach, estimate, pull
 from scg.core.node import Node, Value, ancestors, parameter
 from scg.core.operands import described
 from scg.core.options import is_integer
+from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.estimator import Accounted
@@ -173,8 +174,28 @@ class Downstream:
 
     A cost-to-go F has the batch shape of the sample (or a shape that broadcasts to it: length one along axes of the
     sample that the costs mix): F[i] is the sum of the elements of the cost that sample element i can have influenced,
-    with their weights. Nodes where ``graph``, else arrays; ``higher`` tells whether derivatives after the first are
-    wanted.
+    with their weights. What comes back is a node where ``graph``, else an array.
+
+    ``node``, ``site``     the sample, and its declaration: distribution, estimator, sample shape, name
+    ``distribution``       of the sample, with its parameters as nodes; ``shape``, its batch shape
+    ``cost``               the whole cost
+    ``rng``                the generator of the run; ``noise`` draws from it
+    ``higher``             whether derivatives after the first are wanted
+    ``graph``              whether the estimate is to be made of nodes, so that it can be replayed
+    ``inner``              whether this is on behalf of another estimator: then nothing is to be learned from it
+    ``influences``         whether any cost depends on the sample; where none does there is nothing to estimate
+
+    ``now()``              F at the sample
+    ``at(values)``         F at other values of the whole sample, along a leading axis
+    ``one_by_one(values)`` F with one element replaced at a time
+    ``sloped(values)``     the terms and their slope at other values
+    ``terms_at``, ``total``, ``scored``
+                           the terms behind ``at``, their F, and their boxes
+    ``with_others(n)``     the sample and n more, independent of it
+    ``noise(d)``           a sample of a distribution d of the estimator's own
+    ``constant(x)``        x without a derivative
+    ``mixed()``, ``mixing()``
+                           the axes of the sample whose elements costs mix, and the costs by these axes
     """
 
     def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False, terms: Terms | None = None):
@@ -259,6 +280,17 @@ class Downstream:
         for value, (term, _, tie) in zip(terms, self._parts, strict=True):
             total = total + np.sum((box(spread(scores, term.shape, tie, 1)) - 1) * value)
         return total
+
+    def noise(self, distribution: Distribution) -> Value:
+        """A sample of a distribution of the estimator's own, of the shape of the distribution: each replicate draws it
+        anew. It has no derivative."""
+        if not self.graph:
+            return distribution.sample(self.rng)
+        return place(Site(distribution, Accounted(), self.rng, (), None))
+
+    def constant(self, x: Result) -> Result:
+        """``x`` held constant: a node where the estimate is one, else an array."""
+        return held(x) if self.graph else getattr(x, "raw", x)
 
     def with_others(self, count: int) -> Value:
         """The value that was drawn, and ``count`` independent ones after it along a new leading axis."""
