@@ -251,7 +251,7 @@ def _rows(
                 )
             rows[label] = row
             # what an estimator only sees in the graph of a gradient, it refuses here
-            counts[label] = _count(row)
+            counts[label] = _count(row, graph)
         except (Exception, SystemExit) as error:
             raise named(error, label) from error
         estimators[label] = _estimators(row)
@@ -285,11 +285,19 @@ def _shapes(tree: Tree) -> list[tuple[str, tuple[int, ...]]]:
     return [(path, np.shape(leaf) if not hasattr(leaf, "shape") else tuple(leaf.shape)) for path, leaf in leaves(tree)]
 
 
-def _count(row: Subject) -> float:
-    """Evaluations of the cost for one gradient; nan where Samples do not say."""
+def _count(row: Subject, graph: Graph | None) -> float:
+    """Evaluations of the cost for one gradient, the cost being that of ``graph``; nan where Samples do not say."""
     if isinstance(row, Graph):
-        return evaluations(with_own_estimators(row))
+        return evaluations(with_own_estimators(row)) * _run_at_once(row, graph)
     return math.nan if row.samples.evaluations is None else row.samples.evaluations
+
+
+def _run_at_once(row: Graph, graph: Graph | None) -> float:
+    """How many runs of ``graph`` one run of a row of its own stands for: an objective of k samples evaluates the cost k
+    times. Told by the elements of the stochastic nodes that both have, by name; 1 where they do not agree in it."""
+    known = {} if graph is None else graph.stochastic
+    ratios = {node.size / known[name].size for name, node in row.stochastic.items() if name in known}
+    return ratios.pop() if len(ratios) == 1 else 1.0
 
 
 def _estimators(row: Subject) -> str:

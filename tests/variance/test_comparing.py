@@ -163,6 +163,30 @@ def test_evaluations_are_those_that_the_estimators_say(model, estimator, count):
     assert evaluations(graph.bind({node: estimator()})) == count
 
 
+def test_an_objective_of_several_samples_evaluates_the_cost_as_often():
+    """Against a graph of one sample: VIMCO of two, and the mean over three."""
+
+    def bound(t, rng, samples, gradient):
+        return scg.objectives.elbo(
+            lambda z: dist.Bernoulli(logits=0.3).log_prob(z),
+            guide=dist.Bernoulli(logits=t),
+            samples=samples,
+            rng=rng,
+            gradient=gradient,
+        )
+
+    def one(t, rng):
+        return bound(t, rng, 1, "score function")
+
+    rows = {
+        "one": {},
+        "VIMCO of two": lambda t, rng: bound(t, rng, 2, "VIMCO"),
+        "three": lambda t, rng: bound(t, rng, 3, "score function"),
+    }
+    report = variance.compare(one, rows, args=(np.array(0.4),), replicates=100, rng=rng())
+    assert [report[name].total.evaluations for name in rows] == [1, 2, 3]
+
+
 def test_an_estimator_from_outside_is_counted_too():
     class Thrice(Estimator):
         def expand(self, down):
