@@ -5,7 +5,7 @@ from typing import final
 import numpy as np
 
 from scg.core.node import Value
-from scg.distributions.base import Distribution, FixedSupport
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical
 from scg.distributions.counts import Binomial, Geometric, NegativeBinomial, Poisson
@@ -56,6 +56,8 @@ class StochasticDerivative(Estimator):
         left = 1 - constant(down, below)
         last = (left <= 0) | (p <= 0)  # no step beyond the last value: F = 1 there whatever the parameters are
         value = constant(down, down.node)
+        if isinstance(distribution, FiniteSupport):  # 1 - F of the last value may be a rounding error
+            last = last | (value == np.max(distribution.atoms()))
         mixed = sorted({axis for axes in down.mixed() for axis in axes})
         if not self.prune or not mixed:
             moved = value + np.where(last, 0, 1).astype(value.dtype)

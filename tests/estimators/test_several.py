@@ -90,6 +90,18 @@ def test_steps_of_counts_are_exact(family, prune):
     agree(graph, scg.StochasticDerivative(prune=prune), rtol=1e-9)
 
 
+def test_no_step_goes_beyond_the_last_value():
+    """Where the probabilities of three categories add up to a little less than one: a price is looked up by value."""
+    prices = np.array([0.5, -1.0, 2.0])
+
+    def cost(t, rng):
+        z = scg.sample(dist.Categorical(logits=t[..., None] * np.array([1.0, -0.5, 0.25])), SCORE, rng=rng, name="z")
+        return np.sum(scg.parameter(prices)[z] * t)
+
+    for t in np.linspace(-3, 3, 25):
+        agree(scg.trace(cost, np.array([t, 0.5]), rng=np.random.default_rng(0)), scg.StochasticDerivative())
+
+
 def test_a_pruned_step_moves_one_of_the_elements_that_are_mixed():
     """Two evaluations of the cost, whatever the number of coins; and the mean over many is the gradient."""
     n = 30
