@@ -206,6 +206,8 @@ def _none_of(value: Result) -> Result:
 
 def _cast(value: Result, node: Node) -> Result:
     """``value`` in the node's dtype, if nothing but precision is lost by that."""
+    if type(value) is np.ndarray and value.dtype == node.dtype:
+        return value
     try:
         array = np.asarray(plain(value, f"the replacement for {node!r}"))
         cast = (

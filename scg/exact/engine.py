@@ -22,9 +22,10 @@ from scg.core.replay import replay, rerun
 from scg.errors import GuardError, ScgValueError, here
 from scg.exact.breaks import breaks
 from scg.exact.leaf import BudgetError, ConvergenceError, Leaf, written
+from scg.exact.nested import Nested
 from scg.exact.panels import Panels
 from scg.exact.reach import reaches
-from scg.exact.rules import ENDS, GAUSS, PANELS, PIECES
+from scg.exact.rules import ENDS, GAUSS, NESTED, PANELS, PIECES
 from scg.stochastic.dependence import influence
 from scg.stochastic.formulas import box
 from scg.stochastic.sides import is_silent
@@ -74,6 +75,8 @@ class Engine:
             )
         self.offsets = list(itertools.accumulate([leaf.count for leaf in self.leaves], initial=0))
         self.owner = np.repeat(np.arange(len(self.leaves)), [leaf.count for leaf in self.leaves])
+        self.joint: list[tuple[tuple[int, ...], list[int], int]] = []
+        """Elements that have a rule together while the leaves are NESTED; see ``_digits``."""
         self.terms = terms_of(roots, self.order, self.dependent, held)
         self.reach = found = reaches(self.leaves, self.ties, self.order)
         self.rough: list[Node] = []
@@ -135,7 +138,18 @@ class Engine:
 
     def configurations(self, elements: Set) -> int:
         """How many configurations a set has."""
-        return math.prod([self.leaves[self.owner[e]].size for e in elements])
+        return math.prod([count for _, _, count in self._digits(elements)])
+
+    def _digits(self, elements: Set) -> list[tuple[tuple[int, ...], list[int], int]]:
+        """Of what a number of a configuration of a set is made: elements that change together, the row at which the
+        values of each begin, how many there are."""
+        left, found = set(elements), []
+        for joint in self.joint:
+            if left.issuperset(joint[0]):
+                left.difference_update(joint[0])
+                rows = [self.leaves[self.owner[e]].size + start for e, start in zip(*joint[:2], strict=True)]
+                found.append((joint[0], rows, joint[2]))
+        return found + [((e,), [0], self.leaves[self.owner[e]].size) for e in sorted(left)]
 
     def blocks(self, requests: list[Set], wanted: Sequence[tuple[int, ...]], graph: bool) -> Iterator[Block]:
         """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the
@@ -168,10 +182,11 @@ class Engine:
             if size > self.budget:
                 counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
                 parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
+                further = " or rtol=" * any([self.leaves[self.owner[e]].adaptive for e in cover])
                 raise BudgetError(
                     f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over"
-                    f" the budget of {self.budget}; raise budget=, or write the cost as a sum of parts that depend on"
-                    f" fewer ({here()})"
+                    f" the budget of {self.budget}; raise budget={further}, or write the cost as a sum of parts that"
+                    f" depend on fewer ({here()})"
                 )
         return sizes
 
@@ -181,10 +196,10 @@ class Engine:
         """The probability of every row's configuration of every set, and the values of some terms."""
         digits = np.full((len(rows), self.offsets[-1]), -1)
         for elements, size in zip(sets, sizes, strict=True):
-            inside = sorted(elements)
-            if inside:
-                counts = [self.leaves[self.owner[e]].size for e in inside]
-                digits[:, inside] = (rows % size)[:, None] // np.cumprod([1, *counts[:-1]]) % counts
+            number = rows % size
+            for inside, starts, count in self._digits(elements):
+                digits[:, list(inside)] = (number % count)[:, None] + starts
+                number = number // count
         values: dict[Node, Any] = {}
         weights: list[Any] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible
@@ -431,6 +446,8 @@ class Check:
         self.engine, self.compute, self.squares, self.rtol = engine, compute, squares, rtol
         self.reason = ""
         self._known: dict[int, Any] = {}
+        self._results: dict[tuple[int, int], Any] = {}
+        self._doubt = 0.0  # what rules for two elements left unresolved, as a fraction of E|.|
 
     def of(self, found: list[Any], magnitudes: list[float], points: int, kind: int) -> float | None:
         """How far ``found`` is from the check; None where that is too far. The leaves have the quadrature rules by
@@ -447,7 +464,7 @@ class Check:
                     f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
                 )
                 return None
-            return 0.0
+            return 2 * off * max(magnitudes, default=0.0)  # few lines do not have the worst
         doubt = max([d for d, _, _ in lines.doubt.values()], default=0.0)
         sizes = [max(m, n) for m, n in zip(magnitudes, other[1], strict=True)]
         return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt, self.rtol))
@@ -457,12 +474,16 @@ class Check:
         agree."""
         if not self._lines(0)[0].elements:
             return None
-        one, two = self._computed(0, 64), self._computed(1, 64)
-        if one is None or two is None:
-            return None
-        distance = self._distance(one[0], two[0], one[1], 10 * rtol)
-        doubt = max([d for d, _, _ in self._lines(0)[1].doubt.values()], default=0.0)
-        return None if distance is None else (one[0], max(distance, max((self.engine.eps + doubt) * m for m in one[1])))
+        for kind in (PANELS, NESTED):
+            one = self._computed(0, 64, kind)
+            two = None if one is None else self._computed(1, 64, kind)
+            if two is None:
+                continue
+            distance = self._distance(one[0], two[0], one[1], 10 * rtol)
+            doubt = max([self._doubt, *[d for d, _, _ in self._lines(0)[1].doubt.values()]])
+            if distance is not None:
+                return one[0], max(distance, max((self.engine.eps + doubt) * m for m in one[1]))
+        return None
 
     def _distance(self, found: list[Any], other: list[Any], magnitudes: list[float], rtol: float) -> float | None:
         with np.errstate(all="ignore"):
@@ -495,11 +516,10 @@ class Check:
                     )
         return self._known[seed]
 
-    def _computed(self, seed: int, points: int) -> Any:
+    def _computed(self, seed: int, points: int, kind: int = PANELS) -> Any:
         """(arrays, magnitudes) by panels; None where these are too many configurations."""
         panels, found = self._lines(seed)
-        key = -1 - seed
-        if key not in self._known:
+        if (seed, kind) not in self._results:
             engine = self.engine
             for k, leaf in enumerate(engine.leaves):
                 first = engine.offsets[k]
@@ -520,15 +540,60 @@ class Check:
             ]
             evaluations = engine.evaluations
             try:
-                self._known[key] = engine.with_rules(self.compute, points, PANELS)
+                rules = self._pairs(panels) if kind == NESTED else []
+                engine.joint = self._placed(rules)
+                self._results[seed, kind] = engine.with_rules(self.compute, points, kind)
             except BudgetError:
                 engine.check_time()
-                self._known[key] = None
-            engine.evaluations = evaluations
+                self._results[seed, kind] = None
+            engine.evaluations, engine.joint = evaluations, []
             for leaf, attributes in state:
                 for name, value in attributes.items():
                     setattr(leaf, name, value)
-        return self._known[key]
+        return self._results[seed, kind]
+
+    def _pairs(self, panels: Panels) -> list[Nested]:
+        """A rule for each two elements that meet in a part of the cost. Raises BudgetError where more than two do, or
+        none."""
+        continuous = set(panels.elements)
+        pairs = sorted({tuple(sorted(s & continuous)) for s in self.engine.sets if len(s & continuous) > 1})
+        if not pairs or any([len(p) > 2 for p in pairs]):
+            raise BudgetError(f"a rule is for two continuous samples together ({here()})")
+        return [Nested(panels, *p) for p in pairs]
+
+    def _placed(self, rules: list[Nested]) -> list[tuple[tuple[int, ...], list[int], int]]:
+        """The rules, put behind the rows that their leaves have."""
+        engine = self.engine
+        found: list[tuple[tuple[int, ...], list[int], int]] = []
+        for leaf in engine.leaves:
+            leaf.nested = []
+        for nested in rules:
+            pair, (x, steps) = (nested.outer, nested.inner), nested.rule()
+            self._doubt = max(self._doubt, nested.doubt)
+            if nested.doubt > max(1e-6, 1e3 * engine.eps):
+                names = " and ".join([engine.leaves[engine.owner[e]].name for e in pair])
+                raise ConvergenceError(
+                    f"no mean was found over {names}: a part of {nested.doubt:.2g} of it does not settle; either the"
+                    f" mean does not exist (E|.| is infinite), or the cost is not smooth at too many places;"
+                    f"{engine.undeclared()} sample it ({here()})"
+                )
+            owners = [int(engine.owner[e]) for e in pair]
+            starts = [sum([len(rows) for rows, _ in engine.leaves[k].nested]) for k in owners]
+            for k in set(owners):
+                leaf = engine.leaves[k]
+                rows = (
+                    np.tile([leaf.at_element(j)[2] for j in range(leaf.count)], (len(x), 1)),
+                    np.zeros((len(x), leaf.count)),
+                )
+                for side, e in enumerate(pair):
+                    if owners[side] == k:
+                        rows[0][:, e - engine.offsets[k]], rows[1][:, e - engine.offsets[k]] = (
+                            x[:, side],
+                            steps[:, side],
+                        )
+                leaf.nested.append(rows)
+            found.append((pair, starts, len(x)))
+        return found
 
 
 def terms_of(roots: list[Node], order: list[Node], dependent: set[int], held: bool) -> list[Node]:

@@ -15,7 +15,18 @@ from scg.distributions.subset import UniformSubset
 from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import ScgValueError, here
-from scg.exact.rules import GAUSS, PANELS, PIECES, has_quantiles, matched, pieces, place_of, points_along, standard
+from scg.exact.rules import (
+    GAUSS,
+    NESTED,
+    PANELS,
+    PIECES,
+    has_quantiles,
+    matched,
+    pieces,
+    place_of,
+    points_along,
+    standard,
+)
 from scg.stochastic.sites import is_noise
 
 
@@ -80,6 +91,7 @@ class Leaf:
         self.cut = self._cut() if self.adaptive and self.discrete else 0
         self.breaks: list[Any] = []  # of each element, where known
         self.panels: list[Any] = []  # of each element, points and steps of an independent rule
+        self.nested: list[Any] = []  # further rows, (points, steps) of all elements, of rules for two elements together
         numbers = (
             self.adaptive
             and not self.discrete
@@ -106,8 +118,8 @@ class Leaf:
         elif self.discrete:
             low, size = float(np.min(getattr(self.distribution.support, "low", 0))), self.cut * points // 8
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
-        elif self.in_pieces and kind == PANELS:
-            self._by_density(self.panels)
+        elif self.in_pieces and kind in (PANELS, NESTED):
+            self._by_density(self.panels, self.nested if kind == NESTED else [])
         elif self.in_pieces and (
             kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.distribution)
         ):
@@ -117,6 +129,7 @@ class Leaf:
         else:
             self._of_a_draw(points, kind)
         self.size = len(self.fixed) if self.fixed is not None else len(self.rule[0]) ** self.inner
+        self.size -= sum([len(x) for x, _ in self.nested]) if self.in_pieces and kind == NESTED else 0
 
     def _cut(self) -> int:
         """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the
@@ -163,20 +176,22 @@ class Leaf:
 
     def _pieces(self, n: int) -> None:
         self._by_density(
-            [pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)]
+            [pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)], []
         )
 
-    def _by_density(self, rules: list[Any]) -> None:
+    def _by_density(self, rules: list[Any], further: list[Any]) -> None:
         longest = max(len(x) for x, _ in rules)
         x = np.stack([np.append(x, np.full(longest - len(x), x[-1])) for x, _ in rules], axis=1)
         steps = np.stack([np.append(w, np.zeros(longest - len(w))) for _, w in rules], axis=1)
+        own, longest = longest, longest + sum([len(x) for x, _ in further])
+        x, steps = (np.concatenate([a, *[f[k] for f in further]]) for k, a in enumerate((x, steps)))
         with np.errstate(all="ignore"):
             rounded = np.asarray(x, self.node.dtype)
             log_p = (
                 self._flat_distribution().log_prob(rounded.reshape(longest, *self.batch)).reshape(longest, self.count)
             )
             weights = np.where(steps > 0, steps * np.exp(np.where(steps > 0, log_p, 0)), 0)
-        used = np.ones(longest, bool) if self.varies else (weights > 0).any(axis=1)
+        used = (weights > 0).any(axis=1) | self.varies | (np.arange(longest) >= own)
         self.fixed, self.steps = rounded[used], np.where(np.isfinite(weights), steps, 0)[used]
         self.rule = None, np.where(np.isfinite(weights), weights, 0)[used]
 

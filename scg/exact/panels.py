@@ -24,8 +24,8 @@ from scg.core.replay import replay
 from scg.exact.leaf import Leaf
 from scg.stochastic.sides import is_break, is_silent, sides
 
-_POINTS = 10
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_POINTS)
+POINTS = 10
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(POINTS)
 _LARGEST = 2**20  # elements that the largest array of a block of rows may have
 _PANELS = 3000  # along one element
 _DEPTH = 64
@@ -49,9 +49,13 @@ class Found(NamedTuple):
 
 
 class Line:
-    """One element along which x(v) goes from end to end of its support, with the panels that it has so far."""
+    """One element along which x(v) goes from end to end of its support, with the panels that it has so far. ``centre``
+    and ``scale`` may be arrays, of several such lines."""
 
-    def __init__(self, low: float, high: float, centre: float, scale: float, seed: int, count: int, dtype: Any):
+    centre: Any
+    scale: Any
+
+    def __init__(self, low: float, high: float, centre: Any, scale: Any, seed: float, count: int, dtype: Any):
         self.low, self.high, self.centre, self.scale = low, high, centre, scale
         number = np.finfo(dtype)
         # from an end: while its distance is known to 1%; outwards: cubes are finite
@@ -88,7 +92,8 @@ class Line:
     def tight(self, panels: np.ndarray, eps: float) -> np.ndarray:
         """Which panels are so narrow that rounding fills them."""
         x = self.at(panels)[0]
-        noise = np.abs(x).max(axis=1, initial=0) + abs(self.centre) * (math.isinf(self.low) and math.isinf(self.high))
+        centre = np.reshape(np.abs(self.centre), -1) * (math.isinf(self.low) and math.isinf(self.high))
+        noise = np.abs(x).max(axis=1, initial=0) + centre
         narrow = panels[:, 1] - panels[:, 0] <= 2e-14 * np.abs(panels).max(axis=1, initial=0)
         return narrow | (np.abs(x[:, 1] - x[:, 0]) <= 64 * eps * noise)
 
@@ -107,7 +112,7 @@ class Panels:
         self.elements = [
             e
             for e in sorted(set().union(*engine.sets))
-            if (leaf := self._leaf(e)).adaptive and leaf.place is not None and not leaf.discrete
+            if (leaf := self.leaf(e)).adaptive and leaf.place is not None and not leaf.discrete
         ]
         self.columns: dict[int, list[int]] = {e: [] for e in self.elements}
         for column, s in enumerate(engine.sets):
@@ -135,13 +140,13 @@ class Panels:
         of which element."""
         worst = (0.0, -1)
         for e in self.elements:
-            leaf, column = self._leaf(e), e - self.engine.offsets[self.engine.owner[e]]
+            leaf, column = self.leaf(e), e - self.engine.offsets[self.engine.owner[e]]
             digits = np.full((leaf.size, leaf.count), -1)
             digits[:, column] = np.arange(leaf.size)
             for k, choice in enumerate(self.choices):
                 values, weights = leaf.at(digits, self.engine.distribution_at(leaf, choice))
                 x = np.reshape(values, (leaf.size, leaf.count))[:, column]
-                costs, density, _ = self._run({e: x}, choice, [])
+                costs, density, _ = self.run({e: x}, choice, [])
                 weights = weights[:, column] * (density[e] if leaf.by_density else 1)
                 f = costs[:, self.columns[e]]
                 with np.errstate(all="ignore"):
@@ -153,7 +158,7 @@ class Panels:
                 worst = max(worst, (float(np.max(np.where(np.isnan(off), math.inf, off), initial=0)), e))
         return worst
 
-    def _leaf(self, e: int) -> Leaf:
+    def leaf(self, e: int) -> Leaf:
         return self.engine.leaves[self.engine.owner[e]]  # type: ignore[no-any-return]
 
     def _groups(self) -> list[list[int]]:
@@ -169,12 +174,6 @@ class Panels:
             colour[e] = next(c for c in itertools.count() if c not in taken)
         return [[e for e in self.elements if colour[e] == c] for c in range(max(colour.values(), default=-1) + 1)]
 
-    @staticmethod
-    def _is_number(node: Node) -> bool:
-        """Whether a node is looked at for its sign and direction; else its value, or the side that it is on, is what
-        changes."""
-        return node.dtype.kind == "f" and not is_break(node)
-
     def _choice(self, rng: np.random.Generator) -> dict[Node, Any]:
         """Values of all leaves: finite samples evenly, others from their distributions, the parents' values given; (1,
         *shape) each."""
@@ -187,7 +186,7 @@ class Panels:
                     values[leaf.node] = leaf.drawn(rng, self.engine.distribution_at(leaf, values))
         return values
 
-    def _run(
+    def run(
         self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool = True
     ) -> tuple[Any, dict[int, Any], list[Any]]:
         """The parts of the cost, (rows, columns); the density of each element, (rows,); other nodes, (rows, size)."""
@@ -195,7 +194,8 @@ class Panels:
         largest = max([1, *[n.size for n in self.engine.order if type(n.raw) is not tuple]])
         step = max(1, _LARGEST // largest)
         parts = [
-            self._block({e: v[k : k + step] for e, v in x.items()}, choice, nodes, costs) for k in range(0, rows, step)
+            self._block({e: v[k : k + step] for e, v in x.items()}, choice, nodes, costs)
+            for k in range(0, max(rows, 1), step)
         ]
         found, densities, others = zip(*parts, strict=True)
         return (
@@ -204,23 +204,31 @@ class Panels:
             [np.concatenate(c) for c in zip(*others, strict=True)],
         )
 
-    def _block(
-        self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool
-    ) -> tuple[Any, dict[int, Any], list[Any]]:
-        rows, engine = len(next(iter(x.values()))), self.engine
-        engine.check_time()
+    def held(self, x: dict[int, Any], choice: dict[Node, Any]) -> dict[Node, Any]:
+        """The values of all leaves, with rows in front: some elements as in ``x``, others as in ``choice``."""
+        return {node: v.reshape(len(v), *node.shape) for node, v in self._spread(x, choice).items()}
+
+    def _spread(self, x: dict[int, Any], choice: dict[Node, Any]) -> dict[Node, Any]:
+        rows = len(next(iter(x.values())))
         held = {
             leaf.node: np.repeat(choice[leaf.node], rows, axis=0).reshape(rows, leaf.count, *leaf.event)
             for leaf in self.leaves
         }
         for e, v in x.items():
-            leaf = self._leaf(e)
-            held[leaf.node][:, e - engine.offsets[engine.owner[e]]] = v
+            held[self.leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] = v
+        return held
+
+    def _block(
+        self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool
+    ) -> tuple[Any, dict[int, Any], list[Any]]:
+        rows, engine = len(next(iter(x.values()))), self.engine
+        engine.check_time()
+        held = self._spread(x, choice)
         density = self._densities(x, held, rows)
         for e, p in density.items():  # what has no density is not looked at: other samples may not have such parameters
-            column = held[self._leaf(e).node][:, e - engine.offsets[engine.owner[e]]]
+            column = held[self.leaf(e).node][:, e - engine.offsets[engine.owner[e]]]
             column[:] = np.where(
-                p > 0, column, np.reshape(choice[self._leaf(e).node], -1)[e - engine.offsets[engine.owner[e]]]
+                p > 0, column, np.reshape(choice[self.leaf(e).node], -1)[e - engine.offsets[engine.owner[e]]]
             )
         held = {node: v.reshape(rows, *node.shape) for node, v in held.items()}
         terms = engine.terms if costs else []
@@ -238,23 +246,23 @@ class Panels:
         values = {node: v.reshape(rows, *node.shape) for node, v in held.items()}
         known: dict[Node, Any] = {}
         with np.errstate(all="ignore"):
-            for leaf in {id(self._leaf(e)): self._leaf(e) for e in x}.values():
+            for leaf in {id(self.leaf(e)): self.leaf(e) for e in x}.values():
                 log_p = (
                     leaf.distribution.log_prob(values[leaf.node])
                     if leaf.score is None
                     else replay(leaf.score, values, list(values))
                 )
                 known[leaf.node] = np.exp(np.reshape(log_p, (rows, leaf.count)))
-        return {e: known[self._leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] for e in x}
+        return {e: known[self.leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] for e in x}
 
     def _resolve(self, group: list[int], found: Found) -> None:
         count = 128 if len(self.choices) == 1 else 36
         lines = {
             e: Line(
-                *self._leaf(e).at_element(e - self.engine.offsets[self.engine.owner[e]]),
+                *self.leaf(e).at_element(e - self.engine.offsets[self.engine.owner[e]]),
                 self.seed,
                 count,
-                self._leaf(e).node.dtype,
+                self.leaf(e).node.dtype,
             )
             for e in group
         }
@@ -335,9 +343,9 @@ class Panels:
 
     def _rule(self, line: Line, panels: list[Any], ends: "tuple[_Tail, _Tail]") -> tuple[Any, Any]:
         edges = np.array(sorted(map(tuple, panels)))
-        v = 0.5 * (edges[:, :1] + edges[:, 1:]) + 0.5 * (edges[:, 1:] - edges[:, :1]) * _NODES
+        v = 0.5 * (edges[:, :1] + edges[:, 1:]) + 0.5 * (edges[:, 1:] - edges[:, :1]) * NODES
         x, slope = line.at(v)
-        steps = slope * 0.5 * (edges[:, 1:] - edges[:, :1]) * _WEIGHTS * _beyond(edges, line, ends)[:, None]
+        steps = slope * 0.5 * (edges[:, 1:] - edges[:, :1]) * WEIGHTS * _beyond(edges, line, ends)[:, None]
         return x.reshape(-1), np.where(line.points(edges, self.engine.eps)[:, None], 0, steps).reshape(-1)
 
     def _integrals(self, lines: dict[int, Line], panels: dict[int, Any]) -> dict[int, list[Any]]:
@@ -346,8 +354,8 @@ class Panels:
         points, steps = {}, {}
         for e, edges in panels.items():
             half = 0.5 * (edges[:, 1:] - edges[:, :1])
-            x, slope = lines[e].at(edges[:, :1] + half * (1 + _NODES))
-            points[e], steps[e] = x.reshape(-1), slope * half * _WEIGHTS
+            x, slope = lines[e].at(edges[:, :1] + half * (1 + NODES))
+            points[e], steps[e] = x.reshape(-1), slope * half * WEIGHTS
         rows = max(map(len, points.values()))
         if not rows:
             return {e: [np.zeros((0, 1, 1)), np.zeros((0, 1, 1)), np.zeros(0)] for e in panels}
@@ -356,16 +364,16 @@ class Panels:
         }
         found: dict[int, list[Any]] = {e: [[], [], []] for e in panels}
         for choice in self.choices:
-            costs, density, _ = self._run(padded, choice, [])
+            costs, density, _ = self.run(padded, choice, [])
             for e in panels:
                 n = len(points[e])
-                p = density[e][:n].reshape(-1, _POINTS) * steps[e]
+                p = density[e][:n].reshape(-1, POINTS) * steps[e]
                 p = np.where(np.isfinite(p), p, 0)
                 f = costs[:n, self.columns[e]]
                 with np.errstate(all="ignore"):
                     f = np.concatenate(
                         [f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1
-                    ).reshape(len(p), _POINTS, -1)
+                    ).reshape(len(p), POINTS, -1)
                     pole = ~np.isfinite(f) & lines[e].points(panels[e], self.engine.eps)[:, None, None]
                     product = np.where((p[..., None] > 0) & ~pole, f * p[..., None], 0)
                     found[e][0].append(np.sum(product, axis=1))
@@ -379,7 +387,7 @@ class Panels:
         """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
         v."""
         grid = {
-            e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * _NODES).reshape(-1))
+            e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * NODES).reshape(-1))
             for e, a in panels.items()
         }
         found = self._seen(lines, grid, self.watched, turns)
@@ -398,14 +406,14 @@ class Panels:
         nodes = [n for n in watched if tables[n.id].any()]
         places: dict[int, list[float]] = {e: [] for e in grid}
         for choice in self.choices[:2]:
-            _, _, values = self._run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False)
+            _, _, values = self.run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False)
             wanted = []
             for k, n in enumerate(nodes):
                 single = tables[n.id].sum(axis=1) == 1
                 for j in np.flatnonzero(single)[:4096]:
                     e = list(grid)[int(np.argmax(tables[n.id][j]))]
                     wanted.append((k, int(j), e))
-            brackets = _brackets(wanted, values, [self._is_number(n) for n in nodes], turns)
+            brackets = _brackets(wanted, values, [is_number(n) for n in nodes], turns)
             for e, v in self._closed(lines, grid, nodes, brackets, choice):
                 places[e].append(v)
         return {e: np.unique(np.array(p)) for e, p in places.items()}
@@ -438,16 +446,16 @@ class Panels:
             for a in grid:
                 mine = e == a
                 x[a][row[mine]] = lines[a].at(v[mine])[0]
-            values = self._run({a: v.reshape(-1) for a, v in x.items()}, choice, chosen, False)[2]
+            values = self.run({a: v.reshape(-1) for a, v in x.items()}, choice, chosen, False)[2]
             values = [v.reshape(*next(iter(x.values())).shape, -1) for v in values]
             return np.array([values[c][r, :, b] for c, r, b in zip(k, row, j, strict=True)], float)
 
-        numbers = np.array([self._is_number(nodes[b[0]]) for b in brackets])[:, None]
+        numbers = np.array([is_number(nodes[b[0]]) for b in brackets])[:, None]
         steps, each = np.arange(_SECTIONS + 1) / _SECTIONS, np.arange(len(e))
         for depth in range(13):
             v = low[:, None] + (high - low)[:, None] * steps
             values = at(v)
-            kinds = np.where(numbers, _kind(values), np.nan_to_num(values, nan=-4.5))
+            kinds = np.where(numbers, kind_of(values), np.nan_to_num(values, nan=-4.5))
             other = np.argmax(kinds != kinds[:, :1], axis=1)  # the first on the other side; 0 if rounding hides it
             if depth == 0:
                 sign = np.where(values[:, 0] > np.min(values[:, 1:-1], axis=1), 1.0, -1.0)[:, None]
@@ -466,7 +474,13 @@ def _between(grid: np.ndarray) -> np.ndarray:
     return np.interp(steps, np.arange(len(grid)), grid)
 
 
-def _kind(values: np.ndarray) -> np.ndarray:
+def is_number(node: Node) -> bool:
+    """Whether a node is looked at for its sign and direction; else its value, or the side that it is on, is what
+    changes."""
+    return node.dtype.kind == "f" and not is_break(node)
+
+
+def kind_of(values: np.ndarray) -> np.ndarray:
     """The sign of a number; 4 where it is none, 2 and -2 where it is infinite."""
     return np.where(np.isnan(values), 4.0, np.sign(values) * np.where(np.isinf(values), 2, 1))
 
@@ -479,7 +493,7 @@ def _brackets(
     for k, j, e in wanted:
         v = values[k][:, j]
         if numbers[k]:
-            kinds = _kind(v)
+            kinds = kind_of(v)
             with np.errstate(all="ignore"):
                 d = np.sign(np.diff(v))
             turns = np.flatnonzero(

@@ -1,7 +1,7 @@
 """Quadrature rules of n points for a mean over one distribution of numbers: those that Gauss's theorem makes exact for
 polynomials, and others for what is not smooth.
 
-A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are four kinds, each for
+A rule is (x, w), E[f(z)] ~ sum_k w_k f(x_k), the weights being positive and of sum one. There are five kinds, each for
 what defeats the ones before:
 
 GAUSS   analytic integrands
@@ -10,6 +10,8 @@ ENDS    those that are singular, or whose derivatives are, at the ends of the su
 PIECES  those with breaks, or heavy tails: double exponential in the value itself, on each of the pieces between breaks,
         and outwards
 PANELS  any, as a check of the others: see ``panels``
+NESTED  panels, and for two elements that bend or jump together panels of the one for each point of the other: see
+        ``nested``
 """
 
 import itertools
@@ -29,7 +31,7 @@ from scg.distributions.uniform import Uniform
 from scg.errors import ScgError, ScgValueError, here
 
 Rule = tuple[Any, Any]
-GAUSS, ENDS, PIECES, PANELS = range(4)
+GAUSS, ENDS, PIECES, PANELS, NESTED = range(5)
 _FIRST, _LAST = -4.3, 3.15  # where u is 1e-50, and where 1 - u is 2^-53
 _CLOSE = 1e-15  # to a break: what is added to the value there may round it to the break itself
 
