@@ -34,12 +34,14 @@ def operands_with_vjps(node: Node, needed: set[int]) -> list[tuple[int, Node, Re
 
 
 def fitted(d: Result, value: Result) -> Result:
+    """A cotangent in the shape and dtype of what it belongs to: summed over the axes that were broadcast."""
     if type(value) is not tuple and (getattr(d, "shape", None) != value.shape or d.dtype is not value.dtype):
         return unbroadcast(d, value.shape, value.dtype)
     return d
 
 
 def accumulated(before: Result, d: Result) -> Result:
+    """The sum of a cotangent and those that came before; None stands for none."""
     if type(d) is tuple and before is not None:
         return tuple([sum_of(a, b) for a, b in zip(before, d, strict=True)])
     return d if before is None else before + d
@@ -114,22 +116,26 @@ def _values(results: Result) -> Result:
 
 
 def sum_of(a: Result, b: Result) -> Result:
+    """a + b, where None is zero."""
     return b if a is None else a if b is None else a + b
 
 
 def is_finite(g: Result) -> bool:
+    """Whether all numbers of a cotangent are finite; None, which is zero, is."""
     if g is None:
         return True
     return bool(np.isfinite(np.add.reduce(g.raw if type(g) is Node else g, axis=None)))
 
 
 def is_zero(g: Result) -> bool:
+    """Whether all numbers of a cotangent, or of a tuple of them, are zero."""
     if type(g) is tuple:
         return all(map(is_zero, g))
     return not np.any(g.raw if type(g) is Node else g)
 
 
 def raise_at(error: Exception, node: Node) -> None:
+    """Raise the error again as one of scg's, with the node whose VJP met it and the line that made it."""
     kind = kin(error)
     message = f"the derivative of {node!r}, made at {node.line}: {error}"
     if isinstance(error, (NotDifferentiable, NonFiniteError)):

@@ -351,6 +351,7 @@ def _raw(x: Value) -> Value:
 
 
 def fraction(owner: object, decay: Any) -> float:
+    """A decay, from 0 to less than 1; ScgValueError, with the name of its owner, where it is none."""
     if not is_number(decay) or not 0 <= decay < 1:
         raise ScgValueError(
             f"{type(owner).__name__}: decay must be a number from 0 to less than 1, got {decay!r} ({here()})"

@@ -16,6 +16,7 @@ PRICES = np.array([1.0, 3.0, 0.5])
 
 
 def square(x: Value) -> Value:
+    """A cost of one number."""
     return (x - 0.2) ** 2
 
 
@@ -44,6 +45,7 @@ def nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
 
 
 def squared_loc(distribution: Any) -> Value:
+    """A cost of where a distribution stands."""
     return distribution.loc**2
 
 
@@ -88,6 +90,7 @@ def curvature(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value
 
 
 def log_p(z: Value) -> Value:
+    """The log-density of a standard normal variable."""
     return Normal(0.0, 1.0).log_prob(z)
 
 
