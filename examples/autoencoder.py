@@ -81,8 +81,12 @@ class Autoencoder(VAE):
         if isinstance(self.prior, dist.Flat):  # then the bound is the squared error: -error / 2 - (D / 2) log 2 pi
             constant = x.shape[1] / 2 * math.log(2 * math.pi)
             level = -float(self.linear_error(x).mean()) / 2 - constant
-            found[""].axes[-1].axhline(level, color="tab:red", linestyle="--", label="PCA, held-out images")
-            found[""].axes[-1].legend(loc="lower right", frameon=False)
+            axes = found[""].axes[-1]
+            bottom, top = axes.get_ylim()
+            pad = 0.06 * (top - bottom)
+            axes.axhline(level, color="tab:red", linestyle="--", label="PCA, held-out images")
+            axes.set_ylim(min(bottom, level - pad), max(top, level + pad))
+            axes.legend(loc="lower right", frameon=False)
         return found
 
 

@@ -82,7 +82,7 @@ def traversals(images: Images, codes: np.ndarray, decode: Map, most: int = 6, di
     figure = _figure(7, 0.42 * len(chosen) * digits + 1)
     axes = figure.add_subplot()
     low, high = (f"{end:.1f}".replace("-", "\N{MINUS SIGN}") for end in (-2.5, 2.5))
-    title = f"{digits} held-out images, one latent at a time from {low} to {high} standard deviations of its codes"
+    title = f"{digits} held-out images, one latent at a time:\nfrom {low} to {high} standard deviations of its codes"
     show(axes, decode(moved.reshape(-1, codes.shape[1])), images.shape, steps, title)
     for block, d in enumerate(chosen):
         middle = 1 + (block + 0.5) * digits * height
