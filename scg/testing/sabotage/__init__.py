@@ -17,6 +17,7 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph, trace
 from scg.testing.sabotage import elsewhere as away
 from scg.testing.sabotage import policies, programs, scores
+from scg.testing.sabotage import several as several_
 
 CostBy = Callable[[Value, np.random.Generator, Estimator], Value]
 
@@ -447,6 +448,42 @@ def _rows() -> list[tuple[str, CostBy, list[list[float]] | list[float] | float, 
             plain,
             "logits are divided by the temperature for the samples, and once more for their log-probabilities",
             "found in training code of language models",
+        ),
+        (
+            "coupled pair without its ratio",
+            programs.coins,
+            _TWO,
+            several_.UnweightedPair(),
+            estimators.CoupledPairs(2),
+            "two samples that avoid one another are compared as if they were independent",
+            "Dimitriev and Zhou, 2021, rightly",
+        ),
+        (
+            "step backwards",
+            programs.dice,
+            _THREE,
+            several_.StepBack(),
+            estimators.StochasticDerivative(),
+            "the cost at a value is compared with that one step before it, and not one step further",
+            "",
+        ),
+        (
+            "slope taken off and not put back",
+            programs.nested,
+            _TWO,
+            several_.Linear(own=False),
+            estimators.DoubleControlVariate(),
+            "the linear part of the cost is taken off the samples, and what it adds to the mean is forgotten",
+            "Titsias and Shi, 2022, rightly",
+        ),
+        (
+            "slope at the sample itself",
+            programs.steep,
+            _TWO,
+            several_.Linear(own=True),
+            estimators.DoubleControlVariate(),
+            "the slope that multiplies a sample is that at this sample, which depends on it, and not at another one",
+            "Titsias and Shi, 2022, rightly",
         ),
     ]
 

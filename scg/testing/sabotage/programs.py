@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.node import Value
-from scg.distributions import Bernoulli, Normal, OneHotCategorical, Uniform
+from scg.distributions import Bernoulli, Categorical, Normal, OneHotCategorical, Uniform
 from scg.estimators import ScoreFunction
 from scg.special import logsumexp
 from scg.stochastic.estimator import Estimator
@@ -126,3 +126,14 @@ def tokens(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """The price of a pair of tokens."""
     z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
     return np.sum(z[0] * (np.array([[0.2, 1.0, 0.5], [1.5, 0.1, 0.3], [0.4, 0.8, 2.0]]) @ z[1]))
+
+
+def dice(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The price of the number of one of three faces."""
+    z = sample(Categorical(logits=t), estimator, rng=rng, name="z")
+    return (z - 0.3) ** 2
+
+
+def steep(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """A cost of coins that grows ever faster."""
+    return np.sum((sample(Bernoulli(logits=t), estimator, rng=rng, name="z") + 0.3) ** 3)
