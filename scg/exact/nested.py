@@ -306,9 +306,8 @@ def _of(line: Line, chosen: Any) -> Line:
 
 def _first(line: Line, count: int) -> Pieces:
     """The first panels of so many lines."""
-    edges = np.union1d(line.edges, [0.0])  # the centre, where a density may have a kink
-    low, high = np.tile(edges[:-1], count), np.tile(edges[1:], count)
-    return Pieces(np.repeat(np.arange(count), len(edges) - 1), low, high, np.zeros(len(low), int))
+    low, high = np.tile(line.edges[:-1], count), np.tile(line.edges[1:], count)
+    return Pieces(np.repeat(np.arange(count), len(line.edges) - 1), low, high, np.zeros(len(low), int))
 
 
 def _used(most: Any, lines: int) -> Any:

@@ -74,7 +74,8 @@ class Line:
         middle = np.linspace(*inner, count + 1)
         shift = (np.arange(1, count) * _GOLDEN + 0.31 * seed + 0.17) % 1 - 0.5
         middle[1:-1] += 0.5 * (middle[1] - middle[0]) * shift
-        self.edges = np.concatenate([far[0][::-1], middle, far[1]])
+        # the centre is an edge: a density may have a kink there, and its score a jump
+        self.edges = np.union1d(np.concatenate([far[0][::-1], middle, far[1]]), [0.0])
 
     def at(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x and dx / dv."""
