@@ -10,13 +10,13 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `Enumerate(k=None)` | of finitely many values | K, or k + 1 | no |
 | `MeasureValued()` | of distributions with a known weak derivative | 2 for each parameter | no |
 | `ARM()`, `DisARM()` | coins; `DisARM` also one of K | 2 | no |
-| `REBAR(temperature=0.5)`, `RELAX(fn)` | coins | 3; 1 | no |
+| `REBAR(temperature=0.5)`, `RELAX(fn)` | coins, one-hot vectors | 3; 1 | no |
 | `CoupledPairs(samples=2)` | of finitely many values | `samples` | no |
 | `DoubleControlVariate(samples=2)` | real numbers with a mean | `samples`, with slopes | no |
 | `StochasticDerivative(prune=False)` | integers without a gap | 2, or one more for each element | no |
 | `MuProp()` | real numbers with a mean | 2 | no |
 | `UnorderedSet(k)` | of finitely many values | k | no |
-| `GumbelSoftmax(temperature, hard=False)` | coins, one-hot vectors | 1 | yes |
+| `GumbelSoftmax(temperature, hard=False, rao_blackwell=None)` | coins, one-hot vectors | 1 | yes |
 | `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,

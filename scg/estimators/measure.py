@@ -11,11 +11,14 @@ from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
-from scg.distributions.counts import Poisson
+from scg.distributions.counts import Binomial, Geometric, Poisson
 from scg.distributions.gamma import Gamma
+from scg.distributions.location_scale import Laplace, StudentT
 from scg.distributions.normal import Normal
+from scg.distributions.normal_transforms import LogNormal
 from scg.distributions.positive import Exponential, Weibull
 from scg.estimators.enumerate import listed
+from scg.estimators.tools import constant, sampled
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order
 from scg.stochastic.sites import noise_node
@@ -40,13 +43,21 @@ class MeasureValued(Estimator):
     Exponential  rate: z against z plus another one, c = 1 / rate.    Gamma: rate: z against z + exponential, c =
                  concentration / rate
     Weibull      scale: the Weibull variable of a sum of two exponentials against z, c = concentration / scale
+    LogNormal    loc, scale: exp of those of the normal distribution of log z
+    Laplace      loc: loc +- |z - loc|, c = 1 / (2 scale); scale: z moved away from loc by an exponential against z,
+                 c = 1 / scale
+    StudentT     loc: loc +- scale w, w^2 = df r, r = exp(2e / (df + 1)) - 1, e exponential, c = p(loc); scale: z with
+                 x^2 + (df + x^2) r in place of the square of x = (z - loc) / scale, against z, c = 1 / scale
+    Binomial     y + 1 against y, y the successes of all trials but one: z - 1 with probability z / n, else z; c = n
+                 (probs), n p (1 - p) (logits)
+    Geometric    z against z plus another one, c = 1 / p (probs), 1 - p (logits)
     Poisson      rate: z + 1 against z, c = 1.                        Bernoulli: 1 against 0, c = 1 (probs), p (1 - p)
                  (logits)
     Categorical  logits: each category against z, c = p_k; probs: each category, against nothing (K evaluations)
 
     A distribution from elsewhere has a method ``weak_derivatives(z, fresh)``: for each parameter's name a function
     without arguments that returns (c, z+, z-), made of the sample z and of ``fresh(distribution)``, noise of the
-    sample's shape. First derivatives only.
+    sample's shape (a distribution that is made of z has parameters of that shape). First derivatives only.
     """
 
     offered = 5
@@ -69,6 +80,8 @@ class MeasureValued(Estimator):
 
         @functools.cache
         def fresh(noise: Distribution) -> Value:
+            if any([type(p) is not float for p in noise.parameters.values()]):  # numbers of this sample
+                return constant(down, sampled(down, noise.expanded(down.node.shape)))  # type: ignore[no-any-return]
             e = noise_node(noise, down.rng, down.node.shape, z.dtype)
             return e if down.graph else e.raw
 
@@ -129,6 +142,67 @@ def _weibull(distribution: Weibull, z: Value, fresh: Fresh) -> Parts:
     }
 
 
+def _laplace(distribution: Laplace, z: Value, fresh: Fresh) -> Parts:
+    loc, scale = distribution.loc, distribution.scale
+
+    def shifted() -> tuple[Numeric, Value, Value]:  # |z - loc| / scale is the exponential of both sides
+        return 0.5 / scale, loc + abs(z - loc), loc - abs(z - loc)
+
+    return {
+        "loc": shifted,
+        "scale": lambda: (1 / scale, z + np.copysign(scale * fresh(EXPONENTIAL), z - loc), z),
+    }
+
+
+def _lognormal(distribution: LogNormal, z: Value, fresh: Fresh) -> Parts:
+    def raised(name: str) -> tuple[Numeric, Value, Value]:
+        c, plus, minus = _normal(distribution.normal, np.log(z), fresh)[name]()
+        return c, np.exp(plus), np.exp(minus)
+
+    return {name: functools.partial(raised, name) for name in ("loc", "scale")}
+
+
+def _student(distribution: StudentT, z: Value, fresh: Fresh) -> Parts:
+    df, loc, scale = distribution.df, distribution.loc, distribution.scale
+
+    def grown() -> Value:
+        return np.expm1(2 * fresh(EXPONENTIAL) / (df + 1))
+
+    # -p0'(x) / p0(0) has the distribution function 1 - (1 + x^2 / df)^(-(df + 1)/2)
+    def shifted() -> tuple[Numeric, Value, Value]:
+        w = scale * np.sqrt(df * grown())
+        return np.exp(distribution.log_prob(loc)), loc + w, loc - w
+
+    # -x p0'(x): the normal numerator of x becomes Maxwell, |m|^2 = e^2 + w^2, over the same chi-square, given x
+    def stretched() -> tuple[Numeric, Value, Value]:
+        x = (z - loc) / scale
+        return 1 / scale, loc + scale * np.copysign(np.sqrt(x * x + (df + x * x) * grown()), x), z
+
+    return {"loc": shifted, "scale": stretched}
+
+
+def _binomial(distribution: Binomial, z: Value, fresh: Fresh) -> Parts:
+    n = distribution.trials
+
+    def one_trial(c: Numeric) -> tuple[Numeric, Value, Value]:
+        share = np.broadcast_to(np.clip(z / np.maximum(n, 1), 0, 1), np.shape(z))
+        fewer = z - fresh(Bernoulli(probs=share))
+        return c, np.minimum(fewer + 1, n), fewer  # of no trials there is no success
+
+    return {
+        "probs": lambda: one_trial(n * 1.0),
+        "logits": lambda: one_trial(n * distribution.p * distribution.q),
+    }
+
+
+def _geometric(distribution: Geometric, z: Value, fresh: Fresh) -> Parts:
+    def another(c: Numeric) -> tuple[Numeric, Value, Value]:
+        more = fresh(Geometric(probs=np.broadcast_to(distribution.p, np.shape(z))))
+        return c, z, z + more
+
+    return {"probs": lambda: another(1 / distribution.p), "logits": lambda: another(distribution.q)}
+
+
 def _poisson(distribution: Distribution, z: Value, fresh: Fresh) -> Parts:
     return {"rate": lambda: (1.0, z + 1, z)}
 
@@ -153,6 +227,11 @@ _PARTS: dict[type, Callable[..., Parts]] = {
     Exponential: _gamma,
     Gamma: _gamma,
     Weibull: _weibull,
+    Laplace: _laplace,
+    LogNormal: _lognormal,
+    StudentT: _student,
+    Binomial: _binomial,
+    Geometric: _geometric,
     Poisson: _poisson,
     Bernoulli: _bernoulli,
     Categorical: _by_category,

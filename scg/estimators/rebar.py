@@ -12,12 +12,13 @@ from scg.core.backward import pull
 from scg.core.node import Node, Value, ancestors, parameter
 from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
-from scg.distributions.base import FixedSupport
+from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
+from scg.distributions.categorical import OneHotCategorical
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators.tools import constant, logits_of, uniform
 from scg.optim import Optimizer
-from scg.special import sigmoid, softplus
+from scg.special import logsumexp, sigmoid, softmax, softplus
 from scg.stochastic.dependence import influence
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order
@@ -27,14 +28,15 @@ from scg.stochastic.ties import gather, unpicked
 
 class _Controlled(Estimator):
     """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a
-    sample of z given b.
+    sample of z given b; for one of K b = argmax z as a one-hot vector, z = l + Gumbel noise.
 
     b is what was drawn, so z too is drawn from its distribution given b; but as l moves, z keeps u, and z' keeps b and
     the noise v behind it. With s = 2b - 1 both are z = s softplus(logit(v) + softplus(s l)); dz/dl = 1, dz'/dl =
-    sigmoid(logit(v) + softplus(s l)) sigmoid(s l).
+    sigmoid(logit(v) + softplus(s l)) sigmoid(s l). For one of K see ``keys``.
     """
 
-    requires = (Bernoulli, FixedSupport)
+    requires = (FixedSupport,)
+    accepted = (Bernoulli, OneHotCategorical)
 
     def __init__(
         self, temperature: float | None, scale: float, parameters: Tree, optimizer: Callable[[Tree], Optimizer] | None
@@ -53,6 +55,11 @@ class _Controlled(Estimator):
             self.parameters |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
         self.optimizer = optimizer(self.parameters) if optimizer is not None else None
 
+    def objection(self, distribution: Distribution) -> str:
+        if not isinstance(distribution, self.accepted):
+            return f"needs a {' or '.join(kind.__name__ for kind in self.accepted)}, got {distribution!r}"
+        return super().objection(distribution)
+
     @property
     def continuous(self) -> bool:  # type: ignore[override]
         """Whether the cost has to be continuous between 0 and 1: not where the control variate is a free function
@@ -62,16 +69,18 @@ class _Controlled(Estimator):
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
-        eta = np.broadcast_to(logits_of(down.distribution), down.shape)
-        l, s = constant(down, eta), 2 * constant(down, down.node) - 1
-        (z, _), (other, slope) = (hidden(l, s, uniform(down)) for _ in range(2))
+        eta = np.broadcast_to(logits_of(down.distribution), down.node.shape)
+        l, b = constant(down, eta), constant(down, down.node)
+        z, other, score, back = (_two_keys if down.site.event_ndim else _two_hidden)(down, l, b)
         trains = self.optimizer is not None and not down.graph and not down.inner
         if self.optimizer is not None:
             unplanned(f"{type(self).__name__} trains its control in every run, and a plan would not")
         phi = map_leaves(parameter if trains else lambda x: x, self.parameters)
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)
-        g = (down.now() - c) * (s * sigmoid(-s * l)) + d[0] - d[1] * slope
+        now, event = down.now(), (1,) * down.site.event_ndim
+        left: Any = now - c
+        g: Any = np.reshape(left, (*left.shape, *event)) * score + d[0] - back(d[1])
         if (
             trains and self.optimizer is not None
         ):  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
@@ -79,7 +88,10 @@ class _Controlled(Estimator):
             cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.replicate_axes]), 1)
             self.optimizer.step(rebuild(self.parameters, iter(pull([cost], [np.ones((), cost.dtype)], nodes))))
             g = g.raw
-        return np.sum(first_order(eta, g))
+        found = np.sum(first_order(eta, g))
+        if event and down.distribution.probs is not None:  # p(z) = probs[z] also where they do not sum to one
+            found = found + np.sum(first_order(np.broadcast_to(np.sum(down.distribution.probs, -1), down.shape), now))
+        return found
 
     def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
         """(c(z') as a cost-to-go, d sum(c) / d(z, z')) for z and z' along the leading axis of ``z``."""
@@ -87,9 +99,15 @@ class _Controlled(Estimator):
         d: Any = 0
         if "scale" in phi:
             rate, scale = (x.astype(z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
-            x = sigmoid(z * rate)
-            terms, slope = down.sloped(x, again=trains)
-            c, d = scale * down.total(terms)[1], scale * rate * slope * x * (1 - x)
+            if down.site.event_ndim:
+                x = softmax(z * rate, axis=-1)
+                terms, slope = down.sloped(x, again=trains)
+                moved = x * (slope - np.sum(x * slope, axis=-1, keepdims=True))
+            else:
+                x = sigmoid(z * rate)
+                terms, slope = down.sloped(x, again=trains)
+                moved = slope * x * (1 - x)
+            c, d = scale * down.total(terms)[1], scale * rate * moved
         return c, d
 
     @property
@@ -125,9 +143,10 @@ class REBAR(_Controlled):
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
         sample of z given b.
 
-    For the logits l of a Bernoulli distribution. Three evaluations of the cost, here and with the whole sample at z and
-    at z', and their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as on any
-    pathwise sample). First derivatives only.
+    For the logits l of a Bernoulli distribution, or of a OneHotCategorical one: there b = argmax z as a one-hot vector,
+    z = l + Gumbel noise, and softmax stands for sigmoid. Three evaluations of the cost, here and with the whole sample
+    at z and at z', and their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as
+    on any pathwise sample). First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains temperature and scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
@@ -155,11 +174,11 @@ class RELAX(_Controlled):
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
         sample of z given b.
 
-    For the logits l of a Bernoulli distribution. ``fn`` is given ``parameters`` (nested arrays) and z, of the shape of
-    the sample, as nodes, and returns an array whose sum over all elements is c; it must be continuous in z. Which
-    element of it goes with which of z is read off its axis maps, so replicates and sample axes stay apart where ``fn``
-    keeps them apart. One evaluation of the cost, which may have any dependence on b; with a temperature three, as in
-    REBAR. First derivatives only.
+    For the logits l of a Bernoulli distribution, or of a OneHotCategorical one, as in REBAR. ``fn`` is given
+    ``parameters`` (nested arrays) and z, of the shape of the sample, as nodes, and returns an array whose sum over all
+    elements is c; it must be continuous in z. Which element of it goes with which of z is read off its axis maps, so
+    replicates and sample axes stay apart where ``fn`` keeps them apart. One evaluation of the cost, which may have any
+    dependence on b; with a temperature three, as in REBAR. First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains all of them in place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
@@ -187,7 +206,7 @@ class RELAX(_Controlled):
     def _free(self, down: Downstream, phi: Tree, z: Value, graph: bool) -> tuple[Value, Value]:
         z = z if type(z) is Node else parameter(z)
         c: Any = self.fn(phi, z)
-        tie = influence(z, 0, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
+        tie = influence(z, down.site.event_ndim, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
         if tie is None:
             raise EstimatorError(
                 f"{down.site!r}: the control variate of RELAX must depend on z, and return an array, got {c!r}"
@@ -199,6 +218,39 @@ class RELAX(_Controlled):
     def __repr__(self) -> str:
         relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""
         return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed})"
+
+
+Halves = tuple[Value, Value, Value, Callable[[Value], Value]]
+"""z, z', the score, and what a derivative by z' becomes as one by l."""
+
+
+def _two_hidden(down: Downstream, l: Value, b: Value) -> Halves:
+    s = 2 * b - 1
+    (z, _), (other, slope) = (hidden(l, s, uniform(down)) for _ in range(2))
+    return z, other, s * sigmoid(-s * l), lambda d: d * slope
+
+
+def _two_keys(down: Downstream, l: Value, b: Value) -> Halves:
+    (z, _), (other, share) = (keys(l, b, uniform(down)) for _ in range(2))
+    p = softmax(l, axis=-1)
+    return z, other, b - p, lambda d: d * share + p * np.sum(d * (1 - share), axis=-1, keepdims=True)
+
+
+def keys(l: Value, b: Value, v: Value) -> tuple[Value, Value]:
+    """(z, w) for z a sample of l - log(-log u), u uniform, given the one-hot b of its argmax k, and v uniform.
+
+    With E = -log v the largest is z_k = log Z - log E_k, Z = sum exp(l), and the others are those below it,
+
+        z_i = -log(E_i exp(-l_i) + exp(-z_k)).
+
+    At fixed b and v, dz_i = w_i dl_i + (1 - w_i) dlog Z, w_i = E_i exp(-l_i + z_i), and w_k = 0 (Tucker et al., 2017;
+    Maddison, Tarlow and Minka, 2014).
+    """
+    e, chosen = np.log(-np.log(v)), b > 0.5
+    low = np.sum(np.where(chosen, e, 0), axis=-1, keepdims=True) - logsumexp(l, axis=-1, keepdims=True)
+    own = np.where(chosen, -np.inf, e - l)
+    top = np.maximum(own, low)
+    return -(top + np.log1p(np.exp(-abs(own - low)))), sigmoid(own - low)
 
 
 def hidden(l: Value, s: Value, v: Value) -> tuple[Value, Value]:

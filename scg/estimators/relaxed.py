@@ -6,13 +6,14 @@ import numpy as np
 
 from scg.core.axes import elementwise
 from scg.core.node import Value
-from scg.core.options import is_number
+from scg.core.options import is_integer, is_number
 from scg.core.primitive import primitive
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgValueError, here
+from scg.estimators.rebar import hidden, keys
 from scg.estimators.tools import logits_of
 from scg.primitives.layout import stop_gradient
 from scg.special import sigmoid, softmax
@@ -48,7 +49,9 @@ class StraightThrough(_Biased):
     2013).
 
     Biased: E f'(z) stands where a difference quotient of f belongs; unbiased where f is linear. One evaluation. The
-    value is the discrete sample. For any discrete distribution with a mean whose samples are floating-point numbers.
+    value is the discrete sample. The derivative is a function of the sample alone, its own mean given the sample: there
+    is no noise that ``GumbelSoftmax(rao_blackwell=k)`` would average. For any discrete distribution with a mean whose
+    samples are floating-point numbers.
     """
 
     accepted = (Discrete,)
@@ -102,14 +105,24 @@ class GumbelSoftmax(_Biased):
     while the variance grows. One evaluation. The value is *not* a sample of the distribution but of its relaxation, the
     Concrete distribution, so that the cost is another one too; with ``hard=True`` it is the discrete sample, argmax(l +
     g) as one-hot vector, with the derivative of the relaxed one.
+
+    ``rao_blackwell=k``, with ``hard``, draws the discrete sample first and then k sets of keys l + g given it, and
+    takes the mean of their derivatives (Paulus, Maddison and Krause, 2021). The cost is evaluated once, at the same
+    sample. The mean of the gradient is that without, and its variance E[Var[d | z]] (1 - 1/k) less.
     """
 
-    def __init__(self, temperature: float, hard: bool = False):
+    def __init__(self, temperature: float, hard: bool = False, rao_blackwell: int | None = None):
         if not is_number(temperature) or temperature <= 0:
             raise ScgValueError(f"GumbelSoftmax: temperature must be a positive number, got {temperature!r} ({here()})")
         if not isinstance(hard, (bool, np.bool_)):
             raise ScgValueError(f"GumbelSoftmax: hard must be True or False, got {hard!r} ({here()})")
+        if rao_blackwell is not None and not (is_integer(rao_blackwell, 1) and hard):
+            raise ScgValueError(
+                "GumbelSoftmax: rao_blackwell must be None, or with hard=True an integer of at least 1 (keys are drawn"
+                f" given the discrete sample), got {rao_blackwell!r} with hard={hard} ({here()})"
+            )
         self.temperature, self.hard = float(temperature), bool(hard)
+        self.rao_blackwell = None if rao_blackwell is None else int(rao_blackwell)
 
     @property
     def keeps_distribution(self) -> bool:  # type: ignore[override]
@@ -117,6 +130,8 @@ class GumbelSoftmax(_Biased):
         return self.hard
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:
+        if self.rao_blackwell is not None:
+            return self._given_the_sample(distribution, rng, shape, self.rao_blackwell)
         u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
         if isinstance(distribution, Bernoulli):
             keys = logits_of(distribution) + (np.log(u) - np.log1p(-u))
@@ -127,6 +142,16 @@ class GumbelSoftmax(_Biased):
             values = np.arange(distribution.categories)  # type: ignore[attr-defined]
             hard = np.argmax(keys, axis=-1)[..., None] == values
         return straight(hard.astype(distribution.dtype), soft) if self.hard else soft
+
+    def _given_the_sample(self, distribution: Distribution, rng: np.random.Generator, shape: Shape, k: int) -> Value:
+        z, l, total = _held(distribution, rng, shape), logits_of(distribution), 0
+        for _ in range(k):
+            u = noise_node(UNIT, rng, distribution.full_shape(shape), distribution.dtype)
+            if isinstance(distribution, Bernoulli):
+                total = total + sigmoid(straight(hidden(l, 2 * z - 1, u)[0], l) / self.temperature)
+            else:
+                total = total + softmax(straight(keys(l, z, u)[0], l) / self.temperature, axis=-1)
+        return straight(z, total / k)
 
 
 def _held(distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:

@@ -33,8 +33,8 @@ def constant(down: Downstream, x: Value) -> Any:
 def uniform(down: Downstream) -> Value:
     """Noise, uniform on (0, 1), of the shape and dtype of the stochastic node."""
     if down.graph:
-        return noise_node(UNIT, down.rng, down.shape, down.node.dtype)
-    return UNIT.sample_as(down.rng, down.shape, down.node.dtype)
+        return noise_node(UNIT, down.rng, down.node.shape, down.node.dtype)
+    return UNIT.sample_as(down.rng, down.node.shape, down.node.dtype)
 
 
 def sampled(down: Downstream, distribution: Distribution) -> Value:

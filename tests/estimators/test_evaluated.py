@@ -341,7 +341,7 @@ def test_invalid_pairings_are_refused_where_they_are_declared():
         (dist.Normal(t, 1.0), scg.UnorderedSet(2), "finite support.*ScoreFunction"),
         (dist.Normal(t, 1.0), scg.Enumerate(2), "finite support"),
         (dist.Gamma(np.exp(t), 1.0), scg.MeasureValued(), "d p / d concentration.*ScoreFunction"),
-        (dist.Laplace(t, 1.0), scg.MeasureValued(), "d p / d loc"),
+        (dist.Logistic(t, 1.0), scg.MeasureValued(), "d p / d loc"),
         (dist.Categorical(logits=t), scg.StraightThrough(), "floating-point.*OneHotCategorical"),
         (dist.Categorical(logits=t), scg.GumbelSoftmax(1.0), "Bernoulli or OneHotCategorical.*a OneHotCategorical"),
         (dist.Normal(t, 1.0), scg.ReinMax(), "needs a Bernoulli"),

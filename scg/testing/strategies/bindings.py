@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "k": ("2",),
     "temperature": ("0.5",),
     "hard": ("False", "True"),
+    "rao_blackwell": ("2",),
     "prune": ("False", "True"),
     "coupling": ("'dirichlet'", "'antithetic'"),
     "value": ("0.5",),
