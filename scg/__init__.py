@@ -38,7 +38,8 @@ from scg import (
 )
 from scg.core import axes, tree
 from scg.core.ambient import detect_nan
-from scg.core.node import Node, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.primitive import primitive
 from scg.core.replay import replay
 from scg.errors import ScgError

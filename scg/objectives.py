@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
-from scg.core.node import Node, Value, ancestors
+from scg.core.node import Node, Value
 from scg.core.operands import require_plain
 from scg.core.options import is_integer
 from scg.core.primitive import primitive

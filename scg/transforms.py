@@ -58,9 +58,11 @@ import numpy as np
 
 from scg.core.aliases import Function, Tree
 from scg.core.ambient import RECORDER
+from scg.core.ancestry import ancestors
 from scg.core.backward import Reach, depends_on_shares, pull, reach
+from scg.core.leaves import FINISHED, parameter
 from scg.core.limits import confirmed, limit
-from scg.core.node import FINISHED, Node, Value, ancestors, parameter
+from scg.core.node import Node, Value
 from scg.core.operands import described, plain
 from scg.core.replay import replay
 from scg.core.tree import children, leaves, leaves_like, map_leaves, rebuild

@@ -16,7 +16,9 @@ import numpy as np
 from scg.core.absorbing import moves, stamp
 from scg.core.aliases import Result
 from scg.core.ambient import AMBIENT, RECORDER, SCOPE
-from scg.core.node import Node, ancestors, parameter
+from scg.core.ancestry import ancestors
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.operands import has_nan
 from scg.core.primitive import primitive
 from scg.core.replay import rerun

@@ -3,21 +3,21 @@
 import inspect
 import reprlib
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import numpy as np
 
-from scg.core.advice import of_attribute, of_caller
+from scg.core.advice import of_attribute
 from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
-from scg.core.holders import ALONE, TWICE, operand_uses
+from scg.core.detaching import BY_A_SAMPLE, asked_for_an_array, or_value, refusal
+from scg.core.in_place import in_place
 from scg.core.methods import Methods, typed
 from scg.core.operands import (
     constant_operand,
     described,
-    frozen,
     has_nan,
     name_of,
     plain,
@@ -25,7 +25,7 @@ from scg.core.operands import (
     raise_named,
     require_plain,
 )
-from scg.core.primitive import IMPLEMENTATIONS, Primitive, implements, primitive
+from scg.core.primitive import IMPLEMENTATIONS, Primitive
 from scg.errors import (
     NOT_THE_USERS,
     NonFiniteError,
@@ -43,19 +43,6 @@ from scg.errors import (
 _NONE: Statics = {}
 # older NumPy: few exponents keep the base's dtype
 _SCALAR_POWERS = (np.ones(1, np.float32) ** np.int64(2)).dtype == np.float32
-
-
-def refuse(advice: str, *callables: object, detached: bool = False) -> None:
-    """Declare callables that a Node does not enter, and what to use instead; with ``detached`` also node.value, where
-    no sample decides it."""
-    for fn in callables:
-
-        def implementation(*args: object, _fn: Any = fn, **kwargs: object) -> NoReturn:
-            also = or_value(*args, *kwargs.values()) if detached else ""
-            raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice}{also} ({here()})")
-
-        implements(fn)(implementation)
-        implementation.advice = advice  # type: ignore[attr-defined]
 
 
 def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
@@ -82,124 +69,6 @@ def _unary(ufunc: np.ufunc) -> Any:
         return apply(IMPLEMENTATIONS[ufunc], (self,), _NONE)  # type: ignore[arg-type]
 
     return forward
-
-
-def _in_place(name: str, forward: Function) -> Any:
-    """``node += x``: NumPy changes the array, and whatever else is that array sees it. A node cannot change, so this
-    makes a new one, which is the same as long as nobody else holds the node, or one that it is a view of or that is a
-    view of it. Of numbers NumPy, too, makes new ones."""
-
-    def changed(self: "Node", other: object) -> "Node":
-        recorder = RECORDER.get()
-        if recorder is not None:
-            recorder.changed_in_place(self)
-        value = self.raw
-        if type(value) is not np.ndarray or value.ndim == 0:
-            return forward(self, other)
-        holders, alone = sys.getrefcount(self), TWICE if other is self else ALONE
-        if holders > alone and type(other) is Node:
-            holders -= _uses(self, other)
-        if holders > alone and recorder is not None:
-            holders -= recorder.notes(self)
-        if holders > alone > 0 and recorder is None:
-            passed = sys.getrefcount(other)
-            holders = sys.getrefcount(self) - operand_uses(self, other, passed)
-        if holders > alone or _is_seen(self):
-            raise NotDifferentiable(
-                f"node {name} ... would change {self!r}, made at {self.line}, for all who hold it or a view of it, and"
-                f" nodes are immutable: write v = v {name[:-1]} ..., and return v where a function is to change its"
-                f" argument ({here()})"
-            )
-        made = forward(self, other)
-        if made.shape != self.shape:
-            raise ScgValueError(
-                f"node {name} ... keeps the shape {self.shape}, and the result has {made.shape} ({here()})"
-            )
-        if made.dtype != self.dtype:
-            if not np.can_cast(made.dtype, self.dtype, "same_kind"):
-                raise ScgTypeError(
-                    f"node {name} ... keeps the dtype {self.dtype}, and the result has {made.dtype} ({here()})"
-                )
-            made = IMPLEMENTATIONS[np.astype](made, self.dtype)
-        return made
-
-    return changed
-
-
-def _uses(node: "Node", other: "Node") -> int:
-    """How many references ``other`` has to the node, by what was computed from its value, as in ``x += f(x)``: none if
-    a view of it is among that."""
-    found = {id(n.operands): n for n in ancestors([other], node.id + 1) if any([o is node for o in n.operands])}
-    if any([np.may_share_memory(n.raw, node.raw) for n in found.values() if type(n.raw) is np.ndarray]):
-        return 0
-    return sum([o is node for n in found.values() for o in n.operands])
-
-
-def _is_seen(node: "Node") -> bool:
-    """Whether a node is a view of one that somebody else holds."""
-    while node.raw.base is not None:
-        viewed = [
-            o
-            for o in node.operands
-            if type(o) is Node and type(o.raw) is np.ndarray and np.may_share_memory(o.raw, node.raw)
-        ]
-        if not viewed:
-            return False
-        node, count = viewed[0], sys.getrefcount(viewed[0])
-        if count > ALONE:
-            return True
-        del viewed
-    return False
-
-
-def is_drawn(*values: Any) -> bool:
-    """Whether a sample decides some of these, which may be nodes: its number alone would lose the sample's gradient."""
-    nodes = [x for value in values for x in (value if type(value) in (list, tuple) else (value,)) if type(x) is Node]
-    return any([node.primitive.random for node in ancestors(nodes, guards=True)])
-
-
-def or_value(*values: object) -> str:
-    """That ``node.value`` will do as well, which is so of nodes that no sample decides."""
-    return "" if is_drawn(*values) else ", or node.value to detach on purpose"
-
-
-def _detached(
-    what: str, instead: str, constant: str = "", drawn: str = "", kind: type[Exception] = NotDifferentiable
-) -> Any:
-    """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no sample decides,
-    ``drawn`` for one of a sample, of which the number alone has no gradient; ``kind`` is the error where there is
-    ``drawn`` advice."""
-
-    def refused(self: "Node", *args: object, **kwargs: object) -> NoReturn:
-        random = is_drawn(self)
-        ways = [way for way in (instead, drawn if random else constant) if way]
-        error = kind if random else NotDifferentiable
-        raise error(f"{what} would detach {self!r} from its graph: {', or '.join(ways)} ({here()})")
-
-    return refused
-
-
-_OF_A_CONSTANT = "scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose"
-_OF_A_NUMBER = (
-    "scg.parameter(array)[n.astype(int)] to index an array by a sample n, or, where n is a size, a comparison, as in"
-    " `while n > i:`, or a mask, as in np.where(np.arange(most) < n, terms, 0.0)"
-)
-_BY_A_DRAW = (
-    "compare with it, as in `while n > i:`, or mask by it, as in np.where(np.arange(most) < n, terms, 0.0); as an index"
-    " write scg.parameter(array)[n.astype(int)]"
-)
-
-
-def _asked_for_an_array(self: "Node", dtype: object = None, copy: object = None) -> NoReturn:
-    called = of_caller(IMPLEMENTATIONS.__contains__)
-    if called:
-        raise NotDifferentiable(f"{called}, as its result would be detached from {self!r} ({here()})")
-    raise NotDifferentiable(
-        f"np.asarray, np.array or a function that NumPy does not dispatch would detach {self!r} from its graph: use"
-        " np.stack for a list of nodes, np.dot(array, node) for array.dot(node), a function of NumPy or scg.special"
-        " for a value, scg.sample(distribution, estimator, rng=rng) for a sample,"
-        f" {_OF_A_NUMBER if is_drawn(self) else _OF_A_CONSTANT} ({here()})"
-    )
 
 
 @final
@@ -320,29 +189,29 @@ class Node(Methods):
                 raise
             raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
-    __array__: Any = _asked_for_an_array
-    __float__ = _detached(
+    __array__: Any = asked_for_an_array
+    __float__ = refusal(
         "float()",
         "use np.stack to fill an array, a function of NumPy for one of math",
         "node.value to detach on purpose",
     )
-    __int__ = _detached("int()", "", "use node.value", _BY_A_DRAW)
-    __complex__ = _detached("complex()", "use node + 0j", "node.value to detach on purpose")
-    __index__ = _detached(
+    __int__ = refusal("int()", "", "use node.value", BY_A_SAMPLE)
+    __complex__ = refusal("complex()", "use node + 0j", "node.value to detach on purpose")
+    __index__ = refusal(
         "An index or a size",
         "",
         "use int(node.value) for a fixed one; to index an array by a node, make it one: scg.parameter(array)[node]",
-        _BY_A_DRAW,
+        BY_A_SAMPLE,
         ScgValueError,  # NumPy replaces a TypeError by one of its own where it looks for a size
     )
-    __round__ = _detached("round()", "use np.round or node.round()")
-    __setitem__ = __delitem__ = _detached(
+    __round__ = refusal("round()", "use np.round or node.round()")
+    __setitem__ = __delitem__ = refusal(
         "Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack"
     )
-    item = _detached(".item()", "use node.reshape(()) to stay in the graph", "node.value.item()")
-    tolist = _detached(".tolist()", "use list(node), of nodes", "node.value.tolist()")
+    item = refusal(".item()", "use node.reshape(()) to stay in the graph", "node.value.item()")
+    tolist = refusal(".tolist()", "use list(node), of nodes", "node.value.tolist()")
     sort, partition, fill, put, resize = [
-        _detached(f".{name}() in place", f"nodes are immutable; use {instead}")
+        refusal(f".{name}() in place", f"nodes are immutable; use {instead}")
         for name, instead in (
             ("sort", "np.sort"),
             ("partition", "np.partition"),
@@ -425,12 +294,12 @@ class Node(Methods):
     def __rpow__(self, other: object) -> "Node":
         return apply(IMPLEMENTATIONS[np.power], (other, self), _NONE)  # type: ignore[arg-type]
 
-    __iadd__, __isub__ = _in_place("+=", __add__), _in_place("-=", __sub__)
-    __imul__, __itruediv__ = _in_place("*=", __mul__), _in_place("/=", __truediv__)
-    __ifloordiv__, __imod__ = _in_place("//=", __floordiv__), _in_place("%=", __mod__)
-    __ipow__, __imatmul__ = _in_place("**=", __pow__), _in_place("@=", Methods.__matmul__)
-    __iand__, __ior__, __ixor__ = _in_place("&=", __and__), _in_place("|=", __or__), _in_place("^=", __xor__)
-    __ilshift__, __irshift__ = _in_place("<<=", __lshift__), _in_place(">>=", __rshift__)
+    __iadd__, __isub__ = in_place("+=", __add__), in_place("-=", __sub__)
+    __imul__, __itruediv__ = in_place("*=", __mul__), in_place("/=", __truediv__)
+    __ifloordiv__, __imod__ = in_place("//=", __floordiv__), in_place("%=", __mod__)
+    __ipow__, __imatmul__ = in_place("**=", __pow__), in_place("@=", Methods.__matmul__)
+    __iand__, __ior__, __ixor__ = in_place("&=", __and__), in_place("|=", __or__), in_place("^=", __xor__)
+    __ilshift__, __irshift__ = in_place("<<=", __lshift__), in_place(">>=", __rshift__)
 
     def __copy__(self) -> "Node":
         return self
@@ -516,72 +385,12 @@ def record(primitive: Primitive, operands: Operands, statics: Statics, value: ob
     return node
 
 
-def parameter(value: Any, name: str | None = None) -> Node:
-    """A leaf to differentiate with respect to: a copy of ``value``.
-
-    Raises ScgTypeError unless it is real floating-point: a derivative in an integer does not exist.
-    """
-    if type(value) is Node:
-        raise ScgTypeError(f"a parameter is a leaf; {value!r} is already a node ({here()})")
-    array = plain(value, name or "a parameter")
-    if array.dtype.kind != "f":
-        kinds = {
-            "c": "differentiate its real and imaginary parts",
-            "O": "pass an array of floats",
-            "U": "pass an array of floats",
-        }
-        advice = kinds.get(
-            array.dtype.kind,
-            "use x.astype(float)" if hasattr(value, "astype") else "write 1.0 for 1, or np.asarray(x, float)",
-        )
-        raise ScgTypeError(
-            f"{name or 'a parameter'} must be real floating-point, got {described((value,))} of dtype {array.dtype}:"
-            f" {advice} ({here()})"
-        )
-    return record(PARAMETER, (), {"name": name} if name else _NONE, frozen(array))
-
-
-def is_parameter(node: Node) -> bool:
-    """Whether a node is a leaf to differentiate by."""
-    return node.primitive is PARAMETER or node.primitive is FINISHED
-
-
-def is_finished(node: Node) -> bool:
-    """Whether a node is a parameter of a run that is over and gave its derivatives away as arrays."""
-    return node.primitive is FINISHED
-
-
 def values_of(operands: Operands) -> Operands:
     """The arrays and scalars that stand in the places of ``operands``."""
     if len(operands) == 2:  # written out: no comprehension for what nearly all calls have
         x, y = operands
         return x.raw if type(x) is Node else x, y.raw if type(y) is Node else y
     return tuple([x.raw if type(x) is Node else x for x in operands])
-
-
-def ancestors(roots: Iterable[Node], floor: int = -1, guards: bool = False) -> list[Node]:
-    """All nodes that lead to ``roots``, these included, by growing id, and with ``guards`` the nodes that an ``if`` on
-    the way looked at.
-
-    Nodes with ids under ``floor`` are left out: what is older than a node does not depend on it.
-    """
-    seen = {root.id: root for root in roots if root.id >= floor}
-    stack = list(seen.values())
-    passed: set[int] = set()
-    while stack:
-        node = stack.pop()
-        for operand in node.operands:
-            if type(operand) is Node:
-                i = operand.id
-                if i >= floor and i not in seen:
-                    seen[i] = operand
-                    stack.append(operand)
-        if guards and node.guard is not None:
-            for guard in node.guard.unseen(passed):
-                if guard.node.id >= floor and guard.node.id not in seen:
-                    seen[guard.node.id] = guard.node
-                    stack.append(guard.node)
-    return [seen[i] for i in sorted(seen)]
 
 
 def _cast_inputs(ufunc: np.ufunc, inputs: Operands, kwargs: Statics) -> Operands:
@@ -602,13 +411,3 @@ def _cast_inputs(ufunc: np.ufunc, inputs: Operands, kwargs: Statics) -> Operands
         if dtype is None
         else tuple([IMPLEMENTATIONS[np.astype](x, dtype) if type(x) is Node else np.asarray(x, dtype) for x in inputs])
     )
-
-
-def _leaf() -> NoReturn:
-    raise ScgTypeError("a leaf is not computed")
-
-
-PARAMETER = primitive(_leaf, name="parameter")
-FINISHED = primitive(_leaf, name="parameter")
-"""A leaf: a parameter of a run that is over and gave its derivatives away as arrays. What was made of it belongs to no
-other run."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from scg.core.aliases import Function, Operands, Statics
 from scg.core.ambient import Guard
-from scg.core.node import Node, ancestors, record
+from scg.core.ancestry import ancestors
+from scg.core.node import Node, record
 
 _START = time.time_ns()
 Row = Operands

@@ -6,8 +6,9 @@ import numpy as np
 
 from scg.core.aliases import Function, Operands, Result, Statics, Tree
 from scg.core.ambient import RECORDER, Guard, is_tainted, settled
+from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
-from scg.core.node import Node, ancestors, record
+from scg.core.node import Node, record
 from scg.core.operands import plain, raise_named
 from scg.core.primitive import Primitive, primitive
 from scg.core.tree import leaves, rebuild

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scg.core.ambient import RECORDER, settled
+from scg.core.ancestry import ancestors
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.backward import pull
-from scg.core.node import Node, Numeric, Value, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node, Numeric, Value
 from scg.core.primitive import primitive
 from scg.core.replay import replay
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from scg.core.aliases import State, Tree
 from scg.core.ambient import unplanned
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import Node, Numeric, Value, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import Distribution

@@ -34,8 +34,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here

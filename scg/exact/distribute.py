@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.exact.direct import NoStructure
 from scg.exact.engine import affine_at, terms_of
 from scg.exact.structure import Structure

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.replay import replay, rerun
 from scg.errors import GuardError, ScgValueError, here
 from scg.exact.breaks import breaks

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.exact.direct import NoStructure, direct
 from scg.exact.engine import affine_at
 from scg.exact.quadratic import Table, moments_of_form

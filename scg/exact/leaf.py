@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from scg.core.axes import padded
-from scg.core.node import Node, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.counts import Multinomial
 from scg.distributions.mixture import Mixture

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.core.node import Node, ancestors
+from scg.core.ancestry import ancestors
+from scg.core.node import Node
 from scg.errors import here
 from scg.exact.leaf import BudgetError
 from scg.exact.panels import NODES, POINTS, WEIGHTS, Line, Panels, is_number, kind_of

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from scg.core.ambient import Guard
-from scg.core.node import Node, ancestors, parameter, record
+from scg.core.ancestry import ancestors
+from scg.core.leaves import parameter
+from scg.core.node import Node, record
 from scg.core.replay import rerun
 from scg.core.tree import map_leaves
 from scg.errors import GuardError, here

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import Node, ancestors
+from scg.core.ancestry import ancestors
+from scg.core.node import Node
 from scg.distributions.base import FiniteSupport
 from scg.errors import here
 from scg.exact.alike import described, key_of

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from scg.core.backward import pull
-from scg.core.node import Node, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.errors import here
 from scg.exact.elimination import Plan, TooWide, eliminate, plan
 from scg.exact.engine import affine_at

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import Node, ancestors, parameter, record
+from scg.core.ancestry import ancestors
+from scg.core.leaves import parameter
+from scg.core.node import Node, record
 from scg.core.replay import rerun
 from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError

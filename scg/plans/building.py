@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import Node, ancestors
+from scg.core.ancestry import ancestors
+from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.core.undefined import may_hide
 from scg.plans import passes

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from scg.core.aliases import Statics
-from scg.core.node import Node, ancestors, is_parameter
+from scg.core.ancestry import ancestors
+from scg.core.leaves import is_parameter
+from scg.core.node import Node
 from scg.core.primitive import Primitive, primitive
 from scg.errors import PlanError, here
 from scg.plans.checks import CHOICE, is_check

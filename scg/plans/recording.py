@@ -16,8 +16,9 @@ import numpy as np
 
 from scg.core.aliases import Function, Keywords, Tree
 from scg.core.ambient import AMBIENT, RECORDER, Ambient
+from scg.core.ancestry import ancestors
 from scg.core.generators import held_generators, state_of
-from scg.core.node import Node, ancestors, record
+from scg.core.node import Node, record
 from scg.core.operands import described
 from scg.core.primitive import primitive
 from scg.core.tree import leaves, map_leaves

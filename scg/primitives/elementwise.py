@@ -16,7 +16,8 @@ import numpy as np
 from numpy._core import umath as np_umath
 
 from scg.core.axes import elementwise
-from scg.core.node import Node, refuse
+from scg.core.detaching import refuse
+from scg.core.node import Node
 from scg.core.primitive import implements, primitive
 
 UMATH = vars(np_umath)  # NumPy's ufuncs, those without a public name as well

@@ -9,8 +9,9 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg.core import axes
 from scg.core.ambient import settled
+from scg.core.ancestry import ancestors
 from scg.core.axes import Slot, elementwise
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.operands import described, frozen, plain
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import NotDifferentiable, ScgIndexError, ScgTypeError, ScgValueError, here

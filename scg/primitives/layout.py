@@ -15,7 +15,8 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from scg.core import axes
 from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise
-from scg.core.node import Node, refuse
+from scg.core.detaching import refuse
+from scg.core.node import Node
 from scg.core.operands import beside, plain
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgTypeError, here

@@ -11,7 +11,8 @@ import scipy.special
 from numpy._core import defchararray, strings
 
 from scg.core.axes import elementwise
-from scg.core.node import Node, refuse
+from scg.core.detaching import refuse
+from scg.core.node import Node
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, here
 from scg.primitives.elementwise import UMATH

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.polynomial.polynomial as power_series
 
 from scg.core.ambient import settled
-from scg.core.node import refuse
+from scg.core.detaching import refuse
 from scg.core.primitive import implements
 from scg.errors import NotDifferentiable, here
 from scg.primitives.layout import as_array

@@ -16,7 +16,8 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from scg.core import axes
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
-from scg.core.node import Node, refuse
+from scg.core.detaching import refuse
+from scg.core.node import Node
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient

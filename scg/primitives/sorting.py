@@ -15,7 +15,8 @@ from scg.core import axes
 from scg.core.ambient import settled
 from scg.core.axes import AxisMap, labelled
 from scg.core.cotangents import results
-from scg.core.node import Node, refuse
+from scg.core.detaching import refuse
+from scg.core.node import Node
 from scg.core.primitive import Primitive, implements, primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array

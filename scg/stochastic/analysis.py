@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from scg.core.ambient import RECORDER
+from scg.core.ancestry import ancestors
 from scg.core.backward import Reach, estimates, is_estimate
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.primitives import layout
 from scg.stochastic.dependence import Influence, accounts, is_accounted
 from scg.stochastic.estimates import settled

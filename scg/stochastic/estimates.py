@@ -3,8 +3,9 @@
 import functools
 import operator
 
+from scg.core.ancestry import ancestors
 from scg.core.backward import estimates, is_estimate
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.stochastic.dependence import Influence, accounted, accounts, is_accounted
 from scg.stochastic.sets import Set, members
 from scg.stochastic.terms import shares

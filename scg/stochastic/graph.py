@@ -11,9 +11,11 @@ import numpy as np
 
 from scg.core.aliases import Function, Result, Tree
 from scg.core.ambient import RECORDER, unplanned
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.generators import held_generators, watching
-from scg.core.node import Node, Value, ancestors, is_parameter, parameter
+from scg.core.leaves import is_parameter, parameter
+from scg.core.node import Node, Value
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack

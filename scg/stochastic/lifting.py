@@ -11,7 +11,9 @@ import numpy as np
 
 from scg.core.aliases import Function, Keywords, Operands, Tree
 from scg.core.ambient import RECORDER, SCOPE, collect_guards
-from scg.core.node import Node, ancestors, is_finished, parameter
+from scg.core.ancestry import ancestors
+from scg.core.leaves import is_finished, parameter
+from scg.core.node import Node
 from scg.core.operands import described
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here

@@ -8,9 +8,11 @@ from typing import Any, final
 import numpy as np
 
 from scg.core.aliases import Result
+from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.backward import estimate, is_estimate
-from scg.core.node import Node, Value, ancestors, parameter, record
+from scg.core.leaves import parameter
+from scg.core.node import Node, Value, record
 from scg.core.primitive import primitive
 from scg.core.replay import rerun
 from scg.errors import NotDifferentiable, here

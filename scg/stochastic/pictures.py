@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scg.core.node import Node, is_parameter
+from scg.core.leaves import is_parameter
+from scg.core.node import Node
 from scg.errors import ScgError, ScgValueError, here
 from scg.files import write
 from scg.stochastic.sites import is_noise, is_stochastic

@@ -7,8 +7,9 @@ import numpy as np
 
 from scg.core.aliases import Result, Tree
 from scg.core.ambient import RECORDER
+from scg.core.ancestry import ancestors
 from scg.core.axes import padded
-from scg.core.node import Node, Value, ancestors, record
+from scg.core.node import Node, Value, record
 from scg.core.operands import frozen, plain
 from scg.core.replay import replaced, rerun
 from scg.core.tree import leaves

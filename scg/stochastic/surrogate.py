@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 
 from scg.core.aliases import Result
+from scg.core.ancestry import ancestors
 from scg.core.backward import Reach, estimate, pull
-from scg.core.node import Node, Value, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node, Value
 from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.distributions.base import Distribution

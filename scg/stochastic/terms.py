@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.core.aliases import Result
+from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise, reduction
 from scg.core.cotangents import unbroadcast
-from scg.core.node import Node, Value, ancestors, values_of
+from scg.core.node import Node, Value, values_of
 from scg.errors import GuardError, here
 from scg.stochastic.dependence import Influence
 from scg.stochastic.sets import Set, common, first, last, meet, members, union, without

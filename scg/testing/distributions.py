@@ -11,7 +11,8 @@ import scipy.special as sp
 
 from scg.core.aliases import Function
 from scg.core.backward import pull
-from scg.core.node import Node, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.options import integer, number
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, kl_divergence
 from scg.distributions.constraints import Simplex

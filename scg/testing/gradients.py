@@ -10,7 +10,8 @@ import numpy as np
 
 from scg.core.aliases import Function, Keywords
 from scg.core.backward import pull
-from scg.core.node import Node, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.options import integer
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgValueError

@@ -7,7 +7,8 @@ import numpy as np
 
 from scg.bridge.samples import Sampled
 from scg.core.aliases import Tree
-from scg.core.node import Node, ancestors
+from scg.core.ancestry import ancestors
+from scg.core.node import Node
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.exact.paths import guards_on_draws
 from scg.stochastic.graph import Graph

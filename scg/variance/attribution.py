@@ -13,9 +13,10 @@ import numpy as np
 
 from scg.core.aliases import Keywords
 from scg.core.ambient import ids
+from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node, Value, ancestors
+from scg.core.node import Node, Value
 from scg.core.progress import Progress, reporter
 from scg.core.replay import rerun
 from scg.core.tree import leaves

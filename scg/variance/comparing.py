@@ -12,7 +12,8 @@ import numpy as np
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
 from scg.core.aliases import Keywords, Tree
-from scg.core.node import Node, ancestors
+from scg.core.ancestry import ancestors
+from scg.core.node import Node
 from scg.core.options import integer
 from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves

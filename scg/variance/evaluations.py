@@ -4,9 +4,10 @@ import contextvars
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.primitive import primitive
 from scg.core.tree import leaves
 from scg.stochastic.analysis import draws

@@ -11,7 +11,8 @@ import scipy.special as sp
 import scg
 from scg.core.axes import elementwise
 from scg.core.backward import pull
-from scg.core.node import Node, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import GuardError
 from scg.testing import check_gradient

@@ -355,7 +355,7 @@ def test_a_function_that_raises_leaves_no_context_behind(order):
 def test_a_refused_name_gives_its_advice():
     namespace = SimpleNamespace(peculiar=lambda x: x)
     namespace.peculiar.__module__ = "elsewhere"
-    scg.core.node.refuse("use np.exp", namespace.peculiar)
+    scg.core.detaching.refuse("use np.exp", namespace.peculiar)
     try:
         with pytest.raises(NotDifferentiable, match="use np.exp") as caught:
             scg.core.primitive.IMPLEMENTATIONS[namespace.peculiar](scg.parameter(X))

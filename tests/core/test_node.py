@@ -417,7 +417,7 @@ def test_a_pickled_graph_has_the_same_values_gradients_and_lines():
     x = scg.parameter(X, name="x")
     y = fn(x)
     z = round_trip(y)
-    leaf = [n for n in scg.core.node.ancestors([z]) if not n.operands][0]
+    leaf = [n for n in scg.core.ancestry.ancestors([z]) if not n.operands][0]
     assert leaf.name == "x" and z.line == y.line and leaf.line == x.line
     np.testing.assert_array_equal(z.value, y.value)
     np.testing.assert_array_equal(scg.gradients(z, [leaf])[0], scg.gradients(y, [x])[0])
@@ -545,7 +545,7 @@ def test_ids_are_a_topological_order(steps):
     y = x
     for step in steps:
         y = step(y) + y
-    order = scg.core.node.ancestors([y])
+    order = scg.core.ancestry.ancestors([y])
     place = {node.id: k for k, node in enumerate(order)}
     assert order[0] is x and order[-1] is y
     for node in order:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import scg
 from scg import distributions as dist
 from scg.core.ambient import collect_guards
+from scg.core.ancestry import ancestors
 from scg.core.cotangents import results
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.replay import replay
 from scg.errors import GuardError
 from scg.stochastic.sites import noise, path

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import scg
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import ancestors
 
 N = 100_000
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 import scg
 from scg import distributions as dist
-from scg.core.node import ancestors
+from scg.core.ancestry import ancestors
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError
 from scg.stochastic.surrogate import Downstream
 from scg.testing import check_distribution

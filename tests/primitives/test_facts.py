@@ -10,8 +10,9 @@ import pytest
 import scg
 import scg.exact
 from scg import distributions as dist
+from scg.core.ancestry import ancestors
 from scg.core.cotangents import unbroadcast
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.errors import ScgTypeError
 from scg.extend import contraction, elementwise, mixed, primitive, reduction
 from tests.support.cases import all_cases

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import scg
-from scg.core.node import parameter
+from scg.core.leaves import parameter
 from scg.primitives import indexing
 
 pytestmark = pytest.mark.fast

@@ -16,8 +16,10 @@ import scg
 from scg import replay
 from scg.core import axes
 from scg.core import replay as rerun
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors, parameter
+from scg.core.leaves import parameter
+from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgError, ScgValueError
 from scg.primitives.layout import alias

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scg
-from scg.core.node import ancestors
+from scg.core.ancestry import ancestors
 from scg.errors import GuardError, NotDifferentiable, ScgLinAlgError
 from scg.stochastic.dependence import influence
 

@@ -10,8 +10,9 @@ import scipy.special as sp
 
 import scg
 import scg.exact
+from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise, padded
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.primitive import IMPLEMENTATIONS, Primitive
 from scg.core.replay import replay
 from scg.distributions import Normal

@@ -10,8 +10,9 @@ from hypothesis import assume, find, given, seed, settings
 from hypothesis import strategies as st
 
 import scg
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.replay import replay
 from scg.core.tree import leaves
 from scg.exact import expectation, gradient, moments

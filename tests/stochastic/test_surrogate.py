@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
-from scg.core.node import ancestors
+from scg.core.ancestry import ancestors
 from scg.errors import EstimatorError, NotDifferentiable
 from scg.stochastic.surrogate import surrogate
 from tests.support.oracle import first_and_second

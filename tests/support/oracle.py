@@ -9,9 +9,10 @@ import itertools
 import numpy as np
 
 import scg
+from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node, ancestors
+from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions import Independent, Normal, Uniform
 from scg.distributions.base import Discrete, FiniteSupport

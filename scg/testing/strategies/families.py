@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scg.core.backward import pull
-from scg.core.node import parameter
+from scg.core.leaves import parameter
 from scg.distributions.base import Distribution
 from scg.errors import ScgError
 from scg.stochastic.surrogate import surrogate

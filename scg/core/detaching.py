@@ -1,0 +1,81 @@
+"""What a node does not do, because the result would leave its graph: each refusal says what to write instead."""
+
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from scg.core.advice import of_caller
+from scg.core.ancestry import ancestors
+from scg.core.operands import name_of
+from scg.core.primitive import IMPLEMENTATIONS, Recorded, implements
+from scg.errors import NotDifferentiable, here
+
+if TYPE_CHECKING:
+    from scg.core.node import Node
+
+
+def refuse(advice: str, *callables: object, detached: bool = False) -> None:
+    """Declare callables that a Node does not enter, and what to use instead; with ``detached`` also node.value, where
+    no sample decides it."""
+    for fn in callables:
+
+        def implementation(*args: object, _fn: Any = fn, **kwargs: object) -> NoReturn:
+            also = or_value(*args, *kwargs.values()) if detached else ""
+            raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice}{also} ({here()})")
+
+        implements(fn)(implementation)
+        implementation.advice = advice  # type: ignore[attr-defined]
+
+
+def is_drawn(*values: Any) -> bool:
+    """Whether a sample decides some of these, which may be nodes: its number alone would lose the sample's gradient."""
+    each = [x for value in values for x in (value if type(value) in (list, tuple) else (value,))]
+    nodes = cast("list[Node]", [x for x in each if isinstance(x, Recorded)])
+    return any([node.primitive.random for node in ancestors(nodes, guards=True)])
+
+
+def or_value(*values: object) -> str:
+    """That ``node.value`` will do as well, which is so of nodes that no sample decides."""
+    return "" if is_drawn(*values) else ", or node.value to detach on purpose"
+
+
+def refusal(
+    what: str, instead: str, constant: str = "", drawn: str = "", kind: type[Exception] = NotDifferentiable
+) -> Any:
+    """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no sample decides,
+    ``drawn`` for one of a sample, of which the number alone has no gradient; ``kind`` is the error where there is
+    ``drawn`` advice."""
+
+    def refused(self: "Node", *args: object, **kwargs: object) -> NoReturn:
+        random = is_drawn(self)
+        ways = [way for way in (instead, drawn if random else constant) if way]
+        error = kind if random else NotDifferentiable
+        raise error(f"{what} would detach {self!r} from its graph: {', or '.join(ways)} ({here()})")
+
+    return refused
+
+
+_OF_A_CONSTANT = "scg.parameter(array)[node] to index an array by a node, or node.value to detach on purpose"
+
+
+_OF_A_NUMBER = (
+    "scg.parameter(array)[n.astype(int)] to index an array by a sample n, or, where n is a size, a comparison, as in"
+    " `while n > i:`, or a mask, as in np.where(np.arange(most) < n, terms, 0.0)"
+)
+
+
+BY_A_SAMPLE = (
+    "compare with it, as in `while n > i:`, or mask by it, as in np.where(np.arange(most) < n, terms, 0.0); as an index"
+    " write scg.parameter(array)[n.astype(int)]"
+)
+
+
+def asked_for_an_array(self: "Node", dtype: object = None, copy: object = None) -> NoReturn:
+    """``__array__`` of a node: whoever calls it, perhaps far from the user's line, is named."""
+    called = of_caller(IMPLEMENTATIONS.__contains__)
+    if called:
+        raise NotDifferentiable(f"{called}, as its result would be detached from {self!r} ({here()})")
+    raise NotDifferentiable(
+        f"np.asarray, np.array or a function that NumPy does not dispatch would detach {self!r} from its graph: use"
+        " np.stack for a list of nodes, np.dot(array, node) for array.dot(node), a function of NumPy or scg.special"
+        " for a value, scg.sample(distribution, estimator, rng=rng) for a sample,"
+        f" {_OF_A_NUMBER if is_drawn(self) else _OF_A_CONSTANT} ({here()})"
+    )
