@@ -4,7 +4,18 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-EXAMPLES = ("ppca", "autoencoder", "vae", "iwae", "discrete_vae", "sequence", "compare", "gallery", "policy_losses")
+EXAMPLES = (
+    "ppca",
+    "autoencoder",
+    "vae",
+    "iwae",
+    "discrete_vae",
+    "sequence",
+    "compare",
+    "gallery",
+    "policy_losses",
+    "lecture",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,39 @@
+"""What the cells of the book share: an estimate with its interval, and when it agrees with an exact number."""
+
+from typing import Any
+
+import numpy as np
+
+CONFIDENT = 1.96  # standard errors: the interval holds the mean in 95% of all runs
+SURE = 6.0  # standard errors: a right estimate is further out once in 5e8 runs
+
+
+def error(samples: Any) -> Any:
+    """The standard error of the mean over the first axis, s / sqrt(n)."""
+    samples = np.asarray(samples)
+    return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+
+
+def beside(label: str, exact: Any, samples: Any) -> str:
+    """A line for each number: the exact one, and the mean of the samples with its 95% interval."""
+    mean, half = np.atleast_1d(np.mean(samples, axis=0)), np.atleast_1d(CONFIDENT * error(samples))
+    exact = np.broadcast_to(exact, mean.shape)
+    lines = []
+    for index in np.ndindex(mean.shape):
+        name = label if mean.size == 1 else f"{label}[{', '.join(map(str, index))}]"
+        lines.append(
+            f"{name:<22} exact {exact[index]:>12.6f}   estimate {mean[index]:>12.6f} ± {half[index]:.6f}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def agrees(exact: Any, samples: Any) -> bool:
+    """Whether the mean of the samples is within SURE standard errors of the exact number, in each element."""
+    mean = np.mean(samples, axis=0)
+    return bool(np.all(np.abs(mean - exact) <= SURE * error(samples) + 1e-12 * (1 + np.max(np.abs(exact)))))
+
+
+def variance_error(samples: Any) -> float:
+    """The standard error of the variance of numbers: sqrt((m4 - m2^2) / n), by their central moments."""
+    off = np.asarray(samples) - np.mean(samples)
+    return float(np.sqrt((np.mean(off**4) - np.mean(off**2) ** 2) / len(off)))
