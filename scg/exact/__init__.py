@@ -40,11 +40,12 @@ from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
+from scg.elimination.finite import BudgetError
+from scg.elimination.sums import Sums
 from scg.errors import EstimatorError, ScgError, ScgTypeError, ScgValueError, here
 from scg.exact.choice import eliminated, eliminated_distribution, eliminated_moments
-from scg.exact.engine import BudgetError, ConvergenceError, Engine, overlapping
+from scg.exact.engine import ConvergenceError, Engine, overlapping
 from scg.exact.paths import along_its_way, guards_on_draws, on_its_way, ways
-from scg.exact.sums import Sums
 from scg.exact.values import MovingSupport, as_values
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph, trace

@@ -13,13 +13,13 @@ import numpy as np
 
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.exact.direct import NoStructure, direct
-from scg.exact.distribute import distributed
-from scg.exact.elimination import TooWide
+from scg.elimination.direct import NoStructure, direct
+from scg.elimination.distribute import distributed
+from scg.elimination.finite import BudgetError
+from scg.elimination.products import TooWide
+from scg.elimination.structure import Structure
+from scg.elimination.sums import NotFinite, Sums
 from scg.exact.estimates import moments_of
-from scg.exact.leaf import BudgetError
-from scg.exact.structure import Structure
-from scg.exact.sums import NotFinite, Sums
 
 _CHEAP = 10.0  # log2 of how many configurations are enumerated, or tabulated, without a thought
 _WORK = 19.0  # log2 of how many numbers are enumerated in less time than an elimination is planned
@@ -98,7 +98,7 @@ def eliminated_distribution(
         values = {}
         for k, start in enumerate(structure.offsets[:-1]):
             leaf = structure.leaf(k)
-            values[leaf.node] = leaf.at(digits[:, start : start + leaf.count], None)[0]
+            values[leaf.node] = leaf.at(digits[:, start : start + leaf.count])
         with np.errstate(all="ignore"):  # where a configuration is impossible
             found = replay(root, values, list(values))
     except (NoStructure, NotFinite, BudgetError):

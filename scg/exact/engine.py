@@ -19,10 +19,12 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
 from scg.core.node import Node
-from scg.core.replay import replay, rerun
+from scg.core.replay import replay
+from scg.elimination.affine import affine_at, terms_of
+from scg.elimination.finite import BudgetError, written
 from scg.errors import GuardError, ScgValueError, here
 from scg.exact.breaks import breaks
-from scg.exact.leaf import BudgetError, ConvergenceError, Leaf, written
+from scg.exact.leaf import ConvergenceError, Leaf
 from scg.exact.nested import Nested
 from scg.exact.panels import Panels
 from scg.exact.reach import reaches
@@ -31,7 +33,6 @@ from scg.stochastic.dependence import influence
 from scg.stochastic.formulas import box
 from scg.stochastic.sides import is_silent
 from scg.stochastic.sites import is_draw, is_noise
-from scg.stochastic.terms import summands
 
 Set = frozenset[int]
 
@@ -597,33 +598,6 @@ class Check:
         return found
 
 
-def terms_of(roots: list[Node], order: list[Node], dependent: set[int], held: bool) -> list[Node]:
-    """The nodes in which ``roots`` are affine, with weights that none of what is ``dependent`` on draws decides; see
-    ``Engine``."""
-    terms, region = [], {root.id for root in roots}
-    for node in reversed(order):
-        if node.id in region and node.id in dependent:
-            inner = _parts(node, dependent, held)
-            region.update(node.operands[k].id for k in inner)
-            if not inner:
-                terms.append(node)
-    return terms
-
-
-def affine_at(terms: list[Node], roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
-    """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
-    Those of integers may be fractions."""
-    if not terms:
-        return roots if graph else [r.raw for r in roots]
-    table = {t.id: v for t, v in zip(terms, values, strict=True)}
-    order, needed = ancestors(roots, min(table), guards=True), {r.id for r in roots}
-    for node in reversed(order):  # not what leads to a term only: it may be an index, which is no fraction
-        if node.id in needed and node.id not in table:
-            needed.update([o.id for o in node.operands if type(o) is Node])
-    order = [node for node in order if node.id in needed]
-    return rerun(roots, order, table, set(table) if size else set(), size, graph)  # type: ignore[no-any-return]
-
-
 def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:
     """The pairs of elements of terms that some coordinate adds up and that are not independent: (pairs, 2), the first
     not after the second."""
@@ -651,17 +625,6 @@ def _raw(x: Any) -> Any:
 
 def _largest(x: Any) -> float:
     return float(np.max(np.abs(x), initial=0))
-
-
-def _parts(node: Node, dependent: set[int], held: bool) -> list[int]:
-    moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in dependent]
-    # the sum of truths is none
-    if any(type(node.operands[k].raw) is tuple or node.operands[k].dtype.kind not in "fiu" for k in moving):
-        return []
-    known = summands(node, dependent)
-    if not known and held and node.primitive.same and node.guard is None and moving == [0]:
-        return moving  # linear in values, though not in derivatives
-    return known
 
 
 def _covered(requests: list[Set]) -> tuple[list[Set], list[int]]:

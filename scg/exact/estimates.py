@@ -17,12 +17,12 @@ from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
-from scg.exact.direct import NoStructure, direct
-from scg.exact.engine import affine_at
+from scg.elimination.affine import affine_at
+from scg.elimination.direct import NoStructure, direct
+from scg.elimination.structure import Structure
+from scg.elimination.sums import NotFinite
+from scg.elimination.tabulate import Tables, families
 from scg.exact.quadratic import Table, moments_of_form
-from scg.exact.structure import Structure
-from scg.exact.sums import NotFinite
-from scg.exact.tabulate import Tables, families
 from scg.stochastic.terms import summands
 
 _LOCAL = 10.0  # log2 of the configurations of what is tabulated

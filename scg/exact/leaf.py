@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.axes import padded
 from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
-from scg.distributions.counts import Multinomial
-from scg.distributions.mixture import Mixture
-from scg.distributions.subset import UniformSubset
-from scg.distributions.transformed import Independent
 from scg.distributions.uniform import noise_of, transported
+from scg.elimination.finite import BudgetError, count_of, probabilities, values_of, written
 from scg.errors import ScgValueError, here
 from scg.exact.rules import (
     GAUSS,
@@ -31,31 +27,8 @@ from scg.exact.rules import (
 from scg.stochastic.sites import is_noise
 
 
-class BudgetError(ScgValueError):
-    """More configurations than the budget allows, for one part of a cost, or more time than was given."""
-
-
 class ConvergenceError(ScgValueError):
     """A mean over continuous values that did not settle, or for which no quadrature rule is known."""
-
-
-def written(count: int) -> str:
-    """A count, however large, for a message."""
-    return str(count) if count < 10**12 else f"about 10^{math.log10(count):.1f}"
-
-
-def count_of(distribution: Any) -> int:
-    """How many values a distribution of finite support has, without a list of them where they are many."""
-    if isinstance(distribution, UniformSubset):
-        return math.comb(distribution.n, distribution.size)
-    if isinstance(distribution, Multinomial):
-        return math.comb(distribution.n + distribution.categories - 1, distribution.categories - 1)
-    if isinstance(distribution, Mixture):
-        return count_of(distribution.component)
-    if isinstance(distribution, Independent):
-        places = distribution.base.batch_shape[len(distribution.base.batch_shape) - distribution.ndim :]
-        return count_of(distribution.base) ** math.prod(places)
-    return len(distribution.atoms())
 
 
 class Leaf:
@@ -112,10 +85,7 @@ class Leaf:
         self.fixed: Any = None
         self.steps: Any = None
         if not self.adaptive:
-            atoms = padded(self.distribution.atoms(), self.node.ndim)
-            self.fixed = np.broadcast_to(atoms, (len(atoms), *self.node.shape)).reshape(
-                len(atoms), self.count, *self.event
-            )
+            self.fixed = values_of(self.distribution, self.node.shape, len(self.batch))
         elif self.discrete:
             low, size = float(np.min(getattr(self.distribution.support, "low", 0))), self.cut * points // 8
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
@@ -247,14 +217,8 @@ class Leaf:
         return values, None if weights is None else np.where(digits < 0, 1, weights)
 
     def probabilities(self, log_p: np.ndarray) -> np.ndarray:
-        """exp(log_p). Raises ScgValueError where one of them is zero and has a derivative, which ``log_p`` has not."""
-        by_probs = any(type(p) is Node and name.endswith("probs") for name, p in self.distribution.parameters.items())
-        if type(log_p) is Node and by_probs and not self.adaptive and np.isneginf(log_p.raw).any():
-            raise ScgValueError(
-                f"{self.name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
-                f" logits ({here()})"
-            )
-        return np.exp(log_p)
+        """exp(log_p), of values that have a derivative."""
+        return np.exp(log_p) if self.adaptive else probabilities(self.distribution, log_p, self.name)
 
     def drawn(self, rng: np.random.Generator, distribution: Any) -> Any:
         """One sample of ``distribution``, which is this node's, of shape (1, *node.shape)."""

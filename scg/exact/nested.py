@@ -17,8 +17,8 @@ import numpy as np
 
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
+from scg.elimination.finite import BudgetError
 from scg.errors import here
-from scg.exact.leaf import BudgetError
 from scg.exact.panels import NODES, POINTS, WEIGHTS, Line, Panels, is_number, kind_of
 from scg.exact.rules import place_of
 from scg.stochastic.sites import is_draw, is_noise

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.exact.elimination import TooWide
+from scg.elimination.products import TooWide
 
 _RANK = 1e-13  # of the largest entry of S: below it a singular value is rounding
 

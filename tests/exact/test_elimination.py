@@ -9,10 +9,10 @@ import scg.exact
 from scg import distributions as dist
 from scg.core.backward import pull
 from scg.core.tree import leaves
-from scg.exact.elimination import TooWide, eliminate, plan
-from scg.exact.factors import Pair, Stack, product
-from scg.exact.structure import Structure
-from scg.exact.sums import Sums
+from scg.elimination.factors import Pair, Stack, product
+from scg.elimination.products import TooWide, eliminate, plan
+from scg.elimination.structure import Structure
+from scg.elimination.sums import Sums
 
 S = scg.ScoreFunction()
 
@@ -183,13 +183,15 @@ def compare(seeds):
 @pytest.mark.fast
 @pytest.mark.parametrize("few", [0, 8])
 def test_drawn_programs_have_the_mean_and_the_gradient_of_enumeration(few, monkeypatch):
-    monkeypatch.setattr("scg.exact.structure._FEW", few)  # 0: what is alike is tabulated once, however few there are
+    monkeypatch.setattr(
+        "scg.elimination.structure._FEW", few
+    )  # 0: what is alike is tabulated once, however few there are
     assert compare(range(100 * few, 100 * few + 100)) > 65
 
 
 @pytest.mark.long
 def test_two_thousand_drawn_programs_have_the_mean_and_the_gradient_of_enumeration(monkeypatch):
-    monkeypatch.setattr("scg.exact.structure._FEW", 0)
+    monkeypatch.setattr("scg.elimination.structure._FEW", 0)
     assert compare(range(10_000, 12_000)) > 1300
 
 

@@ -7,8 +7,8 @@ import pytest
 import scg
 import scg.exact
 from scg import distributions as dist
+from scg.elimination.direct import NoStructure
 from scg.exact.choice import eliminated_moments
-from scg.exact.direct import NoStructure
 from scg.exact.estimates import moments_of
 from scg.exact.quadratic import Table, moments_of_form
 from scg.exact.values import as_values

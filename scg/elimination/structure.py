@@ -13,11 +13,11 @@ import numpy as np
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.distributions.base import FiniteSupport
+from scg.elimination.affine import terms_of
+from scg.elimination.alike import described, key_of
+from scg.elimination.direct import NoStructure, direct, distinct, of_parameters
+from scg.elimination.finite import BudgetError, Finite, count_of
 from scg.errors import here
-from scg.exact.alike import described, key_of
-from scg.exact.direct import NoStructure, direct, distinct, of_parameters
-from scg.exact.engine import terms_of
-from scg.exact.leaf import BudgetError, Leaf, count_of
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
 
 _FEW = 8  # draws, of which it takes longer to see that they are alike than to tabulate each
@@ -147,11 +147,9 @@ class Structure:
         """How many numbers a row of a replay has."""
         return sum([n.size for n in self.order if n.id in self.dependent and type(n.raw) is not tuple])
 
-    def leaf(self, k: int) -> Leaf:
+    def leaf(self, k: int) -> Finite:
         """A draw as the values that it can take."""
-        node = self.draws[k]
-        varies = any([type(o) is Node and o.id in self.dependent for o in node.operands])
-        return Leaf(node, self.labels[k], varies, self.budget)
+        return Finite(self.draws[k], self.labels[k])
 
     @cached_property
     def labels(self) -> list[str]:

@@ -13,9 +13,9 @@ from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
-from scg.exact.direct import NoStructure
-from scg.exact.engine import affine_at, terms_of
-from scg.exact.structure import Structure
+from scg.elimination.affine import affine_at, terms_of
+from scg.elimination.direct import NoStructure
+from scg.elimination.structure import Structure
 
 _LARGEST = 2**22  # products that one node may become
 

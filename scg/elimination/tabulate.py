@@ -16,8 +16,9 @@ import numpy as np
 from scg.core.axes import padded
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.exact.direct import NoStructure
-from scg.exact.structure import Structure
+from scg.elimination.direct import NoStructure
+from scg.elimination.finite import probabilities
+from scg.elimination.structure import Structure
 
 _BLOCK = 2**22  # numbers that one replay may make
 _FEW = 64  # rows of which a replay is not worth being split
@@ -193,7 +194,7 @@ class Tables:
                 distribution = distribution.detached()
             atoms = np.asarray(leaf.fixed, leaf.node.dtype).reshape(leaf.size, 1, *leaf.node.shape)
             with np.errstate(all="ignore"):  # where a configuration is impossible
-                chance = leaf.probabilities(distribution.log_prob(atoms))
+                chance = probabilities(leaf.distribution, distribution.log_prob(atoms), leaf.name)
             chance = np.broadcast_to(chance, (leaf.size, family.rows.number, *leaf.batch))
             found.append(np.reshape(chance, (leaf.size * family.rows.number, leaf.count)))
         return _joined(found)
@@ -212,7 +213,7 @@ class Tables:
             digits = np.minimum(rows[:, None] // np.maximum(strides, 1) % family.rows.extents, s.sizes - 1)
             digits = np.where(strides > 0, digits, -1)
             values = {
-                leaf.node: leaf.at(digits[:, a:b], None)[0]
+                leaf.node: leaf.at(digits[:, a:b])
                 for leaf, a, b in zip(self.leaves, s.offsets, s.offsets[1:], strict=False)
             }
             with np.errstate(all="ignore"):  # where a configuration is impossible

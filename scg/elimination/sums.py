@@ -4,7 +4,7 @@ distribution of a few elements.
     E[c] = sum_z prod_i p(z_i | parents) (sum_t w_t t(z))
 
 The cost is affine in its terms t, with weights w_t that no draw decides; conditionals and terms are tabulated
-(``tabulate``) and eliminated (``elimination``) as arrays, or as Nodes of the parameters, of which gradients and
+(``tabulate``) and eliminated (``products``) as arrays, or as Nodes of the parameters, of which gradients and
 Hessians are then taken by reverse mode. All of it is linear in the number of draws where the width is bounded.
 """
 
@@ -16,13 +16,13 @@ import numpy as np
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
+from scg.elimination.affine import affine_at
+from scg.elimination.factors import Stack
+from scg.elimination.finite import BudgetError, written
+from scg.elimination.products import Plan, TooWide, eliminate, plan
+from scg.elimination.structure import Structure
+from scg.elimination.tabulate import Tables, families
 from scg.errors import here
-from scg.exact.elimination import Plan, TooWide, eliminate, plan
-from scg.exact.engine import affine_at
-from scg.exact.factors import Stack
-from scg.exact.leaf import BudgetError, written
-from scg.exact.structure import Structure
-from scg.exact.tabulate import Tables, families
 
 _LARGE = 2**12  # entries of a product that are worth another plan
 _PLANNED = np.zeros(0)  # what stands in a stack for tables that are not there yet

@@ -23,7 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scg.core.node import Node
-from scg.exact.factors import Pair, Stack, product, scaled, summed
+from scg.elimination.factors import Pair, Stack, product, scaled, summed
 
 _CHUNK = 2**21  # entries that the products of one step may have
 _SMALL = 64  # entries of a product below which calls cost more

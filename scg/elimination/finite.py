@@ -1,0 +1,78 @@
+"""Samples of finitely many values, element by element: the values, how many there are, and their probabilities."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scg.core.axes import padded
+from scg.core.node import Node
+from scg.distributions.counts import Multinomial
+from scg.distributions.mixture import Mixture
+from scg.distributions.subset import UniformSubset
+from scg.distributions.transformed import Independent
+from scg.errors import ScgValueError, here
+
+
+class BudgetError(ScgValueError):
+    """More configurations than the budget allows, for one part of a cost, or more time than was given."""
+
+
+class Finite:
+    """A sample whose *elements* are those of its batch, each with ``size`` values: ``fixed``, (size, elements,
+    *event)."""
+
+    def __init__(self, node: Node, name: str):
+        self.node, self.name = node, name
+        self.distribution = node.statics["site"].distribution
+        self.batch = node.shape[: node.ndim - node.statics["site"].event_ndim]
+        self.event = node.shape[len(self.batch) :]
+        self.count = math.prod(self.batch)
+        self.fixed = values_of(self.distribution, node.shape, len(self.batch))
+        self.size = len(self.fixed)
+
+    def at(self, digits: Any) -> Any:
+        """Values, (rows, *node.shape), for the number of a value for every row and element; -1 stands for the value
+        that was recorded."""
+        values = self.fixed[np.maximum(digits, 0), np.arange(self.count)]
+        kept = np.reshape(self.node.raw, (self.count, *self.event))
+        values = np.where((digits < 0).reshape(*digits.shape, *[1] * len(self.event)), kept, values)
+        return np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
+
+
+def values_of(distribution: Any, shape: tuple[int, ...], ndim: int) -> Any:
+    """All values of each element of a sample of a shape, of which the first ``ndim`` axes are its batch: (values,
+    elements, *event)."""
+    atoms = padded(distribution.atoms(), len(shape))
+    return np.broadcast_to(atoms, (len(atoms), *shape)).reshape(len(atoms), math.prod(shape[:ndim]), *shape[ndim:])
+
+
+def count_of(distribution: Any) -> int:
+    """How many values a distribution of finite support has, without a list of them where they are many."""
+    if isinstance(distribution, UniformSubset):
+        return math.comb(distribution.n, distribution.size)
+    if isinstance(distribution, Multinomial):
+        return math.comb(distribution.n + distribution.categories - 1, distribution.categories - 1)
+    if isinstance(distribution, Mixture):
+        return count_of(distribution.component)
+    if isinstance(distribution, Independent):
+        places = distribution.base.batch_shape[len(distribution.base.batch_shape) - distribution.ndim :]
+        return count_of(distribution.base) ** math.prod(places)
+    return len(distribution.atoms())
+
+
+def probabilities(distribution: Any, log_p: Any, name: str) -> Any:
+    """exp(log_p), of all values of a distribution. Raises ScgValueError where one of them is zero and has a derivative,
+    which ``log_p`` has not."""
+    if type(log_p) is Node and np.isneginf(log_p.raw).any():
+        if any(type(p) is Node and part.endswith("probs") for part, p in distribution.parameters.items()):
+            raise ScgValueError(
+                f"{name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
+                f" logits ({here()})"
+            )
+    return np.exp(log_p)
+
+
+def written(count: int) -> str:
+    """A count, however large, for a message."""
+    return str(count) if count < 10**12 else f"about 10^{math.log10(count):.1f}"
