@@ -10,7 +10,8 @@ from numpy.lib.array_utils import normalize_axis_index
 from scg.core import axes
 from scg.core.primitive import implements, primitive
 from scg.errors import ScgTypeError, here
-from scg.primitives.layout import as_array, unstack
+from scg.primitives.joining import unstack
+from scg.primitives.layout import as_array
 
 
 def _rows(x):

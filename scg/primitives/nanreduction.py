@@ -3,7 +3,7 @@
 import numpy as np
 
 from scg.core.primitive import implements
-from scg.primitives import reduction
+from scg.primitives import cumulative, reduction
 from scg.primitives.reduction import fold, no_buffer
 
 
@@ -42,12 +42,12 @@ def nanmin(a, axis=None, out=None, keepdims=False, initial=None, where=True):
 
 @implements(np.nancumsum)
 def nancumsum(a, axis=None, dtype=None, out=None):
-    return reduction.cumsum(_without_nan(a, 0), axis, dtype, out)
+    return cumulative.cumsum(_without_nan(a, 0), axis, dtype, out)
 
 
 @implements(np.nancumprod)
 def nancumprod(a, axis=None, dtype=None, out=None):
-    return reduction.cumprod(_without_nan(a, 1), axis, dtype, out)
+    return cumulative.cumprod(_without_nan(a, 1), axis, dtype, out)
 
 
 @implements(np.nanmean)
