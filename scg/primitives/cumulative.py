@@ -1,5 +1,7 @@
-"""Cumulative sums and products, and the ufunc method ``accumulate``. A running extremum is the latest element that reaches
-it."""
+"""Cumulative sums and products, running extrema, and the ufunc method ``accumulate``.
+
+A running extremum is the latest element that reaches it.
+"""
 
 import operator
 

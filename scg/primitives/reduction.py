@@ -1,8 +1,8 @@
-"""Sums, products, extrema, means and variances, and the ufunc method ``reduce``; cumulative forms stand in ``cumulative``.
+"""Sums, products, extrema, means and variances, and the ufunc method ``reduce``.
 
 Six primitives (sum, product, the four extrema) carry the derivatives; the rest is composed of them. At a tie all
-elements that reach an extremum take equal shares. Products differentiate by products of the other elements, never by division, so that their
-derivatives of every order hold at zeros.
+elements that reach an extremum take equal shares. Products differentiate by products of the other elements, never by
+division, so that their derivatives of every order hold at zeros. Cumulative forms stand in ``cumulative``.
 """
 
 import math
