@@ -113,8 +113,9 @@ of its own.
 '''
 
 from scg.core import axes
-from scg.core.axes import AxisMap, Slot, along, contraction, elementwise, mixed, reduction
+from scg.core.axes import AxisMap, along, contraction, elementwise, mixed, reduction
 from scg.core.detaching import refuse
+from scg.core.indices import Slot
 from scg.core.primitive import implements, primitive
 from scg.distributions import constraints
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Reparameterizable

@@ -13,11 +13,12 @@ A map answers two questions, and everything that the engine knows about axes fol
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from scg.core.aliases import Operands, Statics
+from scg.core.indices import aligned_slices, block_rank, blocks_together, is_advanced, replicates
 
 Factor = tuple[Any, int]
 Axes = tuple[tuple[Factor, ...], ...]
@@ -236,7 +237,7 @@ class _Index(AxisMap):
             return None
         if not any(batched[1:]):
             return operands, {**statics, "index": (slice(None), *index)}
-        if not _is_advanced(index[0]):  # the replicates would land behind the axes before it
+        if not is_advanced(index[0]):  # the replicates would land behind the axes before it
             return None
         rank = block_rank(index, [np.ndim(o) - b for o, b in zip(operands, batched, strict=True)])
         operands = (operands[0], *[padded(o, rank) if b else o for o, b in zip(operands[1:], batched[1:], strict=True)])
@@ -278,80 +279,6 @@ class _Scatter(_Index):
     def align(self, shapes, out, statics):
         forward = super().align([statics["shape"], *shapes[1:]], shapes[0], statics)
         return forward[1][0], (forward[0], *forward[1][1:])
-
-
-class Slot(NamedTuple):
-    """Stands in an index for the operand at ``position``."""
-
-    position: int
-
-
-def _is_advanced(i: object) -> bool:
-    return isinstance(i, (np.ndarray, Slot, int, np.integer))
-
-
-def blocks_together(index: Operands) -> bool:
-    """Whether the advanced parts of an index are neighbours, so that NumPy leaves the axes before them in place."""
-    advanced = [_is_advanced(i) for i in index]
-    if not any(isinstance(i, (np.ndarray, Slot)) for i in index):
-        return True
-    first, last = advanced.index(True), len(advanced) - advanced[::-1].index(True)
-    return all(advanced[first:last]) and not any(
-        isinstance(i, np.ndarray) and i.dtype == bool and i.ndim == 0 for i in index
-    )
-
-
-def block_rank(index: Operands, ranks: Sequence[int]) -> int:
-    """How many axes the advanced parts of an index broadcast to; ``ranks`` are those of the operands."""
-    arrays = [1 if i.dtype == bool else i.ndim for i in index if isinstance(i, np.ndarray)]
-    return max([*arrays, *[ranks[i.position] for i in index if isinstance(i, Slot)]], default=0)
-
-
-def replicates(operands: Operands, batched: Sequence[bool], rank: int) -> Any:
-    """0 ... R - 1 along a leading axis before ``rank`` others: the r-th indices belong to the r-th replicate."""
-    return np.arange(operands[batched.index(True)].shape[0]).reshape(-1, *(1,) * rank)
-
-
-def aligned_slices(index: Operands, shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int, int]:
-    """(operand axis, output axis) of the axes that an index takes whole and in order; the first output axis of its
-    advanced parts, and their rank."""
-    shape, together = shapes[0], blocks_together(index)
-    taken = [
-        i.ndim if isinstance(i, np.ndarray) and i.dtype == bool else 0 if i is None or i is Ellipsis else 1
-        for i in index
-    ]
-    rank = block_rank(index, [len(s) for s in shapes])
-    pairs: list[tuple[int, int]] = []
-    before, after, start = 0, 0 if together else rank, None if together else 0
-    dots = any(i is Ellipsis for i in index)
-    for i, axes in zip(index if dots else (*index, Ellipsis), taken if dots else (*taken, 0), strict=True):
-        if i is None:
-            after += 1
-        elif i is Ellipsis or isinstance(i, slice):
-            for _ in range(len(shape) - sum(taken) if i is Ellipsis else 1):
-                if i is Ellipsis or i.indices(shape[before]) == (0, shape[before], 1):
-                    pairs.append((before, after))
-                before, after = before + 1, after + 1
-        else:
-            if start is None and rank:
-                start, after = after, after + rank
-            before += axes
-    return pairs, start or 0, rank
-
-
-def is_basic(index: Operands) -> bool:
-    """Whether an index is made of integers, slices, new axes and an ellipsis only."""
-    return all(
-        i is None or i is Ellipsis or isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool) for i in index
-    )
-
-
-def spelled_out(index: Operands, ndim: int) -> list[Any]:
-    """A basic index of an array of ``ndim`` axes with a slice for every axis that an ellipsis, or nothing, stands
-    for."""
-    rest = [slice(None)] * (ndim - sum(1 for i in index if i is not None and i is not Ellipsis))
-    at = next((k for k, i in enumerate(index) if i is Ellipsis), len(index))
-    return [*index[:at], *rest, *index[at + 1 :]]
 
 
 elementwise, reduction, along, first = _Elementwise(), _Reduction(), _Along(), _First()

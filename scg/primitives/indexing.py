@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from scg.core import axes
-from scg.core.axes import Slot
+from scg.core import axes, indices
+from scg.core.indices import Slot
 from scg.core.node import Node
 from scg.core.operands import described, frozen, plain
 from scg.core.primitive import Primitive, implements, primitive
@@ -56,14 +56,14 @@ def _increases(i):
 
 def _look(x, *operands, index):
     """How a basic index shows an array: with an ellipsis, so that it is a view of no axes too, and no scalar."""
-    if operands or not axes.is_basic(index):
+    if operands or not indices.is_basic(index):
         return None
     whole = index if Ellipsis in index else (*index, ...)
     return lambda x: x[whole]
 
 
 def _scatter_into(g, *operands, index, shape):
-    if operands or not axes.is_basic(index):
+    if operands or not indices.is_basic(index):
         return None
 
     def place(g, out):

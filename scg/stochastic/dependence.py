@@ -8,6 +8,7 @@ from typing import Any
 
 from scg.core import axes
 from scg.core.axes import mixed
+from scg.core.indices import is_basic
 from scg.core.node import Node, Value
 from scg.core.primitive import primitive
 from scg.core.replay import is_shared
@@ -104,7 +105,7 @@ class Influence:
                 after = before[node.statics["index"]]
             elif type(node.raw) is not tuple and operand.raw.shape == node.raw.shape == ():
                 after = before
-            elif k == 0 and len(node.operands) == 1 and axis_map is axes.index and axes.is_basic(node.statics["index"]):
+            elif k == 0 and len(node.operands) == 1 and axis_map is axes.index and is_basic(node.statics["index"]):
                 after = _each(before, indexed, node.statics["index"], operand.raw.shape)
             else:
                 alignments = alignments or _alignments(node)

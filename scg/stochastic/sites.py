@@ -12,7 +12,8 @@ import numpy as np
 
 from scg.core.aliases import Operands, Result, Statics
 from scg.core.ambient import RECORDER, WATCH
-from scg.core.axes import AxisMap, Slot, broadcast_axes, labelled, padded
+from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
+from scg.core.indices import Slot
 from scg.core.node import Node, record
 from scg.core.operands import frozen
 from scg.core.primitive import primitive

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.core import axes
+from scg.core import indices
 from scg.core.node import Value
 from scg.primitives.indexing import scatter_p
 
@@ -179,7 +179,7 @@ def indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tie:
     picks: list[Any] = list(before.picks)
     after: list[Any] = []
     axis = 0
-    for i in axes.spelled_out(index, len(shape)):
+    for i in indices.spelled_out(index, len(shape)):
         if i is None:
             after.append(((None, 1),))
             continue

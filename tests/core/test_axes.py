@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scg.core import axes
-from scg.core.axes import Slot, blocks_together, broadcast_axes, refine
+from scg.core.axes import broadcast_axes, refine
+from scg.core.indices import Slot, blocks_together
 
 pytestmark = pytest.mark.fast
 
