@@ -18,12 +18,23 @@ ITALIC = {"h": 0x210E} | {
     if unicodedata.name(chr(k), "").startswith("MATHEMATICAL ITALIC")
 }
 
+THIN = '<mspace width="0.17em" />'
+REPAIRS = {
+    "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
+    "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">/</mo>',
+    "<mo>&#x0221E;</mo>": "<mi>&#x0221E;</mi>",
+}
+
 
 def mathml(latex: str, display: bool) -> str:
-    """The formula as MathML. The converter leaves no space after the name of a function, and makes a relation of ~."""
+    """The formula as MathML, with what the converter leaves out: the space beside the name of a function, none beside
+    a slash, and ~ as a relation."""
     text = latex2mathml.converter.convert(latex, display="block" if display else "inline")
-    text = re.sub(r"(<m[io]>[A-Za-z]{2,}</m[io]>)(?=<m(?!o\b))", r'\1<mspace width="0.17em" />', text)
-    return text.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+    text = re.sub(r"(<m[io]>[A-Za-z]{2,}</m[io]>)(?=<m(?!o\b))", rf"\1{THIN}", text)
+    text = re.sub(r"(</m(?!o\b)\w+>|&#x0220[27];</mo>)(?=<mi>[A-Za-z]{2,}</mi>)", rf"\1{THIN}", text)
+    for old, new in REPAIRS.items():
+        text = text.replace(old, new)
+    return text
 
 
 def font(page: str) -> str:
@@ -32,7 +43,7 @@ def font(page: str) -> str:
     Raises ValueError where the font lacks one of them.
     """
     used = set("".join(unescape(re.sub(r"<[^>]*>", "", m)) for m in re.findall(r"<math.*?</math>", page, re.DOTALL)))
-    used -= set(" \n\u00a0")
+    used = used - set(" \n\u00a0") | {"\u221a"}  # the root is an element, not a character
     with resources.files("ziamath.fonts").joinpath("STIXTwoMath-Regular.ttf").open("rb") as file:
         found = TTFont(file, recalcTimestamp=False)
         missing = used - set(map(chr, found.getBestCmap()))

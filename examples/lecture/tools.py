@@ -21,9 +21,9 @@ def beside(label: str, exact: Any, samples: Any) -> str:
     lines = []
     for index in np.ndindex(mean.shape):
         name = label if mean.size == 1 else f"{label}[{', '.join(map(str, index))}]"
-        lines.append(
-            f"{name:<22} exact {exact[index]:>12.6f}   estimate {mean[index]:>12.6f} ± {half[index]:.6f}".rstrip()
-        )
+        digits = int(np.clip(1 - np.floor(np.log10(half[index])), 0, 12)) if half[index] > 0 else 6  # two of the error
+        estimate = f"{mean[index]:.{digits}f} ± {half[index]:.{digits}f}"
+        lines.append(f"{name:<22} exact {exact[index]:<10.6g} estimate {estimate}")
     return "\n".join(lines)
 
 
@@ -31,9 +31,3 @@ def agrees(exact: Any, samples: Any) -> bool:
     """Whether the mean of the samples is within SURE standard errors of the exact number, in each element."""
     mean = np.mean(samples, axis=0)
     return bool(np.all(np.abs(mean - exact) <= SURE * error(samples) + 1e-12 * (1 + np.max(np.abs(exact)))))
-
-
-def variance_error(samples: Any) -> float:
-    """The standard error of the variance of numbers: sqrt((m4 - m2^2) / n), by their central moments."""
-    off = np.asarray(samples) - np.mean(samples)
-    return float(np.sqrt((np.mean(off**4) - np.mean(off**2) ** 2) / len(off)))
