@@ -16,6 +16,8 @@ from scg.errors import PACKAGE, here, location
 GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
 _PYTHON = random.random.__self__  # type: ignore[attr-defined]
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
+_GLOBALS = {"random", "rvs"}  # names by which functions take numbers from the global generators
+_MAKERS = {"default_rng", "RandomState", "Random", "Generator", "PCG64", "Philox", "SeedSequence", "urandom", "secrets"}
 _MOST = 10_000  # objects that are looked through
 
 
@@ -23,10 +25,21 @@ def held_generators(*holders: object) -> list[Any]:
     """Generators in functions, objects and structures: in closures, defaults, globals that are named, attributes,
     items, and in functions that these hold.
 
-    NumPy's and Python's global ones count where a function names ``random``: other threads may draw from them
-    meanwhile.
+    NumPy's and Python's global ones count where a function names ``random``, or ``rvs`` as SciPy's distributions: other
+    threads may draw from them meanwhile.
     """
+    return list(_seen(holders)[0].values())
+
+
+def makes_generators(*holders: object) -> bool:
+    """Whether functions, in what they hold and call, name what makes generators of its own, as ``default_rng``."""
+    return bool(_seen(holders)[1] & _MAKERS)
+
+
+def _seen(holders: Iterable[object]) -> tuple[dict[int, Any], set[str]]:
+    """The generators that are held, by identity, and the names in the functions."""
     found: dict[int, Any] = {}
+    named: set[str] = set()
     seen: set[int] = set()
     stack: list[Any] = list(holders)
     while stack and len(seen) < _MOST:
@@ -43,7 +56,8 @@ def held_generators(*holders: object) -> list[Any]:
         elif isinstance(x, FunctionType):
             # scg itself holds none, but functions that do
             names = set() if x.__code__.co_filename.startswith(PACKAGE) else _names(x.__code__)
-            if "random" in names:
+            named |= names
+            if names & _GLOBALS:
                 found |= {id(GLOBAL): GLOBAL, id(_PYTHON): _PYTHON}
             stack += [x.__globals__[name] for name in names if name in x.__globals__]
             stack += [cell.cell_contents for cell in x.__closure__ or () if cell != CellType()]
@@ -56,7 +70,7 @@ def held_generators(*holders: object) -> list[Any]:
             stack.append(x.__wrapped__)
         else:
             stack += [*getattr(x, "__dict__", {}).values(), *([type(x).__call__] if callable(x) else [])]
-    return list(found.values())
+    return found, named
 
 
 def _names(code: CodeType) -> set[str]:

@@ -447,6 +447,7 @@ def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
             raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol, full and time_limit ({here()})")
         graph = graph if isinstance(graph, Graph) else Graph(graph)
         graph.require_nodes("an exact result")
+        graph.require_repeatable(quick=True)
         return graph
     if not callable(graph):
         raise ScgTypeError(f"exact results need a graph, a node or a function, got {type(graph).__name__} ({here()})")
@@ -454,6 +455,7 @@ def _graph(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         kwargs = {**kwargs, "rng": np.random.default_rng(0)}
     graph = trace(graph, *args, **kwargs)
     graph.require_nodes("an exact result")
+    graph.require_repeatable(quick=True)
     return graph
 
 

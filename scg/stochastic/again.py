@@ -25,27 +25,42 @@ class Again:
         self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
 
     def gradient(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Tree:
-        args, kwargs = self.arguments(parameters, rng)
+        """The estimate of a run with this generator, in the structure of the parameters."""
+        cost, inputs, structure = self._lifted(*self.arguments(parameters, rng), bindings)
+        return rebuild(structure, iter(_gradient(cost, inputs)))
+
+    def values(
+        self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator], gradients: bool
+    ) -> list[Result]:
+        """The cost of a run with this generator, where the function takes one, and with ``gradients`` the estimates
+        after it."""
+        args, kwargs = self.arguments(parameters, rng) if self._held() else (self._given(parameters), self.kwargs)
+        cost, inputs, _ = self._lifted(args, kwargs, bindings)
+        return [getattr(cost, "raw", cost), *(_gradient(cost, inputs) if gradients else ())]
+
+    def _lifted(
+        self, args: list[Result], kwargs: Keywords, bindings: Mapping[str, Estimator]
+    ) -> tuple[Any, list[Node], Any]:
         with overridden(bindings):
             lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
-            cost = run(self.fn, lifted, kwargs)
-        if type(cost) is not Node:  # no parameter and no sample leads to it this time
-            check_plain(cost)
-            return rebuild(structure, (np.zeros(x.shape, x.dtype) for x in inputs))
-        check_cost(cost)
-        loss = surrogate(cost, 1, min([x.id for x in inputs], default=0))
-        return rebuild(structure, iter(pull([loss], [np.ones((), loss.dtype)], inputs)))
+            return run(self.fn, lifted, kwargs), inputs, structure
 
-    def arguments(self, parameters: Tree, rng: np.random.Generator) -> tuple[list[Result], Statics]:
-        """The arguments with these parameters, and with ``rng`` in the place of the generator among them."""
+    def _held(self) -> list[object]:
+        """The arguments that are generators, or have one in them."""
+        return [x for x in (*self.args, *self.kwargs.values()) if any(_is_generator(leaf) for _, leaf in leaves(x))]
+
+    def _given(self, parameters: Tree) -> list[Result]:
         args = list(self.args)
         if isinstance(self.argnums, (int, np.integer)):
             args[self.argnums] = parameters
         else:
             for position, value in zip(self.argnums, parameters, strict=True):
                 args[position] = value
+        return args
 
-        held = [x for x in (*args, *self.kwargs.values()) if any(_is_generator(leaf) for _, leaf in leaves(x))]
+    def arguments(self, parameters: Tree, rng: np.random.Generator) -> tuple[list[Result], Statics]:
+        """The arguments with these parameters, and with ``rng`` in the place of the generator among them."""
+        args, held = self._given(parameters), self._held()
         if not held:
             name = getattr(self.fn, "__name__", type(self.fn).__name__)
             raise ScgTypeError(
@@ -57,6 +72,15 @@ class Again:
             return map_leaves(lambda leaf: rng if _is_generator(leaf) else leaf, x) if any(x is h for h in held) else x
 
         return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
+
+
+def _gradient(cost: Any, inputs: list[Node]) -> list[Result]:
+    if type(cost) is not Node:  # no parameter and no sample leads to it this time
+        check_plain(cost)
+        return [np.zeros(x.shape, x.dtype) for x in inputs]
+    check_cost(cost)
+    loss = surrogate(cost, 1, min([x.id for x in inputs], default=0))
+    return pull([loss], [np.ones((), loss.dtype)], inputs)
 
 
 def _is_generator(x: object) -> bool:

@@ -27,6 +27,7 @@ from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
 from scg.stochastic.names import named, numbers, possible
 from scg.stochastic.pictures import dot, mermaid, save, svg
 from scg.stochastic.pictures import text as draw_text
+from scg.stochastic.repeatable import estimators_from_outside, formulas, refuse_unrepeatable, seems_repeatable
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
 from scg.stochastic.surrogate import surrogate
@@ -90,6 +91,7 @@ class Graph:
         self.parameters = [n for n in order if is_parameter(n)] if parameters is None else parameters
         self.stochastic = named([node for node in order if is_stochastic(node)])
         self.again, self.bindings, self._constants = again, dict(bindings or {}), constants
+        self._is_repeatable = False  # as long as nobody has looked
 
     @property
     def is_complete(self) -> bool:
@@ -246,6 +248,7 @@ class Graph:
                 self.parameters,
                 (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
             )
+        self.require_repeatable()
         block = max(1, BLOCK // self.recorded[1])
         targets = [leaf for _, leaf in leaves(self.parameters)]
         out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
@@ -271,25 +274,29 @@ class Graph:
         nodes = ancestors([g for g in found if type(g) is Node], guards=True)
         return found, sum([node.raw.nbytes for node in nodes if not isinstance(node.raw, tuple)]) or 8
 
-    def require_own_noise(self) -> None:
-        """Raise EstimatorError where an estimator draws from a generator of its own."""
-        if held_generators(*self._own_formulas()):
-            _ = self.recorded
+    def require_repeatable(self, quick: bool = False) -> None:
+        """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers from
+        elsewhere than the generator that it is given: two runs from equal generators differ.
+
+        With ``quick`` only where a function holds a generator, or names one that it could make.
+        """
+        if not self._is_repeatable and not (quick and seems_repeatable(self.stochastic, self.again)):
+            if held_generators(*self._own_formulas()):
+                _ = self.recorded
+            given = map_leaves(lambda node: node.value, self.parameters)
+            refuse_unrepeatable(self.stochastic, self.again if self.is_complete else None, given, self.bindings)
+            self._is_repeatable = True
 
     def _own_formulas(self) -> list[Any]:
         """What estimators from outside the package compute with."""
-        kinds = {type(node.statics["site"].estimator): node for node in self.stochastic.values()}
-        outside = [kind for kind in kinds if not kind.__module__.startswith("scg.")]
-        return [part for kind in outside for part in (kind.expand, kinds[kind].statics["site"].estimator)]
+        return [part for e in estimators_from_outside(self.stochastic).values() for part in (*formulas(e), e)]
 
     def _refuse_own_generators(self) -> None:
-        for name, node in self.stochastic.items():
-            estimator = node.statics["site"].estimator
-            if held_generators(type(estimator).expand, estimator):
+        for name, estimator in estimators_from_outside(self.stochastic).items():
+            if held_generators(*formulas(estimator), estimator):
                 raise EstimatorError(
                     f"{name}: {type(estimator).__name__} takes numbers from a generator of its own, which all"
-                    " replicates would share: draw them by scg.extend.noise_node(distribution, down.rng, shape, dtype)"
-                    f" ({here()})"
+                    f" replicates would share: draw them by down.noise(distribution) ({here()})"
                 )
 
     def _replicated(self, rng: np.random.Generator, size: int) -> list[Result]:

@@ -339,7 +339,7 @@ def _subject(
         raise ScgValueError(f"the graph has no parameters ({here()})")
     if isinstance(reference, str):
         graph.require_nodes("a verdict without reference=numbers")
-    graph.require_own_noise()
+    graph.require_repeatable()
     return graph
 
 

@@ -174,6 +174,7 @@ def as_graph(
     if not sum(leaf.size for _, leaf in leaves(graph.parameters)):
         raise ScgValueError(f"the graph has no parameters: there is no gradient ({here()})")
     graph.require_nodes("a comparison of variances")
+    graph.require_repeatable()
     return graph
 
 

@@ -59,7 +59,7 @@ ASKED = {
 @pytest.mark.parametrize("kind", [OfAModule, OfItself])
 @pytest.mark.parametrize("what", ASKED)
 def test_numbers_of_its_own_are_refused_with_the_tool_to_use(kind, what):
-    with pytest.raises(EstimatorError, match=f"{kind.__name__} takes numbers.*noise_node"):
+    with pytest.raises(EstimatorError, match=f"{kind.__name__} takes numbers.*down.noise"):
         ASKED[what](graph(kind()))
 
 
