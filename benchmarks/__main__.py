@@ -4,7 +4,17 @@ import ast
 import re
 from pathlib import Path
 
-BENCHMARKS = ("chain", "draws", "elimination", "training_step", "unbiased", "variance", "peers.coins", "peers.parity")
+BENCHMARKS = (
+    "chain",
+    "draws",
+    "walk",
+    "elimination",
+    "training_step",
+    "unbiased",
+    "variance",
+    "peers.coins",
+    "peers.parity",
+)
 
 
 def main() -> None:

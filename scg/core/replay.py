@@ -52,7 +52,7 @@ def replay(
     table, leading, size = replaced(replacements, batched)
     create_graph = create_graph or any(type(value) is Node for value in table.values())
     order = ancestors([*roots, *[guard.node for guard in guards]], min(table), guards=True)
-    found = rerun(outputs, order, table, leading, size, create_graph)
+    found, _ = rerun((outputs, [guard.node for guard in guards]), order, table, leading, size, create_graph)
     for guard in guards:
         _check(guard, table)
     return found
@@ -71,7 +71,8 @@ def rerun(
     """``replay`` once it is known what is replaced: ``table`` holds new values by id, ``leading`` the ids that have a
     replicate axis of ``size``.
 
-    ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``.
+    ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``. An array
+    leaves the table with its last reader, so that memory holds only what is still to be read.
 
     With ``create_graph`` a node behind an ``if`` that looks at something new is recorded again, so that it depends on
     that, also where its value stays: ``same`` collects the ids of these. A sample, or noise, is not drawn again for it:
@@ -81,38 +82,38 @@ def rerun(
     guards: dict[int, Guard] = {}
     tainted: dict[int, bool] = {}
     same = set() if same is None else same
+    dead = {} if create_graph else last_read([root for _, root in leaves(outputs)], order)
     for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
                 _check(guard, table)
-        if node.id in table:
-            continue
-        if visit is not None and visit(node) is not NotImplemented:
-            _carry(node, table, guards)
-            continue
-        again = [o.id for o in node.operands if type(o) is Node and o.id in table]
-        behind = create_graph and node.guard is not None and is_tainted(node.guard, table, tainted)
-        if (again or behind) and same.issuperset(again):
-            arguments = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
-            table[node.id] = (
-                shared(node)
-                if node.primitive.random
-                else record(node.primitive, tuple(arguments), node.statics, node.raw)
-            )
-            same.add(node.id)
-            _carry(node, table, guards)
-        elif again:
-            arguments = [
-                (table.get(o.id, o if create_graph else o.raw)) if type(o) is Node else o for o in node.operands
-            ]
-            flags = [type(o) is Node and o.id in leading for o in node.operands]
-            if any(flags):
-                leading.add(node.id)
-            if size or not any(flags):
-                table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
-            else:  # no replicates: nothing to run, but the shapes are known
-                table[node.id] = _none_of(node.raw)
-            _carry(node, table, guards)
+        if node.id not in table:
+            again = [o.id for o in node.operands if type(o) is Node and o.id in table]
+            if visit is not None and visit(node) is not NotImplemented:
+                _carry(node, table, guards)
+            elif create_graph and same.issuperset(again) and (again or _is_behind(node, table, tainted)):
+                arguments = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
+                table[node.id] = (
+                    shared(node)
+                    if node.primitive.random
+                    else record(node.primitive, tuple(arguments), node.statics, node.raw)
+                )
+                same.add(node.id)
+                _carry(node, table, guards)
+            elif again:
+                arguments = [
+                    (table.get(o.id, o if create_graph else o.raw)) if type(o) is Node else o for o in node.operands
+                ]
+                flags = [type(o) is Node and o.id in leading for o in node.operands]
+                if any(flags):
+                    leading.add(node.id)
+                if size or not any(flags):
+                    table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
+                else:  # no replicates: nothing to run, but the shapes are known
+                    table[node.id] = _none_of(node.raw)
+                _carry(node, table, guards)
+        for i in dead.get(node.id, ()):
+            table.pop(i, None)
 
     def result(root: Node) -> Result:
         value = table.get(root.id, root if create_graph else root.value)
@@ -121,6 +122,39 @@ def rerun(
         return value
 
     return rebuild(outputs, map(result, [leaf for _, leaf in leaves(outputs)]))
+
+
+def _is_behind(node: Node, table: dict[int, Result], tainted: dict[int, bool]) -> bool:
+    return node.guard is not None and is_tainted(node.guard, table, tainted)
+
+
+def live_bytes(outputs: Sequence[Node], order: Sequence[Node]) -> int:
+    """The most bytes that arrays of one replicate take at a time, where all nodes of ``order`` that depend on a random
+    one are run again for ``outputs``: an array counts until its last reader is done."""
+    dead, sizes = last_read(outputs, order), dict[int, int]()
+    now = most = 0
+    for node in order:
+        if node.primitive.random or any([type(o) is Node and o.id in sizes for o in node.operands]):
+            sizes[node.id] = sum([v.nbytes for v in (node.raw if type(node.raw) is tuple else (node.raw,))])
+            now += sizes[node.id]
+            most = max(most, now)
+        now -= sum([sizes.get(i, 0) for i in dead.get(node.id, ())])
+    return most
+
+
+def last_read(outputs: Sequence[Node], order: Sequence[Node]) -> dict[int, list[int]]:
+    """By id of a node of ``order`` (growing ids), the ids of those that nothing reads after it: neither another node,
+    nor an ``if``, nor whoever wants the ``outputs``."""
+    passed: set[int] = set()
+    read = {node.id for node in outputs}
+    read.update([g.node.id for node in order if node.guard is not None for g in node.guard.unseen(passed)])
+    found: dict[int, list[int]] = {}
+    for node in reversed(order):
+        for o in node.operands:
+            if type(o) is Node and o.id not in read:
+                read.add(o.id)
+                found.setdefault(node.id, []).append(o.id)
+    return found
 
 
 shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")

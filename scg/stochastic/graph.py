@@ -19,6 +19,7 @@ from scg.core.node import Node, Value
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
+from scg.core.replay import live_bytes
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
@@ -32,9 +33,11 @@ from scg.stochastic.resampling import resample
 from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
 from scg.stochastic.surrogate import surrogate
 
-# bytes that all arrays of one block of replicates may take: memory stays bounded, and what is freed stays with the
-# process
-BLOCK = 2**24
+# bytes that the arrays of one block of replicates may take at a time: memory stays bounded, and what is freed stays
+# with the process
+BLOCK = 2**23
+# the same for each node of a long graph, about what the node itself takes
+PER_NODE = 2**10
 
 
 def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwargs: object) -> "Graph":
@@ -242,15 +245,14 @@ class Graph:
         if self._constants is not None:
             return self._each(rng, replicates)
         if RECORDER.get() is not None:  # in a plan, which has buffers of its own, all replicates are one block
-            found = self.recorded[0]
+            found = self.recorded
             new = iter(resample([g for g in found if type(g) is Node], {}, rng=rng, size=replicates))
             return rebuild(
                 self.parameters,
                 (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
             )
         self.require_repeatable()
-        block = max(1, BLOCK // self.recorded[1])
-        targets = [leaf for _, leaf in leaves(self.parameters)]
+        block, targets = self.block, [leaf for _, leaf in leaves(self.parameters)]
         out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
         for start in range(0, replicates, block):
             for whole, part in zip(out, self._replicated(rng, min(block, replicates - start)), strict=True):
@@ -258,9 +260,8 @@ class Graph:
         return rebuild(self.parameters, iter(out))
 
     @cached_property
-    def recorded(self) -> tuple[list[Value], int]:
-        """The gradient as nodes, which a replay with other samples evaluates; and the bytes of all arrays on the
-        way."""
+    def recorded(self) -> list[Value]:
+        """The gradient as nodes, which a replay with other samples evaluates."""
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
@@ -271,8 +272,16 @@ class Graph:
             RECORDER.reset(token)
         if watch.found is not None:
             self._refuse_own_generators()
-        nodes = ancestors([g for g in found if type(g) is Node], guards=True)
-        return found, sum([node.raw.nbytes for node in nodes if not isinstance(node.raw, tuple)]) or 8
+        return found
+
+    @cached_property
+    def block(self) -> int:
+        """How many replicates of the gradient and the cost are computed at once: as many as ``BLOCK`` bytes hold, or
+        ``PER_NODE`` for each node where these are more, so that calls of NumPy do not stay short of work, however long
+        the graph is."""
+        roots = [self.cost, *[g for g in self.recorded if type(g) is Node]]
+        order = ancestors(roots, guards=True)
+        return max(1, max(BLOCK, PER_NODE * len(order)) // max(1, live_bytes(roots, order)))
 
     def require_repeatable(self, quick: bool = False) -> None:
         """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers from
@@ -301,7 +310,7 @@ class Graph:
 
     def _replicated(self, rng: np.random.Generator, size: int) -> list[Result]:
         """One block of replicates: only what depends on a sample has the leading axis, the parameters do not."""
-        found = self.recorded[0]
+        found = self.recorded
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 new = iter(

@@ -18,7 +18,7 @@ from scg.core.axes import padded
 from scg.core.backward import pull
 from scg.core.node import Node, Value
 from scg.core.progress import Progress, reporter
-from scg.core.replay import rerun
+from scg.core.replay import live_bytes, rerun
 from scg.core.tree import leaves
 from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
@@ -275,7 +275,7 @@ def _sampled(
     report: Callable[[int, int], object],
 ) -> Attribution:
     order = ancestors(roots, guards=True)
-    held = sum(node.raw.nbytes for node in order if not isinstance(node.raw, tuple))
+    held = max(1, live_bytes(roots, order))
     size = min(chunk_size(replicates, sum(root.size for root in roots)), max(1, BLOCK // held))
     pilot = _Frozen(roots, order, groups, keys, entropy, min(size, _PILOT), 2**31)
     centre = pilot.at(dict.fromkeys(keys, 0)).mean(axis=0)

@@ -17,7 +17,7 @@ from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.graph import BLOCK, Graph
+from scg.stochastic.graph import Graph
 from scg.stochastic.resampling import resample
 from scg.testing.structure import Subject, join
 from scg.variance.moments import CentralMoments, Squares
@@ -182,9 +182,8 @@ def replicates(row: Subject, rng: np.random.Generator, n: int) -> tuple[np.ndarr
     if isinstance(row, Sampled):
         return join(row.gradients(rng=rng, replicates=n), n), np.zeros(0)
     graph = row
-    found, held = graph.recorded
+    found, block = graph.recorded, graph.block
     nodes = [g for g in found if type(g) is Node]
-    block = max(1, BLOCK // held)
     gradients, costs = [], []
     for size in [block] * (n // block) + [n % block] * (n % block > 0):
         try:

@@ -371,7 +371,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
 
 def _moments(row: Subject, budget: int) -> Any:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
-    if isinstance(row, Sampled) or not budget or _largest([g for g in row.recorded[0] if type(g) is Node]) > _LARGE:
+    if isinstance(row, Sampled) or not budget or _largest([g for g in row.recorded if type(g) is Node]) > _LARGE:
         return None
     try:
         found = exact.moments(row, budget=budget, time_limit=exact.PATIENCE)
@@ -414,7 +414,7 @@ def _gradients(label: str, row: Subject, rng: np.random.Generator, n: int) -> No
 
 
 def _computed(row: Subject, rng: np.random.Generator, n: int) -> None:
-    if isinstance(row, Sampled) or depends(*[g for g in row.recorded[0] if type(g) is Node]):
+    if isinstance(row, Sampled) or depends(*[g for g in row.recorded if type(g) is Node]):
         row.gradients(rng=rng, replicates=n)
         return
     graph = row

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from scg.core.ambient import collect_guards
 from scg.core.ancestry import ancestors
 from scg.core.cotangents import results
 from scg.core.node import Node
-from scg.core.replay import replay
+from scg.core.replay import live_bytes, replay
 from scg.errors import GuardError
-from scg.stochastic.sites import noise, path
+from scg.stochastic.resampling import resample
+from scg.stochastic.sites import noise, noise_node, path
 
 pytestmark = pytest.mark.fast
 
@@ -390,3 +392,33 @@ def test_every_one_of_several_decisions_on_older_nodes_binds(pickled):
         assert scg.replay(out, {x: 2.0}) == 4.0
         with pytest.raises(GuardError):
             scg.replay(out, {x: -1.0})
+
+
+def test_a_batched_replay_holds_no_more_than_what_is_still_to_be_read():
+    """A chain of any length takes the memory of a few of its arrays."""
+    rows, peaks = np.ones((500, 1000)), []
+    for n in (10, 40):
+        x = scg.parameter(np.ones(1000))
+        y = x
+        for _ in range(n):
+            y = np.tanh(y)
+        tracemalloc.start()
+        replay(y, {x: rows}, batched=[x])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 3.5 * rows.nbytes
+
+
+@given(programs, st.integers(0, 2**32 - 1))
+def test_what_a_replay_of_random_programs_holds_is_no_more_than_live_bytes(names, seed):
+    rng, size = np.random.default_rng(seed), 4000
+    x = noise_node(dist.Normal(0.0, 1.0), rng, (3,), np.dtype(float))
+    y = program([name for name in names if name not in ("loop", "halves")])(x, 2.0 * x)
+    roots = [y, np.sum(x * y)]
+    most = size * live_bytes(roots, ancestors(roots)) + 2**15
+    tracemalloc.start()
+    resample(roots, {}, rng=rng, size=size, create_graph=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # beside what is read later, one call has arrays of its own: a copy of its operands, and what it makes
+    assert peak <= most + 6 * size * 3 * 8

@@ -422,3 +422,23 @@ def test_replicates_behind_an_if_on_a_sample_have_values_and_no_common_gradient(
     np.testing.assert_allclose(scg.gradients(np.sum(alone.cost), alone.parameters), right)
     found = graph.gradients(rng=np.random.default_rng(1), replicates=500)
     assert np.std(found) < 20  # 4.5, and 1400 where each sees the costs of all
+
+
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()], ids=repr)
+def test_replicates_of_a_long_walk_come_in_blocks_of_the_same_size_however_long_it_is(estimator, monkeypatch):
+    """Else a walk of n steps takes n blocks of n calls each."""
+    monkeypatch.setattr("scg.stochastic.graph.BLOCK", 1)
+
+    def walk(n):
+        def cost(theta, rng):
+            x, total = 0.0, 0.0
+            for _ in range(n):
+                x = 0.5 * x + scg.sample(dist.Normal(theta + 0.1 * x, 1.0), estimator, rng=rng)
+                total = total + (x - 1) ** 2
+            return total
+
+        return scg.trace(cost, np.array(0.1), rng=RNG(0))
+
+    short, long = walk(20), walk(200)
+    assert long.block > 0.9 * short.block >= 90
+    assert long.gradients(rng=RNG(1), replicates=3).shape == (3,)
