@@ -122,6 +122,7 @@ CORRECT = {
         ("enumerate", scg.Enumerate, coins, TWO),
         ("enumerate one, draw one", lambda: scg.Enumerate(1), faces, THREE),
     ],
+    "Marginalize": [("summed out", scg.Marginalize, coins, TWO)],
     "UnorderedSet": [("unordered set of 2", lambda: scg.UnorderedSet(2), faces, THREE)],
     "MeasureValued": [("measure-valued", scg.MeasureValued, points, TWO)],
     "Reparameterized": [

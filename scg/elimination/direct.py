@@ -5,7 +5,7 @@ however long the chain is. The axis maps tell which elements of an operand an el
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from scg.core import axes
 from scg.core.axes import mixed
 from scg.core.node import Node
+from scg.stochastic.sites import is_path
 
 _LARGEST = 2**25  # entries that a table may have
 
@@ -21,9 +22,19 @@ class NoStructure(Exception):
     """A graph of which it is not known what depends on what, or of which a node depends on too much."""
 
 
-def direct(outputs: Iterable[Node], starts: Mapping[int, int]) -> dict[int, Any]:
+class TooBroad(NoStructure):
+    """An element of a node that depends on too many values: those of ``variables``, together ``size``
+    configurations."""
+
+    def __init__(self, variables: Sequence[int], size: int):
+        super().__init__(f"{len(variables)} variables, {size} configurations")
+        self.variables, self.size = list(variables), size
+
+
+def direct(outputs: Iterable[Node], starts: Mapping[int, int], again: bool = False) -> dict[int, Any]:
     """For the nodes that lead to ``outputs``, not through draws, and depend on some: by id, (node.size, k) numbers of
-    elements of draws. ``starts`` gives for a draw, by id, the number of its first element."""
+    elements of draws. ``starts`` gives for a draw, by id, the number of its first element. With ``again`` it holds at
+    other values of all other nodes, too: an index that is a node may pick any element."""
     needed: dict[int, Node] = {}
     stack = list(outputs)
     while stack:
@@ -38,12 +49,22 @@ def direct(outputs: Iterable[Node], starts: Mapping[int, int]) -> dict[int, Any]
         if i in starts:
             found[i] = elements_of(node, starts[i])
             continue
-        moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in found]
-        if node.guard is not None or moving and type(node.raw) is tuple:
+        moving = [k for k in _read(node) if type(node.operands[k]) is Node and node.operands[k].id in found]
+        if moving and type(node.raw) is tuple:
             raise NoStructure
         if moving:
-            found[i] = _passed(node, moving, found)
+            found[i] = _passed(node, moving, found, again)
     return found
+
+
+def depends(node: Node, dependent: Collection[int]) -> bool:
+    """Whether the value of a node is made from one of those whose ids are ``dependent``."""
+    return any([type(node.operands[k]) is Node and node.operands[k].id in dependent for k in _read(node)])
+
+
+def _read(node: Node) -> range:
+    """The positions of the operands from which the value of a node is made: of a path its first one."""
+    return range(1 if is_path(node) or node.primitive.axes is axes.first else len(node.operands))
 
 
 def elements_of(draw: Node, start: int) -> Any:
@@ -74,10 +95,11 @@ def distinct(rows: Any) -> Any:
     return rows[:, padding:]
 
 
-def _passed(node: Node, moving: list[int], found: Mapping[int, Any]) -> Any:
+def _passed(node: Node, moving: list[int], found: Mapping[int, Any], again: bool = False) -> Any:
     if len(moving) == 1 and node.primitive.axes is axes.elementwise and node.operands[moving[0]].shape == node.shape:
         return found[node.operands[moving[0]].id]
-    if node.primitive.moves or node.primitive.picks and moving == [0]:
+    picks = node.primitive.picks and moving == [0] and not (again and any([type(o) is Node for o in node.operands[1:]]))
+    if node.primitive.moves or picks:
         return _moved(node, found)
     columns = []
     for operand, k in {node.operands[k].id: (node.operands[k], k) for k in moving}.values():

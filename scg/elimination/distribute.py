@@ -76,9 +76,11 @@ def _form(term: Node, weight: Any, structure: Structure) -> Any:
     x, y = _flat(left), _flat(right)
     total = q + np.sum(a * x) + np.sum(b * y)
     own = {n.id for n in (*s, *r)}
-    moved = type(rows) is Node and any([not n.operands and n.id not in own for n in ancestors([rows])])
+    moved = type(rows) is Node and any(
+        [n.id not in own and not any([type(o) is Node for o in n.operands]) for n in ancestors([rows])]
+    )
     matrix = rows.raw if type(rows) is Node and not moved else rows
-    if moved:  # by a parameter: a zero may have a derivative
+    if moved:  # by a parameter, or another sample: a zero may have a derivative, and be none elsewhere
         return total + np.sum(matrix * (np.reshape(y, (-1, 1)) * np.reshape(x, (1, -1))))
     one, other = np.nonzero(matrix)
     return total + np.sum(matrix[one, other] * (y[one] * x[other]))

@@ -15,7 +15,7 @@ from scg.core.node import Node
 from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
 from scg.elimination.alike import described, key_of
-from scg.elimination.direct import NoStructure, direct, distinct, of_parameters
+from scg.elimination.direct import NoStructure, TooBroad, depends, direct, distinct, of_parameters
 from scg.elimination.finite import BudgetError, Finite, count_of
 from scg.errors import here
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
@@ -31,7 +31,9 @@ class Structure:
     ``roots``    what is affine in the terms: the cost, or other nodes
     ``parents``  of each draw, (elements, k): those that its distribution depends on
 
-    Raises NoStructure where draws are not finite, ``if``s look at draws, or a node depends on too much.
+    With ``draws`` it is the structure in these alone, whatever values all others take, and the caller knows that no
+    ``if`` looks at them and that no other draw is drawn from them. Raises NoStructure where draws are not finite,
+    ``if``s look at draws, or a node depends on too much.
     """
 
     def __init__(
@@ -41,13 +43,17 @@ class Structure:
         budget: int,
         deadline: float = math.inf,
         roots: list[Node] | None = None,
+        draws: list[Node] | None = None,
     ):
         self.cost, self.names, self.budget, self.deadline = cost, names, budget, deadline
         self.roots = [cost] if roots is None else roots
         self.order = ancestors(self.roots, guards=True)
-        self.draws = [n for n in self.order if is_draw(n)]
-        if not self.draws or any(
-            [n.guard is not None or is_noise(n) or is_stochastic(n) != is_draw(n) for n in self.order]
+        self.alone = draws is not None
+        self.draws = [n for n in self.order if is_draw(n)] if draws is None else draws
+        if (
+            not self.draws
+            or not self.alone
+            and any([n.guard is not None or is_noise(n) or is_stochastic(n) != is_draw(n) for n in self.order])
         ):
             raise NoStructure
         if not all([n.statics["site"].distribution.has(FiniteSupport) for n in self.draws]):
@@ -56,17 +62,17 @@ class Structure:
         self.counts = [math.prod(n.shape[: n.ndim - event]) for n, event in zip(self.draws, self.events, strict=True)]
         self.offsets = [0, *np.cumsum(self.counts).tolist()]
         each = [count_of(n.statics["site"].distribution) for n in self.draws]
-        if max(each) > budget:
-            raise NoStructure
         self.sizes = np.repeat(np.array(each), self.counts)
         self.owner = np.repeat(np.arange(len(self.draws)), self.counts)
+        if (largest := max(each)) > budget:
+            raise TooBroad([self.offsets[each.index(largest)]], largest)
 
     def look(self) -> None:
         """Find the terms, and what depends on what."""
         starts = {n.id: start for n, start in zip(self.draws, self.offsets, strict=False)}
         self.dependent = set(starts)
         for node in self.order:
-            if node.id not in starts and any([type(o) is Node and o.id in self.dependent for o in node.operands]):
+            if node.id not in starts and depends(node, self.dependent):
                 self.dependent.add(node.id)
         self.terms = terms_of(self.roots, self.order, self.dependent, False)
         if not self.terms:
@@ -75,7 +81,7 @@ class Structure:
         self.like_draw, slots_of_draws = self._alike(self.draws, True)
         terms, draws = [self.terms[k] for k in set(self.like_term)], [self.draws[k] for k in set(self.like_draw)]
         parameters = [o for n in draws for o in n.operands if type(o) is Node and o.id in self.dependent]
-        found = direct([*terms, *parameters], starts)
+        found = direct([*terms, *parameters], starts, self.alone)
         self.scopes = self._mapped(self.like_term, slots_of_terms, {t.id: found[t.id] for t in terms}, self.terms)
         own = {n.id: of_parameters(n, found) for n in draws}
         self.parents = self._mapped(self.like_draw, slots_of_draws, own, self.draws)

@@ -16,7 +16,7 @@ import numpy as np
 from scg.core.axes import padded
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.elimination.direct import NoStructure
+from scg.elimination.direct import TooBroad
 from scg.elimination.finite import probabilities
 from scg.elimination.structure import Structure
 
@@ -134,7 +134,8 @@ class Kind:
                 waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
                 continue
             if rows.number > structure.budget:
-                raise NoStructure
+                scope = scopes[places[0]]
+                raise TooBroad(scope[scope >= 0].tolist(), rows.number)
             places = np.sort(places)
             inside = np.unique(np.searchsorted(starts, places, side="right") - 1)
             kept = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in inside])

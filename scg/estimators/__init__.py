@@ -8,6 +8,7 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `ScoreFunction(baseline=None, samples=1)` | whose support does not move | `samples` | no |
 | `Reparameterized()` | functions of parameters and noise | 1 | no |
 | `Enumerate(k=None)` | of finitely many values | K, or k + 1 | no |
+| `Marginalize(budget=2**20)` | of finitely many values, all of them together | a table of each part | no |
 | `MeasureValued()` | of distributions with a known weak derivative | 2 for each parameter | no |
 | `ARM()`, `DisARM()` | coins; `DisARM` also one of K | 2 | no |
 | `REBAR(temperature=0.5)`, `RELAX(fn)` | coins, one-hot vectors | 3; 1 | no |
@@ -22,6 +23,9 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
 `REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate` and `StochasticDerivative` give
 first derivatives only, and a second one is refused.
+
+`Marginalize` differs from `Enumerate` in that it sums out several samples together, those drawn from one another too,
+and the whole gradient, also by what the cost itself holds of the parameters. What is left is E[c | the other samples].
 
 Baselines of the score function: `Constant(value)`, `LeaveOneOut()`, `MovingAverage(decay)`, `Optimal(decay)` and
 `Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR` and `RELAX` with an optimizer)
@@ -61,6 +65,7 @@ from scg.estimators.coupled import CoupledPairs
 from scg.estimators.difference import StochasticDerivative
 from scg.estimators.double import DoubleControlVariate
 from scg.estimators.enumerate import Enumerate
+from scg.estimators.marginal import Marginalize
 from scg.estimators.measure import MeasureValued
 from scg.estimators.muprop import MuProp
 from scg.estimators.rebar import REBAR, RELAX
@@ -80,6 +85,7 @@ __all__ = [
     "GumbelSoftmax",
     "Learned",
     "LeaveOneOut",
+    "Marginalize",
     "MeasureValued",
     "MovingAverage",
     "MuProp",

@@ -20,7 +20,9 @@ class Analysis:
     """A cost (or several), and what leads to it; what takes work is found when it is asked for.
 
     ``order``      the nodes that lead to it, with those that an ``if`` looked at, by growing id
-    ``draws``      the samples among them that have parameters to differentiate by, and that the cost depends on
+    ``sites``      the samples among them that the cost depends on
+    ``together``   those of estimators that take a mean over several samples at once
+    ``draws``      those of ``sites`` that have parameters to differentiate by
     ``looking``    those of ``draws`` whose estimators look at the cost
     ``terms``      the cost, taken apart for ``looking``
     ``accounted``  the samples that estimates among the nodes have in their derivative already
@@ -33,22 +35,35 @@ class Analysis:
         self._same = [node for node in order if node.primitive.same]
 
     @cached_property
-    def draws(self) -> list[Node]:
+    def sites(self) -> list[Node]:
         """Oldest first."""
         found = [node for node in self.order if node.statics and "site" in node.statics]
-        fixed = self.fixed if found else ()
-        found = [
-            n
-            for n in found
-            if any([type(p) is Node and p.id not in fixed for p in n.statics["site"].distribution.parameters.values()])
-        ]
-        # those that a cost still depends on
         if found and any([is_accounted(node) or is_estimate(node) for node in self._same]):
             influence = Influence([(n, n.statics["site"].event_ndim) for n in found], self.order)
             known = influence.draws, influence.chosen
             seen = functools.reduce(union, [samples.get(c.id, 0) for c in self.costs for samples in known])
             found = [n for n in found if meet(seen, influence.bits[n.id])]
         return found
+
+    @cached_property
+    def together(self) -> list[list[Node]]:
+        """One list for each class of estimators."""
+        found: dict[type, list[Node]] = {}
+        for node in self.sites:
+            kind = type(node.statics["site"].estimator)
+            if kind.condition is not Estimator.condition:
+                found.setdefault(kind, []).append(node)
+        return list(found.values())
+
+    @cached_property
+    def draws(self) -> list[Node]:
+        """Oldest first."""
+        fixed = self.fixed if self.sites else ()
+        return [
+            n
+            for n in self.sites
+            if any([type(p) is Node and p.id not in fixed for p in n.statics["site"].distribution.parameters.values()])
+        ]
 
     @cached_property
     def looking(self) -> list[Node]:

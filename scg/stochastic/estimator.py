@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 import numpy as np
 
 from scg.core.aliases import State
-from scg.core.node import Value
+from scg.core.node import Node, Value
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, here
 
@@ -36,8 +36,8 @@ class Estimator(ABC):
                   estimators that can be
 
     A subclass overrides ``objection`` where ``requires`` does not say all, ``draw`` where the gradient flows through
-    the sample itself, ``scores`` and ``baseline`` for score functions, and ``expand`` where the estimator evaluates the
-    costs at other values of the node.
+    the sample itself, ``scores`` and ``baseline`` for score functions, ``expand`` where the estimator evaluates the
+    costs at other values of the node, and ``condition`` where it takes the mean over all of its samples together.
     """
 
     unbiased: ClassVar[bool] = True
@@ -77,6 +77,14 @@ class Estimator(ABC):
         influences, here and elsewhere.
         """
         return None
+
+    def condition(self, cost: Node, samples: list[Node]) -> Node:
+        """The mean of the cost over ``samples``, all that it depends on of this class, given all others: a node of the
+        cost's shape which then stands in the cost's place.
+
+        It must depend on none of them, and be made so that it can be replayed with other values of all other nodes.
+        """
+        raise NotImplementedError
 
     state: State = {}
     """What later estimates depend on beside their samples (a baseline's average, a control variate that is trained), as

@@ -92,8 +92,14 @@ def expanded(
     refuse_steps(cost, seen.draws, seen.order)
     if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
         refuse_moving_jumps(cost, seen.order, seen.fixed)
+    gone = [node for together in seen.together for node in together]
+    for together in seen.together:
+        cost = together[0].statics["site"].estimator.condition(cost, together)
+    if gone:
+        seen = Analysis([cost], leading([cost], floor))
+        plain = cost
     if not seen.draws:
-        return cost, seen.accounted
+        return cost, [*seen.accounted, *gone]
     for _, extra in list(expansions(seen, order, graph)):
         cost = cost + _shared_out(extra, plain)  # zeros, but costs themselves from the second derivative on
     found = seen.draws
@@ -103,7 +109,7 @@ def expanded(
         found = after.draws
         if any([node.statics["site"].estimator.scores for node in found]):
             cost = _boxed(after, seen, order)
-    return cost, list({node.id: node for node in (*seen.accounted, *seen.draws, *found)}.values())
+    return cost, list({node.id: node for node in (*seen.accounted, *gone, *seen.draws, *found)}.values())
 
 
 def _shared_out(extra: Result, cost: Node) -> Result:

@@ -47,6 +47,7 @@ MADE = {
     "DoubleControlVariate": (scg.DoubleControlVariate, coins),
     "Enumerate": (scg.Enumerate, coins),
     "GumbelSoftmax": (lambda: scg.GumbelSoftmax(0.5, hard=True), coins),
+    "Marginalize": (scg.Marginalize, coins),
     "MeasureValued": (scg.MeasureValued, points),
     "MuProp": (scg.MuProp, coins),
     "REBAR": (lambda: scg.REBAR(temperature=1.0), coins),

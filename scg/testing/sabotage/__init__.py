@@ -485,6 +485,15 @@ def _rows() -> list[tuple[str, CostBy, list[list[float]] | list[float] | float, 
             "the slope that multiplies a sample is that at this sample, which depends on it, and not at another one",
             "Titsias and Shi, 2022, rightly",
         ),
+        (
+            "last of a chain summed out alone",
+            programs.steps,
+            _TWO,
+            several_.LastAlone(),
+            estimators.Marginalize(),
+            "a sample is summed out given those before it, which have no estimator of their own",
+            "",
+        ),
     ]
 
 

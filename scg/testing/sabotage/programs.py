@@ -37,6 +37,16 @@ def pair(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     return (b[0] - 0.2) * (b[1] + 1)
 
 
+def steps(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """Three coins, each drawn given the one before."""
+    total: Value = np.zeros(())
+    z: Any = 0.5
+    for k in range(3):
+        z = sample(Bernoulli(logits=t[0] + 2 * t[1] * z), estimator, rng=rng, name=f"z{k}")
+        total = total + (k + 1) * z * t[1]
+    return total
+
+
 def nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """A coin whose outcome sets the odds of the next."""
     x = sample(Bernoulli(logits=t[0]), estimator, rng=rng, name="z")

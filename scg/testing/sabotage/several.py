@@ -4,8 +4,9 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.core.node import Value
+from scg.core.node import Node, Value
 from scg.distributions.bernoulli import Bernoulli
+from scg.elimination.means import mean
 from scg.estimators.tools import logits_of
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order, held
@@ -69,3 +70,11 @@ class Linear(Estimator):
         scores = down.distribution.log_prob(held(draws))
         found = np.sum(first_order(scores, (h - h[::-1]) / 2))
         return found + np.sum(first_order(mean, slope)) if self.own else found
+
+
+@final
+class LastAlone(Estimator):
+    """The mean over the last sample given those before it, as they were drawn, which lead to it unnoticed."""
+
+    def condition(self, cost: Node, samples: list[Node]) -> Node:
+        return mean(cost, samples[-1:], 2**10)

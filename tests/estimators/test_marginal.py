@@ -1,0 +1,216 @@
+"""Samples that are summed out together: gradients and Hessians are those of exact truth, without variance, whatever
+estimators the other samples have."""
+
+import numpy as np
+import pytest
+
+import scg
+import scg.exact
+from scg import distributions as dist
+from scg.core.tree import leaves
+from scg.errors import EstimatorError, ScgError
+from tests.support.compiled import both
+from tests.support.discrete import program
+
+SUM, SCORE, PATH = scg.Marginalize(), scg.ScoreFunction(), scg.Reparameterized()
+THETA = np.array([0.3, -0.7])
+
+
+def drawn(seed):
+    rng = np.random.default_rng(seed)
+    fn = program(rng)
+    theta, w = rng.normal(size=2) * 0.5, rng.normal(size=2)
+    return rng, scg.trace(fn, theta, w, argnums=(0, 1), rng=rng)
+
+
+def agree(found, expected, tolerance=1e-10):
+    for (_, a), (_, b) in zip(leaves(found), leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+def chain(theta, rng, n=12, estimator=SUM):
+    total, z = 0.0, None
+    for t in range(n):
+        logits = theta[0] if z is None else theta[1] * z + theta[0]
+        z = scg.sample(dist.Bernoulli(logits=logits), estimator, rng=rng, name=f"z{t}")
+        total = total + (z - 0.3) ** 2 * theta[1] + np.sin(z * theta[0])
+    return total
+
+
+def zero_variance(graph, rng):
+    runs = graph.gradients(rng=rng, replicates=5)
+    for _, run in leaves(runs):
+        np.testing.assert_allclose(run, np.broadcast_to(run[:1], run.shape), 1e-12, 1e-12)
+    return runs
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_drawn_programs_have_the_exact_gradient_in_every_run(part):
+    for seed in range(15 * part, 15 * part + 15):
+        rng, graph = drawn(seed)
+        bound = graph.bind({"*": SUM})
+        exact = scg.exact.gradient(graph)
+        agree(bound.gradients(), exact)
+        agree([run[0] for run in zero_variance(bound, rng)], exact)
+        assert bound.surrogate().value == bound.surrogate(1).value == bound.cost.value
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_programs_have_the_exact_hessian(seed):
+    rng = np.random.default_rng(seed)
+    fn, w = program(rng, SUM), rng.normal(size=2)
+    theta = rng.normal(size=2) * 0.5
+    cost = lambda theta: fn(theta, w, rng)
+    agree(scg.hessian(cost)(theta), scg.exact.hessian(scg.trace(cost, theta)), 1e-9)
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_the_rest_by_other_estimators_is_unbiased_and_the_sum_adds_no_variance(part):
+    """The first samples have a score function, on which those that are summed out may depend."""
+    for seed in range(10 * part, 10 * part + 10):
+        rng, graph = drawn(seed)
+        names = list(graph.stochastic)
+        if len(names) < 2:
+            continue
+        kept = rng.integers(1, len(names))
+        bound = graph.bind(dict.fromkeys(names[kept:], SUM))
+        exact = scg.exact.gradient(graph)
+        agree(scg.exact.moments(bound).mean, exact)
+        others = [
+            scg.Enumerate(),
+            scg.ScoreFunction(samples=2),
+            scg.ScoreFunction(baseline=scg.LeaveOneOut(), samples=2),
+        ]
+        estimator = others[seed % 3]
+        try:
+            agree(scg.exact.moments(bound.bind(dict.fromkeys(names[:kept], estimator))).mean, exact)
+        except scg.exact.BudgetError:
+            pass
+
+
+@pytest.mark.fast
+def test_a_chain_of_any_length_is_summed_out():
+    for n in (3, 60, 400):
+        graph = scg.trace(chain, THETA, rng=np.random.default_rng(0), n=n, estimator=SCORE)
+        bound = graph.bind({"z*": SUM})
+        agree(bound.gradients(rng=np.random.default_rng(1)), scg.exact.gradient(graph))
+
+
+def switch(theta, rng, estimator=SUM, other=PATH):
+    """A mixture: z chooses the mean of x."""
+    z = scg.sample(dist.Categorical(logits=np.stack([theta[0], theta[1], 0 * theta[0]])), estimator, rng=rng, name="z")
+    loc = np.stack([theta[0], theta[1], theta[0] * theta[1]])
+    x = scg.sample(dist.Normal(loc[z], np.exp(theta[0])), other, rng=rng, name="x")
+    return x**2 * theta[1] + np.sin(x) + (z == 1) * x
+
+
+def above(theta, rng, estimator=SUM, other=SCORE):
+    """A continuous sample decides the probabilities of coins."""
+    x = scg.sample(dist.Normal(theta[0], 1.0), other, rng=rng, name="x")
+    z = scg.sample(dist.Bernoulli(logits=theta[1] * x + theta), estimator, rng=rng, name="z")
+    return np.sum(np.cos(x) * (z + theta[1]) ** 2) + x * theta[0]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("cost, others", [(switch, [PATH]), (above, [SCORE, PATH, scg.MuProp()])])
+def test_continuous_samples_are_sampled_and_the_discrete_ones_are_summed_out(cost, others):
+    for other in others:
+        graph = scg.trace(cost, THETA, rng=np.random.default_rng(0), other=other)
+        found, plain = scg.exact.moments(graph), scg.exact.moments(graph.bind(z=SCORE))
+        agree(found.mean, scg.exact.gradient(graph))
+        assert (found.variance < plain.variance).all()
+
+
+def test_a_choice_between_paths_keeps_the_noise_of_each_replicate():
+    graph = scg.trace(switch, THETA, rng=np.random.default_rng(0))
+    runs, rng = graph.gradients(rng=np.random.default_rng(5), replicates=40), np.random.default_rng(3)
+    singles = []
+    for _ in range(40):
+        new = graph.run(rng=rng)
+        x, z = new.stochastic["x"].value, new.stochastic["z"].value
+        locs = np.array([THETA[0], THETA[1], THETA[0] * THETA[1]])
+        noise = (x - locs[z]) / np.exp(THETA[0])
+
+        def given(theta, noise=noise):
+            p = np.exp(dist.Categorical(logits=np.stack([theta[0], theta[1], 0 * theta[0]])).log_prob(np.arange(3)))
+            at = np.stack([theta[0], theta[1], theta[0] * theta[1]]) + np.exp(theta[0]) * noise
+            return np.sum(p * (at**2 * theta[1] + np.sin(at) + np.array([0, 1, 0]) * at))
+
+        agree(new.gradients(), scg.grad(given)(THETA))
+        singles.append(new.gradients())
+    spread = np.sqrt((np.var(runs, axis=0) + np.var(singles, axis=0)) / 40)
+    assert (np.abs(np.mean(runs, axis=0) - np.mean(singles, axis=0)) < 5 * spread).all()
+
+
+@pytest.mark.fast
+def test_compiled_functions_agree_and_a_plan_has_run():
+    for cost in (chain, switch, above):
+        step = scg.compile(scg.value_and_grad(cost))
+        assert step(THETA, rng=np.random.default_rng(0)) is not None
+        both(scg.value_and_grad(cost), step, lambda seed: (THETA * (1 + 0.1 * seed),), seeds=(1, 2, 3, 4))
+        assert step.planned
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "cost, words",
+    [
+        (lambda z, t, rng: z * t[1] if z > 0 else t[0], "z: .*the `if` at .*looks at one.*np.where"),
+        (
+            lambda z, t, rng: scg.sample(dist.Normal(z, 1.0), SCORE, rng=rng, name="x") ** 2,
+            "z: .*x ~ .*is drawn from them: use Reparameterized.. on it, too, or ScoreFunction",
+        ),
+        (
+            lambda z, t, rng: scg.sample(dist.Bernoulli(logits=z), SCORE, rng=rng, name="x") ** 2,
+            "z: .*x ~ .*is drawn from them: use Marginalize.. on it, too, or ScoreFunction",
+        ),
+        (lambda z, t, rng: np.where(z > 0.5, np.inf, t[1]), "z: .*infinite or NaN.*np.where"),
+    ],
+)
+def test_what_cannot_be_summed_out_is_refused_with_a_way_out(cost, words):
+    def fn(t, rng):
+        return cost(scg.sample(dist.Bernoulli(logits=t[0]), SUM, rng=rng, name="z"), t, rng)
+
+    with pytest.raises(EstimatorError, match=words):
+        scg.grad(fn)(THETA, rng=np.random.default_rng(0))
+
+
+def test_what_keeps_together_is_refused_with_its_width_and_a_larger_budget_helps():
+    def cost(t, rng, budget, n=12):
+        z = scg.sample(dist.Bernoulli(logits=t[0] * np.ones(n)), scg.Marginalize(budget), rng=rng, name="z")
+        return np.tanh(np.sum(z * np.arange(n)) * t[1])
+
+    with pytest.raises(scg.exact.BudgetError, match="z .12 elements of 2 values.*4096 configurations.*budget of 1000"):
+        scg.grad(cost)(THETA, rng=np.random.default_rng(0), budget=1000)
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0), budget=2**12)
+    agree(graph.gradients(), scg.exact.gradient(graph))
+    with pytest.raises(ScgError, match="budget"):
+        scg.Marginalize(0)
+
+
+def test_an_index_that_another_sample_gives_is_read_anew_in_every_replicate():
+    def cost(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t[0] * np.arange(4.0)), SUM, rng=rng, name="z")
+        rows = scg.minibatch(4, 2, rng=rng, name="rows")
+        return np.sum((rows.rows(z) - t[1]) ** 2 * (1 + rows.index))
+
+    def given(t, i):  # z^2 = z
+        return np.sum((1 / (1 + np.exp(-t[0] * i)) * (1 - 2 * t[1]) + t[1] ** 2) * (1 + i))
+
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0))
+    agree(scg.exact.moments(graph).mean, scg.exact.gradient(graph))
+    for seed in range(5):
+        new = graph.run(rng=np.random.default_rng(seed))
+        agree(new.gradients(), scg.grad(given)(THETA, new.stochastic["rows"].value))
+    each = np.array([scg.grad(given)(THETA, np.array([i, j])) for i in range(4) for j in range(i)])
+    runs = graph.gradients(rng=np.random.default_rng(0), replicates=100)
+    distance = np.max(np.abs(runs[:, None] - each), axis=-1)
+    assert np.max(np.min(distance, axis=1)) < 1e-10 and set(np.argmin(distance, axis=1)) == set(range(6))
+
+
+def test_float32_stays_float32():
+    theta = THETA.astype(np.float32)
+    value, gradient = scg.value_and_grad(chain)(theta, rng=np.random.default_rng(0))
+    assert value.dtype == gradient.dtype == np.float32
+    agree(gradient, scg.grad(chain)(THETA, rng=np.random.default_rng(0)), 1e-5)
