@@ -12,11 +12,15 @@ x of None stands for zeros, a p of None for ones.
 Factors of equal shape stand in one ``Stack``. Its arrays may be Nodes: then what is computed of them is one, too.
 """
 
+import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.core.node import Node
+
+_LARGE = 1e20  # entries are scaled where they are larger than this, or smaller than its inverse
 
 
 class Stack(NamedTuple):
@@ -44,12 +48,30 @@ class Pair(NamedTuple):
     x: Any
     logs: Any = None
 
+    def each(self, change: Callable[[Any], Any]) -> "Pair":
+        """The pair of what ``change`` makes of the entries that are there."""
+        p, x = [None if part is None else change(part) for part in (self.p, self.x)]
+        return Pair(p, x, self.logs)
 
-def product(a: Pair, b: Pair) -> Pair:
-    """(p, x) (q, y) = (p q, p y + q x), of arrays that broadcast."""
-    p = b.p if a.p is None else a.p if b.p is None else a.p * b.p
-    left = a.x if b.p is None or a.x is None else a.x * b.p
-    right = b.x if a.p is None or b.x is None else a.p * b.x
+    def rows(self, rows: Any) -> "Pair":
+        """Some rows."""
+        return Pair(*[None if part is None else part[rows] for part in self])
+
+    def times(self, by: Any) -> "Pair":
+        """All entries times something."""
+        return self.each(lambda part: part * by)
+
+    @property
+    def length(self) -> int:
+        """The number of rows."""
+        return len(self.x if self.p is None else self.p)
+
+
+def product(a: Pair, b: Pair, times: Callable[[Any, Any], Any] = operator.mul) -> Pair:
+    """(p, x) (q, y) = (p q, p y + q x), of arrays that broadcast, or of which ``times`` makes the products."""
+    p = b.p if a.p is None else a.p if b.p is None else times(a.p, b.p)
+    left = a.x if b.p is None or a.x is None else times(a.x, b.p)
+    right = b.x if a.p is None or b.x is None else times(a.p, b.x)
     x = right if left is None else left if right is None else left + right
     return Pair(p, x, _added(a.logs, b.logs))
 
@@ -60,16 +82,20 @@ def summed(pair: Pair, axis: int) -> Pair:
     return Pair(p, x, pair.logs)
 
 
-def scaled(pair: Pair) -> Pair:
-    """The same entries, of which the largest p of every row is one: the scale goes to ``logs``.
+def scaled(pair: Pair) -> tuple[Pair, Any]:
+    """The same entries, of which the largest p of every row is one, and what they were multiplied by; None where no
+    row has become small or large. The scale goes to ``logs``.
 
-    The scale is a constant of which nothing is differentiated: c (p / c) is p, whatever c is.
+    It is a constant of which nothing is differentiated: c (p / c) is p, whatever c is.
     """
     p = pair.p.raw if type(pair.p) is Node else pair.p
     largest = np.max(p.reshape(len(p), -1), axis=1, initial=0)
+    if len(p) and largest.min() > 1 / _LARGE and largest.max() < _LARGE:
+        return pair, None
     largest = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
     by = 1 / largest.reshape(-1, *[1] * (p.ndim - 1))
-    return Pair(pair.p * by, None if pair.x is None else pair.x * by, _added(pair.logs, np.log(largest)))
+    logs = _added(pair.logs, np.log(largest))
+    return pair.times(by)._replace(logs=logs), by
 
 
 def _added(a: Any, b: Any) -> Any:

@@ -22,8 +22,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from scg.core.node import Node
-from scg.elimination.factors import Pair, Stack, product, scaled, summed
+from scg.elimination.factors import Stack
 
 _CHUNK = 2**21  # entries that the products of one step may have
 _SMALL = 64  # entries of a product below which calls cost more
@@ -88,125 +87,6 @@ def plan(stacks: Sequence[Stack], sizes: Any, kept: Collection[int] = (), budget
         except TooWide:
             pass
     return best
-
-
-def eliminate(found: Plan, stacks: Sequence[Stack], logs: bool = False) -> list[Pair]:
-    """The factors that remain, in the order of ``found.left``, each with an axis of rows in front. With ``logs`` what
-    is small is scaled up, and its logarithm kept."""
-    uses: dict[int, list[Any]] = {}  # of each stack: its rows, in the order in which they are used
-    for step in found.steps:
-        for members in step.positions:
-            for stack, some in _by_stack(members).items():
-                uses.setdefault(stack, []).append(np.concatenate([members[k][1] for k in some]))
-    for stack, rows, _ in found.left:
-        uses.setdefault(stack, []).append(rows)
-    made = {k: _pieces(Pair(stack.p, stack.x, stack.logs), uses[k]) for k, stack in enumerate(stacks) if k in uses}
-    for k, step in enumerate(found.steps):
-        total = Pair(None, None)
-        for members, axes in zip(step.positions, step.axes, strict=True):
-            total = product(total, _aligned(_gathered(made, members), axes, len(step.shape)))
-        total = _spread(summed(_spread(total, step.shape[:1]), 1), step.shape[1:])
-        if len(stacks) + k in uses:
-            total = scaled(total) if logs and total.p is not None else total
-            made[len(stacks) + k] = _pieces(total, uses[len(stacks) + k])
-    return [next(made[stack]) for stack, _, _ in found.left]
-
-
-def _spread(pair: Pair, shape: tuple[int, ...]) -> Pair:
-    """Entries that have the axes of ``shape`` behind that of the rows, also where they do not depend on a variable."""
-
-    def full(a: Any) -> Any:
-        return (
-            a
-            if a is None or a.shape[1 : 1 + len(shape)] == shape
-            else np.broadcast_to(a, (a.shape[0], *shape, *a.shape[1 + len(shape) :]))
-        )
-
-    return Pair(full(pair.p), full(pair.x), pair.logs)
-
-
-def _by_stack(members: list[tuple[int, Any]]) -> dict[int, list[int]]:
-    """Positions of members by the stack that they are of."""
-    found: dict[int, list[int]] = {}
-    for k, (stack, _) in enumerate(members):
-        found.setdefault(stack, []).append(k)
-    return found
-
-
-def _pieces(pair: Pair, uses: list[Any]) -> Iterator[Pair]:
-    """The rows of a stack for each of its uses in turn.
-
-    Of a Node all are gathered at once and then halved, and halved again: where each use takes another part, the
-    cotangent of each would be as large as the whole.
-    """
-    shared = sum(map(len, uses)) > 2 * _length(pair)
-    if len(uses) == 1 or shared or type(pair.x if pair.p is None else pair.p) is not Node:
-        return (_rows(pair, rows) for rows in uses)
-    ends = np.cumsum([len(rows) for rows in uses])
-    return iter(_halved(_rows(pair, np.concatenate(uses)), ends.tolist(), 0))
-
-
-def _halved(pair: Pair, ends: list[int], start: int) -> list[Pair]:
-    if len(ends) == 1:
-        return [pair]
-    middle = len(ends) // 2
-    cut = ends[middle - 1] - start
-    left = Pair(*[None if part is None else part[:cut] for part in pair])
-    right = Pair(*[None if part is None else part[cut:] for part in pair])
-    return _halved(left, ends[:middle], start) + _halved(right, ends[middle:], start + cut)
-
-
-def _gathered(made: dict[int, Iterator[Pair]], members: list[tuple[int, Any]]) -> Pair:
-    """The rows of some stacks, one below the other."""
-    by_stack = _by_stack(members)
-    if len(by_stack) == 1:
-        return next(made[members[0][0]])
-    starts = np.cumsum([0, *[len(rows) for _, rows in members]])
-    place = np.empty(starts[-1], int)
-    parts, start = [], 0
-    for stack, chosen in by_stack.items():
-        rows = np.concatenate([members[k][1] for k in chosen])
-        place[np.concatenate([np.arange(starts[k], starts[k + 1]) for k in chosen])] = start + np.arange(len(rows))
-        parts.append(next(made[stack]))
-        start += len(rows)
-    joined = [
-        None if column[0] is None else np.concatenate(column)
-        for column in zip(*[part[:2] for part in parts], strict=True)
-    ]
-    logs = (
-        None
-        if all(part.logs is None for part in parts)
-        else np.concatenate([np.zeros(_length(part)) if part.logs is None else part.logs for part in parts])
-    )
-    p, x = joined
-    return _rows(Pair(p, x, logs), place)
-
-
-def _length(pair: Pair) -> int:
-    return len(pair.x if pair.p is None else pair.p)
-
-
-def _rows(pair: Pair, rows: Any) -> Pair:
-    if len(rows) == _length(pair) and (rows == np.arange(len(rows))).all():
-        return pair
-    return Pair(*[None if part is None else part[rows] for part in pair])
-
-
-def _aligned(pair: Pair, axes: tuple[int, ...], ndim: int) -> Pair:
-    """The axes of a factor brought to where they stand in a product of ``ndim`` variables."""
-    order = sorted(range(len(axes)), key=axes.__getitem__)
-
-    def move(a: Any) -> Any:
-        if a is None:
-            return None
-        if order != list(range(len(axes))):
-            a = np.transpose(a, (0, *[1 + k for k in order]))
-        shape = [1] * ndim
-        for k in order:
-            shape[axes[k]] = a.shape[1 + order.index(k)]
-        return a if len(axes) == ndim else np.reshape(a, (a.shape[0], *shape))
-
-    return Pair(move(pair.p), move(pair.x), pair.logs)
 
 
 def _slots(stacks: Sequence[Stack], sizes: Any, kept: Collection[int]) -> tuple[list[_Slot], dict[int, int]]:

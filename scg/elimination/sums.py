@@ -19,7 +19,8 @@ from scg.core.node import Node
 from scg.elimination.affine import affine_at
 from scg.elimination.factors import Stack
 from scg.elimination.finite import BudgetError, written
-from scg.elimination.products import Plan, TooWide, eliminate, plan
+from scg.elimination.messages import eliminate
+from scg.elimination.products import Plan, TooWide, plan
 from scg.elimination.structure import Structure
 from scg.elimination.tabulate import Tables, families
 from scg.errors import here
@@ -116,12 +117,13 @@ class Sums:
         near = [np.setdiff1d(np.arange(len(group.scopes)), row[which == j]) for j, (_, group) in enumerate(self.terms)]
         return [near, *parts] if any(map(len, near)) else parts
 
-    def mean(self, graph: bool = False) -> Any:
-        """E[cost]: a number, or a Node of the parameters. ``error`` is then what rounding may have done to it."""
+    def mean(self, graph: bool = False, steps: bool = False) -> Any:
+        """E[cost]: a number, or a Node of the parameters; with ``steps``, as many second derivatives need it (see
+        ``eliminate``). ``error`` is then what rounding may have done to it."""
         base, weights = self._weights(graph)
         stacks, constant = self._stacks(graph, weights)
         total, mass, size = base + constant, 0.0, 0.0
-        for pair in eliminate(self.plan, stacks):
+        for pair in eliminate(self.plan, stacks, steps=steps):
             mass = max(mass, float(np.max(np.abs(_raw(pair.p) - 1), initial=0)))
             if pair.x is not None:
                 total = total + np.sum(pair.x)
@@ -140,7 +142,7 @@ class Sums:
             if not np.all(_raw(pair.p) > 0):  # the data cannot be
                 raise NotFinite
             total = total + np.sum(np.log(pair.p)) + (0.0 if pair.logs is None else np.sum(pair.logs))
-            size += 0.0 if pair.logs is None else float(np.sum(np.abs(pair.logs)))
+            size += 0.0 if pair.logs is None else float(np.sum(np.abs(_raw(pair.logs))))
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
         return total
 

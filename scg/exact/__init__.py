@@ -200,7 +200,7 @@ def hessian(
             first = _slope(total, targets, True)
             return [h for g in first for h in _second(g, targets)]
 
-        found = eliminated(cost, _names(way), budget, deadline, lambda sums: curvature(sums.mean(graph=True)))
+        found = eliminated(cost, _names(way), budget, deadline, lambda sums: curvature(sums.mean(True, True)))
         if found is not None:
             return Part(*found)
         engine = Engine([cost], _names(way), budget, False, deadline)

@@ -10,7 +10,8 @@ from scg import distributions as dist
 from scg.core.backward import pull
 from scg.core.tree import leaves
 from scg.elimination.factors import Pair, Stack, product
-from scg.elimination.products import TooWide, eliminate, plan
+from scg.elimination.messages import eliminate
+from scg.elimination.products import TooWide, plan
 from scg.elimination.structure import Structure
 from scg.elimination.sums import Sums
 from tests.support.discrete import program
@@ -70,6 +71,39 @@ def test_a_sum_over_all_variables_is_the_same_in_any_order(logs):
             if other is not None:
                 expected = np.sum(np.broadcast_to(other, sizes), axis=gone, keepdims=True)
                 np.testing.assert_allclose(0 * expected + mine, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("logs", [False, True])
+def test_derivatives_by_messages_backwards_are_those_of_every_step(logs):
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        stacks, sizes = drawn_factors(rng)
+        # factors that share their entries, and small ones, which are scaled
+        small, shared = rng.choice([1.0, 1e-15]), rng.random() < 0.5
+        stacks = [s._replace(rows=np.zeros(len(s.scopes), int) if shared and s.p is not None else None) for s in stacks]
+        found = plan(stacks, sizes, [v for v in range(len(sizes)) if rng.random() < 0.2])
+        values = [part for s in stacks for part in (s.p, s.x) if part is not None]
+        seeds = [rng.normal(size=100) for _ in range(3)]
+        results = []
+        for steps in (False, True):
+            tables = [scg.parameter(v) for v in values]
+            each, nodes = iter(tables), []
+            for s in stacks:
+                p = None if s.p is None else next(each) * small
+                nodes.append(s._replace(p=p, x=None if s.x is None else next(each) * (1 if p is None else small)))
+            total = 0.0
+            for pair in eliminate(found, nodes, logs, steps):
+                p = np.ones(()) if pair.p is None else pair.p
+                total = total + np.sum(np.log(p) * np.resize(seeds[0], p.shape))  # of which the scale is no part
+                if pair.x is not None:
+                    total = total + np.sum(np.sin(pair.x / p) * np.resize(seeds[1], pair.x.shape))
+            plain = pull([total], [np.ones(())], tables)
+            first = pull([total], [np.ones(())], tables, True)
+            again = sum([np.sum(g * np.resize(seeds[2], g.shape)) for g in first])
+            results.append([*plain, *[g.raw for g in first], *pull([again], [np.ones(())], tables)])
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11 * max([np.max(np.abs(r)) for r in results[1]]))
 
 
 def test_parts_that_are_alike_are_planned_once():
