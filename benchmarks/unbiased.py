@@ -114,6 +114,7 @@ CORRECT = {
         ("coupled pairs, faces", lambda: scg.CoupledPairs(3), faces, THREE),
     ],
     "DoubleControlVariate": [("double control variates", scg.DoubleControlVariate, coins, TWO)],
+    "RODEO": [("Stein operator", scg.RODEO, coins, TWO)],
     "StochasticDerivative": [("stochastic derivative", scg.StochasticDerivative, coins, TWO)],
     "REBAR": [("REBAR", lambda: scg.REBAR(temperature=0.5), coins, TWO)],
     "RELAX": [("RELAX", lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z), np.array(0.5)), coins, TWO)],

@@ -88,6 +88,7 @@ ESTIMATORS: dict[str, Make] = {
     "disarm": lambda start: scg.DisARM(),
     "coupled": lambda start: scg.CoupledPairs(start.k),
     "double": lambda start: scg.DoubleControlVariate(start.k),
+    "rodeo": lambda start: scg.RODEO(start.k, optimizer=ADAM),
     "stochastic-derivative": lambda start: scg.StochasticDerivative(prune=True),
     "rebar": lambda start: scg.REBAR(0.5, optimizer=ADAM),
     "relax": relax,
@@ -105,7 +106,7 @@ ESTIMATORS: dict[str, Make] = {
 """Every estimator of the package that takes a coin, VIMCO, which is an estimator of the K-sample bound, and the sum
 over all values of z."""
 
-LEARNING = ("score+moving", "score+optimal", "score+learned", "rebar", "relax")
+LEARNING = ("score+moving", "score+optimal", "score+learned", "rodeo", "rebar", "relax")
 """Those that remember something from one step to the next."""
 
 IN_TURN = ("enumerate", "measure-valued", "unordered-set")

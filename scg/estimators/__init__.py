@@ -14,6 +14,7 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `REBAR(temperature=0.5)`, `RELAX(fn)` | coins, one-hot vectors | 3; 1 | no |
 | `CoupledPairs(samples=2)` | of finitely many values | `samples` | no |
 | `DoubleControlVariate(samples=2)` | real numbers with a mean | `samples`, with slopes | no |
+| `RODEO(samples=2, surrogate=None)` | of finitely many values with a mean | `samples`, with slopes | no |
 | `StochasticDerivative(prune=False)` | integers without a gap | 2, or one more for each element | no |
 | `MuProp()` | real numbers with a mean | 2 | no |
 | `UnorderedSet(k)` | of finitely many values | k | no |
@@ -21,15 +22,15 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
-`REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate` and `StochasticDerivative` give
-first derivatives only, and a second one is refused.
+`REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate`, `RODEO` and `StochasticDerivative`
+give first derivatives only, and a second one is refused.
 
 `Marginalize` differs from `Enumerate` in that it sums out several samples together, those drawn from one another too,
 and the whole gradient, also by what the cost itself holds of the parameters. What is left is E[c | the other samples].
 
 Baselines of the score function: `Constant(value)`, `LeaveOneOut()`, `MovingAverage(decay)`, `Optimal(decay)` and
-`Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR` and `RELAX` with an optimizer)
-has a `state`, which `scg.checkpoint` saves.
+`Learned(fn, phi)`. What learns from one step to the next (the last three, and `REBAR`, `RELAX` and `RODEO` with an
+optimizer) has a `state`, which `scg.checkpoint` saves.
 
 An estimator on a sample that it is not valid for is refused where it is declared:
 
@@ -73,6 +74,7 @@ from scg.estimators.relaxed import GumbelSoftmax, ReinMax, StraightThrough
 from scg.estimators.reparameterized import Reparameterized
 from scg.estimators.score import ScoreFunction
 from scg.estimators.sets import UnorderedSet
+from scg.estimators.stein import RODEO
 
 __all__ = [
     "ARM",
@@ -92,6 +94,7 @@ __all__ = [
     "Optimal",
     "REBAR",
     "RELAX",
+    "RODEO",
     "ReinMax",
     "Reparameterized",
     "ScoreFunction",

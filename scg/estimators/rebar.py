@@ -6,29 +6,27 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.core.aliases import State, Tree
-from scg.core.ambient import unplanned
+from scg.core.aliases import Tree
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
 from scg.core.options import is_number
-from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators.tools import constant, logits_of, uniform
+from scg.estimators.trained import Trained
 from scg.optim import Optimizer
 from scg.special import logsumexp, sigmoid, softmax, softplus
 from scg.stochastic.dependence import influence
-from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order
 from scg.stochastic.surrogate import Downstream
 from scg.stochastic.ties import gather, unpicked
 
 
-class _Controlled(Estimator):
+class _Controlled(Trained):
     """d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')], b = 1[z > 0], z = l + logit(u), z' a
     sample of z given b; for one of K b = argmax z as a one-hot vector, z = l + Gumbel noise.
 
@@ -48,14 +46,10 @@ class _Controlled(Estimator):
             raise ScgValueError(f"{name}: temperature must be a positive number, got {temperature!r} ({here()})")
         if not is_number(scale):
             raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
-        if optimizer is not None and not callable(optimizer):
-            raise ScgTypeError(
-                f"{name}: optimizer must be a function of the parameters (scg.optim.Adam), got {optimizer!r} ({here()})"
-            )
-        self.parameters = {"fn": parameters}
+        trained: dict[str, Any] = {"fn": parameters}
         if temperature is not None:
-            self.parameters |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
-        self.optimizer = optimizer(self.parameters) if optimizer is not None else None
+            trained |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
+        super().__init__(trained, optimizer)
 
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, self.accepted):
@@ -74,21 +68,14 @@ class _Controlled(Estimator):
         eta = np.broadcast_to(logits_of(down.distribution), down.node.shape)
         l, b = constant(down, eta), constant(down, down.node)
         z, other, score, back = (_two_keys if down.site.event_ndim else _two_hidden)(down, l, b)
-        trains = self.optimizer is not None and not down.graph and not down.inner
-        if self.optimizer is not None:
-            unplanned(f"{type(self).__name__} trains its control in every run, and a plan would not")
-        phi = map_leaves(parameter if trains else lambda x: x, self.parameters)
+        phi, trains = self.trained(down)
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)
         now, event = down.now(), (1,) * down.site.event_ndim
         left: Any = now - c
         g: Any = np.reshape(left, (*left.shape, *event)) * score + d[0] - back(d[1])
-        if (
-            trains and self.optimizer is not None
-        ):  # d/dphi of the variance is the mean of d/dphi g^2, as the mean of g does not depend on phi
-            nodes = [leaf for _, leaf in leaves(phi)]
-            cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.replicate_axes]), 1)
-            self.optimizer.step(rebuild(self.parameters, iter(pull([cost], [np.ones((), cost.dtype)], nodes))))
+        if trains:
+            self.learn(down, phi, g)
             g = g.raw
         found = np.sum(first_order(eta, g))
         if event and down.distribution.probs is not None:  # p(z) = probs[z] also where they do not sum to one
@@ -111,26 +98,6 @@ class _Controlled(Estimator):
                 moved = slope * x * (1 - x)
             c, d = scale * down.total(terms)[1], scale * rate * moved
         return c, d
-
-    @property
-    def state(self) -> State:  # type: ignore[override]
-        """What is trained, and the state of its optimizer."""
-        return (
-            {"parameters": self.parameters, "optimizer": getattr(self.optimizer, "state", None)}
-            if self.optimizer is not None
-            else {}
-        )
-
-    @state.setter
-    def state(self, state: State) -> None:
-        if not state:
-            return
-        for (_, x), value in zip(
-            leaves(self.parameters), leaves_like(self.parameters, state["parameters"], "parameters"), strict=True
-        ):
-            x[...] = value
-        if state["optimizer"] is not None and self.optimizer is not None:
-            self.optimizer.state = state["optimizer"]
 
     @property
     def temperature(self) -> float:

@@ -52,6 +52,7 @@ MADE = {
     "MuProp": (scg.MuProp, coins),
     "REBAR": (lambda: scg.REBAR(temperature=1.0), coins),
     "RELAX": (lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z / 2), np.array(0.7)), coins),
+    "RODEO": (scg.RODEO, coins),
     "ReinMax": (scg.ReinMax, faces),
     "Reparameterized": (scg.Reparameterized, points),
     "ScoreFunction": (scg.ScoreFunction, coins),

@@ -494,6 +494,24 @@ def _rows() -> list[tuple[str, CostBy, list[list[float]] | list[float] | float, 
             "a sample is summed out given those before it, which have no estimator of their own",
             "",
         ),
+        (
+            "Stein operator by a plain mean",
+            programs.steep,
+            _TWO,
+            several_.Stein("uniform"),
+            estimators.RODEO(),
+            "the values of an element are averaged alike, not by their probabilities: what is subtracted has a mean",
+            "Shi et al., 2022, rightly",
+        ),
+        (
+            "surrogate of the sample itself",
+            programs.steep,
+            _TWO,
+            several_.Stein("own"),
+            estimators.RODEO(),
+            "the surrogate that is averaged over the values of a sample is made of this sample's own slope",
+            "Shi et al., 2022, rightly",
+        ),
     ]
 
 

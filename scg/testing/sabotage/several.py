@@ -1,4 +1,5 @@
-"""Wrong estimators of several samples and of steps: coupled pairs, double control variates, stochastic derivatives."""
+"""Wrong estimators of several samples and of steps: coupled pairs, double control variates, Stein operators,
+stochastic derivatives."""
 
 from typing import Any, final
 
@@ -7,6 +8,7 @@ import numpy as np
 from scg.core.node import Node, Value
 from scg.distributions.bernoulli import Bernoulli
 from scg.elimination.means import mean
+from scg.estimators.enumerate import listed
 from scg.estimators.tools import logits_of
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order, held
@@ -78,3 +80,37 @@ class LastAlone(Estimator):
 
     def condition(self, cost: Node, samples: list[Node]) -> Node:
         return mean(cost, samples[-1:], 2**10)
+
+
+@final
+class Stein(Estimator):
+    """RODEO of two samples with the tangent as surrogate, h_k(y) = f'(z_j) (y - m), and one ``mistake``.
+
+    "uniform"  the operator of the baseline takes the plain mean over the values, not that by their probabilities: its
+               own mean is not zero, and depends on the other sample, whose slope is in h
+    "own"      h_k is the tangent at z_k itself, which depends on what the operator averages over
+    """
+
+    def __init__(self, mistake: str):
+        self.mistake = mistake
+
+    def expand(self, down: Downstream) -> Value | None:
+        if not down.influences:
+            return None
+        atoms, p = listed(down)
+        draws, mass = down.with_others(1), down.constant(p)
+        x, mean = down.constant(draws), down.constant(np.broadcast_to(down.distribution.mean, down.node.shape))
+        weight = mass * 0 + 1 / len(atoms) if self.mistake == "uniform" else mass
+        left: Any = 0
+        near: Any = 0
+        for axes, parts in down.mixing().items():
+            terms, pulled = down.sloped(x, parts)
+            f, slope = down.total(terms, 1, parts), pulled if self.mistake == "own" else pulled[::-1]
+            along = tuple(1 + axis for axis in axes)
+            h = np.sum(slope * (x - mean), axis=along, keepdims=True)
+            moved = h + slope * (atoms[:, None] - x)
+            stein = np.sum(np.sum(weight[:, None] * (moved - h), axis=0), axis=along, keepdims=True)
+            base = (f + stein)[::-1]
+            left, near = left + f - h - base, near + moved + base
+        scores = down.distribution.log_prob(held(draws))
+        return np.sum(first_order(scores, left / 2)) + np.sum(first_order(p, np.mean(near, axis=1)))

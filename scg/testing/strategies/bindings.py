@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "coupling": ("'dirichlet'", "'antithetic'"),
     "value": ("0.5",),
     "fn": ("lambda phi, z: 0.7 * np.tanh(z / 2)",),
+    "surrogate": ("lambda phi, f, d: d + 0.3 * np.sin(f + d)",),
     "parameters": ("np.array(0.7)",),
 }
 
