@@ -1,6 +1,6 @@
 """Reverse mode: cotangents pulled back through a recorded graph, on raw arrays or, for higher orders, on Nodes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from scg.core.node import Node, values_of
 from scg.core.operands import has_nan
 from scg.core.primitive import primitive
 from scg.core.supports import pull_undefined, pull_with_supports
+from scg.core.ties import branched, moving_steps, resting
 from scg.core.undefined import is_nan
 
 
@@ -125,24 +126,32 @@ def pull(
         needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
     else:
         needed = leading_to(wanted, known.order)
+    recorder = RECORDER.get()
+    rest = resting(known.order, wanted) if create_graph and recorder is None else ()
+    if recorder is not None and nearby:
+        _settle_ties(known.order, wanted, recorder)
     table: dict[int, Result] = {}
     for root, seed in zip(roots, seeds, strict=True):
         if root.id in needed:
             table[root.id] = sum_of(table.get(root.id), seed)
     seeking = nan_is_sought()  # a NaN that a zero absorbs is none
-    if RECORDER.get() is None and any([is_nan(root) and np.any(s) for root, s in zip(roots, seeds, strict=True)]):
+    if recorder is None and any([is_nan(root) and np.any(s) for root, s in zip(roots, seeds, strict=True)]):
         found = pull_undefined(known.order, table, roots, wanted, create_graph)
         if create_graph:
             return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
         return _owned([found.get(x.id) for x in wrt], wrt, seeds)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = {} if seeking or absorbing else _pull(known.order, dict(table), wanted, needed, create_graph, forget)
+        found = (
+            {} if seeking or absorbing else _pull(known.order, dict(table), wanted, needed, create_graph, forget, rest)
+        )
         if seeking or absorbing or not all(map(is_finite, found.values())):
-            found = pull_with_supports(known.order, table, roots, wanted, needed, create_graph)
+            found = pull_with_supports(known.order, table, roots, wanted, needed, create_graph, rest=rest)
             if nearby and not all(map(is_finite, found.values())):
                 found = _limits(found, roots, seeds, wrt, create_graph)
-        elif (recorder := RECORDER.get()) is not None:
+        elif recorder is not None:
             recorder.finite([found[x.id] for x in wrt if x.id in found])
+    if recorder is not None:
+        recorder.pulled(known.order[-1].id if known.order else 0)
     if shares and _matter(shares, found) and not create_graph:
         found = _confirmed(found, roots, seeds, wrt)
     if create_graph:
@@ -194,20 +203,30 @@ def _shares(order: Sequence[Node]) -> list[Node]:
 
 def _matter(shares: Sequence[Node], found: dict[int, Result]) -> bool:
     """Whether any of some shares is one at a tie and has a cotangent, of those that were ``found``. A plan, which knows
-    no limits, gives up there."""
+    no limits, gives up there.
+
+    A cotangent of zero counts: of max(x^2, 0) at 0 the slope is 2 x times a half, and the half stays in the second
+    derivative.
+    """
     recorder = RECORDER.get()
     for node in shares:
-
-        def at_a_tie(
-            g: Result, *operands: Result, tied: Result = node.primitive.shares, statics: Result = node.statics
-        ) -> Result:
-            return np.any(np.not_equal(g, 0) & tied(*operands, **(statics or {})))
-
+        at_a_tie = _any(node.primitive.shares, node.statics)
         if node.id in found and recorder is not None:
-            recorder.settle(at_a_tie, (found[node.id], *node.operands), False)
-        elif node.id in found and at_a_tie(found[node.id], *values_of(node.operands)):
+            recorder.settle(at_a_tie, node.operands, False)
+        elif node.id in found and at_a_tie(*values_of(node.operands)):
             return True
     return False
+
+
+def _settle_ties(order: list[Node], wanted: set[int], recorder: Result) -> None:
+    """Let a plan of a derivative of a derivative give up where a step lies on its jump."""
+    if recorder.has_derivatives(order):
+        for node in moving_steps(order, wanted)[0]:
+            recorder.settle(_any(node.primitive.ties, node.statics), node.operands, False)
+
+
+def _any(test: Result, statics: Result) -> Function:
+    return lambda *operands: np.any(test(*operands, **(statics or {})))
 
 
 def _nodes(roots: Sequence[Result], seeds: Sequence[Result]) -> tuple[list[Node], list[Result]]:
@@ -222,6 +241,7 @@ def _pull(
     needed: set[int],
     create_graph: bool,
     forget: Function | None = None,
+    rest: Collection[int] = (),
 ) -> dict[int, Result]:
     newest = order[-1].id if order else 0
     found: dict[int, Result] = {}
@@ -235,7 +255,7 @@ def _pull(
         vjps, operands, out = node.primitive.vjps, node.operands, node.raw
         n = len(operands)
         if create_graph or n > 2 or node.statics or not vjps or type(out) is tuple:
-            _step(node, g, table, needed, create_graph)
+            _step(node, g, table, needed, create_graph, rest)
             if forget is not None:
                 _forget_behind(
                     [g, *[table[o.id] for o in operands if type(o) is Node and o.id in table]],
@@ -297,8 +317,10 @@ def _forget_behind(stack: list[Result], newest: int, live: list[Result], forget:
             stack += node.operands
 
 
-def _step(node: Node, g: Result, table: dict[int, Result], needed: set[int], create_graph: bool) -> None:
-    """Pull the cotangent ``g`` of one node back to its operands."""
+def _step(
+    node: Node, g: Result, table: dict[int, Result], needed: set[int], create_graph: bool, rest: Collection[int]
+) -> None:
+    """Pull the cotangent ``g`` of one node back to its operands; ``rest`` lies on a jump (``scg.core.ties``)."""
     g, out, arguments = called_with(node, g, create_graph)
     if node.primitive.together is not None:
         for operand, d in zip(node.operands, node.primitive.together(g, out, *arguments, **node.statics), strict=True):
@@ -314,7 +336,7 @@ def _step(node: Node, g: Result, table: dict[int, Result], needed: set[int], cre
                 continue
             raise_at(error, node)
         if d is not None:
-            table[operand.id] = accumulated(table.get(operand.id), fitted(d, operand.raw))
+            table[operand.id] = accumulated(table.get(operand.id), branched(fitted(d, operand.raw), node, rest))
 
 
 def _owned(found: list[Result], wrt: Sequence[Node], seeds: Sequence[Result]) -> list[Result]:

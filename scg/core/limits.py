@@ -56,7 +56,8 @@ def confirmed(
     found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]
 ) -> list[Result]:
     """``found`` where the derivatives nearby come near it; their limit where that is another one and the roots are
-    continuous; else NaN. ``found`` itself where there are no derivatives nearby.
+    continuous; else NaN. ``found`` itself where there are no derivatives nearby, or where these grow without bound: a
+    mask as in where(x > 0, sqrt(x), 0) is there to keep them out.
 
     For derivatives of what a tie made of a derivative (``Primitive.shares``). The slope of max(x, -x)^2 at 0 is
     2 max (1/2 - 1/2), its derivative by parts 2 (1/2 - 1/2)^2 = 0, and the second derivative 2. Here x itself is moved:
@@ -72,6 +73,8 @@ def confirmed(
         size = np.max(np.abs(step), initial=0, where=np.isfinite(step))
         off, before = [np.max(d, axis=0, initial=0, where=d == d) for d in (np.abs(step - g), np.abs(check - g))]
         near_by = (off <= 10 * TOLERANCE * size) | (off <= 0.5 * before)  # the distances are as 1 to 10
+        sizes = [np.max(np.abs(d), axis=0, initial=0, where=d == d) for d in (step, check)]
+        near_by |= sizes[0] > 1.1 * sizes[1]
         settled.append(np.where(near_by, g, n if continuous else np.nan).astype(g.dtype, copy=False))
     return settled
 

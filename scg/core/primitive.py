@@ -61,6 +61,7 @@ class Primitive:
         "sign",
         "steep",
         "shares",
+        "ties",
         "supported",
         "picks",
         "jumps",
@@ -81,8 +82,8 @@ class Primitive:
         self, fn: Function, axes: AxisMap | None, vjps: Operands, every: Any, name: str, module: str, **facts: Any
     ):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
-        self.kinks, self.steep, self.shares, self.supported, self.picks = [
-            facts.get(fact) for fact in ("kinks", "steep", "shares", "supported", "picks")
+        self.kinks, self.steep, self.shares, self.ties, self.supported, self.picks = [
+            facts.get(fact) for fact in ("kinks", "steep", "shares", "ties", "supported", "picks")
         ]
         self.cuts, self.poles, self.sign = facts.get("cuts"), facts.get("poles"), facts.get("sign")
         self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
@@ -140,6 +141,7 @@ def primitive(
     sign: Function | None = None,
     steep: Function | None = None,
     shares: Function | None = None,
+    ties: Function | None = None,
     supported: bool = False,
     picks: bool = False,
     random: bool = False,
@@ -194,9 +196,10 @@ def primitive(
     ``constant``: the value is a number that no operand changes, and stands there for its derivative; ``square``: the
     value is operand 0 times itself, element by element, which exact means distribute over a sum.
 
-    Three facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as
-    that of ``cbrt`` at 0. ``shares(*operands)``, of a cotangent, says where it is the share of one at a tie: its own
-    derivatives there are compared with those nearby. Beside ``every``, ``together(g, out, *operands, **statics)`` may
+    Four facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as
+    that of ``cbrt`` at 0. ``shares(*operands)``, of a cotangent, says where it is the share of one at a tie, and
+    ``ties(*operands)``, of a step, where the operands lie on the jump itself: second derivatives there are compared
+    with those nearby. Beside ``every``, ``together(g, out, *operands, **statics)`` may
     give the cotangents of all operands in one pass, where these may be very many. With ``supported`` the VJPs take
     ``support=``: where the cotangent is not zero by structure (``scg.absorbing``); None: not known.
 
@@ -232,6 +235,7 @@ def primitive(
         "sign": sign,
         "steep": steep,
         "shares": shares,
+        "ties": ties,
         "supported": supported,
         "picks": picks,
         "random": random,

@@ -1,7 +1,7 @@
 """Reverse mode with a support beside each cotangent: where a zero is one by structure, and absorbs what it meets
 (``scg.core.absorbing``)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from scg.core.cotangents import (
 from scg.core.node import Node, values_of
 from scg.core.operands import has_nan
 from scg.core.primitive import primitive
+from scg.core.ties import branched
 from scg.core.undefined import connected, marked, way
 from scg.errors import NonFiniteError, here
 
@@ -52,8 +53,10 @@ def pull_with_supports(
     needed: set[int],
     create_graph: bool,
     undefined: dict[tuple[int, int], Result] | None = None,
+    rest: Collection[int] = (),
 ) -> dict[int, Result]:
-    """``pull`` with a support beside each cotangent; by node and operand, ``undefined`` is where no zero may stay."""
+    """``pull`` with a support beside each cotangent; by node and operand, ``undefined`` is where no zero may stay;
+    ``rest`` lies on a jump."""
     needed = needed & leading_to(wanted, order)
     supports = {i: np.not_equal(g, 0) for i, g in table.items()}
     known: dict[Result, bool] = {}
@@ -77,6 +80,7 @@ def pull_with_supports(
                     known,
                     seeking,
                     undefined,
+                    rest,
                 )
     finally:
         if seeking:
@@ -110,6 +114,7 @@ def _absorbing_step(
     known: Result,
     seeking: bool,
     undefined: Result = None,
+    rest: Collection[int] = (),
 ) -> None:
     """One step with absorbing products. ``known`` remembers, by VJP, whether it moves."""
     primitive, statics = node.primitive, node.statics
@@ -155,7 +160,7 @@ def _absorbing_step(
                 unplanned(f"{node!r} has no derivative, and needs none only where its cotangent is zero")
                 continue
             raise_at(error, node)
-        d = fitted(d, value)
+        d = branched(fitted(d, value), node, rest)
         if undefined and (node.id, k) in undefined:
             d, inside = marked(d, undefined[node.id, k]), inside | undefined[node.id, k]
         if seeking and has_nan(d.raw if type(d) is Node else d):

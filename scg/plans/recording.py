@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from scg.core.aliases import Function, Keywords, Tree
-from scg.core.ambient import AMBIENT, RECORDER, Ambient
+from scg.core.ambient import AMBIENT, RECORDER, Ambient, ids
 from scg.core.ancestry import ancestors
 from scg.core.generators import held_generators, state_of
 from scg.core.node import Node, record
@@ -97,6 +97,9 @@ class Recorder:
         self.scalars: set[int] = set()
         self.arrays: set[int] = set()
         self.forgotten: set[int] = set()
+        self._pulls: list[
+            tuple[int, int]
+        ] = []  # by derivative: what is younger than the first, and not than the second
         self._outer: list[set[int]] = []
         self._changed: tuple[list[Any], int] | None = None
         self.inputs: list[Any] = []
@@ -246,6 +249,14 @@ class Recorder:
         self.scalars.add(cost.id)
         self.costs.append(cost)
         self.arrays.update([g.id for g in found if type(g) is Node])
+
+    def pulled(self, newest: int) -> None:
+        """A derivative was taken of nodes up to the id ``newest``: those made since then are its own."""
+        self._pulls.append((newest, next(ids)))
+
+    def has_derivatives(self, order: Sequence[Node]) -> bool:
+        """Whether any of these nodes is part of a derivative."""
+        return any([low < node.id < high for low, high in self._pulls for node in order])
 
     def forget(self, node: Node) -> bool:
         """Let go of the memory of a value that nobody will ask for; False where that was done before."""

@@ -306,7 +306,14 @@ _mantissa = primitive(
     lambda x: np.frexp(x)[0], elementwise, lambda g, out, x: np.ldexp(g, -_exponent(x)), name="frexp", steps=_exponent
 )
 primitive(np.ldexp, elementwise, lambda g, out, x, e: np.ldexp(g, e), None, linear=[(0,)])
-primitive(np.heaviside, elementwise, None, lambda g, out, x, h: g * (x == 0), steps=lambda x, h: x > 0)
+primitive(
+    np.heaviside,
+    elementwise,
+    None,
+    lambda g, out, x, h: g * (x == 0),
+    steps=lambda x, h: x > 0,
+    ties=lambda x, h: np.equal(x, 0),
+)
 primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
 
 
@@ -325,7 +332,7 @@ def frexp(x, /):
     return _mantissa(x), _exponent(x)
 
 
-_sign = primitive(lambda x: np.sign(x), elementwise, name="sign")
+_sign = primitive(lambda x: np.sign(x), elementwise, name="sign", ties=lambda x: np.equal(x, 0))
 _phase = primitive(  # x / |x|
     lambda x: np.sign(x),
     _antiholomorphic,
@@ -342,9 +349,9 @@ def sign(x, /):
 
 # constant: the derivative is zero wherever it exists
 for _step in (
-    (np.floor, np.ceil, np.trunc, np.rint, np.floor_divide, np.spacing, np.signbit, UMATH["_ones_like"])
-    + (np.isnan, np.isinf, np.isfinite, np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
-    + (np.logical_and, np.logical_or, np.logical_xor, np.logical_not)
+    (np.rint, np.floor_divide, np.spacing, UMATH["_ones_like"])
+    + (np.isnan, np.isinf, np.isfinite)
+    + (np.logical_and, np.logical_or, np.logical_xor)
     + (
         np.bitwise_and,
         np.bitwise_or,
@@ -358,6 +365,12 @@ for _step in (
     )
 ):
     primitive(_step, elementwise)
+for _step in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal):
+    primitive(_step, elementwise, ties=np.equal)
+for _step in (np.signbit, np.logical_not):
+    primitive(_step, elementwise, ties=lambda x: np.equal(x, 0))
+for _step in (np.floor, np.ceil, np.trunc):
+    primitive(_step, elementwise, ties=lambda x: np.equal(x, np.floor(x)))
 
 refuse("a node holds numbers, no dates: use np.isnan", np.isnat)
 # strings have no numeric loop, so that their ufuncs list no types
