@@ -8,6 +8,7 @@ BENCHMARKS = (
     "chain",
     "draws",
     "walk",
+    "imports",
     "elimination",
     "training_step",
     "unbiased",

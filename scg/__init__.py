@@ -18,24 +18,10 @@ result.
 | refusals | `ScgError`, `scg.errors` |
 """
 
-from scg import (
-    bridge,
-    checkpoint,
-    distributions,
-    errors,
-    estimators,
-    exact,
-    extend,
-    nn,
-    objectives,
-    optim,
-    plans,
-    primitives,
-    special,
-    testing,
-    transforms,
-    variance,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from scg import distributions, errors, estimators, primitives, special, transforms
 from scg.core import axes, tree
 from scg.core.ambient import detect_nan
 from scg.core.leaves import parameter
@@ -69,12 +55,15 @@ from scg.estimators import (
     StraightThrough,
     UnorderedSet,
 )
-from scg.plans import compile
 from scg.primitives.layout import named, stop_gradient
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.sites import minibatch, sample
 from scg.stochastic.surrogate import surrogate
 from scg.transforms import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
+
+if TYPE_CHECKING:
+    from scg import bridge, checkpoint, exact, extend, nn, objectives, optim, plans, testing, variance
+    from scg.plans import compile
 
 __all__ = [
     "ARM",
@@ -142,8 +131,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":  # looked up when asked for: it takes milliseconds
+# what not every program needs is imported when it is asked for
+_LATER = ("bridge", "checkpoint", "exact", "extend", "nn", "objectives", "optim", "plans", "testing", "variance")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return importlib.import_module(f"scg.{name}")
+    if name == "compile":
+        globals()[name] = importlib.import_module("scg.plans").compile
+        return globals()[name]
+    if name == "__version__":  # it takes milliseconds
         from importlib.metadata import version
 
         return version("scg")

@@ -172,6 +172,22 @@ def test_every_public_package_lists_its_names_and_no_function_hides_a_module():
     assert set(dir(scg)) == {*scg.__all__, "__version__"}
 
 
+def test_what_not_every_program_needs_is_imported_when_it_is_asked_for():
+    code = """if True:
+        import sys, scg
+        later = [f"scg.{name}" for name in ("bridge", "exact", "plans", "testing", "variance")]
+        assert not {*later, "scg.elimination", "scipy.sparse", "scipy.linalg"} & set(sys.modules)
+        from scg import exact, compile
+        assert scg.exact is exact is sys.modules["scg.exact"] and scg.compile is compile is scg.plans.compile
+        try:
+            scg.nothing
+        except AttributeError as error:
+            assert "nothing" in str(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_leaves_the_process_as_it_was_and_allocates_little():
     code = """if True:
         import os, signal, sys, threading, tracemalloc, warnings
@@ -187,6 +203,7 @@ def test_importing_leaves_the_process_as_it_was_and_allocates_little():
         import scg
         peak = tracemalloc.get_traced_memory()[1]
         assert state() == before
+        assert all([getattr(scg, name) is not None for name in scg.__all__]) and state() == before
         print(peak)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

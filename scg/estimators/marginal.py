@@ -5,7 +5,6 @@ from typing import final
 from scg.core.node import Node
 from scg.core.options import integer
 from scg.distributions.base import FiniteSupport
-from scg.elimination.means import mean
 from scg.stochastic.estimator import Estimator
 
 
@@ -38,4 +37,6 @@ class Marginalize(Estimator):
         self.budget = budget
 
     def condition(self, cost: Node, samples: list[Node]) -> Node:
+        from scg.elimination.means import mean  # it takes as long to import as all estimators, and few programs ask
+
         return mean(cost, samples, min([node.statics["site"].estimator.budget for node in samples]))
