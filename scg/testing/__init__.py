@@ -10,13 +10,15 @@ import importlib
 import importlib.util
 from typing import Any
 
+from scg.testing.bias import assert_bias
 from scg.testing.distributions import Checked, check_distribution
 from scg.testing.gradients import check_gradient
 from scg.testing.named_problems import problems
 from scg.testing.problem import Draw, Problem
 from scg.testing.program import Program
 from scg.testing.sabotage import Saboteur, saboteurs
-from scg.testing.unbiased import BiasReport, Verdict, assert_bias, assert_unbiased, judge
+from scg.testing.unbiased import assert_unbiased, judge
+from scg.testing.verdicts import BiasReport, Verdict
 
 # and the module of each
 __all__ = [

@@ -11,7 +11,8 @@ from scg.bridge.samples import Sampled, Samples
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph
-from scg.testing.confidence import FLOOR, Source
+from scg.testing.confidence import FLOOR
+from scg.testing.deciding import Source
 from scg.testing.differences import PILOT, PROJECTIONS, Differences
 from scg.testing.structure import Subject, by_leaf, cost_of, join, paths, precision
 

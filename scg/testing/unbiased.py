@@ -3,144 +3,25 @@ of both kinds."""
 
 import inspect
 import math
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
-from scg.core.aliases import Keywords, Tree
+from scg.core.aliases import Keywords
 from scg.core.options import integer, number
 from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
-from scg.testing.confidence import Asymptotic, Demand, Outcome, decide
-from scg.testing.differences import DIFFERENCES, Differences
+from scg.testing.deciding import Demand, Outcome, decide
+from scg.testing.differences import Differences
 from scg.testing.streams import Others, Streams
 from scg.testing.structure import Subject, by_leaf, cost_of, depends, fixed, join, paths, precision, split
-from scg.testing.tails import Tail
+from scg.testing.verdicts import Verdict
 
 _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """What ``assert_unbiased`` found.
-
-    ``status``       "unbiased", "biased" or "inconclusive"; ``reason`` in words, ``method`` the route: "exact", or
-                     replicates against what
-    ``bias``         mean of the estimator minus the reference, in the parameters' structure; it lies between ``low``
-                     and ``high``
-    ``detectable``   the bias that would have been found with probability ``power``, likewise
-    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection;
-                     ``worst_bias``, ... its numbers
-    ``draws``        replicates; 0 where all was exact
-    ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not
-                     matter
-    """
-
-    status: str
-    reason: str
-    method: str
-    bias: Tree
-    low: Tree
-    high: Tree
-    detectable: Tree
-    reference: Tree
-    worst: str
-    worst_bias: float
-    worst_interval: tuple[float, float]
-    worst_reference: float
-    worst_detectable: float
-    draws: int
-    tail_index: float
-    alpha: float
-    power: float
-
-    def __bool__(self) -> bool:
-        return self.status == "unbiased"
-
-    def __repr__(self) -> str:
-        found = f"bias {_span(self.worst_bias, *self.worst_interval)} at {self.worst}"
-        return (
-            f"<Verdict {self.status}, {f'{self.draws} replicates against ' if self.draws else ''}{self.method}:"
-            f" {found}>"
-        )
-
-    def __str__(self) -> str:
-        rows = self._rows()
-        return "\n".join([f"{self.status}: {self.reason}", *[f"  {name:<12}{text}" for name, text in rows]])
-
-    def _repr_html_(self) -> str:
-        color = {"unbiased": "#1b7f3b", "biased": "#b3261e"}.get(self.status, "#8a6d00")
-        rows = "".join(
-            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
-            for name, text in self._rows()
-        )
-        status = f'<b style="color:{color}">{escape(self.status)}</b>: {escape(self.reason)}'
-        return f'<table><caption style="text-align:left">{status}</caption>{rows}</table>'
-
-    def _rows(self) -> list[tuple[str, str]]:
-        """What a verdict tells, line by line: a name and a text."""
-        worst = f"{self.worst}: bias {_span(self.worst_bias, *self.worst_interval)}, of a gradient of"
-        certain = f", with probability {self.power:.9g}" if self.draws else ""
-        rows = [
-            ("method", self.method if not self.draws else f"{self.draws} replicates against {self.method}"),
-            ("worst", f"{worst} {self.worst_reference:.6g}"),
-            ("detectable", f"{self.worst_detectable:.3g} there{certain}"),
-        ]
-        if self.draws:
-            rows += [
-                ("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"),
-                ("false alarm", f"at most {self.alpha:g}"),
-            ]
-        return rows
-
-
-@dataclass(frozen=True, eq=False)
-class Spread:
-    """An estimate and the interval around it: of each coordinate, in the parameters' structure, and of their sum."""
-
-    value: Tree
-    low: Tree
-    high: Tree
-    total: tuple[float, float, float]
-
-    def __str__(self) -> str:
-        value, low, high = self.total
-        return f"{value:.6g} in [{low:.6g}, {high:.6g}]"
-
-
-@dataclass(frozen=True, eq=False)
-class BiasReport:
-    """What ``assert_bias`` measured: squared bias, variance, and their sum, the mean squared error; all intervals hold
-    together with level 1 - alpha."""
-
-    method: str
-    draws: int
-    bias: Tree
-    squared_bias: Spread
-    variance: Spread
-    mean_squared_error: Spread
-    worst: str
-    tail_index: float
-
-    def __str__(self) -> str:
-        rows = [
-            ("bias^2", self.squared_bias),
-            ("variance", self.variance),
-            ("mean squared error", self.mean_squared_error),
-        ]
-        head = f"{self.method}" if not self.draws else f"{self.draws} replicates against {self.method}"
-        return "\n".join(
-            [
-                f"sums over coordinates, {head}; the bias is plainest at {self.worst}",
-                *[f"  {name:<20}{row}" for name, row in rows],
-            ]
-        )
 
 
 def assert_unbiased(graph_or_fn: object, *args: Any, **options: Any) -> Verdict:
@@ -216,9 +97,9 @@ def judge(
         integer("max_replicates", max_replicates, 2),
     )
     report = reporter(progress)
-    subject = _subject(graph_or_fn, args, rng, kwargs, reference)
+    subject = subject_of(graph_or_fn, args, rng, kwargs, reference)
     if isinstance(subject, Graph) and isinstance(reference, str) and reference == "auto":
-        exact = _exact_moments(subject)
+        exact = exact_moments(subject)
         if exact is not None:
             return _exactly(subject, *exact, alpha, power)
     streams = Streams(subject, reference, rng, bounds, paired=paired)
@@ -229,88 +110,7 @@ def judge(
 assert_unbiased.__signature__ = inspect.signature(judge)  # type: ignore[attr-defined]
 
 
-def assert_bias(
-    graph_or_fn: object,
-    *args: object,
-    rng: np.random.Generator,
-    reference: Any = "auto",
-    alpha: float = 1e-9,
-    replicates: int = 100_000,
-    progress: Progress = None,
-    paired: bool = False,
-    **kwargs: object,
-) -> BiasReport:
-    """Squared bias, variance and mean squared error of an estimator that is declared biased; AssertionError where no
-    bias is to be seen.
-
-    Exact where ``assert_unbiased`` is exact, with intervals of width 0 (but for the error of quadrature). Otherwise
-    from ``replicates`` draws against the reference (the same choice), with the same confidence sequences, of level 1 -
-    alpha/3m for bias, mean and variance of each of m coordinates, so that all intervals hold at once. From b in [l, h]:
-    b^2 in [min, max] of the squares; the value is mean^2 - s^2/t, which is without bias, cut to that interval. The
-    variance is E[(x - c)^2] - (E[x] - c)^2, c a number near the mean; its interval is infinite where the tail index may
-    not exceed 4.
-    """
-    number("alpha", alpha, 0, 1)
-    integer("replicates", replicates, 2)
-    report = reporter(progress)
-    subject = _subject(graph_or_fn, args, rng, kwargs, reference)
-    exact = None
-    if isinstance(subject, Graph) and isinstance(reference, str) and reference == "auto":
-        exact = _exact_moments(subject)
-    if exact is not None:
-        mean, variance, gradient, tolerance = exact
-        bias, worst = mean - gradient, _worst(np.abs(mean - gradient) / tolerance)
-        if not np.any(np.abs(bias) > tolerance):
-            raise AssertionError(f"no bias: the exact mean is the exact gradient to {np.max(tolerance):.2g}")
-        b, v = (np.stack([x, x, x]) for x in (bias**2, variance))
-        return _report(subject, "exact", 0, bias, b, v, paths(subject)[worst], math.inf)
-    streams = Streams(subject, reference, rng, None, projections=0, paired=paired)
-    if not streams.by_coordinate:
-        raise ScgValueError(
-            f"assert_bias: over {DIFFERENCES} coordinates need a reference: give reference=, of the parameters'"
-            f" structure ({here()})"
-        )
-    level = alpha / (3 * streams.size)
-    errors, means, squares = (
-        Asymptotic(level, replicates, about) for about in (streams.origin, streams.centre, streams.deviation**2)
-    )
-    tails = Tail(streams.origin), Tail(streams.deviation**2)
-    while errors.t < replicates:
-        e, g = streams.draw(min(replicates - errors.t, max(64, 2**22 // streams.size), 2**16))
-        square = (g - streams.centre) ** 2
-        if not np.all(np.isfinite(e) & np.isfinite(square)):
-            raise AssertionError("inconclusive: a replicate is not finite")
-        for taken, block in ((errors, e), (means, g), (squares, square), (tails[0], e), (tails[1], square)):
-            taken.update(block)
-        report(errors.t, replicates)
-    light = tails[0].light()
-    bias, margin = errors.centre, np.where(light, errors.margin + streams.allowance() + streams.rounding, np.inf)
-    worst = _worst(np.abs(bias) / margin)
-    if not np.any(np.abs(bias) > margin):
-        raise AssertionError(
-            f"no bias is seen in {replicates} replicates against {streams.method}: at {streams.names[worst]} it is"
-            f" {_span(bias[worst], bias[worst] - margin[worst], bias[worst] + margin[worst])}; tail index"
-            f" {np.min(tails[0].index()[0]):.3g}"
-        )
-    low, high = _squared(bias, margin)
-    b = np.stack([np.clip(bias**2 - errors.spread**2, low, high), low, high])
-    off = means.centre - streams.centre
-    off_low, off_high = _squared(off, np.where(light, means.margin, np.inf))
-    half = np.where(tails[1].light(), squares.margin, np.inf)
-    v = np.stack([squares.centre - off**2, squares.centre - half - off_high, squares.centre + half - off_low])
-    return _report(
-        subject,
-        streams.method,
-        replicates,
-        bias,
-        b,
-        np.maximum(v, 0),
-        streams.names[worst],
-        float(np.min(tails[0].index()[0])),
-    )
-
-
-def _subject(
+def subject_of(
     given: object, args: tuple[object, ...], rng: np.random.Generator, kwargs: Keywords, reference: Any
 ) -> Subject:
     """What draws the gradients: a graph, a function that is traced, Samples that are looked at."""
@@ -343,7 +143,7 @@ def _subject(
     return graph
 
 
-def _exact_moments(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+def exact_moments(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
     """(exact mean and variance of the estimator, exact gradient, the error that these may have), flat; None where they
     are out of reach."""
     try:
@@ -369,7 +169,7 @@ def _constant(streams: Streams) -> Any:
     subject = streams.subject
     if isinstance(streams.against, Differences):
         return not depends(streams.against.graph.cost)
-    found = _exact_moments(subject) if isinstance(subject, Graph) else None
+    found = exact_moments(subject) if isinstance(subject, Graph) else None
     still = fixed(subject, None if found is None else found[:2])
     if isinstance(streams.against, Others):
         still = still & fixed(streams.against.other)
@@ -386,7 +186,7 @@ def _exactly(
     power: float,
 ) -> Verdict:
     bias = mean - gradient
-    worst = _worst(np.abs(bias) / tolerance)
+    worst = index_of_worst(np.abs(bias) / tolerance)
     agrees = bool(np.all(np.abs(bias) <= tolerance))
     reason = f"the exact mean {'is' if agrees else 'is not'} the exact gradient"
     at, low, high, detectable, reference = [
@@ -423,7 +223,7 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
         split(streams.subject, row[:d] if streams.by_coordinate else np.full(d, none))
         for row, none in zip(rows, blind, strict=True)
     ]
-    worst = _worst(
+    worst = index_of_worst(
         found.excess
         if found.status == "biased" or np.isfinite(found.margin).all()
         else np.where(np.isinf(found.margin), -found.tail, -np.inf)
@@ -451,25 +251,6 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
     )
 
 
-def _worst(excess: np.ndarray) -> int:
+def index_of_worst(excess: np.ndarray) -> int:
+    """Where the largest excess is; NaN is none."""
     return int(np.argmax(np.where(np.isnan(excess), -np.inf, excess)))
-
-
-def _span(centre: float, low: float, high: float) -> str:
-    return f"{centre:.6g} in [{low:.6g}, {high:.6g}]"
-
-
-def _squared(centre: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest square of what lies within ``margin`` of ``centre``."""
-    return np.maximum(np.abs(centre) - margin, 0) ** 2, (np.abs(centre) + margin) ** 2
-
-
-def _report(
-    subject: Subject, method: str, draws: int, bias: np.ndarray, b: np.ndarray, v: np.ndarray, worst: str, tail: float
-) -> BiasReport:
-    def spread(rows: np.ndarray) -> Spread:
-        value, low, high = rows.sum(axis=1)
-        centre, below, above = [split(subject, row) for row in rows]
-        return Spread(centre, below, above, (float(value), float(low), float(high)))
-
-    return BiasReport(method, draws, split(subject, bias), spread(b), spread(v), spread(b + v), worst, tail)

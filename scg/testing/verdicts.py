@@ -1,0 +1,128 @@
+"""What checks of gradient estimators return: verdicts, and measures of bias."""
+
+from dataclasses import dataclass
+from html import escape
+
+from scg.core.aliases import Tree
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What ``assert_unbiased`` found.
+
+    ``status``       "unbiased", "biased" or "inconclusive"; ``reason`` in words, ``method`` the route: "exact", or
+                     replicates against what
+    ``bias``         mean of the estimator minus the reference, in the parameters' structure; it lies between ``low``
+                     and ``high``
+    ``detectable``   the bias that would have been found with probability ``power``, likewise
+    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection;
+                     ``worst_bias``, ... its numbers
+    ``draws``        replicates; 0 where all was exact
+    ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not
+                     matter
+    """
+
+    status: str
+    reason: str
+    method: str
+    bias: Tree
+    low: Tree
+    high: Tree
+    detectable: Tree
+    reference: Tree
+    worst: str
+    worst_bias: float
+    worst_interval: tuple[float, float]
+    worst_reference: float
+    worst_detectable: float
+    draws: int
+    tail_index: float
+    alpha: float
+    power: float
+
+    def __bool__(self) -> bool:
+        return self.status == "unbiased"
+
+    def __repr__(self) -> str:
+        found = f"bias {span(self.worst_bias, *self.worst_interval)} at {self.worst}"
+        return (
+            f"<Verdict {self.status}, {f'{self.draws} replicates against ' if self.draws else ''}{self.method}:"
+            f" {found}>"
+        )
+
+    def __str__(self) -> str:
+        rows = self._rows()
+        return "\n".join([f"{self.status}: {self.reason}", *[f"  {name:<12}{text}" for name, text in rows]])
+
+    def _repr_html_(self) -> str:
+        color = {"unbiased": "#1b7f3b", "biased": "#b3261e"}.get(self.status, "#8a6d00")
+        rows = "".join(
+            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
+            for name, text in self._rows()
+        )
+        status = f'<b style="color:{color}">{escape(self.status)}</b>: {escape(self.reason)}'
+        return f'<table><caption style="text-align:left">{status}</caption>{rows}</table>'
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What a verdict tells, line by line: a name and a text."""
+        worst = f"{self.worst}: bias {span(self.worst_bias, *self.worst_interval)}, of a gradient of"
+        certain = f", with probability {self.power:.9g}" if self.draws else ""
+        rows = [
+            ("method", self.method if not self.draws else f"{self.draws} replicates against {self.method}"),
+            ("worst", f"{worst} {self.worst_reference:.6g}"),
+            ("detectable", f"{self.worst_detectable:.3g} there{certain}"),
+        ]
+        if self.draws:
+            rows += [
+                ("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"),
+                ("false alarm", f"at most {self.alpha:g}"),
+            ]
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """An estimate and the interval around it: of each coordinate, in the parameters' structure, and of their sum."""
+
+    value: Tree
+    low: Tree
+    high: Tree
+    total: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        value, low, high = self.total
+        return f"{value:.6g} in [{low:.6g}, {high:.6g}]"
+
+
+@dataclass(frozen=True, eq=False)
+class BiasReport:
+    """What ``assert_bias`` measured: squared bias, variance, and their sum, the mean squared error; all intervals hold
+    together with level 1 - alpha."""
+
+    method: str
+    draws: int
+    bias: Tree
+    squared_bias: Spread
+    variance: Spread
+    mean_squared_error: Spread
+    worst: str
+    tail_index: float
+
+    def __str__(self) -> str:
+        rows = [
+            ("bias^2", self.squared_bias),
+            ("variance", self.variance),
+            ("mean squared error", self.mean_squared_error),
+        ]
+        head = f"{self.method}" if not self.draws else f"{self.draws} replicates against {self.method}"
+        return "\n".join(
+            [
+                f"sums over coordinates, {head}; the bias is plainest at {self.worst}",
+                *[f"  {name:<20}{row}" for name, row in rows],
+            ]
+        )
+
+
+def span(centre: float, low: float, high: float) -> str:
+    """An estimate with its interval, as text."""
+    return f"{centre:.6g} in [{low:.6g}, {high:.6g}]"
