@@ -15,10 +15,9 @@ from scg.core.node import Node
 from scg.core.options import integer
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgValueError
+from scg.testing.numerics import EPS, SAFETY, change_of, extrapolated, noise_of, size_of
 
-EPS = float(np.finfo(float).eps)
 COORDINATES = 8  # so many elements of an argument are checked one by one, more along random directions
-SAFETY = 4  # times the estimated error is still agreement
 
 
 def check_gradient(
@@ -191,7 +190,7 @@ def _check(problem: _Problem, order: int, rng: np.random.Generator) -> None:
     problem.check_value(exact)
     first = problem.derivative(exact, weights, ())
     problem.check_kinds(first, exact, 1)
-    rounding = _noise(lambda x: _join(problem.derivative(x, weights, ())), exact)
+    rounding = noise_of(lambda x: _join(problem.derivative(x, weights, ())), exact)
     _check_first(problem, exact, weights, first, _split(rounding, exact), rng)
     directions: tuple[list[np.ndarray], ...] = ()
     for _ in range(2, order + 1):
@@ -219,15 +218,15 @@ def _check_first(
     rng: np.random.Generator,
 ) -> None:
     terms = problem.terms(problem(point), weights)
-    noise = 8 * EPS * np.sum(np.abs(terms)) + _noise(lambda x: problem.loss(x, weights), point)
+    noise = 8 * EPS * np.sum(np.abs(terms)) + noise_of(lambda x: problem.loss(x, weights), point)
     for i, (path, x, g) in enumerate(zip(problem.paths, point, found, strict=True)):
         for direction, name in _directions(x, rng):
             moved = _mover(point, i, direction)
             got = np.sum(g * direction)
-            typical = np.sum(np.abs(terms)) / _size(x)
+            typical = np.sum(np.abs(terms)) / size_of(x)
             noisy = np.sum(rounding[i] * np.abs(direction))
             unsure = noisy + 8 * EPS * (np.sum(np.abs(g * direction)) + typical)
-            reference, error = _extrapolated(partial(_moved_loss, problem, moved, weights), _size(x), noise)
+            reference, error = extrapolated(partial(_moved_loss, problem, moved, weights), size_of(x), noise)
             how = "differences"
             stepped = _complex_step(problem, point, weights, i, direction)
             if stepped is not None and abs(stepped[0] - reference) <= SAFETY * error:
@@ -250,14 +249,14 @@ def _check_higher(
     found = problem.derivative(point, weights, (*directions, along))
     problem.check_kinds(found, point, order)
     before = problem.derivative(point, weights, directions)
-    size = max([_size(x) for x in point])
+    size = max([size_of(x) for x in point])
     noise = noise + 8 * EPS * np.abs(_join(before))
-    rounding = _noise(lambda x: _join(problem.derivative(x, weights, (*directions, along))), point)
+    rounding = noise_of(lambda x: _join(problem.derivative(x, weights, (*directions, along))), point)
 
     def moved(t: float) -> np.ndarray:
         return _join(problem.derivative([x + t * v for x, v in zip(point, along, strict=True)], weights, directions))
 
-    reference, error = _extrapolated(moved, size, noise)
+    reference, error = extrapolated(moved, size, noise)
     typical = np.max(np.abs(_join(before)), initial=0) / size
     _refuse_vague(reference, error + rounding, typical, problem, f"all arguments, order {order}")
     tolerance = SAFETY * (error + rounding + 8 * EPS * (np.max(np.abs(reference), initial=0) + typical))
@@ -278,12 +277,12 @@ def _check_low(
     problem.check_kinds(found, problem.point, order)
     precise = problem.derivative(exact, weights, directions)
     eps = max([float(np.finfo(x.dtype).eps) for x in problem.point])
-    rounding = _split(_change(lambda x: _join(problem.derivative(x, weights, directions)), exact, eps), exact)
+    rounding = _split(change_of(lambda x: _join(problem.derivative(x, weights, directions)), exact, eps), exact)
     before = (
         problem.derivative(exact, weights, directions[:-1]) if directions else problem.terms(problem(exact), weights)
     )
     largest = np.max(np.abs(_join(precise)), initial=0) + np.max(np.abs(_join(before)), initial=0) / max(
-        [_size(x) for x in exact]
+        [size_of(x) for x in exact]
     )
     for path, g, p, r in zip(problem.paths, found, precise, rounding, strict=True):
         _compare(
@@ -292,49 +291,6 @@ def _check_low(
             SAFETY * (r + 64 * eps * largest),
             f"{problem}: derivative {order} by {path} in {g.dtype}, against float64",
         )
-
-
-def _extrapolated(f: Callable[[float], np.ndarray], size: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The derivative of ``f`` at 0 and its error, element by element; see ``check_gradient``."""
-    for largest in (2, 9, 16, 23):
-        best, bound = _ridders(f, size * 2.0**-largest, noise)
-        step = size * 2.0 ** -(largest + 12)
-        near, nearer = _central(f, step)[0], _central(f, step / 2)[0]
-        apart = np.abs(near - best)
-        trusted = apart <= SAFETY * (bound + np.abs(near - nearer) + 2 * noise / step)
-        if np.all(trusted):
-            break  # else a kink lies between: what converged there was the derivative of another piece
-    return best, np.where(trusted, bound, np.inf)
-
-
-def _ridders(f: Callable[[float], np.ndarray], largest: float, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    best: np.ndarray = np.nan * noise
-    bound: np.ndarray = np.inf + 0 * noise
-    row: list[np.ndarray] = []
-    roundings: list[np.ndarray] = []
-    for i in range(30):
-        h = largest * 2.0**-i
-        slope, coarse = _central(f, h)
-        last, last_roundings, row, roundings = row, roundings, [slope], [noise / h + coarse]
-        for j in range(1, min(len(last), 6) + 1):
-            power = 4.0**j
-            row.append(row[-1] + (row[-1] - last[j - 1]) / (power - 1))
-            roundings.append((power * roundings[-1] + last_roundings[j - 1]) / (power - 1))
-            total = np.maximum(np.abs(row[j] - row[j - 1]), np.abs(row[j] - last[j - 1])) + roundings[j]
-            better = total < bound
-            best, bound = np.where(better, row[j], best), np.where(better, total, bound)
-        if i > 4 and np.all(roundings[0] >= bound):  # smaller steps are worse
-            break
-    return best, bound
-
-
-def _central(f: Callable[[float], Any], h: float) -> tuple[Any, Any]:
-    """(f(h) - f(-h)) / 2h, and its rounding where the values are far larger than at 0."""
-    try:
-        above, below = f(h), f(-h)
-    except (ArithmeticError, ValueError):  # a step that left the domain
-        return np.nan, np.nan
-    return (above - below) / (2 * h), EPS * (np.abs(above) + np.abs(below)) / h
 
 
 def _complex_step(
@@ -353,38 +309,6 @@ def _complex_step(
             return (np.sum(terms), 2**12 * EPS * np.sum(np.abs(terms))) if np.isfinite(terms).all() else None
     except Exception:  # whatever fn does with what it was not written for
         return None
-
-
-def _noise(f: Callable[[list[np.ndarray]], np.ndarray], point: list[np.ndarray]) -> np.ndarray:
-    """Three standard deviations of the rounding error of ``f``, from its fourth differences over x + k d, k = 1 ... 6
-    and -1 ... -6.
-
-    d is about 2^-30 x, another multiple for each element, lest errors cancel as they do in x - x. The differences of
-    what is smooth vanish, and those of independent errors have variance 70 times theirs (Hamming, 1962). Where x lies
-    on a kink, each side is smooth.
-    """
-    rng = np.random.default_rng(0)
-    steps = [_step(x) * rng.uniform(0.5, 1.5, x.shape) for x in point]
-    spread = 0.0
-    for side in (2.0**-30, -(2.0**-30)):
-        values = [f([x + k * side * step for x, step in zip(point, steps, strict=True)]) for k in range(1, 7)]
-        spread = np.fmax(spread, np.max(np.abs(np.diff(values, 4, axis=0)), axis=0))
-    return 3 * np.where(np.isfinite(spread), spread, 0) / 70**0.5
-
-
-def _change(f: Callable[[list[Any]], Any], point: list[Any], eps: float) -> Any:
-    """The largest change of ``f`` when x changes by a relative ``eps``, alike or each element by itself; at most
-    sqrt(eps) of f."""
-    base, rng = f(point), np.random.default_rng(0)
-    factors: list[Callable[[Any], Any]] = [lambda x: 1, lambda x: -1, *[lambda x: rng.uniform(-1, 1, x.shape)] * 3]
-    changes = [np.abs(f([x + eps * factor(x) * _step(x) for x in point]) - base) for factor in factors]
-    change = np.max([np.where(np.isfinite(c), c, 0) for c in changes], axis=0)
-    return np.minimum(change, eps**0.5 * np.max(np.abs(base), initial=0))
-
-
-def _step(x: Any) -> Any:
-    """x, and for its zeros the size of the others."""
-    return np.where(x == 0, _size(x), x)
 
 
 def _directions(x: Any, rng: np.random.Generator) -> Any:
@@ -444,11 +368,6 @@ def _as_precise(weight: np.ndarray, dtype: np.dtype) -> np.dtype:
     """The dtype of a weight that leaves the precision of a result as it is."""
     real = np.empty(0, dtype).real.dtype
     return np.result_type(real, np.complex64) if weight.dtype.kind == "c" else real
-
-
-def _size(x: np.ndarray) -> float:
-    finite = np.abs(x[np.isfinite(x)]) if x.ndim else np.abs(x)
-    return float(np.max(finite, initial=0)) or 1.0
 
 
 def _short(x: np.ndarray) -> str:

@@ -8,10 +8,11 @@ it, exact.
     sweep      comparisons along a parameter
 """
 
-from scg.variance.attribution import Attribution, Share, attribute
+from scg.variance.attribution import attribute
 from scg.variance.comparing import compare
 from scg.variance.halving import Found, search
 from scg.variance.report import Entry, Report, Row
+from scg.variance.shares import Attribution, Share
 from scg.variance.sweeps import Sweep, sweep
 
 __all__ = [

@@ -1,9 +1,7 @@
 """Rows of estimators side by side: bias, variance and cost, with what they are worth."""
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
@@ -18,20 +16,19 @@ from scg.core.options import integer
 from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
-from scg.stochastic.estimator import Estimator
-from scg.stochastic.graph import BLOCK, Graph, trace
+from scg.stochastic.graph import Graph, trace
 from scg.testing.options import call_arguments
-from scg.testing.structure import Subject, depends, fixed, join, split
+from scg.testing.structure import Subject, fixed, join, split
+from scg.variance.bindings import binding_of, is_model, pairs_of
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Report, Row
 from scg.variance.threads import one_thread
+from scg.variance.timing import BATCH, LONG, times_of
 
 BUDGET = 2**18
-# replicates of the first round; timed rounds, and the seconds that one of them should take at least
-_BATCH, _ROUNDS, _LONG = 256, 7, 0.02
 # elements of an array of a graph for which exact values, whose cost is quadratic in them, are still looked for
 _LARGE = 2**13
 
@@ -50,7 +47,7 @@ def compare(
     baseline_row: str | None = None,
     budget: int = BUDGET,
     warmup: int = 0,
-    _timed: float = _LONG,
+    _timed: float = LONG,
     _sure: int = 0,
 ) -> Report:
     """Bias, variance, signal-to-noise ratio and work of estimators of one gradient, a row each; see ``Report`` and
@@ -115,7 +112,7 @@ def compare(
     gradient, against = _truth(graph, truth, rows[reference], reference, budget)
     moments = {label: _moments(row, budget) for label, row in rows.items()}
     task.reference = None if gradient is not None or not against else reference
-    seconds = _times(task, min(_BATCH, replicates), entropy, _timed)
+    seconds = times_of(task, min(BATCH, replicates), entropy, _timed)
     size = chunk_size(replicates, sum(task.widths))
     sizes = [size] * (replicates // size) + [replicates % size] * (replicates % size > 0)
 
@@ -232,7 +229,7 @@ def _rows(
     rng: np.random.Generator | None,
     entropy: int,
 ) -> tuple[dict[str, Subject], dict[str, str], dict[str, float]]:
-    pairs = _pairs(bindings, "bindings", "label", "estimators by node")
+    pairs = pairs_of(bindings, "bindings", "label", "estimators by node")
     if not pairs:
         raise ScgValueError(f"there are no rows: write {{'a label': {{'a node': scg.ScoreFunction()}}}} ({here()})")
     rows: dict[str, Subject] = {}
@@ -272,9 +269,9 @@ def _row(
         return Sampled.of(given, generator(entropy, 1, 0))
     if isinstance(given, Graph):
         return with_own_estimators(as_graph(given, (), None, rng))
-    if _is_model(given):
+    if is_model(given):
         return with_own_estimators(as_graph(given, args, kwargs, rng))
-    wanted = _binding(given)
+    wanted = binding_of(given)
     if graph is None:
         raise ScgTypeError(
             "estimators by node need a graph: give one, or a function, in place of the numbers; a row without a graph"
@@ -334,31 +331,6 @@ def _warm(label: str, graph: Graph, runs: int, entropy: int) -> None:
         raise named(error, label) from error
 
 
-def _is_model(given: object) -> bool:
-    return isinstance(given, Graph) or callable(given) and not isinstance(given, (Mapping, Estimator))
-
-
-def _binding(given: object) -> dict[str, Estimator]:
-    if isinstance(given, Estimator):
-        raise ScgTypeError(f"estimators are given by the name of their node, {{'b': {given!r}}} ({here()})")
-    wanted: dict[str, Estimator] = {}
-    for name, estimator in _pairs(given, "a row", "node", "estimator"):
-        if name in wanted:
-            raise ScgValueError(f"node {name!r} is bound twice, to {wanted[name]!r} and {estimator!r} ({here()})")
-        wanted[name] = estimator
-    return wanted
-
-
-def _pairs(given: object, what: str, key: str, value: str) -> list[tuple[Any, Any]]:
-    if isinstance(given, Mapping):
-        return list(given.items())
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
-        pairs = list(given)
-        if all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
-            return pairs
-    raise ScgTypeError(f"{what} must be a mapping from {key} to {value}, or pairs of these, got {given!r} ({here()})")
-
-
 def _gradient(graph: Graph, budget: int) -> Any:
     """The exact gradient of all coordinates; None where it is out of reach."""
     if not budget or _largest([graph.cost]) > _LARGE:
@@ -382,43 +354,3 @@ def _moments(row: Subject, budget: int) -> Any:
 
 def _largest(roots: list[Node]) -> int:
     return max([node.size for node in ancestors(roots, guards=True) if type(node.raw) is not tuple], default=0)
-
-
-def _times(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
-    """The seconds a gradient takes: rows take turns in rounds, the first with n replicates each, the others with a
-    batch of about ``long`` seconds."""
-    batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
-    with one_thread(), np.errstate(all="ignore"):
-        for label, row in task.rows.items():
-            start = time.perf_counter()
-            _gradients(label, row, generator(entropy, 0, 1), n)
-            each = (time.perf_counter() - start) / n
-            times[label].append(each)
-            batches[label] = int(np.clip(long / max(each, 1e-9), 1, 16 * n))
-        for i in range(_ROUNDS if long else 0):
-            for label, row in task.rows.items():
-                rng = generator(entropy, 0, 2 + i)
-                start = time.perf_counter()
-                _gradients(label, row, rng, batches[label])
-                times[label].append((time.perf_counter() - start) / batches[label])
-    return {label: statistics.median(t[1:] or t) for label, t in times.items()}
-
-
-def _gradients(label: str, row: Subject, rng: np.random.Generator, n: int) -> None:
-    """n gradients, as ``Graph.gradients`` computes them; where they depend on no sample, and one would do for all, by n
-    runs. Errors name the row."""
-    try:
-        _computed(row, rng, n)
-    except (Exception, SystemExit) as error:
-        raise named(error, label) from error
-
-
-def _computed(row: Subject, rng: np.random.Generator, n: int) -> None:
-    if isinstance(row, Sampled) or depends(*[g for g in row.recorded if type(g) is Node]):
-        row.gradients(rng=rng, replicates=n)
-        return
-    graph = row
-    block = max(1, BLOCK // max(1, sum([x.raw.nbytes for x in graph.nodes if not isinstance(x.raw, tuple)])))
-    for start in range(0, n, block):
-        run = graph.run(rng=rng, replicates=min(block, n - start))
-        graph.pulled(np.sum(run.cost), run.parameters)
