@@ -19,7 +19,7 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `MuProp()` | real numbers with a mean | 2 | no |
 | `UnorderedSet(k)` | of finitely many values | k | no |
 | `GumbelSoftmax(temperature, hard=False, rao_blackwell=None)` | coins, one-hot vectors | 1 | yes |
-| `StraightThrough()`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
+| `StraightThrough(temperature=None, gap=None)`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
 `REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate`, `RODEO` and `StochasticDerivative`

@@ -33,14 +33,19 @@ class _Biased(Estimator):
     accepted: ClassVar[tuple[type, ...]] = (Bernoulli, OneHotCategorical)
 
     def objection(self, distribution: Distribution) -> str:
-        if isinstance(distribution, self.accepted):
-            return ""
-        hint = (
-            " (a OneHotCategorical, whose draws a gradient can pass)"
-            if type(distribution).__name__ == "Categorical"
-            else ""
-        )
-        return f"needs a {' or '.join(kind.__name__ for kind in self.accepted)}, got {distribution!r}{hint}"
+        return unlike(distribution, self.accepted)
+
+
+def unlike(distribution: Distribution, accepted: tuple[type, ...]) -> str:
+    """Why a distribution is none of those accepted, as "needs ..., got ..."; empty where it is one."""
+    if isinstance(distribution, accepted):
+        return ""
+    hint = (
+        " (a OneHotCategorical, whose draws a gradient can pass)"
+        if type(distribution).__name__ == "Categorical"
+        else ""
+    )
+    return f"needs a {' or '.join(kind.__name__ for kind in accepted)}, got {distribution!r}{hint}"
 
 
 @final
@@ -52,11 +57,34 @@ class StraightThrough(_Biased):
     value is the discrete sample. The derivative is a function of the sample alone, its own mean given the sample: there
     is no noise that ``GumbelSoftmax(rao_blackwell=k)`` would average. For any discrete distribution with a mean whose
     samples are floating-point numbers.
+
+    For the logits l of a Bernoulli or OneHotCategorical sample the gradient may pass to softmax(l / ``temperature``) in
+    place of the mean softmax(l), sharper or smoother than what was drawn (decoupled straight-through: Shah et al.,
+    2024; their temperature forward stands in the distribution, logits = l / forward, and temperature = backward /
+    forward); and with a ``gap`` to softmax(k / temperature), where the keys
+
+        k_z = max l,   k_i = min(l_i, max l - gap) for the others,   dk/dl the identity,
+
+    have the sample on top, as Gumbel keys given the sample have, but without their noise (gapped straight-through: Fan
+    et al., 2022; 1 is usual). For a coin sigmoid(k / temperature), k = s max(s l, gap), s = 2z - 1. With either of them
+    not even a linear cost is without bias.
     """
 
     accepted = (Discrete,)
 
+    def __init__(self, temperature: float | None = None, gap: float | None = None):
+        if temperature is not None and not (is_number(temperature) and temperature > 0):
+            raise ScgValueError(
+                f"StraightThrough: temperature must be a positive number, or None, got {temperature!r} ({here()})"
+            )
+        if gap is not None and not (is_number(gap) and gap >= 0):
+            raise ScgValueError(f"StraightThrough: gap must be a number of at least 0, or None, got {gap!r} ({here()})")
+        self.temperature = None if temperature is None else float(temperature)
+        self.gap = None if gap is None else float(gap)
+
     def objection(self, distribution: Distribution) -> str:
+        if self.temperature is not None or self.gap is not None:
+            return unlike(distribution, _Biased.accepted)
         lacks = super().objection(distribution)
         if lacks or distribution.dtype.kind == "f":
             return lacks
@@ -66,7 +94,24 @@ class StraightThrough(_Biased):
         )
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:
-        return straight(_held(distribution, rng, shape), distribution.mean)
+        z = _held(distribution, rng, shape)
+        if self.temperature is None and self.gap is None:
+            return straight(z, distribution.mean)
+        l = logits_of(distribution)
+        if self.gap is not None:
+            l = straight((_gapped_coin if isinstance(distribution, Bernoulli) else _gapped)(z, l, self.gap), l)
+        l = l / (self.temperature or 1.0)
+        return straight(z, sigmoid(l) if isinstance(distribution, Bernoulli) else softmax(l, axis=-1))
+
+
+def _gapped_coin(z: Value, l: Value, gap: float) -> Value:
+    s = 2 * z - 1
+    return s * np.maximum(s * l, gap)
+
+
+def _gapped(z: Value, l: Value, gap: float) -> Value:
+    top = np.max(l, axis=-1, keepdims=True)
+    return np.where(z > 0.5, top, np.minimum(l, top - gap))
 
 
 @final
@@ -79,7 +124,8 @@ class ReinMax(_Biased):
         d z / dl := 2 J((p + z) / 2) - J(p) / 2,   J(q) = diag(q) - q q^T the Jacobian of softmax where it is q:
 
     Heun's rule for the difference quotients f(i) - f(j), each from the derivatives at both ends. Biased; exact in the
-    mean for f of degree two in a Bernoulli sample. One evaluation. The value is the discrete sample.
+    mean for f of degree two in a Bernoulli sample. One evaluation. The value is the discrete sample. As with
+    ``StraightThrough`` the derivative has no noise given the sample.
     """
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: Shape) -> Value:

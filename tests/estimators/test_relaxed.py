@@ -6,6 +6,7 @@ import pytest
 import scg
 from scg import distributions as dist
 from scg.core.backward import pull
+from scg.errors import EstimatorError, ScgValueError
 from tests.support.oracle import expectation
 
 pytestmark = pytest.mark.fast
@@ -14,6 +15,9 @@ THETA = np.array([0.3, -0.5, 0.8, 0.1])
 WORTH = np.array([1.0, -0.4, 2.0, 0.7])
 BIASED = {
     "straight-through": lambda: scg.StraightThrough(),
+    "straight-through, decoupled": lambda: scg.StraightThrough(temperature=0.6),
+    "straight-through, gapped": lambda: scg.StraightThrough(gap=1.0),
+    "straight-through, gapped and warm": lambda: scg.StraightThrough(1.5, gap=0.4),
     "reinmax": lambda: scg.ReinMax(),
     "gumbel, hard": lambda: scg.GumbelSoftmax(0.7, hard=True),
     "gumbel, soft": lambda: scg.GumbelSoftmax(0.7),
@@ -157,3 +161,69 @@ def test_relaxed_draws_in_replicates_and_rebound(estimator):
     assert gradients.shape == (200, 4)
     assert np.all(np.isfinite(gradients))
     assert len(np.unique(np.round(gradients, 12), axis=0)) > 5
+
+
+def jacobian(distribution, estimator, seed):
+    """The sample of a seed and dz / dl, from costs that are linear in it."""
+    rows = []
+    for w in np.eye(THETA.size):
+        t = scg.parameter(THETA)
+        z = scg.sample(distribution(t), estimator, rng=np.random.default_rng(seed))
+        rows.append(pull([np.sum(w * z)], [np.ones(())], [t])[0])
+    return z.value, np.stack(rows)
+
+
+@pytest.mark.parametrize("temperature, gap", [(0.6, None), (1.0, 1.0), (1.5, 0.4), (None, 2.0)])
+def test_a_coin_is_the_first_of_two_classes_and_keys_have_the_sample_on_top(temperature, gap):
+    """The derivative is that of a softmax of keys in which the sample leads by the gap, as the papers write them."""
+    estimator, tau = scg.StraightThrough(temperature, gap), temperature or 1.0
+    seen = set()
+    for seed in range(25):
+        z, found = jacobian(lambda t: dist.OneHotCategorical(logits=t), estimator, seed)
+        chosen = z.argmax()
+        seen.add(chosen)
+        keys = THETA
+        if gap is not None:  # m1 raises the sample to the top, m2 lowers those within the gap
+            keys = THETA + (THETA.max() - THETA[chosen]) * z - np.maximum(THETA + gap - THETA.max(), 0) * (1 - z)
+            assert np.all(keys[chosen] - np.delete(keys, chosen) > gap - 1e-12)
+        p = np.exp(keys / tau) / np.sum(np.exp(keys / tau))
+        np.testing.assert_allclose(found, (np.diag(p) - np.outer(p, p)) / tau, atol=1e-14)
+        b, of_coin = jacobian(lambda t: dist.Bernoulli(logits=t), estimator, seed)
+        for k in range(THETA.size):
+            pair = np.array([THETA[k], 0.0])
+            if gap is not None:
+                one = np.array([b[k], 1 - b[k]])
+                pair = (
+                    pair + (pair.max() - pair[one.argmax()]) * one - np.maximum(pair + gap - pair.max(), 0) * (1 - one)
+                )
+            q = 1 / (1 + np.exp((pair[1] - pair[0]) / tau))
+            assert of_coin[k, k] == pytest.approx(q * (1 - q) / tau, rel=1e-12)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("estimator", [e for e in BIASED if e.startswith("straight") or e == "reinmax"])
+@pytest.mark.parametrize("make", [lambda t: dist.OneHotCategorical(logits=t), lambda t: dist.Bernoulli(logits=t)])
+def test_the_derivative_has_no_noise_given_the_sample(make, estimator):
+    """Which is why there is nothing to average over keys."""
+    found = {}
+    for seed in range(30):
+        z, slope = jacobian(make, BIASED[estimator](), seed)
+        np.testing.assert_array_equal(found.setdefault(z.tobytes(), slope), slope)
+    assert 1 < len(found) < 30
+
+
+def test_what_is_no_temperature_and_no_gap_is_refused():
+    for made in (lambda: scg.StraightThrough(0.0), lambda: scg.StraightThrough(gap=-1.0)):
+        with pytest.raises(ScgValueError, match="StraightThrough"):
+            made()
+    with pytest.raises(EstimatorError, match="Bernoulli or OneHotCategorical"):
+        scg.sample(dist.Poisson(3.0), scg.StraightThrough(gap=1.0), rng=np.random.default_rng(0))
+
+
+def test_float32_stays():
+    for name in BIASED:
+
+        def cost(t, rng, estimator=BIASED[name]()):
+            return np.sum(scg.sample(dist.OneHotCategorical(logits=t), estimator, rng=rng) ** 2)
+
+        assert scg.grad(cost)(THETA.astype(np.float32), rng=np.random.default_rng(0)).dtype == np.float32, name

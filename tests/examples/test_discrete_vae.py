@@ -19,7 +19,7 @@ from scg.stochastic.estimator import Estimator
 from tests.support.examples import outcome, told
 
 SMALL = ["--latents", "4", "--hidden", "5", "--batch", "20", "--replicates", "3", "--evaluate", "200"]
-RELAXED = {"gumbel", "gumbel+hard", "st", "reinmax"}
+RELAXED = {"gumbel", "gumbel+hard", "gumbel+rao-blackwell", "st", "st+gap", "st+decoupled", "reinmax"}
 
 
 def run(data, out, *more):

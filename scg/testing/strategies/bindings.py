@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "samples": ("1", "2"),
     "k": ("2",),
     "temperature": ("0.5",),
+    "gap": ("1.0",),
     "hard": ("False", "True"),
     "rao_blackwell": ("2",),
     "prune": ("False", "True"),
