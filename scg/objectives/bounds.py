@@ -1,30 +1,4 @@
-"""Bounds on log p(x) for latent-variable models, and the gradients by which they are raised.
-
-Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K samples z_k of the guide q, in nats; the
-samples stand along one axis, and the bound has the other axes.
-
-`scg.objectives.elbo` and `iwae` are bounds on log p(x) for latent-variable models: of log-weights along an axis, or
-of a model and a guide, and then `gradient=` names how they are differentiated ("pathwise", "sticking the landing",
-"doubly reparameterized", "score function", "VIMCO"). The value is the same for all of them.
-
-```python
-import numpy as np
-import scg
-from scg import distributions as dist
-
-rng = np.random.default_rng(0)
-def bound(params, rng):  # x = 1.5 was seen; z ~ N(0, 1), x | z ~ N(z, 1), and the guide is N(loc, scale)
-    model = lambda z: dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(1.5)
-    guide = dist.Normal(params["loc"], params["scale"])
-    return scg.objectives.iwae(model, guide=guide, samples=10, rng=rng, gradient="doubly reparameterized")
-
-
-posterior = {"loc": np.array(0.75), "scale": np.sqrt(np.array(0.5))}
-value, gradient = scg.value_and_grad(bound)(posterior, rng=rng)
-assert np.isclose(value, dist.Normal(0.0, np.sqrt(2.0)).log_prob(1.5))  # exact where the guide is the posterior,
-assert abs(gradient["loc"]) < 1e-12 and abs(gradient["scale"]) < 1e-12  # and then this gradient has no noise
-```
-"""
+"""The evidence lower bound and its kin of several samples, of log-weights, or of a model and a guide."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +17,7 @@ from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
 from scg.primitives.layout import stop_gradient
 from scg.special import logsumexp, softmax
-from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import as_broadcast, box, first_order
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import is_draw, sample
@@ -120,13 +94,13 @@ def iwae(
     """
     if guide is None:
         _check_weights(log_weights, gradient, rng)
-        return _log_mean_exp(log_weights, axis)
+        return log_mean_exp(log_weights, axis)
     estimator = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
     if gradient == "sticking the landing":
         log_w = log_w + _score_dropped(guide, z)
-    bound = _log_mean_exp(log_w, 0)
+    bound = log_mean_exp(log_w, 0)
     if gradient == "doubly reparameterized":
         weight = softmax(stop_gradient(log_w), axis=0)
         squared = weighted(z, np.reshape(weight, (*weight.shape, *[1] * (z.ndim - weight.ndim))))
@@ -138,38 +112,8 @@ def iwae(
     return bound
 
 
-def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: str | None = None) -> Node:
-    """``samples`` draws of a distribution along a new first axis, which no gradient passes and for which none is
-    estimated."""
-    return sample(guide, Accounted(), rng=rng, shape=(samples,), name=name)
-
-
-def wake_theta(model: Model, guide: Distribution, z: Value) -> Value:
-    """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model
-    alone.
-
-    Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K samples along its first axis, comes from
-    ``hold``, or is an array.
-    """
-    z = stop_gradient(z)
-    return _log_mean_exp(_matched(model(z), guide.stop_gradient().log_prob(z)), 0)
-
-
-def wake_phi(model: Model, guide: Distribution, z: Value) -> Value:
-    """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with samples z of
-    the guide."""
-    z = stop_gradient(z)
-    log_q = guide.log_prob(z)
-    return np.sum(softmax(stop_gradient(_matched(model(z), log_q)), axis=0) * log_q, axis=0)
-
-
-def sleep_phi(guide: Distribution, z: Value) -> Value:
-    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is
-    q(. | x) at those x."""
-    return np.mean(guide.log_prob(stop_gradient(z)), axis=0)
-
-
-def _log_mean_exp(x: Value, axis: int) -> Value:
+def log_mean_exp(x: Value, axis: int) -> Value:
+    """log of the mean of exp(x) along an axis."""
     if not is_integer(axis, -np.ndim(x), np.ndim(x) - 1):
         raise ScgValueError(
             f"axis must be an integer, an axis of log-weights of shape {np.shape(x)}, got {axis!r} ({here()})"
@@ -209,7 +153,7 @@ def _drawn(
         raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
     z = sample(guide, estimator, rng=rng, shape=(int(samples),), name=name)
     log_q, log_p = guide.log_prob(z), model(z)
-    _check_shapes(log_p, log_q)
+    check_shapes(log_p, log_q)
     return z, log_p, log_q
 
 
@@ -236,12 +180,14 @@ def _moved(log_p: Value, z: Node, other: Node) -> Value:
     return resample(log_p, {z: other})
 
 
-def _matched(log_p: Value, log_q: Value) -> Value:
-    _check_shapes(log_p, log_q)
+def matched(log_p: Value, log_q: Value) -> Value:
+    """The log-weights of two log-probabilities of one shape."""
+    check_shapes(log_p, log_q)
     return log_p - log_q
 
 
-def _check_shapes(log_p: Value, log_q: Value) -> None:
+def check_shapes(log_p: Value, log_q: Value) -> None:
+    """Raise ScgValueError unless both have one number a sample."""
     if np.shape(log_p) != np.shape(log_q):
         raise ScgValueError(
             f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a sample;"
@@ -261,7 +207,7 @@ def _without_each(log_w: Value) -> Value:
     n = log_w.shape[0]
     mean = (np.sum(log_w, axis=0, keepdims=True) - log_w) / (n - 1)
     same = np.reshape(np.eye(n, dtype=bool), (n, n, *[1] * (log_w.ndim - 1)))
-    return _log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
+    return log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
 
 
 weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted", same=True)
