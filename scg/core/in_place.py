@@ -8,7 +8,7 @@ import numpy as np
 from scg.core.aliases import Function
 from scg.core.ambient import RECORDER
 from scg.core.ancestry import ancestors
-from scg.core.holders import ALONE, TWICE, operand_uses
+from scg.core.holders import ALONE, TWICE, operand_uses, past_uses
 from scg.core.primitive import IMPLEMENTATIONS
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def in_place(name: str, forward: Function) -> Any:
     """``node += x``: NumPy changes the array, and whatever else is that array sees it. A node cannot change, so this
     makes a new one, which is the same as long as nobody else holds the node, or one that it is a view of or that is a
-    view of it. Of numbers NumPy, too, makes new ones."""
+    view of it, but by a name that is not read any more. Of numbers NumPy, too, makes new ones."""
 
     def changed(self: "Node", other: object) -> "Node":
         recorder = RECORDER.get()
         if recorder is not None:
-            recorder.changedin_place(self)
+            recorder.changed_in_place(self)
         value = self.raw
         if type(value) is not np.ndarray or value.ndim == 0:
             return forward(self, other)
@@ -36,6 +36,8 @@ def in_place(name: str, forward: Function) -> Any:
         if holders > alone > 0 and recorder is None:
             passed = sys.getrefcount(other)
             holders = sys.getrefcount(self) - operand_uses(self, other, passed)
+        if holders > alone > 0:
+            holders -= past_uses(self, sys._getframe(1))
         if holders > alone or _is_seen(self):
             raise NotDifferentiable(
                 f"node {name} ... would change {self!r}, made at {self.line}, for all who hold it or a view of it, and"

@@ -103,9 +103,50 @@ def of_a_shared_dict(x):
     return np.sum(d["h"] * x)
 
 
+def of_a_dict_and_a_name_that_is_not_read(x):
+    h = x * 2.0
+    d = {"h": h}
+    d["h"] += np.tanh(x)
+    h = x * 3.0
+    return np.sum(d["h"] * h)
+
+
+def of_an_attribute_and_a_name_in_branches(x):
+    h = x * 2.0
+    state = State(h)
+    if x.ndim > 5:
+        return np.sum(h) if x.ndim > 6 else np.sum(x)
+    for k in range(2):
+        state.h += k
+        for h in (x, x * x):
+            state.h *= h
+    return np.sum(state.h)
+
+
+def of_a_dict_in_a_loop_over_its_items(x):
+    d = {"a": x * 2.0, "b": np.exp(x)}
+    for name, h in d.items():
+        r = np.tanh(h)
+        d[name] += r
+    return np.sum(d["a"] * d["b"])
+
+
+def of_a_list_in_a_loop_over_both(x):
+    held = [x * 2.0, np.exp(x)]
+    for k, h in enumerate(held):
+        held[k] += h
+    for k, h, g in zip(range(2), held, [x, x * x], strict=True):
+        held[k] -= g * h
+    return np.sum(held[0] * held[1])
+
+
 @pytest.mark.parametrize(
     "cost",
     [
+        of_a_dict_and_a_name_that_is_not_read,
+        of_an_attribute_and_a_name_in_branches,
+        of_a_dict_in_a_loop_over_its_items,
+        of_a_list_in_a_loop_over_both,
         of_a_dict,
         of_a_list_in_a_dict,
         of_an_attribute,
@@ -211,6 +252,44 @@ def of_a_list_by_a_name(x):
     return np.sum(held[0])
 
 
+def of_a_dict_and_a_name_of_another_branch(x):
+    h = x * 2.0
+    d = {"h": h}
+    total = 0.0
+    for k in range(3):
+        if k == 1:
+            d["h"] += 1.0
+        elif k == 2:
+            total = np.sum(h)
+    return total * np.sum(d["h"])
+
+
+def of_a_dict_and_a_name_in_a_closure(x):
+    h = x * 2.0
+    d = {"h": h}
+    seen = lambda: np.sum(h)
+    d["h"] += 1.0
+    return seen()
+
+
+def of_a_dict_and_a_name_that_a_handler_reads(x):
+    h = x * 2.0
+    d = {"h": h}
+    try:
+        d["h"] += 1.0
+        raise KeyError
+    except KeyError:
+        return np.sum(h)
+
+
+def of_a_pair_that_is_kept(x):
+    d = {"h": x * 2.0}
+    for pair in d.items():
+        d["h"] += 1.0
+        d = {"h": pair[1]}
+    return np.sum(d["h"])
+
+
 def of_an_attribute_in_two_places(x):
     state = State(x * 2.0)
     other = State(state.h)
@@ -222,6 +301,10 @@ def of_an_attribute_in_two_places(x):
     "cost",
     [
         of_a_dict_and_a_name,
+        of_a_dict_and_a_name_of_another_branch,
+        of_a_dict_and_a_name_in_a_closure,
+        of_a_dict_and_a_name_that_a_handler_reads,
+        of_a_pair_that_is_kept,
         of_a_copy_of_a_dict,
         of_a_dict_with_a_view,
         of_a_list_by_a_name,
