@@ -168,7 +168,7 @@ def is_shared(node: Node) -> bool:
 
 def _carry(node: Node, table: dict[int, Result], guards: dict[int, Guard]) -> None:
     """Let the new node depend on the same ``if`` as the old one, which looks at the new value now."""
-    if node.guard is not None and type(table[node.id]) is Node:
+    if node.guard is not None and type(table.get(node.id)) is Node:
         for guard in reversed(list(node.guard.unseen(set(guards)))):
             before = guard.before and guards[guard.before.stamp]
             guards[guard.stamp] = Guard(

@@ -108,6 +108,20 @@ class Distribution(Parameterized, ABC):
     def log_prob(self, value: Numeric) -> Value:
         """log p(value), in nats; shape: that of ``value`` broadcast against the parameters, without the event axes."""
 
+    @property
+    def marginal(self) -> "Distribution":
+        """The distribution of a sample when that of nothing else is known."""
+        return self
+
+    def coupled(self, before: "Distribution", value: Numeric) -> "Distribution | Value | None":
+        """How to make a sample from the randomness that ``value``, a sample of ``before`` (a distribution of this
+        type), was made from: a distribution given that sample, or the new sample as a function of it. None where it
+        is to be drawn anew.
+
+        Whatever it is, the new sample must have this distribution where ``value`` has that of ``before``.
+        """
+        return None
+
     def masses(self, value: Numeric) -> Value:
         """p(value) of a discrete distribution, of the shape of ``log_prob(value)``, also where it is zero with a
         derivative that is not."""

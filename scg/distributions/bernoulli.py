@@ -10,6 +10,7 @@ from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import boolean, finite, real, unit_interval
+from scg.distributions.coupling import Turned
 from scg.distributions.discrete import Odds, numbers, smallest, softplus, supported, times
 from scg.distributions.weak import real_array
 
@@ -75,6 +76,9 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
 
     def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
+
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return Turned(before, self, value)
 
     def kl_to(self, other: Distribution) -> Numeric:
         """p log(p/p') + (1-p) log((1-p) / (1-p'))."""

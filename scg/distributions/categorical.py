@@ -11,6 +11,7 @@ from scg.core.node import Numeric, Value
 from scg.distributions.accurate import rest
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers, Truth, one_hot, simplex
+from scg.distributions.coupling import Kept
 from scg.distributions.discrete import AT_AN_EDGE, log, numbers, one_of_two, outside, times
 from scg.distributions.weak import real_array
 from scg.special import log_softmax, softmax
@@ -153,6 +154,9 @@ class Categorical(OneOfMany):
         found = np.sum(sums[..., :-1] < u[..., None], axis=-1)
         return found if np.all((u >= 0) & (u <= 1)) else np.where((u >= 0) & (u <= 1), found, math.nan)
 
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return Kept(before, self, value)
+
     def _numbers(self) -> Value:
         return np.arange(self.categories, dtype=self.p.dtype)
 
@@ -202,3 +206,6 @@ class OneHotCategorical(OneOfMany):
     def variance(self) -> Numeric:
         p = self.p
         return p * (rest(p) if self.probs is None else 1 - p)
+
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return Kept(before, self, value, event_ndim=1)

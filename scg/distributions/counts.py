@@ -32,6 +32,7 @@ from scg.distributions.constraints import (
     real,
     unit_interval,
 )
+from scg.distributions.coupling import ByQuantile
 from scg.distributions.discrete import Odds, log, numbers, outside, raw, smallest, supported, times
 from scg.distributions.weak import betaln, gammaln
 from scg.errors import NotDifferentiable, ScgValueError, here
@@ -136,6 +137,9 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return ByQuantile(before, self, value)
+
     def kl_to(self, other: Distribution) -> Numeric:
         """n times that of one trial, for the same n."""
         if not isinstance(other, Binomial) or not settled(np.array_equal, self.n, other.n):
@@ -188,6 +192,9 @@ class Geometric(Odds, Discrete, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
 
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return ByQuantile(before, self, value)
+
     def kl_to(self, other: Distribution) -> Numeric:
         """That of one trial, times their mean number 1/p."""
         return self.of_a_trial(other) / self.p if isinstance(other, Geometric) else NotImplemented
@@ -234,6 +241,9 @@ class Poisson(Distribution, Discrete, FixedSupport):
 
     def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
+
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return ByQuantile(before, self, value)
 
     def kl_to(self, other: Distribution) -> Numeric:
         """r log(r / r') - r + r'."""
@@ -289,6 +299,9 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
 
     def icdf(self, probability: Numeric) -> Value:
         return smallest(self, probability)
+
+    def coupled(self, before: Distribution, value: Numeric) -> Distribution:
+        return ByQuantile(before, self, value)
 
     def kl_to(self, other: Distribution) -> Numeric:
         """That of one trial, times their mean number n/p: for the same n, which is a node in both or in neither."""

@@ -10,13 +10,13 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.estimators.tools import constant, logits_of, sampled, uniform
 from scg.special import logsumexp, sigmoid
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order
 from scg.stochastic.surrogate import Downstream
 
 
 @final
-class ARM(Estimator):
+class ARM(Elsewhere):
     """ARM: d/dl E[f(b)] = E[(f(b) - f(b'))(u - 1/2)], b = 1[u > sigma(-l)], b' = 1[u < sigma(l)], u uniform on (0, 1)
     (Yin and Zhou, 2019).
 
@@ -41,7 +41,7 @@ class ARM(Estimator):
 
 
 @final
-class DisARM(Estimator):
+class DisARM(Elsewhere):
     """DisARM, or U2G: d/dl E[f(b)] = E[(f(b) - f(b')) (-1)^b' 1[b != b'] sigma(|l|) / 2] (Dong, Mnih and Tucker, 2020;
     Yin et al., 2020).
 

@@ -11,7 +11,7 @@ from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
 from scg.estimators.enumerate import listed, values_at
 from scg.estimators.tools import constant, sampled
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order, held
 from scg.stochastic.surrogate import Downstream
 
@@ -20,7 +20,7 @@ MOST = 16  # samples: the sums with alternating signs below lose a digit for eac
 
 
 @final
-class CoupledPairs(Estimator):
+class CoupledPairs(Elsewhere):
     """d/dt E[f(z)] = E[mean over pairs i < j of rho_ij (f(z_i) - f(z_j)) (s_i - s_j) / 2], s_i = d/dt log p(z_i; t),
     rho_ij = p(z_i) p(z_j) / p(z_i, z_j): ARMS for coins, CARMS for categories (Dimitriev and Zhou, 2021).
 
@@ -44,7 +44,8 @@ class CoupledPairs(Estimator):
     requires = (FiniteSupport, FixedSupport)
     partner = True
 
-    def __init__(self, samples: int = 2, coupling: str = "dirichlet"):
+    def __init__(self, samples: int = 2, coupling: str = "dirichlet", *, coupled: bool = True):
+        super().__init__(coupled=coupled)
         if not is_integer(samples, 2) or samples > MOST:
             raise ScgValueError(
                 f"CoupledPairs: samples must be an integer from 2 to {MOST}, got {samples!r} ({here()})"

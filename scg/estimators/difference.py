@@ -12,7 +12,7 @@ from scg.distributions.counts import Binomial, Geometric, NegativeBinomial, Pois
 from scg.errors import ScgTypeError, here
 from scg.estimators.baselines import slopes
 from scg.estimators.tools import constant, sampled
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order, held
 from scg.stochastic.surrogate import Downstream
 
@@ -20,7 +20,7 @@ INTEGERS = (Bernoulli, Binomial, Categorical, Geometric, NegativeBinomial, Poiss
 
 
 @final
-class StochasticDerivative(Estimator):
+class StochasticDerivative(Elsewhere):
     """d/dt E[f(z)] = E[sum_i (-dF(z_i; t)/dt / p(z_i; t)) (f(z_i + 1) - f(z_i))], F the distribution function of an
     element (GO: Cong et al., 2019; stochastic derivatives: Arya et al., 2022).
 
@@ -36,7 +36,8 @@ class StochasticDerivative(Estimator):
 
     requires = (FixedSupport,)
 
-    def __init__(self, prune: bool = False):
+    def __init__(self, prune: bool = False, *, coupled: bool = True):
+        super().__init__(coupled=coupled)
         if not isinstance(prune, (bool, np.bool_)):
             raise ScgTypeError(f"StochasticDerivative: prune must be True or False, got {prune!r} ({here()})")
         self.prune = bool(prune)

@@ -10,14 +10,14 @@ from scg.core.options import is_integer
 from scg.distributions.base import FiniteSupport, atoms_of
 from scg.distributions.categorical import Categorical
 from scg.errors import ScgValueError, here
-from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.estimator import Accounted, Elsewhere
 from scg.stochastic.formulas import held
 from scg.stochastic.sites import Site, place
 from scg.stochastic.surrogate import Downstream
 
 
 @final
-class Enumerate(Estimator):
+class Enumerate(Elsewhere):
     """Enumeration: d/dt E[f(z)] = sum_k d/dt p(k; t) E[f(z) | z = k], exact in this sample.
 
     K evaluations of the costs that the sample influences for K values; where costs mix n elements of the sample, each
@@ -39,7 +39,8 @@ class Enumerate(Estimator):
     requires = (FiniteSupport,)
     offered = 4
 
-    def __init__(self, k: int | None = None):
+    def __init__(self, k: int | None = None, *, coupled: bool = True):
+        super().__init__(coupled=coupled)
         if k is not None and not is_integer(k, 1):
             raise ScgValueError(
                 f"Enumerate: k must be an integer of at least 1, or None for all values, got {k!r} ({here()})"

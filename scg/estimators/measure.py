@@ -19,7 +19,7 @@ from scg.distributions.normal_transforms import LogNormal
 from scg.distributions.positive import Exponential, Weibull
 from scg.estimators.enumerate import listed
 from scg.estimators.tools import constant, sampled
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order
 from scg.stochastic.sites import noise_node
 from scg.stochastic.surrogate import Downstream
@@ -28,7 +28,7 @@ RAYLEIGH, EXPONENTIAL = Weibull(math.sqrt(2), 2.0), Exponential(1.0)
 
 
 @final
-class MeasureValued(Estimator):
+class MeasureValued(Elsewhere):
     """d/dt p(z; t) = c (p+(z) - p-(z)), so d/dt E[f(z)] = c (E_{p+}[f] - E_{p-}[f]) (Pflug, 1989; Mohamed et al.,
     2020).
 

@@ -7,20 +7,20 @@ import numpy as np
 from scg.core.node import Value
 from scg.distributions.base import Distribution, FixedSupport
 from scg.estimators.tools import constant, without_mean
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order, score
 from scg.stochastic.surrogate import Downstream
 
 
 @final
-class MuProp(Estimator):
+class MuProp(Elsewhere):
     """MuProp: d/dt E[f(z)] = E[(f(z) - f(m) - f'(m)(z - m)) d/dt log p(z; t)] + f'(m) dm/dt, m = E[z] (Gu et al.,
     2016).
 
     Two evaluations of the cost, here and with the whole sample at its mean, and one derivative there: the cost must
     accept the mean as a value, and is the better controlled the closer it is to its tangent. Samples further down are
-    drawn anew at the mean, and their estimators say what f' is; the mean stays exact whatever they say, as z is not
-    looked at there. First derivatives only.
+    made again at the mean, and their estimators say what f' is; the mean stays exact whatever they say, as z is not
+    looked at there and their randomness does not depend on it. First derivatives only.
     """
 
     requires = (FixedSupport,)

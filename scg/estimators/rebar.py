@@ -39,7 +39,12 @@ class _Controlled(Trained):
     accepted = (Bernoulli, OneHotCategorical)
 
     def __init__(
-        self, temperature: float | None, scale: float, parameters: Tree, optimizer: Callable[[Tree], Optimizer] | None
+        self,
+        temperature: float | None,
+        scale: float,
+        parameters: Tree,
+        optimizer: Callable[[Tree], Optimizer] | None,
+        coupled: bool,
     ):
         name = type(self).__name__
         if temperature is not None and not (is_number(temperature) and temperature > 0):
@@ -49,7 +54,7 @@ class _Controlled(Trained):
         trained: dict[str, Any] = {"fn": parameters}
         if temperature is not None:
             trained |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
-        super().__init__(trained, optimizer)
+        super().__init__(trained, optimizer, coupled=coupled)
 
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, self.accepted):
@@ -125,14 +130,20 @@ class REBAR(_Controlled):
     """
 
     def __init__(
-        self, temperature: float = 0.5, scale: float = 1.0, optimizer: Callable[[Tree], Optimizer] | None = None
+        self,
+        temperature: float = 0.5,
+        scale: float = 1.0,
+        optimizer: Callable[[Tree], Optimizer] | None = None,
+        *,
+        coupled: bool = True,
     ):
         if temperature is None:
             raise ScgValueError(f"REBAR: temperature must be a positive number, got None ({here()})")
-        super().__init__(temperature, scale, (), optimizer)
+        super().__init__(temperature, scale, (), optimizer, coupled)
 
     def __repr__(self) -> str:
-        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g})"
+        anew = "" if self.coupled else ", coupled=False"
+        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g}{anew})"
 
 
 @final
@@ -161,10 +172,12 @@ class RELAX(_Controlled):
         temperature: float | None = None,
         scale: float = 1.0,
         optimizer: Callable[[Tree], Optimizer] | None = None,
+        *,
+        coupled: bool = True,
     ):
         if not callable(fn):
             raise ScgTypeError(f"RELAX: fn must be a function of (parameters, z), got {fn!r} ({here()})")
-        super().__init__(temperature, scale, parameters, optimizer)
+        super().__init__(temperature, scale, parameters, optimizer, coupled)
         self.fn = fn
 
     def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
@@ -186,7 +199,8 @@ class RELAX(_Controlled):
 
     def __repr__(self) -> str:
         relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""
-        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed})"
+        anew = "" if self.coupled else ", coupled=False"
+        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed}{anew})"
 
 
 Halves = tuple[Value, Value, Value, Callable[[Value], Value]]

@@ -10,13 +10,13 @@ from scg.core.options import is_integer
 from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimators.baselines import Baseline
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import box, first_order, held, score
 from scg.stochastic.surrogate import Downstream
 
 
 @final
-class ScoreFunction(Estimator):
+class ScoreFunction(Elsewhere):
     """Score function: d/dt E[f(z)] = E[(f(z) - b) d/dt log p(z; t)], b independent of z (Glynn, 1990; Williams, 1992).
 
     One evaluation of the cost, or ``samples``. Each element of the sample meets only the costs that it can have
@@ -32,7 +32,8 @@ class ScoreFunction(Estimator):
     requires = (FixedSupport,)
     offered = 2
 
-    def __init__(self, baseline: Baseline | None = None, samples: int = 1):
+    def __init__(self, baseline: Baseline | None = None, samples: int = 1, *, coupled: bool = True):
+        super().__init__(coupled=coupled)
         if not is_integer(samples, 1):
             raise ScgValueError(f"ScoreFunction: samples must be an integer of at least 1, got {samples!r} ({here()})")
         if baseline is not None and not isinstance(baseline, Baseline):

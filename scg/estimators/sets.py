@@ -13,7 +13,7 @@ from scg.distributions.subset import OfSubsets
 from scg.distributions.weak import real_array
 from scg.errors import ScgValueError, here
 from scg.estimators.enumerate import listed, values_at
-from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.estimator import Accounted, Elsewhere
 from scg.stochastic.formulas import held
 from scg.stochastic.sites import Site, place
 from scg.stochastic.surrogate import Downstream
@@ -23,7 +23,7 @@ MOST = 10
 
 
 @final
-class UnorderedSet(Estimator):
+class UnorderedSet(Elsewhere):
     """The unordered-set estimator with its built-in baseline (Kool, van Hoof and Welling, 2020): S, k distinct values
     drawn without replacement,
 
@@ -36,7 +36,8 @@ class UnorderedSet(Estimator):
 
     requires = (FiniteSupport,)
 
-    def __init__(self, k: int):
+    def __init__(self, k: int, *, coupled: bool = True):
+        super().__init__(coupled=coupled)
         if not is_integer(k, 2, MOST):
             raise ScgValueError(f"UnorderedSet: k must be an integer from 2 to {MOST}, got {k!r} ({here()})")
         self.k = int(k)

@@ -54,6 +54,8 @@ class RODEO(Trained):
         surrogate: Surrogate | None = None,
         parameters: Tree = (),
         optimizer: Callable[[Tree], Any] | None = None,
+        *,
+        coupled: bool = True,
     ):
         if not is_integer(samples, 2):
             raise ScgValueError(f"RODEO: samples must be an integer of at least 2, got {samples!r} ({here()})")
@@ -65,7 +67,7 @@ class RODEO(Trained):
             raise ScgValueError(f"RODEO: parameters are those of a surrogate, and there is none ({here()})")
         if surrogate is None:
             surrogate, parameters = bent, {"slope": np.array(1.0), "bend": np.array(0.0)}
-        super().__init__(parameters, optimizer)
+        super().__init__(parameters, optimizer, coupled=coupled)
         self.samples, self.surrogate = int(samples), surrogate
 
     def objection(self, distribution: Distribution) -> str:
@@ -126,7 +128,8 @@ class RODEO(Trained):
         return h.astype(d.dtype)
 
     def __repr__(self) -> str:
-        return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)})"
+        anew = "" if self.coupled else ", coupled=False"
+        return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)}{anew})"
 
 
 def bent(parameters: Any, f: Value, d: Value) -> Any:

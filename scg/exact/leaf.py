@@ -105,7 +105,7 @@ class Leaf:
     def _cut(self) -> int:
         """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the
         parameters that were recorded."""
-        distribution, count = self.distribution.detached(), 16
+        distribution, count = self.distribution.marginal.detached(), 16
         low = float(np.min(getattr(distribution.support, "low", 0)))
         while count < 2**20:
             p = np.exp(

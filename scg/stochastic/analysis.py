@@ -13,6 +13,7 @@ from scg.stochastic.dependence import Influence, accounts, is_accounted
 from scg.stochastic.estimates import settled
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sets import meet, union
+from scg.stochastic.sites import is_coupled
 from scg.stochastic.terms import Terms
 
 
@@ -38,7 +39,8 @@ class Analysis:
     def sites(self) -> list[Node]:
         """Oldest first."""
         found = [node for node in self.order if node.statics and "site" in node.statics]
-        if found and any([is_accounted(node) or is_estimate(node) for node in self._same]):
+        # those that a cost still depends on
+        if found and any([is_accounted(node) or is_estimate(node) or is_coupled(node) for node in self._same]):
             influence = Influence([(n, n.statics["site"].event_ndim) for n in found], self.order)
             known = influence.draws, influence.chosen
             seen = functools.reduce(union, [samples.get(c.id, 0) for c in self.costs for samples in known])

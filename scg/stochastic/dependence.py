@@ -13,6 +13,7 @@ from scg.core.node import Node, Value
 from scg.core.primitive import primitive
 from scg.core.replay import is_shared
 from scg.stochastic.sets import Set, common, meet, single, union, without
+from scg.stochastic.sites import is_coupled
 from scg.stochastic.ties import Tie, agreed, aligned, indexed
 
 accounted: Any = primitive(
@@ -97,7 +98,7 @@ class Influence:
         kept = axis_map is axes.first
         for k, operand in enumerate(node.operands[:1] if kept else node.operands):
             before = held.get(operand.id) if type(operand) is Node else None
-            if before is None:
+            if before is None or k == 0 and is_coupled(node):
                 continue
             if kept or axis_map is axes.elementwise and operand.raw.shape == node.raw.shape:
                 after = before
@@ -124,7 +125,7 @@ class Influence:
     def _branched(self, node: Node, found: Value) -> Value:
         """``found`` for a node that stands, or is made of what stands, on a branch that some samples chose."""
         chosen: Set = 0
-        for operand in node.operands[:1] if node.primitive.axes is axes.first else node.operands:
+        for operand in node.operands[:1] if node.primitive.axes is axes.first else node.operands[is_coupled(node) :]:
             if type(operand) is Node:
                 chosen = union(chosen, self.chosen.get(operand.id, 0))
         looked: Set = 0 if node.guard is None else self._before(node.guard)

@@ -8,7 +8,7 @@ import numpy as np
 from scg.core.aliases import State
 from scg.core.node import Node, Value
 from scg.distributions.base import Distribution
-from scg.errors import EstimatorError, here
+from scg.errors import EstimatorError, ScgTypeError, here
 
 if TYPE_CHECKING:  # what stands above
     from scg.stochastic.surrogate import Downstream
@@ -31,6 +31,8 @@ class Estimator(ABC):
     ``scores``    whether the node's log-probability enters the surrogate, times the costs that the sample can have
                   influenced
 
+    ``coupled``   whether samples further down are made again elsewhere from the randomness of those that are there: for
+                  formulas of which every term has the cost at one value alone as a factor; see ``Elsewhere``
     ``second_derivatives``
                   whether the estimate may be differentiated again; where it says False that is refused, with the
                   estimators that can be
@@ -48,6 +50,7 @@ class Estimator(ABC):
     keeps_distribution: ClassVar[bool] = True
     partner: ClassVar[bool] = False
     second_derivatives: ClassVar[bool] = True
+    coupled: bool = False
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""
@@ -96,6 +99,26 @@ class Estimator(ABC):
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and v is not None)
         return f"{type(self).__name__}({given})"
+
+
+class Elsewhere(Estimator):
+    """An estimator that evaluates the costs at other values of its sample.
+
+    Samples w further down are made again there: with ``coupled`` from the randomness of those that are there
+    (``Distribution.coupled``), else anew. Each has its distribution given z either way, and with one of them in every
+    term of the formula the mean is the same. The variance of f(z', w') - f(z, w) has the term -2 Cov[f(z', w'), f(z,
+    w)], which is zero for independent samples. Coupled, it is negative where f(z, w) and f(z', w) rise and fall
+    together with w, and the more of them lie further down the more is saved. Where they oppose each other, as in
+    (z - w)^2 of two coins, it is positive: no coupling is better for all costs, and ``coupled=False`` is better there.
+    """
+
+    coupled = True
+
+    def __init__(self, *, coupled: bool = True):
+        if not isinstance(coupled, (bool, np.bool_)):
+            raise ScgTypeError(f"{type(self).__name__}: coupled must be True or False, got {coupled!r} ({here()})")
+        if not coupled:
+            self.coupled = False
 
 
 def accepting(distribution: Distribution) -> list[Estimator]:

@@ -25,7 +25,7 @@ from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.estimator import by_values
 from scg.stochastic.sides import denominator, kinds_of, sides
 from scg.stochastic.signs import Signs
-from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
+from scg.stochastic.sites import is_coupled, is_draw, is_noise, is_path, is_stochastic
 
 _TRIES = 8  # nodes that may be moved in turn
 _NUMBERS = 2**23  # that are held at a time
@@ -73,7 +73,7 @@ def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
     inner: set[int] = set()
     for node in order:
         operands = [o.id for o in node.operands if type(o) is Node]
-        if is_draw(node):
+        if is_draw(node) or is_coupled(node):
             if not node.statics["site"].distribution.has(Discrete):
                 found[node.id] = _CHANCE
         elif is_path(node):

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,23 @@ from scg.core.node import Node, Value, record
 from scg.core.operands import frozen, plain
 from scg.core.replay import replaced, rerun
 from scg.core.tree import leaves
+from scg.distributions.base import Distribution
+from scg.distributions.coupling import Coupled
 from scg.distributions.parameterized import batch_of
 from scg.errors import ScgValueError, here
-from scg.stochastic.estimator import Estimator
-from scg.stochastic.sites import Site, draw, is_draw, is_noise, is_path, is_stochastic, noise_node, path, place
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import (
+    Site,
+    coupled,
+    draw,
+    is_coupled,
+    is_draw,
+    is_noise,
+    is_path,
+    is_stochastic,
+    noise_node,
+    place,
+)
 
 
 def resample(
@@ -30,17 +44,19 @@ def resample(
     values: Mapping[int, Result] | None = None,
     create_graph: bool = True,
     checked: bool = False,
+    coupled: bool = False,
 ) -> Result:
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
     With ``rng`` all noise and all samples are new, and with ``size`` as well each has a leading axis of that many
     independent replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to
     have (with the leading axis, if any); they stay samples, unlike a replaced node. Pathwise samples keep their noise
-    unless ``rng`` is given. ``checked``: ScgValueError where a sample would have parameters that its distribution
-    refuses.
+    unless ``rng`` is given. With ``coupled`` a sample that is drawn because its parameters have changed is made from
+    the randomness of the one that is there, where its distribution says how. ``checked``: ScgValueError where a sample
+    would have parameters that its distribution refuses.
     """
     table, leading, length = replaced(replacements, batched)
-    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked)
+    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked, coupled)
     again.length = length or size or 0
     oldest = -1 if again.everything or not table else min(table)
     order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
@@ -61,12 +77,14 @@ class _Again:
         values: Mapping[int, Result],
         create_graph: bool,
         checked: bool,
+        coupled: bool,
     ):
         self.table, self.leading, self.rng, self.size, self.length = table, leading, rng, size, 0
         self.bindings, self.values, self.checked = bindings, values, checked
         self.create_graph = create_graph or RECORDER.get() is not None
         # then the result is another graph, else another run beside the recorded one
         self.everything = rng is not None or bool(bindings) or bool(values)
+        self.coupled = coupled and not self.everything
         self.same: set[int] = set()
 
     def visit(self, node: Node) -> Result:
@@ -75,6 +93,8 @@ class _Again:
         noise = is_noise(node)
         if not noise and not is_stochastic(node):
             return NotImplemented
+        if self.coupled and not noise and isinstance(node.statics["site"].distribution, Coupled):
+            return None  # it stays, and so does the sample that it made, unless that is made again
         if noise and self.rng is not None:
             made = self._noise(node, self.rng)
         else:
@@ -118,7 +138,7 @@ class _Again:
         site: Site = node.statics["site"]
         estimator, rng = self.bindings.get(node.id, site.estimator), self.rng
         rebound, given = estimator is not site.estimator, node.id in self.values
-        anew = rebound or is_draw(node) and (rng is not None or changed)
+        anew = rebound or is_draw(node) and (rng is not None or changed) or is_coupled(node) and rng is None and moved
         if not (anew or changed or given):
             return NotImplemented
         size = None if rng is None else self.size
@@ -129,6 +149,8 @@ class _Again:
             self.leading.add(node.id)
         if not given and not anew:
             return self._along_its_path(node, fresh)
+        if self.coupled and (made := self._coupled(node, fresh)) is not None:
+            return made
         fresh = replace(fresh, estimator=estimator)
         if given:
             return self._kept(_held(node, fresh, self._given(node)))
@@ -151,13 +173,36 @@ class _Again:
         value = z.raw if type(z) is Node else z
         if not self.create_graph:
             return value
-        return record(path, (z, *site.distribution.parameters.values()), {**node.statics, "site": site}, value)
+        return record(
+            node.primitive, (z, *site.distribution.parameters.values()), {**node.statics, "site": site}, value
+        )
+
+    def _coupled(self, node: Node, site: Site) -> Result:
+        """A sample of other parameters from the randomness of this one; None where the distribution does not say
+        how."""
+        before: Distribution = node.statics["site"].distribution
+        after, value = site.distribution, node if self.create_graph else node.raw
+        if not self.create_graph:
+            before, after = before.detached(), after.detached()
+        made: Any = after.coupled(before, value)
+        if not isinstance(made, Distribution):
+            return made if made is None else self._kept(_made_again(node, site, made))
+        if not self.create_graph:
+            return made.sample(site.rng)
+        return _made_again(node, site, place(Site(made, Accounted(), site.rng, (), None, site.replicate_axes)))
 
 
 def _held(node: Node, site: Site, value: Value) -> Node:
     """A sample of another site with a value that is known."""
     statics = {**node.statics, "site": site, "value": value}
     return record(draw, tuple(site.distribution.parameters.values()), statics, value)
+
+
+def _made_again(node: Node, site: Site, value: Any) -> Node:
+    """The sample of another site that ``value``, made from the randomness of the sample, is."""
+    statics = {**node.statics, "site": site}
+    statics.pop("value", None)
+    return record(coupled, (value, *site.distribution.parameters.values()), statics, value.raw)
 
 
 def _recheck(site: Site, node: Node) -> None:

@@ -199,6 +199,27 @@ path = primitive(
 """A sample that is a differentiable function of its parameters and of noise: its first operand."""
 
 
+class _Made(_Moved):
+    """Element by element it is its first operand, and as a sample it depends on its parameters."""
+
+    def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
+        result, ins = _Drawn().align(shapes[1:], out, statics)
+        return result, (result, *ins)
+
+
+coupled = primitive(
+    _along_its_path,
+    _Made(),
+    every=lambda g, i, out, z, *p, site, **label: None,
+    name="coupled",
+    random=True,
+    view=True,
+    same=True,
+)
+"""A sample that no gradient passes, made again from the randomness of another one: its first operand, on which it does
+not depend as a random variable."""
+
+
 def sample(
     distribution: Distribution,
     estimator: Estimator,
@@ -290,12 +311,17 @@ def _place(site: Site) -> Node:
 
 def is_stochastic(node: Node) -> bool:
     """Whether a node is a sample."""
-    return node.primitive is draw or node.primitive is path
+    return node.primitive in (draw, path, coupled)
 
 
 def is_draw(node: Node) -> bool:
-    """Whether a node is a sample that no gradient passes."""
+    """Whether a node is a sample that no gradient passes, drawn from its distribution."""
     return node.primitive is draw
+
+
+def is_coupled(node: Node) -> bool:
+    """Whether a node is a sample that no gradient passes, made again from the randomness of another one."""
+    return node.primitive is coupled
 
 
 def is_path(node: Node) -> bool:

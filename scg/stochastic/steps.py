@@ -4,7 +4,7 @@ zero, that of their mean is not."""
 from scg.core.node import Node
 from scg.errors import EstimatorError, here
 from scg.stochastic.estimator import Estimator, by_values
-from scg.stochastic.sites import is_draw
+from scg.stochastic.sites import is_coupled, is_draw
 from scg.stochastic.terms import summands
 
 
@@ -63,9 +63,10 @@ def _moving(paths: list[Node], order: list[Node]) -> dict[int, bool]:
         if node.id in moves or node.primitive.holds:
             continue
         known = [moves[o.id] for o in node.operands if type(o) is Node and o.id in moves]
-        if is_draw(node) and not all(known):
+        sampled = is_draw(node) or is_coupled(node)
+        if sampled and not all(known):
             moves[node.id] = False
-        elif known and not is_draw(node):
+        elif known and not sampled:
             numbers = node.primitive.differentiable and (type(node.raw) is tuple or node.dtype.kind in "fc")
             moves[node.id] = numbers and any(known)
     return moves

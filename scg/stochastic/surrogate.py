@@ -213,6 +213,9 @@ class Downstream:
         self.distribution, self.rng = self.site.distribution, self.site.rng
         # whether this looks at costs on behalf of another estimator: then nothing is to be learned from them
         self.inner = _INNER.get()
+        # not an estimate of any order, which may be a value in a cost: the mean of that is one over the joint
+        # distribution, which has kinks in the parameters of what is coupled
+        self._couples = order is not None and self.site.estimator.coupled
 
     @cached_property
     def _parts(self) -> list[tuple[Node, Value, Tie]]:
@@ -237,8 +240,11 @@ class Downstream:
         return self._terms.total(self.node, self.graph)
 
     def at(self, values: Result) -> Result:
-        """F at other values of the whole sample, given along a leading axis: all elements are replaced at once. Draws
-        further down are drawn anew."""
+        """F at other values of the whole sample, given along a leading axis: all elements are replaced at once.
+
+        Samples further down are made again there, from the same randomness where the estimator is ``coupled`` and a
+        highest order is given: each has its distribution given the values, and may depend on the sample beside.
+        """
         return self.total(self.terms_at(values))
 
     def sloped(self, values: Result, parts: Result = None, again: bool = False) -> tuple[list[Result], Result]:
@@ -249,7 +255,7 @@ class Downstream:
         """
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
-        found = resample([term for term, _, _ in parts], {self.node: x}, [self.node], create_graph=True)
+        found = self._again(parts, x, True)
         terms: list[Result] = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = _INNER.set(True)
@@ -362,8 +368,13 @@ class Downstream:
     def _evaluated(self, values: Result, parts: list[Result]) -> list[Result]:
         values = np.asarray(values, self.node.dtype) if type(values) is not Node else values
         values = np.broadcast_to(values, (values.shape[0], *self.node.shape))
-        found = resample([term for term, _, _ in parts], {self.node: values}, [self.node], create_graph=self.graph)
+        found = self._again(parts, values, self.graph)
         return found if self.graph else [f.raw if type(f) is Node else f for f in found]
+
+    def _again(self, parts: list[Result], values: Result, graph: bool) -> list[Result]:
+        """The terms of some costs at other values of the sample."""
+        terms = [term for term, _, _ in parts]
+        return resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=self._couples)  # type: ignore[no-any-return]
 
 
 def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:

@@ -24,7 +24,7 @@ from scg.stochastic.analysis import analysed
 from scg.stochastic.formulas import score
 from scg.stochastic.graph import BLOCK, Graph
 from scg.stochastic.resampling import resample, with_parameters
-from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic, place
+from scg.stochastic.sites import is_coupled, is_draw, is_noise, is_path, is_stochastic, place
 from scg.stochastic.surrogate import expansions
 from scg.testing.structure import join
 from scg.variance.chunks import chunk_size, generator, with_own_estimators
@@ -122,7 +122,7 @@ def _exactly(
 ) -> tuple[float, list[tuple[float, float]]] | None:
     """(variance, (first, total) of each group) by enumeration; None where that is out of reach."""
     order = ancestors(roots, guards=True)
-    if any(is_noise(node) for node in order):
+    if any(is_noise(node) or is_coupled(node) for node in order):
         return None
     drawn = sorted([node for node in order if is_draw(node)], key=lambda node: keys.index(groups[node.id]))
     width, total = sum(root.size for root in roots), 1

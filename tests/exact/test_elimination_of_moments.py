@@ -143,7 +143,7 @@ def test_estimators_that_look_at_other_values_have_the_moments_of_enumeration(na
 @pytest.mark.parametrize(("n", "variance"), [(20, 33.12536561), (80, 153.125)])
 def test_enumerate_on_a_chain_has_the_variance_of_what_is_drawn_anew(n, variance):
     """By a recursion over the chain, with each branch drawn anew."""
-    found = scg.exact.moments(chain(n, False).bind({"*": scg.Enumerate()}))
+    found = scg.exact.moments(chain(n, False).bind({"*": scg.Enumerate(coupled=False)}))
     np.testing.assert_allclose(found.mean, sum(0.6**i for i in range(n)), rtol=1e-11)
     np.testing.assert_allclose(found.variance, variance, rtol=1e-8)
 

@@ -112,7 +112,7 @@ def table(leaf, points, most=300_000):
     distribution = leaf.statics["distribution"] if leaf.primitive is noise else leaf.statics["site"].distribution
     while isinstance(distribution, Independent):
         distribution = distribution.base
-    if leaf.primitive is draw and isinstance(distribution, FiniteSupport):
+    if leaf.primitive is draw and distribution.has(FiniteSupport):
         event = len(distribution.event_shape)
         atoms = padded(distribution.atoms(), leaf.ndim)
         n = int(np.prod(leaf.shape[: leaf.ndim - event], dtype=int))
@@ -123,8 +123,12 @@ def table(leaf, points, most=300_000):
         n = leaf.size
         if leaf.primitive is draw:
             distribution = distribution.detached()  # as recorded: its parameters may not depend on other draws
-        each, weights = _rule(distribution, points, leaf.shape)
-        if leaf.primitive is draw:
+        if leaf.primitive is draw and isinstance(distribution, Discrete):
+            each = np.repeat(np.arange(60.0)[:, None], n, axis=1)
+            weights = np.ones(each.shape)
+        else:
+            each, weights = _rule(distribution, points, leaf.shape)
+        if leaf.primitive is draw and not isinstance(distribution, Discrete):
             weights = weights / np.exp(distribution.log_prob(each.reshape(-1, *leaf.shape))).reshape(each.shape)
     if float(len(each)) ** n > most:
         raise TooMany(f"{len(each)} ** {n} configurations")
