@@ -2,10 +2,12 @@
 
 import base64
 import io
+import itertools
 import re
 import unicodedata
 from html import unescape
 from importlib import resources
+from xml.etree import ElementTree
 
 import latex2mathml.converter
 from fontTools import subset
@@ -18,23 +20,51 @@ ITALIC = {"h": 0x210E} | {
     if unicodedata.name(chr(k), "").startswith("MATHEMATICAL ITALIC")
 }
 
-THIN = '<mspace width="0.17em" />'
-REPAIRS = {
-    "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
-    "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">/</mo>',
-    "<mo>&#x0221E;</mo>": "<mi>&#x0221E;</mi>",
-}
+MATHML = "http://www.w3.org/1998/Math/MathML"
+ROWS = {"math", "mrow", "mtd", "mstyle"}  # elements whose children stand in a line
 
 
 def mathml(latex: str, display: bool) -> str:
-    """The formula as MathML, with what the converter leaves out: the space beside the name of a function, none beside
-    a slash, and ~ as a relation."""
-    text = latex2mathml.converter.convert(latex, display="block" if display else "inline")
-    text = re.sub(r"(<m[io]>[A-Za-z]{2,}</m[io]>)(?=<m(?!o\b))", rf"\1{THIN}", text)
-    text = re.sub(r"(</m(?!o\b)\w+>|&#x0220[27];</mo>)(?=<mi>[A-Za-z]{2,}</mi>)", rf"\1{THIN}", text)
-    for old, new in REPAIRS.items():
-        text = text.replace(old, new)
-    return text
+    """The formula as MathML, with what the converter leaves out: space beside the name of a function and none beside a
+    slash, primes that stand on the line (the character is raised already), ~ as a relation."""
+    ElementTree.register_namespace("", MATHML)
+    root = ElementTree.fromstring(latex2mathml.converter.convert(latex, display="block" if display else "inline"))
+    for parent in list(root.iter()):
+        if _tag(parent) in ROWS:
+            _spaced(parent)
+        elif _tag(parent) == "msup" and (parent[1].text or "").startswith("\u2032"):
+            parent.tag = f"{{{MATHML}}}mrow"
+            parent[1].tag = f"{{{MATHML}}}mi"
+    for node in root.iter():
+        text = node.text or ""
+        if text == "~" and _tag(node) == "mi":
+            node.tag, node.text = f"{{{MATHML}}}mo", "\u223c"
+        elif text == "\u221e":
+            node.tag = f"{{{MATHML}}}mi"
+        elif text == "/":
+            node.attrib.update(lspace="0", rspace="0")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _spaced(row: ElementTree.Element) -> None:
+    """Put a thin space between the name of a function and what stands beside it, as TeX does."""
+    children = list(row)
+    for k, (left, right) in reversed(list(enumerate(itertools.pairwise(children)))):
+        after = _function(left) and _tag(right) != "mo"
+        before = _function(right) and (_tag(left) != "mo" or left.text in ("\u2207", "\u2202"))
+        if after or before:
+            row.insert(k + 1, ElementTree.Element(f"{{{MATHML}}}mspace", width="0.17em"))
+
+
+def _function(node: ElementTree.Element) -> bool:
+    """Whether it is ln, or cos with an exponent."""
+    while _tag(node) in ("msup", "msub", "msubsup"):
+        node = node[0]
+    return _tag(node) == "mi" and len(node.text or "") > 1 and (node.text or "").isalpha()
+
+
+def _tag(node: ElementTree.Element) -> str:
+    return node.tag.rpartition("}")[2]
 
 
 def font(page: str) -> str:

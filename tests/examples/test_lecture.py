@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import xml.etree.ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -188,6 +189,26 @@ def test_the_font_of_the_formulas_has_what_they_use_and_grows():
     assert font["MATH"].table.MathVariants.VertGlyphCoverage.glyphs
     with pytest.raises(ValueError, match="has no \u4e2d"):
         formulas.font("<math><mi>\u4e2d</mi></math>")
+
+
+@pytest.mark.fast
+def test_formulas_have_the_spaces_of_tex_and_bases_keep_their_exponents():
+    def shape(latex):
+        root = xml.etree.ElementTree.fromstring(formulas.mathml(latex, display=False))
+        assert all(len(e) == 2 for e in root.iter() if e.tag.endswith(("msup", "msub", "mfrac")))
+        return " ".join(e.tag.rpartition("}")[2] for e in root[0])
+
+    assert shape(r"z \ln x") == "mi mspace mi mspace mi" and shape(r"\ln(x)") == "mi mo mi mo"
+    assert shape(r"a \cos^2 x") == "mi mspace msup mspace mi" and shape(r"\nabla \ln p") == "mo mspace mi mspace mi"
+    assert shape("f'(z)") == "mrow mo mi mo" and shape(r"+ \ln x") == "mo mi mspace mi"
+
+
+@pytest.mark.fast
+def test_a_line_does_not_begin_with_the_comma_after_a_formula(tmp_path, monkeypatch):
+    chapter = chapter_of(tmp_path, monkeypatch, "1")
+    cell = book.Cell("markdown", "of $x$, or $y$ and", (), 1)
+    text = page.page([(replace(chapter, cells=(*chapter.cells, cell)), [[], [], []])])
+    assert len(re.findall(r'<span class="whole">(?:(?!</math>).)*</math></span>,</span>', text)) == 1
 
 
 @pytest.mark.fast
