@@ -9,11 +9,13 @@ graph, and their derivative is another. What differentiates that again does so s
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from scg.core.axes import AxisMap
 from scg.core.backward import pull
 from scg.core.cotangents import results, unbroadcast
 from scg.core.leaves import parameter
@@ -47,14 +49,35 @@ class _Run:
     remains whether it has a p, and an x."""
 
     def __init__(self, found: Plan, stacks: Sequence[Stack], logs: bool):
-        self.logs, self.layout = logs, [(stack.p is not None, stack.x is not None, stack.logs) for stack in stacks]
-        self.steps = [_Product(step) for step in found.steps]
-        self.ends = [_Selection([(stack, rows)], (), ()) for stack, rows, _ in found.left]
+        self.plan, self.logs = found, logs
+        self.layout = [(stack.p is not None, stack.x is not None, stack.logs) for stack in stacks]
+        self.lengths = [
+            len(stack.scopes if stack.rows is None else stack.x if stack.p is None else stack.p) for stack in stacks
+        ]
+        self._prepare(None)
+
+    def _prepare(self, copies: int | None) -> None:
+        """Find the rows of all factors, for tables with an axis of ``copies`` in front."""
+        self.copies, self._others = copies, dict[int, _Run]()
+        lengths = list(self.lengths)
         flags = [(p, x) for p, x, _ in self.layout]
-        for step in found.steps:
+        self.steps: list[_Product] = []
+        for step in self.plan.steps:
+            self.steps.append(_Product(step, lengths, copies or 1))
             inside = [flags[members[0][0]] for members in step.positions]
             flags.append((any([p for p, _ in inside]), any([x for _, x in inside])))
-        self.kinds = [flags[stack] for stack, _, _ in found.left]
+            lengths.append(sum([len(rows) for _, rows in step.positions[0]]))
+        self.ends = [_Selection([(k, rows)], (), (), lengths, copies or 1) for k, rows, _ in self.plan.left]
+        self.kinds = [flags[stack] for stack, _, _ in self.plan.left]
+
+    def repeated(self, copies: int) -> "_Run":
+        """The same for tables with an axis of ``copies`` in front."""
+        if copies not in self._others:
+            other = copy(self)
+            other.layout = [(p, x, None if logs is None else np.tile(logs, copies)) for p, x, logs in self.layout]
+            other._prepare(copies)
+            self._others[copies] = other
+        return self._others[copies]
 
     def forward(self, parts: Sequence[Any], pieces: bool = False, scales: list[Any] | None = None) -> "list[_Made]":
         """The tables and, behind them, the messages; with ``pieces`` for one use of each row after the other. What
@@ -138,21 +161,28 @@ class _Selection:
     """Rows of some stacks, one below the other, as a factor of a product of ``shape``, in which the axes of the stacks
     stand at ``axes``."""
 
-    def __init__(self, members: list[tuple[int, Any]], axes: tuple[int, ...], shape: tuple[int, ...]):
+    def __init__(
+        self,
+        members: list[tuple[int, Any]],
+        axes: tuple[int, ...],
+        shape: tuple[int, ...],
+        lengths: list[int],
+        copies: int,
+    ):
         by_stack: dict[int, list[int]] = {}
         for k, (stack, _) in enumerate(members):
             by_stack.setdefault(stack, []).append(k)
         self.rows = [
-            (stack, members[some[0]][1] if len(some) == 1 else np.concatenate([members[k][1] for k in some]))
+            (stack, _copied(_joined([members[k][1] for k in some]), lengths[stack], copies))
             for stack, some in by_stack.items()
         ]
         self.chosen = [(stack, _as_slice(rows)) for stack, rows in self.rows]
         self.places: list[Any] = []  # where the rows of each stack stand
         if len(by_stack) > 1:
             starts = np.cumsum([0, *[len(rows) for _, rows in members]])
-            self.places = [
-                np.concatenate([np.arange(starts[k], starts[k + 1]) for k in some]) for some in by_stack.values()
-            ]
+            for some in by_stack.values():
+                places = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in some])
+                self.places.append(_copied(places, int(starts[-1]), copies))
             self.order = np.argsort(np.concatenate(self.places))
         order = sorted(range(len(axes)), key=axes.__getitem__)
         self.turn = None if order == list(range(len(axes))) else (0, *[1 + k for k in order])
@@ -205,9 +235,10 @@ class _Product:
     as dual numbers, where cotangents are written the other way round: gx + e gp.
     """
 
-    def __init__(self, step: Step):
+    def __init__(self, step: Step, lengths: list[int], copies: int):
         self.shape = step.shape
-        self.positions = [_Selection(m, axes, step.shape) for m, axes in zip(step.positions, step.axes, strict=True)]
+        pairs = zip(step.positions, step.axes, strict=True)
+        self.positions = [_Selection(members, axes, step.shape, lengths, copies) for members, axes in pairs]
         # vectors that meet a matrix
         vectors = len(step.axes) > 1 and all([axes == (0,) for axes in step.axes[:-1]])
         self.matrix = vectors and len(step.axes[-1]) == len(step.shape) > 1
@@ -291,7 +322,8 @@ class _Cotangent:
 
 def _values(*parts: Any, run: _Run) -> tuple[Any, ...]:
     """What remains of some tables, one part after the other."""
-    return tuple([part for pair in run.left(run.forward(parts)) for part in pair if part is not None])
+    left = run.left(run.forward(_flat(parts, run)))
+    return _apart([part for pair in left for part in pair if part is not None], run)
 
 
 def _seeds(g: Sequence[Any], run: _Run) -> list[Any]:
@@ -307,7 +339,8 @@ def _slopes(g: Any, out: Any, *parts: Any, run: _Run) -> Any:
 def _backward(*operands: Any, run: _Run) -> tuple[Any, ...]:
     """The cotangents of the tables: of those of what remains, and the tables."""
     count = len(operands) - sum([p + x for p, x, _ in run.layout])
-    return tuple(run.backward(operands[:count], operands[count:]))
+    operands = _flat(operands, run)
+    return _apart(run.backward(operands[:count], operands[count:]), run)
 
 
 def _second(g: Any, out: Any, *operands: Any, run: _Run) -> Any:
@@ -315,8 +348,9 @@ def _second(g: Any, out: Any, *operands: Any, run: _Run) -> Any:
     inside = [parameter(o.raw if type(o) is Node else o) for o in operands]
     seeds = [parameter(part.raw if type(part) is Node else part) for part in g]
     count = len(inside) - sum([p + x for p, x, _ in run.layout])
-    left = [part for pair in run.left(run.forward(inside[count:], True)) for part in pair[:2] if part is not None]
-    slopes = pull(left, inside[:count], inside[count:], True)
+    flat = _flat(inside, run)
+    left = [part for pair in run.left(run.forward(flat[count:], True)) for part in pair[:2] if part is not None]
+    slopes = pull(left, flat[:count], inside[count:], True)
     pairs = [(slope, seed) for slope, seed in zip(slopes, seeds, strict=True) if type(slope) is Node]
     found = pull([slope for slope, _ in pairs], [seed for _, seed in pairs], inside, True)
     actual = {a: b for a, b in zip([*inside, *seeds], [*operands, *g], strict=True) if type(b) is Node}
@@ -325,8 +359,32 @@ def _second(g: Any, out: Any, *operands: Any, run: _Run) -> Any:
     return tuple([replay(part, actual, create_graph=True) if type(part) is Node else part for part in found])
 
 
+def _flat(parts: Sequence[Any], run: _Run) -> Any:
+    """Tables without the axis of copies, whose rows are one below the other."""
+    return parts if run.copies is None else [np.reshape(part, (-1, *part.shape[2:])) for part in parts]
+
+
+def _apart(parts: Sequence[Any], run: _Run) -> Any:
+    return tuple(
+        parts if run.copies is None else [np.reshape(part, (run.copies, -1, *part.shape[1:])) for part in parts]
+    )
+
+
+class _Replicates(AxisMap):
+    """Everything is mixed; replicates are further copies of all factors."""
+
+    def lead(self, operands: Any, batched: Any, statics: Any) -> Any:
+        size = operands[batched.index(True)].shape[0]
+        pairs = zip(operands, batched, strict=True)
+        run = statics["run"]
+        if run.copies is not None:  # of replicates
+            return None
+        return tuple([o if b else np.broadcast_to(o, (size, *o.shape)) for o, b in pairs]), {"run": run.repeated(size)}
+
+
 _eliminated = primitive(
     _values,
+    _Replicates(),
     every=lambda g, k, out, *parts, run: _slopes(g, out, *parts, run=run)[k],
     together=_slopes,
     name="eliminated",
@@ -334,6 +392,7 @@ _eliminated = primitive(
 )
 _pulled = primitive(
     _backward,
+    _Replicates(),
     every=lambda g, k, out, *operands, run: _second(g, out, *operands, run=run)[k],
     together=_second,
     name="eliminated_backwards",
@@ -361,6 +420,15 @@ def _spread(a: Any, shape: tuple[int, ...]) -> Any:
     """Entries that have the axes of ``shape`` behind that of the rows, also where they do not depend on a variable."""
     full = (a.shape[0], *shape, *a.shape[1 + len(shape) :])
     return a if a.shape == full else np.broadcast_to(a, full)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _copied(rows: Any, length: int, copies: int) -> Any:
+    """Rows of every copy of a stack of some length."""
+    return rows if copies == 1 else (rows + length * np.arange(copies)[:, None]).reshape(-1)
 
 
 def _as_slice(rows: Any) -> Any:

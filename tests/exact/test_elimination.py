@@ -8,6 +8,7 @@ import scg
 import scg.exact
 from scg import distributions as dist
 from scg.core.backward import pull
+from scg.core.replay import replay
 from scg.core.tree import leaves
 from scg.elimination.factors import Pair, Stack, product
 from scg.elimination.messages import eliminate
@@ -104,6 +105,27 @@ def test_derivatives_by_messages_backwards_are_those_of_every_step(logs):
             results.append([*plain, *[g.raw for g in first], *pull([again], [np.ones(())], tables)])
         for a, b in zip(*results, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11 * max([np.max(np.abs(r)) for r in results[1]]))
+
+
+def test_replicates_of_an_elimination_are_those_of_single_runs():
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        stacks, sizes = drawn_factors(rng)
+        found = plan(stacks, sizes, [v for v in range(len(sizes)) if rng.random() < 0.2])
+        values = [part for s in stacks for part in (s.p, s.x) if part is not None]
+        tables = [scg.parameter(v) for v in values]
+        each = iter(tables)
+        nodes = [s._replace(**{k: next(each) for k in ("p", "x") if getattr(s, k) is not None}) for s in stacks]
+        parts = [part for pair in eliminate(found, nodes, True) for part in pair if part is not None]
+        slopes = pull([np.sum(np.log(parts[0]))], [np.ones(())], tables, True)
+        moved = [t for t in tables if rng.random() < 0.7] or tables[:1]
+        new = {t: t.raw * rng.uniform(0.5, 2, (3, *t.shape)) for t in moved}
+        outputs = [n for n in (*parts, *slopes) if isinstance(n, scg.Node)]
+        together = replay(outputs, new, moved)
+        for r in range(3):
+            alone = replay(outputs, {t: v[r] for t, v in new.items()})
+            for a, b in zip(together, alone, strict=True):
+                np.testing.assert_allclose(a[r], b, rtol=1e-11, atol=1e-11)
 
 
 def test_parts_that_are_alike_are_planned_once():
