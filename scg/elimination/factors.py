@@ -89,7 +89,7 @@ def scaled(pair: Pair) -> tuple[Pair, Any]:
     It is a constant of which nothing is differentiated: c (p / c) is p, whatever c is.
     """
     p = pair.p.raw if type(pair.p) is Node else pair.p
-    largest = np.max(p.reshape(len(p), -1), axis=1, initial=0)
+    largest = p.max(axis=tuple(range(1, p.ndim)), initial=0)
     if len(p) and largest.min() > 1 / _LARGE and largest.max() < _LARGE:
         return pair, None
     largest = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)

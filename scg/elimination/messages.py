@@ -8,6 +8,7 @@ backward algorithm of a hidden Markov model is this derivative of its forward al
 graph, and their derivative is another. What differentiates that again does so step by step, on Nodes.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
@@ -154,7 +155,12 @@ class _Made:
 
     def take(self, rows: Any) -> Pair:
         """Some rows."""
-        return self.pair.rows(rows) if self.pieces is None else next(self.pieces)
+        if self.pieces is not None:
+            return next(self.pieces)
+        p, x, logs = self.pair
+        return Pair(
+            None if p is None else p[rows], None if x is None else x[rows], None if logs is None else logs[rows]
+        )
 
 
 class _Selection:
@@ -214,15 +220,17 @@ class _Selection:
             found[stack].add(rows, g.rows(self.places[k]) if self.places else g)
 
     def _returned(self, g: Any) -> Any:
-        g = unbroadcast(g, (g.shape[0], *(self.own if self.dims is None else self.dims)), g.dtype)
-        g = np.reshape(g, (g.shape[0], *self.own))
+        if self.dims is not None or g.shape[1:] != self.own:
+            g = unbroadcast(g, (g.shape[0], *(self.own if self.dims is None else self.dims)), g.dtype)
+            g = np.reshape(g, (g.shape[0], *self.own))
         return g if self.turn is None else np.transpose(g, np.argsort(np.array(self.turn)))
 
     def give_product(self, found: "list[_Cotangent]", g: Pair, a: Pair, swapped: bool) -> None:
         """Add the product of g, which has no axis of the variable, and a, which has no other."""
         (stack, rows), *others = self.chosen
         if others or self.turn is not None or type(rows) is not slice:
-            self.give(found, _swapped(product(g, a), swapped))
+            a = a.each(lambda part: part.reshape(*part.shape, *[1] * (len(self.own) - 1)))
+            self.give(found, _swapped(product(g.each(lambda part: part[:, None]), a), swapped))
             return
         pairs = [(g.p, a.p)], [(g.x, a.p), (g.p, a.x)]
         found[stack].wait(rows, *(pairs[::-1] if swapped else pairs))
@@ -237,37 +245,42 @@ class _Product:
 
     def __init__(self, step: Step, lengths: list[int], copies: int):
         self.shape = step.shape
-        pairs = zip(step.positions, step.axes, strict=True)
-        self.positions = [_Selection(members, axes, step.shape, lengths, copies) for members, axes in pairs]
         # vectors that meet a matrix
         vectors = len(step.axes) > 1 and all([axes == (0,) for axes in step.axes[:-1]])
         self.matrix = vectors and len(step.axes[-1]) == len(step.shape) > 1
+        shapes = [step.shape[:1] if self.matrix else step.shape] * (len(step.axes) - 1) + [step.shape]
+        each = zip(step.positions, step.axes, shapes, strict=True)
+        self.positions = [_Selection(members, axes, shape, lengths, copies) for members, axes, shape in each]
 
     def message(self, factors: list[Pair]) -> Pair:
         """The message: all entries of it, also where they are equal because they do not depend on a variable."""
         if self.matrix:
-            n = self.shape[0]
-            total = product(
-                _full(_product(factors[:-1])),
-                _full(factors[-1]),
-                lambda a, b: np.reshape(a, (a.shape[0], 1, n)) @ np.reshape(b, (b.shape[0], n, -1)),
-            )
-            return total.each(lambda part: np.reshape(part, (part.shape[0], *self.shape[1:])))
+            return product(_full(_product(factors[:-1])), _full(factors[-1]), self._across)
         total = summed(_product(factors).each(lambda part: _spread(part, self.shape[:1])), 1)
         return total.each(lambda part: _spread(part, self.shape[1:]))
+
+    def _across(self, a: Any, b: Any) -> Any:
+        """sum_v a[row, v] b[row, v, ...]"""
+        if len(self.shape) == 2:
+            return (a[:, None] @ b)[:, 0]
+        return (a[:, None] @ b.reshape(b.shape[0], self.shape[0], -1)).reshape(b.shape[0], *self.shape[1:])
+
+    def _along(self, g: Any, b: Any) -> Any:
+        """sum_... g[row, ...] b[row, v, ...]"""
+        return (b.reshape(b.shape[0], self.shape[0], -1) @ g.reshape(g.shape[0], -1, 1))[:, :, 0]
 
     def pull(self, factors: list[Pair], g: Pair, found: "list[_Cotangent]") -> None:
         """Add what the cotangent of the message makes of those of the factors."""
         swapped = any([factor.x is not None for factor in factors])
-        g = _swapped(g.each(lambda part: part[:, None]), swapped)
+        g = _swapped(g, swapped)
         if g.p is None:
             g = Pair(np.zeros_like(g.x), g.x, None)
         if self.matrix:
-            n, last = self.shape[0], _full(factors.pop())
+            last = _full(factors.pop())
             self.positions[-1].give_product(found, g, _full(_product(factors)), swapped)
-            g = product(g, last, lambda g, b: np.reshape(b, (len(b), n, -1)) @ np.reshape(g, (len(g), -1, 1))).each(
-                lambda part: np.reshape(part, (len(part), n, *[1] * (len(self.shape) - 1)))
-            )
+            g = product(g, last, self._along)
+        else:
+            g = g.each(lambda part: part[:, None])
         for k in range(len(factors)):
             others = factors[:k] + factors[k + 1 :]
             self.positions[k].give(found, _swapped(product(g, _product(others)) if others else g, swapped))
@@ -287,6 +300,9 @@ class _Cotangent:
             if part is None or table is None:
                 continue
             if self.parts[k] is None:
+                if type(rows) is slice and rows.stop - rows.start == len(table):
+                    self.parts[k] = part + 0.0
+                    continue
                 self.parts[k] = np.zeros(table.shape)
             if type(rows) is not slice and len(np.unique(rows)) < len(rows):
                 n = len(rows)
@@ -401,10 +417,7 @@ _pulled = primitive(
 
 
 def _product(factors: Sequence[Pair]) -> Pair:
-    total = Pair(None, None, None)
-    for factor in factors:
-        total = product(total, factor)
-    return total
+    return functools.reduce(product, factors)
 
 
 def _swapped(pair: Pair, swapped: bool) -> Pair:

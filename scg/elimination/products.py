@@ -80,7 +80,7 @@ def plan(stacks: Sequence[Stack], sizes: Any, kept: Collection[int] = (), budget
     slots, counts = _slots(stacks, np.asarray(sizes), kept)
     flags = [(stack.p is not None, stack.x is not None) for stack in stacks]
     best = _ordered(slots, sizes, counts, flags, kept, budget, 0)
-    if len(slots) > 4:
+    if len(slots) > 4 and any([math.prod(step.shape) <= _SMALL for step in best.steps]):
         try:
             other = _ordered(slots, sizes, counts, flags, kept, budget, _SMALL)
             best = min(best, other, key=lambda p: p.cost)

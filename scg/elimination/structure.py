@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,23 @@ from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
-from scg.elimination.alike import described, key_of
+from scg.elimination.alike import Form, described, form_of
 from scg.elimination.direct import NoStructure, TooBroad, depends, direct, distinct, of_parameters
 from scg.elimination.finite import BudgetError, Finite, count_of
 from scg.errors import here
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
 
 _FEW = 8  # draws, of which it takes longer to see that they are alike than to tabulate each
+
+
+class Likeness(NamedTuple):
+    """Of each of some nodes the position of the ``first`` that has the same table, and of the first of its ``form``;
+    the positions of the ``draws`` behind it, None where they are too many; the ``numbers`` in it (``alike``)."""
+
+    first: list[int]
+    form: list[int]
+    draws: list[Any]
+    numbers: list[list[Any]]
 
 
 class Structure:
@@ -77,41 +87,49 @@ class Structure:
         self.terms = terms_of(self.roots, self.order, self.dependent, False)
         if not self.terms:
             raise NoStructure
-        self.like_term, slots_of_terms = self._alike(self.terms, False)
-        self.like_draw, slots_of_draws = self._alike(self.draws, True)
-        terms, draws = [self.terms[k] for k in set(self.like_term)], [self.draws[k] for k in set(self.like_draw)]
+        self.like_terms = self._alike(self.terms, False)
+        self.like_draws = self._alike(self.draws, True)
+        terms, draws = (
+            [nodes[k] for k in set(like.form)]
+            for nodes, like in ((self.terms, self.like_terms), (self.draws, self.like_draws))
+        )
         parameters = [o for n in draws for o in n.operands if type(o) is Node and o.id in self.dependent]
         found = direct([*terms, *parameters], starts, self.alone)
-        self.scopes = self._mapped(self.like_term, slots_of_terms, {t.id: found[t.id] for t in terms}, self.terms)
-        own = {n.id: of_parameters(n, found) for n in draws}
-        self.parents = self._mapped(self.like_draw, slots_of_draws, own, self.draws)
+        self.scopes = self._mapped(self.like_terms, {t.id: found[t.id] for t in terms}, self.terms)
+        self.parents = self._mapped(self.like_draws, {n.id: of_parameters(n, found) for n in draws}, self.draws)
 
-    def _alike(self, nodes: list[Node], given: bool) -> tuple[list[int], list[list[int]]]:
-        """For each of some nodes the position of the first that computes the same, and the draws behind it, in the same
-        order for both."""
-        first: dict[Any, int] = {}
-        draws = self._descriptions
+    def _alike(self, nodes: list[Node], given: bool) -> "Likeness":
+        draws, few = self.described, len(self.draws) <= _FEW
         position = {n.id: k for k, n in enumerate(self.draws)}
-        like, slots = [], []
+        first: dict[Any, int] = {}
+        forms: dict[Any, int] = {}
+        found = Likeness([], [], [], [])
         for k, node in enumerate(nodes):
-            key, behind = key_of(node, draws, self.dependent, given) if len(draws) > _FEW else (k, [])
-            like.append(first.setdefault(key, k))
-            slots.append([position[n.id] for n in behind])
-        return like, slots
+            form = Form(k, None, []) if few else form_of(node, draws, self.dependent, given)
+            found.first.append(first.setdefault(form.alike, k))
+            found.form.append(forms.setdefault(form.key, k))
+            found.draws.append(None if form.draws is None else [position[n.id] for n in form.draws])
+            found.numbers.append(form.numbers)
+        return found
 
     @cached_property
-    def _descriptions(self) -> dict[int, Any]:
-        return {n.id: described(n) for n in self.draws} if len(self.draws) > _FEW else {}
+    def described(self) -> dict[int, Any]:
+        """What each draw is, by id, beside the parameters of its distribution."""
+        return (
+            {n.id: described(n) for n in self.draws}
+            if len(self.draws) > _FEW
+            else dict.fromkeys([n.id for n in self.draws])
+        )
 
-    def _mapped(self, like: list[int], slots: list[list[int]], known: dict[int, Any], nodes: list[Node]) -> list[Any]:
-        """The elements of draws of each node, from those of the one that it is like."""
+    def _mapped(self, like: "Likeness", known: dict[int, Any], nodes: list[Node]) -> list[Any]:
+        """The elements of draws of each node, from those of the one whose form it has."""
         found = []
         offsets = np.array(self.offsets)
-        for k, first in enumerate(like):
+        for k, first in enumerate(like.form):
             rows = known[nodes[first].id]
             if k != first and rows.shape[1]:
                 move = np.zeros(len(self.draws), int)
-                move[slots[first]] = offsets[slots[k]] - offsets[slots[first]]
+                move[like.draws[first]] = offsets[like.draws[k]] - offsets[like.draws[first]]
                 rows = np.where(rows < 0, -1, rows + move[self.owner[rows]])
             found.append(rows)
         return found

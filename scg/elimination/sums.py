@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
@@ -164,7 +165,12 @@ class Sums:
         terms = self.structure.terms
         zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in terms]
         (base,) = affine_at(terms, [self.structure.cost], zeros, True)
-        weights = pull([base], [np.ones((), base.dtype)], zeros, graph)
+        # of parameters only where one stands between the cost and its terms
+        own = {zero.id for zero in zeros}
+        moved = graph and any(
+            [node.id not in own for node in ancestors([base]) if Node not in map(type, node.operands)]
+        )
+        weights = pull([base], [np.ones((), base.dtype)], zeros, moved)
         return (base if graph else base.raw), weights
 
     def _stacks(self, graph: bool, weights: list[Any]) -> tuple[list[Stack], Any]:

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scg.core.axes import padded
+from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.replay import replay
+from scg.elimination.alike import expression, with_numbers
 from scg.elimination.direct import TooBroad
-from scg.elimination.finite import probabilities
-from scg.elimination.structure import Structure
+from scg.elimination.finite import Finite, probabilities
+from scg.elimination.structure import Likeness, Structure
 
 _BLOCK = 2**22  # numbers that one replay may make
 _FEW = 64  # rows of which a replay is not worth being split
@@ -145,8 +147,8 @@ class Kind:
 
 def families(structure: Structure) -> tuple[list[Family], list[Family]]:
     """Of the draws, and of the terms."""
-    draws = Kind(structure, structure.parents, structure.like_draw)
-    terms = Kind(structure, structure.scopes, structure.like_term)
+    draws = Kind(structure, structure.parents, structure.like_draws.first)
+    terms = Kind(structure, structure.scopes, structure.like_terms.first)
     return draws.families(structure.sizes), terms.families()
 
 
@@ -162,33 +164,39 @@ class Tables:
 
     def __init__(self, structure: Structure, graph: bool):
         self.structure, self.graph = structure, graph
-        self.leaves = [structure.leaf(k) for k in range(len(structure.draws))]
+        self._leaves: dict[int, Finite] = {}
 
     def terms(self, family: Family) -> Any:
         """The terms of a family, (rows, elements)."""
-        nodes = [self.structure.terms[k] for k in family.members]
-        return _joined(
-            [np.reshape(v, (family.rows.number, n.size)) for v, n in zip(self._at(nodes, family), nodes, strict=True)]
-        )
+        structure, columns = self.structure, []
+        for members in _by_form(family, structure.like_terms):
+            node = structure.terms[members[0]]
+            (found,) = self._at([node], node, members, structure.like_terms, family, False)
+            columns.append(self._beside(np.reshape(found, (1, -1, node.size)), len(members)))
+        return _joined(columns, family, structure.like_terms, [structure.terms[k].size for k in family.members])
 
     def chances(self, family: Family) -> Any:
         """The probabilities of all values of the draws of a family, (own values times rows, elements)."""
-        leaves = [self.leaves[k] for k in family.members]
-        moving = {
-            p.id: p
-            for leaf in leaves
-            for p in leaf.node.operands
-            if type(p) is Node and p.id in self.structure.dependent
-        }
-        new = dict(zip(moving, self._at(list(moving.values()), family), strict=True))
-        found = []
-        for leaf in leaves:
-            distribution = leaf.distribution
-            changed = {
-                name: padded(new[p.id], len(leaf.batch) + distribution.parameter_event_ndim(name))
-                for name, p in distribution.parameters.items()
-                if type(p) is Node and p.id in new
+        structure, columns = self.structure, []
+        for members in _by_form(family, structure.like_draws):
+            leaf = self.leaf(members[0])
+            distribution, batch = leaf.distribution, len(leaf.batch)
+            moving = {
+                p.id: p for p in distribution.parameters.values() if type(p) is Node and p.id in structure.dependent
             }
+            nodes = list(moving.values())
+            found = self._at(nodes, leaf.node, members, structure.like_draws, family, True) if nodes else []
+            new = dict(zip(moving, found, strict=True))
+            changed = {}
+            for name, p in distribution.parameters.items():
+                each = [self.leaf(k).distribution.parameters[name] for k in members]
+                if type(p) is Node and p.id in new:
+                    rows = new[p.id]
+                elif all([x is p for x in each]):
+                    continue
+                else:
+                    rows = self._stacked(each)[np.repeat(np.arange(len(each)), family.rows.number)]
+                changed[name] = padded(rows, batch + distribution.parameter_event_ndim(name))
             if changed:
                 distribution = distribution.replaced(**changed)
             if not self.graph:
@@ -196,36 +204,84 @@ class Tables:
             atoms = np.asarray(leaf.fixed, leaf.node.dtype).reshape(leaf.size, 1, *leaf.node.shape)
             with np.errstate(all="ignore"):  # where a configuration is impossible
                 chance = probabilities(leaf.distribution, distribution.log_prob(atoms), leaf.name)
-            chance = np.broadcast_to(chance, (leaf.size, family.rows.number, *leaf.batch))
-            found.append(np.reshape(chance, (leaf.size * family.rows.number, leaf.count)))
-        return _joined(found)
+            chance = np.broadcast_to(chance, (leaf.size, len(members) * family.rows.number, *leaf.batch))
+            columns.append(self._beside(np.reshape(chance, (leaf.size, -1, leaf.count)), len(members)))
+        return _joined(columns, family, structure.like_draws, [structure.counts[k] for k in family.members])
 
-    def _at(self, nodes: list[Node], family: Family) -> list[Any]:
-        """Nodes at all rows: (rows, *shape) each."""
-        s = self.structure
-        if not nodes:
-            return []
-        step = max(1, _BLOCK // max(1, s.work))
+    def leaf(self, k: int) -> Finite:
+        """A draw as the values that it can take."""
+        if k not in self._leaves:
+            self._leaves[k] = self.structure.leaf(k)
+        return self._leaves[k]
+
+    def _beside(self, found: Any, count: int) -> Any:
+        """(own values, rows of ``count`` nodes, elements) as (own values times rows, nodes times elements)."""
+        own, rows, size = found.shape
+        if count > 1:
+            found = np.swapaxes(np.reshape(found, (own, count, rows // count, size)), 1, 2)
+        return np.reshape(found, (own * rows // count, count * size))
+
+    def _stacked(self, parts: list[Any]) -> Any:
+        """Numbers along an axis in front."""
+        return np.stack(parts if self.graph else [x.raw if type(x) is Node else x for x in parts])
+
+    def _at(
+        self, outputs: list[Node], first: Node, members: list[int], like: Likeness, family: Family, given: bool
+    ) -> list[Any]:
+        """Nodes at all rows, for each of the members, which have the form of the first: (members times rows, *shape)
+        each."""
+        s, rows = self.structure, family.rows
+        numbers = list(zip(*[like.numbers[k] for k in members], strict=True))
+        other = {j: parts for j, parts in enumerate(numbers) if any([x is not parts[0] for x in parts])}
+        held = {j: parameter(x[0].raw if type(x[0]) is Node else x[0]) for j, x in other.items()}
+        nodes = with_numbers(first, s.described, s.dependent, given, held) if held else {}
+        outputs = [nodes.get(n.id, n) for n in outputs]
+        tables = {node: self._stacked(list(other[j])) for j, node in held.items()}
+        positions = like.draws[members[0]]
+        behind = (
+            [np.full(len(members), k) for k in range(len(s.draws))]
+            if positions is None
+            else [np.array(column) for column in zip(*[like.draws[k] for k in members], strict=True)]
+        )
+        offsets = np.array(s.offsets)
+        work = (
+            s.work
+            if positions is None
+            else sum([n.size for n in expression(first, s.described, s.dependent, given) or ()])
+        )
+        step = max(1, _BLOCK // max(1, work))
         parts = []
-        for start in range(0, family.rows.number, step):
+        for start in range(0, len(members) * rows.number, step):
             s.check_time()
-            rows = np.arange(start, min(start + step, family.rows.number))
-            strides = family.rows.strides[:-1]
-            digits = np.minimum(rows[:, None] // np.maximum(strides, 1) % family.rows.extents, s.sizes - 1)
-            digits = np.where(strides > 0, digits, -1)
-            values = {
-                leaf.node: leaf.at(digits[:, a:b])
-                for leaf, a, b in zip(self.leaves, s.offsets, s.offsets[1:], strict=False)
-            }
+            which, row = np.divmod(np.arange(start, min(start + step, len(members) * rows.number)), rows.number)
+            values = {node: table[which] for node, table in tables.items()}
+            for column in behind:
+                leaf = self.leaf(int(column[0]))
+                places = offsets[column][which][:, None] + np.arange(leaf.count)
+                strides = rows.strides[places]
+                digits = np.minimum(row[:, None] // np.maximum(strides, 1) % rows.extents[places], leaf.size - 1)
+                values[leaf.node] = leaf.at(np.where(strides > 0, digits, -1))
             with np.errstate(all="ignore"):  # where a configuration is impossible
-                parts.append(replay(nodes, values, list(values), create_graph=self.graph))
+                parts.append(replay(outputs, values, list(values), create_graph=self.graph))
         return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def _joined(parts: list[Any]) -> Any:
-    """Columns side by side, as float64."""
-    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return joined if joined.dtype == np.float64 else joined.astype(np.float64)
+def _by_form(family: Family, like: Likeness) -> list[list[int]]:
+    """The members of a family, those of one form together."""
+    found: dict[int, list[int]] = {}
+    for k in family.members:
+        found.setdefault(like.form[k], []).append(k)
+    return list(found.values())
+
+
+def _joined(columns: list[Any], family: Family, like: Likeness, sizes: list[int]) -> Any:
+    """Columns of members by form, side by side in the order of the members, as float64."""
+    joined = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+    joined = joined if joined.dtype == np.float64 else joined.astype(np.float64)
+    starts = np.cumsum([0, *sizes])
+    place = {k: np.arange(a, b) for k, a, b in zip(family.members, starts, starts[1:], strict=False)}
+    order = np.concatenate([place[k] for members in _by_form(family, like) for k in members])
+    return joined if (order[1:] > order[:-1]).all() else joined[:, np.argsort(order)]
 
 
 class Rows(NamedTuple):

@@ -58,7 +58,7 @@ def eliminated(
         if not evidence and (other := distributed(structure, _CHEAP)) is not None:
             structure = Structure(other, names, budget, deadline)
             structure.look()
-        if max(map(structure.largest, [*structure.scopes, *structure.parents])) > widest - _GAIN:
+        if widest < math.inf and max(map(structure.largest, [*structure.scopes, *structure.parents])) > widest - _GAIN:
             return None
         try:
             sums = Sums(structure, evidence=evidence)
