@@ -101,6 +101,7 @@ ESTIMATORS: dict[str, Make] = {
     "gumbel+rao-blackwell": lambda start: scg.GumbelSoftmax(0.5, hard=True, rao_blackwell=10),
     "reinmax": lambda start: scg.ReinMax(),
     "enumerate": lambda start: scg.Enumerate(),
+    "marginalize": lambda start: scg.Marginalize(),
     "measure-valued": lambda start: scg.MeasureValued(),
     "unordered-set": lambda start: scg.UnorderedSet(2),
     "vimco": lambda start: None,
@@ -343,9 +344,9 @@ def make(options: argparse.Namespace) -> DiscreteVAE:
             f"--estimator {options.estimator} holds each draw against the others: it needs --k 2 or more, got"
             f" {options.k}"
         )
-    if options.estimator == "exact" and options.latents > MOST_EXACT:
+    if options.estimator in ("exact", "marginalize") and options.latents > MOST_EXACT:
         raise scg.errors.ScgValueError(
-            f"--estimator exact sums over all 2^n values of z: it takes --latents up to {MOST_EXACT}, got"
+            f"--estimator {options.estimator} sums over all 2^n values of z: it takes --latents up to {MOST_EXACT}, got"
             f" {options.latents}; enumerate takes the latents in turn, and disarm has two evaluations for any number of"
             " them"
         )

@@ -23,7 +23,7 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
 `REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate`, `RODEO` and `StochasticDerivative`
-give first derivatives only, and a second one is refused.
+give first derivatives only, and a second one is refused with the names of those that have it for the distribution.
 
 `Marginalize` differs from `Enumerate` in that it sums out several samples together, those drawn from one another too,
 and the whole gradient, also by what the cost itself holds of the parameters. What is left is E[c | the other samples].

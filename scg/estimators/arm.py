@@ -25,6 +25,7 @@ class ARM(Elsewhere):
     interval in which both come out so. First derivatives only.
     """
 
+    second_derivatives = False
     requires = (Bernoulli, FixedSupport)
     partner = True
 
@@ -54,6 +55,7 @@ class DisARM(Elsewhere):
     and Tucker, 2021).
     """
 
+    second_derivatives = False
     requires = (FixedSupport,)
     partner = True
     offered = 3

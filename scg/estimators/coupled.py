@@ -41,6 +41,7 @@ class CoupledPairs(Elsewhere):
     Two samples of a coin are DisARM, with either coupling.
     """
 
+    second_derivatives = False
     requires = (FiniteSupport, FixedSupport)
     partner = True
 

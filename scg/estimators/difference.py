@@ -34,6 +34,7 @@ class StochasticDerivative(Elsewhere):
     evaluations of the cost whatever the number of elements. First derivatives only.
     """
 
+    second_derivatives = False
     requires = (FixedSupport,)
 
     def __init__(self, prune: bool = False, *, coupled: bool = True):

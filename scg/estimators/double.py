@@ -32,6 +32,7 @@ class DoubleControlVariate(Elsewhere):
     weights decay^k, 0 at first.
     """
 
+    second_derivatives = False
     requires = (FixedSupport,)
 
     def __init__(

@@ -60,6 +60,7 @@ class MeasureValued(Elsewhere):
     sample's shape (a distribution that is made of z has parameters of that shape). First derivatives only.
     """
 
+    second_derivatives = False
     offered = 5
 
     def objection(self, distribution: Distribution) -> str:

@@ -23,6 +23,7 @@ class MuProp(Elsewhere):
     looked at there and their randomness does not depend on it. First derivatives only.
     """
 
+    second_derivatives = False
     requires = (FixedSupport,)
 
     def objection(self, distribution: Distribution) -> str:

@@ -24,6 +24,8 @@ class Trained(Elsewhere):
     One run at a time, after each use, so that a sample never meets what it has trained.
     """
 
+    second_derivatives = False
+
     def __init__(self, parameters: Tree, optimizer: Callable[[Tree], Optimizer] | None, *, coupled: bool = True):
         super().__init__(coupled=coupled)
         if optimizer is not None and not callable(optimizer):

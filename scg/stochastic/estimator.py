@@ -133,6 +133,11 @@ def accepting(distribution: Distribution) -> list[Estimator]:
     return [found[key] for key in sorted(found)]
 
 
+def second_ones(distribution: Distribution) -> str:
+    """Those of them whose estimates can be differentiated again, as ``A() or B()``; empty where there is none."""
+    return _listed([e for e in accepting(distribution) if e.second_derivatives])
+
+
 def by_values(distribution: Distribution) -> str:
     """The first of them that look at values of a cost, and not at its slope, as ``A() or B()``."""
     found = [e for e in accepting(distribution) if type(e).draw is Estimator.draw and not e.continuous]

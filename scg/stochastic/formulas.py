@@ -1,5 +1,6 @@
 """What the formulas of estimators are made of: zeros and ones that have derivatives, and what has none."""
 
+import contextvars
 from typing import Any
 
 import numpy as np
@@ -26,22 +27,29 @@ def held(x: Result) -> Result:
     return layout.stop_gradient(x, own=True)
 
 
-first_order: Any = primitive(
-    lambda x, g: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
+REFUSAL: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "scg_refusal", default="and has none of higher order: use scg.hessian, or a surrogate with order=2"
+)
+"""Whose estimate it is, and what has a second derivative there: for the refusal of one."""
+
+
+def first_order(x: Result, g: Result) -> Any:
+    """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
+    return _first_order(x, g, whose=REFUSAL.get())
+
+
+_first_order: Any = primitive(
+    lambda x, g, whose: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
     elementwise,
-    lambda h, out, x, g: only_once(h * g, x),
+    lambda h, out, x, g, whose: only_once(h * g, x, whose=whose),
     None,
     name="first_order",
     constant=True,
 )
-"""Zero, with the derivative g, which is an estimate that has no derivative of its own."""
 
 
-def _refuse_twice(g: Value, out: Value, estimate: Value, x: Value) -> Value:
-    raise NotDifferentiable(
-        "an estimate of a first derivative was differentiated again, and this estimator has none of higher order: "
-        f"use ScoreFunction(), Enumerate() or Reparameterized() on this node for second derivatives ({here()})"
-    )
+def _refuse_twice(g: Value, out: Value, estimate: Value, x: Value, whose: str) -> Value:
+    raise NotDifferentiable(f"an estimate of a first derivative was differentiated again, {whose} ({here()})")
 
 
 def as_broadcast(x: Value, other: Value) -> Value:
@@ -55,7 +63,21 @@ def is_only_once(node: Node) -> bool:
     return node.primitive is only_once
 
 
-only_once: Any = primitive(as_broadcast, elementwise, _refuse_twice, _refuse_twice, name="only_once", same=True)
+only_once: Any = primitive(
+    lambda x, other, whose: as_broadcast(x, other),
+    elementwise,
+    _refuse_twice,
+    _refuse_twice,
+    name="only_once",
+    same=True,
+)
 
-once: Any = primitive(lambda x: x, elementwise, lambda g, out, x: only_once(g, x), name="once", same=True)
-"""An estimate, whose derivative has none of its own."""
+
+def once(x: Node) -> Any:
+    """An estimate, whose derivative has none of its own."""
+    return _once(x, whose=REFUSAL.get())
+
+
+_once: Any = primitive(
+    lambda x, whose: x, elementwise, lambda g, out, x, whose: only_once(g, x, whose=whose), name="once", same=True
+)

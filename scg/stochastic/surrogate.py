@@ -34,8 +34,8 @@ from scg.core.options import is_integer
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import Analysis, analysed, leading
-from scg.stochastic.estimator import Accounted
-from scg.stochastic.formulas import box, held, once, score
+from scg.stochastic.estimator import Accounted, second_ones
+from scg.stochastic.formulas import REFUSAL, box, held, once, score
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.resampling import resample
 from scg.stochastic.sets import meet
@@ -129,10 +129,16 @@ def expansions(
     spent = [0] if spent is None else spent
     for node in seen.looking:
         estimator = node.statics["site"].estimator
-        extra = estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
+        token = REFUSAL.set(_refusal(node)) if order != 1 else None
+        try:
+            extra = estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
+            extra = extra if extra is None or estimator.second_derivatives else once(extra)
+        finally:
+            if token is not None:
+                REFUSAL.reset(token)
         if extra is None:
             continue
-        yield node, extra if estimator.second_derivatives else once(extra)
+        yield node, extra
         if estimator.second_derivatives and (order is None or order > depth):
             inner = ancestors([extra], node.id + 1, guards=True)
             spent[0] += sum([n.size for n in inner if type(n.raw) is not tuple])
@@ -144,6 +150,17 @@ def expansions(
                     f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
                 )
             yield from expansions(Analysis([extra], inner), order, graph, spent, depth + 1)
+
+
+def _refusal(node: Node) -> str:
+    """What is to be said where the estimate for a sample is differentiated twice, and cannot be."""
+    site = node.statics["site"]
+    ways = second_ones(site.distribution)
+    use = f"use {ways} on it" if ways else "and no estimator has them for its distribution"
+    return (
+        f"and {type(site.estimator).__name__}() of {site!r}, drawn at {node.line}, has none of higher order; for second"
+        f" derivatives {use}"
+    )
 
 
 def _boxed(after: Analysis, seen: Analysis, order: int | None) -> Node:

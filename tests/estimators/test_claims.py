@@ -1,12 +1,18 @@
 """Every estimator of the package is held to what it claims: its class attributes are read here, and nothing else is
 believed."""
 
+import dataclasses
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
 import scg
 from scg import distributions as dist
-from scg.errors import EstimatorError
+from scg.distributions.constraints import finite
+from scg.errors import EstimatorError, NotDifferentiable
+from scg.extend import Distribution
 from scg.stochastic.estimator import Estimator
 from tests.support.oracle import first_and_second
 
@@ -37,6 +43,23 @@ def points(estimator):
         return z**3 * t[1] + z * z
 
     return cost
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shifting(Distribution):
+    """Uniform on (t, t + 1), of which nothing is known but that its derivative is a mass at t + 1 against one at t."""
+
+    start: Any
+    constraints = {"start": finite}
+
+    def sample(self, rng, shape=()):
+        return self.detached().start + rng.random(self.full_shape(shape))
+
+    def log_prob(self, value):
+        return 0 * value
+
+    def weak_derivatives(self, z, fresh):
+        return {"start": lambda: (1.0, self.start + 1 + 0 * z, self.start + 0 * z)}
 
 
 # how to make one of each, and a graph that it is valid for and that tells bias from none
@@ -77,6 +100,58 @@ def test_unbiased_is_so_and_biased_is_not(name):
         assert bias < 1e-10
     else:
         assert bias > 1e-3
+
+
+ONCE = [
+    (name, distribution)
+    for name in NAMES
+    if not getattr(scg.estimators, name).second_derivatives
+    for distribution in (
+        lambda t: dist.Bernoulli(logits=t[0]),
+        lambda t: dist.OneHotCategorical(logits=t),
+        lambda t: dist.Normal(t[0], 1.0),
+        lambda t: dist.Poisson(np.exp(t[0])),
+    )
+    if not MADE[name][0]().objection(distribution(scg.parameter(THETA)))
+]
+
+
+@pytest.mark.parametrize("name, distribution", ONCE)
+def test_a_second_derivative_is_refused_with_the_node_and_the_estimators_that_have_them_there(name, distribution):
+    """Each that is named is tried: it has the second derivative, of the same program."""
+
+    def cost(t, rng, estimator):
+        z = scg.sample(distribution(t), estimator, rng=rng, name="here")
+        return np.sum(z * z) * t[1]
+
+    with pytest.raises(NotDifferentiable, match=rf"{name}\(\) of here.* none of higher order") as error:
+        scg.hessian(cost)(THETA, rng=np.random.default_rng(0), estimator=MADE[name][0]())
+    assert "test_claims.py" in str(error.value)
+    offered = re.findall(r"(\w+)\(\)", str(error.value).split("second derivatives use")[1])
+    assert offered
+    for other in offered:
+        estimator = getattr(scg, other)()
+        assert estimator.second_derivatives
+        found = scg.hessian(cost)(THETA, rng=np.random.default_rng(0), estimator=estimator)
+        assert np.isfinite(found).all()
+
+
+def test_where_no_estimator_has_a_second_derivative_the_refusal_says_so():
+    def cost(t, rng):
+        return scg.sample(Shifting(t), scg.MeasureValued(), rng=rng, name="here") ** 2
+
+    with pytest.raises(NotDifferentiable, match="no estimator has them"):
+        scg.hessian(cost)(np.array(0.3), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if getattr(scg.estimators, name).second_derivatives])
+def test_a_second_derivative_that_is_claimed_is_right_where_the_first_is(name):
+    estimator, graph = MADE[name]
+    if not getattr(scg.estimators, name).unbiased:
+        return
+    _, (found, _), *_ = first_and_second(graph(estimator), THETA)
+    _, (_, exact), *_ = first_and_second(graph(scg.Reparameterized if graph is points else scg.Enumerate), THETA)
+    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)

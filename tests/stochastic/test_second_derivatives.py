@@ -5,6 +5,7 @@ import pytest
 
 import scg
 from scg import distributions as dist
+from scg.core.backward import pull
 from scg.errors import NotDifferentiable
 from scg.extend import Estimator
 
@@ -48,3 +49,11 @@ def test_second_derivatives_are_refused_with_estimators_that_have_them():
     assert np.shape(scg.hessian(cost(Difference()))(np.zeros(2), rng=rng())) == (2, 2)
     with pytest.raises(NotDifferentiable, match="none of higher order.*ScoreFunction"):
         scg.hessian(cost(Once()))(np.zeros(2), rng=rng())
+
+
+def test_a_surrogate_of_first_order_says_which_one_has_second_derivatives():
+    t = scg.parameter(np.zeros(2))
+    loss = scg.surrogate(cost(scg.ScoreFunction())(t, rng()), 1, graph=True)
+    (gradient,) = pull([loss], [np.ones(())], [t], True)
+    with pytest.raises(NotDifferentiable, match="surrogate with order=2"):
+        pull([np.sum(gradient)], [np.ones(())], [t])
