@@ -8,7 +8,8 @@ whole image. States are reparameterized; for regimes --estimator chooses. Each o
 and of later rows only, the cost-to-go: nobody says so, the engine follows it from draw to cost. What this is worth is
 told at the end, beside the score function with the total cost (--estimator total).
 
-The regimes can also be summed out, by the forward algorithm (Rabiner, 1989): --estimator marginal. Without states, the
+The regimes can also be summed out: --estimator marginal draws them from the model by ``scg.Marginalize()`` and takes
+``scg.objectives.log_marginal``, which finds the forward algorithm (Rabiner, 1989) in the loop. Without states, the
 default, the model is a hidden Markov model, of which this sum is the exact log p(x), and no bound lies above it. With
 --state 4 the draws are of both kinds, and it is a bound that is at least the ELBO.
 """
@@ -41,10 +42,9 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "st": scg.StraightThrough,
     "reinmax": scg.ReinMax,
     "total": lambda: None,
-    "marginal": lambda: None,
+    "marginal": scg.Marginalize,
 }
-"""An estimator for the regime of each row; "total" and "marginal" are no estimators of a draw, and stand in
-``bound``."""
+"""An estimator for the regime of each row; "total" is none of a draw, and stands in ``bound``."""
 
 
 class Switching(training.Model):
@@ -107,7 +107,7 @@ class Switching(training.Model):
 
     def bound(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
         if self.estimator == "marginal":
-            return self.marginal(params, x, rng)
+            return self.summed_out(params, x, rng)
         if self.estimator == "total":
             bound, log_q = self.elbo(params, x, rng, None)
             return bound + scg.stop_gradient(bound) * (log_q - scg.stop_gradient(log_q))
@@ -135,8 +135,20 @@ class Switching(training.Model):
             log_q_s = log_q_s + log_q
         return bound, log_q_s
 
+    def summed_out(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
+        """log sum_s p(x, z, s) - log q(z | x), with its gradient: regimes are drawn from the model, and summed out."""
+        p = params["decoder"]
+        _, table, log_q_z = self.states(p, params["encoder"], x, rng)
+        first, transition = log_softmax(p["first"], -1), log_softmax(p["transition"], -1)
+        s, total = None, 0
+        for t in range(table.shape[1]):
+            logits = np.broadcast_to(first, table[:, t].shape) if s is None else s @ transition
+            s = scg.sample(dist.OneHotCategorical(logits=logits), scg.Marginalize(), rng=rng, name=f"s{t + 1}")
+            total = total + np.sum(s * table[:, t], axis=-1)
+        return scg.objectives.log_marginal(total) - log_q_z
+
     def marginal(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
-        """log sum_s p(x, z, s) - log q(z | x): log p(x), where there are no states."""
+        """The value of ``summed_out`` by the forward algorithm, which needs no draws of the regimes: for evaluation."""
         p = params["decoder"]
         _, table, log_q_z = self.states(p, params["encoder"], x, rng)
         return forward(log_softmax(p["first"], -1), log_softmax(p["transition"], -1), table) - log_q_z

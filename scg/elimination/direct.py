@@ -5,7 +5,7 @@ however long the chain is. The axis maps tell which elements of an operand an el
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,21 @@ class NoStructure(Exception):
 
 
 class TooBroad(NoStructure):
-    """An element of a node that depends on too many values: those of ``variables``, together ``size``
+    """An element of a node that depends on too many values: those of the draws that ``names`` are, together ``size``
     configurations."""
 
-    def __init__(self, variables: Sequence[int], size: int):
-        super().__init__(f"{len(variables)} variables, {size} configurations")
-        self.variables, self.size = list(variables), size
+    def __init__(self, names: str, size: int):
+        super().__init__(f"{names}: {size} configurations")
+        self.names, self.size = names, size
 
 
-def direct(outputs: Iterable[Node], starts: Mapping[int, int], again: bool = False) -> dict[int, Any]:
+def direct(
+    outputs: Iterable[Node], starts: Mapping[int, int], again: bool = False, whole: bool = False
+) -> dict[int, Any]:
     """For the nodes that lead to ``outputs``, not through draws, and depend on some: by id, (node.size, k) numbers of
     elements of draws. ``starts`` gives for a draw, by id, the number of its first element. With ``again`` it holds at
-    other values of all other nodes, too: an index that is a node may pick any element."""
+    other values of all other nodes, too: an index that is a node may pick any element. With ``whole`` it starts from
+    any nodes, and every number in their values is an element."""
     needed: dict[int, Node] = {}
     stack = list(outputs)
     while stack:
@@ -47,7 +50,7 @@ def direct(outputs: Iterable[Node], starts: Mapping[int, int], again: bool = Fal
     for i in sorted(needed):
         node = needed[i]
         if i in starts:
-            found[i] = elements_of(node, starts[i])
+            found[i] = starts[i] + np.arange(node.size)[:, None] if whole else elements_of(node, starts[i])
             continue
         moving = [k for k in _read(node) if type(node.operands[k]) is Node and node.operands[k].id in found]
         if moving and type(node.raw) is tuple:

@@ -61,16 +61,18 @@ def count_of(distribution: Any) -> int:
     return len(distribution.atoms())
 
 
-def probabilities(distribution: Any, log_p: Any, name: str) -> Any:
-    """exp(log_p), of all values of a distribution. Raises ScgValueError where one of them is zero and has a derivative,
-    which ``log_p`` has not."""
+def probabilities(distribution: Any, log_p: Any, name: str, logs: bool = False) -> Any:
+    """exp(log_p), of all values of a distribution; with ``logs`` log_p itself.
+
+    Raises ScgValueError where a probability is zero and has a derivative, which ``log_p`` has not.
+    """
     if type(log_p) is Node and np.isneginf(log_p.raw).any():
         if any(type(p) is Node and part.endswith("probs") for part, p in distribution.parameters.items()):
             raise ScgValueError(
                 f"{name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
                 f" logits ({here()})"
             )
-    return np.exp(log_p)
+    return log_p if logs else np.exp(log_p)
 
 
 def written(count: int) -> str:

@@ -2,11 +2,12 @@
 
     E[c | y] = sum_z prod_i p(z_i | parents, y) c(z, y),
 
-z the samples that are summed over, y the others. It is made of primitives alone, and so it has derivatives of any
-order, replays with other values of y, and is compiled as any other node.
+z the samples that are summed over, y the others; and the logarithm of the mean of an exponential. Both are made of
+primitives alone: they have derivatives of any order, replays with other values of y, and are compiled as any node.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,35 +34,36 @@ def mean(cost: Node, samples: list[Node], budget: int) -> Node:
     has more than ``budget`` entries.
     """
     refuse_what_follows(cost, samples)
-    total = np.sum(cost) if cost.ndim else cost
-    structure = None
-    try:
-        structure = Structure(total, {}, budget, draws=samples)
+    with _refusals(samples, budget):
+        structure = Structure(np.sum(cost) if cost.ndim else cost, {}, budget, draws=samples)
         structure.look()
         if (other := distributed(structure, _LOCAL)) is not None:
             structure = Structure(other, {}, budget, draws=samples)
             structure.look()
-        found = Sums(structure).mean(graph=True)
-    except TooBroad as error:
-        what = named(samples) if structure is None else structure.naming(error.variables)
-        raise BudgetError(
-            f"{what}: Marginalize tabulates parts of the cost over all that they depend on directly, here"
-            f" {written(error.size)} configurations, over the budget of {budget}; raise it, Marginalize(budget=...), or"
-            f" write the cost as a sum of parts that depend on fewer, or use ScoreFunction() ({here()})"
-        ) from None
-    except NoStructure:
-        raise EstimatorError(
-            f"{named(samples)}: Marginalize sums out samples one after the other, and here it is not known on which of"
-            f" them a part of the cost or a parameter depends: use ScoreFunction() on some ({here()})"
-        ) from None
-    except NotFinite:
-        raise EstimatorError(
-            f"{named(samples)}: Marginalize adds up the cost at all values of its samples, and at some of them it is"
-            f" infinite or NaN: replace it there with np.where, or use ScoreFunction() ({here()})"
-        ) from None
-    found = found.astype(cost.dtype)
+        found = Sums(structure).mean(graph=True, steps=True).astype(cost.dtype)
     shared: Any = np.broadcast_to(found / cost.size, cost.shape) if cost.ndim else found
     return shared  # type: ignore[no-any-return]
+
+
+def log_mean_exp(log_p: Node, samples: list[Node], budget: int) -> Node:
+    """log E[exp(log_p) | all samples but these], element by element. Raises as ``mean`` does."""
+    refuse_what_follows(log_p, samples)
+    with _refusals(samples, budget):
+        structure = Structure(log_p, {}, budget, draws=samples)
+        structure.look()
+        apart = structure.apart()
+        if apart is not None:
+            found = Sums(structure, evidence=True).log_mean_exps(*apart)
+            shaped: Any = np.reshape(found, log_p.shape).astype(log_p.dtype)
+            return shaped  # type: ignore[no-any-return]
+    each: list[Any] = []
+    flat: Any = np.ravel(log_p)
+    for element in flat:  # elements that have samples in common
+        above = {node.id for node in ancestors([element])}
+        own = [node for node in samples if node.id in above]
+        each.append(log_mean_exp(element, own, budget) if own else element)
+    stacked: Any = np.reshape(np.stack(each), log_p.shape)
+    return stacked  # type: ignore[no-any-return]
 
 
 def refuse_what_follows(cost: Node, samples: Sequence[Node]) -> None:
@@ -94,3 +96,27 @@ def named(samples: Sequence[Node]) -> str:
     names = [f"{n.statics['site'].name or type(n.statics['site'].distribution).__name__}" for n in samples[:3]]
     rest = f" and {len(samples) - 3} more" if len(samples) > 3 else ""
     return ", ".join(names) + rest
+
+
+@contextmanager
+def _refusals(samples: Sequence[Node], budget: int) -> Iterator[None]:
+    """What an elimination raises, as refusals of the estimator."""
+    try:
+        yield
+    except TooBroad as error:
+        raise BudgetError(
+            f"{error.names}: Marginalize tabulates parts of the cost over all that they depend on"
+            f" directly, here {written(error.size)} configurations, over the budget of {budget}; raise it,"
+            " Marginalize(budget=...), or write the cost as a sum of parts that depend on fewer, or use"
+            f" ScoreFunction() ({here()})"
+        ) from None
+    except NoStructure:
+        raise EstimatorError(
+            f"{named(samples)}: Marginalize sums out samples one after the other, and here it is not known on which of"
+            f" them a part of the cost or a parameter depends: use ScoreFunction() on some ({here()})"
+        ) from None
+    except NotFinite:
+        raise EstimatorError(
+            f"{named(samples)}: Marginalize adds up the cost at all values of its samples, and at some of them it is"
+            f" infinite or NaN: replace it there with np.where, or use ScoreFunction() ({here()})"
+        ) from None

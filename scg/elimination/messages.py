@@ -9,6 +9,7 @@ graph, and their derivative is another. What differentiates that again does so s
 """
 
 import functools
+import operator
 from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
@@ -25,6 +26,7 @@ from scg.core.primitive import primitive
 from scg.core.replay import replay
 from scg.elimination.factors import Pair, Stack, product, scaled, summed
 from scg.elimination.products import Plan, Step
+from scg.special import logsumexp
 
 _WAITING = 2**22  # entries of products that wait to be taken together
 
@@ -45,12 +47,19 @@ def eliminate(found: Plan, stacks: Sequence[Stack], logs: bool = False, steps: b
     return [Pair(*[next(flat) if known else None for known in (*kinds, logs)]) for kinds in run.kinds]
 
 
+def eliminate_logarithms(found: Plan, stacks: Sequence[Stack]) -> list[Any]:
+    """The same of factors of which ``p`` holds the logarithms: Nodes, the logarithms of what remains. Each step is
+    recorded by itself, and nothing of it depends on recorded values, so that it may be replayed with any others."""
+    run = _Run(found, stacks, False, _Logarithms)
+    return [pair.p for pair in run.left(run.forward([stack.p for stack in stacks], True))]
+
+
 class _Run:
     """A plan, with all that the tables of some stacks decide but their entries; ``kinds`` says of each factor that
     remains whether it has a p, and an x."""
 
-    def __init__(self, found: Plan, stacks: Sequence[Stack], logs: bool):
-        self.plan, self.logs = found, logs
+    def __init__(self, found: Plan, stacks: Sequence[Stack], logs: bool, kind: "type[_Product] | None" = None):
+        self.plan, self.logs, self.kind = found, logs, kind or _Product
         self.layout = [(stack.p is not None, stack.x is not None, stack.logs) for stack in stacks]
         self.lengths = [
             len(stack.scopes if stack.rows is None else stack.x if stack.p is None else stack.p) for stack in stacks
@@ -64,7 +73,7 @@ class _Run:
         flags = [(p, x) for p, x, _ in self.layout]
         self.steps: list[_Product] = []
         for step in self.plan.steps:
-            self.steps.append(_Product(step, lengths, copies or 1))
+            self.steps.append(self.kind(step, lengths, copies or 1))
             inside = [flags[members[0][0]] for members in step.positions]
             flags.append((any([p for p, _ in inside]), any([x for _, x in inside])))
             lengths.append(sum([len(rows) for _, rows in step.positions[0]]))
@@ -284,6 +293,15 @@ class _Product:
         for k in range(len(factors)):
             others = factors[:k] + factors[k + 1 :]
             self.positions[k].give(found, _swapped(product(g, _product(others)) if others else g, swapped))
+
+
+class _Logarithms(_Product):
+    """The same step, of logarithms."""
+
+    def message(self, factors: list[Pair]) -> Pair:
+        each = [np.reshape(p, (*p.shape, *[1] * (1 + len(self.shape) - p.ndim))) for p, *_ in factors]
+        total = _spread(functools.reduce(operator.add, each), self.shape[:1])
+        return Pair(_spread(logsumexp(total, axis=1), self.shape[1:]), None)
 
 
 class _Cotangent:

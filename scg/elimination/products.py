@@ -49,10 +49,12 @@ class Step(NamedTuple):
 
 class Plan(NamedTuple):
     """``steps`` in order, each of which makes the next stack; ``left``: (stack, rows) of the factors that remain, with
-    their scopes; ``largest``: entries of the largest product, of ``clique``; ``entries``: of all products together."""
+    their scopes; ``copies``: for each of these a variable of the part that each row is of; ``largest``: entries of the
+    largest product, of ``clique``; ``entries``: of all products together."""
 
     steps: list[Step]
     left: list[tuple[int, Any, tuple[int, ...]]]
+    copies: list[Any]
     largest: int
     clique: tuple[int, ...]
     entries: int
@@ -64,11 +66,13 @@ class Plan(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """A factor of the parts that are planned: its scope there, and where it stands for every copy of its part."""
+    """A factor of the parts that are planned: its scope there, where it stands for every copy of its part, and a
+    variable of each copy."""
 
     stack: int
     rows: Any
     scope: tuple[int, ...]
+    copies: Any
 
 
 def plan(stacks: Sequence[Stack], sizes: Any, kept: Collection[int] = (), budget: int = 2**20) -> Plan:
@@ -136,7 +140,8 @@ def _slots(stacks: Sequence[Stack], sizes: Any, kept: Collection[int]) -> tuple[
         for j in range(bounds[parts[0]], bounds[parts[0] + 1]):
             i = rank[j]
             scope = tuple(scopes[i][scopes[i] >= 0].tolist())
-            slots.append(_Slot(int(origin[i, 0]), origin[rank[starts + (j - bounds[parts[0]])], 1], scope))
+            copies = used[order[first[np.array(parts)]]]
+            slots.append(_Slot(int(origin[i, 0]), origin[rank[starts + (j - bounds[parts[0]])], 1], scope, copies))
             counts.update(dict.fromkeys(scope, len(parts)))
     return slots, counts
 
@@ -215,7 +220,7 @@ def _ordered(
                 start = 0
                 for inside, scope in some:
                     v, rest, copies = scope[0], scope[1:], counts[scope[0]]
-                    slots.append(_Slot(stack, start + np.arange(copies), rest))
+                    slots.append(_Slot(stack, start + np.arange(copies), rest, slots[inside[0]].copies))
                     start += copies
                     del now[v]
                     for u in rest:
@@ -231,7 +236,7 @@ def _ordered(
                         heapq.heappush(waiting, (now[u], u))
     remaining = {k for v in holds for k in holds[v]} | {k for k, slot in enumerate(slots) if not slot.scope}
     left = [(slots[k].stack, slots[k].rows, slots[k].scope) for k in sorted(remaining)]
-    return Plan(steps, left, largest, clique, entries)
+    return Plan(steps, left, [slots[k].copies for k in sorted(remaining)], largest, clique, entries)
 
 
 def _chunks(members: list[Any], entries: list[int]) -> Iterator[list[Any]]:

@@ -75,7 +75,7 @@ class Structure:
         self.sizes = np.repeat(np.array(each), self.counts)
         self.owner = np.repeat(np.arange(len(self.draws)), self.counts)
         if (largest := max(each)) > budget:
-            raise TooBroad([self.offsets[each.index(largest)]], largest)
+            raise TooBroad(self.naming([self.offsets[each.index(largest)]]), largest)
 
     def look(self) -> None:
         """Find the terms, and what depends on what."""
@@ -205,6 +205,32 @@ class Structure:
             above = self.parents[k][own]
             used[above[above >= 0]] = True
         return used
+
+    def apart(self) -> tuple[Any, Any] | None:
+        """For each element of the terms, and for each element of the draws, the element of the cost that it is a part
+        of (-1: of none); None where one is part of several."""
+        sizes = [t.size for t in self.terms]
+        starts = np.cumsum([0, *sizes])
+        at = {t.id: int(start) for t, start in zip(self.terms, starts, strict=False)}
+        rows = direct([self.cost], at, self.alone, whole=True)[self.cost.id]
+        inside = rows >= 0
+        most = np.full(starts[-1], -1)
+        np.maximum.at(most, rows[inside], np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)[inside])
+        if np.unique(rows[inside]).size < np.sum(inside):
+            return None
+        low, high = np.full(len(self.sizes), self.cost.size), np.full(len(self.sizes), -1)
+
+        def enter(scopes: Any, owner: Any) -> None:
+            inside = (scopes >= 0) & (owner >= 0)[:, None]
+            spread = np.broadcast_to(owner[:, None], scopes.shape)[inside]
+            np.minimum.at(low, scopes[inside], spread)
+            np.maximum.at(high, scopes[inside], spread)
+
+        for k, scopes in enumerate(self.scopes):
+            enter(scopes, most[starts[k] : starts[k + 1]])
+        for k in range(len(self.draws) - 1, -1, -1):  # what a draw is drawn from was drawn before
+            enter(self.parents[k], high[self.offsets[k] : self.offsets[k + 1]])
+        return None if ((low != high) & (high >= 0)).any() else (most, high)
 
     def check_time(self) -> None:
         """Raise BudgetError where the time that was given is over."""

@@ -20,10 +20,10 @@ from scg.core.node import Node
 from scg.elimination.affine import affine_at
 from scg.elimination.factors import Stack
 from scg.elimination.finite import BudgetError, written
-from scg.elimination.messages import eliminate
+from scg.elimination.messages import eliminate, eliminate_logarithms
 from scg.elimination.products import Plan, TooWide, plan
 from scg.elimination.structure import Structure
-from scg.elimination.tabulate import Tables, families
+from scg.elimination.tabulate import Group, Tables, families
 from scg.errors import here
 
 _LARGE = 2**12  # entries of a product that are worth another plan
@@ -147,6 +147,26 @@ class Sums:
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
         return total
 
+    def log_mean_exps(self, owners: Any, elements: Any) -> Any:
+        """log E[exp(.)] of each element of the cost, as a Node of one axis, by sums of logarithms.
+
+        ``owners`` has for each element of the terms, and ``elements`` for each of the draws, the element of the cost
+        that it is a part of.
+        """
+        base, weights = self._weights(True)
+        stacks, terms = self._tables(True, weights, True)
+        parts: list[tuple[Any, Any]] = [(np.arange(base.size), np.reshape(base, -1))]
+        for group, table in terms:
+            if group.sizes:
+                stacks.append(Stack(group.scopes, table))
+            else:
+                parts.append((owners[group.numbers], table))
+        if any([np.isnan(raw).any() or np.isposinf(raw).any() for raw in [_raw(stack.p) for stack in stacks]]):
+            raise NotFinite
+        for found, variables in zip(eliminate_logarithms(self.plan, stacks), self.plan.copies, strict=True):
+            parts.append((elements[variables], found))
+        return _grouped(parts, base.size)
+
     def joint(self) -> tuple[list[int], Any]:
         """The probabilities of the kept elements: their numbers, and an array with an axis for each."""
         stacks, _ = self._stacks(False, [])
@@ -170,34 +190,38 @@ class Sums:
         moved = graph and any(
             [node.id not in own for node in ancestors([base]) if Node not in map(type, node.operands)]
         )
-        weights = pull([base], [np.ones((), base.dtype)], zeros, moved)
+        weights = pull([base], [np.ones(base.shape, base.dtype)], zeros, moved)
         return (base if graph else base.raw), weights
 
     def _stacks(self, graph: bool, weights: list[Any]) -> tuple[list[Stack], Any]:
         """The tables in the order of the plan; and what terms that no draw decides add to the cost."""
-        tables = Tables(self.structure, graph)
-        stacks: list[Stack] = []
+        stacks, terms = self._tables(graph, weights)
+        constant: Any = 0.0
+        for group, table in terms:
+            if group.sizes:
+                stacks.append(self._term(group.scopes, table))
+            else:
+                constant = constant + np.sum(table)
+        return _finite(stacks), constant
+
+    def _tables(
+        self, graph: bool, weights: list[Any], logs: bool = False
+    ) -> tuple[list[Stack], list[tuple[Group, Any]]]:
+        """The conditional probabilities, or their logarithms; and the terms with their weights, if any are given."""
+        tables = Tables(self.structure, graph, logs)
+        stacks, terms = [], []
         known: dict[int, Any] = {}
         for family, group in self.draws:
             if id(family) not in known:
                 known[id(family)] = tables.chances(family)
             stacks.append(Stack(group.scopes, family.table(known[id(family)], group)))
-        constant: Any = 0.0
         flat = np.concatenate([np.reshape(w, -1) for w in weights]) if weights else ()
         for family, group in self.terms if weights else ():
             if id(family) not in known:
                 known[id(family)] = tables.terms(family)
             weight = np.reshape(flat[group.numbers], (-1, *[1] * len(group.sizes)))
-            table = family.table(known[id(family)], group)[group.rows] * weight
-            if group.sizes:
-                stacks.append(self._term(group.scopes, table))
-            else:
-                constant = constant + np.sum(table)
-        for stack in stacks:
-            for part in (stack.p, stack.x):
-                if part is not None and not np.isfinite(_raw(part)).all():
-                    raise NotFinite
-        return stacks, constant
+            terms.append((group, family.table(known[id(family)], group)[group.rows] * weight))
+        return stacks, terms
 
     def _term(self, scopes: Any, table: Any) -> Stack:
         if not self.evidence:
@@ -210,6 +234,26 @@ class Sums:
 
 class NotFinite(Exception):
     """A table with an entry that is infinite or not a number."""
+
+
+def _finite(stacks: list[Stack]) -> list[Stack]:
+    for stack in stacks:
+        for part in (stack.p, stack.x):
+            if part is not None and not np.isfinite(_raw(part)).all():
+                raise NotFinite
+    return stacks
+
+
+def _grouped(parts: list[tuple[Any, Any]], count: int) -> Any:
+    """Sums of some numbers: parts are (which sum each belongs to, -1 for none; the numbers)."""
+    owners = np.concatenate([which for which, _ in parts])
+    values = np.concatenate([numbers for _, numbers in parts])
+    order = np.argsort(owners, kind="stable")[np.sum(owners < 0) :]
+    counts = np.bincount(owners[order], minlength=count)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.full((count, counts.max(initial=0)), len(owners))
+    rows[owners[order], place] = order
+    return np.sum(np.concatenate([values, np.zeros(1)])[rows], axis=1)
 
 
 def _raw(x: Any) -> Any:

@@ -137,7 +137,7 @@ class Kind:
                 continue
             if rows.number > structure.budget:
                 scope = scopes[places[0]]
-                raise TooBroad(scope[scope >= 0].tolist(), rows.number)
+                raise TooBroad(structure.naming(scope[scope >= 0]), rows.number)
             places = np.sort(places)
             inside = np.unique(np.searchsorted(starts, places, side="right") - 1)
             kept = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in inside])
@@ -160,10 +160,11 @@ def _padded(rows: Any, width: int, kept: int = 0) -> Any:
 
 
 class Tables:
-    """The values of families, by replays: arrays, or with ``graph`` Nodes of the parameters."""
+    """The values of families, by replays: arrays, or with ``graph`` Nodes of the parameters; with ``logs`` logarithms
+    of probabilities in their place."""
 
-    def __init__(self, structure: Structure, graph: bool):
-        self.structure, self.graph = structure, graph
+    def __init__(self, structure: Structure, graph: bool, logs: bool = False):
+        self.structure, self.graph, self.logs = structure, graph, logs
         self._leaves: dict[int, Finite] = {}
 
     def terms(self, family: Family) -> Any:
@@ -203,7 +204,7 @@ class Tables:
                 distribution = distribution.detached()
             atoms = np.asarray(leaf.fixed, leaf.node.dtype).reshape(leaf.size, 1, *leaf.node.shape)
             with np.errstate(all="ignore"):  # where a configuration is impossible
-                chance = probabilities(leaf.distribution, distribution.log_prob(atoms), leaf.name)
+                chance = probabilities(leaf.distribution, distribution.log_prob(atoms), leaf.name, self.logs)
             chance = np.broadcast_to(chance, (leaf.size, len(members) * family.rows.number, *leaf.batch))
             columns.append(self._beside(np.reshape(chance, (leaf.size, -1, leaf.count)), len(members)))
         return _joined(columns, family, structure.like_draws, [structure.counts[k] for k in family.members])

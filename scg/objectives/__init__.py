@@ -5,7 +5,8 @@ samples stand along one axis, and the bound has the other axes.
 
 `scg.objectives.elbo` and `iwae` are bounds on log p(x) for latent-variable models: of log-weights along an axis, or
 of a model and a guide, and then `gradient=` names how they are differentiated ("pathwise", "sticking the landing",
-"doubly reparameterized", "score function", "VIMCO"). The value is the same for all of them.
+"doubly reparameterized", "score function", "VIMCO"). The value is the same for all of them. `log_marginal` sums
+discrete latent variables out of a model: with no others it is log p(x), else it has the place of a log-weight.
 
 ```python
 import numpy as np
@@ -27,6 +28,7 @@ assert abs(gradient["loc"]) < 1e-12 and abs(gradient["scale"]) < 1e-12  # and th
 """
 
 from scg.objectives.bounds import GRADIENTS, elbo, iwae, weighted
+from scg.objectives.marginal import log_marginal
 from scg.objectives.wake import hold, sleep_phi, wake_phi, wake_theta
 
-__all__ = ["GRADIENTS", "elbo", "hold", "iwae", "sleep_phi", "wake_phi", "wake_theta", "weighted"]
+__all__ = ["GRADIENTS", "elbo", "hold", "iwae", "log_marginal", "sleep_phi", "wake_phi", "wake_theta", "weighted"]

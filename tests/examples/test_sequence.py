@@ -70,6 +70,16 @@ def test_the_forward_algorithm_is_the_sum_over_all_paths():
     np.testing.assert_allclose(model.marginal(params, x, None), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("state", [0, 1])
+def test_regimes_that_are_summed_out_give_the_forward_algorithm_and_its_gradient(state):
+    model, params, x = small(state=state, rows=3)
+    with_gradient = lambda fn: scg.value_and_grad(lambda p: np.mean(fn(p, x, np.random.default_rng(0))))(params)
+    (value, gradient), (expected, slope) = with_gradient(model.summed_out), with_gradient(model.marginal)
+    assert value == pytest.approx(expected, rel=1e-12)
+    for (path, g), (_, e) in zip(leaves(gradient), leaves(slope), strict=True):
+        np.testing.assert_allclose(g, e, rtol=1e-10, atol=1e-10, err_msg=path)
+
+
 def test_the_likelihood_is_a_distribution_over_sequences():
     model, params, _ = small(steps=2)
     x = np.array(list(itertools.product((0.0, 1.0), repeat=4)))
