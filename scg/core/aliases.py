@@ -8,8 +8,10 @@ import numpy as np
 Function = Callable[..., Any]
 """A function that others pass: of a user, of NumPy, a VJP. What it takes and returns is theirs to know."""
 
-Operands = tuple[Any, ...]
-"""What a primitive is computed of: nodes, arrays, numbers, and whatever one from outside takes."""
+Operand = Any
+"""What a primitive is computed of: a node, an array, a number, or whatever one from outside takes."""
+
+Operands = tuple[Operand, ...]
 
 Statics = dict[str, Any]
 """What a primitive is called with beside its operands: an axis, a shape, a distribution."""
@@ -26,6 +28,8 @@ Cotangents and supports have the same form."""
 
 Numbers = np.ndarray | float
 """An array, or one number for all of its elements."""
+
+Shape = tuple[int, ...]
 
 Tree = Any
 """Nested dicts, lists, tuples, named tuples and dataclasses of leaves (``scg.core.tree``), or a leaf."""

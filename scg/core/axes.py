@@ -13,14 +13,13 @@ A map answers two questions, and everything that the engine knows about axes fol
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Operands, Statics
+from scg.core.aliases import Operand, Operands, Statics
 from scg.core.indices import aligned_slices, block_rank, blocks_together, is_advanced, replicates
 
-Factor = tuple[Any, int]
+Factor = tuple[object, int]
 Axes = tuple[tuple[Factor, ...], ...]
 Alignment = tuple[Axes, tuple[Axes, ...]]
 Call = tuple[Operands, Statics]
@@ -357,12 +356,12 @@ def _insert(factor: Factor, low: int, shape: tuple[int, ...], start: int, stop: 
         stride *= shape[axis]
 
 
-def moved(axis: int | tuple[int, ...], ndim: int) -> Any:
+def moved(axis: int | tuple[int, ...], ndim: int) -> int | tuple[int, ...]:
     """``axis`` of an array of ``ndim`` axes, once a replicate axis stands before them."""
     return axis % ndim + 1 if isinstance(axis, int) else tuple([a % ndim + 1 for a in axis])
 
 
-def padded(x: Any, ndim: int) -> Any:
+def padded(x: Operand, ndim: int) -> Operand:
     """A batched operand with ones between its replicate axis and its own, so that it broadcasts as it did among
     ``ndim`` axes."""
     missing = ndim - (x.ndim - 1)

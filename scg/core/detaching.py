@@ -1,8 +1,9 @@
 """What a node does not do, because the result would leave its graph: each refusal says what to write instead."""
 
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from scg.core.advice import of_caller
+from scg.core.aliases import Function, Operand
 from scg.core.ancestry import ancestors
 from scg.core.operands import name_of
 from scg.core.primitive import IMPLEMENTATIONS, Recorded, implements
@@ -17,7 +18,7 @@ def refuse(advice: str, *callables: object, detached: bool = False) -> None:
     no sample decides it."""
     for fn in callables:
 
-        def implementation(*args: object, _fn: Any = fn, **kwargs: object) -> NoReturn:
+        def implementation(*args: object, _fn: object = fn, **kwargs: object) -> NoReturn:
             also = or_value(*args, *kwargs.values()) if detached else ""
             raise NotDifferentiable(f"{name_of(_fn)} does not take a Node: {advice}{also} ({here()})")
 
@@ -25,21 +26,21 @@ def refuse(advice: str, *callables: object, detached: bool = False) -> None:
         implementation.advice = advice  # type: ignore[attr-defined]
 
 
-def is_drawn(*values: Any) -> bool:
+def is_drawn(*values: Operand) -> bool:
     """Whether a sample decides some of these, which may be nodes: its number alone would lose the sample's gradient."""
     each = [x for value in values for x in (value if type(value) in (list, tuple) else (value,))]
     nodes = cast("list[Node]", [x for x in each if isinstance(x, Recorded)])
     return any([node.primitive.random for node in ancestors(nodes, guards=True)])
 
 
-def or_value(*values: object) -> str:
+def or_value(*values: Operand) -> str:
     """That ``node.value`` will do as well, which is so of nodes that no sample decides."""
     return "" if is_drawn(*values) else ", or node.value to detach on purpose"
 
 
 def refusal(
     what: str, instead: str, constant: str = "", drawn: str = "", kind: type[Exception] = NotDifferentiable
-) -> Any:
+) -> Function:
     """A method that refuses: ``instead`` is what to write, or else ``constant`` for a node that no sample decides,
     ``drawn`` for one of a sample, of which the number alone has no gradient; ``kind`` is the error where there is
     ``drawn`` advice."""

@@ -9,19 +9,20 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.core.aliases import Function
+from scg.core.aliases import Function, Result
 from scg.core.ambient import WATCH
 from scg.errors import PACKAGE, here, location
 
 GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
 _PYTHON = random.random.__self__  # type: ignore[attr-defined]
+AnyGenerator = np.random.Generator | np.random.RandomState | random.Random
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 _GLOBALS = {"random", "rvs"}  # names by which functions take numbers from the global generators
 _MAKERS = {"default_rng", "RandomState", "Random", "Generator", "PCG64", "Philox", "SeedSequence", "urandom", "secrets"}
 _MOST = 10_000  # objects that are looked through
 
 
-def held_generators(*holders: object) -> list[Any]:
+def held_generators(*holders: object) -> list[AnyGenerator]:
     """Generators in functions, objects and structures: in closures, defaults, globals that are named, attributes,
     items, and in functions that these hold.
 
@@ -36,9 +37,9 @@ def makes_generators(*holders: object) -> bool:
     return bool(_seen(holders)[1] & _MAKERS)
 
 
-def _seen(holders: Iterable[object]) -> tuple[dict[int, Any], set[str]]:
+def _seen(holders: Iterable[object]) -> tuple[dict[int, AnyGenerator], set[str]]:
     """The generators that are held, by identity, and the names in the functions."""
-    found: dict[int, Any] = {}
+    found: dict[int, AnyGenerator] = {}
     named: set[str] = set()
     seen: set[int] = set()
     stack: list[Any] = list(holders)
@@ -82,7 +83,7 @@ def _names(code: CodeType) -> set[str]:
     return names
 
 
-def state_of(generator: Any) -> Any:
+def state_of(generator: AnyGenerator) -> object:
     """The state of a generator, to be compared with an earlier one."""
     if isinstance(generator, random.Random):
         return generator.getstate()
@@ -93,7 +94,7 @@ def state_of(generator: Any) -> Any:
     )
 
 
-def _comparable(state: object) -> Any:
+def _comparable(state: object) -> object:
     if type(state) is dict:
         return {name: _comparable(part) for name, part in state.items()}
     return state.tobytes() if isinstance(state, np.ndarray) else state
@@ -104,14 +105,14 @@ class Watch:
     """Whether a function that is being traced draws numbers beside ``scg.sample``: then a generator moved between two
     samples that are nodes."""
 
-    def __init__(self, fn: Function, generators: Iterable[Any]):
+    def __init__(self, fn: Function, generators: Iterable[AnyGenerator]):
         self._name = getattr(fn, "__name__", type(fn).__name__)
         self.code = getattr(fn, "__code__", None)
         self._known = {_key(g): (g, state_of(g)) for g in generators}
         self._depth = 0
         self.found: str | None = None
 
-    def draw(self, rng: np.random.Generator, fn: Function, *args: object) -> Any:
+    def draw(self, rng: np.random.Generator, fn: Function, *args: object) -> Result:
         """``fn(*args)``, which draws from ``rng`` and makes nodes of the numbers."""
         if self._depth == 0:
             self._look(_key(rng), "")

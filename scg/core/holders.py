@@ -19,7 +19,7 @@ _PAIRS: tuple[type, ...] = enumerate, zip, type({}.items().__iter__())
 class _Probe:
     """How many references this interpreter counts, inside ``x += y``, to x and to y."""
 
-    def __iadd__(self, other: Any) -> Any:
+    def __iadd__(self, other: object) -> "_Probe":
         self.count, self.other = sys.getrefcount(self), sys.getrefcount(other)
         return self
 

@@ -1,7 +1,7 @@
 """``node += x`` and its kin: allowed where nobody else sees the node, so that a new one is as good as a changed one."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scg.core.node import Node
 
 
-def in_place(name: str, forward: Function) -> Any:
+def in_place(name: str, forward: Function) -> Function:
     """``node += x``: NumPy changes the array, and whatever else is that array sees it. A node cannot change, so this
     makes a new one, which is the same as long as nobody else holds the node, or one that it is a view of or that is a
     view of it, but by a name that is not read any more. Of numbers NumPy, too, makes new ones."""

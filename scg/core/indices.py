@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Operands
+from scg.core.aliases import Operand, Operands
 
 
 class Slot(NamedTuple):
@@ -37,7 +37,7 @@ def block_rank(index: Operands, ranks: Sequence[int]) -> int:
     return max([*arrays, *[ranks[i.position] for i in index if isinstance(i, Slot)]], default=0)
 
 
-def replicates(operands: Operands, batched: Sequence[bool], rank: int) -> Any:
+def replicates(operands: Operands, batched: Sequence[bool], rank: int) -> np.ndarray:
     """0 ... R - 1 along a leading axis before ``rank`` others: the r-th indices belong to the r-th replicate."""
     return np.arange(operands[batched.index(True)].shape[0]).reshape(-1, *(1,) * rank)
 
@@ -69,7 +69,7 @@ def is_basic(index: Operands) -> bool:
     )
 
 
-def spelled_out(index: Operands, ndim: int) -> list[Any]:
+def spelled_out(index: Operands, ndim: int) -> list[Operand]:
     """An index of an array of ``ndim`` axes with a slice for every axis that an ellipsis, or nothing, stands for."""
     rest = [slice(None)] * (ndim - sum(map(_axes_taken, index)))
     at = next((k for k, i in enumerate(index) if i is Ellipsis), len(index))

@@ -1,6 +1,8 @@
 """The leaves of a graph: parameters, which are what one differentiates with respect to."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
+
+from numpy.typing import ArrayLike
 
 from scg.core.node import Node, record
 from scg.core.operands import described, frozen, plain
@@ -20,7 +22,7 @@ FINISHED = primitive(_leaf, name="parameter")
 other run."""
 
 
-def parameter(value: Any, name: str | None = None) -> Node:
+def parameter(value: ArrayLike, name: str | None = None) -> Node:
     """A leaf to differentiate with respect to: a copy of ``value``.
 
     Raises ScgTypeError unless it is real floating-point: a derivative in an integer does not exist.

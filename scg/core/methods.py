@@ -1,11 +1,12 @@
 """The methods and attributes of NumPy's arrays, on what is recorded in their place: each is a function of NumPy."""
 
 import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Function, Result
 from scg.core.ambient import RECORDER
 from scg.core.operands import raise_kin
 from scg.core.primitive import IMPLEMENTATIONS, Recorded
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from scg.core.node import Node
 
 
-def typed(result: Any, fn: object, *args: object, **kwargs: object) -> Result:
+def typed(result: Result, fn: object, *args: object, **kwargs: object) -> Result:
     """``result``, after who records was told which call it stands for: NumPy makes of some a scalar, of others an array
     without axes."""
     recorder = RECORDER.get()
@@ -23,7 +24,7 @@ def typed(result: Any, fn: object, *args: object, **kwargs: object) -> Result:
     return result
 
 
-def _method(fn: Any) -> Any:
+def _method(fn: Any) -> Function:
     def method(self: "Node", *args: object, **kwargs: object) -> Result:
         try:
             return typed(IMPLEMENTATIONS[fn](self, *args, **kwargs), fn, self, *args, **kwargs)
@@ -40,7 +41,7 @@ class Methods(Recorded):
     """What a node has of an array, by functions that are implemented for nodes."""
 
     __slots__ = ()
-    raw: Any
+    raw: Result
 
     shape = property(lambda self: self.raw.shape)
     dtype = property(lambda self: self.raw.dtype)
@@ -81,7 +82,7 @@ class Methods(Recorded):
         """``np.compress`` of this node."""
         return IMPLEMENTATIONS[np.compress](condition, self, axis)
 
-    def reshape(self, *shape: Any, **kwargs: object) -> "Node":
+    def reshape(self, *shape: int | Sequence[int], **kwargs: object) -> "Node":
         """``np.reshape`` of this node; the shape as one argument or as several."""
         return IMPLEMENTATIONS[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
 

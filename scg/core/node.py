@@ -64,7 +64,7 @@ def _binary(ufunc: np.ufunc) -> tuple[Any, Any]:
     return forward, reflected
 
 
-def _unary(ufunc: np.ufunc) -> Any:
+def _unary(ufunc: np.ufunc) -> Function:
     def forward(self: "Node") -> "Node":
         return apply(IMPLEMENTATIONS[ufunc], (self,), _NONE)  # type: ignore[arg-type]
 
@@ -80,7 +80,7 @@ class Node(Methods):
     """
 
     __slots__ = ("raw", "primitive", "operands", "statics", "id", "guard", "code", "instruction", "__weakref__")
-    raw: Any
+    raw: Result
     primitive: Primitive
     operands: Operands
     statics: Statics
@@ -189,7 +189,7 @@ class Node(Methods):
                 raise
             raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
 
-    __array__: Any = asked_for_an_array
+    __array__: Function = asked_for_an_array
     __float__ = refusal(
         "float()",
         "use np.stack to fill an array, a function of NumPy for one of math",

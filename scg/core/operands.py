@@ -1,11 +1,12 @@
 """What may stand beside a Node, frozen so that nobody changes it behind the graph's back; and how values are named in
 messages."""
 
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
-from scg.core.aliases import Statics
+from scg.core.aliases import Operand, Operands, Result, Statics
 from scg.core.ambient import RECORDER
 from scg.errors import ScgError, ScgTypeError, here, kin
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _FLOAT = np.dtype(float)
 
 
-def constant_operand(value: Any, primitive: "Primitive") -> Any:
+def constant_operand(value: Operand, primitive: "Primitive") -> Operand:
     """What may stand beside a Node: numbers as they are, arrays that nobody can change, lists as arrays."""
     kind = type(value)
     if kind is float or kind is int:
@@ -35,7 +36,7 @@ def constant_operand(value: Any, primitive: "Primitive") -> Any:
     return beside(array)
 
 
-def plain(value: Any, who: str) -> Any:
+def plain(value: Operand, who: str) -> Operand:
     """``value`` as an array or NumPy scalar; refused where that would lose something."""
     require_plain(value, who)
     if type(value) is np.ndarray or isinstance(value, np.generic):
@@ -47,7 +48,7 @@ def plain(value: Any, who: str) -> Any:
         raise ScgTypeError(f"{who} needs an array of numbers, got {described((value,))}: {error}{at}") from None
 
 
-def require_plain(value: Any, who: str) -> None:
+def require_plain(value: Operand, who: str) -> None:
     """Raise ScgTypeError for arrays that mean something else than their numbers: masked ones and np.matrix, also in a
     list."""
     if isinstance(value, np.ma.MaskedArray) or value is np.ma.masked:
@@ -61,7 +62,7 @@ def require_plain(value: Any, who: str) -> None:
             require_plain(item, who)
 
 
-def frozen(array: Any) -> Any:
+def frozen(array: Operand) -> Operand:
     """The array itself where its memory is one that nobody can ever write to; else a read-only copy.
 
     An array that is read-only now is not enough: its owner may make it writable again. Memory of ``bytes`` cannot be,
@@ -82,7 +83,7 @@ def frozen(array: Any) -> Any:
     return copy
 
 
-def beside(array: Any) -> Any:
+def beside(array: np.ndarray) -> Operand:
     """``frozen(array)``; where a function is recorded for a plan, and others may write to the array later, a leaf that
     stands for it."""
     recorder = RECORDER.get()
@@ -90,7 +91,7 @@ def beside(array: Any) -> Any:
     return fixed if recorder is None or fixed is array else recorder.held(fixed)
 
 
-def raise_named(error: Exception, primitive: "Primitive", values: Any, statics: Statics) -> NoReturn:
+def raise_named(error: Exception, primitive: "Primitive", values: Operands, statics: Statics) -> NoReturn:
     """The same error as one of scg's, with the primitive, its operands and the user's line."""
     kind = kin(error)
     shown = ", ".join([described(values), *(f"{name}={value!r}" for name, value in statics.items())])
@@ -101,7 +102,7 @@ def raise_named(error: Exception, primitive: "Primitive", values: Any, statics: 
     raise kind(message) from error
 
 
-def raise_kin(error: Exception, fn: Any) -> None:
+def raise_kin(error: Exception, fn: object) -> None:
     """Raise what Python or NumPy raised in the implementation of ``fn`` as one of scg's errors; return where it is one,
     or somebody else's."""
     kind = kin(error)
@@ -113,17 +114,17 @@ def raise_kin(error: Exception, fn: Any) -> None:
         raise kind(f"{name_of(fn)} of a Node: {error} ({here()})") from error
 
 
-def has_nan(value: Any) -> bool:
+def has_nan(value: Result) -> bool:
     """Whether any element is a NaN."""
     if isinstance(value, tuple):
         return any(map(has_nan, value))
     return value is not None and np.asarray(value).dtype.kind in "fc" and bool(np.isnan(value).any())
 
 
-def described(values: Any) -> str:
+def described(values: Iterable[object]) -> str:
     """Values for a message: arrays and nodes by dtype and shape, numbers as they are, others by their type."""
 
-    def one(value: Any) -> str:
+    def one(value: object) -> str:
         if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, (np.generic, type)):
             return f"{value.dtype}{list(value.shape)}"
         return repr(value) if isinstance(value, (bool, int, float, complex, str, np.generic)) else type(value).__name__
@@ -131,11 +132,12 @@ def described(values: Any) -> str:
     return ", ".join(map(one, values))
 
 
-def name_of(fn: Any) -> str:
+def name_of(fn: object) -> str:
     """A NumPy or SciPy callable, or a (ufunc, method) pair, as a user writes it."""
     if isinstance(fn, tuple):
         return f"{name_of(fn[0])}.{fn[1]}"
     if isinstance(fn, np.ufunc) and all("O" in types for types in fn.types):
         return f"the ufunc {fn.__name__!r} of np.frompyfunc"
-    home = getattr(fn, "__module__", None) or ("np" if getattr(np, fn.__name__, None) is fn else "scipy.special")
-    return f"{home.replace('numpy', 'np')}.{getattr(fn, '__name__', fn)}"
+    name = getattr(fn, "__name__", f"{fn}")
+    home = getattr(fn, "__module__", None) or ("np" if getattr(np, name, None) is fn else "scipy.special")
+    return f"{home.replace('numpy', 'np')}.{name}"

@@ -4,9 +4,8 @@ import copyreg
 import os
 import time
 import weakref
-from typing import Any
 
-from scg.core.aliases import Function, Operands, Statics
+from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import Guard
 from scg.core.ancestry import ancestors
 from scg.core.node import Node, record
@@ -49,7 +48,7 @@ def unpack(rows: list[Row], roots: list[int], origin: object = None) -> list[Nod
 
     Nodes of one ``origin`` (a process) that are unpacked one after the other stay one graph, as they were there.
     """
-    made: list[Any] = []
+    made: list[Result] = []
     for primitive, sources, *rest in rows:
         if primitive is None:
             outcome, before, line = rest

@@ -6,18 +6,21 @@ fact about it.
 
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import Any, TypeVar, final
+from typing import Any, Literal, TypeVar, final
 
 import numpy as np
 
-from scg.core.aliases import Function, Operands, Statics
+from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.axes import AxisMap
 from scg.core.operands import name_of
 from scg.errors import ScgTypeError, ScgValueError, here
 
 T = TypeVar("T", bound=Function)
+
+Linear = Literal["together", "each"] | Iterable[Iterable[int]] | None
+"""In which operands a primitive is linear: all together, each by itself, or in groups of positions."""
 
 IMPLEMENTATIONS: dict[object, Function] = {}
 """What stands behind each NumPy or SciPy callable (or (ufunc, method) pair) once an argument is a Node."""
@@ -29,7 +32,7 @@ class Recorded:
     __slots__ = ()
 
     @staticmethod
-    def applied(primitive: "Primitive", operands: Operands, statics: Statics) -> Any:
+    def applied(primitive: "Primitive", operands: Operands, statics: Statics) -> Result:
         """The primitive computed and recorded."""
         raise NotImplementedError
 
@@ -79,7 +82,14 @@ class Primitive:
     )
 
     def __init__(
-        self, fn: Function, axes: AxisMap | None, vjps: Operands, every: Any, name: str, module: str, **facts: Any
+        self,
+        fn: Function,
+        axes: AxisMap | None,
+        vjps: Operands,
+        every: Any,
+        name: str,
+        module: str,
+        **facts: Any,
     ):
         self.fn, self.axes, self.vjps, self.every, self.name, self.module = fn, axes, vjps, every, name, module
         self.kinks, self.steep, self.shares, self.ties, self.supported, self.picks = [
@@ -98,7 +108,7 @@ class Primitive:
         self.jumps = bool(steps) or steps is None and every is None and not vjps
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
 
-    def __call__(self, *operands: object, **statics: object) -> Any:
+    def __call__(self, *operands: object, **statics: object) -> Result:
         for operand in operands:
             if isinstance(operand, Recorded):
                 return operand.applied(self, operands, statics)
@@ -149,7 +159,7 @@ def primitive(
     into: Function | None = None,
     view: Function | bool | None = None,
     cost: float | None = None,
-    linear: Any = None,
+    linear: Linear = None,
     moves: bool = False,
     same: bool = False,
     constant: bool = False,
@@ -255,14 +265,14 @@ def primitive(
     return made
 
 
-def _linear(linear: Any, vjps: Operands, every: Function | None) -> Any:
+def _linear(linear: Linear, vjps: Operands, every: Function | None) -> Linear:
     """``linear`` as a primitive keeps it: a word, groups as tuples, or None.
 
     Raises ScgTypeError where it is none of these, or where an operand that it names has no VJP.
     """
     if linear is None:
         return None
-    groups = [range(len(vjps))] if linear in ("together", "each") else linear
+    groups = [range(len(vjps))] if linear == "together" or linear == "each" else linear
     try:
         groups = tuple([tuple([operator.index(k) for k in group]) for group in groups])
         known = groups and all([every or len(vjps) > k >= 0 and vjps[k] for group in groups for k in group])
@@ -300,9 +310,9 @@ def implements(*callables: object) -> Callable[[T], T]:
     return declare
 
 
-def _implementation_of(fn: object) -> Any:
+def _implementation_of(fn: object) -> Function:
     return IMPLEMENTATIONS[fn]
 
 
-def _import(module: str, name: str) -> Any:
+def _import(module: str, name: str) -> Primitive:
     return getattr(__import__(module, fromlist=[name]), name)

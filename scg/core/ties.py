@@ -5,11 +5,10 @@ convention; a second one is compared with those nearby (``scg.core.limits.confir
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Function, Result
 from scg.core.axes import elementwise
 from scg.core.cotangents import leading_to
 from scg.core.node import Node, values_of
@@ -51,8 +50,8 @@ def resting(order: list[Node], wanted: set[int]) -> set[int]:
     return found
 
 
-def _rests(node: Node, ties: Any) -> bool:
-    return bool(np.any(ties(*values_of(node.operands), **node.statics)))
+def _rests(node: Node, ties: Function | None) -> bool:
+    return ties is not None and bool(np.any(ties(*values_of(node.operands), **node.statics)))
 
 
 def branched(d: Result, node: Node, rest: Collection[int]) -> Result:

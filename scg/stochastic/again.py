@@ -2,7 +2,6 @@
 generator itself."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from scg.core.node import Node
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import ScgTypeError, here
 from scg.stochastic.estimator import Estimator
-from scg.stochastic.lifting import check_cost, check_plain, lift, run
+from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, run
 from scg.stochastic.sites import overridden
 from scg.stochastic.surrogate import surrogate
 
@@ -21,7 +20,7 @@ class Again:
     """How to run the function again: for values at which an ``if`` comes out otherwise, and where it takes numbers from
     a generator itself."""
 
-    def __init__(self, fn: Function, args: tuple[object, ...], kwargs: Keywords, argnums: Any):
+    def __init__(self, fn: Function, args: tuple[object, ...], kwargs: Keywords, argnums: Argnums):
         self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
 
     def gradient(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Tree:
@@ -40,7 +39,7 @@ class Again:
 
     def _lifted(
         self, args: list[Result], kwargs: Keywords, bindings: Mapping[str, Estimator]
-    ) -> tuple[Any, list[Node], Any]:
+    ) -> tuple[Tree, list[Node], Tree]:
         with overridden(bindings):
             lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
             return run(self.fn, lifted, kwargs), inputs, structure
@@ -74,7 +73,7 @@ class Again:
         return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
 
 
-def _gradient(cost: Any, inputs: list[Node]) -> list[Result]:
+def _gradient(cost: Result, inputs: list[Node]) -> list[Result]:
     if type(cost) is not Node:  # no parameter and no sample leads to it this time
         check_plain(cost)
         return [np.zeros(x.shape, x.dtype) for x in inputs]

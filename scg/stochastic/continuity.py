@@ -8,10 +8,12 @@ drawn numbers in the place of what its arrays hold, and not at every call. What 
 """
 
 import functools
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Operand, Operands, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node
 from scg.stochastic.sides import is_silent, jump_side
@@ -26,9 +28,9 @@ _STEEP = 1e4  # a slope: what changes less across a gap is rounding
 class Line(NamedTuple):
     """An operation. Without a primitive it stands for a number that goes in."""
 
-    primitive: Any
-    operands: tuple[Any, ...]  # each the number of a line or, as (type, value), a constant
-    statics: tuple[tuple[str, Any], ...]
+    primitive: Any  # None for what is given
+    operands: Operands  # each the number of a line or, as (type, value), a constant
+    statics: tuple[tuple[str, object], ...]
     kind: str  # of the dtype of the result; "" where nobody looks at it
 
 
@@ -44,18 +46,18 @@ def is_continuous(step: Node, made: list[Node], edges: list[Node]) -> bool:
             stack += [o for o in n.operands if type(o) is Node]
             if len(inside) > _MOST:
                 return False
-    number: dict[Any, int] = {}  # of nodes by id, and of arrays
+    number: dict[Hashable, int] = {}  # of nodes by id, and of arrays
     same: dict[Line, int] = {}  # equal lines are one
     lines: list[Line] = []
     try:
         for i in sorted(inside):
             n = inside[i]
-            operands: list[Any] = []
+            operands: list[Hashable] = []
             for o in n.operands:
                 if type(o) is Node:
                     if type(o.raw) is tuple:
                         return False
-                    key: Any = o.id
+                    key: Hashable = o.id
                 elif isinstance(o, np.ndarray) and o.ndim:
                     key = "array", id(o)
                 else:
@@ -166,9 +168,9 @@ def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: i
     near = np.geomspace(1e-4 * min([1.0, *constants]), size, 300)
     grid = np.unique(np.concatenate([-near, near, np.linspace(-size, size, 401), constants, np.negative(constants)]))
 
-    def at(x: Any, of: Any) -> list[Any]:
+    def at(x: Operand, of: Operand) -> list[Result]:
         """All lines, and last the side of the step, for the numbers ``x`` beside the draws ``of``."""
-        values: list[Any] = []
+        values: list[Result] = []
         for k, (primitive, operands, statics, kind) in enumerate(lines):
             if primitive is None:
                 values.append(x if k == moved else draws[k][of] if kind else None)

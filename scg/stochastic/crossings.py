@@ -6,11 +6,11 @@ between is computed again, a few numbers at a time.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Result, Statics
+from scg.core.aliases import Function, Result, Statics
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.errors import ScgError
@@ -32,7 +32,7 @@ class _Line(NamedTuple):
     """One operation that is done again: ``fn`` of values, in which those of other nodes stand at their places."""
 
     id: int
-    fn: Any
+    fn: Function
     values: list[Result]
     places: list[tuple[int, int]]  # of an operand, and the id of the node that stands there
     statics: Statics

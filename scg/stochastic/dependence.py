@@ -7,7 +7,9 @@ from operator import attrgetter
 from typing import Any
 
 from scg.core import axes
-from scg.core.axes import mixed
+from scg.core.aliases import Function, Operand, Result
+from scg.core.ambient import Guard
+from scg.core.axes import Alignment, mixed
 from scg.core.indices import is_basic
 from scg.core.node import Node, Value
 from scg.core.primitive import primitive
@@ -16,7 +18,7 @@ from scg.stochastic.sets import Set, common, meet, single, union, without
 from scg.stochastic.sites import is_coupled
 from scg.stochastic.ties import Tie, agreed, aligned, indexed
 
-accounted: Any = primitive(
+accounted: Function = primitive(
     lambda x, *draws: x, axes.first, every=lambda g, i, out, *operands: None if i else g, name="accounted", same=True
 )
 """The same value, of which the derivative has already what the ``draws`` contribute: an ``estimate`` where a cost is
@@ -40,6 +42,10 @@ def accounts(node: Node) -> list[Node]:
 
 
 Held = dict[Tie, Set]
+"""For each tie, the samples to which a node is tied so."""
+
+Passed = Any
+"""What ``Held`` is of a node; of a node of several results a list of these."""
 
 
 class Influence:
@@ -59,7 +65,7 @@ class Influence:
     def __init__(self, sources: Iterable[tuple[Node, int]], order: Sequence[Node]):
         self.bits: dict[int, Set] = {}
         self.chosen: dict[int, Set] = {}
-        self.ties: list[Any] = []
+        self.ties: list[Result] = []
         # what an ``if`` looks at is tied to whole batches: the samples of each shape, and by stamp of an ``if`` those
         # that it and the ones around it looked at
         self._batches: dict[tuple[int, ...], Set] = {}
@@ -71,7 +77,7 @@ class Influence:
             tie = known[key] = known.get(key) or _own_tie(*key)
             own[source.id], self.bits[source.id] = {tie: bit}, bit
             self._batches[tie.batch] = union(self._batches.get(tie.batch, 0), bit)
-        self.held: dict[int, Any] = dict(own)
+        self.held: dict[int, Passed] = dict(own)
         self.draws: dict[int, Set] = dict(self.bits)
         oldest = min(own, default=0)  # what is older depends on no sample
         for node in order[bisect_left(order, oldest, key=attrgetter("id")) :]:
@@ -92,7 +98,7 @@ class Influence:
                 return tie
         raise KeyError(node)
 
-    def _passed(self, node: Node) -> Any:
+    def _passed(self, node: Node) -> Passed:
         """What a node takes over from its operands."""
         held, found, alignments, axis_map = self.held, None, None, node.primitive.axes
         kept = axis_map is axes.first
@@ -136,7 +142,7 @@ class Influence:
         self.chosen[node.id] = chosen
         return found if node.guard is None else self._freed(node, found, looked)
 
-    def _before(self, guard: Any) -> Set:
+    def _before(self, guard: Guard | None) -> Set:
         """The samples that the ``if``s up to this one looked at."""
         chain, known = [], self._looked
         while guard is not None and guard.stamp not in known:
@@ -150,12 +156,12 @@ class Influence:
             looked = known[link.stamp] = union(looked, own)
         return looked
 
-    def _freed(self, node: Node, found: Any, draws: Set) -> Any:
+    def _freed(self, node: Node, found: Passed, draws: Set) -> Passed:
         """``found`` for what was made on a branch that some samples chose: all of its elements depend on all of
         theirs."""
         found = _without(found, draws)
 
-        def freed(value: Any, before: Held) -> Held:
+        def freed(value: Result, before: Held) -> Held:
             free = tuple([((None, n),) for n in value.shape])
             new = {
                 Tie(free, (None,) * len(batch), batch): those
@@ -169,7 +175,7 @@ class Influence:
         return freed(node.raw, found or {})
 
 
-def influence(source: Node, event_ndim: int, order: Sequence[Node]) -> dict[int, Any]:
+def influence(source: Node, event_ndim: int, order: Sequence[Node]) -> dict[int, Passed]:
     """The ``Tie`` of every node of ``order`` (growing ids) that depends on ``source``; a list of them for a node of
     several results."""
     held = Influence([(source, event_ndim)], order).held
@@ -187,7 +193,7 @@ def _own_tie(shape: tuple[int, ...], event_ndim: int) -> Tie:
     )
 
 
-def _alignments(node: Node) -> list[Any]:
+def _alignments(node: Node) -> list[Alignment]:
     """How the axes of each result of a node follow from those of its operands."""
     axis_map, value, shapes = node.primitive.axes or mixed, node.raw, [getattr(o, "shape", ()) for o in node.operands]
     if type(value) is tuple:
@@ -195,7 +201,7 @@ def _alignments(node: Node) -> list[Any]:
     return [axis_map.align(shapes, value.shape, node.statics)]
 
 
-def _each(before: Held, move: Callable[..., Tie], *how: Any) -> Held:
+def _each(before: Held, move: Callable[..., Tie], *how: Operand) -> Held:
     found: Held = {}
     for tie, draws in before.items():
         after = move(tie, *how)
@@ -203,7 +209,7 @@ def _each(before: Held, move: Callable[..., Tie], *how: Any) -> Held:
     return found
 
 
-def _joined(a: Any, b: Any) -> Any:
+def _joined(a: Passed, b: Passed) -> Passed:
     """What two paths hold together: a sample on both has what they agree on."""
     if type(a) is list:
         return [_joined(x, y) for x, y in zip(a, b, strict=True)]
@@ -227,14 +233,14 @@ def _joined(a: Any, b: Any) -> Any:
     return found
 
 
-def _without(held: Any, gone: Set) -> Any:
+def _without(held: Passed, gone: Set) -> Passed:
     """``held`` without some samples."""
     if type(held) is list:
         return [_without(h, gone) or {} for h in held]
     return held and {tie: left for tie, draws in held.items() if (left := without(draws, gone))}
 
 
-def _draws(held: Any) -> Set:
+def _draws(held: Passed) -> Set:
     found: Set = 0
     for part in held if type(held) is list else (held,):
         for draws in part.values():

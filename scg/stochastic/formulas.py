@@ -1,11 +1,10 @@
 """What the formulas of estimators are made of: zeros and ones that have derivatives, and what has none."""
 
 import contextvars
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Function, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.core.primitive import primitive
@@ -33,12 +32,12 @@ REFUSAL: contextvars.ContextVar[str] = contextvars.ContextVar(
 """Whose estimate it is, and what has a second derivative there: for the refusal of one."""
 
 
-def first_order(x: Result, g: Result) -> Any:
+def first_order(x: Result, g: Result) -> Result:
     """Zero, with the derivative g, which is an estimate that has no derivative of its own."""
     return _first_order(x, g, whose=REFUSAL.get())
 
 
-_first_order: Any = primitive(
+_first_order: Function = primitive(
     lambda x, g, whose: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
     elementwise,
     lambda h, out, x, g, whose: only_once(h * g, x, whose=whose),
@@ -63,7 +62,7 @@ def is_only_once(node: Node) -> bool:
     return node.primitive is only_once
 
 
-only_once: Any = primitive(
+only_once: Function = primitive(
     lambda x, other, whose: as_broadcast(x, other),
     elementwise,
     _refuse_twice,
@@ -73,11 +72,11 @@ only_once: Any = primitive(
 )
 
 
-def once(x: Node) -> Any:
+def once(x: Node) -> Result:
     """An estimate, whose derivative has none of its own."""
     return _once(x, whose=REFUSAL.get())
 
 
-_once: Any = primitive(
+_once: Function = primitive(
     lambda x, whose: x, elementwise, lambda g, out, x, whose: only_once(g, x, whose=whose), name="once", same=True
 )

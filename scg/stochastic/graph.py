@@ -296,7 +296,7 @@ class Graph:
             refuse_unrepeatable(self.stochastic, self.again if self.is_complete else None, given, self.bindings)
             self._is_repeatable = True
 
-    def _own_formulas(self) -> list[Any]:
+    def _own_formulas(self) -> list[Result]:
         """What estimators from outside the package compute with."""
         return [part for e in estimators_from_outside(self.stochastic).values() for part in (*formulas(e), e)]
 

@@ -5,7 +5,6 @@ import inspect
 import operator
 from collections.abc import Sequence
 from types import FunctionType
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from scg.stochastic.sites import is_stochastic
 Argnums = int | Sequence[int]
 
 
-def lift(fn: Function, args: Operands, argnums: Argnums) -> tuple[list[Any], list[Node], Any]:
+def lift(fn: Function, args: Operands, argnums: Argnums) -> tuple[list[Tree], list[Node], Tree]:
     """Arguments with their leaves made into nodes to differentiate by; those nodes; and the structure that a gradient
     has."""
     if not callable(fn):

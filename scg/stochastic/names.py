@@ -1,7 +1,6 @@
 """The names of the stochastic nodes of a graph, and the values that may be given to them."""
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def numbers(value: object, what: str) -> np.ndarray:
     return array
 
 
-def possible(name: str, node: Node, value: Any) -> np.ndarray:
+def possible(name: str, node: Node, value: object) -> np.ndarray:
     """A value for a sample; ScgTypeError where it is none, ScgValueError where a sample of fixed support cannot have
     it. Its shape is checked where it is used."""
     distribution, array = node.statics["site"].distribution, numbers(value, name)

@@ -3,11 +3,11 @@ mean."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Function, Result
 from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.backward import estimate, is_estimate
@@ -24,7 +24,7 @@ from scg.stochastic.sites import is_path, is_stochastic, path
 from scg.stochastic.surrogate import Downstream
 
 
-def paired(gradients: Sequence[Any], drawn: list[Node], weights: Sequence[Any] = ()) -> list[Result]:
+def paired(gradients: Sequence[Result], drawn: list[Node], weights: Sequence[Result] = ()) -> list[Result]:
     """Gradients of what ``scg.surrogate.expanded`` returned, with its samples, as estimates: what nests may be any
     function of them.
 
@@ -58,7 +58,7 @@ def _refuse(g: Value, out: Value, value: Value) -> Value:
     )
 
 
-only_value: Any = primitive(lambda value: value, elementwise, _refuse, name="only_value", same=True)
+only_value: Function = primitive(lambda value: value, elementwise, _refuse, name="only_value", same=True)
 """The value, with a derivative that is refused."""
 
 

@@ -6,10 +6,12 @@ Squares are deterministic, circles stochastic; the estimator is their label.
 import io
 import itertools
 import os
+from collections.abc import Hashable
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scg.core.aliases import Statics
 from scg.core.leaves import is_parameter
 from scg.core.node import Node
 from scg.errors import ScgError, ScgValueError, here
@@ -163,7 +165,7 @@ def layout(drawn: Picture) -> Layout:
         column[i] = max([column[a] + 1 for a in before.get(i, [])], default=0)
     # what stands in each column: nodes, and (node, column) where an edge from that node passes; with what each is
     # joined to one column earlier
-    rows: dict[int, dict[Any, list[Any]]] = {c: {} for c in range(max(column.values()) + 1)}
+    rows: dict[int, dict[Hashable, list[Hashable]]] = {c: {} for c in range(max(column.values()) + 1)}
     for i in drawn.nodes:
         rows[column[i]][i] = [a if column[a] == column[i] - 1 else (a, column[i] - 1) for a in before.get(i, [])]
         for a in before.get(i, []):
@@ -174,7 +176,7 @@ def layout(drawn: Picture) -> Layout:
     node = _SIDE if down else _STEP_Y  # what a node takes across; an edge that passes takes a lane
     widths = {c: sum([_LANE if type(key) is tuple else node for key in members]) for c, members in rows.items()}
     widest = max(widths.values())
-    place: dict[Any, tuple[float, float]] = {}
+    place: dict[Hashable, tuple[float, float]] = {}
     for c, members in rows.items():  # each as near as can be to what it is joined to
         heights = {
             key: sum(place[a][1] for a in joined) / len(joined) if joined else 0.0 for key, joined in members.items()
@@ -286,7 +288,7 @@ def _figure(drawn: Picture) -> Any:
         axes.add_patch(arrow)
     for i, (kind, label) in drawn.nodes.items():
         x, y = place[i]
-        look: dict[str, Any] = {"facecolor": _FILLS[kind], "edgecolor": "#333333", "linewidth": line, "zorder": 2}
+        look: Statics = {"facecolor": _FILLS[kind], "edgecolor": "#333333", "linewidth": line, "zorder": 2}
         round_ = kind in ("draw", "noise")
         axes.add_patch(
             Ellipse((x, y), 2 * _HALF, 52, **look) if round_ else Rectangle((x - _HALF, y - 18), 2 * _HALF, 36, **look)

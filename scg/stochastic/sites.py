@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Operands, Result, Statics
+from scg.core.aliases import Function, Operand, Operands, Result, Statics
 from scg.core.ambient import RECORDER, WATCH
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.indices import Slot
@@ -174,7 +174,7 @@ def _along_its_path(z: Result, *parameters: object, site: Site, **label: object)
     return z
 
 
-def _draw_anew(*parameters: object, site: Site, rng: Any, **label: object) -> Result:
+def _draw_anew(*parameters: object, site: Site, rng: Function, **label: object) -> Result:
     """How a plan draws: with ``rng()``, the generator of the call."""
     names, shape = list(site.distribution.parameters), site.shape if site.drawn is None else site.drawn
 
@@ -269,7 +269,7 @@ class Minibatch(NamedTuple):
     index: Node  # type: ignore[assignment]
     factor: float
 
-    def rows(self, data: Any) -> Node:
+    def rows(self, data: Operand) -> Node:
         """``data[index]``: the rows that were drawn, of an array or a node of n rows (ScgValueError where it has
         another number)."""
         n, given = self.index.statics["site"].distribution.n, np.shape(data) if type(data) is not Node else data.shape
@@ -334,7 +334,7 @@ def is_noise(node: Node) -> bool:
     return node.primitive is noise
 
 
-def noise_node(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
+def noise_node(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> Node:
     """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
     watch = WATCH.get()
     return (
@@ -344,7 +344,7 @@ def noise_node(distribution: Distribution, rng: np.random.Generator, shape: Shap
     )
 
 
-def _noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: Any) -> Node:
+def _noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> Node:
     recorder = RECORDER.get()
     if recorder is None:
         return record(

@@ -17,14 +17,13 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Result, Shape
 from scg.core.ancestry import ancestors
 from scg.core.backward import Reach, estimate, pull
 from scg.core.leaves import parameter
@@ -339,7 +338,7 @@ class Downstream:
 
         Elements that no cost mixes are replaced at once; those that a cost mixes, in turn.
         """
-        groups: dict[Any, list[Result]] = {}
+        groups: dict[tuple[Shape, Hashable], list[Result]] = {}
         for part in self._parts:
             axes = mixed_axes(part[2])
             groups.setdefault((axes, part[2].picks if axes else None), []).append(part)

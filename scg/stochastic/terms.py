@@ -4,7 +4,7 @@ matrices), for each of the samples that it depends on."""
 import heapq
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -173,11 +173,13 @@ class Terms:
             )
         return self._seen[graph]
 
-    def _weights(self, graph: bool) -> dict[int, list[tuple[Set, Any]]]:
+    def _weights(self, graph: bool) -> dict[int, list[tuple[Set, Result]]]:
         """d cost / d term through the sums alone, where each is constant, and for which samples; Nodes where it depends
         on parameters and ``graph``."""
         every = self.influence.draws.get(self.cost.id, 0)
-        seeds: dict[int, list[tuple[Set, Any]]] = {self.cost.id: [(every, np.ones(self.cost.shape, self.cost.dtype))]}
+        seeds: dict[int, list[tuple[Set, Result]]] = {
+            self.cost.id: [(every, np.ones(self.cost.shape, self.cost.dtype))]
+        }
         for node, inner in self.sums:
             arguments = [o if graph or type(o) is not Node else o.raw for o in node.operands]
             out, primitive = node if graph else node.raw, node.primitive
@@ -289,7 +291,7 @@ def weighted(value: Value, weight: Value) -> Value:
     return value * weight.value
 
 
-def _support(node: Node, k: int, support: Any) -> Result:
+def _support(node: Node, k: int, support: Result) -> Result:
     """Where the weight of operand ``k`` is not zero by structure, given that of the node; None: everywhere.
 
     The zeros of a VJP that depends on indices and truths alone are of elements that were not picked or chosen.

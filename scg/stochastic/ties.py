@@ -14,15 +14,21 @@ For a sample z of shape (4, 3), np.sum(z, axis=0)[:, None] * np.ones(2), of shap
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from scg.core import indices
+from scg.core.aliases import Operands
+from scg.core.axes import Alignment
 from scg.core.node import Value
 from scg.primitives.indexing import scatter_p
 
-Axis = tuple[tuple[Any, int], ...]
+Factor = tuple[int, int, int] | None
+"""(axis of the sample's batch, stride, size): which part of that axis an axis of a node is tied to; None: to none."""
+
+Axis = tuple[tuple[Factor, int], ...]
 Labels = tuple[Axis, ...]
 
 
@@ -84,7 +90,7 @@ def spread(array: Value, shape: tuple[int, ...], tie: Tie, outer: int = 0) -> Va
     )
 
 
-def gather(array: Any, tie: Tie, outer: int = 0) -> Any:
+def gather(array: Value, tie: Tie, outer: int = 0) -> Value:
     """The transpose of ``spread``: an array over a node summed into ``picked(tie)``, of length one along axes that are
     mixed.
 
@@ -111,7 +117,7 @@ def gather(array: Any, tie: Tie, outer: int = 0) -> Any:
     return np.reshape(array, outer_shape + tuple(coarse))
 
 
-def _arranged(array: Value, before: list[Value], after: list[Value], outer: int) -> Value:
+def _arranged(array: Value, before: Sequence[Factor], after: Sequence[Factor], outer: int) -> Value:
     """An array whose axes behind the ``outer`` ones stand for the factors ``before``, summed over those that are not
     among ``after``, in their order.
 
@@ -125,7 +131,7 @@ def _arranged(array: Value, before: list[Value], after: list[Value], outer: int)
     return np.transpose(array, [*range(outer), *[outer + left.index(f) for f in after]])
 
 
-def unpicked(array: Any, tie: Tie, outer: int = 0) -> Any:
+def unpicked(array: Value, tie: Tie, outer: int = 0) -> Value:
     """What ``gather`` returned with zeros for the elements that the node does not depend on."""
     for a, pick in enumerate(tie.picks):
         if pick is not None:
@@ -136,9 +142,9 @@ def unpicked(array: Any, tie: Tie, outer: int = 0) -> Any:
     return array
 
 
-def _factors(batch: tuple[int, ...], labels: Labels) -> tuple[list[Any], list[int]]:
+def _factors(batch: tuple[int, ...], labels: Labels) -> tuple[list[tuple[int, int, int]], list[int]]:
     """The factors into which the labels cut the axes of a batch, slowest first, and their sizes."""
-    factors: list[Any] = []
+    factors: list[tuple[int, int, int]] = []
     for a, n in enumerate(batch):
         if n == 0:  # nothing to cut
             factors.append((a, 1, 0))
@@ -154,10 +160,10 @@ def _factors(batch: tuple[int, ...], labels: Labels) -> tuple[list[Any], list[in
     return factors, [f[2] for f in factors]
 
 
-def aligned(before: Tie, k: int, alignment: Any) -> Tie:
+def aligned(before: Tie, k: int, alignment: Alignment) -> Tie:
     """The tie of operand k carried to the output's axes by an alignment."""
     result, sources = alignment
-    image: dict[Any, Axis] = {}
+    image: dict[Hashable, Axis] = {}
     for labels, factors in zip(before.axes, sources[k], strict=True):
         if len(factors) == 1:
             image[factors[0]] = labels
@@ -174,10 +180,10 @@ def aligned(before: Tie, k: int, alignment: Any) -> Tie:
     )
 
 
-def indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tie:
+def indexed(before: Tie, index: Operands, shape: tuple[int, ...]) -> Tie:
     """The tie of ``x[index]`` for integers, slices, new axes and an ellipsis."""
-    picks: list[Any] = list(before.picks)
-    after: list[Any] = []
+    picks: list[tuple[int, ...] | None] = list(before.picks)
+    after: list[Axis] = []
     axis = 0
     for i in indices.spelled_out(index, len(shape)):
         if i is None:
@@ -186,7 +192,7 @@ def indexed(before: Tie, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tie:
         labels, n = before.axes[axis], shape[axis]
         chosen = range(n)[i]
         factor = labels[0][0] if len(labels) == 1 else None
-        whole: Any = () if factor is None else before.picks[factor[0]] or range(before.batch[factor[0]])
+        whole: Sequence[int] = () if factor is None else before.picks[factor[0]] or range(before.batch[factor[0]])
         if factor is not None and factor[1:] == (1, len(whole)):
             picks[factor[0]] = (whole[chosen],) if isinstance(chosen, int) else tuple([whole[j] for j in chosen])
             if isinstance(chosen, range):
@@ -205,7 +211,7 @@ def _cut(labels: Axis, sizes: list[int]) -> list[Axis] | None:
     cannot."""
     pieces, queue = [], list(labels)
     for size in sizes:
-        piece: list[tuple[Value, int]] = []
+        piece: list[tuple[Factor, int]] = []
         while size > 1:
             if not queue:
                 return None
@@ -224,7 +230,7 @@ def _cut(labels: Axis, sizes: list[int]) -> list[Axis] | None:
     return pieces
 
 
-def _split(factor: Any, size: int, fast: int) -> tuple[tuple[Any, int], tuple[Any, int]]:
+def _split(factor: Factor, size: int, fast: int) -> tuple[tuple[Factor, int], tuple[Factor, int]]:
     """A factor as a slow and a fast part, the fast one of the given size."""
     if factor is None:
         return (None, size // fast), (None, fast)

@@ -5,16 +5,15 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Keywords
+from scg.core.aliases import Keywords, Result
 from scg.core.ambient import ids
 from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node, Value
+from scg.core.node import Node
 from scg.core.progress import Progress, reporter
 from scg.core.replay import live_bytes, rerun
 from scg.core.tree import leaves
@@ -268,10 +267,10 @@ class _Frozen:
     def at(self, sides: dict[str, int]) -> np.ndarray:
         """The gradient, (size, coordinates)."""
         self.streams = {key: generator(self.entropy, self.block, k, sides[key]) for k, key in enumerate(self.keys)}
-        table: dict[int, Value] = {}
+        table: dict[int, Result] = {}
         leading: set[int] = set()
 
-        def visit(node: Node) -> Any:
+        def visit(node: Node) -> object:
             if is_noise(node):
                 rng, shape = self.streams[self.groups[node.id]], (self.size, *node.statics["shape"])
                 table[node.id] = draw_noise(node.statics["distribution"], rng, shape, node.dtype)
