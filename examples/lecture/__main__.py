@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.lecture import __doc__ as DESCRIPTION
+from examples.lecture import paths, title
 from examples.options import Help, directory, natural
 from scg import files
 
@@ -15,7 +16,10 @@ EXTRA = 'pip install -e ".[lecture]"'
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the chapters, check their claims and write the page; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m examples.lecture", description=DESCRIPTION, formatter_class=Help)
+    chapters = "chapters:\n" + "\n".join(f"  {number}  {title(path)}" for number, path in paths().items())
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.lecture", description=DESCRIPTION, epilog=chapters, formatter_class=Help
+    )
     parser.add_argument("--chapter", metavar="N", type=natural, help="this one alone, as DIR/chapter-N.html")
     parser.add_argument(
         "--out", metavar="DIR", type=directory, default="runs/lecture", help="where the page goes, as index.html"

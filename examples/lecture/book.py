@@ -14,9 +14,9 @@ import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 
+from examples.lecture import paths
 from scg import files
 
-HERE = Path(__file__).parent
 ANSWER = "answer"  # the tag of cells that are folded away
 STYLE = {"svg.hashsalt": "scg", "figure.figsize": (6.4, 3.2), "figure.constrained_layout.use": True, "font.size": 9}
 
@@ -61,11 +61,6 @@ class Chapter:
 
 class ClaimError(Exception):
     """A claim of the book that does not hold, or a cell that does not run; says where."""
-
-
-def paths() -> dict[int, Path]:
-    """The files of the chapters, by number, in order."""
-    return {int(path.stem.split("_")[1]): path for path in sorted(HERE.glob("chapter_*.py"))}
 
 
 def read(number: int) -> Chapter:
