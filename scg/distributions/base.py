@@ -114,11 +114,11 @@ class Distribution(Parameterized, ABC):
         return self
 
     def coupled(self, before: "Distribution", value: Numeric) -> "Distribution | Value | None":
-        """How to make a sample from the randomness that ``value``, a sample of ``before`` (a distribution of this
-        type), was made from: a distribution given that sample, or the new sample as a function of it. None where it
-        is to be drawn anew.
+        """How to make a sample from the randomness that ``value``, a sample of ``before``, comes from: a distribution
+        given that sample, or the new sample as a function of it. None where it is to be drawn anew.
 
-        Whatever it is, the new sample must have this distribution where ``value`` has that of ``before``.
+        ``before`` is this distribution with other parameters. The new sample must have this distribution where
+        ``value`` has that of ``before``.
         """
         return None
 

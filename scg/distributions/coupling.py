@@ -55,6 +55,11 @@ class Coupled(Distribution):
         return log(self.masses(value))
 
 
+def is_given(distribution: Distribution) -> bool:
+    """Whether a distribution is one of samples given others."""
+    return distribution.marginal is not distribution
+
+
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Turned(Coupled, FiniteSupport):

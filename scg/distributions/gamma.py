@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double
 from scg.distributions.base import Distribution, FixedSupport, Shape
 from scg.distributions.constraints import nonnegative, positive
+from scg.distributions.parameterized import same
 from scg.distributions.uniform import InverseCDF
 from scg.distributions.weak import (
     digamma,
@@ -73,6 +74,11 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return gammaincinv(self.concentration, real_array(probability)) / self.rate
 
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        if same(self.concentration, before.concentration):
+            return value * (before.rate / self.rate)
+        return super().coupled(before, value)
+
     def kl_to(self, other: Distribution) -> Numeric:
         """(a1 - a2) digamma(a1) - log Gamma(a1) + log Gamma(a2) + a2 log(b1/b2) + a1 (b2/b1 - 1)."""
         gamma = other if isinstance(other, Gamma) else getattr(other, "gamma", None)
@@ -121,6 +127,9 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
 
     def icdf(self, probability: Numeric) -> Value:
         return self.gamma.icdf(probability)
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.gamma.coupled(before.gamma, value)
 
     def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions."""
@@ -180,6 +189,9 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore"):
             return self.rate / gammainccinv(self.concentration, real_array(probability))
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return 1 / self.gamma_of_inverse.coupled(before.gamma_of_inverse, 1 / real_array(value))
 
     def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions of 1 / z."""

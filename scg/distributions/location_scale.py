@@ -6,7 +6,7 @@ Moments that do not exist are NaN, those that are infinite inf.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import scipy.special as sp
@@ -16,6 +16,7 @@ from scg.core.node import Numeric, Value
 from scg.distributions.accurate import student_entropy
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import finite, positive
+from scg.distributions.parameterized import same
 from scg.distributions.uniform import InverseCDF
 from scg.distributions.weak import betaln, log, real_array
 from scg.errors import ScgValueError, here
@@ -53,6 +54,9 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.loc + self.scale * self.standard_icdf(real_array(probability))
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.loc + self.scale * ((value - before.loc) / before.scale)
 
     @property
     def mean(self) -> Numeric:
@@ -213,6 +217,13 @@ class StudentT(LocationScale):
                 f" few ({here()})"
             )
         return z
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        if same(self.df, before.df):
+            return super().coupled(before, value)
+        x = (value - before.loc) / before.scale  # by the lower tail, in which no digits are lost
+        lower = student_quantile(self.df, sp.stdtr(before.df, -np.absolute(x)))
+        return self.loc + self.scale * np.where(x < 0, lower, -lower)
 
     @property
     def mean(self) -> Numeric:

@@ -11,6 +11,7 @@ from scg.distributions.accurate import in_double, rest
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import Matrix, Vector, finite, lower_cholesky, positive, simplex
 from scg.distributions.normal import LOG_2PI, STANDARD
+from scg.distributions.parameterized import same
 from scg.distributions.uniform import UNIT
 from scg.distributions.weak import digamma, gammaincinv, gammaln, xlogy
 from scg.errors import ScgTypeError, here
@@ -140,6 +141,15 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
             return self.loc + matvec(self.tril, noise)
         rank = self.cov_factor.shape[-1]
         return self.loc + matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
+
+    def coupled(self, before: Any, value: Numeric) -> Value | None:
+        names = ("scale_tril", "cov_factor", "cov_diag")
+        apart = value - before.loc
+        if all([same(getattr(self, name), getattr(before, name)) for name in names]):
+            return self.loc + apart
+        if self.cov_factor is not None:
+            return None
+        return self.transport(np.linalg.solve(before.tril, apart[..., None])[..., 0])
 
     @property
     def tril(self) -> Value:

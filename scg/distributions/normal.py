@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import scipy.special
@@ -65,6 +65,9 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
 
     def icdf(self, probability: Numeric) -> Value:
         return self.loc + self.scale * scipy.special.ndtri(probability)
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.transport((value - before.loc) / before.scale)
 
     def kl_to(self, other: Distribution) -> Numeric:
         """log(s2/s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2."""

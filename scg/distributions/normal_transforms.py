@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import scipy.special as sp
@@ -40,6 +40,9 @@ class LogNormal(_OfNormal):
     def normal(self) -> Normal:
         """The distribution of log z."""
         return _normal(self.loc, self.scale)
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return np.exp(self.normal.coupled(before.normal, np.log(value)))
 
     def transport(self, noise: Value) -> Value:
         return np.exp(self.loc + self.scale * noise)
@@ -95,6 +98,9 @@ class LogitNormal(_OfNormal):
         """The distribution of logit z."""
         return _normal(self.loc, self.scale)
 
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return imaged(SIGMOID, self.normal.coupled(before.normal, preimage(SIGMOID, real_array(value))))
+
     def transport(self, noise: Value) -> Value:
         return imaged(SIGMOID, self.loc + self.scale * noise)
 
@@ -127,6 +133,9 @@ class HalfNormal(_OfNormal):
 
     def transport(self, noise: Value) -> Value:
         return self.scale * np.absolute(noise)
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.scale * (value / before.scale)
 
     def log_prob(self, value: Numeric) -> Value:
         def density(z: Numeric) -> Numeric:

@@ -15,6 +15,11 @@ from scg.primitives.layout import stop_gradient
 Shape = tuple[int, ...]
 
 
+def same(a: Numeric, b: Numeric) -> bool:
+    """Whether two parameters are one: the same node, or equal numbers."""
+    return a is b or type(a) is not Node and type(b) is not Node and np.array_equal(a, b)
+
+
 class Parameterized:
     """A frozen dataclass of parameters: what distributions and bijections have in common.
 

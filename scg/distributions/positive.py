@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import scipy.special as sp
@@ -29,12 +29,12 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
         """log p(z) for z >= 0."""
         raise NotImplementedError
 
-    def lower(self, z: Value) -> Value:
-        """P(Z <= z) for z >= 0."""
+    def spent(self, z: Value) -> Value:
+        """x = -log P(Z > z) for z >= 0, the exponential variable that z is made of."""
         raise NotImplementedError
 
     def waiting(self, x: Value) -> Value:
-        """The quantile at p = 1 - exp(-x), x = -log(1 - p) the exponential variable that it is made of."""
+        """Its inverse, the quantile at p = 1 - exp(-x)."""
         raise NotImplementedError
 
     def log_prob(self, value: Numeric) -> Value:
@@ -44,11 +44,14 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
 
     def cdf(self, value: Numeric) -> Value:
         with np.errstate(over="ignore"):
-            return self.lower(np.maximum(value, 0))
+            return -np.expm1(-self.spent(np.maximum(value, 0)))
 
     def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.waiting(-np.log1p(-real_array(probability)))
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.waiting(before.spent(value))
 
 
 @final
@@ -62,8 +65,8 @@ class Exponential(_Positive):
     def log_density(self, z: Value) -> Value:
         return log(self.rate) - self.rate * z
 
-    def lower(self, z: Value) -> Value:
-        return -np.expm1(-self.rate * z)
+    def spent(self, z: Value) -> Value:
+        return self.rate * z
 
     def waiting(self, x: Value) -> Value:
         return x / self.rate
@@ -104,8 +107,8 @@ class Gompertz(_Positive):
         x = self.theta * z
         return log(self.eta) + log(self.theta) + x - self.eta * np.expm1(x)
 
-    def lower(self, z: Value) -> Value:
-        return -np.expm1(-self.eta * np.expm1(self.theta * z))
+    def spent(self, z: Value) -> Value:
+        return self.eta * np.expm1(self.theta * z)
 
     def waiting(self, x: Value) -> Value:
         return np.log1p(x / self.eta) / self.theta
@@ -144,8 +147,8 @@ class Weibull(_Positive):
         x = z / self.scale
         return log(self.concentration) - log(self.scale) + xlogy(self.concentration - 1, x) - x**self.concentration
 
-    def lower(self, z: Value) -> Value:
-        return -np.expm1(-((z / self.scale) ** self.concentration))
+    def spent(self, z: Value) -> Value:
+        return (z / self.scale) ** self.concentration
 
     def waiting(self, x: Value) -> Value:
         return self.scale * x ** (1 / self.concentration)
@@ -231,6 +234,9 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return self.gamma.icdf(probability)
 
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.gamma.coupled(before.gamma, value)
+
     def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions."""
         return self.gamma.kl_to(other.gamma if isinstance(other, Erlang) else other)
@@ -267,6 +273,9 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.scale * np.exp(-np.log1p(-real_array(probability)) / self.alpha)
+
+    def coupled(self, before: Any, value: Numeric) -> Value:
+        return self.scale * (value / before.scale) ** (before.alpha / self.alpha)
 
     @property
     def mean(self) -> Numeric:

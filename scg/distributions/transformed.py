@@ -114,6 +114,15 @@ class Independent(_Made):
         found = np.stack([columns[i][choice[i]] for i in range(n)], axis=-1 - inner)
         return found.reshape(len(found), *self.batch_shape, *self.event_shape)
 
+    @property
+    def marginal(self) -> Distribution:
+        base = self.base.marginal
+        return self if base is self.base else Independent(base, self.ndim)
+
+    def coupled(self, before: Any, value: Numeric) -> Any:
+        made = self.base.coupled(before.base, value)
+        return Independent(made, self.ndim) if isinstance(made, Distribution) else made
+
     def log_prob(self, value: Numeric) -> Value:
         return self._summed(self.base.log_prob(value))
 
@@ -217,6 +226,10 @@ class Transformed(_Made):
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
         return np.asarray(imaged(plain.bijection, plain._spread().sample(rng, shape)))
+
+    def coupled(self, before: Any, value: Numeric) -> Any:
+        made: Any = self.base.coupled(before.base, preimage(before.bijection, real_array(value)))
+        return made if made is None else imaged(self.bijection, made)
 
     def _outside(self, y: Value) -> Value:
         return (y <= self.bijection.low) | (y >= self.bijection.high)

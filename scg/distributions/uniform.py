@@ -1,7 +1,7 @@
 """The uniform distribution, the noise of every inverse CDF, and the road by which it becomes a sample."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -20,6 +20,12 @@ class InverseCDF(Reparameterizable):
 
     def transport(self, noise: Value) -> Value:
         return self.icdf(noise)  # type: ignore[attr-defined]
+
+    def coupled(self, before: Any, value: Numeric) -> Any:
+        """The same noise, u = F(z)."""
+        u = before.cdf(value)
+        eps = float(np.finfo(u.dtype).epsneg)
+        return self.transport(np.clip(u, 0.5 * eps, 1 - eps))
 
 
 @final

@@ -15,7 +15,7 @@ from scg.core.operands import frozen, plain
 from scg.core.replay import replaced, rerun
 from scg.core.tree import leaves
 from scg.distributions.base import Distribution
-from scg.distributions.coupling import Coupled
+from scg.distributions.coupling import is_given
 from scg.distributions.parameterized import batch_of
 from scg.errors import ScgValueError, here
 from scg.stochastic.estimator import Accounted, Estimator
@@ -93,7 +93,7 @@ class _Again:
         noise = is_noise(node)
         if not noise and not is_stochastic(node):
             return NotImplemented
-        if self.coupled and not noise and isinstance(node.statics["site"].distribution, Coupled):
+        if self.coupled and not noise and is_given(node.statics["site"].distribution):
             return None  # it stays, and so does the sample that it made, unless that is made again
         if noise and self.rng is not None:
             made = self._noise(node, self.rng)
@@ -185,10 +185,10 @@ class _Again:
         if not self.create_graph:
             before, after = before.detached(), after.detached()
         made: Any = after.coupled(before, value)
-        if not isinstance(made, Distribution):
-            return made if made is None else self._kept(_made_again(node, site, made))
         if not self.create_graph:
-            return made.sample(site.rng)
+            return made.sample(site.rng) if isinstance(made, Distribution) else made
+        if not isinstance(made, Distribution):
+            return made if made is None else _made_again(node, site, made)
         return _made_again(node, site, place(Site(made, Accounted(), site.rng, (), None, site.replicate_axes)))
 
 

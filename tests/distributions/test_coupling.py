@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scg import distributions as dist
+from scg.core.leaves import parameter
 from scg.distributions.coupling import ByQuantile, Coupled, Turned
 
 pytestmark = pytest.mark.fast
@@ -102,3 +103,86 @@ def test_float32_stays_and_rounding_far_out_gives_numbers():
     assert np.isfinite(found).all()
     coins = dist.Bernoulli(logits=np.zeros(3, np.float32)), dist.Bernoulli(logits=np.ones(3, np.float32))
     assert Turned(*coins, np.ones(3, np.float32)).sample(np.random.default_rng(0)).dtype == np.float32
+
+
+# --- continuous ones
+
+SHIFTED = {
+    "beta": lambda s: dist.Beta(2.0 + s, 1.5 - s),
+    "cauchy": lambda s: dist.Cauchy(s, 1 + s),
+    "chi-square": lambda s: dist.Chi2(3.0 + 2 * s),
+    "erlang": lambda s: dist.Erlang(3, 1 + s),
+    "exponential": lambda s: dist.Exponential(1 + s),
+    "gamma": lambda s: dist.Gamma(1.2 + s, 2 - s),
+    "gamma, rate": lambda s: dist.Gamma(1.2, 2 - s),
+    "gompertz": lambda s: dist.Gompertz(0.5 + s, 1 + s),
+    "gumbel": lambda s: dist.Gumbel(s, 1 + s),
+    "half-normal": lambda s: dist.HalfNormal(1 + s),
+    "image": lambda s: dist.Transformed(dist.Normal(s, 1.0), dist.Softplus()),
+    "image, falling": lambda s: dist.Transformed(dist.Gumbel(0.0, 1.0), dist.Affine(s, -1 - s)),
+    "inverse gamma": lambda s: dist.InverseGamma(2.5 + s, 1 - s),
+    "kumaraswamy": lambda s: dist.Kumaraswamy(1 + s, 1.5),
+    "laplace": lambda s: dist.Laplace(s, 1 + s),
+    "logistic": lambda s: dist.Logistic(s, 1 + s),
+    "logit-normal": lambda s: dist.LogitNormal(s, 1 + s),
+    "log-normal": lambda s: dist.LogNormal(s, 1 + s),
+    "normal": lambda s: dist.Normal(s, 1 + s),
+    "pareto": lambda s: dist.Pareto(1.0, 2 + s),
+    "student": lambda s: dist.StudentT(4.0, s, 1 + s),
+    "student, df": lambda s: dist.StudentT(4.0 + s, s, 1.0),
+    "truncated": lambda s: dist.TruncatedNormal(s, 1 + s, -1.0, 2.0),
+    "weibull": lambda s: dist.Weibull(1 + s, 2 - s),
+}
+APART = np.array([0.4, -0.3])
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_a_number_keeps_its_quantile(name):
+    """G(z') = F(z), at the middle and in both tails; the digits that 1 - F loses are lost in z'."""
+    before, after = SHIFTED[name](0 * APART), SHIFTED[name](APART)
+    z = before.icdf(np.array([1e-6, 0.01, 0.3, 0.5, 0.9, 0.999, 1 - 1e-9])[:, None])
+    found = after.coupled(before, z)
+    np.testing.assert_allclose(after.cdf(found), before.cdf(z), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(before.coupled(before, z), z, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_as_nodes_and_in_float32_it_is_the_same_number(name):
+    before, after = SHIFTED[name](0 * APART), SHIFTED[name](APART)
+    z = before.sample(np.random.default_rng(0), 5)
+    expected = after.coupled(before, z)
+
+    s = parameter(APART)
+    np.testing.assert_allclose(SHIFTED[name](s).coupled(SHIFTED[name](0 * s), z).raw, expected, rtol=1e-9)
+    single = APART.astype(np.float32)
+    low = SHIFTED[name](0 * single)
+    found = SHIFTED[name](single).coupled(low, z.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_vectors_keep_their_standard_normal_noise():
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(4, 3))
+    factors = [np.tril(rng.normal(size=(3, 3)), -1) + np.diag([1.0, 0.5, 2.0]) for _ in range(2)]
+    wide, narrow = [dist.MultivariateNormal(rng.normal(size=3), factor) for factor in factors]
+    np.testing.assert_allclose(wide.coupled(narrow, narrow.transport(e)), wide.transport(e), rtol=1e-12)
+    low_rank = [dist.MultivariateNormal(loc, cov_factor=factors[0][:, :1], cov_diag=np.ones(3)) for loc in (e[0], e[1])]
+    np.testing.assert_allclose(low_rank[0].coupled(low_rank[1], e[2]), e[2] - e[1] + e[0])
+
+
+def test_elements_of_one_event_are_coupled_each():
+    before, after = (dist.Independent(dist.Normal(loc, 1.0), 1) for loc in (np.zeros(3), np.arange(3.0)))
+    z = before.sample(np.random.default_rng(0))
+    np.testing.assert_allclose(after.coupled(before, z), z + np.arange(3.0))
+    p, q = (dist.Independent(dist.Bernoulli(probs=np.array([a, 0.5])), 1) for a in (0.2, 0.6))
+    for one in p.atoms():
+        coupled = q.coupled(p, one)
+        assert coupled.marginal.event_shape == (2,)
+        expected = [np.prod(q.base.coupled(p.base, one).masses(other)) for other in q.atoms()]
+        np.testing.assert_allclose(coupled.masses(q.atoms()), expected)
+
+
+def test_counts_along_categories_are_drawn_anew():
+    p, q = (dist.Multinomial(3, probs=np.array(a)) for a in ([0.2, 0.8], [0.5, 0.5]))
+    assert q.coupled(p, np.array([1.0, 2.0])) is None
