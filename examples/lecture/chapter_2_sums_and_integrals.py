@@ -76,8 +76,10 @@ def batch_of(b):
 
 n, spread = len(data), np.var(2 * (x - data), ddof=1)
 exact_variances = [scg.exact.moments(batch_of(b)).variance for b in range(1, n + 1)]
-print("b   " + " ".join(f"{b:9}" for b in range(1, n + 1)))
-print("Var " + " ".join(f"{variance:9.4f}" for variance in exact_variances))
+print("b   " + " ".join(f"{b:6}" for b in range(1, n + 1)))
+print("Var " + " ".join(f"{variance:6.1f}" for variance in exact_variances))
+estimates = batch_of(2).gradients(rng=rng, replicates=REPLICATES)
+print(beside("Var, b = 2", exact_variances[1], (estimates - exact) ** 2))
 assert np.allclose(exact_variances, [n**2 / b * spread * (1 - b / n) for b in range(1, n + 1)], atol=1e-10)
 
 # %% [markdown]

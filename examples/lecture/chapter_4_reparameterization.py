@@ -158,8 +158,10 @@ def uniform(phi, rng):
 graph, exact = scg.trace(uniform, np.array([a, b]), rng=rng), np.array([2 * a + b, a + 2 * b]) / 3
 picture(a + (b - a) * u, lambda z: np.full(z.shape, 1 / (b - a)), "z = a + (b - a) u, beside 1 / (b - a)")
 estimates = graph.gradients(rng=rng, replicates=REPLICATES)
+found = scg.exact.moments(graph)
 print(beside("pathwise", exact, estimates))
-assert np.allclose(scg.exact.moments(graph).mean, exact) and agrees(exact, estimates)
+print(beside("  variance", found.variance, (estimates - exact) ** 2))
+assert np.allclose(found.mean, exact) and agrees(exact, estimates)
 
 # %% [markdown]
 # The Gompertz distribution describes ages at death: the rate of dying grows like $e^{\theta z}$. From

@@ -21,7 +21,8 @@ def beside(label: str, exact: Any, samples: Any) -> str:
     lines = []
     for index in np.ndindex(mean.shape):
         name = label if mean.size == 1 else f"{label}[{', '.join(map(str, index))}]"
-        digits = int(np.clip(1 - np.floor(np.log10(half[index])), 0, 12)) if half[index] > 0 else 6  # two of the error
+        varies = half[index] > 1e-12 * np.abs(mean[index])
+        digits = int(np.clip(1 - np.floor(np.log10(half[index])), 0, 12)) if varies else 6  # two of the error
         estimate = f"{mean[index]:.{digits}f} ± {half[index]:.{digits}f}"
         lines.append(f"{name:<22} exact {exact[index]:<10.6g} estimate {estimate}")
     return "\n".join(lines)
