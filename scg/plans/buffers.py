@@ -2,7 +2,7 @@
 over an operand that dies."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: 
     return None
 
 
-def aligned(nbytes: int) -> Any:
+def aligned(nbytes: int) -> np.ndarray:
     """Bytes that begin at a cache line."""
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT

@@ -2,10 +2,10 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
@@ -53,7 +53,7 @@ def build(run: Run, options: "passes.Options") -> Plan:
     )
 
 
-def _program(run: Run, results: Sequence[Any], given: Sequence[Sequence[Any]]) -> Operations:
+def _program(run: Run, results: Sequence[Operand], given: Sequence[Sequence[Operand]]) -> Operations:
     """The program of the results, of what is ``given`` to later calls, and of what must be finite."""
     recorder, trailing = run.recorder, [leaf for values in given for leaf in values]
     seen = [*recorder.watched, *[cost for cost in recorder.costs if may_hide(ancestors([cost]))]]

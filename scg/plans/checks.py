@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Operand
 from scg.core.primitive import primitive
 from scg.distributions.constraints import finite
 from scg.errors import NonFiniteError
@@ -29,20 +29,20 @@ def is_there(*values: object) -> bool:
     return True
 
 
-def is_bounded(squares: Any) -> bool:
+def is_bounded(squares: Operand) -> bool:
     """Whether sums of squares are so small that what they stand for, and products and sums of it, are finite. False at
     a NaN."""
     return bool((squares.item() if squares.size == 1 else np.add.reduce(squares, axis=None)) < BOUND)
 
 
-def is_finite(x: Any) -> bool:
+def is_finite(x: Operand) -> bool:
     """Whether all of x is finite. A sum of squares that is not may have overflowed."""
     if x.dtype.kind == "f" and math.isfinite(_square(x)):
         return True
     return bool(np.isfinite(x).all())
 
 
-def _square(x: Any) -> float:
+def _square(x: np.ndarray) -> float:
     """The sum of squares, in one pass of BLAS; infinite where that is not to be had. Row by row: a long product would
     wake BLAS's other threads."""
     if not x.flags.c_contiguous:
@@ -55,7 +55,7 @@ def _square(x: Any) -> float:
     return float(np.dot(flat, flat))
 
 
-def _choice(*operands: Any, test: Callable[..., Any], outcome: bool, line: str) -> Callable[..., None]:
+def _choice(*operands: Operand, test: Function, outcome: bool, line: str) -> Callable[..., None]:
     """The call that raises Otherwise unless ``test`` comes out as ``outcome``."""
     if test == finite.holds and outcome and operands[0].dtype.kind == "f":
         test = is_finite
@@ -91,6 +91,6 @@ FINITE = primitive(lambda *values, norms: None, name="finite", into=_finite)
 small."""
 
 
-def is_check(op: Any) -> bool:
+def is_check(op: Operand) -> bool:
     """Whether an operation makes nothing, and may end the call."""
     return op.primitive is CHOICE or op.primitive is FINITE

@@ -5,13 +5,13 @@ import functools
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Function
+from scg.core.aliases import Function, Keywords, Result, Tree
 from scg.core.ambient import RECORDER, nan_is_sought
 from scg.core.node import Node
 from scg.core.tree import leaves
@@ -42,7 +42,7 @@ PLAIN = "plain"
 
 
 def compile(
-    fn: Callable[..., Any], *, fallback: bool = False, capacity: int = 32, threads: int | None = None, without: Any = ()
+    fn: Function, *, fallback: bool = False, capacity: int = 32, threads: int | None = None, without: Iterable[str] = ()
 ) -> "Compiled":
     """The same function with a compiled plan behind it: same call, same results, from the same draws.
 
@@ -98,10 +98,10 @@ class Compiled:
         self._fn, self._fallback, self._capacity, self._options = fn, fallback, capacity, options
         self._plans: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.Lock()
-        self._stale: dict[Any, int] = {}
+        self._stale: dict[Hashable, int] = {}
         self.recorded, self.planned, self.plainly = 0, 0, 0
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Tree:
         if (
             RECORDER.get() is not None
             or nan_is_sought()
@@ -146,7 +146,7 @@ class Compiled:
         give_back()
         return results
 
-    def _answered(self, plan: Plan, signature: Signature) -> Any:
+    def _answered(self, plan: Plan, signature: Signature) -> Tree:
         with np.errstate(all="ignore"):
             results = plan.call(signature.arrays, signature.generators)
         self.planned += 1
@@ -169,8 +169,8 @@ class Compiled:
         return True
 
     def _without_risk(
-        self, signature: Signature, states: list[Any], plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+        self, signature: Signature, states: Sequence[Keywords], plan: Plan, args: tuple[object, ...], kwargs: Keywords
+    ) -> Tree:
         """Record once more, for a plan without the passes that may have overflowed in this one, which goes."""
         with self._lock:
             plans, _ = self._plans.get(signature.key, ([], None))
@@ -183,7 +183,7 @@ class Compiled:
             replace(self._options, without=self._options.without | {"softplus", "factor"}),
         )[0]
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
+    def explain(self, *args: object, **kwargs: object) -> str:
         """Print, and return, the plan of a call with these arguments: steps, buffers, bytes, what was fused, what was
         not and why.
 
@@ -206,13 +206,13 @@ class Compiled:
         return text
 
     def _planned(
-        self, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options | None = None
+        self, signature: Signature, args: tuple[object, ...], kwargs: Keywords, options: Options | None = None
     ) -> tuple[Plan, Run]:
         """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache:
         these are its state then, and are put back where it is refused."""
         states = [rng.bit_generator.state for rng in signature.generators]
         own = module_of(self._fn)
-        roots: list[tuple[str, Any]] = [(called(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
+        roots: list[tuple[str, object]] = [(called(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
         outside = first = Outside(roots, own=own)
         attempt = 0
         while True:
@@ -254,7 +254,7 @@ class Compiled:
         self.recorded += 1
         return plan, run
 
-    def _found(self, signature: Signature) -> list[Any]:
+    def _found(self, signature: Signature) -> list[Result]:
         with self._lock:
             plans = self._plans.get(signature.key)
             if plans is None:
@@ -273,11 +273,11 @@ class Compiled:
     def _record(
         self,
         signature: Signature,
-        states: list[Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        states: Sequence[Keywords],
+        args: tuple[object, ...],
+        kwargs: Keywords,
         options: Options | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Tree, Tree]:
         """Run the function once, recorded; its results, and the plan."""
         try:
             plan, run = self._planned(signature, args, kwargs, options)
@@ -312,7 +312,7 @@ class Compiled:
             self.plainly += 1
             return self._fn(*args, **kwargs), plan
 
-    def __get__(self, instance: object, owner: object = None) -> Any:
+    def __get__(self, instance: object, owner: object = None) -> Function:
         return self if instance is None else functools.partial(self, instance)
 
     def __repr__(self) -> str:
@@ -325,7 +325,7 @@ def give_back() -> None:
         _TRIM(0)
 
 
-def _trim() -> Any:
+def _trim() -> Function | None:
     try:
         return ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # another C library
@@ -347,6 +347,6 @@ def _of_a_node(error: Exception) -> str | None:
     return None
 
 
-def _restore(signature: Signature, states: list[Any]) -> None:
+def _restore(signature: Signature, states: Sequence[Keywords]) -> None:
     for rng, state in zip(signature.generators, states, strict=True):
         rng.bit_generator.state = state

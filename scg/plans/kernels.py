@@ -6,17 +6,16 @@ operand's own memory. All follows from the declaration of the primitive (``scg.e
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Result, Statics
 from scg.core.axes import elementwise
 from scg.core.node import Node
 from scg.plans.checks import Otherwise, Raised
 from scg.plans.program import Op
 
-Kernel = Callable[..., Any]
+Kernel = Function
 
 
 class Generators:
@@ -32,7 +31,7 @@ class Generators:
         return self.current[k]
 
 
-def view(op: Op) -> Callable[[Any], Any] | None:
+def view(op: Op) -> Function | None:
     """The function by which the result is a view of operand 0, where it is one."""
     declared = op.primitive.view
     if declared is None or declared is True:
@@ -40,7 +39,7 @@ def view(op: Op) -> Callable[[Any], Any] | None:
     return declared(*op.args, **op.statics)  # type: ignore[no-any-return]
 
 
-def itself(x: object) -> Any:
+def itself(x: Result) -> Result:
     """How an array shows itself."""
     return x
 
@@ -118,7 +117,7 @@ def _drawn(draw: Kernel, *values: object) -> None:
         raise Raised from error
 
 
-def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
+def _plain(fn: Kernel, statics: Statics, *values: Result) -> None:
     out = values[-1]
     try:
         result = fn(*values[:-1], **statics)
@@ -129,7 +128,7 @@ def _plain(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
     out[...] = result
 
 
-def _several(fn: Kernel, statics: dict[str, Any], *values: Any) -> None:
+def _several(fn: Kernel, statics: Statics, *values: Result) -> None:
     try:
         results = fn(*values[:-1], **statics)
     except Exception as error:

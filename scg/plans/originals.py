@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Operands
+
 
 class Original:
     """``array()`` is the array that was copied, None where nobody holds its memory any more."""
@@ -21,9 +23,9 @@ class Original:
         self._kept = None if known else array
         self._array, self._owner = weakref.ref(array), weakref.ref(owner)
         offset = array.ctypes.data - owner.ctypes.data
-        self._layout: tuple[Any, ...] = array.shape, array.dtype, offset, array.strides
+        self._layout: Operands = array.shape, array.dtype, offset, array.strides
 
-    def array(self) -> Any:
+    def array(self) -> np.ndarray | None:
         """The array, or another view of the same memory where only this is still there."""
         found, owner = self._kept if self._kept is not None else self._array(), self._owner()
         if found is not None or owner is None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Keywords, Operand
 from scg.core.node import Node
 from scg.core.primitive import Primitive
 from scg.plans.names import Names, is_library
@@ -55,8 +56,8 @@ class Outside:
 
     def __init__(
         self,
-        roots: Iterable[tuple[str, Any]],
-        ran: Mapping[CodeType, Any] | None = None,
+        roots: Iterable[tuple[str, object]],
+        ran: Mapping[CodeType, Keywords] | None = None,
         read: Iterable[int] = (),
         own: str = "",
     ):
@@ -101,9 +102,9 @@ class Outside:
 
     def _walk(self) -> None:
         self.places, self.iterators = [], []
-        self._seen: dict[int, Any] = {}
-        self._stack: list[tuple[str, Any]] = []
-        self._globals: dict[int, tuple[Any, set[str]]] = {}
+        self._seen: dict[int, object] = {}
+        self._stack: list[tuple[str, object]] = []
+        self._globals: dict[int, tuple[Operand, set[str]]] = {}
         self._stack += self._roots
         if self._ran is not None:
             for code, namespace in self._ran.items():
@@ -125,7 +126,7 @@ class Outside:
         self.places.append(place)
         self._stack += leads
 
-    def _look_up(self, namespace: object, names: Iterable[str]) -> None:
+    def _look_up(self, namespace: Keywords, names: Iterable[str]) -> None:
         """Globals of a module, and what they hide of the built-in ones."""
         _, known = self._globals.setdefault(id(namespace), (namespace, set()))
         known.update(names)

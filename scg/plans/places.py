@@ -1,11 +1,14 @@
 """Places that hold what a function looks up: entries of dicts, attributes, cells, elements; and what each held."""
 
+from collections.abc import Iterable
 from itertools import repeat
 from operator import is_
 from types import CellType, MethodType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+from scg.core.aliases import Operands, Result
 
 MISSING = object()
 
@@ -36,10 +39,10 @@ def same(a: Any, b: Any) -> bool:
 class Place:
     """A holder of values, and these as they were."""
 
-    def __init__(self, label: str, holder: Any, values: tuple[Any, ...]):
+    def __init__(self, label: str, holder: Result, values: tuple[object, ...]):
         self.label, self.holder, self.values = label, holder, values
 
-    def now(self) -> Any:
+    def now(self) -> Iterable[object]:
         """The values of now, in the same order."""
         raise NotImplementedError
 
@@ -69,12 +72,12 @@ class Place:
 class Entries(Place):
     """Entries of a dict; ``whole``: all of them."""
 
-    def __init__(self, label: str, holder: Any, keys: tuple[Any, ...], whole: bool, spelling: str):
+    def __init__(self, label: str, holder: Result, keys: Operands, whole: bool, spelling: str):
         self.keys, self.spelling = keys, spelling
         self.size = len(holder) if whole else None
         super().__init__(label, holder, tuple(map(holder.get, keys, repeat(MISSING))))
 
-    def now(self) -> Any:
+    def now(self) -> Iterable[object]:
         return map(self.holder.get, self.keys, repeat(MISSING))
 
     def is_whole(self) -> bool:
@@ -117,11 +120,11 @@ class Class(Entries):
 class Attributes(Place):
     """Attributes in slots."""
 
-    def __init__(self, label: str, holder: Any, names: tuple[str, ...]):
+    def __init__(self, label: str, holder: Result, names: tuple[str, ...]):
         self.names = names
         super().__init__(label, holder, tuple([getattr(holder, name, MISSING) for name in names]))
 
-    def now(self) -> Any:
+    def now(self) -> Iterable[object]:
         return map(getattr, repeat(self.holder), self.names, repeat(MISSING))
 
     def put(self, values: tuple[object, ...]) -> None:
@@ -138,7 +141,7 @@ class Cells(Place):
         self.holder = cells
         super().__init__(label, cells, tuple(map(_content, cells)))
 
-    def now(self) -> Any:
+    def now(self) -> Iterable[object]:
         return map(_content, self.holder)
 
     def put(self, values: tuple[object, ...]) -> None:
@@ -158,10 +161,10 @@ class Cells(Place):
 class Items(Place):
     """Elements of a list, a deque or a set."""
 
-    def __init__(self, label: str, holder: Any):
+    def __init__(self, label: str, holder: Result):
         super().__init__(label, holder, tuple(holder))
 
-    def now(self) -> Any:
+    def now(self) -> Iterable[object]:
         return iter(self.holder)
 
     def is_whole(self) -> bool:
@@ -199,7 +202,7 @@ class Elements(Place):
             x[...] = kept.view(x.dtype).reshape(x.shape, order=order)
 
 
-def _order(array: np.ndarray) -> Any:
+def _order(array: np.ndarray) -> Literal["C", "F", "A"]:
     return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
@@ -209,7 +212,7 @@ def _memory(array: np.ndarray) -> np.ndarray:
     return flat.view(np.uint64) if flat.size % 8 == 0 else flat
 
 
-def _content(cell: CellType) -> Any:
+def _content(cell: CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # not bound yet

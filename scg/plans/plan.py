@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Tree
+from scg.core.aliases import Function, Operand, Result, Tree
 from scg.core.tree import rebuild
 from scg.errors import NonFiniteError
 from scg.plans.buffers import Assignment, origin
@@ -29,7 +29,7 @@ class Output(NamedTuple):
     """One result: ``slot`` where it is written into an array of the caller, ``argument`` where it is one; a NumPy
     scalar where ``scalar``, a number of Python's own where ``python``."""
 
-    value: Any
+    value: Operand
     slot: int | None
     argument: int | None
     scalar: bool
@@ -39,13 +39,13 @@ class Output(NamedTuple):
 class Ending(NamedTuple):
     """A ``Later`` of the recorded run: its trees without their nodes, and the operations that stand for these."""
 
-    call: Any
+    call: Function
     now: bool
     changes: bool
-    trees: tuple[Any, ...]
-    values: list[Any]
+    trees: tuple[Tree, ...]
+    values: list[Operand]
 
-    def lists(self, width: int, found: Sequence[object]) -> Any:
+    def lists(self, width: int, found: Sequence[object]) -> Result:
         """What it gives each thread to do, or has done, for these arrays in the place of its values."""
         given = iter(found)
         return self.call(width, *[next(given) if type(tree) is int else rebuild(tree, given) for tree in self.trees])
@@ -77,7 +77,7 @@ class Plan:
     _idle: list[Steps] = field(default_factory=list)
     _lock: Any = field(default_factory=threading.Lock)
 
-    def call(self, arrays: Sequence[Any], generators: list[np.random.Generator]) -> Any:
+    def call(self, arrays: Sequence[np.ndarray], generators: list[np.random.Generator]) -> Result:
         """The results for the arrays of a call. Raises Otherwise where a choice comes out otherwise, NonFiniteError
         where zeros may have to absorb, and Stepped where an error comes after a step."""
         with self._lock:
@@ -97,7 +97,9 @@ class Plan:
             if len(self._idle) < SETS:
                 self._idle.append(steps)
 
-    def _locked(self, k: int, steps: Steps, arrays: Sequence[np.ndarray], generators: list[np.random.Generator]) -> Any:
+    def _locked(
+        self, k: int, steps: Steps, arrays: Sequence[np.ndarray], generators: list[np.random.Generator]
+    ) -> Result:
         """The results, with all locks from the k-th on: each a ``with`` of its own, which no interrupt leaves held."""
         if k < len(self.locks):
             with self.locks[k]():
@@ -117,7 +119,7 @@ class Plan:
 
     def _computed(
         self, steps: Steps, arrays: Sequence[np.ndarray], generators: list[np.random.Generator], threads: Threads | None
-    ) -> Any:
+    ) -> Result:
         for slot, op in self.results.values():
             steps.bind(slot, np.empty(op.shape, op.dtype))
         width, endings = self.program.width, self.endings
@@ -159,7 +161,7 @@ def _end(endings: Sequence[Ending], steps: Steps, width: int, threads: Threads |
         raise
 
 
-def _returned(output: Output, steps: Steps, arrays: Sequence[np.ndarray]) -> Any:
+def _returned(output: Output, steps: Steps, arrays: Sequence[np.ndarray]) -> Result:
     if output.argument is not None:
         return arrays[output.argument]
     if output.slot is not None:
@@ -176,7 +178,7 @@ def is_foreign(value: object) -> bool:
     return origin(value).is_given if type(value) is Op else isinstance(value, np.ndarray)
 
 
-def _read(value: object, steps: Steps) -> Any:
+def _read(value: object, steps: Steps) -> Result:
     """What it is now, before anything is changed."""
     x = steps.read(value)
     return np.array(x) if is_foreign(value) else x

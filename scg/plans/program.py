@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Statics
+from scg.core.aliases import Operand, Result, Shape, Statics
 from scg.core.ancestry import ancestors
 from scg.core.leaves import is_parameter
 from scg.core.node import Node
@@ -35,12 +35,12 @@ class Op:
     def __init__(
         self,
         primitive: Primitive,
-        args: Sequence[Any],
+        args: Sequence[Operand],
         statics: Statics,
         shape: Any,
         dtype: Any,
         line: str = "",
-        value: Any = None,
+        value: Operand = None,
         generator: int | None = None,
     ):
         self.primitive, self.args, self.statics = primitive, tuple(args), statics
@@ -77,7 +77,7 @@ class Op:
         """Bytes of the result."""
         return self.size * self.dtype.itemsize if self.dtype is not None else 0
 
-    def like(self, primitive: Any, *args: Any, shape: Any = None, **statics: Any) -> "Op":
+    def like(self, primitive: Any, *args: Operand, shape: Shape | None = None, **statics: object) -> "Op":
         """Another operation in the place of this one, of its dtype and, unless told, its shape."""
         return Op(primitive, args, statics, self.shape if shape is None else shape, self.dtype, self.line)
 
@@ -89,7 +89,7 @@ class Operations:
     """Operations in an order in which each follows its operands; ``inputs`` by position of the argument, ``outputs`` as
     operations or constants."""
 
-    def __init__(self, ops: list[Op], inputs: dict[int, int], outputs: list[Any], notes: list[str] | None = None):
+    def __init__(self, ops: list[Op], inputs: dict[int, int], outputs: list[Operand], notes: list[str] | None = None):
         # ``inputs``: id of the operation -> position of the argument
         self.ops, self.inputs, self.outputs = ops, inputs, outputs
         self.notes = notes or []
@@ -108,7 +108,7 @@ class Operations:
 
         Operands are those of the new program already. The number of operations that were replaced.
         """
-        table: dict[int, Any] = {}
+        table: dict[int, Operand] = {}
         old, new = self.ops, []
 
         def add(op: Op) -> Op:
@@ -134,7 +134,7 @@ class Operations:
 
     def users(self) -> dict[int, list[Op]]:
         """For each operation by id those that take it, and None once more for each output that it is."""
-        found: dict[int, list[Any]] = {id(op): [] for op in self.ops}
+        found: dict[int, list[Result]] = {id(op): [] for op in self.ops}
         for op in self.ops:
             for a in op.args:
                 if type(a) is Op:
@@ -169,7 +169,7 @@ class _Reader:
 
     def __init__(self, recorder: Recorder, floor: int):
         self.recorder, self.floor = recorder, floor
-        self.table: dict[int, Any] = {}
+        self.table: dict[int, Operand] = {}
         self.ops: list[Op] = []
         self._held: dict[int, Op] = {}
 
@@ -193,13 +193,13 @@ class _Reader:
         self.table[node.id] = op
         self.ops.append(op)
 
-    def operand(self, value: Any) -> Any:
+    def operand(self, value: Operand) -> Operand:
         """What stands for a node, an array or a number: an operation or a constant."""
         if type(value) is not Node:
             return self._constant(value)
         return self.table[value.id] if value.id >= self.floor else self._constant(value.raw)
 
-    def _constant(self, value: object) -> Any:
+    def _constant(self, value: Operand) -> Operand:
         """The array itself, or where others hold what it is a copy of, an operation that reads this."""
         original = self.recorder.original(value) if type(value) is np.ndarray else None
         if original is None:
@@ -228,7 +228,7 @@ class _Reader:
         pairs = [(i, self.recorder.original(i)) for i in index]
         return {**node.statics, "index": tuple([i if original is None else original for i, original in pairs])}
 
-    def _cast(self, op: object, operand: object, node: Node) -> Any:
+    def _cast(self, op: object, operand: object, node: Node) -> Operand:
         """A number of Python beside an array has the dtype that NumPy gives it there."""
         if (
             type(op) is not Op

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Result
+
 
 class Proxy(np.random.Generator):
     """A generator in the place of another one, whose every draw it is, while a function is recorded."""
@@ -17,9 +19,9 @@ class Proxy(np.random.Generator):
         return self.real.__reduce__()
 
 
-def _through(name: str) -> Any:
+def _through(name: str) -> Function:
     @functools.wraps(getattr(np.random.Generator, name))
-    def method(self: Proxy, *args: object, **kwargs: object) -> Any:
+    def method(self: Proxy, *args: object, **kwargs: object) -> Result:
         return self.recorder.numbers_drawn(self, name, args, kwargs)
 
     return method

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Operand, Result
 from scg.core.node import Node
 
 
@@ -15,9 +16,9 @@ class _Number:
 
     shape, ndim, size, nbytes, itemsize = (), 0, 1, 8, 8
     dtype: np.dtype
-    python: Any
+    python: Function
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Result:
         given = [x.python(x) if isinstance(x, _Number) else x for x in inputs]
         result = getattr(ufunc, method)(*given, **kwargs)
         caller: Any = sys._getframe(1)
@@ -38,7 +39,7 @@ class _Int(_Number, int):
 _OPERATORS = ("forward", "reflected", "__pow__", "__rpow__")
 
 
-def python_number(x: Any) -> Any:
+def python_number(x: Operand) -> Operand:
     """A number in the place of Python's own, of a float or an integer."""
     kind = np.asarray(x).dtype.kind
     return _Float(x) if kind == "f" else _Int(x) if kind in "iu" else x

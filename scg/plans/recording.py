@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from scg.core.aliases import Function, Keywords, Tree
+from scg.core.aliases import Function, Keywords, Operand, Operands, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, Ambient, ids
 from scg.core.ancestry import ancestors
 from scg.core.generators import held_generators, state_of
@@ -35,20 +35,20 @@ HELD = primitive(lambda: None, name="held")
 """A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
 
 
-def is_given(x: Any) -> bool:
+def is_given(x: Operand) -> bool:
     """Whether a node, or an operation, is an array of the caller's, or one that the function holds."""
     return x.primitive is INPUT or x.primitive is HELD
 
 
-def is_held(x: Any) -> bool:
+def is_held(x: Operand) -> bool:
     """Whether it is an array that the function holds."""
     return x.primitive is HELD
 
 
-def _numbers_anew(name: str, args: Any, kwargs: Any, rng: Any) -> Any:
+def _numbers_anew(name: str, args: Operands, kwargs: Keywords, rng: Function) -> Function:
     method = name.partition(".")[2]
 
-    def call(out: Any) -> None:
+    def call(out: np.ndarray) -> None:
         out[...] = getattr(rng(), method)(*args, **kwargs)
 
     return call
@@ -76,7 +76,7 @@ class Later(NamedTuple):
     """
 
     call: Function
-    trees: tuple[Any, ...]
+    trees: tuple[Tree, ...]
     now: bool
     changes: bool  # whether another call would change more: all but what assigns an attribute
     lock: Any  # a method that returns what is held from before the plan begins to the end of these steps; None: nothing
@@ -93,7 +93,7 @@ class Recorder:
         self.costs: list[Node] = []  # what was differentiated: where it is a NaN its gradient is not that of a plan
         self.watched: list[Node] = []  # what must be finite, as it was: else zeros absorb
         # by the id of a copy: the copy, which keeps its id taken, and the array that was copied
-        self.originals: dict[int, tuple[Any, Original]] = {}
+        self.originals: dict[int, tuple[np.ndarray, Original]] = {}
         self.scalars: set[int] = set()
         self.arrays: set[int] = set()
         self.forgotten: set[int] = set()
@@ -101,13 +101,13 @@ class Recorder:
             tuple[int, int]
         ] = []  # by derivative: what is younger than the first, and not than the second
         self._outer: list[set[int]] = []
-        self._changed: tuple[list[Any], int] | None = None
-        self.inputs: list[Any] = []
+        self._changed: tuple[list[object], int] | None = None
+        self.inputs: list[Node] = []
         # nodes that are called plainly: what nobody takes of them may still raise, or have another shape
         self.made: list[Node] = []
         # why, and where, what was done cannot be planned, if the run comes to its end
         self.later_refusal: tuple[str, str] | None = None
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._undo: list[tuple[object, str, object]] = []
         self._placing = 0
         self._drew_in_place = False
 
@@ -192,10 +192,10 @@ class Recorder:
             else:
                 vars(owner)[name] = value
 
-    def copied(self, copy: Any, original: Any) -> None:
+    def copied(self, copy: np.ndarray, original: np.ndarray) -> None:
         self.originals[id(copy)] = copy, Original(original)
 
-    def held(self, copy: object) -> Any:
+    def held(self, copy: object) -> Operand:
         """A leaf that stands for an array of the function's; arrays with which a distribution computes a sample are its
         own."""
         return copy if self._placing else record(HELD, (), {}, copy)
@@ -208,14 +208,14 @@ class Recorder:
             )
         return rng.real
 
-    def drawn(self, node: Node, rng: Any) -> Node:
+    def drawn(self, node: Node, rng: Operand) -> Node:
         self.generator(rng)
         self.draws[node.id] = node, rng.position
         return node
 
     def placed(
         self, draw: Function, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]
-    ) -> Any:
+    ) -> Result:
         self.generator(rng)
         self._placing, before, self._drew_in_place = self._placing + 1, self._drew_in_place, False
         try:
@@ -267,7 +267,7 @@ class Recorder:
             node.raw = np.broadcast_to(np.zeros((), node.dtype), node.shape)
         return True
 
-    def within(self, fn: Function, args: Sequence[object], kwargs: Keywords) -> Any:
+    def within(self, fn: Function, args: Sequence[object], kwargs: Keywords) -> Result:
         self._outer.append(
             {leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT}
         )
@@ -311,7 +311,7 @@ class Recorder:
             vars(proxy).clear()
         vars(self).clear()
 
-    def original(self, value: object) -> Any:
+    def original(self, value: object) -> np.ndarray | None:
         """The array of which this is a copy, where there is one and it is still there; else None."""
         return self.originals[id(value)][1].array() if id(value) in self.originals else None
 
@@ -319,7 +319,7 @@ class Recorder:
         """By id the arrays, and what they are views of, that a plan reads at each call."""
         found = set()
         for _, original in self.originals.values():
-            array = original.array()
+            array: object = original.array()
             while isinstance(array, np.ndarray):
                 found.add(id(array))
                 array = array.base
@@ -339,7 +339,7 @@ class Recorder:
                     f" step, which a plan takes at its end: leave that to the next call ({here()})"
                 )
 
-    def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[object, ...], kwargs: Keywords) -> Any:
+    def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[object, ...], kwargs: Keywords) -> Result:
         method = getattr(proxy.real, name)
         given = [*args, *kwargs.values()]
         if self._placing:
@@ -385,7 +385,7 @@ def _assign(owner: object, name: str, threads: int, value: object) -> None:
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 
-def _values(tree: Tree) -> Any:
+def _values(tree: Tree) -> Tree:
     return map_leaves(lambda x: x.raw if type(x) is Node else x, tree)
 
 
@@ -408,7 +408,7 @@ def recording(recorder: Recorder) -> Iterator[None]:
         AMBIENT.set(ambient)
 
 
-def unrecorded(fn: Function, *args: object, **kwargs: object) -> Any:
+def unrecorded(fn: Function, *args: object, **kwargs: object) -> Result:
     """``fn(*args, **kwargs)`` as if nobody recorded: for what a plan does itself."""
     context = contextvars.copy_context()
     context.run(RECORDER.set, None)

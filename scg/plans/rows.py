@@ -2,15 +2,14 @@
 follows from axis maps."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Result
 from scg.plans.kernels import is_elementwise, is_plain, view
 from scg.plans.program import Op
 
-Look = Callable[[Any], Any]
+Look = Function
 
 
 def is_map(op: Op) -> bool:
@@ -89,6 +88,6 @@ def keeps_order(look: Op) -> bool:
     ) or not math.prod(source.shape)
 
 
-def _shapes(op: Op) -> list[Any]:
+def _shapes(op: Op) -> list[Result]:
     """Those of the operands: None of a number, and of several results."""
     return [a.shape if isinstance(a, (Op, np.ndarray)) else None for a in op.args]

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Function, Keywords
+from scg.core.aliases import Function, Keywords, Operand, Tree
 from scg.core.ambient import collect_guards
 from scg.core.node import Node, record
 from scg.core.tree import leaves, rebuild
@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
     recorder: Recorder
     inputs: Sequence[Node]
-    result: Any
+    result: Tree
     floor: int
 
 
@@ -29,7 +29,7 @@ def run_recorded(recorder: Recorder, witness: Witness, fn: Function, args: tuple
     """``fn`` with its arrays as nodes."""
     inputs: list[Node] = []
 
-    def lifted(path: str, leaf: object) -> Any:
+    def lifted(path: str, leaf: object) -> Operand:
         if isinstance(leaf, np.random.Generator):
             return next(p for p in recorder.proxies if p.real is leaf)
         if not is_leaf_array(leaf):
@@ -38,7 +38,7 @@ def run_recorded(recorder: Recorder, witness: Witness, fn: Function, args: tuple
         recorder.inputs.append(inputs[-1].raw)
         return inputs[-1]
 
-    def tree(name: str, x: object) -> Any:
+    def tree(name: str, x: object) -> Tree:
         return rebuild(x, iter([lifted(name + path, leaf) for path, leaf in leaves(x)]))
 
     with recording(recorder), collect_guards():

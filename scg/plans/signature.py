@@ -2,13 +2,13 @@
 arrays' values."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import MethodType
 from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Keywords
+from scg.core.aliases import Function, Keywords
 from scg.core.node import Node
 from scg.core.operands import described
 from scg.core.tree import children
@@ -26,26 +26,26 @@ class Signature:
     __slots__ = ("arrays", "generators", "key", "nodes", "kept")
 
     def __init__(self, args: tuple[object, ...], kwargs: Keywords):
-        self.arrays: list[Any] = []
+        self.arrays: list[Any] = []  # and NumPy's scalars
         self.generators: list[np.random.Generator] = []
-        self.kept: list[Any] = []  # objects that are known by their identity, which must not be given to others
+        self.kept: list[object] = []  # objects that are known by their identity, which must not be given to others
         self.nodes = False
         key = [self._of(arg) for arg in args]
         for name in sorted(kwargs) if len(kwargs) > 1 else kwargs:
             key += (name, self._of(kwargs[name]))
         self.key = len(args), tuple(key)
 
-    def _of(self, x: object) -> Any:
+    def _of(self, x: object) -> Hashable:
         """The part of the key for one value; its arrays and generators are noted."""
         return (_BY_TYPE.get(type(x)) or _by_base(x))(self, x)
 
-    def _array(self, x: np.ndarray) -> Any:
+    def _array(self, x: np.ndarray) -> Hashable:
         if x.dtype.kind not in "fiucb":
             raise PlanError(f"a plan takes arrays of numbers, got dtype {x.dtype} ({here()})")
         self.arrays.append(x)
         return x.dtype, x.shape, x.flags.c_contiguous
 
-    def _subclass(self, x: np.ndarray) -> Any:
+    def _subclass(self, x: np.ndarray) -> Hashable:
         if isinstance(x, (np.ma.MaskedArray, np.matrix)):
             raise PlanError(
                 f"a plan takes plain arrays, no masked ones and no np.matrix, got {type(x).__name__} {described((x,))}"
@@ -54,40 +54,40 @@ class Signature:
         self.arrays.append(np.asarray(x))
         return type(x), x.dtype, x.shape, x.flags.c_contiguous
 
-    def _scalar(self, x: np.generic) -> Any:
+    def _scalar(self, x: np.generic) -> type:
         self.arrays.append(x)
         return type(x)
 
-    def _generator(self, x: np.random.Generator) -> Any:
+    def _generator(self, x: np.random.Generator) -> Hashable:
         for k, other in enumerate(self.generators):
             if other is x:
                 return np.random.Generator, k
         self.generators.append(x)
         return np.random.Generator, len(self.generators) - 1
 
-    def _node(self, x: Node) -> Any:
+    def _node(self, x: Node) -> None:
         self.nodes = True
 
-    def _dict(self, x: dict[object, object]) -> Any:
+    def _dict(self, x: dict[object, object]) -> Hashable:
         return (type(x), *x, *map(self._of, x.values()))
 
-    def _sequence(self, x: Any) -> Any:
+    def _sequence(self, x: Iterable[object]) -> Hashable:
         return (type(x), *map(self._of, x))
 
-    def _container(self, x: object) -> Any:
+    def _container(self, x: object) -> Hashable:
         return type(x), tuple([(name, self._of(child)) for name, child in children(x) or ()])
 
-    def _number(self, x: object) -> Any:
+    def _number(self, x: object) -> Hashable:
         return type(x), repr(x)  # tells -0.0 from 0.0, and nan is itself
 
-    def _value(self, x: object) -> Any:
+    def _value(self, x: object) -> Hashable:
         return type(x), x
 
-    def _method(self, x: MethodType) -> Any:  # each look at obj.method makes another one
+    def _method(self, x: MethodType) -> Hashable:  # each look at obj.method makes another one
         self.kept.append(x.__self__)
         return type(x), id(x.__self__), x.__func__
 
-    def _object(self, x: object) -> Any:
+    def _object(self, x: object) -> Hashable:
         self.kept.append(x)
         return type(x), id(x)
 
@@ -98,7 +98,7 @@ def _is_container(x: object) -> bool:
     return children(x) is not None
 
 
-def _by_base(x: Any) -> Callable[[Signature, Any], Any]:
+def _by_base(x: object) -> Function:
     """How a value of a type that is not listed is read."""
     if isinstance(x, tuple):
         return Signature._sequence
@@ -113,7 +113,7 @@ def _by_base(x: Any) -> Callable[[Signature, Any], Any]:
     return Signature._value if isinstance(x, (int, str, bytes)) else Signature._object
 
 
-_BY_TYPE: dict[type, Callable[[Signature, Any], Any]] = {
+_BY_TYPE: dict[type, Function] = {
     np.ndarray: Signature._array,
     np.random.Generator: Signature._generator,
     Node: Signature._node,

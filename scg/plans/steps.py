@@ -2,12 +2,12 @@
 ones."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from scg.core.aliases import Function, Operand, Operands, Result
 from scg.plans.buffers import Assignment, aligned, origin
 from scg.plans.kernels import Generators, is_elementwise, kernel, view
 from scg.plans.passes.blocks import Region
@@ -26,7 +26,7 @@ class Dynamic:
 
     __slots__ = ("slot", "views")
 
-    def __init__(self, slot: int, views: tuple[Callable[[Any], Any], ...] = ()):
+    def __init__(self, slot: int, views: tuple[Function, ...] = ()):
         self.slot, self.views = slot, views
 
 
@@ -38,9 +38,9 @@ class Steps:
         caller."""
         self.generators = Generators()
         self.blocks = [aligned(n) for n in assignment.sizes]
-        self.places: dict[int, Any] = {}
-        self.bound: list[Any] = [None] * slots
-        self.references: list[list[tuple[list[Any], int, tuple[Any, ...]]]] = [[] for _ in range(slots)]
+        self.places: dict[int, Result] = {}
+        self.bound: list[Result] = [None] * slots
+        self.references: list[list[tuple[list[Operand], int, Operands]]] = [[] for _ in range(slots)]
         for op in program.ops:
             place = self._home(op, program, assignment, results)
             if place is not None:
@@ -55,7 +55,7 @@ class Steps:
         self.steps = [step for task in tasks for step in task.steps]  # in the order of the program
         self.lists, self.locks = step_lists(tasks, width) if width > 1 else ([self.steps], [])
 
-    def _home(self, op: Op, program: Operations, assignment: Assignment, results: dict[int, int]) -> Any:
+    def _home(self, op: Op, program: Operations, assignment: Assignment, results: dict[int, int]) -> Result:
         if op.is_given:
             return op.statics["array"] if op.is_held else Dynamic(program.inputs[id(op)])
         if op.is_check:
@@ -92,10 +92,10 @@ class Steps:
         )
         return Task(thread, steps, accesses)
 
-    def _step(self, op: Op, rows: tuple[int, int] | None, homes: dict[int, int], scratch: list[Any]) -> Step:
+    def _step(self, op: Op, rows: tuple[int, int] | None, homes: dict[int, int], scratch: list[Result]) -> Step:
         """One operation bound to its operands and its result, or to these rows of them; what is bound at the call has
         its place noted."""
-        args: list[Any] = []
+        args: list[Operand] = []
         for k, operand in enumerate((*op.args, op)):
             look = (
                 None
@@ -107,7 +107,7 @@ class Steps:
             if id(operand) in homes and type(operand) is Op:
                 assert rows is not None
                 shape = (rows[1] - rows[0], *operand.shape[1:])
-                place: Any = (
+                place: Result = (
                     scratch[homes[id(operand)]][: math.prod(shape) * operand.dtype.itemsize]
                     .view(operand.dtype)
                     .reshape(shape)
@@ -123,7 +123,7 @@ class Steps:
                 place = place if look is None else look(place)
             args.append(place)
         if op.copies:
-            reshaped: Any = view(op)
+            reshaped: Result = view(op)
             return (lambda x, out: np.copyto(out, reshaped(x))), args
         return kernel(op, self.generators), args
 
@@ -138,7 +138,7 @@ class Steps:
                 x = look(x)
             args[at] = x
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: Operand) -> Result:
         """The array of an operation, or a constant, after a run."""
         if type(value) is not Op:
             return value
@@ -177,10 +177,10 @@ class Steps:
 class _Shown:
     """What memory each operation touches."""
 
-    def __init__(self, places: dict[int, Any], assignment: Assignment, results: dict[int, int]):
+    def __init__(self, places: dict[int, Result], assignment: Assignment, results: dict[int, int]):
         self.places, self.assignment, self.results = places, assignment, results
         # arrays in the place of those that are known only at the call; nobody writes to them
-        self.stood: dict[int, Any] = {}
+        self.stood: dict[int, Result] = {}
 
     def accesses(self, op: Op, rows: tuple[int, int] | None, temporary: frozenset[int]) -> Iterator[Access]:
         """All but that of temporaries, which are each thread's own, and of arguments, to which nobody writes."""
@@ -205,7 +205,7 @@ class _Shown:
                 for view_of in place.views:
                     array = view_of(array)
                 place = array
-            root: Any = self.results.get(id(source), -1), self.assignment.block.get(id(source), -1)
+            root: tuple[int, int] = self.results.get(id(source), -1), self.assignment.block.get(id(source), -1)
             for array in place if type(place) is tuple else (place,):
                 low, high = byte_bounds(array if look is None else look(array))
                 yield (root if max(root) >= 0 else id(source)), low, high, operand is op

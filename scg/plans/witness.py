@@ -11,11 +11,11 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
-from scg.core.aliases import Function
+from scg.core.aliases import Function, Keywords
 from scg.core.node import apply
 from scg.errors import PACKAGE, location
 from scg.plans.names import is_library
@@ -39,14 +39,14 @@ class Witness:
 
     def __init__(self, own: str):
         self._own = own
-        self.ran: dict[CodeType, Mapping[str, Any]] = {}
+        self.ran: dict[CodeType, Keywords] = {}
         self.raised: str | None = None
         self.refused: tuple[str, str] | None = None
         self._library: dict[CodeType, bool] = {}
         self._harmless: set[type] = set()
         self._inside: FrameType | None = None  # of a function that a primitive stands for
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
+    def __call__(self, frame: FrameType, event: str, arg: Function) -> None:
         if event == "c_call":
             owner = getattr(arg, "__self__", None)
             kind = type(owner)

@@ -4,7 +4,7 @@ one map writes the next reads from the cache, and what only they read needs no a
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scg.plans.kernels import is_elementwise, view
 from scg.plans.program import Op, Operations
@@ -38,7 +38,7 @@ def blocks(program: Operations) -> int:
     program.regions = []
     ops: list[Op] = []
     users = program.users()
-    stack: list[Any] = [list(program.ops)]
+    stack: list[list[Op] | Region] = [list(program.ops)]
     while stack:
         rest = stack.pop()
         if isinstance(rest, Region):

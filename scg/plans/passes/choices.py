@@ -2,7 +2,7 @@
 so had a sum of squares."""
 
 import math
-from typing import Any
+from collections.abc import Hashable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def choices(program: Operations) -> int:
     rows."""
     tests = [op for op in program.ops if op.primitive is CHOICE]
     finite_ones = {_key(op, real.holds) for op in tests if op.statics["test"] == finite.holds and op.statics["outcome"]}
-    asked: set[Any] = set()
+    asked: set[Hashable] = set()
     dropped = set()
     for op in tests:
         key = _key(op, op.statics["test"])
@@ -33,7 +33,7 @@ def choices(program: Operations) -> int:
     return len(dropped) + sum([_moved(op, program) for op in tests if id(op) not in dropped])
 
 
-def _key(op: Op, test: Function) -> Any:
+def _key(op: Op, test: Function) -> Hashable:
     return (test, op.statics["outcome"], *map(id, op.args))
 
 
@@ -65,5 +65,5 @@ def _moved(op: Op, program: Operations) -> bool:
     return True
 
 
-def _is_finite_in_sum(rows: Any) -> bool:
+def _is_finite_in_sum(rows: np.ndarray) -> bool:
     return math.isfinite(np.add.reduce(rows, axis=None))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Operand, Shape
 from scg.core.primitive import IMPLEMENTATIONS
 from scg.plans.program import Op, Operations
 from scg.primitives import elementwise, layout, reduction, special
@@ -61,7 +62,7 @@ def _log_sum_exp(op: Op, add: Callable[[Op], Op]) -> Op:
     gone = {a % len(x.shape) for a in axis} if axis is not None else set(range(len(x.shape)))
     kept = tuple([1 if a in gone else n for a, n in enumerate(x.shape)])
 
-    def make(primitive: Any, *args: Any, shape: Any = kept, dtype: Any = op.dtype, **statics: Any) -> Op:
+    def make(primitive: Any, *args: Operand, shape: Shape = kept, dtype: np.dtype = op.dtype, **statics: object) -> Op:
         return add(Op(primitive, args, statics, shape, dtype, op.line))
 
     top = make(reduction.max_p, x, axis=axis, keepdims=True)

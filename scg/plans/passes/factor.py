@@ -2,10 +2,10 @@
 may overflow: the product is looked at."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.plans.passes.expand import ADD, MULTIPLY, NEGATIVE, SUBTRACT
 from scg.plans.program import Op, Operations
 from scg.primitives import layout
@@ -21,7 +21,7 @@ def factor(program: Operations) -> int:
             program.watch(made)
         return made
 
-    def taken(op: Op, add: Any) -> Op | None:
+    def taken(op: Op, add: Callable[[Op], Op]) -> Op | None:
         if op.primitive not in (ADD, SUBTRACT) or not all(
             [
                 type(a) is Op and a.primitive is MULTIPLY and len(users.get(id(a), ())) == 1 and a.shape == op.shape
@@ -77,7 +77,7 @@ def _is_minus(x: object, y: object) -> bool:
     )
 
 
-def _signed(x: Any) -> bool:
+def _signed(x: Operand) -> bool:
     """Whether the negative of x is that of its numbers: of truths there is none, and integers wrap, -np.uint8(1)
     being 255."""
     return x.dtype.kind in "fc"

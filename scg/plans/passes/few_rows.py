@@ -2,7 +2,6 @@
 rearrange its operands first."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ SMALL_PRODUCT, SMALL_RESULT, FEWEST = 10**6, 1200, 8
 with a transpose, and the columns at once that are worth it."""
 
 
-def by_columns(a: Any, b: Any, out: Any) -> None:
+def by_columns(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """a b by columns of b, so many at once that OpenBLAS takes its kernel for small products."""
     (rows, inner), n = a.shape, b.shape[1]
     most = SMALL_PRODUCT // (rows * inner)

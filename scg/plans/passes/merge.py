@@ -1,18 +1,18 @@
 """Equal subexpressions merged: the same primitive of the same operands with the same statics is computed once."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.plans.program import Op, Operations
 
 
 def merge(program: Operations) -> int:
     """Let the first of several equal operations stand for all."""
-    known: dict[Any, Op] = {}
+    known: dict[Hashable, Op] = {}
 
-    def change(op: Op, add: Callable[[Op], Op]) -> Any:
+    def change(op: Op, add: Callable[[Op], Op]) -> Op | None:
         if op.is_leaf:
             return None
         try:
@@ -24,7 +24,7 @@ def merge(program: Operations) -> int:
     return program.rewrite(change)
 
 
-def _key(x: Any) -> Any:
+def _key(x: Operand) -> Hashable:
     kind = type(x)
     if kind is Op or kind is np.ndarray:
         return id(x)

@@ -11,10 +11,11 @@ import heapq
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.distributions.normal import Normal
 from scg.plans.buffers import is_step, origin
 from scg.plans.kernels import is_elementwise, is_plain
@@ -154,7 +155,7 @@ def _scheduled(units: Sequence[_Unit], width: int) -> tuple[list[Turn], float]:
     """Turns, and when the last of them ends: of what can begin, first what most depends on, each where it ends
     soonest."""
     maker = {id(op): unit for unit in units for op in unit.members}
-    drawn: dict[Any, _Unit] = {}  # the last draw of each generator
+    drawn: dict[int | None, _Unit] = {}  # the last draw of each generator
     for unit in units:
         needed = [
             maker[id(origin(a))] for op in unit.members for a in op.args if type(a) is Op and id(origin(a)) in maker
@@ -284,7 +285,7 @@ def _rows(members: Sequence[Op], region: Region | None) -> int:
     return cut_rows(members[0])
 
 
-def _follows(a: Any, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool:
+def _follows(a: Operand, op: Op, before: Sequence[int], cuts: Sequence[int]) -> bool:
     """Whether a part of ``op``, cut by ``cuts``, reads but the part on its thread of ``a``, whose memory was cut by
     ``before``."""
     if (

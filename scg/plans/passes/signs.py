@@ -1,10 +1,10 @@
 """Operations that do nothing left out, and signs moved where they are free: the same numbers, bit for bit."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.plans.passes.expand import ADD, DIVIDE, MULTIPLY, NEGATIVE, SUBTRACT
 from scg.plans.program import Op, Operations
 from scg.primitives import layout
@@ -16,7 +16,7 @@ def signs(program: Operations) -> int:
     return program.rewrite(_changed)
 
 
-def _changed(op: Op, add: Callable[[Op], Op]) -> Any:
+def _changed(op: Op, add: Callable[[Op], Op]) -> Op | None:
     primitive, args = op.primitive, op.args
     if primitive is NEGATIVE and _is(args[0], NEGATIVE):
         return args[0].args[0]
@@ -43,7 +43,7 @@ def _is(x: object, primitive: object) -> bool:
     return type(x) is Op and x.primitive is primitive
 
 
-def _is_minus(x: Any) -> bool:
+def _is_minus(x: Operand) -> bool:
     """Whether this is the negative of numbers that do not wrap: -np.uint8(1) is 255."""
     return _is(x, NEGATIVE) and x.dtype.kind in "fc"
 

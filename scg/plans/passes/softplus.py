@@ -7,8 +7,8 @@ shapes.
 """
 
 from collections.abc import Callable
-from typing import Any
 
+from scg.core.aliases import Operand
 from scg.plans.passes.expand import ADD, DIVIDE, EXP, EXPM1, LOG1P, NEGATIVE
 from scg.plans.program import Op, Operations
 from scg.primitives import special
@@ -18,7 +18,7 @@ def softplus(program: Operations) -> int:
     """softplus(x) = log1p(e); its slope, -expm1(-softplus(x)), = e / (1 + e). Before the composite maps are taken
     apart."""
     exponentials: dict[int, Op] = {}
-    operands: dict[int, Any] = {}  # by id of log1p(e): x
+    operands: dict[int, Operand] = {}  # by id of log1p(e): x
 
     def change(op: Op, add: Callable[[Op], Op]) -> Op | None:
         if (
@@ -41,7 +41,7 @@ def softplus(program: Operations) -> int:
     return count
 
 
-def _slope_of(op: Op, operands: dict[int, Any]) -> Op | None:
+def _slope_of(op: Op, operands: dict[int, Operand]) -> Op | None:
     """The exponential behind negative(expm1(negative(softplus(x))))."""
     for primitive in (NEGATIVE, EXPM1, NEGATIVE):
         if op.primitive is not primitive or type(op.args[0]) is not Op:

@@ -4,7 +4,9 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 LIMIT = 4
 """Threads of a plan at most: where a BLAS has more, they are left to it."""
@@ -78,7 +80,7 @@ class Blas:
                 library.set_num_threads(count)
 
 
-def with_one_thread(call: Callable[[], object]) -> Any:
+def with_one_thread(call: Callable[[], T]) -> T:
     """What ``call`` returns, run while BLAS keeps to one thread. An interrupt, wherever it comes, leaves BLAS as it
     was."""
     user = object()

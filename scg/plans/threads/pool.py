@@ -9,16 +9,17 @@ import itertools
 import os
 import time
 import weakref
-from _thread import allocate_lock, start_new_thread
+from _thread import LockType, allocate_lock, start_new_thread
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Operand
 from scg.plans.threads.busy import taken
 
-Step = tuple[Callable[..., Any], Sequence[Any]]
+Step = tuple[Function, Sequence[Operand]]
 
 
 def run_steps(steps: Sequence[Step]) -> None:
@@ -27,13 +28,13 @@ def run_steps(steps: Sequence[Step]) -> None:
         fn(*args)
 
 
-def _held() -> Any:
+def _held() -> LockType:
     lock = allocate_lock()
     lock.acquire()
     return lock
 
 
-def let_go(locks: Sequence[Any]) -> None:
+def let_go(locks: Sequence[LockType]) -> None:
     """Let everyone run on who waits for a step that will not come."""
     for lock in locks:
         try:

@@ -5,13 +5,13 @@ That is all that is needed for the threads to compute what one thread would: it 
 goes where.
 """
 
-from _thread import allocate_lock
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from _thread import LockType, allocate_lock
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 from scg.plans.threads.pool import Step
 
-Access = tuple[Any, int, int, bool]
+Access = tuple[Hashable, int, int, bool]
 """What memory: of which ``root``, from and up to which byte, and whether it is written."""
 
 
@@ -26,7 +26,7 @@ class Task(NamedTuple):
 def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
     """Pairs (i, k): on its thread, task k must wait for the end of task i, of another thread. None that follows from
     others."""
-    recent: dict[Any, list[tuple[int, int, bool, int]]] = {}  # by root: earlier accesses
+    recent: dict[Hashable, list[tuple[int, int, bool, int]]] = {}  # by root: earlier accesses
     place = [0] * len(tasks)  # of a task in its thread, from 1
     length = [0] * width
     known: list[list[int]] = []  # after each task: up to which place its thread knows each thread to be
@@ -55,11 +55,11 @@ def awaited(tasks: Sequence[Task], width: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def step_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], list[Any]]:
+def step_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], list[LockType]]:
     """The steps of each thread, with locks where one waits for another, and these locks, which are held between two
     runs."""
-    before: dict[int, list[Any]] = {}
-    after: dict[int, list[Any]] = {}
+    before: dict[int, list[LockType]] = {}
+    after: dict[int, list[LockType]] = {}
     locks = []
     for i, k in awaited(tasks, width):
         lock = allocate_lock()
@@ -77,7 +77,7 @@ def step_lists(tasks: Sequence[Task], width: int) -> tuple[list[list[Step]], lis
     return lists, locks
 
 
-def hold(locks: Sequence[Any]) -> None:
+def hold(locks: Sequence[LockType]) -> None:
     """Hold all of them again, whichever were let go."""
     for lock in locks:
         lock.acquire(False)
