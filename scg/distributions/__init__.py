@@ -4,7 +4,8 @@ On the real line: `Normal`, `Laplace`, `Logistic`, `Gumbel`, `Cauchy`, `StudentT
 `Exponential`, `Gamma`, `InverseGamma`, `Chi2`, `Erlang`, `Weibull`, `Gompertz`, `Pareto`, `HalfNormal`; on an
 interval or circle: `Uniform`, `Beta`, `Kumaraswamy`, `LogitNormal`, `TruncatedNormal`, `VonMises`,
 `RelaxedBernoulli`; vectors: `MultivariateNormal`, `Dirichlet`, `Concrete`; discrete: `Bernoulli`, `Categorical`,
-`OneHotCategorical`, `Binomial`, `Geometric`, `Poisson`, `NegativeBinomial`, `Multinomial`, `UniformSubset`; made of
+`OneHotCategorical`, `Binomial`, `Geometric`, `Poisson`, `NegativeBinomial`, `Multinomial`, `Ordered`,
+`UniformSubset`, `SubsetOfSize`, `PlackettLuce`; made of
 others: `Independent`, `Mixture`, `Transformed`; limits: `Delta`, `Flat`.
 
 Parameters are NumPy arrays, numbers or nodes and broadcast; a sample has the shape `shape + batch_shape + event_shape`.
@@ -20,12 +21,15 @@ from scg.distributions.bijections import Affine, Bijection, Exp, Power, Sigmoid,
 from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.counts import Binomial, Geometric, Multinomial, NegativeBinomial, Poisson
 from scg.distributions.degenerate import Delta, Flat
+from scg.distributions.fixed_size import SubsetOfSize
 from scg.distributions.gamma import Chi2, Gamma, InverseGamma
 from scg.distributions.location_scale import Cauchy, Gumbel, Laplace, Logistic, StudentT
 from scg.distributions.mixture import Mixture
 from scg.distributions.multivariate import Dirichlet, MultivariateNormal
 from scg.distributions.normal import Normal
 from scg.distributions.normal_transforms import HalfNormal, LogitNormal, LogNormal
+from scg.distributions.ordered import Ordered
+from scg.distributions.orders import PlackettLuce
 from scg.distributions.positive import Erlang, Exponential, Gompertz, Pareto, Weibull
 from scg.distributions.relaxed import Concrete, RelaxedBernoulli
 from scg.distributions.subset import UniformSubset
@@ -72,7 +76,9 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
+    "Ordered",
     "Pareto",
+    "PlackettLuce",
     "Poisson",
     "Power",
     "RelaxedBernoulli",
@@ -80,6 +86,7 @@ __all__ = [
     "Sigmoid",
     "Softplus",
     "StudentT",
+    "SubsetOfSize",
     "Tanh",
     "Transformed",
     "TrilAffine",

@@ -229,6 +229,10 @@ class FiniteSupport(Discrete, ABC):
     def atoms(self) -> np.ndarray:
         """All values, along a leading axis: shape (number of values,) + batch_shape + event_shape (broadcastable)."""
 
+    def count(self) -> int:
+        """How many values there are, without a list of them where they are many."""
+        return len(self.atoms())
+
 
 def atoms_of(distribution: Distribution) -> np.ndarray:
     """All values of a distribution that ``has(FiniteSupport)``, as its ``atoms()``."""

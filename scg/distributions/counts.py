@@ -359,6 +359,9 @@ class Multinomial(OneOfMany):
             self.dtype
         )
 
+    def count(self) -> int:
+        return math.comb(self.n + self.categories - 1, self.categories - 1)
+
     def atoms(self) -> np.ndarray:
         """All compositions, by bars among stars: C(n + K - 1, K - 1) of them."""
         k = self.categories

@@ -146,6 +146,10 @@ class Mixture(Reparameterizable, Distribution):
         above = np.where(some, each - top, np.minimum(each - top, math.log(np.finfo(each.dtype).max) / 2))
         return log(np.sum(self.weights * np.exp(above), axis=-1)) + np.squeeze(top, -1)
 
+    def count(self) -> int:
+        """Of one component, which is as many as are listed for one element at a time."""
+        return self.component.count()  # type: ignore[attr-defined,no-any-return]
+
     def atoms(self) -> np.ndarray:
         """The values of all components, each once."""
         if not self.component.has(FiniteSupport):

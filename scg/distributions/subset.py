@@ -36,6 +36,9 @@ class OfSubsets(Distribution, FiniteSupport, FixedSupport):
     def support(self) -> Constraint:
         return Integers(0, self.population - 1)
 
+    def count(self) -> int:
+        return math.comb(self.population, self.size)
+
     def table(self) -> np.ndarray:
         """All subsets, of shape (count, size)."""
         return np.array(list(itertools.combinations(range(self.population), self.size)), np.int64)

@@ -99,6 +99,10 @@ class Independent(_Made):
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.base.sample(rng, shape)
 
+    def count(self) -> int:
+        places = self.base.batch_shape[len(self.base.batch_shape) - self.ndim :]
+        return self.base.count() ** math.prod(places)  # type: ignore[attr-defined,no-any-return]
+
     def atoms(self) -> np.ndarray:
         """All combinations of the base's atoms, K^n of them for events of n elements."""
         if not self.base.has(FiniteSupport):

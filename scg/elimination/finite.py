@@ -7,10 +7,6 @@ import numpy as np
 
 from scg.core.axes import padded
 from scg.core.node import Node
-from scg.distributions.counts import Multinomial
-from scg.distributions.mixture import Mixture
-from scg.distributions.subset import UniformSubset
-from scg.distributions.transformed import Independent
 from scg.errors import ScgValueError, here
 
 
@@ -45,20 +41,6 @@ def values_of(distribution: Any, shape: tuple[int, ...], ndim: int) -> Any:
     elements, *event)."""
     atoms = padded(distribution.atoms(), len(shape))
     return np.broadcast_to(atoms, (len(atoms), *shape)).reshape(len(atoms), math.prod(shape[:ndim]), *shape[ndim:])
-
-
-def count_of(distribution: Any) -> int:
-    """How many values a distribution of finite support has, without a list of them where they are many."""
-    if isinstance(distribution, UniformSubset):
-        return math.comb(distribution.n, distribution.size)
-    if isinstance(distribution, Multinomial):
-        return math.comb(distribution.n + distribution.categories - 1, distribution.categories - 1)
-    if isinstance(distribution, Mixture):
-        return count_of(distribution.component)
-    if isinstance(distribution, Independent):
-        places = distribution.base.batch_shape[len(distribution.base.batch_shape) - distribution.ndim :]
-        return count_of(distribution.base) ** math.prod(places)
-    return len(distribution.atoms())
 
 
 def probabilities(distribution: Any, log_p: Any, name: str, logs: bool = False) -> Any:

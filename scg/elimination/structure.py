@@ -16,7 +16,7 @@ from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
 from scg.elimination.alike import Form, described, form_of
 from scg.elimination.direct import NoStructure, TooBroad, depends, direct, distinct, of_parameters
-from scg.elimination.finite import BudgetError, Finite, count_of
+from scg.elimination.finite import BudgetError, Finite
 from scg.errors import here
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
 
@@ -71,7 +71,7 @@ class Structure:
         self.events = [n.statics["site"].event_ndim for n in self.draws]
         self.counts = [math.prod(n.shape[: n.ndim - event]) for n, event in zip(self.draws, self.events, strict=True)]
         self.offsets = [0, *np.cumsum(self.counts).tolist()]
-        each = [count_of(n.statics["site"].distribution) for n in self.draws]
+        each = [n.statics["site"].distribution.count() for n in self.draws]
         self.sizes = np.repeat(np.array(each), self.counts)
         self.owner = np.repeat(np.arange(len(self.draws)), self.counts)
         if (largest := max(each)) > budget:

@@ -15,7 +15,9 @@ from scg.core.options import is_number
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
+from scg.distributions.orders import PlackettLuce
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.estimators.races import two_races
 from scg.estimators.tools import constant, logits_of, uniform
 from scg.estimators.trained import Trained
 from scg.optim import Optimizer
@@ -70,9 +72,10 @@ class _Controlled(Trained):
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
-        eta = np.broadcast_to(logits_of(down.distribution), down.node.shape)
+        eta: Any = logits_of(down.distribution)
+        eta = np.broadcast_to(eta, (*down.shape, *eta.shape[eta.ndim - down.site.event_ndim :]))
         l, b = constant(down, eta), constant(down, down.node)
-        z, other, score, back = (_two_keys if down.site.event_ndim else _two_hidden)(down, l, b)
+        z, other, score, back = _halves(down)(down, l, b)
         phi, trains = self.trained(down)
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)
@@ -83,8 +86,9 @@ class _Controlled(Trained):
             self.learn(down, phi, g)
             g = g.raw
         found = np.sum(first_order(eta, g))
-        if event and down.distribution.probs is not None:  # p(z) = probs[z] also where they do not sum to one
-            found = found + np.sum(first_order(np.broadcast_to(np.sum(down.distribution.probs, -1), down.shape), now))
+        probs = getattr(down.distribution, "probs", None) if event else None
+        if probs is not None:  # p(z) = probs[z] also where they do not sum to one
+            found = found + np.sum(first_order(np.broadcast_to(np.sum(probs, -1), down.shape), now))
         return found
 
     def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
@@ -154,11 +158,13 @@ class RELAX(_Controlled):
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
         sample of z given b.
 
-    For the logits l of a Bernoulli distribution, or of a OneHotCategorical one, as in REBAR. ``fn`` is given
-    ``parameters`` (nested arrays) and z, of the shape of the sample, as nodes, and returns an array whose sum over all
-    elements is c; it must be continuous in z. Which element of it goes with which of z is read off its axis maps, so
-    replicates and sample axes stay apart where ``fn`` keeps them apart. One evaluation of the cost, which may have any
-    dependence on b; with a temperature three, as in REBAR. First derivatives only.
+    For the logits l of a Bernoulli distribution, or of a OneHotCategorical one, as in REBAR; without a temperature also
+    for an order (PlackettLuce; Gadetsky et al., 2020): b the places of the largest z in falling order. ``fn`` is given
+    ``parameters`` (nested arrays) and z, of the shape of the sample (of an order: one for each thing), as nodes, and
+    returns an array whose sum over all elements is c; it must be continuous in z. Which element of it goes with which
+    of z is read off its axis maps, so replicates and sample axes stay apart where ``fn`` keeps them apart. One
+    evaluation of the cost, which may have any dependence on b; with a temperature three, as in REBAR. First
+    derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains all of them in place by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
@@ -179,6 +185,11 @@ class RELAX(_Controlled):
             raise ScgTypeError(f"RELAX: fn must be a function of (parameters, z), got {fn!r} ({here()})")
         super().__init__(temperature, scale, parameters, optimizer, coupled)
         self.fn = fn
+
+    def objection(self, distribution: Distribution) -> str:
+        if not isinstance(distribution, PlackettLuce):
+            return super().objection(distribution)
+        return "needs temperature=None where the draws are orders: they have no relaxation" if self.continuous else ""
 
     def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
         c, d = super()._control(down, phi, z, trains)
@@ -205,6 +216,12 @@ class RELAX(_Controlled):
 
 Halves = tuple[Value, Value, Value, Callable[[Value], Value]]
 """z, z', the score, and what a derivative by z' becomes as one by l."""
+
+
+def _halves(down: Downstream) -> Callable[..., Halves]:
+    if isinstance(down.distribution, PlackettLuce):
+        return two_races
+    return _two_keys if down.site.event_ndim else _two_hidden
 
 
 def _two_hidden(down: Downstream, l: Value, b: Value) -> Halves:

@@ -16,8 +16,8 @@ from scg.stochastic.surrogate import Downstream
 
 
 def logits_of(distribution: Any) -> Any:
-    """The logits of a Bernoulli or one-hot distribution; computed where it is given by ``probs``."""
-    if distribution.probs is None:
+    """The logits of a Bernoulli or one-hot distribution, or of an order; computed where it is given by ``probs``."""
+    if getattr(distribution, "probs", None) is None:
         return distribution.logits
     if not isinstance(distribution, Bernoulli):
         return distribution.log_p

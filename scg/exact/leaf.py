@@ -10,7 +10,7 @@ from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.uniform import noise_of, transported
-from scg.elimination.finite import BudgetError, count_of, probabilities, values_of, written
+from scg.elimination.finite import BudgetError, probabilities, values_of, written
 from scg.errors import ScgValueError, here
 from scg.exact.rules import (
     GAUSS,
@@ -52,7 +52,7 @@ class Leaf:
         if self.is_noise and self.discrete:
             raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a draw ({here()})")
         self.adaptive = not self.distribution.has(FiniteSupport)
-        if not self.adaptive and (size := count_of(self.distribution)) > budget:
+        if not self.adaptive and (size := self.distribution.count()) > budget:
             raise BudgetError(
                 f"{name}: {self.distribution!r} has {written(size)} values, over the budget of {budget}: raise budget=,"
                 f" or sample it ({here()})"

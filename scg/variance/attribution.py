@@ -130,7 +130,7 @@ def _exactly(
         distribution = node.statics["site"].distribution
         if others - {groups[node.id]} or not distribution.has(FiniteSupport):
             return None
-        total *= len(distribution.atoms()) ** min(_elements(node), 64)
+        total *= distribution.count() ** min(_elements(node), 64)
         if total > budget or total * width > _ENTRIES:
             return None
     values, sizes = _configurations(drawn, groups, keys, total)
@@ -170,7 +170,7 @@ def _configurations(
 ) -> tuple[dict[int, np.ndarray], list[int]]:
     """The values of each stochastic node in all joint configurations, along a leading axis; and how many each group
     has."""
-    radices = [[len(node.statics["site"].distribution.atoms())] * _elements(node) for node in drawn]
+    radices = [[node.statics["site"].distribution.count()] * _elements(node) for node in drawn]
     digits = iter(np.unravel_index(np.arange(total), [k for each in radices for k in each]) if drawn else ())
     values, sizes = {}, dict.fromkeys(keys, 1)
     for node, each in zip(drawn, radices, strict=True):

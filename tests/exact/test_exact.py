@@ -15,7 +15,7 @@ import scg.exact
 from scg import distributions as dist
 from scg.distributions import kl_divergence
 from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError
-from scg.exact import engine, leaf
+from scg.exact import engine
 from scg.special import sigmoid
 from tests.support import oracle
 
@@ -255,8 +255,10 @@ def test_values_that_are_too_many_are_not_listed(distribution, count):
         dist.UniformSubset(5, 2),
         dist.Multinomial(3, probs=np.ones(4) / 4),
         dist.Independent(dist.Bernoulli(probs=np.full((2, 3), 0.5)), 2),
+        dist.SubsetOfSize(np.zeros(4), 2),
+        dist.PlackettLuce(np.zeros(4), 2),
     )
-    assert [leaf.count_of(x) for x in small] == [len(x.atoms()) for x in small] == [10, 20, 64]
+    assert [x.count() for x in small] == [len(x.atoms()) for x in small] == [10, 20, 64, 6, 12]
 
 
 def test_memory_is_bounded(monkeypatch):
