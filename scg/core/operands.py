@@ -62,6 +62,12 @@ def require_plain(value: Operand, who: str) -> None:
             require_plain(item, who)
 
 
+def shape_of_all(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """``np.broadcast_shapes``, at once where all are the same."""
+    first = shapes[0] if shapes else ()
+    return first if all([shape == first for shape in shapes]) else np.broadcast_shapes(*shapes)
+
+
 def frozen(array: Operand) -> Operand:
     """The array itself where its memory is one that nobody can ever write to; else a read-only copy.
 

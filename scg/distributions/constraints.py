@@ -82,7 +82,7 @@ class _Finite(Constraint):
         return np.isfinite(x)
 
     def holds(self, x: Value) -> bool:
-        if type(x) is float:
+        if type(x) is float or x.ndim == 0 and x.dtype.kind == "f":
             return math.isfinite(x)
         with np.errstate(all="ignore"):  # a sum is finite only of finite numbers, and one pass
             return x.dtype.kind == "f" and math.isfinite(np.add.reduce(x, axis=None)) or super().holds(x)

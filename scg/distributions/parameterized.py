@@ -7,7 +7,7 @@ import numpy as np
 
 from scg.core.ambient import RECORDER, settled, unplanned
 from scg.core.node import Node, Numeric
-from scg.core.operands import beside, described, frozen, plain
+from scg.core.operands import beside, described, frozen, plain, shape_of_all
 from scg.distributions.constraints import Constraint, Truth
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import stop_gradient
@@ -131,7 +131,7 @@ class Parameterized:
         """The batch shape: those of the parameters without the axes that belong to one event, broadcast against those
         of the parts."""
         shapes = [batch_of(value, self.constraints[name].event_ndim) for name, value in self._given().items()]
-        return np.broadcast_shapes(*shapes, *[getattr(self, part).batch_shape for part in self.parts])
+        return shape_of_all(*shapes, *[getattr(self, part).batch_shape for part in self.parts])
 
     def _given(self) -> dict[str, Numeric]:
         return {name: value for name in self.constraints if (value := getattr(self, name)) is not None}

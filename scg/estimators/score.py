@@ -11,7 +11,7 @@ from scg.distributions.base import FixedSupport
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.estimators.baselines import Baseline
 from scg.stochastic.estimator import Elsewhere
-from scg.stochastic.formulas import box, first_order, held, score
+from scg.stochastic.formulas import box, first_order, held, score, summed
 from scg.stochastic.surrogate import Downstream
 
 
@@ -65,7 +65,7 @@ class ScoreFunction(Elsewhere):
             return None  # the boxes of the surrogate do it
         if self.samples == 1:
             b = 0.0 if self.baseline is None else self.baseline.value(down)
-            return np.sum(first_order(score(down.node), down.now() - b))
+            return summed(first_order(score(down.node), down.now() - b))
         draws = down.with_others(self.samples - 1)
         scores = down.distribution.log_prob(held(draws))
         terms = down.terms_at(draws)

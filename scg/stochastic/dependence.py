@@ -80,6 +80,7 @@ class Influence:
         self.held: dict[int, Passed] = dict(own)
         self.draws: dict[int, Set] = dict(self.bits)
         oldest = min(own, default=0)  # what is older depends on no sample
+        united: dict[int, Set] = {}  # by id of what is held: many nodes hold the same
         for node in order[bisect_left(order, oldest, key=attrgetter("id")) :]:
             found = self._passed(node)
             if node.id in own:
@@ -89,7 +90,11 @@ class Influence:
             if node.guard is not None or self.chosen:
                 found = self._branched(node, found)
             if found:
-                self.held[node.id], self.draws[node.id] = found, _draws(found)
+                self.held[node.id] = found
+                draws = united.get(id(found))
+                if draws is None:
+                    draws = united[id(found)] = _draws(found)
+                self.draws[node.id] = draws
 
     def tie(self, node: Node, draw: Set) -> Tie:
         """How a node depends on a sample, one of those on which it does."""

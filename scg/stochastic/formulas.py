@@ -1,12 +1,16 @@
 """What the formulas of estimators are made of: zeros and ones that have derivatives, and what has none."""
 
 import contextvars
+import functools
+import operator
+from collections.abc import Sequence
 
 import numpy as np
 
 from scg.core.aliases import Function, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
+from scg.core.operands import shape_of_all
 from scg.core.primitive import primitive
 from scg.errors import NotDifferentiable, here
 from scg.primitives import layout
@@ -18,6 +22,32 @@ box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * ou
 def score(node: Node) -> Value:
     """The log-probability of a sample under its distribution, as a node: of the sample's batch shape."""
     return node.statics["site"].distribution.log_prob(node)
+
+
+_ADDED = 32
+
+added: Function = primitive(
+    lambda *x: functools.reduce(operator.add, x),
+    elementwise,
+    every=lambda g, i, out, *x: g,
+    name="added",
+    linear="together",
+)
+"""The sum of some numbers, or arrays of one shape."""
+
+
+def plus(x: Node, others: Sequence[Value]) -> Node:
+    """x plus all others, by few nodes: the zeros of a long walk are as many as its samples."""
+    if len(others) == 1:
+        return x + others[0]
+    for k in range(0, len(others), _ADDED):
+        x = added(x, *others[k : k + _ADDED])
+    return x
+
+
+def summed(x: Value) -> Value:
+    """The sum of all elements: of a number itself."""
+    return x if x.ndim == 0 else np.sum(x)
 
 
 def held(x: Result) -> Result:
@@ -38,7 +68,7 @@ def first_order(x: Result, g: Result) -> Result:
 
 
 _first_order: Function = primitive(
-    lambda x, g, whose: np.zeros(np.broadcast_shapes(np.shape(x), np.shape(g)), x.dtype),
+    lambda x, g, whose: np.zeros(shape_of_all(np.shape(x), np.shape(g)), x.dtype),
     elementwise,
     lambda h, out, x, g, whose: only_once(h * g, x, whose=whose),
     None,
@@ -53,7 +83,7 @@ def _refuse_twice(g: Value, out: Value, estimate: Value, x: Value, whose: str) -
 
 def as_broadcast(x: Value, other: Value) -> Value:
     """x in the shape to which both broadcast: either may have a replicate axis that the other has not."""
-    shape = np.broadcast_shapes(np.shape(x), np.shape(other))
+    shape = shape_of_all(np.shape(x), np.shape(other))
     return x if np.shape(x) == shape else np.broadcast_to(x, shape)
 
 

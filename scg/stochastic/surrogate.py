@@ -34,7 +34,7 @@ from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.estimator import Accounted, second_ones
-from scg.stochastic.formulas import REFUSAL, box, held, once, score
+from scg.stochastic.formulas import REFUSAL, box, held, once, plus, score
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.resampling import resample
 from scg.stochastic.sets import meet
@@ -99,8 +99,8 @@ def expanded(
         plain = cost
     if not seen.draws:
         return cost, [*seen.accounted, *gone]
-    for _, extra in list(expansions(seen, order, graph)):
-        cost = cost + _shared_out(extra, plain)  # zeros, but costs themselves from the second derivative on
+    # zeros, but costs themselves from the second derivative on
+    cost = plus(cost, [_shared_out(extra, plain) for _, extra in expansions(seen, order, graph)])
     found = seen.draws
     if order != 1:
         # with those that were made again where an estimator looked elsewhere

@@ -11,6 +11,7 @@ import scg
 from scg import distributions as dist
 from scg.core.ancestry import ancestors
 from scg.errors import EstimatorError, NotDifferentiable
+from scg.stochastic.formulas import plus
 from scg.stochastic.surrogate import surrogate
 from tests.support.oracle import first_and_second
 
@@ -392,7 +393,7 @@ def walk(length):
 def test_the_costs_to_go_of_a_walk_share_their_sums():
     """F_t = f_t + F_{t+1}: as many nodes a step for a long walk as for a short one."""
     sizes = []
-    for length in (20, 40, 80):
+    for length in (32, 64, 128):  # 32 zeros enter the cost by one node
         cost = scg.trace(walk(length), np.array(0.1), rng=np.random.default_rng(0)).cost
         sizes.append(len(ancestors([surrogate(cost, order=1, graph=True)])))
     assert sizes[2] - sizes[1] == 2 * (sizes[1] - sizes[0])
@@ -415,3 +416,15 @@ def test_shared_sums_are_the_costs_to_go_of_each_draw():
         to_go = 0.5 * np.cumsum(coins[::-1])[::-1]
         assert found == pytest.approx(np.sum(np.array(score) * to_go))
     assert runs.shape == (4,) and np.isfinite(runs).all()
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_any_number_of_zeros_enters_a_cost_by_few_nodes_and_each_has_its_derivative(shape):
+    for count in (1, 2, 33, 70):
+        x = scg.parameter(np.full(shape, 0.5))
+        others = [scg.parameter(np.full(shape, float(k))) for k in range(count)]
+        y = plus(x * 1.0, others)
+        np.testing.assert_array_equal(y.value, np.full(shape, 0.5 + sum(range(count))))
+        for g in scg.gradients(np.sum(3.0 * y), [x, *others]):
+            np.testing.assert_array_equal(g, np.full(shape, 3.0))
+        assert len(ancestors([y], x.id)) <= 2 * count // 32 + count + 3
