@@ -16,7 +16,7 @@ from scg.core.cotangents import results
 from scg.core.primitive import implements, primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.primitives.layout import as_array
-from scg.primitives.linalg import inverse, real_only, solution, transposed
+from scg.primitives.linalg import finite, inverse, real_only, side_of_singular, solution, transposed
 
 EigResult, EighResult = type(np.linalg.eig(np.eye(1))), type(np.linalg.eigh(np.eye(1)))
 SVDResult, QRResult = type(np.linalg.svd(np.eye(1))), type(np.linalg.qr(np.eye(1)))
@@ -96,8 +96,19 @@ def _eigvalsh_vjp(g, out, a, UPLO):
     return (v * g[..., None, :]) @ transposed(v)
 
 
+def _eigh_side(a, UPLO):
+    """The signs of the components of all eigenvectors. LAPACK gives a vector or its opposite, and two change places
+    where their eigenvalues are equal: then some of these change, too."""
+    return np.linalg.eigh(finite(a), UPLO)[1] > 0
+
+
 _eigh = primitive(
-    lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)), axes.contraction("ij->k,lm"), _eigh_vjp, name="eigh", supported=True
+    lambda a, UPLO: tuple(np.linalg.eigh(a, UPLO)),
+    axes.contraction("ij->k,lm"),
+    _eigh_vjp,
+    name="eigh",
+    supported=True,
+    steps=_eigh_side,
 )
 _eigvalsh = primitive(unwrap(np.linalg.eigvalsh), axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
 
@@ -227,12 +238,19 @@ def _svdvals_vjp(g, out, a):
     return (u * g[..., None, :]) @ vh
 
 
+def _svd_side(a, full_matrices):
+    """The signs of the components of all vectors, as for ``eigh``."""
+    u, _, vh = np.linalg.svd(finite(a), full_matrices=full_matrices)
+    return np.concatenate([np.reshape(x > 0, (*x.shape[:-2], -1)) for x in (u, vh)], axis=-1)
+
+
 _svd = primitive(
     lambda a, full_matrices: tuple(np.linalg.svd(a, full_matrices=full_matrices)),
     axes.contraction("ij->kl,m,no"),
     _svd_vjp,
     name="svd",
     supported=True,
+    steps=_svd_side,
 )
 _svdvals = primitive(unwrap(np.linalg.svdvals), axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
 
@@ -276,7 +294,13 @@ def _qr_vjp(g, out, a):
 
 
 # no more columns than rows
-_qr = primitive(lambda a: tuple(np.linalg.qr(a)), axes.contraction("ij->kl,mn"), _qr_vjp, name="qr")
+_qr = primitive(
+    lambda a: tuple(np.linalg.qr(a)),
+    axes.contraction("ij->kl,mn"),
+    _qr_vjp,
+    name="qr",
+    steps=lambda a: np.linalg.qr(finite(a))[0] > 0,  # a column is one of two opposite ones
+)
 
 
 @implements(np.linalg.qr)
@@ -311,7 +335,18 @@ def _pinv_vjp(g, out, a, **tolerance):
     return left - a @ (p @ left) + right - (right @ p) @ a - pt @ g @ pt
 
 
-_pinv = primitive(unwrap(np.linalg.pinv), axes.contraction("ij->kl"), _pinv_vjp, name="pinv")
+def _pinv_side(a, rcond=None, rtol=None):
+    """How many singular values count, and on which side of the singular matrices a square matrix lies."""
+    side = side_of_singular(a) if a.shape[-1] == a.shape[-2] else np.zeros(transposed(a).shape, int)
+    least = rtol if rcond is None else rcond
+    if least is not None:
+        s = np.linalg.svdvals(finite(a))
+        counted = s > np.asarray(least)[..., None] * np.max(s, axis=-1, initial=0, keepdims=True)
+        side = side + 2 * np.sum(counted, axis=-1)[..., None, None]
+    return side
+
+
+_pinv = primitive(unwrap(np.linalg.pinv), axes.contraction("ij->kl"), _pinv_vjp, name="pinv", steps=_pinv_side)
 
 
 @implements(np.linalg.pinv)
@@ -358,7 +393,14 @@ def _cutoff(a, rcond):
     return eps * max(a.shape) if rcond is None else eps if rcond < 0 else rcond
 
 
-_lstsq = primitive(_lstsq_value, None, _lstsq_vjp_a, _lstsq_vjp_b, name="lstsq")
+_lstsq = primitive(
+    _lstsq_value,
+    None,
+    _lstsq_vjp_a,
+    _lstsq_vjp_b,
+    name="lstsq",
+    steps=lambda a, b, rcond: _pinv_side(a, rtol=_cutoff(a, rcond)),
+)
 
 
 @implements(np.linalg.lstsq)

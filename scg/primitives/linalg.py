@@ -30,6 +30,18 @@ def inner(x, y):
     return np.sum(x * y, axis=(-2, -1), keepdims=True)
 
 
+def finite(a):
+    """Matrices, zeros in place of those that are not finite, of which LAPACK knows no decomposition."""
+    return np.where(np.all(np.isfinite(a), axis=(-2, -1), keepdims=True), a, 0)
+
+
+def side_of_singular(a, b=None, **statics):
+    """On which side of the singular matrices a square matrix lies: where its determinant changes its sign its inverse
+    comes from one infinity to the other. Of complex matrices those are too few to lie between others."""
+    positive = a.dtype.kind != "c" and np.linalg.slogdet(a)[0] > 0
+    return np.broadcast_to(np.reshape(positive, np.shape(positive) + (1, 1)), np.shape(a if b is None else a @ b))
+
+
 # inverses and systems (Giles 2008, sections 2.2.3 and 2.3.1)
 
 _inv = primitive(
@@ -37,6 +49,7 @@ _inv = primitive(
     axes.contraction("ij->kl"),
     lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
     name="inv",
+    steps=side_of_singular,
 )
 _solve: Primitive = primitive(
     unwrap(np.linalg.solve),
@@ -45,6 +58,7 @@ _solve: Primitive = primitive(
     lambda g, out, a, b: _solve(transposed(a), g),
     name="solve",
     linear=[(1,)],
+    steps=side_of_singular,
 )
 
 
@@ -117,6 +131,7 @@ inverse = primitive(
     axes.contraction("ij->kl"),
     lambda g, out, a: -(transposed(out) @ g @ transposed(out)),
     name="inverse",
+    steps=side_of_singular,
 )
 """The inverses of a stack of matrices, NaN for a singular one: for derivatives, where one matrix must not spoil
 another."""
@@ -128,6 +143,7 @@ solution: Primitive = primitive(
     lambda g, out, a, b: solution(transposed(a), g),
     name="solution",
     linear=[(1,)],
+    steps=side_of_singular,
 )
 """``np.linalg.solve`` in the same way."""
 

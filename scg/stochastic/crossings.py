@@ -119,6 +119,10 @@ class Crossing:
             low, high = self.closer(way, moved, low, high, _SETTLED)
             gap = _gap(low, high) + self._rounding(self.run(way, moved, np.stack([low, high])), np.finfo(low.dtype).eps)
             found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap + (high - low)
+            if self.side is not None and np.any(np.isinf(found[0][self.node.id])):
+                # some poles are rounded to an infinity, of one sign, within a window
+                gap = gap + np.finfo(low.dtype).eps ** 0.65 * (1 + np.abs(high))
+                found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap
         return self._differs(found[0], crossed, found[1])
 
     def _fits(self, node: Node) -> bool:

@@ -20,7 +20,7 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.errors import EstimatorError, GuardError, ScgError, here
-from scg.stochastic.continuity import is_continuous
+from scg.stochastic.continuity import is_continuous, structure
 from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.estimator import by_values
 from scg.stochastic.sides import denominator, kinds_of, sides
@@ -29,9 +29,13 @@ from scg.stochastic.sites import is_coupled, is_draw, is_noise, is_path, is_stoc
 
 _TRIES = 8  # nodes that may be moved in turn
 _NUMBERS = 2**23  # that are held at a time
-_RUNS = 256  # runs that tell whether draws ever take a step
+_RUNS, _MATRICES = 256, 64  # runs that tell whether draws ever take a step, also one that a decomposition tells
 _FAR = 5  # standard deviations: what is further out has no weight
 _LINES, _POINTS = 6, 65  # along which the cost itself is looked at, before it is refused
+_SEEN, _KEPT = 3, 256
+_SMOOTH: dict[object, int] = {}
+"""By structure of a graph, how often its cost was seen not to jump where a step was taken. Between jumps it is analytic
+in all numbers, so that what holds for several holds for all; a few, for those at first are often zero or equal."""
 
 
 def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = ()) -> None:
@@ -111,9 +115,12 @@ def _may_jump(node: Node) -> bool:
 def _looks_at(node: Node, moving: dict[int, int]) -> int:
     """What moves the numbers that a step looks at; truths and integers were steps before."""
     found = 0
-    x = None if node.primitive.jumps else denominator(node)
-    for o in node.operands if x is None else (x,):
-        if type(o) is Node and is_real(o):
+    primitive = node.primitive
+    x = None if primitive.jumps else denominator(node)
+    # in what it is linear no step is taken
+    smooth = {k for group in primitive.linear for k in group} if type(primitive.linear) is tuple else ()
+    for k, o in enumerate(node.operands) if x is None else ((-1, x),):
+        if type(o) is Node and is_real(o) and k not in smooth:
             found |= moving.get(o.id, 0)
     return found
 
@@ -249,16 +256,23 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
         if (is_noise(n) or is_draw(n) and not n.statics["site"].distribution.has(Discrete)) and n.dtype.kind == "f"
     ]
     rng, runs = np.random.default_rng(0), _runs(order)
+    if node.primitive.axes is not elementwise:
+        runs = min(runs, _MATRICES)
     others = {n: _fresh(n, rng, runs) for n in leaves}
     eps = float(np.finfo(cost.dtype).eps)
+    # some poles are rounded to a number within a window, and beside them matrices are singular to rounding
+    wide = node.primitive.differentiable and (type(node.raw) is tuple or is_real(node))
+    gap = eps**0.65 if wide else 16 * eps
 
-    def at(ends: Result, s: Result) -> tuple[Result, Result]:
-        """The sides and the cost at parts ``s`` of the ways to the other values ``ends``."""
-        held = {
+    def held(ends: Result, s: Result) -> dict[Node, Result]:
+        """What chance takes at parts ``s`` of the ways to the other values ``ends``."""
+        return {
             n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[ends] - n.raw), n.dtype)
             for n, x in others.items()
         }
-        return taken(held, len(s)), np.broadcast_to(replay(cost, held, leaves), len(s))
+
+    def costs(ends: Result, s: Result) -> Result:
+        return np.broadcast_to(replay(cost, held(ends, s), leaves), len(s))
 
     def taken(held: dict[Node, Result], rows: int) -> Result:
         found = sides([node], held, rows, touching)[0]
@@ -270,10 +284,16 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
             beyond = np.flatnonzero(np.any(there != here_, axis=1))
             if not len(beyond):
                 return None
+            known = structure(order, [node, cost, *leaves])
+            if known is not None and _SMOOTH.get(known, 0) >= _SEEN:
+                return False
             beyond = beyond[np.unique(np.linspace(0, len(beyond) - 1, min(_LINES, runs // 8), dtype=int))]
             grid = np.linspace(0, 1, min(_POINTS, runs))
-            seen, costs = at(np.repeat(beyond, len(grid)), np.tile(grid, len(beyond)))
-            size = float(np.nanmax(np.abs(costs)))
+            try:
+                way = np.repeat(beyond, len(grid)), np.tile(grid, len(beyond))
+                seen, size = taken(held(*way), len(way[0])), float(np.nanmax(np.abs(costs(*way))))
+            except np.linalg.LinAlgError:  # some values that chance takes are in no domain
+                return False
             seen = np.reshape(seen, (len(beyond), len(grid), -1))
             changes = np.any(seen[:, 1:] != seen[:, :-1], axis=2)
             line, k = np.nonzero(changes & (np.cumsum(changes, axis=1) <= 4))
@@ -283,15 +303,20 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
             parts = np.linspace(0, 1, 17)[:, None]
             for _ in range(16):
                 s = low + parts * (high - low)
-                now = np.reshape(at(np.tile(ends, len(parts)), s.reshape(-1))[0], (*s.shape, -1))
+                now = np.reshape(taken(held(np.tile(ends, len(parts)), s.reshape(-1)), s.size), (*s.shape, -1))
                 last = np.maximum(np.argmax(np.any(now != before, axis=2), axis=0), 1)
                 low, high = (np.take_along_axis(s, (last - j)[None], 0)[0] for j in (1, 0))
-                if np.all(high - low <= 4e-16):
+                if np.all(high - low <= 0.1 * gap):
                     break
-            below, above = at(ends, low - 16 * eps)[1], at(ends, high + 16 * eps)[1]  # equal ones are rounded apart
-    except GuardError:  # what is on the other side cannot be computed
+            below, above = costs(ends, low - gap), costs(ends, high + gap)  # equal ones are rounded apart
+    except (GuardError, np.linalg.LinAlgError):  # what is on the other side cannot be computed
         return True
-    return not np.all(np.abs(above - below) <= eps**0.4 * size)
+    jumps = not np.all(np.abs(above - below) <= eps**0.4 * size)
+    if known is not None and not jumps:
+        if len(_SMOOTH) >= _KEPT:
+            _SMOOTH.clear()
+        _SMOOTH[known] = _SMOOTH.get(known, 0) + 1
+    return jumps
 
 
 def _is_met(node: Node, order: list[Node]) -> bool:

@@ -17,7 +17,7 @@ from scg.core.primitive import IMPLEMENTATIONS, Primitive
 from scg.core.replay import replay
 from scg.distributions import Normal
 from scg.errors import NotDifferentiable
-from scg.stochastic.sides import jump_side
+from scg.stochastic.sides import jump_side, sides
 from tests.support.cases import all_cases
 
 POINTS, ZOOMS = 65, 16
@@ -209,6 +209,52 @@ def test_a_function_that_jumps_or_has_a_pole_or_a_cut_says_where(fn, dtype):
     with warnings.catch_warnings(action="ignore"):
         found = silent_jumps(fn, IMPLEMENTATIONS[fn], dtype, rng)
     assert not found, f"{fn.__name__} jumps at {found[:3]}, by operand, and says nothing of it"
+
+
+MATRICES = {  # what is made of a square matrix, and may jump with it
+    "inv": np.linalg.inv,
+    "solve": lambda a: np.linalg.solve(a, np.ones(len(a))),
+    "the left side": lambda a: np.linalg.solve(np.eye(len(a)) + 0 * a, a),
+    "det": np.linalg.det,
+    "sign": lambda a: np.linalg.slogdet(a)[0],
+    "pinv": np.linalg.pinv,
+    "pinv of a rank": lambda a: np.linalg.pinv(a, rcond=0.2),
+    "pinv of a wide matrix": lambda a: np.linalg.pinv(a[:-1]),
+    "lstsq": lambda a: np.linalg.lstsq(a, np.ones(len(a)), rcond=None)[0],
+    "eigh": lambda a: np.linalg.eigh(a + a.T)[1],
+    "eigenvalues": np.linalg.eigvalsh,
+    "svd": lambda a: np.concatenate([np.ravel(x) for x in np.linalg.svd(a)]),
+    "svd of a wide matrix": lambda a: np.linalg.svd(a[:-1], full_matrices=False)[2],
+    "qr": lambda a: np.linalg.qr(a)[0],
+    "qr of a tall matrix": lambda a: np.linalg.qr(a[:, 1:])[1],
+    "norm": lambda a: np.linalg.norm(a, axis=0),
+    "cholesky": lambda a: np.linalg.cholesky(a @ a.T + np.eye(len(a))),
+}
+
+
+def silent_jumps_of(fn, n, rng):
+    """Places on a line of n x n matrices at which an element of ``fn`` jumps, and nothing that it is made of tells of
+    another side."""
+    first, last = rng.standard_normal((2, n, n))
+    leaf = scg.parameter(first)
+    result = fn(leaf)
+    tells = [m for m in ancestors([result]) if jump_side(m.primitive, []) or m.primitive.jumps and m.operands]
+    line = lambda s: first + np.reshape(s, (-1, 1, 1)) * (last - first)
+    found = []
+    for k in range(result.size):
+        value = lambda s, k=k: np.array([np.ravel(fn(x))[k] for x in line(np.ravel(s))])
+        for low, high in jumps_along(value, lambda s: [s]):
+            here = sides(tells, {leaf: line(np.array([low - 1e-9, high + 1e-9]))}, 2)
+            if not any([np.any(side[0] != side[1]) for side in here]):
+                found.append((k, low))
+    return found
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_function_of_a_matrix_that_jumps_or_has_a_pole_says_where(name):
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    found = [place for n in (2, 3) for _ in range(2) for place in silent_jumps_of(MATRICES[name], n, rng)]
+    assert not found, f"{name} jumps at {found[:3]}, by element and place, and says nothing of it"
 
 
 @pytest.mark.parametrize("fn, dtype", [(np.reciprocal, float), (np.tan, float), (np.log, complex), (sp.gamma, float)])

@@ -30,6 +30,14 @@ def pathwise(f, shape=()):
     return lambda t, rng: f(scg.sample(dist.Normal(t, 1.0), PATH, rng=rng, shape=shape), t)
 
 
+A = np.array([1.0, 2.0, 3.5])
+
+
+def mixed(z):
+    """A matrix that is singular at two z."""
+    return np.stack([np.stack([1 + 0 * z, z]), np.stack([z + 0.3, 2 + z])])
+
+
 JUMPS = {
     "where": fixed(lambda z, t: np.where(z > t, z + 2, 0)),
     "if": fixed(lambda z, t: z + 2 if z > t else 0 * z),
@@ -75,6 +83,21 @@ JUMPS = {
     "the sign of a determinant": pathwise(
         lambda z, t: np.linalg.slogdet(np.stack([np.stack([z, 0 * z + 0.3]), np.stack([0 * z, 0 * z + 1.0])]))[0] + z
     ),
+    "a pole of an inverse": pathwise(lambda z, t: np.arctan(np.linalg.inv(mixed(z))[0, 0])),
+    "a pole of a system": pathwise(lambda z, t: np.arctan(np.linalg.solve(mixed(z), np.ones(2))[0])),
+    "a pole of a pseudo-inverse": pathwise(lambda z, t: np.arctan(np.linalg.pinv(mixed(z))[0, 0])),
+    "a pole of least squares": pathwise(
+        lambda z, t: np.arctan(np.linalg.lstsq(mixed(z), np.ones(2), rcond=None)[0][0])
+    ),
+    "a rank": pathwise(lambda z, t: np.linalg.pinv(np.diag(np.stack([4 + 0 * z, np.exp(z)])), rcond=0.5)[1, 1]),
+    "eigenvectors that change places": pathwise(
+        lambda z, t: np.linalg.eigh(np.diag(np.stack([z, 0.2 + 0 * z])))[1][0, 0] ** 2
+    ),
+    "the sign of an eigenvector": pathwise(lambda z, t: np.linalg.eigh(mixed(z) + mixed(z).T)[1][0, 0]),
+    "the sign of a singular vector": pathwise(lambda z, t: np.linalg.svd(mixed(z))[0][0, 0]),
+    "the sign of a reflection": pathwise(lambda z, t: np.linalg.qr(mixed(z)[::-1])[0][1, 0]),
+    "a cotangent of degrees": pathwise(lambda z, t: np.arctan(sp.cotdg(z))),
+    "a tangent of degrees": pathwise(lambda z, t: np.arctan(sp.tandg(90 + z))),
     "turns": pathwise(lambda z, t: np.unwrap(np.stack([0 * z, z + np.pi]))[1]),
     "met by few draws": fixed(lambda z, t: np.searchsorted(np.array([3.5]), z + t) * 1.0),
     "an if that few draws meet": fixed(lambda z, t: 2 * z if z > 3 + t else z),
@@ -122,6 +145,26 @@ CONTINUOUS = {
     "the modulus across a cut": pathwise(lambda z, t: np.abs(np.log(-1 + 1j * z))),
     "the real part across a cut": fixed(lambda z, t: np.sqrt(-1 + 1j * (z - t)).real),
     "a logarithm of a determinant": pathwise(lambda z, t: np.linalg.slogdet(np.eye(2) + z * z)[1]),
+    "an inverse of what is regular": pathwise(lambda z, t: np.sum(np.linalg.inv(np.outer(z, z) + np.eye(3))), 3),
+    "a system whose right side is drawn": pathwise(lambda z, t: np.sum(np.linalg.solve(np.eye(3) * t, z)), 3),
+    "an inverse without its pole": pathwise(
+        lambda z, t: (lambda a: np.sum(np.tanh(np.linalg.det(a) * np.linalg.inv(a))))(mixed(z))
+    ),
+    "a function of a matrix": pathwise(
+        lambda z, t: (lambda w, v: np.sum((v * np.exp(-w)) @ v.T))(*np.linalg.eigh(np.outer(z, z) + np.diag(A))), 3
+    ),
+    "eigenvalues": pathwise(lambda z, t: np.sum(np.linalg.eigh(np.outer(z, z) + np.diag(A))[0] ** 3), 3),
+    "least squares of a tall matrix": pathwise(
+        lambda z, t: np.sum(np.linalg.lstsq(np.reshape(z, (4, 2)), A[:1] * np.ones(4), rcond=None)[0]), 8
+    ),
+    "a polar factor": pathwise(
+        lambda z, t: (lambda u, s, vh: np.sum(A[:2] * (u @ vh)))(
+            *np.linalg.svd(2 * np.eye(2) + 0.3 * np.tanh(mixed(z)))
+        )
+    ),
+    "a projection": pathwise(
+        lambda z, t: (lambda q: np.sum(np.sin(q @ q.T)))(np.linalg.qr(np.reshape(z, (4, 2)))[0]), 8
+    ),
     "whole turns of an angle": pathwise(lambda z, t: np.cos(np.unwrap(np.stack([0 * z, z + np.pi]))[1])),
     "step of the parameter": fixed(lambda z, t: np.sign(t) * z),
     "if on the parameter": pathwise(lambda z, t: z * t if t > 0 else z),
