@@ -58,7 +58,7 @@ def form_of(output: Node, draws: Mapping[int, Hashable], dependent: Collection[i
                 else:
                     operands.append(number.get(o.id, ("node", o.id)) if type(o) is Node else frozen(o))
             statics = () if i in draws else frozen(node.statics)
-            parts.append((id(node.primitive), node.shape, tuple(operands), statics))
+            parts.append((id(node.primitive), _shapes(node.raw), tuple(operands), statics))
     return Form(tuple(parts), slots, numbers)
 
 
@@ -106,6 +106,10 @@ def with_numbers(
         if node.id not in draws and any([a is not b for a, b in zip(operands, node.operands, strict=True)]):
             made[node.id] = record(node.primitive, tuple(operands), node.statics, node.raw)
     return made
+
+
+def _shapes(value: Any) -> Any:
+    return tuple([part.shape for part in value]) if type(value) is tuple else value.shape
 
 
 def frozen(x: Any) -> Hashable:

@@ -53,9 +53,11 @@ def direct(
             found[i] = starts[i] + np.arange(node.size)[:, None] if whole else elements_of(node, starts[i])
             continue
         moving = [k for k in _read(node) if type(node.operands[k]) is Node and node.operands[k].id in found]
-        if moving and type(node.raw) is tuple:
-            raise NoStructure
-        if moving:
+        if moving and type(node.operands[moving[0]].raw) is tuple:  # one of several results
+            found[i] = found[node.operands[0].id][node.statics["index"]]
+        elif moving and type(node.raw) is tuple:
+            found[i] = [_passed(node, moving, found, again, j) for j in range(len(node.raw))]
+        elif moving:
             found[i] = _passed(node, moving, found, again)
     return found
 
@@ -98,33 +100,46 @@ def distinct(rows: Any) -> Any:
     return rows[:, padding:]
 
 
-def _passed(node: Node, moving: list[int], found: Mapping[int, Any], again: bool = False) -> Any:
-    if len(moving) == 1 and node.primitive.axes is axes.elementwise and node.operands[moving[0]].shape == node.shape:
+def _passed(
+    node: Node, moving: list[int], found: Mapping[int, Any], again: bool = False, result: int | None = None
+) -> Any:
+    """What the elements of a node, or of one of its results, depend on."""
+    if (
+        result is None
+        and len(moving) == 1
+        and node.primitive.axes is axes.elementwise
+        and node.operands[moving[0]].shape == node.shape
+    ):
         return found[node.operands[moving[0]].id]
     picks = node.primitive.picks and moving == [0] and not (again and any([type(o) is Node for o in node.operands[1:]]))
-    if node.primitive.moves or picks:
+    if result is None and (node.primitive.moves or picks):
         return _moved(node, found)
     columns = []
     for operand, k in {node.operands[k].id: (node.operands[k], k) for k in moving}.values():
         before = found[operand.id]
         if all([o is not operand for j, o in enumerate(node.operands) if j != k]):
-            places = sources(node, k)
+            places = sources(node, k, result)
         else:
-            places = np.concatenate([sources(node, j) for j in moving if node.operands[j] is operand], axis=1)
+            places = np.concatenate([sources(node, j, result) for j in moving if node.operands[j] is operand], axis=1)
         if places.size * before.shape[1] > _LARGEST:
             raise NoStructure
-        columns.append(before[places].reshape(node.size, places.shape[1] * before.shape[1]))
+        columns.append(before[places].reshape(len(places), places.shape[1] * before.shape[1]))
     return distinct(np.concatenate(columns, axis=1) if len(columns) > 1 else columns[0])
 
 
-def sources(node: Node, k: int) -> Any:
-    """Which elements of operand k each element of a node may depend on: (node.size, r)."""
+def sources(node: Node, k: int, result: int | None = None) -> Any:
+    """Which elements of operand k each element of a node, or of one of its results, may depend on: (size, r)."""
     shapes = [np.shape(o.raw if type(o) is Node else o) for o in node.operands]
-    out, ins = (node.primitive.axes or mixed).align(shapes, node.shape, node.statics)
+    axis_map, shape = node.primitive.axes or mixed, node.shape if result is None else node.raw[result].shape
+    if result is None:
+        out, ins = axis_map.align(shapes, shape, node.statics)
+    else:
+        out, ins = axis_map.align_result(result, shapes, shape, node.statics)
+    size = math.prod(shape)
     values: dict[Any, Any] = {}
-    for factor, _, stride, n in _strided(out, node.shape):
-        values[factor, n] = np.arange(node.size) // stride % n
-    places: Any = np.zeros((node.size, 1), int)
+    for factor, _, stride, n in _strided(out, shape):
+        values[factor, n] = np.arange(size) // stride % n
+    places: Any = np.zeros((size, 1), int)
     for factor, _, stride, n in _strided(ins[k], shapes[k]):
         known = values.get((factor, n))
         if known is not None:
@@ -132,7 +147,7 @@ def sources(node: Node, k: int) -> Any:
         else:
             if places.size * n > _LARGEST:
                 raise NoStructure
-            places = (places[:, :, None] + np.arange(n) * stride).reshape(node.size, -1)
+            places = (places[:, :, None] + np.arange(n) * stride).reshape(size, -1)
     return places
 
 

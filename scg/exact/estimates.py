@@ -105,7 +105,7 @@ def _sums(structure: Structure) -> list[Node]:
         return []
     starts = {n.id: start for n, start in zip(structure.draws, structure.offsets, strict=False)}
     found = direct(wide, starts)
-    nodes = [n for n in ancestors(wide) if n.id in found and n.id not in starts]
+    nodes = [n for n in ancestors(wide) if n.id in found and n.id not in starts and type(n.raw) is not tuple]
     broad = {n.id for n in nodes if structure.largest(found[n.id]) > _LOCAL}
     plain: set[int] = set()  # sums of what is local
     for node in nodes:

@@ -385,7 +385,7 @@ class Graph:
     def pulled(self, cost: Node, parameters: Tree) -> Tree:
         targets = [leaf for _, leaf in leaves(parameters)]
         loss = surrogate(cost, 1)
-        return rebuild(parameters, iter(pull([loss], [np.ones((), loss.dtype)], targets)))
+        return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets)))
 
     def _each(self, rng: np.random.Generator, size: int) -> Tree:
         """``size`` gradients, each from a run of its own of the function."""

@@ -209,6 +209,79 @@ def test_an_index_that_another_sample_gives_is_read_anew_in_every_replicate():
     assert np.max(np.min(distance, axis=1)) < 1e-10 and set(np.argmin(distance, axis=1)) == set(range(6))
 
 
+def matrices(t, rng, estimator):
+    """Determinants and eigenvalues of a batch of matrices, each of which two coins decide; remainders of a sum."""
+    z = scg.sample(dist.Bernoulli(logits=t[0] * np.arange(6.0).reshape(3, 2)), estimator, rng=rng, name="z")
+    a = np.eye(2) + t[1] ** 2 * z[:, :, None] * z[:, None, :] * np.array([[1.0, 0.5], [0.5, 2.0]])
+    whole, rest = np.divmod(np.sum(z * np.array([2.0, 3.0]), axis=-1), 2.0)
+    return np.sum(np.linalg.slogdet(a)[1] + np.linalg.eigh(a)[0][:, 0] ** 2 + whole * t[0] + rest * t[1])
+
+
+def counts(t, rng, estimator):
+    """Values of many kinds: counts, vectors of counts, and an index that is another sample."""
+    n = scg.sample(dist.Binomial(3, logits=t[0]), estimator, rng=rng, name="n")
+    m = scg.sample(dist.Multinomial(2, logits=np.stack([t[1] * n, t[0], t[1]])), estimator, rng=rng, name="m")
+    k = scg.sample(dist.Categorical(logits=m * t[0]), estimator, rng=rng, name="k")
+    return np.sum(m * np.array([1.0, -1.0, 2.0])) ** 2 * t[1] + np.stack([t[0], t[1], t[0] * t[1]])[k] + n * t[0]
+
+
+def products(t, rng, estimator):
+    """Twelve coins in products that are distributed."""
+    z = scg.sample(dist.Bernoulli(logits=t[0] * np.ones(12)), estimator, rng=rng, name="z")
+    return (z @ np.diag(np.ones(11), 1) @ z) * t[1] + np.sum(z) ** 2 * t[0]
+
+
+def walk_of_vectors(t, rng, estimator):
+    """Coins of two axes, each drawn given those before, in running sums and the largest."""
+    z = scg.sample(dist.Bernoulli(logits=t), estimator, rng=rng, shape=(2,), name="z")
+    y = scg.sample(dist.Bernoulli(logits=z[::-1] * t + t[0]), estimator, rng=rng, name="y")
+    return np.sum(np.cumsum(y, axis=0) * t) + np.mean(np.max(y, axis=1)) * t[1]
+
+
+@pytest.mark.parametrize("cost", [matrices, counts, products, walk_of_vectors])
+def test_every_way_to_a_gradient_is_exact(cost):
+    """In one run, in replicates at once and as a graph, after rebinding, by a plan."""
+    rng = np.random.default_rng(0)
+    graph, plain = (scg.trace(cost, THETA, rng=rng, estimator=e) for e in (SUM, SCORE))
+    exact = scg.exact.gradient(plain)
+    agree(graph.gradients(), exact)
+    agree(plain.bind({"*": SUM}).gradients(rng=rng), exact)
+    for found in (graph.gradients(rng=rng, replicates=3), graph.run(rng=rng, replicates=3).gradients()):
+        agree(found, np.broadcast_to(exact, found.shape))
+    step = scg.compile(scg.grad(lambda t, rng: cost(t, rng, SUM)))
+    for _ in range(3):
+        agree(step(THETA, rng=rng), exact)
+    assert step.planned
+
+
+def test_what_is_held_has_no_derivative_and_counts_by_its_value():
+    """As with a score function, and with Enumerate."""
+
+    def cost(t, rng, estimator):
+        z = scg.sample(dist.Bernoulli(logits=t[0]), estimator, rng=rng, name="z")
+        return scg.stop_gradient(z * t[1]) * t[1] + np.where(z > 0, t[1] ** 2, t[0])
+
+    found = scg.grad(cost)(THETA, rng=np.random.default_rng(0), estimator=SUM)
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0), estimator=scg.Enumerate())
+    agree(found, scg.exact.moments(graph).mean)
+
+
+def test_the_gradient_of_a_mean_may_stand_in_a_cost():
+    """In any way: it is no estimate any more."""
+
+    def inner(u, t, rng):
+        z = scg.sample(dist.Bernoulli(logits=u * t[1]), SUM, rng=rng)
+        return (z - 0.3) ** 2 * u + z * t[0]
+
+    def mean(u, t):
+        p = 1 / (1 + np.exp(-u * t[1]))
+        return p * (0.49 * u + t[0]) + (1 - p) * 0.09 * u
+
+    outer = lambda t, rng: scg.grad(inner)(t[0], t, rng) ** 2 + scg.grad(inner)(t[1], t, rng)
+    expected = lambda t: scg.grad(mean)(t[0], t) ** 2 + scg.grad(mean)(t[1], t)
+    agree(scg.grad(outer)(THETA, np.random.default_rng(0)), scg.grad(expected)(THETA))
+
+
 def test_float32_stays_float32():
     theta = THETA.astype(np.float32)
     value, gradient = scg.value_and_grad(chain)(theta, rng=np.random.default_rng(0))
