@@ -10,7 +10,7 @@ take 2 n evaluations of parts, not 2^n of the whole.
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,23 +22,16 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.elimination.affine import affine_at, terms_of
 from scg.elimination.finite import BudgetError, written
-from scg.errors import GuardError, ScgValueError, here
+from scg.errors import here
 from scg.exact.breaks import breaks
-from scg.exact.leaf import ConvergenceError, Leaf
-from scg.exact.nested import Nested
-from scg.exact.panels import Panels
+from scg.exact.leaf import Leaf
 from scg.exact.reach import reaches
-from scg.exact.rules import ENDS, GAUSS, NESTED, PANELS, PIECES
+from scg.exact.sets import Set, covered, rounds
 from scg.stochastic.dependence import influence
 from scg.stochastic.formulas import box
-from scg.stochastic.sides import is_silent
 from scg.stochastic.sites import is_draw, is_noise
 
-Set = frozenset[int]
-
 _BLOCK = 2**20  # elements that the largest array of a block of rows may have
-_PAIRS = 2**26
-_LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 
 
 class Block(NamedTuple):
@@ -156,13 +149,13 @@ class Engine:
     def blocks(self, requests: list[Set], wanted: Sequence[tuple[int, ...]], graph: bool) -> Iterator[Block]:
         """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the
         terms there, in blocks of rows."""
-        covers, of = _covered(requests)
+        covers, of = covered(requests)
         sizes = self._sizes(covers)
         self.evaluations += sum(sizes)
         members: list[list[int]] = [[] for _ in covers]
         for request, cover in enumerate(of):
             members[cover].append(request)
-        for together in _rounds(covers, sizes):
+        for together in rounds(covers, sizes):
             inside = [request for k in together for request in members[k]]
             columns = [column for column, k in enumerate(together) for _ in members[k]]
             terms = sorted({t for request in inside for t in wanted[request]})
@@ -359,259 +352,6 @@ class Engine:
             )
         return [np.concatenate(c).T for c in zip(*columns, strict=True)]
 
-    def converged(
-        self, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float, squares: bool = False
-    ) -> tuple[list[Any], float]:
-        """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much
-        they still moved.
-
-        What settled is held against a quadrature that shares nothing with it; see ``panels``. ``compute`` also returns
-        for each array what its rounding is relative to; ``squares`` says that squares of the terms are integrated too.
-        """
-        eps = self.eps
-        if not self.adaptive:
-            found, magnitudes = compute()
-            return found, max(eps, self.missing) * max(magnitudes, default=0.0)
-        rtol, closest, stopped, check = max(rtol, 64 * eps), math.inf, None, Check(self, compute, squares, rtol)
-
-        def apart(a: list[Any], b: list[Any], magnitudes: list[float]) -> tuple[list[float], bool]:
-            sizes = [_largest(x) for x in a]
-            with np.errstate(all="ignore"):
-                moved = [max(_largest(x - y), self.missing * m) for x, y, m in zip(a, b, magnitudes, strict=True)]
-            return moved, math.isfinite(max(sizes, default=0.0)) and all(
-                c <= rtol * n + 64 * eps * m for c, n, m in zip(moved, sizes, magnitudes, strict=True)
-            )
-
-        for kind, levels in _LEVELS.items():
-            if kind == GAUSS and self.rough:  # symmetric quadrature rules agree on what they do not see
-                continue
-            last = None
-            for points in levels:
-                self.evaluations = 0
-                try:
-                    found, magnitudes = self.with_rules(compute, points, kind)
-                except BudgetError as error:
-                    self.check_time()
-                    stopped = stopped or error
-                    break
-                self.infinite |= not all(np.isfinite(x).all() for x in found)
-                if last is not None:
-                    moved, settled = apart(found, last, magnitudes)
-                    if settled and (other := check.of(found, magnitudes, points, kind)) is not None:
-                        return found, max([*moved, *[eps * m for m in magnitudes], other], default=0.0)
-                    closest = min(closest, max(moved))
-                last = found
-        alone = check.alone(rtol)
-        if alone is not None:
-            return alone
-        if stopped is not None:
-            raise stopped
-        several = (
-            f": {self.rough[0]!r} at {self.rough[0].line} breaks where several draws decide together"
-            if self.rough
-            else ""
-        )
-        raise ConvergenceError(
-            f"the mean over {', '.join(map(str, self.adaptive))} did not settle: the last change was"
-            f" {closest:.3g}{check.reason}; what is integrated is not smooth{several}, or has no such mean; raise"
-            f" rtol=,{self.undeclared()} or sample it ({here()})"
-        )
-
-    def undeclared(self) -> str:
-        """What to declare: of the first primitive on the way that does not say where it is smooth."""
-        silent = [n for n in self.leading if is_silent(n.primitive) and n.id in self.dependent]
-        if not silent:
-            return ""
-        rule, line = silent[0].primitive, silent[0].line
-        return (
-            f" declare where {rule.name}, used at {line}, is not smooth, as primitive(..., steps=lambda x: x > 1) or"
-            f" kinks=,"
-        )
-
-    def with_rules(
-        self, compute: Callable[[], tuple[list[Any], list[float]]], points: int, kind: int
-    ) -> tuple[list[Any], list[float]]:
-        """What is computed with quadrature rules of so many points."""
-        for leaf in self.adaptive:
-            leaf.refine(points, kind)
-        with np.errstate(all="ignore"):  # what does not exist may be infinite
-            return compute()
-
-
-class Check:
-    """What a result is held against: the same computed with panels, where no part has too many configurations then, or
-    else means along lines."""
-
-    def __init__(
-        self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool, rtol: float
-    ):
-        self.engine, self.compute, self.squares, self.rtol = engine, compute, squares, rtol
-        self.reason = ""
-        self._known: dict[int, Any] = {}
-        self._results: dict[tuple[int, int], Any] = {}
-        self._doubt = 0.0  # what rules for two elements left unresolved, as a fraction of E|.|
-
-    def of(self, found: list[Any], magnitudes: list[float], points: int, kind: int) -> float | None:
-        """How far ``found`` is from the check; None where that is too far. The leaves have the quadrature rules by
-        which it was found."""
-        panels, lines = self._lines(0)
-        if not panels.elements:
-            return 0.0
-        other = self._computed(0, points)
-        if other is None:
-            off, e = panels.apart(lines)
-            # a single line is rougher than the mean over all
-            if off > max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol):
-                self.reason = (
-                    f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
-                )
-                return None
-            return 2 * off * max(magnitudes, default=0.0)  # few lines do not have the worst
-        doubt = max([d for d, _, _ in lines.doubt.values()], default=0.0)
-        sizes = [max(m, n) for m, n in zip(magnitudes, other[1], strict=True)]
-        return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt, self.rtol))
-
-    def alone(self, rtol: float) -> tuple[list[Any], float] | None:
-        """Where no quadrature rule settles on what the panels say: their result, if panels that are cut at other places
-        agree."""
-        if not self._lines(0)[0].elements:
-            return None
-        for kind in (PANELS, NESTED):
-            one = self._computed(0, 64, kind)
-            two = None if one is None else self._computed(1, 64, kind)
-            if two is None:
-                continue
-            distance = self._distance(one[0], two[0], one[1], 10 * rtol)
-            doubt = max([self._doubt, *[d for d, _, _ in self._lines(0)[1].doubt.values()]])
-            if distance is not None:
-                return one[0], max(distance, max((self.engine.eps + doubt) * m for m in one[1]))
-        return None
-
-    def _distance(self, found: list[Any], other: list[Any], magnitudes: list[float], rtol: float) -> float | None:
-        with np.errstate(all="ignore"):
-            off = [_largest(a - b) for a, b in zip(found, other, strict=True)]
-        good = all(math.isfinite(d) and d <= rtol * max(m, 1e-300) for d, m in zip(off, magnitudes, strict=True))
-        if not good:
-            self.reason = f", and a rule of other points differs by {max(off):.3g}"
-        return max(off, default=0.0) if good else None
-
-    def _lines(self, seed: int) -> Any:
-        if seed not in self._known:
-            panels = Panels(self.engine, seed, self.squares)
-            try:
-                found = panels.resolve()
-            except (BudgetError, GuardError):
-                raise
-            except ScgValueError as error:
-                raise ConvergenceError(
-                    f"far out along {', '.join(map(str, self.engine.adaptive))} there is no value to hold a result"
-                    f" against: {error}"
-                ) from None
-            self._known[seed] = panels, found
-            for e, (doubt, low, high) in found.doubt.items():
-                leaf = self.engine.leaves[self.engine.owner[e]]
-                if doubt > max(1e-6, 1e3 * self.engine.eps):
-                    raise ConvergenceError(
-                        f"no mean was found over {leaf.name}: between {low:.9g} and {high:.9g} lies a part of"
-                        f" {doubt:.2g} of it that does not settle; either the mean does not exist (E|.| is infinite),"
-                        f" or the cost is not smooth at too many places;{self.engine.undeclared()} sample it ({here()})"
-                    )
-        return self._known[seed]
-
-    def _computed(self, seed: int, points: int, kind: int = PANELS) -> Any:
-        """(arrays, magnitudes) by panels; None where these are too many configurations."""
-        panels, found = self._lines(seed)
-        if (seed, kind) not in self._results:
-            engine = self.engine
-            for k, leaf in enumerate(engine.leaves):
-                first = engine.offsets[k]
-                if leaf.adaptive and leaf.place is not None:
-                    leaf.panels = [
-                        found.rules.get(first + j, (np.array([leaf.at_element(j)[2]]), np.ones(1)))
-                        for j in range(leaf.count)
-                    ]
-            state = [
-                (
-                    leaf,
-                    {
-                        name: getattr(leaf, name, None)
-                        for name in ("fixed", "steps", "rule", "inner", "size", "noise_shape")
-                    },
-                )
-                for leaf in engine.adaptive
-            ]
-            evaluations = engine.evaluations
-            try:
-                rules = self._pairs(panels) if kind == NESTED else []
-                engine.joint = self._placed(rules)
-                self._results[seed, kind] = engine.with_rules(self.compute, points, kind)
-            except BudgetError:
-                engine.check_time()
-                self._results[seed, kind] = None
-            engine.evaluations, engine.joint = evaluations, []
-            for leaf, attributes in state:
-                for name, value in attributes.items():
-                    setattr(leaf, name, value)
-        return self._results[seed, kind]
-
-    def _pairs(self, panels: Panels) -> list[Nested]:
-        """A rule for each two elements that meet in a part of the cost. Raises BudgetError where more than two do, or
-        none."""
-        continuous = set(panels.elements)
-        pairs = sorted({tuple(sorted(s & continuous)) for s in self.engine.sets if len(s & continuous) > 1})
-        if not pairs or any([len(p) > 2 for p in pairs]):
-            raise BudgetError(f"a rule is for two continuous samples together ({here()})")
-        return [Nested(panels, *p) for p in pairs]
-
-    def _placed(self, rules: list[Nested]) -> list[tuple[tuple[int, ...], list[int], int]]:
-        """The rules, put behind the rows that their leaves have."""
-        engine = self.engine
-        found: list[tuple[tuple[int, ...], list[int], int]] = []
-        for leaf in engine.leaves:
-            leaf.nested = []
-        for nested in rules:
-            pair, (x, steps) = (nested.outer, nested.inner), nested.rule()
-            self._doubt = max(self._doubt, nested.doubt)
-            if nested.doubt > max(1e-6, 1e3 * engine.eps):
-                names = " and ".join([engine.leaves[engine.owner[e]].name for e in pair])
-                raise ConvergenceError(
-                    f"no mean was found over {names}: a part of {nested.doubt:.2g} of it does not settle; either the"
-                    f" mean does not exist (E|.| is infinite), or the cost is not smooth at too many places;"
-                    f"{engine.undeclared()} sample it ({here()})"
-                )
-            owners = [int(engine.owner[e]) for e in pair]
-            starts = [sum([len(rows) for rows, _ in engine.leaves[k].nested]) for k in owners]
-            for k in set(owners):
-                leaf = engine.leaves[k]
-                rows = (
-                    np.tile([leaf.at_element(j)[2] for j in range(leaf.count)], (len(x), 1)),
-                    np.zeros((len(x), leaf.count)),
-                )
-                for side, e in enumerate(pair):
-                    if owners[side] == k:
-                        rows[0][:, e - engine.offsets[k]], rows[1][:, e - engine.offsets[k]] = (
-                            x[:, side],
-                            steps[:, side],
-                        )
-                leaf.nested.append(rows)
-            found.append((pair, starts, len(x)))
-        return found
-
-
-def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:
-    """The pairs of elements of terms that some coordinate adds up and that are not independent: (pairs, 2), the first
-    not after the second."""
-    if len(sets) ** 2 > _PAIRS:
-        raise BudgetError(f"{len(sets)} parts of a gradient are too many for their covariances ({here()})")
-    member = np.zeros((len(sets), elements), np.float32)
-    for i, s in enumerate(sets):
-        member[i, list(s)] = 1
-    met = np.zeros((len(sets), len(sets)), bool)
-    for slope in slopes:
-        used = np.asarray(slope != 0, np.float32)
-        met |= used.T @ used > 0
-    return np.argwhere(np.triu(met & (member @ member.T > 0)))
-
 
 def _absorbed(weights: Any, values: Any) -> Any:
     """weights * values, zero where the weight is, whatever the value there."""
@@ -621,39 +361,3 @@ def _absorbed(weights: Any, values: Any) -> Any:
 
 def _raw(x: Any) -> Any:
     return x.raw if type(x) is Node else x
-
-
-def _largest(x: Any) -> float:
-    return float(np.max(np.abs(x), initial=0))
-
-
-def _covered(requests: list[Set]) -> tuple[list[Set], list[int]]:
-    """The largest of the sets, in which all the others lie, and for every request one in which it does."""
-    distinct = sorted(set(requests), key=lambda s: (-len(s), sorted(s)))
-    covers: list[Set] = []
-    containing: dict[int, list[int]] = {}
-    cover_of: dict[Set, int] = {}
-    for s in distinct:
-        rarest = min((containing.get(e, []) for e in s), key=len, default=list(range(len(covers))))
-        found = next((k for k in rarest if s <= covers[k]), None)
-        if found is None:
-            found = len(covers)
-            covers.append(s)
-            for e in s:
-                containing.setdefault(e, []).append(found)
-        cover_of[s] = found
-    return covers, [cover_of[r] for r in requests]
-
-
-def _rounds(covers: list[Set], sizes: list[int]) -> list[list[int]]:
-    """Sets that have no element in common, together: by falling size, each into the first round that it fits."""
-    rounds: list[tuple[set[int], list[int]]] = []
-    for k in sorted(range(len(covers)), key=lambda k: -sizes[k]):
-        for used, members in rounds:
-            if used.isdisjoint(covers[k]):
-                used |= covers[k]
-                members.append(k)
-                break
-        else:
-            rounds.append((set(covers[k]), [k]))
-    return [members for _, members in rounds]

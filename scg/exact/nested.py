@@ -19,8 +19,10 @@ from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.elimination.finite import BudgetError
 from scg.errors import here
-from scg.exact.panels import NODES, POINTS, WEIGHTS, Line, Panels, is_number, kind_of
+from scg.exact.lines import NODES, POINTS, WEIGHTS, Line
+from scg.exact.panels import Panels
 from scg.exact.rules import place_of
+from scg.exact.turns import is_number, kind_of
 from scg.stochastic.sites import is_draw, is_noise
 
 _COUNT = 20  # panels of a line between its tails

@@ -17,24 +17,18 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special as sp
 
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.exact.leaf import Leaf
-from scg.stochastic.sides import is_break, is_silent, sides
+from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Line, Tail, beyond, cut, split
+from scg.exact.turns import candidates
+from scg.stochastic.sides import is_break, sides
 
-POINTS = 10
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(POINTS)
 _LARGEST = 2**20  # elements that the largest array of a block of rows may have
 _PANELS = 3000  # along one element
 _DEPTH = 64
-_NOWHERE = np.zeros(0)
-_CANDIDATES = 200  # places along one element where a node turns
 _CHOICES = 5  # of the other elements: what happens at one place of a line happens, most often, at some place of others
-_FINER = 32  # places for one, where primitives from outside say nothing of themselves
-_SECTIONS = 16  # of a bracket, at each step towards the place in it
-_GOLDEN = 0.5 * (math.sqrt(5) - 1)
 
 
 class Found(NamedTuple):
@@ -46,62 +40,6 @@ class Found(NamedTuple):
     doubt: dict[int, tuple[float, float, float]]
     totals: dict[int, np.ndarray]
     scale: dict[int, np.ndarray]
-
-
-class Line:
-    """One element along which x(v) goes from end to end of its support, with the panels that it has so far. ``centre``
-    and ``scale`` may be arrays, of several such lines."""
-
-    centre: Any
-    scale: Any
-
-    def __init__(self, low: float, high: float, centre: Any, scale: Any, seed: float, count: int, dtype: Any):
-        self.low, self.high, self.centre, self.scale = low, high, centre, scale
-        number = np.finfo(dtype)
-        # from an end: while its distance is known to 1%; outwards: cubes are finite
-        near, far_out = math.log(1 / number.eps) - 5, 0.3 * math.log(number.max)
-        tiny = 0.93 * math.log(number.max)
-        if math.isinf(low) and math.isinf(high):
-            inner, reach = (-4.5, 4.5), (-far_out, far_out)
-        elif math.isinf(low) or math.isinf(high):
-            inner, reach = (-8.0, 4.5), (-tiny if (low if math.isinf(high) else high) == 0 else -near, far_out)
-        else:
-            inner, reach = (-7.0, 7.0), (-tiny if low == 0 else -near, tiny if high == 0 else near)
-        far = [
-            np.geomspace(abs(a), abs(b), max(12, count // 3))[1:] * np.sign(b)
-            for a, b in zip(inner, reach, strict=True)
-        ]
-        middle = np.linspace(*inner, count + 1)
-        shift = (np.arange(1, count) * _GOLDEN + 0.31 * seed + 0.17) % 1 - 0.5
-        middle[1:-1] += 0.5 * (middle[1] - middle[0]) * shift
-        # the centre is an edge: a density may have a kink there, and its score a jump
-        self.edges = np.union1d(np.concatenate([far[0][::-1], middle, far[1]]), [0.0])
-
-    def at(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x and dx / dv."""
-        if math.isinf(self.low) and math.isinf(self.high):
-            return self.centre + self.scale * np.sinh(v), self.scale * np.cosh(v)
-        if math.isinf(self.high):
-            r = (self.centre - self.low) * np.exp(v)
-            return self.low + r, r
-        if math.isinf(self.low):
-            r = (self.high - self.centre) * np.exp(v)
-            return self.high - r, r
-        u, rest, width = sp.expit(v), sp.expit(-v), self.high - self.low
-        return np.where(u < rest, self.low + width * u, self.high - width * rest), width * u * rest
-
-    def tight(self, panels: np.ndarray, eps: float) -> np.ndarray:
-        """Which panels are so narrow that rounding fills them."""
-        x = self.at(panels)[0]
-        centre = np.reshape(np.abs(self.centre), -1) * (math.isinf(self.low) and math.isinf(self.high))
-        noise = np.abs(x).max(axis=1, initial=0) + centre
-        narrow = panels[:, 1] - panels[:, 0] <= 2e-14 * np.abs(panels).max(axis=1, initial=0)
-        return narrow | (np.abs(x[:, 1] - x[:, 0]) <= 64 * eps * noise)
-
-    def points(self, panels: Any, eps: float) -> Any:
-        """Which panels are no more than a point of the line, where a pole that has a mean may lie; towards an end they
-        are wide in v."""
-        return self.tight(panels, eps) & (panels[:, 1] - panels[:, 0] <= 1e3 * eps)
 
 
 class Panels:
@@ -270,27 +208,27 @@ class Panels:
         active = {e: np.stack([line.edges[:-1], line.edges[1:]], axis=1) for e, line in lines.items()}
         whole = self._integrals(lines, active)
         ends = {
-            e: (_Tail(whole[e][1][1::-1], lines[e].edges[2::-1]), _Tail(whole[e][1][-2:], lines[e].edges[-3:]))
+            e: (Tail(whole[e][1][1::-1], lines[e].edges[2::-1]), Tail(whole[e][1][-2:], lines[e].edges[-3:]))
             for e in group
         }
         used = {e: self._used(whole[e]) for e in group}
         scale = {e: np.max(np.sum(whole[e][1], axis=0), axis=0, initial=0) for e in group}
-        candidates = self._candidates(lines, {e: active[e][used[e]] for e in group})
+        places = candidates(self, lines, {e: active[e][used[e]] for e in group})
         done: dict[int, list[Any]] = {e: [] for e in group}
-        active = {e: _split(active[e][used[e]], candidates[e]) for e in group}
-        around = {e: [c for panel in active[e] if len(c := _cut(panel, candidates[e])) > 3] for e in group}
+        active = {e: split(active[e][used[e]], places[e]) for e in group}
+        around = {e: [c for panel in active[e] if len(c := cut(panel, places[e])) > 3] for e in group}
         if any(map(len, around.values())):  # a window around a candidate has edges that only what is close to it shows
             close = {
                 e: np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]])
                 for e, cuts in around.items()
             }
-            further = self._candidates(lines, close, False)
-            active = {e: _split(active[e], further[e]) for e in group}
+            further = candidates(self, lines, close, False)
+            active = {e: split(active[e], further[e]) for e in group}
         whole = self._integrals(lines, active)
         doubt = dict.fromkeys(group, (0.0, 0.0, 0.0))
         totals: dict[int, Any] = dict.fromkeys(group, 0.0)
         for depth in range(_DEPTH):
-            cuts = {e: [_cut(panel, candidates[e] if depth == 0 else _NOWHERE) for panel in active[e]] for e in group}
+            cuts = {e: [cut(panel, places[e] if depth == 0 else NOWHERE) for panel in active[e]] for e in group}
             parts = {
                 e: np.concatenate([np.stack([c[:-1], c[1:]], axis=1) for c in cuts[e]]) if cuts[e] else np.zeros((0, 2))
                 for e in group
@@ -318,8 +256,8 @@ class Panels:
                     done[e] += list(active[e][stop])
                     worst = int(np.argmax(np.where(stop, wrong, 0)))
                     doubt[e] = max(doubt[e], (float(np.sum(wrong[stop])), float(x[worst][0]), float(x[worst][1])))
-                beyond = _beyond(active[e], lines[e], ends[e])
-                totals[e] = totals[e] + np.sum((finer * beyond[:, None, None])[~bad | stop], axis=0)
+                rest = beyond(active[e], lines[e], ends[e])
+                totals[e] = totals[e] + np.sum((finer * rest[:, None, None])[~bad | stop], axis=0)
                 belongs = np.repeat(bad & ~stop, [len(c) - 1 for c in cuts[e]])
                 active[e], whole[e] = parts[e][belongs], [part[belongs] for part in new[e]]
             if not any(map(len, active.values())):
@@ -342,11 +280,11 @@ class Panels:
         some = whole[2] > 0
         return some | np.append(some[1:], False) | np.append(False, some[:-1])
 
-    def _rule(self, line: Line, panels: list[Any], ends: "tuple[_Tail, _Tail]") -> tuple[Any, Any]:
+    def _rule(self, line: Line, panels: list[Any], ends: "tuple[Tail, Tail]") -> tuple[Any, Any]:
         edges = np.array(sorted(map(tuple, panels)))
         v = 0.5 * (edges[:, :1] + edges[:, 1:]) + 0.5 * (edges[:, 1:] - edges[:, :1]) * NODES
         x, slope = line.at(v)
-        steps = slope * 0.5 * (edges[:, 1:] - edges[:, :1]) * WEIGHTS * _beyond(edges, line, ends)[:, None]
+        steps = slope * 0.5 * (edges[:, 1:] - edges[:, :1]) * WEIGHTS * beyond(edges, line, ends)[:, None]
         return x.reshape(-1), np.where(line.points(edges, self.engine.eps)[:, None], 0, steps).reshape(-1)
 
     def _integrals(self, lines: dict[int, Line], panels: dict[int, Any]) -> dict[int, list[Any]]:
@@ -381,187 +319,3 @@ class Panels:
                     found[e][1].append(np.sum(np.abs(product), axis=1))
                 found[e][2].append(np.max(p, axis=1, initial=0))
         return {e: [np.stack(s, axis=1), np.stack(m, axis=1), np.max(p, axis=0)] for e, (s, m, p) in found.items()}
-
-    def _candidates(
-        self, lines: dict[int, Line], panels: dict[int, np.ndarray], turns: bool = True
-    ) -> dict[int, np.ndarray]:
-        """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
-        v."""
-        grid = {
-            e: np.sort((0.5 * (a[:, :1] + a[:, 1:]) + 0.5 * (a[:, 1:] - a[:, :1]) * NODES).reshape(-1))
-            for e, a in panels.items()
-        }
-        found = self._seen(lines, grid, self.watched, turns)
-        silent = [n for n in self.watched if is_silent(n.primitive)]
-        if silent and turns:  # what is inside of one cannot be followed: it is looked at more closely
-            fine = {e: _between(v) for e, v in grid.items()}
-            closer = self._seen(lines, fine, silent, turns)
-            found = {e: np.union1d(found[e], closer[e]) for e in found}
-        return found
-
-    def _seen(self, lines: dict[int, Line], grid: dict[int, Any], watched: list[Node], turns: bool) -> dict[int, Any]:
-        """``_candidates`` of some nodes, on a grid."""
-        rows = max(map(len, grid.values()))
-        grid = {e: np.append(v, np.full(rows - len(v), v[-1] if len(v) else 0.0)) for e, v in grid.items()}
-        tables = {n.id: self.engine.reach[n.id][:, list(grid)] for n in watched}
-        nodes = [n for n in watched if tables[n.id].any()]
-        places: dict[int, list[float]] = {e: [] for e in grid}
-        for choice in self.choices[:2]:
-            _, _, values = self.run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False)
-            wanted = []
-            for k, n in enumerate(nodes):
-                single = tables[n.id].sum(axis=1) == 1
-                for j in np.flatnonzero(single)[:4096]:
-                    e = list(grid)[int(np.argmax(tables[n.id][j]))]
-                    wanted.append((k, int(j), e))
-            brackets = _brackets(wanted, values, [is_number(n) for n in nodes], turns)
-            for e, v in self._closed(lines, grid, nodes, brackets, choice):
-                places[e].append(v)
-        return {e: np.unique(np.array(p)) for e, p in places.items()}
-
-    def _closed(
-        self,
-        lines: dict[int, Line],
-        grid: dict[int, Any],
-        nodes: list[Node],
-        brackets: list[Any],
-        choice: dict[Node, Any],
-    ) -> list[tuple[int, float]]:
-        """Each bracket closed in on: by bisection where a node has another sign or value at its ends, by golden
-        sections where it turns."""
-        if not brackets:
-            return []
-        k, j, e, i, turn = (np.array(c) for c in zip(*brackets, strict=True))
-        row = np.zeros(len(e), int)
-        for element in np.unique(e):
-            row[e == element] = np.arange(np.sum(e == element))
-        used = sorted(set(k.tolist()))
-        chosen, number = [nodes[u] for u in used], {u: m for m, u in enumerate(used)}
-        k = np.array([number[u] for u in k])
-        low = np.array([grid[a][b] for a, b in zip(e, i, strict=True)])
-        high = np.array([grid[a][b + (2 if t else 1)] for a, b, t in zip(e, i, turn, strict=True)])
-
-        def at(v: np.ndarray) -> np.ndarray:
-            """The nodes at some places of each bracket, (brackets, places)."""
-            x = {a: np.full((int(row.max()) + 1, v.shape[1]), lines[a].centre) for a in grid}
-            for a in grid:
-                mine = e == a
-                x[a][row[mine]] = lines[a].at(v[mine])[0]
-            values = self.run({a: v.reshape(-1) for a, v in x.items()}, choice, chosen, False)[2]
-            values = [v.reshape(*next(iter(x.values())).shape, -1) for v in values]
-            return np.array([values[c][r, :, b] for c, r, b in zip(k, row, j, strict=True)], float)
-
-        numbers = np.array([is_number(nodes[b[0]]) for b in brackets])[:, None]
-        steps, each = np.arange(_SECTIONS + 1) / _SECTIONS, np.arange(len(e))
-        for depth in range(13):
-            v = low[:, None] + (high - low)[:, None] * steps
-            values = at(v)
-            kinds = np.where(numbers, kind_of(values), np.nan_to_num(values, nan=-4.5))
-            other = np.argmax(kinds != kinds[:, :1], axis=1)  # the first on the other side; 0 if rounding hides it
-            if depth == 0:
-                sign = np.where(values[:, 0] > np.min(values[:, 1:-1], axis=1), 1.0, -1.0)[:, None]
-            lowest = np.clip(np.argmin(np.where(np.isnan(values), math.inf, sign * values), axis=1), 1, _SECTIONS - 1)
-            start, stop = np.where(turn, lowest - 1, other - 1), np.where(turn, lowest + 1, other)
-            lost = ~turn & (other == 0)
-            low, high = np.where(lost, low, v[each, start]), np.where(lost, high, v[each, stop])
-        return list(zip(e.tolist(), (0.5 * (low + high)).tolist(), strict=True))
-
-
-def _between(grid: np.ndarray) -> np.ndarray:
-    """A grid with ``_FINER`` - 1 places more between any two."""
-    if len(grid) < 2:
-        return grid
-    steps = np.arange(len(grid) * _FINER - _FINER + 1) / _FINER
-    return np.interp(steps, np.arange(len(grid)), grid)
-
-
-def is_number(node: Node) -> bool:
-    """Whether a node is looked at for its sign and direction; else its value, or the side that it is on, is what
-    changes."""
-    return node.dtype.kind == "f" and not is_break(node)
-
-
-def kind_of(values: np.ndarray) -> np.ndarray:
-    """The sign of a number; 4 where it is none, 2 and -2 where it is infinite."""
-    return np.where(np.isnan(values), 4.0, np.sign(values) * np.where(np.isinf(values), 2, 1))
-
-
-def _brackets(
-    wanted: list[tuple[int, int, int]], values: list[np.ndarray], numbers: list[bool], turning: bool
-) -> list[tuple[int, int, int, int, bool]]:
-    """(node, its element, the element of the line, row, whether it turns there), few for each place of the grid."""
-    found: dict[int, dict[tuple[int, bool], list[tuple[int, int, int, int, bool]]]] = {}
-    for k, j, e in wanted:
-        v = values[k][:, j]
-        if numbers[k]:
-            kinds = kind_of(v)
-            with np.errstate(all="ignore"):
-                d = np.sign(np.diff(v))
-            turns = np.flatnonzero(
-                (d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1]) & ((d[1:] != 0) | (d[:-1] != 0))
-            )
-            both = [(np.flatnonzero(kinds[1:] != kinds[:-1]), False), (turns[: len(turns) * turning], True)]
-        else:
-            v = np.nan_to_num(v, nan=-4.5)
-            both = [(np.flatnonzero(v[1:] != v[:-1]), False)]
-        for rows, turn in both:
-            for i in rows[:: max(1, len(rows) // _CANDIDATES)].tolist():
-                here = found.setdefault(e, {}).setdefault((i, turn), [])
-                if len(here) < 3:
-                    here.append((k, j, e, i, turn))
-    result = []
-    for places in found.values():
-        every = [b for here in places.values() for b in here]
-        result += every[:: max(1, len(every) // (3 * _CANDIDATES))]
-    return result
-
-
-def _split(panels: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The panels, cut at the places that lie in them."""
-    edges = np.unique(np.concatenate([panels.reshape(-1), places]))
-    edges = (
-        edges[np.concatenate([[True], np.diff(edges) > 1e-13 * (1e-300 + np.abs(edges[1:]))])] if len(edges) else edges
-    )
-    both = np.stack([edges[:-1], edges[1:]], axis=1)
-    middle = 0.5 * (both[:, 0] + both[:, 1])
-    k = np.clip(np.searchsorted(panels[:, 0], middle, side="right") - 1, 0, None)
-    return both[(middle > panels[k, 0]) & (middle < panels[k, 1])] if len(panels) else panels
-
-
-def _cut(panel: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The edges of the parts of a panel: two, or more and more narrow ones towards an end that is one of the places."""
-    a, b = panel
-    edges = [a, a + 0.47 * (b - a), b]
-    if len(places):
-        steps = 0.47 * (b - a) * 0.25 ** np.arange(1, 14)
-        for end, sign in ((a, 1), (b, -1)):
-            if np.min(np.abs(places - end)) <= 1e-13 * abs(end) + 1e-300:
-                edges += list(end + sign * steps)
-    return np.unique(edges)
-
-
-class _Tail:
-    """What lies beyond the last panel: sizes there fall like exp(-r v), so that the rest is that of the last panel, of
-    width d, over exp(r d) - 1.
-
-    The density is continued so, by a factor on the weights of the last panel; ``left_out`` is what is beyond for each
-    part of the cost and not in that, and 0.2% of what is.
-    """
-
-    def __init__(self, sizes: np.ndarray, edges: np.ndarray):
-        before, last = sizes  # (choices, columns) each; the last column is the density's own
-        wide, width = abs(edges[1] - edges[0]), abs(edges[2] - edges[1])
-        with np.errstate(all="ignore"):
-            rate = np.log(before / wide / (last / width)) / (0.5 * (wide + width))
-            rest = np.where(last > 0, np.where(rate > 1e-3, 1 / np.expm1(np.maximum(rate, 1e-3) * width), 1e3), 0)
-            own = np.where(rest[:, -1:] < 1e3, rest[:, -1:], 0)
-            self.left_out = np.max(np.where(last > 0, last * (np.abs(rest - own) + 2e-3 * own), 0), axis=0)
-        self.factor = 1 + float(np.max(own, initial=0))
-
-
-def _beyond(panels: np.ndarray, line: Line, ends: tuple[_Tail, _Tail]) -> np.ndarray:
-    """The factor of each panel by which the last ones stand for what is beyond."""
-    low, high = ends
-    return np.where(
-        panels[:, 1] <= line.edges[1], low.factor, np.where(panels[:, 0] >= line.edges[-2], high.factor, 1.0)
-    )

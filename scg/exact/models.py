@@ -1,0 +1,117 @@
+"""What an exact result is asked of, as a cost that is a function of the values of its samples."""
+
+import inspect
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from scg.core.ancestry import ancestors
+from scg.core.node import Node
+from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
+from scg.errors import EstimatorError, ScgError, ScgTypeError, here
+from scg.exact.leaf import ConvergenceError
+from scg.exact.values import as_values
+from scg.stochastic.estimator import Accounted
+from scg.stochastic.graph import Graph, trace
+from scg.stochastic.jumps import refuse_moving_jumps
+from scg.stochastic.resampling import resample
+from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
+
+
+def deadline_after(time_limit: float | None) -> float:
+    return math.inf if time_limit is None else time.monotonic() + time_limit
+
+
+def graph_of(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+    """A graph as it is; a node as one; a function traced, with some generator where it needs one: no result here
+    depends on it."""
+    if isinstance(graph, (Graph, Node)):
+        if args or kwargs:
+            raise ScgTypeError(f"a graph takes no further arguments, only budget, rtol, full and time_limit ({here()})")
+        graph = graph if isinstance(graph, Graph) else Graph(graph)
+        graph.require_nodes("an exact result")
+        graph.require_repeatable(quick=True)
+        return graph
+    if not callable(graph):
+        raise ScgTypeError(f"exact results need a graph, a node or a function, got {type(graph).__name__} ({here()})")
+    if "rng" not in kwargs and len(args) < len(names := inspect.signature(graph).parameters) and "rng" in names:
+        kwargs = {**kwargs, "rng": np.random.default_rng(0)}
+    graph = trace(graph, *args, **kwargs)
+    graph.require_nodes("an exact result")
+    graph.require_repeatable(quick=True)
+    return graph
+
+
+def names_of(graph: Graph) -> dict[int, str]:
+    names = {node.id: name for name, node in graph.stochastic.items()}
+    for name, node in graph.stochastic.items():
+        for source in ancestors([node.operands[0]]) if is_path(node) else ():
+            if is_noise(source):
+                names.setdefault(source.id, name)
+    return names
+
+
+def values_in(cost: Node, paths: bool = False) -> Node:
+    """The cost as a function of values: every relaxed sample as the sample that it relaxes, and pathwise samples of
+    numbers held, whose distribution is the same.
+
+    With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss
+    the ends.
+    """
+    order = Graph(cost, []).nodes
+    nodes = [n for n in order if is_stochastic(n)]
+    moving = [n for n in nodes if is_path(n)]
+    other = [
+        n
+        for n in moving
+        if isinstance(n.statics["site"].distribution, Discrete) or _is_held(n) and not _is_known(n, order)
+    ]
+    if other:
+        values = {n.id: n.raw for n in nodes if is_draw(n)}
+        for n in other:
+            distribution = n.statics["site"].distribution
+            values[n.id] = (
+                np.broadcast_to(distribution.atoms()[0], n.shape) if isinstance(distribution, FiniteSupport) else n.raw
+            )
+        cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
+    return as_values([cost], paths)[0]
+
+
+def refuse_flux(costs: list[Node], what: str) -> None:
+    """Raise ConvergenceError where parameters move a jump of what is integrated: the flux through it is in no
+    derivative under the integral."""
+    for cost in costs:
+        try:
+            refuse_moving_jumps(cost, ancestors([cost], guards=True))
+        except EstimatorError as error:
+            raise ConvergenceError(f"{what}: {error}; or take differences of scg.exact.expectation") from None
+
+
+def _is_known(node: Node, order: list[Node]) -> bool:
+    """Whether a cost depends on the noise of a pathwise sample in another way than through the sample, as a gradient
+    along its path does."""
+    inside: set[int] = set()
+    for n in ancestors([node.operands[0]]):
+        if is_noise(n) or any([type(o) is Node and o.id in inside for o in n.operands]):
+            inside.add(n.id)
+    return any(
+        [
+            n is not node and n.id not in inside and any([type(o) is Node and o.id in inside for o in n.operands])
+            for n in order
+        ]
+    )
+
+
+def _is_held(node: Node) -> bool:
+    """Whether the density of a pathwise sample is known and its support fixed, so that its mean may as well be taken
+    over values as over noise."""
+    distribution = node.statics["site"].distribution
+    if distribution.event_shape or not distribution.has(FixedSupport) or not distribution.parameters:
+        return False
+    try:
+        distribution.detached().log_prob(node.raw)
+    except ScgError:
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""What exact results are: values, means and variances, distributions; and the defaults of their options."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+BUDGET, RTOL = 2**20, 1e-10
+PATIENCE = 20.0
+"""Seconds after which verdicts and comparisons do without an exact value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """``value``; ``error``, an estimate of its absolute error: the last change as points were doubled, the tail that
+    was cut, rounding; ``evaluations``, of parts of the cost."""
+
+    value: Any
+    error: float
+    evaluations: int
+
+
+class Moments(NamedTuple):
+    """Exact mean and variance of a gradient estimate, coordinate by coordinate, in the structure of the parameters."""
+
+    mean: Any
+    variance: Any
+
+
+class Law(NamedTuple):
+    """The distribution of a discrete node: ``values`` along a leading axis, in rising order, and their
+    ``probabilities``."""
+
+    values: Any
+    probabilities: Any
+
+
+class Part(NamedTuple):
+    """Arrays, an estimate of their error, and the evaluations that they took."""
+
+    found: list[Any]
+    error: float
+    evaluations: int
