@@ -8,6 +8,8 @@ of a model and a guide, and then `gradient=` names how they are differentiated (
 "doubly reparameterized", "score function", "VIMCO"). The value is the same for all of them. `log_marginal` sums
 discrete latent variables out of a model: with no others it is log p(x), else it has the place of a log-weight.
 
+`smc` is a particle filter: an unbiased estimate of p(x) for models that go on in time, as a loop or by `state_space`.
+
 ```python
 import numpy as np
 import scg
@@ -29,6 +31,20 @@ assert abs(gradient["loc"]) < 1e-12 and abs(gradient["scale"]) < 1e-12  # and th
 
 from scg.objectives.bounds import GRADIENTS, elbo, iwae, weighted
 from scg.objectives.marginal import log_marginal
+from scg.objectives.sequential import Particles, smc, state_space
 from scg.objectives.wake import hold, sleep_phi, wake_phi, wake_theta
 
-__all__ = ["GRADIENTS", "elbo", "hold", "iwae", "log_marginal", "sleep_phi", "wake_phi", "wake_theta", "weighted"]
+__all__ = [
+    "GRADIENTS",
+    "Particles",
+    "elbo",
+    "hold",
+    "iwae",
+    "log_marginal",
+    "sleep_phi",
+    "smc",
+    "state_space",
+    "wake_phi",
+    "wake_theta",
+    "weighted",
+]
