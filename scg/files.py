@@ -7,7 +7,6 @@ import re
 import secrets
 import stat
 from pathlib import Path
-from typing import Any
 
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 
@@ -22,7 +21,7 @@ class FileWriteError(ScgError, OSError):
     is."""
 
 
-def write(path: Any, data: bytes) -> None:
+def write(path: "str | os.PathLike[str]", data: bytes) -> None:
     """Make ``data`` the content of the regular file ``path``, all of it or nothing: a reader, a crash or a full disk
     meets the old file or the new one.
 
@@ -51,7 +50,7 @@ def write(path: Any, data: bytes) -> None:
     _sync_directory(target.parent)
 
 
-def as_path(path: Any) -> Path:
+def as_path(path: "str | os.PathLike[str]") -> Path:
     """The path; ScgTypeError or ScgValueError for what is none."""
     try:
         text = os.fsdecode(path)

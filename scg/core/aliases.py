@@ -13,6 +13,9 @@ Operand = Any
 
 Operands = tuple[Operand, ...]
 
+Given = Any
+"""A parameter of a distribution: a node, an array or a number; None where another one stands for it."""
+
 Statics = dict[str, Any]
 """What a primitive is called with beside its operands: an axis, a shape, a distribution."""
 

@@ -1,12 +1,10 @@
 """Moments written so that nothing cancels: differences of log-gamma functions, series for large shapes, and float64 on
 the way."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Function, Operand, Result
 from scg.core.node import Numeric
 from scg.distributions.weak import OfNumbers, betaln, digamma, log, weak
 from scg.primitives.special import zeta
@@ -15,11 +13,11 @@ i0e, i1e = weak(sp.i0e), weak(sp.i1e)
 HALF_LOG_2PIE = 0.5 * float(np.log(2 * np.pi * np.e))
 
 
-def in_double(fn: Callable[..., Any]) -> OfNumbers:
+def in_double(fn: Function) -> OfNumbers:
     """``fn`` of numbers computed in float64, and rounded to what they had: for sums of terms that are much larger than
     they."""
 
-    def of(*x: Any) -> Any:
+    def of(*x: Operand) -> Result:
         dtypes = [v.dtype for v in x if type(v) is not float]
         if all(dtype.itemsize >= 8 for dtype in dtypes):
             return fn(*x)

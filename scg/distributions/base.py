@@ -9,7 +9,7 @@ one's parameters too, by dotted names such as ``base.loc``.
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NoReturn, Self
+from typing import ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Distribution(Parameterized, ABC):
 
     instead_of_an_array: ClassVar[str] = "draw from a distribution by scg.sample(distribution, estimator, rng=rng)"
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
         raise ScgTypeError(f"{self!r} is no array: {self.instead_of_an_array} ({here()})")
 
     @property

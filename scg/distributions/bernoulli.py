@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Given
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
@@ -33,8 +34,8 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     probability, which resolves 2^-53 (float32: 2^-24).
     """
 
-    probs: Any = None
-    logits: Any = None
+    probs: Given = None
+    logits: Given = None
     constraints = {"probs": unit_interval, "logits": real}
     support = boolean  # type: ignore[assignment]
 

@@ -1,11 +1,12 @@
 """Distributions on the unit interval: Beta, Kumaraswamy."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Result
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import Distribution, FixedSupport, Shape
@@ -139,6 +140,6 @@ def _power(t: Numeric, b: Numeric) -> Numeric:
     return b * exp(betaln(1 + t, b))
 
 
-def _strictly_inside(z: Any) -> Any:
+def _strictly_inside(z: Result) -> Result:
     """Numbers from 0 to 1 moved to the nearest ones strictly between."""
     return np.clip(z, float(np.finfo(z.dtype).tiny), 1 - float(np.finfo(z.dtype).epsneg))

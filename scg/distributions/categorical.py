@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Given
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import rest
@@ -33,8 +34,8 @@ class Logits(Constraint):
 class OneOfMany(Distribution, FiniteSupport, FixedSupport):
     """What the two have in common: K probabilities along the last axis of ``probs`` or ``logits``."""
 
-    probs: Any  # one of the two is given
-    logits: Any
+    probs: Given  # one of the two is given
+    logits: Given
     constraints = {"probs": simplex, "logits": Logits()}
     edges = {"probs": (0.0,)}
 

@@ -8,11 +8,12 @@ n.
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Given
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
 from scg.core.node import Node, Numeric, Value
@@ -69,8 +70,8 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
     """
 
     n: Numeric
-    probs: Any = None
-    logits: Any = None
+    probs: Given = None
+    logits: Given = None
     constraints = {"n": naturals, "probs": unit_interval, "logits": real}
 
     @property
@@ -153,8 +154,8 @@ class Geometric(Odds, Discrete, FixedSupport):
     """p(k) = (1-p)^(k-1) p, k = 1, 2, ...: the trials up to and with the first success; ``probs`` or ``logits``, never
     both."""
 
-    probs: Any = None
-    logits: Any = None
+    probs: Given = None
+    logits: Given = None
     constraints = {"probs": probability, "logits": possible}
     support = Integers(1)  # type: ignore[assignment]
 
@@ -263,8 +264,8 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
     """
 
     n: Numeric
-    probs: Any = None
-    logits: Any = None
+    probs: Given = None
+    logits: Given = None
     constraints = {"n": positive, "probs": probability, "logits": possible}
     support = naturals  # type: ignore[assignment]
 
@@ -337,8 +338,8 @@ class Multinomial(OneOfMany):
     """
 
     n: int
-    probs: Any = None
-    logits: Any = None
+    probs: Given = None
+    logits: Given = None
 
     def __post_init__(self) -> None:
         if not is_integer(self.n, 0):

@@ -2,10 +2,11 @@
 sample that is there."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, Shape, atoms_of
 from scg.distributions.constraints import Constraint, real
@@ -66,9 +67,9 @@ class Turned(Coupled, FiniteSupport):
     """A coin z' that differs from z with probability (1 - q(z) / p(z))+: as rarely as it can, which is the coupling by
     quantiles as well."""
 
-    before: Any
-    after: Any
-    value: Any
+    before: Operand
+    after: Operand
+    value: Operand
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
@@ -94,9 +95,9 @@ class Kept(Coupled, FiniteSupport):
     For categories, whose order means nothing.
     """
 
-    before: Any
-    after: Any
-    value: Any
+    before: Operand
+    after: Operand
+    value: Operand
     event_ndim: int = 0  # 1 where values are one-hot
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
@@ -137,9 +138,9 @@ class ByQuantile(Coupled, Discrete):
     For integers: z' is as close to z as it can be, on average.
     """
 
-    before: Any
-    after: Any
-    value: Any
+    before: Operand
+    after: Operand
+    value: Operand
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()

@@ -5,12 +5,12 @@ A probability by one of two parameters, quantiles, and what a log-probability is
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy.special as sp
 
 from scg import special
+from scg.core.aliases import Given, Operand
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
 from scg.core.primitive import primitive
@@ -51,8 +51,8 @@ class Odds(Distribution):
     Draws have its dtype.
     """
 
-    probs: Any  # one of the two is given
-    logits: Any
+    probs: Given  # one of the two is given
+    logits: Given
     edges = {"probs": (0.0, 1.0)}
 
     def way_out(self, capability: type) -> str:
@@ -135,18 +135,18 @@ AT_AN_EDGE = (
 )
 
 
-def one_of_two(distribution: Any) -> None:
+def one_of_two(distribution: Operand) -> None:
     """Raise ScgTypeError unless exactly one of ``probs`` and ``logits`` is given."""
     if (distribution.probs is None) == (distribution.logits is None):
         raise ScgTypeError(f"{type(distribution).__name__} takes probs or logits, one of the two ({here()})")
 
 
-def raw(value: Any) -> Any:
+def raw(value: Operand) -> Operand:
     """The number or array that is, or is held by, ``value``."""
     return value.raw if type(value) is Node else value
 
 
-def numbers(value: Any, dtype: np.dtype) -> Value:
+def numbers(value: Operand, dtype: np.dtype) -> Value:
     """``value`` as a Node or array of floats: those that it has, else of ``dtype``."""
     kind = getattr(value, "dtype", None)
     if kind is not None and kind.kind == "f":

@@ -8,10 +8,11 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scg.core.aliases import Function, Operand, Result
 from scg.core.ambient import RECORDER, settled
 from scg.core.node import Node, Numeric, Value
 from scg.core.operands import beside, described, plain
@@ -20,10 +21,10 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here, kin
 if TYPE_CHECKING:
     from scg.distributions.base import Distribution
 
-Method = Callable[..., Any]
+Method = Function
 
 
-def sample_shape(shape: Any, who: object) -> tuple[int, ...]:
+def sample_shape(shape: Operand, who: object) -> tuple[int, ...]:
     """A sample shape as a tuple of integers; ScgTypeError or ScgValueError, about ``who``, where it is none."""
     if type(shape) is tuple and not shape:
         return shape
@@ -81,7 +82,7 @@ def _of_a_value(name: str, after: Callable[[Method, "Distribution", Value], Valu
     return declare
 
 
-def _log_prob(method: Method, self: "Distribution", value: Any) -> Value:
+def _log_prob(method: Method, self: "Distribution", value: Operand) -> Value:
     """In a function that is recorded for a plan, an array that others can write to is a leaf, and is read anew."""
     if (
         type(value) is np.ndarray
@@ -98,7 +99,7 @@ def _cdf(method: Method, self: "Distribution", value: Value) -> Value:
     return np.where(value != value, math.nan, found) if settled(_some_nan, value) else found
 
 
-def _icdf(method: Method, self: "Distribution", p: Any) -> Value:
+def _icdf(method: Method, self: "Distribution", p: Operand) -> Value:
     """NaN of what is no probability. Noise, a node of a plan, is one at every run."""
     if type(p) is Node and RECORDER.get() is not None or _probable(p.raw if type(p) is Node else p):
         return method(self, p)
@@ -114,7 +115,7 @@ def _probable(p: Value) -> bool:
     return not np.size(p) or bool(np.min(p) >= 0 and np.max(p) <= 1)
 
 
-def _real(distribution: "Distribution", value: Any, name: str) -> Any:
+def _real(distribution: "Distribution", value: Operand, name: str) -> Result:
     """A value as a Node or an array of real floats: numbers and integers have the dtype of the distribution, where that
     holds them.
 

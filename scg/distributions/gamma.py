@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double
 from scg.distributions.base import Distribution, FixedSupport, Shape
@@ -74,7 +75,7 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return gammaincinv(self.concentration, real_array(probability)) / self.rate
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         if same(self.concentration, before.concentration):
             return value * (before.rate / self.rate)
         return super().coupled(before, value)
@@ -128,7 +129,7 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return self.gamma.icdf(probability)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.gamma.coupled(before.gamma, value)
 
     def kl_to(self, other: Distribution) -> Numeric:
@@ -190,7 +191,7 @@ class InverseGamma(InverseCDF, Distribution, FixedSupport):
         with np.errstate(divide="ignore"):
             return self.rate / gammainccinv(self.concentration, real_array(probability))
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return 1 / self.gamma_of_inverse.coupled(before.gamma_of_inverse, 1 / real_array(value))
 
     def kl_to(self, other: Distribution) -> Numeric:

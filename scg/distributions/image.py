@@ -4,10 +4,11 @@ Near an end of the range many x round to one y: tanh(20) is 1, where the density
 lie strictly inside the range, and one that is a Node keeps x beside y: the density is taken, and differentiated, at x.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.core.primitive import primitive
@@ -25,7 +26,7 @@ def is_bounded(bijection: "Bijection") -> bool:
 
 def imaged(bijection: "Bijection", x: Value) -> Value:
     """f(x), strictly inside the range."""
-    y: Any = bijection.forward(x)
+    y: Result = bijection.forward(x)
     if not is_bounded(bijection):
         return y
     return _image(y, x, bijection=bijection) if type(y) is Node else within(np.asarray(y), bijection)
@@ -59,7 +60,7 @@ def _ends(dtype: np.dtype, bijection: "Bijection") -> tuple[float, float]:
     return first, float(np.nextafter(high, low))
 
 
-def within(y: Any, bijection: "Bijection") -> Value:
+def within(y: Value, bijection: "Bijection") -> Value:
     """``y``, moved to the nearest number inside the range where it is none."""
     return np.clip(y, *_ends(y.dtype, bijection))
 

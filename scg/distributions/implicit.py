@@ -10,10 +10,11 @@ what it would have had alone, and noise can be integrated over.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scg.core.aliases import Result, Shape
 from scg.core.ambient import RECORDER, settled
 from scg.core.ancestry import ancestors
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
@@ -82,7 +83,7 @@ def _slope(
     inputs = (weight, z, *parameters)
     if not any(type(x) is Node for x in inputs):
         by = parameter(parameters[k])
-        F: Any = distribution.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
+        F: Result = distribution.replaced(**{**dict(zip(names, parameters, strict=True)), names[k]: by}).cdf(z)
         if type(F) is not Node:
             return np.zeros(())
         found: Value = pull([F], [np.broadcast_to(weight, F.shape).astype(F.dtype)], [by])[0]
@@ -148,7 +149,7 @@ def moves_at(p: Node, ends: tuple[float, ...]) -> bool:
         RECORDER.reset(token)
 
 
-def _rows(p: Any, shape: tuple[int, ...], event_ndim: int) -> Value:
+def _rows(p: Result, shape: Shape, event_ndim: int) -> Value:
     """A parameter with one row for each element of ``shape``."""
     p = p.reshape((1,) * (event_ndim - p.ndim) + p.shape)
     return np.broadcast_to(p, shape + p.shape[p.ndim - event_ndim :]).reshape(-1, *p.shape[p.ndim - event_ndim :])

@@ -6,11 +6,12 @@ Moments that do not exist are NaN, those that are infinite inf.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Operand
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import student_entropy
@@ -55,7 +56,7 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.loc + self.scale * self.standard_icdf(real_array(probability))
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.loc + self.scale * ((value - before.loc) / before.scale)
 
     @property
@@ -218,7 +219,7 @@ class StudentT(LocationScale):
             )
         return z
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         if same(self.df, before.df):
             return super().coupled(before, value)
         x = (value - before.loc) / before.scale  # by the lower tail, in which no digits are lost

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Given, Operand
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import in_double, rest
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
@@ -101,9 +102,9 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
     """
 
     loc: Value
-    scale_tril: Any = None
-    cov_factor: Any = None
-    cov_diag: Any = None
+    scale_tril: Given = None
+    cov_factor: Given = None
+    cov_diag: Given = None
     constraints = {
         "loc": Vector(finite),
         "scale_tril": lower_cholesky,
@@ -142,7 +143,7 @@ class MultivariateNormal(Reparameterizable, Distribution, FixedSupport):
         rank = self.cov_factor.shape[-1]
         return self.loc + matvec(self.cov_factor, noise[..., :rank]) + np.sqrt(self.cov_diag) * noise[..., rank:]
 
-    def coupled(self, before: Any, value: Numeric) -> Value | None:
+    def coupled(self, before: Operand, value: Numeric) -> Value | None:
         names = ("scale_tril", "cov_factor", "cov_diag")
         apart = value - before.loc
         if all([same(getattr(self, name), getattr(before, name)) for name in names]):
@@ -244,7 +245,7 @@ def _comparable(a: Value) -> Value:
     return a * stop_gradient(np.maximum(1, 1e-290 / np.max(a, axis=-1, keepdims=True)))
 
 
-def _simplex_of(log_y: Any, dtype: np.dtype) -> Any:
+def _simplex_of(log_y: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """y / sum(y); what underflows counts as the smallest normal number, so that its logarithm is finite."""
     return np.maximum(softmax(log_y, axis=-1).astype(dtype), float(np.finfo(dtype).tiny))
 

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special
 
+from scg.core.aliases import Operand
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import finite, positive
@@ -66,7 +67,7 @@ class Normal(Reparameterizable, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return self.loc + self.scale * scipy.special.ndtri(probability)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.transport((value - before.loc) / before.scale)
 
     def kl_to(self, other: Distribution) -> Numeric:

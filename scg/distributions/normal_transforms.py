@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Operand
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.bijections import Sigmoid
@@ -41,7 +42,7 @@ class LogNormal(_OfNormal):
         """The distribution of log z."""
         return _normal(self.loc, self.scale)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return np.exp(self.normal.coupled(before.normal, np.log(value)))
 
     def transport(self, noise: Value) -> Value:
@@ -98,7 +99,7 @@ class LogitNormal(_OfNormal):
         """The distribution of logit z."""
         return _normal(self.loc, self.scale)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return imaged(SIGMOID, self.normal.coupled(before.normal, preimage(SIGMOID, real_array(value))))
 
     def transport(self, noise: Value) -> Value:
@@ -134,7 +135,7 @@ class HalfNormal(_OfNormal):
     def transport(self, noise: Value) -> Value:
         return self.scale * np.absolute(noise)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.scale * (value / before.scale)
 
     def log_prob(self, value: Numeric) -> Value:

@@ -1,10 +1,11 @@
 """What distributions and bijections have in common: parameters, which are checked, broadcast, and replaced."""
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.core.ambient import RECORDER, settled, unplanned
 from scg.core.node import Node, Numeric
 from scg.core.operands import beside, described, frozen, plain, shape_of_all
@@ -63,7 +64,7 @@ class Parameterized:
         for part in self.parts:
             getattr(self, part).recheck()
 
-    def _checked(self, name: str, value: Any, constraint: Constraint) -> Numeric:
+    def _checked(self, name: str, value: Operand, constraint: Constraint) -> Numeric:
         given = value
         if type(value) is int:
             value = float(value)

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Operand
 from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.accurate import in_double, log_gamma_bend
@@ -50,7 +51,7 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.waiting(-np.log1p(-real_array(probability)))
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.waiting(before.spent(value))
 
 
@@ -234,7 +235,7 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     def icdf(self, probability: Numeric) -> Value:
         return self.gamma.icdf(probability)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.gamma.coupled(before.gamma, value)
 
     def kl_to(self, other: Distribution) -> Numeric:
@@ -274,7 +275,7 @@ class Pareto(InverseCDF, Distribution, FixedSupport):
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.scale * np.exp(-np.log1p(-real_array(probability)) / self.alpha)
 
-    def coupled(self, before: Any, value: Numeric) -> Value:
+    def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.scale * (value / before.scale) ** (before.alpha / self.alpha)
 
     @property

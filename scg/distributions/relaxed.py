@@ -6,11 +6,12 @@ As the temperature goes to zero draws go to one-hot vectors (to 0 or 1) with the
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Given
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
@@ -56,9 +57,9 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
     of its dtype.
     """
 
-    temperature: Any
-    probs: Any = None
-    logits: Any = None
+    temperature: Given
+    probs: Given = None
+    logits: Given = None
     constraints = {"temperature": positive, "probs": Interior(), "logits": Vector(finite)}
     support = simplex  # type: ignore[assignment]
 
@@ -109,9 +110,9 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
     that was rounded to 0 or 1 counts as the nearest number strictly between.
     """
 
-    temperature: Any
-    probs: Any = None
-    logits: Any = None
+    temperature: Given
+    probs: Given = None
+    logits: Given = None
     constraints = {"temperature": positive, "probs": open_unit_interval, "logits": finite}
     support = unit_interval  # type: ignore[assignment]
 

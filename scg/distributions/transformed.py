@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Operand, Result
 from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.base import (
@@ -123,7 +124,7 @@ class Independent(_Made):
         base = self.base.marginal
         return self if base is self.base else Independent(base, self.ndim)
 
-    def coupled(self, before: Any, value: Numeric) -> Any:
+    def coupled(self, before: Operand, value: Numeric) -> Result:
         made = self.base.coupled(before.base, value)
         return Independent(made, self.ndim) if isinstance(made, Distribution) else made
 
@@ -135,7 +136,7 @@ class Independent(_Made):
             np.prod(self.base.masses(value), axis=tuple(range(-self.ndim, 0))) if self.ndim else self.base.masses(value)
         )
 
-    def _summed(self, x: Any) -> Any:
+    def _summed(self, x: Numeric) -> Result:
         return np.sum(x, axis=tuple(range(-self.ndim, 0))) if self.ndim else x
 
     @property
@@ -231,8 +232,8 @@ class Transformed(_Made):
         plain = self.detached()
         return np.asarray(imaged(plain.bijection, plain._spread().sample(rng, shape)))
 
-    def coupled(self, before: Any, value: Numeric) -> Any:
-        made: Any = self.base.coupled(before.base, preimage(before.bijection, real_array(value)))
+    def coupled(self, before: Operand, value: Numeric) -> Result:
+        made: Result = self.base.coupled(before.base, preimage(before.bijection, real_array(value)))
         return made if made is None else imaged(self.bijection, made)
 
     def _outside(self, y: Value) -> Value:
@@ -254,7 +255,7 @@ class Transformed(_Made):
     def mean(self) -> Numeric:
         if not isinstance(self.bijection, Affine):
             raise self._unknown("mean")
-        mean: Any = self.base.mean
+        mean: Result = self.base.mean
         return self._whole(self.bijection.forward(mean))
 
     @property

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Result
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
 from scg.distributions import tail
@@ -112,7 +113,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
             }
         )  # type: ignore[no-any-return]
 
-    def _width(self, high: Any) -> Any:
+    def _width(self, high: Numeric) -> Result:
         """(high - low) / scale: not b - a, in which loc / scale would cancel. Where an end is infinite, 20: no density
         is left so far away."""
         if type(high) is type(self.low) is type(self.scale) is float:
@@ -145,7 +146,8 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         digits cancel.
         """
         a, b = self._ends()
-        right, width = a > -b, self._width(self.high)
+        right = a > -b
+        width: Value = self._width(self.high)
         c = np.where(plain, 1, np.where(right, a, -b))
         reach = stop_gradient(90 / (c + np.hypot(c, math.sqrt(90))))
         e = np.where(width > reach, reach, width)

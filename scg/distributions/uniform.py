@@ -1,10 +1,11 @@
 """The uniform distribution, the noise of every inverse CDF, and the road by which it becomes a sample."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Operand, Result
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, Reparameterizable, Shape
 from scg.distributions.constraints import Constraint, Interval, finite
@@ -21,7 +22,7 @@ class InverseCDF(Reparameterizable):
     def transport(self, noise: Value) -> Value:
         return self.icdf(noise)  # type: ignore[attr-defined]
 
-    def coupled(self, before: Any, value: Numeric) -> Any:
+    def coupled(self, before: Operand, value: Numeric) -> Result:
         """The same noise, u = F(z)."""
         u = before.cdf(value)
         eps = float(np.finfo(u.dtype).epsneg)

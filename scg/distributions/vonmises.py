@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.node import Numeric, Value
 from scg.core.options import is_number
 from scg.distributions.accurate import bessel_deficit, i0e, in_double
@@ -118,7 +119,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
         """The mode m on the turn of the samples, and how far the cut is above and below it, at most pi."""
         mode = self.loc - TURN * np.floor((self.loc - self.low) / TURN)  # type: ignore[operator]
         mode = np.asarray(mode) if type(mode) is float else mode
-        low: Any = self.low
+        low: Result = self.low
         return mode, np.minimum(low + TURN - mode, math.pi), np.minimum(mode - low, math.pi)
 
     @property

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, overload
+from typing import Protocol, overload
 
 import numpy as np
 import scipy.special as sp
 
+from scg.core.aliases import Function, Operand, Result
 from scg.core.node import Node, Numeric, Value
 from scg.core.operands import require_plain
 
@@ -24,11 +25,11 @@ class OfNumbers(Protocol):
     def __call__(self, *x: Numeric) -> Numeric: ...
 
 
-def weak(fn: Callable[..., Any]) -> OfNumbers:
+def weak(fn: Function) -> OfNumbers:
     """``fn`` in which Python numbers do not widen float32: alone they stay Python numbers, beside arrays they have
     these' dtype."""
 
-    def of(*x: Any) -> Any:
+    def of(*x: Operand) -> Result:
         strong = [v for v in x if type(v) is not float]
         if not strong:
             return float(fn(*x))
@@ -51,7 +52,7 @@ def masked(outside: Value, density: Callable[[Value], Numeric], value: Numeric, 
     return np.where(outside, -math.inf, density(np.where(outside, inside, value)))
 
 
-def real_array(value: Any) -> Value:
+def real_array(value: Operand) -> Value:
     """A value as it is or as an array: Python numbers and lists become arrays."""
     if type(value) in (Node, np.ndarray) or isinstance(value, np.generic):
         return value

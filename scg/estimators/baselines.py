@@ -4,11 +4,11 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.aliases import State, Tree
+from scg.core.aliases import Operands, Result, State, Statics, Tree
 from scg.core.ambient import unplanned
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
@@ -92,7 +92,7 @@ class Remembering(Baseline):
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[int, Any]] = {}
+        self._waiting: dict[int, tuple[int, Operands]] = {}
 
     def _recall(self, down: Downstream) -> None:
         """Learn from all costs older than the sample."""
@@ -107,7 +107,7 @@ class Remembering(Baseline):
         if not down.inner and np.any(lesson[0]):
             self._waiting.setdefault(down.node.id, (down.cost.id, lesson))
 
-    def _learn(self, *lesson: Any) -> None:
+    def _learn(self, *lesson: Result) -> None:
         raise NotImplementedError
 
     @property
@@ -155,7 +155,7 @@ class MovingAverage(Remembering):
         self._note(down, _raw(down.now()))
         return self._total / self._weight if self._weight else 0.0
 
-    def _learn(self, f: Any) -> None:
+    def _learn(self, f: np.ndarray) -> None:
         self._total = self.decay * self._total + float(np.mean(f))
         self._weight = self.decay * self._weight + 1
 
@@ -192,7 +192,7 @@ class Optimal(Remembering):
         below = np.where(below > 0, below, 1)  # no other sample has a score: any b will do
         return above / below
 
-    def _learn(self, f: Any, square: Any) -> None:
+    def _learn(self, f: np.ndarray, square: np.ndarray) -> None:
         self._above = self.decay * self._above + float(np.mean(f * square))
         self._below = self.decay * self._below + float(np.mean(square))
 
@@ -255,7 +255,7 @@ class Learned(Remembering):
         phi = map_leaves(parameter, self.parameters)
         m, v = self.level()
         error = (np.asarray(costs) - m) / v - self.fn(phi, inputs)
-        loss: Any = np.mean(error * error)
+        loss: Result = np.mean(error * error)
         if self._optimizer is not None:
             nodes = [leaf for _, leaf in leaves(phi)]
             self._optimizer.step(rebuild(self.parameters, iter(pull([loss], [np.ones((), loss.dtype)], nodes))))
@@ -271,7 +271,7 @@ class Learned(Remembering):
         variance = squares / weight - m * m
         return m, math.sqrt(variance) if variance > 0 else 1.0
 
-    def _learn(self, f: Any, inputs: Tree) -> None:
+    def _learn(self, f: np.ndarray, inputs: Tree) -> None:
         self.train(inputs, f)
 
     def _memory(self) -> State:
@@ -337,7 +337,7 @@ def squared_score(down: Downstream, draws: Value, more: int) -> Value:
 def slopes(down: Downstream, batch: tuple[int, ...], value: Callable[[Distribution], Value]) -> list[Value]:
     """The derivative of ``value`` of each element by the element's own parameters, one array a parameter: batch and
     event axes."""
-    wide: dict[str, Any] = {}
+    wide: Statics = {}
     for name, p in down.distribution.parameters.items():
         if type(p) is Node:
             event = p.shape[p.ndim - down.distribution.parameter_event_ndim(name) :]
@@ -352,7 +352,7 @@ def _raw(x: Value) -> Value:
     return x.raw if type(x) is Node else x
 
 
-def fraction(owner: object, decay: Any) -> float:
+def fraction(owner: object, decay: object) -> float:
     """A decay, from 0 to less than 1; ScgValueError, with the name of its owner, where it is none."""
     if not is_number(decay) or not 0 <= decay < 1:
         raise ScgValueError(

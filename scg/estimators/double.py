@@ -1,10 +1,10 @@
 """Double control variates: leave-one-out over costs from which their slope at the other samples is taken."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.aliases import State
+from scg.core.aliases import Result, State
 from scg.core.backward import pull
 from scg.core.node import Node, Value
 from scg.core.options import is_integer, is_number
@@ -71,9 +71,9 @@ class DoubleControlVariate(Elsewhere):
         draws = down.with_others(self.samples - 1)
         values, n = constant(down, draws), self.samples
         step = values - constant(down, eta)
-        f: Any = 0
-        linear: Any = 0
-        slope: Any = 0
+        f: Result = 0
+        linear: Result = 0
+        slope: Result = 0
         event = tuple(range(1 + len(down.shape), values.ndim))
         for axes, parts in down.mixing().items():
             terms, pulled = down.sloped(values, parts)

@@ -1,9 +1,10 @@
 """Summing over all values of a sample, or over the most probable ones."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import padded
 from scg.core.node import Value
 from scg.core.options import is_integer
@@ -60,7 +61,7 @@ class Enumerate(Elsewhere):
         mass = np.sum(left, axis=0)
         # where nothing is left all are as good
         q = np.where(mass > 0, left / np.where(mass > 0, mass, 1), 1 / len(atoms[self.k :]))
-        pick: Any = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
+        pick: Result = place(Site(Categorical(probs=np.moveaxis(q, 0, -1)), Accounted(), down.rng, (), None))
         pick = (pick if down.graph else pick.raw)[None]
         chosen = np.concatenate([top, np.take_along_axis(rest, pick, axis=0)])
         weight = np.concatenate([np.ones(top.shape, p.dtype), 1 / np.take_along_axis(q, pick, axis=0)])
@@ -68,7 +69,7 @@ class Enumerate(Elsewhere):
         return np.sum((p - held(p)) * weight * down.one_by_one(values_at(atoms, chosen, down)))
 
 
-def listed(down: Downstream) -> tuple[np.ndarray, Any]:
+def listed(down: Downstream) -> tuple[np.ndarray, Result]:
     """All values of the sample, of shape (K,) + its shape, and their probabilities, of shape (K,) + its batch shape."""
     atoms = padded(atoms_of(down.distribution), down.node.ndim)
     atoms = np.broadcast_to(atoms, (len(atoms), *down.node.shape))

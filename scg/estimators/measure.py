@@ -3,10 +3,11 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, final
+from typing import NoReturn, final
 
 import numpy as np
 
+from scg.core.aliases import Operand, Result
 from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
@@ -90,7 +91,7 @@ class MeasureValued(Elsewhere):
         wanted = {name: known[name]() for name, p in down.distribution.parameters.items() if type(p) is Node}
         values = [np.broadcast_to(v, z.shape) for _, plus, minus in wanted.values() for v in (plus, minus)]
         f = down.one_by_one(np.stack(values))
-        total: Any = 0
+        total: Result = 0
         for i, (name, (c, _, _)) in enumerate(wanted.items()):
             g = np.broadcast_to(c * (f[2 * i] - f[2 * i + 1]), down.shape)
             total = total + np.sum(first_order(np.broadcast_to(down.distribution.parameters[name], down.shape), g))
@@ -101,7 +102,7 @@ Fresh = Callable[[Distribution], Value]
 Parts = Mapping[str, Callable[[], tuple[Numeric, Value, Value]]]
 
 
-def _known(distribution: Distribution, z: Any, fresh: Any) -> Parts:
+def _known(distribution: Distribution, z: Result, fresh: Operand) -> Parts:
     """The decompositions (c, z+, z-) of a distribution by parameter."""
     if hasattr(distribution, "weak_derivatives"):
         return distribution.weak_derivatives(z, fresh)  # type: ignore[no-any-return]

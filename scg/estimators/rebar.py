@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.aliases import Tree
+from scg.core.aliases import Result, Statics, Tree
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
@@ -53,7 +53,7 @@ class _Controlled(Trained):
             raise ScgValueError(f"{name}: temperature must be a positive number, got {temperature!r} ({here()})")
         if not is_number(scale):
             raise ScgValueError(f"{name}: scale must be a finite number, got {scale!r} ({here()})")
-        trained: dict[str, Any] = {"fn": parameters}
+        trained: Statics = {"fn": parameters}
         if temperature is not None:
             trained |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
         super().__init__(trained, optimizer, coupled=coupled)
@@ -72,7 +72,7 @@ class _Controlled(Trained):
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
-        eta: Any = logits_of(down.distribution)
+        eta: Result = logits_of(down.distribution)
         eta = np.broadcast_to(eta, (*down.shape, *eta.shape[eta.ndim - down.site.event_ndim :]))
         l, b = constant(down, eta), constant(down, down.node)
         z, other, score, back = _halves(down)(down, l, b)
@@ -80,8 +80,8 @@ class _Controlled(Trained):
         values = np.stack([z, other])
         c, d = self._control(down, phi, values, trains)
         now, event = down.now(), (1,) * down.site.event_ndim
-        left: Any = now - c
-        g: Any = np.reshape(left, (*left.shape, *event)) * score + d[0] - back(d[1])
+        left: Result = now - c
+        g: Result = np.reshape(left, (*left.shape, *event)) * score + d[0] - back(d[1])
         if trains:
             self.learn(down, phi, g)
             g = g.raw
@@ -93,8 +93,8 @@ class _Controlled(Trained):
 
     def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
         """(c(z') as a cost-to-go, d sum(c) / d(z, z')) for z and z' along the leading axis of ``z``."""
-        c: Any = 0
-        d: Any = 0
+        c: Result = 0
+        d: Result = 0
         if "scale" in phi:
             rate, scale = (x.astype(z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
             if down.site.event_ndim:
@@ -198,7 +198,7 @@ class RELAX(_Controlled):
 
     def _free(self, down: Downstream, phi: Tree, z: Value, graph: bool) -> tuple[Value, Value]:
         z = z if type(z) is Node else parameter(z)
-        c: Any = self.fn(phi, z)
+        c: Result = self.fn(phi, z)
         tie = influence(z, down.site.event_ndim, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
         if tie is None:
             raise EstimatorError(

@@ -1,10 +1,11 @@
 """Sampling without replacement: a set of distinct values of a discrete sample."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.node import Numeric, Value
 from scg.core.options import is_integer
 from scg.distributions.base import FiniteSupport, Shape
@@ -52,7 +53,7 @@ class UnorderedSet(Elsewhere):
         proposal = np.maximum(q, float(np.finfo(p.dtype).eps) ** 2)
         proposal = proposal / np.sum(proposal, axis=-1, keepdims=True)
         distribution = WithoutReplacement(proposal, min(self.k, len(atoms)))
-        drawn: Any = place(Site(distribution, Accounted(), down.rng, (), None))
+        drawn: Result = place(Site(distribution, Accounted(), down.rng, (), None))
         drawn = drawn if down.graph else drawn.raw
         chosen = np.moveaxis(drawn, -1, 0)
         f = down.one_by_one(values_at(atoms, chosen, down))

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.core.aliases import Tree
+from scg.core.aliases import Function, Result, Tree
 from scg.core.node import Value
 from scg.core.options import is_integer
 from scg.core.tree import leaves
@@ -53,7 +53,7 @@ class RODEO(Trained):
         samples: int = 2,
         surrogate: Surrogate | None = None,
         parameters: Tree = (),
-        optimizer: Callable[[Tree], Any] | None = None,
+        optimizer: Function | None = None,
         *,
         coupled: bool = True,
     ):
@@ -84,19 +84,19 @@ class RODEO(Trained):
         event = tuple(range(rank - x.ndim + 1, 0))
         same = np.eye(n, dtype=bool).reshape(n, n, *[1] * rank)
 
-        def others(h: Value) -> Any:  # (..., k, j, batch) -> (..., k, batch): the mean over j != k
+        def others(h: Value) -> Result:  # (..., k, j, batch) -> (..., k, batch): the mean over j != k
             return np.sum(np.where(same, 0, h), axis=-rank - 1) / (n - 1)
 
-        left: Any = 0  # f(z_k) - u_k(z_k)
-        near: Any = 0  # u_k(v), of shape (values, n, batch)
+        left: Result = 0  # f(z_k) - u_k(z_k)
+        near: Result = 0  # u_k(v), of shape (values, n, batch)
         for axes, parts in down.mixing().items():
             terms, slope = down.sloped(x, parts)
             f = down.total(terms, 1, parts)
 
-            def along(step: Value, slope: Value = slope) -> Any:
+            def along(step: Value, slope: Value = slope) -> Result:
                 return np.sum(slope * step, axis=event)
 
-            def all_of(d: Value, axes: tuple[int, ...] = axes) -> Any:
+            def all_of(d: Value, axes: tuple[int, ...] = axes) -> Result:
                 return np.sum(d, axis=tuple(axis - rank for axis in axes), keepdims=True)
 
             own = all_of(along(x[:, None] - x))  # by k, j
@@ -132,6 +132,6 @@ class RODEO(Trained):
         return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)}{anew})"
 
 
-def bent(parameters: Any, f: Value, d: Value) -> Any:
+def bent(parameters: Tree, f: Value, d: Value) -> Any:
     """a d + b |d|: a tangent with one slope for rises and another for falls, on the scale of d."""
     return parameters["slope"] * d + parameters["bend"] * abs(d)

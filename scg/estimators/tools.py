@@ -1,9 +1,8 @@
 """Tools that several estimators share: logits, constants, noise, and samples that an estimate draws for itself."""
 
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Operand, Result
 from scg.core.ambient import settled
 from scg.core.node import Value
 from scg.distributions.base import Distribution
@@ -15,7 +14,7 @@ from scg.stochastic.sites import noise_node
 from scg.stochastic.surrogate import Downstream
 
 
-def logits_of(distribution: Any) -> Any:
+def logits_of(distribution: Operand) -> Value:
     """The logits of a Bernoulli or one-hot distribution, or of an order; computed where it is given by ``probs``."""
     if getattr(distribution, "probs", None) is None:
         return distribution.logits
@@ -25,7 +24,7 @@ def logits_of(distribution: Any) -> Any:
         return np.log(distribution.probs) - np.log1p(-distribution.probs)
 
 
-def constant(down: Downstream, x: Value) -> Any:
+def constant(down: Downstream, x: Value) -> Result:
     """``x`` held constant: a Node where the estimate is one, else an array."""
     return down.constant(x)
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from scg.core.aliases import State, Tree
 from scg.core.ambient import unplanned
 from scg.core.backward import pull
 from scg.core.leaves import parameter
+from scg.core.node import Value
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import ScgTypeError, here
 from scg.optim import Optimizer
@@ -43,7 +43,7 @@ class Trained(Elsewhere):
         trains = self.optimizer is not None and not down.graph and not down.inner
         return map_leaves(parameter if trains else lambda x: x, self.parameters), trains
 
-    def learn(self, down: Downstream, phi: Tree, g: Any) -> None:
+    def learn(self, down: Downstream, phi: Tree, g: Value) -> None:
         """One step of the optimizer on the mean over replicates of the sum of g^2; ``phi`` the parameters as nodes."""
         nodes = [leaf for _, leaf in leaves(phi)]
         cost = np.sum(g * g) / max(math.prod(down.shape[: down.site.replicate_axes]), 1)

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Operand, Result
 from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
@@ -27,12 +27,12 @@ GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "scor
 
 
 def elbo(
-    log_weights: Any,
+    log_weights: Operand,
     axis: int = 0,
     *,
     guide: Distribution | None = None,
     samples: int = 1,
-    rng: Any = None,
+    rng: Result = None,
     gradient: str = "pathwise",
     name: str | None = None,
 ) -> Value:
@@ -66,12 +66,12 @@ def elbo(
 
 
 def iwae(
-    log_weights: Any,
+    log_weights: Operand,
     axis: int = 0,
     *,
     guide: Distribution | None = None,
     samples: int = 1,
-    rng: Any = None,
+    rng: Result = None,
     gradient: str = "pathwise",
     name: str | None = None,
 ) -> Value:
@@ -134,8 +134,8 @@ def _check_weights(log_weights: Value, gradient: str, rng: np.random.Generator) 
 
 
 def _drawn(
-    model: Any,
-    guide: Any,
+    model: Function,
+    guide: Operand,
     samples: int,
     rng: np.random.Generator,
     gradient: str,

@@ -11,9 +11,9 @@ from typing import Any, final
 
 import numpy as np
 
-from scg.core.aliases import Function, State, Tree
+from scg.core.aliases import Function, Result, State, Tree
 from scg.core.ambient import RECORDER, unplanned
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.operands import described, plain, require_plain
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError, here
@@ -32,7 +32,7 @@ class _Recorded:
             recorder.assigned(self, name, value, self._turn)
         object.__setattr__(self, name, value)
 
-    def _turn(self) -> Any:
+    def _turn(self) -> Result:
         raise NotImplementedError
 
 
@@ -69,7 +69,9 @@ class Optimizer(_Recorded, ABC):
                     )
         self._lock = os.getpid(), threading.RLock()
         self._owners = {_owner(array) for _, array in self._named}
-        self._bound: dict[tuple[int, int], Any] = {}  # the calls of a step, by the number of threads and of constants
+        self._bound: dict[
+            tuple[int, int], Result
+        ] = {}  # the calls of a step, by the number of threads and of constants
         self._flats = [
             Flat(dtype, self._named, self.slots) for dtype in dict.fromkeys([array.dtype for _, array in self._named])
         ]
@@ -165,7 +167,7 @@ class Optimizer(_Recorded, ABC):
         lists[0].append((self._count, []))
         return lists
 
-    def _turn(self) -> Any:
+    def _turn(self) -> Result:
         """A lock of this process, for one step at a time: their calls are bound to one gradient. (One that was held at
         a fork would stay so.)"""
         if self._lock[0] != os.getpid():
@@ -198,7 +200,7 @@ class Optimizer(_Recorded, ABC):
         as for a thousand elements.
         """
 
-    def _matching(self, tree: Tree, name: str) -> list[Any]:
+    def _matching(self, tree: Tree, name: str) -> list[Result]:
         """The leaves of ``tree``, checked to fit the parameters one by one."""
         found = list(leaves(tree))
         if [path for path, _ in found] != [path for path, _ in self._named]:
@@ -330,7 +332,7 @@ class Average(_Recorded):
                 )
         self.params = map_leaves(np.array, params)
 
-    def _turn(self) -> Any:
+    def _turn(self) -> Result:
         return nullcontext()
 
     def step(self, params: Tree) -> None:

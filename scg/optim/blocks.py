@@ -2,13 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Function
+from scg.core.aliases import Function, Operand
 
-Step = tuple[Function, list[Any]]
+Step = tuple[Function, list[Operand]]
 """A call, and its operands."""
 
 
@@ -79,7 +78,7 @@ class Flat:
             out, whole = work[thread][:, :size]
             steps: list[Step] = []
             if len(pieces) > 1:
-                several: list[Any] = [None] * len(pieces)
+                several: list[Operand] = [None] * len(pieces)
                 steps.append((np.concatenate, [several, 0, whole]))
                 places += [(several, n, self.members[k], a, b) for n, (k, a, b) in enumerate(pieces)]
             steps += update(constants, whole, out, *[buffer[start : start + size] for buffer in self.buffers])
@@ -109,10 +108,13 @@ class Bound:
     (list, position, parameter, start, stop)."""
 
     def __init__(
-        self, lists: list[list[Step]], constants: list[np.ndarray], places: list[tuple[list[Any], int, int, int, int]]
+        self,
+        lists: list[list[Step]],
+        constants: list[np.ndarray],
+        places: list[tuple[list[Operand], int, int, int, int]],
     ):
         self.lists, self.constants, self.places = lists, constants, places
-        self.given: dict[int, Any] = dict.fromkeys([i for _, _, i, _, _ in places])
+        self.given: dict[int, Operand] = dict.fromkeys([i for _, _, i, _, _ in places])
 
     def take(self, gradients: Sequence[np.ndarray]) -> None:
         """Put gradients into their places, but those that are there: a plan has them in the same memory each time."""

@@ -7,12 +7,12 @@ all the others, so that what is true of them (the derivative, the axis map, floa
 
 import math
 import operator
-from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from scg.core import axes
+from scg.core.aliases import Operand
 from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise
 from scg.core.detaching import refuse
@@ -194,7 +194,7 @@ def atleast_1d(*arys):
     return at_least(1, *arys)
 
 
-def named(value: Any, name: str) -> Any:
+def named(value: Operand, name: str) -> Operand:
     """The value with a name that pictures of the graph show: a part of the cost, say. What is no Node comes back as it
     is.
 

@@ -1,10 +1,10 @@
 """Squared bias, variance and mean squared error of an estimator that is declared biased."""
 
 import math
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Tree
 from scg.core.options import integer, number
 from scg.core.progress import Progress, reporter
 from scg.errors import ScgValueError, here
@@ -22,7 +22,7 @@ def assert_bias(
     graph_or_fn: object,
     *args: object,
     rng: np.random.Generator,
-    reference: Any = "auto",
+    reference: Tree = "auto",
     alpha: float = 1e-9,
     replicates: int = 100_000,
     progress: Progress = None,

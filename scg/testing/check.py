@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import scipy.special as sp
 
-from scg.core.aliases import Function
+from scg.core.aliases import Function, Operand, Result
 from scg.distributions.base import Discrete, Distribution
 from scg.distributions.constraints import Constraint, Integers
 from scg.errors import NotDifferentiable, ScgValueError
@@ -36,7 +35,7 @@ class Check:
         self,
         distribution: Distribution,
         rng: np.random.Generator,
-        reference: Any,
+        reference: Operand,
         alpha: float,
         points: int,
         order: int,
@@ -67,7 +66,7 @@ class Check:
     def fail(self, name: str, message: str) -> None:
         raise AssertionError(f"{self.report.distribution}: {name}: {message}")
 
-    def close(self, name: str, got: Any, expected: Any, tolerance: Any, what: str) -> str:
+    def close(self, name: str, got: Result, expected: Result, tolerance: Result, what: str) -> str:
         """Fail unless |got - expected| <= tolerance everywhere (equal infinities agree); the largest difference, as
         text."""
         got, expected, tolerance = np.broadcast_arrays(*[np.asarray(x, float) for x in (got, expected, tolerance)])
@@ -85,7 +84,7 @@ class Check:
             )
         return f"within {np.max(difference, initial=0):.1e} of {what}"
 
-    def known(self, ask: Callable[[], Any]) -> Any:
+    def known(self, ask: Callable[[], Result]) -> Result:
         """What the distribution knows in closed form; None where it says that it does not."""
         try:
             return ask()
@@ -110,7 +109,7 @@ class Check:
                 raise AssertionError(f"{self.report.distribution}: gradients: {error}") from error
         return 0
 
-    def z_test(self, name: str, values: Any, expected: Any, count: int, what: str) -> str:
+    def z_test(self, name: str, values: Result, expected: Result, count: int, what: str) -> str:
         """The mean over the leading axis against ``expected``: standard errors, with room for the skewness of the
         mean."""
         n, mean = len(values), np.mean(values, axis=0)
@@ -128,6 +127,6 @@ def set_of(distribution: Distribution, name: str) -> Constraint:
     return set_of(getattr(distribution, part), rest) if rest else distribution.constraints[name]
 
 
-def moment(distribution: Distribution, name: str) -> Any:
+def moment(distribution: Distribution, name: str) -> Result:
     """``mean``, ``variance`` or ``entropy`` of a distribution."""
     return distribution.entropy() if name == "entropy" else getattr(distribution, name)

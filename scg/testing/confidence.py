@@ -5,11 +5,12 @@ Streams of samples arrive in blocks of shape (samples, streams); all formulas ar
 """
 
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from scipy.special import ndtri
 
+from scg.core.aliases import Result
 from scg.errors import ScgValueError, here
 
 FLOOR = 0.25  # of a standard deviation: a bias is sought relative to the reference, or to this where that is smaller
@@ -45,13 +46,13 @@ def mixture(t: np.ndarray, alpha: float, rho2: float) -> np.ndarray:
     return np.sqrt((1 + y) / y * (np.log1p(y) - 2 * math.log(alpha)))
 
 
-def threshold(t: Any, alpha: float, when: float) -> Any:
+def threshold(t: Result, alpha: float, when: float) -> Result:
     """The lesser of two mixtures of level alpha/2, tightest at 2^12 samples, for gross bias, and at ``when``."""
     x = tightest(alpha / 2)
     return np.minimum(mixture(t, alpha / 2, x / _EARLY), mixture(t, alpha / 2, x / when))
 
 
-def widened(z: Any, skewness: Any, t: int) -> Any:
+def widened(z: Result, skewness: Result, t: int) -> Result:
     """The threshold that a self-normalized sum of skewed draws needs to have the error of a normal one at ``z``;
     infinite where t is too small to tell.
 
@@ -147,7 +148,7 @@ class Asymptotic:
         return self.deviation / math.sqrt(self.t)
 
     @property
-    def margin(self) -> Any:
+    def margin(self) -> np.ndarray:
         """Half the width of the interval; infinite while t is too small to say."""
         _, variance, third, _ = self.central()
         with np.errstate(all="ignore"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -62,9 +61,9 @@ class Source:
     draw: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
     scale: np.ndarray
     floor: float = FLOOR
-    rounding: Any = 0.0
+    rounding: Numbers = 0.0
     allowance: Callable[[], Numbers] = lambda: 0.0
-    bounds: tuple[Any, Any] | None = None
+    bounds: tuple[np.ndarray, np.ndarray] | None = None
     origin: Numbers = 0.0
     varied: bool | np.ndarray = False
     constant: Callable[[], bool | np.ndarray] = lambda: False
@@ -118,7 +117,7 @@ class _Look:
         )
         self.tail = Tail(self.origin)
         self.parts: tuple[Tail, ...] = ()  # of the gradient, and of what is taken from it
-        self.known: Any = None  # what ``constant`` says
+        self.known: np.ndarray | None = None  # what ``constant`` says
 
     def sizes(self) -> list[int]:
         """Of the samples before the next look: half of those so far, in pieces."""
@@ -144,7 +143,7 @@ class _Look:
             "inconclusive", "a replicate is not finite", self.sequence.t + len(block), none, wide, wide, index
         )
 
-    def tails(self, wanted: Any) -> tuple[Any, Any]:
+    def tails(self, wanted: np.ndarray) -> tuple[np.ndarray, Numbers]:
         """(Whether a stream may be concluded from, what its tail adds to its margin).
 
         An estimate without a variance is never called unbiased: the tail index is that of the gradient. A stream that

@@ -4,7 +4,6 @@ implementation."""
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ def check_distribution(
     distribution: Distribution,
     *,
     rng: np.random.Generator,
-    reference: Any = None,
+    reference: object = None,
     alpha: float = 1e-9,
     points: int = 10_000,
     order: int = 2,
@@ -238,7 +237,7 @@ def _gradients(c: Check) -> Iterator[tuple[str, str]]:
         if not distribution.event_shape
         else c.draws[:2]
     )
-    arguments: list[Any] = [c.parameters]
+    arguments: list[object] = [c.parameters]
     fn: Function
     if c.discrete:
         fn = lambda p: distribution.replaced(**p).log_prob(middle)

@@ -2,19 +2,19 @@
 elsewhere."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Function, Keywords
+from scg.core.aliases import Function, Keywords, Result
 from scg.core.backward import pull
 from scg.core.leaves import parameter
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.options import integer
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgValueError
+from scg.stochastic.lifting import Argnums
 from scg.testing.numerics import EPS, SAFETY, change_of, extrapolated, noise_of, size_of
 
 COORDINATES = 8  # so many elements of an argument are checked one by one, more along random directions
@@ -22,11 +22,11 @@ COORDINATES = 8  # so many elements of an argument are checked one by one, more 
 
 def check_gradient(
     fn: Function,
-    *args: Any,
+    *args: object,
     order: int = 2,
     argnums: int | Sequence[int] | None = None,
     rng: np.random.Generator | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> None:
     """Check scg's derivatives of ``fn`` at ``args``, up to ``order``, against numerics that know nothing of VJPs.
 
@@ -72,9 +72,9 @@ def check_gradient(
 class _Problem:
     """``fn`` as a function of the list of its differentiable leaves, and the loss that makes its result a scalar."""
 
-    def __init__(self, fn: Function, args: tuple[object, ...], argnums: Any, kwargs: Keywords):
+    def __init__(self, fn: Function, args: tuple[object, ...], argnums: Argnums | None, kwargs: Keywords):
         self.fn, self.args, self.kwargs = fn, args, kwargs
-        chosen = (
+        chosen: Iterable[int] = (
             range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
         )
         chosen = {n % len(args) for n in chosen}
@@ -88,7 +88,7 @@ class _Problem:
                 "check_gradient found no floating-point array among the arguments: nothing can be differentiated"
             )
 
-    def __call__(self, values: Sequence[Any]) -> list[Any]:
+    def __call__(self, values: Sequence[Value]) -> list[Result]:
         """The leaves of fn's result."""
         flat = list(self.flat)
         for i, value in zip(self.slots, values, strict=True):
@@ -96,10 +96,10 @@ class _Problem:
         result = self.fn(*rebuild(self.args, iter(flat)), **self.kwargs)
         return [leaf for _, leaf in leaves(result)]
 
-    def weigh(self, point: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    def weigh(self, point: Sequence[np.ndarray], rng: np.random.Generator) -> list[Result]:
         """(u, w) for each result; None for one that is not floating-point."""
         self.plain = [np.asarray(y) for y in self(point)]
-        weights: list[Any] = []
+        weights: list[Result] = []
         for y in self.plain:
             if y.dtype.kind not in "fc":
                 weights.append(None)
@@ -129,15 +129,15 @@ class _Problem:
         return np.sum(self.terms(self(values), weights))
 
     def derivative(
-        self, values: Sequence[Any], weights: Sequence[Any], directions: Sequence[Sequence[Any]]
-    ) -> list[Any]:
+        self, values: Sequence[np.ndarray], weights: Sequence[Result], directions: Sequence[Sequence[np.ndarray]]
+    ) -> list[Result]:
         """The gradient of L by scg, then for each direction the gradient of <the derivative so far, direction>."""
         inputs = [parameter(x) for x in values]
         roots, seeds, order = [], [], len(directions)
         for y, pair in zip(self(inputs), weights, strict=True):
             if type(y) is Node and pair is not None:
                 u, w = (part.astype(_as_precise(part, y.dtype)) for part in pair)
-                held: Any = y if order else y.value
+                held: Result = y if order else y.value
                 roots.append(y)
                 seeds.append(u + w * (np.conjugate(held) if y.dtype.kind == "c" else held))
         found = pull(roots, seeds, inputs, order > 0) if roots else [np.zeros(x.shape, x.dtype) for x in inputs]
@@ -148,7 +148,7 @@ class _Problem:
             found = pull([g for g, _ in pairs], [v for _, v in pairs], inputs, k + 1 < order)
         return found
 
-    def check_value(self, values: Sequence[Any]) -> None:
+    def check_value(self, values: Sequence[np.ndarray]) -> None:
         """fn on Nodes is fn on arrays; float32 in, float32 out."""
         plain, traced = [np.asarray(y) for y in self(values)], self([parameter(x) for x in values])
         if len(plain) != len(traced):
@@ -270,7 +270,11 @@ def _check_higher(
 
 
 def _check_low(
-    problem: _Problem, exact: list[Any], weights: list[Any], directions: tuple[list[Any], ...], order: int
+    problem: _Problem,
+    exact: list[np.ndarray],
+    weights: list[Result],
+    directions: tuple[list[np.ndarray], ...],
+    order: int,
 ) -> None:
     """The derivative in low precision against the one in float64, which is checked: they differ by rounding."""
     found = problem.derivative(problem.point, weights, directions)
@@ -294,8 +298,8 @@ def _check_low(
 
 
 def _complex_step(
-    problem: _Problem, point: list[Any], weights: list[Any], i: int, direction: Any
-) -> tuple[Any, Any] | None:
+    problem: _Problem, point: list[np.ndarray], weights: list[Result], i: int, direction: np.ndarray
+) -> tuple[Result, Result] | None:
     """Im L(x + i h d) / h and its error; None where fn does not take complex arguments, or has complex results."""
     if any(y.dtype.kind == "c" for y in problem.plain):
         return None
@@ -311,7 +315,7 @@ def _complex_step(
         return None
 
 
-def _directions(x: Any, rng: np.random.Generator) -> Any:
+def _directions(x: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, str]]:
     """(direction, its name) pairs: coordinates, or random ones."""
     if x.size <= COORDINATES:
         for k in range(x.size):
@@ -342,7 +346,7 @@ def _compare(got: np.ndarray, expected: np.ndarray, tolerance: np.ndarray, what:
         )
 
 
-def _refuse_vague(reference: Any, error: np.ndarray, typical: np.ndarray, problem: _Problem, path: str) -> None:
+def _refuse_vague(reference: np.ndarray, error: np.ndarray, typical: np.ndarray, problem: _Problem, path: str) -> None:
     """Where errors reach a thousandth of what is measured (and are no mere rounding of ones), nothing is confirmed."""
     if not np.all(error <= 1e-3 * (np.max(np.abs(reference), initial=0) + typical) + EPS):
         raise ScgValueError(

@@ -1,9 +1,8 @@
 """Named problems of the literature on gradient estimators, small enough to have exact answers."""
 
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.node import Value
 from scg.testing.problem import Draw, Problem, namespace
 
@@ -109,10 +108,10 @@ def _belief_network() -> Problem:
     def layer(weights: Value, below: Value) -> Value:
         return sum(weights[i] * below[..., i : i + 1] for i in range(weights.shape[0] - 1)) + weights[-1]
 
-    def first(p: Any) -> Any:
+    def first(p: Result) -> Result:
         return {"logits": sum(p["first"][i] * value for i, value in enumerate(x)) + p["first"][-1]}
 
-    def cost(one: Any, two: Any) -> Any:
+    def cost(one: Result, two: Result) -> Result:
         xp = namespace(two)
         score = 1.4 * two[..., 0] - 0.9 * two[..., 1] - 0.1
         return xp.log(1 + xp.exp(-score))
@@ -138,7 +137,7 @@ def _categories() -> list[Problem]:
         coefficients = np.polyfit(np.arange(4), rewards, 3).tolist()
         return ((coefficients[0] * z + coefficients[1]) * z + coefficients[2]) * z + coefficients[3]
 
-    def after(*drawn: Any) -> Any:
+    def after(*drawn: Result) -> Result:
         p, last = drawn[0], drawn[-1]
         return {"logits": p["next"][last]}
 
@@ -176,7 +175,7 @@ def _categories() -> list[Problem]:
 
 
 def _counts() -> list[Problem]:
-    def served(*drawn: Any) -> Any:
+    def served(*drawn: Result) -> Result:
         """The length of a queue, slot by slot: what comes, less what is served, and never below zero."""
         length, waited = 0.0, 0.0
         for arrived, done in zip(drawn[::2], drawn[1::2], strict=True):

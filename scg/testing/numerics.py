@@ -1,9 +1,10 @@
 """Numerical derivatives of functions, and how far rounding moves them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+
+from scg.core.aliases import Numbers, Result
 
 EPS = float(np.finfo(float).eps)
 SAFETY = 4  # times the estimated error is still agreement
@@ -43,7 +44,7 @@ def _ridders(f: Callable[[float], np.ndarray], largest: float, noise: np.ndarray
     return best, bound
 
 
-def _central(f: Callable[[float], Any], h: float) -> tuple[Any, Any]:
+def _central(f: Callable[[float], Numbers], h: float) -> tuple[Result, Result]:
     """(f(h) - f(-h)) / 2h, and its rounding where the values are far larger than at 0."""
     try:
         above, below = f(h), f(-h)
@@ -69,17 +70,21 @@ def noise_of(f: Callable[[list[np.ndarray]], np.ndarray], point: list[np.ndarray
     return 3 * np.where(np.isfinite(spread), spread, 0) / 70**0.5
 
 
-def change_of(f: Callable[[list[Any]], Any], point: list[Any], eps: float) -> Any:
+def change_of(f: Callable[[list[np.ndarray]], np.ndarray], point: list[np.ndarray], eps: float) -> np.ndarray:
     """The largest change of ``f`` when x changes by a relative ``eps``, alike or each element by itself; at most
     sqrt(eps) of f."""
     base, rng = f(point), np.random.default_rng(0)
-    factors: list[Callable[[Any], Any]] = [lambda x: 1, lambda x: -1, *[lambda x: rng.uniform(-1, 1, x.shape)] * 3]
+    factors: list[Callable[[np.ndarray], Numbers]] = [
+        lambda x: 1,
+        lambda x: -1,
+        *[lambda x: rng.uniform(-1, 1, x.shape)] * 3,
+    ]
     changes = [np.abs(f([x + eps * factor(x) * _step(x) for x in point]) - base) for factor in factors]
     change = np.max([np.where(np.isfinite(c), c, 0) for c in changes], axis=0)
     return np.minimum(change, eps**0.5 * np.max(np.abs(base), initial=0))
 
 
-def _step(x: Any) -> Any:
+def _step(x: np.ndarray) -> np.ndarray:
     """x, and for its zeros the size of the others."""
     return np.where(x == 0, size_of(x), x)
 

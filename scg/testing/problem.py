@@ -4,12 +4,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from scg import distributions, exact
-from scg.core.aliases import Function, Tree
+from scg.core.aliases import Function, Operand, Tree
 from scg.core.node import Value
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgValueError, here
@@ -30,7 +29,7 @@ KNOWN: dict[str, Callable[[], Estimator]] = {
 _BUDGET = 2**18
 
 
-def namespace(x: Any) -> Any:
+def namespace(x: Operand) -> Operand:
     """The module whose functions take ``x``: ``torch`` for a tensor, ``jax.numpy`` for an array of JAX, else NumPy."""
     home = type(x).__module__.partition(".")[0]
     return {"torch": sys.modules.get("torch"), "jax": sys.modules.get("jax.numpy")}.get(

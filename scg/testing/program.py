@@ -10,11 +10,11 @@ import textwrap
 import weakref
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.aliases import Function, Tree
+from scg.core.aliases import Function, Operand, Statics, Tree
 from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import ScgTypeError, ScgValueError, here
@@ -104,7 +104,7 @@ class Program:
                 f"the source is not Python: {error.msg} at line {error.lineno} of\n{self.source}({here()})"
             ) from None
         ast.increment_lineno(tree, self._head.count("\n"))
-        space: dict[str, Any] = {"__name__": "program"}
+        space: Statics = {"__name__": "program"}
         exec("\n".join(self._imports), space)
         space.update(names)
         exec(compile(tree, self._filename, "exec"), space)
@@ -141,7 +141,7 @@ class Program:
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.function)
 
-    def _rng(self, seed: int | None) -> dict[str, Any]:
+    def _rng(self, seed: int | None) -> Statics:
         return {"rng": np.random.default_rng(self.seed if seed is None else seed)} if self.stochastic else {}
 
     @property
@@ -164,7 +164,7 @@ class Program:
 
     __repr__ = __str__
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Operand, cycle: bool) -> None:
         printer.text("\n" + str(self))  # Hypothesis would indent it: then it would not run
 
     def __eq__(self, other: object) -> bool:
@@ -221,7 +221,7 @@ def _array(x: np.ndarray) -> str:
     return f"np.array({text}{dtype})"
 
 
-def _number(x: Any) -> str:
+def _number(x: Operand) -> str:
     if isinstance(x, (complex, np.complexfloating)):
         return f"complex({_number(x.real)}, {_number(x.imag)})"
     if isinstance(x, (float, np.floating)):

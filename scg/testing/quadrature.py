@@ -13,11 +13,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from scg.core.aliases import Function, Numbers
+from scg.core.aliases import Function, Numbers, Operands, Result
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, atoms_of
 from scg.distributions.constraints import Simplex, Vector
 from scg.errors import ScgValueError
@@ -39,10 +38,10 @@ class Integrals:
     variance: np.ndarray
     entropy: np.ndarray
     error: float
-    knots: Any = None
-    cells: Any = None
-    atoms: Any = None
-    masses: Any = None
+    knots: Result = None
+    cells: Result = None
+    atoms: Result = None
+    masses: Result = None
 
 
 def integrals(distribution: Distribution, pilot: np.ndarray) -> Integrals | None:
@@ -146,7 +145,7 @@ def _along_the_line(distribution: Distribution, pilot: np.ndarray) -> Integrals:
     return Integrals(mass, centre + scale * first / mass, variance, entropy, error + 1e-12, knots, cells[:, 0])
 
 
-def _tail(end: Any, knot: Any, width: Any) -> tuple[Callable[[Any], Any], float]:
+def _tail(end: Result, knot: Result, width: Result) -> tuple[Function, float]:
     """From a knot to an end of the support: (the map from v in [0, length] to (x, |dx/dv|), length)."""
     end = np.asarray(end, float)
     if not np.isfinite(end).all():
@@ -235,6 +234,6 @@ def _rule(distribution: Distribution, pilot: np.ndarray, step: float) -> tuple[n
     return None
 
 
-def _by_rule(distribution: Distribution, fine: Any, coarse: Any) -> Integrals:
+def _by_rule(distribution: Distribution, fine: Operands, coarse: Operands) -> Integrals:
     a, b = _summed(distribution, *fine), _summed(distribution, *coarse)
     return Integrals(a.mass, a.mean, a.variance, a.entropy, 1e-12 + float(np.max(np.abs(a.mass - b.mass))))

@@ -8,6 +8,7 @@ import numpy as np
 
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
+from scg.core.aliases import Result, Tree
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph
@@ -28,9 +29,9 @@ class Streams:
     def __init__(
         self,
         subject: Subject,
-        reference: Any,
+        reference: Tree,
         rng: np.random.Generator,
-        bounds: Any,
+        bounds: tuple[Tree, Tree] | None,
         projections: int = PROJECTIONS,
         paired: bool = False,
     ):
@@ -97,18 +98,18 @@ class Streams:
         e, g = self.draw(n)
         return e, None if self.known is not None else np.concatenate([g, g @ self.projection.T], axis=1)
 
-    def allowance(self) -> Any:
+    def allowance(self) -> Result:
         """How far the reference may be off."""
         a = self.against.allowance()
         return 0.0 if a is None else np.concatenate([a, np.abs(self.projection) @ a])
 
     @property
-    def reference(self) -> Any:
+    def reference(self) -> np.ndarray:
         """What the gradient should be; of what is drawn its mean so far, nan for what has none of its own."""
         return self.against.mean if self.by_coordinate else np.full(self.size, np.nan)
 
     @property
-    def expected(self) -> Any:
+    def expected(self) -> np.ndarray:
         """What the mean of every stream should be; of what is drawn its mean so far."""
         return np.append(self.against.mean, self.projection @ self.against.mean)
 
@@ -124,7 +125,7 @@ class Streams:
             names += [f"random projection {i}" for i in range(count)]
         self.projection, self.names = np.array(rows).reshape(-1, self.size), self.names + names
 
-    def _bounds(self, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _bounds(self, bounds: tuple[Tree, Tree]) -> tuple[np.ndarray, np.ndarray]:
         """Of each stream: those of the gradient less the reference, which has the same bounds where it is drawn."""
         if isinstance(self.against, Differences):
             raise ScgValueError(
@@ -164,7 +165,7 @@ class Known:
     def restart(self) -> None:
         """Nothing is kept of draws."""
 
-    def allowance(self) -> Any:
+    def allowance(self) -> Result:
         """The numbers are exact."""
 
     def rounding(self, along: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -205,7 +206,7 @@ class Others:
         """Of the other's draws so far."""
         return self.total / max(1, self.drawn)
 
-    def allowance(self) -> Any:
+    def allowance(self) -> Result:
         """Nothing: what the other's mean is off by is in the draws."""
 
     def rounding(self, along: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -214,7 +215,7 @@ class Others:
         return np.maximum(precision(self.subject), precision(self.other)) * (scale + np.abs(centre))
 
 
-def _against(subject: Subject, reference: Any, rng: np.random.Generator, paired: bool) -> Any:
+def _against(subject: Subject, reference: Tree, rng: np.random.Generator, paired: bool) -> Any:
     """What the gradient is compared with: numbers, Samples or differences."""
     if isinstance(reference, Samples):
         other = Sampled.of(reference, rng)
@@ -233,7 +234,7 @@ def _against(subject: Subject, reference: Any, rng: np.random.Generator, paired:
     return Known(subject, join(reference, 1)[0], "the given reference", rng)
 
 
-def _own(graph: Graph, reference: str, rng: np.random.Generator) -> Any:
+def _own(graph: Graph, reference: str, rng: np.random.Generator) -> Result:
     if reference != "differences":
         try:
             limit = None if reference == "exact" else exact.PATIENCE
@@ -244,7 +245,7 @@ def _own(graph: Graph, reference: str, rng: np.random.Generator) -> Any:
     return Differences(graph, rng)
 
 
-def _same_structure(subject: Subject, given: list[tuple[str, Any]], what: str) -> None:
+def _same_structure(subject: Subject, given: list[tuple[str, np.ndarray]], what: str) -> None:
     """Raise ScgValueError unless leaves stand at the same paths and have the same shapes as the parameters."""
     targets = list(leaves(subject.parameters))
     if [path for path, _ in targets] != [path for path, _ in given]:

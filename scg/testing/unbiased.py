@@ -3,13 +3,12 @@ of both kinds."""
 
 import inspect
 import math
-from typing import Any
 
 import numpy as np
 
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
-from scg.core.aliases import Keywords
+from scg.core.aliases import Keywords, Operand, Tree
 from scg.core.options import integer, number
 from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves
@@ -24,7 +23,7 @@ from scg.testing.verdicts import Verdict
 _BUDGET = 2**17  # of an exact verdict, beyond which replicates are the quicker way
 
 
-def assert_unbiased(graph_or_fn: object, *args: Any, **options: Any) -> Verdict:
+def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> Verdict:
     """Raise AssertionError, with the printed verdict, unless the bound estimators' gradient is found unbiased; return
     the verdict.
 
@@ -77,17 +76,17 @@ def assert_unbiased(graph_or_fn: object, *args: Any, **options: Any) -> Verdict:
 
 def judge(
     graph_or_fn: object,
-    *args: Any,
+    *args: object,
     rng: np.random.Generator,
-    reference: Any = "auto",
+    reference: Tree = "auto",
     alpha: float = 1e-9,
     detect: float = 0.05,
     power: float = 1 - 1e-6,
     max_replicates: int = 2**21,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: tuple[Tree, Tree] | None = None,
     progress: Progress = None,
     paired: bool = False,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Verdict:
     """The verdict of ``assert_unbiased``, which takes the same arguments, without raising AssertionError."""
     demand = Demand(
@@ -111,7 +110,7 @@ assert_unbiased.__signature__ = inspect.signature(judge)  # type: ignore[attr-de
 
 
 def subject_of(
-    given: object, args: tuple[object, ...], rng: np.random.Generator, kwargs: Keywords, reference: Any
+    given: object, args: tuple[object, ...], rng: np.random.Generator, kwargs: Keywords, reference: object
 ) -> Subject:
     """What draws the gradients: a graph, a function that is traced, Samples that are looked at."""
     if not isinstance(rng, np.random.Generator):
@@ -164,7 +163,7 @@ def exact_moments(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     )
 
 
-def _constant(streams: Streams) -> Any:
+def _constant(streams: Streams) -> bool | np.ndarray:
     """Whether streams are known not to vary. Differences do where the cost does, whatever the gradient."""
     subject = streams.subject
     if isinstance(streams.against, Differences):

@@ -4,7 +4,6 @@ import functools
 import operator
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -72,7 +71,7 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
     @functools.wraps(fn)
     def differentiated(*args: object, **kwargs: object) -> tuple[Value, Tree]:
         lifted, inputs, structure = lift(fn, args, argnums)
-        given: list[Any] = []
+        given: list[Tree] = []
         result = run(_split(fn, given) if has_aux else fn, lifted, kwargs)
         cost = result[0] if has_aux else result
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
@@ -114,19 +113,19 @@ def grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
     both = value_and_grad(fn, argnums, has_aux)
 
     @functools.wraps(fn)
-    def differentiated(*args: Any, **kwargs: Any) -> Any:
+    def differentiated(*args: object, **kwargs: object) -> Tree:
         value, gradient = both(*args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
 
     return differentiated
 
 
-def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Any, Function]]:
+def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Tree, Function]]:
     """The function that returns (fn(*args), pullback): pullback(v) is v^T J, in the structure of the arguments, v in
     that of the result."""
 
     @functools.wraps(fn)
-    def pulled(*args: Any, **kwargs: Any) -> tuple[Any, Function]:
+    def pulled(*args: object, **kwargs: object) -> tuple[Tree, Function]:
         lifted, inputs, structure = lift(fn, args, argnums)
         result = run(fn, lifted, kwargs)
         found = [leaf for _, leaf in leaves(result)]
@@ -174,10 +173,10 @@ def vjp(fn: Function, argnums: Argnums = 0) -> Callable[..., tuple[Any, Function
     return pulled
 
 
-def _split(fn: Function, given: list[Any]) -> Function:
+def _split(fn: Function, given: list[Tree]) -> Function:
     """``fn``, which is to return (cost, aux); aux enters ``given`` as it is."""
 
-    def split(*args: Any, **kwargs: Any) -> Any:
+    def split(*args: object, **kwargs: object) -> Tree:
         result = fn(*args, **kwargs)
         if type(result) is not tuple or len(result) != 2:
             raise ScgTypeError(

@@ -1,11 +1,14 @@
 """Bindings as users write them: a mapping or pairs, from the label of a row, and from nodes to estimators."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from scg.core.aliases import Result
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
+
+Bindings = Mapping[str, object] | Iterable[tuple[str, object]]
+"""By the label of a row: estimators by node, a graph, or ``Samples``."""
 
 
 def is_model(given: object) -> bool:
@@ -25,7 +28,7 @@ def binding_of(given: object) -> dict[str, Estimator]:
     return wanted
 
 
-def pairs_of(given: object, what: str, key: str, value: str) -> list[tuple[Any, Any]]:
+def pairs_of(given: object, what: str, key: str, value: str) -> list[tuple[Result, Result]]:
     """What a mapping, or a sequence of pairs, binds to what."""
     if isinstance(given, Mapping):
         return list(given.items())

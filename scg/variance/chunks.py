@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from scg.bridge.samples import Sampled
+from scg.core.aliases import Result
 from scg.core.node import Node
 from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
@@ -343,7 +343,7 @@ def _has_dead_workers(executor: object) -> bool:
     return any(getattr(process, "exitcode", None) is not None for process in list(processes.values()))
 
 
-def _free(executor: Any) -> None:
+def _free(executor: Result) -> None:
     """Let a pool of processes see that it is broken. A worker that is killed while it writes a result leaves a part of
     it in the pipe, and ``ProcessPoolExecutor`` waits for the rest for ever: without any writer it meets the end of the
     pipe."""

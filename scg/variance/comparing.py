@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
 
 import numpy as np
 
 from scg import exact
 from scg.bridge.samples import Sampled, Samples
-from scg.core.aliases import Keywords, Tree
+from scg.core.aliases import Keywords, Result, Tree
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.core.options import integer
@@ -19,7 +18,7 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.stochastic.graph import Graph, trace
 from scg.testing.options import call_arguments
 from scg.testing.structure import Subject, fixed, join, split
-from scg.variance.bindings import binding_of, is_model, pairs_of
+from scg.variance.bindings import Bindings, binding_of, is_model, pairs_of
 from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
@@ -35,7 +34,7 @@ _LARGE = 2**13
 
 def compare(
     graph_or_truth: object,
-    bindings: Any,
+    bindings: Bindings,
     *,
     args: tuple[object, ...] = (),
     kwargs: Keywords | None = None,
@@ -175,7 +174,7 @@ def as_graph(
     return graph
 
 
-def entropy_of(rng: Any) -> int:
+def entropy_of(rng: np.random.Generator | None) -> int:
     """128 random bits, of which every chunk's seed is made."""
     if not isinstance(rng, np.random.Generator):
         got = "nothing" if rng is None else type(rng).__name__
@@ -197,7 +196,7 @@ def checked(replicates: object, precision: object, budget: object) -> None:
 
 def _model(
     given: object, args: tuple[object, ...], kwargs: Keywords | None, rng: np.random.Generator | None
-) -> tuple[Graph | None, Any]:
+) -> tuple[Graph | None, object]:
     """(graph, None), or (None, what stands in its place: numbers or None)."""
     if isinstance(given, Graph) or callable(given):
         return as_graph(given, args, kwargs, rng), None
@@ -223,7 +222,7 @@ def _model(
 def _rows(
     graph: Graph | None,
     truth: object,
-    bindings: Any,
+    bindings: Bindings,
     kwargs: Keywords | None,
     args: tuple[object, ...],
     rng: np.random.Generator | None,
@@ -306,7 +305,7 @@ def _estimators(row: Subject) -> str:
     return ", ".join(f"{name}: {estimator!r}" for name, estimator in used.items())
 
 
-def _truth(graph: Graph | None, truth: object, row: Subject, label: str, budget: int) -> tuple[Any, str]:
+def _truth(graph: Graph | None, truth: object, row: Subject, label: str, budget: int) -> tuple[Result, str]:
     """(The gradient of all coordinates, None where it is not known; what the bias is against, "" for nothing)."""
     if graph is None and truth is not None:
         return join(truth, 1)[0], "the given gradient"
@@ -331,7 +330,7 @@ def _warm(label: str, graph: Graph, runs: int, entropy: int) -> None:
         raise named(error, label) from error
 
 
-def _gradient(graph: Graph, budget: int) -> Any:
+def _gradient(graph: Graph, budget: int) -> np.ndarray | None:
     """The exact gradient of all coordinates; None where it is out of reach."""
     if not budget or _largest([graph.cost]) > _LARGE:
         return None
@@ -341,7 +340,7 @@ def _gradient(graph: Graph, budget: int) -> Any:
         return None
 
 
-def _moments(row: Subject, budget: int) -> Any:
+def _moments(row: Subject, budget: int) -> Result:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
     if isinstance(row, Sampled) or not budget or _largest([g for g in row.recorded if type(g) is Node]) > _LARGE:
         return None

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
+from scg.core.aliases import Result
 from scg.core.tree import leaves
 from scg.stochastic.graph import Graph
 from scg.testing.structure import Subject, split
@@ -125,7 +125,13 @@ def row(measured: Measured, reference: Reference, first: Row | None) -> Row:
 
 
 def _entry(
-    measured: Measured, reference: Reference, off: Any, parameter: str, where: Any, column: int, before: Entry | None
+    measured: Measured,
+    reference: Reference,
+    off: Result,
+    parameter: str,
+    where: Result,
+    column: int,
+    before: Entry | None,
 ) -> Entry:
     n, squares = measured.tally.coordinates.count, measured.tally.squares
     mean = measured.tally.coordinates.mean[where]

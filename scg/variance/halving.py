@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Keywords
+from scg.core.aliases import Keywords, Statics
 from scg.core.node import Node
 from scg.core.progress import Progress, reporter
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
@@ -98,7 +98,7 @@ def search(
     graph = as_graph(graph_or_fn, args, kwargs, rng)
     choices = _valid(graph) if candidates is None else _given(graph, candidates)
     count = math.prod(map(len, choices.values()))
-    options: dict[str, Any] = {"work": work, "seed": seed, "budget": budget, "executor": executor, "progress": progress}
+    options: Statics = {"work": work, "seed": seed, "budget": budget, "executor": executor, "progress": progress}
     if count <= JOINT:
         bindings = [dict(zip(choices, estimators, strict=True)) for estimators in itertools.product(*choices.values())]
         left = _halved(graph, _accepted(graph, bindings, candidates is not None), replicates, **options)
@@ -110,7 +110,7 @@ def search(
             )
             left = _halved(graph, bindings, replicates, last=0, **options)
             best = left[0]
-    rows: dict[str, Any] = {"as declared": {}, **{_label(binding): binding for binding in left}}
+    rows: dict[str, object] = {"as declared": {}, **{_label(binding): binding for binding in left}}
     report = compare(
         graph,
         rows,
@@ -132,7 +132,7 @@ def _halved(
     seed: int,
     budget: int,
     executor: Executor | Callable[[], Executor] | None,
-    progress: Any,
+    progress: Progress,
     last: int = 1,
 ) -> list[dict[str, Estimator]]:
     """The finalists; the best first where a ``last`` round, 0, ranks them."""

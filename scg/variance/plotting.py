@@ -5,10 +5,11 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
 
@@ -172,7 +173,7 @@ def lines(
     return _finished(figure, axes, path)
 
 
-def _figure(path: str | os.PathLike[str] | None, ax: Any) -> "tuple[Any, Axes]":
+def _figure(path: str | os.PathLike[str] | None, ax: Result) -> "tuple[Result, Axes]":
     """(the figure and the Axes to draw into): those of ``ax``, else new ones."""
     if path is None and ax is None:
         raise ScgTypeError(f"plot needs a file to write, or ax= to draw into ({here()})")
@@ -218,7 +219,7 @@ def _isolines(axes: "Axes") -> None:
         )
 
 
-def _label(figure: Any, axes: "Axes", points: list[tuple[str, tuple[float, float]]]) -> None:
+def _label(figure: Result, axes: "Axes", points: list[tuple[str, tuple[float, float]]]) -> None:
     """Texts beside their points, each where it meets neither a point, nor a text, nor the edge, as far as there is such
     a place."""
     figure.draw_without_rendering()
@@ -271,7 +272,7 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _name_ends(figure: Any, axes: "Axes", ends: list[tuple[str, float, float]]) -> None:
+def _name_ends(figure: Result, axes: "Axes", ends: list[tuple[str, float, float]]) -> None:
     """The names of lines in a column at the right, in the order of their ends, moved apart until none overlaps."""
     if not ends:
         return
@@ -304,13 +305,13 @@ def _name_ends(figure: Any, axes: "Axes", ends: list[tuple[str, float, float]]) 
         )
 
 
-def _finished(figure: Any, axes: "Axes", path: str | os.PathLike[str] | None) -> "Axes":
+def _finished(figure: Result, axes: "Axes", path: str | os.PathLike[str] | None) -> "Axes":
     if path is not None:
         _save(figure, path)
     return axes
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def _save(figure: Result, path: str | os.PathLike[str]) -> None:
     kind = Path(path).suffix.lstrip(".").lower() or "png"
     from matplotlib import rc_context
 

@@ -11,13 +11,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy
 
 from scg.bridge.samples import Samples
-from scg.core.aliases import Tree
+from scg.core.aliases import Function, Operand, Result, Tree
 from scg.errors import ScgError, here
 from scg.files import write
 from scg.stochastic.graph import Graph
@@ -256,7 +255,7 @@ class Report:
             **environment(),
         }
 
-    def plot(self, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Any:
+    def plot(self, path: str | os.PathLike[str] | None = None, **kwargs: Operand) -> Result:
         """Draw variance against work to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are
         returned.
 
@@ -281,7 +280,7 @@ class _Column:
 
 
 def _columns(entries: list[Entry], level: float, parameter: bool = False) -> list[_Column]:
-    def column(title: str, cell: Any, rank: int, left: bool = False) -> _Column:
+    def column(title: str, cell: Function, rank: int, left: bool = False) -> _Column:
         return _Column(title, [cell(e) for e in entries], rank, left)
 
     columns = [column("", lambda e: e.row, 0, True)]

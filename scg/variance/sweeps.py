@@ -7,15 +7,15 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from scg.core.aliases import Function
+from scg.core.aliases import Function, Operand, Result
 from scg.core.progress import Progress, reporter
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
+from scg.variance.bindings import Bindings
 from scg.variance.comparing import compare, entropy_of
 from scg.variance.plotting import lines
 from scg.variance.report import Entry, Report, environment, finite, number
@@ -117,7 +117,7 @@ class Sweep:
             ).encode(),
         )
 
-    def plot(self, path: str | os.PathLike[str] | None = None, field: str = "variance", **kwargs: Any) -> Any:
+    def plot(self, path: str | os.PathLike[str] | None = None, field: str = "variance", **kwargs: Operand) -> Result:
         """Draw a line a row to a file (.svg, .png, .pdf), or with ``ax=`` into Axes of yours, which are returned.
 
         See ``scg.variance.plotting.lines``. Needs matplotlib.
@@ -128,12 +128,12 @@ class Sweep:
 def sweep(
     make: Function,
     values: Sequence[object],
-    bindings: Any,
+    bindings: Bindings,
     *,
     rng: np.random.Generator | None = None,
     name: str = "value",
     progress: Progress = None,
-    **options: Any,
+    **options: Operand,
 ) -> Sweep:
     """``compare`` for each of ``values`` of a parameter: K, a temperature, theta.
 

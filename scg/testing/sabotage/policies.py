@@ -1,11 +1,11 @@
 """Wrong policy gradients of sampled tokens, as they occur in training code. Right is d/dt E[R(y)] = E[R(y) d log p(y;
 t)], y a sequence of tokens, and the same of older samples with the weight p(y) / p_old(y)."""
 
-from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Function
 from scg.core.node import Value
 from scg.distributions import OneHotCategorical
 from scg.estimators.tools import constant, sampled
@@ -51,7 +51,7 @@ class Kept(Estimator):
 class Live(Estimator):
     """d (log p(y) A(y; t)) with the advantage A differentiated: the extra log p dA has no mean of zero."""
 
-    def __init__(self, advantage: Callable[[Any, Any], Value]):
+    def __init__(self, advantage: Function):
         self.advantage = advantage
 
     def expand(self, down: Downstream) -> Value | None:

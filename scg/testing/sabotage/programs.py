@@ -1,9 +1,8 @@
 """The programs in which the saboteurs make their mistakes: costs of (parameters, generator, estimator)."""
 
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Operand, Result
 from scg.core.node import Value
 from scg.distributions import Bernoulli, Categorical, Normal, OneHotCategorical, Uniform
 from scg.estimators import ScoreFunction
@@ -40,7 +39,7 @@ def pair(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
 def steps(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """Three coins, each drawn given the one before."""
     total: Value = np.zeros(())
-    z: Any = 0.5
+    z: Result = 0.5
     for k in range(3):
         z = sample(Bernoulli(logits=t[0] + 2 * t[1] * z), estimator, rng=rng, name=f"z{k}")
         total = total + (k + 1) * z * t[1]
@@ -54,7 +53,7 @@ def nested(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     return square(x) + 2 * y
 
 
-def squared_loc(distribution: Any) -> Value:
+def squared_loc(distribution: Operand) -> Value:
     """A cost of where a distribution stands."""
     return distribution.loc**2
 
@@ -111,12 +110,12 @@ def bound(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     return logsumexp(log_p(z) - guide.log_prob(z), axis=0)
 
 
-def advantage(z: Value, distribution: Any) -> Value:
+def advantage(z: Value, distribution: Operand) -> Value:
     """The price of a face above the mean price."""
     return np.sum((z - distribution.mean) * PRICES)
 
 
-def penalty(z: Value, distribution: Any) -> Value:
+def penalty(z: Value, distribution: Operand) -> Value:
     """The price of a face and its log-probability."""
     return np.sum(z * PRICES) + distribution.log_prob(z)
 

@@ -2,12 +2,12 @@
 of z."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Operand, Result, Shape
 from scg.core.node import Numeric, Value
-from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.subset import UniformSubset
 from scg.estimators import Baseline, Reparameterized
@@ -151,7 +151,7 @@ class Subsampled(Estimator):
 class OneSeed(_Score):
     """Coins of one bias that are all tossed from the same seed: what should be independent is the same."""
 
-    def draw(self, distribution: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    def draw(self, distribution: Operand, rng: np.random.Generator, shape: Shape) -> Result:
         one = Bernoulli(logits=distribution.logits[..., :1])
         return np.broadcast_to(place(Site(one, Accounted(), rng, shape, None)), distribution.full_shape(shape))
 
@@ -164,7 +164,7 @@ class OnThePath(Estimator):
     def __init__(self, along: bool):
         self.along = along
 
-    def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
+    def draw(self, distribution: Operand, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         return Reparameterized().draw(distribution, rng, shape)
 
     def expand(self, down: Downstream) -> Value | None:

@@ -1,10 +1,11 @@
 """Wrong estimators of several samples and of steps: coupled pairs, double control variates, Stein operators,
 stochastic derivatives."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.node import Node, Value
 from scg.distributions.bernoulli import Bernoulli
 from scg.elimination.means import mean
@@ -61,8 +62,8 @@ class Linear(Estimator):
         mean = np.broadcast_to(down.distribution.mean, down.node.shape)
         draws = down.with_others(1)
         values = down.constant(draws)
-        h: Any = 0
-        slope: Any = 0
+        h: Result = 0
+        slope: Result = 0
         for axes, parts in down.mixing().items():
             terms, pulled = down.sloped(values, parts)
             g = pulled if self.own else pulled[::-1]
@@ -101,8 +102,8 @@ class Stein(Estimator):
         draws, mass = down.with_others(1), down.constant(p)
         x, mean = down.constant(draws), down.constant(np.broadcast_to(down.distribution.mean, down.node.shape))
         weight = mass * 0 + 1 / len(atoms) if self.mistake == "uniform" else mass
-        left: Any = 0
-        near: Any = 0
+        left: Result = 0
+        near: Result = 0
         for axes, parts in down.mixing().items():
             terms, pulled = down.sloped(x, parts)
             f, slope = down.total(terms, 1, parts), pulled if self.mistake == "own" else pulled[::-1]

@@ -5,12 +5,13 @@ import functools
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from types import CodeType
 
 import numpy as np
 from hypothesis import strategies as st
 
 from scg import estimators
+from scg.core.aliases import Operand
 from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.tree import leaves
@@ -77,7 +78,7 @@ def valid(
     return chosen
 
 
-def enumerated(graph: Graph | Program, **which: Any) -> Iterator[dict[str, Estimator]]:
+def enumerated(graph: Graph | Program, **which: Operand) -> Iterator[dict[str, Estimator]]:
     """All that ``bindings`` draws from, one after the other."""
     graph = graph.graph() if isinstance(graph, Program) else graph
     choices = valid(graph, **which)
@@ -118,7 +119,7 @@ def made(texts: Mapping[str, str]) -> dict[str, Estimator]:
     return {name: instance(text) for name, text in texts.items()}
 
 
-def instance(text: str) -> Any:
+def instance(text: str) -> Estimator:
     """A fresh estimator (or baseline) from its text."""
     return eval(_code(text), names())
 
@@ -191,5 +192,5 @@ def _calls(name: str, cls: type) -> list[str]:
 
 
 @functools.cache
-def _code(text: str) -> Any:
+def _code(text: str) -> CodeType:
     return compile(text, "<estimator>", "eval")

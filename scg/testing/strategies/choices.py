@@ -1,9 +1,11 @@
 """What a drawn statement chooses: operands and statics, read off one number; matrices whose condition is bounded."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from scg.core.aliases import Operand, Result
 
 BOUND = 4.0  # no value of a program is larger
 GAP = 2.0**-7  # at a kink, as of max(x, y) where x = y, operands are at least so far apart
@@ -26,7 +28,7 @@ class Pick:
     def __init__(self, values: Sequence[Value], entropy: int, max_elements: int):
         self.values, self.entropy, self.max_elements = values, entropy, max_elements
 
-    def one(self, options: Sequence[Any]) -> Any:
+    def one(self, options: Sequence[Operand]) -> Operand:
         if not len(options):
             raise NoFit
         self.entropy, k = divmod(self.entropy, len(options))
@@ -61,7 +63,7 @@ class Pick:
         middle, half = (low + high) / 2, (high - low) / 2
         return Value(f"({middle} + {half} * np.tanh({text}))", middle + half * np.tanh(x))
 
-    def axis(self, x: np.ndarray, *more: Any) -> Any:
+    def axis(self, x: np.ndarray, *more: Result) -> Result:
         """An axis, counted from either end; or one of ``more``."""
         return self.one([*more, *range(x.ndim), *range(-x.ndim, 0)])
 

@@ -3,13 +3,14 @@ parts of them."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from hypothesis import reject
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
+from scg.core.aliases import Function
 from scg.errors import ScgError
 from scg.stochastic.graph import Graph
 from scg.testing.program import Program
@@ -73,7 +74,7 @@ def graphs(
 
 _VALUES = (0.5, -0.5, 0.25, 1.0, -1.0, 0.75, -0.25, 0.0, 1.5)
 # of the parameters: how to build one, and the paths and shapes of leaves
-_STRUCTURES: tuple[tuple[Any, tuple[tuple[str, Shape], ...]], ...] = (
+_STRUCTURES: tuple[tuple[Function, tuple[tuple[str, Shape], ...]], ...] = (
     (lambda a: a[0], (("theta", ()),)),
     (lambda a: a[0], (("theta", (2,)),)),
     (lambda a: a[0], (("theta", (3,)),)),

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
+from scg.core.aliases import Operand
 from scg.testing.strategies.families import ENDLESS, FINITE, Family
 
 Shape = tuple[int, ...]
@@ -40,18 +41,18 @@ class Writer:
     drawn: list[_Drawn] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
-    def one(self, *choices: Any) -> Any:
+    def one(self, *choices: Operand) -> Operand:
         """One of some things, the simplest first."""
         return choices[self.draw(st.integers(0, len(choices) - 1))] if len(choices) > 1 else choices[0]
 
-    def of(self, choices: Sequence[Any]) -> Any:
+    def of(self, choices: Sequence[Operand]) -> Operand:
         return self.one(*choices)
 
     def number(self, x: float) -> str:
         """The text of a constant."""
         return f"{x}" if self.dtype == float else f"np.{self.dtype.name}({x})"
 
-    def array(self, numbers: Any) -> str:
+    def array(self, numbers: object) -> str:
         """The text of a constant array."""
         kind = "" if self.dtype == float else f", np.{self.dtype.name}"
         return f"np.array({numbers}{kind})"
@@ -155,7 +156,7 @@ def _joint(*shapes: Shape) -> Shape | None:
 
 
 # what is done to one array, by the text with X for it, and the shape of the result (None: not for this shape)
-_LAYOUT: tuple[tuple[str, Callable[[Shape], Any]], ...] = (
+_LAYOUT: tuple[tuple[str, Callable[[Shape], Shape | None]], ...] = (
     ("X[0]", lambda s: s[1:]),
     ("X[1:]", lambda s: (s[0] - 1, *s[1:]) if s[0] > 1 else None),
     ("np.sum(X, axis=0)", lambda s: s[1:]),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from scg import distributions as dist
+from scg.core.aliases import Result, State
 from scg.distributions.base import Distribution
 from scg.distributions.constraints import (
     Constraint,
@@ -101,7 +102,7 @@ def distributions(
     )
 
 
-def exported(kind: type = Distribution) -> tuple[Any, ...]:
+def exported(kind: type = Distribution) -> tuple[type, ...]:
     """The classes of a kind that ``scg.distributions`` exports and of which there can be instances."""
     found = [getattr(dist, name) for name in dist.__all__]
     return tuple([c for c in found if isinstance(c, type) and issubclass(c, kind) and dataclasses.is_dataclass(c)])
@@ -240,10 +241,10 @@ def _accepted(cls: type[Parameterized], parameters: dict[str, object]) -> dict[s
     return None
 
 
-def _ordered(cls: type[Parameterized], parameters: dict[str, Any], sign: int) -> dict[str, Any] | None:
+def _ordered(cls: type[Parameterized], parameters: State, sign: int) -> State | None:
     """Parameters of one constraint in rising (falling) order, element by element, strictly; None where there are none
     to order."""
-    groups: dict[Any, list[str]] = {}
+    groups: dict[object, list[str]] = {}
     for name in parameters:
         groups.setdefault(id(cls.constraints[name]) if name in cls.constraints else type(parameters[name]), []).append(
             name
@@ -283,7 +284,7 @@ def _drawn(
     size: int | None,
     dtype: DTypeLike,
     edges: bool,
-) -> Any:
+) -> Result:
     form = draw(st.sampled_from(forms))
     batch = draw(st.sampled_from(_SHAPES)) if shape is None else tuple(shape)
     n = draw(st.sampled_from((2, 3))) if size is None else size
@@ -306,7 +307,7 @@ def _instances(cls: type[Parameterized], dtype: DTypeLike, edges: bool) -> st.Se
     return parameters_of(cls, shape=(), dtype=dtype, edges=edges).map(functools.partial(_made, cls))
 
 
-def _made(cls: Any, parameters: dict[str, object]) -> Any:
+def _made(cls: Any, parameters: dict[str, object]) -> Result:
     return cls(**parameters)
 
 

@@ -3,7 +3,6 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import scipy.special
@@ -69,7 +68,7 @@ def programs(
     statement = st.tuples(st.sampled_from([o.name for o in chosen]), ENTROPY)
 
     def build(
-        sides: tuple[int, int], arguments: Any, statements: Any, seed: int, container: int, closing: int
+        sides: tuple[int, int], arguments: Tree, statements: Tree, seed: int, container: int, closing: int
     ) -> Program:
         shaped = [(_shape(kind, *sides, max_elements), dtype) for kind, dtype in arguments]
         return write(shaped, statements, seed, container, closing, max_elements)
