@@ -21,7 +21,7 @@ result.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from scg import distributions, errors, estimators, primitives, special, transforms
+from scg import distributions, errors, estimators, noise, primitives, special, transforms
 from scg.core import axes, tree
 from scg.core.ambient import detect_nan
 from scg.core.leaves import parameter
@@ -109,6 +109,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "minibatch",
+    "noise",
     "named",
     "nn",
     "objectives",

@@ -58,7 +58,8 @@ b: Reparameterized needs a reparameterizable distribution, got Bernoulli(logits=
 ScoreFunction(), DisARM() or Enumerate() (model.py:8, in <module>)
 ```
 
-`scg.sample(..., shape=n)` puts n independent samples along a leading axis. `batch = scg.minibatch(n, size, rng=rng)` is
+`scg.sample(..., shape=n)` puts n independent samples along a leading axis; for `Reparameterized` their noise may be
+coupled, `coupling=scg.noise.Sobol()`, and means over the axis vary less. `batch = scg.minibatch(n, size, rng=rng)` is
 a uniformly drawn minibatch as a stochastic node, so that the doubly stochastic procedure is part of the graph:
 `batch.rows(data)` are its rows of an array, and `batch.factor * np.sum(...)` over them estimates the sum over all n.
 Numbers that a cost takes from a generator itself (`rng.integers(n)`, `rng.permutation(n)`) are right in `scg.grad`.

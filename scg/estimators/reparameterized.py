@@ -7,6 +7,7 @@ import numpy as np
 from scg.core.node import Value
 from scg.distributions.base import Distribution, Reparameterizable
 from scg.distributions.uniform import noise_of, transported
+from scg.noise import Coupling
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sites import noise_node
 
@@ -24,7 +25,23 @@ class Reparameterized(Estimator):
 
     requires = (Reparameterizable,)
     offered = 1
+    couples = True
 
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         base, size = noise_of(distribution, shape)
         return transported(distribution, noise_node(base, rng, size, distribution.dtype))
+
+    def draw_coupled(
+        self,
+        distribution: Distribution,
+        rng: np.random.Generator,
+        shape: tuple[int, ...],
+        coupling: Coupling,
+        axis: int,
+    ) -> Value:
+        base, size = noise_of(distribution, shape)
+
+        def fresh(of: Distribution, shape: tuple[int, ...]) -> Value:
+            return noise_node(of, rng, shape, distribution.dtype)
+
+        return transported(distribution, coupling.coupled(base, size, axis, fresh))

@@ -106,8 +106,10 @@ def _is_known(node: Node, order: list[Node]) -> bool:
 
 def _is_held(node: Node) -> bool:
     """Whether the density of a pathwise sample is known and its support fixed, so that its mean may as well be taken
-    over values as over noise."""
+    over values as over noise; samples whose noise is coupled have no density together."""
     distribution = node.statics["site"].distribution
+    if node.statics["site"].coupling is not None:
+        return False
     if distribution.event_shape or not distribution.has(FixedSupport) or not distribution.parameters:
         return False
     try:

@@ -62,6 +62,9 @@ class Witness:
                 self._returned(frame)
         elif event == "call" and self._inside is None:
             code = frame.f_code
+            if frame.f_back is not None and frame.f_back.f_code is _APPLY:  # a plan calls it too
+                self._inside = frame
+                return
             if code not in self._library:
                 self._library[code] = is_library(frame.f_globals, self._own)
                 if code is _ENVIRONMENT:
@@ -72,10 +75,7 @@ class Witness:
                 if frame.f_globals is vars(random):
                     self._refuse(_RANDOM, frame.f_back)
             if not self._library[code]:
-                if frame.f_back is not None and frame.f_back.f_code is _APPLY:  # a plan calls it too
-                    self._inside = frame
-                else:
-                    self.ran[code] = frame.f_globals
+                self.ran[code] = frame.f_globals
 
     def _returned(self, frame: FrameType) -> None:
         """Nothing came back: where an error did, from scg to a user's code, note the line."""

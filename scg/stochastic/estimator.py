@@ -9,6 +9,7 @@ from scg.core.aliases import State
 from scg.core.node import Node, Value
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, here
+from scg.noise import Coupling
 
 if TYPE_CHECKING:  # what stands above
     from scg.stochastic.surrogate import Downstream
@@ -37,6 +38,9 @@ class Estimator(ABC):
                   whether the estimate may be differentiated again; where it says False that is refused, with the
                   estimators that can be
 
+    ``couples``   whether samples along an axis may have noise that is coupled: whether the formula holds for each of
+                  them alone, whatever the others are
+
     A subclass overrides ``objection`` where ``requires`` does not say all, ``draw`` where the gradient flows through
     the sample itself, ``scores`` and ``baseline`` for score functions, ``expand`` where the estimator evaluates the
     costs at other values of the node, and ``condition`` where it takes the mean over all of its samples together.
@@ -50,6 +54,7 @@ class Estimator(ABC):
     keeps_distribution: ClassVar[bool] = True
     partner: ClassVar[bool] = False
     second_derivatives: ClassVar[bool] = True
+    couples: ClassVar[bool] = False
     coupled: bool = False
 
     def check(self, distribution: Distribution, label: str) -> None:
@@ -71,6 +76,17 @@ class Estimator(ABC):
     def draw(self, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> Value:
         """The sample: an array, or a Node where it is a differentiable function of the parameters."""
         return distribution.sample(rng, shape)
+
+    def draw_coupled(
+        self,
+        distribution: Distribution,
+        rng: np.random.Generator,
+        shape: tuple[int, ...],
+        coupling: Coupling,
+        axis: int,
+    ) -> Value:
+        """The sample with noise that is coupled along an axis of ``shape``, by an estimator that ``couples``."""
+        raise NotImplementedError
 
     def expand(self, down: "Downstream") -> Value | None:
         """A scalar node that is zero and whose derivative estimates what the sample's distribution contributes; None

@@ -150,6 +150,7 @@ class Graph:
             )
             if chosen is not None:
                 chosen.check(node.statics["site"].distribution, name)
+                node.statics["site"].check_coupling(chosen)
                 found[name] = chosen
         cost = resample(
             self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()}

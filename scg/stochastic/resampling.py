@@ -138,6 +138,8 @@ class _Again:
         site: Site = node.statics["site"]
         estimator, rng = self.bindings.get(node.id, site.estimator), self.rng
         rebound, given = estimator is not site.estimator, node.id in self.values
+        if rebound:
+            site.check_coupling(estimator)
         anew = rebound or is_draw(node) and (rng is not None or changed) or is_coupled(node) and rng is None and moved
         if not (anew or changed or given):
             return NotImplemented

@@ -1,6 +1,7 @@
 """Stochastic nodes: draws whose distributions depend on what we differentiate."""
 
 import contextvars
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from scg.core.primitive import primitive
 from scg.distributions.base import Distribution, Shape, draw_noise
 from scg.distributions.entry import sample_shape
 from scg.distributions.subset import UniformSubset
-from scg.errors import ScgTypeError, ScgValueError, here
+from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.noise import Coupling
 from scg.primitives.indexing import getitem_p
 from scg.stochastic.estimator import Accounted, Estimator
 
@@ -36,6 +38,7 @@ class Site:
     name: str | None
     replicate_axes: int = 0  # how many stand before them
     drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
+    coupling: Coupling | None = None  # of the noise along the first axis of ``shape``
 
     def unlinked(self) -> "Site":
         """The site without the nodes of its parameters, which stand among the operands of the sample; see
@@ -57,6 +60,24 @@ class Site:
     def event_ndim(self) -> int:
         """How many axes belong to one event."""
         return len(self.distribution.event_shape)
+
+    def check_coupling(self, estimator: Estimator) -> None:
+        """Raise EstimatorError where an estimator takes the samples for independent ones, and they are coupled."""
+        if self.coupling is not None and not estimator.couples:
+            label = self.name or type(self.distribution).__name__
+            raise EstimatorError(
+                f"{label}: {type(estimator).__name__} takes the samples along an axis for independent ones, and"
+                f" coupling={self.coupling!r} makes them depend on one another; use Reparameterized(), or leave"
+                f" coupling out ({here()})"
+            )
+
+    def drawing(self, shape: Shape) -> Function:
+        """What the estimator draws a sample of a shape by: a function of (distribution, rng, shape)."""
+        if self.coupling is None:
+            return self.estimator.draw
+        self.check_coupling(self.estimator)
+        axis = len(shape) - len(self.shape)
+        return functools.partial(self.estimator.draw_coupled, coupling=self.coupling, axis=axis)
 
     def __repr__(self) -> str:
         return f"{self.name or 'draw'} ~ {self.distribution!r} by {self.estimator!r}"
@@ -227,13 +248,16 @@ def sample(
     rng: np.random.Generator,
     shape: int | Shape = (),
     name: str | None = None,
+    coupling: Coupling | None = None,
 ) -> Node:
     """A stochastic node: a sample of ``shape + batch_shape + event_shape`` from ``distribution``, differentiated by
     ``estimator``.
 
-    ``shape`` are leading axes of independent, identically distributed samples. ``rng`` is where the sample, and
-    whatever else the estimator draws, comes from. ``name`` is how ``graph.stochastic`` and ``graph.bind`` know the
-    node.
+    ``shape`` are leading axes of independent, identically distributed samples; with ``coupling``
+    (``scg.noise.Sobol()``, ``Antithetic()``, ``Systematic()``) the noise of those along the first axis is coupled, each
+    with the distribution that it has, so that their means vary less: for ``Reparameterized``. ``rng`` is where the
+    sample, and whatever else the estimator draws, comes from. ``name`` is how ``graph.stochastic`` and ``graph.bind``
+    know the node.
 
     Raises EstimatorError, here and not as a wrong number later, where the estimator is not valid for the distribution.
     """
@@ -259,7 +283,17 @@ def sample(
         override.check(distribution, name or "")
         estimator = override
     shape = sample_shape(shape, "sample")
-    return place(Site(distribution, estimator, rng, shape, name))
+    if coupling is not None and not isinstance(coupling, Coupling):
+        raise ScgTypeError(
+            f"sample: coupling must be None or a coupling of scg.noise, such as Sobol(), got {coupling!r} ({here()})"
+        )
+    if coupling is not None and not shape:
+        raise ScgValueError(
+            f"sample: coupling={coupling!r} couples samples along an axis, and there is none: give shape=n ({here()})"
+        )
+    site = Site(distribution, estimator, rng, shape, name, coupling=coupling)
+    site.check_coupling(estimator)
+    return place(site)
 
 
 class Minibatch(NamedTuple):
@@ -297,9 +331,9 @@ def place(site: Site) -> Node:
 def _place(site: Site) -> Node:
     shape, recorder = site.shape if site.drawn is None else site.drawn, RECORDER.get()
     if recorder is None:
-        value = site.estimator.draw(site.distribution, site.rng, shape)
+        value = site.drawing(shape)(site.distribution, site.rng, shape)
     else:
-        value = recorder.placed(site.estimator.draw, site.distribution, site.rng, shape)
+        value = recorder.placed(site.drawing(shape), site.distribution, site.rng, shape)
     parameters = tuple(site.distribution.parameters.values())
     statics: Statics = {"site": site} if site.name is None else {"site": site, "name": site.name}
     if type(value) is Node:
