@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,12 @@ class NotAFunctionOfItsDraws(ScgValueError):
 class Outcome(NamedTuple):
     """What the program returned on one path, the path's probability, and the block (see ``Chances``) that it is in."""
 
-    result: Any
+    result: list[np.ndarray]
     probability: float
     block: int
 
 
-class Tree:
+class Paths:
     """The outcomes of a program whose draws call ``choose``.
 
     ``walk`` runs the program once a path: the last draw varies first, values ascend. The order is always the same.
@@ -59,7 +59,7 @@ class Tree:
         if count > self.budget:
             raise TooManyOutcomes(self._too_many(f"one call draws {_number(count)} outcomes"))
 
-    def without_replacement(self, weights: Any, k: int) -> list[int]:
+    def without_replacement(self, weights: np.ndarray | int, k: int) -> list[int]:
         """k places in turn, each in proportion to the weights of those that are left; None is equal weights, of which
         the number is given."""
         left = list(range(weights)) if isinstance(weights, int) else [i for i, w in enumerate(weights) if w > 0]
@@ -82,7 +82,7 @@ class Tree:
         self._position += 1
         return draw.first + int(draw.possible[at])
 
-    def walk(self, program: Callable[[], Any], report: Callable[[int, int], Any]) -> Iterator[Outcome]:
+    def walk(self, program: Callable[[], list[np.ndarray]], report: Callable[[int, int], object]) -> Iterator[Outcome]:
         """Every outcome; ``report`` hears of how many are done, and of how many, as it seems from the place on the
         tree."""
         first, last = None, time.monotonic()
@@ -107,7 +107,7 @@ class Tree:
         if not _equal(first.result, again.result):
             raise _unlike("returned other numbers")
 
-    def _run(self, program: Callable[[], Any]) -> Outcome:
+    def _run(self, program: Callable[[], list[np.ndarray]]) -> Outcome:
         self._position = 0
         result = program()
         if self._position < len(self._steps):
@@ -138,13 +138,13 @@ class Tree:
             part += at * width
         return part + width
 
-    def _refuse_what_is_too_large(self, program: Callable[[], Any]) -> None:
+    def _refuse_what_is_too_large(self, program: Callable[[], list[np.ndarray]]) -> None:
         if math.prod([draw.count for draw, _ in self._steps]) > 4 * self.budget:
             estimates = self._probe(program)
             if min(estimates) > 4 * self.budget:
                 raise TooManyOutcomes(self._too_many(_estimated(estimates)))
 
-    def _probe(self, program: Callable[[], Any]) -> list[int]:
+    def _probe(self, program: Callable[[], list[np.ndarray]]) -> list[int]:
         kept, self._probing, found = self._steps, np.random.default_rng(0), []
         for _ in range(_PROBES):
             self._steps = []
@@ -182,7 +182,7 @@ def _unlike(how: str) -> NotAFunctionOfItsDraws:
     )
 
 
-def _equal(a: list[Any], b: list[Any]) -> bool:
+def _equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
     return len(a) == len(b) and all(
         [x.shape == y.shape and np.allclose(x, y, rtol=1e-6, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True)]
     )

@@ -1,17 +1,16 @@
 """Gradients of NumPy functions, one a call."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from scg.bridge.samples import Samples
+from scg.core.aliases import Function, Tree
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
 
 
-def numpy(fn: Callable[..., Any], *args: Any, evaluations: float | None = None) -> Samples:
+def numpy(fn: Function, *args: object, evaluations: float | None = None) -> Samples:
     """``Samples`` of a function that computes one gradient: ``fn(*args, rng=rng)``, called once for each draw.
 
     ``fn`` returns an array, a number or a structure of these, of the same shapes in each call, and takes all
@@ -27,17 +26,17 @@ def numpy(fn: Callable[..., Any], *args: Any, evaluations: float | None = None) 
 class Calls:
     """draw(n, rng): n calls of ``fn``."""
 
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
+    fn: Function
+    args: tuple[object, ...]
 
-    def __call__(self, n: int, rng: np.random.Generator) -> Any:
+    def __call__(self, n: int, rng: np.random.Generator) -> Tree:
         return stacked([self.fn(*self.args, rng=rng) for _ in range(n)], repr(self))
 
     def __repr__(self) -> str:
         return name_of(self.fn)
 
 
-def stacked(found: list[Any], name: str) -> Any:
+def stacked(found: list[Tree], name: str) -> Tree:
     """Gradients of one structure, one behind the other along a leading axis; ScgValueError where they differ."""
     columns = [list(leaves(each)) for each in found]
     paths = [path for path, _ in columns[0]]
@@ -59,6 +58,6 @@ def stacked(found: list[Any], name: str) -> Any:
     return rebuild(found[0], iter(stacks))
 
 
-def name_of(fn: Any) -> str:
+def name_of(fn: object) -> str:
     """What a function is called in a message."""
     return getattr(fn, "__name__", None) or type(fn).__name__

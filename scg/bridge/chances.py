@@ -6,12 +6,12 @@ their sum: right to a few units in the last place.
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scg.bridge.lines import user_line
+from scg.core.aliases import Function, Operand
 from scg.errors import ScgValueError
 
 EDGE = 4
@@ -25,7 +25,7 @@ class Chances:
     ``cut``  whether the support goes on: then some probability is missing
     """
 
-    def __init__(self, probabilities: Any, first: int = 0, cut: bool = False):
+    def __init__(self, probabilities: Operand, first: int = 0, cut: bool = False):
         self.probabilities, self.first, self.cut = np.asarray(probabilities, float), first, cut
         self.possible = np.flatnonzero(self.probabilities > 0)
         self.count = len(self.possible)
@@ -52,7 +52,7 @@ def uniform(count: int) -> Chances:
     return Chances(np.full(count, 1 / count))
 
 
-def categorical(weights: Any) -> Chances:
+def categorical(weights: ArrayLike) -> Chances:
     """Probabilities in proportion to ``weights``."""
     weights = np.asarray(weights, float)
     total = np.sum(weights)
@@ -60,7 +60,7 @@ def categorical(weights: Any) -> Chances:
     return Chances(weights / total)
 
 
-def softmax(logits: Any) -> Chances:
+def softmax(logits: ArrayLike) -> Chances:
     """Probabilities in proportion to exp(logits)."""
     logits = np.asarray(logits, float)
     return categorical(np.exp(logits - np.max(logits)))
@@ -118,7 +118,7 @@ def logseries(p: float, tail: float) -> Chances:
     return Chances([1.0], 1) if p == 0 else _endless(lambda k: p * (k + 1) / (k + 2), 1, tail, f"logseries({p:g})")
 
 
-def _endless(ratios: Callable[[Any], Any], first: int, tail: float, name: str) -> Chances:
+def _endless(ratios: Function, first: int, tail: float, name: str) -> Chances:
     """The least number of values beyond which the probability is below ``tail``, from the ratios of neighbours (k from
     0), which fall in the end."""
     n = 32
@@ -138,13 +138,13 @@ def _endless(ratios: Callable[[Any], Any], first: int, tail: float, name: str) -
     return Chances(weights[:keep], first, cut=True)
 
 
-def _from_ratios(ratios: Any) -> Any:
+def _from_ratios(ratios: np.ndarray) -> np.ndarray:
     mode = int(np.argmax(ratios < 1)) if np.any(ratios < 1) else len(ratios)
     up, down = np.cumprod(ratios[mode:]), np.cumprod(1 / ratios[:mode][::-1])
     weights = np.concatenate([down[::-1], [1.0], up])
     return weights / np.sum(weights)
 
 
-def _check(what: str, given: Any, fits: bool) -> None:
+def _check(what: str, given: object, fits: bool) -> None:
     if not fits:
         raise ScgValueError(f"{what} of a draw is out of range: {given} ({user_line()})")

@@ -1,13 +1,12 @@
 """The exact mean and variance of what a program from outside returns, over every outcome of its discrete draws."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from scg.bridge.branching import Outcome, Tree
+from scg.bridge.branching import Outcome, Paths
+from scg.core.aliases import Function, Operands, Tree
 from scg.core.options import integer, number
 from scg.core.progress import Progress, reporter
 from scg.core.tree import leaves, rebuild
@@ -28,12 +27,12 @@ class Found:
     ``missing``      the probability that is in none of them: beyond the tails
     """
 
-    mean: Any
-    variance: Any
-    error: Any
-    variance_error: Any
-    outcomes: Any
-    probability: Any
+    mean: Tree
+    variance: Tree
+    error: Tree
+    variance_error: Tree
+    outcomes: Tree
+    probability: np.ndarray
     missing: float
 
     def __repr__(self) -> str:
@@ -58,8 +57,8 @@ class Found:
 
 
 def enumerate(
-    fn: Callable[..., Any],
-    *args: Any,
+    fn: Function,
+    *args: object,
     framework: str = "numpy",
     budget: int = 2**16,
     tail: float = 1e-14,
@@ -113,7 +112,7 @@ def enumerate(
         raise ScgTypeError(f"enumerate needs a function, got {type(fn).__name__} ({here()})")
     if framework not in FRAMEWORKS:
         raise ScgValueError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {framework!r} ({here()})")
-    tree = Tree(integer("budget", budget, 1))
+    tree = Paths(integer("budget", budget, 1))
     tail, report = number("tail", tail, 0, 0.01), reporter(progress)
     if framework == "numpy":
         from scg.bridge.numpy_draws import program
@@ -121,11 +120,11 @@ def enumerate(
         from scg.bridge.torch_draws import program
     else:
         from scg.bridge.jax_draws import program
-    structure: list[Any] = []
+    structure: list[Tree] = []
     rows: list[Outcome] = []
     with program(fn, args, tree, tail) as run:
 
-        def once() -> list[Any]:
+        def once() -> list[np.ndarray]:
             result = run()
             structure[:] = structure or [result]
             return _flat(result, structure[0])
@@ -134,7 +133,7 @@ def enumerate(
     return _found(structure[0], rows)
 
 
-def _flat(result: Any, like: Any) -> list[Any]:
+def _flat(result: Tree, like: Tree) -> list[np.ndarray]:
     """The arrays of a result, in the order of those of the first one."""
     arrays, wanted = list(leaves(result)), list(leaves(like))
     if [path for path, _ in arrays] != [path for path, _ in wanted]:
@@ -163,7 +162,7 @@ def _flat(result: Any, like: Any) -> list[Any]:
     return found
 
 
-def _found(structure: Any, rows: list[Outcome]) -> Found:
+def _found(structure: Tree, rows: list[Outcome]) -> Found:
     weights = np.array([row.probability for row in rows])
     blocks = np.array([row.block for row in rows])
     missing = max(0.0, 1.0 - math.fsum(weights)) if np.any(blocks < 2) else 0.0
@@ -173,7 +172,7 @@ def _found(structure: Any, rows: list[Outcome]) -> Found:
     return Found(mean, variance, error, variance_error, rebuild(structure, iter(columns)), weights, missing)
 
 
-def _moments(x: Any, weights: Any, blocks: Any, missing: float) -> tuple[Any, Any, Any, Any]:
+def _moments(x: np.ndarray, weights: np.ndarray, blocks: np.ndarray, missing: float) -> Operands:
     """Mean, variance, and their errors, of the rows of ``x``."""
     flat = x.reshape(len(x), -1)
     rounding = np.finfo(float).eps * (math.log2(len(x)) + 16)
@@ -199,10 +198,10 @@ def _moments(x: Any, weights: Any, blocks: Any, missing: float) -> tuple[Any, An
         beyond = _beyond(centred**2, weights, blocks)
         variance_error = variance_error + beyond + missing * variance + error**2
         variance = np.where(beyond == np.inf, np.inf, variance)
-    return tuple(np.asarray(part).reshape(x.shape[1:]) for part in (mean, variance, error, variance_error))  # type: ignore[return-value]
+    return tuple(np.asarray(part).reshape(x.shape[1:]) for part in (mean, variance, error, variance_error))
 
 
-def _beyond(size: Any, weights: Any, blocks: Any) -> Any:
+def _beyond(size: np.ndarray, weights: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """Twice the rest of the geometric series that goes on from the last two blocks of supports that were cut; infinity
     where these do not fall."""
     last, before = (weights[blocks == b] @ size[blocks == b] for b in (0, 1))
@@ -211,6 +210,6 @@ def _beyond(size: Any, weights: Any, blocks: Any) -> Any:
     return np.where(last == 0, 0.0, np.where(ratio < 1, rest, np.inf))
 
 
-def _short(tree: Any) -> str:
+def _short(tree: Tree) -> str:
     text = repr(tree)
     return text if len(text) < 60 else text[:57] + "..."

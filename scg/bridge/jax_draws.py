@@ -9,7 +9,6 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.extend
@@ -17,22 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from scg.bridge import chances
-from scg.bridge.branching import Tree
+from scg.bridge.branching import Paths
 from scg.bridge.lines import user_line
 from scg.bridge.numpy_draws import only_its_own_draws
+from scg.core.aliases import Foreign, Function
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgError, ScgTypeError, ScgValueError
 
 
 @contextlib.contextmanager
-def program(fn: Callable[..., Any], args: Sequence[Any], tree: Tree, tail: float) -> Iterator[Callable[[], Any]]:
+def program(fn: Function, args: Sequence[Foreign], paths: Paths, tail: float) -> Iterator[Callable[[], Foreign]]:
     """``fn(key, *args)`` with a key of which only listed draws are made."""
-    draws = Branching(tree, tail)
+    draws = Branching(paths, tail)
     key = jax.random.key(0, impl=_implementation())
     drawing = [name for name in dir(jax.random) if callable(getattr(jax.random, name)) and name not in _OF_KEYS]
     kept = {name: getattr(jax.random, name) for name in drawing if not name.startswith("_")}
 
-    def run() -> Any:
+    def run() -> Foreign:
         draws.seen.clear()
         result = fn(key, *args)
         return rebuild(result, iter([_array(leaf) for _, leaf in leaves(result)]))
@@ -54,8 +54,8 @@ _OF_KEYS = {
 """What ``jax.random`` has beside draws."""
 
 
-def _refuse(name: str) -> Callable[..., Any]:
-    def refused(*args: Any, **kwargs: Any) -> Any:
+def _refuse(name: str) -> Function:
+    def refused(*args: object, **kwargs: object) -> Foreign:
         raise ScgTypeError(
             f"enumerate: jax.random.{name} is a draw whose outcomes cannot be listed: draw from a discrete distribution"
             " (in jax.random.uniform(key) < p the p cannot be seen: write jax.random.bernoulli(key, p)), draw what is"
@@ -65,24 +65,24 @@ def _refuse(name: str) -> Callable[..., Any]:
     return refused
 
 
-def _in_this_thread(ours: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[..., Any]:
+def _in_this_thread(ours: Function, theirs: Function) -> Function:
     here = threading.get_ident()
 
-    def function(*args: Any, **kwargs: Any) -> Any:
+    def function(*args: object, **kwargs: object) -> Foreign:
         return (ours if threading.get_ident() == here else theirs)(*args, **kwargs)
 
     return function
 
 
-def _array(leaf: Any) -> Any:
+def _array(leaf: Foreign) -> Foreign:
     return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
 
 
-def _implementation() -> Any:
+def _implementation() -> Foreign:
     """Keys that split and fold as JAX's do, and have no bits."""
     theirs = lambda data: jax.random.wrap_key_data(data, impl="threefry2x32")
 
-    def bits(key: Any, width: int, shape: Any) -> Any:
+    def bits(key: Foreign, width: int, shape: Foreign) -> Foreign:
         raise ScgTypeError(
             "enumerate: a draw that is not seen: by a function of jax.random that was imported by its own name (write"
             f" jax.random.bernoulli(...) in full), or from bits ({user_line()})"
@@ -100,54 +100,62 @@ def _implementation() -> Any:
 
 
 class Branching:
-    """Functions of ``jax.random`` that take the next values of a tree; a key that comes again gives the same again."""
+    """Functions of ``jax.random`` that take the next values of a path; a key that comes again gives the same again."""
 
-    def __init__(self, tree: Tree, tail: float):
-        self._tree, self._tail = tree, tail
-        self.seen: dict[bytes, tuple[Any, Any]] = {}
+    def __init__(self, paths: Paths, tail: float):
+        self._paths, self._tail = paths, tail
+        self.seen: dict[bytes, tuple[Foreign, Foreign]] = {}
 
-    def bernoulli(self, key: Any, p: Any = 0.5, shape: Any = None, mode: str = "low", **options: Any) -> Any:
+    def bernoulli(
+        self, key: Foreign, p: Foreign = 0.5, shape: Foreign = None, mode: str = "low", **options: object
+    ) -> Foreign:
         shape = jnp.shape(p) if shape is None else shape
         return self._each("bernoulli", key, shape, bool, lambda p: chances.bernoulli(min(max(p, 0.0), 1.0)), p)
 
-    def binomial(self, key: Any, n: Any, p: Any, shape: Any = None, dtype: Any = None) -> Any:
+    def binomial(self, key: Foreign, n: Foreign, p: Foreign, shape: Foreign = None, dtype: Foreign = None) -> Foreign:
         shape = jnp.broadcast_shapes(jnp.shape(n), jnp.shape(p)) if shape is None else shape
         draw = lambda n, p: chances.binomial(int(n), p)
         return self._each("binomial", key, shape, dtype or float, draw, n, p)
 
-    def geometric(self, key: Any, p: Any, shape: Any = None, dtype: Any = None, **options: Any) -> Any:
+    def geometric(
+        self, key: Foreign, p: Foreign, shape: Foreign = None, dtype: Foreign = None, **options: object
+    ) -> Foreign:
         shape = jnp.shape(p) if shape is None else shape
         return self._each("geometric", key, shape, dtype or int, lambda p: chances.geometric(p, self._tail), p)
 
-    def poisson(self, key: Any, lam: Any, shape: Any = None, dtype: Any = None, **options: Any) -> Any:
+    def poisson(
+        self, key: Foreign, lam: Foreign, shape: Foreign = None, dtype: Foreign = None, **options: object
+    ) -> Foreign:
         shape = jnp.shape(lam) if shape is None else shape
         return self._each("poisson", key, shape, dtype or int, lambda rate: chances.poisson(rate, self._tail), lam)
 
-    def rademacher(self, key: Any, shape: Any = (), dtype: Any = None, **options: Any) -> Any:
-        make = lambda: [2 * k - 1 for k in self._tree.choose([chances.uniform(2)] * math.prod(shape))]
+    def rademacher(self, key: Foreign, shape: Foreign = (), dtype: Foreign = None, **options: object) -> Foreign:
+        make = lambda: [2 * k - 1 for k in self._paths.choose([chances.uniform(2)] * math.prod(shape))]
         return self._draw("rademacher", key, tuple(shape), dtype or int, make)
 
-    def randint(self, key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = None, **options: Any) -> Any:
-        def make(low: Any, high: Any) -> list[int]:
+    def randint(
+        self, key: Foreign, shape: Foreign, minval: Foreign, maxval: Foreign, dtype: Foreign = None, **options: object
+    ) -> Foreign:
+        def make(low: Foreign, high: Foreign) -> list[int]:
             flat = [np.broadcast_to(x, shape).reshape(-1).tolist() for x in (low, high)]
             # where there are no integers between, JAX returns the lower bound
             ranges = [(int(a), max(1, int(b) - int(a))) for a, b in zip(*flat, strict=True)]
-            self._tree.foresee(math.prod([count for _, count in ranges]))
-            drawn = self._tree.choose([chances.uniform(count) for _, count in ranges])
+            self._paths.foresee(math.prod([count for _, count in ranges]))
+            drawn = self._paths.choose([chances.uniform(count) for _, count in ranges])
             return [a + k for (a, _), k in zip(ranges, drawn, strict=True)]
 
         return self._draw("randint", key, tuple(shape), dtype or int, make, minval, maxval)
 
     def categorical(
         self,
-        key: Any,
-        logits: Any,
+        key: Foreign,
+        logits: Foreign,
         axis: int = -1,
-        shape: Any = None,
+        shape: Foreign = None,
         replace: bool = True,
-        mode: Any = None,
-        **options: Any,
-    ) -> Any:
+        mode: Foreign = None,
+        **options: object,
+    ) -> Foreign:
         logits = jnp.asarray(logits) if isinstance(logits, jax.Array) else np.asarray(logits)
         n = logits.shape[axis]
         batch = tuple(np.delete(logits.shape, axis).tolist())
@@ -157,64 +165,68 @@ class Branching:
             raise ScgValueError(f"enumerate: categorical: shape {shape} must end in that of the batch, {batch}"
                                 f" ({user_line()})")  # fmt: skip
 
-        def make(logits: Any) -> Any:
+        def make(logits: Foreign) -> Foreign:
             rows = np.moveaxis(np.asarray(logits, float), axis, -1)
             if replace:
                 rows = np.broadcast_to(rows, (*shape, n)).reshape(-1, n)
-                return self._tree.choose([chances.softmax(row) for row in rows])
+                return self._paths.choose([chances.softmax(row) for row in rows])
             rows = np.broadcast_to(rows, (*shape[len(prefix) :], n)).reshape(-1, n)
             k = math.prod(prefix)
-            taken = [self._tree.without_replacement(chances.softmax(row).probabilities.tolist(), k) for row in rows]
+            taken = [self._paths.without_replacement(chances.softmax(row).probabilities.tolist(), k) for row in rows]
             return np.array(taken).T
 
         return self._draw(f"categorical{axis}{replace}", key, shape, int, make, logits)
 
     def choice(
         self,
-        key: Any,
-        a: Any,
-        shape: Any = (),
+        key: Foreign,
+        a: Foreign,
+        shape: Foreign = (),
         replace: bool = True,
-        p: Any = None,
+        p: Foreign = None,
         axis: int = 0,
-        mode: Any = None,
-    ) -> Any:
+        mode: Foreign = None,
+    ) -> Foreign:
         whole = np.ndim(a) == 0
         n, shape = (int(a) if whole else np.shape(a)[axis]), tuple(shape)
         k = math.prod(shape)
 
-        def make(*p: Any) -> list[int]:
+        def make(*p: Foreign) -> list[int]:
             if replace:
                 draw = chances.categorical(p[0]) if p else chances.uniform(n)
-                self._tree.foresee(draw.count**k)
-                return self._tree.choose([draw] * k)
-            return self._tree.without_replacement(np.asarray(p[0], float).tolist() if p else n, k)
+                self._paths.foresee(draw.count**k)
+                return self._paths.choose([draw] * k)
+            return self._paths.without_replacement(np.asarray(p[0], float).tolist() if p else n, k)
 
         places = self._draw(f"choice{n}{replace}", key, shape, int, make, *(() if p is None else (p,)))
         return places if whole else jnp.take(jnp.asarray(a), places, axis=axis)
 
-    def permutation(self, key: Any, x: Any, axis: int = 0, independent: bool = False, **options: Any) -> Any:
+    def permutation(
+        self, key: Foreign, x: Foreign, axis: int = 0, independent: bool = False, **options: object
+    ) -> Foreign:
         array = jnp.arange(int(x)) if np.ndim(x) == 0 else jnp.asarray(x)
         n = array.shape[axis]
         rest = tuple(np.delete(array.shape, axis).tolist()) if independent and array.ndim > 1 else ()
-        make = lambda: [self._tree.without_replacement(n, n) for _ in range(math.prod(rest))]
+        make = lambda: [self._paths.without_replacement(n, n) for _ in range(math.prod(rest))]
         order = self._draw(f"permutation{axis}", key, (*rest, n), int, make)
         if not rest:
             return jnp.take(array, order, axis=axis)
         return jnp.take_along_axis(array, jnp.moveaxis(order, -1, axis), axis=axis)
 
-    def _each(self, name: str, key: Any, shape: Any, dtype: Any, draw: Callable[..., Any], *parameters: Any) -> Any:
+    def _each(
+        self, name: str, key: Foreign, shape: Foreign, dtype: Foreign, draw: Function, *parameters: Foreign
+    ) -> Foreign:
         """Independent elements, each of its own distribution."""
 
-        def make(*given: Any) -> list[int]:
+        def make(*given: Foreign) -> list[int]:
             flat = [np.broadcast_to(np.asarray(p, float), shape).reshape(-1).tolist() for p in given]
-            return self._tree.choose([draw(*values) for values in zip(*flat, strict=True)])
+            return self._paths.choose([draw(*values) for values in zip(*flat, strict=True)])
 
         return self._draw(name, key, tuple(shape), dtype, make, *parameters)
 
     def _draw(
-        self, name: str, key: Any, shape: tuple[int, ...], dtype: Any, make: Callable[..., Any], *parameters: Any
-    ) -> Any:
+        self, name: str, key: Foreign, shape: tuple[int, ...], dtype: Foreign, make: Function, *parameters: Foreign
+    ) -> Foreign:
         """What ``make`` draws, given the numbers of the parameters, also those that JAX traces for ``vmap``."""
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
@@ -225,7 +237,7 @@ class Branching:
             return jnp.asarray(self._once(name, data, shape, make, given).astype(dtype))
         refusals: list[ScgError] = []
 
-        def draw(data: Any, *numbers: Any) -> Any:
+        def draw(data: Foreign, *numbers: Foreign) -> Foreign:
             try:  # JAX would log what is raised here, and wrap it
                 return (
                     np.zeros(shape, dtype) if refusals else self._once(name, data, shape, make, numbers).astype(dtype)
@@ -239,7 +251,7 @@ class Branching:
             raise refusals[0]
         return result
 
-    def _once(self, name: str, data: Any, shape: tuple[int, ...], make: Callable[..., Any], numbers: Any) -> Any:
+    def _once(self, name: str, data: Foreign, shape: tuple[int, ...], make: Function, numbers: Foreign) -> Foreign:
         arrays = [np.asarray(x) for x in numbers]
         call = (name, shape, [(x.shape, x.tobytes()) for x in arrays])
         at = np.asarray(data).tobytes()

@@ -1,22 +1,22 @@
 """Gradients of JAX programs."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from scg.bridge.calls import name_of, stacked
 from scg.bridge.samples import Samples
 from scg.bridge.torching import MissingError
+from scg.core.aliases import Foreign, Function
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError, here
 
 _SIZES, _ENTRIES = (2048, 256, 32), 2**20  # draws of one call, so that few shapes are compiled; numbers of its result
 
 
-def jax(fn: Callable[..., Any], *args: Any, evaluations: float | None = None) -> Samples:
+def jax(fn: Function, *args: object, evaluations: float | None = None) -> Samples:
     """``Samples`` of a JAX function that computes one gradient: ``fn(key, *args)``, an array or a pytree of arrays.
 
     Draws are made together, ``jax.jit(jax.vmap(fn))`` over keys that are split from one, which is seeded from ``rng``;
@@ -35,12 +35,12 @@ def jax(fn: Callable[..., Any], *args: Any, evaluations: float | None = None) ->
 class Jax:
     """draw(n, rng) of gradients; it travels to other processes where ``fn`` and ``args`` do."""
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]):
+    def __init__(self, fn: Function, args: tuple[object, ...]):
         lib = _jax()
         if not callable(fn):
             raise ScgTypeError(f"scg.bridge.jax needs a function fn(key, *args), got {type(fn).__name__} ({here()})")
         self.fn, self.args, self.wide, self.together = fn, args, bool(lib.config.jax_enable_x64), True
-        self.compiled: dict[int, Any] = {}
+        self.compiled: dict[int, Foreign] = {}
         self.method = "jax.jit(jax.vmap(...))"
         with self._kept(lib):
             keys = lib.random.split(lib.random.key(0), 2)
@@ -65,10 +65,10 @@ class Jax:
     def __repr__(self) -> str:
         return name_of(self.fn)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Foreign]:
         return {**vars(self), "compiled": {}}
 
-    def __call__(self, n: int, rng: np.random.Generator) -> Any:
+    def __call__(self, n: int, rng: np.random.Generator) -> Foreign:
         lib = _jax()
         with self._kept(lib):
             before = rng.bit_generator.state
@@ -83,10 +83,10 @@ class Jax:
             columns = zip(*[_numbers(part) for part in parts], strict=True)
             return rebuild(parts[0], (np.concatenate(column)[:n] for column in columns))
 
-    def _one(self, key: Any) -> Any:
+    def _one(self, key: Foreign) -> Foreign:
         return self.fn(key, *self.args)
 
-    def _jitted(self, lib: Any, size: int) -> Any:
+    def _jitted(self, lib: Foreign, size: int) -> Foreign:
         """Of a key and the number of a part: ``size`` draws."""
         if size not in self.compiled:
             split, fold = lib.random.split, lib.random.fold_in
@@ -94,7 +94,7 @@ class Jax:
         return self.compiled[size]
 
     @contextmanager
-    def _kept(self, lib: Any) -> Iterator[None]:
+    def _kept(self, lib: Foreign) -> Iterator[None]:
         before = bool(lib.config.jax_enable_x64)
         try:
             with _precision(lib)(self.wide):
@@ -104,7 +104,7 @@ class Jax:
                 lib.config.update("jax_enable_x64", before)
 
 
-def _uses_its_argument(jaxpr: Any) -> bool:
+def _uses_its_argument(jaxpr: Foreign) -> bool:
     (key,) = jaxpr.invars
     return any(key is x for equation in jaxpr.eqns for x in equation.invars) or any(key is x for x in jaxpr.outvars)
 
@@ -118,18 +118,18 @@ def _cut(n: int, sizes: list[int]) -> list[int]:
     return found + [sizes[-1]] * (n > 0)
 
 
-def _numbers(tree: Any) -> list[Any]:
+def _numbers(tree: Foreign) -> list[Foreign]:
     """The leaves as NumPy's arrays, in float32 what NumPy has no number for."""
     arrays = [np.asarray(x) for _, x in leaves(tree)]
     return [x.astype(np.float32) if x.dtype.kind == "V" else x for x in arrays]
 
 
-def _precision(lib: Any) -> Any:
+def _precision(lib: Foreign) -> Foreign:
     """The context manager that sets whether JAX computes in 64 bits, which older versions have elsewhere."""
     return lib.enable_x64 if hasattr(lib, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
 
 
-def _jax() -> Any:
+def _jax() -> Foreign:
     try:
         return importlib.import_module("jax")
     except ImportError as error:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from scg.bridge import chances
-from scg.bridge.branching import Tree
+from scg.bridge.branching import Paths
 from scg.bridge.lines import user_line
+from scg.core.aliases import Function, Operand, Operands, Result
 from scg.errors import ScgTypeError, ScgValueError
 
 
 @contextlib.contextmanager
-def program(fn: Callable[..., Any], args: Sequence[Any], tree: Tree, tail: float) -> Iterator[Callable[[], Any]]:
+def program(fn: Function, args: Sequence[object], paths: Paths, tail: float) -> Iterator[Callable[[], object]]:
     """``fn(*args, rng=...)`` with a generator that branches."""
-    rng = Branching(tree, tail)
+    rng = Branching(paths, tail)
     with only_its_own_draws():
         yield lambda: fn(*args, rng=rng)
 
@@ -34,82 +35,93 @@ def only_its_own_draws() -> Iterator[None]:
         )
 
 
-def _global_state() -> tuple[Any, ...]:
-    state: Any = np.random.get_state()
+def _global_state() -> Operands:
+    state: Operand = np.random.get_state()
     return random.getstate(), state[1].tobytes(), state[2:]
 
 
 class Branching(np.random.Generator):
-    """``numpy.random.Generator`` whose discrete draws take the next values of a tree; all else is refused.
+    """``numpy.random.Generator`` whose discrete draws take the next values of a path; all else is refused.
 
     NumPy itself checks the arguments, and says what shape and dtype a draw has.
     """
 
-    def __init__(self, tree: Tree, tail: float):
+    def __init__(self, paths: Paths, tail: float):
         super().__init__(np.random.PCG64(0))
-        self._tree, self._tail, self._real = tree, tail, np.random.default_rng(0)
+        self._paths, self._tail, self._real = paths, tail, np.random.default_rng(0)
 
     def __repr__(self) -> str:
         return "<a generator whose discrete draws are enumerated>"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> Any:  # as the base class
         raise ScgTypeError(
             f"enumerate: a copy of the generator would draw the same numbers again, which is not enumerated: keep the"
             f" draws instead ({user_line()})"
         )
 
-    def spawn(self, n_children: int) -> Any:
+    def spawn(self, n_children: int) -> Result:
         """Independent draws from each: the same tree."""
         return [self for _ in range(n_children)]
 
-    def binomial(self, n: Any, p: Any, size: Any = None) -> Any:
+    def binomial(self, n: Operand, p: Operand, size: Operand = None) -> Result:
         like = self._real.binomial(n, p, size)
         return self._fill(like, lambda n, p: chances.binomial(int(n), float(p)), n, p)
 
-    def hypergeometric(self, ngood: Any, nbad: Any, nsample: Any, size: Any = None) -> Any:
+    def hypergeometric(self, ngood: Operand, nbad: Operand, nsample: Operand, size: Operand = None) -> Result:
         like = self._real.hypergeometric(ngood, nbad, nsample, size)
         return self._fill(like, lambda *n: chances.hypergeometric(*map(int, n)), ngood, nbad, nsample)
 
-    def poisson(self, lam: Any = 1.0, size: Any = None) -> Any:
+    def poisson(self, lam: Operand = 1.0, size: Operand = None) -> Result:
         return self._fill(self._real.poisson(lam, size), lambda r: chances.poisson(float(r), self._tail), lam)
 
-    def geometric(self, p: Any, size: Any = None) -> Any:
+    def geometric(self, p: Operand, size: Operand = None) -> Result:
         return self._fill(self._real.geometric(p, size), lambda p: chances.geometric(float(p), self._tail), p)
 
-    def logseries(self, p: Any, size: Any = None) -> Any:
+    def logseries(self, p: Operand, size: Operand = None) -> Result:
         return self._fill(self._real.logseries(p, size), lambda p: chances.logseries(float(p), self._tail), p)
 
-    def negative_binomial(self, n: Any, p: Any, size: Any = None) -> Any:
+    def negative_binomial(self, n: Operand, p: Operand, size: Operand = None) -> Result:
         like = self._real.negative_binomial(n, p, size)
         return self._fill(like, lambda n, p: chances.negative_binomial(float(n), float(p), self._tail), n, p)
 
     def integers(
-        self, low: Any, high: Any = None, size: Any = None, dtype: Any = np.int64, endpoint: bool = False
-    ) -> Any:
+        self,
+        low: Operand,
+        high: Operand = None,
+        size: Operand = None,
+        dtype: Operand = np.int64,
+        endpoint: bool = False,
+    ) -> Result:
         like = self._real.integers(low, high, size, dtype, endpoint)
         low, high = (0, low) if high is None else (low, high)
         first, last = (np.broadcast_to(x, np.shape(like)).reshape(-1) for x in (low, high))
         ranges = [(int(a), int(b) - int(a) + bool(endpoint)) for a, b in zip(first, last, strict=True)]
-        self._tree.foresee(math.prod([count for _, count in ranges]))
-        drawn = self._tree.choose([chances.uniform(count) for _, count in ranges])
+        self._paths.foresee(math.prod([count for _, count in ranges]))
+        drawn = self._paths.choose([chances.uniform(count) for _, count in ranges])
         return _like([a + k for (a, _), k in zip(ranges, drawn, strict=True)], like)
 
     def choice(
-        self, a: Any, size: Any = None, replace: bool = True, p: Any = None, axis: int = 0, shuffle: bool = True
-    ) -> Any:
+        self,
+        a: Operand,
+        size: Operand = None,
+        replace: bool = True,
+        p: Operand = None,
+        axis: int = 0,
+        shuffle: bool = True,
+    ) -> Result:
         self._real.choice(a, size, replace, p, axis, shuffle)  # NumPy's own checks
-        population: Any = a if isinstance(a, (int, np.integer)) else np.asarray(a)
+        population: Operand = a if isinstance(a, (int, np.integer)) else np.asarray(a)
         n = int(population) if np.ndim(population) == 0 else population.shape[axis]
         shape = () if size is None else tuple(np.atleast_1d(size).tolist())
         k = math.prod(shape)
         if replace:
             draw = chances.uniform(n) if p is None else chances.categorical(p)
-            self._tree.foresee(draw.count**k)
-            places = self._tree.choose([draw] * k)
+            self._paths.foresee(draw.count**k)
+            places = self._paths.choose([draw] * k)
         elif p is None and not shuffle:
             places = self._floyd(n, k)
         else:
-            places = self._tree.without_replacement(n if p is None else np.asarray(p, float).tolist(), k)
+            places = self._paths.without_replacement(n if p is None else np.asarray(p, float).tolist(), k)
         index = np.array(places, dtype=np.int64).reshape(shape)
         if np.ndim(population) == 0:
             return int(index) if size is None else index
@@ -117,59 +129,59 @@ class Branching(np.random.Generator):
 
     def _floyd(self, n: int, k: int) -> list[int]:
         """Without ``shuffle`` NumPy takes a subset by Floyd's algorithm, in the order in which that finds it."""
-        self._tree.foresee(math.perm(n, k))
+        self._paths.foresee(math.perm(n, k))
         taken: list[int] = []
         for j in range(n - k, n):
-            (at,) = self._tree.choose([chances.uniform(j + 1)])
+            (at,) = self._paths.choose([chances.uniform(j + 1)])
             taken.append(j if at in taken else at)
         return taken
 
-    def multinomial(self, n: Any, pvals: Any, size: Any = None) -> Any:
+    def multinomial(self, n: Operand, pvals: Operand, size: Operand = None) -> Result:
         like = self._real.multinomial(n, pvals, size)
         trials = np.broadcast_to(n, like.shape[:-1]).reshape(-1)
         weights = np.broadcast_to(np.asarray(pvals, float), like.shape).reshape(-1, like.shape[-1])
         rows = [self._counts(int(t), w) for t, w in zip(trials, weights, strict=True)]
         return _like(rows, like)
 
-    def _counts(self, left: int, weights: Any) -> list[int]:
+    def _counts(self, left: int, weights: Operand) -> list[int]:
         """One category after the other: a binomial number of the trials that are left."""
         counts = []
         # the last category has what the others leave, as it has for NumPy
         rest = np.maximum(1 - np.concatenate([[0.0], np.cumsum(weights[:-1])]), 0.0)
         for weight, remaining in zip(weights[:-1], rest, strict=False):
             share = min(1.0, weight / remaining) if remaining > 0 else 0.0
-            (count,) = self._tree.choose([chances.binomial(left, float(share))])
+            (count,) = self._paths.choose([chances.binomial(left, float(share))])
             counts.append(count)
             left -= count
         return [*counts, left]
 
     def multivariate_hypergeometric(
-        self, colors: Any, nsample: int, size: Any = None, method: Any = "marginals"
-    ) -> Any:
+        self, colors: Operand, nsample: int, size: Operand = None, method: Operand = "marginals"
+    ) -> Result:
         like = self._real.multivariate_hypergeometric(colors, nsample, size, method)
         rows = []
         for _ in range(math.prod(like.shape[:-1])):
             left, others, row = int(nsample), int(sum(colors)), []
             for color in colors:
                 others -= int(color)
-                (count,) = self._tree.choose([chances.hypergeometric(int(color), others, left)])
+                (count,) = self._paths.choose([chances.hypergeometric(int(color), others, left)])
                 row.append(count)
                 left -= count
             rows.append(row)
         return _like(rows, like)
 
-    def permutation(self, x: Any, axis: int = 0) -> Any:
+    def permutation(self, x: Operand, axis: int = 0) -> Result:
         like = self._real.permutation(x, axis)
         array = np.arange(len(like)) if isinstance(x, (int, np.integer)) else np.asarray(x)
         return np.take(array, self._order(array.shape[axis]), axis=axis)
 
-    def shuffle(self, x: Any, axis: int = 0) -> None:
+    def shuffle(self, x: Operand, axis: int = 0) -> None:
         if isinstance(x, np.ndarray):
             x[...] = self.permutation(x, axis)
         else:
             x[:] = [x[i] for i in self._order(len(x))]
 
-    def permuted(self, x: Any, *, axis: int | None = None, out: Any = None) -> Any:
+    def permuted(self, x: Operand, *, axis: int | None = None, out: Operand = None) -> Result:
         array = np.array(x)
         if axis is None:
             found = array.reshape(-1)[self._order(array.size)].reshape(array.shape)
@@ -184,22 +196,22 @@ class Branching(np.random.Generator):
         return out
 
     def _order(self, n: int) -> list[int]:
-        return self._tree.without_replacement(n, n)
+        return self._paths.without_replacement(n, n)
 
-    def _fill(self, like: Any, draw: Callable[..., Any], *parameters: Any) -> Any:
+    def _fill(self, like: Operand, draw: Function, *parameters: Operand) -> Result:
         flat = [np.broadcast_to(p, np.shape(like)).reshape(-1).tolist() for p in parameters]
-        return _like(self._tree.choose([draw(*values) for values in zip(*flat, strict=True)]), like)
+        return _like(self._paths.choose([draw(*values) for values in zip(*flat, strict=True)]), like)
 
 
-def _like(values: Any, like: Any) -> Any:
+def _like(values: Operand, like: Operand) -> Result:
     """The values as what NumPy would return: an array, or a number."""
     if isinstance(like, np.ndarray):
         return np.array(values, dtype=like.dtype).reshape(like.shape)
     return type(like)(values[0])
 
 
-def _refuse(name: str) -> Any:
-    def refused(self: Branching, *args: Any, **kwargs: Any) -> Any:
+def _refuse(name: str) -> Result:
+    def refused(self: Branching, *args: object, **kwargs: object) -> Result:
         raise ScgTypeError(f"enumerate: rng.{name} {_REASONS.get(name, _CONTINUOUS)} ({user_line()})")
 
     refused.__name__ = name

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Operand, Tree
 from scg.core.generators import GLOBAL, held_generators, state_of
 from scg.core.options import number
 from scg.core.tree import leaves, rebuild
@@ -33,7 +33,7 @@ class Samples:
 
     def __init__(
         self,
-        draw: Callable[[int, np.random.Generator], Any],
+        draw: Callable[[int, np.random.Generator], Tree],
         evaluations: float | None = None,
         *,
         method: str = "",
@@ -51,7 +51,7 @@ class Samples:
         counted = "" if self.evaluations is None else f", evaluations={self.evaluations:g}"
         return f"Samples({name}{counted})" + (f" by {self.method}" if self.method else "")
 
-    def take(self, n: int, rng: np.random.Generator) -> Any:
+    def take(self, n: int, rng: np.random.Generator) -> Tree:
         """n draws as NumPy arrays in their structure, checked: real, each with a leading axis n."""
         given = self.draw(n, rng)
         return rebuild(given, iter([_array(path, leaf, n) for path, leaf in leaves(given)]))
@@ -66,7 +66,7 @@ class Sampled:
     """
 
     samples: Samples
-    parameters: Any
+    parameters: Tree
     constant: bool
 
     @classmethod
@@ -107,7 +107,7 @@ class Sampled:
         floating = (x if x.dtype.kind == "f" else x.astype(float) for _, x in leaves(first))
         return cls(samples, rebuild(first, (np.zeros(x.shape[1:], x.dtype) for x in floating)), constant)
 
-    def gradients(self, *, rng: np.random.Generator, replicates: int) -> Any:
+    def gradients(self, *, rng: np.random.Generator, replicates: int) -> Tree:
         """n draws in the structure; raises ScgValueError where that is another than it was."""
         found = self.samples.take(replicates, rng)
         wanted, given = list(leaves(self.parameters)), list(leaves(found))
@@ -130,11 +130,11 @@ class Sampled:
 _WAY_OUT = "take all randomness from rng, the second argument of draw (of fn, as rng=, in scg.bridge.numpy)"
 
 
-def _described(pairs: list[tuple[str, Any]], leading: int) -> str:
+def _described(pairs: list[tuple[str, np.ndarray]], leading: int) -> str:
     return ", ".join(f"{path}{' ' if path else ''}{x.shape[leading:]}" for path, x in pairs)
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _alike(one: Tree, other: Tree) -> bool:
     """The same but for rounding, of which threads have a say."""
     a, b = ([x for _, x in leaves(tree)] for tree in (one, other))
     return [x.shape for x in a] == [x.shape for x in b] and all(
@@ -143,12 +143,12 @@ def _alike(one: Any, other: Any) -> bool:
     )
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: Tree, other: Tree) -> bool:
     a, b = ([x for _, x in leaves(tree)] for tree in (one, other))
     return len(a) == len(b) and all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
 
 
-def _array(path: str, leaf: Any, n: int) -> Any:
+def _array(path: str, leaf: Operand, n: int) -> np.ndarray:
     where = f"draw({n}, rng){path}"
     try:
         array = np.asarray(leaf) if hasattr(leaf, "__array__") or np.isscalar(leaf) else np.from_dlpack(leaf)

@@ -9,22 +9,22 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scg.bridge import chances
-from scg.bridge.branching import Tree
+from scg.bridge.branching import Paths
 from scg.bridge.lines import user_line
 from scg.bridge.numpy_draws import only_its_own_draws
+from scg.core.aliases import Foreign, Function
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgTypeError, ScgValueError
 
 
 @contextlib.contextmanager
-def program(fn: Callable[..., Any], args: Sequence[Any], tree: Tree, tail: float) -> Iterator[Callable[[], Any]]:
+def program(fn: Function, args: Sequence[Foreign], paths: Paths, tail: float) -> Iterator[Callable[[], Foreign]]:
     """``fn(*args)`` or ``fn(*args, generator)``; of a loss its gradient."""
     call = _calling(fn, args, Generator())
     chosen, own = _chosen(args)
@@ -32,10 +32,10 @@ def program(fn: Callable[..., Any], args: Sequence[Any], tree: Tree, tail: float
 
     kinds: set[bool] = set()
 
-    def run() -> Any:
+    def run() -> Foreign:
         targets = chosen if own else [None if t is None else t.detach().clone().requires_grad_() for t in chosen]
         given = iter([leaf if target is None else target for leaf, target in zip(flat, targets, strict=True)])
-        with Branching(tree, tail), torch.enable_grad():
+        with Branching(paths, tail), torch.enable_grad():
             result = call([rebuild(arg, given) for arg in args])
             connected = isinstance(result, torch.Tensor) and result.requires_grad and result.numel() == 1
             kinds.add(connected)
@@ -76,8 +76,8 @@ class Generator(torch.Generator):
         torch.Generator.manual_seed(self, _SEED)
 
 
-def _refuse(name: str) -> Callable[..., Any]:
-    def refused(self: Generator, *args: Any, **kwargs: Any) -> Any:
+def _refuse(name: str) -> Function:
+    def refused(self: Generator, *args: object, **kwargs: object) -> Foreign:
         raise ScgTypeError(
             f"enumerate: generator.{name}() would make the same numbers come again, which is not enumerated: keep the"
             f" draws instead ({user_line()})"
@@ -90,7 +90,7 @@ for _name in ("manual_seed", "seed", "set_state", "clone_state", "graphsafe_set_
     setattr(Generator, _name, _refuse(_name))
 
 
-def _calling(fn: Callable[..., Any], args: Sequence[Any], generator: Generator) -> Callable[[Sequence[Any]], Any]:
+def _calling(fn: Function, args: Sequence[Foreign], generator: Generator) -> Callable[[Sequence[Foreign]], Foreign]:
     """``fn`` with the generator where it takes one: by its name, or as the one argument more than there are."""
     try:
         parameters = inspect.signature(fn).parameters
@@ -109,11 +109,11 @@ def _calling(fn: Callable[..., Any], args: Sequence[Any], generator: Generator) 
     return lambda args: fn(*args, *[generator] * (len(needed) == len(args) + 1))
 
 
-def _is_real(leaf: Any) -> bool:
+def _is_real(leaf: Foreign) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
 
 
-def _chosen(args: Sequence[Any]) -> tuple[list[Any], bool]:
+def _chosen(args: Sequence[Foreign]) -> tuple[list[Foreign], bool]:
     """The leaves of the arguments with None for those that are not differentiated; whether these ask for it
     themselves."""
     flat = [leaf for _, leaf in leaves(tuple(args))]
@@ -121,7 +121,7 @@ def _chosen(args: Sequence[Any]) -> tuple[list[Any], bool]:
     return [leaf if _is_real(leaf) and (leaf.requires_grad or not own) else None for leaf in flat], own
 
 
-def _gradient(loss: Any, targets: list[Any], args: Sequence[Any]) -> Any:
+def _gradient(loss: Foreign, targets: list[Foreign], args: Sequence[Foreign]) -> Foreign:
     """Of the loss, in the structure of the arguments that hold targets: of the one, or a tuple of several."""
     wanted = [t for t in targets if t is not None]
     found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else []
@@ -138,7 +138,7 @@ def _gradient(loss: Any, targets: list[Any], args: Sequence[Any]) -> Any:
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def _arrays(result: Any) -> Any:
+def _arrays(result: Foreign) -> Foreign:
     """Tensors as NumPy arrays."""
     return rebuild(
         result,
@@ -147,14 +147,14 @@ def _arrays(result: Any) -> Any:
 
 
 class Branching(TorchDispatchMode):
-    """Operations that draw take the next values of a tree."""
+    """Operations that draw take the next values of a path."""
 
-    def __init__(self, tree: Tree, tail: float):
+    def __init__(self, paths: Paths, tail: float):
         super().__init__()
-        self._tree, self._tail = tree, tail
+        self._paths, self._tail = paths, tail
         self._own = torch.Generator()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Foreign, types: Foreign, args: Foreign = (), kwargs: Foreign = None) -> Foreign:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -169,7 +169,7 @@ class Branching(TorchDispatchMode):
             )
         return draw(func, args, kwargs)
 
-    def _check(self, name: str, generator: Any) -> None:
+    def _check(self, name: str, generator: Foreign) -> None:
         if generator is not None and generator.initial_seed() != _SEED:
             raise ScgValueError(
                 f"enumerate: {name} draws from a generator of the function's own, which may be seeded to repeat itself:"
@@ -181,35 +181,35 @@ class Branching(TorchDispatchMode):
                 f" put back: call the function without it ({user_line()})"
             )
 
-    def _like(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _like(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         """What PyTorch returns, for its checks, shape and dtype; its numbers are overwritten."""
         return func(*args, **{**kwargs, "generator": self._own})
 
-    def _fill(self, like: Any, draw: Callable[..., chances.Chances], *parameters: Any) -> Any:
+    def _fill(self, like: Foreign, draw: Callable[..., chances.Chances], *parameters: Foreign) -> Foreign:
         flat = [torch.as_tensor(p).double().expand(like.shape).reshape(-1).tolist() for p in parameters]
-        return _write(like, self._tree.choose([draw(*values) for values in zip(*flat, strict=True)]))
+        return _write(like, self._paths.choose([draw(*values) for values in zip(*flat, strict=True)]))
 
-    def draw_bernoulli(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_bernoulli(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         in_place = str(func).startswith("aten.bernoulli_")
         p = args[1] if len(args) > 1 else kwargs.get("p", 0.5) if in_place else args[0]
         p = p.clone() if isinstance(p, torch.Tensor) else p
         return self._fill(self._like(func, args, kwargs), chances.bernoulli, p)
 
-    def draw_binomial(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_binomial(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         return self._fill(
             self._like(func, args, kwargs),
             lambda n, p: chances.binomial(int(n), p),
             *torch.broadcast_tensors(*args[:2]),
         )
 
-    def draw_poisson(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_poisson(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         like = self._like(func, args, kwargs)
         if (mixed := self._drawing(torch.distributions.NegativeBinomial)) is not None:
             draw = lambda n, p: chances.negative_binomial(n, 1 - p, self._tail)
             return self._fill(like, draw, mixed.total_count, mixed.probs)
         return self._fill(like, lambda rate: chances.poisson(rate, self._tail), args[0])
 
-    def draw__standard_gamma(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw__standard_gamma(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         """The rate of a negative binomial sample is summed out: that of the sample itself is known."""
         if self._drawing(torch.distributions.NegativeBinomial) is None:
             raise ScgTypeError(
@@ -218,11 +218,11 @@ class Branching(TorchDispatchMode):
             )
         return torch.ones_like(args[0])
 
-    def draw_geometric(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_geometric(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         p = args[1] if len(args) > 1 else kwargs["p"]
         return self._fill(self._like(func, args, kwargs), lambda p: chances.geometric(p, self._tail), p)
 
-    def draw_uniform(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_uniform(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         """``Geometric.sample`` is floor(log u / log(1 - p)): u is such that this is the value that is next."""
         source = self._drawing(torch.distributions.Geometric)
         if source is None:
@@ -235,44 +235,46 @@ class Branching(TorchDispatchMode):
         u = torch.exp((args[0].double() + 0.5) * torch.log1p(-probs))
         return args[0].copy_(torch.where(probs < 1, u, 0.5))
 
-    def draw_multinomial(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_multinomial(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         like = self._like(func, args, kwargs)
         replacement = args[2] if len(args) > 2 else kwargs.get("replacement", False)
         weights = args[0].double().reshape(-1, args[0].shape[-1]).tolist()
         k = like.shape[-1]
         if replacement:
-            return _write(like, self._tree.choose([draw for row in weights for draw in [chances.categorical(row)] * k]))
-        return _write(like, [place for row in weights for place in self._tree.without_replacement(row, k)])
+            return _write(
+                like, self._paths.choose([draw for row in weights for draw in [chances.categorical(row)] * k])
+            )
+        return _write(like, [place for row in weights for place in self._paths.without_replacement(row, k)])
 
-    def draw_randint(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_randint(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         low, high, size = args if len(args) == 3 else (0, *args)
         return self._integers(_empty(size, kwargs), low, high)
 
-    def draw_randint_like(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_randint_like(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         low, high = args[1:] if len(args) == 3 else (0, args[1])
         return self._integers(torch.empty_like(args[0], dtype=kwargs.get("dtype")), low, high)
 
-    def draw_random(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def draw_random(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
         if len(args) == 1 or args[-1] is None:
             raise ScgTypeError(
                 f"enumerate: random_() without bounds has more values than can be listed: give them ({user_line()})"
             )
         return self._integers(args[0], *(args[1:] if len(args) == 3 else (0, args[1])))
 
-    def _integers(self, like: Any, low: int, high: int) -> Any:
-        self._tree.foresee((high - low) ** like.numel())
-        return _write(like, [low + k for k in self._tree.choose([chances.uniform(high - low)] * like.numel())])
+    def _integers(self, like: Foreign, low: int, high: int) -> Foreign:
+        self._paths.foresee((high - low) ** like.numel())
+        return _write(like, [low + k for k in self._paths.choose([chances.uniform(high - low)] * like.numel())])
 
-    def draw_randperm(self, func: Any, args: Any, kwargs: Any) -> Any:
-        return _write(_empty([args[0]], kwargs), self._tree.without_replacement(args[0], args[0]))
+    def draw_randperm(self, func: Foreign, args: Foreign, kwargs: Foreign) -> Foreign:
+        return _write(_empty([args[0]], kwargs), self._paths.without_replacement(args[0], args[0]))
 
-    def _drawing(self, kind: Any) -> Any:
+    def _drawing(self, kind: Foreign) -> Foreign:
         """The distribution whose ``sample`` is running."""
         frame = _frame_in(kind.sample.__code__.co_filename)
         return frame.f_locals["self"] if frame is not None and frame.f_code is kind.sample.__code__ else None
 
 
-def _frame_in(file: str) -> Any:
+def _frame_in(file: str) -> Foreign:
     """The innermost running frame of a file."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename != file:
@@ -280,10 +282,10 @@ def _frame_in(file: str) -> Any:
     return frame
 
 
-def _empty(size: Any, options: Any) -> Any:
+def _empty(size: Foreign, options: Foreign) -> Foreign:
     given = {name: options[name] for name in ("layout", "device") if options.get(name) is not None}
     return options["out"] if "out" in options else torch.empty(size, dtype=options.get("dtype") or torch.int64, **given)
 
 
-def _write(like: Any, values: Sequence[int]) -> Any:
+def _write(like: Foreign, values: Sequence[int]) -> Foreign:
     return like.copy_(torch.tensor(values, dtype=torch.int64).reshape(like.shape))

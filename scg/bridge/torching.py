@@ -2,14 +2,14 @@
 
 import importlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from scg.bridge.calls import name_of, stacked
 from scg.bridge.samples import Samples
+from scg.core.aliases import Foreign, Function
 from scg.core.tree import leaves, rebuild
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 
@@ -17,7 +17,7 @@ _ALONE = threading.RLock()  # PyTorch's default generator and a module's paramet
 _ENTRIES, _MOST = 2**20, 4096  # numbers of all gradients, and gradients, of one vmap
 
 
-def torch(loss: Callable[..., Any], params: Any, *, evaluations: float | None = None) -> Samples:
+def torch(loss: Function, params: Foreign, *, evaluations: float | None = None) -> Samples:
     """``Samples`` of the gradient that PyTorch computes of ``loss(params, generator)``, a scalar tensor.
 
     ``params`` are floating tensors: one, a structure of them (list, tuple, dict), ``model.parameters()``, or the
@@ -44,14 +44,14 @@ def torch(loss: Callable[..., Any], params: Any, *, evaluations: float | None = 
 class Torch:
     """draw(n, rng) of gradients of a loss; it travels to other processes where ``loss`` and ``params`` do."""
 
-    def __init__(self, loss: Callable[..., Any], params: Any):
+    def __init__(self, loss: Function, params: Foreign):
         lib = _torch()
         if not callable(loss):
             raise ScgTypeError(
                 f"scg.bridge.torch needs a function loss(params, generator), got {type(loss).__name__} ({here()})"
             )
         self.loss, self.dtype, self.together = loss, lib.get_default_dtype(), False
-        self.params: Any = list(params) if isinstance(params, Iterator) else params
+        self.params: Foreign = list(params) if isinstance(params, Iterator) else params
         self.is_module = isinstance(params, lib.nn.Module)
         _checked(lib, self._structure())
         probe = np.random.default_rng(0)
@@ -67,7 +67,7 @@ class Torch:
     def __repr__(self) -> str:
         return name_of(self.loss)
 
-    def __call__(self, n: int, rng: np.random.Generator) -> Any:
+    def __call__(self, n: int, rng: np.random.Generator) -> Foreign:
         lib = _torch()
         before = rng.bit_generator.state
         seeds = [int(s) for s in rng.integers(2**63, size=2)]
@@ -83,13 +83,13 @@ class Torch:
             rng.bit_generator.state = before  # no number was taken: the gradient is a constant
         return found
 
-    def _structure(self) -> Any:
+    def _structure(self) -> Foreign:
         if not self.is_module:
             return self.params
         return {name: p for name, p in self.params.named_parameters() if p.requires_grad}
 
     @contextmanager
-    def _kept(self, lib: Any, seeds: list[int]) -> Iterator[Any]:
+    def _kept(self, lib: Foreign, seeds: list[int]) -> Iterator[Foreign]:
         """A generator, and PyTorch's own seeded; what is process-wide is put back."""
         dtype, checks = lib.get_default_dtype(), vars(lib.distributions.Distribution)["_validate_args"]
         buffers = [(b, b.clone()) for b in self.params.buffers()] if self.is_module else []
@@ -110,7 +110,7 @@ class Torch:
                     for buffer, value in buffers:
                         buffer.copy_(value)
 
-    def _by_loop(self, lib: Any, n: int, generator: Any) -> Any:
+    def _by_loop(self, lib: Foreign, n: int, generator: Foreign) -> Foreign:
         structure = self._structure()
         mine = [p if p.requires_grad else p.detach().clone().requires_grad_() for _, p in leaves(structure)]
         given = self.params if self.is_module else rebuild(structure, iter(mine))
@@ -123,7 +123,7 @@ class Torch:
             found.append(rebuild(structure, iter(_arrays(lib, gradients, mine))))
         return stacked(found, repr(self))
 
-    def _by_vmap(self, lib: Any, n: int, generator: Any) -> Any:
+    def _by_vmap(self, lib: Foreign, n: int, generator: Foreign) -> Foreign:
         structure = self._structure()
         own = [p for _, p in leaves(structure)]
         size = max(1, min(_MOST, _ENTRIES // max(1, sum(p.numel() for p in own))))
@@ -141,18 +141,20 @@ class Torch:
                 column.append(array)
         return rebuild(structure, (np.concatenate(column) for column in found))
 
-    def _marked(self, lib: Any, structure: Any, generator: Any) -> Callable[..., Any]:
+    def _marked(self, lib: Foreign, structure: Foreign, generator: Foreign) -> Function:
         """The loss of one replicate, as a function of a number of its own and of the parameters."""
 
         class Empty(lib.overrides.TorchFunctionMode):  # type: ignore[misc, name-defined]
             """New memory is each replicate's own, since vmap fills none at random that all share, as Normal.rsample
             asks it to."""
 
-            def __init__(self, mark: Any):
+            def __init__(self, mark: Foreign):
                 super().__init__()
                 self.mark = mark
 
-            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            def __torch_function__(
+                self, func: Foreign, types: Foreign, args: Foreign = (), kwargs: Foreign = None
+            ) -> Foreign:
                 out = func(*args, **(kwargs or {}))
                 return out + self.mark.to(out.dtype) if func in fresh else out
 
@@ -160,7 +162,7 @@ class Torch:
         names = [f"module.{name}" for name in structure] if self.is_module else []
         holder = _holder(lib, self.params) if self.is_module else None
 
-        def one(mark: Any, *values: Any) -> Any:
+        def one(mark: Foreign, *values: Foreign) -> Foreign:
             with Empty(mark), lib.enable_grad():
                 if holder is not None:
                     named = dict(zip(names, values, strict=True))
@@ -169,7 +171,7 @@ class Torch:
 
         return one
 
-    def _scalar(self, lib: Any, value: Any, shape: tuple[int, ...]) -> Any:
+    def _scalar(self, lib: Foreign, value: Foreign, shape: tuple[int, ...]) -> Foreign:
         if not isinstance(value, lib.Tensor) or tuple(value.shape) != shape or value.is_complex():
             got = f"shape {tuple(value.shape)}" if isinstance(value, lib.Tensor) else type(value).__name__
             raise ScgValueError(f"{self!r}: a loss must be a real tensor of shape (), got {got} ({here()})")
@@ -185,7 +187,7 @@ class _Beside(ScgError, ValueError):
     """A loss that has parameters from elsewhere."""
 
 
-def _holder(lib: Any, module: Any) -> Any:
+def _holder(lib: Foreign, module: Foreign) -> Foreign:
     """A module whose call is that of a function of ``module``."""
 
     class Holder(lib.nn.Module):  # type: ignore[misc, name-defined]
@@ -193,7 +195,7 @@ def _holder(lib: Any, module: Any) -> Any:
             super().__init__()
             self.module = module
 
-        def forward(self, loss: Any, generator: Any) -> Any:
+        def forward(self, loss: Foreign, generator: Foreign) -> Foreign:
             return loss(self.module, generator)
 
     return Holder()
@@ -204,13 +206,13 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].removeprefix("vmap: ")
 
 
-def _arrays(lib: Any, gradients: Any, like: list[Any]) -> list[Any]:
+def _arrays(lib: Foreign, gradients: Foreign, like: list[Foreign]) -> list[Foreign]:
     """Gradients as NumPy's arrays, zeros where there is none; NumPy has no bfloat16."""
     found = [lib.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]
     return [(g.float() if g.dtype == lib.bfloat16 else g).detach().cpu().numpy() for g in found]
 
 
-def _checked(lib: Any, structure: Any) -> None:
+def _checked(lib: Foreign, structure: Foreign) -> None:
     found = list(leaves(structure))
     for path, p in found:
         if not isinstance(p, lib.Tensor) or not p.is_floating_point():
@@ -223,7 +225,7 @@ def _checked(lib: Any, structure: Any) -> None:
         raise ScgValueError(f"scg.bridge.torch: there are no parameters that need a gradient ({here()})")
 
 
-def _torch() -> Any:
+def _torch() -> Foreign:
     try:
         return importlib.import_module("torch")
     except ImportError as error:

@@ -36,3 +36,6 @@ Shape = tuple[int, ...]
 
 Tree = Any
 """Nested dicts, lists, tuples, named tuples and dataclasses of leaves (``scg.core.tree``), or a leaf."""
+
+Foreign = Any
+"""An object of another library, which need not be installed: a tensor, a key, a module."""
