@@ -35,12 +35,12 @@ plan (another value is another plan: pass a number that changes as `np.float32(b
 rate` within the function takes such a number in each call). What the function looks up outside its arguments
 (globals, closures, attributes, entries of dicts and lists, elements of arrays with which NumPy alone computes) is
 compared at each call, in a few microseconds, and another value is another plan; arrays that it gives to operations of
-nodes are read anew. What it does beside computing, such as printing, happens when it is recorded. Generators must be
-arguments. What a plan cannot do again raises `PlanError` with the line: `node.value` read into Python or made into
-text, other values put into arguments or anywhere outside, an error that is caught, Python's `random`, clocks, files,
-a baseline that learns in each run, parameters used after the optimizer's step; `scg.compile(fn, fallback=True)` runs
-it plainly. `step.explain(params, x, rng)` prints the plan: steps, buffers, bytes, what was fused, and what was not
-and why.
+nodes are read anew, and watched where NumPy may have made something else of them. What it does beside computing, such
+as printing, happens when it is recorded. Generators must be arguments. What a plan cannot do again raises `PlanError`
+with the line: `node.value` read into Python or made into text, other values put into arguments or anywhere outside,
+an error that is caught, Python's `random`, clocks, files, a baseline that learns in each run, parameters used after
+the optimizer's step; `scg.compile(fn, fallback=True)` runs it plainly. `step.explain(params, x, rng)` prints the
+plan: steps, buffers, bytes, what was fused, and what was not and why.
 
 With `threadpoolctl` installed (the extras `examples` and `bench` bring it), a plan with enough work runs on as many
 threads as NumPy's OpenBLAS takes (up to four): large products and maps are cut by rows, what does not depend on one
@@ -52,7 +52,7 @@ NumPy's own large products run between the calls: the BLAS's threads then spin o
 # The rooms
 
 - `running`, `recording`: one plain run with its arguments as nodes, its draws, its choices by values
-- `witness`, `outside`, `places`, `names`: what else the run does, and what it looks up outside its arguments
+- `witness`, `outside`, `places`, `names`, `derived`: what else the run does, and what it looks up outside its arguments
 - `program`: what it computed, as operations
 - `passes`: what makes a program shorter, and which thread runs what
 - `kernels`, `rows`: how an operation runs into a buffer, and which of its rows may run alone

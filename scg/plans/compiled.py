@@ -4,6 +4,7 @@ import ctypes
 import functools
 import threading
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from scg.core.tree import leaves
 from scg.errors import NonFiniteError, NotDifferentiable, PlanError, ScgError, here
 from scg.plans.building import build
 from scg.plans.checks import Otherwise, Raised
+from scg.plans.derived import Constants, constants
 from scg.plans.explain import explain
 from scg.plans.names import functions_of, module_of
 from scg.plans.outside import Outside
@@ -29,8 +31,9 @@ from scg.plans.signature import Signature
 from scg.plans.witness import Witness, is_watched
 from scg.stochastic.sites import is_overridden
 
-PATIENCE = 8
-"""Calls in a row in which what the function looks up is another, until it runs plainly."""
+PATIENCE, SAME = 8, 3
+"""Calls in a row in which what the function looks up is another, until it runs plainly; plans with the same constants,
+until an array that was another for each is not watched."""
 
 EXPECTED = (Otherwise, Raised, ScgError, ArithmeticError, ValueError, IndexError)
 """What a call of a plan may raise for its values. All else is a fault of the plan, and is not hidden."""
@@ -56,9 +59,10 @@ def compile(
     outside its arguments: globals, closures, attributes, entries, elements of arrays of which NumPy alone makes
     something; it is compared at each call. Where it is another ``PATIENCE`` times in a row, the function runs plainly
     from then on, and a RuntimeWarning says so. Arrays that the function holds and gives to operations of nodes are read
-    anew at each call; what NumPy alone makes of the same array, as ``held.max()`` beside ``held * x``, is not made anew
-    where it is changed in place: pass such an array as an argument. An attribute of an optimizer that the function sets
-    is set in each call. An error after a step of an optimizer leaves what it leaves in a plain call. Plans are kept for
+    anew at each call; where NumPy alone may have made something of the same array, as ``held.max()`` beside ``held *
+    x``, it is watched as well: all of it up to 16 kB, 256 elements of a larger one, of which a single other element is
+    not seen: pass such an array as an argument. An attribute of an optimizer that the function sets is set in each
+    call. An error after a step of an optimizer leaves what it leaves in a plain call. Plans are kept for
     the ``capacity`` signatures used last. Where an ``if`` on a value comes out otherwise than it was recorded, or a
     gradient is not finite, the function runs again. The caller owns what is returned. Safe from several threads.
 
@@ -99,6 +103,8 @@ class Compiled:
         self._plans: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._stale: dict[Hashable, int] = {}
+        # arrays of which nothing was made, by id
+        self._free: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
         self.recorded, self.planned, self.plainly = 0, 0, 0
 
     def __call__(self, *args: object, **kwargs: object) -> Tree:
@@ -211,6 +217,9 @@ class Compiled:
         """Run the function, recorded, and plan. Once more where it has filled places that it looks up, as a cache:
         these are its state then, and are put back where it is refused."""
         states = [rng.bit_generator.state for rng in signature.generators]
+        earlier = [
+            (plan.constants, plan.outside.changed_samples()) for plan in self._found(signature) if plan is not PLAIN
+        ]
         own = module_of(self._fn)
         roots: list[tuple[str, object]] = [(called(self._fn), self._fn), *[("an argument", x) for x in signature.kept]]
         outside = first = Outside(roots, own=own)
@@ -232,7 +241,10 @@ class Compiled:
                 ]
                 missed_functions = functions_of(missed) if missed and not attempt else []
                 if not changes and not missed_functions:
-                    guards = Outside(roots, witness.ran, recorder.read_anew(), own)
+                    made = constants(run, witness.ran)
+                    sampled = any([made.made, *[before.made for before, _ in earlier]])
+                    self._free_of(made, earlier)
+                    guards = Outside(roots, witness.ran, recorder.read_anew(), own, sampled, self._free)
                     if guards.iterators:
                         raise PlanError(
                             f"{called(self._fn)} cannot be compiled: it reaches an iterator, {guards.iterators[0]},"
@@ -250,9 +262,15 @@ class Compiled:
                 raise
             recorder.close()
             _restore(signature, states)
-        plan.outside = guards
+        plan.outside, plan.constants = guards, made
         self.recorded += 1
         return plan, run
+
+    def _free_of(self, made: Constants, earlier: list[tuple[Constants, list[np.ndarray]]]) -> None:
+        """Watch arrays no more that changed since each of some earlier plans, where no constant did."""
+        if len(earlier) >= SAME and all([before.digest == made.digest for before, _ in earlier]):
+            for _, changed in earlier:
+                self._free.update({id(array): array for array in changed})
 
     def _found(self, signature: Signature) -> list[Result]:
         with self._lock:

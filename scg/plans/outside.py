@@ -11,7 +11,7 @@ import io
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence, MutableSet
+from collections.abc import Container, Iterable, Iterator, Mapping, MutableSequence, MutableSet
 from types import CodeType, FunctionType, GenericAlias, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
@@ -21,7 +21,7 @@ from scg.core.aliases import Keywords, Operand
 from scg.core.node import Node
 from scg.core.primitive import Primitive
 from scg.plans.names import Names, is_library
-from scg.plans.places import ATTRIBUTE, ITEM, MISSING, Attributes, Cells, Class, Elements, Entries, Items, Place
+from scg.plans.places import ATTRIBUTE, ITEM, MISSING, Attributes, Cells, Class, Elements, Entries, Items, Place, Sample
 
 _ATOMS = (
     int,
@@ -51,7 +51,8 @@ class Outside:
     """The places that ``roots`` lead to, and what they hold now.
 
     Of all code that is reached, or, with ``ran`` (code that was run, and its globals), of that alone. ``read``: ids of
-    arrays whose elements need no look, since who calls reads them anew.
+    arrays whose elements need no look, since who calls reads them anew; ``sampled``: but for some of them, where NumPy
+    may have made something else of them, of all that are not among ``free``.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Outside:
         ran: Mapping[CodeType, Keywords] | None = None,
         read: Iterable[int] = (),
         own: str = "",
+        sampled: bool = False,
+        free: Container[int] = (),
     ):
         self._roots, self._ran, self._own = list(roots), ran, own
         self.names = Names()
         for code in ran or ():
             self.names.add(code, within=False)
-        self._read = set(read)
+        self._read, self._sampled, self._free = set(read), sampled, free
         self.iterators: list[str] = []
         self.places: list[Place] = []
         self.codes: set[CodeType] = set()
@@ -90,6 +93,10 @@ class Outside:
                 if isinstance(place, Entries) and place.size is not None:
                     now += [value for key, value in place.holder.items() if key not in place.keys]
                 yield place.where(), [value for value in now if not any([value is v for v in place.values])]
+
+    def changed_samples(self) -> list[np.ndarray]:
+        """The arrays, read anew, that are not as they were."""
+        return [place.holder for place in self.places if isinstance(place, Sample) and not place.holds()]
 
     def restore(self) -> None:
         """Put back what was there."""
@@ -207,6 +214,8 @@ class Outside:
         base: Any = x
         while isinstance(base, np.ndarray):
             if id(base) in self._read:
+                if self._sampled and id(x) not in self._free and x.size:
+                    self.places.append(Sample(label, x))
                 return
             if base.flags.writeable:
                 self.places.append(Elements(label, x))

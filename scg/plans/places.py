@@ -17,6 +17,9 @@ ATTRIBUTE, ITEM = "{}.{}", "{}[{!r}]"
 SMALL, BLOCK = 2**12, 2**15
 """Bytes up to which an array is compared as bytes, and integers that are compared at once."""
 
+WATCHED, SAMPLES = 2**14, 256
+"""Bytes up to which an array that is read anew is watched as a whole, and elements by which a larger one is."""
+
 
 def same(a: Any, b: Any) -> bool:
     """Whether a place that held ``a`` and holds ``b`` is as it was: the same object, or an equal number, string, method
@@ -202,13 +205,38 @@ class Elements(Place):
             x[...] = kept.view(x.dtype).reshape(x.shape, order=order)
 
 
+class Sample(Place):
+    """Some elements of an array, all of a small one, spread over it."""
+
+    def __init__(self, label: str, array: np.ndarray):
+        super().__init__(label, array, ())
+        self.kept = self._taken()
+
+    def _taken(self) -> bytes:
+        x = self.holder
+        if x.nbytes <= WATCHED:
+            return bytes(x.tobytes())
+        step = x.size // SAMPLES | 1
+        return bytes((x.reshape(-1, order=_order(x)) if _is_dense(x) else x.flat)[::step].tobytes())
+
+    def holds(self) -> bool:
+        return self._taken() == self.kept
+
+    def put(self, values: Operands) -> None:
+        pass  # what is read anew needs none
+
+
+def _is_dense(array: np.ndarray) -> bool:
+    return bool(array.flags.c_contiguous or array.flags.f_contiguous)
+
+
 def _order(array: np.ndarray) -> Literal["C", "F", "A"]:
     return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
 def _memory(array: np.ndarray) -> np.ndarray:
     """The elements as integers, which differ where bits do; without a copy where they lie side by side."""
-    flat = array.reshape(-1, order=_order(array)).view(np.uint8)
+    flat = np.ascontiguousarray(array.reshape(-1, order=_order(array))).view(np.uint8)
     return flat.view(np.uint64) if flat.size % 8 == 0 else flat
 
 

@@ -73,6 +73,8 @@ class Plan:
     """Whether the first ending begins where the steps end: nobody reads what it changes."""
     outside: Any = None
     """What the function looks up."""
+    constants: Any = None
+    """What else its nodes hold."""
     watch: Watch = field(default_factory=Watch)
     _idle: list[Steps] = field(default_factory=list)
     _lock: Any = field(default_factory=threading.Lock)

@@ -680,3 +680,46 @@ def test_numbers_as_keys_are_refused_and_python_numbers_are_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert compiled(np.ones(2), 1) == 4 and compiled(np.ones(2), 0) == 2 and compiled.recorded == 2
+
+
+HELD = np.arange(1.0, 7.0)
+BESIDE = {  # of an array that nodes take, what NumPy alone makes beside
+    "a number": lambda h: lambda x: np.sum(x * h) * float(np.mean(h)),
+    "a scalar": lambda h: lambda x: np.sum(x * h) / np.max(h),
+    "an array": lambda h: lambda x: np.sum(x * h) + np.sum(x * h**2),
+    "another array, first": lambda h: lambda x: np.sum(x * np.sort(h)[::-1]) * np.sum(x - h),
+    "of a view": lambda h: (
+        lambda x: np.sum(x[: len(h) // 2] * h[: len(h) // 2]) + np.sum(x[::2] * np.exp(-h[len(h) // 2 :]))
+    ),
+    "of other elements": lambda h: (lambda v: lambda x: np.sum(x[::2] * v) + np.sum(x[1::2] * np.exp(-v)))(h[::2]),
+    "in a dict": lambda h: (lambda d: lambda x: np.sum(x * d["h"]) * np.linalg.norm(d["h"]))({"h": h}),
+    "a gradient": lambda h: scg.grad(lambda x: np.sum(x * h) * np.sum(x**2 * (h / h.sum()))),
+    "a mask": lambda h: lambda x: np.sum(x[h > 2]) if np.sum(h > 2) else np.sum(x * h),
+    "an index": lambda h: lambda x: np.sum(x * h) * x[int(np.argmax(h)) + 0],
+}
+
+
+@pytest.mark.parametrize("size", [6, 6000])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_numpy_makes_of_an_array_that_nodes_take_follows_its_changes(name, size):
+    held, x = np.resize(HELD, size), np.linspace(0.5, 2, size)
+    fn = BESIDE[name](held)
+    compiled = scg.compile(fn)
+    for _ in range(4):
+        for _ in range(2):
+            np.testing.assert_allclose(compiled(x), fn(x), 1e-12)
+        held *= 1.5
+        held[:] = held[::-1].copy() - 0.25
+
+
+def test_an_array_of_which_nothing_is_made_is_watched_for_a_few_changes_only():
+    """A buffer that is filled anew for each call, beside constants of the function's own."""
+    buffer, rng = np.ones((4, 3)), np.random.default_rng(0)
+    fn = lambda x: np.sum((buffer @ x * np.sqrt(np.arange(1.0, 5.0))) ** 2)
+    compiled = scg.compile(scg.value_and_grad(fn))
+    for _ in range(20):
+        x = rng.standard_normal(3)
+        for found, right in zip(compiled(x), scg.value_and_grad(fn)(x), strict=True):
+            np.testing.assert_allclose(found, right, 1e-12)
+        buffer[...] = rng.standard_normal((4, 3))
+    assert compiled.recorded == 4 and compiled.planned == 20
