@@ -82,7 +82,7 @@ def rerun(
     guards: dict[int, Guard] = {}
     tainted: dict[int, bool] = {}
     same = set() if same is None else same
-    dead = {} if create_graph else last_read([root for _, root in leaves(outputs)], order)
+    dead, hollow = ({}, set()) if create_graph else last_read([root for _, root in leaves(outputs)], order)
     for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
@@ -107,7 +107,10 @@ def rerun(
                 flags = [type(o) is Node and o.id in leading for o in node.operands]
                 if any(flags):
                     leading.add(node.id)
-                if size or not any(flags):
+                if node.id in hollow:  # nobody looks at more than its shape
+                    shape = (size, *node.shape) if any(flags) else node.shape
+                    table[node.id] = np.broadcast_to(np.zeros((), node.dtype), shape)
+                elif size or not any(flags):
                     table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
                 else:  # no replicates: nothing to run, but the shapes are known
                     table[node.id] = _none_of(node.raw)
@@ -131,30 +134,38 @@ def _is_behind(node: Node, table: dict[int, Result], tainted: dict[int, bool]) -
 def live_bytes(outputs: Sequence[Node], order: Sequence[Node]) -> int:
     """The most bytes that arrays of one replicate take at a time, where all nodes of ``order`` that depend on a random
     one are run again for ``outputs``: an array counts until its last reader is done."""
-    dead, sizes = last_read(outputs, order), dict[int, int]()
+    (dead, hollow), sizes = last_read(outputs, order), dict[int, int]()
     now = most = 0
     for node in order:
         if node.primitive.random or any([type(o) is Node and o.id in sizes for o in node.operands]):
-            sizes[node.id] = sum([v.nbytes for v in (node.raw if type(node.raw) is tuple else (node.raw,))])
+            arrays = node.raw if type(node.raw) is tuple else () if node.id in hollow else (node.raw,)
+            sizes[node.id] = sum([v.nbytes for v in arrays])
             now += sizes[node.id]
             most = max(most, now)
         now -= sum([sizes.get(i, 0) for i in dead.get(node.id, ())])
     return most
 
 
-def last_read(outputs: Sequence[Node], order: Sequence[Node]) -> dict[int, list[int]]:
+def last_read(outputs: Sequence[Node], order: Sequence[Node]) -> tuple[dict[int, list[int]], set[int]]:
     """By id of a node of ``order`` (growing ids), the ids of those that nothing reads after it: neither another node,
-    nor an ``if``, nor whoever wants the ``outputs``."""
+    nor an ``if``, nor whoever wants the ``outputs``. And the ids of those of which nobody reads more than the shape."""
     passed: set[int] = set()
-    read = {node.id for node in outputs}
-    read.update([g.node.id for node in order if node.guard is not None for g in node.guard.unseen(passed)])
-    found: dict[int, list[int]] = {}
+    valued = {node.id for node in outputs}
+    valued.update([g.node.id for node in order if node.guard is not None for g in node.guard.unseen(passed)])
+    read, found, hollow = set(valued), dict[int, list[int]](), set[int]()
     for node in reversed(order):
-        for o in node.operands:
-            if type(o) is Node and o.id not in read:
-                read.add(o.id)
-                found.setdefault(node.id, []).append(o.id)
-    return found
+        primitive = node.primitive
+        if node.id not in valued and not primitive.random and type(node.raw) is not tuple:
+            hollow.add(node.id)
+        looks = 0 if node.id in hollow or primitive.constant else 1 if primitive.same else len(node.operands)
+        for k, o in enumerate(node.operands):
+            if type(o) is Node:
+                if k < looks:
+                    valued.add(o.id)
+                if o.id not in read:
+                    read.add(o.id)
+                    found.setdefault(node.id, []).append(o.id)
+    return found, hollow
 
 
 shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")

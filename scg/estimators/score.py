@@ -64,13 +64,14 @@ class ScoreFunction(Elsewhere):
         if self.samples == 1 and down.higher or not down.influences:
             return None  # the boxes of the surrogate do it
         if self.samples == 1:
-            b = 0.0 if self.baseline is None else self.baseline.value(down)
-            return summed(first_order(score(down.node), down.now() - b))
+            f = down.now() if self.baseline is None else down.now() - self.baseline.value(down)
+            return summed(first_order(score(down.node), f))
         draws = down.with_others(self.samples - 1)
         scores = down.distribution.log_prob(held(draws))
         terms = down.terms_at(draws)
         f = down.total(terms)
-        b = 0.0 if self.baseline is None else held(self.baseline.of_samples(f, draws, down))
+        b = None if self.baseline is None else held(self.baseline.of_samples(f, draws, down))
         if down.higher:
-            return (down.scored(terms, scores) - np.sum((box(scores) - 1) * b)) / self.samples
-        return np.sum(first_order(scores, (f - b) / self.samples))
+            found = down.scored(terms, scores)
+            return (found if b is None else found - np.sum((box(scores) - 1) * b)) / self.samples
+        return np.sum(first_order(scores, (f if b is None else f - b) / self.samples))

@@ -23,6 +23,7 @@ from scg.stochastic.sites import (
     Site,
     coupled,
     draw,
+    drawn,
     is_coupled,
     is_draw,
     is_noise,
@@ -158,7 +159,8 @@ class _Again:
             return self._kept(_held(node, fresh, self._given(node)))
         if rng is None and not moved and _is_plain(estimator) and _is_plain(site.estimator):
             return _held(node, fresh, node.raw)  # the same value under another estimator
-        return self._kept(place(replace(fresh, rng=rng or site.rng)))
+        fresh = replace(fresh, rng=rng or site.rng)
+        return place(fresh) if self.create_graph else drawn(fresh)
 
     def _given(self, node: Node) -> np.ndarray:
         """The value that a sample is to have."""

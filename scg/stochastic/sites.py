@@ -2,6 +2,7 @@
 
 import contextvars
 import functools
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -341,6 +342,19 @@ def _place(site: Site) -> Node:
     value = frozen(value) if isinstance(value, np.ndarray) else np.asarray(value)
     node = record(draw, parameters, {**statics, "value": value}, value, 3)
     return node if recorder is None else recorder.drawn(node, site.rng)
+
+
+def drawn(site: Site) -> np.ndarray:
+    """The value of a declared site that nobody records."""
+    watch = WATCH.get()
+    value = _drawn(site) if watch is None else watch.draw(site.rng, _drawn, site)
+    alone = isinstance(value, np.ndarray) and value.base is None and sys.getrefcount(value) == 2
+    return value if alone else np.array(value)  # somebody else may write to it
+
+
+def _drawn(site: Site) -> np.ndarray:
+    value = site.estimator.draw(site.distribution, site.rng, site.shape if site.drawn is None else site.drawn)
+    return value.raw if type(value) is Node else value
 
 
 def is_stochastic(node: Node) -> bool:

@@ -13,6 +13,7 @@ import scg
 from scg import distributions as dist
 from scg.core.ambient import collect_guards
 from scg.core.ancestry import ancestors
+from scg.core.axes import elementwise
 from scg.core.cotangents import results
 from scg.core.node import Node
 from scg.core.replay import live_bytes, replay
@@ -422,3 +423,17 @@ def test_what_a_replay_of_random_programs_holds_is_no_more_than_live_bytes(names
     tracemalloc.stop()
     # beside what is read later, one call has arrays of its own: a copy of its operands, and what it makes
     assert peak <= most + 6 * size * 3 * 8
+
+
+def test_what_only_lends_its_shape_is_not_computed_again():
+    """An operand of a value that is that of another one, or a constant: its shape is known."""
+    calls = []
+    counted = scg.primitive(lambda x: calls.append(0) or np.tanh(x), elementwise, name="counted")
+    shown = scg.primitive(lambda x, other: x + 0 * other[..., :1] * 0, elementwise, name="shown", same=True)
+    x = noise_node(dist.Normal(0.0, 1.0), np.random.default_rng(0), (3,), np.dtype(float))
+    lent, read = shown(2.0 * x, counted(x)), shown(counted(x), 2.0 * x)
+    for root, times in ((lent, 0), (read, 1), (np.exp(lent) + read, 1)):
+        calls.clear()
+        found, given = resample([root, x], {}, rng=np.random.default_rng(1), size=4, create_graph=False)
+        assert len(calls) == times and found.shape == (4, 3)
+        np.testing.assert_array_equal(found, replay(root, {x: given}, batched=[x], create_graph=True))

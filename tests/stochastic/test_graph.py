@@ -442,3 +442,21 @@ def test_replicates_of_a_long_walk_come_in_blocks_of_the_same_size_however_long_
     short, long = walk(20), walk(200)
     assert long.block > 0.9 * short.block >= 90
     assert long.gradients(rng=RNG(1), replicates=3).shape == (3,)
+
+
+def test_a_distribution_may_write_to_what_it_gave_before():
+    def cost(t, rng):
+        a, b = (scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng) for _ in range(2))
+        return np.sum(a * b)
+
+    graph = scg.trace(cost, np.zeros(3), rng=RNG(0))
+    expected = graph.gradients(rng=RNG(1), replicates=50)
+    memory = np.zeros((50, 3))
+
+    def reused(self, distribution, rng, shape):
+        memory[...] = distribution.sample(rng, shape)
+        return memory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scg.ScoreFunction, "draw", reused)
+        np.testing.assert_array_equal(graph.gradients(rng=RNG(1), replicates=50), expected)
