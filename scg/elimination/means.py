@@ -6,6 +6,8 @@ z the samples that are summed over, y the others; and the logarithm of the mean 
 primitives alone: they have derivatives of any order, replays with other values of y, and are compiled as any node.
 """
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,16 +15,23 @@ from typing import Any
 import numpy as np
 
 from scg.core.ancestry import ancestors
+from scg.core.backward import pull
+from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.distributions.base import FiniteSupport, Reparameterizable
+from scg.elimination.affine import affine_at
 from scg.elimination.direct import NoStructure, TooBroad, depends
 from scg.elimination.distribute import distributed
 from scg.elimination.finite import BudgetError, written
 from scg.elimination.structure import Structure
 from scg.elimination.sums import NotFinite, Sums
 from scg.errors import EstimatorError, here
+from scg.stochastic.dependence import Influence
+from scg.stochastic.estimator import Estimator
+from scg.stochastic.sets import members
 from scg.stochastic.sites import is_draw
 
+_GROUPS = 64  # of terms, each of which takes an elimination of its own
 _LOCAL = 10.0  # log2 of the configurations of a product above which it is written as a sum of products
 
 
@@ -40,9 +49,44 @@ def mean(cost: Node, samples: list[Node], budget: int) -> Node:
         if (other := distributed(structure, _LOCAL)) is not None:
             structure = Structure(other, {}, budget, draws=samples)
             structure.look()
-        found = Sums(structure).mean(graph=True, steps=True).astype(cost.dtype)
+        found = _by_influence(structure, samples).astype(cost.dtype)
     shared: Any = np.broadcast_to(found / cost.size, cost.shape) if cost.ndim else found
     return shared  # type: ignore[no-any-return]
+
+
+def _by_influence(structure: Structure, samples: list[Node]) -> Any:
+    """The mean as a sum of means of terms that the same other samples have influenced, of those whose estimators look
+    at costs: each of them meets its own cost-to-go still.
+
+        E[sum_t w_t t | y] = sum_g E[sum_{t in g} w_t t | y_g],   y_g what has influenced the terms in g
+
+    At most ``_GROUPS`` of them, of terms that much the same has influenced.
+    """
+    own = {node.id for node in samples}
+    others = [n for n in structure.order if is_draw(n) and n.id not in own and _looks(n.statics["site"].estimator)]
+    if not others:
+        return Sums(structure).mean(graph=True, steps=True)
+    zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in structure.terms]
+    (total,) = affine_at(structure.terms, [structure.cost], zeros, True)
+    weights = pull([total], [np.ones((), total.dtype)], zeros, True)
+    parts: list[Any] = [np.sum(w * t) for w, t in zip(weights, structure.terms, strict=True)]
+    influence = Influence([(n, n.statics["site"].event_ndim) for n in others], ancestors([*others, *parts]))
+    groups: dict[Any, list[Node]] = {}
+    for part in parts:
+        groups.setdefault(influence.draws.get(part.id, 0), []).append(part)
+    ordered = sorted(groups.items(), key=lambda item: len(members(item[0])))
+    for cut in np.array_split(np.arange(len(ordered)), min(len(ordered), _GROUPS)):
+        cost = functools.reduce(operator.add, [part for k in cut for part in ordered[k][1]])
+        above = {node.id for node in ancestors([cost])}
+        part = Structure(cost, {}, structure.budget, draws=[n for n in structure.draws if n.id in above])
+        part.look()
+        total = total + Sums(part).mean(graph=True, steps=True)
+    return total
+
+
+def _looks(estimator: Estimator) -> bool:
+    """Whether an estimator looks at the costs that its sample has influenced."""
+    return estimator.scores or type(estimator).expand is not Estimator.expand
 
 
 def log_mean_exp(log_p: Node, samples: list[Node], budget: int) -> Node:

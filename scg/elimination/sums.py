@@ -23,7 +23,7 @@ from scg.elimination.finite import BudgetError, written
 from scg.elimination.messages import eliminate, eliminate_logarithms
 from scg.elimination.products import Plan, TooWide, plan
 from scg.elimination.structure import Structure
-from scg.elimination.tabulate import Group, Tables, families
+from scg.elimination.tabulate import Group, Tables, families, in_order
 from scg.errors import here
 
 _LARGE = 2**12  # entries of a product that are worth another plan
@@ -215,12 +215,13 @@ class Sums:
             if id(family) not in known:
                 known[id(family)] = tables.chances(family)
             stacks.append(Stack(group.scopes, family.table(known[id(family)], group)))
-        flat = np.concatenate([np.reshape(w, -1) for w in weights]) if weights else ()
+        each: list[Any] = [np.reshape(w, -1) for w in weights]
+        flat = each[0] if len(each) == 1 else np.concatenate(each) if each else ()
         for family, group in self.terms if weights else ():
             if id(family) not in known:
                 known[id(family)] = tables.terms(family)
-            weight = np.reshape(flat[group.numbers], (-1, *[1] * len(group.sizes)))
-            terms.append((group, family.table(known[id(family)], group)[group.rows] * weight))
+            weight = np.reshape(in_order(flat, group.numbers), (-1, *[1] * len(group.sizes)))
+            terms.append((group, in_order(family.table(known[id(family)], group), group.rows) * weight))
         return stacks, terms
 
     def _term(self, scopes: Any, table: Any) -> Stack:

@@ -93,6 +93,9 @@ class Family:
         row: Any = 0
         for i, n in enumerate(group.sizes):
             row = row + strides[:, i].reshape(-1, *[1] * k) * np.arange(n).reshape(n, *[1] * (k - 1 - i))
+        if type(values) is Node and k and (row == row[:1]).all():  # of nodes axes stay apart: whose element is whose
+            chosen = in_order(in_order(values, row[0].reshape(-1)).T, places).T
+            return np.moveaxis(np.reshape(chosen, (*group.sizes, len(places))), -1, 0)
         return values[row, places.reshape(-1, *[1] * k)]
 
 
@@ -273,6 +276,11 @@ def _by_form(family: Family, like: Likeness) -> list[list[int]]:
     for k in family.members:
         found.setdefault(like.form[k], []).append(k)
     return list(found.values())
+
+
+def in_order(values: Any, rows: Any) -> Any:
+    """Some rows of values: these themselves where that is all of them, in their order."""
+    return values if len(rows) == len(values) and (rows == np.arange(len(rows))).all() else values[rows]
 
 
 def _joined(columns: list[Any], family: Family, like: Likeness, sizes: list[int]) -> Any:

@@ -1,6 +1,8 @@
 """Samples that are summed out together: gradients and Hessians are those of exact truth, without variance, whatever
 estimators the other samples have."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ import scg
 import scg.exact
 from scg import distributions as dist
 from scg.core.tree import leaves
+from scg.elimination import means
 from scg.errors import EstimatorError, ScgError
 from tests.support.compiled import both
 from tests.support.discrete import program
@@ -120,6 +123,61 @@ def test_continuous_samples_are_sampled_and_the_discrete_ones_are_summed_out(cos
         found, plain = scg.exact.moments(graph), scg.exact.moments(graph.bind(z=SCORE))
         agree(found.mean, scg.exact.gradient(graph))
         assert (found.variance < plain.variance).all()
+
+
+def separate(t, rng, estimator=SUM, n=4):
+    """Pairs of coins, by a loop."""
+    total = 0.0
+    for i in range(n):
+        x = scg.sample(dist.Bernoulli(logits=t[0]), SCORE, rng=rng, name=f"x{i}")
+        z = scg.sample(dist.Bernoulli(logits=t[1] * x), estimator, rng=rng, name=f"z{i}")
+        total = total + (x - 0.3) * (z + t[1]) ** 2 + x * t[0]
+    return total
+
+
+def driven(t, rng, estimator=SUM, n=4):
+    """A chain, of which each step depends on a coin of its own, too."""
+    total, z = 0.0, 0.0
+    for i in range(n):
+        x = scg.sample(dist.Bernoulli(logits=t[0]), SCORE, rng=rng, name=f"x{i}")
+        z = scg.sample(dist.Bernoulli(logits=t[1] * x + z), estimator, rng=rng, name=f"z{i}")
+        total = total + (x - 0.3) * (z + t[1]) ** 2 + x * t[0]
+    return total
+
+
+def elements(t, rng, estimator=SUM):
+    """Pairs of coins, the elements of two samples."""
+    x = scg.sample(dist.Bernoulli(logits=t[0] * np.ones(4)), SCORE, rng=rng, name="x")
+    z = scg.sample(dist.Bernoulli(logits=t[1] * x), estimator, rng=rng, name="z")
+    return np.sum((x - 0.3) * (z + t[1]) ** 2 + x * t[0])
+
+
+@pytest.mark.parametrize("cost", [separate, driven, elements])
+def test_others_meet_their_own_cost_to_go_so_that_no_variance_grows(cost):
+    """E[g | x] of the gradient in which all have score functions (Rao and Blackwell)."""
+    graph, plain = (scg.trace(cost, THETA, rng=np.random.default_rng(0), estimator=e) for e in (SUM, SCORE))
+    found, before = scg.exact.moments(graph), scg.exact.moments(plain)
+    agree(found.mean, before.mean)
+    assert (found.variance < before.variance).all()
+    rng, names = np.random.default_rng(1), [name for name in graph.stochastic if name.startswith("x")]
+    given = graph.run(rng=rng)
+    x = {name: given.stochastic[name].value for name in names}
+    others = {name: node for name, node in plain.stochastic.items() if name not in names}
+    total = 0.0
+    for z in itertools.product((0.0, 1.0), repeat=4):
+        z = z if len(others) > 1 else [np.array(z)]
+        run = plain.run(rng=rng, values={**x, **dict(zip(others, z, strict=True))})
+        log_p = [
+            np.sum(n.statics["site"].distribution.log_prob(n).value) for k, n in run.stochastic.items() if k in others
+        ]
+        total = total + np.exp(sum(log_p)) * run.gradients()
+    agree(given.gradients(), total)
+
+
+def test_many_costs_to_go_are_taken_together(monkeypatch):
+    monkeypatch.setattr(means, "_GROUPS", 2)
+    graph = scg.trace(driven, THETA, rng=np.random.default_rng(0))
+    agree(scg.exact.moments(graph).mean, scg.exact.gradient(graph))
 
 
 def test_a_choice_between_paths_keeps_the_noise_of_each_replicate():
