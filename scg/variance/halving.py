@@ -15,13 +15,16 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimators import (
     ARM,
     REBAR,
+    CoupledPairs,
     DisARM,
+    DoubleControlVariate,
     Enumerate,
     LeaveOneOut,
     MeasureValued,
     MuProp,
     Reparameterized,
     ScoreFunction,
+    StochasticDerivative,
     UnorderedSet,
 )
 from scg.stochastic.estimator import Estimator
@@ -31,7 +34,7 @@ from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_o
 from scg.variance.evaluations import evaluations
 from scg.variance.report import Entry, Report
 
-JOINT = 128  # assignments that compete at once; where there are more, one node at a time is decided
+JOINT = 256  # assignments that compete at once; where there are more, one node at a time is decided
 _LEAST, _FINALISTS = 128, 4
 _TIMED = {"seconds": 0.004, "evaluations": 0.0}  # the seconds of a timed batch in the rounds before the last
 _ESTIMATORS: tuple[Callable[[], Estimator], ...] = (
@@ -41,6 +44,10 @@ _ESTIMATORS: tuple[Callable[[], Estimator], ...] = (
     Reparameterized,
     DisARM,
     ARM,
+    lambda: CoupledPairs(4),
+    lambda: DoubleControlVariate(4),
+    StochasticDerivative,
+    lambda: StochasticDerivative(prune=True),
     REBAR,
     MeasureValued,
     MuProp,
@@ -80,7 +87,7 @@ def search(
     """The assignment of estimators to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
 
     ``candidates`` are estimators by node; None: the unbiased ones of the package, with usual settings, that are valid
-    for the node. All assignments compete; where there are over 128, the nodes are decided one after the other, twice.
+    for the node. All assignments compete; where there are over 256, the nodes are decided one after the other, twice.
 
     Successive halving (Jamieson and Talwalkar, 2016): in each round the assignments left share an equal number of
     replicates in all, and the better half goes on, so that the last ones have ``replicates`` each. An assignment is

@@ -210,6 +210,37 @@ def test_all_valid_estimators_compete_where_none_are_named():
     assert not {"ARM", "REBAR", "Reparameterized"} & choices["b"]
 
 
+def steep(theta, rng):
+    z = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b")
+    return np.exp(0.15 * np.sum(z * np.linspace(-1, 2, z.size))) + 0.1 * np.sum(z * np.linspace(-1, 2, z.size)) ** 2
+
+
+def stairs(theta, rng):
+    z = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b")
+    total = np.sum(z * np.linspace(1, 2, z.size))
+    return np.where(total > 6, total, 0)
+
+
+def counts(theta, rng):
+    return np.sum(np.sqrt(scg.sample(dist.Poisson(np.exp(theta)), scg.ScoreFunction(), rng=rng, name="b") + 1)) ** 2
+
+
+@pytest.mark.parametrize(
+    "fn, theta, best",
+    [
+        (steep, np.linspace(-1, 1, 12), scg.DoubleControlVariate),
+        (stairs, np.zeros(6), scg.CoupledPairs),
+        (counts, np.zeros(5), scg.StochasticDerivative),
+    ],
+)
+def test_each_of_the_estimators_of_several_samples_and_of_steps_is_found_where_it_is_best(fn, theta, best):
+    """Nobody names it: a smooth cost of many coins, one that jumps, and one of counts."""
+    found = variance.search(fn, args=(theta,), rng=rng(0), replicates=2000, work="evaluations", budget=2**14)
+    assert any(best.__name__ in row for row in found.report)
+    if fn is not stairs:  # where DisARM is as good but for a few percent
+        assert type(found.binding["b"]) is best
+
+
 def test_many_assignments_are_decided_node_by_node(monkeypatch):
     monkeypatch.setattr(halving, "JOINT", 20)
     estimators = [scg.ScoreFunction(), LOO(), scg.DisARM()]
