@@ -1,7 +1,7 @@
 """Samples of finitely many values, element by element: the values, how many there are, and their probabilities."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,22 @@ from scg.core.node import Node
 from scg.errors import ScgValueError, here
 
 
+class Width(NamedTuple):
+    """The most that an exact result holds together, in one table of an elimination or one part of an enumeration: how
+    many ``elements`` of samples, how many ``entries`` they make, and the names of the ``samples``."""
+
+    elements: int
+    entries: int
+    samples: tuple[str, ...]
+
+
 class BudgetError(ScgValueError):
-    """More configurations than the budget allows, for one part of a cost, or more time than was given."""
+    """More configurations than the budget allows, for one part of a cost, or more time than was given. ``width`` is
+    what would be held together, where that is why."""
+
+    def __init__(self, message: str, width: Width | None = None):
+        super().__init__(message)
+        self.width = width
 
 
 class Finite:

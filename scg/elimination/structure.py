@@ -16,7 +16,7 @@ from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
 from scg.elimination.alike import Form, described, form_of
 from scg.elimination.direct import NoStructure, TooBroad, depends, direct, distinct, of_parameters
-from scg.elimination.finite import BudgetError, Finite
+from scg.elimination.finite import BudgetError, Finite, Width, written
 from scg.errors import here
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
 
@@ -194,6 +194,20 @@ class Structure:
             found.append(f"{self.labels[k]} ({n} element{'s' * (n > 1)} of {size} values)")
         rest = len(np.unique(owner)) - len(found)
         return ", ".join(found) + (f" and {rest} more draws" if rest > 0 else "")
+
+    def width(self, variables: Sequence[int], entries: int) -> Width:
+        """What is held together, of some elements."""
+        owner = np.unique(self.owner[np.asarray(variables, int)]).tolist()
+        return Width(len(variables), entries, tuple([self.labels[k] for k in owner]))
+
+    def too_wide(self, variables: Sequence[int], entries: int) -> BudgetError:
+        """The refusal of an elimination that comes to a table of so many entries."""
+        return BudgetError(
+            f"elimination comes to a width of {len(variables)} elements of draws that keep together,"
+            f" {self.naming(variables)}: {written(entries)} configurations at once, over the budget of {self.budget};"
+            f" raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})",
+            self.width(variables, entries),
+        )
 
     def relevant(self, first: Any) -> Any:
         """Whether an element of the draws is among ``first`` or something there is drawn from it, generation by

@@ -19,12 +19,11 @@ from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.elimination.affine import affine_at
 from scg.elimination.factors import Stack
-from scg.elimination.finite import BudgetError, written
+from scg.elimination.finite import Width
 from scg.elimination.messages import eliminate, eliminate_logarithms
 from scg.elimination.products import Plan, TooWide, plan
 from scg.elimination.structure import Structure
 from scg.elimination.tabulate import Group, Tables, families, in_order
-from scg.errors import here
 
 _LARGE = 2**12  # entries of a product that are worth another plan
 _PLANNED = np.zeros(0)  # what stands in a stack for tables that are not there yet
@@ -52,18 +51,19 @@ class Sums:
                     raise
                 self.plan = self._planned(parts)
             except TooWide:
-                raise BudgetError(
-                    f"elimination comes to a width of {len(error.variables)} elements of draws that keep together,"
-                    f" {structure.naming(error.variables)}: {written(error.size)} configurations at once, over the"
-                    f" budget of {structure.budget}; raise budget=, or write the cost as a sum of parts that depend on"
-                    f" fewer ({here()})"
-                ) from None
+                raise structure.too_wide(error.variables, error.size) from None
             return
         if self.plan.largest > _LARGE and (parts := self._apart()) is not None:
             try:
                 self.plan = min(self.plan, self._planned(parts), key=lambda p: p.cost)
             except TooWide:
                 pass
+
+    @property
+    def width(self) -> Width:
+        """The largest product of the elimination."""
+        count = len(self.structure.sizes)  # beyond are those of other parts
+        return self.structure.width([v % count for v in self.plan.clique], self.plan.largest)
 
     def _planned(self, parts: list[list[Any]]) -> Plan:
         """A plan for the sum of some parts of the cost, each of which has draws of its own: element v of the draws is

@@ -15,8 +15,7 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.elimination.direct import NoStructure, direct
 from scg.elimination.distribute import distributed
-from scg.elimination.finite import BudgetError
-from scg.elimination.products import TooWide
+from scg.elimination.finite import BudgetError, Width
 from scg.elimination.structure import Structure
 from scg.elimination.sums import NotFinite, Sums
 from scg.exact.estimates import moments_of
@@ -36,10 +35,10 @@ def eliminated(
     deadline: float,
     compute: Callable[[Sums], list[Any]],
     evidence: bool = False,
-) -> tuple[list[Any], float, int] | None:
-    """What ``compute`` makes of the sums of a cost: arrays, an estimate of their error, and the entries of all
-    products. None where enumeration is to do it. With ``evidence`` the terms are logarithms of factors, which no
-    enumeration takes apart.
+) -> tuple[list[Any], float, int, Width] | None:
+    """What ``compute`` makes of the sums of a cost: arrays, an estimate of their error, the entries of all products,
+    and the largest of these. None where enumeration is to do it. With ``evidence`` the terms are logarithms of factors,
+    which no enumeration takes apart.
 
     Raises BudgetError where neither enumeration nor elimination keeps to the budget.
     """
@@ -73,14 +72,14 @@ def eliminated(
         return None
     if not all([np.isfinite(x).all() for x in found]):
         return None
-    return found, sums.error, sums.plan.entries
+    return found, sums.error, sums.plan.entries, sums.width
 
 
 def eliminated_distribution(
     root: Node, names: dict[int, str], budget: int, deadline: float = math.inf
 ) -> tuple[Any, Any] | None:
     """Values of a node, along a leading axis, and their probabilities: of what it depends on directly, when all else is
-    eliminated. None where enumeration is to do it."""
+    eliminated. None where enumeration is to do it. Raises BudgetError where neither keeps to the budget."""
     try:
         structure = Structure(root, names, budget, deadline)
         if structure.bits <= _CHEAP:
@@ -89,8 +88,9 @@ def eliminated_distribution(
         starts = {n.id: start for n, start in zip(structure.draws, structure.offsets, strict=False)}
         kept = np.unique(direct([root], starts)[root.id])
         kept = kept[kept >= 0]
-        if np.sum(np.log2(structure.sizes[kept])) > math.log2(budget):
-            return None
+        entries = math.prod(structure.sizes[kept].tolist())
+        if entries > budget:
+            raise structure.too_wide(kept.tolist(), entries)
         variables, chances = Sums(structure, kept.tolist()).joint()
         rows = np.indices(chances.shape).reshape(len(variables), -1)
         digits = np.full((rows.shape[1], len(structure.sizes)), -1)
@@ -101,16 +101,24 @@ def eliminated_distribution(
             values[leaf.node] = leaf.at(digits[:, start : start + leaf.count])
         with np.errstate(all="ignore"):  # where a configuration is impossible
             found = replay(root, values, list(values))
-    except (NoStructure, NotFinite, BudgetError):
+    except (NoStructure, NotFinite):
+        return None
+    except BudgetError:
+        if structure.bits > math.log2(budget):
+            raise
         return None
     return found, chances.reshape(-1)
 
 
 def eliminated_moments(
     roots: list[Node], names: dict[int, str], budget: int, deadline: float
-) -> tuple[list[Any], list[Any], list[float], int] | None:
-    """Means and mean squares of the elements of some nodes, what the rounding of each is relative to, and the entries
-    of all tables. None where enumeration is to do it: where it is cheap, or what the nodes are is not known."""
+) -> tuple[list[Any], list[Any], list[float], int, Width] | None:
+    """Means and mean squares of the elements of some nodes, what the rounding of each is relative to, the entries of
+    all tables, and the largest of these. None where enumeration is to do it: where it is cheap, or what the nodes are
+    is not known.
+
+    Raises BudgetError where neither enumeration nor elimination keeps to the budget.
+    """
     try:
         structure = Structure(roots[0], names, budget, deadline, roots)
         if structure.bits <= _CHEAP or sum(r.size for r in roots) > _COORDINATES:
@@ -118,16 +126,21 @@ def eliminated_moments(
         structure.look()
         if structure.enumeration(_TOGETHER)[0] < math.inf:
             return None
-        means, squares, entries = [], [], 0
+        means, squares, widest, entries = [], [], Width(0, 0, ()), 0
         for root in roots:
             flat: Any = np.reshape(root, -1)
             found = []
             for k in range(root.size):
                 structure.check_time()
                 found.append(moments_of(flat[k], names, budget, deadline))
-            means.append(np.reshape([m for m, _, _ in found], root.shape))
-            squares.append(np.reshape([q for _, q, _ in found], root.shape))
-            entries += sum(n for _, _, n in found)
-    except (NoStructure, NotFinite, TooWide):
+            means.append(np.reshape([m.mean for m in found], root.shape))
+            squares.append(np.reshape([m.square for m in found], root.shape))
+            entries += sum(m.entries for m in found)
+            widest = max([widest, *[m.width for m in found]], key=lambda width: width.entries)
+    except (NoStructure, NotFinite):
         return None
-    return means, squares, [float(np.max(q, initial=0)) for q in squares], entries
+    except BudgetError:
+        if structure.enumeration(math.log2(budget))[0] < math.inf:
+            return None
+        raise
+    return means, squares, [float(np.max(q, initial=0)) for q in squares], entries, widest

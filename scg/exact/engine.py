@@ -21,7 +21,7 @@ from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.elimination.affine import affine_at, terms_of
-from scg.elimination.finite import BudgetError, written
+from scg.elimination.finite import BudgetError, Width, written
 from scg.errors import here
 from scg.exact.breaks import breaks
 from scg.exact.leaf import Leaf
@@ -31,6 +31,7 @@ from scg.stochastic.dependence import influence
 from scg.stochastic.formulas import box
 from scg.stochastic.sites import is_draw, is_noise
 
+_NAMED = 9  # samples in a message
 _BLOCK = 2**20  # elements that the largest array of a block of rows may have
 
 
@@ -53,6 +54,7 @@ class Engine:
 
     def __init__(self, roots: list[Node], names: dict[int, str], budget: int, held: bool, deadline: float = math.inf):
         self.deadline, self.infinite = deadline, False
+        self._widest: tuple[Set, int] = frozenset(), 0
         self.roots, self.budget, self.evaluations, self.missing = roots, budget, 0, 0.0
         self.order = ancestors(roots, guards=True)
         sources = [n for n in self.order if is_draw(n) or is_noise(n)]
@@ -178,12 +180,26 @@ class Engine:
                 counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
                 parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
                 further = " or rtol=" * any([self.leaves[self.owner[e]].adaptive for e in cover])
+                more = f" and {len(parts) - _NAMED} more samples" if len(parts) > _NAMED else ""
                 raise BudgetError(
-                    f"a part of the cost depends on {', '.join(parts)} at once: {written(size)} configurations, over"
-                    f" the budget of {self.budget}; raise budget={further}, or write the cost as a sum of parts that"
-                    f" depend on fewer ({here()})"
+                    f"a part of the cost depends on {', '.join(parts[:_NAMED])}{more} at once, a width of {len(cover)}"
+                    f" elements: {written(size)} configurations, over the budget of {self.budget}; raise"
+                    f" budget={further}, or write the cost as a sum of parts that depend on fewer ({here()})",
+                    self._width(cover, size),
                 )
+        for cover, size in zip(sets, sizes, strict=True):
+            if size > self._widest[1]:
+                self._widest = cover, size
         return sizes
+
+    @property
+    def width(self) -> Width:
+        """The largest part that was enumerated."""
+        return self._width(*self._widest)
+
+    def _width(self, elements: Set, entries: int) -> Width:
+        owner = sorted({int(self.owner[e]) for e in elements})
+        return Width(len(elements), entries, tuple([self.leaves[k].name for k in owner]))
 
     def _run(
         self, sets: list[Set], sizes: list[int], rows: Any, terms: list[int], graph: bool

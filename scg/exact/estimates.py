@@ -9,7 +9,7 @@ C the sums on which it depends through products (the costs-to-go), beta the deri
 left. All three are affine in local terms tau: so g is a quadratic form of tau, whose moments ``quadratic`` finds.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,19 +19,30 @@ from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.elimination.affine import affine_at
 from scg.elimination.direct import NoStructure, direct
+from scg.elimination.finite import Width
+from scg.elimination.products import TooWide
 from scg.elimination.structure import Structure
 from scg.elimination.sums import NotFinite
 from scg.elimination.tabulate import Tables, families
-from scg.exact.quadratic import Table, moments_of_form
+from scg.exact.quadratic import Table, moments_of_form, order_of
 from scg.stochastic.terms import summands
 
 _LOCAL = 10.0  # log2 of the configurations of what is tabulated
 
 
-def moments_of(root: Node, names: dict[int, str], budget: int, deadline: float) -> tuple[float, float, int]:
-    """(E[g], E[g^2], entries of all tables) of a scalar node g.
+class Found(NamedTuple):
+    """E[g] and E[g^2], the entries of all tables, and the largest product of the elimination."""
 
-    Raises NoStructure where it is no such form, TooWide where the draws keep together.
+    mean: float
+    square: float
+    entries: int
+    width: Width
+
+
+def moments_of(root: Node, names: dict[int, str], budget: int, deadline: float) -> Found:
+    """The moments of a scalar node g.
+
+    Raises NoStructure where it is no such form, BudgetError where the draws keep together.
     """
     structure = Structure(root, names, budget, deadline)
     structure.look()
@@ -47,11 +58,19 @@ def moments_of(root: Node, names: dict[int, str], budget: int, deadline: float) 
     return _of_form(roots, Structure(root, names, budget, deadline, roots))
 
 
-def _of_form(roots: list[Node], structure: Structure) -> tuple[float, float, int]:
+def _of_form(roots: list[Node], structure: Structure) -> Found:
     """The moments of roots[0] + sum_i roots[1 + 2 i] * roots[2 + 2 i], all affine in local terms."""
     structure.look()
     if max(map(structure.largest, structure.scopes), default=0) > _LOCAL:
         raise NoStructure
+    scopes = [row[row >= 0].tolist() for rows in structure.scopes for row in rows]
+    above = [row[row >= 0].tolist() for rows in structure.parents for row in rows]
+    used = structure.relevant(np.concatenate([rows[rows >= 0] for rows in structure.scopes]))
+    scopes += [[v, *above[v]] for v in np.flatnonzero(used).tolist()]
+    try:  # before anything is computed
+        order = order_of(scopes, structure.sizes, structure.budget)
+    except TooWide as error:
+        raise structure.too_wide(error.variables, error.size) from None
     constants, matrices = _affine(structure.terms, roots)
     constant, c = float(np.sum(constants[0])), np.sum(matrices[0], axis=0)
     none = np.zeros((0, len(c)))
@@ -63,7 +82,6 @@ def _of_form(roots: list[Node], structure: Structure) -> tuple[float, float, int
     chances: list[Table] = []
     atoms: list[Table] = []
     place = np.full(len(c), -1)
-    used = structure.relevant(np.concatenate([rows[rows >= 0] for rows in structure.scopes]))
     for family in draws:
         values = tables.chances(family)
         for group in family.groups(used):
@@ -77,12 +95,13 @@ def _of_form(roots: list[Node], structure: Structure) -> tuple[float, float, int
             atoms += [Table(tuple(s), table[r]) for s, r in zip(group.scopes.tolist(), group.rows, strict=True)]
     if not all([np.isfinite(t.values).all() for t in (*chances, *atoms)]) or not np.isfinite(S).all():
         raise NotFinite
-    order = np.argsort(place)
-    S = (S + S.T)[np.ix_(order, order)]
-    mass, mean, square = moments_of_form(chances, atoms, c[order], S, structure.sizes, structure.budget)
+    kept = np.argsort(place)
+    S = (S + S.T)[np.ix_(kept, kept)]
+    mass, mean, square = moments_of_form(chances, atoms, c[kept], S, order)
     mean, square = mean / mass, square / mass
     entries = sum(t.values.size for t in (*chances, *atoms))
-    return constant + mean, constant * constant + 2 * constant * mean + square, entries
+    width = structure.width(order.clique, order.largest)
+    return Found(constant + mean, constant * constant + 2 * constant * mean + square, entries, width)
 
 
 def _affine(terms: list[Node], roots: list[Node]) -> tuple[list[Any], list[Any]]:

@@ -11,7 +11,7 @@ from scg.core.tree import leaves, rebuild
 from scg.elimination.sums import Sums
 from scg.errors import ScgValueError, here
 from scg.exact.choice import eliminated
-from scg.exact.means import expectation, slope_of
+from scg.exact.means import expectation, slope_of, wider
 from scg.exact.means import gradient as slope_over
 from scg.exact.models import deadline_after, graph_of, names_of, values_in
 from scg.exact.paths import guards_on_draws
@@ -56,7 +56,7 @@ def log_evidence(
     if not guards_on_draws(graph):
         found = eliminated(cost, names_of(graph), budget, deadline, compute, True)
     if found is not None:
-        (value, *slopes), error, evaluations = found
+        (value, *slopes), error, evaluations, *widths = found
     else:
         shift = float(graph.cost.raw)
         options: dict[str, Any] = {"budget": budget, "rtol": rtol, "time_limit": time_limit, "full": True}
@@ -73,17 +73,19 @@ def log_evidence(
         if not mean.value > 0:
             raise ScgValueError(f"log_evidence: the data have probability zero ({here()})")
         value, error, evaluations = np.log(mean.value) + shift, mean.error / max(mean.value, 1e-300), mean.evaluations
+        widths = [mean.width]
         slopes = []
         if gradient:
             slope = slope_over(graph, **options)
             slopes = [g / mean.value for _, g in leaves(slope.value)]
             error, evaluations = max(error, slope.error / mean.value), evaluations + slope.evaluations
+            widths.append(slope.width)
     value = np.asarray(value, graph.cost.dtype)[()]
     result: Any = value
     if gradient:
         typed = [np.asarray(g, t.dtype) for g, t in zip(slopes, targets, strict=True)]
         result = value, rebuild(graph.parameters, iter(typed))
-    return Exact(result, error, evaluations) if full else result
+    return Exact(result, error, evaluations, wider(widths)) if full else result
 
 
 def _raw(x: Any) -> Any:

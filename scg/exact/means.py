@@ -1,7 +1,7 @@
 """Exact means of costs, and their first and second derivatives."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
+from scg.elimination.finite import Width
 from scg.errors import ScgValueError, here
 from scg.exact.choice import eliminated
 from scg.exact.convergence import converged
@@ -46,11 +47,11 @@ def expectation(
             means = engine.means()
             return engine.at([cost], means), magnitudes(slopes, engine)
 
-        return Part(*converged(engine, compute, rtol), engine.evaluations)
+        return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    (value,), error, evaluations = over_ways(graph, one, budget, rtol, deadline)
+    (value,), error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     value = np.asarray(value, graph.cost.dtype if graph.cost.dtype.kind == "f" else float)[()]
-    return Exact(value, error, evaluations) if full else value
+    return Exact(value, error, evaluations, width) if full else value
 
 
 def gradient(
@@ -83,14 +84,14 @@ def gradient(
             found = [a + b for a, b in zip(pulled, engine.gradient(pulled[len(targets) :], targets), strict=False)]
             return found, magnitudes(slopes, engine) * len(found)
 
-        return Part(*converged(engine, compute, rtol), engine.evaluations)
+        return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    found, error, evaluations = over_ways(graph, one, budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     result = rebuild(
         graph.parameters,
         iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]),
     )
-    return Exact(result, error, evaluations) if full else result
+    return Exact(result, error, evaluations, width) if full else result
 
 
 def hessian(
@@ -136,9 +137,9 @@ def hessian(
             found = curvature(*engine.at([cost], engine.means(True), True))
             return found, magnitudes(slopes, engine) * len(found)
 
-        return Part(*converged(engine, compute, rtol), engine.evaluations)
+        return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    found, error, evaluations = over_ways(graph, one, budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     rows, targets = iter(found), [leaf for _, leaf in leaves(graph.parameters)]
     result = rebuild(
         graph.parameters,
@@ -149,7 +150,7 @@ def hessian(
             ]
         ),
     )
-    return Exact(result, error, evaluations) if full else result
+    return Exact(result, error, evaluations, width) if full else result
 
 
 def over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: float, deadline: float) -> Part:
@@ -163,7 +164,13 @@ def over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: flo
         [sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)],
         sum(p.error for p in parts),
         sum(p.evaluations for p in parts),
+        wider([p.width for p in parts]),
     )
+
+
+def wider(widths: Sequence[Width | None]) -> Width | None:
+    """The widest of some."""
+    return max([width for width in widths if width is not None], key=lambda width: width.entries, default=None)
 
 
 def magnitudes(slopes: list[Any], engine: Engine) -> list[float]:

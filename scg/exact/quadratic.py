@@ -11,8 +11,10 @@ what the others have to know of them, of which there is as much as S[I, not I] h
 with orthonormal X, which is exact. Sums of costs-to-go have rank one: a chain takes time in proportion to its length.
 """
 
+import heapq
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,36 +42,70 @@ class _Message(NamedTuple):
     rows: Any
 
 
-def moments_of_form(
-    chances: Sequence[Table], atoms: Sequence[Table], c: Any, S: Any, sizes: Any, budget: int
-) -> tuple[float, float, float]:
-    """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``.
+class Order(NamedTuple):
+    """The variables in the order in which they are eliminated; the largest product, and the variables in it."""
 
-    Raises TooWide where a product of factors would have more than ``budget`` entries.
+    variables: list[int]
+    largest: int
+    clique: list[int]
+
+
+def order_of(scopes: Iterable[Sequence[int]], sizes: Any, budget: int) -> Order:
+    """The order in which the variables of factors are eliminated: the smallest product is next.
+
+    Raises TooWide where a product would have more than ``budget`` entries.
     """
+    near: dict[int, set[int]] = {}
+    for scope in scopes:
+        for v in scope:
+            near.setdefault(v, set()).update(scope)
+
+    def weight(v: int) -> int:
+        return math.prod([int(sizes[u]) for u in near[v]])
+
+    waiting = [(weight(v), v) for v in near]
+    heapq.heapify(waiting)
+    order, largest, clique = [], 1, list[int]()
+    while waiting:
+        w, v = heapq.heappop(waiting)
+        if v not in near or w != weight(v):  # an entry of another time
+            continue
+        if w > budget:
+            raise TooWide(sorted(near[v]), w)
+        if w > largest:
+            largest, clique = w, sorted(near[v])
+        order.append(v)
+        others = near.pop(v) - {v}
+        for u in others:
+            near[u] = (near[u] | others) - {v}
+            heapq.heappush(waiting, (weight(u), u))
+    return Order(order, largest, clique)
+
+
+def moments_of_form(
+    chances: Sequence[Table], atoms: Sequence[Table], c: Any, S: Any, order: Order
+) -> tuple[float, float, float]:
+    """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``."""
     form = _Form(np.asarray(S, float))
     messages: dict[int, _Message] = {}
     holds: dict[int, set[int]] = {}
-    near: dict[int, set[int]] = {}
+    count = itertools.count()
 
     def put(message: _Message) -> None:
-        k = len(messages) + 1 if not messages else max(messages) + 1
+        k = next(count)
         messages[k] = message
         for v in message.scope:
             holds.setdefault(v, set()).add(k)
-            near.setdefault(v, set()).update(message.scope)
 
     for table in chances:
         put(_Message(table.scope, table.values[..., None, None], np.zeros(0, int), np.zeros((0, 0)), form.none))
     for j, table in enumerate(atoms):
         put(form.atom(j, table, float(c[j])))
     done = [form.one]
-    while holds:
-        weights = {v: math.prod([int(sizes[u]) for u in near[v]]) for v in holds}
-        v = min(weights, key=lambda u: (weights[u], u))
-        if weights[v] > budget:
-            raise TooWide(sorted(near[v]), weights[v])
-        inside = sorted(holds.pop(v), key=lambda k: (len(messages[k].scope), k))
+    for v in order.variables:
+        inside = sorted(holds.pop(v, ()), key=lambda k: (len(messages[k].scope), k))
+        if not inside:
+            continue
         for k in inside:
             for u in messages[k].scope:
                 if u != v:
@@ -80,9 +116,6 @@ def moments_of_form(
         axis = total.scope.index(v)
         rest = total.scope[:axis] + total.scope[axis + 1 :]
         total = total._replace(scope=rest, moments=np.sum(total.moments, axis=axis))
-        others = near.pop(v) - {v}
-        for u in others:
-            near[u] = (near[u] | others) - {v}
         if rest:
             put(total)
         else:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from scg.elimination.finite import Width
+
 BUDGET, RTOL = 2**20, 1e-10
 PATIENCE = 20.0
 """Seconds after which verdicts and comparisons do without an exact value."""
@@ -11,11 +13,12 @@ PATIENCE = 20.0
 @dataclass(frozen=True, eq=False)
 class Exact:
     """``value``; ``error``, an estimate of its absolute error: the last change as points were doubled, the tail that
-    was cut, rounding; ``evaluations``, of parts of the cost."""
+    was cut, rounding; ``evaluations``, of parts of the cost; ``width``, the most that was held together."""
 
     value: Any
     error: float
     evaluations: int
+    width: Width | None = None
 
 
 class Moments(NamedTuple):
@@ -34,8 +37,9 @@ class Law(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Arrays, an estimate of their error, and the evaluations that they took."""
+    """Arrays, an estimate of their error, the evaluations that they took, and the most that was held together."""
 
     found: list[Any]
     error: float
     evaluations: int
+    width: Width | None

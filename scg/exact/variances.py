@@ -43,19 +43,19 @@ def moments(
     count = len(list(leaves(graph.parameters)))
 
     def one(way: Graph) -> Part:
-        found, error, evaluations = _moments(way, budget, rtol, deadline)
+        found, error, evaluations, width = _moments(way, budget, rtol, deadline)
         if several:
             # of squares, which add up
             found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]
-        return Part(found, error, evaluations)
+        return Part(found, error, evaluations, width)
 
     several = bool(guards_on_draws(graph))
-    found, error, evaluations = over_ways(graph, one, budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     if several:
         found = [*found[:count], *[np.maximum(v - m * m, 0) for m, v in zip(found[:count], found[count:], strict=True)]]
     found = [np.asarray(x, t.dtype) for x, (_, t) in zip(found, [*leaves(graph.parameters)] * 2, strict=True)]
     result = Moments(*[rebuild(graph.parameters, iter(part)) for part in (found[:count], found[count:])])
-    return Exact(result, error, evaluations) if full else result
+    return Exact(result, error, evaluations, width) if full else result
 
 
 def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing: bool = False) -> "Part":
@@ -70,12 +70,12 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
     roots = as_values(along_its_way(graph, [g for g in pulled if type(g) is Node]))
     if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline)) is not None:
-        means, squares, sizes, evaluations = known
+        means, squares, sizes, evaluations, width = known
         both = iter(zip(means, squares, strict=True))
         each = [next(both) if type(g) is Node else (np.asarray(g), np.square(g)) for g in pulled]
         found = [np.asarray(m) for m, _ in each] + [np.maximum(q - m * m, 0) for m, q in each]
         eps = max([float(np.finfo(r.dtype).eps) for r in roots])
-        return Part(found, max(eps, 1e-13) * max(sizes), evaluations)
+        return Part(found, max(eps, 1e-13) * max(sizes), evaluations, width)
     engine = Engine(roots, names_of(graph), budget, True, deadline)
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
@@ -97,7 +97,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
         )
 
     try:
-        return Part(*converged(engine, compute, rtol, squares=True), engine.evaluations)
+        return Part(*converged(engine, compute, rtol, squares=True), engine.evaluations, engine.width)
     except ConvergenceError:
         if absorbing or not engine.infinite:
             raise

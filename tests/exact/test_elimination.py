@@ -18,6 +18,7 @@ from scg.elimination.sums import Sums
 from tests.support.discrete import program
 
 S = scg.ScoreFunction()
+RNG = np.random.default_rng(0)
 
 
 def drawn_factors(rng):
@@ -393,6 +394,29 @@ def test_what_keeps_together_is_refused_by_name():
         scg.exact.BudgetError, match=r"a width of \d+ elements .* keep together, a \(1 .* over the budget"
     ):
         scg.exact.log_evidence(graph)
+
+
+def test_results_and_refusals_tell_the_width():
+    """What is held together at most: a coin of a chain with its neighbours, all coins of a product."""
+    chain = coupled(20, np.sum)
+    for exact in (scg.exact.expectation, scg.exact.gradient, scg.exact.log_evidence, scg.exact.moments):
+        elements, entries, samples = exact(chain, full=True).width
+        assert 2 <= elements <= 3 and entries == 2**elements and len(samples) == elements
+    assert scg.exact.expectation(coupled(3, np.prod), full=True).width == (3, 8, ("a", "bernoulli", "bernoulli_1"))
+    together = coupled(25, lambda b: np.exp(np.sum(b)))
+    loose = scg.trace(
+        lambda t, rng: np.tanh(np.sum(scg.sample(dist.Bernoulli(logits=t), S, rng=rng, name="b"))),
+        np.zeros(30),
+        rng=RNG,
+    )
+    for exact in (scg.exact.expectation, scg.exact.hessian, scg.exact.log_evidence, scg.exact.moments):
+        for graph, width in ((together, 25), (loose, 30)):
+            if exact is scg.exact.log_evidence and graph is together:
+                continue  # a sum of logarithms
+            with pytest.raises(scg.exact.BudgetError, match=rf"width of {width} elements") as found:
+                exact(graph)
+            assert found.value.width.elements == width
+            assert len(found.value.width.samples) == (25 if graph is together else 1)
 
 
 def moments_of_a_chain(n):

@@ -10,7 +10,7 @@ from scg import distributions as dist
 from scg.elimination.direct import NoStructure
 from scg.exact.choice import eliminated_moments
 from scg.exact.estimates import moments_of
-from scg.exact.quadratic import Table, moments_of_form
+from scg.exact.quadratic import Table, moments_of_form, order_of
 from scg.exact.values import as_values
 from scg.stochastic.surrogate import surrogate
 
@@ -47,7 +47,9 @@ def test_a_quadratic_form_has_the_moments_of_enumeration():
         p = np.prod([full(t, sizes) for t in chances], axis=0)
         a = np.stack([full(t, sizes) for t in atoms]) if atoms else np.zeros((0, *sizes))
         g = np.tensordot(c, a, 1) + 0.5 * np.einsum("i...,ij,j...->...", a, matrix, a)
-        found = moments_of_form(chances, atoms, c, matrix, sizes, 2**20)
+        found = moments_of_form(
+            chances, atoms, c, matrix, order_of([t.scope for t in (*chances, *atoms)], sizes, 2**20)
+        )
         expected = np.sum(p), np.sum(p * g), np.sum(p * g * g)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * max(1, expected[2]))
 
