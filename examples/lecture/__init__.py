@@ -6,7 +6,7 @@ cell; where all their assertions hold, one page is written that needs no network
 
 from pathlib import Path
 
-TAKES = "half a minute"
+TAKES = "a minute"
 
 
 def paths() -> dict[int, Path]:
