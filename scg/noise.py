@@ -15,7 +15,7 @@ import numpy as np
 
 from scg.core.axes import elementwise
 from scg.core.node import Value
-from scg.core.primitive import primitive
+from scg.core.primitive import primitive, smooth_primitive
 from scg.distributions.base import Distribution, Shape
 from scg.distributions.normal import Normal
 from scg.distributions.uniform import UNIT
@@ -121,7 +121,7 @@ def _along(g: Value, out: Value, u: Value, *more: Any, **statics: Any) -> Value:
     return g
 
 
-mirrored = primitive(lambda u: _inside(1 - u), elementwise, lambda g, out, u: -g, name="mirrored")
+mirrored = smooth_primitive(lambda u: _inside(1 - u), elementwise, lambda g, out, u: -g, name="mirrored")
 """1 - u."""
 
 rotated = primitive(

@@ -14,7 +14,7 @@ from scg.core.advice import INSTEAD
 from scg.core.ambient import settled
 from scg.core.node import Node
 from scg.core.options import is_integer
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.errors import ScgIndexError, ScgTypeError, ScgValueError, here
 from scg.primitives import special as _special
 from scg.primitives.elementwise import sigmoid as _sigmoid
@@ -180,11 +180,11 @@ def _total(x, axis):
     return np.sum(x, axis=axis, keepdims=True, dtype=np.float32 if x.dtype == np.float16 else None)
 
 
-logsumexp_p = primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")
-_softmax = primitive(
+logsumexp_p = smooth_primitive(_logsumexp_value, axes.reduction, _logsumexp_vjp, name="logsumexp")
+_softmax = smooth_primitive(
     _softmax_value, axes.along, lambda g, out, x, axis: out * (g - _total(g * out, axis)), name="softmax"
 )
-_log_softmax = primitive(
+_log_softmax = smooth_primitive(
     _log_softmax_value, axes.along, lambda g, out, x, axis: g - np.exp(out) * _total(g, axis), name="log_softmax"
 )
 

@@ -84,7 +84,7 @@ def identities(tree):
         for n in ast.walk(tree)
         if isinstance(n, (ast.Assign, ast.AnnAssign))
         for t in (n.targets if isinstance(n, ast.Assign) else [n.target])
-        if isinstance(t, ast.Name) and is_call_of(n.value, "primitive")
+        if isinstance(t, ast.Name) and is_call_of(n.value, "primitive", "smooth_primitive")
     }
     variables = {
         t.id
@@ -117,8 +117,8 @@ def identities(tree):
     return [ast.unparse(n) for n in found]
 
 
-def is_call_of(x, name):
-    return isinstance(x, ast.Call) and isinstance(x.func, ast.Name) and x.func.id == name
+def is_call_of(x, *names):
+    return isinstance(x, ast.Call) and isinstance(x.func, ast.Name) and x.func.id in names
 
 
 # the passes of plans name the callables that they rewrite

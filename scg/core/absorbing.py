@@ -21,7 +21,7 @@ from scg.core.aliases import Result
 from scg.core.ambient import ids
 from scg.core.axes import Axes, elementwise
 from scg.core.node import Node
-from scg.core.primitive import primitive
+from scg.core.primitive import primitive, smooth_primitive
 
 
 def moves(d: Result, sources: set[int], newest: int) -> bool:
@@ -88,7 +88,7 @@ doubtful = primitive(_doubtful, elementwise, name="doubtful")
 rough = primitive(lambda g, slope, support: support & np.isinf(g) & (slope == 0), elementwise, name="rough")
 """Where a slope that was computed absorbs an infinite cotangent: there may be a kink."""
 
-mark: Result = primitive(
+mark: Result = smooth_primitive(
     lambda d, doubt, kink: np.where(doubt, np.nan, d).astype(d.dtype, copy=False),
     elementwise,
     lambda g, out, d, doubt, kink: g * np.where(doubt | kink, np.nan, 1),

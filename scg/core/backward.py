@@ -23,7 +23,7 @@ from scg.core.cotangents import (
 )
 from scg.core.node import Node, values_of
 from scg.core.operands import has_nan
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.supports import pull_undefined, pull_with_supports
 from scg.core.ties import branched, moving_steps, resting
 from scg.core.undefined import is_nan
@@ -67,7 +67,7 @@ def reach(roots: Sequence[Node], floor: int) -> Reach:
     return Reach([seen[i] for i in sorted(seen)], leaves, older, chosen or guarded, guarded)
 
 
-estimate = primitive(
+estimate = smooth_primitive(
     lambda value, surrogate, *draws: value,
     first,
     every=lambda g, i, out, *operands: None if i else g,

@@ -7,7 +7,7 @@ import numpy as np
 from scg.core.aliases import Function, Result
 from scg.core.axes import AxisMap
 from scg.core.node import Node, values_of
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.errors import NonFiniteError, NotDifferentiable, kin
 
 
@@ -97,7 +97,7 @@ class _Item(AxisMap):
         return operands, statics
 
 
-item = primitive(
+item = smooth_primitive(
     lambda results, index: results[index],
     _Item(),
     lambda g, out, results, index: tuple([g if k == index else None for k in range(len(_values(results)))]),

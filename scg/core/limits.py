@@ -20,7 +20,7 @@ from scg.core.ancestry import ancestors
 from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.operands import has_nan
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.replay import rerun
 from scg.errors import ScgError
 
@@ -91,7 +91,7 @@ def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Re
     ]
 
 
-_mended = primitive(
+_mended = smooth_primitive(
     lambda g, *at, limit, point: (
         np.where(np.isnan(g), limit, g) if all(map(np.array_equal, at, point)) else np.array(g)
     ),

@@ -4,6 +4,7 @@
 fact about it.
 """
 
+import functools
 import operator
 import sys
 from collections.abc import Callable, Iterable
@@ -57,6 +58,7 @@ class Primitive:
         "name",
         "module",
         "smooth",
+        "silent",
         "kinks",
         "steps",
         "cuts",
@@ -104,6 +106,9 @@ class Primitive:
         self.into, self.view, self.cost = facts.get("into"), facts.get("view"), facts.get("cost")
         steps = facts.get("steps")
         self.steps = steps or None
+        # a derivative, and no word of where it is smooth
+        self.silent = self.differentiable and self.kinks is self.steps is self.linear is None
+        self.kinks = self.kinks or None
         # the value jumps somewhere: what has no VJP is constant between jumps
         self.jumps = bool(steps) or steps is None and every is None and not vjps
         self.smooth = every is not None or bool(vjps) and None not in vjps  # every operand carries a cotangent
@@ -144,7 +149,7 @@ def primitive(
     *vjps: Function | None,
     every: Function | None = None,
     name: str | None = None,
-    kinks: Function | None = None,
+    kinks: Function | bool | None = None,
     steps: Function | bool | None = None,
     cuts: Function | None = None,
     poles: Function | None = None,
@@ -176,7 +181,8 @@ def primitive(
 
     A function that is not smooth everywhere says where. ``kinks(*operands, **statics)`` is a number or a truth for
     every element, that of the piece on which the operands lie: where it changes the derivative jumps. ``steps`` is the
-    same where the value itself jumps. The operands are arrays with an axis of points in front.
+    same where the value itself jumps. The operands are arrays with an axis of points in front. ``kinks=False``: it is
+    smooth wherever it is defined.
 
         primitive(np.absolute, elementwise, lambda g, out, x: g * np.sign(x), kinks=lambda x: x > 0)
         primitive(np.fmod, elementwise, ..., steps=lambda x, y: np.trunc(x / y))
@@ -263,6 +269,10 @@ def primitive(
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):
         implements(fn)(made)
     return made
+
+
+smooth_primitive = functools.partial(primitive, kinks=False)
+"""``primitive`` of a function that is smooth wherever it is defined, or that says itself where it is not."""
 
 
 def _linear(linear: Linear, vjps: Operands, every: Function | None) -> Linear:

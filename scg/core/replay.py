@@ -10,7 +10,7 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.node import Node, record
 from scg.core.operands import plain, raise_named
-from scg.core.primitive import Primitive, primitive
+from scg.core.primitive import Primitive, smooth_primitive
 from scg.core.tree import leaves, rebuild
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 
@@ -168,7 +168,7 @@ def last_read(outputs: Sequence[Node], order: Sequence[Node]) -> tuple[dict[int,
     return found, hollow
 
 
-shared = primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")
+shared = smooth_primitive(lambda x: x, elementwise, lambda g, out, x: g, name="shared")
 """A sample or noise, as it is met behind an ``if`` that looks at something new: the same random variable."""
 
 
@@ -211,7 +211,7 @@ def run(primitive: Primitive, arguments: Operands, batched: list[bool], statics:
         raise_named(error, primitive, arguments, statics)
 
 
-_stacked = primitive(
+_stacked = smooth_primitive(
     lambda *runs: tuple([np.stack(column) for column in zip(*runs, strict=True)]),
     every=lambda g, r, out, *runs: tuple([c[r] for c in g]),
     name="stacked",

@@ -22,7 +22,7 @@ from scg.core.cotangents import (
 )
 from scg.core.node import Node, values_of
 from scg.core.operands import has_nan
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.ties import branched
 from scg.core.undefined import connected, marked, way
 from scg.errors import NonFiniteError, here
@@ -233,7 +233,7 @@ def _absorb(g: Result, slope: Result) -> Result:
     return np.where(_is_absorbed(g, slope), 0, g * slope)
 
 
-absorb: Result = primitive(
+absorb: Result = smooth_primitive(
     lambda g, slope: _absorb(g, slope).astype(np.result_type(g, slope), copy=False),
     elementwise,
     lambda h, out, g, slope: np.where(_is_absorbed(g, slope), np.where(np.equal(g, 0), 0, np.nan), absorb(h, slope)),
@@ -282,7 +282,7 @@ def _where_finite(x: Result) -> Result:
     return np.where(np.isfinite(x), x, 0)
 
 
-_with_infinite: Result = primitive(
+_with_infinite: Result = smooth_primitive(
     lambda total, number, balance: np.where(
         number == 0, total, np.where(balance == number, np.inf, np.where(balance == -number, -np.inf, np.nan))
     ).astype(total.dtype, copy=False),

@@ -18,7 +18,7 @@ from scg.core.ambient import settled
 from scg.core.axes import elementwise
 from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_integer
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.distributions.accurate import rest
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.categorical import OneOfMany
@@ -57,7 +57,7 @@ def _no_derivative(g: Value, out: Value, n: Value) -> Value:
     raise NotDifferentiable(f"a number of trials has no derivative: apply scg.stop_gradient to it ({here()})")
 
 
-_trials = primitive(lambda n: n, elementwise, _no_derivative, name="trials")
+_trials = smooth_primitive(lambda n: n, elementwise, _no_derivative, name="trials")
 
 
 @final

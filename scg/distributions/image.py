@@ -11,7 +11,7 @@ import numpy as np
 from scg.core.aliases import Result
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.distributions.constraints import Truth
 from scg.errors import ScgValueError, here
 
@@ -98,11 +98,11 @@ def _known_vjp(g: Value, i: int, out: Value, y: Value, x: Value, bijection: "Bij
     return np.where(made, g, 0) if i else np.where(made, 0, g * np.exp(-bijection.log_det(out)))
 
 
-_image = primitive(
+_image = smooth_primitive(
     lambda y, x, bijection: within(y, bijection),
     elementwise,
     every=lambda g, i, out, y, x, bijection: None if i else g,
     name="image",
 )
-_known = primitive(_known_value, elementwise, every=_known_vjp, name="preimage")
-_inverted = primitive(_inverted_value, elementwise, lambda g, out, y, bijection: g, name="inside")
+_known = smooth_primitive(_known_value, elementwise, every=_known_vjp, name="preimage")
+_inverted = smooth_primitive(_inverted_value, elementwise, lambda g, out, y, bijection: g, name="inside")

@@ -21,7 +21,7 @@ from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node, Numeric, Value
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.replay import replay
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _vjp(
     return share if i == 0 else _slope(-share, out, parameters, distribution, names, i - 1)
 
 
-_quantile = primitive(_value, Inverted(), every=_vjp, name="quantile")
+_quantile = smooth_primitive(_value, Inverted(), every=_vjp, name="quantile")
 
 
 def _slope(

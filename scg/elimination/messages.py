@@ -20,7 +20,7 @@ from scg.core.backward import pull
 from scg.core.cotangents import results
 from scg.core.leaves import parameter
 from scg.core.node import Node
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.replay import replay
 from scg.elimination.factors import Pair, Stack, scaled
 from scg.elimination.products import Plan
@@ -249,7 +249,7 @@ class _Replicates(AxisMap):
         return tuple([o if b else np.broadcast_to(o, (size, *o.shape)) for o, b in pairs]), {"run": run.repeated(size)}
 
 
-_eliminated = primitive(
+_eliminated = smooth_primitive(
     _values,
     _Replicates(),
     every=lambda g, k, out, *parts, run: _slopes(g, out, *parts, run=run)[k],
@@ -257,7 +257,7 @@ _eliminated = primitive(
     name="eliminated",
     steps=False,
 )
-_pulled = primitive(
+_pulled = smooth_primitive(
     _backward,
     _Replicates(),
     every=lambda g, k, out, *operands, run: _second(g, out, *operands, run=run)[k],

@@ -7,7 +7,7 @@ import numpy as np
 from scg.core.axes import elementwise
 from scg.core.node import Value
 from scg.core.options import is_integer, is_number
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
@@ -21,7 +21,9 @@ from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.formulas import as_broadcast
 from scg.stochastic.sites import Site, noise_node, place
 
-straight = primitive(as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through", same=True)
+straight = smooth_primitive(
+    as_broadcast, elementwise, None, lambda g, out, hard, soft: g, name="straight_through", same=True
+)
 """The value of the first operand, with the derivative of the second."""
 
 

@@ -13,7 +13,6 @@ from scg.exact.leaf import ConvergenceError
 from scg.exact.nested import Nested
 from scg.exact.panels import Panels
 from scg.exact.rules import ENDS, GAUSS, NESTED, PANELS, PIECES
-from scg.stochastic.sides import is_silent
 
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 
@@ -79,7 +78,7 @@ def converged(
 
 def undeclared(engine: Engine) -> str:
     """What to declare: of the first primitive on the way that does not say where it is smooth."""
-    silent = [n for n in engine.leading if is_silent(n.primitive) and n.id in engine.dependent]
+    silent = [n for n in engine.leading if n.primitive.silent and n.id in engine.dependent]
     if not silent:
         return ""
     rule, line = silent[0].primitive, silent[0].line

@@ -8,7 +8,7 @@ import numpy as np
 
 from scg.core.node import Node
 from scg.exact.lines import NODES, Line
-from scg.stochastic.sides import is_break, is_silent
+from scg.stochastic.sides import is_break
 
 _CANDIDATES = 200  # places along one element where a node turns
 _FINER = 32  # places for one, where primitives from outside say nothing of themselves
@@ -25,7 +25,7 @@ def candidates(
         for e, a in edges.items()
     }
     found = _seen(panels, lines, grid, panels.watched, turns)
-    silent = [n for n in panels.watched if is_silent(n.primitive)]
+    silent = [n for n in panels.watched if n.primitive.silent]
     if silent and turns:  # what is inside of one cannot be followed: it is looked at more closely
         fine = {e: _between(v) for e, v in grid.items()}
         closer = _seen(panels, lines, fine, silent, turns)

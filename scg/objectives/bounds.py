@@ -11,7 +11,7 @@ from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.core.operands import require_plain
 from scg.core.options import is_integer
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
@@ -210,5 +210,5 @@ def _without_each(log_w: Value) -> Value:
     return log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
 
 
-weighted = primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted", same=True)
+weighted = smooth_primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted", same=True)
 """The value of z, with its derivative times w."""

@@ -8,7 +8,7 @@ import operator
 import numpy as np
 
 from scg.core import axes
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, primitive, smooth_primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.reduction import no_buffer, shifted
 
@@ -43,7 +43,7 @@ _cumsum = primitive(
     name="cumsum",
     linear="together",
 )
-_cumprod = primitive(
+_cumprod = smooth_primitive(
     np.multiply.accumulate,
     axes.along,
     lambda g, out, x, axis: shifted(out, axis, 1) * _backwards(g, x, axis),

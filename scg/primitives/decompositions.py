@@ -13,7 +13,7 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.cotangents import results
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgValueError, here
 from scg.primitives.layout import as_array
 from scg.primitives.linalg import finite, inverse, real_only, side_of_singular, solution, transposed
@@ -67,7 +67,7 @@ def _cholesky_vjp(g, out, a):
     return _symmetric(transposed(root) @ (phi * (transposed(out) @ g)) @ root)
 
 
-_cholesky = primitive(unwrap(np.linalg.cholesky), axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
+_cholesky = smooth_primitive(unwrap(np.linalg.cholesky), axes.contraction("ij->kl"), _cholesky_vjp, name="cholesky")
 
 
 @implements(np.linalg.cholesky)
@@ -110,7 +110,7 @@ _eigh = primitive(
     supported=True,
     steps=_eigh_side,
 )
-_eigvalsh = primitive(unwrap(np.linalg.eigvalsh), axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
+_eigvalsh = smooth_primitive(unwrap(np.linalg.eigvalsh), axes.contraction("ij->k"), _eigvalsh_vjp, name="eigvalsh")
 
 
 @implements(np.linalg.eigh)
@@ -158,8 +158,8 @@ def _eigvals_vjp(g, out, a):
     return transposed(inverse(v)) @ (g[..., :, None] * transposed(v))
 
 
-_eig = primitive(_eig_value, axes.contraction("ij->k,lm"), _eig_vjp, name="eig", supported=True)
-_eigvals = primitive(
+_eig = smooth_primitive(_eig_value, axes.contraction("ij->k,lm"), _eig_vjp, name="eig", supported=True)
+_eigvals = smooth_primitive(
     lambda a: _eig_dtype(np.linalg.eigvals(a)), axes.contraction("ij->k"), _eigvals_vjp, name="eigvals"
 )
 
@@ -252,7 +252,7 @@ _svd = primitive(
     supported=True,
     steps=_svd_side,
 )
-_svdvals = primitive(unwrap(np.linalg.svdvals), axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
+_svdvals = smooth_primitive(unwrap(np.linalg.svdvals), axes.contraction("ij->k"), _svdvals_vjp, name="svdvals")
 
 
 @implements(np.linalg.svd)

@@ -18,7 +18,7 @@ from numpy._core import umath as np_umath
 from scg.core.axes import elementwise
 from scg.core.detaching import refuse
 from scg.core.node import Node
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, primitive, smooth_primitive
 
 UMATH = vars(np_umath)  # NumPy's ufuncs, those without a public name as well
 LN2, LN10, DEGREE = math.log(2), math.log(10), math.pi / 180  # Python floats: they leave float32 as it is
@@ -90,16 +90,16 @@ primitive(
 )
 primitive(np.negative, elementwise, lambda g, out, x: -g, linear="together")
 primitive(np.positive, elementwise, lambda g, out, x: g, linear="together", view=True, sign=lambda signs, x: signs[0])
-primitive(np.square, elementwise, lambda g, out, x: g * (x + x), square=True, sign=_of_first)
-primitive(
+smooth_primitive(np.square, elementwise, lambda g, out, x: g * (x + x), square=True, sign=_of_first)
+smooth_primitive(
     np.reciprocal,
     elementwise,
     lambda g, out, x: -g * (out * out),
     poles=lambda x: 0,
     sign=lambda signs, x: 2 * bool(signs[0]),
 )
-primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out), cost=0.3, cuts=cut_at_zero, sign=_of_first)
-primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))
+smooth_primitive(np.sqrt, elementwise, lambda g, out, x: g / (out + out), cost=0.3, cuts=cut_at_zero, sign=_of_first)
+smooth_primitive(np.cbrt, elementwise, lambda g, out, x: g / (3 * (out * out)), steep=lambda x: np.equal(x, 0))
 primitive(np.conjugate, _antiholomorphic, lambda g, out, x: np.conjugate(g), linear="together")
 
 
@@ -117,7 +117,7 @@ def _base(x, y):
 
 
 for _power in (np.power, np.float_power):
-    primitive(
+    smooth_primitive(
         _power,
         elementwise,
         lambda g, out, x, y: g * _power_slope(x, y),
@@ -127,14 +127,14 @@ for _power in (np.power, np.float_power):
         sign=lambda signs, x, y: 2 * (signs[0] == 2) or 1 * bool(signs[0] or type(y) in (int, float) and y % 2 == 0),
     )
 
-primitive(np.exp, elementwise, lambda g, out, x: g * out, cost=0.5, sign=always(2))
-primitive(np.exp2, elementwise, lambda g, out, x: g * (LN2 * out), sign=always(2))
+smooth_primitive(np.exp, elementwise, lambda g, out, x: g * out, cost=0.5, sign=always(2))
+smooth_primitive(np.exp2, elementwise, lambda g, out, x: g * (LN2 * out), sign=always(2))
 # out + 1 would lose all digits in the lower tail
-primitive(np.expm1, elementwise, lambda g, out, x: g * np.exp(x), cost=1.0)
-primitive(np.log, elementwise, lambda g, out, x: g / x, cost=0.5, cuts=cut_at_zero)
-primitive(np.log2, elementwise, lambda g, out, x: g / (LN2 * x), cuts=cut_at_zero)
-primitive(np.log10, elementwise, lambda g, out, x: g / (LN10 * x), cuts=cut_at_zero)
-primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x), cost=0.5, cuts=lambda x: cut_at_zero(1 + x))
+smooth_primitive(np.expm1, elementwise, lambda g, out, x: g * np.exp(x), cost=1.0)
+smooth_primitive(np.log, elementwise, lambda g, out, x: g / x, cost=0.5, cuts=cut_at_zero)
+smooth_primitive(np.log2, elementwise, lambda g, out, x: g / (LN2 * x), cuts=cut_at_zero)
+smooth_primitive(np.log10, elementwise, lambda g, out, x: g / (LN10 * x), cuts=cut_at_zero)
+smooth_primitive(np.log1p, elementwise, lambda g, out, x: g / (1 + x), cost=0.5, cuts=lambda x: cut_at_zero(1 + x))
 
 
 def _sigmoid(x):
@@ -142,7 +142,9 @@ def _sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
 
-sigmoid = primitive(_sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out)), name="sigmoid", sign=always(2))
+sigmoid = smooth_primitive(
+    _sigmoid, elementwise, lambda g, out, x: g * (out * (1 - out)), name="sigmoid", sign=always(2)
+)
 """1 / (1 + exp(-x)), ten times faster than SciPy's ``expit``, to a few ulp in both tails; 0 where exp(x) is
 subnormal."""
 
@@ -153,8 +155,10 @@ def _share(a, b, factor=1.0):
     return sigmoid(factor * np.where((a == b) & np.isinf(a), 0, a - b)) * (a > -math.inf)
 
 
-primitive(np.logaddexp, elementwise, lambda g, out, x, y: g * _share(x, y), lambda g, out, x, y: g * _share(y, x))
-primitive(
+smooth_primitive(
+    np.logaddexp, elementwise, lambda g, out, x, y: g * _share(x, y), lambda g, out, x, y: g * _share(y, x)
+)
+smooth_primitive(
     np.logaddexp2, elementwise, lambda g, out, x, y: g * _share(x, y, LN2), lambda g, out, x, y: g * _share(y, x, LN2)
 )
 
@@ -164,24 +168,24 @@ def _root1(x):
     return np.hypot(1, x) if x.dtype.kind != "c" else np.sqrt(1 + x * x)
 
 
-primitive(np.sin, elementwise, lambda g, out, x: g * np.cos(x), cost=1.0)
-primitive(np.cos, elementwise, lambda g, out, x: -g * np.sin(x), cost=1.0)
+smooth_primitive(np.sin, elementwise, lambda g, out, x: g * np.cos(x), cost=1.0)
+smooth_primitive(np.cos, elementwise, lambda g, out, x: -g * np.sin(x), cost=1.0)
 primitive(np.tan, elementwise, lambda g, out, x: g * (1 + out * out), steps=lambda x: np.rint(np.real(x) / math.pi))
-primitive(np.arcsin, elementwise, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)), cuts=_cut_at_ones)
-primitive(np.arccos, elementwise, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)), cuts=_cut_at_ones)
-primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x), cuts=_cut_at_units)
-primitive(np.sinh, elementwise, lambda g, out, x: g * np.cosh(x))
-primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x), sign=always(2))
+smooth_primitive(np.arcsin, elementwise, lambda g, out, x: g / np.sqrt((1 - x) * (1 + x)), cuts=_cut_at_ones)
+smooth_primitive(np.arccos, elementwise, lambda g, out, x: -g / np.sqrt((1 - x) * (1 + x)), cuts=_cut_at_ones)
+smooth_primitive(np.arctan, elementwise, lambda g, out, x: g / (1 + x * x), cuts=_cut_at_units)
+smooth_primitive(np.sinh, elementwise, lambda g, out, x: g * np.cosh(x))
+smooth_primitive(np.cosh, elementwise, lambda g, out, x: g * np.sinh(x), sign=always(2))
 # no Python number: on small arrays that is a third less
-primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out), cost=0.5)
-primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x), cuts=_cut_at_units)
-primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)), cuts=_cut_at_ones)
-primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)), cuts=_cut_at_ones)
+smooth_primitive(np.tanh, elementwise, lambda g, out, x: g - g * (out * out), cost=0.5)
+smooth_primitive(np.arcsinh, elementwise, lambda g, out, x: g / _root1(x), cuts=_cut_at_units)
+smooth_primitive(np.arccosh, elementwise, lambda g, out, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)), cuts=_cut_at_ones)
+smooth_primitive(np.arctanh, elementwise, lambda g, out, x: g / ((1 - x) * (1 + x)), cuts=_cut_at_ones)
 for _fn, _factor in ((np.deg2rad, DEGREE), (np.radians, DEGREE), (np.rad2deg, 1 / DEGREE), (np.degrees, 1 / DEGREE)):
     primitive(_fn, elementwise, lambda g, out, x, factor=_factor: g * factor, linear="together")
 
 
-over_radius = primitive(
+over_radius = smooth_primitive(
     lambda x, radius: x / np.where(radius == 0, 1, radius),
     elementwise,
     lambda g, out, x, radius: g / radius,
@@ -249,7 +253,7 @@ chosen = primitive(_chosen, elementwise, name="chosen")
 """Of an extremum ``out`` of x and y: 1 where it is x, 1/2 where both are, 0 where it is y."""
 
 
-share = primitive(
+share = smooth_primitive(
     lambda d, x, y: d,
     elementwise,
     lambda g, out, d, x, y: g,
@@ -314,7 +318,7 @@ primitive(
     steps=lambda x, h: x > 0,
     ties=lambda x, h: np.equal(x, 0),
 )
-primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
+smooth_primitive(np.nextafter, elementwise, lambda g, out, x, y: g, None)
 
 
 @implements(np.divmod)

@@ -7,7 +7,7 @@ VJP is itself: fft(g).
 import numpy as np
 
 from scg.core.axes import along
-from scg.core.primitive import Primitive, implements, primitive
+from scg.core.primitive import Primitive, implements, primitive, smooth_primitive
 from scg.errors import ScgValueError, here
 
 _SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
@@ -53,20 +53,24 @@ _resized: Primitive = primitive(
     name="resized",
     linear="together",
 )
-_fft: Primitive = primitive(
+_fft: Primitive = smooth_primitive(
     lambda x, axis, norm: np.fft.fft(x, axis=axis, norm=norm),
     along,
     lambda g, out, x, axis, norm: _fft(g, axis=axis, norm=norm),
     name="fft",
 )
-_ifft: Primitive = primitive(
+_ifft: Primitive = smooth_primitive(
     lambda x, axis, norm: np.fft.ifft(x, axis=axis, norm=norm),
     along,
     lambda g, out, x, axis, norm: _ifft(g, axis=axis, norm=norm),
     name="ifft",
 )
-_rfft: Primitive = primitive(lambda x, axis, norm: np.fft.rfft(x, axis=axis, norm=norm), along, _rfft_vjp, name="rfft")
-_irfft: Primitive = primitive(lambda x, axis, n, norm: np.fft.irfft(x, n, axis, norm), along, _irfft_vjp, name="irfft")
+_rfft: Primitive = smooth_primitive(
+    lambda x, axis, norm: np.fft.rfft(x, axis=axis, norm=norm), along, _rfft_vjp, name="rfft"
+)
+_irfft: Primitive = smooth_primitive(
+    lambda x, axis, n, norm: np.fft.irfft(x, n, axis, norm), along, _irfft_vjp, name="irfft"
+)
 
 
 def _fitted(a, n, axis):

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.errors import NotDifferentiable, here
 
 DROP = 42.0  # integrands are cut off where they have fallen by exp(-42) = 6e-19
@@ -263,7 +263,7 @@ def _log1m_of(x, p):
 
 # Not compositions of what is in them: their exponents are differences of terms as large as a log a, of which float32
 # would leave little.
-gammainc_pdf = primitive(
+gammainc_pdf = smooth_primitive(
     on_flat_doubles(_gamma_pdf),
     elementwise,
     lambda g, out, a, x: g * (out * (_log_of(x, a - 1) - sp.digamma(a))),
@@ -272,7 +272,7 @@ gammainc_pdf = primitive(
 )
 """d gammainc(a, x) / dx = x^(a-1) exp(-x) / Gamma(a)."""
 
-betainc_pdf = primitive(
+betainc_pdf = smooth_primitive(
     on_flat_doubles(lambda a, b, x: _beta_pdf(a, b, x, 1 - x)),
     elementwise,
     lambda g, out, a, b, x: g * (out * (_log_of(x, a - 1) - sp.digamma(a) + sp.digamma(a + b))),
@@ -282,7 +282,7 @@ betainc_pdf = primitive(
 )
 """d betainc(a, b, x) / dx = x^(a-1) (1-x)^(b-1) / B(a, b)."""
 
-gammainc_score = primitive(
+gammainc_score = smooth_primitive(
     on_flat_doubles(_gamma_score),
     elementwise,
     only_once("gammainc"),
@@ -291,7 +291,7 @@ gammainc_score = primitive(
 )
 """d gammainc(a, x) / da. Relative error against 40 digits, a in [1e-3, 1e5], both tails: at most 2e-13."""
 
-betainc_score = primitive(
+betainc_score = smooth_primitive(
     on_flat_doubles(lambda a, b, x: _beta_score(a, b, x, 1 - x)),
     elementwise,
     only_once("betainc"),
@@ -301,7 +301,7 @@ betainc_score = primitive(
 )
 """d betainc(a, b, x) / da. Relative error against 40 digits, a and b in [1e-2, 3e3], both tails: at most 5e-12."""
 
-betainc_score_b = primitive(
+betainc_score_b = smooth_primitive(
     on_flat_doubles(lambda a, b, x: -_beta_score(b, a, 1 - x, x)),
     elementwise,
     only_once("betainc"),
@@ -311,7 +311,7 @@ betainc_score_b = primitive(
 )
 """d betainc(a, b, x) / db."""
 
-vonmises_score = primitive(
+vonmises_score = smooth_primitive(
     on_flat_doubles(_vonmises_score),
     elementwise,
     lambda g, out, x, kappa: g * (vonmises_pdf(x, kappa) * (np.cos(x) - sp.i1e(kappa) / sp.i0e(kappa))),
@@ -321,7 +321,7 @@ vonmises_score = primitive(
 """d vonmises_cdf(x, kappa) / dkappa. Relative error against 30 digits, kappa in [1e-3, 1e4], within 8 deviations: at
 most 1e-11."""
 
-vonmises_cdf = primitive(
+vonmises_cdf = smooth_primitive(
     on_flat_doubles(_vonmises_cdf),
     elementwise,
     lambda g, out, x, kappa: g * vonmises_pdf(x, kappa),

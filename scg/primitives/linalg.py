@@ -12,7 +12,7 @@ import numpy as np
 
 from scg.core import axes
 from scg.core.cotangents import results
-from scg.core.primitive import Primitive, implements, primitive
+from scg.core.primitive import Primitive, implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable, ScgLinAlgError, ScgTypeError, ScgValueError, here
 from scg.primitives import contraction
 from scg.primitives.layout import as_array
@@ -194,20 +194,20 @@ def _det_third(g, out, a, h):
     return np.linalg.det(a)[..., None, None] * (b * (gb * hb - inner(g, bhb)) - bhb * gb - bgb * hb + crossed)
 
 
-_det = primitive(
+_det = smooth_primitive(
     unwrap(np.linalg.det), axes.contraction("ij->"), lambda g, out, a: g[..., None, None] * _cofactor(a), name="det"
 )
-_cofactor: Primitive = primitive(
+_cofactor: Primitive = smooth_primitive(
     _cofactor_value, axes.contraction("ij->kl"), lambda g, out, a: _det_curvature(a, g), name="cofactor"
 )
-_det_curvature: Primitive = primitive(
+_det_curvature: Primitive = smooth_primitive(
     _det_curvature_value,
     axes.contraction("ij,kl->mn"),
     _det_third,
     lambda g, out, a, h: _det_curvature(a, g),
     name="det_curvature",
 )
-_slogdet = primitive(
+_slogdet = smooth_primitive(
     lambda a: tuple(np.linalg.slogdet(a)),
     axes.contraction("ij->,"),
     lambda g, out, a: g[1][..., None, None] * transposed(inverse(a)),  # the sign is constant

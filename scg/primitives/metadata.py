@@ -13,7 +13,7 @@ from numpy._core import defchararray, strings
 from scg.core.axes import elementwise
 from scg.core.detaching import refuse
 from scg.core.node import Node
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable, here
 from scg.primitives.elementwise import UMATH
 from scg.primitives.layout import as_array
@@ -95,8 +95,8 @@ def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None, *, d
 
 
 # parts of a number
-_real = primitive(lambda x: x.real, elementwise, lambda g, out, x: g, name="real")
-_imag = primitive(
+_real = smooth_primitive(lambda x: x.real, elementwise, lambda g, out, x: g, name="real")
+_imag = smooth_primitive(
     lambda x: x.imag, elementwise, lambda g, out, x: -1j * g if x.dtype.kind == "c" else None, name="imag"
 )
 
@@ -159,7 +159,7 @@ def fix(x):
 
 # sin(pi x) / (pi x) is the spherical Bessel function j_0(pi x); (2n + 1) j_n' = n j_(n-1) - (n + 1) j_(n+1) needs no
 # division by x
-_bessel = primitive(
+_bessel = smooth_primitive(
     lambda x, order: np.asarray(scipy.special.spherical_jn(order, x)).astype(x.dtype),
     elementwise,
     lambda g, out, x, order: g * _bessel_slope(x, order),
@@ -173,8 +173,8 @@ def _bessel_slope(x, n):
     )
 
 
-_sinc = primitive(np.sinc, elementwise, lambda g, out, x: g * float(np.pi) * _bessel_slope(float(np.pi) * x, 0))
-_i0 = primitive(np.i0, elementwise, lambda g, out, x: g * scipy.special.i1(x))
+_sinc = smooth_primitive(np.sinc, elementwise, lambda g, out, x: g * float(np.pi) * _bessel_slope(float(np.pi) * x, 0))
+_i0 = smooth_primitive(np.i0, elementwise, lambda g, out, x: g * scipy.special.i1(x))
 
 # questions to the values: constants
 for _test in (np.isclose, np.isposinf, np.isneginf):

@@ -17,7 +17,7 @@ from scg.core.ambient import settled
 from scg.core.axes import elementwise
 from scg.core.detaching import refuse
 from scg.core.node import Node
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient
 
@@ -74,7 +74,7 @@ def _equal_shares(g, out, x, axis, keepdims):
     return share_of_several(d, reached, count) if type(d) is Node else d  # arrays are not differentiated again
 
 
-share_of_several = primitive(
+share_of_several = smooth_primitive(
     lambda d, reached, count: d,
     elementwise,
     lambda g, out, d, reached, count: g,
@@ -102,7 +102,7 @@ sum_p = primitive(
     sign=lambda signs, x: signs[0],
     into=_fold(np.add.reduce),
 )
-prod_p = primitive(
+prod_p = smooth_primitive(
     np.multiply.reduce,
     axes.reduction,
     lambda g, out, x, axis, keepdims: kept(g, x, axis, keepdims) * _product_of_others(x, axis),

@@ -7,7 +7,7 @@ in which it comes out otherwise raises GuardError rather than changing the dtype
 import numpy as np
 
 from scg.core.axes import elementwise
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, smooth_primitive
 from scg.primitives.layout import as_array
 
 
@@ -65,8 +65,8 @@ def power(x, p):
 
 
 # on the branch cut the derivative's side is that of the result: 1 - z forgets the sign of a zero imaginary part
-_arccos = primitive(lambda z: np.arccos(z), elementwise, lambda g, out, z: -g / np.sin(out), name="arccos")
-_arcsin = primitive(lambda z: np.arcsin(z), elementwise, lambda g, out, z: g / np.cos(out), name="arcsin")
+_arccos = smooth_primitive(lambda z: np.arccos(z), elementwise, lambda g, out, z: -g / np.sin(out), name="arccos")
+_arcsin = smooth_primitive(lambda z: np.arcsin(z), elementwise, lambda g, out, z: g / np.cos(out), name="arcsin")
 
 
 @implements(np.emath.arccos)

@@ -9,7 +9,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from scg.core.ambient import settled
 from scg.core.axes import AxisMap, elementwise, labelled
 from scg.core.node import Node
-from scg.core.primitive import implements, primitive
+from scg.core.primitive import implements, primitive, smooth_primitive
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient
 from scg.primitives.sorting import put_along_p
@@ -111,7 +111,7 @@ def _slope(f, axis, h, edge_order):
     return _differences(f, axis, h, edge_order)
 
 
-_zero = primitive(lambda x, same: np.zeros_like(x), elementwise, lambda g, out, x, same: g, None, name="zero")
+_zero = smooth_primitive(lambda x, same: np.zeros_like(x), elementwise, lambda g, out, x, same: g, None, name="zero")
 """Zero, with the derivative of x."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.primitive import Primitive, implements, primitive
+from scg.core.primitive import Primitive, implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable
 from scg.primitives.elementwise import DEGREE, LN2, LN10, always, between_poles, cut_at_zero, sigmoid
 from scg.primitives.incomplete import betainc_pdf, betainc_score, betainc_score_b, gammainc_pdf, gammainc_score
@@ -35,7 +35,7 @@ def derivatives(fn, *slopes, name=None, **facts):
 
         return refused
 
-    made = primitive(fn, elementwise, *map(vjp, slopes), name=name, **facts)
+    made = smooth_primitive(fn, elementwise, *map(vjp, slopes), name=name, **facts)
     return made
 
 

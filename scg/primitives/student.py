@@ -16,7 +16,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.axes import elementwise
-from scg.core.primitive import Primitive, primitive
+from scg.core.primitive import Primitive, smooth_primitive
 from scg.primitives.incomplete import DROP, LEGENDRE, on_flat_doubles, only_once
 from scg.primitives.special import derivatives, polygamma
 
@@ -90,7 +90,7 @@ def _score(v, t):
     return np.where((t == 0) | np.isinf(t), 0 * v, np.sign(t) * found)
 
 
-student_pdf: Primitive = primitive(
+student_pdf: Primitive = smooth_primitive(
     on_flat_doubles(_pdf),
     elementwise,
     lambda g, out, df, t: g * (out * student_slope(df, t)),
@@ -108,7 +108,7 @@ def _slope_by_df(v, t):
     return 0.25 * (polygamma(0.5 * (v + 1), n=1) - polygamma(0.5 * v, n=1)) + 0.5 / np.square(v) + 0.5 * moved
 
 
-student_slope: Primitive = primitive(
+student_slope: Primitive = smooth_primitive(
     on_flat_doubles(_slope),
     elementwise,
     lambda g, out, df, t: g * _slope_by_df(df, t),
@@ -117,7 +117,7 @@ student_slope: Primitive = primitive(
 )
 """l(t)."""
 
-student_score = primitive(
+student_score = smooth_primitive(
     on_flat_doubles(_score),
     elementwise,
     only_once("stdtr"),
@@ -152,7 +152,7 @@ derivatives(
     lambda out, df, p: -student_score(df, out) / student_pdf(df, out),
     lambda out, df, p: 1 / student_pdf(df, out),
 )
-student_quantile = primitive(
+student_quantile = smooth_primitive(
     on_flat_doubles(_quantile),
     elementwise,
     lambda g, out, df, p: -g * (student_score(df, out) / student_pdf(df, out)),

@@ -16,7 +16,7 @@ import numpy as np
 from scg.core.aliases import Operand, Operands, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node
-from scg.stochastic.sides import is_silent, jump_side
+from scg.stochastic.sides import jump_side
 
 _MOST = 48  # operations of a formula
 _DRAWS = 8  # of the numbers that go in
@@ -148,7 +148,7 @@ def _shortened(lines: tuple[Line, ...], step: int, edges: tuple[int, ...]) -> tu
 def _breaks(lines: tuple[Line, ...], k: int) -> bool:
     """Whether a line is not known to be smooth."""
     primitive, operands, _, _ = lines[k]
-    if primitive.random or primitive.kinks or primitive.jumps or is_silent(primitive):
+    if primitive.random or primitive.kinks or primitive.jumps or primitive.silent:
         return True
     if primitive.cuts and "c" in _kinds(lines, k):
         return True

@@ -12,13 +12,13 @@ from scg.core.ambient import Guard
 from scg.core.axes import Alignment, mixed
 from scg.core.indices import is_basic
 from scg.core.node import Node, Value
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.replay import is_shared
 from scg.stochastic.sets import Set, common, meet, single, union, without
 from scg.stochastic.sites import is_coupled
 from scg.stochastic.ties import Tie, agreed, aligned, indexed
 
-accounted: Function = primitive(
+accounted: Function = smooth_primitive(
     lambda x, *draws: x, axes.first, every=lambda g, i, out, *operands: None if i else g, name="accounted", same=True
 )
 """The same value, of which the derivative has already what the ``draws`` contribute: an ``estimate`` where a cost is

@@ -11,11 +11,11 @@ from scg.core.aliases import Function, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.core.operands import shape_of_all
-from scg.core.primitive import primitive
+from scg.core.primitive import primitive, smooth_primitive
 from scg.errors import NotDifferentiable, here
 from scg.primitives import layout
 
-box = primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box", constant=True)
+box = smooth_primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s: g * out, name="box", constant=True)
 """exp(s - stop_gradient(s)): one, with the derivative of s, and so on for its derivatives."""
 
 
@@ -67,7 +67,7 @@ def first_order(x: Result, g: Result) -> Result:
     return _first_order(x, g, whose=REFUSAL.get())
 
 
-_first_order: Function = primitive(
+_first_order: Function = smooth_primitive(
     lambda x, g, whose: np.zeros(shape_of_all(np.shape(x), np.shape(g)), x.dtype),
     elementwise,
     lambda h, out, x, g, whose: only_once(g if _is_one(h) else h * g, x, whose=whose),
@@ -97,7 +97,7 @@ def is_only_once(node: Node) -> bool:
     return node.primitive is only_once
 
 
-only_once: Function = primitive(
+only_once: Function = smooth_primitive(
     lambda x, other, whose: as_broadcast(x, other),
     elementwise,
     _refuse_twice,
@@ -112,6 +112,6 @@ def once(x: Node) -> Result:
     return _once(x, whose=REFUSAL.get())
 
 
-_once: Function = primitive(
+_once: Function = smooth_primitive(
     lambda x, whose: x, elementwise, lambda g, out, x, whose: only_once(g, x, whose=whose), name="once", same=True
 )

@@ -13,7 +13,7 @@ from scg.core.axes import elementwise
 from scg.core.backward import estimate, is_estimate
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value, record
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.replay import rerun
 from scg.errors import NotDifferentiable, here
 from scg.primitives import layout
@@ -58,7 +58,7 @@ def _refuse(g: Value, out: Value, value: Value) -> Value:
     )
 
 
-only_value: Function = primitive(lambda value: value, elementwise, _refuse, name="only_value", same=True)
+only_value: Function = smooth_primitive(lambda value: value, elementwise, _refuse, name="only_value", same=True)
 """The value, with a derivative that is refused."""
 
 

@@ -21,14 +21,6 @@ def is_break(node: Node) -> bool:
     return any(type(o.raw) is tuple or o.dtype.kind in "fc" for o in moving)
 
 
-def is_silent(rule: Primitive) -> bool:
-    """Whether a differentiable primitive is from outside and says nothing of where it is smooth: those inside are held
-    to it by their tests."""
-    return (
-        rule.differentiable and rule.kinks is rule.steps is rule.linear is None and not rule.module.startswith("scg.")
-    )
-
-
 def sides(nodes: list[Node], held: dict[Node, Result], rows: int, touching: bool = False) -> list[Result]:
     """On which side each of the nodes is, (rows, elements), where others have the values ``held``, with an axis of rows
     in front."""

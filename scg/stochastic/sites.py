@@ -18,7 +18,7 @@ from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
 from scg.core.indices import Slot
 from scg.core.node import Node, record
 from scg.core.operands import frozen
-from scg.core.primitive import primitive
+from scg.core.primitive import primitive, smooth_primitive
 from scg.distributions.base import Distribution, Shape, draw_noise
 from scg.distributions.entry import sample_shape
 from scg.distributions.subset import UniformSubset
@@ -210,7 +210,7 @@ def _draw_anew(*parameters: object, site: Site, rng: Function, **label: object) 
 draw = primitive(_held, _Drawn(), name="draw", random=True, into=_draw_anew)
 """A sample that no gradient passes: what its estimator does with its parameters stands in the surrogate."""
 
-path = primitive(
+path = smooth_primitive(
     _along_its_path,
     _Moved(),
     every=lambda g, i, out, z, *p, site, **label: None if i else g,
@@ -229,7 +229,7 @@ class _Made(_Moved):
         return result, (result, *ins)
 
 
-coupled = primitive(
+coupled = smooth_primitive(
     _along_its_path,
     _Made(),
     every=lambda g, i, out, z, *p, site, **label: None,

@@ -8,7 +8,7 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.backward import pull
 from scg.core.node import Node
-from scg.core.primitive import primitive
+from scg.core.primitive import smooth_primitive
 from scg.core.tree import leaves
 from scg.stochastic.analysis import draws
 from scg.stochastic.graph import Graph
@@ -25,10 +25,10 @@ def _mark(x: np.ndarray) -> np.ndarray:
     return x
 
 
-marked = primitive(_mark, elementwise, lambda g, out, x: looked_at(g, out), name="marked")  # type: ignore[has-type]
+marked = smooth_primitive(_mark, elementwise, lambda g, out, x: looked_at(g, out), name="marked")  # type: ignore[has-type]
 """An element of the cost, here or where an estimator evaluates it."""
 
-looked_at = primitive(lambda g, out: g, elementwise, lambda h, result, g, out: h, None, name="looked_at")
+looked_at = smooth_primitive(lambda g, out: g, elementwise, lambda h, result, g, out: h, None, name="looked_at")
 """A cotangent that has passed ``marked``: a derivative of the cost belongs to the evaluation at the same point."""
 
 

@@ -134,10 +134,15 @@ def test_what_is_the_same_has_the_value_of_its_first_operand_and_what_is_constan
     x, y = np.array([[0.3, -2.0]]), np.array([[0.1], [5.0]])
     for one in (estimate, straight, weighted, accounted, only_once):
         assert one.same and not one.constant
-        np.testing.assert_array_equal(np.broadcast_to(one.fn(x, y), (2, 2)), np.broadcast_to(x, (2, 2)))
-    for one, operands, others in ((box, (x,), (-x,)), (first_order, (x, y), (x + 1, -y))):
+        whose = {"whose": ""} if one is only_once else {}
+        np.testing.assert_array_equal(np.broadcast_to(one.fn(x, y, **whose), (2, 2)), np.broadcast_to(x, (2, 2)))
+    zero = first_order(scg.parameter(x), y)
+    for one, statics, operands, others in (
+        (box, {}, (x,), (-x,)),
+        (zero.primitive, zero.statics, (x, y), (x + 1, -y)),
+    ):
         assert one.constant
-        np.testing.assert_array_equal(one.fn(*operands), one.fn(*others))
+        np.testing.assert_array_equal(one.fn(*operands, **statics), one.fn(*others, **statics))
 
 
 @pytest.mark.parametrize("linear", ["sum", [], [(1,)], [(2,)], [("x",)], 3, True])

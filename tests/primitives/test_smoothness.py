@@ -1,6 +1,9 @@
 """Every primitive that is not smooth somewhere says where: found by zooming in on its values along lines through the
 catalogue's operands."""
 
+import importlib
+import pkgutil
+import sys
 import warnings
 import zlib
 
@@ -317,3 +320,31 @@ def test_what_did_not_settle_names_what_to_declare():
     saw = silent(lambda x: x - 0.003 * np.floor(x / 0.003))
     with pytest.raises(scg.exact.ConvergenceError, match=r"declare where silent, used at .*test_smoothness.*steps="):
         mean_of(saw)
+
+
+def test_each_primitive_of_the_package_says_where_it_is_smooth_and_one_from_outside_may():
+    for module in pkgutil.walk_packages(scg.__path__, "scg."):
+        if "bridge" not in module.name and "__main__" not in module.name:  # which need what may not be installed
+            importlib.import_module(module.name)
+    kept = [x for name, module in list(sys.modules.items()) if name.startswith("scg.") for x in vars(module).values()]
+    made = [x for x in [*IMPLEMENTATIONS.values(), *kept] if type(x) is Primitive]
+    declared = {id(p): p for p in made if p.module.startswith("scg.")}.values()
+    assert len(declared) > 300 and [p.name for p in declared if p.silent] == []
+    f, vjp = lambda x: np.sin(3 * x), lambda g, out, x: 3 * g * np.cos(3 * x)
+    assert scg.primitive(f, elementwise, vjp).silent and not scg.primitive(f, elementwise, vjp, kinks=False).silent
+    assert (
+        not scg.primitive(f, elementwise, vjp, kinks=lambda x: x > 0).silent
+        and not scg.primitive(f, elementwise).silent
+    )
+
+
+def test_a_primitive_from_outside_that_is_declared_smooth_is_taken_at_its_word():
+    bent = scg.primitive(lambda x: np.sin(3 * x), elementwise, lambda g, out, x: 3 * g * np.cos(3 * x), kinks=False)
+
+    def mean(fn):
+        def cost(theta, rng):
+            return np.sum(fn(scg.sample(Normal(theta, 1.0), scg.Reparameterized(), rng=rng)))
+
+        return scg.exact.expectation(scg.trace(cost, np.array(0.3), rng=np.random.default_rng(0)))
+
+    assert abs(mean(bent) - np.exp(-4.5) * np.sin(0.9)) < 1e-12 and mean(bent) == mean(lambda x: np.sin(3 * x))
