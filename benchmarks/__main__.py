@@ -12,6 +12,7 @@ BENCHMARKS = (
     "elimination",
     "training_step",
     "unbiased",
+    "verdicts",
     "variance",
     "peers.coins",
     "peers.parity",

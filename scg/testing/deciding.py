@@ -13,7 +13,7 @@ from scg.testing.tails import Tail
 _FIRST = 512  # samples before the first look
 # before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
 _ALIKE = 2**16
-_PIECE = 2**13  # samples between two reports of progress
+_PIECE = 2**15  # samples between two reports of progress
 
 
 @dataclass(frozen=True, eq=False)

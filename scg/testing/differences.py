@@ -11,6 +11,7 @@ from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
+from scg.stochastic.resampling import resample
 from scg.stochastic.sites import is_draw
 from scg.testing.coupling import Coupled, comes_apart
 from scg.testing.structure import join, paths, precision, split
@@ -21,7 +22,7 @@ it."""
 PROJECTIONS = 8
 DIFFERENCES = 32
 """Coordinates that are differenced one by one; more along random directions."""
-_BYTES = 2**22  # that the largest array of one evaluation of the cost may take
+_BYTES = 2**20  # that the largest array of one evaluation of the cost may take
 
 
 class Differences:
@@ -104,7 +105,7 @@ class Differences:
         self.point = join([leaf.value for _, leaf in leaves(self.graph.parameters)], 1)[0]
         self.step = 0.05 * max(1.0, float(np.max(np.abs(self.point))))
         largest = max([n.raw.nbytes for n in self.model.nodes if not isinstance(n.raw, tuple)], default=8)
-        self.chunk = max(1, min(4096, _BYTES // largest))
+        self.chunk = max(1, min(2**15, _BYTES // largest))
         for _ in range(16):
             try:
                 if all(self._exists(side * 2 * self.step * v) for v in signs for side in (-1, 1)):
@@ -162,7 +163,14 @@ class Differences:
         )
 
     def _costs(self, shift: np.ndarray, n: int, seed: int) -> np.ndarray:
-        return self._run(shift, n, seed).cost.value.astype(float)
+        """n costs as those of ``_run``, but only what depends on a sample has their axis, and nothing is recorded."""
+        nodes = [leaf for _, leaf in leaves(self.model.parameters)]
+        moved = [leaf for _, leaf in leaves(split(self.graph, self.point + shift))]
+        new = dict(zip(nodes, moved, strict=True))
+        found = resample(
+            self.model.cost, new, rng=np.random.default_rng(seed), size=n, create_graph=False, checked=True
+        )
+        return np.broadcast_to(found, (n,)).astype(float)
 
     def _exists(self, shift: np.ndarray) -> bool:
         """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not

@@ -1,6 +1,7 @@
 """assert_unbiased and assert_bias: errors of both kinds on synthetic streams, correct estimators over many seeds,
 saboteurs, and what no variance allows."""
 
+import copy
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,6 +17,7 @@ from scg.testing import assert_bias, assert_unbiased, judge
 from scg.testing.confidence import Asymptotic, Bernstein, horizon, mixture, threshold, tightest, widened
 from scg.testing.coupling import Coupled, comes_apart
 from scg.testing.deciding import Demand, Source, decide
+from scg.testing.differences import Differences
 from scg.testing.streams import Streams
 from scg.testing.tails import Tail
 
@@ -820,3 +822,28 @@ def test_a_notebook_shows_what_is_printed(reference):
     assert status == "".join(page.find("caption").itertext())
     assert [line.split(maxsplit=1)[0] for line in lines] == [th.text.split()[0] for th in page.iter("th")]
     assert all(any(text in line for line in lines) for text in [td.text for td in page.iter("td")])
+
+
+def test_differences_are_those_of_whole_runs_of_the_graph():
+    """(4 D(h) - D(2h)) / 3 of costs at the same random numbers, as ``Graph.run`` computes them with an axis of
+    replicates on all that there is."""
+
+    def cost(t, rng):
+        b = scg.sample(dist.Bernoulli(logits=t["l"]), scg.ScoreFunction(), rng=rng)
+        z = scg.sample(dist.Normal(t["m"] * b, 1.0), scg.Reparameterized(), rng=rng)
+        return np.sum(np.tanh(z) * b) + np.sum(t["m"] ** 2)
+
+    graph = scg.trace(cost, {"l": np.array([0.3, -0.2]), "m": np.array(0.5)}, rng=np.random.default_rng(0))
+    differences = Differences(graph, np.random.default_rng(1))
+    state = copy.deepcopy(differences.rng)
+    errors, estimates = differences.draw(40)
+    seed, point, step = int(state.integers(2**63)), np.array([0.3, -0.2, 0.5]), differences.step
+
+    def costs(shift):
+        l, m = np.broadcast_to((point + shift)[:2], (40, 2)), np.full(40, (point + shift)[2])
+        run = graph.run(rng=np.random.default_rng(seed), parameters={"l": l, "m": m}, replicates=40)
+        return run.cost.value
+
+    for k, v in enumerate(np.eye(3)):
+        near, far = ((costs(h * v) - costs(-h * v)) / (2 * h) for h in (step, 2 * step))
+        np.testing.assert_allclose((estimates - errors)[:, k], (4 * near - far) / 3, rtol=1e-9, atol=1e-9)
