@@ -12,8 +12,9 @@ x of None stands for zeros, a p of None for ones.
 Factors of equal shape stand in one ``Stack``. Its arrays may be Nodes: then what is computed of them is one, too.
 """
 
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,38 @@ class Pair(NamedTuple):
     def length(self) -> int:
         """The number of rows."""
         return len(self.x if self.p is None else self.p)
+
+
+def blocks_of(values: Any, rows: Any) -> Any:
+    """Some rows, of an array or a Node, taken in blocks that stand together.
+
+    With an axis for the blocks and one within them, which axis of a sample an element belongs to is not lost: of rows
+    that are (steps, elements of a sample) those of some steps are taken.
+    """
+    n = len(values)
+    if type(rows) is slice:
+        rows = np.arange(n)[rows]
+    starts = np.flatnonzero(np.diff(rows, prepend=rows[:1] - 2) != 1)
+    block = int(np.gcd.reduce([n, len(rows), *starts, *rows[starts]]))
+    if block == n == len(rows):
+        return values
+    if block < 2:
+        return values[rows]
+    each = np.reshape(values, (n // block, block, *values.shape[1:]))[rows[::block] // block]
+    return np.reshape(each, (len(rows), *values.shape[1:]))
+
+
+def one_below_the_other(parts: Sequence[Any], axis: int = 0) -> Any:
+    """Parts joined along an axis, by blocks of their lengths, for the same reason."""
+    if len(parts) == 1:
+        return parts[0]
+    lengths = [part.shape[axis] for part in parts]
+    block = math.gcd(*lengths)
+    if block < 2:
+        return np.concatenate(parts, axis=axis)
+    first, rest = parts[0].shape[:axis], parts[0].shape[axis + 1 :]
+    each = [np.reshape(part, (*part.shape[:axis], -1, block, *part.shape[axis + 1 :])) for part in parts]
+    return np.reshape(np.concatenate(each, axis=axis), (*first, sum(lengths), *rest))
 
 
 def product(a: Pair, b: Pair, times: Callable[[Any, Any], Any] = operator.mul) -> Pair:

@@ -49,12 +49,12 @@ def mean(cost: Node, samples: list[Node], budget: int) -> Node:
         if (other := distributed(structure, _LOCAL)) is not None:
             structure = Structure(other, {}, budget, draws=samples)
             structure.look()
-        found = _by_influence(structure, samples).astype(cost.dtype)
+        found = _by_influence(structure).astype(cost.dtype)
     shared: Any = np.broadcast_to(found / cost.size, cost.shape) if cost.ndim else found
     return shared  # type: ignore[no-any-return]
 
 
-def _by_influence(structure: Structure, samples: list[Node]) -> Any:
+def _by_influence(structure: Structure) -> Any:
     """The mean as a sum of means of terms that the same other samples have influenced, of those whose estimators look
     at costs: each of them meets its own cost-to-go still.
 
@@ -62,8 +62,7 @@ def _by_influence(structure: Structure, samples: list[Node]) -> Any:
 
     At most ``_GROUPS`` of them, of terms that much the same has influenced.
     """
-    own = {node.id for node in samples}
-    others = [n for n in structure.order if is_draw(n) and n.id not in own and _looks(n.statics["site"].estimator)]
+    others = _looking(structure)
     if not others:
         return Sums(structure).mean(graph=True, steps=True)
     zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in structure.terms]
@@ -80,13 +79,19 @@ def _by_influence(structure: Structure, samples: list[Node]) -> Any:
         above = {node.id for node in ancestors([cost])}
         part = Structure(cost, {}, structure.budget, draws=[n for n in structure.draws if n.id in above])
         part.look()
-        total = total + Sums(part).mean(graph=True, steps=True)
+        total = total + Sums(part).mean(graph=True, steps=True, blocks=True)
     return total
 
 
-def _looks(estimator: Estimator) -> bool:
-    """Whether an estimator looks at the costs that its sample has influenced."""
-    return estimator.scores or type(estimator).expand is not Estimator.expand
+def _looking(structure: Structure) -> list[Node]:
+    """The samples beside those of a structure whose estimators look at the costs that they have influenced."""
+    own, found = {node.id for node in structure.draws}, []
+    for node in structure.order:
+        if is_draw(node) and node.id not in own:
+            estimator = node.statics["site"].estimator
+            if estimator.scores or type(estimator).expand is not Estimator.expand:
+                found.append(node)
+    return found
 
 
 def log_mean_exp(log_p: Node, samples: list[Node], budget: int) -> Node:
@@ -97,7 +102,7 @@ def log_mean_exp(log_p: Node, samples: list[Node], budget: int) -> Node:
         structure.look()
         apart = structure.apart()
         if apart is not None:
-            found = Sums(structure, evidence=True).log_mean_exps(*apart)
+            found = Sums(structure, evidence=True).log_mean_exps(*apart, bool(_looking(structure)))
             shaped: Any = np.reshape(found, log_p.shape).astype(log_p.dtype)
             return shaped  # type: ignore[no-any-return]
     each: list[Any] = []

@@ -27,27 +27,30 @@ from scg.elimination.products import Plan
 from scg.elimination.steps import Cotangent, Logarithms, Made, Product, Selection
 
 
-def eliminate(found: Plan, stacks: Sequence[Stack], logs: bool = False, steps: bool = False) -> list[Pair]:
+def eliminate(
+    found: Plan, stacks: Sequence[Stack], logs: bool = False, steps: bool = False, blocks: bool = False
+) -> list[Pair]:
     """The factors that remain, in the order of ``found.left``, each with an axis of rows in front. With ``logs`` what
     is small is scaled up, and its logarithm kept.
 
     Where a table is a Node so is what remains. With ``steps`` every step is recorded by itself: for a Hessian, many
-    rows of which are taken of one graph.
+    rows of which are taken of one graph. With ``blocks`` rows are taken so that it is seen which of them depends on
+    which elements of samples (``factors.blocks_of``).
     """
     run = _Run(found, stacks, logs)
     parts = [part for stack in stacks for part in (stack.p, stack.x) if part is not None]
     recorded = any([type(part) is Node for part in parts])
     if steps or not recorded:
-        return run.left(run.forward(parts, steps and recorded))
+        return run.left(run.forward(parts, steps and recorded, blocks=blocks))
     flat = iter(results(_eliminated(*parts, run=run)))
     return [Pair(*[next(flat) if known else None for known in (*kinds, logs)]) for kinds in run.kinds]
 
 
-def eliminate_logarithms(found: Plan, stacks: Sequence[Stack]) -> list[Any]:
+def eliminate_logarithms(found: Plan, stacks: Sequence[Stack], blocks: bool) -> list[Any]:
     """The same of factors of which ``p`` holds the logarithms: Nodes, the logarithms of what remains. Each step is
     recorded by itself, and nothing of it depends on recorded values, so that it may be replayed with any others."""
     run = _Run(found, stacks, False, Logarithms)
-    return [pair.p for pair in run.left(run.forward([stack.p for stack in stacks], True))]
+    return [pair.p for pair in run.left(run.forward([stack.p for stack in stacks], True, blocks=blocks))]
 
 
 class _Run:
@@ -89,18 +92,20 @@ class _Run:
             self._others[copies] = other
         return self._others[copies]
 
-    def forward(self, parts: Sequence[Any], pieces: bool = False, scales: list[Any] | None = None) -> list[Made]:
+    def forward(
+        self, parts: Sequence[Any], pieces: bool = False, scales: list[Any] | None = None, blocks: bool = False
+    ) -> list[Made]:
         """The tables and, behind them, the messages; with ``pieces`` for one use of each row after the other. What
         each message was multiplied by goes to ``scales``; without it messages live until their last use."""
         uses, last = self._uses() if pieces else {}, self._last() if scales is None and not pieces else {}
-        made = [Made(pair, uses.get(k)) for k, pair in enumerate(self._tables(parts))]
+        made = [Made(pair, uses.get(k), blocks) for k, pair in enumerate(self._tables(parts))]
         for k, step in enumerate(self.steps):
             total, by = step.message([position.take(made) for position in step.positions]), None
             if self.logs and total.p is not None:
                 total, by = scaled(total)
             if scales is not None:
                 scales.append(by)
-            made.append(Made(total, uses.get(len(made))))
+            made.append(Made(total, uses.get(len(made)), blocks))
             for stack in last.get(k, ()):
                 made[stack] = Made(Pair(None, None), None)
         return made

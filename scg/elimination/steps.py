@@ -6,7 +6,7 @@ is what comes back to a table or a message.
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from scg.core.cotangents import unbroadcast
 from scg.core.node import Node
-from scg.elimination.factors import Pair, product, summed
+from scg.elimination.factors import Pair, blocks_of, one_below_the_other, product, summed
 from scg.elimination.products import Step
 from scg.special import logsumexp
 
@@ -25,11 +25,13 @@ class Made:
     """A table or a message, of which rows are taken.
 
     Of a Node all are gathered at once, for one of its ``uses`` after the other, and then halved, and halved again:
-    where each use takes another part, the cotangent of each would be as large as the whole.
+    where each use takes another part, the cotangent of each would be as large as the whole. With ``blocks`` rows are
+    taken as ``blocks_of`` does.
     """
 
-    def __init__(self, pair: Pair, uses: list[Any] | None):
-        self.pair, self.pieces = pair, None if uses is None else _pieces(pair, uses)
+    def __init__(self, pair: Pair, uses: list[Any] | None, blocks: bool = False):
+        self.pair, self.blocks = pair, blocks
+        self.pieces = None if uses is None else _pieces(pair, uses, _in_blocks if blocks else Pair.rows)
 
     def take(self, rows: Any) -> Pair:
         """Some rows."""
@@ -80,10 +82,10 @@ class Selection:
         if self.places:
             each = [np.zeros(part.length) if part.logs is None else part.logs for part in parts]
             logs = None if all([part.logs is None for part in parts]) else np.concatenate(each)
-            p, x = [
-                None if c[0] is None else np.concatenate(c) for c in zip(*[part[:2] for part in parts], strict=True)
-            ]
-            pair = Pair(p, x, logs).rows(self.order)
+            blocks = made[self.chosen[0][0]].blocks
+            below, rows = (one_below_the_other, _in_blocks) if blocks else (np.concatenate, Pair.rows)
+            p, x = [None if c[0] is None else below(c) for c in zip(*[part[:2] for part in parts], strict=True)]
+            pair = rows(Pair(p, x, logs), self.order)
         if self.turn is not None:
             pair = pair.each(lambda part: np.transpose(part, self.turn))
         return pair if self.dims is None else pair.each(self._fitted)
@@ -263,25 +265,30 @@ def _as_slice(rows: Any) -> Any:
     return rows
 
 
-def _pieces(pair: Pair, uses: list[Any]) -> Iterator[Pair]:
+def _pieces(pair: Pair, uses: list[Any], take: Callable[[Pair, Any], Pair]) -> Iterator[Pair]:
     """The rows of a stack for each of its uses in turn."""
     length = pair.length
     if len(uses) == 1 or sum(map(len, uses)) > 2 * length or type(pair.x if pair.p is None else pair.p) is not Node:
-        return (_rows(pair, rows) for rows in uses)
+        return (_rows(pair, rows, take) for rows in uses)
     ends = np.cumsum([len(rows) for rows in uses])
-    return iter(_halved(_rows(pair, np.concatenate(uses)), ends.tolist(), 0))
+    return iter(_halved(_rows(pair, np.concatenate(uses), take), ends.tolist(), 0, take))
 
 
-def _halved(pair: Pair, ends: list[int], start: int) -> list[Pair]:
+def _halved(pair: Pair, ends: list[int], start: int, take: Callable[[Pair, Any], Pair]) -> list[Pair]:
     if len(ends) == 1:
         return [pair]
     middle = len(ends) // 2
     cut = ends[middle - 1] - start
-    left, right = pair.rows(slice(None, cut)), pair.rows(slice(cut, None))
-    return _halved(left, ends[:middle], start) + _halved(right, ends[middle:], start + cut)
+    left, right = take(pair, slice(None, cut)), take(pair, slice(cut, None))
+    return _halved(left, ends[:middle], start, take) + _halved(right, ends[middle:], start + cut, take)
 
 
-def _rows(pair: Pair, rows: Any) -> Pair:
+def _rows(pair: Pair, rows: Any, take: Callable[[Pair, Any], Pair]) -> Pair:
     if len(rows) == pair.length and (rows == np.arange(len(rows))).all():
         return pair
-    return pair.rows(rows)
+    return take(pair, rows)
+
+
+def _in_blocks(pair: Pair, rows: Any) -> Pair:
+    logs = None if pair.logs is None else pair.logs[rows]
+    return pair.each(lambda part: blocks_of(part, rows))._replace(logs=logs)

@@ -18,12 +18,12 @@ from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.elimination.affine import affine_at
-from scg.elimination.factors import Stack
+from scg.elimination.factors import Stack, blocks_of, one_below_the_other
 from scg.elimination.finite import Width
 from scg.elimination.messages import eliminate, eliminate_logarithms
 from scg.elimination.products import Plan, TooWide, plan
 from scg.elimination.structure import Structure
-from scg.elimination.tabulate import Group, Tables, families, in_order
+from scg.elimination.tabulate import Group, Tables, families
 
 _LARGE = 2**12  # entries of a product that are worth another plan
 _PLANNED = np.zeros(0)  # what stands in a stack for tables that are not there yet
@@ -118,13 +118,13 @@ class Sums:
         near = [np.setdiff1d(np.arange(len(group.scopes)), row[which == j]) for j, (_, group) in enumerate(self.terms)]
         return [near, *parts] if any(map(len, near)) else parts
 
-    def mean(self, graph: bool = False, steps: bool = False) -> Any:
+    def mean(self, graph: bool = False, steps: bool = False, blocks: bool = False) -> Any:
         """E[cost]: a number, or a Node of the parameters; with ``steps``, as many second derivatives need it (see
         ``eliminate``). ``error`` is then what rounding may have done to it."""
         base, weights = self._weights(graph)
         stacks, constant = self._stacks(graph, weights)
         total, mass, size = base + constant, 0.0, 0.0
-        for pair in eliminate(self.plan, stacks, steps=steps):
+        for pair in eliminate(self.plan, stacks, steps=steps, blocks=blocks):
             mass = max(mass, float(np.max(np.abs(_raw(pair.p) - 1), initial=0)))
             if pair.x is not None:
                 total = total + np.sum(pair.x)
@@ -147,7 +147,7 @@ class Sums:
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
         return total
 
-    def log_mean_exps(self, owners: Any, elements: Any) -> Any:
+    def log_mean_exps(self, owners: Any, elements: Any, blocks: bool) -> Any:
         """log E[exp(.)] of each element of the cost, as a Node of one axis, by sums of logarithms.
 
         ``owners`` has for each element of the terms, and ``elements`` for each of the draws, the element of the cost
@@ -163,7 +163,7 @@ class Sums:
                 parts.append((owners[group.numbers], table))
         if any([np.isnan(raw).any() or np.isposinf(raw).any() for raw in [_raw(stack.p) for stack in stacks]]):
             raise NotFinite
-        for found, variables in zip(eliminate_logarithms(self.plan, stacks), self.plan.copies, strict=True):
+        for found, variables in zip(eliminate_logarithms(self.plan, stacks, blocks), self.plan.copies, strict=True):
             parts.append((elements[variables], found))
         return _grouped(parts, base.size)
 
@@ -216,12 +216,12 @@ class Sums:
                 known[id(family)] = tables.chances(family)
             stacks.append(Stack(group.scopes, family.table(known[id(family)], group)))
         each: list[Any] = [np.reshape(w, -1) for w in weights]
-        flat = each[0] if len(each) == 1 else np.concatenate(each) if each else ()
+        flat = one_below_the_other(each) if each else ()
         for family, group in self.terms if weights else ():
             if id(family) not in known:
                 known[id(family)] = tables.terms(family)
-            weight = np.reshape(in_order(flat, group.numbers), (-1, *[1] * len(group.sizes)))
-            terms.append((group, in_order(family.table(known[id(family)], group), group.rows) * weight))
+            weight = np.reshape(blocks_of(flat, group.numbers), (-1, *[1] * len(group.sizes)))
+            terms.append((group, blocks_of(family.table(known[id(family)], group), group.rows) * weight))
         return stacks, terms
 
     def _term(self, scopes: Any, table: Any) -> Stack:
@@ -247,14 +247,19 @@ def _finite(stacks: list[Stack]) -> list[Stack]:
 
 def _grouped(parts: list[tuple[Any, Any]], count: int) -> Any:
     """Sums of some numbers: parts are (which sum each belongs to, -1 for none; the numbers)."""
-    owners = np.concatenate([which for which, _ in parts])
-    values = np.concatenate([numbers for _, numbers in parts])
-    order = np.argsort(owners, kind="stable")[np.sum(owners < 0) :]
-    counts = np.bincount(owners[order], minlength=count)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = np.full((count, counts.max(initial=0)), len(owners))
-    rows[owners[order], place] = order
-    return np.sum(np.concatenate([values, np.zeros(1)])[rows], axis=1)
+    total: Any = 0.0
+    for which, numbers in parts:
+        order = np.argsort(which, kind="stable")[np.sum(which < 0) :]
+        counts = np.bincount(which[order], minlength=count)
+        most = counts.max(initial=0)
+        if (counts == most).all():
+            total = total + np.sum(np.reshape(blocks_of(numbers, order), (count, most)), axis=1) if most else total
+            continue
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = np.full((count, most), len(which))
+        rows[which[order], place] = order
+        total = total + np.sum(np.concatenate([numbers, np.zeros(1)])[rows], axis=1)
+    return total
 
 
 def _raw(x: Any) -> Any:

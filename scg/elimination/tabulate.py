@@ -19,6 +19,7 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.elimination.alike import expression, with_numbers
 from scg.elimination.direct import TooBroad
+from scg.elimination.factors import blocks_of, one_below_the_other
 from scg.elimination.finite import Finite, probabilities
 from scg.elimination.structure import Likeness, Structure
 
@@ -94,7 +95,7 @@ class Family:
         for i, n in enumerate(group.sizes):
             row = row + strides[:, i].reshape(-1, *[1] * k) * np.arange(n).reshape(n, *[1] * (k - 1 - i))
         if type(values) is Node and k and (row == row[:1]).all():  # of nodes axes stay apart: whose element is whose
-            chosen = in_order(in_order(values, row[0].reshape(-1)).T, places).T
+            chosen = blocks_of(blocks_of(values, row[0].reshape(-1)).T, places).T
             return np.moveaxis(np.reshape(chosen, (*group.sizes, len(places))), -1, 0)
         return values[row, places.reshape(-1, *[1] * k)]
 
@@ -278,14 +279,9 @@ def _by_form(family: Family, like: Likeness) -> list[list[int]]:
     return list(found.values())
 
 
-def in_order(values: Any, rows: Any) -> Any:
-    """Some rows of values: these themselves where that is all of them, in their order."""
-    return values if len(rows) == len(values) and (rows == np.arange(len(rows))).all() else values[rows]
-
-
 def _joined(columns: list[Any], family: Family, like: Likeness, sizes: list[int]) -> Any:
     """Columns of members by form, side by side in the order of the members, as float64."""
-    joined = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+    joined = one_below_the_other(columns, 1)
     joined = joined if joined.dtype == np.float64 else joined.astype(np.float64)
     starts = np.cumsum([0, *sizes])
     place = {k: np.arange(a, b) for k, a, b in zip(family.members, starts, starts[1:], strict=False)}

@@ -22,11 +22,10 @@ class Marginalize(Estimator):
 
     The value of the cost stays the recorded one, at the z that were drawn: it is the gradient that is exact.
 
-    Other samples may lead to z, or to the cost beside z. Each of them meets its own cost-to-go, also the elements of
-    one, unless they lead to elements of several z; then an element meets what the others have influenced there, too.
-    Samples that are drawn *from* z must have Marginalize() as well, or be pathwise (``Reparameterized()``: z chooses
-    between paths of the same noise). ``budget`` bounds the entries of the largest product; where they differ, the least
-    counts.
+    Other samples may lead to z, or to the cost beside z; each of their elements meets its own cost-to-go, so that a
+    score function has no more variance than beside a z that is sampled. Samples that are drawn *from* z must have
+    Marginalize() as well, or be pathwise (``Reparameterized()``: z chooses between paths of the same noise). ``budget``
+    bounds the entries of the largest product; where they differ, the least counts.
 
     Raises EstimatorError where an ``if`` looks at z, where a sample of another kind is drawn from z, where the cost is
     infinite at some value; BudgetError, which names the samples and the width, where they keep together.

@@ -174,6 +174,34 @@ def test_others_meet_their_own_cost_to_go_so_that_no_variance_grows(cost):
     agree(given.gradients(), total)
 
 
+def walks(t, rng, n, steps):
+    """n chains side by side, the elements of a sample for each step, driven by the elements of another one."""
+    total, z = 0.0, 0.0
+    x = scg.sample(dist.Bernoulli(logits=t[0] * np.ones(n)), SCORE, rng=rng, name="x")
+    for k in range(steps):
+        z = scg.sample(dist.Bernoulli(logits=t[1] * x + z), SUM, rng=rng, name=f"z{k}")
+        total = total + np.sum((x - 0.3) * (z + t[1]) ** 2 * (k + 1) + x * t[0])
+    return total
+
+
+def evidences(t, rng, n, steps):
+    """Their log-probabilities as data."""
+    total, z = 0.0, 0.0
+    x = scg.sample(dist.Bernoulli(logits=t[0] * np.ones(n)), SCORE, rng=rng, name="x")
+    for k in range(steps):
+        z = scg.sample(dist.Bernoulli(logits=t[1] * x + z), SUM, rng=rng, name=f"z{k}")
+        total = total - 0.5 * (z - x * t[0] - k / steps) ** 2
+    return np.sum(scg.objectives.log_marginal(total))
+
+
+@pytest.mark.parametrize("cost", [walks, evidences])
+def test_elements_side_by_side_meet_their_own_cost_to_go(cost):
+    """Three of them have three times the variance of one."""
+    for steps in (1, 2, 5, 11):
+        one, three = (scg.trace(cost, THETA, rng=np.random.default_rng(0), n=n, steps=steps) for n in (1, 3))
+        agree(scg.exact.moments(three).variance, 3 * scg.exact.moments(one).variance, 1e-9)
+
+
 def test_many_costs_to_go_are_taken_together(monkeypatch):
     monkeypatch.setattr(means, "_GROUPS", 2)
     graph = scg.trace(driven, THETA, rng=np.random.default_rng(0))
