@@ -55,7 +55,8 @@ from scg.estimators import (
     StraightThrough,
     UnorderedSet,
 )
-from scg.primitives.layout import named, stop_gradient
+from scg.primitives.holding import stop_gradient
+from scg.primitives.layout import named
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.sites import minibatch, sample
 from scg.stochastic.surrogate import surrogate

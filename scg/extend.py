@@ -104,12 +104,12 @@ scg.testing.assert_unbiased(graph, rng=rng)
 np.testing.assert_allclose(scg.exact.moments(graph).mean, scg.exact.gradient(graph), rtol=1e-9)
 ```
 
-The tools of an estimator: `score(node)`, the log-probability of a node's value; `box(s)`, one with the derivative of s;
-`first_order(x, g)`, zero with the derivative g, which has none of its own; `held(x)`, a constant of the estimator's
-formula; `noise_node`, noise as a leaf of the graph, so that replicates draw it anew: an estimator draws all its random
-numbers by `down.noise`, by `down.with_others`, or in `draw`; from a generator of its own it is refused where replicates
-would share the numbers. `second_derivatives = False` beside the other claims says that the estimate has no derivative
-of its own.
+The tools of an estimator: `score(node)`, the log-probability of a node's value; `box(s)`, one with the derivative of
+s; `first_order(x, g)`, zero with the derivative g, which has none of its own; `held(x)`, a constant of the
+estimator's formula, as `scg.stop_gradient(x)` is in `expand`; `noise_node`, noise as a leaf of the graph, so that
+replicates draw it anew: an estimator draws all its random numbers by `down.noise`, by `down.with_others`, or in
+`draw`; from a generator of its own it is refused where replicates would share the numbers. `second_derivatives =
+False` beside the other claims says that the estimate has no derivative of its own.
 '''
 
 from scg.core import axes

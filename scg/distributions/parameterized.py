@@ -11,7 +11,7 @@ from scg.core.node import Node, Numeric
 from scg.core.operands import beside, described, frozen, plain, shape_of_all
 from scg.distributions.constraints import Constraint, Truth
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.primitives.layout import stop_gradient
+from scg.primitives.holding import stop_gradient
 
 Shape = tuple[int, ...]
 

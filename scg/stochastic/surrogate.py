@@ -32,6 +32,7 @@ from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.primitives.holding import IN_FORMULA
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.estimator import Accounted, second_ones
 from scg.stochastic.formulas import REFUSAL, box, held, once, plus, score
@@ -128,11 +129,12 @@ def expansions(
     spent = [0] if spent is None else spent
     for node in seen.looking:
         estimator = node.statics["site"].estimator
-        token = REFUSAL.set(_refusal(node)) if order != 1 else None
+        token, formula = REFUSAL.set(_refusal(node)) if order != 1 else None, IN_FORMULA.set(True)
         try:
             extra = estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
             extra = extra if extra is None or estimator.second_derivatives else once(extra)
         finally:
+            IN_FORMULA.reset(formula)
             if token is not None:
                 REFUSAL.reset(token)
         if extra is None:

@@ -12,6 +12,7 @@ from scg import distributions as dist
 from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.tree import leaves, map_leaves
+from scg.extend import Estimator, first_order, score
 from scg.testing import graphs
 from scg.testing.strategies.bindings import candidates
 from tests.support.oracle import TooMany, mean
@@ -182,6 +183,59 @@ PROGRAMS = [
     pulled_back,
     surrogates,
 ]
+
+
+class Stopped(Estimator):
+    """The score function; the cost by ``scg.stop_gradient``, as one would write it."""
+
+    second_derivatives = False
+
+    def expand(self, down):
+        return np.sum(first_order(score(down.node), scg.stop_gradient(down.now())))
+
+
+class ByHand(Estimator):
+    """The same, without the tools."""
+
+    second_derivatives = False
+
+    def expand(self, down):
+        s = score(down.node)
+        return np.sum((s - scg.stop_gradient(s)) * scg.stop_gradient(down.now()))
+
+
+class Frozen(Estimator):
+    """Both values of a coin, weighed by the ratio of its probabilities to those of a distribution that is held."""
+
+    second_derivatives = False
+
+    def expand(self, down):
+        frozen, z = down.distribution.stop_gradient().log_prob, np.array([0.0, 1.0])
+        f = np.stack(down.one_by_one(np.reshape(z, (2,) + (1,) * down.node.ndim)))
+        return np.sum(np.exp(frozen(z)) * (np.exp(down.distribution.log_prob(z) - frozen(z)) - 1) * f)
+
+
+class Compared(Estimator):
+    """The score function, less the cost at another sample of a distribution that is held."""
+
+    second_derivatives = False
+
+    def expand(self, down):
+        other = down.constant(down.noise(down.distribution.stop_gradient()))
+        return np.sum(first_order(score(down.node), down.now() - down.at(other[None])[0]))
+
+
+@pytest.mark.parametrize("foreign", [Stopped, ByHand, Frozen, Compared])
+@pytest.mark.parametrize("program", [penalty, product, weighed_by_a_draw, adapted, drawn_from_it, pulled_back])
+def test_what_an_estimator_from_outside_holds_by_stop_gradient_is_its_own(program, foreign, monkeypatch):
+    monkeypatch.setitem(ESTIMATORS, "foreign", foreign)
+    t = scg.parameter(np.array(0.4))
+
+    def cost(t):
+        return program(one, t, np.random.default_rng(3), "foreign")
+
+    right, error = slope(lambda h: expected(cost(scg.parameter(0.4 + h))))
+    assert abs(estimated(cost(t), [t], [1.0]) - right) <= error
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
