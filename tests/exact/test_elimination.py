@@ -9,13 +9,9 @@ import scg.exact
 from scg import distributions as dist
 from scg.core.backward import pull
 from scg.core.replay import replay
-from scg.core.tree import leaves
 from scg.elimination.factors import Pair, Stack, product
 from scg.elimination.messages import eliminate
 from scg.elimination.products import TooWide, plan
-from scg.elimination.structure import Structure
-from scg.elimination.sums import Sums
-from tests.support.discrete import program
 
 S = scg.ScoreFunction()
 RNG = np.random.default_rng(0)
@@ -146,57 +142,6 @@ def test_what_is_too_wide_is_refused_with_those_that_keep_together():
     assert caught.value.variables == list(range(30)) and caught.value.size == 2**30
 
 
-def by_elimination(graph):
-    """(value, gradients) of the mean of a graph's cost, whatever its size."""
-    structure = Structure(graph.cost, {}, 2**20)
-    structure.look()
-    sums = Sums(structure)
-    value, total = sums.mean(), sums.mean(graph=True)
-    targets = [leaf for _, leaf in leaves(graph.parameters)]
-    if type(total) is not scg.Node:
-        return value, [np.zeros(t.shape) for t in targets]
-    np.testing.assert_allclose(value, total.value, rtol=1e-12, atol=1e-13)
-    return value, pull([total], [np.ones(())], targets)
-
-
-def drawn(seed):
-    rng = np.random.default_rng(seed)
-    theta, w = rng.normal(size=2) * 0.5, rng.normal(size=2)
-    return scg.trace(program(rng), theta, w, argnums=(0, 1), rng=rng)
-
-
-def compare(seeds):
-    """Against enumeration, where that has few configurations; returns how many were."""
-    ran = 0
-    for seed in seeds:
-        graph = drawn(seed)
-        try:
-            expected, slopes = scg.exact.expectation(graph, budget=2**14), scg.exact.gradient(graph, budget=2**14)
-        except scg.exact.BudgetError:
-            continue
-        value, found = by_elimination(graph)
-        np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-11, err_msg=str(seed))
-        for mine, other in zip(found, slopes, strict=True):
-            np.testing.assert_allclose(mine, other, rtol=1e-10, atol=1e-10, err_msg=str(seed))
-        ran += 1
-    return ran
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize("few", [0, 8])
-def test_drawn_programs_have_the_mean_and_the_gradient_of_enumeration(few, monkeypatch):
-    monkeypatch.setattr(
-        "scg.elimination.structure._FEW", few
-    )  # 0: what is alike is tabulated once, however few there are
-    assert compare(range(100 * few, 100 * few + 100)) > 65
-
-
-@pytest.mark.long
-def test_two_thousand_drawn_programs_have_the_mean_and_the_gradient_of_enumeration(monkeypatch):
-    monkeypatch.setattr("scg.elimination.structure._FEW", 0)
-    assert compare(range(10_000, 12_000)) > 1300
-
-
 @pytest.mark.fast
 def test_steps_that_differ_in_a_constant_or_an_index_are_not_alike():
     steps = 24
@@ -224,25 +169,6 @@ def test_steps_that_differ_in_a_constant_or_an_index_are_not_alike():
     graph = scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0))
     np.testing.assert_allclose(scg.exact.expectation(graph), mean(0.3), rtol=1e-12)
     np.testing.assert_allclose(scg.exact.gradient(graph), (mean(0.31) - mean(0.29)) / 0.02, rtol=1e-11)
-
-
-def test_drawn_programs_have_the_hessian_of_enumeration():
-    for seed in range(0, 60, 4):
-        graph = drawn(seed)
-        try:
-            expected = scg.exact.hessian(graph, budget=2**9)
-        except scg.exact.BudgetError:
-            continue
-        structure = Structure(graph.cost, {}, 2**20)
-        structure.look()
-        total = Sums(structure).mean(graph=True)
-        theta, w = graph.parameters
-        slopes = pull([total], [np.ones(())], [theta, w], True)
-        for slope, row in zip(slopes, expected, strict=True):
-            for column, block in zip((theta, w), row, strict=True):
-                units = np.eye(2) if type(slope) is scg.Node else ()  # else the mean is linear there
-                mine = [pull([slope], [unit], [column])[0] for unit in units] or np.zeros((2, 2))
-                np.testing.assert_allclose(np.stack(mine), block, rtol=1e-9, atol=1e-9, err_msg=str(seed))
 
 
 def chain(n, cost=lambda z, before: z):
