@@ -77,7 +77,8 @@ def compare(
     (``entropy`` is drawn from ``rng``), and merged in order. So memory is bounded, and all figures but the times are
     the same to the last bit for any ``executor``, a ``concurrent.futures.Executor`` (of processes, threads, or dask's
     ``client.get_executor()``) or a function that makes one, with any number of workers, also when one of these dies and
-    its chunk is run again. Linear algebra has one thread.
+    its chunk is run again. Linear algebra has one thread where ``threadpoolctl`` is installed; else set
+    OPENBLAS_NUM_THREADS=1, or its like, for workers that share a machine.
 
     Estimators that learn (a moving average, a trained control) do so in ``warmup`` gradients of each row, one run after
     the other, before anything is measured; then they stand, and the user's own learn nothing. With ``warmup=0`` they

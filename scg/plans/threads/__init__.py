@@ -6,7 +6,7 @@ busy      whether other threads of the process leave a processor for one more
 blas      the threads of the BLAS, kept to one meanwhile
 """
 
-from scg.plans.threads.blas import BLAS, width, with_one_thread
+from scg.plans.threads.blas import BLAS, set_threads, width, with_one_thread
 from scg.plans.threads.busy import Watch
 from scg.plans.threads.pool import Step, Threads, borrow, let_go, park, run_steps
 from scg.plans.threads.waiting import Access, Task, hold, step_lists
@@ -25,5 +25,6 @@ __all__ = [
     "run_steps",
     "step_lists",
     "width",
+    "set_threads",
     "with_one_thread",
 ]

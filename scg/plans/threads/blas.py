@@ -4,7 +4,9 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from scg.core.aliases import Foreign
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class Blas:
         self._before: list[int] = []
 
     @functools.cached_property
-    def libraries(self) -> list[Any]:
+    def libraries(self) -> list[Foreign]:
         """Those that NumPy and SciPy have loaded; none where one of them cannot be told."""
         try:
             from threadpoolctl import ThreadpoolController
@@ -77,7 +79,16 @@ class Blas:
     def _set(self, counts: Sequence[int]) -> None:
         for library, count, before in zip(self.libraries, counts, self._before, strict=True):
             if before != 1:
-                library.set_num_threads(count)
+                set_threads(library, count)
+
+
+def set_threads(library: Foreign, count: int) -> None:
+    """Let a library of ``threadpoolctl`` use so many threads. From 3.7 on that hears the thread alone that called it
+    first, unless it is told that this one is done; here whoever holds the lock calls, and is done."""
+    done = getattr(library, "clear_controlling_thread", lambda force: None)
+    done(force=True)
+    library.set_num_threads(count)
+    done(force=True)
 
 
 def with_one_thread(call: Callable[[], T]) -> T:
