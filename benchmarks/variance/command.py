@@ -4,6 +4,7 @@
     costs      (x - k)^2, exp(-k x^2) and cos(k x) under a Gaussian: which estimator is best against k
     coins      200 Bernoulli variables against their logit: seven estimators, and what automatic Rao-Blackwellisation is
                worth
+    problems   every unbiased estimator on ten problems of the literature: variance times evaluations, and the best
     bounds     signal-to-noise ratio of the gradients of importance-weighted bounds against the number of samples
     digits     the encoder of a variational autoencoder with 200 binary latents: variance, and variance for equal work
 

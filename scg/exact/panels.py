@@ -310,9 +310,8 @@ class Panels:
                 p = np.where(np.isfinite(p), p, 0)
                 f = costs[:n, self.columns[e]]
                 with np.errstate(all="ignore"):
-                    f = np.concatenate(
-                        [f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1
-                    ).reshape(len(p), POINTS, -1)
+                    f = np.concatenate([f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1)
+                    f = f.reshape(len(p), POINTS, f.shape[1])
                     pole = ~np.isfinite(f) & lines[e].points(panels[e], self.engine.eps)[:, None, None]
                     product = np.where((p[..., None] > 0) & ~pole, f * p[..., None], 0)
                     found[e][0].append(np.sum(product, axis=1))

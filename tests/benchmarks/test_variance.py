@@ -16,7 +16,7 @@ import pytest
 
 import scg
 from benchmarks.peers import coins as peers
-from benchmarks.variance import EXPERIMENTS, bounds, coins, command, costs, digits, estimates, gaussian, parts
+from benchmarks.variance import EXPERIMENTS, bounds, coins, command, costs, digits, estimates, gaussian, parts, problems
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng
@@ -154,6 +154,41 @@ def test_digits_estimators_have_the_exact_mean(name, monkeypatch):
     assert off(digits.estimator(name, graph, x, 3, RNG(1))) < 4.5
     if name == "DisARM":
         assert off(scg.StraightThrough()) > 6  # which is biased: the test sees it
+
+
+@pytest.mark.parametrize("name", ["coin", "poisson", "bandit"])
+def test_every_estimator_that_takes_a_problem_is_in_its_row_and_exact(name):
+    (problem,) = [p for p in scg.testing.problems() if p.name == name]
+    found = problems.measure({"problem": name, "replicates": 200}, RNG(0))
+    for known, row in [
+        ("score function", "score function"),
+        ("leave-one-out", "leave-one-out, 2"),
+        ("DisARM", "DisARM"),
+    ]:
+        if known in problem.estimators:
+            exact = sum(np.sum(v) for v in problem.variance(known).values())
+            assert found[row]["exact"] == pytest.approx(exact, rel=1e-9, abs=1e-18)
+            assert found[row]["work"] == found[row]["exact"] * found[row]["evaluations"]
+    for row, make in problems.ESTIMATORS.items():
+        try:
+            problem.graph(make)
+        except scg.ScgError:
+            assert row not in found
+        else:
+            assert row in found
+    least = min(v["work"] for v in found.values())
+    assert all(found[row]["work"] <= least * (1 + 1e-9) for row in problems.best(found))
+    text = problems.report([({"problem": name}, found)])
+    assert all(f"| {row} | **" in text for row in problems.best(found))
+
+
+def test_every_unbiased_estimator_is_on_the_list_of_the_problems():
+    listed = {type(make()) for make in problems.ESTIMATORS.values()}
+    exported = [getattr(scg.estimators, name) for name in scg.estimators.__all__]
+    missing = {
+        kind for kind in exported if issubclass(kind, scg.stochastic.estimator.Estimator) and kind.unbiased
+    } - listed
+    assert missing == {scg.Marginalize}
 
 
 @pytest.mark.fast

@@ -1011,7 +1011,9 @@ def test_saboteurs(monkeypatch):
 
     right = scg.exact.moments(cost, theta)
     with monkeypatch.context() as patch:
-        patch.setattr(scg.exact, "overlapping", lambda s, sets, n: np.stack([np.arange(len(sets))] * 2, axis=1))
+        patch.setattr(
+            scg.exact.variances, "overlapping", lambda s, sets, n: np.stack([np.arange(len(sets))] * 2, axis=1)
+        )
         assert np.any(np.abs(scg.exact.moments(cost, theta).variance - right.variance) > 1e-3)
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -1041,3 +1043,10 @@ def test_draws_without_elements_have_exact_moments_too():
     np.testing.assert_allclose(found.mean, [p * (1 - p)], 1e-12)
     # E[(b (b - p))^2] - (E b (b - p))^2
     np.testing.assert_allclose(found.variance, [p * (1 - p) ** 2 - (p * (1 - p)) ** 2], 1e-12)
+
+
+def test_elements_of_which_no_panel_is_left_are_passed_over():
+    """Of three likely coins under REBAR one has no density left where the panels of another are cut."""
+    (problem,) = [p for p in scg.testing.problems() if p.name == "coins, likely ones"]
+    with pytest.raises(scg.errors.ScgError, match="budget"):
+        scg.exact.moments(problem.graph(scg.REBAR), budget=2**17)
