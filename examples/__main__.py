@@ -11,6 +11,7 @@ EXAMPLES = (
     "iwae",
     "discrete_vae",
     "sequence",
+    "state_space",
     "compare",
     "gallery",
     "policy_losses",
