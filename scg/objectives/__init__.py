@@ -5,8 +5,11 @@ samples stand along one axis, and the bound has the other axes.
 
 `scg.objectives.elbo` and `iwae` are bounds on log p(x) for latent-variable models: of log-weights along an axis, or
 of a model and a guide, and then `gradient=` names how they are differentiated ("pathwise", "sticking the landing",
-"doubly reparameterized", "score function", "VIMCO"). The value is the same for all of them. `log_marginal` sums
+"doubly reparameterized", "score function", "VIMCO", "OVIS"). The value is the same for all of them. `log_marginal` sums
 discrete latent variables out of a model: with no others it is log p(x), else it has the place of a log-weight.
+
+`renyi`, `jackknife` and `thermodynamic` are other functions of log-weights, each with its bias; `log_variance` is a
+loss for the guide. The means of `sumo` and `multilevel` are log p(x) itself, at a random number of samples.
 
 `smc` is a particle filter: an unbiased estimate of p(x) for models that go on in time, as a loop or by `state_space`.
 
@@ -29,10 +32,11 @@ assert abs(gradient["loc"]) < 1e-12 and abs(gradient["scale"]) < 1e-12  # and th
 ```
 """
 
-from scg.objectives.bounds import GRADIENTS, elbo, iwae, weighted
+from scg.objectives.bounds import GRADIENTS, elbo, iwae, renyi, weighted
 from scg.objectives.marginal import log_marginal
 from scg.objectives.sequential import Particles, smc, state_space
-from scg.objectives.wake import hold, sleep_phi, wake_phi, wake_theta
+from scg.objectives.unbiased import jackknife, multilevel, sumo
+from scg.objectives.wake import hold, log_variance, sleep_phi, thermodynamic, wake_phi, wake_theta
 
 __all__ = [
     "GRADIENTS",
@@ -40,10 +44,16 @@ __all__ = [
     "elbo",
     "hold",
     "iwae",
+    "jackknife",
     "log_marginal",
+    "log_variance",
+    "multilevel",
+    "renyi",
     "sleep_phi",
     "smc",
     "state_space",
+    "sumo",
+    "thermodynamic",
     "wake_phi",
     "wake_theta",
     "weighted",

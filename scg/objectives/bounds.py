@@ -10,7 +10,7 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.core.operands import require_plain
-from scg.core.options import is_integer
+from scg.core.options import is_integer, number
 from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
@@ -23,7 +23,7 @@ from scg.stochastic.resampling import resample
 from scg.stochastic.sites import is_draw, sample
 
 Model = Callable[[Value], Value]
-GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO")
+GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO", "OVIS")
 
 
 def elbo(
@@ -49,18 +49,20 @@ def elbo(
     "score function"          each sample's score times its own log-weight
     "VIMCO"                   each sample's score times its log-weight less the mean of the others (Mnih and Rezende,
                               2016, for one sample a term); K >= 2
+    "OVIS"                    the same without the score -d log q(z_k) of the log-weight itself, whose mean is zero
 
     Raises EstimatorError where the guide does not have what the gradient needs, ScgValueError for an unknown one.
     """
     if guide is None:
         _check_weights(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
-    estimator = {"score function": ScoreFunction(), "VIMCO": ScoreFunction(baseline=LeaveOneOut())}.get(
-        gradient, Reparameterized()
-    )
+    gradient = _known(gradient)
+    others = ScoreFunction(baseline=LeaveOneOut())
+    estimators = {"score function": ScoreFunction(), "VIMCO": others, "OVIS": others}
+    estimator = estimators.get(gradient, Reparameterized())
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
-    if gradient in ("sticking the landing", "doubly reparameterized"):
+    if gradient in ("sticking the landing", "doubly reparameterized", "OVIS"):
         log_w = log_w + _score_dropped(guide, z)
     return np.mean(log_w, axis=0)
 
@@ -73,6 +75,7 @@ def iwae(
     samples: int = 1,
     rng: Result = None,
     gradient: str = "pathwise",
+    gamma: float = 0.0,
     name: str | None = None,
 ) -> Value:
     """log (1/K) sum_k w_k, whose mean grows with K towards log p(x) (Burda et al., 2016).
@@ -90,12 +93,20 @@ def iwae(
                               of the other weights in the place of w_k (Mnih and Rezende, 2016); K >= 2. First
                               derivatives only, and the bound must enter the cost linearly (in sums, means, times
                               constants)
+    "OVIS"                    sum_k (L - W_k - C_k) d log q(z_k) + sum_k W_k d log p, C_k = log (1/(K-1)) sum_{l != k}
+                              w_l + log(1 - 1/K) - gamma (W_k + log(1 - 1/K)) (Lievin et al., 2020): a signal-to-noise
+                              ratio that grows with K. Unbiased for ``gamma`` = 0 alone: with 1, for large effective
+                              sample sizes, C_k depends on z_k, and the gradient may have three times its size (a coin
+                              with K = 3 in the tests). As VIMCO: K >= 2, first derivatives, linear costs
     "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
     """
+    gradient = _known(gradient)
+    if gradient != "OVIS" and gamma:
+        raise ScgValueError(f"iwae: gamma is an option of gradient='OVIS', not of {gradient!r} ({here()})")
     if guide is None:
         _check_weights(log_weights, gradient, rng)
         return log_mean_exp(log_weights, axis)
-    estimator = ScoreFunction() if gradient in ("score function", "VIMCO") else Reparameterized()
+    estimator = ScoreFunction() if gradient in ("score function", "VIMCO", "OVIS") else Reparameterized()
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
     if gradient == "sticking the landing":
@@ -109,7 +120,29 @@ def iwae(
         return stop_gradient(bound) + first_order(carrier, np.ones(carrier.shape, carrier.dtype))
     if gradient == "VIMCO":
         return bound + np.sum(first_order(log_q, -_without_each(stop_gradient(log_w))), axis=0)
+    if gradient == "OVIS":
+        held, less = stop_gradient(log_w), math.log1p(-1 / samples)
+        control = (
+            _of_the_others(held)
+            + less
+            - number("gamma", gamma, 0.0, math.inf, closed=True) * (softmax(held, axis=0) + less)
+        )
+        return bound + np.sum(first_order(log_q, -control), axis=0)
     return bound
+
+
+def renyi(log_weights: Value, alpha: float, axis: int = 0) -> Value:
+    """The variational Renyi bound (1 / (1 - alpha)) log (1/K) sum_k w_k^(1 - alpha) of log-weights along ``axis`` (Li
+    and Turner, 2016).
+
+    alpha = 0 is ``iwae``, and alpha = 1, the limit, ``elbo``; in between it lies between these two. For alpha < 0 it
+    may lie above log p(x). The estimators of the samples make its gradient.
+    """
+    require_plain(log_weights, "log-weights")
+    alpha = number("alpha", alpha, -math.inf, math.inf)
+    if alpha == 1:
+        return np.mean(log_weights, axis=axis)
+    return log_mean_exp((1 - alpha) * log_weights, axis) / (1 - alpha)
 
 
 def log_mean_exp(x: Value, axis: int) -> Value:
@@ -143,13 +176,11 @@ def _drawn(
     name: str | None,
 ) -> tuple[Node, Value, Value]:
     """Draws z of the guide, log p(x, z), log q(z)."""
-    if gradient not in GRADIENTS:
-        raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
     if not callable(model):
         raise ScgTypeError(
             f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})"
         )
-    if not is_integer(samples, least := 2 if gradient == "VIMCO" else 1):
+    if not is_integer(samples, least := 2 if gradient in ("VIMCO", "OVIS") else 1):
         raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
     z = sample(guide, estimator, rng=rng, shape=(int(samples),), name=name)
     log_q, log_p = guide.log_prob(z), model(z)
@@ -200,6 +231,21 @@ def _score_dropped(guide: Distribution, z: Node) -> Value:
     """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z;
     phi) = 1."""
     return box(guide.log_prob(stop_gradient(z))) - 1
+
+
+def _known(gradient: str) -> str:
+    """The name of a gradient, whatever its case; ScgValueError where there is none."""
+    found = {name.lower(): name for name in GRADIENTS}.get(str(gradient).lower())
+    if found is None:
+        raise ScgValueError(f"gradient must be one of {', '.join(map(repr, GRADIENTS))}, got {gradient!r} ({here()})")
+    return found
+
+
+def _of_the_others(log_w: Value) -> Value:
+    """For each k the logarithm of the mean of the other weights."""
+    n = log_w.shape[0]
+    same = np.reshape(np.eye(n, dtype=bool), (n, n, *[1] * (log_w.ndim - 1)))
+    return logsumexp(np.where(same, -math.inf, log_w[:, None]), axis=0) - math.log(n - 1)
 
 
 def _without_each(log_w: Value) -> Value:

@@ -1,9 +1,13 @@
 """Reweighted wake-sleep: bounds of held samples, one for the model and one for the guide."""
 
+from typing import Any
+
 import numpy as np
 
 from scg.core.node import Node, Value
+from scg.core.options import integer
 from scg.distributions.base import Distribution
+from scg.errors import ScgValueError, here
 from scg.objectives.bounds import Model, log_mean_exp, matched
 from scg.primitives.layout import stop_gradient
 from scg.special import softmax
@@ -40,3 +44,49 @@ def sleep_phi(guide: Distribution, z: Value) -> Value:
     """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is
     q(. | x) at those x."""
     return np.mean(guide.log_prob(stop_gradient(z)), axis=0)
+
+
+def log_variance(model: Model, guide: Distribution, z: Value) -> Value:
+    """Half the variance of log w = log p(x, z) - log q(z | x) over K >= 2 held samples z along the first axis, (1 / (2
+    (K - 1))) sum_k (log w_k - mean)^2, a loss (Richter et al., 2020).
+
+    It is zero where the guide is the posterior, for any z. With z drawn from the guide itself the mean of its gradient
+    in the guide's parameters is that of KL(q || p(z | x)), and the gradient is that of ``elbo`` by "OVIS", of opposite
+    sign ("VarGrad"). That in the model's parameters belongs to no bound: hold them.
+    """
+    z = stop_gradient(z)
+    log_w = matched(model(z), guide.log_prob(z))
+    n = log_w.shape[0]
+    if n < 2:
+        raise ScgValueError(f"log_variance needs at least 2 samples along the first axis, got {n} ({here()})")
+    return np.sum(np.square(log_w - np.mean(log_w, axis=0)), axis=0) / (2 * (n - 1))
+
+
+def thermodynamic(model: Model, guide: Distribution, z: Value, *, temperatures: Any = 5) -> Value:
+    """TVO: sum_i (b_{i+1} - b_i) E_{b_i}[log w], E_b the mean under q(z)^(1 - b) p(x, z)^b, normalised: a left Riemann
+    sum of log p(x) = the integral of E_b[log w] over b from 0 to 1, and a lower bound (Masrani, Le and Wood, 2019).
+
+    ``temperatures``: b_0 = 0 < b_1 < ... < b_n = 1, or how many steps, equal ones. The means are those of K held
+    samples z of the guide along the first axis, each with the weight softmax(b log w). The gradient is that of each
+    mean by its covariance: d E_b[log w] = E_b[d log w] + Cov_b(log w, (1 - b) d log q + b d log p).
+
+    Biased for finite K where n > 1, in value and in gradient, as means with normalised weights are; with one step it is
+    ``elbo``, and its gradient in the guide has the factor 1 - 1/K.
+    """
+    if np.ndim(temperatures) == 0:
+        temperatures = np.linspace(0, 1, integer("temperatures", temperatures, 1) + 1)
+    b = np.asarray(temperatures, float)
+    if b.ndim != 1 or b[0] != 0 or b[-1] != 1 or np.any(np.diff(b) <= 0):
+        raise ScgValueError(f"thermodynamic: temperatures must rise from 0 to 1, got {temperatures!r} ({here()})")
+    z = stop_gradient(z)
+    log_p, log_q = model(z), guide.log_prob(z)
+    log_w = matched(log_p, log_q)
+    held: Value = stop_gradient(log_w)
+    total: Value = np.zeros((), held.dtype)
+    for low, step in zip(b[:-1].tolist(), np.diff(b).tolist(), strict=True):
+        weight = softmax(low * held, axis=0)
+        mean = np.sum(weight * held, axis=0)
+        path = (1 - low) * log_q + low * log_p
+        moved = log_w - held + (held - mean) * (path - stop_gradient(path))
+        total = total + step * (mean + np.sum(weight * moved, axis=0))
+    return total
