@@ -25,7 +25,7 @@ from scg.core.node import Node, values_of
 from scg.core.operands import has_nan
 from scg.core.primitive import smooth_primitive
 from scg.core.supports import pull_undefined, pull_with_supports
-from scg.core.ties import branched, moving_steps, resting
+from scg.core.ties import branched, isolated, moving_steps, resting, rests
 from scg.core.undefined import is_nan
 
 
@@ -153,7 +153,9 @@ def pull(
     if recorder is not None:
         recorder.pulled(known.order[-1].id if known.order else 0)
     if shares and _matter(shares, found) and not create_graph:
-        found = _confirmed(found, roots, seeds, wrt)
+        found = _confirmed(found, roots, seeds, wrt, limits.confirmed)
+    elif nearby and not create_graph and any(map(rests, isolated(known.order, wanted))):
+        found = _confirmed(found, roots, seeds, wrt, limits.beside)
     if create_graph:
         return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
     return _owned([found.get(x.id) for x in wrt], wrt, seeds)
@@ -179,12 +181,12 @@ def _limits(
 
 
 def _confirmed(
-    found: dict[int, Result], roots: Sequence[Node], seeds: Sequence[Result], wrt: Sequence[Node]
+    found: dict[int, Result], roots: Sequence[Node], seeds: Sequence[Result], wrt: Sequence[Node], how: Function
 ) -> dict[int, Result]:
     targets = [x for x in wrt if x.id in found]
     if not targets:
         return found
-    near = limits.confirmed(
+    near = how(
         [found[x.id] for x in targets], lambda ys, xs: pull(*_nodes(ys, seeds), xs, nearby=False), roots, targets
     )
     return {x.id: g for x, g in zip(targets, near, strict=True)}
@@ -195,6 +197,12 @@ def depends_on_shares(root: Node, seed: Result, floor: int) -> bool:
     shares = _shares(reach([root], floor).order)
     found = pull([root], [seed], shares, nearby=False) if shares else []
     return _matter(shares, {node.id: g for node, g in zip(shares, found, strict=True)})
+
+
+def rests_beside(root: Node, wrt: Sequence[Node]) -> bool:
+    """Whether a mask on the way to a root belongs, where it is, to neither side of its jump."""
+    known = reach([root], min([x.id for x in wrt], default=0))
+    return any(map(rests, isolated(known.order, {x.id for x in wrt})))
 
 
 def _shares(order: Sequence[Node]) -> list[Node]:
@@ -219,10 +227,11 @@ def _matter(shares: Sequence[Node], found: dict[int, Result]) -> bool:
 
 
 def _settle_ties(order: list[Node], wanted: set[int], recorder: Result) -> None:
-    """Let a plan of a derivative of a derivative give up where a step lies on its jump."""
-    if recorder.has_derivatives(order):
-        for node in moving_steps(order, wanted)[0]:
-            recorder.settle(_any(node.primitive.ties, node.statics), node.operands, False)
+    """Let a plan give up where a step lies on its jump: of a derivative of a derivative, or where its mask belongs to
+    neither side."""
+    steps = moving_steps(order, wanted)[0] if recorder.has_derivatives(order) else isolated(order, wanted)
+    for node in steps:
+        recorder.settle(_any(node.primitive.ties, node.statics), node.operands, False)
 
 
 def _any(test: Result, statics: Result) -> Function:

@@ -79,6 +79,21 @@ def confirmed(
     return settled
 
 
+def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]) -> list[Result]:
+    """``found``, and where the derivatives nearby have another limit, and the roots are continuous, that.
+
+    For first derivatives where a mask belongs to neither side of its jump (``scg.core.ties.isolated``)."""
+    blank = [np.full_like(g, np.nan) for g in found]
+    near, continuous = _nearby(blank, derivative, roots, wrt, lambda order, wrt: list(wrt))
+    if not near or not continuous:
+        return found
+    settled = []
+    for g, n in zip(found, _chosen(near), strict=True):
+        far = np.abs(n - g) > 100 * TOLERANCE * (1 + np.abs(n))  # false where there is no limit
+        settled.append(np.where(far, n, g).astype(g.dtype, copy=False))
+    return settled
+
+
 def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:
     """The Nodes ``found`` with the limits ``near`` in place of their NaN, as long as the leaves behind ``sources`` are
     what they are now; their derivatives are NaN there still, and may have limits of their own."""

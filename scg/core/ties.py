@@ -1,10 +1,13 @@
 """Where a step lies on its jump: what ``np.where`` or a mask chose there is that of one side, or of neither.
 
-At x = 0 both masks of ``np.where(x > 0, x, 0)**2 + np.where(x < 0, x, 0)**2`` are false. A first derivative there is a
-convention; a second one is compared with those nearby (``scg.core.limits.confirmed``), as at a tie of ``np.maximum``.
+At x = 0 both masks of ``np.where(x > 0, x, 0)**2 + np.where(x < 0, x, 0)**2`` are false. A first derivative there is
+that of the branch taken, or, where masks belong to neither side, the limit of those nearby; a second one is compared
+with those nearby (``scg.core.limits.confirmed``), as at a tie of ``np.maximum``.
 """
 
+import functools
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +40,39 @@ def moving_steps(order: list[Node], wanted: set[int]) -> tuple[list[Node], set[i
         if any([type(o) is Node and o.id in moving for o in node.operands])
         and (len(node.operands) < 2 or node.operands[0] is not node.operands[1])
     ], moving
+
+
+def isolated(order: list[Node], wanted: set[int]) -> list[Node]:
+    """The comparisons with what does not move whose masks, where both sides are equal, belong to neither side: of x ==
+    0 alone, of x > 0 and x < 0 together.
+
+    There even a first derivative may be that of no branch: of where(x == 0, 1, expm1(x) / x) at 0 it is 1/2.
+    """
+    steps = [n for n in order if n.primitive.ties is not None and len(n.operands) == 2 and n.dtype.kind == "b"]
+    sides: dict[tuple[int, Any], dict[int, Node]] = {}
+    moving: set[int] | None = None
+    for node in steps if len(steps) > 1 or any([_side(n.primitive.fn, 0) == 0 for n in steps]) else ():
+        moving = leading_to(wanted, order) if moving is None else moving
+        moved = [type(o) is Node and o.id in moving for o in node.operands]
+        if sum(moved) == 1:
+            k = moved.index(True)
+            other = node.operands[1 - k]
+            key = other if isinstance(other, (int, float)) else id(other)
+            sides.setdefault((node.operands[k].id, key), {})[_side(node.primitive.fn, k)] = node
+    return [n for known in sides.values() if 0 in known or len(known) > 1 for n in known.values()]
+
+
+@functools.lru_cache(32)
+def _side(fn: Function, k: int) -> int:
+    """On which side of its jump, as operand ``k`` grows, a comparison of equal numbers stands: -1, 1, or 0 for
+    neither."""
+    low, middle, high = [bool(fn(*((s, 0.0) if k == 0 else (0.0, s)))) for s in (-1.0, 0.0, 1.0)]
+    return 0 if middle not in (low, high) else -1 if middle == low else 1
+
+
+def rests(node: Node) -> bool:
+    """Whether a step lies on its jump."""
+    return _rests(node, node.primitive.ties)
 
 
 def resting(order: list[Node], wanted: set[int]) -> set[int]:

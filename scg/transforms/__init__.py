@@ -38,7 +38,9 @@ with a checksum) are small and stand aside.
 - **Ties.** Elements that share a maximum or minimum share its cotangent equally; `clip` at a bound gives a half. A
   second derivative there is the limit of those nearby, as of `np.maximum(x, -x)**2` at 0, or NaN where these differ.
   So it is where a mask lies on its jump, as in `np.where(x > 0, x, 0)**2` at 0, unless the second derivatives nearby
-  grow without bound; a first derivative there is that of the branch taken. Sorting is stable.
+  grow without bound; a first derivative there is that of the branch taken, or, where
+  masks belong to neither side, as `x == 0` or `x > 0` beside `x < 0`, the limit of those nearby, if they have one.
+  Sorting is stable.
 - **0 * inf.** A zero by structure absorbs: an infinite or NaN slope in the branch that `np.where` did not take, in an
   element that was not picked, or in one matrix of a stack that is masked does no harm. Where a factor that was
   computed vanishes beside an infinite slope, as in `sqrt(x)**2` or `exp(log(x))` at 0 or in a function of a matrix by

@@ -8,9 +8,9 @@ import numpy as np
 from scg.core.aliases import Function, Tree
 from scg.core.ambient import RECORDER
 from scg.core.ancestry import ancestors
-from scg.core.backward import depends_on_shares, pull
+from scg.core.backward import depends_on_shares, pull, rests_beside
 from scg.core.leaves import parameter
-from scg.core.limits import confirmed, limit
+from scg.core.limits import beside, confirmed, limit
 from scg.core.node import Node, Value
 from scg.core.operands import plain
 from scg.core.replay import replay
@@ -180,7 +180,9 @@ def _rows(result: Node, inputs: list[Node], nested: bool, of: Callable[..., list
     again = lambda ys, xs: of(ys[0], xs, False)
     rows = limit(rows, again, [result], inputs)
     tied = depends_on_shares(result, _weights(result), floor_of(inputs))
-    return confirmed(rows, again, [result], inputs) if tied else rows
+    if tied:
+        return confirmed(rows, again, [result], inputs)
+    return beside(rows, again, [result], inputs) if rests_beside(result, inputs) else rows
 
 
 def _chosen(result: Node, inputs: list[Node], nested: bool) -> list[Value]:

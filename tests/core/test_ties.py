@@ -127,6 +127,36 @@ def test_masks_that_tie_where_the_cost_is_smooth_keep_its_second_derivative(name
                 np.testing.assert_allclose(found, right, 1e-5, 1e-5)
 
 
+FIRST = {  # masks that belong to neither side where they tie, at 0, and the first derivative there
+    "expm1": (lambda x: np.where(x == 0, 1, np.expm1(x) / np.where(x == 0, 1, x)), 0.5),
+    "log1p": (lambda x: np.where(x != 0, np.log1p(x) / np.where(x != 0, x, 1), 1), -0.5),
+    "both signs": (lambda x: np.where(x > 0, x, 0) + np.where(x < 0, x, 0), 1.0),
+    "both masks": (lambda x: (0 < x) * x + (x < 0) * np.sin(x), 1.0),
+    "select": (lambda x: np.select([x > 0, x < 0], [np.sin(x), x], 0), 1.0),
+    "a rectifier": (lambda x: np.where(x > 0, x, 0), 0.0),
+    "leaky, by masks": (lambda x: (x > 0) * x + (x <= 0) * 0.1 * x, 0.1),
+    "x log x": (lambda x: np.where(x == 0, 0, x * np.log(np.where(x == 0, 1, x))), 0.0),
+    "a safe size": (lambda x: np.where(x * x == 0, 0, np.sqrt(np.where(x * x == 0, 1, x * x))), 0.0),
+    "a value by itself": (lambda x: np.where(x == 0, 5.0, x), 0.0),
+    "data": (lambda x: np.where(np.zeros(()) == 0, x, 3 * x), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FIRST))
+@pytest.mark.filterwarnings("ignore")
+def test_a_mask_of_neither_side_gives_the_derivative_where_the_cost_is_smooth(name):
+    f, right = FIRST[name]
+    compiled, at = scg.compile(scg.grad(f)), np.array(0.0)
+    with np.errstate(all="ignore"):
+        compiled(np.array(1.0))
+        for found in (scg.grad(f)(at), compiled(at), scg.vjp(f)(at)[1](1.0), scg.jacobian(f)(at)):
+            np.testing.assert_allclose(found, right, 1e-6)
+        three = lambda x: np.stack([f(x[0] - 1), f(x[1]), f(x[0] * x[1])])  # beside elements that are elsewhere
+        rows = scg.jacobian(three)(np.array([1.0, 2.0]))
+        away = scg.grad(f)(np.array(2.0))
+        np.testing.assert_allclose(rows, [[right, 0], [0, away], [2 * away, away]], 1e-6)
+
+
 def test_a_first_derivative_asks_no_derivatives_nearby(monkeypatch):
     """A rectifier at zeros costs what it costs elsewhere, and a plan has no shares."""
     calls = []
