@@ -104,6 +104,10 @@ scg.testing.assert_unbiased(graph, rng=rng)
 np.testing.assert_allclose(scg.exact.moments(graph).mean, scg.exact.gradient(graph), rtol=1e-9)
 ```
 
+An estimator that takes the mean over all of its samples together overrides `condition(cost, samples)` in the place of
+`expand`: it returns that mean given all other samples, a node that stands in the place of the cost, as
+`scg.Marginalize` does.
+
 The tools of an estimator: `score(node)`, the log-probability of a node's value; `box(s)`, one with the derivative of
 s; `first_order(x, g)`, zero with the derivative g, which has none of its own; `held(x)`, a constant of the
 estimator's formula, as `scg.stop_gradient(x)` is in `expand`; `noise_node`, noise as a leaf of the graph, so that

@@ -44,14 +44,20 @@ def mean(cost: Node, samples: list[Node], budget: int) -> Node:
     """
     refuse_what_follows(cost, samples)
     with _refusals(samples, budget):
-        structure = Structure(np.sum(cost) if cost.ndim else cost, {}, budget, draws=samples)
-        structure.look()
-        if (other := distributed(structure, _LOCAL)) is not None:
-            structure = Structure(other, {}, budget, draws=samples)
-            structure.look()
+        structure = _structured(np.sum(cost) if cost.ndim else cost, samples, budget)
         found = _by_influence(structure).astype(cost.dtype)
     shared: Any = np.broadcast_to(found / cost.size, cost.shape) if cost.ndim else found
     return shared  # type: ignore[no-any-return]
+
+
+def _structured(cost: Any, samples: list[Node], budget: int) -> Structure:
+    """The structure of a cost, of which products of sums are distributed where it is a number."""
+    structure = Structure(cost, {}, budget, draws=samples)
+    structure.look()
+    if cost.ndim == 0 and (other := distributed(structure, _LOCAL)) is not None:
+        structure = Structure(other, {}, budget, draws=samples)
+        structure.look()
+    return structure
 
 
 def _by_influence(structure: Structure) -> Any:
@@ -98,8 +104,7 @@ def log_mean_exp(log_p: Node, samples: list[Node], budget: int) -> Node:
     """log E[exp(log_p) | all samples but these], element by element. Raises as ``mean`` does."""
     refuse_what_follows(log_p, samples)
     with _refusals(samples, budget):
-        structure = Structure(log_p, {}, budget, draws=samples)
-        structure.look()
+        structure = _structured(log_p, samples, budget)
         apart = structure.apart()
         if apart is not None:
             found = Sums(structure, evidence=True).log_mean_exps(*apart, bool(_looking(structure)))

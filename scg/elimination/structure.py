@@ -202,10 +202,11 @@ class Structure:
 
     def too_wide(self, variables: Sequence[int], entries: int) -> BudgetError:
         """The refusal of an elimination that comes to a table of so many entries."""
+        further = ", or use ScoreFunction() on some of them" if self.alone else ""
         return BudgetError(
             f"elimination comes to a width of {len(variables)} elements of draws that keep together,"
             f" {self.naming(variables)}: {written(entries)} configurations at once, over the budget of {self.budget};"
-            f" raise budget=, or write the cost as a sum of parts that depend on fewer ({here()})",
+            f" raise budget=, or write the cost as a sum of parts that depend on fewer{further} ({here()})",
             self.width(variables, entries),
         )
 

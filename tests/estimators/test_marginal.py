@@ -368,6 +368,34 @@ def test_the_gradient_of_a_mean_may_stand_in_a_cost():
     agree(scg.grad(outer)(THETA, np.random.default_rng(0)), scg.grad(expected)(THETA))
 
 
+def test_products_that_another_sample_decides_are_computed_anew_in_every_replicate():
+    """z' (x x') z of twelve coins z, p their probability: E = s p + s (s - 1) p^2, s the sum of the coins x."""
+
+    def cost(t, rng):
+        x = scg.sample(dist.Bernoulli(probs=np.full(12, 0.5)), SCORE, rng=rng, name="x")
+        z = scg.sample(dist.Bernoulli(logits=t[1] * np.ones(12)), SUM, rng=rng, name="z")
+        return z @ (np.outer(x, x) * np.ones((12, 12))) @ z * t[0]
+
+    graph = scg.trace(cost, THETA, rng=np.random.default_rng(0))
+    s, p = np.arange(13.0), 1 / (1 + np.exp(-THETA[1]))
+    runs = graph.gradients(rng=np.random.default_rng(1), replicates=200)[:, 0]
+    assert np.max(np.min(np.abs(runs[:, None] - (s * p + s * (s - 1) * p * p)), axis=1)) < 1e-10
+    assert len(np.unique(runs.round(6))) > 5
+
+
+def test_an_if_on_another_sample_is_no_obstacle():
+    def cost(t, rng, estimator):
+        x = scg.sample(dist.Bernoulli(logits=t[0]), SCORE, rng=rng, name="x")
+        z = scg.sample(dist.Bernoulli(logits=t[1] + x), estimator, rng=rng, name="z")
+        y = z * t[1] ** 2 if x > 0 else (z - 2) * t[0]
+        return y * x + y
+
+    graph, plain = (scg.trace(cost, THETA, rng=np.random.default_rng(0), estimator=e) for e in (SUM, SCORE))
+    found, before = scg.exact.moments(graph), scg.exact.moments(plain)
+    agree(found.mean, before.mean)
+    assert (found.variance < before.variance).all()
+
+
 def test_float32_stays_float32():
     theta = THETA.astype(np.float32)
     value, gradient = scg.value_and_grad(chain)(theta, rng=np.random.default_rng(0))

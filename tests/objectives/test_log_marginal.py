@@ -76,6 +76,31 @@ def test_a_long_chain_has_its_evidence_however_small_it_is():
     agree(found.value, logsumexp(alpha, axis=-1))
 
 
+def test_a_random_field_is_normalised_by_its_evidence():
+    """log sum_z exp(z' J z + h z) = n log 2 + log E[exp(.)] over fair coins, for couplings of neighbours."""
+
+    def log_z(couplings, h, product):
+        n = len(h)
+        z = scg.sample(dist.Bernoulli(logits=np.zeros(n)), SUM, rng=np.random.default_rng(0))
+        field = z @ np.diag(couplings[:-1], 1) @ z if product else np.sum(couplings[:-1] * z[:-1] * z[1:])
+        return scg.objectives.log_marginal(field + h @ z) + n * np.log(2)
+
+    def by_transfer(couplings, h):
+        log_a = np.stack([0 * h[0], h[0]])
+        for j, field in zip(couplings[:-1], h[1:], strict=True):
+            step = np.reshape(np.stack([0 * j, field, 0 * j, field + j]), (2, 2))
+            log_a = logsumexp(log_a[:, None] + step, axis=0)
+        return logsumexp(log_a)
+
+    rng = np.random.default_rng(0)
+    for n in (3, 30):
+        couplings, h = rng.normal(size=n), rng.normal(size=n)
+        expected = scg.value_and_grad(by_transfer, argnums=(0, 1))(couplings, h)
+        agree(scg.value_and_grad(log_z, argnums=(0, 1))(couplings, h, False), expected)
+        value, slope = scg.value_and_grad(lambda h, j=couplings: log_z(j, h, True))(h)
+        agree((value, slope), (expected[0], expected[1][1]))
+
+
 @pytest.mark.fast
 def test_elements_that_share_a_sample_have_their_evidence_each():
     rng, theta, x = np.random.default_rng(0), np.array([0.4, -0.3]), np.array([0.5, 2.0, -1.0])
