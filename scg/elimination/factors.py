@@ -21,6 +21,7 @@ import numpy as np
 
 from scg.core.node import Node
 
+_SMALL = 1e-260
 _LARGE = 1e20  # entries are scaled where they are larger than this, or smaller than its inverse
 
 
@@ -117,7 +118,8 @@ def summed(pair: Pair, axis: int) -> Pair:
 
 def scaled(pair: Pair) -> tuple[Pair, Any]:
     """The same entries, of which the largest p of every row is one, and what they were multiplied by; None where no
-    row has become small or large. The scale goes to ``logs``.
+    row has become small or large. The scale goes to ``logs``. Rows that one product made so small that entries may have
+    become zero beside it, which count now, are NaN.
 
     It is a constant of which nothing is differentiated: c (p / c) is p, whatever c is.
     """
@@ -125,7 +127,7 @@ def scaled(pair: Pair) -> tuple[Pair, Any]:
     largest = p.max(axis=tuple(range(1, p.ndim)), initial=0)
     if len(p) and largest.min() > 1 / _LARGE and largest.max() < _LARGE:
         return pair, None
-    largest = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    largest = np.where((largest > 0) & np.isfinite(largest), np.where(largest < _SMALL, np.nan, largest), 1.0)
     by = 1 / largest.reshape(-1, *[1] * (p.ndim - 1))
     logs = _added(pair.logs, np.log(largest))
     return pair.times(by)._replace(logs=logs), by

@@ -138,18 +138,20 @@ class _Run:
         return [pair if pair.logs is not None else pair._replace(logs=np.zeros(pair.length)) for pair in found]
 
     def tape(self, made: list[Made], scales: list[Any]) -> Any:
-        """All messages, and what they were multiplied by, in one array: (copies, numbers)."""
+        """All messages, and what they were multiplied by, in one array; behind an axis of copies if there are any."""
         parts = []
         for (shape, p, _), m, by in zip(self.messages, made[len(self.layout) :], scales, strict=True):
             parts += [part for part in m.pair[:2] if part is not None]
             if self.logs and p:
                 parts.append(np.ones(shape[0]) if by is None else by)
         count = self.copies or 1
-        return np.concatenate([np.zeros((count, 0)), *[part.reshape(count, -1) for part in parts]], axis=1)
+        tape = np.concatenate([np.zeros((count, 0)), *[part.reshape(count, -1) for part in parts]], axis=1)
+        return tape.reshape(-1) if self.copies is None else tape
 
     def _played(self, tape: Any) -> tuple[list[Pair], list[Any]]:
         """The messages on a tape."""
         count, start = self.copies or 1, 0
+        tape = tape.reshape(count, -1)
 
         def taken(shape: tuple[int, ...]) -> Any:
             nonlocal start

@@ -140,12 +140,20 @@ class Sums:
         stacks, constant = self._stacks(graph, weights)
         total, size = base + constant, 0.0
         for pair in eliminate(self.plan, stacks, True):
-            if not np.all(_raw(pair.p) > 0):  # the data cannot be
-                raise NotFinite
+            if not np.all(_raw(pair.p) > 0):  # the data cannot be, or are as good as impossible
+                return self._by_logarithms(graph)
             total = total + np.sum(np.log(pair.p)) + (0.0 if pair.logs is None else np.sum(pair.logs))
             size += 0.0 if pair.logs is None else float(np.sum(np.abs(_raw(pair.logs))))
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
         return total
+
+    def _by_logarithms(self, graph: bool) -> Any:
+        terms, count = sum([t.size for t in self.structure.terms]), len(self.structure.sizes)
+        found = self.log_mean_exps(np.zeros(terms, int), np.zeros(count, int), False)[0]
+        if not np.isfinite(found.raw):
+            raise NotFinite
+        self.error = float(np.finfo(self.structure.cost.dtype).eps) * (abs(float(found.raw)) + len(self.plan.steps))
+        return found if graph else found.raw
 
     def log_mean_exps(self, owners: Any, elements: Any, blocks: bool) -> Any:
         """log E[exp(.)] of each element of the cost, as a Node of one axis, by sums of logarithms.

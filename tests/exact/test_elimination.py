@@ -114,8 +114,9 @@ def test_replicates_of_an_elimination_are_those_of_single_runs():
         each = iter(tables)
         nodes = [s._replace(**{k: next(each) for k in ("p", "x") if getattr(s, k) is not None}) for s in stacks]
         parts = [part for pair in eliminate(found, nodes, True) for part in pair if part is not None]
-        slopes = pull([np.sum(np.log(parts[0]))], [np.ones(())], tables, True)
-        moved = [t for t in tables if rng.random() < 0.7] or tables[:1]
+        weight = scg.parameter(np.ones(()))
+        slopes = pull([np.sum(np.log(parts[0])) * weight], [np.ones(())], tables, True)
+        moved = [t for t in (*tables, weight) if rng.random() < 0.5] or [weight]
         new = {t: t.raw * rng.uniform(0.5, 2, (3, *t.shape)) for t in moved}
         outputs = [n for n in (*parts, *slopes) if isinstance(n, scg.Node)]
         together = replay(outputs, new, moved)

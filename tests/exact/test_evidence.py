@@ -60,6 +60,29 @@ def test_evidence_may_be_smaller_than_any_number():
     assert found.value < -1e6 and abs(found.value - forward(theta, x)) <= 1e-12 * abs(found.value)
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("width", [0.5, 0.1319, 0.03, 0.01])
+def test_evidence_is_right_where_the_data_contradict_one_another(width):
+    """States that one observation all but excludes, e^-500 and less, are those that the next ones are left with."""
+    rng = np.random.default_rng(0)
+    theta = {"start": rng.normal(size=3), "loc": np.arange(3.0), "step": rng.normal(size=(3, 3))}
+    x = np.array([0.0, 2.0, 0.0, 1.0, 2.0, 0.0] * 5)
+
+    def model(theta, rng):
+        """A state that stays what it was, of which all observations speak."""
+        z = scg.sample(dist.Categorical(logits=theta["start"]), S, rng=rng)
+        other = scg.sample(dist.Categorical(logits=theta["step"][z]), S, rng=rng)
+        return sum([dist.Normal(theta["loc"][z], width).log_prob(v) for v in x]) + np.tanh(other)
+
+    logs = np.array([sum([dist.Normal(m, width).log_prob(v) for v in x]) for m in range(3)])
+    start, step = (v - sp.logsumexp(v, axis=-1, keepdims=True) for v in (theta["start"], theta["step"]))
+    expected = sp.logsumexp(start + logs + sp.logsumexp(step + np.tanh(np.arange(3)), axis=1))
+    value, gradient = scg.exact.log_evidence(model, theta, gradient=True)
+    np.testing.assert_allclose(value, expected, rtol=1e-13)
+    chance = np.exp(start + logs + sp.logsumexp(step + np.tanh(np.arange(3)), axis=1) - expected)
+    np.testing.assert_allclose(gradient["start"], chance - np.exp(start), rtol=1e-10, atol=1e-14)
+
+
 def test_the_evidence_of_drawn_programs_is_that_of_enumeration():
     for seed in range(30):
         rng = np.random.default_rng(seed)
