@@ -4,7 +4,7 @@ import numpy as np
 
 from scg.core.aliases import Operand, Result
 from scg.core.node import Value
-from scg.distributions import Bernoulli, Categorical, Normal, OneHotCategorical, Uniform
+from scg.distributions import Bernoulli, Binomial, Categorical, Normal, OneHotCategorical, Uniform
 from scg.estimators import ScoreFunction
 from scg.special import logsumexp
 from scg.stochastic.estimator import Estimator
@@ -67,6 +67,11 @@ def faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """The price of one of three faces."""
     z = sample(OneHotCategorical(logits=t), estimator, rng=rng, name="z")
     return np.sum(z * PRICES)
+
+
+def trials(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """Squares of the successes of three trials."""
+    return np.sum((sample(Binomial(3, logits=t), estimator, rng=rng, name="z") - 0.4) ** 2)
 
 
 def scale(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:

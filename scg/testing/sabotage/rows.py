@@ -10,7 +10,7 @@ from scg.core.node import Value
 from scg.estimators import ScoreFunction
 from scg.stochastic.estimator import Estimator
 from scg.testing.sabotage import elsewhere as away
-from scg.testing.sabotage import policies, programs, scores
+from scg.testing.sabotage import partners, policies, programs, scores
 from scg.testing.sabotage import several as several_
 
 CostBy = Callable[[Value, np.random.Generator, Estimator], Value]
@@ -451,6 +451,33 @@ def of_several_samples() -> list[Row]:
             several_.LastAlone(),
             estimators.Marginalize(),
             "a sample is summed out given those before it, which have no estimator of their own",
+            "",
+        ),
+        (
+            "pair out of three with the ratio of two",
+            programs.coins,
+            _TWO,
+            partners.RatioOfTwo(3),
+            estimators.CoupledPairs(2),
+            "two of three samples that avoid one another are weighted as if there were only these two",
+            "Dimitriev and Zhou, 2021, rightly",
+        ),
+        (
+            "one step for all",
+            programs.pair,
+            _TWO,
+            partners.OneStep(),
+            estimators.StochasticDerivative(prune=True),
+            "one element, drawn uniformly, takes its step, and what it gives is not divided by its probability",
+            "Arya et al., 2022, rightly",
+        ),
+        (
+            "all trials and one more",
+            programs.trials,
+            _TWO,
+            partners.AllTrials(),
+            estimators.MeasureValued(),
+            "one more success is compared with none more beside all trials, and not beside all but one",
             "",
         ),
         (
