@@ -26,7 +26,7 @@ ROWS = {"math", "mrow", "mtd", "mstyle"}  # elements whose children stand in a l
 
 def mathml(latex: str, display: bool) -> str:
     """The formula as MathML, with what the converter leaves out: space beside the name of a function and none beside a
-    slash, primes that stand on the line (the character is raised already), ~ as a relation."""
+    slash or a bar of a norm, primes that stand on the line (the character is raised already), ~ as a relation."""
     ElementTree.register_namespace("", MATHML)
     root = ElementTree.fromstring(latex2mathml.converter.convert(latex, display="block" if display else "inline"))
     for parent in list(root.iter()):
@@ -41,7 +41,7 @@ def mathml(latex: str, display: bool) -> str:
             node.tag, node.text = f"{{{MATHML}}}mo", "\u223c"
         elif text == "\u221e":
             node.tag = f"{{{MATHML}}}mi"
-        elif text == "/":
+        elif text in ("/", "|"):
             node.attrib.update(lspace="0", rspace="0")
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -75,7 +75,9 @@ def _cell(cell: Cell, results: Sequence[Shown], sections: _Sections) -> str:
     if cell.kind == "markdown":
         text = MARKDOWN.render(cell.source)
         # a line does not begin with the comma after a formula
-        text = re.sub(r"(<span class=\"math inline\">.*?</span>[-.,;:?!)]+)", r'<span class="whole">\1</span>', text)
+        text = re.sub(
+            r"(<span class=\"math inline\">(?:(?!</span>).)*</span>[-.,;:?!)]+)", r'<span class="whole">\1</span>', text
+        )
         return re.sub(r"<(h[1-3])>(.*?)</\1>", lambda m: sections.add(m[1], m[2]), text, flags=re.DOTALL)
     code = highlight(cell.source, PythonLexer(), HtmlFormatter(cssclass="code"))
     return "\n".join([code, *_results(results)])

@@ -206,9 +206,10 @@ def test_formulas_have_the_spaces_of_tex_and_bases_keep_their_exponents():
 @pytest.mark.fast
 def test_a_line_does_not_begin_with_the_comma_after_a_formula(tmp_path, monkeypatch):
     chapter = chapter_of(tmp_path, monkeypatch, "1")
-    cell = book.Cell("markdown", "of $x$, or $y$ and", (), 1)
+    cell = book.Cell("markdown", "of $z$ or $x$, or $y$ and", (), 1)
     text = page.page([(replace(chapter, cells=(*chapter.cells, cell)), [[], [], []])])
     assert len(re.findall(r'<span class="whole">(?:(?!</math>).)*</math></span>,</span>', text)) == 1
+    assert text.count('class="whole"') == 1
 
 
 @pytest.mark.fast
