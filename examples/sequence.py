@@ -12,6 +12,9 @@ The regimes can also be summed out: --estimator marginal draws them from the mod
 ``scg.objectives.log_marginal``, which finds the forward algorithm (Rabiner, 1989) in the loop. Without states, the
 default, the model is a hidden Markov model, of which this sum is the exact log p(x), and no bound lies above it. With
 --state 4 the draws are of both kinds, and it is a bound that is at least the ELBO.
+
+With --objective fivo the guide proposes to a particle filter (Maddison et al., 2017): K paths for each image, of which
+after every row some go on and some do not, and log Z-hat is the bound.
 """
 
 import argparse
@@ -63,9 +66,10 @@ class Switching(training.Model):
         estimator: str = "score+moving",
         replicates: int = 10,
         evaluate: int = 100,
+        particles: int = 0,
     ):
         self.width, self.regimes, self.dimensions, self.hidden = width, regimes, state, hidden
-        self.estimator, self.replicates, self.evaluate = estimator, replicates, evaluate
+        self.estimator, self.replicates, self.evaluate, self.particles = estimator, replicates, evaluate, particles
         self.estimators: list[Any] = []
 
     def initial(self, pixels: np.ndarray, rng: np.random.Generator) -> Any:
@@ -106,6 +110,8 @@ class Switching(training.Model):
             estimator.state = part
 
     def bound(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
+        if self.particles:
+            return self.filtered(params, x, rng, self.particles)
         if self.estimator == "marginal":
             return self.summed_out(params, x, rng)
         if self.estimator == "total":
@@ -134,6 +140,36 @@ class Switching(training.Model):
             bound = bound + np.sum(s * (arrival + table[:, t]), axis=-1) - log_q
             log_q_s = log_q_s + log_q
         return bound, log_q_s
+
+    def filtered(self, params: Any, x: Any, rng: np.random.Generator, particles: int) -> Any:
+        """log Z-hat of a particle filter whose proposal is the guide (FIVO, Maddison et al., 2017): states and regimes
+        of row t go on by their weights."""
+        p, q, k, d = params["decoder"], params["encoder"], self.regimes, self.dimensions
+        rows = np.reshape(x, (len(x), -1, self.width))
+        h = np.reshape(nn.apply(q["network"], x), (*rows.shape[:2], -1))
+        first, transition = log_softmax(p["first"], -1), log_softmax(p["transition"], -1)
+
+        def step(t: int, before: Any, rng: np.random.Generator) -> Any:
+            shape = () if before else (particles,)
+            chosen = before or {"s": None, "z": None}
+            now, log_w, lift = {}, 0, 0
+            if d:
+                loc = h[:, t, k : k + d] + (chosen["z"] @ q["carry"] if before else 0)
+                guide = dist.Normal(loc, np.exp(h[:, t, k + d :]))
+                now["z"] = scg.sample(guide, scg.Reparameterized(), rng=rng, shape=shape, name=f"z{t + 1}")
+                lift = (now["z"] @ p["loading"])[..., None, :]
+                log_w = -np.sum(guide.log_prob(now["z"]), axis=-1)
+            regime = dist.OneHotCategorical(logits=h[:, t, :k] + (chosen["s"] @ params["switch"] if before else 0))
+            now["s"] = scg.sample(regime, self.estimators[t], rng=rng, shape=shape, name=f"s{t + 1}")
+            table = np.sum(rows[:, t, None] * (p["emission"] + lift) - softplus(p["emission"] + lift), axis=-1)
+            if d:
+                at = np.einsum("...d,kde->...ke", chosen["z"], p["dynamics"]) if before else 0
+                moved = dist.Normal(at + p["shift"], np.exp(p["log_scale"]))
+                table = table + np.sum(moved.log_prob(now["z"][..., None, :]), axis=-1)
+            arrival = chosen["s"] @ transition if before else first
+            return now, log_w + np.sum(now["s"] * (arrival + table), axis=-1) - regime.log_prob(now["s"])
+
+        return scg.objectives.smc(step, rows.shape[1], rng=rng).log_evidence
 
     def summed_out(self, params: Any, x: Any, rng: np.random.Generator) -> Any:
         """log sum_s p(x, z, s) - log q(z | x), with its gradient: regimes are drawn from the model, and summed out."""
@@ -185,6 +221,10 @@ class Switching(training.Model):
         found = self.elbo(params, x, rng, None)[0]
         return getattr(found, "value", found)
 
+    def filter_weights(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """log Z-hat of the particles, for each image."""
+        return self.filtered(params, x, rng, self.particles).value  # type: ignore[no-any-return]
+
     def marginal_weights(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """log p(x, z) / q(z | x) for one draw for each image; log p(x), where there are no states."""
         found = self.marginal(params, x, rng)
@@ -197,7 +237,7 @@ class Switching(training.Model):
 
     def test(self, params: Any, x: np.ndarray, rng: np.random.Generator, rows: int = 200) -> float:
         """What is trained, without relaxation: the ELBO, or the bound whose regimes are summed out."""
-        weights = self.marginal_weights if self.summed else self.log_weights
+        weights = self.marginal_weights if self.summed else self.filter_weights if self.particles else self.log_weights
         return sum(float(np.sum(weights(params, x[i : i + rows], rng))) for i in range(0, len(x), rows)) / len(x)
 
     def metrics(self, params: Any, x: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
@@ -211,13 +251,18 @@ class Switching(training.Model):
             if self.summed
             else evaluation.results(lambda rows: self.log_weights(params, rows, rng), x, self.evaluate)
         )
+        if self.particles:
+            filtered = np.concatenate([self.filter_weights(params, x[i : i + 100], rng) for i in range(0, len(x), 100)])
+            told[f"held-out bound of {self.particles} particles"] = Result(
+                float(filtered.mean()), float(filtered.std() / np.sqrt(len(x)))
+            )
         if self.dimensions:
             summed = evaluation.results(lambda rows: self.marginal_weights(params, rows, rng), x, self.evaluate)
             told |= {f"{name}, regimes summed out": result for name, result in summed.items()}
         else:
             exact = self.marginal_weights(params, x, rng)
             told["held-out log-likelihood, exact"] = Result(float(exact.mean()), float(exact.std() / np.sqrt(len(x))))
-        if self.summed:
+        if self.summed or self.particles:
             return told
         found = {}
         for estimator in ("score", "total"):
@@ -362,6 +407,15 @@ def parser() -> argparse.ArgumentParser:
         "--estimator", choices=ESTIMATORS, default="score+moving", help="how the gradient passes the regimes"
     )
     model.add_argument(
+        "--objective",
+        choices=("elbo", "fivo"),
+        default="elbo",
+        help="one path of the guide for each image, or a particle filter that the guide proposes to (FIVO)",
+    )
+    model.add_argument(
+        "--particles", metavar="K", type=training.natural, default=4, help="of each image, with --objective fivo"
+    )
+    model.add_argument(
         "--replicates",
         metavar="N",
         type=training.natural,
@@ -391,6 +445,11 @@ def make(options: argparse.Namespace) -> Switching:
             "--estimator score+moving learns from one step to the next and cannot be shared out to processes: leave"
             " --workers out"
         )
+    if options.objective == "fivo" and options.estimator in ("marginal", "total", "gumbel"):
+        raise scg.errors.ScgValueError(
+            f"--objective fivo weighs and chooses regimes that are drawn one by one, and has no --estimator"
+            f" {options.estimator}: use score, score+moving, disarm or st"
+        )
     return Switching(
         options.width,
         options.regimes,
@@ -399,6 +458,7 @@ def make(options: argparse.Namespace) -> Switching:
         options.estimator,
         options.replicates,
         options.evaluate,
+        options.particles if options.objective == "fivo" else 0,
     )
 
 

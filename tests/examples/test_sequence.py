@@ -334,3 +334,21 @@ def test_paths_are_draws_of_the_guide():
 def test_what_does_not_fit_is_told(more, words, data, tmp_path, capsys):
     told(capsys, run(data, tmp_path / "out", *more), *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("state", [0, 1])
+def test_particles_have_the_evidence_as_their_mean(state):
+    """That of Z-hat is p(x), and so is that of the weights of which regimes are summed out."""
+    model, params, x = small(steps=3, state=state, rows=2)
+    rng = np.random.default_rng(1)
+    z = np.exp([model.filtered(params, x, rng, 8).value for _ in range(600)])
+    exact = np.exp([np.broadcast_to(model.marginal_weights(params, x, rng), 2) for _ in range(600 if state else 1)])
+    error = np.hypot(np.std(z, axis=0) / np.sqrt(len(z)), np.std(exact, axis=0) / np.sqrt(len(exact)))
+    assert np.all(np.abs(np.mean(z, axis=0) - np.mean(exact, axis=0)) < 5 * error)
+
+
+def test_a_filter_of_particles_is_trained(tmp_path, data, capsys):
+    assert run(data, tmp_path / "a", "--objective", "fivo", "--particles", 3, "--epochs", 2) == 0
+    assert "held-out bound of 3 particles" in capsys.readouterr().out
+    assert run(data, tmp_path / "b", "--objective", "fivo", "--estimator", "marginal", "--epochs", 1) != 0
+    assert "has no --estimator marginal" in capsys.readouterr().err
