@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 BENCHMARKS = (
+    "rows",
+    "growth",
     "chain",
     "draws",
     "walk",

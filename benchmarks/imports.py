@@ -1,8 +1,10 @@
 """What ``import scg`` takes beyond NumPy and SciPy: processor time of fresh processes, whose bytecode is there."""
 
 import argparse
+import os
 import subprocess
 import sys
+import tempfile
 
 from benchmarks.timing import RESULTS, save, table, versions
 
@@ -18,10 +20,14 @@ CODE = "import time; start = time.process_time(); {}; print(time.process_time() 
 def measured(rounds: int) -> dict[str, float]:
     """The least processor seconds of each import, over interleaved rounds after one that is not measured."""
     least = dict.fromkeys(SUBJECTS, float("inf"))
-    for k in range(rounds + 1):
-        for name, code in SUBJECTS.items():
-            run = subprocess.run([sys.executable, "-c", CODE.format(code)], capture_output=True, text=True, check=True)
-            least[name] = min(least[name], float(run.stdout)) if k else least[name]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPYCACHEPREFIX"] = cache
+        for k in range(rounds + 1):
+            for name, code in SUBJECTS.items():
+                command = [sys.executable, "-c", CODE.format(code)]
+                run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                least[name] = min(least[name], float(run.stdout)) if k else least[name]
     return least
 
 

@@ -97,7 +97,10 @@ def _flat(*networks: Any) -> list[Any]:
     return [array for network in networks for layer in network for array in layer]
 
 
-def scg_step(compiled: bool) -> Callable[[Model], Step]:
+def scg_step(compiled: bool, outside: bool = False) -> Callable[[Model], Step]:
+    """The step as one function, plain or compiled, or with ``outside`` the optimizer's part of it after a compiled
+    gradient."""
+
     def make(model: Model) -> Step:
         import scg
         from scg import distributions as dist
@@ -127,9 +130,16 @@ def scg_step(compiled: bool) -> Callable[[Model], Step]:
             optimizer.step(gradient)
             return value
 
-        run = scg.compile(step) if compiled else step
+        gradient_of = scg.compile(scg.value_and_grad(loss))
+
+        def apart(params: Any, x: Any, rng: Any) -> Any:
+            value, gradient = gradient_of(params, x, rng=rng)
+            optimizer.step(gradient)
+            return value
+
+        run = apart if outside else scg.compile(step) if compiled else step
         take = lambda: run(params, x, rng)
-        take.compiled = run if compiled else None  # type: ignore[attr-defined]
+        take.compiled = (gradient_of if outside else run) if compiled else None  # type: ignore[attr-defined]
         return take
 
     return make
@@ -334,6 +344,7 @@ def floor_step(model: Model) -> Step:
 PEERS: dict[str, Callable[[Model], Step]] = {
     "products alone": floor_step,
     "scg, compiled": scg_step(True),
+    "scg, optimizer outside": scg_step(True, outside=True),
     "scg": scg_step(False),
     "JAX, jit": jax_step,
     "PyTorch": torch_step,
