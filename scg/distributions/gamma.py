@@ -88,37 +88,19 @@ class Gamma(InverseCDF, Distribution, FixedSupport):
         return _divergence(self.concentration, self.rate, gamma.concentration, gamma.rate)
 
 
-@final
-@dataclass(frozen=True, eq=False, repr=False)
-class Chi2(InverseCDF, Distribution, FixedSupport):
-    """The sum of the squares of df standard normal variables: the gamma distribution of concentration df / 2 and rate
-    1/2."""
-
-    df: Numeric
-    constraints = {"df": positive}
-    support = nonnegative  # type: ignore[assignment]
+class OfGamma:
+    """What a distribution is that is a gamma distribution under another name."""
 
     @property
     def gamma(self) -> Gamma:
         """The same distribution."""
-        return _UNIT.replaced(concentration=0.5 * self.df, rate=0.5)  # type: ignore[no-any-return]
-
-    def transport(self, noise: Value) -> Value:
-        return self.gamma.transport(noise)
+        raise NotImplementedError
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return self.gamma.sample(rng, shape)
 
     def log_prob(self, value: Numeric) -> Value:
         return self.gamma.log_prob(value)
-
-    @property
-    def mean(self) -> Numeric:
-        return 1 * self.df
-
-    @property
-    def variance(self) -> Numeric:
-        return 2 * self.df
 
     def entropy(self) -> Numeric:
         return self.gamma.entropy()
@@ -134,7 +116,34 @@ class Chi2(InverseCDF, Distribution, FixedSupport):
 
     def kl_to(self, other: Distribution) -> Numeric:
         """That of the gamma distributions."""
-        return self.gamma.kl_to(other)
+        return self.gamma.kl_to(other.gamma if isinstance(other, OfGamma) else other)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Chi2(OfGamma, InverseCDF, Distribution, FixedSupport):
+    """The sum of the squares of df standard normal variables: the gamma distribution of concentration df / 2 and rate
+    1/2."""
+
+    df: Numeric
+    constraints = {"df": positive}
+    support = nonnegative  # type: ignore[assignment]
+
+    @property
+    def gamma(self) -> Gamma:
+        """The same distribution."""
+        return _UNIT.replaced(concentration=0.5 * self.df, rate=0.5)  # type: ignore[no-any-return]
+
+    def transport(self, noise: Value) -> Value:
+        return self.gamma.transport(noise)
+
+    @property
+    def mean(self) -> Numeric:
+        return 1 * self.df
+
+    @property
+    def variance(self) -> Numeric:
+        return 2 * self.df
 
 
 @final

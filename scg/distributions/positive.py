@@ -13,7 +13,7 @@ from scg.core.options import is_integer
 from scg.distributions.accurate import in_double, log_gamma_bend
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import Constraint, Interval, nonnegative, positive
-from scg.distributions.gamma import Gamma
+from scg.distributions.gamma import Gamma, OfGamma
 from scg.distributions.uniform import UNIT, InverseCDF
 from scg.distributions.weak import exp, gammaln, log, masked, real_array, xlogy
 from scg.errors import ScgValueError, here
@@ -182,7 +182,7 @@ class Weibull(_Positive):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Erlang(Reparameterizable, Distribution, FixedSupport):
+class Erlang(OfGamma, Reparameterizable, Distribution, FixedSupport):
     """The sum of n exponential variables of one rate: the gamma distribution of whole concentration n, reparameterized
     as what it is,
 
@@ -212,12 +212,6 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     def transport(self, noise: Value) -> Value:
         return -np.sum(np.log1p(-noise), axis=-1) / self.rate
 
-    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
-        return self.gamma.sample(rng, shape)
-
-    def log_prob(self, value: Numeric) -> Value:
-        return self.gamma.log_prob(value)
-
     @property
     def mean(self) -> Numeric:
         return self.gamma.mean
@@ -225,22 +219,6 @@ class Erlang(Reparameterizable, Distribution, FixedSupport):
     @property
     def variance(self) -> Numeric:
         return self.gamma.variance
-
-    def entropy(self) -> Numeric:
-        return self.gamma.entropy()
-
-    def cdf(self, value: Numeric) -> Value:
-        return self.gamma.cdf(value)
-
-    def icdf(self, probability: Numeric) -> Value:
-        return self.gamma.icdf(probability)
-
-    def coupled(self, before: Operand, value: Numeric) -> Value:
-        return self.gamma.coupled(before.gamma, value)
-
-    def kl_to(self, other: Distribution) -> Numeric:
-        """That of the gamma distributions."""
-        return self.gamma.kl_to(other.gamma if isinstance(other, Erlang) else other)
 
 
 @final
