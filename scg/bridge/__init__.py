@@ -11,7 +11,7 @@ graph.
 | `torch(loss, params)` | `loss(params, generator)` returns a scalar tensor; PyTorch computes its gradient |
 | `jax(fn, *args)` | `fn(key, *args)` returns one gradient |
 
-`enumerate` runs a program of theirs once for every outcome of its discrete draws: its exact mean and variance.
+`enumerate` runs a program of theirs once for every outcome of its discrete samples: its exact mean and variance.
 
 PyTorch and JAX are imported when their function is called, and not before.
 

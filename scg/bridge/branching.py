@@ -1,4 +1,4 @@
-"""The tree of outcomes of a program's discrete draws, walked depth first by running the program again and again."""
+"""The tree of outcomes of a program's discrete samples, walked depth first by running the program again and again."""
 
 import math
 import time
@@ -19,7 +19,7 @@ class TooManyOutcomes(ScgValueError):
 
 
 class NotAFunctionOfItsDraws(ScgValueError):
-    """The program came out otherwise for the same draws: it keeps state, or draws where it is not seen."""
+    """The program came out otherwise for the same samples: it keeps state, or draws where it is not seen."""
 
 
 class Outcome(NamedTuple):
@@ -49,7 +49,7 @@ class Paths:
         self._probing: np.random.Generator | None = None
 
     def choose(self, draws: Iterable[Chances]) -> list[int]:
-        """The values of independent draws, one after the other."""
+        """The values of independent samples, one after the other."""
         draws = list(draws)
         self.foresee(math.prod([d.count for d in draws]))
         return [self._one(d) for d in draws]
@@ -116,7 +116,7 @@ class Paths:
         probability = math.prod([float(draw.probabilities[i]) for draw, i in indices])
         if probability == 0:
             raise ScgValueError(
-                f"enumerate: a path of {len(indices)} draws has a probability below 1e-307: a loop that may draw"
+                f"enumerate: a path of {len(indices)} samples has a probability below 1e-307: a loop that may draw"
                 " without end has no finite list of outcomes. Bound it, as in for _ in range(60), or draw how often it"
                 f" runs by geometric ({user_line()})"
             )
@@ -131,7 +131,7 @@ class Paths:
         return False
 
     def _part(self) -> float:
-        """How much of the tree lies behind, every branch of a draw counted alike."""
+        """How much of the tree lies behind, every branch of a sample counted alike."""
         part, width = 0.0, 1.0
         for draw, at in self._steps:
             width /= draw.count
@@ -156,7 +156,7 @@ class Paths:
     def _too_many(self, how_many: str) -> str:
         return (
             f"enumerate: {how_many}, and budget={self.budget:,}: enumerate a smaller copy of the program, with fewer"
-            f" draws or samples, raise budget=, or judge draws of it as scg.bridge.Samples ({user_line()})"
+            f" values, raise budget=, or judge draws of it as scg.bridge.Samples ({user_line()})"
         )
 
 
@@ -176,9 +176,9 @@ def _number(n: int) -> str:
 
 def _unlike(how: str) -> NotAFunctionOfItsDraws:
     return NotAFunctionOfItsDraws(
-        f"enumerate: the function, run again with the same outcomes of its draws, {how}: it keeps something from run to"
-        f" run (a moving average, a counter), or draws from a generator that it was not given. Take every draw from the"
-        f" generator or key that it is given, and hand its state in as an argument ({user_line()})"
+        f"enumerate: the function, run again with the same outcomes of its samples, {how}: it keeps something from run"
+        f" to run (a moving average, a counter), or draws from a generator that it was not given. Take every sample"
+        f" from the generator or key that it is given, and hand its state in as an argument ({user_line()})"
     )
 
 

@@ -20,7 +20,7 @@ _FARTHEST = 2**22  # values of a support without end
 
 
 class Chances:
-    """Probabilities of the values first, first + 1, ... of one draw.
+    """Probabilities of the values first, first + 1, ... of one sample.
 
     ``cut``  whether the support goes on: then some probability is missing
     """
@@ -147,4 +147,4 @@ def _from_ratios(ratios: np.ndarray) -> np.ndarray:
 
 def _check(what: str, given: object, fits: bool) -> None:
     if not fits:
-        raise ScgValueError(f"{what} of a draw is out of range: {given} ({user_line()})")
+        raise ScgValueError(f"{what} of a sample is out of range: {given} ({user_line()})")

@@ -1,4 +1,4 @@
-"""The exact mean and variance of what a program from outside returns, over every outcome of its discrete draws."""
+"""The exact mean and variance of what a program from outside returns, over every outcome of its discrete samples."""
 
 import math
 from dataclasses import dataclass
@@ -64,14 +64,14 @@ def enumerate(
     tail: float = 1e-14,
     progress: Progress = None,
 ) -> Found:
-    """Every outcome of the discrete draws of a program in NumPy, PyTorch or JAX: E[g] = sum of p_i g_i, exactly.
+    """Every outcome of the discrete samples of a program in NumPy, PyTorch or JAX: E[g] = sum of p_i g_i, exactly.
 
     The program runs once for each outcome, depth first. Where it draws, it is handed the next value that is possible;
-    a batch of draws branches element by element. Each result is weighted by the product of the probabilities of its
+    a batch of samples branches element by element. Each result is weighted by the product of the probabilities of its
     values, in float64 whatever the program computes in. So the mean and the variance of an estimator are known without
     a single random number, and two estimators are compared, or one with its gradient, to rounding.
 
-    - ``framework="numpy"`` calls ``fn(*args, rng=rng)``: any function of discrete draws. ``rng`` is a
+    - ``framework="numpy"`` calls ``fn(*args, rng=rng)``: any function of discrete samples. ``rng`` is a
       ``numpy.random.Generator`` whose ``binomial``, ``integers``, ``choice``, ``multinomial``, ``hypergeometric``,
       ``multivariate_hypergeometric``, ``permutation``, ``permuted``, ``shuffle``, ``geometric``, ``poisson``,
       ``negative_binomial`` and ``logseries`` branch.
@@ -86,7 +86,7 @@ def enumerate(
       ``poisson`` branch, also inside ``jax.vmap`` and ``jax.grad``. Which key is given does not matter, but a key that
       is used twice gives the same numbers twice, as it does in JAX.
 
-    Draws of continuous distributions are refused: ``rng.random() < p`` is one, whose p cannot be seen; write
+    Samples of continuous distributions are refused: ``rng.random() < p`` is one, whose p cannot be seen; write
     ``rng.binomial(1, p)``. Supports without end are cut where less than ``tail`` of the probability is beyond. What
     lies there is estimated from the last two blocks of values, as the rest of a geometric series; where they do not
     fall off the mean is refused, and the variance infinite. A program that keeps state, or draws elsewhere, comes out

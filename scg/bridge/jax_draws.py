@@ -1,8 +1,8 @@
-"""JAX's discrete draws, made to branch for ``enumerate``.
+"""JAX's discrete samples, made to branch for ``enumerate``.
 
 While a call lasts, and in its thread only, the functions of ``jax.random`` that are listed here take the next value of
-the tree. Keys are of an implementation whose random bits are a refusal, so that no other draw goes unseen. ``jax.jit``
-and its kin are off; inside ``jax.vmap`` draws are made one by one, by callbacks.
+the tree. Keys are of an implementation whose random bits are a refusal, so that no other sample goes unseen.
+``jax.jit`` and its kin are off; inside ``jax.vmap`` samples are made one by one, by callbacks.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError
 
 @contextlib.contextmanager
 def program(fn: Function, args: Sequence[Foreign], paths: Paths, tail: float) -> Iterator[Callable[[], Foreign]]:
-    """``fn(key, *args)`` with a key of which only listed draws are made."""
+    """``fn(key, *args)`` with a key of which only listed samples are made."""
     draws = Branching(paths, tail)
     key = jax.random.key(0, impl=_implementation())
     drawing = [name for name in dir(jax.random) if callable(getattr(jax.random, name)) and name not in _OF_KEYS]
@@ -51,15 +51,16 @@ _OF_KEYS = {
     "PRNGKey", "clone", "fold_in", "key", "key_data", "key_dtype", "key_impl", "random_gamma_p", "split",
     "wrap_key_data",
 }  # fmt: skip
-"""What ``jax.random`` has beside draws."""
+"""What ``jax.random`` has beside samples."""
 
 
 def _refuse(name: str) -> Function:
     def refused(*args: object, **kwargs: object) -> Foreign:
         raise ScgTypeError(
-            f"enumerate: jax.random.{name} is a draw whose outcomes cannot be listed: draw from a discrete distribution"
-            " (in jax.random.uniform(key) < p the p cannot be seen: write jax.random.bernoulli(key, p)), draw what is"
-            f" constant outside of the function, or judge the estimator as scg.bridge.Samples ({user_line()})"
+            f"enumerate: jax.random.{name} is a sample whose outcomes cannot be listed: draw from a discrete"
+            " distribution (in jax.random.uniform(key) < p the p cannot be seen: write jax.random.bernoulli(key, p)),"
+            " draw what is constant outside of the function, or judge the estimator as scg.bridge.Samples"
+            f" ({user_line()})"
         )
 
     return refused
@@ -84,7 +85,7 @@ def _implementation() -> Foreign:
 
     def bits(key: Foreign, width: int, shape: Foreign) -> Foreign:
         raise ScgTypeError(
-            "enumerate: a draw that is not seen: by a function of jax.random that was imported by its own name (write"
+            "enumerate: a sample that is not seen: by a function of jax.random that was imported by its own name (write"
             f" jax.random.bernoulli(...) in full), or from bits ({user_line()})"
         )
 
@@ -109,10 +110,12 @@ class Branching:
     def bernoulli(
         self, key: Foreign, p: Foreign = 0.5, shape: Foreign = None, mode: str = "low", **options: object
     ) -> Foreign:
+        """``jax.random.bernoulli``."""
         shape = jnp.shape(p) if shape is None else shape
         return self._each("bernoulli", key, shape, bool, lambda p: chances.bernoulli(min(max(p, 0.0), 1.0)), p)
 
     def binomial(self, key: Foreign, n: Foreign, p: Foreign, shape: Foreign = None, dtype: Foreign = None) -> Foreign:
+        """``jax.random.binomial``."""
         shape = jnp.broadcast_shapes(jnp.shape(n), jnp.shape(p)) if shape is None else shape
         draw = lambda n, p: chances.binomial(int(n), p)
         return self._each("binomial", key, shape, dtype or float, draw, n, p)
@@ -120,22 +123,27 @@ class Branching:
     def geometric(
         self, key: Foreign, p: Foreign, shape: Foreign = None, dtype: Foreign = None, **options: object
     ) -> Foreign:
+        """``jax.random.geometric``."""
         shape = jnp.shape(p) if shape is None else shape
         return self._each("geometric", key, shape, dtype or int, lambda p: chances.geometric(p, self._tail), p)
 
     def poisson(
         self, key: Foreign, lam: Foreign, shape: Foreign = None, dtype: Foreign = None, **options: object
     ) -> Foreign:
+        """``jax.random.poisson``."""
         shape = jnp.shape(lam) if shape is None else shape
         return self._each("poisson", key, shape, dtype or int, lambda rate: chances.poisson(rate, self._tail), lam)
 
     def rademacher(self, key: Foreign, shape: Foreign = (), dtype: Foreign = None, **options: object) -> Foreign:
+        """``jax.random.rademacher``."""
         make = lambda: [2 * k - 1 for k in self._paths.choose([chances.uniform(2)] * math.prod(shape))]
         return self._draw("rademacher", key, tuple(shape), dtype or int, make)
 
     def randint(
         self, key: Foreign, shape: Foreign, minval: Foreign, maxval: Foreign, dtype: Foreign = None, **options: object
     ) -> Foreign:
+        """``jax.random.randint``."""
+
         def make(low: Foreign, high: Foreign) -> list[int]:
             flat = [np.broadcast_to(x, shape).reshape(-1).tolist() for x in (low, high)]
             # where there are no integers between, JAX returns the lower bound
@@ -156,6 +164,7 @@ class Branching:
         mode: Foreign = None,
         **options: object,
     ) -> Foreign:
+        """``jax.random.categorical``."""
         logits = jnp.asarray(logits) if isinstance(logits, jax.Array) else np.asarray(logits)
         n = logits.shape[axis]
         batch = tuple(np.delete(logits.shape, axis).tolist())
@@ -187,6 +196,7 @@ class Branching:
         axis: int = 0,
         mode: Foreign = None,
     ) -> Foreign:
+        """``jax.random.choice``."""
         whole = np.ndim(a) == 0
         n, shape = (int(a) if whole else np.shape(a)[axis]), tuple(shape)
         k = math.prod(shape)
@@ -204,6 +214,7 @@ class Branching:
     def permutation(
         self, key: Foreign, x: Foreign, axis: int = 0, independent: bool = False, **options: object
     ) -> Foreign:
+        """``jax.random.permutation``."""
         array = jnp.arange(int(x)) if np.ndim(x) == 0 else jnp.asarray(x)
         n = array.shape[axis]
         rest = tuple(np.delete(array.shape, axis).tolist()) if independent and array.ndim > 1 else ()
@@ -230,7 +241,7 @@ class Branching:
         """What ``make`` draws, given the numbers of the parameters, also those that JAX traces for ``vmap``."""
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-        # a gradient goes not through a draw; and numbers of Python and NumPy keep their 64 bits
+        # a gradient goes not through a sample; and numbers of Python and NumPy keep their 64 bits
         given = [jax.lax.stop_gradient(p) if isinstance(p, jax.Array) else np.asarray(p) for p in parameters]
 
         if not any([isinstance(x, jax.core.Tracer) for x in (data, *given)]):
@@ -260,8 +271,8 @@ class Branching:
             if known != call:
                 raise ScgValueError(
                     f"enumerate: a key that was used before is used again, by jax.random.{name} with other arguments:"
-                    " the two draws depend on one another in a way that is not enumerated. Split the key, with a new"
-                    f" one for each draw ({user_line()})"
+                    " the two samples depend on one another in a way that is not enumerated. Split the key, with a new"
+                    f" one for each sample ({user_line()})"
                 )
             return value
         value = np.asarray(make(*arrays), dtype=np.int64).reshape(shape)

@@ -1,4 +1,4 @@
-"""A generator of NumPy whose discrete draws branch, for ``enumerate``."""
+"""A generator of NumPy whose discrete samples branch, for ``enumerate``."""
 
 import contextlib
 import math
@@ -41,9 +41,9 @@ def _global_state() -> Operands:
 
 
 class Branching(np.random.Generator):
-    """``numpy.random.Generator`` whose discrete draws take the next values of a path; all else is refused.
+    """``numpy.random.Generator`` whose discrete samples take the next values of a path; all else is refused.
 
-    NumPy itself checks the arguments, and says what shape and dtype a draw has.
+    NumPy itself checks the arguments, and says what shape and dtype a sample has.
     """
 
     def __init__(self, paths: Paths, tail: float):
@@ -51,7 +51,7 @@ class Branching(np.random.Generator):
         self._paths, self._tail, self._real = paths, tail, np.random.default_rng(0)
 
     def __repr__(self) -> str:
-        return "<a generator whose discrete draws are enumerated>"
+        return "<a generator whose discrete samples are enumerated>"
 
     def __reduce__(self) -> Any:  # as the base class
         raise ScgTypeError(
@@ -60,7 +60,7 @@ class Branching(np.random.Generator):
         )
 
     def spawn(self, n_children: int) -> Result:
-        """Independent draws from each: the same tree."""
+        """Independent samples from each: the same tree."""
         return [self for _ in range(n_children)]
 
     def binomial(self, n: Operand, p: Operand, size: Operand = None) -> Result:
@@ -219,7 +219,7 @@ def _refuse(name: str) -> Result:
 
 
 _CONTINUOUS = (
-    "is a draw of a continuous distribution, whose outcomes cannot be listed: draw from a discrete one, or judge the"
+    "is a sample of a continuous distribution, whose outcomes cannot be listed: draw from a discrete one, or judge the"
     " estimator as scg.bridge.Samples"
 )
 _REASONS = {

@@ -1,4 +1,4 @@
-"""PyTorch's discrete draws, made to branch for ``enumerate``.
+"""PyTorch's discrete samples, made to branch for ``enumerate``.
 
 Every operation of PyTorch that draws carries the tag ``nondeterministic_seeded``. A dispatch mode, which holds in one
 thread and as long as it is entered, sees them below autograd and vmap: those that are listed here take the next value
@@ -163,7 +163,7 @@ class Branching(TorchDispatchMode):
         draw = getattr(self, f"draw_{name.rstrip('_')}", None)
         if draw is None:
             raise ScgTypeError(
-                f"enumerate: PyTorch's {name} is a draw whose outcomes cannot be listed: draw from a discrete"
+                f"enumerate: PyTorch's {name} is a sample whose outcomes cannot be listed: draw from a discrete"
                 " distribution (torch.rand(()) < p cannot be seen: write torch.bernoulli(p)), or judge the estimator as"
                 f" scg.bridge.Samples ({user_line()})"
             )
@@ -177,7 +177,7 @@ class Branching(TorchDispatchMode):
             )
         if _frame_in(torch.utils.checkpoint.__file__) is not None:
             raise ScgTypeError(
-                "enumerate: draws inside torch.utils.checkpoint are made twice, the second time from a state that was"
+                "enumerate: samples inside torch.utils.checkpoint are made twice, the second time from a state that was"
                 f" put back: call the function without it ({user_line()})"
             )
 

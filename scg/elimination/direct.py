@@ -1,4 +1,4 @@
-"""Which elements of draws each element of a node depends on directly: not through other draws.
+"""Which elements of samples each element of a node depends on directly: not through other draws.
 
 Rows of a table name them, padded in front with -1: what an element of a chain's step depends on is a row of one,
 however long the chain is. The axis maps tell which elements of an operand an element of a result is made from.
@@ -35,7 +35,7 @@ def direct(
     outputs: Iterable[Node], starts: Mapping[int, int], again: bool = False, whole: bool = False
 ) -> dict[int, Any]:
     """For the nodes that lead to ``outputs``, not through draws, and depend on some: by id, (node.size, k) numbers of
-    elements of draws. ``starts`` gives for a draw, by id, the number of its first element. With ``again`` it holds at
+    elements of samples. ``starts`` gives for a draw, by id, the number of its first element. With ``again`` it holds at
     other values of all other nodes, too: an index that is a node may pick any element. With ``whole`` it starts from
     any nodes, and every number in their values is an element."""
     needed: dict[int, Node] = {}

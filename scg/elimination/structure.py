@@ -1,5 +1,5 @@
-"""A cost of discrete draws, taken apart into terms, and which elements of draws these and the draws themselves depend
-on directly."""
+"""A cost of discrete samples, taken apart into terms, and which elements of samples these and the samples themselves
+depend on directly."""
 
 import math
 import time
@@ -34,10 +34,10 @@ class Likeness(NamedTuple):
 
 
 class Structure:
-    """A cost of discrete draws, taken apart into terms, and what these and the draws depend on directly.
+    """A cost of discrete samples, taken apart into terms, and what these and the draws depend on directly.
 
     ``terms``    nodes in which the cost is affine, with weights that no draw decides
-    ``scopes``   of each term, (elements, k): the elements of draws that each of its elements depends on
+    ``scopes``   of each term, (elements, k): the elements of samples that each of its elements depends on
     ``roots``    what is affine in the terms: the cost, or other nodes
     ``parents``  of each draw, (elements, k): those that its distribution depends on
 
@@ -122,7 +122,7 @@ class Structure:
         )
 
     def _mapped(self, like: "Likeness", known: dict[int, Any], nodes: list[Node]) -> list[Any]:
-        """The elements of draws of each node, from those of the one whose form it has."""
+        """The elements of samples of each node, from those of the one whose form it has."""
         found = []
         offsets = np.array(self.offsets)
         for k, first in enumerate(like.form):
@@ -204,7 +204,7 @@ class Structure:
         """The refusal of an elimination that comes to a table of so many entries."""
         further = ", or use ScoreFunction() on some of them" if self.alone else ""
         return BudgetError(
-            f"elimination comes to a width of {len(variables)} elements of draws that keep together,"
+            f"elimination comes to a width of {len(variables)} elements of samples that keep together,"
             f" {self.naming(variables)}: {written(entries)} configurations at once, over the budget of {self.budget};"
             f" raise budget=, or write the cost as a sum of parts that depend on fewer{further} ({here()})",
             self.width(variables, entries),

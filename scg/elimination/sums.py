@@ -1,4 +1,4 @@
-"""Sums over all values of discrete draws by elimination: the mean of a cost, the evidence of a model, the joint
+"""Sums over all values of discrete samples by elimination: the mean of a cost, the evidence of a model, the joint
 distribution of a few elements.
 
     E[c] = sum_z prod_i p(z_i | parents) (sum_t w_t t(z))

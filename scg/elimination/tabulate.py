@@ -28,7 +28,7 @@ _FEW = 64  # rows of which a replay is not worth being split
 
 
 class Group(NamedTuple):
-    """Elements of draws or terms that have scopes of equal sizes: (elements, k) elements of draws, the ``places`` in
+    """Elements of draws or terms that have scopes of equal sizes: (elements, k) elements of samples, the ``places`` in
     their family of those that are tabulated, which of these ``rows`` each has, and its number among the elements of all
     draws, or of all terms."""
 

@@ -1,8 +1,8 @@
 """Exact truth of a stochastic computation graph: expectations, their derivatives, and the moments of gradient
 estimators, by enumeration and quadrature.
 
-Finitely many values are enumerated, or eliminated draw by draw where that takes less: a chain of draws with local costs
-takes time in proportion to its length (``sums``). A mean over a continuous distribution is a Gauss rule of that
+Finitely many values are enumerated, or eliminated sample by sample where that takes less: a chain of samples with local
+costs takes time in proportion to its length (``sums``). A mean over a continuous distribution is a Gauss rule of that
 distribution (Hermite, Laguerre, Legendre, Jacobi, or the distribution's own, by Lanczos); where the integrand has kinks
 or jumps, which are looked for along each sample, or heavy tails, a double exponential rule on each of the pieces
 between; the number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive

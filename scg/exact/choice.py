@@ -1,8 +1,8 @@
 """Whether a mean is enumerated or eliminated.
 
 Enumeration is first where it is cheap: where all that meets in one element of a term has few configurations, with all
-that it is drawn from. Else what has structure is eliminated. Where neither fits the budget the refusal names the draws
-that keep together in the elimination.
+that it is drawn from. Else what has structure is eliminated. Where neither fits the budget the refusal names the
+samples that keep together in the elimination.
 """
 
 import math
@@ -25,7 +25,7 @@ _WORK = 19.0  # log2 of how many numbers are enumerated in less time than an eli
 _GAIN = 3.0  # log2 of how much smaller than what is enumerated at once a product is to be
 _TOGETHER = 7.0  # log2 of the configurations of a part, of which two together are few
 _COORDINATES = 2**9  # of a gradient, each of which takes an elimination of its own
-_MANY = 2**13  # elements of draws, of which a table of what depends on what would take an element squared
+_MANY = 2**13  # elements of samples, of which a table of what depends on what would take an element squared
 
 
 def eliminated(

@@ -65,7 +65,7 @@ def converged(
     if stopped is not None:
         raise stopped
     several = (
-        f": {engine.rough[0]!r} at {engine.rough[0].line} breaks where several draws decide together"
+        f": {engine.rough[0]!r} at {engine.rough[0].line} breaks where several samples decide together"
         if engine.rough
         else ""
     )

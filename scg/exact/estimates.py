@@ -1,4 +1,4 @@
-"""The mean and the variance of gradient estimates that are quadratic in local functions of discrete draws, by
+"""The mean and the variance of gradient estimates that are quadratic in local functions of discrete samples, by
 elimination: scores times costs that come later.
 
 A coordinate of the estimate is taken apart as

@@ -50,7 +50,7 @@ class Leaf:
         self.count = math.prod(self.batch)
         self.discrete = self.distribution.has(Discrete)
         if self.is_noise and self.discrete:
-            raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a draw ({here()})")
+            raise ScgValueError(f"{name}: discrete noise cannot be enumerated: make it a sample ({here()})")
         self.adaptive = not self.distribution.has(FiniteSupport)
         if not self.adaptive and (size := self.distribution.count()) > budget:
             raise BudgetError(

@@ -57,8 +57,8 @@ def values_in(cost: Node, paths: bool = False) -> Node:
     """The cost as a function of values: every relaxed sample as the sample that it relaxes, and pathwise samples of
     numbers held, whose distribution is the same.
 
-    With ``paths`` draws of a support that moves with its parameters are paths: a derivative of their density would miss
-    the ends.
+    With ``paths`` samples of a support that moves with its parameters are paths: a derivative of their density would
+    miss the ends.
     """
     order = Graph(cost, []).nodes
     nodes = [n for n in order if is_stochastic(n)]

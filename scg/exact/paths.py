@@ -27,7 +27,7 @@ _TRACES = 2048
 
 
 def guards_on_draws(graph: Graph) -> list[Guard]:
-    """The ``if``s that led to the cost and looked at draws or noise, in the order in which they were met."""
+    """The ``if``s that led to the cost and looked at samples or noise, in the order in which they were met."""
     return _met(graph.nodes)
 
 
@@ -53,8 +53,8 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
         return [graph]
     if graph.again is None:
         raise GuardError(
-            f"an `if` on a draw, at {guards_on_draws(graph)[0].line}: give the function and its arguments, which can be"
-            f" traced again for each outcome, or write the choice with np.where ({here()})"
+            f"an `if` on a sample, at {guards_on_draws(graph)[0].line}: give the function and its arguments, which can"
+            f" be traced again for each outcome, or write the choice with np.where ({here()})"
         )
     known = {_key(graph): graph}
     total, new, traces = 0.0, [graph], 0
@@ -66,7 +66,7 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
         for _ in range(64):
             if traces == _TRACES and not new:
                 raise GuardError(
-                    f"{traces} runs met {len(known)} ways through the `if`s on draws, of probability {total:.9g}"
+                    f"{traces} runs met {len(known)} ways through the `if`s on samples, of probability {total:.9g}"
                     " together: the rest is too rare, or without end; write the choice with np.where, or sample it"
                     f" ({here()})"
                 )
@@ -95,8 +95,8 @@ def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
     for guard in _met(ancestors(roots, guards=True)):
         if guard.node.id not in own:
             raise GuardError(
-                f"an estimator looks at the cost at other values of a draw, on which the `if` at {guard.line} may come"
-                " out otherwise: use ScoreFunction() with one sample on that draw, or write the choice with np.where"
+                f"an estimator looks at the cost at other values of a sample, on which the `if` at {guard.line} may"
+                " come out otherwise: use ScoreFunction() with one sample there, or write the choice with np.where"
                 f" ({here()})"
             )
     return _where(graph, roots)

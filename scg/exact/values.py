@@ -32,7 +32,7 @@ class MovingSupport(ScgValueError):
 def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
     """Nodes of the same values of which the derivatives are those of the values, between samples.
 
-    With ``paths`` draws of a support that moves with its parameters become paths: a derivative of their density would
+    With ``paths`` samples of a support that moves with its parameters become paths: a derivative of their density would
     miss the ends.
     """
     order = ancestors(roots, guards=True)
@@ -84,7 +84,7 @@ def redrawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
     if moves:
         if not site.distribution.has(Reparameterizable):
             raise MovingSupport(
-                f"the support of {site!r} moves with its parameters, and no path is known along which its draws move"
+                f"the support of {site!r} moves with its parameters, and no path is known along which its samples move"
             )
         return place(replace(site, estimator=Reparameterized(), rng=np.random.default_rng(0)))
     operands = tuple(site.distribution.parameters.values())

@@ -114,10 +114,12 @@ class Recorder:
     # told by the engine
 
     def settle(self, test: Function, operands: tuple[object, ...], outcome: bool) -> None:
+        """Note a test that the engine made of values, and how it came out: a plan makes it again."""
         if any([type(o) is Node for o in operands]):
             self.choices.append(Choice(test, operands, outcome, here()))
 
     def refuse(self, why: str) -> NoReturn:
+        """Raise PlanError: what the function did has no place in a plan."""
         raise PlanError(f"this cannot be compiled: {why} ({here()})")
 
     def refuse_later(self, why: str, line: str) -> None:
@@ -193,6 +195,7 @@ class Recorder:
                 vars(owner)[name] = value
 
     def copied(self, copy: np.ndarray, original: np.ndarray) -> None:
+        """Note of which array of the function's a frozen copy is."""
         self.originals[id(copy)] = copy, Original(original)
 
     def held(self, copy: object) -> Operand:
@@ -201,6 +204,7 @@ class Recorder:
         return copy if self._placing else record(HELD, (), {}, copy)
 
     def generator(self, rng: np.random.Generator) -> np.random.Generator:
+        """The generator behind a proxy; refused where it is none that the function was given."""
         if not isinstance(rng, Proxy) or rng.recorder is not self:
             self.refuse(
                 "its generator is no argument of the compiled function, and a plan could not draw the same numbers:"
@@ -209,6 +213,7 @@ class Recorder:
         return rng.real
 
     def drawn(self, node: Node, rng: Operand) -> Node:
+        """Note from which generator a sample comes."""
         self.generator(rng)
         self.draws[node.id] = node, rng.position
         return node
@@ -216,6 +221,7 @@ class Recorder:
     def placed(
         self, draw: Function, distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]
     ) -> Result:
+        """``draw(distribution, rng, shape)``, in which noise that is no node is refused."""
         self.generator(rng)
         self._placing, before, self._drew_in_place = self._placing + 1, self._drew_in_place, False
         try:
@@ -230,6 +236,7 @@ class Recorder:
         return value
 
     def finite(self, gradients: Iterable[object]) -> None:
+        """Note gradients of which an infinite or NaN element sends the call back to the function itself."""
         self.watched += [g for g in gradients if type(g) is Node and g.dtype.kind in "fc"]
 
     def typed(self, node: Node, fn: Function, args: tuple[object, ...], kwargs: Keywords) -> None:
@@ -246,6 +253,7 @@ class Recorder:
             other.discard(node.id)
 
     def differentiated(self, cost: Node, found: Sequence[object]) -> None:
+        """Note a cost, which is a scalar, and its derivatives, which are arrays."""
         self.scalars.add(cost.id)
         self.costs.append(cost)
         self.arrays.update([g.id for g in found if type(g) is Node])
@@ -268,6 +276,7 @@ class Recorder:
         return True
 
     def within(self, fn: Function, args: Sequence[object], kwargs: Keywords) -> Result:
+        """``fn(*args)``, a function that is differentiated inside of the one that is recorded."""
         self._outer.append(
             {leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT}
         )
@@ -284,6 +293,7 @@ class Recorder:
     def later(
         self, call: Function, trees: tuple[object, ...], changed: list[object], now: bool = False, lock: object = None
     ) -> None:
+        """Note a call that changes arrays of the function's, as a step of an optimizer: a plan makes it at its end."""
         arrays = [leaf.raw if type(leaf) is Node else leaf for tree in trees for _, leaf in leaves(tree)]
         if (
             now
@@ -340,6 +350,7 @@ class Recorder:
                 )
 
     def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[object, ...], kwargs: Keywords) -> Result:
+        """Numbers that a method of a generator gives beside ``scg.sample``: a node that a plan draws anew."""
         method = getattr(proxy.real, name)
         given = [*args, *kwargs.values()]
         if self._placing:

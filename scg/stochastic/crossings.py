@@ -240,7 +240,7 @@ class Crossing:
         return low, high
 
     def _grid(self, moved: Node) -> Result:
-        """Values that ``moved`` may have, in rising order, (rows, elements): of a draw those of its support."""
+        """Values that ``moved`` may have, in rising order, (rows, elements): of a sample those of its support."""
         assert self.index is not None
         at = np.broadcast_to(np.asarray(self._value(moved), float), self.index[0].shape)
         if not is_stochastic(moved):

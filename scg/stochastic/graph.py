@@ -54,8 +54,8 @@ def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwarg
         cost = run(fn, lifted, kwargs)
     if type(cost) is not Node:
         raise ScgTypeError(
-            f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a draw"
-            f" ({here()})"
+            f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a"
+            f" sample ({here()})"
         )
     check_cost(cost)
     refuse_finished(cost, min([x.id for x in inputs], default=0))
@@ -187,10 +187,10 @@ class Graph:
         if replicates is not None and rng is None and values is None:
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed) ({here()})")
         if rng is not None and not isinstance(rng, np.random.Generator):
-            raise ScgTypeError(f"new draws need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
+            raise ScgTypeError(f"new samples need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
         if self._constants is not None and rng is not None:
             if self.again is None or replicates is not None or values:
-                self.require_nodes("Graph.run with new draws")
+                self.require_nodes("Graph.run with new samples")
             return self._fresh(rng, parameters)
         if values is not None and not isinstance(values, Mapping):
             raise ScgTypeError(
@@ -334,7 +334,7 @@ class Graph:
     def __repr__(self) -> str:
         return (
             f"<Graph of {len(self.nodes)} nodes, cost {self.cost.raw:.6g}:"
-            f" {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no draws'}>"
+            f" {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no samples'}>"
         )
 
     def __str__(self) -> str:
@@ -384,6 +384,7 @@ class Graph:
         return self.stochastic[name]
 
     def pulled(self, cost: Node, parameters: Tree) -> Tree:
+        """The gradient of a cost by the parameters of its run, in their structure."""
         targets = [leaf for _, leaf in leaves(parameters)]
         loss = surrogate(cost, 1)
         return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets)))
@@ -391,7 +392,7 @@ class Graph:
     def _each(self, rng: np.random.Generator, size: int) -> Tree:
         """``size`` gradients, each from a run of its own of the function."""
         if self.again is None:
-            self.require_nodes("gradients with new draws")
+            self.require_nodes("gradients with new samples")
         unplanned("the gradients of this graph need runs of a function of their own")
         each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
         return rebuild(self.parameters, iter([np.stack(column) for column in zip(*each, strict=True)]))
@@ -418,7 +419,7 @@ class Graph:
     def _traced(self, rng: np.random.Generator) -> Result:
         if self.again is None:
             raise GuardError(
-                "an `if` on a draw came out otherwise, and the graph was not traced from a function that could be run"
+                "an `if` on a sample came out otherwise, and the graph was not traced from a function that could be run"
                 f" again ({here()})"
             )
         return self.again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self.bindings)

@@ -29,7 +29,7 @@ from scg.stochastic.sites import is_coupled, is_draw, is_noise, is_path, is_stoc
 
 _TRIES = 8  # nodes that may be moved in turn
 _NUMBERS = 2**23  # that are held at a time
-_RUNS, _MATRICES = 256, 64  # runs that tell whether draws ever take a step, also one that a decomposition tells
+_RUNS, _MATRICES = 256, 64  # runs that tell whether samples ever take a step, also one that a decomposition tells
 _FAR = 5  # standard deviations: what is further out has no weight
 _LINES, _POINTS = 6, 65  # along which the cost itself is looked at, before it is refused
 _SEEN, _KEPT = 3, 256
@@ -161,7 +161,7 @@ def _consumers(order: list[Node], ends: set[int]) -> tuple[dict[int, list[Node]]
 def _met(
     node: Node, moving: dict[int, int], consumers: dict[int, list[Node]], ends: set[int], touching: bool
 ) -> tuple[bool | None, Result]:
-    """None where what is made of a step element by element is seen not to jump there; else whether draws are known to
+    """None where what is made of a step element by element is seen not to jump there; else whether samples are known to
     take the step. And the elements where it was seen to, None for all."""
     if _is_own_order(node, consumers, ends):
         return None, None
@@ -320,7 +320,7 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
 
 
 def _is_met(node: Node, order: list[Node]) -> bool:
-    """Whether some of the draws take a step that an ``if`` looks at."""
+    """Whether some of the samples take a step that an ``if`` looks at."""
     rng, runs = np.random.default_rng(0), _runs(order)
     leaves = {n: _fresh(n, rng, runs) for n in order if (is_noise(n) or is_draw(n)) and n.dtype.kind == "f"}
     try:
@@ -337,8 +337,8 @@ def _runs(order: list[Node]) -> int:
 
 
 def _fresh(node: Node, rng: np.random.Generator, runs: int) -> Result:
-    """Other values of a draw or of noise, from the distribution that was recorded, along a leading axis. A half of them
-    is further out than draws mostly are: all elements together, or one of them."""
+    """Other values of a sample or of noise, from the distribution that was recorded, along a leading axis. A half of
+    them is further out than samples mostly are: all elements together, or one of them."""
     if is_noise(node):
         distribution = node.statics["distribution"]
         drawn = draw_noise(distribution, rng, (runs, *node.statics["shape"]), node.dtype)
@@ -382,7 +382,7 @@ def _refuse(node: Node, order: list[Node], guard: Result) -> None:
             " the step itself",
         )
     else:
-        ways.insert(0, "let the draw carry the parameter (draw z - t, not z) so that the step looks at draws alone")
+        ways.insert(0, "let the sample carry the parameter (draw z - t, not z) so that the step looks at samples alone")
     promise = (
         " (where both branches agree at the step, look at scg.stop_gradient(x) in the `if`)"
         if guard is not None

@@ -19,7 +19,7 @@ from scg.files import write
 from scg.stochastic.sites import is_noise, is_stochastic
 
 MOST = 200
-"""A graph with more nodes than this is summarised: its parameters, draws and cost, and what leads from which to
+"""A graph with more nodes than this is summarised: its parameters, samples and cost, and what leads from which to
 which."""
 
 _FILLS = {"draw": "#fff3e0", "noise": "#f5f5f5", "parameter": "#e3f2fd", "cost": "#e8f5e9", "plain": "#ffffff"}

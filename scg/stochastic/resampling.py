@@ -50,7 +50,7 @@ def resample(
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
     With ``rng`` all noise and all samples are new, and with ``size`` as well each has a leading axis of that many
-    independent replicates. ``bindings`` gives draws (by id) another estimator, ``values`` the values that they are to
+    independent replicates. ``bindings`` gives samples (by id) another estimator, ``values`` the values that they are to
     have (with the leading axis, if any); they stay samples, unlike a replaced node. Pathwise samples keep their noise
     unless ``rng`` is given. With ``coupled`` a sample that is drawn because its parameters have changed is made from
     the randomness of the one that is there, where its distribution says how. ``checked``: ScgValueError where a sample
@@ -214,7 +214,7 @@ def _recheck(site: Site, node: Node) -> None:
     try:
         site.distribution.recheck()
     except ScgValueError as error:
-        raise ScgValueError(f"{site.name or 'the draw'} made at {node.line}: {error}") from None
+        raise ScgValueError(f"{site.name or 'the sample'} made at {node.line}: {error}") from None
 
 
 def _is_plain(estimator: Estimator) -> bool:

@@ -1,4 +1,4 @@
-"""Stochastic nodes: draws whose distributions depend on what we differentiate."""
+"""Stochastic nodes: samples whose distributions depend on what we differentiate."""
 
 import contextvars
 import functools
@@ -142,8 +142,8 @@ _OVERRIDES: contextvars.ContextVar[_Overrides | None] = contextvars.ContextVar("
 
 @contextmanager
 def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
-    """Within the block, draws of these names (or patterns) have these estimators: how a bound graph traces its function
-    again."""
+    """Within the block, samples of these names (or patterns) have these estimators: how a bound graph traces its
+    function again."""
     token = _OVERRIDES.set(_Overrides(estimators) if estimators else None)
     try:
         yield

@@ -4,7 +4,7 @@ expectation.
 A cost is taken apart through sums, means, differences, layout and constant factors into *terms*. A score-function draw
 multiplies exactly the elements of the terms that it can have influenced, by
 
-    box(s) = exp(s - stop_gradient(s)),   s the sum of the log-probabilities of those draws,
+    box(s) = exp(s - stop_gradient(s)),   s the sum of the log-probabilities of those samples,
 
 which is 1 and whose derivative is that of s (Foerster et al., 2018, "DiCE"). Where one derivative is wanted and no
 more, it adds instead a zero with the derivative F ds, F the sample's cost-to-go: the same gradient in fewer passes. An
@@ -146,7 +146,7 @@ def expansions(
             if spent[0] > MOST:
                 raise EstimatorError(
                     f"{node.statics['site']}, drawn at {node.line}: a surrogate right to any order adds a zero for"
-                    " each set of draws, one after the other, whose estimators evaluate the cost elsewhere, here"
+                    " each set of samples, one after the other, whose estimators evaluate the cost elsewhere, here"
                     f" with more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or"
                     f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
                 )

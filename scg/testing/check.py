@@ -64,6 +64,7 @@ class Check:
         return integrals(self.distribution, self.distribution.sample(self.rng, 4000))
 
     def fail(self, name: str, message: str) -> None:
+        """Raise AssertionError, with the name of the check."""
         raise AssertionError(f"{self.report.distribution}: {name}: {message}")
 
     def close(self, name: str, got: Result, expected: Result, tolerance: Result, what: str) -> str:
@@ -123,6 +124,7 @@ class Check:
 
 
 def set_of(distribution: Distribution, name: str) -> Constraint:
+    """The constraint of a parameter, by its name, as ``loc``, or ``base.loc`` of a part."""
     part, _, rest = name.partition(".")
     return set_of(getattr(distribution, part), rest) if rest else distribution.constraints[name]
 

@@ -90,5 +90,6 @@ def _step(x: np.ndarray) -> np.ndarray:
 
 
 def size_of(x: np.ndarray) -> float:
+    """The largest finite element in size, or 1."""
     finite = np.abs(x[np.isfinite(x)]) if x.ndim else np.abs(x)
     return float(np.max(finite, initial=0)) or 1.0

@@ -15,6 +15,7 @@ from scg.testing.check import Check, set_of
 
 
 def moments_of_samples(c: Check) -> Iterator[tuple[str, str]]:
+    """Mean, variance and entropy against those of the samples, by z-tests."""
     distribution, draws = c.distribution, c.draws.astype(float)
     mean, variance, entropy = (
         c.known(lambda: distribution.mean),
@@ -30,6 +31,7 @@ def moments_of_samples(c: Check) -> Iterator[tuple[str, str]]:
 
 
 def sampler(c: Check) -> Iterator[tuple[str, str]]:
+    """The samples against probabilities of cells, or against moments, and against ``cdf``."""
     distribution, found, n = c.distribution, c.integrals, c.points
     batch = distribution.batch_shape
     if found is not None and found.knots is not None:
@@ -95,6 +97,7 @@ def _binomial_tests(c: Check, counts: np.ndarray, p: np.ndarray, names: list[str
 
 
 def score(c: Check) -> Iterator[tuple[str, str]]:
+    """E[d log p / d parameter] = 0, over the samples, for each parameter that moves no support."""
     distribution = c.distribution
     if not distribution.has(FixedSupport):
         return

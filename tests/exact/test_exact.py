@@ -602,7 +602,7 @@ def test_what_does_not_settle_is_refused():
         x = scg.sample(dist.MultivariateNormal(t + np.zeros(2), scale_tril=np.eye(2)), scg.ScoreFunction(), rng=rng)
         return np.sign(x[0] + x[1] - 0.45)
 
-    with pytest.raises(scg.exact.ConvergenceError, match="multivariatenormal .*did not settle.*sign.*several draws"):
+    with pytest.raises(scg.exact.ConvergenceError, match="multivariatenormal .*did not settle.*sign.*several samples"):
         scg.exact.expectation(together, np.array(0.3))
 
     def without_mean(t, rng):
@@ -902,7 +902,7 @@ def test_ways_that_are_not_all_met_are_refused():
             total = total + 1
         return total
 
-    with pytest.raises(GuardError, match="ways through the `if`s on draws, of probability 0.99[0-9]* together"):
+    with pytest.raises(GuardError, match="ways through the `if`s on samples, of probability 0.99[0-9]* together"):
         scg.exact.expectation(endless, np.array(0.3))
     with pytest.raises(GuardError, match="give the function"):
         scg.exact.expectation(scg.trace(branching, np.array(0.3), rng=np.random.default_rng(0)).cost)

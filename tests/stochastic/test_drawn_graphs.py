@@ -431,7 +431,9 @@ def test_a_step_is_refused_where_the_cost_is_differentiated_between_the_values_o
         return theta * np.where(b > 0.5, 2.0, -1.0)
 
     rng = np.random.default_rng(0)
-    with pytest.raises(scg.errors.EstimatorError, match="b ~ .*continuous in the draw, and <where.*only through steps"):
+    with pytest.raises(
+        scg.errors.EstimatorError, match="b ~ .*continuous in the sample, and <where.*only through steps"
+    ):
         scg.grad(cost)(np.array(0.3), rng=rng, estimator=estimator())
     free = scg.RELAX(lambda phi, z: np.tanh(z))  # which evaluates the cost at 0 and 1 alone
     graph = scg.trace(cost, np.array(0.3), rng=rng, estimator=free)

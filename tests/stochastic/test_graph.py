@@ -73,7 +73,7 @@ def test_binding_refuses_what_does_not_fit():
 def test_new_draws_need_a_generator(seed):
     graph = scg.trace(model, THETA, rng=RNG(0))
     for call in (graph.gradients, graph.run):
-        with pytest.raises(ScgTypeError, match=r"new draws need rng=np\.random\.default_rng\(seed\), got"):
+        with pytest.raises(ScgTypeError, match=r"new samples need rng=np\.random\.default_rng\(seed\), got"):
             call(rng=seed)
 
 
@@ -199,7 +199,7 @@ def test_uniform_by_its_path():
 
 
 def test_a_traced_function_that_depends_on_nothing():
-    with pytest.raises(ScgTypeError, match="neither on its parameters nor on a draw"):
+    with pytest.raises(ScgTypeError, match="neither on its parameters nor on a sample"):
         scg.trace(lambda t: 3.0, np.array(1.0))
 
 

@@ -29,12 +29,14 @@ class Pick:
         self.values, self.entropy, self.max_elements = values, entropy, max_elements
 
     def one(self, options: Sequence[Operand]) -> Operand:
+        """One of some options; NoFit where there is none."""
         if not len(options):
             raise NoFit
         self.entropy, k = divmod(self.entropy, len(options))
         return options[k]
 
     def value(self, fits: Callable[[np.ndarray], object] = lambda x: True) -> Value:
+        """One of the values that fit; NoFit where none does."""
         return self.one([v for v in self.values if fits(v.array)])
 
     def array(self, low: int = 1, high: int = 9) -> Value:
@@ -105,6 +107,7 @@ class Pick:
         return Value(f"({text} + np.swapaxes({text}, -1, -2) + {c} * {diagonal})", value)
 
     def small(self, value: Value) -> Value:
+        """The value itself; NoFit where it is too large."""
         if value.array.size > self.max_elements:
             raise NoFit
         return value

@@ -46,6 +46,7 @@ class Writer:
         return choices[self.draw(st.integers(0, len(choices) - 1))] if len(choices) > 1 else choices[0]
 
     def of(self, choices: Sequence[Operand]) -> Operand:
+        """One of a sequence, the simplest first."""
         return self.one(*choices)
 
     def number(self, x: float) -> str:
