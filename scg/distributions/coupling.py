@@ -157,6 +157,10 @@ class ByQuantile(Coupled, Discrete):
         """Those of ``after``, where it has finitely many."""
         return atoms_of(self.after)
 
+    def count(self) -> int:
+        """That of ``after``."""
+        return int(self.after.count())
+
     def masses(self, value: Numeric) -> Value:
         value = real_array(value)
         low, high = self.before.cdf(self.value - 1), self.before.cdf(self.value)
