@@ -123,7 +123,13 @@ def _plain(fn: Kernel, statics: Statics, *values: Result) -> None:
         result = fn(*values[:-1], **statics)
     except Exception as error:
         raise Raised from error
-    if np.shape(result) != out.shape:
+    _write(result, out)
+
+
+def _write(result: Result, out: Result) -> None:
+    """Write a result into its buffer, which has the shape and dtype that came when it was recorded."""
+    result = np.asarray(result)
+    if result.shape != out.shape or result.dtype != out.dtype and not np.can_cast(result.dtype, out.dtype, "same_kind"):
         raise Otherwise
     out[...] = result
 
@@ -134,6 +140,4 @@ def _several(fn: Kernel, statics: Statics, *values: Result) -> None:
     except Exception as error:
         raise Raised from error
     for out, result in zip(values[-1], results, strict=True):
-        if np.shape(result) != out.shape:
-            raise Otherwise
-        out[...] = result
+        _write(result, out)

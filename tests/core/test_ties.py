@@ -127,6 +127,22 @@ def test_masks_that_tie_where_the_cost_is_smooth_keep_its_second_derivative(name
                 np.testing.assert_allclose(found, right, 1e-5, 1e-5)
 
 
+@pytest.mark.parametrize("size", sorted(SIZES))
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.filterwarnings("ignore")
+def test_a_plan_that_was_recorded_elsewhere_is_right_at_a_tie(size, dtype):
+    """A maximum gives a half to each operand there, and one to the larger elsewhere: numbers of another type."""
+    f = lambda x: np.sum(np.array([1, 2, 3], dtype) * SIZES[size](x)) + np.max(x) + np.sum(np.clip(x, -3, 2) ** 2)
+    with np.errstate(all="ignore"):
+        for order in ((1.0, 0.0), (0.0, 1.0)):
+            compiled = scg.compile(scg.value_and_grad(f))
+            for first in (*order, *order):
+                x = np.array([first, 2.0, 0.0 if first == 0 else -3.0], dtype)
+                for found, right in zip(compiled(x), scg.value_and_grad(f)(x), strict=True):
+                    np.testing.assert_array_equal(found, right)
+            assert compiled.recorded <= 3
+
+
 FIRST = {  # masks that belong to neither side where they tie, at 0, and the first derivative there
     "expm1": (lambda x: np.where(x == 0, 1, np.expm1(x) / np.where(x == 0, 1, x)), 0.5),
     "log1p": (lambda x: np.where(x != 0, np.log1p(x) / np.where(x != 0, x, 1), 1), -0.5),
