@@ -45,6 +45,9 @@ class Coupled(Distribution):
     def support(self) -> Constraint:
         return self.after.support
 
+    def count(self) -> int:
+        return self.after.count()  # type: ignore[attr-defined,no-any-return]
+
     def parameter_event_ndim(self, name: str) -> int:
         return self.event_ndim if name == "value" else super().parameter_event_ndim(name)
 

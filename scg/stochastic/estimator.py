@@ -120,13 +120,13 @@ class Estimator(ABC):
 class Elsewhere(Estimator):
     """An estimator that evaluates the costs at other values of its sample.
 
-    Samples w further down are made again there: with ``coupled`` from the randomness of those that are there
-    (``Distribution.coupled``), else anew; pathwise ones keep their noise. Each has its distribution given z either way,
-    and with one of them in every term of the formula the mean is the same. The variance of x - y, x = f(z', w') and
-    y = f(z, w), has the term -2 Cov[x, y], which is zero anew. Coupled, it is negative where x and y rise and fall
-    together with w, and what is saved grows with what lies further down. Where they oppose each other, as in (z - w)^2
-    of two coins, it is positive: no coupling is better for all costs. It can double the variance, and no more, as
-    Var[x - y] <= 2 Var x + 2 Var y; ``coupled=False`` is better there.
+    Samples w further down are made again there: with ``coupled``, and for first derivatives alone, from the randomness
+    of those that are there (``Distribution.coupled``), else anew; pathwise ones keep their noise. Each has its
+    distribution given z either way, and with one of them in every term of the formula the mean is the same. The
+    variance of x - y, x = f(z', w') and y = f(z, w), has the term -2 Cov[x, y], which is zero anew. Coupled, it is
+    negative where x and y rise and fall together with w, and what is saved grows with what lies further down. Where
+    they oppose each other, as in (z - w)^2 of two coins, it is positive: no coupling is better for all costs. It can
+    double the variance, and no more, as Var[x - y] <= 2 Var x + 2 Var y; ``coupled=False`` is better there.
     """
 
     coupled = True

@@ -231,9 +231,9 @@ class Downstream:
         self.distribution, self.rng = self.site.distribution, self.site.rng
         # whether this looks at costs on behalf of another estimator: then nothing is to be learned from them
         self.inner = _INNER.get()
-        # not an estimate of any order, which may be a value in a cost: the mean of that is one over the joint
-        # distribution, which has kinks in the parameters of what is coupled
-        self._couples = order is not None and self.site.estimator.coupled
+        # a second derivative multiplies costs by the scores of all samples that their terms mix, also of those at other
+        # values: their mean is zero where they are independent
+        self._couples = order == 1 and self.site.estimator.coupled
 
     @cached_property
     def _parts(self) -> list[tuple[Node, Value, Tie]]:
@@ -260,20 +260,21 @@ class Downstream:
     def at(self, values: Result) -> Result:
         """F at other values of the whole sample, given along a leading axis: all elements are replaced at once.
 
-        Samples further down are made again there, from the same randomness where the estimator is ``coupled`` and a
-        highest order is given: each has its distribution given the values, and may depend on the sample beside.
+        Samples further down are made again there, from the same randomness where the estimator is ``coupled`` and
+        first derivatives alone are wanted: each has its distribution given the values, and may depend on those beside.
         """
         return self.total(self.terms_at(values))
 
     def sloped(self, values: Result, parts: Result = None, again: bool = False) -> tuple[list[Result], Result]:
         """The terms at values as in ``at``, and the derivative of their sum by the values, to which samples further
-        down contribute by their estimators.
+        down contribute by their estimators: at several values they are independent, as one's score may meet the cost
+        at another.
 
         ``parts`` are some of the costs (None: all). With ``again`` both can be differentiated once more, and are Nodes.
         """
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
-        found = self._again(parts, x, True)
+        found = self._again(parts, x, True, len(x.raw) == 1)
         terms: list[Result] = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = _INNER.set(True)
@@ -389,10 +390,10 @@ class Downstream:
         found = self._again(parts, values, self.graph)
         return found if self.graph else [f.raw if type(f) is Node else f for f in found]
 
-    def _again(self, parts: list[Result], values: Result, graph: bool) -> list[Result]:
+    def _again(self, parts: list[Result], values: Result, graph: bool, coupled: bool = True) -> list[Result]:
         """The terms of some costs at other values of the sample."""
-        terms = [term for term, _, _ in parts]
-        return resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=self._couples)  # type: ignore[no-any-return]
+        terms, coupled = [term for term, _, _ in parts], coupled and self._couples
+        return resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled)  # type: ignore[no-any-return]
 
 
 def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:

@@ -198,13 +198,18 @@ def derivatives(graph, order=1, points=4):
     return [tuple(np.concatenate([np.ravel(x) for x in side]) for side in pair) for pair in pairs]
 
 
-def first_and_second(fn, theta, seed=0, order=2, points=12):
+def first_and_second(fn, theta, seed=0, order=2, points=12, highest=None):
     """(mean of the estimator's gradient, exact gradient), and from order 2 on the same of second derivatives along a
-    fixed direction."""
+    fixed direction. ``highest`` order of the surrogate: None for all."""
     parameter = scg.parameter(theta)
     cost = fn(parameter, np.random.default_rng(seed))
     pairs = _derivatives(
-        cost, expectation(cost, points), [parameter], order, lambda nodes: [expectation(x, points) for x in nodes]
+        cost,
+        expectation(cost, points),
+        [parameter],
+        order,
+        lambda nodes: [expectation(x, points) for x in nodes],
+        highest,
     )
     return [(found, right) for (found,), (right,) in pairs]
 
@@ -222,9 +227,9 @@ def moments(fn, theta, seed=0, points=12):
     return found, square - found**2, exact
 
 
-def _derivatives(cost, exact, targets, order, means):
+def _derivatives(cost, exact, targets, order, means, highest=None):
     one = [np.ones((), cost.dtype)]
-    loss = scg.surrogate(cost, 1, graph=True) if order == 1 else scg.surrogate(cost)
+    loss = scg.surrogate(cost, 1, graph=True) if order == 1 else scg.surrogate(cost, highest)
     assert loss.value == cost.value
     estimates, truths = pull([loss], one, targets, True), pull([exact], one, targets, True)
     pairs = [([_value(x) for x in means(estimates)], [_value(x) for x in truths])]
