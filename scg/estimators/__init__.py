@@ -27,6 +27,7 @@ give first derivatives only, and a second one is refused with the names of those
 
 `Marginalize` differs from `Enumerate` in that it sums out several samples together, those drawn from one another too,
 and the whole gradient, also by what the cost itself holds of the parameters. What is left is E[c | the other samples].
+The logarithm of such a mean, as a bound on log p(x) needs it, is `scg.objectives.log_marginal`.
 
 All of these that look at the cost at other values make samples further down again there, from the same randomness:
 numbers and counts keep their quantile, categories stay where they can. Means are exact either way. For a sum of 20
