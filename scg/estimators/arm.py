@@ -32,13 +32,14 @@ class ARM(Elsewhere):
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
-        eta, l, s = _logits(down)
-        flip = _flips(down, s * l)
+        eta, l, b = _logits(down)
+        flip = _flips(down, l, b)
+        step = (2 * b - 1) * flip
         m = sigmoid(abs(l))
         v = uniform(down)
-        # s = 2b - 1. Partners that differ: u is on the side of b, outside (1 - m, m); else inside
-        weight = flip * s * (m - 0.5 + v * (1 - m)) + (1 - flip) * (v - 0.5) * (2 * m - 1)
-        return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
+        # partners that differ, by b - b' = step: u is on the side of b, outside (1 - m, m); else inside
+        weight = step * (m - 0.5 + v * (1 - m)) + (1 - flip) * (v - 0.5) * (2 * m - 1)
+        return np.sum(first_order(eta, (down.now() - _at_partner(down, b - step)) * weight))
 
 
 @final
@@ -70,27 +71,27 @@ class DisARM(Elsewhere):
             return None
         if not isinstance(down.distribution, Bernoulli):
             return _along_sticks(down)
-        eta, l, s = _logits(down)
-        flip = _flips(down, s * l)
-        weight = flip * s * (0.5 * sigmoid(abs(l)))
-        return np.sum(first_order(eta, (down.now() - _at_partner(down, flip)) * weight))
+        eta, l, b = _logits(down)
+        step = (2 * b - 1) * _flips(down, l, b)
+        weight = step * (0.5 * sigmoid(abs(l)))
+        return np.sum(first_order(eta, (down.now() - _at_partner(down, b - step)) * weight))
 
 
 def _logits(down: Downstream) -> tuple[Value, Value, Value]:
-    """The logits as a node over the sample, their values, and 2b - 1."""
+    """The logits as a node over the sample, their values, and the sample, 0 or 1."""
     eta = np.broadcast_to(logits_of(down.distribution), down.shape)
-    return eta, constant(down, eta), 2 * constant(down, down.node) - 1
+    return eta, constant(down, eta), constant(down, down.node)
 
 
-def _flips(down: Downstream, x: Value) -> Value:
-    """Whether the partner differs, given the sample: with probability min(1, exp(-x)), x = (2b - 1) l. Of the dtype of
-    ``x``: 0 or 1."""
-    return constant(down, sampled(down, Bernoulli(probs=np.exp(-np.maximum(x, 0)))))
+def _flips(down: Downstream, l: Value, b: Value) -> Value:
+    """Whether the partner differs, given the sample: with probability min(1, exp(-(2b - 1) l)), which is exp(-|l|)
+    where b is the likelier value, and 1 where it is not. Of the dtype of ``b``: 0 or 1."""
+    unlikely = abs(b - (l > 0))
+    return np.maximum(unlikely, constant(down, sampled(down, Bernoulli(probs=np.exp(-abs(l))))))
 
 
-def _at_partner(down: Downstream, flip: Value) -> Value:
-    b = constant(down, down.node)
-    return down.at((b + flip - 2 * b * flip)[None])[0]
+def _at_partner(down: Downstream, partner: Value) -> Value:
+    return down.at(partner[None])[0]
 
 
 def _along_sticks(down: Downstream) -> Value:
