@@ -24,10 +24,11 @@ from scg.core.primitive import smooth_primitive
 from scg.core.replay import rerun
 from scg.errors import ScgError
 
-TINY, STEP, CHECK = 1e-60, 1e-6, 1e-5
+TINY, STEP, CHECK, WIDE = 1e-60, 1e-6, 1e-5, 5e-4
 """Distances. Where x is zero nothing rounds at the first, but what cancels is lost. The other two are relative, and a
 limit that is the same at both is one; where it is not, as for x sqrt(x), whose derivative goes to 0 as sqrt(x) does,
-the first must come near the second."""
+the first must come near the second. Of (exp(x) - 1) / x, whose derivative cancels to eps / x^2, little is left there,
+and enough where it is WIDE."""
 
 TOLERANCE = 1e-7
 """Of the largest element: so far the directions may differ. Extrapolated, what is smooth is off by STEP^2, and by eps /
@@ -80,18 +81,32 @@ def confirmed(
 
 
 def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]) -> list[Result]:
-    """``found``, and where the derivatives nearby have another limit, and the roots are continuous, that.
+    """``found``, and where the derivatives nearby have another limit, and the roots are continuous, that; NaN where
+    they nearly have one.
 
     For first derivatives where a mask belongs to neither side of its jump (``scg.core.ties.isolated``)."""
     blank = [np.full_like(g, np.nan) for g in found]
-    near, continuous = _nearby(blank, derivative, roots, wrt, lambda order, wrt: list(wrt))
-    if not near or not continuous:
-        return found
+    for steps in ((STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY)):
+        near, continuous = _nearby(blank, derivative, roots, wrt, lambda order, wrt: list(wrt), steps)
+        if not near or not continuous:
+            return found
+        limits = _chosen(near)
+        if not any(map(has_nan, limits)):
+            break
     settled = []
-    for g, n in zip(found, _chosen(near), strict=True):
+    for k, (g, n) in enumerate(zip(found, limits, strict=True)):
         far = np.abs(n - g) > 100 * TOLERANCE * (1 + np.abs(n))  # false where there is no limit
-        settled.append(np.where(far, n, g).astype(g.dtype, copy=False))
+        settled.append(np.where(far | _is_off(g, [some[k] for some in near[0]]), n, g).astype(g.dtype, copy=False))
     return settled
+
+
+def _is_off(g: Result, near: list[Result]) -> Result:
+    """Where derivatives nearby agree with one another to three digits, and not with ``g``."""
+    stacked = np.stack(near)
+    finite = np.all(np.isfinite(stacked), axis=0)
+    low, high = np.min(stacked, axis=0), np.max(stacked, axis=0)
+    size = np.maximum(np.abs(low), np.abs(high))
+    return finite & (high - low <= 1e-3 * size) & (np.abs(0.5 * (low + high) - g) > 0.01 * size)
 
 
 def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:
@@ -117,9 +132,14 @@ _mended = smooth_primitive(
 
 
 def _nearby(
-    found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node], cut: Result
+    found: list[Result],
+    derivative: Derivative,
+    roots: Sequence[Result],
+    wrt: Sequence[Node],
+    cut: Result,
+    steps: tuple[float, float, float] = (STEP, CHECK, TINY),
 ) -> tuple[list[Result], bool]:
-    """The derivatives at the three distances STEP, CHECK and TINY, None where there are none at one; an empty list
+    """The derivatives at three distances, None where there are none at one; an empty list
     where nothing can be moved. And whether the roots are continuous. What is moved is ``cut(order, wrt)``."""
     nodes = [root for root in roots if type(root) is Node]
     order = ancestors(nodes, min([x.id for x in wrt]), guards=True)
@@ -134,8 +154,8 @@ def _nearby(
         with np.errstate(all="ignore"):
             moved = cut(order, wrt)
             at = lambda step: _near(derivative, nodes, wrt, order, step, found, moved)
-            near, continuous = at(STEP)
-            return [] if near is None else [near, at(CHECK)[0], at(TINY)[0]], continuous
+            near, continuous = at(steps[0])
+            return [] if near is None else [near, *[at(step)[0] for step in steps[1:]]], continuous
 
     return contextvars.copy_context().run(at_all)
 

@@ -146,6 +146,7 @@ def test_a_plan_that_was_recorded_elsewhere_is_right_at_a_tie(size, dtype):
 FIRST = {  # masks that belong to neither side where they tie, at 0, and the first derivative there
     "expm1": (lambda x: np.where(x == 0, 1, np.expm1(x) / np.where(x == 0, 1, x)), 0.5),
     "log1p": (lambda x: np.where(x != 0, np.log1p(x) / np.where(x != 0, x, 1), 1), -0.5),
+    "what cancels": (lambda x: np.where(x == 0, 1, (np.exp(x) - 1) / np.where(x == 0, 1, x)), 0.5),
     "both signs": (lambda x: np.where(x > 0, x, 0) + np.where(x < 0, x, 0), 1.0),
     "both masks": (lambda x: (0 < x) * x + (x < 0) * np.sin(x), 1.0),
     "select": (lambda x: np.select([x > 0, x < 0], [np.sin(x), x], 0), 1.0),
