@@ -30,6 +30,28 @@ loop would stand.
 `scg.nn` (multilayer perceptrons), `scg.optim` (SGD, Adam, averaging) and `scg.checkpoint` (atomic, without pickle,
 with a checksum) are small and stand aside.
 
+`scg.tree.flatten` makes a vector of a structure of parameters, and back, for optimizers that want one:
+
+```python
+import scipy.optimize
+
+
+def loss(params):
+    return np.sum((params["w"] - np.array([1.0, -2.0])) ** 2) + (params["b"] - 3.0) ** 2
+
+
+vector, unflatten = scg.tree.flatten({"w": np.zeros(2), "b": 0.0})
+
+
+def fun(v):
+    value, gradient = scg.value_and_grad(loss)(unflatten(v))
+    return value, scg.tree.flatten(gradient)[0]
+
+
+found = unflatten(scipy.optimize.minimize(fun, vector, jac=True).x)
+assert np.allclose(found["w"], [1.0, -2.0]) and np.isclose(found["b"], 3.0)
+```
+
 # Conventions
 
 - **Kinks.** `abs`, `hypot`, `arctan2` and the Euclidean `norm` have derivative 0 at the origin, and there a second
