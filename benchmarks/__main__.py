@@ -12,6 +12,7 @@ BENCHMARKS = (
     "walk",
     "imports",
     "elimination",
+    "evidence",
     "training_step",
     "unbiased",
     "verdicts",

@@ -70,8 +70,9 @@ def thermodynamic(model: Model, guide: Distribution, z: Value, *, temperatures: 
     samples z of the guide along the first axis, each with the weight softmax(b log w). The gradient is that of each
     mean by its covariance: d E_b[log w] = E_b[d log w] + Cov_b(log w, (1 - b) d log q + b d log p).
 
-    Biased for finite K where n > 1, in value and in gradient, as means with normalised weights are; with one step it is
-    ``elbo``, and its gradient in the guide has the factor 1 - 1/K.
+    Biased for finite K where n > 1, in value and in gradient, as means with normalised weights are: for the coin of
+    ``benchmarks.evidence`` its gradient in the guide is off by -0.056, -0.027 and -0.013 with 2, 4 and 8 samples. With
+    one step it is ``elbo``, and its gradient in the guide has the factor 1 - 1/K.
     """
     if np.ndim(temperatures) == 0:
         temperatures = np.linspace(0, 1, integer("temperatures", temperatures, 1) + 1)
