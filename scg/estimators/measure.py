@@ -12,7 +12,7 @@ from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import Distribution
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
-from scg.distributions.counts import Binomial, Geometric, Poisson
+from scg.distributions.counts import Binomial, Geometric, NegativeBinomial, Poisson
 from scg.distributions.gamma import Gamma
 from scg.distributions.location_scale import Laplace, StudentT
 from scg.distributions.normal import Normal
@@ -51,7 +51,8 @@ class MeasureValued(Elsewhere):
                  x^2 + (df + x^2) r in place of the square of x = (z - loc) / scale, against z, c = 1 / scale
     Binomial     y + 1 against y, y the successes of all trials but one: z - 1 with probability z / n, else z; c = n
                  (probs), n p (1 - p) (logits)
-    Geometric    z against z plus another one, c = 1 / p (probs), 1 - p (logits)
+    Geometric    z against z plus another one, c = 1 / p (probs), 1 - p (logits); NegativeBinomial: the same n times,
+                 z against z plus a geometric one
     Poisson      rate: z + 1 against z, c = 1.                        Bernoulli: 1 against 0, c = 1 (probs), p (1 - p)
                  (logits)
     Categorical  logits: each category against z, c = p_k; probs: each category, against nothing (K evaluations)
@@ -197,12 +198,16 @@ def _binomial(distribution: Binomial, z: Value, fresh: Fresh) -> Parts:
     }
 
 
-def _geometric(distribution: Geometric, z: Value, fresh: Fresh) -> Parts:
+def _geometric(distribution: Geometric | NegativeBinomial, z: Value, fresh: Fresh) -> Parts:
+    """d p_n(z) / dp = (n / p) (p_n(z) - p_{n+1}(z - 1)): one more success takes one more failure and those before it,
+    as many as the trials of a geometric distribution."""
+    n = getattr(distribution, "n", 1.0)
+
     def another(c: Numeric) -> tuple[Numeric, Value, Value]:
         more = fresh(Geometric(probs=np.broadcast_to(distribution.p, np.shape(z))))
         return c, z, z + more
 
-    return {"probs": lambda: another(1 / distribution.p), "logits": lambda: another(distribution.q)}
+    return {"probs": lambda: another(n / distribution.p), "logits": lambda: another(n * distribution.q)}
 
 
 def _poisson(distribution: Distribution, z: Value, fresh: Fresh) -> Parts:
@@ -234,6 +239,7 @@ _PARTS: dict[type, Callable[..., Parts]] = {
     StudentT: _student,
     Binomial: _binomial,
     Geometric: _geometric,
+    NegativeBinomial: _geometric,
     Poisson: _poisson,
     Bernoulli: _bernoulli,
     Categorical: _by_category,

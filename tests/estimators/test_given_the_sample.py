@@ -159,6 +159,8 @@ COUNTS = {
     "binomial, probs": lambda t: dist.Binomial(3, probs=1 / (1 + np.exp(-t))),
     "geometric": lambda t: dist.Geometric(logits=t),
     "geometric, probs": lambda t: dist.Geometric(probs=1 / (1 + np.exp(-t))),
+    "negative binomial": lambda t: dist.NegativeBinomial(2.5, logits=t),
+    "negative binomial, probs": lambda t: dist.NegativeBinomial(2.5, probs=1 / (1 + np.exp(-t))),
 }
 REAL = {
     "laplace": lambda t: dist.Laplace(t[0], np.exp(t[1])),
