@@ -1,10 +1,10 @@
 """The keys behind an order, given the order: a race whose outcome is known."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
@@ -23,7 +23,7 @@ def race(l: Value, order: Value, v: Value) -> Value:
     not in the order e_i / exp(l_i) after the last of it: the exponential distribution has no memory.
     """
     n, k = l.shape[-1], order.shape[-1]
-    whole: Any = completed(order, n=n) if k < n else order
+    whole: Result = completed(order, n=n) if k < n else order
     own, e = np.take_along_axis(l, whole, -1), np.log(-np.log(v))
     steps = (e - sums_to_the_last(own))[..., :k]
     homes = np.flip(sums_to_the_last(np.flip(steps, -1)), -1)
@@ -36,7 +36,7 @@ def two_races(down: Downstream, logits: Value, order: Value) -> tuple[Value, Val
     """z, z', the score, and what a derivative by z' becomes as one by l."""
     l = logits if type(logits) is Node else parameter(logits)
     n = l.shape[-1]
-    keys: list[Any] = [race(l, order, _uniform(down, (*down.shape, n), l.dtype)) for _ in range(2)]
+    keys: list[Result] = [race(l, order, _uniform(down, (*down.shape, n), l.dtype)) for _ in range(2)]
     z, other = keys
     log_p = down.distribution.replaced(logits=l).log_prob(order)
     (score,) = pull([log_p], [np.ones(log_p.shape, log_p.dtype)], [l], down.graph)

@@ -2,7 +2,7 @@
 operator."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -132,6 +132,6 @@ class RODEO(Trained):
         return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)}{anew})"
 
 
-def bent(parameters: Tree, f: Value, d: Value) -> Any:
+def bent(parameters: Tree, f: Value, d: Value) -> Result:
     """a d + b |d|: a tangent with one slope for rises and another for falls, on the scale of d."""
     return parameters["slope"] * d + parameters["bend"] * abs(d)

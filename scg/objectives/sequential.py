@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from scg.core.aliases import Tree
+from scg.core.aliases import Operand, Result, Tree
 from scg.core.node import Node, Value
 from scg.core.options import integer, is_number
 from scg.core.tree import leaves, map_leaves
@@ -21,7 +21,7 @@ from scg.special import logsumexp
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import sample
 
-Step = Callable[[int, Any, np.random.Generator], tuple[Any, Value]]
+Step = Callable[[int, Tree, np.random.Generator], tuple[Tree, Value]]
 CORRECTIONS = ("stop gradient", "score function", "none")
 
 
@@ -39,11 +39,11 @@ class Particles:
 
     log_evidence: Value
     increments: Value
-    samples: list[Any]
+    samples: list[Tree]
     log_weights: list[Value]
     ancestors: list[Value]
 
-    def filtered(self, fn: Callable[[Any], Value] = lambda z: z) -> Value:
+    def filtered(self, fn: Callable[[Tree], Value] = lambda z: z) -> Value:
         """E[fn(z_t) | x_1, ..., x_t] as the particles of each step have it: weighted means, along a new first axis of
         steps."""
         means = []
@@ -54,7 +54,7 @@ class Particles:
         return np.stack(means)
 
     def smoothed(
-        self, transition: Callable[[int, Any], Distribution], *, paths: int, rng: np.random.Generator
+        self, transition: Callable[[int, Tree], Distribution], *, paths: int, rng: np.random.Generator
     ) -> np.ndarray:
         """``paths`` samples of (z_1, ..., z_T) given all observations, of shape (steps, paths, *batch, ...): backward
         simulation (Godsill, Doucet and West, 2004). From a particle of the last step by its weight back to one of each
@@ -122,7 +122,7 @@ def smc(
             f" ({here()})"
         )
     samples, all_weights, all_ancestors, increments = [], [], [], []
-    z: Any = None
+    z: Tree = None
     log_w: Value | None = None
     for t in range(steps):
         z, inc = _stepped(step, t, z, rng, log_w)
@@ -141,11 +141,11 @@ def smc(
 
 def state_space(
     initial: Distribution,
-    transition: Callable[[int, Any], Distribution],
-    observed: Callable[[int, Any], Value],
+    transition: Callable[[int, Tree], Distribution],
+    observed: Callable[[int, Tree], Value],
     *,
     particles: int,
-    guide: Callable[[int, Any], Distribution] | None = None,
+    guide: Callable[[int, Tree], Distribution] | None = None,
     estimator: Estimator | None = None,
 ) -> Step:
     """The step of ``smc`` for a state-space model: z_0 ~ ``initial``, z_t ~ ``transition(t, z_{t-1})``, and
@@ -158,7 +158,7 @@ def state_space(
     integer("particles", particles, 1)
     estimator = Reparameterized() if estimator is None else estimator
 
-    def step(t: int, z: Any, rng: np.random.Generator) -> tuple[Any, Value]:
+    def step(t: int, z: Tree, rng: np.random.Generator) -> tuple[Tree, Value]:
         prior = initial if t == 0 else transition(t, z)
         proposal = prior if guide is None else guide(t, z)
         z = sample(proposal, estimator, rng=rng, shape=(particles,) if t == 0 else ())
@@ -168,7 +168,7 @@ def state_space(
     return step
 
 
-def _stepped(step: Step, t: int, z: Any, rng: np.random.Generator, log_w: Value | None) -> tuple[Any, Value]:
+def _stepped(step: Step, t: int, z: Tree, rng: np.random.Generator, log_w: Value | None) -> tuple[Tree, Value]:
     found = step(t, z, rng)
     if not isinstance(found, tuple) or len(found) != 2:
         raise ScgTypeError(
@@ -195,16 +195,16 @@ def _stepped(step: Step, t: int, z: Any, rng: np.random.Generator, log_w: Value 
 
 
 def _resampled(
-    z: Any, log_w: Value, rng: np.random.Generator, scheme: str, correction: str, threshold: float
-) -> tuple[Any, Value, Value]:
+    z: Tree, log_w: Value, rng: np.random.Generator, scheme: str, correction: str, threshold: float
+) -> tuple[Tree, Value, Value]:
     """The particles that go on, the log-weights with which they begin, and their ancestors."""
     k = log_w.shape[0]
-    last: Any = np.moveaxis(log_w, 0, -1)  # type: ignore[type-var]
+    last: Result = np.moveaxis(log_w, 0, -1)  # type: ignore[type-var]
     if scheme == "multinomial" and threshold == 1:
         estimator = ScoreFunction() if correction == "score function" else Accounted()
         ancestors = kept = sample(Categorical(logits=last), estimator, rng=rng, shape=(k,))
     else:
-        drawn: Any = sample(Ancestors(last, scheme, threshold), Accounted(), rng=rng)
+        drawn: Result = sample(Ancestors(last, scheme, threshold), Accounted(), rng=rng)
         kept = np.moveaxis(drawn, -1, 0)
         ancestors = kept % k if threshold < 1 else kept
     began = _picked(log_w, ancestors)
@@ -213,7 +213,7 @@ def _resampled(
     return _picked(z, ancestors), np.where(kept >= k, log_w, fresh) if threshold < 1 else fresh, ancestors
 
 
-def _picked(z: Tree, ancestors: Value) -> Any:
+def _picked(z: Tree, ancestors: Value) -> Tree:
     """The particles with these places along the first axis."""
 
     def pick(x: Value) -> Value:
@@ -228,5 +228,5 @@ def _choice(log_w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.argmax(log_w + rng.gumbel(size=log_w.shape), axis=0))
 
 
-def _raw(x: Any) -> Any:
+def _raw(x: Operand) -> Tree:
     return getattr(x, "raw", x)

@@ -3,10 +3,11 @@
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scg.core.aliases import Function, Operand, Result
 from scg.core.node import Numeric, Value
 from scg.core.operands import require_plain
 from scg.core.options import integer, number
@@ -23,7 +24,7 @@ from scg.stochastic.sites import sample
 MOST = 100_000  # subsets that a jackknife lists
 
 
-def jackknife(log_weights: Any, order: int = 1, axis: int = 0) -> Value:
+def jackknife(log_weights: Operand, order: int = 1, axis: int = 0) -> Value:
     """JVI: sum_{j=0}^m (-1)^j (K - j)^m / ((m - j)! j!) L_{K-j}, m = ``order``, where L_{K-j} is the mean of the bounds
     of ``iwae`` over all subsets of K - j of the K log-weights along ``axis`` (Nowozin, 2018).
 
@@ -35,13 +36,13 @@ def jackknife(log_weights: Any, order: int = 1, axis: int = 0) -> Value:
     Raises ScgValueError where the order is no integer from 0 to K - 1, or there are too many subsets.
     """
     require_plain(log_weights, "log-weights")
-    log_w: Any = np.moveaxis(log_weights, axis, 0)
+    log_w: Result = np.moveaxis(log_weights, axis, 0)
     k, order = log_w.shape[0], integer("order", order, 0)
     if order >= k:
         raise ScgValueError(f"jackknife: order must be below the number of samples, {k}, got {order} ({here()})")
     if (count := sum(math.comb(k, j) for j in range(order + 1))) > MOST:
         raise ScgValueError(f"jackknife: {count} subsets of {k} samples are too many: a lower order ({here()})")
-    total: Any = 0
+    total: Result = 0
     for j in range(order + 1):
         kept = np.array([np.isin(range(k), left, invert=True) for left in itertools.combinations(range(k), j)])
         each = np.where(kept.reshape(*kept.shape, *[1] * (log_w.ndim - 1)), log_w[None], -math.inf)
@@ -190,7 +191,7 @@ def multilevel(
 
 
 def _log_weights(
-    model: Any, guide: Any, samples: int, rng: np.random.Generator, estimator: Estimator | None, who: str
+    model: Function, guide: Operand, samples: int, rng: np.random.Generator, estimator: Estimator | None, who: str
 ) -> Value:
     if not callable(model):
         raise ScgTypeError(f"{who} needs a model, z -> log p(x, z), got {type(model).__name__} ({here()})")

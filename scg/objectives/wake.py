@@ -1,9 +1,8 @@
 """Reweighted wake-sleep: bounds of held samples, one for the model and one for the guide."""
 
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Operand
 from scg.core.node import Node, Value
 from scg.core.options import integer
 from scg.distributions.base import Distribution
@@ -62,7 +61,7 @@ def log_variance(model: Model, guide: Distribution, z: Value) -> Value:
     return np.sum(np.square(log_w - np.mean(log_w, axis=0)), axis=0) / (2 * (n - 1))
 
 
-def thermodynamic(model: Model, guide: Distribution, z: Value, *, temperatures: Any = 5) -> Value:
+def thermodynamic(model: Model, guide: Distribution, z: Value, *, temperatures: Operand = 5) -> Value:
     """TVO: sum_i (b_{i+1} - b_i) E_{b_i}[log w], E_b the mean under q(z)^(1 - b) p(x, z)^b, normalised: a left Riemann
     sum of log p(x) = the integral of E_b[log w] over b from 0 to 1, and a lower bound (Masrani, Le and Wood, 2019).
 
