@@ -1,8 +1,8 @@
 """What exact results of long graphs of discrete draws take: chains, trees, grids, hidden Markov models, walks of a
 policy, beside a recursion by hand.
 
-Each row is checked: against a recursion in NumPy where one is written here. Times are of one call of ``scg.exact`` on a
-traced graph; ``trace`` is what the graph itself took.
+"off" is the distance from a recursion in NumPy, where one is written here. Times are CPU seconds of one call of
+``scg.exact`` on a traced graph; ``trace`` is what the graph itself took.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import scg
 import scg.exact
 from benchmarks.timing import RESULTS, save, table, versions
 from scg import distributions as dist
+from scg.core.backward import pull
+from scg.exact.choice import eliminated_moments
 
 S = scg.ScoreFunction()
 
@@ -83,15 +85,84 @@ def walk(logits: Any, rng: np.random.Generator, steps: int = 20) -> Any:
     return total
 
 
-def hidden(step: Any, loc: Any, x: np.ndarray, rng: np.random.Generator) -> Any:
+def walk_by_hand(logits: np.ndarray, steps: int = 20) -> tuple[float, np.ndarray]:
+    """The mean return of ``walk`` and its gradient, by dynamic programming."""
+    data = np.random.default_rng(3)
+    moves, rewards = _softmax(data.normal(size=(5, 2, 5))), data.normal(size=5)
+    policy, gains = _softmax(logits), rewards[:, None] * np.array([1.0, 2.0])
+    at = [np.full(5, 0.2)]
+    for _ in range(steps - 1):
+        at.append(np.einsum("s,sa,sar->r", at[-1], policy, moves))
+    value, slope = np.zeros(5), np.zeros((5, 2))
+    for t in range(steps - 1, -1, -1):
+        q = gains + moves @ value
+        value = np.sum(policy * q, axis=1)
+        slope += at[t][:, None] * policy * (q - value[:, None])
+    return float(np.mean(value)), slope
+
+
+def tree_by_hand(t: float, n: int = 1000) -> tuple[float, float]:
+    """The mean of ``tree`` and its derivative."""
+    up, down = 1 / (1 + np.exp(-t)), 1 / (1 + np.exp(t))
+    p, slope = [up], [up * down]
+    for k in range(1, n):
+        q, d = p[(k - 1) // 2], slope[(k - 1) // 2]
+        p.append(q * up + (1 - q) * down)
+        slope.append(d * (up - down) + (2 * q - 1) * up * down)
+    return sum(p), sum(slope)
+
+
+def grid_by_hand(t: float, rows: int = 3, columns: int = 40) -> float:
+    """The mean of ``grid``, a column of the grid at a time."""
+    states = (np.arange(2**rows)[:, None] >> np.arange(rows)) & 1
+    gain = states[:, 0] + np.sum(states[:, 1:] * states[:, :-1], axis=1)
+
+    def column(before: np.ndarray) -> np.ndarray:
+        logits = t + np.concatenate([np.zeros((len(states), 1)), states[:, :-1]], axis=1) - before
+        chance = 1 / (1 + np.exp(-logits))
+        return np.prod(np.where(states, chance, 1 - chance), axis=1)
+
+    p, total = column(np.zeros(rows)), 0.0
+    step = np.stack([column(state) for state in states])
+    for _ in range(columns):
+        total += float(p @ gain)
+        p = p @ step
+    return total
+
+
+def factorial_by_hand(t: np.ndarray, steps: int = 40) -> float:
+    """The mean of ``factorial``: its four chains are independent, and alike."""
+    weights = np.random.default_rng(1).normal(size=(4, 3))
+    cost = np.tanh(weights[0][:, None, None, None] + weights[1][:, None, None] + weights[2][:, None] + weights[3])
+    p, total = _softmax(t), 0.0
+    for _ in range(steps):
+        total += float(np.einsum("abcd,a,b,c,d", cost, p, p, p, p))
+        p = p @ _softmax(t * (1 + 0.5 * np.arange(3))[:, None])
+    return total
+
+
+def whole_returns(graph: Any) -> list[Any]:
+    """The gradient of ``graph`` by REINFORCE without costs-to-go: the sum of all scores times the whole cost."""
+    draws = list(graph.stochastic.values())
+    scores = sum([np.sum(n.statics["site"].distribution.log_prob(n)) for n in draws])
+    (slope,) = pull([scores], [np.ones(())], [graph.parameters], True)
+    return [slope * graph.cost]
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    p = np.exp(x - x.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def hidden(step: Any, loc: Any, x: np.ndarray, rng: np.random.Generator, estimator: Any = S) -> Any:
     """log p(x | z) of a hidden Markov model, x (steps, batch)."""
     steps, batch = x.shape
-    z = scg.sample(dist.Categorical(logits=np.zeros((batch, len(loc)))), S, rng=rng)
+    z = scg.sample(dist.Categorical(logits=np.zeros((batch, len(loc)))), estimator, rng=rng)
     total = 0.0
     for t in range(steps):
         total = total - 0.5 * np.sum((x[t] - loc[z]) ** 2)
         if t + 1 < steps:
-            z = scg.sample(dist.Categorical(logits=step[z]), S, rng=rng)
+            z = scg.sample(dist.Categorical(logits=step[z]), estimator, rng=rng)
     return total
 
 
@@ -125,90 +196,122 @@ def forward_backward(step: np.ndarray, loc: np.ndarray, x: np.ndarray) -> tuple[
     )
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """A result and its seconds, the better of two."""
+def marginal(step: Any, loc: Any, x: np.ndarray, rng: np.random.Generator) -> Any:
+    """log p(x) of that model, as a node that an optimizer takes."""
+    return scg.objectives.log_marginal(hidden(step, loc, x, rng, scg.Marginalize()))
+
+
+def by_pyro(step: np.ndarray, loc: np.ndarray, x: np.ndarray) -> Callable[[], Any] | None:
+    """The same by Pyro's DiscreteHMM, which eliminates in parallel over time; None where it is not installed."""
+    try:
+        import pyro.distributions as pyro_dist  # type: ignore[import-not-found]
+        import torch
+    except ImportError:
+        return None
+    torch.set_num_threads(1)
+    first = torch.zeros(len(loc), dtype=torch.float64)
+    data = torch.tensor(x.T[..., None])
+
+    def call() -> Any:
+        a, b = (torch.tensor(v, requires_grad=True) for v in (step, loc))
+        moves = torch.cat([torch.zeros_like(a)[None], a[None].expand(len(x) - 1, -1, -1)])
+        emitted = pyro_dist.Normal(b, torch.ones((), dtype=torch.float64))
+        model = pyro_dist.DiscreteHMM(first, moves, emitted, duration=len(x))
+        value = torch.sum(model.log_prob(data)) + 0.5 * np.log(2 * np.pi) * x.size
+        value.backward()
+        return float(value), a.grad.numpy(), b.grad.numpy()
+
+    return call
+
+
+def timed(call: Callable[[], Any], rounds: int = 2) -> tuple[Any, float]:
+    """A result and its seconds of CPU time, the best of some."""
     best = np.inf
-    for _ in range(2):
-        start = time.perf_counter()
+    for _ in range(rounds):
+        start = time.process_time()
         result = call()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return result, best
 
 
 def rows(quick: bool) -> Iterator[list[str]]:
-    """The rows of the table: what, seconds of trace, of the result, of the gradient (or the moments), what was found,
-    and by how much it is off."""
-    sizes = (20, 60, 300) if quick else (20, 60, 500, 2000)
+    """The rows of the table: what, seconds of trace, of the result, of the gradient (or the moments), the width, what
+    was found, and by how much it is off from a recursion by hand."""
     geometric = lambda n: sum(0.6**i for i in range(n))
-    for n in sizes:
-        graph, made = timed(lambda n=n: scg.trace(chain(n), np.array(0.5), rng=np.random.default_rng(0)))
-        (mean, a), (slope, b) = (
-            timed(lambda g=graph: scg.exact.expectation(g)),
-            timed(lambda g=graph: scg.exact.gradient(g)),
-        )
-        yield [f"chain of {n} coins", *_seconds(made, a, b), f"{mean:.6g}", f"{abs(slope - geometric(n)):.0e}"]
+    mean = lambda n: 0.5 * n
+    for n in (20, 60, 300) if quick else (20, 60, 500, 2000):
+        yield _both(f"chain of {n} coins", chain(n), np.array(0.5), mean(n), geometric(n))
     steps, batch = (10, 100) if quick else (50, 2000)
-    graph, made = timed(lambda: scg.trace(chain(steps, batch), np.array(0.5), rng=np.random.default_rng(0)))
-    (mean, a), (slope, b) = timed(lambda: scg.exact.expectation(graph)), timed(lambda: scg.exact.gradient(graph))
-    off = abs(slope / batch - geometric(steps))
-    yield [f"{batch} chains of {steps} coins", *_seconds(made, a, b), f"{mean:.6g}", f"{off:.0e}"]
-    for name, fn in (("tree of 1000 coins", tree), ("3 x 40 grid", grid)):
-        graph, made = timed(lambda fn=fn: scg.trace(fn, np.array(0.3), rng=np.random.default_rng(0)))
-        (mean, a), (slope, b) = (
-            timed(lambda g=graph: scg.exact.expectation(g)),
-            timed(lambda g=graph: scg.exact.gradient(g)),
-        )
-        yield [name, *_seconds(made, a, b), f"{mean:.6g}", ""]
-    graph, made = timed(lambda: scg.trace(factorial, np.array([0.1, 0.2, 0.3]), rng=np.random.default_rng(0)))
-    (mean, a), (slope, b) = timed(lambda: scg.exact.expectation(graph)), timed(lambda: scg.exact.gradient(graph))
-    yield ["4 chains of 3 states, 40 steps", *_seconds(made, a, b), f"{mean:.6g}", ""]
+    name = f"{batch} chains of {steps} coins"
+    yield _both(name, chain(steps, batch), np.array(0.5), batch * mean(steps), batch * geometric(steps))
+    yield _both("tree of 1000 coins", tree, np.array(0.3), *tree_by_hand(0.3))
+    yield _both("3 x 40 grid", grid, np.array(0.3), grid_by_hand(0.3))
+    t = np.array([0.1, 0.2, 0.3])
+    yield _both("4 chains of 3 states, 40 steps", factorial, t, factorial_by_hand(t))
     for n in (20,) if quick else (20, 60):
-        graph, made = timed(lambda n=n: scg.trace(chain(n, 1, True), np.array(0.5), rng=np.random.default_rng(0)))
-        (mean, a), (slope, b) = (
-            timed(lambda g=graph: scg.exact.expectation(g)),
-            timed(lambda g=graph: scg.exact.gradient(g)),
-        )
-        yield [f"b J b of {n} coupled coins", *_seconds(made, a, b), f"{mean:.6g}", ""]
-    for n in (20, 60) if quick else (60, 500):
-        graph, made = timed(lambda n=n: scg.trace(chain(n), np.array(0.5), rng=np.random.default_rng(0)))
-        found, a = timed(lambda g=graph: scg.exact.moments(g))
-        off = abs(found.mean - geometric(n))
-        yield [f"moments, chain of {n}", *_seconds(made, None, a), f"{found.variance:.6g}", f"{off:.0e}"]
+        yield _both(f"b J b of {n} coupled coins", chain(n, 1, True), np.array(0.5))
     loo = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
-    for n in (60,) if quick else (60, 500):
-        graph = scg.trace(chain(n), np.array(0.5), rng=np.random.default_rng(0))
-        for name, estimator in (("leave-one-out", loo), ("DisARM", scg.DisARM())):
-            start = time.perf_counter()
-            found = scg.exact.moments(graph.bind({"*": estimator}))
-            a, off = time.perf_counter() - start, abs(found.mean - geometric(n))
-            yield [f"moments, {name}, {n} coins", *_seconds(None, None, a), f"{found.variance:.6g}", f"{off:.0e}"]
+    for n in (20,) if quick else (60, 500):
+        graph, made = timed(lambda n=n: scg.trace(chain(n), np.array(0.5), rng=np.random.default_rng(0)))
+        for name, estimator in (("score function", S), ("leave-one-out", loo), ("DisARM", scg.DisARM())):
+            bound = graph.bind({"*": estimator})
+            found, a = timed(lambda g=bound: scg.exact.moments(g, full=True), 1)
+            off = abs(found.value.mean - geometric(n))
+            yield _row(f"moments, {name}, {n} coins", made, None, a, found, np.sum(found.value.variance), off)
     for n in (20,) if quick else (20, 200):
+        value, slope = walk_by_hand(np.zeros((5, 2)), n)
+        yield _both(f"policy, {n} steps", lambda t, rng, n=n: walk(t, rng, n), np.zeros((5, 2)), value, slope)
         graph, made = timed(lambda n=n: scg.trace(walk, np.zeros((5, 2)), rng=np.random.default_rng(0), steps=n))
-        (mean, a), (slope, b) = (
-            timed(lambda g=graph: scg.exact.expectation(g)),
-            timed(lambda g=graph: scg.exact.gradient(g)),
-        )
-        yield [f"policy, {n} steps", *_seconds(made, a, b), f"{mean:.6g}", ""]
-        if n == 20:
-            found, a = timed(lambda g=graph: scg.exact.moments(g))
-            off = np.max(np.abs(found.mean - slope))
-            yield [
-                f"moments, policy, {n} steps",
-                *_seconds(made, None, a),
-                f"{np.sum(found.variance):.6g}",
-                f"{off:.0e}",
-            ]
+        found, a = timed(lambda g=graph: scg.exact.moments(g, full=True), 1)
+        off = np.max(np.abs(found.value.mean - slope))
+        yield _row(f"moments, costs-to-go, {n} steps", made, None, a, found, np.sum(found.value.variance), off)
+        roots = whole_returns(graph)
+        known, a = timed(lambda roots=roots: eliminated_moments(roots, {}, 2**20, np.inf), 1)
+        (m,), (q,) = known[:2]
+        name = f"moments, REINFORCE, {n} steps"
+        off = np.max(np.abs(m - slope))
+        yield [name, *_seconds(None, None, a), str(known[-1].elements), f"{np.sum(q - m * m):.6g}", f"{off:.0e}"]
     data = np.random.default_rng(2)
     states, steps, batch = (4, 20, 3) if quick else (16, 500, 64)
     step, loc, x = data.normal(size=(states, states)), data.normal(size=states), data.normal(size=(steps, batch))
-    graph, made = timed(lambda: scg.trace(hidden, step, loc, x, argnums=(0, 1), rng=np.random.default_rng(0)))
-    value, a = timed(lambda: scg.exact.log_evidence(graph))
-    (value, slopes), b = timed(lambda: scg.exact.log_evidence(graph, gradient=True))
-    (other, *by_hand), c = timed(lambda: forward_backward(step, loc, x))
-    off = max([abs(value / other - 1), *[np.max(np.abs(g - h)) for g, h in zip(slopes, by_hand, strict=True)]])
-    yield [f"HMM, {states} states, {steps} steps, batch {batch}", *_seconds(made, a, b), f"{value:.6g}", f"{off:.0e}"]
-    yield ["  the same by hand", *_seconds(None, None, c), f"{other:.6g}", ""]
+    yield from _of_hidden_markov_model(step, loc, x)
     yield ["30 pairwise coupled coins", *_refused()]
+
+
+def _both(name: str, fn: Callable[..., Any], t: np.ndarray, value: float = np.nan, slope: Any = np.nan) -> list[str]:
+    graph, made = timed(lambda: scg.trace(fn, t, rng=np.random.default_rng(0)))
+    mean, a = timed(lambda: scg.exact.expectation(graph, full=True))
+    found, b = timed(lambda: scg.exact.gradient(graph))
+    off = [abs(mean.value - value) / max(1, abs(value)), np.max(np.abs(found - slope)) / max(1, np.max(np.abs(slope)))]
+    return _row(name, made, a, b, mean, mean.value, max([d for d in off if np.isfinite(d)], default=None))
+
+
+def _row(name: str, made: Any, a: Any, b: Any, found: Any, value: Any, off: Any) -> list[str]:
+    return [name, *_seconds(made, a, b), str(found.width.elements), f"{value:.6g}", "" if off is None else f"{off:.0e}"]
+
+
+def _of_hidden_markov_model(step: np.ndarray, loc: np.ndarray, x: np.ndarray) -> Iterator[list[str]]:
+    graph, made = timed(lambda: scg.trace(hidden, step, loc, x, argnums=(0, 1), rng=np.random.default_rng(0)))
+    known, a = timed(lambda: scg.exact.log_evidence(graph, full=True))
+    (value, slopes), b = timed(lambda: scg.exact.log_evidence(graph, gradient=True))
+    (other, *by_hand), c = timed(lambda: forward_backward(step, loc, x), 5)
+
+    def off(value: float, slopes: Any) -> float:
+        return max([abs(value / other - 1), *[np.max(np.abs(g - h)) for g, h in zip(slopes, by_hand, strict=True)]])
+
+    size = f"{len(loc)} states, {len(x)} steps, batch {x.shape[1]}"
+    yield _row(f"HMM, {size}", made, a, b, known, value, off(value, slopes))
+    train = scg.compile(scg.value_and_grad(marginal, argnums=(0, 1)))
+    train(step, loc, x, np.random.default_rng(0))
+    (value, slopes), d = timed(lambda: train(step, loc, x, np.random.default_rng(0)), 5)
+    yield ["  log_marginal, compiled", *_seconds(None, None, d), "", f"{value:.6g}", f"{off(value, slopes):.0e}"]
+    yield ["  by hand", *_seconds(None, None, c), "", f"{other:.6g}", ""]
+    call = by_pyro(step, loc, x)
+    if call is None:
+        yield ["  Pyro", "", "", "not installed", "", "", ""]
+        return
+    (value, *slopes), e = timed(call)
+    yield ["  Pyro, DiscreteHMM", *_seconds(None, None, e), "", f"{value:.6g}", f"{off(value, slopes):.0e}"]
 
 
 def _refused() -> list[str]:
@@ -217,13 +320,13 @@ def _refused() -> list[str]:
         return np.sum(np.tanh(b[:, None] * b) * np.triu(np.ones((30, 30)), 1))
 
     graph, made = timed(lambda: scg.trace(fn, np.zeros(30), rng=np.random.default_rng(0)))
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         scg.exact.log_evidence(graph)
     except scg.exact.BudgetError as error:
-        width = str(error).split(" elements")[0].split()[-1]
-        return [*_seconds(made, time.perf_counter() - start, None), f"refused, width {width}", ""]
-    return [*_seconds(made, None, None), "not refused", ""]
+        width = error.width.elements if error.width else 0
+        return [*_seconds(made, time.process_time() - start, None), str(width), "refused", ""]
+    return [*_seconds(made, None, None), "", "not refused", ""]
 
 
 def _seconds(*times: float | None) -> list[str]:
@@ -235,7 +338,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     options = parser.parse_args(arguments)
-    found = [["", "trace", "result", "gradient or moments", "found", "off"], *rows(options.quick)]
+    found = [["", "trace", "result", "gradient or moments", "width", "found", "off"]]
+    for row in rows(options.quick):
+        found.append(row)
+        print(*row, sep="  ", flush=True)
     print(table(found))
     save({"versions": versions("numpy"), "rows": found}, RESULTS / "elimination.json")
 

@@ -8,6 +8,7 @@ The cost is affine in its terms t, with weights w_t that no draw decides; condit
 Hessians are then taken by reverse mode. All of it is linear in the number of draws where the width is bounded.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,7 +132,9 @@ class Sums:
         for stack in stacks:
             if stack.x is not None:
                 size += float(np.sum(np.max(np.abs(_raw(stack.x)).reshape(len(stack.scopes), -1), axis=1, initial=0)))
-        self.error = max(mass, float(np.finfo(self.structure.cost.dtype).eps)) * size
+        self.error = max(mass, float(np.finfo(self.structure.cost.dtype).eps) * (1 + len(self.plan.steps))) * size
+        if graph:  # in a derivative costs that come later cancel at every sample
+            self.error *= 4 * math.sqrt(len(self.structure.sizes))
         return total
 
     def log_mean_exp(self, graph: bool = False) -> Any:

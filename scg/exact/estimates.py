@@ -143,6 +143,8 @@ def _sums(structure: Structure) -> list[Node]:
             groups = node.primitive.groups(len(node.operands)) if node.primitive.linear else ()
             among = [(k, o) for k, o in enumerate(node.operands) if type(o) is Node and o.id in found]
             inner = [pair for pair in among if pair[1].id in broad]
+            if len(inner) == 2 and all([o.id in plain and (k,) in groups for k, o in inner]):
+                inner = inner[1:]  # of two sums that are multiplied one is a factor of the other's parts
             if not inner:  # a product of what is local, which together is not
                 inner = [pair for pair in among if pair[1].id in plain]
                 inner = sorted(inner, key=lambda pair: structure.largest(found[pair[1].id]))[-1:]

@@ -33,7 +33,7 @@ def looked_at(roots):
     return structure
 
 
-def everywhere(graph, others=()):
+def everywhere(graph, others=(), most=MOST):
     """The logarithms of the probabilities of all configurations of a graph's samples, the cost at each and other nodes:
     nodes, with an axis of rows in front. None where there are too many."""
     draws = [node for node in scg.core.ancestry.ancestors([graph.cost]) if is_draw(node)]
@@ -48,7 +48,7 @@ def everywhere(graph, others=()):
         atoms = atoms.reshape(len(atoms), int(np.prod(batch, dtype=int)), *node.shape[len(batch) :])
         values[node] = (atoms, rows, batch)
         rows *= len(atoms) ** atoms.shape[1]
-        if rows > MOST:
+        if rows > most:
             return None
     held = {}
     for node, (atoms, stride, _) in values.items():

@@ -13,6 +13,7 @@ from scg.exact.estimates import moments_of
 from scg.exact.quadratic import Table, moments_of_form, order_of
 from scg.exact.values import as_values
 from scg.stochastic.surrogate import surrogate
+from tests.exact.test_drawn_programs import everywhere
 
 S = scg.ScoreFunction()
 
@@ -177,6 +178,21 @@ def test_a_policy_has_the_moments_of_enumeration_and_those_of_a_long_walk_are_it
     ((mean, variance),) = of_estimate(graph)
     np.testing.assert_allclose(mean, expected.mean, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(variance, expected.variance, rtol=1e-10, atol=1e-12)
+
+
+def test_scores_times_whole_returns_have_the_moments_of_enumeration(monkeypatch):
+    """Two sums over all steps, multiplied: one is a factor of the other's parts."""
+    graph = walk(3, 2, np.random.default_rng(3))
+    scores = sum([np.sum(n.statics["site"].distribution.log_prob(n)) for n in graph.stochastic.values()])
+    (slope,) = scg.core.backward.pull([scores], [np.ones(())], [graph.parameters], True)
+    (root,) = as_values([slope * graph.cost])
+    logs, _, rows = everywhere(graph, [root], 2**12)
+    chances = np.exp(logs.value)[:, None, None]
+    mean, square = [np.sum(chances * x, axis=0) for x in (rows.value, rows.value**2)]
+    monkeypatch.setattr("scg.exact.estimates._LOCAL", 4.0)
+    found = [moments_of(np.reshape(root, -1)[k], {}, 2**20, np.inf) for k in range(root.size)]
+    np.testing.assert_allclose([m.mean for m in found], mean.reshape(-1), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose([m.square for m in found], square.reshape(-1), rtol=1e-10, atol=1e-12)
 
 
 def test_what_is_no_form_of_sums_is_left_to_enumeration():
