@@ -17,6 +17,8 @@ from scg.core.cotangents import leading_to
 from scg.core.node import Node, values_of
 from scg.core.primitive import primitive
 
+_SMALL = 2**13  # bytes of arrays that are compared
+
 branch = primitive(
     lambda d: d,
     elementwise,
@@ -56,8 +58,10 @@ def isolated(order: list[Node], wanted: set[int]) -> list[Node]:
         moved = [type(o) is Node and o.id in moving for o in node.operands]
         if sum(moved) == 1:
             k = moved.index(True)
-            other = node.operands[1 - k]
-            key = other if isinstance(other, (int, float)) else id(other)
+            other = values_of(node.operands)[1 - k]
+            key: Any = other if isinstance(other, (int, float)) else id(other)
+            if isinstance(other, np.ndarray) and other.nbytes <= _SMALL:  # a copy for each operation
+                key = other.shape, other.tobytes()
             sides.setdefault((node.operands[k].id, key), {})[_side(node.primitive.fn, k)] = node
     return [n for known in sides.values() if 0 in known or len(known) > 1 for n in known.values()]
 

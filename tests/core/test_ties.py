@@ -148,6 +148,7 @@ FIRST = {  # masks that belong to neither side where they tie, at 0, and the fir
     "log1p": (lambda x: np.where(x != 0, np.log1p(x) / np.where(x != 0, x, 1), 1), -0.5),
     "what cancels": (lambda x: np.where(x == 0, 1, (np.exp(x) - 1) / np.where(x == 0, 1, x)), 0.5),
     "both signs": (lambda x: np.where(x > 0, x, 0) + np.where(x < 0, x, 0), 1.0),
+    "with an array": (lambda x: np.sum((x > np.zeros(2)) * x + (x < np.zeros(2)) * x) / 2, 1.0),
     "both masks": (lambda x: (0 < x) * x + (x < 0) * np.sin(x), 1.0),
     "select": (lambda x: np.select([x > 0, x < 0], [np.sin(x), x], 0), 1.0),
     "a rectifier": (lambda x: np.where(x > 0, x, 0), 0.0),
