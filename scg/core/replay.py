@@ -52,7 +52,7 @@ def replay(
     table, leading, size = replaced(replacements, batched)
     create_graph = create_graph or any(type(value) is Node for value in table.values())
     order = ancestors([*roots, *[guard.node for guard in guards]], min(table), guards=True)
-    found, _ = rerun((outputs, [guard.node for guard in guards]), order, table, leading, size, create_graph)
+    found = rerun(outputs, order, table, leading, size, create_graph, looked=[guard.node for guard in guards])
     for guard in guards:
         _check(guard, table)
     return found
@@ -67,12 +67,14 @@ def rerun(
     create_graph: bool,
     visit: Function | None = None,
     same: set[int] | None = None,
+    looked: Sequence[Node] = (),
 ) -> Result:
     """``replay`` once it is known what is replaced: ``table`` holds new values by id, ``leading`` the ids that have a
     replicate axis of ``size``.
 
     ``visit(node)``, where given, is asked first: it returns NotImplemented, or has put a value into ``table``. An array
-    leaves the table with its last reader, so that memory holds only what is still to be read.
+    leaves the table with its last reader, so that memory holds only what is still to be read, and what an ``if`` that
+    comes later ``looked`` at.
 
     With ``create_graph`` a node behind an ``if`` that looks at something new is recorded again, so that it depends on
     that, also where its value stays: ``same`` collects the ids of these. A sample, or noise, is not drawn again for it:
@@ -82,7 +84,8 @@ def rerun(
     guards: dict[int, Guard] = {}
     tainted: dict[int, bool] = {}
     same = set() if same is None else same
-    dead, hollow = ({}, set()) if create_graph else last_read([root for _, root in leaves(outputs)], order)
+    roots = [root for _, root in leaves(outputs)]
+    dead, hollow = ({}, set()) if create_graph else last_read([*roots, *looked], order)
     for node in order:
         if node.guard is not None:  # before the node itself, which may not even exist on the other branch
             for guard in reversed(list(node.guard.unseen(passed))):
@@ -124,7 +127,7 @@ def rerun(
             return np.broadcast_to(value, (size, *root.shape))
         return value
 
-    return rebuild(outputs, map(result, [leaf for _, leaf in leaves(outputs)]))
+    return rebuild(outputs, map(result, roots))
 
 
 def _is_behind(node: Node, table: dict[int, Result], tainted: dict[int, bool]) -> bool:
