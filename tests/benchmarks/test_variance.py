@@ -16,7 +16,19 @@ import pytest
 
 import scg
 from benchmarks.peers import coins as peers
-from benchmarks.variance import EXPERIMENTS, bounds, coins, command, costs, digits, estimates, gaussian, parts, problems
+from benchmarks.variance import (
+    EXPERIMENTS,
+    bounds,
+    coins,
+    command,
+    costs,
+    digits,
+    estimates,
+    gaussian,
+    parts,
+    problems,
+    walks,
+)
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng
@@ -84,6 +96,21 @@ def test_coins_measured_are_within_their_intervals_and_training_lowers_the_varia
     assert found["RELAX, trained"]["exact"] < 0.1 * found["score function"]["exact"]
     assert found["REBAR, trained"]["exact"] < found["REBAR, as it is"]["exact"]
     assert found["DisARM"]["exact"] < found["ARM"]["exact"] < found["leave-one-out, 2 samples"]["exact"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("point", walks.points(True), ids=lambda p: f"{p['cost']}-{p['n']}")
+def test_walks_measured_are_within_their_intervals_and_coupling_has_its_closed_form(point):
+    """Intervals of 95%, twice as wide: once in 10^4 for a normal one."""
+    found = walks.measure(point, RNG(3))
+    for name, entry in found.items():
+        if entry["high"] is not None:
+            assert abs(entry["variance"] - entry["exact"]) <= entry["high"] - entry["low"], name
+    if point["cost"] == "sum":
+        assert found["Enumerate, coupled"]["exact"] == pytest.approx(walks.closed(point["n"]), rel=1e-9)
+    gains = point["cost"] == "sum" or point["n"] > 3
+    for name in walks.ESTIMATORS:
+        assert (found[f"{name}, coupled"]["exact"] < found[f"{name}, anew"]["exact"]) == gains
 
 
 def of_bounds(ks, n):
