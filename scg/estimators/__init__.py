@@ -21,6 +21,8 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `GumbelSoftmax(temperature, hard=False, rao_blackwell=None)` | coins, one-hot vectors | 1 | yes |
 | `StraightThrough(temperature=None, gap=None)`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
+`StochasticDerivative(prune="program")` moves one element of all samples that have it: 2 evaluations for any program.
+For samples that move with other samples alone, as the states of a chain, no estimator looks at the cost.
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
 `REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate`, `RODEO` and `StochasticDerivative`
 give first derivatives only, and a second one is refused with the names of those that have it for the distribution.

@@ -1,6 +1,7 @@
 """The stochastic derivative: the cost at a sample beside the cost one step further."""
 
-from typing import final
+import math
+from typing import Any, final
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from scg.estimators.baselines import slopes
 from scg.estimators.tools import constant, sampled
 from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order, held
-from scg.stochastic.surrogate import Downstream
+from scg.stochastic.surrogate import Downstream, change
 
+PROGRAM = "program"
 INTEGERS = (Bernoulli, Binomial, Categorical, Geometric, NegativeBinomial, Poisson)
 
 
@@ -29,19 +31,28 @@ class StochasticDerivative(Elsewhere):
     Elements that no cost mixes take one further evaluation together; those that a cost mixes are moved in turn, an
     evaluation each.
 
-    With ``prune`` one element of those that costs mix is moved, i with probability c_i / sum_j c_j, and its term is
-    multiplied by sum_j c_j / c_i, c_i = |dF(z_i)| / p(z_i), |dF| summed over the element's own parameters: two
-    evaluations of the cost whatever the number of elements. First derivatives only.
+    With ``prune=True`` one element of those that costs mix is moved, i with probability c_i / sum_j c_j, and its term
+    is multiplied by sum_j c_j / c_i, c_i = |dF(z_i)| / p(z_i), |dF| summed over the element's own parameters: two
+    evaluations of the cost whatever the number of elements. With ``prune="program"`` it is one element of all samples
+    that have this estimator, whatever lies further down made again from its randomness: two evaluations of the cost
+    whatever the length of the program. First derivatives only.
     """
 
     second_derivatives = False
     requires = (FixedSupport,)
 
-    def __init__(self, prune: bool = False, *, coupled: bool = True):
+    def __init__(self, prune: bool | str = False, *, coupled: bool = True):
         super().__init__(coupled=coupled)
-        if not isinstance(prune, (bool, np.bool_)):
-            raise ScgTypeError(f"StochasticDerivative: prune must be True or False, got {prune!r} ({here()})")
-        self.prune = bool(prune)
+        if not isinstance(prune, (bool, np.bool_)) and prune != PROGRAM:
+            raise ScgTypeError(
+                f"StochasticDerivative: prune must be True, False or {PROGRAM!r}, got {prune!r} ({here()})"
+            )
+        self.prune = PROGRAM if prune == PROGRAM else bool(prune)
+
+    @property
+    def joint(self) -> bool:  # type: ignore[override]
+        """Whether it is one element of all samples that moves."""
+        return self.prune == PROGRAM
 
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, INTEGERS):
@@ -52,33 +63,45 @@ class StochasticDerivative(Elsewhere):
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
-        z, distribution = held(down.node), down.distribution
-        below = np.broadcast_to(distribution.cdf(z), down.shape)
-        p = constant(down, np.exp(distribution.log_prob(z)))
-        left = 1 - constant(down, below)
-        last = (left <= 0) | (p <= 0)  # no step beyond the last value: F = 1 there whatever the parameters are
+        below, p, last = _parts(down)
         value = constant(down, down.node)
-        if isinstance(distribution, FiniteSupport):  # 1 - F of the last value may be a rounding error
-            last = last | (value == np.max(distribution.atoms()))
         mixed = sorted({axis for axes in down.mixed() for axis in axes})
         if not self.prune or not mixed:
             moved = value + np.where(last, 0, 1).astype(value.dtype)
             step = down.one_by_one(np.stack([moved, value]))
-            change = step[0] - step[1]
+            apart = step[0] - step[1]
         else:
-            batch = down.shape
-            moves = sum(
-                [
-                    np.sum(abs(s), axis=tuple(range(len(batch), s.ndim)))
-                    for s in slopes(down, batch, lambda d: d.cdf(constant(down, z)))
-                ]
-            )
-            pick, share = self._picked(down, np.where(last, 0, moves / np.where(last, 1, p)), mixed)
-            change = (down.at((value + pick.astype(value.dtype))[None])[0] - down.now()) * (pick * share).astype(
+            pick, share = self._picked(down, _moves(down, p, last), mixed)
+            apart = (down.at((value + pick.astype(value.dtype))[None])[0] - down.now()) * (pick * share).astype(
                 below.dtype
             )
-        weight = np.where(last, 0, -change / np.where(last, 1, p))
+        weight = np.where(last, 0, -apart / np.where(last, 1, p))
         return np.sum(first_order(below, weight))
+
+    def expand_together(self, downs: list[Downstream]) -> Value | None:
+        downs = [down for down in downs if down.influences]
+        if not downs:
+            return None
+        kept = downs[0].site.replicate_axes
+        lead = downs[0].shape[:kept]
+        parts = [_parts(down) for down in downs]
+        sizes = [_moves(down, p, last).astype(np.float64) for down, (_, p, last) in zip(downs, parts, strict=True)]
+        flat = np.concatenate([np.reshape(c, (*lead, -1)) for c in sizes], axis=-1)
+        total = np.sum(flat, axis=-1, keepdims=True)
+        chance = np.where(total > 0, flat / np.where(total > 0, total, 1), 1 / flat.shape[-1])
+        one = constant(downs[0], sampled(downs[0], Categorical(probs=chance)))[..., None]
+        picks, end = [], 0
+        for down, c in zip(downs, sizes, strict=True):
+            start, end = end, end + math.prod(down.shape[kept:])
+            picks.append(np.reshape(one == np.arange(start, end), down.shape) & (c > 0))
+        steps = [pick.astype(down.node.dtype) for down, pick in zip(downs, picks, strict=True)]
+        apart = change(downs, steps) * total[..., 0]
+        found: Any = 0
+        for down, pick, c, (below, p, _) in zip(downs, picks, sizes, parts, strict=True):
+            wide = np.reshape(apart, (*lead, *[1] * (len(down.shape) - kept)))
+            weight = np.where(pick, -wide / np.where(pick, c * p, 1), 0)
+            found = found + np.sum(first_order(below, weight.astype(below.dtype)))
+        return found
 
     def _picked(self, down: Downstream, sizes: Value, mixed: list[int]) -> tuple[Value, Value]:
         """One element along the axes that costs mix, as zeros and a one, and the inverse of its probability: both
@@ -92,3 +115,27 @@ class StochasticDerivative(Elsewhere):
         chosen = constant(down, sampled(down, Categorical(probs=flat)))[..., None] == np.arange(flat.shape[-1])
         pick = np.transpose(np.reshape(chosen, [shape[a] for a in order]), np.argsort(order)) & (sizes > 0)
         return pick, 1 / np.where(chance > 0, chance, 1)
+
+
+def _parts(down: Downstream) -> tuple[Value, Value, Value]:
+    """F(z) as a node, p(z), and where z is the last value: no step beyond it, F = 1 there whatever the parameters
+    are."""
+    z, distribution = held(down.node), down.distribution
+    below = np.broadcast_to(distribution.cdf(z), down.shape)
+    p = constant(down, np.exp(distribution.log_prob(z)))
+    last = (1 - constant(down, below) <= 0) | (p <= 0)
+    if isinstance(distribution, FiniteSupport):  # 1 - F of the last value may be a rounding error
+        last = last | (constant(down, down.node) == np.max(distribution.atoms()))
+    return below, p, last
+
+
+def _moves(down: Downstream, p: Value, last: Value) -> Value:
+    """c = |dF(z)| / p(z), 0 at the last value."""
+    batch, z = down.shape, held(down.node)
+    moves = sum(
+        [
+            np.sum(abs(s), axis=tuple(range(len(batch), s.ndim)))
+            for s in slopes(down, batch, lambda d: d.cdf(constant(down, z)))
+        ]
+    )
+    return np.where(last, 0, moves / np.where(last, 1, p))

@@ -34,6 +34,8 @@ class Estimator(ABC):
 
     ``coupled``   whether samples further down are made again elsewhere from the randomness of those that are there: for
                   formulas of which every term has the cost at one value alone as a factor; see ``Elsewhere``
+    ``joint``     whether the samples with this class of estimator are expanded together, by ``expand_together``; they
+                  have first derivatives only
     ``second_derivatives``
                   whether the estimate may be differentiated again; where it says False that is refused, with the
                   estimators that can be
@@ -56,6 +58,7 @@ class Estimator(ABC):
     second_derivatives: ClassVar[bool] = True
     couples: ClassVar[bool] = False
     coupled: bool = False
+    joint: bool = False
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""
@@ -96,6 +99,10 @@ class Estimator(ABC):
         influences, here and elsewhere.
         """
         return None
+
+    def expand_together(self, downs: "list[Downstream]") -> Value | None:
+        """As ``expand``, for all samples whose estimators are of this class and ``joint``."""
+        raise NotImplementedError
 
     def condition(self, cost: Node, samples: list[Node]) -> Node:
         """The mean of the cost over ``samples``, all that it depends on of this class, given all others: a node of the

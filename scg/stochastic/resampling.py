@@ -46,6 +46,7 @@ def resample(
     create_graph: bool = True,
     checked: bool = False,
     coupled: bool = False,
+    steps: Mapping[int, Result] | None = None,
 ) -> Result:
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
@@ -53,13 +54,15 @@ def resample(
     independent replicates. ``bindings`` gives samples (by id) another estimator, ``values`` the values that they are to
     have (with the leading axis, if any); they stay samples, unlike a replaced node. Pathwise samples keep their noise
     unless ``rng`` is given. With ``coupled`` a sample that is drawn because its parameters have changed is made from
-    the randomness of the one that is there, where its distribution says how. ``checked``: ScgValueError where a sample
-    would have parameters that its distribution refuses.
+    the randomness of the one that is there, where its distribution says how. ``steps`` are added to samples (by id);
+    samples before the first step that is not zero stay. ``checked``: ScgValueError where a sample would have parameters
+    that its distribution refuses.
     """
     table, leading, length = replaced(replacements, batched)
-    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked, coupled)
+    steps = steps or {}
+    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked, coupled, steps)
     again.length = length or size or 0
-    oldest = -1 if again.everything or not table else min(table)
+    oldest = -1 if again.everything or not (table or steps) else min([*table, *steps])
     order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
     return rerun(outputs, order, table, leading, again.length, again.create_graph, again.visit, again.same)
 
@@ -79,14 +82,16 @@ class _Again:
         create_graph: bool,
         checked: bool,
         coupled: bool,
+        steps: Mapping[int, Result],
     ):
         self.table, self.leading, self.rng, self.size, self.length = table, leading, rng, size, 0
-        self.bindings, self.values, self.checked = bindings, values, checked
+        self.bindings, self.values, self.checked, self.steps = bindings, values, checked, steps
         self.create_graph = create_graph or RECORDER.get() is not None
         # then the result is another graph, else another run beside the recorded one
         self.everything = rng is not None or bool(bindings) or bool(values)
         self.coupled = coupled and not self.everything
         self.same: set[int] = set()
+        self.moved: Result = False  # by replicate, whether a sample has made its step
 
     def visit(self, node: Node) -> Result:
         """The new value of a sample or of noise, which is in ``table`` then; NotImplemented where it stays, or is
@@ -106,11 +111,25 @@ class _Again:
             else:
                 # a node that was only rebound has its value still, and so have the samples that depend on it
                 moved = any(o.id not in self.same and not (self.bindings and self._is_as_before(o)) for o in changed)
-                if noise or not self.everything and not moved:
-                    return NotImplemented
-                made = self._sample(node, bool(changed), moved)
+                stays = noise or not self.everything and not moved
+                made = NotImplemented if stays else self._sample(node, bool(changed), moved)
+        if self.steps and not noise:
+            made = self._stepped(node, made)
         if made is not NotImplemented:
             self.table[node.id] = made
+        return made
+
+    def _stepped(self, node: Node, made: Result) -> Result:
+        """A sample and its step: the recorded one in replicates in which no sample before it has moved."""
+        kept = node.statics["site"].replicate_axes
+        here_too = self._kept(node)
+        if made is not NotImplemented:
+            wide = np.reshape(self.moved, (*node.shape[:kept], *[1] * (node.ndim - kept)))
+            made = np.where(wide, made, here_too)
+        if node.id in self.steps:
+            step = self.steps[node.id]
+            made = (here_too if made is NotImplemented else made) + step
+            self.moved = self.moved | np.any(step != 0, axis=tuple(range(kept, node.ndim)))
         return made
 
     def _kept(self, node: Node) -> Value:

@@ -127,16 +127,9 @@ def expansions(
     contributes one: all must be right to the whole ``order``. ``spent`` counts the numbers in it.
     """
     spent = [0] if spent is None else spent
-    for node in seen.looking:
-        estimator = node.statics["site"].estimator
-        token, formula = REFUSAL.set(_refusal(node)) if order != 1 else None, IN_FORMULA.set(True)
-        try:
-            extra = estimator.expand(Downstream(node, seen.cost, order, graph, seen.terms))
-            extra = extra if extra is None or estimator.second_derivatives else once(extra)
-        finally:
-            IN_FORMULA.reset(formula)
-            if token is not None:
-                REFUSAL.reset(token)
+    for nodes in _apart(seen.looking):
+        node, estimator = nodes[0], nodes[0].statics["site"].estimator
+        extra = _estimated(nodes, seen, order, graph)
         if extra is None:
             continue
         yield node, extra
@@ -151,6 +144,33 @@ def expansions(
                     f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
                 )
             yield from expansions(Analysis([extra], inner), order, graph, spent, depth + 1)
+
+
+def _apart(looking: list[Node]) -> list[list[Node]]:
+    """Samples that are expanded one by one, and before them those whose estimators are joint."""
+    joint: dict[type, list[Node]] = {}
+    alone = []
+    for node in looking:
+        estimator = node.statics["site"].estimator
+        if estimator.joint:
+            joint.setdefault(type(estimator), []).append(node)
+        else:
+            alone.append([node])
+    return [*joint.values(), *alone]
+
+
+def _estimated(nodes: list[Node], seen: Analysis, order: int | None, graph: bool) -> Node | None:
+    """What one sample adds, or several whose estimators are joint."""
+    estimator = nodes[0].statics["site"].estimator
+    token, formula = REFUSAL.set(_refusal(nodes[0])) if order != 1 else None, IN_FORMULA.set(True)
+    try:
+        downs = [Downstream(node, seen.cost, order, graph, seen.terms) for node in nodes]
+        extra: Node | None = estimator.expand_together(downs) if estimator.joint else estimator.expand(downs[0])
+        return extra if extra is None or estimator.second_derivatives else once(extra)
+    finally:
+        IN_FORMULA.reset(formula)
+        if token is not None:
+            REFUSAL.reset(token)
 
 
 def _refusal(node: Node) -> str:
@@ -394,6 +414,17 @@ class Downstream:
         """The terms of some costs at other values of the sample."""
         terms, coupled = [term for term, _, _ in parts], coupled and self._couples
         return resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled)  # type: ignore[no-any-return]
+
+
+def change(downs: list[Downstream], steps: list[Value]) -> Value:
+    """What the whole cost changes by when ``steps`` are added to several samples at once, and each of them and what is
+    further down is made again: one evaluation. Summed over all but the replicates."""
+    first = downs[0]
+    taken = {down.node.id: step for down, step in zip(downs, steps, strict=True) if first.graph or np.any(step)}
+    coupled = all([down.site.estimator.coupled for down in downs])
+    moved = resample([first.cost], {}, create_graph=first.graph, coupled=coupled, steps=taken)[0]
+    found = moved - first.cost if first.graph else getattr(moved, "raw", moved) - first.cost.raw
+    return np.sum(found, axis=tuple(range(first.site.replicate_axes, first.cost.ndim)))
 
 
 def _later(s: Value, axes: tuple[int, ...], picks: Value) -> Value:

@@ -276,7 +276,7 @@ def test_what_a_surrogate_returns_has_the_shape_of_the_step():
         (lambda: scg.CoupledPairs(3, "antithetic"), "come in pairs"),
         (lambda: scg.DoubleControlVariate(1), "at least 2"),
         (lambda: scg.DoubleControlVariate(2, "much"), "finite number"),
-        (lambda: scg.StochasticDerivative(prune=1), "True or False"),
+        (lambda: scg.StochasticDerivative(prune=1), "True, False or"),
         (lambda: scg.RODEO(1), "at least 2"),
         (lambda: scg.RODEO(2, 1.0), "function of"),
         (lambda: scg.RODEO(2, parameters=np.ones(2)), "there is none"),
