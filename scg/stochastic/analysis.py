@@ -13,7 +13,7 @@ from scg.stochastic.dependence import Influence, accounts, is_accounted
 from scg.stochastic.estimates import settled
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sets import meet, union
-from scg.stochastic.sites import is_coupled
+from scg.stochastic.sites import is_coupled, is_draw, is_noise
 from scg.stochastic.terms import Terms
 
 
@@ -24,7 +24,9 @@ class Analysis:
     ``sites``      the samples among them that the cost depends on
     ``together``   those of estimators that take a mean over several samples at once
     ``draws``      those of ``sites`` that have parameters to differentiate by
-    ``looking``    those of ``draws`` whose estimators look at the cost
+    ``looking``    those of ``draws`` whose estimators look at the cost, and whose parameters depend on what can be
+                   differentiated by, not by way of other samples alone: a state that is drawn from the one before has
+                   no derivative to contribute
     ``terms``      the cost, taken apart for ``looking``
     ``accounted``  the samples that estimates among the nodes have in their derivative already
     ``fixed``      while a function is recorded for a plan, ids of what is made of arguments alone that nobody
@@ -70,7 +72,12 @@ class Analysis:
     @cached_property
     def looking(self) -> list[Node]:
         """Oldest first."""
-        return [n for n in self.draws if type(n.statics["site"].estimator).expand is not Estimator.expand]
+        known = dict.fromkeys(self.fixed, False) if self.draws else {}
+        return [
+            n
+            for n in self.draws
+            if _looks(n.statics["site"].estimator) and any([_is_differentiated(o, known) for o in n.operands])
+        ]
 
     @cached_property
     def terms(self) -> Terms:
@@ -127,3 +134,31 @@ def leading(roots: list[Node], floor: int = -1) -> list[Node]:
 def draws(costs: list[Node], floor: int = -1) -> list[Node]:
     """The stochastic nodes that lead to some costs and have parameters to differentiate by, oldest first."""
     return Analysis(costs, leading(costs, floor)).draws
+
+
+def _looks(estimator: Estimator) -> bool:
+    kind = type(estimator)
+    return kind.expand is not Estimator.expand or kind.expand_together is not Estimator.expand_together
+
+
+def _is_differentiated(x: object, known: dict[int, bool]) -> bool:
+    """Whether derivatives can pass an operand to a leaf: a sample that no gradient passes, and noise, let none
+    through. ``known`` holds what was found, by id; of a plan's argument an alias is differentiated by, not itself."""
+    if type(x) is not Node:
+        return False
+    stack = [x]
+    while stack:
+        node = stack[-1]
+        if node.id in known:
+            stack.pop()
+            continue
+        operands = [o for o in node.operands if type(o) is Node]
+        if is_draw(node) or is_coupled(node) or is_noise(node):
+            known[node.id] = False
+        elif not operands or layout.is_alias(node) or any([known.get(o.id, False) for o in operands]):
+            known[node.id] = True
+        elif waiting := [o for o in operands if o.id not in known]:
+            stack.append(waiting[0])
+        else:
+            known[node.id] = False
+    return known[x.id]
