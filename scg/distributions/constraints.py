@@ -168,6 +168,20 @@ class Simplex(Constraint):
 
 
 @dataclass(frozen=True)
+class Increasing(Constraint):
+    """Vectors of finite numbers, each greater than the one before."""
+
+    event_ndim = 1
+
+    def contains(self, x: Numeric) -> Truth:
+        x = np.asarray(x)
+        return np.isfinite(x).all(axis=-1) & (x[..., 1:] > x[..., :-1]).all(axis=-1)
+
+    def __str__(self) -> str:
+        return "finite and increasing along the last axis"
+
+
+@dataclass(frozen=True)
 class OneHot(Constraint):
     """Vectors with a single one among zeros."""
 

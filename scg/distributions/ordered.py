@@ -8,21 +8,8 @@ import numpy as np
 from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.categorical import Categorical
-from scg.distributions.constraints import Constraint, Integers, Truth, finite
+from scg.distributions.constraints import Constraint, Increasing, Integers, finite
 from scg.special import log1mexp, log_sigmoid
-
-
-class Increasing(Constraint):
-    """Vectors of finite numbers, each greater than the one before."""
-
-    event_ndim = 1
-
-    def contains(self, x: Numeric) -> Truth:
-        x = np.asarray(x)
-        return np.isfinite(x).all(axis=-1) & (x[..., 1:] > x[..., :-1]).all(axis=-1)
-
-    def __str__(self) -> str:
-        return "finite and increasing along the last axis"
 
 
 @final

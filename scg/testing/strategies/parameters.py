@@ -17,6 +17,7 @@ from scg.core.aliases import Result, State
 from scg.distributions.base import Distribution
 from scg.distributions.constraints import (
     Constraint,
+    Increasing,
     Integers,
     LowerCholesky,
     Matrix,
@@ -119,6 +120,9 @@ def arrays_in(
         return _numbers((*_RAY, 0.0) if edges else _RAY, (*shape, size)).map(
             lambda w: _normalised(constraint, w, dtype)
         )
+    if isinstance(constraint, Increasing):
+        pair = st.tuples(_numbers(_LINE, shape), _numbers(_RAY, (*shape, size)))
+        return pair.map(lambda p: (p[0][..., None] + np.cumsum(p[1], axis=-1)).astype(dtype))
     if isinstance(constraint, LowerCholesky):
         pair = st.tuples(_numbers(_LINE, (*shape, size, size)), _numbers(_RAY, (*shape, size)))
         return pair.map(lambda p: (np.tril(p[0], -1) + p[1][..., None] * np.eye(size)).astype(dtype))
@@ -219,6 +223,8 @@ def _simplest(cls: type[Parameterized], form: _Form) -> dict[str, object]:
         constraint = cls.constraints[name]
         if isinstance(constraint, (Simplex, OneHot)):
             example[name] = np.array([0.5, 0.5]) if isinstance(constraint, Simplex) else np.array([1.0, 0.0])
+        elif isinstance(constraint, Increasing):
+            example[name] = np.array([0.0, 1.0])
         elif isinstance(constraint, LowerCholesky):
             example[name] = np.eye(2)
         else:
