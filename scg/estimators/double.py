@@ -12,13 +12,13 @@ from scg.distributions.base import Distribution, FixedSupport
 from scg.errors import ScgValueError, here
 from scg.estimators.baselines import Remembering, fraction
 from scg.estimators.tools import constant, without_mean
-from scg.stochastic.estimator import Elsewhere
+from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order, held
 from scg.stochastic.surrogate import Downstream
 
 
 @final
-class DoubleControlVariate(Elsewhere):
+class DoubleControlVariate(Estimator):
     """d/dt E[f(z)] = E[(1/n) sum_k (h_k - mean_{j != k} h_j) d/dt log p(z_k; t) - a g_k dm/dt], h_k = f(z_k) + a g_k
     (z_k - m), m = E[z] and g_k the mean of f'(z_j) over the samples j != k (Titsias and Shi, 2022).
 
@@ -26,7 +26,7 @@ class DoubleControlVariate(Elsewhere):
     baseline h_j of another sample f'(z_k) meets z_j - m, whose mean is zero and which is independent of z_k. The mean
     is exact for any a: -1 removes what is linear in z, 0 is leave-one-out. ``samples`` evaluations of the cost and of
     its slope; the cost must accept what lies between the values of z, and need not be continuous there. Samples further
-    down may share their randomness, which is independent of all z_k. First derivatives only.
+    down are drawn anew. First derivatives only.
 
     ``coefficient`` is a. None: learned, a* = -E[A B] / E[B B] with A + a B the gradient, from earlier samples with
     weights decay^k, 0 at first.
@@ -35,10 +35,7 @@ class DoubleControlVariate(Elsewhere):
     second_derivatives = False
     requires = (FixedSupport,)
 
-    def __init__(
-        self, samples: int = 2, coefficient: float | None = -1.0, decay: float = 0.99, *, coupled: bool = True
-    ):
-        super().__init__(coupled=coupled)
+    def __init__(self, samples: int = 2, coefficient: float | None = -1.0, decay: float = 0.99):
         if not is_integer(samples, 2):
             raise ScgValueError(
                 f"DoubleControlVariate: samples must be an integer of at least 2, got {samples!r} ({here()})"

@@ -46,7 +46,6 @@ class _Controlled(Trained):
         scale: float,
         parameters: Tree,
         optimizer: Callable[[Tree], Optimizer] | None,
-        coupled: bool,
     ):
         name = type(self).__name__
         if temperature is not None and not (is_number(temperature) and temperature > 0):
@@ -56,7 +55,7 @@ class _Controlled(Trained):
         trained: Statics = {"fn": parameters}
         if temperature is not None:
             trained |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
-        super().__init__(trained, optimizer, coupled=coupled)
+        super().__init__(trained, optimizer)
 
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, self.accepted):
@@ -138,16 +137,13 @@ class REBAR(_Controlled):
         temperature: float = 0.5,
         scale: float = 1.0,
         optimizer: Callable[[Tree], Optimizer] | None = None,
-        *,
-        coupled: bool = True,
     ):
         if temperature is None:
             raise ScgValueError(f"REBAR: temperature must be a positive number, got None ({here()})")
-        super().__init__(temperature, scale, (), optimizer, coupled)
+        super().__init__(temperature, scale, (), optimizer)
 
     def __repr__(self) -> str:
-        anew = "" if self.coupled else ", coupled=False"
-        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g}{anew})"
+        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g})"
 
 
 @final
@@ -178,12 +174,10 @@ class RELAX(_Controlled):
         temperature: float | None = None,
         scale: float = 1.0,
         optimizer: Callable[[Tree], Optimizer] | None = None,
-        *,
-        coupled: bool = True,
     ):
         if not callable(fn):
             raise ScgTypeError(f"RELAX: fn must be a function of (parameters, z), got {fn!r} ({here()})")
-        super().__init__(temperature, scale, parameters, optimizer, coupled)
+        super().__init__(temperature, scale, parameters, optimizer)
         self.fn = fn
 
     def objection(self, distribution: Distribution) -> str:
@@ -210,8 +204,7 @@ class RELAX(_Controlled):
 
     def __repr__(self) -> str:
         relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""
-        anew = "" if self.coupled else ", coupled=False"
-        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed}{anew})"
+        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed})"
 
 
 Halves = tuple[Value, Value, Value, Callable[[Value], Value]]

@@ -54,8 +54,6 @@ class RODEO(Trained):
         surrogate: Surrogate | None = None,
         parameters: Tree = (),
         optimizer: Function | None = None,
-        *,
-        coupled: bool = True,
     ):
         if not is_integer(samples, 2):
             raise ScgValueError(f"RODEO: samples must be an integer of at least 2, got {samples!r} ({here()})")
@@ -67,7 +65,7 @@ class RODEO(Trained):
             raise ScgValueError(f"RODEO: parameters are those of a surrogate, and there is none ({here()})")
         if surrogate is None:
             surrogate, parameters = bent, {"slope": np.array(1.0), "bend": np.array(0.0)}
-        super().__init__(parameters, optimizer, coupled=coupled)
+        super().__init__(parameters, optimizer)
         self.samples, self.surrogate = int(samples), surrogate
 
     def objection(self, distribution: Distribution) -> str:
@@ -128,8 +126,7 @@ class RODEO(Trained):
         return h.astype(d.dtype)
 
     def __repr__(self) -> str:
-        anew = "" if self.coupled else ", coupled=False"
-        return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)}{anew})"
+        return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)})"
 
 
 def bent(parameters: Tree, f: Value, d: Value) -> Result:

@@ -147,10 +147,8 @@ def test_one_sample_in_the_place_of_independent_ones_is_noticed(monkeypatch):
 EITHER = {
     "CoupledPairs": lambda **how: scg.CoupledPairs(4, **how),
     "DisARM": scg.DisARM,
-    "DoubleControlVariate": scg.DoubleControlVariate,
     "Enumerate": scg.Enumerate,
     "MeasureValued": scg.MeasureValued,
-    "RODEO": scg.RODEO,
     "ScoreFunction": lambda **how: scg.ScoreFunction(scg.LeaveOneOut(), samples=2, **how),
     "StochasticDerivative": scg.StochasticDerivative,
     "UnorderedSet": lambda **how: scg.UnorderedSet(2, **how),
