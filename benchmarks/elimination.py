@@ -210,7 +210,7 @@ def by_pyro(step: np.ndarray, loc: np.ndarray, x: np.ndarray) -> Callable[[], An
         return None
     torch.set_num_threads(1)
     first = torch.zeros(len(loc), dtype=torch.float64)
-    data = torch.tensor(x.T[..., None])
+    data = torch.tensor(x.T)
 
     def call() -> Any:
         a, b = (torch.tensor(v, requires_grad=True) for v in (step, loc))
@@ -219,7 +219,7 @@ def by_pyro(step: np.ndarray, loc: np.ndarray, x: np.ndarray) -> Callable[[], An
         model = pyro_dist.DiscreteHMM(first, moves, emitted, duration=len(x))
         value = torch.sum(model.log_prob(data)) + 0.5 * np.log(2 * np.pi) * x.size
         value.backward()
-        return float(value), a.grad.numpy(), b.grad.numpy()
+        return value.item(), a.grad.numpy(), b.grad.numpy()
 
     return call
 

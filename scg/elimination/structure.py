@@ -1,6 +1,7 @@
 """A cost of discrete samples, taken apart into terms, and which elements of samples these and the samples themselves
 depend on directly."""
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -70,12 +71,21 @@ class Structure:
             raise NoStructure
         self.events = [n.statics["site"].event_ndim for n in self.draws]
         self.counts = [math.prod(n.shape[: n.ndim - event]) for n, event in zip(self.draws, self.events, strict=True)]
-        self.offsets = [0, *np.cumsum(self.counts).tolist()]
+        self.offsets = list(itertools.accumulate(self.counts, initial=0))
         each = [n.statics["site"].distribution.count() for n in self.draws]
-        self.sizes = np.repeat(np.array(each), self.counts)
-        self.owner = np.repeat(np.arange(len(self.draws)), self.counts)
+        self.each = each
         if (largest := max(each)) > budget:
             raise TooBroad(self.naming([self.offsets[each.index(largest)]]), largest)
+
+    @cached_property
+    def sizes(self) -> Any:
+        """How many values each element of the draws has."""
+        return np.repeat(np.array(self.each), self.counts)
+
+    @cached_property
+    def owner(self) -> Any:
+        """The draw that each element is of."""
+        return np.repeat(np.arange(len(self.draws)), self.counts)
 
     def look(self) -> None:
         """Find the terms, and what depends on what."""
@@ -141,7 +151,7 @@ class Structure:
     @property
     def bits(self) -> float:
         """log2 of the number of configurations of all draws together."""
-        return float(np.sum(np.log2(self.sizes)))
+        return sum([count * math.log2(n) for count, n in zip(self.counts, self.each, strict=True) if n])
 
     def enumeration(self, most: float) -> tuple[float, float]:
         """log2 of the configurations of the largest set that an enumeration runs through (an element of a term, with
