@@ -32,9 +32,15 @@ branch = primitive(
 """A cotangent ``d`` beside a factor that lies on its jump."""
 
 
+def _steps(order: list[Node]) -> list[Node]:
+    """The steps that know where they jump; none beside samples, which cannot be moved."""
+    steps = [node for node in order if node.primitive.ties is not None]
+    return [] if steps and any([node.statics and "site" in node.statics for node in order]) else steps
+
+
 def moving_steps(order: list[Node], wanted: set[int]) -> tuple[list[Node], set[int]]:
     """The steps that know where they jump and that move with the nodes ``wanted``, given by ids; and all that moves."""
-    steps = [node for node in order if node.primitive.ties is not None]
+    steps = _steps(order)
     moving = leading_to(wanted, order) if steps else wanted
     return [
         node
@@ -50,7 +56,7 @@ def isolated(order: list[Node], wanted: set[int]) -> list[Node]:
 
     There even a first derivative may be that of no branch: of where(x == 0, 1, expm1(x) / x) at 0 it is 1/2.
     """
-    steps = [n for n in order if n.primitive.ties is not None and len(n.operands) == 2 and n.dtype.kind == "b"]
+    steps = [n for n in _steps(order) if len(n.operands) == 2 and n.dtype.kind == "b"]
     sides: dict[tuple[int, Any], dict[int, Node]] = {}
     moving: set[int] | None = None
     for node in steps if len(steps) > 1 or any([_side(n.primitive.fn, 0) == 0 for n in steps]) else ():
