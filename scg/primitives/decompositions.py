@@ -173,7 +173,7 @@ def eig(a):
     """A V = V diag(w), scaled as LAPACK does: real where all eigenvalues are, which a replay checks again (GuardError
     where it came out otherwise)."""
     w, v = results(_eig(real_only(a, "eig")))
-    return EigResult(np.real(w), np.real(v)) if np.all(np.imag(w) == 0) else EigResult(w, v)
+    return EigResult(np.real(w), np.real(v)) if np.all(np.isreal(w)) else EigResult(w, v)
 
 
 @implements(np.linalg.eigvals)
@@ -181,7 +181,7 @@ def eigvals(a):
     """The eigenvalues: real where all of them are, which a replay checks again (GuardError where it came out
     otherwise)."""
     w = _eigvals(real_only(a, "eigvals"))
-    return np.real(w) if np.all(np.imag(w) == 0) else w
+    return np.real(w) if np.all(np.isreal(w)) else w
 
 
 # singular values

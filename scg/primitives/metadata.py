@@ -177,18 +177,8 @@ _sinc = smooth_primitive(np.sinc, elementwise, lambda g, out, x: g * float(np.pi
 _i0 = smooth_primitive(np.i0, elementwise, lambda g, out, x: g * scipy.special.i1(x))
 
 # questions to the values: constants
-for _test in (np.isclose, np.isposinf, np.isneginf):
+for _test in (np.isclose, np.isposinf, np.isneginf, np.isreal, np.iscomplex):
     primitive(_test, elementwise)
-
-
-@implements(np.isreal)
-def isreal(x):
-    return np.equal(np.imag(x), 0)
-
-
-@implements(np.iscomplex)
-def iscomplex(x):
-    return np.not_equal(np.imag(x), 0)
 
 
 @implements(np.allclose)
