@@ -66,7 +66,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     absorb (``gradient.pull``).
     """
     targets = [leaf for _, leaf in leaves(graph.parameters)]
-    loss = surrogate(graph.cost, 1, graph=True)
+    loss = surrogate(graph.cost, 1, graph.floor, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
     roots = as_values(along_its_way(graph, [g for g in pulled if type(g) is Node]))
     if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline)) is not None:

@@ -24,17 +24,17 @@ class Analysis:
     ``sites``      the samples among them that the cost depends on
     ``together``   those of estimators that take a mean over several samples at once
     ``draws``      those of ``sites`` that have parameters to differentiate by
-    ``looking``    those of ``draws`` whose estimators look at the cost, and whose parameters depend on what can be
-                   differentiated by, not by way of other samples alone: a state that is drawn from the one before has
-                   no derivative to contribute
+    ``looking``    those of ``draws`` whose estimators look at the cost; with a ``floor``, the oldest node that one
+                   differentiates by, those whose parameters depend on it or on leaves, not by way of other samples
+                   alone: a state that is drawn from the one before has no derivative to contribute
     ``terms``      the cost, taken apart for ``looking``
     ``accounted``  the samples that estimates among the nodes have in their derivative already
     ``fixed``      while a function is recorded for a plan, ids of what is made of arguments alone that nobody
                    differentiates by, and would be an array in a plain call
     """
 
-    def __init__(self, costs: Sequence[Node], order: list[Node]):
-        self.cost, self.costs, self.order = costs[0], costs, order
+    def __init__(self, costs: Sequence[Node], order: list[Node], floor: int = -1):
+        self.cost, self.costs, self.order, self.floor = costs[0], costs, order, floor
         self._same = [node for node in order if node.primitive.same]
 
     @cached_property
@@ -72,12 +72,11 @@ class Analysis:
     @cached_property
     def looking(self) -> list[Node]:
         """Oldest first."""
-        known = dict.fromkeys(self.fixed, False) if self.draws else {}
-        return [
-            n
-            for n in self.draws
-            if _looks(n.statics["site"].estimator) and any([_is_differentiated(o, known) for o in n.operands])
-        ]
+        found = [n for n in self.draws if _looks(n.statics["site"].estimator)]
+        if self.floor < 0 or not found:  # by what one differentiates is not known
+            return found
+        known = {**dict.fromkeys(self.fixed, False), self.floor: True}
+        return [n for n in found if any([_is_differentiated(o, known) for o in n.operands])]
 
     @cached_property
     def terms(self) -> Terms:
@@ -113,7 +112,7 @@ def analysed(cost: Node, floor: int = -1, known: Reach | None = None) -> Analysi
     if estimates(order):
         cost = settled(cost, leading([cost], floor))
         order = leading([cost], floor)
-    return Analysis([cost], order)
+    return Analysis([cost], order, floor)
 
 
 def leading(roots: list[Node], floor: int = -1) -> list[Node]:

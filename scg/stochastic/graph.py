@@ -260,6 +260,11 @@ class Graph:
                 whole[start : start + block] = part
         return rebuild(self.parameters, iter(out))
 
+    @property
+    def floor(self) -> int:
+        """The id of the oldest parameter, where all of them are leaves, else -1."""
+        return oldest([leaf for _, leaf in leaves(self.parameters)])
+
     @cached_property
     def recorded(self) -> list[Value]:
         """The gradient as nodes, which a replay with other samples evaluates."""
@@ -267,7 +272,7 @@ class Graph:
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
             with watching(surrogate, *self._own_formulas()) as watch:
-                loss = surrogate(self.cost, 1, graph=True)
+                loss = surrogate(self.cost, 1, self.floor, graph=True)
                 found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
             RECORDER.reset(token)
@@ -386,7 +391,7 @@ class Graph:
     def pulled(self, cost: Node, parameters: Tree) -> Tree:
         """The gradient of a cost by the parameters of its run, in their structure."""
         targets = [leaf for _, leaf in leaves(parameters)]
-        loss = surrogate(cost, 1)
+        loss = surrogate(cost, 1, oldest(targets))
         return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets)))
 
     def _each(self, rng: np.random.Generator, size: int) -> Tree:
@@ -438,6 +443,11 @@ class Graph:
             self.bindings,
             self._constants,
         )
+
+
+def oldest(nodes: list[Node]) -> int:
+    """The least id of leaves; -1 where one of the nodes is none, or there are none."""
+    return min([node.id for node in nodes], default=-1) if not any([node.operands for node in nodes]) else -1
 
 
 def _restored(

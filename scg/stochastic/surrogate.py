@@ -96,7 +96,7 @@ def expanded(
     for together in seen.together:
         cost = together[0].statics["site"].estimator.condition(cost, together)
     if gone:
-        seen = Analysis([cost], leading([cost], floor))
+        seen = Analysis([cost], leading([cost], floor), floor)
         plain = cost
     if not seen.draws:
         return cost, [*seen.accounted, *gone]
@@ -105,7 +105,7 @@ def expanded(
     found = seen.draws
     if order != 1:
         # with those that were made again where an estimator looked elsewhere
-        after = Analysis([cost], leading([cost], floor))
+        after = Analysis([cost], leading([cost], floor), floor)
         found = after.draws
         if any([node.statics["site"].estimator.scores for node in found]):
             cost = _boxed(after, seen, order)
@@ -143,7 +143,7 @@ def expansions(
                     f" with more than {MOST:,} numbers: ask for less, graph.surrogate(order=2), scg.hessian or"
                     f" scg.hvp, or use ScoreFunction() on some of them ({here()})"
                 )
-            yield from expansions(Analysis([extra], inner), order, graph, spent, depth + 1)
+            yield from expansions(Analysis([extra], inner, seen.floor), order, graph, spent, depth + 1)
 
 
 def _apart(looking: list[Node]) -> list[list[Node]]:

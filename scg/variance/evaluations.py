@@ -58,7 +58,7 @@ def evaluations(graph: Graph) -> float:
     elsewhere: list[int] = []
     token = _SEEN.set(elsewhere)
     try:
-        loss = surrogate(new[graph.cost.id], 1, graph=True)
+        loss = surrogate(new[graph.cost.id], 1, graph.floor, graph=True)
         gradient = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
     finally:
         _SEEN.reset(token)

@@ -246,13 +246,13 @@ def test_arm_given_the_pair_is_disarm():
         assert np.all(calm < noisy)
 
 
-def marginal(down, x):
+def marginal(down, x, b):
     return arm.constant(down, arm.sampled(down, dist.Bernoulli(probs=sigmoid(-x))))
 
 
 SABOTEURS = {
     "partner by its marginal distribution": ("DisARM", arm, "_flips", marginal),
-    "partner always flipped": ("DisARM", arm, "_flips", lambda down, x: 1 + 0 * x),
+    "partner always flipped": ("DisARM", arm, "_flips", lambda down, x, b: 1 + 0 * x),
     "noise of half the width": ("ARM", arm, "uniform", lambda down, right=arm.uniform: 0.5 * right(down)),
     "relaxation of the other value": ("REBAR", rebar, "hidden", lambda l, s, v, right=rebar.hidden: right(l, -s, v)),
     "relaxation moves with its own noise": (

@@ -27,14 +27,15 @@ def chain(t, n, rng, estimator=scg.Enumerate, moving=False):
     return total**2
 
 
-def looking(cost):
-    return Analysis([cost], ancestors([cost], guards=True)).looking
+def looking(cost, floor=0):
+    return Analysis([cost], ancestors([cost], guards=True), floor).looking
 
 
 @pytest.mark.parametrize("moving", [False, True])
 def test_estimators_look_at_costs_for_the_samples_that_move_with_a_parameter(moving):
     graph = scg.trace(chain, T, 5, np.random.default_rng(0), scg.Enumerate, moving)
-    assert len(looking(graph.cost)) == (5 if moving else 1)
+    assert len(looking(graph.cost, graph.floor)) == (5 if moving else 1)
+    assert len(looking(graph.cost, -1)) == 5  # by anything
     assert evaluations(graph) == (10 if moving else 2)
     np.testing.assert_allclose(scg.exact.moments(graph).mean, scg.exact.gradient(graph), rtol=1e-10)
 
@@ -78,3 +79,29 @@ def test_a_plan_draws_what_a_plain_call_draws():
     for seed in range(6):
         expected = scg.value_and_grad(cost)(T, TABLE, rng=np.random.default_rng(seed))
         np.testing.assert_array_equal(step(T, TABLE, rng=np.random.default_rng(seed)), expected)
+
+
+@pytest.mark.fast
+def test_a_node_that_samples_alone_have_made_can_be_differentiated_by():
+    """Nobody says what a surrogate is differentiated by: x is a function of a coin, and the next coin of x."""
+    t = scg.parameter(np.array(0.3))
+    z = scg.sample(dist.Bernoulli(logits=t), scg.ScoreFunction(), rng=np.random.default_rng(0))
+    x = 1.5 * z + 0.2
+    b = scg.sample(dist.Bernoulli(logits=x), scg.Enumerate(), rng=np.random.default_rng(1))
+    (slope,) = scg.gradients(scg.surrogate((b - 0.3) ** 2), [x])
+    p = 1 / (1 + np.exp(-x.value))
+    assert np.isclose(slope, (0.49 - 0.09) * p * (1 - p), rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [scg.DoubleControlVariate, scg.RODEO, scg.MuProp, scg.REBAR, scg.Enumerate])
+def test_a_slope_at_values_that_were_drawn_passes_what_is_further_down_in_plans_too(make):
+    def cost(l, rng):
+        z = scg.sample(dist.Bernoulli(logits=l), make(), rng=rng)
+        b = scg.sample(dist.Bernoulli(logits=z @ np.array([1.0, -1.0, 0.5])), scg.ScoreFunction(), rng=rng)
+        return (b - 0.3) ** 2
+
+    l, compiled = np.array([0.3, -0.2, 0.5]), scg.compile(scg.grad(cost))
+    for seed in range(5):
+        found = compiled(l, rng=np.random.default_rng(seed))
+        np.testing.assert_allclose(found, scg.grad(cost)(l, rng=np.random.default_rng(seed)), rtol=0, atol=1e-12)
+    assert "1 signatures" in repr(compiled)
