@@ -12,7 +12,12 @@ HERE = Path(__file__).parent
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(HERE.rglob("*.py"))}
 FILES = {path: tree for path, tree in TREES.items() if path.name.startswith("test_")}
 SUPPORT = [tree for path, tree in TREES.items() if path.is_relative_to(HERE / "support")]
-ELSEWHERE = {"errors": "core/test_errors", "special": "primitives/test_special", "extend": "test_house"}
+ELSEWHERE = {
+    "errors": "core/test_errors",
+    "special": "primitives/test_special",
+    "extend": "test_house",
+    "elimination": "exact/test_elimination",
+}
 """Modules of scg that another room tests."""
 
 

@@ -1,5 +1,7 @@
 """In-place operators on nodes: NumPy's values where nobody else would see the change, refused where somebody would."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,14 @@ from scg.errors import NotDifferentiable
 from scg.testing import check_gradient
 
 X = np.array([0.5, -1.0, 2.0])
+
+
+@pytest.fixture(autouse=True)
+def few_objects():
+    """What other tests left is not looked through for names of a node."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def doubled(x):

@@ -6,15 +6,13 @@ import pytest
 import scg
 import scg.exact
 from scg.core.backward import pull
-from scg.core.replay import replay
 from scg.elimination.structure import NoStructure, Structure
 from scg.elimination.sums import Sums
 from scg.exact.choice import eliminated_distribution
 from scg.exact.estimates import moments_of
 from scg.exact.values import as_values
-from scg.stochastic.sites import is_draw
 from scg.stochastic.surrogate import surrogate
-from tests.support.discrete import program
+from tests.support.discrete import everywhere, program
 
 MOST = 2**7  # configurations of a program
 BLOCKS = 10
@@ -31,34 +29,6 @@ def looked_at(roots):
     structure = Structure(roots[0], {}, 2**20, roots=roots)
     structure.look()
     return structure
-
-
-def everywhere(graph, others=(), most=MOST):
-    """The logarithms of the probabilities of all configurations of a graph's samples, the cost at each and other nodes:
-    nodes, with an axis of rows in front. None where there are too many."""
-    draws = [node for node in scg.core.ancestry.ancestors([graph.cost]) if is_draw(node)]
-    values, rows = {}, 1
-    for node in draws:
-        site = node.statics["site"]
-        batch = node.shape[: node.ndim - site.event_ndim]
-        atoms = site.distribution.atoms()
-        atoms = np.broadcast_to(
-            atoms.reshape(len(atoms), *[1] * (1 + node.ndim - atoms.ndim), *atoms.shape[1:]), (len(atoms), *node.shape)
-        )
-        atoms = atoms.reshape(len(atoms), int(np.prod(batch, dtype=int)), *node.shape[len(batch) :])
-        values[node] = (atoms, rows, batch)
-        rows *= len(atoms) ** atoms.shape[1]
-        if rows > most:
-            return None
-    held = {}
-    for node, (atoms, stride, _) in values.items():
-        places = np.arange(atoms.shape[1])
-        digits = np.arange(rows)[:, None] // (stride * len(atoms) ** places) % len(atoms)
-        held[node] = atoms[digits, places].reshape(rows, *node.shape).astype(node.dtype)
-    logs = sum([np.sum(n.statics["site"].distribution.log_prob(n)) for n in draws])
-    with np.errstate(all="ignore"):
-        found = replay([logs, graph.cost, *others], held, list(held), create_graph=True)
-    return [n if type(n) is scg.Node else scg.stop_gradient(n + 0 * graph.parameters[0][0]) for n in found]
 
 
 def near(mine, other, seed, rtol=1e-10):

@@ -13,7 +13,7 @@ from scg.exact.estimates import moments_of
 from scg.exact.quadratic import Table, moments_of_form, order_of
 from scg.exact.values import as_values
 from scg.stochastic.surrogate import surrogate
-from tests.exact.test_drawn_programs import everywhere
+from tests.support.discrete import everywhere
 
 S = scg.ScoreFunction()
 

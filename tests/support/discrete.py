@@ -4,6 +4,9 @@ import numpy as np
 
 import scg
 from scg import distributions as dist
+from scg.core.ancestry import ancestors
+from scg.core.replay import replay
+from scg.stochastic.sites import is_draw
 
 
 def program(rng, estimator=None):
@@ -60,3 +63,31 @@ def program(rng, estimator=None):
         return cost
 
     return fn
+
+
+def everywhere(graph, others=(), most=2**7):
+    """The logarithms of the probabilities of all configurations of a graph's samples, the cost at each and other nodes:
+    nodes, with an axis of rows in front. None where there are too many."""
+    draws = [node for node in ancestors([graph.cost]) if is_draw(node)]
+    values, rows = {}, 1
+    for node in draws:
+        site = node.statics["site"]
+        batch = node.shape[: node.ndim - site.event_ndim]
+        atoms = site.distribution.atoms()
+        atoms = np.broadcast_to(
+            atoms.reshape(len(atoms), *[1] * (1 + node.ndim - atoms.ndim), *atoms.shape[1:]), (len(atoms), *node.shape)
+        )
+        atoms = atoms.reshape(len(atoms), int(np.prod(batch, dtype=int)), *node.shape[len(batch) :])
+        values[node] = (atoms, rows, batch)
+        rows *= len(atoms) ** atoms.shape[1]
+        if rows > most:
+            return None
+    held = {}
+    for node, (atoms, stride, _) in values.items():
+        places = np.arange(atoms.shape[1])
+        digits = np.arange(rows)[:, None] // (stride * len(atoms) ** places) % len(atoms)
+        held[node] = atoms[digits, places].reshape(rows, *node.shape).astype(node.dtype)
+    logs = sum([np.sum(n.statics["site"].distribution.log_prob(n)) for n in draws])
+    with np.errstate(all="ignore"):
+        found = replay([logs, graph.cost, *others], held, list(held), create_graph=True)
+    return [n if type(n) is scg.Node else scg.stop_gradient(n + 0 * graph.parameters[0][0]) for n in found]
