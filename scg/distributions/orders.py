@@ -11,8 +11,9 @@ from scg.core.axes import contraction
 from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_integer
 from scg.core.primitive import primitive
-from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
-from scg.distributions.constraints import Constraint, Integers, Vector, finite
+from scg.distributions.base import Shape
+from scg.distributions.constraints import Vector, finite
+from scg.distributions.subset import Picks
 from scg.distributions.weak import real_array
 from scg.errors import ScgValueError, here
 
@@ -40,7 +41,7 @@ def sums_to_the_last(x: Value) -> Value:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class PlackettLuce(Distribution, FiniteSupport, FixedSupport):
+class PlackettLuce(Picks):
     """The first ``size`` (None: all) of n things in the order of a race: p(z) = prod_i exp(l_{z_i}) / sum_{j not in
     z_1, ..., z_{i-1}} exp(l_j), l = ``logits`` along the last axis (Luce, 1959; Plackett, 1975).
 
@@ -73,18 +74,6 @@ class PlackettLuce(Distribution, FiniteSupport, FixedSupport):
     def places(self) -> int:
         """How many places of the order are drawn."""
         return self.population if self.size is None else int(self.size)
-
-    @property
-    def event_shape(self) -> Shape:
-        return (self.places,)
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(np.int64)
-
-    @property
-    def support(self) -> Constraint:
-        return Integers(0, self.population - 1)
 
     def count(self) -> int:
         return math.perm(self.population, self.places)

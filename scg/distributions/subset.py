@@ -14,10 +14,8 @@ from scg.distributions.constraints import Constraint, Integers
 from scg.errors import ScgValueError, here
 
 
-class OfSubsets(Distribution, FiniteSupport, FixedSupport):
-    """A distribution over subsets of 0, ..., ``population`` - 1 of ``size`` elements, in increasing order."""
-
-    size: int
+class Picks(Distribution, FiniteSupport, FixedSupport):
+    """A distribution over ``places`` different numbers of 0, ..., ``population`` - 1."""
 
     @property
     def population(self) -> int:
@@ -25,8 +23,13 @@ class OfSubsets(Distribution, FiniteSupport, FixedSupport):
         raise NotImplementedError
 
     @property
+    def places(self) -> int:
+        """How many are taken."""
+        raise NotImplementedError
+
+    @property
     def event_shape(self) -> Shape:
-        return (self.size,)
+        return (self.places,)
 
     @property
     def dtype(self) -> np.dtype:
@@ -35,6 +38,16 @@ class OfSubsets(Distribution, FiniteSupport, FixedSupport):
     @property
     def support(self) -> Constraint:
         return Integers(0, self.population - 1)
+
+
+class OfSubsets(Picks):
+    """A distribution over subsets of 0, ..., ``population`` - 1 of ``size`` elements, in increasing order."""
+
+    size: int
+
+    @property
+    def places(self) -> int:
+        return self.size
 
     def count(self) -> int:
         return math.comb(self.population, self.size)

@@ -174,6 +174,7 @@ def wider(widths: Sequence[Width | None]) -> Width | None:
 
 
 def magnitudes(slopes: list[Any], engine: Engine) -> list[float]:
+    """For each root the largest sum of the sizes of its terms: what rounding is measured against."""
     return [float(np.max(np.abs(s) @ engine.magnitude, initial=0)) for s in slopes]
 
 

@@ -21,6 +21,7 @@ from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
 
 
 def deadline_after(time_limit: float | None) -> float:
+    """The time of the monotonic clock, in seconds, at which a limit that begins now ends."""
     return math.inf if time_limit is None else time.monotonic() + time_limit
 
 
@@ -45,6 +46,7 @@ def graph_of(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph
 
 
 def names_of(graph: Graph) -> dict[int, str]:
+    """The names of stochastic nodes, and of the noise behind pathwise ones, by id."""
     names = {node.id: name for name, node in graph.stochastic.items()}
     for name, node in graph.stochastic.items():
         for source in ancestors([node.operands[0]]) if is_path(node) else ():

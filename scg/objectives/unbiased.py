@@ -51,18 +51,12 @@ def jackknife(log_weights: Operand, order: int = 1, axis: int = 0) -> Value:
     return total
 
 
-@final
-@dataclass(frozen=True, eq=False, repr=False)
-class Rounds(Distribution, Discrete):
-    """How long a game of Russian roulette lasts: P(N >= k) = 1/k for k = 1, ..., ``heavy``, and after that a part
-    ``stay`` of what was left goes on from each k to the next. It has no parameters."""
+class _Lengths(Distribution, Discrete):
+    """Integers from ``least`` on, by a distribution without parameters to differentiate by."""
 
-    heavy: int = 80
-    stay: float = 0.9
+    least = 0
 
     def __post_init__(self) -> None:
-        integer("heavy", self.heavy, 1)
-        number("stay", self.stay, 0.0, 1.0)
         object.__setattr__(self, "_batch_shape", ())
 
     @property
@@ -71,7 +65,23 @@ class Rounds(Distribution, Discrete):
 
     @property
     def support(self) -> Constraint:
-        return Integers(1, math.inf)
+        return Integers(self.least, math.inf)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Rounds(_Lengths):
+    """How long a game of Russian roulette lasts: P(N >= k) = 1/k for k = 1, ..., ``heavy``, and after that a part
+    ``stay`` of what was left goes on from each k to the next. It has no parameters."""
+
+    heavy: int = 80
+    stay: float = 0.9
+    least = 1
+
+    def __post_init__(self) -> None:
+        integer("heavy", self.heavy, 1)
+        number("stay", self.stay, 0.0, 1.0)
+        super().__post_init__()
 
     def survival(self, k: Numeric) -> Value:
         """P(N >= k)."""
@@ -94,7 +104,7 @@ class Rounds(Distribution, Discrete):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Level(Distribution, Discrete):
+class Level(_Lengths):
     """P(N = l) = (1 - ratio) ratio^l for l = 0, 1, ...: a level, of which each next one is rarer. It has no
     parameters."""
 
@@ -102,15 +112,7 @@ class Level(Distribution, Discrete):
 
     def __post_init__(self) -> None:
         number("ratio", self.ratio, 0.0, 1.0)
-        object.__setattr__(self, "_batch_shape", ())
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(np.int64)
-
-    @property
-    def support(self) -> Constraint:
-        return Integers(0, math.inf)
+        super().__post_init__()
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         return rng.geometric(1 - self.ratio, self.full_shape(shape)) - 1

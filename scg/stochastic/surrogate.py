@@ -413,7 +413,8 @@ class Downstream:
     def _again(self, parts: list[Result], values: Result, graph: bool, coupled: bool = True) -> list[Result]:
         """The terms of some costs at other values of the sample."""
         terms, coupled = [term for term, _, _ in parts], coupled and self._couples
-        return resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled)  # type: ignore[no-any-return]
+        made: list[Result] = resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled)
+        return made
 
 
 def change(downs: list[Downstream], steps: list[Value]) -> Value:
