@@ -18,7 +18,7 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     values."""
     root, names = values_in(graph_of(node, (), {}).cost), names_of(node) if isinstance(node, Graph) else {}
     if (known := eliminated_distribution(root, names, budget)) is not None:
-        return _law(root, np.reshape(known[0], (len(known[1]), -1)), known[1])
+        return _listed(root, np.reshape(known[0], (len(known[1]), -1)), known[1])
     engine = Engine([root], names, budget, False)
     if engine.adaptive:
         raise ScgValueError(
@@ -34,10 +34,10 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     for block in engine.blocks([everything], [(0,)], False):
         rows.append(block.values[0])
         chances.append(block.weights[:, 0])
-    return _law(root, np.concatenate(rows), np.concatenate(chances))
+    return _listed(root, np.concatenate(rows), np.concatenate(chances))
 
 
-def _law(root: Node, row: Any, chance: Any) -> Law:
+def _listed(root: Node, row: Any, chance: Any) -> Law:
     """Rows of values and their probabilities, equal ones together."""
     values, inverse = np.unique(row[chance > 0], axis=0, return_inverse=True)
     return Law(

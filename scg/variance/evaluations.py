@@ -25,11 +25,11 @@ def _mark(x: np.ndarray) -> np.ndarray:
     return x
 
 
-marked = smooth_primitive(_mark, elementwise, lambda g, out, x: looked_at(g, out), name="marked")  # type: ignore[has-type]
-"""An element of the cost, here or where an estimator evaluates it."""
-
 looked_at = smooth_primitive(lambda g, out: g, elementwise, lambda h, result, g, out: h, None, name="looked_at")
 """A cotangent that has passed ``marked``: a derivative of the cost belongs to the evaluation at the same point."""
+
+marked = smooth_primitive(_mark, elementwise, lambda g, out, x: looked_at(g, out), name="marked")
+"""An element of the cost, here or where an estimator evaluates it."""
 
 
 def evaluations(graph: Graph) -> float:
