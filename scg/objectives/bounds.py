@@ -12,7 +12,8 @@ from scg.core.node import Node, Value
 from scg.core.operands import require_plain
 from scg.core.options import is_integer, number
 from scg.core.primitive import smooth_primitive
-from scg.distributions.base import Distribution
+from scg.distributions.base import Distribution, FixedSupport
+from scg.distributions.constraints import Circle
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
 from scg.primitives.layout import stop_gradient
@@ -24,6 +25,8 @@ from scg.stochastic.sites import is_draw, sample
 
 Model = Callable[[Value], Value]
 GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO", "OVIS")
+_LESS_A_SCORE = ("sticking the landing", "doubly reparameterized")
+"""Pathwise ones without a score, whose mean is zero where the support does not move."""
 
 
 def elbo(
@@ -51,18 +54,20 @@ def elbo(
                               2016, for one sample a term); K >= 2
     "OVIS"                    the same without the score -d log q(z_k) of the log-weight itself, whose mean is zero
 
-    Raises EstimatorError where the guide does not have what the gradient needs, ScgValueError for an unknown one.
+    Raises EstimatorError where the guide does not have what the gradient needs (where a score is left out: a support
+    that does not move), ScgValueError for an unknown one.
     """
     if guide is None:
         _check_weights(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
     gradient = _known(gradient)
+    _require_fixed(guide, gradient, alone=True)
     others = ScoreFunction(baseline=LeaveOneOut())
     estimators = {"score function": ScoreFunction(), "VIMCO": others, "OVIS": others}
     estimator = estimators.get(gradient, Reparameterized())
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
-    if gradient in ("sticking the landing", "doubly reparameterized", "OVIS"):
+    if gradient in (*_LESS_A_SCORE, "OVIS"):
         log_w = log_w + _score_dropped(guide, z)
     return np.mean(log_w, axis=0)
 
@@ -107,6 +112,7 @@ def iwae(
     if guide is None:
         _check_weights(log_weights, gradient, rng)
         return log_mean_exp(log_weights, axis)
+    _require_fixed(guide, gradient)
     estimator = ScoreFunction() if gradient in ("score function", "VIMCO", "OVIS") else Reparameterized()
     z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w = log_p - log_q
@@ -187,6 +193,22 @@ def _drawn(
     log_q, log_p = guide.log_prob(z), model(z)
     check_shapes(log_p, log_q)
     return z, log_p, log_q
+
+
+def _require_fixed(guide: Operand, gradient: str, alone: bool = False) -> None:
+    """Raise EstimatorError where a score g d log q is left out, or replaced by the path of g, and the support of the
+    guide moves with its parameters: its mean has what g q is at the ends. ``alone``: g is constant, so that the turn of
+    an angle, at whose ends q is the same, may move."""
+    if gradient not in _LESS_A_SCORE or not isinstance(guide, Distribution) or guide.has(FixedSupport):
+        return
+    angle = isinstance(getattr(guide.support, "element", guide.support), Circle)
+    if all([type(p) is not Node for p in guide.parameters.values()]) or angle and alone:
+        return
+    ways = [w for w in (guide.way_out(FixedSupport),) if w]
+    raise EstimatorError(
+        f"{gradient} leaves out the score of the guide, whose support must not move with its parameters, got {guide!r}:"
+        f" use {' or '.join(['gradient=' + repr('pathwise'), *ways])} ({here()})"
+    )
 
 
 def _moved(log_p: Value, z: Node, other: Node) -> Value:

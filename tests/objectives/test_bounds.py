@@ -375,6 +375,45 @@ def test_refusals(call, error, message):
         call(None if message == "rng" else np.random.default_rng(0))
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("bound", BOUNDS.values())
+def test_a_guide_whose_support_moves_keeps_its_score(bound):
+    """d/dt of E over (0, t) has what the cost is at t; the mean of the score is not zero: only the pathwise gradient is
+    right, and the others are refused. Where nothing moves they are not."""
+
+    def cost(t, rng, gradient, low=0.0):
+        q = dist.Uniform(low, t)
+        return bound(lambda z: dist.Normal(0.0, 1.0).log_prob(z), guide=q, samples=2, rng=rng, gradient=gradient)
+
+    t = np.array(1.5)
+    graph = scg.trace(cost, t, rng=np.random.default_rng(0), gradient="pathwise")
+    assert abs(scg.exact.moments(graph).mean - scg.exact.gradient(graph)) < 1e-9
+    for gradient in ("sticking the landing", "doubly reparameterized"):
+        with pytest.raises(EstimatorError, match="support must not move.*gradient='pathwise'"):
+            scg.trace(cost, t, rng=np.random.default_rng(0), gradient=gradient)
+        still = bound(
+            lambda z: z, guide=dist.Uniform(0.0, 1.0), samples=2, rng=np.random.default_rng(0), gradient=gradient
+        )
+        assert np.isfinite(still.value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("gradient", ["sticking the landing", "doubly reparameterized"])
+def test_the_turn_of_an_angle_may_move_where_the_score_stands_alone(gradient):
+    def cost(t, rng, bound, axes=0):
+        q = dist.VonMises(np.reshape(t, (1,) * axes), 1.5)
+        q = dist.Independent(q, axes) if axes else q
+        model = lambda z: np.sum(z * z, axis=tuple(range(1, z.ndim)))
+        return bound(model, guide=q, samples=1, rng=rng, gradient=gradient)
+
+    t = np.array(0.4)
+    graph = scg.trace(cost, t, rng=np.random.default_rng(0), bound=objectives.elbo)
+    assert abs(scg.exact.moments(graph).mean - scg.exact.gradient(graph)) < 1e-8
+    scg.trace(cost, t, rng=np.random.default_rng(0), bound=objectives.elbo, axes=1)
+    with pytest.raises(EstimatorError, match="low=-np.pi"):
+        scg.trace(cost, t, rng=np.random.default_rng(0), bound=objectives.iwae)
+
+
 MASKS = {
     "of its own": lambda t, z: 0.3,
     "of the guide and the model": lambda t, z: 1 / (1 + np.exp(-t[1] - t[3])),

@@ -1,6 +1,7 @@
 """check_distribution: what is right passes, and each saboteur is caught by the check that is meant for it."""
 
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,9 @@ POISSON = dist.Poisson([0.7, 12.0])
 CATEGORICAL = dist.Categorical([0.2, 0.5, 0.3])
 CONCRETE = dist.Concrete(0.7, logits=np.linspace(-1, 1, 5))
 PLANE = dist.MultivariateNormal([0.5, -1.0], [[1.0, 0.0], [0.5, 2.0]])
+SUBSET = dist.SubsetOfSize(np.array([0.3, -1.0, 0.8, 0.1]), 2)
+ORDER = dist.PlackettLuce(np.array([0.3, -1.0, 0.8]))
+ORDERED = dist.Ordered(0.3, [-1.0, 0.0, 2.0])
 held = scg.stop_gradient
 
 
@@ -48,6 +52,11 @@ def _colder(z):
     """Draws of a Concrete distribution as they would be at 0.85 times the temperature."""
     power = z ** (1 / 0.85)
     return power / power.sum(axis=-1, keepdims=True)
+
+
+def _log_e(l, k):
+    """log of the elementary symmetric polynomial of degree k."""
+    return np.log(sum(np.exp(sum(l[i] for i in chosen)) for chosen in combinations(range(4), k)))
 
 
 SABOTEURS = {
@@ -77,6 +86,78 @@ SABOTEURS = {
     ),
     "sampler of vectors": (CONCRETE, {"sample": lambda right, self, *how: _colder(right(*how))}, "score"),
     "sampler of the plane": (PLANE, {"sample": lambda right, self, rng, shape=(): right(rng, shape) * 1.15}, "sampler"),
+    "a subset by a normaliser of one fewer": (
+        SUBSET,
+        {"log_prob": lambda right, self, z: right(z) + _log_e(self.logits, 2) - _log_e(self.logits, 1)},
+        "normalisation",
+    ),
+    "a subset by the largest keys": (
+        SUBSET,  # which are those of an order without its order
+        {
+            "sample": lambda right, self, rng, shape=(): np.eye(4)[
+                dist.PlackettLuce(self.logits, 2).sample(rng, shape)
+            ].sum(axis=-2)
+        },
+        "sampler",
+    ),
+    "the chance of coins alone": (
+        SUBSET,
+        {"mean": lambda right, self: 2 * np.exp(self.logits) / np.sum(np.exp(self.logits))},
+        "mean",
+    ),
+    "an order by one normaliser for all places": (
+        ORDER,
+        {"log_prob": lambda right, self, z: np.sum(self.logits[z] - np.log(np.sum(np.exp(self.logits))), axis=-1)},
+        "normalisation",
+    ),
+    "an order from the last to the first": (
+        ORDER,
+        {"sample": lambda right, self, rng, shape=(): right(rng, shape)[..., ::-1]},
+        "sampler",
+    ),
+    "an order of normal keys": (
+        ORDER,
+        {
+            "sample": lambda right, self, rng, shape=(): np.argsort(
+                -(self.logits + rng.normal(size=self.full_shape(shape))), axis=-1
+            )
+        },
+        "sampler",
+    ),
+    "an order with its normaliser held": (
+        ORDER,
+        {
+            "log_prob": lambda right, self, z: (
+                right(held(z)) + np.sum(self.logits) - held(np.sum(self.logits))
+                if isinstance(self.logits, scg.Node)
+                else right(z)
+            )
+        },
+        "score",
+    ),
+    "ordered categories without the last": (
+        ORDERED,
+        {"log_prob": lambda right, self, z: np.where(z == 3, -np.inf, right(z))},
+        "support",
+    ),
+    "ordered categories by two tails without the gap": (
+        ORDERED,
+        {
+            "log_prob": lambda right, self, z: (
+                right(z) - np.log1p(-np.exp(-1.0)) * (z == 1) - np.log1p(-np.exp(-2.0)) * (z == 2)
+            )
+        },
+        "normalisation",
+    ),
+    "ordered categories in normal noise": (
+        ORDERED,
+        {
+            "sample": lambda right, self, rng, shape=(): np.searchsorted(
+                self.cutpoints, self.loc + rng.normal(size=self.full_shape(shape))
+            )
+        },
+        "sampler",
+    ),
     "wrong cdf": (NORMAL, {"cdf": lambda right, self, x: right(x + 1e-6)}, "cdf"),
     "wrong cdf, discrete": (POISSON, {"cdf": lambda right, self, x: right(x) * (1 - 1e-6)}, "cdf"),
     "wrong quantile": (NORMAL, {"icdf": lambda right, self, u: right(u) + 1e-6}, "quantile"),
@@ -131,7 +212,7 @@ def test_saboteurs_are_caught(name):
 
 @pytest.mark.parametrize(
     "distribution",
-    [NORMAL, EXPONENTIAL, POISSON, CATEGORICAL, CONCRETE, PLANE],
+    [NORMAL, EXPONENTIAL, POISSON, CATEGORICAL, CONCRETE, PLANE, SUBSET, ORDER, ORDERED],
     ids=lambda distribution: type(distribution).__name__,
 )
 def test_the_same_distributions_unbroken(distribution):
