@@ -4,7 +4,7 @@ so that a rule can be put together of pieces between them."""
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
     if not nodes:
         return []
     rng, rows = np.random.default_rng(0), 512
-    held: dict[Node, Any] = {}
+    held: dict[Node, np.ndarray] = {}
     with np.errstate(all="ignore"):
         for leaf in leaves:
             if leaf.fixed is not None:
@@ -123,7 +123,7 @@ class _Along:
         parts = [self._at(values[k : k + self.rows], choice) for k in range(0, len(values), self.rows)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    def _at(self, values: Any, choice: tuple[int, ...]) -> list[Any]:
+    def _at(self, values: np.ndarray, choice: tuple[int, ...]) -> list[np.ndarray]:
         rows, node = len(values), self.leaf.node
         held = {node: np.asarray(values, node.dtype).reshape(rows, *node.shape)}
         for k, atom in zip(self.finite, choice, strict=True):
@@ -133,10 +133,14 @@ class _Along:
             return sides([n for n, _, _ in self.nodes], held, rows)
 
     def _bisected(
-        self, grid: Any, seen: list[Any], brackets: list[tuple[int, int, int, int]], choice: tuple[int, ...]
-    ) -> Any:
+        self,
+        grid: np.ndarray,
+        seen: list[np.ndarray],
+        brackets: list[tuple[int, int, int, int]],
+        choice: tuple[int, ...],
+    ) -> np.ndarray:
         if not brackets:
-            return []
+            return np.zeros(0)
         k, j, e, i = np.array(brackets).T
         low, high = grid[i, e], grid[i + 1, e]
         before = np.array([seen[a][c, b] for a, b, _, c in brackets])

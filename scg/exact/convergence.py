@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -11,15 +10,18 @@ from scg.errors import GuardError, ScgValueError, here
 from scg.exact.engine import Engine
 from scg.exact.leaf import ConvergenceError
 from scg.exact.nested import Nested
-from scg.exact.panels import Panels
+from scg.exact.panels import Found, Panels
 from scg.exact.rules import ENDS, GAUSS, NESTED, PANELS, PIECES
+
+Arrays = list[np.ndarray]
+Sized = tuple[Arrays, list[float]]
+"""Arrays, and for each what its rounding is relative to."""
+Compute = Callable[[], Sized]
 
 _LEVELS = {GAUSS: (8, 16, 32, 64, 128), PIECES: (16, 32, 64, 128, 256), ENDS: (32, 64, 128, 256)}
 
 
-def converged(
-    engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], rtol: float, squares: bool = False
-) -> tuple[list[Any], float]:
+def converged(engine: Engine, compute: Compute, rtol: float, squares: bool = False) -> tuple[Arrays, float]:
     """Arrays computed with more and more values of continuous and endless leaves until they settle, and by how much
     they still moved.
 
@@ -32,7 +34,7 @@ def converged(
         return found, max(eps, engine.missing) * max(magnitudes, default=0.0)
     rtol, closest, stopped, check = max(rtol, 64 * eps), math.inf, None, Check(engine, compute, squares, rtol)
 
-    def apart(a: list[Any], b: list[Any], magnitudes: list[float]) -> tuple[list[float], bool]:
+    def apart(a: Arrays, b: Arrays, magnitudes: list[float]) -> tuple[list[float], bool]:
         sizes = [_largest(x) for x in a]
         with np.errstate(all="ignore"):
             moved = [max(_largest(x - y), engine.missing * m) for x, y, m in zip(a, b, magnitudes, strict=True)]
@@ -88,9 +90,7 @@ def undeclared(engine: Engine) -> str:
     )
 
 
-def with_rules(
-    engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], points: int, kind: int
-) -> tuple[list[Any], list[float]]:
+def with_rules(engine: Engine, compute: Compute, points: int, kind: int) -> Sized:
     """What is computed with quadrature rules of so many points."""
     for leaf in engine.adaptive:
         leaf.refine(points, kind)
@@ -102,16 +102,14 @@ class Check:
     """What a result is held against: the same computed with panels, where no part has too many configurations then, or
     else means along lines."""
 
-    def __init__(
-        self, engine: Engine, compute: Callable[[], tuple[list[Any], list[float]]], squares: bool, rtol: float
-    ):
+    def __init__(self, engine: Engine, compute: Compute, squares: bool, rtol: float):
         self.engine, self.compute, self.squares, self.rtol = engine, compute, squares, rtol
         self.reason = ""
-        self._known: dict[int, Any] = {}
-        self._results: dict[tuple[int, int], Any] = {}
+        self._known: dict[int, tuple[Panels, Found]] = {}
+        self._results: dict[tuple[int, int], Sized | None] = {}
         self._doubt = 0.0  # what rules for two elements left unresolved, as a fraction of E|.|
 
-    def of(self, found: list[Any], magnitudes: list[float], points: int, kind: int) -> float | None:
+    def of(self, found: Arrays, magnitudes: list[float], points: int, kind: int) -> float | None:
         """How far ``found`` is from the check; None where that is too far. The leaves have the quadrature rules by
         which it was found."""
         panels, lines = self._lines(0)
@@ -122,16 +120,14 @@ class Check:
             off, e = panels.apart(lines)
             # a single line is rougher than the mean over all
             if off > max(1e-6, 1e3 * self.engine.eps, 30 * self.rtol):
-                self.reason = (
-                    f", and along {self.engine.leaves[self.engine.owner[e]].name} there is more than the rule sees"
-                )
+                self.reason = f", and along {self.engine.leaf(e).name} there is more than the rule sees"
                 return None
             return 2 * off * max(magnitudes, default=0.0)  # few lines do not have the worst
         doubt = max([d for d, _, _ in lines.doubt.values()], default=0.0)
         sizes = [max(m, n) for m, n in zip(magnitudes, other[1], strict=True)]
         return self._distance(found, other[0], sizes, max(1e-7, 1e3 * self.engine.eps, 2 * doubt, self.rtol))
 
-    def alone(self, rtol: float) -> tuple[list[Any], float] | None:
+    def alone(self, rtol: float) -> tuple[Arrays, float] | None:
         """Where no quadrature rule settles on what the panels say: their result, if panels that are cut at other places
         agree."""
         if not self._lines(0)[0].elements:
@@ -139,7 +135,7 @@ class Check:
         for kind in (PANELS, NESTED):
             one = self._computed(0, 64, kind)
             two = None if one is None else self._computed(1, 64, kind)
-            if two is None:
+            if one is None or two is None:
                 continue
             distance = self._distance(one[0], two[0], one[1], 10 * rtol)
             doubt = max([self._doubt, *[d for d, _, _ in self._lines(0)[1].doubt.values()]])
@@ -147,7 +143,7 @@ class Check:
                 return one[0], max(distance, max((self.engine.eps + doubt) * m for m in one[1]))
         return None
 
-    def _distance(self, found: list[Any], other: list[Any], magnitudes: list[float], rtol: float) -> float | None:
+    def _distance(self, found: Arrays, other: Arrays, magnitudes: list[float], rtol: float) -> float | None:
         with np.errstate(all="ignore"):
             off = [_largest(a - b) for a, b in zip(found, other, strict=True)]
         good = all(math.isfinite(d) and d <= rtol * max(m, 1e-300) for d, m in zip(off, magnitudes, strict=True))
@@ -155,7 +151,7 @@ class Check:
             self.reason = f", and a rule of other points differs by {max(off):.3g}"
         return max(off, default=0.0) if good else None
 
-    def _lines(self, seed: int) -> Any:
+    def _lines(self, seed: int) -> tuple[Panels, Found]:
         if seed not in self._known:
             panels = Panels(self.engine, seed, self.squares)
             try:
@@ -169,7 +165,7 @@ class Check:
                 ) from None
             self._known[seed] = panels, found
             for e, (doubt, low, high) in found.doubt.items():
-                leaf = self.engine.leaves[self.engine.owner[e]]
+                leaf = self.engine.leaf(e)
                 if doubt > max(1e-6, 1e3 * self.engine.eps):
                     raise ConvergenceError(
                         f"no mean was found over {leaf.name}: between {low:.9g} and {high:.9g} lies a part of"
@@ -178,8 +174,8 @@ class Check:
                     )
         return self._known[seed]
 
-    def _computed(self, seed: int, points: int, kind: int = PANELS) -> Any:
-        """(arrays, magnitudes) by panels; None where these are too many configurations."""
+    def _computed(self, seed: int, points: int, kind: int = PANELS) -> Sized | None:
+        """What is computed by panels; None where these are too many configurations."""
         panels, found = self._lines(seed)
         if (seed, kind) not in self._results:
             engine = self.engine
@@ -233,7 +229,7 @@ class Check:
             pair, (x, steps) = (nested.outer, nested.inner), nested.rule()
             self._doubt = max(self._doubt, nested.doubt)
             if nested.doubt > max(1e-6, 1e3 * engine.eps):
-                names = " and ".join([engine.leaves[engine.owner[e]].name for e in pair])
+                names = " and ".join([engine.leaf(e).name for e in pair])
                 raise ConvergenceError(
                     f"no mean was found over {names}: a part of {nested.doubt:.2g} of it does not settle; either the"
                     f" mean does not exist (E|.| is infinite), or the cost is not smooth at too many places;"
@@ -249,7 +245,7 @@ class Check:
                 )
                 for side, e in enumerate(pair):
                     if owners[side] == k:
-                        rows[0][:, e - engine.offsets[k]], rows[1][:, e - engine.offsets[k]] = (
+                        rows[0][:, engine.column(e)], rows[1][:, engine.column(e)] = (
                             x[:, side],
                             steps[:, side],
                         )
@@ -258,5 +254,5 @@ class Check:
         return found
 
 
-def _largest(x: Any) -> float:
+def _largest(x: np.ndarray) -> float:
     return float(np.max(np.abs(x), initial=0))

@@ -110,6 +110,14 @@ class Engine:
         """The leaves whose values cannot all be listed."""
         return [leaf for leaf in self.leaves if leaf.adaptive]
 
+    def leaf(self, element: int) -> Leaf:
+        """The leaf that an element is of."""
+        return self.leaves[self.owner[element]]
+
+    def column(self, element: int) -> int:
+        """Which element of its leaf an element is."""
+        return element - self.offsets[self.owner[element]]
+
     def leans(self, node: Node) -> bool:
         """Whether a node depends on noise."""
         return any(leaf.is_noise and node.id in tie for leaf, tie in zip(self.leaves, self.ties, strict=True))
@@ -144,9 +152,9 @@ class Engine:
         for joint in self.joint:
             if left.issuperset(joint[0]):
                 left.difference_update(joint[0])
-                rows = [self.leaves[self.owner[e]].size + start for e, start in zip(*joint[:2], strict=True)]
+                rows = [self.leaf(e).size + start for e, start in zip(*joint[:2], strict=True)]
                 found.append((joint[0], rows, joint[2]))
-        return found + [((e,), [0], self.leaves[self.owner[e]].size) for e in sorted(left)]
+        return found + [((e,), [0], self.leaf(e).size) for e in sorted(left)]
 
     def blocks(self, requests: list[Set], wanted: Sequence[tuple[int, ...]], graph: bool) -> Iterator[Block]:
         """For every request (a set; the positions of the terms that it needs) the weights of its configurations and the
@@ -179,7 +187,7 @@ class Engine:
             if size > self.budget:
                 counts = np.bincount([self.owner[e] for e in cover], minlength=len(self.leaves))
                 parts = [leaf.described(int(n)) for leaf, n in zip(self.leaves, counts, strict=True) if n]
-                further = " or rtol=" * any([self.leaves[self.owner[e]].adaptive for e in cover])
+                further = " or rtol=" * any([self.leaf(e).adaptive for e in cover])
                 more = f" and {len(parts) - _NAMED} more samples" if len(parts) > _NAMED else ""
                 raise BudgetError(
                     f"a part of the cost depends on {', '.join(parts[:_NAMED])}{more} at once, a width of {len(cover)}"

@@ -9,7 +9,7 @@ C the sums on which it depends through products (the costs-to-go), beta the deri
 left. All three are affine in local terms tau: so g is a quadratic form of tau, whose moments ``quadratic`` finds.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def _of_form(roots: list[Node], structure: Structure) -> Found:
     return Found(constant + mean, constant * constant + 2 * constant * mean + square, entries, width)
 
 
-def _affine(terms: list[Node], roots: list[Node]) -> tuple[list[Any], list[Any]]:
+def _affine(terms: list[Node], roots: list[Node]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The roots where all terms are zero, and their derivatives in the terms: (size,) and (size, elements of terms)."""
     count = sum(t.size for t in terms)
     unit, units, start = np.eye(count), [], 0

@@ -26,6 +26,9 @@ from scg.exact.rules import (
 )
 from scg.stochastic.sites import is_noise
 
+Choice = dict[Node, np.ndarray]
+"""Values of leaves, with rows in front."""
+
 
 class ConvergenceError(ScgValueError):
     """A mean over continuous values that did not settle, or for which no quadrature rule is known."""

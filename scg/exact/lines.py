@@ -1,25 +1,37 @@
 """A line, along which one continuous element runs through its support, and the *panels* that it is cut into."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special as sp
+
+from scg.core.aliases import Numbers
+
+Rule = tuple[np.ndarray, np.ndarray]
+"""Points and their weights, or the steps that a density is to be multiplied by."""
+
+Places = dict[int, np.ndarray]
+"""Of some elements, places on their lines; or values there, or panels, (count, 2)."""
 
 POINTS = 10
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(POINTS)
 _GOLDEN = 0.5 * (math.sqrt(5) - 1)
 NOWHERE = np.zeros(0)
+_PANELS = 3000  # along one element
 
 
 class Line:
     """One element along which x(v) goes from end to end of its support, with the panels that it has so far. ``centre``
     and ``scale`` may be arrays, of several such lines."""
 
-    centre: Any
-    scale: Any
+    centre: Numbers
+    scale: Numbers
 
-    def __init__(self, low: float, high: float, centre: Any, scale: Any, seed: float, count: int, dtype: Any):
+    def __init__(
+        self, low: float, high: float, centre: Numbers, scale: Numbers, seed: float, count: int, dtype: np.dtype
+    ):
         self.low, self.high, self.centre, self.scale = low, high, centre, scale
         number = np.finfo(dtype)
         # from an end: while its distance is known to 1%; outwards: cubes are finite
@@ -40,6 +52,11 @@ class Line:
         middle[1:-1] += 0.5 * (middle[1] - middle[0]) * shift
         # the centre is an edge: a density may have a kink there, and its score a jump
         self.edges = np.union1d(np.concatenate([far[0][::-1], middle, far[1]]), [0.0])
+
+    @property
+    def panels(self) -> np.ndarray:
+        """The first ones, (count, 2)."""
+        return np.stack([self.edges[:-1], self.edges[1:]], axis=1)
 
     def at(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x and dx / dv."""
@@ -62,7 +79,7 @@ class Line:
         narrow = panels[:, 1] - panels[:, 0] <= 2e-14 * np.abs(panels).max(axis=1, initial=0)
         return narrow | (np.abs(x[:, 1] - x[:, 0]) <= 64 * eps * noise)
 
-    def points(self, panels: Any, eps: float) -> Any:
+    def points(self, panels: np.ndarray, eps: float) -> np.ndarray:
         """Which panels are no more than a point of the line, where a pole that has a mean may lie; towards an end they
         are wide in v."""
         return self.tight(panels, eps) & (panels[:, 1] - panels[:, 0] <= 1e3 * eps)
@@ -92,6 +109,30 @@ def cut(panel: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.unique(edges)
 
 
+def between(cuts: list[np.ndarray]) -> np.ndarray:
+    """The panels between the edges of each cut."""
+    return np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]])
+
+
+class Integrals(NamedTuple):
+    """Over each panel: the integrals of the parts of the cost and, last, of the density, and those of their sizes,
+    (panels, choices, columns) each; the largest density there, times its step, (panels,)."""
+
+    sums: np.ndarray
+    sizes: np.ndarray
+    density: np.ndarray
+
+    def at(self, chosen: np.ndarray) -> "Integrals":
+        """Those of some panels."""
+        return Integrals(*[part[chosen] for part in self])
+
+    @staticmethod
+    def over_choices(each: Sequence["Integrals"]) -> "Integrals":
+        """Those of several choices, each (panels, columns), side by side."""
+        sums, sizes, density = zip(*each, strict=True)
+        return Integrals(np.stack(sums, axis=1), np.stack(sizes, axis=1), np.max(density, axis=0))
+
+
 class Tail:
     """What lies beyond the last panel: sizes there fall like exp(-r v), so that the rest is that of the last panel, of
     width d, over exp(r d) - 1.
@@ -117,3 +158,82 @@ def beyond(panels: np.ndarray, line: Line, ends: tuple[Tail, Tail]) -> np.ndarra
     return np.where(
         panels[:, 1] <= line.edges[1], low.factor, np.where(panels[:, 0] >= line.edges[-2], high.factor, 1.0)
     )
+
+
+class Settling:
+    """One line while its panels are resolved: those that are ``active``, with their integrals ``whole``; the ``totals``
+    of those that are done, (choices, columns), and the ``scale`` of each column, its largest mean of sizes.
+
+    Rows of panels, of their integrals and of their parts go together: of 3 active panels the first may be cut in 2
+    parts, the others in 3 and 2, so that ``cuts`` has 3 arrays of edges, (3,), (4,), (3,), and its integrals 7 rows,
+    which sum to 3 rows at the starts 0, 2, 5.
+    """
+
+    def __init__(self, line: Line, first: Integrals):
+        self.line, self.whole = line, first
+        self.ends = Tail(first.sizes[1::-1], line.edges[2::-1]), Tail(first.sizes[-2:], line.edges[-3:])
+        self.scale = np.zeros(first.sizes.shape[2])
+        self.rescale(first)
+        some = first.density > 0  # and the neighbours of such panels
+        self.active = line.panels[some | np.append(some[1:], False) | np.append(False, some[:-1])]
+        self.totals = np.zeros(first.sums.shape[1:])
+        self._done: list[np.ndarray] = []
+        self._doubt = 0.0, 0.0, 0.0
+
+    def rescale(self, found: Integrals) -> None:
+        """Let no scale be less than what was found."""
+        if len(found.sizes):
+            self.scale = np.maximum(self.scale, np.max(np.sum(found.sizes, axis=0), axis=0))
+
+    def cuts(self, places: np.ndarray) -> list[np.ndarray]:
+        """The edges of the parts of each active panel."""
+        return [cut(panel, places) for panel in self.active]
+
+    def judge(self, cuts: list[np.ndarray], new: Integrals, tolerance: float, eps: float, last: bool) -> None:
+        """Hold each active panel against the sum over its parts: it is done where these agree, and where it cannot be
+        cut further; else its parts are active."""
+        if not len(self.active):
+            return
+        counts = [len(c) - 1 for c in cuts]
+        with np.errstate(all="ignore"):
+            finer = np.add.reduceat(new.sums, np.cumsum([0, *counts[:-1]]), axis=0)
+            wrong = np.abs(finer - self.whole.sums) / self._unit
+        wrong = np.max(np.where(np.isnan(wrong), math.inf, wrong), axis=(1, 2), initial=0)
+        bad = wrong > tolerance
+        too_many = len(self._done) + len(bad) > _PANELS
+        stop = bad & (self.line.tight(self.active, eps) | last | too_many)
+        if stop.any():
+            worst = self.active[int(np.argmax(np.where(stop, wrong, 0)))]
+            self._doubt = max(self._doubt, self._part(float(np.sum(wrong[stop])), worst))
+        ready = ~bad | stop
+        self._done += list(self.active[ready])
+        rest = beyond(self.active, self.line, self.ends)
+        self.totals = self.totals + np.sum((finer * rest[:, None, None])[ready], axis=0)
+        again = np.repeat(~ready, counts)
+        self.active, self.whole = between(cuts)[again], new.at(again)
+
+    def rule(self, eps: float) -> Rule:
+        """The points of all panels that are done, and their steps."""
+        edges = np.array(sorted(map(tuple, self._done))).reshape(-1, 2)
+        half = 0.5 * (edges[:, 1:] - edges[:, :1])
+        x, slope = self.line.at(0.5 * (edges[:, :1] + edges[:, 1:]) + half * NODES)
+        steps = slope * half * WEIGHTS * beyond(edges, self.line, self.ends)[:, None]
+        return x.reshape(-1), np.where(self.line.points(edges, eps)[:, None], 0, steps).reshape(-1)
+
+    def unresolved(self) -> tuple[float, float, float]:
+        """The worst part of the line that did not settle, beyond its ends too, as a fraction of E|.|: how much, and
+        between which values; the density itself sums to one."""
+        tails = [
+            self._part(float(np.max(tail.left_out / self._unit, initial=0)), edge)
+            for tail, edge in zip(self.ends, (self.line.edges[:2], self.line.edges[-2:]), strict=True)
+        ]
+        mass = float(np.max(np.abs(self.totals[:, -1] - 1)))
+        return max(self._doubt, *tails, (mass, self.line.low, self.line.high))
+
+    @property
+    def _unit(self) -> np.ndarray:
+        return np.where(self.scale > 0, self.scale, 1)
+
+    def _part(self, size: float, panel: np.ndarray) -> tuple[float, float, float]:
+        low, high = self.line.at(panel)[0].tolist()
+        return size, low, high

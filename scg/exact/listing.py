@@ -1,7 +1,5 @@
 """The exact distribution of a node that takes finitely many values."""
 
-from typing import Any
-
 import numpy as np
 
 from scg.core.node import Node
@@ -37,7 +35,7 @@ def distribution(node: Graph | Node, budget: int = BUDGET) -> Law:
     return _listed(root, np.concatenate(rows), np.concatenate(chances))
 
 
-def _listed(root: Node, row: Any, chance: Any) -> Law:
+def _listed(root: Node, row: np.ndarray, chance: np.ndarray) -> Law:
     """Rows of values and their probabilities, equal ones together."""
     values, inverse = np.unique(row[chance > 0], axis=0, return_inverse=True)
     return Law(

@@ -10,17 +10,19 @@ outer element for what depends on it alone.
 """
 
 import copy
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Numbers
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.elimination.finite import BudgetError
 from scg.errors import here
-from scg.exact.lines import NODES, POINTS, WEIGHTS, Line
-from scg.exact.panels import Panels
+from scg.exact.leaf import Choice
+from scg.exact.lines import NODES, POINTS, WEIGHTS, Line, Places, Rule
+from scg.exact.panels import Panels, Run
 from scg.exact.rules import place_of
 from scg.exact.turns import is_number, kind_of
 from scg.stochastic.sites import is_draw, is_noise
@@ -37,25 +39,31 @@ _PLACES = 64  # along one line
 _ROWS = 2**17  # points that are looked at together
 _EFFORT = 16  # points for one of the budget
 
+Watched = tuple[Node, np.ndarray]
+"""A node, and those of its elements that are looked at."""
+
+Columns = list[np.ndarray]
+"""Of some nodes, values in rows: (rows, elements) each."""
+
 
 class Pieces(NamedTuple):
     """Panels: the line on which each one lies and its ends there, (count,) each; whether the ends are places."""
 
-    line: Any
-    low: Any
-    high: Any
-    graded: Any  # 0: no end, 1: the lower, 2: the upper, 3: both
+    line: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    graded: np.ndarray  # 0: no end, 1: the lower, 2: the upper, 3: both
 
-    def at(self, chosen: Any) -> "Pieces":
+    def at(self, chosen: np.ndarray) -> "Pieces":
         """Some of them."""
         return Pieces(*[part[chosen] for part in self])
 
-    def points(self) -> tuple[Any, Any]:
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the quadrature rule on each panel, the points and their weights, (count, POINTS) each."""
         half = 0.5 * (self.high - self.low)[:, None]
         return self.low[:, None] + half * (1 + NODES), half * WEIGHTS
 
-    def cut(self) -> tuple["Pieces", Any]:
+    def cut(self) -> tuple["Pieces", np.ndarray]:
         """Two parts of each panel, or more and more narrow ones towards an end that is a place; the panel of each."""
         parts, parents = [], []
         for kind in range(4):
@@ -74,7 +82,7 @@ class Pieces(NamedTuple):
         parent = parent[order]
         return Pieces(self.line[parent], low[order], high[order], np.zeros(len(parent), int)), parent
 
-    def split(self, line: Any, places: Any) -> "Pieces":
+    def split(self, line: np.ndarray, places: np.ndarray) -> "Pieces":
         """Cut at the places that lie inside of them."""
         order = np.lexsort([self.low, self.line])
         whole = self.at(order)
@@ -92,6 +100,31 @@ class Pieces(NamedTuple):
         return found.at(high - at > 1e-13 * (1e-300 + np.abs(at)))
 
 
+class Brackets(NamedTuple):
+    """Between which places ``low`` and ``high`` of which ``line`` a node changes; whether it turns there; the position
+    of the ``node`` and its ``entry``: (brackets,) each."""
+
+    line: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    turns: np.ndarray
+    node: np.ndarray
+    entry: np.ndarray
+
+
+class Closed(NamedTuple):
+    """Places: the ``line`` of each, ``v`` there, and by how much that is uncertain, (places,) each."""
+
+    line: np.ndarray
+    v: np.ndarray
+    blur: np.ndarray
+
+    @staticmethod
+    def joined(parts: Sequence["Closed"]) -> "Closed":
+        """All of them."""
+        return Closed(*[np.concatenate(part) for part in zip(*parts, strict=True)])
+
+
 class Nested:
     """The rule for the elements ``outer`` and ``inner``, of which the second may depend on the first.
 
@@ -107,8 +140,8 @@ class Nested:
         self.width = len(self.columns) * (1 + panels.squares) + 1
         self.tolerance = max(_TOLERANCE, 0.1 * self.engine.eps)
         self.doubt = 0.0
-        self.scale: Any = 0.0
-        self.watched: dict[int, list[tuple[Node, Any]]] = {outer: [], inner: []}
+        self.scale: Numbers = 0.0
+        self.watched: dict[int, list[Watched]] = {outer: [], inner: []}
         score = panels.leaf(inner).score
         for node in ancestors([*self.engine.terms, *([score] if type(score) is Node else [])], guards=True):
             if type(node.raw) is tuple or node.dtype.kind not in "fiub" or is_draw(node) or is_noise(node):
@@ -121,14 +154,14 @@ class Nested:
                 if own.any():
                     self.watched[e].append((node, np.flatnonzero(own)[:_ELEMENTS]))
 
-    def rule(self) -> tuple[Any, Any]:
+    def rule(self) -> Rule:
         """Points and steps, (points, 2) each."""
-        line = self._line(self.outer, [])
+        line = self._line(self.outer, np.zeros(0))
         pieces = _first(line, 1)
         pieces = pieces.at(_used(self._weights(pieces, line).max(axis=(1, 2)), 1))
         pieces = pieces.split(*self._places(self.outer, line, np.zeros(1), pieces))
 
-        def integrals(parts: Pieces, refined: bool = True) -> Any:
+        def integrals(parts: Pieces, refined: bool = True) -> np.ndarray:
             """(panels, choices, 2, columns)"""
             found = self._inner(self._along(line, parts), self._weights(parts, line), refined)[0]
             return np.sum(found.reshape(-1, POINTS, *found.shape[1:]), axis=1)
@@ -143,23 +176,23 @@ class Nested:
         each = np.repeat(inside.line, POINTS)
         return np.stack([a[each], b], axis=1), np.stack([steps[each], inner_steps], axis=1)
 
-    def _choices(self) -> list[dict[Node, Any]]:
+    def _choices(self) -> list[Choice]:
         """Those of the panels that differ in other elements than the two."""
-        found: dict[tuple[bytes, ...], dict[Node, Any]] = {}
+        found: dict[tuple[bytes, ...], Choice] = {}
         for choice in self.panels.choices:
             held = self.panels.held({self.outer: np.zeros(1), self.inner: np.zeros(1)}, choice)
             found.setdefault(tuple([value.tobytes() for value in held.values()]), choice)
         return list(found.values())
 
-    def _run(self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool = True) -> Any:
+    def _run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = True) -> Run:
         self.rows += len(x[self.outer]) * self.weight
         if self.rows > _EFFORT * self.engine.budget:
             raise BudgetError(f"a mean over two continuous samples takes too many points ({here()})")
         return self.panels.run(x, choice, nodes, costs)
 
-    def _line(self, e: int, a: Any) -> Line:
+    def _line(self, e: int, a: np.ndarray) -> Line:
         """The line along an element; for the inner one, of each value of the outer one."""
-        leaf, column = self.panels.leaf(e), e - self.engine.offsets[self.engine.owner[e]]
+        leaf, column = self.panels.leaf(e), self.engine.column(e)
         place = leaf.at_element(column)
         found = Line(*place, self.panels.seed + 0.5 * (e == self.inner), _COUNT, leaf.node.dtype)
         if len(a) and leaf.varies and not leaf.is_noise:
@@ -170,20 +203,20 @@ class Nested:
                 found.centre, found.scale = centre[:, column], scale[:, column]
         return found
 
-    def _along(self, line: Line, pieces: Pieces) -> Any:
+    def _along(self, line: Line, pieces: Pieces) -> np.ndarray:
         return _of(line, pieces.line).at(pieces.points()[0])[0].reshape(-1)
 
-    def _steps(self, line: Line, pieces: Pieces) -> Any:
+    def _steps(self, line: Line, pieces: Pieces) -> np.ndarray:
         v, steps = pieces.points()
         return (_of(line, pieces.line).at(v)[1] * steps).reshape(-1)
 
-    def _weights(self, pieces: Pieces, line: Line) -> Any:
+    def _weights(self, pieces: Pieces, line: Line) -> np.ndarray:
         """Of the points of the outer element, steps times density: (panels, POINTS, choices)."""
         x, steps = self._along(line, pieces), self._steps(line, pieces)
-        found = [self._run({self.outer: x}, c, [], False)[1][self.outer] for c in self.choices]
+        found = [self._run({self.outer: x}, c, [], False).densities[self.outer] for c in self.choices]
         return np.nan_to_num(np.stack(found, axis=-1) * steps[:, None]).reshape(-1, POINTS, len(found))
 
-    def _inner(self, a: Any, weight: Any, refined: bool = True) -> tuple[Any, Pieces, Line]:
+    def _inner(self, a: np.ndarray, weight: np.ndarray, refined: bool = True) -> tuple[np.ndarray, Pieces, Line]:
         """For every value a of the outer element, times its weight: the integrals over the inner one of all columns and
         of their sizes, (values, choices, 2, columns); the panels, whose lines are these values."""
         line, weight = self._line(self.inner, a), weight.reshape(len(a), -1)
@@ -194,22 +227,22 @@ class Nested:
         together = Pieces(*[np.concatenate(part) for part in zip(*pieces, strict=True)])
         return np.concatenate([value for value, _ in found]), together, line
 
-    def _block(self, a: Any, weight: Any, line: Line, refined: bool) -> tuple[Any, Pieces]:
+    def _block(self, a: np.ndarray, weight: np.ndarray, line: Line, refined: bool) -> tuple[np.ndarray, Pieces]:
         line.centre, line.scale = (np.broadcast_to(np.reshape(x, -1), (len(a),)) for x in (line.centre, line.scale))
         pieces = _first(line, len(a))
 
-        def integrals(parts: Pieces) -> Any:
+        def integrals(parts: Pieces) -> np.ndarray:
             """(panels, choices, 2, columns)"""
             outer, b = np.repeat(a[parts.line], POINTS), self._along(line, parts)
             steps, found = self._steps(line, parts), []
             narrow = _of(line, parts.line).points(np.stack([parts.low, parts.high], axis=1), self.engine.eps)
             for k, choice in enumerate(self.choices):
-                costs, density, _ = self._run({self.outer: outer, self.inner: b}, choice, [])
+                run = self._run({self.outer: outer, self.inner: b}, choice, [])
                 p = (
-                    np.nan_to_num(density[self.inner] * steps)[:, None]
+                    np.nan_to_num(run.densities[self.inner] * steps)[:, None]
                     * np.repeat(weight[parts.line, k], POINTS)[:, None]
                 )
-                cost, one = costs[:, self.columns], np.ones((len(b), 1))
+                cost, one = run.costs[:, self.columns], np.ones((len(b), 1))
                 with np.errstate(all="ignore"):
                     f = np.concatenate([cost, cost * cost, one] if self.panels.squares else [cost, one], axis=1)
                     pole = ~np.isfinite(f) & np.repeat(narrow, POINTS)[:, None]
@@ -228,8 +261,8 @@ class Nested:
         return totals, pieces
 
     def _adapted(
-        self, pieces: Pieces, whole: Any, line: Line, integrals: Callable[[Pieces], Any], lines: int = 1
-    ) -> tuple[Pieces, Any]:
+        self, pieces: Pieces, whole: np.ndarray, line: Line, integrals: Callable[[Pieces], np.ndarray], lines: int = 1
+    ) -> tuple[Pieces, np.ndarray]:
         """The panels, cut where sums over their parts differ from the ``whole`` ones, but for those that are nothing;
         and the integrals over each line."""
         totals, done, unit = np.zeros((lines, *whole.shape[1:])), [], np.where(self.scale > 0, self.scale, 1e-300)
@@ -256,54 +289,53 @@ class Nested:
                 break
         return Pieces(*[np.concatenate(part) for part in zip(*done, strict=True)]), totals
 
-    def _places(self, e: int, line: Line, a: Any, pieces: Pieces) -> tuple[Any, Any]:
+    def _places(self, e: int, line: Line, a: np.ndarray, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
         """Where nodes on the way to the cost change their sign, their direction or their side along an element: lines,
         and places on them. A narrow window shows its edges only to what is close to such a place."""
         if not self.watched[e] or not len(pieces.low):
             return np.zeros(0, int), np.zeros(0)
         every, sided = self.watched[e], [(n, own) for n, own in self.watched[e] if not is_number(n)]
         found = self._closed(e, line, a, pieces, every)
-        if sided and len(found[0]):
+        if sided and len(found.line):
             around = pieces.split(*_distinct(*found))
             further = self._closed(e, line, a, around.at(around.graded > 0).cut()[0], sided)
-            found = tuple([np.concatenate(part) for part in zip(found, further, strict=True)])
+            found = Closed.joined([found, further])
         return _distinct(*found)
 
-    def _closed(self, e: int, line: Line, a: Any, pieces: Pieces, watched: list[tuple[Node, Any]]) -> tuple[Any, ...]:
-        """Places between the points of panels, each closed in on: lines, v, and how uncertain that is."""
+    def _closed(self, e: int, line: Line, a: np.ndarray, pieces: Pieces, watched: list[Watched]) -> Closed:
+        """Places between the points of panels, each closed in on."""
         i, v = np.repeat(pieces.line, POINTS), pieces.points()[0].reshape(-1)
         order = np.lexsort([v, i])
         i, v = i[order], v[order]
         nodes, numbers = [n for n, _ in watched], np.array([is_number(n) for n, _ in watched])
-        places = [(np.zeros(0, int), np.zeros(0), np.zeros(0))]
+        places = [Closed(np.zeros(0, int), np.zeros(0), np.zeros(0))]
         for choice in self.choices[:2]:
 
-            def values(lines: Any, at: Any, nodes: list[Node], choice: Any = choice) -> Any:
+            def values(lines: np.ndarray, at: np.ndarray, nodes: list[Node], choice: Choice = choice) -> Columns:
                 x = _of(line, lines).at(at[:, None])[0].reshape(-1)
                 held = {self.outer: x} if e == self.outer else {self.outer: a[lines], self.inner: x}
-                return self._run(held, choice, nodes, False)[2]
+                return self._run(held, choice, nodes, False).nodes
 
             seen = enumerate(zip(watched, values(i, v, nodes), strict=True))
             found = _few(np.concatenate([_brackets(k, n, x[:, own], own, i) for k, ((n, own), x) in seen], axis=1), i)
             for exact in (True, False):
                 row, turn, k, j = found[:, numbers[found[2]] != exact]
                 if len(row):
-                    at = _narrowed(
-                        i[row], v[row], v[row + 1 + turn], turn > 0, k, j, nodes, values, _EXACT if exact else _NEAR
-                    )
-                    places.append((i[row], at, np.where(turn > 0, 1e-4, 0.0 if exact else 1e-9)))
-        return tuple([np.concatenate(part) for part in zip(*places, strict=True)])
+                    brackets = Brackets(i[row], v[row], v[row + 1 + turn], turn > 0, k, j)
+                    at = _narrowed(brackets, nodes, values, _EXACT if exact else _NEAR)
+                    places.append(Closed(i[row], at, np.where(turn > 0, 1e-4, 0.0 if exact else 1e-9)))
+        return Closed.joined(places)
 
 
-def _finite(x: Any) -> Any:
+def _finite(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), x, 0)
 
 
-def _of(line: Line, chosen: Any) -> Line:
+def _of(line: Line, chosen: np.ndarray) -> Line:
     """The lines, of several, of some panels."""
     found = copy.copy(line)
     if np.ndim(line.centre):
-        found.centre, found.scale = line.centre[chosen, None], line.scale[chosen, None]
+        found.centre, found.scale = (np.asarray(x)[chosen, None] for x in (line.centre, line.scale))
     return found
 
 
@@ -313,18 +345,18 @@ def _first(line: Line, count: int) -> Pieces:
     return Pieces(np.repeat(np.arange(count), len(line.edges) - 1), low, high, np.zeros(len(low), int))
 
 
-def _used(most: Any, lines: int) -> Any:
+def _used(most: np.ndarray, lines: int) -> np.ndarray:
     """Panels where there is any density, and their neighbours."""
     some = np.reshape(most > 0, (lines, -1))
     none = np.zeros((lines, 1), bool)
     return (some | np.append(some[:, 1:], none, axis=1) | np.append(none, some[:, :-1], axis=1)).reshape(-1)
 
 
-def _brackets(k: int, node: Node, x: Any, own: Any, line: Any) -> Any:
+def _brackets(k: int, node: Node, x: np.ndarray, own: np.ndarray, line: np.ndarray) -> np.ndarray:
     """(row of the grid, whether it turns there, number of the node, element): (4, brackets)."""
     kinds = kind_of(x) if is_number(node) else np.nan_to_num(np.asarray(x, float), nan=-4.5)
     same = line[1:] == line[:-1]
-    found: list[tuple[Any, int]] = [(np.nonzero((kinds[1:] != kinds[:-1]) & same[:, None]), 0)]
+    found = [(np.nonzero((kinds[1:] != kinds[:-1]) & same[:, None]), 0)]
     if is_number(node):
         with np.errstate(all="ignore"):
             d = np.sign(np.diff(x, axis=0))
@@ -334,20 +366,20 @@ def _brackets(k: int, node: Node, x: Any, own: Any, line: Any) -> Any:
     return np.concatenate([np.stack([g, 0 * g + turn, 0 * g + k, own[j]]) for (g, j), turn in found], axis=1)
 
 
-def _few(brackets: Any, line: Any) -> Any:
+def _few(brackets: np.ndarray, line: np.ndarray) -> np.ndarray:
     """At most three of one place, and ``_PLACES`` of one line."""
     brackets = brackets[:, np.lexsort([brackets[2], brackets[1], brackets[0]])]
     brackets = brackets[:, _number(brackets[0] * 2 + brackets[1]) < 3]
     return brackets[:, _number(line[brackets[0]]) < _PLACES]
 
 
-def _number(keys: Any) -> Any:
+def _number(keys: np.ndarray) -> np.ndarray:
     """Which one of its key each of the sorted keys is."""
     start = np.flatnonzero(np.append(True, np.diff(keys) != 0)[: len(keys)])
     return np.arange(len(keys)) - np.repeat(start, np.diff(np.append(start, len(keys))))
 
 
-def _distinct(line: Any, v: Any, blur: Any) -> tuple[Any, Any]:
+def _distinct(line: np.ndarray, v: np.ndarray, blur: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places without those that are, but for their ``blur``, their neighbours."""
     order = np.lexsort([blur, v, line])
     line, v, blur = line[order], v[order], blur[order]
@@ -360,21 +392,22 @@ def _distinct(line: Any, v: Any, blur: Any) -> tuple[Any, Any]:
 
 
 def _narrowed(
-    line: Any, low: Any, high: Any, turn: Any, k: Any, j: Any, nodes: list[Node], values: Callable[..., Any], depth: int
-) -> Any:
+    brackets: Brackets, nodes: list[Node], values: Callable[[np.ndarray, np.ndarray, list[Node]], Columns], depth: int
+) -> np.ndarray:
     """The place in each bracket, closed in on by sections: where node k's element j has another sign or side than at
     the lower end, or where it turns."""
+    line, low, high, turn, k, j = brackets
     used, each = np.unique(k), np.arange(len(line))
     number = np.array([is_number(n) for n in nodes])[k][:, None]
 
-    def at(v: Any) -> Any:
+    def at(v: np.ndarray) -> np.ndarray:
         found, x = values(np.repeat(line, v.shape[1]), v.reshape(-1), [nodes[u] for u in used]), np.zeros(v.shape)
         for u, value in zip(used, found, strict=True):
             mine = np.flatnonzero(k == u)
             x[mine] = np.reshape(value, (*v.shape, -1))[mine[:, None], np.arange(v.shape[1]), j[mine, None]]
         return x
 
-    def kinds(x: Any) -> Any:
+    def kinds(x: np.ndarray) -> np.ndarray:
         return np.where(number, kind_of(x), np.nan_to_num(x, nan=-4.5))
 
     ends = at(np.stack([low, 0.5 * (low + high), high], axis=1))

@@ -1,7 +1,7 @@
 """An adaptive quadrature that shares no point and no symmetry with the rules of ``rules``: what their result is held
 against.
 
-Along each continuous element the line is x = x(v), an interval of v cut at irregular places into *panels* of ten
+Settling each continuous element the line is x = x(v), an interval of v cut at irregular places into *panels* of ten
 Gauss-Legendre points each. A panel is cut again while the sum over its parts differs from it, for any part of the cost:
 steps, kinks, poles and steep places draw panels to themselves. A feature narrower than the first panels shows where a
 node on the way to the cost changes its sign, its direction or its truth: (z - .31) / .001 is no narrower than z. Such
@@ -14,19 +14,19 @@ result depends on recorded samples.
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.exact.leaf import Leaf
-from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Line, Tail, beyond, cut, split
+from scg.exact.engine import Engine
+from scg.exact.leaf import Choice, Leaf
+from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Rule, Settling, between, split
 from scg.exact.turns import candidates
 from scg.stochastic.sides import is_break, sides
 
 _LARGEST = 2**20  # elements that the largest array of a block of rows may have
-_PANELS = 3000  # along one element
 _DEPTH = 64
 _CHOICES = 5  # of the other elements: what happens at one place of a line happens, most often, at some place of others
 
@@ -36,16 +36,25 @@ class Found(NamedTuple):
     ``totals``, the mean along the line of each part of the cost, and ``scale``, the largest mean of its size, (choices,
     columns) and (columns,)."""
 
-    rules: dict[int, tuple[np.ndarray, np.ndarray]]
+    rules: dict[int, Rule]
     doubt: dict[int, tuple[float, float, float]]
-    totals: dict[int, np.ndarray]
-    scale: dict[int, np.ndarray]
+    totals: Places
+    scale: Places
+
+
+class Run(NamedTuple):
+    """The parts of the cost in some rows, (rows, columns); the density of each element, (rows,); other nodes, (rows,
+    size)."""
+
+    costs: np.ndarray
+    densities: Places
+    nodes: list[np.ndarray]
 
 
 class Panels:
     """The panels of all lines of an engine, resolved together where no part of the cost has two of their elements."""
 
-    def __init__(self, engine: Any, seed: int = 0, squares: bool = False):
+    def __init__(self, engine: Engine, seed: int = 0, squares: bool = False):
         self.engine, self.squares, self.seed = engine, squares, seed
         self.leaves: list[Leaf] = engine.leaves
         self.elements = [
@@ -79,7 +88,7 @@ class Panels:
         of which element."""
         worst = (0.0, -1)
         for e in self.elements:
-            leaf, column = self.leaf(e), e - self.engine.offsets[self.engine.owner[e]]
+            leaf, column = self.leaf(e), self.engine.column(e)
             digits = np.full((leaf.size, leaf.count), -1)
             digits[:, column] = np.arange(leaf.size)
             for k, choice in enumerate(self.choices):
@@ -98,7 +107,7 @@ class Panels:
         return worst
 
     def leaf(self, e: int) -> Leaf:
-        return self.engine.leaves[self.engine.owner[e]]  # type: ignore[no-any-return]
+        return self.engine.leaf(e)
 
     def _groups(self) -> list[list[int]]:
         """Elements of which no two are in one set, together."""
@@ -113,10 +122,10 @@ class Panels:
             colour[e] = next(c for c in itertools.count() if c not in taken)
         return [[e for e in self.elements if colour[e] == c] for c in range(max(colour.values(), default=-1) + 1)]
 
-    def _choice(self, rng: np.random.Generator) -> dict[Node, Any]:
+    def _choice(self, rng: np.random.Generator) -> Choice:
         """Values of all leaves: finite samples evenly, others from their distributions, the parents' values given; (1,
         *shape) each."""
-        values: dict[Node, Any] = {}
+        values: Choice = {}
         with np.errstate(all="ignore"):
             for leaf in self.leaves:
                 if not leaf.adaptive:
@@ -125,10 +134,8 @@ class Panels:
                     values[leaf.node] = leaf.drawn(rng, self.engine.distribution_at(leaf, values))
         return values
 
-    def run(
-        self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool = True
-    ) -> tuple[Any, dict[int, Any], list[Any]]:
-        """The parts of the cost, (rows, columns); the density of each element, (rows,); other nodes, (rows, size)."""
+    def run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = True) -> Run:
+        """The parts of the cost where some elements are as in ``x``, others as in ``choice``; and other nodes there."""
         rows = len(next(iter(x.values())))
         largest = max([1, *[n.size for n in self.engine.order if type(n.raw) is not tuple]])
         step = max(1, _LARGEST // largest)
@@ -137,38 +144,34 @@ class Panels:
             for k in range(0, max(rows, 1), step)
         ]
         found, densities, others = zip(*parts, strict=True)
-        return (
+        return Run(
             np.concatenate(found),
             {e: np.concatenate([d[e] for d in densities]) for e in x},
             [np.concatenate(c) for c in zip(*others, strict=True)],
         )
 
-    def held(self, x: dict[int, Any], choice: dict[Node, Any]) -> dict[Node, Any]:
+    def held(self, x: Places, choice: Choice) -> Choice:
         """The values of all leaves, with rows in front: some elements as in ``x``, others as in ``choice``."""
         return {node: v.reshape(len(v), *node.shape) for node, v in self._spread(x, choice).items()}
 
-    def _spread(self, x: dict[int, Any], choice: dict[Node, Any]) -> dict[Node, Any]:
+    def _spread(self, x: Places, choice: Choice) -> Choice:
         rows = len(next(iter(x.values())))
         held = {
             leaf.node: np.repeat(choice[leaf.node], rows, axis=0).reshape(rows, leaf.count, *leaf.event)
             for leaf in self.leaves
         }
         for e, v in x.items():
-            held[self.leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] = v
+            held[self.leaf(e).node][:, self.engine.column(e)] = v
         return held
 
-    def _block(
-        self, x: dict[int, Any], choice: dict[Node, Any], nodes: list[Node], costs: bool
-    ) -> tuple[Any, dict[int, Any], list[Any]]:
+    def _block(self, x: Places, choice: Choice, nodes: list[Node], costs: bool) -> Run:
         rows, engine = len(next(iter(x.values()))), self.engine
         engine.check_time()
         held = self._spread(x, choice)
         density = self._densities(x, held, rows)
         for e, p in density.items():  # what has no density is not looked at: other samples may not have such parameters
-            column = held[self.leaf(e).node][:, e - engine.offsets[engine.owner[e]]]
-            column[:] = np.where(
-                p > 0, column, np.reshape(choice[self.leaf(e).node], -1)[e - engine.offsets[engine.owner[e]]]
-            )
+            column = held[self.leaf(e).node][:, engine.column(e)]
+            column[:] = np.where(p > 0, column, np.reshape(choice[self.leaf(e).node], -1)[engine.column(e)])
         held = {node: v.reshape(rows, *node.shape) for node, v in held.items()}
         terms = engine.terms if costs else []
         with np.errstate(all="ignore"):
@@ -178,12 +181,13 @@ class Panels:
                 sided = [k for k, n in enumerate(nodes) if is_break(n)]
                 for k, side in zip(sided, sides([nodes[k] for k in sided], held, rows), strict=True):
                     others[k] = side
-            return np.concatenate([np.zeros((rows, 0)), *found[: len(terms)]], axis=1).astype(float), density, others
+            costs_there = np.concatenate([np.zeros((rows, 0)), *found[: len(terms)]], axis=1).astype(float)
+            return Run(costs_there, density, others)
 
-    def _densities(self, x: dict[int, Any], held: dict[Node, Any], rows: int) -> dict[int, Any]:
+    def _densities(self, x: dict[int, np.ndarray], held: Choice, rows: int) -> Places:
         """The density of each element that moves, (rows,)."""
         values = {node: v.reshape(rows, *node.shape) for node, v in held.items()}
-        known: dict[Node, Any] = {}
+        known: Choice = {}
         with np.errstate(all="ignore"):
             for leaf in {id(self.leaf(e)): self.leaf(e) for e in x}.values():
                 log_p = (
@@ -192,104 +196,48 @@ class Panels:
                     else replay(leaf.score, values, list(values))
                 )
                 known[leaf.node] = np.exp(np.reshape(log_p, (rows, leaf.count)))
-        return {e: known[self.leaf(e).node][:, e - self.engine.offsets[self.engine.owner[e]]] for e in x}
+        return {e: known[self.leaf(e).node][:, self.engine.column(e)] for e in x}
 
     def _resolve(self, group: list[int], found: Found) -> None:
-        count = 128 if len(self.choices) == 1 else 36
-        lines = {
-            e: Line(
-                *self.leaf(e).at_element(e - self.engine.offsets[self.engine.owner[e]]),
-                self.seed,
-                count,
-                self.leaf(e).node.dtype,
-            )
-            for e in group
-        }
-        active = {e: np.stack([line.edges[:-1], line.edges[1:]], axis=1) for e, line in lines.items()}
-        whole = self._integrals(lines, active)
-        ends = {
-            e: (Tail(whole[e][1][1::-1], lines[e].edges[2::-1]), Tail(whole[e][1][-2:], lines[e].edges[-3:]))
-            for e in group
-        }
-        used = {e: self._used(whole[e]) for e in group}
-        scale = {e: np.max(np.sum(whole[e][1], axis=0), axis=0, initial=0) for e in group}
-        places = candidates(self, lines, {e: active[e][used[e]] for e in group})
-        done: dict[int, list[Any]] = {e: [] for e in group}
-        active = {e: split(active[e][used[e]], places[e]) for e in group}
-        around = {e: [c for panel in active[e] if len(c := cut(panel, places[e])) > 3] for e in group}
-        if any(map(len, around.values())):  # a window around a candidate has edges that only what is close to it shows
-            close = {
-                e: np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]])
-                for e, cuts in around.items()
-            }
-            further = candidates(self, lines, close, False)
-            active = {e: split(active[e], further[e]) for e in group}
-        whole = self._integrals(lines, active)
-        doubt = dict.fromkeys(group, (0.0, 0.0, 0.0))
-        totals: dict[int, Any] = dict.fromkeys(group, 0.0)
+        """The lines of some elements, of which no two meet in a part of the cost: all are run together."""
+        lines = {e: self._line(e) for e in group}
+        first = self._integrals(lines, {e: line.panels for e, line in lines.items()})
+        along = {e: Settling(line, first[e]) for e, line in lines.items()}
+        places = self._cut_at_turns(along)
+        for e, whole in self._integrals(lines, {e: a.active for e, a in along.items()}).items():
+            along[e].whole = whole
         for depth in range(_DEPTH):
-            cuts = {e: [cut(panel, places[e] if depth == 0 else NOWHERE) for panel in active[e]] for e in group}
-            parts = {
-                e: np.concatenate([np.stack([c[:-1], c[1:]], axis=1) for c in cuts[e]]) if cuts[e] else np.zeros((0, 2))
-                for e in group
-            }
-            new = self._integrals(lines, parts)
-            for e in group:
-                if not len(active[e]):
-                    continue
-                starts = np.cumsum([0, *[len(c) - 1 for c in cuts[e]][:-1]])
-                scale[e] = np.maximum(scale[e], np.max(np.sum(new[e][1], axis=0), axis=0)) if depth == 0 else scale[e]
-                unit = np.where(scale[e] > 0, scale[e], 1)
-                with np.errstate(all="ignore"):
-                    finer = np.add.reduceat(new[e][0], starts, axis=0)
-                    wrong = np.abs(finer - whole[e][0]) / unit
-                wrong = np.max(np.where(np.isnan(wrong), math.inf, wrong), axis=(1, 2), initial=0)
-                bad = wrong > self.tolerance
-                done[e] += list(active[e][~bad])
-                x = lines[e].at(active[e])[0]
-                stop = bad & (
-                    lines[e].tight(active[e], self.engine.eps)
-                    | (depth == _DEPTH - 1)
-                    | (len(done[e]) + np.sum(bad) > _PANELS)
-                )
-                if stop.any():
-                    done[e] += list(active[e][stop])
-                    worst = int(np.argmax(np.where(stop, wrong, 0)))
-                    doubt[e] = max(doubt[e], (float(np.sum(wrong[stop])), float(x[worst][0]), float(x[worst][1])))
-                rest = beyond(active[e], lines[e], ends[e])
-                totals[e] = totals[e] + np.sum((finer * rest[:, None, None])[~bad | stop], axis=0)
-                belongs = np.repeat(bad & ~stop, [len(c) - 1 for c in cuts[e]])
-                active[e], whole[e] = parts[e][belongs], [part[belongs] for part in new[e]]
-            if not any(map(len, active.values())):
+            cuts = {e: a.cuts(places[e] if depth == 0 else NOWHERE) for e, a in along.items()}
+            new = self._integrals(lines, {e: between(edges) for e, edges in cuts.items()})
+            for e, a in along.items():
+                if depth == 0:
+                    a.rescale(new[e])
+                a.judge(cuts[e], new[e], self.tolerance, self.engine.eps, depth == _DEPTH - 1)
+            if not any([len(a.active) for a in along.values()]):
                 break
-        for e in group:
-            found.rules[e], found.totals[e], found.scale[e] = (
-                self._rule(lines[e], done[e], ends[e]),
-                totals[e],
-                scale[e],
-            )
-            for tail, edge in zip(ends[e], (lines[e].edges[:2], lines[e].edges[-2:]), strict=True):
-                left = float(np.max(tail.left_out / np.where(scale[e] > 0, scale[e], 1), initial=0))
-                doubt[e] = max(doubt[e], (left, *lines[e].at(edge)[0].tolist()))
-            mass = float(np.max(np.abs(totals[e][:, -1] - 1)))  # of the density itself
-            found.doubt[e] = max(doubt[e], (mass, lines[e].low, lines[e].high))
+        for e, a in along.items():
+            found.rules[e], found.totals[e], found.scale[e] = a.rule(self.engine.eps), a.totals, a.scale
+            found.doubt[e] = a.unresolved()
 
-    @staticmethod
-    def _used(whole: Any) -> Any:
-        """Panels where there is any density, and their neighbours."""
-        some = whole[2] > 0
-        return some | np.append(some[1:], False) | np.append(False, some[:-1])
+    def _line(self, e: int) -> Line:
+        leaf, count = self.leaf(e), 128 if len(self.choices) == 1 else 36
+        return Line(*leaf.at_element(self.engine.column(e)), self.seed, count, leaf.node.dtype)
 
-    def _rule(self, line: Line, panels: list[Any], ends: "tuple[Tail, Tail]") -> tuple[Any, Any]:
-        edges = np.array(sorted(map(tuple, panels)))
-        v = 0.5 * (edges[:, :1] + edges[:, 1:]) + 0.5 * (edges[:, 1:] - edges[:, :1]) * NODES
-        x, slope = line.at(v)
-        steps = slope * 0.5 * (edges[:, 1:] - edges[:, :1]) * WEIGHTS * beyond(edges, line, ends)[:, None]
-        return x.reshape(-1), np.where(line.points(edges, self.engine.eps)[:, None], 0, steps).reshape(-1)
+    def _cut_at_turns(self, along: dict[int, Settling]) -> Places:
+        """Cut the panels where nodes turn, and once more close to these places: a window around one of them has edges
+        that only what is close to it shows. Returns the first places."""
+        lines = {e: a.line for e, a in along.items()}
+        places = candidates(self, lines, {e: a.active for e, a in along.items()})
+        for e, a in along.items():
+            a.active = split(a.active, places[e])
+        around = {e: between([c for c in a.cuts(places[e]) if len(c) > 3]) for e, a in along.items()}
+        if any(map(len, around.values())):
+            for e, further in candidates(self, lines, around, False).items():
+                along[e].active = split(along[e].active, further)
+        return places
 
-    def _integrals(self, lines: dict[int, Line], panels: dict[int, Any]) -> dict[int, list[Any]]:
-        """For each element, over each panel: the integrals of the parts of the cost and of the density, of their sizes,
-        (panels, choices, columns); whether there is density."""
+    def _integrals(self, lines: dict[int, Line], panels: Places) -> dict[int, Integrals]:
+        """Of each element, over each of its panels."""
         points, steps = {}, {}
         for e, edges in panels.items():
             half = 0.5 * (edges[:, 1:] - edges[:, :1])
@@ -297,24 +245,23 @@ class Panels:
             points[e], steps[e] = x.reshape(-1), slope * half * WEIGHTS
         rows = max(map(len, points.values()))
         if not rows:
-            return {e: [np.zeros((0, 1, 1)), np.zeros((0, 1, 1)), np.zeros(0)] for e in panels}
+            return {e: Integrals(np.zeros((0, 1, 1)), np.zeros((0, 1, 1)), np.zeros(0)) for e in panels}
         padded = {
             e: np.append(x, np.full(rows - len(x), x[-1] if len(x) else lines[e].centre)) for e, x in points.items()
         }
-        found: dict[int, list[Any]] = {e: [[], [], []] for e in panels}
+        found: dict[int, list[Integrals]] = {e: [] for e in panels}
         for choice in self.choices:
-            costs, density, _ = self.run(padded, choice, [])
+            run = self.run(padded, choice, [])
             for e in panels:
                 n = len(points[e])
-                p = density[e][:n].reshape(-1, POINTS) * steps[e]
+                p = run.densities[e][:n].reshape(-1, POINTS) * steps[e]
                 p = np.where(np.isfinite(p), p, 0)
-                f = costs[:n, self.columns[e]]
+                f = run.costs[:n, self.columns[e]]
                 with np.errstate(all="ignore"):
                     f = np.concatenate([f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1)
                     f = f.reshape(len(p), POINTS, f.shape[1])
                     pole = ~np.isfinite(f) & lines[e].points(panels[e], self.engine.eps)[:, None, None]
                     product = np.where((p[..., None] > 0) & ~pole, f * p[..., None], 0)
-                    found[e][0].append(np.sum(product, axis=1))
-                    found[e][1].append(np.sum(np.abs(product), axis=1))
-                found[e][2].append(np.max(p, axis=1, initial=0))
-        return {e: [np.stack(s, axis=1), np.stack(m, axis=1), np.max(p, axis=0)] for e, (s, m, p) in found.items()}
+                sums = np.sum(product, axis=1), np.sum(np.abs(product), axis=1)
+                found[e].append(Integrals(*sums, np.max(p, axis=1, initial=0)))
+        return {e: Integrals.over_choices(each) for e, each in found.items()}

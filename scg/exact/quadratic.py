@@ -15,7 +15,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Table(NamedTuple):
     """A function of the variables in ``scope``, one axis each."""
 
     scope: tuple[int, ...]
-    values: Any
+    values: np.ndarray
 
 
 class _Message(NamedTuple):
@@ -36,10 +36,10 @@ class _Message(NamedTuple):
     X' S (u, all atoms)."""
 
     scope: tuple[int, ...]
-    moments: Any
-    atoms: Any
-    basis: Any
-    rows: Any
+    moments: np.ndarray
+    atoms: np.ndarray
+    basis: np.ndarray
+    rows: np.ndarray
 
 
 class Order(NamedTuple):
@@ -50,7 +50,7 @@ class Order(NamedTuple):
     clique: list[int]
 
 
-def order_of(scopes: Iterable[Sequence[int]], sizes: Any, budget: int) -> Order:
+def order_of(scopes: Iterable[Sequence[int]], sizes: np.ndarray, budget: int) -> Order:
     """The order in which the variables of factors are eliminated: the smallest product is next.
 
     Raises TooWide where a product would have more than ``budget`` entries.
@@ -83,7 +83,7 @@ def order_of(scopes: Iterable[Sequence[int]], sizes: Any, budget: int) -> Order:
 
 
 def moments_of_form(
-    chances: Sequence[Table], atoms: Sequence[Table], c: Any, S: Any, order: Order
+    chances: Sequence[Table], atoms: Sequence[Table], c: np.ndarray, S: np.ndarray, order: Order
 ) -> tuple[float, float, float]:
     """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``."""
     form = _Form(np.asarray(S, float))
@@ -128,7 +128,7 @@ def moments_of_form(
 
 
 class _Form:
-    def __init__(self, S: Any):
+    def __init__(self, S: np.ndarray):
         self.S, self.count = S, len(S)
         self.least = _RANK * float(np.max(np.abs(S), initial=0)) * max(1, self.count)
         self.none = np.zeros((0, self.count))
@@ -175,7 +175,7 @@ class _Form:
         return _Message(scope, np.einsum("...ade,fde->...af", half, T), atoms, basis @ turn, turn.T @ both)
 
 
-def _spread(message: _Message, scope: tuple[int, ...]) -> Any:
+def _spread(message: _Message, scope: tuple[int, ...]) -> np.ndarray:
     """The moments with the axes of ``scope``, of length one where they do not depend on a variable."""
     own = [v for v in scope if v in message.scope]
     moved = np.transpose(message.moments, [*[message.scope.index(v) for v in own], -2, -1])

@@ -1,7 +1,5 @@
 """Sets of elements of samples, and which of them are enumerated together."""
 
-from typing import Any
-
 import numpy as np
 
 from scg.elimination.finite import BudgetError
@@ -12,7 +10,7 @@ Set = frozenset[int]
 _PAIRS = 2**26
 
 
-def overlapping(slopes: list[Any], sets: list[Set], elements: int) -> Any:
+def overlapping(slopes: list[np.ndarray], sets: list[Set], elements: int) -> np.ndarray:
     """The pairs of elements of terms that some coordinate adds up and that are not independent: (pairs, 2), the first
     not after the second."""
     if len(sets) ** 2 > _PAIRS:

@@ -2,22 +2,35 @@
 their truth. What a rule does not see lies there."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from scg.core.node import Node
-from scg.exact.lines import NODES, Line
+from scg.exact.leaf import Choice
+from scg.exact.lines import NODES, Line, Places
 from scg.stochastic.sides import is_break
+
+if TYPE_CHECKING:
+    from scg.exact.panels import Panels
 
 _CANDIDATES = 200  # places along one element where a node turns
 _FINER = 32  # places for one, where primitives from outside say nothing of themselves
 _SECTIONS = 16  # of a bracket, at each step towards the place in it
 
 
-def candidates(
-    panels: Any, lines: dict[int, Line], edges: dict[int, np.ndarray], turns: bool = True
-) -> dict[int, np.ndarray]:
+class Bracket(NamedTuple):
+    """Between which points of a grid a node changes: the position of the ``node``, its ``entry``, the ``element`` of
+    the line, the first ``row`` of the grid; whether it turns there, which takes three points."""
+
+    node: int
+    entry: int
+    element: int
+    row: int
+    turns: bool
+
+
+def candidates(panels: "Panels", lines: dict[int, Line], edges: Places, turns: bool = True) -> Places:
     """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
     v."""
     grid = {
@@ -33,9 +46,7 @@ def candidates(
     return found
 
 
-def _seen(
-    panels: Any, lines: dict[int, Line], grid: dict[int, Any], watched: list[Node], turns: bool
-) -> dict[int, Any]:
+def _seen(panels: "Panels", lines: dict[int, Line], grid: Places, watched: list[Node], turns: bool) -> Places:
     """``_candidates`` of some nodes, on a grid."""
     rows = max(map(len, grid.values()))
     grid = {e: np.append(v, np.full(rows - len(v), v[-1] if len(v) else 0.0)) for e, v in grid.items()}
@@ -43,7 +54,7 @@ def _seen(
     nodes = [n for n in watched if tables[n.id].any()]
     places: dict[int, list[float]] = {e: [] for e in grid}
     for choice in panels.choices[:2]:
-        _, _, values = panels.run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False)
+        values = panels.run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False).nodes
         wanted = []
         for k, n in enumerate(nodes):
             single = tables[n.id].sum(axis=1) == 1
@@ -57,12 +68,12 @@ def _seen(
 
 
 def _closed(
-    panels: Any,
+    panels: "Panels",
     lines: dict[int, Line],
-    grid: dict[int, Any],
+    grid: Places,
     nodes: list[Node],
-    brackets: list[Any],
-    choice: dict[Node, Any],
+    brackets: list[Bracket],
+    choice: Choice,
 ) -> list[tuple[int, float]]:
     """Each bracket closed in on: by bisection where a node has another sign or value at its ends, by golden
     sections where it turns."""
@@ -84,11 +95,11 @@ def _closed(
         for a in grid:
             mine = e == a
             x[a][row[mine]] = lines[a].at(v[mine])[0]
-        values = panels.run({a: v.reshape(-1) for a, v in x.items()}, choice, chosen, False)[2]
+        values = panels.run({a: v.reshape(-1) for a, v in x.items()}, choice, chosen, False).nodes
         values = [v.reshape(*next(iter(x.values())).shape, -1) for v in values]
         return np.array([values[c][r, :, b] for c, r, b in zip(k, row, j, strict=True)], float)
 
-    numbers = np.array([is_number(nodes[b[0]]) for b in brackets])[:, None]
+    numbers = np.array([is_number(nodes[b.node]) for b in brackets])[:, None]
     steps, each = np.arange(_SECTIONS + 1) / _SECTIONS, np.arange(len(e))
     for depth in range(13):
         v = low[:, None] + (high - low)[:, None] * steps
@@ -125,9 +136,9 @@ def kind_of(values: np.ndarray) -> np.ndarray:
 
 def _brackets(
     wanted: list[tuple[int, int, int]], values: list[np.ndarray], numbers: list[bool], turning: bool
-) -> list[tuple[int, int, int, int, bool]]:
-    """(node, its element, the element of the line, row, whether it turns there), few for each place of the grid."""
-    found: dict[int, dict[tuple[int, bool], list[tuple[int, int, int, int, bool]]]] = {}
+) -> list[Bracket]:
+    """Few for each place of the grid."""
+    found: dict[int, dict[tuple[int, bool], list[Bracket]]] = {}
     for k, j, e in wanted:
         v = values[k][:, j]
         if numbers[k]:
@@ -145,7 +156,7 @@ def _brackets(
             for i in rows[:: max(1, len(rows) // _CANDIDATES)].tolist():
                 here = found.setdefault(e, {}).setdefault((i, turn), [])
                 if len(here) < 3:
-                    here.append((k, j, e, i, turn))
+                    here.append(Bracket(k, j, e, i, turn))
     result = []
     for places in found.values():
         every = [b for here in places.values() for b in here]
