@@ -1,11 +1,12 @@
 """Replicates in chunks: each from its own seed, on whatever executor, merged in order."""
 
+import contextlib
 import copy
 import hashlib
 import pickle
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 
@@ -114,11 +115,8 @@ class Task:
     def draws(self, label: str, n: int, rng: np.random.Generator, start: int = 0) -> np.ndarray:
         """n replicates of a row's gradient, (n, coordinates). Raises ScgValueError where a cost or gradient is not
         finite; errors name the row."""
-        try:
-            with np.errstate(all="ignore"):
-                g, costs = replicates(self.rows[label], rng, n)
-        except (Exception, SystemExit) as error:
-            raise named(error, label) from error
+        with naming(label), np.errstate(all="ignore"):
+            g, costs = replicates(self.rows[label], rng, n)
         for what, x in (("cost", costs), ("gradient", g)):
             with np.errstate(all="ignore"):
                 if np.isfinite(np.add.reduce(x, axis=None)):
@@ -138,7 +136,7 @@ class Task:
         """Chunk ``index``: ``size`` replicates of each row, or of the one ``alone``, from its seed; rows have random
         numbers in common."""
         with one_thread(), np.errstate(all="ignore"):
-            self.reset()
+            self.reset(self.rows if alone is None else [alone])
             if alone is not None:
                 return [Tally.of(self.draws(alone, size, generator(entropy, index), start), self.widths, None)]
             compared = (
@@ -154,10 +152,12 @@ class Task:
                 found.append(Tally.of(g, self.widths, compared))
             return found
 
-    def reset(self) -> None:
-        """Let estimators be as they came: what one chunk may teach them is not for the next."""
-        for graph in self.graphs:
-            _ = graph.recorded  # in which estimators meet the costs of the recorded run, once
+    def reset(self, labels: Iterable[str]) -> None:
+        """Let estimators be as they came: what one chunk may teach them is not for the next. Errors name the row."""
+        for label in labels:
+            if isinstance(row := self.rows[label], Graph):
+                with naming(label):
+                    _ = row.recorded  # in which estimators meet the costs of the recorded run, once
         for estimator, state in zip(self.estimators, self.states, strict=True):
             vars(estimator).clear()
             vars(estimator).update(copy.deepcopy(state))
@@ -365,7 +365,16 @@ def _remote(payload: bytes, digest: str, job: tuple[int, int, int, int], alone: 
     return found
 
 
-def named(error: BaseException, label: str) -> BaseException:
+@contextlib.contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Let the errors within name the row."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise _named(error, label) from error
+
+
+def _named(error: BaseException, label: str) -> BaseException:
     """The error with the row in front, a ScgError of its builtin kind; its message alone travels from a worker,
     whatever else the error holds."""
     if isinstance(error, ScgError):

@@ -19,7 +19,7 @@ from scg.stochastic.graph import Graph, trace
 from scg.testing.options import call_arguments
 from scg.testing.structure import Subject, fixed, join, split
 from scg.variance.bindings import Bindings, binding_of, is_model, pairs_of
-from scg.variance.chunks import Tally, Task, chunk_size, generator, named, run, usable, with_own_estimators
+from scg.variance.chunks import Tally, Task, chunk_size, generator, naming, run, usable, with_own_estimators
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
 from scg.variance.evaluations import evaluations
@@ -241,7 +241,7 @@ def _rows(
             raise ScgTypeError(f"the label of a row must be a string, got {label!r} ({here()})")
         if label in rows:
             raise ScgValueError(f"row {label!r} is there twice ({here()})")
-        try:
+        with naming(label):
             row = _row(graph, given, args, kwargs, rng, entropy)
             shapes = shapes or _shapes(row.parameters)
             if _shapes(row.parameters) != shapes:
@@ -251,8 +251,6 @@ def _rows(
             rows[label] = row
             # what an estimator only sees in the graph of a gradient, it refuses here
             counts[label] = _count(row, graph)
-        except (Exception, SystemExit) as error:
-            raise named(error, label) from error
         estimators[label] = _estimators(row)
     return rows, estimators, counts
 
@@ -323,12 +321,9 @@ def _learns(graph: Graph) -> bool:
 
 def _warm(label: str, graph: Graph, runs: int, entropy: int) -> None:
     """Let a row's estimators learn, from run to run."""
-    try:
-        with one_thread(), np.errstate(all="ignore"):
-            for i in range(runs):
-                graph.gradients(rng=generator(entropy, 2, i))
-    except (Exception, SystemExit) as error:
-        raise named(error, label) from error
+    with naming(label), one_thread(), np.errstate(all="ignore"):
+        for i in range(runs):
+            graph.gradients(rng=generator(entropy, 2, i))
 
 
 def _gradient(graph: Graph, budget: int) -> np.ndarray | None:

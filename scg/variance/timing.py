@@ -9,7 +9,7 @@ from scg.bridge.samples import Sampled
 from scg.core.node import Node
 from scg.stochastic.graph import BLOCK
 from scg.testing.structure import Subject, depends
-from scg.variance.chunks import Task, generator, named
+from scg.variance.chunks import Task, generator, naming
 from scg.variance.threads import one_thread
 
 # replicates of the first round; timed rounds, and the seconds that one of them should take at least
@@ -39,10 +39,8 @@ def times_of(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
 def _gradients(label: str, row: Subject, rng: np.random.Generator, n: int) -> None:
     """n gradients, as ``Graph.gradients`` computes them; where they depend on no sample, and one would do for all, by n
     runs. Errors name the row."""
-    try:
+    with naming(label):
         _computed(row, rng, n)
-    except (Exception, SystemExit) as error:
-        raise named(error, label) from error
 
 
 def _computed(row: Subject, rng: np.random.Generator, n: int) -> None:

@@ -249,14 +249,15 @@ def test_an_error_in_a_worker_has_the_row():
 
 
 class Fails(scg.ScoreFunction):
-    """A score function that fails, in some way, where it is drawn in another process than that in which it was made."""
+    """A score function that fails, in some way, where a method is called in another process than that in which it was
+    made."""
 
-    def __init__(self, way):
+    def __init__(self, way, method="draw"):
         super().__init__()
-        self.way, self.home = way, os.getpid()
+        self.way, self.method, self.home = way, method, os.getpid()
 
-    def draw(self, distribution, rng, shape):
-        if os.getpid() != self.home:
+    def fail(self, method):
+        if method == self.method and os.getpid() != self.home:
             if self.way == "exit":
                 os._exit(3)
             raise {
@@ -265,7 +266,14 @@ class Fails(scg.ScoreFunction):
                 "system": SystemExit("seven"),
                 "odd": Odd(lambda: "seven"),
             }[self.way]
+
+    def draw(self, distribution, rng, shape):
+        self.fail("draw")
         return super().draw(distribution, rng, shape)
+
+    def expand(self, down):
+        self.fail("expand")
+        return super().expand(down)
 
 
 class Odd(Exception):
@@ -275,6 +283,7 @@ class Odd(Exception):
         return "seven"
 
 
+@pytest.mark.parametrize("method", ["draw", "expand"])
 @pytest.mark.parametrize(
     "way, kind, words",
     [
@@ -285,8 +294,8 @@ class Odd(Exception):
         ("exit", scg.ScgError, "its worker died"),
     ],
 )
-def test_a_row_that_fails_in_a_worker_is_named(way, kind, words):
-    rows = {"good": {}, "bad": {"b": Fails(way)}}
+def test_a_row_that_fails_in_a_worker_is_named(way, kind, words, method):
+    rows = {"good": {}, "bad": {"b": Fails(way, method)}}
     with pytest.raises(kind, match=f"row 'bad': .*{words}") as caught:
         run(lambda: ProcessPoolExecutor(2, mp_context=FORK), rows=rows, replicates=1000)
     assert isinstance(caught.value, scg.ScgError)
