@@ -119,17 +119,17 @@ def pull(
     """
     roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
     known = known or reach(roots, min([node.id for node in wrt], default=0))
-    wanted = {node.id for node in wrt}
+    asked = {node.id for node in wrt}
     shares = _shares(known.order) if nearby and (not create_graph or RECORDER.get() is not None) else []
-    wanted.update([node.id for node in shares])
+    wanted = asked.union([node.id for node in shares])
     if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
         needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
     else:
         needed = leading_to(wanted, known.order)
     recorder = RECORDER.get()
-    rest = resting(known.order, wanted) if create_graph and recorder is None else ()
+    rest = resting(known.order, asked) if create_graph and recorder is None else ()
     if recorder is not None and nearby:
-        _settle_ties(known.order, wanted, recorder)
+        _settle_ties(known.order, asked, recorder)
     table: dict[int, Result] = {}
     for root, seed in zip(roots, seeds, strict=True):
         if root.id in needed:
@@ -154,7 +154,7 @@ def pull(
         recorder.pulled(known.order[-1].id if known.order else 0)
     if shares and _matter(shares, found) and not create_graph:
         found = _confirmed(found, roots, seeds, wrt, limits.confirmed)
-    elif nearby and not create_graph and any(map(rests, isolated(known.order, wanted))):
+    elif nearby and not create_graph and any(map(rests, isolated(known.order, asked))):
         found = _confirmed(found, roots, seeds, wrt, limits.beside)
     if create_graph:
         return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]

@@ -60,14 +60,11 @@ def operand_uses(node: "Node", other: object, passed: int) -> int:
 
 def _uses(node: "Node") -> tuple[int, list[Any]]:
     """How many operands of nodes a node is; those of these nodes that are views of it."""
-    uses, views = 0, []
-    for operands in gc.get_referrers(node):
-        if type(operands) is tuple:
-            owners = [n for n in gc.get_referrers(operands) if type(n) is type(node) and n.operands is operands]
-            if owners:
-                uses += sum([o is node for o in operands])
-                views += [n for n in owners if type(n.raw) is np.ndarray and np.may_share_memory(n.raw, node.raw)]
-    return uses, views
+    found = [x for x in gc.get_referrers(node) if type(x) is tuple]
+    owners = [n for n in gc.get_referrers(*found) if type(n) is type(node) and any([n.operands is x for x in found])]
+    held = {id(n.operands): n.operands for n in owners}  # several nodes may share them
+    uses = sum([o is node for operands in held.values() for o in operands])
+    return uses, [n for n in owners if type(n.raw) is np.ndarray and np.may_share_memory(n.raw, node.raw)]
 
 
 def _is_any_seen(views: list[Any], other: object, passed: int) -> bool:
@@ -87,13 +84,10 @@ def _is_any_seen(views: list[Any], other: object, passed: int) -> bool:
 def past_uses(node: "Node", frame: FrameType) -> int:
     """How many references to ``node`` nobody reads any more: of local names of a function, whatever it does next, and
     of iterators as ``d.items()``, which keep the pair that they gave."""
-    return _past_names(node, frame) + sum(
-        [
-            sys.getrefcount(pair) <= 4 and any([type(holder) in _PAIRS for holder in gc.get_referrers(pair)])
-            for pair in gc.get_referrers(node)
-            if type(pair) is tuple
-        ]
-    )
+    pairs = [pair for pair in gc.get_referrers(node) if type(pair) is tuple and sys.getrefcount(pair) <= 4]
+    iterators = [holder for holder in gc.get_referrers(*pairs) if type(holder) in _PAIRS]
+    kept = [x for holder in iterators for x in gc.get_referents(holder)]
+    return _past_names(node, frame) + sum([any([x is pair for x in kept]) for pair in pairs])
 
 
 def _past_names(node: "Node", frame: FrameType) -> int:

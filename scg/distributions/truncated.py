@@ -90,12 +90,12 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         return _Tail(here, right, np.where(here, c, tail.FAR), np.where(here, width, 1))
 
     def _near(self, far: "_Tail | None") -> tuple[Value, Value, Value]:
-        """a, b and the width between them; -1, 1 and 2 where ``tail`` has the answer."""
+        """a, b and the width between them; -1, 0.9 and 1.9, where nothing is tied, where ``tail`` has the answer."""
         a, b = self._ends()
         width = self._width(self.high)
         if far is None:
             return a, b, width
-        return np.where(far.here, -1, a), np.where(far.here, 1, b), np.where(far.here, 2, width)
+        return np.where(far.here, -1, a), np.where(far.here, 0.9, b), np.where(far.here, 1.9, width)
 
     def _from_near(self, value: Numeric, outside: Value, far: "_Tail") -> Value:
         """The distance of a value from the end nearer to the mode, in scales; 0 where it is ``outside``."""
@@ -128,7 +128,7 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
         """
         a, b = self._ends()
         plain = (np.maximum(a, -b) < 1) & (self._width(self.high) > 2)
-        a, b = np.where(plain, a, -2), np.where(plain, b, 2)
+        a, b = np.where(plain, a, -2), np.where(plain, b, 1.9)
         mass = _tail_mass(a, b)
         out = [plain, mass]
         for end in (a, b):
@@ -237,7 +237,7 @@ def _log_mass(a: Value, b: Value, width: Value) -> Value:
     w = np.where(short, width, 1)
     x = np.where(short, c, 0)
     near = np.log(w) + np.log(np.sum(_falling(x, w, _FEW), axis=-1)) - 0.5 * (x * x) - 0.5 * LOG_2PI
-    return np.where(short, near, _tail_mass(np.where(short, -1, a), np.where(short, 1, b)))
+    return np.where(short, near, _tail_mass(np.where(short, -1, a), np.where(short, 0.9, b)))
 
 
 @weak

@@ -216,7 +216,9 @@ def _replayed(result: Node, inputs: list[Node], nested: bool) -> list[Value]:
         rows = np.arange(start, min(start + block, result.size))
         unit = np.zeros((len(rows), result.size), result.dtype)
         unit[rows - start, rows] = 1
-        parts.append(replay(moving, {seed: unit.reshape(len(rows), *result.shape)}, batched=[seed], create_graph=graph))
+        values = {seed: unit.reshape(len(rows), *result.shape)}
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # as in the pass that is replayed
+            parts.append(replay(moving, values, batched=[seed], create_graph=graph))
     columns = iter([np.concatenate(column) for column in zip(*parts, strict=True)])
     found = [next(columns, None) if type(g) is Node else None for g in pulled]
     whole = [result.shape + x.shape for x in inputs]

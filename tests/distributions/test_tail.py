@@ -90,6 +90,16 @@ def test_derivatives_far_out(c):
     check_gradient(lambda loc, scale: (distribution(loc, scale).icdf(np.array([0.3, 0.6])) - near) * c, *at, order=2)
 
 
+def test_second_derivatives_of_half_open_windows_warn_of_nothing():
+    def cost(loc):
+        distribution = dist.TruncatedNormal(loc, 1.1, np.array([60.0, -np.inf]), np.array([np.inf, -60.0]))
+        return np.sum(distribution.log_prob(np.array([60.1, -60.1])))
+
+    step = 1e-3
+    differences = (scg.grad(cost)(0.1 + step) - scg.grad(cost)(0.1 - step)) / (2 * step)
+    np.testing.assert_allclose(scg.hessian(cost)(0.1), differences, rtol=1e-4)
+
+
 def test_near_and_far_stand_side_by_side_and_singles_stay_single():
     low = np.array([-1.0, 30.0, 1e5])
     whole = dist.TruncatedNormal(0.0, 1.0, low, np.inf)
