@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 import numpy as np
 
 from scg.core.advice import of_attribute
-from scg.core.aliases import Function, Operands, Result, Statics
+from scg.core.aliases import Function, Operand, Operands, Result, Statics
 from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.core.detaching import BY_A_SAMPLE, asked_for_an_array, or_value, refusal
 from scg.core.in_place import in_place
@@ -383,6 +383,11 @@ def record(primitive: Primitive, operands: Operands, statics: Statics, value: ob
     if ambient.nan and has_nan(value):
         raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {described(operands)} ({here()})")
     return node
+
+
+def value_of(x: Operand) -> Result:
+    """The array or scalar that stands in the place of ``x``."""
+    return x.raw if type(x) is Node else x
 
 
 def values_of(operands: Operands) -> Operands:

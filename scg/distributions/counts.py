@@ -16,7 +16,7 @@ import scipy.special as sp
 from scg.core.aliases import Given
 from scg.core.ambient import settled
 from scg.core.axes import elementwise
-from scg.core.node import Node, Numeric, Value
+from scg.core.node import Node, Numeric, Value, value_of
 from scg.core.options import is_integer
 from scg.core.primitive import smooth_primitive
 from scg.distributions.accurate import rest
@@ -34,7 +34,7 @@ from scg.distributions.constraints import (
     unit_interval,
 )
 from scg.distributions.coupling import ByQuantile
-from scg.distributions.discrete import Odds, log, numbers, outside, raw, smallest, supported, times
+from scg.distributions.discrete import Odds, log, numbers, outside, smallest, supported, times
 from scg.distributions.weak import betaln, gammaln
 from scg.errors import NotDifferentiable, ScgValueError, here
 from scg.primitives.layout import stop_gradient
@@ -76,7 +76,7 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
 
     @property
     def support(self) -> Constraint:
-        return Integers(0, raw(self.n))
+        return Integers(0, value_of(self.n))
 
     @property
     def trials(self) -> Numeric:

@@ -141,11 +141,6 @@ def one_of_two(distribution: Operand) -> None:
         raise ScgTypeError(f"{type(distribution).__name__} takes probs or logits, one of the two ({here()})")
 
 
-def raw(value: Operand) -> Operand:
-    """The number or array that is, or is held by, ``value``."""
-    return value.raw if type(value) is Node else value
-
-
 def numbers(value: Operand, dtype: np.dtype) -> Value:
     """``value`` as a Node or array of floats: those that it has, else of ``dtype``."""
     kind = getattr(value, "dtype", None)

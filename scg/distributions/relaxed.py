@@ -13,7 +13,7 @@ import scipy.special as sp
 
 from scg.core.aliases import Given
 from scg.core.ambient import settled
-from scg.core.node import Node, Numeric, Value
+from scg.core.node import Node, Numeric, Value, value_of
 from scg.distributions.base import Distribution, FixedSupport, Reparameterizable, Shape
 from scg.distributions.constraints import (
     Simplex,
@@ -25,7 +25,7 @@ from scg.distributions.constraints import (
     simplex,
     unit_interval,
 )
-from scg.distributions.discrete import Odds, one_of_two, raw, softplus
+from scg.distributions.discrete import Odds, one_of_two, softplus
 from scg.distributions.image import imaged, preimage, within
 from scg.distributions.location_scale import Gumbel, Logistic
 from scg.distributions.normal_transforms import SIGMOID
@@ -95,7 +95,7 @@ class Concrete(Reparameterizable, Distribution, FixedSupport):
 
     @property
     def _temperature(self) -> Numeric:
-        return self.temperature[..., None] if np.ndim(raw(self.temperature)) else self.temperature
+        return self.temperature[..., None] if np.ndim(value_of(self.temperature)) else self.temperature
 
 
 @final

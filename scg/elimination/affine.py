@@ -1,9 +1,10 @@
 """The terms in which nodes are affine, and the nodes at other values of these."""
 
-from typing import Any
+from collections.abc import Sequence
 
+from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.replay import rerun
 from scg.stochastic.terms import summands
 
@@ -21,7 +22,9 @@ def terms_of(roots: list[Node], order: list[Node], dependent: set[int], held: bo
     return terms
 
 
-def affine_at(terms: list[Node], roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
+def affine_at(
+    terms: list[Node], roots: list[Node], values: Sequence[Value], graph: bool = False, size: int = 0
+) -> list[Result]:
     """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
     Those of integers may be fractions."""
     if not terms:

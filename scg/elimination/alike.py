@@ -8,11 +8,12 @@ one table.
 
 import math
 from collections.abc import Collection, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.node import Node, record
+from scg.core.aliases import Operand, Result
+from scg.core.node import Node, Value, record
 
 _COMPARED = 2**10  # bytes of an array that is compared by its values
 _NODES = 200  # of an expression that is compared
@@ -24,7 +25,7 @@ class Form(NamedTuple):
 
     key: Hashable
     draws: list[Node] | None
-    numbers: list[Any]
+    numbers: list[Value]
 
     @property
     def alike(self) -> Hashable:
@@ -42,7 +43,7 @@ def form_of(output: Node, draws: Mapping[int, Hashable], dependent: Collection[i
     number: dict[int, int] = {}
     parts: list[Hashable] = []
     slots: list[Node] = []
-    numbers: list[Any] = []
+    numbers: list[Value] = []
     for node in nodes:
         i = node.id
         number[i] = len(number)
@@ -80,7 +81,7 @@ def expression(
     return [found[i] for i in sorted(found)]
 
 
-def is_number(operand: Any, dependent: Collection[int]) -> bool:
+def is_number(operand: Operand, dependent: Collection[int]) -> bool:
     """Whether an operand is a real number, or an array of them, that no draw decides."""
     if type(operand) is Node:
         return operand.id not in dependent and type(operand.raw) is not tuple and operand.dtype.kind == "f"
@@ -108,11 +109,11 @@ def with_numbers(
     return made
 
 
-def _shapes(value: Any) -> Any:
+def _shapes(value: Result) -> Hashable:
     return tuple([part.shape for part in value]) if type(value) is tuple else value.shape
 
 
-def frozen(x: Any) -> Hashable:
+def frozen(x: Operand) -> Hashable:
     """Something that is equal only for what computes the same; by identity where that is not known."""
     if isinstance(x, np.ndarray) and x.dtype != object:
         return (x.dtype.str, x.shape, x.tobytes() if x.nbytes <= _COMPARED else id(x))

@@ -6,11 +6,11 @@ however long the chain is. The axis maps tell which elements of an operand an el
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
 from scg.core import axes
+from scg.core.aliases import Result
 from scg.core.axes import mixed
 from scg.core.node import Node
 from scg.stochastic.sites import is_path
@@ -33,7 +33,7 @@ class TooBroad(NoStructure):
 
 def direct(
     outputs: Iterable[Node], starts: Mapping[int, int], again: bool = False, whole: bool = False
-) -> dict[int, Any]:
+) -> dict[int, np.ndarray]:
     """For the nodes that lead to ``outputs``, not through draws, and depend on some: by id, (node.size, k) numbers of
     elements of samples. ``starts`` gives for a draw, by id, the number of its first element. With ``again`` it holds at
     other values of all other nodes, too: an index that is a node may pick any element. With ``whole`` it starts from
@@ -46,7 +46,7 @@ def direct(
             needed[node.id] = node
             if node.id not in starts:
                 stack += [o for o in node.operands if type(o) is Node]
-    found: dict[int, Any] = {}
+    found: dict[int, Result] = {}
     for i in sorted(needed):
         node = needed[i]
         if i in starts:
@@ -72,13 +72,13 @@ def _read(node: Node) -> range:
     return range(1 if is_path(node) or node.primitive.axes is axes.first else len(node.operands))
 
 
-def elements_of(draw: Node, start: int) -> Any:
+def elements_of(draw: Node, start: int) -> np.ndarray:
     """The element of its draw in which each element of the draw's value stands: those of one event in the same."""
     count = math.prod(draw.shape[: draw.ndim - draw.statics["site"].event_ndim])
     return np.repeat(start + np.arange(count), draw.size // max(count, 1))[:, None]
 
 
-def of_parameters(draw: Node, found: Mapping[int, Any]) -> Any:
+def of_parameters(draw: Node, found: Mapping[int, np.ndarray]) -> np.ndarray:
     """What the distribution of each element of a draw depends on: (elements, k)."""
     count = math.prod(draw.shape[: draw.ndim - draw.statics["site"].event_ndim])
     moving = [k for k, o in enumerate(draw.operands) if type(o) is Node and o.id in found]
@@ -87,7 +87,7 @@ def of_parameters(draw: Node, found: Mapping[int, Any]) -> Any:
     return _passed(draw, moving, found).reshape(count, draw.size // count, -1)[:, 0]
 
 
-def distinct(rows: Any) -> Any:
+def distinct(rows: np.ndarray) -> np.ndarray:
     """Rows of numbers without repetitions, in rising order behind a padding of -1."""
     if rows.shape[1] < 2:
         return rows
@@ -101,8 +101,8 @@ def distinct(rows: Any) -> Any:
 
 
 def _passed(
-    node: Node, moving: list[int], found: Mapping[int, Any], again: bool = False, result: int | None = None
-) -> Any:
+    node: Node, moving: list[int], found: Mapping[int, np.ndarray], again: bool = False, result: int | None = None
+) -> np.ndarray:
     """What the elements of a node, or of one of its results, depend on."""
     if (
         result is None
@@ -127,7 +127,7 @@ def _passed(
     return distinct(np.concatenate(columns, axis=1) if len(columns) > 1 else columns[0])
 
 
-def sources(node: Node, k: int, result: int | None = None) -> Any:
+def sources(node: Node, k: int, result: int | None = None) -> np.ndarray:
     """Which elements of operand k each element of a node, or of one of its results, may depend on: (size, r)."""
     shapes = [np.shape(o.raw if type(o) is Node else o) for o in node.operands]
     axis_map, shape = node.primitive.axes or mixed, node.shape if result is None else node.raw[result].shape
@@ -136,10 +136,10 @@ def sources(node: Node, k: int, result: int | None = None) -> Any:
     else:
         out, ins = axis_map.align_result(result, shapes, shape, node.statics)
     size = math.prod(shape)
-    values: dict[Any, Any] = {}
+    values: dict[tuple[object, int], np.ndarray] = {}
     for factor, _, stride, n in _strided(out, shape):
         values[factor, n] = np.arange(size) // stride % n
-    places: Any = np.zeros((size, 1), int)
+    places = np.zeros((size, 1), int)
     for factor, _, stride, n in _strided(ins[k], shapes[k]):
         known = values.get((factor, n))
         if known is not None:
@@ -151,7 +151,7 @@ def sources(node: Node, k: int, result: int | None = None) -> Any:
     return places
 
 
-def _strided(labels: Any, shape: tuple[int, ...]) -> list[tuple[Any, int, int, int]]:
+def _strided(labels: axes.Axes, shape: tuple[int, ...]) -> list[tuple[object, int, int, int]]:
     """The factors of some axes: (label, axis, stride in the flat array, size)."""
     found = []
     for a, axis in enumerate(labels):
@@ -162,7 +162,7 @@ def _strided(labels: Any, shape: tuple[int, ...]) -> list[tuple[Any, int, int, i
     return found
 
 
-def _moved(node: Node, found: Mapping[int, Any]) -> Any:
+def _moved(node: Node, found: Mapping[int, np.ndarray]) -> np.ndarray:
     """Of a node whose elements are elements of its operands: run on their positions."""
     places, rows, start = [], [], 0
     for k, operand in enumerate(node.operands):

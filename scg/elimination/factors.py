@@ -15,14 +15,21 @@ Factors of equal shape stand in one ``Stack``. Its arrays may be Nodes: then wha
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.node import Node
+from scg.core.node import Value, value_of
 
 _SMALL = 1e-260
 _LARGE = 1e20  # entries are scaled where they are larger than this, or smaller than its inverse
+
+
+Entries = Value | None
+"""The entries of factors, (rows, values of each variable); None where all are one, or zero."""
+
+Indices = np.ndarray | slice
+"""Which rows."""
 
 
 class Stack(NamedTuple):
@@ -31,45 +38,63 @@ class Stack(NamedTuple):
     to be multiplied by, None for ones. ``rows`` (rows,): where factors share their entries, the row of each in p and x;
     None: its own."""
 
-    scopes: Any
-    p: Any = None
-    x: Any = None
-    logs: Any = None
-    rows: Any = None
+    scopes: np.ndarray
+    p: Entries = None
+    x: Entries = None
+    logs: np.ndarray | None = None
+    rows: np.ndarray | None = None
+
+    @property
+    def entries(self) -> Value:
+        """Those that are there."""
+        return either(self.p, self.x)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """How many values the variables of a scope have."""
-        return tuple((self.x if self.p is None else self.p).shape[1:])
+        return self.entries.shape[1:]
 
 
 class Pair(NamedTuple):
     """Entries (p, x) and the logarithm of their scale: arrays, or None."""
 
-    p: Any
-    x: Any
-    logs: Any = None
+    p: Entries
+    x: Entries
+    logs: np.ndarray | None = None
 
-    def each(self, change: Callable[[Any], Any]) -> "Pair":
+    def each(self, change: Callable[[Value], Value]) -> "Pair":
         """The pair of what ``change`` makes of the entries that are there."""
         p, x = [None if part is None else change(part) for part in (self.p, self.x)]
         return Pair(p, x, self.logs)
 
-    def rows(self, rows: Any) -> "Pair":
+    def rows(self, rows: Indices) -> "Pair":
         """Some rows."""
-        return Pair(*[None if part is None else part[rows] for part in self])
+        p, x = [None if part is None else part[rows] for part in (self.p, self.x)]
+        return Pair(p, x, None if self.logs is None else self.logs[rows])
 
-    def times(self, by: Any) -> "Pair":
+    def times(self, by: Value) -> "Pair":
         """All entries times something."""
         return self.each(lambda part: part * by)
 
     @property
+    def entries(self) -> Value:
+        """Those that are there."""
+        return either(self.p, self.x)
+
+    @property
     def length(self) -> int:
         """The number of rows."""
-        return len(self.x if self.p is None else self.p)
+        return len(self.entries)
 
 
-def blocks_of(values: Any, rows: Any) -> Any:
+def either(p: Entries, x: Entries) -> Value:
+    """The one of both that is there."""
+    entries = x if p is None else p
+    assert entries is not None
+    return entries
+
+
+def blocks_of(values: Value, rows: Indices) -> Value:
     """Some rows, of an array or a Node, taken in blocks that stand together.
 
     With an axis for the blocks and one within them, which axis of a sample an element belongs to is not lost: of rows
@@ -88,7 +113,7 @@ def blocks_of(values: Any, rows: Any) -> Any:
     return np.reshape(each, (len(rows), *values.shape[1:]))
 
 
-def one_below_the_other(parts: Sequence[Any], axis: int = 0) -> Any:
+def one_below_the_other(parts: Sequence[Value], axis: int = 0) -> Value:
     """Parts joined along an axis, by blocks of their lengths, for the same reason."""
     if len(parts) == 1:
         return parts[0]
@@ -101,7 +126,7 @@ def one_below_the_other(parts: Sequence[Any], axis: int = 0) -> Any:
     return np.reshape(np.concatenate(each, axis=axis), (*first, sum(lengths), *rest))
 
 
-def product(a: Pair, b: Pair, times: Callable[[Any, Any], Any] = operator.mul) -> Pair:
+def product(a: Pair, b: Pair, times: Callable[[Value, Value], Value] = operator.mul) -> Pair:
     """(p, x) (q, y) = (p q, p y + q x), of arrays that broadcast, or of which ``times`` makes the products."""
     p = b.p if a.p is None else a.p if b.p is None else times(a.p, b.p)
     left = a.x if b.p is None or a.x is None else times(a.x, b.p)
@@ -116,14 +141,14 @@ def summed(pair: Pair, axis: int) -> Pair:
     return Pair(p, x, pair.logs)
 
 
-def scaled(pair: Pair) -> tuple[Pair, Any]:
+def scaled(pair: Pair) -> tuple[Pair, np.ndarray | None]:
     """The same entries, of which the largest p of every row is one, and what they were multiplied by; None where no
     row has become small or large. The scale goes to ``logs``. Rows that one product made so small that entries may have
     become zero beside it, which count now, are NaN.
 
     It is a constant of which nothing is differentiated: c (p / c) is p, whatever c is.
     """
-    p = pair.p.raw if type(pair.p) is Node else pair.p
+    p = value_of(pair.entries)
     largest = p.max(axis=tuple(range(1, p.ndim)), initial=0)
     if len(p) and largest.min() > 1 / _LARGE and largest.max() < _LARGE:
         return pair, None
@@ -133,5 +158,5 @@ def scaled(pair: Pair) -> tuple[Pair, Any]:
     return pair.times(by)._replace(logs=logs), by
 
 
-def _added(a: Any, b: Any) -> Any:
+def _added(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
     return b if a is None else a if b is None else a + b

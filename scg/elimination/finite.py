@@ -1,12 +1,13 @@
 """Samples of finitely many values, element by element: the values, how many there are, and their probabilities."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from scg.core.axes import padded
-from scg.core.node import Node
+from scg.core.node import Node, Value
+from scg.distributions.base import Distribution, FiniteSupport
 from scg.errors import ScgValueError, here
 
 
@@ -41,7 +42,7 @@ class Finite:
         self.fixed = values_of(self.distribution, node.shape, len(self.batch))
         self.size = len(self.fixed)
 
-    def at(self, digits: Any) -> Any:
+    def at(self, digits: np.ndarray) -> np.ndarray:
         """Values, (rows, *node.shape), for the number of a value for every row and element; -1 stands for the value
         that was recorded."""
         values = self.fixed[np.maximum(digits, 0), np.arange(self.count)]
@@ -50,14 +51,14 @@ class Finite:
         return np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
 
 
-def values_of(distribution: Any, shape: tuple[int, ...], ndim: int) -> Any:
+def values_of(distribution: FiniteSupport, shape: tuple[int, ...], ndim: int) -> np.ndarray:
     """All values of each element of a sample of a shape, of which the first ``ndim`` axes are its batch: (values,
     elements, *event)."""
     atoms = padded(distribution.atoms(), len(shape))
     return np.broadcast_to(atoms, (len(atoms), *shape)).reshape(len(atoms), math.prod(shape[:ndim]), *shape[ndim:])
 
 
-def probabilities(distribution: Any, log_p: Any, name: str, logs: bool = False) -> Any:
+def probabilities(distribution: Distribution, log_p: Value, name: str, logs: bool = False) -> Value:
     """exp(log_p), of all values of a distribution; with ``logs`` log_p itself.
 
     Raises ScgValueError where a probability is zero and has a derivative, which ``log_p`` has not.

@@ -10,10 +10,10 @@ import functools
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
@@ -46,11 +46,11 @@ def mean(cost: Node, samples: list[Node], budget: int) -> Node:
     with _refusals(samples, budget):
         structure = _structured(np.sum(cost) if cost.ndim else cost, samples, budget)
         found = _by_influence(structure).astype(cost.dtype)
-    shared: Any = np.broadcast_to(found / cost.size, cost.shape) if cost.ndim else found
-    return shared  # type: ignore[no-any-return]
+    shared: Result = np.broadcast_to(found / cost.size, cost.shape) if cost.ndim else found
+    return shared
 
 
-def _structured(cost: Any, samples: list[Node], budget: int) -> Structure:
+def _structured(cost: Node, samples: list[Node], budget: int) -> Structure:
     """The structure of a cost, of which products of sums are distributed where it is a number."""
     structure = Structure(cost, {}, budget, draws=samples)
     structure.look()
@@ -60,7 +60,7 @@ def _structured(cost: Any, samples: list[Node], budget: int) -> Structure:
     return structure
 
 
-def _by_influence(structure: Structure) -> Any:
+def _by_influence(structure: Structure) -> Node:
     """The mean as a sum of means of terms that the same other samples have influenced, of those whose estimators look
     at costs: each of them meets its own cost-to-go still.
 
@@ -74,18 +74,18 @@ def _by_influence(structure: Structure) -> Any:
     zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in structure.terms]
     (total,) = affine_at(structure.terms, [structure.cost], zeros, True)
     weights = pull([total], [np.ones((), total.dtype)], zeros, True)
-    parts: list[Any] = [np.sum(w * t) for w, t in zip(weights, structure.terms, strict=True)]
+    parts: list[Node] = [np.sum(w * t) for w, t in zip(weights, structure.terms, strict=True)]
     influence = Influence([(n, n.statics["site"].event_ndim) for n in others], ancestors([*others, *parts]))
-    groups: dict[Any, list[Node]] = {}
+    groups: dict[int, list[Node]] = {}
     for part in parts:
         groups.setdefault(influence.draws.get(part.id, 0), []).append(part)
     ordered = sorted(groups.items(), key=lambda item: len(members(item[0])))
     for cut in np.array_split(np.arange(len(ordered)), min(len(ordered), _GROUPS)):
         cost = functools.reduce(operator.add, [part for k in cut for part in ordered[k][1]])
         above = {node.id for node in ancestors([cost])}
-        part = Structure(cost, {}, structure.budget, draws=[n for n in structure.draws if n.id in above])
-        part.look()
-        total = total + Sums(part).mean(graph=True, steps=True, blocks=True)
+        inside = Structure(cost, {}, structure.budget, draws=[n for n in structure.draws if n.id in above])
+        inside.look()
+        total = total + Sums(inside).mean(graph=True, steps=True, blocks=True)
     return total
 
 
@@ -108,16 +108,14 @@ def log_mean_exp(log_p: Node, samples: list[Node], budget: int) -> Node:
         apart = structure.apart()
         if apart is not None:
             found = Sums(structure, evidence=True).log_mean_exps(*apart, bool(_looking(structure)))
-            shaped: Any = np.reshape(found, log_p.shape).astype(log_p.dtype)
-            return shaped  # type: ignore[no-any-return]
-    each: list[Any] = []
-    flat: Any = np.ravel(log_p)
-    for element in flat:  # elements that have samples in common
+            return found.reshape(log_p.shape).astype(log_p.dtype)
+    each: list[Node] = []
+    for element in log_p.ravel():  # elements that have samples in common
         above = {node.id for node in ancestors([element])}
         own = [node for node in samples if node.id in above]
         each.append(log_mean_exp(element, own, budget) if own else element)
-    stacked: Any = np.reshape(np.stack(each), log_p.shape)
-    return stacked  # type: ignore[no-any-return]
+    stacked: Result = np.stack(each)
+    return stacked.reshape(log_p.shape)
 
 
 def refuse_what_follows(cost: Node, samples: Sequence[Node]) -> None:

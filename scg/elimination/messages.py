@@ -11,18 +11,18 @@ graph, and their derivative is another. What differentiates that again does so s
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
 
 import numpy as np
 
-from scg.core.axes import AxisMap
+from scg.core.aliases import Operands, Result, Statics
+from scg.core.axes import AxisMap, Call
 from scg.core.backward import pull
 from scg.core.cotangents import results
 from scg.core.leaves import parameter
-from scg.core.node import Node
+from scg.core.node import Node, Value, value_of
 from scg.core.primitive import smooth_primitive
 from scg.core.replay import replay
-from scg.elimination.factors import Pair, Stack, scaled
+from scg.elimination.factors import Entries, Pair, Stack, scaled
 from scg.elimination.products import Plan
 from scg.elimination.steps import Cotangent, Logarithms, Made, Product, Selection
 
@@ -46,11 +46,11 @@ def eliminate(
     return [Pair(*[next(flat) if known else None for known in (*kinds, logs)]) for kinds in run.kinds]
 
 
-def eliminate_logarithms(found: Plan, stacks: Sequence[Stack], blocks: bool) -> list[Any]:
+def eliminate_logarithms(found: Plan, stacks: Sequence[Stack], blocks: bool) -> list[Value]:
     """The same of factors of which ``p`` holds the logarithms: Nodes, the logarithms of what remains. Each step is
     recorded by itself, and nothing of it depends on recorded values, so that it may be replayed with any others."""
     run = _Run(found, stacks, False, Logarithms)
-    return [pair.p for pair in run.left(run.forward([stack.p for stack in stacks], True, blocks=blocks))]
+    return [pair.entries for pair in run.left(run.forward([stack.entries for stack in stacks], True, blocks=blocks))]
 
 
 class _Run:
@@ -60,9 +60,7 @@ class _Run:
     def __init__(self, found: Plan, stacks: Sequence[Stack], logs: bool, kind: type[Product] | None = None):
         self.plan, self.logs, self.kind = found, logs, kind or Product
         self.layout = [(stack.p is not None, stack.x is not None, stack.logs) for stack in stacks]
-        self.lengths = [
-            len(stack.scopes if stack.rows is None else stack.x if stack.p is None else stack.p) for stack in stacks
-        ]
+        self.lengths = [len(stack.scopes if stack.rows is None else stack.entries) for stack in stacks]
         self._prepare(None)
 
     def _prepare(self, copies: int | None) -> None:
@@ -93,7 +91,7 @@ class _Run:
         return self._others[copies]
 
     def forward(
-        self, parts: Sequence[Any], pieces: bool = False, scales: list[Any] | None = None, blocks: bool = False
+        self, parts: Sequence[Value], pieces: bool = False, scales: list[Entries] | None = None, blocks: bool = False
     ) -> list[Made]:
         """The tables and, behind them, the messages; with ``pieces`` for one use of each row after the other. What
         each message was multiplied by goes to ``scales``; without it messages live until their last use."""
@@ -110,9 +108,9 @@ class _Run:
                 made[stack] = Made(Pair(None, None), None)
         return made
 
-    def _uses(self) -> dict[int, list[Any]]:
+    def _uses(self) -> dict[int, list[np.ndarray]]:
         """Of each stack, the rows of each use in turn."""
-        found: dict[int, list[Any]] = {}
+        found: dict[int, list[np.ndarray]] = {}
         for position in [*[position for step in self.steps for position in step.positions], *self.ends]:
             for stack, rows in position.rows:
                 found.setdefault(stack, []).append(rows)
@@ -137,7 +135,7 @@ class _Run:
             return found
         return [pair if pair.logs is not None else pair._replace(logs=np.zeros(pair.length)) for pair in found]
 
-    def tape(self, made: list[Made], scales: list[Any]) -> Any:
+    def tape(self, made: list[Made], scales: list[Entries]) -> Value:
         """All messages, and what they were multiplied by, in one array; behind an axis of copies if there are any."""
         parts = []
         for (shape, p, _), m, by in zip(self.messages, made[len(self.layout) :], scales, strict=True):
@@ -148,12 +146,12 @@ class _Run:
         tape = np.concatenate([np.zeros((count, 0)), *[part.reshape(count, -1) for part in parts]], axis=1)
         return tape.reshape(-1) if self.copies is None else tape
 
-    def _played(self, tape: Any) -> tuple[list[Pair], list[Any]]:
+    def _played(self, tape: Value) -> tuple[list[Pair], list[Entries]]:
         """The messages on a tape."""
         count, start = self.copies or 1, 0
         tape = tape.reshape(count, -1)
 
-        def taken(shape: tuple[int, ...]) -> Any:
+        def taken(shape: tuple[int, ...]) -> Value:
             nonlocal start
             end = start + math.prod(shape) // count
             part, start = tape[:, start:end], end
@@ -166,7 +164,7 @@ class _Run:
             scales.append(None if by is None or (by == 1).all() else by)
         return found, scales
 
-    def backward(self, seeds: Sequence[Any], tape: Any, parts: Sequence[Any]) -> list[Any]:
+    def backward(self, seeds: Sequence[Value], tape: Value, parts: Sequence[Value]) -> list[Value]:
         """The cotangents of the tables, for those of what remains."""
         messages, scales = self._played(tape)
         made = [Made(pair, None) for pair in (*self._tables(parts), *messages)]
@@ -181,48 +179,49 @@ class _Run:
         totals = [cotangent.total() for cotangent in found]
         return [part for total in totals for part in total[:2] if part is not None]
 
-    def _tables(self, parts: Sequence[Any]) -> list[Pair]:
+    def _tables(self, parts: Sequence[Value]) -> list[Pair]:
         each = iter(parts)
         return [Pair(next(each) if p else None, next(each) if x else None, logs) for p, x, logs in self.layout]
 
 
-def _values(*parts: Any, run: _Run) -> tuple[Any, ...]:
+def _values(*parts: Value, run: _Run) -> tuple[Value, ...]:
     """What remains of some tables, one part after the other, and the tape of all messages."""
-    scales: list[Any] = []
+    scales: list[Entries] = []
     made = run.forward(_flat(parts, run), scales=scales)
     left = [part for pair in run.left(made) for part in pair if part is not None]
     return (*_apart(left, run), run.tape(made, scales))
 
 
-def _seeds(g: Sequence[Any], run: _Run) -> list[Any]:
+def _seeds(g: Sequence[Value], run: _Run) -> list[Value]:
     """Of the cotangents of what remains those that count: the scale is a constant."""
     names = [name for p, x in run.kinds for name, known in zip("pxs", (p, x, run.logs), strict=True) if known]
     return [part for name, part in zip(names, g, strict=False) if name != "s"]
 
 
-def _slopes(g: Any, out: Any, *parts: Any, run: _Run) -> Any:
+def _slopes(g: Sequence[Value], out: Sequence[Value], *parts: Value, run: _Run) -> Result:
     return results(_pulled(*_seeds(g, run), out[-1], *parts, run=run))
 
 
-def _backward(*operands: Any, run: _Run) -> tuple[Any, ...]:
+def _backward(*operands: Value, run: _Run) -> tuple[Value, ...]:
     """The cotangents of the tables: of those of what remains, the tape, and the tables."""
     seeds, tape, parts = _split(operands, run)
     return _apart(run.backward(_flat(seeds, run), tape, _flat(parts, run)), run)
 
 
-def _split(operands: Sequence[Any], run: _Run) -> tuple[Sequence[Any], Any, Sequence[Any]]:
+def _split(operands: Sequence[Value], run: _Run) -> tuple[Sequence[Value], Value, Sequence[Value]]:
     count = len(operands) - sum([p + x for p, x, _ in run.layout]) - 1
     return operands[:count], operands[count], operands[count + 1 :]
 
 
-def _second(g: Any, out: Any, *operands: Any, run: _Run) -> Any:
+def _second(g: Sequence[Value], out: Result, *operands: Value, run: _Run) -> Result:
     """The cotangents of cotangents: step by step, on Nodes. The tape is a function of the tables."""
     seeds, tape, tables = _split(operands, run)
     known = [*seeds, *tables]
-    inside = [parameter(o.raw if type(o) is Node else o) for o in known]
-    weights = [parameter(part.raw if type(part) is Node else part) for part in g]
+    inside = [parameter(value_of(o)) for o in known]
+    weights = [parameter(value_of(part)) for part in g]
     flat, count = _flat(inside, run), len(seeds)
-    left = [part for pair in run.left(run.forward(flat[count:], True)) for part in pair[:2] if part is not None]
+    made = run.left(run.forward(flat[count:], True))
+    left: list[Result] = [part for pair in made for part in pair[:2] if part is not None]
     slopes = pull(left, flat[:count], inside[count:], True)
     pairs = [(slope, weight) for slope, weight in zip(slopes, weights, strict=True) if type(slope) is Node]
     found = pull([slope for slope, _ in pairs], [weight for _, weight in pairs], inside, True)
@@ -233,12 +232,12 @@ def _second(g: Any, out: Any, *operands: Any, run: _Run) -> Any:
     return (*found[:count], np.zeros(tape.shape), *found[count:])
 
 
-def _flat(parts: Sequence[Any], run: _Run) -> Any:
+def _flat(parts: Sequence[Value], run: _Run) -> Sequence[Value]:
     """Tables without the axis of copies, whose rows are one below the other."""
     return parts if run.copies is None else [np.reshape(part, (-1, *part.shape[2:])) for part in parts]
 
 
-def _apart(parts: Sequence[Any], run: _Run) -> Any:
+def _apart(parts: Sequence[Value], run: _Run) -> tuple[Value, ...]:
     return tuple(
         parts if run.copies is None else [np.reshape(part, (run.copies, -1, *part.shape[1:])) for part in parts]
     )
@@ -247,7 +246,7 @@ def _apart(parts: Sequence[Any], run: _Run) -> Any:
 class _Replicates(AxisMap):
     """Everything is mixed; replicates are further copies of all factors."""
 
-    def lead(self, operands: Any, batched: Any, statics: Any) -> Any:
+    def lead(self, operands: Operands, batched: Sequence[bool], statics: Statics) -> Call | None:
         size = operands[batched.index(True)].shape[0]
         pairs = zip(operands, batched, strict=True)
         run = statics["run"]

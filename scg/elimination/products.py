@@ -16,13 +16,17 @@ import heapq
 import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from scg.core.aliases import Shape
 from scg.elimination.factors import Stack
+
+Flags = tuple[bool, bool]
+"""Whether the entries of a factor have a p, and an x."""
 
 _CHUNK = 2**21  # entries that the products of one step may have
 _SMALL = 64  # entries of a product below which calls cost more
@@ -43,7 +47,7 @@ class Step(NamedTuple):
     the product at ``axes``. The variable on axis 0 is summed over."""
 
     shape: tuple[int, ...]
-    positions: list[list[tuple[int, Any]]]
+    positions: list[list[tuple[int, np.ndarray]]]
     axes: list[tuple[int, ...]]
 
 
@@ -53,8 +57,8 @@ class Plan(NamedTuple):
     largest product, of ``clique``; ``entries``: of all products together."""
 
     steps: list[Step]
-    left: list[tuple[int, Any, tuple[int, ...]]]
-    copies: list[Any]
+    left: list[tuple[int, np.ndarray, tuple[int, ...]]]
+    copies: list[np.ndarray]
     largest: int
     clique: tuple[int, ...]
     entries: int
@@ -70,12 +74,12 @@ class _Slot(NamedTuple):
     variable of each copy."""
 
     stack: int
-    rows: Any
+    rows: np.ndarray
     scope: tuple[int, ...]
-    copies: Any
+    copies: np.ndarray
 
 
-def plan(stacks: Sequence[Stack], sizes: Any, kept: Collection[int] = (), budget: int = 2**20) -> Plan:
+def plan(stacks: Sequence[Stack], sizes: np.ndarray, kept: Collection[int] = (), budget: int = 2**20) -> Plan:
     """How to eliminate all variables but those in ``kept`` from the product of all factors of ``stacks``; ``sizes`` are
     the numbers of values of the variables.
 
@@ -83,17 +87,17 @@ def plan(stacks: Sequence[Stack], sizes: Any, kept: Collection[int] = (), budget
     """
     slots, counts = _slots(stacks, np.asarray(sizes), kept)
     flags = [(stack.p is not None, stack.x is not None) for stack in stacks]
-    best = _ordered(slots, sizes, counts, flags, kept, budget, 0)
+    best = _Rounds(slots, sizes, counts, flags, kept, budget).plan(0)
     if len(slots) > 4 and any([math.prod(step.shape) <= _SMALL for step in best.steps]):
         try:
-            other = _ordered(slots, sizes, counts, flags, kept, budget, _SMALL)
+            other = _Rounds(slots, sizes, counts, flags, kept, budget).plan(_SMALL)
             best = min(best, other, key=lambda p: p.cost)
         except TooWide:
             pass
     return best
 
 
-def _slots(stacks: Sequence[Stack], sizes: Any, kept: Collection[int]) -> tuple[list[_Slot], dict[int, int]]:
+def _slots(stacks: Sequence[Stack], sizes: np.ndarray, kept: Collection[int]) -> tuple[list[_Slot], dict[int, int]]:
     """The factors, of parts that are built alike those of one; and for each variable of these how many copies it has.
 
     Two parts are alike where their variables, in rising order, have the same sizes and stand in the same places of the
@@ -146,101 +150,136 @@ def _slots(stacks: Sequence[Stack], sizes: Any, kept: Collection[int]) -> tuple[
     return slots, counts
 
 
-def _ordered(
-    slots: list[_Slot],
-    sizes: Any,
-    counts: dict[int, int],
-    flags: list[tuple[bool, bool]],
-    kept: Collection[int],
-    budget: int,
-    small: int,
-) -> Plan:
-    """A plan by rounds, in each of which variables with products of up to ``small`` entries, or of the fewest, go."""
-    slots, flags, size_of = list(slots), list(flags), {v: int(sizes[v]) for v in counts}
-    near: dict[int, set[int]] = {v: set() for v in counts}
-    holds: dict[int, set[int]] = {v: set() for v in counts}
-    for k, slot in enumerate(slots):
-        for v in slot.scope:
-            near[v].update(slot.scope)
-            holds[v].add(k)
-    for v, others in near.items():
-        others.discard(v)
+class _Product(NamedTuple):
+    """The product that eliminates a variable: its factors, as positions of slots, and its variables, of which the first
+    is summed over."""
 
-    def weight(v: int) -> int:
-        return size_of[v] * math.prod([size_of[u] for u in near[v]])
+    factors: list[int]
+    scope: Shape
 
-    waiting = [(weight(v), v) for v in counts if v not in kept]
-    heapq.heapify(waiting)
-    now = {v: w for w, v in waiting}
-    steps: list[Step] = []
-    largest, entries = 1, 0
-    clique: tuple[int, ...] = ()
-    while waiting:
+
+class _Pattern(NamedTuple):
+    """What products have in common that one step takes: the sizes of their variables, and of each factor whether it has
+    a p and an x, and at which axes of the product its own stand."""
+
+    shape: Shape
+    factors: tuple[tuple[Flags, Shape], ...]
+
+
+class _Rounds:
+    """An elimination while it is planned. ``near`` has the neighbours of each variable that is left, ``holds`` the
+    factors that it stands in, ``now`` how many entries the product has that eliminates it.
+
+    Of coins a, b, c with factors f(a), g(a, b), h(b, c) near is {a: {b}, b: {a, c}, c: {b}}, and the products have 4, 8
+    and 4 entries. The first round takes a and c, which leave m(b) = sum_a f g and n(b) = sum_c h; the second takes b.
+    """
+
+    def __init__(
+        self,
+        slots: list[_Slot],
+        sizes: np.ndarray,
+        counts: dict[int, int],
+        flags: list[Flags],
+        kept: Collection[int],
+        budget: int,
+    ):
+        self.slots, self.flags, self.counts, self.budget = list(slots), list(flags), counts, budget
+        self.sizes = {v: int(sizes[v]) for v in counts}
+        self.near: dict[int, set[int]] = {v: set() for v in counts}
+        self.holds: dict[int, set[int]] = {v: set() for v in counts}
+        for k, slot in enumerate(slots):
+            for v in slot.scope:
+                self.near[v].update(slot.scope)
+                self.holds[v].add(k)
+        for v, others in self.near.items():
+            others.discard(v)
+        self.waiting = [(self._entries(v), v) for v in counts if v not in kept]
+        heapq.heapify(self.waiting)
+        self.now = {v: n for n, v in self.waiting}
+        self.steps: list[Step] = []
+        self.largest, self.entries = 1, 0
+        self.clique: Shape = ()
+
+    def plan(self, small: int) -> Plan:
+        """The plan of rounds in which variables with products of up to ``small`` entries, or of the fewest, go."""
+        while self.waiting:
+            for pattern, products in self._products(self._round(small)).items():
+                per_row = math.prod(pattern.shape)
+                for some in _chunks(products, [self.counts[p.scope[0]] * per_row for p in products]):
+                    self._take(pattern, some)
+        left = {k for holds in self.holds.values() for k in holds}
+        left |= {k for k, slot in enumerate(self.slots) if not slot.scope}
+        slots = [self.slots[k] for k in sorted(left)]
+        ends = [(slot.stack, slot.rows, slot.scope) for slot in slots]
+        return Plan(self.steps, ends, [slot.copies for slot in slots], self.largest, self.clique, self.entries)
+
+    def _entries(self, v: int) -> int:
+        """How many entries the product has that eliminates a variable."""
+        return self.sizes[v] * math.prod([self.sizes[u] for u in self.near[v]])
+
+    def _round(self, small: int) -> list[int]:
+        """The variables that go next, of which no two are neighbours."""
+        waiting, now = self.waiting, self.now
         limit, chosen, blocked, later = max(waiting[0][0], small), dict[int, None](), set[int](), []
         while waiting and waiting[0][0] <= limit:
-            w, v = heapq.heappop(waiting)
-            if now.get(v) != w or v in chosen:  # an entry of another time
+            n, v = heapq.heappop(waiting)
+            if now.get(v) != n or v in chosen:  # an entry of another time
                 continue
             if not chosen:
-                limit = max(w, small)
+                limit = max(n, small)
             if v in blocked:
-                later.append((w, v))
+                later.append((n, v))
             else:
                 chosen[v] = None
-                blocked |= near[v]
+                blocked |= self.near[v]
         for entry in later:
             heapq.heappush(waiting, entry)
-        if not chosen:
-            continue
-        groups: dict[Any, list[tuple[list[int], tuple[int, ...]]]] = {}
+        return list(chosen)
+
+    def _products(self, chosen: list[int]) -> dict[_Pattern, list[_Product]]:
+        """The products that eliminate some variables, by what they have in common."""
+        slots, flags, found = self.slots, self.flags, dict[_Pattern, list[_Product]]()
         for v in chosen:
-            if now[v] > budget:
-                raise TooWide(sorted([v, *near[v]]), now[v])
-            if now[v] > largest:
-                largest, clique = now[v], tuple(sorted([v, *near[v]]))
-            inside = sorted(holds[v], key=lambda k: (flags[slots[k].stack], len(slots[k].scope), k))
-            scope = tuple(dict.fromkeys([v, *itertools.chain(*[slots[k].scope for k in inside])]))
-            place = {u: i for i, u in enumerate(scope)}
-            key = (
-                tuple([size_of[u] for u in scope]),
-                tuple([(flags[slots[k].stack], tuple([place[u] for u in slots[k].scope])) for k in inside]),
-            )
-            groups.setdefault(key, []).append((inside, scope))
-            entries += now[v] * counts[v]
-        for (shape, pattern), members in groups.items():
-            per_row = math.prod(shape)
-            for some in _chunks(members, [counts[scope[0]] * per_row for _, scope in members]):
-                positions = [
-                    [(slots[inside[j]].stack, slots[inside[j]].rows) for inside, _ in some] for j in range(len(pattern))
-                ]
-                stack = len(flags)
-                steps.append(Step(shape, positions, [axes for _, axes in pattern]))
-                kinds = [flag for flag, _ in pattern]
-                flags.append((any(p for p, _ in kinds), any(x for _, x in kinds)))
-                start = 0
-                for inside, scope in some:
-                    v, rest, copies = scope[0], scope[1:], counts[scope[0]]
-                    slots.append(_Slot(stack, start + np.arange(copies), rest, slots[inside[0]].copies))
-                    start += copies
-                    del now[v]
-                    for u in rest:
-                        near[u].update(rest)
-                        near[u] -= {u, v}
-                        holds[u].difference_update(inside)
-                        holds[u].add(len(slots) - 1)
-                    gone = holds.pop(v)
-                    assert gone
-                for u in {u for _, scope in some for u in scope[1:]}:
-                    if u in now:
-                        now[u] = weight(u)
-                        heapq.heappush(waiting, (now[u], u))
-    remaining = {k for v in holds for k in holds[v]} | {k for k, slot in enumerate(slots) if not slot.scope}
-    left = [(slots[k].stack, slots[k].rows, slots[k].scope) for k in sorted(remaining)]
-    return Plan(steps, left, [slots[k].copies for k in sorted(remaining)], largest, clique, entries)
+            n = self.now[v]
+            if n > self.budget:
+                raise TooWide(sorted([v, *self.near[v]]), n)
+            if n > self.largest:
+                self.largest, self.clique = n, tuple(sorted([v, *self.near[v]]))
+            self.entries += n * self.counts[v]
+            factors = sorted(self.holds[v], key=lambda k: (flags[slots[k].stack], len(slots[k].scope), k))
+            scope = tuple(dict.fromkeys([v, *itertools.chain(*[slots[k].scope for k in factors])]))
+            axis = {u: i for i, u in enumerate(scope)}
+            own = tuple([(flags[slots[k].stack], tuple([axis[u] for u in slots[k].scope])) for k in factors])
+            pattern = _Pattern(tuple([self.sizes[u] for u in scope]), own)
+            found.setdefault(pattern, []).append(_Product(factors, scope))
+        return found
+
+    def _take(self, pattern: _Pattern, products: list[_Product]) -> None:
+        """One step for some products, each of which leaves a factor over the neighbours of its variable."""
+        stack, start, slots = len(self.flags), 0, self.slots
+        factors = [[slots[p.factors[j]] for p in products] for j in range(len(pattern.factors))]
+        positions = [[(slot.stack, slot.rows) for slot in column] for column in factors]
+        self.steps.append(Step(pattern.shape, positions, [axes for _, axes in pattern.factors]))
+        kinds = [flag for flag, _ in pattern.factors]
+        self.flags.append((any([p for p, _ in kinds]), any([x for _, x in kinds])))
+        for product in products:
+            v, rest, copies = product.scope[0], product.scope[1:], self.counts[product.scope[0]]
+            slots.append(_Slot(stack, start + np.arange(copies), rest, slots[product.factors[0]].copies))
+            start += copies
+            del self.now[v], self.holds[v]
+            for u in rest:
+                self.near[u].update(rest)
+                self.near[u] -= {u, v}
+                self.holds[u].difference_update(product.factors)
+                self.holds[u].add(len(slots) - 1)
+        for u in {u for product in products for u in product.scope[1:]}:
+            if u in self.now:
+                self.now[u] = self._entries(u)
+                heapq.heappush(self.waiting, (self.now[u], u))
 
 
-def _chunks(members: list[Any], entries: list[int]) -> Iterator[list[Any]]:
-    some: list[Any] = []
+def _chunks(members: list[_Product], entries: list[int]) -> Iterator[list[_Product]]:
+    some: list[_Product] = []
     total = 0
     for member, n in zip(members, entries, strict=True):
         if some and total + n > _CHUNK:

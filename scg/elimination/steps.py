@@ -7,18 +7,21 @@ is what comes back to a table or a message.
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from scg.core.aliases import Result
 from scg.core.cotangents import unbroadcast
-from scg.core.node import Node
-from scg.elimination.factors import Pair, blocks_of, one_below_the_other, product, summed
+from scg.core.node import Node, Value
+from scg.elimination.factors import Entries, Indices, Pair, blocks_of, one_below_the_other, product, summed
 from scg.elimination.products import Step
 from scg.special import logsumexp
 
 _WAITING = 2**22  # entries of products that wait to be taken together
+
+Take = Callable[[Pair, Indices], Pair]
+Products = list[tuple[Entries, Entries]]
 
 
 class Made:
@@ -29,11 +32,11 @@ class Made:
     taken as ``blocks_of`` does.
     """
 
-    def __init__(self, pair: Pair, uses: list[Any] | None, blocks: bool = False):
+    def __init__(self, pair: Pair, uses: list[np.ndarray] | None, blocks: bool = False):
         self.pair, self.blocks = pair, blocks
         self.pieces = None if uses is None else _pieces(pair, uses, _in_blocks if blocks else Pair.rows)
 
-    def take(self, rows: Any) -> Pair:
+    def take(self, rows: Indices) -> Pair:
         """Some rows."""
         if self.pieces is not None:
             return next(self.pieces)
@@ -49,7 +52,7 @@ class Selection:
 
     def __init__(
         self,
-        members: list[tuple[int, Any]],
+        members: list[tuple[int, np.ndarray]],
         axes: tuple[int, ...],
         shape: tuple[int, ...],
         lengths: list[int],
@@ -63,7 +66,7 @@ class Selection:
             for stack, some in by_stack.items()
         ]
         self.chosen = [(stack, _as_slice(rows)) for stack, rows in self.rows]
-        self.places: list[Any] = []  # where the rows of each stack stand
+        self.places: list[np.ndarray] = []  # where the rows of each stack stand
         if len(by_stack) > 1:
             starts = np.cumsum([0, *[len(rows) for _, rows in members]])
             for some in by_stack.values():
@@ -90,7 +93,7 @@ class Selection:
             pair = pair.each(lambda part: np.transpose(part, self.turn))
         return pair if self.dims is None else pair.each(self._fitted)
 
-    def _fitted(self, part: Any) -> Any:
+    def _fitted(self, part: Value) -> Value:
         return np.reshape(part, (part.shape[0], *(self.own if self.dims is None else self.dims)))
 
     def give(self, found: "list[Cotangent]", g: Pair) -> None:
@@ -99,7 +102,7 @@ class Selection:
         for k, (stack, rows) in enumerate(self.chosen):
             found[stack].add(rows, g.rows(self.places[k]) if self.places else g)
 
-    def _returned(self, g: Any) -> Any:
+    def _returned(self, g: Value) -> Value:
         if self.dims is not None or g.shape[1:] != self.own:
             g = unbroadcast(g, (g.shape[0], *(self.own if self.dims is None else self.dims)), g.dtype)
             g = np.reshape(g, (g.shape[0], *self.own))
@@ -142,13 +145,13 @@ class Product:
         total = summed(_product(factors).each(lambda part: _spread(part, self.shape[:1])), 1)
         return total.each(lambda part: _spread(part, self.shape[1:]))
 
-    def _across(self, a: Any, b: Any) -> Any:
+    def _across(self, a: Value, b: Value) -> Value:
         """sum_v a[row, v] b[row, v, ...]"""
         if len(self.shape) == 2:
             return (a[:, None] @ b)[:, 0]
         return (a[:, None] @ b.reshape(b.shape[0], self.shape[0], -1)).reshape(b.shape[0], *self.shape[1:])
 
-    def _along(self, g: Any, b: Any) -> Any:
+    def _along(self, g: Value, b: Value) -> Value:
         """sum_... g[row, ...] b[row, v, ...]"""
         return (b.reshape(b.shape[0], self.shape[0], -1) @ g.reshape(g.shape[0], -1, 1))[:, :, 0]
 
@@ -157,7 +160,7 @@ class Product:
         swapped = any([factor.x is not None for factor in factors])
         g = _swapped(g, swapped)
         if g.p is None:
-            g = Pair(np.zeros(g.x.shape), g.x)
+            g = Pair(np.zeros(g.entries.shape), g.x)
         if self.matrix:
             last = _full(factors.pop())
             self.positions[-1].give_product(found, g, _full(_product(factors)), swapped)
@@ -174,7 +177,8 @@ class Logarithms(Product):
 
     def message(self, factors: list[Pair]) -> Pair:
         """The logarithm of the message."""
-        each = [np.reshape(p, (*p.shape, *[1] * (1 + len(self.shape) - p.ndim))) for p, *_ in factors]
+        entries = [factor.entries for factor in factors]
+        each = [np.reshape(p, (*p.shape, *[1] * (1 + len(self.shape) - p.ndim))) for p in entries]
         total = _spread(functools.reduce(operator.add, each), self.shape[:1])
         return Pair(_spread(logsumexp(total, axis=1), self.shape[1:]), None)
 
@@ -183,13 +187,13 @@ class Cotangent:
     """What has come together of the cotangent of a table or a message."""
 
     def __init__(self, pair: Pair):
-        self.pair = pair
-        self.parts: list[Any] = [None, None]
-        self.waiting: dict[tuple[int, int, int], list[tuple[Any, Any]]] = {}
+        self.tables: list[Result] = [pair.p, pair.x]
+        self.parts: list[Result] = [None, None]
+        self.waiting: dict[tuple[int, int, int], list[tuple[Value, Value]]] = {}
 
-    def add(self, rows: Any, g: Pair) -> None:
+    def add(self, rows: Indices, g: Pair) -> None:
         """Add to some rows."""
-        for k, (part, table) in enumerate(zip(g[:2], self.pair, strict=False)):
+        for k, (part, table) in enumerate(zip(g[:2], self.tables, strict=True)):
             if part is None or table is None:
                 continue
             if self.parts[k] is None:
@@ -204,11 +208,11 @@ class Cotangent:
             else:
                 self.parts[k][rows] += part
 
-    def wait(self, rows: slice, ps: list[Any], xs: list[Any]) -> None:
+    def wait(self, rows: slice, ps: Products, xs: Products) -> None:
         """Add products a_i b_j to the rows, later and all at once."""
         for k, pairs in enumerate((ps, xs)):
             there = [(a, b) for a, b in pairs if a is not None and b is not None]
-            if self.pair[k] is not None and there:
+            if self.tables[k] is not None and there:
                 waiting = self.waiting.setdefault((k, rows.start, rows.stop), [])
                 waiting += there
                 if len(waiting) * (there[0][0].size + there[0][1].size) > _WAITING:
@@ -218,15 +222,16 @@ class Cotangent:
         pairs = self.waiting.pop(key)
         n = len(pairs[0][0])
         a, b = [np.stack([np.reshape(pair[k], (n, -1)) for pair in pairs], axis=1) for k in (0, 1)]
-        total = np.reshape(np.swapaxes(a, 1, 2) @ b, (n, *self.pair[key[0]].shape[1:]))
+        total = np.reshape(np.swapaxes(a, 1, 2) @ b, (n, *self.tables[key[0]].shape[1:]))
         self.add(slice(*key[1:]), Pair(*[total if k == key[0] else None for k in (0, 1)]))
 
     def total(self) -> Pair:
         """All of it; zeros where nothing came."""
         for key in list(self.waiting):
             self._take(key)
-        tables = zip(self.parts, self.pair, strict=False)
-        return Pair(*[np.zeros(table.shape) if p is None and table is not None else p for p, table in tables])
+        tables = zip(self.parts, self.tables, strict=True)
+        p, x = [np.zeros(table.shape) if part is None and table is not None else part for part, table in tables]
+        return Pair(p, x)
 
 
 def _product(factors: Sequence[Pair]) -> Pair:
@@ -239,25 +244,25 @@ def _swapped(pair: Pair, swapped: bool) -> Pair:
 
 def _full(pair: Pair) -> Pair:
     """A pair whose p is there."""
-    return pair if pair.p is not None else pair._replace(p=np.ones(pair.x.shape))
+    return pair if pair.p is not None else pair._replace(p=np.ones(pair.entries.shape))
 
 
-def _spread(a: Any, shape: tuple[int, ...]) -> Any:
+def _spread(a: Value, shape: tuple[int, ...]) -> Value:
     """Entries that have the axes of ``shape`` behind that of the rows, also where they do not depend on a variable."""
     full = (a.shape[0], *shape, *a.shape[1 + len(shape) :])
     return a if a.shape == full else np.broadcast_to(a, full)
 
 
-def _joined(parts: list[Any]) -> Any:
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _copied(rows: Any, length: int, copies: int) -> Any:
+def _copied(rows: np.ndarray, length: int, copies: int) -> np.ndarray:
     """Rows of every copy of a stack of some length."""
     return rows if copies == 1 else (rows + length * np.arange(copies)[:, None]).reshape(-1)
 
 
-def _as_slice(rows: Any) -> Any:
+def _as_slice(rows: np.ndarray) -> Indices:
     """Rows that follow one another as a slice, which copies nothing."""
     first, n = int(rows[0]), len(rows)
     if int(rows[-1]) - first == n - 1 and (n < 3 or (rows[1:] - rows[:-1] == 1).all()):
@@ -265,16 +270,16 @@ def _as_slice(rows: Any) -> Any:
     return rows
 
 
-def _pieces(pair: Pair, uses: list[Any], take: Callable[[Pair, Any], Pair]) -> Iterator[Pair]:
+def _pieces(pair: Pair, uses: list[np.ndarray], take: Take) -> Iterator[Pair]:
     """The rows of a stack for each of its uses in turn."""
     length = pair.length
-    if len(uses) == 1 or sum(map(len, uses)) > 2 * length or type(pair.x if pair.p is None else pair.p) is not Node:
+    if len(uses) == 1 or sum(map(len, uses)) > 2 * length or type(pair.entries) is not Node:
         return (_rows(pair, rows, take) for rows in uses)
     ends = np.cumsum([len(rows) for rows in uses])
     return iter(_halved(_rows(pair, np.concatenate(uses), take), ends.tolist(), 0, take))
 
 
-def _halved(pair: Pair, ends: list[int], start: int, take: Callable[[Pair, Any], Pair]) -> list[Pair]:
+def _halved(pair: Pair, ends: list[int], start: int, take: Take) -> list[Pair]:
     if len(ends) == 1:
         return [pair]
     middle = len(ends) // 2
@@ -283,12 +288,12 @@ def _halved(pair: Pair, ends: list[int], start: int, take: Callable[[Pair, Any],
     return _halved(left, ends[:middle], start, take) + _halved(right, ends[middle:], start + cut, take)
 
 
-def _rows(pair: Pair, rows: Any, take: Callable[[Pair, Any], Pair]) -> Pair:
+def _rows(pair: Pair, rows: np.ndarray, take: Take) -> Pair:
     if len(rows) == pair.length and (rows == np.arange(len(rows))).all():
         return pair
     return take(pair, rows)
 
 
-def _in_blocks(pair: Pair, rows: Any) -> Pair:
+def _in_blocks(pair: Pair, rows: Indices) -> Pair:
     logs = None if pair.logs is None else pair.logs[rows]
     return pair.each(lambda part: blocks_of(part, rows))._replace(logs=logs)

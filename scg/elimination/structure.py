@@ -5,14 +5,14 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from scg.core.ancestry import ancestors
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
 from scg.elimination.alike import Form, described, form_of
@@ -30,8 +30,8 @@ class Likeness(NamedTuple):
 
     first: list[int]
     form: list[int]
-    draws: list[Any]
-    numbers: list[list[Any]]
+    draws: list[list[int] | None]
+    numbers: list[list[Value]]
 
 
 class Structure:
@@ -78,12 +78,12 @@ class Structure:
             raise TooBroad(self.naming([self.offsets[each.index(largest)]]), largest)
 
     @cached_property
-    def sizes(self) -> Any:
+    def sizes(self) -> np.ndarray:
         """How many values each element of the draws has."""
         return np.repeat(np.array(self.each), self.counts)
 
     @cached_property
-    def owner(self) -> Any:
+    def owner(self) -> np.ndarray:
         """The draw that each element is of."""
         return np.repeat(np.arange(len(self.draws)), self.counts)
 
@@ -111,8 +111,8 @@ class Structure:
     def _alike(self, nodes: list[Node], given: bool) -> "Likeness":
         draws, few = self.described, len(self.draws) <= _FEW
         position = {n.id: k for k, n in enumerate(self.draws)}
-        first: dict[Any, int] = {}
-        forms: dict[Any, int] = {}
+        first: dict[Hashable, int] = {}
+        forms: dict[Hashable, int] = {}
         found = Likeness([], [], [], [])
         for k, node in enumerate(nodes):
             form = Form(k, None, []) if few else form_of(node, draws, self.dependent, given)
@@ -123,7 +123,7 @@ class Structure:
         return found
 
     @cached_property
-    def described(self) -> dict[int, Any]:
+    def described(self) -> dict[int, Hashable]:
         """What each draw is, by id, beside the parameters of its distribution."""
         return (
             {n.id: described(n) for n in self.draws}
@@ -131,7 +131,7 @@ class Structure:
             else dict.fromkeys([n.id for n in self.draws])
         )
 
-    def _mapped(self, like: "Likeness", known: dict[int, Any], nodes: list[Node]) -> list[Any]:
+    def _mapped(self, like: "Likeness", known: dict[int, np.ndarray], nodes: list[Node]) -> list[np.ndarray]:
         """The elements of samples of each node, from those of the one whose form it has."""
         found = []
         offsets = np.array(self.offsets)
@@ -144,7 +144,7 @@ class Structure:
             found.append(rows)
         return found
 
-    def largest(self, rows: Any) -> float:
+    def largest(self, rows: np.ndarray) -> float:
         """log2 of the most configurations of what a row of elements names."""
         return float(np.max(np.sum(np.append(np.log2(self.sizes), 0.0)[rows], axis=1), initial=0))
 
@@ -220,7 +220,7 @@ class Structure:
             self.width(variables, entries),
         )
 
-    def relevant(self, first: Any) -> Any:
+    def relevant(self, first: np.ndarray) -> np.ndarray:
         """Whether an element of the draws is among ``first`` or something there is drawn from it, generation by
         generation; what nothing is drawn from, and no term depends on, sums to one."""
         used = np.zeros(len(self.sizes), bool)
@@ -231,7 +231,7 @@ class Structure:
             used[above[above >= 0]] = True
         return used
 
-    def apart(self) -> tuple[Any, Any] | None:
+    def apart(self) -> tuple[np.ndarray, np.ndarray] | None:
         """For each element of the terms, and for each element of the draws, the element of the cost that it is a part
         of (-1: of none); None where one is part of several."""
         sizes = [t.size for t in self.terms]
@@ -245,7 +245,7 @@ class Structure:
             return None
         low, high = np.full(len(self.sizes), self.cost.size), np.full(len(self.sizes), -1)
 
-        def enter(scopes: Any, owner: Any) -> None:
+        def enter(scopes: np.ndarray, owner: np.ndarray) -> None:
             inside = (scopes >= 0) & (owner >= 0)[:, None]
             spread = np.broadcast_to(owner[:, None], scopes.shape)[inside]
             np.minimum.at(low, scopes[inside], spread)
@@ -266,5 +266,5 @@ class Structure:
             )
 
 
-def _padded(rows: Any, width: int) -> Any:
+def _padded(rows: np.ndarray, width: int) -> np.ndarray:
     return np.pad(rows, ((0, 0), (width - rows.shape[1], 0)), constant_values=-1)

@@ -10,14 +10,14 @@ Hessians are then taken by reverse mode. All of it is linear in the number of dr
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
-from scg.core.node import Node
+from scg.core.node import Node, Numeric, Value, value_of
 from scg.elimination.affine import affine_at
 from scg.elimination.factors import Stack, blocks_of, one_below_the_other
 from scg.elimination.finite import Width
@@ -66,11 +66,11 @@ class Sums:
         count = len(self.structure.sizes)  # beyond are those of other parts
         return self.structure.width([v % count for v in self.plan.clique], self.plan.largest)
 
-    def _planned(self, parts: list[list[Any]]) -> Plan:
+    def _planned(self, parts: list[list[np.ndarray]]) -> Plan:
         """A plan for the sum of some parts of the cost, each of which has draws of its own: element v of the draws is
         number v + k L in part k. A part is given by the rows of each group of terms."""
         count, sizes = len(self.structure.sizes), self.structure.sizes
-        chances: list[list[Any]] = [[] for _ in self.draws]
+        chances: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self.draws]
         for k, part in enumerate(parts):
             below = [group.scopes[rows].reshape(-1) for (_, group), rows in zip(self.terms, part, strict=True)]
             used = self.structure.relevant(np.concatenate([np.asarray(self.kept, int), *below]))
@@ -91,7 +91,7 @@ class Sums:
         except TooWide as error:
             raise TooWide([v % count for v in error.variables], error.size) from None
 
-    def _apart(self) -> list[list[Any]] | None:
+    def _apart(self) -> list[list[np.ndarray]] | None:
         """The terms in parts: those of one draw with what it is drawn from first; of the others, such as products of
         draws that are far apart, in turn all that one element of the draws has. None where there are no others."""
         if self.evidence or self.kept:
@@ -119,38 +119,40 @@ class Sums:
         near = [np.setdiff1d(np.arange(len(group.scopes)), row[which == j]) for j, (_, group) in enumerate(self.terms)]
         return [near, *parts] if any(map(len, near)) else parts
 
-    def mean(self, graph: bool = False, steps: bool = False, blocks: bool = False) -> Any:
+    def mean(self, graph: bool = False, steps: bool = False, blocks: bool = False) -> Result:
         """E[cost]: a number, or a Node of the parameters; with ``steps``, as many second derivatives need it (see
         ``eliminate``). ``error`` is then what rounding may have done to it."""
         base, weights = self._weights(graph)
         stacks, constant = self._stacks(graph, weights)
         total, mass, size = base + constant, 0.0, 0.0
         for pair in eliminate(self.plan, stacks, steps=steps, blocks=blocks):
-            mass = max(mass, float(np.max(np.abs(_raw(pair.p) - 1), initial=0)))
+            mass = max(mass, float(np.max(np.abs(value_of(pair.entries) - 1), initial=0)))
             if pair.x is not None:
                 total = total + np.sum(pair.x)
         for stack in stacks:
             if stack.x is not None:
-                size += float(np.sum(np.max(np.abs(_raw(stack.x)).reshape(len(stack.scopes), -1), axis=1, initial=0)))
+                size += float(
+                    np.sum(np.max(np.abs(value_of(stack.x)).reshape(len(stack.scopes), -1), axis=1, initial=0))
+                )
         self.error = max(mass, float(np.finfo(self.structure.cost.dtype).eps) * (1 + len(self.plan.steps))) * size
         if graph:  # in a derivative costs that come later cancel at every sample
             self.error *= 4 * math.sqrt(len(self.structure.sizes))
         return total
 
-    def log_mean_exp(self, graph: bool = False) -> Any:
+    def log_mean_exp(self, graph: bool = False) -> Result:
         """log E[exp(cost)]: the evidence of a model whose cost is the log-probability of the data given the draws."""
         base, weights = self._weights(graph)
         stacks, constant = self._stacks(graph, weights)
         total, size = base + constant, 0.0
         for pair in eliminate(self.plan, stacks, True):
-            if not np.all(_raw(pair.p) > 0):  # the data cannot be, or are as good as impossible
+            if not np.all(value_of(pair.entries) > 0):  # the data cannot be, or are as good as impossible
                 return self._by_logarithms(graph)
-            total = total + np.sum(np.log(pair.p)) + (0.0 if pair.logs is None else np.sum(pair.logs))
-            size += 0.0 if pair.logs is None else float(np.sum(np.abs(_raw(pair.logs))))
+            total = total + np.sum(np.log(pair.entries)) + (0.0 if pair.logs is None else np.sum(pair.logs))
+            size += 0.0 if pair.logs is None else float(np.sum(np.abs(value_of(pair.logs))))
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
         return total
 
-    def _by_logarithms(self, graph: bool) -> Any:
+    def _by_logarithms(self, graph: bool) -> Value:
         terms, count = sum([t.size for t in self.structure.terms]), len(self.structure.sizes)
         found = self.log_mean_exps(np.zeros(terms, int), np.zeros(count, int), False)[0]
         if not np.isfinite(found.raw):
@@ -158,7 +160,7 @@ class Sums:
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (abs(float(found.raw)) + len(self.plan.steps))
         return found if graph else found.raw
 
-    def log_mean_exps(self, owners: Any, elements: Any, blocks: bool) -> Any:
+    def log_mean_exps(self, owners: np.ndarray, elements: np.ndarray, blocks: bool) -> Node:
         """log E[exp(.)] of each element of the cost, as a Node of one axis, by sums of logarithms.
 
         ``owners`` has for each element of the terms, and ``elements`` for each of the draws, the element of the cost
@@ -166,19 +168,21 @@ class Sums:
         """
         base, weights = self._weights(True)
         stacks, terms = self._tables(True, weights, True)
-        parts: list[tuple[Any, Any]] = [(np.arange(base.size), np.reshape(base, -1))]
+        parts: list[tuple[np.ndarray, Value]] = [(np.arange(base.size), np.reshape(base, -1))]
         for group, table in terms:
             if group.sizes:
                 stacks.append(Stack(group.scopes, table))
             else:
                 parts.append((owners[group.numbers], table))
-        if any([np.isnan(raw).any() or np.isposinf(raw).any() for raw in [_raw(stack.p) for stack in stacks]]):
+        if any(
+            [np.isnan(raw).any() or np.isposinf(raw).any() for raw in [value_of(stack.entries) for stack in stacks]]
+        ):
             raise NotFinite
         for found, variables in zip(eliminate_logarithms(self.plan, stacks, blocks), self.plan.copies, strict=True):
             parts.append((elements[variables], found))
         return _grouped(parts, base.size)
 
-    def joint(self) -> tuple[list[int], Any]:
+    def joint(self) -> tuple[list[int], np.ndarray]:
         """The probabilities of the kept elements: their numbers, and an array with an axis for each."""
         stacks, _ = self._stacks(False, [])
         found = eliminate(self.plan, stacks)
@@ -187,11 +191,11 @@ class Sums:
         for pair, (_, _, scope) in zip(found, self.plan.left, strict=True):
             order = np.argsort(scope)
             shape = [int(self.structure.sizes[v]) if v in scope else 1 for v in variables]
-            for row in pair.p:  # parts that are alike
+            for row in value_of(pair.entries):  # parts that are alike
                 total = total * np.transpose(row, order).reshape(shape)
         return variables, total
 
-    def _weights(self, graph: bool) -> tuple[Any, list[Any]]:
+    def _weights(self, graph: bool) -> tuple[Value, list[Value]]:
         """The cost where all terms are zero, and d cost / d term."""
         terms = self.structure.terms
         zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in terms]
@@ -204,10 +208,10 @@ class Sums:
         weights = pull([base], [np.ones(base.shape, base.dtype)], zeros, moved)
         return (base if graph else base.raw), weights
 
-    def _stacks(self, graph: bool, weights: list[Any]) -> tuple[list[Stack], Any]:
+    def _stacks(self, graph: bool, weights: list[Value]) -> tuple[list[Stack], Numeric]:
         """The tables in the order of the plan; and what terms that no draw decides add to the cost."""
         stacks, terms = self._tables(graph, weights)
-        constant: Any = 0.0
+        constant: Numeric = 0.0
         for group, table in terms:
             if group.sizes:
                 stacks.append(self._term(group.scopes, table))
@@ -216,18 +220,18 @@ class Sums:
         return _finite(stacks), constant
 
     def _tables(
-        self, graph: bool, weights: list[Any], logs: bool = False
-    ) -> tuple[list[Stack], list[tuple[Group, Any]]]:
+        self, graph: bool, weights: list[Value], logs: bool = False
+    ) -> tuple[list[Stack], list[tuple[Group, Value]]]:
         """The conditional probabilities, or their logarithms; and the terms with their weights, if any are given."""
         tables = Tables(self.structure, graph, logs)
         stacks, terms = [], []
-        known: dict[int, Any] = {}
+        known: dict[int, Value] = {}
         for family, group in self.draws:
             if id(family) not in known:
                 known[id(family)] = tables.chances(family)
             stacks.append(Stack(group.scopes, family.table(known[id(family)], group)))
-        each: list[Any] = [np.reshape(w, -1) for w in weights]
-        flat = one_below_the_other(each) if each else ()
+        each: list[Value] = [np.reshape(w, -1) for w in weights]
+        flat = one_below_the_other(each) if each else np.zeros(0)
         for family, group in self.terms if weights else ():
             if id(family) not in known:
                 known[id(family)] = tables.terms(family)
@@ -235,10 +239,10 @@ class Sums:
             terms.append((group, blocks_of(family.table(known[id(family)], group), group.rows) * weight))
         return stacks, terms
 
-    def _term(self, scopes: Any, table: Any) -> Stack:
+    def _term(self, scopes: np.ndarray, table: Value) -> Stack:
         if not self.evidence:
             return Stack(scopes, None, table)
-        raw = _raw(table).reshape(len(scopes), -1)
+        raw = value_of(table).reshape(len(scopes), -1)
         largest = np.max(raw, axis=1)
         largest = np.where(np.isfinite(largest), largest, 0.0)
         return Stack(scopes, np.exp(table - largest.reshape(-1, *[1] * (table.ndim - 1))), None, largest)
@@ -251,14 +255,14 @@ class NotFinite(Exception):
 def _finite(stacks: list[Stack]) -> list[Stack]:
     for stack in stacks:
         for part in (stack.p, stack.x):
-            if part is not None and not np.isfinite(_raw(part)).all():
+            if part is not None and not np.isfinite(value_of(part)).all():
                 raise NotFinite
     return stacks
 
 
-def _grouped(parts: list[tuple[Any, Any]], count: int) -> Any:
+def _grouped(parts: list[tuple[np.ndarray, Value]], count: int) -> Result:
     """Sums of some numbers: parts are (which sum each belongs to, -1 for none; the numbers)."""
-    total: Any = 0.0
+    total: Numeric = 0.0
     for which, numbers in parts:
         order = np.argsort(which, kind="stable")[np.sum(which < 0) :]
         counts = np.bincount(which[order], minlength=count)
@@ -271,7 +275,3 @@ def _grouped(parts: list[tuple[Any, Any]], count: int) -> Any:
         rows[which[order], place] = order
         total = total + np.sum(np.concatenate([numbers, np.zeros(1)])[rows], axis=1)
     return total
-
-
-def _raw(x: Any) -> Any:
-    return x.raw if type(x) is Node else x

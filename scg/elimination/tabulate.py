@@ -8,14 +8,15 @@ terms of neighbours four.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.axes import padded
 from scg.core.leaves import parameter
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.replay import replay
 from scg.elimination.alike import expression, with_numbers
 from scg.elimination.direct import TooBroad
@@ -32,10 +33,10 @@ class Group(NamedTuple):
     their family of those that are tabulated, which of these ``rows`` each has, and its number among the elements of all
     draws, or of all terms."""
 
-    scopes: Any
-    places: Any
-    rows: Any
-    numbers: Any
+    scopes: np.ndarray
+    places: np.ndarray
+    rows: np.ndarray
+    numbers: np.ndarray
     sizes: tuple[int, ...]
 
 
@@ -47,14 +48,16 @@ class Family:
     are ``own`` values.
     """
 
-    def __init__(self, kind: "Kind", members: list[int], scopes: Any, places: Any, own: int, rows: "Rows"):
+    def __init__(
+        self, kind: "Kind", members: list[int], scopes: np.ndarray, places: np.ndarray, own: int, rows: "Rows"
+    ):
         self.kind, self.members, self.places, self.own, self.rows = kind, members, places, own, rows
         if own:
             starts = [kind.structure.offsets[k] + np.arange(kind.structure.counts[k]) for k in members]
             scopes = np.concatenate([np.concatenate(starts)[:, None], scopes], axis=1)
         self.scopes = scopes
 
-    def groups(self, used: Any = None) -> Iterator[Group]:
+    def groups(self, used: np.ndarray | None = None) -> Iterator[Group]:
         """The elements, with those that are like them, by the sizes of what they depend on; of draws those that are
         ``used``."""
         kind, start, found = self.kind, 0, []
@@ -82,7 +85,7 @@ class Family:
                 scopes[chosen][:, inside], some, rows.reshape(-1), numbers[chosen], tuple(pattern[inside].tolist())
             )
 
-    def table(self, values: Any, group: Group) -> Any:
+    def table(self, values: Value, group: Group) -> Result:
         """(places, values of the first, ..., of the k-th) of what is (rows of the replay, elements); for draws rows of
         the replay are (own values, rows)."""
         places, scopes = group.places, self.scopes[group.places]
@@ -91,7 +94,7 @@ class Family:
         if self.own:
             strides[:, 0] = self.rows.number
         strides = strides[scopes >= 0].reshape(len(places), k)
-        row: Any = 0
+        row = np.zeros([1] * (1 + k), int)
         for i, n in enumerate(group.sizes):
             row = row + strides[:, i].reshape(-1, *[1] * k) * np.arange(n).reshape(n, *[1] * (k - 1 - i))
         if type(values) is Node and k and (row == row[:1]).all():  # of nodes axes stay apart: whose element is whose
@@ -104,7 +107,7 @@ class Kind:
     """The draws of a structure, or its terms: ``scopes`` of each, and by position of those that are tabulated all that
     are like them; ``starts``: the number of the first element of each."""
 
-    def __init__(self, structure: Structure, scopes: list[Any], like: list[int]):
+    def __init__(self, structure: Structure, scopes: list[np.ndarray], like: list[int]):
         self.structure, self.scopes = structure, scopes
         self.starts = np.cumsum([0, *[len(rows) for rows in scopes]])
         self.instances: dict[int, list[int]] = {}
@@ -112,7 +115,7 @@ class Kind:
             if len(scopes[k]):
                 self.instances.setdefault(first, []).append(k)
 
-    def families(self, owns: Any = None) -> list[Family]:
+    def families(self, owns: np.ndarray | None = None) -> list[Family]:
         """Those that depend on about equally many configurations, and of draws have equally many values, together."""
         bits = np.append(np.log2(self.structure.sizes), 0.0)
         together: dict[tuple[int, int], list[int]] = {}
@@ -156,7 +159,7 @@ def families(structure: Structure) -> tuple[list[Family], list[Family]]:
     return draws.families(structure.sizes), terms.families()
 
 
-def _padded(rows: Any, width: int, kept: int = 0) -> Any:
+def _padded(rows: np.ndarray, width: int, kept: int = 0) -> np.ndarray:
     """Rows with -1 in front up to a width; behind the first column where ``kept``."""
     first = min(kept, 1)
     added = np.full((len(rows), width - rows.shape[1]), -1)
@@ -171,7 +174,7 @@ class Tables:
         self.structure, self.graph, self.logs = structure, graph, logs
         self._leaves: dict[int, Finite] = {}
 
-    def terms(self, family: Family) -> Any:
+    def terms(self, family: Family) -> Value:
         """The terms of a family, (rows, elements)."""
         structure, columns = self.structure, []
         for members in _by_form(family, structure.like_terms):
@@ -180,7 +183,7 @@ class Tables:
             columns.append(self._beside(np.reshape(found, (1, -1, node.size)), len(members)))
         return _joined(columns, family, structure.like_terms, [structure.terms[k].size for k in family.members])
 
-    def chances(self, family: Family) -> Any:
+    def chances(self, family: Family) -> Value:
         """The probabilities of all values of the draws of a family, (own values times rows, elements)."""
         structure, columns = self.structure, []
         for members in _by_form(family, structure.like_draws):
@@ -219,20 +222,20 @@ class Tables:
             self._leaves[k] = self.structure.leaf(k)
         return self._leaves[k]
 
-    def _beside(self, found: Any, count: int) -> Any:
+    def _beside(self, found: Value, count: int) -> Value:
         """(own values, rows of ``count`` nodes, elements) as (own values times rows, nodes times elements)."""
         own, rows, size = found.shape
         if count > 1:
             found = np.swapaxes(np.reshape(found, (own, count, rows // count, size)), 1, 2)
         return np.reshape(found, (own * rows // count, count * size))
 
-    def _stacked(self, parts: list[Any]) -> Any:
+    def _stacked(self, parts: Sequence[Value]) -> Value:
         """Numbers along an axis in front."""
         return np.stack(parts if self.graph else [x.raw if type(x) is Node else x for x in parts])
 
     def _at(
         self, outputs: list[Node], first: Node, members: list[int], like: Likeness, family: Family, given: bool
-    ) -> list[Any]:
+    ) -> list[Value]:
         """Nodes at all rows, for each of the members, which have the form of the first: (members times rows, *shape)
         each."""
         s, rows = self.structure, family.rows
@@ -279,7 +282,7 @@ def _by_form(family: Family, like: Likeness) -> list[list[int]]:
     return list(found.values())
 
 
-def _joined(columns: list[Any], family: Family, like: Likeness, sizes: list[int]) -> Any:
+def _joined(columns: list[Value], family: Family, like: Likeness, sizes: list[int]) -> Value:
     """Columns of members by form, side by side in the order of the members, as float64."""
     joined = one_below_the_other(columns, 1)
     joined = joined if joined.dtype == np.float64 else joined.astype(np.float64)
@@ -294,12 +297,12 @@ class Rows(NamedTuple):
     value of each element of the draws is from the next (a last entry, 0, is for the padding), how many values its
     colour has, and the number of rows."""
 
-    strides: Any
-    extents: Any
+    strides: np.ndarray
+    extents: np.ndarray
     number: int
 
 
-def _coloured(structure: Structure, scopes: Any) -> Rows:
+def _coloured(structure: Structure, scopes: np.ndarray) -> Rows:
     """Rows for some scopes, with a colour for each element: those that meet in a scope differ."""
     count, owner, sizes = len(structure.draws), structure.owner, structure.sizes
     used = np.zeros(len(sizes), bool)
@@ -324,7 +327,7 @@ def _coloured(structure: Structure, scopes: Any) -> Rows:
     return Rows(np.append(np.where(used, steps[colours], 0), 0), np.array(each)[colours], strides[-1])
 
 
-def _greedy(count: int, left: Any, right: Any) -> Any:
+def _greedy(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """A colour for each of ``count`` things, such that those of a pair differ: the least that no neighbour has."""
     near: dict[int, list[int]] = {}
     for a, b in zip(left.tolist(), right.tolist(), strict=True):

@@ -13,7 +13,7 @@ from scg.core.ambient import unplanned
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
-from scg.core.node import Node, Numeric, Value
+from scg.core.node import Node, Numeric, Value, value_of
 from scg.core.options import is_number
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.distributions.base import Distribution
@@ -152,7 +152,7 @@ class MovingAverage(Remembering):
 
     def value(self, down: Downstream) -> Numeric:
         self._recall(down)
-        self._note(down, _raw(down.now()))
+        self._note(down, value_of(down.now()))
         return self._total / self._weight if self._weight else 0.0
 
     def _learn(self, f: np.ndarray) -> None:
@@ -182,7 +182,7 @@ class Optimal(Remembering):
 
     def value(self, down: Downstream) -> Numeric:
         self._recall(down)
-        f, square = _raw(down.now()), _raw(squared_score(down, down.node if down.graph else down.node.raw, 0))
+        f, square = value_of(down.now()), value_of(squared_score(down, down.node if down.graph else down.node.raw, 0))
         self._note(down, f, square)
         return self._above / self._below if self._below > 0 else 0.0
 
@@ -260,7 +260,7 @@ class Learned(Remembering):
             nodes = [leaf for _, leaf in leaves(phi)]
             self._optimizer.step(rebuild(self.parameters, iter(pull([loss], [np.ones((), loss.dtype)], nodes))))
         self._moments = self.decay * self._moments + [1, float(np.mean(costs)), float(np.mean(np.square(costs)))]
-        return float(_raw(loss))
+        return float(value_of(loss))
 
     def level(self) -> tuple[float, float]:
         """(m, v): what the predictions of ``fn`` are relative to."""
@@ -307,11 +307,11 @@ class _Predicted(Baseline):
             raise EstimatorError(
                 f"{down.site!r}: a baseline must not depend on its sample, and these inputs do ({here()})"
             )
-        x = map_leaves(_raw, self._inputs)
+        x = map_leaves(value_of, self._inputs)
         self._owner._recall(down)
         m, v = self._owner.level()
-        b = m + v * np.asarray(_raw(self._owner.fn(self._owner.parameters, x)))
-        f = _raw(down.now())
+        b = m + v * np.asarray(value_of(self._owner.fn(self._owner.parameters, x)))
+        f = value_of(down.now())
         if b.ndim > len(down.shape) or any(
             n not in (1, m) for n, m in zip(b.shape[::-1], down.shape[::-1], strict=False)
         ):
@@ -346,10 +346,6 @@ def slopes(down: Downstream, batch: tuple[int, ...], value: Callable[[Distributi
             )
     total = np.sum(value(down.distribution.replaced(**wide)))
     return pull([total], [np.ones((), total.dtype)], list(wide.values()), down.graph)
-
-
-def _raw(x: Value) -> Value:
-    return x.raw if type(x) is Node else x
 
 
 def fraction(owner: object, decay: object) -> float:

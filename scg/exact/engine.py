@@ -18,7 +18,7 @@ import numpy as np
 from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node
+from scg.core.node import Node, value_of
 from scg.core.replay import replay
 from scg.elimination.affine import affine_at, terms_of
 from scg.elimination.finite import BudgetError, Width, written
@@ -290,13 +290,13 @@ class Engine:
                 w = block.weights[:, columns]
                 products = _absorbed(w, block.values[t][:, elements])
                 part = np.sum(products, axis=0)
-                self.magnitude[inside] += np.sum(np.abs(_raw(products)), axis=0)
+                self.magnitude[inside] += np.sum(np.abs(value_of(products)), axis=0)
                 if graph:
                     pieces.append(part)
                     place += inside
                 else:
                     total[inside] += part
-                mass[inside] += np.sum(_raw(w), axis=0)
+                mass[inside] += np.sum(value_of(w), axis=0)
         self.missing = float(np.max(np.abs(mass - 1), initial=0))
         if graph and pieces:
             onto = np.zeros((len(self.sets), len(place)))  # rows of one element come in several blocks
@@ -379,9 +379,5 @@ class Engine:
 
 def _absorbed(weights: Any, values: Any) -> Any:
     """weights * values, zero where the weight is, whatever the value there."""
-    finite = np.isfinite(_raw(values))
-    return weights * (values if finite.all() else np.where((_raw(weights) == 0) & ~finite, 0, values))
-
-
-def _raw(x: Any) -> Any:
-    return x.raw if type(x) is Node else x
+    finite = np.isfinite(value_of(values))
+    return weights * (values if finite.all() else np.where((value_of(weights) == 0) & ~finite, 0, values))

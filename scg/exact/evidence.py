@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scg.core.node import Node
+from scg.core.node import Node, value_of
 from scg.core.tree import leaves, rebuild
 from scg.elimination.sums import Sums
 from scg.errors import ScgValueError, here
@@ -50,7 +50,7 @@ def log_evidence(
 
     def compute(sums: Sums) -> list[Any]:
         total = sums.log_mean_exp(gradient)
-        return [_raw(total), *(slope_of(total, targets) if gradient else ())]
+        return [value_of(total), *(slope_of(total, targets) if gradient else ())]
 
     cost, found = values_in(graph.cost, True), None
     if not guards_on_draws(graph):
@@ -86,7 +86,3 @@ def log_evidence(
         typed = [np.asarray(g, t.dtype) for g, t in zip(slopes, targets, strict=True)]
         result = value, rebuild(graph.parameters, iter(typed))
     return Exact(result, error, evaluations, wider(widths)) if full else result
-
-
-def _raw(x: Any) -> Any:
-    return x.raw if type(x) is Node else x

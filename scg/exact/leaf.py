@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scg.core.leaves import parameter
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
 from scg.distributions.uniform import noise_of, transported
 from scg.elimination.finite import BudgetError, probabilities, values_of, written
@@ -219,7 +219,7 @@ class Leaf:
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)
 
-    def probabilities(self, log_p: np.ndarray) -> np.ndarray:
+    def probabilities(self, log_p: Value) -> Value:
         """exp(log_p), of values that have a derivative."""
         return np.exp(log_p) if self.adaptive else probabilities(self.distribution, log_p, self.name)
 

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from scg.core.aliases import Operand, Result, Tree
-from scg.core.node import Node, Value
+from scg.core.aliases import Result, Tree
+from scg.core.node import Node, Value, value_of
 from scg.core.options import integer, is_number
 from scg.core.tree import leaves, map_leaves
 from scg.distributions.base import Distribution
@@ -63,16 +63,16 @@ class Particles:
         ``transition(t, z)`` is the distribution of z_t given z_{t-1} = z. Particles are single arrays.
         """
         integer("paths", paths, 1)
-        raw, weights = [[np.asarray(_raw(x)) for x in xs] for xs in (self.samples, self.log_weights)]
+        raw, weights = [[np.asarray(value_of(x)) for x in xs] for xs in (self.samples, self.log_weights)]
         k, *batch = weights[-1].shape
         chosen = [_picked(raw[-1], _choice(np.broadcast_to(weights[-1][:, None], (k, paths, *batch)), rng))]
         for t in range(len(raw) - 2, -1, -1):
             log_p = transition(t + 1, raw[t][:, None]).log_prob(chosen[-1][None])
-            chosen.append(_picked(raw[t], _choice(weights[t][:, None] + np.asarray(_raw(log_p)), rng)))
+            chosen.append(_picked(raw[t], _choice(weights[t][:, None] + np.asarray(value_of(log_p)), rng)))
         return np.stack(chosen[::-1])
 
     def __repr__(self) -> str:
-        value = np.mean(np.asarray(_raw(self.log_evidence)))
+        value = np.mean(np.asarray(value_of(self.log_evidence)))
         return f"<Particles: {len(self.log_weights[0])} over {len(self.samples)} steps, log evidence {value:.6g}>"
 
 
@@ -226,7 +226,3 @@ def _picked(z: Tree, ancestors: Value) -> Tree:
 def _choice(log_w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A place along the first axis by these log-weights, for each element of the others: the largest Gumbel key."""
     return np.asarray(np.argmax(log_w + rng.gumbel(size=log_w.shape), axis=0))
-
-
-def _raw(x: Operand) -> Tree:
-    return getattr(x, "raw", x)

@@ -10,11 +10,10 @@ import numpy as np
 from scg.core.aliases import Function
 from scg.core.backward import pull
 from scg.core.leaves import parameter
-from scg.core.node import Node
+from scg.core.node import Node, value_of
 from scg.core.options import integer, number
 from scg.distributions.base import Distribution, Reparameterizable, kl_divergence
 from scg.distributions.constraints import Simplex
-from scg.distributions.discrete import raw
 from scg.errors import ScgValueError
 from scg.estimators import Reparameterized
 from scg.special import softmax
@@ -297,7 +296,9 @@ def _detached(c: Check) -> Iterator[tuple[str, str]]:
     ):
         c.fail("detached", "log_prob of Nodes must be a Node, a sample and what is detached must not")
     held = live.stop_gradient().log_prob(z)
-    c.close("detached", np.asarray(raw(live.log_prob(z))), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays")
+    c.close(
+        "detached", np.asarray(value_of(live.log_prob(z))), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays"
+    )
     c.close(
         "detached", np.asarray(live.detached().log_prob(z)), plain, 1e-12 * (1 + np.abs(plain)), "log_prob on arrays"
     )
