@@ -6,7 +6,8 @@ from typing import final
 
 import numpy as np
 
-from scg.core.node import Numeric, Value
+from scg.core.ambient import settled
+from scg.core.node import Node, Numeric, Value
 from scg.distributions.base import (
     Discrete,
     Distribution,
@@ -36,7 +37,8 @@ class Mixture(Reparameterizable, Distribution):
     A mixture of distributions with finitely many values has those of all of its components. A mixture of continuous
     scalar distributions is reparameterized by its quantile function, whose derivative in weights and component
     parameters is implicit (Figurnov et al., 2018): every parameter moves the sample, though the sample comes from one
-    component.
+    component. Not so where the weights are differentiated by and components lie apart: the quantile function jumps over
+    the gap between them, at a probability that moves with the weights.
     """
 
     component: Distribution
@@ -73,7 +75,12 @@ class Mixture(Reparameterizable, Distribution):
         if capability in (FixedSupport, Reparameterizable) and self._turns():
             return False
         if capability is Reparameterizable:
-            return self.inverts_cdf() and type(self.component).cdf is not Distribution.cdf
+            return (
+                self.inverts_cdf()
+                and type(self.component).cdf is not Distribution.cdf
+                and self.component.has(Reparameterizable)
+                and not self._gaps()
+            )
         if issubclass(capability, (Discrete, FixedSupport)):
             return capability in (Discrete, FiniteSupport, FixedSupport) and self.component.has(capability)
         return isinstance(self, capability)
@@ -84,7 +91,21 @@ class Mixture(Reparameterizable, Distribution):
         found = self.component.support
         return isinstance(found, Circle) and bool(np.any(found.low != np.min(found.low)))
 
+    def _gaps(self) -> bool:
+        """Whether the weights are nodes, and some values between those of two components are none of any component."""
+        if type(self.weights) is not Node and type(self.logits) is not Node:
+            return False
+        found = self.component.support
+        ends = getattr(found, "low", -np.inf), getattr(found, "high", np.inf)
+        low, high = [np.broadcast_to(end, self.component.batch_shape) for end in ends]
+        return settled(_apart, low, high)
+
     def way_out(self, capability: type) -> str:
+        if self.inverts_cdf() and not self._turns() and self._gaps():
+            return (
+                "np.sum(k * x, axis=-1), x ~ the component and k ~ OneHotCategorical of the weights, as the components"
+                " lie apart"
+            )
         found: str = self.component.way_out(FixedSupport if self._turns() else capability)
         return found
 
@@ -190,3 +211,12 @@ class Mixture(Reparameterizable, Distribution):
         each = self.component.icdf(u[..., None])
         some = self.probs > 0
         return np.min(np.where(some, each, np.inf), axis=-1), np.max(np.where(some, each, -np.inf), axis=-1)
+
+
+def _apart(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether intervals along the last axis leave a gap between them, wider than by rounding."""
+    order = np.argsort(low, axis=-1)
+    low, high = np.take_along_axis(low, order, -1)[..., 1:], np.take_along_axis(high, order, -1)[..., :-1]
+    reached = np.maximum.accumulate(high, axis=-1)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return bool(np.any(low - reached > 8 * np.finfo(float).eps * np.maximum(np.abs(low), np.abs(reached))))

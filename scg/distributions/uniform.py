@@ -103,8 +103,13 @@ class Uniform(Reparameterizable, Distribution):
 UNIT = Uniform(0.0, 1.0)
 
 
+def is_of_noise(distribution: Distribution) -> bool:
+    """Whether samples of a distribution are a function of noise, smooth in its parameters or not."""
+    return distribution.has(Reparameterizable) or distribution.inverts_cdf()
+
+
 def noise_of(distribution: Distribution, shape: Shape = ()) -> tuple[Distribution, Shape]:
-    """The noise of any distribution that ``has(Reparameterizable)``: its own, or the uniform one at which its CDF is
+    """The noise of any distribution that ``is_of_noise``: its own, or the uniform one at which its CDF is
     inverted."""
     return (
         distribution.noise(shape)

@@ -8,8 +8,8 @@ import numpy as np
 
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
-from scg.distributions.base import Discrete, FiniteSupport, FixedSupport, Reparameterizable
-from scg.distributions.uniform import noise_of, transported
+from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
+from scg.distributions.uniform import is_of_noise, noise_of, transported
 from scg.elimination.finite import BudgetError, probabilities, values_of, written
 from scg.errors import ScgValueError, here
 from scg.exact.rules import (
@@ -182,7 +182,7 @@ class Leaf:
             )
             self.fixed, self.rule = x.reshape(len(x), self.count), (None, w.reshape(len(w), self.count))
             return
-        if not self.distribution.has(Reparameterizable):
+        if not is_of_noise(self.distribution):
             raise ConvergenceError(
                 f"{self.name}: no quadrature rule is known for {distribution!r}, which is no function of noise;"
                 f" sample it ({here()})"

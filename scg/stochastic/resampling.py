@@ -229,11 +229,15 @@ def _made_again(node: Node, site: Site, value: Any) -> Node:
 
 
 def _recheck(site: Site, node: Node) -> None:
-    """Raise ScgValueError where a sample would have parameters that its distribution refuses."""
+    """Raise ScgValueError where a sample would have parameters that its distribution refuses, EstimatorError where they
+    are none for its estimator."""
+    label = f"{site.name or 'the sample'} made at {node.line}"
     try:
         site.distribution.recheck()
     except ScgValueError as error:
-        raise ScgValueError(f"{site.name or 'the sample'} made at {node.line}: {error}") from None
+        raise ScgValueError(f"{label}: {error}") from None
+    if not all([site.distribution.has(capability) for capability in site.estimator.requires]):
+        site.estimator.check(site.distribution, label)
 
 
 def _is_plain(estimator: Estimator) -> bool:

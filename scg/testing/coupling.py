@@ -7,8 +7,8 @@ import numpy as np
 
 from scg.core.node import Node, Value
 from scg.distributions import Independent
-from scg.distributions.base import Discrete, Distribution, Reparameterizable
-from scg.distributions.uniform import noise_of, transported
+from scg.distributions.base import Discrete, Distribution
+from scg.distributions.uniform import is_of_noise, noise_of, transported
 from scg.errors import ScgError
 from scg.stochastic.estimator import Estimator
 
@@ -36,7 +36,7 @@ class Coupled(Estimator):
 def _coupled(distribution: Distribution, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(distribution, Independent):
         return _coupled(distribution.base, rng, shape)
-    if distribution.has(Reparameterizable):
+    if is_of_noise(distribution):
         noise, size = noise_of(distribution, shape)
         value = transported(distribution, noise.sample_as(rng, size, distribution.dtype))
         return value.raw if type(value) is Node else value

@@ -5,6 +5,7 @@ import pytest
 
 import scg
 from scg import distributions as dist
+from scg.errors import EstimatorError
 
 pytestmark = pytest.mark.fast
 
@@ -66,3 +67,100 @@ def test_mixtures_of_components_without_finite_moments():
     mixture = dist.Mixture(dist.Pareto(1.0, a), weights=w)
     for moment, slope in ((mixture.mean, -0.25), (mixture.variance, -1.25)):  # d/da a/(a-1), and of a / ((a-1)^2 (a-2))
         np.testing.assert_allclose(scg.gradients(moment, [a])[0], [0, slope], rtol=1e-14)
+
+
+def windows(t, gap):
+    """Two uniform ones, the second of which begins ``gap`` after the end of the first, and their weights."""
+    low, width = np.stack([t, 2 * t + 1 + gap]), np.stack([0 * t + 1, 0 * t + 2.5])
+    return dist.Uniform(low, low + width), np.stack([0 * t, 1.5 * t])
+
+
+def window_mean(t, gap, power=2):
+    """E[z^power] of that mixture."""
+    ends = np.array([[t, t + 1], [2 * t + 1 + gap, 2 * t + 3.5 + gap]])
+    moments = np.diff(ends ** (power + 1), axis=1)[:, 0] / ((power + 1) * np.diff(ends, axis=1)[:, 0])
+    weight = 1 / (1 + np.exp(-1.5 * t))
+    return (1 - weight) * moments[0] + weight * moments[1]
+
+
+def slopes(cost, t):
+    rng = np.random.default_rng(0)
+    found = scg.trace(cost, np.array(t), rng=rng).gradients(rng=rng, replicates=40_000)
+    return np.mean(found), np.std(found) / 200
+
+
+@pytest.mark.parametrize("gap", [-1.3, -0.4, 0.8])
+def test_components_that_lie_apart_are_chosen_by_a_sample(gap):
+    """The gap is one of 0.4 + gap at t = 0.4: the jump of the quantile function over it moves with the weights, and no
+    path knows of it. What is advised is unbiased, and so is the path where the weights stay, or without a gap."""
+    h, at = 1e-4, 0.4
+    exact = (window_mean(at + h, gap) - window_mean(at - h, gap)) / (2 * h)
+
+    def by_path(t, rng):
+        component, logits = windows(t, gap)
+        return scg.sample(dist.Mixture(component, logits=logits), scg.Reparameterized(), rng=rng) ** 2
+
+    def chosen(t, rng):
+        component, logits = windows(t, gap)
+        x = scg.sample(component, scg.Reparameterized(), rng=rng)
+        k = scg.sample(dist.OneHotCategorical(logits=logits), scg.ScoreFunction(), rng=rng)
+        return np.sum(k * x, axis=-1) ** 2
+
+    for cost in [chosen] + [by_path] * (gap + at <= 0):
+        mean, error = slopes(cost, at)
+        assert abs(mean - exact) < 5.3 * error  # two tails of 1e-7 each
+    if gap + at > 0:
+        with pytest.raises(EstimatorError, match=r"np.sum\(k \* x, axis=-1\).*OneHotCategorical"):
+            slopes(by_path, at)
+
+
+def test_components_may_lie_apart_where_their_weights_stay():
+    def cost(t, rng, weights=np.array([0.3, 0.7])):
+        component = windows(t, 0.8)[0]
+        return scg.sample(dist.Mixture(component, weights=weights), scg.Reparameterized(), rng=rng)
+
+    mean, error = slopes(cost, 0.4)
+    assert abs(mean - (0.3 + 2 * 0.7)) < 5.3 * error + 1e-9
+
+
+def test_a_gap_that_opens_in_another_run_is_refused():
+    """The gap is one of t - 1."""
+
+    def cost(t, rng):
+        component = dist.Uniform(np.stack([0 * t, t]), np.stack([0 * t + 1, 0 * t + 4]))
+        mixture = dist.Mixture(component, logits=np.stack([0 * t, t]))
+        return scg.sample(mixture, scg.Reparameterized(), rng=rng, name="z") ** 2
+
+    rng = np.random.default_rng(0)
+    graph, step = scg.trace(cost, np.array(0.3), rng=rng), scg.compile(scg.value_and_grad(cost))
+    for t in (0.3, 0.9):
+        graph.run(parameters=np.array(t), rng=rng)
+        step(np.array(t), rng)
+    for call in (lambda t: graph.run(parameters=t, rng=rng), lambda t: step(t, rng)):
+        with pytest.raises(EstimatorError, match="z.*: Reparameterized needs .*lie apart"):
+            call(np.array(1.2))
+
+
+def test_windows_that_touch_by_rounding_do_not_lie_apart():
+    low = np.cumsum(np.full(40, 0.1))
+    component = dist.Uniform(low, np.append(low[1:], 4.1) * (1 - 2**-53))
+
+    def cost(logits, rng):
+        return scg.sample(dist.Mixture(component, logits=logits), scg.Reparameterized(), rng=rng)
+
+    scg.grad(cost)(np.zeros(40), rng=np.random.default_rng(0))
+
+
+def test_an_exact_mean_needs_no_path_over_a_gap():
+    """By the score function, where the windows stay: d/dt of sigmoid(t) (E2 - E1)."""
+    apart = dist.TruncatedNormal(np.array([0.0, 3.0]), 1.0, np.array([-1.0, 2.0]), np.array([1.0, 4.0]))
+
+    def cost(t, rng):
+        mixture = dist.Mixture(apart, logits=np.stack([0 * t, t]))
+        return scg.sample(mixture, scg.ScoreFunction(), rng=rng) ** 2
+
+    second = apart.variance + apart.mean**2
+    p = 1 / (1 + np.exp(-0.3))
+    np.testing.assert_allclose(
+        scg.exact.gradient(cost, np.array(0.3)), p * (1 - p) * (second[1] - second[0]), rtol=1e-8
+    )
