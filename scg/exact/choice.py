@@ -7,10 +7,10 @@ samples that keep together in the elimination.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.elimination.direct import NoStructure, direct
@@ -33,9 +33,9 @@ def eliminated(
     names: dict[int, str],
     budget: int,
     deadline: float,
-    compute: Callable[[Sums], list[Any]],
+    compute: Callable[[Sums], list[np.ndarray]],
     evidence: bool = False,
-) -> tuple[list[Any], float, int, Width] | None:
+) -> tuple[list[np.ndarray], float, int, Width] | None:
     """What ``compute`` makes of the sums of a cost: arrays, an estimate of their error, the entries of all products,
     and the largest of these. None where enumeration is to do it. With ``evidence`` the terms are logarithms of factors,
     which no enumeration takes apart.
@@ -77,7 +77,7 @@ def eliminated(
 
 def eliminated_distribution(
     root: Node, names: dict[int, str], budget: int, deadline: float = math.inf
-) -> tuple[Any, Any] | None:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Values of a node, along a leading axis, and their probabilities: of what it depends on directly, when all else is
     eliminated. None where enumeration is to do it. Raises BudgetError where neither keeps to the budget."""
     try:
@@ -112,7 +112,7 @@ def eliminated_distribution(
 
 def eliminated_moments(
     roots: list[Node], names: dict[int, str], budget: int, deadline: float
-) -> tuple[list[Any], list[Any], list[float], int, Width] | None:
+) -> tuple[list[np.ndarray], list[np.ndarray], list[float], int, Width] | None:
     """Means and mean squares of the elements of some nodes, what the rounding of each is relative to, the entries of
     all tables, and the largest of these. None where enumeration is to do it: where it is cheap, or what the nodes are
     is not known.
@@ -128,7 +128,7 @@ def eliminated_moments(
             return None
         means, squares, widest, entries = [], [], Width(0, 0, ()), 0
         for root in roots:
-            flat: Any = np.reshape(root, -1)
+            flat: Result = np.reshape(root, -1)
             found = []
             for k in range(root.size):
                 structure.check_time()

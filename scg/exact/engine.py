@@ -11,20 +11,22 @@ import itertools
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.backward import pull
-from scg.core.node import Node, value_of
+from scg.core.node import Node, Value, value_of
 from scg.core.replay import replay
+from scg.distributions.base import Distribution
 from scg.elimination.affine import affine_at, terms_of
 from scg.elimination.finite import BudgetError, Width, written
 from scg.errors import here
 from scg.exact.breaks import breaks
-from scg.exact.leaf import Leaf
+from scg.exact.leaf import Choice, Leaf
 from scg.exact.reach import reaches
 from scg.exact.sets import Set, covered, rounds
 from scg.stochastic.dependence import influence
@@ -41,8 +43,8 @@ class Block(NamedTuple):
 
     members: list[int]
     columns: list[int]
-    weights: Any
-    values: dict[int, Any]
+    weights: Value
+    values: dict[int, Value]
 
 
 class Engine:
@@ -82,8 +84,8 @@ class Engine:
             self.rough = known.rough
             for leaf, places in zip(self.leaves, known.at, strict=True):
                 leaf.breaks = places
-        further = [
-            found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]).any(axis=1) if leaf.varies else None
+        further: list[np.ndarray | None] = [
+            np.any(found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]), axis=1) if leaf.varies else None
             for leaf in self.leaves
         ]
         self.sets: list[Set] = []
@@ -122,7 +124,7 @@ class Engine:
         """Whether a node depends on noise."""
         return any(leaf.is_noise and node.id in tie for leaf, tie in zip(self.leaves, self.ties, strict=True))
 
-    def _sets(self, reach: Any, reaches: list[Any]) -> list[Set]:
+    def _sets(self, reach: np.ndarray, reaches: list[np.ndarray | None]) -> list[Set]:
         """The sets of a term's elements: what they depend on, and what that is drawn from."""
         for leaf, start, further in reversed(list(zip(self.leaves, self.offsets, reaches, strict=False))):
             if further is not None:
@@ -210,8 +212,8 @@ class Engine:
         return Width(len(elements), entries, tuple([self.leaves[k].name for k in owner]))
 
     def _run(
-        self, sets: list[Set], sizes: list[int], rows: Any, terms: list[int], graph: bool
-    ) -> tuple[Any, list[Any]]:
+        self, sets: list[Set], sizes: list[int], rows: np.ndarray, terms: list[int], graph: bool
+    ) -> tuple[Value, list[Value]]:
         """The probability of every row's configuration of every set, and the values of some terms."""
         digits = np.full((len(rows), self.offsets[-1]), -1)
         for elements, size in zip(sets, sizes, strict=True):
@@ -219,8 +221,8 @@ class Engine:
             for inside, starts, count in self._digits(elements):
                 digits[:, list(inside)] = (number % count)[:, None] + starts
                 number = number // count
-        values: dict[Node, Any] = {}
-        weights: list[Any] = []
+        values: Choice = {}
+        weights: list[np.ndarray | None] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible
             for leaf, start in zip(self.leaves, self.offsets, strict=False):
                 value, weight = leaf.at(
@@ -249,7 +251,7 @@ class Engine:
         product = product * (rows[:, None] < np.array(sizes))
         return product, [np.reshape(v, (len(rows), -1)) for v in found[: len(terms)]]
 
-    def distribution_at(self, leaf: Leaf, values: dict[Node, Any]) -> Any:
+    def distribution_at(self, leaf: Leaf, values: Choice) -> Distribution:
         """The distribution of a sample, of arrays: for each row where its parameters depend on other samples, whose
         ``values`` have rows."""
         distribution = leaf.distribution
@@ -265,7 +267,7 @@ class Engine:
             distribution = distribution.replaced(**new)
         return distribution.detached()
 
-    def _chance(self, leaf: Leaf, weight: Any, log_p: Any) -> Any:
+    def _chance(self, leaf: Leaf, weight: np.ndarray | None, log_p: Value | None) -> Value | None:
         """The weight of every element of a leaf in every row, (rows, elements); with the derivative of its probability
         where that is a Node."""
         if log_p is None:
@@ -276,12 +278,12 @@ class Engine:
             return weight * (np.exp(log_p) if leaf.by_density else box(log_p))
         return leaf.probabilities(log_p)
 
-    def means(self, graph: bool = False) -> list[Any]:
+    def means(self, graph: bool = False) -> list[Result]:
         """E of every term: arrays, or Nodes of the parameters. ``magnitude`` is then E|.| of all their elements: what
         rounding is relative to."""
-        total: Any = np.zeros(len(self.sets))
+        total: Result = np.zeros(len(self.sets))
         self.magnitude = np.zeros(len(self.sets))
-        pieces: list[Any] = []
+        pieces: list[Value] = []
         place: list[int] = []
         mass = np.zeros(len(self.sets))
         wanted = [(k,) for k, _ in self.places]
@@ -306,13 +308,13 @@ class Engine:
             np.reshape(total[s : s + term.size], term.shape) for s, term in zip(self.starts, self.terms, strict=True)
         ]
 
-    def gradient(self, weights: list[Any], parameters: list[Node]) -> list[Any]:
+    def gradient(self, weights: list[np.ndarray], parameters: list[Node]) -> list[np.ndarray]:
         """d / d parameters of the sum of E[term] * weights over the terms, block by block: what is recorded stays
         small."""
         seeds = np.concatenate([np.ravel(w) for w in weights]) if weights else np.zeros(0)
-        total: list[Any] = [np.zeros(p.shape) for p in parameters]
+        total: list[np.ndarray] = [np.zeros(p.shape) for p in parameters]
         for block in self.blocks(self.sets, [(k,) for k, _ in self.places], True):
-            cost: Any = 0
+            cost: Result = 0
             for t, inside, columns, elements in self._by_term(block):
                 cost = cost + np.sum(_absorbed(block.weights[:, columns], block.values[t][:, elements]) * seeds[inside])
             if type(cost) is Node:
@@ -320,7 +322,7 @@ class Engine:
                 total = [a + b for a, b in zip(total, pulled, strict=True)]
         return total
 
-    def covariances(self, means: list[Any], pairs: Any) -> tuple[Any, Any]:
+    def covariances(self, means: list[np.ndarray], pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cov of pairs (a, b) of elements of the terms, given the means, and the mean of |.| of what it is the mean
         of."""
         centre = np.concatenate([np.zeros(0), *[np.ravel(m) for m in means]])
@@ -347,12 +349,12 @@ class Engine:
                 part.append(entry)
         return ((t, *found) for t, found in groups.items())
 
-    def at(self, roots: list[Node], values: list[Any], graph: bool = False, size: int = 0) -> list[Any]:
+    def at(self, roots: list[Node], values: Sequence[Value], graph: bool = False, size: int = 0) -> list[Result]:
         """The roots at other values of the terms, in which they are affine; where ``size``, with a leading axis of it.
         Those of integers may be fractions."""
         return affine_at(self.terms, roots, values, graph, size)
 
-    def slopes(self, roots: list[Node]) -> list[Any]:
+    def slopes(self, roots: list[Node]) -> list[np.ndarray]:
         """d root / d (elements of the terms), in which the roots are affine: (root.size, elements)."""
         count = len(self.sets)
         if not count:
@@ -377,7 +379,7 @@ class Engine:
         return [np.concatenate(c).T for c in zip(*columns, strict=True)]
 
 
-def _absorbed(weights: Any, values: Any) -> Any:
+def _absorbed(weights: Value, values: Value) -> Value:
     """weights * values, zero where the weight is, whatever the value there."""
     finite = np.isfinite(value_of(values))
     return weights * (values if finite.all() else np.where((value_of(weights) == 0) & ~finite, 0, values))

@@ -1,11 +1,10 @@
 """The probability of data under a model that is written as a function of its samples."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Result, Statics, Tree
 from scg.core.node import Node, value_of
 from scg.core.tree import leaves, rebuild
 from scg.elimination.sums import Sums
@@ -21,15 +20,15 @@ from scg.stochastic.lifting import check_cost
 
 
 def log_evidence(
-    model: Graph | Node | Callable[..., Any],
-    *args: Any,
+    model: Graph | Node | Function,
+    *args: object,
     gradient: bool = False,
     budget: int = BUDGET,
     rtol: float = RTOL,
     full: bool = False,
     time_limit: float | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: object,
+) -> Tree:
     """log p(x) = log sum_z p(z) p(x | z) of a model that is written as draws and log-probabilities: a function, or its
     graph, that draws z by ``scg.sample`` and returns log p(x | z), a sum over data.
 
@@ -48,7 +47,7 @@ def log_evidence(
     check_cost(graph.cost)
     targets = [leaf for _, leaf in leaves(graph.parameters)]
 
-    def compute(sums: Sums) -> list[Any]:
+    def compute(sums: Sums) -> list[np.ndarray]:
         total = sums.log_mean_exp(gradient)
         return [value_of(total), *(slope_of(total, targets) if gradient else ())]
 
@@ -59,11 +58,11 @@ def log_evidence(
         (value, *slopes), error, evaluations, *widths = found
     else:
         shift = float(graph.cost.raw)
-        options: dict[str, Any] = {"budget": budget, "rtol": rtol, "time_limit": time_limit, "full": True}
+        options: Statics = {"budget": budget, "rtol": rtol, "time_limit": time_limit, "full": True}
         if callable(model):
 
             @functools.wraps(model)
-            def likelihood(*args: Any, **kwargs: Any) -> Any:
+            def likelihood(*args: object, **kwargs: object) -> Result:
                 return np.exp(model(*args, **kwargs) - shift)
 
             graph = graph_of(likelihood, args, kwargs)
@@ -81,7 +80,7 @@ def log_evidence(
             error, evaluations = max(error, slope.error / mean.value), evaluations + slope.evaluations
             widths.append(slope.width)
     value = np.asarray(value, graph.cost.dtype)[()]
-    result: Any = value
+    result: Tree = value
     if gradient:
         typed = [np.asarray(g, t.dtype) for g, t in zip(slopes, targets, strict=True)]
         result = value, rebuild(graph.parameters, iter(typed))

@@ -2,13 +2,12 @@
 take."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from scg.core.leaves import parameter
 from scg.core.node import Node, Value
-from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
+from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport
 from scg.distributions.uniform import is_of_noise, noise_of, transported
 from scg.elimination.finite import BudgetError, probabilities, values_of, written
 from scg.errors import ScgValueError, here
@@ -17,6 +16,8 @@ from scg.exact.rules import (
     NESTED,
     PANELS,
     PIECES,
+    Place,
+    Rule,
     has_quantiles,
     matched,
     pieces,
@@ -24,7 +25,7 @@ from scg.exact.rules import (
     points_along,
     standard,
 )
-from scg.stochastic.sites import is_noise
+from scg.stochastic.sites import Site, is_noise
 
 Choice = dict[Node, np.ndarray]
 """Values of leaves, with rows in front."""
@@ -45,7 +46,6 @@ class Leaf:
     def __init__(self, node: Node, name: str, varies: bool, budget: int):
         self.varies = varies
         self.node, self.name = node, name
-        self.site: Any = node.statics.get("site")
         self.is_noise = is_noise(node)
         self.distribution = node.statics["distribution"] if self.is_noise else node.statics["site"].distribution
         self.batch = node.shape if self.is_noise else node.shape[: node.ndim - node.statics["site"].event_ndim]
@@ -66,16 +66,16 @@ class Leaf:
         # the same for all values
         self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))
         self.cut = self._cut() if self.adaptive and self.discrete else 0
-        self.breaks: list[Any] = []  # of each element, where known
-        self.panels: list[Any] = []  # of each element, points and steps of an independent rule
-        self.nested: list[Any] = []  # further rows, (points, steps) of all elements, of rules for two elements together
+        self.breaks: list[np.ndarray] = []  # of each element, where known
+        self.panels: list[Rule] = []  # of each element, points and steps of an independent rule
+        self.nested: list[Rule] = []  # further rows, of all elements, of rules for two elements together
         numbers = (
             self.adaptive
             and not self.discrete
             and not self.event
             and (not varies or self.is_noise or self.distribution.has(FixedSupport))
         )
-        self.place: Any = place_of(self._flat_distribution()) if numbers else None
+        self.place: Place | None = place_of(self._flat_distribution()) if numbers else None
         self.refine(8, GAUSS)
 
     def refine(self, points: int, kind: int) -> None:
@@ -85,8 +85,9 @@ class Leaf:
         ``steps`` are then those of a rule in pieces, whose weights are steps times density.
         """
         self.inner = 1
-        self.fixed: Any = None
-        self.steps: Any = None
+        self.fixed: np.ndarray | None = None
+        self.steps: np.ndarray | None = None
+        self.rule: Rule
         if not self.adaptive:
             self.fixed = values_of(self.distribution, self.node.shape, len(self.batch))
         elif self.discrete:
@@ -133,6 +134,11 @@ class Leaf:
         return not self.is_noise and (self.discrete or self.steps is not None)
 
     @property
+    def _weights(self) -> np.ndarray:
+        """Of values that are fixed: what log_prob is still to be multiplied in, or the whole."""
+        return self.rule[1] if self.is_noise or self.steps is None else self.steps
+
+    @property
     def drawn_shape(self) -> tuple[int, ...]:
         """The sample axes: what ``sample`` takes in front of the distribution's own shape."""
         return self.batch if self.is_noise else self.batch[: len(self.batch) - len(self.distribution.batch_shape)]
@@ -141,19 +147,20 @@ class Leaf:
         """Values among which breaks are looked for, (rows, elements), in rising order."""
         return np.stack([points_along(*self.at_element(e)) for e in range(self.count)], axis=1)
 
-    def _flat_distribution(self) -> Any:
+    def _flat_distribution(self) -> Distribution:
         return self.distribution if self.is_noise else self.distribution.detached()
 
     def at_element(self, e: int) -> tuple[float, float, float, float]:
-        parts = [np.broadcast_to(part, self.batch).reshape(-1) for part in self.place]
-        return tuple([float(part[e]) for part in parts])  # type: ignore[return-value]
+        assert self.place is not None  # of numbers between known ends
+        low, high, centre, scale = [float(np.broadcast_to(part, self.batch).reshape(-1)[e]) for part in self.place]
+        return low, high, centre, scale
 
     def _pieces(self, n: int) -> None:
         self._by_density(
             [pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)], []
         )
 
-    def _by_density(self, rules: list[Any], further: list[Any]) -> None:
+    def _by_density(self, rules: list[Rule], further: list[Rule]) -> None:
         longest = max(len(x) for x, _ in rules)
         x = np.stack([np.append(x, np.full(longest - len(x), x[-1])) for x, _ in rules], axis=1)
         steps = np.stack([np.append(w, np.zeros(longest - len(w))) for _, w in rules], axis=1)
@@ -167,7 +174,7 @@ class Leaf:
             weights = np.where(steps > 0, steps * np.exp(np.where(steps > 0, log_p, 0)), 0)
         used = (weights > 0).any(axis=1) | self.varies | (np.arange(longest) >= own)
         self.fixed, self.steps = rounded[used], np.where(np.isfinite(weights), steps, 0)[used]
-        self.rule = None, np.where(np.isfinite(weights), weights, 0)[used]
+        self.rule = self.fixed, np.where(np.isfinite(weights), weights, 0)[used]
 
     def _of_a_draw(self, points: int, kind: int) -> None:
         distribution = self.distribution.detached()
@@ -180,14 +187,16 @@ class Leaf:
                 )
                 for a in fixed
             )
-            self.fixed, self.rule = x.reshape(len(x), self.count), (None, w.reshape(len(w), self.count))
+            self.fixed = x.reshape(len(x), self.count)
+            self.rule = self.fixed, w.reshape(len(w), self.count)
             return
         if not is_of_noise(self.distribution):
             raise ConvergenceError(
                 f"{self.name}: no quadrature rule is known for {distribution!r}, which is no function of noise;"
                 f" sample it ({here()})"
             )
-        base, self.noise_shape = noise_of(distribution, self.site.shape if self.site.drawn is None else self.site.drawn)
+        site: Site = self.node.statics["site"]
+        base, self.noise_shape = noise_of(distribution, site.shape if site.drawn is None else site.drawn)
         if self.noise_shape[: len(self.batch)] != self.batch:
             raise ConvergenceError(
                 f"{self.name}: no quadrature rule is known for {self.distribution!r}; sample it ({here()})"
@@ -195,7 +204,7 @@ class Leaf:
         self.inner = math.prod(self.noise_shape[len(self.batch) :])
         self.rule = standard(base, points, kind)
 
-    def at(self, digits: Any, distribution: Any) -> tuple[Any, Any]:
+    def at(self, digits: np.ndarray, distribution: Distribution | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Values, and the weights of their rule (None where log_prob tells), for a number of one of the values for
         every row and element.
 
@@ -205,13 +214,13 @@ class Leaf:
         chosen = np.maximum(digits, 0)
         if self.fixed is not None:
             values = self.fixed[chosen, np.arange(self.count)]
-            steps = self.steps if self.by_density else self.rule[1]
-            weights = None if self.discrete else steps[chosen, np.arange(self.count)]
+            weights: np.ndarray | None = None if self.discrete else self._weights[chosen, np.arange(self.count)]
         else:
             x, w = self.rule
             each = chosen[..., None] // len(x) ** np.arange(self.inner) % len(x)
             values, weights = x[each], np.prod(w[each], axis=-1)
             if not self.is_noise:
+                assert distribution is not None
                 values = np.asarray(transported(distribution, values.reshape(len(digits), *self.noise_shape)))
         values = np.reshape(values, (len(digits), self.count, *self.event))
         kept = np.reshape(self.node.raw, (self.count, *self.event))
@@ -223,7 +232,7 @@ class Leaf:
         """exp(log_p), of values that have a derivative."""
         return np.exp(log_p) if self.adaptive else probabilities(self.distribution, log_p, self.name)
 
-    def drawn(self, rng: np.random.Generator, distribution: Any) -> Any:
+    def drawn(self, rng: np.random.Generator, distribution: Distribution) -> np.ndarray:
         """One sample of ``distribution``, which is this node's, of shape (1, *node.shape)."""
         full = (
             distribution.expanded((1, *self.batch)).sample(rng)

@@ -8,9 +8,7 @@ import numpy as np
 import scipy.special as sp
 
 from scg.core.aliases import Numbers
-
-Rule = tuple[np.ndarray, np.ndarray]
-"""Points and their weights, or the steps that a density is to be multiplied by."""
+from scg.exact.rules import Rule
 
 Places = dict[int, np.ndarray]
 """Of some elements, places on their lines; or values there, or panels, (count, 2)."""

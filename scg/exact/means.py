@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Result, Tree
 from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
@@ -13,7 +13,7 @@ from scg.core.tree import leaves, rebuild
 from scg.elimination.finite import Width
 from scg.errors import ScgValueError, here
 from scg.exact.choice import eliminated
-from scg.exact.convergence import converged
+from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
 from scg.exact.models import deadline_after, graph_of, names_of, refuse_flux, values_in
 from scg.exact.paths import on_its_way, ways
@@ -23,14 +23,14 @@ from scg.stochastic.lifting import check_cost
 
 
 def expectation(
-    graph: Graph | Node | Callable[..., Any],
-    *args: Any,
+    graph: Graph | Node | Function,
+    *args: object,
     budget: int = BUDGET,
     rtol: float = RTOL,
     full: bool = False,
     time_limit: float | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: object,
+) -> Tree:
     """E[cost] over all samples; of a node, of its shape. The distribution of a sample does not depend on its estimator:
     a relaxed one counts as what it relaxes."""
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit)
@@ -43,7 +43,7 @@ def expectation(
         engine = Engine([cost], names, budget, False, deadline)
         slopes = engine.slopes([cost])
 
-        def compute() -> tuple[list[Any], list[float]]:
+        def compute() -> Sized:
             means = engine.means()
             return engine.at([cost], means), magnitudes(slopes, engine)
 
@@ -55,14 +55,14 @@ def expectation(
 
 
 def gradient(
-    graph: Graph | Callable[..., Any],
-    *args: Any,
+    graph: Graph | Function,
+    *args: object,
     budget: int = BUDGET,
     rtol: float = RTOL,
     full: bool = False,
     time_limit: float | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: object,
+) -> Tree:
     """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no
     difference."""
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit)
@@ -77,7 +77,7 @@ def gradient(
         engine = Engine([cost], names_of(way), budget, False, deadline)
         slopes = engine.slopes([cost])
 
-        def compute() -> tuple[list[Any], list[float]]:
+        def compute() -> Sized:
             held = [_parameter(m, t) for m, t in zip(engine.means(), engine.terms, strict=True)]
             (total,) = engine.at([cost], held, True)
             pulled = pull([total], [np.ones((), cost.dtype)], [*targets, *held])
@@ -95,14 +95,14 @@ def gradient(
 
 
 def hessian(
-    graph: Graph | Callable[..., Any],
-    *args: Any,
+    graph: Graph | Function,
+    *args: object,
     budget: int = BUDGET,
     rtol: float = RTOL,
     full: bool = False,
     time_limit: float | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: object,
+) -> Tree:
     """d^2 E[cost] / d a d b: the structure of the parameters, in which each leaf holds that structure again, of shape
     a.shape + b.shape.
 
@@ -115,7 +115,7 @@ def hessian(
     def one(way: Graph) -> Part:
         cost, targets = values_in(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
 
-        def curvature(total: Any) -> list[Any]:
+        def curvature(total: Result) -> list[np.ndarray]:
             first = slope_of(total, targets, True)
             return [h for g in first for h in _second(g, targets)]
 
@@ -133,7 +133,7 @@ def hessian(
         refuse_flux([cost, *[np.sum(g) for g in slope if type(g) is Node]], "hessian")
         slopes = engine.slopes([cost])
 
-        def compute() -> tuple[list[Any], list[float]]:
+        def compute() -> Sized:
             found = curvature(*engine.at([cost], engine.means(True), True))
             return found, magnitudes(slopes, engine) * len(found)
 
@@ -173,19 +173,19 @@ def wider(widths: Sequence[Width | None]) -> Width | None:
     return max([width for width in widths if width is not None], key=lambda width: width.entries, default=None)
 
 
-def magnitudes(slopes: list[Any], engine: Engine) -> list[float]:
+def magnitudes(slopes: list[np.ndarray], engine: Engine) -> list[float]:
     """For each root the largest sum of the sizes of its terms: what rounding is measured against."""
     return [float(np.max(np.abs(s) @ engine.magnitude, initial=0)) for s in slopes]
 
 
-def slope_of(total: Any, targets: list[Node], graph: bool = False) -> list[Any]:
+def slope_of(total: Result, targets: list[Node], graph: bool = False) -> list[Result]:
     """d total / d targets; Nodes where ``graph``, and zeros of what is no Node."""
     if type(total) is not Node:
         return [np.zeros(t.shape, t.dtype) for t in targets]
     return pull([total], [np.ones((), total.dtype)], targets, graph)
 
 
-def _second(g: Any, targets: list[Node]) -> list[Any]:
+def _second(g: Result, targets: list[Node]) -> list[np.ndarray]:
     if type(g) is not Node:
         return [np.zeros(np.shape(g) + t.shape) for t in targets]
     rows = [pull([g], [unit.reshape(g.shape)], targets) for unit in np.eye(g.size, dtype=g.dtype)]
@@ -195,5 +195,5 @@ def _second(g: Any, targets: list[Node]) -> list[Any]:
     ]
 
 
-def _parameter(value: Any, term: Node) -> Node:
+def _parameter(value: np.ndarray, term: Node) -> Node:
     return parameter(np.asarray(value, term.dtype if term.dtype.kind == "f" else float))

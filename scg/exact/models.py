@@ -3,10 +3,10 @@
 import inspect
 import math
 import time
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Function, Statics
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
@@ -25,7 +25,7 @@ def deadline_after(time_limit: float | None) -> float:
     return math.inf if time_limit is None else time.monotonic() + time_limit
 
 
-def graph_of(graph: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+def graph_of(graph: Graph | Node | Function, args: tuple[object, ...], kwargs: Statics) -> Graph:
     """A graph as it is; a node as one; a function traced, with some generator where it needs one: no result here
     depends on it."""
     if isinstance(graph, (Graph, Node)):

@@ -21,9 +21,9 @@ from scg.core.node import Node
 from scg.elimination.finite import BudgetError
 from scg.errors import here
 from scg.exact.leaf import Choice
-from scg.exact.lines import NODES, POINTS, WEIGHTS, Line, Places, Rule
+from scg.exact.lines import NODES, POINTS, WEIGHTS, Line, Places
 from scg.exact.panels import Panels, Run
-from scg.exact.rules import place_of
+from scg.exact.rules import Rule, place_of
 from scg.exact.turns import is_number, kind_of
 from scg.stochastic.sites import is_draw, is_noise
 

@@ -22,7 +22,8 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.exact.engine import Engine
 from scg.exact.leaf import Choice, Leaf
-from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Rule, Settling, between, split
+from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Settling, between, split
+from scg.exact.rules import Rule
 from scg.exact.turns import candidates
 from scg.stochastic.sides import is_break, sides
 
@@ -94,9 +95,10 @@ class Panels:
             for k, choice in enumerate(self.choices):
                 values, weights = leaf.at(digits, self.engine.distribution_at(leaf, choice))
                 x = np.reshape(values, (leaf.size, leaf.count))[:, column]
-                costs, density, _ = self.run({e: x}, choice, [])
-                weights = weights[:, column] * (density[e] if leaf.by_density else 1)
-                f = costs[:, self.columns[e]]
+                assert weights is not None  # a leaf of these has a density
+                run = self.run({e: x}, choice, [])
+                weights = weights[:, column] * (run.densities[e] if leaf.by_density else 1)
+                f = run.costs[:, self.columns[e]]
                 with np.errstate(all="ignore"):
                     f = np.concatenate([f, f * f], axis=1) if self.squares else f
                     total = np.sum(np.where(weights[:, None] == 0, 0, f * weights[:, None]), axis=0)

@@ -8,10 +8,10 @@ unseen.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ambient import Guard
 from scg.core.ancestry import ancestors
 from scg.core.leaves import parameter
@@ -102,13 +102,13 @@ def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
     return _where(graph, roots)
 
 
-def _where(graph: Graph, roots: list[Node]) -> list[Any]:
+def _where(graph: Graph, roots: list[Node]) -> list[Result]:
     guards = guards_on_draws(graph)
     looked = [guard.node for guard in guards]
     order = ancestors([*roots, *looked], guards=True)
-    table: dict[int, Any] = {}
+    table: dict[int, Node] = {}
 
-    def visit(node: Node) -> Any:
+    def visit(node: Node) -> Result:
         if is_noise(node):
             table[node.id] = record(noise, (), node.statics, node.raw)
         elif is_stochastic(node):
@@ -122,7 +122,7 @@ def _where(graph: Graph, roots: list[Node]) -> list[Any]:
     for node in table.values():
         if type(node) is Node:
             node.guard = None  # it is made so that it exists on any way
-    inside: Any = np.array(True)
+    inside: Result = np.array(True)
     for guard, node in zip(guards, outcomes, strict=True):
         inside = np.logical_and(inside, node != 0 if guard.outcome else node == 0)
     return [np.where(inside, c, np.zeros((), c.dtype)) for c in costs]

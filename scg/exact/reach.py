@@ -2,7 +2,6 @@
 larger."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from scg.stochastic.ties import Tie, spread
 _LARGEST = 2**24  # entries of a table of what depends on what
 
 
-def reaches(leaves: list[Leaf], ties: list[dict[int, np.ndarray]], order: list[Node]) -> dict[int, np.ndarray]:
+def reaches(leaves: list[Leaf], ties: list[dict[int, Tie]], order: list[Node]) -> dict[int, np.ndarray]:
     """For the nodes of ``order`` that depend on a leaf, by id: booleans (node.size, elements of all leaves). ``ties``
     are those to each leaf."""
     total = sum(leaf.count for leaf in leaves)
@@ -45,7 +44,7 @@ def reaches(leaves: list[Leaf], ties: list[dict[int, np.ndarray]], order: list[N
     return found
 
 
-def _passed(node: Node, moving: list[Node], found: dict[int, Any], total: int) -> Any:
+def _passed(node: Node, moving: list[Node], found: dict[int, np.ndarray], total: int) -> np.ndarray | None:
     """What a node takes over from its operands; None where the table would be too large."""
     primitive = node.primitive
     reach = np.zeros((node.size, total), bool)
@@ -75,7 +74,7 @@ def _passed(node: Node, moving: list[Node], found: dict[int, Any], total: int) -
     return reach
 
 
-def _moved(node: Node, found: dict[int, Any], total: int) -> Any:
+def _moved(node: Node, found: dict[int, np.ndarray], total: int) -> np.ndarray | None:
     """Of a node whose elements are elements of its operands: run on their positions."""
     places, rows, start = [], [], 0
     for k, operand in enumerate(node.operands):
@@ -94,7 +93,7 @@ def _moved(node: Node, found: dict[int, Any], total: int) -> Any:
     return np.concatenate(rows)[np.asarray(node.primitive.fn(*places, **node.statics)).reshape(-1)]
 
 
-def _by_ties(node: Node, leaves: list[Leaf], ties: list[dict[int, Any]], total: int) -> Any:
+def _by_ties(node: Node, leaves: list[Leaf], ties: list[dict[int, Tie]], total: int) -> np.ndarray:
     reach = np.zeros((node.size, total), bool)
     start = 0
     for leaf, known in zip(leaves, ties, strict=True):

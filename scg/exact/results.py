@@ -1,8 +1,11 @@
 """What exact results are: values, means and variances, distributions; and the defaults of their options."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+
+from scg.core.aliases import Tree
 from scg.elimination.finite import Width
 
 BUDGET, RTOL = 2**20, 1e-10
@@ -15,7 +18,7 @@ class Exact:
     """``value``; ``error``, an estimate of its absolute error: the last change as points were doubled, the tail that
     was cut, rounding; ``evaluations``, of parts of the cost; ``width``, the most that was held together."""
 
-    value: Any
+    value: Tree
     error: float
     evaluations: int
     width: Width | None = None
@@ -24,22 +27,22 @@ class Exact:
 class Moments(NamedTuple):
     """Exact mean and variance of a gradient estimate, coordinate by coordinate, in the structure of the parameters."""
 
-    mean: Any
-    variance: Any
+    mean: Tree
+    variance: Tree
 
 
 class Law(NamedTuple):
     """The distribution of a discrete node: ``values`` along a leading axis, in rising order, and their
     ``probabilities``."""
 
-    values: Any
-    probabilities: Any
+    values: np.ndarray
+    probabilities: np.ndarray
 
 
 class Part(NamedTuple):
     """Arrays, an estimate of their error, the evaluations that they took, and the most that was held together."""
 
-    found: list[Any]
+    found: list[np.ndarray]
     error: float
     evaluations: int
     width: Width | None

@@ -16,12 +16,14 @@ NESTED  panels, and for two elements that bend or jump together panels of the on
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special as sp
+from numpy.typing import ArrayLike
 
+from scg.core.aliases import Numbers
 from scg.distributions.base import Distribution
 from scg.distributions.beta import Beta
 from scg.distributions.gamma import Gamma
@@ -30,10 +32,21 @@ from scg.distributions.positive import Exponential
 from scg.distributions.uniform import Uniform
 from scg.errors import ScgError, ScgValueError, here
 
-Rule = tuple[Any, Any]
+Rule = tuple[np.ndarray, np.ndarray]
+"""Points and their weights, or the steps that a density is to be multiplied by."""
+
 GAUSS, ENDS, PIECES, PANELS, NESTED = range(5)
 _FIRST, _LAST = -4.3, 3.15  # where u is 1e-50, and where 1 - u is 2^-53
 _CLOSE = 1e-15  # to a break: what is added to the value there may round it to the break itself
+
+
+class Place(NamedTuple):
+    """Where the values of a distribution of numbers lie: the ends of its support, a centre and a scale."""
+
+    low: Numbers
+    high: Numbers
+    centre: Numbers
+    scale: Numbers
 
 
 def standard(distribution: Distribution, n: int, kind: int) -> Rule:
@@ -56,9 +69,8 @@ def has_quantiles(distribution: Distribution) -> bool:
     return not distribution.event_shape and (distribution.inverts_cdf() or type(distribution) in (Normal, Uniform))
 
 
-def place_of(distribution: Any) -> tuple[Any, Any, Any, Any] | None:
-    """The ends of the support of a distribution of numbers, a centre and a scale; None where it has none that are
-    known."""
+def place_of(distribution: Distribution) -> Place | None:
+    """That of a distribution of numbers; None where it has none that is known."""
     low, high = getattr(distribution.support, "low", -math.inf), getattr(distribution.support, "high", math.inf)
     with np.errstate(all="ignore"):
         if has_quantiles(distribution):
@@ -72,7 +84,7 @@ def place_of(distribution: Any) -> tuple[Any, Any, Any, Any] | None:
             except ScgError:
                 return None
     good = np.all(np.isfinite(centre) & np.isfinite(scale) & (scale > 0) & (centre > low) & (centre < high))
-    return (low, high, centre, scale) if good else None
+    return Place(low, high, centre, scale) if good else None
 
 
 def points_along(low: float, high: float, centre: float, scale: float) -> np.ndarray:
@@ -87,7 +99,7 @@ def points_along(low: float, high: float, centre: float, scale: float) -> np.nda
     return np.concatenate([sides[0][::-1], [centre], sides[1]])
 
 
-def pieces(low: float, high: float, centre: float, scale: float, breaks: Any, n: int) -> Rule:
+def pieces(low: float, high: float, centre: float, scale: float, breaks: Sequence[float] | np.ndarray, n: int) -> Rule:
     """Points, and what the density at each is to be multiplied by: n on each of the pieces between the ends, the centre
     and the breaks.
 
@@ -124,7 +136,7 @@ def _piece(a: float, b: float, scale: float, n: int) -> Rule:
     return x, np.where(inside, w * (t[1] - t[0]), 0)
 
 
-def matched(distribution: Any, n: int) -> Rule | None:
+def matched(distribution: Distribution, n: int) -> Rule | None:
     """For a sample, one rule a distribution of its batch, along a last axis: Laguerre for exponential and gamma
     distributions, Jacobi for beta; None for others."""
     if type(distribution) is Exponential:
@@ -141,7 +153,7 @@ def matched(distribution: Any, n: int) -> Rule | None:
     return None
 
 
-def _flat(parameter: Any, distribution: Any) -> Any:
+def _flat(parameter: ArrayLike, distribution: Distribution) -> np.ndarray:
     return np.broadcast_to(parameter, distribution.batch_shape).reshape(-1)
 
 

@@ -8,10 +8,10 @@ against the derivative that was put in its place.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
 from scg.core.leaves import parameter
 from scg.core.node import Node, record
@@ -39,9 +39,9 @@ def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
     moving = {n.id for n in order if paths and _moves(n)}
     if not moving and not any(n.primitive.constant or n.primitive.same for n in order):
         return roots
-    table: dict[int, Any] = {}
+    table: dict[int, Node] = {}
 
-    def visit(node: Node) -> Any:
+    def visit(node: Node) -> Result:
         primitive = node.primitive
         if primitive.constant:
             table[node.id] = parameter(node.raw)
@@ -76,7 +76,7 @@ def _moves(node: Node) -> bool:
     )
 
 
-def redrawn(node: Node, table: dict[int, Any], moves: bool) -> Node:
+def redrawn(node: Node, table: dict[int, Node], moves: bool) -> Node:
     """The sample with the parameters that ``table`` has, at the value that it had."""
     site = node.statics["site"]
     new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}

@@ -1,15 +1,13 @@
 """The exact mean and variance of the gradient that bound estimators give."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
+from scg.core.aliases import Function, Tree
 from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.exact.choice import eliminated_moments
-from scg.exact.convergence import converged
+from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
 from scg.exact.leaf import ConvergenceError
 from scg.exact.means import magnitudes, over_ways
@@ -24,14 +22,14 @@ from scg.stochastic.surrogate import surrogate
 
 
 def moments(
-    graph: Graph | Callable[..., Any],
-    *args: Any,
+    graph: Graph | Function,
+    *args: object,
     budget: int = BUDGET,
     rtol: float = RTOL,
     full: bool = False,
     time_limit: float | None = None,
-    **kwargs: Any,
-) -> Any:
+    **kwargs: object,
+) -> Tree:
     """Exact ``.mean`` and ``.variance`` of the gradient that the bound estimators give, over the samples and over the
     estimators' own noise.
 
@@ -80,7 +78,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     slopes = engine.slopes(roots)
     pairs = overlapping(slopes, engine.sets, engine.offsets[-1])
 
-    def compute() -> tuple[list[Any], list[float]]:
+    def compute() -> Sized:
         means = engine.means()
         covariances, magnitude = engine.covariances(means, pairs)
         twice = np.where(pairs[:, 0] == pairs[:, 1], 1, 2)
@@ -104,7 +102,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
         return _moments(graph, budget, rtol, deadline, True)
 
 
-def _forms(slope: Any, pairs: Any, weights: Any) -> tuple[Any, Any]:
+def _forms(slope: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """sum over pairs (a, b) of slope_a slope_b w_ab, and of the absolute values with the second weights."""
     value, size = np.zeros(len(slope)), np.zeros(len(slope))
     for k in range(0, len(pairs), step := max(1, 2**22 // max(1, len(slope)))):
