@@ -32,7 +32,8 @@ assert abs(gradient["loc"]) < 1e-12 and abs(gradient["scale"]) < 1e-12  # and th
 ```
 """
 
-from scg.objectives.bounds import GRADIENTS, elbo, iwae, renyi, weighted
+from scg.objectives.bounds import GRADIENTS, elbo, iwae, renyi
+from scg.objectives.layers import weighted
 from scg.objectives.marginal import log_marginal
 from scg.objectives.sequential import Particles, smc, state_space
 from scg.objectives.unbiased import jackknife, multilevel, sumo

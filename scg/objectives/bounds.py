@@ -5,35 +5,34 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scg.core.aliases import Function, Operand, Result
-from scg.core.ancestry import ancestors
-from scg.core.axes import elementwise
-from scg.core.node import Node, Value
+from scg.core.aliases import Operand, Result
+from scg.core.node import Value
 from scg.core.operands import require_plain
 from scg.core.options import is_integer, number
-from scg.core.primitive import smooth_primitive
-from scg.distributions.base import Distribution, FixedSupport
-from scg.distributions.constraints import Circle
-from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
+from scg.objectives.layers import (
+    DOUBLY,
+    GENERALIZED,
+    STICKING,
+    Guide,
+    check_shapes,
+    drawn,
+    twice_reparameterized,
+)
 from scg.primitives.layout import stop_gradient
 from scg.special import logsumexp, softmax
-from scg.stochastic.estimator import Estimator
-from scg.stochastic.formulas import as_broadcast, box, first_order
-from scg.stochastic.resampling import resample
-from scg.stochastic.sites import is_draw, sample
+from scg.stochastic.formulas import first_order
 
 Model = Callable[[Value], Value]
-GRADIENTS = ("pathwise", "sticking the landing", "doubly reparameterized", "score function", "VIMCO", "OVIS")
-_LESS_A_SCORE = ("sticking the landing", "doubly reparameterized")
-"""Pathwise ones without a score, whose mean is zero where the support does not move."""
+GRADIENTS = ("pathwise", STICKING, DOUBLY, GENERALIZED, "score function", "VIMCO", "OVIS")
 
 
 def elbo(
     log_weights: Operand,
     axis: int = 0,
     *,
-    guide: Distribution | None = None,
+    guide: Guide | None = None,
     samples: int = 1,
     rng: Result = None,
     gradient: str = "pathwise",
@@ -43,12 +42,26 @@ def elbo(
 
     Given log-weights, it is their mean along ``axis``; the estimators of the samples make its gradient. Given a model
     z -> log p(x, z) in their place and a ``guide`` q(z; phi), K = ``samples`` values of z are drawn along a new first
-    axis. Then ``gradient`` is one of
+    axis. A guide of several layers is a list of a distribution q(z_1) and functions z_1 -> q(z_2 | z_1), (z_1, z_2) ->
+    q(z_3 | z_1, z_2), ...; the model is a function of (z_1, z_2, ...) then. A model may return a pair (prior, log p(x |
+    z)) in place of log p(x, z), the prior a list of distributions p(z_l | other layers), one a layer of the guide.
+
+        def model(z2, z1):  # z2 ~ N(0, 1), z1 ~ N(a z2, 1), x ~ N(z1, 1)
+            return [dist.Normal(0.0, 1.0), dist.Normal(a * z2, 1.0)], dist.Normal(z1, 1.0).log_prob(x)
+
+
+        bound = scg.objectives.iwae(
+            model, guide=[dist.Normal(b, 1.0), lambda z2: dist.Normal(c * z2, 1.0)], samples=8, rng=rng
+        )
+
+    Then ``gradient`` is one of
 
     "pathwise"                the samples are reparameterized
     "sticking the landing"    the same without the score d log q(z; phi) / dphi at fixed z, whose mean is zero; this
                               gradient is zero where q(z) is p(z | x) (Roeder et al., 2017)
     "doubly reparameterized"  the same as "sticking the landing" for this bound
+    "generalized doubly reparameterized"
+                              the same for the guide, and for the parameters of the priors as in ``iwae``
     "score function"          each sample's score times its own log-weight
     "VIMCO"                   each sample's score times its log-weight less the mean of the others (Mnih and Rezende,
                               2016, for one sample a term); K >= 2
@@ -61,14 +74,20 @@ def elbo(
         _check_weights(log_weights, gradient, rng)
         return np.mean(log_weights, axis=axis)
     gradient = _known(gradient)
-    _require_fixed(guide, gradient, alone=True)
-    others = ScoreFunction(baseline=LeaveOneOut())
+    several = isinstance(guide, (list, tuple))
+    others = ScoreFunction() if several else ScoreFunction(baseline=LeaveOneOut())
     estimators = {"score function": ScoreFunction(), "VIMCO": others, "OVIS": others}
     estimator = estimators.get(gradient, Reparameterized())
-    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
-    log_w = log_p - log_q
-    if gradient in (*_LESS_A_SCORE, "OVIS"):
-        log_w = log_w + _score_dropped(guide, z)
+    found = drawn(log_weights, guide, samples, rng, gradient, estimator, name, alone=gradient != GENERALIZED)
+    log_w = found.log_w
+    if gradient == GENERALIZED:
+        weight = np.full(log_w.shape, 1 / samples, log_w.dtype)
+        return stop_gradient(np.mean(log_w, axis=0)) + twice_reparameterized(found, weight, weight, priors=True)
+    if gradient in (STICKING, DOUBLY, "OVIS"):
+        log_w = log_w + found.score_dropped()
+    if several and gradient in ("VIMCO", "OVIS"):
+        held: Value = stop_gradient(log_w)
+        log_w = log_w + first_order(found.log_q, -(np.sum(held, axis=0) - held) / (samples - 1))
     return np.mean(log_w, axis=0)
 
 
@@ -76,7 +95,7 @@ def iwae(
     log_weights: Operand,
     axis: int = 0,
     *,
-    guide: Distribution | None = None,
+    guide: Guide | None = None,
     samples: int = 1,
     rng: Result = None,
     gradient: str = "pathwise",
@@ -93,7 +112,18 @@ def iwae(
     "doubly reparameterized"  sum_k W_k^2 (d log w_k / dz_k) dz_k/dphi for the guide and sum_k W_k d log p for the
                               model: the same mean, and a signal-to-noise ratio that does not fall with K (Tucker et
                               al., 2019). First derivatives only. What the model draws from distributions that depend
-                              on z must be reparameterized (EstimatorError)
+                              on z must be reparameterized (EstimatorError). A layer of the guide moves those after it
+                              along their paths, and its z enters their log q
+    "generalized doubly reparameterized"
+                              the same, and for the parameters theta of a prior r(z_l) of the model, in the place of
+                              W_k d log r(z_kl) / dtheta,
+
+                                (W_k d (log p(x, z_k) - log r(z_kl)) / dz_kl - W_k^2 d log w_k / dz_kl) dT_kl / dtheta,
+
+                              z_l = T(e; theta) a sample of the prior at the noise that it has there (Bauer and Mnih,
+                              2021). Less noise where the prior of z_l is narrower than what else is known of it, more
+                              where it is wider. The model returns a pair; a prior with parameters lives where its layer
+                              of the guide does, and has a path known at any value (EstimatorError)
     "score function"          sum_k L d log q(z_k) + sum_k W_k d log w_k
     "VIMCO"                   sum_k (L - L_k) d log q(z_k) + sum_k W_k d log w_k, L_k the bound with the geometric mean
                               of the other weights in the place of w_k (Mnih and Rezende, 2016); K >= 2. First
@@ -112,19 +142,15 @@ def iwae(
     if guide is None:
         _check_weights(log_weights, gradient, rng)
         return log_mean_exp(log_weights, axis)
-    _require_fixed(guide, gradient)
     estimator = ScoreFunction() if gradient in ("score function", "VIMCO", "OVIS") else Reparameterized()
-    z, log_p, log_q = _drawn(log_weights, guide, samples, rng, gradient, estimator, name)
-    log_w = log_p - log_q
-    if gradient == "sticking the landing":
-        log_w = log_w + _score_dropped(guide, z)
+    found = drawn(log_weights, guide, samples, rng, gradient, estimator, name)
+    log_w, log_q = found.log_w, found.log_q
+    if gradient == STICKING:
+        log_w = log_w + found.score_dropped()
     bound = log_mean_exp(log_w, 0)
-    if gradient == "doubly reparameterized":
+    if gradient in (DOUBLY, GENERALIZED):
         weight = softmax(stop_gradient(log_w), axis=0)
-        squared = weighted(z, np.reshape(weight, (*weight.shape, *[1] * (z.ndim - weight.ndim))))
-        log_w = _moved(log_p, z, squared) - guide.stop_gradient().log_prob(squared)
-        carrier = np.sum(weight * log_w, axis=0)
-        return stop_gradient(bound) + first_order(carrier, np.ones(carrier.shape, carrier.dtype))
+        return stop_gradient(bound) + twice_reparameterized(found, weight, weight * weight, gradient == GENERALIZED)
     if gradient == "VIMCO":
         return bound + np.sum(first_order(log_q, -_without_each(stop_gradient(log_w))), axis=0)
     if gradient == "OVIS":
@@ -173,87 +199,10 @@ def _check_weights(log_weights: Value, gradient: str, rng: np.random.Generator) 
         )
 
 
-def _drawn(
-    model: Function,
-    guide: Operand,
-    samples: int,
-    rng: np.random.Generator,
-    gradient: str,
-    estimator: Estimator,
-    name: str | None,
-) -> tuple[Node, Value, Value]:
-    """Draws z of the guide, log p(x, z), log q(z)."""
-    if not callable(model):
-        raise ScgTypeError(
-            f"with a guide the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})"
-        )
-    if not is_integer(samples, least := 2 if gradient in ("VIMCO", "OVIS") else 1):
-        raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
-    z = sample(guide, estimator, rng=rng, shape=(int(samples),), name=name)
-    log_q, log_p = guide.log_prob(z), model(z)
-    check_shapes(log_p, log_q)
-    return z, log_p, log_q
-
-
-def _require_fixed(guide: Operand, gradient: str, alone: bool = False) -> None:
-    """Raise EstimatorError where a score g d log q is left out, or replaced by the path of g, and the support of the
-    guide moves with its parameters: its mean has what g q is at the ends. ``alone``: g is constant, so that the turn of
-    an angle, at whose ends q is the same, may move."""
-    if gradient not in _LESS_A_SCORE or not isinstance(guide, Distribution) or guide.has(FixedSupport):
-        return
-    angle = isinstance(getattr(guide.support, "element", guide.support), Circle)
-    if all([type(p) is not Node for p in guide.parameters.values()]) or angle and alone:
-        return
-    ways = [w for w in (guide.way_out(FixedSupport),) if w]
-    raise EstimatorError(
-        f"{gradient} leaves out the score of the guide, whose support must not move with its parameters, got {guide!r}:"
-        f" use {' or '.join(['gradient=' + repr('pathwise'), *ways])} ({here()})"
-    )
-
-
-def _moved(log_p: Value, z: Node, other: Node) -> Value:
-    """log p(x, z) with ``other``, of the same value, in the place of z, and with what the model drew: a second call
-    would draw again.
-
-    With W_k^2 in place of W_k the scores d log q(z_k) are gone, by E[W_k d log q(z_k; phi) / dphi] = E[dW_k/dz_k
-    dz_k/dphi]. If the distribution of a sample m of the model depends on z_k, that derivative has one more part, W_k d
-    log p(m | z_k) / dz_k, which a reparameterized m does not need.
-    """
-    if type(log_p) is not Node:
-        return log_p
-    behind = {z.id}
-    for node in ancestors([log_p], z.id):
-        if any(type(o) is Node and o.id in behind for o in node.operands):
-            behind.add(node.id)
-            if is_draw(node):
-                raise EstimatorError(
-                    f"doubly reparameterized: the distribution of {node.statics['site']!r}, drawn at {node.line},"
-                    " depends on the guide's draws; use scg.Reparameterized() for it, or gradient='pathwise'"
-                    f" ({here()})"
-                )
-    return resample(log_p, {z: other})
-
-
 def matched(log_p: Value, log_q: Value) -> Value:
     """The log-weights of two log-probabilities of one shape."""
     check_shapes(log_p, log_q)
     return log_p - log_q
-
-
-def check_shapes(log_p: Value, log_q: Value) -> None:
-    """Raise ScgValueError unless both have one number a sample."""
-    if np.shape(log_p) != np.shape(log_q):
-        raise ScgValueError(
-            f"log p(x, z) has shape {np.shape(log_p)} and log q(z) {np.shape(log_q)}: both need one number a sample;"
-            " make the axes of one sample an event of the guide with distributions.Independent, and sum over them in"
-            f" the model ({here()})"
-        )
-
-
-def _score_dropped(guide: Distribution, z: Node) -> Value:
-    """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z;
-    phi) = 1."""
-    return box(guide.log_prob(stop_gradient(z))) - 1
 
 
 def _known(gradient: str) -> str:
@@ -277,7 +226,3 @@ def _without_each(log_w: Value) -> Value:
     mean = (np.sum(log_w, axis=0, keepdims=True) - log_w) / (n - 1)
     same = np.reshape(np.eye(n, dtype=bool), (n, n, *[1] * (log_w.ndim - 1)))
     return log_mean_exp(np.where(same, mean[None], log_w[:, None]), 0)
-
-
-weighted = smooth_primitive(as_broadcast, elementwise, lambda g, out, z, w: g * w, None, name="weighted", same=True)
-"""The value of z, with its derivative times w."""

@@ -16,7 +16,8 @@ from scg.distributions.constraints import Constraint, Integers
 from scg.distributions.weak import real_array
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimators import Reparameterized
-from scg.objectives.bounds import Model, check_shapes, log_mean_exp
+from scg.objectives.bounds import Model, log_mean_exp
+from scg.objectives.layers import check_shapes
 from scg.special import logsumexp
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import sample
