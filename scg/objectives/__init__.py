@@ -4,8 +4,9 @@ Log-weights are log w_k = log p(x, z_k) - log q(z_k | x) for k = 1, ..., K sampl
 samples stand along one axis, and the bound has the other axes.
 
 `scg.objectives.elbo` and `iwae` are bounds on log p(x) for latent-variable models: of log-weights along an axis, or
-of a model and a guide, and then `gradient=` names how they are differentiated ("pathwise", "sticking the landing",
-"doubly reparameterized", "score function", "VIMCO", "OVIS"). The value is the same for all of them. `log_marginal` sums
+of a model and a guide, of one layer or several, and then `gradient=` names how they are differentiated ("pathwise",
+"sticking the landing", "doubly reparameterized", "generalized doubly reparameterized", "score function", "VIMCO",
+"OVIS"). The value is the same for all of them. `log_marginal` sums
 discrete latent variables out of a model: with no others it is log p(x), else it has the place of a log-weight.
 
 `renyi`, `jackknife` and `thermodynamic` are other functions of log-weights, each with its bias; `log_variance` is a

@@ -56,7 +56,8 @@ class Drawn:
         """log q at samples that are held: its derivative is the score of the guide."""
         if len(self.z) == 1:
             return self.guides[0].log_prob(self.held[0])
-        return resample(self.log_q, dict(zip(self.z, self.held, strict=True)))
+        at: Result = zip(self.z, self.held, strict=True)
+        return resample(self.log_q, dict(at))
 
     def score_dropped(self) -> Value:
         """Zero, with the derivative d log q(z; phi) / dphi at fixed z, and a mean that is zero to any order: sum_z q(z;
@@ -145,19 +146,19 @@ def twice_reparameterized(found: Drawn, once: Value, squared: Value, priors: boo
     if not priors:  # squared = once^2: the second factor comes from the samples, and one pass serves z and theta
         for z, slope in zip(found.z, _slopes(found.log_q, found.held), strict=True):
             total = add(z, -along(squared, z) * slope)
-        at = {x: weighted(z, along(once, z)) for x, z in zip(found.held, found.z, strict=True)}
+        at: Result = {x: weighted(z, along(once, z)) for x, z in zip(found.held, found.z, strict=True)}
         carrier = np.sum(once * (resample(found.log_p, at) if type(found.log_p) is Node else 0), axis=0)
         return total + first_order(carrier, np.ones(carrier.shape, carrier.dtype))
     slopes, rest = _slopes(found.log_w, found.held), found.log_p
     for z, slope in zip(found.z, slopes, strict=True):
         total = add(z, along(squared, z) * slope)
-    for l, (p, q, z) in enumerate(zip(found.priors, found.guides, found.held, strict=True)):
+    for l, (p, q, at_l) in enumerate(zip(found.priors, found.guides, found.held, strict=True)):
         if all([type(x) is not Node for x in p.parameters.values()]):
             continue
-        path, own = _path(p, q, z, l), p.log_prob(z)
+        path, own = _path(p, q, at_l, l), p.log_prob(at_l)
         rest = rest - own
-        (outer,), (inner,) = _slopes(found.log_p, (z,)), _slopes(own, (z,))
-        total = add(path, along(once, z) * (outer - inner) - along(squared, z) * slopes[l])
+        (outer,), (inner,) = _slopes(found.log_p, (at_l,)), _slopes(own, (at_l,))
+        total = add(path, along(once, at_l) * (outer - inner) - along(squared, at_l) * slopes[l])
     return add(rest, once) if type(rest) is Node else total
 
 
@@ -205,7 +206,8 @@ def _slopes(y: Value, at: tuple[Value, ...]) -> list[Result]:
     """d y_k / d z_k for each z of ``at``: samples do not meet."""
     if type(y) is not Node:
         return [np.zeros(z.shape, z.dtype) for z in at]
-    return pull([y], [np.ones(y.shape, y.dtype)], list(at), True)
+    nodes: list[Result] = list(at)
+    return pull([y], [np.ones(y.shape, y.dtype)], nodes, True)
 
 
 def _path(prior: Distribution, guide: Distribution, z: Value, layer: int) -> Value:
@@ -228,11 +230,14 @@ def _path(prior: Distribution, guide: Distribution, z: Value, layer: int) -> Val
 def _at(p: Distribution, z: Value) -> Value | None:
     if isinstance(p, Independent):
         return _at(p.base, z)
-    if type(p).coupled is InverseCDF.coupled:  # dT = -dF / p: no quantile of a probability near one
-        cdf = p.cdf(z)
-        return z - (cdf - stop_gradient(cdf)) / stop_gradient(p.prob(z))
     made = p.coupled(p.stop_gradient(), z)
-    return None if isinstance(made, Distribution) else made
+    if isinstance(made, Distribution):
+        return None
+    if made is not None and isinstance(p, InverseCDF):  # by a quantile: of a probability near one it is another number
+        cdf = p.cdf(z)
+        path = z - (cdf - stop_gradient(cdf)) / stop_gradient(p.prob(z))  # dT = -dF / p
+        return np.where(abs(made - z) <= float(np.finfo(z.dtype).eps) ** 0.5 * abs(z), made, path)
+    return made
 
 
 def _same_set(a: Constraint, b: Constraint) -> bool:

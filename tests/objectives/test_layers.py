@@ -1,5 +1,6 @@
 """Guides and models of several layers: means and variances of the gradients by quadrature, and what is refused."""
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ X = 0.7
 GENERALIZED = "generalized doubly reparameterized"
 # of the guides of z2 and z1, 0 to 5; of the priors, 6 to 10; of x given z1
 THETA = np.array([0.4, 0.1, -0.2, 0.6, 0.2, -0.3, 0.3, 0.1, 0.8, -0.2, 0.05, 0.1])
-NARROW = np.array([0.1, 0.2, -1.0, 0.6, 0.2, -1.1, 0.3, -0.8, 0.8, -0.2, -0.9, 0.6])  # priors tell more than x
+NARROW = np.array([0.0, 0.3, -0.75, 0.3, -0.28, -0.85, 0.3, -0.8, 0.3, -0.2, -0.9, 1.0])  # x tells little
 BOUNDS = {"elbo": objectives.elbo, "iwae": objectives.iwae}
 
 
@@ -79,7 +80,7 @@ def test_the_doubly_reparameterized_ones_have_less_variance():
     np.testing.assert_allclose(doubly[6:], plain[6:], rtol=1e-9)
     assert generalized[6] > 1.3 * plain[6] and generalized[10] < 0.7 * plain[10]
     plain, generalized = (of(objectives.iwae, g, 2, 12, NARROW)[1] for g in ("pathwise", GENERALIZED))
-    assert np.all(generalized[6:11] < 0.9 * plain[6:11])
+    assert np.all(generalized[6:11] < 0.3 * plain[6:11])
     np.testing.assert_allclose(generalized[11], plain[11], rtol=1e-9)
 
 
@@ -133,7 +134,9 @@ def test_priors_of_many_kinds_by_their_paths(kind):
     guide, prior, likelihood = KINDS[kind]
 
     def cost(t, rng, gradient):
-        return objectives.iwae(lambda z: (prior(t), likelihood(z)), guide=guide(t), samples=3, rng=rng, gradient=gradient)
+        return objectives.iwae(
+            lambda z: (prior(t), likelihood(z)), guide=guide(t), samples=3, rng=rng, gradient=gradient
+        )
 
     g = [
         scg.trace(cost, AT, rng=rng(), gradient=name).gradients(rng=rng(1), replicates=20_000)
@@ -147,20 +150,37 @@ def test_priors_of_many_kinds_by_their_paths(kind):
 
 
 def test_tails_of_a_prior_keep_their_slope():
-    """dT / d rate = -z / rate of Gamma also where the probability of more is exp(-100) and less: with one sample the
-    gradient is (dq/dz / q - dr/dz / r) dT."""
+    """With one sample the gradient is (d log q / dz - d log r / dz) dT, dT = -dF / r: also where the probability of
+    more is exp(-150), and where that of less is."""
+    rates = np.array([1.0, 0.02, 0.004])
 
-    def cost(t, rng):
-        q = dist.Gamma(2.0, np.array([1.0, 0.02, 0.004]))
+    def cost(t, rng, prior):
         bound = objectives.iwae(
-            lambda z: (dist.Gamma(2.0, t), 0 * z), guide=q, samples=1, rng=rng, gradient=GENERALIZED, name="z"
+            lambda z: (prior(t), 0 * z),
+            guide=dist.Gamma(2.0, rates),
+            samples=1,
+            rng=rng,
+            gradient=GENERALIZED,
+            name="z",
         )
         return np.sum(bound)
 
-    graph = scg.trace(cost, np.array([1.1, 1.1, 1.1]), rng=rng(1))
-    z = graph.stochastic["z"].value[0]
-    assert z[2] > 300
-    np.testing.assert_allclose(graph.gradients(), -(1.1 - np.array([1.0, 0.02, 0.004])) * z / 1.1, rtol=1e-8)
+    def run(prior, t):
+        graph = scg.trace(cost, t, rng=rng(1), prior=prior)
+        z = graph.stochastic["z"].value[0]
+        assert z[2] > 150
+        return z, 1 / z - rates, graph.gradients()
+
+    at = np.full(3, 1.1)
+    z, slope, found = run(lambda t: dist.Gamma(2.0, t), at)
+    np.testing.assert_allclose(found, -(slope - (1 / z - 1.1)) * z / 1.1, rtol=1e-8)
+    z, slope, found = run(lambda t: dist.Gamma(t, 1.3), at)
+    h = 1e-4
+    with mpmath.workdps(60):
+        less = lambda a, x: mpmath.gammainc(a, 1.3 * x, mpmath.inf, regularized=True)
+        change = [(less(1.1 + h, x) - less(1.1 - h, x)) / (2 * h) for x in z]
+        paths = np.array([float(c) for c in change]) / np.exp(dist.Gamma(1.1, 1.3).log_prob(z))
+    np.testing.assert_allclose(found, (slope - (0.1 / z - 1.3)) * paths, rtol=1e-5)
 
 
 def test_float32_is_kept_and_plans_run():
