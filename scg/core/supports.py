@@ -2,11 +2,12 @@
 (``scg.core.absorbing``)."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from scg.core import absorbing
-from scg.core.aliases import Function, Operands, Result, Statics
+from scg.core.aliases import Function, Operands, Result
 from scg.core.ambient import AMBIENT, nan_is_sought, settled, unplanned
 from scg.core.axes import elementwise
 from scg.core.cotangents import (
@@ -20,7 +21,7 @@ from scg.core.cotangents import (
     raise_at,
     unbroadcast,
 )
-from scg.core.node import Node, values_of
+from scg.core.node import Node, value_of, values_of
 from scg.core.operands import has_nan
 from scg.core.primitive import smooth_primitive
 from scg.core.ties import branched
@@ -58,30 +59,14 @@ def pull_with_supports(
     """``pull`` with a support beside each cotangent; by node and operand, ``undefined`` is where no zero may stay;
     ``rest`` lies on a jump."""
     needed = needed & leading_to(wanted, order)
-    supports = {i: np.not_equal(g, 0) for i, g in table.items()}
-    known: dict[Result, bool] = {}
     seeking, ambient = nan_is_sought(), AMBIENT.get()
     if ambient is not None and seeking:
         AMBIENT.set(ambient._replace(nan=False))
     try:
-        sound = _sound(order, roots, create_graph)
+        walk = _Walk(table, needed, create_graph, _sound(order, roots, create_graph), seeking, undefined or {}, rest)
         for node in reversed(order):
             if node.id in table and (node.primitive.differentiable or node.primitive.every):
-                g = table[node.id] if node.id in wanted else table.pop(node.id)
-                _absorbing_step(
-                    node,
-                    g,
-                    supports.pop(node.id),
-                    table,
-                    supports,
-                    needed,
-                    create_graph,
-                    sound,
-                    known,
-                    seeking,
-                    undefined,
-                    rest,
-                )
+                walk.step(node, table[node.id] if node.id in wanted else table.pop(node.id))
     finally:
         if seeking:
             AMBIENT.set(ambient)
@@ -102,122 +87,160 @@ def _sound(order: list[Node], roots: Sequence[Node], create_graph: bool) -> Resu
     return sound
 
 
-def _absorbing_step(
-    node: Node,
-    g: Result,
-    support: Result,
-    table: Result,
-    supports: Result,
-    needed: set[int],
-    create_graph: bool,
-    sound: Result,
-    known: Result,
-    seeking: bool,
-    undefined: Result = None,
-    rest: Collection[int] = (),
-) -> None:
-    """One step with absorbing products. ``known`` remembers, by VJP, whether it moves."""
-    primitive, statics = node.primitive, node.statics
-    g, out, arguments = called_with(node, g, create_graph)
-    if type(g) is tuple:
-        support = tuple([np.zeros(np.shape(c), bool) if s is None else s for c, s in zip(g, support, strict=True)])
-    for k, operand, vjp in operands_with_vjps(node, needed):
-        value = operand.raw
-        try:
-            if primitive.axes is elementwise:
-                slope = vjp(np.ones((), g.dtype), out, *arguments, **statics)
-                if slope is None:
+class _Call(NamedTuple):
+    """What the VJPs of a node are called with, and the support of the cotangent."""
+
+    node: Node
+    g: Result
+    support: Result
+    out: Result
+    arguments: Operands
+
+    def by(self, vjp: Function, g: Result, arguments: Operands | None = None, **more: Result) -> Result:
+        """What a VJP makes of a cotangent, at other arguments if any are given."""
+        return vjp(g, self.out, *(self.arguments if arguments is None else arguments), **self.node.statics, **more)
+
+
+class _Walk:
+    """The way back: by id, cotangents in ``table`` and their supports.
+
+    Of c = sum(where(x > 0, log(x), 0)) at x (3,) = (2, 0, 1) the cotangent of log(x) is (1, 0, 1), with the support
+    (True, False, True). The slope of log is (.5, inf, 1): 0 * inf lies outside the support, so that it is a zero, and
+    that of x is (.5, 0, 1).
+    """
+
+    def __init__(
+        self,
+        table: dict[int, Result],
+        needed: set[int],
+        create_graph: bool,
+        sound: Result,
+        seeking: bool,
+        undefined: dict[tuple[int, int], Result],
+        rest: Collection[int],
+    ):
+        self.table, self.needed, self.create_graph, self.sound = table, needed, create_graph, sound
+        self.seeking, self.undefined, self.rest = seeking, undefined, rest
+        self.supports: dict[int, Result] = {i: np.not_equal(g, 0) for i, g in table.items()}
+        self.known: dict[tuple[Function, tuple[bool, ...]], bool] = {}  # whether VJPs move
+
+    def step(self, node: Node, g: Result) -> None:
+        """Pull the cotangent of a node back to its operands, with absorbing products."""
+        support = self.supports.pop(node.id)
+        g, out, arguments = called_with(node, g, self.create_graph)
+        if type(g) is tuple:
+            support = tuple([np.zeros(np.shape(c), bool) if s is None else s for c, s in zip(g, support, strict=True)])
+        call = _Call(node, g, support, out, arguments)
+        for k, operand, vjp in operands_with_vjps(node, self.needed):
+            try:
+                found = self._pulled(call, k, vjp, operand.raw)
+            except Exception as error:
+                if is_zero(g):  # nothing was operands_with_vjps of a derivative that does not exist
+                    unplanned(f"{node!r} has no derivative, and needs none only where its cotangent is zero")
                     continue
-                moving = _moves(slope, vjp, node, needed, create_graph, known)
-                d = absorb(g, slope)
-                inside = support if moving else support & np.not_equal(slope, 0)
-                doubt = absorbing.doubtful(g, slope, inside, sound, _steady(g, slope, inside, vjp, node, arguments))
-                d = absorbing.mark(d, doubt, absorbing.rough(g, slope, inside))
-                d = np.where(inside, d, 0) if create_graph else d  # zeros by structure for a further derivative, too
-                inside = connected(inside, node, k)
-            elif primitive.axes is not None and primitive.axes.products:
-                d = _absorbing_products(vjp, g, support, out, arguments, statics)
-                inside = vjp(
-                    support.astype(g.dtype), out, *[np.not_equal(x, 0).astype(g.dtype) for x in arguments], **statics
-                )
-                inside = np.not_equal(unbroadcast(inside, value.shape, value.dtype), 0)
-                if create_graph:
-                    d = absorbing.mark(
-                        fitted(d, value), np.False_, _absorbed(vjp, g, support, out, arguments, statics, value)
-                    )
-            else:
-                more = {"support": support} if primitive.supported else {}
-                d = vjp(g, out, *arguments, **statics, **more)
-                if d is None:
-                    continue
-                if type(d) is tuple or not _moves(d, vjp, node, needed, create_graph, known):
-                    inside = _through(vjp, g, support, out, arguments, statics, value)
-                else:
-                    inside = connected(support, node, k)
-                    d = np.where(inside, fitted(d, value), 0)
-        except Exception as error:
-            if is_zero(g):  # nothing was operands_with_vjps of a derivative that does not exist
-                unplanned(f"{node!r} has no derivative, and needs none only where its cotangent is zero")
-                continue
-            raise_at(error, node)
-        d = branched(fitted(d, value), node, rest)
-        if undefined and (node.id, k) in undefined:
-            d, inside = marked(d, undefined[node.id, k]), inside | undefined[node.id, k]
-        if seeking and has_nan(d.raw if type(d) is Node else d):
+                raise_at(error, node)
+            if found is not None:
+                self._add(node, k, operand, *found)
+
+    def _pulled(self, call: _Call, k: int, vjp: Function, value: Result) -> tuple[Result, Result] | None:
+        """The cotangent of operand k, whose value is ``value``, and its support; None where nothing is pulled back."""
+        axis_map = call.node.primitive.axes
+        if axis_map is elementwise:
+            return self._elementwise(call, k, vjp)
+        if axis_map is not None and axis_map.products:
+            return self._products(call, vjp, value)
+        more = {"support": call.support} if call.node.primitive.supported else {}
+        d = call.by(vjp, call.g, **more)
+        if d is None:
+            return None
+        if type(d) is tuple or not self._moves(d, vjp, call.node):
+            return d, _through(call, vjp, value)
+        inside = connected(call.support, call.node, k)
+        return np.where(inside, fitted(d, value), 0), inside
+
+    def _elementwise(self, call: _Call, k: int, vjp: Function) -> tuple[Result, Result] | None:
+        g, inside = call.g, call.support
+        slope = call.by(vjp, np.ones((), g.dtype))
+        if slope is None:
+            return None
+        if not self._moves(slope, vjp, call.node):
+            inside = inside & np.not_equal(slope, 0)
+        doubt = absorbing.doubtful(g, slope, inside, self.sound, _steady(call, slope, inside, vjp))
+        d = absorbing.mark(absorb(g, slope), doubt, absorbing.rough(g, slope, inside))
+        d = np.where(inside, d, 0) if self.create_graph else d  # zeros by structure for a further derivative, too
+        return d, connected(inside, call.node, k)
+
+    def _products(self, call: _Call, vjp: Function, value: Result) -> tuple[Result, Result]:
+        dtype = call.g.dtype
+        d = _absorbing_products(call, vjp)
+        present = tuple([np.not_equal(x, 0).astype(dtype) for x in call.arguments])
+        inside = unbroadcast(call.by(vjp, call.support.astype(dtype), present), value.shape, value.dtype)
+        if self.create_graph:
+            d = absorbing.mark(fitted(d, value), np.False_, _absorbed(call, vjp, value))
+        return d, np.not_equal(inside, 0)
+
+    def _add(self, node: Node, k: int, operand: Node, d: Result, inside: Result) -> None:
+        """Add to the cotangent of operand k, and to its support."""
+        d = branched(fitted(d, operand.raw), node, self.rest)
+        if (node.id, k) in self.undefined:
+            d, inside = marked(d, self.undefined[node.id, k]), inside | self.undefined[node.id, k]
+        if self.seeking and has_nan(value_of(d)):
             raise NonFiniteError(
                 f"the derivative of {node!r}, made at {node.line}, is a NaN for operand {k} ({here()})"
             )
         i = operand.id
-        table[i] = accumulated(table.get(i), d)
-        before = supports.get(i)
+        self.table[i] = accumulated(self.table.get(i), d)
+        before = self.supports.get(i)
         if before is None:
-            supports[i] = inside
+            self.supports[i] = inside
         elif type(inside) is tuple:
-            supports[i] = tuple(
-                [b if a is None else a if b is None else a | b for a, b in zip(before, inside, strict=True)]
-            )
+            self.supports[i] = tuple([_either(a, b) for a, b in zip(before, inside, strict=True)])
         else:
-            supports[i] = before | inside
+            self.supports[i] = before | inside
+
+    def _moves(self, d: Result, vjp: Function, node: Node) -> bool:
+        """Whether the coefficients of a VJP depend on what we differentiate by: traced on nodes."""
+        needed = self.needed
+        sources = {node.id, *[o.id for o in node.operands if type(o) is Node and o.id in needed]}
+        if self.create_graph:
+            return absorbing.moves(d, sources, node.id) if type(d) is Node else False
+        key = vjp, tuple([type(o) is Node and o.id in needed for o in node.operands])
+        if key not in self.known or node.primitive.every:
+            newest = absorbing.stamp()
+            several = type(node.raw) is tuple
+            try:
+                _, out, arguments = called_with(node, (None,) * len(node.raw) if several else None, True)
+                ones = tuple(map(np.ones_like, node.raw)) if several else np.ones(node.shape, node.dtype)
+                self.known[key] = absorbing.moves(vjp(ones, out, *arguments, **node.statics), sources, newest)
+            except Exception:  # it serves arrays alone
+                self.known[key] = True
+        return self.known[key]
 
 
-def _moves(d: Result, vjp: Function, node: Node, needed: set[int], create_graph: bool, known: Result) -> bool:
-    """Whether the coefficients of a VJP depend on what we differentiate by: traced on nodes."""
-    sources = {node.id, *[o.id for o in node.operands if type(o) is Node and o.id in needed]}
-    if create_graph:
-        return absorbing.moves(d, sources, node.id) if type(d) is Node else False
-    key = vjp, tuple([type(o) is Node and o.id in needed for o in node.operands])
-    if key not in known or node.primitive.every:
-        newest = absorbing.stamp()
-        try:
-            _, out, arguments = called_with(node, (None,) * len(node.raw) if type(node.raw) is tuple else None, True)
-            ones = tuple(map(np.ones_like, node.raw)) if type(node.raw) is tuple else np.ones(node.shape, node.dtype)
-            known[key] = absorbing.moves(vjp(ones, out, *arguments, **node.statics), sources, newest)
-        except Exception:  # it serves arrays alone
-            known[key] = True
-    return known[key]
+def _either(a: Result, b: Result) -> Result:
+    return b if a is None else a if b is None else a | b
 
 
-def _through(
-    vjp: Function, g: Result, support: Result, out: Result, arguments: Operands, statics: Statics, value: Result
-) -> Result:
+def _through(call: _Call, vjp: Function, value: Result) -> Result:
     """The support of an operand by a VJP with fixed coefficients: where it takes something else than zero out of the
     support."""
-    if type(g) is tuple:
-        counted: Result = tuple([absorbing.weights(s, c.dtype) for s, c in zip(support, g, strict=True)])
+    if type(call.g) is tuple:
+        counted: Result = tuple([absorbing.weights(s, c.dtype) for s, c in zip(call.support, call.g, strict=True)])
     else:
-        counted = absorbing.weights(support, g.dtype)
-    d = vjp(counted, out, *arguments, **statics)
+        counted = absorbing.weights(call.support, call.g.dtype)
+    d = call.by(vjp, counted)
     if type(d) is tuple:
         return tuple([None if c is None else np.not_equal(c, 0) for c in d])
     d = np.absolute(d) if d.dtype.kind == "c" else d
     return np.not_equal(unbroadcast(d, value.shape, d.dtype), 0)
 
 
-def _steady(g: Result, slope: Result, support: Result, vjp: Function, node: Node, arguments: Operands) -> Result:
+def _steady(call: _Call, slope: Result, support: Result, vjp: Function) -> Result:
     """Where an infinite slope that meets a computed zero is infinite nearby too."""
+    g, node = call.g, call.node
     if not settled(lambda g, slope, support: np.any(support & (g == 0) & np.isinf(slope)), g, slope, support):
         return np.False_
-    near = [_nearby(x) if getattr(x, "dtype", np.dtype(bool)).kind == "f" else x for x in arguments]
+    near = [_nearby(x) if getattr(x, "dtype", np.dtype(bool)).kind == "f" else x for x in call.arguments]
     return np.isinf(vjp(np.ones((), g.dtype), node.primitive(*near, **node.statics), *near, **node.statics))
 
 
@@ -242,39 +265,35 @@ absorb: Result = smooth_primitive(
 )
 
 
-def _absorbing_products(
-    vjp: Function, g: Result, support: Result, out: Result, arguments: Operands, statics: Statics
-) -> Result:
+def _absorbing_products(call: _Call, vjp: Function) -> Result:
     """A VJP that sums products of ``g`` and operands, without the products that have a zero among their factors.
 
     The sum over finite factors is the VJP of finite factors. As the VJP is a polynomial with coefficients of one, it
     also counts: put 1 for all that is not zero (of ``g``: not zero by structure), and it gives the number of other
     products; put signs, and it gives how many more of them are positive than negative.
     """
+    g, arguments = call.g, call.arguments
     if settled(lambda *x: all(map(is_finite, x)), g, *arguments):
-        return vjp(g, out, *arguments, **statics)
+        return call.by(vjp, g)
 
     def over(change: Function, first: Result) -> tuple[Result, Result]:
-        every = vjp(first, out, *map(change, arguments), **statics)
-        return every, vjp(
-            np.where(np.isfinite(g), first, 0), out, *[change(_where_finite(x)) for x in arguments], **statics
-        )
+        every = call.by(vjp, first, tuple(map(change, arguments)))
+        finite = tuple([change(_where_finite(x)) for x in arguments])
+        return every, call.by(vjp, np.where(np.isfinite(g), first, 0), finite)
 
-    present, present_finite = over(lambda x: np.not_equal(x, 0).astype(g.dtype), support.astype(g.dtype))
+    present, present_finite = over(lambda x: np.not_equal(x, 0).astype(g.dtype), call.support.astype(g.dtype))
     sign = lambda x: np.where(np.isnan(x), 0, np.sign(x))
     signs, signs_finite = over(sign, sign(g))
-    finite = vjp(_where_finite(g), out, *map(_where_finite, arguments), **statics)
+    finite = call.by(vjp, _where_finite(g), tuple(map(_where_finite, arguments)))
     return _with_infinite(finite, present - present_finite, signs - signs_finite)
 
 
-def _absorbed(
-    vjp: Function, g: Result, support: Result, out: Result, arguments: Operands, statics: Statics, value: Result
-) -> Result:
+def _absorbed(call: _Call, vjp: Function, value: Result) -> Result:
     """Where zeros of operands have absorbed cotangents that are not finite: there may be a kink."""
-    loud = (support & ~np.isfinite(g)).astype(g.dtype)
-    count = vjp(loud, out, *[np.ones(x.shape, x.dtype) for x in arguments], **statics) - vjp(
-        loud, out, *[np.not_equal(x, 0).astype(x.dtype) for x in arguments], **statics
-    )
+    loud = (call.support & ~np.isfinite(call.g)).astype(call.g.dtype)
+    every = tuple([np.ones(x.shape, x.dtype) for x in call.arguments])
+    present = tuple([np.not_equal(x, 0).astype(x.dtype) for x in call.arguments])
+    count = call.by(vjp, loud, every) - call.by(vjp, loud, present)
     return np.not_equal(unbroadcast(count, value.shape, value.dtype), 0)
 
 
