@@ -119,14 +119,11 @@ def pull(
     """
     roots = [root.operands[1] if root.primitive is estimate else root for root in roots]
     known = known or reach(roots, min([node.id for node in wrt], default=0))
-    asked = {node.id for node in wrt}
-    shares = _shares(known.order) if nearby and (not create_graph or RECORDER.get() is not None) else []
-    wanted = asked.union([node.id for node in shares])
-    if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
-        needed = wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
-    else:
-        needed = leading_to(wanted, known.order)
     recorder = RECORDER.get()
+    asked = {node.id for node in wrt}
+    shares = _shares(known.order) if nearby and (not create_graph or recorder is not None) else []
+    wanted = asked.union([node.id for node in shares])
+    needed = _needed(known, wanted)
     rest = resting(known.order, asked) if create_graph and recorder is None else ()
     if recorder is not None and nearby:
         _settle_ties(known.order, asked, recorder)
@@ -136,14 +133,15 @@ def pull(
             table[root.id] = sum_of(table.get(root.id), seed)
     seeking = nan_is_sought()  # a NaN that a zero absorbs is none
     if recorder is None and any([is_nan(root) and np.any(s) for root, s in zip(roots, seeds, strict=True)]):
-        found = pull_undefined(known.order, table, roots, wanted, create_graph)
-        if create_graph:
-            return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
-        return _owned([found.get(x.id) for x in wrt], wrt, seeds)
+        return _of(pull_undefined(known.order, table, roots, wanted, create_graph), wrt, seeds, create_graph)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = (
-            {} if seeking or absorbing else _pull(known.order, dict(table), wanted, needed, create_graph, forget, rest)
-        )
+        found: dict[int, Result] = {}
+        if not (seeking or absorbing):
+            found = (
+                _pull_nodes(known.order, dict(table), wanted, needed, forget, rest)
+                if create_graph
+                else _pull_arrays(known.order, dict(table), wanted, needed)
+            )
         if seeking or absorbing or not all(map(is_finite, found.values())):
             found = pull_with_supports(known.order, table, roots, wanted, needed, create_graph, rest=rest)
             if nearby and not all(map(is_finite, found.values())):
@@ -156,6 +154,18 @@ def pull(
         found = _confirmed(found, roots, seeds, wrt, limits.confirmed)
     elif nearby and not create_graph and any(map(rests, isolated(known.order, asked))):
         found = _confirmed(found, roots, seeds, wrt, limits.beside)
+    return _of(found, wrt, seeds, create_graph)
+
+
+def _needed(known: Reach, wanted: set[int]) -> set[int]:
+    """Ids of the nodes to which cotangents are pulled on the way to the wanted ones."""
+    if known.leaves <= wanted and not known.older:  # then every node leads to a wanted one
+        return wanted.union([node.id for node in known.order if node.primitive.vjps or node.primitive.every])
+    return leading_to(wanted, known.order)
+
+
+def _of(found: dict[int, Result], wrt: Sequence[Node], seeds: Sequence[Result], create_graph: bool) -> list[Result]:
+    """The cotangents of the nodes ``wrt``, zeros where none was found."""
     if create_graph:
         return [found[x.id] if x.id in found else np.zeros(x.shape, x.dtype) for x in wrt]
     return _owned([found.get(x.id) for x in wrt], wrt, seeds)
@@ -243,16 +253,32 @@ def _nodes(roots: Sequence[Result], seeds: Sequence[Result]) -> tuple[list[Node]
     return [y for y, _ in pairs], [s for _, s in pairs]
 
 
-def _pull(
+def _pull_nodes(
     order: list[Node],
     table: dict[int, Result],
     wanted: set[int],
     needed: set[int],
-    create_graph: bool,
-    forget: Function | None = None,
-    rest: Collection[int] = (),
+    forget: Function | None,
+    rest: Collection[int],
 ) -> dict[int, Result]:
+    """Cotangents of the wanted nodes, by id, as Nodes."""
     newest = order[-1].id if order else 0
+    found: dict[int, Result] = {}
+    for node in reversed(order):
+        g = table.pop(node.id, None)
+        if g is None:
+            continue
+        if node.id in wanted:
+            found[node.id] = g
+        _step(node, g, table, needed, True, rest)
+        if forget is not None:
+            behind = [g, *[table[o.id] for o in node.operands if type(o) is Node and o.id in table]]
+            _forget_behind(behind, newest, [*table.values(), *found.values()], forget)
+    return found
+
+
+def _pull_arrays(order: list[Node], table: dict[int, Result], wanted: set[int], needed: set[int]) -> dict[int, Result]:
+    """Cotangents of the wanted nodes, by id, as arrays."""
     found: dict[int, Result] = {}
     take, get = table.pop, table.get
     for node in reversed(order):
@@ -263,15 +289,8 @@ def _pull(
             found[node.id] = g
         vjps, operands, out = node.primitive.vjps, node.operands, node.raw
         n = len(operands)
-        if create_graph or n > 2 or node.statics or not vjps or type(out) is tuple:
-            _step(node, g, table, needed, create_graph, rest)
-            if forget is not None:
-                _forget_behind(
-                    [g, *[table[o.id] for o in operands if type(o) is Node and o.id in table]],
-                    newest,
-                    [*table.values(), *found.values()],
-                    forget,
-                )
+        if n > 2 or node.statics or not vjps or type(out) is tuple:
+            _step(node, g, table, needed, False, ())
             continue
         # what follows is _step for one and for two operands, written out: it is most of what a gradient of small arrays
         # costs

@@ -93,31 +93,14 @@ def rerun(
         if node.id not in table:
             again = [o.id for o in node.operands if type(o) is Node and o.id in table]
             if visit is not None and visit(node) is not NotImplemented:
-                _carry(node, table, guards)
+                pass
             elif create_graph and same.issuperset(again) and (again or _is_behind(node, table, tainted)):
-                arguments = [table.get(o.id, o) if type(o) is Node else o for o in node.operands]
-                table[node.id] = (
-                    shared(node)
-                    if node.primitive.random
-                    else record(node.primitive, tuple(arguments), node.statics, node.raw)
-                )
+                table[node.id] = _as_before(node, table)
                 same.add(node.id)
-                _carry(node, table, guards)
             elif again:
-                arguments = [
-                    (table.get(o.id, o if create_graph else o.raw)) if type(o) is Node else o for o in node.operands
-                ]
-                flags = [type(o) is Node and o.id in leading for o in node.operands]
-                if any(flags):
-                    leading.add(node.id)
-                if node.id in hollow:  # nobody looks at more than its shape
-                    shape = (size, *node.shape) if any(flags) else node.shape
-                    table[node.id] = np.broadcast_to(np.zeros((), node.dtype), shape)
-                elif size or not any(flags):
-                    table[node.id] = run(node.primitive, tuple(arguments), flags, node.statics, size)
-                else:  # no replicates: nothing to run, but the shapes are known
-                    table[node.id] = _none_of(node.raw)
-                _carry(node, table, guards)
+                table[node.id] = _run_again(node, table, leading, size, create_graph, node.id in hollow)
+            if node.guard is not None:
+                _carry(node, node.guard, table, guards)
         for i in dead.get(node.id, ()):
             table.pop(i, None)
 
@@ -128,6 +111,36 @@ def rerun(
         return value
 
     return rebuild(outputs, map(result, roots))
+
+
+def _as_before(node: Node, table: dict[int, Result]) -> Node:
+    """A node of the value that it had, of the operands that ``table`` has."""
+    if node.primitive.random:
+        return shared(node)  # type: ignore[no-any-return]
+    operands = tuple([table.get(o.id, o) if type(o) is Node else o for o in node.operands])
+    return record(node.primitive, operands, node.statics, node.raw)
+
+
+def _run_again(
+    node: Node, table: dict[int, Result], leading: set[int], size: int, create_graph: bool, hollow: bool
+) -> Result:
+    """The value of a node of the operands that ``table`` has; where it is ``hollow``, of which nobody looks at more
+    than the shape, zeros.
+
+    node (3,) = x (3,) * y (3,), of which ``table`` has x alone, as (R, 3) with the id in ``leading``: the flags are
+    (True, False), the value is (R, 3), and the node is in ``leading``, too.
+    """
+    operands = node.operands
+    arguments = tuple([table.get(o.id, o if create_graph else o.raw) if type(o) is Node else o for o in operands])
+    flags = [type(o) is Node and o.id in leading for o in operands]
+    wide = True in flags
+    if wide:
+        leading.add(node.id)
+    if hollow:
+        return np.broadcast_to(np.zeros((), node.dtype), (size, *node.shape) if wide else node.shape)
+    if wide and not size:  # no replicates: nothing to run, but the shapes are known
+        return _none_of(node.raw)
+    return run(node.primitive, arguments, flags, node.statics, size)
 
 
 def _is_behind(node: Node, table: dict[int, Result], tainted: dict[int, bool]) -> bool:
@@ -180,15 +193,15 @@ def is_shared(node: Node) -> bool:
     return node.primitive is shared
 
 
-def _carry(node: Node, table: dict[int, Result], guards: dict[int, Guard]) -> None:
+def _carry(node: Node, own: Guard, table: dict[int, Result], guards: dict[int, Guard]) -> None:
     """Let the new node depend on the same ``if`` as the old one, which looks at the new value now."""
-    if node.guard is not None and type(table.get(node.id)) is Node:
-        for guard in reversed(list(node.guard.unseen(set(guards)))):
+    if type(table.get(node.id)) is Node:
+        for guard in reversed(list(own.unseen(set(guards)))):
             before = guard.before and guards[guard.before.stamp]
             guards[guard.stamp] = Guard(
                 _node(table.get(guard.node.id), guard.node), guard.outcome, before, guard.code, guard.instruction
             )
-        table[node.id].guard = guards[node.guard.stamp]
+        table[node.id].guard = guards[own.stamp]
 
 
 def _node(new: Result, old: Node) -> Node:
