@@ -1,1 +1,1 @@
-"""Sums over all values of discrete samples, one sample after the other: for exact truth, and for an estimator."""
+"""Sums over all values of samples, one sample after the other: for exact truth, and for an estimator."""

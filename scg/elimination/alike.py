@@ -14,6 +14,7 @@ import numpy as np
 
 from scg.core.aliases import Operand, Result
 from scg.core.node import Node, Value, record
+from scg.elimination.finite import Lattice
 
 _COMPARED = 2**10  # bytes of an array that is compared by its values
 _NODES = 200  # of an expression that is compared
@@ -130,8 +131,9 @@ def frozen(x: Operand) -> Hashable:
     return ("id", id(x))
 
 
-def described(draw: Node) -> Hashable:
+def described(draw: Node, lattice: Lattice | None = None) -> Hashable:
     """What a draw is beside the parameters of its distribution: those of equal descriptions have equal values."""
     distribution = draw.statics["site"].distribution
     own = {name: value for name, value in vars(distribution).items() if name not in distribution.parameters}
-    return (draw.shape, draw.dtype.str, type(distribution), frozen(own), frozen(distribution.atoms()))
+    values = frozen(distribution.atoms()) if lattice is None else tuple([part.tobytes() for part in lattice])
+    return (draw.shape, draw.dtype.str, type(distribution), frozen(own), values)

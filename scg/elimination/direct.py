@@ -22,6 +22,10 @@ class NoStructure(Exception):
     """A graph of which it is not known what depends on what, or of which a node depends on too much."""
 
 
+class NotListed(NoStructure):
+    """A graph of samples, or of noise, whose values cannot all be listed."""
+
+
 class TooBroad(NoStructure):
     """An element of a node that depends on too many values: those of the draws that ``names`` are, together ``size``
     configurations."""

@@ -29,17 +29,26 @@ class BudgetError(ScgValueError):
         self.width = width
 
 
+class Lattice(NamedTuple):
+    """Numbers that stand for all values of a continuous sample: ``points`` (size, elements), and the ``steps`` between
+    them, (size, elements), which times the density are the weights of a quadrature rule."""
+
+    points: np.ndarray
+    steps: np.ndarray
+
+
 class Finite:
     """A sample whose *elements* are those of its batch, each with ``size`` values: ``fixed``, (size, elements,
-    *event)."""
+    *event). Of a continuous one they are the points of a ``lattice``."""
 
-    def __init__(self, node: Node, name: str):
+    def __init__(self, node: Node, name: str, lattice: Lattice | None = None):
         self.node, self.name = node, name
         self.distribution = node.statics["site"].distribution
         self.batch = node.shape[: node.ndim - node.statics["site"].event_ndim]
         self.event = node.shape[len(self.batch) :]
         self.count = math.prod(self.batch)
-        self.fixed = values_of(self.distribution, node.shape, len(self.batch))
+        self.lattice = lattice
+        self.fixed = values_of(self.distribution, node.shape, len(self.batch)) if lattice is None else lattice.points
         self.size = len(self.fixed)
 
     def at(self, digits: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from scg.core.node import Node, Value
 from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
 from scg.elimination.alike import Form, described, form_of
-from scg.elimination.direct import NoStructure, TooBroad, depends, direct, distinct, of_parameters
-from scg.elimination.finite import BudgetError, Finite, Width, written
+from scg.elimination.direct import NoStructure, NotListed, TooBroad, depends, direct, distinct, of_parameters
+from scg.elimination.finite import BudgetError, Finite, Lattice, Width, written
 from scg.errors import here
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
 
@@ -42,9 +42,11 @@ class Structure:
     ``roots``    what is affine in the terms: the cost, or other nodes
     ``parents``  of each draw, (elements, k): those that its distribution depends on
 
+    ``lattices`` has, by id, the points that stand for the values of continuous draws.
+
     With ``draws`` it is the structure in these alone, whatever values all others take, and the caller knows that no
-    ``if`` looks at them and that no other draw is drawn from them. Raises NoStructure where draws are not finite,
-    ``if``s look at draws, or a node depends on too much.
+    ``if`` looks at them and that no other draw is drawn from them. Raises NotListed where draws are not finite,
+    NoStructure where ``if``s look at draws, or a node depends on too much.
     """
 
     def __init__(
@@ -55,24 +57,27 @@ class Structure:
         deadline: float = math.inf,
         roots: list[Node] | None = None,
         draws: list[Node] | None = None,
+        lattices: Mapping[int, Lattice] | None = None,
     ):
         self.cost, self.names, self.budget, self.deadline = cost, names, budget, deadline
         self.roots = [cost] if roots is None else roots
         self.order = ancestors(self.roots, guards=True)
         self.alone = draws is not None
+        self.lattices = lattices or {}
         self.draws = [n for n in self.order if is_draw(n)] if draws is None else draws
-        if (
-            not self.draws
-            or not self.alone
-            and any([n.guard is not None or is_noise(n) or is_stochastic(n) != is_draw(n) for n in self.order])
-        ):
+        if not self.alone and any([is_noise(n) or is_stochastic(n) != is_draw(n) for n in self.order]):
+            raise NotListed
+        if not self.draws or not self.alone and any([n.guard is not None for n in self.order]):
             raise NoStructure
-        if not all([n.statics["site"].distribution.has(FiniteSupport) for n in self.draws]):
-            raise NoStructure
+        if not all([n.id in self.lattices or n.statics["site"].distribution.has(FiniteSupport) for n in self.draws]):
+            raise NotListed
         self.events = [n.statics["site"].event_ndim for n in self.draws]
         self.counts = [math.prod(n.shape[: n.ndim - event]) for n, event in zip(self.draws, self.events, strict=True)]
         self.offsets = list(itertools.accumulate(self.counts, initial=0))
-        each = [n.statics["site"].distribution.count() for n in self.draws]
+        each = [
+            len(self.lattices[n.id].points) if n.id in self.lattices else n.statics["site"].distribution.count()
+            for n in self.draws
+        ]
         self.each = each
         if (largest := max(each)) > budget:
             raise TooBroad(self.naming([self.offsets[each.index(largest)]]), largest)
@@ -126,7 +131,7 @@ class Structure:
     def described(self) -> dict[int, Hashable]:
         """What each draw is, by id, beside the parameters of its distribution."""
         return (
-            {n.id: described(n) for n in self.draws}
+            {n.id: described(n, self.lattices.get(n.id)) for n in self.draws}
             if len(self.draws) > _FEW
             else dict.fromkeys([n.id for n in self.draws])
         )
@@ -183,7 +188,7 @@ class Structure:
 
     def leaf(self, k: int) -> Finite:
         """A draw as the values that it can take."""
-        return Finite(self.draws[k], self.labels[k])
+        return Finite(self.draws[k], self.labels[k], self.lattices.get(self.draws[k].id))
 
     @cached_property
     def labels(self) -> list[str]:

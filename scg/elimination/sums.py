@@ -39,6 +39,7 @@ class Sums:
 
     def __init__(self, structure: Structure, kept: Sequence[int] = (), evidence: bool = False):
         self.structure, self.evidence, self.error, self.kept = structure, evidence, 0.0, list(kept)
+        self.missing = 0.0  # of the probability of all values, where lattices stand for some
         draws, terms = families(structure)
         self.draws = [(family, group) for family in draws for group in family.groups()]
         # the distribution of what is kept is a matter of draws alone
@@ -124,25 +125,40 @@ class Sums:
         ``eliminate``). ``error`` is then what rounding may have done to it."""
         base, weights = self._weights(graph)
         stacks, constant = self._stacks(graph, weights)
-        total, mass, size = base + constant, 0.0, 0.0
+        total, mass = base + constant, 0.0
         for pair in eliminate(self.plan, stacks, steps=steps, blocks=blocks):
             mass = max(mass, float(np.max(np.abs(value_of(pair.entries) - 1), initial=0)))
             if pair.x is not None:
                 total = total + np.sum(pair.x)
-        for stack in stacks:
-            if stack.x is not None:
-                size += float(
-                    np.sum(np.max(np.abs(value_of(stack.x)).reshape(len(stack.scopes), -1), axis=1, initial=0))
-                )
+        if self.structure.lattices:  # far out terms are large, and count for nothing
+            self.missing = mass
+            size = self._magnitude(stacks)
+        else:
+            each = [np.abs(value_of(stack.x)).reshape(len(stack.scopes), -1) for stack in stacks if stack.x is not None]
+            size = sum([float(np.sum(np.max(part, axis=1, initial=0))) for part in each])
         self.error = max(mass, float(np.finfo(self.structure.cost.dtype).eps) * (1 + len(self.plan.steps))) * size
         if graph:  # in a derivative costs that come later cancel at every sample
             self.error *= 4 * math.sqrt(len(self.structure.sizes))
         return total
 
+    def _magnitude(self, stacks: list[Stack]) -> float:
+        """The sum of E|term|."""
+        raw = []
+        for s in stacks:
+            p, x = None if s.p is None else value_of(s.p), None if s.x is None else np.abs(value_of(s.x))
+            raw.append(s._replace(p=p, x=x))
+        return sum([float(np.sum(pair.x)) for pair in eliminate(self.plan, raw) if pair.x is not None])
+
     def log_mean_exp(self, graph: bool = False) -> Result:
         """log E[exp(cost)]: the evidence of a model whose cost is the log-probability of the data given the draws."""
         base, weights = self._weights(graph)
         stacks, constant = self._stacks(graph, weights)
+        if self.structure.lattices:
+            chances = [
+                Stack(s.scopes, np.ones_like(value_of(s.p)) if s.logs is not None else value_of(s.p)) for s in stacks
+            ]
+            masses = [np.abs(value_of(pair.entries) - 1) for pair in eliminate(self.plan, chances)]
+            self.missing = max([float(np.max(mass, initial=0)) for mass in masses], default=0.0)
         total, size = base + constant, 0.0
         for pair in eliminate(self.plan, stacks, True):
             if not np.all(value_of(pair.entries) > 0):  # the data cannot be, or are as good as impossible

@@ -212,6 +212,9 @@ class Tables:
             atoms = np.asarray(leaf.fixed, leaf.node.dtype).reshape(leaf.size, 1, *leaf.node.shape)
             with np.errstate(all="ignore"):  # where a configuration is impossible
                 chance = probabilities(leaf.distribution, distribution.log_prob(atoms), leaf.name, self.logs)
+            if leaf.lattice is not None:
+                steps = np.reshape(leaf.lattice.steps, (leaf.size, 1, *leaf.batch))
+                chance = chance + np.log(steps) if self.logs else chance * steps
             chance = np.broadcast_to(chance, (leaf.size, len(members) * family.rows.number, *leaf.batch))
             columns.append(self._beside(np.reshape(chance, (leaf.size, -1, leaf.count)), len(members)))
         return _joined(columns, family, structure.like_draws, [structure.counts[k] for k in family.members])
@@ -303,10 +306,19 @@ class Rows(NamedTuple):
 
 
 def _coloured(structure: Structure, scopes: np.ndarray) -> Rows:
-    """Rows for some scopes, with a colour for each element: those that meet in a scope differ."""
-    count, owner, sizes = len(structure.draws), structure.owner, structure.sizes
+    """Rows for some scopes."""
+    colours, sizes = colours_of(structure, scopes), structure.sizes
     used = np.zeros(len(sizes), bool)
     used[scopes[scopes >= 0]] = True
+    each = [int(sizes[used & (colours == c)].max(initial=1)) for c in range(int(colours.max(initial=0)) + 1)]
+    strides = [math.prod(each[:c]) for c in range(len(each) + 1)]
+    steps = np.array([min(stride, 2**62) for stride in strides])
+    return Rows(np.append(np.where(used, steps[colours], 0), 0), np.array(each)[colours], strides[-1])
+
+
+def colours_of(structure: Structure, scopes: np.ndarray) -> np.ndarray:
+    """A colour for each element of the draws: those that meet in a scope differ."""
+    count, owner, sizes = len(structure.draws), structure.owner, structure.sizes
     left, right = [np.zeros(0, int)], [np.zeros(0, int)]
     for i in range(scopes.shape[1]):
         for j in range(i + 1, scopes.shape[1]):
@@ -320,11 +332,7 @@ def _coloured(structure: Structure, scopes: np.ndarray) -> Rows:
         a, b = owner[a], owner[b]
     pairs = np.unique(a * (count + len(sizes)) + b)
     colours = _greedy(count if whole else len(sizes), *np.divmod(pairs, count + len(sizes)))
-    colours = colours[owner] if whole else colours
-    each = [int(sizes[used & (colours == c)].max(initial=1)) for c in range(int(colours.max(initial=0)) + 1)]
-    strides = [math.prod(each[:c]) for c in range(len(each) + 1)]
-    steps = np.array([min(stride, 2**62) for stride in strides])
-    return Rows(np.append(np.where(used, steps[colours], 0), 0), np.array(each)[colours], strides[-1])
+    return colours[owner] if whole else colours
 
 
 def _greedy(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:

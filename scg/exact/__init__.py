@@ -8,7 +8,9 @@ or jumps, which are looked for along each sample, or heavy tails, a double expon
 between; the number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive
 quadrature that shares no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and
 means that do not exist are found by it, or are refused. Endless supports are cut where what is left has a probability
-that matters no more. Costs are taken apart, so that only what meets in one part of a cost is enumerated jointly, or in
+that matters no more. Chains of continuous samples, with finite ones among them, that are too long to be integrated
+together are eliminated, too, with a lattice of points for the values of each (``lattices``): what is smooth, on the
+whole line. Costs are taken apart, so that only what meets in one part of a cost is enumerated jointly, or in
 one product of an elimination; ``budget`` bounds the number of its configurations.
 
 All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit``

@@ -13,18 +13,24 @@ import numpy as np
 from scg.core.aliases import Result
 from scg.core.node import Node
 from scg.core.replay import replay
-from scg.elimination.direct import NoStructure, direct
+from scg.elimination.direct import NoStructure, NotListed, direct
 from scg.elimination.distribute import distributed
 from scg.elimination.finite import BudgetError, Width
 from scg.elimination.structure import Structure
 from scg.elimination.sums import NotFinite, Sums
 from scg.exact.estimates import moments_of
+from scg.exact.lattices import Attempt, Lattices, settled
+from scg.exact.leaf import ConvergenceError
+from scg.exact.models import by_densities
+from scg.exact.results import RTOL
 
 _CHEAP = 10.0  # log2 of how many configurations are enumerated, or tabulated, without a thought
 _WORK = 19.0  # log2 of how many numbers are enumerated in less time than an elimination is planned
 _GAIN = 3.0  # log2 of how much smaller than what is enumerated at once a product is to be
 _TOGETHER = 7.0  # log2 of the configurations of a part, of which two together are few
 _COORDINATES = 2**9  # of a gradient, each of which takes an elimination of its own
+_POINTS = 32  # of a quadrature rule, that all continuous samples together may take
+_TABLE = 16.0  # log2 of the configurations of a part of the cost on lattices
 _MANY = 2**13  # elements of samples, of which a table of what depends on what would take an element squared
 
 
@@ -35,6 +41,7 @@ def eliminated(
     deadline: float,
     compute: Callable[[Sums], list[np.ndarray]],
     evidence: bool = False,
+    rtol: float = RTOL,
 ) -> tuple[list[np.ndarray], float, int, Width] | None:
     """What ``compute`` makes of the sums of a cost: arrays, an estimate of their error, the entries of all products,
     and the largest of these. None where enumeration is to do it. With ``evidence`` the terms are logarithms of factors,
@@ -43,7 +50,14 @@ def eliminated(
     Raises BudgetError where neither enumeration nor elimination keeps to the budget.
     """
     try:
-        structure = Structure(cost, names, budget, deadline)
+        structure, listed = Structure(cost, names, budget, deadline), True
+    except NoStructure as error:
+        listed = not isinstance(error, NotListed)
+        if listed:
+            return None
+    if not listed:
+        return _on_lattices(cost, names, budget, deadline, compute, evidence, rtol)
+    try:
         many = len(structure.sizes) > _MANY
         if structure.bits <= _CHEAP and not evidence:
             return None
@@ -73,6 +87,38 @@ def eliminated(
     if not all([np.isfinite(x).all() for x in found]):
         return None
     return found, sums.error, sums.plan.entries, sums.width
+
+
+def _on_lattices(
+    cost: Node,
+    names: dict[int, str],
+    budget: int,
+    deadline: float,
+    compute: Callable[[Sums], list[np.ndarray]],
+    evidence: bool,
+    rtol: float,
+) -> tuple[list[np.ndarray], float, int, Width] | None:
+    """The same where some draws are continuous: quadrature of all that meets together is first, with ``_POINTS`` for
+    each of them."""
+
+    def attempt(structure: Structure) -> Attempt:
+        if not evidence and (other := distributed(structure, _TABLE)) is not None:
+            structure = lattices.structure(structure.lattices, [other])
+        sums = Sums(structure, evidence=evidence)
+        found = compute(sums)
+        return Attempt(found, sums.error, sums.missing, sums.plan.entries, sums.width)
+
+    try:
+        lattices = Lattices([by_densities(cost)], names, budget, deadline)
+        if lattices.joint(_POINTS, evidence):
+            return None
+        return settled(lattices, attempt, rtol)
+    except NoStructure:
+        return None
+    except (BudgetError, ConvergenceError):
+        if lattices.joint(_POINTS // 2, evidence):
+            return None
+        raise
 
 
 def eliminated_distribution(
@@ -111,7 +157,7 @@ def eliminated_distribution(
 
 
 def eliminated_moments(
-    roots: list[Node], names: dict[int, str], budget: int, deadline: float
+    roots: list[Node], names: dict[int, str], budget: int, deadline: float, rtol: float = RTOL
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[float], int, Width] | None:
     """Means and mean squares of the elements of some nodes, what the rounding of each is relative to, the entries of
     all tables, and the largest of these. None where enumeration is to do it: where it is cheap, or what the nodes are
@@ -120,27 +166,61 @@ def eliminated_moments(
     Raises BudgetError where neither enumeration nor elimination keeps to the budget.
     """
     try:
-        structure = Structure(roots[0], names, budget, deadline, roots)
+        structure, listed = Structure(roots[0], names, budget, deadline, roots), True
+    except NoStructure as error:
+        listed = not isinstance(error, NotListed)
+        if listed:
+            return None
+    if not listed:
+        return _moments_on_lattices(roots, names, budget, deadline, rtol)
+    try:
         if structure.bits <= _CHEAP or sum(r.size for r in roots) > _COORDINATES:
             return None
         structure.look()
         if structure.enumeration(_TOGETHER)[0] < math.inf:
             return None
-        means, squares, widest, entries = [], [], Width(0, 0, ()), 0
-        for root in roots:
-            flat: Result = np.reshape(root, -1)
-            found = []
-            for k in range(root.size):
-                structure.check_time()
-                found.append(moments_of(flat[k], names, budget, deadline))
-            means.append(np.reshape([m.mean for m in found], root.shape))
-            squares.append(np.reshape([m.square for m in found], root.shape))
-            entries += sum(m.entries for m in found)
-            widest = max([widest, *[m.width for m in found]], key=lambda width: width.entries)
+        found = _each(structure)
     except (NoStructure, NotFinite):
         return None
     except BudgetError:
         if structure.enumeration(math.log2(budget))[0] < math.inf:
             return None
         raise
-    return means, squares, [float(np.max(q, initial=0)) for q in squares], entries, widest
+    means, squares = found.found[: len(roots)], found.found[len(roots) :]
+    return means, squares, [float(np.max(q, initial=0)) for q in squares], found.entries, found.width
+
+
+def _each(structure: Structure) -> Attempt:
+    """The means and the mean squares of the elements of the roots of a structure."""
+    means, squares, every = [], [], []
+    for root in structure.roots:
+        flat: Result = np.reshape(root, -1)
+        found = []
+        for k in range(root.size):
+            structure.check_time()
+            found.append(moments_of(flat[k], structure.names, structure.budget, structure.deadline, structure.lattices))
+        means.append(np.reshape([m.mean for m in found], root.shape))
+        squares.append(np.reshape([m.square for m in found], root.shape))
+        every += found
+    width = max([m.width for m in every], key=lambda width: width.entries, default=Width(0, 0, ()))
+    missing = max([m.missing for m in every], default=0.0)
+    return Attempt([*means, *squares], 0.0, missing, sum(m.entries for m in every), width)
+
+
+def _moments_on_lattices(
+    roots: list[Node], names: dict[int, str], budget: int, deadline: float, rtol: float
+) -> tuple[list[np.ndarray], list[np.ndarray], list[float], int, Width] | None:
+    """The same where some draws are continuous."""
+    try:
+        lattices = Lattices(roots, names, budget, deadline)
+        if sum(r.size for r in roots) > _COORDINATES or lattices.joint(_POINTS, False):
+            return None
+        found, error, entries, width = settled(lattices, _each, rtol, True)
+    except NoStructure:
+        return None
+    except (BudgetError, ConvergenceError):
+        if lattices.joint(_POINTS // 2, False):
+            return None
+        raise
+    squares = found[len(roots) :]
+    return found[: len(roots)], squares, [error / 1e-13 for _ in squares], entries, width

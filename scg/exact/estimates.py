@@ -9,6 +9,8 @@ C the sums on which it depends through products (the costs-to-go), beta the deri
 left. All three are affine in local terms tau: so g is a quadratic form of tau, whose moments ``quadratic`` finds.
 """
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.elimination.affine import affine_at
 from scg.elimination.direct import NoStructure, direct
-from scg.elimination.finite import Width
+from scg.elimination.finite import Lattice, Width
 from scg.elimination.products import TooWide
 from scg.elimination.structure import Structure
 from scg.elimination.sums import NotFinite
@@ -31,20 +33,24 @@ _LOCAL = 10.0  # log2 of the configurations of what is tabulated
 
 
 class Found(NamedTuple):
-    """E[g] and E[g^2], the entries of all tables, and the largest product of the elimination."""
+    """E[g] and E[g^2], the entries of all tables, the largest product of the elimination, and the probability of all
+    values, less one."""
 
     mean: float
     square: float
     entries: int
     width: Width
+    missing: float
 
 
-def moments_of(root: Node, names: dict[int, str], budget: int, deadline: float) -> Found:
-    """The moments of a scalar node g.
+def moments_of(
+    root: Node, names: dict[int, str], budget: int, deadline: float, lattices: Mapping[int, Lattice] | None = None
+) -> Found:
+    """The moments of a scalar node g; with ``lattices`` for the values of continuous draws.
 
     Raises NoStructure where it is no such form, BudgetError where the draws keep together.
     """
-    structure = Structure(root, names, budget, deadline)
+    structure = Structure(root, names, budget, deadline, lattices=lattices)
     structure.look()
     sums = _sums(structure)
     held = [parameter(np.zeros(s.shape, s.dtype)) for s in sums]
@@ -55,13 +61,13 @@ def moments_of(root: Node, names: dict[int, str], budget: int, deadline: float) 
     if any([n.id in own for n in ancestors([beta for beta, _ in pairs])]):
         raise NoStructure  # a product of sums in itself
     roots = [alpha, *[part for pair in pairs for part in pair]]
-    return _of_form(roots, Structure(root, names, budget, deadline, roots))
+    return _of_form(roots, Structure(root, names, budget, deadline, roots, lattices=lattices))
 
 
 def _of_form(roots: list[Node], structure: Structure) -> Found:
     """The moments of roots[0] + sum_i roots[1 + 2 i] * roots[2 + 2 i], all affine in local terms."""
     structure.look()
-    if max(map(structure.largest, structure.scopes), default=0) > _LOCAL:
+    if max(map(structure.largest, structure.scopes), default=0) > _local(structure):
         raise NoStructure
     scopes = [row[row >= 0].tolist() for rows in structure.scopes for row in rows]
     above = [row[row >= 0].tolist() for rows in structure.parents for row in rows]
@@ -101,7 +107,14 @@ def _of_form(roots: list[Node], structure: Structure) -> Found:
     mean, square = mean / mass, square / mass
     entries = sum(t.values.size for t in (*chances, *atoms))
     width = structure.width(order.clique, order.largest)
-    return Found(constant + mean, constant * constant + 2 * constant * mean + square, entries, width)
+    square += constant * constant + 2 * constant * mean
+    return Found(constant + mean, square, entries, width, abs(mass - 1))
+
+
+def _local(structure: Structure) -> float:
+    """log2 of the configurations of what is tabulated; with lattices those of two elements, and a finite one."""
+    points = max([len(lattice.points) for lattice in structure.lattices.values()], default=1)
+    return max(_LOCAL, 2 * math.log2(points) + 2)
 
 
 def _affine(terms: list[Node], roots: list[Node]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -119,13 +132,14 @@ def _affine(terms: list[Node], roots: list[Node]) -> tuple[list[np.ndarray], lis
 
 def _sums(structure: Structure) -> list[Node]:
     """The sums behind the terms that depend on too much to be tabulated, with which these are linear."""
-    wide = [t for t, rows in zip(structure.terms, structure.scopes, strict=True) if structure.largest(rows) > _LOCAL]
+    most = _local(structure)
+    wide = [t for t, rows in zip(structure.terms, structure.scopes, strict=True) if structure.largest(rows) > most]
     if not wide:
         return []
     starts = {n.id: start for n, start in zip(structure.draws, structure.offsets, strict=False)}
     found = direct(wide, starts)
     nodes = [n for n in ancestors(wide) if n.id in found and n.id not in starts and type(n.raw) is not tuple]
-    broad = {n.id for n in nodes if structure.largest(found[n.id]) > _LOCAL}
+    broad = {n.id for n in nodes if structure.largest(found[n.id]) > most}
     plain: set[int] = set()  # sums of what is local
     for node in nodes:
         moving = [k for k, o in enumerate(node.operands) if type(o) is Node and o.id in found]
@@ -133,9 +147,14 @@ def _sums(structure: Structure) -> list[Node]:
             if all([node.operands[k].id in plain or node.operands[k].id not in broad for k in moving]):
                 plain.add(node.id)
     sums: dict[int, Node] = {}
-    stack, seen = list(wide), set()
+
+    def other_elements(k: int, among: list[tuple[int, Node]], beside: set[int]) -> set[int]:
+        """Those of which the factors beside an operand are made, here and on the way."""
+        return beside.union(*[np.unique(found[o.id]).tolist() for j, o in among if j != k])
+
+    stack, seen = [(t, set[int]()) for t in wide], set()
     while stack:
-        node = stack.pop()
+        node, beside = stack.pop()
         if node.id in plain:
             sums[node.id] = node
         elif node.id not in seen:
@@ -147,11 +166,15 @@ def _sums(structure: Structure) -> list[Node]:
                 inner = inner[1:]  # of two sums that are multiplied one is a factor of the other's parts
             if not inner:  # a product of what is local, which together is not
                 inner = [pair for pair in among if pair[1].id in plain]
-                inner = sorted(inner, key=lambda pair: structure.largest(found[pair[1].id]))[-1:]
+                rest = [
+                    other_elements(k, among, beside) for k, _ in inner
+                ]  # that leaves the fewest, the widest, the latest
+                sizes = [(-len(r), found[o.id].shape[1], o.id) for r, (_, o) in zip(rest, inner, strict=True)]
+                inner = [pair for _, pair in sorted(zip(sizes, inner, strict=True), key=lambda part: part[0])][-1:]
             for k, operand in inner:
                 if not any([k in group for group in groups]) and not (node.primitive.same and k == 0):
                     raise NoStructure
-                stack.append(operand)
+                stack.append((operand, other_elements(k, among, beside)))
             if node.dtype.kind != "f" or not inner:
                 raise NoStructure  # what depends on much, and is no sum
     return list(sums.values())

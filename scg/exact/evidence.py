@@ -53,7 +53,7 @@ def log_evidence(
 
     cost, found = values_in(graph.cost, True), None
     if not guards_on_draws(graph):
-        found = eliminated(cost, names_of(graph), budget, deadline, compute, True)
+        found = eliminated(cost, names_of(graph), budget, deadline, compute, True, rtol)
     if found is not None:
         (value, *slopes), error, evaluations, *widths = found
     else:

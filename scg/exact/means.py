@@ -37,7 +37,7 @@ def expectation(
 
     def one(way: Graph) -> Part:
         cost, names = values_in(on_its_way(way).cost), names_of(way)
-        found = eliminated(cost, names, budget, deadline, lambda sums: [sums.mean()])
+        found = eliminated(cost, names, budget, deadline, lambda sums: [sums.mean()], rtol=rtol)
         if found is not None:
             return Part(*found)
         engine = Engine([cost], names, budget, False, deadline)
@@ -71,7 +71,9 @@ def gradient(
     def one(way: Graph) -> Part:
         cost, targets = values_in(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
         refuse_flux([cost], "gradient")
-        found = eliminated(cost, names_of(way), budget, deadline, lambda sums: slope_of(sums.mean(graph=True), targets))
+        found = eliminated(
+            cost, names_of(way), budget, deadline, lambda sums: slope_of(sums.mean(graph=True), targets), rtol=rtol
+        )
         if found is not None:
             return Part(*found)
         engine = Engine([cost], names_of(way), budget, False, deadline)
@@ -119,7 +121,9 @@ def hessian(
             first = slope_of(total, targets, True)
             return [h for g in first for h in _second(g, targets)]
 
-        found = eliminated(cost, names_of(way), budget, deadline, lambda sums: curvature(sums.mean(True, True)))
+        found = eliminated(
+            cost, names_of(way), budget, deadline, lambda sums: curvature(sums.mean(True, True)), rtol=rtol
+        )
         if found is not None:
             return Part(*found)
         engine = Engine([cost], names_of(way), budget, False, deadline)

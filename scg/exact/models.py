@@ -81,6 +81,17 @@ def values_in(cost: Node, paths: bool = False) -> Node:
     return as_values([cost], paths)[0]
 
 
+def by_densities(cost: Node) -> Node:
+    """The cost with every pathwise sample of numbers as a value that is drawn, also where later ones are drawn from it;
+    where the noise of each is seen through the sample alone."""
+    order = Graph(cost, []).nodes
+    paths = [n for n in order if is_path(n)]
+    if not paths or not all([_is_held(n) and not _is_known(n, order, True) for n in paths]):
+        return cost
+    values = {n.id: n.raw for n in order if is_stochastic(n)}
+    return resample(cost, {}, bindings={n.id: Accounted() for n in paths}, values=values)  # type: ignore[no-any-return]
+
+
 def refuse_flux(costs: list[Node], what: str) -> None:
     """Raise ConvergenceError where parameters move a jump of what is integrated: the flux through it is in no
     derivative under the integral."""
@@ -91,11 +102,14 @@ def refuse_flux(costs: list[Node], what: str) -> None:
             raise ConvergenceError(f"{what}: {error}; or take differences of scg.exact.expectation") from None
 
 
-def _is_known(node: Node, order: list[Node]) -> bool:
+def _is_known(node: Node, order: list[Node], own: bool = False) -> bool:
     """Whether a cost depends on the noise of a pathwise sample in another way than through the sample, as a gradient
-    along its path does."""
+    along its path does; with ``own`` on the noise that does not stand behind its parameters."""
     inside: set[int] = set()
+    above = {n.id for n in ancestors([o for o in node.operands[1:] if type(o) is Node])} if own else set()
     for n in ancestors([node.operands[0]]):
+        if n.id in above:
+            continue
         if is_noise(n) or any([type(o) is Node and o.id in inside for o in n.operands]):
             inside.add(n.id)
     return any(

@@ -67,7 +67,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     loss = surrogate(graph.cost, 1, graph.floor, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
     roots = as_values(along_its_way(graph, [g for g in pulled if type(g) is Node]))
-    if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline)) is not None:
+    if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline, rtol)) is not None:
         means, squares, sizes, evaluations, width = known
         both = iter(zip(means, squares, strict=True))
         each = [next(both) if type(g) is Node else (np.asarray(g), np.square(g)) for g in pulled]
