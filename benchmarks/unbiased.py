@@ -55,6 +55,12 @@ def faces(t, rng, estimator):
     return np.sum(worth) + worth[0] * worth[1]
 
 
+def orders(t, rng, estimator):
+    """What three things are worth, in the order of a race."""
+    p = scg.sample(dist.OneHotPlackettLuce(t), estimator, rng=rng, name="z")
+    return np.sum((p @ np.array([1.0, 3.0, 0.5]) * np.array([1.0, 0.6, 0.2])) ** 2)
+
+
 def points(t, rng, estimator):
     """A normal draw in a wave."""
     return np.cos(scg.sample(dist.Normal(t[0], np.exp(t[1])), estimator, rng=rng, name="z") * 0.8) * (1 + t[0])
@@ -116,7 +122,10 @@ CORRECT = {
     "DoubleControlVariate": [("double control variates", scg.DoubleControlVariate, coins, TWO)],
     "RODEO": [("Stein operator", scg.RODEO, coins, TWO)],
     "StochasticDerivative": [("stochastic derivative", scg.StochasticDerivative, coins, TWO)],
-    "REBAR": [("REBAR", lambda: scg.REBAR(temperature=0.5), coins, TWO)],
+    "REBAR": [
+        ("REBAR", lambda: scg.REBAR(temperature=0.5), coins, TWO),
+        ("REBAR, orders", lambda: scg.REBAR(temperature=1.0), orders, THREE),
+    ],
     "RELAX": [("RELAX", lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z), np.array(0.5)), coins, TWO)],
     "MuProp": [("MuProp", scg.MuProp, coins, TWO)],
     "Enumerate": [

@@ -5,7 +5,7 @@ On the real line: `Normal`, `Laplace`, `Logistic`, `Gumbel`, `Cauchy`, `StudentT
 interval or circle: `Uniform`, `Beta`, `Kumaraswamy`, `LogitNormal`, `TruncatedNormal`, `VonMises`,
 `RelaxedBernoulli`; vectors: `MultivariateNormal`, `Dirichlet`, `Concrete`; discrete: `Bernoulli`, `Categorical`,
 `OneHotCategorical`, `Binomial`, `Geometric`, `Poisson`, `NegativeBinomial`, `Multinomial`, `Ordered`,
-`UniformSubset`, `SubsetOfSize`, `PlackettLuce`; made of
+`UniformSubset`, `SubsetOfSize`, `PlackettLuce`, `OneHotPlackettLuce`; made of
 others: `Independent`, `Mixture`, `Transformed`; limits: `Delta`, `Flat`.
 
 Parameters are NumPy arrays, numbers or nodes and broadcast; a sample has the shape `shape + batch_shape + event_shape`.
@@ -29,7 +29,7 @@ from scg.distributions.multivariate import Dirichlet, MultivariateNormal
 from scg.distributions.normal import Normal
 from scg.distributions.normal_transforms import HalfNormal, LogitNormal, LogNormal
 from scg.distributions.ordered import Ordered
-from scg.distributions.orders import PlackettLuce
+from scg.distributions.orders import OneHotPlackettLuce, PlackettLuce
 from scg.distributions.positive import Erlang, Exponential, Gompertz, Pareto, Weibull
 from scg.distributions.relaxed import Concrete, RelaxedBernoulli
 from scg.distributions.subset import UniformSubset
@@ -76,6 +76,7 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
+    "OneHotPlackettLuce",
     "Ordered",
     "Pareto",
     "PlackettLuce",

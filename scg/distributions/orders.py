@@ -7,12 +7,14 @@ from typing import final
 
 import numpy as np
 
+from scg.core.ambient import settled
 from scg.core.axes import contraction
 from scg.core.node import Node, Numeric, Value
 from scg.core.options import is_integer
 from scg.core.primitive import primitive
-from scg.distributions.base import Shape
-from scg.distributions.constraints import Vector, finite
+from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
+from scg.distributions.constraints import Constraint, Truth, Vector, finite, one_hot
+from scg.distributions.discrete import numbers
 from scg.distributions.subset import Picks
 from scg.distributions.weak import real_array
 from scg.errors import ScgValueError, here
@@ -109,3 +111,71 @@ class PlackettLuce(Picks):
         whole = np.broadcast_to(completed(order, n=n) if k < n else order, l.shape)
         own = np.take_along_axis(l, whole, -1)
         return np.sum((own - sums_to_the_last(own))[..., :k], axis=-1)
+
+
+@dataclass(frozen=True)
+class Places(Constraint):
+    """Matrices of zeros and ones with a single one in each row, and at most one in each column."""
+
+    event_ndim = 2
+
+    def contains(self, x: Numeric) -> Truth:
+        x = np.asarray(x)
+        return np.all(one_hot.contains(x), axis=-1) & np.all(x.sum(axis=-2) <= 1, axis=-1)
+
+    def __str__(self) -> str:
+        return "one-hot along the last axis, no two rows alike"
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class OneHotPlackettLuce(Distribution, FiniteSupport, FixedSupport):
+    """The same order as a matrix P of zeros and ones, of shape (size, n): P_ij = 1 where j comes at place i. P @ x are
+    the elements of x in this order. Draws have the dtype of the logits.
+
+    Between zeros and ones costs have values as well, which ``REBAR`` looks at. log p(P) is -inf where P is no such
+    matrix; it has steps between them.
+    """
+
+    logits: Value
+    size: int | None = None
+    constraints = {"logits": Vector(finite)}
+    support = Places()  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.order  # noqa: B018 (it checks the size)
+
+    @property
+    def order(self) -> PlackettLuce:
+        """The distribution of the order as integers."""
+        return PlackettLuce(self.logits, self.size)
+
+    @property
+    def population(self) -> int:
+        """n, of how many things this is an order."""
+        return int(self.logits.shape[-1])
+
+    @property
+    def event_shape(self) -> Shape:
+        return (self.population if self.size is None else int(self.size), self.population)
+
+    def count(self) -> int:
+        return self.order.count()
+
+    def atoms(self) -> np.ndarray:
+        return self._matrices(self.order.atoms())
+
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
+        return self._matrices(self.order.sample(rng, shape))
+
+    def _matrices(self, order: np.ndarray) -> np.ndarray:
+        return (order[..., None] == np.arange(self.population)).astype(self.dtype)
+
+    def log_prob(self, value: Numeric) -> Value:
+        value = numbers(self._events(value), self.dtype)
+        if settled(self.support.holds, value):
+            return self.order.log_prob(np.argmax(value, axis=-1))
+        good, missing = self.support.contains(getattr(value, "raw", value)), np.any(value != value, axis=(-2, -1))
+        order = np.where(np.asarray(good)[..., None], np.argmax(value, axis=-1), np.arange(self.event_shape[0]))
+        return np.where(missing, math.nan, np.where(good, self.order.log_prob(order), -math.inf))

@@ -15,9 +15,9 @@ from scg.core.options import is_number
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import OneHotCategorical
-from scg.distributions.orders import PlackettLuce
+from scg.distributions.orders import OneHotPlackettLuce, PlackettLuce
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
-from scg.estimators.races import two_races
+from scg.estimators.races import relaxed, two_races
 from scg.estimators.tools import constant, logits_of, uniform
 from scg.estimators.trained import Trained
 from scg.optim import Optimizer
@@ -38,7 +38,7 @@ class _Controlled(Trained):
     """
 
     requires = (FixedSupport,)
-    accepted = (Bernoulli, OneHotCategorical)
+    accepted = (Bernoulli, OneHotCategorical, OneHotPlackettLuce)
 
     def __init__(
         self,
@@ -59,7 +59,8 @@ class _Controlled(Trained):
 
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, self.accepted):
-            return f"needs a {' or '.join(kind.__name__ for kind in self.accepted)}, got {distribution!r}"
+            hint = " (a OneHotPlackettLuce is such an order)" if isinstance(distribution, PlackettLuce) else ""
+            return f"needs a {' or '.join(kind.__name__ for kind in self.accepted)}, got {distribution!r}{hint}"
         return super().objection(distribution)
 
     @property
@@ -72,13 +73,13 @@ class _Controlled(Trained):
         if not down.influences:
             return None
         eta: Result = logits_of(down.distribution)
-        eta = np.broadcast_to(eta, (*down.shape, *eta.shape[eta.ndim - down.site.event_ndim :]))
+        eta = np.broadcast_to(eta, (*down.shape, *eta.shape[eta.ndim - _key_ndim(down) :]))
         l, b = constant(down, eta), constant(down, down.node)
         z, other, score, back = _halves(down)(down, l, b)
         phi, trains = self.trained(down)
         values = np.stack([z, other])
-        c, d = self._control(down, phi, values, trains)
-        now, event = down.now(), (1,) * down.site.event_ndim
+        c, d = self._control(down, phi, values, b, trains)
+        now, event = down.now(), (1,) * _key_ndim(down)
         left: Result = now - c
         g: Result = np.reshape(left, (*left.shape, *event)) * score + d[0] - back(d[1])
         if trains:
@@ -90,21 +91,22 @@ class _Controlled(Trained):
             found = found + np.sum(first_order(np.broadcast_to(np.sum(probs, -1), down.shape), now))
         return found
 
-    def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
+    def _control(self, down: Downstream, phi: Tree, z: Value, b: Value, trains: bool) -> tuple[Value, Value]:
         """(c(z') as a cost-to-go, d sum(c) / d(z, z')) for z and z' along the leading axis of ``z``."""
         c: Result = 0
         d: Result = 0
         if "scale" in phi:
             rate, scale = (x.astype(z.dtype) for x in (np.exp(-phi["log_temperature"]), phi["scale"]))
-            if down.site.event_ndim:
+            if isinstance(down.distribution, OneHotPlackettLuce):
+                x, back = relaxed(z, b, rate)
+            elif down.site.event_ndim:
                 x = softmax(z * rate, axis=-1)
-                terms, slope = down.sloped(x, again=trains)
-                moved = x * (slope - np.sum(x * slope, axis=-1, keepdims=True))
+                back = lambda g: rate * x * (g - np.sum(x * g, axis=-1, keepdims=True))
             else:
                 x = sigmoid(z * rate)
-                terms, slope = down.sloped(x, again=trains)
-                moved = slope * x * (1 - x)
-            c, d = scale * down.total(terms)[1], scale * rate * moved
+                back = lambda g: rate * g * x * (1 - x)
+            terms, slope = down.sloped(x, again=trains)
+            c, d = scale * down.total(terms)[1], scale * back(slope)
         return c, d
 
     @property
@@ -121,9 +123,12 @@ class REBAR(_Controlled):
         sample of z given b.
 
     For the logits l of a Bernoulli distribution, or of a OneHotCategorical one: there b = argmax z as a one-hot vector,
-    z = l + Gumbel noise, and softmax stands for sigmoid. Three evaluations of the cost, here and with the whole sample
-    at z and at z', and their derivatives: the cost must be continuous between 0 and 1 (a step there would be lost, as
-    on any pathwise sample). First derivatives only.
+    z = l + Gumbel noise, and softmax stands for sigmoid. Of an order, OneHotPlackettLuce, b are the places of the
+    largest z in falling order, and row i of the relaxed matrix is softmax_j(-|z_(i) - z_j| / temperature), z_(i) the
+    i-th largest (Gadetsky et al., 2020; SoftSort: Prillo and Eisenschlos, 2020).
+
+    Three evaluations of the cost, here and with the whole sample at z and at z', and their derivatives: the cost must
+    be continuous between 0 and 1 (a step there would be lost, as on any pathwise sample). First derivatives only.
 
     ``optimizer``, a function of the parameters such as ``functools.partial(scg.optim.Adam, learning_rate=1e-3)``,
     trains temperature and scale by the gradient of g^2, a single-sample estimate of that of the variance (for l), after
@@ -154,8 +159,8 @@ class RELAX(_Controlled):
         d/dl E[f(b)] = E[(f(b) - c(z')) d/dl log p(b) + d/dl c(z) - d/dl c(z')],   b = 1[z > 0], z = l + logit(u), z' a
         sample of z given b.
 
-    For the logits l of a Bernoulli distribution, or of a OneHotCategorical one, as in REBAR; without a temperature also
-    for an order (PlackettLuce; Gadetsky et al., 2020): b the places of the largest z in falling order. ``fn`` is given
+    For the logits l of a Bernoulli distribution, of a OneHotCategorical one, or of an order (OneHotPlackettLuce), as in
+    REBAR; without a temperature also for an order of integers (PlackettLuce). ``fn`` is given
     ``parameters`` (nested arrays) and z, of the shape of the sample (of an order: one for each thing), as nodes, and
     returns an array whose sum over all elements is c; it must be continuous in z. Which element of it goes with which
     of z is read off its axis maps, so replicates and sample axes stay apart where ``fn`` keeps them apart. One
@@ -183,17 +188,18 @@ class RELAX(_Controlled):
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, PlackettLuce):
             return super().objection(distribution)
-        return "needs temperature=None where the draws are orders: they have no relaxation" if self.continuous else ""
+        relaxed = "needs temperature=None where the draws are integers, or a OneHotPlackettLuce, which has a relaxation"
+        return relaxed if self.continuous else ""
 
-    def _control(self, down: Downstream, phi: Tree, z: Value, trains: bool) -> tuple[Value, Value]:
-        c, d = super()._control(down, phi, z, trains)
+    def _control(self, down: Downstream, phi: Tree, z: Value, b: Value, trains: bool) -> tuple[Value, Value]:
+        c, d = super()._control(down, phi, z, b, trains)
         found = [self._free(down, phi["fn"], z[k], trains or down.graph) for k in range(2)]
         return c + found[1][0], d + np.stack([f[1] for f in found])
 
     def _free(self, down: Downstream, phi: Tree, z: Value, graph: bool) -> tuple[Value, Value]:
         z = z if type(z) is Node else parameter(z)
         c: Result = self.fn(phi, z)
-        tie = influence(z, down.site.event_ndim, ancestors([c], z.id)).get(c.id) if type(c) is Node else None
+        tie = influence(z, _key_ndim(down), ancestors([c], z.id)).get(c.id) if type(c) is Node else None
         if tie is None:
             raise EstimatorError(
                 f"{down.site!r}: the control variate of RELAX must depend on z, and return an array, got {c!r}"
@@ -211,9 +217,16 @@ Halves = tuple[Value, Value, Value, Callable[[Value], Value]]
 """z, z', the score, and what a derivative by z' becomes as one by l."""
 
 
+def _key_ndim(down: Downstream) -> int:
+    """How many last axes of z belong to one sample: one where things are compared."""
+    return min(down.site.event_ndim, 1)
+
+
 def _halves(down: Downstream) -> Callable[..., Halves]:
+    if isinstance(down.distribution, OneHotPlackettLuce):
+        return lambda down, l, b: two_races(down, down.distribution.order, l, np.argmax(b, axis=-1))
     if isinstance(down.distribution, PlackettLuce):
-        return two_races
+        return lambda down, l, b: two_races(down, down.distribution, l, b)
     return _two_keys if down.site.event_ndim else _two_hidden
 
 

@@ -50,7 +50,6 @@ class Check:
         self.alpha = alpha / 5  # five kinds of statistical tests
         self.report = Checked(repr(distribution))
         self.draws = self.distribution.sample(rng, points)
-        self.event = len(self.distribution.event_shape)
         self.discrete = self.distribution.has(Discrete)
         self.parameters = {
             name: np.asarray(p, getattr(p, "dtype", float))

@@ -42,8 +42,9 @@ def sampler(c: Check) -> Iterator[tuple[str, str]]:
     elif found is not None and found.atoms is not None:
         atoms, p = found.atoms, found.masses
         shown = np.argsort(-p.reshape(len(p), -1).max(axis=1), kind="stable")[:500]
+        event = tuple(range(-len(distribution.event_shape), 0))
         same = [np.equal(c.draws, atoms[k]) for k in shown]
-        counts = np.stack([np.sum(s.all(axis=-1) if c.event else s, axis=0) for s in same])
+        counts = np.stack([np.sum(s.all(axis=event), axis=0) for s in same])
         if len(shown) < len(p):
             counts = np.concatenate([counts, [n - np.sum(counts, axis=0)]])
         p = np.concatenate([p[shown], [1 - np.sum(p[shown], axis=0)]]) if len(shown) < len(p) else p[shown]

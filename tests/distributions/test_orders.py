@@ -75,6 +75,8 @@ MADE = {
     "batch of subsets": lambda: dist.SubsetOfSize(rng().normal(0, 3, (2, 4)), 3),
     "orders": lambda: dist.PlackettLuce(rng().normal(size=4)),
     "first two": lambda: dist.PlackettLuce(rng().normal(size=(2, 5)), 2),
+    "matrices": lambda: dist.OneHotPlackettLuce(rng().normal(size=3)),
+    "batch of first two as matrices": lambda: dist.OneHotPlackettLuce(rng().normal(size=(2, 4)), 2),
     "ordered": lambda: dist.Ordered(rng().normal(size=3), [-1.0, 0.0, 2.0]),
     "ordered in two": lambda: dist.Ordered(0.3, [0.1]),
 }
@@ -83,6 +85,20 @@ MADE = {
 @pytest.mark.parametrize("name", MADE)
 def test_distribution(name):
     check_distribution(MADE[name](), rng=rng(1))
+
+
+@pytest.mark.fast
+def test_a_matrix_is_its_order():
+    l = rng().normal(size=(2, 4))
+    matrix, order = dist.OneHotPlackettLuce(l, 3), dist.PlackettLuce(l, 3)
+    p = matrix.sample(rng(1), 5)
+    assert p.shape == (5, 2, 3, 4) and np.array_equal(np.argmax(p, -1), order.sample(rng(1), 5))
+    np.testing.assert_array_equal(matrix.log_prob(p), order.log_prob(np.argmax(p, -1)))
+    wrong = np.eye(4)[[[0, 0, 1], [0, 1, 2], [3, 1, 0]]]
+    wrong[1, 0] = [0.5, 0.5, 0, 0]
+    found = dist.OneHotPlackettLuce(l[0], 3).log_prob(wrong)
+    assert found[0] == found[1] == -np.inf and found[2] == dist.PlackettLuce(l[0], 3).log_prob([3, 1, 0])
+    assert np.isnan(dist.OneHotPlackettLuce(l[0], 3).log_prob(np.full((3, 4), np.nan)))
 
 
 @pytest.mark.fast
@@ -134,6 +150,7 @@ def test_values_that_are_no_sample_are_impossible():
         (lambda: dist.SubsetOfSize([0.0, -np.inf], 2), "possible, 1, got 2"),
         (lambda: dist.SubsetOfSize([0.0, 1.0], 1.5), "size must be an integer"),
         (lambda: dist.PlackettLuce([0.0, 1.0], 3), "integer from 1 to 2, got 3"),
+        (lambda: dist.OneHotPlackettLuce([0.0, 1.0], 0), "integer from 1 to 2, got 0"),
         (lambda: dist.PlackettLuce([0.0, np.inf]), "logits must be a vector, all finite"),
         (lambda: dist.Ordered(0.0, [1.0, 1.0]), "increasing along the last axis"),
     ],
@@ -275,9 +292,9 @@ def test_a_trained_control_variate_of_an_order_falls_in_variance():
     assert np.sum(after) < 0.9 * np.sum(before)
 
 
-def test_an_order_has_no_relaxation():
+def test_an_order_of_integers_has_no_relaxation():
     for estimator in (scg.REBAR(), scg.RELAX(critic, PHI, temperature=0.5)):
-        with pytest.raises(EstimatorError, match="order|Bernoulli or OneHotCategorical"):
+        with pytest.raises(EstimatorError, match="OneHotPlackettLuce"):
             scg.trace(order_cost, L, rng=rng(), estimator=estimator)
 
 

@@ -257,8 +257,9 @@ def test_values_that_are_too_many_are_not_listed(distribution, count):
         dist.Independent(dist.Bernoulli(probs=np.full((2, 3), 0.5)), 2),
         dist.SubsetOfSize(np.zeros(4), 2),
         dist.PlackettLuce(np.zeros(4), 2),
+        dist.OneHotPlackettLuce(np.zeros(4), 2),
     )
-    assert [x.count() for x in small] == [len(x.atoms()) for x in small] == [10, 20, 64, 6, 12]
+    assert [x.count() for x in small] == [len(x.atoms()) for x in small] == [10, 20, 64, 6, 12, 12]
 
 
 def test_memory_is_bounded(monkeypatch):

@@ -45,6 +45,7 @@ ALL = [
     dist.UniformSubset(4, 2),
     dist.SubsetOfSize(A([0.2, -0.5, 0.0]), 2),
     dist.PlackettLuce(A([0.2, -0.5, 0.0]), 2),
+    dist.OneHotPlackettLuce(A([0.2, -0.5, 0.0]), 2),
     dist.Ordered(0.3, A([-0.5, 1.0])),
     dist.Dirichlet(A([1.2, 0.7, 2.0])),
     dist.MultivariateNormal(np.zeros(2), A([[1.0, 0.0], [0.4, 0.8]])),
