@@ -24,48 +24,16 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
     found = estimates(order)
     if not found:
         return cost
-    own = {node.id: 1 << k for k, node in enumerate(found)}
-    sites = {site.id: site for node in found for site in accounts(node) if "site" in site.statics}
-    known = Influence([(site, site.statics["site"].event_ndim) for site in sites.values()], order)
-    masks = dict.fromkeys(sites, 0)
-    for node in found:
-        for site in accounts(node):
-            if site.id in masks:
-                masks[site.id] |= own[node.id]
-    each = list(masks.values())
-
-    def owners(draws: Set) -> int:
-        """The estimates that account for one of some samples."""
-        return functools.reduce(operator.or_, [each[k] for k in members(draws)], 0)
-
-    # by id of a node, the estimates that it is made from, and with their samples those that it depends on
-    below: dict[int, int] = {}
-    mixed: dict[int, int] = {}
-    for node in order:
-        made = own.get(node.id, 0)
-        for operand in node.operands[:1] if is_estimate(node) or is_accounted(node) else node.operands:
-            made |= below.get(operand.id, 0) if type(operand) is Node else 0
-        if made:
-            below[node.id] = made
-        if both := made | owners(known.draws.get(node.id, 0)):
-            mixed[node.id] = both
-    # of a node, as it is met: (operand, estimates)
-    linear: dict[int, dict[int, list[tuple[int, int]]]] = {cost.id: {(1 << len(found)) - 1: []}}
-    for node in reversed(order):
-        chosen = owners(known.chosen.get(node.id, 0)) if node.id in linear else 0
-        for those, inner in linear.get(node.id, {}).items():
-            # in a branch that its sample chose, an estimate has 0 or 1 as its weight
-            for k, through in shares(node, those & ~chosen, mixed, 0)[0]:
-                if through & below.get(node.operands[k].id, 0):
-                    inner.append((k, through))
-                    linear.setdefault(node.operands[k].id, {}).setdefault(through, [])
+    known = _Known(found, order)
+    every = (1 << len(found)) - 1
+    linear = known.linear(cost, order, every)
     new: dict[tuple[int, int], Node] = {}
     for node in order:
         for those, inner in linear.get(node.id, {}).items():
             operands = list(node.operands)
             for k, through in inner:
                 operands[k] = new.get((node.operands[k].id, through), node.operands[k])
-            if those & own.get(node.id, 0):
+            if those & known.own.get(node.id, 0):
                 made = accounted(*node.operands[1:])
             elif any([x is not y for x, y in zip(operands, node.operands, strict=True)]):
                 made = node.primitive(*operands, **node.statics)
@@ -73,4 +41,55 @@ def settled(cost: Node, order: list[Node] | None = None) -> Node:
                 continue
             made.guard = node.guard
             new[node.id, those] = made
-    return new.get((cost.id, (1 << len(found)) - 1), cost)
+    return new.get((cost.id, every), cost)
+
+
+class _Known:
+    """What is known of the estimates ``found``, each of which is a bit: by id of a node, its ``own`` bit; those that it
+    is made from, ``below``; and these with the ones on whose samples it depends, ``mixed``.
+
+    Of e = estimate(...), b one of its samples, and e f(b): the product is made from e, and so is linear in e; but f(b),
+    the weight, is mixed with e, so that the product is taken apart no further.
+    """
+
+    def __init__(self, found: list[Node], order: list[Node]):
+        self.own = {node.id: 1 << k for k, node in enumerate(found)}
+        sites = {site.id: site for node in found for site in accounts(node) if "site" in site.statics}
+        self.influence = Influence([(site, site.statics["site"].event_ndim) for site in sites.values()], order)
+        masks = dict.fromkeys(sites, 0)
+        for node in found:
+            for site in accounts(node):
+                if site.id in masks:
+                    masks[site.id] |= self.own[node.id]
+        self._each = list(masks.values())
+        self.below: dict[int, int] = {}
+        self.mixed: dict[int, int] = {}
+        for node in order:
+            made = self.own.get(node.id, 0)
+            for operand in node.operands[:1] if is_estimate(node) or is_accounted(node) else node.operands:
+                made |= self.below.get(operand.id, 0) if type(operand) is Node else 0
+            if made:
+                self.below[node.id] = made
+            if both := made | self._owners(self.influence.draws.get(node.id, 0)):
+                self.mixed[node.id] = both
+
+    def linear(self, cost: Node, order: list[Node], every: int) -> dict[int, dict[int, list[tuple[int, int]]]]:
+        """By id of a node, and by the estimates that are looked for there: the operands through which the node is
+        linear in some of them, as (position, estimates)."""
+        found: dict[int, dict[int, list[tuple[int, int]]]] = {cost.id: {every: []}}
+        for node in reversed(order):
+            if node.id not in found:
+                continue
+            # in a branch that its sample chose, an estimate has 0 or 1 as its weight
+            chosen = self._owners(self.influence.chosen.get(node.id, 0))
+            for those, inner in found[node.id].items():
+                for k, through in shares(node, those & ~chosen, self.mixed, 0)[0]:
+                    operand = node.operands[k]
+                    if through & self.below.get(operand.id, 0):
+                        inner.append((k, through))
+                        found.setdefault(operand.id, {}).setdefault(through, [])
+        return found
+
+    def _owners(self, draws: Set) -> int:
+        """The estimates that account for one of some samples."""
+        return functools.reduce(operator.or_, [self._each[k] for k in members(draws)], 0)

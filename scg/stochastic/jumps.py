@@ -17,21 +17,17 @@ import numpy as np
 from scg.core.aliases import Result
 from scg.core.axes import elementwise, reduction
 from scg.core.node import Node
-from scg.core.replay import replay
-from scg.distributions.base import Discrete, draw_noise
+from scg.distributions.base import Discrete
 from scg.errors import EstimatorError, GuardError, ScgError, here
 from scg.stochastic.continuity import is_continuous, structure
 from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.estimator import by_values
 from scg.stochastic.sides import denominator, kinds_of, sides
 from scg.stochastic.signs import Signs
-from scg.stochastic.sites import is_coupled, is_draw, is_noise, is_path, is_stochastic
+from scg.stochastic.sites import Site, is_coupled, is_draw, is_noise, is_path, is_stochastic
+from scg.stochastic.ways import Ways, fresh, runs_of
 
 _TRIES = 8  # nodes that may be moved in turn
-_NUMBERS = 2**23  # that are held at a time
-_RUNS, _MATRICES = 256, 64  # runs that tell whether samples ever take a step, also one that a decomposition tells
-_FAR = 5  # standard deviations: what is further out has no weight
-_LINES, _POINTS = 6, 65  # along which the cost itself is looked at, before it is refused
 _SEEN, _KEPT = 3, 256
 _SMOOTH: dict[object, int] = {}
 """By structure of a graph, how often its cost was seen not to jump where a step was taken. Between jumps it is analytic
@@ -77,32 +73,29 @@ def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
     inner: set[int] = set()
     for node in order:
         operands = [o.id for o in node.operands if type(o) is Node]
+        both = 0
+        for i in operands:
+            both |= found.get(i, 0)
         if is_draw(node) or is_coupled(node):
-            if not node.statics["site"].distribution.has(Discrete):
-                found[node.id] = _CHANCE
+            moves = 0 if node.statics["site"].distribution.has(Discrete) else _CHANCE
         elif is_path(node):
-            site = node.statics["site"]
-            if site.estimator.unbiased and not isinstance(site.distribution, Discrete):
-                found[node.id] = _CHANCE
-                if any(found.get(i, 0) & _PARAMETER for i in operands):
-                    found[node.id] = _BOTH
+            moves = _moves_path(node.statics["site"], both)
         elif is_noise(node) or inner and not inner.isdisjoint(operands):
             inner.add(node.id)
-            if any(found.get(i, 0) & _PARAMETER for i in operands):
-                found[node.id] = _PARAMETER
+            moves = both & _PARAMETER
         elif not operands:
-            if node.id not in fixed:
-                found[node.id] = _PARAMETER
-        elif node.primitive.holds:
-            if chance := max([found.get(i, 0) & _CHANCE for i in operands]):
-                found[node.id] = chance
+            moves = 0 if node.id in fixed else _PARAMETER
         else:
-            both = 0
-            for i in operands:
-                both |= found.get(i, 0)
-            if both:
-                found[node.id] = both
+            moves = both & _CHANCE if node.primitive.holds else both
+        if moves:
+            found[node.id] = moves
     return found
+
+
+def _moves_path(site: Site, both: int) -> int:
+    """What moves a pathwise draw, of operands that ``both`` moves."""
+    unmoved = not site.estimator.unbiased or isinstance(site.distribution, Discrete)
+    return 0 if unmoved else _CHANCE | both & _PARAMETER
 
 
 def _may_jump(node: Node) -> bool:
@@ -247,121 +240,38 @@ def _sources(node: Node, moving: dict[int, int]) -> list[Node]:
 
 
 def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching: bool) -> bool | None:
-    """Whether the cost jumps where the step is taken, at ``places`` among its elements (None: at any), on straight
-    lines from the values that chance took to others beyond the step; None where there are none. ``touching``: a
-    denominator may come to zero without changing its sign."""
-    leaves = [
-        n
-        for n in order
-        if (is_noise(n) or is_draw(n) and not n.statics["site"].distribution.has(Discrete)) and n.dtype.kind == "f"
-    ]
-    rng, runs = np.random.default_rng(0), _runs(order)
-    if node.primitive.axes is not elementwise:
-        runs = min(runs, _MATRICES)
-    others = {n: _fresh(n, rng, runs) for n in leaves}
-    eps = float(np.finfo(cost.dtype).eps)
-    # some poles are rounded to a number within a window, and beside them matrices are singular to rounding
-    wide = node.primitive.differentiable and (type(node.raw) is tuple or is_real(node))
-    gap = eps**0.65 if wide else 16 * eps
-
-    def held(ends: Result, s: Result) -> dict[Node, Result]:
-        """What chance takes at parts ``s`` of the ways to the other values ``ends``."""
-        return {
-            n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[ends] - n.raw), n.dtype)
-            for n, x in others.items()
-        }
-
-    def costs(ends: Result, s: Result) -> Result:
-        return np.broadcast_to(replay(cost, held(ends, s), leaves), len(s))
-
-    def taken(held: dict[Node, Result], rows: int) -> Result:
-        found = sides([node], held, rows, touching)[0]
-        return found if places is None or found.shape[1] != node.size else found[:, places]
-
+    """Whether the cost jumps where the step is taken, at ``places`` among its elements (None: at any), on ways from the
+    values that chance took to others beyond the step; None where there are none. ``touching``: a denominator may come
+    to zero without changing its sign."""
+    ways = Ways(node, cost, order, places, touching)
     try:
         with np.errstate(all="ignore"):
-            there, here_ = taken(others, runs), taken({n: n.raw[None] for n in leaves}, 1)
-            beyond = np.flatnonzero(np.any(there != here_, axis=1))
+            beyond = ways.beyond()
             if not len(beyond):
                 return None
-            known = structure(order, [node, cost, *leaves])
+            known = structure(order, [node, cost, *ways.leaves])
             if known is not None and _SMOOTH.get(known, 0) >= _SEEN:
                 return False
-            beyond = beyond[np.unique(np.linspace(0, len(beyond) - 1, min(_LINES, runs // 8), dtype=int))]
-            grid = np.linspace(0, 1, min(_POINTS, runs))
-            try:
-                way = np.repeat(beyond, len(grid)), np.tile(grid, len(beyond))
-                seen, size = taken(held(*way), len(way[0])), float(np.nanmax(np.abs(costs(*way))))
-            except np.linalg.LinAlgError:  # some values that chance takes are in no domain
-                return False
-            seen = np.reshape(seen, (len(beyond), len(grid), -1))
-            changes = np.any(seen[:, 1:] != seen[:, :-1], axis=2)
-            line, k = np.nonzero(changes & (np.cumsum(changes, axis=1) <= 4))
-            if not len(line):
-                return False
-            low, high, before, ends = grid[k], grid[k + 1], seen[line, k], beyond[line]
-            parts = np.linspace(0, 1, 17)[:, None]
-            for _ in range(16):
-                s = low + parts * (high - low)
-                now = np.reshape(taken(held(np.tile(ends, len(parts)), s.reshape(-1)), s.size), (*s.shape, -1))
-                last = np.maximum(np.argmax(np.any(now != before, axis=2), axis=0), 1)
-                low, high = (np.take_along_axis(s, (last - j)[None], 0)[0] for j in (1, 0))
-                if np.all(high - low <= 0.1 * gap):
-                    break
-            below, above = costs(ends, low - gap), costs(ends, high + gap)  # equal ones are rounded apart
+            jumps = ways.jumps(beyond)
     except (GuardError, np.linalg.LinAlgError):  # what is on the other side cannot be computed
         return True
-    jumps = not np.all(np.abs(above - below) <= eps**0.4 * size)
-    if known is not None and not jumps:
+    if known is not None and jumps is False:
         if len(_SMOOTH) >= _KEPT:
             _SMOOTH.clear()
         _SMOOTH[known] = _SMOOTH.get(known, 0) + 1
-    return jumps
+    return bool(jumps)
 
 
 def _is_met(node: Node, order: list[Node]) -> bool:
     """Whether some of the samples take a step that an ``if`` looks at."""
-    rng, runs = np.random.default_rng(0), _runs(order)
-    leaves = {n: _fresh(n, rng, runs) for n in order if (is_noise(n) or is_draw(n)) and n.dtype.kind == "f"}
+    rng, runs = np.random.default_rng(0), runs_of(order)
+    leaves = {n: fresh(n, rng, runs) for n in order if (is_noise(n) or is_draw(n)) and n.dtype.kind == "f"}
     try:
         with np.errstate(all="ignore"):
             found = sides([node], leaves, runs)[0]
     except GuardError:
         return True
     return bool(np.any(found != found[:1]))
-
-
-def _runs(order: list[Node]) -> int:
-    """How many runs are made at once: fewer of what is large."""
-    return int(np.clip(_NUMBERS // sum([n.size for n in order if type(n.raw) is not tuple]), 8, _RUNS))
-
-
-def _fresh(node: Node, rng: np.random.Generator, runs: int) -> Result:
-    """Other values of a sample or of noise, from the distribution that was recorded, along a leading axis. A half of
-    them is further out than samples mostly are: all elements together, or one of them."""
-    if is_noise(node):
-        distribution = node.statics["distribution"]
-        drawn = draw_noise(distribution, rng, (runs, *node.statics["shape"]), node.dtype)
-    else:
-        distribution = node.statics["site"].distribution.detached()
-        fixed = len(distribution.event_shape) + len(distribution.batch_shape)
-        drawn = distribution.sample(rng, (runs, *node.shape[: node.ndim - fixed]))
-    drawn = np.reshape(drawn, (runs, *node.shape))
-    low, high = getattr(distribution.support, "low", None), getattr(distribution.support, "high", None)
-    if distribution.event_shape or low is None or high is None or not node.size:
-        return drawn
-    centre, width = np.mean(drawn, axis=0), _FAR * np.std(drawn, axis=0)
-    low, high = np.maximum(low, centre - width), np.minimum(high, centre + width)
-    inside = 1e-6 * (high - low)  # of a support that is open
-    far = np.reshape(np.clip(centre + 3 * (drawn - centre), low + inside, high - inside), (runs, -1))
-    rows = np.reshape(np.array(drawn), (runs, -1))
-    half, quarter = runs // 2, runs // 4
-    rows[half:-quarter] = far[half:-quarter]
-    ends = [np.broadcast_to(end, node.shape).reshape(-1) for end in (low + inside, high - inside)]
-    for row in range(quarter):
-        k = int(rng.integers(node.size)) if node.size > quarter // 2 else row // 2 % node.size
-        rows[runs - 1 - row, k] = ends[row % 2][k]
-    return np.asarray(np.reshape(rows, drawn.shape), node.dtype)
 
 
 def _refuse(node: Node, order: list[Node], guard: Result) -> None:

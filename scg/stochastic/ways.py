@@ -1,0 +1,134 @@
+"""Straight ways from the values that chance took to others, along which one sees whether a cost jumps where a step is
+taken."""
+
+import numpy as np
+
+from scg.core.aliases import Result
+from scg.core.axes import elementwise
+from scg.core.node import Node
+from scg.core.replay import replay
+from scg.distributions.base import Discrete, draw_noise
+from scg.stochastic.crossings import is_real
+from scg.stochastic.sides import sides
+from scg.stochastic.sites import is_draw, is_noise
+
+_NUMBERS = 2**23  # that are held at a time
+_RUNS, _MATRICES = 256, 64  # runs that tell whether samples ever take a step, also one that a decomposition tells
+_FAR = 5  # standard deviations: what is further out has no weight
+_LINES, _POINTS = 6, 65  # along which the cost itself is looked at, before it is refused
+_CHANGES = 4  # along one way that are closed in on
+_SECTIONS, _NARROWER = 16, 16  # of a bracket, at each step towards the change in it; such steps
+
+
+class Ways:
+    """The ways of the step ``node``, of which ``places`` are the elements that are looked at (None: all); ``leaves``
+    are the samples and the noise that move along them."""
+
+    def __init__(self, node: Node, cost: Node, order: list[Node], places: Result, touching: bool):
+        self.node, self.cost, self.places, self.touching = node, cost, places, touching
+        self.leaves = [
+            n
+            for n in order
+            if (is_noise(n) or is_draw(n) and not n.statics["site"].distribution.has(Discrete)) and n.dtype.kind == "f"
+        ]
+        rng, self.runs = np.random.default_rng(0), runs_of(order)
+        if node.primitive.axes is not elementwise:
+            self.runs = min(self.runs, _MATRICES)
+        self.others = {n: fresh(n, rng, self.runs) for n in self.leaves}
+        self.eps = float(np.finfo(cost.dtype).eps)
+        # some poles are rounded to a number within a window, and beside them matrices are singular to rounding
+        wide = node.primitive.differentiable and (type(node.raw) is tuple or is_real(node))
+        self.gap = self.eps**0.65 if wide else 16 * self.eps
+
+    def beyond(self) -> np.ndarray:
+        """The ways of which the ends lie beyond the step."""
+        near = self._sides({n: n.raw[None] for n in self.leaves}, 1)
+        return np.flatnonzero(np.any(self._sides(self.others, self.runs) != near, axis=1))
+
+    def jumps(self, beyond: np.ndarray) -> bool | None:
+        """Whether the cost jumps where some of these ways take the step; None where none of them is seen to.
+
+        6 ways and 65 points on each: sides are (6, 65, elements), and each change between two points of a way is a
+        bracket, of which ``line`` is the way and ``k`` the first point.
+        """
+        beyond = beyond[np.unique(np.linspace(0, len(beyond) - 1, min(_LINES, self.runs // 8), dtype=int))]
+        grid = np.linspace(0, 1, min(_POINTS, self.runs))
+        way = np.repeat(beyond, len(grid)), np.tile(grid, len(beyond))
+        try:
+            seen, size = self._sides_at(*way), float(np.nanmax(np.abs(self._costs(*way))))
+        except np.linalg.LinAlgError:  # some values that chance takes are in no domain
+            return None
+        seen = np.reshape(seen, (len(beyond), len(grid), -1))
+        changes = np.any(seen[:, 1:] != seen[:, :-1], axis=2)
+        line, k = np.nonzero(changes & (np.cumsum(changes, axis=1) <= _CHANGES))
+        if not len(line):
+            return None
+        ends = beyond[line]
+        low, high = self._narrowed(ends, grid[k], grid[k + 1], seen[line, k])
+        # equal ones are rounded apart
+        below, above = self._costs(ends, low - self.gap), self._costs(ends, high + self.gap)
+        return not np.all(np.abs(above - below) <= self.eps**0.4 * size)
+
+    def _narrowed(
+        self, ends: np.ndarray, low: np.ndarray, high: np.ndarray, before: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Brackets on the ways to ``ends``, closed in on where the sides ``before`` are left: (brackets,) each."""
+        parts = np.linspace(0, 1, _SECTIONS + 1)[:, None]
+        for _ in range(_NARROWER):
+            s = low + parts * (high - low)  # (parts, brackets)
+            now = np.reshape(self._sides_at(np.tile(ends, len(parts)), s.reshape(-1)), (*s.shape, -1))
+            last = np.maximum(np.argmax(np.any(now != before, axis=2), axis=0), 1)
+            low, high = (np.take_along_axis(s, (last - j)[None], 0)[0] for j in (1, 0))
+            if np.all(high - low <= 0.1 * self.gap):
+                break
+        return low, high
+
+    def _held(self, ends: np.ndarray, s: np.ndarray) -> dict[Node, np.ndarray]:
+        """What chance takes at parts ``s`` of the ways to ``ends``."""
+        return {
+            n: np.asarray(n.raw + np.reshape(s, (-1, *[1] * n.ndim)) * (x[ends] - n.raw), n.dtype)
+            for n, x in self.others.items()
+        }
+
+    def _costs(self, ends: np.ndarray, s: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(replay(self.cost, self._held(ends, s), self.leaves), len(s))
+
+    def _sides_at(self, ends: np.ndarray, s: np.ndarray) -> np.ndarray:
+        return self._sides(self._held(ends, s), len(s))
+
+    def _sides(self, held: dict[Node, np.ndarray], rows: int) -> np.ndarray:
+        found = sides([self.node], held, rows, self.touching)[0]
+        return found if self.places is None or found.shape[1] != self.node.size else found[:, self.places]
+
+
+def runs_of(order: list[Node]) -> int:
+    """How many runs are made at once: fewer of what is large."""
+    return int(np.clip(_NUMBERS // sum([n.size for n in order if type(n.raw) is not tuple]), 8, _RUNS))
+
+
+def fresh(node: Node, rng: np.random.Generator, runs: int) -> Result:
+    """Other values of a sample or of noise, from the distribution that was recorded, along a leading axis. A half of
+    them is further out than samples mostly are: all elements together, or one of them."""
+    if is_noise(node):
+        distribution = node.statics["distribution"]
+        drawn = draw_noise(distribution, rng, (runs, *node.statics["shape"]), node.dtype)
+    else:
+        distribution = node.statics["site"].distribution.detached()
+        fixed = len(distribution.event_shape) + len(distribution.batch_shape)
+        drawn = distribution.sample(rng, (runs, *node.shape[: node.ndim - fixed]))
+    drawn = np.reshape(drawn, (runs, *node.shape))
+    low, high = getattr(distribution.support, "low", None), getattr(distribution.support, "high", None)
+    if distribution.event_shape or low is None or high is None or not node.size:
+        return drawn
+    centre, width = np.mean(drawn, axis=0), _FAR * np.std(drawn, axis=0)
+    low, high = np.maximum(low, centre - width), np.minimum(high, centre + width)
+    inside = 1e-6 * (high - low)  # of a support that is open
+    far = np.reshape(np.clip(centre + 3 * (drawn - centre), low + inside, high - inside), (runs, -1))
+    rows = np.reshape(np.array(drawn), (runs, -1))
+    half, quarter = runs // 2, runs // 4
+    rows[half:-quarter] = far[half:-quarter]
+    ends = [np.broadcast_to(end, node.shape).reshape(-1) for end in (low + inside, high - inside)]
+    for row in range(quarter):
+        k = int(rng.integers(node.size)) if node.size > quarter // 2 else row // 2 % node.size
+        rows[runs - 1 - row, k] = ends[row % 2][k]
+    return np.asarray(np.reshape(rows, drawn.shape), node.dtype)
