@@ -67,7 +67,7 @@ from scg.extend import Estimator
 
 class Difference(Estimator):
     """d/dt E[f(b)] = dp/dt E[f(1) - f(0)] for a coin b with probability p."""
-    unbiased, requires = True, (dist.Bernoulli,)
+    unbiased, requires, second_derivatives = True, (dist.Bernoulli,), True
 
     def expand(self, down):
         if not down.influences:
@@ -112,8 +112,12 @@ The tools of an estimator: `score(node)`, the log-probability of a node's value;
 s; `first_order(x, g)`, zero with the derivative g, which has none of its own; `held(x)`, a constant of the
 estimator's formula, as `scg.stop_gradient(x)` is in `expand`; `noise_node`, noise as a leaf of the graph, so that
 replicates draw it anew: an estimator draws all its random numbers by `down.noise`, by `down.with_others`, or in
-`draw`; from a generator of its own it is refused where replicates would share the numbers. `second_derivatives =
-False` beside the other claims says that the estimate has no derivative of its own.
+`draw`; from a generator of its own it is refused where replicates would share the numbers.
+
+`second_derivatives = True` beside the other claims says that the estimate may be differentiated again: that `expand` is
+made of nodes throughout, in which a score, summed over the elements that a cost mixes, enters as `box(s) - 1`.
+Second derivatives are refused without it, as with False. `node.value` is a number of one run: what is made of a
+sample's is refused where others are drawn.
 '''
 
 from scg.core import axes

@@ -21,24 +21,39 @@ ids = itertools.count()
 
 @final
 class Guard:
-    """``if node:`` as it came out, and where it stands.
+    """``if node:`` as it came out, and where it stands; or, where it ``reads``, that a number which an estimator's
+    formula has taken from a node, ``node.value``, is what it was.
 
     Nodes that were made after it, of anything that is older than it, point to it: a replay that reaches them checks it
     first.
     """
 
-    __slots__ = ("node", "outcome", "before", "stamp", "code", "instruction", "__weakref__")
+    __slots__ = ("node", "outcome", "before", "stamp", "code", "instruction", "reads", "__weakref__")
 
     def __init__(
-        self, node: "Node", outcome: bool, before: "Guard | None", code: CodeType | str | None, instruction: int
+        self,
+        node: "Node",
+        outcome: bool,
+        before: "Guard | None",
+        code: CodeType | str | None,
+        instruction: int,
+        reads: bool = False,
     ):
         self.node, self.outcome, self.before, self.stamp = node, outcome, before, next(ids)
-        self.code, self.instruction = code, instruction
+        self.code, self.instruction, self.reads = code, instruction, reads
 
     @property
     def line(self) -> str:
         """The line of the ``if``."""
         return location(self.code, self.instruction)
+
+    @property
+    def taken(self) -> str:
+        """What is wrong with a number that was taken."""
+        return (
+            f"node.value, at {self.line}, which all replicates would share: compute with the node, or with"
+            " down.constant(node) where it is held constant; it has .shape and .dtype itself"
+        )
 
     def unseen(self, seen: set[int]) -> Iterator["Guard"]:
         """This guard and those that it follows, latest first, up to the first that is in ``seen`` (which they
@@ -72,6 +87,8 @@ WATCH: contextvars.ContextVar[Any] = contextvars.ContextVar("scg_watch", default
 """Who looks, while a function is traced, whether it draws numbers that are no nodes (``scg.generators``)."""
 
 SCOPE: contextvars.ContextVar[list[Guard] | None] = contextvars.ContextVar("scg_scope", default=None)
+FORMULA: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_formula", default=False)
+"""Whether an estimator writes, in nodes, a formula that can be replayed for other samples."""
 
 
 @contextmanager
@@ -129,12 +146,12 @@ def unplanned(why: str) -> None:
         recorder.refuse(why)
 
 
-def note_guard(node: "Node", outcome: bool, code: CodeType | None, instruction: int) -> None:
+def note_guard(node: "Node", outcome: bool, code: CodeType | None, instruction: int, reads: bool = False) -> None:
     """Enter that an ``if`` on ``node`` came out as ``outcome``: nodes made from now on carry it."""
     ambient, scope = AMBIENT.get() or Ambient(), SCOPE.get()
     settled(bool, node)
     before = ambient.guard and ambient.guard()
-    guard = Guard(node, outcome, before if before and node.id < before.stamp else None, code, instruction)
+    guard = Guard(node, outcome, before if before and node.id < before.stamp else None, code, instruction, reads)
     if scope is not None:
         scope.append(guard)
     AMBIENT.set(ambient._replace(guard=weakref.ref(guard), held=guard if scope is None else None))

@@ -11,7 +11,7 @@ import numpy as np
 
 from scg.core.advice import of_attribute
 from scg.core.aliases import Function, Operand, Operands, Result, Statics
-from scg.core.ambient import AMBIENT, RECORDER, Guard, ids, note_guard, take_guard, unplanned
+from scg.core.ambient import AMBIENT, FORMULA, RECORDER, Guard, ids, note_guard, take_guard, unplanned
 from scg.core.detaching import BY_A_SAMPLE, asked_for_an_array, or_value, refusal
 from scg.core.in_place import in_place
 from scg.core.methods import Methods, typed
@@ -97,6 +97,8 @@ class Node(Methods):
             "node.value is a number of this run, and a plan would keep it: use the node itself, or"
             " scg.stop_gradient(node)"
         )
+        if FORMULA.get():
+            _note_reading(self)
         value = self.raw
         if isinstance(value, np.ndarray) and value.flags.writeable:
             value = value.view()
@@ -383,6 +385,17 @@ def record(primitive: Primitive, operands: Operands, statics: Statics, value: ob
     if ambient.nan and has_nan(value):
         raise NonFiniteError(f"{primitive.name} made a NaN: {node!r} of operands {described(operands)} ({here()})")
     return node
+
+
+def _note_reading(node: Node) -> None:
+    """Enter that a formula has taken the number that a node is for the samples that are there."""
+    token = FORMULA.set(False)
+    try:
+        same: Result = np.all((node == node.raw) | (node != node))
+    finally:
+        FORMULA.reset(token)
+    frame = user_frame()
+    note_guard(same, True, frame and frame.f_code, frame.f_lasti if frame else 0, reads=True)
 
 
 def value_of(x: Operand) -> Result:

@@ -29,7 +29,8 @@ def pack(roots: list[Node]) -> tuple[list[Row], list[int]]:
         chain = [] if node.guard is None else list(node.guard.unseen(passed))
         for guard in reversed(chain):
             row[guard.stamp] = len(rows)
-            rows.append((None, row[guard.node.id], guard.outcome, guard.before and row[guard.before.stamp], guard.line))
+            before = guard.before and row[guard.before.stamp]
+            rows.append((None, row[guard.node.id], guard.outcome, before, guard.line, guard.reads))
         row[node.id] = len(rows)
         sources = tuple([row[o.id] if type(o) is Node else None for o in node.operands])
         constants = tuple([o for o in node.operands if type(o) is not Node])
@@ -51,8 +52,8 @@ def unpack(rows: list[Row], roots: list[int], origin: object = None) -> list[Nod
     made: list[Result] = []
     for primitive, sources, *rest in rows:
         if primitive is None:
-            outcome, before, line = rest
-            made.append(Guard(made[sources], outcome, None if before is None else made[before], line, 0))
+            outcome, before, line, reads = rest
+            made.append(Guard(made[sources], outcome, None if before is None else made[before], line, 0, reads))
             continue
         constants, number, statics, value, guard, line = rest
         node = _UNPACKED.get((origin, number)) if origin else None

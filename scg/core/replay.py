@@ -12,7 +12,7 @@ from scg.core.node import Node, record
 from scg.core.operands import plain, raise_named
 from scg.core.primitive import Primitive, smooth_primitive
 from scg.core.tree import leaves, rebuild
-from scg.errors import GuardError, ScgTypeError, ScgValueError, here
+from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError, here
 
 
 def replay(
@@ -199,7 +199,12 @@ def _carry(node: Node, own: Guard, table: dict[int, Result], guards: dict[int, G
         for guard in reversed(list(own.unseen(set(guards)))):
             before = guard.before and guards[guard.before.stamp]
             guards[guard.stamp] = Guard(
-                _node(table.get(guard.node.id), guard.node), guard.outcome, before, guard.code, guard.instruction
+                _node(table.get(guard.node.id), guard.node),
+                guard.outcome,
+                before,
+                guard.code,
+                guard.instruction,
+                guard.reads,
             )
         table[node.id].guard = guards[own.stamp]
 
@@ -294,9 +299,11 @@ def _check(guard: Result, table: dict[int, Result]) -> None:
         if not settled(
             lambda value, outcome=guard.outcome: (np.asarray(value, dtype=bool) == outcome).all(), table[guard.node.id]
         ):
+            if guard.reads:
+                raise EstimatorError(f"an estimator's formula takes a number by {guard.taken} ({here()})")
             raise GuardError(
                 f"the `if` on {guard.node!r} at {guard.line} came out {guard.outcome} when the graph was recorded, and"
-                " otherwise in this replay: write the choice with np.where, or trace the function again for these"
+                f" otherwise in this replay: write the choice with np.where, or trace the function again for these"
                 " values; for a gradient, scg.ScoreFunction() looks at the cost only where it was drawn, and takes an"
                 f" `if` ({here()})"
             )

@@ -38,6 +38,7 @@ class Enumerate(Elsewhere):
     """
 
     requires = (FiniteSupport,)
+    second_derivatives = True
     offered = 4
 
     def __init__(self, k: int | None = None, *, coupled: bool = True):

@@ -30,6 +30,7 @@ class ScoreFunction(Elsewhere):
     """
 
     requires = (FixedSupport,)
+    second_derivatives = True
     offered = 2
 
     def __init__(self, baseline: Baseline | None = None, samples: int = 1, *, coupled: bool = True):

@@ -36,6 +36,7 @@ class UnorderedSet(Elsewhere):
     """
 
     requires = (FiniteSupport,)
+    second_derivatives = True
 
     def __init__(self, k: int, *, coupled: bool = True):
         super().__init__(coupled=coupled)

@@ -18,7 +18,7 @@ from scg.core.leaves import parameter
 from scg.core.node import Node, record
 from scg.core.replay import rerun
 from scg.core.tree import map_leaves
-from scg.errors import GuardError, here
+from scg.errors import EstimatorError, GuardError, here
 from scg.exact.values import redrawn
 from scg.stochastic.graph import Graph, trace
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, noise, overridden
@@ -40,7 +40,11 @@ def _met(order: list[Node]) -> list[Guard]:
     for node in order:
         if is_draw(node) or is_noise(node) or any(type(o) is Node and o.id in chance for o in node.operands):
             chance.add(node.id)
-    return sorted([guard for guard in met if guard.node.id in chance], key=lambda guard: guard.stamp)
+    found = sorted([guard for guard in met if guard.node.id in chance], key=lambda guard: guard.stamp)
+    for guard in found:
+        if guard.reads:
+            raise EstimatorError(f"an estimator's formula takes a number by {guard.taken} ({here()})")
+    return found
 
 
 def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:

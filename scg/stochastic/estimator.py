@@ -15,6 +15,11 @@ if TYPE_CHECKING:  # what stands above
     from scg.stochastic.surrogate import Downstream
 
 
+def _owner(kind: type, name: str) -> int:
+    """Which of the classes that a class is made of, itself the first, has an attribute."""
+    return next(i for i, one in enumerate(kind.__mro__) if name in vars(one))
+
+
 class Estimator(ABC):
     """The method by which a gradient passes a stochastic node. Claims are class attributes, and the tests read them.
 
@@ -37,8 +42,9 @@ class Estimator(ABC):
     ``joint``     whether the samples with this class of estimator are expanded together, by ``expand_together``; they
                   have first derivatives only
     ``second_derivatives``
-                  whether the estimate may be differentiated again; where it says False that is refused, with the
-                  estimators that can be
+                  whether the estimate may be differentiated again: whether its formula is made of nodes throughout, in
+                  which a score s enters as box(s) - 1. It is refused where that is False, and where a class overrides
+                  ``expand`` and does not say; the refusal names the estimators that can be
 
     ``couples``   whether samples along an axis may have noise that is coupled: whether the formula holds for each of
                   them alone, whatever the others are
@@ -55,10 +61,17 @@ class Estimator(ABC):
     scores: ClassVar[bool] = False
     keeps_distribution: ClassVar[bool] = True
     partner: ClassVar[bool] = False
-    second_derivatives: ClassVar[bool] = True
+    second_derivatives: ClassVar[bool | None] = True
     couples: ClassVar[bool] = False
     coupled: bool = False
     joint: bool = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        # what overrides a formula says anew whether it may be differentiated twice
+        said = _owner(cls, "second_derivatives")
+        if cls.second_derivatives and min(_owner(cls, "expand"), _owner(cls, "expand_together")) < said:
+            cls.second_derivatives = None
 
     def check(self, distribution: Distribution, label: str) -> None:
         """Raise EstimatorError, which names estimators that are valid, unless this one is for ``distribution``."""

@@ -289,6 +289,14 @@ class Graph:
         order = ancestors(roots, guards=True)
         return max(1, max(BLOCK, PER_NODE * len(order)) // max(1, live_bytes(roots, order)))
 
+    @property
+    def has_ifs(self) -> bool:
+        """Whether an ``if`` on a node led to the cost, or stands in the formula of an estimator from outside."""
+        formulas = self.recorded if estimators_from_outside(self.stochastic) else []
+        order = ancestors([self.cost, *[g for g in formulas if type(g) is Node]], guards=True)
+        seen: set[int] = set()
+        return not all([guard.reads for node in order if node.guard is not None for guard in node.guard.unseen(seen)])
+
     def require_repeatable(self, quick: bool = False) -> None:
         """Raise ScgValueError or EstimatorError where the traced function, an estimator or a sampler takes numbers from
         elsewhere than the generator that it is given: two runs from equal generators differ.
@@ -432,7 +440,7 @@ class Graph:
     def __reduce__(self) -> tuple[object, ...]:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         rows, places = pack([self.cost, *targets])
-        needed = self._constants is not None or any(node.guard is not None for node in self.nodes)
+        needed = self._constants is not None or self.has_ifs
         # a lambda cannot travel, and need not where no function has to run again
         again = self.again if needed else None
         return _restored, (

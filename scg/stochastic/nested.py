@@ -156,6 +156,7 @@ class Scored(Estimator):
     cost."""
 
     scores = True
+    second_derivatives = True
     baseline = None
 
     def expand(self, down: Downstream) -> Result:

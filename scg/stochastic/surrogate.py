@@ -24,6 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from scg.core.aliases import Result, Shape
+from scg.core.ambient import FORMULA
 from scg.core.ancestry import ancestors
 from scg.core.backward import Reach, estimate, pull
 from scg.core.leaves import parameter
@@ -163,11 +164,13 @@ def _estimated(nodes: list[Node], seen: Analysis, order: int | None, graph: bool
     """What one sample adds, or several whose estimators are joint."""
     estimator = nodes[0].statics["site"].estimator
     token, formula = REFUSAL.set(_refusal(nodes[0])) if order != 1 else None, IN_FORMULA.set(True)
+    replayed = FORMULA.set(graph or order != 1)
     try:
         downs = [Downstream(node, seen.cost, order, graph, seen.terms) for node in nodes]
         extra: Node | None = estimator.expand_together(downs) if estimator.joint else estimator.expand(downs[0])
         return extra if extra is None or estimator.second_derivatives else once(extra)
     finally:
+        FORMULA.reset(replayed)
         IN_FORMULA.reset(formula)
         if token is not None:
             REFUSAL.reset(token)
@@ -178,9 +181,14 @@ def _refusal(node: Node) -> str:
     site = node.statics["site"]
     ways = second_ones(site.distribution)
     use = f"use {ways} on it" if ways else "and no estimator has them for its distribution"
+    has = "has none of higher order"
+    if site.estimator.second_derivatives is None:
+        has = (
+            "does not say that its formula may be differentiated twice: where it is made of nodes throughout, and"
+            " of box(s) - 1 for a score s, write second_derivatives = True in the class"
+        )
     return (
-        f"and {type(site.estimator).__name__}() of {site!r}, drawn at {node.line}, has none of higher order; for second"
-        f" derivatives {use}"
+        f"and {type(site.estimator).__name__}() of {site!r}, drawn at {node.line}, {has}; for second derivatives {use}"
     )
 
 

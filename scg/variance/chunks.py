@@ -402,7 +402,7 @@ def with_own_estimators(graph: Graph) -> Graph:
                 waiting = getattr(learner, "_waiting", {})
                 waiting.update({draw: (-1, lesson) for draw, (_, lesson) in waiting.items()})
     bound = graph.bind(mine) if mine else graph
-    again = bound.again if any(node.guard is not None for node in bound.nodes) else None
+    again = bound.again if bound.has_ifs else None
     return Graph(bound.cost, bound.parameters, again=again, bindings=bound.bindings)
 
 

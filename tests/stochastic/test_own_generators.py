@@ -1,4 +1,7 @@
-"""An estimator that draws from a generator of its own, whose numbers all replicates would share, is found out."""
+"""An estimator that draws from a generator of its own, or takes the number that a node is in the recorded run, is found
+out: all replicates would share it."""
+
+import pickle
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import pytest
 import scg
 from scg import distributions as dist
 from scg.errors import EstimatorError
-from scg.extend import Estimator, noise_node
+from scg.extend import Estimator, first_order, noise_node, score
 
 pytestmark = pytest.mark.fast
 
@@ -67,3 +70,67 @@ def test_numbers_by_the_tool_are_fresh_in_each_replicate():
     g = graph(Noisy())
     assert len(np.unique(ASKED["replicates"](g)[:, 0])) == 3
     assert scg.testing.judge(g, rng=np.random.default_rng(0), detect=0.5).status == "unbiased"
+
+
+# numbers of the recorded run
+
+
+class Read(Estimator):
+    """The score function times F - b, with a b that is made of the sample itself; F, b or p are numbers."""
+
+    requires = (dist.Bernoulli,)
+
+    def __init__(self, what):
+        self.what = what
+
+    def expand(self, down):
+        cost, level = down.now(), 0.3 * (down.node - scg.stop_gradient(down.distribution.p))
+        if self.what == "cost":
+            cost = getattr(cost, "value", cost)
+        elif self.what == "sample":
+            level = 0.3 * (down.node.value - scg.stop_gradient(down.distribution.p))
+        elif self.what == "parameter":
+            level = 0.3 * (down.node - down.distribution.p.value)
+        elif self.what == "shape":
+            cost = np.broadcast_to(cost, down.node.shape)
+        return np.sum(first_order(score(down.node), cost - down.constant(level)))
+
+
+@pytest.mark.parametrize("what", ["sample", "cost"])
+@pytest.mark.parametrize("task", [*ASKED, "exact moments", "workers"])
+def test_a_number_that_depends_on_samples_is_refused_where_others_are_drawn(what, task):
+    """Single runs are as they are: there is one number for each."""
+    tasks = {
+        **ASKED,
+        "exact moments": scg.exact.moments,
+        "workers": lambda g: ASKED["replicates"](pickle.loads(pickle.dumps(g))),
+    }
+    recorded = graph(Read(what))
+    np.testing.assert_array_equal(recorded.gradients(), graph(Read("nothing")).gradients())
+    with pytest.raises(EstimatorError, match=r"node.value, at .*test_own_generators.py.*in expand.*down.constant"):
+        tasks[task](recorded)
+
+
+@pytest.mark.parametrize("what", ["nothing", "parameter", "shape"])
+def test_other_numbers_are_taken(what):
+    same, other = graph(Read(what)), graph(Read("nothing"))
+    np.testing.assert_array_equal(ASKED["replicates"](same), ASKED["replicates"](other))
+    np.testing.assert_array_equal(scg.exact.moments(same).mean, scg.exact.moments(other).mean)
+
+
+class Chosen(Estimator):
+    """The score function, its cost doubled by an ``if`` on the sample."""
+
+    def expand(self, down):
+        doubled = 2 if np.sum(down.node) > 1 else 1
+        return np.sum(first_order(score(down.node), doubled * down.now()))
+
+
+def test_an_if_in_a_formula_is_looked_at_in_each_replicate():
+    """E[(1 + [n > 1]) n^2 (b - p)] for n = sum(b) of 3 coins of 1/2, by all eight of them."""
+    b = np.array(list(np.ndindex(2, 2, 2)))
+    n = b.sum(axis=1)
+    expected = np.mean((1 + (n > 1)) * n**2 * (b - 0.5).T, axis=1)
+    spread = np.std((1 + (n > 1)) * n**2 * (b - 0.5).T, axis=1)
+    found = scg.variance.compare(graph(Chosen()), {"a": {}}, replicates=400, rng=np.random.default_rng(0), budget=0)
+    assert np.all(np.abs(found["a"].mean - expected) < 5.3 * spread / 20)  # two tails of 1e-7 each

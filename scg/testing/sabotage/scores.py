@@ -184,6 +184,8 @@ class FirstOrderOnly(Estimator):
     """(log p - stop_gradient(log p)) stop_gradient(F): right once; differentiated twice it lacks (d log p)^2 F and d
     log p dF."""
 
+    second_derivatives = True
+
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
             return None
@@ -194,6 +196,8 @@ class FirstOrderOnly(Estimator):
 @final
 class AnyOrder(Estimator):
     """(box - 1) F, which is what that should be."""
+
+    second_derivatives = True
 
     def expand(self, down: Downstream) -> Value | None:
         if not down.influences:
