@@ -145,11 +145,15 @@ class Engine:
 
     def configurations(self, elements: Set) -> int:
         """How many configurations a set has."""
-        return math.prod([count for _, _, count in self._digits(elements)])
+        if self.joint:
+            return math.prod([count for _, _, count in self._digits(elements)])
+        return math.prod([self.leaf(e).size for e in elements])
 
     def _digits(self, elements: Set) -> list[tuple[tuple[int, ...], list[int], int]]:
         """Of what a number of a configuration of a set is made: elements that change together, the row at which the
         values of each begin, how many there are."""
+        if not self.joint:
+            return [((e,), [0], self.leaf(e).size) for e in sorted(elements)]
         left, found = set(elements), []
         for joint in self.joint:
             if left.issuperset(joint[0]):
@@ -216,11 +220,15 @@ class Engine:
     ) -> tuple[Value, list[Value]]:
         """The probability of every row's configuration of every set, and the values of some terms."""
         digits = np.full((len(rows), self.offsets[-1]), -1)
+        places = []
         for elements, size in zip(sets, sizes, strict=True):
-            number = rows % size
+            stride = 1
             for inside, starts, count in self._digits(elements):
-                digits[:, list(inside)] = (number % count)[:, None] + starts
-                number = number // count
+                places += [(e, start, stride, count, size) for e, start in zip(inside, starts, strict=True)]
+                stride *= count
+        if places:
+            element, first, stride_of, count_of, size_of = np.array(places).T
+            digits[:, element] = rows[:, None] % size_of // stride_of % count_of + first
         values: Choice = {}
         weights: list[np.ndarray | None] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible

@@ -62,7 +62,7 @@ def values_in(cost: Node, paths: bool = False) -> Node:
     With ``paths`` samples of a support that moves with its parameters are paths: a derivative of their density would
     miss the ends.
     """
-    order = Graph(cost, []).nodes
+    order = ancestors([cost], guards=True)
     nodes = [n for n in order if is_stochastic(n)]
     moving = [n for n in nodes if is_path(n)]
     other = [
@@ -84,7 +84,7 @@ def values_in(cost: Node, paths: bool = False) -> Node:
 def by_densities(cost: Node) -> Node:
     """The cost with every pathwise sample of numbers as a value that is drawn, also where later ones are drawn from it;
     where the noise of each is seen through the sample alone."""
-    order = Graph(cost, []).nodes
+    order = ancestors([cost], guards=True)
     paths = [n for n in order if is_path(n)]
     if not paths or not all([_is_held(n) and not _is_known(n, order, True) for n in paths]):
         return cost
