@@ -46,7 +46,8 @@ Where NumPy catches what a node raises, as in `buffer[0] = node`, its own `Value
 cause.
 
 `if node > 0:` is allowed. The graph remembers how it came out, and a replay in which it comes out otherwise raises
-`GuardError`; `graph.gradients` traces the function again where it has one.
+`GuardError`. `graph.gradients` runs the function again from there, with the samples that were drawn before; so does an
+estimator that looks at the cost at other values of a sample, for first derivatives outside of a plan.
 """
 
 import os

@@ -22,6 +22,8 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `StraightThrough(temperature=None, gap=None)`, `ReinMax()` | coins, one-hot vectors | 1 | yes |
 
 `StochasticDerivative(prune="program")` moves one element of all samples that have it: 2 evaluations for any program.
+Where an `if` comes out otherwise at another value of a sample, the function is run again there, from the same
+randomness; what takes slopes there, second derivatives and plans raise `GuardError` or `PlanError` instead.
 For samples that move with other samples alone, as the states of a chain, no estimator looks at the cost.
 Where a cost mixes the elements of a sample, `Enumerate` and `MeasureValued` take the elements in turn. `ARM`, `DisARM`,
 `REBAR`, `RELAX`, `MuProp`, `MeasureValued`, `CoupledPairs`, `DoubleControlVariate`, `RODEO` and `StochasticDerivative`

@@ -14,6 +14,7 @@ from scg.stochastic.estimator import Estimator
 from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, run
 from scg.stochastic.sites import overridden
 from scg.stochastic.surrogate import surrogate
+from scg.stochastic.tape import TAPE, Chosen, Program, Tape
 
 
 class Again:
@@ -23,10 +24,33 @@ class Again:
     def __init__(self, fn: Function, args: tuple[object, ...], kwargs: Keywords, argnums: Argnums):
         self.fn, self.args, self.kwargs, self.argnums = fn, args, kwargs, argnums
 
-    def gradient(self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator]) -> Tree:
-        """The estimate of a run with this generator, in the structure of the parameters."""
-        cost, inputs, structure = self._lifted(*self.arguments(parameters, rng), bindings)
-        return rebuild(structure, iter(_gradient(cost, inputs)))
+    def gradient(
+        self,
+        parameters: Tree,
+        rng: np.random.Generator,
+        bindings: Mapping[str, Estimator],
+        chosen: Chosen | None = None,
+    ) -> Tree:
+        """The estimate of a run with this generator, in the structure of the parameters; with random numbers that are
+        ``chosen``."""
+        args, kwargs = self.arguments(parameters, rng)
+        cost, inputs, structure = self._lifted(args, kwargs, bindings, chosen)
+        lifted = self.program(rebuild(structure, iter(inputs)), bindings)
+        token = TAPE.set(Tape(chosen))
+        try:
+            return rebuild(structure, iter(_gradient(cost, inputs, lifted, chosen is not None)))
+        finally:
+            TAPE.reset(token)
+
+    def program(self, parameters: Tree, bindings: Mapping[str, Estimator]) -> Program:
+        """How to run the function again with these nodes as parameters."""
+
+        def again(chosen: Chosen, rng: np.random.Generator) -> Result:
+            args, kwargs = self.arguments(parameters, rng) if self._held() else (self._given(parameters), self.kwargs)
+            with overridden(bindings):
+                return run(self.fn, args, kwargs, chosen)
+
+        return again
 
     def values(
         self, parameters: Tree, rng: np.random.Generator, bindings: Mapping[str, Estimator], gradients: bool
@@ -38,11 +62,11 @@ class Again:
         return [getattr(cost, "raw", cost), *(_gradient(cost, inputs) if gradients else ())]
 
     def _lifted(
-        self, args: list[Result], kwargs: Keywords, bindings: Mapping[str, Estimator]
+        self, args: list[Result], kwargs: Keywords, bindings: Mapping[str, Estimator], chosen: Chosen | None = None
     ) -> tuple[Tree, list[Node], Tree]:
         with overridden(bindings):
             lifted, inputs, structure = lift(self.fn, tuple(args), self.argnums)
-            return run(self.fn, lifted, kwargs), inputs, structure
+            return run(self.fn, lifted, kwargs, chosen), inputs, structure
 
     def _held(self) -> list[object]:
         """The arguments that are generators, or have one in them."""
@@ -73,12 +97,12 @@ class Again:
         return [fresh(x) for x in args], {name: fresh(x) for name, x in self.kwargs.items()}
 
 
-def _gradient(cost: Result, inputs: list[Node]) -> list[Result]:
+def _gradient(cost: Result, inputs: list[Node], program: Program | None = None, graph: bool = False) -> list[Result]:
     if type(cost) is not Node:  # no parameter and no sample leads to it this time
         check_plain(cost)
         return [np.zeros(x.shape, x.dtype) for x in inputs]
     check_cost(cost)
-    loss = surrogate(cost, 1, min([x.id for x in inputs], default=0))
+    loss = surrogate(cost, 1, min([x.id for x in inputs], default=0), graph, program)
     return pull([loss], [np.ones((), loss.dtype)], inputs)
 
 

@@ -14,6 +14,7 @@ from scg.stochastic.estimates import settled
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.sets import meet, union
 from scg.stochastic.sites import is_coupled, is_draw, is_noise
+from scg.stochastic.tape import Program
 from scg.stochastic.terms import Terms
 
 
@@ -29,11 +30,13 @@ class Analysis:
                    alone: a state that is drawn from the one before has no derivative to contribute
     ``terms``      the cost, taken apart for ``looking``
     ``accounted``  the samples that estimates among the nodes have in their derivative already
+    ``program``    how to run the function of the cost again; None where it is not known
     ``fixed``      while a function is recorded for a plan, ids of what is made of arguments alone that nobody
                    differentiates by, and would be an array in a plain call
     """
 
-    def __init__(self, costs: Sequence[Node], order: list[Node], floor: int = -1):
+    def __init__(self, costs: Sequence[Node], order: list[Node], floor: int = -1, program: Program | None = None):
+        self.program = program
         self.cost, self.costs, self.order, self.floor = costs[0], costs, order, floor
         self._same = [node for node in order if node.primitive.same]
 
@@ -105,14 +108,14 @@ class Analysis:
         return fixed
 
 
-def analysed(cost: Node, floor: int = -1, known: Reach | None = None) -> Analysis:
+def analysed(cost: Node, floor: int = -1, known: Reach | None = None, program: Program | None = None) -> Analysis:
     """The analysis of a cost, in which estimates that it is linear in are ``settled``. Nodes with ids under ``floor``
     are left out; ``known`` spares a search where the caller has ``reach([cost], floor)``."""
     order = ancestors([cost], floor, guards=True) if known is None or known.guarded else known.order
     if estimates(order):
-        cost = settled(cost, leading([cost], floor))
+        cost, program = settled(cost, leading([cost], floor)), None
         order = leading([cost], floor)
-    return Analysis([cost], order, floor)
+    return Analysis([cost], order, floor, program)
 
 
 def leading(roots: list[Node], floor: int = -1) -> list[Node]:

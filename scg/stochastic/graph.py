@@ -32,6 +32,7 @@ from scg.stochastic.repeatable import estimators_from_outside, formulas, refuse_
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
 from scg.stochastic.surrogate import surrogate
+from scg.stochastic.tape import TAPE, Chosen, Program, Turn
 
 # bytes that the arrays of one block of replicates may take at a time: memory stays bounded, and what is freed stays
 # with the process
@@ -51,7 +52,13 @@ def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwarg
     lifted, inputs, structure = lift(fn, args, argnums)
     positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
     with watching(fn, args, kwargs) as watch:
-        cost = run(fn, lifted, kwargs)
+        tape = TAPE.get()
+        if tape is not None and tape.chosen is not None:
+            raise GuardError(
+                "an `if` comes out otherwise at other values of a sample, and the function that is run again for them"
+                f" traces another one: trace that outside of it ({here()})"
+            )
+        cost = run(fn, lifted, kwargs, Chosen({}))
     if type(cost) is not Node:
         raise ScgTypeError(
             f"the traced function returned {type(cost).__name__}, which depends neither on its parameters nor on a"
@@ -197,6 +204,17 @@ class Graph:
                 f"values needs a mapping of names to values, got {described((values,))}: write {{'b': array}}"
                 f" ({here()})"
             )
+        return self._ran(rng, parameters, values, replicates)
+
+    def _ran(
+        self,
+        rng: np.random.Generator | None,
+        parameters: Tree = None,
+        values: Mapping[str, object] | None = None,
+        replicates: int | None = None,
+        made: dict[Turn, Result] | None = None,
+    ) -> "Graph":
+        """``run``, where what is asked for is good; what is drawn enters ``made``."""
         nodes = [leaf for _, leaf in leaves(self.parameters)]
         given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
         new = []
@@ -221,9 +239,15 @@ class Graph:
                 )
             given_values[node.id] = possible(name, node, number)
         batched = list(replaced) if replicates is not None else []
-        cost = resample(self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True)
+        cost = resample(
+            self.cost, replaced, batched, rng=rng, size=replicates, values=given_values, checked=True, made=made
+        )
         return Graph(
-            cost, rebuild(self.parameters, iter(new)), again=None, bindings=self.bindings, constants=self._constants
+            cost,
+            rebuild(self.parameters, iter(new)),
+            again=self.again if replicates is None else None,
+            bindings=self.bindings,
+            constants=self._constants,
         )
 
     def gradients(self, *, rng: np.random.Generator | None = None, replicates: int | None = None) -> Tree:
@@ -235,11 +259,16 @@ class Graph:
         """
         if replicates is None:
             if rng is None:
-                return self.pulled(self.cost, self.parameters)
-            try:
+                program = None if self.again is None else self.again.program(self.parameters, self.bindings)
+                return self.pulled(self.cost, self.parameters, program)
+            if self._constants is not None or not isinstance(rng, np.random.Generator):
                 return self.run(rng=rng).gradients()
+            made: dict[Turn, Result] = {}
+            try:
+                graph = self._ran(rng, made=made)
             except GuardError:
-                return self._traced(rng)
+                return self._traced(rng, made)
+            return graph.gradients()
         integer("replicates", replicates, 1)
         if not isinstance(rng, np.random.Generator):
             raise ScgTypeError(f"replicates need rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
@@ -253,10 +282,12 @@ class Graph:
                 (next(new) if type(g) is Node else np.broadcast_to(g, (replicates, *g.shape)) for g in found),
             )
         self.require_repeatable()
+        if self.runs_again:
+            return self._each(rng, replicates)
         block, targets = self.block, [leaf for _, leaf in leaves(self.parameters)]
         out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
         for start in range(0, replicates, block):
-            for whole, part in zip(out, self._replicated(rng, min(block, replicates - start)), strict=True):
+            for whole, part in zip(out, self.replicated(rng, min(block, replicates - start))[0], strict=True):
                 whole[start : start + block] = part
         return rebuild(self.parameters, iter(out))
 
@@ -279,6 +310,18 @@ class Graph:
         if watch.found is not None:
             self._refuse_own_generators()
         return found
+
+    @cached_property
+    def runs_again(self) -> bool:
+        """Whether replicates are runs of the function, one by one: where an ``if`` comes out otherwise at the values at
+        which an estimator looks at the recorded cost."""
+        try:
+            _ = self.recorded
+        except GuardError:
+            if self.again is None:
+                raise
+            return True
+        return False
 
     @cached_property
     def block(self) -> int:
@@ -322,27 +365,31 @@ class Graph:
                     f" replicates would share: draw them by down.noise(distribution) ({here()})"
                 )
 
-    def _replicated(self, rng: np.random.Generator, size: int) -> list[Result]:
-        """One block of replicates: only what depends on a sample has the leading axis, the parameters do not."""
-        found = self.recorded
+    def replicated(self, rng: np.random.Generator, size: int) -> tuple[list[Result], Result | None]:
+        """One block of replicates and their costs: only what depends on a sample has the leading axis, the parameters
+        do not. No costs where an ``if`` comes out otherwise in some replicate: then the function runs again for each,
+        with what was drawn before that ``if``, as a run that were to be made anew would not be one of all runs."""
+        found, made = self.recorded, dict[Turn, Result]()
+        nodes, state = [g for g in found if type(g) is Node], rng.bit_generator.state
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                new = iter(
-                    resample(
-                        [g for g in found if type(g) is Node], {}, rng=rng, size=size, create_graph=False, checked=True
-                    )
+                *new, cost = resample(
+                    [*nodes, self.cost], {}, rng=rng, size=size, create_graph=False, checked=True, made=made
                 )
         except GuardError:
-            return [leaf for _, leaf in leaves(self._each(rng, size))]
-        arrays = [next(new) if type(g) is Node else g for g in found]
-        # a zero may have to absorb what this recording did not meet
+            return [leaf for _, leaf in leaves(self._each(rng, size, made))], None
+        values = iter(new)
+        arrays = [next(values) if type(g) is Node else g for g in found]
+        # a zero may have to absorb what this recording did not meet: for the same samples
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
+            rng.bit_generator.state = state
             try:
-                fresh = self.run(rng=rng, replicates=size)
-                return [leaf for _, leaf in leaves(self.pulled(np.sum(fresh.cost), fresh.parameters))]
-            except GuardError:
-                return [leaf for _, leaf in leaves(self._each(rng, size))]
-        return arrays
+                same = self.run(rng=rng, replicates=size)
+                pulled = self.pulled(np.sum(same.cost), same.parameters)
+                return [leaf for _, leaf in leaves(pulled)], same.cost.value
+            except GuardError:  # its terms cannot be told apart behind an ``if`` on a sample of each
+                return [leaf for _, leaf in leaves(self._each(rng, size, made))], None
+        return arrays, cost
 
     def __repr__(self) -> str:
         return (
@@ -396,18 +443,19 @@ class Graph:
             )
         return self.stochastic[name]
 
-    def pulled(self, cost: Node, parameters: Tree) -> Tree:
-        """The gradient of a cost by the parameters of its run, in their structure."""
+    def pulled(self, cost: Node, parameters: Tree, program: Program | None = None) -> Tree:
+        """The gradient of a cost by the parameters of its run, in their structure; ``program`` is how to run its
+        function again."""
         targets = [leaf for _, leaf in leaves(parameters)]
-        loss = surrogate(cost, 1, oldest(targets))
+        loss = surrogate(cost, 1, oldest(targets), program=program)
         return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets)))
 
-    def _each(self, rng: np.random.Generator, size: int) -> Tree:
-        """``size`` gradients, each from a run of its own of the function."""
+    def _each(self, rng: np.random.Generator, size: int, made: Mapping[Turn, Result] | None = None) -> Tree:
+        """``size`` gradients, each from a run of its own of the function, in which what was ``made`` for it stands."""
         if self.again is None:
             self.require_nodes("gradients with new samples")
         unplanned("the gradients of this graph need runs of a function of their own")
-        each = [[leaf for _, leaf in leaves(self._traced(rng))] for _ in range(size)]
+        each = [[leaf for _, leaf in leaves(self._traced(rng, made or {}, r))] for r in range(size)]
         return rebuild(self.parameters, iter([np.stack(column) for column in zip(*each, strict=True)]))
 
     def _fresh(self, rng: np.random.Generator, parameters: Tree) -> "Graph":
@@ -429,13 +477,15 @@ class Graph:
         graph.bindings = dict(self.bindings)
         return graph
 
-    def _traced(self, rng: np.random.Generator) -> Result:
+    def _traced(self, rng: np.random.Generator, made: Mapping[Turn, Result], replicate: int = 0) -> Result:
         if self.again is None:
             raise GuardError(
                 "an `if` on a sample came out otherwise, and the graph was not traced from a function that could be run"
                 f" again ({here()})"
             )
-        return self.again.gradient(map_leaves(lambda node: node.value, self.parameters), rng, self.bindings)
+        values = {turn: value[replicate] if led else value for turn, (value, led) in made.items()}
+        given = map_leaves(lambda node: node.value, self.parameters)
+        return self.again.gradient(given, rng, self.bindings, Chosen(values))
 
     def __reduce__(self) -> tuple[object, ...]:
         targets = [leaf for _, leaf in leaves(self.parameters)]

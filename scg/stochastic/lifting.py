@@ -18,6 +18,7 @@ from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import alias
 from scg.stochastic.sites import is_stochastic
+from scg.stochastic.tape import TAPE, Chosen, Tape
 
 Argnums = int | Sequence[int]
 
@@ -62,8 +63,19 @@ def lift(fn: Function, args: Operands, argnums: Argnums) -> tuple[list[Tree], li
     return lifted, inputs, structure
 
 
-def run(fn: Function, args: Sequence[object], kwargs: Keywords) -> Tree:
-    """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node."""
+def run(fn: Function, args: Sequence[object], kwargs: Keywords, chosen: Chosen | None = None) -> Tree:
+    """``fn(*args, **kwargs)`` in a scope of its own for every ``if`` on a node, with random numbers that are
+    ``chosen``."""
+    if chosen is None and TAPE.get() is not None:
+        return _run(fn, args, kwargs)
+    token = TAPE.set(Tape(chosen))
+    try:
+        return _run(fn, args, kwargs)
+    finally:
+        TAPE.reset(token)
+
+
+def _run(fn: Function, args: Sequence[object], kwargs: Keywords) -> Tree:
     recorder = RECORDER.get()
     with collect_guards() as guards:  # an `if` inside is not remembered outside
         result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)

@@ -31,7 +31,9 @@ from scg.stochastic.sites import (
     is_stochastic,
     noise_node,
     place,
+    turn_of,
 )
+from scg.stochastic.tape import Turn
 
 
 def resample(
@@ -47,6 +49,7 @@ def resample(
     checked: bool = False,
     coupled: bool = False,
     steps: Mapping[int, Result] | None = None,
+    made: dict[Turn, Result] | None = None,
 ) -> Result:
     """``replay`` that draws anew what has to be: every sample whose parameters are no longer what they were.
 
@@ -56,11 +59,12 @@ def resample(
     unless ``rng`` is given. With ``coupled`` a sample that is drawn because its parameters have changed is made from
     the randomness of the one that is there, where its distribution says how. ``steps`` are added to samples (by id);
     samples before the first step that is not zero stay. ``checked``: ScgValueError where a sample would have parameters
-    that its distribution refuses.
+    that its distribution refuses. What is drawn enters ``made`` by its turn, also where an ``if`` then comes out
+    otherwise: (value, whether it has a replicate axis).
     """
     table, leading, length = replaced(replacements, batched)
     steps = steps or {}
-    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked, coupled, steps)
+    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked, coupled, steps, made)
     again.length = length or size or 0
     oldest = -1 if again.everything or not (table or steps) else min([*table, *steps])
     order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
@@ -83,6 +87,7 @@ class _Again:
         checked: bool,
         coupled: bool,
         steps: Mapping[int, Result],
+        made: dict[Turn, Result] | None,
     ):
         self.table, self.leading, self.rng, self.size, self.length = table, leading, rng, size, 0
         self.bindings, self.values, self.checked, self.steps = bindings, values, checked, steps
@@ -91,6 +96,7 @@ class _Again:
         self.everything = rng is not None or bool(bindings) or bool(values)
         self.coupled = coupled and not self.everything
         self.same: set[int] = set()
+        self.made = made
         self.moved: Result = False  # by replicate, whether a sample has made its step
 
     def visit(self, node: Node) -> Result:
@@ -117,7 +123,15 @@ class _Again:
             made = self._stepped(node, made)
         if made is not NotImplemented:
             self.table[node.id] = made
+            if self.made is not None:
+                self._note(node, made)
         return made
+
+    def _note(self, node: Node, made: Value) -> None:
+        """Enter what was drawn: of a sample with a path its noise, whose turn came before."""
+        turn = turn_of(node)
+        if turn is not None:
+            self.made[turn] = getattr(made, "raw", made), node.id in self.leading  # type: ignore[index]
 
     def _stepped(self, node: Node, made: Result) -> Result:
         """A sample and its step: the recorded one in replicates in which no sample before it has moved."""
@@ -140,7 +154,7 @@ class _Again:
         if self.size is not None:
             shape = (self.size, *shape)
             self.leading.add(node.id)
-        return self._kept(noise_node(distribution, rng, shape, node.dtype))
+        return self._kept(noise_node(distribution, rng, shape, node.dtype, node.statics.get("turn")))
 
     def _is_behind_an_if(self, node: Node) -> bool:
         """Whether a node that stays is recorded again, with an ``if`` of the new graph."""
@@ -178,7 +192,7 @@ class _Again:
             return self._kept(_held(node, fresh, self._given(node)))
         if rng is None and not moved and _is_plain(estimator) and _is_plain(site.estimator):
             return _held(node, fresh, node.raw)  # the same value under another estimator
-        fresh = replace(fresh, rng=rng or site.rng)
+        fresh = replace(fresh, rng=rng or site.rng, turn=site.turn if self.everything else None)
         return place(fresh) if self.create_graph else drawn(fresh)
 
     def _given(self, node: Node) -> np.ndarray:

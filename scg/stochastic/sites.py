@@ -26,6 +26,7 @@ from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.noise import Coupling
 from scg.primitives.indexing import getitem_p
 from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.tape import TAPE, Turn
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,6 +41,7 @@ class Site:
     replicate_axes: int = 0  # how many stand before them
     drawn: Shape | None = None  # axes that the distribution's parameters do not have; None: ``shape``
     coupling: Coupling | None = None  # of the noise along the first axis of ``shape``
+    turn: Turn | None = None  # among the random numbers of the function that was run
 
     def unlinked(self) -> "Site":
         """The site without the nodes of its parameters, which stand among the operands of the sample; see
@@ -173,10 +175,10 @@ def numbered(kind: str, count: Counter[str]) -> str:
 
 
 noise = primitive(
-    lambda distribution, shape: distribution,
+    lambda distribution, shape, **label: distribution,
     name="noise",
     random=True,
-    into=lambda distribution, shape, rng: lambda out: distribution.sample_into(rng(), shape, out),
+    into=lambda distribution, shape, rng, **label: lambda out: distribution.sample_into(rng(), shape, out),
 )
 """A leaf: noise whose distribution has no parameters."""
 
@@ -325,13 +327,18 @@ def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None =
 
 def place(site: Site) -> Node:
     """Draw a declared site and record it as a node."""
-    watch = WATCH.get()
-    return _place(site) if watch is None else watch.draw(site.rng, _place, site)
+    watch, tape, value = WATCH.get(), TAPE.get(), None
+    if tape is not None and site.turn is None:
+        site = replace(site, turn=tape.turn(site.name or type(site.distribution).__name__))
+        value = None if tape.chosen is None else tape.chosen.draw(site)
+    return _place(site, value) if watch is None else watch.draw(site.rng, _place, site, value)
 
 
-def _place(site: Site) -> Node:
+def _place(site: Site, value: Result = None) -> Node:
     shape, recorder = site.shape if site.drawn is None else site.drawn, RECORDER.get()
-    if recorder is None:
+    if value is not None:  # it is chosen
+        pass
+    elif recorder is None:
         value = site.drawing(shape)(site.distribution, site.rng, shape)
     else:
         value = recorder.placed(site.drawing(shape), site.distribution, site.rng, shape)
@@ -377,33 +384,44 @@ def is_path(node: Node) -> bool:
     return node.primitive is path
 
 
+def turn_of(node: Node) -> Turn | None:
+    """The turn of noise, or of a sample that no gradient passes, in the run of its function."""
+    if is_noise(node):
+        turn: Turn | None = node.statics.get("turn")
+        return turn
+    return node.statics["site"].turn if is_draw(node) else None
+
+
 def is_noise(node: Node) -> bool:
     """Whether a node is noise, a leaf whose distribution has no parameters."""
     return node.primitive is noise
 
 
-def noise_node(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> Node:
-    """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over."""
+def noise_node(
+    distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype, turn: Turn | None = None
+) -> Node:
+    """Noise as a leaf of the graph, so that it can be replaced, redrawn, or integrated over; with the ``turn`` of that
+    in whose place it stands."""
     watch = WATCH.get()
     return (
-        _noise(distribution, rng, shape, dtype)
+        _noise(distribution, rng, shape, dtype, turn)
         if watch is None
-        else watch.draw(rng, _noise, distribution, rng, shape, dtype)
+        else watch.draw(rng, _noise, distribution, rng, shape, dtype, turn)
     )
 
 
-def _noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> Node:
-    recorder = RECORDER.get()
-    if recorder is None:
-        return record(
-            noise, (), {"distribution": distribution, "shape": shape}, draw_noise(distribution, rng, shape, dtype)
-        )
-    return recorder.drawn(
-        record(
-            noise,
-            (),
-            {"distribution": distribution, "shape": shape},
-            draw_noise(distribution, recorder.generator(rng), shape, dtype),
-        ),
-        rng,
-    )
+def _noise(
+    distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype, turn: Turn | None
+) -> Node:
+    recorder, tape = RECORDER.get(), TAPE.get()
+    value: Node | np.ndarray | None = None
+    if tape is not None and turn is None:
+        turn = tape.turn(type(distribution).__name__)
+        value = None if tape.chosen is None else tape.chosen.noise(distribution, shape, turn)
+    statics: Statics = {"distribution": distribution, "shape": shape}
+    if turn is not None:
+        statics["turn"] = turn
+    if value is None:  # it is not chosen
+        value = draw_noise(distribution, rng if recorder is None else recorder.generator(rng), shape, dtype)
+    node = record(noise, (), statics, value)
+    return node if recorder is None else recorder.drawn(node, rng)

@@ -17,14 +17,14 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from scg.core.aliases import Result, Shape
-from scg.core.ambient import FORMULA
+from scg.core.ambient import FORMULA, unplanned
 from scg.core.ancestry import ancestors
 from scg.core.backward import Reach, estimate, pull
 from scg.core.leaves import parameter
@@ -32,7 +32,7 @@ from scg.core.node import Node, Value
 from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.distributions.base import Distribution
-from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
+from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError, here
 from scg.primitives.holding import IN_FORMULA
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.estimator import Accounted, second_ones
@@ -40,8 +40,9 @@ from scg.stochastic.formulas import REFUSAL, box, held, once, plus, score
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.resampling import resample
 from scg.stochastic.sets import meet
-from scg.stochastic.sites import Site, place
+from scg.stochastic.sites import Site, place, turn_of
 from scg.stochastic.steps import refuse_steps
+from scg.stochastic.tape import TAPE, Beside, Program, Tape, Turn
 from scg.stochastic.terms import Terms, weighted
 from scg.stochastic.ties import Tie, gather, mixed_axes, spread, unpicked
 
@@ -49,17 +50,25 @@ MOST = 2**27
 """Elements of the arrays behind the zeros of a surrogate: they double or more with each sample of a chain whose
 estimators look at the cost elsewhere."""
 
+RUNS_AGAIN = (
+    "an `if` comes out otherwise at other values of a sample, at which the function would have to run again:"
+    " scg.compile(fn, fallback=True) runs it plainly"
+)
+
 _INNER: contextvars.ContextVar[bool] = contextvars.ContextVar("scg_inner", default=False)
 
 
-def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool = False) -> Node:
+def surrogate(
+    cost: Node, order: int | None = None, floor: int = -1, graph: bool = False, program: Program | None = None
+) -> Node:
     """A node of exactly the cost's value, whose gradient is an unbiased estimate of the gradient of its expectation.
 
     And whose k-th derivative is one of the k-th, for k up to ``order`` (None: for all k, which costs more where several
     nodes look at the cost elsewhere). The cost may have any shape; its elements are added up in the gradient as in any
     reverse mode. Samples with ids under ``floor`` are left alone: nothing that is older than what one differentiates by
     depends on it. With ``order=1`` what estimators compute is held as arrays, which is fast; with ``graph`` as nodes
-    all the same, so that the gradient can be recorded and replayed with other samples.
+    all the same, so that the gradient can be recorded and replayed with other samples. ``program`` runs the function of
+    the cost again, where an ``if`` comes out otherwise at other values of a sample.
 
     Raises ScgTypeError or ScgValueError unless the order is None or an integer of at least 1.
     """
@@ -74,12 +83,17 @@ def surrogate(cost: Node, order: int | None = None, floor: int = -1, graph: bool
         )
     if type(cost) is not Node:
         raise ScgTypeError(f"surrogate needs a node as cost, got {described((cost,))}: trace a function ({here()})")
-    loss, found = expanded(cost, order, floor, graph)
+    loss, found = expanded(cost, order, floor, graph, program=program)
     return estimate(cost, loss, *found) if found else loss
 
 
 def expanded(
-    cost: Node, order: int | None = None, floor: int = -1, graph: bool = False, known: Reach | None = None
+    cost: Node,
+    order: int | None = None,
+    floor: int = -1,
+    graph: bool = False,
+    known: Reach | None = None,
+    program: Program | None = None,
 ) -> tuple[Node, list[Node]]:
     """What ``surrogate`` differentiates, and the samples that have contributed to it. ``known`` is ``reach([cost],
     floor)`` where the caller has it.
@@ -88,7 +102,7 @@ def expanded(
     E[h'(e) de + h(e) d log p] with de the derivative of the value. In what h is linear, the estimate's own derivative
     is as right, and finer: there its samples contribute nothing more.
     """
-    seen = analysed(cost, floor, known)
+    seen = analysed(cost, floor, known, program)
     plain = cost = seen.cost
     refuse_steps(cost, seen.draws, seen.order)
     if not _INNER.get():  # not on behalf of an estimator, which may make of a slope what it likes
@@ -165,12 +179,14 @@ def _estimated(nodes: list[Node], seen: Analysis, order: int | None, graph: bool
     estimator = nodes[0].statics["site"].estimator
     token, formula = REFUSAL.set(_refusal(nodes[0])) if order != 1 else None, IN_FORMULA.set(True)
     replayed = FORMULA.set(graph or order != 1)
+    tape = TAPE.set((TAPE.get() or Tape()).within(nodes[0].statics["site"].turn))
     try:
-        downs = [Downstream(node, seen.cost, order, graph, seen.terms) for node in nodes]
+        downs = [Downstream(node, seen.cost, order, graph, seen.terms, seen.program, seen.floor) for node in nodes]
         extra: Node | None = estimator.expand_together(downs) if estimator.joint else estimator.expand(downs[0])
         return extra if extra is None or estimator.second_derivatives else once(extra)
     finally:
         FORMULA.reset(replayed)
+        TAPE.reset(tape)
         IN_FORMULA.reset(formula)
         if token is not None:
             REFUSAL.reset(token)
@@ -252,8 +268,19 @@ class Downstream:
                            the axes of the sample whose elements costs mix, and the costs by these axes
     """
 
-    def __init__(self, node: Node, cost: Node, order: int | None, graph: bool = False, terms: Terms | None = None):
-        self._terms = terms or Terms(cost, [node])
+    def __init__(
+        self,
+        node: Node,
+        cost: Node,
+        order: int | None,
+        graph: bool = False,
+        terms: Terms | None = None,
+        program: Program | None = None,
+        floor: int = -1,
+    ):
+        self._terms, self._program, self._floor = terms or Terms(cost, [node]), program, floor
+        # the terms of another way through the function are not known, but what they add up to
+        self._whole = order == 1 and cost.ndim == 0 and self._terms.stand_behind_ifs(node)
         self.node, self.cost, self.higher, self.graph = node, cost, order != 1, graph or order != 1
         self.site: Site = node.statics["site"]
         self.distribution, self.rng = self.site.distribution, self.site.rng
@@ -265,7 +292,16 @@ class Downstream:
 
     @cached_property
     def _parts(self) -> list[tuple[Node, Value, Tie]]:
-        return self._terms.of(self.node, self.graph)
+        if not self._whole:
+            return self._terms.of(self.node, self.graph)
+        return [(self.cost, np.ones((), self.cost.dtype), Tie((), (None,) * len(self.shape), self.shape))]
+
+    @cached_property
+    def _rest(self) -> Result:
+        """The part of the whole cost that does not depend on the sample."""
+        cost = self.cost if self.graph else self.cost.raw
+        parts = self._terms.of(self.node, self.graph)
+        return cost - sum([np.sum(weighted(term if self.graph else term.raw, w)) for term, w, _ in parts])
 
     @property
     def influences(self) -> bool:
@@ -274,7 +310,7 @@ class Downstream:
 
     @property
     def _ties(self) -> tuple[Tie, ...]:
-        return self._terms.ties(self.node, self.graph)
+        return (self._parts[0][2],) if self._whole else self._terms.ties(self.node, self.graph)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -283,6 +319,8 @@ class Downstream:
 
     def now(self) -> Result:
         """F at the value that was drawn."""
+        if self._whole:
+            return np.reshape((self.cost if self.graph else self.cost.raw) - self._rest, (1,) * len(self.shape))
         return self._terms.total(self.node, self.graph)
 
     def at(self, values: Result) -> Result:
@@ -302,7 +340,7 @@ class Downstream:
         """
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
-        found = self._again(parts, x, True, len(x.raw) == 1)
+        found = self._again(parts, x, True, len(x.raw) == 1, slope=True)
         terms: list[Result] = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = _INNER.set(True)
@@ -358,7 +396,11 @@ class Downstream:
         drawn = self.site.shape if self.site.drawn is None else self.site.drawn
         others = place(
             replace(
-                self.site, estimator=Accounted(), drawn=(count, *drawn), replicate_axes=self.site.replicate_axes + 1
+                self.site,
+                estimator=Accounted(),
+                drawn=(count, *drawn),
+                replicate_axes=self.site.replicate_axes + 1,
+                turn=None,
             )
         )
         return np.concatenate([self.node[None], others])
@@ -418,11 +460,39 @@ class Downstream:
         found = self._again(parts, values, self.graph)
         return found if self.graph else [f.raw if type(f) is Node else f for f in found]
 
-    def _again(self, parts: list[Result], values: Result, graph: bool, coupled: bool = True) -> list[Result]:
+    def _again(
+        self, parts: list[Result], values: Result, graph: bool, coupled: bool = True, slope: bool = False
+    ) -> list[Result]:
         """The terms of some costs at other values of the sample."""
-        terms, coupled = [term for term, _, _ in parts], coupled and self._couples
-        made: list[Result] = resample(terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled)
-        return made
+        terms, coupled, made = [term for term, _, _ in parts], coupled and self._couples, dict[Turn, Result]()
+        try:
+            found: list[Result] = resample(
+                terms, {self.node: values}, [self.node], create_graph=graph, coupled=coupled, made=made
+            )
+        except GuardError:
+            if not self._whole or slope:
+                raise
+            unplanned(RUNS_AGAIN)
+            given: Result = getattr(values, "raw", values)
+            each = [{t: v[r] if led else v for t, (v, led) in made.items()} for r in range(len(given))]
+            turn = self._turn
+            found = [np.stack([self.another({**m, turn: x}, coupled) for m, x in zip(each, given, strict=True)])]
+        return [f - self._rest for f in found] if self._whole else found
+
+    @property
+    def _turn(self) -> Turn:
+        return self.site.turn or ("", 0)  # of none
+
+    def another(self, made: Mapping[Turn, Result], coupled: bool) -> np.ndarray:
+        """The cost of a run of its function beside the recorded one, with what was ``made`` for it before an ``if``
+        came out otherwise; GuardError where it is not known how to run the function again."""
+        nodes = [(t, n) for n in ancestors([self.cost], self._floor, guards=True) if (t := turn_of(n)) is not None]
+        recorded = dict(nodes)
+        known = recorded.get(self._turn) is self.node and len(recorded) == len(nodes)  # all of one run
+        if self._program is None or self.site.replicate_axes or not known:
+            raise
+        cost = self._program(Beside(made, recorded, self.node, coupled), self.rng)
+        return np.asarray(getattr(cost, "raw", cost), self.cost.dtype)
 
 
 def change(downs: list[Downstream], steps: list[Value]) -> Value:
@@ -431,7 +501,13 @@ def change(downs: list[Downstream], steps: list[Value]) -> Value:
     first = downs[0]
     taken = {down.node.id: step for down, step in zip(downs, steps, strict=True) if first.graph or np.any(step)}
     coupled = all([down.site.estimator.coupled for down in downs])
-    moved = resample([first.cost], {}, create_graph=first.graph, coupled=coupled, steps=taken)[0]
+    made: dict[Turn, Result] = {}
+    try:
+        moved = resample([first.cost], {}, create_graph=first.graph, coupled=coupled, steps=taken, made=made)[0]
+    except GuardError:
+        unplanned(RUNS_AGAIN)
+        one = next((down for down, step in zip(downs, steps, strict=True) if np.any(getattr(step, "raw", step))), first)
+        moved = one.another({turn: value for turn, (value, _) in made.items()}, coupled)
     found = moved - first.cost if first.graph else getattr(moved, "raw", moved) - first.cost.raw
     return np.sum(found, axis=tuple(range(first.site.replicate_axes, first.cost.ndim)))
 

@@ -126,6 +126,11 @@ class Terms:
                     stack += [(node.operands[k], through) for k, through in further]
         return False
 
+    def stand_behind_ifs(self, site: Node) -> bool:
+        """Whether some of the terms that a sample sees are made where an ``if`` has looked at it."""
+        bit, chosen = self.bits[site], self.influence.chosen
+        return any([meet(bit, chosen.get(term.id, 0)) and bool(meet(bit, seen)) for term, seen in self.terms])
+
     def of(self, site: Node, graph: bool) -> list[Part]:
         """The terms that a sample sees, latest first."""
         seen = self._sight(graph).get(self._number[site])

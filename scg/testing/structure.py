@@ -40,7 +40,7 @@ def fixed(subject: Subject, moments: tuple[np.ndarray, np.ndarray] | None = None
     if isinstance(subject, Sampled):
         return np.full(sum(sizes), subject.constant)
     if guards_on_draws(subject) or not subject.is_complete:  # another way, or other numbers, may lead to another
-        still = [False for _ in subject.recorded]
+        still = [False for _ in sizes]
     else:
         still = [not (type(g) is Node and depends(g)) for g in subject.recorded]
     found = np.repeat(still, sizes)

@@ -19,6 +19,7 @@ from scg.stochastic.analysis import draws
 from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, run
 from scg.stochastic.nested import paired
 from scg.stochastic.surrogate import expanded
+from scg.stochastic.tape import TAPE, Chosen
 from scg.transforms.runs import finish, floor_of, is_nested
 
 
@@ -72,7 +73,14 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
     def differentiated(*args: object, **kwargs: object) -> tuple[Value, Tree]:
         lifted, inputs, structure = lift(fn, args, argnums)
         given: list[Tree] = []
-        result = run(_split(fn, given) if has_aux else fn, lifted, kwargs)
+        alone = TAPE.get() is None
+        called = _split(fn, given) if has_aux else fn
+
+        def program(chosen: Chosen, rng: np.random.Generator) -> Value:
+            again = run(called, lifted, kwargs, chosen)
+            return again[0] if has_aux else again
+
+        result = run(called, lifted, kwargs)
         cost = result[0] if has_aux else result
         if type(cost) is not Node:  # the result does not depend on anything that we differentiate
             check_plain(cost)
@@ -87,7 +95,11 @@ def value_and_grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) ->
         known = reach([cost], floor)
         nested, recorder = is_nested(cost, inputs, known), RECORDER.get()
         graph = nested or recorder is not None
-        loss, drawn = expanded(cost, None if nested else 1, floor, graph, known) if known.chosen else (cost, [])
+        loss, drawn = (
+            expanded(cost, None if nested else 1, floor, graph, known, program if alone and not graph else None)
+            if known.chosen
+            else (cost, [])
+        )
         forget = None if nested or recorder is None else recorder.forget
         found = (
             pull([loss], [np.ones((), cost.dtype)], inputs, graph, known if loss is cost else None, forget)

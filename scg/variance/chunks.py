@@ -14,12 +14,10 @@ import numpy as np
 
 from scg.bridge.samples import Sampled
 from scg.core.aliases import Result
-from scg.core.node import Node
 from scg.core.tree import leaves
-from scg.errors import GuardError, ScgError, ScgTypeError, ScgValueError, here, kin
+from scg.errors import ScgError, ScgTypeError, ScgValueError, here, kin
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
-from scg.stochastic.resampling import resample
 from scg.testing.structure import Subject, join
 from scg.variance.moments import CentralMoments, Squares
 from scg.variance.threads import one_thread
@@ -157,7 +155,7 @@ class Task:
         for label in labels:
             if isinstance(row := self.rows[label], Graph):
                 with naming(label):
-                    _ = row.recorded  # in which estimators meet the costs of the recorded run, once
+                    _ = row.runs_again or row.recorded  # in which estimators meet the costs of the recorded run, once
         for estimator, state in zip(self.estimators, self.states, strict=True):
             vars(estimator).clear()
             vars(estimator).update(copy.deepcopy(state))
@@ -182,24 +180,17 @@ def replicates(row: Subject, rng: np.random.Generator, n: int) -> tuple[np.ndarr
     if isinstance(row, Sampled):
         return join(row.gradients(rng=rng, replicates=n), n), np.zeros(0)
     graph = row
-    found, block = graph.recorded, graph.block
-    nodes = [g for g in found if type(g) is Node]
+    if graph.runs_again:
+        return join(graph.gradients(rng=rng, replicates=n), n), np.zeros(0)
+    block, shapes = graph.block, [np.shape(g) for g in graph.recorded]
     gradients, costs = [], []
     for size in [block] * (n // block) + [n % block] * (n % block > 0):
-        try:
-            *new, cost = resample([*nodes, graph.cost], {}, rng=rng, size=size, create_graph=False)
-        except GuardError:
-            gradients.append(join(graph.gradients(rng=rng, replicates=size), size))
-            continue
-        values = iter(new)
+        arrays, cost = graph.replicated(rng, size)
         # a replicate axis where no sample gave one
-        arrays = [np.broadcast_to(next(values) if type(g) is Node else g, (size, *np.shape(g))) for g in found]
-        # a zero may have to absorb what the recording did not meet
-        if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
-            run = graph.run(rng=rng, replicates=size)
-            cost, arrays = run.cost.value, [leaf for _, leaf in leaves(graph.pulled(np.sum(run.cost), run.parameters))]
+        arrays = [np.broadcast_to(g, (size, *shape)) for g, shape in zip(arrays, shapes, strict=True)]
         gradients.append(join(arrays, size))
-        costs.append(np.broadcast_to(cost, (size,)))
+        if cost is not None:
+            costs.append(np.broadcast_to(cost, (size,)))
     return np.concatenate(gradients), np.concatenate(costs) if costs else np.zeros(0)
 
 

@@ -338,7 +338,9 @@ def _gradient(graph: Graph, budget: int) -> np.ndarray | None:
 
 def _moments(row: Subject, budget: int) -> Result:
     """Exact (mean, variance) of the estimator, of all coordinates; None where they are out of reach."""
-    if isinstance(row, Sampled) or not budget or _largest([g for g in row.recorded if type(g) is Node]) > _LARGE:
+    if isinstance(row, Sampled) or not budget or row.runs_again:
+        return None
+    if _largest([g for g in row.recorded if type(g) is Node]) > _LARGE:
         return None
     try:
         found = exact.moments(row, budget=budget, time_limit=exact.PATIENCE)

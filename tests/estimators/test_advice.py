@@ -107,15 +107,10 @@ def chooses(estimator):
     return cost
 
 
-@pytest.mark.parametrize(
-    "estimator",
-    [scg.Enumerate(), scg.DisARM(), scg.MuProp(), scg.ScoreFunction(scg.LeaveOneOut(), samples=2)],
-    ids=repr,
-)
-def test_an_estimator_that_looks_elsewhere_names_the_one_that_does_not(estimator):
+def test_an_estimator_that_takes_slopes_elsewhere_names_the_one_that_does_not():
     """s (2t - t^2) (1 - s) + 2 s + 2 t (1 - s), s the chance of the first branch."""
     with pytest.raises(GuardError, match=r"scg\.ScoreFunction\(\)"):
-        scg.grad(chooses(estimator))(T, rng=np.random.default_rng(0))
+        scg.grad(chooses(scg.MuProp()))(T, rng=np.random.default_rng(0))
     rng, s = np.random.default_rng(1), 1 / (1 + np.exp(-T))
     found = np.array([scg.grad(chooses(scg.ScoreFunction()))(T, rng=rng) for _ in range(1500)])
     right = s * (1 - s) * (2 * T - T * T) + 2 * s + 2 * T * (1 - s)
