@@ -10,7 +10,7 @@ outer element for what depends on it alone.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,30 +20,22 @@ from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.elimination.finite import BudgetError
 from scg.errors import here
+from scg.exact.changes import Changes, Columns, Watched, changes
 from scg.exact.leaf import Choice
 from scg.exact.lines import NODES, POINTS, WEIGHTS, Line, Places
 from scg.exact.panels import Panels, Run
 from scg.exact.rules import Rule, place_of
-from scg.exact.turns import is_number, kind_of
+from scg.exact.turns import is_number
 from scg.stochastic.sites import is_draw, is_noise
 
 _COUNT = 20  # panels of a line between its tails
 _DEPTH = 64
 _TOLERANCE = 1e-14  # of a panel, against E|.|
-_SECTIONS = 4  # of a bracket, at each step towards the place in it
-_EXACT, _NEAR = 27, 16  # steps towards a break, until rounding; to a place at which panels become narrow
 _GRADED = 0.47 * 0.12 ** np.arange(6)  # where a panel is cut that has a place at its end, in its widths from there
 _LEAST = 1e-20  # of E|.|: panels with less are left out of the rule
 _ELEMENTS = 64  # of a node that are looked at
-_PLACES = 64  # along one line
 _ROWS = 2**17  # points that are looked at together
 _EFFORT = 16  # points for one of the budget
-
-Watched = tuple[Node, np.ndarray]
-"""A node, and those of its elements that are looked at."""
-
-Columns = list[np.ndarray]
-"""Of some nodes, values in rows: (rows, elements) each."""
 
 
 class Pieces(NamedTuple):
@@ -98,31 +90,6 @@ class Pieces(NamedTuple):
         high = np.where(last, whole.high[panel], np.append(at[1:], 0.0))
         found = Pieces(of, at, high, is_place * 1 + np.append(is_place[1:], False) * ~last * 2)
         return found.at(high - at > 1e-13 * (1e-300 + np.abs(at)))
-
-
-class Brackets(NamedTuple):
-    """Between which places ``low`` and ``high`` of which ``line`` a node changes; whether it turns there; the position
-    of the ``node`` and its ``entry``: (brackets,) each."""
-
-    line: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    turns: np.ndarray
-    node: np.ndarray
-    entry: np.ndarray
-
-
-class Closed(NamedTuple):
-    """Places: the ``line`` of each, ``v`` there, and by how much that is uncertain, (places,) each."""
-
-    line: np.ndarray
-    v: np.ndarray
-    blur: np.ndarray
-
-    @staticmethod
-    def joined(parts: Sequence["Closed"]) -> "Closed":
-        """All of them."""
-        return Closed(*[np.concatenate(part) for part in zip(*parts, strict=True)])
 
 
 class Nested:
@@ -297,18 +264,17 @@ class Nested:
         every, sided = self.watched[e], [(n, own) for n, own in self.watched[e] if not is_number(n)]
         found = self._closed(e, line, a, pieces, every)
         if sided and len(found.line):
-            around = pieces.split(*_distinct(*found))
+            around = pieces.split(*found.distinct())
             further = self._closed(e, line, a, around.at(around.graded > 0).cut()[0], sided)
-            found = Closed.joined([found, further])
-        return _distinct(*found)
+            found = Changes.joined([found, further])
+        return found.distinct()
 
-    def _closed(self, e: int, line: Line, a: np.ndarray, pieces: Pieces, watched: list[Watched]) -> Closed:
+    def _closed(self, e: int, line: Line, a: np.ndarray, pieces: Pieces, watched: list[Watched]) -> Changes:
         """Places between the points of panels, each closed in on."""
         i, v = np.repeat(pieces.line, POINTS), pieces.points()[0].reshape(-1)
         order = np.lexsort([v, i])
         i, v = i[order], v[order]
-        nodes, numbers = [n for n, _ in watched], np.array([is_number(n) for n, _ in watched])
-        places = [Closed(np.zeros(0, int), np.zeros(0), np.zeros(0))]
+        found = []
         for choice in self.choices[:2]:
 
             def values(lines: np.ndarray, at: np.ndarray, nodes: list[Node], choice: Choice = choice) -> Columns:
@@ -316,15 +282,8 @@ class Nested:
                 held = {self.outer: x} if e == self.outer else {self.outer: a[lines], self.inner: x}
                 return self._run(held, choice, nodes, False).nodes
 
-            seen = enumerate(zip(watched, values(i, v, nodes), strict=True))
-            found = _few(np.concatenate([_brackets(k, n, x[:, own], own, i) for k, ((n, own), x) in seen], axis=1), i)
-            for exact in (True, False):
-                row, turn, k, j = found[:, numbers[found[2]] != exact]
-                if len(row):
-                    brackets = Brackets(i[row], v[row], v[row + 1 + turn], turn > 0, k, j)
-                    at = _narrowed(brackets, nodes, values, _EXACT if exact else _NEAR)
-                    places.append(Closed(i[row], at, np.where(turn > 0, 1e-4, 0.0 if exact else 1e-9)))
-        return Closed.joined(places)
+            found.append(changes(i, v, watched, values))
+        return Changes.joined(found)
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
@@ -350,73 +309,3 @@ def _used(most: np.ndarray, lines: int) -> np.ndarray:
     some = np.reshape(most > 0, (lines, -1))
     none = np.zeros((lines, 1), bool)
     return (some | np.append(some[:, 1:], none, axis=1) | np.append(none, some[:, :-1], axis=1)).reshape(-1)
-
-
-def _brackets(k: int, node: Node, x: np.ndarray, own: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """(row of the grid, whether it turns there, number of the node, element): (4, brackets)."""
-    kinds = kind_of(x) if is_number(node) else np.nan_to_num(np.asarray(x, float), nan=-4.5)
-    same = line[1:] == line[:-1]
-    found = [(np.nonzero((kinds[1:] != kinds[:-1]) & same[:, None]), 0)]
-    if is_number(node):
-        with np.errstate(all="ignore"):
-            d = np.sign(np.diff(x, axis=0))
-        d, e = d[:-1], d[1:]
-        turns = (d != e) & (d * e <= 0) & np.isfinite(x[1:-1]) & ((d != 0) | (e != 0))
-        found.append((np.nonzero(turns & (same[1:] & same[:-1])[:, None]), 1))
-    return np.concatenate([np.stack([g, 0 * g + turn, 0 * g + k, own[j]]) for (g, j), turn in found], axis=1)
-
-
-def _few(brackets: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """At most three of one place, and ``_PLACES`` of one line."""
-    brackets = brackets[:, np.lexsort([brackets[2], brackets[1], brackets[0]])]
-    brackets = brackets[:, _number(brackets[0] * 2 + brackets[1]) < 3]
-    return brackets[:, _number(line[brackets[0]]) < _PLACES]
-
-
-def _number(keys: np.ndarray) -> np.ndarray:
-    """Which one of its key each of the sorted keys is."""
-    start = np.flatnonzero(np.append(True, np.diff(keys) != 0)[: len(keys)])
-    return np.arange(len(keys)) - np.repeat(start, np.diff(np.append(start, len(keys))))
-
-
-def _distinct(line: np.ndarray, v: np.ndarray, blur: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places without those that are, but for their ``blur``, their neighbours."""
-    order = np.lexsort([blur, v, line])
-    line, v, blur = line[order], v[order], blur[order]
-    gap = np.where(np.diff(line) > 0, np.inf, np.diff(v)) / (1 + np.abs(v[1:]))
-    before, after = np.append(np.inf, gap)[: len(v)], np.append(gap, np.inf)[: len(v)]
-    sharp = np.append(np.inf, blur[:-1])[: len(v)] <= blur, np.append(blur[1:], np.inf)[: len(v)] < blur
-    close = np.maximum(blur, 1e-13)
-    kept = ~((before <= close) & sharp[0] | (after <= close) & sharp[1])
-    return line[kept], v[kept]
-
-
-def _narrowed(
-    brackets: Brackets, nodes: list[Node], values: Callable[[np.ndarray, np.ndarray, list[Node]], Columns], depth: int
-) -> np.ndarray:
-    """The place in each bracket, closed in on by sections: where node k's element j has another sign or side than at
-    the lower end, or where it turns."""
-    line, low, high, turn, k, j = brackets
-    used, each = np.unique(k), np.arange(len(line))
-    number = np.array([is_number(n) for n in nodes])[k][:, None]
-
-    def at(v: np.ndarray) -> np.ndarray:
-        found, x = values(np.repeat(line, v.shape[1]), v.reshape(-1), [nodes[u] for u in used]), np.zeros(v.shape)
-        for u, value in zip(used, found, strict=True):
-            mine = np.flatnonzero(k == u)
-            x[mine] = np.reshape(value, (*v.shape, -1))[mine[:, None], np.arange(v.shape[1]), j[mine, None]]
-        return x
-
-    def kinds(x: np.ndarray) -> np.ndarray:
-        return np.where(number, kind_of(x), np.nan_to_num(x, nan=-4.5))
-
-    ends = at(np.stack([low, 0.5 * (low + high), high], axis=1))
-    before, sign = kinds(ends[:, :1]), np.where(ends[:, 0] > ends[:, 1], 1.0, -1.0)[:, None]
-    steps = np.arange(_SECTIONS + 1) / _SECTIONS
-    for _ in range(depth):
-        v = low[:, None] + (high - low)[:, None] * steps
-        x = at(v[:, 1:-1])
-        other = 1 + np.argmax(np.append(kinds(x) != before, np.ones((len(x), 1), bool), axis=1), axis=1)
-        lowest = 1 + np.argmin(np.where(np.isnan(x), np.inf, sign * x), axis=1)
-        low, high = v[each, np.where(turn, lowest - 1, other - 1)], v[each, np.where(turn, lowest + 1, other)]
-    return np.where(number[:, 0], 0.5 * (low + high), high)
