@@ -9,9 +9,8 @@ import numpy as np
 
 from scg.core.node import Value
 from scg.core.operands import frozen
-from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph, trace
-from scg.testing.sabotage.rows import CostBy, rows
+from scg.testing.sabotage.rows import CostBy, Wrong, rows
 
 
 @final
@@ -24,8 +23,8 @@ class Saboteur:
                 scg.testing.assert_unbiased(saboteur.graph(), rng=rng)
 
     ``mistake``  what is wrong, in a sentence; ``source``, where it is known from
-    ``cost``     the program, a function of (theta, rng), with the wrong ``estimator``; ``graph()`` is its graph at
-                 ``theta``
+    ``cost``     the program, a function of (theta, rng), with the wrong ``estimator``, or objective; ``graph()`` is its
+                 graph at ``theta``
     ``twin()``   the same graph with the estimator that is ``right``: it must pass where the saboteur fails
     """
 
@@ -33,8 +32,8 @@ class Saboteur:
     mistake: str
     program: CostBy
     theta: np.ndarray
-    estimator: Estimator
-    right: Estimator
+    estimator: Wrong
+    right: Wrong
     source: str = ""
 
     def cost(self, theta: Value, rng: np.random.Generator) -> Value:
@@ -49,7 +48,7 @@ class Saboteur:
         """The graph with the right one."""
         return self._traced(self.right)
 
-    def _traced(self, estimator: Estimator) -> Graph:
+    def _traced(self, estimator: Wrong) -> Graph:
         return trace(self.program, self.theta.copy(), rng=np.random.default_rng(0), estimator=estimator)
 
     def __str__(self) -> str:

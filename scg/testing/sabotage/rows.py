@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -9,12 +10,13 @@ from scg import estimators
 from scg.core.node import Value
 from scg.estimators import ScoreFunction
 from scg.stochastic.estimator import Estimator
+from scg.testing.sabotage import bounds, partners, policies, programs, scores
 from scg.testing.sabotage import elsewhere as away
-from scg.testing.sabotage import partners, policies, programs, scores
 from scg.testing.sabotage import several as several_
 
-CostBy = Callable[[Value, np.random.Generator, Estimator], Value]
-Row = tuple[str, CostBy, list[list[float]] | list[float] | float, Estimator, Estimator, str, str]
+CostBy = Callable[[Value, np.random.Generator, Any], Value]
+Wrong = Estimator | bounds.Objective
+Row = tuple[str, CostBy, list[list[float]] | list[float] | float, Wrong, Wrong, str, str]
 
 _TWO, _THREE = [0.4, -0.6], [0.5, -0.3, 0.1]
 _TABLE = [[0.5, -0.3, 0.1], [-0.4, 0.2, 0.3]]
@@ -22,7 +24,7 @@ _TABLE = [[0.5, -0.3, 0.1], [-0.4, 0.2, 0.3]]
 
 def rows() -> list[Row]:
     """All, made anew."""
-    return [*of_scores(), *of_other_methods(), *of_policies(), *of_several_samples()]
+    return [*of_scores(), *of_other_methods(), *of_policies(), *of_several_samples(), *of_objectives()]
 
 
 def of_scores() -> list[Row]:
@@ -497,5 +499,279 @@ def of_several_samples() -> list[Row]:
             estimators.RODEO(),
             "the surrogate that is averaged over the values of a sample is made of this sample's own slope",
             "Shi et al., 2022, rightly",
+        ),
+    ]
+
+
+def of_objectives() -> list[Row]:
+    """Bounds on log p(x) and what estimates it, whose values are right and whose gradients are not."""
+    of, at = bounds.objective, [0.0, 0.4]
+    score = of(bounds.iwae, gradient="score function")
+    ovis, doubly = of(bounds.iwae, gradient="OVIS"), of(bounds.iwae, gradient="doubly reparameterized", samples=2)
+    generalized = of(bounds.iwae, gradient="generalized doubly reparameterized", samples=2)
+    renyi, jackknife = (of(bounds.of_weights, bound=fn, **how) for fn, how in bounds.FUNCTIONS)
+    table = np.log([0.8, 0.2, 0.3, 0.7, 0.9, 0.1, 0.25, 0.75]).tolist()
+    filtered = partial(of, bounds.filtered)
+    return [
+        (
+            "bound without the score of its samples",
+            bounds.coins,
+            at,
+            of(bounds.no_score),
+            of(bounds.elbo, gradient="score function"),
+            "the log-weights are differentiated at fixed samples, and the samples have no estimator",
+            "",
+        ),
+        (
+            "log-weights held in the bound",
+            bounds.coins,
+            at,
+            of(bounds.score_alone),
+            of(bounds.elbo, gradient="score function"),
+            "the log-weight that the score meets is held for good: the model gets no gradient",
+            "",
+        ),
+        (
+            "mean of all log-weights as baseline",
+            bounds.coins,
+            at,
+            of(bounds.mean_baseline),
+            of(bounds.elbo, gradient="VIMCO"),
+            "the baseline of a sample is the mean over all samples, its own among them",
+            "",
+        ),
+        (
+            "bound of several samples with even weights",
+            bounds.coins,
+            at,
+            of(bounds.even_weights),
+            score,
+            "the derivatives of log-weights are averaged with 1/K, not with their normalised weights",
+            "the gradient of another bound",
+        ),
+        (
+            "weights that are not held",
+            bounds.coins,
+            at,
+            of(bounds.live_weights),
+            score,
+            "sum_k W_k log w_k is differentiated with its weights: a stop_gradient was forgotten",
+            "",
+        ),
+        (
+            "bound as its own baseline",
+            bounds.coins,
+            at,
+            of(bounds.own_baseline),
+            of(bounds.iwae, gradient="VIMCO"),
+            "the sample's own weight is in the bound that stands against its score",
+            "Mnih and Rezende, 2016, rightly",
+        ),
+        (
+            "own share left in",
+            bounds.coins,
+            at,
+            of(bounds.own_share),
+            ovis,
+            "the score -W_k d log q(z_k) of a weight itself is left out of the sum it belongs to",
+            "Lievin et al., 2020, rightly",
+        ),
+        (
+            "OVIS with gamma 1 called unbiased",
+            bounds.coins,
+            at,
+            of(bounds.iwae, gradient="OVIS", gamma=1.0),
+            ovis,
+            "the baseline for large effective sample sizes has the weight of the sample itself in it",
+            "Lievin et al., 2020, who derive it as a limit",
+        ),
+        (
+            "sticking the landing with two samples",
+            bounds.lines,
+            [0.2, 0.6],
+            of(bounds.iwae, gradient="sticking the landing", samples=2),
+            doubly,
+            "the score of the guide is left out of a bound of several samples, in which its mean is not zero",
+            "Tucker et al., 2019",
+        ),
+        (
+            "squared weights with the wrong sign",
+            bounds.lines,
+            [0.2, 0.6],
+            of(bounds.paths, mistake="sign"),
+            doubly,
+            "the slopes of the doubly reparameterized gradient are taken off, as if W - W^2 were W^2 - W",
+            "",
+        ),
+        (
+            "slopes of samples with weights that are not squared",
+            bounds.lines,
+            [0.2, 0.6],
+            of(bounds.paths, mistake="once"),
+            doubly,
+            "the score of the guide is replaced by its path, and the weights of the slopes stay what they were",
+            "",
+        ),
+        (
+            "prior's path with weights that are not squared",
+            bounds.lines,
+            [0.2, 0.6],
+            of(bounds.paths, mistake="prior"),
+            generalized,
+            "the slope of a sample's own weight is left out where the score of the prior becomes a path",
+            "Bauer and Mnih, 2021, rightly",
+        ),
+        (
+            "Renyi bound without its factor",
+            bounds.coins,
+            at,
+            of(bounds.tempered, mistake="factor"),
+            renyi,
+            "the logarithm is differentiated and not divided by 1 - alpha",
+            "",
+        ),
+        (
+            "Renyi bound with the weights of another",
+            bounds.coins,
+            at,
+            of(bounds.tempered, mistake="weights"),
+            renyi,
+            "derivatives are weighted by w, and not by w^(1 - alpha)",
+            "",
+        ),
+        (
+            "jackknife that adds what it takes off",
+            bounds.coins,
+            at,
+            of(bounds.corrected, sign=-1.0),
+            jackknife,
+            "the derivative of the correction has the wrong sign",
+            "",
+        ),
+        (
+            "jackknife without the derivative of its correction",
+            bounds.coins,
+            at,
+            of(bounds.corrected, sign=0.0),
+            jackknife,
+            "the bounds without one sample are held",
+            "",
+        ),
+        (
+            "log-variance over K",
+            bounds.guides,
+            0.4,
+            of(bounds.spread, mistake="over K"),
+            of(bounds.spread),
+            "the variance of log-weights is divided by K, not K - 1",
+            "",
+        ),
+        (
+            "log-variance that is not centred",
+            bounds.guides,
+            0.4,
+            of(bounds.spread, mistake="centre"),
+            of(bounds.spread),
+            "squares of log-weights stand for their variance: their mean, too, is multiplied by K / (K - 1)",
+            "",
+        ),
+        (
+            "own sample in the mean of a temperature",
+            bounds.guides,
+            0.4,
+            of(bounds.one_temperature),
+            of(bounds.elbo, gradient="OVIS"),
+            "a covariance of K samples over K, not K - 1: the gradient is 1 - 1/K of what it should be",
+            "Masrani, Le and Wood, 2019, of which it is biased at finite samples",
+        ),
+        (
+            "wake phase with even weights",
+            bounds.models,
+            0.0,
+            of(bounds.at_held, mistake="even"),
+            of(bounds.at_held),
+            "the model is raised at all samples alike, not by their weights",
+            "",
+        ),
+        (
+            "wake phase with squared weights",
+            bounds.models,
+            0.0,
+            of(bounds.at_held, mistake="squared"),
+            of(bounds.at_held),
+            "the weights of the guide's doubly reparameterized gradient are those of the model's too",
+            "",
+        ),
+        (
+            "summed out with the prior's weights",
+            bounds.coins,
+            at,
+            of(bounds.summed_out, mistake="prior"),
+            of(bounds.summed_out),
+            "derivatives are averaged over the prior, and not over what is left of it given the data",
+            "",
+        ),
+        (
+            "summed out without the score of the prior",
+            bounds.coins,
+            at,
+            of(bounds.summed_out, mistake="score"),
+            of(bounds.summed_out),
+            "the derivative of the log-probability of what is summed out is left out",
+            "",
+        ),
+        (
+            "roulette without its weights",
+            bounds.coins,
+            at,
+            of(bounds.roulette, mistake="bare"),
+            of(bounds.roulette),
+            "the derivatives of the differences are not divided by the probability that they are there",
+            "Luo et al., 2020, rightly",
+        ),
+        (
+            "roulette that is differentiated at its first sample",
+            bounds.coins,
+            at,
+            of(bounds.roulette, mistake="held"),
+            of(bounds.roulette),
+            "the differences are a correction of the value alone",
+            "",
+        ),
+        (
+            "levels without their weights",
+            bounds.coins,
+            at,
+            of(bounds.two_levels, mistake="bare"),
+            of(bounds.two_levels),
+            "the derivative of the level that was drawn is not divided by its probability",
+            "Shi and Cornish, 2021, rightly",
+        ),
+        (
+            "levels that are not differentiated",
+            bounds.coins,
+            at,
+            of(bounds.two_levels, mistake="held"),
+            of(bounds.two_levels),
+            "the level that was drawn is a correction of the value alone",
+            "",
+        ),
+        (
+            "resampling without its derivative",
+            bounds.steps,
+            table,
+            filtered(log=False, correction="none"),
+            filtered(log=False, correction="stop gradient"),
+            "the choice of ancestors depends on the weights, and the gradient knows nothing of it",
+            "FIVO, AESMC and VSMC as they are trained",
+        ),
+        (
+            "stop-gradient correction of a logarithm",
+            bounds.steps,
+            table,
+            filtered(log=True, correction="stop gradient"),
+            filtered(log=True, correction="score function"),
+            "the correction that is right for p(x) is taken to be right for its logarithm",
+            "Scibior and Wood, 2021, who say that it is consistent",
         ),
     ]
