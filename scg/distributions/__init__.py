@@ -19,12 +19,13 @@ from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.beta import Beta, Kumaraswamy
 from scg.distributions.bijections import Affine, Bijection, Exp, Power, Sigmoid, Softplus, Tanh, TrilAffine
 from scg.distributions.categorical import Categorical, OneHotCategorical
-from scg.distributions.counts import Binomial, Geometric, Multinomial, NegativeBinomial, Poisson
+from scg.distributions.counts import Binomial, Geometric, NegativeBinomial, Poisson
 from scg.distributions.degenerate import Delta, Flat
 from scg.distributions.fixed_size import SubsetOfSize
 from scg.distributions.gamma import Chi2, Gamma, InverseGamma
 from scg.distributions.location_scale import Cauchy, Gumbel, Laplace, Logistic, StudentT
 from scg.distributions.mixture import Mixture
+from scg.distributions.multinomial import Multinomial
 from scg.distributions.multivariate import Dirichlet, MultivariateNormal
 from scg.distributions.normal import Normal
 from scg.distributions.normal_transforms import HalfNormal, LogitNormal, LogNormal

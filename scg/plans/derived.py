@@ -15,7 +15,8 @@ import numpy as np
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.core.tree import leaves
-from scg.plans.recording import Recorder, is_held
+from scg.plans.given import is_held
+from scg.plans.recording import Recorder
 from scg.plans.running import Run
 
 

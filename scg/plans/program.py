@@ -15,8 +15,9 @@ from scg.core.node import Node
 from scg.core.primitive import Primitive, primitive
 from scg.errors import PlanError, here
 from scg.plans.checks import CHOICE, is_check
+from scg.plans.given import HELD, is_given, is_held
 from scg.plans.python_numbers import is_python_number
-from scg.plans.recording import HELD, Recorder, is_given, is_held
+from scg.plans.recording import Recorder
 
 CAST = primitive(lambda x, dtype: np.asarray(x, dtype), name="cast")
 """A number of Python in the dtype of the arrays that it stands beside."""

@@ -14,48 +14,19 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from scg.core.aliases import Function, Keywords, Operand, Operands, Result, Tree
+from scg.core.aliases import Function, Keywords, Operand, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, Ambient, ids
 from scg.core.ancestry import ancestors
 from scg.core.generators import held_generators, state_of
 from scg.core.node import Node, record
 from scg.core.operands import described
-from scg.core.primitive import primitive
 from scg.core.tree import leaves, map_leaves
 from scg.distributions.base import Distribution
 from scg.errors import PACKAGE, PlanError, here
+from scg.plans.given import HELD, INPUT, is_held, is_input, is_leaf, numbers
 from scg.plans.originals import Original
 from scg.plans.proxies import Proxy
 from scg.plans.python_numbers import is_python_number, python_number
-
-INPUT = primitive(lambda: None, name="input")
-"""A leaf: an array that the function is called with."""
-
-HELD = primitive(lambda: None, name="held")
-"""A leaf: an array that the function holds and others can write to; a plan reads it anew each time."""
-
-
-def is_given(x: Operand) -> bool:
-    """Whether a node, or an operation, is an array of the caller's, or one that the function holds."""
-    return x.primitive is INPUT or x.primitive is HELD
-
-
-def is_held(x: Operand) -> bool:
-    """Whether it is an array that the function holds."""
-    return x.primitive is HELD
-
-
-def _numbers_anew(name: str, args: Operands, kwargs: Keywords, rng: Function) -> Function:
-    method = name.partition(".")[2]
-
-    def call(out: np.ndarray) -> None:
-        out[...] = getattr(rng(), method)(*args, **kwargs)
-
-    return call
-
-
-numbers = primitive(lambda value, **call: value, name="numbers", random=True, into=_numbers_anew)
-"""A leaf: what a method of a generator returned to the function itself."""
 
 
 class Choice(NamedTuple):
@@ -159,12 +130,12 @@ class Recorder:
 
     def is_leaf(self, node: Node) -> bool:
         """Whether a node is an array, or a number, of a plain call."""
-        return is_given(node) or node.primitive is numbers
+        return is_leaf(node)
 
     def hashed(self, node: Node) -> None:
         """A node is looked up in a dict or a set: as a scalar argument, or an integer, it would be found by its
         value."""
-        if node.shape == () and (node.primitive is INPUT or node.dtype.kind in "iub") and not _is_ours(2):
+        if node.shape == () and (is_input(node) or node.dtype.kind in "iub") and not _is_ours(2):
             self.refuse(
                 "a number that a plan does not know is looked up in a dict or a set: pass it as a Python number, a plan"
                 " for each, or index an array by it"
@@ -268,7 +239,7 @@ class Recorder:
 
     def forget(self, node: Node) -> bool:
         """Let go of the memory of a value that nobody will ask for; False where that was done before."""
-        if node.id in self.forgotten or node.primitive is HELD:
+        if node.id in self.forgotten or is_held(node):
             return False
         self.forgotten.add(node.id)
         if type(node.raw) is np.ndarray and node.raw.nbytes > 4096:
@@ -277,9 +248,7 @@ class Recorder:
 
     def within(self, fn: Function, args: Sequence[object], kwargs: Keywords) -> Result:
         """``fn(*args)``, a function that is differentiated inside of the one that is recorded."""
-        self._outer.append(
-            {leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and leaf.primitive is not INPUT}
-        )
+        self._outer.append({leaf.id for _, leaf in leaves(list(args)) if type(leaf) is Node and not is_input(leaf)})
         try:
             return fn(*args, **kwargs)
         finally:
@@ -380,17 +349,9 @@ def _is_ours(depth: int) -> bool:
 
 
 def _assign(owner: object, name: str, threads: int, value: object) -> None:
-    setattr(
-        owner,
-        name,
-        (
-            value[()]
-            if isinstance(value, np.ndarray) and value.shape == ()
-            else np.array(value)
-            if isinstance(value, np.ndarray)
-            else value
-        ),
-    )
+    if isinstance(value, np.ndarray):
+        value = value[()] if value.shape == () else np.array(value)
+    setattr(owner, name, value)
 
 
 _QUIET = frozenset(["ignore", "warn", "print", "log"])

@@ -11,7 +11,8 @@ from scg.core.ambient import collect_guards
 from scg.core.node import Node, record
 from scg.core.tree import leaves, rebuild
 from scg.errors import PlanError, here
-from scg.plans.recording import INPUT, Recorder, drew_elsewhere, recording
+from scg.plans.given import INPUT
+from scg.plans.recording import Recorder, drew_elsewhere, recording
 from scg.plans.signature import is_leaf_array
 from scg.plans.witness import Witness, watching
 

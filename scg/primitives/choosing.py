@@ -1,4 +1,4 @@
-"""Choices among arrays by an index, by masks, or by masks and functions."""
+"""Choices among arrays by a condition, an index, by masks, or by masks and functions."""
 
 import functools
 
@@ -8,9 +8,41 @@ from scg.core.ambient import settled
 from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.node import Node
-from scg.core.primitive import implements
+from scg.core.primitive import implements, primitive
 from scg.primitives.indexing import getitem
 from scg.primitives.layout import as_array
+
+
+def _choose(condition, x, y, out):
+    """np.where into an array that may be one of the operands."""
+    if np.may_share_memory(condition, out):
+        condition = condition.copy()
+    if np.may_share_memory(x, out):
+        np.copyto(out, x)
+        np.copyto(out, y, where=~condition, casting="unsafe")
+    else:
+        np.copyto(out, y, casting="unsafe")
+        np.copyto(out, x, where=condition, casting="unsafe")
+
+
+# products with the mask, not np.where: ten times faster, and the zeros absorb
+where_p = primitive(
+    lambda c, x, y: np.where(c, x, y),
+    elementwise,
+    None,
+    lambda g, out, c, x, y: g * c,
+    lambda g, out, c, x, y: g * ~c,
+    name="where",
+    linear=[(1, 2)],
+    sign=lambda signs, c, x, y: min(signs[1:]),
+    into=lambda c, x, y: _choose,
+)
+
+
+@implements(np.where)
+def where(condition, x=None, y=None, /):
+    condition = condition if getattr(condition, "dtype", None) == np.bool_ else np.not_equal(condition, 0)
+    return np.nonzero(condition) if x is None and y is None else where_p(condition, x, y)
 
 
 @implements(np.choose)

@@ -3,11 +3,13 @@
 Kinks and singular points follow one table; everywhere else the derivative is the mathematical one, infinite where that
 is.
 
-| function | where | derivative | | --- | --- | --- | | ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | at the
-origin | 0; the second derivative is NaN, unless it has a limit | | ``maximum``, ``minimum``, ``fmax``, ``fmin`` | at a
-tie | a half to each operand | | ``power(x, y)`` | x = 0, y = 0 | 0 in x, 0 in y; and 0 in y for all y > 0 | |
-``logaddexp`` | both operands -inf, both +inf | 0, a half | | ``floor``, ``rint``, ``sign``, comparisons, ... |
-everywhere | 0: they are constant |
+| function | where | derivative |
+| --- | --- | --- |
+| ``abs``, ``fabs``, ``hypot``, ``copysign``, ``arctan2`` | origin | 0; the second is NaN, unless it has a limit |
+| ``maximum``, ``minimum``, ``fmax``, ``fmin`` | at a tie | a half to each operand |
+| ``power(x, y)`` | x = 0, y = 0 | 0 in x, 0 in y; and 0 in y for all y > 0 |
+| ``logaddexp`` | both operands -inf, both +inf | 0, a half |
+| ``floor``, ``rint``, ``sign``, comparisons, ... | everywhere | 0: they are constant |
 """
 
 import math
@@ -380,35 +382,3 @@ refuse("a node holds numbers, no dates: use np.isnan", np.isnat)
 # strings have no numeric loop, so that their ufuncs list no types
 for _of_text in [fn for fn in UMATH.values() if isinstance(fn, np.ufunc) and not fn.types]:
     refuse("a node holds numbers, no text: use node.value.astype(str)", _of_text)
-
-
-def _choose(condition, x, y, out):
-    """np.where into an array that may be one of the operands."""
-    if np.may_share_memory(condition, out):
-        condition = condition.copy()
-    if np.may_share_memory(x, out):
-        np.copyto(out, x)
-        np.copyto(out, y, where=~condition, casting="unsafe")
-    else:
-        np.copyto(out, y, casting="unsafe")
-        np.copyto(out, x, where=condition, casting="unsafe")
-
-
-# products with the mask, not np.where: ten times faster, and the zeros absorb
-where_p = primitive(
-    lambda c, x, y: np.where(c, x, y),
-    elementwise,
-    None,
-    lambda g, out, c, x, y: g * c,
-    lambda g, out, c, x, y: g * ~c,
-    name="where",
-    linear=[(1, 2)],
-    sign=lambda signs, c, x, y: min(signs[1:]),
-    into=lambda c, x, y: _choose,
-)
-
-
-@implements(np.where)
-def where(condition, x=None, y=None, /):
-    condition = condition if getattr(condition, "dtype", None) == np.bool_ else np.not_equal(condition, 0)
-    return np.nonzero(condition) if x is None and y is None else where_p(condition, x, y)

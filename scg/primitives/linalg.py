@@ -1,7 +1,7 @@
 """Linear algebra without decompositions: inverses, systems, determinants, powers and chains. Leading axes are batches,
 as in NumPy.
 
-Norms stand in ``norms``; the decompositions, the pseudo-inverse and least squares in ``decompositions``.
+Norms stand in ``norms``, decompositions in ``decompositions``, the pseudo-inverse in ``least_squares``.
 """
 
 import functools

@@ -6,20 +6,16 @@ import io
 import json
 import math
 import os
-import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-
-import numpy as np
-import scipy
 
 from scg.bridge.samples import Samples
 from scg.core.aliases import Function, Operand, Result, Tree
 from scg.errors import ScgError, here
 from scg.files import write
 from scg.stochastic.graph import Graph
+from scg.variance.environment import environment
 from scg.variance.plotting import scatter
 
 
@@ -363,33 +359,6 @@ def _wrapped(text: str, width: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
     return [*lines, line]
-
-
-def environment() -> dict[str, object]:
-    """Versions and machine."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        own = version("scg")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {
-        "versions": {
-            "scg": own,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def finite(x: object) -> object:

@@ -17,8 +17,9 @@ from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
 from scg.variance.bindings import Bindings
 from scg.variance.comparing import compare, entropy_of
+from scg.variance.environment import environment
 from scg.variance.plotting import lines
-from scg.variance.report import Entry, Report, environment, finite, number
+from scg.variance.report import Entry, Report, finite, number
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ import numpy as np
 from scg.core.aliases import Operand, Shape
 from scg.core.primitive import IMPLEMENTATIONS
 from scg.plans.program import Op, Operations
-from scg.primitives import elementwise, layout, reduction, special
+from scg.primitives import choosing, elementwise, layout, reduction, special
 from scg.special import logsumexp_p
 
 EXP, LOG1P, EXPM1, ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, ABSOLUTE, MAXIMUM = [
@@ -67,7 +67,7 @@ def _log_sum_exp(op: Op, add: Callable[[Op], Op]) -> Op:
 
     top = make(reduction.max_p, x, axis=axis, keepdims=True)
     top = make(
-        elementwise.where_p, make(IMPLEMENTATIONS[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype)
+        choosing.where_p, make(IMPLEMENTATIONS[np.isfinite], top, dtype=np.dtype(bool)), top, np.zeros((), op.dtype)
     )
     e = make(EXP, make(SUBTRACT, x, top, shape=x.shape), shape=x.shape)
     out = make(ADD, make(IMPLEMENTATIONS[np.log], make(reduction.sum_p, e, axis=axis, keepdims=True)), top)

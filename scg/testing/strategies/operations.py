@@ -240,24 +240,9 @@ def _stacks(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 EINSUMS = (
-    "i->",
-    "i,i->",
-    "i,i->i",
-    "i,j->ij",
-    "i,ij->j",
-    "ij->",
-    "ij->ji",
-    "ij->j",
-    "ij,j->i",
-    "ij,ij->i",
-    "ij,jk->ik",
-    "ij,kj->ki",
-    "ijk->kij",
-    "ijk->k",
-    "ijk,k->ij",
-    "ijk,ij->k",
-    "ijk,ikj->i",
-)
+    "i-> i,i-> i,i->i i,j->ij i,ij->j ij-> ij->ji ij->j ij,j->i ij,ij->i ij,jk->ik ij,kj->ki"
+    " ijk->kij ijk->k ijk,k->ij ijk,ij->k ijk,ikj->i"
+).split()
 
 
 def _einsum(p: Pick) -> str:
