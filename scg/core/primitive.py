@@ -125,6 +125,12 @@ class Primitive:
             return (tuple(range(count)),)
         return tuple([(k,) for k in range(count)]) if self.linear == "each" else self.linear or ()
 
+    def kernel(self, operands: Operands, statics: Statics) -> Function | None:
+        """``call(*operands, out)``, which writes the result into ``out``; None where it is called plainly."""
+        if self.into is None:
+            return self.fn if isinstance(self.fn, np.ufunc) and not statics and self.fn.nout == 1 else None
+        return self.into(*operands, **statics)  # type: ignore[no-any-return]
+
     @property
     def differentiable(self) -> bool:
         """Whether any operand carries a cotangent."""

@@ -122,6 +122,11 @@ class Distribution(Parameterized, ABC):
         """
         return None
 
+    def log_prob_drawn(self, sample: Value) -> Value:
+        """``log_prob`` of values that were drawn, of which a score function takes the derivative by the parameters: in
+        few operations, where there is a formula."""
+        return self.log_prob(sample)
+
     def masses(self, value: Numeric) -> Value:
         """p(value) of a discrete distribution, of the shape of ``log_prob(value)``, also where it is zero with a
         derivative that is not."""
@@ -258,6 +263,11 @@ class Reparameterizable(ABC):
         plain = self.detached()  # type: ignore[attr-defined]
         distribution, size = plain.noise(shape)
         return np.asarray(plain.transport(distribution.sample_as(rng, size, plain.dtype)))
+
+
+def writes(distribution: Distribution) -> bool:
+    """Whether a distribution has a way of its own to write samples into an array."""
+    return type(distribution).sample_into is not Distribution.sample_into
 
 
 def draw_noise(distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> Value:

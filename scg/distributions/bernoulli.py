@@ -8,17 +8,31 @@ import numpy as np
 
 from scg.core.aliases import Given
 from scg.core.ambient import settled
-from scg.core.node import Numeric, Value
+from scg.core.axes import elementwise
+from scg.core.node import Node, Numeric, Value
+from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import boolean, finite, real, unit_interval
 from scg.distributions.coupling import Turned
-from scg.distributions.discrete import Odds, numbers, smallest, softplus, supported, times
+from scg.distributions.discrete import Odds, numbers, sigmoid, smallest, softplus, supported, times
 from scg.distributions.weak import real_array
 
 
 def _binary(v: Value) -> bool:
     """Whether all are 0 or 1."""
     return bool((v == (v != 0)).all())
+
+
+_log_prob = smooth_primitive(
+    lambda b, l: b * l - softplus(l),
+    elementwise,
+    lambda g, out, b, l: g * l,
+    lambda g, out, b, l: g * (b - sigmoid(l)),
+    name="log_prob_of_coin",
+    linear=[(0,)],
+)
+"""b l - log(1 + exp l), whose derivative is one difference. A cost has it in two parts, of which one does not depend on
+b."""
 
 
 @final
@@ -44,6 +58,13 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
         u = rng.random(self.full_shape(shape), dtype=dtype if dtype in (np.float32, np.float64) else float)
         return np.asarray(u < p).astype(dtype)
 
+    def sample_into(self, rng: np.random.Generator, shape: Shape, out: np.ndarray) -> None:
+        if out.dtype in (np.float32, np.float64):  # the same numbers, without a copy
+            rng.random(dtype=out.dtype, out=out)
+            np.less(out, self.detached().p, out=out)
+        else:
+            super().sample_into(rng, shape, out)
+
     def atoms(self) -> np.ndarray:
         return np.array([0, 1], self.dtype).reshape(2, *[1] * len(self.batch_shape))
 
@@ -53,6 +74,11 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     def log_prob(self, value: Numeric) -> Value:
         value = numbers(value, self.dtype)
         return self._inside(value) if settled(_binary, value) else supported(self._inside, value, 0, 1)
+
+    def log_prob_drawn(self, sample: Value) -> Value:
+        if type(self.logits) is Node and settled(finite.holds, self.logits):
+            return _log_prob(sample, self.logits)
+        return self.log_prob(sample)
 
     def _inside(self, b: Value) -> Value:
         """b log p + (1 - b) log(1 - p), in which 0 log 0 = 0."""

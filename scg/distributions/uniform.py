@@ -63,10 +63,10 @@ class Uniform(Reparameterizable, Distribution):
 
     def sample_as(self, rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> np.ndarray:
         native = np.float32 if dtype == np.float32 else np.float64
+        u = np.asarray(rng.random(self.full_shape(shape), dtype=native)).astype(dtype, copy=False)
         eps = float(np.finfo(dtype).epsneg)
-        u = np.clip(
-            np.asarray(rng.random(self.full_shape(shape), dtype=native)).astype(dtype, copy=False), 0.5 * eps, 1 - eps
-        )
+        if u.size and (np.min(u) < 0.5 * eps or dtype != native):  # else it is at most 1 - eps: no pass for that
+            u = np.clip(u, 0.5 * eps, 1 - eps)
         return u if self is UNIT else np.asarray(self.detached().transport(u)).astype(dtype, copy=False)
 
     def log_prob(self, value: Numeric) -> Value:

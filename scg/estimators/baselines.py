@@ -74,12 +74,17 @@ class LeaveOneOut(Baseline):
                 f" sample shape {down.site.shape} and costs that mix axes {sorted(set().union(*down.mixed()))}; use"
                 f" ScoreFunction(samples=n, baseline=LeaveOneOut()) ({here()})"
             )
-        f = down.now()
-        return (np.sum(f, axis=axis, keepdims=True) - f) / (n - 1)
+        return _of_others(down.now(), axis, n)
 
     def of_samples(self, f: Value, draws: Value, down: Downstream) -> Numeric:
         """The same over the leading axis of ``f``, the estimator's own samples."""
-        return (np.sum(f, axis=0, keepdims=True) - f) / (f.shape[0] - 1)
+        return _of_others(f, 0, f.shape[0])
+
+
+def _of_others(f: Value, axis: int, n: int) -> Value:
+    """The mean along an axis of length n of all elements but each one itself."""
+    others = np.sum(f, axis=axis, keepdims=True) - f
+    return others if n == 2 else others / (n - 1)  # a pass less
 
 
 class Remembering(Baseline):

@@ -68,7 +68,7 @@ class ScoreFunction(Elsewhere):
             f = down.now() if self.baseline is None else down.now() - self.baseline.value(down)
             return summed(first_order(score(down.node), f))
         draws = down.with_others(self.samples - 1)
-        scores = down.distribution.log_prob(held(draws))
+        scores = down.distribution.log_prob_drawn(held(draws))
         terms = down.terms_at(draws)
         f = down.total(terms)
         b = None if self.baseline is None else held(self.baseline.of_samples(f, draws, down))

@@ -101,13 +101,9 @@ def cast_scalars(op: Op) -> None:
 
 def _declared(op: Op, generators: Generators) -> Kernel | None:
     """What the primitive declares for these operands, or a ufunc itself; None where it is called plainly."""
-    fn, into = op.primitive.fn, op.primitive.into
-    if into is None:
-        return fn if isinstance(fn, np.ufunc) and not op.statics and fn.nout == 1 else None
     if op.generator is None:
-        return into(*op.args, **op.statics)  # type: ignore[no-any-return]
-    rng = functools.partial(generators.get, op.generator)
-    return into(*op.args, **op.statics, rng=rng)  # type: ignore[no-any-return]
+        return op.primitive.kernel(op.args, op.statics)
+    return op.primitive.kernel(op.args, {**op.statics, "rng": functools.partial(generators.get, op.generator)})
 
 
 def _drawn(draw: Kernel, *values: object) -> None:

@@ -21,7 +21,7 @@ box = smooth_primitive(lambda s: np.ones_like(s), elementwise, lambda g, out, s:
 
 def score(node: Node) -> Value:
     """The log-probability of a sample under its distribution, as a node: of the sample's batch shape."""
-    return node.statics["site"].distribution.log_prob(node)
+    return node.statics["site"].distribution.log_prob_drawn(node)
 
 
 _ADDED = 32
@@ -104,12 +104,19 @@ only_once: Function = smooth_primitive(
     _refuse_twice,
     name="only_once",
     same=True,
+    view=lambda x, other, whose: (
+        lambda x, shape=shape_of_all(np.shape(x), np.shape(other)): x if x.shape == shape else np.broadcast_to(x, shape)
+    ),
 )
 
 
 def once(x: Node) -> Result:
-    """An estimate, whose derivative has none of its own."""
-    return _once(x, whose=REFUSAL.get())
+    """An estimate, whose derivative has none of its own: where it is a sum of zeros by ``first_order`` it has none as
+    it is."""
+    inner = x
+    while inner.primitive.linear == "together" and len(inner.operands) == 1:
+        inner = inner.operands[0]
+    return x if inner.primitive is _first_order else _once(x, whose=REFUSAL.get())
 
 
 _once: Function = smooth_primitive(

@@ -2,7 +2,7 @@
 replicates."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,6 @@ from scg.core.node import Node, Value
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
-from scg.core.replay import live_bytes
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
@@ -29,16 +28,11 @@ from scg.stochastic.names import named, numbers, possible
 from scg.stochastic.pictures import dot, mermaid, save, svg
 from scg.stochastic.pictures import text as draw_text
 from scg.stochastic.repeatable import estimators_from_outside, formulas, refuse_unrepeatable, seems_repeatable
+from scg.stochastic.replicates import Block, block_of, replays
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
 from scg.stochastic.surrogate import surrogate
 from scg.stochastic.tape import TAPE, Chosen, Program, Turn
-
-# bytes that the arrays of one block of replicates may take at a time: memory stays bounded, and what is freed stays
-# with the process
-BLOCK = 2**23
-# the same for each node of a long graph, about what the node itself takes
-PER_NODE = 2**10
 
 
 def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwargs: object) -> "Graph":
@@ -284,11 +278,12 @@ class Graph:
         self.require_repeatable()
         if self.runs_again:
             return self._each(rng, replicates)
-        block, targets = self.block, [leaf for _, leaf in leaves(self.parameters)]
-        out = [np.empty((replicates, *x.shape), x.dtype) for x in targets]
-        for start in range(0, replicates, block):
-            for whole, part in zip(out, self.replicated(rng, min(block, replicates - start))[0], strict=True):
-                whole[start : start + block] = part
+        out = [np.empty((replicates, *x.shape), x.dtype) for _, x in leaves(self.parameters)]
+        start = 0
+        for size, arrays, _ in self.replicated(rng, replicates):
+            for whole, part in zip(out, arrays, strict=True):
+                whole[start : start + size] = part
+            start += size
         return rebuild(self.parameters, iter(out))
 
     @property
@@ -325,12 +320,8 @@ class Graph:
 
     @cached_property
     def block(self) -> int:
-        """How many replicates of the gradient and the cost are computed at once: as many as ``BLOCK`` bytes hold, or
-        ``PER_NODE`` for each node where these are more, so that calls of NumPy do not stay short of work, however long
-        the graph is."""
-        roots = [self.cost, *[g for g in self.recorded if type(g) is Node]]
-        order = ancestors(roots, guards=True)
-        return max(1, max(BLOCK, PER_NODE * len(order)) // max(1, live_bytes(roots, order)))
+        """How many replicates of the gradient and the cost are computed at once: memory is bounded."""
+        return block_of([self.cost, *[g for g in self.recorded if type(g) is Node]])
 
     @property
     def has_ifs(self) -> bool:
@@ -365,31 +356,35 @@ class Graph:
                     f" replicates would share: draw them by down.noise(distribution) ({here()})"
                 )
 
-    def replicated(self, rng: np.random.Generator, size: int) -> tuple[list[Result], Result | None]:
-        """One block of replicates and their costs: only what depends on a sample has the leading axis, the parameters
-        do not. No costs where an ``if`` comes out otherwise in some replicate: then the function runs again for each,
-        with what was drawn before that ``if``, as a run that were to be made anew would not be one of all runs."""
-        found, made = self.recorded, dict[Turn, Result]()
-        nodes, state = [g for g in found if type(g) is Node], rng.bit_generator.state
-        try:
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                *new, cost = resample(
-                    [*nodes, self.cost], {}, rng=rng, size=size, create_graph=False, checked=True, made=made
-                )
-        except GuardError:
-            return [leaf for _, leaf in leaves(self._each(rng, size, made))], None
-        values = iter(new)
-        arrays = [next(values) if type(g) is Node else g for g in found]
+    def replicated(
+        self, rng: np.random.Generator, replicates: int, costs: bool = False
+    ) -> Iterator[tuple[int, list[Result], Result | None]]:
+        """Blocks of replicates: how many, their gradients, and with ``costs`` their costs. The next block overwrites
+        them. Only what depends on a sample has the leading axis, the parameters do not.
+
+        No costs where an ``if`` comes out otherwise in some replicate: then the function runs again for each, with what
+        was drawn before that ``if``, as a run that were to be made anew would not be one of all runs.
+        """
+        roots = [*[g for g in self.recorded if type(g) is Node], *[self.cost] * costs]
+        for block in replays(roots, rng, replicates, self.block):
+            yield block.size, *self._settled(block, rng, costs)
+
+    def _settled(self, block: Block, rng: np.random.Generator, costs: bool) -> tuple[list[Result], Result | None]:
+        """The gradients and the costs of a block, from runs of the function where the recording does not tell."""
+        if block.values is None:
+            return [leaf for _, leaf in leaves(self._each(rng, block.size, block.made))], None
+        values = iter(block.values)
+        arrays = [next(values) if type(g) is Node else g for g in self.recorded]
         # a zero may have to absorb what this recording did not meet: for the same samples
         if not all(np.isfinite(np.add.reduce(g, axis=None)) for g in arrays):
-            rng.bit_generator.state = state
+            rng.bit_generator.state = block.state
             try:
-                same = self.run(rng=rng, replicates=size)
+                same = self.run(rng=rng, replicates=block.size)
                 pulled = self.pulled(np.sum(same.cost), same.parameters)
                 return [leaf for _, leaf in leaves(pulled)], same.cost.value
             except GuardError:  # its terms cannot be told apart behind an ``if`` on a sample of each
-                return [leaf for _, leaf in leaves(self._each(rng, size, made))], None
-        return arrays, cost
+                return [leaf for _, leaf in leaves(self._each(rng, block.size, block.made))], None
+        return arrays, next(values) if costs else None
 
     def __repr__(self) -> str:
         return (

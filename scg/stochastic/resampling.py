@@ -1,6 +1,6 @@
 """A recorded graph run again, in which every sample is drawn anew whose parameters are no longer what they were."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import padded
 from scg.core.node import Node, Value, record
 from scg.core.operands import frozen, plain
+from scg.core.repeated import Repeated
 from scg.core.replay import replaced, rerun
 from scg.core.tree import leaves
 from scg.distributions.base import Distribution
@@ -24,6 +25,7 @@ from scg.stochastic.sites import (
     coupled,
     draw,
     drawn,
+    drawn_noise,
     is_coupled,
     is_draw,
     is_noise,
@@ -71,6 +73,16 @@ def resample(
     return rerun(outputs, order, table, leading, again.length, again.create_graph, again.visit, again.same)
 
 
+def repeated(outputs: Sequence[Node], order: Sequence[Node], rng: np.random.Generator, size: int) -> Repeated:
+    """``resample(outputs, {}, rng=rng, size=size, create_graph=False, checked=True)`` that can run again; ``order`` are
+    the nodes that lead to the outputs, none of them behind an ``if``."""
+    table: dict[int, Result] = {}
+    leading: set[int] = set()
+    again = _Again(table, leading, rng, size, {}, {}, False, True, False, {}, None)
+    again.length = size
+    return Repeated(outputs, order, size, table, leading, again.visit)
+
+
 class _Again:
     """What becomes of samples and noise: ``table`` holds new values by id, ``leading`` the ids that have a replicate
     axis, ``same`` those that are recorded again with the value that they had."""
@@ -99,16 +111,16 @@ class _Again:
         self.made = made
         self.moved: Result = False  # by replicate, whether a sample has made its step
 
-    def visit(self, node: Node) -> Result:
-        """The new value of a sample or of noise, which is in ``table`` then; NotImplemented where it stays, or is
-        computed as any other node."""
+    def visit(self, node: Node, out: np.ndarray | None = None) -> Result:
+        """The new value of a sample or of noise, which is in ``table`` then, and written into ``out`` where it can be;
+        NotImplemented where it stays, or is computed as any other node."""
         noise = is_noise(node)
         if not noise and not is_stochastic(node):
             return NotImplemented
         if self.coupled and not noise and is_given(node.statics["site"].distribution):
             return None  # it stays, and so does the sample that it made, unless that is made again
         if noise and self.rng is not None:
-            made = self._noise(node, self.rng)
+            made = self._noise(node, self.rng, out)
         else:
             changed = [o for o in node.operands if type(o) is Node and o.id in self.table]
             if self._is_behind_an_if(node) and not changed:
@@ -118,7 +130,7 @@ class _Again:
                 # a node that was only rebound has its value still, and so have the samples that depend on it
                 moved = any(o.id not in self.same and not (self.bindings and self._is_as_before(o)) for o in changed)
                 stays = noise or not self.everything and not moved
-                made = NotImplemented if stays else self._sample(node, bool(changed), moved)
+                made = NotImplemented if stays else self._sample(node, bool(changed), moved, out)
         if self.steps and not noise:
             made = self._stepped(node, made)
         if made is not NotImplemented:
@@ -149,12 +161,14 @@ class _Again:
     def _kept(self, node: Node) -> Value:
         return node if self.create_graph else node.raw
 
-    def _noise(self, node: Node, rng: np.random.Generator) -> Value:
+    def _noise(self, node: Node, rng: np.random.Generator, out: np.ndarray | None) -> Value:
         distribution, shape = node.statics["distribution"], node.statics["shape"]
         if self.size is not None:
             shape = (self.size, *shape)
             self.leading.add(node.id)
-        return self._kept(noise_node(distribution, rng, shape, node.dtype, node.statics.get("turn")))
+        if self.create_graph:
+            return noise_node(distribution, rng, shape, node.dtype, node.statics.get("turn"))
+        return drawn_noise(distribution, rng, shape, node.dtype, out)
 
     def _is_behind_an_if(self, node: Node) -> bool:
         """Whether a node that stays is recorded again, with an ``if`` of the new graph."""
@@ -167,7 +181,7 @@ class _Again:
         after = after.raw if type(after) is Node else after
         return np.array_equal(node.raw, after, equal_nan=node.dtype.kind == "f")
 
-    def _sample(self, node: Node, changed: bool, moved: bool) -> Result:
+    def _sample(self, node: Node, changed: bool, moved: bool, out: np.ndarray | None) -> Result:
         """A sample some of whose operands have ``changed``, and have ``moved`` where their values have."""
         site: Site = node.statics["site"]
         estimator, rng = self.bindings.get(node.id, site.estimator), self.rng
@@ -193,7 +207,7 @@ class _Again:
         if rng is None and not moved and _is_plain(estimator) and _is_plain(site.estimator):
             return _held(node, fresh, node.raw)  # the same value under another estimator
         fresh = replace(fresh, rng=rng or site.rng, turn=site.turn if self.everything else None)
-        return place(fresh) if self.create_graph else drawn(fresh)
+        return place(fresh) if self.create_graph else drawn(fresh, out)
 
     def _given(self, node: Node) -> np.ndarray:
         """The value that a sample is to have."""

@@ -19,7 +19,7 @@ from scg.core.indices import Slot
 from scg.core.node import Node, record
 from scg.core.operands import frozen
 from scg.core.primitive import primitive, smooth_primitive
-from scg.distributions.base import Distribution, Shape, draw_noise
+from scg.distributions.base import Distribution, Shape, draw_noise, writes
 from scg.distributions.entry import sample_shape
 from scg.distributions.subset import UniformSubset
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
@@ -351,16 +351,22 @@ def _place(site: Site, value: Result = None) -> Node:
     return node if recorder is None else recorder.drawn(node, site.rng)
 
 
-def drawn(site: Site) -> np.ndarray:
-    """The value of a declared site that nobody records."""
+def drawn(site: Site, out: np.ndarray | None = None) -> np.ndarray:
+    """The value of a declared site that nobody records: ``out``, where it can be written there."""
     watch = WATCH.get()
-    value = _drawn(site) if watch is None else watch.draw(site.rng, _drawn, site)
+    value = _drawn(site, out) if watch is None else watch.draw(site.rng, _drawn, site, out)
+    if value is out and out is not None:
+        return out
     alone = isinstance(value, np.ndarray) and value.base is None and sys.getrefcount(value) == 2
     return value if alone else np.array(value)  # somebody else may write to it
 
 
-def _drawn(site: Site) -> np.ndarray:
-    value = site.estimator.draw(site.distribution, site.rng, site.shape if site.drawn is None else site.drawn)
+def _drawn(site: Site, out: np.ndarray | None) -> np.ndarray:
+    shape = site.shape if site.drawn is None else site.drawn
+    if out is not None and type(site.estimator).draw is Estimator.draw and writes(site.distribution):
+        site.distribution.sample_into(site.rng, shape, out)
+        return out
+    value = site.estimator.draw(site.distribution, site.rng, shape)
     return value.raw if type(value) is Node else value
 
 
@@ -408,6 +414,24 @@ def noise_node(
         if watch is None
         else watch.draw(rng, _noise, distribution, rng, shape, dtype, turn)
     )
+
+
+def drawn_noise(
+    distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype, out: np.ndarray | None = None
+) -> Result:
+    """Noise that nobody records: ``out``, where it can be written there."""
+    watch = WATCH.get()
+    given = (distribution, rng, shape, dtype, out)
+    return _drawn_noise(*given) if watch is None else watch.draw(rng, _drawn_noise, *given)
+
+
+def _drawn_noise(
+    distribution: Distribution, rng: np.random.Generator, shape: Shape, dtype: np.dtype, out: np.ndarray | None
+) -> Result:
+    if out is None or not writes(distribution):
+        return draw_noise(distribution, rng, shape, dtype)
+    distribution.sample_into(rng, shape, out)
+    return out
 
 
 def _noise(

@@ -21,7 +21,8 @@ from scg.distributions.base import FiniteSupport, draw_noise
 from scg.errors import ScgValueError, here
 from scg.stochastic.analysis import analysed
 from scg.stochastic.formulas import score
-from scg.stochastic.graph import BLOCK, Graph
+from scg.stochastic.graph import Graph
+from scg.stochastic.replicates import BLOCK
 from scg.stochastic.resampling import resample, with_parameters
 from scg.stochastic.sites import is_coupled, is_draw, is_noise, is_path, is_stochastic, place
 from scg.stochastic.surrogate import expansions

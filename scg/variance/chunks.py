@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import math
 import pickle
 import threading
 import warnings
@@ -182,16 +183,17 @@ def replicates(row: Subject, rng: np.random.Generator, n: int) -> tuple[np.ndarr
     graph = row
     if graph.runs_again:
         return join(graph.gradients(rng=rng, replicates=n), n), np.zeros(0)
-    block, shapes = graph.block, [np.shape(g) for g in graph.recorded]
-    gradients, costs = [], []
-    for size in [block] * (n // block) + [n % block] * (n % block > 0):
-        arrays, cost = graph.replicated(rng, size)
+    shapes = [np.shape(g) for g in graph.recorded]
+    gradients, costs = np.empty((n, sum(map(math.prod, shapes)))), []
+    start = 0
+    for size, arrays, cost in graph.replicated(rng, n, costs=True):
         # a replicate axis where no sample gave one
         arrays = [np.broadcast_to(g, (size, *shape)) for g, shape in zip(arrays, shapes, strict=True)]
-        gradients.append(join(arrays, size))
+        gradients[start : start + size] = join(arrays, size)
         if cost is not None:
-            costs.append(np.broadcast_to(cost, (size,)))
-    return np.concatenate(gradients), np.concatenate(costs) if costs else np.zeros(0)
+            costs.append(np.array(np.broadcast_to(cost, (size,))))
+        start += size
+    return gradients, np.concatenate(costs) if costs else np.zeros(0)
 
 
 def run(

@@ -7,7 +7,7 @@ import numpy as np
 
 from scg.bridge.samples import Sampled
 from scg.core.node import Node
-from scg.stochastic.graph import BLOCK
+from scg.stochastic.replicates import BLOCK
 from scg.testing.structure import Subject, depends
 from scg.variance.chunks import Task, generator, naming
 from scg.variance.threads import one_thread

@@ -377,3 +377,40 @@ def test_geometric_draws_beyond_the_integers(p):
     for distribution in (dist.Geometric(np.array(1e-38, np.float32)), dist.Geometric(logits=-800.0)):
         with pytest.raises(ScgValueError, match="Geometric.*greater than any number of float"):
             distribution.sample(np.random.default_rng(0), 1000)
+
+
+@pytest.mark.parametrize("logit", [-800.0, -40.0, -0.3, 0.0, 5.0, 40.0, 800.0, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_score_of_a_coin_that_was_drawn_is_that_of_its_log_probability(logit, dtype):
+    l = scg.parameter(np.array([logit, 0.25], dtype))
+    coin = dist.Bernoulli(logits=l)
+    for b in ([0, 0], [1, 1]):
+        b = scg.parameter(np.array(b, dtype)) if np.isfinite(logit) else np.ones(2, dtype)
+        pairs = []
+        for log_p in (coin.log_prob_drawn(b), coin.log_prob(b)):
+            first = scg.gradients(np.sum(log_p * np.array([2.0, -3.0], dtype)), [l], create_graph=True)[0]
+            second = scg.gradients(np.sum(first), [l])[0] if isinstance(first, scg.Node) else np.zeros(2, dtype)
+            pairs.append([log_p.value, first.value if isinstance(first, scg.Node) else first, second])
+        for found, right in zip(*pairs, strict=True):
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found, right, rtol=4 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "make", [lambda d: dist.Bernoulli(np.linspace(0, 1, 3).astype(d)), lambda d: dist.Normal(d(0), d(1))]
+)
+def test_samples_are_the_same_numbers_where_they_are_written_into_an_array(make, dtype):
+    d, out = make(dtype), np.full((4, 3) if make(dtype).batch_shape else (4,), 7, dtype)
+    d.sample_into(np.random.default_rng(3), (4,), out)
+    np.testing.assert_array_equal(out, d.sample(np.random.default_rng(3), (4,)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_uniform_samples_lie_between_the_ends_where_the_generator_gives_its_least_and_its_most(dtype):
+    class Ends(np.random.Generator):
+        def random(self, size=None, dtype=np.float64, out=None):
+            return np.resize(np.array([0, 1 - np.finfo(dtype).epsneg], dtype), size)
+
+    u = dist.Uniform().sample_as(Ends(np.random.PCG64()), (4,), np.dtype(dtype))
+    assert u.dtype == dtype and (u > 0).all() and (u < 1).all()

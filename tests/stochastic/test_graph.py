@@ -103,7 +103,7 @@ def test_replicates_do_not_depend_on_the_blocks_for_pathwise_noise_of_one_node(m
         return scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng) ** 2
 
     whole = scg.trace(cost, np.array(0.5), rng=RNG(0)).gradients(rng=RNG(7), replicates=50)
-    monkeypatch.setattr("scg.stochastic.graph.BLOCK", 64)
+    monkeypatch.setattr("scg.stochastic.replicates.BLOCK", 64)
     parts = scg.trace(cost, np.array(0.5), rng=RNG(0)).gradients(rng=RNG(7), replicates=50)
     np.testing.assert_array_equal(whole, parts)
 
@@ -427,7 +427,7 @@ def test_replicates_behind_an_if_on_a_sample_have_values_and_no_common_gradient(
 @pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()], ids=repr)
 def test_replicates_of_a_long_walk_come_in_blocks_of_the_same_size_however_long_it_is(estimator, monkeypatch):
     """Else a walk of n steps takes n blocks of n calls each."""
-    monkeypatch.setattr("scg.stochastic.graph.BLOCK", 1)
+    monkeypatch.setattr("scg.stochastic.replicates.BLOCK", 1)
 
     def walk(n):
         def cost(theta, rng):
