@@ -9,6 +9,7 @@ from scg.core.axes import padded
 from scg.core.node import Node, Value
 from scg.distributions.base import Distribution, FiniteSupport
 from scg.errors import ScgValueError, here
+from scg.stochastic.nested import AT_AN_END, is_of_an_estimator
 
 
 class Width(NamedTuple):
@@ -67,15 +68,17 @@ def values_of(distribution: FiniteSupport, shape: tuple[int, ...], ndim: int) ->
     return np.broadcast_to(atoms, (len(atoms), *shape)).reshape(len(atoms), math.prod(shape[:ndim]), *shape[ndim:])
 
 
-def probabilities(distribution: Distribution, log_p: Value, name: str, logs: bool = False) -> Value:
-    """exp(log_p), of all values of a distribution; with ``logs`` log_p itself.
+def probabilities(node: Node, distribution: Distribution, log_p: Value, name: str, logs: bool = False) -> Value:
+    """exp(log_p), of all values of the distribution of a sample; with ``logs`` log_p itself.
 
     Raises ScgValueError where a probability is zero and has a derivative, which ``log_p`` has not.
     """
     if type(log_p) is Node and np.isneginf(log_p.raw).any():
         if any(type(p) is Node and part.endswith("probs") for part, p in distribution.parameters.items()):
             raise ScgValueError(
-                f"{name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
+                f"the derivative of a gradient inside this cost is not known: {AT_AN_END} ({here()})"
+                if is_of_an_estimator(node)
+                else f"{name}: a probability of exactly zero has no derivative here: keep probs inside (0, 1), or use"
                 f" logits ({here()})"
             )
     return log_p if logs else np.exp(log_p)

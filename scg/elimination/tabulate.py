@@ -211,7 +211,7 @@ class Tables:
                 distribution = distribution.detached()
             atoms = np.asarray(leaf.fixed, leaf.node.dtype).reshape(leaf.size, 1, *leaf.node.shape)
             with np.errstate(all="ignore"):  # where a configuration is impossible
-                chance = probabilities(leaf.distribution, distribution.log_prob(atoms), leaf.name, self.logs)
+                chance = probabilities(leaf.node, leaf.distribution, distribution.log_prob(atoms), leaf.name, self.logs)
             if leaf.lattice is not None:
                 steps = np.reshape(leaf.lattice.steps, (leaf.size, 1, *leaf.batch))
                 chance = chance + np.log(steps) if self.logs else chance * steps

@@ -4,7 +4,7 @@ from typing import final
 
 import numpy as np
 
-from scg.core.node import Value
+from scg.core.node import Node, Value
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.bernoulli import Bernoulli
 from scg.distributions.categorical import Categorical, OneHotCategorical
@@ -35,7 +35,7 @@ class ARM(Elsewhere):
         eta, l, b = _logits(down)
         flip = _flips(down, l, b)
         step = (2 * b - 1) * flip
-        m = sigmoid(abs(l))
+        m = sigmoid(_size(l))
         v = uniform(down)
         # partners that differ, by b - b' = step: u is on the side of b, outside (1 - m, m); else inside
         weight = step * (m - 0.5 + v * (1 - m)) + (1 - flip) * (v - 0.5) * (2 * m - 1)
@@ -73,7 +73,7 @@ class DisARM(Elsewhere):
             return _along_sticks(down)
         eta, l, b = _logits(down)
         step = (2 * b - 1) * _flips(down, l, b)
-        weight = step * (0.5 * sigmoid(abs(l)))
+        weight = step * (0.5 * sigmoid(_size(l)))
         return np.sum(first_order(eta, (down.now() - _at_partner(down, b - step)) * weight))
 
 
@@ -87,7 +87,13 @@ def _flips(down: Downstream, l: Value, b: Value) -> Value:
     """Whether the partner differs, given the sample: with probability min(1, exp(-(2b - 1) l)), which is exp(-|l|)
     where b is the likelier value, and 1 where it is not. Of the dtype of ``b``: 0 or 1."""
     unlikely = abs(b - (l > 0))
-    return np.maximum(unlikely, constant(down, sampled(down, Bernoulli(probs=np.exp(-abs(l))))))
+    return np.maximum(unlikely, constant(down, sampled(down, Bernoulli(probs=np.exp(-_size(l))))))
+
+
+def _size(l: Value) -> Value:
+    """|l|; as a node with a derivative also at 0, where the partner is certain from the one side and not from the
+    other."""
+    return np.where(l > 0, l, -l) if type(l) is Node else abs(l)
 
 
 def _at_partner(down: Downstream, partner: Value) -> Value:

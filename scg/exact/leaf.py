@@ -230,7 +230,7 @@ class Leaf:
 
     def probabilities(self, log_p: Value) -> Value:
         """exp(log_p), of values that have a derivative."""
-        return np.exp(log_p) if self.adaptive else probabilities(self.distribution, log_p, self.name)
+        return np.exp(log_p) if self.adaptive else probabilities(self.node, self.distribution, log_p, self.name)
 
     def drawn(self, rng: np.random.Generator, distribution: Distribution) -> np.ndarray:
         """One sample of ``distribution``, which is this node's, of shape (1, *node.shape)."""

@@ -15,6 +15,7 @@ from scg.core.leaves import parameter
 from scg.core.node import Node, Value, record
 from scg.core.primitive import smooth_primitive
 from scg.core.replay import rerun
+from scg.distributions.base import FixedSupport
 from scg.errors import NotDifferentiable, here
 from scg.primitives import layout
 from scg.stochastic.dependence import accounted, is_accounted
@@ -37,28 +38,38 @@ def paired(gradients: Sequence[Result], drawn: list[Node], weights: Sequence[Res
         return list(gradients)
     leading = {node.id for node in ancestors(nodes)}
     own = [node for node in drawn if node.id in leading]
-    plain = iter(values(nodes))
+    followed = values(nodes)
+    plain = iter(followed)
     if not {node.id for node in ancestors([w for w in weights if type(w) is Node], guards=True)}.isdisjoint(
         [node.id for node in own]
     ):
         own = []
     pairs = [(g, next(plain) if type(g) is Node else g) for g in gradients]
-    if any(map(_is_at_a_partners, _inside(nodes))):
-        return [only_value(v) if type(v) is Node else v for _, v in pairs]
+    for looked, is_unknown, why in ((nodes, _is_at_a_partners, _PARTNERS), (followed, _is_at_an_end, AT_AN_END)):
+        if any(map(is_unknown, _inside(looked))):
+            return [only_value(v, why=why) if type(v) is Node else v for _, v in pairs]
     if not own or any([is_only_once(node) for node in _inside(nodes)]):
         return [v for _, v in pairs]
     return [g if v is g else estimate(v, g, *own) for g, v in pairs]
 
 
-def _refuse(g: Value, out: Value, value: Value) -> Value:
-    raise NotDifferentiable(
-        "the derivative of a gradient inside this cost is not known: it is by ARM or DisARM on a sample that depends on"
-        " another sample whose estimator draws alternatives itself; use ScoreFunction(), Enumerate() or MeasureValued()"
-        f" on one of the two stochastic nodes ({here()})"
-    )
+_PARTNERS = (
+    "it is by ARM or DisARM on a sample that depends on another sample whose estimator draws alternatives itself; use"
+    " ScoreFunction(), Enumerate() or MeasureValued() on one of the two stochastic nodes"
+)
+AT_AN_END = (
+    "its estimator compares with a sample of its own that is certain there, as the partner of ARM and DisARM is at"
+    " logits of exactly 0, and is not beside it; use ScoreFunction(), Enumerate() or MeasureValued() on the stochastic"
+    " node"
+)
+"""Why the derivative of an estimate is not known where what it is compared with is certain."""
 
 
-only_value: Function = smooth_primitive(lambda value: value, elementwise, _refuse, name="only_value", same=True)
+def _refuse(g: Value, out: Value, value: Value, why: str) -> Value:
+    raise NotDifferentiable(f"the derivative of a gradient inside this cost is not known: {why} ({here()})")
+
+
+only_value: Function = smooth_primitive(lambda value, why: value, elementwise, _refuse, name="only_value", same=True)
 """The value, with a derivative that is refused."""
 
 
@@ -69,6 +80,15 @@ def _is_at_a_partners(node: Node) -> bool:
         return False
     site = node.statics["site"]
     return site.replicate_axes > 0 and site.estimator.partner and any(map(_is_own, ancestors([node])))
+
+
+def _is_at_an_end(node: Node) -> bool:
+    """Whether an estimator made a sample for itself with a probability of exactly 0 or 1 that moves: its score knows
+    nothing of what has no probability."""
+    if not is_stochastic(node):
+        return False
+    site = node.statics["site"]
+    return type(site.estimator) is Scored and not site.distribution.has(FixedSupport)
 
 
 def values(roots: list[Node]) -> list[Node]:
@@ -125,6 +145,11 @@ def _is_own(node: Node) -> bool:
         and type(node.statics["site"].estimator) is Accounted
         and any([type(o) is Node for o in node.operands])
     )
+
+
+def is_of_an_estimator(node: Node) -> bool:
+    """Whether a sample is none of the user's: an estimator made it for itself."""
+    return type(node.statics["site"].estimator) in (Accounted, Scored)
 
 
 def _is_followed(node: Node) -> bool:

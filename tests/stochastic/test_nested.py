@@ -406,3 +406,47 @@ def test_the_square_of_a_gradient_through_two_coins_is_right_or_refused(first, s
         return
     low, high = [float(scg.exact.expectation(cost, np.array(0.4 + h))) for h in (-1e-4, 1e-4)]
     assert abs(float(scg.exact.moments(cost, np.array(0.4)).mean) - (high - low) / 2e-4) < 1e-6
+
+
+TIED = {
+    **ESTIMATORS,
+    "arm": scg.ARM,
+    "rebar": scg.REBAR,
+    "pairs": lambda: scg.CoupledPairs(2),
+    "double": scg.DoubleControlVariate,
+    "derivative": scg.StochasticDerivative,
+    "rodeo": scg.RODEO,
+}
+COINS = (lambda t: dist.Bernoulli(logits=t), lambda t: dist.Bernoulli(probs=1 / (1 + np.exp(-t))))
+FACES = (lambda t: dist.OneHotCategorical(logits=t), lambda t: dist.Categorical(logits=t))
+
+
+@pytest.mark.parametrize("distribution", [*COINS, *FACES], ids=["logits", "probs", "one of K", "a number"])
+@pytest.mark.parametrize("estimator", TIED)
+def test_at_even_odds_the_mean_is_the_derivative_of_the_mean_or_refused(estimator, distribution):
+    """The partner of a fair coin is certain, and of another one is not: |logit| has a kink there. What is used of the
+    gradients is linear, so that all estimators have one mean, which is that by enumeration."""
+    theta, w = np.zeros(3), np.array([1.0, -2.0, 0.4])
+    if TIED[estimator]().objection(distribution(theta)) or estimator == "rebar" and distribution in FACES:
+        return
+
+    def cost(t, rng, made):
+        def inner(t, rng):
+            b = scg.sample(distribution(t), made(), rng=rng)
+            return np.sum(b * w) ** 2 * (1 + t[0]) + np.sum((b - 0.3) ** 2)
+
+        value, gradient = scg.value_and_grad(inner)(t, rng=rng)
+        return value + np.sum(gradient * w)
+
+    right = scg.exact.gradient(lambda t, rng: cost(t, rng, scg.Enumerate), theta)
+    rng = np.random.default_rng(0)
+    try:
+        graph = scg.trace(lambda t, rng: cost(t, rng, TIED[estimator]), theta, rng=rng)
+        found = graph.gradients(rng=rng, replicates=4000)
+    except scg.errors.NotDifferentiable as error:
+        assert estimator in ("arm", "disarm", "pairs") and "logits of exactly 0" in str(error)
+        with pytest.raises(scg.errors.ScgValueError, match="logits of exactly 0.*use ScoreFunction.*Enumerate"):
+            scg.exact.gradient(graph)
+        return
+    spread = np.std(found, axis=0) / np.sqrt(len(found))
+    assert np.all(np.abs(np.mean(found, axis=0) - right) < 5.3 * spread + 1e-9)  # two tails of 1e-7 each
