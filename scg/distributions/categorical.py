@@ -6,14 +6,13 @@ from typing import final
 
 import numpy as np
 
-from scg.core.aliases import Given
 from scg.core.ambient import settled
 from scg.core.node import Numeric, Value
 from scg.distributions.accurate import rest
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import Constraint, Integers, Truth, one_hot, simplex
 from scg.distributions.coupling import Kept
-from scg.distributions.discrete import AT_AN_EDGE, log, numbers, one_of_two, outside, times
+from scg.distributions.discrete import ByProbs, log, numbers, outside, times
 from scg.distributions.weak import real_array
 from scg.special import log_softmax, softmax
 
@@ -31,20 +30,11 @@ class Logits(Constraint):
         return "numbers below inf, not all -inf, along the last axis"
 
 
-class OneOfMany(Distribution, FiniteSupport, FixedSupport):
+class OneOfMany(ByProbs, FiniteSupport, FixedSupport):
     """What the two have in common: K probabilities along the last axis of ``probs`` or ``logits``."""
 
-    probs: Given  # one of the two is given
-    logits: Given
     constraints = {"probs": simplex, "logits": Logits()}
     edges = {"probs": (0.0,)}
-
-    def way_out(self, capability: type) -> str:
-        return AT_AN_EDGE if capability is FixedSupport else ""
-
-    def __post_init__(self) -> None:
-        one_of_two(self)
-        super().__post_init__()
 
     @property
     def categories(self) -> int:

@@ -44,16 +44,11 @@ def log1m(p: Numeric) -> Numeric:
 sigmoid, softplus = weak(special.sigmoid), weak(special.softplus)
 
 
-class Odds(Distribution):
-    """A distribution with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate
-    in both tails.
-
-    Draws have its dtype.
-    """
+class ByProbs(Distribution):
+    """A distribution that is given by ``probs`` or ``logits``, never both."""
 
     probs: Given  # one of the two is given
     logits: Given
-    edges = {"probs": (0.0, 1.0)}
 
     def way_out(self, capability: type) -> str:
         return AT_AN_EDGE if capability is FixedSupport else ""
@@ -61,6 +56,16 @@ class Odds(Distribution):
     def __post_init__(self) -> None:
         one_of_two(self)
         super().__post_init__()
+
+
+class Odds(ByProbs):
+    """A distribution with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate
+    in both tails.
+
+    Draws have its dtype.
+    """
+
+    edges = {"probs": (0.0, 1.0)}
 
     @property
     def dtype(self) -> np.dtype:

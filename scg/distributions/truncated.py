@@ -11,16 +11,14 @@ from scg.core.aliases import Result
 from scg.core.ambient import settled
 from scg.core.node import Node, Numeric, Value
 from scg.distributions import tail
-from scg.distributions.base import Distribution, FixedSupport
+from scg.distributions.base import FixedSupport
 from scg.distributions.constraints import (
-    Constraint,
-    Interval,
     finite,
     positive,
     real,
 )
 from scg.distributions.normal import LOG_2PI
-from scg.distributions.uniform import InverseCDF
+from scg.distributions.uniform import BetweenEnds, InverseCDF
 from scg.distributions.weak import log, real_array, weak
 from scg.primitives.layout import stop_gradient
 from scg.special import log1mexp
@@ -28,7 +26,7 @@ from scg.special import log1mexp
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
+class TruncatedNormal(InverseCDF, BetweenEnds, FixedSupport):
     """The distribution of x ~ N(loc, scale^2) given that low <= x <= high; an end may be infinite. Reparameterized by
     its quantile function.
 
@@ -44,16 +42,6 @@ class TruncatedNormal(InverseCDF, Distribution, FixedSupport):
     high: Numeric
     constraints = {"loc": finite, "scale": positive, "low": real, "high": real}
     moving = ("low", "high")
-
-    def _tied(self) -> None:
-        plain = self.detached()
-        self._require(
-            plain.low < plain.high, f"high must be greater than low, got low={self.low!r}, high={self.high!r}"
-        )
-
-    @property
-    def support(self) -> Constraint:
-        return Interval(self.low, self.high)
 
     def _ends(self) -> tuple[Value, Value]:
         """a and b; an infinite end stays what it is, with derivative zero."""

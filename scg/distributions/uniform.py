@@ -29,18 +29,11 @@ class InverseCDF(Reparameterizable):
         return self.transport(np.clip(u, 0.5 * eps, 1 - eps))
 
 
-@final
-@dataclass(frozen=True, eq=False, repr=False)
-class Uniform(Reparameterizable, Distribution):
-    """log p(z) = -log(high - low) for low <= z <= high; z = low + (high - low) u. Its support moves with its
-    parameters: no score function.
+class BetweenEnds(Distribution):
+    """A distribution of numbers from ``low`` to ``high``, which are parameters."""
 
-    Draws lie strictly between the ends of the interval (but for rounding where it is short).
-    """
-
-    low: Numeric = 0.0
-    high: Numeric = 1.0
-    constraints = {"low": finite, "high": finite}
+    low: Numeric
+    high: Numeric
 
     def _tied(self) -> None:
         plain = self.detached()
@@ -51,6 +44,20 @@ class Uniform(Reparameterizable, Distribution):
     @property
     def support(self) -> Constraint:
         return Interval(self.low, self.high)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Uniform(Reparameterizable, BetweenEnds):
+    """log p(z) = -log(high - low) for low <= z <= high; z = low + (high - low) u. Its support moves with its
+    parameters: no score function.
+
+    Draws lie strictly between the ends of the interval (but for rounding where it is short).
+    """
+
+    low: Numeric = 0.0
+    high: Numeric = 1.0
+    constraints = {"low": finite, "high": finite}
 
     def noise(self, shape: Shape = ()) -> tuple[Distribution, Shape]:
         return UNIT, self.full_shape(shape)

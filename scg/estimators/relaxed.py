@@ -10,7 +10,7 @@ from scg.core.options import is_integer, is_number
 from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.bernoulli import Bernoulli
-from scg.distributions.categorical import OneHotCategorical
+from scg.distributions.categorical import Categorical, OneHotCategorical
 from scg.distributions.uniform import UNIT
 from scg.errors import ScgValueError, here
 from scg.estimators.rebar import hidden, keys
@@ -42,11 +42,7 @@ def unlike(distribution: Distribution, accepted: tuple[type, ...]) -> str:
     """Why a distribution is none of those accepted, as "needs ..., got ..."; empty where it is one."""
     if isinstance(distribution, accepted):
         return ""
-    hint = (
-        " (a OneHotCategorical, whose draws a gradient can pass)"
-        if type(distribution).__name__ == "Categorical"
-        else ""
-    )
+    hint = " (a OneHotCategorical, whose draws a gradient can pass)" if isinstance(distribution, Categorical) else ""
     return f"needs a {' or '.join(kind.__name__ for kind in accepted)}, got {distribution!r}{hint}"
 
 

@@ -97,13 +97,7 @@ class Steps:
         its place noted."""
         args: list[Operand] = []
         for k, operand in enumerate((*op.args, op)):
-            look = (
-                None
-                if rows is None
-                else (lambda x: x[rows[0] : rows[1]])
-                if operand is op
-                else cut_operand(op, k, *rows)
-            )
+            look = None if rows is None else _rows_of(op, k, rows)
             if id(operand) in homes and type(operand) is Op:
                 assert rows is not None
                 shape = (rows[1] - rows[0], *operand.shape[1:])
@@ -174,6 +168,12 @@ class Steps:
             raise
 
 
+def _rows_of(op: Op, k: int, rows: tuple[int, int]) -> Function | None:
+    """What takes, of operand k of an operation, or of its result behind them, the part that some rows of the result
+    need; None: all of it."""
+    return cut_operand(op, k, *rows) if k < len(op.args) else lambda x: x[rows[0] : rows[1]]
+
+
 class _Shown:
     """What memory each operation touches."""
 
@@ -192,13 +192,7 @@ class _Shown:
             source = origin(operand)
             if source.is_given or source.is_check:
                 continue
-            look = (
-                None
-                if rows is None
-                else (lambda x: x[rows[0] : rows[1]])
-                if operand is op
-                else cut_operand(op, k, *rows)
-            )
+            look = None if rows is None else _rows_of(op, k, rows)
             place = self.places[id(operand)]
             if type(place) is Dynamic:
                 array = self.stood.setdefault(id(source), np.empty(source.shape, source.dtype))
