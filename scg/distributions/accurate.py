@@ -46,18 +46,18 @@ def log_gamma_bend(x: Numeric | float, h: Numeric) -> Numeric:
         total = (2**n - 2) / n * zeta(float(n), x) - t * total
     h, far, near = np.where(small, 1, h), np.where(large, x, 21), np.where(large, 1, x)
     one, two = far + h, far + 2 * h
-    stirling = (
+    far_off = (
         (two - 0.5) * np.log1p(2 * h / far)
         - 2 * (one - 0.5) * np.log1p(h / far)
-        + _stirling(two)
-        - 2 * _stirling(one)
-        + _stirling(far)
+        + stirling(two)
+        - 2 * stirling(one)
+        + stirling(far)
     )
     direct = sp.gammaln(near + 2 * h) - 2 * sp.gammaln(near + h) + sp.gammaln(near)
-    return np.where(small, t * t * total, np.where(large, stirling, direct))
+    return np.where(small, t * t * total, np.where(large, far_off, direct))
 
 
-def _stirling(x: Numeric) -> Numeric:
+def stirling(x: Numeric) -> Numeric:
     """log Gamma(x) - (x - 1/2) log x + x - log(2 pi) / 2, for x > 20."""
     u = 1 / (x * x)
     return (1 / 12 - u * (1 / 360 - u * (1 / 1260 - u * (1 / 1680)))) / x

@@ -17,6 +17,7 @@ from scg.core.ambient import settled
 from scg.core.axes import elementwise
 from scg.core.node import Node, Numeric, Value, value_of
 from scg.core.primitive import smooth_primitive
+from scg.distributions import entropies
 from scg.distributions.base import Discrete, Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.constraints import (
     Constraint,
@@ -59,8 +60,8 @@ _trials = smooth_primitive(lambda n: n, elementwise, _no_derivative, name="trial
 class Binomial(Odds, FiniteSupport, FixedSupport):
     """p(k) = C(n, k) p^k (1-p)^(n-k), k = 0, ..., n: the successes of n trials; ``probs`` or ``logits``, never both.
 
-    ``n`` are integers (a node may hold them, such as a sample of a Poisson distribution; it gets no derivative). The
-    entropy is a sum over all k.
+    ``n`` are integers (a node may hold them, such as a sample of a Poisson distribution; it gets no derivative), below
+    2^63 for samples. The entropy is an integral for a variance up to 400, else a sum over a lattice.
     """
 
     n: Numeric
@@ -80,6 +81,8 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         plain = self.detached()
+        if np.any(np.asarray(plain.n) >= 2.0**63):
+            raise ScgValueError(f"{self!r}: samples are drawn for n below 2^63, got {np.max(plain.n)} ({here()})")
         return np.asarray(rng.binomial(np.asarray(plain.n).astype(np.int64), plain.p, self.full_shape(shape))).astype(
             self.dtype
         )
@@ -120,8 +123,7 @@ class Binomial(Odds, FiniteSupport, FixedSupport):
         return self._whole(self.trials * self.p * self.q)
 
     def entropy(self) -> Numeric:
-        log_p = self.log_prob(self.atoms())
-        return self._whole(-np.sum(times(np.exp(log_p), log_p), axis=0))
+        return self._whole(entropies.binomial(self.trials, self.p, self.q, self.log_p, self.log_q))
 
     def cdf(self, value: Numeric) -> Value:
         k, n = np.floor(numbers(value, self.dtype)), self.trials
@@ -175,7 +177,7 @@ class Geometric(Odds, Discrete, FixedSupport):
 
     @property
     def variance(self) -> Numeric:
-        return self._whole(self.q / (self.p * self.p))
+        return self._whole(self.q / self.p / self.p)
 
     def entropy(self) -> Numeric:
         return self._whole(-times(self.q, self.log_q) / self.p - self.log_p)
@@ -198,7 +200,8 @@ class Geometric(Odds, Discrete, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Poisson(Distribution, Discrete, FixedSupport):
-    """p(k) = rate^k exp(-rate) / k!, k = 0, 1, ...; at rate 0 it is k = 0."""
+    """p(k) = rate^k exp(-rate) / k!, k = 0, 1, ...; at rate 0 it is k = 0. The entropy is a sum, above a rate of 100
+    its series, right to 12 digits."""
 
     rate: Numeric
     constraints = {"rate": nonnegative}
@@ -228,6 +231,9 @@ class Poisson(Distribution, Discrete, FixedSupport):
     def variance(self) -> Numeric:
         return self._whole(self.rate)
 
+    def entropy(self) -> Numeric:
+        return self._whole(entropies.poisson(self.rate))
+
     def cdf(self, value: Numeric) -> Value:
         k = np.floor(numbers(value, self.dtype))
         return np.where(
@@ -254,7 +260,8 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
     ``logits`` of a success.
 
     ``n`` is any positive number: a Poisson distribution whose rate has the Gamma distribution with concentration n and
-    rate p / (1-p).
+    rate p / (1-p). The entropy is an integral (for n and a mean above 400 a sum over a lattice), right to about 12
+    digits.
     """
 
     n: Numeric
@@ -268,8 +275,16 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
         return Distribution.dtype.fget(self)  # type: ignore[attr-defined,no-any-return]
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
-        plain = self.detached()
-        return np.asarray(rng.negative_binomial(plain.n, plain.p, self.full_shape(shape))).astype(self.dtype)
+        plain, full = self.detached(), self.full_shape(shape)
+        n, log_odds = np.asarray(plain.n, float), np.asarray(plain.log_q, float) - np.asarray(plain.log_p, float)
+        usual = (n + 10 * np.sqrt(n)) * np.exp(np.minimum(log_odds, 50)) < _MANY  # else NumPy refuses
+        if np.all(usual):
+            return np.asarray(rng.negative_binomial(plain.n, plain.p, full)).astype(self.dtype)
+        with np.errstate(over="ignore"):
+            rate = rng.standard_gamma(n, full) * np.exp(log_odds)
+        if not np.all(rate < float(np.finfo(self.dtype).max)):
+            raise ScgValueError(f"{self!r} has draws that are greater than any number of {self.dtype} ({here()})")
+        return Poisson(rate).sample(rng).astype(self.dtype)
 
     def log_prob(self, value: Numeric) -> Value:
         return supported(
@@ -282,7 +297,10 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
 
     @property
     def variance(self) -> Numeric:
-        return self._whole(self.n * self.q / (self.p * self.p))
+        return self._whole(self.n * self.q / self.p / self.p)
+
+    def entropy(self) -> Numeric:
+        return self._whole(entropies.negative_binomial(self.n, self.p, self.q, self.log_p, self.log_q))
 
     def cdf(self, value: Numeric) -> Value:
         k = np.floor(numbers(value, self.dtype))

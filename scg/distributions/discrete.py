@@ -115,14 +115,16 @@ def _smallest_value(u: Value, *parameters: Value, distribution: Distribution, na
     shape = np.broadcast_shapes(np.shape(u), distribution.batch_shape)
     below = np.full(shape, distribution.support.low - 1.0)  # always too small
     reach = np.ones(shape)
-    for _ in range(60):
+    for _ in range(1020):
         short = distribution.cdf(below + reach) < u
         if not short.any():
             break
         reach = np.where(short, 2 * reach, reach)
     above = below + reach
-    while np.any(above - below > 1):
+    while True:
         middle = np.floor((below + above) / 2)
+        if not np.any((middle > below) & (middle < above)):  # neighbours: as integers, or as floats beyond 2^53
+            break
         short = distribution.cdf(middle) < u
         below, above = np.where(short, middle, below), np.where(short, above, middle)
     above = np.where(
