@@ -18,8 +18,14 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(scg.__file__).parents[1]
 FILES = sorted((ROOT / "scg").rglob("*.py"))
-OTHERS = {"_replace", "_fields", "_getframe", "_core", "_ones_like", "_ufuncs", "_zeta", "_processes"}
-"""Underscore names of Python, NumPy and SciPy: of named tuples, of ``sys``, and what the next test looks for."""
+OTHERS = {"_replace", "_fields", "_getframe", "_core", "_ones_like", "_ufuncs", "_zeta", "_implementation"} | {
+    "_processes",
+    "_result_queue",
+    "_writer",
+    "_validate_args",
+}
+"""Underscore names of Python, NumPy, SciPy and PyTorch: of named tuples, of ``sys``, of pools of processes, and what a
+test below looks for."""
 
 
 def test_the_layers_name_every_room_once():
@@ -43,7 +49,12 @@ def private_attributes(tree):
     own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
     own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_self(n.value)}
     own |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg}
-    return [
+    by_name = [
+        ast.unparse(n)
+        for n in ast.walk(tree)
+        if any([is_private(name) and name not in own | OTHERS for name in names_in_text(n)])
+    ]
+    return by_name + [
         ast.unparse(n)
         for n in ast.walk(tree)
         if isinstance(n, ast.Attribute)
@@ -52,6 +63,20 @@ def private_attributes(tree):
         and n.attr not in own | OTHERS
         and not n.attr.startswith("_repr_")
     ]
+
+
+def names_in_text(node):
+    """The names of attributes that are written as text: getattr(x, "name") and the like, and vars(x)["name"]."""
+    texts = []
+    if (
+        is_call_of(node, "getattr", "hasattr", "setattr", "delattr")
+        and len(node.args) > 1
+        and not is_self(node.args[0])
+    ):
+        texts = [node.args[1]]
+    if isinstance(node, ast.Subscript) and is_call_of(node.value, "vars") and not is_self(node.value.args[0]):
+        texts = [node.slice]
+    return [text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str)]
 
 
 def is_private(name):
@@ -69,7 +94,14 @@ def test_no_module_reads_anothers_underscore_names(path):
 
 
 @pytest.mark.parametrize(
-    "text", ["from scg.core.node import _a", "def f(node):\n    return node._hidden", "x = other._y"]
+    "text",
+    [
+        "from scg.core.node import _a",
+        "def f(node):\n    return node._hidden",
+        "x = other._y",
+        "x = getattr(other, '_y', None)",
+        "vars(other)['_y'] = 1",
+    ],
 )
 def test_what_is_private_is_noticed(text):
     tree = ast.parse(text)
@@ -157,7 +189,7 @@ def test_the_private_names_of_numpy_and_scipy_that_are_used_are_there():
     umath = np._core.umath
     assert isinstance(umath._ones_like, np.ufunc) and isinstance(umath.clip, np.ufunc)
     assert np._core.strings is not None and np._core.defchararray is not None and isinstance(sp._ufuncs._zeta, np.ufunc)
-    assert isinstance(np.random.random.__self__, np.random.RandomState)
+    assert isinstance(np.random.random.__self__, np.random.RandomState) and np.sum._implementation is not None
 
 
 def test_every_public_package_lists_its_names_and_no_function_hides_a_module():

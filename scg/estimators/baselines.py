@@ -35,6 +35,10 @@ class Baseline(ABC):
         """b for each of the estimator's own samples ``draws``, along the leading axis of ``f``, their costs-to-go."""
         return self.value(down)
 
+    def learners(self) -> "list[Remembering]":
+        """What of it learns from costs."""
+        return []
+
     state: State = {}
     """What the next value depends on beside the samples, as ``scg.checkpoint`` takes it: a property to override;
     assigning it restores it."""
@@ -114,6 +118,14 @@ class Remembering(Baseline):
 
     def _learn(self, *lesson: Result) -> None:
         raise NotImplementedError
+
+    def learners(self) -> "list[Remembering]":
+        return [self]
+
+    def carry_over(self) -> None:
+        """Let the lessons that wait count as older than all samples: of a copy that serves other runs, perhaps in
+        another process, which counts its nodes from 0."""
+        self._waiting.update({draw: (-1, lesson) for draw, (_, lesson) in self._waiting.items()})
 
     @property
     def state(self) -> State:  # type: ignore[override]
@@ -305,6 +317,9 @@ class _Predicted(Baseline):
 
     def __init__(self, owner: Learned, inputs: Tree):
         self._owner, self._inputs = owner, inputs
+
+    def learners(self) -> list[Remembering]:
+        return [self._owner]
 
     def value(self, down: Downstream) -> Numeric:
         nodes = [leaf for _, leaf in leaves(self._inputs) if type(leaf) is Node]

@@ -17,6 +17,7 @@ from scg.bridge.samples import Sampled
 from scg.core.aliases import Result
 from scg.core.tree import leaves
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here, kin
+from scg.estimators.baselines import Baseline
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.graph import Graph
 from scg.testing.structure import Subject, join
@@ -389,11 +390,9 @@ def with_own_estimators(graph: Graph) -> Graph:
         estimator = node.statics["site"].estimator
         if _learns(estimator):
             mine[name] = copy.deepcopy(estimator)
-            baseline = getattr(mine[name], "baseline", None)
-            for learner in (baseline, getattr(baseline, "_owner", None)):
-                # older than all samples here, also where a process counts its nodes from 0
-                waiting = getattr(learner, "_waiting", {})
-                waiting.update({draw: (-1, lesson) for draw, (_, lesson) in waiting.items()})
+            for part in vars(mine[name]).values():
+                for learner in part.learners() if isinstance(part, Baseline) else ():
+                    learner.carry_over()
     bound = graph.bind(mine) if mine else graph
     again = bound.again if bound.has_ifs else None
     return Graph(bound.cost, bound.parameters, again=again, bindings=bound.bindings)
