@@ -205,7 +205,7 @@ class Terms:
                         )
                         d = d if d.shape == operand.shape and d.dtype == dtype else unbroadcast(d, operand.shape, dtype)
                         if support is not None or takes:
-                            support = _support(node, k, support)
+                            support = _support(node, k, support, graph)
                             d = d if support is None else Partial(d, support)
                         seeds[operand.id] = _added(seeds.get(operand.id, []), both, d)
         return seeds
@@ -281,7 +281,8 @@ def _extended(seen: Seen | None, parts: list[Part]) -> Seen:
 
 
 class Partial(NamedTuple):
-    """A weight that is zero by structure outside of ``support``: of elements that nobody picked or chose."""
+    """A weight that is zero by structure outside of ``support``: of elements that nobody picked or chose. A Node where
+    samples choose, and it is to be replayed with others."""
 
     value: Value
     support: Value
@@ -296,8 +297,9 @@ def weighted(value: Value, weight: Value) -> Value:
     return value * weight.value
 
 
-def _support(node: Node, k: int, support: Result) -> Result:
-    """Where the weight of operand ``k`` is not zero by structure, given that of the node; None: everywhere.
+def _support(node: Node, k: int, support: Result, graph: bool) -> Result:
+    """Where the weight of operand ``k`` is not zero by structure, given that of the node; None: everywhere. In a
+    ``graph`` a Node where indices or truths are, which other samples may change.
 
     The zeros of a VJP that depends on indices and truths alone are of elements that were not picked or chosen.
     """
@@ -306,17 +308,18 @@ def _support(node: Node, k: int, support: Result) -> Result:
     group = next(group for group in primitive.groups(len(operands)) if k in group)
     if all([j in group or np.asarray(x).dtype.kind in "biu" for j, x in enumerate(arguments)]):
         ones = np.ones(node.shape) if support is None else support.astype(float)
+        out, arguments = (node, operands) if graph else (node.raw, arguments)
         d = (
-            primitive.vjps[k](ones, node.raw, *arguments, **node.statics)
+            primitive.vjps[k](ones, out, *arguments, **node.statics)
             if primitive.vjps
-            else primitive.every(ones, k, node.raw, *arguments, **node.statics)
+            else primitive.every(ones, k, out, *arguments, **node.statics)
         )
         found = unbroadcast(d, operands[k].shape, ones.dtype) != 0
     elif support is None or primitive.axes is not elementwise:
         return None
     else:
         found = unbroadcast(support.astype(float), operands[k].shape, np.dtype(float)) != 0
-    return None if found.all() else found
+    return None if type(found) is not Node and found.all() else found
 
 
 def _added(pieces: list[tuple[Set, Value]], draws: Set, d: Value) -> list[tuple[Set, Value]]:
