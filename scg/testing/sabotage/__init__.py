@@ -10,7 +10,8 @@ import numpy as np
 from scg.core.node import Value
 from scg.core.operands import frozen
 from scg.stochastic.graph import Graph, trace
-from scg.testing.sabotage.rows import CostBy, Wrong, rows
+from scg.testing.sabotage.rows import rows
+from scg.testing.sabotage.rows.row import CostBy, Wrong
 
 
 @final
@@ -71,7 +72,9 @@ def saboteurs() -> tuple[Saboteur, ...]:
     """All of them, made anew: ``assert_unbiased`` must reject each, for every seed, and pass its twin."""
     return tuple(
         [
-            Saboteur(name, what, program, frozen(np.array(at)), wrong, right, source)
-            for name, program, at, wrong, right, what, source in rows()
+            Saboteur(
+                row.name, row.mistake, row.program, frozen(np.array(row.parameters)), row.wrong, row.right, row.source
+            )
+            for row in rows()
         ]
     )
