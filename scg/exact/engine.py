@@ -220,15 +220,16 @@ class Engine:
     ) -> tuple[Value, list[Value]]:
         """The probability of every row's configuration of every set, and the values of some terms."""
         digits = np.full((len(rows), self.offsets[-1]), -1)
-        places = []
+        alike: dict[tuple[int, int, int], tuple[list[int], list[int]]] = {}
         for elements, size in zip(sets, sizes, strict=True):
             stride = 1
             for inside, starts, count in self._digits(elements):
-                places += [(e, start, stride, count, size) for e, start in zip(inside, starts, strict=True)]
+                columns, first = alike.setdefault((size, stride, count), ([], []))
+                columns += inside
+                first += starts
                 stride *= count
-        if places:
-            element, first, stride_of, count_of, size_of = np.array(places).T
-            digits[:, element] = rows[:, None] % size_of // stride_of % count_of + first
+        for (size, stride, count), (columns, first) in alike.items():
+            digits[:, columns] = (rows % size // stride % count)[:, None] + first
         values: Choice = {}
         weights: list[np.ndarray | None] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible
