@@ -113,6 +113,14 @@ def blocks_of(values: Value, rows: Indices) -> Value:
     return np.reshape(each, (len(rows), *values.shape[1:]))
 
 
+def ranked(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What ``np.unique(numbers, return_inverse=True)`` is, of few small numbers that are not negative: without a
+    sort."""
+    there = np.zeros(int(numbers.max(initial=-1)) + 1, bool)
+    there[numbers] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[numbers]
+
+
 def one_below_the_other(parts: Sequence[Value], axis: int = 0) -> Value:
     """Parts joined along an axis, by blocks of their lengths, for the same reason."""
     if len(parts) == 1:

@@ -23,7 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scg.core.aliases import Shape
-from scg.elimination.factors import Stack
+from scg.elimination.factors import Stack, ranked
 
 Flags = tuple[bool, bool]
 """Whether the entries of a factor have a p, and an x."""
@@ -113,9 +113,9 @@ def _slots(stacks: Sequence[Stack], sizes: np.ndarray, kept: Collection[int]) ->
         origin[rows, 0] = k
         origin[rows, 1] = np.arange(len(stack.scopes)) if stack.rows is None else stack.rows
         start += len(stack.scopes)
-    used, local = np.unique(scopes[scopes >= 0], return_inverse=True)
+    used, local = ranked(scopes[scopes >= 0])
     dense = np.full(scopes.shape, -1)
-    dense[scopes >= 0] = local.reshape(-1)
+    dense[scopes >= 0] = local
     left, right = [], []
     for k in range(1, width):
         both = dense[:, k] >= 0
@@ -130,7 +130,11 @@ def _slots(stacks: Sequence[Stack], sizes: np.ndarray, kept: Collection[int]) ->
     number[order] = np.arange(len(used)) - np.repeat(first[:-1], np.diff(first))
     inside = np.where(dense >= 0, number[dense], -1)
     owner = part[dense[:, 0]] if width else np.zeros(0, int)
-    rank = np.lexsort((*inside.T[::-1], origin[:, 0], owner)) if len(scopes) else np.zeros(0, int)
+    keys, extents = (owner, origin[:, 0], *(inside.T + 1)), (len(first), len(stacks), *[len(used) + 1] * width)
+    if math.prod(extents) < 2**62:  # one number for each row is sorted sooner
+        rank = np.argsort(np.ravel_multi_index(keys, extents), kind="stable")
+    else:
+        rank = np.lexsort(keys[::-1])
     bounds = np.searchsorted(owner[rank], np.arange(len(first)))
     signed = np.concatenate([origin[:, :1], inside], axis=1)[rank]
     extent = np.where(np.isin(used, list(kept)), -1 - used, np.asarray(sizes)[used])[order]

@@ -20,7 +20,7 @@ from scg.core.node import Node, Value
 from scg.core.replay import replay
 from scg.elimination.alike import expression, with_numbers
 from scg.elimination.direct import TooBroad
-from scg.elimination.factors import blocks_of, one_below_the_other
+from scg.elimination.factors import blocks_of, one_below_the_other, ranked
 from scg.elimination.finite import Finite, probabilities
 from scg.elimination.structure import Likeness, Structure
 
@@ -76,14 +76,15 @@ class Family:
             kept = used[scopes[:, 0]]
             scopes, places, numbers = scopes[kept], places[kept], numbers[kept]
         sizes = np.append(kind.structure.sizes, 0)[scopes]
-        patterns, inverse = np.unique(sizes, axis=0, return_inverse=True)
+        if (sizes == sizes[:1]).all():
+            patterns, inverse = sizes[:1], np.zeros(len(sizes), int)
+        else:
+            patterns, inverse = np.unique(sizes, axis=0, return_inverse=True)
         for k, pattern in enumerate(patterns):
             chosen = inverse.reshape(-1) == k
-            some, rows = np.unique(places[chosen], return_inverse=True)
+            some, rows = ranked(places[chosen])
             inside = pattern > 0
-            yield Group(
-                scopes[chosen][:, inside], some, rows.reshape(-1), numbers[chosen], tuple(pattern[inside].tolist())
-            )
+            yield Group(scopes[chosen][:, inside], some, rows, numbers[chosen], tuple(pattern[inside].tolist()))
 
     def table(self, values: Value, group: Group) -> Result:
         """(places, values of the first, ..., of the k-th) of what is (rows of the replay, elements); for draws rows of
@@ -137,7 +138,7 @@ class Kind:
         while waiting:
             places = waiting.pop()
             rows = _coloured(structure, scopes[places])
-            most = max([math.prod(row) for row in np.unique(sizes[scopes[places]], axis=0).tolist()])
+            most = float(np.max(np.prod(sizes[scopes[places]], axis=1, dtype=float)))
             if rows.number > max(_FEW, 8 * most) and len(places) > 1:
                 places = places[np.lexsort(scopes[places].T[::-1])]
                 waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
@@ -330,7 +331,8 @@ def colours_of(structure: Structure, scopes: np.ndarray) -> np.ndarray:
     whole = not (owner[a] == owner[b]).any()
     if whole:
         a, b = owner[a], owner[b]
-    pairs = np.unique(a * (count + len(sizes)) + b)
+    pairs = a * (count + len(sizes)) + b
+    pairs = np.unique(pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]])
     colours = _greedy(count if whole else len(sizes), *np.divmod(pairs, count + len(sizes)))
     return colours[owner] if whole else colours
 
