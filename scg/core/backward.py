@@ -1,6 +1,7 @@
 """Reverse mode: cotangents pulled back through a recorded graph, on raw arrays or, for higher orders, on Nodes."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -264,16 +265,25 @@ def _pull_nodes(
     """Cotangents of the wanted nodes, by id, as Nodes."""
     newest = order[-1].id if order else 0
     found: dict[int, Result] = {}
+    live = Counter[int]()  # how often each node is a cotangent
+    if forget is not None:
+        live.update(_ids(table.values()))
     for node in reversed(order):
         g = table.pop(node.id, None)
         if g is None:
             continue
         if node.id in wanted:
             found[node.id] = g
+        if forget is None:
+            _step(node, g, table, needed, True, rest)
+            continue
+        behind = {o.id for o in node.operands if type(o) is Node}
+        live.subtract(_ids([table[i] for i in behind if i in table]))
+        live.subtract(_ids([] if node.id in wanted else [g]))
         _step(node, g, table, needed, True, rest)
-        if forget is not None:
-            behind = [g, *[table[o.id] for o in node.operands if type(o) is Node and o.id in table]]
-            _forget_behind(behind, newest, [*table.values(), *found.values()], forget)
+        made = [table[i] for i in behind if i in table]
+        live.update(_ids(made))
+        _forget_behind([g, *made], newest, live, forget)
     return found
 
 
@@ -331,9 +341,13 @@ def _pull_arrays(order: list[Node], table: dict[int, Result], wanted: set[int], 
     return found
 
 
-def _forget_behind(stack: list[Result], newest: int, live: list[Result], forget: Result) -> None:
+def _ids(parts: Iterable[Result]) -> list[int]:
+    """The ids of the nodes among some cotangents, of which a tuple is several."""
+    return [g.id for part in parts for g in (part if type(part) is tuple else (part,)) if type(g) is Node]
+
+
+def _forget_behind(stack: list[Result], newest: int, live: Counter[int], forget: Result) -> None:
     """Forget the nodes younger than ``newest`` behind some cotangents, but for those that are cotangents still."""
-    kept = {id(g) for part in live for g in (part if type(part) is tuple else (part,))}
     seen: set[int] = set()
     stack = [g for part in stack for g in (part if type(part) is tuple else (part,))]
     while stack:
@@ -341,7 +355,7 @@ def _forget_behind(stack: list[Result], newest: int, live: list[Result], forget:
         if type(node) is not Node or node.id <= newest or node.id in seen:
             continue
         seen.add(node.id)
-        if id(node) in kept or forget(node):
+        if live[node.id] > 0 or forget(node):
             stack += node.operands
 
 

@@ -1,6 +1,7 @@
 """Which buffer each result lives in: a buffer is free again when its last reader has run, and an elementwise map writes
 over an operand that dies."""
 
+import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,16 +23,21 @@ class Assignment(NamedTuple):
     in_place: int
 
 
+def is_origin(op: Op) -> bool:
+    """Whether it is no view of another operation."""
+    return view(op) is None or op.copies or type(op.args[0]) is not Op
+
+
 def origin(op: Op) -> Op:
     """The operation whose memory a view shows."""
-    while view(op) is not None and not op.copies and type(op.args[0]) is Op:
+    while not is_origin(op):
         op = op.args[0]
     return op
 
 
 def is_step(op: Op) -> bool:
     """Whether something is to be done for it at a call: it is no array of the caller's, and no view."""
-    return not op.is_given and (view(op) is None or op.copies or type(op.args[0]) is not Op)
+    return not op.is_given and is_origin(op)
 
 
 def assign(program: Operations, own: set[int]) -> Assignment:
@@ -42,48 +48,57 @@ def assign(program: Operations, own: set[int]) -> Assignment:
     last: dict[int, int] = {}  # the last reader
     release: dict[int, int] = {}  # when the buffer is free: for what a region reads, at its end
     index = {id(op): k for k, op in enumerate(program.ops)}
+    whole: dict[int, Op] = {}  # the origin of each
+    for op in program.ops:
+        shown = op.args[0] if op.args and not is_origin(op) else op
+        whole[id(op)] = whole.get(id(shown)) or origin(shown)
     for k, op in enumerate(program.ops):
         end = index[id(region_of[id(op)].members[-1])] if id(op) in region_of else k
         for a in op.args:
             if type(a) is Op:
-                last[id(origin(a))], release[id(origin(a))] = k, end
+                i = id(whole.get(id(a)) or origin(a))
+                last[i], release[i] = k, end
     for o in program.outputs:
         if type(o) is Op:
             last[id(origin(o))] = release[id(origin(o))] = len(program.ops)
     block: dict[int, int] = {}
     holder: dict[int, int] = {}  # by block: the operation whose result is in it
     sizes: list[int] = []
-    free: list[int] = []
+    free: list[tuple[int, int]] = []  # sizes and blocks, by rising size
     freed: dict[int, list[int]] = {}
     in_place = 0
     for k, op in enumerate(program.ops):
         if (
             not (op.is_given or op.is_check)
             and op.dtype is not None
-            and origin(op) is op
+            and whole[id(op)] is op
             and id(op) not in own
             and id(op) not in temporary
         ):
             beside = region_of[id(op)].members if id(op) in region_of else [op]
-            over = _dying(op, k, last, block, beside) if is_elementwise(op) else None
-            fits = [b for b in free if op.nbytes <= sizes[b] <= 2 * op.nbytes + 1024]
+            over = _dying(op, k, last, block, beside, whole) if is_elementwise(op) else None
+            nbytes = op.nbytes
+            fit = bisect.bisect_left(free, (nbytes, -1))
             if over is not None:
                 chosen = block[id(over)]
                 in_place += 1
-            elif fits:
-                chosen = min(fits, key=sizes.__getitem__)
-                free.remove(chosen)
+            elif fit < len(free) and free[fit][0] <= 2 * nbytes + 1024:
+                chosen = free.pop(fit)[1]
             else:
                 chosen = len(sizes)
-                sizes.append(op.nbytes)
+                sizes.append(nbytes)
             block[id(op)], holder[chosen] = chosen, id(op)
             # what nobody reads are numbers that move their generator on
             freed.setdefault(release.get(id(op), k), []).append(id(op))
-        free += [block[i] for i in freed.pop(k, ()) if holder[block[i]] == i]
+        for i in freed.pop(k, ()):
+            if holder[block[i]] == i:
+                bisect.insort(free, (sizes[block[i]], block[i]))
     return Assignment(block, sizes, in_place)
 
 
-def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: Sequence[Op]) -> Op | None:
+def _dying(
+    op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: Sequence[Op], whole: dict[int, Op]
+) -> Op | None:
     """An operand of the same shape and dtype that nobody reads later: its buffer can be written over, element by
     element.
 
@@ -92,13 +107,13 @@ def _dying(op: Op, k: int, last: dict[int, int], block: dict[int, int], beside: 
     for a in op.args:
         if type(a) is not Op or a.shape != op.shape or a.dtype != op.dtype:
             continue
-        o = a
-        while o is not origin(o) and keeps_order(o) and not o.copies:
+        o, memory = a, whole.get(id(a)) or origin(a)
+        while o is not memory and keeps_order(o) and not o.copies:
             o = o.args[0]
-        seen_otherwise = any(
-            [b is not a and type(b) is Op and origin(b) is origin(o) for other in beside for b in other.args]
-        )
-        if o is origin(o) and last[id(o)] == k and id(o) in block and o.nbytes == op.nbytes and not seen_otherwise:
+        if o is not memory or last[id(o)] != k or id(o) not in block or o.nbytes != op.nbytes:
+            continue
+        others = [b for other in beside for b in other.args if b is not a and type(b) is Op]
+        if all([(whole.get(id(b)) or origin(b)) is not memory for b in others]):
             return o
     return None
 

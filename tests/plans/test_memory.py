@@ -6,6 +6,7 @@ import array
 import os
 import signal
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -361,3 +362,20 @@ def test_a_step_in_a_forked_process_does_not_wait_for_a_thread_that_is_not_there
     go.set()
     holder.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_recording_lets_go_of_cotangents_that_nobody_asks_for():
+    x, layers = np.linspace(-1, 1, 20_000), 40
+
+    def cost(x):
+        for _ in range(layers):
+            x = np.sin(x) + 0.5 * np.cos(x)  # whose cotangent both operands have
+        return np.sum(x)
+
+    gradient = scg.compile(scg.grad(cost))
+    tracemalloc.start()
+    found = gradient(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found, scg.grad(cost)(x), rtol=1e-12)
+    assert peak < 16 * layers * x.nbytes  # 13 a layer; 20 where cotangents stay
