@@ -137,8 +137,7 @@ class Optimizer(_Recorded, ABC):
         found = [np.array(g) if _owner(g) in self._owners else g for g in self._matching(gradients, "gradients")]
         with np.errstate(over="ignore", invalid="ignore"):
             for (path, _), g in zip(self._named, found, strict=True):
-                # a sum is the cheaper pass
-                if not math.isfinite(np.add.reduce(g, axis=None)) and not np.isfinite(g).all():
+                if not np.isfinite(g).all():
                     raise NonFiniteError(f"gradients{path} is not finite; no parameter was changed ({here()})")
         with self._turn():
             for fn, args in self._begin(1, *found)[0]:
