@@ -1,6 +1,7 @@
 """A cost taken apart through what is linear (sums, means, differences, layout, constant factors, products with constant
 matrices), for each of the samples that it depends on."""
 
+import functools
 import heapq
 import math
 from collections.abc import Collection, Mapping
@@ -128,8 +129,13 @@ class Terms:
 
     def stand_behind_ifs(self, site: Node) -> bool:
         """Whether some of the terms that a sample sees are made where an ``if`` has looked at it."""
-        bit, chosen = self.bits[site], self.influence.chosen
-        return any([meet(bit, chosen.get(term.id, 0)) and bool(meet(bit, seen)) for term, seen in self.terms])
+        return meet(self.bits[site], self._behind_ifs)
+
+    @functools.cached_property
+    def _behind_ifs(self) -> Set:
+        """The samples of which that holds."""
+        chosen = self.influence.chosen
+        return functools.reduce(union, [common(chosen[t.id], seen) for t, seen in self.terms if t.id in chosen], 0)
 
     def of(self, site: Node, graph: bool) -> list[Part]:
         """The terms that a sample sees, latest first."""

@@ -399,6 +399,35 @@ def test_the_costs_to_go_of_a_walk_share_their_sums():
     assert sizes[2] - sizes[1] == 2 * (sizes[1] - sizes[0])
 
 
+@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.ScoreFunction(baseline=scg.Constant(0.5))], ids=repr)
+def test_a_gradient_of_a_walk_calls_as_many_functions_for_each_sample_however_long_it_is(estimator):
+    def calls(length):
+        def cost(theta, rng):
+            x, total = 0.0, 0.0
+            for _ in range(length):
+                x = 0.5 * x + scg.sample(dist.Bernoulli(logits=0.1 * x + theta), estimator, rng=rng)
+                total = total + (x - 1) ** 2
+            return total
+
+        count, gradient = 0, scg.grad(cost)
+
+        def called(frame, event, arg):
+            nonlocal count
+            count += event == "call"
+
+        gradient(np.array(0.1), rng=np.random.default_rng(0))
+        before = sys.getprofile()
+        sys.setprofile(called)
+        try:
+            gradient(np.array(0.1), rng=np.random.default_rng(0))
+        finally:
+            sys.setprofile(before)
+        return count
+
+    few, some, many = calls(32), calls(96), calls(224)
+    assert many - some < 2.2 * (some - few)  # 2 where all is linear
+
+
 def test_shared_sums_are_the_costs_to_go_of_each_draw():
     """sum_t (b_t - p_t) F_t, F_t = sum_{s >= t} b_s / 2, by hand."""
     length, theta = 6, np.array(0.1)
