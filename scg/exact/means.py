@@ -160,16 +160,18 @@ def hessian(
 def over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: float, deadline: float) -> Part:
     """The sum over the ways that the function takes through its ``if``s; most often there is one."""
 
-    def mass(g: Graph) -> float:
-        return float(expectation(g, budget=budget, rtol=rtol, time_limit=deadline - time.monotonic()))
-
-    parts = [one(way) for way in ways(graph, mass)]
+    parts = [one(way) for way in ways(graph, mass_by(budget, rtol, deadline))]
     return Part(
         [sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)],
         sum(p.error for p in parts),
         sum(p.evaluations for p in parts),
         wider([p.width for p in parts]),
     )
+
+
+def mass_by(budget: int, rtol: float, deadline: float) -> Callable[[Graph], float]:
+    """The function that a graph's mean is found by."""
+    return lambda g: float(expectation(g, budget=budget, rtol=rtol, time_limit=deadline - time.monotonic()))
 
 
 def wider(widths: Sequence[Width | None]) -> Width | None:

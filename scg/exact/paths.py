@@ -24,6 +24,7 @@ from scg.stochastic.graph import Graph, trace
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic, noise, overridden
 
 _TRACES = 2048
+Mass = Callable[[Graph], float]
 
 
 def guards_on_draws(graph: Graph) -> list[Guard]:
@@ -47,7 +48,7 @@ def _met(order: list[Node]) -> list[Guard]:
     return found
 
 
-def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
+def ways(graph: Graph, mass: Mass) -> list[Graph]:
     """The graph itself where no ``if`` looks at a sample; else a graph for each way. ``mass`` is the mean of a graph's
     cost.
 
@@ -63,7 +64,9 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
     known = {_key(graph): graph}
     total, new, traces = 0.0, [graph], 0
     while True:
-        total += math.fsum(mass(Graph(_where(g, [parameter(np.ones(()))])[0], g.parameters)) for g in new)
+        total += math.fsum(
+            mass(Graph(_where(guards_on_draws(g), [parameter(np.ones(()))])[0], g.parameters)) for g in new
+        )
         if total >= 1 - 1e-9:
             return list(known.values())
         new = []
@@ -83,31 +86,35 @@ def ways(graph: Graph, mass: Callable[[Graph], float]) -> list[Graph]:
 
 def on_its_way(graph: Graph) -> Graph:
     """The graph with its cost where the samples take its way at every ``if``, and 0 elsewhere."""
-    return Graph(_where(graph, [graph.cost])[0], graph.parameters) if guards_on_draws(graph) else graph
+    guards = guards_on_draws(graph)
+    return Graph(_where(guards, [graph.cost])[0], graph.parameters) if guards else graph
 
 
-def along_its_way(graph: Graph, roots: list[Node]) -> list[Node]:
-    """Nodes that were made from the graph's cost, where the samples lead its way, and 0 elsewhere.
+def along_its_way(graph: Graph, roots: list[Node], mass: Mass) -> list[Node]:
+    """Nodes that were made from the graph's cost, where the samples lead its way, and 0 elsewhere. ``mass`` as in
+    ``ways``.
 
-    Raises GuardError where an estimator looked at the cost at other values of a sample that an ``if`` looked at: there
-    the way may be another.
+    Raises GuardError where an estimator looked at the cost at other values of a sample, and an ``if`` that looks at it
+    may come out otherwise there.
     """
     guards = guards_on_draws(graph)
-    if not guards:
-        return roots
     own = {guard.node.id for guard in guards}
+    one = parameter(np.ones(()))
     for guard in _met(ancestors(roots, guards=True)):
-        if guard.node.id not in own:
+        if guard.node.id in own:
+            continue
+        both, same = [mass(Graph(_where(g, [one])[0], graph.parameters)) for g in (guards, [*guards, guard])]
+        if both - same > 1e-12:
             raise GuardError(
-                f"an estimator looks at the cost at other values of a sample, on which the `if` at {guard.line} may"
-                " come out otherwise: use ScoreFunction() with one sample there, or write the choice with np.where"
-                f" ({here()})"
+                f"an estimator looks at the cost at other values of a sample, at which the `if` at {guard.line} comes"
+                f" out otherwise with probability {both - same:.3g}: use ScoreFunction() with one sample there, or"
+                f" write the choice with np.where ({here()})"
             )
-    return _where(graph, roots)
+    return _where(guards, roots) if guards else roots
 
 
-def _where(graph: Graph, roots: list[Node]) -> list[Result]:
-    guards = guards_on_draws(graph)
+def _where(guards: list[Guard], roots: list[Node]) -> list[Result]:
+    """The roots where the guards come out as they did, and 0 elsewhere."""
     looked = [guard.node for guard in guards]
     order = ancestors([*roots, *looked], guards=True)
     table: dict[int, Node] = {}
@@ -128,7 +135,8 @@ def _where(graph: Graph, roots: list[Node]) -> list[Result]:
             node.guard = None  # it is made so that it exists on any way
     inside: Result = np.array(True)
     for guard, node in zip(guards, outcomes, strict=True):
-        inside = np.logical_and(inside, node != 0 if guard.outcome else node == 0)
+        # those of an estimator look at the cost at several values
+        inside = np.logical_and(inside, np.all(node != 0 if guard.outcome else node == 0))
     return [np.where(inside, c, np.zeros((), c.dtype)) for c in costs]
 
 

@@ -10,7 +10,7 @@ from scg.exact.choice import eliminated_moments
 from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
 from scg.exact.leaf import ConvergenceError
-from scg.exact.means import magnitudes, over_ways
+from scg.exact.means import magnitudes, mass_by, over_ways
 from scg.exact.models import deadline_after, graph_of, names_of
 from scg.exact.paths import along_its_way, guards_on_draws
 from scg.exact.results import BUDGET, RTOL, Exact, Moments, Part
@@ -66,7 +66,8 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     targets = [leaf for _, leaf in leaves(graph.parameters)]
     loss = surrogate(graph.cost, 1, graph.floor, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
-    roots = as_values(along_its_way(graph, [g for g in pulled if type(g) is Node]))
+    nodes = [g for g in pulled if type(g) is Node]
+    roots = as_values(along_its_way(graph, nodes, mass_by(budget, rtol, deadline)))
     if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline, rtol)) is not None:
         means, squares, sizes, evaluations, width = known
         both = iter(zip(means, squares, strict=True))
