@@ -363,19 +363,22 @@ def hold(law, case, examples, salt=""):
     held()
 
 
+def each_law(drawn, data):
+    free = any(domain.shape is None for domain in drawn.case.domains)
+    for name, law in LAWS.items():
+        if free or name != "special":
+            law(Drawn(drawn.case, data), data)
+
+
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-@pytest.mark.parametrize("name", LAWS)
-def test_law(name, case, request):
-    free = any(domain.shape is None for domain in case.domains)
-    if free or name != "special":
-        hold(LAWS[name], case, 2 if free else 1, request.node.name)
+def test_laws(case):
+    hold(each_law, case, 2 if any(domain.shape is None for domain in case.domains) else 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-@pytest.mark.parametrize("name", LAWS)
-def test_law_at_length(name, case, request):
-    hold(LAWS[name], case, 100, request.node.name)
+def test_laws_at_length(case):
+    hold(each_law, case, 100, "at length")
 
 
 def _raw_value(x):

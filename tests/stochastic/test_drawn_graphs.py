@@ -114,7 +114,7 @@ def test_exact_values_agree_with_brute_force(graph):
         return
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(graphs(estimators=SMOOTH, nodes=1, outcomes=4))
 def test_the_mean_of_what_has_noise_of_its_own_is_that_of_the_expectation(graph):
     """REBAR and RELAX, by quadrature over their noise."""
