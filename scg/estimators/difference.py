@@ -13,9 +13,10 @@ from scg.distributions.counts import Binomial, Geometric, NegativeBinomial, Pois
 from scg.errors import ScgTypeError, here
 from scg.estimators.baselines import slopes
 from scg.estimators.tools import constant, sampled
+from scg.stochastic.costs import change
 from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order, held
-from scg.stochastic.surrogate import Downstream, change
+from scg.stochastic.surrogate import Downstream
 
 PROGRAM = "program"
 INTEGERS = (Bernoulli, Binomial, Categorical, Geometric, NegativeBinomial, Poisson)
