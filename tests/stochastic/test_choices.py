@@ -3,12 +3,15 @@ other samples, is that of these, whatever the recorded run had chosen."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import scg
 import scg.exact
 from scg import distributions as dist
 from scg.core.tree import leaves
 from scg.errors import ScgError
+from scg.testing import graphs
 from tests.support.discrete import program
 
 pytestmark = pytest.mark.fast
@@ -64,6 +67,16 @@ def test_a_plan_is_that_of_any_recorded_run(choice):
     for seed in range(12):
         g = step(T, np.random.default_rng(seed))
         np.testing.assert_allclose(g, plain(T, np.random.default_rng(seed)), rtol=1e-12, atol=1e-15)
+
+
+@settings(max_examples=100)
+@given(graphs(finite=False), st.integers(0, 2**32 - 1))
+def test_replicates_of_a_drawn_graph_are_those_of_any_recorded_run(graph, seed):
+    """To what sums in another order may change."""
+    many = [graph.program.graph(other).gradients(rng=np.random.default_rng(seed), replicates=4) for other in range(3)]
+    for other in many[1:]:
+        for (_, x), (_, y) in zip(leaves(many[0]), leaves(other), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9 * np.max(np.abs(x), initial=1.0))
 
 
 @pytest.mark.parametrize("part", range(4))

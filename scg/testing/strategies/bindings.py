@@ -31,7 +31,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "gap": ("1.0",),
     "hard": ("False", "True"),
     "rao_blackwell": ("2",),
-    "prune": ("False", "True"),
+    "prune": ("False", "True", "'program'"),
     "coupling": ("'dirichlet'", "'antithetic'"),
     "value": ("0.5",),
     "fn": ("lambda phi, z: 0.7 * np.tanh(z / 2)",),

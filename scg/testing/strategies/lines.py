@@ -28,6 +28,7 @@ class _Drawn:
     name: str
     shape: Shape
     views: list[Expr]  # floating-point expressions of it
+    chooses: Expr | None = None  # truths that it alone decides, where it has finitely many values
 
 
 @dataclass
@@ -91,7 +92,9 @@ def sample_line(w: Writer, name: str, finite: bool) -> tuple[str, Family]:
     w.budget //= size ** math.prod((*shape, *batch)) if family.size else 1
     sampled = f", shape={shape}" if shape else ""
     text = f'{name} = scg.sample({family.of(e.text)}, ESTIMATOR, rng=rng{sampled}, name="{name}")'
-    w.drawn.append(_Drawn(name, (*shape, *batch), _views(w, name, (*shape, *batch), family)))
+    chooses = {"vector": f"{name}[..., 1] > 0"}.get(family.kind, f"{name} > 0")
+    truths = Expr(chooses, (*shape, *batch)) if family.size and not family.moving else None
+    w.drawn.append(_Drawn(name, (*shape, *batch), _views(w, name, (*shape, *batch), family), truths))
     return text, family
 
 
@@ -255,7 +258,7 @@ def _part(w: Writer, finite: bool) -> str:
 
 
 def _step(w: Writer, e: Expr) -> Expr:
-    kind = w.one("layout", "join", "bend")
+    kind = w.one("layout", "join", "bend", "choose")
     if kind == "layout" and e.shape:
         fitting = [
             (text, shape) for text, of in _LAYOUT if (shape := of(e.shape)) is not None and math.prod(shape) <= 16
@@ -264,13 +267,26 @@ def _step(w: Writer, e: Expr) -> Expr:
         return Expr(text.replace("X", _inner(e.text)), shape)
     if kind == "bend":
         return Expr(w.of(_BENT).replace("X", _inner(e.text)), e.shape)
+    if kind == "choose":
+        truths = [d.chooses for d in w.drawn if d.chooses is not None and _small(e.shape, d.chooses.shape)]
+        if not truths:
+            return e
+        truth, other = w.of(truths), w.number(w.one(0.3, -0.5))
+        chosen = w.one(f"np.where({truth.text}, X, {other})", f"np.where({truth.text}, {other}, X)")
+        return Expr(chosen.replace("X", e.text), _joint(e.shape, truth.shape) or ())
     others = [*w.leaves, *[v for d in w.drawn for v in d.views]]
-    fitting = [o for o in others if (s := _joint(e.shape, o.shape)) is not None and math.prod(s) <= 16]
+    fitting = [o for o in others if _small(e.shape, o.shape)]
     if not fitting:
         return e
     other = w.of(fitting)
     joined = w.of(_JOINED).replace("X", _inner(e.text)).replace("Y", other.text)
     return Expr(joined, _joint(e.shape, other.shape) or ())
+
+
+def _small(*shapes: Shape) -> bool:
+    """Whether arrays of these shapes fit together, and what they make is small."""
+    joint = _joint(*shapes)
+    return joint is not None and math.prod(joint) <= 16
 
 
 def _inner(text: str) -> str:
