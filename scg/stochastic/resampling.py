@@ -1,7 +1,7 @@
 """A recorded graph run again, in which every sample is drawn anew whose parameters are no longer what they were."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,20 @@ def resample(
     """
     table, leading, length = replaced(replacements, batched)
     steps = steps or {}
-    again = _Again(table, leading, rng, size, bindings or {}, values or {}, create_graph, checked, coupled, steps, made)
-    again.length = length or size or 0
+    again = _Again(
+        table,
+        leading,
+        length or size or 0,
+        rng=rng,
+        size=size,
+        bindings=bindings or {},
+        values=values or {},
+        create_graph=create_graph,
+        checked=checked,
+        coupled=coupled,
+        steps=steps,
+        made=made,
+    )
     oldest = -1 if again.everything or not (table or steps) else min([*table, *steps])
     order = ancestors([leaf for _, leaf in leaves(outputs)], oldest, guards=True)
     return rerun(outputs, order, table, leading, again.length, again.create_graph, again.visit, again.same)
@@ -78,38 +90,36 @@ def repeated(outputs: Sequence[Node], order: Sequence[Node], rng: np.random.Gene
     the nodes that lead to the outputs, none of them behind an ``if``."""
     table: dict[int, Result] = {}
     leading: set[int] = set()
-    again = _Again(table, leading, rng, size, {}, {}, False, True, False, {}, None)
-    again.length = size
+    again = _Again(table, leading, size, rng=rng, size=size, create_graph=False, checked=True)
     return Repeated(outputs, order, size, table, leading, again.visit)
 
 
+@dataclass
 class _Again:
     """What becomes of samples and noise: ``table`` holds new values by id, ``leading`` the ids that have a replicate
-    axis, ``same`` those that are recorded again with the value that they had."""
+    axis of ``length``, ``same`` those that are recorded again with the value that they had; the others as in
+    ``resample``."""
 
-    def __init__(
-        self,
-        table: dict[int, Result],
-        leading: set[int],
-        rng: np.random.Generator | None,
-        size: int | None,
-        bindings: Mapping[int, Estimator],
-        values: Mapping[int, Result],
-        create_graph: bool,
-        checked: bool,
-        coupled: bool,
-        steps: Mapping[int, Result],
-        made: dict[Turn, Result] | None,
-    ):
-        self.table, self.leading, self.rng, self.size, self.length = table, leading, rng, size, 0
-        self.bindings, self.values, self.checked, self.steps = bindings, values, checked, steps
-        self.create_graph = create_graph or RECORDER.get() is not None
+    table: dict[int, Result]
+    leading: set[int]
+    length: int = 0
+    rng: np.random.Generator | None = None
+    size: int | None = None
+    bindings: Mapping[int, Estimator] = field(default_factory=dict)
+    values: Mapping[int, Result] = field(default_factory=dict)
+    create_graph: bool = True
+    checked: bool = False
+    coupled: bool = False
+    steps: Mapping[int, Result] = field(default_factory=dict)
+    made: dict[Turn, Result] | None = None
+    same: set[int] = field(default_factory=set)
+    moved: Result = False  # by replicate, whether a sample has made its step
+
+    def __post_init__(self) -> None:
+        self.create_graph = self.create_graph or RECORDER.get() is not None
         # then the result is another graph, else another run beside the recorded one
-        self.everything = rng is not None or bool(bindings) or bool(values)
-        self.coupled = coupled and not self.everything
-        self.same: set[int] = set()
-        self.made = made
-        self.moved: Result = False  # by replicate, whether a sample has made its step
+        self.everything = self.rng is not None or bool(self.bindings) or bool(self.values)
+        self.coupled = self.coupled and not self.everything
 
     def visit(self, node: Node, out: np.ndarray | None = None) -> Result:
         """The new value of a sample or of noise, which is in ``table`` then, and written into ``out`` where it can be;
@@ -122,15 +132,7 @@ class _Again:
         if noise and self.rng is not None:
             made = self._noise(node, self.rng, out)
         else:
-            changed = [o for o in node.operands if type(o) is Node and o.id in self.table]
-            if self._is_behind_an_if(node) and not changed:
-                made = self._kept(record(node.primitive, node.operands, node.statics, node.raw))
-                self.same.add(node.id)
-            else:
-                # a node that was only rebound has its value still, and so have the samples that depend on it
-                moved = any(o.id not in self.same and not (self.bindings and self._is_as_before(o)) for o in changed)
-                stays = noise or not self.everything and not moved
-                made = NotImplemented if stays else self._sample(node, bool(changed), moved, out)
+            made = self._unless_as_before(node, noise, out)
         if self.steps and not noise:
             made = self._stepped(node, made)
         if made is not NotImplemented:
@@ -144,6 +146,19 @@ class _Again:
         turn = turn_of(node)
         if turn is not None:
             self.made[turn] = getattr(made, "raw", made), node.id in self.leading  # type: ignore[index]
+
+    def _unless_as_before(self, node: Node, noise: bool, out: np.ndarray | None) -> Result:
+        """A sample of what its operands are now, the recorded one behind the ``if`` of the new graph, or
+        NotImplemented."""
+        changed = [o for o in node.operands if type(o) is Node and o.id in self.table]
+        if self._is_behind_an_if(node) and not changed:
+            self.same.add(node.id)
+            return self._kept(record(node.primitive, node.operands, node.statics, node.raw))
+        # a node that was only rebound has its value still, and so have the samples that depend on it
+        moved = any(o.id not in self.same and not (self.bindings and self._is_as_before(o)) for o in changed)
+        if noise or not self.everything and not moved:
+            return NotImplemented
+        return self._sample(node, bool(changed), moved, out)
 
     def _stepped(self, node: Node, made: Result) -> Result:
         """A sample and its step: the recorded one in replicates in which no sample before it has moved."""
