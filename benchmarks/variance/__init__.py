@@ -12,5 +12,5 @@ Measured times stay out of the tables, so that a table depends on nothing but th
 report.
 """
 
-EXPERIMENTS = ("gaussian", "costs", "coins", "walks", "problems", "bounds", "digits")
+EXPERIMENTS = ("gaussian", "costs", "coins", "walks", "orders", "problems", "bounds", "digits")
 """Names of the modules, in the order in which they are run."""

@@ -82,7 +82,8 @@ class SubsetOfSize(Distribution, FiniteSupport, FixedSupport):
     numbers of heads are drawn from the root of that tree of products down to the coins (Chen and Liu, 1997, has the
     distribution and its recursions).
 
-    ``StraightThrough`` of it, which passes the gradient to ``mean``, is SIMPLE (Ahmed et al., 2023): biased.
+    ``StraightThrough`` of it, which passes the gradient to ``mean``, is SIMPLE (Ahmed et al., 2023): biased, for the
+    basket of ``benchmarks.variance`` by .17 where the greatest derivative is .38.
 
     Raises ScgValueError where the size is no integer from 0 to n, or fewer than k things are possible.
     """

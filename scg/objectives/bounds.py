@@ -38,7 +38,8 @@ def elbo(
     gradient: str = "pathwise",
     name: str | None = None,
 ) -> Value:
-    """(1/K) sum_k log w_k, whose mean is at most log p(x).
+    """(1/K) sum_k log w_k, whose mean is at most log p(x): by KL(q || p(z | x)), at any K (.026 nats for the coin and
+    .167 for the Gaussian of ``benchmarks.evidence``).
 
     Given log-weights, it is their mean along ``axis``; the estimators of the samples make its gradient. Given a model
     z -> log p(x, z) in their place and a ``guide`` q(z; phi), K = ``samples`` values of z are drawn along a new first
@@ -132,9 +133,11 @@ def iwae(
     "OVIS"                    sum_k (L - W_k - C_k) d log q(z_k) + sum_k W_k d log p, C_k = log (1/(K-1)) sum_{l != k}
                               w_l + log(1 - 1/K) - gamma (W_k + log(1 - 1/K)) (Lievin et al., 2020): a signal-to-noise
                               ratio that grows with K. Unbiased for ``gamma`` = 0 alone: with 1, for large effective
-                              sample sizes, C_k depends on z_k, and the gradient may have three times its size (a coin
-                              with K = 3 in the tests). As VIMCO: K >= 2, first derivatives, linear costs
-    "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1
+                              sample sizes, C_k depends on z_k, and the gradient may have three times its size (for the
+                              coin of ``benchmarks.evidence`` it is off by .056, .083 and .095 with K = 2, 4, 8). As
+                              VIMCO: K >= 2, first derivatives, linear costs
+    "sticking the landing"    the pathwise one without the scores of the guide: biased for K > 1 (on the Gaussian of
+                              ``benchmarks.evidence`` by .27 with K = 2, where the derivative is .26)
     """
     gradient = _known(gradient)
     if gradient != "OVIS" and gamma:
@@ -169,7 +172,8 @@ def renyi(log_weights: Value, alpha: float, axis: int = 0) -> Value:
     and Turner, 2016).
 
     alpha = 0 is ``iwae``, and alpha = 1, the limit, ``elbo``; in between it lies between these two. For alpha < 0 it
-    may lie above log p(x). The estimators of the samples make its gradient.
+    may lie above log p(x). The estimators of the samples make its gradient. For the coin of ``benchmarks.evidence`` and
+    alpha = 1/2 it lies .026, .019, .016 and .014 nats below log p(x) with 1, 2, 4 and 8 samples.
     """
     require_plain(log_weights, "log-weights")
     alpha = number("alpha", alpha, -math.inf, math.inf)

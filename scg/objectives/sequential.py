@@ -99,7 +99,8 @@ def smc(
 
     "stop gradient"   a particle of ancestor a begins with log W_a - stop_gradient(log W_a), which is zero and has a
                       derivative: the gradient of Z-hat = exp(log_evidence) is unbiased, and that of log Z-hat is
-                      consistent (Scibior and Wood, 2021)
+                      consistent (Scibior and Wood, 2021); for two particles and two steps of a hidden Markov model of
+                      two states it is off by up to 24% of an element
     "score function"  the score of the ancestors, by ``ScoreFunction``: the gradient of log Z-hat, and of any function
                       of the particles, is unbiased (FIVO with its resampling terms, Maddison et al., 2017); noisy.
                       For "multinomial", where the choice is always made

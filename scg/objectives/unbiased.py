@@ -17,7 +17,7 @@ from scg.distributions.weak import real_array
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimators import Reparameterized
 from scg.objectives.bounds import Model, log_mean_exp
-from scg.objectives.layers import check_shapes
+from scg.objectives.layers import Guide, drawn
 from scg.special import logsumexp
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import sample
@@ -127,7 +127,7 @@ class Level(_Lengths):
 def sumo(
     model: Model,
     *,
-    guide: Distribution,
+    guide: Guide,
     rng: np.random.Generator,
     estimator: Estimator | None = None,
     heavy: int = 80,
@@ -160,7 +160,7 @@ def sumo(
 def multilevel(
     model: Model,
     *,
-    guide: Distribution,
+    guide: Guide,
     rng: np.random.Generator,
     estimator: Estimator | None = None,
     ratio: float = 2**-1.5,
@@ -198,9 +198,6 @@ def _log_weights(
 ) -> Value:
     if not callable(model):
         raise ScgTypeError(f"{who} needs a model, z -> log p(x, z), got {type(model).__name__} ({here()})")
-    if not isinstance(guide, Distribution):
+    if not isinstance(guide, (Distribution, list, tuple)):
         raise ScgTypeError(f"{who} needs guide=, a distribution, got {type(guide).__name__} ({here()})")
-    z = sample(guide, Reparameterized() if estimator is None else estimator, rng=rng, shape=(samples,))
-    log_p, log_q = model(z), guide.log_prob(z)
-    check_shapes(log_p, log_q)
-    return log_p - log_q
+    return drawn(model, guide, samples, rng, who, Reparameterized() if estimator is None else estimator, None).log_w

@@ -33,7 +33,8 @@ def wake_theta(model: Model, guide: Distribution, z: Value) -> Value:
 
 def wake_phi(model: Model, guide: Distribution, z: Value) -> Value:
     """sum_k W_k log q(z_k | x) with W_k held: raising it lowers KL(p(z | x) || q(z | x)), estimated with samples z of
-    the guide."""
+    the guide. Biased for that at finite K, as weights are normalised: for the coin of ``benchmarks.evidence`` its mean
+    is 0, .056, .083 and .095 with 1, 2, 4 and 8 samples, where the derivative of -KL is .107."""
     z = stop_gradient(z)
     log_q = guide.log_prob(z)
     return np.sum(softmax(stop_gradient(matched(model(z), log_q)), axis=0) * log_q, axis=0)

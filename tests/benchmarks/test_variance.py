@@ -25,6 +25,7 @@ from benchmarks.variance import (
     digits,
     estimates,
     gaussian,
+    orders,
     parts,
     problems,
     walks,
@@ -111,6 +112,20 @@ def test_walks_measured_are_within_their_intervals_and_coupling_has_its_closed_f
     gains = point["cost"] == "sum" or point["n"] > 3
     for name in walks.ESTIMATORS:
         assert (found[f"{name}, coupled"]["exact"] < found[f"{name}, anew"]["exact"]) == gains
+
+
+@pytest.mark.parametrize("point", orders.points(True), ids=lambda p: p["cost"])
+def test_orders_measured_are_within_their_intervals(point):
+    """Intervals of 95%, twice as wide: once in 10^4 for a normal one."""
+    found = orders.measure(point | {"replicates": 4000}, RNG(3))
+    for name, entry in found.items():
+        if entry["exact"]:
+            assert abs(entry["variance"] - entry["exact"]) <= entry["high"] - entry["low"], name
+    assert found["enumerate"]["exact"] == 0
+    assert found["leave-one-out, 2"]["exact"] < found["score function"]["exact"]
+    if point["cost"] != "basket":
+        assert found["REBAR, temperature 1"]["variance"] < 0.6 * found["leave-one-out, 2"]["exact"]
+    assert "enumerate" in orders.report([(point, found)])
 
 
 def of_bounds(ks, n):
