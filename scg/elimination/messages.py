@@ -26,24 +26,49 @@ from scg.elimination.factors import Entries, Pair, Stack, scaled
 from scg.elimination.products import Plan
 from scg.elimination.steps import Cotangent, Logarithms, Made, Product, Selection
 
+_RANGE = 600.0  # of the logarithms of what is multiplied; exp(-600) is above what scaling takes for lost
+
 
 def eliminate(
-    found: Plan, stacks: Sequence[Stack], logs: bool = False, steps: bool = False, blocks: bool = False
+    found: Plan,
+    stacks: Sequence[Stack],
+    logs: bool = False,
+    steps: bool = False,
+    blocks: bool = False,
+    least: float = 0.0,
 ) -> list[Pair]:
     """The factors that remain, in the order of ``found.left``, each with an axis of rows in front. With ``logs`` what
     is small is scaled up, and its logarithm kept.
 
     Where a table is a Node so is what remains. With ``steps`` every step is recorded by itself: for a Hessian, many
     rows of which are taken of one graph. With ``blocks`` rows are taken so that it is seen which of them depends on
-    which elements of samples (``factors.blocks_of``).
+    which elements of samples (``factors.blocks_of``). With ``least``, arrays of p alone, no entry is smaller than that:
+    what remains is an upper bound, whatever became zero by rounding.
     """
     run = _Run(found, stacks, logs)
     parts = [part for stack in stacks for part in (stack.p, stack.x) if part is not None]
     recorded = any([type(part) is Node for part in parts])
     if steps or not recorded:
-        return run.left(run.forward(parts, steps and recorded, blocks=blocks))
+        return run.left(run.forward(parts, steps and recorded, blocks=blocks, least=least))
     flat = iter(results(_eliminated(*parts, run=run)))
     return [Pair(*[next(flat) if known else None for known in (*kinds, logs)]) for kinds in run.kinds]
+
+
+def may_lose(found: Plan, stacks: Sequence[Stack]) -> bool:
+    """Whether a product of entries of p might become zero beside a larger one, and yet count where others follow: the
+    sum of the ranges of logarithms of all factors of a step. That of a message is at most the sum over the factors
+    that stand over other variables, too."""
+    ranges = []
+    for stack in stacks:
+        rows = value_of(stack.entries).reshape(len(stack.entries), -1)
+        with np.errstate(all="ignore"):
+            ranges.append(float(np.max(np.log(np.max(rows, axis=1)) - np.log(np.min(rows, axis=1)), initial=0)))
+    for step in found.steps:
+        each = [max([ranges[stack] for stack, _ in members]) for members in step.positions]
+        if not sum(each) < _RANGE:
+            return True
+        ranges.append(sum([part for part, axes in zip(each, step.axes, strict=True) if len(axes) > 1]))
+    return False
 
 
 def eliminate_logarithms(found: Plan, stacks: Sequence[Stack], blocks: bool) -> list[Value]:
@@ -91,7 +116,12 @@ class _Run:
         return self._others[copies]
 
     def forward(
-        self, parts: Sequence[Value], pieces: bool = False, scales: list[Entries] | None = None, blocks: bool = False
+        self,
+        parts: Sequence[Value],
+        pieces: bool = False,
+        scales: list[Entries] | None = None,
+        blocks: bool = False,
+        least: float = 0.0,
     ) -> list[Made]:
         """The tables and, behind them, the messages; with ``pieces`` for one use of each row after the other. What
         each message was multiplied by goes to ``scales``; without it messages live until their last use."""
@@ -101,6 +131,8 @@ class _Run:
             total, by = step.message([position.take(made) for position in step.positions]), None
             if self.logs and total.p is not None:
                 total, by = scaled(total)
+            if least:
+                total = total._replace(p=np.maximum(total.entries, least if by is None else least * np.maximum(by, 1)))
             if scales is not None:
                 scales.append(by)
             made.append(Made(total, uses.get(len(made)), blocks))

@@ -21,12 +21,13 @@ from scg.core.node import Node, Numeric, Value, value_of
 from scg.elimination.affine import affine_at
 from scg.elimination.factors import Stack, blocks_of, one_below_the_other
 from scg.elimination.finite import Width
-from scg.elimination.messages import eliminate, eliminate_logarithms
+from scg.elimination.messages import eliminate, eliminate_logarithms, may_lose
 from scg.elimination.products import Plan, TooWide, plan
 from scg.elimination.structure import Structure
 from scg.elimination.tabulate import Group, Tables, families
 
 _LARGE = 2**12  # entries of a product that are worth another plan
+_LEAST = 1e-300  # an entry that may have been any smaller number
 _PLANNED = np.zeros(0)  # what stands in a stack for tables that are not there yet
 
 
@@ -166,7 +167,17 @@ class Sums:
             total = total + np.sum(np.log(pair.entries)) + (0.0 if pair.logs is None else np.sum(pair.logs))
             size += 0.0 if pair.logs is None else float(np.sum(np.abs(value_of(pair.logs))))
         self.error = float(np.finfo(self.structure.cost.dtype).eps) * (size + len(self.plan.steps))
+        if may_lose(self.plan, stacks) and not self._is_all(total - base - constant, stacks):
+            return self._by_logarithms(graph)
         return total
+
+    def _is_all(self, found: Value, stacks: list[Stack]) -> bool:
+        """Whether nothing counts that became zero by rounding: an upper bound of what was found is no larger."""
+        bounds = [stack._replace(p=np.maximum(value_of(stack.entries), _LEAST)) for stack in stacks]
+        most = 0.0
+        for pair in eliminate(self.plan, bounds, True, least=_LEAST):
+            most += float(np.sum(np.log(pair.entries))) + (0.0 if pair.logs is None else float(np.sum(pair.logs)))
+        return most - float(value_of(found)) <= max(self.error, 1e-13 * len(self.plan.left))
 
     def _by_logarithms(self, graph: bool) -> Value:
         terms, count = sum([t.size for t in self.structure.terms]), len(self.structure.sizes)

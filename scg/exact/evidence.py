@@ -71,6 +71,11 @@ def log_evidence(
         mean = expectation(graph, **options)
         if not mean.value > 0:
             raise ScgValueError(f"log_evidence: the data have probability zero ({here()})")
+        if not np.isfinite(mean.value):
+            raise ScgValueError(
+                f"log_evidence: beside log p(x | z) = {shift:.6g} at the recorded samples the evidence is too large for"
+                f" a number: trace the model with another generator ({here()})"
+            )
         value, error, evaluations = np.log(mean.value) + shift, mean.error / max(mean.value, 1e-300), mean.evaluations
         widths = [mean.width]
         slopes = []

@@ -83,6 +83,26 @@ def test_evidence_is_right_where_the_data_contradict_one_another(width):
     np.testing.assert_allclose(gradient["start"], chance - np.exp(start), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("steps", [4, 6, 9])
+def test_a_state_that_one_step_excludes_and_others_do_not_counts(steps):
+    """Chains that stay in their first of nine states. The first step all but excludes state 1, e^-800 beside one, which
+    is no number; two later ones exclude state 0 by e^-550 and e^-500, each of which is."""
+    tables = np.full((steps, 9), -5000.0)
+    tables[:, :2] = 0.0
+    tables[0, 1], tables[1, 0], tables[2, 0] = -800.0, -550.0, -500.0
+
+    def model(scale, rng):
+        stay, total = scg.parameter(1000.0 * np.eye(9)), 0.0
+        z = scg.sample(dist.Categorical(logits=np.zeros(9)), S, rng=rng)
+        for t in range(steps):
+            total = total + scale * scg.parameter(tables[t])[z]
+            z = scg.sample(dist.Categorical(logits=stay[z]), S, rng=rng) if t + 1 < steps else z
+        return total
+
+    value, slope = scg.exact.log_evidence(model, np.array(1.0), gradient=True)
+    np.testing.assert_allclose([value, slope], [-800 - np.log(9), -800], rtol=1e-13)
+
+
 def test_the_evidence_of_drawn_programs_is_that_of_enumeration():
     for seed in range(30):
         rng = np.random.default_rng(seed)
