@@ -1,7 +1,6 @@
 """A stochastic computation graph as data: traced from a function, rebound, run again, and differentiated in
 replicates."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -14,20 +13,25 @@ from scg.core.ambient import RECORDER, unplanned
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.generators import held_generators, watching
-from scg.core.leaves import is_parameter, parameter
+from scg.core.leaves import is_parameter
 from scg.core.node import Node, Value
 from scg.core.operands import described, plain
 from scg.core.options import integer
 from scg.core.pickling import pack, unpack
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
-from scg.errors import EstimatorError, GuardError, ScgTypeError, ScgValueError, here
+from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
-from scg.stochastic.names import named, numbers, possible
-from scg.stochastic.pictures import dot, mermaid, save, svg
-from scg.stochastic.pictures import text as draw_text
-from scg.stochastic.repeatable import estimators_from_outside, formulas, refuse_unrepeatable, seems_repeatable
+from scg.stochastic.names import named, new_parameter, possible, refuse_no_estimators, stochastic_node
+from scg.stochastic.pictured import Pictured
+from scg.stochastic.repeatable import (
+    estimators_from_outside,
+    own_formulas,
+    refuse_own_generators,
+    refuse_unrepeatable,
+    seems_repeatable,
+)
 from scg.stochastic.replicates import Block, block_of, replays
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
@@ -64,7 +68,7 @@ def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwarg
     return Graph(cost, parameters, again=Again(fn, args, kwargs, argnums), constants=watch.found)
 
 
-class Graph:
+class Graph(Pictured):
     """A cost, the parameters that it is differentiated by, and the samples between them.
 
     ``cost``        the node of the cost
@@ -113,11 +117,6 @@ class Graph:
                 f" scg.minibatch(n, size, rng=rng), or average scg.grad over fresh calls ({here()})"
             )
 
-    @property
-    def nodes(self) -> list[Node]:
-        """All nodes that lead to the cost, in the order in which they were made."""
-        return ancestors([self.cost], guards=True)
-
     def bind(self, estimators: Mapping[str, Estimator] | None = None, /, **named: Estimator) -> "Graph":
         """The same graph with other estimators on some of its stochastic nodes; the model, and the distribution of
         every value, stay.
@@ -126,32 +125,18 @@ class Graph:
         a gradient passes. A name goes before patterns, and a later pattern before an earlier one. Raises ScgValueError
         for a key that names no node, EstimatorError for an estimator that is not valid for its node.
         """
-        if estimators is not None and not isinstance(estimators, Mapping):
-            raise ScgTypeError(
-                f"bind needs a mapping of names to estimators, got {type(estimators).__name__}: write {{'b':"
-                f" scg.DisARM()}} ({here()})"
-            )
-        wanted = {**(estimators or {}), **named}
-        for name, estimator in wanted.items():
-            if not isinstance(estimator, Estimator):
-                hint = (
-                    f": write {estimator.__name__}()"
-                    if isinstance(estimator, type) and issubclass(estimator, Estimator)
-                    else ""
-                )
-                raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r}{hint} ({here()})")
-            if not any(fnmatchcase(known, name) for known in self.stochastic):
-                self._draw(name)
+        wanted = refuse_no_estimators(estimators, named)
+        for name in wanted:
+            if not any([fnmatchcase(known, name) for known in self.stochastic]):
+                stochastic_node(self.stochastic, name, self.cost)
         found = {}
         for name, node in self.stochastic.items():
-            chosen = (
-                bound_to(name, wanted)
-                if name in wanted or type(node.statics["site"].estimator) is not Accounted
-                else None
-            )
+            site = node.statics["site"]
+            own = type(site.estimator) is Accounted  # an estimator's, unless it is named
+            chosen = bound_to(name, wanted) if name in wanted or not own else None
             if chosen is not None:
-                chosen.check(node.statics["site"].distribution, name)
-                node.statics["site"].check_coupling(chosen)
+                chosen.check(site.distribution, name)
+                site.check_coupling(chosen)
                 found[name] = chosen
         cost = resample(
             self.cost, {}, bindings={self.stochastic[name].id: estimator for name, estimator in found.items()}
@@ -210,22 +195,12 @@ class Graph:
     ) -> "Graph":
         """``run``, where what is asked for is good; what is drawn enters ``made``."""
         nodes = [leaf for _, leaf in leaves(self.parameters)]
-        given = nodes if parameters is None else list(leaves_like(self.parameters, parameters, "parameters"))
-        new = []
-        for node, leaf in zip(nodes, given, strict=True):
-            value = numbers(leaf.raw if type(leaf) is Node else leaf, f"the parameter {node!r}").astype(
-                node.dtype, copy=False
-            )
-            shape = node.shape if replicates is None else (replicates, *node.shape)
-            if value.shape not in (node.shape, shape):
-                raise ScgValueError(
-                    f"the parameter {node!r} needs a value of shape {shape}, got {value.shape} ({here()})"
-                )
-            new.append(parameter(np.broadcast_to(value, shape), node.name))
+        given = nodes if parameters is None else leaves_like(self.parameters, parameters, "parameters")
+        new = [new_parameter(node, leaf, replicates) for node, leaf in zip(nodes, given, strict=True)]
         replaced: dict[Node, Result] = dict(zip(nodes, new, strict=True))
         given_values = {}
         for name, number in (values or {}).items():
-            node = self._draw(name)
+            node = stochastic_node(self.stochastic, name, self.cost)
             if not is_draw(node):
                 raise ScgTypeError(
                     f"{name} is a function of its noise: replace that with scg.replay, or bind another estimator"
@@ -297,13 +272,13 @@ class Graph:
         targets = [leaf for _, leaf in leaves(self.parameters)]
         token = RECORDER.set(None)  # what is recorded here belongs to the graph, and draws from its own generator
         try:
-            with watching(surrogate, *self._own_formulas()) as watch:
+            with watching(surrogate, *own_formulas(self.stochastic)) as watch:
                 loss = surrogate(self.cost, 1, self.floor, graph=True)
                 found = pull([loss], [np.ones((), loss.dtype)], targets, create_graph=True)
         finally:
             RECORDER.reset(token)
         if watch.found is not None:
-            self._refuse_own_generators()
+            refuse_own_generators(self.stochastic)
         return found
 
     @cached_property
@@ -338,23 +313,11 @@ class Graph:
         With ``quick`` only where a function holds a generator, or names one that it could make.
         """
         if not self._is_repeatable and not (quick and seems_repeatable(self.stochastic, self.again)):
-            if held_generators(*self._own_formulas()):
+            if held_generators(*own_formulas(self.stochastic)):
                 _ = self.recorded
             given = map_leaves(lambda node: node.value, self.parameters)
             refuse_unrepeatable(self.stochastic, self.again if self.is_complete else None, given, self.bindings)
             self._is_repeatable = True
-
-    def _own_formulas(self) -> list[Result]:
-        """What estimators from outside the package compute with."""
-        return [part for e in estimators_from_outside(self.stochastic).values() for part in (*formulas(e), e)]
-
-    def _refuse_own_generators(self) -> None:
-        for name, estimator in estimators_from_outside(self.stochastic).items():
-            if held_generators(*formulas(estimator), estimator):
-                raise EstimatorError(
-                    f"{name}: {type(estimator).__name__} takes numbers from a generator of its own, which all"
-                    f" replicates would share: draw them by down.noise(distribution) ({here()})"
-                )
 
     def replicated(
         self, rng: np.random.Generator, replicates: int, costs: bool = False
@@ -392,52 +355,6 @@ class Graph:
             f" {', '.join(repr(n.statics['site']) for n in self.stochastic.values()) or 'no samples'}>"
         )
 
-    def __str__(self) -> str:
-        return draw_text(*self._drawn())
-
-    def print(self) -> None:
-        """Print the graph, a line a node."""
-        print(self)
-
-    def to_dot(self) -> str:
-        """The graph in the language of Graphviz; over 200 nodes it is summarised."""
-        return dot(*self._drawn())
-
-    def to_mermaid(self) -> str:
-        """The graph in the language of Mermaid; over 200 nodes it is summarised."""
-        return mermaid(*self._drawn())
-
-    def save(self, path: str | os.PathLike[str], detail: bool = False) -> None:
-        """Write a picture of the model to a file: parameters, stochastic nodes, what ``scg.named`` gave a name, and the
-        cost, on one page.
-
-        With ``detail`` every operation, up to 200. The suffix names the kind: .svg (which scales), .dot and .mmd; .pdf
-        and .png need matplotlib.
-        """
-        cost, nodes, names = self._drawn()
-        save(path, cost, nodes, names, detail)
-
-    def _repr_svg_(self) -> str:
-        return svg(*self._drawn())
-
-    def _drawn(self) -> Result:
-        return self.cost, self.nodes, {node.id: name for name, node in self.stochastic.items()}
-
-    def _draw(self, name: str) -> Node:
-        if name not in self.stochastic:
-            lines = list(dict.fromkeys([node.guard.line for node in self.nodes if node.guard is not None]))
-            branch = (
-                f"; what is drawn in a branch that the `if` at {lines[-1]} did not take is not in this graph: give it"
-                " its estimator in scg.sample"
-                if lines
-                else ""
-            )
-            raise ScgValueError(
-                f"no stochastic node is called {name!r}; there are {', '.join(map(repr, self.stochastic)) or 'none'}"
-                f"{branch} ({here()})"
-            )
-        return self.stochastic[name]
-
     def pulled(self, cost: Node, parameters: Tree, program: Program | None = None) -> Tree:
         """The gradient of a cost by the parameters of its run, in their structure; ``program`` is how to run its
         function again."""
@@ -456,16 +373,9 @@ class Graph:
     def _fresh(self, rng: np.random.Generator, parameters: Tree) -> "Graph":
         given = map_leaves(lambda node: node.value, self.parameters)
         if parameters is not None:
-            new = leaves_like(self.parameters, parameters, "parameters")
-            given = rebuild(
-                given,
-                iter(
-                    [
-                        np.broadcast_to(np.asarray(plain(x, "parameters"), y.dtype), y.shape)
-                        for x, (_, y) in zip(new, leaves(given), strict=True)
-                    ]
-                ),
-            )
+            pairs = zip(leaves_like(self.parameters, parameters, "parameters"), leaves(given), strict=True)
+            each = [np.broadcast_to(np.asarray(plain(x, "parameters"), y.dtype), y.shape) for x, (_, y) in pairs]
+            given = rebuild(given, iter(each))
         args, kwargs = self.again.arguments(given, rng)
         with overridden(self.bindings):
             graph = trace(self.again.fn, *args, argnums=self.again.argnums, **kwargs)
@@ -484,18 +394,10 @@ class Graph:
 
     def __reduce__(self) -> tuple[object, ...]:
         targets = [leaf for _, leaf in leaves(self.parameters)]
-        rows, places = pack([self.cost, *targets])
-        needed = self._constants is not None or self.has_ifs
+        places = rebuild(self.parameters, iter([0] * len(targets)))
         # a lambda cannot travel, and need not where no function has to run again
-        again = self.again if needed else None
-        return _restored, (
-            rows,
-            places,
-            rebuild(self.parameters, iter([0] * len(targets))),
-            again,
-            self.bindings,
-            self._constants,
-        )
+        again = self.again if self._constants is not None or self.has_ifs else None
+        return _restored, (*pack([self.cost, *targets]), places, again, self.bindings, self._constants)
 
 
 def oldest(nodes: list[Node]) -> int:

@@ -1,14 +1,17 @@
-"""The names of the stochastic nodes of a graph, and the values that may be given to them."""
+"""The names of the stochastic nodes of a graph, the estimators by these names, and the values that may be given."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
-from scg.core.node import Node
+from scg.core.ancestry import ancestors
+from scg.core.leaves import parameter
+from scg.core.node import Node, value_of
 from scg.core.operands import described, plain
 from scg.distributions.base import FixedSupport
 from scg.errors import ScgTypeError, ScgValueError, here
-from scg.stochastic.estimator import Accounted
+from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import numbered
 
 
@@ -32,6 +35,51 @@ def named(nodes: list[Node]) -> dict[str, Node]:
             )
         found[name] = node
     return found
+
+
+def stochastic_node(stochastic: Mapping[str, Node], name: str, cost: Node) -> Node:
+    """The stochastic node of a name, in the graph of a cost; ScgValueError where there is none."""
+    if name in stochastic:
+        return stochastic[name]
+    nodes = ancestors([cost], guards=True)
+    lines = list(dict.fromkeys([node.guard.line for node in nodes if node.guard is not None]))
+    branch = (
+        f"; what is drawn in a branch that the `if` at {lines[-1]} did not take is not in this graph: give it its"
+        " estimator in scg.sample"
+        if lines
+        else ""
+    )
+    raise ScgValueError(
+        f"no stochastic node is called {name!r}; there are {', '.join(map(repr, stochastic)) or 'none'}{branch}"
+        f" ({here()})"
+    )
+
+
+def refuse_no_estimators(
+    estimators: Mapping[str, Estimator] | None, named: Mapping[str, Estimator]
+) -> dict[str, Estimator]:
+    """The estimators of ``Graph.bind``, by name or pattern; ScgTypeError where one of them is none."""
+    if estimators is not None and not isinstance(estimators, Mapping):
+        raise ScgTypeError(
+            f"bind needs a mapping of names to estimators, got {type(estimators).__name__}: write {{'b':"
+            f" scg.DisARM()}} ({here()})"
+        )
+    wanted = {**(estimators or {}), **named}
+    for name, estimator in wanted.items():
+        if not isinstance(estimator, Estimator):
+            is_class = isinstance(estimator, type) and issubclass(estimator, Estimator)
+            hint = f": write {estimator.__name__}()" if is_class else ""
+            raise ScgTypeError(f"{name}: bind needs an estimator, got {estimator!r}{hint} ({here()})")
+    return wanted
+
+
+def new_parameter(node: Node, value: object, replicates: int | None) -> Node:
+    """A leaf in the place of a parameter, with a leading axis of ``replicates`` if any."""
+    array = numbers(value_of(value), f"the parameter {node!r}").astype(node.dtype, copy=False)
+    shape = node.shape if replicates is None else (replicates, *node.shape)
+    if array.shape not in (node.shape, shape):
+        raise ScgValueError(f"the parameter {node!r} needs a value of shape {shape}, got {array.shape} ({here()})")
+    return parameter(np.broadcast_to(array, shape), node.name)
 
 
 def numbers(value: object, what: str) -> np.ndarray:

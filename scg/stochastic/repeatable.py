@@ -43,6 +43,21 @@ def estimators_from_outside(stochastic: Mapping[str, Node]) -> dict[str, Estimat
     return dict(found.values())
 
 
+def own_formulas(stochastic: Mapping[str, Node]) -> list[object]:
+    """What estimators from outside the package compute with."""
+    return [part for e in estimators_from_outside(stochastic).values() for part in (*formulas(e), e)]
+
+
+def refuse_own_generators(stochastic: Mapping[str, Node]) -> None:
+    """Raise EstimatorError for the first estimator from outside that holds a generator."""
+    for name, estimator in estimators_from_outside(stochastic).items():
+        if held_generators(*formulas(estimator), estimator):
+            raise EstimatorError(
+                f"{name}: {type(estimator).__name__} takes numbers from a generator of its own, which all replicates"
+                f" would share: draw them by down.noise(distribution) ({here()})"
+            )
+
+
 def seems_repeatable(stochastic: Mapping[str, Node], again: Again | None) -> bool:
     """Whether no function on the way so much as holds a generator or names one that could be made: a quick look, after
     which ``refuse_unrepeatable`` has nothing to find in what is written in Python."""
