@@ -44,8 +44,6 @@ def replays(roots: Sequence[Node], rng: np.random.Generator, replicates: int, mo
     Where the next block is as large, and no ``if`` stands anywhere, both run in the same memory (``Repeated``): to make
     that takes longer than to replay the graph once.
     """
-    order = ancestors(roots, guards=True)
-    moved = _moved(order)
     again: Repeated | None = None
     for start in range(0, replicates, most):
         size, state = min(most, replicates - start), rng.bit_generator.state
@@ -55,23 +53,15 @@ def replays(roots: Sequence[Node], rng: np.random.Generator, replicates: int, mo
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 if again is not None and again.size == size:
                     again.run()
-                    values = again.results
-                elif start + 2 * size <= replicates and not any([node.guard is not None for node in order]):
-                    again = repeated(roots, moved, rng, size)
-                    values = again.results
-                    again = again if again.repeatable else None
                 else:
+                    again = repeated(roots, rng, size) if start + 2 * size <= replicates else None
+                values = (
+                    again.results
+                    if again is not None
+                    else resample(list(roots), {}, rng=rng, size=size, create_graph=False, checked=True, made=made)
+                )
+                if again is not None and not again.repeatable:
                     again = None
-                    values = resample(list(roots), {}, rng=rng, size=size, create_graph=False, checked=True, made=made)
         except GuardError:
             pass
         yield Block(size, values, made, state)
-
-
-def _moved(order: list[Node]) -> list[Node]:
-    """Those of some nodes that depend on randomness."""
-    moved: set[int] = set()
-    for node in order:
-        if node.primitive.random or any([type(o) is Node and o.id in moved for o in node.operands]):
-            moved.add(node.id)
-    return [node for node in order if node.id in moved]

@@ -85,12 +85,27 @@ def resample(
     return rerun(outputs, order, table, leading, again.length, again.create_graph, again.visit, again.same)
 
 
-def repeated(outputs: Sequence[Node], order: Sequence[Node], rng: np.random.Generator, size: int) -> Repeated:
-    """``resample(outputs, {}, rng=rng, size=size, create_graph=False, checked=True)`` that can run again; ``order`` are
-    the nodes that lead to the outputs, none of them behind an ``if``."""
-    table: dict[int, Result] = {}
+def repeated(
+    outputs: Sequence[Node],
+    rng: np.random.Generator,
+    size: int,
+    replacements: Mapping[Node, np.ndarray] | None = None,
+) -> Repeated | None:
+    """``resample(outputs, replacements, rng=rng, size=size, create_graph=False, checked=True)`` that can run again.
+
+    With what the arrays of the replacements, which have no replicate axis, hold by then. None where an ``if`` stands
+    anywhere.
+    """
+    table: dict[int, Result] = {node.id: array for node, array in (replacements or {}).items()}
+    order, moved = ancestors(outputs, guards=True), set(table)
+    if any([node.guard is not None for node in order]):
+        return None
+    for node in order:
+        if node.primitive.random or any([type(o) is Node and o.id in moved for o in node.operands]):
+            moved.add(node.id)
     leading: set[int] = set()
     again = _Again(table, leading, size, rng=rng, size=size, create_graph=False, checked=True)
+    order = [node for node in order if node.id in moved and node.id not in table]
     return Repeated(outputs, order, size, table, leading, again.visit)
 
 

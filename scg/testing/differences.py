@@ -6,12 +6,13 @@ import math
 import numpy as np
 
 from scg.core.aliases import Numbers
+from scg.core.repeated import Repeated
 from scg.core.tree import leaves
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
-from scg.stochastic.resampling import resample
+from scg.stochastic.resampling import repeated, resample
 from scg.stochastic.sites import is_draw
 from scg.testing.coupling import Coupled, comes_apart
 from scg.testing.structure import join, paths, precision, split
@@ -40,6 +41,8 @@ class Differences:
         self.correction: np.ndarray = np.zeros(1)
         self.total: np.ndarray = np.zeros(1)
         self.drawn = 0
+        self._again: Repeated | None = None  # of costs, with its generator and what it takes for the parameters
+        self._rng, self._inputs = rng, list[np.ndarray]()
         self._begin()
 
     def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,11 +169,22 @@ class Differences:
         """n costs as those of ``_run``, but only what depends on a sample has their axis, and nothing is recorded."""
         nodes = [leaf for _, leaf in leaves(self.model.parameters)]
         moved = [leaf for _, leaf in leaves(split(self.graph, self.point + shift))]
-        new = dict(zip(nodes, moved, strict=True))
-        found = resample(
-            self.model.cost, new, rng=np.random.default_rng(seed), size=n, create_graph=False, checked=True
-        )
-        return np.broadcast_to(found, (n,)).astype(float)
+        rng = np.random.default_rng(seed)
+        if self._again is not None and self._again.size == n:
+            self._rng.bit_generator.state = rng.bit_generator.state
+            for array, new in zip(self._inputs, moved, strict=True):
+                array[...] = new
+            self._again.run()
+        else:
+            self._rng, self._inputs = rng, [np.array(x) for x in moved]
+            self._again = repeated([self.model.cost], rng, n, dict(zip(nodes, self._inputs, strict=True)))
+        if self._again is None:
+            new = dict(zip(nodes, moved, strict=True))
+            found = resample(self.model.cost, new, rng=rng, size=n, create_graph=False, checked=True)
+        else:
+            (found,) = self._again.results
+            self._again = self._again if self._again.repeatable else None
+        return np.array(np.broadcast_to(found, (n,)), float)
 
     def _exists(self, shift: np.ndarray) -> bool:
         """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not

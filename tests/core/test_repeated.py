@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
+from scg.core.ambient import collect_guards
 from scg.core.ancestry import ancestors
 from scg.core.cotangents import results
 from scg.core.node import Node
 from scg.core.replay import live_bytes
+from scg.core.tree import leaves
 from scg.errors import GuardError, ScgError
 from scg.stochastic.replicates import replays
 from scg.stochastic.resampling import repeated, resample
@@ -59,7 +61,7 @@ def check(roots, size, seed):
     """Three runs beside three replays, from one stream of random numbers."""
     rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
     with np.errstate(all="ignore"):
-        again = repeated(roots, ancestors(roots, guards=True), rng, size)
+        again = repeated(roots, rng, size)
         for k in range(3):
             if k and not again.repeatable:
                 break
@@ -98,7 +100,7 @@ def test_what_repeats_holds_no_more_than_live_bytes(names, seed):
     roots = [y, np.sum(x * y)]
     most = size * live_bytes(roots, ancestors(roots)) + 2**16
     tracemalloc.start()
-    again = repeated(roots, ancestors(roots), rng, size)
+    again = repeated(roots, rng, size)
     again.run()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
@@ -128,6 +130,30 @@ def test_blocks_of_any_size_are_the_same_replicates_of_one_sample(most, dtype):
     assert whole.dtype == dtype and whole.shape == (9, 5) and np.unique(whole).size > 2
 
 
+@settings(max_examples=60)
+@given(graphs(estimators=("scg.ScoreFunction()",)), SEEDS)
+def test_what_repeats_a_cost_takes_new_parameters(graph, seed):
+    targets = [leaf for _, leaf in leaves(graph.parameters)]
+    inputs = [np.array(x.value) for x in targets]
+    rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
+    again = repeated([graph.cost], rng, 5, dict(zip(targets, inputs, strict=True)))
+    for k in range(3):
+        if k:
+            for x in inputs:
+                x *= 0.9
+            again.run()
+        new = dict(zip(targets, inputs, strict=True))
+        right = resample(graph.cost, new, rng=other, size=5, create_graph=False, checked=True)
+        np.testing.assert_allclose(np.broadcast_to(again.results[0], right.shape), right, rtol=1e-12, atol=1e-12)
+
+
+def test_what_stands_behind_an_if_is_not_repeated():
+    x = noise_node(dist.Normal(0.0, 1.0), np.random.default_rng(0), (), np.dtype(float))
+    with collect_guards():
+        y = x * 2.0 if x > -100 else x
+    assert repeated([y], np.random.default_rng(0), 3) is None
+
+
 def test_a_run_that_fails_names_the_primitive_and_the_next_is_right():
     x = noise_node(dist.Normal(0.0, 1.0), np.random.default_rng(0), (3,), np.dtype(float))
     calls = []
@@ -139,7 +165,7 @@ def test_a_run_that_fails_names_the_primitive_and_the_next_is_right():
         return np.tanh(x)
 
     y = scg.primitive(tanh, scg.axes.elementwise, name="fussy")(x)
-    again = repeated([y], ancestors([y]), np.random.default_rng(1), 4)
+    again = repeated([y], np.random.default_rng(1), 4)
     with pytest.raises(ScgError, match=r"fussy\(.*not now"):
         again.run()
     again.run()
@@ -151,12 +177,12 @@ def test_a_value_of_another_shape_is_not_kept_in_place():
     x = noise_node(dist.Normal(0.0, 1.0), np.random.default_rng(0), (3,), np.dtype(float))
     single = scg.primitive(lambda x: x.astype(np.float32) if x.ndim > 1 else x, scg.axes.elementwise, name="single")
     y = single(x)
-    again = repeated([y], ancestors([y]), np.random.default_rng(1), 4)
+    again = repeated([y], np.random.default_rng(1), 4)
     assert not again.repeatable and again.results[0].dtype == np.float32
     calls = []
     once = scg.primitive(lambda x: x[:, : 3 - len(calls)] if x.ndim > 1 else x, scg.axes.elementwise, name="once")
     y = once(x)
-    again = repeated([y], ancestors([y]), np.random.default_rng(1), 4)
+    again = repeated([y], np.random.default_rng(1), 4)
     calls.append(0)
     with pytest.raises(GuardError, match="shape"):
         again.run()
