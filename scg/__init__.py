@@ -58,7 +58,8 @@ from scg.estimators import (
 from scg.primitives.holding import stop_gradient
 from scg.primitives.layout import named
 from scg.stochastic.graph import Graph, trace
-from scg.stochastic.sites import minibatch, sample
+from scg.stochastic.minibatches import minibatch
+from scg.stochastic.sites import sample
 from scg.stochastic.surrogate import surrogate
 from scg.transforms import grad, gradients, hessian, hvp, jacobian, value_and_grad, vjp
 

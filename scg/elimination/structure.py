@@ -19,7 +19,8 @@ from scg.elimination.alike import Form, described, form_of
 from scg.elimination.direct import NoStructure, NotListed, TooBroad, depends, direct, distinct, of_parameters
 from scg.elimination.finite import BudgetError, Finite, Lattice, Width, written
 from scg.errors import here
-from scg.stochastic.sites import is_draw, is_noise, is_stochastic, numbered
+from scg.stochastic.bindings import numbered
+from scg.stochastic.sites import is_draw, is_noise, is_stochastic
 
 _FEW = 8  # draws, of which it takes longer to see that they are alike than to tabulate each
 

@@ -20,8 +20,9 @@ from scg.core.replay import rerun
 from scg.core.tree import map_leaves
 from scg.errors import EstimatorError, GuardError, here
 from scg.exact.values import redrawn
+from scg.stochastic.bindings import overridden
 from scg.stochastic.graph import Graph, trace
-from scg.stochastic.sites import is_draw, is_noise, is_stochastic, noise, overridden
+from scg.stochastic.sites import is_draw, is_noise, is_stochastic, noise
 
 _TRACES = 2048
 Mass = Callable[[Graph], float]

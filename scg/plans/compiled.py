@@ -29,7 +29,7 @@ from scg.plans.recording import Recorder
 from scg.plans.running import Run, called, run_recorded
 from scg.plans.signature import Signature
 from scg.plans.witness import Witness, is_watched
-from scg.stochastic.sites import is_overridden
+from scg.stochastic.bindings import is_overridden
 
 PATIENCE, SAME = 8, 3
 """Calls in a row in which what the function looks up is another, until it runs plainly; plans with the same constants,

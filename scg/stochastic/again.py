@@ -10,9 +10,9 @@ from scg.core.backward import pull
 from scg.core.node import Node
 from scg.core.tree import leaves, map_leaves, rebuild
 from scg.errors import ScgTypeError, here
+from scg.stochastic.bindings import overridden
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.lifting import Argnums, check_cost, check_plain, lift, run
-from scg.stochastic.sites import overridden
 from scg.stochastic.surrogate import surrogate
 from scg.stochastic.tape import TAPE, Chosen, Program, Tape
 

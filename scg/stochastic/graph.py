@@ -21,6 +21,7 @@ from scg.core.pickling import pack, unpack
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import GuardError, ScgTypeError, ScgValueError, here
 from scg.stochastic.again import Again
+from scg.stochastic.bindings import bound_to, overridden
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.lifting import check_cost, lift, refuse_finished, run
 from scg.stochastic.names import named, new_parameter, possible, refuse_no_estimators, stochastic_node
@@ -34,7 +35,7 @@ from scg.stochastic.repeatable import (
 )
 from scg.stochastic.replicates import Block, block_of, replays
 from scg.stochastic.resampling import resample
-from scg.stochastic.sites import bound_to, is_draw, is_stochastic, overridden
+from scg.stochastic.sites import is_draw, is_stochastic
 from scg.stochastic.surrogate import surrogate
 from scg.stochastic.tape import TAPE, Chosen, Program, Turn
 

@@ -11,8 +11,8 @@ from scg.core.node import Node, value_of
 from scg.core.operands import described, plain
 from scg.distributions.base import FixedSupport
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.stochastic.bindings import numbered
 from scg.stochastic.estimator import Accounted, Estimator
-from scg.stochastic.sites import numbered
 
 
 def named(nodes: list[Node]) -> dict[str, Node]:

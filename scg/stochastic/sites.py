@@ -1,30 +1,22 @@
 """Stochastic nodes: samples whose distributions depend on what we differentiate."""
 
-import contextvars
 import functools
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 import numpy as np
 
-from scg.core.aliases import Function, Operand, Operands, Result, Statics
+from scg.core.aliases import Function, Operands, Result, Statics
 from scg.core.ambient import RECORDER, WATCH
 from scg.core.axes import AxisMap, broadcast_axes, labelled, padded
-from scg.core.indices import Slot
 from scg.core.node import Node, record
 from scg.core.operands import frozen
 from scg.core.primitive import primitive, smooth_primitive
 from scg.distributions.base import Distribution, Shape, draw_noise, writes
 from scg.distributions.entry import sample_shape
-from scg.distributions.subset import UniformSubset
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.noise import Coupling
-from scg.primitives.indexing import getitem_p
+from scg.stochastic.bindings import override_of
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.tape import TAPE, Turn
 
@@ -124,54 +116,6 @@ class _Moved(AxisMap):
 
     def align(self, shapes, out, statics):  # type: ignore[no-untyped-def]
         return labelled("out", out), (labelled("out", out), *[labelled(i, shape) for i, shape in enumerate(shapes[1:])])
-
-
-class _Overrides:
-    """Estimators by name or pattern, for the samples of one run of a function."""
-
-    def __init__(self, estimators: Mapping[str, Estimator]):
-        self.estimators, self.count = estimators, Counter[str]()
-
-    def of(self, name: str | None, distribution: Distribution) -> Estimator | None:
-        """The estimator for a sample, which has the name that ``graph.stochastic`` gives it."""
-        if name is None:
-            name = numbered(type(distribution).__name__.lower(), self.count)
-        return bound_to(name, self.estimators)
-
-
-_OVERRIDES: contextvars.ContextVar[_Overrides | None] = contextvars.ContextVar("scg_overrides", default=None)
-
-
-@contextmanager
-def overridden(estimators: Mapping[str, Estimator]) -> Iterator[None]:
-    """Within the block, samples of these names (or patterns) have these estimators: how a bound graph traces its
-    function again."""
-    token = _OVERRIDES.set(_Overrides(estimators) if estimators else None)
-    try:
-        yield
-    finally:
-        _OVERRIDES.reset(token)
-
-
-def is_overridden() -> bool:
-    """Whether an ``overridden`` block with estimators is open."""
-    return _OVERRIDES.get() is not None
-
-
-def bound_to(name: str, estimators: Mapping[str, Estimator]) -> Estimator | None:
-    """What ``estimators`` have for a name: under the name itself, else under the last pattern that it matches (as file
-    names do: ``a*``)."""
-    if name in estimators:
-        return estimators[name]
-    return next(
-        (estimator for pattern, estimator in reversed(list(estimators.items())) if fnmatchcase(name, pattern)), None
-    )
-
-
-def numbered(kind: str, count: Counter[str]) -> str:
-    """``bernoulli``, ``bernoulli_1``, ...: the name of the next sample of a kind that has none."""
-    count[kind] += 1
-    return kind if count[kind] == 1 else f"{kind}_{count[kind] - 1}"
 
 
 noise = primitive(
@@ -280,8 +224,7 @@ def sample(
     if name is not None and not isinstance(name, str):
         raise ScgTypeError(f"sample: name must be a string, got {name!r} ({here()})")
     estimator.check(distribution, name or type(distribution).__name__)
-    overrides = _OVERRIDES.get()
-    override = overrides.of(name, distribution) if overrides is not None and type(estimator) is not Accounted else None
+    override = None if type(estimator) is Accounted else override_of(name, distribution)
     if override is not None:
         override.check(distribution, name or "")
         estimator = override
@@ -297,32 +240,6 @@ def sample(
     site = Site(distribution, estimator, rng, shape, name, coupling=coupling)
     site.check_coupling(estimator)
     return place(site)
-
-
-class Minibatch(NamedTuple):
-    """``index``: the rows that were drawn, an integer node of shape (size,); ``factor``: n / size, by which a sum over
-    them estimates the sum over all."""
-
-    index: Node  # type: ignore[assignment]
-    factor: float
-
-    def rows(self, data: Operand) -> Node:
-        """``data[index]``: the rows that were drawn, of an array or a node of n rows (ScgValueError where it has
-        another number)."""
-        n, given = self.index.statics["site"].distribution.n, np.shape(data) if type(data) is not Node else data.shape
-        if given[:1] != (n,):
-            raise ScgValueError(f"this minibatch is of {n} rows, got data of shape {given} ({here()})")
-        return getitem_p(data, self.index, index=(Slot(1),))
-
-
-def minibatch(n: int, size: int, *, rng: np.random.Generator, name: str | None = None) -> Minibatch:
-    """A uniformly drawn subset of ``size`` of n rows, as a stochastic node: E[factor * sum(f[index])] = sum(f) for
-    every f of length n.
-
-    ``minibatch(...).rows(data)`` are the rows of an array. The sample has no parameters, so no gradient passes it; as a
-    node it can be enumerated, redrawn and counted in a variance like any other.
-    """
-    return Minibatch(sample(UniformSubset(n, size), Accounted(), rng=rng, name=name), n / size)
 
 
 def place(site: Site) -> Node:
