@@ -33,8 +33,8 @@ give first derivatives only, and a second one is refused with the names of those
 and the whole gradient, also by what the cost itself holds of the parameters. What is left is E[c | the other samples].
 The logarithm of such a mean, as a bound on log p(x) needs it, is `scg.objectives.log_marginal`.
 
-Estimators that look at the cost at other values, and not at its slope at several, make samples further down again
-there from the same randomness, for first derivatives: numbers and counts keep their quantile, categories stay where
+Estimators that look at the cost, or its slope, at other values make samples further down again there from the same
+randomness, for first derivatives: numbers and counts keep their quantile, categories stay where
 they can. Means are exact either way. For a sum of 20 coins, each drawn given the last, the variance of `Enumerate` is
 3.75, and 33.1 with `Enumerate(coupled=False)`, which draws anew. That has less variance where the cost turns around
 what lies further down, as `(z - w) ** 2` of two coins does: `scg.variance.compare` tells.

@@ -12,21 +12,25 @@ from scg.distributions.base import Distribution, FixedSupport
 from scg.errors import ScgValueError, here
 from scg.estimators.baselines import Remembering, fraction
 from scg.estimators.tools import constant, without_mean
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.formulas import first_order, held
 from scg.stochastic.surrogate import Downstream
 
 
 @final
-class DoubleControlVariate(Estimator):
+class DoubleControlVariate(Elsewhere):
     """d/dt E[f(z)] = E[(1/n) sum_k (h_k - mean_{j != k} h_j) d/dt log p(z_k; t) - a g_k dm/dt], h_k = f(z_k) + a g_k
     (z_k - m), m = E[z] and g_k the mean of f'(z_j) over the samples j != k (Titsias and Shi, 2022).
 
     g_k does not depend on z_k, so a g_k (z_k - m) d log p has the mean a g_k dm, which is taken off again. In the
     baseline h_j of another sample f'(z_k) meets z_j - m, whose mean is zero and which is independent of z_k. The mean
     is exact for any a: -1 removes what is linear in z, 0 is leave-one-out. ``samples`` evaluations of the cost and of
-    its slope; the cost must accept what lies between the values of z, and need not be continuous there. Samples further
-    down are drawn anew. First derivatives only.
+    its slope; the cost must accept what lies between the values of z, and need not be continuous there. First
+    derivatives only.
+
+    Each product has the cost or its slope at one value as a factor, the others being functions of z_1 ... z_n. What
+    lies further down has its distribution given z_k, whatever the others are, so the mean stays exact where it is made
+    from the same randomness at all of them (``coupled``).
 
     ``coefficient`` is a. None: learned, a* = -E[A B] / E[B B] with A + a B the gradient, from earlier samples with
     weights decay^k, 0 at first.
@@ -35,7 +39,10 @@ class DoubleControlVariate(Estimator):
     second_derivatives = False
     requires = (FixedSupport,)
 
-    def __init__(self, samples: int = 2, coefficient: float | None = -1.0, decay: float = 0.99):
+    def __init__(
+        self, samples: int = 2, coefficient: float | None = -1.0, decay: float = 0.99, *, coupled: bool = True
+    ):
+        super().__init__(coupled=coupled)
         if not is_integer(samples, 2):
             raise ScgValueError(
                 f"DoubleControlVariate: samples must be an integer of at least 2, got {samples!r} ({here()})"

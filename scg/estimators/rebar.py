@@ -46,6 +46,7 @@ class _Controlled(Trained):
         scale: float,
         parameters: Tree,
         optimizer: Callable[[Tree], Optimizer] | None,
+        coupled: bool,
     ):
         name = type(self).__name__
         if temperature is not None and not (is_number(temperature) and temperature > 0):
@@ -55,7 +56,7 @@ class _Controlled(Trained):
         trained: Statics = {"fn": parameters}
         if temperature is not None:
             trained |= {"log_temperature": np.array(math.log(temperature)), "scale": np.array(float(scale))}
-        super().__init__(trained, optimizer)
+        super().__init__(trained, optimizer, coupled)
 
     def objection(self, distribution: Distribution) -> str:
         if not isinstance(distribution, self.accepted):
@@ -142,13 +143,15 @@ class REBAR(_Controlled):
         temperature: float = 0.5,
         scale: float = 1.0,
         optimizer: Callable[[Tree], Optimizer] | None = None,
+        *,
+        coupled: bool = True,
     ):
         if temperature is None:
             raise ScgValueError(f"REBAR: temperature must be a positive number, got None ({here()})")
-        super().__init__(temperature, scale, (), optimizer)
+        super().__init__(temperature, scale, (), optimizer, coupled)
 
     def __repr__(self) -> str:
-        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g})"
+        return f"REBAR(temperature={self.temperature:.4g}, scale={float(self.parameters['scale']):.4g}{self._anew})"
 
 
 @final
@@ -179,10 +182,12 @@ class RELAX(_Controlled):
         temperature: float | None = None,
         scale: float = 1.0,
         optimizer: Callable[[Tree], Optimizer] | None = None,
+        *,
+        coupled: bool = True,
     ):
         if not callable(fn):
             raise ScgTypeError(f"RELAX: fn must be a function of (parameters, z), got {fn!r} ({here()})")
-        super().__init__(temperature, scale, parameters, optimizer)
+        super().__init__(temperature, scale, parameters, optimizer, coupled)
         self.fn = fn
 
     def objection(self, distribution: Distribution) -> str:
@@ -210,7 +215,7 @@ class RELAX(_Controlled):
 
     def __repr__(self) -> str:
         relaxed = f", temperature={self.temperature:.4g}" if "scale" in self.parameters else ""
-        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed})"
+        return f"RELAX({getattr(self.fn, '__name__', self.fn)}{relaxed}{self._anew})"
 
 
 Halves = tuple[Value, Value, Value, Callable[[Value], Value]]

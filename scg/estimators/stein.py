@@ -44,6 +44,9 @@ class RODEO(Trained):
     trains them by the gradient of g^2 (for the logits) after each use, as in ``RELAX``: replicates of a graph measure
     the estimator as it stood at first. For samples of finitely many values with a mean (Bernoulli, OneHotCategorical);
     the cost must accept what lies between the values. First derivatives only.
+
+    H is a function of the cost and its slope at one value, and what multiplies it is one of z_1 ... z_n: as in
+    ``DoubleControlVariate`` the mean is exact where samples further down share their randomness (``coupled``).
     """
 
     requires = (FiniteSupport, FixedSupport)
@@ -54,6 +57,8 @@ class RODEO(Trained):
         surrogate: Surrogate | None = None,
         parameters: Tree = (),
         optimizer: Function | None = None,
+        *,
+        coupled: bool = True,
     ):
         if not is_integer(samples, 2):
             raise ScgValueError(f"RODEO: samples must be an integer of at least 2, got {samples!r} ({here()})")
@@ -65,7 +70,7 @@ class RODEO(Trained):
             raise ScgValueError(f"RODEO: parameters are those of a surrogate, and there is none ({here()})")
         if surrogate is None:
             surrogate, parameters = bent, {"slope": np.array(1.0), "bend": np.array(0.0)}
-        super().__init__(parameters, optimizer)
+        super().__init__(parameters, optimizer, coupled)
         self.samples, self.surrogate = int(samples), surrogate
 
     def objection(self, distribution: Distribution) -> str:
@@ -126,7 +131,8 @@ class RODEO(Trained):
         return h.astype(d.dtype)
 
     def __repr__(self) -> str:
-        return f"RODEO(samples={self.samples}, surrogate={getattr(self.surrogate, '__name__', self.surrogate)})"
+        surrogate = getattr(self.surrogate, "__name__", self.surrogate)
+        return f"RODEO(samples={self.samples}, surrogate={surrogate}{self._anew})"
 
 
 def bent(parameters: Tree, f: Value, d: Value) -> Result:

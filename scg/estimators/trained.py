@@ -13,11 +13,11 @@ from scg.core.node import Value
 from scg.core.tree import leaves, leaves_like, map_leaves, rebuild
 from scg.errors import ScgTypeError, here
 from scg.optim import Optimizer
-from scg.stochastic.estimator import Estimator
+from scg.stochastic.estimator import Elsewhere
 from scg.stochastic.surrogate import Downstream
 
 
-class Trained(Estimator):
+class Trained(Elsewhere):
     """An estimator with ``parameters`` that an ``optimizer`` trains in place: the mean of its gradient g does not
     depend on them, so the gradient of g^2 is an estimate of that of its variance.
 
@@ -26,7 +26,8 @@ class Trained(Estimator):
 
     second_derivatives = False
 
-    def __init__(self, parameters: Tree, optimizer: Callable[[Tree], Optimizer] | None):
+    def __init__(self, parameters: Tree, optimizer: Callable[[Tree], Optimizer] | None, coupled: bool = True):
+        super().__init__(coupled=coupled)
         if optimizer is not None and not callable(optimizer):
             raise ScgTypeError(
                 f"{type(self).__name__}: optimizer must be a function of the parameters (scg.optim.Adam), got"
@@ -34,6 +35,11 @@ class Trained(Estimator):
             )
         self.parameters = parameters
         self.optimizer = optimizer(parameters) if optimizer is not None else None
+
+    @property
+    def _anew(self) -> str:
+        """What a representation ends in."""
+        return "" if self.coupled else ", coupled=False"
 
     def trained(self, down: Downstream) -> tuple[Tree, bool]:
         """The parameters for an estimate, and whether it is to train them: they are nodes then."""

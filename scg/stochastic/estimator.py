@@ -38,7 +38,8 @@ class Estimator(ABC):
                   influenced
 
     ``coupled``   whether samples further down are made again elsewhere from the randomness of those that are there: for
-                  formulas of which every term has the cost at one value alone as a factor; see ``Elsewhere``
+                  formulas of which every term has the cost, or its slope, at one value alone as a factor; see
+                  ``Elsewhere``
     ``joint``     whether the samples with this class of estimator are expanded together, by ``expand_together``; they
                   have first derivatives only
     ``second_derivatives``

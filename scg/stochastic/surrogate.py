@@ -259,14 +259,14 @@ class Downstream(Costs):
 
     def sloped(self, values: Result, parts: Result = None, again: bool = False) -> tuple[list[Result], Result]:
         """The terms at values as in ``at``, and the derivative of their sum by the values, to which samples further
-        down contribute by their estimators: at several values they are independent, as one's score may meet the cost
-        at another.
+        down contribute by their estimators, each at the costs of its own value.
 
         ``parts`` are some of the costs (None: all). With ``again`` both can be differentiated once more, and are Nodes.
         """
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
-        found = self._again(parts, x, True, len(x.raw) == 1, slope=True)
+        # a second derivative would multiply the cost at a value by scores at another
+        found = self._again(parts, x, True, not again, slope=True)
         terms: list[Result] = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = INNER.set(True)

@@ -144,11 +144,23 @@ def test_one_sample_in_the_place_of_independent_ones_is_noticed(monkeypatch):
 
 # --- coupled or anew
 
+
+def free(parameters, z):
+    return parameters * np.tanh(z)
+
+
+def bent_anew(parameters, f, d):
+    """A surrogate that is not linear in the cost and its slope."""
+    return parameters * d + 0.1 * np.sin(f + d)
+
+
 EITHER = {
     "CoupledPairs": lambda **how: scg.CoupledPairs(4, **how),
     "DisARM": scg.DisARM,
+    "DoubleControlVariate": lambda **how: scg.DoubleControlVariate(coefficient=-0.5, **how),
     "Enumerate": scg.Enumerate,
     "MeasureValued": scg.MeasureValued,
+    "RODEO": lambda **how: scg.RODEO(2, bent_anew, np.array(0.6), **how),
     "ScoreFunction": lambda **how: scg.ScoreFunction(scg.LeaveOneOut(), samples=2, **how),
     "StochasticDerivative": scg.StochasticDerivative,
     "UnorderedSet": lambda **how: scg.UnorderedSet(2, **how),
@@ -185,8 +197,16 @@ def test_the_variances_differ_by_the_covariance(cost):
     np.testing.assert_allclose(apart, -2 * (p * (1 - p)) ** 2 * covariance, rtol=1e-9)
 
 
+@pytest.mark.parametrize("make", [scg.REBAR, lambda **how: scg.RELAX(free, np.array(0.1), temperature=0.5, **how)])
+def test_so_it_is_where_slopes_are_taken_at_relaxed_values(make):
+    """Noise is integrated."""
+    coupled, anew = moments(lambda a, b: a + b, make()), moments(lambda a, b: a + b, make(coupled=False))
+    np.testing.assert_allclose(coupled.mean, anew.mean, rtol=1e-8)
+    assert coupled.variance < 0.9 * anew.variance
+
+
 def test_an_estimator_says_when_it_draws_anew():
-    for make in EITHER.values():
+    for make in [*EITHER.values(), scg.REBAR, lambda **how: scg.RELAX(free, **how)]:
         assert "coupled" not in repr(make())
         assert "coupled=False" in repr(make(coupled=False))
     with pytest.raises(ScgTypeError, match="coupled must be True or False, got 'no'"):
