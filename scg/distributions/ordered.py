@@ -9,6 +9,7 @@ from scg.core.node import Numeric, Value
 from scg.distributions.base import Distribution, FiniteSupport, FixedSupport, Shape
 from scg.distributions.categorical import Categorical
 from scg.distributions.constraints import Constraint, Increasing, Integers, finite
+from scg.errors import ScgValueError, here
 from scg.special import log1mexp, log_sigmoid
 
 
@@ -27,6 +28,11 @@ class Ordered(Distribution, FiniteSupport, FixedSupport):
     loc: Value
     cutpoints: Value
     constraints = {"loc": finite, "cutpoints": Increasing()}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.cutpoints.shape[-1]:
+            raise ScgValueError(f"Ordered: cutpoints must be at least one, got shape {self.cutpoints.shape} ({here()})")
 
     @property
     def categories(self) -> int:

@@ -7,8 +7,7 @@ import numpy as np
 
 from scg.core.aliases import Operand, Result
 from scg.core.node import Value
-from scg.core.operands import require_plain
-from scg.core.options import is_integer, number
+from scg.core.options import number
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimators import LeaveOneOut, Reparameterized, ScoreFunction
 from scg.objectives.layers import (
@@ -16,9 +15,9 @@ from scg.objectives.layers import (
     GENERALIZED,
     STICKING,
     Guide,
-    check_shapes,
     drawn,
     twice_reparameterized,
+    weights_along,
 )
 from scg.primitives.layout import stop_gradient
 from scg.special import logsumexp, softmax
@@ -72,8 +71,9 @@ def elbo(
     that does not move), ScgValueError for an unknown one.
     """
     if guide is None:
-        _check_weights(log_weights, gradient, rng)
-        return np.mean(log_weights, axis=axis)
+        log_w = weights_along(log_weights, axis)
+        _check_weights(gradient, rng)
+        return np.mean(log_w, axis=axis)
     gradient = _known(gradient)
     several = isinstance(guide, (list, tuple))
     others = ScoreFunction() if several else ScoreFunction(baseline=LeaveOneOut())
@@ -143,8 +143,9 @@ def iwae(
     if gradient != "OVIS" and gamma:
         raise ScgValueError(f"iwae: gamma is an option of gradient='OVIS', not of {gradient!r} ({here()})")
     if guide is None:
-        _check_weights(log_weights, gradient, rng)
-        return log_mean_exp(log_weights, axis)
+        log_w = weights_along(log_weights, axis)
+        _check_weights(gradient, rng)
+        return log_mean_exp(log_w, axis)
     estimator = ScoreFunction() if gradient in ("score function", "VIMCO", "OVIS") else Reparameterized()
     found = drawn(log_weights, guide, samples, rng, gradient, estimator, name)
     log_w, log_q = found.log_w, found.log_q
@@ -175,7 +176,7 @@ def renyi(log_weights: Value, alpha: float, axis: int = 0) -> Value:
     may lie above log p(x). The estimators of the samples make its gradient. For the coin of ``benchmarks.evidence`` and
     alpha = 1/2 it lies .026, .019, .016 and .014 nats below log p(x) with 1, 2, 4 and 8 samples.
     """
-    require_plain(log_weights, "log-weights")
+    log_weights = weights_along(log_weights, axis)
     alpha = number("alpha", alpha, -math.inf, math.inf)
     if alpha == 1:
         return np.mean(log_weights, axis=axis)
@@ -184,29 +185,16 @@ def renyi(log_weights: Value, alpha: float, axis: int = 0) -> Value:
 
 def log_mean_exp(x: Value, axis: int) -> Value:
     """log of the mean of exp(x) along an axis."""
-    if not is_integer(axis, -np.ndim(x), np.ndim(x) - 1):
-        raise ScgValueError(
-            f"axis must be an integer, an axis of log-weights of shape {np.shape(x)}, got {axis!r} ({here()})"
-        )
     # log K inside: score functions do not count constants added to a term
     return logsumexp(x - math.log(np.shape(x)[axis]), axis=axis)
 
 
-def _check_weights(log_weights: Value, gradient: str, rng: np.random.Generator) -> None:
-    require_plain(log_weights, "log-weights")
-    if callable(log_weights):
-        raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
+def _check_weights(gradient: str, rng: np.random.Generator) -> None:
     if gradient != "pathwise" or rng is not None:
         raise ScgTypeError(
             f"the gradient of log-weights is that of their draws' estimators: for {gradient!r} give a model and a guide"
             f" ({here()})"
         )
-
-
-def matched(log_p: Value, log_q: Value) -> Value:
-    """The log-weights of two log-probabilities of one shape."""
-    check_shapes(log_p, log_q)
-    return log_p - log_q
 
 
 def _known(gradient: str) -> str:

@@ -10,12 +10,14 @@ from scg.core.ancestry import ancestors
 from scg.core.axes import elementwise
 from scg.core.backward import pull
 from scg.core.node import Node, Value
+from scg.core.operands import described
 from scg.core.options import is_integer
 from scg.core.primitive import smooth_primitive
 from scg.distributions.base import Distribution, FixedSupport
 from scg.distributions.constraints import Circle, Constraint
 from scg.distributions.transformed import Independent
 from scg.distributions.uniform import InverseCDF
+from scg.distributions.weak import real_array
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import stop_gradient
 from scg.stochastic.estimator import Estimator
@@ -84,6 +86,11 @@ def drawn(
     if not is_integer(samples, least := 2 if gradient in ("VIMCO", "OVIS") else 1):
         raise ScgValueError(f"{gradient}: samples must be an integer of at least {least}, got {samples!r} ({here()})")
     layers = guide if isinstance(guide, (list, tuple)) and guide else (guide,)
+    if not isinstance(layers[0], Distribution):
+        raise ScgTypeError(
+            f"the guide must be a distribution, or a list of one and functions of the samples before, got"
+            f" {described((guide,))} ({here()})"
+        )
     z: list[Node] = []
     guides: list[Distribution] = []
     log_q: Result = None
@@ -174,6 +181,45 @@ def check_shapes(log_p: Value, log_q: Value) -> None:
             " make the axes of one sample an event of the guide with distributions.Independent, and sum over them in"
             f" the model ({here()})"
         )
+
+
+def weights_along(log_weights: Operand, axis: int) -> Value:
+    """Log-weights as an array or a node with an axis of samples; ScgTypeError or ScgValueError where they are none."""
+    if callable(log_weights):
+        raise ScgTypeError(f"a model needs a guide to draw from: write guide=..., rng=... ({here()})")
+    x = real_array(log_weights)
+    if x.dtype.kind not in "biuf":
+        raise ScgTypeError(f"log-weights must be real numbers, got {described((log_weights,))} ({here()})")
+    if not is_integer(axis, -x.ndim, x.ndim - 1):
+        raise ScgValueError(
+            f"axis must be an integer, an axis of log-weights of shape {x.shape}, got {axis!r} ({here()})"
+        )
+    if x.shape[axis] == 0:
+        raise ScgValueError(f"log-weights need at least one sample along axis {axis}, got shape {x.shape} ({here()})")
+    return x
+
+
+def at_samples(model: Function, guide: Operand, z: Operand) -> tuple[Value, Value]:
+    """log p(x, z) and log q(z) at samples z along a first axis, which are held."""
+    if not callable(model):
+        raise ScgTypeError(f"the first argument is the model, z -> log p(x, z), got {type(model).__name__} ({here()})")
+    z = samples_of(guide, z)
+    log_p, log_q = _said(model(z), (z,), "")[0], guide.log_prob(z)
+    check_shapes(log_p, log_q)
+    return log_p, log_q
+
+
+def samples_of(guide: Operand, z: Operand) -> Value:
+    """Samples along a first axis, held; ScgTypeError or ScgValueError where they are none, or the guide is no
+    distribution."""
+    if not isinstance(guide, Distribution):
+        raise ScgTypeError(f"the guide must be a distribution, got {type(guide).__name__} ({here()})")
+    z = stop_gradient(real_array(z))
+    if z.ndim < 1 + len(guide.event_shape) or not z.shape[0]:
+        raise ScgValueError(
+            f"samples z of {guide!r} need an axis of samples in front, of at least one, got shape {z.shape} ({here()})"
+        )
+    return z
 
 
 def _said(answer: Operand, z: tuple[Value, ...], gradient: str) -> tuple[Value, tuple[Distribution, ...]]:

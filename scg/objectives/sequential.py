@@ -46,6 +46,7 @@ class Particles:
     def filtered(self, fn: Callable[[Tree], Value] = lambda z: z) -> Value:
         """E[fn(z_t) | x_1, ..., x_t] as the particles of each step have it: weighted means, along a new first axis of
         steps."""
+        _require_function(fn, "filtered: fn", "z")
         means = []
         for z, log_w in zip(self.samples, self.log_weights, strict=True):
             value = fn(z)
@@ -63,6 +64,9 @@ class Particles:
         ``transition(t, z)`` is the distribution of z_t given z_{t-1} = z. Particles are single arrays.
         """
         integer("paths", paths, 1)
+        _require_function(transition, "smoothed: transition")
+        if not isinstance(rng, np.random.Generator):
+            raise ScgTypeError(f"smoothed needs rng=np.random.default_rng(seed), got {type(rng).__name__} ({here()})")
         raw, weights = [[np.asarray(value_of(x)) for x in xs] for xs in (self.samples, self.log_weights)]
         k, *batch = weights[-1].shape
         chosen = [_picked(raw[-1], _choice(np.broadcast_to(weights[-1][:, None], (k, paths, *batch)), rng))]
@@ -111,6 +115,7 @@ def smc(
     the ancestors have none, ScgTypeError and ScgValueError where ``step`` returns something else.
     """
     integer("steps", steps, 1)
+    _require_function(step, "smc: step")
     if not is_number(threshold) or not 0 <= threshold <= 1:
         raise ScgValueError(f"smc: threshold must be a number from 0 to 1, got {threshold!r} ({here()})")
     for name, given, known in (("resampling", resampling, SCHEMES), ("correction", correction, CORRECTIONS)):
@@ -157,6 +162,11 @@ def state_space(
     weights. ``estimator`` of the samples: None for ``Reparameterized()``, which discrete states cannot have.
     """
     integer("particles", particles, 1)
+    if not isinstance(initial, Distribution):
+        raise ScgTypeError(f"state_space: initial must be a distribution, got {type(initial).__name__} ({here()})")
+    for name, fn in (("transition", transition), ("observed", observed), ("guide", guide)):
+        if fn is not None or name != "guide":
+            _require_function(fn, f"state_space: {name}")
     estimator = Reparameterized() if estimator is None else estimator
 
     def step(t: int, z: Tree, rng: np.random.Generator) -> tuple[Tree, Value]:
@@ -167,6 +177,11 @@ def state_space(
         return z, log_w if guide is None else log_w + prior.log_prob(z) - proposal.log_prob(z)
 
     return step
+
+
+def _require_function(fn: object, who: str, of: str = "t, z") -> None:
+    if not callable(fn):
+        raise ScgTypeError(f"{who} must be a function of ({of}{', rng' * ('step' in who)}), got {fn!r} ({here()})")
 
 
 def _stepped(step: Step, t: int, z: Tree, rng: np.random.Generator, log_w: Value | None) -> tuple[Tree, Value]:

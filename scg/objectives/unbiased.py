@@ -9,7 +9,6 @@ import numpy as np
 
 from scg.core.aliases import Function, Operand, Result
 from scg.core.node import Numeric, Value
-from scg.core.operands import require_plain
 from scg.core.options import integer, number
 from scg.distributions.base import Discrete, Distribution, Shape
 from scg.distributions.constraints import Constraint, Integers
@@ -17,7 +16,7 @@ from scg.distributions.weak import real_array
 from scg.errors import ScgTypeError, ScgValueError, here
 from scg.estimators import Reparameterized
 from scg.objectives.bounds import Model, log_mean_exp
-from scg.objectives.layers import Guide, drawn
+from scg.objectives.layers import Guide, drawn, weights_along
 from scg.special import logsumexp
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import sample
@@ -36,8 +35,8 @@ def jackknife(log_weights: Operand, order: int = 1, axis: int = 0) -> Value:
 
     Raises ScgValueError where the order is no integer from 0 to K - 1, or there are too many subsets.
     """
-    require_plain(log_weights, "log-weights")
-    log_w: Result = np.moveaxis(log_weights, axis, 0)
+    given: Result = weights_along(log_weights, axis)
+    log_w = np.moveaxis(given, axis, 0)
     k, order = log_w.shape[0], integer("order", order, 0)
     if order >= k:
         raise ScgValueError(f"jackknife: order must be below the number of samples, {k}, got {order} ({here()})")
