@@ -7,7 +7,7 @@ from scg.core.aliases import Function, Operand
 from scg.core.ancestry import ancestors
 from scg.core.operands import name_of
 from scg.core.primitive import IMPLEMENTATIONS, Recorded, implements
-from scg.errors import NotDifferentiable, here
+from scg.errors import NotDifferentiable, ScgValueError, here
 
 if TYPE_CHECKING:
     from scg.core.node import Node
@@ -80,3 +80,41 @@ def asked_for_an_array(self: "Node", dtype: object = None, copy: object = None) 
         " for a value, scg.sample(distribution, estimator, rng=rng) for a sample,"
         f" {_OF_A_NUMBER if is_drawn(self) else _OF_A_CONSTANT} ({here()})"
     )
+
+
+class Refusals:
+    """What Python and NumPy take of an array, and a node refuses: numbers of this run, and changes in place."""
+
+    __slots__ = ()
+
+    __array__: Function = asked_for_an_array
+    __float__ = refusal(
+        "float()",
+        "use np.stack to fill an array, a function of NumPy for one of math",
+        "node.value to detach on purpose",
+    )
+    __int__ = refusal("int()", "", "use node.value", BY_A_SAMPLE)
+    __complex__ = refusal("complex()", "use node + 0j", "node.value to detach on purpose")
+    __index__ = refusal(
+        "An index or a size",
+        "",
+        "use int(node.value) for a fixed one; to index an array by a node, make it one: scg.parameter(array)[node]",
+        BY_A_SAMPLE,
+        ScgValueError,  # NumPy replaces a TypeError by one of its own where it looks for a size
+    )
+    __round__ = refusal("round()", "use np.round or node.round()")
+    __setitem__ = __delitem__ = refusal(
+        "Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack"
+    )
+    item = refusal(".item()", "use node.reshape(()) to stay in the graph", "node.value.item()")
+    tolist = refusal(".tolist()", "use list(node), of nodes", "node.value.tolist()")
+    sort, partition, fill, put, resize = [
+        refusal(f".{name}() in place", f"nodes are immutable; use {instead}")
+        for name, instead in (
+            ("sort", "np.sort"),
+            ("partition", "np.partition"),
+            ("fill", "np.full"),
+            ("put", "np.where"),
+            ("resize", "np.resize"),
+        )
+    ]

@@ -12,7 +12,7 @@ import numpy as np
 from scg.core.advice import of_attribute
 from scg.core.aliases import Function, Operand, Operands, Result, Statics
 from scg.core.ambient import AMBIENT, FORMULA, RECORDER, Guard, ids, note_guard, take_guard, unplanned
-from scg.core.detaching import BY_A_SAMPLE, asked_for_an_array, or_value, refusal
+from scg.core.detaching import Refusals, or_value
 from scg.core.in_place import in_place
 from scg.core.methods import Methods, typed
 from scg.core.operands import (
@@ -72,7 +72,7 @@ def _unary(ufunc: np.ufunc) -> Function:
 
 
 @final
-class Node(Methods):
+class Node(Refusals, Methods):
     """One value of a computation graph, with the operation and the operands that made it.
 
     It goes where an array goes: ``np.exp(x)``, ``A @ x``, ``x[1:]``, ``x.sum(axis=0)``. Nodes are immutable, point to
@@ -190,38 +190,6 @@ class Node(Methods):
             if isinstance(error, ScgError):
                 raise
             raise kin(error)(f"{name_of(func)} of a Node: {error} ({here()})") from error  # type: ignore[misc]
-
-    __array__: Function = asked_for_an_array
-    __float__ = refusal(
-        "float()",
-        "use np.stack to fill an array, a function of NumPy for one of math",
-        "node.value to detach on purpose",
-    )
-    __int__ = refusal("int()", "", "use node.value", BY_A_SAMPLE)
-    __complex__ = refusal("complex()", "use node + 0j", "node.value to detach on purpose")
-    __index__ = refusal(
-        "An index or a size",
-        "",
-        "use int(node.value) for a fixed one; to index an array by a node, make it one: scg.parameter(array)[node]",
-        BY_A_SAMPLE,
-        ScgValueError,  # NumPy replaces a TypeError by one of its own where it looks for a size
-    )
-    __round__ = refusal("round()", "use np.round or node.round()")
-    __setitem__ = __delitem__ = refusal(
-        "Assignment into a node", "nodes are immutable; use np.where, np.concatenate or np.stack"
-    )
-    item = refusal(".item()", "use node.reshape(()) to stay in the graph", "node.value.item()")
-    tolist = refusal(".tolist()", "use list(node), of nodes", "node.value.tolist()")
-    sort, partition, fill, put, resize = [
-        refusal(f".{name}() in place", f"nodes are immutable; use {instead}")
-        for name, instead in (
-            ("sort", "np.sort"),
-            ("partition", "np.partition"),
-            ("fill", "np.full"),
-            ("put", "np.where"),
-            ("resize", "np.resize"),
-        )
-    ]
 
     if not TYPE_CHECKING:  # it has no attribute but those that are declared
 
