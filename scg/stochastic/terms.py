@@ -209,6 +209,9 @@ class Terms:
                             if vjp
                             else primitive.every(g, k, out, *arguments, **node.statics)
                         )
+                        # a factor may be infinite where nobody picks it
+                        if support is not None and primitive.axes is elementwise and d.shape == support.shape:
+                            d = weighted(d, Partial(np.ones((), d.dtype), support))
                         d = d if d.shape == operand.shape and d.dtype == dtype else unbroadcast(d, operand.shape, dtype)
                         if support is not None or takes:
                             support = _support(node, k, support, graph)
@@ -294,7 +297,7 @@ class Partial(NamedTuple):
     support: Value
 
 
-def weighted(value: Value, weight: Value) -> Value:
+def weighted(value: Value, weight: Value | Partial) -> Value:
     """The product of a term's value and its weight; zero where the weight is so by structure, whatever the value is."""
     if type(weight) is not Partial:
         return value * weight

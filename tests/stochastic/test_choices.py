@@ -14,7 +14,7 @@ from scg.errors import ScgError
 from scg.testing import graphs
 from tests.support.discrete import program
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 T = np.array(0.4)
 CHOICES = {
@@ -24,6 +24,9 @@ CHOICES = {
     "index": lambda z, k: np.stack([k * 2, 1 - k, k])[(z > 0.5) * 2],
     "choose": lambda z, k: np.choose((z > 0.5) * 1, [k * 1.0, -k]),
     "select": lambda z, k: np.select([z > 0.5, z < 0.2], [k * 1.0, 0 * k], 0.7),
+    "an infinite factor": lambda z, k: np.where(z > 0.5, k * (1 / z), 1 - k),
+    "an infinite logarithm": lambda z, k: np.sum(np.where(z > 0.5, np.log(z) * np.stack([k, 2 * k]) + z, 0.3 * k)),
+    "a running sum": lambda z, k: np.cumsum(np.stack([1 - k, 3 * k, 0.5 + k]))[(z > 0.5) * 1],
     "compress": lambda z, k: np.sum(np.where(np.stack([z, 1 - z]) > 0.5, np.stack([k, 3 * k]), 0.0)),
 }
 
