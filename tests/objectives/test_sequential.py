@@ -2,6 +2,7 @@
 Kalman's filter."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -287,6 +288,22 @@ def test_particles_are_structures_and_steps_are_functions():
     plain = smc(gaussian(THETA, SERIES, 50), 6, rng=rng())
     assert found.log_evidence == plain.log_evidence
     assert np.all(found.samples[-1]["count"] == 5) and found.filtered(lambda z: z["level"]).shape == (6,)
+
+
+def test_memory_is_linear_in_the_steps():
+    """Of the value and the gradient, 200 particles and a batch of 4: what each step adds is the same."""
+
+    def cost(theta, x, rng):
+        return np.sum(smc(gaussian(theta, x, 200), len(x), rng=rng).log_evidence)
+
+    peaks, gradient = [], scg.value_and_grad(cost)
+    for steps in (10, 20, 40, 80):
+        x = np.resize(SERIES, (steps, 4))
+        tracemalloc.start()
+        gradient(THETA, x, rng=rng())
+        peaks.append(tracemalloc.get_traced_memory()[1] / steps)
+        tracemalloc.stop()
+    assert max(peaks) < 1.3 * min(peaks)
 
 
 def test_plans_run_the_filter():
