@@ -112,6 +112,15 @@ def between(cuts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]])
 
 
+class Run(NamedTuple):
+    """The parts of the cost in some rows, (rows, columns); the density of each element, (rows,); other nodes, (rows,
+    size)."""
+
+    costs: np.ndarray
+    densities: Places
+    nodes: list[np.ndarray]
+
+
 class Integrals(NamedTuple):
     """Over each panel: the integrals of the parts of the cost and, last, of the density, and those of their sizes,
     (panels, choices, columns) each; the largest density there, times its step, (panels,)."""

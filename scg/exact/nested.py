@@ -22,8 +22,8 @@ from scg.elimination.finite import BudgetError
 from scg.errors import here
 from scg.exact.changes import Changes, Columns, Watched, changes
 from scg.exact.leaf import Choice
-from scg.exact.lines import NODES, POINTS, WEIGHTS, Line, Places
-from scg.exact.panels import Panels, Run
+from scg.exact.lines import NODES, POINTS, WEIGHTS, Line, Places, Run
+from scg.exact.panels import Panels
 from scg.exact.rules import Rule, place_of
 from scg.exact.turns import is_number
 from scg.stochastic.sites import is_draw, is_noise

@@ -22,7 +22,7 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.exact.engine import Engine
 from scg.exact.leaf import Choice, Leaf
-from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Settling, between, split
+from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Run, Settling, between, split
 from scg.exact.rules import Rule
 from scg.exact.turns import candidates
 from scg.stochastic.sides import is_break, sides
@@ -41,15 +41,6 @@ class Found(NamedTuple):
     doubt: dict[int, tuple[float, float, float]]
     totals: Places
     scale: Places
-
-
-class Run(NamedTuple):
-    """The parts of the cost in some rows, (rows, columns); the density of each element, (rows,); other nodes, (rows,
-    size)."""
-
-    costs: np.ndarray
-    densities: Places
-    nodes: list[np.ndarray]
 
 
 class Panels:

@@ -2,21 +2,29 @@
 their truth. What a rule does not see lies there."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from scg.core.node import Node
+from scg.exact.engine import Engine
 from scg.exact.leaf import Choice
-from scg.exact.lines import NODES, Line, Places
+from scg.exact.lines import NODES, Line, Places, Run
 from scg.stochastic.sides import is_break
-
-if TYPE_CHECKING:
-    from scg.exact.panels import Panels
 
 _CANDIDATES = 200  # places along one element where a node turns
 _FINER = 32  # places for one, where primitives from outside say nothing of themselves
 _SECTIONS = 16  # of a bracket, at each step towards the place in it
+
+
+class Runs(Protocol):
+    """What runs the costs along lines: see ``panels``."""
+
+    watched: list[Node]
+    choices: list[Choice]
+    engine: Engine
+
+    def run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = ...) -> Run: ...
 
 
 class Bracket(NamedTuple):
@@ -30,7 +38,7 @@ class Bracket(NamedTuple):
     turns: bool
 
 
-def candidates(panels: "Panels", lines: dict[int, Line], edges: Places, turns: bool = True) -> Places:
+def candidates(panels: Runs, lines: dict[int, Line], edges: Places, turns: bool = True) -> Places:
     """Where nodes on the way to the cost change their sign, their direction or their value, for each element, in
     v."""
     grid = {
@@ -46,7 +54,7 @@ def candidates(panels: "Panels", lines: dict[int, Line], edges: Places, turns: b
     return found
 
 
-def _seen(panels: "Panels", lines: dict[int, Line], grid: Places, watched: list[Node], turns: bool) -> Places:
+def _seen(panels: Runs, lines: dict[int, Line], grid: Places, watched: list[Node], turns: bool) -> Places:
     """``_candidates`` of some nodes, on a grid."""
     rows = max(map(len, grid.values()))
     grid = {e: np.append(v, np.full(rows - len(v), v[-1] if len(v) else 0.0)) for e, v in grid.items()}
@@ -68,7 +76,7 @@ def _seen(panels: "Panels", lines: dict[int, Line], grid: Places, watched: list[
 
 
 def _closed(
-    panels: "Panels",
+    panels: Runs,
     lines: dict[int, Line],
     grid: Places,
     nodes: list[Node],

@@ -11,7 +11,8 @@ it, exact.
 from scg.variance.attribution import attribute
 from scg.variance.comparing import compare
 from scg.variance.halving import Found, search
-from scg.variance.report import Entry, Report, Row
+from scg.variance.report import Report
+from scg.variance.rows import Entry, Row
 from scg.variance.shares import Attribution, Share
 from scg.variance.sweeps import Sweep, sweep
 

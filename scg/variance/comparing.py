@@ -23,7 +23,8 @@ from scg.variance.chunks import Tally, Task, chunk_size, generator, naming, run,
 from scg.variance.entries import LEVEL, Measured, Reference
 from scg.variance.entries import row as make_row
 from scg.variance.evaluations import evaluations
-from scg.variance.report import Report, Row
+from scg.variance.report import Report
+from scg.variance.rows import Row
 from scg.variance.threads import one_thread
 from scg.variance.timing import BATCH, LONG, times_of
 

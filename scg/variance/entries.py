@@ -12,7 +12,7 @@ from scg.stochastic.graph import Graph
 from scg.testing.structure import Subject, split
 from scg.testing.structure import precision as rounding
 from scg.variance.chunks import Tally
-from scg.variance.report import Entry, Row
+from scg.variance.rows import Entry, Row
 
 LEVEL = 0.95
 _SEEN = 10  # draws that must carry the variance of a mean before it is compared; of few replicates an eighth

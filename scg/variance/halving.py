@@ -32,7 +32,8 @@ from scg.stochastic.graph import Graph
 from scg.variance.chunks import usable, with_own_estimators
 from scg.variance.comparing import BUDGET, as_graph, checked, compare, entropy_of
 from scg.variance.evaluations import evaluations
-from scg.variance.report import Entry, Report
+from scg.variance.report import Report
+from scg.variance.rows import Entry
 
 JOINT = 256  # assignments that compete at once; where there are more, one node at a time is decided
 _LEAST, _FINALISTS = 128, 4

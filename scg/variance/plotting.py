@@ -4,20 +4,19 @@ beside what they name."""
 import io
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from scg.core.aliases import Result
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
+from scg.variance.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from scg.variance.report import Report
-    from scg.variance.sweeps import Sweep
 
 _MARKS = ("o", "s", "^", "D", "P", "X", "<", ">", "h", "*", "p")
 _STROKES: tuple[object, ...] = (
@@ -33,12 +32,31 @@ _UNITS = {"evaluations": "evaluations of the cost, a gradient", "seconds": "time
 _NAMES = {"variance": "variance, sum over coordinates", "snr": "signal-to-noise ratio", "bias": "bias, norm"}
 
 
+class Reported(Protocol):
+    """A report: its rows by label."""
+
+    @property
+    def rows(self) -> Mapping[str, Row]: ...
+
+
+class Swept(Protocol):
+    """A sweep of what is called ``name``: its rows, and the field of each along the values."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    def line(self, label: str, field: str = ..., parameter: str = ...) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 class PlotError(ScgError, ImportError):
     """matplotlib is not installed."""
 
 
 def scatter(
-    report: "Report",
+    report: Reported,
     path: str | os.PathLike[str] | None = None,
     work: str = "seconds",
     parameter: str = "total",
@@ -119,7 +137,7 @@ def scatter(
 
 
 def lines(
-    sweep: "Sweep",
+    sweep: Swept,
     path: str | os.PathLike[str] | None = None,
     field: str = "variance",
     parameter: str = "total",

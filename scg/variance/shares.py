@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from scg.files import write
-from scg.variance.report import number
+from scg.variance.rows import number
 
 
 @dataclass(frozen=True)

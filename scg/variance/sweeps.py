@@ -19,7 +19,8 @@ from scg.variance.bindings import Bindings
 from scg.variance.comparing import compare, entropy_of
 from scg.variance.environment import environment
 from scg.variance.plotting import lines
-from scg.variance.report import Entry, Report, finite, number
+from scg.variance.report import Report, finite
+from scg.variance.rows import Entry, number
 
 
 @dataclass(frozen=True, eq=False, repr=False)
