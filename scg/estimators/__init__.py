@@ -11,7 +11,7 @@ An estimator is declared where the sample is made, and can be replaced by name. 
 | `Marginalize(budget=2**20)` | of finitely many values, all of them together | a table of each part | no |
 | `MeasureValued()` | of distributions with a known weak derivative | 2 for each parameter | no |
 | `ARM()`, `DisARM()` | coins; `DisARM` also one of K | 2 | no |
-| `REBAR(temperature=0.5)`, `RELAX(fn)` | coins, one-hot vectors | 3; 1 | no |
+| `REBAR(temperature=0.5)`, `RELAX(fn)` | coins, one-hot vectors, orders | 3; 1 | no |
 | `CoupledPairs(samples=2)` | of finitely many values | `samples` | no |
 | `DoubleControlVariate(samples=2)` | real numbers with a mean | `samples`, with slopes | no |
 | `RODEO(samples=2, surrogate=None)` | of finitely many values with a mean | `samples`, with slopes | no |

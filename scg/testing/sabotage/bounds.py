@@ -248,9 +248,9 @@ def one_temperature(model: Model, guide: Distribution, rng: np.random.Generator)
 
 
 def roulette(model: Model, guide: Distribution, rng: np.random.Generator, mistake: str = "") -> Value:
-    """SUMO of at most three samples, L_1 + sum_{k <= N} (L_{k+1} - L_k) / P(N >= k), P(N >= k) = 1/k."""
-    n = sample(Categorical(np.array([0.0, 0.5, 0.5])), Accounted(), rng=rng, name="n")
-    return _summed(model, guide, rng, [np.where(n >= k, 1.0, 0.0) for k in (1, 2)], [1.0, 2.0], mistake)
+    """SUMO of at most three samples, L_1 + sum_{k <= N} (L_{k+1} - L_k) / P(N >= k), P(N >= k) = 2^-k."""
+    n = sample(Categorical(np.array([0.5, 0.25, 0.25])), Accounted(), rng=rng, name="n")
+    return _summed(model, guide, rng, [np.where(n >= k, 1.0, 0.0) for k in (1, 2)], [2.0, 4.0], mistake)
 
 
 def two_levels(model: Model, guide: Distribution, rng: np.random.Generator, mistake: str = "") -> Value:
