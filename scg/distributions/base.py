@@ -66,7 +66,7 @@ class Distribution(Parameterized, ABC):
 
     @property
     def event_shape(self) -> Shape:
-        """The shape of one sample of one distribution: () unless draws are vectors or matrices."""
+        """The shape of one sample of one distribution: () unless samples are vectors or matrices."""
         return ()
 
     @property
@@ -224,7 +224,7 @@ class FixedSupport:
 
 
 class Discrete:
-    """Draws are integers (or one-hot vectors): there is no path along which they move."""
+    """Samples are integers (or one-hot vectors): there is no path along which they move."""
 
 
 class FiniteSupport(Discrete, ABC):
@@ -295,6 +295,6 @@ def kl_divergence(p: Distribution, q: Distribution) -> Numeric:
     if found is NotImplemented:
         raise ScgValueError(
             f"no closed form for KL({type(p).__name__} || {type(q).__name__}): use p.log_prob(z) - q.log_prob(z) at"
-            f" draws z of p ({here()})"
+            f" samples z of p ({here()})"
         )
     return found

@@ -41,7 +41,7 @@ class Bernoulli(Odds, FiniteSupport, FixedSupport):
     """log p(b) = b l - log(1 + exp l) for b in {0, 1}, with l the logit of the probability: ``logits`` or ``probs``,
     never both.
 
-    Draws have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or
+    Samples have the dtype of the parameters. A probability of 0 or 1 (a logit of -inf or inf) is allowed: log p is 0 or
     -inf. The derivative by such a probability is seen by ``Enumerate`` and ``MeasureValued`` alone: other estimators
     look at values that are drawn. At other values than 0 and 1 log p is -inf; in a graph that was recorded at such
     values, a replay at a relaxed value continues the formula, linear in b. Sampling compares a uniform number with the

@@ -25,7 +25,7 @@ class Beta(InverseCDF, Distribution, FixedSupport):
     """log p(z) = (a - 1) log z + (b - 1) log(1 - z) - log B(a, b), a = concentration1, b = concentration0, 0 <= z <= 1.
 
     Reparameterized by its quantile function, whose derivatives in a and b are implicit (Figurnov et al., 2018) and
-    first order only. Draws lie strictly between 0 and 1.
+    first order only. Samples lie strictly between 0 and 1.
     """
 
     concentration1: Numeric

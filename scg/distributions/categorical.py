@@ -81,7 +81,7 @@ class OneOfMany(ByProbs, FiniteSupport, FixedSupport):
 @dataclass(frozen=True, eq=False, repr=False)
 class Categorical(OneOfMany):
     """p(z) = p_z for z in {0, ..., K-1}, with p = ``probs`` or p = softmax(``logits``) along the last axis, never both.
-    Draws are integers (int64).
+    Samples are integers (int64).
 
     ``mean``, ``variance``, ``cdf`` and ``icdf`` are those of the index as a number. ``probs`` are the probabilities
     themselves: the derivative of log p(z) by them is that of log(probs[z]), without a normalisation. The mean of this
@@ -158,7 +158,7 @@ class OneHotCategorical(OneOfMany):
     """log p(z) = sum_k z_k log p_k for z one-hot, with p = ``probs`` or p = softmax(``logits``) along the last axis,
     never both.
 
-    Draws have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was
+    Samples have the dtype of the parameters. At values that are not one-hot log p(z) is -inf; in a graph that was
     recorded at one-hot values, a replay at a relaxed value continues the formula above, linear in z.
     """
 

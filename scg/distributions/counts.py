@@ -1,7 +1,7 @@
 """Distributions of counts, by the conventions of NumPy's generators: Binomial, Geometric (trials, from 1), Poisson,
 NegativeBinomial (failures).
 
-Draws are integers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log
+Samples are integers in the dtype of the parameters. Rounding errors of log p are those of log-gamma: about eps n log
 n.
 """
 
@@ -164,7 +164,7 @@ class Geometric(Odds, Discrete, FixedSupport):
             z = np.where(p < _RARE, np.ceil(rng.standard_exponential(full) / p).astype(self.dtype), z)
         if not np.all(np.isfinite(z)):
             raise ScgValueError(
-                f"Geometric: p = {np.min(p)} has draws that are greater than any number of {self.dtype} ({here()})"
+                f"Geometric: p = {np.min(p)} has samples that are greater than any number of {self.dtype} ({here()})"
             )
         return z
 
@@ -283,7 +283,7 @@ class NegativeBinomial(Odds, Discrete, FixedSupport):
         with np.errstate(over="ignore"):
             rate = rng.standard_gamma(n, full) * np.exp(log_odds)
         if not np.all(rate < float(np.finfo(self.dtype).max)):
-            raise ScgValueError(f"{self!r} has draws that are greater than any number of {self.dtype} ({here()})")
+            raise ScgValueError(f"{self!r} has samples that are greater than any number of {self.dtype} ({here()})")
         return Poisson(rate).sample(rng).astype(self.dtype)
 
     def log_prob(self, value: Numeric) -> Value:

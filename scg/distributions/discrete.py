@@ -62,7 +62,7 @@ class Odds(ByProbs):
     """A distribution with a probability p, by ``probs`` or ``logits``: p, q = 1 - p and their logarithms, each accurate
     in both tails.
 
-    Draws have its dtype.
+    Samples have its dtype.
     """
 
     edges = {"probs": (0.0, 1.0)}

@@ -187,8 +187,8 @@ class Cauchy(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class StudentT(LocationScale):
-    """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); draws by the quantile function, whose derivative in
-    df is implicit.
+    """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); sampled by the quantile function, whose derivative
+    in df is implicit.
 
     Pathwise derivatives in df are first order only. The mean is NaN for df <= 1, the variance NaN for df <= 1 and inf
     for df <= 2.
@@ -214,7 +214,7 @@ class StudentT(LocationScale):
         z = self.icdf(noise)
         if not settled(finite.holds, z):
             raise ScgValueError(
-                f"{self!r} has draws that are greater than any number of {self.dtype}: the degrees of freedom are too"
+                f"{self!r} has samples that are greater than any number of {self.dtype}: the degrees of freedom are too"
                 f" few ({here()})"
             )
         return z

@@ -85,7 +85,7 @@ class LogNormal(_OfNormal):
 class LogitNormal(_OfNormal):
     """z = sigmoid(x), x ~ N(loc, scale^2): log p(z) = log N(logit z; loc, scale^2) - log z - log(1 - z) for 0 < z < 1.
 
-    Its mean and variance have no closed form. Draws lie strictly inside, and those by a path know their x
+    Its mean and variance have no closed form. Samples lie strictly inside, and those by a path know their x
     (``scg.distributions.image``).
     """
 

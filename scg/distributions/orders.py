@@ -131,7 +131,7 @@ class Places(Constraint):
 @dataclass(frozen=True, eq=False, repr=False)
 class OneHotPlackettLuce(Distribution, FiniteSupport, FixedSupport):
     """The same order as a matrix P of zeros and ones, of shape (size, n): P_ij = 1 where j comes at place i. P @ x are
-    the elements of x in this order. Draws have the dtype of the logits.
+    the elements of x in this order. Samples have the dtype of the logits.
 
     Between zeros and ones costs have values as well, which ``REBAR`` looks at. log p(P) is -inf where P is no such
     matrix; it has steps between them.

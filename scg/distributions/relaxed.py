@@ -1,7 +1,7 @@
 """Continuous relaxations of one of K and of a coin: noise, and a softmax or sigmoid at a temperature (Maddison et al.,
 2017; Jang et al., 2017).
 
-As the temperature goes to zero draws go to one-hot vectors (to 0 or 1) with the probabilities of the parameters.
+As the temperature goes to zero samples go to one-hot vectors (to 0 or 1) with the probabilities of the parameters.
 """
 
 import math
@@ -106,7 +106,7 @@ class RelaxedBernoulli(Reparameterizable, Odds, FixedSupport):
 
         log p(z) = log t - softplus(s) - softplus(-s) - log z - log(1 - z),    s = l - t logit(z).
 
-    Draws lie strictly between 0 and 1, and those by a path know their logit (``scg.distributions.image``); an array
+    Samples lie strictly between 0 and 1, and those by a path know their logit (``scg.distributions.image``); an array
     that was rounded to 0 or 1 counts as the nearest number strictly between.
     """
 

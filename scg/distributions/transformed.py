@@ -169,7 +169,7 @@ class Transformed(_Made):
     """The distribution of y = bijection(x), x of the distribution ``base``: log p(y) = log p(x) - log |det dy/dx|.
     Nested, they compose.
 
-    Where the range of the map is bounded, draws lie strictly inside; those by a path know their x, at which log_prob is
+    Where the range of the map is bounded, samples lie strictly inside; those by a path know x, at which log_prob is
     taken, so that it and its derivatives are right where y is rounded to an end. Other nodes at an end are refused. A
     map of numbers acts on every element of an event; a triangular one needs a base whose events are vectors,
     ``Independent(base, 1)``.
@@ -189,7 +189,7 @@ class Transformed(_Made):
             raise ScgTypeError(f"Transformed: base must be continuous, got {self.base!r} ({here()})")
         if len(self.base.event_shape) < self.bijection.event_ndim:
             raise ScgValueError(
-                f"Transformed: {self.bijection!r} maps vectors, and draws of {self.base!r} are numbers: use"
+                f"Transformed: {self.bijection!r} maps vectors, and samples of {self.base!r} are numbers: use"
                 f" Independent(base, 1) ({here()})"
             )
         super().__post_init__()

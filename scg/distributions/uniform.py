@@ -52,7 +52,7 @@ class Uniform(Reparameterizable, BetweenEnds):
     """log p(z) = -log(high - low) for low <= z <= high; z = low + (high - low) u. Its support moves with its
     parameters: no score function.
 
-    Draws lie strictly between the ends of the interval (but for rounding where it is short).
+    Samples lie strictly between the ends of the interval (but for rounding where it is short).
     """
 
     low: Numeric = 0.0

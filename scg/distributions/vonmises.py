@@ -35,7 +35,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
     """log p(z) = k cos(z - loc) - log(2 pi I0(k)), k the concentration: the density of an angle, in radians, the same a
     turn later.
 
-    ``low`` says on which turn draws lie; ``cdf``, ``icdf``, ``mean`` and ``variance`` are those of the samples.
+    ``low`` says on which turn samples lie; ``cdf``, ``icdf``, ``mean`` and ``variance`` are those of the samples.
 
     ``None``    from loc - pi to loc + pi. The turn moves with ``loc``, dz/dloc = 1, E[z] = loc: pathwise only, no score
                 function where ``loc`` is a Node. For a cost f that is no function of the angle the score alone would
@@ -74,7 +74,7 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
 
     def way_out(self, capability: type) -> str:
         return (
-            "VonMises(loc, concentration, low=-np.pi), whose draws stay on one turn"
+            "VonMises(loc, concentration, low=-np.pi), whose samples stay on one turn"
             if capability is FixedSupport
             else ""
         )

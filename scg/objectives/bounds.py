@@ -192,7 +192,7 @@ def log_mean_exp(x: Value, axis: int) -> Value:
 def _check_weights(gradient: str, rng: np.random.Generator) -> None:
     if gradient != "pathwise" or rng is not None:
         raise ScgTypeError(
-            f"the gradient of log-weights is that of their draws' estimators: for {gradient!r} give a model and a guide"
+            f"the gradient of log-weights is that of the samples' estimators: for {gradient!r} give a model and a guide"
             f" ({here()})"
         )
 

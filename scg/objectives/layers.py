@@ -323,6 +323,6 @@ def _require_paths(log_p: Value, held: tuple[Value, ...], gradient: str) -> None
             if is_draw(node):
                 raise EstimatorError(
                     f"{gradient}: the distribution of {node.statics['site']!r}, drawn at {node.line}, depends on the"
-                    " guide's draws; use scg.Reparameterized() for it, or gradient='pathwise'"
+                    " guide's samples; use scg.Reparameterized() for it, or gradient='pathwise'"
                     f" ({here()})"
                 )

@@ -16,13 +16,13 @@ from scg.stochastic.sites import sample
 
 
 def hold(guide: Distribution, *, samples: int, rng: np.random.Generator, name: str | None = None) -> Node:
-    """K = ``samples`` draws of a distribution along a new first axis, which no gradient passes and for which none is
+    """K = ``samples`` samples of a distribution along a new first axis, which no gradient passes and for which none is
     estimated: of shape (K, *batch, *event)."""
     return sample(guide, Accounted(), rng=rng, shape=(integer("samples", samples, 1),), name=name)
 
 
 def wake_theta(model: Model, guide: Distribution, z: Value) -> Value:
-    """The bound of ``iwae`` at held draws z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model
+    """The bound of ``iwae`` at held samples z of the guide: its gradient is sum_k W_k d log p(x, z_k), for the model
     alone.
 
     Wake-phase of reweighted wake-sleep (Bornschein and Bengio, 2015). z, of K samples along its first axis, comes from
@@ -41,7 +41,7 @@ def wake_phi(model: Model, guide: Distribution, z: Value) -> Value:
 
 
 def sleep_phi(guide: Distribution, z: Value) -> Value:
-    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held draws of the model, and the guide is
+    """The mean of log q(z | x) over the first axis of dreams z: (z, x) are held samples of the model, and the guide is
     q(. | x) at those x."""
     z = samples_of(guide, z)
     return np.mean(guide.log_prob(z), axis=0)

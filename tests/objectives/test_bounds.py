@@ -472,7 +472,7 @@ def test_a_draw_of_the_model_that_depends_on_the_guides_is_refused_by_the_doubly
 
         return objectives.iwae(thinned, guide=guide(t), samples=2, rng=rng, gradient="doubly reparameterized")
 
-    with pytest.raises(EstimatorError, match="depends on the guide's draws.*gradient='pathwise'"):
+    with pytest.raises(EstimatorError, match="depends on the guide's samples.*gradient='pathwise'"):
         scg.grad(cost)(THETA, np.random.default_rng(0))
 
 
