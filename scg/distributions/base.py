@@ -64,6 +64,9 @@ class Distribution(Parameterized, ABC):
     def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
         raise ScgTypeError(f"{self!r} is no array: {self.instead_of_an_array} ({here()})")
 
+    def __array_function__(self, function: object, types: object, args: object, kwargs: object) -> NoReturn:
+        self.__array__()  # np.mean would call its mean
+
     @property
     def event_shape(self) -> Shape:
         """The shape of one sample of one distribution: () unless samples are vectors or matrices."""

@@ -43,7 +43,7 @@ def log_evidence(
     is the forward algorithm of the loop above. With others it is log E[exp(log p(x | z))], by enumeration and
     quadrature. With ``gradient`` the pair (log p(x), its gradient in the structure of the parameters).
     """
-    graph, deadline = graph_of(model, args, kwargs), deadline_after(time_limit)
+    graph, deadline = graph_of(model, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
     targets = [leaf for _, leaf in leaves(graph.parameters)]
 

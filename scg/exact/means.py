@@ -33,7 +33,7 @@ def expectation(
 ) -> Tree:
     """E[cost] over all samples; of a node, of its shape. The distribution of a sample does not depend on its estimator:
     a relaxed one counts as what it relaxes."""
-    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit)
+    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
 
     def one(way: Graph) -> Part:
         cost, names = values_in(on_its_way(way).cost), names_of(way)
@@ -65,7 +65,7 @@ def gradient(
 ) -> Tree:
     """d E[cost] / d parameters, in their structure: of the values of the cost, to which ``stop_gradient`` makes no
     difference."""
-    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit)
+    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
@@ -111,7 +111,7 @@ def hessian(
     Raises ScgValueError where the cost has a kink along a path: the derivative there jumps, and the second would miss
     it.
     """
-    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit)
+    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:

@@ -9,6 +9,7 @@ import numpy as np
 from scg.core.aliases import Function, Statics
 from scg.core.ancestry import ancestors
 from scg.core.node import Node
+from scg.core.options import number
 from scg.distributions.base import Discrete, FiniteSupport, FixedSupport
 from scg.errors import EstimatorError, ScgError, ScgTypeError, here
 from scg.exact.leaf import ConvergenceError
@@ -20,9 +21,15 @@ from scg.stochastic.resampling import resample
 from scg.stochastic.sites import is_draw, is_noise, is_path, is_stochastic
 
 
-def deadline_after(time_limit: float | None) -> float:
-    """The time of the monotonic clock, in seconds, at which a limit that begins now ends."""
-    return math.inf if time_limit is None else time.monotonic() + time_limit
+def deadline_after(time_limit: float | None, budget: float, rtol: float) -> float:
+    """The time of the monotonic clock, in seconds, at which a limit that begins now ends. Raises ScgTypeError or
+    ScgValueError for an option that is no number, or out of range."""
+    if budget != math.inf:
+        number("budget", budget, 0)
+    number("rtol", rtol, 0, closed=True)
+    if time_limit is None or time_limit == math.inf:
+        return math.inf
+    return time.monotonic() + number("time_limit", time_limit, -math.inf)
 
 
 def graph_of(graph: Graph | Node | Function, args: tuple[object, ...], kwargs: Statics) -> Graph:

@@ -36,7 +36,7 @@ def moments(
     The gradient is a sum of parts, Var[sum_i a_i] = sum_ij Cov[a_i, a_j], and only parts with noise in common have a
     covariance.
     """
-    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit)
+    graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
     count = len(list(leaves(graph.parameters)))
 

@@ -78,7 +78,12 @@ def run(fn: Function, args: Sequence[object], kwargs: Keywords, chosen: Chosen |
 def _run(fn: Function, args: Sequence[object], kwargs: Keywords) -> Tree:
     recorder = RECORDER.get()
     with collect_guards() as guards:  # an `if` inside is not remembered outside
-        result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)
+        try:
+            result = fn(*args, **kwargs) if recorder is None else recorder.within(fn, args, kwargs)
+        except ValueError as error:
+            if isinstance(error.__cause__, NotDifferentiable):
+                raise error.__cause__ from None  # NumPy's own stands before that of a node written into an array
+            raise
         if not guards:
             return result
         drawn = any(is_stochastic(node) for node in ancestors([guard.node for guard in guards]))

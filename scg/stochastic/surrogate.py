@@ -171,8 +171,19 @@ def _estimated(nodes: list[Node], seen: Analysis, order: int | None, graph: bool
     tape = TAPE.set((TAPE.get() or Tape()).within(nodes[0].statics["site"].turn))
     try:
         downs = [Downstream(node, seen.cost, order, graph, seen.terms, seen.program, seen.floor) for node in nodes]
-        extra: Node | None = estimator.expand_together(downs) if estimator.joint else estimator.expand(downs[0])
-        return extra if extra is None or estimator.second_derivatives else once(extra)
+        extra: Result = estimator.expand_together(downs) if estimator.joint else estimator.expand(downs[0])
+        if extra is None:
+            return None
+        if type(extra) is not Node or extra.ndim:
+            raise EstimatorError(
+                f"{nodes[0].statics['site']}: expand of {type(estimator).__name__} must return None, or a scalar node"
+                f" that is zero and has the estimate as its derivative, got {described((extra,))}: write"
+                " np.sum(first_order(score(down.node), down.now())), or np.sum((p - scg.stop_gradient(p)) * f)"
+                f" ({here()})"
+            )
+        if np.any(extra.raw):
+            extra = extra - held(extra)
+        return extra if estimator.second_derivatives else once(extra)
     finally:
         FORMULA.reset(replayed)
         TAPE.reset(tape)
