@@ -1,6 +1,7 @@
 """README and the API pages: their code runs and shows what it says; commands, links and tables are true."""
 
 import ast
+import functools
 import importlib
 import inspect
 import io
@@ -237,3 +238,49 @@ def test_the_conventions_are_as_said():
     w = z + 1j * np.array([1.0, -1.0])
     # Parseval
     np.testing.assert_allclose(scg.gradients(np.sum(np.abs(np.fft.fft(w)) ** 2), z), 2 * 2 * z.value, rtol=1e-14)
+
+
+# --- which estimator to take
+
+_STANDS_FOR = {
+    "optimizer=...": "optimizer=functools.partial(scg.optim.Adam, learning_rate=0.01)",
+    "fn, ": "lambda phi, z: phi * np.tanh(z), np.array(0.1), ",
+    "(k)": "(2)",
+}
+_SAMPLES = {
+    "continuous": lambda t: dist.Normal(t, 1.0),
+    "coins": lambda t: dist.Bernoulli(logits=t),
+    "few values": lambda t: dist.Bernoulli(logits=t),
+    "categories": lambda t: dist.OneHotCategorical(logits=np.stack([t, -t, 0 * t], axis=-1)),
+    "counts": lambda t: dist.Poisson(np.exp(t)),
+    "": lambda t: dist.Bernoulli(logits=t),
+}
+
+
+def table_of_estimators():
+    text = README.split("| the sample, and the cost | take | because |\n")[1]
+    rows = [line.split(" | ") for line in text.splitlines()[1:][: text.splitlines()[1:].index("")]]
+    return [(row[0].strip("| "), call) for row in rows for call in re.findall(r"`([A-Z].*?\))`", row[1])]
+
+
+@pytest.mark.parametrize("sample, call", table_of_estimators())
+def test_what_the_table_of_estimators_says_runs(sample, call):
+    """A gradient of the kind of sample that its row is of."""
+    for text, meant in _STANDS_FOR.items():
+        call = call.replace(text, meant)
+    estimator = eval(call, {**vars(scg), "scg": scg, "np": np, "functools": functools})
+    of = next(kind for words, kind in _SAMPLES.items() if words in sample)
+    if isinstance(estimator, scg.Reparameterized):
+        of = _SAMPLES["continuous"]
+
+    def cost(t, rng):
+        z = scg.sample(of(t), estimator, rng=rng, name="z")
+        if "jumps" in sample:
+            return np.sum(np.where(np.sum(z) > 0, z, 0.0))
+        return np.sum(0.1 * z) ** 2 + np.sum(z * z)
+
+    graph = scg.trace(cost, np.array([0.3, -0.2]), rng=np.random.default_rng(0))
+    g = graph.gradients(rng=np.random.default_rng(1), replicates=3)
+    assert g.shape == (3, 2) and np.isfinite(g).all()
+    if sample == "second derivatives" and not isinstance(estimator, scg.Marginalize):
+        assert np.isfinite(scg.hessian(cost)(np.array([0.3, -0.2]), np.random.default_rng(0))).all()

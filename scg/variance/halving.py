@@ -4,17 +4,18 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scg.core.aliases import Keywords, Statics
-from scg.core.node import Node
+from scg.core.node import Node, Value
 from scg.core.progress import Progress, reporter
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.estimators import (
     ARM,
     REBAR,
+    RODEO,
     CoupledPairs,
     DisARM,
     DoubleControlVariate,
@@ -38,7 +39,7 @@ from scg.variance.rows import Entry
 JOINT = 256  # assignments that compete at once; where there are more, one node at a time is decided
 _LEAST, _FINALISTS = 128, 4
 _TIMED = {"seconds": 0.004, "evaluations": 0.0}  # the seconds of a timed batch in the rounds before the last
-_ESTIMATORS: tuple[Callable[[], Estimator], ...] = (
+CANDIDATES: tuple[Callable[[], Estimator], ...] = (
     ScoreFunction,
     lambda: ScoreFunction(LeaveOneOut(), 2),
     lambda: ScoreFunction(LeaveOneOut(), 4),
@@ -47,14 +48,21 @@ _ESTIMATORS: tuple[Callable[[], Estimator], ...] = (
     ARM,
     lambda: CoupledPairs(4),
     lambda: DoubleControlVariate(4),
+    lambda: RODEO(4, tangent, np.array(0.5)),
     StochasticDerivative,
     lambda: StochasticDerivative(prune=True),
+    lambda: StochasticDerivative(prune="program"),
     REBAR,
     MeasureValued,
     MuProp,
     Enumerate,
     lambda: UnorderedSet(2),
 )
+
+
+def tangent(parameters: Any, f: Value, d: Value) -> Value:
+    """A surrogate of RODEO: a part of the slope. With all of it the estimate is ``DoubleControlVariate``'s."""
+    return parameters * d
 
 
 class Found(NamedTuple):
@@ -88,7 +96,8 @@ def search(
     """The assignment of estimators to nodes of least variance times ``work``, "seconds" or "evaluations" of the cost.
 
     ``candidates`` are estimators by node; None: the unbiased ones of the package, with usual settings, that are valid
-    for the node. All assignments compete; where there are over 256, the nodes are decided one after the other, twice.
+    for the node: all but ``RELAX``, which needs a function, and ``Marginalize``, which sums samples out together. All
+    assignments compete; where there are over 256, the nodes are decided one after the other, twice.
 
     Successive halving (Jamieson and Talwalkar, 2016): in each round the assignments left share an equal number of
     replicates in all, and the better half goes on, so that the last ones have ``replicates`` each. An assignment is
@@ -198,7 +207,7 @@ def _valid(graph: Graph) -> dict[str, list[Estimator]]:
         if not any(type(p) is Node for p in distribution.parameters.values()):
             continue  # nothing to differentiate
         found = []
-        for make in _ESTIMATORS:
+        for make in CANDIDATES:
             estimator = make()
             try:
                 estimator.check(distribution, name)

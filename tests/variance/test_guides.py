@@ -12,8 +12,10 @@ import pytest
 from scipy.special import expit
 
 import scg
+import scg.estimators
 from scg import distributions as dist
 from scg import variance
+from scg.stochastic.estimator import Estimator
 from scg.testing.structure import join
 from scg.variance import halving
 
@@ -239,6 +241,34 @@ def test_each_of_the_estimators_of_several_samples_and_of_steps_is_found_where_i
     assert any(best.__name__ in row for row in found.report)
     if fn is not stairs:  # where DisARM is as good but for a few percent
         assert type(found.binding["b"]) is best
+
+
+def steeper(theta, rng):
+    z = scg.sample(dist.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b")
+    return np.exp(0.6 * np.sum(z * np.linspace(-1, 2, z.size)))
+
+
+def arrivals(theta, rng):
+    days = [scg.sample(dist.Poisson(np.exp(theta)), scg.ScoreFunction(), rng=rng, shape=8, name=name) for name in "ab"]
+    return sum([np.sum(np.sqrt(z + 1)) for z in days]) ** 2
+
+
+def test_a_stein_operator_and_one_step_of_a_whole_program_are_found_without_being_named():
+    """Half the slope of a cost that bends, and a step of one of sixteen counts with one rate."""
+    how = {"replicates": 2000, "work": "evaluations", "budget": 2**14}
+    found = variance.search(steeper, args=(np.linspace(-1, 1, 12),), rng=rng(0), **how)
+    assert type(found.binding["b"]) is scg.RODEO
+    found = variance.search(arrivals, args=(np.array(0.0),), rng=rng(0), **how)
+    assert {type(e) for e in found.binding.values()} == {scg.StochasticDerivative}
+    assert any("prune='program'" in row for row in found.report)
+
+
+def test_every_unbiased_estimator_is_a_candidate():
+    """But one that needs a function, and the one that sums samples out together."""
+    kinds = {getattr(scg.estimators, name) for name in scg.estimators.__all__}
+    unbiased = {kind for kind in kinds if issubclass(kind, Estimator) and kind.unbiased}
+    tried = {type(make()) for make in halving.CANDIDATES}
+    assert tried == unbiased - {scg.RELAX, scg.Marginalize}
 
 
 def test_many_assignments_are_decided_node_by_node(monkeypatch):

@@ -69,6 +69,12 @@ def faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     return np.sum(z * PRICES)
 
 
+def two_faces(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """The square of the price of one of two faces."""
+    z = sample(OneHotCategorical(logits=np.stack([t, -t])), estimator, rng=rng, name="z")
+    return np.sum(z * np.array([1.0, -0.3])) ** 2
+
+
 def trials(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """Squares of the successes of three trials."""
     return np.sum((sample(Binomial(3, logits=t), estimator, rng=rng, name="z") - 0.4) ** 2)

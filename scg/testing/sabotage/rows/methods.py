@@ -2,7 +2,7 @@
 
 from scg import estimators
 from scg.testing.sabotage import elsewhere as away
-from scg.testing.sabotage import programs
+from scg.testing.sabotage import onehot, programs, several
 from scg.testing.sabotage.rows.row import THREE, TWO, Row
 
 
@@ -121,6 +121,33 @@ def rows() -> list[Row]:
             away.Controlled("one"),
             estimators.REBAR(),
             "the relaxed sample serves as the one given the discrete sample too, as if it had no part in the score",
+        ),
+        Row(
+            "one race for two",
+            programs.two_faces,
+            0.4,
+            onehot.OneRace(),
+            every,
+            "the keys that decide a one-hot sample serve REBAR as those given the sample too",
+            "Tucker et al., 2017, rightly",
+        ),
+        Row(
+            "slope at the face itself",
+            programs.two_faces,
+            0.4,
+            several.Linear(own=True),
+            estimators.DoubleControlVariate(),
+            "the slope that multiplies a one-hot sample is that at this sample, which depends on it",
+            "Titsias and Shi, 2022, rightly",
+        ),
+        Row(
+            "control variate without its correction, one-hot",
+            programs.faces,
+            THREE,
+            away.Uncorrected(),
+            estimators.MuProp(),
+            "MuProp's linear part of the price of a face is taken away and its mean is not put back",
+            "Gu et al., 2016",
         ),
         Row(
             "weights counted once",
