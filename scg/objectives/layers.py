@@ -277,13 +277,16 @@ def _at(p: Distribution, z: Value) -> Value | None:
     if isinstance(p, Independent):
         return _at(p.base, z)
     made = p.coupled(p.stop_gradient(), z)
-    if isinstance(made, Distribution):
+    if isinstance(made, Distribution) or made is None and not p.inverts_cdf():
         return None
-    if made is not None and isinstance(p, InverseCDF):  # by a quantile: of a probability near one it is another number
-        cdf = p.cdf(z)
-        path = z - (cdf - stop_gradient(cdf)) / stop_gradient(p.prob(z))  # dT = -dF / p
-        return np.where(abs(made - z) <= float(np.finfo(z.dtype).eps) ** 0.5 * abs(z), made, path)
-    return made
+    if made is not None and not isinstance(p, InverseCDF):
+        return made
+    cdf = p.cdf(z)
+    path = z - (cdf - stop_gradient(cdf)) / stop_gradient(p.prob(z))  # dT = -dF / p
+    if made is None:
+        return path
+    # a quantile of a probability near one is another number
+    return np.where(abs(made - z) <= float(np.finfo(z.dtype).eps) ** 0.5 * abs(z), made, path)
 
 
 def _same_set(a: Constraint, b: Constraint) -> bool:

@@ -118,6 +118,11 @@ KINDS = {
         lambda t: dist.Kumaraswamy(np.exp(t[4]) + 1, np.exp(t[5]) + 1),
         lambda z: np.sin(3 * z),
     ),
+    "mixed": (
+        lambda t: dist.Normal(t[0], np.exp(t[1])),
+        lambda t: dist.Mixture(dist.Normal(t[4:6], np.exp(t[6])), logits=np.stack([t[7], 0 * t[7]])),
+        lambda z: -z * z / 4,
+    ),
     "stretched": (
         lambda t: dist.Logistic(t[0], np.exp(t[1])),
         lambda t: dist.Logistic(t[4], np.exp(t[5])),
