@@ -11,6 +11,7 @@ what the others have to know of them, of which there is as much as S[I, not I] h
 with orthonormal X, which is exact. Sums of costs-to-go have rank one: a chain takes time in proportion to its length.
 """
 
+import functools
 import heapq
 import itertools
 import math
@@ -86,45 +87,54 @@ def moments_of_form(
     chances: Sequence[Table], atoms: Sequence[Table], c: np.ndarray, S: np.ndarray, order: Order
 ) -> tuple[float, float, float]:
     """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``."""
-    form = _Form(np.asarray(S, float))
-    messages: dict[int, _Message] = {}
-    holds: dict[int, set[int]] = {}
-    count = itertools.count()
-
-    def put(message: _Message) -> None:
-        k = next(count)
-        messages[k] = message
-        for v in message.scope:
-            holds.setdefault(v, set()).add(k)
-
+    form, left = _Form(np.asarray(S, float)), _Left()
     for table in chances:
-        put(_Message(table.scope, table.values[..., None, None], np.zeros(0, int), np.zeros((0, 0)), form.none))
+        left.put(_Message(table.scope, table.values[..., None, None], np.zeros(0, int), np.zeros((0, 0)), form.none))
     for j, table in enumerate(atoms):
-        put(form.atom(j, table, float(c[j])))
+        left.put(form.atom(j, table, float(c[j])))
     done = [form.one]
     for v in order.variables:
-        inside = sorted(holds.pop(v, ()), key=lambda k: (len(messages[k].scope), k))
-        if not inside:
-            continue
-        for k in inside:
-            for u in messages[k].scope:
-                if u != v:
-                    holds[u].discard(k)
-        total = messages.pop(inside[0])
-        for k in inside[1:]:
-            total = form.product(total, messages.pop(k))
-        axis = total.scope.index(v)
-        rest = total.scope[:axis] + total.scope[axis + 1 :]
-        total = total._replace(scope=rest, moments=np.sum(total.moments, axis=axis))
-        if rest:
-            put(total)
-        else:
-            done.append(total)
-    total = done[0]
-    for other in done[1:]:
-        total = form.product(total, other)
-    m = total.moments
+        inside = left.take(v)
+        if inside:
+            total = _summed(functools.reduce(form.product, inside), v)
+            if total.scope:
+                left.put(total)
+            else:
+                done.append(total)
+    m = functools.reduce(form.product, done).moments
     return float(m[0, 0]), float(m[0, -1]), float(m[-1, -1])
+
+
+class _Left:
+    """The messages that are left, and by variable those that have it in their scope."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, _Message] = {}
+        self._holds: dict[int, set[int]] = {}
+        self._count = itertools.count()
+
+    def put(self, message: _Message) -> None:
+        """Add one."""
+        k = next(self._count)
+        self._messages[k] = message
+        for v in message.scope:
+            self._holds.setdefault(v, set()).add(k)
+
+    def take(self, v: int) -> list[_Message]:
+        """Those with a variable, which are gone then; the smallest first."""
+        inside = sorted(self._holds.pop(v, ()), key=lambda k: (len(self._messages[k].scope), k))
+        for k in inside:
+            for u in self._messages[k].scope:
+                if u != v:
+                    self._holds[u].discard(k)
+        return [self._messages.pop(k) for k in inside]
+
+
+def _summed(message: _Message, v: int) -> _Message:
+    """The sum over the values of a variable."""
+    axis = message.scope.index(v)
+    rest = message.scope[:axis] + message.scope[axis + 1 :]
+    return message._replace(scope=rest, moments=np.sum(message.moments, axis=axis))
 
 
 class _Form:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from scg.core.aliases import Result
+from scg.core.aliases import Keywords, Result
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import write
-from scg.variance.rows import Row
+from scg.variance.rows import Entry, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,15 +73,38 @@ def scatter(
     if work not in _UNITS:
         raise ScgValueError(f"work must be 'seconds' or 'evaluations', got {work!r} ({here()})")
     figure, axes = _figure(path, ax)
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter
 
     entries = [row.total if parameter == "total" else row.entries[parameter] for row in report.rows.values()]
     uncounted = [e.row for e in entries if math.isnan(getattr(e, work))]
     entries = [e for e in entries if e.row not in uncounted]
     if not entries:
         raise ScgValueError(f"no row counts its {work}: give evaluations= to Samples, or work='seconds' ({here()})")
-    x = np.array([getattr(e, work) for e in entries])
-    y = np.array([e.variance for e in entries])
+    bottom = _limit(axes, entries, work)
+    if work == "seconds":
+        axes.xaxis.set_major_formatter(EngFormatter("s"))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    _isolines(axes)
+    boxes = []
+    for k, entry in enumerate(entries):
+        at = getattr(entry, work), entry.variance if entry.variance > 0 else bottom
+        _mark(axes, entry, at, _MARKS[k % len(_MARKS)])
+        boxes.append((_named(entry), at))
+    axes.set_xlabel(_UNITS[work] + (f"    (not counted: {', '.join(uncounted)})" if uncounted else ""))
+    axes.set_ylabel(_NAMES["variance"] + ("" if parameter == "total" else f", {parameter}"))
+    if title:
+        axes.set_title(title, loc="left", fontsize=10)
+    _label(figure, axes, boxes)
+    return _finished(figure, axes, path)
+
+
+def _limit(axes: "Axes", entries: list[Entry], work: str) -> float:
+    """Make room on the axes for all entries, their intervals and names; returns where those without variance stand."""
+    from matplotlib.ticker import LogLocator
+
+    x, y = np.array([getattr(e, work) for e in entries]), np.array([e.variance for e in entries])
     positive = y[y > 0]
     floor = positive.min() / 10 if positive.size else 0.1
     spread = [
@@ -101,39 +124,31 @@ def scatter(
     axes.set_ylim(bottom / (high * 1.3 if (y == 0).any() else 1.3), top * high * 1.5)
     if x.max() < 30 * x.min():
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(
-        EngFormatter("s") if work == "seconds" else FuncFormatter(lambda value, _: f"{value:g}")
-    )
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    _isolines(axes)
-    boxes = []
-    for k, entry in enumerate(entries):
-        at = getattr(entry, work), entry.variance if entry.variance > 0 else bottom
-        if entry.variance > 0 and math.isfinite(entry.high):
-            low = max(entry.low, axes.get_ylim()[0])
-            ends = [[entry.variance - low], [min(entry.high, axes.get_ylim()[1]) - entry.variance]]
-            axes.errorbar([at[0]], [at[1]], yerr=ends, fmt="none", ecolor="black", elinewidth=1, capsize=3, zorder=3)
-        if entry.exact_variance > 0:
-            axes.plot(
-                at[0], entry.exact_variance, marker="_", markersize=15, markeredgewidth=1.5, color="black", zorder=5
-            )
-        mark = _MARKS[k % len(_MARKS)] if entry.variance > 0 else "v"
-        face = "#666666" if entry.reliable else "white"
-        axes.plot(
-            *at, marker=mark, markersize=6.5, markerfacecolor=face, markeredgecolor="black", linestyle="none", zorder=4
-        )
-        text = (
-            entry.row
-            + ("" if entry.variance > 0 else " (no variance)" if entry.reliable else " (none seen)")
-            + ("" if entry.reliable or not entry.variance else " (tail too heavy)")
-        )
-        boxes.append((text, at))
-    axes.set_xlabel(_UNITS[work] + (f"    (not counted: {', '.join(uncounted)})" if uncounted else ""))
-    axes.set_ylabel(_NAMES["variance"] + ("" if parameter == "total" else f", {parameter}"))
-    if title:
-        axes.set_title(title, loc="left", fontsize=10)
-    _label(figure, axes, boxes)
-    return _finished(figure, axes, path)
+    return float(bottom)
+
+
+def _mark(axes: "Axes", entry: Entry, at: tuple[float, float], mark: str) -> None:
+    """The mark of a row, its interval, and the bar of its exact variance."""
+    if entry.variance > 0 and math.isfinite(entry.high):
+        low, top = axes.get_ylim()
+        ends = [[entry.variance - max(entry.low, low)], [min(entry.high, top) - entry.variance]]
+        axes.errorbar([at[0]], [at[1]], yerr=ends, fmt="none", ecolor="black", elinewidth=1, capsize=3, zorder=3)
+    if entry.exact_variance > 0:
+        bar: Keywords = {"marker": "_", "markersize": 15, "markeredgewidth": 1.5}
+        axes.plot(at[0], entry.exact_variance, color="black", zorder=5, **bar)
+    face: Keywords = {
+        "markersize": 6.5,
+        "markerfacecolor": "#666666" if entry.reliable else "white",
+        "markeredgecolor": "black",
+    }
+    axes.plot(*at, marker=mark if entry.variance > 0 else "v", linestyle="none", zorder=4, **face)
+
+
+def _named(entry: Entry) -> str:
+    """The name of a row, and why its mark is another one."""
+    if not entry.variance > 0:
+        return entry.row + (" (no variance)" if entry.reliable else " (none seen)")
+    return entry.row if entry.reliable else f"{entry.row} (tail too heavy)"
 
 
 def lines(
