@@ -42,6 +42,28 @@ def chain(n: int, batch: int = 1, coupled: bool = False) -> Callable[..., Any]:
     return fn
 
 
+def gaussians(n: int) -> Callable[..., Any]:
+    """n samples z_t ~ Normal(0.8 z_(t-1) + t, 0.5); the cost is the sum of their squares."""
+
+    def fn(t: Any, rng: np.random.Generator) -> Any:
+        z, total = 0.0, 0.0
+        for _ in range(n):
+            z = scg.sample(dist.Normal(0.8 * z + t, 0.5), S, rng=rng)
+            total = total + z * z
+        return total
+
+    return fn
+
+
+def gaussians_by_hand(t: float, n: int) -> tuple[float, float]:
+    """The mean of that cost, and its derivative."""
+    mean = slope = variance = value = derivative = 0.0
+    for _ in range(n):
+        mean, slope, variance = 0.8 * mean + t, 0.8 * slope + 1, 0.64 * variance + 0.25
+        value, derivative = value + mean * mean + variance, derivative + 2 * mean * slope
+    return value, derivative
+
+
 def tree(t: Any, rng: np.random.Generator, n: int = 1000) -> Any:
     """Coins, each given its parent in a binary tree."""
     coins = [scg.sample(dist.Bernoulli(logits=t), S, rng=rng)]
@@ -250,6 +272,8 @@ def rows(quick: bool) -> Iterator[list[str]]:
     yield _both("4 chains of 3 states, 40 steps", factorial, t, factorial_by_hand(t))
     for n in (20,) if quick else (20, 60):
         yield _both(f"b J b of {n} coupled coins", chain(n, 1, True), np.array(0.5))
+    for n in (20,) if quick else (20, 100, 500):
+        yield _both(f"chain of {n} Gaussians", gaussians(n), np.array(0.3), *gaussians_by_hand(0.3, n))
     loo = scg.ScoreFunction(samples=2, baseline=scg.LeaveOneOut())
     for n in (20,) if quick else (60, 500):
         graph, made = timed(lambda n=n: scg.trace(chain(n), np.array(0.5), rng=np.random.default_rng(0)))

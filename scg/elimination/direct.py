@@ -15,7 +15,7 @@ from scg.core.axes import mixed
 from scg.core.node import Node
 from scg.stochastic.sites import is_path
 
-_LARGEST = 2**25  # entries that a table may have
+LARGEST = 2**25  # entries that a table may have
 
 
 class NoStructure(Exception):
@@ -36,12 +36,17 @@ class TooBroad(NoStructure):
 
 
 def direct(
-    outputs: Iterable[Node], starts: Mapping[int, int], again: bool = False, whole: bool = False
+    outputs: Iterable[Node],
+    starts: Mapping[int, int],
+    again: bool = False,
+    whole: bool = False,
+    most: int = LARGEST,
 ) -> dict[int, np.ndarray]:
     """For the nodes that lead to ``outputs``, not through draws, and depend on some: by id, (node.size, k) numbers of
     elements of samples. ``starts`` gives for a draw, by id, the number of its first element. With ``again`` it holds at
     other values of all other nodes, too: an index that is a node may pick any element. With ``whole`` it starts from
-    any nodes, and every number in their values is an element."""
+    any nodes, and every number in their values is an element. Raises NoStructure where a table would have more than
+    ``most`` entries."""
     needed: dict[int, Node] = {}
     stack = list(outputs)
     while stack:
@@ -60,9 +65,9 @@ def direct(
         if moving and type(node.operands[moving[0]].raw) is tuple:  # one of several results
             found[i] = found[node.operands[0].id][node.statics["index"]]
         elif moving and type(node.raw) is tuple:
-            found[i] = [_passed(node, moving, found, again, j) for j in range(len(node.raw))]
+            found[i] = [_passed(node, moving, found, again, j, most) for j in range(len(node.raw))]
         elif moving:
-            found[i] = _passed(node, moving, found, again)
+            found[i] = _passed(node, moving, found, again, most=most)
     return found
 
 
@@ -105,7 +110,12 @@ def distinct(rows: np.ndarray) -> np.ndarray:
 
 
 def _passed(
-    node: Node, moving: list[int], found: Mapping[int, np.ndarray], again: bool = False, result: int | None = None
+    node: Node,
+    moving: list[int],
+    found: Mapping[int, np.ndarray],
+    again: bool = False,
+    result: int | None = None,
+    most: int = LARGEST,
 ) -> np.ndarray:
     """What the elements of a node, or of one of its results, depend on."""
     if (
@@ -122,16 +132,18 @@ def _passed(
     for operand, k in {node.operands[k].id: (node.operands[k], k) for k in moving}.values():
         before = found[operand.id]
         if all([o is not operand for j, o in enumerate(node.operands) if j != k]):
-            places = sources(node, k, result)
+            places = sources(node, k, result, most)
         else:
-            places = np.concatenate([sources(node, j, result) for j in moving if node.operands[j] is operand], axis=1)
-        if places.size * before.shape[1] > _LARGEST:
+            places = np.concatenate(
+                [sources(node, j, result, most) for j in moving if node.operands[j] is operand], axis=1
+            )
+        if places.size * before.shape[1] > most:
             raise NoStructure
         columns.append(before[places].reshape(len(places), places.shape[1] * before.shape[1]))
     return distinct(np.concatenate(columns, axis=1) if len(columns) > 1 else columns[0])
 
 
-def sources(node: Node, k: int, result: int | None = None) -> np.ndarray:
+def sources(node: Node, k: int, result: int | None = None, most: int = LARGEST) -> np.ndarray:
     """Which elements of operand k each element of a node, or of one of its results, may depend on: (size, r)."""
     shapes = [np.shape(o.raw if type(o) is Node else o) for o in node.operands]
     axis_map, shape = node.primitive.axes or mixed, node.shape if result is None else node.raw[result].shape
@@ -149,7 +161,7 @@ def sources(node: Node, k: int, result: int | None = None) -> np.ndarray:
         if known is not None:
             places = places + (known * stride)[:, None]
         else:
-            if places.size * n > _LARGEST:
+            if places.size * n > most:
                 raise NoStructure
             places = (places[:, :, None] + np.arange(n) * stride).reshape(size, -1)
     return places

@@ -16,12 +16,13 @@ from scg.core.node import Node, Value
 from scg.distributions.base import FiniteSupport
 from scg.elimination.affine import terms_of
 from scg.elimination.alike import Form, described, form_of
-from scg.elimination.direct import NoStructure, NotListed, TooBroad, depends, direct, distinct, of_parameters
+from scg.elimination.direct import LARGEST, NoStructure, NotListed, TooBroad, depends, direct, distinct, of_parameters
 from scg.elimination.finite import BudgetError, Finite, Lattice, Width, written
 from scg.errors import here
 from scg.stochastic.bindings import numbered
 from scg.stochastic.sites import is_draw, is_noise, is_stochastic
 
+_LATTICES = 2**22  # entries of a table of what depends on what, where lattices make each of them large
 _FEW = 8  # draws, of which it takes longer to see that they are alike than to tabulate each
 
 
@@ -110,7 +111,7 @@ class Structure:
             for nodes, like in ((self.terms, self.like_terms), (self.draws, self.like_draws))
         )
         parameters = [o for n in draws for o in n.operands if type(o) is Node and o.id in self.dependent]
-        found = direct([*terms, *parameters], starts, self.alone)
+        found = direct([*terms, *parameters], starts, self.alone, most=_LATTICES if self.lattices else LARGEST)
         self.scopes = self._mapped(self.like_terms, {t.id: found[t.id] for t in terms}, self.terms)
         self.parents = self._mapped(self.like_draws, {n.id: of_parameters(n, found) for n in draws}, self.draws)
 

@@ -223,4 +223,10 @@ def _moments_on_lattices(
             return None
         raise
     squares = found[len(roots) :]
-    return found[: len(roots)], squares, [error / 1e-13 for _ in squares], entries, width
+    return (
+        found[: len(roots)],
+        squares,
+        [max(error / 1e-13, float(np.max(q, initial=0))) for q in squares],
+        entries,
+        width,
+    )

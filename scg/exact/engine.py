@@ -228,8 +228,15 @@ class Engine:
                 columns += inside
                 first += starts
                 stride *= count
+        left: dict[tuple[int, int], np.ndarray] = {}  # the number of a configuration over the stride of a digit
         for (size, stride, count), (columns, first) in alike.items():
-            digits[:, columns] = (rows % size // stride % count)[:, None] + first
+            if stride == 1:
+                left[size, 1] = rows if rows[-1] < size else rows % size
+            number = left[size, stride] if stride < size else np.zeros_like(rows)  # of a digit with one value
+            last = stride * count == size
+            digits[:, columns] = (number if last else number % count)[:, None] + first
+            if not last:
+                left[size, stride * count] = number // count
         values: Choice = {}
         weights: list[np.ndarray | None] = []
         with np.errstate(all="ignore"):  # where a configuration is impossible
