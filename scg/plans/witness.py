@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from types import CodeType, FrameType, ModuleType
-from typing import Any
 
 from scg.core.aliases import Function, Keywords
 from scg.core.node import apply
@@ -61,21 +60,23 @@ class Witness:
             elif arg is None and self.raised is None:
                 self._returned(frame)
         elif event == "call" and self._inside is None:
-            code = frame.f_code
-            if frame.f_back is not None and frame.f_back.f_code is _APPLY:  # a plan calls it too
-                self._inside = frame
-                return
-            if code not in self._library:
-                self._library[code] = is_library(frame.f_globals, self._own)
-                if code is _ENVIRONMENT:
-                    self._refuse(
-                        "it looks up os.environ, which a plan would not: pass what stands there as an argument",
-                        frame.f_back,
-                    )
-                if frame.f_globals is vars(random):
-                    self._refuse(_RANDOM, frame.f_back)
-            if not self._library[code]:
-                self.ran[code] = frame.f_globals
+            self._entered(frame)
+
+    def _entered(self, frame: FrameType) -> None:
+        """A function in Python was called."""
+        code = frame.f_code
+        if frame.f_back is not None and frame.f_back.f_code is _APPLY:  # a plan calls it too
+            self._inside = frame
+            return
+        if code not in self._library:
+            self._library[code] = is_library(frame.f_globals, self._own)
+            if code is _ENVIRONMENT:
+                why = "it looks up os.environ, which a plan would not: pass what stands there as an argument"
+                self._refuse(why, frame.f_back)
+            if frame.f_globals is vars(random):
+                self._refuse(_RANDOM, frame.f_back)
+        if not self._library[code]:
+            self.ran[code] = frame.f_globals
 
     def _returned(self, frame: FrameType) -> None:
         """Nothing came back: where an error did, from scg to a user's code, note the line."""
@@ -90,7 +91,7 @@ class Witness:
         if code.co_code[frame.f_lasti] not in _ENDS and not is_library(caller.f_globals, self._own):
             self.raised = location(caller.f_code, caller.f_lasti)
 
-    def _called(self, fn: Any, owner: Any, frame: FrameType) -> None:
+    def _called(self, fn: Function, owner: object, frame: FrameType) -> None:
         """A built-in function was called, or a method of an object."""
         kind = type(owner)
         if (
