@@ -126,6 +126,11 @@ def test_links_lead_somewhere(name):
     assert all(((ROOT / name).parent / link).exists() for link in links)
 
 
+def test_contributors_are_told_of_every_room():
+    told = set(re.findall(r"`scg/(\w+)(?:/|\.py)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assert told == {room for layer in contract() for room in layer}
+
+
 def test_the_table_of_rooms_is_the_contract():
     table = README[README.index("| room | |") :].split("\n\n")[0].splitlines()[2:]
     assert [re.findall(r"`(\w+)`", row.split("|")[1]) for row in table] == contract()
