@@ -40,6 +40,7 @@ from scg.stochastic.sites import is_draw
 
 # how many standard deviations a lattice reaches, its step in standard deviations, and where its first point lies
 _LEVELS = ((9.0, 0.62, 0.0), (10.0, 0.5, 0.38), (12.0, 0.31, 0.76), (14.0, 0.19, 0.15), (16.0, 0.09, 0.53))
+_OF_SQUARES = 3  # levels that moments try: each takes several times as long as the one before
 _ROWS = 512  # samples that tell where a lattice has to be, and as many with finite samples spread out
 _QUARTILES = 1.349  # standard deviations of a normal distribution between its quartiles
 _SEEN = 1e-6  # of the integral along a line, by which a finer lattice may differ
@@ -268,7 +269,7 @@ def settled(
     last: Attempt | None = None
     eps = max([float(np.finfo(n.dtype).eps) for n in lattices.roots if n.dtype.kind == "f"], default=2e-16)
     rtol, closest = max(rtol, 64 * eps), math.inf
-    for level in _LEVELS:
+    for level in _LEVELS[: _OF_SQUARES if squares else None]:
         structure = lattices.structure(lattices.at(*level))
         try:
             with np.errstate(all="ignore"):
