@@ -75,11 +75,18 @@ def of_values() -> dict[str, Any]:
     """The rows that need no replicates: of a finite number of outcomes, so that the exact variance is a sum."""
     return {
         "coupled pairs, 4 samples": scg.CoupledPairs(4),
+        "coupled pairs, 4 samples in twos": scg.CoupledPairs(4, "antithetic"),
         "double control variate, 2 samples": scg.DoubleControlVariate(),
+        "Stein operator, 2 samples": scg.RODEO(2, _half, np.array(0.5)),
         "MuProp": scg.MuProp(),
         "stochastic derivative": scg.StochasticDerivative(),
         "enumeration, or measure-valued": scg.Enumerate(),
     }
+
+
+def _half(phi: Any, f: Any, d: Any) -> Any:
+    """RODEO's surrogate: half the slope."""
+    return phi * d
 
 
 HIDDEN = ("score function", "leave-one-out, 2 samples", "ARM", "DisARM")
