@@ -99,8 +99,9 @@ def test_numbers_that_a_function_draws_itself_are_no_constants_of_its_expectatio
     assert not graph.is_complete
     found = graph.gradients(rng=RNG(1), replicates=400)
     again = np.array([graph.gradients(rng=RNG(s)) for s in range(400)])
-    for e in (found, again):
-        assert abs(e.mean() - 2 * (0.3 - X.mean())) < 6 * e.std() / np.sqrt(400)
+    elsewhere = graph.run(parameters=np.array(0.4)).gradients(rng=RNG(2), replicates=400)
+    for e, at in ((found, 0.3), (again, 0.3), (elsewhere, 0.4)):
+        assert abs(e.mean() - 2 * (at - X.mean())) < 6 * e.std() / np.sqrt(400)
     refused = [
         lambda: scg.exact.expectation(graph),
         lambda: scg.exact.gradient(cost, t),
