@@ -52,7 +52,7 @@ def trace(fn: Function, *args: object, argnums: int | Sequence[int] = 0, **kwarg
     positions = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
     with watching(fn, args, kwargs) as watch:
         tape = TAPE.get()
-        if tape is not None and tape.chosen is not None:
+        if tape is not None and tape.chosen is not None and tape.chosen.some:
             raise GuardError(
                 "an `if` comes out otherwise at other values of a sample, and the function that is run again for them"
                 f" traces another one: trace that outside of it ({here()})"

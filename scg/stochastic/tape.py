@@ -25,6 +25,11 @@ class Chosen:
     def __init__(self, values: Mapping[Turn, np.ndarray]):
         self.values = values
 
+    @property
+    def some(self) -> bool:
+        """Whether any are chosen."""
+        return bool(self.values)
+
     def draw(self, site: "Site") -> np.ndarray | None:
         """The value of a sample; None where it is to be drawn."""
         return None if site.turn is None else self.values.get(site.turn)
@@ -47,6 +52,10 @@ class Beside(Chosen):
     def __init__(self, values: Mapping[Turn, np.ndarray], recorded: Mapping[Turn, Node], looked: Node, coupled: bool):
         super().__init__(values)
         self.recorded, self.looked, self.coupled = recorded, looked, coupled
+
+    @property
+    def some(self) -> bool:
+        return True
 
     def draw(self, site: "Site") -> np.ndarray | None:
         given, node = super().draw(site), self.recorded.get(site.turn) if site.turn else None

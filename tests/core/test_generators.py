@@ -112,7 +112,6 @@ def test_numbers_that_a_function_draws_itself_are_no_constants_of_its_expectatio
         lambda: scg.testing.assert_bias(graph, rng=RNG(0)),
         lambda: scg.variance.compare(cost, {"as declared": {}}, args=(t,), rng=RNG(0)),
         lambda: graph.run(rng=RNG(0), replicates=3),
-        lambda: graph.run(parameters=np.array(0.4)).gradients(rng=RNG(0), replicates=3),
         lambda: graph.run(rng=RNG(0), values={"z": 0.5}),
     ]
     for refuse in refused:
