@@ -154,3 +154,34 @@ def test_a_surrogate_of_first_order_says_which_one_has_second_derivatives():
     (gradient,) = pull([loss], [np.ones(())], [t], True)
     with pytest.raises(NotDifferentiable, match="surrogate with order=2"):
         pull([np.sum(gradient)], [np.ones(())], [t])
+
+
+WAYS = {
+    "hvp": lambda cost, t, rng: scg.hvp(lambda x: cost(x, rng))(t, t),
+    "hessian": lambda cost, t, rng: scg.hessian(cost)(t, rng),
+    "plan": lambda cost, t, rng: scg.compile(lambda x, r: scg.hvp(lambda y: cost(y, r))(x, x))(t, rng),
+}
+FIRST = {
+    "ARM": scg.ARM,
+    "CoupledPairs": scg.CoupledPairs,
+    "DisARM": scg.DisARM,
+    "DoubleControlVariate": scg.DoubleControlVariate,
+    "MeasureValued": scg.MeasureValued,
+    "MuProp": scg.MuProp,
+    "REBAR": scg.REBAR,
+    "RELAX": lambda: scg.RELAX(lambda phi, z: phi * np.tanh(z), np.array(0.1)),
+    "RODEO": scg.RODEO,
+    "StochasticDerivative": lambda: scg.StochasticDerivative(prune="program"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", FIRST)
+def test_estimators_of_first_derivatives_name_those_that_have_second_ones(name, way):
+    def cost(t, rng):
+        z = scg.sample(dist.Bernoulli(logits=t), FIRST[name](), rng=rng, name="b")
+        return np.sum(z * np.array([1.0, 2.0])) ** 2
+
+    t = np.array([0.3, -0.2])
+    with pytest.raises(scg.ScgError, match=rf"{name}\(\) of b.*for second derivatives use ScoreFunction\(\) or Enum"):
+        WAYS[way](cost, t, np.random.default_rng(0))
