@@ -11,7 +11,9 @@ derivatives of the sum are the sums of the derivatives, and as good.
 
 The lattices are made wider and finer, at other places, until results settle: two that follow one another share no point
 and no symmetry. What is not smooth is refused, and so is what is much finer than a lattice: local parts of the cost and
-densities are looked at along lines of many more points, at several values of all other samples.
+densities are looked at along lines of many more points, at several values of all other samples, and close to places
+where nodes on the way turn or change their sign. So are these nodes themselves: exp(-((z - .7) / .001)^2) times many
+coins is zero along most lines, but the first factor is not.
 """
 
 import math
@@ -33,6 +35,7 @@ from scg.elimination.sums import NotFinite
 from scg.elimination.tabulate import colours_of
 from scg.errors import ScgError, here
 from scg.exact.leaf import ConvergenceError
+from scg.exact.looks import AROUND, SEEN, Around, Looked, on_the_way
 from scg.exact.rules import place_of
 from scg.stochastic.resampling import resample
 from scg.stochastic.sides import is_break, sides
@@ -43,7 +46,6 @@ _LEVELS = ((9.0, 0.62, 0.0), (10.0, 0.5, 0.38), (12.0, 0.31, 0.76), (14.0, 0.19,
 _OF_SQUARES = 3  # levels that moments try: each takes several times as long as the one before
 _ROWS = 512  # samples that tell where a lattice has to be, and as many with finite samples spread out
 _QUARTILES = 1.349  # standard deviations of a normal distribution between its quartiles
-_SEEN = 1e-6  # of the integral along a line, by which a finer lattice may differ
 _LINES = 4  # of each element, and as many with finite samples spread out
 _FINER, _FINEST = 32, 2**14
 _BLOCK = 2**22  # numbers that one replay may make
@@ -156,15 +158,16 @@ class Lattices:
         """
         looked = []
         for node, scopes in zip(structure.terms, structure.scopes, strict=True):
-            looked.append(_Looked(node, scopes, False))
+            looked.append(Looked(node, scopes, False, False))
         for node, start, above in zip(structure.draws, structure.offsets, structure.parents, strict=False):
             score = node.statics["site"].distribution.log_prob(node)
             first_of = np.arange(start, start + len(above))[:, None]
             if type(score) is Node:
-                looked.append(_Looked(score, np.concatenate([first_of, above], axis=1), True))
+                looked.append(Looked(score, np.concatenate([first_of, above], axis=1), True, False))
         width = max([part.scopes.shape[1] for part in looked])
         every = [np.pad(p.scopes, ((0, 0), (width - p.scopes.shape[1], 0)), constant_values=-1) for p in looked]
         colours = colours_of(structure, np.concatenate(every))
+        looked += on_the_way(structure, {part.node.id for part in looked})
         size, first, step = (np.zeros(len(structure.sizes)) for _ in range(3))
         mean, deviation = np.zeros(len(size)), np.ones(len(size))
         for k, node in enumerate(structure.draws):
@@ -182,6 +185,7 @@ class Lattices:
             for sample in range(0, 2 * _ROWS, _ROWS // _LINES):
                 sums = [np.zeros((4, 1 + squares, len(part.scopes))) for part in looked]
                 before: list[np.ndarray] | None = None
+                places = Around(looked, mine)
                 for start in range(0, last + 1, step_of_rows):
                     structure.check_time()
                     j = np.arange(start, min(start + step_of_rows, last + 1))
@@ -194,10 +198,25 @@ class Lattices:
                         now = sides(breaking, values, len(j)) if breaking else []
                         for part, f, total in zip(looked, found, sums, strict=True):
                             part.add(total, np.reshape(f, (len(j), -1)), mine, density, j % finer == 0)
+                        places.add(found, x)
                     before = [side[:1] for side in now] if before is None else before
                     _refuse_breaks(breaking, now, before)
                 for part, total in zip(looked, sums, strict=True):
-                    part.refuse_more(total, finer, max(_SEEN, 1e3 * eps))
+                    part.refuse_more(total, finer, max(SEEN, 1e3 * eps))
+
+                def run(x: np.ndarray, sample: int = sample, mine: np.ndarray = mine) -> list[np.ndarray]:
+                    values = self._on_lines(structure, sample, mine, x)
+                    with np.errstate(all="ignore"):
+                        found = replay([part.node for part in looked], values, list(values))
+                    return [np.reshape(f, (len(x), -1)).astype(float) for f in found]
+
+                around = places.closed(run, first)
+                if around is not None:
+                    x = around[:, None] + AROUND[:, None] * (step / finer)
+                    density = np.exp(-0.5 * ((x - mean) / deviation) ** 2)
+                    found = run(x.reshape(-1, len(size)))
+                    for part, f, total in zip(looked, found, sums, strict=True):
+                        part.refuse_narrow(total, f.reshape(*x.shape[:2], -1), mine, density, max(SEEN, 1e3 * eps))
 
     def _on_lines(self, structure: Structure, sample: int, mine: np.ndarray, x: np.ndarray) -> dict[Node, np.ndarray]:
         """Values of all draws, where the elements ``mine`` have rows of their own."""
@@ -210,41 +229,6 @@ class Lattices:
                 full = np.asarray(moved, node.dtype).reshape(full.shape)
             values[node] = full
         return values
-
-
-class _Looked(NamedTuple):
-    """A part of the cost, or the logarithm of a density, and the elements that each of its elements depends on."""
-
-    node: Node
-    scopes: np.ndarray
-    is_log: bool
-
-    def add(
-        self, total: np.ndarray, f: np.ndarray, mine: np.ndarray, density: np.ndarray, on_lattice: np.ndarray
-    ) -> None:
-        """Add rows of lines to ``total``: integrals by all points, by those of the lattice, of the sizes, the largest
-        size; of f and perhaps f^2."""
-        owner = np.max(np.where(np.append(mine, False)[self.scopes], self.scopes, -1), axis=1, initial=-1)
-        chosen = np.flatnonzero(owner >= 0)
-        f, weight = f[:, chosen].astype(float), density[:, owner[chosen]]
-        f = np.exp(f) if self.is_log else f
-        for k in range(total.shape[1]):
-            part = np.where(weight > 0, f ** (k + 1) * weight, 0)
-            total[0, k, chosen] += np.sum(part, axis=0)
-            total[1, k, chosen] += np.sum(part[on_lattice], axis=0)
-            total[2, k, chosen] += np.sum(np.abs(part), axis=0)
-            total[3, k, chosen] = np.maximum(total[3, k, chosen], np.max(np.abs(part), axis=0, initial=0))
-
-    def refuse_more(self, total: np.ndarray, finer: int, tolerance: float) -> None:
-        """Raise ConvergenceError where the points of a lattice, one of so many, do not see what all see."""
-        fine, coarse, sizes, most = total
-        with np.errstate(all="ignore"):
-            near = np.abs(fine - finer * coarse) <= tolerance * sizes + 1e-13 * most
-        if not near.all():
-            raise ConvergenceError(
-                f"along a continuous sample there is more in {self.node!r}, at {self.node.line}, than the points of a"
-                f" lattice see: it is narrow or not smooth there; sample it ({here()})"
-            )
 
 
 def _refuse_breaks(nodes: list[Node], now: list[np.ndarray], before: list[np.ndarray]) -> None:

@@ -222,6 +222,24 @@ def test_what_is_narrower_than_a_lattice_is_refused(width):
         scg.exact.expectation(chain_with(lambda z: z * z + np.exp(-(((z - 0.3) / width) ** 2))), np.array(0.5))
 
 
+@pytest.mark.parametrize("width", [0.004, 2e-4, 2e-6])
+@pytest.mark.parametrize("coins", [0, 6])
+@pytest.mark.parametrize("bump", [lambda x: np.exp(-x * x), lambda x: 1.0 / np.cosh(x), lambda x: np.tanh(x) ** 2 - 1])
+def test_what_is_narrow_is_seen_where_coins_hide_it_and_between_the_points_of_any_lattice(bump, coins, width):
+    def cost(s, rng):
+        z, total = 0.0, 0.0
+        hidden = 1.0
+        for _ in range(coins):
+            hidden = hidden * scg.sample(dist.Bernoulli(probs=0.5), S, rng=rng)
+        for _ in range(8):
+            z = scg.sample(dist.Normal(0.5 * z, s), S, rng=rng)
+            total = total + z * z
+        return total + hidden * bump((z - 0.7) / width) / width
+
+    with np.errstate(over="ignore"), pytest.raises(scg.exact.ConvergenceError, match="narrow|settle"):
+        scg.exact.expectation(cost, np.array(0.9), rng=np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(
     "cost", [np.abs, lambda z: np.maximum(z, 6.0), lambda z: np.where(z > 0.4, 1.0, 0.0)], ids=["abs", "max", "where"]
 )
