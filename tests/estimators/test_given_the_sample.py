@@ -12,7 +12,10 @@ from scipy import stats
 import scg
 from scg import distributions as dist
 from scg.errors import EstimatorError, ScgValueError
-from scg.estimators.rebar import keys
+from scg.estimators.rebar import hidden, keys
+from scg.special import sigmoid
+from scg.stochastic.estimator import Accounted, Estimator
+from scg.stochastic.sites import Site, noise_node, place
 
 pytestmark = pytest.mark.fast
 
@@ -54,6 +57,33 @@ def test_keys_of_a_coin_given_it_keep_the_mean_and_k_of_them_leave_a_kth_of_thei
     np.testing.assert_allclose(one.variance, plain.variance, rtol=1e-8)
     assert one.variance - two.variance > 0.01
     np.testing.assert_allclose(one.variance - two.variance, 2 * (two.variance - four.variance), rtol=1e-4)
+
+
+class Mistaken(Estimator):
+    """The straight-through sample of a coin with two keys that do not know it, or with their sum in place of their
+    mean."""
+
+    def __init__(self, given, divided):
+        self.given, self.divided = given, divided
+
+    def draw(self, distribution, rng, shape):
+        z, l, total = place(Site(distribution, Accounted(), rng, shape, None)), distribution.logits, 0
+        for _ in range(2):
+            u = noise_node(dist.Uniform(0.0, 1.0), rng, distribution.full_shape(shape), distribution.dtype)
+            key = hidden(l, 2 * z - 1, u)[0] if self.given else l + np.log(u) - np.log1p(-u)
+            total = total + sigmoid((l + scg.stop_gradient(key - l)) / 0.7)
+        soft = total / 2 if self.divided else total
+        return z + soft - scg.stop_gradient(soft)
+
+
+@pytest.mark.parametrize("given, divided", [(True, True), (False, True), (True, False)])
+def test_keys_that_do_not_know_the_sample_or_are_not_averaged_have_another_mean(given, divided):
+    graph = traced(coin, np.array(0.3))
+    plain, found = (
+        scg.exact.moments(graph.bind(z=e)).mean for e in (scg.GumbelSoftmax(0.7, hard=True), Mistaken(given, divided))
+    )
+    away = abs(found / plain - 1)
+    assert away < 1e-9 if given and divided else away > 0.01
 
 
 @pytest.mark.parametrize("k", [1, 4])

@@ -61,7 +61,7 @@ class Saboteur:
             ("cost", cost),
             ("at", self.theta.tolist()),
         ]
-        lines = [f"  {what:<12}{_FUNCTION.sub(_called, str(text))}" for what, text in facts if text != ""]
+        lines = [f"  {what:<15}{_FUNCTION.sub(_called, str(text))}" for what, text in facts if text != ""]
         return "\n".join([f"{self.name}: {self.mistake}", *lines])
 
 

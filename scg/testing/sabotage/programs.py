@@ -4,7 +4,20 @@ import numpy as np
 
 from scg.core.aliases import Operand, Result
 from scg.core.node import Value
-from scg.distributions import Bernoulli, Binomial, Categorical, Normal, OneHotCategorical, Uniform
+from scg.distributions import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Geometric,
+    Laplace,
+    LogNormal,
+    NegativeBinomial,
+    Normal,
+    OneHotCategorical,
+    StudentT,
+    Uniform,
+    Weibull,
+)
 from scg.estimators import ScoreFunction
 from scg.special import logsumexp
 from scg.stochastic.estimator import Estimator
@@ -157,3 +170,34 @@ def dice(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
 def steep(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
     """A cost of coins that grows ever faster."""
     return np.sum((sample(Bernoulli(logits=t), estimator, rng=rng, name="z") + 0.3) ** 3)
+
+
+def laplace(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[(z + 1)^2] under a Laplace distribution around t."""
+    return (sample(Laplace(t, 0.7), estimator, rng=rng, name="z") + 1) ** 2
+
+
+def geometric(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[cos 2 z] of the trials until the first success."""
+    return np.cos(2 * sample(Geometric(logits=t), estimator, rng=rng, name="z"))
+
+
+def negative_binomial(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """A cost of the failures before three successes that levels off."""
+    return np.tanh(sample(NegativeBinomial(3, logits=t), estimator, rng=rng, name="z") / 3)
+
+
+def weibull(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """E[z^2] under a Weibull distribution of the scale t."""
+    return sample(Weibull(t, 2.0), estimator, rng=rng, name="z") ** 2
+
+
+def lognormal(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """A cost of a lognormal variable that levels off."""
+    z = sample(LogNormal(t, 0.5), estimator, rng=rng, name="z")
+    return z / (1 + z)
+
+
+def student(t: Value, rng: np.random.Generator, estimator: Estimator) -> Value:
+    """A cost of a Student variable around t that levels off."""
+    return np.tanh(sample(StudentT(4.0, t, 1.0), estimator, rng=rng, name="z"))
