@@ -133,6 +133,8 @@ class Costs:
         Elements that no cost mixes are replaced at once; those that a cost mixes, in turn.
         """
         groups: dict[tuple[Shape, Hashable], list[Result]] = {}
+        if self._parts and 0 in self.shape:  # nothing to replace
+            return np.zeros((values.shape[0], *self.shape), np.result_type(*[term.dtype for term, *_ in self._parts]))
         for part in self._parts:
             axes = mixed_axes(part[2])
             groups.setdefault((axes, part[2].picks if axes else None), []).append(part)

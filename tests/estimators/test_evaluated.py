@@ -373,3 +373,21 @@ def test_enumerate_is_exact_where_a_probability_is_zero(p):
         )[0]
     )
     np.testing.assert_allclose(index(probs, rng=rng), COST, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [scg.Enumerate(), scg.MeasureValued(), scg.StochasticDerivative(), scg.CoupledPairs(3), scg.DisARM()],
+    ids=lambda e: type(e).__name__,
+)
+def test_a_sample_without_elements_that_a_cost_mixes_adds_nothing(estimator):
+    def cost(theta, rng):
+        none = scg.sample(dist.Bernoulli(logits=theta[:0]), estimator, rng=rng)
+        return (np.sum(none) - 1.0) ** 2 * theta[0]
+
+    theta = np.array([0.3, -0.2], np.float32)
+    found = scg.grad(cost)(theta, rng=np.random.default_rng(0))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [1.0, 0.0])
+    sample = scg.trace(cost, theta, rng=np.random.default_rng(0)).gradients(rng=np.random.default_rng(1), replicates=3)
+    np.testing.assert_array_equal(sample, [[1.0, 0.0]] * 3)
