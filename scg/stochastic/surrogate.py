@@ -32,11 +32,12 @@ from scg.errors import EstimatorError, ScgTypeError, ScgValueError, here
 from scg.primitives.holding import IN_FORMULA
 from scg.stochastic.analysis import Analysis, analysed, leading
 from scg.stochastic.costs import INNER, Costs
+from scg.stochastic.dependence import influence
 from scg.stochastic.estimator import Accounted, second_ones
 from scg.stochastic.formulas import REFUSAL, box, held, once, plus, score
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.sets import meet
-from scg.stochastic.sites import Site, place
+from scg.stochastic.sites import Site, is_stochastic, place
 from scg.stochastic.steps import refuse_steps
 from scg.stochastic.tape import TAPE, Program, Tape
 from scg.stochastic.terms import Terms, weighted
@@ -276,8 +277,11 @@ class Downstream(Costs):
         """
         parts, graph = self._parts if parts is None else parts, self.graph or again
         x = values if type(values) is Node else parameter(values)
-        # a second derivative would multiply the cost at a value by scores at another
+        # a second derivative would multiply the cost at a value by scores at another, and so would a first one where
+        # values are not told apart: the mean of a score is zero where they are independent
         found = self._again(parts, x, True, not again, slope=True)
+        if self._couples and not again and len(x.raw) > 1 and not _are_apart(x, found):
+            found = self._again(parts, x, True, False, slope=True)
         terms: list[Result] = [weighted(v, w) for v, (_, w, _) in zip(found, parts, strict=True)]
         cost = functools.reduce(operator.add, [np.sum(t) for t in terms])
         token = INNER.set(True)
@@ -312,3 +316,14 @@ class Downstream(Costs):
             )
         )
         return np.concatenate([self.node[None], others])
+
+
+def _are_apart(x: Node, terms: list[Result]) -> bool:
+    """Whether each element of some terms along their first axis depends on one along that of ``x``; true as well where
+    no sample lies between."""
+    found = [term for term in terms if type(term) is Node]
+    order = ancestors(found, x.id)
+    if not any(map(is_stochastic, order)):
+        return True
+    ties, length = influence(x, x.ndim - 1, order), len(x.raw)
+    return all([t.id not in ties or ties[t.id].axes[:1] == ((((0, 1, length), length),),) for t in found])
