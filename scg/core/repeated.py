@@ -104,13 +104,8 @@ class Repeated:
         elif made is not out:
             out = self._take(node.id, self._shape(node), node.dtype)
             self._keep(node, made, out)
-        self._steps.append((self._redraw, (node, self._table[node.id]), None))
+        self._steps.append((_redraw, (self._draw, node, self._table[node.id]), None))
         return True
-
-    def _redraw(self, node: Node, out: np.ndarray) -> None:
-        made = self._draw(node, out)
-        if made is not out:
-            _copy(made, out)
 
     def _written(self, node: Node, gone: Collection[int]) -> bool:
         """Whether the result is a view of an operand, or can be written into an array, over one of those that are
@@ -197,6 +192,13 @@ class Repeated:
             if not self._readers[owner]:
                 memory = self._memory.pop(owner)
                 self._free.setdefault(memory.nbytes, []).append(memory)
+
+
+def _redraw(draw: Function, node: Node, out: np.ndarray) -> None:
+    """A function, as a method would hold the memory of all until the garbage collector comes."""
+    made = draw(node, out)
+    if made is not out:
+        _copy(made, out)
 
 
 def _itself(x: Result) -> Result:

@@ -1,6 +1,8 @@
 """What runs again and again gives what a replay would, in memory that it keeps."""
 
+import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -201,3 +203,21 @@ def test_what_mixes_elements_is_not_written_over_its_operand():
     )
     x = noise_node(dist.Normal(0.0, 1.0), np.random.default_rng(0), (3,), np.dtype(float))
     assert check([turn(np.exp(x)) + turn(np.sin(x))], 4, 0).repeatable
+
+
+def test_its_memory_is_let_go_of_at_once():
+    """Not when the garbage collector comes."""
+
+    def cost(t, rng):
+        return np.sum(np.exp(scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng, name="z")))
+
+    root = scg.trace(cost, np.zeros(3), rng=np.random.default_rng(0)).cost
+    again = repeated([root], np.random.default_rng(0), 5)
+    again.run()
+    gone = weakref.ref(again)
+    gc.disable()
+    try:
+        del again
+        assert gone() is None
+    finally:
+        gc.enable()
