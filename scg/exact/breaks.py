@@ -4,6 +4,7 @@ so that a rule can be put together of pieces between them."""
 
 import itertools
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from scg.stochastic.sites import is_path
 _MOST = 256  # breaks along one element
 _CHOICES = 64  # of the finite samples that move a break
 _GRID = 2**20  # elements that the largest array on the grid may have
+
+Digits = tuple[tuple[int, ...], ...]
+"""Of some finite leaves the number of the value of each element."""
 
 
 class Breaks(NamedTuple):
@@ -32,21 +36,20 @@ def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dic
     depends on."""
     found: list[list[np.ndarray]] = [[np.zeros(0)] * leaf.count for leaf in leaves]
     rough: list[Node] = []
-    wanted: dict[int, list[tuple[Node, np.ndarray, tuple[int, ...]]]] = {}
+    wanted: dict[int, list[tuple[Node, np.ndarray, dict[int, bool]]]] = {}
     sources = _sources(leaves, order)
     for node in order:
         near = sources[node.id]
         along = [k for k in near if leaves[k].adaptive]
         if not is_break(node) or not any(not leaves[k].discrete for k in along) or node.id not in reach:
             continue
-        table = [reach[node.id][:, offsets[k] : offsets[k + 1]] for k in sorted(near)]
-        finite = tuple([k for k in sorted(near) if not leaves[k].adaptive])
-        if len(along) > 1 or not leaves[along[0]].in_pieces or any(np.any(t.sum(axis=1) > 1) for t in table):
-            rough.append(node)
-        elif math.prod([leaves[k].size for k in finite]) > _CHOICES:
+        table = {k: reach[node.id][:, offsets[k] : offsets[k + 1]] for k in near}
+        several = {k: bool(np.any(t.sum(axis=1) > 1)) for k, t in table.items()}  # elements of one leaf decide together
+        finite = {k: several[k] for k in sorted(near) if not leaves[k].adaptive}
+        if len(along) > 1 or not leaves[along[0]].in_pieces or several[along[0]] or not _are_few(finite, leaves):
             rough.append(node)
         else:
-            own = table[sorted(near).index(along[0])]
+            own = table[along[0]]
             wanted.setdefault(along[0], []).append((node, np.where(own.any(axis=1), own.argmax(axis=1), -1), finite))
     for k, nodes in wanted.items():
         places = _Along(leaves[k], nodes, leaves).search()
@@ -55,6 +58,17 @@ def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dic
             rough.append(nodes[0][0])
             found[k] = [p if len(p) <= _MOST else np.zeros(0) for p in places]
     return Breaks(found, _moving(rough, leaves))
+
+
+def _are_few(finite: dict[int, bool], leaves: list[Leaf]) -> bool:
+    """Whether finite leaves, of which elements are tried together or each with all others alike, have few values."""
+    return sum([_exponent(leaves[k], each) * math.log(leaves[k].size) for k, each in finite.items()]) < math.log(
+        _CHOICES + 0.5
+    )
+
+
+def _exponent(leaf: Leaf, each: bool) -> int:
+    return leaf.count if each else 1
 
 
 def _moving(nodes: list[Node], leaves: list[Leaf]) -> list[Node]:
@@ -94,18 +108,19 @@ def _sources(leaves: list[Leaf], order: list[Node]) -> dict[int, set[int]]:
 class _Along:
     """The search along all elements of one leaf at once: each node's element depends on one of them."""
 
-    def __init__(self, leaf: Leaf, nodes: list[tuple[Node, np.ndarray, tuple[int, ...]]], leaves: list[Leaf]):
+    def __init__(self, leaf: Leaf, nodes: list[tuple[Node, np.ndarray, dict[int, bool]]], leaves: list[Leaf]):
         self.leaf, self.nodes, self.leaves = leaf, nodes, leaves
-        self.finite = sorted(set().union(*[finite for _, _, finite in nodes]))
+        self.finite = {
+            k: any([finite.get(k, False) for _, _, finite in nodes])
+            for k in sorted(set().union(*[finite for _, _, finite in nodes]))
+        }
         self.rows = max(1, _GRID // max([1, leaf.count, *[n.size for n, _, _ in nodes]]))
 
     def search(self) -> list[np.ndarray]:
         """For each element of the leaf where the nodes come to another side, in rising order."""
         grid = self.leaf.grid()
         found: list[list[float]] = [[] for _ in range(self.leaf.count)]
-        sizes = [self.leaves[k].size for k in self.finite]
-        choices = itertools.product(*map(range, sizes)) if math.prod(sizes) <= _CHOICES else [(0,) * len(sizes)]
-        for choice in choices:
+        for choice in self._choices():
             try:
                 seen = self._sides(grid, choice)
                 brackets = [
@@ -118,17 +133,29 @@ class _Along:
                 continue
         return [_distinct(np.array(sorted(f))) for f in found]
 
-    def _sides(self, values: np.ndarray, choice: tuple[int, ...]) -> list[np.ndarray]:
+    def _choices(self) -> Iterable[Digits]:
+        """Values of all finite leaves, as numbers of the values of their elements."""
+        if not _are_few(self.finite, self.leaves):
+            return [tuple([(0,) * self.leaves[k].count for k in self.finite])]
+        each = [
+            itertools.product(range(leaf.size), repeat=leaf.count)
+            if together
+            else [(atom,) * leaf.count for atom in range(leaf.size)]
+            for leaf, together in [(self.leaves[k], together) for k, together in self.finite.items()]
+        ]
+        return itertools.product(*each)
+
+    def _sides(self, values: np.ndarray, choice: Digits) -> list[np.ndarray]:
         """(rows, node.size) for each node, where the leaf has ``values`` (rows, elements)."""
         parts = [self._at(values[k : k + self.rows], choice) for k in range(0, len(values), self.rows)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    def _at(self, values: np.ndarray, choice: tuple[int, ...]) -> list[np.ndarray]:
+    def _at(self, values: np.ndarray, choice: Digits) -> list[np.ndarray]:
         rows, node = len(values), self.leaf.node
         held = {node: np.asarray(values, node.dtype).reshape(rows, *node.shape)}
-        for k, atom in zip(self.finite, choice, strict=True):
+        for k, digits in zip(self.finite, choice, strict=True):
             other = self.leaves[k]
-            held[other.node] = other.at(np.full((rows, other.count), atom), None)[0]
+            held[other.node] = other.at(np.tile(digits, (rows, 1)), None)[0]
         with np.errstate(all="ignore"):
             return sides([n for n, _, _ in self.nodes], held, rows)
 
@@ -137,7 +164,7 @@ class _Along:
         grid: np.ndarray,
         seen: list[np.ndarray],
         brackets: list[tuple[int, int, int, int]],
-        choice: tuple[int, ...],
+        choice: Digits,
     ) -> np.ndarray:
         if not brackets:
             return np.zeros(0)

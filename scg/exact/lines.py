@@ -69,6 +69,17 @@ class Line:
         u, rest, width = sp.expit(v), sp.expit(-v), self.high - self.low
         return np.where(u < rest, self.low + width * u, self.high - width * rest), width * u * rest
 
+    def of(self, x: np.ndarray) -> np.ndarray:
+        """v, of values of the support; not finite at its ends."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if math.isinf(self.low) and math.isinf(self.high):
+                return np.asarray(np.arcsinh((x - self.centre) / self.scale))
+            if math.isinf(self.high):
+                return np.asarray(np.log((x - self.low) / (self.centre - self.low)))
+            if math.isinf(self.low):
+                return np.asarray(np.log((self.high - x) / (self.high - self.centre)))
+            return np.asarray(np.log(x - self.low) - np.log(self.high - x))
+
     def tight(self, panels: np.ndarray, eps: float) -> np.ndarray:
         """Which panels are so narrow that rounding fills them."""
         x = self.at(panels)[0]

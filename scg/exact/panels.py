@@ -61,6 +61,8 @@ class Panels:
                     self.columns[e].append(column)
         alone = all(len(s) <= 1 for s in engine.sets)
         self.choices = [self._choice(np.random.default_rng([seed, k])) for k in range(1 if alone else _CHOICES)]
+        if self._meet_finite():
+            self.choices += [self._choice(np.random.default_rng([seed, 0]), end) for end in (0, -1)]
         self.tolerance = max(1e-13, 64 * engine.eps)
         known = {n.id for n in engine.leading}
         self.watched = [
@@ -115,14 +117,22 @@ class Panels:
             colour[e] = next(c for c in itertools.count() if c not in taken)
         return [[e for e in self.elements if colour[e] == c] for c in range(max(colour.values(), default=-1) + 1)]
 
-    def _choice(self, rng: np.random.Generator) -> Choice:
-        """Values of all leaves: finite samples evenly, others from their distributions, the parents' values given; (1,
-        *shape) each."""
+    def _meet_finite(self) -> bool:
+        """Whether finite elements meet these in a part of the cost: a product of many is zero for nearly all of their
+        values, and (b_1 ... b_n) f(z) is f(z) where all are one."""
+        together = set().union(*[s for s in self.engine.sets if any([e in self.columns for e in s])])
+        return any([not self.leaf(e).adaptive for e in together])
+
+    def _choice(self, rng: np.random.Generator, end: int | None = None) -> Choice:
+        """Values of all leaves: finite samples evenly, or all at an ``end`` of their values, others from their
+        distributions, the parents' values given; (1, *shape) each."""
         values: Choice = {}
         with np.errstate(all="ignore"):
             for leaf in self.leaves:
                 if not leaf.adaptive:
-                    values[leaf.node] = leaf.at(rng.integers(leaf.size, size=(1, leaf.count)), None)[0]
+                    digits = rng.integers(leaf.size, size=(1, leaf.count))
+                    digits = digits if end is None else np.full_like(digits, end % leaf.size)
+                    values[leaf.node] = leaf.at(digits, None)[0]
                 else:
                     values[leaf.node] = leaf.drawn(rng, self.engine.distribution_at(leaf, values))
         return values
@@ -222,7 +232,9 @@ class Panels:
         lines = {e: a.line for e, a in along.items()}
         places = candidates(self, lines, {e: a.active for e, a in along.items()})
         for e, a in along.items():
-            a.active = split(a.active, places[e])
+            known = self.leaf(e).breaks  # also where other elements have values that are not among the choices
+            breaks = a.line.of(known[self.engine.column(e)]) if known else NOWHERE
+            a.active = split(split(a.active, breaks[np.isfinite(breaks)]), places[e])
         around = {e: between([c for c in a.cuts(places[e]) if len(c) > 3]) for e, a in along.items()}
         if any(map(len, around.values())):
             for e, further in candidates(self, lines, around, False).items():
