@@ -29,6 +29,7 @@ from scg.stochastic.sides import is_break, sides
 
 _LARGEST = 2**20  # elements that the largest array of a block of rows may have
 _DEPTH = 64
+_ROWS = 8
 _CHOICES = 5  # of the other elements: what happens at one place of a line happens, most often, at some place of others
 
 
@@ -60,9 +61,8 @@ class Panels:
                 if e in self.columns:
                     self.columns[e].append(column)
         alone = all(len(s) <= 1 for s in engine.sets)
-        self.choices = [self._choice(np.random.default_rng([seed, k])) for k in range(1 if alone else _CHOICES)]
-        if self._meet_finite():
-            self.choices += [self._choice(np.random.default_rng([seed, 0]), end) for end in (0, -1)]
+        count = 1 if alone else _ROWS + 1 if self._several_finite() else _CHOICES
+        self.choices = [self._choice(np.random.default_rng([seed, k]), k) for k in range(count)]
         self.tolerance = max(1e-13, 64 * engine.eps)
         known = {n.id for n in engine.leading}
         self.watched = [
@@ -117,22 +117,30 @@ class Panels:
             colour[e] = next(c for c in itertools.count() if c not in taken)
         return [[e for e in self.elements if colour[e] == c] for c in range(max(colour.values(), default=-1) + 1)]
 
-    def _meet_finite(self) -> bool:
-        """Whether finite elements meet these in a part of the cost: a product of many is zero for nearly all of their
-        values, and (b_1 ... b_n) f(z) is f(z) where all are one."""
-        together = set().union(*[s for s in self.engine.sets if any([e in self.columns for e in s])])
-        return any([not self.leaf(e).adaptive for e in together])
+    def _several_finite(self) -> bool:
+        """Whether several finite elements meet one of these in a part of the cost."""
+        together = [s for s in self.engine.sets if any([e in self.columns for e in s])]
+        return any([sum([not self.leaf(e).adaptive for e in s]) > 1 for s in together])
 
-    def _choice(self, rng: np.random.Generator, end: int | None = None) -> Choice:
-        """Values of all leaves: finite samples evenly, or all at an ``end`` of their values, others from their
-        distributions, the parents' values given; (1, *shape) each."""
+    def _choice(self, rng: np.random.Generator, row: int) -> Choice:
+        """Values of all leaves: finite samples evenly, others from their distributions, the parents' values given; (1,
+        *shape) each.
+
+        A product of coins may be zero for nearly all of their values, and hide what multiplies it. So in the first row
+        all finite elements have their first value, in the last one their last; and coin j comes out as the parity of
+        the bits of row & (1 + j mod 7), an orthogonal array: two coins whose numbers differ mod 7 have all pairs of
+        values in rows 0 to 7, and so b_1 (1 - b_2) is one in some.
+        """
         values: Choice = {}
+        number = 0
         with np.errstate(all="ignore"):
             for leaf in self.leaves:
                 if not leaf.adaptive:
-                    digits = rng.integers(leaf.size, size=(1, leaf.count))
-                    digits = digits if end is None else np.full_like(digits, end % leaf.size)
-                    values[leaf.node] = leaf.at(digits, None)[0]
+                    coin = np.bitwise_count(row & (1 + (number + np.arange(leaf.count)) % 7)) & 1
+                    digits = coin[None] if leaf.size == 2 else rng.integers(leaf.size, size=(1, leaf.count))
+                    ends = {0: 0, _ROWS: leaf.size - 1}
+                    values[leaf.node] = leaf.at(np.full((1, leaf.count), ends.get(row, digits)), None)[0]
+                    number += leaf.count
                 else:
                     values[leaf.node] = leaf.drawn(rng, self.engine.distribution_at(leaf, values))
         return values

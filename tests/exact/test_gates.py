@@ -66,16 +66,24 @@ def test_a_step_may_move_with_values_of_several_elements():
     assert abs(found.value - exact) <= found.error + 1e-12
 
 
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("count", "width"), [(2, 2e-5), (5, 2e-5), (6, 2e-5), (8, 0.002), (9, 2e-4)])
-def test_a_spike_behind_a_product_of_coins_is_seen(count, width, turned):
+GATES = {
+    "all": lambda b: np.prod(b),
+    "none": lambda b: np.prod(1 - b),
+    "the first and not the second": lambda b: b[0] * (1 - b[1]) * 0.5 ** (b.size - 2),
+    "the last and not the first": lambda b: b[-1] * (1 - b[0]) * 0.5 ** (b.size - 2),
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(("count", "width"), [(2, 2e-5), (5, 2e-5), (6, 2e-5), (7, 0.002), (9, 2e-4)])
+def test_a_spike_behind_a_product_of_coins_is_seen(count, width, gate):
     """E x^2 + 2^k prod b exp(-((x - .7) / w)^2) / w = 1 + exp(-.49 / (1 + w^2 / 2) / 2) / sqrt(2 + w^2)."""
 
     def cost(t, rng):
         x = scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng)
         b = scg.sample(dist.Bernoulli(np.full(count, 0.5) + 0 * t), scg.ScoreFunction(), rng=rng)
-        gate = np.prod(1 - b if turned else b)
-        return x**2 + 2.0**count / width * gate * np.exp(-(((x - 0.7) / width) ** 2))
+        b = b.astype(float)
+        return x**2 + 2.0**2 / width * GATES[gate](b) * 2.0 ** (count - 2) * np.exp(-(((x - 0.7) / width) ** 2))
 
     exact = 1 + math.exp(-0.49 / (2 + width**2)) / math.sqrt(2 + width**2)
     found = scg.exact.expectation(cost, np.array(0.0), full=True)
