@@ -12,8 +12,6 @@ from scg.errors import ScgTypeError
 from scg.stochastic.surrogate import Downstream
 from tests.support.oracle import first_and_second
 
-pytestmark = pytest.mark.fast
-
 T = np.array(0.5)
 FIRST = {
     "ARM": scg.ARM,

@@ -17,8 +17,6 @@ from scg.special import sigmoid
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import Site, noise_node, place
 
-pytestmark = pytest.mark.fast
-
 SCORE = scg.ScoreFunction()
 THETA = np.array([0.3, -0.5, 0.8])
 

@@ -10,8 +10,6 @@ from scg.errors import ScgTypeError
 from scg.estimators import difference
 from scg.variance.evaluations import evaluations
 
-pytestmark = pytest.mark.fast
-
 T = np.array(0.3)
 
 

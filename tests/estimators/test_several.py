@@ -15,8 +15,6 @@ import scg
 from scg import distributions as dist
 from scg.errors import EstimatorError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError
 
-pytestmark = pytest.mark.fast
-
 SCORE = scg.ScoreFunction()
 FINITE = {
     "pairs of 2": lambda: scg.CoupledPairs(2),

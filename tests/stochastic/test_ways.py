@@ -13,8 +13,6 @@ from scg.stochastic import tape
 from scg.variance.chunks import replicates
 from tests.support.outcomes import mean_and_variance, outcomes
 
-pytestmark = pytest.mark.fast
-
 T = np.array([0.3, -0.4, 0.6])
 ELSEWHERE = {
     "ARM": scg.ARM,

@@ -19,8 +19,6 @@ from scg.stochastic.estimator import Estimator
 from scg.testing.structure import join
 from scg.variance import halving
 
-pytestmark = pytest.mark.fast
-
 LOO = lambda n=2: scg.ScoreFunction(samples=n, baseline=scg.LeaveOneOut())
 rng = np.random.default_rng
 
