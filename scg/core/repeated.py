@@ -65,27 +65,13 @@ class Repeated:
 
     def run(self) -> None:
         """Draw and compute everything anew."""
-        for call, arguments, node in self._steps:
-            try:
-                call(*arguments)
-            except Exception as error:
-                if node is None:
-                    raise
-                raise_named(error, node.primitive, arguments[:-1], node.statics)
+        for step in self._steps:
+            _call(*step)
 
     @property
     def results(self) -> list[np.ndarray]:
         """The outputs, as arrays that the next run overwrites; without the axis where nothing random leads there."""
         return [self._table.get(y.id, y.value) for y in self._outputs]
-
-    def _do(self, call: Function, arguments: Operands, node: Node | None = None) -> None:
-        self._steps.append((call, arguments, node))
-        try:
-            call(*arguments)
-        except Exception as error:
-            if node is None:
-                raise
-            raise_named(error, node.primitive, arguments[:-1], node.statics)
 
     def _shape(self, node: Node) -> tuple[int, ...]:
         return (self.size, *node.shape) if node.id in self._leading else node.shape
@@ -144,7 +130,8 @@ class Repeated:
         if over:
             self._show(node, over[0], out)
         table[node.id] = out
-        self._do(kernel, (*operands, out), node)
+        self._steps.append((kernel, (*operands, out), node))
+        _call(*self._steps[-1])
         return True
 
     def _copied(self, node: Node) -> None:
@@ -192,6 +179,16 @@ class Repeated:
             if not self._readers[owner]:
                 memory = self._memory.pop(owner)
                 self._free.setdefault(memory.nbytes, []).append(memory)
+
+
+def _call(call: Function, arguments: Operands, node: Node | None) -> None:
+    """One step; an error names the node, where it is one of its kernel, whose last argument is where it writes."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        if node is None:
+            raise
+        raise_named(error, node.primitive, arguments[:-1], node.statics)
 
 
 def _redraw(draw: Function, node: Node, out: np.ndarray) -> None:

@@ -23,6 +23,7 @@ from scg.stochastic.resampling import repeated, resample
 from scg.stochastic.sites import noise_node
 from scg.testing import graphs
 from scg.testing.strategies.bindings import candidates
+from tests.support.graphs import alternating
 
 pytestmark = pytest.mark.fast
 
@@ -51,12 +52,7 @@ programs = st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6)
 
 
 def program(names):
-    def fn(x, y):
-        for name in names:
-            x, y = STEPS[name](x) + y, x
-        return x
-
-    return fn
+    return alternating([STEPS[name] for name in names])
 
 
 def check(roots, size, seed):

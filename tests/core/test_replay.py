@@ -20,6 +20,7 @@ from scg.core.replay import live_bytes, replay
 from scg.errors import GuardError
 from scg.stochastic.resampling import resample
 from scg.stochastic.sites import noise, noise_node, path
+from tests.support.graphs import alternating
 
 pytestmark = pytest.mark.fast
 
@@ -50,12 +51,7 @@ TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}  # one call and the loop may add in a
 
 
 def program(names):
-    def fn(x, y):
-        for name in names:
-            x, y = STEPS[name](x) + y, x
-        return x
-
-    return fn
+    return alternating([STEPS[name] for name in names])
 
 
 def recorded(fn):

@@ -14,3 +14,14 @@ def model(theta, rng):
 
 
 THETA = {"logits": np.array([0.3, -0.2, 0.9]), "loc": np.array([1.0, 2.0, -1.0])}
+
+
+def alternating(steps):
+    """A function of two arrays, of which each step makes a new one: f(x) + y and x in place of x and y."""
+
+    def fn(x, y):
+        for step in steps:
+            x, y = step(x) + y, x
+        return x
+
+    return fn
