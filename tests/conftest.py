@@ -1,5 +1,5 @@
-"""Hypothesis draws the same examples in every ordinary run; HYPOTHESIS_PROFILE=search draws new ones. Ctrl-C reaches
-what a test starts."""
+"""An ordinary run draws a quarter of the examples of each test, the same ones every time; ``-m long`` and ``-m ""``
+draw all of them, and with HYPOTHESIS_PROFILE=search they are new ones. Ctrl-C reaches what a test starts."""
 
 import gc
 import os
@@ -16,13 +16,19 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow],
     "phases": [Phase.explicit, Phase.generate, Phase.shrink],
 }
-settings.register_profile("ordinary", derandomize=True, database=None, **COMMON)
-settings.register_profile("search", derandomize=False, **COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
+settings.register_profile("ordinary", derandomize=True, database=None, max_examples=25, **COMMON)
+settings.register_profile("long", derandomize=True, database=None, max_examples=100, **COMMON)
+settings.register_profile("search", derandomize=False, max_examples=100, **COMMON)
 
 # a shell's background jobs hand that on, and some tests send their children Ctrl-C
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    """``-m "not long"``, as by default, and ``-m fast`` are ordinary runs."""
+    ordinary = config.option.markexpr in ("not long", "fast")
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary" if ordinary else "long"))
 
 
 def pytest_collection_finish():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -19,6 +19,7 @@ import scg
 from scg import ScgError, checkpoint
 from scg.checkpoint import CheckpointError, CheckpointWriteError
 from scg.errors import ScgTypeError
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -88,7 +89,7 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("checkpoints") / "c.npz"
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(tree=plain_trees)
 def test_a_plain_tree_comes_back_bit_for_bit(file, tree):
     checkpoint.save(file, tree)
@@ -98,7 +99,7 @@ def test_a_plain_tree_comes_back_bit_for_bit(file, tree):
     assert file.read_bytes() == first  # equal trees, equal files
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(tree=trees)
 def test_a_tree_comes_back_in_the_containers_of_like(file, tree):
     checkpoint.save(file, tree)
@@ -259,6 +260,7 @@ def test_a_real_limit_on_file_size_leaves_the_old_file(tmp_path):
     program = """
 import resource, signal, sys
 import numpy as np
+from tests.support.drawn import drawn
 from scg import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

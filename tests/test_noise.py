@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -13,6 +13,7 @@ import scg
 from scg import distributions as dist
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError
 from tests.support.compiled import agree
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -85,7 +86,7 @@ def test_means_are_those_of_independent_samples_and_the_variance_is_that_of_repl
 
 
 @given(st.integers(1, 9), st.sampled_from(sorted(COUPLINGS)), st.integers(0, 2**32))
-@settings(max_examples=15, deadline=None)
+@drawn(15)
 def test_the_mean_is_exact_for_drawn_polynomials(n, name, seed):
     a = np.random.default_rng(seed).standard_normal(4)
 

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scg import ScgError, optim
 from scg.core.tree import leaves, map_leaves
 from scg.errors import NonFiniteError, ScgTypeError, ScgValueError
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -78,7 +79,7 @@ RULES = [
 
 @pytest.mark.parametrize("make, reference", RULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=20)
+@drawn(20)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_each_rule_is_its_formula_in_place_and_in_the_dtype_of_the_parameters(make, reference, dtype, data, seed):
     params = data.draw(structures(dtype))
@@ -107,7 +108,7 @@ def test_each_rule_is_its_formula_in_place_and_in_the_dtype_of_the_parameters(ma
 
 
 @pytest.mark.parametrize("make", [make for make, _ in RULES])
-@settings(max_examples=20)
+@drawn(20)
 @given(params=structures(np.float32), seed=st.integers(0, 2**32 - 1), pause=st.integers(0, STEPS))
 def test_a_restored_state_goes_on_bit_for_bit(make, params, seed, pause):
     gradients = sequence_of_gradients(params, seed)

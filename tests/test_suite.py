@@ -5,6 +5,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.support.drawn import drawn, share
 
 pytestmark = pytest.mark.fast
 
@@ -98,3 +101,22 @@ def test_what_asserts_nothing_is_noticed():
     lines = "def test_a(): f(1)", "def f(x): return x", "def test_b(): g(1)", "def g(x): assert x"
     tree = ast.parse("\n".join(lines))
     assert set(cases(tree)) - asserting(definitions(tree)) == {"test_a"}
+
+
+@pytest.mark.parametrize("percent", [25, 100])
+def test_a_share_of_the_examples_is_that_of_the_profile(percent, monkeypatch):
+    whole, quarter = settings.get_profile("long"), settings.get_profile("ordinary")
+    assert (whole.max_examples, quarter.max_examples) == (100, 25)
+    monkeypatch.setattr("tests.support.drawn.settings", Of(percent))
+    assert (share(400), share(10), share(3)) == (4 * percent, max(5, 10 * percent // 100), 3)
+    assert drawn(400) == 4 * percent
+
+
+class Of:
+    """Settings of a profile of so many in a hundred examples, of which the number is all that is made."""
+
+    def __init__(self, percent):
+        self.default = settings(max_examples=percent)
+
+    def __call__(self, max_examples):
+        return max_examples

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg.core.cotangents import results
 from scg.core.node import Node
 from scg.errors import ScgValueError
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -99,7 +100,7 @@ def test_the_hessian_is_symmetric_and_hvp_is_its_product(names, x, v):
     np.testing.assert_allclose(scg.grad(lambda y: np.sum(scg.grad(fn)(y) * v))(x), hessian @ v, **TOLERANCE)
 
 
-@settings(max_examples=25)
+@drawn(25)
 @given(programs, vectors, vectors)
 def test_the_third_derivative_is_the_derivative_of_the_second(names, x, v):
     fn = scalar_fn(names)

@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scg.core import axes
 from scg.core.axes import broadcast_axes, refine
 from scg.core.indices import Slot, blocks_together
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -140,7 +141,7 @@ picks = [
 ]
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(st.lists(st.sampled_from(picks), max_size=4), st.data())
 def test_an_indexed_element_has_the_coordinates_of_the_axes_that_are_aligned(index, data):
     index = tuple(index)

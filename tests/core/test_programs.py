@@ -12,7 +12,7 @@ import traceback
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -24,8 +24,13 @@ from scg.testing.program import literal
 from scg.testing.strategies.choices import BOUND
 from scg.testing.strategies.operations import OPERATIONS
 from scg.testing.strategies.programs import write
+from tests.support.drawn import drawn
 
-DRAWN = settings(max_examples=60, suppress_health_check=list(HealthCheck))  # a program takes milliseconds to draw
+
+def some(examples):
+    """Settings of drawn programs, of which one takes milliseconds to draw."""
+    return drawn(examples, suppress_health_check=list(HealthCheck))
+
 
 STOCHASTIC = Program(
     """
@@ -58,9 +63,7 @@ def run_apart(code, text=""):
 
 def test_a_program_prints_as_a_script_that_runs_in_a_fresh_process():
     drawn = [STOCHASTIC, PLAIN]
-    settings(DRAWN, max_examples=25)(
-        given(programs(dtypes=[np.float32, np.float64]))(lambda program: drawn.append(program))
-    )()
+    some(25)(given(programs(dtypes=[np.float32, np.float64]))(lambda program: drawn.append(program)))()
     scripts = [str(program) for program in drawn]
     code = "import json, sys; [exec(compile(s, 'script', 'exec'), {}) for s in json.load(sys.stdin)]"
     assert run_apart(code, json.dumps(scripts)) == "".join(map(printed, scripts))
@@ -140,7 +143,7 @@ DTYPES = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))))
 def test_arrays_are_written_exactly(x):
     for value in (x, {"a": [x, (x,)]}, *([x.flat[0]] if x.size else [])):
@@ -205,7 +208,7 @@ def watched(program, fn):
     return Program(source, program.arguments).bound(watch=lambda x: (fn(x), x)[1])(*program.args)
 
 
-@DRAWN
+@some(60)
 @given(
     programs(
         max_statements=4,
@@ -230,7 +233,7 @@ def check_value(x, size=16):
     assert np.isfinite(x).all() and np.max(np.abs(x)) <= BOUND and np.size(x) <= size
 
 
-@settings(DRAWN, max_examples=200)
+@some(200)
 @given(programs())
 def test_values_are_moderate_and_nothing_warns(program):
     with np.errstate(divide="raise", invalid="raise", over="raise"):
@@ -310,11 +313,11 @@ def test_each_operation_is_drawn_and_its_derivatives_are_right(name):
 
 def test_derivatives_to_second_order():
     settled = []
-    settings(DRAWN, max_examples=30)(given(programs())(lambda program: settled.append(settles(program, 2))))()
+    some(30)(given(programs())(lambda program: settled.append(settles(program, 2))))()
     assert np.mean(settled) > 0.9
 
 
-@settings(DRAWN, max_examples=200)
+@some(200)
 @given(programs(dtypes=[np.float32, np.float64], operations=SINGLE))
 def test_value_and_dtypes_are_those_of_numpy(program):
     plain = program()
@@ -326,13 +329,13 @@ def test_value_and_dtypes_are_those_of_numpy(program):
     assert [(np.shape(g), g.dtype) for _, g in leaves(gradient)] == [(x.shape, x.dtype) for x in expected]
 
 
-@settings(DRAWN, max_examples=100)
+@some(100)
 @given(programs(dtypes=[np.float32], operations=SINGLE))
 def test_float32_in_float32_out(program):
     stays_single(program)
 
 
-@settings(DRAWN, max_examples=100)
+@some(100)
 @given(programs(), st.integers(0, 2**32 - 1))
 def test_entry_r_of_a_batched_replay_is_a_run_with_the_r_th_arguments(program, seed):
     rng, graph = np.random.default_rng(seed), program.graph()

@@ -6,7 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
@@ -23,6 +23,7 @@ from scg.stochastic.resampling import repeated, resample
 from scg.stochastic.sites import noise_node
 from scg.testing import graphs
 from scg.testing.strategies.bindings import candidates
+from tests.support.drawn import drawn
 from tests.support.graphs import alternating
 
 pytestmark = pytest.mark.fast
@@ -83,7 +84,7 @@ def test_what_repeats_a_program_is_its_replay(names, seed, size):
     assert check([y, np.sum(x * y), y + y, x], size, seed).repeatable
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(graphs(estimators=tuple(candidates(True))), SEEDS)
 def test_what_repeats_the_gradient_of_a_drawn_graph_is_its_replay(graph, seed):
     roots = [g for g in graph.recorded if type(g) is Node]
@@ -128,7 +129,7 @@ def test_blocks_of_any_size_are_the_same_replicates_of_one_sample(most, dtype):
     assert whole.dtype == dtype and whole.shape == (9, 5) and np.unique(whole).size > 2
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(graphs(estimators=("scg.ScoreFunction()",)), SEEDS)
 def test_what_repeats_a_cost_takes_new_parameters(graph, seed):
     targets = [leaf for _, leaf in leaves(graph.parameters)]

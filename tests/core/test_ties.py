@@ -3,10 +3,11 @@ compared with the derivatives nearby."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -42,7 +43,7 @@ EVEN = {  # a smooth even function, and its second derivative at 0
 }
 
 
-@settings(max_examples=40, deadline=None)
+@drawn(40)
 @given(
     size=st.sampled_from(sorted(SIZES)),
     even=st.sampled_from(sorted(EVEN)),

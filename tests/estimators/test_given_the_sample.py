@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -16,6 +16,7 @@ from scg.estimators.rebar import hidden, keys
 from scg.special import sigmoid
 from scg.stochastic.estimator import Accounted, Estimator
 from scg.stochastic.sites import Site, noise_node, place
+from tests.support.drawn import drawn
 
 SCORE = scg.ScoreFunction()
 THETA = np.array([0.3, -0.5, 0.8])
@@ -145,7 +146,7 @@ def test_controls_of_one_of_k_keep_the_mean_where_several_are_mixed_and_others_c
 
 
 @given(st.integers(2, 5), st.integers(0, 2**32), st.floats(0.2, 3), st.sampled_from([-1.0, 0.5, 1.0]))
-@settings(max_examples=8, deadline=None, derandomize=True)
+@drawn(8, derandomize=True)
 def test_controls_keep_the_mean_for_any_number_of_categories_temperature_and_scale(
     categories, seed, temperature, scale
 ):

@@ -3,13 +3,14 @@ would give."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
 from scg.estimators import rebar
 from scg.special import sigmoid
+from tests.support.drawn import drawn
 from tests.support.oracle import moments
 
 pytestmark = pytest.mark.fast
@@ -68,7 +69,7 @@ def test_table(row):
 
 
 @given(st.floats(0.02, 0.98), st.floats(-2.0, 2.0))
-@settings(max_examples=20)
+@drawn(20)
 def test_table_at_any_probability_and_target(p, t):
     scale = (abs(t) + 1) ** 4
     found = {}

@@ -8,12 +8,13 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
 from scg.errors import EstimatorError, NotDifferentiable, ScgError, ScgTypeError, ScgValueError
+from tests.support.drawn import drawn
 
 SCORE = scg.ScoreFunction()
 FINITE = {
@@ -49,7 +50,7 @@ def agree(graph, estimator, rtol=1e-10):
 
 
 @given(st.sampled_from(sorted(FINITE)), st.integers(2, 4), st.integers(1, 2), st.integers(0, 2**32), st.floats(0.1, 3))
-@settings(max_examples=60, deadline=None)
+@drawn(60)
 def test_the_mean_is_exact_for_any_cost_of_categories_that_mix(name, values, elements, seed, spread):
     rng = np.random.default_rng(seed)
     costs = rng.standard_normal((values,) * elements)
@@ -62,7 +63,7 @@ def test_the_mean_is_exact_for_any_cost_of_categories_that_mix(name, values, ele
 
 
 @given(st.sampled_from(sorted({**FINITE, **REAL})), st.integers(1, 3), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@drawn(40)
 def test_the_mean_is_exact_for_polynomials_of_coins_and_what_hangs_on_them(name, coins, seed):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((2, coins))
@@ -127,7 +128,7 @@ def test_a_pruned_step_moves_one_of_the_elements_that_are_mixed():
 
 
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
+@drawn(25)
 def test_each_walk_has_the_distribution_of_the_sample_and_pairs_the_joint_that_rho_divides_by(n, values, seed):
     """By enumeration of all walks: marginals, exchangeability, and rho p(a, b) = p(a) p(b) for a != b."""
     p = np.sort(np.random.default_rng(seed).dirichlet(np.ones(values)))
@@ -207,7 +208,7 @@ def test_a_learned_coefficient_finds_the_linear_part_and_comes_back_from_its_sta
 
 
 @given(st.integers(2, 4), st.integers(1, 2), st.sampled_from(["logits", "probs"]), st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@drawn(30)
 def test_a_surrogate_keeps_the_mean_of_one_hot_samples_whatever_it_is(values, elements, given, seed):
     rng = np.random.default_rng(seed)
     costs, a, b = rng.standard_normal((values,) * elements), *rng.standard_normal((2, values))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
@@ -17,6 +17,7 @@ from examples.policy_losses import derivations
 from examples.policy_losses.losses import ROWS, Group, Row
 from examples.policy_losses.measure import found, found_in_torch
 from examples.policy_losses.problem import Problem, Sequences, log_softmax, problem, steady
+from tests.support.drawn import drawn
 
 BY_LABEL = {row.label: row for row in ROWS}
 
@@ -73,7 +74,7 @@ def test_moments_are_those_of_all_ordered_groups(row):
 
 
 @given(problems())
-@settings(max_examples=20, deadline=None)
+@drawn(20)
 def test_targets_are_derivatives_of_sums_over_sequences(here):
     """Central differences of the three sums, in float64: their error is of order h^2 and eps / h."""
     q = log_probs(here.reference, here.sequences).sum(-1)
@@ -93,7 +94,7 @@ def test_targets_are_derivatives_of_sums_over_sequences(here):
 
 
 @given(problems(), st.integers(2, 3))
-@settings(max_examples=15, deadline=None)
+@drawn(15)
 def test_what_is_known_of_each_loss_holds_on_drawn_problems(here, size):
     """On policy and off policy, any tables, rewards and group sizes."""
     on = here.on_policy()
@@ -116,7 +117,7 @@ def test_what_is_known_of_each_loss_holds_on_drawn_problems(here, size):
 
 
 @given(problems(), st.floats(0.2, 0.95))
-@settings(max_examples=15, deadline=None)
+@drawn(15)
 def test_top_p_keeps_the_likeliest_tokens_and_no_more(here, top_p):
     probs = np.exp(log_probs(here.sampler(), here.sequences).sum(-1))
     np.testing.assert_allclose(probs.sum(), 1, rtol=1e-12)

@@ -3,7 +3,7 @@ the same draws."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
@@ -11,6 +11,7 @@ from scg.plans.passes import PASSES
 from scg.testing import graphs, programs
 from scg.testing.strategies.families import ENDLESS, FINITE
 from tests.support.compiled import is_kept
+from tests.support.drawn import drawn
 
 
 def drawn_program(program):
@@ -23,26 +24,26 @@ def drawn_graph(graph):
     is_kept(plain, scg.compile(plain), graph.program.args, 2**12, rngs=True)
 
 
-@settings(max_examples=120)
+@drawn(120)
 @given(programs())
 def test_programs(program):
     drawn_program(program)
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(programs(dtypes=(np.float32, np.float64)))
 def test_programs_of_mixed_precision(program):
     drawn_program(program)
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(programs(max_statements=6), st.sampled_from(sorted(PASSES)))
 def test_programs_without_a_pass(program, name):
     plain = scg.value_and_grad(program, program.argnums)
     is_kept(plain, scg.compile(plain, without=name), program.args, 2**12)
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(graphs())
 def test_finite_graphs(graph):
     drawn_graph(graph)
@@ -63,13 +64,13 @@ def test_samples_of_every_family_are_planned(family):
         is_kept(plain, scg.compile(plain), args, 2**12, rngs=True)
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(graphs(finite=False, branches=True))
 def test_graphs_of_all_distributions_with_branches(graph):
     drawn_graph(graph)
 
 
-@settings(max_examples=20)
+@drawn(20)
 @given(graphs(nodes=2, order=2))
 def test_second_derivatives(graph):
     def slope(*args, rng):
@@ -85,14 +86,14 @@ def test_second_derivatives(graph):
 
 
 @pytest.mark.long
-@settings(max_examples=3000)
+@drawn(3000)
 @given(programs())
 def test_many_programs(program):
     drawn_program(program)
 
 
 @pytest.mark.long
-@settings(max_examples=2000)
+@drawn(2000)
 @given(graphs(finite=False, branches=True))
 def test_many_graphs(graph):
     drawn_graph(graph)

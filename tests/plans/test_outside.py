@@ -15,12 +15,13 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg.errors import PlanError
 from tests.support.compiled import agree
+from tests.support.drawn import drawn
 
 SCALE, TABLE, NAMES = 1.0, {"a": 1.0, "b": [2.0, 3.0]}, ["a"]
 X = np.linspace(-1.0, 1.0, 5)
@@ -166,7 +167,7 @@ def test_another_value_there_is_another_plan(name):
         assert compiled.recorded == count  # the same again: the plan holds
 
 
-@settings(max_examples=60, deadline=None)
+@drawn(60)
 @given(st.data())
 def test_functions_of_several_places_in_any_order_of_changes(data):
     places = _places()

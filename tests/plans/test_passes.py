@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
@@ -19,6 +19,7 @@ from scg.plans.passes import PASSES
 from scg.plans.passes.few_rows import by_columns
 from scg.plans.threads import BLAS
 from tests.support.compiled import PROGRAMS, agree, plans_of
+from tests.support.drawn import drawn
 
 EXACT = {"fold", "aliases", "merge", "dead", "expand", "signs", "choices", "copies", "scalars", "blocks"}
 """Passes that leave every rounding as it is."""
@@ -284,7 +285,7 @@ def _separate(params, data):
     return sum(products) + np.sum(params["b"] * data["s"]) + np.sum(np.sin(params["e"]) * data["t"])
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(st.data())
 def test_what_is_not_finite_is_found_wherever_it_is(data):
     """Gradients are looked at through sums of squares of what they are made of: an awkward number anywhere, and large

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
@@ -30,6 +30,7 @@ from scg.plans.threads import blas as blas_
 from scg.plans.threads.waiting import awaited
 from scg.testing import graphs, programs
 from tests.support.compiled import PROGRAMS, agree, autoencoder, is_kept, plans_of
+from tests.support.drawn import drawn
 
 SMALL = {
     "blocks": {"LARGE": 2, "BLOCK": 5},
@@ -123,7 +124,7 @@ def _conflict(first, second):
     )
 
 
-@settings(max_examples=200)
+@drawn(200)
 @given(tasks())
 def test_whoever_touches_the_same_memory_keeps_the_order_and_nobody_waits_without_need(tasks):
     pairs = awaited(tasks, 3)
@@ -162,27 +163,27 @@ def _kept(function, args, rngs, ulps=2**12):
             is_kept(plain, scg.compile(plain, threads=threads), args, ulps, rngs, least=1.0)
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(programs())
 def test_drawn_programs_in_blocks_and_threads(program):
     _kept(program, program.args, None)
 
 
-@settings(max_examples=30)
+@drawn(30)
 @given(graphs())
 def test_drawn_graphs_in_blocks_and_threads(graph):
     _kept(graph.program, graph.program.args, True)
 
 
 @pytest.mark.long
-@settings(max_examples=3000)
+@drawn(3000)
 @given(programs())
 def test_many_programs_in_blocks_and_threads(program):
     _kept(program, program.args, None)
 
 
 @pytest.mark.long
-@settings(max_examples=1500)
+@drawn(1500)
 @given(graphs(finite=False, branches=True))
 def test_many_graphs_in_blocks_and_threads(graph):
     _kept(graph.program, graph.program.args, True, 2**16)  # exponentials of exponentials

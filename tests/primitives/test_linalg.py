@@ -3,13 +3,14 @@ branches, refusals."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg.core.ancestry import ancestors
 from scg.errors import GuardError, NotDifferentiable, ScgLinAlgError
 from scg.stochastic.dependence import influence
+from tests.support.drawn import drawn
 
 la = np.linalg
 seeds = st.integers(0, 2**32 - 1)
@@ -47,7 +48,7 @@ def spectral(a, h, c):
     return np.sum(c * ((v * h(w)) @ v.T)), np.sum(c * ((u * h(s)) @ vh))
 
 
-@settings(max_examples=30)
+@drawn(30)
 @given(seeds, st.integers(0, 3))
 def test_functions_of_a_matrix_have_a_derivative_where_values_are_equal(seed, rank):
     """Those of A = Q diag(w) Q^T are Q (H * Q^T C Q) Q^T with the differences H_ij = (h(w_i) - h(w_j)) / (w_i - w_j),
@@ -83,7 +84,7 @@ def test_eigenvectors_of_any_matrix_where_values_are_equal():
         assert np.isnan(found).any() or np.allclose(found, c, 1e-6, 1e-6)
 
 
-@settings(max_examples=30)
+@drawn(30)
 @given(seeds)
 def test_vectors_of_equal_values_have_none(seed):
     a, c = tied(seed)

@@ -3,13 +3,14 @@ arrays changed in place."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg import distributions as dist
 from scg.errors import ScgTypeError, ScgValueError
 from tests.support.cases import all_cases
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -61,7 +62,7 @@ def test_a_masked_array_is_no_parameter_value_gradient_or_input():
             door()
 
 
-@settings(deadline=None, max_examples=60)
+@drawn(60)
 @given(st.data())
 def test_np_gradient_has_numpys_own_values(data):
     """To the last bit, also where an infinity or a NaN spreads, or a large number cancels."""
@@ -108,7 +109,7 @@ PIECES = [
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@drawn(60)
 @given(
     st.lists(st.sampled_from(PIECES), min_size=2, max_size=3),
     st.sampled_from([-9.0, 0.0, 0.4, 9.0]),

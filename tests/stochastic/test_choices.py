@@ -3,7 +3,7 @@ other samples, is that of these, whatever the recorded run had chosen."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
@@ -13,6 +13,7 @@ from scg.core.tree import leaves
 from scg.errors import ScgError
 from scg.testing import graphs
 from tests.support.discrete import program
+from tests.support.drawn import drawn
 
 pytestmark = [pytest.mark.fast, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -72,7 +73,7 @@ def test_a_plan_is_that_of_any_recorded_run(choice):
         np.testing.assert_allclose(g, plain(T, np.random.default_rng(seed)), rtol=1e-12, atol=1e-15)
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(graphs(finite=False), st.integers(0, 2**32 - 1))
 def test_replicates_of_a_drawn_graph_are_those_of_any_recorded_run(graph, seed):
     """To what sums in another order may change."""

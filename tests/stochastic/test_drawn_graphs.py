@@ -22,6 +22,7 @@ from scg.stochastic.terms import Terms, weighted
 from scg.stochastic.ties import spread
 from scg.testing import graphs
 from scg.testing.strategies.bindings import accepting, candidates, instance, works
+from tests.support.drawn import drawn
 from tests.support.oracle import TooMany, derivatives, leaves_of, mean, table
 
 SMOOTH = [text for text in candidates(True) if "REBAR" in text or "RELAX" in text]  # their noise takes quadrature
@@ -62,13 +63,13 @@ def is_right(graph, order=1, any_order=True):
         close(found, exact)
 
 
-@settings(max_examples=500)
+@drawn(500)
 @given(graphs(estimators=ESTIMATORS))
 def test_the_surrogate_has_the_costs_value_and_the_mean_of_its_gradient_is_that_of_the_expectation(graph):
     is_right(graph)
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(graphs(estimators=ESTIMATORS, order=2))
 def test_the_mean_of_its_second_derivative_is_that_of_the_expectation(graph):
     is_right(graph, 2)
@@ -77,7 +78,7 @@ def test_the_mean_of_its_second_derivative_is_that_of_the_expectation(graph):
 @pytest.mark.long
 @pytest.mark.parametrize("shard", range(LONG))
 def test_many_more(shard):
-    @settings(max_examples=2000, derandomize=False, database=None)
+    @drawn(2000, derandomize=False, database=None)
     @given(graphs(estimators=ESTIMATORS, outcomes=128, nodes=4))
     def laws(graph):
         is_right(graph, any_order=False)
@@ -88,7 +89,7 @@ def test_many_more(shard):
 @pytest.mark.long
 @pytest.mark.parametrize("shard", range(5))
 def test_many_more_second_derivatives(shard):
-    @settings(max_examples=1000, derandomize=False, database=None)
+    @drawn(1000, derandomize=False, database=None)
     @given(graphs(estimators=ESTIMATORS, order=2))
     def laws(graph):
         is_right(graph, 2)
@@ -96,7 +97,7 @@ def test_many_more_second_derivatives(shard):
     seed(shard)(laws)()
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(graphs(estimators=ESTIMATORS))
 def test_exact_values_agree_with_brute_force(graph):
     """scg.exact takes costs apart by the axis maps; the oracle does not."""
@@ -114,7 +115,7 @@ def test_exact_values_agree_with_brute_force(graph):
         return
 
 
-@settings(max_examples=10)
+@drawn(10)
 @given(graphs(estimators=SMOOTH, nodes=1, outcomes=4))
 def test_the_mean_of_what_has_noise_of_its_own_is_that_of_the_expectation(graph):
     """REBAR and RELAX, by quadrature over their noise."""
@@ -150,7 +151,7 @@ def test_what_declares_a_bias_has_one_on_some_graph(text):
 # ------------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(graphs(estimators=SCORE), st.data())
 def test_rebinding_changes_neither_values_nor_the_gradients_of_others(graph, data):
     name = data.draw(st.sampled_from(list(graph.stochastic)))
@@ -181,7 +182,7 @@ def pulled(graph, nodes):
 # -----------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(graphs(), SEEDS)
 def test_a_replicate_is_a_single_run_with_its_noise(graph, seed):
     targets = targets_of(graph)
@@ -200,7 +201,7 @@ def test_a_replicate_is_a_single_run_with_its_noise(graph, seed):
             close(x, next(by_node), 1e-12)  # which broadcasts where there is no noise
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(graphs(estimators=SCORE), SEEDS)
 def test_a_run_of_replicates_is_so_many_runs(graph, seed):
     batch = graph.run(rng=np.random.default_rng(seed), replicates=3)
@@ -222,7 +223,7 @@ def test_each_draw_meets_what_it_can_have_influenced():
     that of the hand-written surrogate."""
     tight = []
 
-    @settings(max_examples=200)
+    @drawn(200)
     @given(graphs(estimators=SCORE), SEEDS)
     def law(graph, seed):
         tight.append(is_blackwellised(graph, seed))
@@ -338,7 +339,7 @@ def changed(draw, nodes, sites, rng, bases=6):
 # ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(graphs(estimators=SCORE, branches=True, outcomes=16))
 def test_a_branch_that_a_draw_chose(graph):
     """By tracing the program at all values of its draws, so that each meets its own branch."""

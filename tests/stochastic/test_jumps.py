@@ -4,7 +4,7 @@ continuous at their steps are not."""
 import numpy as np
 import pytest
 import scipy.special as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -15,6 +15,7 @@ import scg.testing
 from scg import distributions as dist
 from scg.errors import EstimatorError
 from scg.stochastic.crossings import Crossing
+from tests.support.drawn import drawn
 
 PATH, SCORE = scg.Reparameterized(), scg.ScoreFunction()
 T = 0.7
@@ -317,7 +318,7 @@ SIDES = (
 )
 
 
-@settings(max_examples=50)
+@drawn(50)
 @given(
     st.sampled_from(range(len(SIDES))),
     st.sampled_from(range(len(SIDES))),

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import scg
 from scg import distributions as dist
@@ -15,6 +15,7 @@ from scg.core.tree import leaves, map_leaves
 from scg.extend import Estimator, first_order, score
 from scg.testing import graphs
 from scg.testing.strategies.bindings import candidates
+from tests.support.drawn import drawn
 from tests.support.oracle import TooMany, mean
 
 STEP = 1e-3
@@ -79,7 +80,7 @@ def is_right(graph):
     assert abs(found - right) <= error, (found, right, error)
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(
     graphs(
         estimators=("scg.ScoreFunction()", "scg.Enumerate()", "scg.ScoreFunction(baseline=scg.Constant(0.5))"),
@@ -92,7 +93,7 @@ def test_the_laws_hold_where_a_cost_is_made_of_gradients(graph):
     is_right(graph)
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(graphs(estimators=TEXTS, nested=True, outcomes=4, nodes=2))
 def test_the_laws_hold_for_gradients_by_any_estimator(graph):
     is_right(graph)

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
 from scg.core.axes import elementwise
 from scg.testing import check_gradient, gradients
+from tests.support.drawn import drawn
 
 pytestmark = pytest.mark.fast
 
@@ -83,7 +84,7 @@ def test_right_derivatives_pass_to_order_three(name):
     exponent=st.integers(-6, 6),
     name=st.sampled_from(["sin", "exp", "square", "absolute", "arctan", "expm1", "cbrt"]),
 )
-@settings(max_examples=60)
+@drawn(60)
 def test_no_false_alarm_over_drawn_points(seed, exponent, name):
     """Magnitudes from 1e-6 to 1e6 (1 where an exponential would overflow): the tolerance follows them."""
     rng = np.random.default_rng(seed)
@@ -93,7 +94,7 @@ def test_no_false_alarm_over_drawn_points(seed, exponent, name):
 
 
 @given(seed=st.integers(0, 2**32), exponent=st.integers(-8, -1))
-@settings(max_examples=30)
+@drawn(30)
 def test_a_relative_error_of_1e_8_is_seen(seed, exponent):
     rng = np.random.default_rng(seed)
     x = rng.uniform(0.3, 1.2, 3)

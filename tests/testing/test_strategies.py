@@ -15,13 +15,14 @@ from scg.distributions.constraints import Interval, positive
 from scg.errors import ScgTypeError, ScgValueError
 from scg.testing import parameters_of
 from scg.testing.strategies.parameters import arrays_in, distributions, exported
+from tests.support.drawn import drawn
 
 DISTRIBUTIONS = exported()
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda c: c.__name__)
-@settings(max_examples=40)
+@drawn(40)
 @given(data=st.data(), seed=SEEDS, dtype=st.sampled_from([np.float64, np.float32]))
 def test_a_distribution_of_drawn_parameters_is_drawn_from_and_has_a_density_there(distribution, data, seed, dtype):
     parameters = data.draw(parameters_of(distribution, dtype=dtype))

@@ -18,6 +18,7 @@ from scg.core.tree import leaves
 from scg.errors import GuardError, ScgValueError
 from scg.testing import bindings, graphs
 from scg.testing.strategies.bindings import candidates, enumerated, instance, valid
+from tests.support.drawn import drawn
 
 SEARCH = settings(max_examples=1000, derandomize=True, database=None)
 
@@ -35,7 +36,7 @@ def run(script):
     return out.getvalue(), space
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(graphs(), st.integers(0, 2**32 - 1))
 def test_a_graph_prints_as_a_script_that_makes_it_again_and_is_a_function_of_its_seeds(graph, seed):
     printed, space = run(repr(graph))
@@ -88,7 +89,7 @@ def test_variety(what):
     find(graphs(), what, settings=settings(SEARCH, phases=[hypothesis.Phase.generate]))
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(graphs(nodes=2, outcomes=8))
 def test_size(graph):
     count = 1
@@ -100,7 +101,7 @@ def test_size(graph):
     assert count <= 8 and len(graph.stochastic) <= 2
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(graphs(finite=False), st.integers(0, 2**32 - 1))
 def test_continuous_distributions_are_differentiated(graph, seed):
     gradients = graph.gradients(rng=np.random.default_rng(seed))
@@ -116,7 +117,7 @@ def test_continuous_distributions_come_up():
         )
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(graphs(dtype=np.float32))
 def test_single_precision(graph):
     assert graph.cost.dtype == np.float32
@@ -173,7 +174,7 @@ def test_what_is_valid_for_a_node():
     ]
 
 
-@settings(max_examples=30)
+@drawn(30)
 @given(bindings(GRAPH), st.integers(0, 2**32 - 1))
 def test_bindings_can_be_bound(binding, seed):
     assert set(binding) == {"a", "z"}
