@@ -11,6 +11,7 @@ import scipy.stats as st
 import scg
 import scg.exact
 from scg import distributions as dist
+from tests.support.drawn import covering
 
 T = np.array(0.3)
 PRIOR = sp.expit(0.3)
@@ -74,10 +75,10 @@ GATES = {
 }
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize(("count", "width"), [(2, 2e-5), (5, 2e-5), (6, 2e-5), (7, 0.002), (9, 2e-4)])
-def test_a_spike_behind_a_product_of_coins_is_seen(count, width, gate):
+@pytest.mark.parametrize(("sizes", "gate"), covering([(2, 2e-5), (5, 2e-5), (6, 2e-5), (7, 0.002), (9, 2e-4)], GATES))
+def test_a_spike_behind_a_product_of_coins_is_seen(sizes, gate):
     """E x^2 + 2^k prod b exp(-((x - .7) / w)^2) / w = 1 + exp(-.49 / (1 + w^2 / 2) / 2) / sqrt(2 + w^2)."""
+    count, width = sizes
 
     def cost(t, rng):
         x = scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng)

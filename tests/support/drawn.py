@@ -1,6 +1,11 @@
-"""How many examples a drawn test takes: a share in an ordinary run, all in a long one. The profiles of
-``tests/conftest.py`` say which."""
+"""How much of a test is ordinary, and how much long: a share of the drawn examples, some of the cases.
 
+The profiles of ``tests/conftest.py`` say how large the share is.
+"""
+
+import itertools
+
+import pytest
 from hypothesis import settings
 
 
@@ -12,3 +17,17 @@ def share(examples, least=5):
 def drawn(examples, **how):
     """The settings of a test of so many drawn examples, of which an ordinary run takes a share."""
     return settings(max_examples=share(examples), **how)
+
+
+def first(count, cases):
+    """The cases of a test, of which those after the first ``count`` are long."""
+    return [case if k < count else pytest.param(case, marks=pytest.mark.long) for k, case in enumerate(cases)]
+
+
+def covering(*factors):
+    """The product of some factors, as cases of several arguments: those in which each value of each factor comes once
+    (of shorter factors, in turns) are ordinary, the others long."""
+    sizes = [len(factor) for factor in factors]
+    kept = {tuple([k % size for size in sizes]) for k in range(max(sizes))}
+    pairs = zip(itertools.product(*map(range, sizes)), itertools.product(*factors), strict=True)
+    return [pytest.param(*case, marks=() if at in kept else pytest.mark.long) for at, case in pairs]
