@@ -222,7 +222,7 @@ def change(downs: Sequence[Costs], steps: list[Value]) -> Value:
     """What the whole cost changes by when ``steps`` are added to several samples at once, and each of them and what is
     further down is made again: one evaluation. Summed over all but the replicates."""
     first = downs[0]
-    taken = {down.node.id: step for down, step in zip(downs, steps, strict=True) if first.graph or np.any(step)}
+    taken = {down.node.id: step for down, step in zip(downs, steps, strict=True)}  # what a plan draws, too, is drawn
     coupled = all([down.site.estimator.coupled for down in downs])
     made: dict[Turn, Result] = {}
     try:

@@ -81,6 +81,16 @@ def test_replicates_single_runs_and_a_plan_agree():
         )
 
 
+@pytest.mark.parametrize("program", [nested, beside])
+def test_a_plan_takes_the_numbers_that_a_plain_run_takes(program):
+    """Whichever sample moves: what stays because it stands before that one takes its numbers all the same."""
+    step, plain, moved = scg.compile(scg.grad(program)), np.random.default_rng(0), np.random.default_rng(0)
+    for _ in range(8):
+        np.testing.assert_allclose(step(T, moved), scg.grad(program)(T, plain), rtol=1e-13)
+        assert moved.random() == plain.random()
+    assert step.planned and not step.plainly
+
+
 def test_of_one_sample_it_is_the_pruned_one():
     """The same distribution of the gradient, so the same variance."""
 
