@@ -107,7 +107,7 @@ class Kept(Coupled, FiniteSupport):
         plain = self.detached()
         before, after, full = plain.before, plain.after, self.full_shape(shape)
         batch = full[: len(full) - self.event_ndim]
-        gone = rng.random(batch) * before.masses(plain.value) >= after.masses(plain.value)
+        gone = np.asarray(rng.random(batch) * before.masses(plain.value) >= after.masses(plain.value))
         found = np.array(np.broadcast_to(plain.value, full), self.dtype)
         if gone.any():
             p, q = (np.broadcast_to(d.p, (*batch, d.categories))[gone] for d in (before, after))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import scg
 from scg import distributions as dist
 from scg.core.leaves import parameter
 from scg.distributions.coupling import ByQuantile, Coupled, Turned
@@ -93,6 +94,24 @@ def test_samples_have_the_conditional_probabilities(name):
         p = coupled.masses(value)
         same = np.all(found == value, axis=event) if event else found == value
         assert np.all(abs(same.mean(axis=0) - p) <= 5 * np.sqrt(p * (1 - p) / n) + 1e-12)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_samples_one_at_a_time_have_them_too(name):
+    """400 of one element, each in a call of its own: kept or moved, within five standard errors."""
+    before, after = (d if d.batch_shape == () else _first(d) for d in PAIRS[name])
+    z = before.sample(np.random.default_rng(2))
+    coupled, rng = after.coupled(before, z), np.random.default_rng(3)
+    found = [coupled.sample(rng) for _ in range(400)]
+    assert {(np.shape(x), x.dtype) for x in found} == {(after.event_shape, after.dtype)}
+    p = coupled.masses(z)
+    assert abs(np.mean([np.all(x == z) for x in found]) - p) <= 5 * np.sqrt(p * (1 - p) / 400) + 1e-12
+
+
+def _first(distribution):
+    """The first element of a batch, without an axis."""
+    elements = {k: p.raw if type(p) is scg.Node else p for k, p in distribution.parameters.items()}
+    return distribution.replaced(**{k: p[0] for k, p in elements.items() if np.ndim(p)})
 
 
 def test_float32_stays_and_rounding_far_out_gives_numbers():
