@@ -124,7 +124,7 @@ class Sums:
     def mean(self, graph: bool = False, steps: bool = False, blocks: bool = False) -> Result:
         """E[cost]: a number, or a Node of the parameters; with ``steps``, as many second derivatives need it (see
         ``eliminate``). ``error`` is then what rounding may have done to it."""
-        base, weights = self._weights(graph)
+        base, weights = weighted(self.structure, graph)
         stacks, constant = self._stacks(graph, weights)
         total, mass = base + constant, 0.0
         for pair in eliminate(self.plan, stacks, steps=steps, blocks=blocks):
@@ -152,7 +152,7 @@ class Sums:
 
     def log_mean_exp(self, graph: bool = False) -> Result:
         """log E[exp(cost)]: the evidence of a model whose cost is the log-probability of the data given the draws."""
-        base, weights = self._weights(graph)
+        base, weights = weighted(self.structure, graph)
         stacks, constant = self._stacks(graph, weights)
         if self.structure.lattices:
             chances = [
@@ -193,7 +193,7 @@ class Sums:
         ``owners`` has for each element of the terms, and ``elements`` for each of the draws, the element of the cost
         that it is a part of.
         """
-        base, weights = self._weights(True)
+        base, weights = weighted(self.structure, True)
         stacks, terms = self._tables(True, weights, True)
         parts: list[tuple[np.ndarray, Value]] = [(np.arange(base.size), np.reshape(base, -1))]
         for group, table in terms:
@@ -221,19 +221,6 @@ class Sums:
             for row in value_of(pair.entries):  # parts that are alike
                 total = total * np.transpose(row, order).reshape(shape)
         return variables, total
-
-    def _weights(self, graph: bool) -> tuple[Value, list[Value]]:
-        """The cost where all terms are zero, and d cost / d term."""
-        terms = self.structure.terms
-        zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in terms]
-        (base,) = affine_at(terms, [self.structure.cost], zeros, True)
-        # of parameters only where one stands between the cost and its terms
-        own = {zero.id for zero in zeros}
-        moved = graph and any(
-            [node.id not in own for node in ancestors([base]) if Node not in map(type, node.operands)]
-        )
-        weights = pull([base], [np.ones(base.shape, base.dtype)], zeros, moved)
-        return (base if graph else base.raw), weights
 
     def _stacks(self, graph: bool, weights: list[Value]) -> tuple[list[Stack], Numeric]:
         """The tables in the order of the plan; and what terms that no draw decides add to the cost."""
@@ -273,6 +260,18 @@ class Sums:
         largest = np.max(raw, axis=1)
         largest = np.where(np.isfinite(largest), largest, 0.0)
         return Stack(scopes, np.exp(table - largest.reshape(-1, *[1] * (table.ndim - 1))), None, largest)
+
+
+def weighted(structure: Structure, graph: bool) -> tuple[Value, list[Value]]:
+    """The cost of a structure where all its terms are zero, and d cost / d term."""
+    terms = structure.terms
+    zeros = [parameter(np.zeros(t.shape, t.dtype if t.dtype.kind == "f" else float)) for t in terms]
+    (base,) = affine_at(terms, [structure.cost], zeros, True)
+    # of parameters only where one stands between the cost and its terms
+    own = {zero.id for zero in zeros}
+    moved = graph and any([node.id not in own for node in ancestors([base]) if Node not in map(type, node.operands)])
+    weights = pull([base], [np.ones(base.shape, base.dtype)], zeros, moved)
+    return (base if graph else base.raw), weights
 
 
 class NotFinite(Exception):

@@ -109,7 +109,7 @@ def _on_lattices(
         return Attempt(found, sums.error, sums.missing, sums.plan.entries, sums.width)
 
     try:
-        lattices = Lattices([by_densities(cost)], names, budget, deadline)
+        lattices = Lattices([by_densities(cost)], names, budget, deadline, evidence)
         if lattices.joint(_POINTS, evidence):
             return None
         return settled(lattices, attempt, rtol)

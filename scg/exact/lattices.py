@@ -13,7 +13,8 @@ The lattices are made wider and finer, at other places, until results settle: tw
 and no symmetry. What is not smooth is refused, and so is what is much finer than a lattice: local parts of the cost and
 densities are looked at along lines of many more points, at several values of all other samples, and close to places
 where nodes on the way turn or change their sign. So are these nodes themselves: exp(-((z - .7) / .001)^2) times many
-coins is zero along most lines, but the first factor is not.
+coins is zero along most lines, but the first factor is not. Of an evidence, whose factors are exp of what is looked at,
+the product of all factors of each element must be wide enough for the points (``Lattices.resolved``).
 """
 
 import math
@@ -24,18 +25,31 @@ import numpy as np
 
 from scg.core.ancestry import ancestors
 from scg.core.axes import padded
-from scg.core.node import Node
+from scg.core.node import Node, value_of
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, FiniteSupport
 from scg.elimination.direct import NoStructure
 from scg.elimination.finite import Lattice, Width, values_of
 from scg.elimination.means import named
 from scg.elimination.structure import Structure
-from scg.elimination.sums import NotFinite
+from scg.elimination.sums import NotFinite, weighted
 from scg.elimination.tabulate import colours_of
 from scg.errors import ScgError, here
+from scg.exact.gates import combinations
 from scg.exact.leaf import ConvergenceError
-from scg.exact.looks import AROUND, SEEN, Around, Looked, on_the_way
+from scg.exact.looks import (
+    AROUND,
+    SEEN,
+    Around,
+    Held,
+    Looked,
+    lattices_of,
+    on_lines,
+    on_the_way,
+    parts_of,
+    refuse_steep,
+    scopes_of,
+)
 from scg.exact.rules import place_of
 from scg.stochastic.resampling import resample
 from scg.stochastic.sides import is_break, sides
@@ -46,7 +60,8 @@ _LEVELS = ((9.0, 0.62, 0.0), (10.0, 0.5, 0.38), (12.0, 0.31, 0.76), (14.0, 0.19,
 _OF_SQUARES = 3  # levels that moments try: each takes several times as long as the one before
 _ROWS = 512  # samples that tell where a lattice has to be, and as many with finite samples spread out
 _QUARTILES = 1.349  # standard deviations of a normal distribution between its quartiles
-_LINES = 4  # of each element, and as many with finite samples spread out
+_LINES = 4  # of each element, with samples; further ones with combinations of finite samples
+_COMBINATIONS, _AT_POINTS = 16, 64  # of these: where lines are looked at closely, and at the points of a lattice
 _FINER, _FINEST = 32, 2**14
 _BLOCK = 2**22  # numbers that one replay may make
 
@@ -66,8 +81,8 @@ class Lattices:
     """Where the lattices of the continuous draws behind some nodes lie. Raises NoStructure where a draw has none: of
     vectors, of a support with an end, of noise."""
 
-    def __init__(self, roots: list[Node], names: dict[int, str], budget: int, deadline: float):
-        self.roots, self.names, self.budget, self.deadline = roots, names, budget, deadline
+    def __init__(self, roots: list[Node], names: dict[int, str], budget: int, deadline: float, evidence: bool = False):
+        self.roots, self.names, self.budget, self.deadline, self.evidence = roots, names, budget, deadline, evidence
         self.order = ancestors(roots, guards=True)
         draws = [n for n in self.order if is_draw(n)]
         self.continuous = [n for n in draws if not n.statics["site"].distribution.has(FiniteSupport)]
@@ -156,33 +171,24 @@ class Lattices:
 
         Elements with one colour run along their lines together, all others having the values of a sample.
         """
-        looked = []
-        for node, scopes in zip(structure.terms, structure.scopes, strict=True):
-            looked.append(Looked(node, scopes, False, False))
-        for node, start, above in zip(structure.draws, structure.offsets, structure.parents, strict=False):
-            score = node.statics["site"].distribution.log_prob(node)
-            first_of = np.arange(start, start + len(above))[:, None]
-            if type(score) is Node:
-                looked.append(Looked(score, np.concatenate([first_of, above], axis=1), True, False))
-        width = max([part.scopes.shape[1] for part in looked])
-        every = [np.pad(p.scopes, ((0, 0), (width - p.scopes.shape[1], 0)), constant_values=-1) for p in looked]
-        colours = colours_of(structure, np.concatenate(every))
-        looked += on_the_way(structure, {part.node.id for part in looked})
-        size, first, step = (np.zeros(len(structure.sizes)) for _ in range(3))
+        parts = parts_of(structure)
+        looked = parts + on_the_way(structure, {part.node.id for part in parts})
+        colours = colours_of(structure, scopes_of(parts))
+        size, first, step = lattices_of(structure)
         mean, deviation = np.zeros(len(size)), np.ones(len(size))
         for k, node in enumerate(structure.draws):
             if node.id in structure.lattices:
-                own, lattice = slice(structure.offsets[k], structure.offsets[k + 1]), structure.lattices[node.id]
-                size[own], first[own], step[own] = len(lattice.points), lattice.points[0], lattice.steps[0]
+                own = slice(structure.offsets[k], structure.offsets[k + 1])
                 drawn = np.reshape(self.samples[node], (2 * _ROWS, -1)).astype(float)
                 mean[own], deviation[own] = np.mean(drawn, axis=0), np.std(drawn, axis=0)
+        held = self._held(structure, parts, _COMBINATIONS)
         breaking = [n for n in structure.order if n.id in structure.dependent and is_break(n)]
         for colour in np.unique(colours[size > 0]):
             mine = (size > 0) & (colours == colour)
             finer = int(max(4, min(_FINER, _FINEST // np.max(size[mine]))))
             last = int(np.max(size[mine]) - 1) * finer
             step_of_rows = max(finer, _BLOCK // max(1, structure.work))
-            for sample in range(0, 2 * _ROWS, _ROWS // _LINES):
+            for line in held:
                 sums = [np.zeros((4, 1 + squares, len(part.scopes))) for part in looked]
                 before: list[np.ndarray] | None = None
                 places = Around(looked, mine)
@@ -192,7 +198,7 @@ class Lattices:
                     inside = np.minimum(j[:, None], (size - 1) * finer)
                     x = first + inside / finer * step
                     density = np.exp(-0.5 * ((x - mean) / deviation) ** 2) * (inside == j[:, None])
-                    values = self._on_lines(structure, sample, mine, x)
+                    values = on_lines(structure, line, mine, x)
                     with np.errstate(all="ignore"):
                         found = replay([part.node for part in looked], values, list(values))
                         now = sides(breaking, values, len(j)) if breaking else []
@@ -204,8 +210,8 @@ class Lattices:
                 for part, total in zip(looked, sums, strict=True):
                     part.refuse_more(total, finer, max(SEEN, 1e3 * eps))
 
-                def run(x: np.ndarray, sample: int = sample, mine: np.ndarray = mine) -> list[np.ndarray]:
-                    values = self._on_lines(structure, sample, mine, x)
+                def run(x: np.ndarray, line: Held = line, mine: np.ndarray = mine) -> list[np.ndarray]:
+                    values = on_lines(structure, line, mine, x)
                     with np.errstate(all="ignore"):
                         found = replay([part.node for part in looked], values, list(values))
                     return [np.reshape(f, (len(x), -1)).astype(float) for f in found]
@@ -218,17 +224,45 @@ class Lattices:
                     for part, f, total in zip(looked, found, sums, strict=True):
                         part.refuse_narrow(total, f.reshape(*x.shape[:2], -1), mine, density, max(SEEN, 1e3 * eps))
 
-    def _on_lines(self, structure: Structure, sample: int, mine: np.ndarray, x: np.ndarray) -> dict[Node, np.ndarray]:
-        """Values of all draws, where the elements ``mine`` have rows of their own."""
-        values = {}
-        for k, node in enumerate(structure.draws):
-            inside = slice(structure.offsets[k], structure.offsets[k + 1])
-            full = np.broadcast_to(self.samples[node][sample], (len(x), *node.shape))
-            if mine[inside].any():
-                moved = np.where(mine[inside], x[:, inside], np.reshape(full, (len(x), -1)))
-                full = np.asarray(moved, node.dtype).reshape(full.shape)
-            values[node] = full
-        return values
+    def resolved(self, structure: Structure) -> None:
+        """Raise ConvergenceError where the logarithms of all factors that one continuous element is in are together too
+        narrow for its lattice, which those of the evidence may be while each of them is smooth."""
+        parts = parts_of(structure)
+        weights = [np.ones(len(part.scopes)) for part in parts]
+        for k, weight in enumerate(weighted(structure, False)[1]):
+            weights[k] = np.reshape(value_of(weight), -1)
+        size, first, step = lattices_of(structure)
+        colours = colours_of(structure, scopes_of(parts))
+        for line in self._held(structure, parts, _AT_POINTS):
+            for colour in np.unique(colours[size > 0]):
+                structure.check_time()
+                mine = (size > 0) & (colours == colour)
+                j = np.arange(int(np.max(size[mine])))[:, None]
+                values = on_lines(structure, line, mine, first + np.minimum(j, size - 1) * step)
+                with np.errstate(all="ignore"):
+                    found = replay([part.node for part in parts], values, list(values))
+                refuse_steep(parts, weights, [np.reshape(f, (len(j), -1)) for f in found], mine, size)
+
+    def _held(self, structure: Structure, parts: list[Looked], most: int) -> list[Held]:
+        """Values of all draws, from which lines start: samples, and some with combinations of the finite elements."""
+        samples = range(0, _ROWS, _ROWS // _LINES)
+        found: list[Held] = [{n: self.samples[n][r] for n in structure.draws} for r in samples]
+        finite = np.repeat([n.id not in structure.lattices for n in structure.draws], structure.counts)
+        position = np.cumsum(finite) - 1
+        meets: dict[int, set[int]] = {}
+        for row in scopes_of(parts).tolist():
+            coins = {int(position[e]) for e in row if e >= 0 and finite[e]}
+            for e in row:
+                if e >= 0 and not finite[e]:
+                    meets.setdefault(e, set()).update(coins)
+        leaves = {k: structure.leaf(k) for k, n in enumerate(structure.draws) if n.id not in structure.lattices}
+        for r, row in enumerate(combinations(structure.sizes[finite], list(meets.values()), most) if leaves else ()):
+            values = dict(found[r % _LINES])
+            for k, leaf in leaves.items():
+                own = position[structure.offsets[k] : structure.offsets[k + 1]]
+                values[leaf.node] = leaf.at(row[None, own])[0]
+            found.append(values)
+        return found
 
 
 def _refuse_breaks(nodes: list[Node], now: list[np.ndarray], before: list[np.ndarray]) -> None:
@@ -251,6 +285,7 @@ def settled(
     """
     lattices.sample()
     last: Attempt | None = None
+    narrow: ConvergenceError | None = None
     eps = max([float(np.finfo(n.dtype).eps) for n in lattices.roots if n.dtype.kind == "f"], default=2e-16)
     rtol, closest = max(rtol, 64 * eps), math.inf
     for level in _LEVELS[: _OF_SQUARES if squares else None]:
@@ -265,9 +300,17 @@ def settled(
             near = [m <= rtol * _largest(a) + 4 * now.error for m, a in zip(moved, now.found, strict=True)]
             closest = min(closest, max(moved, default=0.0))
             if all(near) and max(now.missing, last.missing) <= rtol:
+                try:
+                    if lattices.evidence:
+                        lattices.resolved(structure)
+                except ConvergenceError as error:
+                    last, narrow = now, error
+                    continue
                 lattices.look(structure, eps, squares)
                 return now.found, max([now.error, *moved]), now.entries, now.width
         last = now
+    if narrow is not None:
+        raise narrow
     lattices.look(structure, eps, squares)  # which may know more
     raise ConvergenceError(
         f"the mean over {named(lattices.continuous)} did not settle on lattices: the last change was {closest:.3g};"

@@ -26,6 +26,10 @@ _CUBIC = np.stack(
     [np.prod([(AROUND - b) / (a - b) for b in AROUND[_FAR] if b != a], axis=0) for a in AROUND[_FAR]], axis=1
 )
 _WIDTHS = np.gradient(AROUND)
+_BEND = 4.0  # of the logarithm of a product of factors over one step of a lattice
+_COUNTS = 40.0  # by how much it may be below the largest
+
+Held = dict[Node, np.ndarray]  # values of all draws
 
 
 class Looked(NamedTuple):
@@ -65,7 +69,7 @@ class Looked(NamedTuple):
             off = np.abs(fine - finer * coarse)
             near = off <= tolerance * sizes + 1e-13 * most
         if not (near | self.inside & ~np.isfinite(off)).all():
-            self._refuse()
+            self.refuse()
 
     def refuse_narrow(
         self, total: np.ndarray, f: np.ndarray, mine: np.ndarray, density: np.ndarray, tolerance: float
@@ -83,9 +87,10 @@ class Looked(NamedTuple):
             sizes = total[2, 0, chosen]
             near = more <= tolerance * sizes + 1e-13 * total[3, 0, chosen]
         if not (near | self.inside & ~np.isfinite(more)).all():
-            self._refuse()
+            self.refuse()
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Raise ConvergenceError."""
         raise ConvergenceError(
             f"along a continuous sample there is more in {self.node!r}, at {self.node.line}, than the points of a"
             f" lattice see: it is narrow or not smooth there; sample it ({here()})"
@@ -143,6 +148,85 @@ class Around:
             stop = np.where(turns, lowest + 1, np.where(other > 0, other, _SECTIONS))
             low[p, e], high[p, e] = x[p, start, e], x[p, stop, e]
         return 0.5 * (low + high)
+
+
+def parts_of(structure: Structure) -> list[Looked]:
+    """The terms of a structure, then the logarithms of the densities of all draws."""
+    found = [Looked(node, scopes, False, False) for node, scopes in zip(structure.terms, structure.scopes, strict=True)]
+    for node, start, above in zip(structure.draws, structure.offsets, structure.parents, strict=False):
+        score = node.statics["site"].distribution.log_prob(node)
+        first_of = np.arange(start, start + len(above))[:, None]
+        if type(score) is Node:
+            found.append(Looked(score, np.concatenate([first_of, above], axis=1), True, False))
+    return found
+
+
+def scopes_of(parts: list[Looked]) -> np.ndarray:
+    """What the entries of all parts depend on, one below the other."""
+    width = max([part.scopes.shape[1] for part in parts])
+    every = [np.pad(p.scopes, ((0, 0), (width - p.scopes.shape[1], 0)), constant_values=-1) for p in parts]
+    return np.concatenate(every)
+
+
+def lattices_of(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each element how many points its lattice has, the first one and the step; zeros where it has none."""
+    size, first, step = (np.zeros(len(structure.sizes)) for _ in range(3))
+    for k, node in enumerate(structure.draws):
+        if node.id in structure.lattices:
+            own, lattice = slice(structure.offsets[k], structure.offsets[k + 1]), structure.lattices[node.id]
+            size[own], first[own], step[own] = len(lattice.points), lattice.points[0], lattice.steps[0]
+    return size, first, step
+
+
+def on_lines(structure: Structure, held: Held, mine: np.ndarray, x: np.ndarray) -> dict[Node, np.ndarray]:
+    """Values of all draws, (rows, *shape): of the elements ``mine`` those of ``x``, (rows, elements), else the ones
+    that are held."""
+    values = {}
+    for k, node in enumerate(structure.draws):
+        inside = slice(structure.offsets[k], structure.offsets[k + 1])
+        full = np.broadcast_to(held[node], (len(x), *node.shape))
+        if mine[inside].any():
+            moved = np.where(mine[inside], x[:, inside], np.reshape(full, (len(x), -1)))
+            full = np.asarray(moved, node.dtype).reshape(full.shape)
+        values[node] = full
+    return values
+
+
+def refuse_steep(
+    parts: list[Looked], weights: list[np.ndarray], values: list[np.ndarray], mine: np.ndarray, size: np.ndarray
+) -> None:
+    """Raise ConvergenceError where the lattice of one of the elements ``mine`` is too coarse for the product of all
+    factors that it is in, which is what the evidence is a sum of: L, the sum of their logarithms, at the points of the
+    lattice (``values`` times ``weights`` of each part), all other elements being held.
+
+    Around a top of L a Gauss function has the width s = h / sqrt(-D), D the second difference of L over one step h, and
+    the points see it up to 2 exp(-2 pi^2 / -D). Where D < -4 they may miss it, if L comes close to its largest value:
+    by the parabola through three points, whose top may lie far above them. With several elements, of a precision matrix
+    P, that of element i is at most 2 exp(-2 pi^2 / (h^2 P_ii)): P_ii = -D / h^2 is one over its *conditional* variance,
+    the least one of any combination with it. Parts of L may be as steep as they like, if others make up for it.
+    """
+    along = [part.along(mine) for part in parts]
+    logs = [f[:, chosen] * w[chosen] for f, w, (chosen, _) in zip(values, weights, along, strict=True)]
+    owner = np.concatenate([o for _, o in along])
+    order = np.argsort(owner, kind="stable")
+    elements, starts = np.unique(owner[order], return_index=True)
+    with np.errstate(all="ignore"):
+        total = np.add.reduceat(np.concatenate(logs, axis=1)[:, order].astype(float), starts, axis=1)
+        inside = np.arange(len(total))[:, None] < size[elements]
+        total = np.where(inside, total, -np.inf)
+        bend = total[2:] - 2 * total[1:-1] + total[:-2]
+        slope = 0.5 * (total[2:] - total[:-2])
+        top = np.where(np.abs(slope) <= -bend, total[1:-1] - 0.5 * slope**2 / bend, -np.inf)
+        largest = np.max(total, axis=0)
+        rounding = max([float(np.finfo(f.dtype).eps) for f in values if f.dtype.kind == "f"]) * 64 * np.abs(total[1:-1])
+        steep = (bend < -_BEND - rounding) & (top > largest - _COUNTS)
+    if steep.any():
+        j, e = np.argwhere(steep)[0]
+        bends = [
+            np.where(o == elements[e], f[j] - 2 * f[j + 1] + f[j + 2], 0) for f, (_, o) in zip(logs, along, strict=True)
+        ]
+        narrowest = int(np.argmin([np.min(b, initial=0) for b in bends]))
+        parts[narrowest].refuse()
 
 
 def on_the_way(structure: Structure, known: set[int]) -> list[Looked]:
