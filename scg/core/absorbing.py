@@ -24,9 +24,9 @@ from scg.core.node import Node
 from scg.core.primitive import primitive, smooth_primitive
 
 
-def moves(d: Result, sources: set[int], newest: int) -> bool:
+def moves(d: Result, sources: set[int], newest: int, steps: bool = False) -> bool:
     """Whether ``d``, computed after the id ``newest`` was given, depends on one of ``sources`` differentiably: else its
-    zeros are zeros by structure."""
+    zeros are zeros by structure. With ``steps``, whether it depends on one in any way."""
     stack, seen = [d], set()
     while stack:
         node = stack.pop()
@@ -41,7 +41,7 @@ def moves(d: Result, sources: set[int], newest: int) -> bool:
             primitive = node.primitive
             stack += (
                 node.operands
-                if primitive.smooth
+                if steps or primitive.smooth
                 else [o for o, vjp in zip(node.operands, primitive.vjps, strict=False) if vjp is not None]
             )
     return False

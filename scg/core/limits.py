@@ -232,26 +232,31 @@ def _shifting(table: dict[int, Result], shifts: dict[int, Result]) -> Result:
 
 
 def _cut(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
-    """The last nodes on each way from ``wrt`` that are linear in them."""
-    linear, depends, cut = {x.id: x for x in wrt}, {x.id for x in wrt}, {}
+    """The last nodes on each way from ``wrt`` that are linear in them. Of one that is so by pieces, as a maximum is,
+    what it is made of: a derivative compares the two, and finds no side of a maximum that was moved alone."""
+    linear, depends, cut = {x.id: [x] for x in wrt}, {x.id for x in wrt}, {}
     for node in order:
         moving = [o for o in node.operands if type(o) is Node and o.id in depends]
         if node.id in depends or not moving or not node.primitive.differentiable:
             continue
         depends.add(node.id)
-        if all([o.id in linear for o in moving]) and _is_linear(node, {node.id, *[o.id for o in moving]}):
-            linear[node.id] = node
+        behind = [x for o in moving for x in linear.get(o.id, ())]
+        newest, sources = stamp(), {node.id, *[o.id for o in moving]}
+        slopes = _slopes(node, sources) if all([o.id in linear for o in moving]) else None
+        if slopes is None or any([moves(d, sources, newest) for d in slopes]):
+            cut.update({x.id: x for x in behind})
         else:
-            cut.update({o.id: linear[o.id] for o in moving if o.id in linear})
+            linear[node.id] = behind if any([moves(d, sources, newest, steps=True) for d in slopes]) else [node]
     return list(cut.values())
 
 
-def _is_linear(node: Node, sources: set[int]) -> bool:
+def _slopes(node: Node, sources: set[int]) -> Result:
+    """What the VJPs of a node make of ones, for its operands among ``sources``, as Nodes; None where they cannot."""
     if type(node.raw) is tuple or node.dtype.kind != "f":
-        return False
-    primitive, newest, g = node.primitive, stamp(), np.ones(node.shape, node.dtype)
+        return None
+    primitive, g = node.primitive, np.ones(node.shape, node.dtype)
     try:
-        parts = [
+        return [
             primitive.every(g, k, node, *node.operands, **node.statics)
             if primitive.every is not None
             else primitive.vjps[k](g, node, *node.operands, **node.statics)
@@ -259,8 +264,7 @@ def _is_linear(node: Node, sources: set[int]) -> bool:
             if type(operand) is Node and operand.id in sources and (primitive.every or primitive.vjps[k] is not None)
         ]
     except Exception:  # it serves arrays alone
-        return False
-    return not any([moves(d, sources, newest) for d in parts])
+        return None
 
 
 def _size(x: Node, step: float) -> Result:

@@ -240,12 +240,13 @@ def _steady(call: _Call, slope: Result, support: Result, vjp: Function) -> Resul
     g, node = call.g, call.node
     if not settled(lambda g, slope, support: np.any(support & (g == 0) & np.isinf(slope)), g, slope, support):
         return np.False_
-    near = [_nearby(x) if getattr(x, "dtype", np.dtype(bool)).kind == "f" else x for x in call.arguments]
+    near = [_nearby(x) if getattr(x, "dtype", np.dtype(bool)).kind in "fc" else x for x in call.arguments]
     return np.isinf(vjp(np.ones((), g.dtype), node.primitive(*near, **node.statics), *near, **node.statics))
 
 
 def _nearby(x: Result) -> Result:
-    return np.where(np.equal(x, 0), 1e-10, x * (1 - 2.0**-10)).astype(x.dtype)
+    least = max(1e-10, np.sqrt(np.finfo(x.dtype).tiny))  # 1e-10 is zero in half precision
+    return np.where(np.equal(x, 0), least, x * (1 - 2.0**-10)).astype(x.dtype)
 
 
 def _is_absorbed(g: Result, slope: Result) -> Result:

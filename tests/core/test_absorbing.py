@@ -438,6 +438,9 @@ LIMITS = {
     "x sqrt(x)": (lambda x: x * np.sqrt(x), [0, 4], [0, 3]),
     "exp(log(x))": (lambda x: np.exp(np.log(x)), [0, 2], [1, 1]),
     "exp(2 log(x))": (lambda x: np.exp(2 * np.log(x)), [0, 2], [0, 4]),
+    "complex sqrt(x)^2": (lambda x: np.real(np.sqrt(x + 0j) ** 2), [0, -4], [1, 1]),
+    "complex exp(log(x))": (lambda x: np.real(np.exp(np.log(x + 0j))), [0, -2], [1, 1]),
+    "complex x^.5^2": (lambda x: np.real(((x + 0j) ** 0.5) ** 2), [0, 2], [1, 1]),
     "cbrt(x^3)": (lambda x: np.cbrt(x**3), [0, -1], [1, 1]),
     "cbrt(x)^3": (lambda x: np.cbrt(x) ** 3, [0, 8], [1, 1]),
     "cbrt(x)": (lambda x: np.cbrt(x), [0, 8], [INF, 1 / 12]),
@@ -459,9 +462,11 @@ def test_a_zero_that_was_computed_does_not_swallow_a_finite_answer(name):
     np.testing.assert_allclose(found, expected, 1e-7, 1e-20)
     rows = scg.jacobian(fn)(np.array(x, float)).reshape(-1, 2).sum(axis=0)
     np.testing.assert_allclose(rows[np.isfinite(expected)], np.array(expected)[np.isfinite(expected)], 1e-7, 1e-20)
-    single = scg.grad(lambda x: np.sum(fn(x)))(np.array(x, np.float32))
-    assert single.dtype == np.float32
-    np.testing.assert_allclose(single, np.where([a == 800 or a == -800 for a in x], single, expected), 1e-5, 1e-12)
+    for dtype in (np.float32, np.float16):
+        short = scg.grad(lambda x: np.sum(fn(x)))(np.array(x, dtype))
+        assert short.dtype == dtype
+        expected = np.where([a == 800 or a == -800 for a in x], short, expected)
+        np.testing.assert_allclose(short, expected, 10 * np.finfo(dtype).eps, 1e-12)
 
 
 def test_a_plan_takes_the_same_limits():

@@ -81,6 +81,50 @@ def test_where_the_sides_differ_there_is_no_second_derivative(size):
     assert 0 <= scg.grad(half)(at) <= 1
 
 
+SAME = {  # the identity near 0, by functions that are linear by pieces, and tie nowhere there
+    "maximum": lambda x: np.maximum(x, -1),
+    "minimum": lambda x: np.minimum(1, x),
+    "fmax": lambda x: np.fmax(x, -1),
+    "clip": lambda x: np.clip(x, -1, 1),
+    "max of an axis": lambda x: np.max(np.stack([x, x - 1]), axis=0),
+    "min of one": lambda x: np.min(x[:, None], axis=1),
+    "median": lambda x: np.median(np.stack([x - 1, x, x + 2]), axis=0),
+    "sort": lambda x: np.sort(np.stack([x, x - 1]), axis=0)[1],
+    "abs": lambda x: np.abs(x + 1) - 1,
+    "where": lambda x: np.where(x > -1, x, 0),
+    "maximum of a maximum": lambda x: np.maximum(np.maximum(x, -1), -2),
+    "scaled": lambda x: np.maximum(3 * x, -1) / 3,
+    "cumulated": lambda x: np.diff(
+        np.maximum.accumulate(np.cumsum(x) + np.arange(len(x))) - np.arange(len(x)), prepend=0
+    ),
+}
+RADIAL = {  # of |x|, which has no derivative at 0, and the second derivative there
+    "norm^2": (lambda x: np.linalg.norm(x) ** 2, 2.0),
+    "sqrt(x.x)^2": (lambda x: np.sqrt(x @ x) ** 2, 2.0),
+    "cos(norm)": (lambda x: np.cos(np.linalg.norm(x)), -1.0),
+    "hypot^2": (lambda x: np.sum(np.hypot(x, 0) ** 2), 2.0),
+    "abs^2": (lambda x: np.sum(np.abs(x) ** 2), 2.0),
+    "complex abs^2": (lambda x: np.sum(np.abs(x * 1j) ** 2), 2.0),
+    "squares of roots": (lambda x: np.sum(np.sqrt(x**2) ** 2), 2.0),
+}
+
+
+@drawn(240)
+@given(
+    same=st.sampled_from(sorted(SAME)),
+    radial=st.sampled_from(sorted(RADIAL)),
+    n=st.integers(1, 3),
+    dtype=st.sampled_from([np.float64, np.float32]),
+)
+def test_what_is_linear_by_pieces_hides_no_second_derivative(same, radial, n, dtype):
+    (fn, curvature), x = RADIAL[radial], np.zeros(n, dtype)
+    f = lambda x: fn(SAME[same](x))
+    v = np.arange(1, n + 1, dtype=dtype)
+    np.testing.assert_allclose(scg.hessian(f)(x), curvature * np.eye(n), 1e-5, 1e-5)
+    np.testing.assert_allclose(scg.hvp(f)(x, v), curvature * v, 1e-5, 1e-5)
+    np.testing.assert_allclose(scg.compile(scg.hessian(f))(x), curvature * np.eye(n), 1e-5, 1e-5)
+
+
 def test_shares_that_are_right_stay_to_the_last_bit():
     """The largest of equal logits is taken away, and its derivative cancels; a rectifier is linear on both sides; a
     maximum of a number and itself is that number."""
