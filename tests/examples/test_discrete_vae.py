@@ -161,6 +161,12 @@ def test_every_estimator_trains_by_name(name, data, tmp_path):
     assert elbo < bound < exact + 0.1  # 2,400 weights, whose logarithms deviate by half a nat
 
 
+@pytest.mark.parametrize("name", ["score", "exact", "gumbel"])
+def test_figures_are_drawn(name, data, tmp_path, figures):
+    assert run(data, tmp_path, "--epochs", 1, "--estimator", name) == 0
+    assert list(tmp_path.glob("*.png"))
+
+
 @pytest.mark.parametrize("name", example.LEARNING)
 def test_what_an_estimator_has_learned_comes_back_bit_for_bit(name, data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 4, "--estimator", name) == 0

@@ -16,24 +16,12 @@ from fontTools.ttLib import TTFont
 from examples.lecture import __main__ as command
 from examples.lecture import book, formulas, page, tools
 
+pytestmark = pytest.mark.usefixtures("figures")
+
 ROOT = Path(__file__).parents[2]
 NUMBERS = sorted(book.paths())
 FREE = {"setup", "exercise"}  # tags of cells that claim nothing
 LINES = 14  # of a cell: the formula's, at most ten, with what prints and checks it
-
-
-@pytest.fixture(scope="module")
-def runs():
-    """Chapters that have run in short form, each once."""
-    made = {}
-
-    def run(number):
-        if number not in made:
-            chapter = book.read(number)
-            made[number] = chapter, book.run(chapter, short=True)
-        return made[number]
-
-    return run
 
 
 class Links(HTMLParser):
@@ -80,16 +68,12 @@ def _printed(runs):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_every_claim_holds_and_nothing_is_missing_on_the_page(runs, number):
-    one = [runs(number)]
-    text = page.page(one)
-    assert faults(text, one) == []
+def test_every_claim_holds_and_every_cell_is_short_shows_something_and_is_on_the_page(number):
+    chapter = book.read(number)
+    shown = book.run(chapter, short=True)
+    text = page.page([(chapter, shown)])
+    assert faults(text, [(chapter, shown)]) == []
     assert "<details>" in text and "<blockquote>" in text and "<math" in text
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_every_cell_is_short_shows_something_and_makes_one_claim(runs, number):
-    chapter, shown = runs(number)
     assert chapter.number == number and sum("exercise" in cell.tags for cell in chapter.cells) >= 1
     for cell, results in zip(chapter.cells, shown, strict=True):
         if cell.kind == "code" and not FREE & set(cell.tags):

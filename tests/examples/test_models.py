@@ -16,6 +16,8 @@ from scg.core.tree import leaves, map_leaves
 from scg.stochastic.estimator import Estimator
 from tests.support.examples import backward, forward
 
+pytestmark = pytest.mark.usefixtures("figures")
+
 
 def arrays(tree):
     return {path: np.asarray(x) for path, x in leaves(tree)}

@@ -19,6 +19,8 @@ from examples.policy_losses.measure import found, found_in_torch
 from examples.policy_losses.problem import Problem, Sequences, log_softmax, problem, steady
 from tests.support.drawn import drawn
 
+pytestmark = pytest.mark.usefixtures("figures")
+
 BY_LABEL = {row.label: row for row in ROWS}
 
 

@@ -207,10 +207,10 @@ def start(data, out, *more):
 
 
 def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(data, tmp_path):
-    assert run(data, tmp_path / "whole", "--epochs", 400) == 0
+    assert run(data, tmp_path / "whole", "--epochs", 250) == 0
     moments, killed = random.Random(0), 0
-    for _ in range(3):
-        process = start(data, tmp_path / "killed", "--resume")
+    for _ in range(2):
+        process = start(data, tmp_path / "killed", "--epochs", "250", "--resume")
         while not (tmp_path / "killed" / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(moments.uniform(0.02, 0.25))
@@ -219,7 +219,7 @@ def test_killed_at_any_moment_a_run_goes_on_bit_for_bit(data, tmp_path):
         killed += process.returncode == -signal.SIGKILL
         (tmp_path / "killed" / "metrics.jsonl").unlink(missing_ok=True)
     assert killed
-    process = start(data, tmp_path / "killed", "--resume")
+    process = start(data, tmp_path / "killed", "--epochs", "250", "--resume")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
@@ -431,7 +431,9 @@ def test_help_shows_the_model_and_the_defaults(capsys):
     )
 
 
-def test_the_figure_is_drawn_where_matplotlib_is_and_missed_where_it_is_not(data, tmp_path, capsys, monkeypatch):
+def test_the_figure_is_drawn_where_matplotlib_is_and_missed_where_it_is_not(
+    data, tmp_path, capsys, monkeypatch, figures
+):
     installed = importlib.util.find_spec("matplotlib") is not None
     assert run(data, tmp_path / "a", "--epochs", 1) == 0
     assert (tmp_path / "a" / "a.png").exists() == installed

@@ -279,6 +279,12 @@ def test_every_estimator_trains_by_name(name, data, tmp_path):
     assert result["variance with the cost-to-go"] > 0 and result["variance with the total cost"] > 0
 
 
+@pytest.mark.parametrize(("name", "state"), [("score", 0), ("score", 1), ("marginal", 1)])
+def test_figures_are_drawn(name, state, data, tmp_path, figures):
+    assert run(data, tmp_path, "--epochs", 1, "--estimator", name, "--state", state) == 0
+    assert list(tmp_path.glob("*.png"))
+
+
 def test_baselines_of_all_rows_come_back_bit_for_bit(data, tmp_path):
     assert run(data, tmp_path / "whole", "--epochs", 3) == 0
     for epochs in (1, 3):

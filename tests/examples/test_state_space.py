@@ -8,6 +8,8 @@ import pytest
 from examples import state_space
 from scg import distributions as dist
 
+pytestmark = pytest.mark.usefixtures("figures")
+
 SCALES = np.log([40.0, 120.0])
 
 
