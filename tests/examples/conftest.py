@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def without_matplotlib(tmp_path_factory):
-    """A folder for the path of processes, on which matplotlib cannot be imported."""
+    """A folder for the paths of processes, on which matplotlib cannot be imported."""
     folder = tmp_path_factory.mktemp("path")
     (folder / "matplotlib.py").write_text("raise ImportError('a test without figures')\n")
     return str(folder)
@@ -32,6 +32,7 @@ def undrawn(request, without_matplotlib, monkeypatch):
     """As where matplotlib is not installed, but for tests that ask for ``figures``."""
     if "figures" not in request.fixturenames:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
+        monkeypatch.syspath_prepend(without_matplotlib)  # spawned processes take it over
         monkeypatch.setenv("PYTHONPATH", without_matplotlib, prepend=os.pathsep)
 
 
