@@ -19,6 +19,7 @@ from scg.core.primitive import IMPLEMENTATIONS
 from scg.core.tree import map_leaves
 from scg.testing import Program, programs
 from scg.testing.strategies.operations import OPERATIONS
+from tests.support.drawn import first, share
 
 # autograd's, of a gradient that is constant
 pytestmark = pytest.mark.filterwarnings("ignore:Output seems independent of input")
@@ -205,7 +206,6 @@ MISSING = {  # autograd has neither these nor what they could be defined by
 COMMON = [name for name in OPERATIONS if name not in MISSING]
 
 
-EXAMPLES = 1150  # of which more than a thousand differ
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # of the largest element: what a thousand roundings explain, see below
 
 
@@ -258,24 +258,26 @@ def survey(check, examples, number=0, **options):
     return found
 
 
-def test_a_thousand_programs():
-    found = survey(agree, EXAMPLES, operations=COMMON)
-    assert len(found) >= 1000
+@pytest.mark.parametrize("examples", first(1, [250, 1150]))
+def test_drawn_programs(examples):
+    found = survey(agree, examples, operations=COMMON)
+    assert len(found) >= 0.87 * examples
     called = Counter(
         name for program in found for name in set(re.findall(r"(?<![\w.])(?:np|special|scg)(?:\.\w+)+", program.source))
     )
     absent = [name for name in COMMON if not called[name.removeprefix("scipy.")] and not name.startswith("operator")]
-    assert len(absent) <= 3, absent  # each is held alone as well
+    assert len(absent) <= 3 or examples < 1000, absent  # each is held alone as well
     lengths = [program.source.count(" = ") for program in found]
-    assert np.mean(lengths) > 3.5 and sum(length >= 8 for length in lengths) > 150
+    assert np.mean(lengths) > 3.5 and np.mean([length >= 8 for length in lengths]) > 0.15
     assert {type(arg) for program in found for arg in program.args} == {np.ndarray, dict, list}
     vanishing = np.mean([[size == 0 for size in sizes] for sizes in found.values()], axis=0)
     assert vanishing[0] < 0.02 and vanishing[1] < 0.15, "so many programs have derivatives that are zero"
 
 
+@pytest.mark.parametrize("examples", first(1, [6, 24]))
 @pytest.mark.parametrize("name", COMMON)
-def test_each_operation_alone(name):
-    found = survey(agree, 12, operations=[name], max_statements=1)
+def test_each_operation_alone(name, examples):
+    found = survey(agree, examples, operations=[name], max_statements=1)
     assert sum(" = " in program.source for program in found) >= 2
 
 
@@ -315,7 +317,7 @@ def test_the_tolerance_is_what_rounding_explains():
         allowed = [RELATIVE * np.max(np.abs(b), initial=0) + ABSOLUTE for b in exact]
         return np.max(changed, axis=0) / DELTA * ROUNDINGS * EPS / allowed
 
-    used = np.array(list(survey(amplified, 150, 2, operations=COMMON).values()))
+    used = np.array(list(survey(amplified, share(150), 2, operations=COMMON).values()))
     assert np.max(used) < 1 and np.max(used) > 1e-6
 
 

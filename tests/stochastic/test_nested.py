@@ -15,7 +15,7 @@ from scg.core.tree import leaves, map_leaves
 from scg.extend import Estimator, first_order, score
 from scg.testing import graphs
 from scg.testing.strategies.bindings import candidates
-from tests.support.drawn import drawn
+from tests.support.drawn import covering, drawn
 from tests.support.oracle import TooMany, mean
 
 STEP = 1e-3
@@ -239,8 +239,7 @@ def test_what_an_estimator_from_outside_holds_by_stop_gradient_is_its_own(progra
     assert abs(estimated(cost(t), [t], [1.0]) - right) <= error
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(("program", "estimator"), covering(PROGRAMS, [*ESTIMATORS], times=3))
 def test_the_mean_of_the_gradient_is_the_derivative_of_the_mean(program, estimator):
     t = scg.parameter(np.array(0.4))
     for loss in (one, chain):

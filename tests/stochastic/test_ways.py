@@ -1,6 +1,8 @@
 """An ``if`` that comes out otherwise: in a run with new samples, and at other values that an estimator looks at. Every
 outcome of the run, of its estimators' own samples too, is taken in turn, and means are exact."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from scg.errors import GuardError, PlanError
 from scg.estimators import arm
 from scg.stochastic import tape
 from scg.variance.chunks import replicates
+from tests.support.drawn import covering
 from tests.support.outcomes import mean_and_variance, outcomes
 
 T = np.array([0.3, -0.4, 0.6])
@@ -62,6 +65,7 @@ def chosen_by_a_part(estimator):
     return cost
 
 
+@functools.cache
 def reference(program):
     return scg.exact.gradient(scg.trace(program(scg.ScoreFunction), T, np.random.default_rng(0)))
 
@@ -85,16 +89,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("program", [branching, chosen_by_a_part])
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize(("name", "program"), covering([*ELSEWHERE], [branching, chosen_by_a_part]))
 def test_an_if_that_comes_out_otherwise_elsewhere_is_traced_there(name, program, monkeypatch):
     """ARM is linear in its noise, which is held at its mean."""
     mean, _ = found(monkeypatch, lambda: scg.grad(program(ELSEWHERE[name]))(T, rng()))
     np.testing.assert_allclose(mean, reference(program), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["DisARM", "Enumerate", "program"])
+@pytest.mark.parametrize(("name", "way"), covering(["program", "DisARM", "Enumerate"], [*WAYS]))
 def test_replicates_take_each_way_as_often_as_it_is_drawn(name, way, monkeypatch):
     """Whichever way the recorded run took, and whichever one its estimators looked at."""
     program = branching if way == "bound" else chosen_by_a_part

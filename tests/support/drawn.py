@@ -24,10 +24,11 @@ def first(count, cases):
     return [case if k < count else pytest.param(case, marks=pytest.mark.long) for k, case in enumerate(cases)]
 
 
-def covering(*factors):
-    """The product of some factors, as cases of several arguments: those in which each value of each factor comes once
-    (of shorter factors, in turns) are ordinary, the others long."""
+def covering(*factors, times=1):
+    """The product of some factors, as cases of several arguments: those in which each value of the longest factor comes
+    so many times, the others in turns, are ordinary, the rest long."""
     sizes = [len(factor) for factor in factors]
-    kept = {tuple([k % size for size in sizes]) for k in range(max(sizes))}
+    turns = itertools.product(range(max(sizes)), range(times))
+    kept = {tuple([(k + turn * i) % size for i, size in enumerate(sizes)]) for k, turn in turns}
     pairs = zip(itertools.product(*map(range, sizes)), itertools.product(*factors), strict=True)
     return [pytest.param(*case, marks=() if at in kept else pytest.mark.long) for at, case in pairs]
