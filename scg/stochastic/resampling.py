@@ -104,7 +104,7 @@ def repeated(
         if node.primitive.random or any([type(o) is Node and o.id in moved for o in node.operands]):
             moved.add(node.id)
     leading: set[int] = set()
-    again = _Again(table, leading, size, rng=rng, size=size, create_graph=False, checked=True)
+    again = _Again(table, leading, size, rng=rng, size=size, create_graph=False, checked=True, sites={})
     order = [node for node in order if node.id in moved and node.id not in table]
     return Repeated(outputs, order, size, table, leading, again.visit)
 
@@ -128,6 +128,7 @@ class _Again:
     steps: Mapping[int, Result] = field(default_factory=dict)
     made: dict[Turn, Result] | None = None
     same: set[int] = field(default_factory=set)
+    sites: dict[int, tuple[Site, bool, bool]] | None = None
     moved: Result = False  # by replicate, whether a sample has made its step
 
     def __post_init__(self) -> None:
@@ -139,6 +140,8 @@ class _Again:
     def visit(self, node: Node, out: np.ndarray | None = None) -> Result:
         """The new value of a sample or of noise, which is in ``table`` then, and written into ``out`` where it can be;
         NotImplemented where it stays, or is computed as any other node."""
+        if self.sites is not None and node.id in self.sites:
+            return self._once_more(node, out)
         noise = is_noise(node)
         if not noise and not is_stochastic(node):
             return NotImplemented
@@ -155,6 +158,13 @@ class _Again:
             if self.made is not None:
                 self._note(node, made)
         return made
+
+    def _once_more(self, node: Node, out: np.ndarray | None) -> Result:
+        """The sample of a site whose parameters hold other numbers now."""
+        site, changed, anew = self.sites[node.id]  # type: ignore[index]
+        if changed and self.checked:
+            _recheck(site, node)
+        return drawn(site, out) if anew else self._along_its_path(node, site)
 
     def _note(self, node: Node, made: Value) -> None:
         """Enter what was drawn: of a sample with a path its noise, whose turn came before."""
@@ -227,6 +237,9 @@ class _Again:
             _recheck(fresh, node)
         if fresh.replicate_axes > site.replicate_axes or given and self.size is not None:
             self.leading.add(node.id)
+        if self.sites is not None:
+            fresh = replace(fresh, rng=rng or site.rng)
+            self.sites[node.id] = fresh, changed, anew
         if not given and not anew:
             return self._along_its_path(node, fresh)
         if self.coupled and (made := self._coupled(node, fresh)) is not None:
@@ -289,13 +302,16 @@ def _made_again(node: Node, site: Site, value: Any) -> Node:
 def _recheck(site: Site, node: Node) -> None:
     """Raise ScgValueError where a sample would have parameters that its distribution refuses, EstimatorError where they
     are none for its estimator."""
-    label = f"{site.name or 'the sample'} made at {node.line}"
     try:
         site.distribution.recheck()
     except ScgValueError as error:
-        raise ScgValueError(f"{label}: {error}") from None
+        raise ScgValueError(f"{_label(site, node)}: {error}") from None
     if not all([site.distribution.has(capability) for capability in site.estimator.requires]):
-        site.estimator.check(site.distribution, label)
+        site.estimator.check(site.distribution, _label(site, node))
+
+
+def _label(site: Site, node: Node) -> str:
+    return f"{site.name or 'the sample'} made at {node.line}"
 
 
 def _is_plain(estimator: Estimator) -> bool:

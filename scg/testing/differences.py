@@ -6,14 +6,13 @@ import math
 import numpy as np
 
 from scg.core.aliases import Numbers
-from scg.core.repeated import Repeated
 from scg.core.tree import leaves
 from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
-from scg.stochastic.resampling import repeated, resample
 from scg.stochastic.sites import is_draw
+from scg.testing.around import Around
 from scg.testing.coupling import Coupled, comes_apart
 from scg.testing.structure import join, paths, precision, split
 
@@ -41,8 +40,6 @@ class Differences:
         self.correction: np.ndarray = np.zeros(1)
         self.total: np.ndarray = np.zeros(1)
         self.drawn = 0
-        self._again: Repeated | None = None  # of costs, with its generator and what it takes for the parameters
-        self._rng, self._inputs = rng, list[np.ndarray]()
         self._begin()
 
     def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,22 +48,18 @@ class Differences:
         for start in range(0, n, self.chunk):
             size = min(self.chunk, n - start)
             seed = int(self.rng.integers(2**63))
-            g = join(self.graph.gradients(rng=np.random.default_rng(seed), replicates=size), size) @ self.directions.T
-            central = [
-                np.stack(
-                    [
-                        (self._costs(h * v, size, seed) - self._costs(-h * v, size, seed)) / (2 * h)
-                        for v in self.directions
-                    ],
-                    axis=1,
-                )
-                for h in (self.step, 2 * self.step)
-            ]
+            g = join(self.graph.gradients(rng=np.random.default_rng(seed), replicates=size), size)
+            g = g if self.by_coordinate else g @ self.directions.T
+            steps = np.array([self.step, 2 * self.step])
+            shifts = np.array([1.0, -1.0])[:, None] * (steps[:, None, None] * self.directions)[:, :, None]
+            costs = self.around.costs(self.point + shifts.reshape(-1, self.size), size, seed)
+            ahead, behind = np.moveaxis(costs.reshape(2, len(self.directions), 2, size), 2, 0)
+            central = (ahead - behind) / (2 * steps)[:, None, None]
             reference = (4 * central[0] - central[1]) / 3
-            self.correction = self.correction + np.sum(reference - central[0], axis=0)
-            self.total = self.total + np.sum(reference, axis=0)
+            self.correction = self.correction + np.sum(reference - central[0], axis=1)
+            self.total = self.total + np.sum(reference, axis=1)
             self.drawn += size
-            errors.append(g - reference)
+            errors.append(g - reference.T)
             estimates.append(g)
         return np.concatenate(errors), np.concatenate(estimates)
 
@@ -144,6 +137,7 @@ class Differences:
                     apart.add(name)
         if apart:
             self.model = self.model.bind(dict.fromkeys(sorted(apart), Coupled()))
+        self.around = Around(self.model)
 
     def _widen(self) -> None:
         """Double the step, twice at most, where differences vary more than twice as much as the gradient: so they do,
@@ -164,27 +158,6 @@ class Differences:
         return self.model.run(
             rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n
         )
-
-    def _costs(self, shift: np.ndarray, n: int, seed: int) -> np.ndarray:
-        """n costs as those of ``_run``, but only what depends on a sample has their axis, and nothing is recorded."""
-        nodes = [leaf for _, leaf in leaves(self.model.parameters)]
-        moved = [leaf for _, leaf in leaves(split(self.graph, self.point + shift))]
-        rng = np.random.default_rng(seed)
-        if self._again is not None and self._again.size == n:
-            self._rng.bit_generator.state = rng.bit_generator.state
-            for array, new in zip(self._inputs, moved, strict=True):
-                array[...] = new
-            self._again.run()
-        else:
-            self._rng, self._inputs = rng, [np.array(x) for x in moved]
-            self._again = repeated([self.model.cost], rng, n, dict(zip(nodes, self._inputs, strict=True)))
-        if self._again is None:
-            new = dict(zip(nodes, moved, strict=True))
-            found = resample(self.model.cost, new, rng=rng, size=n, create_graph=False, checked=True)
-        else:
-            (found,) = self._again.results
-            self._again = self._again if self._again.repeatable else None
-        return np.array(np.broadcast_to(found, (n,)), float)
 
     def _exists(self, shift: np.ndarray) -> bool:
         """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not
