@@ -5,6 +5,7 @@ takes a Node itself: ``scipy.special.gammaln(node)``.
 """
 
 import math
+from typing import NoReturn
 
 import numpy as np
 import scipy.special as sp
@@ -227,3 +228,8 @@ INSTEAD.update(
         )
     }
 )
+
+
+def __getattr__(name: str) -> NoReturn:
+    way = f": scipy.special.{name}(x) takes a Node itself" if isinstance(getattr(sp, name, None), np.ufunc) else ""
+    raise AttributeError(f"module 'scg.special' has no attribute {name!r}{way}")

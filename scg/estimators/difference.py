@@ -62,7 +62,7 @@ class StochasticDerivative(Elsewhere):
         return super().objection(distribution)
 
     def expand(self, down: Downstream) -> Value | None:
-        if not down.influences:
+        if not _moves_something(down):
             return None
         below, p, last = _parts(down)
         value = constant(down, down.node)
@@ -80,7 +80,7 @@ class StochasticDerivative(Elsewhere):
         return np.sum(first_order(below, weight))
 
     def expand_together(self, downs: list[Downstream]) -> Value | None:
-        downs = [down for down in downs if down.influences]
+        downs = [down for down in downs if _moves_something(down)]
         if not downs:
             return None
         kept = downs[0].site.replicate_axes
@@ -116,6 +116,11 @@ class StochasticDerivative(Elsewhere):
         chosen = constant(down, sampled(down, Categorical(probs=flat)))[..., None] == np.arange(flat.shape[-1])
         pick = np.transpose(np.reshape(chosen, [shape[a] for a in order]), np.argsort(order)) & (sizes > 0)
         return pick, 1 / np.where(chance > 0, chance, 1)
+
+
+def _moves_something(down: Downstream) -> bool:
+    """Whether a sample has elements, and a cost that they influence."""
+    return down.influences and math.prod(down.shape) > 0
 
 
 def _parts(down: Downstream) -> tuple[Value, Value, Value]:

@@ -103,6 +103,16 @@ def test_of_one_sample_it_is_the_pruned_one():
     np.testing.assert_allclose(one.variance, other.variance, rtol=1e-10)
 
 
+@pytest.mark.parametrize("prune", [False, True, "program"])
+def test_a_sample_without_elements_moves_nothing(prune):
+    def cost(t, n, rng):
+        b = scg.sample(dist.Bernoulli(logits=t), scg.StochasticDerivative(prune=prune), rng=rng, shape=n)
+        return (np.sum(b) - 0.3) ** 2 + t * np.prod(b)
+
+    assert scg.grad(cost)(T, 0, np.random.default_rng(0)) == 1.0
+    assert abs(scg.grad(cost)(T, 2, np.random.default_rng(0))) > 0.1
+
+
 def test_float32_stays():
     assert scg.grad(walk)(T.astype(np.float32), 3, np.random.default_rng(0)).dtype == np.float32
 

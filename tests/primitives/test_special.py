@@ -584,3 +584,11 @@ def test_complex_powers_of_negative_numbers_have_the_principal_derivatives(x, pa
         np.testing.assert_allclose(found, part(by_base), 1e-13)
     curvature = scg.hessian(lambda p: part(np.power(x, p + 1j * q)))(p)
     np.testing.assert_allclose(curvature, part(complex(power * mpmath.log(base) ** 2)), 1e-12)
+
+
+def test_a_function_that_scipy_has_is_named_where_scg_has_none():
+    with pytest.raises(AttributeError, match=r"scipy\.special\.expit\(x\) takes a Node itself"):
+        scg.special.expit  # noqa: B018
+    assert scg.grad(lambda x: sp.expit(x))(0.0) == 0.25
+    with pytest.raises(AttributeError, match=r"has no attribute 'factorial'$"):
+        scg.special.factorial  # noqa: B018
