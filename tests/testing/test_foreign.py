@@ -103,6 +103,14 @@ def test_a_gradient_that_never_varied_is_not_called_biased():
     assert verdict.status == "inconclusive" and "never varied" in verdict.reason
 
 
+def test_rare_values_that_the_first_look_missed_are_no_bias():
+    """The pilot met the value 1, the first 512 draws did not, in one of 13 coordinates: rounding is no variance."""
+    rare = Samples(lambda n, rng: (rng.random((n, 5)) < 0.003) * 1.0)
+    budget = {"detect": 0.5, "power": 0.9, "max_replicates": 2**12}
+    found = [judge(rare, reference=np.full(5, 0.003), rng=rng(seed), **budget) for seed in range(60)]
+    assert {v.status for v in found} == {"inconclusive"}
+
+
 @pytest.mark.fast
 def test_bias_is_measured():
     report = assert_bias(Samples(score_function(1.5)), reference=truth(ZEROS), rng=rng(), alpha=1e-6)
