@@ -120,6 +120,17 @@ class Engine:
         """Which element of its leaf an element is."""
         return element - self.offsets[self.owner[element]]
 
+    def bent_by(self, targets: list[Node]) -> list[str]:
+        """The noise along which something breaks that depends on ``targets`` as well."""
+        made = {t.id for t in targets}
+        for n in self.order:
+            if not made.isdisjoint([o.id for o in n.operands if type(o) is Node]):
+                made.add(n.id)
+        found = breaks(self.leaves, self.offsets, self.order, {i: r for i, r in self.reach.items() if i in made})
+        return [
+            leaf.name for leaf, at in zip(self.leaves, found.at, strict=True) if leaf.is_noise and any(map(len, at))
+        ]
+
     def leans(self, node: Node) -> bool:
         """Whether a node depends on noise."""
         return any(leaf.is_noise and node.id in tie for leaf, tie in zip(self.leaves, self.ties, strict=True))

@@ -51,7 +51,7 @@ def log_evidence(
         total = sums.log_mean_exp(gradient)
         return [value_of(total), *(slope_of(total, targets) if gradient else ())]
 
-    cost, found = values_in(graph.cost, True), None
+    cost, found = values_in(graph.cost, 1), None
     if not guards_on_draws(graph):
         found = eliminated(cost, names_of(graph), budget, deadline, compute, True, rtol)
     if found is not None:

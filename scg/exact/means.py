@@ -69,7 +69,7 @@ def gradient(
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
-        cost, targets = values_in(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        cost, targets = values_in(on_its_way(way).cost, 1), [leaf for _, leaf in leaves(way.parameters)]
         refuse_flux([cost], "gradient")
         found = eliminated(
             cost, names_of(way), budget, deadline, lambda sums: slope_of(sums.mean(graph=True), targets), rtol=rtol
@@ -115,7 +115,7 @@ def hessian(
     check_cost(graph.cost)
 
     def one(way: Graph) -> Part:
-        cost, targets = values_in(on_its_way(way).cost, True), [leaf for _, leaf in leaves(way.parameters)]
+        cost, targets = values_in(on_its_way(way).cost, 2), [leaf for _, leaf in leaves(way.parameters)]
 
         def curvature(total: Result) -> list[np.ndarray]:
             first = slope_of(total, targets, True)
@@ -128,6 +128,7 @@ def hessian(
             return Part(*found)
         engine = Engine([cost], names_of(way), budget, False, deadline)
         bent = [leaf.name for leaf in engine.leaves if leaf.is_noise and any(map(len, leaf.breaks))]
+        bent = bent and engine.bent_by(targets)
         if bent := bent or [repr(n) for n in engine.rough if engine.leans(n)]:
             raise ScgValueError(
                 f"hessian: the cost has a kink along the path of {bent[0]}, of which a second derivative knows nothing;"

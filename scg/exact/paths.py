@@ -124,7 +124,7 @@ def _where(guards: list[Guard], roots: list[Node]) -> list[Result]:
         if is_noise(node):
             table[node.id] = record(noise, (), node.statics, node.raw)
         elif is_stochastic(node):
-            table[node.id] = redrawn(node, table, False)
+            table[node.id] = redrawn(node, table, "")
         else:
             return NotImplemented
         return table[node.id]

@@ -13,14 +13,16 @@ import numpy as np
 
 from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
+from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node, record
 from scg.core.replay import rerun
-from scg.distributions.base import Discrete, FixedSupport, Reparameterizable
+from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.primitives import layout
 from scg.stochastic.analysis import draws
+from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.sites import is_draw, is_stochastic, place
 from scg.stochastic.steps import refuse_steps
 
@@ -29,14 +31,15 @@ class MovingSupport(ScgValueError):
     """A sample of which the support depends on what one differentiates by, without a path along which it moves."""
 
 
-def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
+def as_values(roots: list[Node], derivatives: int = 0) -> list[Node]:
     """Nodes of the same values of which the derivatives are those of the values, between samples.
 
-    With ``paths`` samples of a support that moves with its parameters become paths: a derivative of their density would
-    miss the ends.
+    Where so many ``derivatives`` of a mean are to be found, samples become paths where the density has no such many
+    under the integral: of a support that moves with its parameters the first would miss the ends, and of a density with
+    a kink that does, as |z - loc|, the second would miss the jump of the slope there.
     """
     order = ancestors(roots, guards=True)
-    moving = {n.id for n in order if paths and _moves(n)}
+    moving = {n.id: moves for n in order if derivatives and (moves := _moves(n, derivatives))}
     if not moving and not any(n.primitive.constant or n.primitive.same for n in order):
         return roots
     table: dict[int, Node] = {}
@@ -53,7 +56,7 @@ def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
             )
             table[node.id] = layout.alias(x if x.shape == node.shape else np.broadcast_to(x, node.shape))
         elif node.id in moving or is_stochastic(node) and any(type(o) is Node and o.id in table for o in node.operands):
-            table[node.id] = redrawn(node, table, node.id in moving)
+            table[node.id] = redrawn(node, table, moving.get(node.id, ""))
         else:
             return NotImplemented
         return table[node.id]
@@ -64,27 +67,47 @@ def as_values(roots: list[Node], paths: bool = False) -> list[Node]:
             try:
                 refuse_steps(root, draws([root]), ancestors([root], guards=True))
             except EstimatorError as error:
-                raise MovingSupport(f"the support moves with its parameters: {error}") from None
+                what = " and ".join(sorted(set(moving.values())))
+                raise MovingSupport(f"{what} moves with its parameters: {error}") from None
     return found
 
 
-def _moves(node: Node) -> bool:
-    return (
-        is_draw(node)
-        and not isinstance(distribution := node.statics["site"].distribution, Discrete)
-        and not distribution.has(FixedSupport)
-    )
+def _moves(node: Node, derivatives: int) -> str:
+    """What of a sample's density moves with its parameters, so that there are not so many ``derivatives`` under the
+    integral; nothing where there are."""
+    if not is_draw(node) or isinstance(distribution := node.statics["site"].distribution, Discrete):
+        return ""
+    if not distribution.has(FixedSupport):
+        return "the support"
+    return "a kink of the density" if derivatives > 1 and _bends(node, distribution) else ""
 
 
-def redrawn(node: Node, table: dict[int, Node], moves: bool) -> Node:
-    """The sample with the parameters that ``table`` has, at the value that it had."""
+def _bends(node: Node, distribution: Distribution) -> bool:
+    """Whether the slope of log p by a parameter jumps where what one differentiates by moves the place."""
+    parameters = [p for p in distribution.parameters.values() if type(p) is Node]
+    score: Result = distribution.log_prob(node) if parameters else None
+    if type(score) is not Node:
+        return False
+    slopes = pull([score], [np.ones(score.shape, score.dtype)], parameters, True)
+    try:
+        for slope in slopes:
+            if type(slope) is Node:
+                refuse_moving_jumps(total := np.sum(slope), ancestors([total], guards=True))
+    except EstimatorError:
+        return True
+    return False
+
+
+def redrawn(node: Node, table: dict[int, Node], moves: str) -> Node:
+    """The sample with the parameters that ``table`` has, at the value that it had; as a path where something of its
+    density ``moves`` with them."""
     site = node.statics["site"]
     new = {name: table[p.id] for name, p in site.distribution.parameters.items() if type(p) is Node and p.id in table}
     site = replace(site, distribution=site.distribution.replaced(**new)) if new else site
     if moves:
         if not site.distribution.has(Reparameterizable):
             raise MovingSupport(
-                f"the support of {site!r} moves with its parameters, and no path is known along which its samples move"
+                f"{moves} of {site!r} moves with its parameters, and no path is known along which its samples move"
             )
         return place(replace(site, estimator=Reparameterized(), rng=np.random.default_rng(0)))
     operands = tuple(site.distribution.parameters.values())

@@ -192,6 +192,7 @@ over_radius = smooth_primitive(
     elementwise,
     lambda g, out, x, radius: g / radius,
     lambda g, out, x, radius: -g * out / radius,
+    poles=lambda x, radius: 1,
     name="over_radius",
 )
 """x / radius, and at the origin x itself, which is 0 there; a direction has no derivative at the origin: infinite or
