@@ -22,7 +22,7 @@ def pathwise(problem):
     parameters = {name: jnp.asarray(x) for name, x in problem.parameters.items()}
 
     def draw(n, rng):
-        size = 1 << (n - 1).bit_length()  # a power of two: each size is compiled once
+        size = 1 << max(15, (n - 1).bit_length())  # a power of two, and no small one: each size is compiled once
         keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), size)
         return {name: x[:n] for name, x in gradients(parameters, keys).items()}
 

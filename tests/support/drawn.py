@@ -24,6 +24,11 @@ def first(count, cases):
     return [case if k < count else pytest.param(case, marks=pytest.mark.long) for k, case in enumerate(cases)]
 
 
+def every(step, cases):
+    """The cases of a test, of which each ``step``-th is ordinary, the others long."""
+    return [case if k % step == 0 else pytest.param(case, marks=pytest.mark.long) for k, case in enumerate(cases)]
+
+
 def covering(*factors, times=1):
     """The product of some factors, as cases of several arguments: those in which each value of the longest factor comes
     so many times, the others in turns, are ordinary, the rest long."""
