@@ -42,15 +42,20 @@ def limit(found: list[Result], derivative: Derivative, roots: Sequence[Result], 
 
     ``derivative(roots, wrt)`` gives the arrays that stand in ``found`` for other nodes. Each NaN is replaced where the
     derivatives at x + t d, by Richardson's 2 D(t / 2) - D(t), agree for all directions d in whose direction they exist,
-    two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``.
+    two at least, and the roots are continuous there. ``t d`` is added to the last nodes that are linear in ``wrt``, or
+    else to ``wrt``: in hypot(x[None] @ x[:, None], 0) the two are one x, and moved apart they have a kink.
     """
     found = [g.raw if type(g) is Node else g for g in found]
-    if not any(map(has_nan, found)):
-        return found
-    near, continuous = _nearby(found, derivative, roots, wrt, _cut)
-    if not near or not continuous:
-        return found
-    return [np.where(np.isnan(g), n, g).astype(g.dtype, copy=False) for g, n in zip(found, _chosen(near), strict=True)]
+    for cut in _cut, _itself:
+        if not any(map(has_nan, found)):
+            break
+        near, continuous = _nearby(found, derivative, roots, wrt, cut)
+        if near and continuous:
+            found = [
+                np.where(np.isnan(g), n, g).astype(g.dtype, copy=False)
+                for g, n in zip(found, _chosen(near), strict=True)
+            ]
+    return found
 
 
 def confirmed(
@@ -65,7 +70,7 @@ def confirmed(
     what is tied is made of it in several ways.
     """
     blank = [np.full_like(g, np.nan) for g in found]
-    near, continuous = _nearby(blank, derivative, roots, wrt, lambda order, wrt: list(wrt))
+    near, continuous = _nearby(blank, derivative, roots, wrt, _itself)
     if not near or near[1] is None:
         return found
     settled = []
@@ -87,7 +92,7 @@ def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result],
     For first derivatives where a mask belongs to neither side of its jump (``scg.core.ties.isolated``)."""
     blank = [np.full_like(g, np.nan) for g in found]
     for steps in ((STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY)):
-        near, continuous = _nearby(blank, derivative, roots, wrt, lambda order, wrt: list(wrt), steps)
+        near, continuous = _nearby(blank, derivative, roots, wrt, _itself, steps)
         if not near or not continuous:
             return found
         limits = _chosen(near)
@@ -250,6 +255,10 @@ def _cut(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
     return list(cut.values())
 
 
+def _itself(order: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
+    return list(wrt)
+
+
 def _slopes(node: Node, sources: set[int]) -> Result:
     """What the VJPs of a node make of ones, for its operands among ``sources``, as Nodes; None where they cannot."""
     if type(node.raw) is tuple or node.dtype.kind != "f":
@@ -273,8 +282,8 @@ def _size(x: Node, step: float) -> Result:
 
 def _is_continuous(values: Sequence[Result], step: float) -> bool:
     stacked = np.stack([np.asarray(v, np.float64) for v in values])
-    spread = np.nanmax(stacked, axis=0) - np.nanmin(stacked, axis=0)
-    return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.nanmax(np.abs(stacked), axis=0)))
+    spread = np.fmax.reduce(stacked) - np.fmin.reduce(stacked)  # which are quiet where all are NaN
+    return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.fmax.reduce(np.abs(stacked))))
 
 
 def _agreed(near: list[list[Result]] | None) -> Result:

@@ -171,12 +171,15 @@ class _Walk:
         return d, connected(inside, call.node, k)
 
     def _products(self, call: _Call, vjp: Function, value: Result) -> tuple[Result, Result]:
-        dtype = call.g.dtype
+        g, support, dtype = call.g, call.support, call.g.dtype
         d = _absorbing_products(call, vjp)
-        present = tuple([np.not_equal(x, 0).astype(dtype) for x in call.arguments])
-        inside = unbroadcast(call.by(vjp, call.support.astype(dtype), present), value.shape, value.dtype)
-        if self.create_graph:
-            d = absorbing.mark(fitted(d, value), np.False_, _absorbed(call, vjp, value))
+        moving = [type(o) is Node and o.id in self.needed for o in call.node.operands]
+        present = _present(call, moving)
+        inside = unbroadcast(call.by(vjp, support.astype(dtype), present), value.shape, value.dtype)
+        if not settled(is_finite, g):
+            doubt = _absorbed(call, vjp, value, support & (np.isnan(g) | np.isinf(g) & ~self.sound), present)
+            kink = _absorbed(call, vjp, value, support & ~np.isfinite(g)) if self.create_graph else np.False_
+            d = absorbing.mark(fitted(d, value), doubt, kink)
         return d, np.not_equal(inside, 0)
 
     def _add(self, node: Node, k: int, operand: Node, d: Result, inside: Result) -> None:
@@ -289,12 +292,24 @@ def _absorbing_products(call: _Call, vjp: Function) -> Result:
     return _with_infinite(finite, present - present_finite, signs - signs_finite)
 
 
-def _absorbed(call: _Call, vjp: Function, value: Result) -> Result:
-    """Where zeros of operands have absorbed cotangents that are not finite: there may be a kink."""
-    loud = (call.support & ~np.isfinite(call.g)).astype(call.g.dtype)
-    every = tuple([np.ones(x.shape, x.dtype) for x in call.arguments])
-    present = tuple([np.not_equal(x, 0).astype(x.dtype) for x in call.arguments])
-    count = call.by(vjp, loud, every) - call.by(vjp, loud, present)
+def _present(call: _Call, moving: Sequence[bool] = ()) -> Operands:
+    """For the operands of products, 1 where they are not zero, and 0 where they are; 1 too where zeros are
+    ``moving``, since those are no zeros by structure."""
+    dtype = call.g.dtype
+    moving = moving or (False,) * len(call.arguments)
+    return tuple(
+        [
+            np.ones(x.shape, dtype) if moves else np.not_equal(x, 0).astype(dtype)
+            for x, moves in zip(call.arguments, moving, strict=True)
+        ]
+    )
+
+
+def _absorbed(call: _Call, vjp: Function, value: Result, loud: Result, every: Operands | None = None) -> Result:
+    """Where zeros of operands have absorbed a ``loud`` cotangent; zeros that are in ``every`` as well do not count."""
+    loud = loud.astype(call.g.dtype)
+    every = _present(call, (True,) * len(call.arguments)) if every is None else every
+    count = call.by(vjp, loud, every) - call.by(vjp, loud, _present(call))
     return np.not_equal(unbroadcast(count, value.shape, value.dtype), 0)
 
 

@@ -98,7 +98,7 @@ SAME = {  # the identity near 0, by functions that are linear by pieces, and tie
         np.maximum.accumulate(np.cumsum(x) + np.arange(len(x))) - np.arange(len(x)), prepend=0
     ),
 }
-RADIAL = {  # of |x|, which has no derivative at 0, and the second derivative there
+RADIAL = {  # functions of |x|^2 by way of sizes, which have kinks where they vanish, and the second derivative at 0
     "norm^2": (lambda x: np.linalg.norm(x) ** 2, 2.0),
     "sqrt(x.x)^2": (lambda x: np.sqrt(x @ x) ** 2, 2.0),
     "cos(norm)": (lambda x: np.cos(np.linalg.norm(x)), -1.0),
@@ -106,6 +106,12 @@ RADIAL = {  # of |x|, which has no derivative at 0, and the second derivative th
     "abs^2": (lambda x: np.sum(np.abs(x) ** 2), 2.0),
     "complex abs^2": (lambda x: np.sum(np.abs(x * 1j) ** 2), 2.0),
     "squares of roots": (lambda x: np.sum(np.sqrt(x**2) ** 2), 2.0),
+    "hypot of x.x": (lambda x: np.hypot(x @ x, 0), 2.0),
+    "abs of a form": (lambda x: np.abs(x @ (3 * np.eye(len(x)) @ x)), 6.0),
+    "norm of einsum": (lambda x: np.linalg.norm(np.einsum("i,i->", x, x)[None]), 2.0),
+    "hypot of a matrix product": (lambda x: np.hypot(np.sum(x[None] @ x[:, None]), 0), 2.0),
+    "norm of a chain": (lambda x: np.linalg.norm(np.linalg.multi_dot([x[None], np.eye(len(x)), x[:, None]])), 2.0),
+    "norm of vecdot": (lambda x: np.linalg.norm(np.vecdot(x, x)[None]), 2.0),
 }
 
 
