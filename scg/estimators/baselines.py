@@ -35,6 +35,10 @@ class Baseline(ABC):
         """b for each of the estimator's own samples ``draws``, along the leading axis of ``f``, their costs-to-go."""
         return self.value(down)
 
+    def shares(self, f: Value, draws: Value, down: Downstream) -> Value:
+        """(F_j - b_j) / n for each of the n own samples: what stands before the derivative of log p(z_j)."""
+        return (f - held(self.of_samples(f, draws, down))) / f.shape[0]
+
     def learners(self) -> "list[Remembering]":
         """What of it learns from costs."""
         return []
@@ -84,11 +88,18 @@ class LeaveOneOut(Baseline):
         """The same over the leading axis of ``f``, the estimator's own samples."""
         return _of_others(f, 0, f.shape[0])
 
+    def shares(self, f: Value, draws: Value, down: Downstream) -> Value:
+        """(F_j - mean F) / (n - 1), which is the same number in fewer passes."""
+        return _split(f - np.mean(f, axis=0, keepdims=True), f.shape[0] - 1)
+
 
 def _of_others(f: Value, axis: int, n: int) -> Value:
     """The mean along an axis of length n of all elements but each one itself."""
-    others = np.sum(f, axis=axis, keepdims=True) - f
-    return others if n == 2 else others / (n - 1)  # a pass less
+    return _split(np.sum(f, axis=axis, keepdims=True) - f, n - 1)
+
+
+def _split(x: Value, n: int) -> Value:
+    return x if n == 1 else x / n  # a pass less
 
 
 class Remembering(Baseline):

@@ -71,8 +71,11 @@ class ScoreFunction(Elsewhere):
         scores = down.distribution.log_prob_drawn(held(draws))
         terms = down.terms_at(draws)
         f = down.total(terms)
-        b = None if self.baseline is None else held(self.baseline.of_samples(f, draws, down))
         if down.higher:
             found = down.scored(terms, scores)
-            return (found if b is None else found - np.sum((box(scores) - 1) * b)) / self.samples
-        return np.sum(first_order(scores, (f if b is None else f - b) / self.samples))
+            if self.baseline is not None:
+                b = held(self.baseline.of_samples(f, draws, down))
+                found = found - np.sum((box(scores) - 1) * b)
+            return found / self.samples
+        share = f / self.samples if self.baseline is None else self.baseline.shares(f, draws, down)
+        return np.sum(first_order(scores, share))

@@ -82,6 +82,15 @@ def test_optimal_and_leave_one_out_of_samples_have_exact_means():
             np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_shares_of_leave_one_out_are_costs_less_the_mean_of_the_others(n):
+    f, loo = np.random.default_rng(n).normal(3.0, 1.0, (n, 4)), scg.LeaveOneOut()
+    right = np.array([f[j] - np.mean(np.delete(f, j, axis=0), axis=0) for j in range(n)]) / n
+    for found in (loo.shares(f, f, None), scg.Baseline.shares(loo, f, f, None)):
+        np.testing.assert_allclose(found, right, rtol=1e-12, atol=1e-14)
+    assert not np.any(loo.shares(np.full((n, 4), 0.375), f, None))
+
+
 def exact_mean(baseline, theta=np.array(0.4), cost=lambda b: (b + 0.6) ** 2):
     """The mean of a first-order gradient over the two values of a coin, each from the state that the baseline has now;
     and the exact one."""
