@@ -31,6 +31,7 @@ from scg.plans.threads.waiting import awaited
 from scg.testing import graphs, programs
 from tests.support.compiled import PROGRAMS, agree, autoencoder, is_kept, plans_of
 from tests.support.drawn import drawn
+from tests.support.parallel import PARALLEL, in_parallel
 
 SMALL = {
     "blocks": {"LARGE": 2, "BLOCK": 5},
@@ -153,6 +154,18 @@ def test_threads_give_the_numbers_of_one_list(program, threads, eager, jittery, 
     for seed in range(4):
         agree(compiled(params, x, rng=np.random.default_rng(seed)), found[seed], program, 0)
         agree(found[seed], gradient(params, x, rng=np.random.default_rng(seed)), program)
+
+
+@pytest.mark.parametrize("kind", sorted(PARALLEL))
+def test_a_step_of_any_estimator_has_the_same_bits_on_any_number_of_threads(kind, eager, jittery):
+    gradient, theta, found = scg.value_and_grad(in_parallel(kind)), np.linspace(-1, 1, 30), []
+    for threads in (1, 2, 3):
+        compiled = scg.compile(gradient, threads=threads)
+        found.append([compiled(theta, rng=np.random.default_rng(seed)) for seed in range(3)])
+        (plan,) = plans_of(compiled)
+        assert plan.program.width == threads and compiled.plainly == 0
+    for k in (1, 2):
+        agree(found[k], found[0], kind, 0)
 
 
 def _kept(function, args, rngs, ulps=2**12):
