@@ -1,5 +1,5 @@
-"""200 Bernoulli variables, cost mean((b - t)^2), against their logit theta: seven estimators, and what following the
-costs of each coin is worth; and, exact without replicates, estimators of finitely many outcomes.
+"""200 Bernoulli variables, cost mean((b - t)^2), against their logit theta: estimators, measured and exact, and what
+following the costs of each coin is worth; and, exact without replicates, estimators of finitely many outcomes.
 
 The cost does not mix the coins, and the engine sees it: each meets its own term only (automatic Rao-Blackwellisation).
 ``mixing`` is the same cost as a product of vectors, which hides it: then each coin meets the cost of all 200, as a

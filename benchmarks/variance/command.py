@@ -2,8 +2,10 @@
 
     gaussian   the Gaussian table and the table of one coin: closed form, exact, estimated
     costs      (x - k)^2, exp(-k x^2) and cos(k x) under a Gaussian: which estimator is best against k
-    coins      200 Bernoulli variables against their logit: seven estimators, and what automatic Rao-Blackwellisation is
-               worth
+    coins      200 Bernoulli variables against their logit: all estimators of coins, and what automatic
+               Rao-Blackwellisation is worth
+    walks      the first coin of a walk: what follows made again from the same randomness, or anew
+    orders     orders and subsets of five things
     problems   every unbiased estimator on ten problems of the literature: variance times evaluations, and the best
     bounds     signal-to-noise ratio of the gradients of importance-weighted bounds against the number of samples
     digits     the encoder of a variational autoencoder with 200 binary latents: variance, and variance for equal work

@@ -46,6 +46,11 @@ def test_gaussian_and_coin_closed_forms_are_exact_and_within_the_estimated_inter
             assert abs(entry["variance"] - entry["exact"]) <= 2 * half + 1e-16
 
 
+@pytest.mark.fast
+def test_the_help_tells_what_each_experiment_is():
+    assert [name for name in EXPERIMENTS if f"\n    {name} " in command.__doc__] == list(EXPERIMENTS)
+
+
 @pytest.mark.parametrize("cost", costs.COSTS)
 @pytest.mark.parametrize("leaf", ["mu", "sigma"])
 def test_quadrature_of_the_costs_is_scg_exact(cost, leaf):
