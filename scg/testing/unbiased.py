@@ -59,8 +59,9 @@ def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> V
     empirical-Bernstein, which hold exactly; without, they are asymptotic, widened for skewness, and nothing is
     concluded while Hill's tail index of the gradient does not exceed 2 by five standard errors: an infinite variance is
     "inconclusive", never "unbiased". A gradient that depends on samples and never varied is not "biased", whatever it
-    is, unless its exact variance is zero. What is rare but counts for much beside what varies all the time is beyond
-    asymptotics.
+    is, unless its exact variance is zero: after an eighth of ``max_replicates`` the verdict is "inconclusive" and names
+    the coordinates. Mostly a score or a path was detached there. What is rare but counts for much beside what varies
+    all the time is beyond asymptotics.
 
     ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of
     range are refused before anything is drawn.
@@ -222,16 +223,16 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
         split(streams.subject, row[:d] if streams.by_coordinate else np.full(d, none))
         for row, none in zip(rows, blind, strict=True)
     ]
-    worst = index_of_worst(
-        found.excess
-        if found.status == "biased" or np.isfinite(found.margin).all()
-        else np.where(np.isinf(found.margin), -found.tail, -np.inf)
-    )
+    worst, still = index_of_worst(_suspicion(found, d)), np.flatnonzero(found.unseen[:d])
     bias, low, high, detectable = (float(row[worst]) for row in rows)
     along = float(streams.expected[worst])
+    reason = found.reason
+    if found.status == "inconclusive" and still.size:
+        more = f" and {still.size - 1} more coordinates" if still.size > 1 else ""
+        reason += f": {streams.names[still[0]]}{more}; is what carries the gradient there detached?"
     return Verdict(
         status=found.status,
-        reason=found.reason,
+        reason=reason,
         method=streams.method,
         bias=back[0],
         low=back[1],
@@ -248,6 +249,16 @@ def _verdict(streams: Streams, found: Outcome, alpha: float, power: float) -> Ve
         alpha=alpha,
         power=power,
     )
+
+
+def _suspicion(found: Outcome, size: int) -> np.ndarray:
+    """By how much each stream speaks against the estimator; where coordinates do, the ``size`` first, no others."""
+    if found.status == "inconclusive" and np.any(found.unseen[:size]):
+        return np.where(found.unseen, np.abs(found.centre), -np.inf)[:size]
+    if found.status != "biased" and not np.isfinite(found.margin).all():
+        return np.where(np.isinf(found.margin), -found.tail, -np.inf)
+    alone = found.excess[:size]
+    return alone if np.any(alone > 1) else found.excess
 
 
 def index_of_worst(excess: np.ndarray) -> int:

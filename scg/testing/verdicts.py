@@ -1,9 +1,13 @@
 """What checks of gradient estimators return: verdicts, and measures of bias."""
 
+import math
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+
 from scg.core.aliases import Tree
+from scg.core.tree import leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,8 +19,9 @@ class Verdict:
     ``bias``         mean of the estimator minus the reference, in the parameters' structure; it lies between ``low``
                      and ``high``
     ``detectable``   the bias that would have been found with probability ``power``, likewise
-    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection;
-                     ``worst_bias``, ... its numbers
+    ``worst``        path of the coordinate that is furthest from 0 for its interval, or the name of a projection where
+                     no coordinate alone shows it; ``worst_bias``, ... its numbers
+    ``ratio``        c where the mean is c times the reference, as far as the intervals tell; else nan
     ``draws``        replicates; 0 where all was exact
     ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not
                      matter
@@ -42,6 +47,19 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.status == "unbiased"
+
+    @property
+    def ratio(self) -> float:
+        """c where the mean is c times the reference, in all coordinates with an interval and as far as these tell; nan
+        where it is not, or where an interval is wider than a fifth of |c - 1| times the largest element there."""
+        flat = np.stack([_flat(tree) for tree in (self.bias, self.low, self.high, self.reference)])
+        bias, low, high, reference = flat[:, np.isfinite(flat).all(axis=0)]
+        largest = np.max(np.abs(reference), initial=0.0)
+        if not largest or bias.size < min(2, flat.shape[1]):
+            return math.nan
+        off = float(bias @ reference / (reference @ reference))
+        told = np.max(high - low) <= abs(off) * largest / 5
+        return 1 + off if told and np.all((low <= off * reference) & (off * reference <= high)) else math.nan
 
     def __repr__(self) -> str:
         found = f"bias {span(self.worst_bias, *self.worst_interval)} at {self.worst}"
@@ -72,6 +90,8 @@ class Verdict:
             ("worst", f"{worst} {self.worst_reference:.6g}"),
             ("detectable", f"{self.worst_detectable:.3g} there{certain}"),
         ]
+        if self.status == "biased" and math.isfinite(self.ratio):
+            rows.insert(2, ("ratio", _clue(self.ratio)))
         if self.draws:
             rows += [
                 ("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"),
@@ -121,6 +141,18 @@ class BiasReport:
                 *[f"  {name:<20}{row}" for name, row in rows],
             ]
         )
+
+
+def _flat(tree: Tree) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(leaf, float)) for _, leaf in leaves(tree)])
+
+
+def _clue(ratio: float) -> str:
+    """What a mean that is a multiple of the reference is most often made by."""
+    if abs(ratio) < 0.05:
+        return "the mean is about 0: is what carries the gradient detached?"
+    cause = "a sign?" if ratio < 0 else "a factor, or a sum in the place of a mean?"
+    return f"the mean is about {ratio:.3g} times the reference: {cause}"
 
 
 def span(centre: float, low: float, high: float) -> str:

@@ -216,3 +216,50 @@ def test_a_graph_of_distributions_and_samples_agree_where_both_are_random():
         return 2 * (0.5 + rng.standard_normal((n, 2)))
 
     assert_unbiased(program, np.full(2, 0.5), reference=Samples(draw), rng=rng(), **QUICK)
+
+
+# what a verdict names
+
+
+def times(factor):
+    """Every coordinate has this multiple of what should be its mean."""
+    return Samples(lambda n, rng: factor * TRUTH + rng.standard_normal((n, 3)) * np.array([0.05, 0.1, 0.05]))
+
+
+TRUTH = np.array([0.3, -0.1, 0.5])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("factor, clue", [(64.0, "a sum in the place of a mean"), (-1.0, "a sign"), (0.0, "detached")])
+def test_a_mean_that_is_a_multiple_of_the_reference_is_told_with_its_factor(factor, clue):
+    verdict = judge(times(factor), reference=TRUTH, rng=rng())
+    assert verdict.status == "biased" and abs(verdict.ratio - factor) < 0.1 * max(1, abs(factor))
+    assert clue in str(verdict) and clue in verdict._repr_html_()
+
+
+@pytest.mark.fast
+def test_a_mean_that_is_no_multiple_of_the_reference_has_no_ratio():
+    """Nor has one of which the intervals leave open whether it is."""
+    shifted = judge(times(1.0), reference=TRUTH + 1.0, rng=rng())
+    barely = judge(times(1.02), reference=TRUTH, rng=rng(), detect=0.01)
+    assert shifted.status == barely.status == "biased"
+    assert np.isnan([shifted.ratio, barely.ratio]).all() and "ratio" not in str(shifted)
+
+
+@pytest.mark.fast
+def test_the_worst_is_a_coordinate_where_one_shows_the_bias_alone():
+    """Though some random projection is further out for its interval."""
+    shift = Samples(lambda n, rng: 0.02 + rng.standard_normal((n, 100)))
+    assert judge(times(64.0), reference=TRUTH, rng=rng()).worst == "[2]"
+    assert judge(shift, reference=np.zeros(100), rng=rng()).worst.startswith("random projection")
+
+
+def test_what_never_varied_is_named_and_an_eighth_of_the_draws_tells():
+    def detached(n, rng):  # the second array has no noise, and another mean than it should have
+        return {"a": rng.standard_normal((n, 2)), "b": np.full((n, 2), 0.25)}
+
+    reference = {"a": np.zeros(2), "b": np.array([0.25, 0.3])}
+    verdict = judge(Samples(detached), reference=reference, rng=rng(), max_replicates=2**19, **QUICK)
+    assert verdict.status == "inconclusive" and verdict.worst == "['b'][1]"
+    assert "['b'][1]; is what carries the gradient there detached?" in verdict.reason
+    assert 2**16 <= verdict.draws <= 1.5 * 2**16

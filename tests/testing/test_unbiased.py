@@ -630,7 +630,8 @@ def test_a_rare_draw_that_was_not_met_is_no_bias(cost, coordinates):
     graph = scg.trace(cost, np.zeros(coordinates), rng=np.random.default_rng(0))
     found = [judge(graph, rng=np.random.default_rng(seed), reference="exact", **RARE) for seed in range(8)]
     assert {v.status for v in found} == {"inconclusive"}
-    assert any("never varied in 262144 of them" in v.reason for v in found)
+    unseen = [v for v in found if "never varied" in v.reason]
+    assert unseen and all(2**15 <= v.draws <= 1.5 * 2**15 for v in unseen)  # an eighth of the most
 
 
 def test_a_rare_coin_that_was_not_met_by_the_differences_is_no_bias():
