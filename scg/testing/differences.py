@@ -13,6 +13,7 @@ from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
 from scg.stochastic.sites import is_draw
 from scg.testing.around import Around
+from scg.testing.bends import Bends, clear
 from scg.testing.coupling import Coupled, comes_apart
 from scg.testing.structure import join, paths, precision, split
 
@@ -22,6 +23,7 @@ it."""
 PROJECTIONS = 8
 DIFFERENCES = 32
 """Coordinates that are differenced one by one; more along random directions."""
+_HALVES = 16  # of a step, at most
 _BYTES = 2**20  # that the largest array of one evaluation of the cost may take
 
 
@@ -50,11 +52,11 @@ class Differences:
             seed = int(self.rng.integers(2**63))
             g = join(self.graph.gradients(rng=np.random.default_rng(seed), replicates=size), size)
             g = g if self.by_coordinate else g @ self.directions.T
-            steps = np.array([self.step, 2 * self.step])
-            shifts = np.array([1.0, -1.0])[:, None] * (steps[:, None, None] * self.directions)[:, :, None]
+            steps = np.stack([self.steps, 2 * self.steps])
+            shifts = np.array([1.0, -1.0])[:, None] * (steps[..., None] * self.directions)[:, :, None]
             costs = self.around.costs(self.point + shifts.reshape(-1, self.size), size, seed)
             ahead, behind = np.moveaxis(costs.reshape(2, len(self.directions), 2, size), 2, 0)
-            central = (ahead - behind) / (2 * steps)[:, None, None]
+            central = (ahead - behind) / (2 * steps)[..., None]
             reference = (4 * central[0] - central[1]) / 3
             self.correction = self.correction + np.sum(reference - central[0], axis=1)
             self.total = self.total + np.sum(reference, axis=1)
@@ -78,11 +80,11 @@ class Differences:
 
     def rounding(self, along: np.ndarray, centre: np.ndarray) -> Numbers:
         """What rounding may do to the mean."""
-        return np.max(precision(self.graph)) * (np.abs(along) + abs(float(self.graph.cost.raw)) / self.step)
+        return np.max(precision(self.graph)) * (np.abs(along) + abs(float(self.graph.cost.raw)) / np.min(self.steps))
 
     def _begin(self) -> None:
         """Directions, and the largest step, a twentieth of the parameters' size or a power of 1/2 of that, at which the
-        costs exist."""
+        costs exist; along some directions a smaller one, that nothing bends or jumps on the way."""
         self.graph.gradients()  # a gradient that is refused is no matter of the costs around
         signs = (
             np.eye(self.size)
@@ -99,28 +101,45 @@ class Differences:
         }
         self.model = self.graph.bind(relaxed) if relaxed else self.graph
         self.point = join([leaf.value for _, leaf in leaves(self.graph.parameters)], 1)[0]
-        self.step = 0.05 * max(1.0, float(np.max(np.abs(self.point))))
+        step = 0.05 * max(1.0, float(np.max(np.abs(self.point))))
         largest = max([n.raw.nbytes for n in self.model.nodes if not isinstance(n.raw, tuple)], default=8)
         self.chunk = max(1, min(2**15, _BYTES // largest))
-        for _ in range(16):
+        why: GuardError | None = None
+        for _ in range(_HALVES):
             try:
-                if all(self._exists(side * 2 * self.step * v) for v in signs for side in (-1, 1)):
-                    self._couple()
-                    self._widen()
-                    return
+                if all(self._exists(side * 2 * step * v) for v in signs for side in (-1, 1)):
+                    break
             except GuardError as error:
-                raise ScgValueError(
-                    f"no reference: {error}; give reference=, of the parameters' structure ({here()})"
-                ) from error
+                why = error
             except EstimatorError:  # of the gradient, wherever the costs are
                 raise
             except ScgError:
                 pass
-            self.step /= 2
-        raise ScgValueError(
-            "no reference: the cost does not exist around the parameters; give reference=, of the parameters'"
-            f" structure ({here()})"
-        )
+            step /= 2
+        else:
+            raise ScgValueError(
+                f"no reference: {why or 'the cost does not exist around the parameters'}; give reference=, of the"
+                f" parameters' structure ({here()})"
+            ) from why
+        self.steps = np.full(len(signs), step)
+        self._couple()
+        self._narrow()
+        self._widen()
+
+    def _narrow(self) -> None:
+        """Halve steps until nothing bends or jumps across them, where there are such steps."""
+        self.bends = Bends(self.model, self._run(0 * self.point, PILOT, 0), PILOT)
+        for k, step in enumerate(self.steps):
+            smooth = (step / 2**i for i in range(_HALVES) if self._is_smooth(k, step / 2**i))
+            self.steps[k] = next(smooth, step)
+
+    def _is_smooth(self, k: int, step: float) -> bool:
+        """Whether nothing bends or jumps between costs that a direction's differences with this step take."""
+        if not self.bends.nodes:
+            return True
+        v, least = self.directions[k], self.steps[k] / 2**_HALVES
+        at = lambda h: [x for _, x in leaves(split(self.graph, self.point + h * v))]
+        return clear(self.bends, at(0.0), *[[at(side * h) for side in (-1, 1)] for h in (2 * step, least)])
 
     def _couple(self) -> None:
         """Draw by quantiles what rejection draws, which is no function of the parameters for given random numbers:
@@ -129,8 +148,8 @@ class Differences:
         # a pathwise one is a function of its noise
         drawn = {name for name, node in self.model.stochastic.items() if is_draw(node)}
         apart: set[str] = set()
-        for v in self.directions:
-            one, other = (self._run(side * 2 * self.step * v, 1, 0).stochastic for side in (-1, 1))
+        for v, h in zip(self.directions, self.steps, strict=True):
+            one, other = (self._run(side * 2 * h * v, 1, 0).stochastic for side in (-1, 1))
             for name in sorted(drawn & one.keys() & other.keys() - apart):
                 distributions = [run[name].statics["site"].distribution.detached() for run in (one, other)]
                 if distributions[0].parameters and comes_apart(*distributions):
@@ -147,12 +166,17 @@ class Differences:
                 e, g = self.draw(PILOT)
             if np.all((g - e).var(axis=0) <= 2 * g.var(axis=0)):
                 return
+            wider = [h * (1 + self._is_smooth(k, 2 * h)) for k, h in enumerate(self.steps)]
             try:
-                if not all(self._exists(side * 4 * self.step * v) for v in self.directions for side in (-1, 1)):
+                if not all(
+                    self._exists(side * 2 * h * v)
+                    for v, h in zip(self.directions, wider, strict=True)
+                    for side in (-1, 1)
+                ):
                     return
             except ScgError:
                 return
-            self.step *= 2
+            self.steps = np.array(wider)
 
     def _run(self, shift: np.ndarray, n: int, seed: int) -> Graph:
         return self.model.run(

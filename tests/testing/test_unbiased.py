@@ -825,6 +825,42 @@ def test_a_notebook_shows_what_is_printed(reference):
     assert all(any(text in line for line in lines) for text in [td.text for td in page.iter("td")])
 
 
+def _through(location):
+    """tanh(z0 z1 + z0), z ~ N(location(t, n), 1), n ~ Poisson(1.2)."""
+
+    def cost(t, rng):
+        n = scg.sample(dist.Poisson(1.2), scg.ScoreFunction(), rng=rng)
+        x, y = (scg.sample(dist.Normal(location(t, n), 1.0), scg.ScoreFunction(), rng=rng) for _ in range(2))
+        return np.tanh(x * y + x)
+
+    return cost
+
+
+BENDS = {  # of the mean, at t = 1
+    "maximum": lambda t, n: np.maximum(t, 1.0),
+    "a penalty": lambda t, n: np.abs(t - 1.0) + 0.2 * n,
+    "beside a count": lambda t, n: np.maximum(n, t),
+    "a jump at a count": lambda t, n: np.where(n >= t, t, 0.3),
+    "an if": lambda t, n: t * t if t > 1 else 0.5 * t,
+}
+
+
+@pytest.mark.parametrize("name", BENDS)
+@pytest.mark.parametrize("distance", [-0.03, 0.004, 0.06])
+def test_differences_do_not_reach_over_what_bends_in_the_parameters(name, distance):
+    """A step of 0.05 does, and has the slope of neither side."""
+    cost = _through(BENDS[name])
+    given = {"rng": np.random.default_rng(0), "reference": "differences", "detect": 0.4}
+    assert judge(cost, np.array(1 + distance), **given).status == "unbiased"
+
+
+def test_a_mistake_as_large_as_what_differences_over_a_kink_miss_is_found():
+    """|t| at 0.02: differences with steps of 0.05 and 0.1 give 7 / 15, and so does the mistake here."""
+    draw = lambda t, rng: scg.sample(dist.Normal(0.1 * t, 1.0), scg.ScoreFunction(), rng=rng)
+    cost = lambda t, rng: np.abs(t) + np.tanh(draw(t, rng)) - 8 / 15 * (t - scg.stop_gradient(t))
+    assert judge(cost, np.array(0.02), rng=np.random.default_rng(0), reference="differences").status == "biased"
+
+
 def test_differences_are_those_of_whole_runs_of_the_graph():
     """(4 D(h) - D(2h)) / 3 of costs at the same random numbers, as ``Graph.run`` computes them with an axis of
     replicates on all that there is."""
@@ -838,7 +874,7 @@ def test_differences_are_those_of_whole_runs_of_the_graph():
     differences = Differences(graph, np.random.default_rng(1))
     state = copy.deepcopy(differences.rng)
     errors, estimates = differences.draw(40)
-    seed, point, step = int(state.integers(2**63)), np.array([0.3, -0.2, 0.5]), differences.step
+    seed, point, step = int(state.integers(2**63)), np.array([0.3, -0.2, 0.5]), differences.steps[0]
 
     def costs(shift):
         l, m = np.broadcast_to((point + shift)[:2], (40, 2)), np.full(40, (point + shift)[2])
