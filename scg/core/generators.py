@@ -15,8 +15,10 @@ from scg.errors import PACKAGE, here, location
 
 GLOBAL = np.random.random.__self__  # type: ignore[attr-defined]
 _PYTHON = random.random.__self__  # type: ignore[attr-defined]
-AnyGenerator = np.random.Generator | np.random.RandomState | random.Random
-_KINDS = (np.random.Generator, np.random.RandomState, random.Random)
+AnyGenerator = (
+    np.random.Generator | np.random.RandomState | random.Random | np.random.BitGenerator | np.random.SeedSequence
+)
+_KINDS = AnyGenerator.__args__  # type: ignore[attr-defined]
 _GLOBALS = {"random", "rvs"}  # names by which functions take numbers from the global generators
 _MAKERS = {"default_rng", "RandomState", "Random", "Generator", "PCG64", "Philox", "SeedSequence", "urandom", "secrets"}
 _MOST = 10_000  # objects that are looked through
@@ -87,11 +89,12 @@ def state_of(generator: AnyGenerator) -> object:
     """The state of a generator, to be compared with an earlier one."""
     if isinstance(generator, random.Random):
         return generator.getstate()
-    return _comparable(
-        generator.bit_generator.state
-        if isinstance(generator, np.random.Generator)
-        else generator.get_state(legacy=False)
-    )
+    if isinstance(generator, np.random.SeedSequence):
+        return generator.n_children_spawned
+    if isinstance(generator, np.random.RandomState):
+        return _comparable(generator.get_state(legacy=False))
+    bits = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
+    return _comparable(bits.state)
 
 
 def _comparable(state: object) -> object:

@@ -197,7 +197,7 @@ class Outside:
         if fn.__closure__:
             place = Cells(label, fn.__closure__, code.co_freevars)
             self._enter(place, zip(place.names, place.values, strict=True))
-        if fn.__dict__ and not library:
+        if (fn.__dict__ or self._ran is None) and (not library or "__wrapped__" in fn.__dict__):
             self._entries(label, fn.__dict__, tuple(fn.__dict__), True, ATTRIBUTE)
 
     def _codes(self, code: CodeType) -> None:

@@ -15,6 +15,11 @@ class Proxy(np.random.Generator):
         super().__init__(real.bit_generator)
         self.real, self.recorder, self.position = real, recorder, position
 
+    @property
+    def bit_generator(self) -> np.random.BitGenerator:
+        bits: np.random.BitGenerator = self.recorder.raw_bits(self)
+        return bits
+
     def __reduce__(self) -> Any:
         return self.real.__reduce__()
 

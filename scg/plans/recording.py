@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,7 +18,7 @@ import numpy as np
 from scg.core.aliases import Function, Keywords, Operand, Result, Tree
 from scg.core.ambient import AMBIENT, RECORDER, Ambient, ids
 from scg.core.ancestry import ancestors
-from scg.core.generators import held_generators, state_of
+from scg.core.generators import AnyGenerator, held_generators, state_of
 from scg.core.node import Node, record
 from scg.core.operands import described
 from scg.core.tree import leaves, map_leaves
@@ -81,6 +82,7 @@ class Recorder:
         self._undo: list[tuple[object, str, object]] = []
         self._placing = 0
         self._drew_in_place = False
+        self._filters, self._action = warnings.filters, _action()
 
     # told by the engine
 
@@ -113,6 +115,12 @@ class Recorder:
             self.refuse_later(
                 "np.errstate asks for an error, or a call, within it, and a plan runs with all warnings off: put it"
                 " around the call",
+                here(),
+            )
+        if warnings.filters is not self._filters and _action() not in (self._action, "ignore"):
+            self.refuse_later(
+                "what shall become of warnings is set within it, and a plan runs with all warnings off: put that around"
+                " the call",
                 here(),
             )
 
@@ -318,6 +326,12 @@ class Recorder:
                     f" step, which a plan takes at its end: leave that to the next call ({here()})"
                 )
 
+    def raw_bits(self, proxy: Proxy) -> np.random.BitGenerator:
+        """What stands behind a generator, for scg itself: what others take of it no plan would see."""
+        if not _is_ours(2):
+            self.refuse("rng.bit_generator gives numbers that a plan would repeat: draw by the generator's methods")
+        return proxy.real.bit_generator
+
     def numbers_drawn(self, proxy: Proxy, name: str, args: tuple[object, ...], kwargs: Keywords) -> Result:
         """Numbers that a method of a generator gives beside ``scg.sample``: a node that a plan draws anew."""
         method = getattr(proxy.real, name)
@@ -357,15 +371,27 @@ def _assign(owner: object, name: str, threads: int, value: object) -> None:
 _QUIET = frozenset(["ignore", "warn", "print", "log"])
 
 
+def _action() -> str | None:
+    """What becomes of the warnings of NumPy: "error", "ignore"."""
+    return next((how for how, _, kind, *_ in warnings.filters if issubclass(RuntimeWarning, kind)), None)
+
+
 def _values(tree: Tree) -> Tree:
     return map_leaves(lambda x: x.raw if type(x) is Node else x, tree)
 
 
-def drew_elsewhere(fn: Function) -> Callable[[], bool]:
-    """A function that tells whether, since now, a generator has drawn that ``fn`` holds, or NumPy's global one: a plan
-    would repeat the numbers."""
-    before = [(g, state_of(g)) for g in held_generators(fn)]
-    return lambda: any([state_of(g) != state for g, state in before])
+def drew_elsewhere(fn: Function, args: object, given: Sequence[np.random.Generator]) -> Callable[[], bool]:
+    """A function that tells whether, since now, a generator has drawn that ``fn`` holds, or its arguments beside those
+    ``given`` to the plan, or NumPy's global one: a plan would repeat the numbers."""
+    held = held_generators(fn) + [g for g in held_generators(args) if not any([g is other for other in given])]
+    before = [(g, state_of(g), _spawned(g)) for g in held]
+    return lambda: any([state_of(g) != state or _spawned(g) != n for g, state, n in before])
+
+
+def _spawned(generator: AnyGenerator) -> object:
+    """How many generators came out of this one, which it remembers beside its state."""
+    bits = getattr(generator, "bit_generator", generator)
+    return getattr(getattr(bits, "seed_seq", None), "n_children_spawned", None)
 
 
 @contextlib.contextmanager

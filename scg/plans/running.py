@@ -45,9 +45,9 @@ def run_recorded(recorder: Recorder, witness: Witness, fn: Function, args: tuple
     with recording(recorder), collect_guards():
         floor = record(INPUT, (), {}, np.zeros(())).id
         new = [tree(f"argument {k}", x) for k, x in enumerate(args)]
-        named = {name: tree(name, kwargs[name]) for name in sorted(kwargs)}
+        named = {name: tree(name, x) for name, x in kwargs.items()}
         given = list(leaves([new, named]))
-        drew = drew_elsewhere(fn)
+        drew = drew_elsewhere(fn, [args, kwargs], [p.real for p in recorder.proxies])
         try:
             with watching(witness):
                 result = fn(*new, **named)

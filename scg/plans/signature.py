@@ -31,8 +31,8 @@ class Signature:
         self.kept: list[object] = []  # objects that are known by their identity, which must not be given to others
         self.nodes = False
         key = [self._of(arg) for arg in args]
-        for name in sorted(kwargs) if len(kwargs) > 1 else kwargs:
-            key += (name, self._of(kwargs[name]))
+        for name, arg in kwargs.items():  # in their order, which ``**kwargs`` shows
+            key += (name, self._of(arg))
         self.key = len(args), tuple(key)
 
     def _of(self, x: object) -> Hashable:

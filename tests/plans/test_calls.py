@@ -473,9 +473,17 @@ def _of_a_closure():
     return lambda p: np.sum(p * mine.standard_normal(3))
 
 
+SEEDS, BITS, PARENT = np.random.SeedSequence(4), np.random.PCG64(5), np.random.default_rng(6)
+
+
 @pytest.mark.parametrize(
     "fn",
     [
+        lambda p: np.sum(p * np.random.Generator(BITS).random(3)),
+        lambda p: np.sum(p * (BITS.random_raw() % 2**20)),
+        lambda p: np.sum(p * PARENT.spawn(1)[0].random(3)),
+        lambda p: np.sum(p * np.random.default_rng(SEEDS.spawn(1)[0]).random(3)),
+        functools.partial(lambda bits, p: np.sum(p * np.random.Generator(bits).random(3)), np.random.PCG64(7)),
         _of_a_global,
         _of_the_global_one,
         _of_a_closure(),
@@ -490,3 +498,33 @@ def test_numbers_of_other_generators_are_refused(fn):
         plainly = scg.compile(function, fallback=True)
         first, second = ([leaf for _, leaf in leaves(plainly(np.ones(3)))][0] for _ in range(2))
         assert first != second
+
+
+@pytest.mark.parametrize(
+    "make, draw",
+    [
+        (np.random.PCG64, lambda bits: np.random.Generator(bits).random()),
+        (np.random.PCG64, lambda bits: bits.random_raw() % 2**20),
+        (np.random.SeedSequence, lambda seeds: np.random.default_rng(seeds.spawn(1)[0]).random()),
+        (np.random.default_rng, lambda rng: np.random.Generator(rng.bit_generator).random()),
+        (np.random.default_rng, lambda rng: rng.bit_generator.random_raw() % 2**20),
+        (np.random.default_rng, lambda rng: [rng.bit_generator.advance(3), rng.random()][1]),
+        (np.random.default_rng, lambda rng: rng.spawn(1)[0].random()),
+        (np.random.default_rng, lambda rng: rng.bit_generator.state["state"]["state"] % 2**20 + rng.random()),
+    ],
+)
+def test_numbers_by_way_of_what_stands_behind_a_generator_are_refused(make, draw):
+    """A plan would repeat them."""
+    fn = lambda p, source: np.sum(p) * (1.0 + draw(source))
+    with pytest.raises(PlanError):
+        scg.compile(fn)(np.ones(3), make(3))
+    again, source = scg.compile(fn, fallback=True), make(3)
+    assert again(np.ones(3), source) != again(np.ones(3), source)
+
+
+def test_keyword_arguments_keep_their_order():
+    fn = lambda x, **parts: sum([x * k * part for k, part in enumerate(parts.values(), 1)])
+    compiled = scg.compile(fn)
+    for parts in ({"b": 2.0, "a": np.float64(3.0)}, {"a": np.float64(3.0), "b": 2.0}) * 2:
+        np.testing.assert_array_equal(compiled(np.ones(2), **parts), fn(np.ones(2), **parts))
+    assert compiled.recorded == 2 and compiled.plainly == 0

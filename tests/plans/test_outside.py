@@ -1,6 +1,7 @@
 """What a compiled function looks up outside its arguments: another value there is another plan; what no plan can know
 is refused with its line."""
 
+import contextlib
 import contextvars
 import cProfile
 import datetime
@@ -267,7 +268,30 @@ def _moves_on(model):
     return lambda x: np.sum(x) * next(steps)
 
 
-@pytest.mark.parametrize("make", [_counts, _appends, _fills, _keeps, _rebinds, _moves_on])
+def _notes_on_itself(model):
+    def fn(x):
+        fn.calls = getattr(fn, "calls", 0) + 1
+        return np.sum(x) * fn.calls
+
+    return fn
+
+
+def _notes_on_a_wrapper(model):
+    @contextlib.contextmanager
+    def counted():
+        counted.calls = getattr(counted, "calls", 0) + 1
+        yield counted.calls
+
+    def fn(x):
+        with counted() as calls:
+            return np.sum(x) * calls
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    "make", [_counts, _appends, _fills, _keeps, _rebinds, _moves_on, _notes_on_itself, _notes_on_a_wrapper]
+)
 def test_a_function_that_changes_what_is_outside_is_refused_and_leaves_it(make):
     model = Model()
     fn = make(model)
@@ -488,6 +512,29 @@ def test_errstate_within_is_refused_where_it_asks_for_errors():
         scg.compile(loud)(np.ones(2))
     with pytest.raises(FloatingPointError):
         scg.compile(loud, fallback=True)(np.zeros(2))
+    compiled = scg.compile(quiet)
+    assert compiled(np.ones(2)) == 0 and compiled(np.zeros(2)) == -np.inf and compiled.recorded == 1
+
+
+@pytest.mark.parametrize("how", ["error", "always"])
+def test_a_filter_of_warnings_within_is_refused_where_it_shows_them(how):
+    def loud(a):
+        with warnings.catch_warnings(record=how == "always") as caught:
+            warnings.simplefilter(how)
+            try:
+                value = np.sum(np.log(a))
+            except RuntimeWarning:
+                return -7.0
+            return -7.0 if caught else value
+
+    def quiet(a):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.sum(np.log(a))
+
+    with pytest.raises(PlanError, match="warnings"):
+        scg.compile(loud)(np.ones(2))
+    assert scg.compile(loud, fallback=True)(np.zeros(2)) == -7
     compiled = scg.compile(quiet)
     assert compiled(np.ones(2)) == 0 and compiled(np.zeros(2)) == -np.inf and compiled.recorded == 1
 
