@@ -51,6 +51,15 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.waiting(-np.log1p(-real_array(probability)))
 
+    def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
+        """What waits for an exponential variable, which the generator has without a logarithm."""
+        plain = self.detached()
+        native, eps = np.float32 if plain.dtype == np.float32 else np.float64, float(np.finfo(plain.dtype).epsneg)
+        x = np.asarray(rng.standard_exponential(self.full_shape(shape), native))
+        if x.size and np.min(x) < 0.5 * eps:  # at an end there may be no density
+            x = np.maximum(x, native(0.5 * eps))
+        return np.asarray(plain.waiting(x)).astype(plain.dtype, copy=False)
+
     def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.waiting(before.spent(value))
 

@@ -805,3 +805,17 @@ def test_quantiles_of_students_t_in_both_tails(df):
     )
     with pytest.raises(ScgValueError, match="greater than any number"):
         dist.StudentT(0.001).sample(np.random.default_rng(0), 100)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["Exponential", "Weibull", "Gompertz"])
+def test_what_waits_for_an_exponential_number_is_its_quantile_and_never_at_an_end(name, dtype):
+    class Ends(np.random.Generator):
+        def standard_exponential(self, size, dtype):
+            return np.resize(A([0.0, 1.0, 30.0], dtype), size)
+
+    p = A([0.5, 2.0, 0.7], dtype)
+    d = dist.Exponential(p) if name == "Exponential" else getattr(dist, name)(p, dtype(0.6))
+    z = d.sample(Ends(np.random.PCG64(0)), 2)
+    assert z.dtype == dtype and z.shape == (2, 3) and np.all(z > 0) and np.all(np.isfinite(d.log_prob(z)))
+    np.testing.assert_allclose(d.spent(z)[:, 1:], [[1.0, 30.0]] * 2, rtol=20 * np.finfo(dtype).eps)
