@@ -284,11 +284,12 @@ for name, (model, params) in models.items():
 assert errors["s = 0.1"].mean() < errors["s = 1.0"].mean() and spreads["s = 0.3"] > spreads["point"]
 
 # %% [markdown]
-# With $s = 1$ the noise hides what the codes say. As $s$ falls the error falls towards that of the point. And the
-# spread of the codes falls with it, as we saw for the linear decoder: a point pays nothing for a decoder that takes
-# small codes apart. None of the models has codes like $N(0, I)$. For samples of the prior to look like digits $q$ needs
-# a width, and it needs the *right* one: in the VAE $s_j(x)$ is learned. The flat prior reconstructs best, because it
-# asks nothing of the codes; there is nothing to draw from it.
+# With $s = 1$ the noise hides what the codes say: the encoder gives nearly the same code to every digit, and the
+# reconstruction is nearly always the mean digit. As $s$ falls the error falls towards that of the point. From $s = 0.3$
+# on the spread of the codes falls with it, about as $\sqrt{s}$, which is what $1 / c_{\min}$ was for the linear
+# decoder: a point pays nothing for a decoder that takes small codes apart. None of the models has codes like $N(0, I)$.
+# For samples of the prior to look like digits $q$ needs a width, and it needs the *right* one: in the VAE $s_j(x)$ is
+# learned. The flat prior reconstructs best, because it asks nothing of the codes; there is nothing to draw from it.
 #
 # The figure has the reconstructions of four of the models, and what their decoders make of $z \sim N(0, I)$. For a
 # decoder that was trained on small codes these are far out, and the ink is much too strong.
