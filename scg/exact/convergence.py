@@ -74,7 +74,7 @@ def converged(engine: Engine, compute: Compute, rtol: float, squares: bool = Fal
     raise ConvergenceError(
         f"the mean over {', '.join(map(str, engine.adaptive))} did not settle: the last change was"
         f" {closest:.3g}{check.reason}; what is integrated is not smooth{several}, or has no such mean; raise"
-        f" rtol=,{undeclared(engine)} or sample it ({here()})"
+        f" rtol={' or budget=' * check.over},{undeclared(engine)} or sample it ({here()})"
     )
 
 
@@ -105,6 +105,7 @@ class Check:
     def __init__(self, engine: Engine, compute: Compute, squares: bool, rtol: float):
         self.engine, self.compute, self.squares, self.rtol = engine, compute, squares, rtol
         self.reason = ""
+        self.over = False  # whether a rule by panels was over the budget
         self._known: dict[int, tuple[Panels, Found]] = {}
         self._results: dict[tuple[int, int], Sized | None] = {}
         self._doubt = 0.0  # what rules for two elements left unresolved, as a fraction of E|.|
@@ -203,7 +204,7 @@ class Check:
                 self._results[seed, kind] = with_rules(engine, self.compute, points, kind)
             except BudgetError:
                 engine.check_time()
-                self._results[seed, kind] = None
+                self._results[seed, kind], self.over = None, True
             engine.evaluations, engine.joint = evaluations, []
             for leaf, attributes in state:
                 for name, value in attributes.items():

@@ -232,14 +232,14 @@ class Leaf:
         """exp(log_p), of values that have a derivative."""
         return np.exp(log_p) if self.adaptive else probabilities(self.node, self.distribution, log_p, self.name)
 
-    def drawn(self, rng: np.random.Generator, distribution: Distribution) -> np.ndarray:
-        """One sample of ``distribution``, which is this node's, of shape (1, *node.shape)."""
+    def drawn(self, rng: np.random.Generator, distribution: Distribution, rows: int) -> np.ndarray:
+        """Samples of ``distribution``, which is this node's, of shape (rows, *node.shape)."""
         full = (
-            distribution.expanded((1, *self.batch)).sample(rng)
+            distribution.expanded((rows, *self.batch)).sample(rng)
             if self.varies and not self.is_noise
-            else distribution.sample(rng, (1, *self.drawn_shape))
+            else distribution.sample(rng, (rows, *self.drawn_shape))
         )
-        return np.asarray(full, self.node.dtype).reshape(1, *self.node.shape)
+        return np.asarray(full, self.node.dtype).reshape(rows, *self.node.shape)
 
     def described(self, count: int) -> str:
         """For a message that is about ``count`` of the elements."""

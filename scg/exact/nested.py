@@ -101,7 +101,7 @@ class Nested:
     def __init__(self, panels: Panels, outer: int, inner: int):
         self.panels, self.outer, self.inner, self.engine = panels, outer, inner, panels.engine
         self.columns = [c for c, s in enumerate(self.engine.sets) if outer in s and inner in s]
-        self.choices = self._choices()
+        self.choices, self.looks = self._distinct(panels.choices), self._distinct(panels.looks)
         self.rows = 0  # that were computed, those of a small graph
         self.weight = 1 + max([n.size for n in self.engine.order if type(n.raw) is not tuple]) // 16
         self.width = len(self.columns) * (1 + panels.squares) + 1
@@ -143,10 +143,10 @@ class Nested:
         each = np.repeat(inside.line, POINTS)
         return np.stack([a[each], b], axis=1), np.stack([steps[each], inner_steps], axis=1)
 
-    def _choices(self) -> list[Choice]:
-        """Those of the panels that differ in other elements than the two."""
+    def _distinct(self, choices: list[Choice]) -> list[Choice]:
+        """Those that differ in other elements than the two."""
         found: dict[tuple[bytes, ...], Choice] = {}
-        for choice in self.panels.choices:
+        for choice in choices:
             held = self.panels.held({self.outer: np.zeros(1), self.inner: np.zeros(1)}, choice)
             found.setdefault(tuple([value.tobytes() for value in held.values()]), choice)
         return list(found.values())
@@ -275,7 +275,7 @@ class Nested:
         order = np.lexsort([v, i])
         i, v = i[order], v[order]
         found = []
-        for choice in self.choices[:2]:
+        for choice in self.looks:
 
             def values(lines: np.ndarray, at: np.ndarray, nodes: list[Node], choice: Choice = choice) -> Columns:
                 x = _of(line, lines).at(at[:, None])[0].reshape(-1)

@@ -21,6 +21,7 @@ import numpy as np
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.exact.engine import Engine
+from scg.exact.gates import Meeting, combinations, telling
 from scg.exact.leaf import Choice, Leaf
 from scg.exact.lines import NODES, NOWHERE, POINTS, WEIGHTS, Integrals, Line, Places, Run, Settling, between, split
 from scg.exact.rules import Rule
@@ -29,8 +30,11 @@ from scg.stochastic.sides import is_break, sides
 
 _LARGEST = 2**20  # elements that the largest array of a block of rows may have
 _DEPTH = 64
-_ROWS = 8
 _CHOICES = 5  # of the other elements: what happens at one place of a line happens, most often, at some place of others
+_FEW = 9  # combinations of finite elements that are all tried
+_POOL, _MOST = 2**16, 32  # others that are looked at, and how many of them are chosen
+_WORK = 2**24  # numbers that these may make
+_LOOKS = 2
 
 
 class Found(NamedTuple):
@@ -60,9 +64,8 @@ class Panels:
             for e in s:
                 if e in self.columns:
                     self.columns[e].append(column)
-        alone = all(len(s) <= 1 for s in engine.sets)
-        count = 1 if alone else _ROWS + 1 if self._several_finite() else _CHOICES
-        self.choices = [self._choice(np.random.default_rng([seed, k]), k) for k in range(count)]
+        self.largest = max([1, *[n.size for n in engine.order if type(n.raw) is not tuple]])
+        self.choices, self.looks = self._choices()
         self.tolerance = max(1e-13, 64 * engine.eps)
         known = {n.id for n in engine.leading}
         self.watched = [
@@ -81,25 +84,36 @@ class Panels:
         """By how much the rules that the leaves have now differ along the lines, as a fraction of E|.|: the most, and
         of which element."""
         worst = (0.0, -1)
-        for e in self.elements:
-            leaf, column = self.leaf(e), self.engine.column(e)
-            digits = np.full((leaf.size, leaf.count), -1)
-            digits[:, column] = np.arange(leaf.size)
+        for group in self._groups():
             for k, choice in enumerate(self.choices):
-                values, weights = leaf.at(digits, self.engine.distribution_at(leaf, choice))
-                x = np.reshape(values, (leaf.size, leaf.count))[:, column]
-                assert weights is not None  # a leaf of these has a density
-                run = self.run({e: x}, choice, [])
-                weights = weights[:, column] * (run.densities[e] if leaf.by_density else 1)
-                f = run.costs[:, self.columns[e]]
-                with np.errstate(all="ignore"):
-                    f = np.concatenate([f, f * f], axis=1) if self.squares else f
-                    total = np.sum(np.where(weights[:, None] == 0, 0, f * weights[:, None]), axis=0)
-                    off = np.abs(total - found.totals[e][k][:-1]) / np.where(
-                        found.scale[e][:-1] > 0, found.scale[e][:-1], 1
-                    )
-                worst = max(worst, (float(np.max(np.where(np.isnan(off), math.inf, off), initial=0)), e))
+                points, weights = self._by_rules(group, choice)
+                run = self.run(points, choice, [])
+                for e in group:
+                    p = weights[e] * (run.densities[e] if self.leaf(e).by_density else 1)
+                    f = run.costs[:, self.columns[e]]
+                    with np.errstate(all="ignore"):
+                        f = np.concatenate([f, f * f], axis=1) if self.squares else f
+                        total = np.sum(np.where(p[:, None] == 0, 0, f * p[:, None]), axis=0)
+                        scale = np.where(found.scale[e][:-1] > 0, found.scale[e][:-1], 1)
+                        off = np.abs(total - found.totals[e][k][:-1]) / scale
+                    most = float(np.max(np.where(np.isnan(off), math.inf, off), initial=0))
+                    worst = max(worst, (most, e))
         return worst
+
+    def _by_rules(self, group: list[int], choice: Choice) -> tuple[Places, Places]:
+        """The points of the rules that the leaves of some elements have now, and their weights, of one length."""
+        points, weights = {}, {}
+        rows = max([self.leaf(e).size for e in group])
+        for leaf in {id(self.leaf(e)): self.leaf(e) for e in group}.values():
+            columns = {e: self.engine.column(e) for e in group if self.leaf(e) is leaf}
+            digits, inside = np.full((rows, leaf.count), -1), np.arange(rows) < leaf.size
+            digits[:, list(columns.values())] = np.minimum(np.arange(rows), leaf.size - 1)[:, None]
+            x, w = leaf.at(digits, self.engine.distribution_at(leaf, choice))
+            assert w is not None  # a leaf of these has a density
+            for e, column in columns.items():
+                points[e] = np.reshape(x, (rows, leaf.count))[:, column]
+                weights[e] = np.where(inside, w[:, column], 0)
+        return points, weights
 
     def leaf(self, e: int) -> Leaf:
         return self.engine.leaf(e)
@@ -117,43 +131,54 @@ class Panels:
             colour[e] = next(c for c in itertools.count() if c not in taken)
         return [[e for e in self.elements if colour[e] == c] for c in range(max(colour.values(), default=-1) + 1)]
 
-    def _several_finite(self) -> bool:
-        """Whether several finite elements meet one of these in a part of the cost."""
-        together = [s for s in self.engine.sets if any([e in self.columns for e in s])]
-        return any([sum([not self.leaf(e).adaptive for e in s]) > 1 for s in together])
-
-    def _choice(self, rng: np.random.Generator, row: int) -> Choice:
-        """Values of all leaves: finite samples evenly, others from their distributions, the parents' values given; (1,
-        *shape) each.
-
-        A product of coins may be zero for nearly all of their values, and hide what multiplies it. So in the first row
-        all finite elements have their first value, in the last one their last; and coin j comes out as the parity of
-        the bits of row & (1 + j mod 7), an orthogonal array: two coins whose numbers differ mod 7 have all pairs of
-        values in rows 0 to 7, and so b_1 (1 - b_2) is one in some.
-        """
-        values: Choice = {}
-        number = 0
+    def _choices(self) -> tuple[list[Choice], list[Choice]]:
+        """Values of all leaves, (1, *shape) each: combinations of the finite ones (``gates``); of the others samples,
+        the parents' values given. And those at which nodes are looked at: some, and one for each combination."""
+        engine = self.engine
+        offsets = {id(leaf): start for leaf, start in zip(self.leaves, engine.offsets, strict=False)}
+        finite = np.concatenate(
+            [np.arange(leaf.count) + offsets[id(leaf)] for leaf in self.leaves if not leaf.adaptive] or [[]]
+        )
+        position = {int(e): k for k, e in enumerate(finite)}
+        meets: dict[int, set[int]] = {e: set() for e in self.elements}
+        for s in set(engine.sets):
+            for e in s & set(self.elements):
+                meets[e].update([position[o] for o in s if o in position])
+        sizes = np.array([self.leaf(int(e)).size for e in finite], int)
+        several = any([len(s) > 1 for s in engine.sets])
+        work = max(1, sum([n.size for n in engine.order if type(n.raw) is not tuple]))
+        rows = combinations(sizes, list(meets.values()), max(_FEW, min(_POOL, _WORK // work)))
+        rows = rows[np.arange(max(len(rows), _CHOICES)) % len(rows)] if several else rows[:1]
+        rng, pool = np.random.default_rng(self.seed), Choice()
         with np.errstate(all="ignore"):
             for leaf in self.leaves:
-                if not leaf.adaptive:
-                    coin = np.bitwise_count(row & (1 + (number + np.arange(leaf.count)) % 7)) & 1
-                    digits = coin[None] if leaf.size == 2 else rng.integers(leaf.size, size=(1, leaf.count))
-                    ends = {0: 0, _ROWS: leaf.size - 1}
-                    values[leaf.node] = leaf.at(np.full((1, leaf.count), ends.get(row, digits)), None)[0]
-                    number += leaf.count
+                if leaf.adaptive:
+                    pool[leaf.node] = leaf.drawn(rng, engine.distribution_at(leaf, pool), len(rows))
                 else:
-                    values[leaf.node] = leaf.drawn(rng, self.engine.distribution_at(leaf, values))
-        return values
+                    own = [position[offsets[id(leaf)] + j] for j in range(leaf.count)]
+                    pool[leaf.node] = leaf.at(rows[:, own], None)[0]
+        chosen = np.arange(len(rows))
+        if len(rows) > _FEW:
+            found = [
+                Meeting(n, engine.reach[n.id][:, finite], np.any(engine.reach[n.id][:, self.elements], axis=1))
+                for n in engine.leading
+                if n.id in engine.reach and type(n.raw) is not tuple
+            ]
+            chosen = telling(found, engine.terms, pool, _MOST)
+        choices: list[Choice] = [{n: v[k : k + 1] for n, v in pool.items()} for k in chosen]
+        _, first = np.unique(rows[chosen], axis=0, return_index=True)
+        return choices, [choices[k] for k in sorted({*range(min(_LOOKS, len(choices))), *first.tolist()})]
 
     def run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = True) -> Run:
         """The parts of the cost where some elements are as in ``x``, others as in ``choice``; and other nodes there."""
         rows = len(next(iter(x.values())))
-        largest = max([1, *[n.size for n in self.engine.order if type(n.raw) is not tuple]])
-        step = max(1, _LARGEST // largest)
+        step = max(1, _LARGEST // self.largest)
         parts = [
             self._block({e: v[k : k + step] for e, v in x.items()}, choice, nodes, costs)
             for k in range(0, max(rows, 1), step)
         ]
+        if len(parts) == 1:
+            return parts[0]
         found, densities, others = zip(*parts, strict=True)
         return Run(
             np.concatenate(found),

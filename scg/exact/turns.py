@@ -15,27 +15,31 @@ from scg.stochastic.sides import is_break
 _CANDIDATES = 200  # places along one element where a node turns
 _FINER = 32  # places for one, where primitives from outside say nothing of themselves
 _SECTIONS = 16  # of a bracket, at each step towards the place in it
+_ENTRIES = 4096  # of a node that are looked at
+_EACH = 3  # brackets of one place of the grid
 
 
 class Runs(Protocol):
     """What runs the costs along lines: see ``panels``."""
 
     watched: list[Node]
-    choices: list[Choice]
+    looks: list[Choice]
+    elements: list[int]
     engine: Engine
 
     def run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = ...) -> Run: ...
 
 
 class Bracket(NamedTuple):
-    """Between which points of a grid a node changes: the position of the ``node``, its ``entry``, the ``element`` of
-    the line, the first ``row`` of the grid; whether it turns there, which takes three points."""
+    """Between which points of a grid nodes change, an entry for each change: the position of the ``node``, its
+    ``entry``, the ``element`` of the line, the first ``row`` of the grid; whether it turns there, which takes three
+    points."""
 
-    node: int
-    entry: int
-    element: int
-    row: int
-    turns: bool
+    node: np.ndarray
+    entry: np.ndarray
+    element: np.ndarray
+    row: np.ndarray
+    turns: np.ndarray
 
 
 def candidates(panels: Runs, lines: dict[int, Line], edges: Places, turns: bool = True) -> Places:
@@ -58,57 +62,60 @@ def _seen(panels: Runs, lines: dict[int, Line], grid: Places, watched: list[Node
     """``_candidates`` of some nodes, on a grid."""
     rows = max(map(len, grid.values()))
     grid = {e: np.append(v, np.full(rows - len(v), v[-1] if len(v) else 0.0)) for e, v in grid.items()}
-    tables = {n.id: panels.engine.reach[n.id][:, list(grid)] for n in watched}
+    elements = np.array(list(grid))
+    tables = {n.id: panels.engine.reach[n.id][:, elements] for n in watched}
     nodes = [n for n in watched if tables[n.id].any()]
-    places: dict[int, list[float]] = {e: [] for e in grid}
-    for choice in panels.choices[:2]:
-        values = panels.run({e: lines[e].at(v)[0] for e, v in grid.items()}, choice, nodes, False).nodes
-        wanted = []
-        for k, n in enumerate(nodes):
-            single = tables[n.id].sum(axis=1) == 1
-            for j in np.flatnonzero(single)[:4096]:
-                e = list(grid)[int(np.argmax(tables[n.id][j]))]
-                wanted.append((k, int(j), e))
-        brackets = _brackets(wanted, values, [is_number(n) for n in nodes], turns)
-        for e, v in _closed(panels, lines, grid, nodes, brackets, choice):
-            places[e].append(v)
-    return {e: np.unique(np.array(p)) for e, p in places.items()}
+    at = {e: lines[e].at(v)[0] for e, v in grid.items()}
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for k, choice in enumerate(panels.looks):
+        if k == 1:  # others are the same at all values of other samples
+            nodes = [n for n in nodes if np.any(panels.engine.reach[n.id].sum(axis=1) > 1)]
+        if not nodes:
+            break
+        values = panels.run(at, choice, nodes, False).nodes
+        brackets = []
+        for number, (n, v) in enumerate(zip(nodes, values, strict=True)):
+            table = tables[n.id]
+            entries = np.flatnonzero(table.sum(axis=1) == 1)[:_ENTRIES]
+            brackets += _changes(number, v[:, entries], entries, elements[np.argmax(table[entries], axis=1)], n, turns)
+        found.append(_closed(panels, lines, grid, nodes, _few(brackets, rows), choice))
+    owner, places = (np.concatenate(c) for c in zip(*found, strict=True)) if found else (np.zeros(0), np.zeros(0))
+    return {e: np.unique(places[owner == e]) for e in grid}
 
 
 def _closed(
-    panels: Runs,
-    lines: dict[int, Line],
-    grid: Places,
-    nodes: list[Node],
-    brackets: list[Bracket],
-    choice: Choice,
-) -> list[tuple[int, float]]:
+    panels: Runs, lines: dict[int, Line], grid: Places, nodes: list[Node], brackets: Bracket, choice: Choice
+) -> tuple[np.ndarray, np.ndarray]:
     """Each bracket closed in on: by bisection where a node has another sign or value at its ends, by golden
-    sections where it turns."""
-    if not brackets:
-        return []
-    k, j, e, i, turn = (np.array(c) for c in zip(*brackets, strict=True))
-    row = np.zeros(len(e), int)
-    for element in np.unique(e):
-        row[e == element] = np.arange(np.sum(e == element))
-    used = sorted(set(k.tolist()))
-    chosen, number = [nodes[u] for u in used], {u: m for m, u in enumerate(used)}
-    k = np.array([number[u] for u in k])
-    low = np.array([grid[a][b] for a, b in zip(e, i, strict=True)])
-    high = np.array([grid[a][b + (2 if t else 1)] for a, b, t in zip(e, i, turn, strict=True)])
+    sections where it turns. Elements, and places."""
+    k, j, e, i, turn = brackets
+    if not len(k):
+        return e, np.zeros(0)
+    row, each = np.zeros(len(e), int), np.arange(len(e))
+    own = {int(element): np.flatnonzero(e == element) for element in np.unique(e)}
+    for mine in own.values():
+        row[mine] = np.arange(len(mine))
+    used, k = np.unique(k, return_inverse=True)
+    chosen = [nodes[u] for u in used]
+    of_node = [np.flatnonzero(k == u) for u in range(len(used))]
+    low, high = np.zeros(len(e)), np.zeros(len(e))
+    for element, mine in own.items():
+        low[mine], high[mine] = grid[element][i[mine]], grid[element][i[mine] + 1 + turn[mine]]
 
     def at(v: np.ndarray) -> np.ndarray:
         """The nodes at some places of each bracket, (brackets, places)."""
-        x = {a: np.full((int(row.max()) + 1, v.shape[1]), lines[a].centre) for a in grid}
-        for a in grid:
-            mine = e == a
+        shape = (int(row.max()) + 1, v.shape[1])
+        x = {a: np.full(shape, lines[a].centre) for a in grid}
+        for a, mine in own.items():
             x[a][row[mine]] = lines[a].at(v[mine])[0]
-        values = panels.run({a: v.reshape(-1) for a, v in x.items()}, choice, chosen, False).nodes
-        values = [v.reshape(*next(iter(x.values())).shape, -1) for v in values]
-        return np.array([values[c][r, :, b] for c, r, b in zip(k, row, j, strict=True)], float)
+        found = panels.run({a: part.reshape(-1) for a, part in x.items()}, choice, chosen, False).nodes
+        result = np.empty(v.shape)
+        for mine, values in zip(of_node, found, strict=True):
+            result[mine] = values.reshape(*shape, -1)[row[mine], :, j[mine]]
+        return result
 
-    numbers = np.array([is_number(nodes[b.node]) for b in brackets])[:, None]
-    steps, each = np.arange(_SECTIONS + 1) / _SECTIONS, np.arange(len(e))
+    numbers = np.array([is_number(n) for n in chosen])[k][:, None]
+    steps = np.arange(_SECTIONS + 1) / _SECTIONS
     for depth in range(13):
         v = low[:, None] + (high - low)[:, None] * steps
         values = at(v)
@@ -120,7 +127,7 @@ def _closed(
         start, stop = np.where(turn, lowest - 1, other - 1), np.where(turn, lowest + 1, other)
         lost = ~turn & (other == 0)
         low, high = np.where(lost, low, v[each, start]), np.where(lost, high, v[each, stop])
-    return list(zip(e.tolist(), (0.5 * (low + high)).tolist(), strict=True))
+    return e, 0.5 * (low + high)
 
 
 def _between(grid: np.ndarray) -> np.ndarray:
@@ -142,31 +149,45 @@ def kind_of(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), 4.0, np.sign(values) * np.where(np.isinf(values), 2, 1))
 
 
-def _brackets(
-    wanted: list[tuple[int, int, int]], values: list[np.ndarray], numbers: list[bool], turning: bool
+def _changes(
+    number: int, v: np.ndarray, entries: np.ndarray, owner: np.ndarray, node: Node, turning: bool
 ) -> list[Bracket]:
+    """Where some entries of a node, (rows, entries), change their sign or value, and where they turn."""
+    if is_number(node):
+        kinds = kind_of(v)
+        with np.errstate(all="ignore"):
+            d = np.sign(np.diff(v, axis=0))
+        turns = (d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1]) & ((d[1:] != 0) | (d[:-1] != 0))
+        both = [(kinds[1:] != kinds[:-1], False), *[(turns, True)] * turning]
+    else:
+        v = np.nan_to_num(v, nan=-4.5)
+        both = [(v[1:] != v[:-1], False)]
+    found = []
+    for changes, turn in both:
+        j, i = np.nonzero(changes.T)
+        counts = np.bincount(j, minlength=len(entries))
+        kept = _ranks(j) % np.maximum(1, counts // _CANDIDATES)[j] == 0
+        j, i = j[kept], i[kept]
+        found.append(Bracket(np.full(len(j), number), entries[j], owner[j], i, np.full(len(j), turn)))
+    return found
+
+
+def _few(found: list[Bracket], rows: int) -> Bracket:
     """Few for each place of the grid."""
-    found: dict[int, dict[tuple[int, bool], list[Bracket]]] = {}
-    for k, j, e in wanted:
-        v = values[k][:, j]
-        if numbers[k]:
-            kinds = kind_of(v)
-            with np.errstate(all="ignore"):
-                d = np.sign(np.diff(v))
-            turns = np.flatnonzero(
-                (d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1]) & ((d[1:] != 0) | (d[:-1] != 0))
-            )
-            both = [(np.flatnonzero(kinds[1:] != kinds[:-1]), False), (turns[: len(turns) * turning], True)]
-        else:
-            v = np.nan_to_num(v, nan=-4.5)
-            both = [(np.flatnonzero(v[1:] != v[:-1]), False)]
-        for rows, turn in both:
-            for i in rows[:: max(1, len(rows) // _CANDIDATES)].tolist():
-                here = found.setdefault(e, {}).setdefault((i, turn), [])
-                if len(here) < 3:
-                    here.append(Bracket(k, j, e, i, turn))
-    result = []
-    for places in found.values():
-        every = [b for here in places.values() for b in here]
-        result += every[:: max(1, len(every) // (3 * _CANDIDATES))]
-    return result
+    if not found:
+        none = np.zeros(0, int)
+        return Bracket(none, none, none, none, none > 0)
+    every = Bracket(*[np.concatenate(column) for column in zip(*found, strict=True)])
+    key = (every.element * rows + every.row) * 2 + every.turns
+    order = np.argsort(key, kind="stable")
+    order = order[_ranks(key[order]) < _EACH]
+    element = every.element[order]  # rising
+    counts = np.bincount(element)
+    order = order[_ranks(element) % np.maximum(1, counts // (_EACH * _CANDIDATES))[element] == 0]
+    return Bracket(*[column[order] for column in every])
+
+
+def _ranks(key: np.ndarray) -> np.ndarray:
+    """How many equal ones stand before each entry, of equal ones that stand together."""
+    first = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+    return np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
