@@ -98,7 +98,10 @@ def beside(array: np.ndarray) -> Operand:
 
 
 def raise_named(error: Exception, primitive: "Primitive", values: Operands, statics: Statics) -> NoReturn:
-    """The same error as one of scg's, with the primitive, its operands and the user's line."""
+    """The same error as one of scg's, with the primitive, its operands and the user's line; what is one is raised as it
+    is, for it says that itself."""
+    if isinstance(error, ScgError):
+        raise error
     kind = kin(error)
     shown = ", ".join([described(values), *(f"{name}={value!r}" for name, value in statics.items())])
     message = f"{primitive.name}({shown}): {error} ({here()})"

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from scg.distributions.bijections import Bijection
 
 
+class Rounded(ScgValueError):
+    """A value at an end of the range of a map, where what it is the image of is not known."""
+
+
 def is_bounded(bijection: "Bijection") -> bool:
     """Whether the range of a map has an end."""
     return bool(np.isfinite(bijection.low) or np.isfinite(bijection.high))
@@ -36,7 +40,7 @@ def preimage(bijection: "Bijection", y: Value) -> Value:
     """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made
     of.
 
-    Raises ScgValueError for a node that was rounded to an end of the range and is no such image.
+    Raises Rounded, a ScgValueError, for a node that was rounded to an end of the range and is no such image.
     """
     node: object = y
     while type(node) is Node:
@@ -73,7 +77,7 @@ def _masked(y: Value, bijection: "Bijection") -> Value:
 def _refuse_rounded(y: Value, rounded: Truth, bijection: "Bijection") -> None:
     first, last = _ends(y.dtype, bijection)
     if np.any(rounded & (((y == first) & np.isfinite(bijection.low)) | ((y == last) & np.isfinite(bijection.high)))):
-        raise ScgValueError(
+        raise Rounded(
             f"a value was rounded to an end of the range of {bijection!r}, and what it is the image of is not known:"
             " draw by Reparameterized(), or draw x of the base with scg.sample and apply the map to x yourself"
             f" ({here()})"

@@ -27,6 +27,7 @@ from scg.exact.rules import (
 )
 from scg.stochastic.sites import Site, is_noise
 
+_NOTHING = 1e-20  # a weight that makes no difference to a mean
 Choice = dict[Node, np.ndarray]
 """Values of leaves, with rows in front."""
 
@@ -223,10 +224,22 @@ class Leaf:
                 assert distribution is not None
                 values = np.asarray(transported(distribution, values.reshape(len(digits), *self.noise_shape)))
         values = np.reshape(values, (len(digits), self.count, *self.event))
+        if weights is not None and not self.is_noise:
+            values = self._off_the_ends(values, weights)
         kept = np.reshape(self.node.raw, (self.count, *self.event))
         values = np.where((digits < 0).reshape(*digits.shape, *[1] * len(self.event)), kept, values)
         values = np.asarray(values, self.node.dtype).reshape(len(digits), *self.node.shape)
         return values, None if weights is None else np.where(digits < 0, 1, weights)
+
+    def _off_the_ends(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The values; those that matter no more are further from the ends of a bounded support than what may have been
+        rounded to one, where no density is known."""
+        support = self.distribution.support
+        low, high = getattr(support, "low", -math.inf), getattr(support, "high", math.inf)
+        if self.event or not (np.any(np.isfinite(low)) and np.any(np.isfinite(high))):
+            return values
+        ends = [np.nextafter(np.nextafter(np.asarray(a, self.node.dtype), b), b) for a, b in ((low, high), (high, low))]
+        return np.where(np.abs(weights) < _NOTHING, np.clip(values, *ends), values)
 
     def probabilities(self, log_p: Value) -> Value:
         """exp(log_p), of values that have a derivative."""

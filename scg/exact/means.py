@@ -10,8 +10,9 @@ from scg.core.backward import pull
 from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
+from scg.distributions.image import Rounded
 from scg.elimination.finite import Width
-from scg.errors import ScgValueError, here
+from scg.errors import EstimatorError, ScgValueError, here
 from scg.exact.choice import eliminated
 from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
@@ -68,8 +69,8 @@ def gradient(
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
 
-    def one(way: Graph) -> Part:
-        cost, targets = values_in(on_its_way(way).cost, 1), [leaf for _, leaf in leaves(way.parameters)]
+    def one(way: Graph, images: bool = False) -> Part:
+        cost, targets = values_in(on_its_way(way).cost, 1, images), [leaf for _, leaf in leaves(way.parameters)]
         refuse_flux([cost], "gradient")
         found = eliminated(
             cost, names_of(way), budget, deadline, lambda sums: slope_of(sums.mean(graph=True), targets), rtol=rtol
@@ -88,7 +89,7 @@ def gradient(
 
         return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, _also_by_images(one), budget, rtol, deadline)
     result = rebuild(
         graph.parameters,
         iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]),
@@ -114,8 +115,8 @@ def hessian(
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
 
-    def one(way: Graph) -> Part:
-        cost, targets = values_in(on_its_way(way).cost, 2), [leaf for _, leaf in leaves(way.parameters)]
+    def one(way: Graph, images: bool = False) -> Part:
+        cost, targets = values_in(on_its_way(way).cost, 2, images), [leaf for _, leaf in leaves(way.parameters)]
 
         def curvature(total: Result) -> list[np.ndarray]:
             first = slope_of(total, targets, True)
@@ -144,7 +145,7 @@ def hessian(
 
         return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, _also_by_images(one), budget, rtol, deadline)
     rows, targets = iter(found), [leaf for _, leaf in leaves(graph.parameters)]
     result = rebuild(
         graph.parameters,
@@ -168,6 +169,21 @@ def over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: flo
         sum(p.evaluations for p in parts),
         wider([p.width for p in parts]),
     )
+
+
+def _also_by_images(one: Callable[..., Part]) -> Callable[[Graph], Part]:
+    """The same, along paths where values were rounded to an end at which no density is known."""
+
+    def found(way: Graph) -> Part:
+        try:
+            return one(way, images=False)
+        except Rounded as error:
+            try:
+                return one(way, images=True)
+            except (EstimatorError, ScgValueError):
+                raise error from None
+
+    return found
 
 
 def mass_by(budget: int, rtol: float, deadline: float) -> Callable[[Graph], float]:

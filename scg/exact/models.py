@@ -62,10 +62,10 @@ def names_of(graph: Graph) -> dict[int, str]:
     return names
 
 
-def values_in(cost: Node, derivatives: int = 0) -> Node:
+def values_in(cost: Node, derivatives: int = 0, images: bool = False) -> Node:
     """The cost as a function of values: every relaxed sample as the sample that it relaxes, and pathwise samples of
     numbers held, whose distribution is the same; those of whose density so many ``derivatives`` under the integral are
-    not known are paths (``as_values``)."""
+    not known are paths, and with ``images`` those that may be rounded to an end (``as_values``)."""
     order = ancestors([cost], guards=True)
     nodes = [n for n in order if is_stochastic(n)]
     moving = [n for n in nodes if is_path(n)]
@@ -82,7 +82,7 @@ def values_in(cost: Node, derivatives: int = 0) -> Node:
                 np.broadcast_to(distribution.atoms()[0], n.shape) if isinstance(distribution, FiniteSupport) else n.raw
             )
         cost = resample(cost, {}, bindings={n.id: Accounted() for n in other}, values=values)
-    return as_values([cost], derivatives)[0]
+    return as_values([cost], derivatives, images)[0]
 
 
 def by_densities(cost: Node) -> Node:

@@ -18,6 +18,7 @@ from scg.core.leaves import parameter
 from scg.core.node import Node, record
 from scg.core.replay import rerun
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable
+from scg.distributions.uniform import is_of_noise
 from scg.errors import EstimatorError, ScgValueError
 from scg.estimators import Reparameterized
 from scg.primitives import layout
@@ -31,15 +32,16 @@ class MovingSupport(ScgValueError):
     """A sample of which the support depends on what one differentiates by, without a path along which it moves."""
 
 
-def as_values(roots: list[Node], derivatives: int = 0) -> list[Node]:
+def as_values(roots: list[Node], derivatives: int = 0, images: bool = False) -> list[Node]:
     """Nodes of the same values of which the derivatives are those of the values, between samples.
 
     Where so many ``derivatives`` of a mean are to be found, samples become paths where the density has no such many
     under the integral: of a support that moves with its parameters the first would miss the ends, and of a density with
-    a kink that does, as |z - loc|, the second would miss the jump of the slope there.
+    a kink that does, as |z - loc|, the second would miss the jump of the slope there. With ``images`` those between two
+    ends become paths, too, which know what they are the images of where they are rounded to an end.
     """
     order = ancestors(roots, guards=True)
-    moving = {n.id: moves for n in order if derivatives and (moves := _moves(n, derivatives))}
+    moving = {n.id: moves for n in order if derivatives and (moves := _moves(n, derivatives, images))}
     if not moving and not any(n.primitive.constant or n.primitive.same for n in order):
         return roots
     table: dict[int, Node] = {}
@@ -72,14 +74,22 @@ def as_values(roots: list[Node], derivatives: int = 0) -> list[Node]:
     return found
 
 
-def _moves(node: Node, derivatives: int) -> str:
+def _moves(node: Node, derivatives: int, images: bool) -> str:
     """What of a sample's density moves with its parameters, so that there are not so many ``derivatives`` under the
     integral; nothing where there are."""
     if not is_draw(node) or isinstance(distribution := node.statics["site"].distribution, Discrete):
         return ""
     if not distribution.has(FixedSupport):
         return "the support"
+    if images and is_of_noise(distribution) and _has_ends(distribution):
+        return "what is rounded to an end of the range"
     return "a kink of the density" if derivatives > 1 and _bends(node, distribution) else ""
+
+
+def _has_ends(distribution: Distribution) -> bool:
+    """Whether samples are numbers, or vectors of them, between two ends."""
+    low, high = getattr(distribution.support, "low", -np.inf), getattr(distribution.support, "high", np.inf)
+    return bool(np.all(np.isfinite(low)) and np.all(np.isfinite(high)))
 
 
 def _bends(node: Node, distribution: Distribution) -> bool:
