@@ -161,6 +161,8 @@ def test_rebinding_changes_neither_values_nor_the_gradients_of_others(graph, dat
     rebound = graph.bind(binding)
     assert rebound.cost.value == graph.cost.value
     close(mean([rebound.cost])[0], mean([graph.cost])[0])
+    if type(binding[name]).condition is not Estimator.condition:
+        return  # the others' costs are conditional means then
     moved = {n.id for p in parameters_of(graph.stochastic[name]) for n in ancestors([p])}
     for other in set(graph.stochastic) - {name}:
         before, after = (parameters_of(g.stochastic[other]) for g in (graph, rebound))
