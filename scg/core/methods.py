@@ -54,6 +54,8 @@ class Methods(Recorded):
     real = property(lambda self: IMPLEMENTATIONS[np.real](self))
     imag = property(lambda self: IMPLEMENTATIONS[np.imag](self))
 
+    device = property(lambda self: self.raw.device)
+
     def __getitem__(self, index: object) -> "Node":
         return IMPLEMENTATIONS[operator.getitem](self, index)
 
@@ -85,6 +87,11 @@ class Methods(Recorded):
     def reshape(self, *shape: int | Sequence[int], **kwargs: object) -> "Node":
         """``np.reshape`` of this node; the shape as one argument or as several."""
         return IMPLEMENTATIONS[np.reshape](self, shape[0] if len(shape) == 1 else shape, **kwargs)
+
+    def to_device(self, device: object, /, *, stream: None = None) -> "Node":
+        """This node, for the device "cpu"; ValueError for others."""
+        self.raw.to_device(device, stream=stream)
+        return self  # type: ignore[return-value]
 
     def transpose(self, *axes: object) -> "Node":
         """``np.transpose`` of this node; the axes as one argument or as several."""

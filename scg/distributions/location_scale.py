@@ -74,7 +74,7 @@ class LocationScale(InverseCDF, Distribution, FixedSupport):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Laplace(LocationScale):
-    """p0(x) = exp(-|x|) / 2."""
+    """p(z) = exp(-|x|) / (2 scale), x = (z - loc) / scale. Variance 2 scale^2."""
 
     loc: Numeric
     scale: Numeric
@@ -110,7 +110,7 @@ class Laplace(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Logistic(LocationScale):
-    """p0(x) = sigmoid(x) sigmoid(-x)."""
+    """p(z) = sigmoid(x) sigmoid(-x) / scale, x = (z - loc) / scale. Variance (pi scale)^2 / 3."""
 
     loc: Numeric
     scale: Numeric
@@ -129,7 +129,8 @@ class Logistic(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Gumbel(LocationScale):
-    """P0(x) = exp(-exp(-x)): the distribution of the greatest of many."""
+    """P(Z <= z) = exp(-exp(-x)), x = (z - loc) / scale: the distribution of the greatest of many. Mean loc + 0.5772...
+    scale (Euler's constant), variance (pi scale)^2 / 6."""
 
     loc: Numeric
     scale: Numeric
@@ -159,7 +160,7 @@ class Gumbel(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Cauchy(LocationScale):
-    """p0(x) = 1 / (pi (1 + x^2)); it has neither mean nor variance."""
+    """p(z) = 1 / (pi scale (1 + x^2)), x = (z - loc) / scale; it has neither mean nor variance."""
 
     loc: Numeric
     scale: Numeric
@@ -187,8 +188,8 @@ class Cauchy(LocationScale):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class StudentT(LocationScale):
-    """p0(x) = (1 + x^2 / df)^(-(df+1)/2) / (sqrt(df) B(1/2, df/2)); sampled by the quantile function, whose derivative
-    in df is implicit.
+    """p(z) = (1 + x^2 / df)^(-(df+1)/2) / (scale sqrt(df) B(1/2, df/2)), x = (z - loc) / scale; sampled by the quantile
+    function, whose derivative in df is implicit.
 
     Pathwise derivatives in df are first order only. The mean is NaN for df <= 1, the variance NaN for df <= 1 and inf
     for df <= 2.

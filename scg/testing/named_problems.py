@@ -8,7 +8,7 @@ from scg.testing.problem import Draw, Problem, namespace
 
 
 def problems() -> list[Problem]:
-    """Some twenty problems, from one coin to a hidden Markov model, each with its exact gradient.
+    """Two dozen problems, from one coin to a hidden Markov model, each with its exact gradient.
 
     A problem has ``name``, ``source``, ``parameters`` (a dict of arrays), ``draws`` (families with their parameters, as
     functions of the problem's parameters), ``cost`` (for arrays of NumPy, PyTorch and JAX alike), ``value``,

@@ -85,7 +85,8 @@ def compare(
     the other, before anything is measured; then they stand, and the user's own learn nothing. With ``warmup=0`` they
     stand as they came, and a note below the table names their rows.
 
-    Times are medians of rounds in which the rows take turns, in this process, of batches of replicates.
+    Times are medians of rounds in which the rows take turns, in this process, of batches of replicates. A library that
+    has threads of its own is timed with them: ``torch.set_num_threads(1)`` for one core.
 
     ``progress(done, replicates)`` is called after each chunk; ``progress=True`` shows a bar on stderr. Ctrl-C ends the
     drawing and not the comparison: what is reported is of the chunks that were finished, and ``report.interrupted`` is

@@ -18,13 +18,18 @@ BATCH, _ROUNDS, LONG = 256, 7, 0.02
 
 def times_of(task: Task, n: int, entropy: int, long: float) -> dict[str, float]:
     """The seconds a gradient takes: rows take turns in rounds, the first with n replicates each, the others with a
-    batch of about ``long`` seconds."""
+    batch of about ``long`` seconds.
+
+    How many these are is told by a second call: the first may compile, and a batch that is small for that would have
+    the cost of a call shared out among few.
+    """
     batches, times = {}, {label: [] for label in task.rows}  # type: ignore[var-annotated]
     with one_thread(), np.errstate(all="ignore"):
         for label, row in task.rows.items():
-            start = time.perf_counter()
-            _gradients(label, row, generator(entropy, 0, 1), n)
-            each = (time.perf_counter() - start) / n
+            for _ in range(2 if long else 1):
+                start = time.perf_counter()
+                _gradients(label, row, generator(entropy, 0, 1), n)
+                each = (time.perf_counter() - start) / n
             times[label].append(each)
             batches[label] = int(np.clip(long / max(each, 1e-9), 1, 16 * n))
         for i in range(_ROUNDS if long else 0):

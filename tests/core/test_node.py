@@ -179,9 +179,16 @@ def test_methods_are_numpy_s(name, args, kwargs):
         assert raw(got).dtype == expected.dtype
 
 
-@pytest.mark.parametrize("name", ["shape", "dtype", "ndim", "size", "nbytes", "itemsize"])
+@pytest.mark.parametrize("name", ["shape", "dtype", "ndim", "size", "nbytes", "itemsize", "device"])
 def test_properties_are_the_value_s(name):
     assert getattr(scg.parameter(X), name) == getattr(X, name)
+
+
+def test_a_node_is_on_the_device_of_numpy_and_goes_to_no_other():
+    node = scg.parameter(X)
+    assert node.to_device("cpu") is node
+    with pytest.raises(ValueError, match="cpu"):
+        node.to_device("cuda")
 
 
 @pytest.mark.parametrize("name", ["T", "mT", "real", "imag"])

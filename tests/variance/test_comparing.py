@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from matplotlib.figure import Figure
 import scg
 from scg import distributions as dist
 from scg import variance
+from scg.bridge.samples import Sampled
 from scg.stochastic.estimator import Estimator
 from scg.testing.structure import join
-from scg.variance import chunks, report, threads
+from scg.variance import chunks, report, threads, timing
 from scg.variance.evaluations import evaluations
 from scg.variance.moments import CentralMoments, Squares
 
@@ -568,6 +570,21 @@ def test_figures_are_drawn_into_axes_of_the_callers(found, tmp_path):
     for arguments in ({}, {"ax": 3}):
         with pytest.raises(TypeError, match="ax"):
             found.plot(**arguments)
+
+
+def test_what_is_slow_once_is_not_taken_for_what_a_gradient_takes():
+    """A first call that compiles for a second leaves batches in which the cost of a call counts for little."""
+    sizes = []
+
+    def draw(n, rng):
+        if n == 256 and n not in sizes:
+            time.sleep(1.0)
+        sizes.append(n)
+        return rng.standard_normal((n, 2))
+
+    row = Sampled.of(scg.bridge.Samples(draw), np.random.default_rng(0))
+    timing.times_of(chunks.Task({"slow once": row}), 256, 0, 0.02)
+    assert min(sizes[sizes.index(256) :]) >= 256
 
 
 def test_linear_algebra_has_one_thread_within_and_as_many_as_before_after():
