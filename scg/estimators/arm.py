@@ -34,12 +34,12 @@ class ARM(Elsewhere):
             return None
         eta, l, b = _logits(down)
         flip = _flips(down, l, b)
-        step = (2 * b - 1) * flip
+        partner = abs(b - flip)
         m = sigmoid(_size(l))
-        v = uniform(down)
-        # partners that differ, by b - b' = step: u is on the side of b, outside (1 - m, m); else inside
-        weight = step * (m - 0.5 + v * (1 - m)) + (1 - flip) * (v - 0.5) * (2 * m - 1)
-        return np.sum(first_order(eta, (down.now() - _at_partner(down, b - step)) * weight))
+        # u is uniform on (1 - m, m), of length 2m - 1, where the partner is b; else on the side of b, on (m, 1) or
+        # (0, 1 - m), whose middle is 1/2 + (b - b') m/2
+        weight = (b - partner) * (0.5 * m) + (uniform(down) - 0.5) * (flip * (2 - 3 * m) + (2 * m - 1))
+        return np.sum(first_order(eta, (down.now() - _at_partner(down, partner)) * weight))
 
 
 @final
@@ -72,9 +72,9 @@ class DisARM(Elsewhere):
         if not isinstance(down.distribution, Bernoulli):
             return _along_sticks(down)
         eta, l, b = _logits(down)
-        step = (2 * b - 1) * _flips(down, l, b)
-        weight = step * (0.5 * sigmoid(_size(l)))
-        return np.sum(first_order(eta, (down.now() - _at_partner(down, b - step)) * weight))
+        partner = abs(b - _flips(down, l, b))
+        weight = (b - partner) * (0.5 * sigmoid(_size(l)))
+        return np.sum(first_order(eta, (down.now() - _at_partner(down, partner)) * weight))
 
 
 def _logits(down: Downstream) -> tuple[Value, Value, Value]:

@@ -253,7 +253,7 @@ def marginal(down, x, b):
 SABOTEURS = {
     "partner by its marginal distribution": ("DisARM", arm, "_flips", marginal),
     "partner always flipped": ("DisARM", arm, "_flips", lambda down, x, b: 1 + 0 * x),
-    "noise of half the width": ("ARM", arm, "uniform", lambda down, right=arm.uniform: 0.5 * right(down)),
+    "likelier value of another probability": ("ARM", arm, "sigmoid", lambda l, right=arm.sigmoid: right(0.5 * l)),
     "relaxation of the other value": ("REBAR", rebar, "hidden", lambda l, s, v, right=rebar.hidden: right(l, -s, v)),
     "relaxation moves with its own noise": (
         "REBAR",
