@@ -13,6 +13,7 @@ from typing import ClassVar, NoReturn, Self
 
 import numpy as np
 
+from scg.core.aliases import Result
 from scg.core.node import Node, Numeric, Value
 from scg.core.operands import described
 from scg.distributions.constraints import Constraint, real
@@ -216,9 +217,12 @@ class Distribution(Parameterized, ABC):
         shape = (1,) * (event - len(shape)) + shape
         return self.replaced(**{name: np.broadcast_to(p, batch_shape + shape[len(shape) - event :])})
 
-    def _whole(self, moment: Numeric) -> Numeric:
-        """A moment brought to the shape batch_shape + event_shape."""
+    def _whole(self, moment: Result) -> Numeric:
+        """A moment brought to the shape batch_shape + event_shape, and to float32 where the parameters are, but for
+        Python numbers, which do not widen it."""
         shape = self.batch_shape + self.event_shape
+        if getattr(moment, "dtype", None) == np.float64 and self.dtype == np.float32:
+            moment = moment.astype(np.float32)
         return moment if np.shape(moment) == shape else np.broadcast_to(moment, shape)
 
 

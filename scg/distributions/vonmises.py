@@ -178,4 +178,4 @@ class VonMises(Reparameterizable, Distribution, FixedSupport):
 
         k1, k2 = self.concentration, other.concentration
         half = sin(0.5 * (self.loc - other.loc))
-        return in_double(of_one_mean)(k1, k2) + 2 * k2 * (1 - bessel_deficit(k1)) * (half * half)
+        return weak(in_double(of_one_mean))(k1, k2) + 2 * k2 * (1 - weak(bessel_deficit)(k1)) * (half * half)

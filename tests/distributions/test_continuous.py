@@ -819,3 +819,16 @@ def test_what_waits_for_an_exponential_number_is_its_quantile_and_never_at_an_en
     z = d.sample(Ends(np.random.PCG64(0)), 2)
     assert z.dtype == dtype and z.shape == (2, 3) and np.all(z > 0) and np.all(np.isfinite(d.log_prob(z)))
     np.testing.assert_allclose(d.spent(z)[:, 1:], [[1.0, 30.0]] * 2, rtol=20 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_moments_and_divergences_of_float32_beside_python_numbers_stay_float32(known):
+    """``known`` parameter is a float32, the others are Python numbers."""
+    for make in (dist.StudentT, dist.VonMises, dist.Normal, dist.Gamma, dist.InverseGamma, dist.Pareto, dist.Beta):
+        given = (3.0, 0.5, 2.0)[: 3 if make is dist.StudentT else 2]
+        mixed = make(*[np.float32(x) if k in (known, 2 - known) else x for k, x in enumerate(given)])
+        for value in (mixed.mean, mixed.variance, mixed.entropy()):
+            assert np.shape(value) == () and getattr(value, "dtype", np.float32) == np.float32, make
+        plain = make(*given)
+        for pair in () if make is dist.StudentT else ((mixed, plain), (plain, mixed)):
+            assert dist.kl_divergence(*pair).dtype == np.float32, make

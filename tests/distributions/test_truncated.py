@@ -130,3 +130,10 @@ def test_truncated_normal_distributions_keep_float32_beside_python_numbers():
         == np.shape(dist.TruncatedNormal(0.0, 1.0, -1.0, 2.0).mean)
         == ()
     )
+
+
+@pytest.mark.parametrize("far", [1e10, 1e154, 1e200, 1e300, np.inf])
+def test_the_cdf_is_0_and_1_however_far_out(far):
+    for low, high in ((-np.inf, -8.0), (8.0, np.inf)):
+        distribution = dist.TruncatedNormal(0.0, 1.0, low, high)
+        assert distribution.cdf(-far) == 0 and distribution.cdf(far) == 1
