@@ -26,8 +26,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config):
-    """``-m "not long"``, as by default, and ``-m fast`` are ordinary runs."""
-    ordinary = config.option.markexpr in ("not long", "fast")
+    """``-m "not long"``, as by default, and ``-m fast`` are ordinary runs; of a fast test no long cases are run."""
+    if config.option.markexpr == "fast":
+        config.option.markexpr = "fast and not long"
+    ordinary = config.option.markexpr in ("not long", "fast and not long")
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary" if ordinary else "long"))
 
 

@@ -2,6 +2,7 @@
 an import that leaves the process as it was."""
 
 import ast
+import functools
 import subprocess
 import sys
 import types
@@ -83,13 +84,18 @@ def is_private(name):
     return name.startswith("_") and not name.startswith("__")
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def is_self(node):
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_reads_anothers_underscore_names(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert private_imports(tree) == [] and private_attributes(tree) == []
 
 
@@ -159,7 +165,7 @@ TESTED = [p for p in FILES if p.relative_to(ROOT / "scg").parts[:-1] not in (("p
 
 @pytest.mark.parametrize("path", TESTED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_compares_a_primitive_with_that_of_another(path):
-    assert identities(ast.parse(path.read_text(encoding="utf-8"))) == []
+    assert identities(parsed(path)) == []
 
 
 @pytest.mark.parametrize(

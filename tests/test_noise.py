@@ -13,7 +13,7 @@ import scg
 from scg import distributions as dist
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError
 from tests.support.compiled import agree
-from tests.support.drawn import drawn
+from tests.support.drawn import covering, drawn
 
 pytestmark = pytest.mark.fast
 
@@ -68,8 +68,7 @@ def test_each_sample_keeps_its_distribution_and_its_numbers_are_independent(name
         assert stats.spearmanr(z[:, i, 0], z[:, i, 1]).pvalue > 1e-5, i
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 8])
-@pytest.mark.parametrize("name", COUPLINGS)
+@pytest.mark.parametrize(("n", "name"), covering([1, 2, 5, 8], [*COUPLINGS]))
 def test_means_are_those_of_independent_samples_and_the_variance_is_that_of_replicates(name, n):
     graph, plain = traced(normal(n, COUPLINGS[name])), traced(normal(n, None))
     exact = scg.exact.gradient(plain)

@@ -2,6 +2,7 @@
 something."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,8 @@ from tests.support.drawn import drawn, share
 pytestmark = pytest.mark.fast
 
 HERE = Path(__file__).parent
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(HERE.rglob("*.py"))}
-FILES = {path: tree for path, tree in TREES.items() if path.name.startswith("test_")}
-SUPPORT = [tree for path, tree in TREES.items() if path.is_relative_to(HERE / "support")]
+PATHS = sorted(HERE.rglob("*.py"))
+FILES = [path for path in PATHS if path.name.startswith("test_")]
 ELSEWHERE = {
     "errors": "core/test_errors",
     "special": "primitives/test_special",
@@ -24,6 +24,12 @@ ELSEWHERE = {
 """Modules of scg that another room tests."""
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def definitions(tree):
     return {n.name: n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
 
@@ -44,7 +50,7 @@ def fast(tree):
 
 def test_every_folder_of_tests_has_fast_ones():
     for folder in {path.parent for path in FILES}:
-        assert any(fast(tree) for path, tree in FILES.items() if path.parent == folder), folder
+        assert any(fast(parsed(path)) for path in FILES if path.parent == folder), folder
 
 
 def test_every_room_of_the_package_has_fast_tests():
@@ -52,17 +58,17 @@ def test_every_room_of_the_package_has_fast_tests():
     rooms = {p.stem for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
     for room in rooms:
         own = HERE / room, HERE / f"test_{room}.py", HERE / f"{ELSEWHERE.get(room)}.py"
-        assert any(fast(tree) for path, tree in FILES.items() if path.parent == own[0] or path in own[1:]), room
+        assert any(fast(parsed(path)) for path in FILES if path.parent == own[0] or path in own[1:]), room
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
 def test_no_test_is_fast_and_long(path):
-    long = {name for name, node in cases(FILES[path]).items() if is_marked(node, "long")}
-    assert not long & set(fast(FILES[path]))
+    long = {name for name, node in cases(parsed(path)).items() if is_marked(node, "long")}
+    assert not long & set(fast(parsed(path)))
 
 
 def test_no_test_module_imports_another():
-    imported = {n.module or "" for tree in TREES.values() for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    imported = {n.module or "" for p in PATHS for n in ast.walk(parsed(p)) if isinstance(n, ast.ImportFrom)}
     assert not [name for name in imported if name.startswith("tests.") and ".test_" in name]
 
 
@@ -89,12 +95,16 @@ def asserting(found, helpers=frozenset()):
     return known
 
 
-HELPERS = set().union(*[asserting(definitions(tree)) for tree in SUPPORT])
+@functools.cache
+def helpers():
+    """Names of what asserts in ``tests/support``."""
+    support = [parsed(path) for path in PATHS if path.is_relative_to(HERE / "support")]
+    return frozenset().union(*[asserting(definitions(tree)) for tree in support])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
 def test_every_test_asserts(path):
-    assert not set(cases(FILES[path])) - asserting(definitions(FILES[path]), HELPERS)
+    assert not set(cases(parsed(path))) - asserting(definitions(parsed(path)), helpers())
 
 
 def test_what_asserts_nothing_is_noticed():

@@ -53,7 +53,8 @@ def kind_of(fn, cases=CASES):
     """What becomes of a Node in ``fn``: read off the declaration, and for compositions of primitives off the catalogue.
     None is left to chance."""
     implementation = IMPLEMENTATIONS.get(fn)
-    orders = {case.order > 0 for case in cases if case.name == name_of(fn)}
+    name = name_of(fn)
+    orders = {case.order > 0 for case in cases if case.name == name}
     if implementation is None:
         return None
     if hasattr(implementation, "advice"):

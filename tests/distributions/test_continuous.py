@@ -21,6 +21,7 @@ from scg.distributions.implicit import quantile
 from scg.distributions.uniform import noise_of, transported
 from scg.errors import EstimatorError, ScgTypeError, ScgValueError
 from scg.testing import check_distribution, check_gradient
+from tests.support.drawn import covering
 
 A = np.array
 L = A([[1.0, 0, 0], [0.3, 0.7, 0], [-0.4, 0.2, 2.0]])
@@ -617,8 +618,10 @@ def test_a_support_that_is_said_to_be_fixed_holds_still_when_a_parameter_moves(m
         assert make(*nodes).has(dist.FixedSupport) == still, (make, i, ends(at), ends(moved))
 
 
-@pytest.mark.parametrize("low", [None, -math.pi, 0.5])
-@pytest.mark.parametrize("cost", [lambda z: 1.0 * z, lambda z: z * z - np.sin(2 * z), lambda z: np.cos(z)])
+@pytest.mark.parametrize(
+    ("low", "cost"),
+    covering([None, -math.pi, 0.5], [lambda z: 1.0 * z, lambda z: z * z - np.sin(2 * z), lambda z: np.cos(z)]),
+)
 def test_angles_have_one_turn_and_every_estimator_that_is_accepted_is_right_on_it(low, cost):
     loc, k = 0.9, 1.1
     make = lambda p: dist.VonMises(p[0], p[1], low)

@@ -83,14 +83,21 @@ def test_a_plan_draws_the_same_coupled_samples():
         np.testing.assert_array_equal(step(T, 8, np.random.default_rng(seed)), expected)
 
 
+INTEGRATED = {"ARM", "REBAR"}
+"""Those with noise that is integrated: on a shorter chain in an ordinary run, and REBAR's in any."""
+
+
 @pytest.mark.parametrize("below", [scg.ScoreFunction, scg.Enumerate])
-@pytest.mark.parametrize("name", FIRST)
-def test_the_mean_is_exact_where_samples_further_down_are_coupled(name, below):
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        *[(two if name in INTEGRATED else nested, name) for name in FIRST],
+        pytest.param(nested, "ARM", marks=pytest.mark.long),
+    ],
+)
+def test_the_mean_is_exact_where_samples_further_down_are_coupled(program, name, below):
     for t in (np.array(0.5), np.array(-0.8)):
-        if name == "REBAR":  # whose noise is integrated: a shorter chain
-            graph = scg.trace(two, t, np.random.default_rng(0), FIRST[name], below)
-        else:
-            graph = exact(t, FIRST[name], below)
+        graph = scg.trace(program, t, np.random.default_rng(0), FIRST[name], below)
         found, expected = scg.exact.moments(graph), scg.exact.gradient(graph)
         np.testing.assert_allclose(found.mean, expected, rtol=1e-9, atol=1e-10)
 

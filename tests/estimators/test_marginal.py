@@ -14,6 +14,7 @@ from scg.elimination import means
 from scg.errors import EstimatorError, ScgError
 from tests.support.compiled import both
 from tests.support.discrete import program
+from tests.support.drawn import first
 
 SUM, SCORE, PATH = scg.Marginalize(), scg.ScoreFunction(), scg.Reparameterized()
 THETA = np.array([0.3, -0.7])
@@ -47,7 +48,7 @@ def zero_variance(graph, rng):
     return runs
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", first(1, range(3)))
 def test_drawn_programs_have_the_exact_gradient_in_every_run(part):
     for seed in range(15 * part, 15 * part + 15):
         rng, graph = drawn(seed)
@@ -68,7 +69,7 @@ def test_drawn_programs_have_the_exact_hessian(seed):
     agree(scg.hessian(cost)(theta), scg.exact.hessian(scg.trace(cost, theta)), 1e-9)
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", first(1, range(3)))
 def test_the_rest_by_other_estimators_is_unbiased_and_the_sum_adds_no_variance(part):
     """The first samples have a score function, on which those that are summed out may depend."""
     for seed in range(10 * part, 10 * part + 10):
