@@ -35,15 +35,16 @@ from scg.elimination.structure import Structure
 from scg.elimination.sums import NotFinite, weighted
 from scg.elimination.tabulate import colours_of
 from scg.errors import ScgError, here
-from scg.exact.gates import combinations
+from scg.exact.gates import combinations, telling
 from scg.exact.leaf import ConvergenceError
 from scg.exact.looks import (
     AROUND,
     SEEN,
+    Along,
     Around,
-    Held,
     Looked,
     lattices_of,
+    meetings,
     on_lines,
     on_the_way,
     parts_of,
@@ -64,6 +65,7 @@ _LINES = 4  # of each element, with samples; further ones with combinations of f
 _COMBINATIONS, _AT_POINTS = 16, 64  # of these: where lines are looked at closely, and at the points of a lattice
 _FINER, _FINEST = 32, 2**14
 _BLOCK = 2**22  # numbers that one replay may make
+_POOL = 2**12  # combinations of finite samples, of which some are chosen
 
 
 class Attempt(NamedTuple):
@@ -127,14 +129,21 @@ class Lattices:
         except ScgError:
             raise NoStructure from None
         self.samples = {n: np.asarray(np.concatenate([a, b]), n.dtype) for n, a, b in zip(draws, *parts, strict=True)}
+        moving = {
+            p.id: p
+            for n in self.continuous
+            for p in n.statics["site"].distribution.parameters.values()
+            if type(p) is Node
+        }
+        rows = replay(list(moving.values()), self.samples, list(self.samples)) if moving else []
+        known = dict(zip(moving, rows, strict=True))
         self.places = {}
         for node in self.continuous:
             distribution = node.statics["site"].distribution
-            moving = {name: p for name, p in distribution.parameters.items() if type(p) is Node}
-            rows = replay(list(moving.values()), self.samples, list(self.samples)) if moving else []
             new = {
-                name: padded(np.broadcast_to(row, (len(row), *p.shape)), node.ndim)
-                for (name, p), row in zip(moving.items(), rows, strict=True)
+                name: padded(np.broadcast_to(known[p.id], (len(known[p.id]), *p.shape)), node.ndim)
+                for name, p in distribution.parameters.items()
+                if type(p) is Node
             }
             place = place_of(distribution.replaced(**new).detached())
             if place is None:
@@ -182,47 +191,49 @@ class Lattices:
                 drawn = np.reshape(self.samples[node], (2 * _ROWS, -1)).astype(float)
                 mean[own], deviation[own] = np.mean(drawn, axis=0), np.std(drawn, axis=0)
         held = self._held(structure, parts, _COMBINATIONS)
+        lines = len(next(iter(held.values())))
         breaking = [n for n in structure.order if n.id in structure.dependent and is_break(n)]
         for colour in np.unique(colours[size > 0]):
             mine = (size > 0) & (colours == colour)
             finer = int(max(4, min(_FINER, _FINEST // np.max(size[mine]))))
             last = int(np.max(size[mine]) - 1) * finer
-            step_of_rows = max(finer, _BLOCK // max(1, structure.work))
-            for line in held:
-                sums = [np.zeros((4, 1 + squares, len(part.scopes))) for part in looked]
-                before: list[np.ndarray] | None = None
-                places = Around(looked, mine)
-                for start in range(0, last + 1, step_of_rows):
-                    structure.check_time()
-                    j = np.arange(start, min(start + step_of_rows, last + 1))
-                    inside = np.minimum(j[:, None], (size - 1) * finer)
-                    x = first + inside / finer * step
-                    density = np.exp(-0.5 * ((x - mean) / deviation) ** 2) * (inside == j[:, None])
-                    values = on_lines(structure, line, mine, x)
-                    with np.errstate(all="ignore"):
-                        found = replay([part.node for part in looked], values, list(values))
-                        now = sides(breaking, values, len(j)) if breaking else []
-                        for part, f, total in zip(looked, found, sums, strict=True):
-                            part.add(total, np.reshape(f, (len(j), -1)), mine, density, j % finer == 0)
-                        places.add(found, x)
-                    before = [side[:1] for side in now] if before is None else before
-                    _refuse_breaks(breaking, now, before)
-                for part, total in zip(looked, sums, strict=True):
-                    part.refuse_more(total, finer, max(SEEN, 1e3 * eps))
+            step_of_rows = max(finer, _BLOCK // max(1, structure.work * lines))
+            every = [Along(part, mine) for part in looked]
+            sums = [np.zeros((4, 1 + squares, lines, len(along.entries))) for along in every]
+            before: list[np.ndarray] | None = None
+            places = Around(every, lines, len(size))
 
-                def run(x: np.ndarray, line: Held = line, mine: np.ndarray = mine) -> list[np.ndarray]:
-                    values = on_lines(structure, line, mine, x)
-                    with np.errstate(all="ignore"):
-                        found = replay([part.node for part in looked], values, list(values))
-                    return [np.reshape(f, (len(x), -1)).astype(float) for f in found]
+            def run(x: np.ndarray, mine: np.ndarray = mine) -> tuple[list[np.ndarray], list[np.ndarray]]:
+                """What is looked at, and the sides of what is not smooth, at x, (lines, points, elements)."""
+                structure.check_time()
+                values = on_lines(structure, held, mine, x)
+                with np.errstate(all="ignore"):
+                    found = replay([part.node for part in looked], values, list(values))
+                    now = sides(breaking, values, x.shape[0] * x.shape[1]) if breaking else []
+                flat = [[np.reshape(f, (*x.shape[:2], -1)) for f in part] for part in (found, now)]
+                return flat[0], flat[1]
 
-                around = places.closed(run, first)
-                if around is not None:
-                    x = around[:, None] + AROUND[:, None] * (step / finer)
-                    density = np.exp(-0.5 * ((x - mean) / deviation) ** 2)
-                    found = run(x.reshape(-1, len(size)))
-                    for part, f, total in zip(looked, found, sums, strict=True):
-                        part.refuse_narrow(total, f.reshape(*x.shape[:2], -1), mine, density, max(SEEN, 1e3 * eps))
+            for start in range(0, last + 1, step_of_rows):
+                j = np.arange(start, min(start + step_of_rows, last + 1))
+                inside = np.minimum(j[:, None], (size - 1) * finer)
+                x = first + inside / finer * step
+                density = np.exp(-0.5 * ((x - mean) / deviation) ** 2) * (inside == j[:, None])
+                found, now = run(np.broadcast_to(x, (lines, *x.shape)))
+                with np.errstate(all="ignore"):
+                    for along, f, total in zip(every, found, sums, strict=True):
+                        along.add(total, f, density, j % finer == 0)
+                    places.add(found, x)
+                before = [side[:, :1] for side in now] if before is None else before
+                _refuse_breaks(breaking, now, before)
+            for along, total in zip(every, sums, strict=True):
+                along.refuse_more(total, finer, max(SEEN, 1e3 * eps))
+            around = places.closed(run, first)
+            if around is not None:
+                x = around[:, :, None] + AROUND[:, None] * (step / finer)
+                density = np.exp(-0.5 * ((x - mean) / deviation) ** 2)
+                found, _ = run(x.reshape(lines, -1, len(size)))
+                for along, f, total in zip(every, found, sums, strict=True):
+                    along.refuse_narrow(total, f.reshape(*x.shape[:3], -1), density, max(SEEN, 1e3 * eps))
 
     def resolved(self, structure: Structure) -> None:
         """Raise ConvergenceError where the logarithms of all factors that one continuous element is in are together too
@@ -233,20 +244,26 @@ class Lattices:
             weights[k] = np.reshape(value_of(weight), -1)
         size, first, step = lattices_of(structure)
         colours = colours_of(structure, scopes_of(parts))
-        for line in self._held(structure, parts, _AT_POINTS):
-            for colour in np.unique(colours[size > 0]):
-                structure.check_time()
-                mine = (size > 0) & (colours == colour)
-                j = np.arange(int(np.max(size[mine])))[:, None]
-                values = on_lines(structure, line, mine, first + np.minimum(j, size - 1) * step)
+        held = self._held(structure, parts, _AT_POINTS)
+        lines = len(next(iter(held.values())))
+        for colour in np.unique(colours[size > 0]):
+            structure.check_time()
+            mine = (size > 0) & (colours == colour)
+            j = np.arange(int(np.max(size[mine])))[:, None]
+            x = first + np.minimum(j, size - 1) * step
+            every = [Along(part, mine) for part in parts]
+            few = max(1, _BLOCK // (structure.work * len(j)))
+            for start in range(0, lines, few):
+                some = {node: v[start : start + few] for node, v in held.items()}
+                values = on_lines(structure, some, mine, np.broadcast_to(x, (min(few, lines - start), *x.shape)))
                 with np.errstate(all="ignore"):
                     found = replay([part.node for part in parts], values, list(values))
-                refuse_steep(parts, weights, [np.reshape(f, (len(j), -1)) for f in found], mine, size)
+                refuse_steep(every, weights, [np.reshape(f, (-1, len(j), f[0].size)) for f in found], size)
 
-    def _held(self, structure: Structure, parts: list[Looked], most: int) -> list[Held]:
-        """Values of all draws, from which lines start: samples, and some with combinations of the finite elements."""
-        samples = range(0, _ROWS, _ROWS // _LINES)
-        found: list[Held] = [{n: self.samples[n][r] for n in structure.draws} for r in samples]
+    def _held(self, structure: Structure, parts: list[Looked], most: int) -> dict[Node, np.ndarray]:
+        """Values of all draws, from which lines start, with lines in front: samples, and some with combinations of the
+        finite elements."""
+        samples = np.arange(0, _ROWS, _ROWS // _LINES)
         finite = np.repeat([n.id not in structure.lattices for n in structure.draws], structure.counts)
         position = np.cumsum(finite) - 1
         meets: dict[int, set[int]] = {}
@@ -255,14 +272,26 @@ class Lattices:
             for e in row:
                 if e >= 0 and not finite[e]:
                     meets.setdefault(e, set()).update(coins)
-        leaves = {k: structure.leaf(k) for k, n in enumerate(structure.draws) if n.id not in structure.lattices}
-        for r, row in enumerate(combinations(structure.sizes[finite], list(meets.values()), most) if leaves else ()):
-            values = dict(found[r % _LINES])
-            for k, leaf in leaves.items():
-                own = position[structure.offsets[k] : structure.offsets[k + 1]]
-                values[leaf.node] = leaf.at(row[None, own])[0]
-            found.append(values)
-        return found
+        if not finite.any():
+            return {n: self.samples[n][samples] for n in structure.draws}
+        sizes, near = structure.sizes[finite], list(meets.values())
+
+        def started(rows: np.ndarray, first: np.ndarray) -> dict[Node, np.ndarray]:
+            """Samples, and behind the ``first`` ones these values of the finite elements."""
+            found = {n: self.samples[n][np.resize(samples, len(first) + len(rows))] for n in structure.draws}
+            for k, node in enumerate(structure.draws):
+                if node.id not in structure.lattices:
+                    own = position[structure.offsets[k] : structure.offsets[k + 1]]
+                    found[node][len(first) :] = structure.leaf(k).at(rows[:, own])
+            return found
+
+        rows = combinations(sizes, near, max(most, min(_POOL, _BLOCK // structure.work)))
+        if len(rows) > most and structure.work * len(sizes) <= _BLOCK:
+            terms = [part.node for part in parts]
+            rows = rows[telling(meetings(structure, terms, finite), terms, started(rows, samples[:0]), most)]
+        elif len(rows) > most:
+            rows = combinations(sizes, near, most)
+        return started(rows, samples)
 
 
 def _refuse_breaks(nodes: list[Node], now: list[np.ndarray], before: list[np.ndarray]) -> None:

@@ -115,6 +115,50 @@ def test_a_spike_behind_more_coins_is_found_or_refused(seed):
     assert abs(found.value - program.exact()[0]) <= 10 * found.error + 1e-9
 
 
+class Chain(Drawn):
+    """The same of the last of seven samples z_i ~ Normal(z_(i-1) / 2, 1), which are eliminated."""
+
+    def __call__(self, t, rng):
+        z = [t]
+        for _ in range(6):
+            z.append(scg.sample(dist.Normal(0.5 * z[-1], 1.0), S, rng=rng))
+        total = super().__call__(0.5 * z[-1], rng)
+        return total + sum([each * each for each in z[1:]])
+
+    def exact(self):
+        m, v, value = T, 0.0, 0.0
+        for _ in range(7):
+            m, v = 0.5 * m, 0.25 * v + 1
+            value += m * m + v
+        for _, literals, x, w in self.spikes:
+            share = np.prod([2 * self.p[c] if positive else 2 * (1 - self.p[c]) for c, positive in literals])
+            value += share / np.sqrt(w * w + 2 * v) * np.exp(-((x - m) ** 2) / (2 * v + w * w))
+        return value
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_spike_that_comes_near_at_one_of_many_values_of_coins_is_refused(seed):
+    program, rng = Chain(seed, 9), np.random.default_rng(seed)
+    program.p = np.full(8, 0.5)
+    program.spikes = [("far away", [(c, bool(rng.integers(2))) for c in range(8)], 0.2, 1e-4)]
+    with pytest.raises(scg.exact.ConvergenceError, match="narrow"):
+        scg.exact.expectation(program, np.array(T))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_spike_along_a_chain_is_refused_whatever_coins_hide_it(seed):
+    program = Chain(seed, 9)
+    narrow = [(form, literals, m, 1e-3 * w) for form, literals, m, w in program.spikes]
+    for spikes in (narrow, [(form, literals, m, 1.0 + w) for form, literals, m, w in program.spikes]):
+        program.spikes = spikes
+        try:
+            found = scg.exact.expectation(program, np.array(T), full=True, budget=2**22)
+        except ScgError:
+            assert spikes is narrow
+            continue
+        assert abs(found.value - program.exact()) <= 10 * found.error + 1e-8
+
+
 @pytest.mark.fast
 def test_a_spike_of_two_samples_behind_coins():
     """E exp(-((x - y) / w)^2) / w = 1 / sqrt(w^2 + 4) of standard normal numbers."""
