@@ -1,5 +1,6 @@
 """Gradients of NumPy functions, one a call."""
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ def numpy(fn: Function, *args: object, evaluations: float | None = None) -> Samp
     """
     if not callable(fn):
         raise ScgTypeError(f"scg.bridge.numpy needs a function fn(*args, rng=), got {type(fn).__name__} ({here()})")
+    require_parameters(fn, "fn(*args, rng=rng)", *args, rng=None)
     return Samples(Calls(fn, args), evaluations, method="a loop")
 
 
@@ -56,6 +58,19 @@ def stacked(found: list[Tree], name: str) -> Tree:
                 f"{name}: gradients must have one shape{' at ' + path if path else ''}, got {shapes} ({here()})"
             ) from error
     return rebuild(found[0], iter(stacks))
+
+
+def require_parameters(fn: Function, call: str, *args: object, **kwargs: object) -> None:
+    """Raise ScgTypeError unless ``fn`` has parameters for the ``call`` that is made of it, where it tells them."""
+    try:
+        inspect.signature(fn).bind(*args, **kwargs)
+    except ValueError:
+        return  # a function of C that does not tell
+    except TypeError as error:
+        raise ScgTypeError(
+            f"{name_of(fn)} is called as {call}, and does not take that ({error}): write a lambda with these parameters"
+            f" around it ({here()})"
+        ) from error
 
 
 def name_of(fn: object) -> str:

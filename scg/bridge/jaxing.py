@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from scg.bridge.calls import name_of, stacked
+from scg.bridge.calls import name_of, require_parameters, stacked
 from scg.bridge.samples import Samples
 from scg.bridge.torching import MissingError
 from scg.core.aliases import Foreign, Function
@@ -39,6 +39,7 @@ class Jax:
         lib = _jax()
         if not callable(fn):
             raise ScgTypeError(f"scg.bridge.jax needs a function fn(key, *args), got {type(fn).__name__} ({here()})")
+        require_parameters(fn, "fn(key, *args)", None, *args)
         self.fn, self.args, self.wide, self.together = fn, args, bool(lib.config.jax_enable_x64), True
         self.compiled: dict[int, Foreign] = {}
         self.method = "jax.jit(jax.vmap(...))"

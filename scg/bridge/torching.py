@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from scg.bridge.calls import name_of, stacked
+from scg.bridge.calls import name_of, require_parameters, stacked
 from scg.bridge.samples import Samples
 from scg.core.aliases import Foreign, Function
 from scg.core.tree import leaves, rebuild
@@ -50,6 +50,7 @@ class Torch:
             raise ScgTypeError(
                 f"scg.bridge.torch needs a function loss(params, generator), got {type(loss).__name__} ({here()})"
             )
+        require_parameters(loss, "loss(params, generator)", None, None)
         self.loss, self.dtype, self.together = loss, lib.get_default_dtype(), False
         self.params: Foreign = list(params) if isinstance(params, Iterator) else params
         self.is_module = isinstance(params, lib.nn.Module)

@@ -103,7 +103,7 @@ def judge(
         if exact is not None:
             return _exactly(subject, *exact, alpha, power)
     streams = Streams(subject, reference, rng, bounds, paired=paired)
-    found = decide(streams.source(lambda: _constant(streams)), demand, report)
+    found = decide(streams.source(lambda: constant(streams)), demand, report)
     return _verdict(streams, found, alpha, power)
 
 
@@ -162,18 +162,6 @@ def exact_moments(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
         gradient,
         np.maximum(1e-10, rounding) * scale + rounding * cost_of(graph) + found.error + known.error,
     )
-
-
-def _constant(streams: Streams) -> bool | np.ndarray:
-    """Whether streams are known not to vary. Differences do where the cost does, whatever the gradient."""
-    subject = streams.subject
-    if isinstance(streams.against, Differences):
-        return not depends(streams.against.graph.cost)
-    found = exact_moments(subject) if isinstance(subject, Graph) else None
-    still = fixed(subject, None if found is None else found[:2])
-    if isinstance(streams.against, Others):
-        still = still & fixed(streams.against.other)
-    return np.append(still, np.abs(streams.projection) @ ~still == 0)
 
 
 def _exactly(
@@ -259,6 +247,18 @@ def _suspicion(found: Outcome, size: int) -> np.ndarray:
         return np.where(np.isinf(found.margin), -found.tail, -np.inf)
     alone = found.excess[:size]
     return alone if np.any(alone > 1) else found.excess
+
+
+def constant(streams: Streams) -> bool | np.ndarray:
+    """Whether streams are known not to vary. Differences do where the cost does, whatever the gradient."""
+    subject = streams.subject
+    if isinstance(streams.against, Differences):
+        return not depends(streams.against.graph.cost)
+    found = exact_moments(subject) if isinstance(subject, Graph) else None
+    still = fixed(subject, None if found is None else found[:2])
+    if isinstance(streams.against, Others):
+        still = still & fixed(streams.against.other)
+    return np.append(still, np.abs(streams.projection) @ ~still == 0)
 
 
 def index_of_worst(excess: np.ndarray) -> int:

@@ -60,6 +60,22 @@ def test_what_is_no_row_of_gradients_is_refused(draw, error, words):
         Samples(draw).take(5, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(
+    "make, call",
+    [
+        (lambda: scg.bridge.numpy(lambda x: x, 1.0), r"fn\(\*args, rng=rng\)"),
+        (
+            lambda: scg.bridge.torch(lambda params: params.sum(), pytest.importorskip("torch").ones(2)),
+            r"loss\(params, generator",
+        ),
+        (lambda: pytest.importorskip("jax") and scg.bridge.jax(lambda key: key, 1.0), r"fn\(key, \*args\)"),
+    ],
+)
+def test_a_function_that_lacks_a_parameter_is_told_how_it_is_called(make, call):
+    with pytest.raises(ScgTypeError, match=f"<lambda> is called as {call}.*does not take that"):
+        make()
+
+
 @pytest.mark.parametrize("given", [{"draw": np.zeros(3)}, {"draw": np.sum, "evaluations": -1}])
 def test_what_is_no_function_or_no_count_is_refused(given):
     with pytest.raises(scg.ScgError):

@@ -94,6 +94,15 @@ def test_a_gradient_for_which_no_number_is_taken_is_constant(value, status):
     assert verdict.status == status
 
 
+def test_what_is_rarer_than_the_replicates_has_no_measured_bias():
+    """The right mean is in values that 2000 draws do not meet; of a gradient without samples the bias is known."""
+    rare = Samples(lambda n, rng: 1e6 * (rng.random((n, 1)) < 1e-6))
+    with pytest.raises(AssertionError, match="no bias is seen.* in \\[-inf, inf\\]"):
+        assert_bias(rare, reference=np.ones(1), rng=rng(), replicates=2000)
+    still = assert_bias(Samples(lambda n, rng: np.zeros((n, 1))), reference=np.ones(1), rng=rng(), replicates=2000)
+    assert np.allclose(still.squared_bias.total, 1.0)
+
+
 def rarely(n, rng):
     return np.where(rng.random((n, 1)) < 1e-7, 0.0, 0.25) * np.ones((n, 2))
 
