@@ -7,7 +7,6 @@ import numpy as np
 
 from scg.core.aliases import Numbers
 from scg.core.tree import leaves
-from scg.distributions.base import Distribution
 from scg.errors import EstimatorError, GuardError, ScgError, ScgValueError, here
 from scg.stochastic.estimator import Accounted
 from scg.stochastic.graph import Graph
@@ -107,7 +106,7 @@ class Differences:
         why: GuardError | None = None
         for _ in range(_HALVES):
             try:
-                if all(self._exists(side * 2 * step * v) for v in signs for side in (-1, 1)):
+                if self._exist(step * signs):
                     break
             except GuardError as error:
                 why = error
@@ -168,11 +167,7 @@ class Differences:
                 return
             wider = [h * (1 + self._is_smooth(k, 2 * h)) for k, h in enumerate(self.steps)]
             try:
-                if not all(
-                    self._exists(side * 2 * h * v)
-                    for v, h in zip(self.directions, wider, strict=True)
-                    for side in (-1, 1)
-                ):
+                if not self._exist(np.array(wider)[:, None] * self.directions):
                     return
             except ScgError:
                 return
@@ -183,19 +178,9 @@ class Differences:
             rng=np.random.default_rng(seed), parameters=split(self.graph, self.point + shift), replicates=n
         )
 
-    def _exists(self, shift: np.ndarray) -> bool:
-        """Whether costs are finite there, and all distributions have parameters of their sets, which a replay does not
-        check."""
-        run = self._run(shift, 16, 0)
-        return bool(np.all(np.isfinite(run.cost.value))) and all(
-            _holds(n.statics["site"].distribution.detached()) for n in run.stochastic.values()
-        )
-
-
-def _holds(distribution: Distribution) -> bool:
-    own = all(
-        np.all(c.contains(value))
-        for name, c in distribution.constraints.items()
-        if (value := getattr(distribution, name)) is not None
-    )
-    return own and all(_holds(getattr(distribution, part)) for part in distribution.parts)
+    def _exist(self, steps: np.ndarray) -> bool:
+        """Whether costs are finite two steps away, on either side. Raises ScgValueError where a sample would have
+        parameters that its distribution refuses."""
+        points = self.point + np.concatenate([2 * steps, -2 * steps])
+        with np.errstate(all="ignore"):
+            return bool(np.all(np.isfinite(Around(self.model).costs(points, 16, 0))))
