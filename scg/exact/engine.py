@@ -258,7 +258,7 @@ class Engine:
                 )
                 values[leaf.node] = value
                 weights.append(weight)
-            scores = [leaf.score if leaf.by_density or graph and not leaf.is_noise else None for leaf in self.leaves]
+            scores = [leaf.score if leaf.by_density or graph and leaf.moves else None for leaf in self.leaves]
             found = replay(
                 [*[self.terms[t] for t in terms], *[s for s in scores if s is not None]],
                 values,

@@ -66,6 +66,7 @@ class Leaf:
         score = None if self.is_noise else self.distribution.log_prob(node)
         # the same for all values
         self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))
+        self.moves = any([type(p) is Node for p in self.distribution.parameters.values()])
         self.cut = self._cut() if self.adaptive and self.discrete else 0
         self.breaks: list[np.ndarray] = []  # of each element, where known
         self.panels: list[Rule] = []  # of each element, points and steps of an independent rule

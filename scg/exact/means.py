@@ -11,7 +11,7 @@ from scg.core.leaves import parameter
 from scg.core.node import Node
 from scg.core.tree import leaves, rebuild
 from scg.distributions.image import Rounded
-from scg.elimination.finite import Width
+from scg.elimination.finite import BudgetError, Width
 from scg.errors import EstimatorError, ScgValueError, here
 from scg.exact.choice import eliminated
 from scg.exact.convergence import Sized, converged
@@ -180,6 +180,8 @@ def _also_by_images(one: Callable[..., Part]) -> Callable[[Graph], Part]:
         except Rounded as error:
             try:
                 return one(way, images=True)
+            except BudgetError:
+                raise
             except (EstimatorError, ScgValueError):
                 raise error from None
 

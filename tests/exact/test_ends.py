@@ -50,3 +50,8 @@ def test_moments_of_a_squashed_normal_by_its_score():
     found = scg.exact.moments(cost, np.array(0.12))
     assert found.mean == pytest.approx(mean, rel=1e-6)
     assert found.variance == pytest.approx(square - mean**2, rel=1e-6)
+
+
+def test_a_sample_whose_distribution_no_parameter_moves_needs_no_density():
+    cost = lambda t, rng: t * (scg.sample(dist.RelaxedBernoulli(0.5, logits=0.0), scg.ScoreFunction(), rng=rng) > 0.5)
+    assert scg.exact.gradient(cost, np.array(0.3)) == pytest.approx(0.5, rel=1e-6)
