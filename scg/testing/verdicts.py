@@ -25,6 +25,9 @@ class Verdict:
     ``draws``        replicates; 0 where all was exact
     ``tail_index``   the least over coordinates: the variance is infinite at 2 and below; infinity where it does not
                      matter
+    ``rarest``       how often a value must be met to count: one of less probability per replicate may have been missed
+                     by all of them with more probability than ``alpha``, and the verdict is without it; 0 where it was
+                     exact, or by ``bounds``
     """
 
     status: str
@@ -44,6 +47,7 @@ class Verdict:
     tail_index: float
     alpha: float
     power: float
+    rarest: float = 0.0
 
     def __bool__(self) -> bool:
         return self.status == "unbiased"
@@ -93,9 +97,10 @@ class Verdict:
         if self.status == "biased" and math.isfinite(self.ratio):
             rows.insert(2, ("ratio", _clue(self.ratio)))
         if self.draws:
+            rare = f", but for values that are met in less than {self.rarest:.2g} of replicates" if self.rarest else ""
             rows += [
                 ("tail index", f"{self.tail_index:.3g} (the variance is infinite at 2 and below)"),
-                ("false alarm", f"at most {self.alpha:g}"),
+                ("false alarm", f"at most {self.alpha:g}{rare}"),
             ]
         return rows
 

@@ -103,6 +103,18 @@ def test_what_is_rarer_than_the_replicates_has_no_measured_bias():
     assert np.allclose(still.squared_bias.total, 1.0)
 
 
+@pytest.mark.fast
+def test_a_verdict_says_which_values_it_may_have_missed():
+    """Values of probability 1e-3 bring the mean to where it should be: 512 draws have none with probability .6. With
+    bounds nothing is without them."""
+    rare = Samples(lambda n, rng: 1e-3 * rng.standard_normal((n, 1)) + (rng.random((n, 1)) < 1e-3))
+    verdict = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), alpha=1e-6, detect=0.5)
+    assert verdict.status == "biased" and (1 - verdict.rarest) ** verdict.draws == pytest.approx(1e-6)
+    assert verdict.rarest > 1e-3 and f"met in less than {verdict.rarest:.2g} of replicates" in str(verdict)
+    bounded = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), bounds=(-1.0, 2.0), max_replicates=4096)
+    assert bounded.status != "biased" and bounded.rarest == 0 and "met in" not in str(bounded)
+
+
 def rarely(n, rng):
     return np.where(rng.random((n, 1)) < 1e-7, 0.0, 0.25) * np.ones((n, 2))
 
