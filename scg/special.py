@@ -154,8 +154,12 @@ def _logsumexp_value(x, axis, keepdims):
 
 
 def _logsumexp_vjp(g, out, x, axis, keepdims):
-    out, g = kept(out, x, axis, keepdims), kept(g, x, axis, keepdims)
-    return g * np.exp(x - np.where(out == -math.inf, 0, out))
+    """g softmax(x), by weights that are divided by their sum: of a large ``out`` the last digits are lost, e.g. log(2)
+    in 1e5 of single precision, and exp(x - out) is all too large or too small by that."""
+    out, g = stop_gradient(kept(out, x, axis, keepdims)), kept(g, x, axis, keepdims)
+    weights = np.exp(x - np.where(out == -math.inf, 0, out))
+    total = _total(weights, axis)
+    return g / np.where(total == 0, 1, total) * weights
 
 
 @_in_single

@@ -413,6 +413,24 @@ def test_a_constant_shifts_logsumexp_and_leaves_softmax(x, c):
     np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=12 * 16 * EPS)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("magnitude", [0.0, 1e2, 1e4, 1e8, 1e16, 1e30, 1e307])
+@given(data=st.data())
+def test_the_gradient_of_logsumexp_is_softmax_however_large_the_numbers(dtype, magnitude, data):
+    """Of sum 1, and of no less digits than the differences of the numbers have."""
+    if magnitude > float(np.finfo(dtype).max):
+        return
+    shape = data.draw(st.sampled_from([(3,), (2, 3), (2, 2, 2)]))
+    size = int(np.prod(shape))
+    steps = data.draw(st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.0, 1.0]), min_size=size, max_size=size))
+    x = (data.draw(st.sampled_from([-1, 1])) * magnitude + np.reshape(steps, shape)).astype(dtype)
+    axis = data.draw(st.sampled_from([None, -1, tuple(range(len(shape)))]))
+    for fn in (scg.special.logsumexp, scg.special.logmeanexp):
+        found = scg.grad(lambda a, fn=fn: np.sum(fn(a, axis=axis)))(x)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, scg.special.softmax(x, axis=axis), rtol=8 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
