@@ -53,12 +53,12 @@ class _Positive(InverseCDF, Distribution, FixedSupport):
 
     def sample(self, rng: np.random.Generator, shape: int | Shape = ()) -> np.ndarray:
         """What waits for an exponential variable, which the generator has without a logarithm."""
-        plain = self.detached()
-        native, eps = np.float32 if plain.dtype == np.float32 else np.float64, float(np.finfo(plain.dtype).epsneg)
+        plain, dtype = self.detached(), self.dtype
+        native, eps = np.float32 if dtype == np.float32 else np.float64, float(np.finfo(dtype).epsneg)
         x = np.asarray(rng.standard_exponential(self.full_shape(shape), native))
-        if x.size and np.min(x) < 0.5 * eps:  # at an end there may be no density
+        if x.size and x.min() < 0.5 * eps:  # at an end there may be no density
             x = np.maximum(x, native(0.5 * eps))
-        return np.asarray(plain.waiting(x)).astype(plain.dtype, copy=False)
+        return np.asarray(plain.waiting(x)).astype(dtype, copy=False)
 
     def coupled(self, before: Operand, value: Numeric) -> Value:
         return self.waiting(before.spent(value))
