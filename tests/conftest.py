@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 pytest.register_assert_rewrite("tests.support")
 
+FAST = "fast and not slow and not long"
 COMMON = {
     "deadline": None,
     "print_blob": True,
@@ -26,10 +27,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config):
-    """``-m "not long"``, as by default, and ``-m fast`` are ordinary runs; of a fast test no long cases are run."""
+    """``-m "not long"``, as by default, and ``-m fast`` are ordinary runs; the fast part has no slow tests of files
+    that are fast, and no long cases of fast tests."""
     if config.option.markexpr == "fast":
-        config.option.markexpr = "fast and not long"
-    ordinary = config.option.markexpr in ("not long", "fast and not long")
+        config.option.markexpr = FAST
+    ordinary = config.option.markexpr in ("not long", FAST)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary" if ordinary else "long"))
 
 

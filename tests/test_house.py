@@ -210,6 +210,7 @@ def test_every_public_package_lists_its_names_and_no_function_hides_a_module():
     assert set(dir(scg)) == {*scg.__all__, "__version__"}
 
 
+@pytest.mark.slow
 def test_what_not_every_program_needs_is_imported_when_it_is_asked_for():
     code = """if True:
         import sys, scipy.special
@@ -228,6 +229,7 @@ def test_what_not_every_program_needs_is_imported_when_it_is_asked_for():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_importing_leaves_the_process_as_it_was_and_allocates_little():
     code = """if True:
         import os, signal, sys, threading, tracemalloc, warnings

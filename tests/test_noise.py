@@ -68,6 +68,7 @@ def test_each_sample_keeps_its_distribution_and_its_numbers_are_independent(name
         assert stats.spearmanr(z[:, i, 0], z[:, i, 1]).pvalue > 1e-5, i
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "name"), covering([1, 2, 5, 8], [*COUPLINGS]))
 def test_means_are_those_of_independent_samples_and_the_variance_is_that_of_replicates(name, n):
     graph, plain = traced(normal(n, COUPLINGS[name])), traced(normal(n, None))
@@ -176,6 +177,7 @@ def test_a_plan_draws_the_same_and_the_dtype_stays(name, dtype):
     assert np.asarray(value).dtype == gradient.dtype == dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_it_goes_with_the_graph(name):
     graph = traced(normal(4, COUPLINGS[name]))

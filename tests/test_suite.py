@@ -45,7 +45,8 @@ def is_marked(node, mark):
 def fast(tree):
     """Names of the fast tests of a file."""
     whole = any(isinstance(n, ast.Assign) and ast.unparse(n) == "pytestmark = pytest.mark.fast" for n in tree.body)
-    return [name for name, node in cases(tree).items() if whole or is_marked(node, "fast")]
+    found = [name for name, node in cases(tree).items() if whole or is_marked(node, "fast")]
+    return [name for name in found if not is_marked(cases(tree)[name], "slow")]
 
 
 def test_every_folder_of_tests_has_fast_ones():

@@ -78,7 +78,6 @@ def test_costs_measured_are_within_their_intervals():
             assert entry["by scg.exact"] == pytest.approx(entry["exact"], rel=1e-7)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("theta", [-1.3, 0.0, 2.0])
 @pytest.mark.parametrize("name", coins.HIDDEN)
 def test_what_the_costs_of_other_coins_add_is_exact(name, theta, monkeypatch):
@@ -104,7 +103,6 @@ def test_coins_measured_are_within_their_intervals_and_training_lowers_the_varia
     assert found["DisARM"]["exact"] < found["ARM"]["exact"] < found["leave-one-out, 2 samples"]["exact"]
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("point", walks.points(True), ids=lambda p: f"{p['cost']}-{p['n']}")
 def test_walks_measured_are_within_their_intervals_and_coupling_has_its_closed_form(point):
     """Intervals of 95%, twice as wide: once in 10^4 for a normal one."""

@@ -59,6 +59,7 @@ def step(total, key):
     return total + random.bernoulli(key, 0.3), None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_what_jax_draws_branches(name):
     call, mean, variance, count = CALLS[name]
@@ -108,6 +109,7 @@ def graph_of(estimator):
     return scg.trace(program, THETA.astype(float), rng=np.random.default_rng(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize(
     ("theirs", "ours"),

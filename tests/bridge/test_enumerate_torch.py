@@ -36,6 +36,7 @@ DISTRIBUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_a_sample_has_the_mean_and_variance_of_its_distribution(name):
     known = DISTRIBUTIONS[name]

@@ -299,6 +299,7 @@ def test_jacobian_rows_and_zero_cotangents(name):
     np.testing.assert_array_equal(pullback(np.zeros(np.shape(result))), np.zeros(x.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name][3] is not None])
 def test_second_derivative(name):
     total, _, x, _, curvature = at(name)
@@ -515,6 +516,7 @@ RADIAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RADIAL)
 def test_second_derivatives_where_a_norm_vanishes(name):
     """f(|x|) with f'(0) = 0 has the second derivative f''(0) I at 0; it has none where f'(0) is not 0."""
@@ -593,6 +595,7 @@ def _good_and_bad(case, bad, rng):
     return alone, both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [NAN, 0.0])
 @pytest.mark.parametrize("module", sorted({case.name.rpartition(".")[0] for case in CATALOGUE}))
 def test_a_masked_replicate_leaves_no_trace_in_any_primitive(module, bad):
@@ -632,6 +635,7 @@ NESTED = {  # f at a point, and its first and second derivatives there
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NESTED)
 def test_a_gradient_inside_a_cost_has_the_limits_of_a_plain_one(name):
     f, at, slope, curvature = NESTED[name]

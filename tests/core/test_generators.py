@@ -91,6 +91,7 @@ DRAWS_ITSELF = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", DRAWS_ITSELF, ids=lambda fn: getattr(fn, "__qualname__", "object"))
 def test_numbers_that_a_function_draws_itself_are_no_constants_of_its_expectation(cost):
     """d/dt E(z - x_i)^2 = 2 (t - mean of x): the one index that was recorded is not averaged over by a replay."""

@@ -483,6 +483,7 @@ def fn_error(x):
     raise RuntimeError(str(np.sum(x * x).shape))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("fn", [fn_plain, fn_guard, fn_error], ids=lambda f: f.__name__)
 @pytest.mark.parametrize(

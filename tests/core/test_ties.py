@@ -115,6 +115,7 @@ RADIAL = {  # functions of |x|^2 by way of sizes, which have kinks where they va
 }
 
 
+@pytest.mark.slow
 @drawn(240)
 @given(
     same=st.sampled_from(sorted(SAME)),
@@ -178,6 +179,7 @@ def test_masks_that_tie_where_the_cost_is_smooth_keep_its_second_derivative(name
                 np.testing.assert_allclose(found, right, 1e-5, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", sorted(SIZES))
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.filterwarnings("ignore")
@@ -211,6 +213,7 @@ FIRST = {  # masks that belong to neither side where they tie, at 0, and the fir
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FIRST))
 @pytest.mark.filterwarnings("ignore")
 def test_a_mask_of_neither_side_gives_the_derivative_where_the_cost_is_smooth(name):

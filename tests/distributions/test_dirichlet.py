@@ -48,6 +48,7 @@ def test_dirichlet_vertices_have_the_probabilities_of_their_concentrations():
         assert abs(share - a[1] / a.sum()) < 5.3 * np.sqrt(3 / 16 / 20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("a", [[1e-3, 1e-3], [0.01, 0.002], [0.03, 2.0], [3.0, 0.5]])
 def test_dirichlet_draws_move_with_small_concentrations(a):
     """d E z_0^2 / da of E z_0^2 = a_0 (1 + a_0) / (s (1 + s)), s = sum a, within 5.3 standard errors; each draw's

@@ -46,6 +46,7 @@ DISTRIBUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_distribution(name):
     make, reference = DISTRIBUTIONS[name]

@@ -10,6 +10,7 @@ from scg.errors import EstimatorError
 pytestmark = pytest.mark.fast
 
 
+@pytest.mark.slow
 def test_a_mixture_covers_what_any_of_its_components_covers():
     distribution = dist.Mixture(dist.Uniform(np.array([0.0, 2.0]), np.array([3.0, 5.0])), weights=np.array([0.5, 0.5]))
     np.testing.assert_allclose(

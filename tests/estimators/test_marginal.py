@@ -116,7 +116,6 @@ def above(theta, rng, estimator=SUM, other=SCORE):
     return np.sum(np.cos(x) * (z + theta[1]) ** 2) + x * theta[0]
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("cost, others", [(switch, [PATH]), (above, [SCORE, PATH, scg.MuProp()])])
 def test_continuous_samples_are_sampled_and_the_discrete_ones_are_summed_out(cost, others):
     for other in others:

@@ -71,7 +71,6 @@ def test_a_sum_over_all_variables_is_the_same_in_any_order(logs):
                 np.testing.assert_allclose(0 * expected + mine, expected, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("logs", [False, True])
 def test_derivatives_by_messages_backwards_are_those_of_every_step(logs):
     rng = np.random.default_rng(1)
@@ -358,7 +357,6 @@ def moments_of_a_chain(n):
     return np.array(m)[first] * onward, np.array(slope)[first] * onward
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("n", [14, 24])
 def test_products_of_sums_are_distributed(n):
     rng = np.random.default_rng(n)

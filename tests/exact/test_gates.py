@@ -38,7 +38,6 @@ def together(count):
     return cost
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("made", [apart, together])
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_a_kink_may_move_with_the_sum_of_coins(made, count):

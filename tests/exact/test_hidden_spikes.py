@@ -159,7 +159,6 @@ def test_a_spike_along_a_chain_is_refused_whatever_coins_hide_it(seed):
         assert abs(found.value - program.exact()) <= 10 * found.error + 1e-8
 
 
-@pytest.mark.fast
 def test_a_spike_of_two_samples_behind_coins():
     """E exp(-((x - y) / w)^2) / w = 1 / sqrt(w^2 + 4) of standard normal numbers."""
     w = 1e-4

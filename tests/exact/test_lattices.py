@@ -45,7 +45,6 @@ def close(one, other, rtol):
         np.testing.assert_allclose(one[name], other[name], rtol=rtol, atol=rtol)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("estimator", [S, PATH], ids=["drawn", "pathwise"])
 def test_a_chain_of_normals_has_the_mean_and_the_slope_of_its_closed_form(estimator):
     rng = np.random.default_rng(0)

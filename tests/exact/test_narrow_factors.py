@@ -128,7 +128,6 @@ def test_evidence_of_wide_factors_is_not_refused(seed):
     assert abs(found.value - model.evidence(0.3)) <= 10 * found.error + 1e-9
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("coins", [0, 1, 3, 5])
 @pytest.mark.parametrize("width", [0.3, 0.01, 1e-3, 1e-5])
 def test_an_observation_that_counts_only_if_all_coins_say_so(coins, width):

@@ -515,6 +515,7 @@ POLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLES)
 def test_derivatives_where_a_gamma_function_has_a_pole(name):
     """Central differences in sixty digits, h = 1e-15, off by h^2 times the third derivative; in the first argument also

@@ -212,6 +212,7 @@ def outcome(call):
         return type(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_check_that_holds_for_all_draws_changes_nothing(entry):
     """Each draw here is a factor of all costs that are made after the check, so that a dependence of these on it is

@@ -51,6 +51,7 @@ def recorded(cost):
     return found.values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 def test_the_exact_mean_is_that_of_any_recorded_run(choice):
     for estimator in (scg.ScoreFunction, scg.Enumerate, scg.DisARM, lambda: scg.ScoreFunction(samples=2)):
@@ -83,6 +84,7 @@ def test_replicates_of_a_drawn_graph_are_those_of_any_recorded_run(graph, seed):
             np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9 * np.max(np.abs(x), initial=1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_the_exact_mean_of_drawn_programs_is_the_gradient(part):
     """For drawn estimators, also those that take slopes between the values."""

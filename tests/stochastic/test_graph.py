@@ -86,6 +86,7 @@ def test_bound_between_pathwise_and_score():
         assert (np.abs(found[name].mean(axis=0) - exact[name].mean(axis=0)) < 6 * error + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_replicates_have_the_mean_and_spread_of_single_runs():
     graph = scg.trace(model, THETA, rng=RNG(0))
     many = graph.gradients(rng=RNG(1), replicates=4000)
@@ -138,6 +139,7 @@ def choosing(t, rng):
     return t * t if b > 0 else 3 * t
 
 
+@pytest.mark.slow
 def test_guards_in_a_graph():
     graph = scg.trace(choosing, np.array(0.7), rng=RNG(0))
     other = 1 - graph.stochastic["b"].value

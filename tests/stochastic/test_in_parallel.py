@@ -26,6 +26,7 @@ def assert_same(found, alone):
         np.testing.assert_array_equal(found[seed], alone[seed], strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(PARALLEL))
 def test_replicates_have_the_same_bits_for_any_number_of_threads(kind):
     alone = [gradients(trace(kind), seed) for seed in SEEDS]

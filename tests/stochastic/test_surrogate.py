@@ -201,6 +201,7 @@ def test_guarded_costs_in_replicates_are_traced_again():
     assert {round(float(g), 9) for g in found} == {round(1.4 + 0.49 * (1 - p), 9), round(3 - 2.1 * p, 9)}
 
 
+@pytest.mark.slow
 def test_hessian_and_hvp_of_an_expectation():
     def cost(t, rng):
         x = coin(t, rng, "enumerate")
@@ -346,6 +347,7 @@ UNBIASED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("second", UNBIASED, ids=repr)
 @pytest.mark.parametrize("first", [UNBIASED[0], UNBIASED[2], UNBIASED[3]], ids=repr)
@@ -366,6 +368,7 @@ def test_a_hessian_vector_product_takes_two_draws_by_any_estimators(first, secon
     assert np.any(products)
 
 
+@pytest.mark.slow
 def test_a_hessian_vector_product_through_further_samples_is_unbiased():
     def cost(t, rng):
         b = scg.sample(dist.Bernoulli(logits=t[0]), scg.ScoreFunction(samples=2), rng=rng, name="b")

@@ -143,6 +143,7 @@ def test_where_many_samples_move_all_costs_are_computed():
     assert not around.samples
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(graphs(estimators=("scg.ScoreFunction()",)), st.integers(0, 2**32 - 1))
 def test_costs_around_drawn_graphs_are_those_of_runs(graph, seed):

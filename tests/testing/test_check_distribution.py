@@ -204,6 +204,7 @@ SABOTEURS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SABOTEURS)
 def test_saboteurs_are_caught(name):
     distribution, broken, check = SABOTEURS[name]
@@ -211,6 +212,7 @@ def test_saboteurs_are_caught(name):
         check_distribution(saboteur(distribution, **broken), rng=np.random.default_rng(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "distribution",
     [NORMAL, EXPONENTIAL, POISSON, CATEGORICAL, CONCRETE, PLANE, SUBSET, ORDER, ORDERED],

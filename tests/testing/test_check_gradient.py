@@ -69,6 +69,7 @@ HONEST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HONEST)
 def test_right_derivatives_pass_to_order_three(name):
     fn, *args = HONEST[name]

@@ -88,6 +88,7 @@ def test_there_are_some_twenty_with_names_and_sources():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_exact_gradient_is_that_of_the_expected_cost(name):
     problem = PROBLEMS[name]
@@ -161,6 +162,7 @@ FRAMEWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_costs_and_distributions_take_arrays_of_any_framework_with_axes_in_front(name, framework):
