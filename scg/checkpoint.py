@@ -21,6 +21,8 @@ from scg.core.node import Node
 from scg.errors import ScgError, ScgTypeError, ScgValueError, here
 from scg.files import FileWriteError, as_path, irregular, write
 
+__all__ = ["CheckpointError", "CheckpointWriteError", "load", "save"]
+
 _STRUCTURE, _MARK, _DIGEST = "structure", b"scg checkpoint 1 sha256 ", 64
 _NAME = 255  # characters of an array's name in the archive; zip files allow 2^16 bytes
 

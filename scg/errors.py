@@ -58,6 +58,21 @@ from types import CodeType, FrameType
 import numpy as np
 import scipy
 
+__all__ = [
+    "EstimatorError",
+    "GuardError",
+    "NonFiniteError",
+    "NotDifferentiable",
+    "PlanError",
+    "ScgAttributeError",
+    "ScgAxisError",
+    "ScgError",
+    "ScgIndexError",
+    "ScgLinAlgError",
+    "ScgTypeError",
+    "ScgValueError",
+]
+
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STANDARD = sysconfig.get_path("stdlib") + os.sep
 _INSTALLED = tuple({os.path.join(_STANDARD, name) + os.sep for name in ("site-packages", "dist-packages")})

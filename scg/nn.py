@@ -11,6 +11,8 @@ from scg.core.operands import described, require_plain
 from scg.core.options import is_integer
 from scg.errors import ScgTypeError, ScgValueError, here
 
+__all__ = ["Layer", "apply", "mlp"]
+
 
 class Layer(NamedTuple):
     """An affine map x -> x @ weight + bias; ``weight`` has shape (inputs, outputs), ``bias`` (outputs,)."""

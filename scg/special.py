@@ -23,6 +23,20 @@ from scg.primitives.incomplete import vonmises_cdf as _vonmises_cdf
 from scg.primitives.layout import as_array, stop_gradient
 from scg.primitives.reduction import kept
 
+__all__ = [
+    "log1mexp",
+    "log_sigmoid",
+    "log_softmax",
+    "logmeanexp",
+    "logsumexp",
+    "multigammaln",
+    "polygamma",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "vonmises_cdf",
+]
+
 
 def softplus(x):
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); its derivative, 1 - exp(-softplus(x)), is accurate in both

@@ -19,6 +19,23 @@ import numpy as np
 from scg.core.aliases import Operand, Operands, Statics
 from scg.core.indices import aligned_slices, block_rank, blocks_together, is_advanced, replicates
 
+__all__ = [
+    "AxisMap",
+    "along",
+    "broadcast_to",
+    "concatenate",
+    "contraction",
+    "einsum",
+    "elementwise",
+    "first",
+    "index",
+    "mixed",
+    "reduction",
+    "reshape",
+    "scatter",
+    "transpose",
+]
+
 Factor = tuple[object, int]
 Axes = tuple[tuple[Factor, ...], ...]
 Alignment = tuple[Axes, tuple[Axes, ...]]

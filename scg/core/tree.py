@@ -13,6 +13,8 @@ import numpy as np
 from scg.core.aliases import Function, Tree
 from scg.errors import ScgTypeError, ScgValueError, here
 
+__all__ = ["children", "flatten", "leaves", "leaves_like", "map_leaves", "rebuild"]
+
 
 def children(tree: Tree) -> Iterator[tuple[str, Tree]] | None:
     """(path component, child) pairs of a container; None where ``tree`` is a leaf. ``None`` is a container of

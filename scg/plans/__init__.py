@@ -65,3 +65,5 @@ NumPy's own large products run between the calls: the BLAS's threads then spin o
 """
 
 from scg.plans.compiled import Compiled, compile
+
+__all__ = ["Compiled", "compile"]
