@@ -87,7 +87,13 @@ def plan(stacks: Sequence[Stack], sizes: np.ndarray, kept: Collection[int] = (),
     """
     slots, counts = _slots(stacks, np.asarray(sizes), kept)
     flags = [(stack.p is not None, stack.x is not None) for stack in stacks]
-    best = _Rounds(slots, sizes, counts, flags, kept, budget).plan(0)
+    try:
+        best = _Rounds(slots, sizes, counts, flags, kept, budget).plan(0)
+    except TooWide as error:
+        try:
+            best = _Rounds(slots, sizes, counts, flags, kept, budget, by_message=True).plan(0)
+        except TooWide:
+            raise error from None
     if len(slots) > 4 and any([math.prod(step.shape) <= _SMALL for step in best.steps]):
         try:
             other = _Rounds(slots, sizes, counts, flags, kept, budget).plan(_SMALL)
@@ -172,7 +178,7 @@ class _Pattern(NamedTuple):
 
 class _Rounds:
     """An elimination while it is planned. ``near`` has the neighbours of each variable that is left, ``holds`` the
-    factors that it stands in, ``now`` how many entries the product has that eliminates it.
+    factors that it stands in, ``now`` how many entries the product has that eliminates it, or what this leaves.
 
     Of coins a, b, c with factors f(a), g(a, b), h(b, c) near is {a: {b}, b: {a, c}, c: {b}}, and the products have 4, 8
     and 4 entries. The first round takes a and c, which leave m(b) = sum_a f g and n(b) = sum_c h; the second takes b.
@@ -186,8 +192,10 @@ class _Rounds:
         flags: list[Flags],
         kept: Collection[int],
         budget: int,
+        by_message: bool = False,
     ):
         self.slots, self.flags, self.counts, self.budget = list(slots), list(flags), counts, budget
+        self.by_message = by_message
         self.sizes = {v: int(sizes[v]) for v in counts}
         self.near: dict[int, set[int]] = {v: set() for v in counts}
         self.holds: dict[int, set[int]] = {v: set() for v in counts}
@@ -197,7 +205,7 @@ class _Rounds:
                 self.holds[v].add(k)
         for v, others in self.near.items():
             others.discard(v)
-        self.waiting = [(self._entries(v), v) for v in counts if v not in kept]
+        self.waiting = [(self._weight(v), v) for v in counts if v not in kept]
         heapq.heapify(self.waiting)
         self.now = {v: n for n, v in self.waiting}
         self.steps: list[Step] = []
@@ -220,6 +228,10 @@ class _Rounds:
     def _entries(self, v: int) -> int:
         """How many entries the product has that eliminates a variable."""
         return self.sizes[v] * math.prod([self.sizes[u] for u in self.near[v]])
+
+    def _weight(self, v: int) -> int:
+        """What is least of the next variable: the entries of its product, or of the factor that this leaves."""
+        return self._entries(v) // (self.sizes[v] if self.by_message else 1)
 
     def _round(self, small: int) -> list[int]:
         """The variables that go next, of which no two are neighbours."""
@@ -244,7 +256,7 @@ class _Rounds:
         """The products that eliminate some variables, by what they have in common."""
         slots, flags, found = self.slots, self.flags, dict[_Pattern, list[_Product]]()
         for v in chosen:
-            n = self.now[v]
+            n = self.now[v] * (self.sizes[v] if self.by_message else 1)
             if n > self.budget:
                 raise TooWide(sorted([v, *self.near[v]]), n)
             if n > self.largest:
@@ -278,7 +290,7 @@ class _Rounds:
                 self.holds[u].add(len(slots) - 1)
         for u in {u for product in products for u in product.scope[1:]}:
             if u in self.now:
-                self.now[u] = self._entries(u)
+                self.now[u] = self._weight(u)
                 heapq.heappush(self.waiting, (self.now[u], u))
 
 

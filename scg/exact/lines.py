@@ -106,21 +106,31 @@ def split(panels: np.ndarray, places: np.ndarray) -> np.ndarray:
     return both[(middle > panels[k, 0]) & (middle < panels[k, 1])] if len(panels) else panels
 
 
-def cut(panel: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The edges of the parts of a panel: two, or more and more narrow ones towards an end that is one of the places."""
-    a, b = panel
-    edges = [a, a + 0.47 * (b - a), b]
+def cuts(panels: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+    """The edges of the parts of each panel: two, or more and more narrow ones towards an end that is one of the
+    places."""
+    low, high = panels.T
+    middle = low + 0.47 * (high - low)
+    found = list(np.stack([low, middle, high], axis=1))
     if len(places):
-        steps = 0.47 * (b - a) * 0.25 ** np.arange(1, 14)
-        for end, sign in ((a, 1), (b, -1)):
-            if np.min(np.abs(places - end)) <= 1e-13 * abs(end) + 1e-300:
-                edges += list(end + sign * steps)
-    return np.unique(edges)
+        near = np.sort(places)[
+            np.clip(np.searchsorted(np.sort(places), panels) + np.array([[[-1]], [[0]]]), 0, len(places) - 1)
+        ]
+        at_end = np.min(np.abs(near - panels), axis=0) <= 1e-13 * np.abs(panels) + 1e-300
+    else:
+        at_end = np.zeros(panels.shape, bool)
+    for k in np.flatnonzero(at_end.any(axis=1) | (middle <= low) | (middle >= high)):
+        steps = 0.47 * (high[k] - low[k]) * 0.25 ** np.arange(1, 14)
+        ends = [panels[k, i] + sign * steps for i, sign in enumerate((1, -1)) if at_end[k, i]]
+        found[k] = np.unique(np.concatenate([found[k], *ends]))
+    return found
 
 
-def between(cuts: list[np.ndarray]) -> np.ndarray:
+def between(edges: list[np.ndarray]) -> np.ndarray:
     """The panels between the edges of each cut."""
-    return np.concatenate([np.zeros((0, 2)), *[np.stack([c[:-1], c[1:]], axis=1) for c in cuts]])
+    every = np.concatenate([np.zeros(0), *edges])
+    last = np.cumsum([len(c) for c in edges], dtype=int)[:-1] - 1
+    return np.delete(np.stack([every[:-1], every[1:]], axis=1), last, axis=0) if len(every) else np.zeros((0, 2))
 
 
 class Run(NamedTuple):
@@ -205,7 +215,7 @@ class Settling:
 
     def cuts(self, places: np.ndarray) -> list[np.ndarray]:
         """The edges of the parts of each active panel."""
-        return [cut(panel, places) for panel in self.active]
+        return cuts(self.active, places)
 
     def judge(self, cuts: list[np.ndarray], new: Integrals, tolerance: float, eps: float, last: bool) -> None:
         """Hold each active panel against the sum over its parts: it is done where these agree, and where it cannot be

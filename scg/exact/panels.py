@@ -206,6 +206,8 @@ class Panels:
         held = self._spread(x, choice)
         density = self._densities(x, held, rows)
         for e, p in density.items():  # what has no density is not looked at: other samples may not have such parameters
+            if p.all():
+                continue
             column = held[self.leaf(e).node][:, engine.column(e)]
             column[:] = np.where(p > 0, column, np.reshape(choice[self.leaf(e).node], -1)[engine.column(e)])
         held = {node: v.reshape(rows, *node.shape) for node, v in held.items()}
@@ -294,12 +296,27 @@ class Panels:
                 n = len(points[e])
                 p = run.densities[e][:n].reshape(-1, POINTS) * steps[e]
                 p = np.where(np.isfinite(p), p, 0)
-                f = run.costs[:n, self.columns[e]]
-                with np.errstate(all="ignore"):
-                    f = np.concatenate([f, f * f, np.ones((n, 1))] if self.squares else [f, np.ones((n, 1))], axis=1)
-                    f = f.reshape(len(p), POINTS, f.shape[1])
-                    pole = ~np.isfinite(f) & lines[e].points(panels[e], self.engine.eps)[:, None, None]
-                    product = np.where((p[..., None] > 0) & ~pole, f * p[..., None], 0)
-                sums = np.sum(product, axis=1), np.sum(np.abs(product), axis=1)
-                found[e].append(Integrals(*sums, np.max(p, axis=1, initial=0)))
+                f = run.costs[:n, self.columns[e]].reshape(len(p), POINTS, len(self.columns[e]))
+                narrow = None if np.isfinite(f).all() else lines[e].points(panels[e], self.engine.eps)
+                found[e].append(self._integrated(f, p, narrow))
         return {e: Integrals.over_choices(each) for e, each in found.items()}
+
+    def _integrated(self, f: np.ndarray, p: np.ndarray, narrow: np.ndarray | None) -> Integrals:
+        """The integrals of f, (panels, POINTS, columns), of its square, where these are looked at, and of one, with
+        weights p, (panels, POINTS); where f is not finite, ``narrow`` tells which panels are no more than a point."""
+        one, size = np.sum(p, axis=1)[:, None], np.abs(f)
+        with np.errstate(all="ignore"):
+            square = [f * f] if self.squares else []
+            each = [f, size, *square]
+            if narrow is None:
+                found = [np.einsum("kqc,kq->kc", part, p) for part in each]
+            else:
+                inside = p[..., None] > 0
+                found = [
+                    np.sum(
+                        np.where(inside & ~(~np.isfinite(part) & narrow[:, None, None]), part * p[..., None], 0), axis=1
+                    )
+                    for part in each
+                ]
+        sums, sizes = [found[0], *found[2:], one], [*found[1:], one]
+        return Integrals(np.concatenate(sums, axis=1), np.concatenate(sizes, axis=1), np.max(p, axis=1, initial=0))

@@ -16,6 +16,7 @@ _CANDIDATES = 200  # places along one element where a node turns
 _FINER = 32  # places for one, where primitives from outside say nothing of themselves
 _SECTIONS = 16  # of a bracket, at each step towards the place in it
 _ENTRIES = 4096  # of a node that are looked at
+_NUMBERS, _LEAST = 2**18, 64  # numbers of an array of a block of rows, and the least of rows
 _EACH = 3  # brackets of one place of the grid
 
 
@@ -26,6 +27,7 @@ class Runs(Protocol):
     looks: list[Choice]
     elements: list[int]
     engine: Engine
+    largest: int
 
     def run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = ...) -> Run: ...
 
@@ -66,18 +68,21 @@ def _seen(panels: Runs, lines: dict[int, Line], grid: Places, watched: list[Node
     tables = {n.id: panels.engine.reach[n.id][:, elements] for n in watched}
     nodes = [n for n in watched if tables[n.id].any()]
     at = {e: lines[e].at(v)[0] for e, v in grid.items()}
+    step = max(_LEAST, _NUMBERS // panels.largest)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for k, choice in enumerate(panels.looks):
         if k == 1:  # others are the same at all values of other samples
             nodes = [n for n in nodes if np.any(panels.engine.reach[n.id].sum(axis=1) > 1)]
         if not nodes:
             break
-        values = panels.run(at, choice, nodes, False).nodes
         brackets = []
-        for number, (n, v) in enumerate(zip(nodes, values, strict=True)):
-            table = tables[n.id]
-            entries = np.flatnonzero(table.sum(axis=1) == 1)[:_ENTRIES]
-            brackets += _changes(number, v[:, entries], entries, elements[np.argmax(table[entries], axis=1)], n, turns)
+        entries = [np.flatnonzero(tables[n.id].sum(axis=1) == 1)[:_ENTRIES] for n in nodes]
+        for start in range(0, rows, step):  # a bracket may have two points of the block before
+            first = max(start - 2, 0)
+            values = panels.run({e: x[first : start + step] for e, x in at.items()}, choice, nodes, False).nodes
+            for number, (n, v, own) in enumerate(zip(nodes, values, entries, strict=True)):
+                owner = elements[np.argmax(tables[n.id][own], axis=1)]
+                brackets += _changes(number, v[:, own], own, owner, n, turns, first)
         found.append(_closed(panels, lines, grid, nodes, _few(brackets, rows), choice))
     owner, places = (np.concatenate(c) for c in zip(*found, strict=True)) if found else (np.zeros(0), np.zeros(0))
     return {e: np.unique(places[owner == e]) for e in grid}
@@ -102,13 +107,23 @@ def _closed(
     for element, mine in own.items():
         low[mine], high[mine] = grid[element][i[mine]], grid[element][i[mine] + 1 + turn[mine]]
 
+    place = {a: number for number, a in enumerate(grid)}
+    centres = np.array([lines[a].centre for a in grid])
+    alike: dict[tuple[float, ...], list[int]] = {}  # elements with equal lines, the positions of their brackets
+    for a in own:
+        line = lines[a]
+        alike.setdefault((line.low, line.high, float(line.centre), float(line.scale)), []).append(a)
+    together = [(lines[some[0]], np.concatenate([own[a] for a in some])) for some in alike.values()]
+    position = np.array([place[int(a)] for a in e])
+
     def at(v: np.ndarray) -> np.ndarray:
         """The nodes at some places of each bracket, (brackets, places)."""
         shape = (int(row.max()) + 1, v.shape[1])
-        x = {a: np.full(shape, lines[a].centre) for a in grid}
-        for a, mine in own.items():
-            x[a][row[mine]] = lines[a].at(v[mine])[0]
-        found = panels.run({a: part.reshape(-1) for a, part in x.items()}, choice, chosen, False).nodes
+        x = np.repeat(centres, math.prod(shape)).reshape(len(centres), *shape)
+        for line, mine in together:
+            x[position[mine], row[mine]] = line.at(v[mine])[0]
+        points = dict(zip(grid, x.reshape(len(centres), -1), strict=True))
+        found = panels.run(points, choice, chosen, False).nodes
         result = np.empty(v.shape)
         for mine, values in zip(of_node, found, strict=True):
             result[mine] = values.reshape(*shape, -1)[row[mine], :, j[mine]]
@@ -146,18 +161,23 @@ def is_number(node: Node) -> bool:
 
 def kind_of(values: np.ndarray) -> np.ndarray:
     """The sign of a number; 4 where it is none, 2 and -2 where it is infinite."""
-    return np.where(np.isnan(values), 4.0, np.sign(values) * np.where(np.isinf(values), 2, 1))
+    kinds = np.sign(values)
+    odd = ~np.isfinite(values)
+    if odd.any():
+        kinds[odd] = np.where(np.isnan(values[odd]), 4.0, 2 * kinds[odd])
+    return kinds
 
 
 def _changes(
-    number: int, v: np.ndarray, entries: np.ndarray, owner: np.ndarray, node: Node, turning: bool
+    number: int, v: np.ndarray, entries: np.ndarray, owner: np.ndarray, node: Node, turning: bool, first: int
 ) -> list[Bracket]:
-    """Where some entries of a node, (rows, entries), change their sign or value, and where they turn."""
+    """Where some entries of a node, (rows, entries), change their sign or value, and where they turn; of rows behind
+    the ``first`` one, which two before have seen."""
     if is_number(node):
         kinds = kind_of(v)
         with np.errstate(all="ignore"):
             d = np.sign(np.diff(v, axis=0))
-        turns = (d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1]) & ((d[1:] != 0) | (d[:-1] != 0))
+        turns = (d[1:] != d[:-1]) & (d[1:] * d[:-1] <= 0) & np.isfinite(v[1:-1])
         both = [(kinds[1:] != kinds[:-1], False), *[(turns, True)] * turning]
     else:
         v = np.nan_to_num(v, nan=-4.5)
@@ -166,8 +186,8 @@ def _changes(
     for changes, turn in both:
         j, i = np.nonzero(changes.T)
         counts = np.bincount(j, minlength=len(entries))
-        kept = _ranks(j) % np.maximum(1, counts // _CANDIDATES)[j] == 0
-        j, i = j[kept], i[kept]
+        kept = (_ranks(j) % np.maximum(1, counts // _CANDIDATES)[j] == 0) & ((i > 0) | turn | (first == 0))
+        j, i = j[kept], i[kept] + first
         found.append(Bracket(np.full(len(j), number), entries[j], owner[j], i, np.full(len(j), turn)))
     return found
 

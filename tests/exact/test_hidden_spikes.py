@@ -152,7 +152,7 @@ def test_a_spike_along_a_chain_is_refused_whatever_coins_hide_it(seed):
     for spikes in (narrow, [(form, literals, m, 1.0 + w) for form, literals, m, w in program.spikes]):
         program.spikes = spikes
         try:
-            found = scg.exact.expectation(program, np.array(T), full=True, budget=2**22)
+            found = scg.exact.expectation(program, np.array(T), full=True)
         except ScgError:
             assert spikes is narrow
             continue
