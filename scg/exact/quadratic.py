@@ -88,19 +88,22 @@ def moments_of_form(
 ) -> tuple[float, float, float]:
     """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``."""
     form, left = _Form(np.asarray(S, float)), _Left()
+    done = [form.one]  # what depends on no variable, or on none that is left
+
+    def put(message: _Message) -> None:
+        if message.scope:
+            left.put(message)
+        else:
+            done.append(message)
+
     for table in chances:
-        left.put(_Message(table.scope, table.values[..., None, None], np.zeros(0, int), np.zeros((0, 0)), form.none))
+        put(_Message(table.scope, table.values[..., None, None], np.zeros(0, int), np.zeros((0, 0)), form.none))
     for j, table in enumerate(atoms):
-        left.put(form.atom(j, table, float(c[j])))
-    done = [form.one]
+        put(form.atom(j, table, float(c[j])))
     for v in order.variables:
         inside = left.take(v)
         if inside:
-            total = _summed(functools.reduce(form.product, inside), v)
-            if total.scope:
-                left.put(total)
-            else:
-                done.append(total)
+            put(_summed(functools.reduce(form.product, inside), v))
     m = functools.reduce(form.product, done).moments
     return float(m[0, 0]), float(m[0, -1]), float(m[-1, -1])
 

@@ -33,8 +33,8 @@ def test_a_quadratic_form_has_the_moments_of_enumeration():
         def drawn(scope, values, sizes=sizes):
             return Table(scope, values(tuple(sizes[list(scope)])))
 
-        def some(most, n=n):
-            return tuple(rng.permutation(n)[: rng.integers(1, min(n, most) + 1)].tolist())
+        def some(most, n=n):  # none, too: of the elements of a term some may depend on no sample
+            return tuple(rng.permutation(n)[: rng.integers(0, min(n, most) + 1)].tolist())
 
         chances = [drawn((v,), rng.random) for v in range(n)]
         chances += [drawn(some(3), rng.random) for _ in range(rng.integers(4))]
@@ -119,6 +119,29 @@ def test_the_mean_of_an_estimate_on_a_long_chain_is_the_gradient():
     np.testing.assert_allclose(found.value.mean, scg.exact.gradient(graph), rtol=1e-10)
     drawn = graph.gradients(rng=np.random.default_rng(1), replicates=4000)
     assert abs(np.var(drawn) / found.value.variance - 1) < 0.25
+
+
+def test_costs_at_values_that_no_sample_moves_count_in_the_moments():
+    """``MeasureValued`` looks at the cost at each value, and an ``if`` makes one root of all that is summed."""
+
+    def cost(t, rng):
+        z = scg.sample(dist.Categorical(logits=np.stack([t, 0.3 * t, -t])), scg.MeasureValued(), rng=rng)
+        later = dist.Categorical(logits=np.stack([t, t, np.arctan(0.2 * z)]))
+        c = z * z + 0.3 * scg.sample(later, scg.UnorderedSet(2), rng=rng)
+        return c + np.sin(z) if z > -0.5 else c
+
+    theta = np.array(0.31)
+    graph = scg.trace(cost, theta, rng=np.random.default_rng(0))
+    found = scg.exact.moments(graph)
+    np.testing.assert_allclose(found.mean, scg.exact.gradient(graph), rtol=1e-10)
+
+    def expected(t):
+        p = np.exp(t * np.array([1.0, 0.3, -1.0]))
+        q = np.exp(np.stack([0 * np.arange(3) + t, 0 * np.arange(3) + t, np.arctan(0.2 * np.arange(3))]))
+        later = 0.3 * np.array([0, 1, 2]) @ q / q.sum(axis=0)
+        return p @ (np.arange(3.0) ** 2 + np.sin(np.arange(3.0)) + later) / p.sum()
+
+    np.testing.assert_allclose(found.mean, (expected(theta + 1e-5) - expected(theta - 1e-5)) / 2e-5, rtol=1e-7)
 
 
 ESTIMATORS = {
