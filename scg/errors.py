@@ -110,7 +110,7 @@ class ScgAttributeError(ScgError, AttributeError):
     """An attribute that nodes do not have, and what to write in its place."""
 
 
-class ScgAxisError(ScgIndexError, ScgValueError):
+class ScgAxisError(ScgIndexError, ScgValueError, np.exceptions.AxisError):
     """An axis that the array does not have."""
 
 

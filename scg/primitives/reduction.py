@@ -325,7 +325,8 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
         total = np.asarray(_count(a, axis, keepdims, True, result.dtype), result.dtype)
     else:
         weights = aligned_weights(as_array(weights), a, axis)
-        total = np.sum(weights, axis=axis, keepdims=keepdims)
+        dtype = np.result_type(a.dtype, weights.dtype, *[] if a.dtype.kind in "fc" else [float])
+        total = np.sum(weights, axis=axis, dtype=dtype, keepdims=keepdims)
         if settled(lambda total: np.any(total == 0), total):
             raise ScgValueError(f"average: the weights sum to zero ({here()})")
         result = np.sum(a * weights, axis=axis, keepdims=keepdims) / total

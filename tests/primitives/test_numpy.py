@@ -261,3 +261,15 @@ def test_in_place_operators_keep_shape_and_dtype_as_numpys_do():
 
     with pytest.raises(ScgValueError, match="keeps the shape"):
         scg.grad(grown)(np.ones(3))
+
+
+@pytest.mark.parametrize("data", [np.float32, np.float64])
+@pytest.mark.parametrize("weights", [[1, 2], np.float32([1, 2]), np.float64([1, 2])], ids=str)
+def test_averages_and_their_weights_have_numpy_s_dtypes(data, weights):
+    x = np.ones(2, data)
+    for got, expected in zip(
+        np.average(scg.parameter(x), weights=weights, returned=True),
+        np.average(x, weights=weights, returned=True),
+        strict=True,
+    ):
+        assert got.dtype == expected.dtype
