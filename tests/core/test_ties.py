@@ -116,7 +116,7 @@ RADIAL = {  # functions of |x|^2 by way of sizes, which have kinks where they va
 
 
 @pytest.mark.slow
-@drawn(240)
+@drawn(120)
 @given(
     same=st.sampled_from(sorted(SAME)),
     radial=st.sampled_from(sorted(RADIAL)),
