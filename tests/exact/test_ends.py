@@ -8,6 +8,7 @@ from scipy.stats import laplace, logistic, norm, t
 
 import scg
 from scg import distributions as dist
+from tests.support.drawn import covering
 
 MADE = {  # the distribution at a parameter; the map, the noise before it, and its scale, of which the parameter is loc
     "a relaxed coin": (lambda p: dist.RelaxedBernoulli(0.5, logits=p), lambda x: expit(2 * x), logistic, 1.0),
@@ -20,8 +21,7 @@ MADE = {  # the distribution at a parameter; the map, the noise before it, and i
 }
 
 
-@pytest.mark.parametrize("estimator", [scg.ScoreFunction(), scg.Reparameterized()])
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(("name", "estimator"), covering([*MADE], [scg.ScoreFunction(), scg.Reparameterized()]))
 def test_derivatives_are_those_of_the_mean_over_what_is_mapped(name, estimator):
     """d/dp E[cos(f(p + s e))], by central differences of an adaptive quadrature over e."""
     made, f, noise, scale = MADE[name]
