@@ -56,14 +56,19 @@ class Verdict:
     def ratio(self) -> float:
         """c where the mean is c times the reference, in all coordinates with an interval and as far as these tell; nan
         where it is not, or where an interval is wider than a fifth of |c - 1| times the largest element there."""
-        flat = np.stack([_flat(tree) for tree in (self.bias, self.low, self.high, self.reference)])
-        bias, low, high, reference = flat[:, np.isfinite(flat).all(axis=0)]
-        largest = np.max(np.abs(reference), initial=0.0)
-        if not largest or bias.size < min(2, flat.shape[1]):
-            return math.nan
-        off = float(bias @ reference / (reference @ reference))
-        told = np.max(high - low) <= abs(off) * largest / 5
-        return 1 + off if told and np.all((low <= off * reference) & (off * reference <= high)) else math.nan
+        return _ratio(*[np.concatenate([np.ravel(x) for _, x in leaves(tree)]) for tree in self._found])
+
+    @property
+    def _found(self) -> tuple[Tree, ...]:
+        return self.bias, self.low, self.high, self.reference
+
+    def _clues(self) -> list[str]:
+        """What a mean that is a multiple of the reference is most often made by: of all, or of a few parameters."""
+        if math.isfinite(self.ratio):
+            return [_clue("the mean", self.ratio)]
+        parts = zip(*[leaves(tree) for tree in self._found], strict=True)
+        of_each = [(part[0][0], _ratio(*[np.ravel(x) for _, x in part])) for part in parts]
+        return [_clue(f"the mean of {path}", ratio) for path, ratio in of_each if math.isfinite(ratio)][:3]
 
     def __repr__(self) -> str:
         found = f"bias {span(self.worst_bias, *self.worst_interval)} at {self.worst}"
@@ -94,8 +99,8 @@ class Verdict:
             ("worst", f"{worst} {self.worst_reference:.6g}"),
             ("detectable", f"{self.worst_detectable:.3g} there{certain}"),
         ]
-        if self.status == "biased" and math.isfinite(self.ratio):
-            rows.insert(2, ("ratio", _clue(self.ratio)))
+        if self.status == "biased":
+            rows[2:2] = [("ratio", clue) for clue in self._clues()]
         if self.draws:
             rare = f", but for values that are met in less than {self.rarest:.2g} of replicates" if self.rarest else ""
             rows += [
@@ -148,16 +153,23 @@ class BiasReport:
         )
 
 
-def _flat(tree: Tree) -> np.ndarray:
-    return np.concatenate([np.ravel(np.asarray(leaf, float)) for _, leaf in leaves(tree)])
+def _ratio(*found: np.ndarray) -> float:
+    """As ``Verdict.ratio``, of flat (bias, low, high, reference)."""
+    flat = np.array(found, float)
+    bias, low, high, reference = flat[:, np.isfinite(flat).all(axis=0)]
+    largest = np.max(np.abs(reference), initial=0.0)
+    if not largest or bias.size < min(2, flat.shape[1]):
+        return math.nan
+    off = float(bias @ reference / (reference @ reference))
+    told = np.max(high - low) <= abs(off) * largest / 5
+    return 1 + off if told and np.all((low <= off * reference) & (off * reference <= high)) else math.nan
 
 
-def _clue(ratio: float) -> str:
-    """What a mean that is a multiple of the reference is most often made by."""
+def _clue(mean: str, ratio: float) -> str:
     if abs(ratio) < 0.05:
-        return "the mean is about 0: is what carries the gradient detached?"
+        return f"{mean} is about 0: is what carries the gradient detached?"
     cause = "a sign?" if ratio < 0 else "a factor, or a sum in the place of a mean?"
-    return f"the mean is about {ratio:.3g} times the reference: {cause}"
+    return f"{mean} is about {ratio:.3g} times the reference: {cause}"
 
 
 def span(centre: float, low: float, high: float) -> str:

@@ -259,6 +259,17 @@ def test_a_mean_that_is_a_multiple_of_the_reference_is_told_with_its_factor(fact
 
 
 @pytest.mark.fast
+def test_a_factor_of_one_parameter_alone_is_told_with_its_name():
+    def part(n, rng):
+        noise = 0.05 * rng.standard_normal((n, 3))
+        return {"encoder": TRUTH + noise, "decoder": TRUTH / 3 + noise}
+
+    verdict = judge(Samples(part), reference={"encoder": TRUTH, "decoder": TRUTH}, rng=rng())
+    assert verdict.status == "biased" and np.isnan(verdict.ratio)
+    assert "the mean of ['decoder'] is about 0.33" in str(verdict) and "of ['encoder'] is" not in str(verdict)
+
+
+@pytest.mark.fast
 def test_a_mean_that_is_no_multiple_of_the_reference_has_no_ratio():
     """Nor has one of which the intervals leave open whether it is."""
     shifted = judge(times(1.0), reference=TRUTH + 1.0, rng=rng())
