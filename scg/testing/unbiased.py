@@ -62,9 +62,9 @@ def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> V
     is, unless its exact variance is zero: after an eighth of ``max_replicates`` the verdict is "inconclusive" and names
     the coordinates. Mostly a score or a path was detached there.
 
-    What is rare but counts for much beside what varies all the time is beyond asymptotics: t draws miss a value of
+    What is rare but counts for much beside what varies all the time is beyond asymptotics: t replicates miss a value of
     probability p with probability (1 - p)^t, which is above alpha for p below 1 - alpha^(1/t), a twenty-fifth for 512
-    draws and the default alpha. A verdict is without such values, and says so (``rarest``).
+    replicates and the default alpha. A verdict is without such values, and says so (``rarest``).
 
     ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of
     range are refused before anything is drawn.
