@@ -103,7 +103,7 @@ def _of_form(roots: list[Node], structure: Structure) -> Found:
         raise NotFinite
     kept = np.argsort(place)
     S = (S + S.T)[np.ix_(kept, kept)]
-    mass, mean, square = moments_of_form(chances, atoms, c[kept], S, order)
+    mass, mean, square = moments_of_form(chances, atoms, c[kept], S, order, structure.check_time)
     mean, square = mean / mass, square / mass
     entries = sum(t.values.size for t in (*chances, *atoms))
     width = structure.width(order.clique, order.largest)

@@ -111,11 +111,15 @@ def along_its_way(graph: Graph, roots: list[Node], mass: Mass) -> list[Node]:
                 f" out otherwise with probability {both - same:.3g}: use ScoreFunction() with one sample there, or"
                 f" write the choice with np.where ({here()})"
             )
-    return _where(guards, roots) if guards else roots
+    if not guards:
+        return roots
+    if mass(Graph(_where(guards, [one], True)[0], graph.parameters)) == 0:  # checks that hold everywhere
+        return _where([], roots)
+    return _where(guards, roots)
 
 
-def _where(guards: list[Guard], roots: list[Node]) -> list[Result]:
-    """The roots where the guards come out as they did, and 0 elsewhere."""
+def _where(guards: list[Guard], roots: list[Node], outside: bool = False) -> list[Result]:
+    """The roots where the guards come out as they did, and 0 elsewhere; or the other way around."""
     looked = [guard.node for guard in guards]
     order = ancestors([*roots, *looked], guards=True)
     table: dict[int, Node] = {}
@@ -138,7 +142,9 @@ def _where(guards: list[Guard], roots: list[Node]) -> list[Result]:
     for guard, node in zip(guards, outcomes, strict=True):
         # those of an estimator look at the cost at several values
         inside = np.logical_and(inside, np.all(node != 0 if guard.outcome else node == 0))
-    return [np.where(inside, c, np.zeros((), c.dtype)) for c in costs]
+    if not guards:
+        return list(costs)
+    return [np.where(np.logical_not(inside) if outside else inside, c, np.zeros((), c.dtype)) for c in costs]
 
 
 def _key(graph: Graph) -> tuple[tuple[int, int, bool], ...]:

@@ -15,7 +15,7 @@ import functools
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,9 +84,15 @@ def order_of(scopes: Iterable[Sequence[int]], sizes: np.ndarray, budget: int) ->
 
 
 def moments_of_form(
-    chances: Sequence[Table], atoms: Sequence[Table], c: np.ndarray, S: np.ndarray, order: Order
+    chances: Sequence[Table],
+    atoms: Sequence[Table],
+    c: np.ndarray,
+    S: np.ndarray,
+    order: Order,
+    check_time: Callable[[], None] = lambda: None,
 ) -> tuple[float, float, float]:
-    """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``."""
+    """(sum p, sum p g, sum p g^2) over all values of all variables, p the product of ``chances``. Before each variable
+    ``check_time`` may raise."""
     form, left = _Form(np.asarray(S, float)), _Left()
     done = [form.one]  # what depends on no variable, or on none that is left
 
@@ -101,6 +107,7 @@ def moments_of_form(
     for j, table in enumerate(atoms):
         put(form.atom(j, table, float(c[j])))
     for v in order.variables:
+        check_time()
         inside = left.take(v)
         if inside:
             put(_summed(functools.reduce(form.product, inside), v))
@@ -183,9 +190,12 @@ class _Form:
         T[-1, 1 : rx + 1, 1 : ry + 1] = meet
         T[1 : r + 1, 1 : rx + 1, 0], T[1 : r + 1, 0, 1 : ry + 1] = turn[:rx].T, turn[rx:].T
         # sum_bcde T_abc T_fde a_bd b_ce
-        half = np.einsum("abc,...bd->...acd", T, a)
-        half = np.einsum("...acd,...ce->...ade", half, b)
-        return _Message(scope, np.einsum("...ade,fde->...af", half, T), atoms, basis @ turn, turn.T @ both)
+        n, d, e = r + 2, rx + 2, ry + 2
+        half = np.swapaxes(a, -1, -2) @ np.swapaxes(T, 0, 1).reshape(d, n * e)  # (..., d, a c)
+        half = half.reshape(*half.shape[:-2], d * n, e) @ b  # (..., d a, e)
+        half = np.swapaxes(half.reshape(*half.shape[:-2], d, n, e), -3, -2)
+        moments = half.reshape(*half.shape[:-3], n, d * e) @ T.reshape(n, d * e).T
+        return _Message(scope, moments, atoms, basis @ turn, turn.T @ both)
 
 
 def _spread(message: _Message, scope: tuple[int, ...]) -> np.ndarray:

@@ -56,6 +56,28 @@ def test_a_check_that_holds_everywhere_changes_no_moment(cost, estimator):
     np.testing.assert_allclose(found.mean, exact, rtol=1e-10)
 
 
+def test_a_check_that_holds_everywhere_makes_nothing_wider():
+    t = np.linspace(-0.3, 0.4, 6)
+    leave_one_out = ESTIMATORS[3]
+    one, two = (scg.exact.moments(asserted, t, estimator=leave_one_out, checks=c, full=True) for c in (True, False))
+    assert one.width == two.width
+    np.testing.assert_allclose(one.value.variance, two.value.variance, rtol=1e-10)
+
+
+def test_a_check_that_few_samples_fail_leaves_these_out():
+    """The way on which both coins are one, of probability 1e-14, is none of those that count."""
+
+    def cost(t, rng):
+        b = coins(t, rng, scg.ScoreFunction)
+        assert np.sum(b) < 2
+        return np.sum(b) / (2 - np.sum(b))
+
+    t = np.full(2, np.log(1e-7))
+    found = scg.exact.moments(cost, t)
+    p = 1e-7 / (1 + 1e-7)
+    np.testing.assert_allclose(found.mean, p * (1 - p) * (1 - 2 * p), rtol=1e-6)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_an_if_on_another_sample_is_no_matter(estimator):
     def cost(t, rng, choose=None):
