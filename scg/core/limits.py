@@ -9,6 +9,7 @@ same. The derivatives nearby are the engine's own, of the recorded graph run aga
 """
 
 import contextvars
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -73,16 +74,47 @@ def confirmed(
     near, continuous = _nearby(blank, derivative, roots, wrt, _itself)
     if not near or near[1] is None:
         return found
-    settled = []
-    for k, (g, n) in enumerate(zip(found, _chosen(near), strict=True)):
-        step, check = [np.stack([some[k] for some in side]) for side in near[:2]]
-        size = np.max(np.abs(step), initial=0, where=np.isfinite(step))
-        off, before = [np.max(d, axis=0, initial=0, where=d == d) for d in (np.abs(step - g), np.abs(check - g))]
-        near_by = (off <= 10 * TOLERANCE * size) | (off <= 0.5 * before)  # the distances are as 1 to 10
-        sizes = [np.max(np.abs(d), axis=0, initial=0, where=d == d) for d in (step, check)]
-        near_by |= sizes[0] > 1.1 * sizes[1]
-        settled.append(np.where(near_by, g, n if continuous else np.nan).astype(g.dtype, copy=False))
-    return settled
+    limits, sides = _chosen(near), [_by_array(side) for side in near[:2]]
+    stays = [_comes_near(g, *some) for g, *some in zip(found, *sides, strict=True)]
+    if all(map(np.all, stays)):
+        return found
+    wide, also = _nearby(blank, derivative, roots, wrt, _itself, (WIDE, 2 * WIDE, TINY))
+    if wide:
+        sides.append(_by_array(wide[0]))
+        further = _chosen(wide) if also else limits
+        limits = [np.where(np.isnan(n), w, n) for n, w in zip(limits, further, strict=True)]
+    grows = [_grows(*some) for some in zip(*sides, strict=True)]
+    if any(map(np.any, grows)):
+        again = _by_array(_nearby(blank, derivative, roots, wrt, _itself, (1.01 * STEP,))[0][0])
+        grows = [grow & _is_alike(*some) for grow, *some in zip(grows, sides[0], again, strict=True)]
+    return [
+        np.where(stay | grow, g, n if continuous else np.nan).astype(g.dtype, copy=False)
+        for g, n, stay, grow in zip(found, limits, stays, grows, strict=True)
+    ]
+
+
+def _by_array(side: list[list[Result]]) -> list[Result]:
+    """Derivatives along some directions, one after another, for each array."""
+    return [np.stack(some) for some in zip(*side, strict=True)]
+
+
+def _comes_near(g: Result, step: Result, check: Result) -> Result:
+    """Where derivatives at two distances, which are as 1 to 10, come near ``g``."""
+    size = np.max(np.abs(step), initial=0, where=np.isfinite(step))
+    off, before = [np.max(d, axis=0, initial=0, where=d == d) for d in (np.abs(step - g), np.abs(check - g))]
+    return (off <= 10 * TOLERANCE * size) | (off <= 0.5 * before)
+
+
+def _grows(*sides: Result) -> Result:
+    """Where derivatives grow from each distance to the next smaller one."""
+    sizes = [np.max(np.abs(d), axis=0, initial=0, where=d == d) for d in sides]
+    return np.logical_and.reduce([a > 1.1 * b for a, b in itertools.pairwise(sizes)])
+
+
+def _is_alike(step: Result, again: Result) -> Result:
+    """Where derivatives at nearly the same distance are nearly the same, and so more than what is left of numbers that
+    cancel, as of 1 - cos(x) divided by x^4."""
+    return np.all(np.abs(step - again) <= 0.1 * np.abs(step) + 1e-300, axis=0, where=step == step)
 
 
 def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result], wrt: Sequence[Node]) -> list[Result]:
@@ -142,7 +174,7 @@ def _nearby(
     roots: Sequence[Result],
     wrt: Sequence[Node],
     cut: Result,
-    steps: tuple[float, float, float] = (STEP, CHECK, TINY),
+    steps: tuple[float, ...] = (STEP, CHECK, TINY),
 ) -> tuple[list[Result], bool]:
     """The derivatives at three distances, None where there are none at one; an empty list
     where nothing can be moved. And whether the roots are continuous. What is moved is ``cut(order, wrt)``."""
