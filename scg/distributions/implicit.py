@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from scg.distributions.base import Distribution
 
 
+_SEVERAL = 64  # probabilities, among which equal ones are looked for
+
+
 def quantile(distribution: "Distribution", probability: Numeric) -> Value:
     """The z with ``distribution.cdf(z) == probability``, for a continuous scalar distribution; as often differentiable
     as its cdf and log_prob are."""
@@ -98,6 +101,10 @@ def _inverted(distribution: "Distribution", u: Value) -> Value:
     """Newton's method in a bracket, element by element: what has converged stays, so that no element's result depends
     on the others'."""
     shape = np.broadcast_shapes(u.shape, distribution.batch_shape)
+    if u.size > _SEVERAL and all([np.size(p) == 1 for p in distribution.parameters.values()]):
+        each, place = np.unique(u, return_inverse=True)
+        if 2 * each.size < u.size:  # those of a quadrature rule come again and again
+            return np.reshape(_inverted(distribution, each).reshape(-1)[place], shape)
     u = np.broadcast_to(u, shape).ravel()
     rows = {
         name: _rows(p, shape, distribution.parameter_event_ndim(name)) for name, p in distribution.parameters.items()

@@ -406,6 +406,26 @@ class Triangular(dist.Distribution, dist.FixedSupport):
         return np.clip(value, 0, None) ** self.a
 
 
+def test_equal_probabilities_are_inverted_once():
+    """Those of a quadrature rule come again and again, of which a von Mises quantile takes a dozen integrals each."""
+    u = np.random.default_rng(0).random(30)
+    asked = []
+
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Counted(Triangular):
+        def cdf(self, value):
+            asked.append(np.size(value))
+            return super().cdf(value)
+
+    for concentration in (2.5, np.array([[2.5]])):
+        asked.clear()
+        once = quantile(Counted(concentration), u)
+        few = sum(asked)
+        often = quantile(Counted(concentration), np.tile(u, (50, 1)))
+        assert sum(asked) == 2 * few
+        np.testing.assert_array_equal(often, np.broadcast_to(once, (50, 30)))
+
+
 def test_a_users_distribution_with_a_cdf_is_reparameterized():
     """z = u^(1/a): first and second derivative against that, and E[z^2] = a / (a + 2)."""
     u, a = A([0.1, 0.4, 0.9]), A([0.7, 2.0, 5.0])
