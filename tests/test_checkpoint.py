@@ -159,6 +159,7 @@ def test_a_thousand_damages_are_a_thousand_errors(file):
     assert same(checkpoint.load(file), small())
 
 
+@pytest.mark.slow
 def test_every_byte_is_covered(file):
     checkpoint.save(file, small())
     whole = file.read_bytes()
@@ -254,6 +255,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     assert os.listdir(tmp_path) == ["c.npz"] and same(checkpoint.load(path), small())
 
 
+@pytest.mark.slow
 def test_a_real_limit_on_file_size_leaves_the_old_file(tmp_path):
     path = tmp_path / "c.npz"
     checkpoint.save(path, small())

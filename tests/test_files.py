@@ -95,6 +95,7 @@ write(sys.argv[1], b"never there")
 """
 
 
+@pytest.mark.slow
 @posix
 def test_what_killed_writers_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
     path = tmp_path / "file.npz"

@@ -93,6 +93,7 @@ def is_self(node):
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_reads_anothers_underscore_names(path):
     tree = parsed(path)
@@ -163,6 +164,7 @@ def is_call_of(x, *names):
 TESTED = [p for p in FILES if p.relative_to(ROOT / "scg").parts[:-1] not in (("plans", "passes"), ("primitives",))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TESTED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_compares_a_primitive_with_that_of_another(path):
     assert identities(parsed(path)) == []

@@ -77,6 +77,7 @@ RULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make, reference", RULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @drawn(20)

@@ -62,6 +62,7 @@ def test_every_room_of_the_package_has_fast_tests():
         assert any(fast(parsed(path)) for path in FILES if path.parent == own[0] or path in own[1:]), room
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
 def test_no_test_is_fast_and_long(path):
     long = {name for name, node in cases(parsed(path)).items() if is_marked(node, "long")}
@@ -103,6 +104,7 @@ def helpers():
     return frozenset().union(*[asserting(definitions(tree)) for tree in support])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE)))
 def test_every_test_asserts(path):
     assert not set(cases(parsed(path))) - asserting(definitions(parsed(path)), helpers())

@@ -35,7 +35,6 @@ ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("point", gaussian.points(True), ids=lambda p: f"{p['row']}-{p.get('k', p.get('p'))}")
 def test_gaussian_and_coin_closed_forms_are_exact_and_within_the_estimated_interval(point):
     """Intervals of 95%, twice as wide: once in 10^4 for a normal one."""

@@ -126,6 +126,7 @@ def test_estimators_have_the_exact_moments_that_scg_finds_of_its_own(theirs, our
     assert np.allclose(found.variance, known.variance, rtol=digits, atol=0)
 
 
+@pytest.mark.slow
 def test_a_straight_through_gradient_is_found_to_be_biased():
     def straight_through(key, theta):
         def loss(theta):

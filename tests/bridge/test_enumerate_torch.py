@@ -68,6 +68,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_what_pytorch_draws_by_a_call_branches(name):
     call, mean, variance, count = CALLS[name]

@@ -387,6 +387,7 @@ def products_one_by_one(text, *factors, loud=None):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_contractions_absorb_product_by_product(name):
     """Zeros, infinities and NaNs anywhere, in the cotangent too: the VJP is the sum of the products that have no zero.
@@ -468,6 +469,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_zero_that_was_computed_does_not_swallow_a_finite_answer(name):
     """The limit is taken at distances of 1e-60, or of 1e-6 with the next order taken away: to 1e-7 of the gradient."""
@@ -532,6 +534,7 @@ def test_second_derivatives_where_a_norm_vanishes(name):
     np.testing.assert_allclose(scg.compile(scg.hessian(fn))(x), curvature * np.eye(2), 1e-6, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "distance",
     [

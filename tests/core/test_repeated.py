@@ -84,6 +84,7 @@ def test_what_repeats_a_program_is_its_replay(names, seed, size):
     assert check([y, np.sum(x * y), y + y, x], size, seed).repeatable
 
 
+@pytest.mark.slow
 @drawn(150)
 @given(graphs(estimators=tuple(candidates(True))), SEEDS)
 def test_what_repeats_the_gradient_of_a_drawn_graph_is_its_replay(graph, seed):

@@ -44,6 +44,7 @@ EVEN = {  # a smooth even function, and its second derivative at 0
 }
 
 
+@pytest.mark.slow
 @drawn(40)
 @given(
     size=st.sampled_from(sorted(SIZES)),

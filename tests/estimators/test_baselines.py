@@ -204,6 +204,7 @@ def regression(baseline_of, steps, width=8):
     return np.mean(np.square(spread[-100:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, True])
 def test_learned_baseline_learns_beside_the_model(normalize):
     phi = {"w": np.zeros(3)}

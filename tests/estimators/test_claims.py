@@ -90,6 +90,7 @@ def test_none_is_left_out():
     assert sorted(NAMES) == sorted(MADE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_unbiased_is_so_and_biased_is_not(name):
     estimator, graph = MADE[name]

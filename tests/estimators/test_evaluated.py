@@ -63,6 +63,7 @@ def beside_others(t, rng, distribution, estimator):
     return z**2 * t[2] + b * worth(x) * z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", CATEGORICAL)
 @pytest.mark.parametrize("distribution", [dist.Categorical, dist.OneHotCategorical])
 @pytest.mark.parametrize("model", [separate, mixing, own_samples, chain, beside_others])
@@ -156,6 +157,7 @@ def test_mean_of_replicates(name):
 COINS = [lambda t: dist.Bernoulli(logits=t[:2]), lambda t: dist.Bernoulli(probs=0.5 + 0.4 * np.tanh(t[:2]))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [scg.MeasureValued, lambda: scg.Enumerate(1), lambda: scg.UnorderedSet(2)])
 @pytest.mark.parametrize("distribution", COINS)
 def test_coins(distribution, estimator):

@@ -93,7 +93,6 @@ def test_the_rest_by_other_estimators_is_unbiased_and_the_sum_adds_no_variance(p
             pass
 
 
-@pytest.mark.fast
 def test_a_chain_of_any_length_is_summed_out():
     for n in (3, 60, 400):
         graph = scg.trace(chain, THETA, rng=np.random.default_rng(0), n=n, estimator=SCORE)

@@ -41,7 +41,6 @@ def quadratic(estimator, k):
 # Published tables
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(("k", "mu", "sigma"), [(-3.0, 1.0, 1.0), (0.5, -1.2, 1.0), (2.0, 0.3, 0.4)])
 def test_gaussian_table(k, mu, sigma):
     d = mu - k

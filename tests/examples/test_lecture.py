@@ -89,7 +89,6 @@ def test_lines_of_cells_are_those_of_the_file(number):
         assert lines[cell.line - 1] == start + cell.source.splitlines()[0]
 
 
-@pytest.mark.fast
 def test_the_command_writes_a_page_and_a_notebook(tmp_path, capsys):
     assert command.main(["--chapter", "1", "--notebooks", "--out", str(tmp_path)]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["chapter-1.html", "chapter_1_evidence.ipynb"]

@@ -61,7 +61,6 @@ def by_ordered_groups(loss, here, size):
     return mean, np.tensordot(weights, (gradients - mean) ** 2, 1)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
 def test_moments_are_those_of_all_ordered_groups(row):
     """One token, whose groups can be listed in order; and two, where older samples are cut by top-p."""

@@ -381,7 +381,6 @@ def test_refusals(call, error, message):
         call(None if message == "rng" else np.random.default_rng(0))
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("bound", BOUNDS.values())
 def test_a_guide_whose_support_moves_keeps_its_score(bound):
     """d/dt of E over (0, t) has what the cost is at t; the mean of the score is not zero: only the pathwise gradient is

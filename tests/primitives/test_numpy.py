@@ -23,6 +23,7 @@ CONSUMED = ("operator.getitem", "np.left_shift", "np.right_shift", "np.gcd", "np
 CASES = [c for c in all_cases() if len(c.domains) > 1 and c.name not in CONSUMED and not any(d.make for d in c.domains)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_a_masked_array_or_matrix_meets_a_node_nowhere(case, kind):

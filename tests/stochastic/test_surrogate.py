@@ -79,6 +79,7 @@ def test_mean_of_first_and_second_derivative_is_exact(model, a):
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b", ESTIMATORS)
 @pytest.mark.parametrize("a", ["score", "leave-one-out", "enumerate"])
 @pytest.mark.parametrize("model", [chain, through_a_path])
@@ -321,6 +322,7 @@ def test_a_step_inside_a_smooth_term_is_none(f):
     assert scg.grad(cost)(0.3, rng=np.random.default_rng(1)) == above.sum()
 
 
+@pytest.mark.slow
 def test_a_surrogate_of_any_order_that_would_take_all_memory_is_refused(monkeypatch):
     def chain(theta, rng, length):
         b = theta
