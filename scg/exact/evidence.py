@@ -4,11 +4,14 @@ import functools
 
 import numpy as np
 
-from scg.core.aliases import Function, Result, Statics, Tree
+from scg.core.aliases import Function, Numbers, Result, Statics, Tree
+from scg.core.ancestry import ancestors
 from scg.core.node import Node, value_of
+from scg.core.replay import replay
 from scg.core.tree import leaves, rebuild
+from scg.distributions.base import Discrete
 from scg.elimination.sums import Sums
-from scg.errors import ScgValueError, here
+from scg.errors import ScgError, ScgValueError, here
 from scg.exact.choice import eliminated
 from scg.exact.means import expectation, slope_of, wider
 from scg.exact.means import gradient as slope_over
@@ -17,6 +20,11 @@ from scg.exact.paths import guards_on_draws
 from scg.exact.results import BUDGET, RTOL, Exact
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
+from scg.stochastic.resampling import resample
+from scg.stochastic.sites import is_draw
+
+_SAMPLES, _BEST = 256, 8  # at which the largest log-probability is looked for, and of these the ones that are improved
+_ELEMENTS, _ROUNDS = 32, 2  # of continuous samples, which move in turn, and how often each
 
 
 def log_evidence(
@@ -57,7 +65,7 @@ def log_evidence(
     if found is not None:
         (value, *slopes), error, evaluations, *widths = found
     else:
-        shift = float(graph.cost.raw)
+        shift = _about_the_largest(cost)
         options: Statics = {"budget": budget, "rtol": rtol, "time_limit": time_limit, "full": True}
         if callable(model):
 
@@ -73,8 +81,8 @@ def log_evidence(
             raise ScgValueError(f"log_evidence: the data have probability zero ({here()})")
         if not np.isfinite(mean.value):
             raise ScgValueError(
-                f"log_evidence: beside log p(x | z) = {shift:.6g} at the recorded samples the evidence is too large for"
-                f" a number: trace the model with another generator ({here()})"
+                f"log_evidence: beside log p(x | z) = {shift:.6g}, the most that was found at samples, the evidence is"
+                f" too large for a number: write the model with samples closer to the data ({here()})"
             )
         value, error, evaluations = np.log(mean.value) + shift, mean.error / max(mean.value, 1e-300), mean.evaluations
         widths = [mean.width]
@@ -90,3 +98,48 @@ def log_evidence(
         typed = [np.asarray(g, t.dtype) for g, t in zip(slopes, targets, strict=True)]
         result = value, rebuild(graph.parameters, iter(typed))
     return Exact(result, error, evaluations, wider(widths)) if full else result
+
+
+def _about_the_largest(cost: Node) -> float:
+    """About the largest log p(x | z), which others are held against: that of samples, and of what steps to the tops of
+    parabolas make of the best ones, one element of a continuous sample after the other. An observation x ~ N(z, .001)
+    is e^-500,000 times less likely one standard deviation of z away.
+    """
+    draws = [n for n in ancestors([cost], guards=True) if is_draw(n)]
+    largest = float(cost.raw)
+    try:
+        found = resample(draws, {}, rng=np.random.default_rng(0), size=_SAMPLES, create_graph=False)
+        values = {n: np.array(v, n.dtype) for n, v in zip(draws, found, strict=True)}
+
+        def at(values: dict[Node, np.ndarray]) -> np.ndarray:
+            return np.nan_to_num(np.asarray(replay(cost, values, list(values)), float), nan=-np.inf, posinf=-np.inf)
+
+        with np.errstate(all="ignore"):
+            logs = at(values)
+            kept = np.argsort(-logs)[:_BEST]
+            best, most = {n: v[kept] for n, v in values.items()}, logs[kept]
+            moving = [(n, k) for n in draws if n.dtype.kind == "f" and not _is_listed(n) for k in range(n.size)]
+            for n, k in moving[:_ELEMENTS] * _ROUNDS:
+                column = np.reshape(values[n], (_SAMPLES, -1))[:, k]
+                h = 0.1 * float(np.std(column))
+                x = np.reshape(best[n], (len(kept), -1))
+
+                def moved(step: Numbers, n: Node = n, k: int = k, x: np.ndarray = x) -> dict[Node, np.ndarray]:
+                    other = x.copy()
+                    other[:, k] += step
+                    return {**best, n: other.reshape(best[n].shape)}
+
+                above, below = at(moved(h)), at(moved(-h))
+                step = 0.5 * h * (above - below) / (2 * most - above - below)
+                other = moved(np.where(np.isfinite(step), step, 0.0))
+                there = at(other)
+                better = there > most
+                best[n] = np.where(better.reshape(-1, *[1] * n.ndim), other[n], best[n])
+                most = np.maximum(most, there)
+    except ScgError:
+        return largest
+    return float(np.max([largest, *most[np.isfinite(most)]]))
+
+
+def _is_listed(node: Node) -> bool:
+    return bool(node.statics["site"].distribution.has(Discrete))

@@ -135,6 +135,26 @@ def test_a_continuous_draw_is_integrated():
     np.testing.assert_allclose([value, gradient], [-0.5 * np.log(4 * np.pi) - 0.0625, 0.25], rtol=1e-9)
 
 
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("coins", [0, 1, 3])
+def test_a_precise_observation_is_far_more_likely_somewhere_than_at_any_sample(width, coins):
+    """x | z ~ N(z, width) at .7, k coins say that it counts twice: of k + 1 times the widths are width / sqrt(m)."""
+
+    def model(mu, rng):
+        z = scg.sample(dist.Normal(mu, 1.0), S, rng=rng)
+        twice = [scg.sample(dist.Bernoulli(probs=0.5), S, rng=rng) for _ in range(coins)]
+        return (1.0 + sum(twice)) * dist.Normal(z, width).log_prob(0.7)
+
+    logs = []
+    for m in range(1, coins + 2):  # N(z; .7, w)^m is N(z; .7, w / sqrt(m)) with another constant
+        w = width / np.sqrt(m)
+        constant = -m * np.log(width * np.sqrt(2 * np.pi)) + np.log(w * np.sqrt(2 * np.pi))
+        chance = np.log(sp.comb(coins, m - 1)) - coins * np.log(2)
+        logs.append(chance + constant - 0.5 * np.log(2 * np.pi * (1 + w * w)) - 0.125 / (1 + w * w))
+    found = scg.exact.log_evidence(model, np.array(0.2), full=True)
+    assert abs(found.value - sp.logsumexp(logs)) <= 10 * found.error + 1e-9
+
+
 def test_data_that_cannot_be_are_refused():
     def model(theta, rng):
         z = scg.sample(dist.Bernoulli(logits=theta), S, rng=rng)
