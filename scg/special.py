@@ -173,7 +173,7 @@ def _logsumexp_vjp(g, out, x, axis, keepdims):
     out, g = stop_gradient(kept(out, x, axis, keepdims)), kept(g, x, axis, keepdims)
     weights = np.exp(x - np.where(out == -math.inf, 0, out))
     total = _total(weights, axis)
-    return g / np.where(total == 0, 1, total) * weights
+    return g / np.where(total > 0, total, 1) * weights  # of an infinite x it is NaN, and others weigh nothing
 
 
 @_in_single

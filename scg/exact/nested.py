@@ -35,7 +35,7 @@ _GRADED = 0.47 * 0.12 ** np.arange(6)  # where a panel is cut that has a place a
 _LEAST = 1e-20  # of E|.|: panels with less are left out of the rule
 _ELEMENTS = 64  # of a node that are looked at
 _ROWS = 2**17  # points that are looked at together
-_EFFORT = 16  # points for one of the budget
+_EFFORT, _SHARE = 16, 4  # points for one of the budget, and as many for each choice where they are many
 
 
 class Pieces(NamedTuple):
@@ -153,7 +153,7 @@ class Nested:
 
     def _run(self, x: Places, choice: Choice, nodes: list[Node], costs: bool = True) -> Run:
         self.rows += len(x[self.outer]) * self.weight
-        if self.rows > _EFFORT * self.engine.budget:
+        if self.rows > max(_EFFORT, _SHARE * len(self.choices)) * self.engine.budget:
             raise BudgetError(f"a mean over two continuous samples takes too many points ({here()})")
         return self.panels.run(x, choice, nodes, costs)
 

@@ -105,6 +105,19 @@ def test_the_error_of_four_samples_has_what_lines_differ_by():
     assert 1e-7 < abs(found.value - truth) <= found.error <= 1e-2
 
 
+@pytest.mark.long
+def test_two_samples_decide_together_beside_each_combination_of_three_coins():
+    """E |a - b| = 2 / sqrt(pi), of two that are N(0, 1)."""
+
+    def cost(p, rng):
+        coins = scg.sample(dist.Bernoulli(probs=p), scg.ScoreFunction(), rng=rng, shape=(3,))
+        a, b = (scg.sample(dist.Normal(0.0, 1.0), scg.ScoreFunction(), rng=rng) for _ in range(2))
+        return np.prod(1 + coins) * np.abs(a - b)
+
+    found = scg.exact.expectation(cost, np.array(0.3), full=True)
+    assert abs(found.value - 1.3**3 * 2 / math.sqrt(math.pi)) <= found.error <= 1e-9
+
+
 def test_a_mean_over_two_samples_that_does_not_exist_is_refused():
     with pytest.raises(scg.exact.ConvergenceError, match="does not exist|no such mean"):
         scg.exact.expectation(two(lambda a, b: 1 / (a - b)), np.array(T))

@@ -438,6 +438,7 @@ def test_the_gradient_of_logsumexp_is_softmax_however_large_the_numbers(dtype, m
         ([-INF, -INF], None, [0, 0]),
         ([-INF, 0.0], None, [0, 1]),
         ([1e300, -1e300], None, [1, 0]),
+        ([INF, 0.0], None, [math.nan, 0]),
         ([1000.0, 1000.0], None, [0.5, 0.5]),
         ([-INF, -INF], [1.0, 2.0], [0, 0]),
         ([-1.0, -INF], [0.0, 1.0], [0, 0]),
