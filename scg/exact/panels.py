@@ -8,8 +8,9 @@ node on the way to the cost changes its sign, its direction or its truth: (z - .
 places are found by bisection, and panels shrink towards them geometrically before it is judged whether anything is
 there.
 
-Other elements that meet this one in a part of the cost are held at a few values, drawn with a generator of its own: no
-result depends on recorded samples.
+Other elements that meet this one in a part of the cost are held at a few values: continuous ones are drawn with a
+generator of its own, so that no result depends on recorded samples; finite ones have all their combinations, or those
+that let what is on the line count (``gates``).
 """
 
 import itertools
@@ -34,7 +35,7 @@ _CHOICES = 5  # of the other elements: what happens at one place of a line happe
 _FEW = 9  # combinations of finite elements that are all tried
 _POOL, _MOST = 2**16, 32  # others that are looked at, and how many of them are chosen
 _WORK = 2**24  # numbers that these may make
-_LOOKS = 2
+_LOOKS = 2  # of the choices, at which nodes are looked at, beside one for each combination
 
 
 class Found(NamedTuple):
