@@ -123,7 +123,7 @@ def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result],
 
     For first derivatives where a mask belongs to neither side of its jump (``scg.core.ties.isolated``)."""
     blank = [np.full_like(g, np.nan) for g in found]
-    for steps in ((STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY)):
+    for steps in ((STEP, CHECK, TINY), (WIDE, 2 * WIDE, TINY), (20 * WIDE, 40 * WIDE, TINY)):
         near, continuous = _nearby(blank, derivative, roots, wrt, _itself, steps)
         if not near or not continuous:
             return found
@@ -138,12 +138,12 @@ def beside(found: list[Result], derivative: Derivative, roots: Sequence[Result],
 
 
 def _is_off(g: Result, near: list[Result]) -> Result:
-    """Where derivatives nearby agree with one another to three digits, and not with ``g``."""
+    """Where derivatives nearby differ from ``g``, by ten times as much as from one another."""
     stacked = np.stack(near)
     finite = np.all(np.isfinite(stacked), axis=0)
     low, high = np.min(stacked, axis=0), np.max(stacked, axis=0)
-    size = np.maximum(np.abs(low), np.abs(high))
-    return finite & (high - low <= 1e-3 * size) & (np.abs(0.5 * (low + high) - g) > 0.01 * size)
+    size, off = np.maximum(np.abs(low), np.abs(high)), np.abs(0.5 * (low + high) - g)
+    return finite & (high - low <= 0.1 * off) & (off > 0.01 * size)
 
 
 def mended(found: Sequence[Result], near: Sequence[Result], sources: Sequence[Result]) -> list[Result]:

@@ -122,6 +122,13 @@ REMOVED = {  # quotients that cancel near 0, with their value there, and the sam
     "expm1": (lambda x: np.where(x == 0, 1, np.expm1(x) / np.where(x == 0, 1, x)), scipy.special.exprel),
     "cos": (lambda x: np.where(x != 0, (1 - np.cos(x)) / x**2, 0.5), lambda x: 0.5 * np.sinc(x / (2 * np.pi)) ** 2),
 }
+SLOPES = {  # more of them, and their derivatives at 0
+    **{name: (fn, slope) for (name, (fn, _)), slope in zip(REMOVED.items(), (0, 1 / 2, 0), strict=True)},
+    "exp": (lambda x: np.where(x != 0, (np.exp(x) - 1 - x) / x**2, 0.5), 1 / 6),
+    "log1p": (lambda x: np.where(x == 0, 1, np.log1p(x) / x), -1 / 2),
+    "log1p, a term further": (lambda x: np.where(x == 0, 0.5, (x - np.log1p(x)) / x**2), -1 / 3),
+    "sin, a term further": (lambda x: np.where(x != 0, (x - np.sin(x)) / x**3, 1 / 6), 0),
+}
 COSTS = {
     "sum": np.sum,
     "product": np.prod,
@@ -144,6 +151,19 @@ def test_where_quotients_cancel_nearby_a_second_derivative_is_right_or_nan(remov
         found, right = [scg.hessian(lambda x, fn=fn: COSTS[cost](fn(x)))(x) for fn in REMOVED[removed]]
     near = np.isclose(found, right, 1e-5, 1e-5)
     np.testing.assert_array_equal(near | np.isnan(found), True)
+
+
+@drawn(60)
+@given(
+    removed=st.sampled_from(sorted(SLOPES)),
+    cost=st.sampled_from(sorted(COSTS)),
+    other=st.lists(st.sampled_from([0.0, 1.0, 1.3, 2.0]), max_size=2),
+)
+def test_where_quotients_cancel_nearby_a_first_derivative_is_right_or_nan(removed, cost, other):
+    x, (fn, slope) = np.array([0.0, *other]), SLOPES[removed]
+    with np.errstate(all="ignore"):
+        found, outer = scg.grad(lambda x: COSTS[cost](fn(x)))(x)[0], scg.grad(COSTS[cost])(fn(x))[0]
+    assert np.isnan(found) or np.isclose(found, outer * slope, 1e-5, 1e-5)
 
 
 @pytest.mark.slow
