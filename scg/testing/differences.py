@@ -54,7 +54,10 @@ class Differences:
             g = g if self.by_coordinate else g @ self.directions.T
             steps = np.stack([self.steps, 2 * self.steps])
             shifts = np.array([1.0, -1.0])[:, None] * (steps[..., None] * self.directions)[:, :, None]
-            costs = self.around.costs(self.point + shifts.reshape(-1, self.size), size, seed)
+            try:
+                costs = self.around.costs(self.point + shifts.reshape(-1, self.size), size, seed)
+            except GuardError as error:  # an ``if`` on a sample, that so far came out as it did
+                raise _no_reference(error) from error
             ahead, behind = np.moveaxis(costs.reshape(2, len(self.directions), 2, size), 2, 0)
             central = (ahead - behind) / (2 * steps)[..., None]
             reference = (4 * central[0] - central[1]) / 3
@@ -117,14 +120,14 @@ class Differences:
                 pass
             step /= 2
         else:
-            raise ScgValueError(
-                f"no reference: {why or 'the cost does not exist around the parameters'}; give reference=, of the"
-                f" parameters' structure ({here()})"
-            ) from why
+            raise _no_reference(why or "the cost does not exist around the parameters")
         self.steps = np.full(len(signs), step)
-        self._couple()
-        self._narrow()
-        self._widen()
+        try:
+            self._couple()
+            self._narrow()
+            self._widen()
+        except GuardError as error:
+            raise _no_reference(error) from error
 
     def _narrow(self) -> None:
         """Halve steps until nothing bends or jumps across them, where there are such steps."""
@@ -191,3 +194,7 @@ class Differences:
         points = self.point + np.concatenate([2 * steps, -2 * steps])
         with np.errstate(all="ignore"):
             return bool(np.all(np.isfinite(Around(self.model).costs(points, 16, 0))))
+
+
+def _no_reference(why: GuardError | str) -> ScgValueError:
+    return ScgValueError(f"no reference: {why}; give reference=, of the parameters' structure ({here()})")

@@ -854,6 +854,17 @@ def test_differences_do_not_reach_over_what_bends_in_the_parameters(name, distan
     assert judge(cost, np.array(1 + distance), **given).status == "unbiased"
 
 
+def test_an_if_that_seldom_comes_out_otherwise_leaves_no_reference():
+    """2 of 1000 samples, none among the first."""
+
+    def cost(t, rng):
+        z = scg.sample(dist.Normal(t, 1.0), scg.ScoreFunction(), rng=rng)
+        return np.tanh(z) if z < 3.0 else np.tanh(t)
+
+    with pytest.raises(ScgValueError, match="no reference: the `if`.*give reference="):
+        judge(cost, np.array(0.1), rng=np.random.default_rng(0), reference="differences")
+
+
 def test_a_mistake_as_large_as_what_differences_over_a_kink_miss_is_found():
     """|t| at 0.02: differences with steps of 0.05 and 0.1 give 7 / 15, and so does the mistake here."""
     draw = lambda t, rng: scg.sample(dist.Normal(0.1 * t, 1.0), scg.ScoreFunction(), rng=rng)
