@@ -30,6 +30,7 @@ from benchmarks.variance import (
     problems,
     walks,
 )
+from tests.support.drawn import covering
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng
@@ -50,8 +51,7 @@ def test_the_help_tells_what_each_experiment_is():
     assert [name for name in EXPERIMENTS if f"\n    {name} " in command.__doc__] == list(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("cost", costs.COSTS)
-@pytest.mark.parametrize("leaf", ["mu", "sigma"])
+@pytest.mark.parametrize(("cost", "leaf"), covering([*costs.COSTS], ["mu", "sigma"]))
 def test_quadrature_of_the_costs_is_scg_exact(cost, leaf):
     f, ks = costs.COSTS[cost]
     k = float(ks[4])

@@ -76,7 +76,7 @@ def test_the_right_estimator_passes_by_replicates(saboteur):
     assert assert_unbiased(saboteur.twin(), rng=rng(1), reference="exact", detect=0.25, power=0.999)
 
 
-@EACH
+@FIFTH
 def test_only_the_estimator_is_wrong(saboteur):
     """The model is its twin's: the same expectation of the cost, and the same gradient of it."""
     wrong, right = saboteur.graph(), saboteur.twin()
