@@ -236,8 +236,10 @@ class Leaf:
         """The values; those that matter no more are further from the ends of a bounded support than what may have been
         rounded to one, where no density is known."""
         support = self.distribution.support
+        if self.event or not self.distribution.has(FixedSupport):
+            return values
         low, high = getattr(support, "low", -math.inf), getattr(support, "high", math.inf)
-        if self.event or not (np.any(np.isfinite(low)) and np.any(np.isfinite(high))):
+        if not (np.any(np.isfinite(low)) and np.any(np.isfinite(high))):
             return values
         ends = [np.nextafter(np.nextafter(np.asarray(a, self.node.dtype), b), b) for a, b in ((low, high), (high, low))]
         return np.where(np.abs(weights) < _NOTHING, np.clip(values, *ends), values)
