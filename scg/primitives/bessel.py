@@ -95,10 +95,12 @@ def _agm_slope(out, a, b):
 derivatives(sp.agm, _agm_slope, lambda out, a, b: _agm_slope(out, b, a))
 
 
-# orthogonal polynomials: a derivative is a polynomial of the next lower degree n, of another family; of degree -1 it is
-# 0
+# orthogonal polynomials: a derivative is a polynomial of the next lower degree n, of another family, also where n is no
+# integer; that of a constant, n = 0, is 0; at a negative integer, where SciPy takes other polynomials, it is not known
 def _lower(fn, n, *arguments):
-    return np.where(n > 0, fn(np.maximum(n - 1, 0), *arguments), 0)
+    lower = fn(np.where(n == 0, 0, n - 1), *arguments)
+    known = np.where((n < 0) & (n == np.rint(n)), math.nan, 1).astype(lower.dtype)
+    return np.where(n == 0, 0, lower * known)
 
 
 derivatives(sp.eval_legendre, "n", lambda out, n, x: 0.5 * (n + 1) * _lower(sp.eval_jacobi, n, 1.0, 1.0, x))

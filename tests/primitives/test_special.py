@@ -613,3 +613,30 @@ def test_a_function_that_scipy_has_is_named_where_scg_has_none():
     assert scg.grad(lambda x: sp.expit(x))(0.0) == 0.25
     with pytest.raises(AttributeError, match=r"has no attribute 'factorial'$"):
         scg.special.factorial  # noqa: B018
+
+
+POLYNOMIALS = {  # by degree; of alpha and beta 0.7 and 0.3
+    **{
+        name: lambda n, x, fn=getattr(sp, f"eval_{name}"): fn(n, x)
+        for name in "legendre sh_legendre chebyt chebyu sh_chebyt sh_chebyu chebyc chebys laguerre".split()
+    },
+    "gegenbauer": lambda n, x: sp.eval_gegenbauer(n, 0.7, x),
+    "genlaguerre": lambda n, x: sp.eval_genlaguerre(n, 0.7, x),
+    "jacobi": lambda n, x: sp.eval_jacobi(n, 0.7, 0.3, x),
+}
+
+
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_derivatives_of_orthogonal_polynomials_of_any_degree(name):
+    """Against central differences, of first and second derivatives; of no integer degree they are functions of the
+    hypergeometric family, and obey the same relations."""
+    fn, h = POLYNOMIALS[name], 1e-4
+    for n in (0, 1, 2, 5, 0.0, 1.0, 0.4, 1.3, 2.7, -0.5, -1.5):
+        for x in (0.15, 0.4, 0.9):
+            f = lambda x, n=n: fn(n, x)
+            first = scg.grad(f)
+            np.testing.assert_allclose(first(x), (f(x + h) - f(x - h)) / (2 * h), 1e-5, 1e-6)
+            np.testing.assert_allclose(scg.grad(first)(x), (first(x + h) - first(x - h)) / (2 * h), 1e-5, 1e-6)
+    for n in (-1, -2.0, -3):
+        first = scg.grad(lambda x, n=n: fn(n, x))
+        assert np.isnan(first(0.4)) and np.isnan(scg.grad(first)(0.4))
