@@ -34,8 +34,8 @@ class Differences:
     known = None
     floor = 0.0  # they may vary much more than the gradient, and a bias is not small for that
 
-    def __init__(self, graph: Graph, rng: np.random.Generator):
-        self.graph, self.rng = graph, rng
+    def __init__(self, graph: Graph, rng: np.random.Generator, shorter: float = 1.0):
+        self.graph, self.rng, self.shorter = graph, rng, shorter
         self.names = paths(graph)
         self.size = len(self.names)
         self.by_coordinate = self.size <= DIFFERENCES
@@ -125,6 +125,7 @@ class Differences:
         try:
             self._couple()
             self._narrow()
+            self.steps /= self.shorter
             self._widen()
         except GuardError as error:
             raise _no_reference(error) from error

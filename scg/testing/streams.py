@@ -34,9 +34,10 @@ class Streams:
         bounds: tuple[Tree, Tree] | None,
         projections: int = PROJECTIONS,
         paired: bool = False,
+        shorter: float = 1.0,
     ):
         self.subject, self.rng = subject, rng
-        self.against = _against(subject, reference, rng, paired)
+        self.against = _against(subject, reference, rng, paired, shorter)
         self.names, self.size = self.against.names, len(paths(subject))
         self.known, self.method, self.by_coordinate = (
             self.against.known,
@@ -215,8 +216,8 @@ class Others:
         return np.maximum(precision(self.subject), precision(self.other)) * (scale + np.abs(centre))
 
 
-def _against(subject: Subject, reference: Tree, rng: np.random.Generator, paired: bool) -> Any:
-    """What the gradient is compared with: numbers, Samples or differences."""
+def _against(subject: Subject, reference: Tree, rng: np.random.Generator, paired: bool, shorter: float) -> Any:
+    """What the gradient is compared with: numbers, Samples or differences, with steps so much ``shorter``."""
     if isinstance(reference, Samples):
         other = Sampled.of(reference, rng)
         _same_structure(subject, list(leaves(other.parameters)), "reference, the other Samples,")
@@ -224,7 +225,7 @@ def _against(subject: Subject, reference: Tree, rng: np.random.Generator, paired
     if paired:
         raise ScgTypeError(f"paired=True needs other Samples as the reference ({here()})")
     if isinstance(subject, Graph) and isinstance(reference, str) and reference in ("auto", "exact", "differences"):
-        return _own(subject, reference, rng)
+        return _own(subject, reference, rng, shorter)
     given = list(leaves(reference))
     _same_structure(subject, given, "reference")
     for path, value in given:
@@ -234,7 +235,7 @@ def _against(subject: Subject, reference: Tree, rng: np.random.Generator, paired
     return Known(subject, join(reference, 1)[0], "the given reference", rng)
 
 
-def _own(graph: Graph, reference: str, rng: np.random.Generator) -> Result:
+def _own(graph: Graph, reference: str, rng: np.random.Generator, shorter: float) -> Result:
     if reference != "differences":
         try:
             limit = None if reference == "exact" else exact.PATIENCE
@@ -242,7 +243,7 @@ def _own(graph: Graph, reference: str, rng: np.random.Generator) -> Result:
         except ScgError:
             if reference == "exact":
                 raise
-    return Differences(graph, rng)
+    return Differences(graph, rng, shorter)
 
 
 def _same_structure(subject: Subject, given: list[tuple[str, np.ndarray]], what: str) -> None:

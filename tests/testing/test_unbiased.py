@@ -854,6 +854,20 @@ def test_differences_do_not_reach_over_what_bends_in_the_parameters(name, distan
     assert judge(cost, np.array(1 + distance), **given).status == "unbiased"
 
 
+@pytest.mark.parametrize("near", [0.03, -0.01])
+def test_a_mean_that_turns_within_a_step_is_no_bias(near):
+    """E[hypot(u, z)] has its least at u = 0, and turns there as fast as z is seldom near 0."""
+
+    def cost(t, rng):
+        y, z = (scg.sample(dist.Normal(t[0], 1.0), scg.Reparameterized(), rng=rng) for _ in range(2))
+        return np.hypot(t[1], z) + z * z + np.tanh(y * z)
+
+    given = {"rng": np.random.default_rng(0), "reference": "differences", "detect": 0.2}
+    assert judge(cost, np.array([0.2, near]), **given).status == "unbiased"
+    wrong = lambda t, rng: cost(t, rng) + 0.3 * near * (t[1] - scg.stop_gradient(t[1]))
+    assert judge(wrong, np.array([0.2, near]), **given).status == "biased"
+
+
 def test_an_if_that_seldom_comes_out_otherwise_leaves_no_reference():
     """2 of 1000 samples, none among the first."""
 
