@@ -23,11 +23,12 @@ derivatives(sp.k0e, lambda out, x: out - sp.k1e(x))
 derivatives(sp.k1e, lambda out, x: out - 0.5 * (sp.k0e(x) + sp.kve(2.0, x)))
 for _fn in (sp.jv, sp.jve, sp.yv, sp.yve):
     derivatives(_fn, "v", lambda out, v, x, fn=_fn: 0.5 * (fn(v - 1, x) - fn(v + 1, x)))
-derivatives(sp.yn, "n", lambda out, n, x: 0.5 * (sp.yv(n - 1.0, x) - sp.yv(n + 1.0, x)))
+# of yn, kn and expn SciPy truncates the order
+derivatives(sp.yn, "n", lambda out, n, x: 0.5 * (sp.yv(np.trunc(n) - 1.0, x) - sp.yv(np.trunc(n) + 1.0, x)))
 derivatives(sp.iv, "v", lambda out, v, x: 0.5 * (sp.iv(v - 1, x) + sp.iv(v + 1, x)))
 derivatives(sp.ive, "v", lambda out, v, x: 0.5 * (sp.ive(v - 1, x) + sp.ive(v + 1, x)) - np.sign(x) * out)
 derivatives(sp.kv, "v", lambda out, v, x: -0.5 * (sp.kv(v - 1, x) + sp.kv(v + 1, x)))
-derivatives(sp.kn, "n", lambda out, n, x: -0.5 * (sp.kv(n - 1.0, x) + sp.kv(n + 1.0, x)))
+derivatives(sp.kn, "n", lambda out, n, x: -0.5 * (sp.kv(np.trunc(n) - 1.0, x) + sp.kv(np.trunc(n) + 1.0, x)))
 derivatives(sp.kve, "v", lambda out, v, x: out - 0.5 * (sp.kve(v - 1, x) + sp.kve(v + 1, x)))
 
 
@@ -68,9 +69,15 @@ def _sinc(sine, x):
 
 derivatives(sp.expi, lambda out, x: np.exp(x) / x, cuts=cut_at_zero)
 derivatives(sp.exp1, lambda out, x: -np.exp(-x) / x, cuts=cut_at_zero)
-derivatives(  # E_(n-1), where n < 2 by the recurrence (n - 1) E_n = exp(-x) - x E_(n-1)
-    sp.expn, "n", lambda out, n, x: -np.where(n > 1, sp.expn(np.maximum(n - 1, 0), x), (np.exp(-x) - (n - 1) * out) / x)
-)
+
+
+def _expn_slope(out, n, x):
+    """-E_(n-1), where n < 2 by the recurrence (n - 1) E_n = exp(-x) - x E_(n-1)."""
+    n = np.trunc(n)
+    return -np.where(n > 1, sp.expn(np.maximum(n - 1, 0), x), (np.exp(-x) - (n - 1) * out) / x)
+
+
+derivatives(sp.expn, "n", _expn_slope)
 # log(z) / (1 - z)
 derivatives(sp.spence, lambda out, z: -sp.hyp2f1(1.0, 1.0, 2.0, 1 - z), cuts=cut_at_zero)
 several(sp.sici, lambda y, x: _sinc(np.sin, x), lambda y, x: np.cos(x) / x)

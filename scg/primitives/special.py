@@ -160,17 +160,21 @@ def _floor(k, n, p=None):
 
 for _fn, _sign in ((sp.pdtr, -1), (sp.pdtrc, 1)):
     derivatives(_fn, None, lambda out, k, m, sign=_sign: sign * gammainc_pdf(np.floor(k) + 1, m), steps=_floor)
-for _fn, _sign in ((sp.bdtr, -1), (sp.bdtrc, 1)):
+for _fn, _sign in ((sp.bdtr, -1), (sp.bdtrc, 1)):  # SciPy truncates n, and both integers of nbdtr
     derivatives(
         _fn,
         None,
         None,
-        lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, n - np.floor(k), p),
+        lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.floor(k) + 1, np.trunc(n) - np.floor(k), p),
         steps=_floor,
     )
 for _fn, _sign in ((sp.nbdtr, 1), (sp.nbdtrc, -1)):
     derivatives(
-        _fn, None, None, lambda out, k, n, p, sign=_sign: sign * betainc_pdf(n, np.floor(k) + 1, p), steps=_floor
+        _fn,
+        None,
+        None,
+        lambda out, k, n, p, sign=_sign: sign * betainc_pdf(np.trunc(n), np.trunc(k) + 1, p),
+        steps=_floor,
     )
 
 

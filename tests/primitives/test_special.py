@@ -640,3 +640,14 @@ def test_derivatives_of_orthogonal_polynomials_of_any_degree(name):
     for n in (-1, -2.0, -3):
         first = scg.grad(lambda x, n=n: fn(n, x))
         assert np.isnan(first(0.4)) and np.isnan(scg.grad(first)(0.4))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["yn", "kn", "expn", "bdtr", "bdtrc", "nbdtr", "nbdtrc"])
+def test_where_scipy_truncates_an_order_so_does_the_derivative(name):
+    fn, two = getattr(sp, name), name.endswith(("dtr", "dtrc"))
+    for order in (0.6, 1.0, 1.7, 2.5, 3):
+        for x in (0.2, 0.5, 0.8):
+            f = (lambda x, n=order: fn(1, n + 1, x)) if two else (lambda x, n=order: fn(n, x))
+            h = 1e-5
+            np.testing.assert_allclose(scg.grad(f)(x), (f(x + h) - f(x - h)) / (2 * h), 1e-6, 1e-8)
