@@ -358,10 +358,10 @@ class Graph(Pictured):
 
     def pulled(self, cost: Node, parameters: Tree, program: Program | None = None) -> Tree:
         """The gradient of a cost by the parameters of its run, in their structure; ``program`` is how to run its
-        function again."""
-        targets = [leaf for _, leaf in leaves(parameters)]
-        loss = surrogate(cost, 1, oldest(targets), program=program)
-        return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets)))
+        function again. In a plan, which computes it again, nodes."""
+        targets, graph = [leaf for _, leaf in leaves(parameters)], RECORDER.get() is not None
+        loss = surrogate(cost, 1, oldest(targets), graph=graph, program=None if graph else program)
+        return rebuild(parameters, iter(pull([loss], [np.ones(loss.shape, loss.dtype)], targets, graph)))
 
     def _each(self, rng: np.random.Generator, size: int, made: Mapping[Turn, Result] | None = None) -> Tree:
         """``size`` gradients, each from a run of its own of the function, in which what was ``made`` for it stands."""
