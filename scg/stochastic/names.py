@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from scg.core.ambient import RECORDER
 from scg.core.ancestry import ancestors
 from scg.core.leaves import parameter
 from scg.core.node import Node, value_of
 from scg.core.operands import described, plain
 from scg.distributions.base import FixedSupport
 from scg.errors import ScgTypeError, ScgValueError, here
+from scg.primitives.layout import alias
 from scg.stochastic.bindings import numbered
 from scg.stochastic.estimator import Accounted, Estimator
 
@@ -74,11 +76,13 @@ def refuse_no_estimators(
 
 
 def new_parameter(node: Node, value: object, replicates: int | None) -> Node:
-    """A leaf in the place of a parameter, with a leading axis of ``replicates`` if any."""
+    """A leaf in the place of a parameter, with a leading axis of ``replicates`` if any; in a plan a node of it."""
     array = numbers(value_of(value), f"the parameter {node!r}").astype(node.dtype, copy=False)
     shape = node.shape if replicates is None else (replicates, *node.shape)
     if array.shape not in (node.shape, shape):
         raise ScgValueError(f"the parameter {node!r} needs a value of shape {shape}, got {array.shape} ({here()})")
+    if type(value) is Node and RECORDER.get() is not None:  # a plan has other numbers there
+        return alias(np.broadcast_to(value.astype(node.dtype), shape))
     return parameter(np.broadcast_to(array, shape), node.name)
 
 

@@ -267,6 +267,38 @@ def test_replicates_of_a_graph():
     assert compiled.recorded == 1 and compiled.plainly == 0
 
 
+def tangents(e):
+    def cost(theta, rng):
+        z = scg.sample(scg.distributions.Normal(theta, 1.0), e, rng=rng)
+        return np.sum(np.tanh(z) * theta**2)
+
+    return cost
+
+
+@pytest.mark.parametrize("e", [scg.ScoreFunction(), scg.Reparameterized()], ids=repr)
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda graph, theta, rng: graph.gradients(),
+        lambda graph, theta, rng: graph.gradients(rng=rng),
+        lambda graph, theta, rng: graph.gradients(rng=rng, replicates=3),
+        lambda graph, theta, rng: graph.run(rng=rng).gradients(),
+        lambda graph, theta, rng: graph.run(parameters=theta + 1, rng=rng).gradients(),
+        lambda graph, theta, rng: graph.run(rng=rng).cost,
+        lambda graph, theta, rng: graph.run(parameters=theta + 1, rng=rng, replicates=3).cost,
+    ],
+    ids=["gradients", "new samples", "replicates", "run", "elsewhere", "cost", "costs"],
+)
+def test_a_graph_that_is_traced_within_a_plan_has_the_parameters_of_each_call(of, e):
+    plain = lambda theta, rng: of(scg.trace(tangents(e), theta, rng=rng), theta, rng)
+    compiled = scg.compile(plain)
+    for seed in range(3):
+        theta = np.random.default_rng(seed).normal(size=2)
+        right = plain(theta, np.random.default_rng(seed))
+        agree(compiled(theta, np.random.default_rng(seed)), getattr(right, "value", right), "gradients")
+    assert compiled.recorded == 1 and compiled.plainly == 0
+
+
 def test_replays_inside_a_compiled_function():
     def fn(x, y):
         z = np.exp(x) * y
