@@ -62,7 +62,7 @@ def _program(run: Run, results: Sequence[Operand], given: Sequence[Sequence[Oper
     recorder.choices += [
         Choice(is_there, (node,), True, node.line)
         for node in recorder.made
-        if node.id not in taken and may_differ(node)
+        if node.id not in taken and not node.primitive.random and may_differ(node)  # a sample that is held stays
     ]
     watched = [node for node in {node.id: node for node in seen}.values() if node.id >= run.floor]
     program = from_recording(recorder, run.inputs, [*results, *trailing, *watched], run.floor)

@@ -299,6 +299,20 @@ def test_a_graph_that_is_traced_within_a_plan_has_the_parameters_of_each_call(of
     assert compiled.recorded == 1 and compiled.plainly == 0
 
 
+@pytest.mark.parametrize("e", [scg.DisARM(), scg.Enumerate(), scg.MeasureValued()], ids=repr)
+def test_a_graph_that_is_bound_within_a_plan_to_another_estimator_has_new_samples(e):
+    def cost(theta, rng):
+        b = scg.sample(scg.distributions.Bernoulli(logits=theta), scg.ScoreFunction(), rng=rng, name="b")
+        return np.sum((b - 0.4) ** 2 * theta)
+
+    plain = lambda theta, rng: scg.trace(cost, theta, rng=rng).bind({"b": e}).gradients(rng=rng)
+    compiled = scg.compile(plain)
+    for seed in range(4):
+        theta = np.random.default_rng(seed).normal(size=2)
+        agree(compiled(theta, np.random.default_rng(seed)), plain(theta, np.random.default_rng(seed)), "gradients")
+    assert compiled.recorded == 1 and compiled.plainly == 0
+
+
 def test_replays_inside_a_compiled_function():
     def fn(x, y):
         z = np.exp(x) * y
