@@ -1,4 +1,4 @@
-"""An ordinary run draws a quarter of the examples of each test, the same ones every time; ``-m long`` and ``-m ""``
+"""An ordinary run draws a fifth of the examples of each test, the same ones every time; ``-m long`` and ``-m ""``
 draw all of them, and with HYPOTHESIS_PROFILE=search they are new ones. Ctrl-C reaches what a test starts."""
 
 import gc
@@ -17,7 +17,7 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow],
     "phases": [Phase.explicit, Phase.generate, Phase.shrink],
 }
-settings.register_profile("ordinary", derandomize=True, database=None, max_examples=25, **COMMON)
+settings.register_profile("ordinary", derandomize=True, database=None, max_examples=20, **COMMON)
 settings.register_profile("long", derandomize=True, database=None, max_examples=100, **COMMON)
 settings.register_profile("search", derandomize=False, max_examples=100, **COMMON)
 

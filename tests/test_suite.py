@@ -118,8 +118,8 @@ def test_what_asserts_nothing_is_noticed():
 
 @pytest.mark.parametrize("percent", [25, 100])
 def test_a_share_of_the_examples_is_that_of_the_profile(percent, monkeypatch):
-    whole, quarter = settings.get_profile("long"), settings.get_profile("ordinary")
-    assert (whole.max_examples, quarter.max_examples) == (100, 25)
+    whole, fifth = settings.get_profile("long"), settings.get_profile("ordinary")
+    assert (whole.max_examples, fifth.max_examples) == (100, 20)
     monkeypatch.setattr("tests.support.drawn.settings", Of(percent))
     assert (share(400), share(10), share(3)) == (4 * percent, max(5, 10 * percent // 100), 3)
     assert drawn(400) == 4 * percent

@@ -270,6 +270,7 @@ def stopped(folder, number, *more):
     return run.returncode, output
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_tables(tmp_path, capsys):
     out = tmp_path / "out"
     code, output = stopped(out, signal.SIGINT, "--workers", "2")

@@ -167,7 +167,7 @@ def test_where_quotients_cancel_nearby_a_first_derivative_is_right_or_nan(remove
 
 
 @pytest.mark.slow
-@drawn(120)
+@drawn(60)
 @given(
     same=st.sampled_from(sorted(SAME)),
     radial=st.sampled_from(sorted(RADIAL)),

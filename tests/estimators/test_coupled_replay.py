@@ -10,6 +10,7 @@ from scg import distributions as dist
 from scg.distributions.coupling import Turned
 from scg.errors import ScgTypeError
 from scg.stochastic.surrogate import Downstream
+from tests.support.drawn import covering
 from tests.support.oracle import first_and_second
 
 T = np.array(0.5)
@@ -87,15 +88,17 @@ INTEGRATED = {"ARM", "REBAR"}
 """Those with noise that is integrated: on a shorter chain in an ordinary run, and REBAR's in any."""
 
 
-@pytest.mark.parametrize("below", [scg.ScoreFunction, scg.Enumerate])
 @pytest.mark.parametrize(
-    ("program", "name"),
+    ("how", "below"),
     [
-        *[(two if name in INTEGRATED else nested, name) for name in FIRST],
-        pytest.param(nested, "ARM", marks=pytest.mark.long),
+        *covering(
+            [(two if name in INTEGRATED else nested, name) for name in FIRST], [scg.ScoreFunction, scg.Enumerate]
+        ),
+        *[pytest.param((nested, "ARM"), below, marks=pytest.mark.long) for below in (scg.ScoreFunction, scg.Enumerate)],
     ],
 )
-def test_the_mean_is_exact_where_samples_further_down_are_coupled(program, name, below):
+def test_the_mean_is_exact_where_samples_further_down_are_coupled(how, below):
+    program, name = how
     for t in (np.array(0.5), np.array(-0.8)):
         graph = scg.trace(program, t, np.random.default_rng(0), FIRST[name], below)
         found, expected = scg.exact.moments(graph), scg.exact.gradient(graph)

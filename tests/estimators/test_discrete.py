@@ -10,6 +10,7 @@ from scg import distributions as dist
 from scg.errors import EstimatorError, NotDifferentiable, ScgTypeError, ScgValueError
 from scg.estimators import arm, rebar
 from scg.special import sigmoid, softmax
+from tests.support.drawn import covering
 from tests.support.oracle import first_and_second, moments
 
 THETA = np.array([0.3, -0.5])
@@ -83,10 +84,10 @@ def points_of(estimator):
     return 14 if estimator.startswith("RE") else 4
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(
-    "model", [separate, mixing, partly_mixing, probabilities, samples, rows, into_a_path, out_of_a_path]
-)
+MODELS = [separate, mixing, partly_mixing, probabilities, samples, rows, into_a_path, out_of_a_path]
+
+
+@pytest.mark.parametrize(("model", "estimator"), covering(MODELS, [*ESTIMATORS], times=3))
 def test_mean_is_exact(model, estimator):
     ((found, exact),) = first_and_second(
         lambda t, rng: model(t, rng, ESTIMATORS[estimator]()), THETA, order=1, points=points_of(estimator)

@@ -95,7 +95,7 @@ class Drawn:
         return value, slope
 
 
-@pytest.mark.parametrize("seed", first(8, range(24)))
+@pytest.mark.parametrize("seed", first(5, range(24)))
 def test_a_spike_that_few_values_of_coins_show_is_found(seed):
     program = Drawn(seed, 6)
     value, slope = program.exact()

@@ -339,7 +339,7 @@ CASES = all_cases()
 SEEN = Counter()
 COUNTED = [(case, SEEN[case.name] - 1) for case in CASES if SEEN.update([case.name]) is None]
 IDS = [f"{case.name}-{k + 1}" for case, k in COUNTED]
-SEVERAL = 2
+SEVERAL = 1
 LAWS = {
     "value": value_law,
     "derivative": derivative_law,
@@ -375,7 +375,7 @@ def each_law(drawn, data):
 
 @pytest.mark.parametrize(("case", "order"), [(c, 2 if k < SEVERAL else 1) for c, k in COUNTED], ids=IDS)
 def test_laws(case, order):
-    """To the second order for the first cases of a name, and to the first for the others, which differ in options."""
+    """To the second order for the first case of a name, and to the first for the others, which differ in options."""
     case = replace(case, order=min(case.order, order))
     hold(each_law, case, 2 if any(domain.shape is None for domain in case.domains) else 1)
 

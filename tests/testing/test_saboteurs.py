@@ -102,7 +102,7 @@ def test_it_is_a_value_that_prints(saboteur):
         saboteur.theta[...] = 0
 
 
-@EACH
+@FIFTH
 def test_it_can_be_given_as_a_function_and_sent_to_another_process(saboteur):
     again = pickle.loads(pickle.dumps(saboteur))
     verdicts = [judge(s.cost, s.theta, rng=rng(3), reference=truth(s.name)) for s in (saboteur, again)]
