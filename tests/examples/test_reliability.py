@@ -100,6 +100,7 @@ def killed_and_resumed(name, data, tmp_path, times, epochs, kills=1):
     return killed
 
 
+@pytest.mark.long
 def test_what_learns_goes_on_bit_for_bit_after_kills(data, tmp_path):
     assert killed_and_resumed("discrete_vae", data, tmp_path, 1, 120)  # over a second: kills come within 0.4 s
 

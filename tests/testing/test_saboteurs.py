@@ -66,7 +66,7 @@ def test_it_is_rejected_against_differences(saboteur):
     assert judge(saboteur.graph(), rng=rng(1), reference="differences").status == "biased"
 
 
-@EACH
+@FIFTH
 def test_the_right_estimator_passes_exactly(saboteur):
     assert assert_unbiased(saboteur.twin(), rng=rng()).method == "exact"
 

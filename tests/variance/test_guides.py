@@ -191,6 +191,7 @@ def test_the_best_estimator_is_found_and_bound():
     )
 
 
+@pytest.mark.long
 def test_all_valid_estimators_compete_where_none_are_named():
     found = variance.search(two, args=(T,), rng=rng(1), replicates=500, work="evaluations", budget=0)
     totals = [row.total for row in found.report.rows.values()]
