@@ -15,10 +15,12 @@ from collections.abc import Collection
 import numpy as np
 
 from scg.core.aliases import Result
+from scg.core.ambient import RECORDER
 from scg.core.axes import elementwise, reduction
 from scg.core.node import Node
 from scg.distributions.base import Discrete
 from scg.errors import EstimatorError, GuardError, ScgError, here
+from scg.primitives.layout import is_alias
 from scg.stochastic.continuity import is_continuous, structure
 from scg.stochastic.crossings import Crossing, is_real
 from scg.stochastic.estimator import by_values
@@ -43,6 +45,14 @@ def refuse_moving_jumps(cost: Node, order: list[Node], fixed: Collection[int] = 
     steps = [n for n in order if ((p := n.primitive).jumps or p.poles or p.cuts) and _may_jump(n)]
     if not steps:
         return
+    token = RECORDER.set(None)  # what is tried here is no part of a plan
+    try:
+        _refuse_moving(cost, order, fixed, steps)
+    finally:
+        RECORDER.reset(token)
+
+
+def _refuse_moving(cost: Node, order: list[Node], fixed: Collection[int], steps: list[Node]) -> None:
     moving = _moving(order, fixed)
     signs = Signs(moving)
     steps = [n for n in steps if _looks_at(n, moving) == _BOTH and (n.primitive.jumps or signs.change(n))]
@@ -83,7 +93,7 @@ def _moving(order: list[Node], fixed: Collection[int]) -> dict[int, int]:
         elif is_noise(node) or inner and not inner.isdisjoint(operands):
             inner.add(node.id)
             moves = both & _PARAMETER
-        elif not operands:
+        elif not operands or is_alias(node) and all([i in fixed for i in operands]):  # of an argument: a parameter
             moves = 0 if node.id in fixed else _PARAMETER
         else:
             moves = both & _CHANCE if node.primitive.holds else both

@@ -8,7 +8,7 @@ import pytest
 
 import scg
 from scg import distributions as dist
-from scg.errors import PlanError
+from scg.errors import EstimatorError, PlanError
 from tests.support.compiled import agree, both
 
 pytestmark = pytest.mark.fast
@@ -349,3 +349,31 @@ def test_a_plan_draws_nothing_for_rules_on_distributions_of_arguments_that_nobod
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
         np.testing.assert_allclose(step(t, k, rng=one)[1], plain(t, k, rng=other)[1], rtol=1e-12)
         assert one.bit_generator.state == other.bit_generator.state
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", ["where", "if"])
+def test_a_step_that_moves_with_the_parameters_is_refused_in_a_plan_as_in_a_plain_run(kind):
+    """E'[1[z > 0]] = phi(t) / sigma is a flux, which no path has."""
+
+    def cost(t, rng):
+        z = scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng)
+        if kind == "if":
+            return 0.5 * z + 1 if z > 0 else z
+        return np.where(z > 0, 0.5 * z + 1, z)
+
+    for step in (scg.grad(cost), scg.compile(scg.grad(cost))):
+        with pytest.raises(EstimatorError, match="a step that moves with the parameters"):
+            step(np.array(-0.5), np.random.default_rng(0))
+
+
+def test_a_step_at_which_both_sides_agree_is_none_in_a_plan_either():
+    def cost(t, rng):
+        z = scg.sample(dist.Normal(t, 1.0), scg.Reparameterized(), rng=rng, shape=3)
+        return np.sum(np.where(z > 0, z, 0.1 * z) * np.maximum(z - t, 0))
+
+    step = scg.compile(scg.value_and_grad(cost))
+    for seed in range(4):
+        expected = scg.value_and_grad(cost)(np.array(-0.5), np.random.default_rng(seed))
+        np.testing.assert_allclose(step(np.array(-0.5), np.random.default_rng(seed)), expected, rtol=1e-13)
+    assert step.planned and not step.plainly
