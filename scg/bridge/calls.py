@@ -65,7 +65,7 @@ def require_parameters(fn: Function, call: str, *args: object, **kwargs: object)
     try:
         inspect.signature(fn).bind(*args, **kwargs)
     except ValueError:
-        return  # a function of C that does not tell
+        return  # a function written in C, whose signature is not known
     except TypeError as error:
         raise ScgTypeError(
             f"{name_of(fn)} is called as {call}, and does not take that ({error}): write a lambda with these parameters"

@@ -314,7 +314,7 @@ def _size(x: Node, step: float) -> Result:
 
 def _is_continuous(values: Sequence[Result], step: float) -> bool:
     stacked = np.stack([np.asarray(v, np.float64) for v in values])
-    spread = np.fmax.reduce(stacked) - np.fmin.reduce(stacked)  # which are quiet where all are NaN
+    spread = np.fmax.reduce(stacked) - np.fmin.reduce(stacked)  # fmax and fmin do not warn where all are NaN
     return not np.any(spread > max(1e-6, 10 * np.sqrt(step)) * (1 + np.fmax.reduce(np.abs(stacked))))
 
 

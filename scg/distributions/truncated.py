@@ -233,7 +233,7 @@ def _tail_mass(a: Numeric, b: Numeric) -> Value:
     """log(Phi(b) - Phi(a)) for a < b, from whichever tail is the nearer."""
     right = a > -b
     low, high = sp.log_ndtr(np.where(right, -b, a)), sp.log_ndtr(np.where(right, -a, b))
-    return high + log1mexp(low - np.where(np.isinf(high), 0, high))  # so far out that both are -inf, too
+    return high + log1mexp(low - np.where(np.isinf(high), 0, high))  # far out both are -inf
 
 
 def _rule(size: int) -> tuple[np.ndarray, np.ndarray]:
