@@ -42,6 +42,10 @@ an error that is caught, Python's `random`, clocks, files, a baseline that learn
 the optimizer's step; `scg.compile(fn, fallback=True)` runs it plainly. `step.explain(params, x, rng)` prints the
 plan: steps, buffers, bytes, what was fused, and what was not and why.
 
+Whether the cost jumps at a step that moves with the parameters and with a draw is found out in the run that is
+recorded, with its arguments. Where samples come to such a step with later arguments alone, a plain run refuses, and a
+plan does so when an `if` comes out otherwise; after large changes of the parameters, hold a plan beside a plain run.
+
 With `threadpoolctl` installed (the extras `examples` and `bench` bring it), a plan with enough work runs on as many
 threads as NumPy's OpenBLAS takes (up to four): large products and maps are cut by rows, what does not depend on one
 another runs side by side, and the optimizer's blocks are shared out. Meanwhile the BLAS keeps to one thread;
