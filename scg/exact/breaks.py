@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scg.core.ancestry import ancestors
 from scg.core.node import Node
 from scg.errors import GuardError
 from scg.exact.leaf import Leaf
+from scg.exact.reach import reaches
+from scg.stochastic.dependence import influence
 from scg.stochastic.sides import is_break, sides
 from scg.stochastic.sites import is_path
 
@@ -58,6 +61,16 @@ def breaks(leaves: list[Leaf], offsets: list[int], order: list[Node], reach: dic
             rough.append(nodes[0][0])
             found[k] = [p if len(p) <= _MOST else np.zeros(0) for p in places]
     return Breaks(found, _moving(rough, leaves))
+
+
+def kinks(leaves: list[Leaf], offsets: list[int]) -> list[list[np.ndarray]]:
+    """For every leaf where the densities of its elements are not smooth: what log_prob is made of tells, as it does of
+    a cost. A kink of the base of ``Transformed`` is one of its image."""
+    order = ancestors([leaf.score for leaf in leaves if leaf.score is not None and leaf.in_pieces], guards=True)
+    if not any([is_break(n) for n in order]):
+        return [[np.zeros(0)] * leaf.count for leaf in leaves]
+    reach = reaches(leaves, [influence(leaf.node, len(leaf.event), order) for leaf in leaves], order)
+    return breaks(leaves, offsets, order, reach).at
 
 
 def _are_few(finite: dict[int, bool], leaves: list[Leaf]) -> bool:

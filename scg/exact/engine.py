@@ -25,7 +25,7 @@ from scg.distributions.base import Distribution
 from scg.elimination.affine import affine_at, terms_of
 from scg.elimination.finite import BudgetError, Width, written
 from scg.errors import here
-from scg.exact.breaks import breaks
+from scg.exact.breaks import breaks, kinks
 from scg.exact.leaf import Choice, Leaf
 from scg.exact.reach import reaches
 from scg.exact.sets import Set, covered, rounds
@@ -82,8 +82,8 @@ class Engine:
         if any(leaf.adaptive and not leaf.discrete for leaf in self.leaves):
             known = breaks(self.leaves, self.offsets, self.order, found)
             self.rough = known.rough
-            for leaf, places in zip(self.leaves, known.at, strict=True):
-                leaf.breaks = places
+            for leaf, places, bends in zip(self.leaves, known.at, kinks(self.leaves, self.offsets), strict=True):
+                leaf.breaks, leaf.kinks = places, bends
         further: list[np.ndarray | None] = [
             np.any(found[leaf.node.id].reshape(leaf.count, -1, self.offsets[-1]), axis=1) if leaf.varies else None
             for leaf in self.leaves

@@ -68,7 +68,8 @@ class Leaf:
         self.score = score if score is None or type(score) is Node else parameter(np.asarray(score, float))
         self.moves = any([type(p) is Node for p in self.distribution.parameters.values()])
         self.cut = self._cut() if self.adaptive and self.discrete else 0
-        self.breaks: list[np.ndarray] = []  # of each element, where known
+        self.breaks: list[np.ndarray] = []  # of the cost along each element, where known
+        self.kinks: list[np.ndarray] = []  # of the density of each element
         self.panels: list[Rule] = []  # of each element, points and steps of an independent rule
         self.nested: list[Rule] = []  # further rows, of all elements, of rules for two elements together
         numbers = (
@@ -147,7 +148,8 @@ class Leaf:
 
     def grid(self) -> np.ndarray:
         """Values among which breaks are looked for, (rows, elements), in rising order."""
-        return np.stack([points_along(*self.at_element(e)) for e in range(self.count)], axis=1)
+        values = np.stack([points_along(*self.at_element(e)) for e in range(self.count)], axis=1)
+        return values if (ends := self._inner_ends()) is None else np.clip(values, *ends)
 
     def _flat_distribution(self) -> Distribution:
         return self.distribution if self.is_noise else self.distribution.detached()
@@ -159,8 +161,12 @@ class Leaf:
 
     def _pieces(self, n: int) -> None:
         self._by_density(
-            [pieces(*self.at_element(e), self.breaks[e] if self.breaks else (), n) for e in range(self.count)], []
+            [pieces(*self.at_element(e), self.edges(e), n) for e in range(self.count)], []
         )
+
+    def edges(self, e: int) -> np.ndarray:
+        """Where the cost or the density of an element is not smooth."""
+        return np.concatenate([self.breaks[e], self.kinks[e]]) if self.breaks else np.zeros(0)
 
     def _by_density(self, rules: list[Rule], further: list[Rule]) -> None:
         longest = max(len(x) for x, _ in rules)
@@ -235,14 +241,17 @@ class Leaf:
     def _off_the_ends(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The values; those that matter no more are further from the ends of a bounded support than what may have been
         rounded to one, where no density is known."""
-        support = self.distribution.support
-        if self.event or not self.distribution.has(FixedSupport):
+        if self.event or not self.distribution.has(FixedSupport) or (ends := self._inner_ends()) is None:
             return values
+        return np.where(np.abs(weights) < _NOTHING, np.clip(values, *ends), values)
+
+    def _inner_ends(self) -> list[np.ndarray] | None:
+        """The second numbers from the two ends of a support; None where it is not bounded."""
+        support = self.distribution.support
         low, high = getattr(support, "low", -math.inf), getattr(support, "high", math.inf)
         if not (np.any(np.isfinite(low)) and np.any(np.isfinite(high))):
-            return values
-        ends = [np.nextafter(np.nextafter(np.asarray(a, self.node.dtype), b), b) for a, b in ((low, high), (high, low))]
-        return np.where(np.abs(weights) < _NOTHING, np.clip(values, *ends), values)
+            return None
+        return [np.nextafter(np.nextafter(np.asarray(a, self.node.dtype), b), b) for a, b in ((low, high), (high, low))]
 
     def probabilities(self, log_p: Value) -> Value:
         """exp(log_p), of values that have a derivative."""

@@ -268,9 +268,9 @@ class Panels:
         lines = {e: a.line for e, a in along.items()}
         places = candidates(self, lines, {e: a.active for e, a in along.items()})
         for e, a in along.items():
-            known = self.leaf(e).breaks  # also where other elements have values that are not among the choices
-            breaks = a.line.of(known[self.engine.column(e)]) if known else NOWHERE
-            a.active = split(split(a.active, breaks[np.isfinite(breaks)]), places[e])
+            # also where other elements have values that are not among the choices
+            edges = a.line.of(self.leaf(e).edges(self.engine.column(e)))
+            a.active = split(split(a.active, edges[np.isfinite(edges)]), places[e])
         around = {e: between([c for c in a.cuts(places[e]) if len(c) > 3]) for e, a in along.items()}
         if any(map(len, around.values())):
             for e, further in candidates(self, lines, around, False).items():

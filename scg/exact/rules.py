@@ -107,7 +107,9 @@ def pieces(low: float, high: float, centre: float, scale: float, breaks: Sequenc
     steps of t (Takahasi and Mori, 1974): what is singular at the ends of pieces, or has heavy tails, costs nothing. The
     range grows with n, so that its end shows.
     """
-    edges = sorted({low, high, centre, *[float(b) for b in breaks]})
+    edges = sorted({low, high, *[float(b) for b in breaks]})
+    if all(abs(centre - b) > 1e-13 * (abs(centre) + scale) for b in edges):
+        edges = sorted([*edges, centre])
     rules = [_piece(a, b, scale, n) for a, b in itertools.pairwise(edges)]
     x, w = (np.concatenate(part) for part in zip(*rules, strict=True))
     return x, w
