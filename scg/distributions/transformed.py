@@ -236,6 +236,9 @@ class Transformed(_Made):
         made: Result = self.base.coupled(before.base, preimage(before.bijection, real_array(value)))
         return made if made is None else imaged(self.bijection, made)
 
+    def inverts_cdf(self) -> bool:
+        return bool(self.base.inverts_cdf())
+
     def _outside(self, y: Value) -> Value:
         return (y <= self.bijection.low) | (y >= self.bijection.high)
 

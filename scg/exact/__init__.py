@@ -4,14 +4,14 @@ estimators, by enumeration and quadrature.
 Finitely many values are enumerated, or eliminated sample by sample where that takes less: a chain of samples with local
 costs takes time in proportion to its length (``sums``). A mean over a continuous distribution is a Gauss rule of that
 distribution (Hermite, Laguerre, Legendre, Jacobi, or the distribution's own, by Lanczos); where the integrand has kinks
-or jumps, which are looked for along each sample, or heavy tails, a double exponential rule on each of the pieces
-between; the number of points is doubled until the result settles to ``rtol``. What settled is held against an adaptive
-quadrature that shares no point and no symmetry with the rule (``panels``): narrow, steep or undeclared features and
-means that do not exist are found by it, or are refused. Endless supports are cut where what is left has a probability
-that matters no more. Chains of continuous samples, with finite ones among them, that are too long to be integrated
-together are eliminated, too, with a lattice of points for the values of each (``lattices``): what is smooth, on the
-whole line. Costs are taken apart, so that only what meets in one part of a cost is enumerated jointly, or in
-one product of an elimination; ``budget`` bounds the number of its configurations.
+or jumps, which are looked for along each sample, in the cost and in the density, or heavy tails, a double exponential
+rule on each of the pieces between; the number of points is doubled until the result settles to ``rtol``. What settled
+is held against an adaptive quadrature that shares no point and no symmetry with the rule (``panels``): narrow, steep or
+undeclared features and means that do not exist are found by it, or are refused. Endless supports are cut where what is
+left has a probability that matters no more. Chains of continuous samples, with finite ones among them, that are too
+long to be integrated together are eliminated, too, with a lattice of points for the values of each (``lattices``): what
+is smooth, on the whole line. Costs are taken apart, so that only what meets in one part of a cost is enumerated
+jointly, or in one product of an elimination; ``budget`` bounds the number of its configurations.
 
 All take a Graph, a node, or a function with its arguments, and with ``full=True`` return an ``Exact``. ``time_limit``
 is in seconds.

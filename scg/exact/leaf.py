@@ -98,9 +98,7 @@ class Leaf:
             self.fixed = np.broadcast_to((low + np.arange(float(size)))[:, None], (size, self.count))
         elif self.in_pieces and kind in (PANELS, NESTED):
             self._by_density(self.panels, self.nested if kind == NESTED else [])
-        elif self.in_pieces and (
-            kind == PIECES or any(map(len, self.breaks)) or self.is_noise and not has_quantiles(self.distribution)
-        ):
+        elif self.in_pieces and (kind == PIECES or any(map(len, self.breaks)) or not self._has_a_rule()):
             self._pieces(16 + points)
         elif self.is_noise:
             self.rule = standard(self.distribution, points, kind)
@@ -108,6 +106,10 @@ class Leaf:
             self._of_a_draw(points, kind)
         self.size = len(self.fixed) if self.fixed is not None else len(self.rule[0]) ** self.inner
         self.size -= sum([len(x) for x, _ in self.nested]) if self.in_pieces and kind == NESTED else 0
+
+    def _has_a_rule(self) -> bool:
+        """Whether a rule is to be had that needs no density."""
+        return has_quantiles(self.distribution) if self.is_noise else is_of_noise(self.distribution)
 
     def _cut(self) -> int:
         """How many values leave a tail below 1e-15, bounded by the geometric series of the last ratio, with the
@@ -160,9 +162,7 @@ class Leaf:
         return low, high, centre, scale
 
     def _pieces(self, n: int) -> None:
-        self._by_density(
-            [pieces(*self.at_element(e), self.edges(e), n) for e in range(self.count)], []
-        )
+        self._by_density([pieces(*self.at_element(e), self.edges(e), n) for e in range(self.count)], [])
 
     def edges(self, e: int) -> np.ndarray:
         """Where the cost or the density of an element is not smooth."""
@@ -247,11 +247,11 @@ class Leaf:
 
     def _inner_ends(self) -> list[np.ndarray] | None:
         """The second numbers from the two ends of a support; None where it is not bounded."""
-        support = self.distribution.support
-        low, high = getattr(support, "low", -math.inf), getattr(support, "high", math.inf)
+        support, dtype = self.distribution.support, self.node.dtype
+        low, high = (np.asarray(getattr(support, *end), dtype) for end in (("low", -math.inf), ("high", math.inf)))
         if not (np.any(np.isfinite(low)) and np.any(np.isfinite(high))):
             return None
-        return [np.nextafter(np.nextafter(np.asarray(a, self.node.dtype), b), b) for a, b in ((low, high), (high, low))]
+        return [np.nextafter(np.nextafter(a, b), b) for a, b in ((low, high), (high, low))]
 
     def probabilities(self, log_p: Value) -> Value:
         """exp(log_p), of values that have a derivative."""

@@ -24,11 +24,13 @@ import scipy.special as sp
 from numpy.typing import ArrayLike
 
 from scg.core.aliases import Numbers
+from scg.core.node import value_of
 from scg.distributions.base import Distribution
 from scg.distributions.beta import Beta
 from scg.distributions.gamma import Gamma
 from scg.distributions.normal import Normal
 from scg.distributions.positive import Exponential
+from scg.distributions.transformed import Transformed
 from scg.distributions.uniform import Uniform
 from scg.errors import ScgError, ScgValueError, here
 
@@ -78,6 +80,13 @@ def place_of(distribution: Distribution) -> Place | None:
                 np.asarray(distribution.icdf(np.full(distribution.batch_shape, u))) for u in (0.25, 0.5, 0.75)
             )
             scale = last - first
+        elif isinstance(distribution, Transformed) and not distribution.event_shape:
+            base = place_of(distribution.base)
+            if base is None:
+                return None
+            mapped = distribution.bijection.forward
+            first, centre, last = (value_of(mapped(np.asarray(base.centre + k * base.scale))) for k in (-1, 0, 1))
+            scale = np.abs(last - first)
         else:
             try:
                 centre, scale = np.asarray(distribution.mean), np.sqrt(distribution.variance)
