@@ -16,7 +16,7 @@ import numpy as np
 from scg.core.aliases import Operand, Operands, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node
-from scg.stochastic.sides import jump_side
+from scg.stochastic.sides import dips, jump_side, lowest
 
 _MOST = 48  # operations of a formula
 _DRAWS = 8  # of the numbers that go in
@@ -34,9 +34,9 @@ class Line(NamedTuple):
     kind: str  # of the dtype of the result; "" where nobody looks at it
 
 
-def is_continuous(step: Node, made: list[Node], edges: list[Node]) -> bool:
+def is_continuous(step: Node, made: list[Node], edges: list[Node], touching: bool) -> bool:
     """Whether ``edges``, of the nodes ``made`` of a step element by element, are seen to be continuous where the step
-    is taken. False where that is not known."""
+    is taken. False where that is not known. ``touching``: the denominator of the step never changes its sign."""
     inside: dict[int, Node] = {}
     stack = list(made)
     while stack:
@@ -72,7 +72,7 @@ def is_continuous(step: Node, made: list[Node], edges: list[Node]) -> bool:
                 same[line] = len(lines)
                 lines.append(line)
             number[i] = same[line]
-        return _continuous(tuple(lines), number[step.id], tuple([number[n.id] for n in edges]))
+        return _continuous(tuple(lines), number[step.id], tuple([number[n.id] for n in edges]), touching)
     except TypeError:  # statics that have no hash
         return False
 
@@ -104,7 +104,7 @@ def structure(order: list[Node], chosen: list[Node]) -> Hashable:
 
 
 @functools.lru_cache(512)
-def _continuous(lines: tuple[Line, ...], step: int, edges: tuple[int, ...]) -> bool:
+def _continuous(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], touching: bool) -> bool:
     """``is_continuous`` of a formula: it depends on nothing else."""
     lines = _shortened(lines, step, edges)
     moved = _moved(lines)
@@ -112,7 +112,7 @@ def _continuous(lines: tuple[Line, ...], step: int, edges: tuple[int, ...]) -> b
         return False
     with np.errstate(all="ignore"):
         try:
-            return _agrees(lines, step, edges, moved)
+            return _agrees(lines, step, edges, moved, touching)
         except (TypeError, ValueError, ArithmeticError):
             return False
 
@@ -152,8 +152,13 @@ def _breaks(lines: tuple[Line, ...], k: int) -> bool:
         return True
     if primitive.cuts and "c" in _kinds(lines, k):
         return True
-    place = primitive.poles and primitive.poles(*[None if type(o) is int else o[1] for o in operands])
+    place = _denominator(lines, k)
     return place is not None and (type(operands[place]) is int or operands[place][1] == 0)
+
+
+def _denominator(lines: tuple[Line, ...], k: int) -> int | None:
+    primitive, operands, _, _ = lines[k]
+    return primitive.poles and primitive.poles(*[None if type(o) is int else o[1] for o in operands])
 
 
 def _kinds(lines: tuple[Line, ...], k: int) -> list[str]:
@@ -178,7 +183,7 @@ def _moved(lines: tuple[Line, ...]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: int) -> bool:
+def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: int, touching: bool) -> bool:
     """Whether the edges have one value on both sides of the step, wherever it is taken along the line of ``moved``."""
     rng = np.random.default_rng(0)
     draws = {
@@ -208,18 +213,23 @@ def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: i
         return [*values, np.broadcast_to(taken, x.shape)]
 
     side = jump_side(lines[step].primitive, _kinds(lines, step))
+    place = lines[step].operands[_denominator(lines, step) or 0] if touching else -1  # a denominator, or the side
     rows = np.arange(_DRAWS)
-    seen = at(np.broadcast_to(grid[:, None], (len(grid), _DRAWS)), rows)[-1]
-    places, of = np.nonzero(seen[1:] != seen[:-1])
+    seen = at(np.broadcast_to(grid[:, None], (len(grid), _DRAWS)), rows)[place]
+    places, of = np.nonzero(dips(seen) if touching else seen[1:] != seen[:-1])
     if not len(places) or len(places) > _BRACKETS:
         return False
-    low, high, before = grid[places], grid[places + 1], seen[places, of]
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        same = at(middle, of)[-1] == before
-        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    low, high, before = grid[places], grid[places + 1 + touching], seen[places, of]
+    if touching:
+        low, high = lowest(lambda x: at(x, of)[place], low, high)
+    else:
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            same = at(middle, of)[place] == before
+            low, high = np.where(same, middle, low), np.where(same, high, middle)
     least = high - low + 1e-15 * np.abs(high) + 1e-300  # the place itself may be one where nothing is defined
-    for gap in (least, 1e-10 * (1 + np.abs(high))):  # some poles are rounded to a number within a window
+    # some poles are rounded to a number within a window
+    for gap in (least, (1e-7 if touching else 1e-10) * (1 + np.abs(high))):
         below, above = at(low - gap, of), at(high + gap, of)
         for k in edges:
             a, b = [np.asarray(side[k], complex) for side in (below, above)]

@@ -14,7 +14,7 @@ from scg.core.aliases import Function, Result, Statics
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.errors import ScgError
-from scg.stochastic.sides import jump_side, kinds_of
+from scg.stochastic.sides import denominator, dips, jump_side, kinds_of, lowest
 from scg.stochastic.sites import is_stochastic
 
 _ELEMENTS = 16  # of a step, spread over it, that are moved
@@ -22,6 +22,7 @@ _PARTS, _SETTLED = 33, 14  # a bracket is cut into so many, so often: down to ne
 _STEPS = 6  # of one element along the line
 _SECANTS = 5  # that are tried after one cut
 _STEEP = 1e4  # a slope: what changes less across a gap is rounding
+_COARSE, _SLOPE = 0.05, 30.0  # of values beside a window, and of what changes across it
 _ROOM = 8.0  # times the size of what a step looks at, and it is moved no further
 _FINE = np.linspace(-_ROOM, _ROOM, 129)[:, None]
 _NEAR = np.concatenate([-np.geomspace(_ROOM, 1e-4, 64), [0.0], np.geomspace(1e-4, _ROOM, 64)])[:, None]
@@ -40,12 +41,13 @@ class _Line(NamedTuple):
 
 class Crossing:
     """The chosen elements of a step, of the nodes ``made`` of it element by element, and of ``edges``, those of them
-    that something else is made of; ``touching`` as for ``jump_side``."""
+    that something else is made of; ``touching``: its denominator never changes its sign."""
 
-    def __init__(self, node: Node, made: list[Node], edges: list[Node], touching: bool = False):
+    def __init__(self, node: Node, made: list[Node], edges: list[Node], touching: bool):
         self.node, self.edges = node, edges
+        self.below = denominator(node) if touching else None
         self.shape = np.broadcast_shapes((1,), *{n.shape for n in made})
-        self.side = jump_side(node.primitive, kinds_of(node), touching)
+        self.side = jump_side(node.primitive, kinds_of(node))
         self.found: Result = None  # elements of the step, counted as they lie, where a jump was seen
         self.before: dict[int, Node] = {}
         self.values: dict[int, Result] = {}
@@ -96,7 +98,7 @@ class Crossing:
         if self.index is None or not self._fits(moved):
             return None
         with np.errstate(all="ignore"):
-            return self._jumps(moved)
+            return self._jumps(moved) if self.below is None else self._touches(moved, self.below)
 
     def _jumps(self, moved: Node) -> bool | None:
         lines = self._lines(moved)
@@ -124,6 +126,32 @@ class Crossing:
                 gap = gap + np.finfo(low.dtype).eps ** 0.65 * (1 + np.abs(high))
                 found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap
         return self._differs(found[0], crossed, found[1])
+
+    def _touches(self, moved: Node, below: Node) -> bool | None:
+        """``_jumps`` where the denominator ``below`` comes to zero without changing its sign: where it is least."""
+        lines = self._lines(moved)
+        way = [line for line in lines if line.id <= below.id]
+
+        def denominators(x: Result) -> Result:
+            table = self.run(way, moved, x)
+            return np.broadcast_to(table[below.id] if below.id in table else self._value(below), x.shape)
+
+        grid = self._grid(moved)
+        taken = dips(denominators(grid))
+        if not taken.any():
+            return None
+        order = np.argsort(~taken, axis=0, kind="stable")[:_STEPS]
+        every = np.arange(taken.shape[1])
+        low, high = lowest(denominators, grid[order, every], grid[order + 2, every])
+        taken, gap = taken[order, every], _gap(low, high) + (high - low)
+        sides = np.stack([low - gap, high + gap])
+        clear = np.all(denominators(sides) > 0, axis=0)
+        if self._differs(self.run(lines, moved, sides), taken & clear, gap):
+            return True
+        # some are rounded to zero within a window, and to a few digits beside it
+        gap = gap + np.finfo(low.dtype).eps ** 0.45 * (1 + np.abs(high))
+        table = self.run(lines, moved, np.stack([low - gap, high + gap]))
+        return self._differs(table, taken & ~clear, gap, _COARSE, _SLOPE)
 
     def _fits(self, node: Node) -> bool:
         return node.shape == self.shape or np.broadcast_shapes(node.shape, self.shape) == self.shape
@@ -208,14 +236,16 @@ class Crossing:
             return None
         return None
 
-    def _differs(self, table: dict[int, Result], crossed: Result, gap: Result) -> bool:
+    def _differs(
+        self, table: dict[int, Result], crossed: Result, gap: Result, coarse: float = 0.0, steep: float = _STEEP
+    ) -> bool:
         """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
-        beyond rounding."""
+        beyond rounding and the part ``coarse`` of both."""
         assert self.index is not None
         for n in self.edges:
             low, high = np.asarray(table[n.id], complex if n.dtype.kind == "c" else float)
-            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4
-            size = eps * (np.abs(low) + np.abs(high)) + _STEEP * gap
+            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4 + coarse
+            size = eps * (np.abs(low) + np.abs(high)) + steep * gap
             apart = crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))
             if np.any(apart):
                 apart = np.broadcast_to(apart, np.broadcast_shapes(apart.shape, self.index[0].shape))

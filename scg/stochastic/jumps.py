@@ -171,7 +171,7 @@ def _met(
     if node.primitive.axes is not elementwise or type(node.raw) is tuple:
         return False, None
     made, edges = _made_of(node, consumers, ends)
-    if is_continuous(node, made, edges):
+    if is_continuous(node, made, edges, touching):
         return None, None
     compared = node.dtype.kind == "b" and len(node.operands) == 2
     if not compared and sum([type(o) is Node and o.id in moving for o in node.operands]) > 1:
@@ -185,7 +185,7 @@ def _met(
             return None, None
         if drawn:
             return (True if any(crossing.jumps(n) for n in drawn[:_TRIES]) else None), crossing.found
-        taken = None if sources else False
+        taken = None if sources and not touching else False  # lines between samples tell where a denominator touches 0
         for n in sources[:_TRIES]:
             jumps = crossing.jumps(n)
             if jumps is False:  # what moves all that is made of the step shows it continuous
@@ -256,10 +256,12 @@ def _is_jump(node: Node, cost: Node, order: list[Node], places: Result, touching
     ways = Ways(node, cost, order, places, touching)
     try:
         with np.errstate(all="ignore"):
+            known = structure(order, [node, cost, *ways.leaves])
+            if touching and known is not None and _SMOOTH.get(known, 0) >= _SEEN:
+                return False
             beyond = ways.beyond()
             if not len(beyond):
                 return None
-            known = structure(order, [node, cost, *ways.leaves])
             if known is not None and _SMOOTH.get(known, 0) >= _SEEN:
                 return False
             jumps = ways.jumps(beyond)

@@ -1,6 +1,8 @@
 """On which piece of what is not smooth the values of a node lie, as its primitive declares it (``kinks=``,
 ``steps=``, ``cuts=``, ``poles=``)."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from scg.core.aliases import Result
@@ -8,6 +10,8 @@ from scg.core.axes import padded
 from scg.core.node import Node
 from scg.core.primitive import Primitive
 from scg.core.replay import replay
+
+_PARTS, _CUTS = 33, 13  # a bracket is cut into so many, so often: down to neighbouring numbers
 
 
 def is_break(node: Node) -> bool:
@@ -21,14 +25,14 @@ def is_break(node: Node) -> bool:
     return any(type(o.raw) is tuple or o.dtype.kind in "fc" for o in moving)
 
 
-def sides(nodes: list[Node], held: dict[Node, Result], rows: int, touching: bool = False) -> list[Result]:
+def sides(nodes: list[Node], held: dict[Node, Result], rows: int) -> list[Result]:
     """On which side each of the nodes is, (rows, elements), where others have the values ``held``, with an axis of rows
     in front."""
-    outputs = [[n] if _tell(n, touching) is None else [o for o in n.operands if type(o) is Node] for n in nodes]
+    outputs = [[n] if _tell(n) is None else [o for o in n.operands if type(o) is Node] for n in nodes]
     moved = iter(replay([o for group in outputs for o in group], held, list(held)))
     found = []
     for n in nodes:
-        tell = _tell(n, touching)
+        tell = _tell(n)
         if tell is None:
             side = next(moved)
         else:
@@ -57,23 +61,40 @@ def denominator(node: Node) -> Result:
     return x if type(x) is Node and x.dtype.kind == "f" else None
 
 
-def jump_side(primitive: Primitive, kinds: list[str], touching: bool = True) -> Result:
+def jump_side(primitive: Primitive, kinds: list[str]) -> Result:
     """The function that tells on which side of a jump operands of these kinds are; None where the value does, or where
-    there is no jump. ``touching``: a denominator may come to zero without changing its sign, as |x| does; there the
-    numerator may change its own."""
+    there is no jump. A denominator that comes to zero without changing its sign, as |x| does, has no such sides: there
+    it falls before and rises after (``dips``)."""
     if primitive.steps:
         return primitive.steps
     if "c" in kinds:
         return primitive.cuts
     if primitive.poles is None:
         return None
-    return _signs if touching else lambda *operands, **statics: operands[primitive.poles(*operands) or 0] > 0
+    return lambda *operands, **statics: operands[primitive.poles(*operands) or 0] > 0
 
 
-def _signs(*operands: Result, **statics: Result) -> Result:
-    return sum([np.greater(x, 0) * 2**k for k, x in enumerate(operands)])
+def dips(x: Result) -> Result:
+    """Where numbers fall and rise again along the first axis: of all of them but the first and the last.
+
+    4, 1, 1, 3: the third, at the end of what is equal.
+    """
+    falls, rises = np.asarray(x[1:] < x[:-1]), np.asarray(x[1:] > x[:-1])
+    steps = np.reshape(np.arange(len(falls)), (-1, *[1] * (falls.ndim - 1)))
+    last = np.maximum.accumulate(np.where(falls | rises, steps, 0), axis=0)
+    return np.take_along_axis(falls, last, 0)[:-1] & rises[1:]
 
 
-def _tell(node: Node, touching: bool = False) -> Result:
+def lowest(fn: Callable[[Result], Result], low: Result, high: Result) -> tuple[Result, Result]:
+    """The ends of brackets, each closed in on the place where ``fn`` is least in it; ``fn`` takes (parts, ...)."""
+    parts = np.reshape(np.linspace(0, 1, _PARTS), (-1, *[1] * np.ndim(low)))
+    for _ in range(_CUTS):
+        x = np.asarray(low + parts * (high - low), np.result_type(low))
+        least = np.argmin(fn(x), axis=0)
+        low, high = (np.take_along_axis(x, np.clip(least + k, 0, _PARTS - 1)[None], 0)[0] for k in (-1, 1))
+    return low, high
+
+
+def _tell(node: Node) -> Result:
     """The function that tells on which side operands are; None where the value does."""
-    return jump_side(node.primitive, kinds_of(node), touching) or node.primitive.kinks
+    return jump_side(node.primitive, kinds_of(node)) or node.primitive.kinks

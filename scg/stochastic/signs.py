@@ -7,7 +7,7 @@ from scg.core.axes import reduction
 from scg.core.node import Node
 from scg.core.primitive import Primitive
 from scg.stochastic.sides import denominator
-from scg.stochastic.sites import is_stochastic
+from scg.stochastic.sites import is_draw, is_noise, is_stochastic
 
 
 class Signs:
@@ -65,8 +65,29 @@ class Signs:
             return max(signs[0], 1)  # a square
         sign = primitive.sign(signs, *n.operands) if primitive.sign else 0
         if sign == 1 and primitive.axes is reduction and np.count_nonzero(n.operands[0].raw) > n.size:
-            return 2  # zero only where several are zero together, which is no border between two sides
+            # zero only where several are zero together: no border between two sides, unless one number moves them all
+            return 2 if not _are_pairs(n.operands[0].raw, n.size) and _is_moved_by_more(n, n.size) else 1
         return int(sign)
+
+
+def _are_pairs(x: np.ndarray, pairs: int) -> bool:
+    """Whether numbers are two by two of one size, as a and b less their mean are."""
+    size = np.sort(np.abs(x), axis=None)
+    return x.size == 2 * pairs and bool(np.allclose(size[::2], size[1::2], atol=0))
+
+
+def _is_moved_by_more(node: Node, numbers: int) -> bool:
+    """Whether more than so many numbers of chance move a node."""
+    stack, seen = [node], {node.id}
+    while stack and numbers >= 0:
+        n = stack.pop()
+        if is_noise(n) or is_draw(n):
+            numbers -= n.size
+        else:
+            new = {o.id: o for o in n.operands if type(o) is Node and o.id not in seen}
+            seen.update(new)
+            stack += new.values()
+    return numbers < 0
 
 
 def _is_told(primitive: Primitive) -> bool:

@@ -4,18 +4,19 @@ taken."""
 import numpy as np
 
 from scg.core.aliases import Result
-from scg.core.axes import elementwise
+from scg.core.axes import elementwise, padded
 from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.stochastic.crossings import is_real
-from scg.stochastic.sides import sides
+from scg.stochastic.sides import denominator, dips, lowest, sides
 from scg.stochastic.sites import is_draw, is_noise
 
 _NUMBERS = 2**23  # that are held at a time
 _RUNS, _MATRICES = 256, 64  # runs that tell whether samples ever take a step, also one that a decomposition tells
 _FAR = 5  # standard deviations: what is further out has no weight
 _LINES, _POINTS = 6, 65  # along which the cost itself is looked at, before it is refused
+_COARSE = 0.05  # of a cost beside a window
 _CHANGES = 4  # along one way that are closed in on
 _SECTIONS, _NARROWER = 16, 16  # of a bracket, at each step towards the change in it; such steps
 
@@ -25,7 +26,8 @@ class Ways:
     are the samples and the noise that move along them."""
 
     def __init__(self, node: Node, cost: Node, order: list[Node], places: Result, touching: bool):
-        self.node, self.cost, self.places, self.touching = node, cost, places, touching
+        self.node, self.cost, self.places = node, cost, places
+        self.below = denominator(node) if touching else None  # a denominator that never changes its sign
         self.leaves = [
             n
             for n in order
@@ -37,11 +39,15 @@ class Ways:
         self.others = {n: fresh(n, rng, self.runs) for n in self.leaves}
         self.eps = float(np.finfo(cost.dtype).eps)
         # some poles are rounded to a number within a window, and beside them matrices are singular to rounding
-        wide = node.primitive.differentiable and (type(node.raw) is tuple or is_real(node))
+        wide = not touching and node.primitive.differentiable and (type(node.raw) is tuple or is_real(node))
         self.gap = self.eps**0.65 if wide else 16 * self.eps
 
     def beyond(self) -> np.ndarray:
         """The ways of which the ends lie beyond the step."""
+        if self.below is not None:  # it falls from the one end, and from the other
+            every, near = np.arange(self.runs), self.eps**0.4
+            x = [self._denominators(every, np.full(self.runs, s)) for s in (0.0, near, 1 - near, 1.0)]
+            return np.flatnonzero(np.any((x[0] > x[1]) & (x[2] < x[3]), axis=1))
         near = self._sides({n: n.raw[None] for n in self.leaves}, 1)
         return np.flatnonzero(np.any(self._sides(self.others, self.runs) != near, axis=1))
 
@@ -55,10 +61,13 @@ class Ways:
         grid = np.linspace(0, 1, min(_POINTS, self.runs))
         way = np.repeat(beyond, len(grid)), np.tile(grid, len(beyond))
         try:
-            seen, size = self._sides_at(*way), float(np.nanmax(np.abs(self._costs(*way))))
+            seen = self._sides_at(*way) if self.below is None else self._denominators(*way)
+            size = float(np.nanmax(np.abs(self._costs(*way))))
         except np.linalg.LinAlgError:  # some values that chance takes are in no domain
             return None
         seen = np.reshape(seen, (len(beyond), len(grid), -1))
+        if self.below is not None:
+            return self._touches(beyond, grid, seen, size)
         changes = np.any(seen[:, 1:] != seen[:, :-1], axis=2)
         line, k = np.nonzero(changes & (np.cumsum(changes, axis=1) <= _CHANGES))
         if not len(line):
@@ -68,6 +77,30 @@ class Ways:
         # equal ones are rounded apart
         below, above = self._costs(ends, low - self.gap), self._costs(ends, high + self.gap)
         return not np.all(np.abs(above - below) <= self.eps**0.4 * size)
+
+    def _touches(self, beyond: np.ndarray, grid: np.ndarray, seen: np.ndarray, size: float) -> bool | None:
+        """``jumps``, of ``seen`` denominators that come to zero without changing their signs: where they are least."""
+        found = np.moveaxis(dips(np.moveaxis(seen, 1, 0)), 0, 1)
+        taken = np.any(found, axis=2)
+        line, k = np.nonzero(taken & (np.cumsum(taken, axis=1) <= _CHANGES))
+        if not len(line):
+            return None
+        ends, every, element = beyond[line], np.arange(len(line)), np.argmax(found[line, k], axis=1)
+
+        def denominators(s: np.ndarray) -> np.ndarray:
+            x = self._denominators(np.tile(ends, len(s)), s.reshape(-1))
+            return np.reshape(x, (*s.shape, -1))[:, every, element]
+
+        low, high = lowest(denominators, grid[k], grid[k + 2])
+        sides = np.stack([low - self.gap, high + self.gap])
+        below, above = [self._costs(ends, s) for s in sides]
+        clear = np.all(denominators(sides) > 0, axis=0) & np.isfinite(below) & np.isfinite(above)
+        if np.any(clear & (np.abs(above - below) > self.eps**0.4 * size)):
+            return True
+        # some are rounded to zero within a window, and to a few digits beside it
+        below, above = self._costs(ends, low - self.eps**0.45), self._costs(ends, high + self.eps**0.45)
+        tolerance = _COARSE * (np.abs(below) + np.abs(above)) + self.eps**0.225 * size
+        return not np.all(clear | (np.abs(above - below) <= tolerance))
 
     def _narrowed(
         self, ends: np.ndarray, low: np.ndarray, high: np.ndarray, before: np.ndarray
@@ -96,8 +129,16 @@ class Ways:
     def _sides_at(self, ends: np.ndarray, s: np.ndarray) -> np.ndarray:
         return self._sides(self._held(ends, s), len(s))
 
+    def _denominators(self, ends: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """The denominators of the chosen elements, (rows, elements)."""
+        assert self.below is not None
+        x = padded(replay(self.below, self._held(ends, s), self.leaves), self.node.ndim)
+        return self._chosen(np.reshape(np.broadcast_to(x, (len(s), *self.node.shape)), (len(s), -1)))
+
     def _sides(self, held: dict[Node, np.ndarray], rows: int) -> np.ndarray:
-        found = sides([self.node], held, rows, self.touching)[0]
+        return self._chosen(sides([self.node], held, rows)[0])
+
+    def _chosen(self, found: np.ndarray) -> np.ndarray:
         return found if self.places is None or found.shape[1] != self.node.size else found[:, self.places]
 
 
