@@ -81,6 +81,7 @@ class Primitive:
         "constant",
         "holds",
         "square",
+        "again",
     )
 
     def __init__(
@@ -99,7 +100,7 @@ class Primitive:
         ]
         self.cuts, self.poles, self.sign = facts.get("cuts"), facts.get("poles"), facts.get("sign")
         self.moves, self.same, self.constant = [bool(facts.get(fact)) for fact in ("moves", "same", "constant")]
-        self.linear, self.square = facts.get("linear"), bool(facts.get("square"))
+        self.linear, self.square, self.again = facts.get("linear"), bool(facts.get("square")), facts.get("again")
         self.holds = self.same and not vjps and every is None  # the value of operand 0, held constant
         self.random = bool(facts.get("random"))
         self.together = facts.get("together")
@@ -175,6 +176,7 @@ def primitive(
     same: bool = False,
     constant: bool = False,
     square: bool = False,
+    again: Function | None = None,
 ) -> Primitive:
     """Declare a primitive: the callable, the axis map (``scg.axes``; None: everything mixes), a VJP an operand, and
     what else is known of it. A fact that nobody states is not known, and never taken for granted.
@@ -216,7 +218,9 @@ def primitive(
     ``picks``: the result is elements of operand 0, at places that the other operands name; ``moves``: elements of the
     operands, all of them. ``same``: the value is that of operand 0, broadcast, and only the derivative is another;
     ``constant``: the value is a number that no operand changes, and stands there for its derivative; ``square``: the
-    value is operand 0 times itself, element by element, which exact means distribute over a sum.
+    value is operand 0 times itself, element by element, which exact means distribute over a sum. ``again(*operands,
+    **statics)`` is called in its place where a graph is recorded once more, on other operands: it may look at what
+    these are made of.
 
     Four facts are for what is singular. ``steep(*operands)`` says where the slope is infinite inside the domain, as
     that of ``cbrt`` at 0. ``shares(*operands)``, of a cotangent, says where it is the share of one at a tie, and
@@ -270,6 +274,7 @@ def primitive(
         "same": same,
         "constant": constant,
         "square": square,
+        "again": again,
     }
     made = Primitive(fn, axes, vjps, every, str(name or getattr(fn, "__name__", "primitive")), module, **facts)
     if isinstance(fn, np.ufunc) or hasattr(fn, "_implementation"):

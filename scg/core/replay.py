@@ -218,7 +218,7 @@ def run(primitive: Primitive, arguments: Operands, batched: list[bool], statics:
     else one by one."""
     try:
         if not any(batched):
-            return primitive(*arguments, **statics)
+            return (primitive.again or primitive)(*arguments, **statics)
         call = None if primitive.axes is None else primitive.axes.lead(arguments, batched, statics)
         if call is not None:
             return primitive(*call[0], **call[1])

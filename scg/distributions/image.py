@@ -40,7 +40,8 @@ def preimage(bijection: "Bijection", y: Value) -> Value:
     """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made
     of.
 
-    Raises Rounded, a ScgValueError, for a node that was rounded to an end of the range and is no such image.
+    Run again, it looks at what y is made of then. Raises Rounded, a ScgValueError, for a node that was rounded to an end
+    of the range and is no such image.
     """
     node: object = y
     while type(node) is Node:
@@ -49,8 +50,16 @@ def preimage(bijection: "Bijection", y: Value) -> Value:
         first = node.operands[0] if node.operands else None
         # a sample by its path has the value of what is drawn
         node = first if type(first) is Node and first.raw is node.raw else None
-    y = _inverted(y, bijection=bijection) if type(y) is Node and is_bounded(bijection) else y
+    if type(y) is Node and is_bounded(bijection):
+        if not any([type(p) is Node for p in bijection.parameters.values()]):
+            return _preimage(y, bijection=bijection)
+        y = _not_rounded(y, bijection=bijection)
     return bijection.inverse(_masked(y, bijection))
+
+
+def _again(y: Value, bijection: "Bijection") -> Value:
+    """``preimage``, of what stands in the place of y."""
+    return preimage(bijection, y)
 
 
 def _same(one: "Bijection", two: "Bijection") -> bool:
@@ -84,9 +93,21 @@ def _refuse_rounded(y: Value, rounded: Truth, bijection: "Bijection") -> None:
         )
 
 
-def _inverted_value(y: Value, bijection: "Bijection") -> Value:
+def _not_rounded_value(y: Value, bijection: "Bijection") -> Value:
     _refuse_rounded(y, True, bijection)
     return y
+
+
+def _preimage_value(y: Value, bijection: "Bijection") -> Value:
+    _refuse_rounded(y, True, bijection)
+    with np.errstate(all="ignore"):
+        return np.asarray(bijection.inverse(_masked(y, bijection)))[()]
+
+
+def _preimage_vjp(g: Value, out: Value, y: Value, bijection: "Bijection") -> Value:
+    """dx/dy = 1 / f'(x); zero outside the range."""
+    outside = np.less_equal(y, bijection.low) | np.greater_equal(y, bijection.high)
+    return np.where(outside, 0, g * np.exp(-bijection.log_det(out)))
 
 
 def _known_value(y: Value, x: Value, bijection: "Bijection") -> Value:
@@ -109,4 +130,5 @@ _image = smooth_primitive(
     name="image",
 )
 _known = smooth_primitive(_known_value, elementwise, every=_known_vjp, name="preimage")
-_inverted = smooth_primitive(_inverted_value, elementwise, lambda g, out, y, bijection: g, name="inside")
+_preimage = smooth_primitive(_preimage_value, elementwise, _preimage_vjp, again=_again, name="preimage")
+_not_rounded = smooth_primitive(_not_rounded_value, elementwise, lambda g, out, y, bijection: g, name="inside")

@@ -16,9 +16,11 @@ from scg.errors import EstimatorError, ScgValueError, here
 from scg.exact.choice import eliminated
 from scg.exact.convergence import Sized, converged
 from scg.exact.engine import Engine
+from scg.exact.leaf import ConvergenceError
 from scg.exact.models import deadline_after, graph_of, names_of, refuse_flux, values_in
 from scg.exact.paths import on_its_way, ways
 from scg.exact.results import BUDGET, RTOL, Exact, Part
+from scg.exact.values import is_rounded
 from scg.stochastic.graph import Graph
 from scg.stochastic.lifting import check_cost
 
@@ -36,8 +38,8 @@ def expectation(
     a relaxed one counts as what it relaxes."""
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
 
-    def one(way: Graph) -> Part:
-        cost, names = values_in(on_its_way(way).cost), names_of(way)
+    def one(way: Graph, images: bool) -> Part:
+        cost, names = values_in(on_its_way(way).cost, 0, images), names_of(way)
         found = eliminated(cost, names, budget, deadline, lambda sums: [sums.mean()], rtol=rtol)
         if found is not None:
             return Part(*found)
@@ -69,7 +71,7 @@ def gradient(
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
 
-    def one(way: Graph, images: bool = False) -> Part:
+    def one(way: Graph, images: bool) -> Part:
         cost, targets = values_in(on_its_way(way).cost, 1, images), [leaf for _, leaf in leaves(way.parameters)]
         refuse_flux([cost], "gradient")
         found = eliminated(
@@ -89,7 +91,7 @@ def gradient(
 
         return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    found, error, evaluations, width = over_ways(graph, _also_by_images(one), budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     result = rebuild(
         graph.parameters,
         iter([np.asarray(g, t.dtype) for g, (_, t) in zip(found, leaves(graph.parameters), strict=True)]),
@@ -115,7 +117,7 @@ def hessian(
     graph, deadline = graph_of(graph, args, kwargs), deadline_after(time_limit, budget, rtol)
     check_cost(graph.cost)
 
-    def one(way: Graph, images: bool = False) -> Part:
+    def one(way: Graph, images: bool) -> Part:
         cost, targets = values_in(on_its_way(way).cost, 2, images), [leaf for _, leaf in leaves(way.parameters)]
 
         def curvature(total: Result) -> list[np.ndarray]:
@@ -145,7 +147,7 @@ def hessian(
 
         return Part(*converged(engine, compute, rtol), engine.evaluations, engine.width)
 
-    found, error, evaluations, width = over_ways(graph, _also_by_images(one), budget, rtol, deadline)
+    found, error, evaluations, width = over_ways(graph, one, budget, rtol, deadline)
     rows, targets = iter(found), [leaf for _, leaf in leaves(graph.parameters)]
     result = rebuild(
         graph.parameters,
@@ -159,10 +161,11 @@ def hessian(
     return Exact(result, error, evaluations, width) if full else result
 
 
-def over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: float, deadline: float) -> Part:
-    """The sum over the ways that the function takes through its ``if``s; most often there is one."""
+def over_ways(graph: Graph, one: Callable[[Graph, bool], Part], budget: int, rtol: float, deadline: float) -> Part:
+    """The sum over the ways that the function takes through its ``if``s, most often there is one, of ``one(way,
+    images)``: along paths where values are rounded to an end at which no density is known."""
 
-    parts = [one(way) for way in ways(graph, mass_by(budget, rtol, deadline))]
+    parts = [_also_by_images(one, way) for way in ways(graph, mass_by(budget, rtol, deadline))]
     return Part(
         [sum(column[1:], column[0]) for column in zip(*[p.found for p in parts], strict=True)],
         sum(p.error for p in parts),
@@ -171,21 +174,18 @@ def over_ways(graph: Graph, one: Callable[[Graph], Part], budget: int, rtol: flo
     )
 
 
-def _also_by_images(one: Callable[..., Part]) -> Callable[[Graph], Part]:
-    """The same, along paths where values were rounded to an end at which no density is known."""
-
-    def found(way: Graph) -> Part:
+def _also_by_images(one: Callable[[Graph, bool], Part], way: Graph) -> Part:
+    try:
+        return one(way, False)
+    except (Rounded, ConvergenceError) as error:
+        if isinstance(error, ConvergenceError) and not any(map(is_rounded, way.stochastic.values())):
+            raise
         try:
-            return one(way, images=False)
-        except Rounded as error:
-            try:
-                return one(way, images=True)
-            except BudgetError:
-                raise
-            except (EstimatorError, ScgValueError):
-                raise error from None
-
-    return found
+            return one(way, True)
+        except BudgetError:
+            raise
+        except (EstimatorError, ScgValueError):
+            raise error from None
 
 
 def mass_by(budget: int, rtol: float, deadline: float) -> Callable[[Graph], float]:

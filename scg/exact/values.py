@@ -15,7 +15,7 @@ from scg.core.aliases import Result
 from scg.core.ancestry import ancestors
 from scg.core.backward import pull
 from scg.core.leaves import parameter
-from scg.core.node import Node, record
+from scg.core.node import Node, record, value_of
 from scg.core.replay import rerun
 from scg.distributions.base import Discrete, Distribution, FixedSupport, Reparameterizable
 from scg.distributions.uniform import is_of_noise
@@ -26,6 +26,9 @@ from scg.stochastic.analysis import draws
 from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.sites import is_draw, is_stochastic, place
 from scg.stochastic.steps import refuse_steps
+
+
+_LITTLE = 1e-12  # of the probability
 
 
 class MovingSupport(ScgValueError):
@@ -41,7 +44,7 @@ def as_values(roots: list[Node], derivatives: int = 0, images: bool = False) -> 
     ends become paths, too, which know what they are the images of where they are rounded to an end.
     """
     order = ancestors(roots, guards=True)
-    moving = {n.id: moves for n in order if derivatives and (moves := _moves(n, derivatives, images))}
+    moving = {n.id: moves for n in order if (moves := _moves(n, derivatives, images))}
     if not moving and not any(n.primitive.constant or n.primitive.same for n in order):
         return roots
     table: dict[int, Node] = {}
@@ -64,7 +67,7 @@ def as_values(roots: list[Node], derivatives: int = 0, images: bool = False) -> 
         return table[node.id]
 
     found: list[Node] = rerun(roots, order, table, set(), 0, True, visit)
-    if moving:
+    if moving and derivatives:
         for root in found:
             try:
                 refuse_steps(root, draws([root]), ancestors([root], guards=True))
@@ -79,11 +82,22 @@ def _moves(node: Node, derivatives: int, images: bool) -> str:
     integral; nothing where there are."""
     if not is_draw(node) or isinstance(distribution := node.statics["site"].distribution, Discrete):
         return ""
-    if not distribution.has(FixedSupport):
+    if derivatives and not distribution.has(FixedSupport):
         return "the support"
     if images and is_of_noise(distribution) and _has_ends(distribution):
         return "what is rounded to an end of the range"
     return "a kink of the density" if derivatives > 1 and _bends(node, distribution) else ""
+
+
+def is_rounded(node: Node) -> bool:
+    """Whether a part of the probability of a sample lies where its values are rounded to an end of the support."""
+    distribution = node.statics["site"].distribution
+    if not _has_ends(distribution) or isinstance(distribution, Discrete) or not distribution.inverts_cdf():
+        return False
+    low, high = (np.asarray(end, node.dtype) for end in (distribution.support.low, distribution.support.high))
+    plain = distribution.detached()
+    beyond = plain.cdf(np.nextafter(low, high)) + 1 - plain.cdf(np.nextafter(high, low))
+    return bool(np.any(value_of(beyond) > _LITTLE))
 
 
 def _has_ends(distribution: Distribution) -> bool:

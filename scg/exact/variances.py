@@ -40,8 +40,8 @@ def moments(
     check_cost(graph.cost)
     count = len(list(leaves(graph.parameters)))
 
-    def one(way: Graph) -> Part:
-        found, error, evaluations, width = _moments(way, budget, rtol, deadline)
+    def one(way: Graph, images: bool) -> Part:
+        found, error, evaluations, width = _moments(way, budget, rtol, deadline, images)
         if several:
             # of squares, which add up
             found = [*found[:count], *[v + m * m for m, v in zip(found[:count], found[count:], strict=True)]]
@@ -56,7 +56,9 @@ def moments(
     return Exact(result, error, evaluations, width) if full else result
 
 
-def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing: bool = False) -> "Part":
+def _moments(
+    graph: Graph, budget: int, rtol: float, deadline: float, images: bool, absorbing: bool = False
+) -> "Part":
     """Means and variances of the gradients for all parameters: those that the graph gives where the samples lead its
     way, and 0 elsewhere.
 
@@ -67,7 +69,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     loss = surrogate(graph.cost, 1, graph.floor, graph=True)
     pulled = pull([loss], [np.ones((), loss.dtype)], targets, True, absorbing=absorbing)
     nodes = [g for g in pulled if type(g) is Node]
-    roots = as_values(along_its_way(graph, nodes, mass_by(budget, rtol, deadline)))
+    roots = as_values(along_its_way(graph, nodes, mass_by(budget, rtol, deadline)), 0, images)
     if roots and (known := eliminated_moments(roots, names_of(graph), budget, deadline, rtol)) is not None:
         means, squares, sizes, evaluations, width = known
         both = iter(zip(means, squares, strict=True))
@@ -100,7 +102,7 @@ def _moments(graph: Graph, budget: int, rtol: float, deadline: float, absorbing:
     except ConvergenceError:
         if absorbing or not engine.infinite:
             raise
-        return _moments(graph, budget, rtol, deadline, True)
+        return _moments(graph, budget, rtol, deadline, images, True)
 
 
 def _forms(slope: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
