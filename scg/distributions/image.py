@@ -40,8 +40,8 @@ def preimage(bijection: "Bijection", y: Value) -> Value:
     """The x with f(x) = y; where y is an image by ``bijection``, or a node that has its value, the x that it was made
     of.
 
-    Run again, it looks at what y is made of then. Raises Rounded, a ScgValueError, for a node that was rounded to an end
-    of the range and is no such image.
+    Run again, it looks at what y is made of then. Raises Rounded, a ScgValueError, for a node that was rounded to an
+    end of the range and is no such image.
     """
     node: object = y
     while type(node) is Node:

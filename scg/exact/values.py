@@ -27,7 +27,6 @@ from scg.stochastic.jumps import refuse_moving_jumps
 from scg.stochastic.sites import is_draw, is_stochastic, place
 from scg.stochastic.steps import refuse_steps
 
-
 _LITTLE = 1e-12  # of the probability
 
 

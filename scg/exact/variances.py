@@ -56,9 +56,7 @@ def moments(
     return Exact(result, error, evaluations, width) if full else result
 
 
-def _moments(
-    graph: Graph, budget: int, rtol: float, deadline: float, images: bool, absorbing: bool = False
-) -> "Part":
+def _moments(graph: Graph, budget: int, rtol: float, deadline: float, images: bool, absorbing: bool = False) -> "Part":
     """Means and variances of the gradients for all parameters: those that the graph gives where the samples lead its
     way, and 0 elsewhere.
 

@@ -40,6 +40,58 @@ def test_derivatives_are_those_of_the_mean_over_what_is_mapped(name, estimator):
     assert scg.exact.hessian(cost, np.array(point)) == pytest.approx(right[1], rel=1e-3)
 
 
+LOG_SLOPES = {  # log f'(x) of each map
+    np.tanh: lambda x: 2 * (np.log(2) - np.logaddexp(0, 2 * x) + x),
+    expit: lambda x: -np.logaddexp(0, x) - np.logaddexp(0, -x),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    covering(
+        ["a squashed normal", "a wide one", "a logit-normal", "a kink"], [scg.ScoreFunction(), scg.Reparameterized()]
+    ),
+)
+def test_an_entropy_in_the_cost_is_known_beyond_the_last_number(name, estimator):
+    """E[cos(y) + log p(y) / 5] and its derivative, y = f(p + s e): log p(y) is log p(e) - log s - log f'(x)."""
+    made, f, noise, scale = MADE[name]
+    point, h = 0.12, 0.02
+
+    def cost(p, rng):
+        distribution = made(p)
+        y = scg.sample(distribution, estimator, rng=rng)
+        return np.cos(y) + 0.2 * distribution.log_prob(y)
+
+    def mean(p):
+        def inner(e):
+            x = p + scale * e
+            return (np.cos(f(x)) + 0.2 * (noise.logpdf(e) - np.log(scale) - LOG_SLOPES[f](x))) * noise.pdf(e)
+
+        places = [-60, -8, -2, -p / scale, 2, 8, 60]
+        return sum(quad(inner, a, b, epsabs=1e-13)[0] for a, b in zip(places[:-1], places[1:], strict=True))
+
+    first = [(mean(point + k * h) - mean(point - k * h)) / (2 * k * h) for k in (1, 2)]
+    rng = np.random.default_rng(0)
+    assert scg.exact.expectation(cost, np.array(point), rng=rng) == pytest.approx(mean(point), rel=1e-9)
+    assert scg.exact.gradient(cost, np.array(point), rng=rng) == pytest.approx((4 * first[0] - first[1]) / 3, rel=1e-5)
+    single = scg.exact.expectation(cost, np.float32(point), rng=rng, full=True)
+    assert single.value.dtype == np.float32 and single.value == pytest.approx(mean(point), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_a_verdict_on_a_policy_with_an_entropy(scale):
+    """The score function of a squashed normal, by exact moments: its mean is the gradient."""
+
+    def cost(p, rng):
+        distribution = dist.Transformed(dist.Normal(p[0], p[1]), dist.Tanh())
+        y = scg.sample(distribution, scg.ScoreFunction(), rng=rng)
+        return np.cos(y) + 0.2 * distribution.log_prob(y)
+
+    graph = scg.trace(cost, np.array([0.1, scale]), rng=np.random.default_rng(0))
+    assert scg.exact.moments(graph).mean == pytest.approx(scg.exact.gradient(graph), rel=1e-7, abs=1e-12)
+    assert scg.testing.judge(graph, rng=np.random.default_rng(1)).status == "unbiased"
+
+
 def test_moments_of_a_squashed_normal_by_its_score():
     """Var[cos(tanh x) (x - p)] for x ~ N(p, 1), over which Gauss's rule is exact enough."""
     x, w = np.polynomial.hermite_e.hermegauss(150)
