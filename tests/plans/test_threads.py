@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scg
+from scg import distributions as dist
 from scg import optim
 from scg.core.tree import leaves, map_leaves
 from scg.errors import NonFiniteError, PlanError
@@ -200,6 +201,24 @@ def test_many_programs_in_blocks_and_threads(program):
 @given(graphs(finite=False, branches=True))
 def test_many_graphs_in_blocks_and_threads(graph):
     _kept(graph.program, graph.program.args, True, 2**16)  # exponentials of exponentials
+
+
+def test_an_operand_of_a_view_that_shows_nothing_in_it_may_have_a_later_turn(eager):
+    """The score of each row is one, beside the cost, of whom a view shows the cost alone; its buffer is free later."""
+
+    def cost(theta, rng):
+        rows = dist.Independent(dist.Bernoulli(logits=theta))
+        a = scg.sample(rows, scg.ScoreFunction(), rng=rng, shape=(1,))
+        t = np.sum((a - 0.45) ** 2)
+        return 0.5 * t if np.sum(a) > 0 else t
+
+    plain, theta = scg.value_and_grad(cost), np.full((2, 2), 0.5)
+    for without in ((), "aliases"):
+        compiled = scg.compile(plain, threads=2, without=without)
+        for seed in range(3):
+            found = compiled(theta, rng=np.random.default_rng(seed))
+            agree(found, plain(theta, rng=np.random.default_rng(seed)), f"seed {seed}")
+        assert plans_of(compiled)[0].program.width == 2 and compiled.planned == 3
 
 
 def squares(task):

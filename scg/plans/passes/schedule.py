@@ -17,7 +17,7 @@ import numpy as np
 
 from scg.core.aliases import Operand
 from scg.distributions.normal import Normal
-from scg.plans.buffers import is_step, origin
+from scg.plans.buffers import is_origin, is_step, origin
 from scg.plans.kernels import is_elementwise, is_plain
 from scg.plans.passes.blocks import Region
 from scg.plans.passes.few_rows import SMALL_PRODUCT, is_by_columns
@@ -253,14 +253,15 @@ def _balanced(unit: _Unit, begins: list[float]) -> tuple[int, ...]:
 
 
 def _reorder(program: Operations) -> None:
-    """Put the operations in the order of their turns, views before who looks through them."""
+    """Put the operations in the order of their turns, views before who looks through them. Other operands of a view,
+    which show nothing in it, may have a later turn: a pathwise sample's parameters."""
     ops: list[Op] = []
     seen: set[int] = set()
 
     def emit(op: Op) -> None:
         if id(op) not in seen:
             seen.add(id(op))
-            for a in op.args:
+            for a in op.args if is_origin(op) else op.args[:1]:
                 if type(a) is Op:
                     emit(a)
             ops.append(op)
