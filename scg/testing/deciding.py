@@ -7,12 +7,10 @@ import numpy as np
 from scipy.special import ndtri
 
 from scg.core.aliases import Numbers
-from scg.testing.confidence import FLOOR, Asymptotic, Bernstein, Sequence, horizon
+from scg.testing.confidence import FLOOR, Asymptotic, Bernstein, Sequence, horizon, met
 from scg.testing.tails import Tail
 
 _FIRST = 512  # samples before the first look
-# before a stream that never varied is believed to be constant: what is rarer than 20 / 2^16 may have been missed
-_ALIKE = 2**16
 _PIECE = 2**15  # samples between two reports of progress
 
 
@@ -77,19 +75,22 @@ def decide(source: Source, demand: Demand, report: Callable[[int, int], object] 
     With m streams and delta = detect * max(scale, floor * deviation) + 2 rounding for each:
 
     - "biased" where an interval of level 1 - alpha/m, widened by ``allowance`` and ``rounding``, excludes 0. Where all
-      means are 0 this happens, ever, with probability at most alpha (to first order, without ``bounds``).
+      means are 0 this happens, ever, with probability at most alpha (to first order, without ``bounds``). Without
+      ``bounds`` it is not said before ``met(alpha/m)`` samples, unless the stream is known not to vary: fewer may all
+      miss a value that brings the mean to 0, and none of them tells of it. The samples so far stand, and are among
+      those; where ``most`` are fewer it is "inconclusive".
     - "unbiased" where no interval does, and each is so narrow that a bias of delta would have been found with
       probability ``power``: margin + z_power spread + allowance + rounding <= delta. This depends on the samples'
       variance and not on their mean. From ``horizon`` on it is so whatever the variance, where delta = detect * floor *
       deviation.
     - "inconclusive" where neither holds after ``most`` samples, or a sample is not finite. Without ``bounds`` nothing
-      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before 2^16 samples, from one
-      that never varied (unless ``varied``). Nor is a stream that never varied "biased", however many the samples: a
-      sample that is too rare to have been met may make its mean right. It is where ``constant()``, called at most once,
-      says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a stream. An eighth of
-      ``most`` samples suffices to call such a stream inconclusive: nothing is concluded from fewer than (2 z / (3
-      .385))^2 values that are met rarely (``widened``), 150 at the default level, and where ``most`` samples had so
-      many, an eighth had none with probability e^-18.
+      is concluded from a stream while its tail may be too heavy (``_Look.tails``), nor, before ``met(alpha/m)``
+      samples, from one that never varied (unless ``varied``). Nor is a stream that never varied "biased", however many
+      the samples: a sample that is too rare to have been met may make its mean right. It is where ``constant()``,
+      called at most once, says that it cannot vary. A row of ``projection`` is not "biased" where it takes in such a
+      stream. An eighth of ``most`` samples suffices to call such a stream inconclusive: nothing is concluded from fewer
+      than (2 z / (3 .385))^2 values that are met rarely (``widened``), 150 at the default level, and where ``most``
+      samples had so many, an eighth had none with probability e^-18.
 
     ``report(draws, most)`` is called on the way.
     """
@@ -114,6 +115,7 @@ class _Look:
         self.scale = np.asarray(source.scale, float)
         level = demand.alpha / self.scale.size
         self.horizon = horizon(level, demand.detect, demand.power)
+        self.enough = met(level) if source.bounds is None else 0  # samples, to have met what is not too rare
         self.origin = np.broadcast_to(np.asarray(source.origin, float), self.scale.shape)
         when = min(self.horizon, demand.most)
         self.sequence: Sequence = (
@@ -124,8 +126,9 @@ class _Look:
         self.known: np.ndarray | None = None  # what ``constant`` says
 
     def sizes(self) -> list[int]:
-        """Of the samples before the next look: half of those so far, in pieces."""
-        t, most = self.sequence.t, self.demand.most
+        """Of the samples before the next look: half of those so far, in pieces; one look is where they are enough."""
+        t = self.sequence.t
+        most = self.demand.most if not 0 < t < self.enough else min(self.demand.most, self.enough)
         n = min(t // 2 if t else _FIRST, max(64, 2**22 // self.scale.size), most - t)
         return [_PIECE] * (n // _PIECE) + [n % _PIECE] * (n % _PIECE > 0)
 
@@ -179,7 +182,9 @@ class _Look:
         light, slack = self.tails(wanted)
         margin = sequence.margin + source.allowance() + source.rounding + slack
         if source.bounds is None:
-            light = light & ((deviation > source.rounding) | source.varied | (sequence.t >= min(_ALIKE, self.horizon)))
+            light = light & (
+                (deviation > source.rounding) | source.varied | (sequence.t >= min(self.enough, self.horizon))
+            )
         unseen = self.unseen((deviation <= source.rounding) & (np.abs(centre) > margin))
         index = (
             (self.parts[0] if self.parts else self.tail).index()[0]
@@ -190,11 +195,12 @@ class _Look:
             (light | (index > 2)) & ~unseen, margin + float(ndtri(demand.power)) * sequence.spread, np.inf
         )
         margin = np.where(light & ~unseen, margin, np.inf)
-        if np.any(np.abs(centre) > margin):
+        off = np.abs(centre) > margin
+        if np.any(off) and (sequence.t >= self.enough or np.any(off & (deviation <= source.rounding))):
             status, reason = "biased", "an interval excludes 0"
-        elif np.all(light) and np.all(detectable <= wanted):
+        elif np.all(light) and np.all(detectable <= wanted) and not np.any(off):
             status, reason = "unbiased", "any bias of the detectable size would have been found"
-        elif sequence.t < (demand.most / 8 if np.any(unseen) else demand.most):
+        elif sequence.t < (demand.most / 8 if np.any(unseen) and not np.any(off) else demand.most):
             return None
         else:
             status = "inconclusive"
@@ -209,6 +215,11 @@ class _Look:
             if np.any(unseen):
                 reason = (
                     f"what depends on samples never varied in {sequence.t} of them, which is no proof that it does not"
+                )
+            if np.any(off):
+                reason = (
+                    f"an interval excludes 0, but {sequence.t} samples may have missed rare values that bring the mean"
+                    f" there; raise max_replicates to {self.enough}"
                 )
         return Outcome(status, reason, sequence.t, centre, margin, detectable, index, unseen)
 

@@ -48,13 +48,13 @@ def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> V
 
     **What is decided.** Streams are the coordinates and, where there are several, their projections on the reference,
     and on random directions: small biases that agree add up there. Each has a confidence sequence of level 1 -
-    alpha/streams (a union bound), so that looking after every block, and stopping early on gross bias, leaves the
-    probability of a false "biased" at most ``alpha``. "unbiased" means that a bias of ``detect`` times the gradient's
-    scale would have been called "biased" with probability ``power``; the scale is the largest element of the reference
-    in that parameter, or a quarter of the coordinate's standard deviation where that is larger. After
-    ``max_replicates`` without either the verdict is "inconclusive", and ``detectable`` says which bias would have been
-    found. The default suffices for the other defaults whatever the variance of the gradient; against differences and
-    other Samples, which may vary more than it, there is no such number.
+    alpha/streams (a union bound), so that looking after every block leaves the probability of a false "biased" at most
+    ``alpha``. "unbiased" means that a bias of ``detect`` times the gradient's scale would have been found with
+    probability ``power``; the scale is the largest element of the reference in that parameter, or a quarter of the
+    coordinate's standard deviation where that is larger. After ``max_replicates`` without either the verdict is
+    "inconclusive", and ``detectable`` says which bias would have been found. The default suffices for the other
+    defaults whatever the variance of the gradient; against differences and other Samples, which may vary more than it,
+    there is no such number.
 
     With ``bounds=(low, high)`` of the gradient (numbers, or structures like the parameters) the sequences are
     empirical-Bernstein, which hold exactly; without, they are asymptotic, widened for skewness, and nothing is
@@ -63,9 +63,14 @@ def assert_unbiased(graph_or_fn: object, *args: object, **options: Operand) -> V
     is, unless its exact variance is zero: after an eighth of ``max_replicates`` the verdict is "inconclusive" and names
     the coordinates. Mostly a score or a path was detached there.
 
-    What is rare but counts for much beside what varies all the time is beyond asymptotics: t replicates miss a value of
-    probability p with probability (1 - p)^t, which is above alpha for p below 1 - alpha^(1/t), a twenty-fifth for 512
-    replicates and the default alpha. A verdict is without such values, and says so (``rarest``).
+    What is rare but counts for much beside what varies all the time is beyond asymptotics: t replicates all miss a
+    value of probability p with probability (1 - p)^t, however large it is, and then nothing tells of it. So "biased" is
+    not said before t = log(alpha/streams) / log(1 - 1/3000), 62,160 for one stream and the default alpha, though an
+    interval excludes 0: all that is met once in 3000 replicates, or more often, is then missed with probability at most
+    alpha, and what is rarer makes a false "biased" only where it lies 85 standard deviations of the rest away, or more.
+    Other verdicts do not wait. Where ``max_replicates`` are fewer the verdict is "inconclusive", and its reason says
+    how many would do. A gradient that is known not to vary needs none of this, nor do ``bounds``. ``rarest`` is that p
+    of the replicates that were drawn, without the streams.
 
     ``progress(draws, max_replicates)`` is called on the way; ``progress=True`` shows a bar on stderr. Options out of
     range are refused before anything is drawn.
@@ -255,7 +260,7 @@ def _suspicion(found: Outcome, size: int) -> np.ndarray:
     """By how much each stream speaks against the estimator; where coordinates do, the ``size`` first, no others."""
     if found.status == "inconclusive" and np.any(found.unseen[:size]):
         return np.where(found.unseen, np.abs(found.centre), -np.inf)[:size]
-    if found.status != "biased" and not np.isfinite(found.margin).all():
+    if not np.any(found.excess > 1) and not np.isfinite(found.margin).all():
         return np.where(np.isinf(found.margin), -found.tail, -np.inf)
     alone = found.excess[:size]
     return alone if np.any(alone > 1) else found.excess

@@ -44,10 +44,11 @@ def test_two_samples_are_compared(scale, status, paired):
     assert verdict.status == status and "Samples(" in verdict.method
 
 
-def test_common_seeds_need_fewer_draws():
+def test_common_seeds_give_narrower_intervals():
     mine, theirs = Samples(score_function(1.3)), Samples(score_function(1.0))
     together, apart = (judge(mine, reference=theirs, paired=paired, rng=rng(), **QUICK) for paired in (True, False))
-    assert together.status == "biased" and together.draws < apart.draws / 10
+    assert together.status == apart.status == "biased" and together.draws == apart.draws
+    assert np.all(together.high - together.low < (apart.high - apart.low) / 3)
 
 
 def test_a_graph_is_compared_with_samples():
@@ -105,13 +106,13 @@ def test_what_is_rarer_than_the_replicates_has_no_measured_bias():
 
 @pytest.mark.fast
 def test_a_verdict_says_which_values_it_may_have_missed():
-    """Values of probability 1e-3 bring the mean to where it should be: 512 draws have none with probability .6. With
-    bounds nothing is without them."""
-    rare = Samples(lambda n, rng: 1e-3 * rng.standard_normal((n, 1)) + (rng.random((n, 1)) < 1e-3))
+    """Values of probability 1e-6 bring the mean to where it should be: 41,440 draws have none with probability .96.
+    With bounds nothing is without them."""
+    rare = Samples(lambda n, rng: 1e-3 * rng.standard_normal((n, 1)) + 1e3 * (rng.random((n, 1)) < 1e-6))
     verdict = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), alpha=1e-6, detect=0.5)
     assert verdict.status == "biased" and (1 - verdict.rarest) ** verdict.draws == pytest.approx(1e-6)
-    assert verdict.rarest > 1e-3 and f"met in less than {verdict.rarest:.2g} of replicates" in str(verdict)
-    bounded = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), bounds=(-1.0, 2.0), max_replicates=4096)
+    assert 1e-6 < verdict.rarest < 1 / 2999 and f"met in less than {verdict.rarest:.2g} of replicates" in str(verdict)
+    bounded = judge(rare, reference=np.full(1, 1e-3), rng=rng(0), bounds=(-1.0, 1e3 + 1), max_replicates=4096)
     assert bounded.status != "biased" and bounded.rarest == 0 and "met in" not in str(bounded)
 
 
@@ -281,7 +282,7 @@ def test_a_mean_that_is_no_multiple_of_the_reference_has_no_ratio():
 @pytest.mark.fast
 def test_the_worst_is_a_coordinate_where_one_shows_the_bias_alone():
     """Though some random projection is further out for its interval."""
-    shift = Samples(lambda n, rng: 0.02 + rng.standard_normal((n, 100)))
+    shift = Samples(lambda n, rng: 0.015 + rng.standard_normal((n, 100)))
     assert judge(times(64.0), reference=TRUTH, rng=rng()).worst == "[2]"
     assert judge(shift, reference=np.zeros(100), rng=rng()).worst.startswith("random projection")
 

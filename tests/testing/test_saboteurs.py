@@ -48,17 +48,15 @@ def test_it_says_that_it_is_unbiased_and_is_rejected_exactly(saboteur):
 
 @EACH
 def test_it_is_rejected_by_replicates(saboteur):
-    graph = saboteur.graph()
-    for seed in range(2):
-        verdict = judge(graph, rng=rng(seed), reference=truth(saboteur.name))
-        assert verdict.status == "biased" and verdict.draws > 0, verdict
+    verdict = judge(saboteur.graph(), rng=rng(), reference=truth(saboteur.name))
+    assert verdict.status == "biased" and verdict.draws > 0, verdict
 
 
 @EACH
 @pytest.mark.long
-def test_it_is_rejected_at_two_hundred_seeds(saboteur):
+def test_it_is_rejected_at_twenty_seeds(saboteur):
     graph, reference = saboteur.graph(), truth(saboteur.name)
-    assert {judge(graph, rng=rng(seed), reference=reference).status for seed in range(200)} == {"biased"}
+    assert {judge(graph, rng=rng(seed), reference=reference).status for seed in range(20)} == {"biased"}
 
 
 @FIFTH

@@ -13,8 +13,8 @@ from scg import distributions as dist
 from scg.errors import ScgTypeError, ScgValueError
 from scg.stochastic.estimator import Estimator
 from scg.stochastic.formulas import first_order, score
-from scg.testing import assert_bias, assert_unbiased, judge
-from scg.testing.confidence import Asymptotic, Bernstein, horizon, mixture, threshold, tightest, widened
+from scg.testing import assert_bias, assert_unbiased, confidence, judge
+from scg.testing.confidence import Asymptotic, Bernstein, horizon, met, mixture, threshold, tightest, widened
 from scg.testing.coupling import Coupled, comes_apart
 from scg.testing.deciding import Demand, Source, decide
 from scg.testing.differences import Differences
@@ -261,16 +261,51 @@ def test_half_the_power_needs_fewer_draws_and_less_bias_more():
     assert horizon(1e-9, 0.1, 0.5) < horizon(1e-9, 0.1, 0.99) == pytest.approx(horizon(1e-9, 0.05, 0.99) / 4, abs=1)
 
 
-def test_a_large_bias_stops_early():
-    found = decided(
-        lambda n: np.random.default_rng(n).standard_normal((n, 1)) + 3,
-        [0.0],
-        alpha=1e-9,
-        detect=0.01,
-        power=0.999,
-        most=10**8,
-    )
-    assert found.status == "biased" and found.draws < 2000
+def test_a_large_bias_takes_as_many_samples_as_meet_what_is_not_rare():
+    """Not those that would find a small one; and the same, from bounds, at once."""
+    draw = lambda n: np.clip(np.random.default_rng(n).standard_normal((n, 1)) + 3, -9, 9)
+    demand = Demand(alpha=1e-9, detect=0.01, power=0.999, most=10**8)
+    found = decide(Source(lambda n: (draw(n), None), [0.0]), demand)
+    bounded = decide(Source(lambda n: (draw(n), None), [0.0], bounds=(np.full(1, -9.0), np.full(1, 9.0))), demand)
+    assert found.status == bounded.status == "biased"
+    assert found.draws == met(1e-9) and bounded.draws < 2000
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1e-3, 1e-9])
+def test_enough_samples_miss_what_is_not_rare_with_no_more_than_the_level(alpha):
+    missed = 1 - confidence.RARE
+    assert missed ** met(alpha) <= alpha < missed ** (met(alpha) - 1)
+
+
+RARELY = {  # beside noise of a thousandth, of mean 0
+    "one": lambda rng, n, p: (rng.random((n, 1)) < p) - p,
+    "far": lambda rng, n, p: 1e5 * ((rng.random((n, 1)) < p) - p),
+    "of either sign": lambda rng, n, p: (rng.random((n, 1)) < p) - 2.0 * (rng.random((n, 1)) < p) + p,
+    "of all sizes": lambda rng, n, p: (rng.random((n, 1)) < p) * rng.exponential(size=(n, 1)) - p,
+    "both of two": lambda rng, n, p: np.all(rng.random((n, 1, 2)) < p**0.5, axis=-1) - p,
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", RARELY)
+@pytest.mark.parametrize("p", [3e-3, 4e-4])
+def test_what_is_rare_but_not_too_rare_makes_no_bias(name, p):
+    """512 samples, after which the noise alone would do, have none with probability .21 and .81; 62,160 have
+    one but for probability 2e-11, and then the skewness tells."""
+    for seed in range(20):
+        rng = np.random.default_rng([seed, int(1 / p)])
+        draw = lambda n, rng=rng: 1e-3 * rng.standard_normal((n, 1)) + RARELY[name](rng, n, p)
+        assert decided(draw, [0.0], **{**BUDGET, "alpha": 1e-9, "most": 2**17}).status != "biased"
+
+
+def test_too_few_samples_to_meet_what_is_rare_are_inconclusive_and_the_verdict_says_how_many_are_enough():
+    graph = graph_of(normals, Times(-1))
+    for most, status in ((2000, "inconclusive"), (2**18, "biased")):
+        verdict = judge(graph, rng=np.random.default_rng(0), reference="exact", max_replicates=most)
+        # of two coordinates and nine projections
+        assert verdict.status == status and verdict.draws == min(most, met(1e-9 / 11))
+        assert verdict.worst_interval[1] < 0 or verdict.worst_interval[0] > 0
+        assert (f"raise max_replicates to {met(1e-9 / 11)}" in verdict.reason) == (status == "inconclusive")
 
 
 @pytest.mark.parametrize("index", [0.8, 1.0, 1.5, 1.9, 2.0])
@@ -431,8 +466,8 @@ def test_a_relaxation_is_held_against_what_it_relaxes():
 def test_small_biases_that_agree_add_up():
     """Each of 200 coordinates is off by less than its interval can tell; their projection on the gradient is not."""
     theta = np.full(200, 0.3)
-    cost = lambda t, rng: np.mean((scg.sample(dist.Bernoulli(logits=t), Times(1.3), rng=rng) - 0.2) ** 2)
-    verdict = judge(cost, theta, rng=np.random.default_rng(0), reference="exact", detect=0.2)
+    cost = lambda t, rng: np.mean((scg.sample(dist.Bernoulli(logits=t), Times(1.01), rng=rng) - 0.2) ** 2)
+    verdict = judge(cost, theta, rng=np.random.default_rng(0), reference="exact", detect=0.05)
     assert verdict.status == "biased" and verdict.worst == "projection on the gradient"
     assert np.all((verdict.low < 0) & (verdict.high > 0))
 
