@@ -11,6 +11,7 @@ from scg.errors import ScgLinAlgError, ScgTypeError, ScgValueError, here
 from scg.primitives.elementwise import always, over_radius
 from scg.primitives.linalg import inv
 from scg.primitives.reduction import kept
+from scg.primitives.scaling import rescaled
 
 
 def _norm_value(x, axis, keepdims):
@@ -42,7 +43,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     gradient is 0."""
     x = x if x.dtype.kind in "fc" else x.astype(float)
     if axis is None and (ord is None or (ord == 2 and x.ndim == 1) or (x.ndim == 2 and ord in ("f", "fro"))):
-        return _norm(x, axis=None, keepdims=bool(keepdims))
+        return _euclidean(x, None, bool(keepdims))
     try:
         axis = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (operator.index(axis),)
     except TypeError:
@@ -56,9 +57,17 @@ def norm(x, ord=None, axis=None, keepdims=False):
     raise ScgValueError(f"np.linalg.norm needs one axis or two, got {axis} for shape {x.shape} ({here()})")
 
 
+def _euclidean(x, axis, keepdims):
+    return _rescaled(lambda x: _norm(x, axis=axis, keepdims=keepdims), x, axis, 2)
+
+
+def _rescaled(fn, x, axis, power):
+    return rescaled(fn, x, fn(x), lambda x: np.max(np.abs(x), axis=axis, keepdims=True), power)
+
+
 def _vector_norm(x, ord, axis, keepdims):
     if ord is None or ord == 2:
-        return _norm(x, axis=axis, keepdims=keepdims)
+        return _euclidean(x, axis, keepdims)
     if isinstance(ord, str):
         raise ScgValueError(f"np.linalg.norm: no order {ord!r} for vectors; use a number ({here()})")
     if ord == 0:
@@ -70,7 +79,9 @@ def _vector_norm(x, ord, axis, keepdims):
         return np.min(size, axis=axis, keepdims=keepdims)
     if ord == 1:
         return np.sum(size, axis=axis, keepdims=keepdims)
-    return np.sum(size ** float(ord), axis=axis, keepdims=keepdims) ** (1 / float(ord))
+    p = float(ord)
+    # the second derivative of u^(1/p), u = sum |x|^p, is as |x|^(1 - 2p)
+    return _rescaled(lambda x: np.sum(x**p, axis=axis, keepdims=keepdims) ** (1 / p), size, axis, 2 * abs(p) + 1)
 
 
 def _matrix_norm(x, ord, axis, keepdims):
@@ -87,7 +98,7 @@ def _matrix_norm(x, ord, axis, keepdims):
     if row == column:
         raise ScgValueError(f"np.linalg.norm needs two different axes, got {axis} ({here()})")
     if ord in (None, "f", "fro"):
-        return _norm(x, axis=axis, keepdims=keepdims)
+        return _euclidean(x, axis, keepdims)
     if ord in (1, -1, np.inf, -np.inf):
         summed, ranged = (row, column) if abs(ord) == 1 else (column, row)
         sums = np.sum(np.abs(x), axis=summed, keepdims=True)

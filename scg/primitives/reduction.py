@@ -20,6 +20,7 @@ from scg.core.node import Node
 from scg.core.primitive import implements, primitive, smooth_primitive
 from scg.errors import NotDifferentiable, ScgTypeError, ScgValueError, here
 from scg.primitives.layout import as_array, at, stop_gradient
+from scg.primitives.scaling import power_of_two, rescaled
 
 
 def kept(g, x, axis, keepdims):
@@ -233,8 +234,7 @@ def _norm(a, axis, keepdims):
     small ones vanish."""
     if a.size == 0 or a.dtype.kind != "f":
         return np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims))
-    top = np.max(np.abs(stop_gradient(a)), axis=axis, keepdims=True)
-    scale = np.ldexp(np.ones((), a.dtype), np.frexp(np.where(np.isfinite(top) & (top > 0), top, 1))[1] - 1)
+    scale = power_of_two(np.max(np.abs(stop_gradient(a)), axis=axis, keepdims=True))
     total = np.sqrt(np.sum(np.square(a / scale), axis=axis, keepdims=keepdims))
     return total * (scale if keepdims else np.reshape(scale, total.shape))
 
@@ -311,9 +311,20 @@ def _squared(x):
 @implements(np.std)
 def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
     variance = var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction)
-    alone = where is True and mean is None and _count(as_array(a), axis, keepdims, where, variance.dtype) == 1
-    # of one element it is 0 (or NaN) whatever the element: no root that could be steep
-    return variance if alone else np.sqrt(variance)
+    a, plain = as_array(a), where is True and mean is None
+    if plain and _count(a, axis, keepdims, where, variance.dtype) == 1:
+        return variance  # 0 (or NaN) whatever the element: no root that could be steep
+    root = np.sqrt(variance)
+    if not plain or a.dtype.kind not in "fc" or a.dtype != np.result_type(a, root):
+        return root
+
+    def again(a):
+        return np.sqrt(var(a, axis, dtype, None, ddof, keepdims, correction=correction))
+
+    def size(a):
+        return np.max(np.abs(a - np.mean(a, axis=axis, keepdims=True)), axis=axis, keepdims=True)
+
+    return rescaled(again, a, root, size, 3)
 
 
 @implements(np.average)
