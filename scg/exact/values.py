@@ -93,8 +93,8 @@ def is_rounded(node: Node) -> bool:
     distribution = node.statics["site"].distribution
     if not _has_ends(distribution) or isinstance(distribution, Discrete) or not distribution.inverts_cdf():
         return False
-    low, high = (np.asarray(end, node.dtype) for end in (distribution.support.low, distribution.support.high))
     plain = distribution.detached()
+    low, high = (np.asarray(end, node.dtype) for end in (plain.support.low, plain.support.high))
     beyond = plain.cdf(np.nextafter(low, high)) + 1 - plain.cdf(np.nextafter(high, low))
     return bool(np.any(value_of(beyond) > _LITTLE))
 

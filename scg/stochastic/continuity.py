@@ -16,13 +16,13 @@ import numpy as np
 from scg.core.aliases import Operand, Operands, Result
 from scg.core.axes import elementwise
 from scg.core.node import Node
-from scg.stochastic.sides import dips, jump_side, lowest
+from scg.stochastic.sides import dips, jump_side, lowest, spread
 
 _MOST = 48  # operations of a formula
 _DRAWS = 8  # of the numbers that go in
 _BISECTIONS = 64
 _BRACKETS = 512
-_STEEP = 1e4  # a slope: what changes less across a gap is rounding
+_STEEP = 1e4  # a slope, where the whole range is of order 1: what changes less across a gap is rounding
 
 
 class Line(NamedTuple):
@@ -186,15 +186,18 @@ def _moved(lines: tuple[Line, ...]) -> int | None:
 def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: int, touching: bool) -> bool:
     """Whether the edges have one value on both sides of the step, wherever it is taken along the line of ``moved``."""
     rng = np.random.default_rng(0)
-    draws = {
-        k: rng.standard_normal(_DRAWS) for k, line in enumerate(lines) if line.primitive is None and line.kind == "f"
-    }
     constants = [
         abs(float(o[1]))
         for _, operands, _, _ in lines
         for o in operands
         if type(o) is tuple and isinstance(o[1], (int, float)) and np.isfinite(float(o[1])) and o[1]
     ]
+    units = np.where(np.arange(_DRAWS) % 2, 1.0, min([1.0, *constants]))  # what is added to little hides nothing
+    draws = {
+        k: rng.standard_normal(_DRAWS) * units
+        for k, line in enumerate(lines)
+        if line.primitive is None and line.kind == "f"
+    }
     size = 8 * max([1.0, *[c for c in constants if c < 1e9]])
     near = np.geomspace(1e-4 * min([1.0, *constants]), size, 300)
     grid = np.unique(np.concatenate([-near, near, np.linspace(-size, size, 401), constants, np.negative(constants)]))
@@ -215,7 +218,8 @@ def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: i
     side = jump_side(lines[step].primitive, _kinds(lines, step))
     place = lines[step].operands[_denominator(lines, step) or 0] if touching else -1  # a denominator, or the side
     rows = np.arange(_DRAWS)
-    seen = at(np.broadcast_to(grid[:, None], (len(grid), _DRAWS)), rows)[place]
+    values = at(np.broadcast_to(grid[:, None], (len(grid), _DRAWS)), rows)
+    seen = values[place]
     places, of = np.nonzero(dips(seen) if touching else seen[1:] != seen[:-1])
     if not len(places) or len(places) > _BRACKETS:
         return False
@@ -228,11 +232,14 @@ def _agrees(lines: tuple[Line, ...], step: int, edges: tuple[int, ...], moved: i
             same = at(middle, of)[place] == before
             low, high = np.where(same, middle, low), np.where(same, high, middle)
     least = high - low + 1e-15 * np.abs(high) + 1e-300  # the place itself may be one where nothing is defined
+    around = np.abs(grid) <= 8 * (1 + np.max(np.abs(high)))
     # some poles are rounded to a number within a window
     for gap in (least, (1e-7 if touching else 1e-10) * (1 + np.abs(high))):
         below, above = at(low - gap, of), at(high + gap, of)
         for k in edges:
             a, b = [np.asarray(side[k], complex) for side in (below, above)]
-            if not np.all(np.abs(a - b) <= 5e-7 * (np.abs(a) + np.abs(b)) + _STEEP * gap):  # nor where one is NaN
+            near, most = np.abs(a) + np.abs(b), np.broadcast_to(spread(values[k][around]), _DRAWS)[of]
+            size = 4e-15 * near + 5e-7 * np.minimum(near, most) + _STEEP * gap * np.minimum(most, 1)
+            if not np.all(np.abs(a - b) <= size):  # nor where one is NaN
                 return False
     return True

@@ -14,15 +14,16 @@ from scg.core.aliases import Function, Result, Statics
 from scg.core.axes import elementwise
 from scg.core.node import Node, Value
 from scg.errors import ScgError
-from scg.stochastic.sides import denominator, dips, jump_side, kinds_of, lowest
+from scg.stochastic.sides import denominator, dips, jump_side, kinds_of, lowest, spread
 from scg.stochastic.sites import is_stochastic
 
 _ELEMENTS = 16  # of a step, spread over it, that are moved
 _PARTS, _SETTLED = 33, 14  # a bracket is cut into so many, so often: down to neighbouring numbers
-_STEPS = 6  # of one element along the line
+_RANKS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)  # of the steps of one element along the line, by distance
 _SECANTS = 5  # that are tried after one cut
-_STEEP = 1e4  # a slope: what changes less across a gap is rounding
+_STEEP = 1e4  # a slope, where the whole range is that of what is moved: what changes less across a gap is rounding
 _COARSE, _SLOPE = 0.05, 30.0  # of values beside a window, and of what changes across it
+_ROUNDED = 16  # times the precision of numbers: what differs less is rounded apart
 _ROOM = 8.0  # times the size of what a step looks at, and it is moved no further
 _FINE = np.linspace(-_ROOM, _ROOM, 129)[:, None]
 _NEAR = np.concatenate([-np.geomspace(_ROOM, 1e-4, 64), [0.0], np.geomspace(1e-4, _ROOM, 64)])[:, None]
@@ -91,7 +92,7 @@ class Crossing:
             table = self.run(self._lines(moved), moved, np.stack([at - gap, at + gap]))
             step = table[self.node.id]
             crossed = step[0] != step[1]
-            return bool(crossed.all()) and not self._differs(table, crossed, gap)
+            return bool(crossed.all()) and not self._differs(table, crossed, gap, moved)
 
     def jumps(self, moved: Node) -> bool | None:
         """Whether there is a jump where the step is taken as ``moved`` is; None where it is not taken."""
@@ -108,11 +109,7 @@ class Crossing:
         if not taken.any():
             return None
         every = np.arange(taken.shape[1])
-        steps: list[Result] = []
-        while len(steps) < _STEPS and taken.any():
-            steps.append(np.argmax(taken, axis=0))
-            taken[steps[-1], every] = False
-        order = np.stack(steps)
+        order = self._spread(taken, np.abs(grid[1:] - self._value(moved)))
         low, high = grid[order, every], grid[order + 1, every]
         crossed = step[order, every] != step[order + 1, every]
         low, high = self.closer(way, moved, low, high, 1)
@@ -125,7 +122,17 @@ class Crossing:
                 # some poles are rounded to an infinity, of one sign, within a window
                 gap = gap + np.finfo(low.dtype).eps ** 0.65 * (1 + np.abs(high))
                 found = self.run(lines, moved, np.stack([low - gap, high + gap])), gap
-        return self._differs(found[0], crossed, found[1])
+        return self._differs(found[0], crossed, found[1], moved)
+
+    @staticmethod
+    def _spread(taken: Result, away: Result) -> Result:
+        """Rows (steps, elements) of ``taken`` that are true: of each element's the nearest by ``away``, and others
+        further and further, as far out there may be no cost left that jumps."""
+        near = np.argsort(away, axis=0)
+        taken = np.take_along_axis(taken, near, axis=0)
+        rank = np.cumsum(taken, axis=0)
+        chosen = [np.argmax(taken & (rank == k), axis=0) for k in _RANKS if k <= rank[-1].max()]
+        return np.take_along_axis(near, np.stack(chosen), axis=0)
 
     def _touches(self, moved: Node, below: Node) -> bool | None:
         """``_jumps`` where the denominator ``below`` comes to zero without changing its sign: where it is least."""
@@ -140,18 +147,18 @@ class Crossing:
         taken = dips(denominators(grid))
         if not taken.any():
             return None
-        order = np.argsort(~taken, axis=0, kind="stable")[:_STEPS]
+        order = self._spread(taken, np.abs(grid[1:-1] - self._value(moved)))
         every = np.arange(taken.shape[1])
         low, high = lowest(denominators, grid[order, every], grid[order + 2, every])
         taken, gap = taken[order, every], _gap(low, high) + (high - low)
         sides = np.stack([low - gap, high + gap])
         clear = np.all(denominators(sides) > 0, axis=0)
-        if self._differs(self.run(lines, moved, sides), taken & clear, gap):
+        if self._differs(self.run(lines, moved, sides), taken & clear, gap, moved):
             return True
         # some are rounded to zero within a window, and to a few digits beside it
         gap = gap + np.finfo(low.dtype).eps ** 0.45 * (1 + np.abs(high))
         table = self.run(lines, moved, np.stack([low - gap, high + gap]))
-        return self._differs(table, taken & ~clear, gap, _COARSE, _SLOPE)
+        return self._differs(table, taken & ~clear, gap, moved, _COARSE, _SLOPE)
 
     def _fits(self, node: Node) -> bool:
         return node.shape == self.shape or np.broadcast_shapes(node.shape, self.shape) == self.shape
@@ -237,16 +244,32 @@ class Crossing:
         return None
 
     def _differs(
-        self, table: dict[int, Result], crossed: Result, gap: Result, coarse: float = 0.0, steep: float = _STEEP
+        self,
+        table: dict[int, Result],
+        crossed: Result,
+        gap: Result,
+        moved: Node,
+        coarse: float = 0.0,
+        steep: float = _STEEP,
     ) -> bool:
         """Whether, at the elements that ``crossed`` the step, what leaves the region has two values on its sides,
-        beyond rounding and the part ``coarse`` of both."""
+        beyond rounding, the part ``coarse`` of both, and what a slope changes across the ``gap``."""
         assert self.index is not None
+        ranges: dict[int, Result] = {}
         for n in self.edges:
             low, high = np.asarray(table[n.id], complex if n.dtype.kind == "c" else float)
-            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps) ** 0.4 + coarse
-            size = eps * (np.abs(low) + np.abs(high)) + steep * gap
-            apart = crossed & ~(np.abs(high - low) <= size) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))
+            eps = float(np.finfo(n.dtype if n.dtype.kind in "fc" else float).eps)
+            off, near = np.abs(high - low), np.abs(low) + np.abs(high)
+            rounding = (_ROUNDED * eps + coarse) * near
+            apart = crossed & ~(off <= rounding) & ~(low == high) & ~(np.isnan(low) & np.isnan(high))
+            if not np.any(apart):
+                continue
+            far = apart & ~(off <= (eps**0.4 + coarse) * near + steep * gap)
+            if not np.any(far):  # in small units, or beside a large number?
+                ranges = ranges or self._ranges(moved)
+                most, slope = ranges[n.id]
+                far = apart & ~(off <= rounding + eps**0.4 * np.minimum(near, most) + steep * gap * slope)
+            apart = far
             if np.any(apart):
                 apart = np.broadcast_to(apart, np.broadcast_shapes(apart.shape, self.index[0].shape))
                 chosen = np.any(apart, axis=tuple(range(apart.ndim - 1)))
@@ -254,6 +277,15 @@ class Crossing:
                 self.found = np.unique(np.broadcast_to(places, self.shape)[self.index][chosen])
                 return True
         return False
+
+    def _ranges(self, moved: Node) -> dict[int, tuple[Result, Result]]:
+        """Of each edge by how much it changes on the line of what is moved; and that over the width of the line, at
+        most 1."""
+        grid = self._grid(moved)
+        table = self.run(self._lines(moved), moved, grid)
+        width = (np.max(grid, axis=0) - np.min(grid, axis=0)) / (2 * _ROOM)
+        found = {n.id: spread(table[n.id]) for n in self.edges}
+        return {i: (most, np.minimum(most / width, 1)) for i, most in found.items()}
 
     def closer(self, lines: list[_Line], moved: Node, low: Value, high: Value, times: int) -> tuple[Value, Value]:
         """The ends of a bracket, moved together, until they are neighbours at the latest, around the first step in

@@ -74,6 +74,14 @@ def jump_side(primitive: Primitive, kinds: list[str]) -> Result:
     return lambda *operands, **statics: operands[primitive.poles(*operands) or 0] > 0
 
 
+def spread(x: Result) -> Result:
+    """The range of numbers along the first axis, of those that are finite; of complex ones that of both parts added."""
+    x = np.asarray(x, complex)
+    finite = np.isfinite(x)
+    parts = [(np.where(finite, p, -np.inf), np.where(finite, p, np.inf)) for p in (x.real, x.imag)]
+    return sum([np.maximum(np.max(low, axis=0) - np.min(high, axis=0), 0) for low, high in parts])
+
+
 def dips(x: Result) -> Result:
     """Where numbers fall and rise again along the first axis: of all of them but the first and the last.
 

@@ -9,7 +9,7 @@ from scg.core.node import Node
 from scg.core.replay import replay
 from scg.distributions.base import Discrete, draw_noise
 from scg.stochastic.crossings import is_real
-from scg.stochastic.sides import denominator, dips, lowest, sides
+from scg.stochastic.sides import denominator, dips, lowest, sides, spread
 from scg.stochastic.sites import is_draw, is_noise
 
 _NUMBERS = 2**23  # that are held at a time
@@ -62,7 +62,8 @@ class Ways:
         way = np.repeat(beyond, len(grid)), np.tile(grid, len(beyond))
         try:
             seen = self._sides_at(*way) if self.below is None else self._denominators(*way)
-            size = float(np.nanmax(np.abs(self._costs(*way))))
+            costs = self._costs(*way)
+            size = float(spread(costs) + 16 * self.eps**0.6 * np.nanmax(np.abs(costs)))  # of what is no rounding
         except np.linalg.LinAlgError:  # some values that chance takes are in no domain
             return None
         seen = np.reshape(seen, (len(beyond), len(grid), -1))
