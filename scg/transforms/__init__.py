@@ -57,12 +57,16 @@ assert np.allclose(found["w"], [1.0, -2.0]) and np.isclose(found["b"], 3.0)
 - **Kinks.** `abs`, `hypot`, `arctan2` and the Euclidean `norm` have derivative 0 at the origin, and there a second
   derivative of NaN, unless what is composed of them is smooth (`norm(x)**2`, `exp(-norm(x)**2)`); `floor`, `rint`,
   `sign` and comparisons have it everywhere, for they are constant between jumps.
-- **Ties.** Elements that share a maximum or minimum share its cotangent equally; `clip` at a bound gives a half. A
+- **Ties.** Elements that share a maximum or minimum share its cotangent equally; `clip` at a bound gives a half. This
+  is the derivative, where there is one, of one extremum of smooth functions, and of what is composed smoothly of
+  several of which each has two equal elements: of `np.maximum(x, 0) - np.maximum(-x, 0)` at 0 it is 1. It need not be
+  where ties are made of ties: of `np.maximum(np.minimum(x, x**2), 0)` at 0 it is 1/4, and the derivative is 0; nor
+  where one of several extrema has three equal elements. Sorting is stable: at ties each element of the result has the
+  derivative of the one that stands there. A
   second derivative there is the limit of those nearby, as of `np.maximum(x, -x)**2` at 0, or NaN where these differ.
   So it is where a mask lies on its jump, as in `np.where(x > 0, x, 0)**2` at 0, unless the second derivatives nearby
   grow without bound; a first derivative there is that of the branch taken, or, where
   masks belong to neither side, as `x == 0` or `x > 0` beside `x < 0`, the limit of those nearby, if they have one.
-  Sorting is stable.
 - **0 * inf.** A zero by structure absorbs: an infinite or NaN slope in the branch that `np.where` did not take, in an
   element that was not picked, or in one matrix of a stack that is masked does no harm. Where a factor that was
   computed vanishes beside an infinite slope, as in `sqrt(x)**2` or `exp(log(x))` at 0 or in a function of a matrix by

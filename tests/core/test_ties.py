@@ -291,3 +291,40 @@ def test_a_first_derivative_asks_no_derivatives_nearby(monkeypatch):
     assert step(x).tolist() == [0.7] * 5
     assert "share" not in step.explain(x)
     assert not calls
+
+
+PAIRS = {  # smooth functions of the larger and the smaller of two numbers that do not tell which is which
+    "sum": (lambda m, n: np.exp(m) + np.exp(n)),
+    "product": (lambda m, n: np.sin(m) * np.sin(n)),
+    "quotient": (lambda m, n: m * n / (1 + m**2 + n**2)),
+    "difference": (lambda m, n: np.cos(m - n)),
+}
+
+
+@drawn(40)
+@given(
+    st.sampled_from(sorted(PAIRS)),
+    st.sampled_from(sorted(PAIRS)),
+    st.lists(st.integers(-4, 4), min_size=12, max_size=12),
+    st.lists(st.integers(-2, 2), min_size=2, max_size=2),
+)
+def test_shares_of_several_pairs_are_the_derivative_where_there_is_one(first, second, k, x):
+    """F(max(a, b), min(a, b)) G(max(c, d), -max(-c, -d)), F and G symmetric, at a(x) = b(x), c(x) = d(x): the shares
+    agree with the derivative of F(a, b) G(c, d), by complex steps."""
+    k, x = np.array(k, float).reshape(4, 3) / 3, np.array(x, float)
+
+    def curves(y):
+        each = [k[i, 0] * (y[0] - x[0]) + k[i, 1] * (y[1] - x[1]) + k[i, 2] * (y[0] - x[0]) ** 2 for i in range(4)]
+        return [0.7 + each[0], 0.7 + each[1], each[2] - 0.2, each[3] - 0.2]
+
+    def tied(y):
+        a, b, c, d = curves(y)
+        return PAIRS[first](np.maximum(a, b), np.minimum(b, a)) * PAIRS[second](np.fmax(c, d), -np.maximum(-c, -d))
+
+    def smooth(y):
+        a, b, c, d = curves(y)
+        return PAIRS[first](a, b) * PAIRS[second](c, d)
+
+    right = [np.imag(smooth(x + 1e-30j * e)) / 1e-30 for e in np.eye(2)]
+    assert scg.grad(tied)(x) == pytest.approx(np.array(right), rel=1e-12, abs=1e-13)
+    assert scg.grad(lambda t: np.maximum(np.minimum(t, t**2), 0))(np.array(0.0)) == 0.25  # a tie of ties: not 0
