@@ -7,7 +7,7 @@ import numpy as np
 
 from scg.core.aliases import State
 from scg.core.node import Node, Value
-from scg.distributions.base import Distribution
+from scg.distributions.base import Distribution, FixedSupport
 from scg.errors import EstimatorError, ScgTypeError, here
 from scg.noise import Coupling
 
@@ -176,10 +176,19 @@ def second_ones(distribution: Distribution) -> str:
     return _listed([e for e in accepting(distribution) if e.second_derivatives])
 
 
-def by_values(distribution: Distribution) -> str:
-    """The first of them that look at values of a cost, and not at its slope, as ``A() or B()``."""
+def by_values(distribution: Distribution, where: str) -> str:
+    """What to write in the place of an estimator that looks at the slope of a cost, for a step: the first of those that
+    look at values, ``use A() or B() on this node``; where the support moves, and there is none, the probability of the
+    step."""
     found = [e for e in accepting(distribution) if type(e).draw is Estimator.draw and not e.continuous]
-    return _listed(found) or "an estimator that looks at values of the cost"
+    if found:
+        return f"use {_listed(found)} on {where}"
+    if other := distribution.way_out(FixedSupport):
+        return f"use ScoreFunction() on {where}, with {other}"
+    return (
+        f"as the support of {type(distribution).__name__} moves with a parameter, write what the step has in the mean,"
+        " 1 - distribution.cdf(c) for z > c"
+    )
 
 
 @final

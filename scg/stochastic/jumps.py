@@ -300,8 +300,8 @@ def _refuse(node: Node, order: list[Node], guard: Result) -> None:
     if paths:
         ways.insert(
             0,
-            f"use {by_values(paths[0].statics['site'].distribution)} on the pathwise draw, and let no parameter enter"
-            " the step itself",
+            f"{by_values(paths[0].statics['site'].distribution, 'the pathwise draw')}, and let no parameter enter the"
+            " step itself",
         )
     else:
         ways.insert(0, "let the sample carry the parameter (draw z - t, not z) so that the step looks at samples alone")

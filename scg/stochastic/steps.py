@@ -27,7 +27,7 @@ def refuse_steps(cost: Node, found: list[Node], order: list[Node]) -> None:
             raise EstimatorError(
                 f"{labels}: an estimator that differentiates the cost needs one that is continuous in the sample, and"
                 f" {node!r}, made at {node.line}, depends on it only through steps, of which the derivative is"
-                f" zero: use {by_values(paths[0].statics['site'].distribution)} on this node ({here()})"
+                f" zero: {by_values(paths[0].statics['site'].distribution, 'this node')} ({here()})"
             )
 
 

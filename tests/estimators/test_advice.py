@@ -154,3 +154,43 @@ def test_a_step_names_estimators_that_take_the_distribution_and_no_slope(law):
     assert ways == (["ScoreFunction", "MeasureValued"] if law == "Normal" else ["ScoreFunction"])
     for way in ways:
         assert np.isfinite(scg.grad(cost)(np.array(1.5), rng=np.random.default_rng(0), estimator=getattr(scg, way)()))
+
+
+MOVING = {
+    "Uniform": lambda t: dist.Uniform(0.0, t + 1),
+    "Pareto": lambda t: dist.Pareto(t, 2.0),
+    "truncated": lambda t: dist.TruncatedNormal(0.0, 1.0, -t, 2.0),
+    "VonMises": lambda t: dist.VonMises(t, 1.0),
+}
+
+
+@pytest.mark.parametrize("law", MOVING)
+@pytest.mark.parametrize("is_pure", [True, False])
+def test_a_step_where_the_support_moves_is_told_what_to_write(law, is_pure):
+    """P(z > c): by 1 - cdf(c), which is differentiated; of a circle by the score on a turn that stays."""
+    c = 0.8
+
+    def cost(t, rng):
+        z = scg.sample(MOVING[law](t), scg.Reparameterized(), rng=rng, name="z")
+        return np.where(z > c, 1.0, 0.0) + (0.0 if is_pure else 0.1 * z)
+
+    with pytest.raises(EstimatorError) as error:
+        scg.grad(cost)(T, rng=np.random.default_rng(0))
+    assert "looks at values" not in str(error.value)
+    h = 1e-5
+    truth = -(MOVING[law](T + h).cdf(c) - MOVING[law](T - h).cdf(c)) / (2 * h)
+    if law == "VonMises":
+        assert "ScoreFunction()" in str(error.value) and "low=-np.pi" in str(error.value)
+        graph = scg.trace(
+            lambda t, rng: np.where(
+                scg.sample(dist.VonMises(t, 1.0, low=-np.pi), scg.ScoreFunction(), rng=rng) > c, 1.0, 0
+            ),
+            T,
+            rng=np.random.default_rng(0),
+        )
+        found = graph.gradients(rng=np.random.default_rng(1), replicates=20_000)
+        low = dist.VonMises(T + h, 1.0, low=-np.pi).cdf(c) - dist.VonMises(T - h, 1.0, low=-np.pi).cdf(c)
+        assert abs(found.mean() + low / (2 * h)) < 5 * found.std() / 20_000**0.5
+    else:
+        assert "1 - distribution.cdf(c) for z > c" in str(error.value)
+        assert scg.grad(lambda t: 1 - MOVING[law](t).cdf(c))(T) == pytest.approx(truth, rel=1e-6)
