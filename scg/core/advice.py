@@ -1,6 +1,7 @@
 """What to write in place of what a node cannot do: the words of refusals, and how they are found."""
 
 import sys
+from types import FunctionType
 
 import numpy as np
 
@@ -13,10 +14,18 @@ INSTEAD: dict[str, str] = {
     "scipy.linalg.sqrtm": "v, w = np.linalg.eigh(a) and then (w * np.sqrt(v)) @ w.T, for a symmetric matrix a",
     "scipy.linalg.logm": "v, w = np.linalg.eigh(a) and then (w * np.log(v)) @ w.T, for a symmetric matrix a",
     "scipy.linalg.solve_triangular": "np.linalg.solve(np.tril(a), b)",
+    "scipy.linalg.cho_solve": "np.linalg.solve(c.T, np.linalg.solve(c, b)) for a lower factor c",
+    "scipy.signal.convolve": "np.convolve(a, b), for vectors",
+    "scipy.integrate.trapezoid": "np.trapezoid(y, x)",
+    "scipy.stats": "scg.distributions, as dist.Normal(loc, scale).log_prob(x)",
     "scipy.sparse": "matrix.toarray() @ node",
     "numpy._core.full": "np.broadcast_to(node, shape)",
 }
 """By ``package.function``, or by package, as SciPy or NumPy has it: what takes nodes."""
+
+_OF_ARRAYS = tuple(
+    f"scipy.{name}" for name in ("linalg", "fft", "signal", "ndimage", "interpolate", "spatial", "integrate")
+)
 
 _GRADIENT = "scg.value_and_grad(fn)(x), or scg.gradients(cost, nodes) for nodes"
 _VALUE = "np.asarray(node.value), a number of this run, which no gradient passes"
@@ -53,6 +62,9 @@ def of_caller(takes: Function) -> str:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             home = str(frame.f_globals.get("__name__", ""))
             called.append((".".join(home.split(".")[:2]), frame.f_code.co_name))
+            wrapped = frame.f_locals.get("f")  # SciPy makes an array of what comes before it calls its function
+            if home.startswith("scipy._lib") and isinstance(wrapped, FunctionType):
+                called.append((".".join(wrapped.__module__.split(".")[:2]), wrapped.__name__))
         frame = frame.f_back  # type: ignore[assignment]
     for package, name in reversed(called):
         known = INSTEAD.get(f"{package}.{name}") or INSTEAD.get(package)
@@ -63,4 +75,11 @@ def of_caller(takes: Function) -> str:
         if known is not None:
             who = (package if name.startswith("_") else f"{package}.{name}").replace("numpy._core", "np")
             return f"{who} does not take a node: use {known}"
+    public = [
+        f"{package}.{name}"
+        for package, name in called
+        if package in _OF_ARRAYS and not name.startswith("_") and not name.endswith("wrapper")
+    ]
+    if public:
+        return f"{public[-1]} does not take a node: declare its derivative with scg.primitive, or pass node.value"
     return ""

@@ -11,6 +11,7 @@ import scipy.fft
 import scipy.linalg
 import scipy.sparse
 import scipy.special
+import scipy.stats
 
 import scg
 from scg import distributions as dist
@@ -53,6 +54,34 @@ ADVICE = {
         "np.linalg.solve",
         lambda p: np.linalg.solve(A, p),
         lambda p: np.linalg.solve(A, p),
+        X,
+    ),
+    "solve_triangular": (
+        lambda p: scipy.linalg.solve_triangular(A, p, lower=True),
+        "np.linalg.solve(np.tril(a), b)",
+        lambda p: np.linalg.solve(np.tril(A), p),
+        lambda p: np.linalg.solve(np.tril(A), p),
+        X,
+    ),
+    "cho_solve": (
+        lambda p: scipy.linalg.cho_solve((np.linalg.cholesky(A @ A.T), True), p),
+        "np.linalg.solve(c.T, np.linalg.solve(c, b))",
+        lambda p: (lambda c: np.linalg.solve(c.T, np.linalg.solve(c, p)))(np.linalg.cholesky(A @ A.T)),
+        lambda p: np.linalg.solve(A @ A.T, p),
+        X,
+    ),
+    "cholesky": (
+        lambda p: scipy.linalg.cholesky(np.eye(3) + np.outer(p, p), lower=True),
+        "np.linalg.cholesky",
+        lambda p: np.linalg.cholesky(np.eye(3) + np.outer(p, p)),
+        lambda p: np.linalg.cholesky(np.eye(3) + np.outer(p, p)),
+        X,
+    ),
+    "scipy.stats": (
+        lambda p: scipy.stats.norm.logpdf(p, 0.3, 2.0),
+        "dist.Normal(loc, scale).log_prob(x)",
+        lambda p: scg.distributions.Normal(0.3, 2.0).log_prob(p),
+        lambda p: scipy.stats.norm.logpdf(p, 0.3, 2.0),
         X,
     ),
     "det": (scipy.linalg.det, "np.linalg.det", np.linalg.det, np.linalg.det, A),
