@@ -201,9 +201,10 @@ class StudentT(LocationScale):
     constraints = {"df": positive, "loc": finite, "scale": positive}
 
     def log_density(self, x: Value) -> Value:
-        with np.errstate(over="ignore"):
-            square = x * x / self.df
-        return -0.5 * (self.df + 1) * np.log1p(square) - 0.5 * log(self.df) - betaln(0.5, 0.5 * self.df)
+        far = np.absolute(x) > 1e15 * (1 + np.sqrt(self.df))  # there log(1 + x^2 / df) = 2 log|x| - log df
+        near, tail = np.where(far, 0, x), np.where(far, np.absolute(x), 1)
+        growth = np.where(far, 2 * np.log(tail) - log(self.df), np.log1p(near * near / self.df))
+        return -0.5 * (self.df + 1) * growth - 0.5 * log(self.df) - betaln(0.5, 0.5 * self.df)
 
     def standard_cdf(self, x: Value) -> Value:
         return sp.stdtr(self.df, x)

@@ -855,3 +855,25 @@ def test_moments_and_divergences_of_float32_beside_python_numbers_stay_float32(k
         plain = make(*given)
         for pair in () if make is dist.StudentT else ((mixed, plain), (plain, mixed)):
             assert dist.kl_divergence(*pair).dtype == np.float32, make
+
+
+@pytest.mark.parametrize("df, loc, scale", [(0.02, 0.0, 1.0), (0.7, 3.0, 1e-3), (4.0, 0.0, 1.0), (1e9, 0.2, 1.0)])
+@pytest.mark.parametrize("z", [1e13, -1e20, 1e160, -1e300])
+def test_a_density_of_student_is_known_where_the_square_of_a_value_is_not_a_number(df, loc, scale, z):
+    """log p and its derivatives by df, loc, scale and z: samples of few degrees of freedom lie there."""
+
+    def log_prob(v, df, loc, scale):
+        x = (v - loc) / scale
+        constant = mpmath.loggamma((df + 1) / 2) - mpmath.loggamma(df / 2) - mpmath.log(df * mpmath.pi) / 2
+        return constant - mpmath.log(scale) - (df + 1) / 2 * mpmath.log1p(x * x / df)
+
+    at = z, df, loc, scale
+    value, slopes = scg.value_and_grad(lambda p: dist.StudentT(p[1], p[2], p[3]).log_prob(p[0]))(A(at))
+    with mpmath.workdps(60):
+        v, n, m, s = map(mpmath.mpf, at)
+        x = (v - m) / s
+        pull = (n + 1) * x / (n + x * x)
+        by_df = mpmath.diff(lambda df: log_prob(v, df, m, s), n, h=n * mpmath.mpf(10) ** -20)
+        truth = [-pull / s, by_df, pull / s, (pull * x - 1) / s]
+        assert value == pytest.approx(float(log_prob(v, n, m, s)), rel=1e-12)
+    np.testing.assert_allclose(slopes, [float(t) for t in truth], rtol=1e-6)
